@@ -1,0 +1,1 @@
+//! The AArch64 machine: registers, descriptors, MMU, TLB, traps.

@@ -1,0 +1,1 @@
+//! L4: the boards that the reference kernel knows by name.

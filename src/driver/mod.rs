@@ -1,0 +1,1 @@
+//! L4: drivers that the reference kernel needs: UART, interrupt controller, timer.

@@ -1,0 +1,1 @@
+//! L2: reading the device tree: everything that memory discovery needs, and nothing else.

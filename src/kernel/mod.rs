@@ -1,0 +1,1 @@
+//! L6: the reference kernel: order of boot, log, panic, tests, prompt.

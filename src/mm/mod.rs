@@ -1,0 +1,1 @@
+//! L3: the algorithms and policy of memory management, generic over the machine.

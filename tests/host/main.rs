@@ -1,0 +1,1 @@
+//! Host tests: the same library on a desk machine, against models and the simulated machine.

@@ -1,0 +1,3 @@
+//! Kernel tests: one image, booted in QEMU by the runner.
+#![no_std]
+#![no_main]
