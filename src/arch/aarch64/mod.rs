@@ -1,1 +1,4 @@
 //! The AArch64 machine: registers, descriptors, MMU, TLB, traps.
+
+#[cfg(all(feature = "boot", target_arch = "aarch64"))]
+pub mod boot;

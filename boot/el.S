@@ -1,0 +1,236 @@
+// From EL3 or EL2 down to EL1, leaving nothing trapped on the way: afterwards interrupts, the PMU, timers, memory tags
+// and the memory-copy instructions work at EL1 as if the CPU had started there.
+
+	.section .head.text, "ax"
+
+	.equ	SCTLR_EL1_OFF, 0x30d00800	// RES1 bits of Armv8.0, MMU and caches off, little endian
+	.equ	SCTLR_EL2_OFF, 0x30c50830
+	.equ	SPSR_EL1H, 0x3c5		// DAIF masked, EL1 with SP_EL1
+	.equ	SPSR_EL2H, 0x3c9
+
+// Branches to \label if the ID register field of 4 bits at \lsb holds zero.
+	.macro	skip_without idreg, lsb, label
+	mrs	x0, \idreg
+	ubfx	x0, x0, #\lsb, #4
+	cbz	x0, \label
+	.endm
+
+// Brings this CPU to EL1.
+//   in:  x19 = current exception level, x20 = physical address of _head, x30 = return address; MMU off
+//   out: returns at EL1h, DAIF masked, SCTLR_EL1 = MMU and caches off
+//   clobbers x0-x7, x16, x17
+	.global drop_to_el1
+drop_to_el1:
+	mov	x17, x30
+	cmp	x19, #3
+	b.eq	from_el3
+	cmp	x19, #2
+	b.eq	from_el2
+	ldr	x0, =SCTLR_EL1_OFF
+	msr	sctlr_el1, x0
+	isb
+	b	at_el1
+
+from_el3:
+	bl	gic_all_group1
+
+	mov	x1, #0x431			// SCR_EL3: RW, RES1, NS
+	skip_without id_aa64pfr0_el1, 8, 1f
+	orr	x1, x1, #1 << 8			// HCE, as there is an EL2
+1:	mrs	x0, id_aa64pfr1_el1
+	ubfx	x0, x0, #8, #4
+	cmp	x0, #2
+	b.lo	1f
+	orr	x1, x1, #1 << 26		// ATA: memory tags
+1:	skip_without id_aa64mmfr1_el1, 40, 1f
+	orr	x1, x1, #1 << 38		// HXEn: HCRX_EL2
+1:	skip_without id_aa64mmfr0_el1, 56, 1f
+	orr	x1, x1, #1 << 27		// FGTEn: fine-grained trap registers
+1:	mrs	x0, id_aa64isar1_el1
+	mov	x2, #0xff			// APA, API [11:4]; GPA, GPI [31:24]
+	and	x3, x2, x0, lsr #4
+	and	x2, x2, x0, lsr #24
+	orr	x2, x2, x3
+	mrs	x0, S3_0_C0_C6_2		// ID_AA64ISAR2_EL1: GPA3 [11:8], APA3 [15:12]
+	ubfx	x0, x0, #8, #8
+	orr	x0, x0, x2
+	cbz	x0, 1f
+	orr	x1, x1, #3 << 16		// APK, API: pointer authentication is not trapped
+1:	msr	scr_el3, x1
+
+	mov	x1, #0				// CPTR_EL3: trap nothing; EZ and ESM allow
+	skip_without id_aa64pfr0_el1, 32, 1f
+	orr	x1, x1, #1 << 8			// EZ
+1:	skip_without id_aa64pfr1_el1, 24, 1f
+	orr	x1, x1, #1 << 12		// ESM
+1:	msr	cptr_el3, x1
+	msr	mdcr_el3, xzr
+
+	mrs	x0, cntfrq_el0			// firmware's duty; a board that skips it gets its crystal's
+	cbnz	x0, 2f
+	ldr	w0, =62500000			// QEMU's virt
+	lsr	x1, x20, #30
+	cbnz	x1, 1f
+	ldr	w0, =54000000			// Pi 4
+1:	msr	cntfrq_el0, x0
+2:
+	skip_without id_aa64pfr0_el1, 24, 1f	// GIC system registers
+	mov	x0, #0xf			// SRE, DFB, DIB, Enable
+	msr	S3_6_C12_C12_5, x0		// ICC_SRE_EL3
+	isb
+1:	ldr	x0, =SCTLR_EL1_OFF
+	msr	sctlr_el1, x0
+	skip_without id_aa64pfr0_el1, 8, 1f
+	ldr	x0, =SCTLR_EL2_OFF
+	msr	sctlr_el2, x0
+	mov	x0, #1 << 31			// HCR_EL2.RW, so that EL2 does not start on leftovers
+	msr	hcr_el2, x0
+	mov	x0, #SPSR_EL2H
+	msr	spsr_el3, x0
+	adr	x0, from_el2
+	msr	elr_el3, x0
+	isb
+	eret
+1:	mov	x0, #SPSR_EL1H
+	msr	spsr_el3, x0
+	adr	x0, at_el1
+	msr	elr_el3, x0
+	isb
+	eret
+
+from_el2:
+	mov	x1, #1 << 31			// HCR_EL2: RW
+	mrs	x0, id_aa64pfr1_el1
+	ubfx	x0, x0, #8, #4
+	cmp	x0, #2
+	b.lo	1f
+	movz	x0, #0x0100, lsl #48		// ATA, bit 56: tags are accessible
+	orr	x1, x1, x0
+1:	movz	x0, #0x0300, lsl #32		// APK, API, bits 40 and 41: not trapped; RES0 without pointer authentication
+	mrs	x2, id_aa64isar1_el1
+	mov	x3, #0xff
+	and	x4, x3, x2, lsr #4
+	and	x3, x3, x2, lsr #24
+	orr	x3, x3, x4
+	mrs	x2, S3_0_C0_C6_2
+	ubfx	x2, x2, #8, #8
+	orr	x2, x2, x3
+	cmp	x2, #0
+	csel	x0, x0, xzr, ne
+	orr	x1, x1, x0
+	msr	hcr_el2, x1
+	isb
+	mrs	x1, hcr_el2
+	tbnz	x1, #34, 1f			// E2H cannot be cleared on some CPUs, and changes two layouts
+
+	mov	x1, #0x33ff			// CPTR_EL2: RES1, nothing trapped
+	mov	x2, #3				// CNTHCTL_EL2: EL1PCTEN, EL1PCEN
+	mov	x3, #1 << 8			// TZ
+	mov	x4, #1 << 12			// TSM
+	skip_without id_aa64pfr0_el1, 32, 3f
+	bic	x1, x1, x3
+3:	skip_without id_aa64pfr1_el1, 24, 2f
+	bic	x1, x1, x4
+	b	2f
+1:	mov	x1, #3 << 20			// CPTR_EL2 with E2H: FPEN
+	mov	x2, #3 << 10			// CNTHCTL_EL2 with E2H
+	skip_without id_aa64pfr0_el1, 32, 3f
+	orr	x1, x1, #3 << 16		// ZEN
+3:	skip_without id_aa64pfr1_el1, 24, 2f
+	orr	x1, x1, #3 << 24		// SMEN
+2:	msr	cptr_el2, x1
+	msr	cnthctl_el2, x2
+	msr	cntvoff_el2, xzr
+	msr	hstr_el2, xzr
+	msr	vttbr_el2, xzr
+	mrs	x0, midr_el1
+	msr	vpidr_el2, x0
+	mrs	x0, mpidr_el1
+	msr	vmpidr_el2, x0
+
+	mov	x1, #0				// MDCR_EL2: nothing trapped, all event counters belong to EL1
+	mrs	x0, id_aa64dfr0_el1
+	ubfx	x0, x0, #8, #4
+	cbz	x0, 1f
+	cmp	x0, #0b1111
+	b.eq	1f
+	mrs	x0, pmcr_el0
+	ubfx	x1, x0, #11, #5			// HPMN = PMCR_EL0.N
+1:	msr	mdcr_el2, x1
+
+	skip_without id_aa64pfr0_el1, 24, 1f
+	mov	x0, #0xf
+	msr	S3_4_C12_C9_5, x0		// ICC_SRE_EL2
+	isb
+	msr	S3_4_C12_C11_0, xzr		// ICH_HCR_EL2
+1:
+	skip_without id_aa64mmfr1_el1, 40, 1f	// FEAT_HCX
+	mov	x1, #0
+	mrs	x0, S3_0_C0_C6_2		// ID_AA64ISAR2_EL1.MOPS
+	ubfx	x0, x0, #16, #4
+	cbz	x0, 2f
+	mov	x1, #1 << 11			// MSCEn: memory copy and set instructions
+2:	msr	S3_4_C1_C2_2, x1		// HCRX_EL2
+1:
+	skip_without id_aa64mmfr0_el1, 56, 1f	// FEAT_FGT
+	msr	S3_4_C1_C1_4, xzr		// HFGRTR_EL2
+	msr	S3_4_C1_C1_5, xzr		// HFGWTR_EL2
+	msr	S3_4_C1_C1_6, xzr		// HFGITR_EL2
+	msr	S3_4_C3_C1_4, xzr		// HDFGRTR_EL2
+	msr	S3_4_C3_C1_5, xzr		// HDFGWTR_EL2
+	skip_without id_aa64pfr0_el1, 44, 1f	// activity monitors
+	msr	S3_4_C3_C1_6, xzr		// HAFGRTR_EL2
+1:
+	ldr	x0, =SCTLR_EL1_OFF
+	msr	sctlr_el1, x0
+	mov	x0, #SPSR_EL1H
+	msr	spsr_el2, x0
+	adr	x0, at_el1
+	msr	elr_el2, x0
+	isb
+	eret
+
+// EL1, whatever the way here: registers that a loader may have left set.
+at_el1:
+	msr	daifset, #15
+	msr	spsel, #1
+	adr	x0, early_vectors
+	msr	vbar_el1, x0
+	msr	cpacr_el1, xzr			// the kernel keeps its hands off FP registers: using one traps
+	msr	mdscr_el1, xzr
+	msr	oslar_el1, xzr
+	msr	cntkctl_el1, xzr
+	msr	tpidr_el1, xzr
+	msr	tpidr_el0, xzr
+	msr	tpidrro_el0, xzr
+	msr	contextidr_el1, xzr
+	mrs	x0, id_aa64dfr0_el1
+	ubfx	x0, x0, #8, #4
+	cbz	x0, 1f
+	cmp	x0, #0b1111
+	b.eq	1f
+	msr	pmuserenr_el0, xzr
+	mov	x0, #-1
+	msr	pmcntenclr_el0, x0
+	msr	pmintenclr_el1, x0
+	msr	pmovsclr_el0, x0
+1:	skip_without id_aa64pfr0_el1, 24, 1f
+	mov	x0, #7				// SRE, DFB, DIB
+	msr	S3_0_C12_C12_5, x0		// ICC_SRE_EL1
+1:	isb
+	ret	x17
+
+	.ltorg
+
+// Exceptions before the kernel's own vectors: there is nobody to tell but the console.
+	.balign	2048
+early_vectors:
+	.rept	16
+	adr	x0, early_exception_message
+	adr	x20, _head
+	b	early_stop
+	.balign	128
+	.endr
+early_exception_message:
+	.asciz	"quarry: exception before the MMU was on; cannot boot\r\n"
+	.balign	4

@@ -1,0 +1,16 @@
+//! Hands the linker script to this package's own kernel images, and to nothing that embeds the library.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=linker.ld");
+    println!("cargo::rerun-if-changed=boot");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    for kind in ["bins", "tests"] {
+        println!("cargo::rustc-link-arg-{kind}=-T{root}/linker.ld");
+        println!("cargo::rustc-link-arg-{kind}=--no-dynamic-linker");
+        println!("cargo::rustc-link-arg-{kind}=-znorelro");
+    }
+}

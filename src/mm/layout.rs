@@ -1,0 +1,131 @@
+//! The kernel's address map: every region of the TTBR1 half, in one place, with the gaps asserted.
+//!
+//! 48-bit addresses, 4 KiB granule. The linear map adds a constant to a physical address, so that translating one costs
+//! an addition; RAM at or above [`LINEAR_MAP_SIZE`] (128 TiB) is refused.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range, VirtAddr, VirtRange};
+use core::fmt;
+
+/// Start of the linear map of all RAM: the virtual address of physical address zero.
+pub const PAGE_OFFSET: u64 = 0xffff_0000_0000_0000;
+/// Bytes of physical address space that the linear map can reach.
+pub const LINEAR_MAP_SIZE: u64 = 1 << 47;
+/// Start of the region for executable code outside the image; all of it is within 128 MiB of all of the image.
+pub const MODULES_VADDR: u64 = 0xffff_8000_7a00_0000;
+/// End of the region for executable code.
+pub const MODULES_END: u64 = KIMAGE_VADDR - REGION_GAP;
+/// Link address of the kernel image.
+pub const KIMAGE_VADDR: u64 = 0xffff_8000_8000_0000;
+/// The largest image, BSS and boot stacks included.
+pub const KIMAGE_SIZE_MAX: u64 = 32 << 20;
+/// Start of the region that vmalloc, vmap and ioremap share.
+pub const VMALLOC_START: u64 = 0xffff_8001_0000_0000;
+/// End of the vmalloc region.
+pub const VMALLOC_END: u64 = 0xffff_fc00_0000_0000;
+/// Start of the page descriptors, one for each frame that the linear map can reach.
+pub const VMEMMAP_START: u64 = 0xffff_fd00_0000_0000;
+/// Bytes of one page descriptor.
+pub const PAGE_DESCRIPTOR_SIZE: u64 = 32;
+/// End of the page descriptors.
+pub const VMEMMAP_END: u64 = VMEMMAP_START + (LINEAR_MAP_SIZE / PAGE_SIZE) * PAGE_DESCRIPTOR_SIZE;
+/// Start of the fixmap: slots for the early console and for table pages that nothing else maps yet.
+pub const FIXMAP_START: u64 = 0xffff_ffff_fe00_0000;
+/// End of the fixmap slots.
+pub const FIXMAP_END: u64 = FIXMAP_START + (2 << 20);
+/// Start of the window through which the device tree is read.
+pub const FDT_WINDOW_START: u64 = FIXMAP_END;
+/// End of the device-tree window: the largest tree, anywhere in a page.
+pub const FDT_WINDOW_END: u64 = FDT_WINDOW_START + (4 << 20);
+/// At least this much stays unmapped between two regions, so that an overrun of one never reaches the next.
+pub const REGION_GAP: u64 = 64 << 10;
+
+/// A named region of the map.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// Its name, as `ptdump` prints it.
+    pub name: &'static str,
+    /// First address.
+    pub start: VirtAddr,
+    /// One past the last address.
+    pub end: VirtAddr,
+}
+
+const fn region(name: &'static str, start: u64, end: u64) -> Region {
+    Region { name, start: VirtAddr::new(start), end: VirtAddr::new(end) }
+}
+
+/// All regions, by address. The fixmap and the device-tree window are one region in two parts.
+pub const REGIONS: [Region; 7] = [
+    region("linear map", PAGE_OFFSET, PAGE_OFFSET + LINEAR_MAP_SIZE),
+    region("modules", MODULES_VADDR, MODULES_END),
+    region("kernel image", KIMAGE_VADDR, KIMAGE_VADDR + KIMAGE_SIZE_MAX),
+    region("vmalloc", VMALLOC_START, VMALLOC_END),
+    region("vmemmap", VMEMMAP_START, VMEMMAP_END),
+    region("fixmap", FIXMAP_START, FIXMAP_END),
+    region("device tree", FDT_WINDOW_START, FDT_WINDOW_END),
+];
+
+const _: () = {
+    let mut i = 1;
+    while i < REGIONS.len() {
+        let below = REGIONS[i - 1].end.get();
+        let above = REGIONS[i].start.get();
+        let one_region = below == FDT_WINDOW_START;
+        assert!(one_region || above - below >= REGION_GAP, "two regions of the address map touch or overlap");
+        assert!(REGIONS[i].end.get() > above);
+        i += 1;
+    }
+    assert!(FDT_WINDOW_END <= u64::MAX - REGION_GAP, "an error pointer must not look like a mapped address");
+    assert!(KIMAGE_VADDR + KIMAGE_SIZE_MAX - MODULES_VADDR <= 128 << 20, "a branch reaches 128 MiB");
+    assert!(FIXMAP_START.is_multiple_of(2 << 20) && KIMAGE_VADDR.is_multiple_of(2 << 20));
+};
+
+/// The linear-map address of `phys`, or `None` if the linear map cannot reach it. Whether anything is mapped there is
+/// another question: only RAM without `no-map` is. Any context; three instructions.
+#[must_use]
+pub const fn phys_to_virt(phys: PhysAddr) -> Option<VirtAddr> {
+    if phys.get() < LINEAR_MAP_SIZE { Some(VirtAddr::new(PAGE_OFFSET + phys.get())) } else { None }
+}
+
+/// The physical address behind a linear-map address, or `None` for an address outside the linear map. Any context.
+#[must_use]
+pub const fn virt_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
+    match virt.get().checked_sub(PAGE_OFFSET) {
+        Some(offset) if offset < LINEAR_MAP_SIZE => Some(PhysAddr::new(offset)),
+        _ => None,
+    }
+}
+
+/// The linear-map range of a physical range, or `None` if it does not fit.
+#[must_use]
+pub const fn phys_range_to_virt(phys: PhysRange) -> Option<VirtRange> {
+    match phys_to_virt(phys.start()) {
+        Some(start) if phys.end().get() <= LINEAR_MAP_SIZE => Range::<VirtAddr>::from_size(start, phys.size()),
+        _ => None,
+    }
+}
+
+/// The region that `addr` lies in.
+#[must_use]
+pub fn region_of(addr: VirtAddr) -> Option<Region> {
+    REGIONS.into_iter().find(|r| r.start <= addr && addr < r.end)
+}
+
+/// Prints the map as a table, one region a line.
+pub struct AddressMap;
+
+impl fmt::Display for AddressMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for region in REGIONS {
+            let size = region.end.get() - region.start.get();
+            let (amount, unit) = match size {
+                0x0..0x10_0000 => (size >> 10, "KiB"),
+                0x10_0000..0x4000_0000 => (size >> 20, "MiB"),
+                0x4000_0000..0x100_0000_0000 => (size >> 30, "GiB"),
+                _ => (size >> 40, "TiB"),
+            };
+            writeln!(f, "  {:#018x}-{:#018x}  {amount:>4} {unit}  {}", region.start, region.end, region.name)?;
+        }
+        Ok(())
+    }
+}
