@@ -1,1 +1,4 @@
 //! Host tests: the same library on a desk machine, against models and the simulated machine.
+
+mod features;
+mod layering;

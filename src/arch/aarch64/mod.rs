@@ -1,4 +1,6 @@
 //! The AArch64 machine: registers, descriptors, MMU, TLB, traps.
 
+pub mod features;
+
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
 pub mod boot;

@@ -1,0 +1,193 @@
+//! What this CPU can do, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
+
+use core::fmt;
+
+/// The ID registers that memory management cares about.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct IdRegisters {
+    /// `MIDR_EL1`.
+    pub midr: u64,
+    /// `ID_AA64PFR0_EL1`.
+    pub pfr0: u64,
+    /// `ID_AA64PFR1_EL1`.
+    pub pfr1: u64,
+    /// `ID_AA64DFR0_EL1`.
+    pub dfr0: u64,
+    /// `ID_AA64ISAR0_EL1`.
+    pub isar0: u64,
+    /// `ID_AA64ISAR2_EL1`.
+    pub isar2: u64,
+    /// `ID_AA64MMFR0_EL1`.
+    pub mmfr0: u64,
+    /// `ID_AA64MMFR1_EL1`.
+    pub mmfr1: u64,
+    /// `ID_AA64MMFR2_EL1`.
+    pub mmfr2: u64,
+    /// `CTR_EL0`.
+    pub ctr: u64,
+}
+
+const fn field(register: u64, lsb: u32) -> u8 {
+    ((register >> lsb) & 0xf) as u8
+}
+
+impl IdRegisters {
+    /// Reads the registers of the CPU this runs on. EL1 or above, any context.
+    #[cfg(target_arch = "aarch64")]
+    #[must_use]
+    pub fn read() -> Self {
+        use aarch64_cpu::registers::{
+            ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
+            ID_AA64PFR1_EL1, MIDR_EL1, Readable,
+        };
+        let (isar2, ctr): (u64, u64);
+        // SAFETY: reading an ID register has no effect; ID_AA64ISAR2_EL1 reads as zero where it is not defined.
+        unsafe { core::arch::asm!("mrs {}, S3_0_C0_C6_2", out(reg) isar2, options(nomem, nostack, preserves_flags)) };
+        // SAFETY: as above.
+        unsafe { core::arch::asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
+        Self {
+            midr: MIDR_EL1.get(),
+            pfr0: ID_AA64PFR0_EL1.get(),
+            pfr1: ID_AA64PFR1_EL1.get(),
+            dfr0: ID_AA64DFR0_EL1.get(),
+            isar0: ID_AA64ISAR0_EL1.get(),
+            isar2,
+            mmfr0: ID_AA64MMFR0_EL1.get(),
+            mmfr1: ID_AA64MMFR1_EL1.get(),
+            mmfr2: ID_AA64MMFR2_EL1.get(),
+            ctr,
+        }
+    }
+
+    /// Bits of physical address: `ID_AA64MMFR0_EL1.PARange`.
+    #[must_use]
+    pub const fn physical_bits(&self) -> u8 {
+        match field(self.mmfr0, 0) {
+            0 => 32,
+            1 => 36,
+            2 => 40,
+            3 => 42,
+            4 => 44,
+            5 => 48,
+            6 => 52,
+            _ => 56,
+        }
+    }
+
+    /// Bits of an address-space identifier.
+    #[must_use]
+    pub const fn asid_bits(&self) -> u8 {
+        if field(self.mmfr0, 4) >= 2 { 16 } else { 8 }
+    }
+
+    /// How far a live block may change size without break-before-make: `ID_AA64MMFR2_EL1.BBM`.
+    #[must_use]
+    pub const fn bbm_level(&self) -> u8 {
+        field(self.mmfr2, 52)
+    }
+
+    /// Whether a range of addresses can be invalidated by one instruction (`FEAT_TLBIRANGE`).
+    #[must_use]
+    pub const fn has_tlbi_range(&self) -> bool {
+        field(self.isar0, 56) >= 2
+    }
+
+    /// Whether memory carries allocation tags (`FEAT_MTE2`).
+    #[must_use]
+    pub const fn has_mte2(&self) -> bool {
+        let mte = field(self.pfr1, 8);
+        mte >= 2 && mte != 0xf
+    }
+
+    /// Whether there are instructions that copy and set memory (`FEAT_MOPS`).
+    #[must_use]
+    pub const fn has_mops(&self) -> bool {
+        field(self.isar2, 16) >= 1
+    }
+
+    /// Whether there are single-instruction atomics (`FEAT_LSE`).
+    #[must_use]
+    pub const fn has_lse(&self) -> bool {
+        field(self.isar0, 20) >= 2
+    }
+
+    /// Whether EL1 can be barred from user memory (`FEAT_PAN`).
+    #[must_use]
+    pub const fn has_pan(&self) -> bool {
+        field(self.mmfr1, 20) >= 1
+    }
+
+    /// Whether the hardware sets the access flag (1) and the dirty state too (2).
+    #[must_use]
+    pub const fn hardware_access_dirty(&self) -> u8 {
+        field(self.mmfr1, 0)
+    }
+
+    /// Whether the GIC has a system-register interface (GICv3 and later).
+    #[must_use]
+    pub const fn has_gic_registers(&self) -> bool {
+        field(self.pfr0, 24) >= 1
+    }
+
+    /// Whether there is an architected PMU.
+    #[must_use]
+    pub const fn has_pmu(&self) -> bool {
+        let version = field(self.dfr0, 8);
+        version != 0 && version != 0xf
+    }
+
+    /// Bytes in the smallest data-cache line of the system: `CTR_EL0.DminLine`.
+    #[must_use]
+    pub const fn dcache_line(&self) -> u64 {
+        4 << field(self.ctr, 16)
+    }
+
+    /// The core's name, if its part number is known.
+    #[must_use]
+    pub const fn core_name(&self) -> &'static str {
+        let implementer = (self.midr >> 24) & 0xff;
+        let part = (self.midr >> 4) & 0xfff;
+        match (implementer, part) {
+            (0x41, 0xd03) => "Cortex-A53",
+            (0x41, 0xd04) => "Cortex-A35",
+            (0x41, 0xd05) => "Cortex-A55",
+            (0x41, 0xd07) => "Cortex-A57",
+            (0x41, 0xd08) => "Cortex-A72",
+            (0x41, 0xd0b) => "Cortex-A76",
+            (0x41, 0xd0c) => "Neoverse-N1",
+            (0x41, 0xd40) => "Neoverse-V1",
+            (0x41, 0xd49) => "Neoverse-N2",
+            (0x00, 0x051) => "QEMU max",
+            _ => "unknown core",
+        }
+    }
+}
+
+impl fmt::Display for IdRegisters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (MIDR {:#010x}), {}-bit physical addresses, {}-bit ASIDs, BBM level {}, {}-byte cache lines",
+            self.core_name(),
+            self.midr,
+            self.physical_bits(),
+            self.asid_bits(),
+            self.bbm_level(),
+            self.dcache_line()
+        )?;
+        let optional = [
+            (self.has_lse(), "LSE"),
+            (self.has_pan(), "PAN"),
+            (self.has_tlbi_range(), "TLBIRANGE"),
+            (self.has_mops(), "MOPS"),
+            (self.has_mte2(), "MTE2"),
+            (self.hardware_access_dirty() >= 2, "HAFDBS"),
+            (self.has_pmu(), "PMU"),
+            (self.has_gic_registers(), "GICv3"),
+        ];
+        for (_, name) in optional.iter().filter(|(there, _)| *there) {
+            write!(f, ", {name}")?;
+        }
+        Ok(())
+    }
+}

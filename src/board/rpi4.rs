@@ -1,0 +1,10 @@
+//! Raspberry Pi 4 (BCM2711 ARM Peripherals, low-peripheral mode: bus 0x7e00_0000 is physical 0xfe00_0000).
+
+use super::FallbackUart;
+use crate::addr::PhysAddr;
+
+pub(super) const COMPATIBLE: &str = "brcm,bcm2711";
+pub(super) const UARTS: [FallbackUart; 2] = [
+    FallbackUart { compatible: "arm,pl011", registers: PhysAddr::new(0xfe20_1000) },
+    FallbackUart { compatible: "brcm,bcm2835-aux-uart", registers: PhysAddr::new(0xfe21_5040) },
+];
