@@ -1,0 +1,50 @@
+//! The memory routines of `mem.S`: faster replacements for the compiler's own `memset`, `memcpy`, `memmove` and
+//! `memcmp` (feature `mem`), and whole pages.
+
+use super::features::IdRegisters;
+use crate::addr::{PAGE_SIZE, to_usize};
+use core::arch::global_asm;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+global_asm!(include_str!("mem.S"));
+
+/// Read by `mem.S`: nonzero once this is known to be a machine whose CPUs all have FEAT_MOPS.
+#[unsafe(no_mangle)]
+#[used]
+static quarry_has_mops: AtomicU8 = AtomicU8::new(0);
+
+unsafe extern "C" {
+    #[link_name = "clear_page"]
+    fn clear_page_asm(page: *mut u8);
+    #[link_name = "copy_page"]
+    fn copy_page_asm(to: *mut u8, from: *const u8);
+}
+
+/// Lets the routines use FEAT_MOPS from now on. Call once, when every CPU that will ever run is known to have it.
+pub fn use_features(cpu: &IdRegisters) {
+    quarry_has_mops.store(u8::from(cpu.has_mops()), Ordering::Relaxed);
+}
+
+/// A page of Normal memory, to be written as a whole.
+pub type Page = [u8; to_usize(PAGE_SIZE)];
+
+/// Zeroes a page: 137 instructions with 64-byte DC ZVA blocks. Any context.
+///
+/// # Safety
+///
+/// `page` is page aligned, mapped as Normal memory, writable, and nobody else accesses it meanwhile.
+pub unsafe fn clear_page(page: NonNull<Page>) {
+    // SAFETY: the caller vouches for the page.
+    unsafe { clear_page_asm(page.as_ptr().cast()) }
+}
+
+/// Copies a page. Any context.
+///
+/// # Safety
+///
+/// Both pages are page aligned, distinct and mapped as Normal memory; nobody writes `from` or accesses `to` meanwhile.
+pub unsafe fn copy_page(to: NonNull<Page>, from: NonNull<Page>) {
+    // SAFETY: the caller vouches for both pages.
+    unsafe { copy_page_asm(to.as_ptr().cast(), from.as_ptr().cast_const().cast()) }
+}
