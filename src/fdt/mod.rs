@@ -1,1 +1,38 @@
-//! L2: reading the device tree: everything that memory discovery needs, and nothing else.
+//! L2: reading the device tree: everything that memory discovery and the first drivers need, and nothing else.
+//!
+//! A device tree comes from a boot loader: real ones are odd, and damaged ones must end in a message. So a blob goes
+//! through three doors. [`precheck`] walks it once and refuses what breaks a rule; NOP tokens are then squeezed out;
+//! what is left is a [`Tree`], over which the `fdt` crate walks nodes and properties without a case that it panics on.
+//! The questions ([`Tree::memory`], [`Tree::reserved_memory`], [`Tree::chosen`], [`Tree::cpus`], …) are ours: they take
+//! no memory, recurse nowhere, and answer with iterators over the blob.
+#![forbid(unsafe_code)]
+
+mod chosen;
+mod compact;
+mod cpu;
+mod error;
+mod header;
+mod interrupt;
+mod memory;
+mod node;
+mod precheck;
+mod psci;
+mod reg;
+mod token;
+mod translate;
+mod tree;
+mod value;
+
+pub use chosen::{Chosen, Stdout};
+pub use cpu::{Cpu, EnableMethod};
+pub use error::{Block, FdtError};
+pub use header::{Counts, HEADER_SIZE, Header, MAGIC, MAX_TOTALSIZE, totalsize};
+pub use interrupt::Interrupt;
+pub use memory::ReservedMemory;
+pub use node::Node;
+pub use precheck::{MAX_DEPTH, MAX_PROPERTY_NAME, precheck};
+pub use psci::{Conduit, Psci};
+pub use reg::{Cells, RegEntry};
+pub use translate::DmaRange;
+pub use tree::{Path, Tree};
+pub use value::{Property, Strings};

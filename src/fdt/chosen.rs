@@ -1,0 +1,86 @@
+//! `/chosen`: what the boot loader tells the kernel.
+
+use super::error::FdtError;
+use super::node::Node;
+use super::tree::Tree;
+use crate::addr::{PhysAddr, PhysRange};
+
+impl<'a> Tree<'a> {
+    /// The `/chosen` node; `None` if there is none.
+    #[must_use]
+    pub fn chosen(&self) -> Option<Chosen<'_, 'a>> {
+        self.root().child("chosen").map(|node| Chosen { node })
+    }
+}
+
+/// The `/chosen` node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen<'t, 'a> {
+    node: Node<'t, 'a>,
+}
+
+/// The console that the boot loader chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stdout<'t, 'a> {
+    /// The device.
+    pub node: Node<'t, 'a>,
+    /// What follows the colon, such as `115200n8`.
+    pub options: Option<&'a str>,
+}
+
+impl<'t, 'a> Chosen<'t, 'a> {
+    /// The node.
+    #[must_use]
+    pub fn node(self) -> Node<'t, 'a> {
+        self.node
+    }
+
+    /// The console: `stdout-path` with its alias resolved and its options cut off. `None` if the property is absent or
+    /// leads nowhere.
+    #[must_use]
+    pub fn stdout(self) -> Option<Stdout<'t, 'a>> {
+        let value = self.node.str("stdout-path").or_else(|| self.node.str("linux,stdout-path"))?;
+        let (path, options) = match value.split_once(':') {
+            Some((path, options)) => (path, Some(options)),
+            None => (value, None),
+        };
+        Some(Stdout { node: self.node.tree().resolve(path)?, options })
+    }
+
+    /// The kernel's command line.
+    #[must_use]
+    pub fn bootargs(self) -> Option<&'a str> {
+        self.node.str("bootargs")
+    }
+
+    /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`FdtError::BadValue`] if only one end is stated, an end is neither one nor two cells long, or the end lies
+    /// before the start.
+    pub fn initrd(self) -> Result<Option<PhysRange>, FdtError> {
+        let end = |name: &'static str| {
+            let bad = FdtError::BadValue { node: self.node.offset(), property: name };
+            self.node.property(name).map(|property| property.number().map(PhysAddr::new).ok_or(bad)).transpose()
+        };
+        let bad = FdtError::BadValue { node: self.node.offset(), property: "linux,initrd-end" };
+        match (end("linux,initrd-start")?, end("linux,initrd-end")?) {
+            (None, None) => Ok(None),
+            (Some(start), Some(end)) => PhysRange::new(start, end).map(Some).ok_or(bad),
+            _ => Err(bad),
+        }
+    }
+
+    /// The seed for address randomisation, if the boot loader gave one.
+    #[must_use]
+    pub fn kaslr_seed(self) -> Option<u64> {
+        self.node.property("kaslr-seed")?.number()
+    }
+
+    /// Random bytes for the kernel's generator, if the boot loader gave some.
+    #[must_use]
+    pub fn rng_seed(self) -> Option<&'a [u8]> {
+        self.node.property("rng-seed").map(|property| property.value)
+    }
+}

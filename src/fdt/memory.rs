@@ -1,0 +1,154 @@
+//! What the tree says of RAM: memory nodes, and the children of `/reserved-memory`.
+
+use super::error::FdtError;
+use super::node::Node;
+use super::reg::Cells;
+use super::tree::Tree;
+use super::value::Property;
+use crate::addr::PhysRange;
+
+impl<'a> Tree<'a> {
+    /// The ranges of RAM: every entry of every child of the root with `device_type = "memory"` that is enabled, as it
+    /// stands: in any order, possibly overlapping or touching. Entries of size 0 are left out. There may be none: many
+    /// trees rely on the boot loader to fill them in.
+    ///
+    /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read: memory that is misread
+    /// is worse than memory refused.
+    pub fn memory(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'_, 'a> {
+        let root = self.root();
+        let cells = root.cells();
+        root.children()
+            .filter(|node| node.str("device_type") == Some("memory") && node.is_enabled())
+            .flat_map(move |node| flatten(node.ranges_of("reg", cells)))
+            .filter(|range| !matches!(range, Ok(range) if range.is_empty()))
+    }
+
+    /// The children of `/reserved-memory` in the order of the blob, disabled ones too.
+    pub fn reserved_memory(&self) -> impl Iterator<Item = ReservedMemory<'_, 'a>> {
+        let parent = self.root().child("reserved-memory");
+        parent.into_iter().flat_map(|parent| {
+            let cells = parent.cells();
+            parent.children().map(move |node| ReservedMemory { node, cells })
+        })
+    }
+}
+
+/// A list or the reason why there is none, as one list.
+pub(super) fn flatten<T>(
+    list: Result<impl Iterator<Item = Result<T, FdtError>>, FdtError>,
+) -> impl Iterator<Item = Result<T, FdtError>> {
+    let (list, error) = match list {
+        Ok(list) => (Some(list), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    error.into_iter().chain(list.into_iter().flatten())
+}
+
+/// A child of `/reserved-memory`: memory with a purpose, either at fixed ranges or to be placed by the kernel
+/// (Devicetree Specification 3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservedMemory<'t, 'a> {
+    node: Node<'t, 'a>,
+    cells: Cells,
+}
+
+impl<'t, 'a> ReservedMemory<'t, 'a> {
+    /// The region that `node` stands for; `None` if it is no child of `/reserved-memory`.
+    #[must_use]
+    pub fn from_node(node: Node<'t, 'a>) -> Option<Self> {
+        let parent = node.parent()?;
+        let home = node.tree().root().child("reserved-memory")?;
+        (parent == home).then(|| Self { node, cells: parent.cells() })
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(self) -> Node<'t, 'a> {
+        self.node
+    }
+
+    /// The name with its unit address.
+    #[must_use]
+    pub fn name(self) -> &'a str {
+        self.node.name()
+    }
+
+    /// Whether the reservation is in force.
+    #[must_use]
+    pub fn is_enabled(self) -> bool {
+        self.node.is_enabled()
+    }
+
+    /// Whether the kernel must not map the memory, not even where nobody reads it.
+    #[must_use]
+    pub fn is_no_map(self) -> bool {
+        self.node.has("no-map")
+    }
+
+    /// Whether the kernel may use the memory until the owner asks for it.
+    #[must_use]
+    pub fn is_reusable(self) -> bool {
+        self.node.has("reusable")
+    }
+
+    /// Whether this is the pool for contiguous allocations of devices that have none of their own.
+    #[must_use]
+    pub fn is_cma_default(self) -> bool {
+        self.node.has("linux,cma-default")
+    }
+
+    /// Whether the kernel is to find a place: there is a `size` and no `reg`.
+    #[must_use]
+    pub fn is_dynamic(self) -> bool {
+        !self.node.has("reg") && self.node.has("size")
+    }
+
+    /// The fixed ranges, as they stand: they need not be aligned, and may overlap others or lie outside all memory.
+    /// Nothing for a dynamic region.
+    ///
+    /// An item is [`FdtError::WideCells`], [`FdtError::BadValue`] or [`FdtError::Wraps`] where it cannot be read.
+    pub fn ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
+        flatten(self.node.ranges_of("reg", self.cells))
+    }
+
+    /// Where a dynamic region may be placed; nothing means anywhere. Items as for [`ranges`](Self::ranges).
+    pub fn alloc_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
+        flatten(self.node.ranges_of("alloc-ranges", self.cells))
+    }
+
+    /// Bytes that a dynamic region needs.
+    ///
+    /// # Errors
+    ///
+    /// [`FdtError::BadValue`] if the property is neither one nor two cells long.
+    pub fn size(self) -> Result<Option<u64>, FdtError> {
+        self.number("size")
+    }
+
+    /// The alignment in bytes that a dynamic region needs; not checked to be a power of two.
+    ///
+    /// # Errors
+    ///
+    /// As for [`size`](Self::size).
+    pub fn alignment(self) -> Result<Option<u64>, FdtError> {
+        self.number("alignment")
+    }
+
+    fn number(self, name: &'static str) -> Result<Option<u64>, FdtError> {
+        let bad = FdtError::BadValue { node: self.node.offset(), property: name };
+        self.node.property(name).map(|property| Property::number(property).ok_or(bad)).transpose()
+    }
+}
+
+impl<'t, 'a> Node<'t, 'a> {
+    /// The nodes that `memory-region` refers to: the device's own memory, children of `/reserved-memory`.
+    ///
+    /// An item is [`FdtError::NoSuchPhandle`] where a reference leads nowhere.
+    pub fn memory_regions(self) -> impl Iterator<Item = Result<ReservedMemory<'t, 'a>, FdtError>> {
+        let property = self.property("memory-region");
+        property.into_iter().flat_map(Property::cells).map(move |phandle| {
+            let region = self.tree().find_phandle(phandle).and_then(ReservedMemory::from_node);
+            region.ok_or(FdtError::NoSuchPhandle { node: self.offset(), phandle })
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! The tokens of the structure block, read with every bound checked.
+
+use super::error::FdtError;
+
+const BEGIN_NODE: u32 = 1;
+const END_NODE: u32 = 2;
+const PROP: u32 = 3;
+const NOP: u32 = 4;
+const END: u32 = 9;
+
+/// The big-endian word at `offset`, if all of it lies in `bytes`.
+pub(super) fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
+    let word = bytes.get(offset..)?.first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*word))
+}
+
+/// One token with what belongs to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Token<'b> {
+    /// A node begins.
+    BeginNode {
+        /// Its name, without the terminator.
+        name: &'b [u8],
+    },
+    /// The innermost node ends.
+    EndNode,
+    /// A property of the innermost node.
+    Property {
+        /// Where its name lies in the strings block.
+        name: u32,
+        /// Its value.
+        value: &'b [u8],
+    },
+    /// Nothing: something was blanked here.
+    Nop,
+    /// The structure block ends.
+    End,
+}
+
+impl<'b> Token<'b> {
+    /// The token at `offset` of `bytes`, and the offset of the next. `bytes` ends where the structure block ends.
+    pub(super) fn read(bytes: &'b [u8], offset: usize) -> Result<(Self, usize), FdtError> {
+        let found = be32(bytes, offset).ok_or(FdtError::UnexpectedEnd { offset })?;
+        let body = offset + 4;
+        match found {
+            BEGIN_NODE => {
+                let rest = bytes.get(body..).ok_or(FdtError::UnexpectedEnd { offset })?;
+                let len = rest.iter().position(|&byte| byte == 0).ok_or(FdtError::BadNodeName { offset })?;
+                let name = rest.get(..len).ok_or(FdtError::BadNodeName { offset })?;
+                Ok((Self::BeginNode { name }, next(bytes, body + len + 1).ok_or(FdtError::BadNodeName { offset })?))
+            }
+            PROP => {
+                let unfinished = FdtError::UnexpectedEnd { offset };
+                let len = be32(bytes, body).ok_or(unfinished)?;
+                let name = be32(bytes, body + 4).ok_or(unfinished)?;
+                let outside = FdtError::ValueOutside { offset, len };
+                // Neither sum wraps: the length has 32 bits and an offset is at most 2 MiB.
+                let start = body + 8;
+                let value = bytes.get(start..start + len as usize).ok_or(outside)?;
+                Ok((Self::Property { name, value }, next(bytes, start + value.len()).ok_or(outside)?))
+            }
+            END_NODE => Ok((Self::EndNode, body)),
+            NOP => Ok((Self::Nop, body)),
+            END => Ok((Self::End, body)),
+            _ => Err(FdtError::BadToken { offset, found }),
+        }
+    }
+
+    /// The token's number, for an error.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Self::BeginNode { .. } => BEGIN_NODE,
+            Self::EndNode => END_NODE,
+            Self::Property { .. } => PROP,
+            Self::Nop => NOP,
+            Self::End => END,
+        }
+    }
+}
+
+/// The offset of the word behind what ends at `end`, if that padding still lies in `bytes`.
+fn next(bytes: &[u8], end: usize) -> Option<usize> {
+    let next = end.next_multiple_of(4);
+    (next <= bytes.len()).then_some(next)
+}

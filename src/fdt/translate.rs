@@ -1,0 +1,155 @@
+//! Addresses on a bus, as the CPU sees them, and the other way about: `ranges` and `dma-ranges`.
+
+use super::error::FdtError;
+use super::memory::flatten;
+use super::node::Node;
+use super::reg::{Cells, take_number};
+use super::tree::Tree;
+use super::value::{Property, wrapping_range};
+use crate::addr::{DmaAddr, PhysAddr, PhysRange};
+
+/// Which of a bus's two lists of windows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// `ranges`: how the CPU reaches devices.
+    ToDevice,
+    /// `dma-ranges`: how devices reach memory.
+    ToMemory,
+}
+
+impl Direction {
+    fn property(self) -> &'static str {
+        match self {
+            Self::ToDevice => "ranges",
+            Self::ToMemory => "dma-ranges",
+        }
+    }
+}
+
+/// One entry of `ranges` or `dma-ranges`.
+#[derive(Clone, Copy)]
+struct Window {
+    /// Address on the bus.
+    child: u64,
+    /// Address on the bus above.
+    parent: u64,
+    size: u64,
+}
+
+impl Window {
+    /// Where `size` bytes at `address` of the bus lie on the bus above, if the window holds all of them.
+    fn map(self, address: u64, size: u64) -> Option<u64> {
+        let offset = address.checked_sub(self.child)?;
+        if offset >= self.size || size > self.size - offset {
+            return None;
+        }
+        self.parent.checked_add(offset)
+    }
+}
+
+/// A stretch of memory that the devices of a bus can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaRange<'t, 'a> {
+    /// The bus whose `dma-ranges` states it.
+    pub bus: Node<'t, 'a>,
+    /// Where a device of the bus finds it.
+    pub device: DmaAddr,
+    /// Where the CPU finds it.
+    pub cpu: PhysRange,
+}
+
+impl<'a> Tree<'a> {
+    /// What the devices behind each bus can reach: every entry of the `dma-ranges` of every bus that is enabled and
+    /// lies below enabled nodes. A bus without entries has no limit of its own.
+    ///
+    /// Items as for [`Node::dma_ranges`].
+    pub fn dma_ranges(&self) -> impl Iterator<Item = Result<DmaRange<'_, 'a>, FdtError>> {
+        let limited = |node: &Node<'_, '_>| node.has(Direction::ToMemory.property()) && node.is_available();
+        self.nodes().filter(limited).flat_map(Node::dma_ranges)
+    }
+}
+
+impl<'t, 'a> Node<'t, 'a> {
+    /// The ranges of `reg` as the CPU sees them: translated through the `ranges` of every bus above.
+    ///
+    /// An item is [`FdtError::NotTranslatable`] where a bus above has no window for it, [`FdtError::WideCells`] below
+    /// buses with wider addresses than 64 bits (PCI), [`FdtError::BadValue`] for a value of the wrong length,
+    /// [`FdtError::Wraps`] for one that wraps.
+    pub fn phys_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
+        let node = self.offset();
+        let list = self.reg().map(move |list| {
+            list.map(move |entry| {
+                let bus = self.parent().unwrap_or(self);
+                let base = bus.translate(node, entry.address, entry.size, Direction::ToDevice)?;
+                wrapping_range(node, base, entry.size)
+            })
+        });
+        flatten(list)
+    }
+
+    /// The entries of this bus's `dma-ranges`, CPU side translated through the buses above. An address of three cells
+    /// (PCI) is taken without its first, which holds flags.
+    ///
+    /// Items as for [`phys_ranges`](Self::phys_ranges).
+    pub fn dma_ranges(self) -> impl Iterator<Item = Result<DmaRange<'t, 'a>, FdtError>> {
+        let node = self.offset();
+        let list = self.windows(Direction::ToMemory).map(move |windows| {
+            windows.map(move |window| {
+                let base = match self.parent() {
+                    Some(parent) => parent.translate(node, window.parent, window.size, Direction::ToMemory)?,
+                    None => PhysAddr::new(window.parent),
+                };
+                let cpu = wrapping_range(node, base, window.size)?;
+                Ok(DmaRange { bus: self, device: DmaAddr::new(window.child), cpu })
+            })
+        });
+        flatten(list)
+    }
+
+    /// Translates `size` bytes at `address` of this bus up to the root. `asker` is the node to name in an error.
+    fn translate(self, asker: usize, address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
+        let (mut bus, mut address) = (self, address);
+        while let Some(above) = bus.parent() {
+            let blocked = FdtError::NotTranslatable { node: asker, address };
+            match bus.property(way.property()) {
+                // Without `ranges` the CPU cannot reach the bus; without `dma-ranges` nothing is limited (Linux:
+                // __of_translate_address).
+                None if way == Direction::ToDevice => return Err(blocked),
+                None => {}
+                Some(list) if list.value.is_empty() => {}
+                Some(_) => {
+                    let mut windows = bus.windows(way)?;
+                    address = windows.find_map(|window| window.map(address, size)).ok_or(blocked)?;
+                }
+            }
+            bus = above;
+        }
+        Ok(PhysAddr::new(address))
+    }
+
+    /// The windows of this bus; none if the property is absent or empty.
+    fn windows(self, way: Direction) -> Result<impl Iterator<Item = Window> + use<'a>, FdtError> {
+        let (node, name) = (self.offset(), way.property());
+        let Cells { address: child, size } = self.cells();
+        // The root's bus is the CPU's own: nothing lies above it.
+        let parent = self.parent().unwrap_or(self).cells().address;
+        if child > 3 || parent > 2 || size > 2 {
+            return Err(FdtError::WideCells { node });
+        }
+        let value = self.property(name).map_or(&[][..], |property| property.value);
+        let width = (child + parent + size) as usize * 4;
+        if !value.len().is_multiple_of(width) {
+            return Err(FdtError::BadValue { node, property: name });
+        }
+        let mut list = Property { name, value }.cells();
+        Ok(core::iter::from_fn(move || {
+            if child == 3 {
+                list.next()?;
+            }
+            list.clone().next()?;
+            let child = take_number(&mut list, child.min(2))?;
+            let parent = take_number(&mut list, parent)?;
+            Some(Window { child, parent, size: take_number(&mut list, size)? })
+        }))
+    }
+}

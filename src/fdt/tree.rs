@@ -1,0 +1,209 @@
+//! The tree: made from a checked blob, searched by path, phandle and `compatible`.
+
+use super::compact::compact;
+use super::error::FdtError;
+use super::header::Header;
+use super::node::Node;
+use super::precheck::precheck;
+use super::value::wrapping_range;
+use crate::addr::{PhysAddr, PhysRange};
+use ::fdt::Fdt;
+use core::fmt;
+
+/// A device tree that passed the check and has no `FDT_NOP` left.
+///
+/// Holds no memory of its own but a few words; every answer points into the blob. May be read from any context and any
+/// CPU. Searches take time linear in the size of the tree.
+///
+/// # Invariants
+///
+/// - `FDT-3`: the blob passed [`precheck`](super::precheck) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
+///   that the `fdt` crate, which asserts where it should return errors, cannot panic. We call of it only what walks
+///   nodes and properties: its `find_node` recurses without end over an alias that names itself, and `memory`,
+///   `chosen`, `cpus`, `reg` and their like panic or give wrong answers on legal trees.
+pub struct Tree<'a> {
+    fdt: Fdt<'a>,
+    blob: &'a [u8],
+    header: Header,
+}
+
+impl<'a> Tree<'a> {
+    /// Checks the tree at the start of `blob` and squeezes out its NOP tokens in place. `blob` may be longer than the
+    /// tree; what follows it is not touched.
+    ///
+    /// # Errors
+    ///
+    /// What [`precheck`](super::precheck) finds; the blob is then unchanged.
+    pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
+        let mut header = precheck(blob)?;
+        compact(blob, &mut header)?;
+        Self::checked(blob, header)
+    }
+
+    /// The same for a blob that may not be written to.
+    ///
+    /// # Errors
+    ///
+    /// What [`precheck`](super::precheck) finds; [`FdtError::HasNops`] if there is something to squeeze out.
+    pub fn from_read_only(blob: &'a [u8]) -> Result<Self, FdtError> {
+        let header = precheck(blob)?;
+        match header.counts.nops {
+            0 => Self::checked(blob, header),
+            count => Err(FdtError::HasNops { count }),
+        }
+    }
+
+    fn checked(blob: &'a [u8], header: Header) -> Result<Self, FdtError> {
+        let len = blob.len();
+        let blob = blob.get(..header.totalsize as usize).ok_or(FdtError::NoHeader { len })?;
+        // INVARIANT: FDT-3 by the callers.
+        let fdt = Fdt::new(blob).map_err(|_| FdtError::NoHeader { len })?;
+        Ok(Self { fdt, blob, header })
+    }
+
+    /// The header, as it is after the NOPs went.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The blob, `totalsize` bytes of it.
+    #[must_use]
+    pub fn blob(&self) -> &'a [u8] {
+        self.blob
+    }
+
+    /// The root node.
+    ///
+    /// # Panics
+    ///
+    /// Never: a tree has a root by `FDT-2`.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a checked tree has one root, with an empty name")]
+    pub fn root(&self) -> Node<'_, 'a> {
+        // The crate finds "/" at the first token by FDT-3, and so never asks the aliases.
+        Node::new(self.fdt.find_node("/").expect("FDT-2: the tree has a root"), self)
+    }
+
+    /// Every node, the root first, each before its children, in the order of the blob.
+    pub fn nodes(&self) -> impl Iterator<Item = Node<'_, 'a>> {
+        // The crate names its first node "/", a string outside the blob: take the root from elsewhere.
+        let rest = self.fdt.all_nodes().skip(1).map(|raw| Node::new(raw, self));
+        core::iter::once(self.root()).chain(rest)
+    }
+
+    /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the
+    /// first child of that name whatever its unit address. Empty components are skipped.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {
+        let components = path.strip_prefix('/')?.split('/').filter(|component| !component.is_empty());
+        let mut node = self.root();
+        for component in components {
+            node = node.child(component)?;
+        }
+        Some(node)
+    }
+
+    /// The node that `path` means where a path may begin with an alias, as in `/chosen/stdout-path`: `/soc/serial@0`,
+    /// `serial0` or `serial0/child`. An alias stands for an absolute path, never for another alias.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> Option<Node<'_, 'a>> {
+        if path.starts_with('/') {
+            return self.find(path);
+        }
+        let (alias, rest) = path.split_once('/').unwrap_or((path, ""));
+        let mut node = self.find(self.find("/aliases")?.str(alias)?)?;
+        for component in rest.split('/').filter(|component| !component.is_empty()) {
+            node = node.child(component)?;
+        }
+        Some(node)
+    }
+
+    /// The nodes whose `compatible` names `with`, in the order of the blob, disabled ones too.
+    pub fn compatible_nodes<'n>(&'n self, with: &'n str) -> impl Iterator<Item = Node<'n, 'a>> {
+        self.nodes().filter(move |node| node.is_compatible(with))
+    }
+
+    /// The node with the phandle `phandle`.
+    #[must_use]
+    pub fn find_phandle(&self, phandle: u32) -> Option<Node<'_, 'a>> {
+        self.nodes().find(|node| node.phandle() == Some(phandle))
+    }
+
+    /// The node whose name lies at `offset` of the blob, or that holds what lies there: what an [`FdtError`] points
+    /// at. `None` outside the structure block.
+    #[must_use]
+    pub fn node_at(&self, offset: usize) -> Option<Node<'_, 'a>> {
+        if !self.header.structure_range().contains(&offset) {
+            return None;
+        }
+        let mut node = self.root();
+        while let Some(child) = node.child_around(offset) {
+            node = child;
+        }
+        Some(node)
+    }
+
+    /// The path of [`node_at`](Self::node_at), to print.
+    #[must_use]
+    pub fn path_at(&self, offset: usize) -> Option<Path<'_, 'a>> {
+        self.node_at(offset).map(|node| node.path())
+    }
+
+    /// The memory reservation block: ranges that are not to be used as memory. As in libfdt and Linux it ends at the
+    /// first entry of size 0.
+    ///
+    /// Each item is [`FdtError::Wraps`] for a range that has no end in 64 bits; its `node` counts the entries.
+    pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + 'a {
+        let entries = self.fdt.memory_reservations().take_while(|entry| entry.size() != 0);
+        entries.enumerate().map(|(index, entry)| {
+            wrapping_range(index, PhysAddr::new(entry.address().addr() as u64), entry.size() as u64)
+        })
+    }
+
+    /// The board's name for people, from `/model`.
+    #[must_use]
+    pub fn model(&self) -> Option<&'a str> {
+        self.root().str("model")
+    }
+}
+
+impl fmt::Debug for Tree<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// The path of a node, to print or to compare with a string.
+#[derive(Clone, Copy)]
+pub struct Path<'t, 'a> {
+    node: Node<'t, 'a>,
+}
+
+impl<'t, 'a> Path<'t, 'a> {
+    pub(super) fn new(node: Node<'t, 'a>) -> Self {
+        Self { node }
+    }
+}
+
+impl fmt::Display for Path<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = self.node.offset();
+        let mut node = self.node.tree().root();
+        if node.offset() == target {
+            return f.write_str("/");
+        }
+        while node.offset() != target {
+            let Some(child) = node.child_around(target) else { break };
+            write!(f, "/{}", child.name())?;
+            node = child;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Path<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,199 @@
+//! Prints the memory map that a device tree states, as one line of JSON: the answers of the very code that the kernel
+//! boots with, on a desk machine.
+//!
+//! `memmap FILE` with FILE a `.dtb`, compressed by gzip or not. Exit status 1, and one line on standard error, for a
+//! tree that is refused; 2 for wrong usage.
+
+use flate2::read::GzDecoder;
+use quarry::addr::{PhysAddr, PhysRange};
+use quarry::fdt::{FdtError, Node, ReservedMemory, Tree};
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::io::Read as _;
+use std::process::ExitCode;
+
+/// The first bytes of a gzip file.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [file] = arguments.as_slice() else {
+        eprintln!("usage: memmap FILE.dtb");
+        return ExitCode::from(2);
+    };
+    match read(file).map_err(|error| error.to_string()).and_then(|mut blob| memory_map(&mut blob)) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("memmap: {file}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(file: &str) -> std::io::Result<Vec<u8>> {
+    let bytes = std::fs::read(file)?;
+    if !bytes.starts_with(&GZIP_MAGIC) {
+        return Ok(bytes);
+    }
+    let mut blob = Vec::new();
+    GzDecoder::new(bytes.as_slice()).read_to_end(&mut blob)?;
+    Ok(blob)
+}
+
+/// The line of JSON, or the line that says what is wrong and where.
+fn memory_map(blob: &mut [u8]) -> Result<String, String> {
+    let tree = Tree::new(blob).map_err(|error| error.to_string())?;
+    answers(&tree).map_err(|error| match error.node().and_then(|node| tree.path_at(node)) {
+        Some(path) => format!("{path}: {error}"),
+        None => error.to_string(),
+    })
+}
+
+fn answers(tree: &Tree<'_>) -> Result<String, FdtError> {
+    let usable = merged(tree.memory().collect::<Result<_, _>>()?);
+    let memreserve: Vec<PhysRange> = tree.reservations().collect::<Result<_, _>>()?;
+    let mut taken = memreserve.clone();
+    let mut reserved = Vec::new();
+    for region in tree.reserved_memory() {
+        let ranges: Vec<PhysRange> = region.ranges().collect::<Result<_, _>>()?;
+        reserved.push(reserved_region(region, &ranges)?);
+        if region.is_enabled() {
+            taken.extend(ranges);
+        }
+    }
+    let dynamic = tree.reserved_memory().filter(|region| region.is_dynamic()).map(|region| string(region.name()));
+    Ok(object([
+        ("usable", ranges(&usable)),
+        ("memreserve", ranges(&memreserve)),
+        ("reserved", list(reserved)),
+        ("reserved_dynamic", list(dynamic)),
+        ("free_static", ranges(&without(&usable, &merged(taken)))),
+        ("chosen", chosen(tree)?),
+        ("cpus", cpus(tree)),
+        ("psci", psci(tree)),
+    ]))
+}
+
+/// One child of `/reserved-memory`: its name, and only what is stated of it.
+fn reserved_region(region: ReservedMemory<'_, '_>, fixed: &[PhysRange]) -> Result<String, FdtError> {
+    let node = region.node();
+    let flag = |is_set: bool| is_set.then(|| "true".to_owned());
+    let size = region.size()?;
+    let alignment = region.alignment()?;
+    let alloc_ranges: Vec<PhysRange> = region.alloc_ranges().collect::<Result<_, _>>()?;
+    let members = [
+        ("name", Some(string(region.name()))),
+        ("status", node.str("status").map(string)),
+        ("compatible", node.has("compatible").then(|| list(node.compatible().map(string)))),
+        ("no-map", flag(region.is_no_map())),
+        ("reusable", flag(region.is_reusable())),
+        ("linux,cma-default", flag(region.is_cma_default())),
+        ("reg", node.has("reg").then(|| ranges(fixed))),
+        ("size", size.map(|size| size.to_string())),
+        ("alignment", alignment.map(|alignment| alignment.to_string())),
+        ("alloc_ranges", node.has("alloc-ranges").then(|| ranges(&alloc_ranges))),
+    ];
+    Ok(object(members.into_iter().filter_map(|(key, value)| Some((key, value?)))))
+}
+
+fn chosen(tree: &Tree<'_>) -> Result<String, FdtError> {
+    let Some(chosen) = tree.chosen() else { return Ok(null()) };
+    Ok(object([
+        ("stdout_node", chosen.stdout().map_or_else(null, |stdout| string(&stdout.node.path().to_string()))),
+        ("bootargs", chosen.bootargs().map_or_else(null, string)),
+        ("initrd", chosen.initrd()?.map_or_else(null, range)),
+    ]))
+}
+
+fn cpus(tree: &Tree<'_>) -> String {
+    let mut methods: BTreeMap<&str, usize> = BTreeMap::new();
+    for cpu in tree.cpus() {
+        *methods.entry(cpu.node().str("enable-method").unwrap_or("-")).or_default() += 1;
+    }
+    object([
+        ("count", tree.cpus().count().to_string()),
+        ("enabled", tree.cpus().filter(|cpu| cpu.is_enabled()).count().to_string()),
+        ("enable_methods", object(methods.into_iter().map(|(method, count)| (method, count.to_string())))),
+    ])
+}
+
+/// The method, then what the node is compatible with. Of `/psci` only: the format does not look elsewhere.
+fn psci(tree: &Tree<'_>) -> String {
+    let Some(node) = tree.root().child("psci") else { return null() };
+    list(core::iter::once(method(node)).chain(node.compatible().map(string)))
+}
+
+fn method(node: Node<'_, '_>) -> String {
+    node.str("method").map_or_else(null, string)
+}
+
+/// The ranges in ascending order, those that overlap or touch made one.
+fn merged(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
+    ranges.sort_by_key(|range| range.start());
+    let mut merged: Vec<PhysRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start() <= last.end() => {
+                *last = PhysRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What is left of `ranges` without `taken`; both are merged.
+fn without(ranges: &[PhysRange], taken: &[PhysRange]) -> Vec<PhysRange> {
+    let mut left = Vec::new();
+    let mut keep = |start: PhysAddr, end: PhysAddr| {
+        left.extend(PhysRange::new(start, end).filter(|range| !range.is_empty()));
+    };
+    for range in ranges {
+        let mut start = range.start();
+        for hole in taken.iter().filter(|hole| hole.overlaps(*range)) {
+            keep(start, hole.start());
+            start = hole.end();
+        }
+        keep(start, range.end());
+    }
+    left
+}
+
+fn null() -> String {
+    "null".to_owned()
+}
+
+fn range(range: PhysRange) -> String {
+    format!("[{}, {}]", range.start().get(), range.size())
+}
+
+fn ranges(list_of: &[PhysRange]) -> String {
+    list(list_of.iter().copied().map(range))
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+fn object<K: Display>(members: impl IntoIterator<Item = (K, String)>) -> String {
+    let members = members.into_iter().map(|(key, value)| format!("{}: {value}", string(&key.to_string())));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+}
+
+/// A JSON string in ASCII.
+fn string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for unit in text.encode_utf16() {
+        match char::from_u32(u32::from(unit)) {
+            Some(special @ ('"' | '\\')) => quoted.extend(['\\', special]),
+            Some(plain) if plain.is_ascii_graphic() || plain == ' ' => quoted.push(plain),
+            // Writing to a `String` cannot fail.
+            _ => drop(write!(quoted, "\\u{unit:04x}")),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
