@@ -1,3 +1,4 @@
 //! L3: the algorithms and policy of memory management, generic over the machine.
 
 pub mod layout;
+pub mod memblock;

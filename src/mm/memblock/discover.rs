@@ -1,0 +1,170 @@
+//! Memory discovery: everything that the device tree says about memory, brought into a memblock in the one order that
+//! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
+#![forbid(unsafe_code)]
+
+use super::{Memblock, MemblockError, Window};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range};
+use crate::fdt::{FdtError, ReservedMemory, Tree};
+use crate::hal::BootMemory;
+use core::fmt;
+
+/// What the device tree does not know.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// The kernel image, BSS and boot stacks included.
+    pub image: PhysRange,
+    /// The device tree's own bytes.
+    pub device_tree: PhysRange,
+    /// One past the highest address that the machine and the linear map can reach; RAM above is left out.
+    pub end: PhysAddr,
+    /// Bytes of RAM to use at most (`mem=`).
+    pub limit: Option<u64>,
+}
+
+/// What discovery found beside the lists in the memblock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Bytes of RAM that the tree states, merged.
+    pub stated: u64,
+    /// Bytes of RAM left out because they lie beyond the machine's or the linear map's reach, or above `mem=`.
+    pub left_out: u64,
+    /// The initial RAM disk.
+    pub initrd: Option<PhysRange>,
+    /// Dynamic reserved regions that found a place.
+    pub placed: usize,
+    /// Dynamic reserved regions for which there was no room; their devices have to do without.
+    pub unplaced: usize,
+}
+
+/// Why the memory that the tree states cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiscoverError {
+    /// The tree states no usable memory: no memory node, or only empty ones. Loaders are expected to fill it in.
+    NoMemoryStated,
+    /// A property about memory cannot be read.
+    Tree(FdtError),
+    /// The memblock refused.
+    Memblock(MemblockError),
+}
+
+impl fmt::Display for DiscoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMemoryStated => f.write_str("the device tree states no usable memory (no /memory node, or size 0)"),
+            Self::Tree(error) => error.fmt(f),
+            Self::Memblock(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DiscoverError {}
+
+impl From<FdtError> for DiscoverError {
+    fn from(error: FdtError) -> Self {
+        Self::Tree(error)
+    }
+}
+
+impl From<MemblockError> for DiscoverError {
+    fn from(error: MemblockError) -> Self {
+        Self::Memblock(error)
+    }
+}
+
+impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
+    /// Brings in all that `tree` says about memory. The memblock must be empty.
+    ///
+    /// Reservations count to the byte here; whole pages are kept out at the hand-over. Regions with `no-map` leave the
+    /// linear map by whole pages. Regions that are only a size are placed at the end, within their `alloc-ranges`.
+    ///
+    /// # Errors
+    ///
+    /// [`DiscoverError`]; the memblock is then not fit for use.
+    pub fn discover(&mut self, tree: &Tree<'_>, around: &Surroundings) -> Result<Discovery, DiscoverError> {
+        let mut found = Discovery::default();
+        for range in tree.memory() {
+            let range = range?;
+            self.add(range.start(), range.size())?;
+        }
+        found.stated = self.usable_size().map_err(|_| DiscoverError::NoMemoryStated)?;
+        self.cap_memory_end(around.end)?;
+        if let Some(limit) = around.limit {
+            self.enforce_memory_limit(limit)?;
+        }
+        found.left_out = found.stated - self.usable_size()?;
+
+        for range in [around.image, around.device_tree] {
+            self.reserve(range.start(), range.size())?;
+        }
+        for range in tree.reservations() {
+            let range = range?;
+            self.reserve(range.start(), range.size())?;
+        }
+        if let Some(chosen) = tree.chosen() {
+            found.initrd = chosen.initrd()?;
+        }
+        if let Some(initrd) = found.initrd {
+            self.reserve(initrd.start(), initrd.size())?;
+        }
+        for region in tree.reserved_memory().filter(|region| region.is_enabled()) {
+            for range in region.ranges() {
+                let range = range?;
+                self.reserve(range.start(), range.size())?;
+                if region.is_no_map() {
+                    self.mark_nomap(range.start(), range.size())?;
+                }
+            }
+        }
+        self.usable_size()?;
+        for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic()) {
+            match self.place(region)? {
+                Placement::Placed => found.placed += 1,
+                Placement::NoRoom => found.unplaced += 1,
+                Placement::Empty => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds and reserves a place for a region that is only a size.
+    fn place(&mut self, region: ReservedMemory<'_, '_>) -> Result<Placement, DiscoverError> {
+        let Some(size) = region.size()?.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
+        let align = region.alignment()?.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
+        let align = align.checked_next_power_of_two().unwrap_or(align);
+        let mut windows = region.alloc_ranges().peekable();
+        let mut place = None;
+        if windows.peek().is_none() {
+            place = self.alloc_raw(size, align, Window::ANYWHERE).ok();
+        }
+        for window in windows {
+            if place.is_none() {
+                place = self.alloc_raw(size, align, Window::exactly(window?)).ok();
+            }
+        }
+        let Some(place) = place else { return Ok(Placement::NoRoom) };
+        if region.is_no_map() {
+            self.mark_nomap(place.start(), place.size())?;
+        }
+        Ok(Placement::Placed)
+    }
+}
+
+/// What became of a region that is only a size.
+enum Placement {
+    Placed,
+    NoRoom,
+    /// It asks for no bytes.
+    Empty,
+}
+
+impl Surroundings {
+    /// Nothing but the tree: what the tree alone says, for tools and tests.
+    pub const NONE: Self =
+        Self { image: EMPTY, device_tree: EMPTY, end: PhysAddr::new(crate::addr::PHYS_SIZE_MAX), limit: None };
+}
+
+const EMPTY: PhysRange = match Range::<PhysAddr>::new(PhysAddr::ZERO, PhysAddr::ZERO) {
+    Some(range) => range,
+    None => panic!("zero is not before zero"),
+};

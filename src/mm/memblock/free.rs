@@ -1,0 +1,85 @@
+//! Iteration over the free ranges: mapped memory minus reservations, from both ends.
+#![forbid(unsafe_code)]
+
+use super::region::{Region, span};
+use super::{PHYS_END, PhysAddr, PhysRange};
+use core::iter::FusedIterator;
+
+/// The free ranges of a memblock by ascending address; from the back, by descending address. Each is as large as it
+/// can be. A whole walk costs O(regions).
+#[derive(Clone, Debug)]
+#[must_use = "an iterator does nothing until it is advanced"]
+pub struct FreeRanges<'a> {
+    // Regions that have not been passed from either end yet.
+    memory: &'a [Region],
+    reserved: &'a [Region],
+    // Addresses that have not been passed from either end yet.
+    low: PhysAddr,
+    high: PhysAddr,
+}
+
+impl<'a> FreeRanges<'a> {
+    /// The parts of the mapped ones among `memory` that are outside `reserved`, both sorted and disjoint.
+    pub(super) const fn new(memory: &'a [Region], reserved: &'a [Region]) -> Self {
+        Self { memory, reserved, low: PhysAddr::ZERO, high: PHYS_END }
+    }
+}
+
+impl Iterator for FreeRanges<'_> {
+    type Item = PhysRange;
+
+    fn next(&mut self) -> Option<PhysRange> {
+        loop {
+            let (first, behind) = self.memory.split_first()?;
+            let Some(left) = span(first.start().max(self.low), first.end().min(self.high)) else {
+                self.memory = behind;
+                continue;
+            };
+            if !first.is_mapped() {
+                self.memory = behind;
+                continue;
+            }
+            while let Some((passed, rest)) = self.reserved.split_first()
+                && passed.end() <= left.start()
+            {
+                self.reserved = rest;
+            }
+            let taken = self.reserved.first().filter(|taken| taken.start() < left.end());
+            let end = taken.map_or(left.end(), Region::start);
+            // What follows the free part is taken as far as that region reaches.
+            self.low = taken.map_or(left.end(), Region::end);
+            if let Some(free) = span(left.start(), end) {
+                return Some(free);
+            }
+        }
+    }
+}
+
+impl DoubleEndedIterator for FreeRanges<'_> {
+    fn next_back(&mut self) -> Option<PhysRange> {
+        loop {
+            let (last, before) = self.memory.split_last()?;
+            let Some(left) = span(last.start().max(self.low), last.end().min(self.high)) else {
+                self.memory = before;
+                continue;
+            };
+            if !last.is_mapped() {
+                self.memory = before;
+                continue;
+            }
+            while let Some((passed, rest)) = self.reserved.split_last()
+                && passed.start() >= left.end()
+            {
+                self.reserved = rest;
+            }
+            let taken = self.reserved.last().filter(|taken| taken.end() > left.start());
+            let start = taken.map_or(left.start(), Region::end);
+            self.high = taken.map_or(left.start(), Region::start);
+            if let Some(free) = span(start, left.end()) {
+                return Some(free);
+            }
+        }
+    }
+}
+
+impl FusedIterator for FreeRanges<'_> {}

@@ -1,0 +1,58 @@
+//! A region: a range of physical addresses and what is special about it.
+#![forbid(unsafe_code)]
+
+use crate::addr::{PhysAddr, PhysRange};
+use bitflags::bitflags;
+
+bitflags! {
+    /// What is special about a region. The values are Linux's, so that a dump reads the same.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct RegionFlags: u32 {
+        /// Not in the linear map and never handed out: the memory belongs to firmware or to one device (Linux:
+        /// `MEMBLOCK_NOMAP`).
+        const NOMAP = 0x4;
+    }
+}
+
+/// A range of physical addresses with flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// The bytes of the region.
+    pub range: PhysRange,
+    /// What is special about them.
+    pub flags: RegionFlags,
+}
+
+impl Region {
+    /// What a slot holds that is not in use.
+    pub const EMPTY: Self = Self { range: NOTHING, flags: RegionFlags::empty() };
+
+    /// First address.
+    #[must_use]
+    pub const fn start(&self) -> PhysAddr {
+        self.range.start()
+    }
+
+    /// One past the last address.
+    #[must_use]
+    pub const fn end(&self) -> PhysAddr {
+        self.range.end()
+    }
+
+    /// Whether the linear map holds the region.
+    #[must_use]
+    pub const fn is_mapped(&self) -> bool {
+        !self.flags.contains(RegionFlags::NOMAP)
+    }
+}
+
+/// The range of no byte at address zero.
+const NOTHING: PhysRange = match PhysRange::from_size(PhysAddr::ZERO, 0) {
+    Some(range) => range,
+    None => unreachable!(),
+};
+
+/// The range `start..end`, or `None` if it would hold no byte.
+pub(super) fn span(start: PhysAddr, end: PhysAddr) -> Option<PhysRange> {
+    PhysRange::new(start, end).filter(|range| !range.is_empty())
+}
