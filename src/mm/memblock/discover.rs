@@ -118,7 +118,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         self.usable_size()?;
         for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic()) {
-            match self.place(region)? {
+            match self.place_region(region)? {
                 Placement::Placed => found.placed += 1,
                 Placement::NoRoom => found.unplaced += 1,
                 Placement::Empty => {}
@@ -128,7 +128,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// Finds and reserves a place for a region that is only a size.
-    fn place(&mut self, region: ReservedMemory<'_, '_>) -> Result<Placement, DiscoverError> {
+    fn place_region(&mut self, region: ReservedMemory<'_, '_>) -> Result<Placement, DiscoverError> {
         let Some(size) = region.size()?.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
         let align = region.alignment()?.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
         let align = align.checked_next_power_of_two().unwrap_or(align);
