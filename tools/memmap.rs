@@ -58,10 +58,11 @@ fn answers(tree: &Tree<'_>) -> Result<String, FdtError> {
     let mut taken = memreserve.clone();
     let mut reserved = Vec::new();
     for region in tree.reserved_memory() {
-        let ranges: Vec<PhysRange> = region.ranges().collect::<Result<_, _>>()?;
-        reserved.push(reserved_region(region, &ranges)?);
+        let fixed: Result<Vec<PhysRange>, FdtError> = region.ranges().collect();
+        reserved.push(reserved_region(region, fixed.as_deref().ok()));
+        // A reservation that is in force and cannot be read would be handed out as memory: the tree is refused.
         if region.is_enabled() {
-            taken.extend(ranges);
+            taken.extend(fixed?);
         }
     }
     let dynamic = tree.reserved_memory().filter(|region| region.is_dynamic()).map(|region| string(region.name()));
@@ -77,13 +78,16 @@ fn answers(tree: &Tree<'_>) -> Result<String, FdtError> {
     ]))
 }
 
-/// One child of `/reserved-memory`: its name, and only what is stated of it.
-fn reserved_region(region: ReservedMemory<'_, '_>, fixed: &[PhysRange]) -> Result<String, FdtError> {
+/// One child of `/reserved-memory`: its name, and only what is stated of it. What cannot be read is null: of a region
+/// that is disabled, or that would be placed anew, nobody's memory depends on it.
+fn reserved_region(region: ReservedMemory<'_, '_>, fixed: Option<&[PhysRange]>) -> String {
     let node = region.node();
     let flag = |is_set: bool| is_set.then(|| "true".to_owned());
-    let size = region.size()?;
-    let alignment = region.alignment()?;
-    let alloc_ranges: Vec<PhysRange> = region.alloc_ranges().collect::<Result<_, _>>()?;
+    let number = |value: Result<Option<u64>, FdtError>| match value {
+        Ok(value) => value.map(|value| value.to_string()),
+        Err(_) => Some(null()),
+    };
+    let alloc_ranges: Result<Vec<PhysRange>, FdtError> = region.alloc_ranges().collect();
     let members = [
         ("name", Some(string(region.name()))),
         ("status", node.str("status").map(string)),
@@ -91,12 +95,12 @@ fn reserved_region(region: ReservedMemory<'_, '_>, fixed: &[PhysRange]) -> Resul
         ("no-map", flag(region.is_no_map())),
         ("reusable", flag(region.is_reusable())),
         ("linux,cma-default", flag(region.is_cma_default())),
-        ("reg", node.has("reg").then(|| ranges(fixed))),
-        ("size", size.map(|size| size.to_string())),
-        ("alignment", alignment.map(|alignment| alignment.to_string())),
-        ("alloc_ranges", node.has("alloc-ranges").then(|| ranges(&alloc_ranges))),
+        ("reg", node.has("reg").then(|| fixed.map_or_else(null, ranges))),
+        ("size", number(region.size())),
+        ("alignment", number(region.alignment())),
+        ("alloc_ranges", node.has("alloc-ranges").then(|| alloc_ranges.as_deref().map_or_else(|_| null(), ranges))),
     ];
-    Ok(object(members.into_iter().filter_map(|(key, value)| Some((key, value?)))))
+    object(members.into_iter().filter_map(|(key, value)| Some((key, value?))))
 }
 
 fn chosen(tree: &Tree<'_>) -> Result<String, FdtError> {

@@ -1,6 +1,7 @@
 //! Interrupts: which controller a device's lines lead to, and what each is called there.
 
 use super::error::FdtError;
+use super::lineage::Lineage;
 use super::node::Node;
 use super::tree::Tree;
 use super::value::Property;
@@ -113,16 +114,15 @@ impl<'t, 'a> Node<'t, 'a> {
     /// that has one; failing that, the nearest node above that is a controller.
     #[must_use]
     pub fn interrupt_parent(self) -> Option<Self> {
-        let mut node = self;
-        loop {
+        for (level, node) in Lineage::of(self).upwards().enumerate() {
+            if level > 0 && node.has("interrupt-controller") {
+                return Some(node);
+            }
             if let Some(phandle) = node.u32("interrupt-parent") {
                 return self.tree().find_phandle(phandle);
             }
-            node = node.parent()?;
-            if node.has("interrupt-controller") {
-                return Some(node);
-            }
         }
+        None
     }
 
     /// The node's interrupts, from `interrupts-extended` or else `interrupts`; nothing if it has none or no controller.

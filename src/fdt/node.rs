@@ -1,5 +1,6 @@
 //! A node: its name, properties, children and parent.
 
+use super::lineage::Lineage;
 use super::reg::Cells;
 use super::tree::{Path, Tree};
 use super::value::{Property, Strings};
@@ -98,15 +99,7 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The node above; `None` for the root. Takes time linear in the size of the tree.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
-        let target = self.offset();
-        let mut node = self.tree.root();
-        while let Some(child) = node.child_around(target) {
-            if child.offset() == target {
-                return Some(node);
-            }
-            node = child;
-        }
-        None
+        Lineage::of(self).upwards().nth(1)
     }
 
     /// Whether `status` lets the node be used: absent, `okay` or `ok`. Says nothing of the nodes above.
@@ -118,16 +111,7 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Whether the node and all nodes above it are enabled.
     #[must_use]
     pub fn is_available(self) -> bool {
-        let mut node = self;
-        loop {
-            if !node.is_enabled() {
-                return false;
-            }
-            match node.parent() {
-                Some(parent) => node = parent,
-                None => return true,
-            }
-        }
+        Lineage::of(self).upwards().all(Node::is_enabled)
     }
 
     /// The strings of `compatible`, the most specific first; none if it is absent.

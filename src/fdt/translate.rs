@@ -1,6 +1,7 @@
 //! Addresses on a bus, as the CPU sees them, and the other way about: `ranges` and `dma-ranges`.
 
 use super::error::FdtError;
+use super::lineage::Lineage;
 use super::memory::flatten;
 use super::node::Node;
 use super::reg::{Cells, take_number};
@@ -77,10 +78,10 @@ impl<'t, 'a> Node<'t, 'a> {
     /// [`FdtError::Wraps`] for one that wraps.
     pub fn phys_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
         let node = self.offset();
+        let lineage = Lineage::of(self);
         let list = self.reg().map(move |list| {
             list.map(move |entry| {
-                let bus = self.parent().unwrap_or(self);
-                let base = bus.translate(node, entry.address, entry.size, Direction::ToDevice)?;
+                let base = translate(&lineage, entry.address, entry.size, Direction::ToDevice)?;
                 wrapping_range(node, base, entry.size)
             })
         });
@@ -93,63 +94,65 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Items as for [`phys_ranges`](Self::phys_ranges).
     pub fn dma_ranges(self) -> impl Iterator<Item = Result<DmaRange<'t, 'a>, FdtError>> {
         let node = self.offset();
-        let list = self.windows(Direction::ToMemory).map(move |windows| {
+        let lineage = Lineage::of(self);
+        // The root's bus is the CPU's own: nothing lies above it.
+        let above = lineage.upwards().nth(1).unwrap_or(self);
+        let list = windows(self, above, Direction::ToMemory).map(move |windows| {
             windows.map(move |window| {
-                let base = match self.parent() {
-                    Some(parent) => parent.translate(node, window.parent, window.size, Direction::ToMemory)?,
-                    None => PhysAddr::new(window.parent),
-                };
+                let base = translate(&lineage, window.parent, window.size, Direction::ToMemory)?;
                 let cpu = wrapping_range(node, base, window.size)?;
                 Ok(DmaRange { bus: self, device: DmaAddr::new(window.child), cpu })
             })
         });
         flatten(list)
     }
+}
 
-    /// Translates `size` bytes at `address` of this bus up to the root. `asker` is the node to name in an error.
-    fn translate(self, asker: usize, address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
-        let (mut bus, mut address) = (self, address);
-        while let Some(above) = bus.parent() {
-            let blocked = FdtError::NotTranslatable { node: asker, address };
-            match bus.property(way.property()) {
-                // Without `ranges` the CPU cannot reach the bus; without `dma-ranges` nothing is limited (Linux:
-                // __of_translate_address).
-                None if way == Direction::ToDevice => return Err(blocked),
-                None => {}
-                Some(list) if list.value.is_empty() => {}
-                Some(_) => {
-                    let mut windows = bus.windows(way)?;
-                    address = windows.find_map(|window| window.map(address, size)).ok_or(blocked)?;
-                }
+/// Translates `size` bytes at `address` of the bus that a node lies on, up to the root. `lineage` is the node's.
+fn translate(lineage: &Lineage<'_, '_>, mut address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
+    let node = lineage.upwards().next().map_or(0, Node::offset);
+    let buses = lineage.upwards().skip(1);
+    for (bus, above) in buses.clone().zip(buses.skip(1)) {
+        let blocked = FdtError::NotTranslatable { node, address };
+        match bus.property(way.property()) {
+            // Without `ranges` the CPU cannot reach the bus; without `dma-ranges` nothing is limited (Linux:
+            // __of_translate_address).
+            None if way == Direction::ToDevice => return Err(blocked),
+            None => {}
+            Some(list) if list.value.is_empty() => {}
+            Some(_) => {
+                let mut windows = windows(bus, above, way)?;
+                address = windows.find_map(|window| window.map(address, size)).ok_or(blocked)?;
             }
-            bus = above;
         }
-        Ok(PhysAddr::new(address))
     }
+    Ok(PhysAddr::new(address))
+}
 
-    /// The windows of this bus; none if the property is absent or empty.
-    fn windows(self, way: Direction) -> Result<impl Iterator<Item = Window> + use<'a>, FdtError> {
-        let (node, name) = (self.offset(), way.property());
-        let Cells { address: child, size } = self.cells();
-        // The root's bus is the CPU's own: nothing lies above it.
-        let parent = self.parent().unwrap_or(self).cells().address;
-        if child > 3 || parent > 2 || size > 2 {
-            return Err(FdtError::WideCells { node });
-        }
-        let value = self.property(name).map_or(&[][..], |property| property.value);
-        let width = (child + parent + size) as usize * 4;
-        if !value.len().is_multiple_of(width) {
-            return Err(FdtError::BadValue { node, property: name });
-        }
-        let mut list = Property { name, value }.cells();
-        Ok(core::iter::from_fn(move || {
-            if child == 3 {
-                list.next()?;
-            }
-            list.clone().next()?;
-            let child = take_number(&mut list, child.min(2))?;
-            let parent = take_number(&mut list, parent)?;
-            Some(Window { child, parent, size: take_number(&mut list, size)? })
-        }))
+/// The windows of `bus`, which lies on the bus `above`; none if the property is absent or empty.
+fn windows<'a>(
+    bus: Node<'_, 'a>,
+    above: Node<'_, 'a>,
+    way: Direction,
+) -> Result<impl Iterator<Item = Window> + use<'a>, FdtError> {
+    let (node, name) = (bus.offset(), way.property());
+    let (Cells { address: child, size }, Cells { address: parent, .. }) = (bus.cells(), above.cells());
+    if child > 3 || parent > 2 || size > 2 {
+        return Err(FdtError::WideCells { node });
     }
+    let value = bus.property(name).map_or(&[][..], |property| property.value);
+    if !value.len().is_multiple_of((child + parent + size) as usize * 4) {
+        return Err(FdtError::BadValue { node, property: name });
+    }
+    let mut list = Property { name, value }.cells();
+    Ok(core::iter::from_fn(move || {
+        // Nothing left: also what ends a list whose entries have no width.
+        list.clone().next()?;
+        if child == 3 {
+            list.next()?;
+        }
+        let child = take_number(&mut list, child.min(2))?;
+        let parent = take_number(&mut list, parent)?;
+        Some(Window { child, parent, size: take_number(&mut list, size)? })
+    }))
 }
