@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn reports_count_after_the_test_begins_and_in_order() {
         let test = Test::parse(0, "k::t\treport=one\treport=two", true).unwrap();
-        assert_eq!(Reports::new(&test).missing("one two\n"), Some("one"));
+        assert_eq!(Reports::new(&test).missing("one two\n"), Some("ktest: begin 0 t\n"));
         assert_eq!(Reports::new(&test).missing("ktest: begin 0 t\ntwo one\n"), Some("two"));
         assert_eq!(Reports::new(&test).missing("ktest: begin 0 t\none x two"), None);
     }
