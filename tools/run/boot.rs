@@ -1,0 +1,55 @@
+//! `cargo run` and `make run`: one boot of the kernel itself.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::console::{Event, Running};
+use crate::elf::Kernel;
+use crate::machine::Spec;
+use crate::qemu::{self, Console, Program};
+
+/// How long a boot with nobody there may take.
+const UNATTENDED: Duration = Duration::from_secs(60);
+
+/// What a person gets who names no machine.
+pub const MACHINE: &str = "mem=1G smp=4";
+
+/// Boots `elf` on the machine `spec`. At a terminal, a person talks to it; otherwise the kernel is told to leave by
+/// itself. Returns the machine's status.
+pub fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
+    let kernel = Kernel::read(elf)?;
+    let program = Program { kernel: &kernel, elf };
+    if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        let mut machine = qemu::machine(spec, &program, "", Console::Person)?;
+        if machine.uboot.is_some() {
+            return Err("U-Boot is typed to by script: boot it without a terminal, as in `… </dev/null`".to_owned());
+        }
+        eprintln!("Ctrl-A X leaves the emulator.");
+        let status = machine.command.stdin(Stdio::inherit()).status();
+        return Ok(code(
+            status.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?.code(),
+        ));
+    }
+    let mut machine = Running::start(qemu::machine(spec, &program, "quarry.batch", Console::Script)?)?;
+    let deadline = Instant::now() + UNATTENDED;
+    let mut shown = 0;
+    loop {
+        let event = machine.wait(deadline)?;
+        // Lost output is the reader's wish, as with `| head`.
+        let _ = io::stdout().write_all(&machine.text.as_bytes()[shown..]).and_then(|()| io::stdout().flush());
+        shown = machine.text.len();
+        match event {
+            Event::Text => {}
+            Event::Ended(status) => return Ok(code(status.code())),
+            Event::TimedOut => {
+                return Err(format!("the kernel did not leave within {} s; killed", UNATTENDED.as_secs()));
+            }
+        }
+    }
+}
+
+fn code(code: Option<i32>) -> ExitCode {
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

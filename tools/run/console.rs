@@ -1,0 +1,123 @@
+//! A running machine: its console as it comes, its end, and its life cut short.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::qemu::{self, Machine};
+use crate::uboot;
+
+/// How long a machine may take to go after its console has closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What waiting for the console brought.
+pub enum Event {
+    /// Something was written; it is in [`Running::text`].
+    Text,
+    /// The machine is gone.
+    Ended(ExitStatus),
+    /// The deadline passed first.
+    TimedOut,
+}
+
+/// A machine under way. Dropped, it is killed.
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    output: Receiver<Vec<u8>>,
+    typing: Vec<String>,
+    /// Everything that the console and QEMU itself have written, without carriage returns.
+    pub text: String,
+    /// The command line, for reports.
+    pub command: String,
+    _machine: Machine,
+}
+
+impl Running {
+    pub fn start(mut machine: Machine) -> Result<Self, String> {
+        let command = qemu::shown(&machine.command);
+        let typing = machine.uboot.take().unwrap_or_default();
+        let stdin = if typing.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let program = machine.command.get_program().to_string_lossy().into_owned();
+        let mut child = machine
+            .command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("{program}: {e}"))?;
+        let (sender, output) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            pump(stdout, sender.clone());
+        }
+        if let Some(stderr) = child.stderr.take() {
+            pump(stderr, sender);
+        }
+        let stdin = child.stdin.take();
+        Ok(Self { child, stdin, output, typing, text: String::new(), command, _machine: machine })
+    }
+
+    /// Waits until something is written, the machine ends, or `deadline` passes.
+    pub fn wait(&mut self, deadline: Instant) -> Result<Event, String> {
+        match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => {
+                self.text.extend(String::from_utf8_lossy(&bytes).chars().filter(|&c| c != '\r'));
+                self.type_when_asked()?;
+                Ok(Event::Text)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(Event::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => self.ended(),
+        }
+    }
+
+    /// Both pipes are closed, so the process is about to end.
+    fn ended(&mut self) -> Result<Event, String> {
+        let deadline = Instant::now() + CLOSING;
+        loop {
+            match self.child.try_wait().map_err(|e| e.to_string())? {
+                Some(status) => return Ok(Event::Ended(status)),
+                None if Instant::now() >= deadline => return Ok(Event::TimedOut),
+                None => thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    /// Answers U-Boot: a key at its countdown, then a command a prompt.
+    fn type_when_asked(&mut self) -> Result<(), String> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        let prompts = self.text.matches(uboot::PROMPT).count();
+        let line = if prompts > 0 && !self.typing.is_empty() && self.text.ends_with(uboot::PROMPT) {
+            self.typing.remove(0)
+        } else if prompts == 0
+            && self.text.trim_end().ends_with(char::is_numeric)
+            && self.text.contains(uboot::COUNTDOWN)
+        {
+            String::new()
+        } else {
+            return Ok(());
+        };
+        stdin.write_all(format!("{line}\n").as_bytes()).map_err(|e| format!("typing to U-Boot: {e}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if the process is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends what comes from `pipe` until it closes.
+fn pump(mut pipe: impl Read + Send + 'static, to: Sender<Vec<u8>>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            if to.send(buffer[..read].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+}

@@ -1,0 +1,100 @@
+//! What the runner reads from the kernel's ELF file: the flat Image, and the registry of tests.
+
+use std::fs;
+use std::path::Path;
+
+use object::elf::PT_LOAD;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
+
+use crate::registry::{self, Test};
+
+/// A kernel as the linker left it.
+pub struct Kernel {
+    file: Vec<u8>,
+}
+
+impl Kernel {
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let kernel = Self { file: fs::read(path).map_err(|e| format!("{}: {e}", path.display()))? };
+        kernel.parse().map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(kernel)
+    }
+
+    fn parse(&self) -> Result<ElfFile64<'_, LittleEndian>, String> {
+        let elf = ElfFile64::parse(self.file.as_slice()).map_err(|e| e.to_string())?;
+        if elf.elf_header().e_machine(LittleEndian) != object::elf::EM_AARCH64 {
+            return Err("not an AArch64 ELF file".to_owned());
+        }
+        Ok(elf)
+    }
+
+    /// The flat Image: every loadable segment at its physical address, zeros between them, BSS left out.
+    pub fn image(&self) -> Result<Image, String> {
+        let elf = self.parse()?;
+        let mut parts = Vec::new();
+        for header in elf.elf_program_headers().iter().filter(|h| h.p_type(LittleEndian) == PT_LOAD) {
+            let data =
+                header.data(LittleEndian, self.file.as_slice()).map_err(|()| "a segment lies outside the file")?;
+            if header.p_memsz(LittleEndian) > 0 {
+                parts.push((header.p_paddr(LittleEndian), data, header.p_memsz(LittleEndian)));
+            }
+        }
+        let base = parts.iter().map(|&(addr, ..)| addr).min().ok_or("no loadable segment")?;
+        let mut image = Image { bytes: Vec::new(), memory_size: 0 };
+        for (addr, data, memory_size) in parts {
+            let start = usize::try_from(addr - base).map_err(|e| e.to_string())?;
+            image.memory_size = image.memory_size.max(start as u64 + memory_size);
+            if image.memory_size > 1 << 30 {
+                return Err("the image spans more than 1 GiB of physical addresses".to_owned());
+            }
+            let end = start + data.len();
+            if image.bytes.len() < end {
+                image.bytes.resize(end, 0);
+            }
+            image.bytes[start..end].copy_from_slice(data);
+        }
+        Ok(image)
+    }
+
+    /// The registered tests in the order of their numbers; `None` if the file was linked without any.
+    pub fn tests(&self) -> Result<Option<Vec<Test>>, String> {
+        let elf = self.parse()?;
+        let symbol = |name| elf.symbol_by_name(name).map(|symbol| symbol.address());
+        let (Some(start), Some(end)) = (symbol("__ktests_start"), symbol("__ktests_end")) else { return Ok(None) };
+        if end <= start {
+            return Ok(None);
+        }
+        let data = |addr, len| {
+            elf.segments()
+                .find_map(|segment| segment.data_range(addr, len).ok().flatten())
+                .ok_or_else(|| format!("the registry of tests points to {addr:#x}, which is not in the file"))
+        };
+        let (records, rest) = data(start, end - start)?.as_chunks::<{ registry::RECORD }>();
+        if !rest.is_empty() {
+            return Err("the registry of tests does not hold whole records".to_owned());
+        }
+        let mut tests = Vec::new();
+        for (number, record) in records.iter().enumerate() {
+            let ((addr, len), has_body) = registry::split(record);
+            let text = std::str::from_utf8(data(addr, len)?).map_err(|e| format!("test {number}: {e}"))?;
+            tests.push(Test::parse(number, text, has_body)?);
+        }
+        Ok(Some(tests))
+    }
+}
+
+/// A flat kernel image.
+pub struct Image {
+    pub bytes: Vec<u8>,
+    /// Bytes that the kernel occupies in memory, BSS included.
+    pub memory_size: u64,
+}
+
+impl Image {
+    /// The image with garbage where BSS will be, as a boot loader may leave it.
+    pub fn with_dirty_bss(mut self) -> Vec<u8> {
+        self.bytes.resize(usize::try_from(self.memory_size).unwrap_or(usize::MAX).max(self.bytes.len()), 0xa5);
+        self.bytes
+    }
+}

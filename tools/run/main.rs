@@ -1,0 +1,68 @@
+//! `quarry-run`: boots what cargo built for the bare machine. Cargo calls it through `tools/runner.sh`; a person calls
+//!
+//! - `quarry-run boot [MACHINE…] ELF`: boot a kernel, with a prompt if there is a person;
+//! - `quarry-run image ELF OUT`: write the flat Image;
+//! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
+//!   booted.
+
+mod boot;
+mod console;
+mod elf;
+mod libtest;
+mod machine;
+mod qemu;
+mod registry;
+mod runner;
+mod scratch;
+mod session;
+mod trampoline;
+mod tree;
+mod uboot;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use elf::Kernel;
+use libtest::Options;
+use machine::Spec;
+
+/// As libtest: something failed.
+const FAILED: u8 = 101;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        ["boot", machine @ .., elf] => boot_on(&machine.join(" "), elf),
+        ["image", elf, out] => image(elf, out),
+        [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
+        _ => Err("usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | PATH/ELF [TEST OPTIONS…]".to_owned()),
+    };
+    result.unwrap_or_else(|why| {
+        eprintln!("quarry-run: {why}");
+        ExitCode::FAILURE
+    })
+}
+
+fn boot_on(machine: &str, elf: &str) -> Result<ExitCode, String> {
+    boot::boot(Path::new(elf), &Spec::parse(&format!("{} {machine}", boot::MACHINE))?)
+}
+
+fn image(elf: &str, out: &str) -> Result<ExitCode, String> {
+    scratch::write(Path::new(out), &Kernel::read(Path::new(elf))?.image()?.bytes)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
+    let path = Path::new(elf);
+    let kernel = Kernel::read(path)?;
+    let tests = match kernel.tests()? {
+        Some(tests) => tests,
+        // Cargo puts test targets there; one without a registry holds no tests.
+        None if path.parent().is_some_and(|dir| dir.ends_with("deps")) => Vec::new(),
+        None => return boot_on(&rest.join(" "), elf),
+    };
+    let options = Options::parse(rest.iter().map(|&arg| arg.to_owned()))?;
+    let ok = runner::run(&kernel, path, &tests, &options);
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}

@@ -1,0 +1,87 @@
+//! The test runner: selects, groups tests by machine, boots, reports.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::elf::Kernel;
+use crate::libtest::{Options, Report};
+use crate::qemu::Program;
+use crate::registry::Test;
+use crate::session::{self, Outcome};
+
+/// How many tests one boot is asked to run at most: their numbers must fit the boot arguments.
+const GROUP: usize = 100;
+
+/// Answers libtest's command line for the tests in `kernel`; whether all selected tests passed.
+pub fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options) -> bool {
+    let selected = options.select(tests);
+    if options.list {
+        print!("{}", options.listing(&selected));
+        return true;
+    }
+    let mut report = Report::begin(options, selected.len(), tests.len() - selected.len());
+    let (ignored, wanted): (Vec<&Test>, Vec<&Test>) = selected.into_iter().partition(|test| options.leaves_out(test));
+    for test in ignored {
+        report.ignore(test);
+    }
+    let groups = Mutex::new(VecDeque::from(groups(&wanted)));
+    let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let program = Program { kernel, elf };
+    let jobs = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    thread::scope(|scope| {
+        let (sender, outcomes) = channel::<Outcome<'_>>();
+        for _ in 0..jobs {
+            let (sender, program, next) = (sender.clone(), &program, &next);
+            scope.spawn(move || {
+                while let Some(group) = next() {
+                    // The receiver outlives every sender.
+                    session::run(&group, program, &mut |outcome| drop(sender.send(outcome)));
+                }
+            });
+        }
+        drop(sender);
+        for outcome in outcomes {
+            if options.nocapture {
+                print!("{}", outcome.log);
+            }
+            report.add(&outcome);
+        }
+    });
+    report.end()
+}
+
+/// Tests that share a boot: those with the same machine, unless they want one for themselves.
+fn groups<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {
+    let mut groups: Vec<Vec<&Test>> = Vec::new();
+    for &test in tests {
+        let shares = |group: &&mut Vec<&Test>| {
+            group.len() < GROUP && group.iter().all(|other| !other.is_alone() && other.machine == test.machine)
+        };
+        match groups.iter_mut().find(shares).filter(|_| !test.is_alone()) {
+            Some(group) => group.push(test),
+            None => groups.push(vec![test]),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_machines_share_a_boot() {
+        let texts =
+            ["k::a", "k::b\tmachine=smp=2", "k::c", "k::d\treport=x", "k::e\tmachine=alone", "k::f\tmachine=smp=1"];
+        let tests: Vec<_> =
+            texts.iter().enumerate().map(|(number, text)| Test::parse(number, text, true).unwrap()).collect();
+        let numbers: Vec<Vec<usize>> = groups(&tests.iter().collect::<Vec<_>>())
+            .iter()
+            .map(|group| group.iter().map(|test| test.number).collect())
+            .collect();
+        assert_eq!(numbers, [vec![0, 2, 5], vec![1], vec![3], vec![4]]);
+    }
+}
