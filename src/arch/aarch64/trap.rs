@@ -1,0 +1,228 @@
+//! Exceptions: the saved state, the way from `boot/vectors.S` to the kernel's handlers, and the walk over live stacks.
+//!
+//! This layer decides nothing: the kernel registers [`Handlers`], which repair, report, or end. Until it has, an
+//! exception stops the CPU.
+
+use super::boot;
+use super::backtrace::{Backtrace, StackMemory};
+use super::cpu;
+use super::esr::Esr;
+use super::stack::{self, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT, StackError};
+use crate::addr::{CpuId, VirtAddr, VirtRange};
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::VBAR_EL1;
+use core::fmt;
+use core::mem::{offset_of, size_of};
+use spin::once::Once;
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// The state of the interrupted code, as the vectors store it.
+///
+/// A handler may change the integer registers, `elr` and `spsr`; the vectors load them on return. `sp` is not loaded: the
+/// frame lies on the stack that it describes.
+#[repr(C, align(16))]
+#[derive(Clone, Debug)]
+pub struct TrapFrame {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// The stack pointer.
+    pub sp: VirtAddr,
+    /// The instruction that faulted or that was to be executed next.
+    pub elr: VirtAddr,
+    /// The processor state.
+    pub spsr: u64,
+    /// The syndrome; of no meaning for an interrupt.
+    pub esr: Esr,
+    /// The fault address, where `esr` says that there is one.
+    pub far: VirtAddr,
+    /// The frame record {x29, elr} that lets a backtrace walk through.
+    record: [u64; 2],
+}
+
+const _: () = assert!(offset_of!(TrapFrame, sp) == offset_of!(TrapFrame, x) + 31 * 8, "stored as a pair with x30");
+const _: () = assert!(offset_of!(TrapFrame, spsr) == offset_of!(TrapFrame, elr) + 8, "stored as a pair");
+const _: () = assert!(offset_of!(TrapFrame, far) == offset_of!(TrapFrame, esr) + 8, "stored as a pair");
+const _: () = assert!(offset_of!(TrapFrame, record) + 16 == size_of::<TrapFrame>(), "the record ends the frame");
+const _: () = assert!(size_of::<TrapFrame>() < 504, "every offset fits a load or store of a pair");
+const _: () = assert!(OVERFLOW_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
+
+impl TrapFrame {
+    /// The address of the frame record, where a backtrace of the interrupted code starts after `elr`.
+    #[must_use]
+    pub const fn frame_pointer(&self) -> VirtAddr {
+        let [.., fp, _lr] = self.x;
+        VirtAddr::new(fp)
+    }
+
+    /// The link register.
+    #[must_use]
+    pub const fn link(&self) -> VirtAddr {
+        let [.., lr] = self.x;
+        VirtAddr::new(lr)
+    }
+}
+
+core::arch::global_asm!(
+    include_str!("../../../boot/vectors.S"),
+    FRAME_SIZE = const size_of::<TrapFrame>(),
+    FRAME_X = const offset_of!(TrapFrame, x),
+    FRAME_ELR = const offset_of!(TrapFrame, elr),
+    FRAME_ESR = const offset_of!(TrapFrame, esr),
+    FRAME_RECORD = const offset_of!(TrapFrame, record),
+    STACK_SHIFT = const STACK_SHIFT,
+    OVERFLOW_STACK_SIZE = const OVERFLOW_STACK_SIZE,
+    OVERFLOW_STACK_TOPS = sym OVERFLOW_STACK_TOPS,
+    trap_sync = sym trap_sync,
+    trap_irq = sym trap_irq,
+    trap_fatal = sym trap_fatal,
+    trap_bad_stack = sym trap_bad_stack,
+);
+
+unsafe extern "C" {
+    /// The vector table, 2 KiB aligned.
+    static exception_vectors: u8;
+    /// The end of the code behind the table.
+    static exception_vectors_end: u8;
+}
+
+/// An entry of the vector table, by its number: where the exception came from and of which kind it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vector(u8);
+
+impl Vector {
+    /// Synchronous exception from EL1 on SP_EL1.
+    pub const EL1H_SYNC: Self = Self(4);
+}
+
+impl fmt::Display for Vector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0 & 3 {
+            0 => "synchronous exception",
+            1 => "IRQ",
+            2 => "FIQ",
+            _ => "SError",
+        };
+        let from = match self.0 >> 2 {
+            0 => "EL1 with SP_EL0",
+            1 => "EL1",
+            2 => "EL0, AArch64",
+            _ => "EL0, AArch32",
+        };
+        write!(f, "{kind} from {from}")
+    }
+}
+
+/// Why the kernel must end here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fatal {
+    /// An exception that nobody handled.
+    Unhandled(Vector),
+    /// The exception found `sp` outside a kernel stack or misaligned; the report runs on the overflow stack.
+    BadStack(Vector),
+}
+
+/// What a handler of synchronous exceptions made of one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The frame has been changed so that the interrupted code can go on.
+    Resume,
+    /// The handler does not know this exception.
+    Unhandled,
+}
+
+/// What the kernel does with exceptions. Each runs on the stack of the interrupted code with everything masked, must
+/// neither sleep nor unmask, and may find any lock taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Handlers {
+    /// A synchronous exception taken at EL1.
+    pub sync: fn(&mut TrapFrame) -> Outcome,
+    /// An interrupt taken at EL1.
+    pub irq: fn(&mut TrapFrame),
+    /// The end: reports and leaves.
+    pub fatal: fn(&TrapFrame, Fatal) -> !,
+}
+
+static HANDLERS: Once<&'static Handlers, cpu::Relax> = Once::new();
+
+/// Registers the kernel's handlers, for all CPUs. The first call counts.
+pub fn set_handlers(handlers: &'static Handlers) {
+    HANDLERS.call_once(|| handlers);
+}
+
+/// Makes this the boot CPU: its number, its stacks from the linker script, and the vectors.
+///
+/// # Errors
+///
+/// [`StackError`] if the linker script's stacks do not fit the vectors; the vectors are installed nevertheless.
+pub fn init_boot_cpu() -> Result<(), StackError> {
+    let registered = stack::register(CpuId::BOOT, boot::boot_stack_top(), boot::overflow_stack_top());
+    init(CpuId::BOOT);
+    registered
+}
+
+/// Tells this CPU its number and points it at the vectors. Its stacks should be registered by then; without them a stack
+/// overflow stops the CPU in silence.
+pub fn init(cpu: CpuId) {
+    cpu::set_current(cpu);
+    VBAR_EL1.set(VirtAddr::of(&raw const exception_vectors).get());
+    barrier::isb(barrier::SY);
+}
+
+extern "C" fn trap_sync(frame: &mut TrapFrame) {
+    let Some(handlers) = HANDLERS.get() else { cpu::park() };
+    match (handlers.sync)(frame) {
+        Outcome::Resume => {}
+        Outcome::Unhandled => (handlers.fatal)(frame, Fatal::Unhandled(Vector::EL1H_SYNC)),
+    }
+}
+
+extern "C" fn trap_irq(frame: &mut TrapFrame) {
+    let Some(handlers) = HANDLERS.get() else { cpu::park() };
+    (handlers.irq)(frame);
+}
+
+extern "C" fn trap_fatal(frame: &TrapFrame, vector: u8) -> ! {
+    let Some(handlers) = HANDLERS.get() else { cpu::park() };
+    (handlers.fatal)(frame, Fatal::Unhandled(Vector(vector)))
+}
+
+extern "C" fn trap_bad_stack(frame: &TrapFrame, vector: u8) -> ! {
+    let Some(handlers) = HANDLERS.get() else { cpu::park() };
+    (handlers.fatal)(frame, Fatal::BadStack(Vector(vector)))
+}
+
+/// The registered stacks, as a backtrace reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveStacks(());
+
+impl StackMemory for LiveStacks {
+    fn stack_around(&self, addr: VirtAddr) -> Option<VirtRange> {
+        stack::containing(addr).map(|stack| stack.range)
+    }
+
+    fn load(&self, addr: VirtAddr) -> u64 {
+        // SAFETY: the trait's contract: aligned, and inside a registered stack, which `stack::register` says is mapped.
+        // The word may be changed by its owner meanwhile, hence the volatile read.
+        unsafe { addr.as_ptr::<u64>().read_volatile() }
+    }
+
+    fn in_vectors(&self, pc: VirtAddr) -> bool {
+        let start = VirtAddr::of(&raw const exception_vectors);
+        let end = VirtAddr::of(&raw const exception_vectors_end);
+        start <= pc && pc < end
+    }
+}
+
+/// A backtrace from the frame record at `fp` over the stacks of this machine. Any context; takes no lock.
+#[must_use]
+pub const fn backtrace(fp: VirtAddr) -> Backtrace<LiveStacks> {
+    Backtrace::new(LiveStacks(()), fp)
+}
+
+/// The frame pointer of the calling function.
+#[must_use]
+#[inline(always)]
+pub fn frame_pointer() -> VirtAddr {
+    VirtAddr::new(aarch64_cpu::registers::FP.get())
+}

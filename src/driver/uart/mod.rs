@@ -1,0 +1,153 @@
+//! Serial ports, polled: which driver fits a device-tree node, and one handle for all of them.
+//!
+//! A port is a handle to registers and holds no state in memory, so that a report can use it while a log line on another
+//! CPU is half out: the worst outcome is mixed text.
+
+mod mini;
+mod pl011;
+
+use super::timer;
+use crate::addr::VirtAddr;
+use crate::arch::aarch64::cpu;
+use core::fmt;
+
+use mini::MiniUart;
+use pl011::Pl011;
+
+/// How long a port may hold up one byte before that byte is dropped. A reader that stops for longer loses text; a
+/// port that is dead costs one such pause.
+const PATIENCE_SECONDS: u64 = 1;
+
+/// A kind of serial port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UartKind {
+    /// Arm PrimeCell PL011.
+    Pl011,
+    /// The mini-UART of the BCM2835 family.
+    Mini,
+}
+
+impl UartKind {
+    /// The driver for one string of a node's `compatible` property.
+    #[must_use]
+    pub fn for_compatible(compatible: &str) -> Option<Self> {
+        match compatible {
+            "arm,pl011" | "arm,pl011-axi" | "brcm,bcm2835-pl011" => Some(Self::Pl011),
+            "brcm,bcm2835-aux-uart" => Some(Self::Mini),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for UartKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pl011 => "PL011",
+            Self::Mini => "mini-UART",
+        })
+    }
+}
+
+/// How to set up a port that the loader left switched off. A running port is left as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// Bits per second; 8 data bits, no parity, 1 stop bit.
+    pub baud: u32,
+    /// The clock that feeds the port, in Hz.
+    pub clock: u32,
+}
+
+impl Default for Line {
+    /// 115,200 baud from the 24 MHz of Arm's reference boards and QEMU virt.
+    fn default() -> Self {
+        Self { baud: 115_200, clock: 24_000_000 }
+    }
+}
+
+/// An open serial port.
+#[derive(Clone, Copy, Debug)]
+pub struct Uart(Port);
+
+#[derive(Clone, Copy, Debug)]
+enum Port {
+    Pl011(Pl011),
+    Mini(MiniUart),
+}
+
+impl Uart {
+    /// Opens the port whose registers are mapped at `base`, and switches it on with `line` if the loader has not. Each
+    /// byte is polled out; interrupts stay off.
+    ///
+    /// # Safety
+    ///
+    /// The registers of a port of this kind are mapped at `base` as Device memory, for ever: 4 KiB for a PL011, 64 bytes
+    /// for a mini-UART. `base` is a multiple of 4 and not zero. No other driver uses them.
+    #[must_use]
+    pub unsafe fn open(kind: UartKind, base: VirtAddr, line: Line) -> Self {
+        Self(match kind {
+            // SAFETY: the caller's contract.
+            UartKind::Pl011 => Port::Pl011(unsafe { Pl011::open(base, line) }),
+            // SAFETY: the caller's contract.
+            UartKind::Mini => Port::Mini(unsafe { MiniUart::open(base) }),
+        })
+    }
+
+    /// Which kind of port this is.
+    #[must_use]
+    pub const fn kind(self) -> UartKind {
+        match self.0 {
+            Port::Pl011(_) => UartKind::Pl011,
+            Port::Mini(_) => UartKind::Mini,
+        }
+    }
+
+    /// Sends one byte, waiting for room for at most a second; then the byte is dropped. Any context.
+    pub fn put(self, byte: u8) {
+        if wait_until(|| self.can_send()) {
+            match self.0 {
+                Port::Pl011(port) => port.send(byte),
+                Port::Mini(port) => port.send(byte),
+            }
+        }
+    }
+
+    /// The next byte that has arrived, if any. A byte with a line error is dropped.
+    #[must_use]
+    pub fn get(self) -> Option<u8> {
+        match self.0 {
+            Port::Pl011(port) => port.receive(),
+            Port::Mini(port) => port.receive(),
+        }
+    }
+
+    /// Waits until the last byte has left the port, for at most a second.
+    pub fn flush(self) {
+        wait_until(|| match self.0 {
+            Port::Pl011(port) => port.is_idle(),
+            Port::Mini(port) => port.is_idle(),
+        });
+    }
+
+    fn can_send(self) -> bool {
+        match self.0 {
+            Port::Pl011(port) => port.can_send(),
+            Port::Mini(port) => port.can_send(),
+        }
+    }
+}
+
+/// Polls `ready` until it holds or patience is at an end; whether it held.
+fn wait_until(ready: impl Fn() -> bool) -> bool {
+    if ready() {
+        return true;
+    }
+    let start = timer::ticks();
+    let patience = timer::frequency().saturating_mul(PATIENCE_SECONDS);
+    while timer::ticks().wrapping_sub(start) < patience {
+        if ready() {
+            return true;
+        }
+        cpu::relax();
+    }
+    false
+}

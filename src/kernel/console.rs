@@ -1,0 +1,191 @@
+//! The console: up to two serial ports that get the same text, and the lock that keeps lines whole.
+//!
+//! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken
+//! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself.
+
+use crate::arch::aarch64::{cpu, irq};
+use crate::driver::timer;
+use crate::driver::uart::Uart;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use spin::once::Once;
+
+/// Ports that the console can hold.
+pub const MAX_PORTS: usize = 2;
+/// Bytes of early text that are kept.
+const EARLY_BYTES: usize = 4096;
+
+static PORTS: [Once<Uart, cpu::Relax>; MAX_PORTS] = [const { Once::new() }; MAX_PORTS];
+static OWNER: AtomicU32 = AtomicU32::new(FREE);
+static EARLY: EarlyText =
+    EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_BYTES], written: AtomicUsize::new(0) };
+
+/// [`OWNER`] while nobody writes; otherwise it is the writer's CPU number plus one.
+const FREE: u32 = 0;
+
+/// Adds a port and hands it the early text if it is the first. Whether there was room.
+///
+/// Called while the boot CPU is alone; takes no memory.
+pub fn add_port(port: Uart) -> bool {
+    let _lock = Lock::acquire(Patience::Endless);
+    let Some((index, slot)) = PORTS.iter().enumerate().find(|(_, slot)| slot.get().is_none()) else {
+        return false;
+    };
+    slot.call_once(|| port);
+    if index == 0 {
+        EARLY.replay(port);
+    }
+    true
+}
+
+/// The ports of the console, in the order in which they were added.
+pub fn ports() -> impl Iterator<Item = Uart> {
+    PORTS.iter().filter_map(|slot| slot.get().copied())
+}
+
+/// The next byte that somebody typed at any port. Does not wait.
+#[must_use]
+pub fn read_byte() -> Option<u8> {
+    ports().find_map(Uart::get)
+}
+
+/// Writes `text` in one piece. Any context; waits for another CPU that is writing.
+pub fn print(text: fmt::Arguments<'_>) {
+    write_locked(Patience::Endless, text);
+}
+
+/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same.
+pub fn print_urgent(text: fmt::Arguments<'_>) {
+    write_locked(Patience::TenthOfSecond, text);
+}
+
+/// Waits until everything written has left the ports, within each port's patience.
+pub fn flush() {
+    ports().for_each(Uart::flush);
+}
+
+/// Writes formatted text to the console, in one piece.
+#[macro_export]
+macro_rules! kprint {
+    ($($arg:tt)*) => { $crate::kernel::console::print(core::format_args!($($arg)*)) };
+}
+
+/// Writes a line of formatted text to the console, in one piece.
+#[macro_export]
+macro_rules! kprintln {
+    () => { $crate::kprint!("\n") };
+    ($($arg:tt)*) => { $crate::kprint!("{}\n", core::format_args!($($arg)*)) };
+}
+
+fn write_locked(patience: Patience, text: fmt::Arguments<'_>) {
+    let _lock = Lock::acquire(patience);
+    // The writer returns no error of its own; one from a `Display` impl has cut the text, which shows.
+    let _ = Writer.write_fmt(text);
+}
+
+/// How long to wait for the console.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Endless,
+    TenthOfSecond,
+}
+
+/// The right to write, with interrupts masked.
+struct Lock {
+    /// Whether this took the lock; false if this CPU held it already or patience ran out.
+    outermost: bool,
+    _irqs: irq::IrqGuard,
+}
+
+impl Lock {
+    fn acquire(patience: Patience) -> Self {
+        let irqs = irq::local_irq_save();
+        let me = cpu::current().get() + 1;
+        let start = timer::ticks();
+        loop {
+            // Acquire pairs with the release in `drop`: a line begins after the line before has ended.
+            match OWNER.compare_exchange(FREE, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Self { outermost: true, _irqs: irqs },
+                Err(owner) if owner == me => return Self { outermost: false, _irqs: irqs },
+                Err(_) => {
+                    let waited = timer::ticks().wrapping_sub(start);
+                    if patience == Patience::TenthOfSecond && waited > timer::frequency() / 10 {
+                        return Self { outermost: false, _irqs: irqs };
+                    }
+                    cpu::relax();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.outermost {
+            OWNER.store(FREE, Ordering::Release);
+        }
+    }
+}
+
+/// Every port, or the early text; under the lock.
+struct Writer;
+
+impl Write for Writer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut any = false;
+        for port in ports() {
+            any = true;
+            send(port, text.as_bytes());
+        }
+        if !any {
+            EARLY.append(text.as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Sends `text` with the carriage returns that terminals want.
+fn send(port: Uart, text: &[u8]) {
+    for &byte in text {
+        if byte == b'\n' {
+            port.put(b'\r');
+        }
+        port.put(byte);
+    }
+}
+
+/// What was written before there was a port; what does not fit is counted. Guarded by the console's lock; where a report
+/// has lost patience with that lock, bytes can get mixed and nothing worse.
+struct EarlyText {
+    bytes: [AtomicU8; EARLY_BYTES],
+    written: AtomicUsize,
+}
+
+impl EarlyText {
+    fn append(&self, text: &[u8]) {
+        let used = self.written.fetch_add(text.len(), Ordering::Relaxed);
+        for (slot, &byte) in self.bytes.iter().skip(used).zip(text) {
+            slot.store(byte, Ordering::Relaxed);
+        }
+    }
+
+    fn replay(&self, port: Uart) {
+        let used = self.written.load(Ordering::Relaxed);
+        for byte in self.bytes.iter().take(used) {
+            send(port, &[byte.load(Ordering::Relaxed)]);
+        }
+        if used > EARLY_BYTES {
+            let _ = write!(Direct(port), "\n[{} bytes of early text lost]\n", used - EARLY_BYTES);
+        }
+    }
+}
+
+/// One port as a writer, for text that the others do not need.
+struct Direct(Uart);
+
+impl Write for Direct {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        send(self.0, text.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Which log messages are shown, as the boot arguments say it.
+//!
+//! Linux's words: `loglevel=N`, `quiet`, `debug`, `ignore_loglevel`; and by name `log=LEVEL`. The last one counts.
+
+use log::LevelFilter;
+
+/// What the boot arguments say about the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogArguments<'a> {
+    /// The least severe level that is shown.
+    pub filter: LevelFilter,
+    /// The first argument that names the log but no level that exists.
+    pub refused: Option<&'a str>,
+}
+
+impl<'a> LogArguments<'a> {
+    /// Reads the boot arguments `bootargs`. What is not about the log is passed over.
+    #[must_use]
+    pub fn parse(bootargs: &'a str) -> Self {
+        let mut parsed = Self { filter: LevelFilter::Info, refused: None };
+        for argument in bootargs.split_ascii_whitespace() {
+            match level_of(argument) {
+                Argument::Level(filter) => parsed.filter = filter,
+                Argument::Refused => parsed.refused = parsed.refused.or(Some(argument)),
+                Argument::Other => {}
+            }
+        }
+        parsed
+    }
+}
+
+enum Argument {
+    Level(LevelFilter),
+    Refused,
+    Other,
+}
+
+fn level_of(argument: &str) -> Argument {
+    let level = match argument.split_once('=') {
+        None => match argument {
+            "quiet" => Some(LevelFilter::Error),
+            "debug" => Some(LevelFilter::Debug),
+            "ignore_loglevel" => Some(LevelFilter::Trace),
+            _ => return Argument::Other,
+        },
+        Some(("log", name)) => name.parse().ok(),
+        Some(("loglevel", number)) => number.parse().ok().map(level_of_number),
+        Some(_) => return Argument::Other,
+    };
+    level.map_or(Argument::Refused, Argument::Level)
+}
+
+/// Linux shows what is more severe than the number: errors are 3, warnings 4, notices 5, information 6, debugging 7.
+fn level_of_number(number: u32) -> LevelFilter {
+    match number {
+        0..=3 => LevelFilter::Off,
+        4 => LevelFilter::Error,
+        5 | 6 => LevelFilter::Warn,
+        7 => LevelFilter::Info,
+        8 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
