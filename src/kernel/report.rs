@@ -1,0 +1,149 @@
+//! What a fault report looks like: the exception in words, where it happened, every register, the backtrace.
+//!
+//! Nothing here allocates, takes a lock or trusts what it prints about: a report must come out of any state.
+
+use super::console;
+use super::symbol::Symbol;
+use crate::addr::VirtAddr;
+use crate::arch::aarch64::backtrace::MAX_FRAMES;
+use crate::arch::aarch64::cpu;
+use crate::arch::aarch64::stack;
+use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
+use core::fmt;
+use core::panic::PanicInfo;
+use spin::once::Once;
+
+/// Says in words what the memory subsystem knows about an address, for instance which area it belongs to. Writes
+/// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
+pub type Describe = fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result;
+
+static DESCRIBE: Once<Describe, cpu::Relax> = Once::new();
+
+/// Registers what reports ask about the fault address. The first call counts.
+pub fn set_describe(describe: Describe) {
+    DESCRIBE.call_once(|| describe);
+}
+
+macro_rules! line {
+    ($($arg:tt)*) => { console::print_urgent(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+/// Prints the report of an exception that ends the kernel.
+pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
+    line!("");
+    match why {
+        Fatal::BadStack(_) => print_bad_stack(frame.sp),
+        Fatal::Unhandled(vector) => line!("fault: {vector}"),
+    }
+    line!("fault: {}", frame.esr);
+    if frame.esr.has_fault_address() {
+        line!("fault: at address {}", frame.far);
+        if let Some(describe) = DESCRIBE.get() {
+            line!("{}", Described(*describe, frame.far));
+        }
+    }
+    line!("on {:?}, in {}", cpu::current(), Symbol::of_instruction(frame.elr));
+    line!("called from {}", Symbol::of_return_address(frame.link()));
+    print_registers(frame);
+    print_backtrace(Some(frame.elr), frame.frame_pointer());
+}
+
+/// Prints the report of a panic; `fp` is the frame pointer of the panic handler.
+pub(super) fn print_panic(info: &PanicInfo<'_>, fp: VirtAddr) {
+    line!("");
+    match info.location() {
+        Some(location) => line!("panic at {location}: {}", info.message()),
+        None => line!("panic: {}", info.message()),
+    }
+    line!("on {:?}", cpu::current());
+    print_backtrace(None, fp);
+}
+
+fn print_bad_stack(sp: VirtAddr) {
+    if let Some(stack) = stack::overflowed(sp) {
+        line!("fault: stack overflow: {stack}, sp {sp} is {} bytes below its end", below(stack.range.start(), sp));
+    } else if !sp.is_aligned(16) {
+        line!("fault: stack pointer {sp} is not a multiple of 16");
+    } else if let Some(stack) = stack::containing(sp) {
+        line!("fault: exception on the {stack}, sp {sp}");
+    } else {
+        line!("fault: stack pointer {sp} is in no kernel stack");
+    }
+}
+
+fn below(end: VirtAddr, sp: VirtAddr) -> u64 {
+    end.offset_from(sp).unwrap_or(0)
+}
+
+fn print_registers(frame: &TrapFrame) {
+    line!("pc  {:#018x}  sp  {:#018x}  spsr {:#x} ({})", frame.elr, frame.sp, frame.spsr, Spsr(frame.spsr));
+    line!("esr {:#018x}  far {:#018x}", frame.esr.get(), frame.far);
+    let mut number = 0;
+    for row in frame.x.chunks(4) {
+        match row {
+            [a, b, c, d] => line!(
+                "x{:<2} {a:#018x}  x{:<2} {b:#018x}  x{:<2} {c:#018x}  x{:<2} {d:#018x}",
+                number,
+                number + 1,
+                number + 2,
+                number + 3
+            ),
+            [a, b, c] => line!("x{:<2} {a:#018x}  x{:<2} {b:#018x}  x{:<2} {c:#018x}", number, number + 1, number + 2),
+            _ => {}
+        }
+        number += 4;
+    }
+}
+
+/// Prints the chain of callers. `pc` is where the innermost function was interrupted, if it was.
+fn print_backtrace(pc: Option<VirtAddr>, fp: VirtAddr) {
+    line!("backtrace:");
+    let mut number = 0;
+    if let Some(pc) = pc {
+        line!("  #0  {}", Symbol::of_instruction(pc));
+        number = 1;
+    }
+    for frame in trap::backtrace(fp) {
+        line!("  #{number:<2} {}", Symbol::of_frame(frame));
+        number += 1;
+    }
+    if number >= MAX_FRAMES {
+        line!("  and more");
+    }
+}
+
+/// What the registered function says about an address.
+struct Described(Describe, VirtAddr);
+
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(self.1, f)
+    }
+}
+
+/// SPSR_EL1 in words (Arm ARM C5.2.20): flags as letters, capital where set, then what is masked and the mode.
+struct Spsr(u64);
+
+impl fmt::Display for Spsr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = |bit: u32, name: char| if self.0 & 1 << bit == 0 { name.to_ascii_lowercase() } else { name };
+        for (bit, name) in [(31, 'N'), (30, 'Z'), (29, 'C'), (28, 'V')] {
+            write!(f, "{}", letter(bit, name))?;
+        }
+        f.write_str(" ")?;
+        for (bit, name) in [(9, 'D'), (8, 'A'), (7, 'I'), (6, 'F')] {
+            write!(f, "{}", letter(bit, name))?;
+        }
+        f.write_str(match self.0 & 0x1f {
+            0x00 => " EL0",
+            0x04 => " EL1t",
+            0x05 => " EL1h",
+            _ => " unknown mode",
+        })
+    }
+}
+
+/// The last words about a fault inside a report: no symbols, no walk.
+pub(super) fn print_nested(what: fmt::Arguments<'_>) {
+    line!("\nfault inside a fault report on {:?}: {what}; stopping", cpu::current());
+}
