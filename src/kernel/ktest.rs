@@ -3,6 +3,7 @@
 //! The runner on the host (`tools/run`) reads the registry from the ELF file, decides which machine each test boots on
 //! and passes the tests' numbers as `ktest=0-3,7`. The lines that start with `ktest: ` on the console tell it how each
 //! went. A test that panics, hangs or leaves the machine is seen from there; nothing here has to survive it.
+
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -151,8 +152,8 @@ fn run(number: usize, host: Host) {
 /// Every registered test, in the order in which the linker laid them down.
 fn registry() -> &'static [Ktest] {
     unsafe extern "C" {
-        static __ktests_start: [Ktest; 0];
-        static __ktests_end: [Ktest; 0];
+        static __ktests_start: [u64; 0];
+        static __ktests_end: [u64; 0];
     }
     let start = (&raw const __ktests_start).cast::<Ktest>();
     let bytes = (&raw const __ktests_end).addr().saturating_sub(start.addr());
@@ -200,7 +201,9 @@ static EXPECTED_KIND: AtomicU8 = AtomicU8::new(0);
 static EXPECTED_ADDR: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-fn expected() -> Option<(FaultKind, VirtAddr)> {
+/// The fault that the running test has announced, so that a report of another one can name it.
+#[must_use]
+pub fn expected() -> Option<(FaultKind, VirtAddr)> {
     // Pairs with the release in `expect_fault`.
     let raw = EXPECTED_KIND.load(Ordering::Acquire);
     let kind = FaultKind::ALL.into_iter().find(|kind| *kind as u8 == raw)?;

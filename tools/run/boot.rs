@@ -14,11 +14,11 @@ use crate::qemu::{self, Console, Program};
 const UNATTENDED: Duration = Duration::from_secs(60);
 
 /// What a person gets who names no machine.
-pub const MACHINE: &str = "mem=1G smp=4";
+pub(crate) const MACHINE: &str = "mem=1G smp=4";
 
 /// Boots `elf` on the machine `spec`. At a terminal, a person talks to it; otherwise the kernel is told to leave by
 /// itself. Returns the machine's status.
-pub fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
+pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     let kernel = Kernel::read(elf)?;
     let program = Program { kernel: &kernel, elf };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
@@ -38,7 +38,9 @@ pub fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     loop {
         let event = machine.wait(deadline)?;
         // Lost output is the reader's wish, as with `| head`.
-        let _ = io::stdout().write_all(&machine.text.as_bytes()[shown..]).and_then(|()| io::stdout().flush());
+        let _ = io::stdout()
+            .write_all(machine.text.as_bytes().get(shown..).unwrap_or_default())
+            .and_then(|()| io::stdout().flush());
         shown = machine.text.len();
         match event {
             Event::Text => {}

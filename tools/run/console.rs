@@ -13,7 +13,7 @@ use crate::uboot;
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// What waiting for the console brought.
-pub enum Event {
+pub(crate) enum Event {
     /// Something was written; it is in [`Running::text`].
     Text,
     /// The machine is gone.
@@ -23,20 +23,20 @@ pub enum Event {
 }
 
 /// A machine under way. Dropped, it is killed.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     output: Receiver<Vec<u8>>,
     typing: Vec<String>,
     /// Everything that the console and QEMU itself have written, without carriage returns.
-    pub text: String,
+    pub(crate) text: String,
     /// The command line, for reports.
-    pub command: String,
+    pub(crate) command: String,
     _machine: Machine,
 }
 
 impl Running {
-    pub fn start(mut machine: Machine) -> Result<Self, String> {
+    pub(crate) fn start(mut machine: Machine) -> Result<Self, String> {
         let command = qemu::shown(&machine.command);
         let typing = machine.uboot.take().unwrap_or_default();
         let stdin = if typing.is_empty() { Stdio::null() } else { Stdio::piped() };
@@ -60,7 +60,7 @@ impl Running {
     }
 
     /// Waits until something is written, the machine ends, or `deadline` passes.
-    pub fn wait(&mut self, deadline: Instant) -> Result<Event, String> {
+    pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Event, String> {
         match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(bytes) => {
                 self.text.extend(String::from_utf8_lossy(&bytes).chars().filter(|&c| c != '\r'));
@@ -115,7 +115,7 @@ fn pump(mut pipe: impl Read + Send + 'static, to: Sender<Vec<u8>>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = pipe.read(&mut buffer) {
-            if to.send(buffer[..read].to_vec()).is_err() {
+            if to.send(buffer.iter().take(read).copied().collect()).is_err() {
                 break;
             }
         }

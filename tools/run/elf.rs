@@ -10,12 +10,12 @@ use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
 use crate::registry::{self, Test};
 
 /// A kernel as the linker left it.
-pub struct Kernel {
+pub(crate) struct Kernel {
     file: Vec<u8>,
 }
 
 impl Kernel {
-    pub fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let kernel = Self { file: fs::read(path).map_err(|e| format!("{}: {e}", path.display()))? };
         kernel.parse().map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(kernel)
@@ -30,7 +30,7 @@ impl Kernel {
     }
 
     /// The flat Image: every loadable segment at its physical address, zeros between them, BSS left out.
-    pub fn image(&self) -> Result<Image, String> {
+    pub(crate) fn image(&self) -> Result<Image, String> {
         let elf = self.parse()?;
         let mut parts = Vec::new();
         for header in elf.elf_program_headers().iter().filter(|h| h.p_type(LittleEndian) == PT_LOAD) {
@@ -52,13 +52,13 @@ impl Kernel {
             if image.bytes.len() < end {
                 image.bytes.resize(end, 0);
             }
-            image.bytes[start..end].copy_from_slice(data);
+            image.bytes.get_mut(start..end).ok_or("a segment is out of bounds")?.copy_from_slice(data);
         }
         Ok(image)
     }
 
-    /// The registered tests in the order of their numbers; `None` if the file was linked without any.
-    pub fn tests(&self) -> Result<Option<Vec<Test>>, String> {
+    /// The registered tests, by name; `None` if the file was linked without any.
+    pub(crate) fn tests(&self) -> Result<Option<Vec<Test>>, String> {
         let elf = self.parse()?;
         let symbol = |name| elf.symbol_by_name(name).map(|symbol| symbol.address());
         let (Some(start), Some(end)) = (symbol("__ktests_start"), symbol("__ktests_end")) else { return Ok(None) };
@@ -80,20 +80,25 @@ impl Kernel {
             let text = std::str::from_utf8(data(addr, len)?).map_err(|e| format!("test {number}: {e}"))?;
             tests.push(Test::parse(number, text, has_body)?);
         }
+        // The linker's order is nobody's; the numbers keep it.
+        tests.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some([twice, _]) = tests.array_windows().find(|[a, b]| a.name == b.name) {
+            return Err(format!("two tests are called {}", twice.name));
+        }
         Ok(Some(tests))
     }
 }
 
 /// A flat kernel image.
-pub struct Image {
-    pub bytes: Vec<u8>,
+pub(crate) struct Image {
+    pub(crate) bytes: Vec<u8>,
     /// Bytes that the kernel occupies in memory, BSS included.
-    pub memory_size: u64,
+    pub(crate) memory_size: u64,
 }
 
 impl Image {
     /// The image with garbage where BSS will be, as a boot loader may leave it.
-    pub fn with_dirty_bss(mut self) -> Vec<u8> {
+    pub(crate) fn with_dirty_bss(mut self) -> Vec<u8> {
         self.bytes.resize(usize::try_from(self.memory_size).unwrap_or(usize::MAX).max(self.bytes.len()), 0xa5);
         self.bytes
     }

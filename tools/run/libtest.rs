@@ -9,20 +9,20 @@ use crate::session::Outcome;
 /// What `cargo test … -- …` asks for.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of libtest's command line")]
-pub struct Options {
-    pub list: bool,
+pub(crate) struct Options {
+    pub(crate) list: bool,
     terse: bool,
     ignored_only: bool,
     include_ignored: bool,
     exact: bool,
-    pub nocapture: bool,
-    pub threads: Option<usize>,
+    pub(crate) nocapture: bool,
+    pub(crate) threads: Option<usize>,
     filters: Vec<String>,
     skips: Vec<String>,
 }
 
 impl Options {
-    pub fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
         let mut args = args.flat_map(|arg| match arg.split_once('=') {
             Some((key, value)) if key.starts_with("--") => vec![key.to_owned(), value.to_owned()],
@@ -58,7 +58,7 @@ impl Options {
     }
 
     /// The tests that the filters leave.
-    pub fn select<'a>(&self, tests: &'a [Test]) -> Vec<&'a Test> {
+    pub(crate) fn select<'a>(&self, tests: &'a [Test]) -> Vec<&'a Test> {
         let named = |test: &Test, names: &[String]| {
             names.iter().any(|name| if self.exact { test.name == *name } else { test.name.contains(name.as_str()) })
         };
@@ -71,12 +71,12 @@ impl Options {
     }
 
     /// Whether a selected test is only mentioned.
-    pub fn leaves_out(&self, test: &Test) -> bool {
+    pub(crate) fn leaves_out(&self, test: &Test) -> bool {
         test.ignored.is_some() && !self.ignored_only && !self.include_ignored
     }
 
     /// The answer to `--list`.
-    pub fn listing(&self, tests: &[&Test]) -> String {
+    pub(crate) fn listing(&self, tests: &[&Test]) -> String {
         let mut text: String = tests.iter().map(|test| format!("{}: test\n", test.name)).collect();
         if !self.terse {
             let _ = write!(text, "\n{}, 0 benchmarks\n", counted(tests.len()));
@@ -90,7 +90,7 @@ fn counted(tests: usize) -> String {
 }
 
 /// The report, printed as it grows.
-pub struct Report {
+pub(crate) struct Report {
     terse: bool,
     started: Instant,
     passed: usize,
@@ -100,19 +100,19 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn begin(options: &Options, selected: usize, filtered_out: usize) -> Self {
+    pub(crate) fn begin(options: &Options, selected: usize, filtered_out: usize) -> Self {
         println!("\nrunning {}", counted(selected));
         let terse = options.terse;
         Self { terse, started: Instant::now(), passed: 0, ignored: 0, filtered_out, failures: Vec::new() }
     }
 
-    pub fn ignore(&mut self, test: &Test) {
+    pub(crate) fn ignore(&mut self, test: &Test) {
         self.ignored += 1;
         let why = test.ignored.as_deref().filter(|why| !why.is_empty()).map(|why| format!(", {why}"));
         self.line(&test.name, &format!("ignored{}", why.unwrap_or_default()), 'i');
     }
 
-    pub fn add(&mut self, outcome: &Outcome<'_>) {
+    pub(crate) fn add(&mut self, outcome: &Outcome<'_>) {
         let name = &outcome.test.name;
         match &outcome.verdict {
             Ok(()) => {
@@ -137,7 +137,7 @@ impl Report {
     }
 
     /// Prints the failures and the result; whether all is well.
-    pub fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         if self.terse {
             println!();
         }

@@ -10,14 +10,14 @@ const GIB: u64 = 1 << 30;
 
 /// The boards that QEMU can be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Board {
+pub(crate) enum Board {
     Virt,
     Raspi4b,
 }
 
 /// How the kernel gets into the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Loader {
+pub(crate) enum Loader {
     /// QEMU loads the flat Image by its header: x0 = device tree, EL2 or EL1.
     Image,
     /// QEMU loads the ELF file: x0 = 0, the highest exception level there is.
@@ -31,36 +31,36 @@ pub enum Loader {
 /// A machine and the way into it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one word of the specification, independent of the others")]
-pub struct Spec {
-    pub board: Board,
-    pub cpu: String,
-    pub smp: u32,
-    pub mem: u64,
-    pub numa: Vec<u64>,
-    pub gic: Option<String>,
-    pub virtualization: bool,
-    pub secure: bool,
-    pub mte: bool,
-    pub highmem: bool,
+pub(crate) struct Spec {
+    pub(crate) board: Board,
+    pub(crate) cpu: String,
+    pub(crate) smp: u32,
+    pub(crate) mem: u64,
+    pub(crate) numa: Vec<u64>,
+    pub(crate) gic: Option<String>,
+    pub(crate) virtualization: bool,
+    pub(crate) secure: bool,
+    pub(crate) mte: bool,
+    pub(crate) highmem: bool,
     /// One virtual nanosecond for each instruction: counts are exact and one thread runs all CPUs.
-    pub icount: bool,
-    pub loader: Loader,
+    pub(crate) icount: bool,
+    pub(crate) loader: Loader,
     /// Where `raw` and `uboot` put the Image.
-    pub addr: Option<u64>,
+    pub(crate) addr: Option<u64>,
     /// What `raw` passes in x0; without it, what QEMU passes, or `fdt_at`.
     pub x0: Option<u64>,
     /// Where `raw` puts the device tree, unread by QEMU.
-    pub fdt_at: Option<u64>,
+    pub(crate) fdt_at: Option<u64>,
     /// `raw` enters with garbage in x1 to x30, SP and BSS, and SError unmasked.
-    pub dirty: bool,
-    pub dtb: Option<PathBuf>,
-    pub initrd: Option<PathBuf>,
-    pub append: String,
+    pub(crate) dirty: bool,
+    pub(crate) dtb: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) append: String,
     /// Whether bootargs reach the kernel at all.
-    pub bootargs: bool,
-    pub semihosting: bool,
+    pub(crate) bootargs: bool,
+    pub(crate) semihosting: bool,
     /// The test shares its boot with no other.
-    pub alone: bool,
+    pub(crate) alone: bool,
 }
 
 impl Default for Spec {
@@ -94,7 +94,7 @@ impl Default for Spec {
 
 impl Spec {
     /// Reads a specification; every word must be known, and fit the others.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut spec = Self::default();
         for word in words(text)? {
             let (key, value) = word.split_once('=').unwrap_or((&word, ""));
@@ -183,14 +183,6 @@ impl Spec {
             }
         }
         Ok(())
-    }
-
-    /// Where the RAM of the board starts.
-    pub fn ram_base(&self) -> u64 {
-        match self.board {
-            Board::Virt => GIB,
-            Board::Raspi4b => 0,
-        }
     }
 }
 

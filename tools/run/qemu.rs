@@ -16,7 +16,7 @@ const PI_ADDR: u64 = 0x20_0000;
 
 /// What happens with the console.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Console {
+pub(crate) enum Console {
     /// A person's terminal, with QEMU's keys (Ctrl-A X leaves).
     Person,
     /// Output only, or a script's input.
@@ -24,22 +24,22 @@ pub enum Console {
 }
 
 /// A machine that is ready to start, with the files that it reads.
-pub struct Machine {
-    pub command: Command,
+pub(crate) struct Machine {
+    pub(crate) command: Command,
     /// What to type at U-Boot's prompt.
-    pub uboot: Option<Vec<String>>,
+    pub(crate) uboot: Option<Vec<String>>,
     /// Held until the machine is gone.
-    pub scratch: Scratch,
+    _scratch: Scratch,
 }
 
 /// A kernel and where it lies.
-pub struct Program<'a> {
-    pub kernel: &'a Kernel,
-    pub elf: &'a Path,
+pub(crate) struct Program<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) elf: &'a Path,
 }
 
 /// Prepares `spec` to boot `program` with `words` among its bootargs.
-pub fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: Console) -> Result<Machine, String> {
+pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: Console) -> Result<Machine, String> {
     let scratch = Scratch::new()?;
     let bootargs = bootargs(spec, words);
     let mut command = hardware(spec, console);
@@ -69,7 +69,7 @@ pub fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: Console
     if let Some(initrd) = &spec.initrd {
         command.arg("-initrd").arg(tree::in_package(initrd));
     }
-    Ok(Machine { command, uboot: typed, scratch })
+    Ok(Machine { command, uboot: typed, _scratch: scratch })
 }
 
 /// The Image by hand at `addr`, entered by our own instructions.
@@ -165,7 +165,7 @@ fn place(command: &mut Command, file: &Path, addr: u64) {
 }
 
 /// The command as a person would type it.
-pub fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| {

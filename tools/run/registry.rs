@@ -5,37 +5,37 @@ use std::time::Duration;
 use crate::machine::Spec;
 
 /// Bytes of a record in `.ktests`: address of the text, its length, address of the function or 0.
-pub const RECORD: usize = 24;
+pub(crate) const RECORD: usize = 24;
 
 /// Seconds of the host's clock that a test may take unless it says otherwise.
 const DEFAULT_TIMEOUT: u64 = 20;
 
 /// One test.
 #[derive(Clone, Debug)]
-pub struct Test {
+pub(crate) struct Test {
     /// Its place in the registry, by which the kernel knows it.
-    pub number: usize,
-    pub name: String,
-    pub machine: Spec,
-    pub timeout: Duration,
+    pub(crate) number: usize,
+    pub(crate) name: String,
+    pub(crate) machine: Spec,
+    pub(crate) timeout: Duration,
     /// Texts that the console must show, in this order; if empty, the test passes by returning.
-    pub reports: Vec<String>,
+    pub(crate) reports: Vec<String>,
     /// The status with which the machine must leave.
-    pub exit: Option<i32>,
-    pub ignored: Option<String>,
+    pub(crate) exit: Option<i32>,
+    pub(crate) ignored: Option<String>,
     /// Whether there is a function to run; otherwise the boot alone is the test.
-    pub has_body: bool,
+    pub(crate) has_body: bool,
 }
 
 /// The text's address and length, and whether there is a function.
-pub fn split(record: &[u8; RECORD]) -> ((u64, u64), bool) {
-    let (words, _) = record.as_chunks::<8>();
-    let word = |index: usize| u64::from_le_bytes(words[index]);
-    ((word(0), word(1)), word(2) != 0)
+pub(crate) fn split(record: &[u8; RECORD]) -> ((u64, u64), bool) {
+    let mut words = record.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let mut word = || words.next().unwrap_or_default();
+    ((word(), word()), word() != 0)
 }
 
 impl Test {
-    pub fn parse(number: usize, text: &str, has_body: bool) -> Result<Self, String> {
+    pub(crate) fn parse(number: usize, text: &str, has_body: bool) -> Result<Self, String> {
         let mut fields = text.split('\t');
         let path = fields.next().unwrap_or_default();
         let name = path.split_once("::").map_or(path, |(_crate, name)| name).to_owned();
@@ -76,12 +76,12 @@ impl Test {
     }
 
     /// Whether the test is judged by the console and the exit status rather than by its own word.
-    pub fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         !self.reports.is_empty() || self.exit.is_some() || !self.has_body
     }
 
     /// Whether it needs a machine of its own.
-    pub fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.is_watched() || self.machine.alone
     }
 }

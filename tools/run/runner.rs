@@ -16,7 +16,7 @@ use crate::session::{self, Outcome};
 const GROUP: usize = 100;
 
 /// Answers libtest's command line for the tests in `kernel`; whether all selected tests passed.
-pub fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options) -> bool {
+pub(crate) fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options) -> bool {
     let selected = options.select(tests);
     if options.list {
         print!("{}", options.listing(&selected));

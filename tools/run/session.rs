@@ -13,21 +13,21 @@ const BOOT: Duration = Duration::from_secs(40);
 const LEAVE: Duration = Duration::from_secs(5);
 
 /// How a test went; `Err` says why it failed.
-pub type Verdict = Result<(), String>;
+pub(crate) type Verdict = Result<(), String>;
 
 /// A judged test.
-pub struct Outcome<'a> {
-    pub test: &'a Test,
-    pub verdict: Verdict,
+pub(crate) struct Outcome<'a> {
+    pub(crate) test: &'a Test,
+    pub(crate) verdict: Verdict,
     /// What the console showed meanwhile.
-    pub log: String,
+    pub(crate) log: String,
     /// The machine's command line.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 /// Runs tests that share a machine's specification, in as few boots as their failures allow. `done` hears of each as
 /// soon as it is judged.
-pub fn run<'a>(tests: &[&'a Test], program: &Program<'_>, done: &mut dyn FnMut(Outcome<'a>)) {
+pub(crate) fn run<'a>(tests: &[&'a Test], program: &Program<'_>, done: &mut dyn FnMut(Outcome<'a>)) {
     let mut left: Vec<&Test> = tests.to_vec();
     while !left.is_empty() {
         let result = match left.as_slice() {

@@ -12,7 +12,7 @@ const UNMASK_SERROR: u32 = 0xd503_44ff;
 const GARBAGE: u64 = 0xdead_beef_0bad_f00d;
 
 /// Code that enters `entry` with `x0`, or with x0 untouched; `dirty` as in the machine's specification.
-pub fn code(entry: u64, x0: Option<u64>, dirty: bool) -> Vec<u8> {
+pub(crate) fn code(entry: u64, x0: Option<u64>, dirty: bool) -> Vec<u8> {
     let mut code = Vec::new();
     if dirty {
         for register in 1..=30 {
@@ -33,9 +33,9 @@ pub fn code(entry: u64, x0: Option<u64>, dirty: bool) -> Vec<u8> {
 fn set(code: &mut Vec<u32>, register: u32, value: u64) {
     const MOVZ: u32 = 0xd280_0000;
     const MOVK: u32 = 0xf280_0000;
-    for (shift, half) in value.to_le_bytes().as_chunks::<2>().0.iter().enumerate() {
-        let opcode = if shift == 0 { MOVZ } else { MOVK };
-        code.push(opcode | (shift as u32) << 21 | u32::from(u16::from_le_bytes(*half)) << 5 | register);
+    for (half, quarter) in value.to_le_bytes().as_chunks::<2>().0.iter().zip(0..) {
+        let opcode = if quarter == 0 { MOVZ } else { MOVK };
+        code.push(opcode | quarter << 21 | u32::from(u16::from_le_bytes(*half)) << 5 | register);
     }
 }
 

@@ -10,12 +10,12 @@ use flate2::read::GzDecoder;
 use crate::scratch::Scratch;
 
 /// A path in a specification is relative to the package.
-pub fn in_package(path: &Path) -> PathBuf {
+pub(crate) fn in_package(path: &Path) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// The tree at `path` as a plain file; what ends in `.gz` is unpacked.
-pub fn plain(path: &Path, scratch: &Scratch) -> Result<PathBuf, String> {
+pub(crate) fn plain(path: &Path, scratch: &Scratch) -> Result<PathBuf, String> {
     let path = in_package(path);
     if !path.is_file() {
         return Err(format!("{}: no such file", path.display()));
@@ -32,7 +32,7 @@ pub fn plain(path: &Path, scratch: &Scratch) -> Result<PathBuf, String> {
 }
 
 /// The tree that QEMU would hand over: `command` is the machine, complete with its kernel and arguments.
-pub fn dump(mut command: Command, machine: &str, scratch: &Scratch) -> Result<PathBuf, String> {
+pub(crate) fn dump(mut command: Command, machine: &str, scratch: &Scratch) -> Result<PathBuf, String> {
     let out = scratch.path("qemu.dtb");
     // The last -machine wins over, and adds to, the earlier ones.
     run(command.arg("-machine").arg(format!("{machine},dumpdtb={}", out.display())).stdout(Stdio::null()))?;
@@ -40,7 +40,7 @@ pub fn dump(mut command: Command, machine: &str, scratch: &Scratch) -> Result<Pa
 }
 
 /// A copy of `tree` with `bootargs` in /chosen.
-pub fn with_bootargs(tree: &Path, bootargs: &str, scratch: &Scratch) -> Result<PathBuf, String> {
+pub(crate) fn with_bootargs(tree: &Path, bootargs: &str, scratch: &Scratch) -> Result<PathBuf, String> {
     let out = scratch.path("bootargs.dtb");
     fs::copy(tree, &out).map_err(|e| format!("{}: {e}", tree.display()))?;
     run(Command::new("fdtput").args(["-p", "-t", "s"]).arg(&out).args(["/chosen", "bootargs", bootargs]))?;

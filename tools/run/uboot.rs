@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 const FIRMWARE: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
 /// What U-Boot prints while it waits for a key instead of booting.
-pub const COUNTDOWN: &str = "Hit any key to stop autoboot";
+pub(crate) const COUNTDOWN: &str = "Hit any key to stop autoboot";
 /// Its prompt.
-pub const PROMPT: &str = "\n=> ";
+pub(crate) const PROMPT: &str = "\n=> ";
 
 /// U-Boot's file, if there is one.
-pub fn firmware() -> Result<PathBuf, String> {
+pub(crate) fn firmware() -> Result<PathBuf, String> {
     let path = std::env::var_os("QUARRY_UBOOT").map_or_else(|| FIRMWARE.into(), PathBuf::from);
     if Path::new(&path).is_file() {
         return Ok(path);
@@ -20,6 +20,6 @@ pub fn firmware() -> Result<PathBuf, String> {
 }
 
 /// The commands that start the Image at `addr`, with the device tree that QEMU gave to U-Boot.
-pub fn script(addr: u64, bootargs: &str) -> Vec<String> {
+pub(crate) fn script(addr: u64, bootargs: &str) -> Vec<String> {
     vec![format!("setenv bootargs '{bootargs}'"), format!("booti {addr:#x} - $fdtcontroladdr")]
 }
