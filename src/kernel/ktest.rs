@@ -5,9 +5,14 @@
 //! went. A test that panics, hangs or leaves the machine is seen from there; nothing here has to survive it.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
+use spin::mutex::Mutex;
+
+use super::{console, panic, power};
 use crate::addr::VirtAddr;
+use crate::arch::aarch64::cpu;
+use crate::arch::aarch64::esr::{Abort, Access, Esr, ExceptionClass, FaultStatus};
 
 /// One registered test, as it lies in the section `.ktests`. Made by [`ktest!`](crate::ktest!) only.
 ///
@@ -101,52 +106,41 @@ macro_rules! ktest {
     };
 }
 
-/// The status with which a machine leaves when a test failed in a way that the kernel itself noticed.
-const FAILED: u32 = 101;
-
-/// What the test loop needs of the kernel around it.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// Writes to the console, completely, before it returns.
-    pub print: fn(fmt::Arguments<'_>),
-    /// Leaves the machine with a status: 0 is success.
-    pub leave: fn(status: u32) -> !,
-}
-
-/// Runs the tests that `ktest=` in the boot arguments names, one after the other, and leaves the machine: with status 0
-/// if each returned. Without `ktest=` it leaves with 0 at once. To be called once, on the boot CPU, when everything
-/// that the tests use is up; a test inherits the context of the caller.
-pub fn run_from_bootargs(bootargs: &str, host: Host) -> ! {
-    let Some(list) = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("ktest=")) else {
-        (host.leave)(0)
-    };
-    for range in list.split(',') {
+/// Runs the tests that `ktest=` in the boot arguments names, one after the other, and leaves the machine: with
+/// [`power::SUCCESS`] if each returned. Without `ktest=` it leaves at once, the boot being the test. To be called once,
+/// on the boot CPU, when everything that the tests use is up; a test inherits the context of the caller.
+pub fn run_from_bootargs(bootargs: &str) -> ! {
+    let list = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("ktest="));
+    panic::set_expected(on_fault);
+    for range in list.into_iter().flat_map(|list| list.split(',')) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-            (host.print)(format_args!("ktest: cannot read the list of tests at {range:?}\n"));
-            (host.leave)(FAILED)
+            fail(format_args!("cannot read the list of tests at {range:?}"))
         };
         for number in first..=last {
-            run(number, host);
+            run(number);
         }
     }
-    (host.print)(format_args!("ktest: end\n"));
-    (host.leave)(0)
+    console::print(format_args!("ktest: end\n"));
+    power::leave(power::SUCCESS)
 }
 
-fn run(number: usize, host: Host) {
+fn run(number: usize) {
     let Some((test, body)) = registry().get(number).and_then(|test| Some((test, test.run?))) else {
-        (host.print)(format_args!("ktest: there is no test number {number} to run\n"));
-        (host.leave)(FAILED)
+        fail(format_args!("there is no test number {number} to run"))
     };
     RUNNING.store(number, Ordering::Relaxed);
-    (host.print)(format_args!("ktest: begin {number} {}\n", test.name()));
+    console::print(format_args!("ktest: begin {number} {}\n", test.name()));
     body();
-    if let Some((kind, addr)) = expected() {
-        (host.print)(format_args!("ktest: expected {kind} at {addr:?}, the test returned without it\n"));
-        (host.leave)(FAILED)
+    if let Some(expected) = *EXPECTED.lock() {
+        fail(format_args!("the test returned without its {expected}"))
     }
-    (host.print)(format_args!("ktest: ok {number}\n"));
+    console::print(format_args!("ktest: ok {number}\n"));
+}
+
+fn fail(why: fmt::Arguments<'_>) -> ! {
+    console::print(format_args!("ktest: {why}\n"));
+    power::leave(power::FAILURE)
 }
 
 /// Every registered test, in the order in which the linker laid them down.
@@ -165,68 +159,82 @@ fn registry() -> &'static [Ktest] {
 /// The faults that a test can announce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-#[repr(u8)]
 pub enum FaultKind {
-    /// A load or store that the tables forbid or do not know.
-    DataAbort = 1,
-    /// An instruction fetch that the tables forbid or do not know.
-    InstructionAbort = 2,
-    /// A load, store, program counter or stack pointer that is not aligned as it must be.
-    Alignment = 3,
+    /// An access to an address that has no valid entry, at any level.
+    Translation(Access),
+    /// An access that the entry forbids.
+    Permission(Access),
+    /// An access, a program counter or a stack pointer that is not aligned as it must be.
+    Alignment,
     /// A memory tag that does not match its pointer's.
-    TagCheck = 4,
-    /// An undefined instruction.
-    Undefined = 5,
+    TagCheck,
+    /// An instruction that this CPU does not have, or not here.
+    Undefined,
 }
 
 impl FaultKind {
-    const ALL: [Self; 5] =
-        [Self::DataAbort, Self::InstructionAbort, Self::Alignment, Self::TagCheck, Self::Undefined];
+    /// The kind of an exception, if a test can announce it.
+    #[must_use]
+    pub const fn of(esr: Esr) -> Option<Self> {
+        match esr.abort() {
+            Some(Abort { status: FaultStatus::Translation(_), access, .. }) => Some(Self::Translation(access)),
+            Some(Abort { status: FaultStatus::Permission(_), access, .. }) => Some(Self::Permission(access)),
+            Some(Abort { status: FaultStatus::Alignment, .. }) => Some(Self::Alignment),
+            Some(Abort { status: FaultStatus::TagCheck, .. }) => Some(Self::TagCheck),
+            Some(_) => None,
+            None => match esr.class() {
+                ExceptionClass::PC_ALIGNMENT | ExceptionClass::SP_ALIGNMENT => Some(Self::Alignment),
+                ExceptionClass::UNKNOWN => Some(Self::Undefined),
+                _ => None,
+            },
+        }
+    }
 }
 
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DataAbort => "data abort",
-            Self::InstructionAbort => "instruction abort",
-            Self::Alignment => "alignment fault",
-            Self::TagCheck => "tag check fault",
-            Self::Undefined => "undefined instruction",
-        })
+        match self {
+            Self::Translation(access) => write!(f, "translation fault ({access})"),
+            Self::Permission(access) => write!(f, "permission fault ({access})"),
+            Self::Alignment => f.write_str("alignment fault"),
+            Self::TagCheck => f.write_str("tag check fault"),
+            Self::Undefined => f.write_str("undefined instruction"),
+        }
     }
 }
 
-/// The announced fault: its kind (0 is none) and address. A fault on any CPU may meet it.
-static EXPECTED_KIND: AtomicU8 = AtomicU8::new(0);
-static EXPECTED_ADDR: AtomicU64 = AtomicU64::new(0);
+/// A fault that the running test has announced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Expected {
+    kind: FaultKind,
+    addr: VirtAddr,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.kind, self.addr)
+    }
+}
+
+/// A fault on any CPU may meet it.
+static EXPECTED: Mutex<Option<Expected>, cpu::Relax> = Mutex::new(None);
+/// The number of the test that runs.
 static RUNNING: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// The fault that the running test has announced, so that a report of another one can name it.
-#[must_use]
-pub fn expected() -> Option<(FaultKind, VirtAddr)> {
-    // Pairs with the release in `expect_fault`.
-    let raw = EXPECTED_KIND.load(Ordering::Acquire);
-    let kind = FaultKind::ALL.into_iter().find(|kind| *kind as u8 == raw)?;
-    Some((kind, VirtAddr::new(EXPECTED_ADDR.load(Ordering::Relaxed))))
-}
-
 /// Announces that the running test will cause exactly this fault: from here on it passes only by it, and the machine
-/// ends there. `addr` is what FAR holds: the address accessed or fetched, for an undefined instruction its own.
+/// ends there; the runner boots again for the rest. `addr` is the address accessed or fetched, for an undefined
+/// instruction its own.
 pub fn expect_fault(kind: FaultKind, addr: VirtAddr) {
-    EXPECTED_ADDR.store(addr.get(), Ordering::Relaxed);
-    // Pairs with the acquire in `expected`.
-    EXPECTED_KIND.store(kind as u8, Ordering::Release);
+    *EXPECTED.lock() = Some(Expected { kind, addr });
 }
 
-/// Whether the running test has announced this fault. For the trap handler, which then calls [`pass_by_fault`] and
-/// otherwise reports the fault as it always does.
-#[must_use]
-pub fn fault_expected(kind: FaultKind, addr: VirtAddr) -> bool {
-    expected() == Some((kind, addr))
-}
-
-/// Ends the machine after the announced fault; the running test has passed. The runner boots again for the rest.
-pub fn pass_by_fault(host: Host) -> ! {
-    (host.print)(format_args!("ktest: ok {}\n", RUNNING.load(Ordering::Relaxed)));
-    (host.leave)(0)
+/// Ends the test if this is the fault that it announced, and otherwise returns, so that the fault is reported.
+fn on_fault(esr: Esr, addr: VirtAddr) {
+    // A fault inside `expect_fault` itself finds the lock taken: then nothing is announced yet.
+    let Some(expected) = EXPECTED.try_lock().and_then(|expected| *expected) else { return };
+    if FaultKind::of(esr) == Some(expected.kind) && addr == expected.addr {
+        console::print_urgent(format_args!("ktest: ok {}\n", RUNNING.load(Ordering::Relaxed)));
+        power::leave(power::SUCCESS)
+    }
+    console::print_urgent(format_args!("ktest: the test announced a {expected}\n"));
 }

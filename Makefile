@@ -1,0 +1,84 @@
+# `make run` boots Quarry and `make test` checks everything, on a fresh machine too: what they lack they install.
+# `make help` lists the rest.
+
+# Where rustup puts cargo, for a shell that has not heard of it yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+TARGET_DIR ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+KERNEL = $(TARGET_DIR)/aarch64-unknown-none-softfloat/release/quarry
+HOST = $$(rustc -vV | sed -n 's/^host: //p')
+HOST_FLAGS = --target $(HOST) --no-default-features --features host
+
+.PHONY: help
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make run       boot in QEMU; MACHINE='board=… smp=…' names another machine (docs/testing.md)
+.PHONY: run
+run: setup
+	cargo run --quiet --release --bin quarry -- $(MACHINE)
+
+## make test      everything that CI checks; the last line counts it
+.PHONY: test
+test:
+	@tools/setup.sh test
+	@tools/suite.sh
+
+## make setup     only install what is missing
+.PHONY: setup
+setup:
+	@tools/setup.sh run
+
+## make image     the flat Image that boot loaders take: target/Image
+.PHONY: image
+image: setup kernel
+	tools/runner.sh image $(KERNEL) target/Image
+
+.PHONY: kernel
+kernel:
+	cargo build --release --bin quarry
+	@mkdir -p target
+
+## make rpi4      the files for a Raspberry Pi 4's SD card: target/rpi4/
+.PHONY: rpi4
+rpi4: setup kernel
+	tools/rpi4.sh $(KERNEL) target/rpi4
+
+## make rpi4-sd   a whole SD card with the Pi's firmware: target/rpi4-sd.img
+.PHONY: rpi4-sd
+rpi4-sd: rpi4
+	@tools/setup.sh sd
+	tools/rpi4-sd.sh target/rpi4 target/rpi4-sd.img
+
+## make memmap DTB=file   what the kernel would make of a device tree, as JSON
+.PHONY: memmap
+memmap:
+	@cargo run --quiet $(HOST_FLAGS) --bin memmap -- $(DTB)
+
+## make miri, make fuzz   the slow checks, on nightly; not part of make test
+.PHONY: miri
+miri:
+	MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test $(HOST_FLAGS) --test host
+
+.PHONY: fuzz
+fuzz:
+	tools/fuzz.sh
+
+## make clippy, make fmt, make doc
+.PHONY: clippy
+clippy:
+	cargo clippy --lib --bins --tests -- -D warnings
+	cargo clippy --lib --no-default-features --target aarch64-unknown-none -- -D warnings
+	cargo clippy --all-targets $(HOST_FLAGS) -- -D warnings
+
+.PHONY: fmt
+fmt:
+	cargo fmt
+
+.PHONY: doc
+doc:
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+
+.PHONY: clean
+clean:
+	cargo clean
