@@ -236,5 +236,5 @@ fn on_fault(esr: Esr, addr: VirtAddr) {
         console::print_urgent(format_args!("ktest: ok {}\n", RUNNING.load(Ordering::Relaxed)));
         power::leave(power::SUCCESS)
     }
-    console::print_urgent(format_args!("ktest: the test announced a {expected}\n"));
+    console::print_urgent(format_args!("ktest: the test announced another: {expected}\n"));
 }

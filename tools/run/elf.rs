@@ -1,9 +1,10 @@
 //! What the runner reads from the kernel's ELF file: the flat Image, and the registry of tests.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use object::elf::PT_LOAD;
+use object::elf::{PF_W, PF_X, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
 
@@ -57,6 +58,23 @@ impl Kernel {
         Ok(image)
     }
 
+    /// One line on what the image is made of.
+    pub(crate) fn sizes(&self) -> Result<String, String> {
+        let elf = self.parse()?;
+        let mut line = String::from("image:");
+        for header in elf.elf_program_headers().iter().filter(|h| h.p_type(LittleEndian) == PT_LOAD) {
+            let name = match header.p_flags(LittleEndian) {
+                flags if flags & PF_X != 0 => "text",
+                flags if flags & PF_W != 0 => "data, BSS and stacks",
+                _ => "rodata",
+            };
+            let _ = write!(line, " {name} {},", kib(header.p_memsz(LittleEndian)));
+        }
+        let image = self.image()?;
+        let _ = write!(line, " flat {} (in memory {})", kib(image.bytes.len() as u64), kib(image.memory_size));
+        Ok(line)
+    }
+
     /// The registered tests, by name; `None` if the file was linked without any.
     pub(crate) fn tests(&self) -> Result<Option<Vec<Test>>, String> {
         let elf = self.parse()?;
@@ -87,6 +105,10 @@ impl Kernel {
         }
         Ok(Some(tests))
     }
+}
+
+fn kib(bytes: u64) -> String {
+    format!("{} KiB", bytes.div_ceil(1024))
 }
 
 /// A flat kernel image.

@@ -2,6 +2,8 @@
 //!
 //! - `quarry-run boot [MACHINE…] ELF`: boot a kernel, with a prompt if there is a person;
 //! - `quarry-run image ELF OUT`: write the flat Image;
+//! - `quarry-run size ELF`: say what the image is made of;
+//! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
 //!   booted.
 
@@ -35,8 +37,13 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         ["boot", machine @ .., elf] => boot_on(&machine.join(" "), elf),
         ["image", elf, out] => image(elf, out),
+        ["size", elf] => size(elf),
+        ["planted", elf] => planted(elf),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
-        _ => Err("usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | PATH/ELF [TEST OPTIONS…]".to_owned()),
+        _ => Err(
+            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | PATH/ELF [TEST OPTIONS…]"
+                .to_owned(),
+        ),
     };
     result.unwrap_or_else(|why| {
         eprintln!("quarry-run: {why}");
@@ -53,6 +60,17 @@ fn image(elf: &str, out: &str) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn size(elf: &str) -> Result<ExitCode, String> {
+    println!("{}", Kernel::read(Path::new(elf))?.sizes()?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn planted(elf: &str) -> Result<ExitCode, String> {
+    let path = Path::new(elf);
+    let kernel = Kernel::read(path)?;
+    Ok(status(runner::planted(&kernel, path, &kernel.tests()?.unwrap_or_default())))
+}
+
 fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
     let path = Path::new(elf);
     let kernel = Kernel::read(path)?;
@@ -63,6 +81,9 @@ fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
         None => return boot_on(&rest.join(" "), elf),
     };
     let options = Options::parse(rest.iter().map(|&arg| arg.to_owned()))?;
-    let ok = runner::run(&kernel, path, &tests, &options);
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(status(runner::run(&kernel, path, &tests, &options)))
+}
+
+fn status(ok: bool) -> ExitCode {
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }

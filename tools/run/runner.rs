@@ -53,6 +53,29 @@ pub(crate) fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options
     report.end()
 }
 
+/// What a test that fails on purpose starts its reason for being ignored with; the reason to fail for follows.
+const PLANTED: &str = "planted: ";
+
+/// Runs the tests that fail on purpose. One passes here if it failed for the reason that it states.
+pub(crate) fn planted(kernel: &Kernel, elf: &Path, tests: &[Test]) -> bool {
+    let reason = |test: &Test| test.ignored.as_ref()?.strip_prefix(PLANTED).map(str::to_owned);
+    let planted: Vec<&Test> = tests.iter().filter(|test| reason(test).is_some()).collect();
+    let mut report = Report::begin(&Options::default(), planted.len(), tests.len() - planted.len());
+    let program = Program { kernel, elf };
+    for group in groups(&planted) {
+        session::run(&group, &program, &mut |mut outcome| {
+            let wanted = reason(outcome.test).unwrap_or_default();
+            outcome.verdict = match outcome.verdict {
+                Ok(()) => Err(format!("it passed, but should have failed with {wanted:?}")),
+                Err(why) if why.contains(&wanted) || outcome.log.contains(&wanted) => Ok(()),
+                Err(why) => Err(format!("it should have failed with {wanted:?}, but: {why}")),
+            };
+            report.add(&outcome);
+        });
+    }
+    report.end() && !planted.is_empty()
+}
+
 /// Tests that share a boot: those with the same machine, unless they want one for themselves.
 fn groups<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {
     let mut groups: Vec<Vec<&Test>> = Vec::new();

@@ -112,23 +112,26 @@ fn shared<'a>(
     let words = format!("ktest={}", ranges(tests.iter().map(|test| test.number)));
     let mut machine = Running::start(qemu::machine(&first.machine, program, &words, Console::Script)?)?;
     let mut progress = Progress { tests, running: None, passed: Vec::new(), ended: false };
+    // Up to where the console has been read, and from where it belongs to no test yet.
     let (mut read, mut since) = (0, 0);
+    let mut logs = Vec::new();
     let mut deadline = Instant::now() + BOOT;
     let end = loop {
         match machine.wait(deadline)? {
             Event::Text => {
                 while let Some(length) = machine.text[read..].find('\n') {
-                    // What comes before the first test, the boot's own log, is part of that test's.
-                    let first = progress.passed.is_empty();
-                    match progress.take(&machine.text[read..read + length]) {
-                        Step::Begun(test) => {
-                            deadline = Instant::now() + test.timeout;
-                            since = if first { 0 } else { read };
+                    let step = progress.take(&machine.text[read..read + length]);
+                    read += length + 1;
+                    match step {
+                        Step::Begun(test) => deadline = Instant::now() + test.timeout,
+                        Step::Passed => {
+                            logs.push(machine.text[since..read].to_owned());
+                            since = read;
+                            deadline = Instant::now() + LEAVE;
                         }
-                        Step::Passed | Step::Ended => deadline = Instant::now() + LEAVE,
+                        Step::Ended => deadline = Instant::now() + LEAVE,
                         Step::None => {}
                     }
-                    read += length + 1;
                 }
             }
             Event::Ended(status) if status.success() => break End::Clean,
@@ -137,9 +140,13 @@ fn shared<'a>(
         }
     };
     let mut judged = Vec::new();
+    let mut logs = logs.into_iter();
     for (test, verdict) in progress.judge(&end) {
         judged.push(test.number);
-        let log = if verdict.is_ok() { String::new() } else { machine.text[since..].to_owned() };
+        let mut log = logs.next().unwrap_or_default();
+        if verdict.is_err() {
+            log.push_str(&machine.text[since..]);
+        }
         done(Outcome { test, verdict, log, command: machine.command.clone() });
     }
     Ok(judged)

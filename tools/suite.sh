@@ -1,0 +1,101 @@
+#!/bin/sh
+# Everything that is checked, one step after the other, whatever becomes of the earlier ones. The last line counts the
+# tests of all steps; a step that is no test run counts as one.
+set -u
+cd "$(dirname "$0")/.."
+host=$(rustc -vV | sed -n 's/^host: //p')
+target=${CARGO_TARGET_DIR:-target}
+logs=$target/suite
+mkdir -p "$logs"
+passed=0
+failed=0
+broken=
+
+# step NAME SECONDS COMMAND...: runs it, shows what it prints, counts it.
+step() {
+    name=$1
+    limit=$2
+    shift 2
+    log=$logs/$(echo "$name" | tr ' ' '-').log
+    printf '\n== %s\n' "$name"
+    # The status goes through a file, since a pipeline's is that of `tee`.
+    { timeout "$limit" "$@" 2>&1; echo $? >"$logs/status"; } | tee "$log"
+    status=$(cat "$logs/status")
+    [ "$status" != 124 ] || echo "$name: not done within $limit s"
+    set -- $(awk '/^test result:/ { p += $4; f += $6; seen = 1 } END { print p + 0, f + 0, seen + 0 }' "$log")
+    if [ "$3" = 1 ]; then
+        passed=$((passed + $1))
+        failed=$((failed + $2))
+        # A failure that no test line accounts for.
+        [ "$status" = 0 ] || [ "$2" != 0 ] || failed=$((failed + 1))
+    elif [ "$status" = 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+    [ "$status" = 0 ] || broken="$broken
+    $name"
+}
+
+on_host() {
+    command=$1
+    shift
+    cargo "$command" --target "$host" --no-default-features --features host "$@"
+}
+
+# The examples in the documentation, compiled and run on the host: the library has no test harness on the bare machine,
+# so that cargo itself would leave them out.
+doc_examples() {
+    on_host build --quiet --lib &&
+        on_host rustdoc --quiet --lib -- --test --test-args --quiet --extern \
+            "quarry=$target/$host/debug/libquarry.rlib"
+}
+
+# The release image, as `make run` boots it with nobody there.
+run_unattended() {
+    cargo build --quiet --release --bin quarry || return 1
+    # Ten seconds, once it is built.
+    timeout 10 cargo run --quiet --release --bin quarry </dev/null
+}
+
+kernel_elf() {
+    cargo test --quiet --no-run --test kernel --message-format json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+
+planted() { tools/runner.sh planted "$(kernel_elf)"; }
+
+# Exactly what the boot partition of a Pi's card takes.
+rpi4_files() {
+    make --no-print-directory rpi4 &&
+        [ "$(cd target/rpi4 && echo *)" = "README.txt config.txt kernel8.img" ]
+}
+
+# `timeout` runs programs, so the functions above are called through this file.
+case ${1:-} in
+"") ;;
+*)
+    "$@"
+    exit
+    ;;
+esac
+
+step "format" 60 cargo fmt --check
+step "lints, kernel" 600 cargo clippy --quiet --lib --bins --tests -- -D warnings
+step "lints, library on hard-float" 300 \
+    cargo clippy --quiet --lib --no-default-features --target aarch64-unknown-none -- -D warnings
+step "library on hard-float" 300 cargo build --quiet --lib --no-default-features --target aarch64-unknown-none
+step "lints, host" 600 "$0" on_host clippy --quiet --all-targets -- -D warnings
+step "host tests" 900 "$0" on_host test --quiet
+step "kernel tests" 900 cargo test --test kernel
+step "tests that fail on purpose" 120 "$0" planted
+step "boot, nobody there" 300 "$0" run_unattended
+step "files for a Raspberry Pi 4" 300 "$0" rpi4_files
+step "documentation" 300 env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+step "documentation examples" 300 "$0" doc_examples
+
+printf '\n'
+tools/runner.sh size "$target/aarch64-unknown-none-softfloat/release/quarry" || true
+[ -z "$broken" ] || echo "failed steps:$broken"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
