@@ -17,8 +17,7 @@ const EARLY_BYTES: usize = 4096;
 
 static PORTS: [Once<Uart, cpu::Relax>; MAX_PORTS] = [const { Once::new() }; MAX_PORTS];
 static OWNER: AtomicU32 = AtomicU32::new(FREE);
-static EARLY: EarlyText =
-    EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_BYTES], written: AtomicUsize::new(0) };
+static EARLY: EarlyText = EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_BYTES], written: AtomicUsize::new(0) };
 
 /// [`OWNER`] while nobody writes; otherwise it is the writer's CPU number plus one.
 const FREE: u32 = 0;

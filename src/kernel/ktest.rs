@@ -179,8 +179,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [Self; 5] =
-        [Self::DataAbort, Self::InstructionAbort, Self::Alignment, Self::TagCheck, Self::Undefined];
+    const ALL: [Self; 5] = [Self::DataAbort, Self::InstructionAbort, Self::Alignment, Self::TagCheck, Self::Undefined];
 }
 
 impl fmt::Display for FaultKind {

@@ -3,8 +3,8 @@
 //! This layer decides nothing: the kernel registers [`Handlers`], which repair, report, or end. Until it has, an
 //! exception stops the CPU.
 
-use super::boot;
 use super::backtrace::{Backtrace, StackMemory};
+use super::boot;
 use super::cpu;
 use super::esr::Esr;
 use super::stack::{self, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT, StackError};
