@@ -28,7 +28,7 @@ pub mod sync;
 pub mod board;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod driver;
-#[cfg(all(feature = "kernel", target_os = "none"))]
+#[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod kernel;
 
 /// `cargo test` builds the library as a test target of its own even though it holds no tests; on the host that needs a

@@ -1,6 +1,7 @@
 //! Leaving: how the machine is switched off when the kernel has ended, with a status where somebody reads it.
 
 use crate::arch::aarch64::cpu;
+use crate::fdt::Conduit;
 use crate::kernel::console;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use qemu_exit::QEMUExit;
@@ -11,27 +12,6 @@ pub const SUCCESS: u32 = 0;
 /// The status of every other end.
 pub const FAILURE: u32 = 1;
 
-/// The instruction that reaches the firmware's PSCI, from the device tree's `/psci` `method`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Conduit {
-    /// HVC.
-    Hvc,
-    /// SMC.
-    Smc,
-}
-
-impl Conduit {
-    /// The conduit for a `method` property.
-    #[must_use]
-    pub fn for_method(method: &str) -> Option<Self> {
-        match method {
-            "hvc" => Some(Self::Hvc),
-            "smc" => Some(Self::Smc),
-            _ => None,
-        }
-    }
-}
-
 const NO_PSCI: u8 = 0;
 const PSCI_BY_HVC: u8 = 1;
 const PSCI_BY_SMC: u8 = 2;
@@ -40,7 +20,8 @@ static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
 static PSCI: AtomicU8 = AtomicU8::new(NO_PSCI);
 
 /// Tells how this machine can be left. `semihosting` only if whoever started the kernel said in the boot arguments that
-/// somebody listens: elsewhere the instruction is an undefined one. `psci` only if the device tree has it.
+/// somebody listens: elsewhere the instruction is an undefined one. `psci` is the
+/// conduit of the device tree's PSCI node, if that has the standard function numbers.
 pub fn init(semihosting: bool, psci: Option<Conduit>) {
     SEMIHOSTING.store(semihosting, Ordering::Relaxed);
     let conduit = match psci {

@@ -5,13 +5,16 @@
 use super::console;
 use super::symbol::Symbol;
 use crate::addr::VirtAddr;
-use crate::arch::aarch64::backtrace::MAX_FRAMES;
+use crate::arch::aarch64::backtrace::{Frame, Left};
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::stack;
 use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
 use core::fmt;
 use core::panic::PanicInfo;
 use spin::once::Once;
+
+/// The longest backtrace that is printed.
+const MAX_LINES: usize = 64;
 
 /// Says in words what the memory subsystem knows about an address, for instance which area it belongs to. Writes
 /// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
@@ -42,8 +45,9 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
             line!("{}", Described(*describe, frame.far));
         }
     }
-    line!("on {:?}, in {}", cpu::current(), Symbol::of_instruction(frame.elr));
-    line!("called from {}", Symbol::of_return_address(frame.link()));
+    line!("on {:?}", cpu::current());
+    line!("pc  {}", Symbol::of_instruction(frame.elr));
+    line!("lr  {}", Symbol::of_return_address(frame.link()));
     print_registers(frame);
     print_backtrace(Some(frame.elr), frame.frame_pointer());
 }
@@ -60,23 +64,21 @@ pub(super) fn print_panic(info: &PanicInfo<'_>, fp: VirtAddr) {
 }
 
 fn print_bad_stack(sp: VirtAddr) {
-    if let Some(stack) = stack::overflowed(sp) {
-        line!("fault: stack overflow: {stack}, sp {sp} is {} bytes below its end", below(stack.range.start(), sp));
+    // The vectors found no room for the frame below sp: sp itself may still be the last bytes of the stack.
+    let frame = sp.checked_sub(size_of::<TrapFrame>() as u64).unwrap_or_default();
+    if let Some(stack) = stack::overflowed(frame) {
+        line!("fault: stack overflow on the {stack}");
     } else if !sp.is_aligned(16) {
         line!("fault: stack pointer {sp} is not a multiple of 16");
     } else if let Some(stack) = stack::containing(sp) {
-        line!("fault: exception on the {stack}, sp {sp}");
+        line!("fault: exception on the {stack}");
     } else {
         line!("fault: stack pointer {sp} is in no kernel stack");
     }
 }
 
-fn below(end: VirtAddr, sp: VirtAddr) -> u64 {
-    end.offset_from(sp).unwrap_or(0)
-}
-
 fn print_registers(frame: &TrapFrame) {
-    line!("pc  {:#018x}  sp  {:#018x}  spsr {:#x} ({})", frame.elr, frame.sp, frame.spsr, Spsr(frame.spsr));
+    line!("sp  {:#018x}  spsr {:#x} ({})", frame.sp, frame.spsr, Spsr(frame.spsr));
     line!("esr {:#018x}  far {:#018x}", frame.esr.get(), frame.far);
     let mut number = 0;
     for row in frame.x.chunks(4) {
@@ -95,21 +97,24 @@ fn print_registers(frame: &TrapFrame) {
     }
 }
 
-/// Prints the chain of callers. `pc` is where the innermost function was interrupted, if it was.
+/// Prints the chain of callers, frames of one recursion in a single line. `pc` is where the innermost function was
+/// interrupted, if it was.
 fn print_backtrace(pc: Option<VirtAddr>, fp: VirtAddr) {
     line!("backtrace:");
-    let mut number = 0;
-    if let Some(pc) = pc {
-        line!("  #0  {}", Symbol::of_instruction(pc));
-        number = 1;
+    let interrupted = pc.map(|pc| Frame { pc, left: Left::Exception });
+    let mut frames = interrupted.into_iter().chain(trap::backtrace(fp)).enumerate().peekable();
+    for _ in 0..MAX_LINES {
+        let Some((number, frame)) = frames.next() else { return };
+        let mut more = 0;
+        while frames.next_if(|&(_, next)| next == frame).is_some() {
+            more += 1;
+        }
+        match more {
+            0 => line!("  #{number:<3} {}", Symbol::of_frame(frame)),
+            _ => line!("  #{number:<3} {}, and {more} times more", Symbol::of_frame(frame)),
+        }
     }
-    for frame in trap::backtrace(fp) {
-        line!("  #{number:<2} {}", Symbol::of_frame(frame));
-        number += 1;
-    }
-    if number >= MAX_FRAMES {
-        line!("  and more");
-    }
+    line!("  and more");
 }
 
 /// What the registered function says about an address.

@@ -5,8 +5,8 @@
 
 use crate::addr::{VirtAddr, VirtRange};
 
-/// The longest walk. A deeper chain is a recursion, whose first frames tell it all.
-pub const MAX_FRAMES: usize = 64;
+/// The longest walk: as many records as a kernel stack and an overflow stack have room for.
+pub const MAX_FRAMES: usize = 3 << 10;
 
 /// What the walk asks of the machine.
 pub trait StackMemory {

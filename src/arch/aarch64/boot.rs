@@ -40,6 +40,10 @@ linker_symbols! {
     rodata_start = __start_rodata;
     /// One past the read-only data.
     rodata_end = __end_rodata;
+    /// First byte of the room for the symbol table, in read-only data.
+    kallsyms_start = __kallsyms_start;
+    /// One past the room for the symbol table.
+    kallsyms_end = __kallsyms_end;
     /// First byte of writable data.
     data_start = _sdata;
     /// One past the initialised data: the end of the flat Image.

@@ -1,0 +1,65 @@
+//! Addresses as people read them: with the name of the function, from the image's own table.
+
+use super::kallsyms::SymbolTable;
+use crate::addr::{VirtAddr, to_usize};
+use crate::arch::aarch64::backtrace::Frame;
+use crate::arch::aarch64::boot;
+use core::fmt;
+
+/// Bytes that the image keeps for its symbol table. The tool that fills it says how much it needs if this is too small.
+const ROOM: usize = if cfg!(debug_assertions) { 192 << 10 } else { 96 << 10 };
+
+/// The room itself. Nothing reads it by this name: the compiler would take the zeros for granted.
+#[used]
+#[unsafe(link_section = ".kallsyms")]
+static KALLSYMS: [u8; ROOM] = [0; ROOM];
+
+/// An address in the kernel's code, displayed with its function's name where the table knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Symbol {
+    pc: VirtAddr,
+    /// The address to look for: a return address can lie behind the end of the function that made the call.
+    lookup: VirtAddr,
+}
+
+impl Symbol {
+    /// The function whose instruction is at `pc`.
+    #[must_use]
+    pub(super) const fn of_instruction(pc: VirtAddr) -> Self {
+        Self { pc, lookup: pc }
+    }
+
+    /// The function that called with return address `pc`.
+    #[must_use]
+    pub(super) const fn of_return_address(pc: VirtAddr) -> Self {
+        Self { pc, lookup: VirtAddr::new(pc.get().wrapping_sub(4)) }
+    }
+
+    /// The function of a frame of a backtrace.
+    #[must_use]
+    pub(super) const fn of_frame(frame: Frame) -> Self {
+        Self { pc: frame.pc, lookup: frame.lookup_address() }
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}", self.pc)?;
+        let before = self.pc.get().wrapping_sub(self.lookup.get());
+        let found =
+            self.lookup.offset_from(boot::image_start()).and_then(|offset| SymbolTable::new(table())?.lookup(offset));
+        match found {
+            Some(found) => write!(f, " {}+{:#x}/{:#x}", found.name, u64::from(found.offset) + before, found.size),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The bytes between the linker's marks around `.kallsyms`.
+fn table() -> &'static [u8] {
+    let start = boot::kallsyms_start();
+    let len = boot::kallsyms_end().offset_from(start).unwrap_or(0);
+    // SAFETY: the linker script puts the two symbols around the room in read-only data, which lives as long as the
+    // image.
+    unsafe { core::slice::from_raw_parts(start.as_ptr(), to_usize(len)) }
+}
