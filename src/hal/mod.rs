@@ -1,1 +1,7 @@
 //! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU.
+
+pub mod entry;
+pub mod frame;
+pub mod level;
+pub mod mmu;
+pub mod prot;

@@ -1,1 +1,3 @@
 //! Host tests: the same library on a desk machine, against models and the simulated machine.
+
+mod pgtable;
