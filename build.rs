@@ -7,7 +7,7 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
-    let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = env!("CARGO_MANIFEST_DIR");
     for kind in ["bins", "tests"] {
         println!("cargo::rustc-link-arg-{kind}=-T{root}/linker.ld");
         println!("cargo::rustc-link-arg-{kind}=--no-dynamic-linker");

@@ -15,6 +15,9 @@
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
+#[cfg(all(feature = "global-allocator", target_os = "none"))]
+extern crate alloc;
+
 pub mod addr;
 pub mod arch;
 pub mod ds;
@@ -28,6 +31,8 @@ pub mod sync;
 pub mod board;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod driver;
+#[cfg(all(feature = "kernel", target_os = "none"))]
+pub mod instance;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod kernel;
 

@@ -12,6 +12,9 @@ pub struct FallbackUart {
     pub compatible: &'static str,
     /// Physical address of its registers.
     pub registers: PhysAddr,
+    /// Where the page of its registers says whether it is switched on: offset of a word, and a mask of which one bit is
+    /// set then. Without it, it can always be used.
+    pub enabled: Option<(u64, u32)>,
 }
 
 /// A machine that the kernel treats by name.

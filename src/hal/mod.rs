@@ -3,3 +3,8 @@
 mod boot_memory;
 
 pub use boot_memory::{BootMemory, Unreachable};
+pub mod entry;
+pub mod frame;
+pub mod level;
+pub mod mmu;
+pub mod prot;

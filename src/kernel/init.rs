@@ -1,7 +1,265 @@
-//! The order of boot.
+//! The order of boot: vectors, device tree, console, memblock, final tables, early heap; each step logs its figures.
 
-/// scratch
+use super::bootargs::BootArgs;
+use super::bytes::Bytes;
+use super::early_map::EarlyMap;
+use super::{console, device_tree, heap, ktest, log, memory_map, panic, power, prompt, serial, tables};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::linear::LinearMemory;
+use crate::arch::aarch64::mmu::FixmapMmu;
+use crate::arch::aarch64::trap::{self, Handlers, Outcome};
+use crate::arch::aarch64::{mem, pmu, probe, tlb};
+use crate::board::Board;
+use crate::fdt::{FdtError, Tree};
+use crate::instance::{self, MemblockFrames};
+use crate::kprintln;
+use crate::mm::layout::{self, PAGE_OFFSET};
+use crate::mm::memblock::{DiscoverError, INIT_REGIONS, MemblockError, Surroundings, Window};
+use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
+use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use ::log::{error, info, warn};
+use core::fmt;
+use spin::once::Once;
+
+/// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
+#[derive(Clone, Copy, Debug)]
+enum BootError {
+    NoTree(device_tree::NoTree),
+    Damaged(PhysAddr, FdtError),
+    Discover(DiscoverError),
+    Memblock(MemblockError),
+    Tables(PgtableError),
+    Wx(WxViolation),
+    MemEquals(&'static str),
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTree(error) => error.fmt(f),
+            Self::Damaged(at, error) => write!(f, "damaged device tree at {at}: {error}"),
+            Self::Discover(error) => error.fmt(f),
+            Self::Memblock(error) => error.fmt(f),
+            Self::Tables(error) => write!(f, "page tables: {error}"),
+            Self::Wx(error) => write!(f, "W^X violated: {error}"),
+            Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
+        }
+    }
+}
+
+/// What booting found out, for the prompt and the tests.
+#[derive(Debug)]
+pub struct Machine {
+    /// What the boot stub handed over.
+    pub boot: BootInfo,
+    /// The ID registers of the boot CPU.
+    pub cpu: IdRegisters,
+    /// The board.
+    pub board: Board,
+    /// The device tree.
+    pub tree: Tree<'static>,
+    /// Where the device tree lies.
+    pub tree_range: PhysRange,
+    /// The initial RAM disk.
+    pub initrd: Option<PhysRange>,
+    /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
+    pub boot_cost: u64,
+    /// What the W^X checker walked.
+    pub wx: WxReport,
+}
+
+static MACHINE: Once<Machine, crate::arch::aarch64::cpu::Relax> = Once::new();
+static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal: panic::fatal };
+
+/// What booting found out; `None` while it is still at it.
+#[must_use]
+pub fn machine() -> Option<&'static Machine> {
+    MACHINE.get()
+}
+
+fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
+    if probe::fix_up(frame) { Outcome::Resume } else { Outcome::Unhandled }
+}
+
+fn on_irq(_: &mut trap::TrapFrame) {}
+
+/// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
 #[unsafe(no_mangle)]
-pub extern "C" fn quarry_boot_main(dtb: u64, image: u64, el: u64, cnt: u64) -> ! {
-    loop {}
+extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: u64) -> ! {
+    let boot = BootInfo {
+        device_tree: PhysAddr::new(device_tree),
+        image: PhysAddr::new(image),
+        entry_level: (level & 3) as u8,
+        entry_count: count,
+    };
+    log::init();
+    trap::set_handlers(&HANDLERS);
+    let stacks = trap::init_boot_cpu();
+    // SAFETY: the first use, on the boot stub's tables.
+    let early = unsafe { EarlyMap::of_boot_stub() };
+    let guess = Board::guess(boot.image);
+
+    let result = start(&boot, &early);
+    let machine = match result {
+        Ok(machine) => MACHINE.call_once(|| machine),
+        Err(error) => {
+            if console::ports().next().is_none() {
+                serial::open_fallback(guess, &early);
+            }
+            kprintln!("\nquarry: cannot boot: {error}");
+            power::leave(power::FAILURE)
+        }
+    };
+    if let Err(error) = stacks {
+        warn!("boot stacks: {error}");
+    }
+    go(machine)
+}
+
+impl Machine {
+    /// The boot arguments.
+    #[must_use]
+    pub fn args(&self) -> BootArgs<'_> {
+        BootArgs::new(self.tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""))
+    }
+}
+
+/// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
+fn go(machine: &Machine) -> ! {
+    let args = machine.args();
+    let map = memory_map::of(machine);
+    if let Err(broken) = map.check() {
+        error!("the memory map breaks its rule {}", broken.tag);
+    }
+    kprintln!("memory map:\n{map}");
+    kprintln!("address map:\n{}", layout::AddressMap);
+    if args.value("ktest").is_some() {
+        ktest::run_from_bootargs(args.text());
+    }
+    if args.flag("quarry.batch") {
+        power::leave(power::SUCCESS);
+    }
+    prompt::run(machine)
+}
+
+/// Brings the machine up.
+fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
+    let cpu = IdRegisters::read();
+    mem::use_features(&cpu);
+    tlb::init_cpu(true);
+
+    let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
+    let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
+    let board = Board::from_compatible(tree.root().compatible());
+    let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""));
+    power::init(args.flag("semihosting"), tree.psci().and_then(|psci| psci.conduit()));
+    if serial::open(&tree, board, early) == 0 {
+        serial::open_fallback(Board::guess(boot.image), early);
+    }
+    log::apply(args.text());
+    info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));
+    info!("entered at EL{}, image at {}, device tree at {tree_range}", boot.entry_level, boot.image_range());
+    info!("CPU: {cpu}");
+    if !args.text().is_empty() {
+        info!("boot arguments: {}", args.text());
+    }
+
+    let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
+    let wx = switch_to_final_tables(boot, early)?;
+    grant_early_heap()?;
+    info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
+    let boot_cost = pmu::instructions_retired(&cpu);
+    if boot_cost != 0 {
+        info!("boot cost: {boot_cost} instructions from entry to here");
+    }
+    Ok(Machine { boot: *boot, cpu, board, tree, tree_range, initrd, boot_cost, wx })
+}
+
+/// Fills the memblock from the device tree.
+fn discover(
+    boot: &BootInfo,
+    tree: &Tree<'static>,
+    tree_range: PhysRange,
+    cpu: &IdRegisters,
+    args: BootArgs<'static>,
+) -> Result<Option<PhysRange>, BootError> {
+    let reach = (1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE);
+    let around = Surroundings {
+        image: boot.image_range(),
+        device_tree: tree_range,
+        end: PhysAddr::new(reach),
+        limit: args.size("mem").map_err(BootError::MemEquals)?,
+    };
+    let mut memblock = instance::memblock();
+    let found = memblock.discover(tree, &around).map_err(BootError::Discover)?;
+    let total = memblock.usable_size().map_err(BootError::Memblock)?;
+    info!(
+        "memory: {} in {} regions, {} free",
+        Bytes(total),
+        memblock.memory().regions().len(),
+        Bytes(memblock.free_size())
+    );
+    for region in memblock.memory().regions() {
+        info!("  memory   {} {}", region.range, Bytes(region.range.size()));
+    }
+    for region in memblock.reserved().regions() {
+        info!("  reserved {} {}", region.range, Bytes(region.range.size()));
+    }
+    if found.left_out != 0 {
+        warn!("memory: {} left out (mem=, or beyond this CPU's reach)", Bytes(found.left_out));
+    }
+    if found.unplaced != 0 {
+        warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
+    }
+    Ok(found.initrd)
+}
+
+/// Builds the final tables, runs on them from here on, and shows that they keep W^X.
+fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<WxReport, BootError> {
+    let frames = MemblockFrames;
+    // SAFETY: the first and only call, on the boot stub's tables.
+    let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
+    // SAFETY: this function is the only one that changes these tables until they are given to `instance`, and it maps
+    // each frame with the type that its owner wants: RAM write-back, devices as the fixmap had them.
+    let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }.map_err(BootError::Tables)?;
+    // Taking frames for tables needs the memblock, so what to map is copied out of it first. Its lists cannot have grown
+    // yet.
+    let mut banks = [PhysRange::default(); INIT_REGIONS];
+    let count = banks.iter_mut().zip(instance::memblock().mapped_ranges()).map(|(slot, bank)| *slot = bank).count();
+    let banks = banks.into_iter().take(count);
+    tables::fill(&table, &frames, boot, banks, early.lasting()).map_err(BootError::Tables)?;
+    let root = table.root();
+    drop(table);
+    // SAFETY: `fill` mapped the image where it is now, with the stacks, and every device and the device tree at the
+    // addresses they have; exceptions are masked and the other CPUs are parked outside the tables.
+    unsafe { boot::switch_tables(boot, root) };
+
+    // SAFETY: the linear map is live from here on; `tlb::init_cpu` has run.
+    let mmu = unsafe { instance::KernelMmu::new() };
+    // SAFETY: `root` was made above by the same code, and its first editor is gone.
+    let table = unsafe { PageTable::adopt(mmu, root, Space::Kernel) };
+    let idmap = boot.image_phys(boot::idmap_tables());
+    // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
+    let idmap = unsafe { PageTable::adopt(mmu, idmap, Space::Identity) };
+    let wx = wx::check(&[&table, &idmap]).map_err(BootError::Wx)?;
+    instance::set_kernel_tables(table);
+    // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
+    // image, the device tree and everything that the tree reserves.
+    instance::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
+    instance::memblock().allow_resize();
+    Ok(wx)
+}
+
+/// Gives the early heap its memory.
+fn grant_early_heap() -> Result<(), BootError> {
+    let range = instance::memblock()
+        .alloc_raw(heap::EARLY_HEAP_SIZE, PAGE_SIZE, Window::ANYWHERE)
+        .map_err(BootError::Memblock)?;
+    let virt = layout::phys_range_to_virt(range).ok_or(BootError::Memblock(MemblockError::NoMemory))?;
+    // SAFETY: memblock has just given the range to us, and the linear map maps it; the only call.
+    unsafe { heap::init(virt) };
+    info!("early heap: {} at {range}", Bytes(heap::EARLY_HEAP_SIZE));
+    Ok(())
 }

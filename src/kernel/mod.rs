@@ -1,21 +1,38 @@
 //! L6: the reference kernel: order of boot, log, panic, tests, prompt. What needs no machine is built on the host too.
 
+pub mod bootargs;
+pub mod bytes;
 pub mod kallsyms;
 pub mod log_level;
+pub mod memmap;
 
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
-mod init;
+mod device_tree;
+#[cfg(target_os = "none")]
+mod early_map;
+#[cfg(target_os = "none")]
+pub mod heap;
+#[cfg(target_os = "none")]
+pub mod init;
 #[cfg(target_os = "none")]
 pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
+mod memory_map;
+#[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+mod prompt;
+#[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]
+mod serial;
+#[cfg(target_os = "none")]
 mod symbol;
+#[cfg(target_os = "none")]
+mod tables;

@@ -66,14 +66,15 @@ pub const REGIONS: [Region; 7] = [
 ];
 
 const _: () = {
-    let mut i = 1;
-    while i < REGIONS.len() {
-        let below = REGIONS[i - 1].end.get();
-        let above = REGIONS[i].start.get();
-        let one_region = below == FDT_WINDOW_START;
-        assert!(one_region || above - below >= REGION_GAP, "two regions of the address map touch or overlap");
-        assert!(REGIONS[i].end.get() > above);
-        i += 1;
+    let mut rest: &[Region] = &REGIONS;
+    while let [below, tail @ ..] = rest {
+        assert!(below.start.get() < below.end.get());
+        if let [above, ..] = tail {
+            let one_region = below.end.get() == FDT_WINDOW_START;
+            let gap = above.start.get() - below.end.get();
+            assert!(one_region || gap >= REGION_GAP, "two regions of the address map touch or overlap");
+        }
+        rest = tail;
     }
     assert!(FDT_WINDOW_END <= u64::MAX - REGION_GAP, "an error pointer must not look like a mapped address");
     assert!(KIMAGE_VADDR + KIMAGE_SIZE_MAX - MODULES_VADDR <= 128 << 20, "a branch reaches 128 MiB");

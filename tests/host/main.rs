@@ -2,3 +2,4 @@
 
 mod features;
 mod layering;
+mod pgtable;

@@ -1,18 +1,36 @@
-//! The AArch64 machine: registers, descriptors, MMU, TLB, traps.
+//! L4: AArch64, EL1. What is pure arithmetic (descriptors, TLBI operands, register values, syndromes) builds on every
+//! machine and is tested on the host; what needs the instructions builds for the target alone.
 
 pub mod backtrace;
+pub mod desc;
 pub mod esr;
 pub mod features;
+pub mod mair;
+pub mod tlbi;
 
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
+pub mod early_fixmap;
+#[cfg(target_os = "none")]
+pub mod fixmap;
+#[cfg(target_os = "none")]
 pub mod irq;
+#[cfg(target_os = "none")]
+pub mod linear;
 #[cfg(all(feature = "mem", target_arch = "aarch64"))]
 pub mod mem;
 #[cfg(target_os = "none")]
+pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod pmu;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod probe;
+#[cfg(target_os = "none")]
 pub mod stack;
+#[cfg(target_os = "none")]
+pub mod tlb;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod trap;

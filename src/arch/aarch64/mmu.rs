@@ -1,0 +1,239 @@
+//! The [`Mmu`] of a CPU at EL1: table entries through a window onto table frames, the rest by instruction.
+//!
+//! What differs is only the window: the linear map ([`Linear`]), where it is one addition, or before there is one a
+//! fixmap slot ([`super::fixmap::FixmapSlots`]).
+
+use super::desc::Stage1;
+use super::tlb;
+use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
+use crate::hal::entry::RawEntry;
+use crate::hal::level::{ENTRIES, Run, Slot};
+use crate::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A table as the CPU sees it.
+type Entries = [AtomicU64; ENTRIES];
+
+/// A way to reach table frames.
+///
+/// # Safety
+///
+/// [`TableWindow::window`] returns a pointer to the frame's 4 KiB, mapped readable and writable as write-back memory,
+/// aligned to 4 KiB, and valid until the next call on the same value.
+pub unsafe trait TableWindow {
+    /// Where the frame `table` can be accessed.
+    ///
+    /// # Safety
+    ///
+    /// `table` is a frame of RAM that this window can reach.
+    unsafe fn window(&self, table: PhysAddr) -> NonNull<u64>;
+}
+
+/// Frames through the linear map: the frame at physical address `p` is mapped at `p + OFFSET`, wrapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Linear<const OFFSET: u64>(());
+
+// SAFETY: by the promise made to `LinearMmu::new`, memory at `p` is mapped at `p + OFFSET`, always.
+unsafe impl<const OFFSET: u64> TableWindow for Linear<OFFSET> {
+    #[inline]
+    unsafe fn window(&self, table: PhysAddr) -> NonNull<u64> {
+        let addr = to_usize(table.get().wrapping_add(OFFSET));
+        let pointer = core::ptr::with_exposed_provenance_mut(addr);
+        // SAFETY: the linear map lies in the upper half, so the address is not zero.
+        unsafe { NonNull::new_unchecked(pointer) }
+    }
+}
+
+/// The tables of EL1&0 on this machine, reached through a window.
+#[derive(Clone, Copy, Debug)]
+pub struct El1Mmu<W> {
+    window: W,
+}
+
+/// Tables through the linear map.
+pub type LinearMmu<const OFFSET: u64> = El1Mmu<Linear<OFFSET>>;
+/// Tables through fixmap slots.
+pub type FixmapMmu<const SLOTS: usize> = El1Mmu<super::fixmap::FixmapSlots<SLOTS>>;
+
+impl<const OFFSET: u64> LinearMmu<OFFSET> {
+    /// Tables through the linear map.
+    ///
+    /// # Safety
+    ///
+    /// While the value lives, all RAM that page tables are taken from is mapped at its physical address plus `OFFSET`
+    /// (wrapping), readable and writable, write-back, in the upper half. [`tlb::init_cpu`] has run.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self { window: Linear(()) }
+    }
+}
+
+impl<W: TableWindow> El1Mmu<W> {
+    /// Tables through `window`. [`tlb::init_cpu`] should have run; until it has, nothing is done by range.
+    #[must_use]
+    pub const fn with_window(window: W) -> Self {
+        Self { window }
+    }
+
+    /// The table's entries.
+    ///
+    /// # Safety
+    ///
+    /// `table` is a table frame that is not freed during the borrow, and the window is not moved meanwhile.
+    #[inline]
+    unsafe fn entries(&self, table: PhysAddr) -> &Entries {
+        // SAFETY: the caller vouches for the frame.
+        let window = unsafe { self.window.window(table) };
+        // SAFETY: `TableWindow` gives 4 KiB, aligned; all access to tables is atomic, so sharing is sound.
+        unsafe { window.cast::<Entries>().as_ref() }
+    }
+
+    /// One entry.
+    ///
+    /// # Safety
+    ///
+    /// As for [`El1Mmu::entries`].
+    #[inline]
+    unsafe fn entry(&self, table: PhysAddr, slot: Slot) -> &AtomicU64 {
+        // SAFETY: the caller vouches for the frame.
+        let entries = unsafe { self.entries(table) };
+        // SAFETY: SLOT-1.
+        unsafe { entries.get_unchecked(slot.get()) }
+    }
+
+    /// The entries of a run.
+    ///
+    /// # Safety
+    ///
+    /// As for [`El1Mmu::entries`].
+    #[inline]
+    unsafe fn run(&self, table: PhysAddr, run: Run) -> &[AtomicU64] {
+        // SAFETY: the caller vouches for the frame.
+        let entries = unsafe { self.entries(table) };
+        let first = run.first().get();
+        // SAFETY: RUN-1.
+        unsafe { entries.get_unchecked(first..first + run.count()) }
+    }
+}
+
+/// Entries handled in one round of a loop.
+const UNROLL: usize = 8;
+
+// SAFETY: entries are single 64-bit accesses to the frame itself by `TableWindow`; barriers and TLBI are those that the
+// Arm ARM (D8.16) asks for, inner shareable, which is where the kernel's CPUs are.
+unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
+    type Format = Stage1;
+
+    #[inline]
+    unsafe fn read(&self, table: PhysAddr, slot: Slot) -> RawEntry {
+        // SAFETY: the caller's promise.
+        RawEntry::new(unsafe { self.entry(table, slot) }.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
+        // SAFETY: the caller's promise.
+        unsafe { self.entry(table, slot) }.store(entry.get(), Ordering::Relaxed);
+    }
+
+    unsafe fn compare_exchange(
+        &self,
+        table: PhysAddr,
+        slot: Slot,
+        current: RawEntry,
+        new: RawEntry,
+    ) -> Result<(), RawEntry> {
+        // SAFETY: the caller's promise.
+        let entry = unsafe { self.entry(table, slot) };
+        // Acquire on failure: whoever linked another table published what it holds before.
+        match entry.compare_exchange(current.get(), new.get(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(found) => Err(RawEntry::new(found)),
+        }
+    }
+
+    #[inline]
+    unsafe fn any(&self, table: PhysAddr, run: Run) -> RawEntry {
+        // SAFETY: the caller's promise.
+        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
+        let or = |any, entry: &AtomicU64| any | entry.load(Ordering::Relaxed);
+        let any = rounds.iter().fold(0, |any, round| round.iter().fold(any, or));
+        RawEntry::new(rest.iter().fold(any, or))
+    }
+
+    #[inline]
+    unsafe fn fill(&self, table: PhysAddr, run: Run, first: RawEntry, step: u64) {
+        // SAFETY: the caller's promise.
+        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
+        let mut entry = first.get();
+        let mut put = |place: &AtomicU64| {
+            place.store(entry, Ordering::Relaxed);
+            entry = entry.wrapping_add(step);
+        };
+        rounds.iter().for_each(|round| round.iter().for_each(&mut put));
+        rest.iter().for_each(&mut put);
+    }
+
+    #[inline]
+    unsafe fn clear(&self, table: PhysAddr, run: Run) {
+        // SAFETY: the caller's promise.
+        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
+        let clear = |place: &AtomicU64| place.store(0, Ordering::Relaxed);
+        rounds.iter().for_each(|round| round.iter().for_each(clear));
+        rest.iter().for_each(clear);
+    }
+
+    unsafe fn zero_table(&self, table: PhysAddr) {
+        // SAFETY: the caller vouches for the frame.
+        let window = unsafe { self.window.window(table) };
+        // SAFETY: 4 KiB by `TableWindow`; the frame is the caller's own, so plain stores race with nothing.
+        unsafe { window.cast::<u8>().write_bytes(0, to_usize(PAGE_SIZE)) };
+    }
+
+    #[inline]
+    fn publish_table(&self) {
+        tlb::order_before_invalidate();
+    }
+
+    #[inline]
+    fn publish(&self) {
+        tlb::publish();
+    }
+
+    #[inline]
+    fn order_before_invalidate(&self) {
+        tlb::order_before_invalidate();
+    }
+
+    #[inline]
+    fn invalidate(&self, what: Invalidation) {
+        tlb::invalidate(what);
+    }
+
+    fn invalidate_range(&self, what: Invalidation) {
+        tlb::invalidate_range(what);
+    }
+
+    fn invalidate_all(&self) {
+        tlb::invalidate_all();
+    }
+
+    fn invalidate_asid(&self, asid: Asid) {
+        tlb::invalidate_asid(asid);
+    }
+
+    #[inline]
+    fn complete(&self) {
+        tlb::complete();
+    }
+
+    #[inline]
+    fn has_range_invalidation(&self) -> bool {
+        tlb::has_range_invalidation()
+    }
+
+    fn bbm_level(&self) -> BbmLevel {
+        tlb::bbm_level()
+    }
+}

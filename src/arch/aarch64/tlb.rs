@@ -1,0 +1,196 @@
+//! TLB maintenance: the barriers and the TLBI instructions, inner shareable throughout, and what the CPUs can do.
+//!
+//! The sequence for a live change is store, [`order_before_invalidate`], TLBI…, [`complete`] (Arm ARM D8.16). Operands
+//! come from [`super::tlbi`], masked for either half of the address space.
+
+use super::tlbi::{RangeStep, RangeSteps, asid_operand, page_operand};
+use crate::addr::VirtAddr;
+use crate::hal::level::LeafLevel;
+use crate::hal::mmu::{Asid, AsidScope, BbmLevel, Invalidation, WalkDepth};
+use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, MIDR_EL1};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering};
+use tock_registers::interfaces::Readable;
+
+/// FEAT_TLBIRANGE: `ID_AA64ISAR0_EL1.TLB` is 2 or more.
+const RANGE: u8 = 1 << 0;
+/// FEAT_TTL: `ID_AA64MMFR2_EL1.TTL` is 1.
+const TTL: u8 = 1 << 1;
+/// `ID_AA64MMFR2_EL1.BBM` is 2, on a core that never answers with a TLB conflict abort.
+const BBM2: u8 = 1 << 2;
+
+/// What every CPU that has started can do.
+static FEATURES: AtomicU8 = AtomicU8::new(0);
+
+/// Cores whose level 2 of FEAT_BBM never raises a TLB conflict abort, by implementer and part number of `MIDR_EL1`, and
+/// the first revision (variant and revision) that holds for. The architecture permits the abort (Arm ARM D8.17.1), and
+/// a handler that must not touch what it repairs is no place to find out. The list is Linux's
+/// (`bbml2_noabort`, arch/arm64/kernel/cpufeature.c), and QEMU's `max`, which has no such abort.
+const NO_CONFLICT_ABORT: [(u64, u64, u64); 6] = [
+    (0x00, 0x051, 0x00), // QEMU max
+    (0x41, 0xd82, 0x03), // Cortex-X4 r0p3
+    (0x41, 0xd83, 0x02), // Neoverse V3AE r0p2
+    (0x41, 0xd84, 0x02), // Neoverse V3 r0p2
+    (0xc0, 0xac3, 0x00), // AmpereOne
+    (0xc0, 0xac4, 0x00), // AmpereOne A
+];
+
+/// Reads what this CPU can do. The boot CPU's answer counts at once; each other CPU may only take away from it.
+///
+/// Call once on each CPU, before it edits page tables, and before blocks are split live.
+pub fn init_cpu(boot: bool) {
+    let here = detect();
+    if boot {
+        FEATURES.store(here, Ordering::Relaxed);
+    } else {
+        FEATURES.fetch_and(here, Ordering::Relaxed);
+    }
+}
+
+fn detect() -> u8 {
+    let mut features = 0;
+    if ID_AA64ISAR0_EL1.get() >> 56 & 0xf >= 2 {
+        features |= RANGE;
+    }
+    let mmfr2: u64;
+    // SAFETY: reading an ID register has no effect.
+    unsafe { asm!("mrs {}, id_aa64mmfr2_el1", out(reg) mmfr2, options(nomem, nostack, preserves_flags)) };
+    if mmfr2 >> 48 & 0xf >= 1 {
+        features |= TTL;
+    }
+    let midr = MIDR_EL1.get();
+    let (implementer, part) = (midr >> 24 & 0xff, midr >> 4 & 0xfff);
+    let revision = (midr >> 20 & 0xf) << 4 | midr & 0xf;
+    let known = NO_CONFLICT_ABORT.iter().any(|core| (core.0, core.1) == (implementer, part) && core.2 <= revision);
+    if mmfr2 >> 52 & 0xf >= 2 && known {
+        features |= BBM2;
+    }
+    features
+}
+
+/// Whether the range forms may be used.
+#[must_use]
+#[inline]
+pub fn has_range_invalidation() -> bool {
+    FEATURES.load(Ordering::Relaxed) & RANGE != 0
+}
+
+/// What may be changed without break-before-make.
+#[must_use]
+pub fn bbm_level() -> BbmLevel {
+    if FEATURES.load(Ordering::Relaxed) & BBM2 != 0 { BbmLevel::Two } else { BbmLevel::Zero }
+}
+
+/// DSB ISHST: earlier stores to tables are visible to every walker in the inner shareable domain.
+#[inline]
+pub fn order_before_invalidate() {
+    // SAFETY: a barrier has no effect that Rust can see; no `nomem`, so that stores stay before it.
+    unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+}
+
+/// DSB ISHST; ISB: new entries can be used by every walker, and by the next instruction here.
+#[inline]
+pub fn publish() {
+    // SAFETY: as above.
+    unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) };
+}
+
+/// DSB ISH; ISB: every invalidation issued here is complete on every CPU.
+#[inline]
+pub fn complete() {
+    // SAFETY: as above.
+    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
+/// The whole sequence for one kernel page whose entry has just been made absent.
+pub fn flush_kernel_page(page: VirtAddr) {
+    order_before_invalidate();
+    invalidate(Invalidation {
+        start: page,
+        count: 1,
+        stride: LeafLevel::Pte,
+        depth: WalkDepth::LastLevel,
+        scope: AsidScope::All,
+    });
+    complete();
+}
+
+/// Drops every EL1&0 translation of every CPU.
+#[inline]
+pub fn invalidate_all() {
+    // SAFETY: dropping translations is always allowed; they are walked anew.
+    unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) };
+}
+
+/// Drops every translation that belongs to `asid`.
+#[inline]
+pub fn invalidate_asid(asid: Asid) {
+    // SAFETY: as above.
+    unsafe { asm!("tlbi aside1is, {}", in(reg) asid_operand(asid), options(nostack, preserves_flags)) };
+}
+
+/// An instruction with one operand, as a function.
+macro_rules! tlbi {
+    ($name:ident, $instruction:literal) => {
+        #[inline]
+        fn $name(operand: u64) {
+            // SAFETY: dropping translations is always allowed; they are walked anew.
+            unsafe { asm!($instruction, in(reg) operand, options(nostack, preserves_flags)) };
+        }
+    };
+}
+
+tlbi!(vae1is, "tlbi vae1is, {}");
+tlbi!(vale1is, "tlbi vale1is, {}");
+tlbi!(vaae1is, "tlbi vaae1is, {}");
+tlbi!(vaale1is, "tlbi vaale1is, {}");
+// FEAT_TLBIRANGE by encoding, since the compiler's baseline is v8.0: RVAE1IS, RVALE1IS, RVAAE1IS, RVAALE1IS.
+tlbi!(rvae1is, "sys #0, c8, c2, #1, {}");
+tlbi!(rvale1is, "sys #0, c8, c2, #5, {}");
+tlbi!(rvaae1is, "sys #0, c8, c2, #3, {}");
+tlbi!(rvaale1is, "sys #0, c8, c2, #7, {}");
+
+#[inline]
+fn by_page(operand: u64, scope: AsidScope, depth: WalkDepth) {
+    match (scope, depth) {
+        (AsidScope::All, WalkDepth::LastLevel) => vaale1is(operand),
+        (AsidScope::All, WalkDepth::AnyLevel) => vaae1is(operand),
+        (AsidScope::One(_), WalkDepth::LastLevel) => vale1is(operand),
+        (AsidScope::One(_), WalkDepth::AnyLevel) => vae1is(operand),
+    }
+}
+
+const fn asid(scope: AsidScope) -> Option<Asid> {
+    match scope {
+        AsidScope::All => None,
+        AsidScope::One(asid) => Some(asid),
+    }
+}
+
+/// Drops translations by address, one TLBI a leaf.
+#[inline]
+pub fn invalidate(what: Invalidation) {
+    // Where tables went too, the size of what was cached is not known: no hint.
+    let known = what.depth == WalkDepth::LastLevel && FEATURES.load(Ordering::Relaxed) & TTL != 0;
+    let mut operand = page_operand(what.start, asid(what.scope), if known { Some(what.stride) } else { None });
+    // The addresses stay within one half, so the address field does not carry.
+    let step = what.stride.size() / LeafLevel::Pte.size();
+    for _ in 0..what.count {
+        by_page(operand, what.scope, what.depth);
+        operand = operand.wrapping_add(step);
+    }
+}
+
+/// Drops translations by address with the range forms.
+pub fn invalidate_range(what: Invalidation) {
+    let pages = what.count * (what.stride.size() / LeafLevel::Pte.size());
+    for step in RangeSteps::new(what.start, pages, asid(what.scope)) {
+        match (step, what.scope, what.depth) {
+            (RangeStep::Page(operand), scope, depth) => by_page(operand, scope, depth),
+            (RangeStep::Range(operand), AsidScope::All, WalkDepth::LastLevel) => rvaale1is(operand),
+            (RangeStep::Range(operand), AsidScope::All, WalkDepth::AnyLevel) => rvaae1is(operand),
+            (RangeStep::Range(operand), AsidScope::One(_), WalkDepth::LastLevel) => rvale1is(operand),
+            (RangeStep::Range(operand), AsidScope::One(_), WalkDepth::AnyLevel) => rvae1is(operand),
+        }
+    }
+}

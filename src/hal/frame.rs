@@ -1,0 +1,53 @@
+//! Where page tables get their frames from: memblock at boot, the buddy allocator later, an arena in a test.
+
+use crate::addr::PhysAddr;
+use core::fmt;
+
+/// No frame was left for a page table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoFrame;
+
+impl fmt::Display for NoFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no frame for a page table")
+    }
+}
+
+impl core::error::Error for NoFrame {}
+
+/// A source of page frames for tables.
+///
+/// # Safety
+///
+/// `mm::pgtable` writes to what it is given and lets hardware walkers read it. The implementer promises that each frame
+/// is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
+/// nothing else uses it until it comes back through [`FrameSource::free_table`].
+pub unsafe trait FrameSource {
+    /// A frame with undefined content. Called with whatever locks the page-table caller holds; the source decides
+    /// whether it may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`NoFrame`] if none is left.
+    fn alloc_table(&self) -> Result<PhysAddr, NoFrame>;
+
+    /// Takes a frame back.
+    ///
+    /// # Safety
+    ///
+    /// The frame came from this source, or from one that shares its memory, and no CPU holds a translation or a cached
+    /// walk that goes through it.
+    unsafe fn free_table(&self, table: PhysAddr);
+}
+
+// SAFETY: the promises are those of the source behind the reference.
+unsafe impl<F: FrameSource> FrameSource for &F {
+    fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
+        (**self).alloc_table()
+    }
+
+    unsafe fn free_table(&self, table: PhysAddr) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { (**self).free_table(table) }
+    }
+}

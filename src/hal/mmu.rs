@@ -1,0 +1,204 @@
+//! What the page-table code asks of a live machine: entries in table frames, barriers, TLB invalidation.
+//!
+//! The order that a change of live tables must keep (Arm ARM D8.16, D8.17):
+//!
+//! ```text
+//! absent → valid   store; publish                                        (DSB ISHST; ISB)
+//! valid → absent   store; order_before_invalidate; invalidate…; complete  (DSB ISHST; TLBI…IS; DSB ISH; ISB)
+//! valid → valid    both in turn, where address, size, memory type or contiguous bit change (break-before-make)
+//! new table        zero_table; publish_table; store of the entry that points to it          (DSB ISHST)
+//! ```
+
+use super::entry::{EntryFormat, RawEntry};
+use super::level::{LeafLevel, Run, Slot};
+use crate::addr::{PhysAddr, VirtAddr};
+
+/// The number that marks a user address space's entries in the TLB.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(transparent)]
+pub struct Asid(u16);
+
+impl Asid {
+    /// Names `raw` as an address space number. How many bits count is the CPU's affair (`ID_AA64MMFR0_EL1.ASIDBits`).
+    #[must_use]
+    pub const fn new(raw: u16) -> Self {
+        Self(raw)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Which address spaces an invalidation reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AsidScope {
+    /// Every one: kernel mappings are global.
+    All,
+    /// One, and global entries.
+    One(Asid),
+}
+
+/// Which cached levels an invalidation by address reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum WalkDepth {
+    /// Leaves only. Enough where every table stayed in place.
+    LastLevel,
+    /// Leaves and cached entries of the tables above. Needed where a table was unlinked or linked anew.
+    AnyLevel,
+}
+
+/// An invalidation of consecutive addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Invalidation {
+    /// The first address, a multiple of the stride.
+    pub start: VirtAddr,
+    /// How many strides; at least one.
+    pub count: u64,
+    /// The size of the smallest leaf that was there: one TLBI reaches a whole block.
+    pub stride: LeafLevel,
+    /// Leaves, or tables as well.
+    pub depth: WalkDepth,
+    /// Which address spaces.
+    pub scope: AsidScope,
+}
+
+/// How far the CPUs support changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum BbmLevel {
+    /// Not at all.
+    Zero = 0,
+    /// With the `nT` bit, which this code does not use.
+    One = 1,
+    /// Freely, as long as only the size changes; and no CPU answers with a TLB conflict abort.
+    Two = 2,
+}
+
+/// A machine with page tables.
+///
+/// # Safety
+///
+/// `mm::pgtable` derives "no CPU reaches this frame any more" from these functions, and whoever frees frames derives
+/// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states,
+/// on every CPU, for the machine's real tables.
+pub unsafe trait Mmu {
+    /// How the machine writes its entries.
+    type Format: EntryFormat;
+
+    /// Reads an entry, as one 64-bit access.
+    ///
+    /// # Safety
+    ///
+    /// `table` is a table frame that this machine reaches and that is not freed during the call.
+    unsafe fn read(&self, table: PhysAddr, slot: Slot) -> RawEntry;
+
+    /// Writes an entry, as one 64-bit access. Walkers may see it at once and must see it only after the next barrier.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::read`]; and the caller may change that translation.
+    unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry);
+
+    /// Writes `new` if the entry is still `current`, else returns what it is.
+    ///
+    /// # Errors
+    ///
+    /// The entry found, if it is not `current`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn compare_exchange(
+        &self,
+        table: PhysAddr,
+        slot: Slot,
+        current: RawEntry,
+        new: RawEntry,
+    ) -> Result<(), RawEntry>;
+
+    /// The OR of a run of entries: absent only if all of them are.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::read`].
+    unsafe fn any(&self, table: PhysAddr, run: Run) -> RawEntry {
+        let mut any = 0;
+        for slot in run.slots() {
+            // SAFETY: the caller's promise is the same.
+            any |= unsafe { self.read(table, slot) }.get();
+        }
+        RawEntry::new(any)
+    }
+
+    /// Writes `first`, `first + step`, `first + 2 × step`, … to a run of entries.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn fill(&self, table: PhysAddr, run: Run, first: RawEntry, step: u64) {
+        let mut entry = first.get();
+        for slot in run.slots() {
+            // SAFETY: the caller's promise is the same.
+            unsafe { self.write(table, slot, RawEntry::new(entry)) };
+            entry = entry.wrapping_add(step);
+        }
+    }
+
+    /// Makes a run of entries absent.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn clear(&self, table: PhysAddr, run: Run) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.fill(table, run, RawEntry::ABSENT, 0) };
+    }
+
+    /// Makes a frame an empty table. Ordinary stores: [`Mmu::publish_table`] must follow before it is linked.
+    ///
+    /// # Safety
+    ///
+    /// The frame is the caller's own, reachable by this machine and by no walker.
+    unsafe fn zero_table(&self, table: PhysAddr) {
+        // SAFETY: the frame is the caller's.
+        unsafe { self.clear(table, Run::TABLE) };
+    }
+
+    /// A new table's content is visible to every walker before the entry that points to it can be (DSB ISHST).
+    fn publish_table(&self);
+
+    /// New entries are visible to every walker, and this CPU's next instruction can use them (DSB ISHST; ISB).
+    fn publish(&self);
+
+    /// Entries made invalid are visible to every walker before any invalidation that follows (DSB ISHST).
+    fn order_before_invalidate(&self);
+
+    /// Drops translations by address, one TLBI a stride, on every CPU. Done only when [`Mmu::complete`] returns.
+    fn invalidate(&self, what: Invalidation);
+
+    /// Drops translations by address with range instructions. Called only if [`Mmu::has_range_invalidation`], with at
+    /// most [`MAX_RANGE_PAGES`] pages.
+    fn invalidate_range(&self, what: Invalidation);
+
+    /// Drops everything: every address, every address space, every level.
+    fn invalidate_all(&self);
+
+    /// Drops every translation of one address space that is not global.
+    fn invalidate_asid(&self, asid: Asid);
+
+    /// Waits until every CPU has finished every invalidation issued before, and every access that used what they
+    /// dropped (DSB ISH; ISB).
+    fn complete(&self);
+
+    /// Whether FEAT_TLBIRANGE is there.
+    fn has_range_invalidation(&self) -> bool;
+
+    /// What may be changed without break-before-make, on the least able CPU.
+    fn bbm_level(&self) -> BbmLevel;
+}
+
+/// Pages that one call of [`Mmu::invalidate_range`] may cover: what the largest scale can say (Arm ARM C5.5, TLBI RVAE1IS).
+pub const MAX_RANGE_PAGES: u64 = 1 << 21;

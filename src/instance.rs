@@ -1,0 +1,57 @@
+//! L5: the one file with the statics of the memory subsystem, and free functions over them. The generics of the layers
+//! below stop here.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::linear::LinearMemory;
+use crate::arch::aarch64::mmu::LinearMmu;
+use crate::hal::frame::{FrameSource, NoFrame};
+use crate::mm::layout::PAGE_OFFSET;
+use crate::mm::memblock::{Memblock, MemblockError, Window};
+use crate::mm::pgtable::PageTable;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+use spin::once::Once;
+
+/// The kernel's memblock: it reaches no memory until the linear map is up.
+pub type BootMemblock = Memblock<'static, Option<LinearMemory>>;
+/// The machine whose tables are reached through the linear map.
+pub type KernelMmu = LinearMmu<PAGE_OFFSET>;
+
+static MEMBLOCK: SpinMutex<BootMemblock, Relax> = SpinMutex::new(Memblock::new(None));
+static KERNEL_TABLES: Once<PageTable<KernelMmu>, Relax> = Once::new();
+
+/// The boot-time memory manager. Boot CPU only, never from an interrupt.
+pub fn memblock() -> SpinMutexGuard<'static, BootMemblock, Relax> {
+    MEMBLOCK.lock()
+}
+
+/// The tables that TTBR1 holds, once they are the final ones. Any context.
+#[must_use]
+pub fn kernel_tables() -> Option<&'static PageTable<KernelMmu>> {
+    KERNEL_TABLES.get()
+}
+
+/// Makes `tables` the kernel's. The first call counts.
+pub fn set_kernel_tables(tables: PageTable<KernelMmu>) {
+    KERNEL_TABLES.call_once(|| tables);
+}
+
+/// Frames for page tables while memblock is the allocator. Boot CPU only, with the memblock's lock free.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemblockFrames;
+
+// SAFETY: memblock gives whole pages of RAM that nothing else uses, and takes back only what it gave. Before the linear
+// map is up its caller reaches them through the fixmap, afterwards all of them through the linear map.
+unsafe impl FrameSource for MemblockFrames {
+    fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
+        let page = memblock().alloc_raw(PAGE_SIZE, PAGE_SIZE, Window::ANYWHERE);
+        page.map(PhysRange::start).map_err(|_: MemblockError| NoFrame)
+    }
+
+    unsafe fn free_table(&self, table: PhysAddr) {
+        if let Some(page) = PhysRange::from_size(table, PAGE_SIZE) {
+            // A page that memblock does not take back is lost, and nothing worse.
+            let _ = memblock().free(page);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the fixmap's pages are for, and mapping device registers through it: until the vmalloc region exists, every
+//! device that the kernel talks to lies here.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
+use crate::arch::aarch64::boot;
+use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
+use crate::arch::aarch64::fixmap::FixmapSlots;
+use crate::hal::prot::Prot;
+use crate::mm::layout;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Pages through which table frames are written while the linear map does not reach them.
+pub(super) const TABLE_PAGES: usize = 4;
+/// Pages for device registers.
+pub(super) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 512);
+/// The device-tree window.
+pub(super) const TREE_PAGES: (usize, usize) = (512, 1536);
+
+const _: () = {
+    assert!(layout::FIXMAP_START + TREE_PAGES.0 as u64 * PAGE_SIZE == layout::FDT_WINDOW_START);
+    assert!(layout::FIXMAP_START + TREE_PAGES.1 as u64 * PAGE_SIZE == layout::FDT_WINDOW_END);
+};
+
+/// The fixmap with its device pages handed out one after the other.
+#[derive(Debug)]
+pub(super) struct EarlyMap {
+    pub(super) fixmap: Fixmap,
+    entries: &'static [AtomicU64],
+    next_device: AtomicUsize,
+}
+
+impl EarlyMap {
+    /// The fixmap of the boot stub.
+    ///
+    /// # Safety
+    ///
+    /// Called once, while TTBR1 holds the boot stub's tables.
+    pub(super) unsafe fn of_boot_stub() -> Self {
+        let entries = boot::fixmap_tables().as_ptr::<AtomicU64>();
+        // SAFETY: the boot stub reserves the tables for all pages up to the end of the tree window, and the linker
+        // script keeps everything else out of them.
+        let entries = unsafe { core::slice::from_raw_parts(entries, TREE_PAGES.1) };
+        // SAFETY: the stub links these tables at FIXMAP_START; only this value changes them.
+        let fixmap = unsafe { Fixmap::new(VirtAddr::new(layout::FIXMAP_START), entries) };
+        Self { fixmap, entries, next_device: AtomicUsize::new(DEVICE_PAGES.0) }
+    }
+
+    /// Maps the registers in `range` as Device-nGnRE and returns where they are. Boot CPU.
+    pub(super) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
+        let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
+        let first = self.next_device.load(Ordering::Relaxed);
+        let virt = self.fixmap.map_range(first, DEVICE_PAGES.1, range, Prot::KERNEL_DEVICE)?;
+        self.next_device.store(first + to_usize(pages.size() / PAGE_SIZE), Ordering::Relaxed);
+        Ok(virt)
+    }
+
+    /// The slots for table frames.
+    ///
+    /// # Safety
+    ///
+    /// Called once, while TTBR1 holds the boot stub's tables.
+    pub(super) unsafe fn table_slots(&self) -> FixmapSlots<TABLE_PAGES> {
+        let entries: NonNull<[AtomicU64; TABLE_PAGES]> = NonNull::from(self.entries).cast();
+        // SAFETY: these are the entries of the first pages of the fixmap, which `fixmap` never touches.
+        unsafe { FixmapSlots::new(entries, VirtAddr::new(layout::FIXMAP_START)) }
+    }
+
+    /// What must keep its address when the tables change: every mapping of a device, and the device tree.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr, Prot)> {
+        let start = layout::FIXMAP_START + TABLE_PAGES as u64 * PAGE_SIZE;
+        self.fixmap.mappings().filter(move |(virt, _, _)| virt.get() >= start)
+    }
+}

@@ -1,0 +1,64 @@
+//! The final page tables: the image by section, all mapped RAM, and what the fixmap held, each with exact permissions.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::hal::frame::FrameSource;
+use crate::hal::mmu::Mmu;
+use crate::hal::prot::Prot;
+use crate::mm::layout;
+use crate::mm::pgtable::{MapFlags, Marker, PageTable, PgtableError};
+
+/// The kernel image by permission: what is mapped where it was linked. The pages between the parts are guards.
+fn image_parts() -> [(VirtRange, Prot); 5] {
+    let range = |start, end| VirtRange::new(start, end).unwrap_or_default();
+    [
+        (range(boot::image_start(), boot::text_end()), Prot::KERNEL_RX),
+        (range(boot::rodata_start(), boot::rodata_end()), Prot::KERNEL_RO),
+        (range(boot::data_start(), boot::boot_stack_guard()), Prot::KERNEL_RW),
+        (range(boot::boot_stack_bottom(), boot::boot_stack_top()), Prot::KERNEL_RW),
+        (range(boot::overflow_stack_bottom(), boot::overflow_stack_top()), Prot::KERNEL_RW),
+    ]
+}
+
+/// The part of the image whose frames nobody may write: text and read-only data.
+fn read_only_frames(boot: &BootInfo) -> PhysRange {
+    let end = boot.image_phys(boot::rodata_end());
+    PhysRange::new(boot.image, end).unwrap_or_default()
+}
+
+/// Maps everything that the kernel needs to run.
+///
+/// `ram` is what the linear map holds: all RAM but `no-map` regions. `fixmap` is what must keep its address across the
+/// switch.
+pub(super) fn fill<M: Mmu, F: FrameSource>(
+    table: &PageTable<M>,
+    frames: &F,
+    boot: &BootInfo,
+    ram: impl Iterator<Item = PhysRange>,
+    fixmap: impl Iterator<Item = (VirtAddr, PhysAddr, Prot)>,
+) -> Result<(), PgtableError> {
+    for (range, prot) in image_parts() {
+        table.map(frames, range, boot.image_phys(range.start()), prot, MapFlags::empty())?;
+    }
+    let read_only = read_only_frames(boot);
+    for bank in ram.filter_map(|bank| bank.align_inwards(PAGE_SIZE)) {
+        let before = PhysRange::new(bank.start(), read_only.start().min(bank.end()));
+        let inside = bank.intersection(read_only);
+        let after = PhysRange::new(read_only.end().max(bank.start()), bank.end());
+        for (part, prot) in [(before, Prot::KERNEL_RW), (inside, Prot::KERNEL_RO), (after, Prot::KERNEL_RW)] {
+            let Some(part) = part.filter(|part| !part.is_empty()) else { continue };
+            let virt = layout::phys_range_to_virt(part).ok_or(PgtableError::OutsideSpace)?;
+            table.map(frames, virt, part.start(), prot, MapFlags::empty())?;
+        }
+    }
+    for (virt, phys, prot) in fixmap {
+        let page = VirtRange::from_size(virt, PAGE_SIZE).ok_or(PgtableError::OutsideSpace)?;
+        table.map(frames, page, phys, prot, MapFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// The regions of the address map, as `ptdump` wants them.
+pub(super) fn markers() -> [Marker<'static>; layout::REGIONS.len()] {
+    layout::REGIONS.map(|region| Marker { start: region.start, name: region.name })
+}

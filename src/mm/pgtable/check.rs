@@ -1,0 +1,119 @@
+//! The invariants `PT-1` to `PT-4`, tested by a walk over all entries.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::walk::Place;
+use crate::addr::VirtAddr;
+use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf};
+use crate::hal::level::{CONTIGUOUS_ENTRIES, Run};
+use crate::hal::mmu::Mmu;
+use core::fmt;
+use core::ops::ControlFlow;
+
+/// What [`PageTable::check`] counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Census {
+    /// Tables, the root included.
+    pub tables: u64,
+    /// 1 GiB blocks.
+    pub pud_blocks: u64,
+    /// 2 MiB blocks, those in contiguous groups included.
+    pub pmd_blocks: u64,
+    /// 4 KiB pages, those in contiguous groups included.
+    pub pages: u64,
+    /// Contiguous groups, of either size.
+    pub groups: u64,
+}
+
+/// Which invariant does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// `PT-1`: a malformed entry at this address.
+    Malformed(VirtAddr, Defect),
+    /// `PT-2`: the contiguous group at this address is incomplete or inconsistent.
+    BrokenGroup(VirtAddr),
+    /// `PT-3`: a leaf that does not belong in these tables.
+    WrongPrivilege(VirtAddr),
+    /// `PT-4`: tables found, tables accounted for.
+    LostTables(u64, u64),
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(at, defect) => write!(f, "PT-1: {at:#x}: {defect}"),
+            Self::BrokenGroup(at) => write!(f, "PT-2: {at:#x}: contiguous group incomplete or inconsistent"),
+            Self::WrongPrivilege(at) => write!(f, "PT-3: {at:#x}: leaf of the wrong privilege"),
+            Self::LostTables(found, counted) => write!(f, "PT-4: {found} tables found, {counted} accounted for"),
+        }
+    }
+}
+
+impl core::error::Error for CheckError {}
+
+impl<M: Mmu> PageTable<M> {
+    /// Tests every invariant of the module. Nobody may edit the tables meanwhile. Cost: O(entries).
+    ///
+    /// # Errors
+    ///
+    /// The first [`CheckError`] in address order; the count of tables last.
+    pub fn check(&self) -> Result<Census, CheckError> {
+        let mut census = Census { tables: 1, ..Census::default() };
+        let walked = self.walk_places(self.space.start(), self.space.last(), &mut |place| {
+            match M::Format::decode(place.table.level(), place.raw) {
+                Entry::Absent => {}
+                Entry::Table(_) => census.tables += 1,
+                Entry::Malformed(defect) => return ControlFlow::Break(CheckError::Malformed(place.start, defect)),
+                Entry::Leaf(leaf) => {
+                    if !self.space.admits(leaf.prot) {
+                        return ControlFlow::Break(CheckError::WrongPrivilege(place.start));
+                    }
+                    self.count_leaf(&place, leaf, &mut census)?;
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        if let ControlFlow::Break(error) = walked {
+            return Err(error);
+        }
+        match self.table_frames() {
+            counted if counted == census.tables => Ok(census),
+            counted => Err(CheckError::LostTables(census.tables, counted)),
+        }
+    }
+
+    fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut Census) -> ControlFlow<CheckError> {
+        use crate::hal::level::LeafLevel;
+        match leaf.level {
+            LeafLevel::Pud => census.pud_blocks += 1,
+            LeafLevel::Pmd => census.pmd_blocks += 1,
+            LeafLevel::Pte => census.pages += 1,
+        }
+        if !leaf.contiguous {
+            return ControlFlow::Continue(());
+        }
+        let group = Run::group(place.slot);
+        if place.slot == group.first() {
+            census.groups += 1;
+        }
+        // Every member checks its right neighbour, the last one the first's alignment: together, all of PT-2.
+        let index = place.slot.get() - group.first().get();
+        let Some(first) = leaf.phys.checked_sub(index as u64 * leaf.level.size()) else {
+            return ControlFlow::Break(CheckError::BrokenGroup(place.start));
+        };
+        let next = group.slots().nth((index + 1) % CONTIGUOUS_ENTRIES);
+        let follows = next.is_some_and(|slot| {
+            let raw = place.table.read(&self.mmu, slot);
+            matches!(M::Format::decode(place.table.level(), raw), Entry::Leaf(other)
+                if other.contiguous && other.prot == leaf.prot
+                    && other.phys.checked_sub(((index + 1) % CONTIGUOUS_ENTRIES) as u64 * leaf.level.size())
+                        == Some(first))
+        });
+        if follows && first.is_aligned(leaf.level.contiguous_size()) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(CheckError::BrokenGroup(place.start))
+        }
+    }
+}

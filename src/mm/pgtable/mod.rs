@@ -1,0 +1,207 @@
+//! Page tables: map, unmap, protect, split and collapse, over any machine ([`Mmu`]) and any source of frames
+//! ([`FrameSource`]).
+//!
+//! A [`PageTable`] is one root and what hangs below it. It takes frames for tables from the source that each call names
+//! and gives them back only after the TLB flush; the memory that leaves map is the caller's.
+//!
+//! # Who may call what, when
+//!
+//! All calls take `&self`, because CPUs edit the kernel's tables side by side, each in an address range of its own (two
+//! `vmalloc` areas, a stack and a device). Entries are 64-bit atoms, a missing table is installed by compare-exchange,
+//! and a table is removed only by a caller whose range covers everything the table translates. So nothing is locked, and
+//! readers (hardware walkers, [`PageTable::translate`] on an address that the caller keeps mapped) never wait. In
+//! return the maker of a page table promises:
+//!
+//! - two calls that run at the same time have disjoint ranges;
+//! - `carve`, `protect` and `collapse` may rewrite the whole block or contiguous group that their range touches: that
+//!   whole unit counts as their range;
+//! - [`PageTable::walk`], [`PageTable::check`], [`PageTable::dump`] and [`wx::check`] over a range run while nobody
+//!   removes tables in it.
+//!
+//! No call sleeps unless the frame source does. None allocates anything but tables.
+//!
+//! # Invariants
+//!
+//! What [`PageTable::check`] tests:
+//!
+//! - `PT-1`: no malformed entry: nothing writable and executable, no hierarchical permissions, no reserved bits.
+//! - `PT-2`: a contiguous group has all its 16 entries, of one protection, over memory aligned and in order.
+//! - `PT-3`: kernel tables hold kernel leaves; user tables hold user leaves, none of them global.
+//! - `PT-4`: tables reached from the root, the root included, are as many as were taken from the frame source and not
+//!   given back.
+
+mod check;
+mod dump;
+mod error;
+mod gather;
+mod map;
+mod table;
+mod unmap;
+mod walk;
+pub mod wx;
+
+pub use check::{Census, CheckError};
+pub use dump::Marker;
+pub use error::PgtableError;
+pub use gather::Gather;
+pub use map::MapFlags;
+pub use unmap::UnmapFlags;
+pub use walk::{Translation, Visit};
+
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use crate::hal::frame::FrameSource;
+use crate::hal::mmu::{Asid, AsidScope, Mmu};
+use crate::hal::prot::{Privilege, Prot};
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU64, Ordering};
+use table::{FreshTable, Table};
+
+/// First address of the upper half, which TTBR1 translates.
+const KERNEL_START: u64 = 0xffff_0000_0000_0000;
+/// One past the last address of the lower half, which TTBR0 translates.
+const USER_END: u64 = 0x0001_0000_0000_0000;
+
+/// What a root translates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Space {
+    /// The upper half: global, for EL1 alone.
+    Kernel,
+    /// The lower half for one address space: for EL0, under its number in the TLB.
+    User(Asid),
+    /// The lower half for EL1: the range that the MMU is switched on in. Kernel leaves, never in use beside user tables.
+    Identity,
+}
+
+impl Space {
+    /// The first address.
+    const fn start(self) -> u64 {
+        match self {
+            Self::Kernel => KERNEL_START,
+            Self::User(_) | Self::Identity => 0,
+        }
+    }
+
+    /// The last address.
+    const fn last(self) -> u64 {
+        match self {
+            Self::Kernel => u64::MAX,
+            Self::User(_) | Self::Identity => USER_END - 1,
+        }
+    }
+
+    /// Whom an invalidation must reach.
+    const fn scope(self) -> AsidScope {
+        match self {
+            Self::Kernel | Self::Identity => AsidScope::All,
+            Self::User(asid) => AsidScope::One(asid),
+        }
+    }
+
+    /// Whether a leaf with this protection may be in such tables (`PT-3`).
+    const fn admits(self, prot: Prot) -> bool {
+        match (self, prot.privilege()) {
+            (Self::Kernel | Self::Identity, Privilege::Kernel) => true,
+            (Self::User(_), Privilege::User) => !prot.is_global(),
+            _ => false,
+        }
+    }
+}
+
+/// One root table and everything below it. See the module for who may call what.
+#[derive(Debug)]
+pub struct PageTable<M> {
+    mmu: M,
+    root: Table,
+    space: Space,
+    /// Tables taken and not given back: `PT-4`.
+    tables: AtomicU64,
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// New tables: an empty root, published but in no TTBR.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::NoFrame`].
+    ///
+    /// # Safety
+    ///
+    /// The caller answers for every later call on this value: that it keeps the module's contract, maps no frame whose
+    /// owner does not agree, and unmaps or changes nothing that somebody still relies on.
+    pub unsafe fn new<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
+        let root = FreshTable::new(&mmu, frames, crate::hal::level::Level::Pgd)?.into_root(&mmu);
+        Ok(Self { mmu, root, space, tables: AtomicU64::new(1) })
+    }
+
+    /// Takes over tables that exist: those that boot built through a fixmap slot, now to be edited through the linear
+    /// map. Counts them; cost O(entries).
+    ///
+    /// # Safety
+    ///
+    /// As for [`PageTable::new`]; and `root` is a root table made by this code for the same format, which no other
+    /// value edits any more. Every table below it lies in a frame that the sources of later calls will take back.
+    pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
+        // SAFETY: the caller's promise.
+        let root = unsafe { Table::root(root) };
+        let table = Self { mmu, root, space, tables: AtomicU64::new(1) };
+        let mut found = 1;
+        let _ = table.walk_all(|visit| {
+            found += u64::from(visit.is_table());
+            ControlFlow::<()>::Continue(())
+        });
+        table.tables.store(found, Ordering::Relaxed);
+        table
+    }
+
+    /// The root's address, as TTBR0 or TTBR1 wants it.
+    pub const fn root(&self) -> PhysAddr {
+        self.root.phys()
+    }
+
+    /// What the root translates.
+    pub const fn space(&self) -> Space {
+        self.space
+    }
+
+    /// The machine.
+    pub const fn mmu(&self) -> &M {
+        &self.mmu
+    }
+
+    /// Frames that the tables occupy, the root included.
+    pub fn table_frames(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    fn count_taken(&self, tables: u64) {
+        self.tables.fetch_add(tables, Ordering::Relaxed);
+    }
+
+    fn count_given_back(&self, tables: u64) {
+        self.tables.fetch_sub(tables, Ordering::Relaxed);
+    }
+
+    /// Refuses a range that these tables cannot hold.
+    #[inline]
+    fn admit(&self, range: VirtRange) -> Result<(), PgtableError> {
+        let (start, end) = (range.start().get(), range.end().get());
+        if (start | end) & (PAGE_SIZE - 1) != 0 {
+            return Err(PgtableError::Unaligned);
+        }
+        if start == end {
+            return Err(PgtableError::Empty);
+        }
+        if start < self.space.start() || end - 1 > self.space.last() {
+            return Err(PgtableError::OutsideSpace);
+        }
+        Ok(())
+    }
+}
+
+/// One past the last address of the entry of `size` bytes that holds `at`, but at most `end`.
+const fn entry_end(at: VirtAddr, size: u64, end: VirtAddr) -> VirtAddr {
+    match at.align_down(size).checked_add(size) {
+        Some(next) if next.get() < end.get() => next,
+        _ => end,
+    }
+}

@@ -1,0 +1,235 @@
+//! Tables and their entries: the only file of the page-table code that uses `unsafe`. A [`Table`] cannot be made from a
+//! number, only found by descent from a root or taken from a [`FrameSource`]; and it goes back to its source only
+//! unlinked ([`FreshTable`]) or flushed ([`RemovedTables`]).
+
+use crate::addr::PhysAddr;
+use crate::hal::entry::{EntryFormat, RawEntry};
+use crate::hal::frame::{FrameSource, NoFrame};
+use crate::hal::level::{Level, Run, Slot};
+use crate::hal::mmu::Mmu;
+
+/// Bit 1 of a link between removed tables. Bit 0 stays clear, so that a walker that still has the table cached finds
+/// an invalid entry there.
+const LINK: u64 = 1 << 1;
+
+/// What a freed table is filled with in checking builds: an invalid entry that is easy to recognise.
+const POISON: u64 = 0xdead_7ab1_e000_0000;
+
+/// A table of a known level, linked or about to be.
+///
+/// # Invariants
+///
+/// - `TAB-1`: the frame is a table that the machine reaches, and stays one while the value is in use. A table is freed
+///   only after its flush, and never in a range that somebody else works on (the contract of the page table's maker).
+/// - `TAB-2`: an entry above the last level that reads as a table entry points to a table of the next level: only
+///   [`Table::link`] writes such entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Table {
+    phys: PhysAddr,
+    level: Level,
+}
+
+impl Table {
+    /// The root at `phys`.
+    ///
+    /// # Safety
+    ///
+    /// There is a root table at `phys`, and every table entry below it points to a table.
+    pub(super) const unsafe fn root(phys: PhysAddr) -> Self {
+        // INVARIANT: TAB-1 and TAB-2 are the caller's promise.
+        Self { phys, level: Level::Pgd }
+    }
+
+    pub(super) const fn phys(self) -> PhysAddr {
+        self.phys
+    }
+
+    pub(super) const fn level(self) -> Level {
+        self.level
+    }
+
+    #[inline]
+    pub(super) fn read<M: Mmu>(self, mmu: &M, slot: Slot) -> RawEntry {
+        // SAFETY: TAB-1.
+        unsafe { mmu.read(self.phys, slot) }
+    }
+
+    #[inline]
+    pub(super) fn is_empty<M: Mmu>(self, mmu: &M, run: Run) -> bool {
+        // SAFETY: TAB-1.
+        unsafe { mmu.any(self.phys, run) }.is_absent()
+    }
+
+    /// The table that the entry at `slot` points to, or the entry if it points to none.
+    #[inline]
+    pub(super) fn descend<M: Mmu>(self, mmu: &M, slot: Slot) -> Result<Self, RawEntry> {
+        let entry = self.read(mmu, slot);
+        match (self.level.below(), M::Format::next_table(entry)) {
+            // INVARIANT: TAB-1 and TAB-2 by TAB-2 of this table.
+            (Some(level), Some(phys)) => Ok(Self { phys, level }),
+            _ => Err(entry),
+        }
+    }
+
+    /// Writes a leaf or an absent entry.
+    #[inline]
+    pub(super) fn write<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) {
+        // INVARIANT: TAB-2.
+        debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
+        // SAFETY: TAB-1; that the translation may change is the contract of the page table's maker.
+        unsafe { mmu.write(self.phys, slot, entry) };
+    }
+
+    /// Writes leaves for memory that follows on, `step` bytes an entry.
+    #[inline]
+    pub(super) fn fill<M: Mmu>(self, mmu: &M, run: Run, first: RawEntry, step: u64) {
+        // INVARIANT: TAB-2.
+        debug_assert!(self.is_no_link::<M>(first), "table entries are written by `link`");
+        // SAFETY: as for `write`.
+        unsafe { mmu.fill(self.phys, run, first, step) };
+    }
+
+    /// Makes the entries of `run` absent.
+    #[inline]
+    pub(super) fn clear<M: Mmu>(self, mmu: &M, run: Run) {
+        // SAFETY: as for `write`.
+        unsafe { mmu.clear(self.phys, run) };
+    }
+
+    /// Points the entry at `slot` to `child` if it still is `current`; else `child` comes back with the entry found.
+    /// What `child` holds is published first.
+    pub(super) fn link<M: Mmu>(
+        self,
+        mmu: &M,
+        slot: Slot,
+        current: RawEntry,
+        child: FreshTable,
+    ) -> Result<Self, (FreshTable, RawEntry)> {
+        let table = child.0;
+        debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
+        mmu.publish_table();
+        // SAFETY: as for `write`. INVARIANT: TAB-2, as `child` is a table of the next level.
+        match unsafe { mmu.compare_exchange(self.phys, slot, current, M::Format::table(table.phys)) } {
+            Ok(()) => Ok(table),
+            Err(found) => Err((child, found)),
+        }
+    }
+
+    /// Takes the table at `slot` out and puts it, with all tables below it, on the list. Leaves below it go with it;
+    /// their frames are the caller's affair. Returns whether there was a table.
+    pub(super) fn unlink<M: Mmu>(self, mmu: &M, slot: Slot, removed: &mut RemovedTables) -> bool {
+        let Ok(child) = self.descend(mmu, slot) else { return false };
+        self.write(mmu, slot, RawEntry::ABSENT);
+        removed.push(mmu, child);
+        true
+    }
+
+    fn is_no_link<M: Mmu>(self, entry: RawEntry) -> bool {
+        self.level == Level::Pte || M::Format::next_table(entry).is_none()
+    }
+}
+
+/// A table that nothing points to yet. It is linked or discarded.
+#[must_use = "a table that is neither linked nor discarded is lost"]
+#[derive(Debug)]
+pub(super) struct FreshTable(Table);
+
+impl FreshTable {
+    /// An empty table for `level`.
+    pub(super) fn new<M: Mmu, F: FrameSource>(mmu: &M, frames: &F, level: Level) -> Result<Self, NoFrame> {
+        let phys = frames.alloc_table()?;
+        // SAFETY: the frame is ours by the contract of `FrameSource`, and no entry points to it.
+        unsafe { mmu.zero_table(phys) };
+        // INVARIANT: TAB-1 and TAB-2, as an empty table is a table.
+        Ok(Self(Table { phys, level }))
+    }
+
+    /// The table, to be filled before it is linked.
+    pub(super) const fn table(&self) -> Table {
+        self.0
+    }
+
+    /// Makes it a root.
+    pub(super) fn into_root<M: Mmu>(self, mmu: &M) -> Table {
+        debug_assert!(self.0.level == Level::Pgd, "a root is of the first level");
+        mmu.publish_table();
+        self.0
+    }
+
+    /// Gives it back, with the tables that were linked below it. Returns how many that were.
+    pub(super) fn discard<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F) -> u64 {
+        let mut list = RemovedTables::new();
+        list.push(mmu, self.0);
+        // Never linked, so no walker ever saw it.
+        list.free(mmu, frames, Flushed(()))
+    }
+}
+
+/// Proof that every invalidation issued so far has been completed on every CPU.
+#[derive(Debug)]
+pub(super) struct Flushed(());
+
+impl Flushed {
+    /// Waits for the invalidations.
+    pub(super) fn wait<M: Mmu>(mmu: &M) -> Self {
+        mmu.complete();
+        Self(())
+    }
+}
+
+/// Tables that were taken out and wait for the flush, threaded through their own first entries: the list needs no
+/// memory and has no bound.
+///
+/// # Invariants
+///
+/// - `REM-1`: no entry in memory that a walker reaches from a root points to a table on the list; cached walks may.
+#[must_use = "removed tables are freed after the flush, or lost"]
+#[derive(Debug)]
+pub(super) struct RemovedTables {
+    head: Option<PhysAddr>,
+}
+
+impl RemovedTables {
+    pub(super) const fn new() -> Self {
+        Self { head: None }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Adds an unlinked table and everything below it, the lowest first: a table's first entry is overwritten only when
+    /// what it pointed to is on the list already.
+    fn push<M: Mmu>(&mut self, mmu: &M, table: Table) {
+        if table.level != Level::Pte {
+            for slot in Run::TABLE.slots() {
+                if let Ok(child) = table.descend(mmu, slot) {
+                    self.push(mmu, child);
+                }
+            }
+        }
+        let link = self.head.map_or(RawEntry::ABSENT, |next| RawEntry::new(next.get() | LINK));
+        // SAFETY: TAB-1; the translation is already gone.
+        unsafe { mmu.write(table.phys, Slot::FIRST, link) };
+        // INVARIANT: REM-1, as the caller unlinked the top.
+        self.head = Some(table.phys);
+    }
+
+    /// Gives all tables back and returns how many there were. `_flushed` was waited for after the last addition.
+    pub(super) fn free<M: Mmu, F: FrameSource>(&mut self, mmu: &M, frames: &F, _flushed: Flushed) -> u64 {
+        let mut count = 0;
+        while let Some(table) = self.head.take() {
+            // SAFETY: by REM-1 the table is the list's alone, and not freed yet.
+            let link = unsafe { mmu.read(table, Slot::FIRST) };
+            self.head = (!link.is_absent()).then_some(PhysAddr::new(link.get() & !LINK));
+            if cfg!(debug_assertions) {
+                // SAFETY: by REM-1 and the flush nobody else reaches the table.
+                unsafe { mmu.fill(table, Run::TABLE, RawEntry::new(POISON), 0) };
+            }
+            // SAFETY: as above; the frame came from a source by TAB-1.
+            unsafe { frames.free_table(table) };
+            count += 1;
+        }
+        count
+    }
+}

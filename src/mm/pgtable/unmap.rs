@@ -1,0 +1,96 @@
+//! Unmapping: entries cleared, tables that fall empty taken out, invalidations gathered.
+#![forbid(unsafe_code)]
+
+use super::walk::Place;
+use super::{Gather, PageTable, PgtableError, entry_end};
+use crate::addr::{VirtAddr, VirtRange};
+use crate::hal::entry::EntryFormat;
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Run};
+use crate::hal::mmu::{Mmu, WalkDepth};
+
+bitflags::bitflags! {
+    /// How [`PageTable::unmap`] goes about it.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct UnmapFlags: u32 {
+        /// Tables stay where they are, empty, for the next mapping in the same place.
+        const KEEP_TABLES = 1 << 0;
+    }
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// Unmaps whatever `range` maps; holes are no error. What was there stays reachable until `gather` is flushed.
+    ///
+    /// A table goes if everything that it translates lies in `range`; one that reaches further may be in use by
+    /// somebody else. Contiguous groups and blocks go whole. Any context. Cost: one descent for each table touched, and
+    /// about a third of an instruction for each page.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::WouldSplit`] if an edge of `range` lies inside a block or contiguous group: [`PageTable::carve`]
+    /// it first; and [`Unaligned`](PgtableError::Unaligned), [`Empty`](PgtableError::Empty),
+    /// [`OutsideSpace`](PgtableError::OutsideSpace). Then nothing is unmapped.
+    pub fn unmap<F: FrameSource>(
+        &self,
+        range: VirtRange,
+        flags: UnmapFlags,
+        gather: &mut Gather<'_, M, F>,
+    ) -> Result<(), PgtableError> {
+        self.admit(range)?;
+        self.check_edge(range.start())?;
+        self.check_edge(range.end())?;
+        let (mut at, end) = (range.start(), range.end());
+        let mut table = self.root;
+        while at < end {
+            let level = table.level();
+            let slot = level.slot(at);
+            let next = entry_end(at, level.size(), end);
+            let whole = next.get() - at.get() == level.size();
+            if level.leaf() == Some(LeafLevel::Pte) {
+                let run = Run::from_slot(slot, (end.get() - at.get()) / level.size());
+                table.clear(&self.mmu, run);
+                gather.note(at, run.count() as u64, LeafLevel::Pte, WalkDepth::LastLevel);
+                at = VirtAddr::new(at.get() + run.count() as u64 * level.size());
+                table = self.root;
+                continue;
+            }
+            match table.descend(&self.mmu, slot) {
+                Ok(_) if whole && !flags.contains(UnmapFlags::KEEP_TABLES) => {
+                    table.unlink(&self.mmu, slot, &mut gather.removed);
+                    gather.note_subtree(at, level);
+                }
+                Ok(child) => {
+                    table = child;
+                    continue;
+                }
+                Err(raw) if raw.is_absent() => {}
+                Err(_) => {
+                    table.clear(&self.mmu, Run::from_slot(slot, 1));
+                    if let Some(leaf) = level.leaf() {
+                        gather.note(at, 1, leaf, WalkDepth::LastLevel);
+                    }
+                }
+            }
+            at = next;
+            table = self.root;
+        }
+        Ok(())
+    }
+
+    /// Refuses an address inside a block or a contiguous group.
+    pub(super) fn check_edge(&self, at: VirtAddr) -> Result<(), PgtableError> {
+        match self.find(at) {
+            Some(place) if self.is_cut(&place, at) => Err(PgtableError::WouldSplit(at)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a boundary at `at` cuts the unit that `place` belongs to.
+    pub(super) fn is_cut(&self, place: &Place, at: VirtAddr) -> bool {
+        if place.raw.is_absent() {
+            return false;
+        }
+        let grouped = M::Format::is_contiguous(place.raw) && place.slot != place.slot.group_start();
+        place.start != at || grouped
+    }
+}

@@ -1,0 +1,157 @@
+//! Reading the tables: one address, or every entry in order.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::table::Table;
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
+use crate::hal::level::{Level, Run, Slot};
+use crate::hal::mmu::Mmu;
+use core::ops::ControlFlow;
+
+/// What an address is translated to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// The byte that the address reaches.
+    pub phys: PhysAddr,
+    /// The entry that maps it.
+    pub leaf: Leaf,
+}
+
+/// An entry that is not absent, with the first address that it translates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visit {
+    /// The first address under the entry.
+    pub start: VirtAddr,
+    /// The level of the table that holds the entry.
+    pub level: Level,
+    /// What the entry means.
+    pub entry: Entry,
+}
+
+impl Visit {
+    /// The last address under the entry. There may be none behind it.
+    #[must_use]
+    pub const fn last(&self) -> VirtAddr {
+        VirtAddr::new(self.start.get() + (self.level.size() - 1))
+    }
+
+    /// Whether the entry points to a table.
+    #[must_use]
+    pub const fn is_table(&self) -> bool {
+        matches!(self.entry, Entry::Table(_))
+    }
+
+    /// What is wrong with the entry, if anything is.
+    #[must_use]
+    pub const fn defect(&self) -> Option<Defect> {
+        match self.entry {
+            Entry::Malformed(defect) => Some(defect),
+            _ => None,
+        }
+    }
+}
+
+/// Where an entry stands, for the code that changes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) start: VirtAddr,
+    pub(super) table: Table,
+    pub(super) slot: Slot,
+    pub(super) raw: RawEntry,
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// What `addr` is translated to by the tables, TLBs aside; `None` if it is not mapped. Cost: one read a level.
+    pub fn translate(&self, addr: VirtAddr) -> Option<Translation> {
+        match self.find(addr) {
+            Some(Place { start, table, raw, .. }) => match M::Format::decode(table.level(), raw) {
+                Entry::Leaf(leaf) => {
+                    let phys = leaf.phys.checked_add(addr.offset_from(start)?)?;
+                    Some(Translation { phys, leaf })
+                }
+                _ => None,
+            },
+            None => None,
+        }
+    }
+
+    /// The entry at which the descent for `addr` ends, absent or not; `None` outside the space.
+    pub(super) fn find(&self, addr: VirtAddr) -> Option<Place> {
+        if addr.get() < self.space.start() || addr.get() > self.space.last() {
+            return None;
+        }
+        let mut table = self.root;
+        loop {
+            let level = table.level();
+            let slot = level.slot(addr);
+            match table.descend(&self.mmu, slot) {
+                Ok(child) => table = child,
+                Err(raw) => return Some(Place { start: addr.align_down(level.size()), table, slot, raw }),
+            }
+        }
+    }
+
+    /// Shows `f` every entry that is not absent and translates an address of `range`, in ascending order, a table before
+    /// what is below it, until `f` breaks. Cost: O(entries of the tables passed).
+    pub fn walk<B>(&self, range: VirtRange, f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+        match range.is_empty() {
+            true => ControlFlow::Continue(()),
+            false => self.walk_decoded(range.start().get(), range.end().get() - 1, f),
+        }
+    }
+
+    /// [`PageTable::walk`] over the whole space, its last page included.
+    pub fn walk_all<B>(&self, f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.walk_decoded(self.space.start(), self.space.last(), f)
+    }
+
+    fn walk_decoded<B>(&self, first: u64, last: u64, mut f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.walk_places(first, last, &mut |place: Place| {
+            let level = place.table.level();
+            f(Visit { start: place.start, level, entry: M::Format::decode(level, place.raw) })
+        })
+    }
+
+    /// The walk by place, for addresses `first` to `last` inclusive.
+    pub(super) fn walk_places<B>(
+        &self,
+        first: u64,
+        last: u64,
+        f: &mut impl FnMut(Place) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let (first, last) = (first.max(self.space.start()), last.min(self.space.last()));
+        if first > last {
+            return ControlFlow::Continue(());
+        }
+        self.walk_table(self.root, self.space.start(), first, last, f)
+    }
+
+    /// The walk through one table, whose first entry translates `base`; `first..=last` lies within what it spans. The
+    /// recursion is as deep as the tables: four.
+    fn walk_table<B>(
+        &self,
+        table: Table,
+        base: u64,
+        first: u64,
+        last: u64,
+        f: &mut impl FnMut(Place) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let level = table.level();
+        let (low, high) = (level.slot(VirtAddr::new(first)), level.slot(VirtAddr::new(last)));
+        let run = Run::from_slot(low, (high.get() - low.get()) as u64 + 1);
+        for slot in run.slots() {
+            let raw = table.read(&self.mmu, slot);
+            if raw.is_absent() {
+                continue;
+            }
+            let start = base + ((slot.get() as u64) << level.shift());
+            f(Place { start: VirtAddr::new(start), table, slot, raw })?;
+            if let Ok(child) = table.descend(&self.mmu, slot) {
+                let end = start + (level.size() - 1);
+                self.walk_table(child, start, first.max(start), last.min(end), f)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
