@@ -1,4 +1,5 @@
 //! Host tests: the same library on a desk machine, against models and the simulated machine.
 
+mod fdt;
 mod features;
 mod layering;
