@@ -1,12 +1,15 @@
-//! Prints the memory map that a device tree states, as one line of JSON: the answers of the very code that the kernel
-//! boots with, on a desk machine.
+//! Prints the memory map that a device tree states, as one line of JSON: the answers of the device-tree reader and the
+//! memblock that the kernel boots with, on a desk machine. `free_static` is what is left of `usable` without `memreserve`
+//! and the fixed ranges of `reserved` that are in force; initrd and dynamic regions are not taken out of it.
 //!
 //! `memmap FILE` with FILE a `.dtb`, compressed by gzip or not. Exit status 1, and one line on standard error, for a
 //! tree that is refused; 2 for wrong usage.
 
 use flate2::read::GzDecoder;
-use quarry::addr::{PhysAddr, PhysRange};
+use quarry::addr::PhysRange;
 use quarry::fdt::{FdtError, Node, ReservedMemory, Tree};
+use quarry::hal::{BootMemory, Unreachable};
+use quarry::mm::memblock::{DiscoverError, Memblock};
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::io::Read as _;
@@ -14,6 +17,22 @@ use std::process::ExitCode;
 
 /// The first bytes of a gzip file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Ranges that a tree may state. The kernel's lists grow where the RAM is; here there is none to grow into.
+const REGIONS: usize = 1024;
+
+/// The RAM of the desk machine that the tree speaks of: there is none.
+enum Nowhere {}
+
+impl<'m> BootMemory<'m> for Nowhere {
+    fn zero(&mut self, _: PhysRange) -> Result<(), Unreachable> {
+        match *self {}
+    }
+
+    fn claim<T: Copy + 'm>(&mut self, _: PhysRange, _: T) -> Result<&'m mut [T], Unreachable> {
+        match *self {}
+    }
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,14 +65,21 @@ fn read(file: &str) -> std::io::Result<Vec<u8>> {
 /// The line of JSON, or the line that says what is wrong and where.
 fn memory_map(blob: &mut [u8]) -> Result<String, String> {
     let tree = Tree::new(blob).map_err(|error| error.to_string())?;
-    answers(&tree).map_err(|error| match error.node().and_then(|node| tree.path_at(node)) {
-        Some(path) => format!("{path}: {error}"),
-        None => error.to_string(),
+    answers(&tree).map_err(|error| {
+        let node = if let DiscoverError::Tree(error) = error { error.node() } else { None };
+        match node.and_then(|node| tree.path_at(node)) {
+            Some(path) => format!("{path}: {error}"),
+            None => error.to_string(),
+        }
     })
 }
 
-fn answers(tree: &Tree<'_>) -> Result<String, FdtError> {
-    let usable = merged(tree.memory().collect::<Result<_, _>>()?);
+fn answers(tree: &Tree<'_>) -> Result<String, DiscoverError> {
+    let mut memblock = Memblock::<Option<Nowhere>, REGIONS>::new(None);
+    for range in tree.memory() {
+        let range = range?;
+        memblock.add(range.start(), range.size())?;
+    }
     let memreserve: Vec<PhysRange> = tree.reservations().collect::<Result<_, _>>()?;
     let mut taken = memreserve.clone();
     let mut reserved = Vec::new();
@@ -65,13 +91,17 @@ fn answers(tree: &Tree<'_>) -> Result<String, FdtError> {
             taken.extend(fixed?);
         }
     }
+    for range in taken {
+        memblock.reserve(range.start(), range.size())?;
+    }
+    let usable = memblock.mapped_ranges().map(range);
     let dynamic = tree.reserved_memory().filter(|region| region.is_dynamic()).map(|region| string(region.name()));
     Ok(object([
-        ("usable", ranges(&usable)),
+        ("usable", list(usable)),
         ("memreserve", ranges(&memreserve)),
         ("reserved", list(reserved)),
         ("reserved_dynamic", list(dynamic)),
-        ("free_static", ranges(&without(&usable, &merged(taken)))),
+        ("free_static", list(memblock.free_ranges().map(range))),
         ("chosen", chosen(tree)?),
         ("cpus", cpus(tree)),
         ("psci", psci(tree)),
@@ -132,38 +162,6 @@ fn psci(tree: &Tree<'_>) -> String {
 
 fn method(node: Node<'_, '_>) -> String {
     node.str("method").map_or_else(null, string)
-}
-
-/// The ranges in ascending order, those that overlap or touch made one.
-fn merged(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
-    ranges.sort_by_key(|range| range.start());
-    let mut merged: Vec<PhysRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start() <= last.end() => {
-                *last = PhysRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
-            }
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
-/// What is left of `ranges` without `taken`; both are merged.
-fn without(ranges: &[PhysRange], taken: &[PhysRange]) -> Vec<PhysRange> {
-    let mut left = Vec::new();
-    let mut keep = |start: PhysAddr, end: PhysAddr| {
-        left.extend(PhysRange::new(start, end).filter(|range| !range.is_empty()));
-    };
-    for range in ranges {
-        let mut start = range.start();
-        for hole in taken.iter().filter(|hole| hole.overlaps(*range)) {
-            keep(start, hole.start());
-            start = hole.end();
-        }
-        keep(start, range.end());
-    }
-    left
 }
 
 fn null() -> String {

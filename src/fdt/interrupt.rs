@@ -1,7 +1,6 @@
 //! Interrupts: which controller a device's lines lead to, and what each is called there.
 
 use super::error::FdtError;
-use super::lineage::Lineage;
 use super::node::Node;
 use super::tree::Tree;
 use super::value::Property;
@@ -114,7 +113,7 @@ impl<'t, 'a> Node<'t, 'a> {
     /// that has one; failing that, the nearest node above that is a controller.
     #[must_use]
     pub fn interrupt_parent(self) -> Option<Self> {
-        for (level, node) in Lineage::of(self).upwards().enumerate() {
+        for (level, node) in self.upwards().enumerate() {
             if level > 0 && node.has("interrupt-controller") {
                 return Some(node);
             }

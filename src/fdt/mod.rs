@@ -13,7 +13,6 @@ mod cpu;
 mod error;
 mod header;
 mod interrupt;
-mod lineage;
 mod memory;
 mod node;
 mod precheck;

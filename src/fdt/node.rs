@@ -1,6 +1,5 @@
 //! A node: its name, properties, children and parent.
 
-use super::lineage::Lineage;
 use super::reg::Cells;
 use super::tree::{Path, Tree};
 use super::value::{Property, Strings};
@@ -96,10 +95,24 @@ impl<'t, 'a> Node<'t, 'a> {
         self.children().take_while(|child| child.offset() <= offset).last()
     }
 
-    /// The node above; `None` for the root. Takes time linear in the size of the tree.
+    /// The node above; `None` for the root. The blob holds no way up, so this walks down from the root, in time linear
+    /// in the part of the tree before the node.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
-        Lineage::of(self).upwards().nth(1)
+        let target = self.offset();
+        let mut node = self.tree.root();
+        while let Some(child) = node.child_around(target) {
+            if child.offset() == target {
+                return Some(node);
+            }
+            node = child;
+        }
+        None
+    }
+
+    /// The node, its parent, and so on up to the root. Each step costs as much as [`parent`](Self::parent).
+    pub(super) fn upwards(self) -> impl Iterator<Item = Self> + Clone {
+        core::iter::successors(Some(self), |node| node.parent())
     }
 
     /// Whether `status` lets the node be used: absent, `okay` or `ok`. Says nothing of the nodes above.
@@ -111,7 +124,7 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Whether the node and all nodes above it are enabled.
     #[must_use]
     pub fn is_available(self) -> bool {
-        Lineage::of(self).upwards().all(Node::is_enabled)
+        self.upwards().all(Node::is_enabled)
     }
 
     /// The strings of `compatible`, the most specific first; none if it is absent.

@@ -41,6 +41,8 @@ fn ranges<T: fmt::Display>(f: &mut fmt::Formatter<'_>, list: impl Iterator<Item 
     for range in list {
         match range {
             Ok(range) => write!(f, " {range}")?,
+            // Nothing is wrong with an address that only its bus knows, such as a CPU's number.
+            Err(FdtError::NotTranslatable { address, .. }) => write!(f, " bus {address:#x}")?,
             Err(error) => write!(f, " ({error})")?,
         }
     }

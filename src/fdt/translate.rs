@@ -1,7 +1,6 @@
 //! Addresses on a bus, as the CPU sees them, and the other way about: `ranges` and `dma-ranges`.
 
 use super::error::FdtError;
-use super::lineage::Lineage;
 use super::memory::flatten;
 use super::node::Node;
 use super::reg::{Cells, take_number};
@@ -78,10 +77,9 @@ impl<'t, 'a> Node<'t, 'a> {
     /// [`FdtError::Wraps`] for one that wraps.
     pub fn phys_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
         let node = self.offset();
-        let lineage = Lineage::of(self);
         let list = self.reg().map(move |list| {
             list.map(move |entry| {
-                let base = translate(&lineage, entry.address, entry.size, Direction::ToDevice)?;
+                let base = translate(self, entry.address, entry.size, Direction::ToDevice)?;
                 wrapping_range(node, base, entry.size)
             })
         });
@@ -94,12 +92,11 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Items as for [`phys_ranges`](Self::phys_ranges).
     pub fn dma_ranges(self) -> impl Iterator<Item = Result<DmaRange<'t, 'a>, FdtError>> {
         let node = self.offset();
-        let lineage = Lineage::of(self);
         // The root's bus is the CPU's own: nothing lies above it.
-        let above = lineage.upwards().nth(1).unwrap_or(self);
+        let above = self.parent().unwrap_or(self);
         let list = windows(self, above, Direction::ToMemory).map(move |windows| {
             windows.map(move |window| {
-                let base = translate(&lineage, window.parent, window.size, Direction::ToMemory)?;
+                let base = translate(self, window.parent, window.size, Direction::ToMemory)?;
                 let cpu = wrapping_range(node, base, window.size)?;
                 Ok(DmaRange { bus: self, device: DmaAddr::new(window.child), cpu })
             })
@@ -108,10 +105,10 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 }
 
-/// Translates `size` bytes at `address` of the bus that a node lies on, up to the root. `lineage` is the node's.
-fn translate(lineage: &Lineage<'_, '_>, mut address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
-    let node = lineage.upwards().next().map_or(0, Node::offset);
-    let buses = lineage.upwards().skip(1);
+/// Translates `size` bytes at `address` of the bus that `device` lies on, up to the root.
+fn translate(device: Node<'_, '_>, mut address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
+    let node = device.offset();
+    let buses = device.upwards().skip(1);
     for (bus, above) in buses.clone().zip(buses.skip(1)) {
         let blocked = FdtError::NotTranslatable { node, address };
         match bus.property(way.property()) {

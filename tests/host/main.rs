@@ -1,5 +1,6 @@
 //! Host tests: the same library on a desk machine, against models and the simulated machine.
 
+mod fdt;
 mod features;
 mod layering;
 mod pgtable;
