@@ -2,3 +2,5 @@
 
 mod features;
 mod layering;
+#[cfg(test)]
+mod memblock;
