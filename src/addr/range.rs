@@ -75,10 +75,11 @@ macro_rules! range {
                 self.start.get() <= other.start.get() && other.end.get() <= self.end.get()
             }
 
-            /// Whether the two ranges share a byte.
+            /// Whether the two ranges share a byte. An empty range shares none.
             #[must_use]
             pub const fn overlaps(self, other: Self) -> bool {
-                self.start.get() < other.end.get() && other.start.get() < self.end.get()
+                let apart = self.end.get() <= other.start.get() || other.end.get() <= self.start.get();
+                !apart && !self.is_empty() && !other.is_empty()
             }
 
             /// The bytes that both ranges hold, or `None` if there are none.

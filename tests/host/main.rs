@@ -4,3 +4,5 @@ mod fdt;
 mod features;
 mod layering;
 mod pgtable;
+#[cfg(test)]
+mod memblock;

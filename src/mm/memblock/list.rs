@@ -103,7 +103,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
     #[must_use]
     pub fn overlaps(&self, range: PhysRange) -> bool {
         let index = self.regions().partition_point(|region| region.end() <= range.start());
-        !range.is_empty() && self.regions().get(index).is_some_and(|region| region.range.overlaps(range))
+        self.regions().get(index).is_some_and(|region| region.range.overlaps(range))
     }
 
     /// Slots that are not in use.

@@ -296,10 +296,10 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         if range.is_empty() {
             return Ok(());
         }
-        // Memory that is added stays as it is where it is known already, so an array may lie there. Nothing else may
-        // get an array in its way.
+        // Adding memory and clearing a mark change nothing about mapped memory, so an array may lie there. No other
+        // change may get an array in its way.
         let avoid = match (which, paint) {
-            (Which::Memory, Paint::Cover(_)) => None,
+            (Which::Memory, Paint::Cover(_) | Paint::Clear(_)) => None,
             _ => Some(range),
         };
         if avoid.is_some() {

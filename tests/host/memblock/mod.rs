@@ -1,0 +1,49 @@
+//! memblock: the behaviours by number, growth at every position, and random operations against a model.
+
+mod add;
+mod alloc;
+mod arena;
+mod bootmem;
+mod device_tree;
+mod grow;
+mod handover;
+mod limits;
+mod model;
+mod nomap;
+mod properties;
+mod remove;
+
+use arena::Access;
+use quarry::addr::{PhysAddr, PhysRange};
+use quarry::mm::memblock::{Memblock, RegionList};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A memblock that cannot reach memory, as before the linear map exists.
+type Unmapped = Memblock<'static, Option<Access<'static>>>;
+
+fn unmapped() -> Unmapped {
+    Memblock::new(None)
+}
+
+/// One that knows of the memory `size` bytes from `base`.
+fn with_memory(base: u64, size: u64) -> Unmapped {
+    let mut memblock = unmapped();
+    memblock.add(at(base), size).unwrap();
+    memblock
+}
+
+fn at(addr: u64) -> PhysAddr {
+    PhysAddr::new(addr)
+}
+
+fn range(start: u64, size: u64) -> PhysRange {
+    PhysRange::from_size(at(start), size).unwrap()
+}
+
+/// The regions of a list as base and size.
+fn regions<const INIT: usize>(list: &RegionList<'_, INIT>) -> Vec<(u64, u64)> {
+    list.regions().iter().map(|region| (region.start().get(), region.range.size())).collect()
+}
