@@ -67,7 +67,7 @@ done
 rm -f "$image"
 truncate -s 64M "$image"
 echo '4M,,c,*' | sfdisk -q "$image"
-mformat -i "$image@@4M" -F -v QUARRY -T $((60 * 2048)) -h 64 -s 32 ::
+mformat -i "$image@@4M" -F -v QUARRY -T $((60 * 2048)) -H $((4 * 2048)) -h 64 -s 32 ::
 mcopy -i "$image@@4M" "$files"/* "$firmware"/* ::
 
 # What a card reader would see.

@@ -4,6 +4,7 @@
 # package name, and says so; where it may not, it says what to type and exits with 1.
 set -eu
 cd "$(dirname "$0")/.."
+PATH=$PATH:$HOME/.cargo/bin
 purpose=$1
 
 say() { echo "setup: $*" >&2; }
@@ -14,33 +15,54 @@ stop() {
     exit 1
 }
 
-# Runs a command as root, or says what root should type.
+may_be_root() { [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
 as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        sudo -n "$@"
-    else
-        stop "this needs root, and sudo wants a password; please type:" "sudo $*" "and call make again"
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# Packages to install, and what else root has to do, a command a line.
+packages=
+todo=
+
+# want PACKAGE... WHY
+want() {
+    for why; do :; done
+    while [ $# -gt 1 ]; do
+        say "$why needs the package $1"
+        packages="$packages $1"
+        shift
+    done
+}
+
+# need COMMAND PACKAGE WHY
+need() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || want "$2" "$3"
+}
+
+# Installs all of it, or says how.
+install_wanted() {
+    [ -n "$packages$todo" ] || return 0
+    if [ -n "$packages" ]; then
+        todo="apt-get update -qq
+env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends$packages
+$todo"
     fi
-}
-
-apt_updated=
-apt_update() {
-    [ -z "$apt_updated" ] || return 0
-    as_root apt-get update -qq || stop "cannot reach the package mirror; with a network, please type:" "apt-get update"
-    apt_updated=yes
-}
-
-# apt_install WHY PACKAGE... [-t SUITE]
-apt_install() {
-    why=$1
-    shift
-    command -v apt-get >/dev/null || stop "$why needs these packages of Debian's, or your system's like:" "$*"
-    say "$why: installing $*"
-    apt_update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 ||
-        stop "the installation failed; please type:" "apt-get install $*"
+    command -v apt-get >/dev/null || stop "there is no apt-get here; please install what your system calls these:" "$packages"
+    may_be_root || {
+        say "installing needs root, and sudo is not there or wants a password; please type:"
+        printf '%s' "$todo" | sed 's/^/    sudo /' >&2
+        stop "and call make again"
+    }
+    # File descriptor 3, since what runs here may read its standard input.
+    while read -r line <&3; do
+        say "$line"
+        # shellcheck disable=SC2086
+        as_root $line >/dev/null || stop "that failed; with a network, please type:" "$line" "and call make again"
+    done 3<<TODO
+$(printf '%s' "$todo")
+TODO
+    packages=
+    todo=
 }
 
 # The version that apt would install, as far as the second number without an epoch; empty if there is none.
@@ -49,9 +71,16 @@ candidate() {
     apt-cache policy "$@" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9]*\.[0-9]*\).*/\2/p'
 }
 
+# For a question about a package that apt has not heard of yet, on a machine that never fetched its lists.
+refresh_lists() {
+    [ -z "$(candidate "$1")" ] && command -v apt-get >/dev/null && may_be_root || return 0
+    as_root apt-get update -qq || stop "the package mirror cannot be reached; with a network, call make again"
+}
+
 # at_least VERSION WANTED, both as MAJOR.MINOR
 at_least() {
-    [ -n "$1" ] && [ "${1%%.*}" -gt "${2%%.*}" ] || { [ "${1%%.*}" = "${2%%.*}" ] && [ "${1#*.}" -ge "${2#*.}" ]; }
+    [ -n "$1" ] || return 1
+    [ "${1%%.*}" -gt "${2%%.*}" ] || { [ "${1%%.*}" = "${2%%.*}" ] && [ "${1#*.}" -ge "${2#*.}" ]; }
 }
 
 qemu_version() {
@@ -59,44 +88,37 @@ qemu_version() {
         sed -n '1s/.*version \([0-9]*\.[0-9]*\).*/\1/p'
 }
 
+# If QEMU must be fetched at all, the newest that this system offers: older than 9.0 does not know the Pi 4.
 need_qemu() {
-    wanted=$1
-    at_least "$(qemu_version)" "$wanted" && return 0
-    [ -z "${QUARRY_QEMU:-}" ] || stop "QUARRY_QEMU is $(qemu_version), but QEMU $wanted is needed"
-    why="QEMU ${wanted} or newer"
-    command -v apt-get >/dev/null || apt_install "$why" qemu-system-arm
-    [ -n "$(candidate qemu-system-arm)" ] || apt_update
-    # If QEMU must be fetched at all, it may as well know every board.
-    if at_least "$(candidate qemu-system-arm)" 9.0; then
-        apt_install "$why" qemu-system-arm
-        return 0
-    fi
+    at_least "$(qemu_version)" "$1" && return 0
+    [ -z "${QUARRY_QEMU:-}" ] || stop "QUARRY_QEMU has version $(qemu_version), and $1 is needed"
+    why="QEMU $1 or newer"
+    refresh_lists qemu-system-arm
     # shellcheck source=/dev/null
     backports=$(. /etc/os-release && echo "${VERSION_CODENAME:-}-backports")
-    if ! at_least "$(candidate -t "$backports" qemu-system-arm)" 9.0; then
-        add_backports "$backports" || true
-    fi
-    if at_least "$(candidate -t "$backports" qemu-system-arm)" 9.0; then
-        apt_install "$why, from $backports" -t "$backports" qemu-system-arm
-    elif at_least "$(candidate qemu-system-arm)" "$wanted"; then
-        apt_install "$why" qemu-system-arm
-    else
-        stop "the board raspi4b needs QEMU 9.0, and neither this release nor $backports has it." \
-            "Please install a newer QEMU, and set QUARRY_QEMU to its qemu-system-aarch64 if it is not in PATH."
+    install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -t $backports qemu-system-arm"
+    if at_least "$(candidate qemu-system-arm)" 9.0 || ! command -v apt-get >/dev/null; then
+        want qemu-system-arm "$why"
+    elif at_least "$(candidate -t "$backports" qemu-system-arm)" 9.0; then
+        say "$why: this release's is older than 9.0; taking it from $backports"
+        todo="$install
+"
+    elif grep -q '^ID=debian' /etc/os-release && mkdir -p target &&
+        tools/apt-source.sh "$backports" main >"target/$backports.sources"; then
+        say "$why: this release's is older than 9.0; adding $backports, from the mirror that apt uses already,"
+        say "to /etc/apt/sources.list.d (apt takes from there only what is asked for by name)"
+        todo="cp target/$backports.sources /etc/apt/sources.list.d/$backports.sources
+apt-get update -qq
+$install
+"
+    elif at_least "$(candidate qemu-system-arm)" "$1"; then
+        want qemu-system-arm "$why"
     fi
 }
 
-add_backports() {
-    source=$(tools/apt-source.sh "$1" main) || return 1
-    file=/etc/apt/sources.list.d/$1.sources
-    say "this release's QEMU is older than 9.0: adding $1, from the mirror that apt uses already, as $file"
-    say "(apt takes from it only what is asked for by name)"
-    printf '%s\n' "$source" | as_root tee "$file" >/dev/null
-    apt_updated=
-    if ! (apt_update); then
-        as_root rm "$file"
-        return 1
-    fi
+check_qemu() {
+    at_least "$(qemu_version)" "$1" || stop "QEMU $1 or newer is needed, and this system offers none;" \
+        "please install it, and set QUARRY_QEMU to its qemu-system-aarch64 if that is not in PATH"
 }
 
 # The list that rust-toolchain.toml gives for a key, as words.
@@ -109,12 +131,13 @@ need_rust() {
             [ -d "$(rustc --print target-libdir --target aarch64-unknown-none-softfloat)" ]; then
             return 0
         fi
-        command -v apt-cache >/dev/null && [ -z "$(candidate rustup)" ] && (apt_update) || true
+        refresh_lists rustup
         if [ -z "$(candidate rustup)" ]; then
             stop "Rust $(pinned channel) is needed and rustup, which installs it, is no package here; please type:" \
                 "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" "and call make again"
         fi
-        apt_install "Rust's installer" rustup
+        want rustup "installing Rust"
+        install_wanted
     fi
     channel=$(pinned channel)
     if ! rustup run "$channel" rustc --version >/dev/null 2>&1; then
@@ -137,11 +160,6 @@ need_rust() {
     done
 }
 
-# need COMMAND PACKAGE WHY
-need() {
-    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || apt_install "$3" "$2"
-}
-
 # A C compiler without the C library's start files does not do.
 links_c() {
     command -v cc >/dev/null && echo 'int main(void) { return 0; }' | cc -x c - -o /dev/null 2>/dev/null
@@ -153,24 +171,32 @@ need_sd_tools() {
     need fsck.fat dosfstools "checking the SD card's file system"
 }
 
+need_to_run() {
+    need_rust
+    links_c || want gcc libc6-dev "linking this machine's own Rust programs"
+}
+
 case $purpose in
 run)
-    links_c || apt_install "linking this machine's own Rust programs" gcc libc6-dev
-    need_rust
+    need_to_run
     need_qemu 7.2
+    install_wanted
+    check_qemu 7.2
     ;;
 test)
-    "$0" run
+    need_to_run
     need_qemu 9.0
-    need fdtput device-tree-compiler "device trees for the boot tests"
+    need fdtput device-tree-compiler "making device trees for the boot tests"
     [ -n "${QUARRY_UBOOT:-}" ] || [ -f /usr/lib/u-boot/qemu_arm64/u-boot.bin ] ||
-        apt_install "U-Boot as boot loader" u-boot-qemu
+        want u-boot-qemu "booting by U-Boot"
     need_sd_tools
+    install_wanted
+    check_qemu 9.0
     ;;
 sd)
     need_sd_tools
+    install_wanted
     command -v apt-get >/dev/null || stop "the Pi's firmware is fetched by apt, from Debian's mirror; there is none here"
-    need dpkg-deb dpkg "unpacking the firmware"
     ;;
 *) stop "usage: setup.sh run|test|sd" ;;
 esac
