@@ -20,7 +20,7 @@ pub(crate) const MACHINE: &str = "mem=1G smp=4";
 /// itself. Returns the machine's status.
 pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     let kernel = Kernel::read(elf)?;
-    let program = Program { kernel: &kernel, elf };
+    let program = Program { kernel: &kernel };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         let mut machine = qemu::machine(spec, &program, "", Console::Person)?;
         if machine.uboot.is_some() {

@@ -8,18 +8,28 @@ use object::elf::{PF_W, PF_X, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
 
+use crate::kallsyms::{self, Filled};
 use crate::registry::{self, Test};
 
-/// A kernel as the linker left it.
+/// A kernel as the linker left it, with its own symbol table filled in.
 pub(crate) struct Kernel {
     file: Vec<u8>,
+    symbols: Option<Filled>,
 }
 
 impl Kernel {
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let kernel = Self { file: fs::read(path).map_err(|e| format!("{}: {e}", path.display()))? };
-        kernel.parse().map_err(|e| format!("{}: {e}", path.display()))?;
+        let in_file = |e| format!("{}: {e}", path.display());
+        let file = fs::read(path).map_err(|e| in_file(e.to_string()))?;
+        let mut kernel = Self { file, symbols: None };
+        kernel.parse().map_err(in_file)?;
+        kernel.symbols = kallsyms::fill(&mut kernel.file).map_err(in_file)?;
         Ok(kernel)
+    }
+
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.file
     }
 
     fn parse(&self) -> Result<ElfFile64<'_, LittleEndian>, String> {
@@ -69,6 +79,9 @@ impl Kernel {
                 _ => "rodata",
             };
             let _ = write!(line, " {name} {},", kib(header.p_memsz(LittleEndian)));
+        }
+        if let Some(Filled { used, room }) = self.symbols {
+            let _ = write!(line, " symbol table {} of {},", kib(used as u64), kib(room as u64));
         }
         let image = self.image()?;
         let _ = write!(line, " flat {} (in memory {})", kib(image.bytes.len() as u64), kib(image.memory_size));

@@ -10,6 +10,7 @@
 mod boot;
 mod console;
 mod elf;
+mod kallsyms;
 mod libtest;
 mod machine;
 mod qemu;
@@ -68,7 +69,7 @@ fn size(elf: &str) -> Result<ExitCode, String> {
 fn planted(elf: &str) -> Result<ExitCode, String> {
     let path = Path::new(elf);
     let kernel = Kernel::read(path)?;
-    Ok(status(runner::planted(&kernel, path, &kernel.tests()?.unwrap_or_default())))
+    Ok(status(runner::planted(&kernel, &kernel.tests()?.unwrap_or_default())))
 }
 
 fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
@@ -81,7 +82,7 @@ fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
         None => return boot_on(&rest.join(" "), elf),
     };
     let options = Options::parse(rest.iter().map(|&arg| arg.to_owned()))?;
-    Ok(status(runner::run(&kernel, path, &tests, &options)))
+    Ok(status(runner::run(&kernel, &tests, &options)))
 }
 
 fn status(ok: bool) -> ExitCode {

@@ -32,10 +32,9 @@ pub(crate) struct Machine {
     _scratch: Scratch,
 }
 
-/// A kernel and where it lies.
+/// What to boot.
 pub(crate) struct Program<'a> {
     pub(crate) kernel: &'a Kernel,
-    pub(crate) elf: &'a Path,
 }
 
 /// Prepares `spec` to boot `program` with `words` among its bootargs.
@@ -50,7 +49,7 @@ pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: 
             command.arg("-kernel").arg(scratch.write("Image", &image()?.bytes)?);
         }
         Loader::Elf => {
-            command.arg("-kernel").arg(program.elf);
+            command.arg("-kernel").arg(scratch.write("kernel.elf", program.kernel.bytes())?);
         }
         Loader::Uboot => {
             let addr = spec.addr.unwrap_or(RAW_ADDR);

@@ -1,7 +1,6 @@
 //! The test runner: selects, groups tests by machine, boots, reports.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -16,7 +15,7 @@ use crate::session::{self, Outcome};
 const GROUP: usize = 100;
 
 /// Answers libtest's command line for the tests in `kernel`; whether all selected tests passed.
-pub(crate) fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options) -> bool {
+pub(crate) fn run(kernel: &Kernel, tests: &[Test], options: &Options) -> bool {
     let selected = options.select(tests);
     if options.list {
         print!("{}", options.listing(&selected));
@@ -29,7 +28,7 @@ pub(crate) fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options
     }
     let groups = Mutex::new(VecDeque::from(groups(&wanted)));
     let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let program = Program { kernel, elf };
+    let program = Program { kernel };
     let jobs = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     thread::scope(|scope| {
         let (sender, outcomes) = channel::<Outcome<'_>>();
@@ -57,11 +56,11 @@ pub(crate) fn run(kernel: &Kernel, elf: &Path, tests: &[Test], options: &Options
 const PLANTED: &str = "planted: ";
 
 /// Runs the tests that fail on purpose. One passes here if it failed for the reason that it states.
-pub(crate) fn planted(kernel: &Kernel, elf: &Path, tests: &[Test]) -> bool {
+pub(crate) fn planted(kernel: &Kernel, tests: &[Test]) -> bool {
     let reason = |test: &Test| test.ignored.as_ref()?.strip_prefix(PLANTED).map(str::to_owned);
     let planted: Vec<&Test> = tests.iter().filter(|test| reason(test).is_some()).collect();
     let mut report = Report::begin(&Options::default(), planted.len(), tests.len() - planted.len());
-    let program = Program { kernel, elf };
+    let program = Program { kernel };
     for group in groups(&planted) {
         session::run(&group, &program, &mut |mut outcome| {
             let wanted = reason(outcome.test).unwrap_or_default();
