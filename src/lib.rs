@@ -15,7 +15,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
-#[cfg(all(feature = "global-allocator", target_os = "none"))]
+#[cfg(any(feature = "host", feature = "global-allocator"))]
 extern crate alloc;
 
 pub mod addr;

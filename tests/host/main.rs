@@ -3,6 +3,5 @@
 mod fdt;
 mod features;
 mod layering;
-mod pgtable;
-#[cfg(test)]
 mod memblock;
+mod pgtable;

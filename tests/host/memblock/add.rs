@@ -13,7 +13,7 @@ fn adding(ranges: &[(u64, u64)], expected: &[(u64, u64)]) {
         memblock.check().unwrap();
     }
     assert_eq!(regions(memblock.memory()), expected);
-    assert_eq!(memblock.memory().total(), expected.iter().map(|region| region.1).sum());
+    assert_eq!(memblock.memory().total(), expected.iter().map(|region| region.1).sum::<u64>());
     assert!(memblock.reserved().is_empty());
 
     let mut memblock = unmapped();
@@ -22,7 +22,7 @@ fn adding(ranges: &[(u64, u64)], expected: &[(u64, u64)]) {
         memblock.check().unwrap();
     }
     assert_eq!(regions(memblock.reserved()), expected);
-    assert_eq!(memblock.reserved().total(), expected.iter().map(|region| region.1).sum());
+    assert_eq!(memblock.reserved().total(), expected.iter().map(|region| region.1).sum::<u64>());
     assert!(memblock.memory().is_empty());
 }
 

@@ -137,7 +137,13 @@ impl Model {
     }
 
     /// Where an allocation should go: every aligned place is tried, from the end that `direction` says.
-    pub(super) fn place(&self, cells: usize, align: u64, (min, max): (u64, u64), direction: Direction) -> Option<PhysRange> {
+    pub(super) fn place(
+        &self,
+        cells: usize,
+        align: u64,
+        (min, max): (u64, u64),
+        direction: Direction,
+    ) -> Option<PhysRange> {
         let free = self.free();
         let fits = |first: &usize| {
             let place = self.range(*first, cells);

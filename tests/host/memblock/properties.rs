@@ -254,7 +254,7 @@ impl<'m, const INIT: usize> Run<'m, INIT> {
         let pages: Vec<_> = self.whole().free().iter().filter_map(|free| free.align_inwards(PAGE_SIZE)).collect();
         match self.memblock.retire() {
             Ok(ranges) => {
-                assert_eq!(ranges.pages() * PAGE_SIZE, pages.iter().copied().map(PhysRange::size).sum());
+                assert_eq!(ranges.pages() * PAGE_SIZE, pages.iter().copied().map(PhysRange::size).sum::<u64>());
                 assert_eq!(ranges.collect::<Vec<_>>(), pages);
             }
             Err(error) => assert_eq!((error, pages), (MemblockError::NoMemory, vec![])),

@@ -13,7 +13,7 @@ fn removing(before: &[(u64, u64)], (base, size): (u64, u64), after: &[(u64, u64)
     // A slot that was not zeroed is MEMB-5.
     memblock.check().unwrap();
     assert_eq!(regions(memblock.memory()), after);
-    assert_eq!(memblock.memory().total(), after.iter().map(|region| region.1).sum());
+    assert_eq!(memblock.memory().total(), after.iter().map(|region| region.1).sum::<u64>());
 
     let mut memblock = unmapped();
     for &(base, size) in before {
@@ -22,7 +22,7 @@ fn removing(before: &[(u64, u64)], (base, size): (u64, u64), after: &[(u64, u64)
     memblock.free(range(base, size.min(u64::MAX - base))).unwrap();
     memblock.check().unwrap();
     assert_eq!(regions(memblock.reserved()), after);
-    assert_eq!(memblock.reserved().total(), after.iter().map(|region| region.1).sum());
+    assert_eq!(memblock.reserved().total(), after.iter().map(|region| region.1).sum::<u64>());
 }
 
 const ONE: (u64, u64) = (GIB, 8 * MIB);
