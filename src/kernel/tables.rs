@@ -51,11 +51,31 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
             table.map(frames, virt, part.start(), prot, MapFlags::empty())?;
         }
     }
+    // Pages that follow on make one run: the device tree is hundreds of them.
+    let mut run: Option<(VirtRange, PhysAddr, Prot)> = None;
     for (virt, phys, prot) in fixmap {
         let page = VirtRange::from_size(virt, PAGE_SIZE).ok_or(PgtableError::OutsideSpace)?;
-        table.map(frames, page, phys, prot, MapFlags::empty())?;
+        run = match run {
+            Some((range, first, same))
+                if range.end() == virt && first.checked_add(range.size()) == Some(phys) && same == prot =>
+            {
+                VirtRange::new(range.start(), page.end()).map(|range| (range, first, prot))
+            }
+            before => {
+                map_run(table, frames, before)?;
+                Some((page, phys, prot))
+            }
+        };
     }
-    Ok(())
+    map_run(table, frames, run)
+}
+
+fn map_run<M: Mmu, F: FrameSource>(
+    table: &PageTable<M>,
+    frames: &F,
+    run: Option<(VirtRange, PhysAddr, Prot)>,
+) -> Result<(), PgtableError> {
+    run.map_or(Ok(()), |(range, phys, prot)| table.map(frames, range, phys, prot, MapFlags::empty()))
 }
 
 /// The regions of the address map, as `ptdump` wants them.
