@@ -1,10 +1,12 @@
 #!/bin/sh
 # usage: setup.sh run|test|sd
 # Sees that this machine has what `make run`, `make test` or `make rpi4-sd` needs. What is missing it installs, by
-# package name, and says so; where it may not, it says what to type and exits with 1.
+# package name, and says so; where it may not, it says what to type and exits with 1. OS_RELEASE stands in for
+# /etc/os-release, APT_DIR for /etc/apt.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.cargo/bin
+os_release=${OS_RELEASE:-/etc/os-release}
 purpose=$1
 
 say() { echo "setup: $*" >&2; }
@@ -95,7 +97,7 @@ need_qemu() {
     why="QEMU $1 or newer"
     refresh_lists qemu-system-arm
     # shellcheck source=/dev/null
-    backports=$(. /etc/os-release && echo "${VERSION_CODENAME:-}-backports")
+    backports=$(. "$os_release" && echo "${VERSION_CODENAME:-}-backports")
     install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -t $backports qemu-system-arm"
     if at_least "$(candidate qemu-system-arm)" 9.0 || ! command -v apt-get >/dev/null; then
         want qemu-system-arm "$why"
@@ -103,7 +105,7 @@ need_qemu() {
         say "$why: this release's is older than 9.0; taking it from $backports"
         todo="$install
 "
-    elif grep -q '^ID=debian' /etc/os-release && mkdir -p target &&
+    elif grep -q '^ID=debian' "$os_release" && mkdir -p target &&
         tools/apt-source.sh "$backports" main >"target/$backports.sources"; then
         say "$why: this release's is older than 9.0; adding $backports, from the mirror that apt uses already,"
         say "to /etc/apt/sources.list.d (apt takes from there only what is asked for by name)"

@@ -3,5 +3,6 @@
 mod fdt;
 mod features;
 mod layering;
+mod machine_setup;
 mod memblock;
 mod pgtable;

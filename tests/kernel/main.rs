@@ -1,3 +1,6 @@
-//! Kernel tests: one image, booted in QEMU by the runner.
+//! Kernel tests: one image, booted in QEMU by the runner (`docs/testing.md`).
 #![no_std]
 #![no_main]
+
+mod harness;
+mod planted;

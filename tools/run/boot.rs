@@ -13,6 +13,9 @@ use crate::qemu::{self, Console, Program};
 /// How long a boot with nobody there may take.
 const UNATTENDED: Duration = Duration::from_secs(60);
 
+/// What tells the kernel that nobody is there: it leaves when it has booted.
+pub(crate) const BATCH: &str = "quarry.batch";
+
 /// What a person gets who names no machine.
 pub(crate) const MACHINE: &str = "mem=1G smp=4";
 
@@ -32,7 +35,7 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
             status.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?.code(),
         ));
     }
-    let mut machine = Running::start(qemu::machine(spec, &program, "quarry.batch", Console::Script)?)?;
+    let mut machine = Running::start(qemu::machine(spec, &program, BATCH, Console::Script)?)?;
     let deadline = Instant::now() + UNATTENDED;
     let mut shown = 0;
     loop {

@@ -3,6 +3,7 @@
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use crate::boot;
 use crate::console::{Event, Running};
 use crate::qemu::{self, Console, Program};
 use crate::registry::Test;
@@ -48,7 +49,7 @@ pub(crate) fn run<'a>(tests: &[&'a Test], program: &Program<'_>, done: &mut dyn 
 
 /// A boot of its own for a test that the console and the status decide.
 fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outcome<'a>)) -> Result<Vec<usize>, String> {
-    let words = if test.has_body { format!("ktest={}", test.number) } else { String::new() };
+    let words = if test.has_body { format!("ktest={}", test.number) } else { boot::BATCH.to_owned() };
     let mut machine = Running::start(qemu::machine(&test.machine, program, &words, Console::Script)?)?;
     let deadline = Instant::now() + test.timeout;
     let mut reports = Reports::new(test);
