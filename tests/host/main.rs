@@ -3,5 +3,6 @@
 mod fdt;
 mod features;
 mod layering;
+#[cfg(test)]
 mod memblock;
 mod pgtable;
