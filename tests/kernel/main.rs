@@ -1,3 +1,7 @@
 //! Kernel tests: one image, booted in QEMU by the runner.
 #![no_std]
 #![no_main]
+
+mod faults;
+mod interrupts;
+mod planted;
