@@ -1,4 +1,5 @@
 //! L4: drivers that the reference kernel needs: UART, interrupt controller, timer.
 
+pub mod gic;
 pub mod timer;
 pub mod uart;

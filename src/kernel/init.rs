@@ -3,7 +3,7 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
-use super::{console, device_tree, heap, ktest, log, memory_map, panic, power, prompt, serial, tables};
+use super::{console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, serial, tables};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
@@ -83,7 +83,9 @@ fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
     if probe::fix_up(frame) { Outcome::Resume } else { Outcome::Unhandled }
 }
 
-fn on_irq(_: &mut trap::TrapFrame) {}
+fn on_irq(_: &mut trap::TrapFrame) {
+    interrupts::handle();
+}
 
 /// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
 #[unsafe(no_mangle)]
@@ -166,6 +168,9 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot arguments: {}", args.text());
     }
 
+    if let Err(error) = interrupts::init(&tree, early) {
+        warn!("interrupts: {error}");
+    }
     let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;

@@ -4,5 +4,6 @@ mod fdt;
 mod features;
 mod layering;
 mod machine_setup;
+#[cfg(test)]
 mod memblock;
 mod pgtable;

@@ -1,6 +1,8 @@
-//! Kernel tests: one image, booted in QEMU by the runner (`docs/testing.md`).
+//! Kernel tests: one image, booted in QEMU by the runner.
 #![no_std]
 #![no_main]
 
+mod faults;
 mod harness;
+mod interrupts;
 mod planted;

@@ -1,0 +1,136 @@
+//! GICv3 (Arm IHI 0069H), with affinity routing: every interrupt is in group 1 of the non-secure state, and the CPU
+//! interface is system registers.
+
+use super::{Acknowledged, GicError, IntId, Trigger};
+use crate::addr::{VirtAddr, VirtRange};
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::MPIDR_EL1;
+use arm_gic::gicv3::registers::{Gicd, GicrSgi};
+use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor};
+use arm_gic::{InterruptGroup, UniqueMmioPointer};
+use core::ptr::NonNull;
+use tock_registers::interfaces::Readable;
+
+/// The affinity fields of MPIDR_EL1 and of a redistributor's type register.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+/// Bytes from one redistributor to the next; twice as many where it has the frames for virtual LPIs (§12.10).
+const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
+
+/// A GICv3.
+///
+/// # Invariants
+///
+/// - `GICV3-1`: at `distributor` and in all of `redistributors`, neither zero, the registers are mapped as Device
+///   memory, for ever, and no other driver uses them.
+#[derive(Debug)]
+pub(super) struct V3 {
+    distributor: VirtAddr,
+    redistributors: VirtRange,
+}
+
+impl V3 {
+    /// # Safety
+    ///
+    /// As for [`super::Gic::new`].
+    pub(super) const unsafe fn new(distributor: VirtAddr, redistributors: VirtRange) -> Self {
+        // INVARIANT: GICV3-1 by the caller's contract.
+        Self { distributor, redistributors }
+    }
+
+    pub(super) fn init(&self) {
+        let mut distributor = self.distributor();
+        distributor.enable_all_interrupts(false);
+        distributor.configure_default_settings();
+    }
+
+    pub(super) fn init_cpu(&self) -> Result<(), GicError> {
+        let mut redistributor = self.own_redistributor()?;
+        GicCpuInterface::enable_system_register_el1();
+        barrier::isb(barrier::SY);
+        // The error is that the CPU counted as awake already, as a loader may leave it.
+        let _ = redistributor.mark_core_awake();
+        redistributor.configure_default_settings();
+        GicCpuInterface::set_priority_mask(0xff);
+        GicCpuInterface::enable_group1(true);
+        barrier::isb(barrier::SY);
+        Ok(())
+    }
+
+    pub(super) fn enable(&self, intid: IntId, trigger: Trigger) -> Result<(), GicError> {
+        let arm = intid.to_arm()?;
+        let refused = |_| GicError::Refused(intid);
+        if intid.is_shared() {
+            let mut distributor = self.distributor();
+            if intid.get() >= distributor.typer().num_spis() + super::FIRST_SHARED {
+                return Err(GicError::Refused(intid));
+            }
+            distributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;
+            distributor.set_routing(arm, Some(own_affinity())).map_err(refused)?;
+            return distributor.enable_interrupt(arm, true).map_err(refused);
+        }
+        let mut redistributor = self.own_redistributor()?;
+        if intid.has_trigger() {
+            redistributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;
+        }
+        redistributor.enable_interrupt(arm, true).map_err(refused)
+    }
+
+    pub(super) fn disable(&self, intid: IntId) -> Result<(), GicError> {
+        let arm = intid.to_arm()?;
+        let refused = |_| GicError::Refused(intid);
+        if intid.is_shared() {
+            return self.distributor().enable_interrupt(arm, false).map_err(refused);
+        }
+        self.own_redistributor()?.enable_interrupt(arm, false).map_err(refused)
+    }
+
+    pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
+        let word = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)?;
+        // The handler must see what was written before the interrupt was raised, and the acknowledgement must have
+        // taken effect (Linux: `gic_read_iar`).
+        barrier::dsb(barrier::SY);
+        Some(Acknowledged { word, intid: IntId::new(u32::from(word))? })
+    }
+
+    pub(super) fn end(&self, taken: Acknowledged) {
+        GicCpuInterface::end_interrupt(taken.word, InterruptGroup::Group1);
+        barrier::isb(barrier::SY);
+    }
+
+    fn distributor(&self) -> GicDistributor<'static> {
+        GicDistributor::new(block::<Gicd>(self.distributor))
+    }
+
+    /// The redistributor of this CPU: the one whose affinity is the CPU's own.
+    fn own_redistributor(&self) -> Result<GicRedistributor<'static>, GicError> {
+        let mut at = self.redistributors.start();
+        loop {
+            let whole = VirtRange::from_size(at, REDISTRIBUTOR_SIZE).ok_or(GicError::NoRedistributor)?;
+            if !self.redistributors.contains_range(whole) {
+                return Err(GicError::NoRedistributor);
+            }
+            let redistributor = GicRedistributor::new(block::<GicrSgi>(at));
+            let typer = redistributor.typer();
+            if typer.core_mpidr() & AFFINITY == own_affinity() {
+                return Ok(redistributor);
+            }
+            if typer.last_redistributor() {
+                return Err(GicError::NoRedistributor);
+            }
+            let step = if typer.virtual_lpis_supported() { 2 * REDISTRIBUTOR_SIZE } else { REDISTRIBUTOR_SIZE };
+            at = at.checked_add(step).ok_or(GicError::NoRedistributor)?;
+        }
+    }
+}
+
+fn own_affinity() -> u64 {
+    MPIDR_EL1.get() & AFFINITY
+}
+
+/// The registers of type `T` at `at`, inside what GICV3-1 names.
+fn block<T>(at: VirtAddr) -> UniqueMmioPointer<'static, T> {
+    // SAFETY: GICV3-1: not zero.
+    let at = unsafe { NonNull::new_unchecked(at.as_ptr()) };
+    // SAFETY: GICV3-1. Another pointer to the same block can be alive only in code that holds the lock.
+    unsafe { UniqueMmioPointer::new(at) }
+}

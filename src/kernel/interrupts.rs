@@ -1,0 +1,154 @@
+//! Who handles which interrupt: the controller that the device tree names, and a table of handlers.
+
+use super::early_map::EarlyMap;
+use crate::addr::{PhysRange, VirtRange, to_usize};
+use crate::arch::aarch64::cpu;
+use crate::arch::aarch64::early_fixmap::FixmapError;
+use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, Trigger};
+use crate::fdt::{Node, Tree};
+use ::log::{info, warn};
+use core::fmt;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use spin::once::Once;
+
+/// What an interrupt does: runs with interrupts masked on whatever stack the CPU was on, and must not wait. A
+/// level-triggered source must be quiet when it returns.
+pub type Handler = fn(IntId);
+
+/// Bytes of a redistributor with all its frames.
+const REDISTRIBUTOR_MAX: u64 = 256 << 10;
+/// How many redistributors the fixmap has room for beside everything else.
+const REDISTRIBUTORS_MAX: u64 = 6;
+/// Bytes of a GICv2's register block that the driver uses; trees state up to 64 KiB.
+const V2_BLOCK: u64 = 8 << 10;
+
+static GIC: Once<Gic, cpu::Relax> = Once::new();
+
+/// A [`Handler`] by INTID, or null.
+///
+/// - `IRQ-1`: every pointer but null was a `Handler`.
+static HANDLERS: [AtomicPtr<()>; INTIDS as usize] = [const { AtomicPtr::new(core::ptr::null_mut()) }; INTIDS as usize];
+
+/// Why an interrupt cannot be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum InterruptError {
+    /// The device tree names no interrupt controller that the kernel knows.
+    NoController,
+    /// The controller's registers could not be mapped.
+    Fixmap(FixmapError),
+    /// Somebody has it already.
+    Taken(IntId),
+    /// The controller does not do it.
+    Controller(GicError),
+}
+
+impl fmt::Display for InterruptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoController => f.write_str("no interrupt controller that this kernel knows"),
+            Self::Fixmap(error) => write!(f, "interrupt controller: {error}"),
+            Self::Taken(intid) => write!(f, "interrupt {} has a handler already", intid.get()),
+            Self::Controller(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for InterruptError {}
+
+/// Maps the controller of `tree` and sets it up, on this CPU too. Interrupts stay masked. Boot CPU, once.
+///
+/// # Errors
+///
+/// [`InterruptError::NoController`], [`InterruptError::Fixmap`], [`InterruptError::Controller`].
+pub(super) fn init(tree: &Tree<'_>, early: &EarlyMap) -> Result<(), InterruptError> {
+    let version_of = |node: Node<'_, '_>| node.compatible().find_map(GicVersion::for_compatible);
+    let found = tree.interrupt_controllers().find_map(|node| Some((version_of(node)?, node)));
+    let (version, node) = found.ok_or(InterruptError::NoController)?;
+    let mut ranges = node.phys_ranges();
+    let (Some(Ok(first)), Some(Ok(second))) = (ranges.next(), ranges.next()) else {
+        return Err(InterruptError::NoController);
+    };
+    let (first_size, second_size) = match version {
+        GicVersion::V2 => (V2_BLOCK, V2_BLOCK),
+        GicVersion::V3 => {
+            let cpus = tree.cpus().count().clamp(1, to_usize(REDISTRIBUTORS_MAX)) as u64;
+            (64 << 10, cpus * REDISTRIBUTOR_MAX)
+        }
+    };
+    let distributor = map(first, first_size, early)?;
+    let second = map(second, second_size, early)?;
+    // SAFETY: both are mapped as Device memory by the lines above, for good, at addresses in the fixmap; this is the
+    // only driver of the controller, and the only call.
+    let gic = GIC.call_once(|| unsafe { Gic::new(version, distributor.start(), second) });
+    gic.init();
+    gic.init_cpu().map_err(InterruptError::Controller)?;
+    info!("interrupts: {version} at {first}");
+    Ok(())
+}
+
+/// Maps the first `size` bytes of `range`, or all of it if it is smaller.
+fn map(range: PhysRange, size: u64, early: &EarlyMap) -> Result<VirtRange, InterruptError> {
+    let part = PhysRange::from_size(range.start(), range.size().min(size)).unwrap_or(range);
+    early.device(part).map_err(InterruptError::Fixmap)
+}
+
+/// Makes `handler` take the interrupt `intid` on this CPU, and lets it through (Linux: `request_irq`). Any context.
+///
+/// # Errors
+///
+/// [`InterruptError::NoController`], [`InterruptError::Taken`], [`InterruptError::Controller`]; nothing has changed then.
+pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), InterruptError> {
+    let gic = GIC.get().ok_or(InterruptError::NoController)?;
+    let slot = slot(intid).ok_or(InterruptError::NoController)?;
+    let null = core::ptr::null_mut();
+    // INVARIANT: IRQ-1. Release pairs with the acquire in `handle`: the handler finds what was set up for it.
+    slot.compare_exchange(null, handler as *mut (), Ordering::Release, Ordering::Relaxed)
+        .map_err(|_| InterruptError::Taken(intid))?;
+    gic.enable(intid, trigger).map_err(|error| {
+        slot.store(null, Ordering::Relaxed);
+        InterruptError::Controller(error)
+    })
+}
+
+/// Holds the interrupt back again and forgets its handler (Linux: `free_irq`). On the CPU that requested it; the handler
+/// may still be running on another.
+///
+/// # Errors
+///
+/// [`InterruptError::NoController`], [`InterruptError::Controller`].
+pub fn release(intid: IntId) -> Result<(), InterruptError> {
+    let gic = GIC.get().ok_or(InterruptError::NoController)?;
+    gic.disable(intid).map_err(InterruptError::Controller)?;
+    if let Some(slot) = slot(intid) {
+        slot.store(core::ptr::null_mut(), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Handles one pending interrupt; a second one brings the CPU here again. From the vectors, interrupts masked.
+pub(super) fn handle() {
+    let Some(gic) = GIC.get() else { return };
+    let Some(taken) = gic.acknowledge() else { return };
+    let intid = taken.intid();
+    match slot(intid).and_then(handler_in) {
+        Some(handler) => handler(intid),
+        None => {
+            warn!("interrupt {} has no handler; it is held back from now on", intid.get());
+            if let Err(error) = gic.disable(intid) {
+                warn!("{error}");
+            }
+        }
+    }
+    gic.end(taken);
+}
+
+fn slot(intid: IntId) -> Option<&'static AtomicPtr<()>> {
+    HANDLERS.get(to_usize(u64::from(intid.get())))
+}
+
+fn handler_in(slot: &AtomicPtr<()>) -> Option<Handler> {
+    let pointer = slot.load(Ordering::Acquire);
+    // SAFETY: IRQ-1: not null, so it was a `Handler`.
+    (!pointer.is_null()).then(|| unsafe { core::mem::transmute::<*mut (), Handler>(pointer) })
+}
