@@ -1,9 +1,11 @@
 //! Host tests: the same library on a desk machine, against models and the simulated machine.
 
+mod bootargs;
 mod fdt;
 mod features;
 mod layering;
 mod machine_setup;
 #[cfg(test)]
 mod memblock;
+mod memory_map;
 mod pgtable;
