@@ -2,8 +2,10 @@
 
 mod fdt;
 mod features;
+mod kernel;
 mod layering;
 mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod pgtable;
+mod trap;
