@@ -3,9 +3,11 @@
 mod bootargs;
 mod fdt;
 mod features;
+mod kernel;
 mod layering;
 mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
 mod pgtable;
+mod trap;

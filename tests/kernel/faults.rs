@@ -127,7 +127,6 @@ ktest!(
     report = "fault: undefined instruction or unknown reason",
     report = "on CPU 0",
     report = " test_undefined+0x0/",
-    report = "faults::execute+",
     report = "backtrace:",
     report = " test_undefined+0x0/",
     report = "faults::an_undefined_instruction_is_reported_with_its_address+",

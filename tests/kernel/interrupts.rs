@@ -55,6 +55,7 @@ ktest!(
     machine el3_gicv3 = "secure loader=elf gic=3",
     machine el3_el2_gicv2 = "secure virtualization loader=elf",
     machine el3_el2_gicv3 = "secure virtualization loader=elf gic=3",
+    machine secure_gicv2 = "secure",
     machine secure_gicv3 = "secure gic=3",
     machine four_cpus_gicv3 = "smp=4 gic=3",
     machine cpu_max = "cpu=max gic=3",

@@ -104,8 +104,10 @@ impl fmt::Display for Esr {
             write!(f, ", {abort}")
         } else if let Some(immediate) = self.immediate() {
             write!(f, ", immediate {immediate:#x}")
-        } else {
+        } else if self.iss() != 0 {
             write!(f, ", iss {:#x}", self.iss())
+        } else {
+            Ok(())
         }
     }
 }

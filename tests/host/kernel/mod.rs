@@ -1,0 +1,4 @@
+//! The parts of the reference kernel that need no machine.
+
+mod kallsyms;
+mod log_level;

@@ -1,0 +1,4 @@
+//! Exceptions: the syndrome in words, and the walk over frame records.
+
+mod backtrace;
+mod esr;
