@@ -3,6 +3,7 @@
 #![no_main]
 
 mod boot;
+mod boots;
 mod faults;
 mod harness;
 mod interrupts;

@@ -51,6 +51,8 @@ pub(crate) struct Spec {
     pub x0: Option<u64>,
     /// Where `raw` puts the device tree, unread by QEMU.
     pub(crate) fdt_at: Option<u64>,
+    /// How many bytes of the tree `fdt_at` places; without it, all.
+    pub(crate) fdt_cut: Option<u64>,
     /// `raw` enters with garbage in x1 to x30, SP and BSS, and SError unmasked.
     pub(crate) dirty: bool,
     pub(crate) dtb: Option<PathBuf>,
@@ -59,6 +61,8 @@ pub(crate) struct Spec {
     /// Whether bootargs reach the kernel at all.
     pub(crate) bootargs: bool,
     pub(crate) semihosting: bool,
+    /// Which of the board's serial ports is the console: the Pi's mini-UART is 1.
+    pub(crate) serial: usize,
     /// The test shares its boot with no other.
     pub(crate) alone: bool,
 }
@@ -81,12 +85,14 @@ impl Default for Spec {
             addr: None,
             x0: None,
             fdt_at: None,
+            fdt_cut: None,
             dirty: false,
             dtb: None,
             initrd: None,
             append: String::new(),
             bootargs: true,
             semihosting: true,
+            serial: 0,
             alone: false,
         }
     }
@@ -143,12 +149,14 @@ impl Spec {
             "addr" => self.addr = Some(number(value)?),
             "x0" => self.x0 = Some(number(value)?),
             "fdt_at" => self.fdt_at = Some(number(value)?),
+            "fdt_cut" => self.fdt_cut = Some(number(value)?),
             "dirty" => self.dirty = on(key)?,
             "dtb" => self.dtb = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => value.clone_into(&mut self.append),
             "bootargs" => self.bootargs = on(key)?,
             "semihosting" => self.semihosting = on(key)?,
+            "serial" => self.serial = value.parse().ok().filter(|&port| port < 2).ok_or("serial is 0 or 1")?,
             "alone" => self.alone = on(key)?,
             _ => return Err(format!("unknown word {key:?}")),
         }
@@ -159,6 +167,9 @@ impl Spec {
         let raw = self.loader == Loader::Raw;
         if !raw && (self.x0.is_some() || self.fdt_at.is_some() || self.dirty) {
             return Err("x0, fdt_at and dirty need loader=raw".to_owned());
+        }
+        if self.fdt_cut.is_some() && self.fdt_at.is_none() {
+            return Err("fdt_cut needs fdt_at".to_owned());
         }
         if self.addr.is_some() && !matches!(self.loader, Loader::Raw | Loader::Uboot) {
             return Err("addr needs loader=raw or loader=uboot".to_owned());
@@ -275,6 +286,7 @@ mod tests {
             "board=raspi4b",
             "board=raspi4b dtb=x.dtb gic=3",
             "loader=uboot initrd=x",
+            "loader=raw fdt_cut=8",
         ] {
             assert!(Spec::parse(wrong).is_err(), "{wrong:?} was taken");
         }

@@ -95,6 +95,9 @@ fn raw(
         if !bootargs.is_empty() {
             tree = tree::with_bootargs(&tree, bootargs, scratch)?;
         }
+        if let Some(bytes) = spec.fdt_cut {
+            tree = tree::cut(&tree, bytes, scratch)?;
+        }
         place(command, &tree, fdt_at);
     }
     let image = if spec.dirty { image.with_dirty_bss() } else { image.bytes };
@@ -131,6 +134,9 @@ fn hardware(spec: &Spec, console: Console) -> Command {
     }
     // Without a network card QEMU needs no boot ROM for one; a reset ends the run.
     command.args(["-nic", "none", "-display", "none", "-no-reboot"]);
+    for _ in 0..spec.serial {
+        command.args(["-serial", "null"]);
+    }
     match console {
         Console::Person => command.args(["-serial", "mon:stdio"]),
         Console::Script => command.args(["-serial", "stdio", "-monitor", "none"]),
@@ -198,6 +204,12 @@ mod tests {
             nodes.contains("-m 384M -object memory-backend-ram,id=node0,size=128M -numa node,nodeid=0,memdev=node0")
         );
         assert!(nodes.contains("memory-backend-ram,id=node1,size=256M"), "{nodes}");
+    }
+
+    #[test]
+    fn the_second_serial_port_can_be_the_console() {
+        assert!(line("board=raspi4b loader=raw serial=1").contains("-serial null -serial stdio"));
+        assert!(!line("").contains("-serial null"));
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub(crate) fn with_bootargs(tree: &Path, bootargs: &str, scratch: &Scratch) -> R
     Ok(out)
 }
 
+/// The first `bytes` of `tree`.
+pub(crate) fn cut(tree: &Path, bytes: u64, scratch: &Scratch) -> Result<PathBuf, String> {
+    let out = scratch.path("cut.dtb");
+    let copy = || -> io::Result<u64> { io::copy(&mut File::open(tree)?.take(bytes), &mut File::create(&out)?) };
+    copy().map_err(|e| format!("{}: {e}", tree.display()))?;
+    Ok(out)
+}
+
 fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
