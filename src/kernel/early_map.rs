@@ -6,7 +6,9 @@ use crate::arch::aarch64::boot;
 use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
 use crate::arch::aarch64::fixmap::FixmapSlots;
 use crate::hal::prot::Prot;
+use crate::instance::{self, MemblockFrames};
 use crate::mm::layout;
+use crate::mm::pgtable::MapFlags;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -46,12 +48,26 @@ impl EarlyMap {
         Self { fixmap, entries, next_device: AtomicUsize::new(DEVICE_PAGES.0) }
     }
 
-    /// Maps the registers in `range` as Device-nGnRE and returns where they are. Boot CPU.
+    /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
+    /// final ones once the kernel runs on them. Boot CPU.
     pub(super) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
+        let count = to_usize(pages.size() / PAGE_SIZE);
         let first = self.next_device.load(Ordering::Relaxed);
-        let virt = self.fixmap.map_range(first, DEVICE_PAGES.1, range, Prot::KERNEL_DEVICE)?;
-        self.next_device.store(first + to_usize(pages.size() / PAGE_SIZE), Ordering::Relaxed);
+        let virt = match instance::kernel_tables() {
+            None => self.fixmap.map_range(first, DEVICE_PAGES.1, range, Prot::KERNEL_DEVICE)?,
+            Some(_) if count > DEVICE_PAGES.1 - first => return Err(FixmapError::NoRoom),
+            Some(tables) => {
+                let start = self.fixmap.page(first)?;
+                let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
+                tables
+                    .map(&MemblockFrames, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
+                    .map_err(|_| FixmapError::InUse)?;
+                let registers = start.checked_add(range.start().offset_in(PAGE_SIZE));
+                registers.and_then(|start| VirtRange::from_size(start, range.size())).ok_or(FixmapError::NoRoom)?
+            }
+        };
+        self.next_device.store(first + count, Ordering::Relaxed);
         Ok(virt)
     }
 

@@ -168,12 +168,12 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot arguments: {}", args.text());
     }
 
-    if let Err(error) = interrupts::init(&tree, early) {
-        warn!("interrupts: {error}");
-    }
     let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
+    if let Err(error) = interrupts::init(&tree, early) {
+        warn!("interrupts: {error}");
+    }
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);
     if boot_cost != 0 {

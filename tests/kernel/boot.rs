@@ -5,6 +5,7 @@ use core::hint::black_box;
 use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::arch::aarch64::boot;
 use quarry::arch::aarch64::cpu;
+use quarry::board::Board;
 use quarry::hal::prot::{Access, MemoryType, Prot};
 use quarry::instance;
 use quarry::kernel::init::{self, Machine};
@@ -107,115 +108,93 @@ fn bss_is_clear() {
 fn memory_adds_up() {
     let memblock = instance::memblock();
     memblock.check().expect("memblock keeps its invariants");
-    let total = memblock.usable_size().expect("there is memory");
+    let ram: u64 = memblock.memory().regions().iter().map(|region| region.range.size()).sum();
+    let regions = memblock.memory().regions().len();
     drop(memblock);
     let args = machine().args();
-    if let Some(expected) = args.size("expect.mem").expect("a size") {
-        assert_eq!(total, expected);
+    if let Some(wanted) = args.size("want.ram").expect("a size") {
+        assert_eq!(ram, wanted);
     }
-    if let Some(expected) = args.value("expect.regions") {
-        assert_eq!(instance::memblock().memory().regions().len(), expected.parse::<usize>().expect("a number"));
+    if let Some(wanted) = args.value("want.regions") {
+        assert_eq!(wanted.parse(), Ok(regions));
     }
-    if let Some(expected) = args.size("expect.image").expect("an address") {
-        assert_eq!(machine().boot.image.get(), expected);
+    if let Some(wanted) = args.value("want.level") {
+        assert_eq!(wanted.parse(), Ok(machine().boot.entry_level));
+    }
+    if let Some(wanted) = args.size("want.image").expect("an address") {
+        assert_eq!(machine().boot.image.get(), wanted);
     }
 }
 
-fn boots() {
+// The words `want.…` in the boot arguments say what must come out. Behaviours 69, 71, 392, 394.
+ktest!(
+    every_way_in_ends_in_the_same_state,
+    machine ram_128_mib = "mem=128M append='want.ram=128M want.level=1'",
+    machine ram_1_gib = "mem=1G append='want.ram=1G want.regions=1'",
+    machine ram_4_gib = "mem=4G append='want.ram=4G'",
+    machine ram_16_gib = "mem=16G append='want.ram=16G'",
+    machine low_memory = "mem=3G highmem=off append='want.ram=3G'",
+    machine limited = "mem=1G append='mem=300M want.ram=300M'",
+    machine two_nodes = "numa=128M,128M append='want.ram=256M'",
+    machine three_uneven_nodes = "numa=320M,64M,128M append='want.ram=512M want.regions=1'",
+    machine cortex_a53 = "cpu=cortex-a53",
+    machine neoverse_n2 = "cpu=neoverse-n2",
+    machine cpu_max = "cpu=max",
+    machine cpu_max_without_lpa2 = "cpu=max,lpa2=off",
+    machine memory_tags = "cpu=max mte",
+    machine four_cpus_gicv3 = "smp=4 gic=3",
+    machine eight_cpus = "smp=8",
+    machine initrd = "initrd=LICENSE-MIT",
+    machine el2 = "virtualization smp=4 append='want.level=2'",
+    machine el2_tags = "virtualization cpu=max mte append='want.level=2'",
+    machine secure = "secure append='want.level=1'",
+    machine secure_el2 = "secure virtualization append='want.level=2'",
+    machine elf = "loader=elf append='want.level=1 want.ram=256M'",
+    machine elf_el2 = "loader=elf virtualization append='want.level=2'",
+    machine elf_el3 = "loader=elf secure append='want.level=3'",
+    machine elf_el3_el2 = "loader=elf secure virtualization append='want.level=3'",
+    // All CPUs start at once here; the others are parked.
+    machine elf_four_cpus_el3 = "loader=elf secure virtualization smp=4 append='want.level=3'",
+    machine elf_four_cpus_el3_gicv3 = "loader=elf cpu=max secure virtualization mte gic=3 smp=4 append='want.level=3'",
+    machine uboot = "loader=uboot append='want.ram=256M'",
+    machine uboot_elsewhere = "loader=uboot addr=0x41400000 append=want.image=0x41400000",
+    machine uboot_el2 = "loader=uboot virtualization append='want.level=2'",
+    machine uboot_tree_3_gib_away = "loader=uboot mem=4G append='want.ram=4G'",
+    machine start_of_memory = "loader=raw addr=0x40200000 append=want.image=0x40200000",
+    machine end_of_memory = "loader=raw addr=0x4f000000 append=want.image=0x4f000000",
+    machine above_4_gib = "mem=8G loader=raw addr=0x180000000 append='want.ram=8G want.image=0x180000000'",
+    machine tree_above_4_gib = "mem=8G loader=raw fdt_at=0x200000008 append='want.ram=8G'",
+    machine tree_across_two_megabytes = "loader=raw fdt_at=0x441ff000",
+    machine tree_across_two_pages = "loader=raw fdt_at=0x44000ff8",
+    machine tree_at_the_end = "loader=raw dtb=tests/data/dts/virt-reserved.dtb fdt_at=0x4ffff000",
+    machine dirty = "loader=raw dirty",
+    machine dirty_el2 = "loader=raw dirty virtualization cpu=max append='want.level=2'",
+    machine pi_4 = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append='want.level=2 want.ram=960M'",
+    machine pi_400 = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-400.dtb.gz",
+    machine pi_4_with_nops = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/qemu-raspi4b.dtb.gz",
+    machine pi_4_dirty = "board=raspi4b serial=1 loader=raw dirty fdt_at=0x8000000 dtb=tests/data/dtb/boards/rpi4-fw-2gb.dtb.gz",
+    machine pi_4_firmware_2_gib =
+        "board=raspi4b serial=1 loader=raw fdt_at=0x2600000 dtb=tests/data/dtb/boards/rpi4-fw-2gb.dtb.gz append='want.ram=1972M want.regions=2'",
+    machine pi_4_firmware_8_gib =
+        "board=raspi4b serial=1 loader=raw fdt_at=0x2600000 dtb=tests/data/dtb/boards/rpi4-fw-8gb.dtb.gz append='mem=2G want.ram=1972M want.regions=2'"
+);
+fn every_way_in_ends_in_the_same_state() {
     registers_are_as_the_stub_sets_them();
     mappings_are_exact();
     bss_is_clear();
     memory_adds_up();
-    assert!(machine().wx.entries > 100);
+    assert!(machine().wx.entries > 100, "{:?}", machine().wx);
     assert_eq!(cpu::current().get(), 0);
-}
-
-ktest!(
-    boots_at_el1,
-    machine cortex_a53 = "cpu=cortex-a53 mem=128M append='expect.mem=128M expect.regions=1'",
-    machine cortex_a72 = "cpu=cortex-a72 mem=1G smp=4 append=expect.mem=1G",
-    machine max = "cpu=max mem=1G smp=4 append=expect.mem=1G",
-    machine neoverse_n2 = "cpu=neoverse-n2 mem=512M append=expect.mem=512M",
-    machine gicv3 = "gic=3 append=expect.mem=256M",
-    machine without_highmem = "highmem=off mem=3G append=expect.mem=3G",
-    machine sixteen_gigabytes = "mem=16G append=expect.mem=16G",
-    machine numa = "numa=128M,64M,320M append='expect.mem=512M expect.regions=1'",
-    machine elf = "loader=elf append=x",
-    machine secure_image = "secure",
-    machine eight_cpus = "smp=8",
-    machine initrd = "initrd=README.md",
-    machine limited = "mem=1G append='mem=300M expect.mem=300M'"
-);
-fn boots_at_el1() {
-    boots();
-    assert_eq!(machine().boot.entry_level, 1);
-}
-
-ktest!(
-    boots_at_el2,
-    machine cortex_a72 = "virtualization smp=4",
-    machine max = "cpu=max virtualization",
-    machine mte = "cpu=max virtualization mte",
-    machine elf = "virtualization loader=elf",
-    machine secure_image = "cpu=max secure virtualization gic=3"
-);
-fn boots_at_el2() {
-    boots();
-    assert_eq!(machine().boot.entry_level, 2);
-}
-
-// All CPUs start at once here; the others are parked.
-ktest!(
-    boots_at_el3,
-    machine without_el2 = "secure loader=elf smp=4",
-    machine with_el2 = "secure virtualization loader=elf smp=4",
-    machine max = "cpu=max secure virtualization loader=elf gic=3 smp=4",
-    machine mte = "cpu=max secure virtualization mte loader=elf gic=3"
-);
-fn boots_at_el3() {
-    boots();
-    assert_eq!(machine().boot.entry_level, 3);
-}
-
-// Behaviours 394, 69: any 2 MiB, a tree across a 2 MiB boundary or at the very end of RAM, and what loaders leave.
-ktest!(
-    boots_anywhere,
-    machine low = "loader=raw addr=0x40400000 fdt_at=0x44000000 append=expect.image=0x40400000",
-    machine high = "loader=raw addr=0x4e200000 fdt_at=0x40000000 append=expect.image=0x4e200000",
-    machine tree_across_two_megabytes = "loader=raw fdt_at=0x441ff000",
-    machine tree_unaligned = "loader=raw fdt_at=0x44000ff8",
-    machine tree_at_the_end = "loader=raw dtb=tests/data/dts/virt-reserved.dtb fdt_at=0x4fff0000",
-    machine tree_before_the_image = "loader=raw addr=0x48000000 fdt_at=0x47c00000",
-    machine dirty = "loader=raw dirty fdt_at=0x44000000",
-    machine dirty_el2 = "loader=raw dirty virtualization fdt_at=0x44000000",
-    machine uboot = "loader=uboot",
-    machine uboot_tree_3_gib_away = "loader=uboot mem=4G append=expect.mem=4G",
-    machine uboot_el2 = "loader=uboot virtualization"
-);
-fn boots_anywhere() {
-    boots();
-}
-
-ktest!(
-    boots_on_a_pi,
-    machine real_tree = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
-    machine real_tree_for_400 = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-400.dtb.gz",
-    machine qemu_tree_with_nops = "board=raspi4b dtb=tests/data/dtb/boards/qemu-raspi4b.dtb.gz",
-    machine firmware_2gb = "board=raspi4b loader=raw fdt_at=0x8000000 dtb=tests/data/dtb/boards/rpi4-fw-2gb.dtb.gz append='expect.mem=0x7b400000 expect.regions=2'",
-    machine firmware_8gb = "board=raspi4b loader=raw fdt_at=0x8000000 dtb=tests/data/dtb/boards/rpi4-fw-8gb.dtb.gz append='mem=2G expect.mem=2G expect.regions=2'"
-);
-fn boots_on_a_pi() {
-    boots();
-    assert_eq!(machine().board, quarry::board::Board::RaspberryPi4);
-    assert_eq!(machine().boot.entry_level, 2);
-    // The spin table and the stub's code, which the other cores wait in.
-    assert!(instance::memblock().reserved().find(PhysAddr::new(0xe0)).is_some());
+    if machine().board == Board::RaspberryPi4 {
+        // The spin table and the stub's code, in which the other cores wait.
+        assert!(instance::memblock().reserved().find(PhysAddr::new(0xe0)).is_some());
+    }
 }
 
 // Every kind of reservation, in tests/data/dts/virt-reserved.dts.
 ktest!(
     reservations_are_honoured,
-    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb append='expect.mem=0xfc00000 expect.regions=3'"
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb append='want.ram=0xff00000'"
 );
 fn reservations_are_honoured() {
     let memblock = instance::memblock();
@@ -243,20 +222,49 @@ fn reservations_are_honoured() {
     }
 }
 
+ktest!(boot: ends_by_psci_without_semihosting, machine = "semihosting=off", report = "W^X: ok", exit = 0);
+
 // What cannot be booted says so, on the port that the board is known for.
-ktest!(boot: a_missing_tree_is_named, machine = "loader=raw x0=0", report = "no device tree: x0 was 0");
-ktest!(boot: a_misaligned_tree_is_named, machine = "loader=raw x0=0x44000004", report = "x0 = 0x44000004 is not a multiple of 8");
-ktest!(boot: a_tree_in_no_memory_is_named, machine = "loader=raw x0=0x3000000000", report = "nothing can be read at x0 = 0x3000000000");
-ktest!(boot: a_tree_beyond_the_cpu_is_named, machine = "loader=raw x0=0x10000000000000", report = "lies beyond this CPU's physical addresses");
-ktest!(boot: a_tree_without_magic_is_named, machine = "loader=raw x0=0x4a000000", report = "the word at x0 = 0x4a000000 is 0x00000000");
-ktest!(boot: a_tree_off_the_end_of_ram_is_named, machine = "loader=raw fdt_at=0x4ff80000", report = "nothing can be read");
-ktest!(boot: atags_are_named, machine = "board=raspi4b loader=raw x0=0x100", report = "points to ATAGs");
+ktest!(boot: refuses_no_pointer, machine = "loader=raw addr=0x4a200000 x0=0", report = "no device tree: x0 was 0");
 ktest!(
-    boot: a_tree_without_memory_is_named,
-    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dtb/boards/meson-a1-ad401.dtb.gz",
+    boot: refuses_a_misaligned_pointer,
+    machine = "loader=raw x0=0x44000004",
+    report = "no device tree: x0 = 0x44000004 is not a multiple of 8"
+);
+ktest!(
+    boot: refuses_a_pointer_to_nothing,
+    machine = "loader=raw x0=0x3000000000",
+    report = "no device tree: nothing can be read at x0 = 0x3000000000"
+);
+ktest!(boot: refuses_an_impossible_pointer, machine = "loader=raw x0=0xfffffffffffffff8", report = "lies beyond this CPU");
+ktest!(boot: refuses_zeros, machine = "loader=raw x0=0x46000000", report = "the word at x0 = 0x46000000 is 0x00000000");
+ktest!(
+    boot: refuses_a_text,
+    machine = "loader=raw fdt_at=0x46000000 dtb=LICENSE-MIT bootargs=off",
+    report = "the word at x0 = 0x46000000 is"
+);
+ktest!(
+    boot: refuses_half_a_tree,
+    machine = "loader=raw fdt_at=0x46000000 fdt_cut=0x800 bootargs=off",
+    report = "damaged device tree at 0x46000000"
+);
+ktest!(
+    boot: refuses_a_tree_off_the_end_of_memory,
+    machine = "loader=raw fdt_at=0x4fffe000 fdt_cut=0x1000 bootargs=off",
+    report = "no device tree: nothing can be read at x0 = 0x4fffe000"
+);
+ktest!(boot: refuses_atags, machine = "board=raspi4b loader=raw", report = "no device tree: x0 = 0x100 points to ATAGs");
+ktest!(
+    boot: refuses_a_tree_without_memory,
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
     report = "states no usable memory"
 );
-ktest!(boot: an_impossible_limit_is_named, machine = "append=mem=lots", report = "mem=lots is no size");
+ktest!(
+    boot: refuses_the_tree_of_another_machine,
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dtb/boards/meson-a1-ad401.dtb.gz",
+    report = "lies in no memory that the device tree states"
+);
+ktest!(boot: refuses_an_impossible_limit, machine = "append=mem=lots", report = "mem=lots is no size");
 
 ktest!(the_early_heap_serves_alloc);
 fn the_early_heap_serves_alloc() {
@@ -292,8 +300,10 @@ ktest!(
 );
 ktest!(boot: log_levels_filter, machine = "append=loglevel=4", report = "memory map:", exit = 0);
 
-ktest!(the_cost_of_booting_is_counted, machine = "icount mem=1G", report = "boot cost: ");
+ktest!(boot: the_cost_of_booting_is_printed, machine = "icount mem=1G", report = "boot cost: ", exit = 0);
+ktest!(the_cost_of_booting_is_counted, machine = "icount mem=1G");
 fn the_cost_of_booting_is_counted() {
     let cost = machine().boot_cost;
-    assert!((100_000..2_000_000).contains(&cost), "{cost} instructions");
+    // A release build costs less: see `make bench`.
+    assert!((100_000..4_000_000).contains(&cost), "{cost} instructions");
 }

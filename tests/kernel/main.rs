@@ -3,7 +3,6 @@
 #![no_main]
 
 mod boot;
-mod boots;
 mod faults;
 mod harness;
 mod interrupts;

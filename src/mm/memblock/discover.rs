@@ -17,7 +17,8 @@ pub struct Surroundings {
     pub device_tree: PhysRange,
     /// One past the highest address that the machine and the linear map can reach; RAM above is left out.
     pub end: PhysAddr,
-    /// Bytes of RAM to use at most (`mem=`).
+    /// Bytes from the lowest RAM on, holes included, beyond which RAM is left out (`mem=`): the machine then looks like
+    /// one that has only so much.
     pub limit: Option<u64>,
 }
 
@@ -42,6 +43,11 @@ pub struct Discovery {
 pub enum DiscoverError {
     /// The tree states no usable memory: no memory node, or only empty ones. Loaders are expected to fill it in.
     NoMemoryStated,
+    /// The kernel runs from memory that the tree does not state: it is not the tree of this machine.
+    ImageOutsideMemory {
+        /// Where the image lies.
+        image: PhysRange,
+    },
     /// A property about memory cannot be read.
     Tree(FdtError),
     /// The memblock refused.
@@ -52,6 +58,12 @@ impl fmt::Display for DiscoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemoryStated => f.write_str("the device tree states no usable memory (no /memory node, or size 0)"),
+            Self::ImageOutsideMemory { image } => {
+                write!(
+                    f,
+                    "the kernel image {image} lies in no memory that the device tree states: is it this machine's?"
+                )
+            }
             Self::Tree(error) => error.fmt(f),
             Self::Memblock(error) => error.fmt(f),
         }
@@ -89,8 +101,12 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         found.stated = self.usable_size().map_err(|_| DiscoverError::NoMemoryStated)?;
         self.cap_memory_end(around.end)?;
-        if let Some(limit) = around.limit {
-            self.enforce_memory_limit(limit)?;
+        if let Some((start, limit)) = self.start_of_dram().zip(around.limit) {
+            self.cap_memory_end(start.checked_add(limit).unwrap_or(PhysAddr::MAX))?;
+        }
+        let bank = self.memory().find(around.image.start());
+        if !around.image.is_empty() && !bank.is_some_and(|bank| bank.range.contains_range(around.image)) {
+            return Err(DiscoverError::ImageOutsideMemory { image: around.image });
         }
         found.left_out = found.stated - self.usable_size()?;
 
