@@ -256,7 +256,7 @@ ktest!(
 ktest!(boot: refuses_atags, machine = "board=raspi4b loader=raw", report = "no device tree: x0 = 0x100 points to ATAGs");
 ktest!(
     boot: refuses_a_tree_without_memory,
-    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-no-memory.dtb",
     report = "states no usable memory"
 );
 ktest!(
