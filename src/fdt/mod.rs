@@ -34,7 +34,7 @@ pub use node::Node;
 pub use precheck::{MAX_DEPTH, MAX_PROPERTY_NAME, precheck};
 pub use psci::{Conduit, Psci};
 pub use reg::{Cells, RegEntry};
-pub use report::Report;
+pub use report::{Description, Report};
 pub use translate::DmaRange;
 pub use tree::{Path, Tree};
 pub use value::{Property, Strings};

@@ -6,10 +6,19 @@ use super::tree::Tree;
 use core::fmt;
 
 impl<'a> Tree<'a> {
-    /// Every answer that the tree gives, one a line, to print. A line says so where an answer cannot be read. Takes
-    /// time quadratic in the size of the tree.
+    /// What the tree says of the machine as a whole, one answer a line, to print. A line says so where an answer cannot
+    /// be read.
+    #[must_use]
     pub fn report(&self) -> Report<'_, 'a> {
         Report { tree: self }
+    }
+}
+
+impl<'t, 'a> Node<'t, 'a> {
+    /// What the tree says of one device, to print: where the CPU finds it, its interrupts, its own memory.
+    #[must_use]
+    pub fn description(self) -> Description<'t, 'a> {
+        Description { node: self }
     }
 }
 
@@ -17,6 +26,12 @@ impl<'a> Tree<'a> {
 #[derive(Clone, Copy)]
 pub struct Report<'t, 'a> {
     tree: &'t Tree<'a>,
+}
+
+/// See [`Node::description`].
+#[derive(Clone, Copy)]
+pub struct Description<'t, 'a> {
+    node: Node<'t, 'a>,
 }
 
 impl fmt::Display for Report<'_, '_> {
@@ -32,7 +47,25 @@ impl fmt::Display for Report<'_, '_> {
                 Err(error) => writeln!(f, "dma: {error}")?,
             }
         }
-        self.tree.nodes().try_for_each(|node| device(f, node))
+        Ok(())
+    }
+}
+
+impl fmt::Display for Description<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.node;
+        write!(f, "{node:?}")?;
+        if !node.is_enabled() {
+            f.write_str(" (disabled)")?;
+        }
+        ranges(f, node.phys_ranges())?;
+        for interrupt in node.interrupts() {
+            match interrupt {
+                Ok(interrupt) => write!(f, " irq {:?}", interrupt.specifier())?,
+                Err(error) => write!(f, " irq ({error})")?,
+            }
+        }
+        ranges(f, node.memory_regions().map(|region| region.map(|region| region.name())))
     }
 }
 
@@ -56,23 +89,6 @@ fn number(f: &mut fmt::Formatter<'_>, name: &str, value: Result<Option<u64>, Fdt
         Ok(None) => Ok(()),
         Err(error) => write!(f, " {name} ({error})"),
     }
-}
-
-/// One line for a device: where the CPU finds it, its interrupts, its own memory.
-fn device(f: &mut fmt::Formatter<'_>, node: Node<'_, '_>) -> fmt::Result {
-    write!(f, "{node:?}")?;
-    if !node.is_enabled() {
-        f.write_str(" (disabled)")?;
-    }
-    ranges(f, node.phys_ranges())?;
-    for interrupt in node.interrupts() {
-        match interrupt {
-            Ok(interrupt) => write!(f, " irq {:?}", interrupt.specifier())?,
-            Err(error) => write!(f, " irq ({error})")?,
-        }
-    }
-    ranges(f, node.memory_regions().map(|region| region.map(|region| region.name())))?;
-    writeln!(f)
 }
 
 impl Report<'_, '_> {

@@ -234,7 +234,7 @@ fn the_deepest_tree_that_is_accepted_can_be_asked_everything_on_a_small_stack() 
         let tree = Tree::new(&mut blob).unwrap();
         assert_eq!(tree.header().counts().depth, MAX_DEPTH);
         let deepest = tree.nodes().last().unwrap();
-        (deepest.path().to_string(), tree.report().to_string())
+        (deepest.path().to_string(), format!("{}{}", tree.report(), deepest.description()))
     };
     let (path, _) = std::thread::Builder::new().stack_size(16 << 10).spawn(work).unwrap().join().unwrap();
     assert_eq!(path, "/n".repeat(MAX_DEPTH as usize));
