@@ -39,9 +39,11 @@ impl Arena {
         unsafe { byte.read() }
     }
 
-    /// Whether every byte of `range` is `value`.
+    /// Whether every byte of `range` is `value`. No slice of a memblock lies there.
     pub(super) fn holds(&self, range: PhysRange, value: u8) -> bool {
-        (range.start().get()..range.end().get()).all(|addr| self.byte(PhysAddr::new(addr)) == value)
+        let bytes = NonNull::slice_from_raw_parts(self.pointer(range).unwrap(), to_usize(range.size()));
+        // SAFETY: the bytes lie in the block, and nobody writes them meanwhile.
+        unsafe { bytes.as_ref() }.iter().all(|&byte| byte == value)
     }
 
     fn layout(range: PhysRange) -> Layout {

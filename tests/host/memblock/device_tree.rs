@@ -92,7 +92,7 @@ fn a_pool_obeys_its_size_alignment_and_ranges_or_is_refused() {
 #[test]
 fn a_whole_boot_adds_up() {
     let arena = Arena::new(GIB, 8 * MIB);
-    let mut memblock: Memblock<Option<Access>> = Memblock::new(None);
+    let mut memblock: Memblock<Option<Access>, 8> = Memblock::new(None);
     memblock.add(at(GIB + 4 * MIB), 4 * MIB).unwrap();
     memblock.add(at(GIB), 4 * MIB).unwrap();
     memblock.trim_memory(PAGE_SIZE).unwrap();
@@ -102,15 +102,15 @@ fn a_whole_boot_adds_up() {
     let tables = memblock.alloc_raw(3 * PAGE_SIZE, PAGE_SIZE, Window::ANYWHERE).unwrap();
     memblock.set_backing(Some(arena.access()));
     memblock.allow_resize();
-    let vmemmap = memblock.alloc(64 * KIB, PAGE_SIZE, Window::ANYWHERE).unwrap();
+    let vmemmap = memblock.alloc(16 * KIB, PAGE_SIZE, Window::ANYWHERE).unwrap();
     assert!(arena.holds(vmemmap, 0) && !vmemmap.overlaps(tables));
-    for index in 0..200 {
+    for index in 0..50 {
         memblock.reserve(at(GIB + index * 8 * KIB), 4 * KIB).unwrap();
         memblock.check().unwrap();
     }
     let arrays = memblock.reserved().storage().unwrap().size();
     assert_eq!(memblock.memory().storage(), None);
-    let reserved = 300 * KIB + 3 * PAGE_SIZE + 64 * KIB + 200 * 4 * KIB + arrays;
+    let reserved = 300 * KIB + 3 * PAGE_SIZE + 16 * KIB + 50 * 4 * KIB + arrays;
     assert_eq!(memblock.reserved().total(), reserved);
     assert_eq!(memblock.free_size(), 7 * MIB - reserved);
     assert_eq!(memblock.retire().unwrap().pages() * PAGE_SIZE, 7 * MIB - reserved);

@@ -1,7 +1,7 @@
 //! Growth: at every position, into every place but the one that is being changed, or not at all.
 
 use super::arena::{Access, Arena};
-use super::{KIB, MIB, at, range, regions};
+use super::{KIB, MIB, STRIDE, at, range, regions};
 use quarry::addr::{PAGE_SIZE, PhysRange};
 use quarry::mm::memblock::{Direction, Memblock, MemblockError, RegionFlags, Window};
 
@@ -66,19 +66,21 @@ fn a_full_list_doubles_into_reserved_memory() {
 /// Behaviour 11.
 #[test]
 fn lists_keep_doubling_and_give_their_old_arrays_back() {
+    let rounds: u64 = if cfg!(miri) { 40 } else { 600 };
     let arena = Arena::new(BASE, MIB);
     let mut memblock: Memblock<Access, 2> = over(&arena, MIB);
     memblock.allow_resize();
-    for index in 0..600 {
+    for index in 0..rounds {
         memblock.add(at(BASE + (index + 1) * 2 * MIB), MIB).unwrap();
         memblock.reserve(at(BASE + (index + 1) * 2 * MIB + 1), 1).unwrap();
         memblock.check().unwrap();
     }
-    assert_eq!((memblock.memory().capacity(), memblock.reserved().capacity()), (1024, 1024));
-    let expected: Vec<_> = (0..600).map(|index| (BASE + (index + 1) * 2 * MIB + 1, 1)).collect();
+    let capacity = (rounds + 3).next_power_of_two();
+    assert_eq!([memblock.memory().capacity(), memblock.reserved().capacity()].map(|slots| slots as u64), [capacity; 2]);
+    let expected: Vec<_> = (0..rounds).map(|index| (BASE + (index + 1) * 2 * MIB + 1, 1)).collect();
     assert_eq!(reserved_by_others(&memblock), expected);
     let arrays = memblock.memory().storage().unwrap().size() + memblock.reserved().storage().unwrap().size();
-    assert_eq!(memblock.reserved().total(), 600 + arrays);
+    assert_eq!(memblock.reserved().total(), rounds + arrays);
 }
 
 /// The ranges of behaviour 14: each as large as the array, so that a hole takes it, and page-aligned.
@@ -92,7 +94,7 @@ fn the_last_of_129_reservations_may_be_at_any_position() {
     let size = 129 * 2 * ARRAY;
     let arena = Arena::new(BASE, size);
     for direction in [Direction::TopDown, Direction::BottomUp] {
-        for hole in 0..=128 {
+        for hole in (0..=128).step_by(STRIDE) {
             let mut memblock: Memblock<Access> = over(&arena, size);
             memblock.set_direction(direction);
             memblock.allow_resize();
@@ -122,7 +124,7 @@ fn the_last_of_129_reservations_may_be_at_any_position() {
 #[test]
 fn the_last_of_129_memory_regions_may_be_at_any_position() {
     let arena = Arena::new(BASE, MIB);
-    for hole in 0..=128u64 {
+    for hole in (0..=128u64).step_by(STRIDE.div_ceil(2)) {
         let bank = |index: u64| (BASE - 64 * MIB + index * MIB, if index == 64 { 512 * KIB } else { 4 * KIB });
         let mut memblock: Memblock<Access> = Memblock::new(arena.access());
         memblock.allow_resize();
@@ -264,12 +266,17 @@ fn the_array_never_lies_in_what_is_being_removed_or_marked() {
     let arena = Arena::new(BASE, MIB);
     for direction in [Direction::TopDown, Direction::BottomUp] {
         for marked in [false, true] {
-            for first in 0..14 {
+            for first in (0..15).step_by(STRIDE.min(7)) {
+                // The ends are reserved, so that the hole reaches from the lowest free page, or to the highest.
                 let hole = range(BASE + (first + 1) * PAGE_SIZE, 8 * PAGE_SIZE);
-                let mut memblock: Memblock<Access, 2> = over(&arena, 24 * PAGE_SIZE);
+                let mut memblock: Memblock<Access, 4> = over(&arena, 24 * PAGE_SIZE);
                 memblock.set_direction(direction);
                 memblock.allow_resize();
-                memblock.add_with_flags(at(BASE + MIB), MIB, RegionFlags::NOMAP).unwrap();
+                memblock.reserve(at(BASE), PAGE_SIZE).unwrap();
+                memblock.reserve(at(BASE + 23 * PAGE_SIZE), PAGE_SIZE).unwrap();
+                for index in 1..4 {
+                    memblock.add_with_flags(at(BASE + index * 2 * MIB), MIB, RegionFlags::NOMAP).unwrap();
+                }
                 if marked {
                     memblock.mark_nomap(hole.start(), hole.size()).unwrap();
                 } else {

@@ -21,6 +21,9 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Miri takes a thousand times as long: of a hundred positions it tries a few.
+const STRIDE: usize = if cfg!(miri) { 50 } else { 1 };
+
 /// A memblock that cannot reach memory, as before the linear map exists.
 type Unmapped = Memblock<'static, Option<Access<'static>>>;
 
