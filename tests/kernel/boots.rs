@@ -57,7 +57,7 @@ fn the_machine_is_as_asked() {
     if let Some(wanted) = args.value("want.level") {
         assert_eq!(wanted.parse(), Ok(machine.boot.entry_level));
     }
-    assert!(memblock.free_size() > ram / 2 && ram % PAGE_SIZE == 0);
+    assert!(memblock.free_size() > ram / 2 && ram.is_multiple_of(PAGE_SIZE));
     assert!(machine.wx.entries > 100, "{:?}", machine.wx);
 }
 
