@@ -9,6 +9,8 @@ mod fdt;
 mod features;
 mod kernel;
 mod layering;
+// Starts programs, which Miri cannot.
+#[cfg(not(miri))]
 mod machine_setup;
 #[cfg(test)]
 mod memblock;
