@@ -55,14 +55,14 @@ rpi4-sd: rpi4
 memmap:
 	@cargo run --quiet $(HOST_FLAGS) --bin memmap -- $(DTB)
 
-## make miri, make fuzz   the slow checks, on nightly; not part of make test
+## make miri, make fuzz   the slow checks, on nightly; not part of make test; TEST=name chooses
 .PHONY: miri
 miri:
-	MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test $(HOST_FLAGS) --test host
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
 
 .PHONY: fuzz
 fuzz:
-	tools/fuzz.sh
+	tools/fuzz.sh $(TEST)
 
 ## make clippy, make fmt, make doc
 .PHONY: clippy

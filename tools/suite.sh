@@ -47,7 +47,7 @@ on_host() {
 # so that cargo itself would leave them out.
 doc_examples() {
     on_host build --quiet --lib &&
-        on_host rustdoc --quiet --lib -- --test --test-args --quiet --extern \
+        on_host rustdoc --quiet --lib -- --test -C panic=abort --extern \
             "quarry=$target/$host/debug/libquarry.rlib"
 }
 
