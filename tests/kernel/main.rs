@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+mod console;
 mod faults;
 mod harness;
 mod interrupts;
