@@ -1,6 +1,7 @@
 //! Faults that must not go unseen, and what their reports say.
 
 use core::arch::{asm, global_asm};
+use core::fmt;
 use core::hint::black_box;
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::boot;
@@ -220,6 +221,25 @@ ktest!(
 );
 fn a_panic_inside_a_report_stops_with_one_line() {
     report::set_describe(|_, _| panic!("second thoughts"));
+    store(VirtAddr::new(0x10));
+}
+
+struct Panics;
+
+impl fmt::Display for Panics {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("third thoughts");
+    }
+}
+
+// The third time nothing is said any more: the CPU stops where it is, and the harness ends the machine.
+ktest!(
+    a_panic_inside_the_last_line_says_no_more,
+    report = "fault: at address 0x10",
+    report = "fault inside a fault report on CPU 0: panicked at"
+);
+fn a_panic_inside_the_last_line_says_no_more() {
+    report::set_describe(|_, _| panic!("{}", Panics));
     store(VirtAddr::new(0x10));
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking; clippy knows only #[test] for one")]
 
 mod boot;
+mod console;
 mod faults;
 mod harness;
 mod interrupts;

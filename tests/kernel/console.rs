@@ -1,0 +1,104 @@
+//! The console, the log, and how the machine is left.
+
+use core::fmt;
+use log::{LevelFilter, debug, info, log_enabled};
+use quarry::driver::uart::{Uart, UartKind};
+use quarry::kernel::{console, log_level::LogArguments};
+use quarry::{kprintln, ktest};
+
+ktest!(
+    the_boot_arguments_set_the_log_level,
+    machine as_it_is = "",
+    machine quiet = "append=quiet",
+    machine debug = "append=log=debug",
+    machine by_number = "append=loglevel=5",
+    machine last_counts = "append='quiet log=trace'",
+);
+fn the_boot_arguments_set_the_log_level() {
+    let machine = quarry::kernel::init::machine();
+    let args = machine.map_or("", |machine| machine.args().text());
+    let wanted = LogArguments::parse(args).filter;
+    assert_eq!(log::max_level(), wanted);
+    // What the harness's bootargs stand for, so that the line above compares with something known.
+    let known = [
+        ("quiet log=trace", LevelFilter::Trace),
+        ("quiet", LevelFilter::Error),
+        ("log=debug", LevelFilter::Debug),
+        ("loglevel=5", LevelFilter::Warn),
+    ];
+    let known = known.iter().find(|(words, _)| args.contains(words)).map_or(LevelFilter::Info, |(_, level)| *level);
+    assert_eq!(wanted, known);
+}
+
+ktest!(
+    a_message_has_time_level_and_module,
+    machine = "append=log=debug",
+    report = "] DEBUG kernel::console: two words",
+    report = "[",
+    report = "] INFO  kernel::console: and more"
+);
+fn a_message_has_time_level_and_module() {
+    assert!(log_enabled!(log::Level::Debug));
+    debug!("two {}", "words");
+    info!("and more");
+}
+
+ktest!(
+    boot: a_refused_level_is_named,
+    machine = "append=log=loud",
+    report = "boot argument `log=loud` names no log level",
+    report = "] INFO  kernel::init: Quarry"
+);
+
+struct Nested;
+
+impl fmt::Display for Nested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        kprintln!("<a line inside>");
+        f.write_str("after it")
+    }
+}
+
+ktest!(a_line_inside_a_line_does_not_deadlock, report = "before it <a line inside>", report = "after it, done");
+fn a_line_inside_a_line_does_not_deadlock() {
+    kprintln!("before it {}, done", Nested);
+}
+
+struct Panics;
+
+impl fmt::Display for Panics {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("in the middle of a line");
+    }
+}
+
+ktest!(
+    a_panic_in_the_middle_of_a_line_is_reported,
+    report = "half a line",
+    report = "panic at tests/kernel/console.rs:",
+    report = "in the middle of a line",
+    report = "backtrace:",
+    exit = 1
+);
+fn a_panic_in_the_middle_of_a_line_is_reported() {
+    kprintln!("half a line {}", Panics);
+}
+
+ktest!(
+    the_pi_talks_through_the_port_that_its_tree_names,
+    machine mini_uart = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz"
+);
+fn the_pi_talks_through_the_port_that_its_tree_names() {
+    let kinds: [Option<UartKind>; 2] = core::array::from_fn(|at| console::ports().nth(at).map(Uart::kind));
+    // The PL011 carries a Bluetooth child.
+    assert_eq!(kinds, [Some(UartKind::Mini), None]);
+}
+
+// Without semihosting the machine is switched off through PSCI, by either conduit.
+ktest!(boot: it_is_switched_off_by_hvc, machine = "semihosting=off append=quarry.batch", report = "memory map:", exit = 0);
+ktest!(
+    boot: it_is_switched_off_by_smc,
+    machine = "virtualization semihosting=off append=quarry.batch",
+    report = "memory map:",
+    exit = 0
+);
