@@ -49,7 +49,7 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     line!("pc  {}", Symbol::of_instruction(frame.elr));
     line!("lr  {}", Symbol::of_return_address(frame.link()));
     print_registers(frame);
-    print_backtrace(Some(frame.elr), frame.frame_pointer());
+    print_backtrace(Some((frame.elr, frame.link())), frame.frame_pointer());
 }
 
 /// Prints the report of a panic; `fp` is the frame pointer of the panic handler.
@@ -97,12 +97,14 @@ fn print_registers(frame: &TrapFrame) {
     }
 }
 
-/// Prints the chain of callers, frames of one recursion in a single line. `pc` is where the innermost function was
-/// interrupted, if it was.
-fn print_backtrace(pc: Option<VirtAddr>, fp: VirtAddr) {
+/// Prints the chain of callers, frames of one recursion in a single line. `interrupted` is where the innermost function
+/// was interrupted, if it was, and its link register, which says who called it as long as it has no frame of its own.
+fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("backtrace:");
-    let interrupted = pc.map(|pc| Frame { pc, left: Left::Exception });
-    let mut frames = interrupted.into_iter().chain(trap::backtrace(fp)).enumerate().peekable();
+    let pc = interrupted.map(|(pc, _)| Frame { pc, left: Left::Exception });
+    let caller = interrupted.filter(|(pc, _)| Symbol::of_instruction(*pc).is_entry());
+    let caller = caller.map(|(_, link)| Frame { pc: link, left: Left::Call });
+    let mut frames = pc.into_iter().chain(caller).chain(trap::backtrace(fp)).enumerate().peekable();
     for _ in 0..MAX_LINES {
         let Some((number, frame)) = frames.next() else { return };
         let mut more = 0;

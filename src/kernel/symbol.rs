@@ -42,13 +42,22 @@ impl Symbol {
     }
 }
 
+impl Symbol {
+    fn find(self) -> Option<super::kallsyms::Found<'static>> {
+        self.lookup.offset_from(boot::image_start()).and_then(|offset| SymbolTable::new(table())?.lookup(offset))
+    }
+
+    /// Whether this is the first instruction of its function, which has not made a frame yet.
+    pub(super) fn is_entry(self) -> bool {
+        self.find().is_some_and(|found| found.offset == 0)
+    }
+}
+
 impl fmt::Display for Symbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#018x}", self.pc)?;
         let before = self.pc.get().wrapping_sub(self.lookup.get());
-        let found =
-            self.lookup.offset_from(boot::image_start()).and_then(|offset| SymbolTable::new(table())?.lookup(offset));
-        match found {
+        match self.find() {
             Some(found) => write!(f, " {}+{:#x}/{:#x}", found.name, u64::from(found.offset) + before, found.size),
             None => Ok(()),
         }

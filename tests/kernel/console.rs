@@ -86,7 +86,7 @@ fn a_panic_in_the_middle_of_a_line_is_reported() {
 
 ktest!(
     the_pi_talks_through_the_port_that_its_tree_names,
-    machine mini_uart = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz"
+    machine mini_uart = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz"
 );
 fn the_pi_talks_through_the_port_that_its_tree_names() {
     let kinds: [Option<UartKind>; 2] = core::array::from_fn(|at| console::ports().nth(at).map(Uart::kind));

@@ -59,7 +59,7 @@ ktest!(
     machine secure_gicv3 = "secure gic=3",
     machine four_cpus_gicv3 = "smp=4 gic=3",
     machine cpu_max = "cpu=max gic=3",
-    machine raspi4b = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
 );
 fn the_timer_interrupts() {
     with_timer(count, || {

@@ -132,10 +132,6 @@ fn hardware(spec: &Spec, console: Console) -> Command {
     if spec.semihosting {
         command.args(["-semihosting-config", "enable=on,target=native"]);
     }
-    if spec.board == Board::Raspi4b {
-        // The Pi's tree names the second port, the mini-UART; the first, the PL011, is wired to Bluetooth.
-        command.args(["-serial", "null"]);
-    }
     // Without a network card QEMU needs no boot ROM for one; a reset ends the run.
     command.args(["-nic", "none", "-display", "none", "-no-reboot"]);
     for _ in 0..spec.serial {
