@@ -31,14 +31,11 @@ impl Iterator for FreeRanges<'_> {
     fn next(&mut self) -> Option<PhysRange> {
         loop {
             let (first, behind) = self.memory.split_first()?;
-            let Some(left) = span(first.start().max(self.low), first.end().min(self.high)) else {
+            let left = span(first.start().max(self.low), first.end().min(self.high));
+            let Some(left) = left.filter(|_| first.is_mapped()) else {
                 self.memory = behind;
                 continue;
             };
-            if !first.is_mapped() {
-                self.memory = behind;
-                continue;
-            }
             while let Some((passed, rest)) = self.reserved.split_first()
                 && passed.end() <= left.start()
             {
@@ -59,14 +56,11 @@ impl DoubleEndedIterator for FreeRanges<'_> {
     fn next_back(&mut self) -> Option<PhysRange> {
         loop {
             let (last, before) = self.memory.split_last()?;
-            let Some(left) = span(last.start().max(self.low), last.end().min(self.high)) else {
+            let left = span(last.start().max(self.low), last.end().min(self.high));
+            let Some(left) = left.filter(|_| last.is_mapped()) else {
                 self.memory = before;
                 continue;
             };
-            if !last.is_mapped() {
-                self.memory = before;
-                continue;
-            }
             while let Some((passed, rest)) = self.reserved.split_last()
                 && passed.start() >= left.end()
             {

@@ -3,6 +3,7 @@
 use super::{GIB, KIB, MIB, at, range, regions, unmapped, with_memory};
 use quarry::addr::{PAGE_SIZE, PhysRange};
 use quarry::mm::memblock::{MemblockError, Window};
+use std::sync::Mutex;
 
 /// Behaviour 49.
 #[test]
@@ -80,6 +81,36 @@ fn after_the_hand_over_every_change_is_refused() {
     memblock.check().unwrap();
     assert_eq!(regions(memblock.memory()), [(GIB, MIB)]);
     assert_eq!(regions(memblock.reserved()), [(GIB, PAGE_SIZE)]);
+}
+
+/// Keeps what is logged.
+struct Capture(Mutex<Vec<String>>);
+
+impl log::Log for Capture {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Behaviour 50.
+#[test]
+fn a_late_call_is_logged_with_its_caller() {
+    static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
+    log::set_logger(&CAPTURE).expect("no other host test has a logger");
+    log::set_max_level(log::LevelFilter::Error);
+    let mut memblock = with_memory(GIB, MIB);
+    memblock.retire().unwrap().for_each(drop);
+    let line = line!() + 1;
+    memblock.alloc_bootmem_low(1).unwrap_err();
+    let expected = format!("ERROR memblock: alloc after the hand-over, from {}:{line}:", file!());
+    let seen = CAPTURE.0.lock().unwrap();
+    assert!(seen.iter().any(|message| message.starts_with(&expected)), "{expected} is not among {seen:?}");
 }
 
 #[test]
