@@ -5,7 +5,7 @@
 
 use crate::addr::CpuId;
 use aarch64_cpu::{asm, registers::TPIDRRO_EL0};
-use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::interfaces::Readable;
 
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
 pub const MAX_CPUS: usize = 256;
@@ -17,7 +17,9 @@ pub fn current() -> CpuId {
 }
 
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
+#[cfg(feature = "boot")]
 pub(super) fn set_current(cpu: CpuId) {
+    use tock_registers::interfaces::Writeable;
     TPIDRRO_EL0.set(u64::from(cpu.get()));
 }
 
