@@ -23,6 +23,7 @@ fn load(addr: VirtAddr) {
     unsafe { addr.as_ptr::<u8>().read_volatile() };
 }
 
+#[inline(always)]
 fn execute(addr: VirtAddr) {
     // SAFETY: the fetch faults and ends the machine.
     unsafe { asm!("blr {}", in(reg) addr.get(), clobber_abi("C")) };
@@ -127,10 +128,12 @@ ktest!(
     report = "fault: synchronous exception from EL1",
     report = "fault: undefined instruction or unknown reason",
     report = "on CPU 0",
+    report = "pc  0x",
     report = " test_undefined+0x0/",
+    report = "lr  0x",
+    report = "faults::an_undefined_instruction_is_reported_with_its_address+",
     report = "backtrace:",
     report = " test_undefined+0x0/",
-    report = "faults::an_undefined_instruction_is_reported_with_its_address+",
     report = "quarry::kernel::ktest::",
     exit = 1
 );
