@@ -2,7 +2,7 @@
 
 use super::compact::compact;
 use super::error::FdtError;
-use super::header::Header;
+use super::header::{Header, RESERVE_ENTRY};
 use super::node::Node;
 use super::precheck::precheck;
 use super::value::wrapping_range;
@@ -154,11 +154,16 @@ impl<'a> Tree<'a> {
     /// first entry of size 0.
     ///
     /// Each item is [`FdtError::Wraps`] for a range that has no end in 64 bits; its `node` counts the entries.
-    pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + 'a {
-        let entries = self.fdt.memory_reservations().take_while(|entry| entry.size() != 0);
-        entries.enumerate().map(|(index, entry)| {
-            wrapping_range(index, PhysAddr::new(entry.address().addr() as u64), entry.size() as u64)
-        })
+    pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'a> {
+        let map = self.blob.get(self.header.reserve_map as usize..).unwrap_or_default();
+        let entries = map.as_chunks::<RESERVE_ENTRY>().0.iter().map(|entry| {
+            let entry = u128::from_be_bytes(*entry);
+            #[expect(clippy::cast_possible_truncation, reason = "the high half is shifted down, the low half is meant")]
+            ((entry >> 64) as u64, entry as u64)
+        });
+        entries
+            .enumerate()
+            .map_while(|(index, (base, size))| (size != 0).then(|| wrapping_range(index, PhysAddr::new(base), size)))
     }
 
     /// The board's name for people, from `/model`.

@@ -26,6 +26,7 @@ fn nops_are_found_in_every_place_that_the_grammar_knows() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn a_squeezed_blob_passes_the_check_again_and_stays_as_it_is() {
     for name in ["qemu-raspi4b", "uboot-qemu-raspi4b", "nop-hip07-d05", "nop-qemu-virt-numa2"] {
         let mut blob = corpus_tree(name);
