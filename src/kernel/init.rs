@@ -58,6 +58,8 @@ pub struct Machine {
     pub cpu: IdRegisters,
     /// The board.
     pub board: Board,
+    /// The boot arguments.
+    pub args: BootArgs<'static>,
     /// The device tree.
     pub tree: Tree<'static>,
     /// Where the device tree lies.
@@ -120,17 +122,9 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     go(machine)
 }
 
-impl Machine {
-    /// The boot arguments.
-    #[must_use]
-    pub fn args(&self) -> BootArgs<'_> {
-        BootArgs::new(self.tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""))
-    }
-}
-
 /// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
-    let args = machine.args();
+    let args = machine.args;
     let map = memory_map::of(machine);
     if let Err(broken) = map.check() {
         error!("the memory map breaks its rule {}", broken.tag);
@@ -179,7 +173,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    Ok(Machine { boot: *boot, cpu, board, tree, tree_range, initrd, boot_cost, wx })
+    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, initrd, boot_cost, wx })
 }
 
 /// Fills the memblock from the device tree.

@@ -111,7 +111,7 @@ fn memory_adds_up() {
     let ram: u64 = memblock.memory().regions().iter().map(|region| region.range.size()).sum();
     let regions = memblock.memory().regions().len();
     drop(memblock);
-    let args = machine().args();
+    let args = machine().args;
     if let Some(wanted) = args.size("want.ram").expect("a size") {
         assert_eq!(ram, wanted);
     }
