@@ -74,7 +74,7 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
             }
         }
     };
-    done(Outcome { test, verdict, log: std::mem::take(&mut machine.text), command: machine.command.clone() });
+    done(Outcome { test, verdict, log: machine.text.clone() + &machine.remarks, command: machine.command.clone() });
     Ok(vec![test.number])
 }
 
@@ -147,6 +147,7 @@ fn shared<'a>(
         let mut log = logs.next().unwrap_or_default();
         if verdict.is_err() {
             log.push_str(&machine.text[since..]);
+            log.push_str(&machine.remarks);
         }
         done(Outcome { test, verdict, log, command: machine.command.clone() });
     }
