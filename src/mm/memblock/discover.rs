@@ -151,11 +151,11 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let mut windows = region.alloc_ranges().peekable();
         let mut place = None;
         if windows.peek().is_none() {
-            place = self.alloc_raw(size, align, Window::ANYWHERE).ok();
+            place = self.find_room(size, align, Window::ANYWHERE)?;
         }
         for window in windows {
             if place.is_none() {
-                place = self.alloc_raw(size, align, Window::exactly(window?)).ok();
+                place = self.find_room(size, align, Window::exactly(window?))?;
             }
         }
         let Some(place) = place else { return Ok(Placement::NoRoom) };
@@ -163,6 +163,16 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             self.mark_nomap(place.start(), place.size())?;
         }
         Ok(Placement::Placed)
+    }
+
+    /// Reserves a place in the window, or answers `None` if there is none that large and that aligned. That the list
+    /// of reservations is full is no lack of room.
+    fn find_room(&mut self, size: u64, align: u64, window: Window) -> Result<Option<PhysRange>, MemblockError> {
+        match self.alloc_raw(size, align, window) {
+            Ok(place) => Ok(Some(place)),
+            Err(MemblockError::OutOfMemory { .. } | MemblockError::BadAlignment { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
