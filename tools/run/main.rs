@@ -13,6 +13,7 @@ mod elf;
 mod kallsyms;
 mod libtest;
 mod machine;
+mod progress;
 mod qemu;
 mod registry;
 mod runner;
