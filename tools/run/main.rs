@@ -4,9 +4,11 @@
 //! - `quarry-run image ELF OUT`: write the flat Image;
 //! - `quarry-run size ELF`: say what the image is made of;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
+//! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
-//!   booted.
+//!   booted; with `--bench` the image's benchmarks are run.
 
+mod bench;
 mod boot;
 mod console;
 mod elf;
@@ -41,9 +43,11 @@ fn main() -> ExitCode {
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
         ["planted", elf] => planted(elf),
+        ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
-            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | PATH/ELF [TEST OPTIONS…]"
+            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | bench-readme TABLE FILE \
+             | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),
     };
@@ -79,6 +83,9 @@ fn planted(elf: &str) -> Result<ExitCode, String> {
 fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
     let path = Path::new(elf);
     let kernel = Kernel::read(path)?;
+    if rest.contains(&"--bench") {
+        return bench::run(path, &kernel, rest).map(|()| ExitCode::SUCCESS);
+    }
     let tests = match kernel.tests()? {
         Some(tests) => tests,
         // Cargo puts test targets there; one without a registry holds no tests.

@@ -160,7 +160,7 @@ fn left_with(status: ExitStatus) -> String {
 }
 
 /// `0-3,7` for 0, 1, 2, 3, 7.
-fn ranges(numbers: impl Iterator<Item = usize>) -> String {
+pub(crate) fn ranges(numbers: impl Iterator<Item = usize>) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {
