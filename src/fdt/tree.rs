@@ -17,7 +17,7 @@ use core::fmt;
 ///
 /// # Invariants
 ///
-/// - `FDT-3`: the blob passed [`precheck`](super::precheck) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
+/// - `FDT-3`: the blob passed [`precheck`](super::precheck()) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
 ///   that the `fdt` crate, which asserts where it should return errors, cannot panic. We call of it only what walks
 ///   nodes and properties: its `find_node` recurses without end over an alias that names itself, and `memory`,
 ///   `chosen`, `cpus`, `reg` and their like panic or give wrong answers on legal trees.
@@ -33,7 +33,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck) finds; the blob is then unchanged.
+    /// What [`precheck`](super::precheck()) finds; the blob is then unchanged.
     pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
         let mut header = precheck(blob)?;
         compact(blob, &mut header)?;
@@ -44,7 +44,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck) finds; [`FdtError::HasNops`] if there is something to squeeze out.
+    /// What [`precheck`](super::precheck()) finds; [`FdtError::HasNops`] if there is something to squeeze out.
     pub fn from_read_only(blob: &'a [u8]) -> Result<Self, FdtError> {
         let header = precheck(blob)?;
         match header.counts.nops {
