@@ -158,15 +158,29 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let align = align.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
         let align = align.checked_next_power_of_two().unwrap_or(align);
         let mut windows = region.alloc_ranges().peekable();
-        let place = match windows.peek() {
-            None => self.alloc_raw(size, align, Window::ANYWHERE).ok(),
-            Some(_) => windows.flatten().find_map(|window| self.alloc_raw(size, align, Window::exactly(window)).ok()),
-        };
+        let mut place = None;
+        if windows.peek().is_none() {
+            place = self.alloc_if_room(size, align, Window::ANYWHERE)?;
+        }
+        for window in windows.flatten() {
+            if place.is_none() {
+                place = self.alloc_if_room(size, align, Window::exactly(window))?;
+            }
+        }
         let Some(place) = place else { return Ok(Placement::NoRoom) };
         if region.is_no_map() {
             self.mark_nomap(place.start(), place.size())?;
         }
         Ok(Placement::Placed(place))
+    }
+
+    /// Allocates; lack of room is `None`, any other refusal an error.
+    fn alloc_if_room(&mut self, size: u64, align: u64, window: Window) -> Result<Option<PhysRange>, MemblockError> {
+        match self.alloc_raw(size, align, window) {
+            Ok(place) => Ok(Some(place)),
+            Err(MemblockError::OutOfMemory { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

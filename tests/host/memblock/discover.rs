@@ -22,7 +22,9 @@ fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
     let mut memblock = unmapped();
     let found = memblock.discover(&tree, &image()).unwrap();
     memblock.check().unwrap();
-    assert_eq!(found, Discovery { stated: FIRST + GIB, placed: 1, ..Discovery::default() });
+    assert_eq!(found.placed.first(), Some(&Some(("linux,cma", range(FIRST - CMA, CMA)))));
+    assert_eq!(found, Discovery { stated: FIRST + GIB, placed: found.placed, ..Discovery::default() });
+    assert_eq!(found.placed.iter().flatten().count(), 1);
     assert_eq!(regions(memblock.memory()), [(0, FIRST), (GIB, GIB)]);
     let reserved = [(0, 4096), (2 * MIB, MIB), (128 * MIB, 40_000), (FIRST - CMA, CMA)];
     assert_eq!(regions(memblock.reserved()), reserved);
