@@ -8,7 +8,7 @@ fn main() {
         return;
     }
     let root = env!("CARGO_MANIFEST_DIR");
-    for kind in ["bins", "tests"] {
+    for kind in ["bins", "tests", "benches"] {
         println!("cargo::rustc-link-arg-{kind}=-T{root}/linker.ld");
         println!("cargo::rustc-link-arg-{kind}=--no-dynamic-linker");
         println!("cargo::rustc-link-arg-{kind}=-znorelro");

@@ -60,7 +60,7 @@ run_unattended() {
 
 kernel_elf() {
     cargo test --quiet --no-run --test kernel --message-format json |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+        sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p'
 }
 
 planted() { tools/runner.sh planted "$(kernel_elf)"; }

@@ -17,7 +17,7 @@ impl<'a> Tree<'a> {
     /// The interrupts of the architected timer, in the order of its binding: secure EL1, non-secure EL1, virtual, EL2
     /// physical, and EL2 virtual where there is one (Linux: bindings/timer/arm,arch_timer.yaml).
     pub fn timer_interrupts(&self) -> impl Iterator<Item = Result<Interrupt<'_, 'a>, FdtError>> {
-        let timer = self.nodes().find(|node| {
+        let timer = self.find_by(|node| {
             node.compatible().any(|name| matches!(name, "arm,armv8-timer" | "arm,armv7-timer")) && node.is_enabled()
         });
         timer.into_iter().flat_map(Node::interrupts)

@@ -3,20 +3,23 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
-use super::{console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, serial, tables};
+use super::{
+    console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, report, serial, tables,
+    whereabouts,
+};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{mem, pmu, probe, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
-use crate::mm::memblock::{DiscoverError, INIT_REGIONS, MemblockError, Surroundings, Window};
+use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError, Surroundings, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
 use ::log::{error, info, warn};
@@ -58,12 +61,14 @@ pub struct Machine {
     pub cpu: IdRegisters,
     /// The board.
     pub board: Board,
+    /// The boot arguments.
+    pub args: BootArgs<'static>,
     /// The device tree.
     pub tree: Tree<'static>,
     /// Where the device tree lies.
     pub tree_range: PhysRange,
-    /// The initial RAM disk.
-    pub initrd: Option<PhysRange>,
+    /// What the device tree said about memory, beside what memblock keeps.
+    pub found: Discovery<'static>,
     /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
     pub boot_cost: u64,
     /// What the W^X checker walked.
@@ -98,6 +103,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     };
     log::init();
     trap::set_handlers(&HANDLERS);
+    report::add_describer(whereabouts::describe);
     let stacks = trap::init_boot_cpu();
     // SAFETY: the first use, on the boot stub's tables.
     let early = unsafe { EarlyMap::of_boot_stub() };
@@ -120,17 +126,9 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     go(machine)
 }
 
-impl Machine {
-    /// The boot arguments.
-    #[must_use]
-    pub fn args(&self) -> BootArgs<'_> {
-        BootArgs::new(self.tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""))
-    }
-}
-
 /// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
-    let args = machine.args();
+    let args = machine.args;
     let map = memory_map::of(machine);
     if let Err(broken) = map.check() {
         error!("the memory map breaks its rule {}", broken.tag);
@@ -156,7 +154,10 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
     let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""));
-    power::init(args.flag("semihosting"), tree.psci().and_then(|psci| psci.conduit()));
+    power::init(
+        args.flag("semihosting"),
+        tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
+    );
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(Board::guess(boot.image), early);
     }
@@ -168,9 +169,10 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot arguments: {}", args.text());
     }
 
-    let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
+    let found = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
+    irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
@@ -179,7 +181,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    Ok(Machine { boot: *boot, cpu, board, tree, tree_range, initrd, boot_cost, wx })
+    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx })
 }
 
 /// Fills the memblock from the device tree.
@@ -189,7 +191,7 @@ fn discover(
     tree_range: PhysRange,
     cpu: &IdRegisters,
     args: BootArgs<'static>,
-) -> Result<Option<PhysRange>, BootError> {
+) -> Result<Discovery<'static>, BootError> {
     let reach = (1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE);
     let around = Surroundings {
         image: boot.image_range(),
@@ -218,7 +220,7 @@ fn discover(
     if found.unplaced != 0 {
         warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
     }
-    Ok(found.initrd)
+    Ok(found)
 }
 
 /// Builds the final tables, runs on them from here on, and shows that they keep W^X.

@@ -147,11 +147,22 @@ ktest!(
     a_wild_write_is_reported_with_its_address,
     report = "fault: data abort, write: translation fault, level 0",
     report = "fault: at address 0x123000",
+    report = "fault: in the user half, where nothing is mapped",
     report = "esr 0x0000000096000044  far 0x0000000000123000",
     exit = 1
 );
 fn a_wild_write_is_reported_with_its_address() {
     store(VirtAddr::new(0x12_3000));
+}
+
+ktest!(
+    a_write_to_the_image_is_reported_with_its_section,
+    report = "fault: data abort, write: permission fault, level 3",
+    report = "fault: in the kernel's text",
+    exit = 1
+);
+fn a_write_to_the_image_is_reported_with_its_section() {
+    store(VirtAddr::of(a_write_to_the_image_is_reported_with_its_section as *const u8));
 }
 
 /// Runs through the stack, frame by frame; the sum keeps it from becoming a loop.
@@ -167,6 +178,7 @@ ktest!(
     a_stack_overflow_is_reported_from_a_stack_of_its_own,
     report = "fault: stack overflow on the kernel stack of CPU 0",
     report = "fault: data abort, write: translation fault, level 3",
+    report = "fault: in a guard page, below the kernel stack of CPU 0",
     report = "on CPU 0",
     report = "faults::recurse+",
     report = "times more",
@@ -209,11 +221,26 @@ ktest!(
     exit = 1
 );
 fn a_fault_inside_a_report_stops_with_one_line() {
-    report::set_describe(|_, _| {
+    report::add_describer(|_, _| {
         store(VirtAddr::new(0x18));
         Ok(())
     });
     store(VirtAddr::new(0x10));
+}
+
+ktest!(
+    a_fault_inside_the_report_of_an_overflow_stops_with_one_line,
+    report = "fault: stack overflow on the kernel stack of CPU 0",
+    report = "fault inside a fault report on CPU 0: data abort, write: translation fault, level 0, at address 0x18",
+    report = "stopping",
+    exit = 1
+);
+fn a_fault_inside_the_report_of_an_overflow_stops_with_one_line() {
+    report::add_describer(|_, _| {
+        store(VirtAddr::new(0x18));
+        Ok(())
+    });
+    black_box(recurse(0));
 }
 
 ktest!(
@@ -225,7 +252,7 @@ ktest!(
     exit = 1
 );
 fn a_panic_inside_a_report_stops_with_one_line() {
-    report::set_describe(|_, _| panic!("second thoughts"));
+    report::add_describer(|_, _| panic!("second thoughts"));
     store(VirtAddr::new(0x10));
 }
 
@@ -244,7 +271,7 @@ ktest!(
     report = "fault inside a fault report on CPU 0: panicked at"
 );
 fn a_panic_inside_the_last_line_says_no_more() {
-    report::set_describe(|_, _| panic!("{}", Panics));
+    report::add_describer(|_, _| panic!("{}", Panics));
     store(VirtAddr::new(0x10));
 }
 

@@ -88,6 +88,24 @@ impl Kernel {
         Ok(line)
     }
 
+    /// The address of a symbol.
+    pub(crate) fn symbol(&self, name: &str) -> Result<u64, String> {
+        let symbol = self.parse()?.symbol_by_name(name).map(|symbol| symbol.address());
+        symbol.ok_or_else(|| format!("the image has no symbol {name}"))
+    }
+
+    /// What is executed from it.
+    pub(crate) fn code(&self) -> Result<Code<'_>, String> {
+        let elf = self.parse()?;
+        let headers = elf.elf_program_headers().iter().filter(|h| h.p_flags(LittleEndian) & PF_X != 0);
+        let parts = headers.map(|header| {
+            let data =
+                header.data(LittleEndian, self.file.as_slice()).map_err(|()| "a segment lies outside the file")?;
+            Ok((header.p_vaddr(LittleEndian), data))
+        });
+        Ok(Code(parts.collect::<Result<_, &str>>()?))
+    }
+
     /// The registered tests, by name; `None` if the file was linked without any.
     pub(crate) fn tests(&self) -> Result<Option<Vec<Test>>, String> {
         let elf = self.parse()?;
@@ -122,6 +140,19 @@ impl Kernel {
 
 fn kib(bytes: u64) -> String {
     format!("{} KiB", bytes.div_ceil(1024))
+}
+
+/// The executable segments, by address.
+pub(crate) struct Code<'a>(Vec<(u64, &'a [u8])>);
+
+impl Code<'_> {
+    /// The instruction at `addr`.
+    pub(crate) fn word(&self, addr: u64) -> Option<u32> {
+        self.0.iter().find_map(|(start, bytes)| {
+            let offset = usize::try_from(addr.checked_sub(*start)?).ok()?;
+            bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
+        })
+    }
 }
 
 /// A flat kernel image.

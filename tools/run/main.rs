@@ -4,15 +4,18 @@
 //! - `quarry-run image ELF OUT`: write the flat Image;
 //! - `quarry-run size ELF`: say what the image is made of;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
+//! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
-//!   booted.
+//!   booted; with `--bench` the image's benchmarks are run.
 
+mod bench;
 mod boot;
 mod console;
 mod elf;
 mod kallsyms;
 mod libtest;
 mod machine;
+mod progress;
 mod qemu;
 mod registry;
 mod runner;
@@ -36,13 +39,15 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["boot", machine @ .., elf] => boot_on(&machine.join(" "), elf),
+        ["boot", machine @ .., elf] => boot_on(machine, elf),
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
         ["planted", elf] => planted(elf),
+        ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
-            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | PATH/ELF [TEST OPTIONS…]"
+            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | bench-readme TABLE FILE \
+             | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),
     };
@@ -52,8 +57,11 @@ fn main() -> ExitCode {
     })
 }
 
-fn boot_on(machine: &str, elf: &str) -> Result<ExitCode, String> {
-    boot::boot(Path::new(elf), &Spec::parse(&format!("{} {machine}", boot::MACHINE))?)
+fn boot_on(machine: &[&str], elf: &str) -> Result<ExitCode, String> {
+    // The shell has taken the quotes off.
+    let quoted = |word: &&str| word.replacen('=', "='", 1) + if word.contains('=') { "'" } else { "" };
+    let words: Vec<String> = machine.iter().map(quoted).collect();
+    boot::boot(Path::new(elf), &Spec::parse(&format!("{} {}", boot::MACHINE, words.join(" ")))?)
 }
 
 fn image(elf: &str, out: &str) -> Result<ExitCode, String> {
@@ -75,11 +83,14 @@ fn planted(elf: &str) -> Result<ExitCode, String> {
 fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
     let path = Path::new(elf);
     let kernel = Kernel::read(path)?;
+    if rest.contains(&"--bench") {
+        return bench::run(path, &kernel, rest).map(|()| ExitCode::SUCCESS);
+    }
     let tests = match kernel.tests()? {
         Some(tests) => tests,
         // Cargo puts test targets there; one without a registry holds no tests.
         None if path.parent().is_some_and(|dir| dir.ends_with("deps")) => Vec::new(),
-        None => return boot_on(&rest.join(" "), elf),
+        None => return boot_on(rest, elf),
     };
     let options = Options::parse(rest.iter().map(|&arg| arg.to_owned()))?;
     Ok(status(runner::run(&kernel, &tests, &options)))

@@ -127,7 +127,7 @@ fn hardware(spec: &Spec, console: Console) -> Command {
         command.args(["-numa", &format!("node,nodeid={node},memdev=node{node}")]);
     }
     if spec.icount {
-        command.args(["-icount", "shift=0"]);
+        command.args(["-icount", "shift=0,sleep=off"]);
     }
     if spec.semihosting {
         command.args(["-semihosting-config", "enable=on,target=native"]);
@@ -193,7 +193,7 @@ mod tests {
     fn parts_become_options() {
         let all = line("cpu=max smp=4 mem=512M gic=3 virtualization secure mte icount highmem=off");
         assert!(all.contains("-machine virt,gic-version=3,virtualization=on,secure=on,mte=on,highmem=off -cpu max"));
-        assert!(all.contains("-smp 4 -m 512M") && all.contains("-icount shift=0"));
+        assert!(all.contains("-smp 4 -m 512M") && all.contains("-icount shift=0,sleep=off"));
         assert!(all.contains("-nic none"), "{all}");
     }
 

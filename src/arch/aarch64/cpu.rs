@@ -5,7 +5,7 @@
 
 use crate::addr::CpuId;
 use aarch64_cpu::{asm, registers::TPIDRRO_EL0};
-use tock_registers::interfaces::Readable;
+use tock_registers::interfaces::{Readable, Writeable};
 
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
 pub const MAX_CPUS: usize = 256;
@@ -17,9 +17,7 @@ pub fn current() -> CpuId {
 }
 
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
-#[cfg(feature = "boot")]
-pub(super) fn set_current(cpu: CpuId) {
-    use tock_registers::interfaces::Writeable;
+pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(u64::from(cpu.get()));
 }
 

@@ -1,0 +1,122 @@
+//! Memory for the workloads: one stretch of RAM that each implementation gets anew, and table frames out of it.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::hal::frame::{FrameSource, NoFrame};
+use quarry::instance;
+use quarry::mm::layout;
+use quarry::mm::memblock::Window;
+use spin::once::Once;
+
+/// Bytes that a page allocator is given to manage: sixteen blocks of the largest order.
+pub(crate) const ARENA_SIZE: u64 = 64 << 20;
+/// Frames for the tables of those that map.
+const TABLES_SIZE: u64 = 1 << 20;
+
+static MEMORY: Once<PhysRange> = Once::new();
+/// Bytes of them that were handed out once.
+static NEXT_TABLE: AtomicU64 = AtomicU64::new(0);
+/// The first freed one, or 0.
+static FREED_TABLE: AtomicU64 = AtomicU64::new(0);
+
+/// Everything, taken at the first call.
+fn memory() -> PhysRange {
+    *MEMORY.call_once(|| {
+        let taken = instance::memblock().alloc_raw(ARENA_SIZE + TABLES_SIZE, ARENA_SIZE, Window::ANYWHERE);
+        taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"))
+    })
+}
+
+/// A stretch of RAM that nothing else uses while one row runs, aligned to its size.
+#[derive(Clone, Copy)]
+pub(crate) struct Arena(PhysRange);
+
+impl Arena {
+    /// The arena, with whatever the row before left in it.
+    pub(crate) fn get() -> Self {
+        match PhysRange::from_size(memory().start(), ARENA_SIZE) {
+            Some(range) => Self(range),
+            None => panic!("the arena does not wrap"),
+        }
+    }
+
+    /// Its first physical address.
+    pub(crate) const fn phys(self) -> PhysAddr {
+        self.0.start()
+    }
+
+    /// Its first byte.
+    pub(crate) fn start(self) -> NonNull<u8> {
+        linear(self.0.start())
+    }
+
+    /// Its first address, as a number.
+    pub(crate) fn addr(self) -> usize {
+        self.start().addr().get()
+    }
+
+    /// Bytes.
+    pub(crate) const fn size(self) -> usize {
+        to_usize(self.0.size())
+    }
+
+    /// Whether `bytes` from `block` on lie within.
+    pub(crate) fn holds(self, block: NonNull<u8>, bytes: usize) -> bool {
+        let offset = block.addr().get().wrapping_sub(self.addr());
+        offset < self.size() && bytes <= self.size() - offset
+    }
+
+    /// The pointer to `addr`, a number that some allocator calculated from [`Arena::addr`].
+    pub(crate) fn pointer(self, addr: usize) -> NonNull<u8> {
+        self.start().map_addr(|start| start.saturating_add(addr.wrapping_sub(start.get())))
+    }
+}
+
+/// Where the linear map has `phys`.
+pub(crate) fn linear(phys: PhysAddr) -> NonNull<u8> {
+    match layout::phys_to_virt(phys).map(VirtAddr::as_ptr).and_then(NonNull::new) {
+        Some(pointer) => pointer,
+        None => panic!("{phys} is beyond the linear map"),
+    }
+}
+
+/// The physical address behind a pointer that [`linear`] gave.
+pub(crate) fn phys(pointer: NonNull<u8>) -> PhysAddr {
+    match layout::virt_to_phys(VirtAddr::of(pointer.as_ptr())) {
+        Some(phys) => phys,
+        None => panic!("{pointer:?} is not in the linear map"),
+    }
+}
+
+/// Frames for tables, for this kernel's tables and for the peers'. Some instructions each way: a list of freed frames,
+/// linked through their first words, before new ones. For one CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct TableFrames;
+
+// SAFETY: each frame is RAM of the arena's reservation, behind what `Arena` covers, mapped by the linear map, and handed
+// out to one owner at a time: only the boot CPU runs benchmarks, and no interrupt handler takes tables.
+unsafe impl FrameSource for TableFrames {
+    fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
+        let freed = PhysAddr::new(FREED_TABLE.load(Ordering::Relaxed));
+        if freed != PhysAddr::ZERO {
+            // SAFETY: the frame is on the list, so it holds the address of the next.
+            let next = unsafe { linear(freed).cast::<u64>().read() };
+            FREED_TABLE.store(next, Ordering::Relaxed);
+            return Ok(freed);
+        }
+        let offset = NEXT_TABLE.load(Ordering::Relaxed);
+        if offset >= TABLES_SIZE {
+            return Err(NoFrame);
+        }
+        NEXT_TABLE.store(offset + PAGE_SIZE, Ordering::Relaxed);
+        memory().start().checked_add(ARENA_SIZE + offset).ok_or(NoFrame)
+    }
+
+    unsafe fn free_table(&self, table: PhysAddr) {
+        let next = FREED_TABLE.load(Ordering::Relaxed);
+        // SAFETY: the frame is ours again, and nobody translates through it, by the contract of the trait.
+        unsafe { linear(table).cast::<u64>().write(next) };
+        FREED_TABLE.store(table.get(), Ordering::Relaxed);
+    }
+}

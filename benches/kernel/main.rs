@@ -1,0 +1,43 @@
+//! Benchmarks of the kernel, in the kernel: one image with every peer linked into it, booted by the runner on a machine
+//! that counts instructions exactly. `docs/measuring.md` says how the figures come about and how to read them.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod arena;
+mod counter;
+mod mapping;
+mod memory;
+mod meter;
+mod pages;
+mod peers;
+mod quarry_tables;
+mod rows;
+mod trace;
+
+use meter::Meter;
+use quarry::instance;
+use quarry::kernel::init;
+use quarry::{kprintln, ktest};
+
+// The runner knows this entry by its name, and passes what to do among the boot arguments.
+ktest!(benchmarks, machine = "icount mem=1G");
+fn benchmarks() {
+    let Some(machine) = init::machine() else { panic!("benchmarks run after booting") };
+    let args = machine.args;
+    match args.value("bench") {
+        Some("memory") => memory_use(),
+        Some("trace") => rows::run(&mut Meter::tracing(), args),
+        _ => rows::run(&mut Meter::counting(&machine.cpu), args),
+    }
+}
+
+/// How much RAM there is and how much of it is free, for the slope of the metadata over RAM.
+fn memory_use() {
+    let memblock = instance::memblock();
+    match memblock.usable_size() {
+        Ok(usable) => kprintln!("bench: memory\t{usable}\t{}", memblock.free_size()),
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -1,0 +1,84 @@
+//! Mapping and unmapping 4 KiB pages in live tables: `map_unmap/1`, `/512`, `/4096`. The tables exist (warm), every page
+//! has an entry of its own, and the TLB has been invalidated when the operation ends.
+
+use crate::arena::Arena;
+use crate::meter::{Figures, Meter, Unable};
+use crate::rows::Row;
+use core::arch::asm;
+use core::hint::black_box;
+use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+
+/// Page tables under test, in use by this CPU.
+pub(crate) trait Mapper: Sized {
+    /// Whose they are.
+    const NAME: &'static str;
+    /// A 2 MiB-aligned address from which 16 MiB are free, in the half that the tables translate.
+    const FREE: VirtAddr;
+
+    /// Makes the tables live.
+    fn new() -> Result<Self, Unable>;
+
+    /// Maps `pages` pages from `virt` on to the memory from `phys` on, writable, as 4 KiB pages.
+    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable>;
+
+    /// Unmaps them, and returns when no CPU translates them any more. Tables may stay.
+    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable>;
+
+    /// Takes the tables out of use.
+    fn retire(self) {}
+}
+
+/// The rows of one implementation.
+pub(crate) const fn rows<M: Mapper>() -> [Row; 3] {
+    [
+        Row { name: "map_unmap/1", by: M::NAME, run: map_unmap::<M, 1> },
+        Row { name: "map_unmap/512", by: M::NAME, run: map_unmap::<M, 512> },
+        Row { name: "map_unmap/4096", by: M::NAME, run: map_unmap::<M, 4096> },
+    ]
+}
+
+fn map_unmap<M: Mapper, const PAGES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+    let phys = Arena::get().phys();
+    let mut mapper = M::new()?;
+    prove(&mut mapper, phys, PAGES)?;
+    let mut result = Ok(());
+    let figures = meter.measure(|| {
+        let mapped = mapper.map(black_box(M::FREE), black_box(phys), black_box(PAGES));
+        let unmapped = mapper.unmap(black_box(M::FREE), black_box(PAGES));
+        if mapped.is_err() || unmapped.is_err() {
+            result = mapped.and(unmapped);
+        }
+    });
+    mapper.retire();
+    result.map(|()| figures)
+}
+
+/// The CPU itself says that the pages are mapped after `map`, to the right memory, and not after `unmap`.
+fn prove<M: Mapper>(mapper: &mut M, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
+    let ends = [(M::FREE, phys), (page(M::FREE.get(), pages - 1), PhysAddr::new(phys.get() + (pages - 1) * PAGE_SIZE))];
+    for _ in 0..2 {
+        mapper.map(M::FREE, phys, pages)?;
+        if ends.iter().any(|&(virt, phys)| translate(virt) != Some(phys)) {
+            return Err("the CPU does not translate what was mapped");
+        }
+        mapper.unmap(M::FREE, pages)?;
+        if ends.iter().any(|&(virt, _)| translate(virt).is_some()) {
+            return Err("the CPU still translates what was unmapped");
+        }
+    }
+    Ok(())
+}
+
+const fn page(start: u64, index: u64) -> VirtAddr {
+    VirtAddr::new(start + index * PAGE_SIZE)
+}
+
+/// What the CPU makes of a write to `virt` (AT S1E1W).
+fn translate(virt: VirtAddr) -> Option<PhysAddr> {
+    let par: u64;
+    // SAFETY: an address translation has no effect but on PAR_EL1.
+    unsafe {
+        asm!("at s1e1w, {}", "isb", "mrs {}, par_el1", in(reg) virt.get(), lateout(reg) par, options(nostack));
+    }
+    (par & 1 == 0).then(|| PhysAddr::new(par & 0x000f_ffff_ffff_f000))
+}

@@ -1,0 +1,35 @@
+//! `buddy-alloc`: a buddy heap with bitmaps; its leaves are pages here. Blocks are aligned relative to where its own
+//! tables end, so that those above a page are not aligned to their size.
+
+use crate::arena::Arena;
+use crate::meter::Unable;
+use crate::pages::PageAllocator;
+use buddy_alloc::buddy_alloc::{BuddyAlloc, BuddyAllocParam};
+use core::ptr::NonNull;
+
+pub(crate) struct Pages(BuddyAlloc);
+
+impl PageAllocator for Pages {
+    const NAME: &'static str = "buddy-alloc";
+    type Block = NonNull<u8>;
+
+    fn new(arena: Arena) -> Result<Self, Unable> {
+        let param = BuddyAllocParam::new(arena.start().as_ptr(), arena.size(), 4096);
+        // SAFETY: the arena is nobody else's while the row runs.
+        Ok(Self(unsafe { BuddyAlloc::new(param) }))
+    }
+
+    #[inline]
+    fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
+        NonNull::new(self.0.malloc(4096 << order))
+    }
+
+    #[inline]
+    fn free(&mut self, block: NonNull<u8>, _: u8) {
+        self.0.free(block.as_ptr());
+    }
+
+    fn start(&self, block: NonNull<u8>) -> NonNull<u8> {
+        block
+    }
+}

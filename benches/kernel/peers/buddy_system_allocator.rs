@@ -1,0 +1,39 @@
+//! `buddy_system_allocator`: the buddy heap of rCore, free lists in the free memory.
+
+use super::block_layout;
+use crate::arena::Arena;
+use crate::meter::Unable;
+use crate::pages::PageAllocator;
+use buddy_system_allocator::Heap;
+use core::ptr::NonNull;
+
+pub(crate) struct Pages(Heap<32>);
+
+impl PageAllocator for Pages {
+    const NAME: &'static str = "buddy_system_allocator";
+    type Block = NonNull<u8>;
+
+    fn new(arena: Arena) -> Result<Self, Unable> {
+        let mut heap = Heap::new();
+        // SAFETY: the arena is nobody else's while the row runs.
+        unsafe { heap.init(arena.addr(), arena.size()) };
+        Ok(Self(heap))
+    }
+
+    #[inline]
+    fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
+        self.0.alloc(block_layout(order)?).ok()
+    }
+
+    #[inline]
+    fn free(&mut self, block: NonNull<u8>, order: u8) {
+        if let Some(layout) = block_layout(order) {
+            // SAFETY: the block came from `alloc` with this order.
+            unsafe { self.0.dealloc(block, layout) };
+        }
+    }
+
+    fn start(&self, block: NonNull<u8>) -> NonNull<u8> {
+        block
+    }
+}

@@ -1,0 +1,43 @@
+//! This kernel's own tables, those in TTBR1, reached through the linear map.
+
+use crate::arena::TableFrames;
+use crate::mapping::Mapper;
+use crate::meter::Unable;
+use crate::rows::QUARRY;
+use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use quarry::hal::prot::Prot;
+use quarry::instance::{self, KernelMmu};
+use quarry::mm::layout::VMALLOC_END;
+use quarry::mm::pgtable::{MapFlags, PageTable, UnmapFlags};
+
+/// The tables that the kernel runs on.
+pub(crate) struct QuarryTables(&'static PageTable<KernelMmu>);
+
+fn range(virt: VirtAddr, pages: u64) -> Result<VirtRange, Unable> {
+    VirtRange::from_size(virt, pages * PAGE_SIZE).ok_or("the range wraps")
+}
+
+impl Mapper for QuarryTables {
+    const NAME: &'static str = QUARRY;
+    // The far end of the vmalloc region: nothing comes there while benchmarks run.
+    const FREE: VirtAddr = VirtAddr::new(VMALLOC_END - (1 << 30));
+
+    fn new() -> Result<Self, Unable> {
+        instance::kernel_tables().map(Self).ok_or("the kernel is not on its final tables")
+    }
+
+    #[inline]
+    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
+        let flags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
+        let mapped = self.0.map(&TableFrames, range(virt, pages)?, phys, Prot::KERNEL_RW, flags);
+        mapped.map_err(|_| "map failed")
+    }
+
+    #[inline]
+    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable> {
+        let mut gather = self.0.gather(&TableFrames);
+        let unmapped = self.0.unmap(range(virt, pages)?, UnmapFlags::KEEP_TABLES, &mut gather);
+        gather.flush();
+        unmapped.map_err(|_| "unmap failed")
+    }
+}

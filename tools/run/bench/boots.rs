@@ -1,0 +1,115 @@
+//! Boots whose console is read: the image of benchmarks, and the kernel itself for the cost of booting.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Options;
+use super::row::{Figures, Row};
+use crate::boot;
+use crate::console::{Event, Running};
+use crate::elf::Kernel;
+use crate::machine::Spec;
+use crate::qemu::{self, Console, Program};
+
+/// How long a boot may take, its benchmarks included.
+const LIMIT: Duration = Duration::from_secs(600);
+/// RAM of the boots that are compared, in GiB.
+const SIZES: [u64; 3] = [1, 2, 4];
+
+/// Boots, and shows `each` what follows `bench: ` on the console, line by line.
+pub(crate) fn lines(
+    spec: &Spec,
+    kernel: &Kernel,
+    words: &str,
+    each: &mut dyn FnMut(&str) -> Result<(), String>,
+) -> Result<(), String> {
+    let text = console(spec, kernel, words, &mut |line| line.strip_prefix("bench: ").map_or(Ok(()), &mut *each))?;
+    match text.contains("\nbench: ") {
+        true => Ok(()),
+        false => Err(format!("nothing was measured; the console:\n{text}")),
+    }
+}
+
+/// Boots, shows `each` every line, and returns all of them when the machine has left with status 0.
+fn console(
+    spec: &Spec,
+    kernel: &Kernel,
+    words: &str,
+    each: &mut dyn FnMut(&str) -> Result<(), String>,
+) -> Result<String, String> {
+    let mut machine = Running::start(qemu::machine(spec, &Program { kernel }, words, Console::Script)?)?;
+    let deadline = Instant::now() + LIMIT;
+    let mut read = 0;
+    loop {
+        let event = machine.wait(deadline)?;
+        while let Some((line, _)) = machine.text.get(read..).and_then(|rest| rest.split_once('\n')) {
+            each(line)?;
+            read += line.len() + 1;
+        }
+        let why = match event {
+            Event::Text => continue,
+            Event::Ended(status) if status.success() => return Ok(std::mem::take(&mut machine.text)),
+            Event::Ended(status) => format!("the machine left with {status}"),
+            Event::TimedOut => format!("the machine did not leave within {} s", LIMIT.as_secs()),
+        };
+        return Err(format!("{why}; {}\n{}", machine.command, machine.text));
+    }
+}
+
+/// The rows that take boots with different amounts of RAM: what booting costs, by the kernel's own word, and how the
+/// memory in use grows.
+pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Options) -> Result<Vec<Row>, String> {
+    // Cargo builds the kernel beside its benchmarks, with the same profile.
+    let path = image.ancestors().nth(2).unwrap_or(image).join("quarry");
+    let kernel = Kernel::read(&path)?;
+    let (mut costs, mut used) = (Vec::new(), Vec::new());
+    for size in SIZES {
+        let spec = options.spec(&format!("mem={size}G"))?;
+        let text = console(&spec, &kernel, boot::BATCH, &mut |_| Ok(()))?;
+        let cost = text.lines().find_map(|line| line.split_once("boot cost: ")?.1.split(' ').next()?.parse().ok());
+        costs.push((size, cost.ok_or_else(|| format!("the kernel did not tell its boot cost:\n{text}"))?));
+        let mut memory = None;
+        lines(&spec, benches, &format!("ktest={entry} bench=memory"), &mut |line| {
+            let mut fields = line.split('\t').skip(1).map(|field| field.parse::<f64>().ok());
+            memory = fields.next().flatten().zip(fields.next().flatten());
+            Ok(())
+        })?;
+        let (usable, free) = memory.ok_or("the image did not tell how much memory is free")?;
+        used.push((size, usable - free));
+    }
+    let first = costs.first().map_or(0.0, |&(_, cost)| cost);
+    let percent = slopes(&used).into_iter().map(|bytes| bytes / (1_u64 << 30) as f64 * 100.0).collect();
+    Ok(vec![
+        row("boot/1GiB", "instructions", Figures::of(vec![first], 0)),
+        row("boot/each_further_GiB", "instructions", Figures::of(slopes(&costs), 0)),
+        row("metadata/slope", "percent of RAM", Figures::of(percent, 3)),
+    ])
+}
+
+/// How much each further GiB adds, between one size and the next.
+fn slopes(values: &[(u64, f64)]) -> Vec<f64> {
+    values.array_windows().map(|[below, above]| (above.1 - below.1) / (above.0 - below.0) as f64).collect()
+}
+
+fn row(name: &str, unit: &'static str, figures: Figures) -> Row {
+    println!("{name:<28} {:<24} {:>10} {unit}", "quarry", figures.headline());
+    Row {
+        number: None,
+        name: name.to_owned(),
+        by: super::OURS.to_owned(),
+        version: super::own_version(),
+        unit,
+        figures,
+        executed: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_by_gib() {
+        assert_eq!(slopes(&[(1, 10.0), (2, 13.0), (4, 21.0)]), [3.0, 4.0]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Recorded figures to compare with: `benches/figures.tsv`.
+
+use std::fs;
+use std::path::Path;
+
+/// What is known of an operation besides our own figure. Each is a number, or empty where nobody knows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Recorded {
+    pub(crate) name: String,
+    pub(crate) linux: Option<f64>,
+    /// The best crate when the figures were recorded.
+    pub(crate) peer: Option<f64>,
+    /// Hand-written assembly.
+    pub(crate) limit: Option<f64>,
+    pub(crate) target: Option<f64>,
+    pub(crate) note: String,
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<Recorded>, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|(at, line)| parse(line).ok_or_else(|| format!("{}:{}: {line:?}", path.display(), at + 1))).collect()
+}
+
+fn parse(line: &str) -> Option<Recorded> {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [name, linux, peer, limit, target, note] = fields.as_slice() else { return None };
+    let number = |text: &str| match text {
+        "-" => Some(None),
+        _ => text.parse().ok().map(Some),
+    };
+    Some(Recorded {
+        name: (*name).to_owned(),
+        linux: number(linux)?,
+        peer: number(peer)?,
+        limit: number(limit)?,
+        target: number(target)?,
+        note: (*note).to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_four_numbers_between_name_and_note() {
+        let recorded = parse("zero_page\t266\t1564\t-\t160\tDC ZVA").unwrap();
+        assert_eq!((recorded.linux, recorded.limit, recorded.target), (Some(266.0), None, Some(160.0)));
+        assert!(parse("zero_page\t266\t1564\t-\t160").is_none());
+        assert!(parse("zero_page\t266\tmany\t-\t160\t").is_none());
+    }
+}

@@ -1,0 +1,191 @@
+//! `cargo bench` and `make bench`: boots the image of benchmarks on machines that count, and the kernel itself, and
+//! writes what they print as JSON lines and as a table. `docs/measuring.md` says what the figures mean.
+
+mod boots;
+mod decode;
+mod figures;
+mod readme;
+mod row;
+mod table;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::elf::Kernel;
+use crate::machine::Spec;
+use crate::scratch;
+use crate::session;
+use crate::tree::in_package;
+pub(crate) use readme::refresh;
+use row::{Figures, Row};
+
+/// The name under which the image registers its entry.
+const ENTRY: &str = "benchmarks";
+/// The name of this kernel's own rows.
+const OURS: &str = "quarry";
+/// The machine that counts: virt with a cortex-a72 unless told otherwise.
+const MACHINE: &str = "icount mem=1G";
+/// An operation dearer than this, in instructions, is not traced one by one.
+const TRACED: f64 = 400_000.0;
+
+/// What the command line asks for.
+struct Options {
+    /// Rows whose names contain this.
+    filter: String,
+    /// More words of the machine's specification.
+    machine: String,
+}
+
+impl Options {
+    fn parse(args: &[&str]) -> Result<Self, String> {
+        let mut options = Self { filter: String::new(), machine: String::new() };
+        for &arg in args {
+            match arg.split_once('=') {
+                _ if arg == "--bench" => {}
+                Some(("--machine", words)) => words.clone_into(&mut options.machine),
+                _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
+                _ if arg.contains([' ', '\t']) => return Err(format!("no row has a space in its name: {arg:?}")),
+                _ => arg.clone_into(&mut options.filter),
+            }
+        }
+        Ok(options)
+    }
+
+    fn spec(&self, more: &str) -> Result<Spec, String> {
+        Spec::parse(&format!("{MACHINE} {} {more}", self.machine))
+    }
+}
+
+/// Runs the benchmarks of the image at `path`.
+pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), String> {
+    let options = Options::parse(args)?;
+    let tests = kernel.tests()?.unwrap_or_default();
+    let Some(entry) = tests.iter().find(|test| test.name == ENTRY) else {
+        return Err(format!("{} holds no benchmarks", path.display()));
+    };
+    let words = format!("ktest={} bench.filter={}", entry.number, options.filter);
+    let spec = options.spec("")?;
+    let versions = versions()?;
+    let mut results = Results { cpu: spec.cpu.clone(), rows: Vec::new(), unable: Vec::new(), conditions: Vec::new() };
+
+    boots::lines(&spec, kernel, &words, &mut |line| results.take(line, &versions))?;
+    results.trace(kernel, &words, &spec)?;
+    if "boot/1GiB boot/each_further_GiB metadata/slope".contains(&options.filter) {
+        results.rows.extend(boots::rows(path, kernel, entry.number, &options)?);
+    }
+    results.rows.retain(|row| row.name.contains(&options.filter));
+    if results.rows.is_empty() {
+        return Err(format!("no row is called {:?}", options.filter));
+    }
+
+    let recorded = figures::read(&in_package(Path::new("benches/figures.tsv")))?;
+    let dir = output_dir(path)?;
+    let json: String = results.rows.iter().map(|row| row.json(&results.cpu) + "\n").collect();
+    scratch::write(&dir.join("results.jsonl"), json.as_bytes())?;
+    let whole = options.filter.is_empty();
+    let overview = table::overview(&results, &recorded, whole);
+    let text = format!("{overview}\n{}", table::details(&results));
+    scratch::write(&dir.join("table.md"), text.as_bytes())?;
+    scratch::write(&dir.join("overview.md"), overview.as_bytes())?;
+    println!("\n{text}\nresults: {0}/results.jsonl, {0}/table.md", dir.display());
+    Ok(())
+}
+
+/// `bench` in cargo's target directory: the image lies in `TARGET/TRIPLE/PROFILE/deps`.
+fn output_dir(image: &Path) -> Result<PathBuf, String> {
+    let target = image.ancestors().nth(4).ok_or_else(|| format!("{}: not where cargo builds", image.display()))?;
+    let dir = target.join("bench");
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The versions of all crates in `Cargo.lock`, by name; the newest where there are several.
+fn versions() -> Result<BTreeMap<String, String>, String> {
+    let path = in_package(Path::new("Cargo.lock"));
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut versions = BTreeMap::new();
+    let mut name = "";
+    for line in text.lines() {
+        let value = |key| line.strip_prefix(key).and_then(|rest: &str| rest.strip_prefix(" = \"")?.strip_suffix('"'));
+        if let Some(found) = value("name") {
+            name = found;
+        } else if let Some(version) = value("version") {
+            versions.insert(name.to_owned(), version.to_owned());
+        }
+    }
+    Ok(versions)
+}
+
+/// This package's own version, which the runner shares.
+fn own_version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// What a run has brought.
+struct Results {
+    cpu: String,
+    rows: Vec<Row>,
+    /// `(operation, implementation, why)` of rows without figures.
+    unable: Vec<(String, String, String)>,
+    /// What the image said of its own counting.
+    conditions: Vec<String>,
+}
+
+impl Results {
+    /// Reads a line that the image printed.
+    fn take(&mut self, line: &str, versions: &BTreeMap<String, String>) -> Result<(), String> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields.as_slice() {
+            ["calibrated", sequences, reading] => self.conditions.push(format!(
+                "the counter agreed with {sequences} sequences of known length; two readings are {reading} instructions \
+                 apart, subtracted from each sample"
+            )),
+            ["round", cost] => self.conditions.push(format!(
+                "a round of a batch costs {cost} instructions besides the operation, subtracted from each batch"
+            )),
+            ["row", number, name, by, figures @ ..] => {
+                let number = number.parse().map_err(|_| format!("cannot read {line:?}"))?;
+                let figures = Figures::parse(figures).ok_or_else(|| format!("cannot read {line:?}"))?;
+                println!("{name:<28} {by:<24} {:>10} instructions", figures.headline());
+                self.rows.push(Row {
+                    number: Some(number),
+                    name: (*name).to_owned(),
+                    by: (*by).to_owned(),
+                    version: versions.get(*by).cloned().unwrap_or_default(),
+                    unit: "instructions",
+                    figures,
+                    executed: None,
+                });
+            }
+            ["unable", _, name, by, why] => {
+                println!("{name:<28} {by:<24} {why}");
+                self.unable.push(((*name).to_owned(), (*by).to_owned(), (*why).to_owned()));
+            }
+            ["end"] => {}
+            _ => return Err(format!("the image printed {line:?}")),
+        }
+        Ok(())
+    }
+
+    /// Lets the rows that are not too long run once more, and tells what they executed.
+    fn trace(&mut self, kernel: &Kernel, words: &str, spec: &Spec) -> Result<(), String> {
+        let traced = || self.rows.iter().filter(|row| row.figures.whole() <= TRACED);
+        let numbers: Vec<usize> = traced().filter_map(|row| row.number).collect();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let words = format!("{words} bench=trace bench.rows={}", session::ranges(numbers.iter().copied()));
+        // Without the counter's clock: it would only slow the emulator down.
+        let spec = Spec { icount: false, ..spec.clone() };
+        let executed = trace::run(&spec, kernel, &words)?;
+        for row in &mut self.rows {
+            row.executed = row.number.and_then(|number| executed.get(&number).cloned());
+        }
+        match numbers.iter().find(|number| !executed.contains_key(number)) {
+            Some(number) => Err(format!("row {number} left no trace")),
+            None => Ok(()),
+        }
+    }
+}

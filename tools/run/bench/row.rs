@@ -1,0 +1,192 @@
+//! One row of the results, as the image prints it and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// A figure as the image printed it: digits, perhaps a point and two more.
+pub(crate) type Number = String;
+
+/// What a row came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) n: u64,
+    pub(crate) min: Number,
+    pub(crate) median: Number,
+    pub(crate) mean: Number,
+    pub(crate) p99: Number,
+    pub(crate) max: Number,
+    /// Rounds of the batch and its mean; none where there is no batch.
+    pub(crate) batch: Option<(u64, Number)>,
+    pub(crate) warm_up: u64,
+    /// Units of what the row counts in one operation.
+    pub(crate) units: u64,
+}
+
+impl Figures {
+    pub(crate) fn parse(fields: &[&str]) -> Option<Self> {
+        let [n, units, min, median, mean, p99, max, batch, batch_mean, warm_up] = fields else { return None };
+        let number = |text: &str| text.parse::<f64>().ok().map(|_| text.to_owned());
+        Some(Self {
+            n: n.parse().ok()?,
+            min: number(min)?,
+            median: number(median)?,
+            mean: number(mean)?,
+            p99: number(p99)?,
+            max: number(max)?,
+            batch: Some((batch.parse().ok()?, number(batch_mean)?)),
+            warm_up: warm_up.parse().ok()?,
+            units: units.parse().ok()?,
+        })
+    }
+
+    /// Figures of a few values that were not sampled in the image.
+    pub(crate) fn of(mut values: Vec<f64>, digits: usize) -> Self {
+        values.sort_by(f64::total_cmp);
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let at = |rank: usize| values.get(rank.min(values.len().saturating_sub(1))).copied().unwrap_or_default();
+        let shown = |value: f64| format!("{value:.digits$}");
+        Self {
+            n: values.len() as u64,
+            min: shown(at(0)),
+            median: shown(at(values.len() / 2)),
+            mean: shown(mean),
+            p99: shown(at(usize::MAX)),
+            max: shown(at(usize::MAX)),
+            batch: None,
+            warm_up: 0,
+            units: 1,
+        }
+    }
+
+    /// The figure that is compared: the mean of the batch, or of the samples where there was no batch.
+    pub(crate) fn headline(&self) -> &str {
+        self.batch.as_ref().map_or(&self.mean, |(_, mean)| mean)
+    }
+
+    /// The same as a number.
+    pub(crate) fn value(&self) -> f64 {
+        self.headline().parse().unwrap_or(f64::NAN)
+    }
+
+    /// Instructions of the whole operation.
+    pub(crate) fn whole(&self) -> f64 {
+        self.value() * self.units as f64
+    }
+}
+
+/// What one operation executed, by kind, as the emulator logged it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Executed {
+    pub(crate) instructions: u64,
+    pub(crate) dsb: u64,
+    pub(crate) isb: u64,
+    /// Load-exclusives: each stands for one atomic operation without FEAT_LSE.
+    pub(crate) exclusives: u64,
+    /// Atomic instructions of FEAT_LSE.
+    pub(crate) atomics: u64,
+    pub(crate) tlbi: BTreeMap<String, u64>,
+    pub(crate) dc: BTreeMap<String, u64>,
+}
+
+impl Executed {
+    /// Whether a TLBI without an address is among them.
+    pub(crate) fn invalidates_everything(&self) -> bool {
+        self.tlbi.keys().any(|kind| kind.starts_with("vmalle1") || kind.starts_with("aside1"))
+    }
+}
+
+/// A row of the results.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// By which the image knows it; none for those that come from other boots.
+    pub(crate) number: Option<usize>,
+    pub(crate) name: String,
+    pub(crate) by: String,
+    pub(crate) version: String,
+    pub(crate) unit: &'static str,
+    pub(crate) figures: Figures,
+    pub(crate) executed: Option<Executed>,
+}
+
+impl Row {
+    /// The row as one line of JSON. Names hold no character that JSON would want escaped.
+    pub(crate) fn json(&self, cpu: &str) -> String {
+        let Self { name, by, version, unit, figures, .. } = self;
+        let Figures { n, min, median, mean, p99, max, warm_up, units, .. } = figures;
+        let mut json = format!(
+            "{{\"name\":\"{name}\",\"impl\":\"{by}\",\"version\":\"{version}\",\"cpu\":\"{cpu}\",\"unit\":\"{unit}\",\
+             \"n\":{n},\"min\":{min},\"median\":{median},\"mean\":{mean},\"p99\":{p99},\"max\":{max},\"units\":{units},\
+             \"warm_up\":{warm_up}"
+        );
+        if let Some((rounds, mean)) = &figures.batch {
+            let _ = write!(json, ",\"batch\":{rounds},\"batch_mean\":{mean}");
+        }
+        if let Some(executed) = &self.executed {
+            let Executed { instructions, dsb, isb, exclusives, atomics, tlbi, dc } = executed;
+            let _ = write!(
+                json,
+                ",\"executed\":{{\"instructions\":{instructions},\"dsb\":{dsb},\"isb\":{isb},\
+                 \"exclusives\":{exclusives},\"atomics\":{atomics},\"tlbi\":{},\"dc\":{}}}",
+                object(tlbi),
+                object(dc)
+            );
+        }
+        json + "}"
+    }
+}
+
+fn object(counts: &BTreeMap<String, u64>) -> String {
+    let fields: Vec<String> = counts.iter().map(|(kind, count)| format!("\"{kind}\":{count}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: [&str; 10] = ["2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66"];
+
+    fn row() -> Row {
+        Row {
+            number: Some(3),
+            name: "map_unmap/1".into(),
+            by: "quarry".into(),
+            version: "0.1.0".into(),
+            unit: "instructions",
+            figures: Figures::parse(&FIELDS).unwrap(),
+            executed: None,
+        }
+    }
+
+    #[test]
+    fn the_batch_is_the_headline() {
+        assert_eq!(row().figures.headline(), "138.01");
+        assert_eq!(Figures::of(vec![3.0, 1.0], 1).headline(), "2.0");
+    }
+
+    #[test]
+    fn a_row_becomes_one_line_of_json() {
+        let mut row = row();
+        row.executed = Some(Executed {
+            instructions: 140,
+            dsb: 2,
+            tlbi: [("vaale1is".to_owned(), 1)].into(),
+            ..Executed::default()
+        });
+        assert_eq!(
+            row.json("max"),
+            "{\"name\":\"map_unmap/1\",\"impl\":\"quarry\",\"version\":\"0.1.0\",\"cpu\":\"max\",\
+             \"unit\":\"instructions\",\"n\":2000,\"min\":138,\"median\":138,\"mean\":138.5,\"p99\":140,\"max\":141,\
+             \"units\":1,\"warm_up\":66,\"batch\":10000,\"batch_mean\":138.01,\"executed\":{\"instructions\":140,\
+             \"dsb\":2,\"isb\":0,\"exclusives\":0,\"atomics\":0,\"tlbi\":{\"vaale1is\":1},\"dc\":{}}}"
+        );
+    }
+
+    #[test]
+    fn a_field_that_is_no_number_is_refused() {
+        let mut fields = FIELDS;
+        fields[5] = "x";
+        assert!(Figures::parse(&fields).is_none());
+        assert!(Figures::parse(&FIELDS[1..]).is_none());
+    }
+}

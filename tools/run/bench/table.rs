@@ -1,0 +1,210 @@
+//! The results as Markdown: an overview with the recorded figures and the targets beside ours, and every row in detail.
+
+use std::fmt::Write as _;
+
+use super::figures::Recorded;
+use super::row::{Executed, Row};
+use super::{OURS, Results};
+
+/// A mapping of fewer pages than this does not meet its target by dropping the whole TLB.
+const FULL_INVALIDATION: u64 = 512;
+
+/// One line an operation of ours.
+pub(crate) fn overview(results: &Results, recorded: &[Recorded], whole: bool) -> String {
+    let mut lines = vec![
+        ["operation", "Quarry", "target", "", "Linux", "best peer here", "recorded peer", "limit"].map(str::to_owned),
+    ];
+    for row in results.rows.iter().filter(|row| row.by == OURS) {
+        let known = recorded.iter().find(|known| known.name == row.name);
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), grouped);
+        lines.push([
+            row.name.clone(),
+            grouped(row.figures.value()),
+            known.map_or("no figure".to_owned(), |known| {
+                known.target.map_or("-".to_owned(), |t| format!("≤ {}", grouped(t)))
+            }),
+            known.map_or("", |known| verdict(row, known)).to_owned(),
+            number(known.and_then(|known| known.linux)),
+            best_peer(results, &row.name),
+            number(known.and_then(|known| known.peer)),
+            number(known.and_then(|known| known.limit)),
+        ]);
+    }
+    let mut text = format!(
+        "Retired instructions on QEMU's `{}`; Linux 6.12/7.2 on the same emulator.\n\n{}",
+        results.cpu,
+        markdown(&lines)
+    );
+    let measured = |known: &&Recorded| results.rows.iter().any(|row| row.by == OURS && row.name == known.name);
+    let missing: Vec<&Recorded> = recorded.iter().filter(|known| !measured(known)).collect();
+    if whole && !missing.is_empty() {
+        text += "\nNot measured yet:\n\n";
+        let mut lines = vec![["operation", "target", "Linux", "recorded peer", "note"].map(str::to_owned)];
+        for known in missing {
+            let number = |value: Option<f64>| value.map_or("-".to_owned(), grouped);
+            let Recorded { name, note, .. } = known;
+            lines.push([name.clone(), number(known.target), number(known.linux), number(known.peer), note.clone()]);
+        }
+        text += &markdown(&lines);
+    }
+    text
+}
+
+/// Every row, with its samples and what it executed.
+pub(crate) fn details(results: &Results) -> String {
+    let mut lines = vec![
+        [
+            "operation",
+            "implementation",
+            "batch mean",
+            "min",
+            "median",
+            "p99",
+            "max",
+            "n",
+            "traced",
+            "DSB",
+            "TLBI",
+            "exclusives",
+            "DC",
+        ]
+        .map(str::to_owned),
+    ];
+    for row in &results.rows {
+        let figures = &row.figures;
+        let executed = |show: &dyn Fn(&Executed) -> String| row.executed.as_ref().map_or("-".to_owned(), show);
+        let kinds = |counts: &std::collections::BTreeMap<String, u64>| match counts.is_empty() {
+            true => "0".to_owned(),
+            false => counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "),
+        };
+        lines.push([
+            row.name.clone(),
+            format!("{} {}", row.by, row.version),
+            figures.headline().to_owned(),
+            figures.min.clone(),
+            figures.median.clone(),
+            figures.p99.clone(),
+            figures.max.clone(),
+            figures.n.to_string(),
+            executed(&|e| e.instructions.to_string()),
+            executed(&|e| e.dsb.to_string()),
+            executed(&|e| kinds(&e.tlbi)),
+            executed(&|e| (e.exclusives + e.atomics).to_string()),
+            executed(&|e| kinds(&e.dc)),
+        ]);
+    }
+    let mut text = String::from("Every row; `traced` and what follows are of one whole operation:\n\n");
+    text += &markdown(&lines);
+    for (name, by, why) in &results.unable {
+        let _ = writeln!(text, "\nNo figure for {name} by {by}: {why}.");
+    }
+    for condition in &results.conditions {
+        let _ = writeln!(text, "\nConditions: {condition}.");
+    }
+    text
+}
+
+/// Whether a row meets its target.
+fn verdict(row: &Row, known: &Recorded) -> &'static str {
+    let Some(target) = known.target else { return "" };
+    let pages = row.name.strip_prefix("map_unmap/").and_then(|pages| pages.parse::<u64>().ok());
+    let drops_all = row.executed.as_ref().is_some_and(Executed::invalidates_everything);
+    if drops_all && pages.is_some_and(|pages| pages < FULL_INVALIDATION) {
+        return "not met: drops the whole TLB";
+    }
+    if row.figures.value() <= target { "met" } else { "not met" }
+}
+
+/// The cheapest other implementation of this run.
+fn best_peer(results: &Results, name: &str) -> String {
+    let peers = results.rows.iter().filter(|row| row.name == name && row.by != OURS);
+    let best = peers.min_by(|a, b| a.figures.value().total_cmp(&b.figures.value()));
+    best.map_or("-".to_owned(), |row| format!("{} ({})", grouped(row.figures.value()), row.by))
+}
+
+/// A number with its thousands apart: `12,345`, `0.73`.
+fn grouped(value: f64) -> String {
+    if value < 100.0 && value.fract() != 0.0 {
+        return format!("{value:.2}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A table whose columns line up in plain text as well; all but the first are numbers as a rule.
+fn markdown<const N: usize>(lines: &[[String; N]]) -> String {
+    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or_default().max(3)).collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(&widths) {
+            let _ = write!(text, "| {cell:<width$} ");
+        }
+        text += "|\n";
+        if number == 0 {
+            for width in &widths {
+                let _ = write!(text, "|-{:-<width$}-", "");
+            }
+            text += "|\n";
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::row::Figures;
+
+    fn row(name: &str, by: &str, mean: &str, tlbi: &str) -> Row {
+        let fields = ["1", "1", mean, mean, mean, mean, mean, "1", mean, "1"];
+        let executed = Executed { tlbi: [(tlbi.to_owned(), 1)].into(), ..Executed::default() };
+        Row {
+            number: Some(0),
+            name: name.into(),
+            by: by.into(),
+            version: String::new(),
+            unit: "instructions",
+            figures: Figures::parse(&fields).unwrap(),
+            executed: Some(executed),
+        }
+    }
+
+    fn known(name: &str, target: f64) -> Recorded {
+        Recorded { name: name.into(), linux: None, peer: None, limit: None, target: Some(target), note: String::new() }
+    }
+
+    #[test]
+    fn a_target_is_met_by_its_value_and_by_address() {
+        let one = "map_unmap/1";
+        assert_eq!(verdict(&row(one, OURS, "167", "vaale1is"), &known(one, 167.0)), "met");
+        assert_eq!(verdict(&row(one, OURS, "167.01", "vaale1is"), &known(one, 167.0)), "not met");
+        assert!(verdict(&row(one, OURS, "10", "vmalle1is"), &known(one, 167.0)).starts_with("not met"));
+        assert_eq!(verdict(&row("map_unmap/512", OURS, "10", "vmalle1is"), &known(one, 167.0)), "met");
+    }
+
+    #[test]
+    fn rows_that_nobody_recorded_and_rows_that_nobody_measured_are_shown_as_such() {
+        let rows = vec![row("a", OURS, "5", "x"), row("a", "slow", "9", "x"), row("a", "quick", "7", "x")];
+        let results = Results { cpu: "max".into(), rows, unable: Vec::new(), conditions: Vec::new() };
+        let text = overview(&results, &[known("b", 3.0)], true);
+        assert!(text.contains("no figure") && text.contains("7 (quick)"), "{text}");
+        assert!(text.split_once("Not measured yet").unwrap().1.contains("| b "), "{text}");
+        assert!(!overview(&results, &[known("b", 3.0)], false).contains("Not measured"));
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!(
+            [0.0, 999.0, 1_000.0, 37_000_000.0, 0.78, 43.5].map(grouped),
+            ["0", "999", "1,000", "37,000,000", "0.78", "43.50"]
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! What the operations execute, instruction by instruction: a boot under the emulator's log of executed translation
+//! blocks, each one instruction long.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::row::Executed;
+use crate::elf::Kernel;
+use crate::machine::Spec;
+use crate::qemu::{self, Console, Program};
+
+/// How long the boot may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs the rows that `words` chooses, each once between the image's marks, and returns what each executed, by number.
+pub(crate) fn run(spec: &Spec, kernel: &Kernel, words: &str) -> Result<BTreeMap<usize, Executed>, String> {
+    let mut machine = qemu::machine(spec, &Program { kernel }, words, Console::Script)?;
+    // The log goes to the standard error, where there is no file to fill a disk.
+    machine.command.args(["-accel", "tcg,one-insn-per-tb=on", "-d", "exec,nochain"]);
+    let started = machine.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = started.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?;
+    let (Some(mut console), Some(log)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("the emulator has no output".to_owned());
+    };
+    let child = Arc::new(Mutex::new(child));
+    let (over, watched) = channel::<()>();
+    let watchdog = thread::spawn({
+        let child = Arc::clone(&child);
+        move || {
+            let in_time = watched.recv_timeout(LIMIT).is_ok();
+            let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails only if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+            in_time
+        }
+    });
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        console.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).replace('\r', ""))
+    });
+    let regions = regions(kernel, BufReader::with_capacity(1 << 20, log));
+    let text = reader.join().map_err(|_| "reading the console failed")?.map_err(|e| e.to_string())?;
+    // The watchdog may have given up waiting.
+    let _ = over.send(());
+    let regions = regions?;
+    if !watchdog.join().unwrap_or(false) {
+        return Err(format!("tracing took longer than {} s", LIMIT.as_secs()));
+    }
+    let numbers: Vec<usize> =
+        text.lines().filter_map(|line| line.strip_prefix("bench: traced\t")?.parse().ok()).collect();
+    if numbers.len() != regions.len() {
+        let why = format!("{} operations left {} traces", numbers.len(), regions.len());
+        return Err(format!("{why}; the console:\n{text}"));
+    }
+    Ok(numbers.into_iter().zip(regions).collect())
+}
+
+/// What lies between the marks, in the order in which the log has it.
+fn regions(kernel: &Kernel, mut log: impl BufRead) -> Result<Vec<Executed>, String> {
+    let (begin, end) = (kernel.symbol("bench_trace_begin")?, kernel.symbol("bench_trace_end")?);
+    let code = kernel.code()?;
+    let (mut regions, mut open) = (Vec::new(), None::<Executed>);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if log.read_until(b'\n', &mut line).map_err(|e| e.to_string())? == 0 {
+            return Ok(regions);
+        }
+        let Some(pc) = program_counter(&line) else { continue };
+        if pc == begin {
+            open = Some(Executed::default());
+        } else if pc == end {
+            // Less the call of the mark itself.
+            regions.extend(open.take().map(|region| Executed { instructions: region.instructions - 1, ..region }));
+        } else if let Some(region) = &mut open {
+            region.count(code.word(pc).ok_or_else(|| format!("no instruction at {pc:#x}"))?);
+        }
+    }
+}
+
+/// The address in a line such as `Trace 0: 0x7f… [00000000/ffff800080001234/00000009/ff020001] name`.
+fn program_counter(line: &[u8]) -> Option<u64> {
+    let line = line.strip_prefix(b"Trace ")?;
+    let fields = line.get(line.iter().position(|&byte| byte == b'[')?..)?;
+    let field = fields.split(|&byte| byte == b'/').nth(1)?;
+    u64::from_str_radix(std::str::from_utf8(field).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_log_are_read() {
+        let line = b"Trace 0: 0x7f0a34000100 [00000000/ffff800080001234/00000009/ff020001] memcpy\n";
+        assert_eq!(program_counter(line), Some(0xffff_8000_8000_1234));
+        assert_eq!(program_counter(b"Stopped execution of TB chain before 0x7f [ffff800080001234]\n"), None);
+    }
+}
