@@ -31,17 +31,21 @@ setup:
 
 ## make image     the flat Image that boot loaders take: target/Image
 .PHONY: image
-image: setup kernel
+image: kernel
 	tools/runner.sh image $(KERNEL) target/Image
 
+.PHONY: toolchain
+toolchain:
+	@tools/setup.sh build
+
 .PHONY: kernel
-kernel:
+kernel: toolchain
 	cargo build --release --bin quarry
 	@mkdir -p target
 
 ## make rpi4      the files for a Raspberry Pi 4's SD card: target/rpi4/
 .PHONY: rpi4
-rpi4: setup kernel
+rpi4: kernel
 	tools/rpi4.sh $(KERNEL) target/rpi4
 
 ## make rpi4-sd   a whole SD card with the Pi's firmware: target/rpi4-sd.img
@@ -52,31 +56,31 @@ rpi4-sd: rpi4
 
 ## make memmap DTB=file   what the kernel would make of a device tree, as JSON
 .PHONY: memmap
-memmap:
+memmap: toolchain
 	@cargo run --quiet $(HOST_FLAGS) --bin memmap -- $(DTB)
 
 ## make miri, make fuzz   the slow checks, on nightly; not part of make test; TEST=name chooses
 .PHONY: miri
-miri:
+miri: toolchain
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
 
 .PHONY: fuzz
-fuzz:
+fuzz: toolchain
 	tools/fuzz.sh $(TEST)
 
 ## make clippy, make fmt, make doc
 .PHONY: clippy
-clippy:
+clippy: toolchain
 	cargo clippy --lib --bins --tests -- -D warnings
 	cargo clippy --lib --no-default-features --target aarch64-unknown-none -- -D warnings
 	cargo clippy --all-targets $(HOST_FLAGS) -- -D warnings
 
 .PHONY: fmt
-fmt:
+fmt: toolchain
 	cargo fmt
 
 .PHONY: doc
-doc:
+doc: toolchain
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 
 .PHONY: clean

@@ -1,6 +1,6 @@
 #!/bin/sh
-# usage: setup.sh run|test|sd
-# Sees that this machine has what `make run`, `make test` or `make rpi4-sd` needs. What is missing it installs, by
+# usage: setup.sh build|run|test|sd
+# Sees that this machine has what building, `make run`, `make test` or `make rpi4-sd` needs. What is missing it installs, by
 # package name, and says so; where it may not, it says what to type and exits with 1. OS_RELEASE stands in for
 # /etc/os-release, APT_DIR for /etc/apt.
 set -eu
@@ -173,20 +173,24 @@ need_sd_tools() {
     need fsck.fat dosfstools "checking the SD card's file system"
 }
 
-need_to_run() {
+need_to_build() {
     need_rust
     links_c || want gcc libc6-dev "linking this machine's own Rust programs"
 }
 
 case $purpose in
+build)
+    need_to_build
+    install_wanted
+    ;;
 run)
-    need_to_run
+    need_to_build
     need_qemu 7.2
     install_wanted
     check_qemu 7.2
     ;;
 test)
-    need_to_run
+    need_to_build
     need_qemu 9.0
     need fdtput device-tree-compiler "making device trees for the boot tests"
     [ -n "${QUARRY_UBOOT:-}" ] || [ -f /usr/lib/u-boot/qemu_arm64/u-boot.bin ] ||
@@ -200,5 +204,5 @@ sd)
     install_wanted
     command -v apt-get >/dev/null || stop "the Pi's firmware is fetched by apt, from Debian's mirror; there is none here"
     ;;
-*) stop "usage: setup.sh run|test|sd" ;;
+*) stop "usage: setup.sh build|run|test|sd" ;;
 esac

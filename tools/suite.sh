@@ -60,7 +60,7 @@ run_unattended() {
 
 kernel_elf() {
     cargo test --quiet --no-run --test kernel --message-format json |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+        sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p'
 }
 
 planted() { tools/runner.sh planted "$(kernel_elf)"; }
@@ -69,6 +69,21 @@ planted() { tools/runner.sh planted "$(kernel_elf)"; }
 rpi4_files() {
     make --no-print-directory rpi4 &&
         [ "$(cd target/rpi4 && echo *)" = "README.txt config.txt kernel8.img" ]
+}
+
+# Someone else's kernel over the library alone: it boots, and finds nothing in its image that it did not ask for.
+embed() {
+    embed=$target/embed
+    case $embed in /*) ;; *) embed=$PWD/$embed ;; esac
+    (cd examples/embed && CARGO_TARGET_DIR=$embed cargo build --quiet) || return 1
+    image=$embed/aarch64-unknown-none-softfloat/debug/embed
+    for forced in quarry_boot_main exception_vectors quarry_has_mops __ktests_start; do
+        ! grep -aq "$forced" "$image" || { echo "the image holds $forced"; return 1; }
+    done
+    said=$(timeout 20 "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
+        -serial stdio -kernel "$image" </dev/null) || return 1
+    echo "$said"
+    case $said in *"MMU on, W^X ok"*) ;; *) return 1 ;; esac
 }
 
 # `timeout` runs programs, so the functions above are called through this file.
@@ -91,6 +106,7 @@ step "kernel tests" 900 cargo test --test kernel
 step "tests that fail on purpose" 120 "$0" planted
 step "boot, nobody there" 300 "$0" run_unattended
 step "files for a Raspberry Pi 4" 300 "$0" rpi4_files
+step "library in a kernel of its own" 300 "$0" embed
 step "documentation" 300 env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 step "documentation examples" 300 "$0" doc_examples
 

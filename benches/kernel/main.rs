@@ -25,7 +25,7 @@ use quarry::{kprintln, ktest};
 ktest!(benchmarks, machine = "icount mem=1G");
 fn benchmarks() {
     let Some(machine) = init::machine() else { panic!("benchmarks run after booting") };
-    let args = machine.args();
+    let args = machine.args;
     match args.value("bench") {
         Some("memory") => memory_use(),
         Some("trace") => rows::run(&mut Meter::tracing(), args),

@@ -15,7 +15,7 @@ const VERSION: u32 = 17;
 /// Offset of `size_dt_struct` in the header, which compaction rewrites.
 pub(super) const SIZE_DT_STRUCT: usize = 36;
 /// Bytes in an entry of the memory reservation block.
-const RESERVE_ENTRY: usize = 16;
+pub(super) const RESERVE_ENTRY: usize = 16;
 
 /// The length of the blob whose first eight bytes are `first`, so that a boot stub can map those, learn how much there
 /// is, and map the whole before anything else reads it.

@@ -17,7 +17,7 @@ impl<'a> Tree<'a> {
     /// The interrupts of the architected timer, in the order of its binding: secure EL1, non-secure EL1, virtual, EL2
     /// physical, and EL2 virtual where there is one (Linux: bindings/timer/arm,arch_timer.yaml).
     pub fn timer_interrupts(&self) -> impl Iterator<Item = Result<Interrupt<'_, 'a>, FdtError>> {
-        let timer = self.nodes().find(|node| {
+        let timer = self.find_by(|node| {
             node.compatible().any(|name| matches!(name, "arm,armv8-timer" | "arm,armv7-timer")) && node.is_enabled()
         });
         timer.into_iter().flat_map(Node::interrupts)
@@ -109,12 +109,13 @@ impl<'t, 'a, I: Iterator<Item = u32> + Clone> Iterator for Interrupts<'t, 'a, I>
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    /// The controller that the node's interrupts lead to: `interrupt-parent` of the node, or of the nearest node above
-    /// that has one; failing that, the nearest node above that is a controller.
+    /// The node that the node's interrupts lead to: what `interrupt-parent` names, of the node or of the nearest node
+    /// above that has one, or a node above that has `#interrupt-cells` itself and lies nearer. That is a controller or,
+    /// on some buses, a nexus, whose `interrupt-map` is not followed.
     #[must_use]
     pub fn interrupt_parent(self) -> Option<Self> {
         for (level, node) in self.upwards().enumerate() {
-            if level > 0 && node.has("interrupt-controller") {
+            if level > 0 && node.has("#interrupt-cells") {
                 return Some(node);
             }
             if let Some(phandle) = node.u32("interrupt-parent") {

@@ -11,11 +11,24 @@ use core::fmt;
 pub struct Node<'t, 'a> {
     raw: FdtNode<'t, 'a>,
     tree: &'t Tree<'a>,
+    place: Place,
+}
+
+/// What is known of where a node lies, so that most nodes find their parent without a search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    ChildOfRoot,
+    Anywhere,
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    pub(super) fn new(raw: FdtNode<'t, 'a>, tree: &'t Tree<'a>) -> Self {
-        Self { raw, tree }
+    pub(super) fn root(raw: FdtNode<'t, 'a>, tree: &'t Tree<'a>) -> Self {
+        Self { raw, tree, place: Place::Root }
+    }
+
+    pub(super) fn anywhere(raw: FdtNode<'t, 'a>, tree: &'t Tree<'a>) -> Self {
+        Self { raw, tree, place: Place::Anywhere }
     }
 
     /// The tree that the node belongs to.
@@ -79,7 +92,8 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// The children in the order of the blob.
     pub fn children(self) -> impl Iterator<Item = Self> {
-        self.raw.children().map(move |raw| Self { raw, tree: self.tree })
+        let place = if self.place == Place::Root { Place::ChildOfRoot } else { Place::Anywhere };
+        self.raw.children().map(move |raw| Self { raw, tree: self.tree, place })
     }
 
     /// The first child called `name`; without a unit address in `name`, whatever the child's.
@@ -95,10 +109,15 @@ impl<'t, 'a> Node<'t, 'a> {
         self.children().take_while(|child| child.offset() <= offset).last()
     }
 
-    /// The node above; `None` for the root. The blob holds no way up, so this walks down from the root, in time linear
-    /// in the part of the tree before the node.
+    /// The node above; `None` for the root. The blob holds no way up: except for a child of the root that was reached
+    /// from there, this walks down from the root, in time linear in the part of the tree before the node.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
+        match self.place {
+            Place::Root => return None,
+            Place::ChildOfRoot => return Some(self.tree.root()),
+            Place::Anywhere => {}
+        }
         let target = self.offset();
         let mut node = self.tree.root();
         while let Some(child) = node.child_around(target) {

@@ -2,7 +2,7 @@
 
 use super::compact::compact;
 use super::error::FdtError;
-use super::header::Header;
+use super::header::{Header, RESERVE_ENTRY};
 use super::node::Node;
 use super::precheck::precheck;
 use super::value::wrapping_range;
@@ -17,7 +17,7 @@ use core::fmt;
 ///
 /// # Invariants
 ///
-/// - `FDT-3`: the blob passed [`precheck`](super::precheck) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
+/// - `FDT-3`: the blob passed [`precheck`](super::precheck()) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
 ///   that the `fdt` crate, which asserts where it should return errors, cannot panic. We call of it only what walks
 ///   nodes and properties: its `find_node` recurses without end over an alias that names itself, and `memory`,
 ///   `chosen`, `cpus`, `reg` and their like panic or give wrong answers on legal trees.
@@ -33,7 +33,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck) finds; the blob is then unchanged.
+    /// What [`precheck`](super::precheck()) finds; the blob is then unchanged.
     pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
         let mut header = precheck(blob)?;
         compact(blob, &mut header)?;
@@ -44,7 +44,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck) finds; [`FdtError::HasNops`] if there is something to squeeze out.
+    /// What [`precheck`](super::precheck()) finds; [`FdtError::HasNops`] if there is something to squeeze out.
     pub fn from_read_only(blob: &'a [u8]) -> Result<Self, FdtError> {
         let header = precheck(blob)?;
         match header.counts.nops {
@@ -82,14 +82,20 @@ impl<'a> Tree<'a> {
     #[expect(clippy::expect_used, reason = "a checked tree has one root, with an empty name")]
     pub fn root(&self) -> Node<'_, 'a> {
         // The crate finds "/" at the first token by FDT-3, and so never asks the aliases.
-        Node::new(self.fdt.find_node("/").expect("FDT-2: the tree has a root"), self)
+        Node::root(self.fdt.find_node("/").expect("FDT-2: the tree has a root"), self)
     }
 
     /// Every node, the root first, each before its children, in the order of the blob.
     pub fn nodes(&self) -> impl Iterator<Item = Node<'_, 'a>> {
         // The crate names its first node "/", a string outside the blob: take the root from elsewhere.
-        let rest = self.fdt.all_nodes().skip(1).map(|raw| Node::new(raw, self));
+        let rest = self.fdt.all_nodes().skip(1).map(|raw| Node::anywhere(raw, self));
         core::iter::once(self.root()).chain(rest)
+    }
+
+    /// A node that `wanted` accepts: the root's first such child, where what a kernel looks for almost always is and
+    /// where it is cheap to see, or else the first anywhere.
+    pub fn find_by(&self, wanted: impl Fn(Node<'_, 'a>) -> bool) -> Option<Node<'_, 'a>> {
+        self.root().children().find(|node| wanted(*node)).or_else(|| self.nodes().find(|node| wanted(*node)))
     }
 
     /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the
@@ -154,11 +160,16 @@ impl<'a> Tree<'a> {
     /// first entry of size 0.
     ///
     /// Each item is [`FdtError::Wraps`] for a range that has no end in 64 bits; its `node` counts the entries.
-    pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + 'a {
-        let entries = self.fdt.memory_reservations().take_while(|entry| entry.size() != 0);
-        entries.enumerate().map(|(index, entry)| {
-            wrapping_range(index, PhysAddr::new(entry.address().addr() as u64), entry.size() as u64)
-        })
+    pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'a> {
+        let map = self.blob.get(self.header.reserve_map as usize..).unwrap_or_default();
+        let entries = map.as_chunks::<RESERVE_ENTRY>().0.iter().map(|entry| {
+            let entry = u128::from_be_bytes(*entry);
+            #[expect(clippy::cast_possible_truncation, reason = "the high half is shifted down, the low half is meant")]
+            ((entry >> 64) as u64, entry as u64)
+        });
+        entries
+            .enumerate()
+            .map_while(|(index, (base, size))| (size != 0).then(|| wrapping_range(index, PhysAddr::new(base), size)))
     }
 
     /// The board's name for people, from `/model`.

@@ -11,7 +11,7 @@
 
 use super::entry::{EntryFormat, RawEntry};
 use super::level::{LeafLevel, Run, Slot};
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PhysAddr, VirtAddr};
 
 /// The number that marks a user address space's entries in the TLB.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,6 +41,17 @@ pub enum AsidScope {
     One(Asid),
 }
 
+impl AsidScope {
+    /// The one address space, if it is one.
+    #[must_use]
+    pub const fn asid(self) -> Option<Asid> {
+        match self {
+            Self::All => None,
+            Self::One(asid) => Some(asid),
+        }
+    }
+}
+
 /// Which cached levels an invalidation by address reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WalkDepth {
@@ -63,6 +74,14 @@ pub struct Invalidation {
     pub depth: WalkDepth,
     /// Which address spaces.
     pub scope: AsidScope,
+}
+
+impl Invalidation {
+    /// Pages covered.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.count * (self.stride.size() >> PAGE_SHIFT)
+    }
 }
 
 /// How far the CPUs support changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).

@@ -3,14 +3,17 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
-use super::{console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, serial, tables};
+use super::{
+    console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, report, serial, tables,
+    whereabouts,
+};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{mem, pmu, probe, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::instance::{self, MemblockFrames};
@@ -58,6 +61,8 @@ pub struct Machine {
     pub cpu: IdRegisters,
     /// The board.
     pub board: Board,
+    /// The boot arguments.
+    pub args: BootArgs<'static>,
     /// The device tree.
     pub tree: Tree<'static>,
     /// Where the device tree lies.
@@ -98,6 +103,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     };
     log::init();
     trap::set_handlers(&HANDLERS);
+    report::add_describer(whereabouts::describe);
     let stacks = trap::init_boot_cpu();
     // SAFETY: the first use, on the boot stub's tables.
     let early = unsafe { EarlyMap::of_boot_stub() };
@@ -120,17 +126,9 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     go(machine)
 }
 
-impl Machine {
-    /// The boot arguments.
-    #[must_use]
-    pub fn args(&self) -> BootArgs<'_> {
-        BootArgs::new(self.tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""))
-    }
-}
-
 /// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
-    let args = machine.args();
+    let args = machine.args;
     let map = memory_map::of(machine);
     if let Err(broken) = map.check() {
         error!("the memory map breaks its rule {}", broken.tag);
@@ -156,7 +154,10 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
     let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""));
-    power::init(args.flag("semihosting"), tree.psci().and_then(|psci| psci.conduit()));
+    power::init(
+        args.flag("semihosting"),
+        tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
+    );
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(Board::guess(boot.image), early);
     }
@@ -171,6 +172,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
+    irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
@@ -179,7 +181,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    Ok(Machine { boot: *boot, cpu, board, tree, tree_range, initrd, boot_cost, wx })
+    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, initrd, boot_cost, wx })
 }
 
 /// Fills the memblock from the device tree.

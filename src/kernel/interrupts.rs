@@ -63,8 +63,9 @@ impl core::error::Error for InterruptError {}
 /// [`InterruptError::NoController`], [`InterruptError::Fixmap`], [`InterruptError::Controller`].
 pub(super) fn init(tree: &Tree<'_>, early: &EarlyMap) -> Result<(), InterruptError> {
     let version_of = |node: Node<'_, '_>| node.compatible().find_map(GicVersion::for_compatible);
-    let found = tree.interrupt_controllers().find_map(|node| Some((version_of(node)?, node)));
-    let (version, node) = found.ok_or(InterruptError::NoController)?;
+    let usable = |node: Node<'_, '_>| version_of(node).is_some() && node.is_enabled();
+    let node = tree.find_by(usable).ok_or(InterruptError::NoController)?;
+    let version = version_of(node).ok_or(InterruptError::NoController)?;
     let mut ranges = node.phys_ranges();
     let (Some(Ok(first)), Some(Ok(second))) = (ranges.next(), ranges.next()) else {
         return Err(InterruptError::NoController);

@@ -38,3 +38,5 @@ mod serial;
 mod symbol;
 #[cfg(target_os = "none")]
 mod tables;
+#[cfg(target_os = "none")]
+pub mod whereabouts;

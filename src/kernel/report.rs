@@ -16,15 +16,20 @@ use spin::once::Once;
 /// The longest backtrace that is printed.
 const MAX_LINES: usize = 64;
 
-/// Says in words what the memory subsystem knows about an address, for instance which area it belongs to. Writes
+/// How many parts of the kernel can be asked about an address.
+const MAX_DESCRIBERS: usize = 8;
+
+/// Says in words what a part of the kernel knows about an address, for instance which of its areas it belongs to. Writes
 /// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
-pub type Describe = fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result;
+pub type Describe = fn(VirtAddr, &mut dyn fmt::Write) -> fmt::Result;
 
-static DESCRIBE: Once<Describe, cpu::Relax> = Once::new();
+static DESCRIBERS: [Once<Describe, cpu::Relax>; MAX_DESCRIBERS] = [const { Once::new() }; MAX_DESCRIBERS];
 
-/// Registers what reports ask about the fault address. The first call counts.
-pub fn set_describe(describe: Describe) {
-    DESCRIBE.call_once(|| describe);
+/// Adds `describe` to those that reports ask about the fault address, after those that are there. Whether there was
+/// room. Called while the boot CPU is alone.
+pub fn add_describer(describe: Describe) -> bool {
+    let free = DESCRIBERS.iter().find(|slot| slot.get().is_none());
+    free.map(|slot| slot.call_once(|| describe)).is_some()
 }
 
 macro_rules! line {
@@ -41,8 +46,13 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     line!("fault: {}", frame.esr);
     if frame.esr.has_fault_address() {
         line!("fault: at address {}", frame.far);
-        if let Some(describe) = DESCRIBE.get() {
-            line!("{}", Described(*describe, frame.far));
+        for describe in DESCRIBERS.iter().filter_map(Once::get) {
+            let mut note = Note { begun: false };
+            // The note has no errors of its own; one from `describe` has cut it, which shows.
+            let _ = describe(frame.far, &mut note);
+            if note.begun {
+                line!("");
+            }
         }
     }
     line!("on {:?}", cpu::current());
@@ -119,12 +129,19 @@ fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("  and more");
 }
 
-/// What the registered function says about an address.
-struct Described(Describe, VirtAddr);
+/// A line that begins with its first word, so that there is none if there is nothing to say.
+struct Note {
+    begun: bool,
+}
 
-impl fmt::Display for Described {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (self.0)(self.1, f)
+impl fmt::Write for Note {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if !self.begun && !text.is_empty() {
+            self.begun = true;
+            console::print_urgent(format_args!("fault: "));
+        }
+        console::print_urgent(format_args!("{text}"));
+        Ok(())
     }
 }
 

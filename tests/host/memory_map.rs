@@ -1,7 +1,7 @@
 //! The map of who has each byte of RAM, against a map of pages.
 
 use proptest::prelude::*;
-use quarry::addr::{PhysAddr, PhysRange};
+use quarry::addr::{PhysAddr, PhysRange, to_usize};
 use quarry::kernel::memmap::{MemoryMap, Owner};
 
 fn range(start: u64, end: u64) -> PhysRange {
@@ -21,7 +21,7 @@ proptest! {
         for (start, size, owner) in strokes {
             let owner = OWNERS[owner];
             map.paint(range(start, start + size), owner);
-            for byte in model.iter_mut().skip(start as usize).take(size as usize).flatten() {
+            for byte in model.iter_mut().skip(to_usize(start)).take(to_usize(size)).flatten() {
                 *byte = owner;
             }
             prop_assert_eq!(map.check(), Ok(()));
@@ -29,7 +29,7 @@ proptest! {
         let mut painted = vec![None; 300];
         for row in map.rows() {
             for byte in row.range.start().get()..row.range.end().get() {
-                painted[byte as usize] = Some(row.owner);
+                painted[to_usize(byte)] = Some(row.owner);
             }
         }
         prop_assert_eq!(painted, model);

@@ -16,7 +16,7 @@ ktest!(
 );
 fn the_boot_arguments_set_the_log_level() {
     let machine = quarry::kernel::init::machine();
-    let args = machine.map_or("", |machine| machine.args().text());
+    let args = machine.map_or("", |machine| machine.args.text());
     let wanted = LogArguments::parse(args).filter;
     assert_eq!(log::max_level(), wanted);
     // What the harness's bootargs stand for, so that the line above compares with something known.

@@ -23,6 +23,7 @@ fn load(addr: VirtAddr) {
     unsafe { addr.as_ptr::<u8>().read_volatile() };
 }
 
+#[inline(always)]
 fn execute(addr: VirtAddr) {
     // SAFETY: the fetch faults and ends the machine.
     unsafe { asm!("blr {}", in(reg) addr.get(), clobber_abi("C")) };
@@ -127,10 +128,12 @@ ktest!(
     report = "fault: synchronous exception from EL1",
     report = "fault: undefined instruction or unknown reason",
     report = "on CPU 0",
+    report = "pc  0x",
     report = " test_undefined+0x0/",
+    report = "lr  0x",
+    report = "faults::an_undefined_instruction_is_reported_with_its_address+",
     report = "backtrace:",
     report = " test_undefined+0x0/",
-    report = "faults::an_undefined_instruction_is_reported_with_its_address+",
     report = "quarry::kernel::ktest::",
     exit = 1
 );
@@ -144,11 +147,22 @@ ktest!(
     a_wild_write_is_reported_with_its_address,
     report = "fault: data abort, write: translation fault, level 0",
     report = "fault: at address 0x123000",
+    report = "fault: in the user half, where nothing is mapped",
     report = "esr 0x0000000096000044  far 0x0000000000123000",
     exit = 1
 );
 fn a_wild_write_is_reported_with_its_address() {
     store(VirtAddr::new(0x12_3000));
+}
+
+ktest!(
+    a_write_to_the_image_is_reported_with_its_section,
+    report = "fault: data abort, write: permission fault, level 3",
+    report = "fault: in the kernel's text",
+    exit = 1
+);
+fn a_write_to_the_image_is_reported_with_its_section() {
+    store(VirtAddr::of(a_write_to_the_image_is_reported_with_its_section as *const u8));
 }
 
 /// Runs through the stack, frame by frame; the sum keeps it from becoming a loop.
@@ -164,6 +178,7 @@ ktest!(
     a_stack_overflow_is_reported_from_a_stack_of_its_own,
     report = "fault: stack overflow on the kernel stack of CPU 0",
     report = "fault: data abort, write: translation fault, level 3",
+    report = "fault: in a guard page, below the kernel stack of CPU 0",
     report = "on CPU 0",
     report = "faults::recurse+",
     report = "times more",
@@ -206,7 +221,7 @@ ktest!(
     exit = 1
 );
 fn a_fault_inside_a_report_stops_with_one_line() {
-    report::set_describe(|_, _| {
+    report::add_describer(|_, _| {
         store(VirtAddr::new(0x18));
         Ok(())
     });
@@ -222,7 +237,7 @@ ktest!(
     exit = 1
 );
 fn a_panic_inside_a_report_stops_with_one_line() {
-    report::set_describe(|_, _| panic!("second thoughts"));
+    report::add_describer(|_, _| panic!("second thoughts"));
     store(VirtAddr::new(0x10));
 }
 
@@ -241,7 +256,7 @@ ktest!(
     report = "fault inside a fault report on CPU 0: panicked at"
 );
 fn a_panic_inside_the_last_line_says_no_more() {
-    report::set_describe(|_, _| panic!("{}", Panics));
+    report::add_describer(|_, _| panic!("{}", Panics));
     store(VirtAddr::new(0x10));
 }
 

@@ -38,7 +38,7 @@ ktest!(
     machine in_the_tree = "loader=raw fdt_at=0x44000000 append='one=1 two'"
 );
 fn bootargs_arrive() {
-    let args = init::machine().expect("booted").args();
+    let args = init::machine().expect("booted").args;
     assert_eq!(args.value("one"), Some("1"));
     assert!(args.flag("two") && args.flag("semihosting"), "{}", args.text());
 }

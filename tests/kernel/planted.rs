@@ -27,6 +27,13 @@ fn a_hang_is_killed() {
     }
 }
 
+ktest!(writing_without_end_is_a_hang, timeout = 3, ignored = "planted: did not end within 3 s; killed");
+fn writing_without_end_is_a_hang() {
+    loop {
+        quarry::kernel::console::print(format_args!("on and on\n"));
+    }
+}
+
 ktest!(a_fault_fails, ignored = "planted: the machine left with status 1");
 fn a_fault_fails() {
     read(UNMAPPED);

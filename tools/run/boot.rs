@@ -47,7 +47,10 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
         shown = machine.text.len();
         match event {
             Event::Text => {}
-            Event::Ended(status) => return Ok(code(status.code())),
+            Event::Ended(status) => {
+                eprint!("{}", machine.remarks);
+                return Ok(code(status.code()));
+            }
             Event::TimedOut => {
                 return Err(format!("the kernel did not leave within {} s; killed", UNATTENDED.as_secs()));
             }

@@ -22,14 +22,25 @@ pub(crate) enum Event {
     TimedOut,
 }
 
+/// Where output comes from.
+#[derive(Clone, Copy)]
+enum Pipe {
+    Console,
+    Emulator,
+}
+
 /// A machine under way. Dropped, it is killed.
 pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    output: Receiver<Vec<u8>>,
+    output: Receiver<(Pipe, Vec<u8>)>,
     typing: Vec<String>,
-    /// Everything that the console and QEMU itself have written, without carriage returns.
+    /// The beginning of a character whose end has not come yet.
+    unfinished: Vec<u8>,
+    /// Everything that the console has written, without carriage returns.
     pub(crate) text: String,
+    /// What the emulator itself has to say.
+    pub(crate) remarks: String,
     /// The command line, for reports.
     pub(crate) command: String,
     _machine: Machine,
@@ -50,21 +61,32 @@ impl Running {
             .map_err(|e| format!("{program}: {e}"))?;
         let (sender, output) = channel();
         if let Some(stdout) = child.stdout.take() {
-            pump(stdout, sender.clone());
+            pump(Pipe::Console, stdout, sender.clone());
         }
         if let Some(stderr) = child.stderr.take() {
-            pump(stderr, sender);
+            pump(Pipe::Emulator, stderr, sender);
         }
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin, output, typing, text: String::new(), command, _machine: machine })
+        let (unfinished, text, remarks) = (Vec::new(), String::new(), String::new());
+        Ok(Self { child, stdin, output, typing, unfinished, text, remarks, command, _machine: machine })
     }
 
     /// Waits until something is written, the machine ends, or `deadline` passes.
     pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Event, String> {
-        match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(bytes) => {
-                self.text.extend(String::from_utf8_lossy(&bytes).chars().filter(|&c| c != '\r'));
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // Even if there is more to read: a machine that writes without end has hung as well.
+            return Ok(Event::TimedOut);
+        }
+        match self.output.recv_timeout(left) {
+            Ok((Pipe::Console, bytes)) => {
+                self.unfinished.extend(bytes);
+                self.text.push_str(&take_text(&mut self.unfinished));
                 self.type_when_asked()?;
+                Ok(Event::Text)
+            }
+            Ok((Pipe::Emulator, bytes)) => {
+                self.remarks.push_str(&String::from_utf8_lossy(&bytes));
                 Ok(Event::Text)
             }
             Err(RecvTimeoutError::Timeout) => Ok(Event::TimedOut),
@@ -110,14 +132,39 @@ impl Drop for Running {
     }
 }
 
+/// The text that `bytes` holds, without carriage returns; a character that is not complete yet stays.
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let complete = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    };
+    let taken: Vec<u8> = bytes.drain(..complete).collect();
+    String::from_utf8_lossy(&taken).replace('\r', "")
+}
+
 /// Sends what comes from `pipe` until it closes.
-fn pump(mut pipe: impl Read + Send + 'static, to: Sender<Vec<u8>>) {
+fn pump(name: Pipe, mut pipe: impl Read + Send + 'static, to: Sender<(Pipe, Vec<u8>)>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = pipe.read(&mut buffer) {
-            if to.send(buffer.iter().take(read).copied().collect()).is_err() {
+            if to.send((name, buffer.iter().take(read).copied().collect())).is_err() {
                 break;
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_may_come_in_two_pieces() {
+        let mut bytes = "a\r\nπ".as_bytes().to_vec();
+        let last = bytes.pop().unwrap();
+        assert_eq!(take_text(&mut bytes), "a\n");
+        bytes.push(last);
+        assert_eq!(take_text(&mut bytes), "π");
+        assert_eq!(take_text(&mut vec![b'a', 0xff, b'b']), "a\u{fffd}b");
+    }
 }

@@ -15,6 +15,7 @@ mod elf;
 mod kallsyms;
 mod libtest;
 mod machine;
+mod progress;
 mod qemu;
 mod registry;
 mod runner;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["boot", machine @ .., elf] => boot_on(&machine.join(" "), elf),
+        ["boot", machine @ .., elf] => boot_on(machine, elf),
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
         ["planted", elf] => planted(elf),
@@ -56,8 +57,11 @@ fn main() -> ExitCode {
     })
 }
 
-fn boot_on(machine: &str, elf: &str) -> Result<ExitCode, String> {
-    boot::boot(Path::new(elf), &Spec::parse(&format!("{} {machine}", boot::MACHINE))?)
+fn boot_on(machine: &[&str], elf: &str) -> Result<ExitCode, String> {
+    // The shell has taken the quotes off.
+    let quoted = |word: &&str| word.replacen('=', "='", 1) + if word.contains('=') { "'" } else { "" };
+    let words: Vec<String> = machine.iter().map(quoted).collect();
+    boot::boot(Path::new(elf), &Spec::parse(&format!("{} {}", boot::MACHINE, words.join(" ")))?)
 }
 
 fn image(elf: &str, out: &str) -> Result<ExitCode, String> {
@@ -86,7 +90,7 @@ fn cargo(elf: &str, rest: &[&str]) -> Result<ExitCode, String> {
         Some(tests) => tests,
         // Cargo puts test targets there; one without a registry holds no tests.
         None if path.parent().is_some_and(|dir| dir.ends_with("deps")) => Vec::new(),
-        None => return boot_on(&rest.join(" "), elf),
+        None => return boot_on(rest, elf),
     };
     let options = Options::parse(rest.iter().map(|&arg| arg.to_owned()))?;
     Ok(status(runner::run(&kernel, &tests, &options)))

@@ -17,7 +17,7 @@ pub fn current() -> CpuId {
 }
 
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
-pub(super) fn set_current(cpu: CpuId) {
+pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(u64::from(cpu.get()));
 }
 

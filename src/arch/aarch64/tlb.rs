@@ -3,7 +3,7 @@
 //! The sequence for a live change is store, [`order_before_invalidate`], TLBI…, [`complete`] (Arm ARM D8.16). Operands
 //! come from [`super::tlbi`], masked for either half of the address space.
 
-use super::tlbi::{RangeStep, RangeSteps, asid_operand, page_operand};
+use super::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
 use crate::addr::VirtAddr;
 use crate::hal::level::LeafLevel;
 use crate::hal::mmu::{Asid, AsidScope, BbmLevel, Invalidation, WalkDepth};
@@ -160,31 +160,18 @@ fn by_page(operand: u64, scope: AsidScope, depth: WalkDepth) {
     }
 }
 
-const fn asid(scope: AsidScope) -> Option<Asid> {
-    match scope {
-        AsidScope::All => None,
-        AsidScope::One(asid) => Some(asid),
-    }
-}
-
 /// Drops translations by address, one TLBI a leaf.
 #[inline]
 pub fn invalidate(what: Invalidation) {
-    // Where tables went too, the size of what was cached is not known: no hint.
-    let known = what.depth == WalkDepth::LastLevel && FEATURES.load(Ordering::Relaxed) & TTL != 0;
-    let mut operand = page_operand(what.start, asid(what.scope), if known { Some(what.stride) } else { None });
-    // The addresses stay within one half, so the address field does not carry.
-    let step = what.stride.size() / LeafLevel::Pte.size();
-    for _ in 0..what.count {
+    let ttl = FEATURES.load(Ordering::Relaxed) & TTL != 0;
+    for operand in page_operands(what, ttl) {
         by_page(operand, what.scope, what.depth);
-        operand = operand.wrapping_add(step);
     }
 }
 
 /// Drops translations by address with the range forms.
 pub fn invalidate_range(what: Invalidation) {
-    let pages = what.count * (what.stride.size() / LeafLevel::Pte.size());
-    for step in RangeSteps::new(what.start, pages, asid(what.scope)) {
+    for step in range_steps(what) {
         match (step, what.scope, what.depth) {
             (RangeStep::Page(operand), scope, depth) => by_page(operand, scope, depth),
             (RangeStep::Range(operand), AsidScope::All, WalkDepth::LastLevel) => rvaale1is(operand),

@@ -4,7 +4,7 @@
 
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::level::LeafLevel;
-use crate::hal::mmu::{Asid, MAX_RANGE_PAGES};
+use crate::hal::mmu::{Asid, Invalidation, MAX_RANGE_PAGES, WalkDepth};
 
 /// `VA[55:12]` of the by-address forms, bits 43:0.
 const VA_MASK: u64 = (1 << 44) - 1;
@@ -38,6 +38,23 @@ pub const fn page_operand(addr: VirtAddr, asid: Option<Asid>, ttl: Option<LeafLe
 #[must_use]
 pub const fn asid_operand(asid: Asid) -> u64 {
     asid_field(Some(asid))
+}
+
+/// The operands of the by-address forms for an invalidation, one a leaf. With `ttl`, which needs FEAT_TTL, each names
+/// the level, unless tables went too: then what was cached may have had any size.
+#[inline]
+pub fn page_operands(what: Invalidation, ttl: bool) -> impl Iterator<Item = u64> {
+    let hint = (ttl && what.depth == WalkDepth::LastLevel).then_some(what.stride);
+    let first = page_operand(what.start, what.scope.asid(), hint);
+    // An invalidation stays within one half, so the address field does not carry.
+    let step = what.stride.size() >> PAGE_SHIFT;
+    (0..what.count).map(move |index| first.wrapping_add(index.wrapping_mul(step)))
+}
+
+/// The instructions of the range forms for an invalidation.
+#[must_use]
+pub const fn range_steps(what: Invalidation) -> RangeSteps {
+    RangeSteps::new(what.start, what.pages(), what.scope.asid())
 }
 
 /// One instruction that a range comes to.

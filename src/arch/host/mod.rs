@@ -1,1 +1,16 @@
-//! The simulated machine: RAM is an arena, the MMU a model, each CPU has a TLB that keeps stale entries.
+//! L4: a simulated machine for tests on a desk: the traits of `hal` over an arena of RAM, with CPUs whose TLBs keep stale
+//! entries for as long as the architecture lets them, and an oracle that reports what a real machine might punish only
+//! once in a million boots.
+
+mod cpu;
+mod fault;
+mod machine;
+mod memory;
+mod op;
+mod oracle;
+mod tlb;
+mod walker;
+
+pub use cpu::{SimCpu, SimFrames};
+pub use fault::{Fault, FaultKind, Who};
+pub use machine::{Config, Counts, Machine, Violations, Visibility};

@@ -13,7 +13,7 @@
 //! | names | a pool; entry `i` is the name of symbol `i`, as a sequence of token numbers |
 //! | tokens | a pool; entry `i` is a piece of text, such as `::fmt` or `<core` |
 //!
-//! A pool is an index of one word for every [`STRIDE`] entries (where the entry begins, counted from the end of the
+//! A pool is an index of one word for every 16 entries (where the entry begins, counted from the end of the
 //! index), then the entries, each a length in bytes and that many bytes. Lengths and token numbers are LEB128: seven
 //! bits a byte, low ones first, bit 7 set on all but the last. The most frequent tokens have the lowest numbers.
 

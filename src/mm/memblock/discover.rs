@@ -143,21 +143,18 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         Ok(found)
     }
 
-    /// Finds and reserves a place for a region that is only a size.
+    /// Finds and reserves a place for a region that is only a size. A region whose properties cannot be read has no
+    /// place; that is its device's loss, not the machine's.
     fn place_region(&mut self, region: ReservedMemory<'_, '_>) -> Result<Placement, DiscoverError> {
-        let Some(size) = region.size()?.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
-        let align = region.alignment()?.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
+        let (Ok(size), Ok(align)) = (region.size(), region.alignment()) else { return Ok(Placement::NoRoom) };
+        let Some(size) = size.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
+        let align = align.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
         let align = align.checked_next_power_of_two().unwrap_or(align);
         let mut windows = region.alloc_ranges().peekable();
-        let mut place = None;
-        if windows.peek().is_none() {
-            place = self.alloc_raw(size, align, Window::ANYWHERE).ok();
-        }
-        for window in windows {
-            if place.is_none() {
-                place = self.alloc_raw(size, align, Window::exactly(window?)).ok();
-            }
-        }
+        let place = match windows.peek() {
+            None => self.alloc_raw(size, align, Window::ANYWHERE).ok(),
+            Some(_) => windows.flatten().find_map(|window| self.alloc_raw(size, align, Window::exactly(window)).ok()),
+        };
         let Some(place) = place else { return Ok(Placement::NoRoom) };
         if region.is_no_map() {
             self.mark_nomap(place.start(), place.size())?;

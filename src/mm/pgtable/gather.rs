@@ -1,4 +1,4 @@
-//! What an unmap leaves to be done: translations that TLBs may still hold, and tables that walkers may still be in.
+//! What a change leaves to be done: translations that TLBs may still hold, and tables that walkers may still be in.
 #![forbid(unsafe_code)]
 
 use super::PageTable;
@@ -8,34 +8,11 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::{AsidScope, Invalidation, MAX_RANGE_PAGES, Mmu, WalkDepth};
 
-/// Ranges that a gather keeps apart. One more, and what is there is invalidated at once (but not waited for).
+/// Ranges that are kept apart. One more, and what is there is invalidated at once (but not waited for).
 const SPANS: usize = 4;
 
 /// From this many invalidations by address on, one that drops everything is cheaper (Linux: `MAX_DVM_OPS`).
 const FULL_INVALIDATION: u64 = 512;
-
-/// The invalidations and freed tables of any number of [`PageTable::unmap`] calls.
-///
-/// Until it is flushed, CPUs may still reach what was unmapped, and no frame may be given away. Dropping it flushes:
-/// an early return cannot forget it.
-///
-/// # Invariants
-///
-/// - `GTH-1`: every address that was unmapped through the gather lies in a span, or was invalidated (`issued`), or
-///   `everything` is set.
-#[must_use = "the memory may be given away only after `flush`"]
-#[derive(Debug)]
-pub struct Gather<'t, M: Mmu, F: FrameSource> {
-    page_table: &'t PageTable<M>,
-    frames: &'t F,
-    spans: [Span; SPANS],
-    used: usize,
-    /// Invalidations by address so far, issued or not.
-    total: u64,
-    everything: bool,
-    issued: bool,
-    pub(super) removed: RemovedTables,
-}
 
 /// Consecutive addresses with leaves of one size.
 #[derive(Clone, Copy, Debug)]
@@ -52,36 +29,44 @@ impl Span {
     const fn size(&self) -> u64 {
         self.count * self.stride.size()
     }
-}
 
-impl<M: Mmu> PageTable<M> {
-    /// An empty gather. Tables that it frees go back to `frames`.
-    pub fn gather<'t, F: FrameSource>(&'t self, frames: &'t F) -> Gather<'t, M, F> {
-        Gather {
-            page_table: self,
-            frames,
-            spans: [Span::NONE; SPANS],
-            used: 0,
-            total: 0,
-            everything: false,
-            issued: false,
-            removed: RemovedTables::new(),
-        }
+    const fn pages(&self) -> u64 {
+        self.size() / LeafLevel::Pte.size()
     }
 }
 
-impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
-    /// Waits until no CPU holds what was unmapped, then frees the tables. Cost: one DSB, one TLBI a leaf up to 512, or
-    /// one for everything; with FEAT_TLBIRANGE a few for any range.
-    pub fn flush(self) {
-        drop(self);
+/// Invalidations that are due.
+///
+/// # Invariants
+///
+/// - `INV-1`: every address noted lies in a span, or was invalidated (`issued`), or `everything` is set.
+#[must_use = "until the invalidations are complete, CPUs reach what was unmapped"]
+#[derive(Debug)]
+pub(super) struct Pending {
+    spans: [Span; SPANS],
+    used: usize,
+    /// Invalidations by address that were issued, or would have been but for `everything`.
+    by_address: u64,
+    everything: bool,
+    issued: bool,
+}
+
+impl Pending {
+    pub(super) const fn new() -> Self {
+        Self { spans: [Span::NONE; SPANS], used: 0, by_address: 0, everything: false, issued: false }
     }
 
-    /// Notes that `count` leaves of size `stride` from `start` on were made invalid.
+    /// Notes that `count` leaves of size `stride` from `start` on were made invalid or changed.
     #[inline]
-    pub(super) fn note(&mut self, start: VirtAddr, count: u64, stride: LeafLevel, depth: WalkDepth) {
-        // INVARIANT: GTH-1 by the three ways below.
-        self.total += count;
+    pub(super) fn note<M: Mmu>(
+        &mut self,
+        table: &PageTable<M>,
+        start: VirtAddr,
+        count: u64,
+        stride: LeafLevel,
+        depth: WalkDepth,
+    ) {
+        // INVARIANT: INV-1 by the three ways below.
         if let Some(last) = self.used.checked_sub(1).and_then(|index| self.spans.get_mut(index))
             && last.stride == stride
             && last.depth == depth
@@ -91,7 +76,7 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
             return;
         }
         if self.used == SPANS {
-            self.issue();
+            self.issue(table);
         }
         if let Some(span) = self.spans.get_mut(self.used) {
             *span = Span { start, count, stride, depth };
@@ -99,61 +84,94 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
         }
     }
 
-    /// Notes that everything below the entry of `level` for `start` went away with its table.
-    pub(super) fn note_subtree(&mut self, start: VirtAddr, level: Level) {
-        let pages = level.size() / LeafLevel::Pte.size();
-        self.note(start, pages, LeafLevel::Pte, WalkDepth::AnyLevel);
-    }
-
     /// Invalidates the spans, without waiting.
-    fn issue(&mut self) {
-        let mmu = &self.page_table.mmu;
-        let ranged = mmu.has_range_invalidation();
-        self.everything |= !ranged && self.total >= FULL_INVALIDATION;
+    fn issue<M: Mmu>(&mut self, table: &PageTable<M>) {
+        let ranged = table.mmu.has_range_invalidation();
         let spans = || self.spans.iter().take(self.used);
-        self.everything |= spans().any(|span| span.size() / LeafLevel::Pte.size() > MAX_RANGE_PAGES);
+        let by_range = |span: &Span| ranged && span.count > 1 && span.pages() <= MAX_RANGE_PAGES;
+        self.by_address += spans().filter(|span| !by_range(span)).map(|span| span.count).sum::<u64>();
+        self.everything |= self.by_address >= FULL_INVALIDATION;
         if !self.everything {
-            mmu.order_before_invalidate();
+            table.mmu.order_before_invalidate();
             for span in spans() {
                 let Span { start, count, stride, depth } = *span;
-                let what = Invalidation { start, count, stride, depth, scope: self.page_table.space.scope() };
-                if ranged && count > 1 { mmu.invalidate_range(what) } else { mmu.invalidate(what) }
+                let what = Invalidation { start, count, stride, depth, scope: table.space.scope() };
+                if by_range(span) { table.mmu.invalidate_range(what) } else { table.mmu.invalidate(what) }
             }
             self.issued = true;
         }
-        // INVARIANT: GTH-1, by `issued` or `everything`.
+        // INVARIANT: INV-1, by `issued` or `everything`.
         self.used = 0;
     }
 
-    /// Invalidates, waits, and gives the tables back.
-    fn finish(&mut self) {
+    /// Invalidates and waits; `None` if there was nothing.
+    #[inline]
+    pub(super) fn flush<M: Mmu>(&mut self, table: &PageTable<M>) -> Option<Flushed> {
         if self.used > 0 {
-            self.issue();
+            self.issue(table);
         }
-        let mmu = &self.page_table.mmu;
         if self.everything {
-            mmu.order_before_invalidate();
-            match self.page_table.space.scope() {
-                AsidScope::All => mmu.invalidate_all(),
-                AsidScope::One(asid) => mmu.invalidate_asid(asid),
-            }
-            self.issued = true;
-        }
-        if self.issued {
-            let flushed = Flushed::wait(mmu);
-            self.issued = false;
-            self.everything = false;
-            self.total = 0;
-            if !self.removed.is_empty() {
-                let freed = self.removed.free(mmu, self.frames, flushed);
-                self.page_table.count_given_back(freed);
+            table.mmu.order_before_invalidate();
+            match table.space.scope() {
+                AsidScope::All => table.mmu.invalidate_all(),
+                AsidScope::One(asid) => table.mmu.invalidate_asid(asid),
             }
         }
+        let due = self.issued || self.everything;
+        (self.by_address, self.issued, self.everything) = (0, false, false);
+        due.then(|| Flushed::wait(&table.mmu))
+    }
+}
+
+/// The invalidations and freed tables of any number of [`PageTable::unmap`] calls.
+///
+/// Until it is flushed, CPUs may still reach what was unmapped, and no frame may be given away. Dropping it flushes:
+/// an early return cannot forget it.
+#[must_use = "the memory may be given away only after `flush`"]
+#[derive(Debug)]
+pub struct Gather<'t, M: Mmu, F: FrameSource> {
+    table: &'t PageTable<M>,
+    frames: &'t F,
+    pending: Pending,
+    pub(super) removed: RemovedTables,
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// An empty gather. Tables that it frees go back to `frames`.
+    pub const fn gather<'t, F: FrameSource>(&'t self, frames: &'t F) -> Gather<'t, M, F> {
+        Gather { table: self, frames, pending: Pending::new(), removed: RemovedTables::new() }
+    }
+}
+
+impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
+    /// Waits until no CPU holds what was unmapped, then frees the tables. Cost: two DSB, and one TLBI a leaf up to 511
+    /// or one for everything; with FEAT_TLBIRANGE at most five for any range.
+    pub fn flush(self) {
+        drop(self);
+    }
+
+    /// Notes that `count` leaves of size `stride` from `start` on were made invalid.
+    #[inline]
+    pub(super) fn note(&mut self, start: VirtAddr, count: u64, stride: LeafLevel) {
+        self.pending.note(self.table, start, count, stride, WalkDepth::LastLevel);
+    }
+
+    /// Notes that everything below the entry of `level` for `start` went away with its table.
+    pub(super) fn note_subtree(&mut self, start: VirtAddr, level: Level) {
+        let pages = level.size() / LeafLevel::Pte.size();
+        self.pending.note(self.table, start, pages, LeafLevel::Pte, WalkDepth::AnyLevel);
     }
 }
 
 impl<M: Mmu, F: FrameSource> Drop for Gather<'_, M, F> {
+    #[inline]
     fn drop(&mut self) {
-        self.finish();
+        // Tables are removed only together with a note, so there is a flush to wait for.
+        if let Some(flushed) = self.pending.flush(self.table)
+            && !self.removed.is_empty()
+        {
+            let freed = self.removed.free(&self.table.mmu, self.frames, flushed);
+            self.table.count_given_back(freed);
+        }
     }
 }

@@ -93,14 +93,15 @@ impl<M: Mmu> PageTable<M> {
             return Err(PgtableError::WrongPrivilege);
         }
         let mut cursor = Cursor { at: range.start(), end: range.end(), phys, prot, flags };
-        while cursor.at < cursor.end {
-            if let Err(error) = self.map_run(frames, &mut cursor) {
-                self.undo(frames, range, cursor.at);
-                return Err(error);
-            }
+        let mut result = Ok(());
+        while cursor.at < cursor.end && result.is_ok() {
+            result = self.map_run(frames, &mut cursor);
+        }
+        if result.is_err() {
+            self.undo(frames, range, cursor.at);
         }
         self.mmu.publish();
-        Ok(())
+        result
     }
 
     /// Makes sure that mapping a leaf of `level` anywhere in `range` needs no further table: so that a later call
@@ -111,15 +112,17 @@ impl<M: Mmu> PageTable<M> {
     /// Those of [`PageTable::map`]. Tables made until then stay.
     pub fn populate<F: FrameSource>(&self, frames: &F, range: VirtRange, level: LeafLevel) -> Result<(), PgtableError> {
         self.admit(range)?;
-        let mut at = range.start();
-        while at < range.end() {
-            let table = self.table_for(frames, at, level)?;
-            if table.level() != level.level() {
-                return Err(PgtableError::Overlap(at));
-            }
+        let (mut at, mut result) = (range.start(), Ok(()));
+        while at < range.end() && result.is_ok() {
+            result = match self.table_for(frames, at, level) {
+                Ok(table) if table.level() == level.level() => Ok(()),
+                Ok(_) => Err(PgtableError::Overlap(at)),
+                Err(error) => Err(error),
+            };
             at = super::entry_end(at, level.size() << 9, range.end());
         }
-        Ok(())
+        self.mmu.publish();
+        result
     }
 
     /// Maps as much as one table takes, and moves the cursor behind it.

@@ -31,20 +31,27 @@
 //!   given back.
 
 mod check;
+mod collapse;
 mod dump;
 mod error;
 mod gather;
 mod map;
+mod protect;
+mod rewrite;
+mod split;
 mod table;
 mod unmap;
 mod walk;
 pub mod wx;
 
 pub use check::{Census, CheckError};
+pub use collapse::Collapsed;
 pub use dump::Marker;
 pub use error::PgtableError;
 pub use gather::Gather;
 pub use map::MapFlags;
+pub use protect::Change;
+pub use rewrite::LivePolicy;
 pub use unmap::UnmapFlags;
 pub use walk::{Translation, Visit};
 

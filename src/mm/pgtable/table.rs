@@ -80,6 +80,25 @@ impl Table {
         unsafe { mmu.write(self.phys, slot, entry) };
     }
 
+    /// Changes a leaf, whatever the hardware does to its flags meanwhile. Returns what it was.
+    pub(super) fn update<M: Mmu>(self, mmu: &M, slot: Slot, change: impl Fn(RawEntry) -> RawEntry) -> RawEntry {
+        let mut current = self.read(mmu, slot);
+        loop {
+            match self.replace(mmu, slot, current, change(current)) {
+                Ok(()) => return current,
+                Err(found) => current = found,
+            }
+        }
+    }
+
+    /// Writes a leaf or an absent entry if the entry still is `current`, else returns what it is.
+    fn replace<M: Mmu>(self, mmu: &M, slot: Slot, current: RawEntry, entry: RawEntry) -> Result<(), RawEntry> {
+        // INVARIANT: TAB-2.
+        debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
+        // SAFETY: as for `write`.
+        unsafe { mmu.compare_exchange(self.phys, slot, current, entry) }
+    }
+
     /// Writes leaves for memory that follows on, `step` bytes an entry.
     #[inline]
     pub(super) fn fill<M: Mmu>(self, mmu: &M, run: Run, first: RawEntry, step: u64) {
@@ -115,13 +134,13 @@ impl Table {
         }
     }
 
-    /// Takes the table at `slot` out and puts it, with all tables below it, on the list. Leaves below it go with it;
-    /// their frames are the caller's affair. Returns whether there was a table.
-    pub(super) fn unlink<M: Mmu>(self, mmu: &M, slot: Slot, removed: &mut RemovedTables) -> bool {
-        let Ok(child) = self.descend(mmu, slot) else { return false };
-        self.write(mmu, slot, RawEntry::ABSENT);
-        removed.push(mmu, child);
-        true
+    /// Writes `entry`, a block or an absent one, in place of the table at `slot`, and puts that table with all tables
+    /// below it on the list. Leaves below it go with it; their frames are the caller's affair.
+    pub(super) fn supersede<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry, removed: &mut RemovedTables) {
+        if let Ok(child) = self.descend(mmu, slot) {
+            self.write(mmu, slot, entry);
+            removed.push(mmu, child);
+        }
     }
 
     fn is_no_link<M: Mmu>(self, entry: RawEntry) -> bool {

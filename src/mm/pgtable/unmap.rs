@@ -4,10 +4,10 @@
 use super::walk::Place;
 use super::{Gather, PageTable, PgtableError, entry_end};
 use crate::addr::{VirtAddr, VirtRange};
-use crate::hal::entry::EntryFormat;
+use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Run};
-use crate::hal::mmu::{Mmu, WalkDepth};
+use crate::hal::mmu::Mmu;
 
 bitflags::bitflags! {
     /// How [`PageTable::unmap`] goes about it.
@@ -49,14 +49,14 @@ impl<M: Mmu> PageTable<M> {
             if level.leaf() == Some(LeafLevel::Pte) {
                 let run = Run::from_slot(slot, (end.get() - at.get()) / level.size());
                 table.clear(&self.mmu, run);
-                gather.note(at, run.count() as u64, LeafLevel::Pte, WalkDepth::LastLevel);
+                gather.note(at, run.count() as u64, LeafLevel::Pte);
                 at = VirtAddr::new(at.get() + run.count() as u64 * level.size());
                 table = self.root;
                 continue;
             }
             match table.descend(&self.mmu, slot) {
                 Ok(_) if whole && !flags.contains(UnmapFlags::KEEP_TABLES) => {
-                    table.unlink(&self.mmu, slot, &mut gather.removed);
+                    table.supersede(&self.mmu, slot, RawEntry::ABSENT, &mut gather.removed);
                     gather.note_subtree(at, level);
                 }
                 Ok(child) => {
@@ -67,7 +67,7 @@ impl<M: Mmu> PageTable<M> {
                 Err(_) => {
                     table.clear(&self.mmu, Run::from_slot(slot, 1));
                     if let Some(leaf) = level.leaf() {
-                        gather.note(at, 1, leaf, WalkDepth::LastLevel);
+                        gather.note(at, 1, leaf);
                     }
                 }
             }

@@ -94,12 +94,11 @@ impl Batch {
     /// What is wrong with `leaf`, given these ranges.
     fn conflict(&self, leaf: &Leaf) -> Option<WxProblem> {
         let phys = extent(leaf)?;
-        self.ranges.iter().take(self.used).flatten().find(|range| range.phys.overlaps(phys)).and_then(|range| {
-            match range.privilege {
-                _ if leaf.prot.is_writable() => Some(WxProblem::WritableAlias(range.at)),
-                Privilege::User if kernel_executable(leaf) => Some(WxProblem::KernelAlias(range.at)),
-                _ => None,
-            }
+        let overlapping = self.ranges.iter().take(self.used).flatten().filter(|range| range.phys.overlaps(phys));
+        overlapping.into_iter().find_map(|range| match range.privilege {
+            _ if leaf.prot.is_writable() => Some(WxProblem::WritableAlias(range.at)),
+            Privilege::User if kernel_executable(leaf) => Some(WxProblem::KernelAlias(range.at)),
+            _ => None,
         })
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn corpus() -> PathBuf {
 }
 
 /// A tree of the corpus, by its name without `.dtb.gz`.
-pub(super) fn corpus_tree(name: &str) -> Vec<u8> {
+pub(crate) fn corpus_tree(name: &str) -> Vec<u8> {
     let folder = if name.starts_with("nop-") { "nop" } else { "boards" };
     let file = std::fs::File::open(corpus().join(folder).join(format!("{name}.dtb.gz"))).unwrap();
     let mut blob = Vec::new();

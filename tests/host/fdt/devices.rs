@@ -40,6 +40,7 @@ fn paths_are_found_with_and_without_unit_address_and_printed_in_full() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn every_node_of_a_real_tree_is_found_by_its_printed_path_and_knows_its_parent() {
     let mut blob = corpus_tree("uboot-qemu-virt-m4G");
     let tree = Tree::new(&mut blob).unwrap();
@@ -126,6 +127,7 @@ fn strings_without_terminator_are_none() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn a_pi_4s_devices_lie_where_the_cpu_finds_them() {
     let mut blob = corpus_tree("qemu-raspi4b");
     let tree = Tree::new(&mut blob).unwrap();
@@ -224,6 +226,7 @@ fn dma_windows_give_the_device_and_the_cpu_side() {
 
 // Behaviour 71, the part that the tree states
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn a_pi_4s_dma_limits_are_stated() {
     let mut blob = corpus_tree("bcm2711-rpi-4-b");
     let tree = Tree::new(&mut blob).unwrap();
@@ -250,6 +253,7 @@ fn a_disabled_bus_sets_no_dma_limit() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn cpus_state_their_affinity_and_how_they_start() {
     let mut blob = corpus_tree("bcm2711-rpi-4-b");
     let tree = Tree::new(&mut blob).unwrap();
@@ -280,6 +284,7 @@ fn a_cpu_with_an_unreadable_number_or_release_address_is_an_error() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn psci_is_found_wherever_it_lies() {
     for (name, path, conduit) in [
         ("qemu-virt-m128M", "/psci", Some(Conduit::Hvc)),
@@ -311,6 +316,7 @@ fn psci_0_1_states_its_function_numbers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn timer_interrupts_are_named_as_the_gic_names_them() {
     for name in ["qemu-virt-m128M", "qemu-raspi4b"] {
         let mut blob = corpus_tree(name);
@@ -340,6 +346,12 @@ fn interrupts_follow_the_nearest_parent_or_their_own_list() {
         .cells("interrupts", &[7, 4])
         .end()
         .end()
+        .begin("nexus")
+        .cells("#interrupt-cells", &[1])
+        .begin("card")
+        .cells("interrupts", &[15])
+        .end()
+        .end()
         .begin("plain")
         .cells("interrupts", &[0, 121, 4, 1, 13, 0xf08])
         .end()
@@ -361,6 +373,7 @@ fn interrupts_follow_the_nearest_parent_or_their_own_list() {
     };
     assert_eq!(lines("/plain"), [Ok(("gic", vec![0, 121, 4], Some(153))), Ok(("gic", vec![1, 13, 0xf08], Some(29)))]);
     assert_eq!(lines("/combiner/inside"), [Ok(("combiner", vec![7, 4], None))]);
+    assert_eq!(lines("/nexus/card"), [Ok(("nexus", vec![15], None))]);
     assert_eq!(lines("/own"), [Ok(("combiner", vec![5, 6], None)), Ok(("gic", vec![0, 988, 1], None))]);
     let short = lines("/short");
     assert_eq!((short.len(), short[0].is_ok(), short[1].is_err()), (2, true, true));
@@ -369,6 +382,7 @@ fn interrupts_follow_the_nearest_parent_or_their_own_list() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn the_board_is_named() {
     let mut blob = corpus_tree("rpi4-fw-2gb");
     let tree = Tree::new(&mut blob).unwrap();

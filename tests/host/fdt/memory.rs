@@ -222,6 +222,7 @@ fn an_unreadable_reservation_is_an_error_not_an_empty_list() {
 
 // Behaviour 71, the part that the tree states
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn a_pi_4_with_8_gib_states_its_banks_and_the_page_of_the_spin_table() {
     let mut blob = corpus_tree("rpi4-fw-8gb");
     let tree = Tree::new(&mut blob).unwrap();

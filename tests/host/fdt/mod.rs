@@ -13,3 +13,5 @@ mod devices;
 mod memory;
 mod mutation;
 mod nops;
+
+pub(super) use builder::corpus_tree;

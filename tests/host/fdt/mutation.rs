@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use quarry::fdt::{Tree, precheck};
 
 /// Cases of each property; Miri runs a thousand times slower.
-const CASES: u32 = if cfg!(miri) { 12 } else { 3000 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 3000 };
 
 /// A small tree with one of everything.
 fn everything() -> Vec<u8> {
@@ -92,7 +92,7 @@ fn ask(blob: &[u8]) {
     if precheck(&exact).is_ok() {
         let tree = Tree::new(&mut exact).unwrap();
         tree.report().to_string();
-        for node in tree.nodes() {
+        for node in tree.nodes().take(if cfg!(miri) { 3 } else { usize::MAX }) {
             node.description().to_string();
             assert_eq!(tree.node_at(node.offset()), Some(node));
         }
@@ -139,7 +139,7 @@ fn the_undamaged_tree_answers_everything() {
 #[test]
 fn every_word_of_a_tree_replaced_by_every_token_is_answered_or_refused() {
     let blob = everything();
-    let step = if cfg!(miri) { 116 } else { 4 };
+    let step = if cfg!(miri) { 364 } else { 4 };
     for offset in (0..blob.len() - 3).step_by(step) {
         for value in [0, 1, 2, 3, 4, 9, u32::MAX] {
             let mut damaged = blob.clone();
@@ -152,7 +152,7 @@ fn every_word_of_a_tree_replaced_by_every_token_is_answered_or_refused() {
 #[test]
 fn a_tree_cut_anywhere_with_an_honest_totalsize_is_answered_or_refused() {
     let blob = everything();
-    let step = if cfg!(miri) { 61 } else { 1 };
+    let step = if cfg!(miri) { 161 } else { 1 };
     for len in (40..blob.len()).step_by(step) {
         let mut cut = blob[..len].to_vec();
         patch(&mut cut, 4, len as u32);
@@ -181,10 +181,9 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads files")]
     fn a_damaged_real_tree_is_answered_or_refused(damage in damage(8192)) {
-        if !cfg!(miri) {
-            ask(&apply(corpus_tree("uboot-qemu-virt-m128M"), damage));
-        }
+        ask(&apply(corpus_tree("uboot-qemu-virt-m128M"), damage));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod alloc;
 mod arena;
 mod bootmem;
 mod device_tree;
+mod discover;
 mod grow;
 mod handover;
 mod limits;

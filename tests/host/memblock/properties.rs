@@ -10,9 +10,9 @@ use quarry::mm::memblock::{Direction, Memblock, MemblockError, Region, RegionFla
 
 const BASE: u64 = 0x4000_0000;
 /// Cells of the address space under test: dense, so that ranges collide.
-const CELLS: usize = if cfg!(miri) { 128 } else { 512 };
-const CASES: u32 = if cfg!(miri) { 3 } else { 128 };
-const OPS: usize = if cfg!(miri) { 60 } else { 500 };
+const CELLS: usize = if cfg!(miri) { 96 } else { 512 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 128 };
+const OPS: usize = if cfg!(miri) { 40 } else { 500 };
 
 /// First cell and number of cells.
 type Cells = (usize, usize);

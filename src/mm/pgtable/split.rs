@@ -1,0 +1,106 @@
+//! Splitting: blocks into tables, contiguous groups into plain entries, so that an edge of a range falls between two
+//! leaves.
+#![forbid(unsafe_code)]
+
+use super::rewrite::LivePolicy;
+use super::table::FreshTable;
+use super::walk::Place;
+use super::{PageTable, PgtableError};
+use crate::addr::{VirtAddr, VirtRange};
+use crate::hal::entry::{Entry, EntryFormat, Leaf};
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::mmu::Mmu;
+
+impl<M: Mmu> PageTable<M> {
+    /// Splits whatever lies across the two edges of `range`, so that [`PageTable::unmap`] and [`PageTable::protect`]
+    /// can take it. What is mapped, and how, stays the same; done when it returns. What is split becomes plain entries
+    /// of the next size, which can be changed one by one; [`PageTable::collapse`] is the way back.
+    ///
+    /// Touches all of a block or group that an edge cuts (see the module). Cost: a table and 512 stores a block.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::BbmUnsupported`], [`NoFrame`](PgtableError::NoFrame),
+    /// [`Malformed`](PgtableError::Malformed), and those of a bad range. A split that was done stays done: it changes
+    /// no translation.
+    pub fn carve<F: FrameSource>(&self, frames: &F, range: VirtRange, policy: LivePolicy) -> Result<(), PgtableError> {
+        self.admit(range)?;
+        self.admit_policy(policy)?;
+        self.split_at(frames, range.start(), policy)?;
+        self.split_at(frames, range.end(), policy)
+    }
+
+    /// Makes `at` the edge of a leaf.
+    fn split_at<F: FrameSource>(&self, frames: &F, at: VirtAddr, policy: LivePolicy) -> Result<(), PgtableError> {
+        while let Some(place) = self.find(at).filter(|place| self.is_cut(place, at)) {
+            match M::Format::decode(place.table.level(), place.raw) {
+                Entry::Leaf(leaf) if leaf.contiguous => self.unfold(&place, &leaf, policy),
+                Entry::Leaf(leaf) => self.split_block(frames, &place, &leaf, policy)?,
+                _ => return Err(PgtableError::Malformed(at)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the contiguous bit from the whole group that a leaf belongs to.
+    pub(super) fn unfold(&self, place: &Place, leaf: &Leaf, policy: LivePolicy) {
+        let group = Run::group(place.slot);
+        let start = place.start.align_down(leaf.level.contiguous_size());
+        self.rewrite(place.table, group, start, leaf.level, policy, |raw| M::Format::with_contiguous(raw, false));
+    }
+
+    /// Puts a table of 512 leaves in the place of a block.
+    fn split_block<F: FrameSource>(
+        &self,
+        frames: &F,
+        place: &Place,
+        leaf: &Leaf,
+        policy: LivePolicy,
+    ) -> Result<(), PgtableError> {
+        let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
+        let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        if policy == LivePolicy::BreakBeforeMake {
+            self.break_leaves(place.table, Run::from_slot(place.slot, 1), place.start, leaf.level);
+        }
+        let current = place.table.read(&self.mmu, place.slot);
+        match self.link_split(place, fresh, current, leaf.level, below) {
+            Ok(()) => self.count_taken(1),
+            Err(fresh) => {
+                // The block is no more what it was: somebody broke the contract. What they made stays.
+                fresh.discard(&self.mmu, frames);
+                return Err(PgtableError::Malformed(place.start));
+            }
+        }
+        match policy {
+            LivePolicy::BbmLevel2 => self.flush_leaves(place.start, 1, leaf.level),
+            LivePolicy::BreakBeforeMake | LivePolicy::NotLive => self.mmu.publish(),
+        }
+        Ok(())
+    }
+
+    /// Fills the new table after the block as it is now and links it; again if the hardware set a flag meanwhile.
+    fn link_split(
+        &self,
+        place: &Place,
+        mut fresh: FreshTable,
+        mut current: crate::hal::entry::RawEntry,
+        level: LeafLevel,
+        below: LeafLevel,
+    ) -> Result<(), FreshTable> {
+        loop {
+            let Entry::Leaf(block) = M::Format::decode(level.level(), M::Format::revalidate(current)) else {
+                return Err(fresh);
+            };
+            let first = M::Format::leaf(below, block.phys, block.prot, false);
+            fresh.table().fill(&self.mmu, Run::TABLE, first, below.size());
+            match place.table.link(&self.mmu, place.slot, current, fresh) {
+                Ok(table) => {
+                    debug_assert!(table.level() != Level::Pgd, "a block is never split into a root");
+                    return Ok(());
+                }
+                Err((unlinked, found)) => (fresh, current) = (unlinked, found),
+            }
+        }
+    }
+}
