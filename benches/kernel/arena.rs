@@ -1,11 +1,12 @@
 //! Memory for the workloads: one stretch of RAM that each implementation gets anew, and table frames out of it.
 
+use core::num::NonZero;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
-use quarry::mm::layout;
+use quarry::mm::layout::{self, LINEAR_MAP_SIZE, PAGE_OFFSET};
 use quarry::mm::memblock::Window;
 use spin::once::Once;
 
@@ -13,6 +14,9 @@ use spin::once::Once;
 pub(crate) const ARENA_SIZE: u64 = 64 << 20;
 /// Frames for the tables of those that map.
 const TABLES_SIZE: u64 = 1 << 20;
+
+// An OR adds where the offset and the addresses share no bit.
+const _: () = assert!(PAGE_OFFSET & (LINEAR_MAP_SIZE - 1) == 0);
 
 static MEMORY: Once<PhysRange> = Once::new();
 /// Bytes of them that were handed out once.
@@ -73,12 +77,11 @@ impl Arena {
     }
 }
 
-/// Where the linear map has `phys`.
+/// Where the linear map has `phys`: one instruction, since peers do it for each table that they pass.
+#[inline(always)]
 pub(crate) fn linear(phys: PhysAddr) -> NonNull<u8> {
-    match layout::phys_to_virt(phys).map(VirtAddr::as_ptr).and_then(NonNull::new) {
-        Some(pointer) => pointer,
-        None => panic!("{phys} is beyond the linear map"),
-    }
+    const OFFSET: NonZero<usize> = NonZero::new(to_usize(PAGE_OFFSET)).unwrap();
+    NonNull::with_exposed_provenance(OFFSET | to_usize(phys.get()))
 }
 
 /// The physical address behind a pointer that [`linear`] gave.
