@@ -8,4 +8,5 @@ mod console;
 mod faults;
 mod harness;
 mod interrupts;
+mod pagetable;
 mod planted;
