@@ -100,11 +100,13 @@ impl Kernel {
         let elf = self.parse()?;
         let headers = elf.elf_program_headers().iter().filter(|h| h.p_flags(LittleEndian) & PF_X != 0);
         let parts = headers.map(|header| {
-            let data = header.data(LittleEndian, self.file.as_slice()).map_err(|()| "a segment lies outside the file")?;
+            let data =
+                header.data(LittleEndian, self.file.as_slice()).map_err(|()| "a segment lies outside the file")?;
             Ok((header.p_vaddr(LittleEndian), data))
         });
         let functions = elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
-        let functions = functions.filter_map(|symbol| Some((symbol.address(), kallsyms::readable(symbol.name().ok()?)?)));
+        let functions =
+            functions.filter_map(|symbol| Some((symbol.address(), kallsyms::readable(symbol.name().ok()?)?)));
         Ok(Code { parts: parts.collect::<Result<_, &str>>()?, functions: functions.collect() })
     }
 
