@@ -11,7 +11,7 @@
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
 //! | L2 | [`sync`], [`ds`], [`fdt`] | locks, containers, device-tree reading |
 //! | L1 | [`hal`] | what `mm` asks of a machine |
-//! | L0 | [`addr`], [`error`] | vocabulary |
+//! | L0 | [`addr`], [`error`], [`gfp`] | vocabulary |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
@@ -23,6 +23,7 @@ pub mod arch;
 pub mod ds;
 pub mod error;
 pub mod fdt;
+pub mod gfp;
 pub mod hal;
 pub mod mm;
 pub mod sync;

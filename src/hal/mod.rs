@@ -1,6 +1,7 @@
 //! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU.
 
 mod boot_memory;
+pub mod cpu;
 
 pub use boot_memory::{BootMemory, Unreachable};
 pub mod entry;

@@ -7,7 +7,7 @@ use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
 use crate::driver::uart::Uart;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use spin::once::Once;
 
 /// Ports that the console can hold.
@@ -15,9 +15,16 @@ pub const MAX_PORTS: usize = 2;
 /// Bytes of early text that are kept.
 const EARLY_BYTES: usize = 4096;
 
-static PORTS: [Once<Uart, cpu::Relax>; MAX_PORTS] = [const { Once::new() }; MAX_PORTS];
+static PORTS: [Slot; MAX_PORTS] = [const { Slot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
 static OWNER: AtomicU32 = AtomicU32::new(FREE);
 static EARLY: EarlyText = EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_BYTES], written: AtomicUsize::new(0) };
+
+/// A port, if there is one.
+struct Slot {
+    port: Once<Uart, cpu::Relax>,
+    /// Its last byte found no room in time. Until one does, nobody waits for it: a dead port costs one pause.
+    stuck: AtomicBool,
+}
 
 /// [`OWNER`] while nobody writes; otherwise it is the writer's CPU number plus one.
 const FREE: u32 = 0;
@@ -27,19 +34,19 @@ const FREE: u32 = 0;
 /// Called while the boot CPU is alone; takes no memory.
 pub fn add_port(port: Uart) -> bool {
     let _lock = Lock::acquire(Patience::Endless);
-    let Some((index, slot)) = PORTS.iter().enumerate().find(|(_, slot)| slot.get().is_none()) else {
+    let Some((index, slot)) = PORTS.iter().enumerate().find(|(_, slot)| slot.port.get().is_none()) else {
         return false;
     };
-    slot.call_once(|| port);
+    slot.port.call_once(|| port);
     if index == 0 {
-        EARLY.replay(port);
+        EARLY.replay(slot);
     }
     true
 }
 
 /// The ports of the console, in the order in which they were added.
 pub fn ports() -> impl Iterator<Item = Uart> {
-    PORTS.iter().filter_map(|slot| slot.get().copied())
+    PORTS.iter().filter_map(|slot| slot.port.get().copied())
 }
 
 /// The next byte that somebody typed at any port. Does not wait.
@@ -132,9 +139,9 @@ struct Writer;
 impl Write for Writer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut any = false;
-        for port in ports() {
+        for slot in PORTS.iter().filter(|slot| slot.port.get().is_some()) {
             any = true;
-            send(port, text.as_bytes());
+            slot.send(text.as_bytes());
         }
         if !any {
             EARLY.append(text.as_bytes());
@@ -143,13 +150,24 @@ impl Write for Writer {
     }
 }
 
-/// Sends `text` with the carriage returns that terminals want.
-fn send(port: Uart, text: &[u8]) {
-    for &byte in text {
-        if byte == b'\n' {
-            port.put(b'\r');
+impl Slot {
+    /// Sends `text` with the carriage returns that terminals want.
+    fn send(&self, text: &[u8]) {
+        let Some(port) = self.port.get() else { return };
+        for &byte in text {
+            if byte == b'\n' {
+                self.put(*port, b'\r');
+            }
+            self.put(*port, byte);
         }
-        port.put(byte);
+    }
+
+    fn put(&self, port: Uart, byte: u8) {
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        let sent = if stuck { port.try_put(byte) } else { port.put(byte) };
+        if sent == stuck {
+            self.stuck.store(!sent, Ordering::Relaxed);
+        }
     }
 }
 
@@ -168,23 +186,23 @@ impl EarlyText {
         }
     }
 
-    fn replay(&self, port: Uart) {
+    fn replay(&self, slot: &Slot) {
         let used = self.written.load(Ordering::Relaxed);
         for byte in self.bytes.iter().take(used) {
-            send(port, &[byte.load(Ordering::Relaxed)]);
+            slot.send(&[byte.load(Ordering::Relaxed)]);
         }
         if used > EARLY_BYTES {
-            let _ = write!(Direct(port), "\n[{} bytes of early text lost]\n", used - EARLY_BYTES);
+            let _ = write!(Direct(slot), "\n[{} bytes of early text lost]\n", used - EARLY_BYTES);
         }
     }
 }
 
 /// One port as a writer, for text that the others do not need.
-struct Direct(Uart);
+struct Direct<'a>(&'a Slot);
 
-impl Write for Direct {
+impl Write for Direct<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        send(self.0, text.as_bytes());
+        self.0.send(text.as_bytes());
         Ok(())
     }
 }

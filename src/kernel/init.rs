@@ -19,7 +19,7 @@ use crate::fdt::{FdtError, Tree};
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
-use crate::mm::memblock::{DiscoverError, INIT_REGIONS, MemblockError, Surroundings, Window};
+use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError, Surroundings, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
 use ::log::{error, info, warn};
@@ -67,8 +67,8 @@ pub struct Machine {
     pub tree: Tree<'static>,
     /// Where the device tree lies.
     pub tree_range: PhysRange,
-    /// The initial RAM disk.
-    pub initrd: Option<PhysRange>,
+    /// What the device tree said about memory, beside what memblock keeps.
+    pub found: Discovery<'static>,
     /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
     pub boot_cost: u64,
     /// What the W^X checker walked.
@@ -169,7 +169,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot arguments: {}", args.text());
     }
 
-    let initrd = discover(boot, &tree, tree_range, &cpu, args)?;
+    let found = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
     irq::unmask_serror();
@@ -181,7 +181,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, initrd, boot_cost, wx })
+    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx })
 }
 
 /// Fills the memblock from the device tree.
@@ -191,7 +191,7 @@ fn discover(
     tree_range: PhysRange,
     cpu: &IdRegisters,
     args: BootArgs<'static>,
-) -> Result<Option<PhysRange>, BootError> {
+) -> Result<Discovery<'static>, BootError> {
     let reach = (1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE);
     let around = Surroundings {
         image: boot.image_range(),
@@ -220,7 +220,7 @@ fn discover(
     if found.unplaced != 0 {
         warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
     }
-    Ok(found.initrd)
+    Ok(found)
 }
 
 /// Builds the final tables, runs on them from here on, and shows that they keep W^X.

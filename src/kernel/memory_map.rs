@@ -24,7 +24,10 @@ pub(super) fn of(machine: &Machine) -> MemoryMap {
             map.paint(range, owner(region.name()));
         }
     }
-    if let Some(initrd) = machine.initrd {
+    for (name, range) in machine.found.placed.iter().flatten() {
+        map.paint(*range, Owner::Reserved(name));
+    }
+    if let Some(initrd) = machine.found.initrd {
         map.paint(initrd, Owner::Reserved("initrd"));
     }
     map.paint(machine.tree_range, Owner::Reserved("device tree"));

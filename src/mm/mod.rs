@@ -2,4 +2,6 @@
 
 pub mod layout;
 pub mod memblock;
+pub mod page;
 pub mod pgtable;
+pub mod zone;

@@ -15,5 +15,6 @@ mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
+mod pages;
 mod pgtable;
 mod trap;

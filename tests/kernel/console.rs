@@ -1,10 +1,13 @@
 //! The console, the log, and how the machine is left.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 use log::{LevelFilter, debug, info, log_enabled};
-use quarry::driver::uart::{Uart, UartKind};
+use quarry::addr::VirtAddr;
+use quarry::driver::timer;
+use quarry::driver::uart::{Line, Uart, UartKind};
 use quarry::kernel::{console, log_level::LogArguments};
-use quarry::{kprintln, ktest};
+use quarry::{kprint, kprintln, ktest};
 
 ktest!(
     the_boot_arguments_set_the_log_level,
@@ -92,6 +95,30 @@ fn the_pi_talks_through_the_port_that_its_tree_names() {
     let kinds: [Option<UartKind>; 2] = core::array::from_fn(|at| console::ports().nth(at).map(Uart::kind));
     // The PL011 carries a Bluetooth child.
     assert_eq!(kinds, [Some(UartKind::Mini), None]);
+}
+
+/// The registers of a mini-UART, as memory: the byte to send is word 0, the line status word 5.
+static REGISTERS: [AtomicU32; 16] = [const { AtomicU32::new(0) }; 16];
+const CAN_SEND: u32 = 1 << 5;
+
+ktest!(a_port_that_is_dead_costs_one_pause, machine = "alone", timeout = 60);
+fn a_port_that_is_dead_costs_one_pause() {
+    let base = VirtAddr::of(&raw const REGISTERS);
+    // SAFETY: memory that does nothing stands for the registers, for ever.
+    let port = unsafe { Uart::open(UartKind::Mini, base, Line::default()) };
+    assert!(console::add_port(port));
+    let start = timer::ticks();
+    for line in 0..100 {
+        kprintln!("{line}: nobody takes this from the second port");
+    }
+    let spent = timer::ticks() - start;
+    assert!(spent < 3 * timer::frequency(), "{} ms", spent * 1000 / timer::frequency());
+    let written = || REGISTERS[0].load(Ordering::Relaxed);
+    assert_eq!(written(), 0, "nothing was sent");
+    REGISTERS[5].store(CAN_SEND, Ordering::Relaxed);
+    kprint!("it lives, x");
+    assert_eq!(written(), u32::from(b'x'), "a port that recovers is used again");
+    kprintln!();
 }
 
 // Without semihosting the machine is switched off through PSCI, by either conduit.

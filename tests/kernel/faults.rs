@@ -229,6 +229,21 @@ fn a_fault_inside_a_report_stops_with_one_line() {
 }
 
 ktest!(
+    a_fault_inside_the_report_of_an_overflow_stops_with_one_line,
+    report = "fault: stack overflow on the kernel stack of CPU 0",
+    report = "fault inside a fault report on CPU 0: data abort, write: translation fault, level 0, at address 0x18",
+    report = "stopping",
+    exit = 1
+);
+fn a_fault_inside_the_report_of_an_overflow_stops_with_one_line() {
+    report::add_describer(|_, _| {
+        store(VirtAddr::new(0x18));
+        Ok(())
+    });
+    black_box(recurse(0));
+}
+
+ktest!(
     a_panic_inside_a_report_stops_with_one_line,
     report = "fault: at address 0x10",
     report = "fault inside a fault report on CPU 0: panicked at",

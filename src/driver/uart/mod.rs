@@ -14,8 +14,7 @@ use core::fmt;
 use mini::MiniUart;
 use pl011::Pl011;
 
-/// How long a port may hold up one byte before that byte is dropped. A reader that stops for longer loses text; a
-/// port that is dead costs one such pause.
+/// How long a port may hold up its writer. A reader that stops for longer loses text.
 const PATIENCE_SECONDS: u64 = 1;
 
 /// A kind of serial port.
@@ -101,14 +100,19 @@ impl Uart {
         }
     }
 
-    /// Sends one byte, waiting for room for at most a second; then the byte is dropped. Any context.
-    pub fn put(self, byte: u8) {
-        if wait_until(|| self.can_send()) {
-            match self.0 {
-                Port::Pl011(port) => port.send(byte),
-                Port::Mini(port) => port.send(byte),
-            }
+    /// Sends one byte, waiting for room for at most a second; then the byte is dropped. Whether it was sent. Any context.
+    pub fn put(self, byte: u8) -> bool {
+        wait_until(|| self.try_put(byte))
+    }
+
+    /// Sends one byte if there is room for it now. Whether there was. Any context.
+    pub fn try_put(self, byte: u8) -> bool {
+        match self.0 {
+            Port::Pl011(port) if port.can_send() => port.send(byte),
+            Port::Mini(port) if port.can_send() => port.send(byte),
+            _ => return false,
         }
+        true
     }
 
     /// The next byte that has arrived, if any. A byte with a line error is dropped.
@@ -126,13 +130,6 @@ impl Uart {
             Port::Pl011(port) => port.is_idle(),
             Port::Mini(port) => port.is_idle(),
         });
-    }
-
-    fn can_send(self) -> bool {
-        match self.0 {
-            Port::Pl011(port) => port.can_send(),
-            Port::Mini(port) => port.can_send(),
-        }
     }
 }
 

@@ -22,17 +22,20 @@ pub struct Surroundings {
     pub limit: Option<u64>,
 }
 
+/// Dynamic reserved regions whose names are remembered; further ones find a place, too.
+pub const NAMED_PLACES: usize = 16;
+
 /// What discovery found beside the lists in the memblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Discovery {
+pub struct Discovery<'a> {
     /// Bytes of RAM that the tree states, merged.
     pub stated: u64,
     /// Bytes of RAM left out because they lie beyond the machine's or the linear map's reach, or above `mem=`.
     pub left_out: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
-    /// Dynamic reserved regions that found a place.
-    pub placed: usize,
+    /// Dynamic reserved regions that found a place: names and places of the first ones.
+    pub placed: [Option<(&'a str, PhysRange)>; NAMED_PLACES],
     /// Dynamic reserved regions for which there was no room; their devices have to do without.
     pub unplaced: usize,
 }
@@ -93,7 +96,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// # Errors
     ///
     /// [`DiscoverError`]; the memblock is then not fit for use.
-    pub fn discover(&mut self, tree: &Tree<'_>, around: &Surroundings) -> Result<Discovery, DiscoverError> {
+    pub fn discover<'a>(&mut self, tree: &Tree<'a>, around: &Surroundings) -> Result<Discovery<'a>, DiscoverError> {
         let mut found = Discovery::default();
         for range in tree.memory() {
             let range = range?;
@@ -135,7 +138,11 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.usable_size()?;
         for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic()) {
             match self.place_region(region)? {
-                Placement::Placed => found.placed += 1,
+                Placement::Placed(place) => {
+                    if let Some(slot) = found.placed.iter_mut().find(|slot| slot.is_none()) {
+                        *slot = Some((region.name(), place));
+                    }
+                }
                 Placement::NoRoom => found.unplaced += 1,
                 Placement::Empty => {}
             }
@@ -151,21 +158,35 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let align = align.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
         let align = align.checked_next_power_of_two().unwrap_or(align);
         let mut windows = region.alloc_ranges().peekable();
-        let place = match windows.peek() {
-            None => self.alloc_raw(size, align, Window::ANYWHERE).ok(),
-            Some(_) => windows.flatten().find_map(|window| self.alloc_raw(size, align, Window::exactly(window)).ok()),
-        };
+        let mut place = None;
+        if windows.peek().is_none() {
+            place = self.alloc_if_room(size, align, Window::ANYWHERE)?;
+        }
+        for window in windows.flatten() {
+            if place.is_none() {
+                place = self.alloc_if_room(size, align, Window::exactly(window))?;
+            }
+        }
         let Some(place) = place else { return Ok(Placement::NoRoom) };
         if region.is_no_map() {
             self.mark_nomap(place.start(), place.size())?;
         }
-        Ok(Placement::Placed)
+        Ok(Placement::Placed(place))
+    }
+
+    /// Allocates; lack of room is `None`, any other refusal an error.
+    fn alloc_if_room(&mut self, size: u64, align: u64, window: Window) -> Result<Option<PhysRange>, MemblockError> {
+        match self.alloc_raw(size, align, window) {
+            Ok(place) => Ok(Some(place)),
+            Err(MemblockError::OutOfMemory { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// What became of a region that is only a size.
 enum Placement {
-    Placed,
+    Placed(PhysRange),
     NoRoom,
     /// It asks for no bytes.
     Empty,

@@ -38,7 +38,7 @@ mod trim;
 
 pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
-pub use discover::{DiscoverError, Discovery, Surroundings};
+pub use discover::{DiscoverError, Discovery, NAMED_PLACES, Surroundings};
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;

@@ -22,7 +22,9 @@ fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
     let mut memblock = unmapped();
     let found = memblock.discover(&tree, &image()).unwrap();
     memblock.check().unwrap();
-    assert_eq!(found, Discovery { stated: FIRST + GIB, placed: 1, ..Discovery::default() });
+    assert_eq!(found.placed.first(), Some(&Some(("linux,cma", range(FIRST - CMA, CMA)))));
+    assert_eq!(found, Discovery { stated: FIRST + GIB, placed: found.placed, ..Discovery::default() });
+    assert_eq!(found.placed.iter().flatten().count(), 1);
     assert_eq!(regions(memblock.memory()), [(0, FIRST), (GIB, GIB)]);
     let reserved = [(0, 4096), (2 * MIB, MIB), (128 * MIB, 40_000), (FIRST - CMA, CMA)];
     assert_eq!(regions(memblock.reserved()), reserved);
@@ -45,7 +47,7 @@ fn a_pool_without_room_is_counted_and_the_rest_stands() {
     let mut memblock = unmapped();
     let around = Surroundings { image: range(4096, FIRST - 4096), ..Surroundings::NONE };
     let found = memblock.discover(&tree, &around).unwrap();
-    assert_eq!((found.placed, found.unplaced), (0, 1));
+    assert_eq!((found.placed.iter().flatten().count(), found.unplaced), (0, 1));
     assert_eq!(regions(memblock.reserved()), [(0, FIRST)]);
 }
 

@@ -1,0 +1,41 @@
+//! What an allocator asks of the CPU that it runs on: masking interrupts, and data of its own.
+
+use crate::addr::CpuId;
+
+/// Masking interrupts on the CPU that executes the call.
+pub trait Interrupts {
+    /// What was masked before.
+    type Saved: Copy;
+
+    /// Masks interrupts. Memory accesses are not moved across the call (Linux: `local_irq_save`).
+    fn save(&self) -> Self::Saved;
+
+    /// Restores what [`Interrupts::save`] returned, on the same CPU, in reverse order.
+    fn restore(&self, saved: Self::Saved);
+}
+
+/// Data that each CPU has one of.
+///
+/// Reaching another CPU's is safe: `Local` is `Sync`, and says itself what its owner alone may do.
+pub trait PerCpu {
+    /// What each CPU has.
+    type Local: Sync;
+
+    /// That of the CPU that executes the call, which stays the same CPU as long as interrupts are masked.
+    fn local(&self) -> &Self::Local;
+
+    /// That of any CPU, or `None` for a CPU that this machine does not have.
+    fn local_of(&self, cpu: CpuId) -> Option<&Self::Local>;
+
+    /// The CPU that executes the call.
+    fn cpu(&self) -> CpuId;
+
+    /// One past the highest CPU number of this machine.
+    fn cpus(&self) -> u32;
+
+    /// Whether the CPU executes kernel code. The data of one that does not is at rest, and anybody's to use.
+    fn is_online(&self, cpu: CpuId) -> bool;
+
+    /// Asks an online CPU to look at its requests soon, by interrupt or otherwise.
+    fn kick(&self, cpu: CpuId);
+}

@@ -1,0 +1,431 @@
+//! The state word of a page descriptor: kind, order, zone, migrate type, flags and reference count in 64 bits.
+//!
+//! ```text
+//!  63           32 31  28 27    18 17    16   15 14  12 11   8  7 6    4 3    2 1       0
+//! | reference count| kind |   0   |acct|comp| 0 |memory|order | 0|list  |zone  |mobility |
+//! ```
+//!
+//! The layout serves the two hot paths. An allocated, unclaimed, write-back block with one reference differs from the
+//! constant [`PageState::allocated`] only in its lowest four bits, and those four are the number of the per-CPU list it
+//! belongs to: one exclusive-or and one comparison check everything that a free must check, and yield the list.
+#![forbid(unsafe_code)]
+
+use crate::addr::{MAX_ORDER, Order};
+use crate::gfp::Mobility;
+use crate::hal::prot::MemoryType;
+
+/// What a block of frames is used for.
+///
+/// All-zero is [`Kind::Inside`]. The kinds from [`Kind::Block`] on are allocated: their top bit is set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Not the first frame of its block.
+    Inside = 0,
+    /// Free, on a list of its zone.
+    Free = 1,
+    /// Free, on a list of a CPU.
+    Pcp = 2,
+    /// RAM that was in use before there was a page allocator: firmware, kernel image, boot-time allocations.
+    Reserved = 3,
+    /// No RAM, or RAM that the kernel may not touch.
+    Hole = 4,
+    /// Not the first frame of a compound block; leads to the head.
+    Tail = 5,
+    /// Allocated, and nobody has said what for.
+    Block = 8,
+    /// A slab: many small objects.
+    Slab = 9,
+    /// One large object of `kmalloc`.
+    LargeKmalloc = 10,
+    /// Memory behind a vmalloc area.
+    Vmalloc = 11,
+    /// A page table.
+    PageTable = 12,
+    /// Memory of a user address space.
+    User = 13,
+    /// A buffer for a device.
+    Dma = 14,
+    /// Memory of each CPU.
+    PerCpu = 15,
+}
+
+impl Kind {
+    const fn from_bits(bits: u64) -> Self {
+        match bits & 0xf {
+            1 => Self::Free,
+            2 => Self::Pcp,
+            3 => Self::Reserved,
+            4 => Self::Hole,
+            5 => Self::Tail,
+            8 => Self::Block,
+            9 => Self::Slab,
+            10 => Self::LargeKmalloc,
+            11 => Self::Vmalloc,
+            12 => Self::PageTable,
+            13 => Self::User,
+            14 => Self::Dma,
+            15 => Self::PerCpu,
+            _ => Self::Inside,
+        }
+    }
+
+    /// Whether this is a block that somebody holds.
+    #[must_use]
+    pub const fn is_allocated(self) -> bool {
+        self as u8 >= Self::Block as u8
+    }
+
+    /// Whether a descriptor of this kind speaks for a whole block.
+    #[must_use]
+    pub const fn is_head(self) -> bool {
+        !matches!(self, Self::Inside | Self::Tail)
+    }
+
+    /// Whether an owner may change a block from this kind to `to`: from unclaimed to claimed and back, never from one
+    /// owner to another.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        self.is_allocated() && to.is_allocated() && (matches!(self, Self::Block) != matches!(to, Self::Block))
+    }
+
+    /// What reports call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inside => "inside a block",
+            Self::Free => "free",
+            Self::Pcp => "free, on a per-CPU list",
+            Self::Reserved => "reserved",
+            Self::Hole => "hole",
+            Self::Tail => "tail of a compound page",
+            Self::Block => "allocated",
+            Self::Slab => "slab",
+            Self::LargeKmalloc => "large kmalloc",
+            Self::Vmalloc => "vmalloc",
+            Self::PageTable => "page table",
+            Self::User => "user",
+            Self::Dma => "DMA",
+            Self::PerCpu => "per-CPU memory",
+        }
+    }
+}
+
+/// What the free memory of a page block may be used for (Linux: `enum migratetype`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum MigrateType {
+    /// Allocations that stay where they are.
+    Unmovable = 0,
+    /// Allocations that can be moved or dropped.
+    Movable = 1,
+    /// Allocations that a shrinker frees.
+    Reclaimable = 2,
+    /// Kept for allocations of order 1 and more that may not wait.
+    HighAtomic = 3,
+    /// Kept for contiguous allocations; movable ones may borrow it.
+    Cma = 4,
+    /// For nobody: somebody is about to take the whole range.
+    Isolate = 5,
+}
+
+impl MigrateType {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// All of them, by number.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
+
+    /// The type with this number. Numbers that are none count as [`MigrateType::Isolate`], which nobody allocates from.
+    #[must_use]
+    #[inline]
+    pub const fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Unmovable,
+            1 => Self::Movable,
+            2 => Self::Reclaimable,
+            3 => Self::HighAtomic,
+            4 => Self::Cma,
+            _ => Self::Isolate,
+        }
+    }
+
+    /// The type of blocks for this use.
+    #[must_use]
+    #[inline]
+    pub const fn of(mobility: Mobility) -> Self {
+        match mobility {
+            Mobility::Unmovable => Self::Unmovable,
+            Mobility::Movable => Self::Movable,
+            Mobility::Reclaimable => Self::Reclaimable,
+        }
+    }
+
+    /// The position in [`MigrateType::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether free blocks of this type may grow across the edge of a page block (Linux: `migratetype_is_mergeable`).
+    #[must_use]
+    pub const fn is_mergeable(self) -> bool {
+        (self as u8) < Self::HighAtomic as u8
+    }
+
+    /// The name that `pagetypeinfo` prints.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmovable => "Unmovable",
+            Self::Movable => "Movable",
+            Self::Reclaimable => "Reclaimable",
+            Self::HighAtomic => "HighAtomic",
+            Self::Cma => "CMA",
+            Self::Isolate => "Isolate",
+        }
+    }
+}
+
+/// The number of a zone that has memory: its position in the zonelist, the highest zone first.
+///
+/// # Invariants
+///
+/// - `ZID-1`: less than the number of zone types, three.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ZoneId(u8);
+
+impl ZoneId {
+    /// The highest zone that has memory: where allocations without a zone modifier come from.
+    pub const PREFERRED: Self = Self(0);
+
+    /// The zone at this position.
+    #[must_use]
+    pub const fn new(position: u8) -> Option<Self> {
+        // INVARIANT: ZID-1 by the comparison.
+        if position < 3 { Some(Self(position)) } else { None }
+    }
+
+    /// The position.
+    #[must_use]
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+const MOBILITY: u64 = 0b11;
+const ZONE_SHIFT: u32 = 2;
+const LIST_SHIFT: u32 = 4;
+const LIST: u64 = 0b111 << LIST_SHIFT;
+const ORDER_SHIFT: u32 = 8;
+const MEMORY_SHIFT: u32 = 12;
+const MEMORY: u64 = 0b111 << MEMORY_SHIFT;
+const COMPOUND: u64 = 1 << 16;
+const ACCOUNTED: u64 = 1 << 17;
+const KIND_SHIFT: u32 = 28;
+const KIND: u64 = 0b1111 << KIND_SHIFT;
+const COUNT_SHIFT: u32 = 32;
+
+/// The state word of a page descriptor, as a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PageState(u64);
+
+impl PageState {
+    /// The state of every frame that is not the first of its block.
+    pub const INSIDE: Self = Self(0);
+    /// The state of every frame of a compound block but the first.
+    pub const TAIL: Self = Self((Kind::Tail as u64) << KIND_SHIFT);
+    /// One reference.
+    pub(super) const ONE_REFERENCE: u64 = 1 << COUNT_SHIFT;
+    /// Per-CPU lists of one order: four mobilities (one of them unused) for each of three zones.
+    pub const LISTS: usize = 12;
+
+    pub(super) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(super) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The per-CPU list for this zone and use.
+    #[must_use]
+    #[inline]
+    pub const fn list_number(zone: ZoneId, mobility: Mobility) -> usize {
+        zone.index() << ZONE_SHIFT | mobility as usize
+    }
+
+    /// An allocated block, unclaimed, with one reference, from the per-CPU list number `list`.
+    #[must_use]
+    #[inline]
+    pub const fn allocated(list: usize, order: Order) -> Self {
+        Self(
+            list as u64
+                | (order.get() as u64) << ORDER_SHIFT
+                | (Kind::Block as u64) << KIND_SHIFT
+                | Self::ONE_REFERENCE,
+        )
+    }
+
+    /// A free block on the per-CPU list number `list`.
+    #[must_use]
+    #[inline]
+    pub const fn on_pcp(list: usize, order: Order) -> Self {
+        Self(list as u64 | (order.get() as u64) << ORDER_SHIFT | (Kind::Pcp as u64) << KIND_SHIFT)
+    }
+
+    /// A free block on the list of its zone for `list`.
+    #[must_use]
+    #[inline]
+    pub const fn free(zone: ZoneId, order: u8, list: MigrateType) -> Self {
+        Self(
+            (zone.index() as u64) << ZONE_SHIFT
+                | (list as u64) << LIST_SHIFT
+                | (order as u64) << ORDER_SHIFT
+                | (Kind::Free as u64) << KIND_SHIFT,
+        )
+    }
+
+    /// A block that no allocator has: reserved or a hole.
+    #[must_use]
+    pub const fn outside(zone: ZoneId, order: Order, kind: Kind) -> Self {
+        Self((zone.index() as u64) << ZONE_SHIFT | (order.get() as u64) << ORDER_SHIFT | (kind as u64) << KIND_SHIFT)
+    }
+
+    /// If this is an allocated block of `order` that may be freed without further ado (unclaimed, one reference,
+    /// write-back, no flag): the number of its per-CPU list. Otherwise a number that is none, at least
+    /// [`PageState::LISTS`].
+    #[must_use]
+    #[inline]
+    pub const fn plain_list(self, order: Order) -> usize {
+        crate::addr::to_usize(self.0 ^ Self::allocated(0, order).0)
+    }
+
+    /// Whether this is a free block of this zone and order, whatever list it is on.
+    #[must_use]
+    #[inline]
+    pub const fn is_free_buddy(self, zone: ZoneId, order: u8) -> bool {
+        self.0 & !LIST == Self::free(zone, order, MigrateType::Unmovable).0
+    }
+
+    /// What the block is used for.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        Kind::from_bits(self.0 >> KIND_SHIFT)
+    }
+
+    /// The block's order; meaningful for heads. A damaged descriptor may say any number up to 15.
+    #[must_use]
+    pub const fn raw_order(self) -> u8 {
+        (self.0 >> ORDER_SHIFT & 0xf) as u8
+    }
+
+    /// The block's order, at most [`Order::MAX`].
+    #[must_use]
+    pub const fn order(self) -> Order {
+        match Order::new(self.raw_order()) {
+            Some(order) => order,
+            None => Order::MAX,
+        }
+    }
+
+    /// The zone of a free, allocated or reserved block.
+    #[must_use]
+    pub const fn zone(self) -> Option<ZoneId> {
+        ZoneId::new((self.0 >> ZONE_SHIFT & 0b11) as u8)
+    }
+
+    /// The list of its zone that a free block is on.
+    #[must_use]
+    #[inline]
+    pub const fn list(self) -> MigrateType {
+        MigrateType::from_bits((self.0 >> LIST_SHIFT & 0b111) as u8)
+    }
+
+    /// What an allocated block was asked for; `None` in a damaged descriptor.
+    #[must_use]
+    pub const fn mobility(self) -> Option<Mobility> {
+        match self.0 & MOBILITY {
+            0 => Some(Mobility::Unmovable),
+            1 => Some(Mobility::Movable),
+            2 => Some(Mobility::Reclaimable),
+            _ => None,
+        }
+    }
+
+    /// The number of the per-CPU list that an allocated block came from.
+    #[must_use]
+    pub const fn pcp_list(self) -> usize {
+        (self.0 & 0xf) as usize
+    }
+
+    /// References to an allocated block.
+    #[must_use]
+    pub const fn references(self) -> u32 {
+        (self.0 >> COUNT_SHIFT) as u32
+    }
+
+    /// Whether this is the head of a compound block.
+    #[must_use]
+    pub const fn is_compound(self) -> bool {
+        self.0 & COMPOUND != 0
+    }
+
+    /// Whether the block counts as memory that user space has caused.
+    #[must_use]
+    pub const fn is_accounted(self) -> bool {
+        self.0 & ACCOUNTED != 0
+    }
+
+    /// The memory type that every mapping of the block has.
+    #[must_use]
+    pub const fn memory_type(self) -> MemoryType {
+        let stored = (self.0 >> MEMORY_SHIFT & 0b111) as u8;
+        // Stored so that write-back, the usual type, is zero.
+        MemoryType::from_index(stored ^ MemoryType::WriteBack.index())
+    }
+
+    /// The same as a compound head or not.
+    #[must_use]
+    pub const fn with_compound(self, compound: bool) -> Self {
+        if compound { Self(self.0 | COMPOUND) } else { Self(self.0 & !COMPOUND) }
+    }
+
+    /// The same, accounted or not.
+    #[must_use]
+    pub const fn with_accounted(self, accounted: bool) -> Self {
+        if accounted { Self(self.0 | ACCOUNTED) } else { Self(self.0 & !ACCOUNTED) }
+    }
+
+    /// The same as a block of another order.
+    #[must_use]
+    pub const fn with_order(self, order: Order) -> Self {
+        Self(self.0 & !(0xf << ORDER_SHIFT) | (order.get() as u64) << ORDER_SHIFT)
+    }
+
+    /// The same with another kind.
+    #[must_use]
+    pub(super) const fn with_kind(self, kind: Kind) -> Self {
+        Self(self.0 & !KIND | (kind as u64) << KIND_SHIFT)
+    }
+
+    /// The same with another memory type.
+    #[must_use]
+    pub(super) const fn with_memory_type(self, memory: MemoryType) -> Self {
+        let stored = memory.index() ^ MemoryType::WriteBack.index();
+        Self(self.0 & !MEMORY | (stored as u64) << MEMORY_SHIFT)
+    }
+}
+
+impl core::fmt::Debug for PageState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} order {} references {} ({:#x})", self.kind().name(), self.raw_order(), self.references(), self.0)
+    }
+}
+
+const _: () = {
+    assert!(PageState::INSIDE.raw() == 0, "zeroed descriptors are inside a block");
+    assert!(PageState::LISTS > PageState::list_number(ZoneId(2), Mobility::Reclaimable));
+    assert!(MAX_ORDER <= 0xf, "the order has four bits");
+};

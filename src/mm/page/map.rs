@@ -1,0 +1,217 @@
+//! From a page to its descriptor: the one place with unsafe code for it. [`Vmemmap`] is the kernel's virtual array,
+//! [`BankMap`] the same interface over ordinary memory.
+
+use super::{PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageDescriptor};
+use crate::addr::{MAX_ORDER, Pfn, PhysAddr, to_usize};
+use core::sync::atomic::AtomicU8;
+
+/// Frames in a section, the unit in which descriptors exist: a block of the highest order, so that the buddy of every
+/// block has a descriptor.
+pub const SECTION_PAGES: u32 = 1 << MAX_ORDER;
+
+/// Pages `first` to `end` (exclusive) that have descriptors; both are multiples of [`SECTION_PAGES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// The first page.
+    pub first: u32,
+    /// One past the last page.
+    pub end: u32,
+}
+
+impl Section {
+    /// Pages in the section.
+    #[must_use]
+    pub const fn pages(self) -> u32 {
+        self.end - self.first
+    }
+}
+
+/// All page descriptors of a machine.
+///
+/// # Invariants
+///
+/// - `MAP-1`: the sections are sorted, disjoint, and each page in them has a descriptor and a page block of its own.
+/// - `MAP-2`: the origin is a multiple of [`SECTION_PAGES`], so that pages are aligned as their frames are.
+pub trait PageMap: Copy {
+    /// The frame of page 0.
+    fn origin(&self) -> Pfn;
+
+    /// What pages have descriptors.
+    fn sections(&self) -> &[Section];
+
+    /// The descriptor of a page, which lies in a section.
+    fn get(&self, page: Page) -> &PageDescriptor;
+
+    /// The migrate type of the page block that holds a page, as [`super::MigrateType`] numbers them.
+    fn block_type(&self, page: Page) -> &AtomicU8;
+
+    /// The page of a frame, or `None` if the frame has no descriptor: no RAM is near. Cost: O(log sections).
+    fn find(&self, pfn: Pfn) -> Option<Page> {
+        let index = u32::try_from(pfn.get().checked_sub(self.origin().get())?).ok()?;
+        let sections = self.sections();
+        let place = sections.partition_point(|section| section.end <= index);
+        sections.get(place).filter(|section| section.first <= index).map(|_| Page::new(index))
+    }
+
+    /// The descriptor of a page, if it lies in a section. Cost: O(log sections).
+    fn get_checked(&self, page: Page) -> Option<&PageDescriptor> {
+        self.find(self.pfn(page)).map(|page| self.get(page))
+    }
+
+    /// The frame of a page.
+    #[inline]
+    fn pfn(&self, page: Page) -> Pfn {
+        Pfn::new(self.origin().get() + u64::from(page.index()))
+    }
+
+    /// The physical address of a page's first byte.
+    #[inline]
+    fn phys(&self, page: Page) -> PhysAddr {
+        self.pfn(page).start()
+    }
+}
+
+/// The kernel's descriptors: an array with one for every frame that the linear map can reach, mapped only for sections.
+///
+/// # Invariants
+///
+/// - `VMM-1`: `base` is the address of page 0's descriptor in an array that is mapped, read-write and for good, for
+///   every page in a section. The rest of what 32 bits of page number reach is not mapped, or is descriptors as well,
+///   so that a wrong page number meets a fault and not somebody's memory.
+/// - `VMM-2`: the same holds for `blocks`, one byte for each page block.
+#[derive(Clone, Copy, Debug)]
+pub struct Vmemmap {
+    base: *const PageDescriptor,
+    blocks: *const AtomicU8,
+    origin: Pfn,
+    sections: &'static [Section],
+}
+
+// SAFETY: the value is two addresses of atomics that are there for good (VMM-1, VMM-2).
+unsafe impl Send for Vmemmap {}
+// SAFETY: as above.
+unsafe impl Sync for Vmemmap {}
+
+impl Vmemmap {
+    /// No descriptors yet.
+    pub const NONE: Self =
+        Self { base: core::ptr::null(), blocks: core::ptr::null(), origin: Pfn::new(0), sections: &[] };
+
+    /// The descriptors in the array `base`, whose first one is that of the frame `origin`.
+    ///
+    /// # Safety
+    ///
+    /// `VMM-1`, `VMM-2`, `MAP-1` and `MAP-2` hold from now on, and the memory was zero when it was mapped.
+    #[must_use]
+    pub const unsafe fn new(
+        base: *const PageDescriptor,
+        blocks: *const AtomicU8,
+        origin: Pfn,
+        sections: &'static [Section],
+    ) -> Self {
+        // INVARIANT: VMM-1, VMM-2, MAP-1, MAP-2 are the caller's promise.
+        Self { base, blocks, origin, sections }
+    }
+}
+
+impl PageMap for Vmemmap {
+    #[inline]
+    fn origin(&self) -> Pfn {
+        self.origin
+    }
+
+    #[inline]
+    fn sections(&self) -> &[Section] {
+        self.sections
+    }
+
+    #[inline(always)]
+    fn get(&self, page: Page) -> &PageDescriptor {
+        let descriptor = self.base.wrapping_add(page.index() as usize);
+        // SAFETY: VMM-1; all fields are atomics and all-zero is valid.
+        unsafe { &*descriptor }
+    }
+
+    #[inline(always)]
+    fn block_type(&self, page: Page) -> &AtomicU8 {
+        let block = self.blocks.wrapping_add((page.index() >> PAGEBLOCK_ORDER) as usize);
+        // SAFETY: VMM-2.
+        unsafe { &*block }
+    }
+}
+
+/// The descriptors of one section in ordinary memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Bank<'m> {
+    /// What pages they are.
+    pub section: Section,
+    /// One for each page.
+    pub descriptors: &'m [PageDescriptor],
+    /// One for each page block.
+    pub blocks: &'m [AtomicU8],
+}
+
+/// The same interface over ordinary memory, for machines that are simulated: however far apart the sections lie, only
+/// they take memory. Reaching a descriptor is a binary search.
+#[derive(Clone, Copy, Debug)]
+pub struct BankMap<'m> {
+    origin: Pfn,
+    banks: &'m [Bank<'m>],
+    sections: &'m [Section],
+}
+
+impl<'m> BankMap<'m> {
+    /// The descriptors in `banks`, where page 0 is the frame `origin`. `None` if `MAP-1` or `MAP-2` does not hold, or if
+    /// `sections` are not those of the banks.
+    #[must_use]
+    pub fn new(origin: Pfn, banks: &'m [Bank<'m>], sections: &'m [Section]) -> Option<Self> {
+        let whole = |index: u32| index.is_multiple_of(SECTION_PAGES);
+        let mut end = 0;
+        for (bank, section) in banks.iter().zip(sections) {
+            let pages = section.end.checked_sub(section.first)?;
+            let sized = bank.descriptors.len() == pages as usize
+                && bank.blocks.len() == (pages / PAGEBLOCK_PAGES) as usize
+                && bank.section == *section;
+            if !sized || section.first < end || !whole(section.first) || !whole(section.end) {
+                return None;
+            }
+            end = section.end;
+        }
+        let aligned = origin.get().is_multiple_of(u64::from(SECTION_PAGES));
+        // INVARIANT: MAP-1 by the loop, MAP-2 by the comparison.
+        (aligned && banks.len() == sections.len()).then_some(Self { origin, banks, sections })
+    }
+
+    #[expect(clippy::panic, reason = "the kernel's array faults here; a wrong descriptor would be worse")]
+    fn bank(&self, page: Page) -> (&Bank<'m>, usize) {
+        let place = self.banks.partition_point(|bank| bank.section.end <= page.index());
+        match self.banks.get(place) {
+            Some(bank) if bank.section.first <= page.index() => {
+                (bank, to_usize(u64::from(page.index() - bank.section.first)))
+            }
+            _ => panic!("{page:?} has no descriptor"),
+        }
+    }
+}
+
+impl PageMap for BankMap<'_> {
+    fn origin(&self) -> Pfn {
+        self.origin
+    }
+
+    fn sections(&self) -> &[Section] {
+        self.sections
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "MAP-1")]
+    fn get(&self, page: Page) -> &PageDescriptor {
+        let (bank, offset) = self.bank(page);
+        &bank.descriptors[offset]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "MAP-1")]
+    fn block_type(&self, page: Page) -> &AtomicU8 {
+        let (bank, offset) = self.bank(page);
+        &bank.blocks[offset >> PAGEBLOCK_ORDER]
+    }
+}

@@ -1,0 +1,181 @@
+//! The descriptor of a frame.
+#![forbid(unsafe_code)]
+
+use super::{Kind, Page, PageMap, PageState};
+use crate::addr::MAX_ORDER;
+use crate::hal::prot::MemoryType;
+use crate::mm::layout::PAGE_DESCRIPTOR_SIZE;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What the kernel knows about one frame: 32 bytes, all-zero at first.
+///
+/// Every field is an atomic, accessed relaxed: plain loads and stores. What orders them is the lock of the zone, the
+/// ownership of the block, or the reference count, as the field says.
+///
+/// # Invariants
+///
+/// Over all descriptors of a map, tested by the check of the page allocator:
+///
+/// - `PAGE-1`: every frame belongs to exactly one block: the frames of a head's block are [`Kind::Inside`], or
+///   [`Kind::Tail`] if it is compound, and a frame that is neither starts a block.
+/// - `PAGE-2`: a block is aligned to its size and lies in one zone.
+/// - `PAGE-3`: a head is free, on a per-CPU list, allocated with at least one reference, reserved, or a hole.
+/// - `PAGE-4`: the frames of a compound block lead to its head.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct PageDescriptor {
+    /// A [`PageState`]. Written by whoever has the block; the count also by whoever holds a reference.
+    state: AtomicU64,
+    /// Free: the next block of the list. Tail: the head. Otherwise the owner's.
+    next: AtomicU32,
+    /// Free: the block before on the list. Otherwise the owner's.
+    prev: AtomicU32,
+    /// By kind: mappings of a user page, objects in use of a slab, pages of a large `kmalloc`.
+    aux: AtomicU64,
+    /// The owner's word: its cache, its area, its address space. Zero while nobody has claimed the block.
+    owner: AtomicU64,
+}
+
+const _: () = {
+    assert!(size_of::<PageDescriptor>() as u64 == PAGE_DESCRIPTOR_SIZE);
+    assert!(offset_of!(PageDescriptor, state) == 0 && offset_of!(PageDescriptor, next) == 8);
+    assert!(offset_of!(PageDescriptor, prev) == 12 && offset_of!(PageDescriptor, owner) == 24);
+};
+
+impl PageDescriptor {
+    /// The state.
+    #[must_use]
+    #[inline]
+    pub fn state(&self) -> PageState {
+        PageState::from_raw(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the state. By whoever has the block, while there is no reference but its own.
+    #[inline]
+    pub(in crate::mm) fn set_state(&self, state: PageState) {
+        self.state.store(state.raw(), Ordering::Relaxed);
+    }
+
+    /// Replaces the state if it is still `from`; whether it was.
+    pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> bool {
+        // Acquire and release: what was done to the memory before a free comes before what its next owner does.
+        self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The next block of the list, or the head, as a number that may be [`Page::NIL`].
+    #[inline]
+    pub(in crate::mm) fn next(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(in crate::mm) fn set_next(&self, next: u32) {
+        self.next.store(next, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(in crate::mm) fn prev(&self) -> u32 {
+        self.prev.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(in crate::mm) fn set_prev(&self, prev: u32) {
+        self.prev.store(prev, Ordering::Relaxed);
+    }
+
+    /// The owner's word.
+    #[must_use]
+    pub fn owner(&self) -> u64 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Eight bytes whose meaning the block's kind says.
+    #[must_use]
+    pub fn aux(&self) -> &AtomicU64 {
+        &self.aux
+    }
+
+    /// Takes another reference (Linux: `get_page`); whether there was one to begin with.
+    pub(in crate::mm) fn get(&self) -> bool {
+        let raw = self.state.load(Ordering::Relaxed);
+        let state = PageState::from_raw(raw);
+        if !state.kind().is_allocated() || state.references() == 0 || state.references() == u32::MAX {
+            return false;
+        }
+        // Relaxed: whoever takes a reference has one, so the block cannot go away meanwhile.
+        self.state.fetch_add(PageState::ONE_REFERENCE, Ordering::Relaxed);
+        true
+    }
+
+    /// Drops a reference if it is not the last one; whether it did.
+    pub(in crate::mm) fn put_unless_last(&self) -> bool {
+        let mut raw = self.state.load(Ordering::Relaxed);
+        while PageState::from_raw(raw).references() > 1 {
+            let less = raw.wrapping_sub(PageState::ONE_REFERENCE);
+            // Release: what this holder wrote to the memory comes before the free by the last one, whose comparison
+            // below is the acquire.
+            match self.state.compare_exchange_weak(raw, less, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => raw = found,
+            }
+        }
+        core::sync::atomic::fence(Ordering::Acquire);
+        false
+    }
+
+    /// Makes an unclaimed block one of `kind` that belongs to `owner`, or a claimed one unclaimed again.
+    ///
+    /// # Errors
+    ///
+    /// The kind that the block has, if it may not become `kind`; nothing has changed then.
+    pub(in crate::mm) fn become_kind(&self, kind: Kind, owner: u64) -> Result<(), Kind> {
+        let mut raw = self.state.load(Ordering::Relaxed);
+        loop {
+            let state = PageState::from_raw(raw);
+            if !state.kind().may_become(kind) {
+                return Err(state.kind());
+            }
+            let new = state.with_kind(kind).raw();
+            // Others may hold references, whose count is in the same word.
+            match self.state.compare_exchange_weak(raw, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(found) => raw = found,
+            }
+        }
+        self.owner.store(owner, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Notes the memory type that the block is mapped with from now on.
+    pub(in crate::mm) fn set_memory_type(&self, memory: MemoryType) {
+        let change = |raw| Some(PageState::from_raw(raw).with_memory_type(memory).raw());
+        // The closure never declines.
+        let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+}
+
+/// The head of the block that `page` belongs to, with its state. `None` if no head speaks for it, which `PAGE-1` rules
+/// out for every page that is not in the middle of being split or merged. Cost: at most eleven probes.
+#[must_use]
+pub fn find_head<M: PageMap>(map: &M, page: Page) -> Option<(Page, PageState)> {
+    let state = map.get(page).state();
+    if state.kind() == Kind::Tail {
+        let head = Page::new(map.get(page).next());
+        let reach = page.index().wrapping_sub(head.index());
+        // A damaged link is no reason to read outside the block that it could lead to.
+        if reach >> MAX_ORDER != 0 || head.align_down(MAX_ORDER) != page.align_down(MAX_ORDER) {
+            return None;
+        }
+        let found = map.get(head).state();
+        return (found.is_compound() && reach >> found.raw_order() == 0).then_some((head, found));
+    }
+    for order in 0..=MAX_ORDER {
+        let head = page.align_down(order);
+        let state = map.get(head).state();
+        if state.kind().is_head() {
+            return (state.raw_order() >= order).then_some((head, state));
+        }
+    }
+    None
+}

@@ -1,0 +1,265 @@
+//! Allocation: the hot path over the per-CPU lists, and the long way through the zonelist.
+#![forbid(unsafe_code)]
+
+use super::error::AllocError;
+use super::free_area::Corrupt;
+use super::pcp::{CpuPages, PcpLists};
+use super::pressure::{Relief, Shortage};
+use super::watermark::{Mark, Reach};
+use super::zone::Zone;
+use super::{PageAllocator, PageHal, ZoneLayout};
+use crate::addr::Order;
+use crate::gfp::{Gfp, ZoneType};
+use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
+use core::sync::atomic::Ordering;
+
+/// Flags that want something done to a block after it has been found.
+const AFTERWARDS: Gfp = Gfp::ZERO.union(Gfp::COMP).union(Gfp::ACCOUNT);
+
+/// What one allocation asks of the zones.
+#[derive(Clone, Copy)]
+struct Request {
+    gfp: Gfp,
+    order: Order,
+    class: ZoneType,
+}
+
+impl<H: PageHal> PageAllocator<H> {
+    /// Allocates a block of 2^order pages, aligned to its size (Linux: `alloc_pages`).
+    ///
+    /// The pages are whatever they were, unless [`Gfp::ZERO`] is there. The caller has the one reference. Any context
+    /// without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: some twenty instructions from a list of this CPU
+    /// where flags and order are constant; else O(orders), and without bound where the caller may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::NotReady`].
+    #[inline(always)]
+    pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        let page = match self.alloc_fast(gfp, order) {
+            Some(page) => page,
+            None => self.alloc_slow(gfp, order)?,
+        };
+        if gfp.intersects(AFTERWARDS) {
+            self.finish(page, gfp, order);
+        }
+        Ok(page)
+    }
+
+    /// Takes from the list of this CPU for this use in the preferred zone.
+    #[inline(always)]
+    fn alloc_fast(&self, gfp: Gfp, order: Order) -> Option<Page> {
+        if gfp.check().is_err() || gfp.contains(Gfp::COLD) || !CpuPages::has(order) {
+            return None;
+        }
+        let saved = self.hal.save();
+        let local = self.hal.local();
+        let mut taken = None;
+        if !gfp.may_wait() || self.hal.may_wait(local, saved) {
+            let pages = H::pages(local);
+            let list = match gfp.zone() {
+                // The preferred zone is the highest one that has memory, so this is a constant.
+                ZoneType::Normal => PageState::list_number(ZoneId::PREFERRED, gfp.mobility()),
+                lower => ZoneId::new(pages.first_zone(lower.index()))
+                    .map_or(PageState::LISTS, |zone| PageState::list_number(zone, gfp.mobility())),
+            };
+            taken = pages.pop(list, order);
+            if let Some(page) = taken {
+                H::local_map(local).get(page).set_state(PageState::allocated(list, order));
+            }
+        }
+        self.hal.restore(saved);
+        taken
+    }
+
+    /// Does what flags want done to a block: outside the path of those that want nothing.
+    fn finish(&self, page: Page, gfp: Gfp, order: Order) {
+        let map = self.hal.map();
+        if gfp.contains(Gfp::COMP) && order > Order::ZERO {
+            make_compound(map, page, order);
+        }
+        if gfp.contains(Gfp::ACCOUNT) {
+            let descriptor = map.get(page);
+            descriptor.set_state(descriptor.state().with_accounted(true));
+            self.accounted.fetch_add(order.pages(), Ordering::Relaxed);
+        }
+        if gfp.contains(Gfp::ZERO) {
+            self.hal.zero(map.phys(page), order.pages());
+        }
+    }
+
+    /// The long way: from the zones in order, with less and less left to them, then with the help of whoever frees
+    /// memory.
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        gfp.check()?;
+        let layout = self.layout().ok_or(AllocError::NotReady)?;
+        let mut request = Request { gfp, order, class: gfp.zone() };
+        if gfp.may_wait() && !self.may_wait() {
+            self.hal.waits_in_atomic(gfp, order);
+            request.gfp.remove(Gfp::DIRECT_RECLAIM);
+        }
+        let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0 };
+        let refused = self.is_careful() && self.hal.should_fail(gfp, order);
+        if !refused {
+            if let Some(page) = self.take_from_zones(layout, request, Mark::Low, Reach::movable(gfp)) {
+                return Ok(page);
+            }
+            if gfp.contains(Gfp::KSWAPD_RECLAIM) {
+                self.wake_reclaimer(layout, request);
+            }
+            if let Some(page) = self.alloc_below_low(layout, request, &mut shortage) {
+                return Ok(page);
+            }
+        }
+        if !gfp.contains(Gfp::NOWARN) {
+            self.hal.failed(&shortage);
+        }
+        Err(AllocError::OutOfMemory)
+    }
+
+    fn alloc_below_low(&self, layout: &ZoneLayout, request: Request, shortage: &mut Shortage) -> Option<Page> {
+        let reach = Reach::of(request.gfp, request.order.get());
+        let again = || self.take_from_zones(layout, request, Mark::Min, reach);
+        if let Some(page) = again() {
+            return Some(page);
+        }
+        // Pages on the lists of this CPU may be of another use, or make a larger block.
+        self.drain_local();
+        if let Some(page) = again() {
+            return Some(page);
+        }
+        if !request.gfp.may_wait() {
+            return None;
+        }
+        self.drain_all();
+        let unreserved = self.unreserve(layout, request);
+        if let Some(page) = again().filter(|_| unreserved || shortage.attempt == 0) {
+            return Some(page);
+        }
+        while self.hal.relieve(shortage) == Relief::Retry {
+            shortage.attempt = shortage.attempt.saturating_add(1);
+            if let Some(page) = again() {
+                return Some(page);
+            }
+            self.drain_all();
+        }
+        None
+    }
+
+    /// Gives page blocks back that were kept for atomic high orders; whether there was one.
+    fn unreserve(&self, layout: &ZoneLayout, request: Request) -> bool {
+        layout.zonelist(request.class).any(|id| {
+            self.with_zone(id, |zone, map| zone.unreserve_high_atomic(map, request.gfp.mobility())).unwrap_or(false)
+        })
+    }
+
+    /// Tells the background reclaimer once that memory is short, until it says that it is done.
+    fn wake_reclaimer(&self, layout: &ZoneLayout, request: Request) {
+        if !self.reclaimer_woken.swap(true, Ordering::Relaxed) {
+            let zone = layout.zonelist(request.class).next().and_then(|id| layout.kind(id));
+            self.hal.wake(zone.unwrap_or(request.class), request.order);
+        }
+    }
+
+    /// The background reclaimer has done what it could and wants to be woken next time.
+    pub fn reclaimer_rests(&self) {
+        self.reclaimer_woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Goes through the zonelist: NORMAL, DMA32, DMA, never upwards.
+    fn take_from_zones(&self, layout: &ZoneLayout, request: Request, mark: Mark, reach: Reach) -> Option<Page> {
+        layout.zonelist(request.class).find_map(|id| self.take_from_zone(layout, id, request, mark, reach))
+    }
+
+    #[inline]
+    fn take_from_zone(
+        &self,
+        layout: &ZoneLayout,
+        id: ZoneId,
+        request: Request,
+        mark: Mark,
+        reach: Reach,
+    ) -> Option<Page> {
+        let Request { gfp, order, class } = request;
+        let list = PageState::list_number(id, gfp.mobility());
+        let saved = self.hal.save();
+        let pages = H::pages(self.hal.local());
+        let map = self.hal.map();
+        let mut zone = self.zones.get(id.index())?.lock();
+        let mut taken = None;
+        if zone.allows(order.get(), mark, class, reach) {
+            let lists = pages.lists(order);
+            taken = lists.and_then(|lists| match gfp.contains(Gfp::COLD) {
+                true => lists.pop_cold(list),
+                false => pages.pop(list, order),
+            });
+            if taken.is_none() {
+                taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(report);
+                if taken.is_some() {
+                    zone.events.allocated += order.pages();
+                    if let Some(lists) = lists {
+                        self.refill(&mut zone, lists, list, request, layout.batch(id, order));
+                    }
+                }
+            }
+            if let Some(page) = taken {
+                map.get(page).set_state(PageState::allocated(list, order));
+                if reach.contains(Reach::HIGH_ATOMIC) {
+                    zone.reserve_high_atomic(map, page);
+                }
+            }
+        }
+        drop(zone);
+        self.hal.restore(saved);
+        taken
+    }
+
+    /// Fills a list of this CPU, as long as the zone stays above its `high` mark: large blocks are cut into a row of small
+    /// ones at once, without a list for each step.
+    fn refill(&self, zone: &mut Zone, lists: &dyn PcpLists, list: usize, request: Request, batch: u32) {
+        let map = self.hal.map();
+        let order = request.order.get();
+        let kind = MigrateType::of(request.gfp.mobility());
+        let (_, room) = lists.level(list);
+        let spare = zone.free.saturating_sub(zone.mark(Mark::High)) >> order;
+        #[expect(clippy::cast_possible_truncation, reason = "at most the batch")]
+        let mut blocks = u64::from(batch).min(room as u64).min(spare) as u32;
+        while blocks != 0 {
+            let filled = zone.lists.filled(kind) >> order;
+            if filled == 0 {
+                break;
+            }
+            // The smallest blocks first; a block that is large enough serves all the rest.
+            let run = (u32::BITS - 1 - blocks.leading_zeros()).min(filled.trailing_zeros());
+            #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+            let Some(first) = zone.take_smallest(map, order + run as u8, kind).unwrap_or_else(report) else { break };
+            for block in 0..1_u32 << run {
+                map.get(first.offset(block << order)).set_state(PageState::on_pcp(list, request.order));
+            }
+            lists.fill(list, first, 1 << run, 1 << order);
+            blocks -= 1 << run;
+        }
+        zone.events.pcp_batches += 1;
+    }
+}
+
+/// Says that a free list was damaged and given up. Its pages are lost; everything else goes on.
+#[cold]
+pub(super) fn report(corrupt: Corrupt) -> Option<Page> {
+    log::error!("BUD-1 broken: a free list leads to {:?}, which is no free block; the list is given up", corrupt.0);
+    None
+}
+
+/// Makes every page of a block but the first lead to the first.
+fn make_compound<M: PageMap>(map: M, head: Page, order: Order) {
+    // INVARIANT: PAGE-4.
+    for index in 1..1_u32 << order.get() {
+        let tail = map.get(head.offset(index));
+        tail.set_next(head.index());
+        tail.set_state(PageState::TAIL);
+    }
+    let descriptor = map.get(head);
+    descriptor.set_state(descriptor.state().with_compound(true));
+}

@@ -1,0 +1,138 @@
+//! Moving pages from per-CPU lists back to their zones, by the owner or at another CPU's request.
+#![forbid(unsafe_code)]
+
+use super::free::zone_of;
+use super::pcp::CpuPages;
+use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
+use crate::addr::{CpuId, Order};
+use crate::mm::page::{Page, PageState, ZoneId};
+use core::sync::atomic::Ordering;
+
+impl<H: PageHal> PageAllocator<H> {
+    /// Moves `batches` batches from the cold end of a list to its zone. By whoever may change the lists, interrupts
+    /// masked.
+    pub(super) fn drain_list(&self, pages: &CpuPages, list: usize, order: Order, batches: usize) {
+        let id = zone_of(list);
+        let (Some(lists), Some(zone), Some(layout)) = (pages.lists(order), self.zones.get(id.index()), self.layout())
+        else {
+            return;
+        };
+        let batch = (layout.batch(id, order).max(1) as usize).min(PCP_BATCH_MAX);
+        let map = self.hal.map();
+        for _ in 0..batches {
+            let mut buffer = [Page::new(0); PCP_BATCH_MAX];
+            let Some(room) = buffer.get_mut(..batch) else { return };
+            let taken = lists.drain(list, room);
+            if taken == 0 {
+                return;
+            }
+            let mut zone = zone.lock();
+            for page in buffer.iter().take(taken) {
+                zone.free_block(map, *page, order.get());
+            }
+            zone.events.pcp_batches += 1;
+        }
+    }
+
+    /// Empties the lists of one CPU, and sets how long they may grow from now on.
+    fn drain_lists(&self, pages: &CpuPages) {
+        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+            for list in 0..PageState::LISTS {
+                self.drain_list(pages, list, order, usize::MAX);
+            }
+        }
+        self.apply_limits(pages);
+        pages.answer_drain();
+    }
+
+    /// Sets how long the lists of one CPU may grow: not at all while allocations are to go the long way.
+    pub(super) fn apply_limits(&self, pages: &CpuPages) {
+        let Some(layout) = self.layout() else { return };
+        for (class, first) in layout.first.iter().enumerate() {
+            pages.set_first_zone(class, *first);
+        }
+        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+            let Some(lists) = pages.lists(order) else { continue };
+            for list in 0..PageState::LISTS {
+                let used = list & 0b11 != 0b11;
+                let high = if self.is_careful() || !used { 0 } else { layout.high(zone_of(list), order) };
+                lists.set_high(list, high as usize);
+            }
+        }
+    }
+
+    /// Gives the pages on this CPU's lists back to their zones. Any context. Cost: O(pages on them × orders).
+    pub fn drain_local(&self) {
+        let saved = self.hal.save();
+        self.drain_lists(H::pages(self.hal.local()));
+        self.hal.restore(saved);
+    }
+
+    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
+    /// causes, and by a CPU that is idle. Any context.
+    pub fn answer_requests(&self) {
+        if H::pages(self.hal.local()).drain_pending() {
+            self.drain_local();
+        }
+    }
+
+    /// Gives the pages on every CPU's lists back to their zones: on this one and those that are not online at once, on
+    /// the others by asking them.
+    ///
+    /// Returns when all have answered where the caller may wait; elsewhere the others answer later. Any context.
+    pub fn drain_all(&self) {
+        let here = self.hal.cpu();
+        self.drain_local();
+        let others = || (0..self.hal.cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
+        for cpu in others() {
+            let Some(local) = self.hal.local_of(cpu) else { continue };
+            if self.hal.is_online(cpu) {
+                H::pages(local).request_drain();
+                self.hal.kick(cpu);
+            } else {
+                let saved = self.hal.save();
+                let alone = self.offline.lock();
+                self.drain_lists(H::pages(local));
+                drop(alone);
+                self.hal.restore(saved);
+            }
+        }
+        if !self.may_wait() {
+            return;
+        }
+        for cpu in others() {
+            let Some(local) = self.hal.local_of(cpu) else { continue };
+            while self.hal.is_online(cpu) && H::pages(local).drain_pending() {
+                // Two CPUs may be asking each other.
+                self.answer_requests();
+                H::relax();
+            }
+        }
+    }
+
+    /// Makes every allocation and every free go the long way from now on, past the per-CPU lists, or take the short way
+    /// again. The short way asks nothing; what must see every call lives on the long one.
+    pub fn set_careful(&self, careful: bool) {
+        self.careful.store(careful, Ordering::Relaxed);
+        self.drain_all();
+    }
+
+    /// Pages on the lists of one CPU. Any context; a moment later it may be another number.
+    #[must_use]
+    pub fn pages_on_lists(&self, cpu: CpuId) -> u64 {
+        self.zone_ids().map(|id| self.listed_pages(cpu, id)).sum()
+    }
+
+    /// Pages of one zone on the lists of one CPU.
+    pub(super) fn listed_pages(&self, cpu: CpuId, id: ZoneId) -> u64 {
+        let Some(local) = self.hal.local_of(cpu) else { return 0 };
+        let pages = H::pages(local);
+        let mut sum = 0;
+        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+            let Some(lists) = pages.lists(order) else { continue };
+            let own = (0..PageState::LISTS).filter(|list| zone_of(*list) == id);
+            sum += own.map(|list| (lists.level(list).0 as u64) << order.get()).sum::<u64>();
+        }
+        sum
+    }
+}

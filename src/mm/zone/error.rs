@@ -1,0 +1,180 @@
+//! Why a call of the page allocator was refused, and which invariant a check found broken.
+#![forbid(unsafe_code)]
+
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
+use crate::gfp::GfpError;
+use crate::hal::prot::MemoryType;
+use crate::mm::page::{Kind, Page};
+use core::fmt;
+
+/// Why pages could not be allocated. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// No zone that the flags admit has a block to spare.
+    OutOfMemory,
+    /// The flags contradict each other.
+    Flags(GfpError),
+    /// No pages were asked for.
+    Zero,
+    /// More than the largest block was asked for.
+    TooLarge,
+    /// A compound page of one page, or one whose pages shall be separate.
+    Compound,
+    /// There is no page allocator yet.
+    NotReady,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Flags(error) => write!(f, "contradictory flags: {error}"),
+            Self::Zero => f.write_str("allocation of no pages"),
+            Self::TooLarge => f.write_str("larger than the largest block"),
+            Self::Compound => f.write_str("a compound page cannot be taken apart"),
+            Self::NotReady => f.write_str("no page allocator yet"),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+impl From<GfpError> for AllocError {
+    fn from(error: GfpError) -> Self {
+        Self::Flags(error)
+    }
+}
+
+/// Why pages were not freed, or a reference not taken. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The address lies outside the linear map.
+    NotLinear(VirtAddr),
+    /// The address is not the first of a page.
+    Unaligned(VirtAddr),
+    /// The frame has no descriptor: it is no RAM, or RAM that the kernel may not touch.
+    NoDescriptor(PhysAddr),
+    /// The page has a descriptor and is a hole in memory.
+    Hole(Pfn),
+    /// The page was never the allocator's: firmware, kernel image, boot-time allocations.
+    Reserved(Pfn),
+    /// The block is free already.
+    DoubleFree(Pfn),
+    /// The page lies inside an allocated block.
+    InsideBlock {
+        /// The page.
+        page: Pfn,
+        /// The first page of the block.
+        head: Pfn,
+    },
+    /// The block was allocated with another order.
+    WrongOrder {
+        /// The page.
+        page: Pfn,
+        /// The block's order.
+        allocated: Order,
+        /// What the caller said.
+        freed: Order,
+    },
+    /// No block of this order starts at such a page.
+    Misaligned {
+        /// The page.
+        page: Pfn,
+        /// What the caller said.
+        order: Order,
+    },
+    /// The block belongs to somebody, who has not let go of it.
+    Claimed {
+        /// The page.
+        page: Pfn,
+        /// What it is used for.
+        kind: Kind,
+    },
+    /// The block is not mapped write-back; whoever changed that has to change it back first.
+    MemoryType {
+        /// The page.
+        page: Pfn,
+        /// The type that its mappings have.
+        memory: MemoryType,
+    },
+    /// The block belongs to another zone.
+    ForeignZone(Pfn),
+    /// The descriptor holds what nobody wrote there on purpose.
+    Corrupt(Pfn),
+    /// There is no page allocator yet.
+    NotReady,
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLinear(at) => write!(f, "{at} is no address of the linear map"),
+            Self::Unaligned(at) => write!(f, "{at} is not the start of a page"),
+            Self::NoDescriptor(at) => write!(f, "there is no RAM at {at}"),
+            Self::Hole(page) => write!(f, "{page:?} is a hole in memory"),
+            Self::Reserved(page) => write!(f, "{page:?} is reserved"),
+            Self::DoubleFree(page) => write!(f, "{page:?} is free already"),
+            Self::InsideBlock { page, head } => write!(f, "{page:?} lies inside the block at {head:?}"),
+            Self::WrongOrder { page, allocated, freed } => {
+                write!(f, "{page:?} was allocated with order {} and freed with {}", allocated.get(), freed.get())
+            }
+            Self::Misaligned { page, order } => write!(f, "no block of order {} starts at {page:?}", order.get()),
+            Self::Claimed { page, kind } => write!(f, "{page:?} is in use: {}", kind.name()),
+            Self::MemoryType { page, memory } => write!(f, "{page:?} is still mapped {}", memory.name()),
+            Self::ForeignZone(page) => write!(f, "{page:?} belongs to another zone"),
+            Self::Corrupt(page) => write!(f, "the descriptor of {page:?} is damaged"),
+            Self::NotReady => f.write_str("no page allocator yet"),
+        }
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+/// Why memory could not become a page allocator's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The allocator has its memory already.
+    Twice,
+    /// There is no memory.
+    NoMemory,
+    /// Memory spans 16 TiB or more, which is what page numbers reach.
+    SpanTooLarge,
+    /// The descriptors do not cover the memory.
+    NoDescriptor(Pfn),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Twice => f.write_str("the page allocator has its memory already"),
+            Self::NoMemory => f.write_str("no memory for the page allocator"),
+            Self::SpanTooLarge => f.write_str("memory spans 16 TiB or more"),
+            Self::NoDescriptor(page) => write!(f, "{page:?} has no descriptor"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// Which one, by its tag.
+    pub tag: &'static str,
+    /// The page at which it was seen, if there is one.
+    pub page: Option<Page>,
+    /// What was found.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} broken: {}", self.tag, self.what)?;
+        self.page.map_or(Ok(()), |page| write!(f, " at {page:?}"))
+    }
+}
+
+impl core::error::Error for Broken {}

@@ -1,0 +1,179 @@
+//! Freeing: the hot path onto the per-CPU lists, and the long way with its questions.
+#![forbid(unsafe_code)]
+
+use super::error::FreeError;
+use super::pcp::CpuPages;
+use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
+use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
+use crate::hal::prot::MemoryType;
+use crate::mm::layout;
+use crate::mm::page::{Kind, Page, PageMap, PageState, ZoneId, find_head};
+use core::sync::atomic::Ordering;
+
+impl<H: PageHal> PageAllocator<H> {
+    /// Gives a block back, or drops one of several references to it (Linux: `__free_pages`). Any context.
+    ///
+    /// Cost: some twenty instructions onto a list of this CPU where the order is constant; else O(orders).
+    ///
+    /// # Errors
+    ///
+    /// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+    #[inline(always)]
+    pub fn free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
+        if CpuPages::has(order) {
+            let saved = self.hal.save();
+            let local = self.hal.local();
+            let map = H::local_map(local);
+            let descriptor = map.get(page);
+            // One comparison for all that a free must check: see `PageState`.
+            let list = descriptor.state().plain_list(order);
+            let freed = H::pages(local).push(list, order, page);
+            if freed {
+                descriptor.set_state(PageState::on_pcp(list, order));
+            }
+            self.hal.restore(saved);
+            if freed {
+                return Ok(());
+            }
+        }
+        self.free_slow(page, order)
+    }
+
+    /// Gives a block back to the cold end of this CPU's list: its content is in no cache (Linux before 4.15:
+    /// `free_cold_page`). Any context. Cost: O(length of the list).
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageAllocator::free_pages`].
+    pub fn free_pages_cold(&self, page: Page, order: Order) -> Result<(), FreeError> {
+        let saved = self.hal.save();
+        let local = self.hal.local();
+        let map = self.hal.map();
+        let freed = map.get_checked(page).is_some_and(|descriptor| {
+            let list = descriptor.state().plain_list(order);
+            let freed = H::pages(local).lists(order).is_some_and(|lists| lists.push_cold(list, page));
+            if freed {
+                descriptor.set_state(PageState::on_pcp(list, order));
+            }
+            freed
+        });
+        self.hal.restore(saved);
+        if freed { Ok(()) } else { self.free_slow(page, order) }
+    }
+
+    /// The page at an address of the linear map.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`].
+    pub fn page_at(&self, addr: VirtAddr) -> Result<Page, FreeError> {
+        let phys = layout::virt_to_phys(addr).ok_or(FreeError::NotLinear(addr))?;
+        if !phys.is_aligned(PAGE_SIZE) {
+            return Err(FreeError::Unaligned(addr));
+        }
+        self.hal.map().find(Pfn::containing(phys)).ok_or(FreeError::NoDescriptor(phys))
+    }
+
+    /// The long way: blocks that are not plain, that have no list, or whose list is full.
+    #[inline(never)]
+    fn free_slow(&self, page: Page, order: Order) -> Result<(), FreeError> {
+        let map = self.hal.map();
+        let mut list = map.get(page).state().plain_list(order);
+        if list >= PageState::LISTS {
+            match self.settle(map, page, order)? {
+                Some(settled) => list = settled,
+                None => return Ok(()),
+            }
+        }
+        let zone = zone_of(list);
+        let saved = self.hal.save();
+        let pages = H::pages(self.hal.local());
+        // Whoever changes the state has the block: of two CPUs that free it at the same time one is refused.
+        let mine = map.get(page).exchange(PageState::allocated(list, order), PageState::on_pcp(list, order));
+        if !mine {
+            self.hal.restore(saved);
+            return Err(FreeError::DoubleFree(map.pfn(page)));
+        }
+        let full = pages.lists(order).is_some_and(|lists| lists.level(list) != (0, 0));
+        if full {
+            self.drain_list(pages, list, order, 1);
+        }
+        let listed = full && pages.push(list, order, page);
+        if !listed && let Some(zone) = self.zones.get(zone.index()) {
+            let mut zone = zone.lock();
+            zone.events.freed += order.pages();
+            zone.free_block(map, page, order.get());
+        }
+        self.hal.restore(saved);
+        Ok(())
+    }
+
+    /// Makes a block plain that is not, or says why that is wrong: the number of its list, or `None` if only a reference
+    /// was dropped.
+    #[cold]
+    fn settle(&self, map: H::Map, page: Page, order: Order) -> Result<Option<usize>, FreeError> {
+        let descriptor = map.get(page);
+        let state = descriptor.state();
+        self.diagnose(map, page, order, state)?;
+        if descriptor.put_unless_last() {
+            return Ok(None);
+        }
+        if state.is_accounted() {
+            self.accounted.fetch_sub(order.pages(), Ordering::Relaxed);
+        }
+        if state.is_compound() {
+            for index in 1..1_u32 << order.get() {
+                map.get(page.offset(index)).set_state(PageState::INSIDE);
+            }
+        }
+        descriptor.set_state(PageState::allocated(state.pcp_list(), order));
+        Ok(Some(state.pcp_list()))
+    }
+
+    /// Why an allocated block of `order` cannot be freed at `page`, if anything speaks against it.
+    pub(super) fn diagnose(&self, map: H::Map, page: Page, order: Order, state: PageState) -> Result<(), FreeError> {
+        let pfn = map.pfn(page);
+        match state.kind() {
+            Kind::Hole => return Err(FreeError::Hole(pfn)),
+            Kind::Reserved => return Err(FreeError::Reserved(pfn)),
+            Kind::Free | Kind::Pcp => return Err(FreeError::DoubleFree(pfn)),
+            Kind::Inside | Kind::Tail => return Err(inside(map, page)),
+            Kind::Block => {}
+            kind => return Err(FreeError::Claimed { page: pfn, kind }),
+        }
+        if !page.is_aligned(order.get()) {
+            return Err(FreeError::Misaligned { page: pfn, order });
+        }
+        if state.order() != order {
+            return Err(FreeError::WrongOrder { page: pfn, allocated: state.order(), freed: order });
+        }
+        if state.memory_type() != MemoryType::WriteBack {
+            return Err(FreeError::MemoryType { page: pfn, memory: state.memory_type() });
+        }
+        let sane = state.references() != 0 && state.mobility().is_some() && state.zone().is_some();
+        if sane { Ok(()) } else { Err(FreeError::Corrupt(pfn)) }
+    }
+}
+
+/// What a page is that starts no block.
+fn inside<M: PageMap>(map: M, page: Page) -> FreeError {
+    let pfn = map.pfn(page);
+    match find_head(&map, page) {
+        Some((_, state)) if matches!(state.kind(), Kind::Free | Kind::Pcp) => FreeError::DoubleFree(pfn),
+        Some((_, state)) if state.kind() == Kind::Reserved => FreeError::Reserved(pfn),
+        Some((_, state)) if state.kind() == Kind::Hole => FreeError::Hole(pfn),
+        Some((head, _)) => FreeError::InsideBlock { page: pfn, head: map.pfn(head) },
+        None => FreeError::Corrupt(pfn),
+    }
+}
+
+/// The zone of a per-CPU list.
+pub(super) const fn zone_of(list: usize) -> ZoneId {
+    #[expect(clippy::cast_possible_truncation, reason = "lists are few")]
+    match ZoneId::new((list >> 2) as u8) {
+        Some(zone) => zone,
+        None => ZoneId::PREFERRED,
+    }
+}
+
+const _: () = assert!(PCP_BATCH_MAX <= 64, "a batch is moved through a buffer on the stack");

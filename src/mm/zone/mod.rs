@@ -1,0 +1,229 @@
+//! The physical page allocator: zones, buddy system, per-CPU page lists (Linux: `mm/page_alloc.c`).
+//!
+//! Memory is divided into up to three **zones** by what devices reach it. A zone keeps its free memory as blocks of
+//! 2^order pages on free lists, one for each order and migrate type; **watermarks** say how far it may be emptied, and
+//! for whom. Each CPU keeps lists of free blocks of the usual orders, so that most calls touch no lock and no line that
+//! another CPU writes; lists are filled from the zone, and drained into it, a batch at a time.
+//!
+//! ```text
+//!   alloc_pages ── list of this CPU ── zone NORMAL ── zone DMA32 ── zone DMA ── Pressure: reclaim, wait, fail
+//!   free_pages  ── list of this CPU ── zone of the page
+//! ```
+//!
+//! What a block is used for stands in the descriptor of its first page ([`crate::mm::page`]); there is no other record,
+//! and no allocation behind an allocation.
+//!
+//! # Locks and contexts
+//!
+//! A CPU's lists are its own, and used with interrupts masked. Each zone has a lock, taken with interrupts masked, and
+//! never two at a time. No lock is held while a method of [`Pressure`] runs. So allocating without the right to wait, and
+//! freeing, are allowed everywhere: in interrupt handlers, with locks held, on any CPU.
+
+mod alloc;
+mod buddy;
+mod bulk;
+mod check;
+mod drain;
+mod error;
+mod fallback;
+mod free;
+mod free_area;
+mod handoff;
+mod limits;
+mod owner;
+mod pageblock;
+mod pcp;
+mod pressure;
+mod report;
+mod sizes;
+mod watermark;
+#[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
+mod zone;
+
+pub use bulk::PageBatch;
+pub use error::{AllocError, Broken, FreeError, SetupError};
+pub use handoff::Handed;
+pub use limits::ZoneLimits;
+pub use pcp::CpuPages;
+pub use pressure::{Pressure, Relief, Shortage};
+pub use report::{BuddyInfo, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
+pub use watermark::{Mark, WatermarkTuning, Watermarks};
+pub use zone::ZoneEvents;
+
+use crate::addr::{Order, PhysAddr};
+use crate::gfp::ZoneType;
+use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::mm::page::{PageMap, ZoneId};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+use spin::relax::RelaxStrategy;
+use zone::Zone;
+
+/// Blocks that move between a list and its zone at once, at most.
+const PCP_BATCH_MAX: usize = 64;
+
+/// What the page allocator asks of a machine.
+pub trait PageHal: Interrupts + PerCpu + Pressure {
+    /// Where the page descriptors are.
+    type Map: PageMap;
+    /// How a CPU waits for a lock, or for another CPU.
+    type Relax: RelaxStrategy;
+
+    /// The page descriptors.
+    fn map(&self) -> Self::Map;
+
+    /// The same, from what each CPU keeps at hand.
+    fn local_map(local: &Self::Local) -> Self::Map;
+
+    /// The page lists of a CPU.
+    fn pages(local: &Self::Local) -> &CpuPages;
+
+    /// Whether the running context may wait: interrupts were not masked, no handler is running, no lock is held, and this
+    /// is no reclaimer. `saved` is what [`Interrupts::save`] has just returned.
+    fn may_wait(&self, local: &Self::Local, saved: Self::Saved) -> bool;
+
+    /// Zeroes `pages` whole pages of RAM from `start` on. They are the caller's.
+    fn zero(&self, start: PhysAddr, pages: u64);
+
+    /// One step of waiting.
+    fn relax() {
+        Self::Relax::relax();
+    }
+}
+
+/// What the zones are, once they are there: never changes, so it is read without a lock.
+#[derive(Debug)]
+struct ZoneLayout {
+    /// Zones that have memory.
+    count: u8,
+    /// The zones by position, the highest first.
+    kinds: [ZoneType; ZoneType::COUNT],
+    /// Where in the zonelist each kind of request starts, by `ZoneType`; `count` if no zone serves it.
+    first: [u8; ZoneType::COUNT],
+    /// Pages in a batch of order 0, and blocks of order 0 that a list holds at most, by position.
+    batch: [u32; ZoneType::COUNT],
+    high: [u32; ZoneType::COUNT],
+}
+
+impl ZoneLayout {
+    /// The zones that a request whose highest zone is `class` may use, in order.
+    #[inline]
+    fn zonelist(&self, class: ZoneType) -> impl Iterator<Item = ZoneId> + use<> {
+        let first = self.first.get(class.index()).copied().unwrap_or(0);
+        (first..self.count).filter_map(ZoneId::new)
+    }
+
+    fn kind(&self, id: ZoneId) -> Option<ZoneType> {
+        self.kinds.get(id.index()).copied().filter(|_| id.index() < self.count as usize)
+    }
+
+    /// Blocks of this order that move between a list and the zone at once.
+    fn batch(&self, id: ZoneId, order: Order) -> u32 {
+        let pages = self.batch.get(id.index()).copied().unwrap_or(0);
+        if pages == 0 { 0 } else { (pages >> order.get()).max(1) }
+    }
+
+    /// Blocks of this order that a list holds at most.
+    fn high(&self, id: ZoneId, order: Order) -> u32 {
+        let pages = self.high.get(id.index()).copied().unwrap_or(0);
+        match pages >> order.get() {
+            0 if order.get() > 4 && pages >= 64 => 2,
+            blocks if pages >= 16 => blocks.max(2),
+            blocks => blocks,
+        }
+    }
+}
+
+/// The page allocator of a machine: zones with their locks, over the descriptors and the CPUs that `H` reaches.
+///
+/// # Invariants
+///
+/// Those of [`PageDescriptor`](crate::mm::page::PageDescriptor) (`PAGE`), of the free lists (`BUD`), the zones (`ZONE`)
+/// and the per-CPU lists (`PCP`); [`PageAllocator::check`] tests them all.
+pub struct PageAllocator<H: PageHal> {
+    hal: H,
+    zones: [SpinMutex<Zone, H::Relax>; ZoneType::COUNT],
+    layout: Once<ZoneLayout, H::Relax>,
+    tuning: SpinMutex<WatermarkTuning, H::Relax>,
+    /// Pages whose blocks carry `ACCOUNT`.
+    accounted: AtomicU64,
+    careful: AtomicBool,
+    reclaimer_woken: AtomicBool,
+    /// Held while somebody uses the lists of a CPU that is not online.
+    offline: SpinMutex<(), H::Relax>,
+}
+
+impl<H: PageHal> PageAllocator<H> {
+    /// An allocator without memory: it refuses everything until [`PageAllocator::hand_over`].
+    pub const fn new(hal: H) -> Self {
+        Self {
+            hal,
+            zones: [const { SpinMutex::new(Zone::EMPTY) }; ZoneType::COUNT],
+            layout: Once::new(),
+            tuning: SpinMutex::new(WatermarkTuning::DEFAULT),
+            accounted: AtomicU64::new(0),
+            careful: AtomicBool::new(false),
+            reclaimer_woken: AtomicBool::new(false),
+            offline: SpinMutex::new(()),
+        }
+    }
+
+    /// The machine.
+    pub const fn hal(&self) -> &H {
+        &self.hal
+    }
+
+    #[inline]
+    fn layout(&self) -> Option<&ZoneLayout> {
+        self.layout.get()
+    }
+
+    #[inline]
+    fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller's context may wait.
+    fn may_wait(&self) -> bool {
+        let saved = self.hal.save();
+        let may = self.hal.may_wait(self.hal.local(), saved);
+        self.hal.restore(saved);
+        may
+    }
+
+    /// Runs `f` with a zone locked and interrupts masked; `None` if there is no such zone.
+    fn with_zone<R>(&self, id: ZoneId, f: impl FnOnce(&mut Zone, H::Map) -> R) -> Option<R> {
+        let layout = self.layout()?;
+        let zone = self.zones.get(id.index()).filter(|_| id.index() < layout.count as usize)?;
+        let saved = self.hal.save();
+        let result = f(&mut zone.lock(), self.hal.map());
+        self.hal.restore(saved);
+        Some(result)
+    }
+
+    /// The zones that have memory, the highest first.
+    fn zone_ids(&self) -> impl Iterator<Item = ZoneId> + use<H> {
+        let count = self.layout().map_or(0, |layout| layout.count);
+        (0..count).filter_map(ZoneId::new)
+    }
+
+    /// Pages that belong to the allocator, free or not (Linux: `totalram_pages`).
+    #[must_use]
+    pub fn total_pages(&self) -> u64 {
+        self.zone_ids().filter_map(|id| self.with_zone(id, |zone, _| zone.managed)).sum()
+    }
+
+    /// Pages on the free lists of the zones; those on per-CPU lists are not among them, nor those of isolated page
+    /// blocks (Linux: `nr_free_pages`). Any context.
+    #[must_use]
+    pub fn free_page_count(&self) -> u64 {
+        self.zone_ids().filter_map(|id| self.with_zone(id, |zone, _| zone.free)).sum()
+    }
+
+    /// Pages allocated with [`Gfp::ACCOUNT`](crate::gfp::Gfp::ACCOUNT).
+    #[must_use]
+    pub fn accounted_pages(&self) -> u64 {
+        self.accounted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,420 @@
+//! Per-CPU page lists: the hot path of allocation, without a shared lock and without a shared write (Linux: `struct
+//! per_cpu_pages`).
+//!
+//! Each CPU has stacks of free blocks of the usual orders: 0 to 4, and 9 for 2 MiB. A stack is an array of page numbers,
+//! so taking a block and giving it back touch the array, one control word, and the block's descriptor.
+//!
+//! A CPU's lists are its own: it alone changes them, with interrupts masked. Everything is an atomic that is loaded and
+//! stored relaxed, so that other CPUs may look (for statistics) without a lock, but whoever else changes something loses
+//! updates. A CPU that wants another's pages back asks for them: [`CpuPages::request_drain`].
+#![forbid(unsafe_code)]
+
+use super::free::zone_of;
+use super::report::Traffic;
+use crate::addr::Order;
+use crate::mm::page::{Page, PageState, ZoneId};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Slots of a list of single pages; a power of two.
+const PAGE_SLOTS: usize = 256;
+/// Slots of a list of blocks of orders 1 to 4.
+const BLOCK_SLOTS: usize = 64;
+/// Slots of a list of 2 MiB blocks.
+const HUGE_SLOTS: usize = 16;
+/// The order of the 2 MiB blocks.
+const HUGE_ORDER: u8 = 9;
+/// The orders between.
+const BLOCK_ORDERS: usize = 4;
+
+/// The control word of a list: blocks on it, blocks that it still takes, and allocations it has served.
+///
+/// ```text
+///  63                16 15   8 7     0
+/// | allocations        | room | count |
+/// ```
+///
+/// Taking a block adds one to the allocations and the room and takes one from the count; giving one back takes one from
+/// the room and adds one to the count. So each is one addition of a constant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Control(u64);
+
+impl Control {
+    const COUNT: u64 = 0xff;
+    const ROOM: u64 = 0xff << 8;
+    const EVENT: u64 = 1 << 16;
+    const TAKE: u64 = Self::EVENT + (1 << 8) - 1;
+    const GIVE: u64 = 1_u64.wrapping_sub(1 << 8);
+
+    const fn count(self) -> usize {
+        (self.0 & Self::COUNT) as usize
+    }
+
+    const fn room(self) -> usize {
+        (self.0 >> 8 & 0xff) as usize
+    }
+
+    const fn allocations(self) -> u64 {
+        self.0 >> 16
+    }
+
+    const fn with(self, count: usize, room: usize) -> Self {
+        Self(self.0 & !(Self::COUNT | Self::ROOM) | count as u64 | (room as u64) << 8)
+    }
+}
+
+/// The lists of one order: one for each zone and use, as [`PageState::list_number`] numbers them.
+///
+/// # Invariants
+///
+/// - `PCP-1`: slots `1..=count` of a list hold its blocks, the hottest in slot `count`; each block's state is
+///   [`PageState::on_pcp`] of this list and order, and no block is in two slots.
+/// - `PCP-2`: `count + room` is the list's `high`, at most `SLOTS - 1`; so neither field ever borrows from the next.
+#[derive(Debug)]
+#[repr(C)]
+struct Lists<const SLOTS: usize> {
+    control: [AtomicU64; PageState::LISTS],
+    /// Blocks moved here from the zone, and from here to the zone.
+    filled: [AtomicU64; PageState::LISTS],
+    drained: [AtomicU64; PageState::LISTS],
+    slots: [[AtomicU32; SLOTS]; PageState::LISTS],
+}
+
+impl<const SLOTS: usize> Lists<SLOTS> {
+    const fn new() -> Self {
+        Self {
+            control: [const { AtomicU64::new(0) }; PageState::LISTS],
+            filled: [const { AtomicU64::new(0) }; PageState::LISTS],
+            drained: [const { AtomicU64::new(0) }; PageState::LISTS],
+            slots: [const { [const { AtomicU32::new(0) }; SLOTS] }; PageState::LISTS],
+        }
+    }
+
+    /// The control word of a list; that of a list that does not exist says that it is empty and takes nothing.
+    fn control(&self, list: usize) -> Control {
+        Control(self.control.get(list).map_or(0, |control| control.load(Ordering::Relaxed)))
+    }
+
+    fn set_control(&self, list: usize, control: Control) {
+        if let Some(place) = self.control.get(list) {
+            place.store(control.0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "masked to the size of the array, a power of two")]
+    fn slot(slots: &[AtomicU32; SLOTS], index: usize) -> &AtomicU32 {
+        const { assert!(SLOTS.is_power_of_two() && SLOTS <= 256) };
+        &slots[index & (SLOTS - 1)]
+    }
+
+    #[inline(always)]
+    fn pop(&self, list: usize) -> Option<Page> {
+        let control = self.control.get(list)?;
+        let slots = self.slots.get(list)?;
+        let before = Control(control.load(Ordering::Relaxed));
+        if before.count() == 0 {
+            return None;
+        }
+        // INVARIANT: PCP-1, PCP-2: the count is not zero, so nothing is borrowed.
+        control.store(before.0.wrapping_add(Control::TAKE), Ordering::Relaxed);
+        Some(Page::new(Self::slot(slots, before.count()).load(Ordering::Relaxed)))
+    }
+
+    #[inline(always)]
+    fn push(&self, list: usize, page: Page) -> bool {
+        let (Some(control), Some(slots)) = (self.control.get(list), self.slots.get(list)) else { return false };
+        let before = control.load(Ordering::Relaxed);
+        if before & Control::ROOM == 0 {
+            return false;
+        }
+        // INVARIANT: PCP-1, PCP-2: the room is not zero, so nothing is borrowed and the count stays below `SLOTS`.
+        let after = Control(before.wrapping_add(Control::GIVE));
+        control.store(after.0, Ordering::Relaxed);
+        Self::slot(slots, after.count()).store(page.index(), Ordering::Relaxed);
+        true
+    }
+}
+
+impl<const SLOTS: usize> Lists<SLOTS> {
+    #[inline(always)]
+    fn pop_many(&self, list: usize, out: &mut [Page], mut mark: impl FnMut(Page)) -> usize {
+        let Some(slots) = self.slots.get(list) else { return 0 };
+        let before = self.control(list);
+        let taken = before.count().min(out.len());
+        let left = before.count() - taken;
+        let Some(taken_slots) = slots.get(left + 1..=before.count()) else { return 0 };
+        for (place, slot) in out.iter_mut().zip(taken_slots.iter().rev()) {
+            let page = Page::new(slot.load(Ordering::Relaxed));
+            mark(page);
+            *place = page;
+        }
+        // INVARIANT: PCP-1, PCP-2.
+        let after = before.with(left, before.room() + taken);
+        self.set_control(list, Control(after.0.wrapping_add(Control::EVENT * taken as u64)));
+        taken
+    }
+
+    #[inline(always)]
+    fn push_many(&self, list: usize, pages: &[Page], mut mark: impl FnMut(Page) -> bool) -> usize {
+        let Some(slots) = self.slots.get(list) else { return 0 };
+        let before = self.control(list);
+        let Some(room) = slots.get(before.count() + 1..=before.count() + before.room()) else { return 0 };
+        let mut given = 0;
+        for (slot, page) in room.iter().zip(pages.iter().rev()) {
+            if !mark(*page) {
+                break;
+            }
+            slot.store(page.index(), Ordering::Relaxed);
+            given += 1;
+        }
+        // INVARIANT: PCP-1, PCP-2: no more than there was room for.
+        self.set_control(list, before.with(before.count() + given, before.room() - given));
+        given
+    }
+}
+
+/// The lists of one order, whatever their length, for everything but the hot path.
+pub(super) trait PcpLists {
+    /// Blocks on a list, and how many more it takes.
+    fn level(&self, list: usize) -> (usize, usize);
+    /// Sets how many blocks a list holds at most; those on it stay.
+    fn set_high(&self, list: usize, high: usize);
+    /// Blocks that a list can hold.
+    fn capacity(&self) -> usize;
+    /// Puts a block on the cold end; whether there was room for it. Cost: O(blocks on the list).
+    fn push_cold(&self, list: usize, page: Page) -> bool;
+    /// Takes the block on the cold end. Cost: O(blocks on the list).
+    fn pop_cold(&self, list: usize) -> Option<Page>;
+    /// Puts `blocks` blocks from the zone on the hot end, `stride` pages apart and the lowest hottest; no more than there
+    /// is room for.
+    fn fill(&self, list: usize, first: Page, blocks: u32, stride: u32);
+    /// Moves blocks off the cold end into `out`, the coldest first; how many there were. Cost: O(blocks on the list).
+    fn drain(&self, list: usize, out: &mut [Page]) -> usize;
+    /// The blocks on a list, by number, the coldest first.
+    fn peek(&self, list: usize, index: usize) -> Option<Page>;
+    /// Blocks allocated from a list and freed to it.
+    fn flow(&self, list: usize) -> Traffic;
+}
+
+impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
+    fn level(&self, list: usize) -> (usize, usize) {
+        let control = self.control(list);
+        (control.count(), control.room())
+    }
+
+    fn set_high(&self, list: usize, high: usize) {
+        let before = self.control(list);
+        // INVARIANT: PCP-2.
+        let room = high.min(SLOTS - 1).saturating_sub(before.count());
+        self.set_control(list, before.with(before.count(), room));
+    }
+
+    fn capacity(&self) -> usize {
+        SLOTS - 1
+    }
+
+    fn push_cold(&self, list: usize, page: Page) -> bool {
+        let (Some(slots), true) = (self.slots.get(list), self.push(list, page)) else { return false };
+        // Everybody moves up by one, over the slot that the page was put in.
+        for index in (1..self.control(list).count()).rev() {
+            let below = Self::slot(slots, index).load(Ordering::Relaxed);
+            Self::slot(slots, index + 1).store(below, Ordering::Relaxed);
+        }
+        Self::slot(slots, 1).store(page.index(), Ordering::Relaxed);
+        true
+    }
+
+    fn pop_cold(&self, list: usize) -> Option<Page> {
+        let slots = self.slots.get(list)?;
+        self.pop(list)?;
+        let coldest = Self::slot(slots, 1).load(Ordering::Relaxed);
+        for index in 1..=self.control(list).count() {
+            let above = Self::slot(slots, index + 1).load(Ordering::Relaxed);
+            Self::slot(slots, index).store(above, Ordering::Relaxed);
+        }
+        Some(Page::new(coldest))
+    }
+
+    fn fill(&self, list: usize, first: Page, blocks: u32, stride: u32) {
+        let Some(slots) = self.slots.get(list) else { return };
+        let before = self.control(list);
+        let blocks = before.room().min(blocks as usize);
+        let top = before.count() + blocks;
+        let mut page = first;
+        for index in (before.count() + 1..=top).rev() {
+            Self::slot(slots, index).store(page.index(), Ordering::Relaxed);
+            page = page.offset(stride);
+        }
+        // INVARIANT: PCP-1, PCP-2.
+        self.set_control(list, before.with(top, before.room() - blocks));
+        add(&self.filled, list, blocks);
+    }
+
+    fn drain(&self, list: usize, out: &mut [Page]) -> usize {
+        let Some(slots) = self.slots.get(list) else { return 0 };
+        let before = self.control(list);
+        let taken = before.count().min(out.len());
+        for (index, place) in (1..=taken).zip(out) {
+            *place = Page::new(Self::slot(slots, index).load(Ordering::Relaxed));
+        }
+        for index in taken + 1..=before.count() {
+            let page = Self::slot(slots, index).load(Ordering::Relaxed);
+            Self::slot(slots, index - taken).store(page, Ordering::Relaxed);
+        }
+        // INVARIANT: PCP-2, the sum stays.
+        self.set_control(list, before.with(before.count() - taken, before.room() + taken));
+        add(&self.drained, list, taken);
+        taken
+    }
+
+    fn peek(&self, list: usize, index: usize) -> Option<Page> {
+        let slots = self.slots.get(list).filter(|_| index < self.control(list).count())?;
+        Some(Page::new(Self::slot(slots, index + 1).load(Ordering::Relaxed)))
+    }
+
+    fn flow(&self, list: usize) -> Traffic {
+        let read = |words: &[AtomicU64]| words.get(list).map_or(0, |word| word.load(Ordering::Relaxed));
+        let control = self.control(list);
+        // What came and is not there any more went somewhere: frees need no counter of their own.
+        let came = control.count() as u64 + control.allocations() + read(&self.drained);
+        Traffic { allocated: control.allocations(), freed: came - read(&self.filled) }
+    }
+}
+
+/// Adds to one of the words that their CPU alone changes.
+fn add(words: &[AtomicU64], list: usize, blocks: usize) {
+    if let Some(word) = words.get(list) {
+        word.store(word.load(Ordering::Relaxed).wrapping_add(blocks as u64), Ordering::Relaxed);
+    }
+}
+
+/// The page lists of one CPU. All-zero is a valid value: empty lists that take nothing.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuPages {
+    pages: Lists<PAGE_SLOTS>,
+    blocks: [Lists<BLOCK_SLOTS>; BLOCK_ORDERS],
+    huge: Lists<HUGE_SLOTS>,
+    /// The position in the zonelist at which each zone modifier starts, by `ZoneType`.
+    first_zone: [AtomicU8; 3],
+    /// Not zero if another CPU has asked for this one's pages.
+    drain_requested: AtomicU32,
+}
+
+impl CpuPages {
+    /// The orders that have lists.
+    pub const ORDERS: [u8; 6] = [0, 1, 2, 3, 4, HUGE_ORDER];
+
+    /// Empty lists that take nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            pages: Lists::new(),
+            blocks: [const { Lists::new() }; BLOCK_ORDERS],
+            huge: Lists::new(),
+            first_zone: [const { AtomicU8::new(0) }; 3],
+            drain_requested: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether blocks of this order have lists.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(order: Order) -> bool {
+        order.get() as usize <= BLOCK_ORDERS || order.get() == HUGE_ORDER
+    }
+
+    /// Takes the hottest block of a list. By its CPU, interrupts masked.
+    #[inline(always)]
+    pub(super) fn pop(&self, list: usize, order: Order) -> Option<Page> {
+        match order.get() {
+            0 => self.pages.pop(list),
+            HUGE_ORDER => self.huge.pop(list),
+            order => self.blocks.get((order as usize).wrapping_sub(1))?.pop(list),
+        }
+    }
+
+    /// Puts a block on the hot end of a list; whether there was room. By its CPU, interrupts masked.
+    #[inline(always)]
+    pub(super) fn push(&self, list: usize, order: Order, page: Page) -> bool {
+        match order.get() {
+            0 => self.pages.push(list, page),
+            HUGE_ORDER => self.huge.push(list, page),
+            order => match self.blocks.get((order as usize).wrapping_sub(1)) {
+                Some(lists) => lists.push(list, page),
+                None => false,
+            },
+        }
+    }
+
+    /// Takes the hottest pages of a list of single pages into `out`, as far as there are any, and shows each one to `mark`:
+    /// how many. By its CPU, interrupts masked.
+    #[inline(always)]
+    pub(super) fn pop_many(&self, list: usize, out: &mut [Page], mark: impl FnMut(Page)) -> usize {
+        self.pages.pop_many(list, out, mark)
+    }
+
+    /// Puts the last of `pages` on the hot end of a list of single pages, as long as there is room and `mark` agrees: how
+    /// many. By its CPU, interrupts masked.
+    #[inline(always)]
+    pub(super) fn push_many(&self, list: usize, pages: &[Page], mark: impl FnMut(Page) -> bool) -> usize {
+        self.pages.push_many(list, pages, mark)
+    }
+
+    /// The lists of an order, if it has any.
+    pub(super) fn lists(&self, order: Order) -> Option<&dyn PcpLists> {
+        match order.get() {
+            0 => Some(&self.pages),
+            HUGE_ORDER => Some(&self.huge),
+            order => self.blocks.get((order as usize).wrapping_sub(1)).map(|lists| lists as &dyn PcpLists),
+        }
+    }
+
+    /// Pages allocated from and freed to the lists of one zone.
+    pub(super) fn flow(&self, zone: ZoneId) -> Traffic {
+        let mut sum = Traffic::default();
+        for order in Self::ORDERS.into_iter().filter_map(Order::new) {
+            let Some(lists) = self.lists(order) else { continue };
+            for list in (0..PageState::LISTS).filter(|list| zone_of(*list) == zone) {
+                let flow = lists.flow(list);
+                sum.allocated += flow.allocated << order.get();
+                sum.freed += flow.freed << order.get();
+            }
+        }
+        sum
+    }
+
+    /// The position in the zonelist at which requests for this zone start.
+    #[inline(always)]
+    pub(super) fn first_zone(&self, class: usize) -> u8 {
+        self.first_zone.get(class).map_or(0, |first| first.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_first_zone(&self, class: usize, first: u8) {
+        if let Some(place) = self.first_zone.get(class) {
+            place.store(first, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the owner to give its pages back. Any CPU.
+    pub(super) fn request_drain(&self) {
+        // Release pairs with the acquire in `take_drain_request`.
+        self.drain_requested.store(1, Ordering::Release);
+    }
+
+    /// Whether the owner has yet to answer.
+    pub(super) fn drain_pending(&self) -> bool {
+        self.drain_requested.load(Ordering::Acquire) != 0
+    }
+
+    /// Says that the pages have been given back.
+    pub(super) fn answer_drain(&self) {
+        self.drain_requested.store(0, Ordering::Release);
+    }
+}
+
+impl Default for CpuPages {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,164 @@
+//! A zone: a span of frames with its free lists, counters and watermarks. Everything in it is protected by its lock.
+#![forbid(unsafe_code)]
+
+use super::free_area::FreeLists;
+use super::watermark::{Level, Mark, Reach, Watermarks};
+use crate::gfp::ZoneType;
+use crate::mm::page::{MigrateType, Page, ZoneId};
+
+/// Events that a zone counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ZoneEvents {
+    /// Pages allocated past the per-CPU lists.
+    pub allocated: u64,
+    /// Pages freed past the per-CPU lists.
+    pub freed: u64,
+    /// Times that the zone's lock was taken to fill or to drain a per-CPU list.
+    pub pcp_batches: u64,
+    /// Page blocks that changed their migrate type because an allocation found none of its own.
+    pub stolen_blocks: u64,
+    /// Allocations that took a block of a foreign type and left the page block as it was.
+    pub mixed: u64,
+    /// Page blocks put aside for atomic high-order allocations.
+    pub high_atomic_reserved: u64,
+}
+
+/// A zone.
+///
+/// # Invariants
+///
+/// - `ZONE-2`: `present + holes = spanned`, `managed + reserved = present`.
+/// - `ZONE-3`: `free` is the number of pages on the free lists, those of isolated page blocks not counted;
+///   `free_cma`, `free_high_atomic` and `free_isolated` are those in page blocks of that type.
+/// - `ZONE-4`: no block of the zone reaches outside its span.
+#[derive(Debug)]
+pub(super) struct Zone {
+    pub(super) id: ZoneId,
+    pub(super) kind: ZoneType,
+    /// The first page of the span.
+    pub(super) start: u32,
+    /// One past the last page of the span.
+    pub(super) end: u32,
+    /// Pages of RAM in the span.
+    pub(super) present: u64,
+    /// Pages that belong to this allocator.
+    pub(super) managed: u64,
+    pub(super) lists: FreeLists,
+    pub(super) free: u64,
+    pub(super) free_cma: u64,
+    pub(super) free_high_atomic: u64,
+    pub(super) free_isolated: u64,
+    /// Pages in page blocks of type CMA.
+    pub(super) cma: u64,
+    /// Pages in page blocks kept for atomic high orders.
+    pub(super) high_atomic: u64,
+    pub(super) marks: Watermarks,
+    /// What `high`, `low` and `min` are raised by for now.
+    pub(super) boost: u64,
+    /// How far the boost may go, in 1/10,000 of `high`.
+    pub(super) boost_factor: u64,
+    /// What is kept from requests whose highest zone is the one with this number.
+    pub(super) reserve: [u64; ZoneType::COUNT],
+    pub(super) events: ZoneEvents,
+}
+
+impl Zone {
+    pub(super) const EMPTY: Self = Self {
+        id: ZoneId::PREFERRED,
+        kind: ZoneType::Normal,
+        start: 0,
+        end: 0,
+        present: 0,
+        managed: 0,
+        lists: FreeLists::EMPTY,
+        free: 0,
+        free_cma: 0,
+        free_high_atomic: 0,
+        free_isolated: 0,
+        cma: 0,
+        high_atomic: 0,
+        marks: Watermarks { min: 0, low: 0, high: 0 },
+        boost: 0,
+        boost_factor: 0,
+        reserve: [0; ZoneType::COUNT],
+        events: ZoneEvents {
+            allocated: 0,
+            freed: 0,
+            pcp_batches: 0,
+            stolen_blocks: 0,
+            mixed: 0,
+            high_atomic_reserved: 0,
+        },
+    };
+
+    /// Pages from the first to the last of the zone.
+    pub(super) const fn spanned(&self) -> u64 {
+        (self.end - self.start) as u64
+    }
+
+    /// Whether the span holds the page.
+    pub(super) const fn contains(&self, page: Page) -> bool {
+        self.start <= page.index() && page.index() < self.end
+    }
+
+    /// Counts `pages` more on the free lists of this type.
+    #[inline]
+    pub(super) fn count_freed(&mut self, kind: MigrateType, pages: u64) {
+        // INVARIANT: ZONE-3, together with `count_taken`.
+        if kind.is_mergeable() {
+            self.free = self.free.wrapping_add(pages);
+        } else {
+            self.count_special(kind, pages);
+        }
+    }
+
+    /// Counts `pages` less on the free lists of this type.
+    #[inline]
+    pub(super) fn count_taken(&mut self, kind: MigrateType, pages: u64) {
+        if kind.is_mergeable() {
+            self.free = self.free.wrapping_sub(pages);
+        } else {
+            self.count_special(kind, pages.wrapping_neg());
+        }
+    }
+
+    #[cold]
+    fn count_special(&mut self, kind: MigrateType, pages: u64) {
+        let special = match kind {
+            MigrateType::Cma => &mut self.free_cma,
+            MigrateType::HighAtomic => &mut self.free_high_atomic,
+            _ => &mut self.free_isolated,
+        };
+        *special = special.wrapping_add(pages);
+        if kind != MigrateType::Isolate {
+            self.free = self.free.wrapping_add(pages);
+        }
+    }
+
+    /// What the watermark check looks at.
+    #[inline]
+    pub(super) fn level(&self) -> Level<'_> {
+        Level { free: self.free, free_cma: self.free_cma, free_high_atomic: self.free_high_atomic, lists: &self.lists }
+    }
+
+    /// The mark, with the boost.
+    #[inline]
+    pub(super) const fn mark(&self, mark: Mark) -> u64 {
+        let plain = match mark {
+            Mark::Min => self.marks.min,
+            Mark::Low => self.marks.low,
+            Mark::High => self.marks.high,
+        };
+        plain.saturating_add(self.boost)
+    }
+
+    /// Whether a request of `order` whose highest zone is `class` may be served from here down to `mark`.
+    #[inline]
+    pub(super) fn allows(&self, order: u8, mark: Mark, class: ZoneType, reach: Reach) -> bool {
+        if reach.contains(Reach::NO_WATERMARKS) {
+            return true;
+        }
+        let reserve = self.reserve.get(class.index()).copied().unwrap_or(0);
+        self.level().allows(order, self.mark(mark), reserve, reach)
+    }
+}

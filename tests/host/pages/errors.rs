@@ -1,0 +1,157 @@
+//! Misuse is named, and changes nothing.
+
+use super::machine::{GIB, MIB};
+use super::{Spec, blocks, order, range};
+use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use quarry::gfp::{Gfp, GfpError};
+use quarry::hal::prot::MemoryType;
+use quarry::mm::layout;
+use quarry::mm::page::{Kind, PageMap};
+use quarry::mm::zone::{AllocError, FreeError, PageHal};
+
+fn linear(phys: u64) -> VirtAddr {
+    layout::phys_to_virt(PhysAddr::new(phys)).unwrap()
+}
+
+// Behaviours 89, 90, 94.
+#[test]
+fn freeing_with_another_order_is_named() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        for allocated in 0..=10 {
+            let page = pages.alloc_pages(Gfp::KERNEL, order(allocated)).unwrap();
+            let pfn = pages.hal().map().pfn(page);
+            let before = blocks(pages);
+            for freed in (0..=10).filter(|freed| *freed != allocated) {
+                let error = pages.free_pages(page, order(freed)).unwrap_err();
+                let wrong = FreeError::WrongOrder { page: pfn, allocated: order(allocated), freed: order(freed) };
+                let misaligned = FreeError::Misaligned { page: pfn, order: order(freed) };
+                assert!(error == wrong || (error == misaligned && !page.is_aligned(freed)), "{error}");
+            }
+            assert_eq!(blocks(pages), before);
+            pages.free_pages(page, order(allocated)).unwrap();
+        }
+        assert_eq!(Order::new(11), None);
+        assert_eq!(Order::new(63), None);
+        assert_eq!(Order::new(255), None);
+    });
+}
+
+// Behaviour 91: at once, after the page has gone back to its zone, and after it has merged.
+#[test]
+fn freeing_twice_is_named() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        for o in 0..=10 {
+            let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
+            let pfn = pages.hal().map().pfn(page);
+            pages.free_pages(page, order(o)).unwrap();
+            assert_eq!(pages.free_pages(page, order(o)), Err(FreeError::DoubleFree(pfn)));
+            pages.drain_all();
+            assert_eq!(pages.free_pages(page, order(o)), Err(FreeError::DoubleFree(pfn)));
+            pages.check().unwrap();
+        }
+    });
+}
+
+// Behaviour 92.
+#[test]
+fn freeing_inside_a_block_is_named() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        for gfp in [Gfp::KERNEL, Gfp::KERNEL | Gfp::COMP] {
+            let head = pages.alloc_pages(gfp, order(4)).unwrap();
+            let map = pages.hal().map();
+            for index in 1..16 {
+                let inner = head.offset(index);
+                for o in [0, 1, 4, 10] {
+                    let error = pages.free_pages(inner, order(o)).unwrap_err();
+                    assert_eq!(error, FreeError::InsideBlock { page: map.pfn(inner), head: map.pfn(head) });
+                }
+            }
+            pages.free_pages(head, order(4)).unwrap();
+        }
+    });
+}
+
+// Behaviour 119, and freeing by address.
+#[test]
+fn addresses_that_are_no_pages_are_named() {
+    let spec = Spec::new(&[range(GIB, 8 * MIB), range(GIB + 12 * MIB, MIB)]).reserve(range(GIB, 2 * PAGE_SIZE));
+    spec.run(|pages| {
+        let free = |addr| pages.page_at(addr).and_then(|page| pages.free_pages(page, Order::ZERO));
+        let pfn = |phys| Pfn::containing(PhysAddr::new(phys));
+        assert_eq!(free(VirtAddr::new(0)), Err(FreeError::NotLinear(VirtAddr::new(0))));
+        assert_eq!(free(VirtAddr::MAX), Err(FreeError::NotLinear(VirtAddr::MAX)));
+        let image = VirtAddr::new(layout::KIMAGE_VADDR);
+        assert_eq!(free(image), Err(FreeError::NotLinear(image)));
+        assert_eq!(free(linear(GIB + 1)), Err(FreeError::Unaligned(linear(GIB + 1))));
+        for beyond in [0, GIB - PAGE_SIZE, GIB + 8 * MIB, 1 << 46] {
+            assert_eq!(free(linear(beyond)), Err(FreeError::NoDescriptor(PhysAddr::new(beyond))), "{beyond:#x}");
+        }
+        assert_eq!(free(linear(GIB + 13 * MIB)), Err(FreeError::Hole(pfn(GIB + 13 * MIB))));
+        assert_eq!(free(linear(GIB + PAGE_SIZE)), Err(FreeError::Reserved(pfn(GIB + PAGE_SIZE))));
+        assert_eq!(free(linear(GIB + MIB)), Err(FreeError::DoubleFree(pfn(GIB + MIB))));
+    });
+}
+
+#[test]
+fn what_somebody_owns_cannot_be_freed() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let page = pages.alloc_pages(Gfp::KERNEL, order(2)).unwrap();
+        let pfn = pages.hal().map().pfn(page);
+        pages.claim(page, Kind::Slab, 0x1234).unwrap();
+        let claimed = Err(FreeError::Claimed { page: pfn, kind: Kind::Slab });
+        assert_eq!(pages.free_pages(page, order(2)), claimed);
+        assert_eq!(pages.claim(page, Kind::User, 1), claimed);
+        assert_eq!(pages.disown(page, Kind::User), claimed);
+        assert_eq!(pages.hal().map().get(page).owner(), 0x1234);
+        pages.disown(page.offset(3), Kind::Slab).unwrap();
+        pages.free_pages(page, order(2)).unwrap();
+        assert_eq!(pages.claim(page, Kind::Slab, 0), Err(FreeError::DoubleFree(pfn)));
+    });
+}
+
+#[test]
+fn memory_that_is_not_write_back_cannot_be_freed() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let pfn = pages.hal().map().pfn(page);
+        pages.set_memory_type(page, MemoryType::NonCacheable).unwrap();
+        let refused = FreeError::MemoryType { page: pfn, memory: MemoryType::NonCacheable };
+        assert_eq!(pages.free_pages(page, Order::ZERO), Err(refused));
+        pages.set_memory_type(page, MemoryType::WriteBack).unwrap();
+        pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}
+
+// Behaviour 134.
+#[test]
+fn flags_that_contradict_each_other_are_refused() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        for (flags, error) in [
+            (Gfp::KERNEL | Gfp::DMA | Gfp::HIGHMEM, GfpError::TwoZones),
+            (Gfp::KERNEL | Gfp::DMA | Gfp::DMA32, GfpError::TwoZones),
+            (Gfp::KERNEL | Gfp::MOVABLE | Gfp::RECLAIMABLE, GfpError::TwoMobilities),
+            (Gfp::KERNEL | Gfp::NOFAIL | Gfp::NORETRY, GfpError::TwoEfforts),
+            (Gfp::KERNEL | Gfp::REPEAT | Gfp::NORETRY, GfpError::TwoEfforts),
+            (Gfp::ATOMIC | Gfp::NOFAIL, GfpError::NofailWithoutWait),
+            (Gfp::KERNEL | Gfp::HOT | Gfp::COLD, GfpError::HotAndCold),
+            (Gfp::from_bits_retain(1 << 31), GfpError::UnknownBits),
+        ] {
+            for o in [0, 3, 10] {
+                assert_eq!(pages.alloc_pages(flags, order(o)), Err(AllocError::Flags(error)), "{flags}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_sleeping_allocation_in_an_interrupt_is_reported_and_served_without_sleep() {
+    use std::sync::atomic::Ordering;
+    Spec::of_size(64 * MIB).run(|pages| {
+        let seen = || pages.hal().watcher.atomic_sleeps.load(Ordering::Relaxed);
+        let page = super::machine::in_interrupt(|| pages.alloc_pages(Gfp::KERNEL, Order::ZERO)).unwrap();
+        assert_eq!(seen(), 1);
+        let other = super::machine::in_interrupt(|| pages.alloc_pages(Gfp::ATOMIC, Order::ZERO)).unwrap();
+        assert_eq!(seen(), 1);
+        super::give_back(pages, [page, other], Order::ZERO);
+    });
+}

@@ -1,0 +1,327 @@
+//! A simulated machine for the page allocator: RAM as page descriptors and page contents, CPUs with lists of their own,
+//! and a record of what the allocator asked of it.
+
+use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use quarry::gfp::{Gfp, ZoneType};
+use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, SECTION_PAGES, Section};
+use quarry::mm::zone::{
+    CpuPages, Handed, PageAllocator, PageHal, Pressure, Relief, SetupError, Shortage, WatermarkTuning, ZoneLimits,
+};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+std::thread_local! {
+    /// The CPU that this thread plays, and whether its interrupts are masked.
+    static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+}
+
+/// Lets this thread play another CPU.
+pub(super) fn run_on(cpu: u32) {
+    CPU.set((cpu, false));
+}
+
+/// Runs `f` with interrupts masked, as a handler does.
+pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
+    let (cpu, before) = CPU.get();
+    CPU.set((cpu, true));
+    let result = f();
+    CPU.set((cpu, before));
+    result
+}
+
+/// The descriptors of a machine's RAM.
+pub(super) struct Ram {
+    origin: Pfn,
+    pub(super) banks: Vec<PhysRange>,
+    sections: Vec<Section>,
+    descriptors: Vec<Vec<PageDescriptor>>,
+    blocks: Vec<Vec<AtomicU8>>,
+}
+
+impl Ram {
+    /// RAM in `banks`, sorted and disjoint, of whole pages.
+    pub(super) fn new(banks: &[PhysRange]) -> Self {
+        let section = u64::from(SECTION_PAGES) * PAGE_SIZE;
+        let origin = Pfn::containing(banks[0].start().align_down(section));
+        let index = |addr: PhysAddr| u32::try_from(Pfn::containing(addr).get() - origin.get()).unwrap();
+        let mut sections: Vec<Section> = Vec::new();
+        for bank in banks {
+            let whole = bank.align_outwards(section).unwrap();
+            let (first, end) = (index(whole.start()), index(whole.end()));
+            match sections.last_mut() {
+                Some(last) if last.end >= first => last.end = end,
+                _ => sections.push(Section { first, end }),
+            }
+        }
+        let pages = |section: &Section| section.pages() as usize;
+        Self {
+            origin,
+            banks: banks.to_vec(),
+            descriptors: sections.iter().map(|s| (0..pages(s)).map(|_| PageDescriptor::default()).collect()).collect(),
+            blocks: sections
+                .iter()
+                .map(|s| (0..pages(s) / PAGEBLOCK_PAGES as usize).map(|_| AtomicU8::new(0)).collect())
+                .collect(),
+            sections,
+        }
+    }
+
+    fn as_banks(&self) -> Vec<Bank<'_>> {
+        self.sections
+            .iter()
+            .zip(&self.descriptors)
+            .zip(&self.blocks)
+            .map(|((section, descriptors), blocks)| Bank { section: *section, descriptors, blocks })
+            .collect()
+    }
+}
+
+/// What the test decides about memory shortage, and what it saw.
+#[derive(Default)]
+pub(super) struct Watcher {
+    pub(super) wakes: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) atomic_sleeps: AtomicU64,
+    pub(super) reliefs: AtomicU64,
+    pub(super) refuse: AtomicBool,
+    /// Called by `relieve`.
+    pub(super) relief: Mutex<Option<Relieve>>,
+}
+
+/// What a test does about a shortage.
+pub(super) type Relieve = Box<dyn FnMut(&Shortage) -> Relief + Send>;
+
+/// The machine as the allocator sees it.
+pub(super) struct Sim<'m> {
+    map: BankMap<'m>,
+    locals: Vec<Local<'m>>,
+    online: Vec<AtomicBool>,
+    pub(super) watcher: Watcher,
+    /// The byte that a page is filled with, where a test cares.
+    pub(super) contents: Mutex<HashMap<u64, u8>>,
+    pub(super) locks: AtomicU64,
+}
+
+pub(super) struct Local<'m> {
+    pages: CpuPages,
+    map: BankMap<'m>,
+}
+
+impl Interrupts for Sim<'_> {
+    type Saved = bool;
+
+    fn save(&self) -> bool {
+        let (cpu, masked) = CPU.get();
+        CPU.set((cpu, true));
+        masked
+    }
+
+    fn restore(&self, saved: bool) {
+        let (cpu, masked) = CPU.get();
+        assert!(masked, "somebody unmasked interrupts in between");
+        CPU.set((cpu, saved));
+    }
+}
+
+impl<'m> PerCpu for Sim<'m> {
+    type Local = Local<'m>;
+
+    fn local(&self) -> &Local<'m> {
+        &self.locals[CPU.get().0 as usize]
+    }
+
+    fn local_of(&self, cpu: CpuId) -> Option<&Local<'m>> {
+        self.locals.get(cpu.get() as usize)
+    }
+
+    fn cpu(&self) -> CpuId {
+        CpuId::new(CPU.get().0)
+    }
+
+    fn cpus(&self) -> u32 {
+        u32::try_from(self.locals.len()).unwrap()
+    }
+
+    fn is_online(&self, cpu: CpuId) -> bool {
+        self.online[cpu.get() as usize].load(Ordering::Acquire)
+    }
+
+    fn kick(&self, _: CpuId) {}
+}
+
+impl Pressure for Sim<'_> {
+    fn wake(&self, _: ZoneType, _: quarry::addr::Order) {
+        assert!(!CPU.get().1, "woken with interrupts masked by the allocator");
+        self.watcher.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn relieve(&self, shortage: &Shortage) -> Relief {
+        assert!(!CPU.get().1, "called with interrupts masked by the allocator");
+        self.watcher.reliefs.fetch_add(1, Ordering::Relaxed);
+        self.watcher.relief.lock().unwrap().as_mut().map_or(Relief::GiveUp, |relief| relief(shortage))
+    }
+
+    fn should_fail(&self, _: Gfp, _: quarry::addr::Order) -> bool {
+        self.watcher.refuse.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self, _: &Shortage) {
+        self.watcher.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn waits_in_atomic(&self, _: Gfp, _: quarry::addr::Order) {
+        self.watcher.atomic_sleeps.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<'m> PageHal for Sim<'m> {
+    type Map = BankMap<'m>;
+    type Relax = Yield;
+
+    fn map(&self) -> BankMap<'m> {
+        self.map
+    }
+
+    fn local_map(local: &Local<'m>) -> BankMap<'m> {
+        local.map
+    }
+
+    fn pages<'l>(local: &'l Local<'m>) -> &'l CpuPages {
+        &local.pages
+    }
+
+    fn may_wait(&self, _: &Local<'m>, saved: bool) -> bool {
+        !saved
+    }
+
+    fn zero(&self, start: PhysAddr, pages: u64) {
+        let mut contents = self.contents.lock().unwrap();
+        for page in 0..pages {
+            contents.insert(Pfn::containing(start).get() + page, 0);
+        }
+    }
+}
+
+/// How threads wait that play CPUs.
+pub(super) struct Yield;
+
+impl spin::RelaxStrategy for Yield {
+    fn relax() {
+        std::thread::yield_now();
+    }
+}
+
+pub(super) type Pages<'m> = PageAllocator<Sim<'m>>;
+
+impl Sim<'_> {
+    pub(super) fn set_online(&self, cpu: u32, online: bool) {
+        self.online[cpu as usize].store(online, Ordering::Release);
+    }
+
+    /// Writes to a page, as its owner would.
+    pub(super) fn fill(&self, page: Page, pages: u32, byte: u8) {
+        let mut contents = self.contents.lock().unwrap();
+        for index in 0..pages {
+            contents.insert(self.map.pfn(page.offset(index)).get(), byte);
+        }
+    }
+
+    pub(super) fn byte(&self, page: Page) -> u8 {
+        self.contents.lock().unwrap().get(&self.map.pfn(page).get()).copied().unwrap_or(0xff)
+    }
+}
+
+/// What the machine is like.
+pub(super) struct Spec {
+    pub(super) ram: Vec<PhysRange>,
+    /// What of it is taken before the allocator gets it.
+    pub(super) reserved: Vec<PhysRange>,
+    pub(super) limits: Option<ZoneLimits>,
+    pub(super) cpus: u32,
+    pub(super) tuning: WatermarkTuning,
+}
+
+impl Spec {
+    pub(super) fn new(ram: &[PhysRange]) -> Self {
+        Self { ram: ram.to_vec(), reserved: Vec::new(), limits: None, cpus: 1, tuning: WatermarkTuning::DEFAULT }
+    }
+
+    /// `size` bytes of RAM from 1 GiB on.
+    pub(super) fn of_size(size: u64) -> Self {
+        Self::new(&[range(GIB, size)])
+    }
+
+    /// Nothing is kept free: every page can be had.
+    pub(super) fn without_reserve(mut self) -> Self {
+        self.tuning.min_free_kbytes = Some(0);
+        self
+    }
+
+    pub(super) fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    pub(super) fn reserve(mut self, reserved: PhysRange) -> Self {
+        self.reserved.push(reserved);
+        self
+    }
+
+    pub(super) fn limits(mut self, dma_end: u64) -> Self {
+        self.limits = Some(ZoneLimits::new(self.ram[0].start(), Some(PhysAddr::new(dma_end)), None));
+        self
+    }
+
+    /// Runs `f` on such a machine, and checks every invariant afterwards.
+    pub(super) fn run(self, f: impl FnOnce(&Pages<'_>)) {
+        self.run_setup(|pages, handed| {
+            handed.unwrap();
+            f(pages);
+            pages.check().unwrap();
+        });
+    }
+
+    pub(super) fn run_setup(self, f: impl FnOnce(&Pages<'_>, Result<Handed, SetupError>)) {
+        run_on(0);
+        let ram = Ram::new(&self.ram);
+        let banks = ram.as_banks();
+        let map = BankMap::new(ram.origin, &banks, &ram.sections).unwrap();
+        let sim = Sim {
+            map,
+            locals: (0..self.cpus).map(|_| Local { pages: CpuPages::new(), map }).collect(),
+            online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
+            watcher: Watcher::default(),
+            contents: Mutex::default(),
+            locks: AtomicU64::new(0),
+        };
+        let pages = PageAllocator::new(sim);
+        let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));
+        let free = subtract(&ram.banks, &self.reserved);
+        let handed = pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning);
+        f(&pages, handed);
+    }
+}
+
+pub(super) fn range(start: u64, size: u64) -> PhysRange {
+    PhysRange::from_size(PhysAddr::new(start), size).unwrap()
+}
+
+/// `ranges` without `holes`, both sorted.
+fn subtract(ranges: &[PhysRange], holes: &[PhysRange]) -> Vec<PhysRange> {
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut from = range.start();
+        for hole in holes.iter().filter_map(|hole| hole.intersection(*range)) {
+            left.extend(PhysRange::new(from, hole.start()).filter(|part| !part.is_empty()));
+            from = hole.end();
+        }
+        left.extend(PhysRange::new(from, range.end()).filter(|part| !part.is_empty()));
+    }
+    left
+}

@@ -1,0 +1,39 @@
+//! The page allocator: the behaviours by number, random operations against a bitmap, several CPUs, a machine of 16 TiB.
+
+mod buddy;
+mod errors;
+mod machine;
+
+use machine::{Pages, Spec, range};
+use quarry::addr::Order;
+use quarry::mm::page::{Page, PageMap};
+use quarry::mm::zone::PageHal;
+
+fn order(order: u8) -> Order {
+    Order::new(order).unwrap()
+}
+
+/// Every page of the machine, taken one at a time, whatever keeps it back.
+fn take_all(pages: &Pages<'_>, order: Order) -> Vec<Page> {
+    use quarry::gfp::Gfp;
+    std::iter::from_fn(|| pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, order).ok()).collect()
+}
+
+fn give_back(pages: &Pages<'_>, taken: impl IntoIterator<Item = Page>, order: Order) {
+    for page in taken {
+        pages.free_pages(page, order).unwrap();
+    }
+}
+
+/// Free blocks by order, in all zones, with nothing left on per-CPU lists.
+fn blocks(pages: &Pages<'_>) -> Vec<u64> {
+    use quarry::gfp::ZoneType;
+    pages.drain_all();
+    (0..=10)
+        .map(|o| ZoneType::ALL.iter().filter_map(|kind| pages.zone(*kind)).map(|zone| zone.blocks_of(order(o))).sum())
+        .collect()
+}
+
+fn phys(pages: &Pages<'_>, page: Page) -> u64 {
+    pages.hal().map().phys(page).get()
+}
