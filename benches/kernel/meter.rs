@@ -4,7 +4,6 @@ use crate::counter;
 use crate::trace;
 use core::arch::asm;
 use core::fmt;
-use core::hint::black_box;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::kprintln;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -120,7 +119,9 @@ impl Overhead {
 /// by an instruction that the compiler does not look into, so that it is the same for every operation.
 #[inline(always)]
 fn stretch(rounds: u32, op: &mut impl FnMut()) -> u32 {
-    let mut left = black_box(u64::from(rounds));
+    let mut left = u64::from(rounds);
+    // SAFETY: no instruction at all; it hides the number from the compiler, without a way through memory.
+    unsafe { asm!("/* {0} */", inout(reg) left, options(nomem, nostack, preserves_flags)) };
     let before = counter::read();
     loop {
         op();

@@ -39,7 +39,7 @@ pub unsafe fn clear_page(page: NonNull<Page>) {
     unsafe { clear_page_asm(page.as_ptr().cast()) }
 }
 
-/// Copies a page. Any context.
+/// Copies a page: 581 instructions, 8 with FEAT_MOPS. Any context.
 ///
 /// # Safety
 ///
