@@ -35,6 +35,7 @@ mod pageblock;
 mod pcp;
 mod pressure;
 mod report;
+mod reserved;
 mod sizes;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
