@@ -24,6 +24,16 @@ test:
 	@tools/setup.sh test
 	@tools/suite.sh
 
+## make bench      what each operation costs, beside Linux, the peers and the targets; BENCH=name for some (docs/measuring.md)
+.PHONY: bench
+bench: setup
+	cargo bench --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
+
+## make bench-readme   and put the table into README.md
+.PHONY: bench-readme
+bench-readme: bench
+	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:
@@ -71,7 +81,7 @@ fuzz: toolchain
 ## make clippy, make fmt, make doc
 .PHONY: clippy
 clippy: toolchain
-	cargo clippy --lib --bins --tests -- -D warnings
+	cargo clippy --lib --bins --tests --benches -- -D warnings
 	cargo clippy --lib --no-default-features --target aarch64-unknown-none -- -D warnings
 	cargo clippy --all-targets $(HOST_FLAGS) -- -D warnings
 

@@ -96,7 +96,7 @@ case ${1:-} in
 esac
 
 step "format" 60 cargo fmt --check
-step "lints, kernel" 600 cargo clippy --quiet --lib --bins --tests -- -D warnings
+step "lints, kernel" 600 cargo clippy --quiet --lib --bins --tests --benches -- -D warnings
 step "lints, library on hard-float" 300 \
     cargo clippy --quiet --lib --no-default-features --target aarch64-unknown-none -- -D warnings
 step "library on hard-float" 300 cargo build --quiet --lib --no-default-features --target aarch64-unknown-none

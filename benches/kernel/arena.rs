@@ -1,18 +1,22 @@
 //! Memory for the workloads: one stretch of RAM that each implementation gets anew, and table frames out of it.
 
+use core::num::NonZero;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
-use quarry::mm::layout;
-use quarry::mm::memblock::Window;
+use quarry::mm::layout::{self, LINEAR_MAP_SIZE, PAGE_OFFSET};
 use spin::once::Once;
 
 /// Bytes that a page allocator is given to manage: sixteen blocks of the largest order.
 pub(crate) const ARENA_SIZE: u64 = 64 << 20;
 /// Frames for the tables of those that map.
 const TABLES_SIZE: u64 = 1 << 20;
+
+// An OR adds where the offset and the addresses share no bit.
+const _: () = assert!(PAGE_OFFSET & (LINEAR_MAP_SIZE - 1) == 0);
 
 static MEMORY: Once<PhysRange> = Once::new();
 /// Bytes of them that were handed out once.
@@ -23,8 +27,11 @@ static FREED_TABLE: AtomicU64 = AtomicU64::new(0);
 /// Everything, taken at the first call.
 fn memory() -> PhysRange {
     *MEMORY.call_once(|| {
-        let taken = instance::memblock().alloc_raw(ARENA_SIZE + TABLES_SIZE, ARENA_SIZE, Window::ANYWHERE);
-        taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"))
+        let pages = (ARENA_SIZE + TABLES_SIZE) / PAGE_SIZE;
+        let count = u32::try_from(pages).unwrap_or(u32::MAX);
+        let taken = instance::alloc_contig_pages(count, Order::MAX, Gfp::KERNEL);
+        let first = taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"));
+        PhysRange::from_size(instance::page_to_phys(first), pages * PAGE_SIZE).unwrap_or_default()
     })
 }
 
@@ -73,12 +80,11 @@ impl Arena {
     }
 }
 
-/// Where the linear map has `phys`.
+/// Where the linear map has `phys`: one instruction, since peers do it for each table that they pass.
+#[inline(always)]
 pub(crate) fn linear(phys: PhysAddr) -> NonNull<u8> {
-    match layout::phys_to_virt(phys).map(VirtAddr::as_ptr).and_then(NonNull::new) {
-        Some(pointer) => pointer,
-        None => panic!("{phys} is beyond the linear map"),
-    }
+    const OFFSET: NonZero<usize> = NonZero::new(to_usize(PAGE_OFFSET)).unwrap();
+    NonNull::with_exposed_provenance(OFFSET | to_usize(phys.get()))
 }
 
 /// The physical address behind a pointer that [`linear`] gave.

@@ -36,6 +36,6 @@ fn copy_page(meter: &mut Meter) -> Result<Figures, Unable> {
     // SAFETY: two pages of the arena, which are ours.
     let figures = meter.measure(|| unsafe { mem::copy_page(black_box(to), black_box(from)) });
     // SAFETY: as above.
-    let same = unsafe { to.as_ref() == from.as_ref() };
-    if same { Ok(figures) } else { Err("the copy differs") }
+    let (copy, original) = (unsafe { to.as_ref() }, unsafe { from.as_ref() });
+    if copy == original { Ok(figures) } else { Err("the copy differs") }
 }

@@ -1,12 +1,12 @@
-//! Running one operation: warm-up, single samples, a batch; or once, between marks, for the tracing emulator.
+//! Running one operation: warm-up, single samples, a batch; or a few times for the tracing emulator.
 
-use crate::counter::{self, READING};
+use crate::counter;
 use crate::trace;
 use core::arch::asm;
 use core::fmt;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::kprintln;
-use spin::mutex::SpinMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// Instructions that the samples of one row may cost, and its batch again.
 const BUDGET: u32 = 8_000_000;
@@ -81,33 +81,92 @@ pub(crate) type Unable = &'static str;
 
 /// Measures operations, or lets them be traced.
 pub(crate) struct Meter {
-    /// What a round of a batch costs besides the operation; `None` if the operations are traced.
-    round: Option<u64>,
+    tracing: bool,
+    overhead: Overhead,
+}
+
+/// What a measured stretch costs besides its operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overhead {
+    /// Once: the second reading.
+    stretch: u32,
+    /// Each round: counting down, and going back.
+    round: u32,
+}
+
+impl Overhead {
+    /// What is left of `count` for the operations of `rounds` rounds.
+    const fn subtract(self, count: u32, rounds: u32) -> u32 {
+        count.wrapping_sub(self.stretch).wrapping_sub(self.round.wrapping_mul(rounds))
+    }
+
+    /// Counts stretches of empty rounds; all lengths must agree.
+    fn measure() -> Self {
+        // SAFETY: no instruction at all; it is there so that the loop around it is not seen to be empty.
+        let mut nothing = || unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
+        let lengths = [1, 2, 1_002];
+        let counts = lengths.map(|rounds| stretch(rounds, &mut nothing));
+        let [one, two, ..] = counts;
+        let overhead = Self { stretch: 2 * one - two, round: two - one };
+        for (count, rounds) in counts.into_iter().zip(lengths) {
+            assert_eq!(overhead.subtract(count, rounds), 0, "{rounds} empty rounds, with {overhead:?}");
+        }
+        overhead
+    }
+}
+
+/// Instructions that `rounds` rounds of `op` cost together, at least one, the overhead included. The loop counts down
+/// by an instruction that the compiler does not look into, so that it is the same for every operation.
+#[inline(always)]
+fn stretch(rounds: u32, op: &mut impl FnMut()) -> u32 {
+    let mut left = u64::from(rounds);
+    // SAFETY: no instruction at all; it hides the number from the compiler, without a way through memory.
+    unsafe { asm!("/* {0} */", inout(reg) left, options(nomem, nostack, preserves_flags)) };
+    let before = counter::read();
+    loop {
+        op();
+        // SAFETY: one register.
+        unsafe { asm!("sub {0}, {0}, #1", inout(reg) left, options(nomem, nostack, preserves_flags)) };
+        if left == 0 {
+            break;
+        }
+    }
+    counter::read().wrapping_sub(before)
+}
+
+/// What happens to the next count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The first rounds; the last of them tells how many more the budget allows.
+    Estimate,
+    /// Counted, and thrown away.
+    WarmUp,
+    /// Kept: one operation.
+    Sample,
+    /// Kept: the batch.
+    Batch,
 }
 
 impl Meter {
     /// Counts, once the counter has been seen to be exact.
     pub(crate) fn counting(cpu: &IdRegisters) -> Self {
         counter::calibrate(cpu);
-        // SAFETY: no instruction at all; it is there so that the loop around it is not seen to be empty.
-        let nothing = || unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
-        let thousand = batch(1_000, nothing) - batch(0, nothing);
-        assert!(thousand.is_multiple_of(1_000), "{thousand} instructions for a thousand empty rounds");
-        kprintln!("bench: round\t{}", thousand / 1_000);
-        Self { round: Some(u64::from(thousand / 1_000)) }
+        let overhead = Overhead::measure();
+        kprintln!("bench: overhead\t{}\t{}", overhead.stretch, overhead.round);
+        Self { tracing: false, overhead }
     }
 
-    /// Runs each operation once between marks.
-    pub(crate) const fn tracing() -> Self {
-        Self { round: None }
+    /// Has the fourth round of each operation traced. Nothing is calibrated: the emulator need not count.
+    pub(crate) fn tracing() -> Self {
+        Self { tracing: true, overhead: Overhead::default() }
     }
 
     /// Whether operations are traced and not counted.
     pub(crate) const fn is_tracing(&self) -> bool {
-        self.round.is_none()
+        self.tracing
     }
 
-    /// Measures an operation that is as costly each time, or nearly.
+    /// Measures an operation.
     #[inline(always)]
     pub(crate) fn measure(&mut self, op: impl FnMut()) -> Figures {
         self.measure_units(1, op)
@@ -116,40 +175,91 @@ impl Meter {
     /// Measures an operation that does `units` of what the row counts.
     #[inline(always)]
     pub(crate) fn measure_units(&mut self, units: u32, mut op: impl FnMut()) -> Figures {
-        op();
-        let before = counter::read();
-        op();
-        let cost = counter::read().wrapping_sub(before);
-        let Some(round) = self.round else {
-            op();
-            trace::begin();
-            op();
-            trace::end();
+        let mut row = Accumulator::new(self.tracing, self.overhead);
+        // One place where the operation is called, so that the compiler makes one copy of it: what is sampled, batched
+        // and traced is the same code.
+        while let Some(rounds) = row.next_rounds() {
+            let count = stretch(rounds, &mut op);
+            row.take(count);
+        }
+        row.figures(units)
+    }
+}
+
+/// Goes through the phases of one row.
+struct Accumulator {
+    tracing: bool,
+    overhead: Overhead,
+    phase: Phase,
+    /// Stretches left in this phase.
+    left: u32,
+    cost: u32,
+    warm_up: u32,
+    samples: SpinMutexGuard<'static, [u32; SAMPLES.0 as usize]>,
+    n: u32,
+    batch: u32,
+    batch_count: u32,
+}
+
+/// Rounds before the cost is believed.
+const ESTIMATES: u32 = 3;
+
+impl Accumulator {
+    fn new(tracing: bool, overhead: Overhead) -> Self {
+        let samples = STORE.lock();
+        let (phase, left) = (Phase::Estimate, ESTIMATES);
+        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0 }
+    }
+
+    /// How many rounds the next stretch has; `None` when all is done.
+    fn next_rounds(&mut self) -> Option<u32> {
+        while self.left == 0 {
+            (self.phase, self.left) = match self.phase {
+                Phase::Estimate if self.tracing => (Phase::Batch, 1),
+                Phase::Estimate => {
+                    self.warm_up = rounds(BUDGET / 8, self.cost, WARM_UP);
+                    (Phase::WarmUp, self.warm_up)
+                }
+                Phase::WarmUp => (Phase::Sample, rounds(BUDGET, self.cost, SAMPLES)),
+                Phase::Sample => (Phase::Batch, 1),
+                Phase::Batch => return None,
+            };
+        }
+        self.left -= 1;
+        if self.phase != Phase::Batch {
+            return Some(1);
+        }
+        self.batch = if self.tracing { 1 } else { rounds(BUDGET, self.cost, ROUNDS) };
+        Some(self.batch)
+    }
+
+    /// Takes the count of the stretch that `next_rounds` asked for.
+    fn take(&mut self, count: u32) {
+        match self.phase {
+            Phase::Estimate => self.cost = self.overhead.subtract(count, 1),
+            Phase::WarmUp => {}
+            Phase::Sample => {
+                if let Some(sample) = self.samples.get_mut(self.n as usize) {
+                    *sample = self.overhead.subtract(count, 1);
+                    self.n += 1;
+                }
+            }
+            Phase::Batch if self.tracing => trace::mark(),
+            Phase::Batch => self.batch_count = self.overhead.subtract(count, self.batch),
+        }
+    }
+
+    fn figures(&mut self, units: u32) -> Figures {
+        let n = self.n;
+        let Some(samples) = self.samples.get_mut(..n as usize).filter(|samples| !samples.is_empty()) else {
             return Figures::default();
         };
-        let warm_up = rounds(BUDGET / 8, cost, WARM_UP);
-        for _ in 0..warm_up {
-            op();
-        }
-
-        let mut store = STORE.lock();
-        let n = rounds(BUDGET, cost, SAMPLES);
-        let mut total = 0;
-        for sample in store.iter_mut().take(n as usize) {
-            let before = counter::read();
-            op();
-            *sample = counter::read().wrapping_sub(before).wrapping_sub(READING);
-            total += u64::from(*sample);
-        }
-        let Some(samples) = store.get_mut(..n as usize) else { return Figures::default() };
         samples.sort_unstable();
         let at = |percent: usize| {
             let rank = (samples.len() * percent).div_ceil(100).max(1);
             Hundredths::of(u64::from(samples.get(rank - 1).copied().unwrap_or_default()), u64::from(units))
         };
-
-        let size = rounds(BUDGET, cost, ROUNDS);
-        let spent = u64::from(batch(size, &mut op)) - u64::from(batch(0, &mut op)) - round * u64::from(size);
+        let total = samples.iter().copied().map(u64::from).sum();
         Figures {
             n,
             units,
@@ -158,23 +268,9 @@ impl Meter {
             mean: Hundredths::of(total, u64::from(n) * u64::from(units)),
             p99: at(99),
             max: at(100),
-            batch: size,
-            batch_mean: Hundredths::of(spent, u64::from(size) * u64::from(units)),
-            warm_up: warm_up + 2,
+            batch: self.batch,
+            batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
+            warm_up: ESTIMATES + self.warm_up,
         }
     }
-}
-
-/// Instructions that `rounds` rounds of `op` cost together, the loop included. The loop counts down by an instruction
-/// that the compiler does not look into, so that it is the same for every operation: two instructions a round.
-#[inline(always)]
-fn batch(rounds: u32, mut op: impl FnMut()) -> u32 {
-    let mut left = u64::from(rounds);
-    let before = counter::read();
-    while left != 0 {
-        op();
-        // SAFETY: one register.
-        unsafe { asm!("sub {0}, {0}, #1", inout(reg) left, options(nomem, nostack, preserves_flags)) };
-    }
-    counter::read().wrapping_sub(before)
 }

@@ -26,16 +26,20 @@ fn answer(failed: bool, figures: Figures) -> Result<Figures, Unable> {
     if failed { Err(EXHAUSTED) } else { Ok(figures) }
 }
 
-fn alloc_pages<const ORDER: u8>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let order = const {
-        match Order::new(ORDER) {
-            Some(order) => order,
-            None => panic!("no such order"),
-        }
+/// An order as a constant.
+struct Of<const ORDER: u8>;
+
+impl<const ORDER: u8> Of<ORDER> {
+    const ORDER: Order = match Order::new(ORDER) {
+        Some(order) => order,
+        None => panic!("no such order"),
     };
+}
+
+fn alloc_pages<const ORDER: u8>(meter: &mut Meter) -> Result<Figures, Unable> {
     let mut failed = false;
-    let figures = meter.measure(|| match instance::alloc_pages(Gfp::KERNEL, order) {
-        Ok(page) => failed |= instance::free_pages(black_box(page), order).is_err(),
+    let figures = meter.measure(|| match instance::alloc_pages(Gfp::KERNEL, Of::<ORDER>::ORDER) {
+        Ok(page) => failed |= instance::free_pages(black_box(page), Of::<ORDER>::ORDER).is_err(),
         Err(_) => failed = true,
     });
     answer(failed, figures)

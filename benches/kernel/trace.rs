@@ -1,31 +1,19 @@
-//! Marks around an operation for the emulator's log of executed instructions: two functions that do nothing, at
-//! addresses that the runner reads from the image's symbols.
+//! A mark for the emulator's log of executed instructions: a function that does nothing, at an address that the runner
+//! reads from the image's symbols. What ran between the two readings of the counter before it is what a row executes.
 
 core::arch::global_asm!(
-    ".section .text.bench_marks, \"ax\"",
-    ".global bench_trace_begin",
-    ".type bench_trace_begin, %function",
-    "bench_trace_begin: ret",
-    ".global bench_trace_end",
-    ".type bench_trace_end, %function",
-    "bench_trace_end: ret",
+    ".section .text.bench_trace_mark, \"ax\"",
+    ".global bench_trace_mark",
+    ".type bench_trace_mark, %function",
+    "bench_trace_mark: ret",
 );
 
 unsafe extern "C" {
-    #[link_name = "bench_trace_begin"]
-    safe fn mark_begin();
-    #[link_name = "bench_trace_end"]
-    safe fn mark_end();
+    #[link_name = "bench_trace_mark"]
+    safe fn bench_trace_mark();
 }
 
-/// The operation starts with the next instruction but one: this function's RET.
-#[inline(always)]
-pub(crate) fn begin() {
-    mark_begin();
-}
-
-/// The operation is over.
-#[inline(always)]
-pub(crate) fn end() {
-    mark_end();
+/// The stretch that has just ended is the one to keep.
+pub(crate) fn mark() {
+    bench_trace_mark();
 }

@@ -12,7 +12,7 @@ use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
-use crate::mm::zone::{AllocError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal, Pressure};
+use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal, Pressure};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -336,6 +336,33 @@ pub fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeErr
 /// As for [`free_pages`].
 pub fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.split_page(page, order)
+}
+
+/// Allocates `pages` contiguous pages, however many; see [`PageAllocator::alloc_contig_pages`].
+///
+/// # Errors
+///
+/// [`ContigError`] if there is no such run of free pages.
+pub fn alloc_contig_pages(pages: u32, align: Order, gfp: Gfp) -> Result<Page, ContigError> {
+    PAGES.alloc_contig_pages(pages, align, gfp)
+}
+
+/// Allocates the pages from `first` on; see [`PageAllocator::alloc_contig_range`].
+///
+/// # Errors
+///
+/// [`ContigError`] if one of them is in use.
+pub fn alloc_contig_range(first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
+    PAGES.alloc_contig_range(first, pages, gfp)
+}
+
+/// Frees contiguous pages, each a block of its own.
+///
+/// # Errors
+///
+/// As for [`free_pages`].
+pub fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError> {
+    PAGES.free_contig_range(first, pages)
 }
 
 /// Takes another reference to an allocated block; see [`PageAllocator::get_page`].

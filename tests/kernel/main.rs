@@ -8,4 +8,6 @@ mod console;
 mod faults;
 mod harness;
 mod interrupts;
+mod memory_routines;
+mod pagetable;
 mod planted;

@@ -1,12 +1,13 @@
 //! What the runner reads from the kernel's ELF file: the flat Image, and the registry of tests.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use object::elf::{PF_W, PF_X, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
+use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
 use crate::kallsyms::{self, Filled};
 use crate::registry::{self, Test};
@@ -103,7 +104,10 @@ impl Kernel {
                 header.data(LittleEndian, self.file.as_slice()).map_err(|()| "a segment lies outside the file")?;
             Ok((header.p_vaddr(LittleEndian), data))
         });
-        Ok(Code(parts.collect::<Result<_, &str>>()?))
+        let functions = elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+        let functions =
+            functions.filter_map(|symbol| Some((symbol.address(), kallsyms::readable(symbol.name().ok()?)?)));
+        Ok(Code { parts: parts.collect::<Result<_, &str>>()?, functions: functions.collect() })
     }
 
     /// The registered tests, by name; `None` if the file was linked without any.
@@ -142,16 +146,24 @@ fn kib(bytes: u64) -> String {
     format!("{} KiB", bytes.div_ceil(1024))
 }
 
-/// The executable segments, by address.
-pub(crate) struct Code<'a>(Vec<(u64, &'a [u8])>);
+/// The executable segments and the functions in them, by address.
+pub(crate) struct Code<'a> {
+    parts: Vec<(u64, &'a [u8])>,
+    pub(crate) functions: BTreeMap<u64, String>,
+}
 
 impl Code<'_> {
     /// The instruction at `addr`.
     pub(crate) fn word(&self, addr: u64) -> Option<u32> {
-        self.0.iter().find_map(|(start, bytes)| {
+        self.parts.iter().find_map(|(start, bytes)| {
             let offset = usize::try_from(addr.checked_sub(*start)?).ok()?;
             bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
         })
+    }
+
+    /// Where the function that `addr` lies in starts.
+    pub(crate) fn function(&self, addr: u64) -> u64 {
+        self.functions.range(..=addr).next_back().map_or(0, |(&start, _)| start)
     }
 }
 

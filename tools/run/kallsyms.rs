@@ -63,7 +63,7 @@ pub(crate) fn fill(file: &mut [u8]) -> Result<Option<Filled>, String> {
 }
 
 /// A symbol's name as a person writes it; `None` for the marks that assemblers leave between code and data.
-fn readable(name: &str) -> Option<String> {
+pub(crate) fn readable(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(['$', '.']) {
         return None;
     }

@@ -6,6 +6,19 @@ use crate::pages::PageAllocator;
 use buddy_slab_allocator::BuddyAllocator;
 use core::ptr::NonNull;
 
+/// Bytes of the largest block that is asked for.
+const LARGEST: usize = 4096 << 10;
+
+fn manage(buddy: &mut BuddyAllocator, arena: Arena, skip: usize) -> Result<(), Unable> {
+    // SAFETY: fewer bytes than the arena has.
+    let start = unsafe { arena.start().add(skip) };
+    let mut region = NonNull::slice_from_raw_parts(start, arena.size() - skip);
+    // SAFETY: the arena is nobody else's while the row runs, and any byte is a legal one.
+    let region = unsafe { region.as_mut() };
+    // SAFETY: as above.
+    unsafe { buddy.init(region) }.map_err(|_| "it refuses the arena")
+}
+
 pub(crate) struct Pages {
     buddy: BuddyAllocator,
     arena: Arena,
@@ -17,11 +30,14 @@ impl PageAllocator for Pages {
 
     fn new(arena: Arena) -> Result<Self, Unable> {
         let mut buddy = BuddyAllocator::new();
-        let mut region = NonNull::slice_from_raw_parts(arena.start(), arena.size());
-        // SAFETY: the arena is nobody else's while the row runs; bytes of it are initialised as far as RAM is.
-        let region = unsafe { region.as_mut() };
-        // SAFETY: as above.
-        unsafe { buddy.init(region) }.map_err(|_| "it refuses the arena")?;
+        // Its own tables come first, and blocks are aligned relative to what follows, which is its user's to align. The
+        // tables shrink with what they describe, so it takes a few steps.
+        let mut skip = 0;
+        for _ in 0..8 {
+            manage(&mut buddy, arena, skip)?;
+            let first = buddy.section(0).ok_or("it refuses the arena")?.start;
+            skip += first.next_multiple_of(LARGEST) - first;
+        }
         Ok(Self { buddy, arena })
     }
 

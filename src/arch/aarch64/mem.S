@@ -53,17 +53,23 @@
 // Copies one page.
 //   in: x0 = to, x1 = from, both page aligned, not overlapping   clobbers x0-x5, x9, flags
 	routine	copy_page
+	if_mops	2, 2f
 	add	x9, x0, #4096
-1:	.irp	offset, 0, 32, 64, 96
+1:	.irp	offset, 0, 32, 64, 96, 128, 160, 192, 224
 	ldp	x2, x3, [x1, #\offset]
 	ldp	x4, x5, [x1, #\offset + 16]
 	stp	x2, x3, [x0, #\offset]
 	stp	x4, x5, [x0, #\offset + 16]
 	.endr
-	add	x1, x1, #128
-	add	x0, x0, #128
+	add	x1, x1, #256
+	add	x0, x0, #256
 	cmp	x0, x9
 	b.ne	1b
+	ret
+2:	mov	x2, #4096
+	cpyfp	[x0]!, [x1]!, x2!
+	cpyfm	[x0]!, [x1]!, x2!
+	cpyfe	[x0]!, [x1]!, x2!
 	ret
 
 // void *memset(void *to, int byte, size_t n)

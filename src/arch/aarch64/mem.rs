@@ -52,7 +52,7 @@ pub unsafe fn clear_pages(first: NonNull<Page>, pages: u64) {
     unsafe { clear_pages_asm(first.as_ptr().cast(), pages) }
 }
 
-/// Copies a page. Any context.
+/// Copies a page: 581 instructions, 8 with FEAT_MOPS. Any context.
 ///
 /// # Safety
 ///

@@ -23,6 +23,7 @@ mod alloc;
 mod buddy;
 mod bulk;
 mod check;
+mod contig;
 mod drain;
 mod error;
 mod fallback;
@@ -42,7 +43,7 @@ mod watermark;
 mod zone;
 
 pub use bulk::PageBatch;
-pub use error::{AllocError, Broken, FreeError, SetupError};
+pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use pcp::CpuPages;

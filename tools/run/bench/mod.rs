@@ -20,6 +20,7 @@ use crate::session;
 use crate::tree::in_package;
 pub(crate) use readme::refresh;
 use row::{Figures, Row};
+use trace::Overhead;
 
 /// The name under which the image registers its entry.
 const ENTRY: &str = "benchmarks";
@@ -68,7 +69,13 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
     let words = format!("ktest={} bench.filter={}", entry.number, options.filter);
     let spec = options.spec("")?;
     let versions = versions()?;
-    let mut results = Results { cpu: spec.cpu.clone(), rows: Vec::new(), unable: Vec::new(), conditions: Vec::new() };
+    let mut results = Results {
+        cpu: spec.cpu.clone(),
+        rows: Vec::new(),
+        unable: Vec::new(),
+        conditions: Vec::new(),
+        overhead: Overhead::default(),
+    };
 
     boots::lines(&spec, kernel, &words, &mut |line| results.take(line, &versions))?;
     results.trace(kernel, &words, &spec)?;
@@ -89,7 +96,9 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
     let text = format!("{overview}\n{}", table::details(&results));
     scratch::write(&dir.join("table.md"), text.as_bytes())?;
     scratch::write(&dir.join("overview.md"), overview.as_bytes())?;
-    println!("\n{text}\nresults: {0}/results.jsonl, {0}/table.md", dir.display());
+    let profile = table::profile(&results, &kernel.code()?.functions);
+    scratch::write(&dir.join("profile.txt"), profile.as_bytes())?;
+    println!("\n{text}\nresults: {0}/results.jsonl, {0}/table.md, {0}/profile.txt", dir.display());
     Ok(())
 }
 
@@ -131,6 +140,7 @@ struct Results {
     unable: Vec<(String, String, String)>,
     /// What the image said of its own counting.
     conditions: Vec<String>,
+    overhead: Overhead,
 }
 
 impl Results {
@@ -138,13 +148,17 @@ impl Results {
     fn take(&mut self, line: &str, versions: &BTreeMap<String, String>) -> Result<(), String> {
         let fields: Vec<&str> = line.split('\t').collect();
         match fields.as_slice() {
-            ["calibrated", sequences, reading] => self.conditions.push(format!(
-                "the counter agreed with {sequences} sequences of known length; two readings are {reading} instructions \
-                 apart, subtracted from each sample"
-            )),
-            ["round", cost] => self.conditions.push(format!(
-                "a round of a batch costs {cost} instructions besides the operation, subtracted from each batch"
-            )),
+            ["calibrated", sequences] => {
+                self.conditions.push(format!("the counter agreed with {sequences} sequences of known length"));
+            }
+            ["overhead", stretch, round] => {
+                let number = |text: &str| text.parse().map_err(|_| format!("cannot read {line:?}"));
+                self.overhead = Overhead { stretch: number(stretch)?, round: number(round)? };
+                self.conditions.push(format!(
+                    "a sample or a batch costs {stretch} instructions besides its rounds, and each round {round} besides \
+                     the operation; both are subtracted"
+                ));
+            }
             ["row", number, name, by, figures @ ..] => {
                 let number = number.parse().map_err(|_| format!("cannot read {line:?}"))?;
                 let figures = Figures::parse(figures).ok_or_else(|| format!("cannot read {line:?}"))?;
@@ -179,13 +193,20 @@ impl Results {
         let words = format!("{words} bench=trace bench.rows={}", session::ranges(numbers.iter().copied()));
         // Without the counter's clock: it would only slow the emulator down.
         let spec = Spec { icount: false, ..spec.clone() };
-        let executed = trace::run(&spec, kernel, &words)?;
+        let executed = trace::run(&spec, kernel, self.overhead, &words)?;
         for row in &mut self.rows {
             row.executed = row.number.and_then(|number| executed.get(&number).cloned());
         }
-        match numbers.iter().find(|number| !executed.contains_key(number)) {
-            Some(number) => Err(format!("row {number} left no trace")),
-            None => Ok(()),
+        for row in self.rows.iter().filter(|row| row.number.is_some_and(|number| numbers.contains(&number))) {
+            let Some(executed) = &row.executed else { return Err(format!("{} left no trace", row.name)) };
+            if !row.figures.samples_include(executed.instructions) {
+                let Row { name, by, figures, .. } = row;
+                return Err(format!(
+                    "{name} by {by}: the log has {} instructions, the counter {} to {}: one of them is wrong",
+                    executed.instructions, figures.min, figures.max
+                ));
+            }
         }
+        Ok(())
     }
 }

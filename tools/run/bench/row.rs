@@ -58,6 +58,14 @@ impl Figures {
         }
     }
 
+    /// Whether an operation of `instructions` lies among the samples.
+    pub(crate) fn samples_include(&self, instructions: u64) -> bool {
+        let bound = |figure: &Number| figure.parse::<f64>().map_or(f64::NAN, |value| value * self.units as f64);
+        // The figures are rounded to hundredths of a unit.
+        let (slack, count) = (0.005 * self.units as f64, instructions as f64);
+        bound(&self.min) - slack <= count && count <= bound(&self.max) + slack
+    }
+
     /// The figure that is compared: the mean of the batch, or of the samples where there was no batch.
     pub(crate) fn headline(&self) -> &str {
         self.batch.as_ref().map_or(&self.mean, |(_, mean)| mean)
@@ -86,6 +94,8 @@ pub(crate) struct Executed {
     pub(crate) atomics: u64,
     pub(crate) tlbi: BTreeMap<String, u64>,
     pub(crate) dc: BTreeMap<String, u64>,
+    /// Instructions by the address of the function that they are in, the overhead included.
+    pub(crate) by_function: BTreeMap<u64, u64>,
 }
 
 impl Executed {
@@ -122,7 +132,7 @@ impl Row {
             let _ = write!(json, ",\"batch\":{rounds},\"batch_mean\":{mean}");
         }
         if let Some(executed) = &self.executed {
-            let Executed { instructions, dsb, isb, exclusives, atomics, tlbi, dc } = executed;
+            let Executed { instructions, dsb, isb, exclusives, atomics, tlbi, dc, .. } = executed;
             let _ = write!(
                 json,
                 ",\"executed\":{{\"instructions\":{instructions},\"dsb\":{dsb},\"isb\":{isb},\
@@ -180,6 +190,13 @@ mod tests {
              \"units\":1,\"warm_up\":66,\"batch\":10000,\"batch_mean\":138.01,\"executed\":{\"instructions\":140,\
              \"dsb\":2,\"isb\":0,\"exclusives\":0,\"atomics\":0,\"tlbi\":{\"vaale1is\":1},\"dc\":{}}}"
         );
+    }
+
+    #[test]
+    fn a_count_is_among_the_samples_or_not() {
+        let figures = row().figures;
+        assert!(figures.samples_include(138) && figures.samples_include(141));
+        assert!(!figures.samples_include(137) && !figures.samples_include(142));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The results as Markdown: an overview with the recorded figures and the targets beside ours, and every row in detail.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::figures::Recorded;
@@ -73,7 +74,7 @@ pub(crate) fn details(results: &Results) -> String {
     for row in &results.rows {
         let figures = &row.figures;
         let executed = |show: &dyn Fn(&Executed) -> String| row.executed.as_ref().map_or("-".to_owned(), show);
-        let kinds = |counts: &std::collections::BTreeMap<String, u64>| match counts.is_empty() {
+        let kinds = |counts: &BTreeMap<String, u64>| match counts.is_empty() {
             true => "0".to_owned(),
             false => counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "),
         };
@@ -100,6 +101,21 @@ pub(crate) fn details(results: &Results) -> String {
     }
     for condition in &results.conditions {
         let _ = writeln!(text, "\nConditions: {condition}.");
+    }
+    text
+}
+
+/// Where the instructions of each traced row were executed: its functions, the dearest first.
+pub(crate) fn profile(results: &Results, functions: &BTreeMap<u64, String>) -> String {
+    let mut text = String::new();
+    for row in &results.rows {
+        let Some(executed) = &row.executed else { continue };
+        let _ = writeln!(text, "{} by {}: {} instructions", row.name, row.by, executed.instructions);
+        let mut parts: Vec<(u64, u64)> = executed.by_function.iter().map(|(&start, &count)| (count, start)).collect();
+        parts.sort_by(|a, b| b.cmp(a));
+        for (count, start) in parts {
+            let _ = writeln!(text, "{count:>10}  {}", functions.get(&start).map_or("?", String::as_str));
+        }
     }
     text
 }
@@ -162,6 +178,7 @@ fn markdown<const N: usize>(lines: &[[String; N]]) -> String {
 mod tests {
     use super::*;
     use crate::bench::row::Figures;
+    use crate::bench::trace::Overhead;
 
     fn row(name: &str, by: &str, mean: &str, tlbi: &str) -> Row {
         let fields = ["1", "1", mean, mean, mean, mean, mean, "1", mean, "1"];
@@ -193,7 +210,13 @@ mod tests {
     #[test]
     fn rows_that_nobody_recorded_and_rows_that_nobody_measured_are_shown_as_such() {
         let rows = vec![row("a", OURS, "5", "x"), row("a", "slow", "9", "x"), row("a", "quick", "7", "x")];
-        let results = Results { cpu: "max".into(), rows, unable: Vec::new(), conditions: Vec::new() };
+        let results = Results {
+            cpu: "max".into(),
+            rows,
+            unable: Vec::new(),
+            conditions: Vec::new(),
+            overhead: Overhead::default(),
+        };
         let text = overview(&results, &[known("b", 3.0)], true);
         assert!(text.contains("no figure") && text.contains("7 (quick)"), "{text}");
         assert!(text.split_once("Not measured yet").unwrap().1.contains("| b "), "{text}");

@@ -17,8 +17,20 @@ use crate::qemu::{self, Console, Program};
 /// How long the boot may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs the rows that `words` chooses, each once between the image's marks, and returns what each executed, by number.
-pub(crate) fn run(spec: &Spec, kernel: &Kernel, words: &str) -> Result<BTreeMap<usize, Executed>, String> {
+/// What the image counts besides an operation: once a stretch, and each round of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Overhead {
+    pub(crate) stretch: u64,
+    pub(crate) round: u64,
+}
+
+/// Runs the rows that `words` chooses a few times each, and returns what the last time executed, by number.
+pub(crate) fn run(
+    spec: &Spec,
+    kernel: &Kernel,
+    overhead: Overhead,
+    words: &str,
+) -> Result<BTreeMap<usize, Executed>, String> {
     let mut machine = qemu::machine(spec, &Program { kernel }, words, Console::Script)?;
     // The log goes to the standard error, where there is no file to fill a disk.
     machine.command.args(["-accel", "tcg,one-insn-per-tb=on", "-d", "exec,nochain"]);
@@ -44,7 +56,7 @@ pub(crate) fn run(spec: &Spec, kernel: &Kernel, words: &str) -> Result<BTreeMap<
         let mut text = Vec::new();
         console.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).replace('\r', ""))
     });
-    let regions = regions(kernel, BufReader::with_capacity(1 << 20, log));
+    let regions = regions(kernel, overhead, BufReader::with_capacity(1 << 20, log));
     let text = reader.join().map_err(|_| "reading the console failed")?.map_err(|e| e.to_string())?;
     // The watchdog may have given up waiting.
     let _ = over.send(());
@@ -61,11 +73,14 @@ pub(crate) fn run(spec: &Spec, kernel: &Kernel, words: &str) -> Result<BTreeMap<
     Ok(numbers.into_iter().zip(regions).collect())
 }
 
-/// What lies between the marks, in the order in which the log has it.
-fn regions(kernel: &Kernel, mut log: impl BufRead) -> Result<Vec<Executed>, String> {
-    let (begin, end) = (kernel.symbol("bench_trace_begin")?, kernel.symbol("bench_trace_end")?);
+/// `MRS Xt, PMEVCNTR0_EL0`: a reading of the counter, with t in the low five bits.
+const READING: u32 = 0xd53b_e800;
+
+/// What ran between two readings of the counter, for each pair before a mark, in the order in which the log has them.
+fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result<Vec<Executed>, String> {
+    let mark = kernel.symbol("bench_trace_mark")?;
     let code = kernel.code()?;
-    let (mut regions, mut open) = (Vec::new(), None::<Executed>);
+    let (mut regions, mut last, mut now) = (Vec::new(), Executed::default(), Executed::default());
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -73,13 +88,20 @@ fn regions(kernel: &Kernel, mut log: impl BufRead) -> Result<Vec<Executed>, Stri
             return Ok(regions);
         }
         let Some(pc) = program_counter(&line) else { continue };
-        if pc == begin {
-            open = Some(Executed::default());
-        } else if pc == end {
-            // Less the call of the mark itself.
-            regions.extend(open.take().map(|region| Executed { instructions: region.instructions - 1, ..region }));
-        } else if let Some(region) = &mut open {
-            region.count(code.word(pc).ok_or_else(|| format!("no instruction at {pc:#x}"))?);
+        // Before the MMU is on, the kernel runs elsewhere.
+        let Some(word) = code.word(pc) else { continue };
+        now.count(word);
+        *now.by_function.entry(code.function(pc)).or_default() += 1;
+        if pc == mark {
+            // The reading and its ISB are not the operation's, as the loop around it is not.
+            let instructions = last.instructions.checked_sub(overhead.stretch + overhead.round);
+            let isb = last.isb.checked_sub(1);
+            let (Some(instructions), Some(isb)) = (instructions, isb) else {
+                return Err("a mark without a measured stretch before it".to_owned());
+            };
+            regions.push(Executed { instructions, isb, ..std::mem::take(&mut last) });
+        } else if word & !0x1f == READING {
+            last = std::mem::take(&mut now);
         }
     }
 }
