@@ -183,6 +183,7 @@ trap_return:
     .size   trap_return, . - trap_return
 
 // The end of the line: nothing that could report is left.
+//   state: any stack or none   does not return
     .global trap_stop
     .type   trap_stop, %function
 trap_stop:

@@ -3,11 +3,11 @@
 use core::num::NonZero;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
 use quarry::mm::layout::{self, LINEAR_MAP_SIZE, PAGE_OFFSET};
-use quarry::mm::memblock::Window;
 use spin::once::Once;
 
 /// Bytes that a page allocator is given to manage: sixteen blocks of the largest order.
@@ -27,8 +27,11 @@ static FREED_TABLE: AtomicU64 = AtomicU64::new(0);
 /// Everything, taken at the first call.
 fn memory() -> PhysRange {
     *MEMORY.call_once(|| {
-        let taken = instance::memblock().alloc_raw(ARENA_SIZE + TABLES_SIZE, ARENA_SIZE, Window::ANYWHERE);
-        taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"))
+        let pages = (ARENA_SIZE + TABLES_SIZE) / PAGE_SIZE;
+        let count = u32::try_from(pages).unwrap_or(u32::MAX);
+        let taken = instance::alloc_contig_pages(count, Order::MAX, Gfp::KERNEL);
+        let first = taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"));
+        PhysRange::from_size(instance::page_to_phys(first), pages * PAGE_SIZE).unwrap_or_default()
     })
 }
 

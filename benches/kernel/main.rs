@@ -12,6 +12,7 @@ mod memory;
 mod meter;
 mod pages;
 mod peers;
+mod quarry_pages;
 mod quarry_tables;
 mod rows;
 mod trace;

@@ -69,7 +69,7 @@ pub(crate) const fn rows<P: PageAllocator>() -> [Row; 8] {
     ]
 }
 
-const EXHAUSTED: Unable = "an allocation failed";
+pub(crate) const EXHAUSTED: Unable = "an allocation failed";
 
 /// A fresh allocator whose blocks of `order` lie in the arena, apart from each other.
 fn prepare<P: PageAllocator>(order: u8) -> Result<P, Unable> {
@@ -132,13 +132,13 @@ fn alloc_pages_bulk<P: PageAllocator>(meter: &mut Meter) -> Result<Figures, Unab
 }
 
 /// Pages of a batch.
-const BATCH: u16 = 4096;
+pub(crate) const BATCH: u16 = 4096;
 
 /// In which order the batch is freed: every number below [`BATCH`] once.
-static SHUFFLED: SpinMutex<[u16; BATCH as usize]> = SpinMutex::new([0; BATCH as usize]);
+pub(crate) static SHUFFLED: SpinMutex<[u16; BATCH as usize]> = SpinMutex::new([0; BATCH as usize]);
 
 /// Shuffles the numbers, always in the same way.
-fn shuffle(order: &mut [u16; BATCH as usize]) {
+pub(crate) fn shuffle(order: &mut [u16; BATCH as usize]) {
     for (place, number) in order.iter_mut().zip(0..) {
         *place = number;
     }

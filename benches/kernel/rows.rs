@@ -1,7 +1,7 @@
 //! The list of all rows, and running those that the boot arguments choose.
 
 use crate::meter::{Figures, Meter, Unable};
-use crate::{mapping, memory, pages, peers, quarry_tables};
+use crate::{mapping, memory, pages, peers, quarry_pages, quarry_tables};
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
 
@@ -25,6 +25,7 @@ const ROWS: &[&[Row]] = &[
     &mapping::rows::<quarry_tables::QuarryTables>(),
     &mapping::rows::<peers::page_table_multiarch::Tables>(),
     &mapping::rows::<peers::aarch64_paging::Tables>(),
+    quarry_pages::ROWS,
     &pages::rows::<peers::bitmap_allocator::Pages>(),
     &pages::rows::<peers::buddy_alloc::Pages>(),
     &pages::rows::<peers::buddy_slab_allocator::Pages>(),

@@ -4,8 +4,8 @@ use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
 use super::{
-    console, device_tree, heap, interrupts, ktest, log, memory_map, panic, power, prompt, report, serial, tables,
-    whereabouts,
+    console, device_tree, heap, interrupts, ktest, log, memory_map, pages, panic, power, prompt, report, serial,
+    tables, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -35,6 +35,7 @@ enum BootError {
     Memblock(MemblockError),
     Tables(PgtableError),
     Wx(WxViolation),
+    Pages(pages::PagesError),
     MemEquals(&'static str),
 }
 
@@ -47,6 +48,7 @@ impl fmt::Display for BootError {
             Self::Memblock(error) => error.fmt(f),
             Self::Tables(error) => write!(f, "page tables: {error}"),
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
+            Self::Pages(error) => error.fmt(f),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
     }
@@ -149,6 +151,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let cpu = IdRegisters::read();
     mem::use_features(&cpu);
     tlb::init_cpu(true);
+    instance::start_cpu();
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
@@ -172,6 +175,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let found = discover(boot, &tree, tree_range, &cpu, args)?;
     let wx = switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
+    pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");

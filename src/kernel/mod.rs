@@ -25,6 +25,8 @@ pub mod log;
 #[cfg(target_os = "none")]
 mod memory_map;
 #[cfg(target_os = "none")]
+mod pages;
+#[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
 pub mod power;

@@ -21,7 +21,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 13] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command { name: "memmap", argument: "", help: "who has each byte of RAM", run: |machine, _| memmap(machine) },
     Command {
@@ -39,6 +39,30 @@ const COMMANDS: [Command; 9] = [
         argument: "",
         help: "the boot allocator's lists",
         run: |_, _| kprintln!("{}", *instance::memblock()),
+    },
+    Command {
+        name: "buddyinfo",
+        argument: "",
+        help: "free blocks by order",
+        run: |_, _| kprint!("{}", instance::page_allocator().buddyinfo()),
+    },
+    Command {
+        name: "zoneinfo",
+        argument: "",
+        help: "all about every zone",
+        run: |_, _| kprint!("{}", instance::page_allocator().zoneinfo()),
+    },
+    Command {
+        name: "meminfo",
+        argument: "",
+        help: "memory in use and free",
+        run: |_, _| kprint!("{}", instance::page_allocator().meminfo()),
+    },
+    Command {
+        name: "pagetypeinfo",
+        argument: "",
+        help: "free blocks by migrate type",
+        run: |_, _| kprint!("{}", instance::page_allocator().pagetypeinfo()),
     },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
@@ -93,7 +117,7 @@ fn read_line(line: &mut [u8; LINE]) -> &str {
 
 fn help() {
     for command in &COMMANDS {
-        kprintln!("  {:<8} {:<5} {}", command.name, command.argument, command.help);
+        kprintln!("  {:<12} {:<5} {}", command.name, command.argument, command.help);
     }
 }
 

@@ -9,12 +9,15 @@ use crate::mm::layout;
 use crate::mm::pgtable::{MapFlags, Marker, PageTable, PgtableError};
 
 /// The kernel image by permission: what is mapped where it was linked. The pages between the parts are guards.
-fn image_parts() -> [(VirtRange, Prot); 5] {
+fn image_parts() -> [(VirtRange, Prot); 7] {
     let range = |start, end| VirtRange::new(start, end).unwrap_or_default();
     [
         (range(boot::image_start(), boot::text_end()), Prot::KERNEL_RX),
         (range(boot::rodata_start(), boot::rodata_end()), Prot::KERNEL_RO),
-        (range(boot::data_start(), boot::boot_stack_guard()), Prot::KERNEL_RW),
+        // What only booting needs is mapped for itself, so that it can be unmapped without splitting anything.
+        (range(boot::data_start(), boot::init_start()), Prot::KERNEL_RW),
+        (range(boot::init_start(), boot::init_end()), Prot::KERNEL_RW),
+        (range(boot::init_end(), boot::boot_stack_guard()), Prot::KERNEL_RW),
         (range(boot::boot_stack_bottom(), boot::boot_stack_top()), Prot::KERNEL_RW),
         (range(boot::overflow_stack_bottom(), boot::overflow_stack_top()), Prot::KERNEL_RW),
     ]

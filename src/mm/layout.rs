@@ -22,6 +22,10 @@ pub const KIMAGE_SIZE_MAX: u64 = 32 << 20;
 pub const VMALLOC_START: u64 = 0xffff_8001_0000_0000;
 /// End of the vmalloc region.
 pub const VMALLOC_END: u64 = 0xffff_fc00_0000_0000;
+/// Start of the types of page blocks, a byte for each 2 MiB that the linear map can reach.
+pub const PAGEBLOCK_START: u64 = 0xffff_fc80_0000_0000;
+/// End of the types of page blocks.
+pub const PAGEBLOCK_END: u64 = PAGEBLOCK_START + LINEAR_MAP_SIZE / (2 << 20);
 /// Start of the page descriptors, one for each frame that the linear map can reach.
 pub const VMEMMAP_START: u64 = 0xffff_fd00_0000_0000;
 /// Bytes of one page descriptor.
@@ -55,11 +59,12 @@ const fn region(name: &'static str, start: u64, end: u64) -> Region {
 }
 
 /// All regions, by address. The fixmap and the device-tree window are one region in two parts.
-pub const REGIONS: [Region; 7] = [
+pub const REGIONS: [Region; 8] = [
     region("linear map", PAGE_OFFSET, PAGE_OFFSET + LINEAR_MAP_SIZE),
     region("modules", MODULES_VADDR, MODULES_END),
     region("kernel image", KIMAGE_VADDR, KIMAGE_VADDR + KIMAGE_SIZE_MAX),
     region("vmalloc", VMALLOC_START, VMALLOC_END),
+    region("page blocks", PAGEBLOCK_START, PAGEBLOCK_END),
     region("vmemmap", VMEMMAP_START, VMEMMAP_END),
     region("fixmap", FIXMAP_START, FIXMAP_END),
     region("device tree", FDT_WINDOW_START, FDT_WINDOW_END),

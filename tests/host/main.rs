@@ -4,6 +4,8 @@
     reason = "a test's own helpers panic as the test does; clippy knows only #[test] for one"
 )]
 
+mod assembly;
+mod behaviours;
 mod bootargs;
 mod fdt;
 mod features;

@@ -11,6 +11,7 @@ use quarry::instance;
 use quarry::kernel::init::{self, Machine};
 use quarry::ktest;
 use quarry::mm::layout;
+use quarry::mm::pgtable::Marker;
 
 fn machine() -> &'static Machine {
     init::machine().expect("tests run after booting")
@@ -63,7 +64,10 @@ fn registers_are_as_the_stub_sets_them() {
 fn mappings_are_exact() {
     let tables = instance::kernel_tables().expect("the final tables");
     let census = tables.check().expect("the tables keep their invariants");
-    assert!(census.tables >= 8, "{census:?}");
+    assert!(census.tables >= 8 && census.pmd_blocks > 0 && census.groups > 0, "{census:?}");
+    if machine().args.flag("want.gigabyte.blocks") {
+        assert!(census.pud_blocks > 0, "{census:?}");
+    }
     let boot = &machine().boot;
     let image = boot.image_range();
     for bank in instance::memblock().mapped_ranges() {
@@ -132,7 +136,7 @@ ktest!(
     every_way_in_ends_in_the_same_state,
     machine ram_128_mib = "mem=128M append='want.ram=128M want.level=1'",
     machine ram_1_gib = "mem=1G append='want.ram=1G want.regions=1'",
-    machine ram_4_gib = "mem=4G append='want.ram=4G'",
+    machine ram_4_gib = "mem=4G append='want.ram=4G want.gigabyte.blocks'",
     machine ram_16_gib = "mem=16G append='want.ram=16G'",
     machine low_memory = "mem=3G highmem=off append='want.ram=3G'",
     machine limited = "mem=1G append='mem=300M want.ram=300M'",
@@ -225,6 +229,11 @@ fn reservations_are_honoured() {
 
 ktest!(boot: ends_by_psci_without_semihosting, machine = "semihosting=off", report = "W^X: ok", exit = 0);
 
+ktest!(
+    boot: refuses_a_cpu_without_the_granule,
+    machine = "loader=raw virtualization granule=off",
+    report = "quarry: this CPU has no 4 KiB translation granule"
+);
 // What cannot be booted says so, on the port that the board is known for.
 ktest!(boot: refuses_no_pointer, machine = "loader=raw addr=0x4a200000 x0=0", report = "no device tree: x0 was 0");
 ktest!(
@@ -307,4 +316,25 @@ fn the_cost_of_booting_is_counted() {
     let cost = machine().boot_cost;
     // A release build costs less: see `make bench`.
     assert!((100_000..4_000_000).contains(&cost), "{cost} instructions");
+}
+
+ktest!(the_live_tables_are_dumped_by_range);
+fn the_live_tables_are_dumped_by_range() {
+    extern crate alloc;
+    let tables = instance::kernel_tables().expect("the final tables");
+    let markers = layout::REGIONS.map(|region| Marker { start: region.start, name: region.name });
+    let mut text = alloc::string::String::new();
+    tables.dump(&mut text, &markers).expect("a string takes everything");
+    for region in ["linear map", "kernel image", "fixmap"] {
+        assert!(text.contains(region), "{text}");
+    }
+    let line_at = |virt: VirtAddr| {
+        let start = alloc::format!("{:016x}", virt.get());
+        text.lines().find(|line| line.trim_start().trim_start_matches("0x").starts_with(&start)).unwrap_or_default()
+    };
+    let (code, constants) = (line_at(boot::image_start()), line_at(boot::rodata_start()));
+    assert!(code.contains("ro") && code.contains("x") && code.contains("WB"), "{code:?} in\n{text}");
+    assert!(constants.contains("ro") && constants.contains("NX"), "{constants:?}");
+    assert!(line_at(boot::boot_stack_bottom()).contains("RW"), "{text}");
+    assert!(text.lines().count() < 60, "neighbours that are alike share a line:\n{text}");
 }

@@ -9,4 +9,5 @@ mod faults;
 mod harness;
 mod interrupts;
 mod memory_routines;
+mod pagetable;
 mod planted;

@@ -55,6 +55,8 @@ pub(crate) struct Spec {
     pub(crate) fdt_cut: Option<u64>,
     /// `raw` enters with garbage in x1 to x30, SP and BSS, and SError unmasked.
     pub(crate) dirty: bool,
+    /// Whether the CPU has the 4 KiB granule; without it `raw` enters at EL1 under an EL2 that says so.
+    pub(crate) granule: bool,
     pub(crate) dtb: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
@@ -87,6 +89,7 @@ impl Default for Spec {
             fdt_at: None,
             fdt_cut: None,
             dirty: false,
+            granule: true,
             dtb: None,
             initrd: None,
             append: String::new(),
@@ -151,6 +154,7 @@ impl Spec {
             "fdt_at" => self.fdt_at = Some(number(value)?),
             "fdt_cut" => self.fdt_cut = Some(number(value)?),
             "dirty" => self.dirty = on(key)?,
+            "granule" => self.granule = on(key)?,
             "dtb" => self.dtb = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => value.clone_into(&mut self.append),
@@ -167,6 +171,9 @@ impl Spec {
         let raw = self.loader == Loader::Raw;
         if !raw && (self.x0.is_some() || self.fdt_at.is_some() || self.dirty) {
             return Err("x0, fdt_at and dirty need loader=raw".to_owned());
+        }
+        if !self.granule && !(raw && self.virtualization) {
+            return Err("granule=off needs loader=raw and virtualization".to_owned());
         }
         if self.fdt_cut.is_some() && self.fdt_at.is_none() {
             return Err("fdt_cut needs fdt_at".to_owned());
@@ -287,6 +294,7 @@ mod tests {
             "board=raspi4b dtb=x.dtb gic=3",
             "loader=uboot initrd=x",
             "loader=raw fdt_cut=8",
+            "loader=raw granule=off",
         ] {
             assert!(Spec::parse(wrong).is_err(), "{wrong:?} was taken");
         }

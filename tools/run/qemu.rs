@@ -80,7 +80,7 @@ fn raw(
     scratch: &Scratch,
 ) -> Result<(), String> {
     let addr = spec.addr.unwrap_or(if spec.board == Board::Virt { RAW_ADDR } else { PI_ADDR });
-    let code = trampoline::code(addr, spec.x0.or(spec.fdt_at), spec.dirty);
+    let code = trampoline::code(addr, spec.x0.or(spec.fdt_at), spec.dirty, spec.granule);
     let code = scratch.write("trampoline", &code)?;
     command.arg("-kernel").arg(&code);
     if let Some(fdt_at) = spec.fdt_at {

@@ -1,10 +1,13 @@
 //! Which CPU this is, and what it does while it has nothing to do.
 //!
-//! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` is kept for the per-CPU base, and the exception vectors
-//! need a number without touching memory.
+//! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` holds the address of the CPU's own data, and the exception
+//! vectors need a number without touching memory.
 
-use crate::addr::CpuId;
-use aarch64_cpu::{asm, registers::TPIDRRO_EL0};
+use crate::addr::{CpuId, VirtAddr};
+use aarch64_cpu::{
+    asm,
+    registers::{TPIDR_EL1, TPIDRRO_EL0},
+};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
@@ -19,6 +22,19 @@ pub fn current() -> CpuId {
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
 pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(u64::from(cpu.get()));
+}
+
+/// Where this CPU's own data lie, as [`set_local`] was told: one register read. Stays the same as long as the CPU does:
+/// while interrupts are masked.
+#[must_use]
+#[inline(always)]
+pub fn local() -> VirtAddr {
+    VirtAddr::new(TPIDR_EL1.get())
+}
+
+/// Tells this CPU where its own data lie.
+pub fn set_local(data: VirtAddr) {
+    TPIDR_EL1.set(data.get());
 }
 
 /// One step of waiting for another CPU or a device: YIELD. (`core::hint::spin_loop` is ISB here, which under emulation

@@ -24,15 +24,17 @@
 	cbnz	w\tmp, \label
 	.endm
 
-// Zeroes one page.
-//   in: x0 = address, page aligned   clobbers x0-x2, flags
+// Zeroes one page, or many in a row.
+//   in: x0 = address, page aligned; clear_pages: x1 = how many, not 0   clobbers x0-x3, flags
 	routine	clear_page
-	mrs	x1, dczid_el0
-	and	w1, w1, #0x1f			// DZP and BS: 4 = allowed, 64 bytes
-	cmp	w1, #4
-	add	x2, x0, #4096
+	mov	x1, #1
+	routine	clear_pages
+	mrs	x3, dczid_el0
+	and	w3, w3, #0x1f			// DZP and BS: 4 = allowed, 64 bytes
+	cmp	w3, #4
+	add	x2, x0, x1, lsl #12
 	b.ne	2f
-1:	.rept	16
+1:	.rept	64
 	dc	zva, x0
 	add	x0, x0, #64
 	.endr

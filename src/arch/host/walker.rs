@@ -7,8 +7,9 @@ use super::tlb::{Cached, CachedTable, Key, Loc, TableKey};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::aarch64::desc::Stage1;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
-use crate::hal::level::{CONTIGUOUS_ENTRIES, Level, Run};
+use crate::hal::level::{CONTIGUOUS_ENTRIES, Level, Run, Slot};
 use crate::hal::mmu::{Asid, BbmLevel};
+use crate::hal::prot::Prot;
 
 /// A root that a TTBR holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,12 +101,14 @@ impl State {
         let group = Run::group(loc.slot);
         let offset = (loc.slot.get() - group.first().get()) as u64 * leaf.level.size();
         let first = leaf.phys.checked_sub(offset)?;
-        let fits = |slot: crate::hal::level::Slot, index: usize| {
+        // The hardware sets these two in the one entry that it uses.
+        let lasting = |prot: Prot| prot.with_accessed(true).with_dirty(false);
+        let fits = |slot: Slot, index: usize| {
             let raw = RawEntry::new(self.memory.visible(word_of(loc.table, slot)));
             match Stage1::decode(leaf.level.level(), raw) {
                 _ if !Stage1::is_valid(raw) => true,
                 Entry::Leaf(other) => {
-                    other.prot == leaf.prot
+                    lasting(other.prot) == lasting(leaf.prot)
                         && other.phys.offset_from(first) == Some(index as u64 * leaf.level.size())
                         && (other.contiguous || self.config.bbm == BbmLevel::Two)
                 }

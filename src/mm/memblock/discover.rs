@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Memblock, MemblockError, Window};
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range};
+use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange, Range};
 use crate::fdt::{FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
 use core::fmt;
@@ -102,6 +102,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             let range = range?;
             self.add(range.start(), range.size())?;
         }
+        // What is no whole page cannot be mapped.
+        self.trim_memory(PAGE_SIZE)?;
         found.stated = self.usable_size().map_err(|_| DiscoverError::NoMemoryStated)?;
         self.cap_memory_end(around.end)?;
         if let Some((start, limit)) = self.start_of_dram().zip(around.limit) {
@@ -117,20 +119,19 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             self.reserve(range.start(), range.size())?;
         }
         for range in tree.reservations() {
-            let range = range?;
-            self.reserve(range.start(), range.size())?;
+            self.reserve_stated(range?)?;
         }
         if let Some(chosen) = tree.chosen() {
             found.initrd = chosen.initrd()?;
         }
         if let Some(initrd) = found.initrd {
-            self.reserve(initrd.start(), initrd.size())?;
+            self.reserve_stated(initrd)?;
         }
         for region in tree.reserved_memory().filter(|region| region.is_enabled()) {
             for range in region.ranges() {
                 let range = range?;
-                self.reserve(range.start(), range.size())?;
-                if region.is_no_map() {
+                self.reserve_stated(range)?;
+                if region.is_no_map() && range.start().get() < PHYS_SIZE_MAX {
                     self.mark_nomap(range.start(), range.size())?;
                 }
             }
@@ -174,11 +175,16 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         Ok(Placement::Placed(place))
     }
 
-    /// Allocates; lack of room is `None`, any other refusal an error.
+    /// Reserves what the tree states. Where there can be no memory there is nothing to reserve.
+    fn reserve_stated(&mut self, range: PhysRange) -> Result<(), MemblockError> {
+        if range.start().get() >= PHYS_SIZE_MAX { Ok(()) } else { self.reserve(range.start(), range.size()) }
+    }
+
+    /// Allocates; lack of room, and an alignment that no room has, is `None`, any other refusal an error.
     fn alloc_if_room(&mut self, size: u64, align: u64, window: Window) -> Result<Option<PhysRange>, MemblockError> {
         match self.alloc_raw(size, align, window) {
             Ok(place) => Ok(Some(place)),
-            Err(MemblockError::OutOfMemory { .. }) => Ok(None),
+            Err(MemblockError::OutOfMemory { .. } | MemblockError::BadAlignment { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -194,8 +200,7 @@ enum Placement {
 
 impl Surroundings {
     /// Nothing but the tree: what the tree alone says, for tools and tests.
-    pub const NONE: Self =
-        Self { image: EMPTY, device_tree: EMPTY, end: PhysAddr::new(crate::addr::PHYS_SIZE_MAX), limit: None };
+    pub const NONE: Self = Self { image: EMPTY, device_tree: EMPTY, end: PhysAddr::new(PHYS_SIZE_MAX), limit: None };
 }
 
 const EMPTY: PhysRange = match Range::<PhysAddr>::new(PhysAddr::ZERO, PhysAddr::ZERO) {

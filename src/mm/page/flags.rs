@@ -132,15 +132,17 @@ pub enum MigrateType {
 impl MigrateType {
     /// How many there are.
     pub const COUNT: usize = 6;
+    /// Bits that a number takes.
+    pub const BITS: u32 = 3;
     /// All of them, by number.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
 
-    /// The type with this number. Numbers that are none count as [`MigrateType::Isolate`], which nobody allocates from.
+    /// The type whose number the low three bits hold. Numbers that are none count as [`MigrateType::Isolate`], which nobody allocates from.
     #[must_use]
     #[inline]
     pub const fn from_bits(bits: u8) -> Self {
-        match bits {
+        match bits & 0b111 {
             0 => Self::Unmovable,
             1 => Self::Movable,
             2 => Self::Reclaimable,

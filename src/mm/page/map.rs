@@ -84,7 +84,8 @@ pub struct Vmemmap {
     base: *const PageDescriptor,
     blocks: *const AtomicU8,
     origin: Pfn,
-    sections: &'static [Section],
+    /// `None` instead of an empty slice, so that [`Vmemmap::NONE`] is all zero.
+    sections: Option<&'static [Section]>,
 }
 
 // SAFETY: the value is two addresses of atomics that are there for good (VMM-1, VMM-2).
@@ -95,7 +96,7 @@ unsafe impl Sync for Vmemmap {}
 impl Vmemmap {
     /// No descriptors yet.
     pub const NONE: Self =
-        Self { base: core::ptr::null(), blocks: core::ptr::null(), origin: Pfn::new(0), sections: &[] };
+        Self { base: core::ptr::null(), blocks: core::ptr::null(), origin: Pfn::new(0), sections: None };
 
     /// The descriptors in the array `base`, whose first one is that of the frame `origin`.
     ///
@@ -110,7 +111,7 @@ impl Vmemmap {
         sections: &'static [Section],
     ) -> Self {
         // INVARIANT: VMM-1, VMM-2, MAP-1, MAP-2 are the caller's promise.
-        Self { base, blocks, origin, sections }
+        Self { base, blocks, origin, sections: Some(sections) }
     }
 }
 
@@ -122,7 +123,7 @@ impl PageMap for Vmemmap {
 
     #[inline]
     fn sections(&self) -> &[Section] {
-        self.sections
+        self.sections.unwrap_or_default()
     }
 
     #[inline(always)]

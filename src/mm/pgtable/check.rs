@@ -5,8 +5,9 @@ use super::PageTable;
 use super::walk::Place;
 use crate::addr::VirtAddr;
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf};
-use crate::hal::level::{CONTIGUOUS_ENTRIES, Run};
+use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Run};
 use crate::hal::mmu::Mmu;
+use crate::hal::prot::Prot;
 use core::fmt;
 use core::ops::ControlFlow;
 
@@ -84,7 +85,6 @@ impl<M: Mmu> PageTable<M> {
     }
 
     fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut Census) -> ControlFlow<CheckError> {
-        use crate::hal::level::LeafLevel;
         match leaf.level {
             LeafLevel::Pud => census.pud_blocks += 1,
             LeafLevel::Pmd => census.pmd_blocks += 1,
@@ -102,11 +102,13 @@ impl<M: Mmu> PageTable<M> {
         let Some(first) = leaf.phys.checked_sub(index as u64 * leaf.level.size()) else {
             return ControlFlow::Break(CheckError::BrokenGroup(place.start));
         };
+        // The hardware sets these two in the one entry that it uses.
+        let lasting = |prot: Prot| prot.with_accessed(true).with_dirty(false);
         let next = group.slots().nth((index + 1) % CONTIGUOUS_ENTRIES);
         let follows = next.is_some_and(|slot| {
             let raw = place.table.read(&self.mmu, slot);
             matches!(M::Format::decode(place.table.level(), raw), Entry::Leaf(other)
-                if other.contiguous && other.prot == leaf.prot
+                if other.contiguous && lasting(other.prot) == lasting(leaf.prot)
                     && other.phys.checked_sub(((index + 1) % CONTIGUOUS_ENTRIES) as u64 * leaf.level.size())
                         == Some(first))
         });

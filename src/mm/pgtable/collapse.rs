@@ -23,8 +23,9 @@ pub struct Collapsed {
 
 impl<M: Mmu> PageTable<M> {
     /// Uses larger leaves for what `range` maps, wherever memory, protection and alignment allow and the whole of the
-    /// larger leaf lies in `range`; `flags` rule out blocks or groups. Translations stay the same. Tables that became
-    /// blocks are freed, after their flush, to `frames`. Done when it returns.
+    /// larger leaf lies in `range`; `flags` rule out blocks or groups. Translations stay the same. Leaves that are old,
+    /// or writable and clean, are left alone. Tables that became blocks are freed, after their flush, to `frames`. Done
+    /// when it returns.
     ///
     /// Cost: three walks over the entries of `range`, and a flush for each block or group made.
     ///
@@ -71,7 +72,8 @@ impl<M: Mmu> PageTable<M> {
         });
     }
 
-    /// The first leaf of `run`, if the run maps memory in order, aligned to `size`, with one protection.
+    /// The first leaf of `run`, if the run maps memory in order, aligned to `size`, with one protection. Flags that the
+    /// hardware may still set by itself must be set already: they could change between this look and the joining.
     fn uniform(&self, table: Table, run: Run, size: u64) -> Option<Leaf> {
         let leaf_at = |slot| match M::Format::decode(table.level(), table.read(&self.mmu, slot)) {
             Entry::Leaf(leaf) => Some(leaf),
@@ -83,7 +85,8 @@ impl<M: Mmu> PageTable<M> {
             leaf_at(slot)
                 .is_some_and(|leaf| leaf.prot == first.prot && leaf.phys.offset_from(first.phys) == Some(offset))
         };
-        (first.phys.is_aligned(size) && run.slots().enumerate().all(follows)).then_some(first)
+        let settled = first.prot.is_accessed() && (first.prot.is_dirty() || !first.prot.is_writable());
+        (settled && first.phys.is_aligned(size) && run.slots().enumerate().all(follows)).then_some(first)
     }
 
     /// Makes the table that `place` points to a block of `level`. Returns whether it could be one.

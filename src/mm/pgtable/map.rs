@@ -62,7 +62,8 @@ impl Cursor {
 impl<M: Mmu> PageTable<M> {
     /// Maps `range` to the physical memory from `phys` on, with 1 GiB and 2 MiB blocks and contiguous groups wherever
     /// both addresses and the length allow. When it returns, every CPU can use the mapping; nothing is invalidated,
-    /// since an absent entry is never in a TLB.
+    /// since an absent entry is never in a TLB. A table that stands where a block would fit stays, even an empty one, and
+    /// is mapped into: [`PageTable::unmap`] leaves none inside its range unless told to.
     ///
     /// Whether `phys` may be mapped with that memory type is for the caller to know. May be called in any context that
     /// `frames` allows. Cost: one descent for each table touched, and about three instructions a page.

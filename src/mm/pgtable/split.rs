@@ -7,7 +7,7 @@ use super::table::FreshTable;
 use super::walk::Place;
 use super::{PageTable, PgtableError};
 use crate::addr::{VirtAddr, VirtRange};
-use crate::hal::entry::{Entry, EntryFormat, Leaf};
+use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::Mmu;
@@ -84,7 +84,7 @@ impl<M: Mmu> PageTable<M> {
         &self,
         place: &Place,
         mut fresh: FreshTable,
-        mut current: crate::hal::entry::RawEntry,
+        mut current: RawEntry,
         level: LeafLevel,
         below: LeafLevel,
     ) -> Result<(), FreshTable> {

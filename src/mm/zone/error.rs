@@ -132,6 +132,39 @@ impl fmt::Display for FreeError {
 
 impl core::error::Error for FreeError {}
 
+/// Why a contiguous range could not be had. All pages are as before then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ContigError {
+    /// There is no such range, or none that is free: it is empty, or leaves its zone.
+    NoRange,
+    /// A page of the range is in use.
+    Busy(Pfn),
+    /// A page block of the range reaches beyond the zone, or somebody else is about to take it.
+    Isolated,
+    /// The flags contradict each other.
+    Flags(GfpError),
+}
+
+impl fmt::Display for ContigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRange => f.write_str("no such contiguous range"),
+            Self::Busy(page) => write!(f, "{page:?} is in use"),
+            Self::Isolated => f.write_str("a page block that cannot be isolated"),
+            Self::Flags(error) => write!(f, "contradictory flags: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for ContigError {}
+
+impl From<GfpError> for ContigError {
+    fn from(error: GfpError) -> Self {
+        Self::Flags(error)
+    }
+}
+
 /// Why memory could not become a page allocator's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]

@@ -23,6 +23,7 @@ mod alloc;
 mod buddy;
 mod bulk;
 mod check;
+mod contig;
 mod drain;
 mod error;
 mod fallback;
@@ -35,13 +36,14 @@ mod pageblock;
 mod pcp;
 mod pressure;
 mod report;
+mod reserved;
 mod sizes;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
 mod zone;
 
 pub use bulk::PageBatch;
-pub use error::{AllocError, Broken, FreeError, SetupError};
+pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use pcp::CpuPages;

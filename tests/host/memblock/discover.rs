@@ -16,6 +16,7 @@ fn image() -> Surroundings {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
     let blob = corpus_tree("rpi4-fw-2gb");
     let tree = Tree::from_read_only(&blob).unwrap();
@@ -31,6 +32,7 @@ fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn a_full_list_is_not_taken_for_lack_of_room() {
     let blob = corpus_tree("rpi4-fw-2gb");
     let tree = Tree::from_read_only(&blob).unwrap();
@@ -41,6 +43,7 @@ fn a_full_list_is_not_taken_for_lack_of_room() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn a_pool_without_room_is_counted_and_the_rest_stands() {
     let blob = corpus_tree("rpi4-fw-2gb");
     let tree = Tree::from_read_only(&blob).unwrap();
@@ -52,6 +55,7 @@ fn a_pool_without_room_is_counted_and_the_rest_stands() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn a_tree_that_states_no_memory_is_refused() {
     let blob = corpus_tree("bcm2711-rpi-4-b");
     let tree = Tree::from_read_only(&blob).unwrap();

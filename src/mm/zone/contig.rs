@@ -1,0 +1,199 @@
+//! Physically contiguous memory of any size: a range is isolated, emptied of per-CPU lists, and taken if all of it is
+//! free (Linux: `alloc_contig_range`, without migration: what is in use stays where it is).
+#![forbid(unsafe_code)]
+
+use super::buddy::{block_type, set_block_type};
+use super::error::{AllocError, ContigError, FreeError};
+use super::zone::Zone;
+use super::{PageAllocator, PageHal};
+use crate::addr::{MAX_ORDER, Order};
+use crate::gfp::{Gfp, Mobility};
+use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head};
+
+/// Page blocks from the first to the last of a range.
+fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
+    let start = first.align_down(PAGEBLOCK_ORDER).index();
+    let end = first.index().saturating_add(pages);
+    (start..end).step_by(PAGEBLOCK_PAGES as usize).map(Page::new)
+}
+
+impl<H: PageHal> PageAllocator<H> {
+    /// Allocates the `pages` pages from `first` on, each a block of its own with one reference.
+    ///
+    /// The page blocks of the range are isolated meanwhile, so no other allocation takes from them; afterwards those that
+    /// are left have the type they had. Fails if a page of the range is in use: nothing is moved. May be called where
+    /// waiting is legal; other CPUs are asked for the pages on their lists. Cost: O(pages).
+    ///
+    /// # Errors
+    ///
+    /// [`ContigError`]; all pages are as before then.
+    pub fn alloc_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
+        gfp.check()?;
+        let zone = self.contig_zone(first, pages)?;
+        self.isolate(zone, first, pages)?;
+        self.drain_all();
+        let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));
+        self.release(zone, first, pages);
+        match taken {
+            Some(Ok(())) => {}
+            Some(Err(busy)) => return Err(ContigError::Busy(self.hal.map().pfn(busy))),
+            None => return Err(ContigError::NoRange),
+        }
+        if gfp.contains(Gfp::ZERO) {
+            self.hal.zero(self.hal.map().phys(first), u64::from(pages));
+        }
+        Ok(())
+    }
+
+    /// Finds `pages` contiguous pages aligned to a block of `align` and allocates them (Linux: `alloc_contig_pages`):
+    /// from the highest zone that the flags admit, the lowest such range first. Context and cost as for
+    /// [`PageAllocator::alloc_contig_range`], for every range that is tried; free ranges are told by their blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ContigError::NoRange`] if no range is free, [`ContigError::Flags`].
+    pub fn alloc_contig_pages(&self, pages: u32, align: Order, gfp: Gfp) -> Result<Page, ContigError> {
+        gfp.check()?;
+        let layout = self.layout().ok_or(ContigError::NoRange)?;
+        self.drain_all();
+        for id in layout.zonelist(gfp.zone()) {
+            let span = self.with_zone(id, |zone, _| (zone.start, zone.end)).unwrap_or((0, 0));
+            let mut from = span.0;
+            while let Some(first) = self.with_zone(id, |zone, map| zone.find_range(map, from, pages, align)).flatten() {
+                match self.alloc_contig_range(first, pages, gfp) {
+                    Ok(()) => return Ok(first),
+                    Err(_) => from = first.index() + 1,
+                }
+            }
+        }
+        Err(ContigError::NoRange)
+    }
+
+    /// Frees the `pages` pages from `first` on, each a block of its own.
+    ///
+    /// # Errors
+    ///
+    /// That of the first page that cannot be freed; those before it are free.
+    pub fn free_contig_range(&self, first: Page, pages: u32) -> Result<(), FreeError> {
+        let map = self.hal.map();
+        (0..pages).try_for_each(|index| {
+            let page = first.offset(index);
+            map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
+            self.free_pages(page, Order::ZERO)
+        })
+    }
+
+    /// The one zone that all of a range lies in, with no hole and nothing reserved in it.
+    fn contig_zone(&self, first: Page, pages: u32) -> Result<ZoneId, ContigError> {
+        let map = self.hal.map();
+        let end = first.index().checked_add(pages).filter(|_| pages != 0).ok_or(ContigError::NoRange)?;
+        let whole = |section: &&crate::mm::page::Section| section.first <= first.index() && end <= section.end;
+        map.sections().iter().find(whole).ok_or(ContigError::NoRange)?;
+        let inside = |zone: &mut Zone, _| zone.start <= first.index() && end <= zone.end;
+        self.zone_ids().find(|id| self.with_zone(*id, inside) == Some(true)).ok_or(ContigError::NoRange)
+    }
+
+    /// Isolates the page blocks of a range: all or none.
+    fn isolate(&self, zone: ZoneId, first: Page, pages: u32) -> Result<(), ContigError> {
+        let isolated = self.with_zone(zone, |zone, map| {
+            let fits = |block: Page| zone.whole_block(block).is_some() && block_type(map, block) != MigrateType::Isolate;
+            if !page_blocks(first, pages).all(fits) {
+                return false;
+            }
+            for block in page_blocks(first, pages) {
+                let before = block_type(map, block);
+                zone.retype(map, block, MigrateType::Isolate);
+                remember(map, block, before);
+            }
+            true
+        });
+        if isolated == Some(true) { Ok(()) } else { Err(ContigError::Isolated) }
+    }
+
+    /// Gives the page blocks of a range the type that they had, and lets what is free in them merge again.
+    fn release(&self, zone: ZoneId, first: Page, pages: u32) {
+        let _ = self.with_zone(zone, |zone, map| {
+            for block in page_blocks(first, pages) {
+                let before = recall(map, block);
+                set_block_type(map, block, MigrateType::Isolate);
+                zone.retype(map, block, before);
+            }
+            page_blocks(first, pages).for_each(|block| zone.rejoin(map, block));
+        });
+    }
+}
+
+/// Keeps the type that a page block has while it is isolated, beside the mark.
+fn remember<M: PageMap>(map: M, block: Page, before: MigrateType) {
+    let both = MigrateType::Isolate as u8 | (before as u8) << MigrateType::BITS;
+    map.block_type(block).store(both, core::sync::atomic::Ordering::Relaxed);
+}
+
+fn recall<M: PageMap>(map: M, block: Page) -> MigrateType {
+    MigrateType::from_bits(map.block_type(block).load(core::sync::atomic::Ordering::Relaxed) >> MigrateType::BITS)
+}
+
+impl Zone {
+    /// The first page of a run of free blocks that holds `pages` pages from a multiple of `align` on, at or above `from`.
+    fn find_range<M: PageMap>(&self, map: M, from: u32, pages: u32, align: Order) -> Option<Page> {
+        let mut start = None;
+        for section in map.sections() {
+            let mut at = section.first.max(self.start).max(from);
+            let end = section.end.min(self.end);
+            // A run does not go on in the next section.
+            start = start.filter(|_: &u32| false);
+            while at < end {
+                let (head, state) = find_head(&map, Page::new(at))?;
+                let after = head.index() + (1 << state.raw_order().min(MAX_ORDER));
+                if state.kind() == Kind::Free && block_type(map, head) != MigrateType::Isolate {
+                    let first = *start.get_or_insert(at.next_multiple_of(1 << align.get()));
+                    if after.min(end) >= first && after.min(end) - first >= pages {
+                        return Some(Page::new(first));
+                    }
+                } else {
+                    start = None;
+                }
+                at = after;
+            }
+        }
+        None
+    }
+
+    /// Takes the pages of a range off the free lists, or answers with one that is not free.
+    fn take_range<M: PageMap>(&mut self, map: M, first: Page, pages: u32, mobility: Mobility) -> Result<(), Page> {
+        let end = first.index() + pages;
+        let mut at = first;
+        while at.index() < end {
+            match find_head(&map, at) {
+                Some((head, state)) if state.kind() == Kind::Free => {
+                    at = head.offset(1 << state.raw_order().min(MAX_ORDER));
+                }
+                _ => return Err(at),
+            }
+        }
+        let list = PageState::list_number(self.id, mobility);
+        let mut at = first;
+        while at.index() < end {
+            let Some((head, state)) = find_head(&map, at) else { return Err(at) };
+            let order = state.raw_order().min(MAX_ORDER);
+            let kind = state.list();
+            self.lists.remove(map, head, order, kind);
+            self.count_taken(kind, 1 << order);
+            let after = head.offset(1 << order);
+            // What of the first and the last block lies outside goes back, page by page: it merges by itself.
+            map.get(head).set_state(PageState::INSIDE);
+            for index in head.index()..after.index() {
+                let page = Page::new(index);
+                if first.index() <= index && index < end {
+                    map.get(page).set_state(PageState::allocated(list, Order::ZERO));
+                }
+            }
+            for index in (head.index()..after.index()).filter(|index| *index < first.index() || *index >= end) {
+                self.free_block(map, Page::new(index), 0);
+            }
+            self.events.allocated += u64::from(after.index().min(end) - head.index().max(first.index()));
+            at = after;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! Reserved memory that becomes the allocator's: what only booting needed (Linux: `free_reserved_area`).
+#![forbid(unsafe_code)]
+
+use super::error::FreeError;
+use super::{PageAllocator, PageHal};
+use crate::addr::Order;
+use crate::gfp::ZoneType;
+use crate::mm::page::{Kind, Page, PageMap, PageState, ZoneId, find_head};
+
+impl<H: PageHal> PageAllocator<H> {
+    /// Takes `pages` reserved pages from `first` on: they are free from now on, and managed. Answers how many there were.
+    /// Whoever used them must have lost every way to them. Any context. Cost: O(orders) a page.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError::NoDescriptor`], [`FreeError::Hole`], [`FreeError::Claimed`] if one of the pages is allocated,
+    /// [`FreeError::DoubleFree`] if one is free already; nothing has changed then.
+    pub fn free_reserved(&self, first: Page, pages: u32) -> Result<u32, FreeError> {
+        for index in 0..pages {
+            self.reserved_block(first.offset(index))?;
+        }
+        for index in 0..pages {
+            let page = first.offset(index);
+            let (_, _, zone) = self.reserved_block(page)?;
+            self.with_zone(zone, |zone, map| {
+                // Once more, under the lock: nobody else changes reserved memory but under it.
+                let Some((head, state)) = find_head(&map, page).filter(|(_, state)| state.kind() == Kind::Reserved)
+                else {
+                    return;
+                };
+                cut_out(map, head, state, page);
+                zone.managed += 1;
+                zone.free_block(map, page, 0);
+            });
+        }
+        Ok(pages)
+    }
+
+    /// The reserved block that holds a page, and its zone.
+    fn reserved_block(&self, page: Page) -> Result<(Page, PageState, ZoneId), FreeError> {
+        let (head, state) = self.head(page)?;
+        let pfn = self.hal.map().pfn(page);
+        match (state.kind(), state.zone()) {
+            (Kind::Reserved, Some(zone)) => Ok((head, state, zone)),
+            (Kind::Hole, _) => Err(FreeError::Hole(pfn)),
+            (Kind::Free | Kind::Pcp, _) => Err(FreeError::DoubleFree(pfn)),
+            (Kind::Reserved, None) => Err(FreeError::Corrupt(pfn)),
+            (kind, _) => Err(FreeError::Claimed { page: pfn, kind }),
+        }
+    }
+
+    /// The zone that a page belongs to; `None` for a hole.
+    #[must_use]
+    pub fn zone_of_page(&self, page: Page) -> Option<ZoneType> {
+        let (_, state) = self.head(page).ok().filter(|(_, state)| state.kind() != Kind::Hole)?;
+        self.layout()?.kind(state.zone()?)
+    }
+}
+
+/// Halves a reserved block until `page` is a block of its own.
+fn cut_out<M: PageMap>(map: M, head: Page, state: PageState, page: Page) {
+    let mut head = head;
+    for order in (0..state.raw_order()).rev().filter_map(Order::new) {
+        // INVARIANT: PAGE-1: both halves are blocks; the loop goes on with the one that holds the page.
+        let other = head.buddy(order.get());
+        map.get(other).set_state(state.with_order(order));
+        map.get(head).set_state(state.with_order(order));
+        if page >= other {
+            head = other;
+        }
+    }
+}
