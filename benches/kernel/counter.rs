@@ -8,7 +8,7 @@ use quarry::arch::aarch64::pmu;
 use quarry::kprintln;
 
 /// Instructions between two readings that follow each other: the second one's ISB, and one MRS.
-const READING: u32 = 2;
+pub(crate) const READING: u32 = 2;
 
 /// The counter, wrapping at 32 bits. Everything before is counted, nothing after.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Mapping and unmapping 4 KiB pages in live tables: `map_unmap/1`, `/512`, `/4096`. The tables exist (warm), every page
 //! has an entry of its own, and the TLB has been invalidated when the operation ends.
 
-use crate::arena::Arena;
+use crate::arena::{self, Arena};
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
 use core::arch::asm;
@@ -53,17 +53,31 @@ fn map_unmap<M: Mapper, const PAGES: u64>(meter: &mut Meter) -> Result<Figures, 
     result.map(|()| figures)
 }
 
-/// The CPU itself says that the pages are mapped after `map`, to the right memory, and not after `unmap`.
+/// Both ends are mapped after `map`, to the right memory, and not after `unmap`, says the CPU's table walker; and what
+/// is read there, through the TLB, is that of the frame that is mapped now and not of the one before.
 fn prove<M: Mapper>(mapper: &mut M, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
-    let ends = [(M::FREE, phys), (page(M::FREE.get(), pages - 1), PhysAddr::new(phys.get() + (pages - 1) * PAGE_SIZE))];
-    for _ in 0..2 {
+    let ends = [0, pages - 1];
+    let other = PhysAddr::new(phys.get() + pages * PAGE_SIZE);
+    for phys in [phys, other, phys] {
+        for index in ends {
+            let frame = PhysAddr::new(phys.get() + index * PAGE_SIZE);
+            // SAFETY: a page of the arena, which is ours.
+            unsafe { arena::linear(frame).cast::<u64>().write_volatile(frame.get()) };
+        }
         mapper.map(M::FREE, phys, pages)?;
-        if ends.iter().any(|&(virt, phys)| translate(virt) != Some(phys)) {
-            return Err("the CPU does not translate what was mapped");
+        for index in ends {
+            let (virt, frame) = (page(M::FREE.get(), index), PhysAddr::new(phys.get() + index * PAGE_SIZE));
+            if translate(virt) != Some(frame) {
+                return Err("the CPU does not translate what was mapped");
+            }
+            // SAFETY: the CPU has just said that the address is mapped, to memory that is ours.
+            if unsafe { virt.as_ptr::<u64>().read_volatile() } != frame.get() {
+                return Err("the TLB translates what was unmapped");
+            }
         }
         mapper.unmap(M::FREE, pages)?;
-        if ends.iter().any(|&(virt, _)| translate(virt).is_some()) {
-            return Err("the CPU still translates what was unmapped");
+        if ends.iter().any(|&index| translate(page(M::FREE.get(), index)).is_some()) {
+            return Err("the CPU translates what was unmapped");
         }
     }
     Ok(())
@@ -73,7 +87,7 @@ const fn page(start: u64, index: u64) -> VirtAddr {
     VirtAddr::new(start + index * PAGE_SIZE)
 }
 
-/// What the CPU makes of a write to `virt` (AT S1E1W).
+/// What the tables make of a write to `virt` (AT S1E1W; QEMU walks them, whatever the TLB holds).
 fn translate(virt: VirtAddr) -> Option<PhysAddr> {
     let par: u64;
     // SAFETY: an address translation has no effect but on PAR_EL1.

@@ -1,6 +1,6 @@
 //! Running one operation: warm-up, single samples, a batch; or a few times for the tracing emulator.
 
-use crate::counter;
+use crate::counter::{self, READING};
 use crate::trace;
 use core::arch::asm;
 use core::fmt;
@@ -85,34 +85,36 @@ pub(crate) struct Meter {
     overhead: Overhead,
 }
 
-/// What a measured stretch costs besides its operations.
+/// What a measured stretch costs besides its operations: the second reading, and this much each round for counting down
+/// and going back. What else the compiler puts between the readings stays in the figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overhead {
-    /// Once: the second reading.
-    stretch: u32,
-    /// Each round: counting down, and going back.
     round: u32,
 }
 
 impl Overhead {
     /// What is left of `count` for the operations of `rounds` rounds.
     const fn subtract(self, count: u32, rounds: u32) -> u32 {
-        count.wrapping_sub(self.stretch).wrapping_sub(self.round.wrapping_mul(rounds))
+        count.wrapping_sub(READING).wrapping_sub(self.round.wrapping_mul(rounds))
     }
 
-    /// Counts stretches of empty rounds; all lengths must agree.
-    fn measure() -> Self {
-        // SAFETY: no instruction at all; it is there so that the loop around it is not seen to be empty.
-        let mut nothing = || unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
-        let lengths = [1, 2, 1_002];
-        let counts = lengths.map(|rounds| stretch(rounds, &mut nothing));
-        let [one, two, ..] = counts;
-        let overhead = Self { stretch: 2 * one - two, round: two - one };
-        for (count, rounds) in counts.into_iter().zip(lengths) {
-            assert_eq!(overhead.subtract(count, rounds), 0, "{rounds} empty rounds, with {overhead:?}");
+    /// Counts stretches of empty rounds; all lengths must agree. Returns also how much is left of each.
+    fn measure() -> (Self, u32) {
+        let overhead = Self { round: empty_stretch(2) - empty_stretch(1) };
+        let rest = overhead.subtract(empty_stretch(1), 1);
+        for rounds in [2, 3, 1_002] {
+            let left = overhead.subtract(empty_stretch(rounds), rounds);
+            assert_eq!(left, rest, "instructions left of {rounds} empty rounds, and of one, with {overhead:?}");
         }
-        overhead
+        (overhead, rest)
     }
+}
+
+/// A stretch without an operation; out of line, so that the compiler makes one copy of it.
+#[inline(never)]
+fn empty_stretch(rounds: u32) -> u32 {
+    // SAFETY: no instruction at all; it is there so that the loop around it is not seen to be empty.
+    stretch(rounds, &mut || unsafe { asm!("", options(nomem, nostack, preserves_flags)) })
 }
 
 /// Instructions that `rounds` rounds of `op` cost together, at least one, the overhead included. The loop counts down
@@ -151,8 +153,8 @@ impl Meter {
     /// Counts, once the counter has been seen to be exact.
     pub(crate) fn counting(cpu: &IdRegisters) -> Self {
         counter::calibrate(cpu);
-        let overhead = Overhead::measure();
-        kprintln!("bench: overhead\t{}\t{}", overhead.stretch, overhead.round);
+        let (overhead, rest) = Overhead::measure();
+        kprintln!("bench: overhead\t{READING}\t{}\t{rest}", overhead.round);
         Self { tracing: false, overhead }
     }
 

@@ -1,5 +1,5 @@
-//! `page_table_multiarch`: the page tables of ArceOS. They are live in TTBR0. Their entries name other memory types than
-//! `MAIR_EL1` holds here, so that nothing is read or written through them.
+//! `page_table_multiarch`: the page tables of ArceOS. They are live in TTBR0. Their entries count on other memory
+//! types in `MAIR_EL1`: what they mean as Normal memory is a Device type here, which QEMU reads all the same.
 
 use crate::arena::{self, TableFrames};
 use crate::mapping::Mapper;

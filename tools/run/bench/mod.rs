@@ -151,12 +151,12 @@ impl Results {
             ["calibrated", sequences] => {
                 self.conditions.push(format!("the counter agreed with {sequences} sequences of known length"));
             }
-            ["overhead", stretch, round] => {
+            ["overhead", stretch, round, rest] => {
                 let number = |text: &str| text.parse().map_err(|_| format!("cannot read {line:?}"));
                 self.overhead = Overhead { stretch: number(stretch)?, round: number(round)? };
                 self.conditions.push(format!(
-                    "a sample or a batch costs {stretch} instructions besides its rounds, and each round {round} besides \
-                     the operation; both are subtracted"
+                    "{stretch} instructions a sample or batch and {round} a round are subtracted; {rest} more remain where \
+                     nothing is measured"
                 ));
             }
             ["row", number, name, by, figures @ ..] => {
