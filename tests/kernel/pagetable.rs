@@ -61,9 +61,9 @@ fn shows(area: VirtRange, mark: u64) {
 // Behaviour 385, 387: by address, by range, all at once; pages, contiguous groups, blocks.
 ktest!(an_address_shows_its_new_memory_and_never_the_old, machine a72 = "", machine max = "cpu=max");
 fn an_address_shows_its_new_memory_and_never_the_old() {
-    let memories = [memory(4 * PMD_SIZE), memory(4 * PMD_SIZE)];
+    let memories = [memory(2 * PMD_SIZE), memory(2 * PMD_SIZE)];
     memories.into_iter().zip([1, 2]).for_each(|(memory, number)| mark(memory, number << 32));
-    let sizes = [1, 2, 16, 33, 511, 512, 513, 4 * 512].map(|pages| pages * PAGE_SIZE);
+    let sizes = [1, 2, 16, 33, 511, 512, 513, 2 * 512].map(|pages| pages * PAGE_SIZE);
     for (size, flags) in sizes.into_iter().flat_map(|size| [(size, PAGES), (size, MapFlags::empty())]) {
         for unmap_flags in [UnmapFlags::empty(), UnmapFlags::KEEP_TABLES] {
             for (memory, number) in memories.into_iter().zip([1, 2]) {
@@ -73,7 +73,7 @@ fn an_address_shows_its_new_memory_and_never_the_old() {
             }
         }
         // Tables that were kept would be in the way of blocks.
-        unmap(area(4 * PMD_SIZE), UnmapFlags::empty());
+        unmap(area(2 * PMD_SIZE), UnmapFlags::empty());
     }
     let census = tables().check().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(census.tables, tables().table_frames());
