@@ -35,9 +35,7 @@ impl Mapper for QuarryTables {
 
     #[inline]
     fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable> {
-        let mut gather = self.0.gather(&TableFrames);
-        let unmapped = self.0.unmap(range(virt, pages)?, UnmapFlags::KEEP_TABLES, &mut gather);
-        gather.flush();
+        let unmapped = self.0.unmap_and_flush(&TableFrames, range(virt, pages)?, UnmapFlags::KEEP_TABLES);
         unmapped.map_err(|_| "unmap failed")
     }
 }

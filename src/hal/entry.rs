@@ -113,9 +113,18 @@ impl fmt::Display for Defect {
 /// An output address stands in the entry at its own bit positions: the leaf for the next unit of memory is this leaf
 /// plus the unit's size. [`super::mmu::Mmu::fill`] relies on it.
 pub trait EntryFormat {
-    /// The leaf that maps the memory at `phys`, which must be a multiple of the level's size. Bits of `phys` that have
-    /// no place in an entry are cut.
-    fn leaf(level: LeafLevel, phys: PhysAddr, prot: Prot, contiguous: bool) -> RawEntry;
+    /// What every leaf with this protection has in common: all but address, size and contiguous bit.
+    fn attributes(prot: Prot) -> RawEntry;
+
+    /// The leaf with these attributes that maps the memory at `phys`, which must be a multiple of the level's size.
+    /// Bits of `phys` that have no place in an entry are cut.
+    fn leaf_with(attributes: RawEntry, level: LeafLevel, phys: PhysAddr, contiguous: bool) -> RawEntry;
+
+    /// The leaf that maps the memory at `phys` with the protection `prot`.
+    #[inline]
+    fn leaf(level: LeafLevel, phys: PhysAddr, prot: Prot, contiguous: bool) -> RawEntry {
+        Self::leaf_with(Self::attributes(prot), level, phys, contiguous)
+    }
 
     /// The entry that points to the table at `table`.
     fn table(table: PhysAddr) -> RawEntry;

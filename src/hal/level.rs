@@ -7,7 +7,9 @@ use core::fmt;
 /// Entries in a table, at every level.
 pub const ENTRIES: usize = 512;
 /// Neighbouring entries that the contiguous bit joins, at every level (Arm ARM D8.7.1, 4 KiB granule).
-pub const CONTIGUOUS_ENTRIES: usize = 16;
+pub const CONTIGUOUS_ENTRIES: usize = 1 << CONTIGUOUS_SHIFT;
+/// log2 of [`CONTIGUOUS_ENTRIES`].
+const CONTIGUOUS_SHIFT: u32 = 4;
 
 /// A level of the tables, the root first. The Arm ARM calls them levels 0 to 3; the names are Linux's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -88,6 +90,12 @@ impl LeafLevel {
         }
     }
 
+    /// log2 of the bytes that a leaf at this level maps.
+    #[must_use]
+    pub const fn shift(self) -> u32 {
+        self.level().shift()
+    }
+
     /// Bytes that a leaf at this level maps.
     #[must_use]
     pub const fn size(self) -> u64 {
@@ -97,7 +105,7 @@ impl LeafLevel {
     /// Bytes that a contiguous group of leaves at this level maps.
     #[must_use]
     pub const fn contiguous_size(self) -> u64 {
-        self.size() * CONTIGUOUS_ENTRIES as u64
+        self.size() << CONTIGUOUS_SHIFT
     }
 
     /// The next smaller leaf, if there is one.

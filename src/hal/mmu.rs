@@ -80,7 +80,7 @@ impl Invalidation {
     /// Pages covered.
     #[must_use]
     pub const fn pages(&self) -> u64 {
-        self.count * (self.stride.size() >> PAGE_SHIFT)
+        self.count << (self.stride.shift() - PAGE_SHIFT)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::arch::aarch64::boot;
 use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
 use crate::arch::aarch64::fixmap::FixmapSlots;
 use crate::hal::prot::Prot;
-use crate::instance::{self, MemblockFrames};
+use crate::instance::{self, BuddyFrames};
 use crate::mm::layout;
 use crate::mm::pgtable::MapFlags;
 use core::ptr::NonNull;
@@ -49,7 +49,7 @@ impl EarlyMap {
     }
 
     /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
-    /// final ones once the kernel runs on them. Boot CPU.
+    /// final ones once the page allocator is up. Boot CPU.
     pub(super) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let count = to_usize(pages.size() / PAGE_SIZE);
@@ -61,7 +61,7 @@ impl EarlyMap {
                 let start = self.fixmap.page(first)?;
                 let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
                 tables
-                    .map(&MemblockFrames, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
+                    .map(&BuddyFrames, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
                     .map_err(|_| FixmapError::InUse)?;
                 let registers = start.checked_add(range.start().offset_in(PAGE_SIZE));
                 registers.and_then(|start| VirtRange::from_size(start, range.size())).ok_or(FixmapError::NoRoom)?

@@ -173,13 +173,14 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     }
 
     let found = discover(boot, &tree, tree_range, &cpu, args)?;
-    let wx = switch_to_final_tables(boot, early)?;
+    switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
+    let wx = check_wx(boot)?;
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);
     if boot_cost != 0 {
@@ -227,8 +228,8 @@ fn discover(
     Ok(found)
 }
 
-/// Builds the final tables, runs on them from here on, and shows that they keep W^X.
-fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<WxReport, BootError> {
+/// Builds the final tables, and runs on them from here on.
+fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootError> {
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
     let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
@@ -251,16 +252,22 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<WxReport,
     let mmu = unsafe { instance::KernelMmu::new() };
     // SAFETY: `root` was made above by the same code, and its first editor is gone.
     let table = unsafe { PageTable::adopt(mmu, root, Space::Kernel) };
-    let idmap = boot.image_phys(boot::idmap_tables());
-    // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
-    let idmap = unsafe { PageTable::adopt(mmu, idmap, Space::Identity) };
-    let wx = wx::check(&[&table, &idmap]).map_err(BootError::Wx)?;
     instance::set_kernel_tables(table);
     // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
     // image, the device tree and everything that the tree reserves.
     instance::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
     instance::memblock().allow_resize();
-    Ok(wx)
+    Ok(())
+}
+
+/// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
+/// alias.
+fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
+    let Some(table) = instance::kernel_tables() else { return Ok(WxReport::default()) };
+    let idmap = boot.image_phys(boot::idmap_tables());
+    // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
+    let idmap = unsafe { PageTable::adopt(*table.mmu(), idmap, Space::Identity) };
+    wx::check(&[table, &idmap]).map_err(BootError::Wx)
 }
 
 /// Gives the early heap its memory.

@@ -193,9 +193,7 @@ fn free_init_memory(boot: &BootInfo) -> Result<(), PagesError> {
     let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
     let frames = BuddyFrames;
     // Its name in the image goes first; the linear map is what the next owner uses.
-    let mut gather = table.gather(&frames);
-    table.unmap(range, UnmapFlags::KEEP_TABLES, &mut gather)?;
-    gather.flush();
+    table.unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
     let first = Pfn::containing(boot.image_phys(range.start()));
     let page = instance::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
     let count = u32::try_from(range.size() / PAGE_SIZE).unwrap_or(u32::MAX);

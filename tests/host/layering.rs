@@ -156,3 +156,30 @@ fn no_module_is_a_drawer() {
         }
     }
 }
+
+/// The files that the table in `lib.rs` lists.
+fn listed(lib: &str) -> BTreeSet<String> {
+    let table = lib.split("# Where `unsafe` is").nth(1).expect("the table of unsafe files");
+    let cells = table.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('|').next());
+    cells.flat_map(|cell| cell.split(", ").map(|name| format!("src/{}", name.trim().trim_matches('`')))).collect()
+}
+
+/// Whether a source text has an unsafe block, function, trait, implementation or attribute.
+fn has_unsafe(text: &str) -> bool {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or(""));
+    code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_')).any(|word| word == "unsafe")
+}
+
+#[test]
+fn unsafe_code_is_where_the_table_says() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let lib = files.iter().find(|(path, _)| path == "src/lib.rs").expect("lib.rs").1.clone();
+    let found: BTreeSet<String> = files
+        .into_iter()
+        .filter(|(path, text)| path != "src/lib.rs" && has_unsafe(text))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(listed(&lib), found);
+    assert!(has_unsafe("let x = unsafe { y };") && !has_unsafe("// unsafe\n#![forbid(unsafe_code)]"));
+}

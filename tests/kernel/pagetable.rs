@@ -1,14 +1,14 @@
 //! Live tables under the machine's own MMU: what the simulated machine cannot show is that the instructions are right.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{PAGE_SIZE, PMD_SIZE, PhysRange, VirtAddr, VirtRange};
+use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::esr::Access as AccessKind;
+use quarry::gfp::Gfp;
 use quarry::hal::prot::{Access, Prot};
-use quarry::instance::{self, KernelMmu, MemblockFrames};
+use quarry::instance::{self, BuddyFrames, KernelMmu};
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::layout::{VMALLOC_START, phys_to_virt};
-use quarry::mm::memblock::Window;
 use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, PageTable, UnmapFlags};
 
 const PAGES: MapFlags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
@@ -18,7 +18,9 @@ fn tables() -> &'static PageTable<KernelMmu> {
 }
 
 fn memory(size: u64) -> PhysRange {
-    instance::memblock().alloc_raw(size, PMD_SIZE, Window::ANYWHERE).expect("memory")
+    let order = Order::for_bytes(size).expect("at most a block");
+    let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
+    PhysRange::from_size(instance::page_to_phys(page), size).expect("no wrap")
 }
 
 /// Addresses that nothing else uses: vmalloc is not there yet.
@@ -27,11 +29,11 @@ fn area(size: u64) -> VirtRange {
 }
 
 fn map(area: VirtRange, memory: PhysRange, flags: MapFlags) {
-    tables().map(&MemblockFrames, area, memory.start(), Prot::KERNEL_RW, flags).expect("free addresses");
+    tables().map(&BuddyFrames, area, memory.start(), Prot::KERNEL_RW, flags).expect("free addresses");
 }
 
 fn unmap(area: VirtRange, flags: UnmapFlags) {
-    let mut gather = tables().gather(&MemblockFrames);
+    let mut gather = tables().gather(&BuddyFrames);
     tables().unmap(area, flags, &mut gather).expect("whole leaves");
     gather.flush();
 }
@@ -59,9 +61,9 @@ fn shows(area: VirtRange, mark: u64) {
 // Behaviour 385, 387: by address, by range, all at once; pages, contiguous groups, blocks.
 ktest!(an_address_shows_its_new_memory_and_never_the_old, machine a72 = "", machine max = "cpu=max");
 fn an_address_shows_its_new_memory_and_never_the_old() {
-    let memories = [memory(4 * PMD_SIZE), memory(4 * PMD_SIZE)];
+    let memories = [memory(2 * PMD_SIZE), memory(2 * PMD_SIZE)];
     memories.into_iter().zip([1, 2]).for_each(|(memory, number)| mark(memory, number << 32));
-    let sizes = [1, 2, 16, 33, 511, 512, 513, 4 * 512].map(|pages| pages * PAGE_SIZE);
+    let sizes = [1, 2, 16, 33, 511, 512, 513, 2 * 512].map(|pages| pages * PAGE_SIZE);
     for (size, flags) in sizes.into_iter().flat_map(|size| [(size, PAGES), (size, MapFlags::empty())]) {
         for unmap_flags in [UnmapFlags::empty(), UnmapFlags::KEEP_TABLES] {
             for (memory, number) in memories.into_iter().zip([1, 2]) {
@@ -71,7 +73,7 @@ fn an_address_shows_its_new_memory_and_never_the_old() {
             }
         }
         // Tables that were kept would be in the way of blocks.
-        unmap(area(4 * PMD_SIZE), UnmapFlags::empty());
+        unmap(area(2 * PMD_SIZE), UnmapFlags::empty());
     }
     let census = tables().check().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(census.tables, tables().table_frames());
@@ -117,9 +119,9 @@ fn blocks_are_carved_and_collapsed_on_live_tables() {
     for round in 0..20_u64 {
         let page = area(PMD_SIZE + round * PAGE_SIZE).end();
         let page = VirtRange::from_size(page, PAGE_SIZE).expect("no wrap");
-        tables().carve(&MemblockFrames, page, policy).expect("frames");
+        tables().carve(&BuddyFrames, page, policy).expect("frames");
         shows(area(2 * PMD_SIZE), 9);
-        let made = tables().collapse(&MemblockFrames, area(2 * PMD_SIZE), MapFlags::empty(), policy);
+        let made = tables().collapse(&BuddyFrames, area(2 * PMD_SIZE), MapFlags::empty(), policy);
         assert_eq!(made.map(|made| made.blocks), Ok(1));
         shows(area(2 * PMD_SIZE), 9);
     }

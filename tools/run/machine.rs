@@ -172,7 +172,7 @@ impl Spec {
         if !raw && (self.x0.is_some() || self.fdt_at.is_some() || self.dirty) {
             return Err("x0, fdt_at and dirty need loader=raw".to_owned());
         }
-        if !self.granule && !(raw && self.virtualization) {
+        if !(self.granule || raw && self.virtualization) {
             return Err("granule=off needs loader=raw and virtualization".to_owned());
         }
         if self.fdt_cut.is_some() && self.fdt_at.is_none() {

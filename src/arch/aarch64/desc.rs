@@ -122,11 +122,16 @@ fn protection(raw: u64) -> Result<Prot, Defect> {
 
 impl EntryFormat for Stage1 {
     #[inline]
-    fn leaf(level: LeafLevel, phys: PhysAddr, prot: Prot, contiguous: bool) -> RawEntry {
+    fn attributes(prot: Prot) -> RawEntry {
+        RawEntry::new(attributes(prot))
+    }
+
+    #[inline]
+    fn leaf_with(attributes: RawEntry, level: LeafLevel, phys: PhysAddr, contiguous: bool) -> RawEntry {
         debug_assert!(phys.is_aligned(level.size()), "output address not a multiple of the leaf's size");
         let kind = if matches!(level, LeafLevel::Pte) { VALID | TABLE_OR_PAGE } else { VALID };
         let group = if contiguous { CONTIGUOUS } else { 0 };
-        RawEntry::new(phys.get() & ADDRESS | attributes(prot) | kind | group)
+        RawEntry::new(phys.get() & ADDRESS | attributes.get() | kind | group)
     }
 
     #[inline]

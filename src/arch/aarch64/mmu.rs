@@ -4,7 +4,7 @@
 //! fixmap slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
-use super::tlb;
+use super::{entries, tlb};
 use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
@@ -117,9 +117,6 @@ impl<W: TableWindow> El1Mmu<W> {
     }
 }
 
-/// Entries handled in one round of a loop.
-const UNROLL: usize = 8;
-
 // SAFETY: entries are single 64-bit accesses to the frame itself by `TableWindow`; barriers and TLBI are those that the
 // Arm ARM (D8.16) asks for, inner shareable, which is where the kernel's CPUs are.
 unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
@@ -156,32 +153,19 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     #[inline]
     unsafe fn any(&self, table: PhysAddr, run: Run) -> RawEntry {
         // SAFETY: the caller's promise.
-        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
-        let or = |any, entry: &AtomicU64| any | entry.load(Ordering::Relaxed);
-        let any = rounds.iter().fold(0, |any, round| round.iter().fold(any, or));
-        RawEntry::new(rest.iter().fold(any, or))
+        RawEntry::new(entries::any(unsafe { self.run(table, run) }))
     }
 
     #[inline]
     unsafe fn fill(&self, table: PhysAddr, run: Run, first: RawEntry, step: u64) {
         // SAFETY: the caller's promise.
-        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
-        let mut entry = first.get();
-        let mut put = |place: &AtomicU64| {
-            place.store(entry, Ordering::Relaxed);
-            entry = entry.wrapping_add(step);
-        };
-        rounds.iter().for_each(|round| round.iter().for_each(&mut put));
-        rest.iter().for_each(&mut put);
+        entries::fill(unsafe { self.run(table, run) }, first.get(), step);
     }
 
     #[inline]
     unsafe fn clear(&self, table: PhysAddr, run: Run) {
         // SAFETY: the caller's promise.
-        let (rounds, rest) = unsafe { self.run(table, run) }.as_chunks::<UNROLL>();
-        let clear = |place: &AtomicU64| place.store(0, Ordering::Relaxed);
-        rounds.iter().for_each(|round| round.iter().for_each(clear));
-        rest.iter().for_each(clear);
+        entries::clear(unsafe { self.run(table, run) });
     }
 
     unsafe fn zero_table(&self, table: PhysAddr) {

@@ -15,6 +15,8 @@ pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod early_fixmap;
 #[cfg(target_os = "none")]
+mod entries;
+#[cfg(target_os = "none")]
 pub mod fixmap;
 #[cfg(target_os = "none")]
 pub mod irq;

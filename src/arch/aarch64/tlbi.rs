@@ -21,14 +21,20 @@ const fn asid_field(asid: Option<Asid>) -> u64 {
     }
 }
 
+/// The `TTL` field, bits 47:44: the granule and the level.
+const fn ttl_field(level: LeafLevel) -> u64 {
+    (GRANULE_4K << 2 | level.level() as u64) << 44
+}
+
 /// The operand of `TLBI VAE1IS` and its sisters. `asid` is `None` for the all-ASID forms, which ignore the field.
 ///
 /// `ttl` names the level that the leaf stands at; give it only where the CPU has FEAT_TTL (`ID_AA64MMFR2_EL1.TTL`),
 /// since the bits must be zero elsewhere, and only if every entry in question stands at that level.
 #[must_use]
+#[inline]
 pub const fn page_operand(addr: VirtAddr, asid: Option<Asid>, ttl: Option<LeafLevel>) -> u64 {
     let hint = match ttl {
-        Some(level) => (GRANULE_4K << 2 | level.level() as u64) << 44,
+        Some(level) => ttl_field(level),
         None => 0,
     };
     asid_field(asid) | hint | addr.get() >> PAGE_SHIFT & VA_MASK
@@ -44,11 +50,15 @@ pub const fn asid_operand(asid: Asid) -> u64 {
 /// the level, unless tables went too: then what was cached may have had any size.
 #[inline]
 pub fn page_operands(what: Invalidation, ttl: bool) -> impl Iterator<Item = u64> {
-    let hint = (ttl && what.depth == WalkDepth::LastLevel).then_some(what.stride);
-    let first = page_operand(what.start, what.scope.asid(), hint);
-    // An invalidation stays within one half, so the address field does not carry.
+    let hinted = if ttl && what.depth == WalkDepth::LastLevel { u64::MAX } else { 0 };
+    let mut operand = page_operand(what.start, what.scope.asid(), None) | ttl_field(what.stride) & hinted;
     let step = what.stride.size() >> PAGE_SHIFT;
-    (0..what.count).map(move |index| first.wrapping_add(index.wrapping_mul(step)))
+    (0..what.count).map(move |_| {
+        let this = operand;
+        // An invalidation stays within one half, so the address field does not carry.
+        operand = operand.wrapping_add(step);
+        this
+    })
 }
 
 /// The instructions of the range forms for an invalidation.

@@ -8,9 +8,6 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::{AsidScope, Invalidation, MAX_RANGE_PAGES, Mmu, WalkDepth};
 
-/// Ranges that are kept apart. One more, and what is there is invalidated at once (but not waited for).
-const SPANS: usize = 4;
-
 /// From this many invalidations by address on, one that drops everything is cheaper (Linux: `MAX_DVM_OPS`).
 const FULL_INVALIDATION: u64 = 512;
 
@@ -23,28 +20,17 @@ struct Span {
     depth: WalkDepth,
 }
 
-impl Span {
-    const NONE: Self = Self { start: VirtAddr::ZERO, count: 0, stride: LeafLevel::Pte, depth: WalkDepth::LastLevel };
-
-    const fn size(&self) -> u64 {
-        self.count * self.stride.size()
-    }
-
-    const fn pages(&self) -> u64 {
-        self.size() / LeafLevel::Pte.size()
-    }
-}
-
-/// Invalidations that are due.
+/// Invalidations that are due. One span is collected at a time: when the next does not follow on, the one before is
+/// invalidated, and only the wait is left for later.
 ///
 /// # Invariants
 ///
-/// - `INV-1`: every address noted lies in a span, or was invalidated (`issued`), or `everything` is set.
+/// - `INV-1`: every address noted lies in the span, or was invalidated (`issued`), or `everything` is set.
 #[must_use = "until the invalidations are complete, CPUs reach what was unmapped"]
 #[derive(Debug)]
 pub(super) struct Pending {
-    spans: [Span; SPANS],
-    used: usize,
+    /// Nothing if its count is zero.
+    span: Span,
     /// Invalidations by address that were issued, or would have been but for `everything`.
     by_address: u64,
     everything: bool,
@@ -53,7 +39,8 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) const fn new() -> Self {
-        Self { spans: [Span::NONE; SPANS], used: 0, by_address: 0, everything: false, issued: false }
+        let span = Span { start: VirtAddr::ZERO, count: 0, stride: LeafLevel::Pte, depth: WalkDepth::LastLevel };
+        Self { span, by_address: 0, everything: false, issued: false }
     }
 
     /// Notes that `count` leaves of size `stride` from `start` on were made invalid or changed.
@@ -66,60 +53,98 @@ impl Pending {
         stride: LeafLevel,
         depth: WalkDepth,
     ) {
-        // INVARIANT: INV-1 by the three ways below.
-        if let Some(last) = self.used.checked_sub(1).and_then(|index| self.spans.get_mut(index))
-            && last.stride == stride
-            && last.depth == depth
-            && last.start.checked_add(last.size()) == Some(start)
-        {
-            last.count += count;
-            return;
-        }
-        if self.used == SPANS {
+        let last = &mut self.span;
+        if last.count > 0 {
+            let end = last.start.get().wrapping_add(last.count << last.stride.shift());
+            if (end, last.stride, last.depth) == (start.get(), stride, depth) {
+                last.count += count;
+                return;
+            }
             self.issue(table);
         }
-        if let Some(span) = self.spans.get_mut(self.used) {
-            *span = Span { start, count, stride, depth };
-            self.used += 1;
-        }
+        // INVARIANT: INV-1; what was in the span is issued.
+        self.span = Span { start, count, stride, depth };
     }
 
-    /// Invalidates the spans, without waiting.
+    /// Invalidates the span, without waiting.
     fn issue<M: Mmu>(&mut self, table: &PageTable<M>) {
-        let ranged = table.mmu.has_range_invalidation();
-        let spans = || self.spans.iter().take(self.used);
-        let by_range = |span: &Span| ranged && span.count > 1 && span.pages() <= MAX_RANGE_PAGES;
-        self.by_address += spans().filter(|span| !by_range(span)).map(|span| span.count).sum::<u64>();
-        self.everything |= self.by_address >= FULL_INVALIDATION;
+        let Span { start, count, stride, depth } = self.span;
+        // INVARIANT: INV-1, by `issued` or `everything`.
+        self.span.count = 0;
+        let what = Invalidation { start, count, stride, depth, scope: table.space.scope() };
+        let means = table.means(&what, self.by_address);
+        if means == Means::ByRange {
+            table.mmu.order_before_invalidate();
+            table.mmu.invalidate_range(what);
+            self.issued = true;
+            return;
+        }
+        self.by_address += count;
+        self.everything |= means == Means::Everything;
         if !self.everything {
             table.mmu.order_before_invalidate();
-            for span in spans() {
-                let Span { start, count, stride, depth } = *span;
-                let what = Invalidation { start, count, stride, depth, scope: table.space.scope() };
-                if by_range(span) { table.mmu.invalidate_range(what) } else { table.mmu.invalidate(what) }
-            }
+            table.mmu.invalidate(what);
             self.issued = true;
         }
-        // INVARIANT: INV-1, by `issued` or `everything`.
-        self.used = 0;
     }
 
     /// Invalidates and waits; `None` if there was nothing.
-    #[inline]
     pub(super) fn flush<M: Mmu>(&mut self, table: &PageTable<M>) -> Option<Flushed> {
-        if self.used > 0 {
+        if self.span.count > 0 {
             self.issue(table);
         }
         if self.everything {
             table.mmu.order_before_invalidate();
-            match table.space.scope() {
-                AsidScope::All => table.mmu.invalidate_all(),
-                AsidScope::One(asid) => table.mmu.invalidate_asid(asid),
-            }
+            table.invalidate_space();
         }
         let due = self.issued || self.everything;
         (self.by_address, self.issued, self.everything) = (0, false, false);
         due.then(|| Flushed::wait(&table.mmu))
+    }
+}
+
+/// How to drop a span.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Means {
+    ByAddress,
+    ByRange,
+    Everything,
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// The cheapest way to drop a span, when `by_address` invalidations by address are due already.
+    #[inline]
+    fn means(&self, what: &Invalidation, by_address: u64) -> Means {
+        if what.count > 1 && what.pages() <= MAX_RANGE_PAGES && self.mmu.has_range_invalidation() {
+            Means::ByRange
+        } else if by_address.saturating_add(what.count) < FULL_INVALIDATION {
+            Means::ByAddress
+        } else {
+            Means::Everything
+        }
+    }
+
+    fn invalidate_space(&self) {
+        match self.space.scope() {
+            AsidScope::All => self.mmu.invalidate_all(),
+            AsidScope::One(asid) => self.mmu.invalidate_asid(asid),
+        }
+    }
+
+    /// Invalidates one leaf and waits.
+    #[inline]
+    pub(super) fn flush_leaf(&self, start: VirtAddr, stride: LeafLevel) {
+        let scope = self.space.scope();
+        self.mmu.order_before_invalidate();
+        self.mmu.invalidate(Invalidation { start, count: 1, stride, depth: WalkDepth::LastLevel, scope });
+        self.mmu.complete();
+    }
+
+    /// Invalidates `count` leaves from `start` on and waits.
+    pub(super) fn flush_leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) {
+        let mut pending = Pending::new();
+        pending.note(self, start, count, stride, WalkDepth::LastLevel);
+        pending.flush(self);
     }
 }
 

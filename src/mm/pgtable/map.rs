@@ -3,10 +3,10 @@
 
 use super::table::{FreshTable, Table};
 use super::{PageTable, PgtableError, UnmapFlags};
-use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level, Run, Slot};
+use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 
@@ -21,13 +21,13 @@ bitflags::bitflags! {
     }
 }
 
-/// The rest of a mapping: `end - at` bytes, from `phys` on.
+/// The rest of a mapping: `end - at` bytes, from `phys` on. Handed on by value, to live in registers.
 #[derive(Clone, Copy)]
 struct Cursor {
     at: VirtAddr,
     end: VirtAddr,
     phys: PhysAddr,
-    prot: Prot,
+    attributes: RawEntry,
     flags: MapFlags,
 }
 
@@ -36,26 +36,40 @@ impl Cursor {
         self.end.get() - self.at.get()
     }
 
+    /// Whether a leaf of this size may start here.
+    #[inline]
+    const fn fits(&self, size: u64) -> bool {
+        (self.at.get() | self.phys.get()) & (size - 1) == 0 && self.left() >= size
+    }
+
     /// The largest leaf that may start here.
     #[inline]
     const fn largest(&self) -> LeafLevel {
-        if self.flags.contains(MapFlags::NO_HUGE) {
-            return LeafLevel::Pte;
-        }
-        let bits = self.at.get() | self.phys.get();
-        if bits & (LeafLevel::Pud.size() - 1) == 0 && self.left() >= LeafLevel::Pud.size() {
-            LeafLevel::Pud
-        } else if bits & (LeafLevel::Pmd.size() - 1) == 0 && self.left() >= LeafLevel::Pmd.size() {
-            LeafLevel::Pmd
-        } else {
+        if self.flags.contains(MapFlags::NO_HUGE) || !self.fits(LeafLevel::Pmd.size()) {
             LeafLevel::Pte
+        } else if self.fits(LeafLevel::Pud.size()) {
+            LeafLevel::Pud
+        } else {
+            LeafLevel::Pmd
         }
     }
 
-    /// Goes on by `bytes`, at most what is left.
-    const fn advance(&mut self, bytes: u64) {
-        self.at = VirtAddr::new(self.at.get() + bytes);
-        self.phys = PhysAddr::new(self.phys.get() + bytes);
+    /// Whether some of `run`, which starts here, can be contiguous groups: virtual and physical address agree in their
+    /// low bits. Blocks of 1 GiB are never joined.
+    #[inline]
+    const fn groups(&self, run: Run, level: LeafLevel) -> bool {
+        run.count() >= CONTIGUOUS_ENTRIES
+            && !self.flags.contains(MapFlags::NO_CONT)
+            && (self.at.get() ^ self.phys.get()) & (level.contiguous_size() - 1) == 0
+            && !matches!(level, LeafLevel::Pud)
+    }
+
+    /// The cursor `bytes` further on, at most what is left; so neither address wraps.
+    #[inline]
+    const fn after(self, bytes: u64) -> Self {
+        let at = VirtAddr::new(self.at.get().wrapping_add(bytes));
+        let phys = PhysAddr::new(self.phys.get().wrapping_add(bytes));
+        Self { at, phys, ..self }
     }
 }
 
@@ -75,12 +89,29 @@ impl<M: Mmu> PageTable<M> {
     /// arguments that no mapping can have; [`Overlap`](PgtableError::Overlap) if anything is mapped in `range`, which
     /// stays as it is; [`NoFrame`](PgtableError::NoFrame). What was mapped until then is unmapped again and flushed.
     /// Empty tables that reach beyond `range` stay, to be used by the next mapping there.
+    #[inline]
     pub fn map<F: FrameSource>(
         &self,
         frames: &F,
         range: VirtRange,
         phys: PhysAddr,
         prot: Prot,
+        flags: MapFlags,
+    ) -> Result<(), PgtableError> {
+        // Here, so that a protection known to the caller costs nothing.
+        if !self.space.admits(prot) {
+            return Err(PgtableError::WrongPrivilege);
+        }
+        self.map_leaves(frames, range, phys, M::Format::attributes(prot), flags)
+    }
+
+    /// [`PageTable::map`] once the protection is encoded.
+    fn map_leaves<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        phys: PhysAddr,
+        attributes: RawEntry,
         flags: MapFlags,
     ) -> Result<(), PgtableError> {
         self.admit(range)?;
@@ -90,19 +121,34 @@ impl<M: Mmu> PageTable<M> {
         if phys.get() > PHYS_SIZE_MAX || range.size() > PHYS_SIZE_MAX - phys.get() {
             return Err(PgtableError::PhysOutOfRange);
         }
-        if !self.space.admits(prot) {
-            return Err(PgtableError::WrongPrivilege);
+        let cursor = Cursor { at: range.start(), end: range.end(), phys, attributes, flags };
+        // One page whose table is there, straight through.
+        if range.size() == PAGE_SIZE
+            && let Some(table) = self.last_level(range.start())
+            && let slot = Level::Pte.slot(range.start())
+            && table.read(&self.mmu, slot).is_absent()
+        {
+            table.write(&self.mmu, slot, M::Format::leaf_with(attributes, LeafLevel::Pte, phys, false));
+            self.mmu.publish();
+            return Ok(());
         }
-        let mut cursor = Cursor { at: range.start(), end: range.end(), phys, prot, flags };
-        let mut result = Ok(());
-        while cursor.at < cursor.end && result.is_ok() {
-            result = self.map_run(frames, &mut cursor);
-        }
-        if result.is_err() {
-            self.undo(frames, range, cursor.at);
+        self.map_runs(frames, range, cursor)
+    }
+
+    /// Maps `range` table by table; undoes all of it if that fails.
+    #[inline(never)]
+    fn map_runs<F: FrameSource>(&self, frames: &F, range: VirtRange, mut cursor: Cursor) -> Result<(), PgtableError> {
+        while cursor.at < cursor.end {
+            cursor = match self.map_pages(cursor) {
+                Some(next) => next,
+                None => match self.map_run(frames, cursor) {
+                    Ok(next) => next,
+                    Err(error) => return self.undo(frames, range, cursor.at, error),
+                },
+            };
         }
         self.mmu.publish();
-        result
+        Ok(())
     }
 
     /// Makes sure that mapping a leaf of `level` anywhere in `range` needs no further table: so that a later call
@@ -126,8 +172,25 @@ impl<M: Mmu> PageTable<M> {
         result
     }
 
-    /// Maps as much as one table takes, and moves the cursor behind it.
-    fn map_run<F: FrameSource>(&self, frames: &F, cursor: &mut Cursor) -> Result<(), PgtableError> {
+    /// The usual case of [`PageTable::map_run`]: plain pages, whose table is there and has room. `None` if it is another.
+    #[inline]
+    fn map_pages(&self, cursor: Cursor) -> Option<Cursor> {
+        if cursor.largest() != LeafLevel::Pte {
+            return None;
+        }
+        let table = self.last_level(cursor.at)?;
+        let run = Run::from_slot(Level::Pte.slot(cursor.at), cursor.left() >> PAGE_SHIFT);
+        if cursor.groups(run, LeafLevel::Pte) || !table.is_empty(&self.mmu, run) {
+            return None;
+        }
+        let first = M::Format::leaf_with(cursor.attributes, LeafLevel::Pte, cursor.phys, false);
+        table.fill(&self.mmu, run, first, PAGE_SIZE);
+        Some(cursor.after((run.count() as u64) << PAGE_SHIFT))
+    }
+
+    /// Maps as much as one table takes. Returns the cursor behind it.
+    #[cold]
+    fn map_run<F: FrameSource>(&self, frames: &F, cursor: Cursor) -> Result<Cursor, PgtableError> {
         let wanted = cursor.largest();
         let mut table = self.table_for(frames, cursor.at, wanted)?;
         let blocked = table.level() != wanted.level();
@@ -139,7 +202,7 @@ impl<M: Mmu> PageTable<M> {
             return Err(PgtableError::Overlap(cursor.at));
         };
         let slot = table.level().slot(cursor.at);
-        let mut run = Run::from_slot(slot, cursor.left() / level.size());
+        let mut run = Run::from_slot(slot, cursor.left() >> level.shift());
         if !table.is_empty(&self.mmu, run) {
             // Among blocks there may be tables: one entry at a time.
             run = Run::from_slot(slot, 1);
@@ -148,32 +211,26 @@ impl<M: Mmu> PageTable<M> {
             }
         }
         self.fill_run(table, run, level, cursor);
-        cursor.advance(run.count() as u64 * level.size());
-        Ok(())
+        Ok(cursor.after((run.count() as u64) << level.shift()))
     }
 
-    /// Writes the leaves of a run, those in the middle as contiguous groups where virtual and physical address agree
-    /// in their low bits.
-    #[inline]
-    fn fill_run(&self, table: Table, run: Run, level: LeafLevel, cursor: &Cursor) {
-        let (at, phys) = (cursor.at.get(), cursor.phys.get());
-        let group = level.contiguous_size();
-        let step = level.size();
-        let bytes = run.count() as u64 * step;
-        let aligned = (at ^ phys) & (group - 1) == 0 && bytes >= group && level != LeafLevel::Pud;
-        let (head, middle) = if aligned && !cursor.flags.contains(MapFlags::NO_CONT) {
-            let head = at.wrapping_neg() & (group - 1);
-            if bytes < head { (bytes, 0) } else { (head, (bytes - head) & !(group - 1)) }
+    /// Writes the leaves of a run, those in the middle as contiguous groups where there can be some.
+    fn fill_run(&self, table: Table, run: Run, level: LeafLevel, cursor: Cursor) {
+        let (first, count) = (run.first().get(), run.count());
+        let (head, grouped) = if cursor.groups(run, level) {
+            let head = first.wrapping_neg() % CONTIGUOUS_ENTRIES;
+            (head, (count - head) & !(CONTIGUOUS_ENTRIES - 1))
         } else {
-            (bytes, 0)
+            (count, 0)
         };
-        let mut from = 0;
-        for (length, contiguous) in [(head, false), (middle, true), (bytes - head - middle, false)] {
+        let mut done = 0;
+        for (length, contiguous) in [(head, false), (grouped, true), (count - head - grouped, false)] {
             if length > 0 {
-                let first = M::Format::leaf(level, PhysAddr::new(phys + from), cursor.prot, contiguous);
-                let slot = Slot::wrapping((run.first().get() as u64) + from / step);
-                table.fill(&self.mmu, Run::from_slot(slot, length / step), first, step);
-                from += length;
+                let phys = PhysAddr::new(cursor.phys.get() + ((done as u64) << level.shift()));
+                let part = Run::from_slot(Slot::wrapping((first + done) as u64), length as u64);
+                let leaf = M::Format::leaf_with(cursor.attributes, level, phys, contiguous);
+                table.fill(&self.mmu, part, leaf, level.size());
+                done += length;
             }
         }
     }
@@ -186,7 +243,7 @@ impl<M: Mmu> PageTable<M> {
         at: VirtAddr,
         level: LeafLevel,
     ) -> Result<Table, PgtableError> {
-        let mut table = self.root;
+        let mut table = self.root.table();
         while table.level() < level.level() {
             let slot = table.level().slot(at);
             match table.descend(&self.mmu, slot) {
@@ -248,7 +305,7 @@ impl<M: Mmu> PageTable<M> {
 
     /// The first address at or behind the cursor that is mapped, for the error.
     #[cold]
-    fn first_mapped(&self, table: Table, cursor: &Cursor) -> VirtAddr {
+    fn first_mapped(&self, table: Table, cursor: Cursor) -> VirtAddr {
         let size = table.level().size();
         let first = table.level().slot(cursor.at);
         let ahead = Run::from_slot(first, cursor.left() / size)
@@ -258,16 +315,25 @@ impl<M: Mmu> PageTable<M> {
         VirtAddr::new(cursor.at.get() + ahead as u64 * size)
     }
 
-    /// Takes back what a failed call mapped, `range` up to `reached`. Walkers may have seen it, so it is flushed.
+    /// Takes back what a failed call mapped, `range` up to `reached`, and returns the call's error. Walkers may have
+    /// seen it, so it is flushed.
     #[cold]
-    fn undo<F: FrameSource>(&self, frames: &F, range: VirtRange, reached: VirtAddr) {
+    fn undo<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        reached: VirtAddr,
+        error: PgtableError,
+    ) -> Result<(), PgtableError> {
         if let Some(done) = VirtRange::new(range.start(), reached)
             && !done.is_empty()
         {
-            let mut gather = self.gather(frames);
             // The mapped part ends where a leaf ends, so nothing needs a split.
-            let undone = self.unmap(done, UnmapFlags::empty(), &mut gather);
+            let undone = self.unmap_and_flush(frames, done, UnmapFlags::empty());
             debug_assert!(undone.is_ok(), "what was just mapped can be unmapped");
         }
+        // Tables may have been added beyond what is unmapped.
+        self.mmu.publish();
+        Err(error)
     }
 }

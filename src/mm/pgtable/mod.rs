@@ -61,7 +61,7 @@ use crate::hal::mmu::{Asid, AsidScope, Mmu};
 use crate::hal::prot::{Privilege, Prot};
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
-use table::{FreshTable, Table};
+use table::{FreshTable, Root};
 
 /// First address of the upper half, which TTBR1 translates.
 const KERNEL_START: u64 = 0xffff_0000_0000_0000;
@@ -118,7 +118,7 @@ impl Space {
 #[derive(Debug)]
 pub struct PageTable<M> {
     mmu: M,
-    root: Table,
+    root: Root,
     space: Space,
     /// Tables taken and not given back: `PT-4`.
     tables: AtomicU64,
@@ -149,7 +149,7 @@ impl<M: Mmu> PageTable<M> {
     /// value edits any more. Every table below it lies in a frame that the sources of later calls will take back.
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
         // SAFETY: the caller's promise.
-        let root = unsafe { Table::root(root) };
+        let root = unsafe { Root::new(root) };
         let table = Self { mmu, root, space, tables: AtomicU64::new(1) };
         let mut found = 1;
         let _ = table.walk_all(|visit| {
@@ -162,7 +162,7 @@ impl<M: Mmu> PageTable<M> {
 
     /// The root's address, as TTBR0 or TTBR1 wants it.
     pub const fn root(&self) -> PhysAddr {
-        self.root.phys()
+        self.root.table().phys()
     }
 
     /// What the root translates.

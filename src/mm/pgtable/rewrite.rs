@@ -1,13 +1,12 @@
 //! Changing leaves that are in use: the three ways to keep break-before-make (Arm ARM D8.17).
 #![forbid(unsafe_code)]
 
-use super::gather::Pending;
 use super::table::Table;
 use super::{PageTable, PgtableError};
 use crate::addr::VirtAddr;
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::{LeafLevel, Run};
-use crate::hal::mmu::{BbmLevel, Mmu, WalkDepth};
+use crate::hal::mmu::{BbmLevel, Mmu};
 
 /// What may happen to a mapping while its size, memory type or contiguous bit changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,12 +60,5 @@ impl<M: Mmu> PageTable<M> {
             table.update(&self.mmu, slot, M::Format::invalidate);
         }
         self.flush_leaves(start, run.count() as u64, level);
-    }
-
-    /// Invalidates leaves and waits.
-    pub(super) fn flush_leaves(&self, start: VirtAddr, count: u64, level: LeafLevel) {
-        let mut pending = Pending::new();
-        pending.note(self, start, count, level, WalkDepth::LastLevel);
-        pending.flush(self);
     }
 }

@@ -73,7 +73,7 @@ impl<M: Mmu> PageTable<M> {
             }
         }
         match policy {
-            LivePolicy::BbmLevel2 => self.flush_leaves(place.start, 1, leaf.level),
+            LivePolicy::BbmLevel2 => self.flush_leaf(place.start, leaf.level),
             LivePolicy::BreakBeforeMake | LivePolicy::NotLive => self.mmu.publish(),
         }
         Ok(())

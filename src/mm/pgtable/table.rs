@@ -29,17 +29,28 @@ pub(super) struct Table {
     level: Level,
 }
 
-impl Table {
+/// A table of the first level: its level is known without looking, so that the descent from it is straight-line code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Root(PhysAddr);
+
+impl Root {
     /// The root at `phys`.
     ///
     /// # Safety
     ///
     /// There is a root table at `phys`, and every table entry below it points to a table.
-    pub(super) const unsafe fn root(phys: PhysAddr) -> Self {
-        // INVARIANT: TAB-1 and TAB-2 are the caller's promise.
-        Self { phys, level: Level::Pgd }
+    pub(super) const unsafe fn new(phys: PhysAddr) -> Self {
+        Self(phys)
     }
 
+    #[inline]
+    pub(super) const fn table(self) -> Table {
+        // INVARIANT: TAB-1 and TAB-2 are the promise that `Root::new` was given.
+        Table { phys: self.0, level: Level::Pgd }
+    }
+}
+
+impl Table {
     pub(super) const fn phys(self) -> PhysAddr {
         self.phys
     }
@@ -169,10 +180,10 @@ impl FreshTable {
     }
 
     /// Makes it a root.
-    pub(super) fn into_root<M: Mmu>(self, mmu: &M) -> Table {
+    pub(super) fn into_root<M: Mmu>(self, mmu: &M) -> Root {
         debug_assert!(self.0.level == Level::Pgd, "a root is of the first level");
         mmu.publish_table();
-        self.0
+        Root(self.0.phys)
     }
 
     /// Gives it back, with the tables that were linked below it. Returns how many that were.

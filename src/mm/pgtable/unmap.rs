@@ -3,10 +3,10 @@
 
 use super::walk::Place;
 use super::{Gather, PageTable, PgtableError, entry_end};
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Run};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::Mmu;
 
 bitflags::bitflags! {
@@ -37,21 +37,111 @@ impl<M: Mmu> PageTable<M> {
         gather: &mut Gather<'_, M, F>,
     ) -> Result<(), PgtableError> {
         self.admit(range)?;
+        if self.clear_page(range) {
+            gather.note(range.start(), 1, LeafLevel::Pte);
+            return Ok(());
+        }
+        self.unmap_runs(range, flags, gather)
+    }
+
+    /// [`PageTable::unmap`] of one range, flushed at once: when it returns, no CPU reaches what was there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PageTable::unmap`].
+    pub fn unmap_and_flush<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        flags: UnmapFlags,
+    ) -> Result<(), PgtableError> {
+        self.admit(range)?;
+        if self.clear_page(range) {
+            self.flush_leaf(range.start(), LeafLevel::Pte);
+            return Ok(());
+        }
+        self.unmap_and_flush_runs(frames, range, flags)
+    }
+
+    #[inline(never)]
+    fn unmap_and_flush_runs<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        flags: UnmapFlags,
+    ) -> Result<(), PgtableError> {
+        let mut gather = self.gather(frames);
+        self.unmap_runs(range, flags, &mut gather)?;
+        gather.flush();
+        Ok(())
+    }
+
+    /// Clears one page, straight through. Returns whether `range` was one, in a table, and no part of a group.
+    #[inline]
+    fn clear_page(&self, range: VirtRange) -> bool {
+        let slot = Level::Pte.slot(range.start());
+        if range.size() == PAGE_SIZE
+            && let Some(table) = self.last_level(range.start())
+            && !M::Format::is_contiguous(table.read(&self.mmu, slot))
+        {
+            table.write(&self.mmu, slot, RawEntry::ABSENT);
+            return true;
+        }
+        false
+    }
+
+    /// The usual case of an unmap: pages of one table, which stays. Returns how many, or `None` if it is another case.
+    #[inline]
+    fn clear_pages(&self, range: VirtRange) -> Option<u64> {
+        let count = range.size() >> PAGE_SHIFT;
+        let first = Level::Pte.slot(range.start());
+        let run = Run::from_slot(first, count);
+        if run.count() as u64 != count || run.count() == ENTRIES {
+            return None;
+        }
+        let table = self.last_level(range.start())?;
+        // An edge of the table is an edge of every group in it.
+        let inside = |slot: Slot| slot != slot.group_start() && M::Format::is_contiguous(table.read(&self.mmu, slot));
+        if inside(first) || inside(Level::Pte.slot(range.end())) {
+            return None;
+        }
+        table.clear(&self.mmu, run);
+        Some(count)
+    }
+
+    /// Any unmap.
+    #[inline(never)]
+    fn unmap_runs<F: FrameSource>(
+        &self,
+        range: VirtRange,
+        flags: UnmapFlags,
+        gather: &mut Gather<'_, M, F>,
+    ) -> Result<(), PgtableError> {
+        if let Some(count) = self.clear_pages(range) {
+            gather.note(range.start(), count, LeafLevel::Pte);
+            return Ok(());
+        }
         self.check_edge(range.start())?;
         self.check_edge(range.end())?;
+        self.unmap_checked(range, flags, gather);
+        Ok(())
+    }
+
+    /// Unmaps a range whose edges cut nothing.
+    fn unmap_checked<F: FrameSource>(&self, range: VirtRange, flags: UnmapFlags, gather: &mut Gather<'_, M, F>) {
         let (mut at, end) = (range.start(), range.end());
-        let mut table = self.root;
+        let mut table = self.root.table();
         while at < end {
             let level = table.level();
             let slot = level.slot(at);
             let next = entry_end(at, level.size(), end);
             let whole = next.get() - at.get() == level.size();
             if level.leaf() == Some(LeafLevel::Pte) {
-                let run = Run::from_slot(slot, (end.get() - at.get()) / level.size());
+                let run = Run::from_slot(slot, (end.get() - at.get()) >> PAGE_SHIFT);
                 table.clear(&self.mmu, run);
                 gather.note(at, run.count() as u64, LeafLevel::Pte);
-                at = VirtAddr::new(at.get() + run.count() as u64 * level.size());
-                table = self.root;
+                at = VirtAddr::new(at.get() + ((run.count() as u64) << PAGE_SHIFT));
+                table = self.root.table();
                 continue;
             }
             match table.descend(&self.mmu, slot) {
@@ -72,9 +162,8 @@ impl<M: Mmu> PageTable<M> {
                 }
             }
             at = next;
-            table = self.root;
+            table = self.root.table();
         }
-        Ok(())
     }
 
     /// Refuses an address inside a block or a contiguous group.

@@ -76,12 +76,20 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
+    /// The table of last-level entries for `addr`, if there is one: the short way to a page.
+    #[inline(always)]
+    pub(super) fn last_level(&self, addr: VirtAddr) -> Option<Table> {
+        let pud = self.root.table().descend(&self.mmu, Level::Pgd.slot(addr)).ok()?;
+        let pmd = pud.descend(&self.mmu, Level::Pud.slot(addr)).ok()?;
+        pmd.descend(&self.mmu, Level::Pmd.slot(addr)).ok()
+    }
+
     /// The entry at which the descent for `addr` ends, absent or not; `None` outside the space.
     pub(super) fn find(&self, addr: VirtAddr) -> Option<Place> {
         if addr.get() < self.space.start() || addr.get() > self.space.last() {
             return None;
         }
-        let mut table = self.root;
+        let mut table = self.root.table();
         loop {
             let level = table.level();
             let slot = level.slot(addr);
@@ -124,7 +132,7 @@ impl<M: Mmu> PageTable<M> {
         if first > last {
             return ControlFlow::Continue(());
         }
-        self.walk_table(self.root, self.space.start(), first, last, f)
+        self.walk_table(self.root.table(), self.space.start(), first, last, f)
     }
 
     /// The walk through one table, whose first entry translates `base`; `first..=last` lies within what it spans. The

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::buddy::{block_type, set_block_type};
-use super::error::{AllocError, ContigError, FreeError};
+use super::error::{ContigError, FreeError};
 use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::{Gfp, Mobility};
-use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head};
+use crate::mm::page::{
+    Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
+};
 
 /// Page blocks from the first to the last of a range.
 fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
@@ -96,7 +98,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// Isolates the page blocks of a range: all or none.
     fn isolate(&self, zone: ZoneId, first: Page, pages: u32) -> Result<(), ContigError> {
         let isolated = self.with_zone(zone, |zone, map| {
-            let fits = |block: Page| zone.whole_block(block).is_some() && block_type(map, block) != MigrateType::Isolate;
+            let fits =
+                |block: Page| zone.whole_block(block).is_some() && block_type(map, block) != MigrateType::Isolate;
             if !page_blocks(first, pages).all(fits) {
                 return false;
             }

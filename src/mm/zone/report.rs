@@ -81,7 +81,7 @@ impl ZoneSnapshot {
         let free: u64 = self.free + self.free_isolated;
         let all = (order.get()..=MAX_ORDER).filter_map(Order::new);
         let usable: u64 = all.map(|order| self.blocks_of(order) << order.get()).sum();
-        if free == 0 { 1000 } else { (free - usable) * 1000 / free }
+        ((free - usable) * 1000).checked_div(free).unwrap_or(1000)
     }
 }
 
@@ -280,7 +280,8 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
             ("CmaTotal", sum(|zone| zone.cma)),
             ("CmaFree", sum(|zone| zone.free_cma)),
         ] {
-            writeln!(f, "{:<16}{:>8} kB", format_args!("{name}:"), value * 4)?;
+            let width = 24_usize.saturating_sub(name.len() + 1);
+            writeln!(f, "{name}:{:>width$} kB", value * 4)?;
         }
         Ok(())
     }

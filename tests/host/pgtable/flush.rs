@@ -5,7 +5,7 @@ use quarry::addr::CpuId;
 use quarry::arch::host::{Config, Counts, Who};
 use quarry::hal::mmu::Asid;
 use quarry::hal::prot::{Access, Prot};
-use quarry::mm::pgtable::{MapFlags, PageTable, Space, UnmapFlags};
+use quarry::mm::pgtable::{MapFlags, PageTable, PgtableError, Space, UnmapFlags};
 
 /// Maps and unmaps `size` bytes of 4 KiB pages, or of blocks, and returns what the unmapping executed.
 fn cost(config: Config, start: u64, size: u64, map: MapFlags, unmap: UnmapFlags) -> Counts {
@@ -158,6 +158,29 @@ fn a_dropped_gather_flushes() {
     }
     rig.machine.give_away(phys(RAM, PAGE));
     rig.check();
+}
+
+#[test]
+fn one_range_is_unmapped_and_flushed_in_one_call() {
+    for config in [Config::CORTEX_A72, Config::MAX] {
+        for pages in [1, 5, 16, 512, 513, 1024] {
+            for flags in [MapFlags::empty(), PAGES] {
+                let rig = Rig::kernel(config);
+                let span = range(BASE + 2 * MIB, pages * PAGE);
+                rig.map(span.start().get(), span.size(), RAM, Prot::KERNEL_RW, flags).expect("free range");
+                rig.table.unmap_and_flush(&rig.frames, span, UnmapFlags::empty()).expect("whole leaves");
+                rig.machine.give_away(phys(RAM, span.size()));
+                assert_eq!(rig.phys_at(BASE + 2 * MIB), None);
+                let census = rig.check();
+                assert_eq!((census.pages, census.pmd_blocks), (0, 0));
+            }
+        }
+        let rig = Rig::kernel(config);
+        rig.map_data(BASE, 16 * PAGE, RAM);
+        let cut = rig.table.unmap_and_flush(&rig.frames, range(BASE, PAGE), UnmapFlags::empty());
+        assert_eq!(cut, Err(PgtableError::WouldSplit(va(BASE + PAGE))));
+        assert_eq!(rig.check().pages, 16);
+    }
 }
 
 #[test]

@@ -93,6 +93,7 @@ fn mapping_over_a_mapping_is_refused_and_undone() {
     rig.check();
 }
 
+// Behaviour 376
 #[test]
 fn a_page_inside_a_block_and_a_block_over_a_page_are_refused() {
     for config in [Config::CORTEX_A72, Config::MAX] {

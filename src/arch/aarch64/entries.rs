@@ -1,0 +1,97 @@
+//! Loops over neighbouring table entries, two at a time: LDP and STP of two 64-bit registers are two single-copy atomic
+//! accesses of 64 bits each (Arm ARM B2.2.1), which the compiler does not make of atomics by itself.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Entries in one round of a loop.
+const ROUND: usize = 8;
+
+/// The OR of all entries.
+#[inline]
+pub(super) fn any(entries: &[AtomicU64]) -> u64 {
+    let (rounds, rest) = entries.as_chunks::<ROUND>();
+    let mut any = rest.iter().fold(0, |any, entry| any | entry.load(Ordering::Relaxed));
+    for round in rounds {
+        // SAFETY: loads of the eight entries that the reference covers.
+        unsafe {
+            asm!(
+                "ldp {a}, {b}, [{at}]",
+                "ldp {c}, {d}, [{at}, #16]",
+                "orr {any}, {any}, {a}",
+                "orr {b}, {b}, {c}",
+                "ldp {a}, {c}, [{at}, #32]",
+                "orr {any}, {any}, {d}",
+                "orr {b}, {b}, {a}",
+                "ldp {a}, {d}, [{at}, #48]",
+                "orr {any}, {any}, {c}",
+                "orr {b}, {b}, {a}",
+                "orr {any}, {any}, {d}",
+                "orr {any}, {any}, {b}",
+                at = in(reg) round.as_ptr(),
+                any = inout(reg) any,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+    }
+    any
+}
+
+/// Writes `first`, `first + step`, … to the entries.
+#[inline]
+pub(super) fn fill(entries: &[AtomicU64], first: u64, step: u64) {
+    let (rounds, rest) = entries.as_chunks::<ROUND>();
+    let (mut low, mut high) = (first, first.wrapping_add(step));
+    let two = step.wrapping_mul(2);
+    for round in rounds {
+        // SAFETY: stores to the eight entries that the reference covers, which are atomics.
+        unsafe {
+            asm!(
+                "stp {low}, {high}, [{at}]",
+                "add {low}, {low}, {two}",
+                "add {high}, {high}, {two}",
+                "stp {low}, {high}, [{at}, #16]",
+                "add {low}, {low}, {two}",
+                "add {high}, {high}, {two}",
+                "stp {low}, {high}, [{at}, #32]",
+                "add {low}, {low}, {two}",
+                "add {high}, {high}, {two}",
+                "stp {low}, {high}, [{at}, #48]",
+                "add {low}, {low}, {two}",
+                "add {high}, {high}, {two}",
+                at = in(reg) round.as_ptr(),
+                low = inout(reg) low,
+                high = inout(reg) high,
+                two = in(reg) two,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+    for entry in rest {
+        entry.store(low, Ordering::Relaxed);
+        low = low.wrapping_add(step);
+    }
+}
+
+/// Writes zero to the entries.
+#[inline]
+pub(super) fn clear(entries: &[AtomicU64]) {
+    let (rounds, rest) = entries.as_chunks::<ROUND>();
+    for round in rounds {
+        // SAFETY: as in `fill`.
+        unsafe {
+            asm!(
+                "stp xzr, xzr, [{at}]",
+                "stp xzr, xzr, [{at}, #16]",
+                "stp xzr, xzr, [{at}, #32]",
+                "stp xzr, xzr, [{at}, #48]",
+                at = in(reg) round.as_ptr(),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+    for entry in rest {
+        entry.store(0, Ordering::Relaxed);
+    }
+}

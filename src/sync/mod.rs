@@ -1,1 +1,0 @@
-//! L2: locks and their relax strategy.
