@@ -28,6 +28,7 @@
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
+//! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
 //! | `arch/aarch64/irq.rs` | masking interrupts |

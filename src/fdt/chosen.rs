@@ -9,7 +9,7 @@ impl<'a> Tree<'a> {
     /// The `/chosen` node; `None` if there is none.
     #[must_use]
     pub fn chosen(&self) -> Option<Chosen<'_, 'a>> {
-        self.root().child("chosen").map(|node| Chosen { node })
+        self.root().child(CHOSEN).map(Chosen::of)
     }
 }
 
@@ -28,7 +28,13 @@ pub struct Stdout<'t, 'a> {
     pub options: Option<&'a str>,
 }
 
+pub(super) const CHOSEN: &str = "chosen";
+
 impl<'t, 'a> Chosen<'t, 'a> {
+    pub(super) fn of(node: Node<'t, 'a>) -> Self {
+        Self { node }
+    }
+
     /// The node.
     #[must_use]
     pub fn node(self) -> Node<'t, 'a> {

@@ -1,5 +1,6 @@
 //! What the tree says of RAM: memory nodes, and the children of `/reserved-memory`.
 
+use super::chosen::{CHOSEN, Chosen};
 use super::error::FdtError;
 use super::node::Node;
 use super::reg::Cells;
@@ -15,21 +16,58 @@ impl<'a> Tree<'a> {
     /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read: memory that is misread
     /// is worse than memory refused.
     pub fn memory(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'_, 'a> {
-        let root = self.root();
-        let cells = root.cells();
-        root.children()
-            .filter(|node| node.str("device_type") == Some("memory") && node.is_enabled())
-            .flat_map(move |node| flatten(node.ranges_of("reg", cells)))
-            .filter(|range| !matches!(range, Ok(range) if range.is_empty()))
+        let cells = self.root().cells();
+        self.root().children().flat_map(move |node| node.memory_ranges(cells))
     }
 
     /// The children of `/reserved-memory` in the order of the blob, disabled ones too.
     pub fn reserved_memory(&self) -> impl Iterator<Item = ReservedMemory<'_, 'a>> {
-        let parent = self.root().child("reserved-memory");
-        parent.into_iter().flat_map(|parent| {
-            let cells = parent.cells();
-            parent.children().map(move |node| ReservedMemory { node, cells })
-        })
+        self.root().child(RESERVED_MEMORY).into_iter().flat_map(ReservedMemory::children_of)
+    }
+
+    /// What memory discovery needs of the root's children, in one pass over the tree: [`memory`](Self::memory) through
+    /// `range`, and where the other two are.
+    ///
+    /// # Errors
+    ///
+    /// The first that `range` returns.
+    pub fn survey<E>(
+        &self,
+        mut range: impl FnMut(Result<PhysRange, FdtError>) -> Result<(), E>,
+    ) -> Result<Survey<'_, 'a>, E> {
+        let cells = self.root().cells();
+        let mut survey = Survey { chosen: None, reserved_memory: None };
+        for node in self.root().children() {
+            match node.name() {
+                CHOSEN => survey.chosen = survey.chosen.or(Some(Chosen::of(node))),
+                RESERVED_MEMORY => survey.reserved_memory = survey.reserved_memory.or(Some(node)),
+                _ => node.memory_ranges(cells).try_for_each(&mut range)?,
+            }
+        }
+        Ok(survey)
+    }
+}
+
+const RESERVED_MEMORY: &str = "reserved-memory";
+
+/// What [`Tree::survey`] came across.
+#[derive(Clone, Copy, Debug)]
+pub struct Survey<'t, 'a> {
+    /// `/chosen`.
+    pub chosen: Option<Chosen<'t, 'a>>,
+    /// `/reserved-memory`.
+    pub reserved_memory: Option<Node<'t, 'a>>,
+}
+
+impl<'t> Node<'t, '_> {
+    /// The RAM that this child of the root states; nothing for one that is no memory. `cells` are the root's.
+    fn memory_ranges(self, cells: Cells) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'t> {
+        let is_memory = self.str("device_type") == Some("memory") && self.is_enabled();
+        is_memory
+            .then_some(self)
+            .into_iter()
+            .flat_map(move |node| flatten(node.ranges_of("reg", cells)))
+            .filter(|range| !matches!(range, Ok(range) if range.is_empty()))
     }
 }
 
@@ -53,11 +91,17 @@ pub struct ReservedMemory<'t, 'a> {
 }
 
 impl<'t, 'a> ReservedMemory<'t, 'a> {
+    /// The regions below `parent`, which is `/reserved-memory`, in the order of the blob, disabled ones too.
+    pub fn children_of(parent: Node<'t, 'a>) -> impl Iterator<Item = Self> {
+        let cells = parent.cells();
+        parent.children().map(move |node| Self { node, cells })
+    }
+
     /// The region that `node` stands for; `None` if it is no child of `/reserved-memory`.
     #[must_use]
     pub fn from_node(node: Node<'t, 'a>) -> Option<Self> {
         let parent = node.parent()?;
-        let home = node.tree().root().child("reserved-memory")?;
+        let home = node.tree().root().child(RESERVED_MEMORY)?;
         (parent == home).then(|| Self { node, cells: parent.cells() })
     }
 

@@ -29,7 +29,7 @@ pub use cpu::{Cpu, EnableMethod};
 pub use error::{Block, FdtError};
 pub use header::{Counts, HEADER_SIZE, Header, MAGIC, MAX_TOTALSIZE, totalsize};
 pub use interrupt::Interrupt;
-pub use memory::ReservedMemory;
+pub use memory::{ReservedMemory, Survey};
 pub use node::Node;
 pub use precheck::{MAX_DEPTH, MAX_PROPERTY_NAME, precheck};
 pub use psci::{Conduit, Psci};

@@ -242,16 +242,14 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootE
     let count = banks.iter_mut().zip(instance::memblock().mapped_ranges()).map(|(slot, bank)| *slot = bank).count();
     let banks = banks.into_iter().take(count);
     tables::fill(&table, &frames, boot, banks, early.lasting()).map_err(BootError::Tables)?;
-    let root = table.root();
-    drop(table);
     // SAFETY: `fill` mapped the image where it is now, with the stacks, and every device and the device tree at the
     // addresses they have; exceptions are masked and the other CPUs are parked outside the tables.
-    unsafe { boot::switch_tables(boot, root) };
+    unsafe { boot::switch_tables(boot, table.root()) };
 
     // SAFETY: the linear map is live from here on; `tlb::init_cpu` has run.
     let mmu = unsafe { instance::KernelMmu::new() };
-    // SAFETY: `root` was made above by the same code, and its first editor is gone.
-    let table = unsafe { PageTable::adopt(mmu, root, Space::Kernel) };
+    // SAFETY: the linear map holds every frame of RAM, and so those of the tables.
+    let table = unsafe { table.with_mmu(mmu) };
     instance::set_kernel_tables(table);
     // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
     // image, the device tree and everything that the tree reserves.

@@ -98,10 +98,10 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// [`DiscoverError`]; the memblock is then not fit for use.
     pub fn discover<'a>(&mut self, tree: &Tree<'a>, around: &Surroundings) -> Result<Discovery<'a>, DiscoverError> {
         let mut found = Discovery::default();
-        for range in tree.memory() {
+        let survey = tree.survey(|range| {
             let range = range?;
-            self.add(range.start(), range.size())?;
-        }
+            Ok::<(), DiscoverError>(self.add(range.start(), range.size())?)
+        })?;
         // What is no whole page cannot be mapped.
         self.trim_memory(PAGE_SIZE)?;
         found.stated = self.usable_size().map_err(|_| DiscoverError::NoMemoryStated)?;
@@ -121,13 +121,14 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         for range in tree.reservations() {
             self.reserve_stated(range?)?;
         }
-        if let Some(chosen) = tree.chosen() {
+        if let Some(chosen) = survey.chosen {
             found.initrd = chosen.initrd()?;
         }
         if let Some(initrd) = found.initrd {
             self.reserve_stated(initrd)?;
         }
-        for region in tree.reserved_memory().filter(|region| region.is_enabled()) {
+        let regions = || survey.reserved_memory.into_iter().flat_map(ReservedMemory::children_of);
+        for region in regions().filter(|region| region.is_enabled()) {
             for range in region.ranges() {
                 let range = range?;
                 self.reserve_stated(range)?;
@@ -137,7 +138,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
         }
         self.usable_size()?;
-        for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic()) {
+        for region in regions().filter(|region| region.is_enabled() && region.is_dynamic()) {
             match self.place_region(region)? {
                 Placement::Placed(place) => {
                     if let Some(slot) = found.placed.iter_mut().find(|slot| slot.is_none()) {

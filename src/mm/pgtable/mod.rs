@@ -160,6 +160,16 @@ impl<M: Mmu> PageTable<M> {
         table
     }
 
+    /// The same tables, to be edited through another window from now on: those that boot built through fixmap slots, now
+    /// through the linear map.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PageTable::new`]; and `mmu` reaches every frame of these tables.
+    pub unsafe fn with_mmu<N: Mmu<Format = M::Format>>(self, mmu: N) -> PageTable<N> {
+        PageTable { mmu, root: self.root, space: self.space, tables: self.tables }
+    }
+
     /// The root's address, as TTBR0 or TTBR1 wants it.
     pub const fn root(&self) -> PhysAddr {
         self.root.table().phys()
