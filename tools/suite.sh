@@ -104,6 +104,7 @@ step "lints, host" 600 "$0" on_host clippy --quiet --all-targets -- -D warnings
 step "host tests" 900 "$0" on_host test --quiet
 step "kernel tests" 900 cargo test --test kernel
 step "tests that fail on purpose" 120 "$0" planted
+step "benchmarks, one row" 600 cargo bench --quiet --bench kernel -- copy_page
 step "boot, nobody there" 300 "$0" run_unattended
 step "files for a Raspberry Pi 4" 300 "$0" rpi4_files
 step "library in a kernel of its own" 300 "$0" embed

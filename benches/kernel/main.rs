@@ -18,6 +18,7 @@ mod rows;
 mod trace;
 
 use meter::Meter;
+use quarry::addr::PAGE_SIZE;
 use quarry::instance;
 use quarry::kernel::init;
 use quarry::{kprintln, ktest};
@@ -34,11 +35,7 @@ fn benchmarks() {
     }
 }
 
-/// How much RAM there is and how much of it is free, for the slope of the metadata over RAM.
+/// How much RAM is free, for the slope of the metadata over RAM.
 fn memory_use() {
-    let memblock = instance::memblock();
-    match memblock.usable_size() {
-        Ok(usable) => kprintln!("bench: memory\t{usable}\t{}", memblock.free_size()),
-        Err(error) => panic!("{error}"),
-    }
+    kprintln!("bench: memory\t{}", instance::nr_free_pages() * PAGE_SIZE);
 }

@@ -6,7 +6,7 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
 use core::arch::asm;
 use core::hint::black_box;
-use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 
 /// Page tables under test, in use by this CPU.
 pub(crate) trait Mapper: Sized {
@@ -18,11 +18,11 @@ pub(crate) trait Mapper: Sized {
     /// Makes the tables live.
     fn new() -> Result<Self, Unable>;
 
-    /// Maps `pages` pages from `virt` on to the memory from `phys` on, writable, as 4 KiB pages.
-    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable>;
+    /// Maps `range` to the memory from `phys` on, writable, as 4 KiB pages.
+    fn map(&mut self, range: VirtRange, phys: PhysAddr) -> Result<(), Unable>;
 
-    /// Unmaps them, and returns when no CPU translates them any more. Tables may stay.
-    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable>;
+    /// Unmaps it, and returns when no CPU translates it any more. Tables may stay.
+    fn unmap(&mut self, range: VirtRange) -> Result<(), Unable>;
 
     /// Takes the tables out of use.
     fn retire(self) {}
@@ -39,12 +39,13 @@ pub(crate) const fn rows<M: Mapper>() -> [Row; 3] {
 
 fn map_unmap<M: Mapper, const PAGES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
     let phys = Arena::get().phys();
+    let range = VirtRange::from_size(M::FREE, PAGES * PAGE_SIZE).ok_or("the range wraps")?;
     let mut mapper = M::new()?;
-    prove(&mut mapper, phys, PAGES)?;
+    prove(&mut mapper, range, phys)?;
     let mut result = Ok(());
     let figures = meter.measure(|| {
-        let mapped = mapper.map(black_box(M::FREE), black_box(phys), black_box(PAGES));
-        let unmapped = mapper.unmap(black_box(M::FREE), black_box(PAGES));
+        let mapped = mapper.map(black_box(range), black_box(phys));
+        let unmapped = mapper.unmap(black_box(range));
         if mapped.is_err() || unmapped.is_err() {
             result = mapped.and(unmapped);
         }
@@ -55,7 +56,8 @@ fn map_unmap<M: Mapper, const PAGES: u64>(meter: &mut Meter) -> Result<Figures, 
 
 /// Both ends are mapped after `map`, to the right memory, and not after `unmap`, says the CPU's table walker; and what
 /// is read there, through the TLB, is that of the frame that is mapped now and not of the one before.
-fn prove<M: Mapper>(mapper: &mut M, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
+fn prove<M: Mapper>(mapper: &mut M, range: VirtRange, phys: PhysAddr) -> Result<(), Unable> {
+    let pages = range.size() / PAGE_SIZE;
     let ends = [0, pages - 1];
     let other = PhysAddr::new(phys.get() + pages * PAGE_SIZE);
     for phys in [phys, other, phys] {
@@ -64,9 +66,9 @@ fn prove<M: Mapper>(mapper: &mut M, phys: PhysAddr, pages: u64) -> Result<(), Un
             // SAFETY: a page of the arena, which is ours.
             unsafe { arena::linear(frame).cast::<u64>().write_volatile(frame.get()) };
         }
-        mapper.map(M::FREE, phys, pages)?;
+        mapper.map(range, phys)?;
         for index in ends {
-            let (virt, frame) = (page(M::FREE.get(), index), PhysAddr::new(phys.get() + index * PAGE_SIZE));
+            let (virt, frame) = (page(range.start().get(), index), PhysAddr::new(phys.get() + index * PAGE_SIZE));
             if translate(virt) != Some(frame) {
                 return Err("the CPU does not translate what was mapped");
             }
@@ -75,8 +77,8 @@ fn prove<M: Mapper>(mapper: &mut M, phys: PhysAddr, pages: u64) -> Result<(), Un
                 return Err("the TLB translates what was unmapped");
             }
         }
-        mapper.unmap(M::FREE, pages)?;
-        if ends.iter().any(|&index| translate(page(M::FREE.get(), index)).is_some()) {
+        mapper.unmap(range)?;
+        if ends.iter().any(|&index| translate(page(range.start().get(), index)).is_some()) {
             return Err("the CPU translates what was unmapped");
         }
     }

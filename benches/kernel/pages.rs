@@ -13,47 +13,54 @@ use spin::mutex::SpinMutex;
 
 const PAGE: usize = to_usize(PAGE_SIZE);
 
-/// A page allocator under test. An implementation is one of these and a line in `rows::ROWS`.
+/// A page allocator under test. An implementation is one of these and a line in `rows::ROWS`. Orders are constants, as
+/// they are where a kernel calls its own.
 pub(crate) trait PageAllocator: Sized {
     /// Whose it is.
     const NAME: &'static str;
     /// What an allocation gives and a free takes, besides the order.
     type Block: Copy;
 
-    /// An allocator that manages the arena.
+    /// An allocator that manages the arena, unless it has memory of its own.
     fn new(arena: Arena) -> Result<Self, Unable>;
 
-    /// 2^`order` pages.
-    fn alloc(&mut self, order: u8) -> Option<Self::Block>;
+    /// 2^`ORDER` pages.
+    fn alloc<const ORDER: u8>(&mut self) -> Option<Self::Block>;
 
-    /// Gives them back.
-    fn free(&mut self, block: Self::Block, order: u8);
+    /// Gives them back; whether they were taken.
+    fn free<const ORDER: u8>(&mut self, block: Self::Block) -> bool;
 
     /// Where a block lies. Not counted.
     fn start(&self, block: Self::Block) -> NonNull<u8>;
 
+    /// Whether `bytes` from `start` on are the allocator's to give. Not counted.
+    fn manages(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        Arena::get().holds(start, bytes)
+    }
+
     /// One zeroed page. An allocator that knows no better fills it with this image's `memset`, which is the kernel's.
+    #[inline(always)]
     fn alloc_zeroed(&mut self) -> Option<Self::Block> {
-        let block = self.alloc(0)?;
+        let block = self.alloc::<0>()?;
         // SAFETY: the page has just been allocated.
         unsafe { self.start(block).write_bytes(0, PAGE) };
         Some(block)
     }
 
-    /// Fills `blocks` with single pages, as many as there are. An allocator that knows no better takes them one by one.
-    fn alloc_bulk(&mut self, blocks: &mut [Option<Self::Block>]) {
-        for block in blocks {
-            *block = self.alloc(0);
+    /// Allocates [`BULK`] single pages and frees them; whether it could. An allocator that knows no better takes them
+    /// one by one, and keeps them in `blocks`, which are `None` before and after.
+    #[inline(always)]
+    fn bulk(&mut self, blocks: &mut [Option<Self::Block>; BULK]) -> bool {
+        for block in blocks.iter_mut() {
+            *block = self.alloc::<0>();
         }
-    }
-
-    /// Gives single pages back.
-    fn free_bulk(&mut self, blocks: &mut [Option<Self::Block>]) {
-        for block in blocks.iter_mut().filter_map(Option::take) {
-            self.free(block, 0);
-        }
+        let complete = black_box(&mut *blocks).iter().all(Option::is_some);
+        blocks.iter_mut().filter_map(Option::take).fold(complete, |done, block| done & self.free::<0>(block))
     }
 }
+
+/// Pages of [`PageAllocator::bulk`].
+pub(crate) const BULK: usize = 64;
 
 /// The rows of one implementation.
 pub(crate) const fn rows<P: PageAllocator>() -> [Row; 8] {
@@ -69,20 +76,19 @@ pub(crate) const fn rows<P: PageAllocator>() -> [Row; 8] {
     ]
 }
 
-pub(crate) const EXHAUSTED: Unable = "an allocation failed";
+const FAILED: Unable = "an allocation or a free failed";
 
-/// A fresh allocator whose blocks of `order` lie in the arena, apart from each other.
-fn prepare<P: PageAllocator>(order: u8) -> Result<P, Unable> {
+/// A fresh allocator whose blocks of `ORDER` are whole pages of its own, apart from each other.
+fn prepare<P: PageAllocator, const ORDER: u8>() -> Result<P, Unable> {
     const LIVE: usize = 4;
-    let arena = Arena::get();
-    let bytes = PAGE << order;
-    let mut pages = P::new(arena)?;
+    let bytes = PAGE << ORDER;
+    let mut pages = P::new(Arena::get())?;
     let mut blocks = [None; LIVE];
     for index in 0..LIVE {
-        let block = pages.alloc(order).ok_or(EXHAUSTED)?;
+        let block = pages.alloc::<ORDER>().ok_or(FAILED)?;
         let start = pages.start(block);
-        if !arena.holds(start, bytes) || !start.addr().get().is_multiple_of(PAGE) {
-            return Err("a block is not whole pages of the arena");
+        if !pages.manages(start, bytes) || !start.addr().get().is_multiple_of(PAGE) {
+            return Err("a block is not whole pages of its own");
         }
         let apart = |other: P::Block| pages.start(other).addr().get().abs_diff(start.addr().get()) >= bytes;
         if !blocks.iter().flatten().all(|&other| apart(other)) {
@@ -92,53 +98,58 @@ fn prepare<P: PageAllocator>(order: u8) -> Result<P, Unable> {
             *place = Some(block);
         }
     }
-    for block in blocks.into_iter().flatten() {
-        pages.free(block, order);
-    }
-    Ok(pages)
+    let freed = blocks.into_iter().flatten().fold(true, |done, block| done & pages.free::<ORDER>(block));
+    if freed { Ok(pages) } else { Err(FAILED) }
 }
 
 fn alloc_pages<P: PageAllocator, const ORDER: u8>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut pages = prepare::<P>(ORDER)?;
-    let mut failed = false;
-    let figures = meter.measure(|| match pages.alloc(black_box(ORDER)) {
-        Some(block) => pages.free(black_box(block), black_box(ORDER)),
-        None => failed = true,
+    let mut pages = prepare::<P, ORDER>()?;
+    let mut done = true;
+    let figures = meter.measure(|| match pages.alloc::<ORDER>() {
+        Some(block) => done &= pages.free::<ORDER>(black_box(block)),
+        None => done = false,
     });
-    if failed { Err(EXHAUSTED) } else { Ok(figures) }
+    if done { Ok(figures) } else { Err(FAILED) }
 }
 
 fn get_zeroed_page<P: PageAllocator>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut pages = prepare::<P>(0)?;
-    let mut failed = false;
+    let mut pages = prepare::<P, 0>()?;
+    let dirty = pages.alloc::<0>().ok_or(FAILED)?;
+    // SAFETY: the page has just been allocated.
+    unsafe { pages.start(dirty).write_bytes(0xa5, PAGE) };
+    pages.free::<0>(dirty);
+    let page = pages.alloc_zeroed().ok_or(FAILED)?;
+    // SAFETY: as above.
+    let bytes = unsafe { NonNull::slice_from_raw_parts(pages.start(page), PAGE).as_ref() };
+    if bytes.iter().any(|&byte| byte != 0) {
+        return Err("the page is not zero");
+    }
+    pages.free::<0>(page);
+    let mut done = true;
     let figures = meter.measure(|| match pages.alloc_zeroed() {
-        Some(block) => pages.free(black_box(block), black_box(0)),
-        None => failed = true,
+        Some(block) => done &= pages.free::<0>(black_box(block)),
+        None => done = false,
     });
-    if failed { Err(EXHAUSTED) } else { Ok(figures) }
+    if done { Ok(figures) } else { Err(FAILED) }
 }
 
 /// The row counts the 64 allocations and frees together.
 fn alloc_pages_bulk<P: PageAllocator>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut pages = prepare::<P>(0)?;
-    let mut failed = false;
-    let mut blocks = [None; 64];
-    let figures = meter.measure(|| {
-        pages.alloc_bulk(black_box(&mut blocks));
-        failed |= blocks.iter().last().is_none_or(Option::is_none);
-        pages.free_bulk(black_box(&mut blocks));
-    });
-    if failed { Err(EXHAUSTED) } else { Ok(figures) }
+    let mut pages = prepare::<P, 0>()?;
+    let mut done = true;
+    let mut blocks = [None; BULK];
+    let figures = meter.measure(|| done &= pages.bulk(&mut blocks));
+    if done { Ok(figures) } else { Err(FAILED) }
 }
 
 /// Pages of a batch.
-pub(crate) const BATCH: u16 = 4096;
+const BATCH: u16 = 4096;
 
 /// In which order the batch is freed: every number below [`BATCH`] once.
-pub(crate) static SHUFFLED: SpinMutex<[u16; BATCH as usize]> = SpinMutex::new([0; BATCH as usize]);
+static SHUFFLED: SpinMutex<[u16; BATCH as usize]> = SpinMutex::new([0; BATCH as usize]);
 
 /// Shuffles the numbers, always in the same way.
-pub(crate) fn shuffle(order: &mut [u16; BATCH as usize]) {
+fn shuffle(order: &mut [u16; BATCH as usize]) {
     for (place, number) in order.iter_mut().zip(0..) {
         *place = number;
     }
@@ -155,22 +166,22 @@ pub(crate) fn shuffle(order: &mut [u16; BATCH as usize]) {
 
 /// Allocates 4,096 single pages, then frees them in random order. The row counts an allocation and a free.
 fn pages_batch_random<P: PageAllocator>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut pages = prepare::<P>(0)?;
+    let mut pages = prepare::<P, 0>()?;
     let mut order = SHUFFLED.lock();
     shuffle(&mut order);
-    let mut failed = false;
+    let mut done = true;
     // On the early heap: too large for the stack, and the arena is the allocator's.
     let mut blocks: Vec<Option<P::Block>> = (0..BATCH).map(|_| None).collect();
     let figures = meter.measure_units(u32::from(BATCH), || {
-        for place in blocks.iter_mut() {
-            *place = pages.alloc(0);
-            failed |= place.is_none();
+        for place in &mut blocks {
+            *place = pages.alloc::<0>();
+            done &= place.is_some();
         }
         for &index in order.iter() {
             if let Some(block) = blocks.get_mut(usize::from(index)).and_then(Option::take) {
-                pages.free(block, 0);
+                done &= pages.free::<0>(block);
             }
         }
     });
-    if failed { Err(EXHAUSTED) } else { Ok(figures) }
+    if done { Ok(figures) } else { Err(FAILED) }
 }

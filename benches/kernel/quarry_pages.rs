@@ -1,29 +1,20 @@
-//! This kernel's page allocator, as a kernel calls it: flags and order are constants, the page is not.
+//! This kernel's page allocator, called as a kernel calls it: free functions, flags and order constants.
 
-use crate::meter::{Figures, Meter, Unable};
-use crate::pages::{BATCH, EXHAUSTED, SHUFFLED, shuffle};
-use crate::rows::{QUARRY, Row};
-use alloc::vec::Vec;
+use crate::arena::Arena;
+use crate::meter::Unable;
+use crate::pages::{BULK, PageAllocator};
+use crate::rows::QUARRY;
 use core::hint::black_box;
-use quarry::addr::Order;
+use core::ptr::NonNull;
+use quarry::addr::{Order, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::instance;
+use quarry::mm::page::Page;
 use quarry::mm::zone::PageBatch;
 
-/// The rows.
-pub(crate) const ROWS: &[Row] = &[
-    Row { name: "alloc_pages/0", by: QUARRY, run: alloc_pages::<0> },
-    Row { name: "alloc_pages/3", by: QUARRY, run: alloc_pages::<3> },
-    Row { name: "alloc_pages/4", by: QUARRY, run: alloc_pages::<4> },
-    Row { name: "alloc_pages/9", by: QUARRY, run: alloc_pages::<9> },
-    Row { name: "alloc_pages/10", by: QUARRY, run: alloc_pages::<10> },
-    Row { name: "get_zeroed_page", by: QUARRY, run: get_zeroed_page },
-    Row { name: "alloc_pages_bulk/64", by: QUARRY, run: alloc_pages_bulk },
-    Row { name: "pages_batch_random/4096", by: QUARRY, run: pages_batch_random },
-];
-
-fn answer(failed: bool, figures: Figures) -> Result<Figures, Unable> {
-    if failed { Err(EXHAUSTED) } else { Ok(figures) }
+/// The machine's own pages; the arena is some of them, and not needed.
+pub(crate) struct QuarryPages {
+    batch: PageBatch<BULK>,
 }
 
 /// An order as a constant.
@@ -36,49 +27,42 @@ impl<const ORDER: u8> Of<ORDER> {
     };
 }
 
-fn alloc_pages<const ORDER: u8>(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut failed = false;
-    let figures = meter.measure(|| match instance::alloc_pages(Gfp::KERNEL, Of::<ORDER>::ORDER) {
-        Ok(page) => failed |= instance::free_pages(black_box(page), Of::<ORDER>::ORDER).is_err(),
-        Err(_) => failed = true,
-    });
-    answer(failed, figures)
-}
+impl PageAllocator for QuarryPages {
+    const NAME: &'static str = QUARRY;
+    type Block = Page;
 
-fn get_zeroed_page(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut failed = false;
-    let figures = meter.measure(|| match instance::get_zeroed_page(Gfp::KERNEL) {
-        Ok(page) => failed |= instance::free_page(black_box(page)).is_err(),
-        Err(_) => failed = true,
-    });
-    answer(failed, figures)
-}
+    fn new(_: Arena) -> Result<Self, Unable> {
+        Ok(Self { batch: PageBatch::new() })
+    }
 
-fn alloc_pages_bulk(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut failed = false;
-    let mut batch = PageBatch::<64>::new();
-    let figures = meter.measure(|| {
-        failed |= instance::alloc_pages_bulk(Gfp::KERNEL, black_box(&mut batch)) != Ok(64);
-        failed |= instance::free_pages_bulk(black_box(&mut batch)).is_err();
-    });
-    answer(failed, figures)
-}
+    #[inline]
+    fn alloc<const ORDER: u8>(&mut self) -> Option<Page> {
+        instance::alloc_pages(Gfp::KERNEL, Of::<ORDER>::ORDER).ok()
+    }
 
-fn pages_batch_random(meter: &mut Meter) -> Result<Figures, Unable> {
-    let mut order = SHUFFLED.lock();
-    shuffle(&mut order);
-    let mut failed = false;
-    let mut pages: Vec<_> = (0..BATCH).map(|_| None).collect();
-    let figures = meter.measure_units(u32::from(BATCH), || {
-        for place in pages.iter_mut() {
-            *place = instance::alloc_page(Gfp::KERNEL).ok();
-            failed |= place.is_none();
-        }
-        for &index in order.iter() {
-            if let Some(page) = pages.get_mut(usize::from(index)).and_then(Option::take) {
-                failed |= instance::free_page(page).is_err();
-            }
-        }
-    });
-    answer(failed, figures)
+    #[inline]
+    fn free<const ORDER: u8>(&mut self, page: Page) -> bool {
+        instance::free_pages(page, Of::<ORDER>::ORDER).is_ok()
+    }
+
+    fn start(&self, page: Page) -> NonNull<u8> {
+        NonNull::new(instance::page_address(page).as_ptr()).unwrap_or(NonNull::dangling())
+    }
+
+    fn manages(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let start = start.addr().get();
+        let is_ram = |addr: usize| instance::virt_to_page(VirtAddr::new(addr as u64)).is_ok();
+        start.is_multiple_of(bytes) && is_ram(start) && is_ram(start + bytes - 1)
+    }
+
+    #[inline]
+    fn alloc_zeroed(&mut self) -> Option<Page> {
+        instance::alloc_page(Gfp::KERNEL | Gfp::ZERO).ok()
+    }
+
+    #[inline]
+    fn bulk(&mut self, _: &mut [Option<Page>; BULK]) -> bool {
+        let complete = instance::alloc_pages_bulk(Gfp::KERNEL, &mut self.batch) == Ok(BULK);
+        instance::free_pages_bulk(black_box(&mut self.batch)).is_ok() && complete
+    }
 }

@@ -4,7 +4,7 @@ use crate::arena::TableFrames;
 use crate::mapping::Mapper;
 use crate::meter::Unable;
 use crate::rows::QUARRY;
-use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use quarry::addr::{PhysAddr, VirtAddr, VirtRange};
 use quarry::hal::prot::Prot;
 use quarry::instance::{self, KernelMmu};
 use quarry::mm::layout::VMALLOC_END;
@@ -12,10 +12,6 @@ use quarry::mm::pgtable::{MapFlags, PageTable, UnmapFlags};
 
 /// The tables that the kernel runs on.
 pub(crate) struct QuarryTables(&'static PageTable<KernelMmu>);
-
-fn range(virt: VirtAddr, pages: u64) -> Result<VirtRange, Unable> {
-    VirtRange::from_size(virt, pages * PAGE_SIZE).ok_or("the range wraps")
-}
 
 impl Mapper for QuarryTables {
     const NAME: &'static str = QUARRY;
@@ -27,15 +23,15 @@ impl Mapper for QuarryTables {
     }
 
     #[inline]
-    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
+    fn map(&mut self, range: VirtRange, phys: PhysAddr) -> Result<(), Unable> {
         let flags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
-        let mapped = self.0.map(&TableFrames, range(virt, pages)?, phys, Prot::KERNEL_RW, flags);
+        let mapped = self.0.map(&TableFrames, range, phys, Prot::KERNEL_RW, flags);
         mapped.map_err(|_| "map failed")
     }
 
     #[inline]
-    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable> {
-        let unmapped = self.0.unmap_and_flush(&TableFrames, range(virt, pages)?, UnmapFlags::KEEP_TABLES);
+    fn unmap(&mut self, range: VirtRange) -> Result<(), Unable> {
+        let unmapped = self.0.unmap_and_flush(&TableFrames, range, UnmapFlags::KEEP_TABLES);
         unmapped.map_err(|_| "unmap failed")
     }
 }

@@ -25,7 +25,7 @@ const ROWS: &[&[Row]] = &[
     &mapping::rows::<quarry_tables::QuarryTables>(),
     &mapping::rows::<peers::page_table_multiarch::Tables>(),
     &mapping::rows::<peers::aarch64_paging::Tables>(),
-    quarry_pages::ROWS,
+    &pages::rows::<quarry_pages::QuarryPages>(),
     &pages::rows::<peers::bitmap_allocator::Pages>(),
     &pages::rows::<peers::buddy_alloc::Pages>(),
     &pages::rows::<peers::buddy_slab_allocator::Pages>(),

@@ -308,6 +308,25 @@ fn whole_pages_are_cleared_and_copied() {
     }
 }
 
+ktest!(
+    pages_in_a_row_are_cleared,
+    machine a72 = "",
+    machine zva_256 = "cpu=a64fx gic=3",
+    timeout = 60
+);
+fn pages_in_a_row_are_cleared() {
+    let memory = Memory::new(&TO);
+    for pages in 1..=6 {
+        (0..8 * PAGE).for_each(|place| memory.set(place, GUARD_BYTE));
+        // SAFETY: pages of the room.
+        unsafe { mem::clear_pages(page_of(&memory, 1), pages as u64) };
+        for place in 0..8 * PAGE {
+            let inside = (1..=pages).contains(&(place / PAGE));
+            assert_eq!(memory.get(place), if inside { 0 } else { GUARD_BYTE }, "byte {place}, {pages} pages");
+        }
+    }
+}
+
 // The tests above reach every path only if these machines are what they are taken for.
 ktest!(
     the_machines_have_the_features_that_choose_a_path,

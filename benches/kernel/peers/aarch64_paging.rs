@@ -7,7 +7,7 @@ use aarch64_paging::Mapping;
 use aarch64_paging::descriptor::{El1Attributes, PhysicalAddress};
 use aarch64_paging::paging::{Constraints, El1And0, MemoryRegion, PageTable, Translation, VaRange};
 use core::ptr::NonNull;
-use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
+use quarry::addr::{PhysAddr, VirtAddr, VirtRange, to_usize};
 use quarry::hal::frame::FrameSource;
 use quarry::hal::prot::MemoryType;
 
@@ -40,8 +40,8 @@ pub(crate) struct Tables {
 const WRITE_BACK: El1Attributes =
     El1Attributes::from_bits_retain((MemoryType::WriteBack.index() as usize) << 2 | El1Attributes::ACCESSED.bits());
 
-fn region(virt: VirtAddr, pages: u64) -> MemoryRegion {
-    MemoryRegion::new(to_usize(virt.get()), to_usize(virt.get() + pages * PAGE_SIZE))
+fn region(range: VirtRange) -> MemoryRegion {
+    MemoryRegion::new(to_usize(range.start().get()), to_usize(range.end().get()))
 }
 
 const PAGES_ONLY: Constraints = Constraints::NO_BLOCK_MAPPINGS.union(Constraints::NO_CONTIGUOUS_HINT);
@@ -58,7 +58,7 @@ impl Mapper for Tables {
     }
 
     #[inline]
-    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
+    fn map(&mut self, range: VirtRange, phys: PhysAddr) -> Result<(), Unable> {
         let attributes = WRITE_BACK
             | El1Attributes::VALID
             | El1Attributes::INNER_SHAREABLE
@@ -66,14 +66,14 @@ impl Mapper for Tables {
             | El1Attributes::PXN
             | El1Attributes::UXN;
         let phys = PhysicalAddress(to_usize(phys.get()));
-        let mapped = self.mapping.map_range(&region(virt, pages), phys, attributes, PAGES_ONLY);
+        let mapped = self.mapping.map_range(&region(range), phys, attributes, PAGES_ONLY);
         mapped.map_err(|_| "map failed")
     }
 
     #[inline]
-    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable> {
+    fn unmap(&mut self, range: VirtRange) -> Result<(), Unable> {
         let nothing = El1Attributes::empty();
-        let unmapped = self.mapping.map_range(&region(virt, pages), PhysicalAddress(0), nothing, PAGES_ONLY);
+        let unmapped = self.mapping.map_range(&region(range), PhysicalAddress(0), nothing, PAGES_ONLY);
         unmapped.map_err(|_| "unmap failed")
     }
 

@@ -26,17 +26,13 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<usize> {
-        if order == 0 { self.bits.alloc() } else { self.bits.alloc_contiguous(None, 1 << order, usize::from(order)) }
+    fn alloc<const ORDER: u8>(&mut self) -> Option<usize> {
+        if ORDER == 0 { self.bits.alloc() } else { self.bits.alloc_contiguous(None, 1 << ORDER, usize::from(ORDER)) }
     }
 
     #[inline]
-    fn free(&mut self, page: usize, order: u8) {
-        if order == 0 {
-            self.bits.dealloc(page)
-        } else {
-            self.bits.dealloc_contiguous(page, 1 << order)
-        };
+    fn free<const ORDER: u8>(&mut self, page: usize) -> bool {
+        if ORDER == 0 { self.bits.dealloc(page) } else { self.bits.dealloc_contiguous(page, 1 << ORDER) }
     }
 
     fn start(&self, page: usize) -> NonNull<u8> {

@@ -20,13 +20,14 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
-        NonNull::new(self.0.malloc(4096 << order))
+    fn alloc<const ORDER: u8>(&mut self) -> Option<NonNull<u8>> {
+        NonNull::new(self.0.malloc(4096 << ORDER))
     }
 
     #[inline]
-    fn free(&mut self, block: NonNull<u8>, _: u8) {
+    fn free<const ORDER: u8>(&mut self, block: NonNull<u8>) -> bool {
         self.0.free(block.as_ptr());
+        true
     }
 
     fn start(&self, block: NonNull<u8>) -> NonNull<u8> {

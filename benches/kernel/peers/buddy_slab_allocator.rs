@@ -42,13 +42,14 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<usize> {
-        self.buddy.alloc_pages(1 << order, 4096 << order).ok()
+    fn alloc<const ORDER: u8>(&mut self) -> Option<usize> {
+        self.buddy.alloc_pages(1 << ORDER, 4096 << ORDER).ok()
     }
 
     #[inline]
-    fn free(&mut self, block: usize, order: u8) {
-        self.buddy.dealloc_pages(block, 1 << order);
+    fn free<const ORDER: u8>(&mut self, block: usize) -> bool {
+        self.buddy.dealloc_pages(block, 1 << ORDER);
+        true
     }
 
     fn start(&self, block: usize) -> NonNull<u8> {

@@ -21,16 +21,15 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
-        self.0.alloc(block_layout(order)?).ok()
+    fn alloc<const ORDER: u8>(&mut self) -> Option<NonNull<u8>> {
+        self.0.alloc(block_layout::<ORDER>()).ok()
     }
 
     #[inline]
-    fn free(&mut self, block: NonNull<u8>, order: u8) {
-        if let Some(layout) = block_layout(order) {
-            // SAFETY: the block came from `alloc` with this order.
-            unsafe { self.0.dealloc(block, layout) };
-        }
+    fn free<const ORDER: u8>(&mut self, block: NonNull<u8>) -> bool {
+        // SAFETY: the block came from `alloc` with this order.
+        unsafe { self.0.dealloc(block, block_layout::<ORDER>()) };
+        true
     }
 
     fn start(&self, block: NonNull<u8>) -> NonNull<u8> {

@@ -24,16 +24,15 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<PageRange> {
-        let bytes = 4096 << order;
+    fn alloc<const ORDER: u8>(&mut self) -> Option<PageRange> {
+        let bytes = 4096 << ORDER;
         self.list.allocate(PageLayout::from_size_align(bytes, bytes).ok()?).ok()
     }
 
     #[inline]
-    fn free(&mut self, range: PageRange, _: u8) {
+    fn free<const ORDER: u8>(&mut self, range: PageRange) -> bool {
         // SAFETY: the range came from `alloc`, and nobody uses it any more.
-        let freed = unsafe { self.list.deallocate(range) };
-        debug_assert!(freed.is_ok(), "it takes back what it gave");
+        unsafe { self.list.deallocate(range) }.is_ok()
     }
 
     fn start(&self, range: PageRange) -> NonNull<u8> {

@@ -12,11 +12,12 @@ pub(crate) mod talc;
 
 use core::alloc::Layout;
 
-/// The layout of 2^`order` pages, naturally aligned.
-const fn block_layout(order: u8) -> Option<Layout> {
-    let bytes = 4096 << order;
-    match Layout::from_size_align(bytes, bytes) {
-        Ok(layout) => Some(layout),
-        Err(_) => None,
+/// The layout of 2^`ORDER` pages, naturally aligned.
+const fn block_layout<const ORDER: u8>() -> Layout {
+    const {
+        match Layout::from_size_align(4096 << ORDER, 4096 << ORDER) {
+            Ok(layout) => layout,
+            Err(_) => panic!("no layout of this order"),
+        }
     }
 }

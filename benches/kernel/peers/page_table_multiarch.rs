@@ -8,7 +8,7 @@ use core::arch::asm;
 use memory_addr::{PhysAddr as PeerPhys, VirtAddr as PeerVirt};
 use page_table_multiarch::aarch64::A64PageTable;
 use page_table_multiarch::{MappingFlags, PagingHandler};
-use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
+use quarry::addr::{PhysAddr, VirtAddr, VirtRange, to_usize};
 use quarry::hal::frame::FrameSource;
 
 struct Handler;
@@ -60,21 +60,21 @@ impl Mapper for Tables {
     }
 
     #[inline]
-    fn map(&mut self, virt: VirtAddr, phys: PhysAddr, pages: u64) -> Result<(), Unable> {
-        let start = PeerVirt::from(to_usize(virt.get()));
-        let delta = to_usize(phys.get().wrapping_sub(virt.get()));
+    fn map(&mut self, range: VirtRange, phys: PhysAddr) -> Result<(), Unable> {
+        let start = PeerVirt::from(to_usize(range.start().get()));
+        let delta = to_usize(phys.get().wrapping_sub(range.start().get()));
         let phys = |virt: PeerVirt| PeerPhys::from(virt.as_usize().wrapping_add(delta));
         let flags = MappingFlags::READ | MappingFlags::WRITE;
         let mut cursor = self.tables.cursor();
-        cursor.map_region(start, phys, to_usize(pages * PAGE_SIZE), flags, false).map_err(|_| "map failed")
+        cursor.map_region(start, phys, to_usize(range.size()), flags, false).map_err(|_| "map failed")
     }
 
     #[inline]
-    fn unmap(&mut self, virt: VirtAddr, pages: u64) -> Result<(), Unable> {
-        let start = PeerVirt::from(to_usize(virt.get()));
+    fn unmap(&mut self, range: VirtRange) -> Result<(), Unable> {
+        let start = PeerVirt::from(to_usize(range.start().get()));
         // The cursor flushes when it is dropped.
         let mut cursor = self.tables.cursor();
-        cursor.unmap_region(start, to_usize(pages * PAGE_SIZE)).map_err(|_| "unmap failed")
+        cursor.unmap_region(start, to_usize(range.size())).map_err(|_| "unmap failed")
     }
 
     fn retire(self) {

@@ -23,18 +23,16 @@ impl PageAllocator for Pages {
     }
 
     #[inline]
-    fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
-        let layout = block_layout(order)?;
+    fn alloc<const ORDER: u8>(&mut self) -> Option<NonNull<u8>> {
         // SAFETY: the layout's size is not zero.
-        unsafe { self.0.allocate(layout) }
+        unsafe { self.0.allocate(block_layout::<ORDER>()) }
     }
 
     #[inline]
-    fn free(&mut self, block: NonNull<u8>, order: u8) {
-        if let Some(layout) = block_layout(order) {
-            // SAFETY: the block came from `alloc` with this order.
-            unsafe { self.0.deallocate(block.as_ptr(), layout) };
-        }
+    fn free<const ORDER: u8>(&mut self, block: NonNull<u8>) -> bool {
+        // SAFETY: the block came from `alloc` with this order.
+        unsafe { self.0.deallocate(block.as_ptr(), block_layout::<ORDER>()) };
+        true
     }
 
     fn start(&self, block: NonNull<u8>) -> NonNull<u8> {

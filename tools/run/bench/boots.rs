@@ -68,14 +68,13 @@ pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Optio
         let text = console(&spec, &kernel, boot::BATCH, &mut |_| Ok(()))?;
         let cost = text.lines().find_map(|line| line.split_once("boot cost: ")?.1.split(' ').next()?.parse().ok());
         costs.push((size, cost.ok_or_else(|| format!("the kernel did not tell its boot cost:\n{text}"))?));
-        let mut memory = None;
+        let mut free = None;
         lines(&spec, benches, &format!("ktest={entry} bench=memory"), &mut |line| {
-            let mut fields = line.split('\t').skip(1).map(|field| field.parse::<f64>().ok());
-            memory = fields.next().flatten().zip(fields.next().flatten());
+            free = line.strip_prefix("memory\t").and_then(|bytes| bytes.parse::<f64>().ok());
             Ok(())
         })?;
-        let (usable, free) = memory.ok_or("the image did not tell how much memory is free")?;
-        used.push((size, usable - free));
+        let free = free.ok_or("the image did not tell how much memory is free")?;
+        used.push((size, (size << 30) as f64 - free));
     }
     let first = costs.first().map_or(0.0, |&(_, cost)| cost);
     let percent = slopes(&used).into_iter().map(|bytes| bytes / (1_u64 << 30) as f64 * 100.0).collect();
