@@ -338,12 +338,12 @@ pub fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.split_page(page, order)
 }
 
-/// Allocates `pages` contiguous pages, however many; see [`PageAllocator::alloc_contig_pages`].
+/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see [`PageAllocator::alloc_contig_pages`].
 ///
 /// # Errors
 ///
 /// [`ContigError`] if there is no such run of free pages.
-pub fn alloc_contig_pages(pages: u32, align: Order, gfp: Gfp) -> Result<Page, ContigError> {
+pub fn alloc_contig_pages(pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
     PAGES.alloc_contig_pages(pages, align, gfp)
 }
 

@@ -36,14 +36,14 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::NotReady`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        let page = match self.alloc_fast(gfp, order) {
-            Some(page) => page,
-            None => self.alloc_slow(gfp, order)?,
-        };
-        if gfp.intersects(AFTERWARDS) {
-            self.finish(page, gfp, order);
+        // Two ways out, so that the usual one never looks at the answer of the other.
+        if let Some(page) = self.alloc_fast(gfp, order) {
+            if gfp.intersects(AFTERWARDS) {
+                self.finish(page, gfp, order);
+            }
+            return Ok(page);
         }
-        Ok(page)
+        self.alloc_slow(gfp, order)
     }
 
     /// Takes from the list of this CPU for this use in the preferred zone.
@@ -90,9 +90,16 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// The long way: from the zones in order, with less and less left to them, then with the help of whoever frees
     /// memory.
-    #[cold]
     #[inline(never)]
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        let page = self.alloc_from_zones(gfp, order)?;
+        if gfp.intersects(AFTERWARDS) {
+            self.finish(page, gfp, order);
+        }
+        Ok(page)
+    }
+
+    fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         gfp.check()?;
         let layout = self.layout().ok_or(AllocError::NotReady)?;
         let mut request = Request { gfp, order, class: gfp.zone() };
