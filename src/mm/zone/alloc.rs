@@ -3,7 +3,7 @@
 
 use super::error::AllocError;
 use super::free_area::Corrupt;
-use super::pcp::{CpuPages, PcpLists};
+use super::pcp::PcpLists;
 use super::pressure::{Relief, Shortage};
 use super::watermark::{Mark, Reach};
 use super::zone::Zone;
@@ -36,10 +36,15 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::NotReady`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        if let Err(error) = gfp.check() {
+            return Err(AllocError::Flags(error));
+        }
         // Two ways out, so that the usual one never looks at the answer of the other.
         if let Some(page) = self.alloc_fast(gfp, order) {
-            if gfp.intersects(AFTERWARDS) {
+            if gfp.intersects(AFTERWARDS.difference(Gfp::ZERO)) {
                 self.finish(page, gfp, order);
+            } else if gfp.contains(Gfp::ZERO) {
+                self.hal.zero(self.hal.map().phys(page), order.pages());
             }
             return Ok(page);
         }
@@ -49,7 +54,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Takes from the list of this CPU for this use in the preferred zone.
     #[inline(always)]
     fn alloc_fast(&self, gfp: Gfp, order: Order) -> Option<Page> {
-        if gfp.check().is_err() || gfp.contains(Gfp::COLD) || !CpuPages::has(order) {
+        if gfp.contains(Gfp::COLD) {
             return None;
         }
         let saved = self.hal.save();
@@ -100,7 +105,6 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        gfp.check()?;
         let layout = self.layout().ok_or(AllocError::NotReady)?;
         let mut request = Request { gfp, order, class: gfp.zone() };
         if gfp.may_wait() && !self.may_wait() {
@@ -198,10 +202,10 @@ impl<H: PageHal> PageAllocator<H> {
         let mut taken = None;
         if zone.allows(order.get(), mark, class, reach) {
             let lists = pages.lists(order);
-            taken = lists.and_then(|lists| match gfp.contains(Gfp::COLD) {
-                true => lists.pop_cold(list),
-                false => pages.pop(list, order),
-            });
+            taken = match lists {
+                Some(lists) if gfp.contains(Gfp::COLD) => lists.pop_cold(list),
+                _ => pages.pop(list, order),
+            };
             if taken.is_none() {
                 taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(report);
                 if taken.is_some() {

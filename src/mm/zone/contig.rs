@@ -8,7 +8,9 @@ use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::{Gfp, Mobility};
-use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head};
+use crate::mm::page::{
+    Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
+};
 
 /// Page blocks from the first to the last of a range.
 fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
@@ -96,7 +98,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// Isolates the page blocks of a range: all or none.
     fn isolate(&self, zone: ZoneId, first: Page, pages: u32) -> Result<(), ContigError> {
         let isolated = self.with_zone(zone, |zone, map| {
-            let fits = |block: Page| zone.whole_block(block).is_some() && block_type(map, block) != MigrateType::Isolate;
+            let fits =
+                |block: Page| zone.whole_block(block).is_some() && block_type(map, block) != MigrateType::Isolate;
             if !page_blocks(first, pages).all(fits) {
                 return false;
             }
@@ -176,9 +179,8 @@ impl Zone {
         while at.index() < end {
             let Some((head, state)) = find_head(&map, at) else { return Err(at) };
             let order = state.raw_order().min(MAX_ORDER);
-            let kind = state.list();
-            self.lists.remove(map, head, order, kind);
-            self.count_taken(kind, 1 << order);
+            self.lists.remove(map, head, order, state.list());
+            self.count_taken(state.list().kind(), 1 << order);
             let after = head.offset(1 << order);
             // What of the first and the last block lies outside goes back, page by page: it merges by itself.
             map.get(head).set_state(PageState::INSIDE);
