@@ -3,7 +3,7 @@
 use core::num::NonZero;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
@@ -28,8 +28,8 @@ static FREED_TABLE: AtomicU64 = AtomicU64::new(0);
 fn memory() -> PhysRange {
     *MEMORY.call_once(|| {
         let pages = (ARENA_SIZE + TABLES_SIZE) / PAGE_SIZE;
-        let count = u32::try_from(pages).unwrap_or(u32::MAX);
-        let taken = instance::alloc_contig_pages(count, Order::MAX, Gfp::KERNEL);
+        let frames = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
+        let taken = instance::alloc_contig_pages(frames(pages * PAGE_SIZE), frames(ARENA_SIZE), Gfp::KERNEL);
         let first = taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"));
         PhysRange::from_size(instance::page_to_phys(first), pages * PAGE_SIZE).unwrap_or_default()
     })

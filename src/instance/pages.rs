@@ -99,6 +99,7 @@ impl PageHal for KernelPages {
     type Map = Vmemmap;
     type Relax = Relax;
 
+    #[inline]
     fn map(&self) -> Vmemmap {
         self.local().map
     }
@@ -118,9 +119,10 @@ impl PageHal for KernelPages {
         saved.bits() & local.no_wait.load(Ordering::Relaxed) == 0
     }
 
+    #[inline]
     fn zero(&self, start: PhysAddr, pages: u64) {
-        let first = layout::phys_to_virt(start).and_then(|start| NonNull::new(start.as_ptr::<mem::Page>()));
-        if let Some(first) = first.filter(|_| pages != 0) {
+        let first = VirtAddr::new(PAGE_OFFSET + start.get()).as_ptr::<mem::Page>();
+        if let Some(first) = NonNull::new(first).filter(|_| pages != 0) {
             // SAFETY: the allocator has just taken these pages of RAM for its caller, and the linear map maps them.
             unsafe { mem::clear_pages(first, pages) };
         }
@@ -215,6 +217,7 @@ impl BlockName for Page {
 }
 
 impl BlockName for VirtAddr {
+    #[inline]
     fn page(self) -> Result<Page, FreeError> {
         PAGES.page_at(self)
     }
@@ -338,12 +341,12 @@ pub fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.split_page(page, order)
 }
 
-/// Allocates `pages` contiguous pages, however many; see [`PageAllocator::alloc_contig_pages`].
+/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see [`PageAllocator::alloc_contig_pages`].
 ///
 /// # Errors
 ///
 /// [`ContigError`] if there is no such run of free pages.
-pub fn alloc_contig_pages(pages: u32, align: Order, gfp: Gfp) -> Result<Page, ContigError> {
+pub fn alloc_contig_pages(pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
     PAGES.alloc_contig_pages(pages, align, gfp)
 }
 

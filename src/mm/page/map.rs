@@ -31,7 +31,8 @@ impl Section {
 /// # Invariants
 ///
 /// - `MAP-1`: the sections are sorted, disjoint, and each page in them has a descriptor and a page block of its own.
-/// - `MAP-2`: the origin is a multiple of [`SECTION_PAGES`], so that pages are aligned as their frames are.
+/// - `MAP-2`: the origin is a multiple of [`SECTION_PAGES`], so that pages are aligned as their frames are, and the first
+///   section starts there.
 pub trait PageMap: Copy {
     /// The frame of page 0.
     fn origin(&self) -> Pfn;
@@ -46,9 +47,16 @@ pub trait PageMap: Copy {
     fn block_type(&self, page: Page) -> &AtomicU8;
 
     /// The page of a frame, or `None` if the frame has no descriptor: no RAM is near. Cost: O(log sections).
+    #[inline]
     fn find(&self, pfn: Pfn) -> Option<Page> {
-        let index = u32::try_from(pfn.get().checked_sub(self.origin().get())?).ok()?;
+        let index = u32::try_from(pfn.get().wrapping_sub(self.origin().get())).ok()?;
         let sections = self.sections();
+        // Most machines have one run of RAM, and the others most of it in the first.
+        if let Some(first) = sections.first()
+            && index < first.end
+        {
+            return Some(Page::new(index));
+        }
         let place = sections.partition_point(|section| section.end <= index);
         sections.get(place).filter(|section| section.first <= index).map(|_| Page::new(index))
     }
@@ -178,7 +186,8 @@ impl<'m> BankMap<'m> {
             }
             end = section.end;
         }
-        let aligned = origin.get().is_multiple_of(u64::from(SECTION_PAGES));
+        let starts = sections.first().is_none_or(|section| section.first == 0);
+        let aligned = starts && origin.get().is_multiple_of(u64::from(SECTION_PAGES));
         // INVARIANT: MAP-1 by the loop, MAP-2 by the comparison.
         (aligned && banks.len() == sections.len()).then_some(Self { origin, banks, sections })
     }

@@ -3,7 +3,7 @@
 
 use super::error::AllocError;
 use super::free_area::Corrupt;
-use super::pcp::{CpuPages, PcpLists};
+use super::pcp::PcpLists;
 use super::pressure::{Relief, Shortage};
 use super::watermark::{Mark, Reach};
 use super::zone::Zone;
@@ -36,20 +36,25 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::NotReady`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        let page = match self.alloc_fast(gfp, order) {
-            Some(page) => page,
-            None => self.alloc_slow(gfp, order)?,
-        };
-        if gfp.intersects(AFTERWARDS) {
-            self.finish(page, gfp, order);
+        if let Err(error) = gfp.check() {
+            return Err(AllocError::Flags(error));
         }
-        Ok(page)
+        // Two ways out, so that the usual one never looks at the answer of the other.
+        if let Some(page) = self.alloc_fast(gfp, order) {
+            if gfp.intersects(AFTERWARDS.difference(Gfp::ZERO)) {
+                self.finish(page, gfp, order);
+            } else if gfp.contains(Gfp::ZERO) {
+                self.hal.zero(self.hal.map().phys(page), order.pages());
+            }
+            return Ok(page);
+        }
+        self.alloc_slow(gfp, order)
     }
 
     /// Takes from the list of this CPU for this use in the preferred zone.
     #[inline(always)]
     fn alloc_fast(&self, gfp: Gfp, order: Order) -> Option<Page> {
-        if gfp.check().is_err() || gfp.contains(Gfp::COLD) || !CpuPages::has(order) {
+        if gfp.contains(Gfp::COLD) {
             return None;
         }
         let saved = self.hal.save();
@@ -90,10 +95,16 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// The long way: from the zones in order, with less and less left to them, then with the help of whoever frees
     /// memory.
-    #[cold]
     #[inline(never)]
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        gfp.check()?;
+        let page = self.alloc_from_zones(gfp, order)?;
+        if gfp.intersects(AFTERWARDS) {
+            self.finish(page, gfp, order);
+        }
+        Ok(page)
+    }
+
+    fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let layout = self.layout().ok_or(AllocError::NotReady)?;
         let mut request = Request { gfp, order, class: gfp.zone() };
         if gfp.may_wait() && !self.may_wait() {
@@ -191,10 +202,10 @@ impl<H: PageHal> PageAllocator<H> {
         let mut taken = None;
         if zone.allows(order.get(), mark, class, reach) {
             let lists = pages.lists(order);
-            taken = lists.and_then(|lists| match gfp.contains(Gfp::COLD) {
-                true => lists.pop_cold(list),
-                false => pages.pop(list, order),
-            });
+            taken = match lists {
+                Some(lists) if gfp.contains(Gfp::COLD) => lists.pop_cold(list),
+                _ => pages.pop(list, order),
+            };
             if taken.is_none() {
                 taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(report);
                 if taken.is_some() {

@@ -7,7 +7,6 @@
 
 use super::free_area::Corrupt;
 use super::zone::Zone;
-use crate::addr::MAX_ORDER;
 use crate::mm::page::{MigrateType, PAGEBLOCK_ORDER, Page, PageMap, PageState};
 use core::sync::atomic::Ordering;
 
@@ -25,28 +24,50 @@ pub(super) fn set_block_type<M: PageMap>(map: M, page: Page, kind: MigrateType) 
 impl Zone {
     /// Makes a block free that is on no list, and merges it as far as it goes. Its head's descriptor may say anything;
     /// the others say that they are inside.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free_block<M: PageMap>(&mut self, map: M, page: Page, order: u8) {
         let kind = block_type(map, page);
         self.count_freed(kind, 1 << order);
+        self.insert(map, page, order, kind);
+    }
+
+    /// Puts a block on the free lists, merged as far as it goes. The counters are the caller's affair.
+    #[inline(always)]
+    fn insert<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
+        let id = self.id;
         let (mut page, mut order) = (page, order);
-        while order < MAX_ORDER {
+        // INVARIANT: PAGE-1: whoever is not the lowest head in the end is a head no more, and the lowest gets its state
+        // when it is put on its list.
+        map.get(page).set_state(PageState::INSIDE);
+        while order < PAGEBLOCK_ORDER {
             let buddy = page.buddy(order);
             let state = map.get(buddy).state();
             // The state holds the zone: a buddy of another one, or a hole, is not equal.
-            if !state.is_free_buddy(self.id, order) {
-                break;
-            }
-            if order >= PAGEBLOCK_ORDER && !join_types(map, page, buddy) {
-                break;
+            if !state.is_free_buddy(id, order) {
+                self.lists.push(map, id, page, order, kind);
+                return;
             }
             self.lists.remove(map, buddy, order, state.list());
-            // INVARIANT: PAGE-1, the upper of the two heads is a head no more.
-            let lower = page.align_down(order + 1);
-            let upper = lower.offset(1 << order);
-            map.get(upper).set_state(PageState::INSIDE);
-            page = lower;
+            map.get(buddy).set_state(PageState::INSIDE);
             order += 1;
+            page = page.align_down(order);
+        }
+        self.insert_page_block(map, page, order, kind);
+    }
+
+    /// The last step, where the migrate types of two page blocks have a say.
+    #[inline(never)]
+    fn insert_page_block<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
+        let (mut page, mut order) = (page, order);
+        let buddy = page.buddy(PAGEBLOCK_ORDER);
+        if order == PAGEBLOCK_ORDER {
+            let state = map.get(buddy).state();
+            if state.is_free_buddy(self.id, order) && join_types(map, page, buddy) {
+                self.lists.remove(map, buddy, order, state.list());
+                map.get(buddy).set_state(PageState::INSIDE);
+                order += 1;
+                page = page.align_down(order);
+            }
         }
         self.lists.push(map, self.id, page, order, kind);
     }
@@ -85,7 +106,6 @@ impl Zone {
 }
 
 /// Whether two page blocks may become one free block. If so they are of one type from now on.
-#[cold]
 fn join_types<M: PageMap>(map: M, page: Page, buddy: Page) -> bool {
     let (own, other) = (block_type(map, page), block_type(map, buddy));
     if own == other {
@@ -97,3 +117,6 @@ fn join_types<M: PageMap>(map: M, page: Page, buddy: Page) -> bool {
     set_block_type(map, buddy, own);
     true
 }
+
+const _: () =
+    assert!(crate::addr::MAX_ORDER == PAGEBLOCK_ORDER + 1, "one step leads from a page block to the highest order");

@@ -135,7 +135,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Tests the lists of one CPU: `PCP-1`, `PCP-2`; counts their blocks by zone.
     fn check_cpu(&self, pages: &CpuPages, listed: &mut [u64; ZoneType::COUNT]) -> Result<(), Broken> {
         let map = self.hal.map();
-        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+        for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = pages.lists(order) else { continue };
             for list in 0..PageState::LISTS {
                 let (count, room) = lists.level(list);
@@ -163,7 +163,7 @@ impl Tally {
         match state.kind() {
             Kind::Hole => return,
             Kind::Free => {
-                let row = self.blocks.get_mut(state.list().index());
+                let row = self.blocks.get_mut(state.list().get());
                 if let Some(count) = row.and_then(|row| row.get_mut(state.raw_order() as usize)) {
                     *count += 1;
                 }

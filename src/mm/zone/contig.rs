@@ -47,16 +47,16 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Finds `pages` contiguous pages aligned to a block of `align` and allocates them (Linux: `alloc_contig_pages`):
+    /// Finds `pages` contiguous pages from a multiple of `align` pages on, a power of two, and allocates them (Linux: `alloc_contig_pages`):
     /// from the highest zone that the flags admit, the lowest such range first. Context and cost as for
     /// [`PageAllocator::alloc_contig_range`], for every range that is tried; free ranges are told by their blocks.
     ///
     /// # Errors
     ///
-    /// [`ContigError::NoRange`] if no range is free, [`ContigError::Flags`].
-    pub fn alloc_contig_pages(&self, pages: u32, align: Order, gfp: Gfp) -> Result<Page, ContigError> {
+    /// [`ContigError::NoRange`] if no range is free or `align` is no power of two, [`ContigError::Flags`].
+    pub fn alloc_contig_pages(&self, pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
         gfp.check()?;
-        let layout = self.layout().ok_or(ContigError::NoRange)?;
+        let layout = self.layout().filter(|_| align.is_power_of_two()).ok_or(ContigError::NoRange)?;
         self.drain_all();
         for id in layout.zonelist(gfp.zone()) {
             let span = self.with_zone(id, |zone, _| (zone.start, zone.end)).unwrap_or((0, 0));
@@ -138,7 +138,7 @@ fn recall<M: PageMap>(map: M, block: Page) -> MigrateType {
 
 impl Zone {
     /// The first page of a run of free blocks that holds `pages` pages from a multiple of `align` on, at or above `from`.
-    fn find_range<M: PageMap>(&self, map: M, from: u32, pages: u32, align: Order) -> Option<Page> {
+    fn find_range<M: PageMap>(&self, map: M, from: u32, pages: u32, align: u32) -> Option<Page> {
         let mut start = None;
         for section in map.sections() {
             let mut at = section.first.max(self.start).max(from);
@@ -149,7 +149,7 @@ impl Zone {
                 let (head, state) = find_head(&map, Page::new(at))?;
                 let after = head.index() + (1 << state.raw_order().min(MAX_ORDER));
                 if state.kind() == Kind::Free && block_type(map, head) != MigrateType::Isolate {
-                    let first = *start.get_or_insert(at.next_multiple_of(1 << align.get()));
+                    let first = *start.get_or_insert(at.next_multiple_of(align));
                     if after.min(end) >= first && after.min(end) - first >= pages {
                         return Some(Page::new(first));
                     }
@@ -179,9 +179,8 @@ impl Zone {
         while at.index() < end {
             let Some((head, state)) = find_head(&map, at) else { return Err(at) };
             let order = state.raw_order().min(MAX_ORDER);
-            let kind = state.list();
-            self.lists.remove(map, head, order, kind);
-            self.count_taken(kind, 1 << order);
+            self.lists.remove(map, head, order, state.list());
+            self.count_taken(state.list().kind(), 1 << order);
             let after = head.offset(1 << order);
             // What of the first and the last block lies outside goes back, page by page: it merges by itself.
             map.get(head).set_state(PageState::INSIDE);

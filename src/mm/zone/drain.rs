@@ -3,9 +3,9 @@
 
 use super::free::zone_of;
 use super::pcp::CpuPages;
-use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
-use crate::addr::{CpuId, Order};
-use crate::mm::page::{Page, PageState, ZoneId};
+use super::{PageAllocator, PageHal};
+use crate::addr::{CpuId, MAX_ORDER, Order};
+use crate::mm::page::{PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
@@ -13,22 +13,13 @@ impl<H: PageHal> PageAllocator<H> {
     /// masked.
     pub(super) fn drain_list(&self, pages: &CpuPages, list: usize, order: Order, batches: usize) {
         let id = zone_of(list);
-        let (Some(lists), Some(zone), Some(layout)) = (pages.lists(order), self.zones.get(id.index()), self.layout())
-        else {
-            return;
-        };
-        let batch = (layout.batch(id, order).max(1) as usize).min(PCP_BATCH_MAX);
+        let (Some(zone), Some(layout)) = (self.zones.get(id.index()), self.layout()) else { return };
+        let batch = layout.batch(id, order).max(1) as usize;
         let map = self.hal.map();
         for _ in 0..batches {
-            let mut buffer = [Page::new(0); PCP_BATCH_MAX];
-            let Some(room) = buffer.get_mut(..batch) else { return };
-            let taken = lists.drain(list, room);
-            if taken == 0 {
-                return;
-            }
             let mut zone = zone.lock();
-            for page in buffer.iter().take(taken) {
-                zone.free_block(map, *page, order.get());
+            if pages.drain(list, order, batch, |page| zone.free_block(map, page, order.get())) == 0 {
+                return;
             }
             zone.events.pcp_batches += 1;
         }
@@ -36,7 +27,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Empties the lists of one CPU, and sets how long they may grow from now on.
     fn drain_lists(&self, pages: &CpuPages) {
-        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+        for order in (0..=MAX_ORDER).filter_map(Order::new) {
             for list in 0..PageState::LISTS {
                 self.drain_list(pages, list, order, usize::MAX);
             }
@@ -51,7 +42,7 @@ impl<H: PageHal> PageAllocator<H> {
         for (class, first) in layout.first.iter().enumerate() {
             pages.set_first_zone(class, *first);
         }
-        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+        for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = pages.lists(order) else { continue };
             for list in 0..PageState::LISTS {
                 let used = list & 0b11 != 0b11;
@@ -128,7 +119,7 @@ impl<H: PageHal> PageAllocator<H> {
         let Some(local) = self.hal.local_of(cpu) else { return 0 };
         let pages = H::pages(local);
         let mut sum = 0;
-        for order in CpuPages::ORDERS.into_iter().filter_map(Order::new) {
+        for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = pages.lists(order) else { continue };
             let own = (0..PageState::LISTS).filter(|list| zone_of(*list) == id);
             sum += own.map(|list| (lists.level(list).0 as u64) << order.get()).sum::<u64>();

@@ -2,8 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
-use super::pcp::CpuPages;
-use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
+use super::{PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
 use crate::mm::layout;
@@ -20,23 +19,18 @@ impl<H: PageHal> PageAllocator<H> {
     /// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
     #[inline(always)]
     pub fn free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
-        if CpuPages::has(order) {
-            let saved = self.hal.save();
-            let local = self.hal.local();
-            let map = H::local_map(local);
-            let descriptor = map.get(page);
-            // One comparison for all that a free must check: see `PageState`.
-            let list = descriptor.state().plain_list(order);
-            let freed = H::pages(local).push(list, order, page);
-            if freed {
-                descriptor.set_state(PageState::on_pcp(list, order));
-            }
-            self.hal.restore(saved);
-            if freed {
-                return Ok(());
-            }
+        let saved = self.hal.save();
+        let local = self.hal.local();
+        let map = H::local_map(local);
+        let descriptor = map.get(page);
+        // One comparison for all that a free must check: see `PageState`.
+        let list = descriptor.state().plain_list(order);
+        let freed = H::pages(local).push(list, order, page);
+        if freed {
+            descriptor.set_state(PageState::on_pcp(list, order));
         }
-        self.free_slow(page, order)
+        self.hal.restore(saved);
+        if freed { Ok(()) } else { self.free_slow(page, order) }
     }
 
     /// Gives a block back to the cold end of this CPU's list: its content is in no cache (Linux before 4.15:
@@ -66,12 +60,13 @@ impl<H: PageHal> PageAllocator<H> {
     /// # Errors
     ///
     /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`].
+    #[inline]
     pub fn page_at(&self, addr: VirtAddr) -> Result<Page, FreeError> {
         let phys = layout::virt_to_phys(addr).ok_or(FreeError::NotLinear(addr))?;
         if !phys.is_aligned(PAGE_SIZE) {
             return Err(FreeError::Unaligned(addr));
         }
-        self.hal.map().find(Pfn::containing(phys)).ok_or(FreeError::NoDescriptor(phys))
+        H::local_map(self.hal.local()).find(Pfn::containing(phys)).ok_or(FreeError::NoDescriptor(phys))
     }
 
     /// The long way: blocks that are not plain, that have no list, or whose list is full.
@@ -175,5 +170,3 @@ pub(super) const fn zone_of(list: usize) -> ZoneId {
         None => ZoneId::PREFERRED,
     }
 }
-
-const _: () = assert!(PCP_BATCH_MAX <= 64, "a batch is moved through a buffer on the stack");

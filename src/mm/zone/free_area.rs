@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::MAX_ORDER;
-use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
+use crate::mm::page::{ListNumber, MigrateType, Page, PageMap, PageState, ZoneId};
 
 /// Lists in a row, a power of two above the highest order, so that an index is masked and not checked.
 const ROW: usize = 16;
@@ -79,7 +79,7 @@ impl FreeLists {
     }
 
     /// Puts a block at the front of its list and makes its descriptor say so.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push<M: PageMap>(&mut self, map: M, zone: ZoneId, page: Page, order: u8, kind: MigrateType) {
         let list = self.list_mut(order, kind);
         let descriptor = map.get(page);
@@ -91,18 +91,20 @@ impl FreeLists {
         list.first = page.index();
         list.blocks = list.blocks.wrapping_add(1);
         if next == Page::NIL {
-            *self.filled_mut(kind) |= 1 << order;
+            *self.filled_mut(kind) |= 1_u16.wrapping_shl(u32::from(order));
         } else {
             map.get(Page::new(next)).set_prev(page.index());
         }
     }
 
     /// Takes a block that is on the list of `order` and `kind` off it. Its state stays as it is.
-    #[inline]
-    pub(super) fn remove<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
+    pub(super) fn remove<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: ListNumber) {
         let descriptor = map.get(page);
         let (next, prev) = (descriptor.next(), descriptor.prev());
-        let list = self.list_mut(order, kind);
+        let row = kind.get() & (ROWS - 1);
+        let list = &mut self.lists[row][order as usize & (ROW - 1)];
         list.blocks = list.blocks.wrapping_sub(1);
         // INVARIANT: BUD-2, BUD-3.
         if next != Page::NIL {
@@ -113,7 +115,7 @@ impl FreeLists {
         } else {
             list.first = next;
             if next == Page::NIL {
-                *self.filled_mut(kind) &= !(1 << order);
+                self.filled[row] &= !(1_u16.wrapping_shl(u32::from(order)));
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::error::SetupError;
 use super::watermark::WatermarkTuning;
 use super::zone::Zone;
-use super::{PCP_BATCH_MAX, PageAllocator, PageHal, ZoneLayout, ZoneLimits};
+use super::{ListSizes, PageAllocator, PageHal, ZoneLayout, ZoneLimits};
 use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SIZE, Pfn, PhysRange};
 use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_PAGES, Page, PageMap, PageState, Section, ZoneId};
@@ -164,12 +164,12 @@ impl<H: PageHal> PageAllocator<H> {
     /// Computes what depends on all zones, and lets allocations in.
     fn open(&self, zones: usize, kinds: [ZoneType; ZoneType::COUNT], tuning: WatermarkTuning) -> Handed {
         let mut handed = Handed { zones, ..Handed::default() };
-        let (mut batch, mut high) = ([0; ZoneType::COUNT], [0; ZoneType::COUNT]);
-        for ((zone, batch), high) in self.zones.iter().zip(&mut batch).zip(&mut high).take(zones) {
+        let mut sizes = [ListSizes::default(); ZoneType::COUNT];
+        for (zone, sizes) in self.zones.iter().zip(&mut sizes).take(zones) {
             let zone = zone.lock();
             handed.managed += zone.managed;
             handed.present += zone.present;
-            (*batch, *high) = list_sizes(zone.managed, self.hal.cpus());
+            *sizes = ListSizes::new(zone.managed, self.hal.cpus());
         }
         let first = ZoneType::ALL.map(|class| {
             let found = kinds.iter().take(zones).position(|kind| *kind <= class);
@@ -179,7 +179,7 @@ impl<H: PageHal> PageAllocator<H> {
         });
         #[expect(clippy::cast_possible_truncation, reason = "at most three")]
         let count = zones as u8;
-        self.layout.call_once(|| ZoneLayout { count, kinds, first, batch, high });
+        self.layout.call_once(|| ZoneLayout { count, kinds, first, sizes });
         self.set_tuning(tuning);
         for cpu in (0..self.hal.cpus()).map(CpuId::new) {
             if let Some(local) = self.hal.local_of(cpu) {
@@ -227,17 +227,6 @@ impl<H: PageHal> PageAllocator<H> {
         self.hal.restore(saved);
         tuning
     }
-}
-
-/// How many pages move between a list and its zone at once, and how many a list holds at most, in a zone of `managed`
-/// pages: a batch is a power of two up to 64, a list three batches, and all lists together at most an eighth of the zone
-/// (Linux: `zone_batchsize`, `zone_highsize`).
-fn list_sizes(managed: u64, cpus: u32) -> (u32, u32) {
-    let share = managed / 8 / u64::from(cpus.max(1)) / 12;
-    let high = share.min(3 * PCP_BATCH_MAX as u64);
-    let batch = (high / 3).checked_ilog2().map_or(0, |log| 1_u64 << log).min(PCP_BATCH_MAX as u64);
-    #[expect(clippy::cast_possible_truncation, reason = "at most three batches")]
-    if batch == 0 { (0, 0) } else { (batch as u32, high as u32) }
 }
 
 /// The pages of a range whose every page has a descriptor.

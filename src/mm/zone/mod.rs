@@ -53,7 +53,7 @@ pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
 use crate::addr::{Order, PhysAddr};
-use crate::gfp::ZoneType;
+use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::mm::page::{PageMap, ZoneId};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,7 +63,7 @@ use spin::relax::RelaxStrategy;
 use zone::Zone;
 
 /// Blocks that move between a list and its zone at once, at most.
-const PCP_BATCH_MAX: usize = 64;
+const PCP_BATCH_MAX: u32 = 64;
 
 /// What the page allocator asks of a machine.
 pub trait PageHal: Interrupts + PerCpu + Pressure {
@@ -103,9 +103,30 @@ struct ZoneLayout {
     kinds: [ZoneType; ZoneType::COUNT],
     /// Where in the zonelist each kind of request starts, by `ZoneType`; `count` if no zone serves it.
     first: [u8; ZoneType::COUNT],
-    /// Pages in a batch of order 0, and blocks of order 0 that a list holds at most, by position.
-    batch: [u32; ZoneType::COUNT],
-    high: [u32; ZoneType::COUNT],
+    /// How large per-CPU lists are, by position.
+    sizes: [ListSizes; ZoneType::COUNT],
+}
+
+/// How large the per-CPU lists of a zone are, in pages.
+#[derive(Clone, Copy, Debug, Default)]
+struct ListSizes {
+    /// What moves between a list and its zone at once: a power of two.
+    batch: u32,
+    /// What a list holds, blocks of the larger orders aside.
+    high: u32,
+    /// What a list may hold if its blocks are larger than that.
+    share: u32,
+}
+
+impl ListSizes {
+    /// For a zone of `managed` pages: a batch of at most 64 pages, lists of two batches, and all lists of one order
+    /// together at most an eighth of the zone (Linux: `zone_batchsize`, `zone_highsize`).
+    fn new(managed: u64, cpus: u32) -> Self {
+        let lists = u64::from(cpus.max(1)) * Mobility::COUNT as u64;
+        let share = u32::try_from(managed / 8 / lists).unwrap_or(u32::MAX);
+        let batch = (share / 2).checked_ilog2().map_or(0, |log| 1 << log).min(PCP_BATCH_MAX);
+        Self { batch, high: 2 * batch, share }
+    }
 }
 
 impl ZoneLayout {
@@ -122,18 +143,15 @@ impl ZoneLayout {
 
     /// Blocks of this order that move between a list and the zone at once.
     fn batch(&self, id: ZoneId, order: Order) -> u32 {
-        let pages = self.batch.get(id.index()).copied().unwrap_or(0);
-        if pages == 0 { 0 } else { (pages >> order.get()).max(1) }
+        let batch = self.sizes.get(id.index()).map_or(0, |sizes| sizes.batch);
+        if batch == 0 { 0 } else { (batch >> order.get()).max(1) }
     }
 
     /// Blocks of this order that a list holds at most.
     fn high(&self, id: ZoneId, order: Order) -> u32 {
-        let pages = self.high.get(id.index()).copied().unwrap_or(0);
-        match pages >> order.get() {
-            0 if order.get() > 4 && pages >= 64 => 2,
-            blocks if pages >= 16 => blocks.max(2),
-            blocks => blocks,
-        }
+        let Some(sizes) = self.sizes.get(id.index()) else { return 0 };
+        // One block at least where that is little for the zone: for who takes one and gives it back, again and again.
+        (sizes.high >> order.get()).max((sizes.share >> order.get()).min(1))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Per-CPU page lists: the hot path of allocation, without a shared lock and without a shared write (Linux: `struct
 //! per_cpu_pages`).
 //!
-//! Each CPU has stacks of free blocks of the usual orders: 0 to 4, and 9 for 2 MiB. A stack is an array of page numbers,
-//! so taking a block and giving it back touch the array, one control word, and the block's descriptor.
+//! Each CPU has stacks of free blocks of every order: many single pages, few large blocks, of the largest but one. A
+//! stack is an array of page numbers, so taking a block and giving it back touch the array, one control word, and the
+//! block's descriptor, whatever the order.
 //!
 //! A CPU's lists are its own: it alone changes them, with interrupts masked. Everything is an atomic that is loaded and
 //! stored relaxed, so that other CPUs may look (for statistics) without a lock, but whoever else changes something loses
@@ -11,20 +12,22 @@
 
 use super::free::zone_of;
 use super::report::Traffic;
-use crate::addr::Order;
+use crate::addr::{MAX_ORDER, Order};
 use crate::mm::page::{Page, PageState, ZoneId};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// Slots of a list of single pages; a power of two.
+/// Slots of a list of single pages; a power of two, as all of them.
 const PAGE_SLOTS: usize = 256;
-/// Slots of a list of blocks of orders 1 to 4.
-const BLOCK_SLOTS: usize = 64;
-/// Slots of a list of 2 MiB blocks.
-const HUGE_SLOTS: usize = 16;
-/// The order of the 2 MiB blocks.
-const HUGE_ORDER: u8 = 9;
-/// The orders between.
-const BLOCK_ORDERS: usize = 4;
+/// Slots of a list of small blocks: up to 64 KiB.
+const SMALL_SLOTS: usize = 128;
+/// The orders of small blocks, 1 to 4.
+const SMALL_ORDERS: usize = 4;
+/// Slots of a list of large blocks: up to 4 MiB.
+const LARGE_SLOTS: usize = 8;
+/// Pages that a bulk operation handles in one round of its loop.
+const ROUND: usize = 8;
+/// The orders of large blocks, 5 to 10.
+const LARGE_ORDERS: usize = MAX_ORDER as usize - SMALL_ORDERS;
 
 /// The control word of a list: blocks on it, blocks that it still takes, and allocations it has served.
 ///
@@ -142,15 +145,40 @@ impl<const SLOTS: usize> Lists<SLOTS> {
         let before = self.control(list);
         let taken = before.count().min(out.len());
         let left = before.count() - taken;
-        let Some(taken_slots) = slots.get(left + 1..=before.count()) else { return 0 };
-        for (place, slot) in out.iter_mut().zip(taken_slots.iter().rev()) {
+        let (Some(hot), Some(out)) = (slots.get(left + 1..=before.count()), out.get_mut(..taken)) else { return 0 };
+        let mut take = |place: &mut Page, slot: &AtomicU32| {
             let page = Page::new(slot.load(Ordering::Relaxed));
             mark(page);
             *place = page;
+        };
+        let ((rounds, rest), (slot_rounds, slot_rest)) = (out.as_chunks_mut::<ROUND>(), hot.as_chunks::<ROUND>());
+        for (places, slots) in rounds.iter_mut().zip(slot_rounds) {
+            places.iter_mut().zip(slots).for_each(|(place, slot)| take(place, slot));
         }
+        rest.iter_mut().zip(slot_rest).for_each(|(place, slot)| take(place, slot));
         // INVARIANT: PCP-1, PCP-2.
         let after = before.with(left, before.room() + taken);
         self.set_control(list, Control(after.0.wrapping_add(Control::EVENT * taken as u64)));
+        taken
+    }
+
+    /// Takes up to `blocks` blocks off the cold end and shows them to `give`, the coldest first: how many.
+    #[inline(always)]
+    fn drain(&self, list: usize, blocks: usize, mut give: impl FnMut(Page)) -> usize {
+        let Some(slots) = self.slots.get(list) else { return 0 };
+        let before = self.control(list);
+        let count = before.count();
+        let taken = count.min(blocks);
+        let (Some(cold), Some(rest)) = (slots.get(1..=taken), slots.get(taken + 1..=count)) else { return 0 };
+        for slot in cold {
+            give(Page::new(slot.load(Ordering::Relaxed)));
+        }
+        for (to, from) in slots.iter().skip(1).zip(rest) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        // INVARIANT: PCP-2, the sum stays.
+        self.set_control(list, before.with(count - taken, before.room() + taken));
+        add(&self.drained, list, taken);
         taken
     }
 
@@ -158,14 +186,37 @@ impl<const SLOTS: usize> Lists<SLOTS> {
     fn push_many(&self, list: usize, pages: &[Page], mut mark: impl FnMut(Page) -> bool) -> usize {
         let Some(slots) = self.slots.get(list) else { return 0 };
         let before = self.control(list);
-        let Some(room) = slots.get(before.count() + 1..=before.count() + before.room()) else { return 0 };
-        let mut given = 0;
-        for (slot, page) in room.iter().zip(pages.iter().rev()) {
-            if !mark(*page) {
-                break;
+        let fits = before.room().min(pages.len());
+        let first = pages.len() - fits;
+        let (Some(room), Some(pages)) = (slots.get(before.count() + 1..=before.count() + fits), pages.get(first..))
+        else {
+            return 0;
+        };
+        // From the end, so that what is left in the batch is its beginning.
+        let mut put = |slot: &AtomicU32, page: &Page| {
+            let agreed = mark(*page);
+            if agreed {
+                slot.store(page.index(), Ordering::Relaxed);
             }
-            slot.store(page.index(), Ordering::Relaxed);
-            given += 1;
+            agreed
+        };
+        let mut given = 0;
+        let ((slot_rounds, slot_rest), (rest, rounds)) = (room.as_chunks::<ROUND>(), pages.as_rchunks::<ROUND>());
+        'all: {
+            for (slots, pages) in slot_rounds.iter().zip(rounds.iter().rev()) {
+                for (slot, page) in slots.iter().zip(pages.iter().rev()) {
+                    if !put(slot, page) {
+                        break 'all;
+                    }
+                    given += 1;
+                }
+            }
+            for (slot, page) in slot_rest.iter().zip(rest.iter().rev()) {
+                if !put(slot, page) {
+                    break 'all;
+                }
+                given += 1;
+            }
         }
         // INVARIANT: PCP-1, PCP-2: no more than there was room for.
         self.set_control(list, before.with(before.count() + given, before.room() - given));
@@ -188,8 +239,6 @@ pub(super) trait PcpLists {
     /// Puts `blocks` blocks from the zone on the hot end, `stride` pages apart and the lowest hottest; no more than there
     /// is room for.
     fn fill(&self, list: usize, first: Page, blocks: u32, stride: u32);
-    /// Moves blocks off the cold end into `out`, the coldest first; how many there were. Cost: O(blocks on the list).
-    fn drain(&self, list: usize, out: &mut [Page]) -> usize;
     /// The blocks on a list, by number, the coldest first.
     fn peek(&self, list: usize, index: usize) -> Option<Page>;
     /// Blocks allocated from a list and freed to it.
@@ -250,23 +299,6 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
         add(&self.filled, list, blocks);
     }
 
-    fn drain(&self, list: usize, out: &mut [Page]) -> usize {
-        let Some(slots) = self.slots.get(list) else { return 0 };
-        let before = self.control(list);
-        let taken = before.count().min(out.len());
-        for (index, place) in (1..=taken).zip(out) {
-            *place = Page::new(Self::slot(slots, index).load(Ordering::Relaxed));
-        }
-        for index in taken + 1..=before.count() {
-            let page = Self::slot(slots, index).load(Ordering::Relaxed);
-            Self::slot(slots, index - taken).store(page, Ordering::Relaxed);
-        }
-        // INVARIANT: PCP-2, the sum stays.
-        self.set_control(list, before.with(before.count() - taken, before.room() + taken));
-        add(&self.drained, list, taken);
-        taken
-    }
-
     fn peek(&self, list: usize, index: usize) -> Option<Page> {
         let slots = self.slots.get(list).filter(|_| index < self.control(list).count())?;
         Some(Page::new(Self::slot(slots, index + 1).load(Ordering::Relaxed)))
@@ -293,8 +325,8 @@ fn add(words: &[AtomicU64], list: usize, blocks: usize) {
 #[repr(C)]
 pub struct CpuPages {
     pages: Lists<PAGE_SLOTS>,
-    blocks: [Lists<BLOCK_SLOTS>; BLOCK_ORDERS],
-    huge: Lists<HUGE_SLOTS>,
+    small: [Lists<SMALL_SLOTS>; SMALL_ORDERS],
+    large: [Lists<LARGE_SLOTS>; LARGE_ORDERS],
     /// The position in the zonelist at which each zone modifier starts, by `ZoneType`.
     first_zone: [AtomicU8; 3],
     /// Not zero if another CPU has asked for this one's pages.
@@ -302,48 +334,35 @@ pub struct CpuPages {
 }
 
 impl CpuPages {
-    /// The orders that have lists.
-    pub const ORDERS: [u8; 6] = [0, 1, 2, 3, 4, HUGE_ORDER];
-
     /// Empty lists that take nothing yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             pages: Lists::new(),
-            blocks: [const { Lists::new() }; BLOCK_ORDERS],
-            huge: Lists::new(),
+            small: [const { Lists::new() }; SMALL_ORDERS],
+            large: [const { Lists::new() }; LARGE_ORDERS],
             first_zone: [const { AtomicU8::new(0) }; 3],
             drain_requested: AtomicU32::new(0),
         }
     }
 
-    /// Whether blocks of this order have lists.
-    #[must_use]
-    #[inline(always)]
-    pub const fn has(order: Order) -> bool {
-        order.get() as usize <= BLOCK_ORDERS || order.get() == HUGE_ORDER
-    }
-
     /// Takes the hottest block of a list. By its CPU, interrupts masked.
     #[inline(always)]
     pub(super) fn pop(&self, list: usize, order: Order) -> Option<Page> {
-        match order.get() {
+        match order.get() as usize {
             0 => self.pages.pop(list),
-            HUGE_ORDER => self.huge.pop(list),
-            order => self.blocks.get((order as usize).wrapping_sub(1))?.pop(list),
+            order @ 1..=SMALL_ORDERS => self.small.get(order - 1)?.pop(list),
+            order => self.large.get(order - 1 - SMALL_ORDERS)?.pop(list),
         }
     }
 
     /// Puts a block on the hot end of a list; whether there was room. By its CPU, interrupts masked.
     #[inline(always)]
     pub(super) fn push(&self, list: usize, order: Order, page: Page) -> bool {
-        match order.get() {
+        match order.get() as usize {
             0 => self.pages.push(list, page),
-            HUGE_ORDER => self.huge.push(list, page),
-            order => match self.blocks.get((order as usize).wrapping_sub(1)) {
-                Some(lists) => lists.push(list, page),
-                None => false,
-            },
+            order @ 1..=SMALL_ORDERS => self.small.get(order - 1).is_some_and(|lists| lists.push(list, page)),
+            order => self.large.get(order - 1 - SMALL_ORDERS).is_some_and(|lists| lists.push(list, page)),
         }
     }
 
@@ -361,19 +380,37 @@ impl CpuPages {
         self.pages.push_many(list, pages, mark)
     }
 
-    /// The lists of an order, if it has any.
+    /// Takes up to `blocks` blocks off the cold end of a list and shows them to `give`, the coldest first: how many. By
+    /// whoever may change the lists, interrupts masked.
+    #[inline(always)]
+    pub(super) fn drain(&self, list: usize, order: Order, blocks: usize, mut give: impl FnMut(Page)) -> usize {
+        // One copy of what is done for single pages, the usual ones; the others go through a pointer.
+        let give_any: &mut dyn FnMut(Page) = &mut give;
+        match order.get() as usize {
+            0 => self.pages.drain(list, blocks, give),
+            order @ 1..=SMALL_ORDERS => {
+                self.small.get(order - 1).map_or(0, |lists| lists.drain(list, blocks, give_any))
+            }
+            order => self.large.get(order - 1 - SMALL_ORDERS).map_or(0, |lists| lists.drain(list, blocks, give_any)),
+        }
+    }
+
+    /// The lists of an order.
     pub(super) fn lists(&self, order: Order) -> Option<&dyn PcpLists> {
-        match order.get() {
+        fn any<const SLOTS: usize>(lists: &Lists<SLOTS>) -> &dyn PcpLists {
+            lists
+        }
+        match order.get() as usize {
             0 => Some(&self.pages),
-            HUGE_ORDER => Some(&self.huge),
-            order => self.blocks.get((order as usize).wrapping_sub(1)).map(|lists| lists as &dyn PcpLists),
+            order @ 1..=SMALL_ORDERS => self.small.get(order - 1).map(any),
+            order => self.large.get(order - 1 - SMALL_ORDERS).map(any),
         }
     }
 
     /// Pages allocated from and freed to the lists of one zone.
     pub(super) fn flow(&self, zone: ZoneId) -> Traffic {
         let mut sum = Traffic::default();
-        for order in Self::ORDERS.into_iter().filter_map(Order::new) {
+        for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = self.lists(order) else { continue };
             for list in (0..PageState::LISTS).filter(|list| zone_of(*list) == zone) {
                 let flow = lists.flow(list);

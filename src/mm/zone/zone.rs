@@ -102,7 +102,7 @@ impl Zone {
     }
 
     /// Counts `pages` more on the free lists of this type.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count_freed(&mut self, kind: MigrateType, pages: u64) {
         // INVARIANT: ZONE-3, together with `count_taken`.
         if kind.is_mergeable() {
@@ -123,6 +123,7 @@ impl Zone {
     }
 
     #[cold]
+    #[inline(never)]
     fn count_special(&mut self, kind: MigrateType, pages: u64) {
         let special = match kind {
             MigrateType::Cma => &mut self.free_cma,
