@@ -17,6 +17,7 @@ mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
+#[cfg(test)]
 mod pages;
 mod pgtable;
 mod trap;

@@ -2,7 +2,7 @@
 
 use super::machine::{GIB, MIB};
 use super::{Spec, blocks, give_back, order, phys, range, take_all};
-use quarry::addr::{Order, PAGE_SIZE};
+use quarry::addr::{Order, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
 use quarry::mm::zone::SetupError;
 
@@ -52,7 +52,7 @@ fn all_memory_can_be_had_at_every_order() {
             for pair in taken.windows(2) {
                 assert!(pair[0].index() + (1 << o) <= pair[1].index(), "overlap");
             }
-            assert!(taken.iter().all(|page| phys(pages, *page) % order(o).bytes() == 0));
+            assert!(taken.iter().all(|page| phys(pages, *page).is_multiple_of(order(o).bytes())));
             assert_eq!(pages.free_page_count(), 0);
             give_back(pages, taken, order(o));
             assert_eq!(blocks(pages), before);
@@ -69,7 +69,7 @@ fn memory_merges_again_whatever_the_order_of_freeing() {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
-            taken.swap(index, (seed % (index as u64 + 1)) as usize);
+            taken.swap(index, to_usize(seed % (index as u64 + 1)));
         }
     };
     let orders: [&dyn Fn(&mut Vec<_>); 3] = [&|_| {}, &|taken| taken.reverse(), &shuffle];

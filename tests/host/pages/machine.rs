@@ -105,7 +105,6 @@ pub(super) struct Sim<'m> {
     pub(super) watcher: Watcher,
     /// The byte that a page is filled with, where a test cares.
     pub(super) contents: Mutex<HashMap<u64, u8>>,
-    pub(super) locks: AtomicU64,
 }
 
 pub(super) struct Local<'m> {
@@ -298,7 +297,6 @@ impl Spec {
             online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
             watcher: Watcher::default(),
             contents: Mutex::default(),
-            locks: AtomicU64::new(0),
         };
         let pages = PageAllocator::new(sim);
         let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));

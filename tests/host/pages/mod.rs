@@ -1,6 +1,7 @@
 //! The page allocator: the behaviours by number, random operations against a bitmap, several CPUs, a machine of 16 TiB.
 
 mod buddy;
+mod cpus;
 mod errors;
 mod machine;
 
