@@ -214,9 +214,6 @@ at_el1:
 	msr	pmcntenclr_el0, x0
 	msr	pmintenclr_el1, x0
 	msr	pmovsclr_el0, x0
-1:	skip_without id_aa64pfr0_el1, 24, 1f
-	mov	x0, #7				// SRE, DFB, DIB
-	msr	S3_0_C12_C12_5, x0		// ICC_SRE_EL1
 1:	isb
 	ret	x17
 
