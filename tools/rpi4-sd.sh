@@ -32,13 +32,13 @@ private_apt() {
 fetch() {
     echo "rpi4-sd: fetching the package $1"
     (cd "$work" && private_apt apt-get download -qq "$1") || stop "the package $1 could not be fetched"
-    dpkg-deb -x "$work/$1"_*.deb "$work/root"
+    dpkg-deb -x "$work/$1"_*.deb "$work/unpacked"
 }
 
 fetch_firmware() {
     # shellcheck source=/dev/null
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    mkdir -p "$work/none" "$work/state/lists/partial" "$work/cache/archives/partial" "$work/root"
+    mkdir -p "$work/none" "$work/state/lists/partial" "$work/cache/archives/partial" "$work/unpacked"
     : >"$work/state/status"
     "$here/apt-source.sh" "$codename" main non-free-firmware >"$work/quarry.sources" ||
         stop "no mirror of this release is known to apt, so the package raspi-firmware cannot be had"
@@ -51,9 +51,9 @@ fetch_firmware() {
     [ -n "$linux" ] || stop "the mirror has no kernel package, which holds the device tree"
     fetch "$linux"
     mkdir -p "$firmware"
-    find "$work/root" \( -name start4.elf -o -name fixup4.dat -o -name bcm2711-rpi-4-b.dtb \) \
+    find "$work/unpacked" \( -name start4.elf -o -name fixup4.dat -o -name bcm2711-rpi-4-b.dtb \) \
         -exec cp {} "$firmware" \;
-    cp "$work/root/usr/share/doc/raspi-firmware/copyright" "$firmware/LICENCE.txt"
+    cp "$work/unpacked/usr/share/doc/raspi-firmware/copyright" "$firmware/LICENCE.txt"
 }
 
 for needed in start4.elf fixup4.dat bcm2711-rpi-4-b.dtb LICENCE.txt; do

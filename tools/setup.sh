@@ -60,9 +60,9 @@ $todo"
         say "$line"
         # shellcheck disable=SC2086
         as_root $line >/dev/null || stop "that failed; with a network, please type:" "$line" "and call make again"
-    done 3<<TODO
+    done 3<<COMMANDS
 $(printf '%s' "$todo")
-TODO
+COMMANDS
     packages=
     todo=
 }
