@@ -67,7 +67,7 @@ rpi4-sd: rpi4
 ## make memmap DTB=file   what the kernel would make of a device tree, as JSON
 .PHONY: memmap
 memmap: toolchain
-	@cargo run --quiet $(HOST_FLAGS) --bin memmap -- $(DTB)
+	@tools/memmap.sh $(abspath $(DTB))
 
 ## make miri, make fuzz   the slow checks, on nightly; not part of make test; TEST=name chooses
 .PHONY: miri
