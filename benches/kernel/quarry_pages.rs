@@ -68,15 +68,20 @@ fn pages_batch_random(meter: &mut Meter) -> Result<Figures, Unable> {
     let mut order = SHUFFLED.lock();
     shuffle(&mut order);
     let mut failed = false;
-    let mut pages: Vec<_> = (0..BATCH).map(|_| None).collect();
+    let Ok(first) = instance::alloc_page(Gfp::KERNEL) else { return Err(EXHAUSTED) };
+    // What the places hold before the first round is of no account.
+    let mut pages: Vec<_> = (0..BATCH).map(|_| first).collect();
+    failed |= instance::free_page(first).is_err();
     let figures = meter.measure_units(u32::from(BATCH), || {
         for place in pages.iter_mut() {
-            *place = instance::alloc_page(Gfp::KERNEL).ok();
-            failed |= place.is_none();
+            match instance::alloc_page(Gfp::KERNEL) {
+                Ok(page) => *place = page,
+                Err(_) => failed = true,
+            }
         }
         for &index in order.iter() {
-            if let Some(page) = pages.get_mut(usize::from(index)).and_then(Option::take) {
-                failed |= instance::free_page(page).is_err();
+            if let Some(page) = pages.get(usize::from(index)) {
+                failed |= instance::free_page(*page).is_err();
             }
         }
     });
