@@ -16,6 +16,9 @@ use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocato
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+// An OR adds where the offset and the addresses share no bit.
+const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
+
 /// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait.
 #[derive(Debug)]
 #[repr(C)]
@@ -121,7 +124,7 @@ impl PageHal for KernelPages {
 
     #[inline]
     fn zero(&self, start: PhysAddr, pages: u64) {
-        let first = VirtAddr::new(PAGE_OFFSET + start.get()).as_ptr::<mem::Page>();
+        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<mem::Page>();
         if let Some(first) = NonNull::new(first).filter(|_| pages != 0) {
             // SAFETY: the allocator has just taken these pages of RAM for its caller, and the linear map maps them.
             unsafe { mem::clear_pages(first, pages) };
@@ -396,7 +399,7 @@ pub fn page_count(page: Page) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn page_address(page: Page) -> VirtAddr {
-    VirtAddr::new(PAGE_OFFSET + page_to_phys(page).get())
+    VirtAddr::new(PAGE_OFFSET | page_to_phys(page).get())
 }
 
 /// The physical address of a page's first byte.

@@ -216,33 +216,6 @@ impl ZoneId {
     }
 }
 
-/// The number of a list of free blocks, as a state holds it: that of a [`MigrateType`], without asking which.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ListNumber(u8);
-
-impl ListNumber {
-    /// The list of a type.
-    #[must_use]
-    #[inline]
-    pub const fn of(kind: MigrateType) -> Self {
-        Self(kind as u8)
-    }
-
-    /// The number, below 8.
-    #[must_use]
-    #[inline]
-    pub const fn get(self) -> usize {
-        self.0 as usize
-    }
-
-    /// The type.
-    #[must_use]
-    #[inline]
-    pub const fn kind(self) -> MigrateType {
-        MigrateType::from_bits(self.0)
-    }
-}
-
 const MOBILITY: u64 = 0b11;
 const ZONE_SHIFT: u32 = 2;
 const LIST_SHIFT: u32 = 4;
@@ -368,8 +341,8 @@ impl PageState {
     /// The list of its zone that a free block is on.
     #[must_use]
     #[inline]
-    pub const fn list(self) -> ListNumber {
-        ListNumber((self.0 >> LIST_SHIFT & 0b111) as u8)
+    pub const fn list(self) -> MigrateType {
+        MigrateType::from_bits((self.0 >> LIST_SHIFT & 0b111) as u8)
     }
 
     /// What an allocated block was asked for; `None` in a damaged descriptor.

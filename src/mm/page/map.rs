@@ -40,6 +40,12 @@ pub trait PageMap: Copy {
     /// What pages have descriptors.
     fn sections(&self) -> &[Section];
 
+    /// One past the last page of the first section.
+    #[inline]
+    fn first_end(&self) -> u32 {
+        self.sections().first().map_or(0, |section| section.end)
+    }
+
     /// The descriptor of a page, which lies in a section.
     fn get(&self, page: Page) -> &PageDescriptor;
 
@@ -50,13 +56,11 @@ pub trait PageMap: Copy {
     #[inline]
     fn find(&self, pfn: Pfn) -> Option<Page> {
         let index = u32::try_from(pfn.get().wrapping_sub(self.origin().get())).ok()?;
-        let sections = self.sections();
         // Most machines have one run of RAM, and the others most of it in the first.
-        if let Some(first) = sections.first()
-            && index < first.end
-        {
+        if index < self.first_end() {
             return Some(Page::new(index));
         }
+        let sections = self.sections();
         let place = sections.partition_point(|section| section.end <= index);
         sections.get(place).filter(|section| section.first <= index).map(|_| Page::new(index))
     }
@@ -69,7 +73,7 @@ pub trait PageMap: Copy {
     /// The frame of a page.
     #[inline]
     fn pfn(&self, page: Page) -> Pfn {
-        Pfn::new(self.origin().get() + u64::from(page.index()))
+        Pfn::new(self.origin().get().wrapping_add(u64::from(page.index())))
     }
 
     /// The physical address of a page's first byte.
@@ -92,6 +96,7 @@ pub struct Vmemmap {
     base: *const PageDescriptor,
     blocks: *const AtomicU8,
     origin: Pfn,
+    first_end: u32,
     /// `None` instead of an empty slice, so that [`Vmemmap::NONE`] is all zero.
     sections: Option<&'static [Section]>,
 }
@@ -104,7 +109,7 @@ unsafe impl Sync for Vmemmap {}
 impl Vmemmap {
     /// No descriptors yet.
     pub const NONE: Self =
-        Self { base: core::ptr::null(), blocks: core::ptr::null(), origin: Pfn::new(0), sections: None };
+        Self { base: core::ptr::null(), blocks: core::ptr::null(), origin: Pfn::new(0), first_end: 0, sections: None };
 
     /// The descriptors in the array `base`, whose first one is that of the frame `origin`.
     ///
@@ -119,7 +124,11 @@ impl Vmemmap {
         sections: &'static [Section],
     ) -> Self {
         // INVARIANT: VMM-1, VMM-2, MAP-1, MAP-2 are the caller's promise.
-        Self { base, blocks, origin, sections: Some(sections) }
+        let first_end = match sections {
+            [first, ..] => first.end,
+            [] => 0,
+        };
+        Self { base, blocks, origin, first_end, sections: Some(sections) }
     }
 }
 
@@ -132,6 +141,11 @@ impl PageMap for Vmemmap {
     #[inline]
     fn sections(&self) -> &[Section] {
         self.sections.unwrap_or_default()
+    }
+
+    #[inline]
+    fn first_end(&self) -> u32 {
+        self.first_end
     }
 
     #[inline(always)]

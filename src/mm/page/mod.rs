@@ -19,7 +19,7 @@ mod frame;
 mod map;
 mod meta;
 
-pub use flags::{Kind, ListNumber, MigrateType, PageState, ZoneId};
+pub use flags::{Kind, MigrateType, PageState, ZoneId};
 pub use frame::Page;
 pub use map::{Bank, BankMap, PageMap, SECTION_PAGES, Section, Vmemmap};
 pub use meta::{PageDescriptor, find_head};

@@ -3,7 +3,7 @@
 
 use super::error::AllocError;
 use super::free_area::Corrupt;
-use super::pcp::PcpLists;
+use super::pcp::CpuPages;
 use super::pressure::{Relief, Shortage};
 use super::watermark::{Mark, Reach};
 use super::zone::Zone;
@@ -201,19 +201,18 @@ impl<H: PageHal> PageAllocator<H> {
         let mut zone = self.zones.get(id.index())?.lock();
         let mut taken = None;
         if zone.allows(order.get(), mark, class, reach) {
-            let lists = pages.lists(order);
-            taken = match lists {
+            let pop = || match pages.lists(order) {
                 Some(lists) if gfp.contains(Gfp::COLD) => lists.pop_cold(list),
                 _ => pages.pop(list, order),
             };
+            taken = pop();
+            if taken.is_none() {
+                self.refill(map, &mut zone, pages, request, layout.batch(id, order));
+                taken = pop();
+            }
             if taken.is_none() {
                 taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(report);
-                if taken.is_some() {
-                    zone.events.allocated += order.pages();
-                    if let Some(lists) = lists {
-                        self.refill(&mut zone, lists, list, request, layout.batch(id, order));
-                    }
-                }
+                zone.events.allocated += if taken.is_some() { order.pages() } else { 0 };
             }
             if let Some(page) = taken {
                 map.get(page).set_state(PageState::allocated(list, order));
@@ -227,32 +226,68 @@ impl<H: PageHal> PageAllocator<H> {
         taken
     }
 
-    /// Fills a list of this CPU, as long as the zone stays above its `high` mark: large blocks are cut into a row of small
-    /// ones at once, without a list for each step.
-    fn refill(&self, zone: &mut Zone, lists: &dyn PcpLists, list: usize, request: Request, batch: u32) {
-        let map = self.hal.map();
-        let order = request.order.get();
-        let kind = MigrateType::of(request.gfp.mobility());
+    /// Fills a list of this CPU, as long as the zone stays above its `high` mark.
+    #[inline]
+    fn refill(&self, map: H::Map, zone: &mut Zone, pages: &CpuPages, request: Request, batch: u32) {
+        let Some(lists) = pages.lists(request.order) else { return };
+        let (order, mobility) = (request.order, request.gfp.mobility());
+        let list = PageState::list_number(zone.id, mobility);
         let (_, room) = lists.level(list);
-        let spare = zone.free.saturating_sub(zone.mark(Mark::High)) >> order;
+        let spare = zone.free.saturating_sub(zone.mark(Mark::High)) >> order.get();
         #[expect(clippy::cast_possible_truncation, reason = "at most the batch")]
-        let mut blocks = u64::from(batch).min(room as u64).min(spare) as u32;
-        while blocks != 0 {
-            let filled = zone.lists.filled(kind) >> order;
+        let blocks = u64::from(batch).min(room as u64).min(spare) as u32;
+        let state = PageState::on_pcp(list, order);
+        let kind = MigrateType::of(mobility);
+        match order {
+            Order::ZERO => zone.take_rows(map, 0, kind, blocks, |first, pages_in| {
+                pages.fill_pages(list, first, pages_in, |page| map.get(page).set_state(state));
+            }),
+            _ => zone.take_rows(map, order.get(), kind, blocks, |first, blocks_in| {
+                lists.fill(list, first, blocks_in, order.get(), &mut |page| map.get(page).set_state(state));
+            }),
+        }
+        zone.events.pcp_batches += 1;
+    }
+}
+
+impl Zone {
+    /// Takes `blocks` blocks of `order` as rows of neighbouring ones, or as many as there are of this type: the smallest
+    /// free blocks first, and of one that is large enough all the rest at once, without a list for each step of its
+    /// splitting.
+    #[inline(always)]
+    fn take_rows<M: PageMap>(
+        &mut self,
+        map: M,
+        order: u8,
+        kind: MigrateType,
+        blocks: u32,
+        mut fill: impl FnMut(Page, u32),
+    ) {
+        let id = self.id;
+        let mut left = blocks;
+        while left != 0 {
+            let filled = self.lists.filled(kind) >> order;
             if filled == 0 {
                 break;
             }
-            // The smallest blocks first; a block that is large enough serves all the rest.
-            let run = (u32::BITS - 1 - blocks.leading_zeros()).min(filled.trailing_zeros());
+            let found = filled.trailing_zeros();
+            let row = found.min(left.ilog2());
             #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
-            let Some(first) = zone.take_smallest(map, order + run as u8, kind).unwrap_or_else(report) else { break };
-            for block in 0..1_u32 << run {
-                map.get(first.offset(block << order)).set_state(PageState::on_pcp(list, request.order));
+            let (found, taken) = (order + found as u8, order + row as u8);
+            let page = match self.lists.pop(map, id, found, kind) {
+                Ok(page) => page,
+                Err(corrupt) => {
+                    report(corrupt);
+                    break;
+                }
+            };
+            if taken != found {
+                self.expand(map, page, found, taken, kind);
             }
-            lists.fill(list, first, 1 << run, 1 << order);
-            blocks -= 1 << run;
+            fill(page, 1 << row);
+            left -= 1 << row;
         }
-        zone.events.pcp_batches += 1;
+        self.count_taken(kind, u64::from(blocks - left) << order);
     }
 }
 

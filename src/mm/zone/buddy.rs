@@ -7,7 +7,7 @@
 
 use super::free_area::Corrupt;
 use super::zone::Zone;
-use crate::mm::page::{MigrateType, PAGEBLOCK_ORDER, Page, PageMap, PageState};
+use crate::mm::page::{MigrateType, PAGEBLOCK_ORDER, Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
 /// The migrate type of the page block that holds `page`.
@@ -24,35 +24,42 @@ pub(super) fn set_block_type<M: PageMap>(map: M, page: Page, kind: MigrateType) 
 impl Zone {
     /// Makes a block free that is on no list, and merges it as far as it goes. Its head's descriptor may say anything;
     /// the others say that they are inside.
-    #[inline(always)]
+    #[inline]
     pub(super) fn free_block<M: PageMap>(&mut self, map: M, page: Page, order: u8) {
-        let kind = block_type(map, page);
-        self.count_freed(kind, 1 << order);
-        self.insert(map, page, order, kind);
+        if self.free_uncounted(map, self.id, page, order) {
+            self.free = self.free.wrapping_add(1 << order);
+        }
     }
 
-    /// Puts a block on the free lists, merged as far as it goes. The counters are the caller's affair.
+    /// Does the same for a block of this zone, whose number is `id`. Whether the caller has to count its pages as free:
+    /// in a loop that is one addition at the end.
     #[inline(always)]
-    fn insert<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
-        let id = self.id;
+    #[must_use]
+    pub(super) fn free_uncounted<M: PageMap>(&mut self, map: M, id: ZoneId, page: Page, order: u8) -> bool {
+        let kind = block_type(map, page);
+        let ordinary = kind.is_mergeable();
+        if !ordinary {
+            self.count_special(kind, 1 << order);
+        }
         let (mut page, mut order) = (page, order);
         // INVARIANT: PAGE-1: whoever is not the lowest head in the end is a head no more, and the lowest gets its state
         // when it is put on its list.
         map.get(page).set_state(PageState::INSIDE);
         while order < PAGEBLOCK_ORDER {
             let buddy = page.buddy(order);
-            let state = map.get(buddy).state();
-            // The state holds the zone: a buddy of another one, or a hole, is not equal.
-            if !state.is_free_buddy(id, order) {
+            // The state holds the zone: a buddy in another one, or a hole, is not equal. The type is that of the page
+            // block, which is the same (BUD-5).
+            if map.get(buddy).state() != PageState::free(id, order, kind) {
                 self.lists.push(map, id, page, order, kind);
-                return;
+                return ordinary;
             }
-            self.lists.remove(map, buddy, order, state.list());
+            self.lists.remove(map, buddy, order, kind);
             map.get(buddy).set_state(PageState::INSIDE);
             order += 1;
             page = page.align_down(order);
         }
         self.insert_page_block(map, page, order, kind);
+        ordinary
     }
 
     /// The last step, where the migrate types of two page blocks have a say.

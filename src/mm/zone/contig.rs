@@ -180,7 +180,7 @@ impl Zone {
             let Some((head, state)) = find_head(&map, at) else { return Err(at) };
             let order = state.raw_order().min(MAX_ORDER);
             self.lists.remove(map, head, order, state.list());
-            self.count_taken(state.list().kind(), 1 << order);
+            self.count_taken(state.list(), 1 << order);
             let after = head.offset(1 << order);
             // What of the first and the last block lies outside goes back, page by page: it merges by itself.
             map.get(head).set_state(PageState::INSIDE);

@@ -3,9 +3,10 @@
 
 use super::free::zone_of;
 use super::pcp::CpuPages;
+use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
-use crate::mm::page::{PageState, ZoneId};
+use crate::mm::page::{PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
@@ -18,7 +19,11 @@ impl<H: PageHal> PageAllocator<H> {
         let map = self.hal.map();
         for _ in 0..batches {
             let mut zone = zone.lock();
-            if pages.drain(list, order, batch, |page| zone.free_block(map, page, order.get())) == 0 {
+            let taken = match order {
+                Order::ZERO => zone.drain_pages(map, pages, list, batch),
+                _ => zone.drain_blocks(map, pages, list, order, batch),
+            };
+            if taken == 0 {
                 return;
             }
             zone.events.pcp_batches += 1;
@@ -125,5 +130,25 @@ impl<H: PageHal> PageAllocator<H> {
             sum += own.map(|list| (lists.level(list).0 as u64) << order.get()).sum::<u64>();
         }
         sum
+    }
+}
+
+impl Zone {
+    /// Takes single pages off the cold end of a list. They are most of what is drained, so the loop is made for them.
+    #[inline]
+    fn drain_pages<M: PageMap>(&mut self, map: M, pages: &CpuPages, list: usize, batch: usize) -> usize {
+        let id = self.id;
+        let mut ordinary = 0;
+        let taken = pages.drain_pages(list, batch, |page| {
+            ordinary = u64::wrapping_add(ordinary, self.free_uncounted(map, id, page, 0).into());
+        });
+        self.free = self.free.wrapping_add(ordinary);
+        taken
+    }
+
+    #[inline(never)]
+    fn drain_blocks<M: PageMap>(&mut self, map: M, pages: &CpuPages, list: usize, order: Order, batch: usize) -> usize {
+        let mut give = |page| self.free_block(map, page, order.get());
+        pages.lists(order).map_or(0, |lists| lists.drain(list, batch, &mut give))
     }
 }

@@ -7,7 +7,7 @@ use super::free_area::Corrupt;
 use super::watermark::Reach;
 use super::zone::Zone;
 use crate::gfp::Mobility;
-use crate::mm::page::{ListNumber, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap};
+use crate::mm::page::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap};
 
 /// Which types an allocation takes from, in order (Linux: `fallbacks`).
 const fn fallbacks(want: Mobility) -> [MigrateType; 2] {
@@ -113,7 +113,7 @@ impl Zone {
                 self.events.stolen_blocks += 1;
                 return self.take_smallest(map, order, wanted);
             }
-            self.lists.remove(map, page, from, ListNumber::of(kind));
+            self.lists.remove(map, page, from, kind);
         }
         self.events.mixed += 1;
         self.count_taken(kind, 1 << order);

@@ -2,36 +2,27 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::MAX_ORDER;
-use crate::mm::page::{ListNumber, MigrateType, Page, PageMap, PageState, ZoneId};
+use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
 
 /// Lists in a row, a power of two above the highest order, so that an index is masked and not checked.
 const ROW: usize = 16;
 /// Rows, a power of two above the number of migrate types.
 const ROWS: usize = 8;
 
-/// One list.
-#[derive(Clone, Copy, Debug)]
-struct FreeList {
-    first: u32,
-    blocks: u32,
-}
-
-impl FreeList {
-    const EMPTY: Self = Self { first: Page::NIL, blocks: 0 };
-}
-
-/// The free lists of a zone.
+/// The free lists of a zone. They do not know their lengths: counting them would cost every merge and split six
+/// instructions, and the descriptors tell who asks.
 ///
 /// # Invariants
 ///
 /// - `BUD-1`: a list holds exactly the blocks whose state is free, of this zone, of its order and type.
-/// - `BUD-2`: the links of neighbours agree, the first block has none before it, and `blocks` is the length.
+/// - `BUD-2`: the links of neighbours agree, and the first block has none before it.
 /// - `BUD-3`: bit `o` of `filled[t]` is set exactly if the list of order `o` and type `t` is not empty.
 /// - `BUD-4`: no two free buddies of one order could merge.
-/// - `BUD-5`: blocks in a page block that is kept for somebody are on the lists of its type, and no others are.
+/// - `BUD-5`: a free block is on the lists of its page block's type.
 #[derive(Debug)]
 pub(super) struct FreeLists {
-    lists: [[FreeList; ROW]; ROWS],
+    /// The first block of each list, or [`Page::NIL`].
+    lists: [[u32; ROW]; ROWS],
     filled: [u16; ROWS],
 }
 
@@ -40,56 +31,45 @@ pub(super) struct FreeLists {
 pub(super) struct Corrupt(pub(super) Page);
 
 impl FreeLists {
-    pub(super) const EMPTY: Self = Self { lists: [[FreeList::EMPTY; ROW]; ROWS], filled: [0; ROWS] };
+    pub(super) const EMPTY: Self = Self { lists: [[Page::NIL; ROW]; ROWS], filled: [0; ROWS] };
 
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
-    fn list(&self, order: u8, kind: MigrateType) -> &FreeList {
-        &self.lists[kind.index() & (ROWS - 1)][order as usize & (ROW - 1)]
-    }
-
-    #[inline]
-    #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
-    fn list_mut(&mut self, order: u8, kind: MigrateType) -> &mut FreeList {
+    fn first_mut(&mut self, order: u8, kind: MigrateType) -> &mut u32 {
         &mut self.lists[kind.index() & (ROWS - 1)][order as usize & (ROW - 1)]
     }
 
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
     fn filled_mut(&mut self, kind: MigrateType) -> &mut u16 {
         &mut self.filled[kind.index() & (ROWS - 1)]
     }
 
     /// The orders whose list of this type is not empty, as bits.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
     pub(super) fn filled(&self, kind: MigrateType) -> u16 {
         self.filled[kind.index() & (ROWS - 1)]
     }
 
-    /// Blocks on one list.
-    pub(super) fn blocks(&self, order: u8, kind: MigrateType) -> u32 {
-        self.list(order, kind).blocks
-    }
-
     /// The first block of a list.
+    #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
     pub(super) fn first(&self, order: u8, kind: MigrateType) -> Option<Page> {
-        let first = self.list(order, kind).first;
+        let first = self.lists[kind.index() & (ROWS - 1)][order as usize & (ROW - 1)];
         (first != Page::NIL).then_some(Page::new(first))
     }
 
     /// Puts a block at the front of its list and makes its descriptor say so.
     #[inline(always)]
     pub(super) fn push<M: PageMap>(&mut self, map: M, zone: ZoneId, page: Page, order: u8, kind: MigrateType) {
-        let list = self.list_mut(order, kind);
+        let first = self.first_mut(order, kind);
         let descriptor = map.get(page);
-        let next = list.first;
+        let next = *first;
         // INVARIANT: BUD-1, BUD-2, BUD-3.
+        *first = page.index();
         descriptor.set_state(PageState::free(zone, order, kind));
         descriptor.set_next(next);
         descriptor.set_prev(Page::NIL);
-        list.first = page.index();
-        list.blocks = list.blocks.wrapping_add(1);
         if next == Page::NIL {
             *self.filled_mut(kind) |= 1_u16.wrapping_shl(u32::from(order));
         } else {
@@ -99,13 +79,9 @@ impl FreeLists {
 
     /// Takes a block that is on the list of `order` and `kind` off it. Its state stays as it is.
     #[inline(always)]
-    #[expect(clippy::indexing_slicing, reason = "masked to the size of the array")]
-    pub(super) fn remove<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: ListNumber) {
+    pub(super) fn remove<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
         let descriptor = map.get(page);
         let (next, prev) = (descriptor.next(), descriptor.prev());
-        let row = kind.get() & (ROWS - 1);
-        let list = &mut self.lists[row][order as usize & (ROW - 1)];
-        list.blocks = list.blocks.wrapping_sub(1);
         // INVARIANT: BUD-2, BUD-3.
         if next != Page::NIL {
             map.get(Page::new(next)).set_prev(prev);
@@ -113,9 +89,9 @@ impl FreeLists {
         if prev != Page::NIL {
             map.get(Page::new(prev)).set_next(next);
         } else {
-            list.first = next;
+            *self.first_mut(order, kind) = next;
             if next == Page::NIL {
-                self.filled[row] &= !(1_u16.wrapping_shl(u32::from(order)));
+                *self.filled_mut(kind) &= !1_u16.wrapping_shl(u32::from(order));
             }
         }
     }
@@ -125,7 +101,7 @@ impl FreeLists {
     /// # Errors
     ///
     /// [`Corrupt`] if the list leads to something else; the list is given up then, as nothing on it can be trusted.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop<M: PageMap>(
         &mut self,
         map: M,
@@ -133,24 +109,19 @@ impl FreeLists {
         order: u8,
         kind: MigrateType,
     ) -> Result<Page, Corrupt> {
-        let list = self.list_mut(order, kind);
-        let page = Page::new(list.first);
+        let first = self.first_mut(order, kind);
+        let page = Page::new(*first);
         let descriptor = map.get(page);
-        if descriptor.state() != PageState::free(zone, order, kind) {
-            *list = FreeList::EMPTY;
-            *self.filled_mut(kind) &= !(1 << order);
-            return Err(Corrupt(page));
-        }
-        let next = descriptor.next();
-        list.first = next;
-        list.blocks = list.blocks.wrapping_sub(1);
+        let sound = descriptor.state() == PageState::free(zone, order, kind);
+        let next = if sound { descriptor.next() } else { Page::NIL };
         // INVARIANT: BUD-2, BUD-3.
+        *first = next;
         if next == Page::NIL {
-            *self.filled_mut(kind) &= !(1 << order);
+            *self.filled_mut(kind) &= !1_u16.wrapping_shl(u32::from(order));
         } else {
             map.get(Page::new(next)).set_prev(Page::NIL);
         }
-        Ok(page)
+        if sound { Ok(page) } else { Err(Corrupt(page)) }
     }
 }
 

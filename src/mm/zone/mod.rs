@@ -48,7 +48,7 @@ pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use pcp::CpuPages;
 pub use pressure::{Pressure, Relief, Shortage};
-pub use report::{BuddyInfo, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
+pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 

@@ -60,7 +60,7 @@ impl Zone {
             let order = state.raw_order().min(PAGEBLOCK_ORDER);
             if state.kind() == Kind::Free {
                 self.lists.remove(map, page, order, state.list());
-                self.count_taken(state.list().kind(), 1 << order);
+                self.count_taken(state.list(), 1 << order);
                 self.lists.push(map, self.id, page, order, to);
                 self.count_freed(to, 1 << order);
             }
@@ -89,7 +89,7 @@ impl Zone {
         if !state.is_free_buddy(self.id, MAX_ORDER) {
             return;
         }
-        let kind = state.list().kind();
+        let kind = state.list();
         self.lists.remove(map, head, MAX_ORDER, state.list());
         for half in [head, head.buddy(PAGEBLOCK_ORDER)] {
             let own = block_type(map, half);
@@ -105,7 +105,7 @@ impl Zone {
         let state = map.get(first).state();
         if state.is_free_buddy(self.id, PAGEBLOCK_ORDER) {
             self.lists.remove(map, first, PAGEBLOCK_ORDER, state.list());
-            self.count_taken(state.list().kind(), u64::from(PAGEBLOCK_PAGES));
+            self.count_taken(state.list(), u64::from(PAGEBLOCK_PAGES));
             self.free_block(map, first, PAGEBLOCK_ORDER);
         }
     }

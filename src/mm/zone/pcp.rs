@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// Slots of a list of single pages; a power of two, as all of them.
 const PAGE_SLOTS: usize = 256;
 /// Slots of a list of small blocks: up to 64 KiB.
-const SMALL_SLOTS: usize = 128;
+const SMALL_SLOTS: usize = 64;
 /// The orders of small blocks, 1 to 4.
 const SMALL_ORDERS: usize = 4;
 /// Slots of a list of large blocks: up to 4 MiB.
@@ -173,13 +173,35 @@ impl<const SLOTS: usize> Lists<SLOTS> {
         for slot in cold {
             give(Page::new(slot.load(Ordering::Relaxed)));
         }
-        for (to, from) in slots.iter().skip(1).zip(rest) {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        let Some(places) = slots.get(1..=rest.len()) else { return 0 };
+        let ((rounds, left), (from_rounds, from_left)) = (places.as_chunks::<ROUND>(), rest.as_chunks::<ROUND>());
+        let shift = |(to, from): (&AtomicU32, &AtomicU32)| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (to, from) in rounds.iter().zip(from_rounds) {
+            to.iter().zip(from).for_each(shift);
         }
+        left.iter().zip(from_left).for_each(shift);
         // INVARIANT: PCP-2, the sum stays.
         self.set_control(list, before.with(count - taken, before.room() + taken));
         add(&self.drained, list, taken);
         taken
+    }
+
+    /// Puts neighbouring blocks on the hot end, the lowest hottest.
+    #[inline(always)]
+    fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mut mark: impl FnMut(Page)) {
+        let Some(slots) = self.slots.get(list) else { return };
+        let before = self.control(list);
+        let blocks = before.room().min(blocks as usize);
+        let Some(room) = slots.get(before.count() + 1..=before.count() + blocks) else { return };
+        let mut page = first;
+        for slot in room.iter().rev() {
+            slot.store(page.index(), Ordering::Relaxed);
+            mark(page);
+            page = page.offset(1 << order);
+        }
+        // INVARIANT: PCP-1, PCP-2.
+        self.set_control(list, before.with(before.count() + blocks, before.room() - blocks));
+        add(&self.filled, list, blocks);
     }
 
     #[inline(always)]
@@ -236,9 +258,11 @@ pub(super) trait PcpLists {
     fn push_cold(&self, list: usize, page: Page) -> bool;
     /// Takes the block on the cold end. Cost: O(blocks on the list).
     fn pop_cold(&self, list: usize) -> Option<Page>;
-    /// Puts `blocks` blocks from the zone on the hot end, `stride` pages apart and the lowest hottest; no more than there
-    /// is room for.
-    fn fill(&self, list: usize, first: Page, blocks: u32, stride: u32);
+    /// Puts `blocks` neighbouring blocks of `order` from the zone on the hot end, the lowest hottest, and shows each to
+    /// `mark`; no more than there is room for.
+    fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mark: &mut dyn FnMut(Page));
+    /// Takes up to `blocks` blocks off the cold end and shows them to `give`, the coldest first: how many.
+    fn drain(&self, list: usize, blocks: usize, give: &mut dyn FnMut(Page)) -> usize;
     /// The blocks on a list, by number, the coldest first.
     fn peek(&self, list: usize, index: usize) -> Option<Page>;
     /// Blocks allocated from a list and freed to it.
@@ -284,19 +308,12 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
         Some(Page::new(coldest))
     }
 
-    fn fill(&self, list: usize, first: Page, blocks: u32, stride: u32) {
-        let Some(slots) = self.slots.get(list) else { return };
-        let before = self.control(list);
-        let blocks = before.room().min(blocks as usize);
-        let top = before.count() + blocks;
-        let mut page = first;
-        for index in (before.count() + 1..=top).rev() {
-            Self::slot(slots, index).store(page.index(), Ordering::Relaxed);
-            page = page.offset(stride);
-        }
-        // INVARIANT: PCP-1, PCP-2.
-        self.set_control(list, before.with(top, before.room() - blocks));
-        add(&self.filled, list, blocks);
+    fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mark: &mut dyn FnMut(Page)) {
+        Lists::fill(self, list, first, blocks, order, mark);
+    }
+
+    fn drain(&self, list: usize, blocks: usize, give: &mut dyn FnMut(Page)) -> usize {
+        Lists::drain(self, list, blocks, give)
     }
 
     fn peek(&self, list: usize, index: usize) -> Option<Page> {
@@ -336,7 +353,6 @@ pub struct CpuPages {
 impl CpuPages {
     /// Empty lists that take nothing yet. For a desk machine: a kernel, whose stacks are small, takes zeroed memory.
     #[must_use]
-    #[expect(clippy::large_stack_arrays, reason = "not called on a kernel's stack")]
     pub const fn new() -> Self {
         Self {
             pages: Lists::new(),
@@ -381,19 +397,18 @@ impl CpuPages {
         self.pages.push_many(list, pages, mark)
     }
 
-    /// Takes up to `blocks` blocks off the cold end of a list and shows them to `give`, the coldest first: how many. By
-    /// whoever may change the lists, interrupts masked.
+    /// Takes up to `pages` pages off the cold end of a list of single pages and shows them to `give`, the coldest first:
+    /// how many. By whoever may change the lists, interrupts masked.
     #[inline(always)]
-    pub(super) fn drain(&self, list: usize, order: Order, blocks: usize, mut give: impl FnMut(Page)) -> usize {
-        // One copy of what is done for single pages, the usual ones; the others go through a pointer.
-        let give_any: &mut dyn FnMut(Page) = &mut give;
-        match order.get() as usize {
-            0 => self.pages.drain(list, blocks, give),
-            order @ 1..=SMALL_ORDERS => {
-                self.small.get(order - 1).map_or(0, |lists| lists.drain(list, blocks, give_any))
-            }
-            order => self.large.get(order - 1 - SMALL_ORDERS).map_or(0, |lists| lists.drain(list, blocks, give_any)),
-        }
+    pub(super) fn drain_pages(&self, list: usize, pages: usize, give: impl FnMut(Page)) -> usize {
+        self.pages.drain(list, pages, give)
+    }
+
+    /// Puts `pages` neighbouring pages from the zone on the hot end of a list of single pages, and shows each to `mark`.
+    /// By its CPU, interrupts masked.
+    #[inline(always)]
+    pub(super) fn fill_pages(&self, list: usize, first: Page, pages: u32, mark: impl FnMut(Page)) {
+        self.pages.fill(list, first, pages, 0, mark);
     }
 
     /// The lists of an order.

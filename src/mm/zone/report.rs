@@ -4,7 +4,7 @@
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
 use crate::addr::{CpuId, MAX_ORDER, Order};
 use crate::gfp::ZoneType;
-use crate::mm::page::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, ZoneId};
+use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, ZoneId};
 use core::fmt;
 
 const ORDERS: usize = MAX_ORDER as usize + 1;
@@ -42,15 +42,26 @@ pub struct ZoneSnapshot {
     pub lowmem_reserve: [u64; ZoneType::COUNT],
     /// What has happened in it.
     pub events: ZoneEvents,
-    /// Free blocks by migrate type and order.
+}
+
+/// The free blocks of a zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FreeBlocks {
+    /// By migrate type and order.
     pub blocks: [[u32; ORDERS]; MigrateType::COUNT],
 }
 
-impl ZoneSnapshot {
+impl FreeBlocks {
     /// Free blocks of an order, of all types.
     #[must_use]
     pub fn blocks_of(&self, order: Order) -> u64 {
         self.blocks.iter().filter_map(|row| row.get(order.get() as usize)).map(|count| u64::from(*count)).sum()
+    }
+
+    /// Pages in all of them.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        (0..=MAX_ORDER).filter_map(Order::new).map(|order| self.blocks_of(order) << order.get()).sum()
     }
 
     /// How badly free memory is scattered for a request of `order`: 0 if lack of memory is what hurts, towards 1,000 if
@@ -67,7 +78,7 @@ impl ZoneSnapshot {
         if suitable != 0 {
             return None;
         }
-        let free: u64 = self.free + self.free_isolated;
+        let free = self.pages();
         let wanted = order.pages();
         match blocks {
             0 => Some(0),
@@ -78,7 +89,7 @@ impl ZoneSnapshot {
     /// Of the free memory, what a request of `order` cannot use, in 1/1,000 (Linux: `unusable_free_index`).
     #[must_use]
     pub fn unusable_index(&self, order: Order) -> u64 {
-        let free: u64 = self.free + self.free_isolated;
+        let free = self.pages();
         let all = (order.get()..=MAX_ORDER).filter_map(Order::new);
         let usable: u64 = all.map(|order| self.blocks_of(order) << order.get()).sum();
         ((free - usable) * 1000).checked_div(free).unwrap_or(1000)
@@ -101,32 +112,48 @@ impl<H: PageHal> PageAllocator<H> {
         self.zone_ids().map(|id| self.snapshot(id)).find_map(|found| found.filter(|found| found.kind == kind))
     }
 
-    fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
-        self.with_zone(id, |zone, _| {
-            let mut blocks = [[0; ORDERS]; MigrateType::COUNT];
-            for (kind, row) in MigrateType::ALL.into_iter().zip(&mut blocks) {
-                for (order, count) in (0..=MAX_ORDER).zip(row) {
-                    *count = zone.lists.blocks(order, kind);
+    /// The free blocks of a zone, or `None` for a zone without memory. Read off the descriptors without a lock, so while
+    /// others allocate and free it is about right, and exact when nobody does. Any context. Cost: O(blocks).
+    #[must_use]
+    pub fn free_blocks(&self, kind: ZoneType) -> Option<FreeBlocks> {
+        let zone = self.zone(kind)?;
+        let map = self.hal().map();
+        let end = u64::from(zone.start) + zone.spanned;
+        let mut found = FreeBlocks::default();
+        for section in map.sections() {
+            let mut at = section.first.max(zone.start);
+            while at < section.end && u64::from(at) < end {
+                let state = map.get(Page::new(at)).state();
+                let order = if state.kind().is_head() { state.order() } else { Order::ZERO };
+                if state.kind() == Kind::Free
+                    && let Some(row) = found.blocks.get_mut(state.list().index())
+                    && let Some(count) = row.get_mut(order.get() as usize)
+                {
+                    *count += 1;
                 }
+                at = at.saturating_add(1 << order.get());
             }
-            ZoneSnapshot {
-                kind: zone.kind,
-                start: zone.start,
-                spanned: zone.spanned(),
-                present: zone.present,
-                managed: zone.managed,
-                free: zone.free,
-                free_cma: zone.free_cma,
-                free_high_atomic: zone.free_high_atomic,
-                free_isolated: zone.free_isolated,
-                cma: zone.cma,
-                high_atomic: zone.high_atomic,
-                marks: zone.marks,
-                boost: zone.boost,
-                lowmem_reserve: zone.reserve,
-                events: zone.events,
-                blocks,
-            }
+        }
+        Some(found)
+    }
+
+    fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
+        self.with_zone(id, |zone, _| ZoneSnapshot {
+            kind: zone.kind,
+            start: zone.start,
+            spanned: zone.spanned(),
+            present: zone.present,
+            managed: zone.managed,
+            free: zone.free,
+            free_cma: zone.free_cma,
+            free_high_atomic: zone.free_high_atomic,
+            free_isolated: zone.free_isolated,
+            cma: zone.cma,
+            high_atomic: zone.high_atomic,
+            marks: zone.marks,
+            boost: zone.boost,
+            lowmem_reserve: zone.reserve,
+            events: zone.events,
         })
     }
 
@@ -188,8 +215,9 @@ impl<H: PageHal> fmt::Display for BuddyInfo<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for zone in self.0.ascending() {
             write!(f, "Node 0, zone {:>8} ", zone.kind.name())?;
+            let free = self.0.free_blocks(zone.kind).unwrap_or_default();
             for order in (0..=MAX_ORDER).filter_map(Order::new) {
-                write!(f, "{:>6} ", zone.blocks_of(order))?;
+                write!(f, "{:>6} ", free.blocks_of(order))?;
             }
             writeln!(f)?;
         }
@@ -300,7 +328,8 @@ impl<H: PageHal> fmt::Display for PageTypeInfo<'_, H> {
         }
         writeln!(f)?;
         for zone in self.0.ascending() {
-            for (kind, row) in MigrateType::ALL.iter().zip(&zone.blocks) {
+            let free = self.0.free_blocks(zone.kind).unwrap_or_default();
+            for (kind, row) in MigrateType::ALL.iter().zip(&free.blocks) {
                 write!(f, "Node {:>4}, zone {:>8}, type {:>12} ", 0, zone.kind.name(), kind.name())?;
                 for count in row {
                     write!(f, "{count:>6} ")?;

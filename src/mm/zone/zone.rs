@@ -124,7 +124,7 @@ impl Zone {
 
     #[cold]
     #[inline(never)]
-    fn count_special(&mut self, kind: MigrateType, pages: u64) {
+    pub(super) fn count_special(&mut self, kind: MigrateType, pages: u64) {
         let special = match kind {
             MigrateType::Cma => &mut self.free_cma,
             MigrateType::HighAtomic => &mut self.free_high_atomic,

@@ -31,7 +31,9 @@ fn blocks(pages: &Pages<'_>) -> Vec<u64> {
     use quarry::gfp::ZoneType;
     pages.drain_all();
     (0..=10)
-        .map(|o| ZoneType::ALL.iter().filter_map(|kind| pages.zone(*kind)).map(|zone| zone.blocks_of(order(o))).sum())
+        .map(|o| {
+            ZoneType::ALL.iter().filter_map(|kind| pages.free_blocks(*kind)).map(|free| free.blocks_of(order(o))).sum()
+        })
         .collect()
 }
 
