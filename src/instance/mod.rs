@@ -1,8 +1,10 @@
 //! L5: the one file with the statics of the memory subsystem, and free functions over them. The generics of the layers
 //! below stop here.
 
+mod faults;
 mod pages;
 
+pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
     alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, drain_all_pages, forbid_waiting_in_atomic,

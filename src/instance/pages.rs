@@ -3,6 +3,7 @@
 //! All functions may be called in any context unless they say otherwise; those that allocate wait only with
 //! [`Gfp::DIRECT_RECLAIM`].
 
+use super::faults;
 use crate::addr::{CpuId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::irq::{self, IrqFlags};
@@ -10,6 +11,7 @@ use crate::arch::aarch64::mem;
 use crate::gfp::{Gfp, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::frame::{FrameSource, NoFrame};
+use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal, Pressure};
@@ -96,7 +98,11 @@ impl PerCpu for KernelPages {
     fn kick(&self, _: CpuId) {}
 }
 
-impl Pressure for KernelPages {}
+impl Pressure for KernelPages {
+    fn should_fail(&self, gfp: Gfp, order: Order) -> bool {
+        faults::should_fail(FaultSite::PageAlloc, gfp, order.pages())
+    }
+}
 
 impl PageHal for KernelPages {
     type Map = Vmemmap;
@@ -183,6 +189,9 @@ pub struct BuddyFrames;
 // SAFETY: the page allocator gives whole pages of RAM that nothing else uses, which the linear map reaches.
 unsafe impl FrameSource for BuddyFrames {
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
+        if faults::should_fail(FaultSite::PageTable, Gfp::ATOMIC, 1) {
+            return Err(NoFrame);
+        }
         let page = alloc_page(Gfp::ATOMIC | Gfp::NOWARN).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
         let _ = PAGES.claim(page, Kind::PageTable, 0);

@@ -4,8 +4,8 @@ use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
 use super::{
-    console, device_tree, heap, interrupts, ktest, log, memory_map, pages, panic, power, prompt, report, serial,
-    tables, whereabouts,
+    console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, prompt, report,
+    serial, tables, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -176,6 +176,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
+    faults::init(args);
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");

@@ -13,6 +13,8 @@ mod device_tree;
 #[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
+mod faults;
+#[cfg(target_os = "none")]
 pub mod heap;
 #[cfg(target_os = "none")]
 pub mod init;

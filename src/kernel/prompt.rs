@@ -2,7 +2,7 @@
 
 use super::bootargs::parse_number;
 use super::init::Machine;
-use super::{console, memory_map, power, tables};
+use super::{console, faults, memory_map, power, tables};
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::{cpu, probe};
 use crate::instance;
@@ -21,7 +21,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 13] = [
+const COMMANDS: [Command; 14] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command { name: "memmap", argument: "", help: "who has each byte of RAM", run: |machine, _| memmap(machine) },
     Command {
@@ -63,6 +63,12 @@ const COMMANDS: [Command; 13] = [
         argument: "",
         help: "free blocks by migrate type",
         run: |_, _| kprint!("{}", instance::page_allocator().pagetypeinfo()),
+    },
+    Command {
+        name: "faults",
+        argument: "...",
+        help: "which allocations are made to fail; SITE and settings change it",
+        run: |_, rest| faults::command(rest),
     },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];

@@ -107,6 +107,11 @@ fn print_registers(frame: &TrapFrame) {
     }
 }
 
+/// Prints the chain of callers of whoever calls this.
+pub(super) fn print_callers() {
+    print_backtrace(None, trap::frame_pointer());
+}
+
 /// Prints the chain of callers, frames of one recursion in a single line. `interrupted` is where the innermost function
 /// was interrupted, if it was, and its link register, which says who called it as long as it has no frame of its own.
 fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {

@@ -21,8 +21,21 @@ const FLOORS: &[(&str, u8)] = &[
     ("kernel", 6),
 ];
 const MM_ORDER: &[&str] = &[
-    "layout", "memblock", "page", "zone", "pgtable", "slab", "mempool", "vmalloc", "percpu", "io", "dma", "user",
-    "stats", "check",
+    "layout",
+    "fault_inject",
+    "memblock",
+    "page",
+    "zone",
+    "pgtable",
+    "slab",
+    "mempool",
+    "vmalloc",
+    "percpu",
+    "io",
+    "dma",
+    "user",
+    "stats",
+    "check",
 ];
 
 fn floor(module: &str) -> Option<u8> {

@@ -7,6 +7,7 @@
 mod assembly;
 mod behaviours;
 mod bootargs;
+mod fault_inject;
 mod fdt;
 mod features;
 mod kernel;

@@ -6,7 +6,7 @@ use super::buddy::{block_type, set_block_type};
 use super::error::{ContigError, FreeError};
 use super::zone::Zone;
 use super::{PageAllocator, PageHal};
-use crate::addr::{MAX_ORDER, Order};
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE};
 use crate::gfp::{Gfp, Mobility};
 use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
@@ -31,6 +31,19 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`ContigError`]; all pages are as before then.
     pub fn alloc_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
         gfp.check()?;
+        match self.refuses(pages, gfp) {
+            true => Err(ContigError::Busy(self.hal.map().pfn(first))),
+            false => self.take_contig_range(first, pages, gfp),
+        }
+    }
+
+    /// Whether a test wants this allocation to fail: the largest order stands for all that is larger.
+    fn refuses(&self, pages: u32, gfp: Gfp) -> bool {
+        let order = Order::for_bytes(u64::from(pages) * PAGE_SIZE).unwrap_or(Order::MAX);
+        self.is_careful() && self.hal.should_fail(gfp, order)
+    }
+
+    fn take_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
         let zone = self.contig_zone(first, pages)?;
         self.isolate(zone, first, pages)?;
         self.drain_all();
@@ -57,12 +70,15 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn alloc_contig_pages(&self, pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
         gfp.check()?;
         let layout = self.layout().filter(|_| align.is_power_of_two()).ok_or(ContigError::NoRange)?;
+        if self.refuses(pages, gfp) {
+            return Err(ContigError::NoRange);
+        }
         self.drain_all();
         for id in layout.zonelist(gfp.zone()) {
             let span = self.with_zone(id, |zone, _| (zone.start, zone.end)).unwrap_or((0, 0));
             let mut from = span.0;
             while let Some(first) = self.with_zone(id, |zone, map| zone.find_range(map, from, pages, align)).flatten() {
-                match self.alloc_contig_range(first, pages, gfp) {
+                match self.take_contig_range(first, pages, gfp) {
                     Ok(()) => return Ok(first),
                     Err(_) => from = first.index() + 1,
                 }

@@ -4,6 +4,7 @@
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, SECTION_PAGES, Section};
 use quarry::mm::zone::{
     CpuPages, Handed, PageAllocator, PageHal, Pressure, Relief, SetupError, Shortage, WatermarkTuning, ZoneLimits,
@@ -90,6 +91,8 @@ pub(super) struct Watcher {
     pub(super) atomic_sleeps: AtomicU64,
     pub(super) reliefs: AtomicU64,
     pub(super) refuse: AtomicBool,
+    /// Which allocations fail.
+    pub(super) faults: FaultInjector,
     /// Called by `relieve`.
     pub(super) relief: Mutex<Option<Relieve>>,
 }
@@ -166,8 +169,11 @@ impl Pressure for Sim<'_> {
         self.watcher.relief.lock().unwrap().as_mut().map_or(Relief::GiveUp, |relief| relief(shortage))
     }
 
-    fn should_fail(&self, _: Gfp, _: quarry::addr::Order) -> bool {
-        self.watcher.refuse.load(Ordering::Relaxed)
+    fn should_fail(&self, gfp: Gfp, order: quarry::addr::Order) -> bool {
+        let (cpu, masked) = CPU.get();
+        let context = if masked { FaultContext::INTERRUPT } else { FaultContext::new(cpu) };
+        let request = FaultRequest { context, gfp, size: order.pages() };
+        self.watcher.refuse.load(Ordering::Relaxed) || self.watcher.faults.should_fail(FaultSite::PageAlloc, request)
     }
 
     fn failed(&self, _: &Shortage) {

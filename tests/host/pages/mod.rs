@@ -3,6 +3,7 @@
 mod buddy;
 mod cpus;
 mod errors;
+mod failing;
 mod machine;
 
 use machine::{Pages, Spec, range};

@@ -1,0 +1,88 @@
+//! Failures on request in this kernel: one injector for all its allocators.
+#![forbid(unsafe_code)]
+
+use super::pages::{drain_all_pages, nr_free_pages, page_allocator};
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::gfp::Gfp;
+use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
+use crate::mm::zone::Broken;
+use spin::once::Once;
+
+static FAULTS: FaultInjector = FaultInjector::new(print_stack);
+/// What prints the stack of its caller.
+static PRINT_STACK: Once<fn(), Relax> = Once::new();
+
+fn print_stack() {
+    if let Some(print) = PRINT_STACK.get() {
+        print();
+    }
+}
+
+/// Who decides which allocations of this kernel fail: settings and statistics to read. To change settings:
+/// [`configure_faults`].
+#[must_use]
+pub fn fault_injector() -> &'static FaultInjector {
+    &FAULTS
+}
+
+/// Says what prints the stack of its caller when a failure is forced. The first call counts.
+pub fn set_fault_stack_printer(print: fn()) {
+    PRINT_STACK.call_once(|| print);
+}
+
+/// Sets when a site fails, and makes every allocator go the way that asks, or no longer. Where the per-CPU lists may be
+/// drained: any context.
+pub fn configure_faults(site: FaultSite, attr: &FaultAttr) {
+    FAULTS.configure(site, attr);
+    go_carefully(FAULTS.is_armed());
+}
+
+/// Makes every allocator of this kernel go the way that asks.
+fn go_carefully(careful: bool) {
+    page_allocator().set_careful(careful);
+}
+
+/// Whether this call of a site is to fail. Any context.
+#[inline]
+pub(super) fn should_fail(site: FaultSite, gfp: Gfp, size: u64) -> bool {
+    FAULTS.should_fail(site, FaultRequest { context: FaultContext::of_cpu(cpu::current()), gfp, size })
+}
+
+/// This kernel, for [`fail_every`](crate::mm::fault_inject::fail_every): the calls of this CPU are counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThisKernel;
+
+/// All that an operation and its undoing must leave as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelCounts {
+    /// Free pages.
+    pub free_pages: u64,
+    /// Pages that user space has caused.
+    pub accounted_pages: u64,
+}
+
+impl FaultTarget for ThisKernel {
+    type Counts = KernelCounts;
+    type Broken = Broken;
+
+    fn injector(&self) -> &FaultInjector {
+        &FAULTS
+    }
+
+    fn context(&self) -> FaultContext {
+        FaultContext::of_cpu(cpu::current())
+    }
+
+    fn set_careful(&self, careful: bool) {
+        go_carefully(careful || FAULTS.is_armed());
+    }
+
+    fn counts(&self) -> KernelCounts {
+        drain_all_pages();
+        KernelCounts { free_pages: nr_free_pages(), accounted_pages: page_allocator().accounted_pages() }
+    }
+
+    fn check(&self) -> Result<(), Broken> {
+        page_allocator().check()
+    }
+}

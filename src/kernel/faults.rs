@@ -1,0 +1,47 @@
+//! Failures on request, from the boot arguments and from the prompt.
+
+use super::bootargs::BootArgs;
+use super::report;
+use crate::instance;
+use crate::kprintln;
+use crate::mm::fault_inject::{FaultAttr, FaultSite};
+use ::log::{info, warn};
+
+/// Applies the boot arguments, `fail_page_alloc=` and those of the other sites. When the allocators are there: from here
+/// on allocations fail.
+pub(super) fn init(args: BootArgs<'_>) {
+    instance::set_fault_stack_printer(report::print_callers);
+    for site in FaultSite::ALL {
+        let Some(text) = args.value(site.name()) else { continue };
+        match FaultAttr::parse(site, text) {
+            Ok(attr) => {
+                instance::configure_faults(site, &attr);
+                info!("{}={attr}", site.name());
+            }
+            Err(error) => warn!("boot argument {}: {error}", site.name()),
+        }
+    }
+}
+
+/// The prompt's command: without words the settings and statistics of every site; `SITE off` and `SITE SETTINGS` change
+/// them.
+pub(super) fn command(words: &str) {
+    if let Some((name, settings)) = words.split_once(' ') {
+        let Some(site) = FaultSite::from_name(name) else {
+            kprintln!("no site {name:?}");
+            return;
+        };
+        let parsed = match settings.trim() {
+            "off" => Ok(FaultAttr::off(site)),
+            text => FaultAttr::parse(site, text),
+        };
+        match parsed {
+            Ok(attr) => instance::configure_faults(site, &attr),
+            Err(error) => kprintln!("{error}"),
+        }
+    } else if !words.is_empty() {
+        kprintln!("faults SITE off, faults SITE interval,probability,space,times[,name=value...]");
+        return;
+    }
+    kprintln!("{}", instance::fault_injector().report());
+}

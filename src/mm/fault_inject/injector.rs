@@ -1,0 +1,195 @@
+//! All sites together: who is asked.
+
+use super::attr::{FaultAttr, Verbosity};
+use super::nth::{NthSlot, SLOTS};
+use super::point::{FaultPoint, FaultRequest, FaultStatistics};
+use crate::gfp::Gfp;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// What can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FaultSite {
+    /// Pages from the page allocator.
+    PageAlloc = 0,
+    /// Objects from a cache of the slab allocator.
+    Slab = 1,
+    /// Frames for page tables.
+    PageTable = 2,
+    /// Ranges of kernel addresses.
+    VmapArea = 3,
+}
+
+impl FaultSite {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::PageAlloc, Self::Slab, Self::PageTable, Self::VmapArea];
+
+    /// The name of its boot argument, Linux's where it has one.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PageAlloc => "fail_page_alloc",
+            Self::Slab => "failslab",
+            Self::PageTable => "fail_page_table",
+            Self::VmapArea => "fail_vmap_area",
+        }
+    }
+
+    /// What its sizes count.
+    #[must_use]
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::PageAlloc | Self::PageTable => "pages",
+            Self::Slab | Self::VmapArea => "bytes",
+        }
+    }
+
+    /// The site of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|site| site.name() == name)
+    }
+}
+
+/// Decides which allocations fail. One a machine; a `static` can hold it.
+#[derive(Debug)]
+pub struct FaultInjector {
+    /// Sites that are on, and contexts whose calls are counted.
+    armed: AtomicU32,
+    points: [FaultPoint; FaultSite::ALL.len()],
+    pub(super) slots: [NthSlot; SLOTS],
+    /// Prints the stack of the caller.
+    stack: fn(),
+}
+
+impl Default for FaultInjector {
+    /// Nothing fails, and no stack is printed.
+    fn default() -> Self {
+        Self::new(|| {})
+    }
+}
+
+impl FaultInjector {
+    /// Nothing fails. `stack` prints the stack of its caller, for [`Verbosity::Stack`]; it is called from wherever
+    /// memory is asked for, and may allocate nothing.
+    #[must_use]
+    pub const fn new(stack: fn()) -> Self {
+        Self {
+            armed: AtomicU32::new(0),
+            points: [
+                FaultPoint::new(FaultSite::PageAlloc),
+                FaultPoint::new(FaultSite::Slab),
+                FaultPoint::new(FaultSite::PageTable),
+                FaultPoint::new(FaultSite::VmapArea),
+            ],
+            slots: [const { NthSlot::new() }; SLOTS],
+            stack,
+        }
+    }
+
+    /// Whether anything may fail: whether allocators have to go the long way, which asks.
+    #[must_use]
+    #[inline]
+    pub fn is_armed(&self) -> bool {
+        self.armed.load(Relaxed) != 0
+    }
+
+    pub(super) fn arm(&self) {
+        self.armed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn disarm(&self) {
+        self.armed.fetch_sub(1, Relaxed);
+    }
+
+    fn point(&self, site: FaultSite) -> Option<&FaultPoint> {
+        self.points.get(site as usize)
+    }
+
+    /// Sets when a site fails, and its statistics to zero. Any context; one caller at a time for each site. The allocators
+    /// that ask have to be told to go the long way, or no longer to: [`FaultInjector::is_armed`].
+    pub fn configure(&self, site: FaultSite, attr: &FaultAttr) {
+        let Some(point) = self.point(site) else { return };
+        let before = point.configure(attr);
+        match (before, attr.probability != super::Probability::NEVER) {
+            (false, true) => self.arm(),
+            (true, false) => self.disarm(),
+            _ => {}
+        }
+    }
+
+    /// The settings of a site, with what is left of space and times.
+    #[must_use]
+    pub fn attr(&self, site: FaultSite) -> FaultAttr {
+        self.point(site).map_or(FaultAttr::off(site), FaultPoint::attr)
+    }
+
+    /// What has happened at a site since it was configured.
+    #[must_use]
+    pub fn statistics(&self, site: FaultSite) -> FaultStatistics {
+        self.point(site).map_or(FaultStatistics::default(), FaultPoint::statistics)
+    }
+
+    /// Whether this call is to fail. Asked by the site before it changes anything; any context. Cost while nothing may
+    /// fail: a load and a branch.
+    #[must_use]
+    #[inline]
+    pub fn should_fail(&self, site: FaultSite, request: FaultRequest) -> bool {
+        self.is_armed() && self.decide(site, request)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn decide(&self, site: FaultSite, request: FaultRequest) -> bool {
+        let Some(point) = self.point(site).filter(|_| !request.gfp.contains(Gfp::NOFAIL)) else { return false };
+        point.count_call();
+        let slot = self.slots.iter().find(|slot| slot.is_of(request.context));
+        let fails = match slot.and_then(NthSlot::count) {
+            // A context whose calls are counted fails at that one alone, as in Linux.
+            Some(false) => false,
+            Some(true) => {
+                point.count_nth();
+                true
+            }
+            None => point.should_fail(request),
+        };
+        if fails && !request.gfp.contains(Gfp::NOWARN) {
+            self.announce(site, point, request);
+        }
+        fails
+    }
+
+    fn announce(&self, site: FaultSite, point: &FaultPoint, request: FaultRequest) {
+        let verbose = point.verbosity();
+        if verbose == Verbosity::Silent || !point.is_on() {
+            return;
+        }
+        let (name, size, unit) = (site.name(), request.size, site.unit());
+        log::warn!("FAULT_INJECTION: forcing a failure: {name}: {size} {unit}, mode:{}; {}", request.gfp, point.attr());
+        if verbose == Verbosity::Stack {
+            (self.stack)();
+        }
+    }
+
+    /// Settings and statistics of every site, one a line.
+    #[must_use]
+    pub const fn report(&self) -> FaultReport<'_> {
+        FaultReport(self)
+    }
+}
+
+/// What [`FaultInjector::report`] returns.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultReport<'i>(&'i FaultInjector);
+
+impl fmt::Display for FaultReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FaultSite::ALL.into_iter().try_for_each(|site| {
+            let FaultStatistics { calls, eligible, forced, nth } = self.0.statistics(site);
+            write!(f, "{:<16}{calls:>9} asked {eligible:>9} eligible {forced:>9} failed", site.name())?;
+            writeln!(f, " {nth:>6} as the n-th; {}", self.0.attr(site))
+        })
+    }
+}
