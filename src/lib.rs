@@ -9,7 +9,7 @@
 //! | L5 | `instance` | the statics, and free functions over them |
 //! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
-//! | L2 | [`fdt`] | device-tree reading |
+//! | L2 | [`ds`], [`fdt`] | trees of nodes with links; device-tree reading |
 //! | L1 | [`hal`] | what `mm` asks of a machine |
 //! | L0 | [`addr`], [`error`], [`gfp`] | vocabulary |
 //!
@@ -20,6 +20,7 @@
 //!
 //! | file | what for |
 //! |---|---|
+//! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
 //! | `mm/page/map.rs` | the page descriptors as one array |
@@ -65,6 +66,7 @@ extern crate alloc;
 
 pub mod addr;
 pub mod arch;
+pub mod ds;
 pub mod error;
 pub mod fdt;
 pub mod gfp;

@@ -21,4 +21,6 @@ mod memory_map;
 #[cfg(test)]
 mod pages;
 mod pgtable;
+#[cfg(test)]
+mod rbtree;
 mod trap;
