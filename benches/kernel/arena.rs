@@ -1,13 +1,16 @@
 //! Memory for the workloads: one stretch of RAM that each implementation gets anew, and table frames out of it.
 
+use crate::heap::{Memory, Unable};
 use core::num::NonZero;
 use core::ptr::NonNull;
+use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
 use quarry::mm::layout::{self, LINEAR_MAP_SIZE, PAGE_OFFSET};
+use quarry::mm::page::Page;
 use spin::once::Once;
 
 /// Bytes that a page allocator is given to manage: sixteen blocks of the largest order.
@@ -48,6 +51,12 @@ impl Arena {
         }
     }
 
+    /// The arena, as heaps get it.
+    pub(crate) fn memory(self) -> Memory {
+        // SAFETY: nothing else uses the arena while a row runs.
+        unsafe { Memory::new(self.start(), self.size()) }
+    }
+
     /// Its first physical address.
     pub(crate) const fn phys(self) -> PhysAddr {
         self.0.start()
@@ -77,6 +86,36 @@ impl Arena {
     /// The pointer to `addr`, a number that some allocator calculated from [`Arena::addr`].
     pub(crate) fn pointer(self, addr: usize) -> NonNull<u8> {
         self.start().map_addr(|start| start.saturating_add(addr.wrapping_sub(start.get())))
+    }
+}
+
+/// Room for what a row keeps of its own, too large for the stack and the early heap: a block of the largest order.
+pub(crate) struct Scratch(Page);
+
+impl Scratch {
+    /// Some of the machine's own memory.
+    pub(crate) fn new() -> Result<Self, Unable> {
+        instance::alloc_pages(Gfp::KERNEL, Order::MAX).map(Self).map_err(|_| "no room for what the row keeps")
+    }
+
+    /// `count` times `value`. They must fit.
+    pub(crate) fn slice<T: Copy>(&mut self, count: usize, value: T) -> &mut [T] {
+        assert!(count * size_of::<T>() <= to_usize(PAGE_SIZE) << Order::MAX.get(), "too much to keep");
+        let start = instance::page_address(self.0).as_ptr::<u8>().cast::<T>();
+        for index in 0..count {
+            // SAFETY: within the block, which is ours, and aligned to its size.
+            unsafe { start.wrapping_add(index).write(value) };
+        }
+        // SAFETY: these have just been written.
+        unsafe { slice::from_raw_parts_mut(start, count) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = instance::free_pages(self.0, Order::MAX) {
+            panic!("the room of a row: {error}");
+        }
     }
 }
 

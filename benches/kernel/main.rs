@@ -7,6 +7,10 @@ extern crate alloc;
 
 mod arena;
 mod counter;
+mod critical_section;
+mod figures;
+mod heap;
+mod heaps;
 mod mapping;
 mod memory;
 mod meter;

@@ -1,12 +1,15 @@
 //! Running one operation: warm-up, single samples, a batch; or a few times for the tracing emulator.
 
 use crate::counter::{self, READING};
+use crate::figures::{Headline, Hundredths};
 use crate::trace;
 use core::arch::asm;
-use core::fmt;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::kprintln;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+pub(crate) use crate::figures::Figures;
+pub(crate) use crate::heap::Unable;
 
 /// Instructions that the samples of one row may cost, and its batch again.
 const BUDGET: u32 = 8_000_000;
@@ -30,54 +33,6 @@ const fn rounds(budget: u32, cost: u32, (most, fewest): (u32, u32)) -> u32 {
         fits
     }
 }
-
-/// A figure in hundredths, printed without trailing zeros.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Hundredths(u64);
-
-impl Hundredths {
-    fn of(total: u64, parts: u64) -> Self {
-        Self((total * 100 + parts / 2) / parts)
-    }
-}
-
-impl fmt::Display for Hundredths {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0 / 100, self.0 % 100) {
-            (whole, 0) => write!(f, "{whole}"),
-            (whole, part) if part % 10 == 0 => write!(f, "{whole}.{}", part / 10),
-            (whole, part) => write!(f, "{whole}.{part:02}"),
-        }
-    }
-}
-
-/// What one row came to, in instructions a unit.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Figures {
-    /// Single samples taken.
-    n: u32,
-    /// What the row counts, in one operation.
-    units: u32,
-    min: Hundredths,
-    median: Hundredths,
-    mean: Hundredths,
-    p99: Hundredths,
-    max: Hundredths,
-    /// Rounds of the batch, and its mean.
-    batch: u32,
-    batch_mean: Hundredths,
-    warm_up: u32,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { n, units, min, median, mean, p99, max, batch, batch_mean, warm_up } = self;
-        write!(f, "{n}\t{units}\t{min}\t{median}\t{mean}\t{p99}\t{max}\t{batch}\t{batch_mean}\t{warm_up}")
-    }
-}
-
-/// Why a row has no figures.
-pub(crate) type Unable = &'static str;
 
 /// Measures operations, or lets them be traced.
 pub(crate) struct Meter {
@@ -256,23 +211,11 @@ impl Accumulator {
         let Some(samples) = self.samples.get_mut(..n as usize).filter(|samples| !samples.is_empty()) else {
             return Figures::default();
         };
-        samples.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (samples.len() * percent).div_ceil(100).max(1);
-            Hundredths::of(u64::from(samples.get(rank - 1).copied().unwrap_or_default()), u64::from(units))
-        };
-        let total = samples.iter().copied().map(u64::from).sum();
         Figures {
-            n,
-            units,
-            min: at(0),
-            median: at(50),
-            mean: Hundredths::of(total, u64::from(n) * u64::from(units)),
-            p99: at(99),
-            max: at(100),
             batch: self.batch,
             batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
             warm_up: ESTIMATES + self.warm_up,
+            ..Figures::of(samples, units, Headline::Batch)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The list of all rows, and running those that the boot arguments choose.
 
 use crate::meter::{Figures, Meter, Unable};
-use crate::{mapping, memory, pages, peers, quarry_pages, quarry_tables};
+use crate::{heap, heaps, mapping, memory, pages, peers, quarry_pages, quarry_tables};
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
 
@@ -33,6 +33,18 @@ const ROWS: &[&[Row]] = &[
     &pages::rows::<peers::free_list::Pages>(),
     &pages::rows::<peers::linked_list_allocator::Pages>(),
     &pages::rows::<peers::talc::Pages>(),
+    &heaps::rows::<heap::peers::ax_allocator::Slabs>(),
+    &heaps::rows::<heap::peers::buddy_alloc::FastBuddy>(),
+    &heaps::rows::<heap::peers::buddy_slab_allocator::SlabsOverBuddy>(),
+    &heaps::rows::<heap::peers::buddy_system_allocator::Buddy>(),
+    &heaps::rows::<heap::peers::dlmalloc::Dlmalloc>(),
+    &heaps::rows::<heap::peers::embedded_alloc::Embedded>(),
+    &heaps::rows::<heap::peers::good_memory_allocator::Bins>(),
+    &heaps::rows::<heap::peers::linked_list_allocator::List>(),
+    &heaps::rows::<heap::peers::rlsf::Tlsf>(),
+    &heaps::rows::<heap::peers::slab_allocator_rs::Eighths>(),
+    &heaps::rows::<heap::peers::slabmalloc::Zone>(),
+    &heaps::rows::<heap::peers::talc::Binned>(),
 ];
 
 /// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.
@@ -43,6 +55,8 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         if !row.name.contains(filter) || numbers.is_some_and(|list| !names(list, number)) {
             continue;
         }
+        // What the runner knows of a row that ends the machine.
+        kprintln!("bench: begin\t{number}\t{}\t{}", row.name, row.by);
         match (row.run)(meter) {
             Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}"),
             Ok(figures) => kprintln!("bench: row\t{number}\t{}\t{}\t{figures}", row.name, row.by),

@@ -11,10 +11,18 @@ use crate::elf::Kernel;
 use crate::machine::Spec;
 use crate::qemu::{self, Console, Program};
 
-/// How long a boot may take, its benchmarks included.
-const LIMIT: Duration = Duration::from_secs(600);
+/// How long a boot may say nothing.
+const LIMIT: Duration = Duration::from_secs(120);
 /// RAM of the boots that are compared, in GiB.
 const SIZES: [u64; 3] = [1, 2, 4];
+
+/// How a machine ended.
+pub(crate) enum End {
+    /// It left with status 0. What it has written.
+    Well(String),
+    /// It did not. In a few words, and what it has written.
+    Badly(String, String),
+}
 
 /// Boots, and shows `each` what follows `bench: ` on the console, line by line.
 pub(crate) fn lines(
@@ -22,37 +30,49 @@ pub(crate) fn lines(
     kernel: &Kernel,
     words: &str,
     each: &mut dyn FnMut(&str) -> Result<(), String>,
-) -> Result<(), String> {
-    let text = console(spec, kernel, words, &mut |line| line.strip_prefix("bench: ").map_or(Ok(()), &mut *each))?;
-    match text.contains("\nbench: ") {
-        true => Ok(()),
-        false => Err(format!("nothing was measured; the console:\n{text}")),
-    }
+) -> Result<End, String> {
+    console(spec, kernel, words, &mut |line| line.strip_prefix("bench: ").map_or(Ok(()), &mut *each))
 }
 
-/// Boots, shows `each` every line, and returns all of them when the machine has left with status 0.
+/// Boots, and shows `each` every line.
 fn console(
     spec: &Spec,
     kernel: &Kernel,
     words: &str,
     each: &mut dyn FnMut(&str) -> Result<(), String>,
-) -> Result<String, String> {
+) -> Result<End, String> {
     let mut machine = Running::start(qemu::machine(spec, &Program { kernel }, words, Console::Script)?)?;
-    let deadline = Instant::now() + LIMIT;
+    let mut deadline = Instant::now() + LIMIT;
     let mut read = 0;
     loop {
         let event = machine.wait(deadline)?;
         while let Some((line, _)) = machine.text.get(read..).and_then(|rest| rest.split_once('\n')) {
             each(line)?;
             read += line.len() + 1;
+            deadline = Instant::now() + LIMIT;
         }
         let why = match event {
             Event::Text => continue,
-            Event::Ended(status) if status.success() => return Ok(std::mem::take(&mut machine.text)),
-            Event::Ended(status) => format!("the machine left with {status}"),
-            Event::TimedOut => format!("the machine did not leave within {} s", LIMIT.as_secs()),
+            Event::Ended(status) if status.success() => return Ok(End::Well(std::mem::take(&mut machine.text))),
+            Event::Ended(status) => reported(&machine.text).unwrap_or(format!("the machine left with {status}")),
+            Event::TimedOut => format!("nothing for {} s", LIMIT.as_secs()),
         };
-        return Err(format!("{why}; {}\n{}", machine.command, machine.text));
+        return Ok(End::Badly(why, format!("{}\n{}", machine.command, machine.text)));
+    }
+}
+
+/// What the kernel says that it ended by.
+fn reported(text: &str) -> Option<String> {
+    text.lines().find(|line| line.starts_with("panic") || line.starts_with("fault")).map(str::to_owned)
+}
+
+impl End {
+    /// The text of a machine that left with status 0.
+    fn text(self) -> Result<String, String> {
+        match self {
+            Self::Well(text) => Ok(text),
+            Self::Badly(why, text) => Err(format!("{why}; {text}")),
+        }
     }
 }
 
@@ -65,14 +85,15 @@ pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Optio
     let (mut costs, mut used) = (Vec::new(), Vec::new());
     for size in SIZES {
         let spec = options.spec(&format!("mem={size}G"))?;
-        let text = console(&spec, &kernel, boot::BATCH, &mut |_| Ok(()))?;
+        let text = console(&spec, &kernel, boot::BATCH, &mut |_| Ok(()))?.text()?;
         let cost = text.lines().find_map(|line| line.split_once("boot cost: ")?.1.split(' ').next()?.parse().ok());
         costs.push((size, cost.ok_or_else(|| format!("the kernel did not tell its boot cost:\n{text}"))?));
         let mut free = None;
         lines(&spec, benches, &format!("ktest={entry} bench=memory"), &mut |line| {
             free = line.strip_prefix("memory\t").and_then(|bytes| bytes.parse::<f64>().ok());
             Ok(())
-        })?;
+        })?
+        .text()?;
         let free = free.ok_or("the image did not tell how much memory is free")?;
         used.push((size, (size << 30) as f64 - free));
     }
@@ -90,14 +111,14 @@ fn slopes(values: &[(u64, f64)]) -> Vec<f64> {
     values.array_windows().map(|[below, above]| (above.1 - below.1) / (above.0 - below.0) as f64).collect()
 }
 
-fn row(name: &str, unit: &'static str, figures: Figures) -> Row {
+fn row(name: &str, unit: &str, figures: Figures) -> Row {
     println!("{name:<28} {:<24} {:>10} {unit}", "quarry", figures.headline());
     Row {
         number: None,
         name: name.to_owned(),
         by: super::OURS.to_owned(),
         version: super::own_version(),
-        unit,
+        unit: unit.to_owned(),
         figures,
         executed: None,
     }

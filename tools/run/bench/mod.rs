@@ -18,6 +18,7 @@ use crate::machine::Spec;
 use crate::scratch;
 use crate::session;
 use crate::tree::in_package;
+use boots::End;
 pub(crate) use readme::refresh;
 use row::{Figures, Row};
 use trace::Overhead;
@@ -75,9 +76,10 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
         unable: Vec::new(),
         conditions: Vec::new(),
         overhead: Overhead::default(),
+        begun: None,
     };
 
-    boots::lines(&spec, kernel, &words, &mut |line| results.take(line, &versions))?;
+    results.count(kernel, &words, &spec, &versions)?;
     results.trace(kernel, &words, &spec)?;
     if "boot/1GiB boot/each_further_GiB metadata/slope".contains(&options.filter) {
         results.rows.extend(boots::rows(path, kernel, entry.number, &options)?);
@@ -141,14 +143,44 @@ struct Results {
     /// What the image said of its own counting.
     conditions: Vec<String>,
     overhead: Overhead,
+    /// The row that has begun and not ended, as `(number, operation, implementation)`.
+    begun: Option<(usize, String, String)>,
 }
 
 impl Results {
+    /// Has every row counted. One that ends the machine is not the end of the others: the next boot goes on behind it.
+    fn count(
+        &mut self,
+        kernel: &Kernel,
+        words: &str,
+        spec: &Spec,
+        versions: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        let mut rest = words.to_owned();
+        loop {
+            let (why, text) = match boots::lines(spec, kernel, &rest, &mut |line| self.take(line, versions))? {
+                End::Well(text) if text.contains("\nbench: end") => return Ok(()),
+                End::Well(text) => return Err(format!("the benchmarks did not end; the console:\n{text}")),
+                End::Badly(why, text) => (why, text),
+            };
+            match self.begun.take() {
+                Some((number, name, by)) if by != OURS => {
+                    println!("{name:<28} {by:<24} {why}");
+                    self.unable.push((name, by, why));
+                    rest = format!("{words} bench.rows={}-{}", number + 1, u32::MAX);
+                }
+                _ => return Err(format!("{why}; {text}")),
+            }
+        }
+    }
+
     /// Reads a line that the image printed.
     fn take(&mut self, line: &str, versions: &BTreeMap<String, String>) -> Result<(), String> {
         let fields: Vec<&str> = line.split('\t').collect();
         match fields.as_slice() {
             ["calibrated", sequences] => {
+                // Each boot calibrates; one says it.
+                self.conditions.clear();
                 self.conditions.push(format!("the counter agreed with {sequences} sequences of known length"));
             }
             ["overhead", stretch, round, rest] => {
@@ -159,21 +191,27 @@ impl Results {
                      nothing is measured"
                 ));
             }
-            ["row", number, name, by, figures @ ..] => {
+            ["begin", number, name, by] => {
                 let number = number.parse().map_err(|_| format!("cannot read {line:?}"))?;
+                self.begun = Some((number, (*name).to_owned(), (*by).to_owned()));
+            }
+            ["row", number, name, by, unit, figures @ ..] => {
+                let number = number.parse().map_err(|_| format!("cannot read {line:?}"))?;
+                self.begun = None;
                 let figures = Figures::parse(figures).ok_or_else(|| format!("cannot read {line:?}"))?;
-                println!("{name:<28} {by:<24} {:>10} instructions", figures.headline());
+                println!("{name:<28} {by:<24} {:>10} {unit}", figures.headline());
                 self.rows.push(Row {
                     number: Some(number),
                     name: (*name).to_owned(),
                     by: (*by).to_owned(),
                     version: versions.get(*by).cloned().unwrap_or_default(),
-                    unit: "instructions",
+                    unit: (*unit).to_owned(),
                     figures,
                     executed: None,
                 });
             }
             ["unable", _, name, by, why] => {
+                self.begun = None;
                 println!("{name:<28} {by:<24} {why}");
                 self.unable.push(((*name).to_owned(), (*by).to_owned(), (*why).to_owned()));
             }
@@ -185,7 +223,7 @@ impl Results {
 
     /// Lets the rows that are not too long run once more, and tells what they executed.
     fn trace(&mut self, kernel: &Kernel, words: &str, spec: &Spec) -> Result<(), String> {
-        let traced = || self.rows.iter().filter(|row| row.figures.whole() <= TRACED);
+        let traced = || self.rows.iter().filter(|row| row.figures.whole().is_some_and(|whole| whole <= TRACED));
         let numbers: Vec<usize> = traced().filter_map(|row| row.number).collect();
         if numbers.is_empty() {
             return Ok(());

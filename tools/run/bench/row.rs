@@ -20,11 +20,21 @@ pub(crate) struct Figures {
     pub(crate) warm_up: u64,
     /// Units of what the row counts in one operation.
     pub(crate) units: u64,
+    pub(crate) headline: Headline,
+}
+
+/// Which of its figures a row is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Headline {
+    Batch,
+    Mean,
+    P99,
+    Max,
 }
 
 impl Figures {
     pub(crate) fn parse(fields: &[&str]) -> Option<Self> {
-        let [n, units, min, median, mean, p99, max, batch, batch_mean, warm_up] = fields else { return None };
+        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up] = fields else { return None };
         let number = |text: &str| text.parse::<f64>().ok().map(|_| text.to_owned());
         Some(Self {
             n: n.parse().ok()?,
@@ -33,9 +43,18 @@ impl Figures {
             mean: number(mean)?,
             p99: number(p99)?,
             max: number(max)?,
-            batch: Some((batch.parse().ok()?, number(batch_mean)?)),
+            batch: match *batch {
+                "0" => None,
+                _ => Some((batch.parse().ok()?, number(batch_mean)?)),
+            },
             warm_up: warm_up.parse().ok()?,
             units: units.parse().ok()?,
+            headline: match *headline {
+                "batch" => Headline::Batch,
+                "p99" => Headline::P99,
+                "max" => Headline::Max,
+                _ => return None,
+            },
         })
     }
 
@@ -55,6 +74,7 @@ impl Figures {
             batch: None,
             warm_up: 0,
             units: 1,
+            headline: Headline::Mean,
         }
     }
 
@@ -66,9 +86,14 @@ impl Figures {
         bound(&self.min) - slack <= count && count <= bound(&self.max) + slack
     }
 
-    /// The figure that is compared: the mean of the batch, or of the samples where there was no batch.
+    /// The figure that is compared: as a rule the mean of the batch.
     pub(crate) fn headline(&self) -> &str {
-        self.batch.as_ref().map_or(&self.mean, |(_, mean)| mean)
+        match (self.headline, &self.batch) {
+            (Headline::Batch, Some((_, mean))) => mean,
+            (Headline::Batch | Headline::Mean, _) => &self.mean,
+            (Headline::P99, _) => &self.p99,
+            (Headline::Max, _) => &self.max,
+        }
     }
 
     /// The same as a number.
@@ -76,9 +101,9 @@ impl Figures {
         self.headline().parse().unwrap_or(f64::NAN)
     }
 
-    /// Instructions of the whole operation.
-    pub(crate) fn whole(&self) -> f64 {
-        self.value() * self.units as f64
+    /// Instructions of the whole operation; none where the samples are of operations that differ.
+    pub(crate) fn whole(&self) -> Option<f64> {
+        (self.headline == Headline::Batch).then(|| self.value() * self.units as f64)
     }
 }
 
@@ -113,7 +138,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) by: String,
     pub(crate) version: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) figures: Figures,
     pub(crate) executed: Option<Executed>,
 }
@@ -154,7 +179,7 @@ fn object(counts: &BTreeMap<String, u64>) -> String {
 mod tests {
     use super::*;
 
-    const FIELDS: [&str; 10] = ["2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66"];
+    const FIELDS: [&str; 11] = ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66"];
 
     fn row() -> Row {
         Row {
@@ -162,7 +187,7 @@ mod tests {
             name: "map_unmap/1".into(),
             by: "quarry".into(),
             version: "0.1.0".into(),
-            unit: "instructions",
+            unit: "instructions".into(),
             figures: Figures::parse(&FIELDS).unwrap(),
             executed: None,
         }
@@ -202,7 +227,7 @@ mod tests {
     #[test]
     fn a_field_that_is_no_number_is_refused() {
         let mut fields = FIELDS;
-        fields[5] = "x";
+        fields[6] = "x";
         assert!(Figures::parse(&fields).is_none());
         assert!(Figures::parse(&FIELDS[1..]).is_none());
     }

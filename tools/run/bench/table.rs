@@ -181,14 +181,14 @@ mod tests {
     use crate::bench::trace::Overhead;
 
     fn row(name: &str, by: &str, mean: &str, tlbi: &str) -> Row {
-        let fields = ["1", "1", mean, mean, mean, mean, mean, "1", mean, "1"];
+        let fields = ["batch", "1", "1", mean, mean, mean, mean, mean, "1", mean, "1"];
         let executed = Executed { tlbi: [(tlbi.to_owned(), 1)].into(), ..Executed::default() };
         Row {
             number: Some(0),
             name: name.into(),
             by: by.into(),
             version: String::new(),
-            unit: "instructions",
+            unit: "instructions".into(),
             figures: Figures::parse(&fields).unwrap(),
             executed: Some(executed),
         }
@@ -216,6 +216,7 @@ mod tests {
             unable: Vec::new(),
             conditions: Vec::new(),
             overhead: Overhead::default(),
+            begun: None,
         };
         let text = overview(&results, &[known("b", 3.0)], true);
         assert!(text.contains("no figure") && text.contains("7 (quick)"), "{text}");
