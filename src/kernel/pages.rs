@@ -11,7 +11,7 @@ use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames, MemblockFrames};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
 use crate::mm::memblock::{MemblockError, Window};
-use crate::mm::page::{PAGEBLOCK_PAGES, SECTION_PAGES, Section, Vmemmap};
+use crate::mm::page::{PAGEBLOCK_PAGES, Section, Vmemmap, sections_of};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{FreeError, SetupError, WatermarkTuning, ZoneLimits};
 use ::log::info;
@@ -117,21 +117,9 @@ fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
 
 /// Makes descriptors for `ram` and maps them: the map, and the bytes that it takes.
 fn build_map(ram: &[PhysRange]) -> Result<(Vmemmap, u64), PagesError> {
-    let block = u64::from(SECTION_PAGES) * PAGE_SIZE;
-    let lowest = ram.first().map_or(PhysAddr::ZERO, |bank| bank.start()).align_down(block);
-    let origin = Pfn::containing(lowest);
-    let mut sections: Vec<Section> = Vec::new();
-    for bank in ram {
-        let whole = bank.align_outwards(block).ok_or(SetupError::SpanTooLarge)?;
-        let index = |addr| u32::try_from(Pfn::containing(addr).get() - origin.get());
-        let (Ok(first), Ok(end)) = (index(whole.start()), index(whole.end())) else {
-            return Err(SetupError::SpanTooLarge.into());
-        };
-        match sections.last_mut() {
-            Some(last) if last.end >= first => last.end = end,
-            _ => sections.push(Section { first, end }),
-        }
-    }
+    let (sections, origin) = sections_of(ram.iter().copied());
+    let sections: Option<Vec<Section>> = sections.collect();
+    let sections = sections.ok_or(SetupError::SpanTooLarge)?;
     let mut bytes = 0;
     let mut blocks_mapped = VirtAddr::ZERO;
     for section in &sections {

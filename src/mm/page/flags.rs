@@ -229,6 +229,9 @@ const KIND_SHIFT: u32 = 28;
 const KIND: u64 = 0b1111 << KIND_SHIFT;
 const COUNT_SHIFT: u32 = 32;
 
+/// What a head may say that is not free.
+const KNOWN: u64 = 0xf | 0xf << ORDER_SHIFT | MEMORY | COMPOUND | ACCOUNTED | KIND | (u32::MAX as u64) << COUNT_SHIFT;
+
 /// The state word of a page descriptor, as a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PageState(u64);
@@ -366,6 +369,12 @@ impl PageState {
     #[must_use]
     pub const fn references(self) -> u32 {
         (self.0 >> COUNT_SHIFT) as u32
+    }
+
+    /// Whether a head that is not free has bits set that nobody sets.
+    #[must_use]
+    pub(in crate::mm) const fn has_unknown_bits(self) -> bool {
+        self.0 & !KNOWN != 0 || (self.is_compound() && self.raw_order() == 0)
     }
 
     /// Whether this is the head of a compound block.

@@ -2,7 +2,7 @@
 //! [`BankMap`] the same interface over ordinary memory.
 
 use super::{PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageDescriptor};
-use crate::addr::{MAX_ORDER, Pfn, PhysAddr, to_usize};
+use crate::addr::{MAX_ORDER, PAGE_SIZE, Pfn, PhysAddr, PhysRange, to_usize};
 use core::sync::atomic::AtomicU8;
 
 /// Frames in a section, the unit in which descriptors exist: a block of the highest order, so that the buddy of every
@@ -24,6 +24,33 @@ impl Section {
     pub const fn pages(self) -> u32 {
         self.end - self.first
     }
+}
+
+/// What pages have descriptors where `ram` is (sorted, disjoint): the sections in order, those that touch as one. The
+/// second value is the frame of page 0. `None` among the sections: RAM spans 16 TiB or more, which is more than page
+/// numbers reach.
+pub fn sections_of(ram: impl Iterator<Item = PhysRange> + Clone) -> (impl Iterator<Item = Option<Section>>, Pfn) {
+    let size = u64::from(SECTION_PAGES) * PAGE_SIZE;
+    let lowest = ram.clone().next().map_or(PhysAddr::ZERO, PhysRange::start);
+    let origin = Pfn::containing(lowest.align_down(size));
+    let section = move |bank: PhysRange| {
+        let whole = bank.align_outwards(size)?;
+        // One below the number that links use for nowhere.
+        let index = |addr| u32::try_from(Pfn::containing(addr).get() - origin.get()).ok().filter(|i| *i < Page::NIL);
+        Some(Section { first: index(whole.start())?, end: index(whole.end())? })
+    };
+    let mut banks = ram.map(section).peekable();
+    let merged = core::iter::from_fn(move || {
+        let mut merged = banks.next()?;
+        while let (Some(below), Some(Some(above))) = (merged, banks.peek())
+            && below.end >= above.first
+        {
+            merged = Some(Section { first: below.first, end: above.end });
+            banks.next();
+        }
+        Some(merged)
+    });
+    (merged, origin)
 }
 
 /// All page descriptors of a machine.

@@ -22,6 +22,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// - `PAGE-2`: a block is aligned to its size and lies in one zone.
 /// - `PAGE-3`: a head is free, on a per-CPU list, allocated with at least one reference, reserved, or a hole.
 /// - `PAGE-4`: the frames of a compound block lead to its head.
+/// - `PAGE-5`: the allocator's count of accounted pages is that of the blocks that say so.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PageDescriptor {

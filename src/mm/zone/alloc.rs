@@ -174,6 +174,14 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
+    /// Memory has been reclaimed up to the raised marks of a zone: they fall back to what they are. For the background
+    /// reclaimer.
+    pub fn end_boost(&self, kind: ZoneType) {
+        for id in self.zone_ids() {
+            let _ = self.with_zone(id, |zone, _| zone.boost = if zone.kind == kind { 0 } else { zone.boost });
+        }
+    }
+
     /// The background reclaimer has done what it could and wants to be woken next time.
     pub fn reclaimer_rests(&self) {
         self.reclaimer_woken.store(false, Ordering::Relaxed);
@@ -246,7 +254,6 @@ impl<H: PageHal> PageAllocator<H> {
                 lists.fill(list, first, blocks_in, order.get(), &mut |page| map.get(page).set_state(state));
             }),
         }
-        zone.events.pcp_batches += 1;
     }
 }
 
@@ -287,7 +294,10 @@ impl Zone {
             fill(page, 1 << row);
             left -= 1 << row;
         }
-        self.count_taken(kind, u64::from(blocks - left) << order);
+        if left != blocks {
+            self.count_taken(kind, u64::from(blocks - left) << order);
+            self.events.pcp_batches += 1;
+        }
     }
 }
 

@@ -21,6 +21,8 @@ struct Tally {
     present: u64,
     /// Pages that are free, listed or allocated.
     managed: u64,
+    /// Pages of accounted blocks.
+    accounted: u64,
     /// Pages in page blocks of these types.
     cma: u64,
     high_atomic: u64,
@@ -44,6 +46,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// The first invariant that does not hold, and where.
     pub fn check(&self) -> Result<(), Broken> {
         let tallies = self.check_descriptors()?;
+        if tallies.iter().map(|tally| tally.accounted).sum::<u64>() != self.accounted_pages() {
+            return Err(unequal("PAGE-5", "accounted pages, and their counter"));
+        }
         let mut listed = [0_u64; ZoneType::COUNT];
         for cpu in (0..self.hal.cpus()).map(CpuId::new) {
             if let Some(local) = self.hal.local_of(cpu) {
@@ -59,7 +64,7 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Walks the descriptors block by block: `PAGE-1` to `PAGE-4`.
+    /// Walks the descriptors block by block: `PAGE-1` to `PAGE-4`, and what `PAGE-5` adds up.
     fn check_descriptors(&self) -> Result<[Tally; ZoneType::COUNT], Broken> {
         let map = self.hal.map();
         let mut tallies = [Tally::default(); ZoneType::COUNT];
@@ -114,6 +119,9 @@ impl<H: PageHal> PageAllocator<H> {
         }
         if (state.kind().is_allocated() || state.kind() == Kind::Pcp) && state.mobility().is_none() {
             return Err(broken("PAGE-3", page, "a block of no use"));
+        }
+        if state.kind() != Kind::Free && state.has_unknown_bits() {
+            return Err(broken("PAGE-3", page, "a block with bits that nobody sets"));
         }
         for index in 1..pages {
             let inner = page.offset(index);
@@ -174,6 +182,9 @@ impl Tally {
         self.present += pages;
         if state.kind() != Kind::Reserved {
             self.managed += pages;
+        }
+        if state.kind().is_allocated() && state.is_accounted() {
+            self.accounted += pages;
         }
     }
 

@@ -87,6 +87,30 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
+    /// Makes reserved memory the allocator's that is kept for contiguous allocations (Linux:
+    /// `init_cma_reserved_pageblock`): movable allocations borrow it meanwhile. Whole page blocks only. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`ContigError::Isolated`] if the range is no whole page blocks of one zone, [`ContigError::NoRange`] if it is not
+    /// reserved; nothing has changed then.
+    pub fn add_cma(&self, first: Page, pages: u32) -> Result<(), ContigError> {
+        let zone = self.contig_zone(first, pages)?;
+        if !first.is_aligned(PAGEBLOCK_ORDER) || !pages.is_multiple_of(PAGEBLOCK_PAGES) {
+            return Err(ContigError::Isolated);
+        }
+        for index in 0..pages {
+            self.head(first.offset(index))
+                .ok()
+                .filter(|(_, state)| state.kind() == Kind::Reserved)
+                .ok_or(ContigError::NoRange)?;
+        }
+        let _ = self.with_zone(zone, |zone, map| {
+            page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
+        });
+        self.free_reserved(first, pages).map(|_| ()).map_err(|_| ContigError::NoRange)
+    }
+
     /// Frees the `pages` pages from `first` on, each a block of its own.
     ///
     /// # Errors

@@ -300,16 +300,15 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
         // What can be had without reclaim: free memory above what is kept back.
         let kept = sum(|zone| zone.marks.high);
         for (name, value) in [
-            ("MemTotal", total),
-            ("MemFree", free),
-            ("MemAvailable", (free + listed).saturating_sub(kept)),
-            ("PcpFree", listed),
-            ("Accounted", pages.accounted_pages()),
-            ("CmaTotal", sum(|zone| zone.cma)),
-            ("CmaFree", sum(|zone| zone.free_cma)),
+            ("MemTotal:", total),
+            ("MemFree:", free),
+            ("MemAvailable:", (free + listed).saturating_sub(kept)),
+            ("PcpFree:", listed),
+            ("Accounted:", pages.accounted_pages()),
+            ("CmaTotal:", sum(|zone| zone.cma)),
+            ("CmaFree:", sum(|zone| zone.free_cma)),
         ] {
-            let width = 24_usize.saturating_sub(name.len() + 1);
-            writeln!(f, "{name}:{:>width$} kB", value * 4)?;
+            writeln!(f, "{name:<16}{:>8} kB", value * 4)?;
         }
         Ok(())
     }

@@ -1,18 +1,18 @@
 //! A simulated machine for the page allocator: RAM as page descriptors and page contents, CPUs with lists of their own,
 //! and a record of what the allocator asked of it.
 
-use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use quarry::addr::{CpuId, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
-use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, SECTION_PAGES, Section};
+use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, Section, sections_of};
 use quarry::mm::zone::{
     CpuPages, Handed, PageAllocator, PageHal, Pressure, Relief, SetupError, Shortage, WatermarkTuning, ZoneLimits,
 };
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
@@ -48,18 +48,8 @@ pub(super) struct Ram {
 impl Ram {
     /// RAM in `banks`, sorted and disjoint, of whole pages.
     pub(super) fn new(banks: &[PhysRange]) -> Self {
-        let section = u64::from(SECTION_PAGES) * PAGE_SIZE;
-        let origin = Pfn::containing(banks[0].start().align_down(section));
-        let index = |addr: PhysAddr| u32::try_from(Pfn::containing(addr).get() - origin.get()).unwrap();
-        let mut sections: Vec<Section> = Vec::new();
-        for bank in banks {
-            let whole = bank.align_outwards(section).unwrap();
-            let (first, end) = (index(whole.start()), index(whole.end()));
-            match sections.last_mut() {
-                Some(last) if last.end >= first => last.end = end,
-                _ => sections.push(Section { first, end }),
-            }
-        }
+        let (sections, origin) = sections_of(banks.iter().copied());
+        let sections: Vec<Section> = sections.map(|section| section.expect("RAM spans less than 16 TiB")).collect();
         let pages = |section: &Section| section.pages() as usize;
         Self {
             origin,
@@ -240,6 +230,41 @@ impl Sim<'_> {
     pub(super) fn byte(&self, page: Page) -> u8 {
         self.contents.lock().unwrap().get(&self.map.pfn(page).get()).copied().unwrap_or(0xff)
     }
+}
+
+/// Counts a CPU that is done, or whose test has failed.
+struct Leaving<'a>(&'a AtomicU32);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Lets `cpus` threads play a CPU each, all of them online. Who is done answers the others until all are.
+pub(super) fn on_cpus<R: Send>(pages: &Pages<'_>, cpus: u32, run: impl Fn(u32) -> R + Sync) -> Vec<R> {
+    let (start, done) = (Barrier::new(cpus as usize), AtomicU32::new(0));
+    (0..cpus).for_each(|cpu| pages.hal().set_online(cpu, true));
+    let one = |cpu| {
+        run_on(cpu);
+        start.wait();
+        let leaving = Leaving(&done);
+        let result = run(cpu);
+        drop(leaving);
+        while done.load(Ordering::Acquire) < cpus {
+            pages.answer_requests();
+            std::thread::yield_now();
+        }
+        result
+    };
+    let one = &one;
+    let results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || one(cpu))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    (1..cpus).for_each(|cpu| pages.hal().set_online(cpu, false));
+    run_on(0);
+    results
 }
 
 /// What the machine is like.

@@ -2,9 +2,15 @@
 
 mod buddy;
 mod cpus;
+mod damage;
 mod errors;
 mod failing;
 mod machine;
+mod model;
+mod pcp;
+mod sizes;
+mod sparse;
+mod zones;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;

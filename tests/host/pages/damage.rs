@@ -1,0 +1,154 @@
+//! The checker is worth something only if it fails: planted bugs, and every bit of a descriptor.
+
+use super::machine::{MIB, Pages};
+use super::{Spec, give_back, order};
+use quarry::addr::Order;
+use quarry::gfp::{Gfp, ZoneType};
+use quarry::mm::page::{Page, PageMap};
+use quarry::mm::zone::{Broken, PageHal};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Flips a bit of the first half of a descriptor: state (0 to 63), next (64 to 95), prev (96 to 127).
+fn flip(pages: &Pages<'_>, page: Page, bit: u32) {
+    let map = pages.hal().map();
+    let start = std::ptr::from_ref(map.get(page));
+    if bit < 64 {
+        // SAFETY: a descriptor starts with a 64-bit atomic (`repr(C)`), and lives as long as the map.
+        unsafe { &*start.cast::<AtomicU64>() }.fetch_xor(1 << bit, Ordering::Relaxed);
+    } else {
+        let word = start.cast::<AtomicU32>().wrapping_add(bit as usize / 32);
+        // SAFETY: two 32-bit atomics follow it.
+        unsafe { &*word }.fetch_xor(1 << (bit % 32), Ordering::Relaxed);
+    }
+}
+
+/// A machine with a block of every kind, and the blocks.
+fn with_every_kind(f: impl FnOnce(&Pages<'_>, &[(&'static str, Page, u32)])) {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let single = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let listed = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let block = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
+        let compound = pages.alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).unwrap();
+        pages.free_pages(listed, Order::ZERO).unwrap();
+        // The other half of a block that was split for these is free.
+        let map = pages.hal().map();
+        let free = |page: &Page| map.get(*page).state().kind() == quarry::mm::page::Kind::Free;
+        let freed = (0..4096).map(|index| single.align_down(10).offset(index % 1024)).find(free).unwrap();
+        pages.check().unwrap();
+        // How many bits of each matter: links are the owner's in an allocated block.
+        let kinds = [
+            ("free head", freed, 128),
+            ("allocated page", single, 64),
+            ("allocated block", block, 64),
+            ("inside a block", block.offset(5), 64),
+            ("compound head", compound, 64),
+            ("tail", compound.offset(7), 96),
+            ("on a list", listed, 64),
+        ];
+        f(pages, &kinds);
+        pages.check().unwrap();
+        give_back(pages, [single], Order::ZERO);
+        give_back(pages, [block, compound], order(3));
+    });
+}
+
+/// Bits whose change leaves a state that is as legal as the one before: how many references there are beside the first,
+/// what memory type, what allocated kind, for what use.
+fn is_owners(name: &str, bit: u32) -> bool {
+    let allocated = name.starts_with("allocated") || name == "compound head";
+    allocated && matches!(bit, 0 | 1 | 12..15 | 28..31 | 33..64)
+}
+
+// Behaviour 504.
+#[test]
+fn no_flipped_bit_of_a_descriptor_goes_unnoticed() {
+    with_every_kind(|pages, kinds| {
+        for (name, page, bits) in kinds {
+            for bit in 0..*bits {
+                flip(pages, *page, bit);
+                let found = pages.check();
+                flip(pages, *page, bit);
+                assert!(found.is_err() || is_owners(name, bit), "{name}, bit {bit}");
+            }
+        }
+        pages.check().unwrap();
+    });
+}
+
+fn tag(found: Result<(), Broken>) -> &'static str {
+    found.err().map_or("nothing", |broken| broken.tag)
+}
+
+#[test]
+fn each_planted_bug_is_found_by_its_tag() {
+    with_every_kind(|pages, kinds| {
+        let page = |wanted: &str| kinds.iter().find(|(name, ..)| *name == wanted).unwrap().1;
+        for (name, bit, expected) in [
+            ("inside a block", 31, "PAGE-1"),
+            ("allocated block", 8, "PAGE-1"),
+            ("allocated block", 11, "PAGE-2"),
+            ("allocated block", 2, "PAGE-2"),
+            ("allocated page", 32, "PAGE-3"),
+            ("allocated page", 16, "PAGE-3"),
+            ("allocated block", 20, "PAGE-3"),
+            ("allocated block", 17, "PAGE-5"),
+            ("tail", 64, "PAGE-4"),
+            ("on a list", 0, "PCP-1"),
+            ("free head", 96, "BUD-2"),
+            ("free head", 64, "BUD-1"),
+        ] {
+            flip(pages, page(name), bit);
+            assert_eq!(tag(pages.check()), expected, "{name}, bit {bit}");
+            flip(pages, page(name), bit);
+        }
+        // A page block of another type than its lists.
+        let map = pages.hal().map();
+        let free = page("free head");
+        let before = map.block_type(free).fetch_xor(4, Ordering::Relaxed);
+        assert_eq!(tag(pages.check()), "BUD-5");
+        map.block_type(free).store(before, Ordering::Relaxed);
+    });
+}
+
+// Whatever a bit does to a free list, no page is handed out twice.
+#[test]
+fn a_damaged_free_list_never_hands_a_page_out_twice() {
+    for bit in (0..128).step_by(if cfg!(miri) { 37 } else { 1 }) {
+        super::machine::run_on(0);
+        let mut duplicates = 0;
+        Spec::of_size(4 * MIB).without_reserve().run_setup(|pages, handed| {
+            handed.unwrap();
+            pages.set_careful(true);
+            let single = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+            // The buddy is the only free page of order 0, so what its links say is where the list goes on.
+            flip(pages, single.buddy(0), bit);
+            // A link out of memory ends the simulated machine as it ends the real one: with a fault, not with a lie.
+            let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let next = || pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO).ok();
+                std::iter::from_fn(next).take(2000).collect::<Vec<Page>>()
+            }));
+            if let Ok(taken) = taken {
+                let distinct: BTreeSet<Page> = taken.iter().copied().chain([single]).collect();
+                duplicates = taken.len() + 1 - distinct.len();
+            }
+        });
+        assert_eq!(duplicates, 0, "bit {bit}");
+    }
+}
+
+// A write into a page that is free cannot reach the lists: they lie elsewhere. What can is caught by the check.
+#[test]
+fn a_damaged_zone_stays_damaged_until_it_is_mended() {
+    Spec::of_size(8 * MIB).run(|pages| {
+        let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        pages.set_careful(true);
+        flip(pages, page.buddy(0), 8);
+        assert!(pages.check().is_err());
+        assert!(pages.free_blocks(ZoneType::Dma).is_some(), "reports go on");
+        flip(pages, page.buddy(0), 8);
+        pages.check().unwrap();
+        pages.free_pages(page, Order::ZERO).unwrap();
+        pages.set_careful(false);
+    });
+}

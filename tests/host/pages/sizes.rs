@@ -1,0 +1,241 @@
+//! References, splitting, sizes that are no powers of two, contiguous ranges, reserved memory.
+
+use super::machine::{GIB, MIB, Pages, on_cpus};
+use super::{Spec, blocks, give_back, order, range, take_all};
+use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
+use quarry::gfp::{Gfp, ZoneType};
+use quarry::mm::page::{Kind, MigrateType, Page, PageMap};
+use quarry::mm::zone::{AllocError, ContigError, FreeError, PageHal};
+
+fn page_at(pages: &Pages<'_>, phys: u64) -> Page {
+    pages.hal().map().find(Pfn::containing(PhysAddr::new(phys))).unwrap()
+}
+
+// Behaviour 117.
+#[test]
+fn the_last_reference_frees() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        for (gfp, o) in [(Gfp::KERNEL, 0), (Gfp::KERNEL, 3), (Gfp::KERNEL | Gfp::COMP, 3), (Gfp::KERNEL, 10)] {
+            let page = pages.alloc_pages(gfp, order(o)).unwrap();
+            let inner = page.offset((1 << o) - 1);
+            assert_eq!(pages.page_count(page), 1);
+            pages.get_page(inner).unwrap();
+            assert_eq!(pages.page_count(inner), 2);
+            pages.put_page(page).unwrap();
+            assert_eq!(pages.page_count(page), 1);
+            // Freeing drops a reference, too.
+            pages.get_page(page).unwrap();
+            pages.free_pages(page, order(o)).unwrap();
+            assert_eq!(pages.page_count(page), 1);
+            pages.put_page(inner).unwrap();
+            assert_eq!(pages.page_count(page), 0);
+            assert!(matches!(pages.get_page(page), Err(FreeError::DoubleFree(_))));
+            assert!(matches!(pages.put_page(page), Err(FreeError::DoubleFree(_))));
+        }
+    });
+}
+
+#[test]
+fn references_are_counted_by_several_cpus_at_once() {
+    Spec::of_size(16 * MIB).cpus(4).run(|pages| {
+        let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        on_cpus(pages, 4, |_| {
+            for _ in 0..rounds {
+                pages.get_page(page).unwrap();
+                pages.put_page(page).unwrap();
+            }
+        });
+        assert_eq!(pages.page_count(page), 1);
+        pages.put_page(page).unwrap();
+        assert_eq!(pages.page_count(page), 0);
+    });
+}
+
+// Behaviour 109.
+#[test]
+fn a_split_block_is_freed_page_by_page() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let before = blocks(pages);
+        for o in 0..=10 {
+            let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
+            pages.split_page(page, order(o)).unwrap();
+            pages.check().unwrap();
+            if o > 0 {
+                assert!(pages.free_pages(page, order(o)).is_err(), "it is no block of that order any more");
+            }
+            give_back(pages, (0..1 << o).map(|index| page.offset(index)), Order::ZERO);
+            assert_eq!(blocks(pages), before);
+        }
+    });
+}
+
+// Behaviour 116: what cannot be split stays as it is.
+#[test]
+fn what_is_no_plain_block_is_not_split() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let compound = pages.alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).unwrap();
+        let shared = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
+        pages.get_page(shared).unwrap();
+        let slab = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
+        pages.claim(slab, Kind::Slab, 0).unwrap();
+        for (page, o) in [(compound, 3), (shared, 3), (slab, 3), (shared, 2), (shared.offset(1), 0)] {
+            assert!(pages.split_page(page, order(o)).is_err());
+        }
+        pages.check().unwrap();
+        pages.put_page(shared).unwrap();
+        pages.disown(slab, Kind::Slab).unwrap();
+        give_back(pages, [compound, shared, slab], order(3));
+    });
+}
+
+// Behaviours 114, 115.
+#[test]
+fn exact_sizes_take_no_more_pages_than_they_need() {
+    Spec::of_size(64 * MIB).run(|pages| {
+        let total = pages.total_pages();
+        let before = blocks(pages);
+        for bytes in [1, PAGE_SIZE, PAGE_SIZE + 1, 5 * PAGE_SIZE, 17 * PAGE_SIZE - 1, 3 * MIB, 4 * MIB] {
+            let page = pages.alloc_pages_exact(Gfp::KERNEL, bytes).unwrap();
+            pages.check().unwrap();
+            pages.drain_all();
+            assert_eq!(total - pages.free_page_count(), bytes.div_ceil(PAGE_SIZE), "{bytes} bytes");
+            pages.free_pages_exact(page, bytes).unwrap();
+        }
+        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 0), Err(AllocError::Zero));
+        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 4 * MIB + 1), Err(AllocError::TooLarge));
+        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, u64::MAX), Err(AllocError::TooLarge));
+        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL | Gfp::COMP, 1), Err(AllocError::Compound));
+        assert_eq!(blocks(pages), before);
+    });
+}
+
+// Behaviour 87: a given frame.
+#[test]
+fn a_given_range_is_had_or_refused() {
+    Spec::of_size(32 * MIB).run(|pages| {
+        let before = blocks(pages);
+        for (offset, count) in [(0, 1), (5, 1), (0, 1024), (3, 7), (512, 512), (1023, 2), (100, 5000)] {
+            let first = page_at(pages, GIB + offset * PAGE_SIZE);
+            pages.alloc_contig_range(first, count, Gfp::KERNEL).unwrap();
+            pages.check().unwrap();
+            assert!((0..count).all(|index| pages.page_count(first.offset(index)) == 1));
+            let again = pages.alloc_contig_range(first, count, Gfp::KERNEL);
+            assert!(matches!(again, Err(ContigError::Busy(_))), "{again:?}");
+            pages.free_contig_range(first, count).unwrap();
+            assert_eq!(blocks(pages), before, "{count} pages from {offset}");
+        }
+        let first = page_at(pages, GIB);
+        assert_eq!(pages.alloc_contig_range(first, 0, Gfp::KERNEL), Err(ContigError::NoRange));
+        assert_eq!(pages.alloc_contig_range(first, 8193, Gfp::KERNEL), Err(ContigError::NoRange));
+        assert_eq!(pages.alloc_contig_range(first, u32::MAX, Gfp::KERNEL), Err(ContigError::NoRange));
+        assert_eq!(blocks(pages), before);
+    });
+}
+
+// Behaviour 110.
+#[test]
+fn one_page_in_use_keeps_a_range_from_being_had() {
+    Spec::of_size(32 * MIB).run(|pages| {
+        let pinned = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let before = (blocks(pages), pages.pagetypeinfo().to_string());
+        let first = page_at(pages, GIB);
+        let refused = pages.alloc_contig_range(first, 8192, Gfp::KERNEL);
+        assert_eq!(refused, Err(ContigError::Busy(pages.hal().map().pfn(pinned))));
+        assert_eq!((blocks(pages), pages.pagetypeinfo().to_string()), before, "all pages are back as they were");
+        pages.free_pages(pinned, Order::ZERO).unwrap();
+    });
+}
+
+#[test]
+fn contiguous_pages_are_found_between_those_in_use() {
+    Spec::of_size(64 * MIB).run(|pages| {
+        let whole = blocks(pages);
+        let one = pages.alloc_contig_pages(6000, 1024, Gfp::KERNEL).unwrap();
+        let two = pages.alloc_contig_pages(6000, 1, Gfp::KERNEL | Gfp::ZERO).unwrap();
+        assert!(one.is_aligned(10));
+        assert!(one.index() + 6000 <= two.index() || two.index() + 6000 <= one.index());
+        assert!((0..6000).all(|index| pages.hal().byte(two.offset(index)) == 0));
+        assert_eq!(pages.alloc_contig_pages(6000, 1, Gfp::KERNEL), Err(ContigError::NoRange));
+        assert_eq!(pages.alloc_contig_pages(1, 3, Gfp::KERNEL), Err(ContigError::NoRange), "no power of two");
+        pages.free_contig_range(one, 6000).unwrap();
+        pages.free_contig_range(two, 6000).unwrap();
+        assert_eq!(blocks(pages), whole);
+    });
+}
+
+#[test]
+fn isolated_memory_is_nobodys() {
+    Spec::of_size(8 * MIB).without_reserve().cpus(2).run(|pages| {
+        // Two ranges of one machine, taken and given back by two CPUs, while others allocate.
+        let rounds = if cfg!(miri) { 2 } else { 200 };
+        on_cpus(pages, 2, |cpu| {
+            let first = page_at(pages, GIB + u64::from(cpu) * 2 * MIB + 3 * PAGE_SIZE);
+            for _ in 0..rounds {
+                if pages.alloc_contig_range(first, 400, Gfp::ATOMIC).is_ok() {
+                    pages.free_contig_range(first, 400).unwrap();
+                }
+                let page = pages.alloc_pages(Gfp::ATOMIC, order(4)).unwrap();
+                pages.free_pages(page, order(4)).unwrap();
+            }
+        });
+        pages.drain_all();
+        assert_eq!(pages.free_page_count(), 2048);
+    });
+}
+
+#[test]
+fn memory_for_contiguous_allocations_is_lent_to_movable_ones_only() {
+    let cma = range(GIB + 8 * MIB, 8 * MIB);
+    Spec::of_size(32 * MIB).reserve(cma).without_reserve().run(|pages| {
+        let first = page_at(pages, cma.start().get());
+        assert_eq!(pages.add_cma(first, 100), Err(ContigError::Isolated), "no whole page blocks");
+        assert_eq!(pages.add_cma(first.offset(2048), 512), Err(ContigError::NoRange), "not reserved");
+        pages.add_cma(first, 2048).unwrap();
+        pages.check().unwrap();
+        let zone = pages.zone(ZoneType::Dma).unwrap();
+        assert_eq!((zone.cma, zone.free_cma, zone.managed), (2048, 2048, 8192));
+        let inside = |page: &Page| (first.index()..first.index() + 2048).contains(&page.index());
+
+        let fixed = take_all(pages, Order::ZERO);
+        assert!(!fixed.iter().any(inside), "an unmovable page in the memory of contiguous allocations");
+        assert_eq!(fixed.len(), 6144);
+        let movable: Vec<Page> =
+            std::iter::from_fn(|| pages.alloc_pages(Gfp::KERNEL | Gfp::MOVABLE | Gfp::NOWARN, Order::ZERO).ok())
+                .collect();
+        assert!(!movable.is_empty() && movable.iter().all(inside));
+        assert!(pages.alloc_contig_range(first, 2048, Gfp::KERNEL).is_err(), "lent");
+        give_back(pages, movable, Order::ZERO);
+        pages.alloc_contig_range(first, 2048, Gfp::KERNEL).unwrap();
+        pages.free_contig_range(first, 2048).unwrap();
+        pages.drain_all();
+        assert_eq!(pages.zone(ZoneType::Dma).unwrap().free_cma, 2048);
+        give_back(pages, fixed, Order::ZERO);
+        let types = pages.free_blocks(ZoneType::Dma).unwrap();
+        let cma_pages: u32 = types.blocks[MigrateType::Cma.index()].iter().enumerate().map(|(o, n)| n << o).sum();
+        pages.drain_all();
+        assert_eq!(cma_pages, 2048);
+    });
+}
+
+#[test]
+fn reserved_memory_can_be_given_to_the_allocator() {
+    let reserved = range(GIB + MIB, 3 * MIB);
+    Spec::of_size(16 * MIB).reserve(reserved).run(|pages| {
+        let first = page_at(pages, reserved.start().get());
+        let total = pages.total_pages();
+        assert_eq!(pages.free_reserved(first.offset(100), 50), Ok(50));
+        pages.check().unwrap();
+        assert_eq!(pages.total_pages(), total + 50);
+        // Twice, and what was never reserved.
+        assert!(matches!(pages.free_reserved(first.offset(149), 2), Err(FreeError::DoubleFree(_))));
+        assert!(matches!(pages.free_reserved(first.offset(767), 2), Err(FreeError::DoubleFree(_))));
+        let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        assert!(matches!(pages.free_reserved(page, 1), Err(FreeError::Claimed { .. })));
+        pages.free_pages(page, Order::ZERO).unwrap();
+        assert_eq!(pages.total_pages(), total + 50);
+        pages.free_reserved(first, 100).unwrap();
+        pages.free_reserved(first.offset(150), 618).unwrap();
+        assert_eq!(blocks(pages)[10], 4, "and merges with the rest");
+    });
+}
