@@ -2,6 +2,7 @@
 //! below stop here.
 
 mod pages;
+mod reclaim;
 
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
@@ -10,6 +11,10 @@ pub use pages::{
     get_page, get_zeroed_page, give_cpu, kmap, kmap_atomic, kunmap, nr_free_pages, page_address, page_allocator,
     page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page, start_cpu,
     totalram_pages, virt_to_page, virt_to_phys,
+};
+
+pub use reclaim::{
+    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -4,6 +4,7 @@ mod buddy;
 mod cpus;
 mod errors;
 mod machine;
+mod reclaim;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;
