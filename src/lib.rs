@@ -9,7 +9,7 @@
 //! | L5 | `instance` | the statics, and free functions over them |
 //! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
-//! | L2 | [`ds`], [`fdt`] | trees of nodes with links; device-tree reading |
+//! | L2 | [`sync`], [`ds`], [`fdt`] | locks, what a context may do; trees of nodes with links; device-tree reading |
 //! | L1 | [`hal`] | what `mm` asks of a machine |
 //! | L0 | [`addr`], [`error`], [`gfp`] | vocabulary |
 //!
@@ -72,6 +72,7 @@ pub mod fdt;
 pub mod gfp;
 pub mod hal;
 pub mod mm;
+pub mod sync;
 
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod board;

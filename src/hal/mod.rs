@@ -1,4 +1,4 @@
-//! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU.
+//! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU, waiting.
 
 mod boot_memory;
 pub mod cpu;
@@ -9,3 +9,4 @@ pub mod frame;
 pub mod level;
 pub mod mmu;
 pub mod prot;
+pub mod wait;

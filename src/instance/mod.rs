@@ -3,6 +3,7 @@
 
 mod faults;
 mod pages;
+mod reclaim;
 
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{
@@ -12,6 +13,10 @@ pub use pages::{
     get_page, get_zeroed_page, give_cpu, kmap, kmap_atomic, kunmap, nr_free_pages, page_address, page_allocator,
     page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page, start_cpu,
     totalram_pages, virt_to_page, virt_to_phys,
+};
+
+pub use reclaim::{
+    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

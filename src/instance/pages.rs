@@ -14,9 +14,10 @@ use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
-use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal, Pressure};
+use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
+use crate::sync::Scopes;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 // An OR adds where the offset and the addresses share no bit.
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
@@ -28,13 +29,13 @@ pub struct CpuLocal {
     /// First, so that the lists of single pages lie at small offsets from the address in the register.
     pages: CpuPages,
     map: Vmemmap,
-    /// The bits of `DAIF` that forbid waiting: none while the machine boots, then [`IrqFlags::MASKED`].
-    no_wait: AtomicU64,
+    /// What this CPU is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
+    pub(super) scopes: Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>,
 }
 
 impl CpuLocal {
     const fn new() -> Self {
-        Self { pages: CpuPages::new(), map: Vmemmap::NONE, no_wait: AtomicU64::new(0) }
+        Self { pages: CpuPages::new(), map: Vmemmap::NONE, scopes: Scopes::new() }
     }
 }
 
@@ -50,7 +51,7 @@ static CPUS: AtomicU32 = AtomicU32::new(0);
 
 /// This machine, as the page allocator sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct KernelPages(());
+pub struct KernelPages(pub(super) ());
 
 impl Interrupts for KernelPages {
     type Saved = IrqFlags;
@@ -98,12 +99,6 @@ impl PerCpu for KernelPages {
     fn kick(&self, _: CpuId) {}
 }
 
-impl Pressure for KernelPages {
-    fn should_fail(&self, gfp: Gfp, order: Order) -> bool {
-        faults::should_fail(FaultSite::PageAlloc, gfp, order.pages())
-    }
-}
-
 impl PageHal for KernelPages {
     type Map = Vmemmap;
     type Relax = Relax;
@@ -125,7 +120,7 @@ impl PageHal for KernelPages {
 
     #[inline(always)]
     fn may_wait(&self, local: &CpuLocal, saved: IrqFlags) -> bool {
-        saved.bits() & local.no_wait.load(Ordering::Relaxed) == 0
+        saved.bits() & local.scopes.no_wait() == 0
     }
 
     #[inline]
@@ -138,7 +133,7 @@ impl PageHal for KernelPages {
     }
 }
 
-static PAGES: PageAllocator<KernelPages> = PageAllocator::new(KernelPages(()));
+pub(super) static PAGES: PageAllocator<KernelPages> = PageAllocator::new(KernelPages(()));
 
 /// The page allocator, for reports and checks.
 #[must_use]
@@ -176,10 +171,9 @@ pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     }
 }
 
-/// From now on an allocation that may wait is reported where waiting is not legal, on this CPU: booting is over.
+/// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
-    let bits = if forbid { IrqFlags::MASKED } else { 0 };
-    PAGES.hal().local().no_wait.store(bits, Ordering::Relaxed);
+    PAGES.hal().local().scopes.enforce(forbid);
 }
 
 /// Page frames for page tables.

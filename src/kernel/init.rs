@@ -4,8 +4,8 @@ use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
 use super::{
-    console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, prompt, report,
-    serial, tables, whereabouts,
+    console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
+    report, serial, tables, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -16,12 +16,14 @@ use crate::arch::aarch64::trap::{self, Handlers, Outcome};
 use crate::arch::aarch64::{irq, mem, pmu, probe, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
+use crate::hal::wait::Scope;
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError, Surroundings, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::sync;
 use ::log::{error, info, warn};
 use core::fmt;
 use spin::once::Once;
@@ -91,6 +93,7 @@ fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
 }
 
 fn on_irq(_: &mut trap::TrapFrame) {
+    let _scope = sync::enter(instance::context(), Scope::Interrupt);
     interrupts::handle();
 }
 
@@ -137,6 +140,9 @@ fn go(machine: &Machine) -> ! {
     }
     kprintln!("memory map:\n{map}");
     kprintln!("address map:\n{}", layout::AddressMap);
+    // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
+    instance::forbid_waiting_in_atomic(true);
+    irq::local_irq_enable();
     if args.value("ktest").is_some() {
         ktest::run_from_bootargs(args.text());
     }
@@ -177,6 +183,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     faults::init(args);
+    pressure::init();
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");

@@ -127,6 +127,11 @@ pub fn release(intid: IntId) -> Result<(), InterruptError> {
     Ok(())
 }
 
+/// Whether any interrupt has a handler, so that a CPU that sleeps may be woken by one. Any context.
+pub(super) fn is_any_requested() -> bool {
+    HANDLERS.iter().any(|slot| !slot.load(Ordering::Relaxed).is_null())
+}
+
 /// Handles one pending interrupt; a second one brings the CPU here again. From the vectors, interrupts masked.
 pub(super) fn handle() {
     let Some(gic) = GIC.get() else { return };

@@ -13,6 +13,7 @@ use super::{console, panic, power};
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::esr::{Abort, Access, Esr, ExceptionClass, FaultStatus};
+use crate::arch::aarch64::irq;
 
 /// One registered test, as it lies in the section `.ktests`. Made by [`ktest!`](crate::ktest!) only.
 ///
@@ -108,7 +109,7 @@ macro_rules! ktest {
 
 /// Runs the tests that `ktest=` in the boot arguments names, one after the other, and leaves the machine: with
 /// [`power::SUCCESS`] if each returned. Without `ktest=` it leaves at once, the boot being the test. To be called once,
-/// on the boot CPU, when everything that the tests use is up; a test inherits the context of the caller.
+/// on the boot CPU, when everything that the tests use is up. Each test starts with interrupts unmasked.
 pub fn run_from_bootargs(bootargs: &str) -> ! {
     let list = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("ktest="));
     panic::set_expected(on_fault);
@@ -131,6 +132,7 @@ fn run(number: usize) {
     };
     RUNNING.store(number, Ordering::Relaxed);
     console::print(format_args!("ktest: begin {number} {}\n", test.name()));
+    irq::local_irq_enable();
     body();
     if let Some(expected) = *EXPECTED.lock() {
         fail(format_args!("the test returned without its {expected}"))

@@ -33,6 +33,8 @@ pub mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+mod pressure;
+#[cfg(target_os = "none")]
 mod prompt;
 #[cfg(target_os = "none")]
 pub mod report;

@@ -96,7 +96,9 @@ fn read_line(line: &mut [u8; LINE]) -> &str {
     let mut length = 0;
     loop {
         let Some(byte) = console::read_byte() else {
-            cpu::relax();
+            if !instance::idle() {
+                cpu::relax();
+            }
             continue;
         };
         match byte {

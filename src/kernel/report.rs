@@ -114,7 +114,7 @@ pub(super) fn print_callers() {
 
 /// Prints the chain of callers, frames of one recursion in a single line. `interrupted` is where the innermost function
 /// was interrupted, if it was, and its link register, which says who called it as long as it has no frame of its own.
-fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
+pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("backtrace:");
     let pc = interrupted.map(|(pc, _)| Frame { pc, left: Left::Exception });
     let caller = interrupted.filter(|(pc, _)| Symbol::of_instruction(*pc).is_entry());

@@ -5,7 +5,7 @@
 
 use crate::addr::{CpuId, VirtAddr};
 use aarch64_cpu::{
-    asm,
+    asm::{self, barrier},
     registers::{TPIDR_EL1, TPIDRRO_EL0},
 };
 use tock_registers::interfaces::{Readable, Writeable};
@@ -42,6 +42,19 @@ pub fn set_local(data: VirtAddr) {
 pub fn relax() {
     // SAFETY: YIELD is a hint and changes nothing.
     unsafe { core::arch::asm!("yield", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the
+/// last call ends this one at once, the return from an interrupt among them, so whoever looks first and sleeps then misses
+/// nothing (Arm ARM D1.6.1). It may end for no reason.
+pub fn wait_for_event() {
+    asm::wfe();
+}
+
+/// Ends the sleep of all CPUs in [`wait_for_event`], or their next one. What was stored before is seen by who wakes.
+pub fn send_event() {
+    barrier::dsb(barrier::ISHST);
+    asm::sev();
 }
 
 /// How a lock of crate `spin` waits in this kernel.

@@ -40,6 +40,8 @@ pub struct IrqFlags(u64);
 impl IrqFlags {
     /// The bit of a mask of interrupts (`DAIF.I`).
     pub const MASKED: u64 = 1 << 7;
+    /// The bit of a mask of fast interrupts (`DAIF.F`), which is always set.
+    pub const FIQ_MASKED: u64 = 1 << 6;
 
     /// The mask as `DAIF` has it.
     #[must_use]

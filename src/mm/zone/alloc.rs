@@ -106,12 +106,13 @@ impl<H: PageHal> PageAllocator<H> {
 
     fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let layout = self.layout().ok_or(AllocError::NotReady)?;
+        let gfp = self.hal.scoped(gfp);
         let mut request = Request { gfp, order, class: gfp.zone() };
         if gfp.may_wait() && !self.may_wait() {
             self.hal.waits_in_atomic(gfp, order);
             request.gfp.remove(Gfp::DIRECT_RECLAIM);
         }
-        let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0 };
+        let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0, fruitless: 0 };
         let refused = self.is_careful() && self.hal.should_fail(gfp, order);
         if !refused {
             if let Some(page) = self.take_from_zones(layout, request, Mark::Low, Reach::movable(gfp)) {
@@ -131,32 +132,38 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     fn alloc_below_low(&self, layout: &ZoneLayout, request: Request, shortage: &mut Shortage) -> Option<Page> {
-        let reach = Reach::of(request.gfp, request.order.get());
-        let again = || self.take_from_zones(layout, request, Mark::Min, reach);
-        if let Some(page) = again() {
+        let again = |shortage: &Shortage| self.take_from_zones(layout, request, Mark::Min, shortage.reach());
+        if let Some(page) = again(shortage) {
             return Some(page);
         }
         // Pages on the lists of this CPU may be of another use, or make a larger block.
         self.drain_local();
-        if let Some(page) = again() {
+        if let Some(page) = again(shortage) {
             return Some(page);
         }
         if !request.gfp.may_wait() {
             return None;
         }
         self.drain_all();
-        let unreserved = self.unreserve(layout, request);
-        if let Some(page) = again().filter(|_| unreserved || shortage.attempt == 0) {
+        let _ = self.unreserve(layout, request);
+        if let Some(page) = again(shortage) {
             return Some(page);
         }
-        while self.hal.relieve(shortage) == Relief::Retry {
+        loop {
+            match self.hal.relieve(shortage) {
+                Relief::Retry => shortage.fruitless = 0,
+                Relief::Fruitless => shortage.fruitless = shortage.fruitless.saturating_add(1),
+                Relief::GiveUp => return None,
+            }
             shortage.attempt = shortage.attempt.saturating_add(1);
-            if let Some(page) = again() {
+            if let Some(page) = again(shortage) {
                 return Some(page);
             }
             self.drain_all();
+            if let Some(page) = again(shortage) {
+                return Some(page);
+            }
         }
-        None
     }
 
     /// Gives page blocks back that were kept for atomic high orders; whether there was one.

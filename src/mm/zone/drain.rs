@@ -32,13 +32,14 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Empties the lists of one CPU, and sets how long they may grow from now on.
     fn drain_lists(&self, pages: &CpuPages) {
+        let request = pages.drains_requested();
         for order in (0..=MAX_ORDER).filter_map(Order::new) {
             for list in 0..PageState::LISTS {
                 self.drain_list(pages, list, order, usize::MAX);
             }
         }
         self.apply_limits(pages);
-        pages.answer_drain();
+        pages.answer_drain(request);
     }
 
     /// Sets how long the lists of one CPU may grow: not at all while allocations are to go the long way.
@@ -62,6 +63,7 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         self.drain_lists(H::pages(self.hal.local()));
         self.hal.restore(saved);
+        self.announce();
     }
 
     /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
@@ -91,6 +93,7 @@ impl<H: PageHal> PageAllocator<H> {
                 self.drain_lists(H::pages(local));
                 drop(alone);
                 self.hal.restore(saved);
+                self.announce();
             }
         }
         if !self.may_wait() {
@@ -98,7 +101,8 @@ impl<H: PageHal> PageAllocator<H> {
         }
         for cpu in others() {
             let Some(local) = self.hal.local_of(cpu) else { continue };
-            while self.hal.is_online(cpu) && H::pages(local).drain_pending() {
+            let request = H::pages(local).drains_requested();
+            while self.hal.is_online(cpu) && !H::pages(local).has_answered(request) {
                 // Two CPUs may be asking each other.
                 self.answer_requests();
                 H::relax();
@@ -111,6 +115,29 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn set_careful(&self, careful: bool) {
         self.careful.store(careful, Ordering::Relaxed);
         self.drain_all();
+    }
+
+    /// The caller is about to wait for pages: from when this returns until [`PageAllocator::stop_awaiting`], every free
+    /// goes the long way and calls [`Pressure::freed`](super::Pressure::freed). So frees that nobody waits for pay nothing.
+    /// Where waiting is legal.
+    pub fn await_frees(&self) {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        self.drain_all();
+    }
+
+    /// The caller waits no more.
+    pub fn stop_awaiting(&self) {
+        if self.awaited.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.drain_all();
+        }
+    }
+
+    /// Says that pages have come back, if somebody waits for some. The waiter counted itself before it looked at the zones
+    /// under their locks; so whoever comes after it with a page, under the same lock, finds it counted here.
+    pub(super) fn announce(&self) {
+        if self.is_awaited() {
+            self.hal.freed();
+        }
     }
 
     /// Pages on the lists of one CPU. Any context; a moment later it may be another number.

@@ -100,6 +100,7 @@ impl<H: PageHal> PageAllocator<H> {
             zone.free_block(map, page, order.get());
         }
         self.hal.restore(saved);
+        self.announce();
         Ok(())
     }
 

@@ -35,6 +35,7 @@ mod owner;
 mod pageblock;
 mod pcp;
 mod pressure;
+mod reclaim;
 mod report;
 mod reserved;
 mod sizes;
@@ -48,6 +49,10 @@ pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use pcp::CpuPages;
 pub use pressure::{Pressure, Relief, Shortage};
+pub use reclaim::{
+    Balanced, MemReport, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal, Registration,
+    Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
+};
 pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
@@ -56,7 +61,7 @@ use crate::addr::{Order, PhysAddr};
 use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::mm::page::{PageMap, ZoneId};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 use spin::once::Once;
 use spin::relax::RelaxStrategy;
@@ -169,6 +174,8 @@ pub struct PageAllocator<H: PageHal> {
     /// Pages whose blocks carry `ACCOUNT`.
     accounted: AtomicU64,
     careful: AtomicBool,
+    /// Contexts that wait for pages: while there are any, everything goes the long way.
+    awaited: AtomicU32,
     reclaimer_woken: AtomicBool,
     /// Held while somebody uses the lists of a CPU that is not online.
     offline: SpinMutex<(), H::Relax>,
@@ -184,6 +191,7 @@ impl<H: PageHal> PageAllocator<H> {
             tuning: SpinMutex::new(WatermarkTuning::DEFAULT),
             accounted: AtomicU64::new(0),
             careful: AtomicBool::new(false),
+            awaited: AtomicU32::new(0),
             reclaimer_woken: AtomicBool::new(false),
             offline: SpinMutex::new(()),
         }
@@ -201,7 +209,13 @@ impl<H: PageHal> PageAllocator<H> {
 
     #[inline]
     fn is_careful(&self) -> bool {
-        self.careful.load(Ordering::Relaxed)
+        self.careful.load(Ordering::Relaxed) || self.is_awaited()
+    }
+
+    /// Whether somebody waits for pages.
+    #[inline]
+    fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) != 0
     }
 
     /// Whether the caller's context may wait.

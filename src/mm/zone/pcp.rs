@@ -346,8 +346,9 @@ pub struct CpuPages {
     large: [Lists<LARGE_SLOTS>; LARGE_ORDERS],
     /// The position in the zonelist at which each zone modifier starts, by `ZoneType`.
     first_zone: [AtomicU8; 3],
-    /// Not zero if another CPU has asked for this one's pages.
-    drain_requested: AtomicU32,
+    /// How often other CPUs have asked for this one's pages, and how many of these requests have been answered.
+    drains_requested: AtomicU32,
+    drains_answered: AtomicU32,
 }
 
 impl CpuPages {
@@ -359,7 +360,8 @@ impl CpuPages {
             small: [const { Lists::new() }; SMALL_ORDERS],
             large: [const { Lists::new() }; LARGE_ORDERS],
             first_zone: [const { AtomicU8::new(0) }; 3],
-            drain_requested: AtomicU32::new(0),
+            drains_requested: AtomicU32::new(0),
+            drains_answered: AtomicU32::new(0),
         }
     }
 
@@ -449,20 +451,32 @@ impl CpuPages {
         }
     }
 
-    /// Asks the owner to give its pages back. Any CPU.
-    pub(super) fn request_drain(&self) {
-        // Release pairs with the acquire in `take_drain_request`.
-        self.drain_requested.store(1, Ordering::Release);
+    /// Asks the owner to give its pages back: the number of the request. Any CPU.
+    pub(super) fn request_drain(&self) -> u32 {
+        // Release pairs with the acquire in `drains_requested`.
+        self.drains_requested.fetch_add(1, Ordering::Release).wrapping_add(1)
+    }
+
+    /// The number of the last request. Whoever answers reads it first: a request that comes while it works may want what
+    /// it has not seen, and is not answered by it.
+    pub(super) fn drains_requested(&self) -> u32 {
+        self.drains_requested.load(Ordering::Acquire)
     }
 
     /// Whether the owner has yet to answer.
     pub(super) fn drain_pending(&self) -> bool {
-        self.drain_requested.load(Ordering::Acquire) != 0
+        self.drains_requested() != self.drains_answered.load(Ordering::Acquire)
     }
 
-    /// Says that the pages have been given back.
-    pub(super) fn answer_drain(&self) {
-        self.drain_requested.store(0, Ordering::Release);
+    /// Whether a request has been answered.
+    pub(super) fn has_answered(&self, request: u32) -> bool {
+        // Fewer than 2^31 requests are under way.
+        self.drains_answered.load(Ordering::Acquire).wrapping_sub(request) < 1 << 31
+    }
+
+    /// Says that the pages have been given back for all requests up to this one.
+    pub(super) fn answer_drain(&self, request: u32) {
+        self.drains_answered.store(request, Ordering::Release);
     }
 }
 

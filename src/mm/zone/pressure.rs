@@ -1,6 +1,7 @@
 //! What happens when memory is short: the seam between the page allocator and whoever frees memory for it.
 #![forbid(unsafe_code)]
 
+use super::watermark::Reach;
 use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
 
@@ -15,14 +16,28 @@ pub struct Shortage {
     pub zone: ZoneType,
     /// How often [`Pressure::relieve`] has been called for it, this time not counted.
     pub attempt: u32,
+    /// How many of the last of these calls freed nothing.
+    pub fruitless: u32,
+}
+
+impl Shortage {
+    /// How deep into the reserves it may reach. Who must not fail, and has tried once, may go below `min` (Linux: the end
+    /// of `__alloc_pages_slowpath`).
+    pub(super) fn reach(&self) -> Reach {
+        let reach = Reach::of(self.gfp, self.order.get());
+        let desperate = self.gfp.contains(Gfp::NOFAIL) && self.attempt > 0;
+        if desperate { reach | Reach::MIN_RESERVE } else { reach }
+    }
 }
 
 /// What [`Pressure::relieve`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Relief {
-    /// Memory was freed, or may have been: the allocation tries again.
+    /// Memory was freed: the allocation tries again.
     Retry,
+    /// None was freed here, but there may be some: the allocation tries again, and counts.
+    Fruitless,
     /// Nothing more can be done: the allocation fails.
     GiveUp,
 }
@@ -40,6 +55,17 @@ pub trait Pressure {
     fn relieve(&self, _shortage: &Shortage) -> Relief {
         Relief::GiveUp
     }
+
+    /// The flags of an allocation as the running context allows them (Linux: `current_gfp_context`): on the long way only,
+    /// since a list of this CPU asks nothing of memory. [`scoped_gfp`](super::scoped_gfp) is the usual body.
+    fn scoped(&self, gfp: Gfp) -> Gfp {
+        gfp
+    }
+
+    /// Pages have come back to a zone while somebody waits for some ([`PageAllocator::await_frees`]). Any context.
+    ///
+    /// [`PageAllocator::await_frees`]: super::PageAllocator::await_frees
+    fn freed(&self) {}
 
     /// A test wants this allocation to fail. Asked only while the allocator is told to go the long way
     /// ([`PageAllocator::set_careful`](super::PageAllocator::set_careful)).

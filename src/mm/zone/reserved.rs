@@ -33,6 +33,7 @@ impl<H: PageHal> PageAllocator<H> {
                 zone.free_block(map, page, 0);
             });
         }
+        self.announce();
         Ok(pages)
     }
 

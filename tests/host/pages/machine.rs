@@ -4,15 +4,18 @@
 use quarry::addr::{CpuId, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, Section, sections_of};
 use quarry::mm::zone::{
-    CpuPages, Handed, PageAllocator, PageHal, Pressure, Relief, SetupError, Shortage, WatermarkTuning, ZoneLimits,
+    CpuPages, Handed, PageAllocator, PageHal, Pressure, Reclaim, Relief, SetupError, Shortage, WatermarkTuning,
+    ZoneLimits, scoped_gfp,
 };
+use quarry::sync::Scopes;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Condvar, Mutex, OnceLock};
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
@@ -98,11 +101,34 @@ pub(super) struct Sim<'m> {
     pub(super) watcher: Watcher,
     /// The byte that a page is filled with, where a test cares.
     pub(super) contents: Mutex<HashMap<u64, u8>>,
+    /// Who is asked for memory, on a machine that has a reclaimer.
+    reclaimer: OnceLock<Reclaiming>,
+    /// The CPUs that were kicked. Whoever sleeps does so on the condition.
+    kicked: Mutex<Vec<bool>>,
+    events: Condvar,
+    /// Whether there is anybody who could wake a CPU that sleeps.
+    pub(super) others: AtomicBool,
+}
+
+/// A machine for good, with a reclaimer.
+#[derive(Clone, Copy)]
+pub(super) struct Reclaiming {
+    pub(super) pages: &'static Pages<'static>,
+    pub(super) reclaim: &'static Reclaim<Yield>,
 }
 
 pub(super) struct Local<'m> {
     pages: CpuPages,
     map: BankMap<'m>,
+    scopes: Scopes<MASKED, ALWAYS>,
+}
+
+/// A bit of this machine's interrupt mask that says that interrupts are masked, and one that is always set.
+const MASKED: u64 = 1;
+const ALWAYS: u64 = 2;
+
+fn mask_bits(masked: bool) -> u64 {
+    ALWAYS | if masked { MASKED } else { 0 }
 }
 
 impl Interrupts for Sim<'_> {
@@ -144,18 +170,84 @@ impl<'m> PerCpu for Sim<'m> {
         self.online[cpu.get() as usize].load(Ordering::Acquire)
     }
 
-    fn kick(&self, _: CpuId) {}
+    fn kick(&self, cpu: CpuId) {
+        self.kicked.lock().unwrap()[cpu.get() as usize] = true;
+        self.events.notify_all();
+    }
+}
+
+impl Wait for Sim<'_> {
+    fn wait(&self, queue: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited {
+        assert_eq!(self.atomic(), None, "waits where that is not legal");
+        let cpu = CPU.get().0 as usize;
+        queue.wait_with(condition, |seen| {
+            // What the interrupt of a kick does.
+            if let Some(machine) = self.reclaimer.get() {
+                machine.pages.answer_requests();
+            }
+            if !self.others.load(Ordering::SeqCst) {
+                return false;
+            }
+            let kicked = self.kicked.lock().unwrap();
+            let mut kicked =
+                self.events.wait_while(kicked, |kicked| queue.generation() == seen && !kicked[cpu]).unwrap();
+            kicked[cpu] = false;
+            true
+        })
+    }
+
+    fn wake(&self, queue: &WaitQueue) {
+        queue.wake_with(|| {
+            // Whoever has looked at the generation sleeps before this lock is free, or has not looked yet.
+            drop(self.kicked.lock().unwrap());
+            self.events.notify_all();
+        });
+    }
+}
+
+impl Context for Sim<'_> {
+    fn enter(&self, scope: Scope) {
+        self.local().scopes.enter(scope);
+    }
+
+    fn leave(&self, scope: Scope) {
+        self.local().scopes.leave(scope);
+    }
+
+    fn is_inside(&self, scope: Scope) -> bool {
+        self.local().scopes.is_inside(scope)
+    }
+
+    fn atomic(&self) -> Option<Atomic> {
+        self.local().scopes.atomic(mask_bits(CPU.get().1))
+    }
 }
 
 impl Pressure for Sim<'_> {
-    fn wake(&self, _: ZoneType, _: quarry::addr::Order) {
+    fn wake(&self, zone: ZoneType, order: quarry::addr::Order) {
         assert!(!CPU.get().1, "woken with interrupts masked by the allocator");
         self.watcher.wakes.fetch_add(1, Ordering::Relaxed);
+        if let Some(machine) = self.reclaimer.get() {
+            machine.reclaim.wake_background(self, zone, order);
+        }
+    }
+
+    fn scoped(&self, gfp: Gfp) -> Gfp {
+        scoped_gfp(self, gfp)
+    }
+
+    fn freed(&self) {
+        if let Some(machine) = self.reclaimer.get() {
+            machine.reclaim.pages_freed(self);
+        }
     }
 
     fn relieve(&self, shortage: &Shortage) -> Relief {
         assert!(!CPU.get().1, "called with interrupts masked by the allocator");
         self.watcher.reliefs.fetch_add(1, Ordering::Relaxed);
+        if let Some(machine) = self.reclaimer.get() {
+            return machine.reclaim.relieve(machine.pages, shortage);
+        }
         self.watcher.relief.lock().unwrap().as_mut().map_or(Relief::GiveUp, |relief| relief(shortage))
     }
 
@@ -191,8 +283,8 @@ impl<'m> PageHal for Sim<'m> {
         &local.pages
     }
 
-    fn may_wait(&self, _: &Local<'m>, saved: bool) -> bool {
-        !saved
+    fn may_wait(&self, local: &Local<'m>, saved: bool) -> bool {
+        mask_bits(saved) & local.scopes.no_wait() == 0
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
@@ -215,6 +307,11 @@ impl spin::RelaxStrategy for Yield {
 pub(super) type Pages<'m> = PageAllocator<Sim<'m>>;
 
 impl Sim<'_> {
+    /// Whether this CPU is inside of anything that forbids waiting.
+    pub(super) fn scopes_are_open(&self) -> bool {
+        self.local().scopes.no_wait() & ALWAYS != 0
+    }
+
     pub(super) fn set_online(&self, cpu: u32, online: bool) {
         self.online[cpu as usize].store(online, Ordering::Release);
     }
@@ -318,22 +415,47 @@ impl Spec {
     }
 
     pub(super) fn run_setup(self, f: impl FnOnce(&Pages<'_>, Result<Handed, SetupError>)) {
-        run_on(0);
         let ram = Ram::new(&self.ram);
         let banks = ram.as_banks();
-        let map = BankMap::new(ram.origin, &banks, &ram.sections).unwrap();
+        let (pages, handed) = self.boot(&ram, &banks);
+        f(&pages, handed);
+    }
+
+    /// A machine that is never taken down, with a reclaimer that is asked for memory.
+    pub(super) fn with_reclaimer(self) -> Reclaiming {
+        let ram: &'static Ram = Box::leak(Box::new(Ram::new(&self.ram)));
+        let (pages, handed) = self.boot(ram, Box::leak(ram.as_banks().into_boxed_slice()));
+        handed.unwrap();
+        let pages: &'static Pages<'static> = Box::leak(Box::new(pages));
+        let machine = Reclaiming { pages, reclaim: Box::leak(Box::new(Reclaim::new())) };
+        assert!(pages.hal().reclaimer.set(machine).is_ok());
+        machine
+    }
+
+    fn boot<'m>(&self, ram: &'m Ram, banks: &'m [Bank<'m>]) -> (Pages<'m>, Result<Handed, SetupError>) {
+        run_on(0);
+        let map = BankMap::new(ram.origin, banks, &ram.sections).unwrap();
+        let local = || {
+            let scopes = Scopes::new();
+            scopes.enforce(true);
+            Local { pages: CpuPages::new(), map, scopes }
+        };
         let sim = Sim {
             map,
-            locals: (0..self.cpus).map(|_| Local { pages: CpuPages::new(), map }).collect(),
+            locals: (0..self.cpus).map(|_| local()).collect(),
             online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
             watcher: Watcher::default(),
             contents: Mutex::default(),
+            reclaimer: OnceLock::new(),
+            kicked: Mutex::new(vec![false; self.cpus as usize]),
+            events: Condvar::new(),
+            others: AtomicBool::new(false),
         };
         let pages = PageAllocator::new(sim);
         let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));
         let free = subtract(&ram.banks, &self.reserved);
         let handed = pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning);
-        f(&pages, handed);
+        (pages, handed)
     }
 }
 

@@ -8,6 +8,7 @@ mod failing;
 mod machine;
 mod model;
 mod pcp;
+mod reclaim;
 mod sizes;
 mod sparse;
 mod zones;

@@ -1,0 +1,168 @@
+//! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
+
+use super::faults;
+use super::pages::{KernelPages, PAGES};
+use crate::addr::Order;
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::irq;
+use crate::gfp::{Gfp, ZoneType};
+use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
+use crate::mm::fault_inject::FaultSite;
+use crate::mm::zone::{
+    Balanced, Pressure, Reclaim, Registration, Registry, RegistryError, Relief, Shortage, scoped_gfp,
+};
+use crate::sync::Lock;
+use spin::once::Once;
+
+/// This kernel's reclaimer.
+pub type KernelReclaim = Reclaim<Relax>;
+/// A spin lock whose holder may not wait on this machine.
+pub type SpinLock<T> = Lock<T, KernelPages, Relax>;
+
+static RECLAIM: KernelReclaim = Reclaim::new();
+static DEFERRED: Registry<dyn Deferred, Relax> = Registry::new();
+static HOOKS: Once<&'static PressureHooks, Relax> = Once::new();
+
+/// The reclaimer: where shrinkers, purges and OOM hooks register.
+#[must_use]
+pub fn reclaim() -> &'static KernelReclaim {
+    &RECLAIM
+}
+
+/// What the running context is inside of, and how it waits.
+#[must_use]
+pub fn context() -> &'static KernelPages {
+    PAGES.hal()
+}
+
+/// An open spin lock.
+pub const fn spin_lock<T>(data: T) -> SpinLock<T> {
+    Lock::new(KernelPages(()), data)
+}
+
+/// How the kernel around the allocator reports, and what it knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct PressureHooks {
+    /// An allocation fails without [`Gfp::NOWARN`]. Any context in which one may be made.
+    pub failed: fn(&Shortage),
+    /// An allocation that may wait was made where waiting is not legal, and goes on without. Any context.
+    pub waits_in_atomic: fn(Gfp, Order, Atomic),
+    /// Whether anybody but this CPU's running context may yet free memory: an interrupt's handler, another CPU.
+    pub may_be_woken: fn() -> bool,
+}
+
+/// Registers the kernel's hooks. The first call counts; without one, reports are single lines of the log, and nobody is
+/// there to wake a waiter.
+pub fn set_pressure_hooks(hooks: &'static PressureHooks) {
+    HOOKS.call_once(|| hooks);
+}
+
+/// Work that an interrupt handler has put off, such as freeing what may not be freed there.
+pub trait Deferred: Sync {
+    /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU; may not wait.
+    fn run(&self) -> bool;
+}
+
+/// Lets whoever is idle or waits do the work that `work` has put off.
+///
+/// # Errors
+///
+/// [`RegistryError::Full`].
+pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryError> {
+    DEFERRED.register(work)
+}
+
+/// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
+/// is wanted. Whether it did anything. Where waiting is legal.
+pub fn idle() -> bool {
+    PAGES.answer_requests();
+    let mut worked = false;
+    let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
+        worked |= work.run();
+        None
+    });
+    RECLAIM.balance(&PAGES) != Balanced::Idle || worked
+}
+
+impl Wait for KernelPages {
+    /// There are no threads: the CPU does what [`idle`] does, and sleeps until an event.
+    fn wait(&self, queue: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited {
+        let saved = irq::local_irq_save_flags();
+        irq::local_irq_enable();
+        let waited = queue.wait_with(condition, |seen| {
+            if idle() || queue.generation() != seen {
+                return true;
+            }
+            if !HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()) {
+                return false;
+            }
+            cpu::wait_for_event();
+            true
+        });
+        irq::local_irq_restore_flags(saved);
+        waited
+    }
+
+    fn wake(&self, queue: &WaitQueue) {
+        queue.wake_with(cpu::send_event);
+    }
+}
+
+impl Context for KernelPages {
+    fn enter(&self, scope: Scope) {
+        self.local().scopes.enter(scope);
+    }
+
+    fn leave(&self, scope: Scope) {
+        self.local().scopes.leave(scope);
+    }
+
+    fn is_inside(&self, scope: Scope) -> bool {
+        self.local().scopes.is_inside(scope)
+    }
+
+    fn atomic(&self) -> Option<Atomic> {
+        let saved = self.save();
+        let why = self.local().scopes.atomic(saved.bits());
+        self.restore(saved);
+        why
+    }
+}
+
+impl Pressure for KernelPages {
+    fn wake(&self, zone: ZoneType, order: Order) {
+        RECLAIM.wake_background(self, zone, order);
+    }
+
+    fn relieve(&self, shortage: &Shortage) -> Relief {
+        RECLAIM.relieve(&PAGES, shortage)
+    }
+
+    fn should_fail(&self, gfp: Gfp, order: Order) -> bool {
+        faults::should_fail(FaultSite::PageAlloc, gfp, order.pages())
+    }
+
+    fn scoped(&self, gfp: Gfp) -> Gfp {
+        scoped_gfp(self, gfp)
+    }
+
+    fn freed(&self) {
+        RECLAIM.pages_freed(self);
+    }
+
+    fn failed(&self, shortage: &Shortage) {
+        match HOOKS.get() {
+            Some(hooks) => (hooks.failed)(shortage),
+            None => log::warn!("page allocation failure: order:{}, mode:{}", shortage.order.get(), shortage.gfp),
+        }
+    }
+
+    fn waits_in_atomic(&self, gfp: Gfp, order: Order) {
+        let why = self.atomic().unwrap_or(Atomic::Masked);
+        match HOOKS.get() {
+            Some(hooks) => (hooks.waits_in_atomic)(gfp, order, why),
+            None => log::error!("sleeping allocation in atomic context: order:{}, mode:{gfp}, {why}", order.get()),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Who can free memory: a fixed number of places, so that registering allocates nothing, each of which can be left while
+//! its tenant is at work.
+#![forbid(unsafe_code)]
+
+use crate::hal::cpu::Interrupts;
+use crate::hal::wait::{Context, Scope, Wait, WaitQueue, Waited};
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+use spin::relax::RelaxStrategy;
+
+/// Places of a registry.
+pub const REGISTRY_PLACES: usize = 32;
+
+/// Why somebody is not registered, or still is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// All places are taken.
+    Full,
+    /// The place has been given back already.
+    Gone,
+    /// It is at work in this very context, or in one that will not go on: it would have to wait for itself.
+    AtWork,
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "no place left",
+            Self::Gone => "not registered",
+            Self::AtWork => "it is at work",
+        })
+    }
+}
+
+impl core::error::Error for RegistryError {}
+
+/// Names a place that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "needed to leave again"]
+pub struct Registration {
+    place: usize,
+    /// Which tenant of the place: a registration that is over names nobody.
+    tenancy: u64,
+}
+
+struct Tenant<T: ?Sized + 'static> {
+    entry: Option<&'static T>,
+    tenancy: u64,
+    /// Contexts that it is at work in.
+    users: u32,
+}
+
+struct Place<T: ?Sized + 'static, R> {
+    tenant: SpinMutex<Tenant<T>, R>,
+    /// A word that belongs to the tenant: work that was put off.
+    deferred: AtomicU64,
+}
+
+/// Places for `T`, such as `dyn Shrinker`.
+///
+/// # Invariants
+///
+/// - `REG-1`: a place is given away only while nobody is at work in it.
+/// - `REG-2`: no lock is held while a tenant works.
+pub struct Registry<T: ?Sized + 'static, R> {
+    places: [Place<T, R>; REGISTRY_PLACES],
+    /// Places that are or were taken, which are the first: an empty registry costs one load.
+    used: AtomicU32,
+    /// For who waits for a tenant to stop working.
+    idle: WaitQueue,
+}
+
+impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
+    /// No tenants.
+    pub const fn new() -> Self {
+        Self {
+            places: [const {
+                Place {
+                    tenant: SpinMutex::new(Tenant { entry: None, tenancy: 0, users: 0 }),
+                    deferred: AtomicU64::new(0),
+                }
+            }; REGISTRY_PLACES],
+            used: AtomicU32::new(0),
+            idle: WaitQueue::new(),
+        }
+    }
+
+    /// Takes a place. Not from an interrupt handler.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Full`].
+    pub fn register(&self, entry: &'static T) -> Result<Registration, RegistryError> {
+        for (number, place) in (0_u32..).zip(&self.places) {
+            let mut tenant = place.tenant.lock();
+            // INVARIANT: REG-1.
+            if tenant.entry.is_none() && tenant.users == 0 {
+                tenant.entry = Some(entry);
+                tenant.tenancy += 1;
+                place.deferred.store(0, Ordering::Relaxed);
+                self.used.fetch_max(number + 1, Ordering::Relaxed);
+                return Ok(Registration { place: number as usize, tenancy: tenant.tenancy });
+            }
+        }
+        Err(RegistryError::Full)
+    }
+
+    /// Leaves a place, and returns when the tenant is at work nowhere any more: what it works on may go. Where waiting is
+    /// legal.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Gone`]; [`RegistryError::AtWork`] if it is called by a tenant at work, which stays registered, or
+    /// if it is at work in a context that will never go on.
+    pub fn unregister<H: Wait + Context>(&self, hal: &H, registration: Registration) -> Result<(), RegistryError> {
+        if hal.is_inside(Scope::Reclaim) {
+            return Err(RegistryError::AtWork);
+        }
+        let place = self.places.get(registration.place).ok_or(RegistryError::Gone)?;
+        let mut tenant = place.tenant.lock();
+        if tenant.tenancy != registration.tenancy || tenant.entry.take().is_none() {
+            return Err(RegistryError::Gone);
+        }
+        drop(tenant);
+        match hal.wait(&self.idle, &mut || place.tenant.lock().users == 0) {
+            Waited::Woken => Ok(()),
+            Waited::WouldNeverWake => Err(RegistryError::AtWork),
+        }
+    }
+
+    /// Lets each tenant work, one after the other, until one of them breaks off with an answer. The second argument is a
+    /// word of the tenant's place, zero at first. Any context in which the tenants may work.
+    pub fn visit<H: Wait + Interrupts, B>(
+        &self,
+        hal: &H,
+        mut work: impl FnMut(&'static T, &AtomicU64) -> Option<B>,
+    ) -> Option<B> {
+        let used = self.used.load(Ordering::Relaxed) as usize;
+        for place in self.places.iter().take(used) {
+            let Some(entry) = Self::with_tenant(hal, place, |tenant| {
+                let entry = tenant.entry?;
+                tenant.users += 1;
+                Some(entry)
+            }) else {
+                continue;
+            };
+            // INVARIANT: REG-2.
+            let answer = work(entry, &place.deferred);
+            let left = Self::with_tenant(hal, place, |tenant| {
+                tenant.users -= 1;
+                tenant.entry.is_none()
+            });
+            if left {
+                hal.wake(&self.idle);
+            }
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        None
+    }
+
+    /// With interrupts masked: whoever holds the lock gets on.
+    fn with_tenant<H: Interrupts, A>(hal: &H, place: &Place<T, R>, f: impl FnOnce(&mut Tenant<T>) -> A) -> A {
+        let saved = hal.save();
+        let answer = f(&mut place.tenant.lock());
+        hal.restore(saved);
+        answer
+    }
+}
+
+impl<T: ?Sized, R: RelaxStrategy> Default for Registry<T, R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

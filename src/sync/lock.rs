@@ -1,0 +1,52 @@
+//! A spin lock whose holder may not wait, and is told so if it tries.
+#![forbid(unsafe_code)]
+
+use super::{ScopeGuard, enter};
+use crate::hal::wait::{Context, Scope};
+use core::ops::{Deref, DerefMut};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+use spin::relax::RelaxStrategy;
+
+/// A spin lock (Linux: `spinlock_t`). Not for data that an interrupt handler locks too: interrupts stay as they are.
+#[derive(Debug)]
+pub struct Lock<T, C: Context, R: RelaxStrategy> {
+    context: C,
+    data: SpinMutex<T, R>,
+}
+
+impl<T, C: Context, R: RelaxStrategy> Lock<T, C, R> {
+    /// An open lock; `context` answers for whoever takes it.
+    pub const fn new(context: C, data: T) -> Self {
+        Self { context, data: SpinMutex::new(data) }
+    }
+
+    /// Waits for the lock and takes it. Any context that does not hold it, interrupt handlers aside.
+    pub fn lock(&self) -> LockGuard<'_, T, C, R> {
+        // First, so that there is no moment at which the lock is held and waiting is not forbidden.
+        let scope = enter(&self.context, Scope::Lock);
+        LockGuard { data: self.data.lock(), _scope: scope }
+    }
+}
+
+/// A lock that is held until this is dropped.
+#[must_use = "the lock is opened when the guard is dropped"]
+#[derive(Debug)]
+pub struct LockGuard<'l, T, C: Context, R: RelaxStrategy> {
+    /// Dropped first.
+    data: SpinMutexGuard<'l, T, R>,
+    _scope: ScopeGuard<'l, C>,
+}
+
+impl<T, C: Context, R: RelaxStrategy> Deref for LockGuard<'_, T, C, R> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T, C: Context, R: RelaxStrategy> DerefMut for LockGuard<'_, T, C, R> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+}

@@ -1,0 +1,111 @@
+//! What a context is inside of, as one CPU (or one thread) counts it.
+#![forbid(unsafe_code)]
+
+use crate::hal::wait::{Atomic, Context, Scope};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// What one CPU is inside of, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a
+/// saved interrupt mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is
+/// set in every mask. So one AND with what has just been saved anyhow tells all.
+///
+/// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
+///
+/// Its CPU alone changes it. An interrupt may come in between, and leaves it as it was, so plain loads and stores do.
+///
+/// # Invariants
+///
+/// - `SCOPE-1`: `no_wait` has `ALWAYS` while a depth that forbids waiting is not zero, and `MASKED` while it is enforced.
+#[derive(Debug)]
+pub struct Scopes<const MASKED: u64, const ALWAYS: u64> {
+    no_wait: AtomicU64,
+    depths: [AtomicU32; Scope::COUNT],
+    enforced: AtomicBool,
+}
+
+impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
+    /// Inside of nothing, while the machine boots.
+    pub const fn new() -> Self {
+        Self {
+            no_wait: AtomicU64::new(0),
+            depths: [const { AtomicU32::new(0) }; Scope::COUNT],
+            enforced: AtomicBool::new(false),
+        }
+    }
+
+    /// The bits of a saved interrupt mask that forbid waiting.
+    #[inline(always)]
+    pub fn no_wait(&self) -> u64 {
+        self.no_wait.load(Ordering::Relaxed)
+    }
+
+    /// Whether masked interrupts forbid waiting from now on: when booting is over.
+    pub fn enforce(&self, enforced: bool) {
+        self.enforced.store(enforced, Ordering::Relaxed);
+        self.update();
+    }
+
+    /// See [`Context::enter`].
+    pub fn enter(&self, scope: Scope) {
+        self.change(scope, 1);
+    }
+
+    /// See [`Context::leave`].
+    pub fn leave(&self, scope: Scope) {
+        self.change(scope, 1_u32.wrapping_neg());
+    }
+
+    /// See [`Context::is_inside`].
+    pub fn is_inside(&self, scope: Scope) -> bool {
+        self.depths.get(scope as usize).is_some_and(|depth| depth.load(Ordering::Relaxed) != 0)
+    }
+
+    /// See [`Context::atomic`]; `saved` is the interrupt mask.
+    pub fn atomic(&self, saved: u64) -> Option<Atomic> {
+        let scopes =
+            [(Scope::Interrupt, Atomic::Interrupt), (Scope::Reclaim, Atomic::Reclaim), (Scope::Lock, Atomic::Lock)];
+        let inside = scopes.into_iter().find(|(scope, _)| self.is_inside(*scope)).map(|(_, why)| why);
+        inside.or_else(|| (saved & self.no_wait() & MASKED != 0).then_some(Atomic::Masked))
+    }
+
+    fn change(&self, scope: Scope, by: u32) {
+        if let Some(depth) = self.depths.get(scope as usize) {
+            depth.store(depth.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        }
+        if scope.forbids_waiting() {
+            self.update();
+        }
+    }
+
+    fn update(&self) {
+        let inside = [Scope::Interrupt, Scope::Lock, Scope::Reclaim].into_iter().any(|scope| self.is_inside(scope));
+        let enforced = if self.enforced.load(Ordering::Relaxed) { MASKED } else { 0 };
+        // INVARIANT: SCOPE-1.
+        self.no_wait.store(enforced | if inside { ALWAYS } else { 0 }, Ordering::Relaxed);
+    }
+}
+
+impl<const MASKED: u64, const ALWAYS: u64> Default for Scopes<MASKED, ALWAYS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The running context is inside of a [`Scope`] until this is dropped, which it must be by the same context.
+#[must_use = "the scope ends when the guard is dropped"]
+#[derive(Debug)]
+pub struct ScopeGuard<'c, C: Context> {
+    context: &'c C,
+    scope: Scope,
+}
+
+/// Enters a scope.
+pub fn enter<C: Context>(context: &C, scope: Scope) -> ScopeGuard<'_, C> {
+    context.enter(scope);
+    ScopeGuard { context, scope }
+}
+
+impl<C: Context> Drop for ScopeGuard<'_, C> {
+    fn drop(&mut self) {
+        self.context.leave(self.scope);
+    }
+}
