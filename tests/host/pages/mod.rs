@@ -4,6 +4,7 @@ mod buddy;
 mod cpus;
 mod errors;
 mod machine;
+mod reserve;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;
