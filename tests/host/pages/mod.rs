@@ -9,6 +9,7 @@ mod machine;
 mod model;
 mod pcp;
 mod reclaim;
+mod reserve;
 mod sizes;
 mod sparse;
 mod zones;
