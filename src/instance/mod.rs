@@ -1,10 +1,12 @@
 //! L5: the one file with the statics of the memory subsystem, and free functions over them. The generics of the layers
 //! below stop here.
 
+mod check;
 mod faults;
 mod pages;
 mod reclaim;
 
+pub use check::check_all;
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,

@@ -89,7 +89,8 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    if probe::fix_up(frame) { Outcome::Resume } else { Outcome::Unhandled }
+    let repaired = probe::fix_up(frame) || probe::read_zero(frame, layout::descriptors());
+    if repaired { Outcome::Resume } else { Outcome::Unhandled }
 }
 
 fn on_irq(_: &mut trap::TrapFrame) {

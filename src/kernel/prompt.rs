@@ -21,7 +21,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 14] = [
+const COMMANDS: [Command; 15] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command { name: "memmap", argument: "", help: "who has each byte of RAM", run: |machine, _| memmap(machine) },
     Command {
@@ -70,6 +70,7 @@ const COMMANDS: [Command; 14] = [
         help: "which allocations are made to fail; SITE and settings change it",
         run: |_, rest| faults::command(rest),
     },
+    Command { name: "check", argument: "", help: "test every invariant", run: |_, _| check() },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
 
@@ -127,6 +128,16 @@ fn help() {
     for command in &COMMANDS {
         kprintln!("  {:<12} {:<5} {}", command.name, command.argument, command.help);
     }
+}
+
+fn check() {
+    let mut sound = true;
+    let mut broken = |part: &'static str, error: &dyn fmt::Display| {
+        sound = false;
+        kprintln!("{part}: {error}");
+    };
+    instance::check_all(&mut broken).for_each(|part| kprint!("{part} "));
+    kprintln!("{}", if sound { "are sound" } else { "have been checked" });
 }
 
 fn memmap(machine: &Machine) {

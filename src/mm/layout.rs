@@ -111,6 +111,14 @@ pub const fn phys_range_to_virt(phys: PhysRange) -> Option<VirtRange> {
     }
 }
 
+/// Where page descriptors and the types of page blocks lie, and nothing else: mapped only where RAM is.
+#[must_use]
+pub fn descriptors() -> VirtRange {
+    VirtRange::new(VirtAddr::new(PAGEBLOCK_START), VirtAddr::new(VMEMMAP_END)).unwrap_or_default()
+}
+
+const _: () = assert!(PAGEBLOCK_END <= VMEMMAP_START, "the gap between the two is mapped by nobody");
+
 /// The region that `addr` lies in.
 #[must_use]
 pub fn region_of(addr: VirtAddr) -> Option<Region> {

@@ -3,11 +3,14 @@
 #![no_main]
 #![expect(clippy::expect_used, reason = "a test fails by panicking; clippy knows only #[test] for one")]
 
+extern crate alloc;
+
 mod boot;
 mod console;
 mod faults;
 mod harness;
 mod interrupts;
 mod memory_routines;
+mod pages;
 mod pagetable;
 mod planted;

@@ -1,8 +1,10 @@
 //! Loads that may fault: a bad address is an answer, not a report. Two instructions have addresses of their own, which
-//! the handler of synchronous exceptions recognises.
+//! the handler of synchronous exceptions recognises; and in a range where that is agreed on, any load reads zero where
+//! nothing is mapped.
 
+use super::esr::{Access, ExceptionClass, FaultStatus};
 use super::trap::TrapFrame;
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, VirtRange};
 use core::arch::global_asm;
 
 global_asm!(
@@ -63,3 +65,49 @@ pub fn fix_up(frame: &mut TrapFrame) -> bool {
     }
     probing
 }
+
+/// If `frame` is a load from an address of `range` at which nothing is mapped, lets it read zero and go on. Whether it
+/// was. For the handler of synchronous exceptions.
+///
+/// What is read this way are descriptors that do not exist: all-zero says that the page starts no block, so that a wrong
+/// page number leads to the long way and its questions, and costs the short way nothing.
+pub fn read_zero(frame: &mut TrapFrame, range: VirtRange) -> bool {
+    let missing = frame.esr.class() == ExceptionClass::DATA_ABORT
+        && frame.esr.abort().is_some_and(|abort| {
+            abort.access == Access::Read && abort.address_valid && matches!(abort.status, FaultStatus::Translation(_))
+        });
+    if !missing || !range.contains(frame.far) {
+        return false;
+    }
+    // SAFETY: the CPU has just executed the instruction.
+    let instruction = unsafe { frame.elr.as_ptr::<u32>().read_volatile() };
+    let Some(target) = loaded_register(instruction) else { return false };
+    // Register 31 is the zero register here.
+    if let Some(register) = frame.x.get_mut(target) {
+        *register = 0;
+    }
+    frame.elr = VirtAddr::new(frame.elr.get().wrapping_add(4));
+    true
+}
+
+/// The register that a plain load of 1, 2, 4 or 8 bytes writes: LDR, LDRH, LDRB with an unsigned offset, LDUR, or an
+/// offset in a register (Arm ARM C4.1.94). `None` for anything else.
+const fn loaded_register(instruction: u32) -> Option<usize> {
+    let unsigned_offset = instruction & 0x3fc0_0000 == 0x3940_0000;
+    let unscaled = instruction & 0x3fe0_0c00 == 0x3840_0000;
+    let by_register = instruction & 0x3fe0_0c00 == 0x3860_0800;
+    match unsigned_offset || unscaled || by_register {
+        true => Some((instruction & 0x1f) as usize),
+        false => None,
+    }
+}
+
+const _: () = {
+    assert!(matches!(loaded_register(0xf940_0041), Some(1)), "ldr x1, [x2]");
+    assert!(matches!(loaded_register(0xb940_0c43), Some(3)), "ldr w3, [x2, #12]");
+    assert!(matches!(loaded_register(0x3864_6845), Some(5)), "ldrb w5, [x2, x4]");
+    assert!(matches!(loaded_register(0xf85f_8046), Some(6)), "ldur x6, [x2, #-8]");
+    assert!(loaded_register(0xf900_0041).is_none(), "str x1, [x2]");
+    assert!(loaded_register(0xf840_8441).is_none(), "ldr x1, [x2], #8");
+    assert!(loaded_register(0xf980_0040).is_none(), "prfm");
+};

@@ -109,7 +109,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// was dropped.
     #[cold]
     fn settle(&self, map: H::Map, page: Page, order: Order) -> Result<Option<usize>, FreeError> {
-        let descriptor = map.get(page);
+        // Where there is no descriptor the loads so far have read zero.
+        let descriptor = map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
         let state = descriptor.state();
         self.diagnose(map, page, order, state)?;
         if descriptor.put_unless_last() {
