@@ -21,3 +21,6 @@ mod memory_map;
 mod pages;
 mod pgtable;
 mod trap;
+// The model checker switches stacks, which Miri cannot.
+#[cfg(all(test, not(miri)))]
+mod wait;

@@ -3,6 +3,7 @@
 mod buddy;
 mod cpus;
 mod errors;
+mod gfp;
 mod machine;
 mod reclaim;
 
