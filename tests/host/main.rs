@@ -24,3 +24,6 @@ mod pgtable;
 #[cfg(test)]
 mod rbtree;
 mod trap;
+// The model checker switches stacks, which Miri cannot.
+#[cfg(all(test, not(miri)))]
+mod wait;

@@ -29,7 +29,7 @@ fn count(_: IntId) {
 }
 
 /// Runs `body` with `handler` on the timer's interrupt.
-fn with_timer(handler: fn(IntId), body: impl FnOnce()) {
+pub(crate) fn with_timer(handler: fn(IntId), body: impl FnOnce()) {
     let (intid, trigger) = timer_interrupt();
     FIRED.store(0, Ordering::Relaxed);
     interrupts::request(intid, trigger, handler).expect("the timer's interrupt is free");
@@ -38,7 +38,7 @@ fn with_timer(handler: fn(IntId), body: impl FnOnce()) {
 }
 
 /// Waits for `done`, at most two seconds of the counter.
-fn wait_for(done: impl Fn() -> bool) {
+pub(crate) fn wait_for(done: impl Fn() -> bool) {
     let start = timer::ticks();
     while !done() {
         assert!(timer::ticks() - start < 2 * timer::frequency(), "waited for 2 s");

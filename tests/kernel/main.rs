@@ -14,3 +14,4 @@ mod memory_routines;
 mod pages;
 mod pagetable;
 mod planted;
+mod reclaim;

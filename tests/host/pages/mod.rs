@@ -5,6 +5,7 @@ mod cpus;
 mod damage;
 mod errors;
 mod failing;
+mod gfp;
 mod machine;
 mod model;
 mod pcp;

@@ -14,37 +14,37 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-fn leak<T>(value: T) -> &'static T {
+pub(super) fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
 /// A cache of pages that gives them back when it is asked.
-struct Cache {
+pub(super) struct Cache {
     machine: Reclaiming,
-    pages: Mutex<Vec<Page>>,
+    pub(super) pages: Mutex<Vec<Page>>,
     /// The flags that it was asked with.
-    asked: Mutex<Vec<Gfp>>,
+    pub(super) asked: Mutex<Vec<Gfp>>,
     scans: AtomicU64,
 }
 
 impl Cache {
-    fn new(machine: Reclaiming) -> &'static Self {
+    pub(super) fn new(machine: Reclaiming) -> &'static Self {
         leak(Self { machine, pages: Mutex::default(), asked: Mutex::default(), scans: AtomicU64::new(0) })
     }
 
     /// As many pages as can be had without reclaim.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut pages = self.pages.lock().unwrap();
         pages.extend(std::iter::from_fn(|| {
             self.machine.pages.alloc_pages(Gfp::NOWAIT | Gfp::RECLAIMABLE, Order::ZERO).ok()
         }));
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.pages.lock().unwrap().len()
     }
 
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         let pages = std::mem::take(&mut *self.pages.lock().unwrap());
         super::give_back(self.machine.pages, pages, Order::ZERO);
     }
@@ -73,17 +73,17 @@ impl Shrinker for Cache {
 }
 
 /// A hook that notes its reports and frees what it was told to.
-struct Hook {
+pub(super) struct Hook {
     machine: Reclaiming,
     reports: Mutex<Vec<String>>,
     stuck: AtomicU32,
-    victim: Mutex<Vec<Page>>,
+    pub(super) victim: Mutex<Vec<Page>>,
     /// Says that it freed something in any case.
     lies: AtomicBool,
 }
 
 impl Hook {
-    fn register(machine: Reclaiming) -> &'static Self {
+    pub(super) fn register(machine: Reclaiming) -> &'static Self {
         let hook = leak(Self {
             machine,
             reports: Mutex::default(),
@@ -95,7 +95,7 @@ impl Hook {
         hook
     }
 
-    fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         self.reports.lock().unwrap().len()
     }
 }
@@ -114,19 +114,19 @@ impl OomHook for Hook {
 }
 
 /// All that can be had without reclaim, down to the mark that ordinary requests may reach.
-fn exhaust(machine: Reclaiming) -> Vec<Page> {
+pub(super) fn exhaust(machine: Reclaiming) -> Vec<Page> {
     std::iter::from_fn(|| machine.pages.alloc_pages(Gfp::NOWAIT, Order::ZERO).ok()).collect()
 }
 
-fn machine() -> Reclaiming {
+pub(super) fn machine() -> Reclaiming {
     Spec::of_size(16 * MIB).with_reclaimer()
 }
 
-fn alloc(machine: Reclaiming, gfp: Gfp, o: u8) -> Result<Page, AllocError> {
+pub(super) fn alloc(machine: Reclaiming, gfp: Gfp, o: u8) -> Result<Page, AllocError> {
     machine.pages.alloc_pages(gfp | Gfp::NOWARN, order(o))
 }
 
-fn finish(machine: Reclaiming, taken: Vec<Page>) {
+pub(super) fn finish(machine: Reclaiming, taken: Vec<Page>) {
     super::give_back(machine.pages, taken, Order::ZERO);
     machine.pages.drain_all();
     machine.pages.check().unwrap();
@@ -324,21 +324,26 @@ fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
     let place = machine.reclaim.shrinkers().register(slow).unwrap();
     let taken = exhaust(machine);
     machine.pages.hal().others.store(true, Ordering::SeqCst);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            run_on(1);
-            assert_eq!(alloc(machine, Gfp::KERNEL | Gfp::NORETRY, 0), Err(AllocError::OutOfMemory));
-        });
-        while !slow.inside.load(Ordering::SeqCst) {
+    // What the interrupts of a CPU do that is busy otherwise.
+    let answer_until = |done: &dyn Fn() -> bool| {
+        while !done() {
             machine.pages.answer_requests();
             std::thread::yield_now();
         }
+    };
+    std::thread::scope(|threads| {
+        let shrinking = threads.spawn(|| {
+            run_on(1);
+            assert_eq!(alloc(machine, Gfp::KERNEL | Gfp::NORETRY, 0), Err(AllocError::OutOfMemory));
+        });
+        answer_until(&|| slow.inside.load(Ordering::SeqCst));
         threads.spawn(|| {
             std::thread::sleep(Duration::from_millis(20));
             slow.let_go.store(true, Ordering::SeqCst);
         });
         machine.reclaim.shrinkers().unregister(machine.pages.hal(), place).unwrap();
         assert!(slow.left.load(Ordering::SeqCst));
+        answer_until(&|| shrinking.is_finished());
     });
     finish(machine, taken);
 }
