@@ -7,7 +7,7 @@ use super::pcp::CpuPages;
 use super::pressure::{Relief, Shortage};
 use super::watermark::{Mark, Reach};
 use super::zone::Zone;
-use super::{PageAllocator, PageHal, ZoneLayout};
+use super::{PCP_BATCH_MAX, PageAllocator, PageHal, ZoneLayout};
 use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
 use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
@@ -97,11 +97,32 @@ impl<H: PageHal> PageAllocator<H> {
     /// memory.
     #[inline(never)]
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        let page = self.alloc_from_zones(gfp, order)?;
+        let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
+        let page = kept.map_or_else(|| self.alloc_from_zones(gfp, order), Ok)?;
         if gfp.intersects(AFTERWARDS) {
             self.finish(page, gfp, order);
         }
         Ok(page)
+    }
+
+    /// Moves a batch from a reserve of this CPU to the list that [`PageAllocator::alloc_fast`] found empty; whether it did.
+    fn restock(&self, gfp: Gfp) -> bool {
+        let saved = self.hal.save();
+        let local = self.hal.local();
+        let pages = H::pages(local);
+        let zone = match gfp.zone() {
+            ZoneType::Normal => Some(ZoneId::PREFERRED),
+            lower => ZoneId::new(pages.first_zone(lower.index())),
+        };
+        let stocked = zone.is_some_and(|zone| {
+            let list = PageState::list_number(zone, gfp.mobility());
+            pages.restock(H::local_map(local), list, PCP_BATCH_MAX).unwrap_or_else(|corrupt| {
+                report("PCP-3", corrupt);
+                false
+            })
+        });
+        self.hal.restore(saved);
+        stocked
     }
 
     fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
@@ -115,7 +136,14 @@ impl<H: PageHal> PageAllocator<H> {
         let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0, fruitless: 0 };
         let refused = self.is_careful() && self.hal.should_fail(gfp, order);
         if !refused {
-            if let Some(page) = self.take_from_zones(layout, request, Mark::Low, Reach::movable(gfp)) {
+            let first = || self.take_from_zones(layout, request, Mark::Low, Reach::movable(gfp));
+            if let Some(page) = first() {
+                return Ok(page);
+            }
+            // What this CPU keeps for itself comes before anybody is asked to give something up.
+            if self.drain_local_reserves()
+                && let Some(page) = first()
+            {
                 return Ok(page);
             }
             if gfp.contains(Gfp::KSWAPD_RECLAIM) {
@@ -222,11 +250,14 @@ impl<H: PageHal> PageAllocator<H> {
             };
             taken = pop();
             if taken.is_none() {
-                self.refill(map, &mut zone, pages, request, layout.batch(id, order));
+                self.refill(map, &mut zone, pages, request, layout);
                 taken = pop();
             }
             if taken.is_none() {
-                taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(report);
+                taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(|corrupt| {
+                    report("BUD-1", corrupt);
+                    None
+                });
                 zone.events.allocated += if taken.is_some() { order.pages() } else { 0 };
             }
             if let Some(page) = taken {
@@ -235,6 +266,8 @@ impl<H: PageHal> PageAllocator<H> {
                     zone.reserve_high_atomic(map, page);
                 }
             }
+        } else {
+            self.set_short(id, true);
         }
         drop(zone);
         self.hal.restore(saved);
@@ -243,8 +276,9 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Fills a list of this CPU, as long as the zone stays above its `high` mark.
     #[inline]
-    fn refill(&self, map: H::Map, zone: &mut Zone, pages: &CpuPages, request: Request, batch: u32) {
+    fn refill(&self, map: H::Map, zone: &mut Zone, pages: &CpuPages, request: Request, layout: &ZoneLayout) {
         let Some(lists) = pages.lists(request.order) else { return };
+        let batch = layout.batch(zone.id, request.order);
         let (order, mobility) = (request.order, request.gfp.mobility());
         let list = PageState::list_number(zone.id, mobility);
         let (_, room) = lists.level(list);
@@ -253,6 +287,14 @@ impl<H: PageHal> PageAllocator<H> {
         let blocks = u64::from(batch).min(room as u64).min(spare) as u32;
         let state = PageState::on_pcp(list, order);
         let kind = MigrateType::of(mobility);
+        if let Some(reserve) = pages.reserve(list).filter(|_| order == Order::ZERO) {
+            self.set_short(zone.id, spare == 0);
+            if blocks == 0 {
+                reserve.close();
+            } else {
+                reserve.raise(blocks, layout.reserve(zone.id));
+            }
+        }
         match order {
             Order::ZERO => zone.take_rows(map, 0, kind, blocks, |first, pages_in| {
                 pages.fill_pages(list, first, pages_in, |page| map.get(page).set_state(state));
@@ -291,7 +333,7 @@ impl Zone {
             let page = match self.lists.pop(map, id, found, kind) {
                 Ok(page) => page,
                 Err(corrupt) => {
-                    report(corrupt);
+                    report("BUD-1", corrupt);
                     break;
                 }
             };
@@ -308,11 +350,10 @@ impl Zone {
     }
 }
 
-/// Says that a free list was damaged and given up. Its pages are lost; everything else goes on.
+/// Says that a list of free pages was damaged and given up. Its pages are lost; everything else goes on.
 #[cold]
-pub(super) fn report(corrupt: Corrupt) -> Option<Page> {
-    log::error!("BUD-1 broken: a free list leads to {:?}, which is no free block; the list is given up", corrupt.0);
-    None
+pub(super) fn report(tag: &str, corrupt: Corrupt) {
+    log::error!("{tag} broken: a list leads to {:?}, which does not belong there; the list is given up", corrupt.0);
 }
 
 /// Makes every page of a block but the first lead to the first.

@@ -140,7 +140,7 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(pages)
     }
 
-    /// Tests the lists of one CPU: `PCP-1`, `PCP-2`; counts their blocks by zone.
+    /// Tests the lists and reserves of one CPU: `PCP-1`, `PCP-2`, `PCP-3`; counts their blocks by zone.
     fn check_cpu(&self, pages: &CpuPages, listed: &mut [u64; ZoneType::COUNT]) -> Result<(), Broken> {
         let map = self.hal.map();
         for order in (0..=MAX_ORDER).filter_map(Order::new) {
@@ -159,6 +159,21 @@ impl<H: PageHal> PageAllocator<H> {
                 if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
                     *sum += count as u64;
                 }
+            }
+        }
+        for list in 0..PageState::LISTS {
+            let Some(reserve) = pages.reserve(list) else { continue };
+            let state = PageState::on_pcp(list, Order::ZERO);
+            let mut chain = reserve.chain(state);
+            for _ in 0..reserve.count() {
+                let at = chain.front();
+                let found = map.get_checked(at).map(|found| found.state());
+                if found != Some(state) || chain.pop(map).is_err() {
+                    return Err(broken("PCP-3", at, "a page in a reserve that says something else"));
+                }
+            }
+            if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
+                *sum += u64::from(reserve.count());
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! Moving pages from per-CPU lists back to their zones, by the owner or at another CPU's request.
 #![forbid(unsafe_code)]
 
+use super::alloc::report;
 use super::free::zone_of;
 use super::pcp::CpuPages;
 use super::zone::Zone;
-use super::{PageAllocator, PageHal};
+use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
 use crate::mm::page::{PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
@@ -30,6 +31,35 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
+    /// Moves what is in the reserves of one CPU to its zones, a batch at a time, and closes them; whether there was
+    /// anything. By whoever may change the lists, interrupts masked.
+    fn drain_reserves(&self, pages: &CpuPages) -> bool {
+        let mut any = false;
+        for list in 0..PageState::LISTS {
+            let id = zone_of(list);
+            let (Some(zone), Some(reserve)) = (self.zones.get(id.index()), pages.reserve(list)) else { continue };
+            reserve.close();
+            let map = self.hal.map();
+            while reserve.count() != 0 {
+                any = true;
+                let mut zone = zone.lock();
+                if let Err(corrupt) = pages.release(map, list, PCP_BATCH_MAX, |page| zone.free_block(map, page, 0)) {
+                    report("PCP-3", corrupt);
+                }
+                zone.events.pcp_batches += 1;
+            }
+        }
+        any
+    }
+
+    /// Gives back what this CPU keeps in reserve, its lists aside; whether there was anything.
+    pub(super) fn drain_local_reserves(&self) -> bool {
+        let saved = self.hal.save();
+        let any = self.drain_reserves(H::pages(self.hal.local()));
+        self.hal.restore(saved);
+        any
+    }
+
     /// Empties the lists of one CPU, and sets how long they may grow from now on.
     fn drain_lists(&self, pages: &CpuPages) {
         let request = pages.drains_requested();
@@ -38,6 +68,7 @@ impl<H: PageHal> PageAllocator<H> {
                 self.drain_list(pages, list, order, usize::MAX);
             }
         }
+        self.drain_reserves(pages);
         self.apply_limits(pages);
         pages.answer_drain(request);
     }
@@ -149,14 +180,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Pages of one zone on the lists of one CPU.
     pub(super) fn listed_pages(&self, cpu: CpuId, id: ZoneId) -> u64 {
         let Some(local) = self.hal.local_of(cpu) else { return 0 };
-        let pages = H::pages(local);
-        let mut sum = 0;
-        for order in (0..=MAX_ORDER).filter_map(Order::new) {
-            let Some(lists) = pages.lists(order) else { continue };
-            let own = (0..PageState::LISTS).filter(|list| zone_of(*list) == id);
-            sum += own.map(|list| (lists.level(list).0 as u64) << order.get()).sum::<u64>();
-        }
-        sum
+        H::pages(local).listed(id)
     }
 }
 

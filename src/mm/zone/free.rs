@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
-use super::{PageAllocator, PageHal};
+use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
 use crate::mm::layout;
@@ -90,7 +90,8 @@ impl<H: PageHal> PageAllocator<H> {
             return Err(FreeError::DoubleFree(map.pfn(page)));
         }
         let full = pages.lists(order).is_some_and(|lists| lists.level(list) != (0, 0));
-        if full {
+        let keep = full && order == Order::ZERO && !self.is_short(zone);
+        if full && !(keep && pages.keep(map, list, PCP_BATCH_MAX)) {
             self.drain_list(pages, list, order, 1);
         }
         let listed = full && pages.push(list, order, page);

@@ -3,7 +3,8 @@
 //! Memory is divided into up to three **zones** by what devices reach it. A zone keeps its free memory as blocks of
 //! 2^order pages on free lists, one for each order and migrate type; **watermarks** say how far it may be emptied, and
 //! for whom. Each CPU keeps lists of free blocks of the usual orders, so that most calls touch no lock and no line that
-//! another CPU writes; lists are filled from the zone, and drained into it, a batch at a time.
+//! another CPU writes; lists are filled from the zone, and drained into it, a batch at a time. Single pages that come back
+//! in numbers wait in a **reserve** behind their list.
 //!
 //! ```text
 //!   alloc_pages ── list of this CPU ── zone NORMAL ── zone DMA32 ── zone DMA ── Pressure: reclaim, wait, fail
@@ -37,6 +38,7 @@ mod pcp;
 mod pressure;
 mod reclaim;
 mod report;
+mod reserve;
 mod reserved;
 mod sizes;
 mod watermark;
@@ -119,7 +121,7 @@ struct ListSizes {
     batch: u32,
     /// What a list holds, blocks of the larger orders aside.
     high: u32,
-    /// What a list may hold if its blocks are larger than that.
+    /// What a list may hold if its blocks are larger than that, or together with its reserve.
     share: u32,
 }
 
@@ -152,6 +154,11 @@ impl ZoneLayout {
         if batch == 0 { 0 } else { (batch >> order.get()).max(1) }
     }
 
+    /// Pages that may wait in the reserve behind a list of single pages.
+    fn reserve(&self, id: ZoneId) -> u32 {
+        self.sizes.get(id.index()).map_or(0, |sizes| sizes.share.saturating_sub(sizes.high))
+    }
+
     /// Blocks of this order that a list holds at most.
     fn high(&self, id: ZoneId, order: Order) -> u32 {
         let Some(sizes) = self.sizes.get(id.index()) else { return 0 };
@@ -177,6 +184,9 @@ pub struct PageAllocator<H: PageHal> {
     /// Contexts that wait for pages: while there are any, everything goes the long way.
     awaited: AtomicU32,
     reclaimer_woken: AtomicBool,
+    /// Zones that had too little for a request, until a list is filled from them again: no CPU keeps more pages of
+    /// theirs in reserve meanwhile (Linux: `ZONE_BELOW_HIGH`).
+    short: [AtomicBool; ZoneType::COUNT],
     /// Held while somebody uses the lists of a CPU that is not online.
     offline: SpinMutex<(), H::Relax>,
 }
@@ -193,6 +203,7 @@ impl<H: PageHal> PageAllocator<H> {
             careful: AtomicBool::new(false),
             awaited: AtomicU32::new(0),
             reclaimer_woken: AtomicBool::new(false),
+            short: [const { AtomicBool::new(false) }; ZoneType::COUNT],
             offline: SpinMutex::new(()),
         }
     }
@@ -216,6 +227,18 @@ impl<H: PageHal> PageAllocator<H> {
     #[inline]
     fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) != 0
+    }
+
+    fn is_short(&self, id: ZoneId) -> bool {
+        self.short.get(id.index()).is_some_and(|short| short.load(Ordering::Relaxed))
+    }
+
+    /// Notes whether a zone is short.
+    fn set_short(&self, id: ZoneId, is_short: bool) {
+        // Looked at first: the line is shared, and rarely changes.
+        if let Some(short) = self.short.get(id.index()).filter(|short| short.load(Ordering::Relaxed) != is_short) {
+            short.store(is_short, Ordering::Relaxed);
+        }
     }
 
     /// Whether the caller's context may wait.

@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 use super::free::zone_of;
+use super::free_area::Corrupt;
 use super::report::Traffic;
+use super::reserve::Reserve;
 use crate::addr::{MAX_ORDER, Order};
-use crate::mm::page::{Page, PageState, ZoneId};
+use crate::mm::page::{Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Slots of a list of single pages; a power of two, as all of them.
@@ -162,9 +164,16 @@ impl<const SLOTS: usize> Lists<SLOTS> {
         taken
     }
 
-    /// Takes up to `blocks` blocks off the cold end and shows them to `give`, the coldest first: how many.
+    /// Takes up to `blocks` blocks off the cold end for the zone and shows them to `give`, the coldest first: how many.
     #[inline(always)]
-    fn drain(&self, list: usize, blocks: usize, mut give: impl FnMut(Page)) -> usize {
+    fn drain(&self, list: usize, blocks: usize, give: impl FnMut(Page)) -> usize {
+        let taken = self.take_cold(list, blocks, give);
+        add(&self.drained, list, taken);
+        taken
+    }
+
+    #[inline(always)]
+    fn take_cold(&self, list: usize, blocks: usize, mut give: impl FnMut(Page)) -> usize {
         let Some(slots) = self.slots.get(list) else { return 0 };
         let before = self.control(list);
         let count = before.count();
@@ -182,26 +191,43 @@ impl<const SLOTS: usize> Lists<SLOTS> {
         left.iter().zip(from_left).for_each(shift);
         // INVARIANT: PCP-2, the sum stays.
         self.set_control(list, before.with(count - taken, before.room() + taken));
-        add(&self.drained, list, taken);
         taken
     }
 
     /// Puts neighbouring blocks on the hot end, the lowest hottest.
     #[inline(always)]
     fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mut mark: impl FnMut(Page)) {
-        let Some(slots) = self.slots.get(list) else { return };
-        let before = self.control(list);
-        let blocks = before.room().min(blocks as usize);
-        let Some(room) = slots.get(before.count() + 1..=before.count() + blocks) else { return };
-        let mut page = first;
-        for slot in room.iter().rev() {
-            slot.store(page.index(), Ordering::Relaxed);
+        let mut next = first;
+        let filled = self.put_hot(list, blocks as usize, || {
+            let page = next;
             mark(page);
-            page = page.offset(1 << order);
+            next = page.offset(1 << order);
+            Some(page)
+        });
+        add(&self.filled, list, filled);
+    }
+
+    /// Puts up to `blocks` blocks on the hot end, the hottest first, as far as there is room: how many. None at all if
+    /// `next` fails on one.
+    #[inline(always)]
+    fn put_hot(&self, list: usize, blocks: usize, mut next: impl FnMut() -> Option<Page>) -> usize {
+        let Some(slots) = self.slots.get(list) else { return 0 };
+        let before = self.control(list);
+        let blocks = before.room().min(blocks);
+        let Some(room) = slots.get(before.count() + 1..=before.count() + blocks) else { return 0 };
+        let mut put = |slot: &AtomicU32| next().inspect(|page| slot.store(page.index(), Ordering::Relaxed)).is_some();
+        let (rest, rounds) = room.as_rchunks::<ROUND>();
+        for round in rounds.iter().rev() {
+            if !round.iter().rev().all(&mut put) {
+                return 0;
+            }
+        }
+        if !rest.iter().rev().all(put) {
+            return 0;
         }
         // INVARIANT: PCP-1, PCP-2.
         self.set_control(list, before.with(before.count() + blocks, before.room() - blocks));
-        add(&self.filled, list, blocks);
+        blocks
     }
 
     #[inline(always)]
@@ -265,8 +291,9 @@ pub(super) trait PcpLists {
     fn drain(&self, list: usize, blocks: usize, give: &mut dyn FnMut(Page)) -> usize;
     /// The blocks on a list, by number, the coldest first.
     fn peek(&self, list: usize, index: usize) -> Option<Page>;
-    /// Blocks allocated from a list and freed to it.
-    fn flow(&self, list: usize) -> Traffic;
+    /// Blocks allocated from a list and freed to it, if `behind` wait in its reserve. A look from another CPU may be a
+    /// batch off.
+    fn flow(&self, list: usize, behind: u64) -> Traffic;
 }
 
 impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
@@ -321,12 +348,12 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
         Some(Page::new(Self::slot(slots, index + 1).load(Ordering::Relaxed)))
     }
 
-    fn flow(&self, list: usize) -> Traffic {
+    fn flow(&self, list: usize, behind: u64) -> Traffic {
         let read = |words: &[AtomicU64]| words.get(list).map_or(0, |word| word.load(Ordering::Relaxed));
         let control = self.control(list);
         // What came and is not there any more went somewhere: frees need no counter of their own.
-        let came = control.count() as u64 + control.allocations() + read(&self.drained);
-        Traffic { allocated: control.allocations(), freed: came - read(&self.filled) }
+        let came = control.count() as u64 + behind + control.allocations() + read(&self.drained);
+        Traffic { allocated: control.allocations(), freed: came.saturating_sub(read(&self.filled)) }
     }
 }
 
@@ -344,6 +371,8 @@ pub struct CpuPages {
     pages: Lists<PAGE_SLOTS>,
     small: [Lists<SMALL_SLOTS>; SMALL_ORDERS],
     large: [Lists<LARGE_SLOTS>; LARGE_ORDERS],
+    /// What waits behind the lists of single pages.
+    reserves: [Reserve; PageState::LISTS],
     /// The position in the zonelist at which each zone modifier starts, by `ZoneType`.
     first_zone: [AtomicU8; 3],
     /// How often other CPUs have asked for this one's pages, and how many of these requests have been answered.
@@ -359,6 +388,7 @@ impl CpuPages {
             pages: Lists::new(),
             small: [const { Lists::new() }; SMALL_ORDERS],
             large: [const { Lists::new() }; LARGE_ORDERS],
+            reserves: [const { Reserve::new() }; PageState::LISTS],
             first_zone: [const { AtomicU8::new(0) }; 3],
             drains_requested: AtomicU32::new(0),
             drains_answered: AtomicU32::new(0),
@@ -413,6 +443,93 @@ impl CpuPages {
         self.pages.fill(list, first, pages, 0, mark);
     }
 
+    /// The reserve behind a list of single pages.
+    pub(super) fn reserve(&self, list: usize) -> Option<&Reserve> {
+        self.reserves.get(list)
+    }
+
+    /// Moves `pages` pages from the cold end of a list of single pages to its reserve, if that has room for them all;
+    /// whether it did. By its CPU, interrupts masked.
+    #[inline]
+    pub(super) fn keep<M: PageMap>(&self, map: M, list: usize, pages: u32) -> bool {
+        let Some(reserve) = self.reserves.get(list).filter(|reserve| reserve.room() >= pages && pages != 0) else {
+            return false;
+        };
+        let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
+        let kept = self.pages.take_cold(list, pages as usize, |page| chain.push(map, page));
+        #[expect(clippy::cast_possible_truncation, reason = "no more than asked for")]
+        reserve.set_chain(chain, reserve.count() + kept as u32);
+        kept != 0
+    }
+
+    /// Moves up to `pages` pages from the reserve to the hot end of its list: whether there was one. By its CPU,
+    /// interrupts masked.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the chain leads elsewhere; the reserve is given up then, as nothing on it can be trusted.
+    #[inline]
+    pub(super) fn restock<M: PageMap>(&self, map: M, list: usize, pages: u32) -> Result<bool, Corrupt> {
+        let Some(reserve) = self.reserves.get(list).filter(|reserve| reserve.count() != 0) else { return Ok(false) };
+        let count = reserve.count();
+        let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
+        let mut corrupt = None;
+        let moved = self.pages.put_hot(list, pages.min(count) as usize, || match chain.pop(map) {
+            Ok(page) => Some(page),
+            Err(found) => {
+                corrupt = Some(found);
+                None
+            }
+        });
+        #[expect(clippy::cast_possible_truncation, reason = "no more than there were")]
+        reserve.set_chain(chain, if corrupt.is_some() { 0 } else { count - moved as u32 });
+        corrupt.map_or(Ok(moved != 0), Err)
+    }
+
+    /// Takes up to `pages` pages out of a reserve for the zone and shows them to `give`: how many. By whoever may change
+    /// the lists, interrupts masked.
+    ///
+    /// # Errors
+    ///
+    /// As for [`CpuPages::restock`].
+    pub(super) fn release<M: PageMap>(
+        &self,
+        map: M,
+        list: usize,
+        pages: u32,
+        mut give: impl FnMut(Page),
+    ) -> Result<u32, Corrupt> {
+        let Some(reserve) = self.reserves.get(list) else { return Ok(0) };
+        let count = reserve.count();
+        let released = count.min(pages);
+        let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
+        for _ in 0..released {
+            let popped = chain.pop(map);
+            match popped {
+                Ok(page) => give(page),
+                Err(corrupt) => {
+                    reserve.set_chain(chain, 0);
+                    return Err(corrupt);
+                }
+            }
+        }
+        reserve.set_chain(chain, count - released);
+        add(&self.pages.drained, list, released as usize);
+        Ok(released)
+    }
+
+    /// Pages on the lists and in the reserves of one zone.
+    pub(super) fn listed(&self, zone: ZoneId) -> u64 {
+        let mut sum = 0;
+        for list in (0..PageState::LISTS).filter(|list| zone_of(*list) == zone) {
+            for order in (0..=MAX_ORDER).filter_map(Order::new) {
+                sum += self.lists(order).map_or(0, |lists| lists.level(list).0 as u64) << order.get();
+            }
+            sum += self.reserves.get(list).map_or(0, |reserve| u64::from(reserve.count()));
+        }
+        sum
+    }
+
     /// The lists of an order.
     pub(super) fn lists(&self, order: Order) -> Option<&dyn PcpLists> {
         fn any<const SLOTS: usize>(lists: &Lists<SLOTS>) -> &dyn PcpLists {
@@ -431,7 +548,8 @@ impl CpuPages {
         for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = self.lists(order) else { continue };
             for list in (0..PageState::LISTS).filter(|list| zone_of(*list) == zone) {
-                let flow = lists.flow(list);
+                let reserve = self.reserves.get(list).filter(|_| order == Order::ZERO);
+                let flow = lists.flow(list, reserve.map_or(0, |reserve| reserve.count().into()));
                 sum.allocated += flow.allocated << order.get();
                 sum.freed += flow.freed << order.get();
             }

@@ -12,6 +12,7 @@ mod reclaim;
 mod sizes;
 mod sparse;
 mod zones;
+mod reserve;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;
