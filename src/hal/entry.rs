@@ -113,6 +113,9 @@ impl fmt::Display for Defect {
 /// An output address stands in the entry at its own bit positions: the leaf for the next unit of memory is this leaf
 /// plus the unit's size. [`super::mmu::Mmu::fill`] relies on it.
 pub trait EntryFormat {
+    /// One past the highest output address that an entry can hold: adding a unit to a leaf must stay below.
+    const OUTPUT_END: u64;
+
     /// What every leaf with this protection has in common: all but address, size and contiguous bit.
     fn attributes(prot: Prot) -> RawEntry;
 

@@ -13,7 +13,7 @@
 //! write-protected remembers the fact in a software bit.
 #![forbid(unsafe_code)]
 
-use crate::addr::{PhysAddr, to_usize};
+use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
@@ -121,6 +121,8 @@ fn protection(raw: u64) -> Result<Prot, Defect> {
 }
 
 impl EntryFormat for Stage1 {
+    const OUTPUT_END: u64 = ADDRESS + PAGE_SIZE;
+
     #[inline]
     fn attributes(prot: Prot) -> RawEntry {
         RawEntry::new(attributes(prot))

@@ -1,6 +1,7 @@
 //! The W^X checker: nothing is both writable and executable, neither by one entry nor by two mappings of a frame.
 #![forbid(unsafe_code)]
 
+use super::walk::Stretch;
 use super::{PageTable, Visit};
 use crate::addr::{PhysRange, VirtAddr};
 use crate::hal::entry::{Defect, Entry, Leaf};
@@ -75,7 +76,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Adds a leaf, to the last range if it follows on. Returns whether there was room.
+    /// Adds memory, to the last range if it follows on. Returns whether there was room.
     fn add(&mut self, next: Executable) -> bool {
         if let Some(last) = self.used.checked_sub(1).and_then(|index| self.ranges.get_mut(index)?.as_mut())
             && last.privilege == next.privilege
@@ -91,20 +92,30 @@ impl Batch {
         true
     }
 
-    /// What is wrong with `leaf`, given these ranges.
-    fn conflict(&self, leaf: &Leaf) -> Option<WxProblem> {
-        let phys = extent(leaf)?;
-        let overlapping = self.ranges.iter().take(self.used).flatten().filter(|range| range.phys.overlaps(phys));
-        overlapping.into_iter().find_map(|range| match range.privilege {
-            _ if leaf.prot.is_writable() => Some(WxProblem::WritableAlias(range.at)),
-            Privilege::User if kernel_executable(leaf) => Some(WxProblem::KernelAlias(range.at)),
-            _ => None,
-        })
+    /// The first of these leaves that is wrong, given these ranges, and what is wrong with it.
+    fn conflict(&self, leaves: &Stretch, leaf: &Leaf) -> Option<(u64, WxProblem)> {
+        // What only some may do is no conflict for the others: most mappings can neither be written nor executed.
+        let (writable, executable) = (leaf.prot.is_writable(), kernel_executable(leaf));
+        if !writable && !executable {
+            return None;
+        }
+        let phys = extent(leaves, leaf)?;
+        let overlapping = self.ranges.iter().take(self.used).flatten().filter_map(|range| {
+            let problem = match range.privilege {
+                _ if writable => WxProblem::WritableAlias(range.at),
+                Privilege::User => WxProblem::KernelAlias(range.at),
+                Privilege::Kernel => return None,
+            };
+            let common = range.phys.intersection(phys).filter(|common| !common.is_empty())?;
+            Some(((common.start().get() - phys.start().get()) / leaf.level.size(), problem))
+        });
+        overlapping.min_by_key(|(index, _)| *index)
     }
 }
 
-fn extent(leaf: &Leaf) -> Option<PhysRange> {
-    PhysRange::from_size(leaf.phys, leaf.level.size())
+/// The memory behind these leaves, of which `first` is the first.
+fn extent(leaves: &Stretch, first: &Leaf) -> Option<PhysRange> {
+    PhysRange::from_size(first.phys, leaves.count * first.level.size())
 }
 
 fn kernel_executable(leaf: &Leaf) -> bool {
@@ -120,27 +131,27 @@ fn kernel_executable(leaf: &Leaf) -> bool {
 /// The first [`WxViolation`]; entries that are wrong by themselves come before aliases.
 pub fn check<M: Mmu>(roots: &[&PageTable<M>]) -> Result<WxReport, WxViolation> {
     let mut report = WxReport::default();
-    // Executable leaves that earlier rounds took in.
+    // Executable stretches that earlier rounds took in.
     let mut done = 0;
     loop {
         let mut batch = Batch { ranges: [None; BATCH], used: 0 };
         let first_round = done == 0;
         let (mut seen, mut full) = (0, false);
-        let walked = each_entry(roots, |visit| {
-            if let Some(defect) = visit.defect() {
-                return ControlFlow::Break(violation(visit, WxProblem::Entry(defect)));
+        let walked = each_stretch(roots, |stretch| {
+            if let Some(defect) = stretch.first.defect() {
+                return ControlFlow::Break(violation(&stretch.first, WxProblem::Entry(defect)));
             }
-            report.entries += u64::from(first_round);
-            if let Entry::Leaf(leaf) = visit.entry
+            report.entries += if first_round { stretch.count } else { 0 };
+            if let Entry::Leaf(leaf) = stretch.first.entry
                 && leaf.prot.is_executable()
-                && let Some(phys) = extent(&leaf)
+                && let Some(phys) = extent(stretch, &leaf)
             {
                 seen += 1;
-                full |=
-                    seen > done && !batch.add(Executable { phys, at: visit.start, privilege: leaf.prot.privilege() });
+                let at = stretch.first.start;
+                full |= seen > done && !batch.add(Executable { phys, at, privilege: leaf.prot.privilege() });
                 if seen > done && !full {
                     done = seen;
-                    report.executable += leaf.level.size();
+                    report.executable += phys.size();
                 }
             }
             ControlFlow::Continue(())
@@ -156,9 +167,9 @@ pub fn check<M: Mmu>(roots: &[&PageTable<M>]) -> Result<WxReport, WxViolation> {
 }
 
 fn check_aliases<M: Mmu>(roots: &[&PageTable<M>], batch: &Batch) -> Result<(), WxViolation> {
-    let walked = each_entry(roots, |visit| match &visit.entry {
-        Entry::Leaf(leaf) => match batch.conflict(leaf) {
-            Some(problem) => ControlFlow::Break(violation(visit, problem)),
+    let walked = each_stretch(roots, |stretch| match &stretch.first.entry {
+        Entry::Leaf(leaf) => match batch.conflict(stretch, leaf) {
+            Some((index, problem)) => ControlFlow::Break(violation(&stretch.nth(index), problem)),
             None => ControlFlow::Continue(()),
         },
         _ => ControlFlow::Continue(()),
@@ -169,9 +180,9 @@ fn check_aliases<M: Mmu>(roots: &[&PageTable<M>], batch: &Batch) -> Result<(), W
     }
 }
 
-fn each_entry<M: Mmu, B>(roots: &[&PageTable<M>], mut f: impl FnMut(&Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+fn each_stretch<M: Mmu, B>(roots: &[&PageTable<M>], mut f: impl FnMut(&Stretch) -> ControlFlow<B>) -> ControlFlow<B> {
     for root in roots {
-        root.walk_all(|visit| f(&visit))?;
+        root.walk_stretches(&mut |stretch| f(&stretch))?;
     }
     ControlFlow::Continue(())
 }

@@ -14,6 +14,7 @@ mod reserve;
 mod sizes;
 mod sparse;
 mod zones;
+mod reserve;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;

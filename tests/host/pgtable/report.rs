@@ -182,6 +182,46 @@ fn a_writable_alias_of_executable_memory_is_reported() {
     assert_eq!(violation.start, va(RAM + 8 * PAGE));
 }
 
+// Behaviour 381: of many mappings that follow on, the first that overlaps is named, whatever lies before it.
+#[test]
+fn of_neighbouring_mappings_the_one_at_fault_is_reported() {
+    let rig = kernel();
+    rig.map(BASE + 4 * GIB + 3 * PAGE, 9 * PAGE, RAM - 2 * PAGE, Prot::KERNEL_RW, NO_FLAGS).expect("free range");
+    let violation = wx::check(&[&rig.table]).expect_err("planted");
+    assert_eq!(violation.problem, WxProblem::WritableAlias(va(BASE)));
+    let at = BASE + 4 * GIB + 5 * PAGE;
+    assert_eq!((violation.start, violation.last), (va(at), va(at + PAGE - 1)));
+}
+
+#[test]
+fn leaves_do_not_follow_on_beyond_the_last_output_address() {
+    let rig = kernel();
+    let last = page(0xffff_ffff_f000, Prot::KERNEL_RO);
+    plant(&rig, BASE + MIB + 8 * PAGE, Level::Pte, last);
+    assert!(wx::check(&[&rig.table]).is_ok());
+    plant(&rig, BASE + MIB + 9 * PAGE, Level::Pte, last + PAGE);
+    let violation = wx::check(&[&rig.table]).expect_err("planted");
+    assert_eq!(violation.problem, WxProblem::Entry(Defect::ReservedBits));
+    assert_eq!(violation.start, va(BASE + MIB + 9 * PAGE));
+}
+
+// Many tables, and gaps of every length between entries.
+#[test]
+fn entries_are_counted_wherever_they_stand() {
+    let rig = Rig::kernel(Config::CORTEX_A72);
+    let mut expected = 0;
+    let mut at = BASE;
+    for index in 0..200 {
+        rig.map(at, PAGE, RAM + index * 8 * PAGE, Prot::KERNEL_RO, NO_FLAGS).expect("free page");
+        at += (1 + index * 5) * PAGE;
+    }
+    let _ = rig.table.walk_all::<()>(|_| {
+        expected += 1;
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(wx::check(&[&rig.table]).map(|report| report.entries), Ok(expected));
+}
+
 #[test]
 fn memory_that_user_space_executes_is_neither_written_by_it_nor_executed_by_the_kernel() {
     let kernel = Rig::kernel(Config::CORTEX_A72);
