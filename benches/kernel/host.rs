@@ -17,7 +17,10 @@ use heap::{Heap, Memory, Unable, check};
 use shared::{Libc, Locked};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
 use std::panic::{catch_unwind, set_hook};
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use timed::{Batch, Bulk, Churn, Pair, alone, handed_over, together};
 
@@ -106,9 +109,24 @@ fn main() {
             }
         }
     }
+    let mut json = String::new();
     for ((name, threads), times) in &table {
-        print(name, *threads, times);
+        json += &print(name, *threads, times);
     }
+    let path = output();
+    match fs::write(&path, json) {
+        Ok(()) => println!("\nresults: {}", path.display()),
+        Err(error) => eprintln!("{}: {error}", path.display()),
+    }
+}
+
+/// `bench/host.jsonl` in cargo's target directory: this program lies in `TARGET/TRIPLE/PROFILE/deps`.
+fn output() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let dir = program.ancestors().nth(4).unwrap_or(&program).join("bench");
+    // Writing says what is wrong.
+    let _ = fs::create_dir_all(&dir);
+    dir.join("host.jsonl")
 }
 
 /// What a panic said.
@@ -126,26 +144,47 @@ fn memory() -> Memory {
     unsafe { Memory::new(start, SIZE) }
 }
 
-/// Prints what the heaps took for one workload: the quickest first, with its ratio to each.
-fn print(name: &str, threads: u32, times: &BTreeMap<&str, Result<Vec<f64>, String>>) {
+/// Prints what the heaps took for one workload, the quickest first, with the ratio of each to it; and returns it as JSON.
+fn print(name: &str, threads: u32, times: &BTreeMap<&str, Result<Vec<f64>, String>>) -> String {
+    println!("\n{name}, {threads} {}", if threads == 1 { "thread" } else { "threads" });
     let mut lines = Vec::new();
     for (by, times) in times {
         match times {
-            Ok(times) => {
-                let mut sorted = times.clone();
-                sorted.sort_by(f64::total_cmp);
-                let at = |percent: usize| sorted.get((sorted.len() - 1) * percent / 100).copied().unwrap_or(f64::NAN);
-                lines.push((at(50), at(0), at(100), *by));
-            }
-            Err(why) => println!("{name:<28} {threads} threads  {by:<24} {why}"),
+            Ok(times) => lines.push(Figures::of(by, times)),
+            Err(why) => println!("  {by:<24} {why}"),
         }
     }
-    lines.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let Some(&(best, ..)) = lines.first() else { return };
-    for (median, least, most, by) in lines {
-        println!(
-            "{name:<28} {threads} threads  {by:<24} {median:>9.1} ns  ({least:.1} to {most:.1})  {:>6.2}",
-            median / best
+    lines.sort_by(|a, b| a.median.total_cmp(&b.median));
+    let best = lines.first().map_or(f64::NAN, |line| line.median);
+    let mut json = String::new();
+    for Figures { by, n, min, median, mean, max } in lines {
+        println!("  {by:<24} {median:>9.1} ns  ({min:.1} to {max:.1})  {:>7.2}", median / best);
+        let _ = writeln!(
+            json,
+            "{{\"name\":\"{name}\",\"impl\":\"{by}\",\"cpu\":\"host\",\"threads\":{threads},\"unit\":\"ns\",\"n\":{n},\
+             \"min\":{min:.2},\"median\":{median:.2},\"mean\":{mean:.2},\"p99\":{max:.2},\"max\":{max:.2}}}"
         );
+    }
+    json
+}
+
+/// What one heap took for one workload.
+struct Figures<'a> {
+    by: &'a str,
+    n: usize,
+    min: f64,
+    median: f64,
+    mean: f64,
+    max: f64,
+}
+
+impl<'a> Figures<'a> {
+    fn of(by: &'a str, times: &[f64]) -> Self {
+        let mut sorted = times.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        let at = |rank: usize| sorted.get(rank).copied().unwrap_or(f64::NAN);
+        let mean = sorted.iter().sum::<f64>() / n as f64;
+        Self { by, n, min: at(0), median: at(n / 2), mean, max: at(n.saturating_sub(1)) }
     }
 }
