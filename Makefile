@@ -34,6 +34,11 @@ bench: setup
 bench-readme: bench
 	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
 
+## make bench-host     the heaps against each other in real time, on this machine, with one thread and two
+.PHONY: bench-host
+bench-host: toolchain
+	cargo bench $(HOST_FLAGS) --bench host -- $(BENCH)
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

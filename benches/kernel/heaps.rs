@@ -3,7 +3,8 @@
 use crate::arena::{Arena, Scratch};
 use crate::counter::{self, READING};
 use crate::figures::Headline;
-use crate::heap::churn::{self, Filled, Slot, Step};
+use crate::fullness::{self, Filled};
+use crate::heap::churn::{self, Slot, Step};
 use crate::heap::random::Random;
 use crate::heap::{BULK, FAILED, Heap, Memory, check, hidden, layout};
 use crate::meter::{Figures, Meter, Unable};
@@ -214,6 +215,14 @@ fn replace<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
 /// Single operations of [`mixed`].
 const MIXED: usize = 200_000;
 
+/// Instructions of one operation.
+#[inline(always)]
+fn counted(op: impl FnOnce()) -> u32 {
+    let before = counter::read();
+    op();
+    counter::read().wrapping_sub(before).wrapping_sub(READING)
+}
+
 /// Counts each of many operations by itself: a random slot's block is freed, or the slot gets one of random size.
 #[inline(never)]
 fn mixed<H: Heap>(meter: &mut Meter, headline: Headline) -> Result<Figures, Unable> {
@@ -226,21 +235,15 @@ fn mixed<H: Heap>(meter: &mut Meter, headline: Headline) -> Result<Figures, Unab
     for sample in samples.iter_mut() {
         let step = Step::random(&mut random, LIVE);
         let slot = step.slot(&mut slots).ok_or(FAILED)?;
-        let (before, after);
-        if slot.is_full() {
-            before = counter::read();
-            slot.free(heap);
-            after = counter::read();
-        } else {
+        let (mut freed, mut filled) = (false, false);
+        *sample = counted(|| freed = slot.free(heap));
+        if !freed {
             let size = hidden(step.size());
-            before = counter::read();
-            slot.fill(heap, size);
-            after = counter::read();
-            if !slot.is_full() {
+            *sample = counted(|| filled = slot.fill(heap, size));
+            if !filled {
                 return Err(FAILED);
             }
         }
-        *sample = after.wrapping_sub(before).wrapping_sub(READING);
     }
     Ok(Figures::of(samples, 1, headline))
 }
@@ -257,6 +260,6 @@ fn worst_percent<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
 fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
     let slots = slots.slice(LARGE / 512, Slot::default());
-    let Filled { requested, taken } = churn::fill_half_and_fill::<H>(memory(LARGE), slots)?;
+    let Filled { requested, taken } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
     Ok(Figures::percent(taken.saturating_sub(requested) as u64, taken as u64))
 }

@@ -9,6 +9,7 @@ mod arena;
 mod counter;
 mod critical_section;
 mod figures;
+mod fullness;
 mod heap;
 mod heaps;
 mod mapping;

@@ -156,6 +156,8 @@ struct Accumulator {
     n: u32,
     batch: u32,
     batch_count: u32,
+    /// The cheapest and the dearest stretch of one round.
+    seen: (u32, u32),
 }
 
 /// Rounds before the cost is believed.
@@ -165,7 +167,8 @@ impl Accumulator {
     fn new(tracing: bool, overhead: Overhead) -> Self {
         let samples = STORE.lock();
         let (phase, left) = (Phase::Estimate, ESTIMATES);
-        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0 }
+        let seen = (u32::MAX, 0);
+        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0, seen }
     }
 
     /// How many rounds the next stretch has; `None` when all is done.
@@ -192,12 +195,16 @@ impl Accumulator {
 
     /// Takes the count of the stretch that `next_rounds` asked for.
     fn take(&mut self, count: u32) {
+        let single = self.overhead.subtract(count, 1);
+        if self.phase != Phase::Batch {
+            self.seen = (self.seen.0.min(single), self.seen.1.max(single));
+        }
         match self.phase {
-            Phase::Estimate => self.cost = self.overhead.subtract(count, 1),
+            Phase::Estimate => self.cost = single,
             Phase::WarmUp => {}
             Phase::Sample => {
                 if let Some(sample) = self.samples.get_mut(self.n as usize) {
-                    *sample = self.overhead.subtract(count, 1);
+                    *sample = single;
                     self.n += 1;
                 }
             }
@@ -215,6 +222,7 @@ impl Accumulator {
             batch: self.batch,
             batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
             warm_up: ESTIMATES + self.warm_up,
+            seen: self.seen,
             ..Figures::of(samples, units, Headline::Batch)
         }
     }

@@ -40,6 +40,7 @@ impl Marked {
 }
 
 /// Lets a fresh heap allocate and free blocks of the sizes that `sizes` gives, marked, in random order; and zeroed ones.
+#[inline(never)]
 pub(crate) fn check<H: Heap>(memory: Memory, mut sizes: impl FnMut(&mut Random) -> Layout) -> Result<(), Unable> {
     let mut heap = H::new(memory)?;
     let mut random = Random::new(1);

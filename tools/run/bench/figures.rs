@@ -6,6 +6,7 @@ use std::path::Path;
 /// What is known of an operation besides our own figure. Each is a number, or empty where nobody knows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recorded {
+    /// `operation/parameter`, or `operation/first..last` for every row of the operation with a number between them.
     pub(crate) name: String,
     pub(crate) linux: Option<f64>,
     /// The best crate when the figures were recorded.
@@ -14,6 +15,23 @@ pub(crate) struct Recorded {
     pub(crate) limit: Option<f64>,
     pub(crate) target: Option<f64>,
     pub(crate) note: String,
+}
+
+impl Recorded {
+    /// Whether the figures are about the row `name`.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        let numbers = |(operation, range): (&'_ str, &'_ str)| {
+            let (first, last) = range.split_once("..")?;
+            let number = name.strip_prefix(operation)?.strip_prefix('/')?.parse::<u64>().ok()?;
+            Some((first.parse::<u64>().ok()?..=last.parse().ok()?).contains(&number))
+        };
+        self.name == name || self.name.split_once('/').and_then(numbers) == Some(true)
+    }
+
+    /// The name for people: `operation/first … last`.
+    pub(crate) fn shown(&self) -> String {
+        self.name.replace("..", " … ")
+    }
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<Recorded>, String> {
@@ -49,5 +67,13 @@ mod tests {
         assert_eq!((recorded.linux, recorded.limit, recorded.target), (Some(266.0), None, Some(160.0)));
         assert!(parse("zero_page\t266\t1564\t-\t160").is_none());
         assert!(parse("zero_page\t266\tmany\t-\t160\t").is_none());
+    }
+
+    #[test]
+    fn a_range_covers_the_rows_of_its_operation() {
+        let recorded = parse("kmalloc/8..64\t-\t-\t-\t40\t").unwrap();
+        let covered = ["kmalloc/8", "kmalloc/64", "kmalloc/96", "kmalloc_large/16", "kmalloc", "kmalloc/x"];
+        assert_eq!(covered.map(|name| recorded.covers(name)), [true, true, false, false, false, false]);
+        assert!(parse("a/b\t-\t-\t-\t-\t").unwrap().covers("a/b"));
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Figures {
     /// Units of what the row counts in one operation.
     pub(crate) units: u64,
     pub(crate) headline: Headline,
+    /// The cheapest and the dearest whole operation that the image has seen, the first ones included.
+    pub(crate) seen: (u64, u64),
 }
 
 /// Which of its figures a row is judged by.
@@ -34,7 +36,9 @@ pub(crate) enum Headline {
 
 impl Figures {
     pub(crate) fn parse(fields: &[&str]) -> Option<Self> {
-        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up] = fields else { return None };
+        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, least, most] = fields else {
+            return None;
+        };
         let number = |text: &str| text.parse::<f64>().ok().map(|_| text.to_owned());
         Some(Self {
             n: n.parse().ok()?,
@@ -55,6 +59,7 @@ impl Figures {
                 "max" => Headline::Max,
                 _ => return None,
             },
+            seen: (least.parse().ok()?, most.parse().ok()?),
         })
     }
 
@@ -75,15 +80,13 @@ impl Figures {
             warm_up: 0,
             units: 1,
             headline: Headline::Mean,
+            seen: (0, 0),
         }
     }
 
-    /// Whether an operation of `instructions` lies among the samples.
-    pub(crate) fn samples_include(&self, instructions: u64) -> bool {
-        let bound = |figure: &Number| figure.parse::<f64>().map_or(f64::NAN, |value| value * self.units as f64);
-        // The figures are rounded to hundredths of a unit.
-        let (slack, count) = (0.005 * self.units as f64, instructions as f64);
-        bound(&self.min) - slack <= count && count <= bound(&self.max) + slack
+    /// Whether the image has counted operations as cheap and as dear as one of `instructions`.
+    pub(crate) fn has_seen(&self, instructions: u64) -> bool {
+        (self.seen.0..=self.seen.1).contains(&instructions)
     }
 
     /// The figure that is compared: as a rule the mean of the batch.
@@ -179,7 +182,8 @@ fn object(counts: &BTreeMap<String, u64>) -> String {
 mod tests {
     use super::*;
 
-    const FIELDS: [&str; 11] = ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66"];
+    const FIELDS: [&str; 13] =
+        ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66", "138", "150"];
 
     fn row() -> Row {
         Row {
@@ -218,10 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_among_the_samples_or_not() {
+    fn a_count_is_among_those_seen_or_not() {
         let figures = row().figures;
-        assert!(figures.samples_include(138) && figures.samples_include(141));
-        assert!(!figures.samples_include(137) && !figures.samples_include(142));
+        assert!(figures.has_seen(138) && figures.has_seen(150));
+        assert!(!figures.has_seen(137) && !figures.has_seen(151));
+    }
+
+    #[test]
+    fn a_row_is_judged_by_the_figure_that_it_names() {
+        let by = |headline| {
+            let mut fields = FIELDS;
+            fields[0] = headline;
+            Figures::parse(&fields).map(|figures| (figures.headline().to_owned(), figures.whole().is_some()))
+        };
+        assert_eq!(by("max"), Some(("141".to_owned(), false)));
+        assert_eq!(by("p99"), Some(("140".to_owned(), false)));
+        assert_eq!(by("batch"), Some(("138.01".to_owned(), true)));
+        assert_eq!(by("least"), None);
     }
 
     #[test]

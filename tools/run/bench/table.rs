@@ -1,6 +1,6 @@
 //! The results as Markdown: an overview with the recorded figures and the targets beside ours, and every row in detail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::figures::Recorded;
@@ -10,41 +10,59 @@ use super::{OURS, Results};
 /// A mapping of fewer pages than this does not meet its target by dropping the whole TLB.
 const FULL_INVALIDATION: u64 = 512;
 
-/// One line an operation of ours.
+/// One line an operation of ours, or a group of them that has one target; of a group, the dearest.
 pub(crate) fn overview(results: &Results, recorded: &[Recorded], whole: bool) -> String {
     let mut lines = vec![
         ["operation", "Quarry", "target", "", "Linux", "best peer here", "recorded peer", "limit"].map(str::to_owned),
     ];
-    for row in results.rows.iter().filter(|row| row.by == OURS) {
-        let known = recorded.iter().find(|known| known.name == row.name);
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), grouped);
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), grouped);
+    let is_ours = |row: &&Row| row.by == OURS;
+    let mut shown: Vec<&Recorded> = Vec::new();
+    for row in results.rows.iter().filter(is_ours) {
+        let Some(known) = recorded.iter().find(|known| known.covers(&row.name)) else {
+            let mut line = [const { String::new() }; 8];
+            line[..3].clone_from_slice(&[row.name.clone(), grouped(row.figures.value()), "no figure".to_owned()]);
+            line[5] = best_peer(results, &|name| name == row.name);
+            lines.push(line);
+            continue;
+        };
+        if shown.contains(&known) {
+            continue;
+        }
+        shown.push(known);
+        let group: Vec<&Row> = results.rows.iter().filter(is_ours).filter(|row| known.covers(&row.name)).collect();
         lines.push([
-            row.name.clone(),
-            grouped(row.figures.value()),
-            known.map_or("no figure".to_owned(), |known| {
-                known.target.map_or("-".to_owned(), |t| format!("≤ {}", grouped(t)))
-            }),
-            known.map_or("", |known| verdict(row, known)).to_owned(),
-            number(known.and_then(|known| known.linux)),
-            best_peer(results, &row.name),
-            number(known.and_then(|known| known.peer)),
-            number(known.and_then(|known| known.limit)),
+            known.shown(),
+            number(group.iter().map(|row| row.figures.value()).max_by(f64::total_cmp)),
+            known.target.map_or("-".to_owned(), |target| format!("≤ {}", grouped(target))),
+            verdicts(&group, known),
+            number(known.linux),
+            best_peer(results, &|name| known.covers(name)),
+            number(known.peer),
+            number(known.limit),
         ]);
     }
     let mut text = format!(
-        "Retired instructions on QEMU's `{}`; Linux 6.12/7.2 on the same emulator.\n\n{}",
+        "Retired instructions on QEMU's `{}`; Linux 6.12/7.2 on the same emulator. Of several sizes, the dearest.\n\n{}",
         results.cpu,
         markdown(&lines)
     );
-    let measured = |known: &&Recorded| results.rows.iter().any(|row| row.by == OURS && row.name == known.name);
-    let missing: Vec<&Recorded> = recorded.iter().filter(|known| !measured(known)).collect();
+    let missing: Vec<&Recorded> = recorded.iter().filter(|known| !shown.contains(known)).collect();
     if whole && !missing.is_empty() {
         text += "\nNot measured yet:\n\n";
-        let mut lines = vec![["operation", "target", "Linux", "recorded peer", "note"].map(str::to_owned)];
+        let titles = ["operation", "target", "Linux", "best peer here", "recorded peer", "note"];
+        let mut lines = vec![titles.map(str::to_owned)];
         for known in missing {
-            let number = |value: Option<f64>| value.map_or("-".to_owned(), grouped);
-            let Recorded { name, note, .. } = known;
-            lines.push([name.clone(), number(known.target), number(known.linux), number(known.peer), note.clone()]);
+            let peer = best_peer(results, &|name| known.covers(name));
+            let Recorded { note, .. } = known;
+            lines.push([
+                known.shown(),
+                number(known.target),
+                number(known.linux),
+                peer,
+                number(known.peer),
+                note.clone(),
+            ]);
         }
         text += &markdown(&lines);
     }
@@ -131,11 +149,32 @@ fn verdict(row: &Row, known: &Recorded) -> &'static str {
     if row.figures.value() <= target { "met" } else { "not met" }
 }
 
-/// The cheapest other implementation of this run.
-fn best_peer(results: &Results, name: &str) -> String {
-    let peers = results.rows.iter().filter(|row| row.name == name && row.by != OURS);
-    let best = peers.min_by(|a, b| a.figures.value().total_cmp(&b.figures.value()));
-    best.map_or("-".to_owned(), |row| format!("{} ({})", grouped(row.figures.value()), row.by))
+/// Whether a group of rows meets its target, and which of several do not.
+fn verdicts(group: &[&Row], known: &Recorded) -> String {
+    let missed: Vec<(&str, &str)> = group
+        .iter()
+        .map(|row| (row.name.rsplit('/').next().unwrap_or_default(), verdict(row, known)))
+        .filter(|(_, verdict)| verdict.starts_with("not"))
+        .collect();
+    match (missed.as_slice(), group) {
+        ([], [row, ..]) => verdict(row, known).to_owned(),
+        ([(_, why)], [_]) => (*why).to_owned(),
+        _ => format!("not met: {}", missed.iter().map(|&(parameter, _)| parameter).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The cheapest other implementation of this run that has figures for every row that `covered` names, by its dearest.
+fn best_peer(results: &Results, covered: &dyn Fn(&str) -> bool) -> String {
+    let rows = || results.rows.iter().filter(|row| covered(&row.name));
+    let names: BTreeSet<&str> = rows().map(|row| row.name.as_str()).collect();
+    let mut peers: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for row in rows().filter(|row| row.by != OURS) {
+        peers.entry(&row.by).or_default().push(row.figures.value());
+    }
+    let dearest = |values: Vec<f64>| values.into_iter().fold(f64::NEG_INFINITY, f64::max);
+    let complete = peers.into_iter().filter(|(_, values)| values.len() == names.len());
+    let best = complete.map(|(by, values)| (dearest(values), by)).min_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.map_or("-".to_owned(), |(value, by)| format!("{} ({by})", grouped(value)))
 }
 
 /// A number with its thousands apart: `12,345`, `0.73`.
@@ -181,7 +220,7 @@ mod tests {
     use crate::bench::trace::Overhead;
 
     fn row(name: &str, by: &str, mean: &str, tlbi: &str) -> Row {
-        let fields = ["batch", "1", "1", mean, mean, mean, mean, mean, "1", mean, "1"];
+        let fields = ["batch", "1", "1", mean, mean, mean, mean, mean, "1", mean, "1", "0", "0"];
         let executed = Executed { tlbi: [(tlbi.to_owned(), 1)].into(), ..Executed::default() };
         Row {
             number: Some(0),
@@ -191,6 +230,17 @@ mod tests {
             unit: "instructions".into(),
             figures: Figures::parse(&fields).unwrap(),
             executed: Some(executed),
+        }
+    }
+
+    fn no_results() -> Results {
+        Results {
+            cpu: "max".into(),
+            rows: Vec::new(),
+            unable: Vec::new(),
+            conditions: Vec::new(),
+            overhead: Overhead::default(),
+            begun: None,
         }
     }
 
@@ -210,18 +260,28 @@ mod tests {
     #[test]
     fn rows_that_nobody_recorded_and_rows_that_nobody_measured_are_shown_as_such() {
         let rows = vec![row("a", OURS, "5", "x"), row("a", "slow", "9", "x"), row("a", "quick", "7", "x")];
-        let results = Results {
-            cpu: "max".into(),
-            rows,
-            unable: Vec::new(),
-            conditions: Vec::new(),
-            overhead: Overhead::default(),
-            begun: None,
-        };
+        let results = Results { rows, ..no_results() };
         let text = overview(&results, &[known("b", 3.0)], true);
         assert!(text.contains("no figure") && text.contains("7 (quick)"), "{text}");
         assert!(text.split_once("Not measured yet").unwrap().1.contains("| b "), "{text}");
         assert!(!overview(&results, &[known("b", 3.0)], false).contains("Not measured"));
+    }
+
+    #[test]
+    fn a_group_shows_its_dearest_row_and_names_those_that_miss() {
+        let rows = vec![
+            row("k/8", OURS, "5", "x"),
+            row("k/16", OURS, "7", "x"),
+            row("k/8", "quick", "1", "x"),
+            row("k/16", "quick", "9", "x"),
+            row("k/8", "half", "1", "x"),
+        ];
+        let results = Results { rows, ..no_results() };
+        let text = overview(&results, &[known("k/8..16", 6.0)], true);
+        let line = text.lines().find(|line| line.contains("k/8")).unwrap();
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        assert_eq!(cells.get(1..7).unwrap(), ["k/8 … 16", "7", "≤ 6", "not met: 16", "-", "9 (quick)"]);
+        assert!(!text.contains("Not measured"), "{text}");
     }
 
     #[test]
