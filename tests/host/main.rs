@@ -22,5 +22,9 @@ mod memory_map;
 mod pages;
 mod pgtable;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod rbtree;
 mod trap;
+#[cfg(test)]
+mod vmalloc;
