@@ -26,6 +26,7 @@
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
+//! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |

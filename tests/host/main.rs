@@ -22,8 +22,12 @@ mod memory_map;
 mod pages;
 mod pgtable;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod rbtree;
 mod trap;
 // The model checker switches stacks, which Miri cannot.
 #[cfg(all(test, not(miri)))]
 mod wait;
+#[cfg(test)]
+mod vmalloc;

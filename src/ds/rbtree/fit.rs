@@ -45,6 +45,14 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether there is room for it between its own limits.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let mask = self.align.wrapping_sub(1);
+        let start = self.min.checked_add(mask).map(|start| start & !mask);
+        start.and_then(|start| start.checked_add(self.size)).is_some_and(|end| end <= self.max)
+    }
+
     /// The lowest aligned start in `gap`, if the request fits there.
     #[inline]
     #[must_use]

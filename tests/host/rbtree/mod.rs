@@ -60,18 +60,6 @@ fn piece<'a>(spare: &mut Chain<'a, Piece>, start: u64, end: u64) -> Owned<'a, Pi
     node
 }
 
-/// xorshift64*: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
-    }
-}
-
 /// What the tree holds, in order.
 fn contents(tree: &Tree<'_>) -> Vec<(u64, u64)> {
     tree.iter().map(|node| (node.key(), node.end())).collect()

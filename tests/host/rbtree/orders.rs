@@ -1,6 +1,7 @@
 //! Nodes that come and go in rising, falling, random, first-in and last-in order.
 
-use super::{Random, Tree, chain, contents, nodes, piece};
+use super::{Tree, chain, contents, nodes, piece};
+use crate::random::Random;
 use quarry::addr::to_usize;
 use quarry::ds::rbtree::Payload;
 

@@ -1,0 +1,248 @@
+//! An area: a range of addresses, and what belongs to it.
+#![forbid(unsafe_code)]
+
+use super::caller::Caller;
+use super::{AreaInfo, VmFlags};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::ds::rbtree::fit::Gap;
+use crate::ds::rbtree::{Node, Owned, Payload};
+use core::fmt;
+use core::panic::Location;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The pages that an area owns, as a number that means something to whoever put them there.
+///
+/// There is one value for the pages of an area. It is in the area from [`AreaRef::give_pages`] on, and comes out as the
+/// argument of [`AreaHal::release`](super::AreaHal::release), when no CPU translates the area any more; or as that of
+/// [`Removed::take_pages`], for whoever has seen to that.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "pages that are dropped are lost"]
+pub struct Pages {
+    word: u64,
+    count: u32,
+}
+
+impl Pages {
+    /// `count` pages, known as `word`. A `count` of 0 is no pages.
+    pub const fn new(word: u64, count: u32) -> Self {
+        Self { word, count }
+    }
+
+    /// What they are known as.
+    #[must_use]
+    pub const fn word(&self) -> u64 {
+        self.word
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+/// The descriptor of an area, in use or free.
+///
+/// Fields are atomics, accessed relaxed: a descriptor is changed by the one that has it, and read by others under the
+/// lock of the tree that it is in.
+#[derive(Default)]
+pub struct Area {
+    start: AtomicU64,
+    /// The end, the guard page included.
+    end: AtomicU64,
+    flags: AtomicU32,
+    pages: AtomicU32,
+    page_word: AtomicU64,
+    /// A physical address, plus 1; 0 for none.
+    phys: AtomicU64,
+    caller: Caller,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl Payload for Area {
+    type Key = u64;
+    type Summary = u64;
+    const NO_SUMMARY: u64 = 0;
+
+    #[inline(always)]
+    fn key(&self) -> u64 {
+        self.start.load(Ordering::Relaxed)
+    }
+}
+
+impl Gap for Area {
+    #[inline(always)]
+    fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+}
+
+impl Area {
+    /// A descriptor of nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            start: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            flags: AtomicU32::new(0),
+            pages: AtomicU32::new(0),
+            page_word: AtomicU64::new(0),
+            phys: AtomicU64::new(0),
+            caller: Caller::none(),
+        }
+    }
+
+    /// By whoever has the descriptor, or the tree that it is in.
+    #[inline(always)]
+    pub(super) fn set_start(&self, start: u64) {
+        self.start.store(start, Ordering::Relaxed);
+    }
+
+    /// As [`Area::set_start`].
+    #[inline(always)]
+    pub(super) fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    /// Becomes a range in use without pages.
+    #[inline]
+    pub(super) fn begin(&self, flags: VmFlags, caller: Option<&'static Location<'static>>) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+        self.pages.store(0, Ordering::Relaxed);
+        self.phys.store(0, Ordering::Relaxed);
+        self.caller.set(caller);
+    }
+
+    /// Takes the pages out.
+    #[inline]
+    pub(super) fn take_pages(&self) -> Pages {
+        let count = self.pages.load(Ordering::Relaxed);
+        self.pages.store(0, Ordering::Relaxed);
+        Pages::new(self.page_word.load(Ordering::Relaxed), count)
+    }
+
+    #[inline]
+    pub(super) fn range(&self) -> VirtRange {
+        VirtRange::new(VirtAddr::new(self.key()), VirtAddr::new(self.end())).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn flags(&self) -> VmFlags {
+        VmFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn phys(&self) -> Option<PhysAddr> {
+        self.phys.load(Ordering::Relaxed).checked_sub(1).map(PhysAddr::new)
+    }
+
+    pub(super) fn page_count(&self) -> u32 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn caller(&self) -> Option<&'static Location<'static>> {
+        self.caller.get()
+    }
+}
+
+impl fmt::Debug for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AreaInfo::of(self).fmt(f)
+    }
+}
+
+/// An area in use, for whoever asked for it: valid until the area is given back. Others find it by its address.
+#[derive(Clone, Copy, Debug)]
+pub struct AreaRef<'a>(&'a Node<'a, Area>);
+
+impl<'a> AreaRef<'a> {
+    #[inline(always)]
+    pub(super) const fn new(node: &'a Node<'a, Area>) -> Self {
+        Self(node)
+    }
+
+    /// The first address.
+    #[inline]
+    #[must_use]
+    pub fn start(self) -> VirtAddr {
+        VirtAddr::new(self.0.key())
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(self) -> AreaInfo {
+        AreaInfo::of(self.0)
+    }
+
+    /// Notes where in physical memory the area leads, if it leads to one range.
+    pub fn set_phys(self, phys: PhysAddr) {
+        self.0.phys.store(phys.get().saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Makes these pages the area's own.
+    ///
+    /// # Errors
+    ///
+    /// They come back if it has pages already.
+    #[inline]
+    pub fn give_pages(self, pages: Pages) -> Result<(), Pages> {
+        if self.0.page_count() != 0 {
+            return Err(pages);
+        }
+        self.0.page_word.store(pages.word, Ordering::Relaxed);
+        self.0.pages.store(pages.count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The area is complete: from now on it can be freed by its address (Linux: `clear_vm_uninitialized_flag`).
+    #[inline]
+    pub fn complete(self) {
+        let flags = self.0.flags() - VmFlags::UNINITIALIZED;
+        // Release: whoever sees that it is complete sees what it has.
+        self.0.flags.store(flags.bits(), Ordering::Release);
+    }
+
+    /// Notes something more about the area.
+    pub fn add_flags(self, flags: VmFlags) {
+        self.0.flags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+}
+
+/// An area that is in use no longer, and found no longer; CPUs may still translate it.
+///
+/// Its pages cannot be had from it unless the caller answers for the translations.
+#[must_use = "the area is lost unless it is retired or recycled"]
+pub struct Removed<'a>(Owned<'a, Area>);
+
+impl<'a> Removed<'a> {
+    #[inline(always)]
+    pub(super) const fn new(area: Owned<'a, Area>) -> Self {
+        Self(area)
+    }
+
+    #[inline(always)]
+    pub(super) fn into_inner(self) -> Owned<'a, Area> {
+        self.0
+    }
+
+    /// What it was.
+    #[must_use]
+    pub fn info(&self) -> AreaInfo {
+        AreaInfo::of(&self.0)
+    }
+
+    /// Takes out the pages, when the caller has unmapped the area and waited until no CPU translates it.
+    pub fn take_pages(&self) -> Pages {
+        self.0.take_pages()
+    }
+}
+
+impl fmt::Debug for Removed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info().fmt(f)
+    }
+}

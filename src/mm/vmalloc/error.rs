@@ -1,0 +1,87 @@
+//! Why a request for an area, or its return, was refused.
+#![forbid(unsafe_code)]
+
+use super::AreaInfo;
+use crate::addr::{VirtAddr, VirtRange};
+use core::fmt;
+
+/// Why an area was not given or not taken back. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AreaError {
+    /// No bytes were asked for.
+    Empty,
+    /// The size, rounded up to pages and with its guard, is larger than any address range.
+    TooLarge(u64),
+    /// An alignment that is no power of two.
+    BadAlignment(u64),
+    /// The address range that was asked for has nothing of this space.
+    OutsideSpace,
+    /// No gap of that size and alignment is left, after a purge too.
+    Exhausted,
+    /// No memory for the area's descriptor.
+    NoDescriptor,
+    /// The space has not been set up yet.
+    NotReady,
+    /// The space has been set up: areas can no longer be placed by hand.
+    AlreadyReady,
+    /// No room for another area before the space is set up.
+    TooManyEarly,
+    /// Another early area is there.
+    Overlap(VirtRange),
+    /// The address is in no area.
+    NoArea(VirtAddr),
+    /// The address is inside an area, not its start.
+    NotTheStart(VirtAddr, AreaInfo),
+    /// The area is being built, and not its builder's to give back yet.
+    Uninitialized(AreaInfo),
+}
+
+impl fmt::Display for AreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("an area of no bytes"),
+            Self::TooLarge(size) => write!(f, "{size:#x} bytes are more than any address range"),
+            Self::BadAlignment(align) => write!(f, "an alignment of {align:#x}, which is no power of two"),
+            Self::OutsideSpace => f.write_str("addresses outside the space"),
+            Self::Exhausted => f.write_str("no gap of that size and alignment"),
+            Self::NoDescriptor => f.write_str("no memory for an area's descriptor"),
+            Self::NotReady => f.write_str("the address space has not been set up"),
+            Self::AlreadyReady => f.write_str("the address space has been set up already"),
+            Self::TooManyEarly => f.write_str("too many areas before the address space is set up"),
+            Self::Overlap(range) => write!(f, "another early area is at {range}"),
+            Self::NoArea(addr) => write!(f, "{addr} is in no area"),
+            Self::NotTheStart(addr, area) => write!(f, "{addr} is not the start but inside of the area {area}"),
+            Self::Uninitialized(area) => write!(f, "the area {area} is still being built"),
+        }
+    }
+}
+
+impl core::error::Error for AreaError {}
+
+/// Why a space could not be set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// It was set up before.
+    Twice,
+    /// The region is empty or not whole pages.
+    BadRegion(VirtRange),
+    /// An early area lies outside the region.
+    EarlyOutside(VirtRange),
+    /// No memory for a descriptor.
+    NoDescriptor,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Twice => f.write_str("the address space was set up before"),
+            Self::BadRegion(range) => write!(f, "{range} is no region of whole pages"),
+            Self::EarlyOutside(range) => write!(f, "the early area {range} lies outside the region"),
+            Self::NoDescriptor => f.write_str("no memory for an area's descriptor"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}

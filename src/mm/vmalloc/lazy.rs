@@ -1,0 +1,129 @@
+//! Giving areas back: at once, or after a purge that unmaps and invalidates many together.
+#![forbid(unsafe_code)]
+
+use super::node::VmapNode;
+use super::space::Layout;
+use super::{Area, AreaHal, Removed, VmapSpace};
+use crate::ds::rbtree::{Chain, Owned};
+use core::sync::atomic::Ordering;
+
+/// Areas that are handled under one hold of a lock.
+const BATCH: usize = 16;
+
+/// How far a purge goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Depth {
+    /// Areas that wait; of the pools what nobody needed.
+    Lazy,
+    /// And everything in the pools, so that gaps merge.
+    Full,
+}
+
+impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
+    /// Gives an area back that may still be mapped and translated, its pages with it. They are freed by a purge: by this
+    /// very call, if too much waits on this CPU and it may wait. In a handler nothing is purged, so the area waits for
+    /// the next call elsewhere. Any context. Needs no memory. O(1) but for the purge.
+    #[inline]
+    pub fn retire(&self, area: Removed<'a>) {
+        let Some(layout) = self.layout.get() else { return };
+        let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+        let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
+        if waiting > layout.lazy_share && self.hal.may_wait() {
+            self.purge_node(index, Depth::Lazy);
+        }
+    }
+
+    /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
+    /// O(1) for a small area, O(log n) otherwise.
+    #[inline]
+    pub fn recycle(&self, area: Removed<'a>) {
+        let Some(layout) = self.layout.get() else { return };
+        let area = area.into_inner();
+        let pages = area.take_pages();
+        if pages.count() != 0 {
+            self.hal.release(pages);
+        }
+        let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+        if let Err(large) = self.with_node(index, |node| node.keep(area)) {
+            self.give(large);
+        }
+    }
+
+    /// Purges everything that waits, on behalf of all CPUs, and empties the pools. Any context; where the caller may wait
+    /// it also waits for the purges of other CPUs.
+    pub fn purge_all(&self) {
+        let Some(Layout { nodes, .. }) = self.layout.get() else { return };
+        for index in 0..*nodes {
+            self.purge_node(index, Depth::Full);
+        }
+        if self.hal.may_wait() {
+            // Acquire pairs with the release of `purge_node`: what the others gave back is there.
+            while self.purging.load(Ordering::Acquire) != 0 {
+                <H::Relax as spin::relax::RelaxStrategy>::relax();
+            }
+        }
+    }
+
+    /// Pages whose areas wait for a purge (for `meminfo`).
+    #[must_use]
+    pub fn lazy_pages(&self) -> u64 {
+        let nodes = self.layout.get().map_or(0, |layout| layout.nodes);
+        (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
+    }
+
+    /// Pages that may wait at most, on all CPUs together; one area may be beyond it on each.
+    #[must_use]
+    pub fn lazy_max_pages(&self) -> u64 {
+        self.layout.get().map_or(0, |layout| layout.lazy_share * layout.nodes as u64)
+    }
+
+    /// Unmaps and invalidates what waits in one node, then frees the pages, then the addresses.
+    #[inline(never)]
+    fn purge_node(&self, index: usize, depth: Depth) {
+        self.purging.fetch_add(1, Ordering::Relaxed);
+        let (mut lazy, mut surplus) =
+            self.with_node(index, |node| (node.take_lazy(), node.shrink(depth == Depth::Full)));
+        if !lazy.is_empty() {
+            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::range));
+        }
+        while !lazy.is_empty() {
+            // No CPU translates them any more: here, and nowhere else, pages come out of areas that were retired.
+            let mut clean = Chain::new();
+            for _ in 0..BATCH {
+                let Some(area) = lazy.pop_front() else { break };
+                let pages = area.take_pages();
+                if pages.count() != 0 {
+                    self.hal.release(pages);
+                }
+                clean.push_back(area);
+            }
+            if depth == Depth::Full {
+                surplus.append(&mut clean);
+                continue;
+            }
+            self.with_node(index, |node| {
+                while let Some(area) = clean.pop_front() {
+                    if let Err(large) = node.keep(area) {
+                        surplus.push_back(large);
+                    }
+                }
+            });
+        }
+        while !surplus.is_empty() {
+            self.with_free(|free| {
+                for _ in 0..BATCH {
+                    let Some(area) = surplus.pop_front() else { break };
+                    // What cannot be given back is damaged, and better lost.
+                    let _ = free.give(area);
+                }
+            });
+        }
+        self.purging.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Gives addresses back to the free tree.
+    fn give(&self, area: Owned<'a, Area>) {
+        // What cannot be given back is damaged, and better lost.
+        let _ = self.with_free(|free| free.give(area));
+    }
+}

@@ -1,0 +1,75 @@
+//! Kernel address ranges and what is mapped there: vmalloc, vmap, ioremap (Linux: `mm/vmalloc.c`).
+//!
+//! A [`VmapSpace`] divides a region of kernel addresses into **areas**. An area is at any time in one of four places:
+//!
+//! ```text
+//!              alloc                 remove              retire                purge
+//!   free tree ───────▶ busy tree of ───────▶ Removed ───────────▶ lazy list ───────────▶ pool of a CPU, or
+//!   or pool            its node               │   recycle                                free tree, merged
+//!                                             └──────────────────────────────────────▶
+//! ```
+//!
+//! - The **free tree** has every gap once, merged, with the largest gap below each node ([`MaxSize`]), so that the
+//!   lowest that fits is found in O(log n). One lock.
+//! - **Busy trees** find an area by address. There are as many as CPUs, up to [`NODES`], each with a lock; the address
+//!   says which one an area is in.
+//! - A **lazy list** has areas that nobody uses but that CPUs may still translate. Only areas with pages of their own
+//!   come here. A **purge** unmaps and invalidates them all at once and only then lets go of their pages: promise 3 is
+//!   kept because the pages are in the area ([`Pages`]), and nothing but a purge takes them out.
+//! - **Pools** keep small areas by size, for the CPU that freed them. What a CPU allocates and frees again and again
+//!   costs no search, and no lock that another CPU wants.
+//!
+//! An area's descriptor goes with its address range through all of these. So freeing needs no memory: only an allocation
+//! that splits a gap does, and it has its descriptors in hand before it begins.
+//!
+//! # Locks and contexts
+//!
+//! The lock of the free tree and those of the nodes, with interrupts masked, one at a time (but for the check of the
+//! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. Everything may be called in any context, but see [`VmapSpace::retire`].
+
+mod alloc;
+mod area;
+mod caller;
+mod check;
+mod early;
+mod error;
+mod flags;
+mod info;
+mod lazy;
+mod node;
+mod space;
+
+pub use area::{Area, AreaRef, Pages, Removed};
+pub use check::Broken;
+pub use error::{AreaError, SetupError};
+pub use flags::VmFlags;
+pub use info::AreaInfo;
+pub use space::{AreaRequest, Tuning, VmapSpace};
+
+use crate::addr::VirtRange;
+use crate::ds::rbtree::Owned;
+#[cfg(doc)]
+use crate::ds::rbtree::fit::MaxSize;
+use crate::hal::cpu::{Interrupts, PerCpu};
+use spin::relax::RelaxStrategy;
+
+/// Busy trees, lazy lists and sets of pools, at most.
+pub const NODES: usize = 16;
+
+/// What an address space asks of a machine.
+pub trait AreaHal<'a>: Interrupts + PerCpu {
+    /// How a CPU waits for a lock, or for another CPU.
+    type Relax: RelaxStrategy;
+
+    /// A new descriptor, or `None` if there is no memory for one. It is kept for good.
+    fn descriptor(&self) -> Option<Owned<'a, Area>>;
+
+    /// Unmaps all of these and waits until no CPU translates any of them. One invalidation will do.
+    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>);
+
+    /// Takes the pages of an area that no CPU translates any more.
+    fn release(&self, pages: Pages);
+
+    /// Whether the running context may wait for another CPU: it is not a handler that interrupted one of ours.
+    fn may_wait(&self) -> bool;
+}

@@ -1,0 +1,154 @@
+//! What a CPU has of an address space, more or less: areas in use, areas that wait for a purge, and small areas at hand
+//! (Linux: `struct vmap_node`).
+//!
+//! An area in use is in the node that its address names, since whoever frees it has nothing but the address. An area
+//! that has been freed stays with the CPU that freed it.
+#![forbid(unsafe_code)]
+
+use super::{Area, NODES};
+use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, to_usize};
+use crate::ds::rbtree::fit::Gap;
+use crate::ds::rbtree::{Chain, Owned, RbTree};
+
+/// Areas of up to this many pages, guard page included, are kept in pools: 256 KiB.
+pub(super) const POOL_CLASSES: usize = 64;
+/// log2 of the bytes of addresses after which the next node's turn comes: 64 KiB (Linux: `vmap_zone_size`).
+const STRIPE_SHIFT: u32 = PAGE_SHIFT + 4;
+
+/// Free areas of one size.
+pub(super) struct Pool<'a> {
+    areas: Chain<'a, Area>,
+    /// The fewest there were since the last purge: as many were not needed.
+    idle: usize,
+}
+
+impl<'a> Pool<'a> {
+    const fn new() -> Self {
+        Self { areas: Chain::new(), idle: 0 }
+    }
+
+    /// An area at a multiple of `align`; the first one is looked at, no more.
+    #[inline]
+    fn take(&mut self, align: u64) -> Option<Owned<'a, Area>> {
+        if align > PAGE_SIZE && self.areas.first()?.range().start().get() & (align - 1) != 0 {
+            return None;
+        }
+        let area = self.areas.pop_front()?;
+        self.idle = self.idle.min(self.areas.len());
+        Some(area)
+    }
+
+    /// Moves the areas that nobody needed since the last time to `surplus`.
+    fn decay(&mut self, surplus: &mut Chain<'a, Area>) {
+        for _ in 0..self.idle {
+            let Some(area) = self.areas.pop_front() else { break };
+            surplus.push_back(area);
+        }
+        self.idle = self.areas.len();
+    }
+}
+
+/// A share of an address space, under one lock.
+///
+/// # Invariants
+///
+/// - `NODE-3`: every area in `busy` has an address that names this node.
+/// - `NODE-4`: `lazy_pages` is the sum of the sizes of the areas in `lazy`.
+/// - `NODE-5`: every area in a pool has the pool's size, and no pages.
+#[repr(align(64))]
+pub(super) struct VmapNode<'a> {
+    pub(super) busy: RbTree<'a, Area>,
+    lazy: Chain<'a, Area>,
+    lazy_pages: u64,
+    pools: [Pool<'a>; POOL_CLASSES],
+}
+
+/// Which pool holds areas of `bytes`.
+#[inline]
+const fn class(bytes: u64) -> usize {
+    to_usize((bytes >> PAGE_SHIFT).wrapping_sub(1))
+}
+
+impl<'a> VmapNode<'a> {
+    pub(super) const fn new() -> Self {
+        Self { busy: RbTree::new(), lazy: Chain::new(), lazy_pages: 0, pools: [const { Pool::new() }; POOL_CLASSES] }
+    }
+
+    /// The node of an area in use.
+    #[inline]
+    pub(super) const fn of_address(start: u64, nodes: usize) -> usize {
+        to_usize(start >> STRIPE_SHIFT) & (nodes - 1) & (NODES - 1)
+    }
+
+    /// The node of a CPU.
+    #[inline]
+    pub(super) const fn of_cpu(cpu: CpuId, nodes: usize) -> usize {
+        to_usize(cpu.get() as u64) & (nodes - 1) & (NODES - 1)
+    }
+
+    /// A pooled area of exactly `bytes`.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
+        self.pools.get_mut(class(bytes))?.take(align)
+    }
+
+    /// Keeps an area that nobody translates.
+    ///
+    /// # Errors
+    ///
+    /// It comes back if it is too large.
+    #[inline]
+    pub(super) fn keep(&mut self, area: Owned<'a, Area>) -> Result<(), Owned<'a, Area>> {
+        // INVARIANT: NODE-5.
+        match self.pools.get_mut(class(area.size())) {
+            Some(pool) => {
+                pool.areas.push_front(area);
+                Ok(())
+            }
+            None => Err(area),
+        }
+    }
+
+    /// Lets an area wait for the next purge. Returns how many pages wait now.
+    #[inline]
+    pub(super) fn defer(&mut self, area: Owned<'a, Area>) -> u64 {
+        // INVARIANT: NODE-4.
+        self.lazy_pages += area.size() >> PAGE_SHIFT;
+        self.lazy.push_back(area);
+        self.lazy_pages
+    }
+
+    /// Takes all that wait.
+    pub(super) fn take_lazy(&mut self) -> Chain<'a, Area> {
+        // INVARIANT: NODE-4.
+        self.lazy_pages = 0;
+        core::mem::take(&mut self.lazy)
+    }
+
+    /// Pages that wait.
+    pub(super) const fn lazy_pages(&self) -> u64 {
+        self.lazy_pages
+    }
+
+    /// Areas that wait.
+    pub(super) const fn lazy(&self) -> &Chain<'a, Area> {
+        &self.lazy
+    }
+
+    /// Takes pooled areas that nobody needed since the last purge, or all of them.
+    pub(super) fn shrink(&mut self, all: bool) -> Chain<'a, Area> {
+        let mut surplus = Chain::new();
+        for pool in &mut self.pools {
+            if all {
+                surplus.append(&mut pool.areas);
+            }
+            pool.decay(&mut surplus);
+        }
+        surplus
+    }
+
+    /// The pools, each with the bytes of its areas.
+    pub(super) fn pools(&self) -> impl Iterator<Item = (u64, &Chain<'a, Area>)> {
+        (1..).map(|pages: u64| pages << PAGE_SHIFT).zip(self.pools.iter().map(|pool| &pool.areas))
+    }
+}

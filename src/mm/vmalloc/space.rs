@@ -1,0 +1,322 @@
+//! An address space: areas that are asked for, found, and given back.
+#![forbid(unsafe_code)]
+
+use super::alloc::FreeSpace;
+use super::early::EarlyAreas;
+use super::node::VmapNode;
+use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::ds::rbtree::fit::{Gap, Request};
+use crate::ds::rbtree::{Owned, Payload};
+use core::panic::Location;
+use core::sync::atomic::AtomicU32;
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct AreaRequest {
+    /// Bytes, without the guard page; rounded up to whole pages.
+    pub size: u64,
+    /// Of what the start is a multiple: a power of two; less than a page counts as one.
+    pub align: u64,
+    /// Where the area must lie, guard page included; `None` for the whole space.
+    pub within: Option<VirtRange>,
+    /// What it is for. Without [`VmFlags::NO_GUARD`] it gets a guard page behind it. With
+    /// [`VmFlags::UNINITIALIZED`] it cannot be given back before [`AreaRef::complete`].
+    pub flags: VmFlags,
+    /// Who asks.
+    pub caller: Option<&'static Location<'static>>,
+}
+
+impl AreaRequest {
+    /// `size` bytes anywhere, for `flags`, asked for by the caller of this function.
+    #[must_use]
+    #[track_caller]
+    #[inline]
+    pub fn new(size: u64, flags: VmFlags) -> Self {
+        Self { size, align: PAGE_SIZE, within: None, flags, caller: Some(Location::caller()) }
+    }
+}
+
+/// How a space is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The addresses, whole pages.
+    pub region: VirtRange,
+    /// Pages of RAM: what waits for a purge is at most a 64th of that.
+    pub ram_pages: u64,
+}
+
+/// What a space is once it is set up: never changes, so it is read without a lock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) region: VirtRange,
+    /// Nodes in use: a power of two, at most [`NODES`].
+    pub(super) nodes: usize,
+    /// Pages that may wait for a purge in one node.
+    pub(super) lazy_share: u64,
+}
+
+/// A region of kernel addresses, and its areas.
+///
+/// # Invariants
+///
+/// - `VMAP-1`: free, busy, waiting and pooled areas make up the region.
+/// - `VMAP-2`: no two of them share an address.
+///
+/// And those of [`RbTree`](crate::ds::rbtree::RbTree) (`RBT`), of the nodes (`NODE-3` to `NODE-5`) and of the free tree
+/// (`FREE`); [`VmapSpace::check`] tests them all.
+pub struct VmapSpace<'a, H: AreaHal<'a>> {
+    pub(super) hal: H,
+    pub(super) layout: Once<Layout, H::Relax>,
+    pub(super) free: SpinMutex<FreeSpace<'a>, H::Relax>,
+    pub(super) nodes: [SpinMutex<VmapNode<'a>, H::Relax>; NODES],
+    pub(super) early: SpinMutex<EarlyAreas, H::Relax>,
+    /// Purges under way, whose areas are in no node.
+    pub(super) purging: AtomicU32,
+}
+
+impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
+    /// A space without addresses.
+    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
+    pub const fn new(hal: H) -> Self {
+        Self {
+            hal,
+            layout: Once::new(),
+            free: SpinMutex::new(FreeSpace::new()),
+            nodes: [const { SpinMutex::new(VmapNode::new()) }; NODES],
+            early: SpinMutex::new(EarlyAreas::new()),
+            purging: AtomicU32::new(0),
+        }
+    }
+
+    /// The machine.
+    pub const fn hal(&self) -> &H {
+        &self.hal
+    }
+
+    /// The addresses of the space, once it is set up.
+    #[must_use]
+    pub fn region(&self) -> Option<VirtRange> {
+        self.layout.get().map(|layout| layout.region)
+    }
+
+    /// Gives the space its addresses, and takes over the areas that were placed before. Once, by one CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]; the space is not ready then.
+    pub fn set_up(&self, tuning: &Tuning) -> Result<(), SetupError> {
+        let Tuning { region, ram_pages } = *tuning;
+        if self.layout.get().is_some() {
+            return Err(SetupError::Twice);
+        }
+        if region.is_empty() || !region.start().is_aligned(PAGE_SIZE) || !region.end().is_aligned(PAGE_SIZE) {
+            return Err(SetupError::BadRegion(region));
+        }
+        let cpus = self.hal.cpus().max(1);
+        let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);
+        // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that one CPU counts.
+        let by_cpus = u64::from(cpus.ilog2() + 1) * ((32 << 20) >> PAGE_SHIFT);
+        let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).max(1);
+        self.take_over(Layout { region, nodes, lazy_share })
+    }
+
+    /// Runs `f` with the free tree locked and interrupts masked.
+    #[inline]
+    pub(super) fn with_free<R>(&self, f: impl FnOnce(&mut FreeSpace<'a>) -> R) -> R {
+        let saved = self.hal.save();
+        let result = f(&mut self.free.lock());
+        self.hal.restore(saved);
+        result
+    }
+
+    /// Runs `f` with a node locked and interrupts masked.
+    #[inline]
+    pub(super) fn with_node<R>(&self, index: usize, f: impl FnOnce(&mut VmapNode<'a>) -> R) -> R {
+        // Always in range, by construction of the index and to the compiler.
+        let [first, ..] = &self.nodes;
+        let node = self.nodes.get(index).unwrap_or(first);
+        let saved = self.hal.save();
+        let result = f(&mut node.lock());
+        self.hal.restore(saved);
+        result
+    }
+
+    /// An area: the lowest gap that fits, or one of the size that this CPU has freed. Any context. Cost: O(log n) in the
+    /// gaps and the areas.
+    ///
+    /// # Errors
+    ///
+    /// [`AreaError::Empty`], [`TooLarge`](AreaError::TooLarge), [`BadAlignment`](AreaError::BadAlignment),
+    /// [`OutsideSpace`](AreaError::OutsideSpace) for requests that nothing can meet;
+    /// [`Exhausted`](AreaError::Exhausted) if no gap fits after a purge of all that waited;
+    /// [`NoDescriptor`](AreaError::NoDescriptor); [`NotReady`](AreaError::NotReady).
+    #[inline]
+    pub fn alloc(&self, request: &AreaRequest) -> Result<AreaRef<'a>, AreaError> {
+        let layout = self.layout.get().ok_or(AreaError::NotReady)?;
+        let guard = if request.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
+        let size = match request.size.checked_add(guard + PAGE_SIZE - 1) {
+            Some(size) => size & !(PAGE_SIZE - 1),
+            None => return Err(AreaError::TooLarge(request.size)),
+        };
+        if request.size == 0 {
+            return Err(AreaError::Empty);
+        }
+        if !request.align.is_power_of_two() {
+            return Err(AreaError::BadAlignment(request.align));
+        }
+        let pooled = match request.within {
+            None => {
+                let node = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+                self.with_node(node, |node| node.take(size, request.align))
+            }
+            Some(_) => None,
+        };
+        let area = match pooled {
+            Some(area) => area,
+            None => self.alloc_from_tree(layout, request, size)?,
+        };
+        area.begin(request.flags, request.caller);
+        self.publish(layout, area)
+    }
+
+    /// Splits the area off a gap, after a purge if it must be.
+    #[inline(never)]
+    fn alloc_from_tree(&self, layout: &Layout, request: &AreaRequest, size: u64) -> Result<Owned<'a, Area>, AreaError> {
+        let within = match request.within {
+            None => layout.region,
+            Some(within) => within.intersection(layout.region).ok_or(AreaError::OutsideSpace)?,
+        };
+        let (min, max) = (within.start().get(), within.end().get());
+        let fit = Request { size, align: request.align.max(PAGE_SIZE), granule: PAGE_SIZE, min, max };
+        if size > within.size() {
+            return Err(if request.within.is_some() { AreaError::OutsideSpace } else { AreaError::TooLarge(size) });
+        }
+        let mut purged = false;
+        loop {
+            let refused = match self.take_from_tree(&fit) {
+                Ok(Some(area)) => return Ok(area),
+                Ok(None) => AreaError::Exhausted,
+                Err(error) => error,
+            };
+            if purged || !fit.is_possible() {
+                return Err(refused);
+            }
+            // What waits has addresses, and descriptors.
+            self.purge_all();
+            purged = true;
+        }
+    }
+
+    /// Splits the area off a gap, when the reserve of descriptors is full or cannot be filled.
+    fn take_from_tree(&self, fit: &Request) -> Result<Option<Owned<'a, Area>>, AreaError> {
+        let mut fresh = None;
+        loop {
+            let taken = self.with_free(|free| {
+                if let Some(descriptor) = fresh.take() {
+                    free.add_spare(descriptor);
+                }
+                if free.is_short() { None } else { Some(free.take(fit)) }
+            });
+            if let Some(Ok(area)) = taken {
+                return Ok(area);
+            }
+            fresh = self.hal.descriptor();
+            if fresh.is_none() {
+                return self.with_free(|free| free.take(fit)).map_err(|_| AreaError::NoDescriptor);
+            }
+        }
+    }
+
+    /// Enters an area into the busy tree that its address names.
+    #[inline]
+    pub(super) fn publish(&self, layout: &Layout, area: Owned<'a, Area>) -> Result<AreaRef<'a>, AreaError> {
+        let home = VmapNode::of_address(area.key(), layout.nodes);
+        // INVARIANT: NODE-3. VMAP-2: no other area has the address, so the tree takes it.
+        let entered = self.with_node(home, |node| node.busy.insert(area));
+        entered.map(AreaRef::new).map_err(|area| AreaError::Overlap(area.range()))
+    }
+
+    /// Takes the area that starts at `start` out of use: nobody finds it any more, and a second call for it fails. What
+    /// it maps is still mapped. Any context. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized); the
+    /// space is as it was.
+    #[inline]
+    pub fn remove(&self, start: VirtAddr) -> Result<Removed<'a>, AreaError> {
+        let layout = self.layout.get().ok_or(AreaError::NotReady)?;
+        let home = VmapNode::of_address(start.get(), layout.nodes);
+        let removed = self.with_node(home, |node| {
+            let area = node.busy.find(start.get())?.node();
+            if area.flags().contains(VmFlags::UNINITIALIZED) {
+                return Some(Err(AreaError::Uninitialized(AreaInfo::of(area))));
+            }
+            node.busy.erase(area).map(|area| Ok(Removed::new(area)))
+        });
+        removed.unwrap_or_else(|| Err(self.why_not(start)))
+    }
+
+    /// Why no area starts at `addr`.
+    #[cold]
+    fn why_not(&self, addr: VirtAddr) -> AreaError {
+        match self.find(addr) {
+            Some(area) => AreaError::NotTheStart(addr, area),
+            None => AreaError::NoArea(addr),
+        }
+    }
+
+    /// Takes an area out of use that `area` names, complete or not: for its builder alone, who gives it up.
+    ///
+    /// # Errors
+    ///
+    /// As for [`VmapSpace::remove`], if it has been given back already.
+    pub fn abandon(&self, area: AreaRef<'a>) -> Result<Removed<'a>, AreaError> {
+        area.complete();
+        self.remove(area.start())
+    }
+
+    /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an
+    /// address in the first 64 KiB of an area; for others times the number of nodes.
+    #[must_use]
+    pub fn find(&self, addr: VirtAddr) -> Option<AreaInfo> {
+        let layout = self.layout.get().filter(|layout| layout.region.contains(addr))?;
+        let home = VmapNode::of_address(addr.get(), layout.nodes);
+        // Backwards from its own node: an area that starts not far below is found soon.
+        let candidates = (0..layout.nodes).map(|back| home.wrapping_sub(back) & (layout.nodes - 1));
+        for index in candidates {
+            let found = self.with_node(index, |node| {
+                let area = node.busy.last_at_or_below(addr.get())?;
+                (addr.get() < area.end()).then(|| AreaInfo::of(&area))
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// The area in use with the lowest start that is not below `addr`: with it all are visited in order, each as it is at
+    /// that moment. Any context. O(nodes × log n).
+    #[must_use]
+    pub fn next(&self, addr: VirtAddr) -> Option<AreaInfo> {
+        let layout = self.layout.get()?;
+        let of_node = |index| {
+            self.with_node(index, |node| node.busy.first_at_or_above(addr.get()).map(|area| AreaInfo::of(&area)))
+        };
+        (0..layout.nodes).filter_map(of_node).min_by_key(|area| area.range.start())
+    }
+
+    /// The areas in use, by address.
+    pub fn iter(&self) -> impl Iterator<Item = AreaInfo> + use<'_, 'a, H> {
+        let mut at = Some(VirtAddr::ZERO);
+        core::iter::from_fn(move || {
+            let area = self.next(at?)?;
+            at = area.range.start().checked_add(1);
+            Some(area)
+        })
+    }
+}
