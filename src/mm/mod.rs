@@ -5,4 +5,5 @@ pub mod layout;
 pub mod memblock;
 pub mod page;
 pub mod pgtable;
+pub mod slab;
 pub mod zone;
