@@ -24,6 +24,9 @@
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
 //! | `mm/page/map.rs` | the page descriptors as one array |
+//! | `mm/slab/global.rs` | records of caches as pointers |
+//! | `mm/slab/object.rs` | memory of objects |
+//! | `mm/slab/slab.rs` | which memory is an object's |
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
@@ -50,6 +53,7 @@
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
 //! | `kernel/heap.rs` | the global allocator |
@@ -64,6 +68,9 @@
 
 #[cfg(any(feature = "host", feature = "global-allocator"))]
 extern crate alloc;
+
+/// The feature `dma-minalign`: every allocation of `kmalloc` has the cache lines that it touches to itself.
+const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
 
 pub mod addr;
 pub mod arch;

@@ -5,6 +5,7 @@ mod check;
 mod faults;
 mod pages;
 mod reclaim;
+mod slab;
 
 pub use check::check_all;
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
@@ -19,6 +20,10 @@ pub use pages::{
 
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
+};
+pub use slab::{
+    KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
+    slab_allocator, start_slabs, try_kfree,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

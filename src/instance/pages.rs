@@ -4,7 +4,8 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::faults;
-use crate::addr::{CpuId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
+use super::slab::KmallocArrays;
+use crate::addr::{CpuId, Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::arch::aarch64::mem;
@@ -14,6 +15,7 @@ use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
+use crate::mm::slab::SlabConstants;
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use crate::sync::Scopes;
 use core::ptr::NonNull;
@@ -23,19 +25,30 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
 
 /// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait.
+///
+/// Behind it, up to [`CPU_LOCAL_SIZE`], is room for the arrays of caches that are made while the kernel runs.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuLocal {
-    /// First, so that the lists of single pages lie at small offsets from the address in the register.
+    /// First: two words that one instruction loads.
+    pub(super) slab: SlabConstants,
+    /// Here, so that the lists of single pages lie at small offsets from the address in the register.
     pages: CpuPages,
     map: Vmemmap,
     /// What this CPU is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
     pub(super) scopes: Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>,
+    pub(super) kmalloc: KmallocArrays,
 }
 
 impl CpuLocal {
     const fn new() -> Self {
-        Self { pages: CpuPages::new(), map: Vmemmap::NONE, scopes: Scopes::new() }
+        Self {
+            slab: SlabConstants::new(),
+            pages: CpuPages::new(),
+            map: Vmemmap::NONE,
+            scopes: Scopes::new(),
+            kmalloc: KmallocArrays::OFF,
+        }
     }
 }
 
@@ -148,7 +161,10 @@ pub fn start_cpu() {
 }
 
 /// Bytes, a multiple of the page size, that a CPU's data take.
-pub const CPU_LOCAL_SIZE: u64 = (size_of::<CpuLocal>() as u64).next_multiple_of(PAGE_SIZE);
+pub const CPU_LOCAL_SIZE: u64 = 64 << 10;
+
+const _: () =
+    assert!(size_of::<CpuLocal>() as u64 <= CPU_LOCAL_SIZE - (16 << 10), "room for the arrays of many caches");
 
 /// Gives a CPU its data. If it is this CPU, it uses them from here on.
 ///

@@ -5,7 +5,7 @@ use super::bytes::Bytes;
 use super::early_map::EarlyMap;
 use super::{
     console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
-    report, serial, tables, whereabouts,
+    report, serial, slabs, tables, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -23,6 +23,7 @@ use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError, Surroundings, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::mm::slab::CreateError;
 use crate::sync;
 use ::log::{error, info, warn};
 use core::fmt;
@@ -38,6 +39,7 @@ enum BootError {
     Tables(PgtableError),
     Wx(WxViolation),
     Pages(pages::PagesError),
+    Slabs(CreateError),
     MemEquals(&'static str),
 }
 
@@ -51,6 +53,7 @@ impl fmt::Display for BootError {
             Self::Tables(error) => write!(f, "page tables: {error}"),
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
             Self::Pages(error) => error.fmt(f),
+            Self::Slabs(error) => write!(f, "slab allocator: {error}"),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
     }
@@ -183,6 +186,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     switch_to_final_tables(boot, early)?;
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
+    slabs::init(&tree, args).map_err(BootError::Slabs)?;
     faults::init(args);
     pressure::init();
     irq::unmask_serror();

@@ -41,6 +41,8 @@ pub mod report;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
+mod slabs;
+#[cfg(target_os = "none")]
 mod symbol;
 #[cfg(target_os = "none")]
 mod tables;

@@ -6,4 +6,5 @@ pub mod memblock;
 pub mod page;
 pub mod pgtable;
 pub mod vmalloc;
+pub mod slab;
 pub mod zone;

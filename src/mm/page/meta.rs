@@ -32,7 +32,7 @@ pub struct PageDescriptor {
     next: AtomicU32,
     /// Free: the block before on the list. Otherwise the owner's.
     prev: AtomicU32,
-    /// By kind: mappings of a user page, objects in use of a slab, pages of a large `kmalloc`.
+    /// By kind. The low half is zero but in the pages of a slab ([`SlabWord`](crate::mm::slab::SlabWord)).
     aux: AtomicU64,
     /// The owner's word: its cache, its area, its address space. Zero while nobody has claimed the block.
     owner: AtomicU64,
@@ -83,6 +83,19 @@ impl PageDescriptor {
     #[inline]
     pub(in crate::mm) fn set_prev(&self, prev: u32) {
         self.prev.store(prev, Ordering::Relaxed);
+    }
+
+    /// Changes the owner's word. By the owner.
+    #[inline]
+    pub(in crate::mm) fn set_owner(&self, owner: u64) {
+        self.owner.store(owner, Ordering::Relaxed);
+    }
+
+    /// Notes what a block is used for that has just been allocated, so that nobody else has a reference. The owner's word
+    /// stays zero.
+    #[inline]
+    pub(in crate::mm) fn claim_fresh(&self, kind: Kind) {
+        self.set_state(self.state().with_kind(kind));
     }
 
     /// The owner's word.

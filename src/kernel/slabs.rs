@@ -1,0 +1,28 @@
+//! Starting the slab allocator: what the boot arguments and the boot loader say about it.
+
+use super::bootargs::BootArgs;
+use crate::fdt::Tree;
+use crate::instance;
+use crate::mm::slab::{CreateError, SlabOptions};
+use ::log::info;
+use aarch64_cpu::registers::CNTPCT_EL0;
+use tock_registers::interfaces::Readable;
+
+/// Makes the first caches. Boot CPU, once, when the page allocator is up.
+pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), CreateError> {
+    let mut bits = 0;
+    if let Some(chosen) = tree.chosen() {
+        let words = chosen.rng_seed().unwrap_or_default().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+        for seed in words.chain(chosen.kaslr_seed()) {
+            instance::add_entropy(seed);
+            bits += u64::BITS;
+        }
+    }
+    // Little, but different from boot to boot on a machine that tells nothing.
+    instance::add_entropy(CNTPCT_EL0.get());
+    let on = |name| args.value(name).is_some_and(|value| matches!(value, "1" | "y" | "on"));
+    let debug = args.value("slub_debug").or_else(|| args.flag("slub_debug").then_some(""));
+    instance::start_slabs(SlabOptions { debug, init_on_alloc: on("init_on_alloc"), init_on_free: on("init_on_free") })?;
+    info!("slab: kmalloc up, {bits} bits of seed");
+    Ok(())
+}

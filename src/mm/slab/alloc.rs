@@ -1,0 +1,173 @@
+//! Allocation: the hot path over this CPU's array, and the long way through depot, slabs and pages.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::Array;
+use super::error::AllocError;
+use super::node::Node;
+use super::object::{Object, copy_words};
+use super::random::below;
+use super::word::Book;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{Order, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::PageMap;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Allocates an object (Linux: `kmem_cache_alloc`). Zeroed with [`Gfp::ZERO`], else its content is undefined, or what
+    /// the constructor and its last user left.
+    ///
+    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::Zone`], [`AllocError::ZeroConstructed`].
+    #[inline(always)]
+    pub fn alloc_object(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        if plain(gfp)
+            && !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.hal().take_free(cache.slot, cache.shape.mark, gfp.may_wait())
+        {
+            return Ok(object);
+        }
+        self.alloc_slow(cache, gfp)
+    }
+
+    /// The long way.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        let gfp = self.check_flags(cache, gfp)?;
+        cache.count_slow_alloc();
+        let slot = self.slot_of_free(cache, gfp)?;
+        let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
+        if cache.is_debugged() {
+            self.allocated_debugged(cache, slot)?;
+        }
+        slot.store(cache.shape.mark, 0);
+        if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
+            self.hal().zero_object(object, cache.shape.object_size as usize);
+        }
+        Ok(object)
+    }
+
+    /// Refuses flags that make no sense for an object; the rest without the right to wait where waiting is not legal.
+    fn check_flags(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Gfp, AllocError> {
+        gfp.check().map_err(AllocError::Flags)?;
+        if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
+            return Err(AllocError::Zone(flag));
+        }
+        if gfp.contains(Gfp::ZERO) && cache.shape.constructed {
+            return Err(AllocError::ZeroConstructed);
+        }
+        Ok(self.without_illegal_wait(gfp))
+    }
+
+    /// The flags, less the right to wait where waiting is not legal; that has been reported.
+    pub(super) fn without_illegal_wait(&self, gfp: Gfp) -> Gfp {
+        if !gfp.may_wait() {
+            return gfp;
+        }
+        let saved = self.hal().save();
+        let may = self.hal().may_wait(self.hal().local(), saved);
+        self.hal().restore(saved);
+        if may {
+            return gfp;
+        }
+        self.hal().waits_in_atomic(gfp, Order::ZERO);
+        gfp - Gfp::DIRECT_RECLAIM - Gfp::NOFAIL
+    }
+
+    /// A free object, out of wherever there is one.
+    fn slot_of_free(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Object, AllocError> {
+        if self.is_careful() && self.hal().should_fail_slab(cache.name, gfp) {
+            return Err(AllocError::OutOfMemory);
+        }
+        if let Some(object) = self.refill(cache, None) {
+            return Ok(object);
+        }
+        let slab = self.new_slab(cache, gfp)?;
+        self.refill(cache, Some(slab)).ok_or(AllocError::OutOfMemory)
+    }
+
+    /// Fills this CPU's array from the node, to which a new slab is added first, and takes one object.
+    fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
+        let map = self.hal().map();
+        let saved = self.hal().save();
+        let array = Array::<H>::new(self.hal().local(), cache.slot);
+        let mut node = cache.node.lock();
+        if let Some(slab) = new {
+            let book = Book::from_raw(map.get(slab).owner());
+            if map.get(slab).state().order() < cache.shape.order {
+                node.events.smaller += 1;
+            }
+            node.add(map, slab, book);
+        }
+        let object = if cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0 {
+            if array.count() == 0 {
+                self.fill(cache, &mut node, &array);
+            }
+            drop(node);
+            array.pop().map(Object::of_array)
+        } else {
+            self.take_one(cache, &mut node)
+        };
+        self.hal().restore(saved);
+        object
+    }
+
+    /// Takes one object from the slabs of the node.
+    fn take_one(&self, cache: &Cache<H>, node: &mut Node) -> Option<Object> {
+        let mut found = None;
+        if let Some(slab) = node.front() {
+            self.take_from(cache, node, slab, 1, |object| found = Some(object));
+        }
+        found
+    }
+
+    /// Fills an empty array: with a batch from the depot, else with what slabs have.
+    fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_, H>) {
+        let batch = cache.batch();
+        if let Some(objects) = node.depot.take(batch as usize) {
+            copy_words(array.entries(), objects);
+            node.events.depot_taken += 1;
+            #[expect(clippy::cast_possible_truncation, reason = "at most a batch")]
+            array.set_count(objects.len() as u32);
+            return;
+        }
+        let mut count = 0;
+        while count < batch
+            && let Some(slab) = node.front()
+        {
+            let mut entries = array.entries().iter().skip(count as usize);
+            count += self.take_from(cache, node, slab, batch - count, |object| {
+                if let Some(entry) = entries.next() {
+                    entry.store(object.addr().get(), Ordering::Relaxed);
+                }
+            });
+        }
+        self.shuffle(array.entries().get(..count as usize).unwrap_or_default());
+        array.set_count(count);
+    }
+
+    /// Puts the objects of a batch into random order.
+    fn shuffle(&self, entries: &[AtomicU64]) {
+        let mut bits = self.random.next();
+        for (index, entry) in entries.iter().enumerate().skip(1) {
+            bits = bits.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            #[expect(clippy::cast_possible_truncation, reason = "the high half, and a small number")]
+            let other = below((bits >> 32) as u32, index as u32 + 1) as usize;
+            let Some(with) = entries.get(other) else { continue };
+            let (one, two) = (entry.load(Ordering::Relaxed), with.load(Ordering::Relaxed));
+            entry.store(two, Ordering::Relaxed);
+            with.store(one, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether flags ask for nothing that the hot path does not do.
+#[inline(always)]
+pub(super) const fn plain(gfp: Gfp) -> bool {
+    gfp.check().is_ok() && !gfp.intersects(Gfp::HIGHMEM.union(Gfp::DMA32))
+}

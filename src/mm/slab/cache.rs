@@ -1,0 +1,134 @@
+//! A cache: what its objects are like, and where its free ones are.
+#![forbid(unsafe_code)]
+
+use super::SlabHal;
+use super::cpu::Slot;
+use super::flags::SlabFlags;
+use super::global::CacheId;
+use super::node::Node;
+use super::shape::Shape;
+use super::word::SlabWord;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+
+/// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
+/// The object's memory is writable and as large as the cache's objects; what it held before is undefined. Interrupts are
+/// as the caller of the allocation has them; no lock is held.
+pub type Constructor = fn(NonNull<u8>);
+
+/// A cache of objects of one size.
+#[derive(Debug)]
+pub struct Cache<H: SlabHal> {
+    pub(super) name: &'static str,
+    pub(super) id: CacheId,
+    pub(super) shape: Shape,
+    pub(super) constructor: Option<Constructor>,
+    /// Where each CPU keeps free objects of it.
+    pub(super) slot: Slot,
+    /// Objects that an array holds; 0 if the cache has no arrays.
+    pub(super) capacity: u32,
+    /// Objects that the depot holds.
+    pub(super) depot: u32,
+    /// Empty slabs are kept as long as there are no more slabs than that with free objects.
+    pub(super) min_partial: u32,
+    /// Mixed into links.
+    pub(super) secret: u64,
+    pub(super) node: SpinMutex<Node, H::Relax>,
+    /// Handles of it: more than one if caches were merged.
+    pub(super) handles: AtomicU32,
+    /// Whether the CPUs' arrays are in use.
+    pub(super) arrays_on: AtomicBool,
+    /// Allocations and frees that took the long way.
+    pub(super) slow_allocs: AtomicU64,
+    pub(super) slow_frees: AtomicU64,
+}
+
+impl<H: SlabHal> Cache<H> {
+    /// The name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Bytes that its users asked for.
+    #[must_use]
+    pub const fn object_size(&self) -> u32 {
+        self.shape.object_size
+    }
+
+    /// Bytes from one object to the next.
+    #[must_use]
+    pub const fn size(&self) -> u32 {
+        self.shape.size
+    }
+
+    /// Its properties.
+    #[must_use]
+    pub const fn flags(&self) -> SlabFlags {
+        self.shape.flags
+    }
+
+    /// Where each CPU keeps free objects of it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// What page number `page` of each of its slabs says.
+    pub(super) const fn word(&self, page: u32) -> SlabWord {
+        SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
+    }
+
+    /// Objects that move between an array and the node at once.
+    pub(super) const fn batch(&self) -> u32 {
+        self.capacity.div_ceil(2)
+    }
+
+    /// Whether calls are to be debugged: all of them take the long way then.
+    pub(super) const fn is_debugged(&self) -> bool {
+        !self.shape.flags.intersection(SlabFlags::DEBUG).is_empty()
+    }
+
+    pub(super) fn count_slow_alloc(&self) {
+        self.slow_allocs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slow_free(&self) {
+        self.slow_frees.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Objects of `size` bytes that a CPU keeps in an array: many small ones, few large ones.
+pub const fn array_capacity(size: u32) -> u32 {
+    match size {
+        0..=128 => 64,
+        129..=512 => 32,
+        513..=1024 => 16,
+        1025..=4096 => 8,
+        _ => 4,
+    }
+}
+
+/// Objects that a depot holds: 64 KiB of them, at most 1,024, and none where the array's batch is most of that.
+pub(super) const fn depot_capacity(size: u32) -> u32 {
+    match size {
+        0..=64 => 1024,
+        65..=512 => (64 << 10) / size,
+        513..=2048 => (32 << 10) / size,
+        _ => 0,
+    }
+}
+
+/// Slabs with free objects among which empty ones are kept (Linux: `set_min_partial`, log2 of the size in 5..=10).
+pub(super) const fn min_partial(size: u32) -> u32 {
+    let wanted = size.ilog2() / 2;
+    if wanted < 5 {
+        5
+    } else if wanted > 10 {
+        10
+    } else {
+        wanted
+    }
+}

@@ -1,0 +1,190 @@
+//! The invariants as code, by their tags: every cache, every slab, every array.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::Array;
+use super::error::Broken;
+use super::node::Node;
+use super::word::{Book, NIL, SlabWord};
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{CpuId, VirtAddr};
+use crate::mm::page::{Kind, Page, PageMap};
+use core::sync::atomic::Ordering;
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Tests every invariant of the slab allocator. Nothing may be allocated or freed meanwhile, on any CPU. Cost: O(pages
+    /// + objects).
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that does not hold.
+    pub fn check(&self) -> Result<(), Broken> {
+        let mut result = Ok(());
+        self.for_each(|cache| {
+            if result.is_ok() {
+                result = self.check_cache(cache);
+            }
+        });
+        result
+    }
+
+    /// Tests one cache.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that does not hold.
+    pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
+        let (slabs, objects, first) = self.with_node(cache, |node| (node.slabs, node.objects, node.front()));
+        self.check_list(cache, first)?;
+        let mut seen = (0, 0);
+        let mut in_use = 0;
+        self.for_each_slab(cache, |head, book| {
+            seen = (seen.0 + 1, seen.1 + u64::from(book.objects));
+            in_use += u64::from(book.in_use);
+            self.check_slab(cache, head, book)
+        })?;
+        if seen != (slabs, objects) {
+            return Err(broken("SLAB-3", cache, None, "slabs that there are, and slabs counted"));
+        }
+        let mut held = 0;
+        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
+            let Some(local) = self.hal().local_of(cpu) else { continue };
+            let array = Array::<H>::new(local, cache.slot);
+            if array.count() > array.capacity() || array.capacity() > cache.capacity {
+                return Err(broken("ARR-2", cache, None, "an array with more than it holds"));
+            }
+            for entry in array.entries().iter().take(array.count() as usize) {
+                held += 1;
+                self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "ARR-1")?;
+            }
+        }
+        let depot = self.with_node(cache, |node| node.depot.objects());
+        for entry in depot {
+            held += 1;
+            self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "SLAB-4")?;
+        }
+        if held > in_use {
+            return Err(broken("SLAB-4", cache, None, "more objects at hand than in use"));
+        }
+        Ok(())
+    }
+
+    /// An object in an array or in the depot: one of the cache's, and marked.
+    fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
+        let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
+        match place {
+            Some(place) if place.object.load(cache.shape.mark) == self.mark() => Ok(()),
+            Some(_) => Err(broken("SLAB-4", cache, Some(at), "an object at hand that is not marked free")),
+            None => Err(broken(tag, cache, Some(at), "an address at hand that is no object")),
+        }
+    }
+
+    fn check_list(&self, cache: &Cache<H>, first: Option<Page>) -> Result<(), Broken> {
+        let map = self.hal().map();
+        let mut length = 0;
+        let mut before = Page::NIL;
+        let mut at = first;
+        while let Some(slab) = at {
+            if map.get(slab).prev() != before {
+                return Err(self.broken_at("SLAB-1", cache, slab, "a list that is linked wrongly"));
+            }
+            let book = Book::from_raw(map.get(slab).owner());
+            if map.get(slab).state().kind() != Kind::Slab || book.cache != cache.id || !book.has_free() {
+                return Err(self.broken_at("SLAB-1", cache, slab, "a slab on the list that does not belong there"));
+            }
+            length += 1;
+            before = slab.index();
+            at = Node::after(map, slab);
+        }
+        let mut with_free = 0;
+        self.for_each_slab(cache, |_, book| {
+            with_free += u32::from(book.has_free());
+            Ok(())
+        })?;
+        let counted = self.with_node(cache, |node| node.partial);
+        if length != counted || length != with_free {
+            return Err(broken("SLAB-1", cache, None, "slabs with free objects, and slabs on the list"));
+        }
+        Ok(())
+    }
+
+    fn check_slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Result<(), Broken> {
+        let map = self.hal().map();
+        let order = map.get(head).state().order();
+        if u32::from(book.objects) != cache.shape.objects(order) || book.in_use + book.fresh > book.objects {
+            return Err(self.broken_at("SLAB-2", cache, head, "a slab with a wrong number of objects"));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
+        for page in 0..order.pages() as u32 {
+            if map.get(head.offset(page)).aux().load(Ordering::Relaxed) != cache.word(page).raw() {
+                return Err(self.broken_at("SLAB-3", cache, head.offset(page), "a page without its slab's word"));
+            }
+        }
+        let slab = self.slab(cache, head, book);
+        let mut free = 0;
+        let mut at = book.first;
+        while at != NIL {
+            free += 1;
+            let object = slab.object_of(cache, at.into());
+            let marked = cache.shape.link == cache.shape.mark || object.load(cache.shape.mark) == self.mark();
+            if !marked || free > book.objects {
+                return Err(broken("SLAB-2", cache, Some(object.addr()), "a free object that is not marked"));
+            }
+            let Some(next) = self.next_free(cache, slab, book, object) else {
+                return Err(broken("SLAB-2", cache, Some(object.addr()), "a link that leads nowhere"));
+            };
+            at = next;
+        }
+        if free + book.fresh + book.in_use != book.objects {
+            return Err(self.broken_at("SLAB-2", cache, head, "free objects, and those on the list"));
+        }
+        Ok(())
+    }
+
+    /// Shows every slab of a cache to `f`, with or without free objects. Cost: O(pages).
+    fn for_each_slab(
+        &self,
+        cache: &Cache<H>,
+        mut f: impl FnMut(Page, Book) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        let map = self.hal().map();
+        for section in map.sections() {
+            for page in (section.first..section.end).map(Page::new) {
+                let descriptor = map.get(page);
+                let word = SlabWord::from_raw(descriptor.aux().load(Ordering::Relaxed));
+                if descriptor.state().kind() == Kind::Slab && word.is_slab() && word.page() == 0 {
+                    let book = Book::from_raw(descriptor.owner());
+                    if book.cache == cache.id {
+                        f(page, book)?;
+                    }
+                } else if word.is_slab() && !descriptor.state().kind().is_head() && word.page() == 0 {
+                    return Err(self.broken_at("WORD-1", cache, page, "a slab's word in a page of none"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An object of a cache that is not free, if there is one. Its arrays and its depot are empty.
+    pub(super) fn first_in_use(&self, cache: &Cache<H>) -> Option<VirtAddr> {
+        let mut found = None;
+        // The closure never fails.
+        let _ = self.for_each_slab(cache, |head, book| {
+            let slab = self.slab(cache, head, book);
+            let used = |object: super::object::Object| object.load(cache.shape.mark) != self.mark();
+            if found.is_none() && book.in_use != 0 && cache.shape.link != cache.shape.mark {
+                found = (0..book.objects.into()).map(|index| slab.object_of(cache, index)).find(|slot| used(*slot));
+            }
+            Ok(())
+        });
+        found.map(|slot| VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into())))
+    }
+
+    fn broken_at(&self, tag: &'static str, cache: &Cache<H>, page: Page, what: &'static str) -> Broken {
+        broken(tag, cache, Some(self.hal().to_virt(self.hal().map().phys(page))), what)
+    }
+}
+
+fn broken<H: SlabHal>(tag: &'static str, cache: &Cache<H>, at: Option<VirtAddr>, what: &'static str) -> Broken {
+    Broken { tag, cache: cache.name, at, what }
+}

@@ -1,0 +1,230 @@
+//! Why a call of the slab allocator was refused, and what misuse it met.
+#![forbid(unsafe_code)]
+
+use crate::addr::VirtAddr;
+use crate::gfp::{Gfp, GfpError};
+use crate::mm::page::Kind;
+use crate::mm::zone;
+use core::fmt;
+
+/// Why memory could not be allocated. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// No memory that the flags admit is left.
+    OutOfMemory,
+    /// The flags contradict each other.
+    Flags(GfpError),
+    /// A flag that only pages can honour: [`Gfp::HIGHMEM`], [`Gfp::DMA32`].
+    Zone(Gfp),
+    /// [`Gfp::ZERO`] for objects that a constructor has made.
+    ZeroConstructed,
+    /// More than the largest block was asked for.
+    TooLarge,
+    /// The number of elements times their size does not fit.
+    Overflow,
+    /// What shall be resized is no allocation.
+    NotAllocated(VirtAddr),
+    /// There is no slab allocator yet.
+    NotReady,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Flags(error) => write!(f, "contradictory flags: {error}"),
+            Self::Zone(flag) => write!(f, "{flag} is for pages alone"),
+            Self::ZeroConstructed => f.write_str("ZERO for objects with a constructor"),
+            Self::TooLarge => f.write_str("larger than the largest block"),
+            Self::Overflow => f.write_str("the size overflows"),
+            Self::NotAllocated(at) => write!(f, "{at} is no allocation"),
+            Self::NotReady => f.write_str("no slab allocator yet"),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+impl From<zone::AllocError> for AllocError {
+    fn from(error: zone::AllocError) -> Self {
+        match error {
+            zone::AllocError::Flags(error) => Self::Flags(error),
+            zone::AllocError::TooLarge => Self::TooLarge,
+            zone::AllocError::NotReady => Self::NotReady,
+            _ => Self::OutOfMemory,
+        }
+    }
+}
+
+/// What is wrong with a pointer that somebody wants to free. Nothing has changed then, except that the object of a double
+/// free may be lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// No address of the linear map: a stack, the image, a vmalloc area, user space.
+    NotLinear(VirtAddr),
+    /// There is no RAM at the address.
+    NoMemory(VirtAddr),
+    /// The page is not the slab allocator's.
+    Foreign {
+        /// The pointer.
+        at: VirtAddr,
+        /// What the page is used for.
+        kind: Kind,
+    },
+    /// The slab has no object that starts there.
+    Misaligned {
+        /// The pointer.
+        at: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+        /// The object that holds the byte, or the one before it.
+        object: VirtAddr,
+    },
+    /// The object is free already.
+    DoubleFree {
+        /// The pointer.
+        at: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+    },
+    /// The object belongs to another cache.
+    WrongCache {
+        /// The pointer.
+        at: VirtAddr,
+        /// The cache that it was freed to.
+        freed_to: &'static str,
+        /// Its cache.
+        cache: &'static str,
+    },
+    /// The slab's free list is damaged; what was on it is lost.
+    FreeList {
+        /// The object whose link leads nowhere.
+        at: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+    },
+    /// Debugging found bytes that should be others.
+    Overwritten {
+        /// The object.
+        object: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+        /// What should be there.
+        what: &'static str,
+        /// The first wrong byte.
+        at: VirtAddr,
+    },
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLinear(at) => write!(f, "invalid free: {at} is no address of the linear map"),
+            Self::NoMemory(at) => write!(f, "invalid free: there is no RAM at {at}"),
+            Self::Foreign { at, kind } => write!(f, "invalid free: {at} lies in a page that is {}", kind.name()),
+            Self::Misaligned { at, cache, object } => {
+                write!(f, "invalid free: {at} is not the start of an object of {cache}; {object} is")
+            }
+            Self::DoubleFree { at, cache } => write!(f, "double free of {at} in {cache}"),
+            Self::WrongCache { at, freed_to, cache } => {
+                write!(f, "object {at} of {cache} was freed to {freed_to}")
+            }
+            Self::FreeList { at, cache } => write!(f, "free list of {cache} damaged at {at}"),
+            Self::Overwritten { object, cache, what, at } => {
+                write!(f, "{what} overwritten at {at}, object {object} of {cache}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Misuse {}
+
+/// Why a cache could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// An empty name, or one with blanks, which would make `slabinfo` unreadable.
+    Name,
+    /// Another cache has the name.
+    Duplicate,
+    /// Objects of no bytes.
+    NoSize,
+    /// Objects larger than the largest slab.
+    TooLarge,
+    /// An alignment that is no power of two, or more than a page.
+    Align,
+    /// A flag that this allocator does not have.
+    Unsupported,
+    /// There are as many caches as there can be.
+    TooMany,
+    /// No memory for the cache.
+    OutOfMemory,
+    /// There is no slab allocator yet.
+    NotReady,
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "a cache needs a name without blanks",
+            Self::Duplicate => "another cache has the name",
+            Self::NoSize => "objects without a size",
+            Self::TooLarge => "objects larger than the largest slab",
+            Self::Align => "an alignment that is no power of two, or more than a page",
+            Self::Unsupported => "a flag that this allocator does not have",
+            Self::TooMany => "too many caches",
+            Self::OutOfMemory => "out of memory",
+            Self::NotReady => "no slab allocator yet",
+        })
+    }
+}
+
+impl core::error::Error for CreateError {}
+
+/// Why a cache stays: it still has objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InUse {
+    /// How many.
+    pub objects: u64,
+    /// One of them.
+    pub first: Option<VirtAddr>,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} objects remain", self.objects)?;
+        match self.first {
+            Some(first) => write!(f, ", one of them at {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for InUse {}
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// Its tag.
+    pub tag: &'static str,
+    /// The cache.
+    pub cache: &'static str,
+    /// Where.
+    pub at: Option<VirtAddr>,
+    /// What was found.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} in {}", self.tag, self.what, self.cache)?;
+        match self.at {
+            Some(at) => write!(f, " at {at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for Broken {}

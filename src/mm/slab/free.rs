@@ -1,0 +1,192 @@
+//! Freeing: the hot path onto this CPU's array, and the long way with its questions.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::Array;
+use super::error::Misuse;
+use super::node::{Chain, Node};
+use super::object::{Object, copy_words};
+use super::order::MAX_SLAB_ORDER;
+use super::slab::Place;
+use super::word::SlabWord;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{Order, Pfn, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Kind, Page, PageMap, find_head};
+use core::sync::atomic::Ordering;
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// The page that holds an address of the linear map.
+    #[inline]
+    pub(super) fn page_of(&self, at: VirtAddr) -> Option<Page> {
+        self.hal().map().find(Pfn::containing(self.hal().to_phys(at)?))
+    }
+
+    /// Frees an object of any cache (Linux: `kfree` of what is not a large block). Any context. Cost: two dozen
+    /// instructions onto this CPU's array.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the pointer. Nothing is freed then.
+    #[inline(always)]
+    pub fn free_any(&self, at: VirtAddr) -> Result<(), Misuse> {
+        if self.hal().give_free(at) { Ok(()) } else { self.free_slow(at, None) }
+    }
+
+    /// Frees an object of this cache (Linux: `kmem_cache_free`). Any context.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::free_any`]; [`Misuse::WrongCache`].
+    #[inline(always)]
+    pub fn free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
+        if self.hal().give_free_to(at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
+    }
+
+    /// The long way.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
+        let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
+        let cache = place.cache;
+        if place.offset != cache.shape.object || self.is_behind(&place, at) {
+            let object = place.object.addr().get().wrapping_add(cache.shape.object.into());
+            return Err(Misuse::Misaligned { at, cache: cache.name, object: VirtAddr::new(object) });
+        }
+        if let Some(expected) = expected.filter(|expected| expected.id != cache.id) {
+            return Err(Misuse::WrongCache { at, freed_to: expected.name, cache: cache.name });
+        }
+        cache.count_slow_free();
+        if place.object.load(cache.shape.mark) == self.mark() {
+            self.with_node(cache, |node| node.events.double_frees += 1);
+            return Err(Misuse::DoubleFree { at, cache: cache.name });
+        }
+        if cache.is_debugged() {
+            self.freed_debugged(&place)?;
+        }
+        if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
+            self.hal().zero_object(at, cache.shape.object_size as usize);
+        }
+        place.object.store(cache.shape.mark, self.mark());
+        self.put_back(&place);
+        Ok(())
+    }
+
+    /// Whether an address lies behind the last object of its slab.
+    fn is_behind(&self, place: &Place<'_, H>, at: VirtAddr) -> bool {
+        at.get().wrapping_sub(place.object.addr().get()) >= u64::from(place.cache.shape.size)
+    }
+
+    /// Puts a free, marked object where its next user finds it.
+    fn put_back(&self, place: &Place<'_, H>) {
+        let cache = place.cache;
+        let saved = self.hal().save();
+        let array = Array::<H>::new(self.hal().local(), cache.slot);
+        let mut freed = Chain::NONE;
+        let mut wants_depot = false;
+        let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
+        if on && array.count() >= array.capacity() {
+            (freed, wants_depot) = self.drain(cache, &array, cache.batch());
+        }
+        if !on || !array.push(place.object.addr()) {
+            let mut node = cache.node.lock();
+            self.give_to(cache, &mut node, place.head, place.index, &mut freed);
+        }
+        self.hal().restore(saved);
+        self.free_slabs(freed);
+        if wants_depot {
+            self.make_depot(cache);
+        }
+    }
+
+    /// Moves the coldest `count` objects of an array to the depot, or to their slabs. Returns the slabs to give up, and
+    /// whether the depot has no memory yet. Interrupts masked.
+    pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_, H>, count: u32) -> (Chain, bool) {
+        let held = array.count();
+        let count = count.min(held);
+        let mut freed = Chain::NONE;
+        let entries = array.entries();
+        let (Some(cold), Some(rest)) = (entries.get(..count as usize), entries.get(count as usize..held as usize))
+        else {
+            return (freed, false);
+        };
+        let mut node = cache.node.lock();
+        let wants_depot = cache.depot != 0 && node.depot.is_missing();
+        if count == cache.batch()
+            && let Some(room) = node.depot.put(cold.len())
+        {
+            copy_words(room, cold);
+            node.events.depot_put += 1;
+        } else {
+            for entry in cold {
+                self.give_back(cache, &mut node, VirtAddr::new(entry.load(Ordering::Relaxed)), &mut freed);
+            }
+        }
+        drop(node);
+        copy_words(entries, rest);
+        array.set_count(held - count);
+        (freed, wants_depot)
+    }
+
+    /// Puts an object back into its slab. With the node locked.
+    pub(super) fn give_back(&self, cache: &Cache<H>, node: &mut Node, slot: VirtAddr, freed: &mut Chain) {
+        let map = self.hal().map();
+        let Some(page) = self.page_of(slot) else { return };
+        let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
+        let head = Page::new(page.index().wrapping_sub(word.page()));
+        let start = self.hal().to_virt(map.phys(head));
+        #[expect(clippy::cast_possible_truncation, reason = "a slab is small")]
+        let index = (slot.get().wrapping_sub(start.get()) as u32 / cache.shape.size) as u16;
+        self.give_to(cache, node, head, index, freed);
+    }
+
+    /// Gets memory for the depot of a cache that has drained its first batch. Without it batches go to the slabs.
+    fn make_depot(&self, cache: &Cache<H>) {
+        let Some(order) = Order::for_bytes(u64::from(cache.depot) * 8) else { return };
+        let Ok(page) = self.pages.alloc_pages(Gfp::NOWAIT | Gfp::NOMEMALLOC, order) else { return };
+        // A fresh block is unclaimed.
+        let _ = self.hal().map().get(page).become_kind(Kind::Slab, 0);
+        let memory = self.memory_of(page);
+        let taken = self.with_node(cache, |node| {
+            let missing = node.depot.is_missing();
+            if missing {
+                node.depot.install(memory, cache.depot as usize);
+            }
+            missing
+        });
+        if !taken {
+            self.free_memory(memory);
+        }
+    }
+
+    /// Gives the memory of an empty depot back.
+    pub(super) fn remove_depot(&self, cache: &Cache<H>) {
+        if let Some(memory) = self.with_node(cache, |node| node.depot.remove()) {
+            self.free_memory(memory);
+        }
+    }
+
+    fn free_memory(&self, memory: Object) {
+        let Some(page) = self.page_of(memory.addr()) else { return };
+        let map = self.hal().map();
+        let descriptor = map.get(page);
+        let order = descriptor.state().order();
+        if descriptor.become_kind(Kind::Block, 0).is_err() || self.pages.free_pages(page, order).is_err() {
+            log::error!("the memory of a depot is lost");
+        }
+    }
+
+    /// What a pointer is that lies in no slab.
+    pub(super) fn foreign(&self, at: VirtAddr) -> Misuse {
+        let Some(phys) = self.hal().to_phys(at) else { return Misuse::NotLinear(at) };
+        let map = self.hal().map();
+        let Some(page) = map.find(Pfn::containing(phys)) else { return Misuse::NoMemory(at) };
+        let kind = find_head(&map, page).map_or(Kind::Hole, |(_, state)| state.kind());
+        match kind {
+            Kind::Hole => Misuse::NoMemory(at),
+            kind => Misuse::Foreign { at, kind },
+        }
+    }
+}
+
+const _: () = assert!(MAX_SLAB_ORDER <= 3, "four bits hold the number of a page in a slab");

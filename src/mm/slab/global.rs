@@ -1,0 +1,340 @@
+//! The caches of a machine: making, finding, merging and destroying them.
+//!
+//! A cache is known to its slabs by a number. Its record is an object of the first cache, whose own record is part of
+//! the allocator.
+
+use super::cache::{Cache, Constructor, array_capacity, depot_capacity, min_partial};
+use super::cpu::Slot;
+use super::error::{CreateError, InUse};
+use super::flags::SlabFlags;
+use super::node::Node;
+use super::shape::{CACHE_LINE, Shape};
+use super::{SlabAllocator, SlabHal};
+use crate::addr::CpuId;
+use crate::gfp::Gfp;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+
+/// Caches that there can be at a time.
+pub(super) const MAX_CACHES: usize = 1024;
+
+/// The number of a cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CacheId(u16);
+
+impl CacheId {
+    /// The cache of records of caches.
+    pub(super) const BOOT: Self = Self(0);
+
+    pub(super) const fn new(raw: u16) -> Self {
+        Self(raw)
+    }
+
+    pub(super) const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// What a cache shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSpec {
+    /// What reports call it: not empty, without blanks.
+    pub name: &'static str,
+    /// Bytes of an object.
+    pub size: u32,
+    /// Every object starts at a multiple of this: a power of two up to a page, or 0 for whatever suits.
+    pub align: u32,
+    /// Properties.
+    pub flags: SlabFlags,
+    /// Makes an object of a new slab what it is between its users.
+    pub constructor: Option<Constructor>,
+}
+
+/// What is protected by the lock of the registry.
+pub(super) struct Registry {
+    /// One past the highest number of a cache.
+    len: usize,
+    /// Bytes of each CPU's window that are taken.
+    window_used: u32,
+    /// The arrays of numbers that are free again: where, and for how many objects.
+    spare: [Option<(Slot, u32)>; MAX_CACHES],
+}
+
+impl Registry {
+    pub(super) const fn new() -> Self {
+        Self { len: 0, window_used: 0, spare: [None; MAX_CACHES] }
+    }
+}
+
+/// A cache that somebody holds. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
+#[derive(Debug)]
+#[must_use = "a cache that nobody holds cannot be destroyed"]
+pub struct CacheHandle<H: SlabHal>(NonNull<Cache<H>>);
+
+// SAFETY: a handle is a shared reference to a record of atomics and locks (GLB-1).
+unsafe impl<H: SlabHal> Send for CacheHandle<H> {}
+// SAFETY: as above.
+unsafe impl<H: SlabHal> Sync for CacheHandle<H> {}
+
+impl<H: SlabHal> CacheHandle<H> {
+    /// The cache.
+    #[must_use]
+    #[inline(always)]
+    pub const fn cache(&self) -> &Cache<H> {
+        // SAFETY: GLB-1: the record is there as long as a handle is.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// # Invariants
+///
+/// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
+///   last handle is, at a time when the cache has no slab.
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// The cache with this number.
+    #[inline]
+    pub(super) fn cache(&self, id: CacheId) -> Option<&Cache<H>> {
+        let record = self.table.get(usize::from(id.get()))?.load(Ordering::Acquire);
+        // SAFETY: GLB-1: the caller has an object of the cache, a handle, or the lock of the registry.
+        unsafe { record.as_ref() }
+    }
+
+    /// The cache of an entry of the table.
+    pub(super) fn cache_of<'t>(&'t self, entry: &'t AtomicPtr<Cache<H>>) -> Option<&'t Cache<H>> {
+        // SAFETY: GLB-1, as in `cache`.
+        unsafe { entry.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Runs `f` for every cache, by number. Caches are neither made nor destroyed meanwhile, so `f` must do neither.
+    pub fn for_each(&self, mut f: impl FnMut(&Cache<H>)) {
+        let registry = self.registry.lock();
+        for raw in 0..registry.len {
+            #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
+            if let Some(cache) = self.cache(CacheId::new(raw as u16)) {
+                f(cache);
+            }
+        }
+    }
+
+    /// Makes a cache, or finds one of the same shape that it may share (Linux: `kmem_cache_create`). Where sleeping is
+    /// allowed; not from an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`]. With [`SlabFlags::PANIC`] an error is the end of the kernel.
+    pub fn create(&self, spec: &CacheSpec) -> Result<CacheHandle<H>, CreateError> {
+        let made = self.try_create(spec);
+        if let Err(error) = &made
+            && spec.flags.contains(SlabFlags::PANIC)
+        {
+            #[expect(clippy::panic, reason = "what the caller has asked for")]
+            {
+                panic!("cache {}: {error}", spec.name);
+            }
+        }
+        made
+    }
+
+    fn try_create(&self, spec: &CacheSpec) -> Result<CacheHandle<H>, CreateError> {
+        if spec.name.is_empty() || spec.name.bytes().any(|byte| byte.is_ascii_whitespace()) {
+            return Err(CreateError::Name);
+        }
+        if self.boot.get().is_none() {
+            return Err(CreateError::NotReady);
+        }
+        let flags = (spec.flags - SlabFlags::PANIC) | self.debug_flags(spec.name);
+        let shape = Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())?;
+        let mut registry = self.registry.lock();
+        let mut duplicate = false;
+        let mut like = None;
+        for record in self.table.iter().take(registry.len) {
+            let Some(record) = NonNull::new(record.load(Ordering::Relaxed)) else { continue };
+            // SAFETY: GLB-1: the registry is locked.
+            let cache = unsafe { record.as_ref() };
+            duplicate |= cache.name == spec.name;
+            if mergeable(cache, &shape, spec.constructor.is_some()) {
+                like = Some(record);
+            }
+        }
+        if duplicate {
+            return Err(CreateError::Duplicate);
+        }
+        if let Some(record) = like {
+            // SAFETY: as above.
+            unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
+            return Ok(CacheHandle(record));
+        }
+        let free = self.table.iter().take(registry.len).position(|record| record.load(Ordering::Relaxed).is_null());
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
+        let id = CacheId::new(free.unwrap_or(registry.len) as u16);
+        self.add(&mut registry, id, (spec.name, shape, spec.constructor), None).map(CacheHandle)
+    }
+
+    /// Makes the record of a cache and puts it in the table.
+    pub(super) fn add(
+        &self,
+        registry: &mut Registry,
+        id: CacheId,
+        (name, shape, constructor): (&'static str, Shape, Option<Constructor>),
+        fixed: Option<Slot>,
+    ) -> Result<NonNull<Cache<H>>, CreateError> {
+        let number = usize::from(id.get());
+        let Some(entry) = self.table.get(number) else { return Err(CreateError::TooMany) };
+        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
+        let (slot, capacity) = match fixed {
+            Some(slot) => (slot, array_capacity(shape.size)),
+            None => self.find_slot(registry, number, array_capacity(shape.size)),
+        };
+        let cache = self.record(name, id, shape, constructor, (slot, capacity));
+        let memory = self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)?;
+        let record = memory.as_ptr::<Cache<H>>();
+        let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
+        // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
+        unsafe { record.write(cache) };
+        // SAFETY: written above; not in the table yet.
+        self.apply_capacity(unsafe { record.as_ref() });
+        // INVARIANT: GLB-1. Release pairs with the acquire in `cache`.
+        entry.store(record.as_ptr(), Ordering::Release);
+        registry.len = registry.len.max(number + 1);
+        Ok(record)
+    }
+
+    /// What a record holds at first.
+    pub(super) fn record(
+        &self,
+        name: &'static str,
+        id: CacheId,
+        shape: Shape,
+        constructor: Option<Constructor>,
+        (slot, capacity): (Slot, u32),
+    ) -> Cache<H> {
+        let debugged = !shape.flags.intersection(SlabFlags::DEBUG).is_empty();
+        Cache {
+            name,
+            id,
+            shape,
+            constructor,
+            slot,
+            capacity: if debugged { 0 } else { capacity },
+            depot: depot_capacity(shape.size),
+            min_partial: min_partial(shape.size),
+            secret: self.random.next(),
+            node: SpinMutex::new(Node::new()),
+            handles: AtomicU32::new(1),
+            arrays_on: AtomicBool::new(false),
+            slow_allocs: AtomicU64::new(0),
+            slow_frees: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes the cache of records of caches, once.
+    pub(super) fn make_boot(&self) -> Option<&Cache<H>> {
+        let mut registry = self.registry.lock();
+        let size = u32::try_from(size_of::<Cache<H>>()).ok()?;
+        let align = CACHE_LINE.max(u32::try_from(align_of::<Cache<H>>()).ok()?);
+        let shape = Shape::new(size, align, SlabFlags::NO_MERGE, false, self.hal().cpus()).ok()?;
+        let slot = self.find_slot(&mut registry, usize::from(CacheId::BOOT.get()), array_capacity(shape.size));
+        let boot = self.boot.call_once(|| self.record("kmem_cache", CacheId::BOOT, shape, None, slot));
+        self.apply_capacity(boot);
+        // INVARIANT: GLB-1: the record is part of the allocator.
+        self.table.first()?.store(core::ptr::from_ref(boot).cast_mut(), Ordering::Release);
+        registry.len = registry.len.max(1);
+        Some(boot)
+    }
+
+    /// Finds a place in every CPU's window for an array, or none: the cache has no arrays then, and works.
+    fn find_slot(&self, registry: &mut Registry, number: usize, capacity: u32) -> (Slot, u32) {
+        if let Some((slot, size)) = registry.spare.get_mut(number).and_then(Option::take) {
+            return (slot, size.min(capacity));
+        }
+        let window = self.hal().window();
+        let start = window.start + registry.window_used;
+        let bytes = Slot::bytes(capacity).next_multiple_of(16);
+        match start.checked_add(bytes).filter(|end| *end <= window.end || self.hal().grow_window(*end)) {
+            // INVARIANT: SLOT-1: the window is only given out upwards.
+            Some(_) => {
+                registry.window_used += bytes;
+                (Slot::at(start), capacity)
+            }
+            None => (H::NO_ARRAY, 0),
+        }
+    }
+
+    /// Gives a handle back, and the cache if it was the last (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
+    pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+        let mut registry = self.registry.lock();
+        let cache = handle.cache();
+        if cache.handles.load(Ordering::Relaxed) > 1 {
+            cache.handles.fetch_sub(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.switch_arrays(cache, false);
+        let freed = {
+            let mut node = cache.node.lock();
+            self.empty_node(cache, &mut node)
+        };
+        self.free_slabs(freed);
+        if let Some(left) = self.in_use(cache) {
+            self.switch_arrays(cache, true);
+            self.report_in_use(cache, &left);
+            drop(registry);
+            return Err((handle, left));
+        }
+        self.remove_depot(cache);
+        let number = usize::from(cache.id.get());
+        if let Some(spare) = registry.spare.get_mut(number).filter(|_| cache.slot != H::NO_ARRAY) {
+            *spare = Some((cache.slot, cache.capacity));
+        }
+        if let Some(entry) = self.table.get(number) {
+            // INVARIANT: GLB-1: there is no slab and no other handle.
+            entry.store(core::ptr::null_mut(), Ordering::Release);
+        }
+        let record = handle.0;
+        // SAFETY: GLB-1: nobody else reaches the record from here on.
+        unsafe { record.drop_in_place() };
+        let boot = self.boot.get();
+        if let Some(boot) = boot
+            && let Err(misuse) = self.free_object(boot, crate::addr::VirtAddr::of(record.as_ptr()))
+        {
+            self.report(&misuse);
+        }
+        Ok(())
+    }
+
+    /// Gives every CPU's array of a new cache its capacity.
+    pub(super) fn apply_capacity(&self, cache: &Cache<H>) {
+        let on = cache.capacity != 0 && !self.is_careful();
+        cache.arrays_on.store(on, Ordering::Relaxed);
+        if cache.slot == H::NO_ARRAY {
+            return;
+        }
+        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
+            if let Some(local) = self.hal().local_of(cpu) {
+                // Nobody knows the cache yet, so this may be done from here.
+                super::cpu::Array::<H>::new(local, cache.slot).set_capacity(if on { cache.capacity } else { 0 });
+            }
+        }
+    }
+}
+
+/// Whether objects of `shape` may come from `cache`.
+fn mergeable<H: SlabHal>(cache: &Cache<H>, shape: &Shape, constructed: bool) -> bool {
+    let own = &cache.shape;
+    let separate = |flags: SlabFlags| flags.intersects(SlabFlags::NEVER_MERGE);
+    !constructed
+        && !own.constructed
+        && !separate(own.flags)
+        && !separate(shape.flags)
+        && (own.flags ^ shape.flags).intersection(SlabFlags::MERGE_SAME).is_empty()
+        && own.size >= shape.size
+        && own.size - shape.size < 8
+        && own.align.is_multiple_of(shape.align)
+        && own.object_size >= shape.object_size
+}
+
+pub(super) type Table<H> = [AtomicPtr<Cache<H>>; MAX_CACHES];

@@ -1,0 +1,337 @@
+//! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes in three rows, blocks of pages above.
+#![forbid(unsafe_code)]
+
+use super::cache::{Cache, array_capacity};
+use super::cpu::Slot;
+use super::error::{AllocError, CreateError};
+use super::flags::SlabFlags;
+use super::global::CacheId;
+use super::shape::Shape;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr};
+use crate::gfp::Gfp;
+
+/// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
+/// `dma-minalign`, so that no two objects share a line that a device writes.
+pub const KMALLOC_MIN_SIZE: usize = if crate::DMA_MINALIGN { DMA_LINE } else { 8 };
+/// Bytes of the largest cache; what is larger comes from the page allocator.
+pub const KMALLOC_MAX_CACHE_SIZE: usize = 8 << 10;
+/// Bytes of the largest block.
+pub const KMALLOC_MAX_SIZE: usize = (PAGE_SIZE as usize) << MAX_ORDER;
+/// The cache line of the largest machine: sizes of the DMA row are multiples of it.
+const DMA_LINE: usize = 128;
+/// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
+const SIZES: usize = 14;
+/// Rows of caches.
+const ROWS: usize = 3;
+
+/// What memory an allocation by size wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum KmallocRow {
+    /// Any.
+    Normal = 0,
+    /// What a shrinker frees: [`Gfp::RECLAIMABLE`].
+    Reclaimable = 1,
+    /// What every device reaches: [`Gfp::DMA`].
+    Dma = 2,
+}
+
+impl KmallocRow {
+    /// All of them, by number.
+    pub const ALL: [Self; ROWS] = [Self::Normal, Self::Reclaimable, Self::Dma];
+
+    /// The row that flags ask for.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(gfp: Gfp) -> Self {
+        if gfp.contains(Gfp::DMA) {
+            Self::Dma
+        } else if gfp.contains(Gfp::RECLAIMABLE) {
+            Self::Reclaimable
+        } else {
+            Self::Normal
+        }
+    }
+
+    /// Bytes of its smallest cache.
+    #[must_use]
+    const fn min_size(self) -> usize {
+        match self {
+            Self::Dma => DMA_LINE,
+            _ => KMALLOC_MIN_SIZE,
+        }
+    }
+
+    const fn flags(self) -> SlabFlags {
+        match self {
+            Self::Normal => SlabFlags::empty(),
+            Self::Reclaimable => SlabFlags::RECLAIM_ACCOUNT,
+            Self::Dma => SlabFlags::CACHE_DMA,
+        }
+    }
+}
+
+/// Bytes of the caches with this number (Linux: `kmalloc_info`).
+#[must_use]
+pub const fn kmalloc_size(index: u8) -> usize {
+    match index {
+        0 => 0,
+        1 => 96,
+        2 => 192,
+        n => 1 << n,
+    }
+}
+
+/// The number of the smallest cache for `size` bytes, 1 to 8,192, in a row; 0 for any other size (Linux: `kmalloc_index`,
+/// `kmalloc_slab`). Nothing is left of it where the size is constant.
+#[must_use]
+#[inline(always)]
+pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
+    let least = row.min_size();
+    let size = if size < least { least * (size != 0) as usize } else { size };
+    match size {
+        0 => 0,
+        // No multiples of 128.
+        65..=96 if least <= 32 => 1,
+        129..=192 if least <= 64 => 2,
+        1..=8 => 3,
+        9..=KMALLOC_MAX_CACHE_SIZE => (usize::BITS - (size - 1).leading_zeros()) as u8,
+        _ => 0,
+    }
+}
+
+/// Numbers by size up to 192 in steps of eight, for sizes that are not constant (Linux: `size_index`).
+const SIZE_INDEX: [[u8; 24]; ROWS] = {
+    let mut rows = [[0; 24]; ROWS];
+    let mut row = 0;
+    while row < ROWS {
+        let mut step = 0;
+        while step < 24 {
+            rows[row][step] = kmalloc_index(KmallocRow::ALL[row], 8 * (step + 1));
+            step += 1;
+        }
+        row += 1;
+    }
+    rows
+};
+
+/// The same as [`kmalloc_index`] for a size that is not constant, at most [`KMALLOC_MAX_CACHE_SIZE`] and not zero.
+#[inline(always)]
+fn runtime_index(row: KmallocRow, size: usize) -> usize {
+    if size <= 192 {
+        let steps = &SIZE_INDEX[row as usize];
+        return steps.get((size - 1) / 8).copied().unwrap_or(0).into();
+    }
+    (usize::BITS - (size - 1).leading_zeros()) as usize
+}
+
+/// Whether a row has a cache with this number.
+const fn has(row: KmallocRow, index: u8) -> bool {
+    let size = kmalloc_size(index);
+    size != 0 && kmalloc_index(row, size) == index
+}
+
+/// The place of each array from [`SlabHal::KMALLOC_ARRAYS`] on, and the bytes of all.
+const PLACES: ([[u32; SIZES]; ROWS], u32) = {
+    let mut places = [[0; SIZES]; ROWS];
+    let mut next = 0;
+    let mut row = 0;
+    while row < ROWS {
+        let mut index = 1;
+        while index < SIZES {
+            if has(KmallocRow::ALL[row], index as u8) {
+                places[row][index] = next;
+                next += Slot::bytes(array_capacity(kmalloc_size(index as u8) as u32)).next_multiple_of(16);
+            }
+            index += 1;
+        }
+        row += 1;
+    }
+    (places, next)
+};
+
+/// Bytes of each CPU's arrays for `kmalloc`.
+pub const KMALLOC_ARRAYS_SIZE: u32 = PLACES.1;
+
+/// The array of a cache.
+#[inline(always)]
+const fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
+    Slot::at(H::KMALLOC_ARRAYS + PLACES.0[row as usize][index])
+}
+
+/// The cache with this number in a row. Numbers 1 on, behind the cache of records.
+const fn id(row: KmallocRow, index: usize) -> CacheId {
+    CacheId::new((1 + row as usize * SIZES + index) as u16)
+}
+
+/// Their names, by row and number.
+const NAMES: [[&str; SIZES]; ROWS] = [
+    [
+        "",
+        "kmalloc-96",
+        "kmalloc-192",
+        "kmalloc-8",
+        "kmalloc-16",
+        "kmalloc-32",
+        "kmalloc-64",
+        "kmalloc-128",
+        "kmalloc-256",
+        "kmalloc-512",
+        "kmalloc-1k",
+        "kmalloc-2k",
+        "kmalloc-4k",
+        "kmalloc-8k",
+    ],
+    [
+        "",
+        "kmalloc-rcl-96",
+        "kmalloc-rcl-192",
+        "kmalloc-rcl-8",
+        "kmalloc-rcl-16",
+        "kmalloc-rcl-32",
+        "kmalloc-rcl-64",
+        "kmalloc-rcl-128",
+        "kmalloc-rcl-256",
+        "kmalloc-rcl-512",
+        "kmalloc-rcl-1k",
+        "kmalloc-rcl-2k",
+        "kmalloc-rcl-4k",
+        "kmalloc-rcl-8k",
+    ],
+    [
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "dma-kmalloc-128",
+        "dma-kmalloc-256",
+        "dma-kmalloc-512",
+        "dma-kmalloc-1k",
+        "dma-kmalloc-2k",
+        "dma-kmalloc-4k",
+        "dma-kmalloc-8k",
+    ],
+];
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Makes the caches of all rows.
+    pub(super) fn make_kmalloc_caches(&self) -> Result<(), CreateError> {
+        let mut registry = self.registry.lock();
+        for row in KmallocRow::ALL {
+            for (index, name) in NAMES.get(row as usize).into_iter().flatten().enumerate() {
+                #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
+                let size = kmalloc_size(index as u8);
+                #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
+                if !has(row, index as u8) {
+                    continue;
+                }
+                let flags = row.flags() | self.debug_flags(name);
+                // Powers of two are aligned to themselves, by being in a row from the start of a block.
+                let align =
+                    if flags.intersects(SlabFlags::DEBUG) && size.is_power_of_two() { size.min(4096) } else { 8 };
+                #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
+                let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
+                self.add(&mut registry, id(row, index), (name, shape, None), Some(slot::<H>(row, index)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Allocates `size` bytes (Linux: `kmalloc`). Memory for powers of two is aligned to them, other memory to eight bytes
+    /// at least. Zeroed with [`Gfp::ZERO`]. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
+    ///
+    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
+    /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    #[inline(always)]
+    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        if size == 0 || size > KMALLOC_MAX_CACHE_SIZE {
+            return self.kmalloc_other(size, gfp);
+        }
+        self.kmalloc_in(size, gfp, runtime_index(KmallocRow::of(gfp), size))
+    }
+
+    #[inline(always)]
+    fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, AllocError> {
+        let row = KmallocRow::of(gfp);
+        if super::alloc::plain(gfp)
+            && let Some(object) = self.hal().take_free(slot::<H>(row, index), 0, gfp.may_wait())
+        {
+            if gfp.contains(Gfp::ZERO) {
+                self.hal().zero_object(object, size);
+            }
+            return Ok(object);
+        }
+        self.kmalloc_slow(row, index, size, gfp)
+    }
+
+    /// What is too small or too large for a cache.
+    #[inline(always)]
+    fn kmalloc_other(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        if size == 0 { Ok(Self::ZERO_SIZE) } else { self.alloc_large(size, gfp) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_slow(&self, row: KmallocRow, index: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        let cache = self.cache(id(row, index)).ok_or(AllocError::NotReady)?;
+        let object = self.alloc_slow(cache, gfp)?;
+        if cache.is_debugged() {
+            self.note_request(cache, object, size);
+        }
+        Ok(object)
+    }
+
+    /// What an allocation of no bytes is: an address that faults when it is used, and that can be freed (Linux:
+    /// `ZERO_SIZE_PTR`).
+    pub const ZERO_SIZE: VirtAddr = VirtAddr::new(16);
+
+    /// The cache that serves a size.
+    #[must_use]
+    pub fn kmalloc_cache(&self, row: KmallocRow, size: usize) -> Option<&Cache<H>> {
+        match kmalloc_index(row, size) {
+            0 => None,
+            index => self.cache(id(row, index.into())),
+        }
+    }
+
+    /// Frees what `kmalloc` or a cache gave (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are nothing to free.
+    /// Any context.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the pointer. Nothing is freed then.
+    #[inline(always)]
+    pub fn kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+        if self.hal().give_free(at) { Ok(()) } else { self.kfree_slow(at) }
+    }
+
+    /// Frees what the short way could not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::kfree`].
+    #[cold]
+    #[inline(never)]
+    pub fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+        if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
+            return Ok(());
+        }
+        match self.free_large(at) {
+            Some(freed) => freed,
+            None => self.free_slow(at, None),
+        }
+    }
+}
+
+const _: () = {
+    assert!(KMALLOC_MAX_CACHE_SIZE == kmalloc_size(SIZES as u8 - 1));
+    assert!(kmalloc_index(KmallocRow::Normal, 193) == 8 && kmalloc_index(KmallocRow::Normal, 8193) == 0);
+};

@@ -1,0 +1,61 @@
+//! Blocks of `kmalloc` that are too large for a cache: whole pages, marked as such.
+#![forbid(unsafe_code)]
+
+use super::error::{AllocError, Misuse};
+use super::kmalloc::KMALLOC_MAX_SIZE;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{Order, PAGE_SIZE, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::zone;
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Allocates the smallest block that holds `size` bytes, not zero.
+    #[inline(always)]
+    pub(super) fn alloc_large(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        if size > KMALLOC_MAX_SIZE {
+            return Err(AllocError::TooLarge);
+        }
+        let Some(order) = Order::for_bytes(size as u64) else { return Err(AllocError::TooLarge) };
+        if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
+            return Err(AllocError::Zone(flag));
+        }
+        let page = self.pages.alloc_pages(gfp, order)?;
+        let map = self.hal().map();
+        // Fresh from the allocator the block is ours alone, so nobody else changes the state.
+        map.get(page).claim_fresh(Kind::LargeKmalloc);
+        Ok(self.hal().to_virt(map.phys(page)))
+    }
+
+    /// The large block that starts at an address; `None` if the page is none of one.
+    fn large_at(&self, at: VirtAddr) -> Option<(Page, Order)> {
+        let page = self.page_of(at)?;
+        let state = self.hal().map().get(page).state();
+        (state.kind() == Kind::LargeKmalloc).then_some((page, state.order()))
+    }
+
+    /// Frees the large block that starts at an address; `None` if there is none.
+    #[inline]
+    pub(super) fn free_large(&self, at: VirtAddr) -> Option<Result<(), Misuse>> {
+        let (page, order) = self.large_at(at)?;
+        if !at.is_aligned(PAGE_SIZE) {
+            let object = at.align_down(PAGE_SIZE);
+            return Some(Err(Misuse::Misaligned { at, cache: "large kmalloc", object }));
+        }
+        if self.zeroes_on_free() {
+            self.hal().zero_object(at, crate::addr::to_usize(order.bytes()));
+        }
+        let map = self.hal().map();
+        let freed = match map.get(page).become_kind(Kind::Block, 0) {
+            Ok(()) => self.pages.free_pages(page, order),
+            Err(kind) => Err(zone::FreeError::Claimed { page: map.pfn(page), kind }),
+        };
+        Some(freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc }))
+    }
+
+    /// Bytes of the large block that starts at an address.
+    pub(super) fn large_size(&self, at: VirtAddr) -> Option<usize> {
+        let (_, order) = self.large_at(at).filter(|_| at.is_aligned(PAGE_SIZE))?;
+        Some(crate::addr::to_usize(order.bytes()))
+    }
+}

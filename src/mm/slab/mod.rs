@@ -1,0 +1,301 @@
+//! The slab allocator: many small objects in few pages (Linux: `mm/slub.c`, SLUB with sheaves).
+//!
+//! A **cache** has objects of one size. They lie in **slabs**, blocks of one to eight pages with objects in a row. A free
+//! object is in one of four places: in the **array** of a CPU, in the cache's **depot**, on the **free list** of its slab,
+//! or, if nobody has had it yet, it is **fresh**.
+//!
+//! ```text
+//!   alloc ── array of this CPU ◄─ batch ── depot ── slabs with free objects ── page allocator
+//!   free  ── array of this CPU ── batch ─► depot, or the objects' slabs ─► empty slabs ─► page allocator
+//! ```
+//!
+//! The hot path touches the array of the CPU that runs it, the object, and on a free the page's descriptor, which it only
+//! reads; it takes no lock and writes no line that another CPU writes. An object that is freed on another CPU than it was
+//! allocated on goes into that CPU's array. `kmalloc` is a set of caches and, above 8 KiB, the page allocator.
+//!
+//! # What a free finds out
+//!
+//! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object
+//! starts at the address. A free object is *marked*: a word of it holds a secret number, which allocation clears. A free
+//! that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache ([`SlabFlags`]) finds
+//! out more, at its price; where it is off it costs nothing, since a cache that is debugged has no arrays, so that every
+//! call takes the long way by itself.
+//!
+//! # Locks and contexts
+//!
+//! A CPU's arrays are its own. Each cache has one lock, taken with interrupts masked; no lock is held while pages are
+//! allocated or freed, or a constructor runs. The registry's lock is taken by who makes or destroys a cache, where
+//! sleeping is allowed, and is outside all others. So allocating without the right to wait, and freeing, are allowed
+//! everywhere: in interrupt handlers, with locks held, on any CPU.
+
+mod alloc;
+mod bulk;
+mod cache;
+mod check;
+mod cpu;
+mod debug;
+mod error;
+mod flags;
+mod free;
+mod freelist;
+mod global;
+mod kmalloc;
+mod large;
+mod node;
+mod object;
+mod order;
+mod random;
+mod resize;
+mod shape;
+mod shrink;
+#[expect(clippy::module_inception, reason = "the slab itself, in the folder of all that slabs need")]
+mod slab;
+mod slabinfo;
+mod word;
+
+pub use cache::{Cache, Constructor, array_capacity};
+pub use cpu::{CONTROL, Control, ENTRIES, LIMIT, MAX_OBJECTS, SlabConstants, Slot};
+pub use error::{AllocError, Broken, CreateError, InUse, Misuse};
+pub use flags::SlabFlags;
+pub use global::{CacheHandle, CacheSpec};
+pub use kmalloc::{
+    KMALLOC_ARRAYS_SIZE, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KmallocRow, kmalloc_index,
+    kmalloc_size,
+};
+pub use node::NodeEvents;
+pub use slabinfo::{CacheInfo, SlabInfo};
+pub use word::SlabWord;
+
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::PageMap;
+use crate::mm::zone::{PageAllocator, PageHal};
+use cache::Cache as CacheRecord;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use cpu::Array;
+use debug::DebugChoice;
+use global::{Registry, Table};
+use node::Node;
+use object::Object;
+use random::Random;
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+
+/// What the slab allocator asks of a machine, beyond what the page allocator does.
+///
+/// Each CPU has a **window** of its own data in which arrays lie, at distances from the start of its data that are the same
+/// for all. The three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
+/// restart an interrupted sequence has better ones.
+pub trait SlabHal: PageHal + Sized {
+    /// The place of an array that is always off.
+    const NO_ARRAY: Slot;
+    /// Where the arrays of `kmalloc` start, [`KMALLOC_ARRAYS_SIZE`] bytes.
+    const KMALLOC_ARRAYS: u32;
+
+    /// The word `distance` bytes from the start of a CPU's data, a multiple of 8 inside its window.
+    fn word(local: &Self::Local, distance: u32) -> &AtomicU64;
+
+    /// The words from there on, so many.
+    fn words(local: &Self::Local, distance: u32, count: usize) -> &[AtomicU64];
+
+    /// What each CPU has at hand.
+    fn constants(local: &Self::Local) -> &SlabConstants;
+
+    /// Where arrays of caches may lie that are made later: zeroed, on every CPU.
+    fn window(&self) -> Range<u32>;
+
+    /// Makes the window reach to `end` at least; whether it does now. Where sleeping is allowed.
+    fn grow_window(&self, _end: u32) -> bool {
+        false
+    }
+
+    /// Where the linear map has physical memory.
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr;
+
+    /// What the linear map has at an address, or `None` outside of it.
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
+
+    /// Bits that nobody outside knows, as many as there are to be had.
+    fn entropy(&self) -> u64;
+
+    /// Zeroes an object that has just been allocated or is being freed.
+    fn zero_object(&self, object: VirtAddr, bytes: usize);
+
+    /// A test wants this allocation to fail. Asked only while the allocator is careful
+    /// ([`SlabAllocator::set_careful`]).
+    fn should_fail_slab(&self, _cache: &'static str, _gfp: Gfp) -> bool {
+        false
+    }
+
+    /// Somebody misused an object: says so. No lock of the allocator but a cache's may be held.
+    fn misuse(&self, misuse: &Misuse) {
+        log::error!("slab: {misuse}");
+    }
+
+    /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
+    /// if the caller wants to wait where it may not.
+    #[inline(always)]
+    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+        let saved = self.save();
+        let local = self.local();
+        let mut taken = None;
+        if !wait || self.may_wait(local, saved) {
+            taken = Array::<Self>::new(local, slot).pop();
+        }
+        self.restore(saved);
+        if let Some(slot) = taken {
+            Object::of_array(slot).store(mark, 0);
+        }
+        taken
+    }
+
+    /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
+    /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
+    #[inline(always)]
+    fn give_free(&self, at: VirtAddr) -> bool {
+        give_free(self, at, |_| true)
+    }
+
+    /// Does the same if the object's cache has this array.
+    #[inline(always)]
+    fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
+        give_free(self, at, |own| own == slot)
+    }
+}
+
+#[inline(always)]
+fn give_free<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+    let Some(phys) = hal.to_phys(at) else { return false };
+    let saved = hal.save();
+    let local = hal.local();
+    let map = H::local_map(local);
+    let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
+    let word = SlabWord::from_raw(word.unwrap_or(0));
+    let mut given = false;
+    if word.starts_object(at.offset_in(crate::addr::PAGE_SIZE)) && is_right(word.slot()) {
+        let object = Object::of_array(at);
+        let mark = H::constants(local).mark.load(Ordering::Relaxed);
+        if object.load(0) != mark {
+            given = Array::<H>::new(local, word.slot()).push(at);
+            if given {
+                object.store(0, mark);
+            }
+        }
+    }
+    hal.restore(saved);
+    given
+}
+
+/// What boot arguments say about slabs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlabOptions {
+    /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is not there.
+    pub debug: Option<&'static str>,
+    /// `init_on_alloc=`: all objects and blocks are zeroed when they are allocated.
+    pub init_on_alloc: bool,
+    /// `init_on_free=`: and when they are freed.
+    pub init_on_free: bool,
+}
+
+/// The slab allocator of a machine, over its page allocator.
+///
+/// # Invariants
+///
+/// `SLAB-1` to `SLAB-4` of the nodes, `ARR-1` and `ARR-2` of the arrays, `WORD-1` of the page descriptors;
+/// [`SlabAllocator::check`] tests them all.
+pub struct SlabAllocator<'p, H: SlabHal> {
+    pages: &'p PageAllocator<H>,
+    /// The cache of records of caches.
+    boot: Once<CacheRecord<H>, H::Relax>,
+    table: Table<H>,
+    registry: SpinMutex<Registry, H::Relax>,
+    random: Random,
+    mark: AtomicU64,
+    careful: AtomicBool,
+    init_on_alloc: AtomicBool,
+    init_on_free: AtomicBool,
+    debug: Once<DebugChoice, H::Relax>,
+}
+
+impl<'p, H: SlabHal> SlabAllocator<'p, H> {
+    /// An allocator without caches: it refuses everything until [`SlabAllocator::start`].
+    pub const fn new(pages: &'p PageAllocator<H>) -> Self {
+        Self {
+            pages,
+            boot: Once::new(),
+            table: [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; global::MAX_CACHES],
+            registry: SpinMutex::new(Registry::new()),
+            random: Random::new(),
+            mark: AtomicU64::new(0),
+            careful: AtomicBool::new(false),
+            init_on_alloc: AtomicBool::new(false),
+            init_on_free: AtomicBool::new(false),
+            debug: Once::new(),
+        }
+    }
+
+    /// Makes the first caches. Once, when the page allocator is up and every CPU that may ever run has its data; on the boot
+    /// CPU, while no other runs.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::OutOfMemory`].
+    pub fn start(&self, options: SlabOptions) -> Result<(), CreateError> {
+        self.random.seed(self.hal().entropy());
+        // Odd, so that it is neither an aligned address nor zero.
+        self.mark.store(self.random.next() | 1, Ordering::Relaxed);
+        for cpu in (0..self.hal().cpus()).map(crate::addr::CpuId::new) {
+            if let Some(local) = self.hal().local_of(cpu) {
+                H::constants(local).mark.store(self.mark(), Ordering::Relaxed);
+            }
+        }
+        self.debug.call_once(|| DebugChoice::parse(options.debug));
+        self.init_on_alloc.store(options.init_on_alloc, Ordering::Relaxed);
+        self.init_on_free.store(options.init_on_free, Ordering::Relaxed);
+        self.careful.store(options.init_on_alloc || options.init_on_free, Ordering::Relaxed);
+        self.make_boot().ok_or(CreateError::OutOfMemory)?;
+        self.make_kmalloc_caches()
+    }
+
+    /// The machine.
+    #[inline(always)]
+    pub const fn hal(&self) -> &H {
+        self.pages.hal()
+    }
+
+    /// The page allocator below.
+    pub const fn pages(&self) -> &'p PageAllocator<H> {
+        self.pages
+    }
+
+    /// What free objects hold.
+    #[inline]
+    fn mark(&self) -> u64 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
+    fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Relaxed)
+    }
+
+    fn zeroes_on_alloc(&self) -> bool {
+        self.init_on_alloc.load(Ordering::Relaxed)
+    }
+
+    fn zeroes_on_free(&self) -> bool {
+        self.init_on_free.load(Ordering::Relaxed)
+    }
+
+    fn report(&self, misuse: &Misuse) {
+        self.hal().misuse(misuse);
+    }
+
+    /// Runs `f` with the node of a cache locked and interrupts masked.
+    fn with_node<R>(&self, cache: &Cache<H>, f: impl FnOnce(&mut Node) -> R) -> R {
+        let saved = self.hal().save();
+        let result = f(&mut cache.node.lock());
+        self.hal().restore(saved);
+        result
+    }
+}

@@ -1,0 +1,219 @@
+//! What the CPUs share of a cache, behind one lock: the list of slabs that have free objects, and the depot of free
+//! objects that no CPU has at hand (Linux: `struct kmem_cache_node`, and its barn).
+//!
+//! Slabs without free objects are on no list: a free finds its slab by the page. An empty slab stays on the list as long
+//! as there are few slabs on it, else its pages are given back.
+#![forbid(unsafe_code)]
+
+use super::object::Object;
+use super::word::Book;
+use crate::mm::page::{Page, PageMap};
+use core::sync::atomic::AtomicU64;
+
+/// Slabs, chained through their first descriptors, on their way to the page allocator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "slabs that nobody frees are lost"]
+pub(super) struct Chain(u32);
+
+impl Chain {
+    pub(super) const NONE: Self = Self(Page::NIL);
+
+    /// Adds a slab that is on no list.
+    pub(super) fn push<M: PageMap>(&mut self, map: M, slab: Page) {
+        map.get(slab).set_next(self.0);
+        self.0 = slab.index();
+    }
+
+    /// Takes one out.
+    pub(super) fn pop<M: PageMap>(&mut self, map: M) -> Option<Page> {
+        let slab = (self.0 != Page::NIL).then(|| Page::new(self.0))?;
+        self.0 = map.get(slab).next();
+        Some(slab)
+    }
+}
+
+/// Free objects of a cache, by address, that move between CPUs a batch at a time.
+#[derive(Debug)]
+pub(super) struct Depot {
+    memory: Option<Object>,
+    count: usize,
+    /// Objects that it may hold.
+    capacity: usize,
+}
+
+impl Depot {
+    /// Room for one batch more: the words to fill, all or none.
+    pub(super) fn put(&mut self, batch: usize) -> Option<&'static [AtomicU64]> {
+        let end = self.count.checked_add(batch).filter(|end| *end <= self.capacity)?;
+        let room = self.memory?.words(end).get(self.count..)?;
+        self.count = end;
+        Some(room)
+    }
+
+    /// The objects put last, at most so many, which are the caller's then.
+    pub(super) fn take(&mut self, most: usize) -> Option<&'static [AtomicU64]> {
+        let taken = self.count.min(most);
+        let objects = self.memory?.words(self.count).get(self.count - taken..).filter(|objects| !objects.is_empty())?;
+        self.count -= taken;
+        Some(objects)
+    }
+
+    /// Objects in it.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no memory for it yet.
+    pub(super) const fn is_missing(&self) -> bool {
+        self.memory.is_none()
+    }
+
+    /// Lets it use `memory`, of `capacity` words.
+    pub(super) const fn install(&mut self, memory: Object, capacity: usize) {
+        self.memory = Some(memory);
+        self.capacity = capacity;
+    }
+
+    /// Gives its memory up, which must be empty.
+    pub(super) const fn remove(&mut self) -> Option<Object> {
+        self.capacity = 0;
+        self.count = 0;
+        self.memory.take()
+    }
+
+    /// The objects in it.
+    pub(super) fn objects(&self) -> &'static [AtomicU64] {
+        self.memory.map_or(&[], |memory| memory.words(self.count))
+    }
+}
+
+/// What a node counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeEvents {
+    /// Arrays filled from the depot.
+    pub depot_taken: u64,
+    /// Batches put into the depot.
+    pub depot_put: u64,
+    /// Objects taken from slabs.
+    pub slab_taken: u64,
+    /// Objects given back to slabs.
+    pub slab_given: u64,
+    /// Slabs made.
+    pub slabs_made: u64,
+    /// Slabs whose pages were given back.
+    pub slabs_freed: u64,
+    /// Slabs made smaller than preferred, for want of memory.
+    pub smaller: u64,
+    /// Double frees met.
+    pub double_frees: u64,
+}
+
+/// The shared part of a cache.
+///
+/// # Invariants
+///
+/// - `SLAB-1`: every slab of the cache that has a free object is on the list once; no other is. The list is linked both ways
+///   and `partial` long.
+/// - `SLAB-2`: a slab's `in_use` is its objects less those on its free list and those that are fresh; each of these is
+///   marked free, except that an object of one word on a free list holds its link alone.
+/// - `SLAB-3`: `slabs` and `objects` are those of all slabs of the cache; each page of each carries the cache's word, and the
+///   first one is of kind `Slab`.
+/// - `SLAB-4`: objects in arrays and in the depot count as in use, are marked free, and are in one place only.
+#[derive(Debug)]
+pub(super) struct Node {
+    first: u32,
+    last: u32,
+    pub(super) partial: u32,
+    pub(super) slabs: u64,
+    pub(super) objects: u64,
+    pub(super) depot: Depot,
+    pub(super) events: NodeEvents,
+}
+
+impl Node {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: Page::NIL,
+            last: Page::NIL,
+            partial: 0,
+            slabs: 0,
+            objects: 0,
+            depot: Depot { memory: None, count: 0, capacity: 0 },
+            events: NodeEvents {
+                depot_taken: 0,
+                depot_put: 0,
+                slab_taken: 0,
+                slab_given: 0,
+                slabs_made: 0,
+                slabs_freed: 0,
+                smaller: 0,
+                double_frees: 0,
+            },
+        }
+    }
+
+    /// The slab from which to take next.
+    #[inline]
+    pub(super) fn front(&self) -> Option<Page> {
+        (self.first != Page::NIL).then(|| Page::new(self.first))
+    }
+
+    /// The slab after `slab` on the list.
+    pub(super) fn after<M: PageMap>(map: M, slab: Page) -> Option<Page> {
+        let next = map.get(slab).next();
+        (next != Page::NIL).then(|| Page::new(next))
+    }
+
+    /// Puts a slab on the list: in front, to be used next, or last.
+    pub(super) fn insert<M: PageMap>(&mut self, map: M, slab: Page, front: bool) {
+        let descriptor = map.get(slab);
+        let (before, after) = if front { (Page::NIL, self.first) } else { (self.last, Page::NIL) };
+        descriptor.set_prev(before);
+        descriptor.set_next(after);
+        // INVARIANT: SLAB-1.
+        match before {
+            Page::NIL => self.first = slab.index(),
+            before => map.get(Page::new(before)).set_next(slab.index()),
+        }
+        match after {
+            Page::NIL => self.last = slab.index(),
+            after => map.get(Page::new(after)).set_prev(slab.index()),
+        }
+        self.partial += 1;
+    }
+
+    /// Takes a slab off the list.
+    pub(super) fn remove<M: PageMap>(&mut self, map: M, slab: Page) {
+        let descriptor = map.get(slab);
+        let (before, after) = (descriptor.prev(), descriptor.next());
+        // INVARIANT: SLAB-1.
+        match before {
+            Page::NIL => self.first = after,
+            before => map.get(Page::new(before)).set_next(after),
+        }
+        match after {
+            Page::NIL => self.last = before,
+            after => map.get(Page::new(after)).set_prev(before),
+        }
+        self.partial -= 1;
+    }
+
+    /// Counts a new slab and puts it on the list.
+    pub(super) fn add<M: PageMap>(&mut self, map: M, slab: Page, book: Book) {
+        // INVARIANT: SLAB-3.
+        self.slabs += 1;
+        self.objects += u64::from(book.objects);
+        self.events.slabs_made += 1;
+        self.insert(map, slab, true);
+    }
+
+    /// Forgets an empty slab that is on the list, whose pages go to `freed`.
+    pub(super) fn discard<M: PageMap>(&mut self, map: M, slab: Page, book: Book, freed: &mut Chain) {
+        self.remove(map, slab);
+        // INVARIANT: SLAB-3.
+        self.slabs -= 1;
+        self.objects -= u64::from(book.objects);
+        self.events.slabs_freed += 1;
+        freed.push(map, slab);
+    }
+}

@@ -1,0 +1,110 @@
+//! The memory of objects: the one place of the slab allocator that touches it.
+
+use crate::addr::VirtAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Memory of a slab, from the start of one of its objects' slots on.
+///
+/// # Invariants
+///
+/// - `OBJ-1`: the address is that of a slot in a slab, a multiple of 8. The whole slot is mapped, and as long as the object
+///   is free it is the allocator's alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(super) struct Object(VirtAddr);
+
+impl Object {
+    /// The slot at `addr`.
+    ///
+    /// # Safety
+    ///
+    /// `OBJ-1`.
+    #[inline(always)]
+    pub(super) const unsafe fn new(addr: VirtAddr) -> Self {
+        // INVARIANT: OBJ-1 is the caller's promise.
+        Self(addr)
+    }
+
+    /// The slot whose address an array holds, or held, or for which the page's descriptor says that it is one.
+    #[inline(always)]
+    pub(super) const fn of_array(addr: VirtAddr) -> Self {
+        // INVARIANT: OBJ-1 by ARR-1 and WORD-1.
+        Self(addr)
+    }
+
+    /// Where the slot starts.
+    #[inline(always)]
+    pub(super) const fn addr(self) -> VirtAddr {
+        self.0
+    }
+
+    /// The word `offset` bytes from the start, a multiple of 8 inside the slot.
+    #[inline(always)]
+    fn word(self, offset: u32) -> *mut u64 {
+        debug_assert!(offset.is_multiple_of(8), "words of objects are aligned");
+        self.0.as_ptr::<u8>().wrapping_add(offset as usize).cast()
+    }
+
+    /// Reads a word. An object that is freed twice may be somebody's, so what is read may be anything.
+    #[inline(always)]
+    pub(super) fn load(self, offset: u32) -> u64 {
+        // SAFETY: OBJ-1: mapped and aligned. Atomic, as a wrong user may be writing to it.
+        unsafe { AtomicU64::from_ptr(self.word(offset)) }.load(Ordering::Relaxed)
+    }
+
+    /// Writes a word of a free object.
+    #[inline(always)]
+    pub(super) fn store(self, offset: u32, value: u64) {
+        // SAFETY: OBJ-1: mapped, aligned, and the allocator's.
+        unsafe { AtomicU64::from_ptr(self.word(offset)) }.store(value, Ordering::Relaxed);
+    }
+
+    /// Fills `len` bytes from `offset` on.
+    #[inline(always)]
+    pub(super) fn fill(self, offset: u32, byte: u8, len: usize) {
+        let start = self.0.as_ptr::<u8>().wrapping_add(offset as usize);
+        // SAFETY: OBJ-1, and the caller stays in the slot.
+        unsafe { start.write_bytes(byte, len) };
+    }
+
+    /// The first of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    pub(super) fn find_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
+        (0..len).find(|at| self.byte(offset + at) != byte)
+    }
+
+    /// Reads a byte.
+    pub(super) fn byte(self, offset: u32) -> u8 {
+        let at = self.0.as_ptr::<u8>().wrapping_add(offset as usize);
+        // SAFETY: OBJ-1, and the caller stays in the slot. Volatile, as a wrong user may be writing to it.
+        unsafe { at.read_volatile() }
+    }
+
+    /// Fills `len` bytes from the byte `from` on of an allocation that is at least as large.
+    pub(super) fn fill_from(self, from: usize, byte: u8, len: usize) {
+        let start = self.0.as_ptr::<u8>().wrapping_add(from);
+        // SAFETY: OBJ-1, and the caller stays in the allocation.
+        unsafe { start.write_bytes(byte, len) };
+    }
+
+    /// Copies the first `len` bytes of another allocation, at least as large as this one, here.
+    pub(super) fn copy_from(self, other: Self, len: usize) {
+        // SAFETY: OBJ-1 for both, and the caller stays in the allocations, which are two.
+        unsafe { self.0.as_ptr::<u8>().copy_from_nonoverlapping(other.0.as_ptr::<u8>(), len) };
+    }
+
+    /// The slot as words, of which there are so many.
+    pub(super) fn words<'m>(self, words: usize) -> &'m [AtomicU64] {
+        // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and gives it up only when the words are no longer
+        // used.
+        unsafe { core::slice::from_raw_parts(self.0.as_ptr::<AtomicU64>(), words) }
+    }
+}
+
+/// Copies words that nobody else uses meanwhile: those that both slices have.
+#[inline(always)]
+pub(super) fn copy_words(to: &[AtomicU64], from: &[AtomicU64]) {
+    let words = to.len().min(from.len());
+    // SAFETY: both slices have as many words and, being words of different memory or moved down, may be copied one by
+    // one from the start; `copy` allows for an overlap. Nobody else uses them: arrays are their CPU's, depots their lock's.
+    unsafe { core::ptr::copy(from.as_ptr().cast::<u64>(), to.as_ptr().cast::<u64>().cast_mut(), words) };
+}

@@ -1,0 +1,135 @@
+//! Sizes of allocations, and changing them: `ksize`, `krealloc`, `kfree_sensitive`, arrays.
+#![forbid(unsafe_code)]
+
+use super::error::{AllocError, Misuse};
+use super::object::Object;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::VirtAddr;
+use crate::gfp::Gfp;
+
+/// What an allocation is.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Bytes that its user may use.
+    usable: usize,
+    /// Bytes that its user asked for, as far as that is known.
+    asked: usize,
+    /// Whether what is behind them is a red zone.
+    red: bool,
+}
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    fn extent(&self, at: VirtAddr) -> Result<Extent, Misuse> {
+        if let Some(usable) = self.large_size(at) {
+            return Ok(Extent { usable, asked: usable, red: false });
+        }
+        let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
+        let cache = place.cache;
+        let shape = &cache.shape;
+        if place.offset != shape.object {
+            return Err(Misuse::Misaligned { at, cache: cache.name, object: place.object.addr() });
+        }
+        if place.object.load(shape.mark) == self.mark() {
+            return Err(Misuse::DoubleFree { at, cache: cache.name });
+        }
+        let usable = shape.usable() as usize;
+        let asked = self.requested(cache, place.object).map_or(usable, |asked| asked as usize);
+        Ok(Extent { usable, asked, red: asked < usable })
+    }
+
+    /// Bytes of an allocation that may be used, at least as many as were asked for (Linux: `ksize`). 0 for null and for
+    /// an allocation of no bytes. In a cache with red zones what was not asked for stays out of bounds, and is not counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`], if there is no such allocation.
+    pub fn ksize(&self, at: VirtAddr) -> Result<usize, Misuse> {
+        if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
+            return Ok(0);
+        }
+        let extent = self.extent(at)?;
+        Ok(if extent.red { extent.asked } else { extent.usable })
+    }
+
+    /// Allocates room for `count` elements of `size` bytes (Linux: `kmalloc_array`; with [`Gfp::ZERO`], `kcalloc`).
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::Overflow`] if the product does not fit, and those of [`SlabAllocator::kmalloc`].
+    #[inline]
+    pub fn kmalloc_array(&self, count: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        let bytes = count.checked_mul(size).ok_or(AllocError::Overflow)?;
+        self.kmalloc(bytes, gfp)
+    }
+
+    /// Makes an allocation `size` bytes large, in place or elsewhere (Linux: `krealloc`). What fits of the content stays;
+    /// with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. Null is an allocation of no bytes; no bytes
+    /// free it. The old allocation is gone if this succeeds elsewhere, and untouched if it fails.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`].
+    pub fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
+            return self.kmalloc(size, gfp);
+        }
+        let extent = self.extent(at).map_err(|misuse| {
+            self.report(&misuse);
+            AllocError::NotAllocated(at)
+        })?;
+        if size == 0 {
+            self.free_reported(at);
+            return Ok(Self::ZERO_SIZE);
+        }
+        if size <= extent.usable {
+            self.resize_in_place(at, size, extent, gfp);
+            return Ok(at);
+        }
+        let new = self.kmalloc(size, gfp)?;
+        // What lies behind what was asked for is nobody's, and may be a red zone.
+        let kept = extent.asked.min(size);
+        Object::of_array(new).copy_from(Object::of_array(at), kept);
+        self.free_reported(at);
+        Ok(new)
+    }
+
+    fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp) {
+        let place = self.place(at);
+        let requests = place.as_ref().filter(|place| self.requested(place.cache, place.object).is_some());
+        match requests {
+            Some(place) => {
+                if gfp.contains(Gfp::ZERO) && size > extent.asked {
+                    Object::of_array(at).fill_from(extent.asked, 0, size - extent.asked);
+                }
+                self.note_request(place.cache, at, size);
+            }
+            // Nobody remembers what was asked for: what the user gives up now is zeroed now, so that it is zero when it
+            // comes back.
+            None if gfp.contains(Gfp::ZERO) => {
+                Object::of_array(at).fill_from(size, 0, extent.usable - size);
+            }
+            None => {}
+        }
+    }
+
+    /// Zeroes an allocation, slack included, and frees it (Linux: `kfree_sensitive`).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`]; nothing is freed or zeroed then.
+    pub fn kfree_sensitive(&self, at: VirtAddr) -> Result<(), Misuse> {
+        if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
+            return Ok(());
+        }
+        let extent = self.extent(at)?;
+        self.hal().zero_object(at, if extent.red { extent.asked } else { extent.usable });
+        self.kfree(at)
+    }
+
+    /// Frees what is known to be allocated.
+    fn free_reported(&self, at: VirtAddr) {
+        if let Err(misuse) = self.kfree(at) {
+            self.report(&misuse);
+        }
+    }
+}

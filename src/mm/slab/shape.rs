@@ -1,0 +1,156 @@
+//! The shape of a cache: what an object's slot in a slab looks like, and how many there are in one.
+//!
+//! ```text
+//!  plain:           | mark .. link in the middle .. |            while the object is free
+//!  constructor:     | object | link | mark |
+//!  debugging:       | red zone | object | red zone | link | mark | user of alloc | user of free |
+//! ```
+#![forbid(unsafe_code)]
+
+use super::error::CreateError;
+use super::flags::SlabFlags;
+use super::order::{MAX_SLAB_BYTES, calculate_order, min_order, objects, slab_bytes};
+use crate::addr::Order;
+
+/// Bytes of the smallest slot, and what every alignment is a multiple of.
+pub(super) const WORD: u32 = 8;
+/// Bytes of a cache line.
+pub(super) const CACHE_LINE: u32 = 64;
+/// Bytes that a record of a user takes: who, when, on which CPU.
+pub(super) const TRACK: u32 = 32;
+/// The most objects that a slab has.
+const MAX_OBJECTS: u32 = 4096;
+
+/// What a slot looks like. All distances are bytes from the start of the slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shape {
+    /// Bytes that the user asked for.
+    pub(super) object_size: u32,
+    /// Bytes from slot to slot.
+    pub(super) size: u32,
+    /// Every object starts at a multiple of this.
+    pub(super) align: u32,
+    /// Where the object starts: behind the left red zone, if there is one.
+    pub(super) object: u32,
+    /// Where a free object on the slab's list keeps its link.
+    pub(super) link: u32,
+    /// Where a free object keeps its mark.
+    pub(super) mark: u32,
+    /// Where the right red zone starts, the size rounded up to words; it is a word long.
+    pub(super) red_zone: u32,
+    /// Where the records of users start; 0 if there are none.
+    pub(super) tracks: u32,
+    /// Properties.
+    pub(super) flags: SlabFlags,
+    /// Whether there is a constructor, whose work free objects keep.
+    pub(super) constructed: bool,
+    /// The slabs' order where pages are plenty.
+    pub(super) order: Order,
+    /// And where they are not.
+    pub(super) min_order: Order,
+}
+
+impl Shape {
+    /// The shape for objects of `object_size` bytes at multiples of `align`.
+    pub(super) const fn new(
+        object_size: u32,
+        align: u32,
+        flags: SlabFlags,
+        constructed: bool,
+        cpus: u32,
+    ) -> Result<Self, CreateError> {
+        if object_size == 0 {
+            return Err(CreateError::NoSize);
+        }
+        if object_size > MAX_SLAB_BYTES {
+            return Err(CreateError::TooLarge);
+        }
+        if !(align == 0 || align.is_power_of_two()) || align as u64 > crate::addr::PAGE_SIZE {
+            return Err(CreateError::Align);
+        }
+        if flags.contains(SlabFlags::TYPESAFE_BY_RCU) {
+            return Err(CreateError::Unsupported);
+        }
+        let align = alignment(object_size, align, flags);
+        let debug = flags.intersects(SlabFlags::DEBUG.difference(SlabFlags::CONSISTENCY_CHECKS));
+        let red = flags.contains(SlabFlags::RED_ZONE);
+        let object = if red { align } else { 0 };
+        let red_zone = object + object_size.next_multiple_of(WORD);
+        let mut end = red_zone + if red { WORD } else { 0 };
+        let (link, mark) = if constructed || debug {
+            let link = end;
+            end += 2 * WORD;
+            (link, link + WORD)
+        } else {
+            // In the middle, where an overrun of the object before does not reach first.
+            ((object_size / 2) & !(WORD - 1), 0)
+        };
+        let mut tracks = 0;
+        if flags.contains(SlabFlags::STORE_USER) {
+            tracks = end;
+            end += 2 * TRACK;
+        }
+        let size = end.next_multiple_of(align);
+        if size > MAX_SLAB_BYTES {
+            return Err(CreateError::TooLarge);
+        }
+        let (Some(order), Some(min_order)) = (Some(calculate_order(size, cpus)), Order::new(min_order(size))) else {
+            return Err(CreateError::TooLarge);
+        };
+        Ok(Self {
+            object_size,
+            size,
+            align,
+            object,
+            link,
+            mark,
+            red_zone,
+            tracks,
+            flags,
+            constructed,
+            order,
+            min_order,
+        })
+    }
+
+    /// Objects in a slab of this order.
+    pub(super) const fn objects(&self, order: Order) -> u32 {
+        let count = objects(order.get(), self.size);
+        if count < MAX_OBJECTS { count } else { MAX_OBJECTS }
+    }
+
+    /// Bytes behind the last object of a slab of this order.
+    pub(super) const fn tail(&self, order: Order) -> u32 {
+        slab_bytes(order.get()) - self.objects(order) * self.size
+    }
+
+    /// Whether freeing needs more than the short way tests: the mark is not in the first word.
+    pub(super) const fn is_checked(&self) -> bool {
+        self.mark != 0 || self.object != 0 || !self.flags.intersection(SlabFlags::DEBUG).is_empty()
+    }
+
+    /// Bytes of an object that its user may use.
+    pub(super) const fn usable(&self) -> u32 {
+        if self.constructed || !self.flags.intersection(SlabFlags::DEBUG).is_empty() {
+            self.object_size
+        } else {
+            self.size
+        }
+    }
+}
+
+/// The alignment of objects: what is asked for, a cache line if that is wanted (for small objects, the part of one
+/// that holds them), a word at least.
+const fn alignment(size: u32, asked: u32, flags: SlabFlags) -> u32 {
+    let mut align = if asked > WORD { asked } else { WORD };
+    if flags.contains(SlabFlags::HWCACHE_ALIGN) {
+        let mut line = CACHE_LINE;
+        while line > WORD && size <= line / 2 {
+            line /= 2;
+        }
+        if line > align {
+            align = line;
+        }
+    }
+    align
+}

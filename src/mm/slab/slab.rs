@@ -1,0 +1,292 @@
+//! One slab: a block of pages with objects in a row. Making one, taking objects out and putting them back, giving its
+//! pages up.
+//!
+//! A new slab gives its objects out in a rotated order of its own, which starts at a place that depends on a secret; the
+//! array that they go to is shuffled. So the order is random, and nothing is done for an object that nobody wants yet,
+//! except that it is marked free.
+
+use super::cache::Cache;
+use super::error::Misuse;
+use super::freelist::{decode, encode};
+use super::node::{Chain, Node};
+use super::object::Object;
+use super::order::slab_bytes;
+use super::random::below;
+use super::word::{Book, NIL, SlabWord};
+use super::{SlabAllocator, SlabHal};
+use crate::addr::{Order, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::zone;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+/// Flags of a caller that its slab's pages get too.
+const PASSED_ON: Gfp = Gfp::RECLAIM
+    .union(Gfp::IO)
+    .union(Gfp::FS)
+    .union(Gfp::HIGH)
+    .union(Gfp::NOWARN)
+    .union(Gfp::RETRY_MAYFAIL)
+    .union(Gfp::NOFAIL)
+    .union(Gfp::NORETRY)
+    .union(Gfp::MEMALLOC)
+    .union(Gfp::NOMEMALLOC);
+
+/// A slab as the functions here see it.
+#[derive(Clone, Copy)]
+pub(super) struct Slab {
+    /// The address of its first byte.
+    pub(super) start: VirtAddr,
+    /// Where the order of fresh objects starts.
+    rotation: u32,
+}
+
+impl Slab {
+    /// The object by number, less than the slab has.
+    #[inline(always)]
+    pub(super) fn object_of<H: SlabHal>(self, cache: &Cache<H>, index: u32) -> Object {
+        let addr = VirtAddr::new(self.start.get().wrapping_add(u64::from(index * cache.shape.size)));
+        // SAFETY: OBJ-1: the slab is the cache's, and has an object of that number.
+        unsafe { Object::new(addr) }
+    }
+}
+
+/// Where an address lies in a slab.
+pub(super) struct Place<'c, H: SlabHal> {
+    pub(super) cache: &'c Cache<H>,
+    pub(super) head: Page,
+    /// The slot whose byte it is, or the last one.
+    pub(super) object: Object,
+    pub(super) index: u16,
+    /// Bytes from the slot's start to the address.
+    pub(super) offset: u32,
+}
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    #[inline]
+    pub(super) fn slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Slab {
+        let start = self.hal().to_virt(self.hal().map().phys(head));
+        let bits = (u64::from(head.index()) ^ cache.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
+        let rotation = below(bits as u32, u32::from(book.objects));
+        Slab { start, rotation }
+    }
+
+    /// Makes a slab, on no list and not counted yet. Its objects are all fresh. Context as for the flags.
+    pub(super) fn new_slab(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Page, zone::AllocError> {
+        let mut flags = gfp & PASSED_ON;
+        if cache.shape.flags.contains(super::SlabFlags::CACHE_DMA) {
+            flags |= Gfp::DMA;
+        }
+        if cache.shape.flags.contains(super::SlabFlags::RECLAIM_ACCOUNT) {
+            flags |= Gfp::RECLAIMABLE;
+        }
+        let shape = &cache.shape;
+        let mut order = shape.order;
+        let found = if shape.order > shape.min_order {
+            // Worth a look, not a wait.
+            let attempt = (flags | Gfp::NOWARN) - Gfp::DIRECT_RECLAIM - Gfp::NOFAIL - Gfp::RETRY_MAYFAIL;
+            self.pages.alloc_pages(attempt, shape.order)
+        } else {
+            Err(zone::AllocError::OutOfMemory)
+        };
+        let head = match found {
+            Ok(head) => head,
+            Err(_) => {
+                order = shape.min_order;
+                self.pages.alloc_pages(flags, order)?
+            }
+        };
+        self.prepare(cache, head, order);
+        Ok(head)
+    }
+
+    /// Makes a fresh block a slab.
+    fn prepare(&self, cache: &Cache<H>, head: Page, order: Order) {
+        let map = self.hal().map();
+        let shape = &cache.shape;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
+        let objects = shape.objects(order) as u16;
+        let book = Book { cache: cache.id, fresh: objects, in_use: 0, first: NIL, objects };
+        let slab = self.slab(cache, head, book);
+        // A fresh block is unclaimed.
+        let _ = map.get(head).become_kind(Kind::Slab, book.raw());
+        let mark = self.mark();
+        for index in 0..u32::from(objects) {
+            let object = slab.object_of(cache, index);
+            if let Some(construct) = cache.constructor {
+                let start = object.addr().get().wrapping_add(u64::from(shape.object));
+                if let Some(start) = NonNull::new(VirtAddr::new(start).as_ptr()) {
+                    construct(start);
+                }
+            }
+            object.store(shape.mark, mark);
+        }
+        if shape.tail(order) > shape.mark {
+            // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
+            slab.object_of(cache, u32::from(objects)).store(shape.mark, mark);
+        }
+        if cache.is_debugged() {
+            self.prepare_debugged(cache, slab, objects);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
+        for page in 0..order.pages() as u32 {
+            map.get(head.offset(page)).aux().store(cache.word(page).raw(), Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the pages of slabs back that are on no list any more. Any context, no lock held.
+    pub(super) fn free_slabs(&self, mut chain: Chain) {
+        let map = self.hal().map();
+        while let Some(head) = chain.pop(map) {
+            let order = map.get(head).state().order();
+            #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
+            for page in 0..order.pages() as u32 {
+                // INVARIANT: WORD-1.
+                map.get(head.offset(page)).aux().store(0, Ordering::Relaxed);
+            }
+            let freed = match map.get(head).become_kind(Kind::Block, 0) {
+                Ok(()) => self.pages.free_pages(head, order),
+                Err(kind) => Err(zone::FreeError::Claimed { page: map.pfn(head), kind }),
+            };
+            if let Err(error) = freed {
+                log::error!("a slab is lost: {error}");
+            }
+        }
+    }
+
+    /// The place of an address in its slab, whatever part of an object it is. `None` if it lies in none.
+    pub(super) fn place(&self, at: VirtAddr) -> Option<Place<'_, H>> {
+        let map = self.hal().map();
+        let page = self.page_of(at)?;
+        let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
+        if !word.is_slab() {
+            return None;
+        }
+        let head = Page::new(page.index().wrapping_sub(word.page()));
+        let descriptor = map.get(head);
+        if descriptor.state().kind() != Kind::Slab {
+            return None;
+        }
+        let book = Book::from_raw(descriptor.owner());
+        let cache = self.cache(book.cache)?;
+        let slab = self.slab(cache, head, book);
+        #[expect(clippy::cast_possible_truncation, reason = "a slab is small")]
+        let distance = at.get().wrapping_sub(slab.start.get()) as u32;
+        let index = (distance / cache.shape.size).min(u32::from(book.objects).saturating_sub(1));
+        let object = slab.object_of(cache, index);
+        #[expect(clippy::cast_possible_truncation, reason = "less than the slab has objects")]
+        Some(Place { cache, head, object, index: index as u16, offset: distance - index * cache.shape.size })
+    }
+
+    /// Takes up to `want` objects out of a slab and shows each to `out`. With the node locked.
+    #[inline]
+    pub(super) fn take_from(
+        &self,
+        cache: &Cache<H>,
+        node: &mut Node,
+        head: Page,
+        want: u32,
+        mut out: impl FnMut(Object),
+    ) -> u32 {
+        let map = self.hal().map();
+        let descriptor = map.get(head);
+        let mut book = Book::from_raw(descriptor.owner());
+        let slab = self.slab(cache, head, book);
+        let mut taken = 0;
+        while taken < want {
+            if book.first != NIL {
+                let object = slab.object_of(cache, book.first.into());
+                let Some(next) = self.next_free(cache, slab, book, object) else {
+                    // INVARIANT: SLAB-2: what cannot be reached counts as in use from here on, so the slab is never
+                    // given back.
+                    book.in_use = book.objects - book.fresh;
+                    book.first = NIL;
+                    self.report(&Misuse::FreeList { at: object.addr(), cache: cache.name });
+                    continue;
+                };
+                book.first = next;
+                if cache.shape.link == cache.shape.mark {
+                    // INVARIANT: SLAB-4: an object of one word had no room for both.
+                    object.store(cache.shape.mark, self.mark());
+                }
+                out(object);
+            } else if book.fresh != 0 {
+                let mut index = slab.rotation + u32::from(book.objects - book.fresh);
+                if index >= u32::from(book.objects) {
+                    index -= u32::from(book.objects);
+                }
+                book.fresh -= 1;
+                out(slab.object_of(cache, index));
+            } else {
+                break;
+            }
+            // INVARIANT: SLAB-2.
+            book.in_use += 1;
+            taken += 1;
+        }
+        descriptor.set_owner(book.raw());
+        if !book.has_free() {
+            node.remove(map, head);
+        }
+        node.events.slab_taken += u64::from(taken);
+        taken
+    }
+
+    /// The object after `object` on its slab's free list; `None` if the link leads nowhere.
+    #[inline]
+    pub(super) fn next_free(&self, cache: &Cache<H>, slab: Slab, book: Book, object: Object) -> Option<u16> {
+        let shape = &cache.shape;
+        let place = VirtAddr::new(object.addr().get().wrapping_add(shape.link.into()));
+        let next = decode(object.load(shape.link), cache.secret, place);
+        if next == VirtAddr::ZERO {
+            return Some(NIL);
+        }
+        let distance = next.get().wrapping_sub(slab.start.get());
+        if distance >= u64::from(slab_bytes(super::order::MAX_SLAB_ORDER)) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "compared above")]
+        let distance = distance as u32;
+        let index = distance / shape.size;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
+        (index * shape.size == distance && index < book.objects.into()).then_some(index as u16)
+    }
+
+    /// Puts an object back on its slab's free list. With the node locked; a slab that is given up goes to `freed`.
+    #[inline]
+    pub(super) fn give_to(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
+        let map = self.hal().map();
+        let descriptor = map.get(head);
+        let mut book = Book::from_raw(descriptor.owner());
+        let start = self.hal().to_virt(map.phys(head));
+        let slab = Slab { start, rotation: 0 };
+        let object = slab.object_of(cache, index.into());
+        let next = match book.first {
+            NIL => VirtAddr::ZERO,
+            first => slab.object_of(cache, first.into()).addr(),
+        };
+        let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
+        object.store(cache.shape.link, encode(next, cache.secret, place));
+        let was_full = !book.has_free();
+        book.first = index;
+        // INVARIANT: SLAB-2.
+        book.in_use = book.in_use.wrapping_sub(1);
+        descriptor.set_owner(book.raw());
+        node.events.slab_given += 1;
+        if was_full {
+            node.insert(map, head, false);
+        }
+        if book.in_use == 0 && node.partial > cache.min_partial {
+            node.discard(map, head, book, freed);
+        }
+    }
+
+    /// The memory of a block that has just been allocated for the allocator itself.
+    pub(super) fn memory_of(&self, page: Page) -> Object {
+        let start = self.hal().to_virt(self.hal().map().phys(page));
+        // SAFETY: OBJ-1: the pages are the caller's, and the linear map maps them.
+        unsafe { Object::new(start) }
+    }
+}

@@ -1,0 +1,118 @@
+//! `slabinfo` in Linux's format, and the figures behind it.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::Array;
+use super::node::NodeEvents;
+use super::{SlabAllocator, SlabHal};
+use crate::addr::CpuId;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+/// What a cache has and has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheInfo {
+    /// Objects that users have.
+    pub active_objects: u64,
+    /// Objects in all slabs.
+    pub objects: u64,
+    /// Slabs.
+    pub slabs: u64,
+    /// Slabs with free objects.
+    pub partial: u64,
+    /// Objects in arrays and in the depot.
+    pub at_hand: u64,
+    /// Allocations that took the short way.
+    pub fast_allocs: u64,
+    /// Allocations that took the long way.
+    pub slow_allocs: u64,
+    /// Frees that took the short way.
+    pub fast_frees: u64,
+    /// Frees that took the long way, those with a report included.
+    pub slow_frees: u64,
+    /// What happened behind the arrays.
+    pub events: NodeEvents,
+}
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// The figures of a cache. Any context; a moment later they may be others.
+    #[must_use]
+    pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
+        let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
+        let arrays = || locals().map(|local| Array::<H>::new(local, cache.slot));
+        let held: u64 = arrays().map(|array| u64::from(array.count())).sum();
+        let served: u64 = arrays().map(|array| array.allocations()).sum();
+        let active_objects = self.active_objects(cache);
+        let (objects, slabs, partial, depot, events) = self.with_node(cache, |node| {
+            (node.objects, node.slabs, u64::from(node.partial), node.depot.count() as u64, node.events)
+        });
+        let slow_allocs = cache.slow_allocs.load(Ordering::Relaxed);
+        let slow_frees = cache.slow_frees.load(Ordering::Relaxed);
+        // The long way takes the object it wants from the array that it has filled, if there is one.
+        let fast_allocs = if cache.capacity == 0 { 0 } else { served.saturating_sub(slow_allocs) };
+        // What was allocated and is not in use any more was freed: frees need no counter of their own.
+        let freed = (fast_allocs + slow_allocs).saturating_sub(active_objects);
+        CacheInfo {
+            active_objects,
+            objects,
+            slabs,
+            partial,
+            at_hand: held + depot,
+            fast_allocs,
+            slow_allocs,
+            fast_frees: freed.saturating_sub(slow_frees),
+            slow_frees,
+            events,
+        }
+    }
+
+    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of short and long ways.
+    pub const fn slabinfo(&self) -> SlabInfo<'_, H> {
+        SlabInfo(self)
+    }
+}
+
+/// Prints `/proc/slabinfo`.
+pub struct SlabInfo<'s, H: SlabHal>(&'s SlabAllocator<'s, H>);
+
+impl<H: SlabHal> fmt::Display for SlabInfo<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "slabinfo - version: 2.1 (statistics)")?;
+        writeln!(
+            f,
+            "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> \
+             <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail> : cpustat <allochit> \
+             <allocmiss> <freehit> <freemiss>"
+        )?;
+        let mut result = Ok(());
+        self.0.for_each(|cache| {
+            let info = self.0.info(cache);
+            let shape = &cache.shape;
+            let line = write!(
+                f,
+                "{:<17} {:>6} {:>6} {:>6} {:>4} {:>4}",
+                cache.name,
+                info.active_objects,
+                info.objects,
+                shape.size,
+                shape.objects(shape.order),
+                shape.order.pages()
+            );
+            let rest = line
+                .and_then(|()| write!(f, " : tunables {:>4} {:>4} {:>4}", cache.capacity, cache.batch(), cache.depot));
+            let rest =
+                rest.and_then(|()| write!(f, " : slabdata {:>6} {:>6} {:>6}", info.slabs, info.slabs, info.at_hand));
+            let rest = rest.and_then(|()| {
+                writeln!(
+                    f,
+                    " : cpustat {:>6} {:>6} {:>6} {:>6}",
+                    info.fast_allocs, info.slow_allocs, info.fast_frees, info.slow_frees
+                )
+            });
+            if result.is_ok() {
+                result = rest;
+            }
+        });
+        result
+    }
+}

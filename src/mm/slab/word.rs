@@ -1,0 +1,134 @@
+//! The two words of a slab in its page descriptors, as values: the [`SlabWord`] that a free reads, and the [`Book`] that
+//! the node's lock protects.
+//!
+//! ```text
+//!  descriptor.aux of every page of a slab: SlabWord
+//!   63            40 39  36 35  32 31                 0
+//!  | array's offset |  0   | page | 2^32 / object size |
+//!
+//!  descriptor.owner of the first page: Book
+//!   63    52 51    39 38    26 25    13 12     0
+//!  | cache  | fresh  | in use | first  | objects|
+//! ```
+#![forbid(unsafe_code)]
+
+use super::cpu::Slot;
+use super::global::CacheId;
+
+/// What every page of a slab says about itself in the low half of its descriptor's `aux`, which nobody but a slab sets:
+/// whether an address is the start of one of its objects takes one multiplication, where the CPU keeps free objects of
+/// the cache takes one addition.
+///
+/// # Invariants
+///
+/// - `WORD-1`: zero in the descriptor of a page that belongs to no slab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlabWord(u64);
+
+impl SlabWord {
+    const PAGE_SHIFT: u32 = 32;
+    const SLOT_SHIFT: u32 = 40;
+
+    /// The word of page number `page` of a slab with objects of `size` bytes, at least 8. `checked` caches have a size
+    /// that the short way of freeing cannot test: they always take the long one.
+    #[must_use]
+    pub(super) const fn new(size: u32, checked: bool, page: u32, slot: Slot) -> Self {
+        let reciprocal = if checked { 0 } else { Self::reciprocal(size) };
+        Self(reciprocal as u64 | (page as u64) << Self::PAGE_SHIFT | (slot.offset() as u64) << Self::SLOT_SHIFT | SLAB)
+    }
+
+    /// 2^32 / size, rounded up. An offset below 2^15 is a multiple of `size` if and only if their product modulo 2^32 is
+    /// less than this (Lemire, Kaser, Kurz 2019: exact while offset × size stays below 2^32).
+    const fn reciprocal(size: u32) -> u32 {
+        u32::MAX / size + 1
+    }
+
+    #[must_use]
+    pub(super) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    #[must_use]
+    pub(super) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the page belongs to a slab.
+    #[must_use]
+    pub(super) const fn is_slab(self) -> bool {
+        self.0 & SLAB != 0
+    }
+
+    /// The number of the page in its slab.
+    #[must_use]
+    #[inline(always)]
+    pub(super) const fn page(self) -> u32 {
+        (self.0 >> Self::PAGE_SHIFT & 0xf) as u32
+    }
+
+    /// Whether an object of the slab starts at the byte `offset` of this page, as far as its size tells: what lies
+    /// behind the last object is not told from one.
+    #[must_use]
+    #[inline(always)]
+    pub(super) const fn starts_object(self, offset: u64) -> bool {
+        let within = (offset as u32) | self.page() << 12;
+        let reciprocal = self.0 as u32;
+        within.wrapping_mul(reciprocal) < reciprocal
+    }
+
+    /// Where each CPU keeps free objects of the cache.
+    #[must_use]
+    #[inline(always)]
+    pub(super) const fn slot(self) -> Slot {
+        Slot::from_offset((self.0 >> Self::SLOT_SHIFT) as u32)
+    }
+}
+
+/// Says that the word is a slab's, where the reciprocal is zero.
+const SLAB: u64 = 1 << 39;
+
+/// No object.
+pub(super) const NIL: u16 = 0x1fff;
+
+/// What the first page of a slab says about the slab. Changed under the lock of the cache's node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Book {
+    /// The cache.
+    pub(super) cache: CacheId,
+    /// Objects that nobody has had yet: the last ones in the slab's own order.
+    pub(super) fresh: u16,
+    /// Objects that are not on the slab's free list: with users, in a CPU's array, in the depot.
+    pub(super) in_use: u16,
+    /// The first object of the free list, or [`NIL`].
+    pub(super) first: u16,
+    /// Objects in the slab.
+    pub(super) objects: u16,
+}
+
+impl Book {
+    const BITS: u32 = 13;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+
+    pub(super) const fn from_raw(raw: u64) -> Self {
+        Self {
+            objects: (raw & Self::MASK) as u16,
+            first: (raw >> Self::BITS & Self::MASK) as u16,
+            in_use: (raw >> (2 * Self::BITS) & Self::MASK) as u16,
+            fresh: (raw >> (3 * Self::BITS) & Self::MASK) as u16,
+            cache: CacheId::new((raw >> (4 * Self::BITS)) as u16),
+        }
+    }
+
+    pub(super) const fn raw(self) -> u64 {
+        self.objects as u64
+            | (self.first as u64) << Self::BITS
+            | (self.in_use as u64) << (2 * Self::BITS)
+            | (self.fresh as u64) << (3 * Self::BITS)
+            | (self.cache.get() as u64) << (4 * Self::BITS)
+    }
+
+    /// Whether there is an object to take.
+    pub(super) const fn has_free(self) -> bool {
+        self.in_use < self.objects
+    }
+}
