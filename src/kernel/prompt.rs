@@ -130,8 +130,10 @@ fn help() {
 }
 
 fn memmap(machine: &Machine) {
-    let map = memory_map::of(machine);
-    kprintln!("{map}");
+    match memory_map::account(machine) {
+        Ok(account) => kprintln!("{account}"),
+        Err(error) => kprintln!("memory does not add up: {error}"),
+    }
 }
 
 /// The console as the writer that `ptdump` wants.

@@ -137,7 +137,7 @@ impl<H: PageHal> PageAllocator<H> {
         Some(found)
     }
 
-    fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
+    pub(super) fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
         self.with_zone(id, |zone, _| ZoneSnapshot {
             kind: zone.kind,
             start: zone.start,

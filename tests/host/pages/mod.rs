@@ -1,6 +1,7 @@
 //! The page allocator: the behaviours by number, random operations against a bitmap, several CPUs, a machine of 16 TiB.
 
 mod buddy;
+mod census;
 mod cpus;
 mod damage;
 mod errors;
