@@ -32,7 +32,7 @@ use spin::once::Once;
 
 /// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
 #[derive(Clone, Copy, Debug)]
-enum BootError {
+pub(super) enum BootError {
     NoTree(device_tree::NoTree),
     Damaged(PhysAddr, FdtError),
     Discover(DiscoverError),
@@ -274,7 +274,7 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootE
 
 /// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
 /// alias.
-fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
+pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
     let Some(table) = instance::kernel_tables() else { return Ok(WxReport::default()) };
     let idmap = boot.image_phys(boot::idmap_tables());
     // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.

@@ -36,7 +36,7 @@ pub mod power;
 #[cfg(target_os = "none")]
 mod pressure;
 #[cfg(target_os = "none")]
-mod prompt;
+pub mod prompt;
 #[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]

@@ -3,6 +3,7 @@
 #![no_main]
 #![expect(clippy::expect_used, reason = "a test fails by panicking; clippy knows only #[test] for one")]
 
+mod account;
 mod boot;
 mod console;
 mod faults;

@@ -161,3 +161,50 @@ fn pages_on_a_list_that_nobody_counts_are_named() {
         assert!(found.unwrap_err().to_string().contains("1 pages are on per-CPU lists, and its counter says 0"));
     });
 }
+
+/// The labels of `lines`, up to the number.
+fn labels(text: &str) -> Vec<String> {
+    let label = |line: &str| line.trim_end_matches(|c: char| c.is_ascii_digit() || " kB(),".contains(c)).to_owned();
+    text.lines().map(label).collect()
+}
+
+// Field by field as fs/proc/meminfo.c and mm/vmstat.c print them, of those that exist here.
+#[test]
+fn meminfo_and_zoneinfo_have_linuxs_lines_in_linuxs_columns() {
+    Spec::of_size(32 * MIB).run(|pages| {
+        let page = pages.alloc_pages(Gfp::KERNEL, order(2)).unwrap();
+        pages.claim(page, Kind::Slab, 1).unwrap();
+        let meminfo = pages.meminfo().to_string();
+        let names =
+            "MemTotal MemFree MemAvailable AnonPages Slab PageTables VmallocTotal VmallocUsed Percpu CmaTotal CmaFree";
+        let found: Vec<&str> = meminfo.lines().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(found[..11].join(" "), names);
+        assert!(meminfo.contains("\nSlab:                 16 kB\n"), "{meminfo}");
+        for line in meminfo.lines().filter(|line| !line.starts_with("VmallocTotal")) {
+            assert_eq!(line.len(), 27, "{line:?}");
+        }
+        let zoneinfo = pages.zoneinfo().to_string();
+        let zone: String = zoneinfo.split("Node ").nth(1).unwrap().to_owned();
+        let lines = labels(&zone);
+        let expected = [
+            "  pages free",
+            "        boost",
+            "        min",
+            "        low",
+            "        high",
+            "        spanned",
+            "        present",
+            "        managed",
+            "        cma",
+            "        protection:",
+        ];
+        assert_eq!(lines[1..11], expected, "{zone}");
+        let tail = &lines[lines.len() - 7..];
+        let pageset = ["  pagesets", "    cpu:", "              count:", "              high:", "              batch:"];
+        assert_eq!(tail[..5], pageset, "{zone}");
+        assert_eq!(tail[5..], ["  node_unreclaimable:", "  start_pfn:"], "{zone}");
+        assert!(zone.contains("\n      nr_free_pages ") && zone.contains("\n      nr_free_cma  0\n"), "{zone}");
+        pages.disown(page, Kind::Slab).unwrap();
+        pages.free_pages(page, order(2)).unwrap();
+    });
+}
