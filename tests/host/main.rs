@@ -21,6 +21,7 @@ mod memory_map;
 #[cfg(test)]
 mod pages;
 mod pgtable;
+mod struct_page;
 #[cfg(test)]
 mod rbtree;
 mod trap;

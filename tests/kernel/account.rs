@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
-use quarry::gfp::Gfp;
+use quarry::gfp::{Gfp, ZoneType};
 use quarry::instance;
 use quarry::kernel::init::{self, Machine};
 use quarry::kernel::memmap::Owner;
@@ -38,6 +38,8 @@ fn every_byte_is_accounted_for() {
     assert_eq!(pages, instance::totalram_pages() * PAGE_SIZE);
     assert_eq!(account.census.managed(), instance::totalram_pages());
     assert!(account.census.zones().all(|zone| zone.moved == 0), "nobody else runs");
+    // Behaviour 70: RAM that starts at 1 GiB has a DMA zone all the same.
+    assert!(instance::page_allocator().zone(ZoneType::Dma).is_some_and(|zone| zone.managed != 0));
     for part in ["text", "rodata", "data", "bss", "identity map", "boot stack", "overflow stack"] {
         assert!(account.map.sum(|owner| owner == Owner::Kernel(part)) != 0, "{part}");
     }
