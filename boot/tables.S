@@ -22,10 +22,6 @@ __idmap_pgd:	.skip	4096
 __idmap_pud:	.skip	4096
 __idmap_pmd:	.skip	4096
 __idmap_pte:	.skip	4096
-	.section .pgtables.fixmap, "aw", %nobits
-	.global __fixmap_pte
-	.balign	4096
-__fixmap_pte:	.skip	4096 * FIXMAP_PTE_TABLES
 
 	.section .init.pgtables, "aw", %nobits
 	.global __early_pgd
@@ -36,6 +32,8 @@ __early_pmd:	.skip	4096
 __early_fixmap_pud: .skip 4096
 __early_fixmap_pmd: .skip 4096
 __early_pte:	.skip	4096 * EARLY_PTE_TABLES
+	.global __fixmap_pte
+__fixmap_pte:	.skip	4096 * FIXMAP_PTE_TABLES
 __early_end:
 
 	.section .head.text, "ax"

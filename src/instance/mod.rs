@@ -7,15 +7,15 @@ mod pages;
 mod reclaim;
 mod slab;
 
-pub use check::check_all;
+pub use check::{check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
-    alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, drain_all_pages, forbid_waiting_in_atomic,
-    free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact, get_dma_pages, get_free_pages,
-    get_page, get_zeroed_page, give_cpu, kmap, kmap_atomic, kunmap, nr_free_pages, page_address, page_allocator,
-    page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page, start_cpu,
-    totalram_pages, virt_to_page, virt_to_phys,
+    alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, cpu_locals, drain_all_pages,
+    forbid_waiting_in_atomic, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
+    get_dma_pages, get_free_pages, get_page, get_zeroed_page, give_cpu, kmap, kmap_atomic, kunmap, nr_free_pages,
+    page_address, page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt,
+    put_page, split_page, start_cpu, totalram_pages, virt_to_page, virt_to_phys,
 };
 
 pub use reclaim::{

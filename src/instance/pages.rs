@@ -5,7 +5,7 @@
 
 use super::faults;
 use super::slab::KmallocArrays;
-use crate::addr::{CpuId, Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, to_usize};
+use crate::addr::{CpuId, Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::arch::aarch64::mem;
@@ -185,6 +185,12 @@ pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     if cpu == cpu::current() {
         cpu::set_local(place);
     }
+}
+
+/// The data of every CPU that has some.
+pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
+    let places = LOCALS.iter().map(|slot| VirtAddr::of(slot.load(Ordering::Acquire)));
+    places.filter(|place| *place != VirtAddr::ZERO).filter_map(|place| VirtRange::from_size(place, CPU_LOCAL_SIZE))
 }
 
 /// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.

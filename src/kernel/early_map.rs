@@ -25,6 +25,9 @@ const _: () = {
 };
 
 /// The fixmap with its device pages handed out one after the other.
+///
+/// Its entries are those of the boot stub, which are init-only memory: nobody reads them once the final tables are live,
+/// and they are gone when the page allocator is up.
 #[derive(Debug)]
 pub(super) struct EarlyMap {
     pub(super) fixmap: Fixmap,

@@ -7,12 +7,14 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use linked_list_allocator::Heap;
 use spin::mutex::SpinMutex;
+use spin::once::Once;
 
 /// Bytes that the early heap is given.
 pub const EARLY_HEAP_SIZE: u64 = 256 << 10;
 
 #[cfg_attr(feature = "global-allocator", global_allocator)]
 static HEAP: EarlyHeap = EarlyHeap(SpinMutex::new(Heap::empty()));
+static GRANT: Once<VirtRange, Relax> = Once::new();
 
 /// A first-fit heap behind a lock that masks interrupts.
 struct EarlyHeap(SpinMutex<Heap, Relax>);
@@ -26,6 +28,13 @@ pub unsafe fn init(range: VirtRange) {
     let _masked = irq::local_irq_save();
     // SAFETY: the caller's promise.
     unsafe { HEAP.0.lock().init(range.start().as_ptr(), to_usize(range.size())) };
+    GRANT.call_once(|| range);
+}
+
+/// The memory of the heap; `None` before it has any.
+#[must_use]
+pub fn range() -> Option<VirtRange> {
+    GRANT.get().copied()
 }
 
 /// Bytes in use and bytes free.

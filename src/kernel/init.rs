@@ -3,6 +3,8 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use super::early_map::EarlyMap;
+use super::memmap::MapError;
+use super::memory_map::BootMemory;
 use super::{
     console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
     report, serial, slabs, tables, whereabouts,
@@ -31,7 +33,7 @@ use spin::once::Once;
 
 /// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
 #[derive(Clone, Copy, Debug)]
-enum BootError {
+pub(super) enum BootError {
     NoTree(device_tree::NoTree),
     Damaged(PhysAddr, FdtError),
     Discover(DiscoverError),
@@ -40,6 +42,7 @@ enum BootError {
     Wx(WxViolation),
     Pages(pages::PagesError),
     Slabs(CreateError),
+    Map(MapError),
     MemEquals(&'static str),
 }
 
@@ -54,6 +57,7 @@ impl fmt::Display for BootError {
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
             Self::Pages(error) => error.fmt(f),
             Self::Slabs(error) => write!(f, "slab allocator: {error}"),
+            Self::Map(error) => error.fmt(f),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
     }
@@ -80,6 +84,8 @@ pub struct Machine {
     pub boot_cost: u64,
     /// What the W^X checker walked.
     pub wx: WxReport,
+    /// What booting took of RAM, by name.
+    pub(super) boot_memory: BootMemory,
 }
 
 static MACHINE: Once<Machine, crate::arch::aarch64::cpu::Relax> = Once::new();
@@ -138,11 +144,10 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
 /// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
     let args = machine.args;
-    let map = memory_map::of(machine);
-    if let Err(broken) = map.check() {
-        error!("the memory map breaks its rule {}", broken.tag);
+    match memory_map::account(machine) {
+        Ok(account) => kprintln!("memory map:\n{account}"),
+        Err(error) => error!("memory does not add up: {error}"),
     }
-    kprintln!("memory map:\n{map}");
     kprintln!("address map:\n{}", layout::AddressMap);
     // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
     instance::forbid_waiting_in_atomic(true);
@@ -199,7 +204,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx })
+    let boot_memory = BootMemory::survey(&found.placed).map_err(BootError::Map)?;
+    Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
 }
 
 /// Fills the memblock from the device tree.
@@ -273,7 +279,7 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootE
 
 /// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
 /// alias.
-fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
+pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
     let Some(table) = instance::kernel_tables() else { return Ok(WxReport::default()) };
     let idmap = boot.image_phys(boot::idmap_tables());
     // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.

@@ -1,30 +1,43 @@
 //! Who has each byte of RAM: a map without gaps or overlaps whose sum is checked against what the device tree states.
 #![forbid(unsafe_code)]
 
-use crate::addr::{PhysAddr, PhysRange, Range};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range};
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 
 /// What a stretch of RAM is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// Nobody: the page allocators may have it.
-    Free,
+    /// Nobody says that it is theirs. In a finished map an error: memory that is lost.
+    Unclaimed,
+    /// The page allocator's, free or allocated.
+    Pages,
+    /// RAM that is not used: above `mem=`, beyond this CPU's reach, or less than a page at the edge of a bank.
+    LeftOut,
     /// The boot loader, the firmware or a device, by the name of the node or block that says so.
     Reserved(&'static str),
     /// As [`Owner::Reserved`], and the kernel may not even map it.
     NoMap(&'static str),
     /// A part of the kernel image.
     Kernel(&'static str),
-    /// Memory taken while booting: tables, the early heap.
+    /// Memory taken while booting: tables, descriptors, the early heap.
     Boot(&'static str),
+    /// What is left of a page of which somebody has a part.
+    Remainder,
 }
 
 impl Owner {
+    /// The kinds of owners, in the order in which sums are printed.
+    const KINDS: [&'static str; 7] =
+        ["kernel", "boot", "reserved", "no-map", "left out", "page allocator", "unclaimed"];
+
     const fn kind(self) -> &'static str {
         match self {
-            Self::Free => "free",
-            Self::Reserved(_) => "reserved",
+            Self::Unclaimed => "unclaimed",
+            Self::Pages => "page allocator",
+            Self::LeftOut => "left out",
+            Self::Reserved(_) | Self::Remainder => "reserved",
             Self::NoMap(_) => "no-map",
             Self::Kernel(_) => "kernel",
             Self::Boot(_) => "boot",
@@ -33,7 +46,8 @@ impl Owner {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Free => "",
+            Self::Unclaimed | Self::Pages | Self::LeftOut => "",
+            Self::Remainder => "rest of partly used pages",
             Self::Reserved(name) | Self::NoMap(name) | Self::Kernel(name) | Self::Boot(name) => name,
         }
     }
@@ -57,37 +71,100 @@ pub struct Row {
     pub owner: Owner,
 }
 
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, owner } = self;
+        let (size, unit) = in_units(range.size());
+        write!(f, "  {:#014x}-{:#014x} {size:>10} {unit:<5}  {owner}", range.start(), range.end())
+    }
+}
+
 /// The map.
 ///
 /// # Invariants
 ///
-/// - `MAP-1`: rows are not empty, sorted, and do not overlap.
-/// - `MAP-2`: their sizes add up to the RAM that the map was made of.
+/// - `ACCT-1`: rows are not empty, sorted, and do not overlap.
+/// - `ACCT-2`: their sizes add up to the RAM that the map was made of.
+/// - `ACCT-3`: in a finished map every byte has an owner.
+/// - `ACCT-4`: the page allocator has nothing that somebody else has.
 #[derive(Clone, Debug)]
 pub struct MemoryMap {
     rows: Vec<Row>,
     total: u64,
 }
 
-/// The map broke one of its own rules.
+/// Why there is no map, or what is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
-    /// Which.
-    pub tag: &'static str,
+#[non_exhaustive]
+pub enum MapError {
+    /// No memory for the map itself.
+    NoMemory,
+    /// An invariant does not hold.
+    Broken {
+        /// Which, by its tag.
+        tag: &'static str,
+        /// The row at which it was seen, if there is one.
+        row: Option<Row>,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMemory => f.write_str("no memory for the memory map"),
+            Self::Broken { tag, row: None } => write!(f, "the memory map breaks its rule {tag}"),
+            Self::Broken { tag, row: Some(Row { range, owner }) } => {
+                write!(f, "the memory map breaks its rule {tag} at {range}, {owner}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+impl From<TryReserveError> for MapError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
 }
 
 impl MemoryMap {
-    /// A map in which all of `ram` (sorted, disjoint) is free.
-    pub fn new(ram: impl Iterator<Item = PhysRange>) -> Self {
-        // INVARIANT: MAP-1 by the caller's order, MAP-2 by the sum.
-        let rows: Vec<Row> = ram.filter(|r| !r.is_empty()).map(|range| Row { range, owner: Owner::Free }).collect();
+    /// A map in which all of `ram`, in any order, is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`].
+    pub fn new(ram: impl Iterator<Item = PhysRange>) -> Result<Self, MapError> {
+        let mut banks: Vec<PhysRange> = Vec::new();
+        for bank in ram.filter(|bank| !bank.is_empty()) {
+            banks.try_reserve(1)?;
+            banks.push(bank);
+        }
+        banks.sort_unstable_by_key(|bank| bank.start());
+        let mut rows: Vec<Row> = Vec::new();
+        rows.try_reserve(banks.len())?;
+        for bank in banks {
+            // INVARIANT: ACCT-1: sorted, and what overlaps or touches becomes one row.
+            match rows.last_mut() {
+                Some(Row { range, .. }) if bank.start() <= range.end() => {
+                    *range = Range::<PhysAddr>::new(range.start(), bank.end().max(range.end())).unwrap_or(*range);
+                }
+                _ => rows.push(Row { range: bank, owner: Owner::LeftOut }),
+            }
+        }
+        // INVARIANT: ACCT-2 by the sum.
         let total = rows.iter().map(|row| row.range.size()).sum();
-        Self { rows, total }
+        Ok(Self { rows, total })
     }
 
     /// Gives the RAM in `range` to `owner`. What of the range is no RAM is left out.
-    pub fn paint(&mut self, range: PhysRange, owner: Owner) {
-        let mut rows = Vec::with_capacity(self.rows.len() + 2);
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`]; nothing has changed then.
+    pub fn paint(&mut self, range: PhysRange, owner: Owner) -> Result<(), MapError> {
+        let mut rows: Vec<Row> = Vec::new();
+        rows.try_reserve(self.rows.len() + 2)?;
         let mut push = |start: PhysAddr, end: PhysAddr, owner: Owner| {
             if let Some(range) = Range::<PhysAddr>::new(start, end).filter(|range| !range.is_empty()) {
                 match rows.last_mut() {
@@ -102,7 +179,7 @@ impl MemoryMap {
             match row.range.intersection(range) {
                 None => push(row.range.start(), row.range.end(), row.owner),
                 Some(common) => {
-                    // INVARIANT: MAP-1, MAP-2: the three parts cover the row exactly, in order.
+                    // INVARIANT: ACCT-1, ACCT-2: the three parts cover the row exactly, in order.
                     push(row.range.start(), common.start(), row.owner);
                     push(common.start(), common.end(), owner);
                     push(common.end(), row.range.end(), row.owner);
@@ -110,6 +187,42 @@ impl MemoryMap {
             }
         }
         self.rows = rows;
+        Ok(())
+    }
+
+    /// Gives `range` to the page allocator. Nobody else may have any of it, but for owners that `gave_up` names: their
+    /// memory may have become the allocator's.
+    ///
+    /// # Errors
+    ///
+    /// `ACCT-4` and the row that somebody else has, [`MapError::NoMemory`]; nothing has changed then.
+    pub fn paint_pages(&mut self, range: PhysRange, gave_up: impl Fn(Owner) -> bool) -> Result<(), MapError> {
+        let free = |owner| owner == Owner::Unclaimed || gave_up(owner);
+        match self.rows.iter().find(|row| row.range.overlaps(range) && !free(row.owner)) {
+            Some(row) => Err(MapError::Broken { tag: "ACCT-4", row: Some(*row) }),
+            None => self.paint(range, Owner::Pages),
+        }
+    }
+
+    /// Ends the making of a map: what is unclaimed and shares its page with somebody is the rest of that page.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`].
+    pub fn finish(&mut self) -> Result<(), MapError> {
+        let mut at = PhysAddr::ZERO;
+        while let Some(row) = self.rows.iter().find(|row| row.range.start() >= at && row.owner == Owner::Unclaimed) {
+            let range = row.range;
+            at = range.end();
+            let whole = range.align_inwards(PAGE_SIZE).filter(|whole| !whole.is_empty());
+            let (low, high) = whole.map_or((range.end(), range.end()), |whole| (whole.start(), whole.end()));
+            for (start, end) in [(range.start(), low), (high, range.end())] {
+                if let Some(part) = Range::<PhysAddr>::new(start, end).filter(|part| !part.is_empty()) {
+                    self.paint(part, Owner::Remainder)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The rows by address.
@@ -129,48 +242,55 @@ impl MemoryMap {
         self.total
     }
 
-    /// Walks the map.
+    /// Tests the invariants of a finished map.
     ///
     /// # Errors
     ///
     /// The first invariant that does not hold.
-    pub fn check(&self) -> Result<(), Broken> {
-        let sorted = self.rows.windows(2).all(|pair| match pair {
-            [below, above] => below.range.end() <= above.range.start(),
-            _ => true,
-        });
-        if !sorted || self.rows.iter().any(|row| row.range.is_empty()) {
-            return Err(Broken { tag: "MAP-1" });
+    pub fn check(&self) -> Result<(), MapError> {
+        let broken = |tag, row: Option<&Row>| Err(MapError::Broken { tag, row: row.copied() });
+        for pair in self.rows.windows(2) {
+            if let [below, above] = pair
+                && below.range.end() > above.range.start()
+            {
+                return broken("ACCT-1", Some(above));
+            }
+        }
+        if let Some(row) = self.rows.iter().find(|row| row.range.is_empty()) {
+            return broken("ACCT-1", Some(row));
         }
         if self.sum(|_| true) != self.total {
-            return Err(Broken { tag: "MAP-2" });
+            return broken("ACCT-2", None);
         }
-        Ok(())
+        match self.rows.iter().find(|row| row.owner == Owner::Unclaimed) {
+            Some(row) => broken("ACCT-3", Some(row)),
+            None => Ok(()),
+        }
     }
 }
 
 impl fmt::Display for MemoryMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
-            writeln!(
-                f,
-                "  {:#014x}-{:#014x} {:>10} KiB  {}",
-                row.range.start(),
-                row.range.end(),
-                row.range.size() >> 10,
-                row.owner
-            )?;
+            writeln!(f, "{row}")?;
         }
-        let kind = |kind: &str| self.sum(|owner| owner.kind() == kind) >> 10;
-        write!(
-            f,
-            "  sum {} KiB = kernel {} + boot {} + reserved {} + no-map {} + free {}",
-            self.total >> 10,
-            kind("kernel"),
-            kind("boot"),
-            kind("reserved"),
-            kind("no-map"),
-            kind("free")
-        )
+        let (size, unit) = in_units(self.total);
+        write!(f, "  sum {size} {unit}")?;
+        let mut sign = "=";
+        for kind in Owner::KINDS {
+            let bytes = self.sum(|owner| owner.kind() == kind);
+            if bytes != 0 {
+                let (size, unit) = in_units(bytes);
+                let unit = if unit == "KiB" { "" } else { " bytes" };
+                write!(f, " {sign} {kind} {size}{unit}")?;
+                sign = "+";
+            }
+        }
+        Ok(())
     }
+}
+
+/// A size as it is printed: rounded nowhere, so that the columns add up.
+const fn in_units(bytes: u64) -> (u64, &'static str) {
+    if bytes.is_multiple_of(1 << 10) { (bytes >> 10, "KiB") } else { (bytes, "bytes") }
 }

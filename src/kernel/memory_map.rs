@@ -1,41 +1,161 @@
-//! The memory map of the running machine: what memblock knows, with the names that the image and the device tree give.
+//! The account of the running machine: what took its memory while it booted, by name, and who has each byte now.
 
+use super::account::{Account, AccountError};
+use super::heap;
 use super::init::Machine;
-use super::memmap::{MemoryMap, Owner};
-use crate::addr::PhysRange;
+use super::memmap::{MapError, MemoryMap, Owner};
+use crate::addr::{PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot;
-use crate::instance;
+use crate::hal::entry::Entry;
+use crate::instance::{self, KernelMmu};
+use crate::mm::layout;
+use crate::mm::memblock::NAMED_PLACES;
+use crate::mm::pgtable::PageTable;
+use crate::mm::zone::Stock;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
-/// Who has each byte of RAM, now.
-pub(super) fn of(machine: &Machine) -> MemoryMap {
-    let memblock = instance::memblock();
-    let mut map = MemoryMap::new(memblock.memory().regions().iter().map(|region| region.range));
-    for region in memblock.reserved().regions() {
-        map.paint(region.range, Owner::Boot("tables, early heap"));
+const TABLES: Owner = Owner::Boot("page tables");
+
+/// What of RAM is used, and what booting took of it, by name: written down once, when booting is over and the boot CPU is
+/// still alone, from where each thing is and not from what was asked for.
+#[derive(Debug)]
+pub(super) struct BootMemory {
+    /// RAM that is not left out.
+    ram: Vec<PhysRange>,
+    taken: Vec<(PhysRange, Owner)>,
+}
+
+impl BootMemory {
+    /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
+    pub(super) fn survey(machine_pools: &[Option<(&str, PhysRange)>; NAMED_PLACES]) -> Result<Self, MapError> {
+        let mut found = Self { ram: Vec::new(), taken: Vec::new() };
+        let memblock = instance::memblock();
+        for region in memblock.memory().regions() {
+            found.ram.try_reserve(1)?;
+            found.ram.push(region.range);
+        }
+        if machine_pools.iter().all(Option::is_some) {
+            // There may be more of them than names are kept.
+            for region in memblock.reserved().regions() {
+                found.add(region.range, Owner::Reserved("further pools"))?;
+            }
+        }
+        for array in [memblock.memory().storage(), memblock.reserved().storage()].into_iter().flatten() {
+            found.add(array, Owner::Boot("memblock"))?;
+        }
+        drop(memblock);
+        if let Some(heap) = heap::range().and_then(linear) {
+            found.add(heap, Owner::Boot("early heap"))?;
+        }
+        for local in instance::cpu_locals().filter_map(linear) {
+            found.add(local, Owner::Boot("per-CPU data"))?;
+        }
+        if let Some(tables) = instance::kernel_tables() {
+            found.add_behind(tables, layout::PAGEBLOCK_START, layout::PAGEBLOCK_END)?;
+            found.add_behind(tables, layout::VMEMMAP_START, layout::VMEMMAP_END)?;
+            found.add_tables(tables)?;
+        }
+        Ok(found)
     }
-    drop(memblock);
 
+    fn add(&mut self, range: PhysRange, owner: Owner) -> Result<(), MapError> {
+        match self.taken.last_mut() {
+            Some((last, same)) if *same == owner && (last.end() == range.start() || range.end() == last.start()) => {
+                let (start, end) = (last.start().min(range.start()), last.end().max(range.end()));
+                *last = PhysRange::new(start, end).unwrap_or(*last);
+            }
+            _ => {
+                self.taken.try_reserve(1)?;
+                self.taken.push((range, owner));
+            }
+        }
+        Ok(())
+    }
+
+    /// The memory behind page descriptors and page block types.
+    fn add_behind(&mut self, tables: &PageTable<KernelMmu>, start: u64, end: u64) -> Result<(), MapError> {
+        let range = VirtRange::new(VirtAddr::new(start), VirtAddr::new(end)).unwrap_or_default();
+        let walk = tables.walk(range, |visit| {
+            let Entry::Leaf(leaf) = visit.entry else { return ControlFlow::Continue(()) };
+            let memory = PhysRange::from_size(leaf.phys, visit.level.size());
+            until_error(memory.map_or(Ok(()), |memory| self.add(memory, Owner::Boot("page descriptors"))))
+        });
+        walk.break_value().map_or(Ok(()), Err)
+    }
+
+    /// The tables themselves.
+    fn add_tables(&mut self, tables: &PageTable<KernelMmu>) -> Result<(), MapError> {
+        let page = |table| PhysRange::from_size(table, crate::addr::PAGE_SIZE);
+        page(tables.root()).map_or(Ok(()), |root| self.add(root, TABLES))?;
+        let walk = tables.walk_all(|visit| {
+            let Entry::Table(table) = visit.entry else { return ControlFlow::Continue(()) };
+            until_error(page(table).map_or(Ok(()), |table| self.add(table, TABLES)))
+        });
+        walk.break_value().map_or(Ok(()), Err)
+    }
+}
+
+fn until_error(result: Result<(), MapError>) -> ControlFlow<MapError> {
+    result.map_or_else(ControlFlow::Break, ControlFlow::Continue)
+}
+
+fn linear(virt: VirtRange) -> Option<PhysRange> {
+    PhysRange::from_size(layout::virt_to_phys(virt.start())?, virt.size())
+}
+
+/// Who has each byte of RAM, now, checked. Any CPU, while others allocate and free; not from a context that holds the
+/// early heap or a zone. Cost: O(blocks + rows × names).
+///
+/// # Errors
+///
+/// [`AccountError`]: RAM does not add up, and where.
+pub fn account(machine: &Machine) -> Result<Account, AccountError> {
+    let map = map_of(machine)?;
+    let census = instance::page_allocator().census()?;
+    let account = Account { map, census };
+    account.check()?;
+    Ok(account)
+}
+
+fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
+    let mut map = MemoryMap::new(machine.tree.memory().flatten())?;
+    for bank in &machine.boot_memory.ram {
+        map.paint(*bank, Owner::Unclaimed)?;
+    }
+    for (range, owner) in &machine.boot_memory.taken {
+        map.paint(*range, *owner)?;
+    }
     for range in machine.tree.reservations().flatten() {
-        map.paint(range, Owner::Reserved("/memreserve/"));
+        map.paint(range, Owner::Reserved("/memreserve/"))?;
     }
     for region in machine.tree.reserved_memory().filter(|region| region.is_enabled()) {
         for range in region.ranges().flatten() {
             let owner = if region.is_no_map() { Owner::NoMap } else { Owner::Reserved };
-            map.paint(range, owner(region.name()));
+            map.paint(range, owner(region.name()))?;
         }
     }
     for (name, range) in machine.found.placed.iter().flatten() {
-        map.paint(*range, Owner::Reserved(name));
+        map.paint(*range, Owner::Reserved(name))?;
     }
     if let Some(initrd) = machine.found.initrd {
-        map.paint(initrd, Owner::Reserved("initrd"));
+        map.paint(initrd, Owner::Reserved("initrd"))?;
     }
-    map.paint(machine.tree_range, Owner::Reserved("device tree"));
-    map.paint(machine.boot.image_range(), Owner::Kernel("padding, guard pages"));
-    for (name, virt) in boot::image_sections() {
+    map.paint(machine.tree_range, Owner::Reserved("device tree"))?;
+    for (name, virt) in boot::image_parts() {
         if let Some(range) = PhysRange::from_size(machine.boot.image_phys(virt.start()), virt.size()) {
-            map.paint(range, Owner::Kernel(name));
+            map.paint(range, Owner::Kernel(name))?;
         }
     }
-    map
+    let mut result = Ok(());
+    let walk = instance::page_allocator().for_each_run(|run, stock| {
+        if stock == Stock::Managed && result.is_ok() {
+            // A table from before the hand-over is given back when what it mapped is unmapped.
+            result = map.paint_pages(run, |owner| owner == TABLES);
+        }
+    });
+    walk.map_err(|broken| AccountError::Pages(broken.into()))?;
+    result?;
+    map.finish()?;
+    Ok(map)
 }

@@ -1,5 +1,6 @@
 //! L6: the reference kernel: order of boot, log, panic, tests, prompt. What needs no machine is built on the host too.
 
+pub mod account;
 pub mod bootargs;
 pub mod bytes;
 pub mod kallsyms;
@@ -25,7 +26,7 @@ pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
-mod memory_map;
+pub mod memory_map;
 #[cfg(target_os = "none")]
 mod pages;
 #[cfg(target_os = "none")]
@@ -35,7 +36,7 @@ pub mod power;
 #[cfg(target_os = "none")]
 mod pressure;
 #[cfg(target_os = "none")]
-mod prompt;
+pub mod prompt;
 #[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]

@@ -1,12 +1,15 @@
 //! The prompt: a person at the serial line explores the memory of the machine.
 
 use super::bootargs::parse_number;
-use super::init::Machine;
+use super::init::{self, Machine};
 use super::{console, faults, memory_map, power, tables};
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SHIFT, Pfn, VirtAddr};
 use crate::arch::aarch64::{cpu, probe};
+use crate::gfp::ZoneType;
 use crate::instance;
 use crate::mm::layout;
+use crate::mm::page::PageMap;
+use crate::mm::zone::PageHal;
 use crate::{kprint, kprintln};
 use core::fmt;
 
@@ -21,8 +24,20 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 15] = [
+const COMMANDS: [Command; 16] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
+    Command {
+        name: "check",
+        argument: "",
+        help: "every invariant of the memory subsystem, and the sum of all RAM",
+        run: |machine, _| check(machine),
+    },
+    Command {
+        name: "page",
+        argument: "ADDR|PFN",
+        help: "what a frame is used for: an address in the linear map, or a frame number",
+        run: |machine, rest| page(machine, rest),
+    },
     Command { name: "memmap", argument: "", help: "who has each byte of RAM", run: |machine, _| memmap(machine) },
     Command {
         name: "layout",
@@ -70,7 +85,6 @@ const COMMANDS: [Command; 15] = [
         help: "which allocations are made to fail; SITE and settings change it",
         run: |_, rest| faults::command(rest),
     },
-    Command { name: "check", argument: "", help: "test every invariant", run: |_, _| check() },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
 
@@ -80,15 +94,18 @@ pub(super) fn run(machine: &Machine) -> ! {
     let mut line = [0; LINE];
     loop {
         kprint!("quarry> ");
-        let text = read_line(&mut line).trim();
-        let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
-        if name.is_empty() {
-            continue;
-        }
-        match COMMANDS.iter().find(|command| command.name == name) {
-            Some(command) => (command.run)(machine, rest.trim()),
-            None => kprintln!("no command {name:?}; try help"),
-        }
+        execute(machine, read_line(&mut line));
+    }
+}
+
+/// Runs one line, as it is typed. Boot CPU, at the prompt or where a test stands for a person.
+pub fn execute(machine: &Machine, line: &str) {
+    let text = line.trim();
+    let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+    match COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => (command.run)(machine, rest.trim()),
+        None if name.is_empty() => {}
+        None => kprintln!("no command {name:?}; try help"),
     }
 }
 
@@ -126,23 +143,61 @@ fn read_line(line: &mut [u8; LINE]) -> &str {
 
 fn help() {
     for command in &COMMANDS {
-        kprintln!("  {:<12} {:<5} {}", command.name, command.argument, command.help);
+        kprintln!("  {:<12} {:<8} {}", command.name, command.argument, command.help);
     }
 }
 
-fn check() {
-    let mut sound = true;
-    let mut broken = |part: &'static str, error: &dyn fmt::Display| {
-        sound = false;
-        kprintln!("{part}: {error}");
-    };
-    instance::check_all(&mut broken).for_each(|part| kprint!("{part} "));
-    kprintln!("{}", if sound { "are sound" } else { "have been checked" });
+fn memmap(machine: &Machine) {
+    match memory_map::account(machine) {
+        Ok(account) => kprintln!("{account}"),
+        Err(error) => kprintln!("memory does not add up: {error}"),
+    }
 }
 
-fn memmap(machine: &Machine) {
-    let map = memory_map::of(machine);
-    kprintln!("{map}");
+/// Walks everything that has a checker, each part by itself: one that is broken does not hide the next.
+fn check(machine: &Machine) {
+    let mut tell = |part: &'static str, result: Result<(), &dyn fmt::Display>| match result {
+        Ok(()) => kprintln!("{part}: ok"),
+        Err(error) => kprintln!("{part}: {error}"),
+    };
+    instance::check_all(&mut tell);
+    instance::check_part("W^X", init::check_wx(&machine.boot).map(drop), &mut tell);
+    instance::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
+}
+
+/// What the descriptor of a frame says, and for memory that was in use before there were descriptors, who has it.
+fn page(machine: &Machine, text: &str) {
+    let Some(number) = parse_number(text) else {
+        return kprintln!("an address or a frame number, such as 0xffff000040200000 or 0x40200");
+    };
+    let phys = match layout::virt_to_phys(VirtAddr::new(number)) {
+        Some(phys) => phys,
+        None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT => Pfn::new(number).start(),
+        None => return kprintln!("{number:#x} is no address in the linear map, and no frame number"),
+    };
+    let pfn = Pfn::containing(phys);
+    let Some(page) = instance::pfn_to_page(pfn) else { return kprintln!("{pfn:?} has no descriptor: no RAM is near") };
+    let pages = instance::page_allocator();
+    match pages.head(page) {
+        Ok((head, state)) => {
+            let zone = instance::page_zone(page).map_or("no zone", ZoneType::name);
+            kprintln!("{pfn:?} at {}, zone {zone}: {state:?}", pfn.start());
+            let (first, owner) = (instance::page_to_pfn(head), pages.hal().map().get(head).owner());
+            kprintln!(
+                "  block of {} pages from {first:?}, {}, owner {owner:#x}",
+                state.order().pages(),
+                state.memory_type().name()
+            );
+        }
+        Err(error) => kprintln!("{pfn:?}: {error}"),
+    }
+    match memory_map::account(machine) {
+        Ok(account) => {
+            let row = account.map.rows().iter().find(|row| row.range.contains(pfn.start()));
+            row.map_or_else(|| kprintln!("  no RAM"), |row| kprintln!("{row}"));
+        }
+        Err(error) => kprintln!("memory does not add up: {error}"),
+    }
 }
 
 /// The console as the writer that `ptdump` wants.

@@ -5,6 +5,6 @@ pub mod layout;
 pub mod memblock;
 pub mod page;
 pub mod pgtable;
-pub mod vmalloc;
 pub mod slab;
+pub mod vmalloc;
 pub mod zone;

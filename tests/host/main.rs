@@ -25,9 +25,10 @@ mod pgtable;
 mod random;
 #[cfg(test)]
 mod rbtree;
+mod struct_page;
 mod trap;
 // The model checker switches stacks, which Miri cannot.
-#[cfg(all(test, not(miri)))]
-mod wait;
 #[cfg(test)]
 mod vmalloc;
+#[cfg(all(test, not(miri)))]
+mod wait;

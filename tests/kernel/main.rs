@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod account;
 mod boot;
 mod console;
 mod faults;

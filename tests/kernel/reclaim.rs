@@ -3,7 +3,7 @@
 
 use crate::interrupts::{wait_for, with_timer};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use quarry::addr::Order;
+use quarry::addr::{Order, Pfn};
 use quarry::arch::aarch64::irq;
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
@@ -30,7 +30,7 @@ impl Chain {
         let link = instance::page_address(page).as_ptr::<u64>();
         let mut first = self.first.lock();
         // SAFETY: the page is this test's, and mapped.
-        unsafe { link.write(first.map_or(u64::MAX, |page| u64::from(page.index()))) };
+        unsafe { link.write(first.map_or(u64::MAX, |page| instance::page_to_pfn(page).get())) };
         *first = Some(page);
         self.length.fetch_add(1, Ordering::Relaxed);
     }
@@ -41,7 +41,7 @@ impl Chain {
         let link = instance::page_address(page).as_ptr::<u64>();
         // SAFETY: `push` wrote it.
         let next = unsafe { link.read() };
-        *first = u32::try_from(next).ok().map(Page::new);
+        *first = instance::pfn_to_page(Pfn::new(next));
         self.length.fetch_sub(1, Ordering::Relaxed);
         Some(page)
     }

@@ -48,6 +48,8 @@ linker_symbols! {
     data_start = _sdata;
     /// One past the initialised data: the end of the flat Image.
     data_end = _edata;
+    /// One past the tables of the identity map.
+    idmap_tables_end = __pgtables_end;
     /// First byte that only booting needs.
     init_start = __init_begin;
     /// One past the bytes that only booting needs.
@@ -141,6 +143,25 @@ pub fn image_sections() -> [(&'static str, VirtRange); 5] {
         ("text", range(image_start(), text_end())),
         ("rodata", range(rodata_start(), rodata_end())),
         ("data", range(data_start(), boot_stack_guard())),
+        ("boot stack", range(boot_stack_bottom(), boot_stack_top())),
+        ("overflow stack", range(overflow_stack_bottom(), overflow_stack_top())),
+    ]
+}
+
+/// The image by what is in it: name and range. The pages between them and after them are padding and guards; what only
+/// booting needed is left out.
+#[must_use]
+pub fn image_parts() -> [(&'static str, VirtRange); 9] {
+    let range = |start, end| Range::<VirtAddr>::new(start, end).unwrap_or_default();
+    [
+        // What follows is painted over these two.
+        ("padding, guard pages", range(image_start(), init_start())),
+        ("padding, guard pages", range(init_end(), image_end())),
+        ("text", range(image_start(), text_end())),
+        ("rodata", range(rodata_start(), rodata_end())),
+        ("data", range(data_start(), data_end())),
+        ("bss", range(data_end(), idmap_tables())),
+        ("identity map", range(idmap_tables(), idmap_tables_end())),
         ("boot stack", range(boot_stack_bottom(), boot_stack_top())),
         ("overflow stack", range(overflow_stack_bottom(), overflow_stack_top())),
     ]

@@ -51,6 +51,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// One past the highest number of a kind.
+    pub const COUNT: usize = 16;
+    /// All of them, by number.
+    pub const ALL: [Self; 14] = [
+        Self::Inside,
+        Self::Free,
+        Self::Pcp,
+        Self::Reserved,
+        Self::Hole,
+        Self::Tail,
+        Self::Block,
+        Self::Slab,
+        Self::LargeKmalloc,
+        Self::Vmalloc,
+        Self::PageTable,
+        Self::User,
+        Self::Dma,
+        Self::PerCpu,
+    ];
+
     const fn from_bits(bits: u64) -> Self {
         match bits & 0xf {
             1 => Self::Free,

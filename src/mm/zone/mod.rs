@@ -23,6 +23,7 @@
 mod alloc;
 mod buddy;
 mod bulk;
+mod census;
 mod check;
 mod contig;
 mod drain;
@@ -46,6 +47,7 @@ mod watermark;
 mod zone;
 
 pub use bulk::PageBatch;
+pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
 pub use handoff::Handed;
 pub use limits::ZoneLimits;

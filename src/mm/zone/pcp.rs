@@ -353,6 +353,7 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
         let control = self.control(list);
         // What came and is not there any more went somewhere: frees need no counter of their own.
         let came = control.count() as u64 + behind + control.allocations() + read(&self.drained);
+        // Another CPU may be filling the list between the two reads.
         Traffic { allocated: control.allocations(), freed: came.saturating_sub(read(&self.filled)) }
     }
 }

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
-use crate::addr::{CpuId, MAX_ORDER, Order};
+use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT};
 use crate::gfp::ZoneType;
+use crate::mm::layout;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, ZoneId};
 use core::fmt;
 
@@ -137,7 +138,7 @@ impl<H: PageHal> PageAllocator<H> {
         Some(found)
     }
 
-    fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
+    pub(super) fn snapshot(&self, id: ZoneId) -> Option<ZoneSnapshot> {
         self.with_zone(id, |zone, _| ZoneSnapshot {
             kind: zone.kind,
             start: zone.start,
@@ -262,9 +263,11 @@ impl<H: PageHal> fmt::Display for ZoneInfo<'_, H> {
                 ("pageblocks_stolen", zone.events.stolen_blocks),
                 ("extfrag_mixed", zone.events.mixed),
             ] {
-                writeln!(f, "      {name} {value}")?;
+                writeln!(f, "      {name:<12} {value}")?;
             }
             self.0.write_pagesets(kind, f)?;
+            // No counter waits on a CPU to be added up, and a zone that cannot be reclaimed is not given up.
+            writeln!(f, "  node_unreclaimable:  0")?;
             writeln!(f, "  start_pfn:           {}", self.0.hal().map().pfn(Page::new(zone.start)).get())?;
         }
         Ok(())
@@ -279,15 +282,16 @@ impl<H: PageHal> PageAllocator<H> {
         writeln!(f, "  pagesets")?;
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             writeln!(f, "    cpu: {}", cpu.get())?;
-            writeln!(f, "              count: {}", self.listed_pages(cpu, id))?;
-            writeln!(f, "              high:  {}", layout.high(id, Order::ZERO))?;
-            writeln!(f, "              batch: {}", layout.batch(id, Order::ZERO))?;
+            writeln!(f, "              count:    {}", self.listed_pages(cpu, id))?;
+            writeln!(f, "              high:     {}", layout.high(id, Order::ZERO))?;
+            writeln!(f, "              batch:    {}", layout.batch(id, Order::ZERO))?;
         }
         Ok(())
     }
 }
 
-/// Prints what the page allocator knows of `/proc/meminfo`.
+/// Prints what the page allocator knows of `/proc/meminfo`; `Mem…`, `AnonPages` to `CmaFree` as Linux defines them, the
+/// last five its own.
 pub struct MemInfo<'a, H: PageHal>(&'a PageAllocator<H>);
 
 impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
@@ -299,14 +303,26 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
         let free = sum(|zone| zone.free);
         // What can be had without reclaim: free memory above what is kept back.
         let kept = sum(|zone| zone.marks.high);
+        // Damaged descriptors are for `check` to report; here they count as nothing.
+        let census = pages.census().unwrap_or_default();
         for (name, value) in [
             ("MemTotal:", total),
             ("MemFree:", free),
             ("MemAvailable:", (free + listed).saturating_sub(kept)),
-            ("PcpFree:", listed),
-            ("Accounted:", pages.accounted_pages()),
+            ("AnonPages:", census.of(Kind::User)),
+            ("Slab:", census.of(Kind::Slab)),
+            ("PageTables:", census.of(Kind::PageTable)),
+            ("VmallocTotal:", (layout::VMALLOC_END - layout::VMALLOC_START) >> PAGE_SHIFT),
+            ("VmallocUsed:", census.of(Kind::Vmalloc)),
+            ("Percpu:", census.of(Kind::PerCpu)),
             ("CmaTotal:", sum(|zone| zone.cma)),
             ("CmaFree:", sum(|zone| zone.free_cma)),
+            // What Linux has no line for.
+            ("LargeKmalloc:", census.of(Kind::LargeKmalloc)),
+            ("Dma:", census.of(Kind::Dma)),
+            ("Unclaimed:", census.of(Kind::Block)),
+            ("PcpFree:", listed),
+            ("Accounted:", pages.accounted_pages()),
         ] {
             writeln!(f, "{name:<16}{:>8} kB", value * 4)?;
         }

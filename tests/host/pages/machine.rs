@@ -98,6 +98,8 @@ pub(super) struct Sim<'m> {
     map: BankMap<'m>,
     locals: Vec<Local<'m>>,
     online: Vec<AtomicBool>,
+    /// CPUs whose data nobody finds.
+    hidden: Vec<AtomicBool>,
     pub(super) watcher: Watcher,
     /// The byte that a page is filled with, where a test cares.
     pub(super) contents: Mutex<HashMap<u64, u8>>,
@@ -155,7 +157,8 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn local_of(&self, cpu: CpuId) -> Option<&Local<'m>> {
-        self.locals.get(cpu.get() as usize)
+        let hidden = self.hidden.get(cpu.get() as usize)?.load(Ordering::Acquire);
+        self.locals.get(cpu.get() as usize).filter(|_| !hidden)
     }
 
     fn cpu(&self) -> CpuId {
@@ -316,6 +319,11 @@ impl Sim<'_> {
         self.online[cpu as usize].store(online, Ordering::Release);
     }
 
+    /// Makes a CPU's data impossible to find, or possible again: a bug for the checks.
+    pub(super) fn hide_cpu(&self, cpu: u32, hidden: bool) {
+        self.hidden[cpu as usize].store(hidden, Ordering::Release);
+    }
+
     /// Writes to a page, as its owner would.
     pub(super) fn fill(&self, page: Page, pages: u32, byte: u8) {
         let mut contents = self.contents.lock().unwrap();
@@ -444,6 +452,7 @@ impl Spec {
             map,
             locals: (0..self.cpus).map(|_| local()).collect(),
             online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
+            hidden: (0..self.cpus).map(|_| AtomicBool::new(false)).collect(),
             watcher: Watcher::default(),
             contents: Mutex::default(),
             reclaimer: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! The page allocator: the behaviours by number, random operations against a bitmap, several CPUs, a machine of 16 TiB.
 
 mod buddy;
+mod census;
 mod cpus;
 mod damage;
 mod errors;
@@ -11,10 +12,10 @@ mod model;
 mod pcp;
 mod reclaim;
 mod reserve;
+mod reserve;
 mod sizes;
 mod sparse;
 mod zones;
-mod reserve;
 
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;

@@ -1,0 +1,116 @@
+//! The account of all RAM: the map by address, what the page allocator's part of it is used for, and whether the two
+//! agree (promise: every byte is accounted for).
+#![forbid(unsafe_code)]
+
+use super::memmap::{MapError, MemoryMap, Owner};
+use crate::addr::PAGE_SIZE;
+use crate::mm::page::Kind;
+use crate::mm::zone::{Census, Miscount, ZoneCensus};
+use core::fmt;
+
+/// The map of all RAM with the page allocator's own count.
+///
+/// # Invariants
+///
+/// Those of [`MemoryMap`], those of the counters that [`Census::check`] compares, and
+///
+/// - `ACCT-5`: what the map gives to the page allocator is what the allocator has, to the byte.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Who has each byte.
+    pub map: MemoryMap,
+    /// What the page allocator's pages are used for.
+    pub census: Census,
+}
+
+/// RAM does not add up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// The map is wrong, or there is none.
+    Map(MapError),
+    /// The page allocator's pages do not add up.
+    Pages(Miscount),
+    /// `ACCT-5` does not hold.
+    Managed {
+        /// Bytes of the page allocator by the map.
+        mapped: u64,
+        /// Bytes that it has by its own count.
+        counted: u64,
+    },
+}
+
+impl fmt::Display for AccountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(error) => error.fmt(f),
+            Self::Pages(error) => error.fmt(f),
+            Self::Managed { mapped, counted } => {
+                write!(f, "ACCT-5 broken: the map gives the page allocator {mapped} bytes, and it has {counted}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for AccountError {}
+
+impl From<MapError> for AccountError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<Miscount> for AccountError {
+    fn from(error: Miscount) -> Self {
+        Self::Pages(error)
+    }
+}
+
+impl Account {
+    /// Tests every invariant of the account.
+    ///
+    /// # Errors
+    ///
+    /// The first sum that is wrong.
+    pub fn check(&self) -> Result<(), AccountError> {
+        self.map.check()?;
+        self.census.check()?;
+        let mapped = self.map.sum(|owner| owner == Owner::Pages);
+        let counted = self.census.managed() * PAGE_SIZE;
+        // Reserved memory that becomes the allocator's does so a page at a time, perhaps between the two counts.
+        let slack = self.census.zones().map(|zone| zone.moved).sum::<u64>() * PAGE_SIZE;
+        let same = mapped.abs_diff(counted) <= slack;
+        if same { Ok(()) } else { Err(AccountError::Managed { mapped, counted }) }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.map)?;
+        write!(f, "page allocator: {} KiB", kib(self.census.managed()))?;
+        self.census.zones().try_for_each(|zone| write_zone(zone, f))
+    }
+}
+
+fn write_zone(zone: &ZoneCensus, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let name = zone.zone.kind.name();
+    write!(f, "\n  zone {name:<8} {:>10} KiB", kib(zone.usage.managed()))?;
+    let mut sign = "=";
+    for kind in Kind::ALL {
+        let pages = zone.usage.of(kind);
+        let is_managed = !matches!(kind, Kind::Inside | Kind::Tail | Kind::Reserved | Kind::Hole);
+        if pages != 0 && is_managed {
+            let name = if kind == Kind::Pcp { "per-CPU lists" } else { kind.name() };
+            write!(f, " {sign} {name} {}", kib(pages))?;
+            sign = "+";
+        }
+    }
+    match zone.moved {
+        0 => Ok(()),
+        moved => write!(f, " (up to {} KiB moved meanwhile)", kib(moved)),
+    }
+}
+
+const fn kib(pages: u64) -> u64 {
+    pages * (PAGE_SIZE >> 10)
+}
