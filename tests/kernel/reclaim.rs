@@ -3,7 +3,7 @@
 
 use crate::interrupts::{wait_for, with_timer};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use quarry::addr::{Order, Pfn};
+use quarry::addr::{Order, VirtAddr};
 use quarry::arch::aarch64::irq;
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
@@ -17,7 +17,7 @@ use quarry::sync;
 
 /// Pages that this test holds, each of which keeps the next in its first bytes: no memory beside them is needed.
 struct Chain {
-    first: SpinLock<Option<Page>>,
+    first: SpinLock<Option<VirtAddr>>,
     length: AtomicU64,
 }
 
@@ -27,23 +27,22 @@ impl Chain {
     }
 
     fn push(&self, page: Page) {
-        let link = instance::page_address(page).as_ptr::<u64>();
+        let addr = instance::page_address(page);
         let mut first = self.first.lock();
         // SAFETY: the page is this test's, and mapped.
-        unsafe { link.write(first.map_or(u64::MAX, |page| instance::page_to_pfn(page).get())) };
-        *first = Some(page);
+        unsafe { addr.as_ptr::<u64>().write(first.map_or(0, VirtAddr::get)) };
+        *first = Some(addr);
         self.length.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn pop(&self) -> Option<Page> {
+    fn pop(&self) -> Option<VirtAddr> {
         let mut first = self.first.lock();
-        let page = (*first)?;
-        let link = instance::page_address(page).as_ptr::<u64>();
+        let addr = (*first)?;
         // SAFETY: `push` wrote it.
-        let next = unsafe { link.read() };
-        *first = instance::pfn_to_page(Pfn::new(next));
+        let next = unsafe { addr.as_ptr::<u64>().read() };
+        *first = (next != 0).then_some(VirtAddr::new(next));
         self.length.fetch_sub(1, Ordering::Relaxed);
-        Some(page)
+        Some(addr)
     }
 
     fn len(&self) -> u64 {
@@ -180,7 +179,15 @@ fn with_nothing_left(body: impl FnOnce()) {
     WATCH.calls.store(0, Ordering::Relaxed);
     WATCH.stuck.store(false, Ordering::Relaxed);
     WATCH.gives.store(0, Ordering::Relaxed);
-    HELD.fill(Gfp::NOWAIT);
+    loop {
+        let held = HELD.len();
+        HELD.fill(Gfp::NOWAIT);
+        if HELD.len() == held {
+            break;
+        }
+        // Marks that were raised on the way fall back.
+        instance::idle();
+    }
     body();
     instance::reclaim().oom_hooks().unregister(instance::context(), place).expect("registered");
     HELD.free(u64::MAX);
@@ -241,7 +248,7 @@ static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 fn free_in_interrupt(_: IntId) {
     timer::stop();
     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    HELD.free(256);
+    HELD.free(2048);
 }
 
 // Behaviour 131, with an interrupt in the place of the other CPU.

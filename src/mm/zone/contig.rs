@@ -49,6 +49,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.drain_all();
         let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));
         self.release(zone, first, pages);
+        self.announce();
         match taken {
             Some(Ok(())) => {}
             Some(Err(busy)) => return Err(ContigError::Busy(self.hal.map().pfn(busy))),

@@ -217,6 +217,8 @@ impl<H: PageHal> PageAllocator<H> {
         }
         drop(current);
         self.hal.restore(saved);
+        // Who waits may be content with less now.
+        self.announce();
     }
 
     /// What the watermarks were computed from.

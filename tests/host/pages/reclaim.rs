@@ -115,7 +115,16 @@ impl OomHook for Hook {
 
 /// All that can be had without reclaim, down to the mark that ordinary requests may reach.
 pub(super) fn exhaust(machine: Reclaiming) -> Vec<Page> {
-    std::iter::from_fn(|| machine.pages.alloc_pages(Gfp::NOWAIT, Order::ZERO).ok()).collect()
+    let mut taken = Vec::new();
+    loop {
+        let before = taken.len();
+        taken.extend(std::iter::from_fn(|| machine.pages.alloc_pages(Gfp::NOWAIT, Order::ZERO).ok()));
+        if taken.len() == before {
+            return taken;
+        }
+        // Marks that were raised on the way fall back.
+        let _ = machine.reclaim.balance(machine.pages);
+    }
 }
 
 pub(super) fn machine() -> Reclaiming {
@@ -188,7 +197,7 @@ fn the_background_reclaimer_works_up_to_high_once_for_each_time_memory_is_low() 
 fn a_background_reclaimer_that_finds_nothing_rests() {
     let machine = machine();
     let taken = exhaust(machine);
-    assert_eq!(machine.reclaim.balance(machine.pages), Balanced::No);
+    assert_eq!(machine.reclaim.balance(machine.pages), Balanced::No, "the last try has woken it");
     assert_eq!(machine.reclaim.balance(machine.pages), Balanced::Idle);
     assert_eq!(alloc(machine, Gfp::NOWAIT, 0), Err(AllocError::OutOfMemory));
     assert!(machine.reclaim.is_background_wanted(), "the next shortage wakes it again");
@@ -232,8 +241,8 @@ fn a_shrinker_that_allocates_uses_the_reserve_and_reclaims_nothing_itself() {
     let machine = machine();
     let shrinker =
         leak(Recursive { machine, served: Mutex::default(), depth: AtomicU32::new(0), deepest: AtomicU32::new(0) });
-    let place = machine.reclaim.shrinkers().register(shrinker).unwrap();
     let taken = exhaust(machine);
+    let place = machine.reclaim.shrinkers().register(shrinker).unwrap();
     assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory), "nothing was freed, whatever it says");
     assert_eq!(shrinker.deepest.load(Ordering::Relaxed), 1, "no recursion");
     let served = std::mem::take(&mut *shrinker.served.lock().unwrap());
@@ -275,9 +284,9 @@ fn a_registry_names_what_is_wrong() {
     let shrinkers = machine.reclaim.shrinkers();
     let hal = machine.pages.hal();
     let leaver = leak(Leaver { machine, place: Mutex::default(), answer: Mutex::default() });
+    let taken = exhaust(machine);
     let place = shrinkers.register(leaver).unwrap();
     *leaver.place.lock().unwrap() = Some(place);
-    let taken = exhaust(machine);
     assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory));
     assert_eq!(*leaver.answer.lock().unwrap(), Some(Err(RegistryError::AtWork)));
     assert_eq!(shrinkers.unregister(hal, place), Ok(()));
@@ -321,8 +330,8 @@ impl Shrinker for Slow {
 fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
     let machine = Spec::of_size(16 * MIB).cpus(2).with_reclaimer();
     let slow = leak(Slow { inside: false.into(), let_go: false.into(), left: false.into() });
-    let place = machine.reclaim.shrinkers().register(slow).unwrap();
     let taken = exhaust(machine);
+    let place = machine.reclaim.shrinkers().register(slow).unwrap();
     machine.pages.hal().others.store(true, Ordering::SeqCst);
     // What the interrupts of a CPU do that is busy otherwise.
     let answer_until = |done: &dyn Fn() -> bool| {

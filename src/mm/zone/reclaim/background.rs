@@ -108,7 +108,9 @@ impl<R: RelaxStrategy> Reclaim<R> {
             }
         }
         let done = balanced();
-        pages.settle_boost();
+        if pages.settle_boost() {
+            pages.announce();
+        }
         pages.reclaimer_rests();
         if done { Balanced::Yes } else { Balanced::No }
     }

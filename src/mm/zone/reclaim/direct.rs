@@ -66,6 +66,10 @@ impl<R: RelaxStrategy> Reclaim<R> {
             _ if once => return Relief::GiveUp,
             _ => {}
         }
+        // Marks that were raised to keep large blocks together are not worth killing or waiting for.
+        if pages.settle_boost() && attempt < ATTEMPTS_MAX {
+            return Relief::Fruitless;
+        }
         let killed = if self.is_worth_killing(shortage) && fruitless < 2 * FRUITLESS_MAX {
             self.out_of_memory(pages, shortage, false)
         } else {

@@ -31,17 +31,22 @@ impl<H: PageHal> PageAllocator<H> {
 
     fn any_zone_allows(&self, class: ZoneType, order: Order, mark: Mark, reach: Reach) -> bool {
         let Some(layout) = self.layout() else { return false };
+        // Who may use all of the reserve gets what is kept for atomic high orders, too.
+        let all = reach.contains(Reach::NO_WATERMARKS);
+        let lists = if all { reach | Reach::HIGH_ATOMIC } else { reach };
         layout.zonelist(class).any(|id| {
             self.with_zone(id, |zone, _| {
-                zone.allows(order.get(), mark, class, reach) && zone.level().has_block(order.get(), reach)
+                zone.allows(order.get(), mark, class, reach) && zone.level().has_block(order.get(), lists)
             }) == Some(true)
         })
     }
 
-    /// The raised marks have had their effect: they fall back.
-    pub(super) fn settle_boost(&self) {
+    /// Lets the raised marks fall back: whether any was raised.
+    pub(super) fn settle_boost(&self) -> bool {
+        let mut any = false;
         for id in self.zone_ids() {
-            let _ = self.with_zone(id, |zone, _| zone.boost = 0);
+            any |= self.with_zone(id, |zone, _| core::mem::take(&mut zone.boost)).is_some_and(|boost| boost != 0);
         }
+        any
     }
 }
