@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod account;
+mod asynchronous;
 mod boot;
 mod console;
 mod faults;
