@@ -8,6 +8,7 @@ extern crate alloc;
 mod account;
 mod boot;
 mod console;
+mod fault_injection;
 mod faults;
 mod harness;
 mod interrupts;
