@@ -9,6 +9,7 @@ mod account;
 mod asynchronous;
 mod boot;
 mod console;
+mod fault_injection;
 mod faults;
 mod harness;
 mod interrupts;

@@ -103,8 +103,8 @@ impl FaultAttr {
     pub const fn off(site: FaultSite) -> Self {
         let (min_size, ignore) = match site {
             FaultSite::PageAlloc => (2, Gfp::DIRECT_RECLAIM.union(Gfp::HIGHMEM)),
-            FaultSite::Slab => (0, Gfp::DIRECT_RECLAIM),
-            _ => (0, Gfp::empty()),
+            FaultSite::Slab => (1, Gfp::DIRECT_RECLAIM),
+            _ => (1, Gfp::empty()),
         };
         Self {
             interval: 1,
@@ -126,7 +126,7 @@ impl FaultAttr {
         Self {
             probability: Probability::ALWAYS,
             verbose: Verbosity::Silent,
-            min_size: 0,
+            min_size: 1,
             ignore: Gfp::empty(),
             ..Self::off(FaultSite::PageTable)
         }

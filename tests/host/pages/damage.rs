@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Flips a bit of the first half of a descriptor: state (0 to 63), next (64 to 95), prev (96 to 127).
-fn flip(pages: &Pages<'_>, page: Page, bit: u32) {
+pub(super) fn flip(pages: &Pages<'_>, page: Page, bit: u32) {
     let map = pages.hal().map();
     let start = std::ptr::from_ref(map.get(page));
     if bit < 64 {

@@ -6,6 +6,7 @@ mod cpus;
 mod damage;
 mod errors;
 mod failing;
+mod flipped;
 mod gfp;
 mod machine;
 mod model;

@@ -7,6 +7,7 @@
 
 mod change;
 mod descriptor;
+mod failing;
 mod faulty;
 mod flush;
 mod machine;

@@ -1,0 +1,156 @@
+//! Allocations of the running kernel that fail on request: by boot argument, at the prompt, and each one once.
+
+use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
+use quarry::gfp::Gfp;
+use quarry::hal::prot::Prot;
+use quarry::instance::{self, BuddyFrames, Pages, ThisKernel, configure_faults, fault_injector};
+use quarry::kernel::{init, prompt};
+use quarry::ktest;
+use quarry::mm::fault_inject::{FaultAttr, FaultSite, FaultTarget, MayRecover, Probability, fail_every};
+use quarry::mm::layout::VMALLOC_START;
+use quarry::mm::pgtable::{MapFlags, UnmapFlags};
+use quarry::mm::zone::PageBatch;
+
+/// Addresses that nothing else uses, far enough from those of other tests to have tables of their own.
+fn area(size: u64) -> VirtRange {
+    // All that one top-level entry translates.
+    let start = (VMALLOC_START + (1 << 40)).next_multiple_of(1 << 39);
+    VirtRange::from_size(VirtAddr::new(start), size).expect("no wrap")
+}
+
+/// Maps a block of `order` at `area`, with pages alone.
+fn map(order: Order) -> Result<Pages, &'static str> {
+    let block = Pages::new(Gfp::KERNEL, order).map_err(|_| "no pages")?;
+    let tables = instance::kernel_tables().ok_or("no tables")?;
+    let memory = instance::page_to_phys(block.page());
+    let mapped = tables.map(&BuddyFrames, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE);
+    mapped.map_err(|_| "no frames")?;
+    Ok(block)
+}
+
+fn unmap(block: Pages) {
+    let tables = instance::kernel_tables().expect("the final tables");
+    // With the tables above, which are nobody else's.
+    let whole = area(1 << 39);
+    tables.unmap_and_flush(&BuddyFrames, whole, UnmapFlags::empty()).expect("whole leaves");
+    drop(block);
+}
+
+// Behaviour 497: what the kernel offers once it has booted.
+ktest!(no_failed_allocation_loses_anything, timeout = 120);
+fn no_failed_allocation_loses_anything() {
+    let orders = [0, 1, 3, 9, 10].map(|order| Order::new(order).expect("an order"));
+    for order in orders {
+        let rounds = fail_every(&ThisKernel, MayRecover::No, || Pages::new(Gfp::KERNEL, order), drop);
+        assert_eq!(rounds.expect("sound").points, 1);
+    }
+    let free = |start| instance::free_pages_exact(start, 5 * PAGE_SIZE).expect("allocated");
+    let rounds =
+        fail_every(&ThisKernel, MayRecover::No, || instance::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_SIZE), free);
+    assert_eq!(rounds.expect("sound").points, 1);
+    let free = |first| instance::free_contig_range(first, 700).expect("allocated");
+    let rounds = fail_every(&ThisKernel, MayRecover::No, || instance::alloc_contig_pages(700, 1, Gfp::KERNEL), free);
+    assert_eq!(rounds.expect("sound").points, 1);
+    let bulk = || {
+        let mut batch = PageBatch::<8>::new();
+        instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch).map(|_| batch)
+    };
+    let free = |mut batch| instance::free_pages_bulk(&mut batch).expect("allocated");
+    let rounds = fail_every(&ThisKernel, MayRecover::Yes, bulk, free).expect("sound");
+    assert_eq!((rounds.points, rounds.recovered), (8, 7));
+}
+
+// Behaviour 500: the block, then three tables, each of which is asked for at its own site and at that of its page.
+ktest!(no_failed_table_loses_anything, timeout = 60);
+fn no_failed_table_loses_anything() {
+    let order = Order::for_bytes(PMD_SIZE).expect("an order");
+    let rounds = fail_every(&ThisKernel, MayRecover::No, || map(order).inspect_err(|_| give_tables_back()), unmap);
+    assert_eq!(rounds.expect("sound").points, 1 + 3 * 2);
+}
+
+/// Empty tables that a failed mapping leaves for the next one.
+fn give_tables_back() {
+    let tables = instance::kernel_tables().expect("the final tables");
+    tables.unmap_and_flush(&BuddyFrames, area(1 << 39), UnmapFlags::empty()).expect("nothing there");
+}
+
+// Behaviours 495, 496: settings on the boot line are in force from the moment there is a page allocator.
+ktest!(
+    a_kernel_whose_allocations_fail_goes_on,
+    machine some = "append='fail_page_alloc=3,50,0,-1,min-order=0,ignore-gfp-wait=0,verbose=0,seed=9'",
+    machine tables = "append='fail_page_table=7,100,0,-1,verbose=0 fail_page_alloc=1,100,0,-1,verbose=0'"
+);
+fn a_kernel_whose_allocations_fail_goes_on() {
+    let faults = fault_injector();
+    let site = FaultSite::ALL.into_iter().find(|site| faults.attr(*site).interval > 1).expect("one is set");
+    assert!(faults.is_armed());
+    let before = faults.statistics(site).forced;
+    let order = Order::new(2).expect("an order");
+    let (mut whole, mut failed) = (0, 0);
+    for _ in 0..200 {
+        match map(order) {
+            Ok(block) => {
+                whole += 1;
+                unmap(block);
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    give_tables_back();
+    assert!(whole > 20 && failed > 20, "{whole} succeeded, {failed} failed");
+    assert!(faults.statistics(site).forced >= before + failed);
+    ThisKernel.check().expect("sound");
+    for site in FaultSite::ALL {
+        configure_faults(site, &FaultAttr::off(site));
+    }
+    let counts = ThisKernel.counts();
+    for _ in 0..20 {
+        unmap(map(order).expect("nothing fails any more"));
+    }
+    assert_eq!(ThisKernel.counts(), counts);
+    ThisKernel.check().expect("sound");
+}
+
+ktest!(
+    boot: the_boot_line_says_what_it_makes_of_settings,
+    machine = "append='fail_page_alloc=2,10,0,5,seed=7 failslab=1,200,0,1'",
+    report = "fail_page_alloc=2,10,0,5,seed=7",
+    report = "boot argument failslab: \"200\" is no value",
+    exit = 0
+);
+
+// A failure is announced with what was asked for, the settings, and the callers.
+ktest!(
+    a_forced_failure_says_who_asked,
+    report = "FAULT_INJECTION: forcing a failure: fail_page_alloc: 4 pages",
+    report = "a_forced_failure_says_who_asked"
+);
+fn a_forced_failure_says_who_asked() {
+    let machine = init::machine().expect("booted");
+    prompt::execute(machine, "faults fail_page_alloc 1,100,0,1,verbose=2");
+    let order = Order::new(2).expect("an order");
+    assert!(Pages::new(Gfp::ATOMIC, order).is_err());
+    assert!(Pages::new(Gfp::ATOMIC, order).is_ok(), "only once");
+}
+
+ktest!(
+    the_prompt_shows_and_sets_what_fails,
+    report = "no site \"fail_everything\"",
+    report = "wanted: interval,probability,space,times",
+    report = "fail_page_alloc         3 asked         2 eligible         2 failed",
+    report = "over"
+);
+fn the_prompt_shows_and_sets_what_fails() {
+    let machine = init::machine().expect("booted");
+    prompt::execute(machine, "faults fail_everything off");
+    prompt::execute(machine, "faults failslab 1,2");
+    prompt::execute(machine, "faults fail_page_alloc 1,100,0,-1,verbose=0");
+    for (gfp, fails) in [(Gfp::ATOMIC, true), (Gfp::KERNEL, false), (Gfp::ATOMIC, true)] {
+        assert_eq!(Pages::new(gfp, Order::new(1).expect("an order")).is_err(), fails);
+    }
+    prompt::execute(machine, "faults");
+    prompt::execute(machine, "faults fail_page_alloc off");
+    assert!(!fault_injector().is_armed());
+    assert_eq!(fault_injector().attr(FaultSite::PageAlloc).probability, Probability::NEVER);
+    log::info!("over");
+}
