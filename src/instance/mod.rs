@@ -5,6 +5,7 @@ mod faults;
 mod pages;
 mod reclaim;
 mod slab;
+mod slab_fast;
 
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{

@@ -13,7 +13,7 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, probe, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, rseq, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::hal::wait::Scope;
@@ -92,7 +92,7 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    if probe::fix_up(frame) { Outcome::Resume } else { Outcome::Unhandled }
+    if probe::fix_up(frame) || rseq::fix_up(frame) { Outcome::Resume } else { Outcome::Unhandled }
 }
 
 fn on_irq(_: &mut trap::TrapFrame) {

@@ -11,3 +11,4 @@ mod interrupts;
 mod memory_routines;
 mod pagetable;
 mod planted;
+mod slab;
