@@ -152,8 +152,8 @@ vector_5:
     b       trap_return
     .size   vector_5, . - vector_5
 
-// Every return from an exception taken at EL1 comes through here, all exceptions masked. This is the place that looks
-// whether the saved elr lies in a restartable sequence and rewinds it, before elr is loaded.
+// Every return from an exception taken at EL1 comes through here, all exceptions masked. The handler's caller has looked
+// whether the saved elr lies in a restartable sequence, and has rewound it.
     .type   trap_return, %function
 trap_return:
     ldp     x22, x23, [sp, #{FRAME_ELR}]

@@ -42,6 +42,7 @@
 //! | `arch/aarch64/mmu.rs` | entries of live tables |
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
+//! | `arch/aarch64/rseq.rs` | tables that the linker makes |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
@@ -53,6 +54,7 @@
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |

@@ -17,6 +17,7 @@ mod memory;
 mod meter;
 mod pages;
 mod peers;
+mod quarry_heap;
 mod quarry_pages;
 mod quarry_tables;
 mod rows;

@@ -1,7 +1,7 @@
 //! The list of all rows, and running those that the boot arguments choose.
 
 use crate::meter::{Figures, Meter, Unable};
-use crate::{heap, heaps, mapping, memory, pages, peers, quarry_pages, quarry_tables};
+use crate::{heap, heaps, mapping, memory, pages, peers, quarry_heap, quarry_pages, quarry_tables};
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
 
@@ -33,6 +33,8 @@ const ROWS: &[&[Row]] = &[
     &pages::rows::<peers::free_list::Pages>(),
     &pages::rows::<peers::linked_list_allocator::Pages>(),
     &pages::rows::<peers::talc::Pages>(),
+    &heaps::rows::<quarry_heap::Kmalloc>(),
+    quarry_heap::ROWS,
     &heaps::rows::<heap::peers::ax_allocator::Slabs>(),
     &heaps::rows::<heap::peers::buddy_alloc::FastBuddy>(),
     &heaps::rows::<heap::peers::buddy_slab_allocator::SlabsOverBuddy>(),

@@ -6,6 +6,7 @@ mod faults;
 mod pages;
 mod reclaim;
 mod slab;
+mod slab_fast;
 
 pub use check::{check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};

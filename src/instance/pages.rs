@@ -3,9 +3,9 @@
 //! All functions may be called in any context unless they say otherwise; those that allocate wait only with
 //! [`Gfp::DIRECT_RECLAIM`].
 
-use super::faults;
-use super::slab::KmallocArrays;
-use crate::addr::{CpuId, Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, VirtRange, to_usize};
+use super::slab::{FirstArrays, OtherArrays};
+use super::{faults, slab_fast};
+use crate::addr::{CpuId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::arch::aarch64::mem;
@@ -15,7 +15,7 @@ use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
-use crate::mm::slab::SlabConstants;
+use crate::mm::slab::{ArrayHeader, CpuSlabs};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use crate::sync::Scopes;
 use core::ptr::NonNull;
@@ -24,30 +24,35 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 // An OR adds where the offset and the addresses share no bit.
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
 
+/// What a CPU of this kernel is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
+pub(super) type KernelScopes = Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>;
+
 /// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait.
-///
-/// Behind it, up to [`CPU_LOCAL_SIZE`], is room for the arrays of caches that are made while the kernel runs.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuLocal {
     /// First: two words that one instruction loads.
-    pub(super) slab: SlabConstants,
+    pub(super) slab: CpuSlabs,
+    /// The arrays of the first caches, those of `kmalloc` without special flags.
+    pub(super) first_arrays: FirstArrays,
     /// Here, so that the lists of single pages lie at small offsets from the address in the register.
     pages: CpuPages,
     map: Vmemmap,
-    /// What this CPU is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
-    pub(super) scopes: Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>,
-    pub(super) kmalloc: KmallocArrays,
+    /// What this CPU is inside of.
+    pub(super) scopes: KernelScopes,
+    /// The arrays of all others.
+    pub(super) arrays: OtherArrays,
 }
 
 impl CpuLocal {
     const fn new() -> Self {
         Self {
-            slab: SlabConstants::new(),
+            slab: CpuSlabs::NONE,
+            first_arrays: [const { ArrayHeader::OFF }; _],
             pages: CpuPages::new(),
             map: Vmemmap::NONE,
             scopes: Scopes::new(),
-            kmalloc: KmallocArrays::OFF,
+            arrays: [const { ArrayHeader::OFF }; _],
         }
     }
 }
@@ -161,10 +166,7 @@ pub fn start_cpu() {
 }
 
 /// Bytes, a multiple of the page size, that a CPU's data take.
-pub const CPU_LOCAL_SIZE: u64 = 64 << 10;
-
-const _: () =
-    assert!(size_of::<CpuLocal>() as u64 <= CPU_LOCAL_SIZE - (16 << 10), "room for the arrays of many caches");
+pub const CPU_LOCAL_SIZE: u64 = (size_of::<CpuLocal>() as u64).next_multiple_of(PAGE_SIZE);
 
 /// Gives a CPU its data. If it is this CPU, it uses them from here on.
 ///
@@ -178,6 +180,8 @@ pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let field = unsafe { &raw mut (*local).map };
     // SAFETY: as above.
     unsafe { field.write(map) };
+    // SAFETY: as above; the field is an atomic.
+    unsafe { &*local }.slab.descriptors.store(slab_fast::DESCRIPTORS, Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
     // INVARIANT: LOCAL-1: zeroes are a valid value of all other fields. Release pairs with the acquire in `local_of`.
     slot.store(local, Ordering::Release);

@@ -3,44 +3,30 @@
 //! All functions may be called in any context unless they say otherwise; those that allocate wait only with
 //! [`Gfp::DIRECT_RECLAIM`].
 
-use super::pages::{CPU_LOCAL_SIZE, CpuLocal, KernelPages, PAGES};
-use crate::addr::{PhysAddr, VirtAddr, to_usize};
+use super::pages::{CpuLocal, KernelPages, PAGES};
+use super::slab_fast;
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, Cache, CacheHandle, CacheSpec, CreateError, InUse, KMALLOC_ARRAYS_SIZE, Misuse, SlabAllocator,
-    SlabConstants, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, InUse, KMALLOC_SIZES, MAX_CACHES,
+    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use core::mem::offset_of;
-use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Room in each CPU's data for the arrays of `kmalloc`, and one array that is always off.
-#[derive(Debug)]
-#[repr(C, align(16))]
-pub(super) struct KmallocArrays {
-    arrays: [AtomicU64; KMALLOC_ARRAYS_SIZE as usize / 8],
-    /// Zero for good.
-    none: [AtomicU64; 2],
-}
+/// The headers of the arrays of the first caches.
+pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
+/// And of the others.
+pub(super) type OtherArrays = [ArrayHeader; MAX_CACHES - KMALLOC_SIZES as usize];
 
-impl KmallocArrays {
-    /// Arrays that are off.
-    pub(super) const OFF: Self = Self {
-        arrays: [const { AtomicU64::new(0) }; KMALLOC_ARRAYS_SIZE as usize / 8],
-        none: [const { AtomicU64::new(0) }; 2],
-    };
-}
-
-/// Distance of the arrays from the start of a CPU's data.
 #[expect(clippy::cast_possible_truncation, reason = "a CPU's data are a few pages")]
-const ARRAYS: u32 = (offset_of!(CpuLocal, kmalloc) + offset_of!(KmallocArrays, arrays)) as u32;
+const FIRST: u32 = offset_of!(CpuLocal, first_arrays) as u32;
 #[expect(clippy::cast_possible_truncation, reason = "a CPU's data are a few pages")]
-const NONE: u32 = (offset_of!(CpuLocal, kmalloc) + offset_of!(KmallocArrays, none)) as u32;
-/// What lies behind a CPU's data.
-#[expect(clippy::cast_possible_truncation, reason = "a CPU's data are a few pages")]
-const WINDOW: Range<u32> = size_of::<CpuLocal>().next_multiple_of(16) as u32..CPU_LOCAL_SIZE as u32;
+const OTHERS: u32 = offset_of!(CpuLocal, arrays) as u32;
+#[expect(clippy::cast_possible_truncation, reason = "a few words")]
+const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
 /// What the machine knows that is not known outside.
 static ENTROPY: AtomicU64 = AtomicU64::new(0);
@@ -52,31 +38,33 @@ pub fn add_entropy(bits: u64) {
 }
 
 impl SlabHal for KernelPages {
-    const NO_ARRAY: Slot = Slot::at(NONE);
-    const KMALLOC_ARRAYS: u32 = ARRAYS;
-
     #[inline(always)]
-    fn word(local: &CpuLocal, distance: u32) -> &AtomicU64 {
-        let word = VirtAddr::new(VirtAddr::of(local).get() + u64::from(distance)).as_ptr::<AtomicU64>();
-        // SAFETY: a CPU's data are `CPU_LOCAL_SIZE` bytes of atomics that are there for good (LOCAL-1), and the distance is
-        // that of an array in its window (SLOT-1).
-        unsafe { &*word }
+    fn slot(number: u16) -> Slot {
+        match number.checked_sub(KMALLOC_SIZES) {
+            None => Slot::at(FIRST + u32::from(number) * HEADER),
+            Some(other) => Slot::at(OTHERS + u32::from(other) * HEADER),
+        }
     }
 
     #[inline(always)]
-    fn words(local: &CpuLocal, distance: u32, count: usize) -> &[AtomicU64] {
-        let first = VirtAddr::new(VirtAddr::of(local).get() + u64::from(distance)).as_ptr::<AtomicU64>();
-        // SAFETY: as above; the array has so many entries.
-        unsafe { core::slice::from_raw_parts(first, count) }
+    fn header(local: &CpuLocal, slot: Slot) -> &ArrayHeader {
+        let header = VirtAddr::new(VirtAddr::of(local).get() + u64::from(slot.distance())).as_ptr::<ArrayHeader>();
+        // SAFETY: a slot that `slot` has made leads to a header in the CPU's data, which are there for good (LOCAL-1).
+        unsafe { &*header }
     }
 
     #[inline(always)]
-    fn constants(local: &CpuLocal) -> &SlabConstants {
+    fn slabs(local: &CpuLocal) -> &CpuSlabs {
         &local.slab
     }
 
-    fn window(&self) -> Range<u32> {
-        WINDOW
+    #[inline(always)]
+    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+        let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
+        let marked = VirtAddr::new(object.get() + u64::from(mark)).as_ptr::<u64>();
+        // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
+        unsafe { marked.write(0) };
+        Some(object)
     }
 
     #[inline(always)]
@@ -190,15 +178,17 @@ pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull
 /// Nobody uses the allocation afterwards.
 #[inline(always)]
 pub unsafe fn kfree(object: *mut u8) {
-    if !SLABS.hal().give_free(address(object)) {
-        kfree_slow(object);
+    slab_fast::kfree(address(object));
+}
+
+pub(super) extern "C" fn kfree_slow(object: VirtAddr) {
+    if let Err(misuse) = SLABS.kfree_slow(object) {
+        SLABS.hal().misuse(&misuse);
     }
 }
 
-#[cold]
-#[inline(never)]
-fn kfree_slow(object: *mut u8) {
-    if let Err(misuse) = SLABS.kfree_slow(address(object)) {
+pub(super) extern "C" fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
+    if let Err(misuse) = SLABS.free_slow(object, Some(cache)) {
         SLABS.hal().misuse(&misuse);
     }
 }
@@ -285,18 +275,27 @@ impl KmemCache {
     /// Nobody uses the object afterwards.
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        let at = address(object.as_ptr());
-        if !SLABS.hal().give_free_to(at, self.0.cache().slot()) {
-            self.free_slow(at);
-        }
+        slab_fast::kmem_cache_free(address(object.as_ptr()), self.0.cache());
     }
 
-    #[cold]
-    #[inline(never)]
-    fn free_slow(&self, at: VirtAddr) {
-        if let Err(misuse) = SLABS.free_object(self.0.cache(), at) {
-            SLABS.hal().misuse(&misuse);
-        }
+    /// Allocates an object for each place of `objects`, or none; see [`SlabAllocator::alloc_bulk`].
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    #[inline]
+    pub fn alloc_bulk(&self, gfp: Gfp, objects: &mut [NonNull<u8>]) -> Result<(), AllocError> {
+        SLABS.alloc_bulk(self.0.cache(), gfp, objects, pointer, |object| address(object.as_ptr()))
+    }
+
+    /// Frees objects of this cache. What is wrong with one is reported, and it is left out.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the objects afterwards.
+    #[inline]
+    pub unsafe fn free_bulk(&self, objects: &[NonNull<u8>]) {
+        SLABS.free_bulk(self.0.cache(), objects, |object| address(object.as_ptr()));
     }
 
     /// Gives memory that the cache keeps at hand back; whether there was any.
@@ -313,5 +312,3 @@ impl KmemCache {
         SLABS.destroy(self.0).map_err(|(handle, left)| (Self(handle), left))
     }
 }
-
-const _: () = assert!(to_usize(WINDOW.end as u64) == to_usize(CPU_LOCAL_SIZE));

@@ -15,7 +15,7 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, probe, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, rseq, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::hal::wait::Scope;
@@ -98,7 +98,7 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    let repaired = probe::fix_up(frame) || probe::read_zero(frame, layout::descriptors());
+    let repaired = probe::fix_up(frame) || rseq::fix_up(frame) || probe::read_zero(frame, layout::descriptors());
     if repaired { Outcome::Resume } else { Outcome::Unhandled }
 }
 

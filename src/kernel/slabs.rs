@@ -1,6 +1,7 @@
 //! Starting the slab allocator: what the boot arguments and the boot loader say about it.
 
 use super::bootargs::BootArgs;
+use crate::arch::aarch64::rseq;
 use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::slab::{CreateError, SlabOptions};
@@ -23,6 +24,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Creat
     let on = |name| args.value(name).is_some_and(|value| matches!(value, "1" | "y" | "on"));
     let debug = args.value("slub_debug").or_else(|| args.flag("slub_debug").then_some(""));
     instance::start_slabs(SlabOptions { debug, init_on_alloc: on("init_on_alloc"), init_on_free: on("init_on_free") })?;
-    info!("slab: kmalloc up, {bits} bits of seed");
+    let (sequences, loads) = rseq::init();
+    info!("slab: kmalloc up, {bits} bits of seed, {sequences} restartable sequences, {loads} loads that may fault");
     Ok(())
 }

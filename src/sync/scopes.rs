@@ -23,6 +23,9 @@ pub struct Scopes<const MASKED: u64, const ALWAYS: u64> {
 }
 
 impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
+    /// Distance of the word of [`Scopes::no_wait`] from the start, for code that does not know the type.
+    pub const NO_WAIT: usize = core::mem::offset_of!(Self, no_wait);
+
     /// Inside of nothing, while the machine boots.
     pub const fn new() -> Self {
         Self {

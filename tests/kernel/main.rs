@@ -18,3 +18,4 @@ mod pages;
 mod pagetable;
 mod planted;
 mod reclaim;
+mod slab;

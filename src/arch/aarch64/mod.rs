@@ -30,6 +30,8 @@ pub mod mmu;
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod probe;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod rseq;
 #[cfg(target_os = "none")]
 pub mod stack;
 #[cfg(target_os = "none")]

@@ -5,9 +5,9 @@
 
 use super::backtrace::{Backtrace, StackMemory};
 use super::boot;
-use super::cpu;
 use super::esr::Esr;
 use super::stack::{self, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT, StackError};
+use super::{cpu, rseq};
 use crate::addr::{CpuId, VirtAddr, VirtRange};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::VBAR_EL1;
@@ -172,7 +172,7 @@ pub fn init(cpu: CpuId) {
 extern "C" fn trap_sync(frame: &mut TrapFrame) {
     let Some(handlers) = HANDLERS.get() else { cpu::park() };
     match (handlers.sync)(frame) {
-        Outcome::Resume => {}
+        Outcome::Resume => rseq::rewind(frame),
         Outcome::Unhandled => (handlers.fatal)(frame, Fatal::Unhandled(Vector::EL1H_SYNC)),
     }
 }
@@ -180,6 +180,7 @@ extern "C" fn trap_sync(frame: &mut TrapFrame) {
 extern "C" fn trap_irq(frame: &mut TrapFrame) {
     let Some(handlers) = HANDLERS.get() else { cpu::park() };
     (handlers.irq)(frame);
+    rseq::rewind(frame);
 }
 
 extern "C" fn trap_fatal(frame: &TrapFrame, vector: u8) -> ! {

@@ -45,6 +45,9 @@ const _: () = {
 };
 
 impl PageDescriptor {
+    /// Distance of [`PageDescriptor::aux`] from the start, for code that does not know the type.
+    pub const AUX: usize = offset_of!(Self, aux);
+
     /// The state.
     #[must_use]
     #[inline]

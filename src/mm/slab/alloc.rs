@@ -95,7 +95,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
         let map = self.hal().map();
         let saved = self.hal().save();
-        let array = Array::<H>::new(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.slot);
         let mut node = cache.node.lock();
         if let Some(slab) = new {
             let book = Book::from_raw(map.get(slab).owner());
@@ -127,7 +127,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Fills an empty array: with a batch from the depot, else with what slabs have.
-    fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_, H>) {
+    fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_>) {
         let batch = cache.batch();
         if let Some(objects) = node.depot.take(batch as usize) {
             copy_words(array.entries(), objects);

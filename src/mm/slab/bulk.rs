@@ -14,16 +14,24 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// Those of [`SlabAllocator::alloc_object`].
-    pub fn alloc_bulk(&self, cache: &Cache<H>, gfp: Gfp, objects: &mut [VirtAddr]) -> Result<(), AllocError> {
+    #[inline]
+    pub fn alloc_bulk<T>(
+        &self,
+        cache: &Cache<H>,
+        gfp: Gfp,
+        objects: &mut [T],
+        name: impl Fn(VirtAddr) -> T,
+        addr: impl Fn(&T) -> VirtAddr,
+    ) -> Result<(), AllocError> {
         for index in 0..objects.len() {
             match self.alloc_object(cache, gfp) {
                 Ok(object) => {
                     if let Some(place) = objects.get_mut(index) {
-                        *place = object;
+                        *place = name(object);
                     }
                 }
                 Err(error) => {
-                    self.free_bulk(cache, objects.get(..index).unwrap_or_default());
+                    self.free_bulk(cache, objects.get(..index).unwrap_or_default(), addr);
                     return Err(error);
                 }
             }
@@ -33,10 +41,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Frees objects of this cache, whatever slabs they are in. What is wrong with one is reported, and it is left out: how
     /// many there were. Any context.
-    pub fn free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
+    #[inline]
+    pub fn free_bulk<T>(&self, cache: &Cache<H>, objects: &[T], addr: impl Fn(&T) -> VirtAddr) -> usize {
         let mut wrong = 0;
         for object in objects {
-            if let Err(misuse) = self.free_object(cache, *object) {
+            if let Err(misuse) = self.free_object(cache, addr(object)) {
                 self.report(&misuse);
                 wrong += 1;
             }

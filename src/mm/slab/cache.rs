@@ -8,6 +8,7 @@ use super::global::CacheId;
 use super::node::Node;
 use super::shape::Shape;
 use super::word::SlabWord;
+use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
@@ -45,6 +46,9 @@ pub struct Cache<H: SlabHal> {
 }
 
 impl<H: SlabHal> Cache<H> {
+    /// Distance of [`Cache::slot`] from the start of the record, for code that does not know the type.
+    pub const SLOT: usize = offset_of!(Self, slot);
+
     /// The name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -100,14 +104,15 @@ impl<H: SlabHal> Cache<H> {
     }
 }
 
-/// Objects of `size` bytes that a CPU keeps in an array: many small ones, few large ones.
-pub const fn array_capacity(size: u32) -> u32 {
+/// Objects of `size` bytes that a CPU keeps in an array: many small ones, few large ones. One less than a power of two,
+/// since the word below the entries is a word too.
+pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=128 => 64,
-        129..=512 => 32,
-        513..=1024 => 16,
-        1025..=4096 => 8,
-        _ => 4,
+        0..=128 => 63,
+        129..=512 => 31,
+        513..=1024 => 15,
+        1025..=4096 => 7,
+        _ => 3,
     }
 }
 

@@ -49,7 +49,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut held = 0;
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            let array = Array::<H>::new(local, cache.slot);
+            let array = Array::new::<H>(local, cache.slot);
             if array.count() > array.capacity() || array.capacity() > cache.capacity {
                 return Err(broken("ARR-2", cache, None, "an array with more than it holds"));
             }

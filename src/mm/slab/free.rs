@@ -43,10 +43,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.hal().give_free_to(at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
-    /// The long way.
+    /// Frees what the short way could not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::free_object`].
     #[cold]
     #[inline(never)]
-    pub(super) fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
+    pub fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
         let cache = place.cache;
         if place.offset != cache.shape.object || self.is_behind(&place, at) {
@@ -81,7 +85,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn put_back(&self, place: &Place<'_, H>) {
         let cache = place.cache;
         let saved = self.hal().save();
-        let array = Array::<H>::new(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.slot);
         let mut freed = Chain::NONE;
         let mut wants_depot = false;
         let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
@@ -101,7 +105,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Moves the coldest `count` objects of an array to the depot, or to their slabs. Returns the slabs to give up, and
     /// whether the depot has no memory yet. Interrupts masked.
-    pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_, H>, count: u32) -> (Chain, bool) {
+    pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_>, count: u32) -> (Chain, bool) {
         let held = array.count();
         let count = count.min(held);
         let mut freed = Chain::NONE;

@@ -4,20 +4,19 @@
 //! the allocator.
 
 use super::cache::{Cache, Constructor, array_capacity, depot_capacity, min_partial};
-use super::cpu::Slot;
 use super::error::{CreateError, InUse};
 use super::flags::SlabFlags;
+use super::kmalloc::KMALLOC_CACHES;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
-use crate::addr::CpuId;
 use crate::gfp::Gfp;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 
 /// Caches that there can be at a time.
-pub(super) const MAX_CACHES: usize = 1024;
+pub const MAX_CACHES: usize = 512;
 
 /// The number of a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,15 +54,11 @@ pub struct CacheSpec {
 pub(super) struct Registry {
     /// One past the highest number of a cache.
     len: usize,
-    /// Bytes of each CPU's window that are taken.
-    window_used: u32,
-    /// The arrays of numbers that are free again: where, and for how many objects.
-    spare: [Option<(Slot, u32)>; MAX_CACHES],
 }
 
 impl Registry {
     pub(super) const fn new() -> Self {
-        Self { len: 0, window_used: 0, spare: [None; MAX_CACHES] }
+        Self { len: 0 }
     }
 }
 
@@ -165,10 +160,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
             return Ok(CacheHandle(record));
         }
-        let free = self.table.iter().take(registry.len).position(|record| record.load(Ordering::Relaxed).is_null());
-        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
-        let id = CacheId::new(free.unwrap_or(registry.len) as u16);
-        self.add(&mut registry, id, (spec.name, shape, spec.constructor), None).map(CacheHandle)
+        let mut free = self.table.iter().enumerate().skip(KMALLOC_CACHES.into());
+        let free = free.find(|(_, record)| record.load(Ordering::Relaxed).is_null()).map(|(number, _)| number);
+        #[expect(clippy::cast_possible_truncation, reason = "less than MAX_CACHES")]
+        let id = CacheId::new(free.ok_or(CreateError::TooMany)? as u16);
+        self.add(&mut registry, id, (spec.name, shape, spec.constructor)).map(CacheHandle)
     }
 
     /// Makes the record of a cache and puts it in the table.
@@ -177,26 +173,23 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         registry: &mut Registry,
         id: CacheId,
         (name, shape, constructor): (&'static str, Shape, Option<Constructor>),
-        fixed: Option<Slot>,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let number = usize::from(id.get());
         let Some(entry) = self.table.get(number) else { return Err(CreateError::TooMany) };
         let boot = self.boot.get().ok_or(CreateError::NotReady)?;
-        let (slot, capacity) = match fixed {
-            Some(slot) => (slot, array_capacity(shape.size)),
-            None => self.find_slot(registry, number, array_capacity(shape.size)),
-        };
-        let cache = self.record(name, id, shape, constructor, (slot, capacity));
+        let cache = self.record(name, id, shape, constructor);
         let memory = self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)?;
         let record = memory.as_ptr::<Cache<H>>();
         let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
         // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
         unsafe { record.write(cache) };
-        // SAFETY: written above; not in the table yet.
-        self.apply_capacity(unsafe { record.as_ref() });
         // INVARIANT: GLB-1. Release pairs with the acquire in `cache`.
         entry.store(record.as_ptr(), Ordering::Release);
         registry.len = registry.len.max(number + 1);
+        if id.get() >= KMALLOC_CACHES {
+            // SAFETY: written above.
+            self.make_arrays(unsafe { record.as_ref() });
+        }
         Ok(record)
     }
 
@@ -207,7 +200,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         id: CacheId,
         shape: Shape,
         constructor: Option<Constructor>,
-        (slot, capacity): (Slot, u32),
     ) -> Cache<H> {
         let debugged = !shape.flags.intersection(SlabFlags::DEBUG).is_empty();
         Cache {
@@ -215,8 +207,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             id,
             shape,
             constructor,
-            slot,
-            capacity: if debugged { 0 } else { capacity },
+            slot: H::slot(id.get()),
+            capacity: if debugged { 0 } else { array_capacity(shape.size) },
             depot: depot_capacity(shape.size),
             min_partial: min_partial(shape.size),
             secret: self.random.next(),
@@ -234,31 +226,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let size = u32::try_from(size_of::<Cache<H>>()).ok()?;
         let align = CACHE_LINE.max(u32::try_from(align_of::<Cache<H>>()).ok()?);
         let shape = Shape::new(size, align, SlabFlags::NO_MERGE, false, self.hal().cpus()).ok()?;
-        let slot = self.find_slot(&mut registry, usize::from(CacheId::BOOT.get()), array_capacity(shape.size));
-        let boot = self.boot.call_once(|| self.record("kmem_cache", CacheId::BOOT, shape, None, slot));
-        self.apply_capacity(boot);
+        // Without arrays: there is no memory for them yet, and records are few.
+        let boot =
+            self.boot.call_once(|| Cache { capacity: 0, ..self.record("kmem_cache", CacheId::BOOT, shape, None) });
         // INVARIANT: GLB-1: the record is part of the allocator.
         self.table.first()?.store(core::ptr::from_ref(boot).cast_mut(), Ordering::Release);
         registry.len = registry.len.max(1);
         Some(boot)
-    }
-
-    /// Finds a place in every CPU's window for an array, or none: the cache has no arrays then, and works.
-    fn find_slot(&self, registry: &mut Registry, number: usize, capacity: u32) -> (Slot, u32) {
-        if let Some((slot, size)) = registry.spare.get_mut(number).and_then(Option::take) {
-            return (slot, size.min(capacity));
-        }
-        let window = self.hal().window();
-        let start = window.start + registry.window_used;
-        let bytes = Slot::bytes(capacity).next_multiple_of(16);
-        match start.checked_add(bytes).filter(|end| *end <= window.end || self.hal().grow_window(*end)) {
-            // INVARIANT: SLOT-1: the window is only given out upwards.
-            Some(_) => {
-                registry.window_used += bytes;
-                (Slot::at(start), capacity)
-            }
-            None => (H::NO_ARRAY, 0),
-        }
     }
 
     /// Gives a handle back, and the cache if it was the last (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
@@ -267,7 +241,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
-        let mut registry = self.registry.lock();
+        let registry = self.registry.lock();
         let cache = handle.cache();
         if cache.handles.load(Ordering::Relaxed) > 1 {
             cache.handles.fetch_sub(1, Ordering::Relaxed);
@@ -286,11 +260,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Err((handle, left));
         }
         self.remove_depot(cache);
-        let number = usize::from(cache.id.get());
-        if let Some(spare) = registry.spare.get_mut(number).filter(|_| cache.slot != H::NO_ARRAY) {
-            *spare = Some((cache.slot, cache.capacity));
-        }
-        if let Some(entry) = self.table.get(number) {
+        self.free_arrays(cache);
+        if let Some(entry) = self.table.get(usize::from(cache.id.get())) {
             // INVARIANT: GLB-1: there is no slab and no other handle.
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
@@ -304,21 +275,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             self.report(&misuse);
         }
         Ok(())
-    }
-
-    /// Gives every CPU's array of a new cache its capacity.
-    pub(super) fn apply_capacity(&self, cache: &Cache<H>) {
-        let on = cache.capacity != 0 && !self.is_careful();
-        cache.arrays_on.store(on, Ordering::Relaxed);
-        if cache.slot == H::NO_ARRAY {
-            return;
-        }
-        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
-            if let Some(local) = self.hal().local_of(cpu) {
-                // Nobody knows the cache yet, so this may be done from here.
-                super::cpu::Array::<H>::new(local, cache.slot).set_capacity(if on { cache.capacity } else { 0 });
-            }
-        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes in three rows, blocks of pages above.
 #![forbid(unsafe_code)]
 
-use super::cache::{Cache, array_capacity};
-use super::cpu::Slot;
+use super::cache::Cache;
 use super::error::{AllocError, CreateError};
 use super::flags::SlabFlags;
 use super::global::CacheId;
@@ -20,10 +19,13 @@ pub const KMALLOC_MAX_CACHE_SIZE: usize = 8 << 10;
 pub const KMALLOC_MAX_SIZE: usize = (PAGE_SIZE as usize) << MAX_ORDER;
 /// The cache line of the largest machine: sizes of the DMA row are multiples of it.
 const DMA_LINE: usize = 128;
+const SIZES: usize = KMALLOC_SIZES as usize;
 /// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
-const SIZES: usize = 14;
+pub const KMALLOC_SIZES: u16 = 14;
 /// Rows of caches.
 const ROWS: usize = 3;
+/// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
+pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
 
 /// What memory an allocation by size wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,37 +134,10 @@ const fn has(row: KmallocRow, index: u8) -> bool {
     size != 0 && kmalloc_index(row, size) == index
 }
 
-/// The place of each array from [`SlabHal::KMALLOC_ARRAYS`] on, and the bytes of all.
-const PLACES: ([[u32; SIZES]; ROWS], u32) = {
-    let mut places = [[0; SIZES]; ROWS];
-    let mut next = 0;
-    let mut row = 0;
-    while row < ROWS {
-        let mut index = 1;
-        while index < SIZES {
-            if has(KmallocRow::ALL[row], index as u8) {
-                places[row][index] = next;
-                next += Slot::bytes(array_capacity(kmalloc_size(index as u8) as u32)).next_multiple_of(16);
-            }
-            index += 1;
-        }
-        row += 1;
-    }
-    (places, next)
-};
-
-/// Bytes of each CPU's arrays for `kmalloc`.
-pub const KMALLOC_ARRAYS_SIZE: u32 = PLACES.1;
-
-/// The array of a cache.
+/// The cache with this number in a row. The very first number, of no size, is that of the cache of records.
 #[inline(always)]
-const fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
-    Slot::at(H::KMALLOC_ARRAYS + PLACES.0[row as usize][index])
-}
-
-/// The cache with this number in a row. Numbers 1 on, behind the cache of records.
 const fn id(row: KmallocRow, index: usize) -> CacheId {
-    CacheId::new((1 + row as usize * SIZES + index) as u16)
+    CacheId::new((row as usize * SIZES + index) as u16)
 }
 
 /// Their names, by row and number.
@@ -235,9 +210,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     if flags.intersects(SlabFlags::DEBUG) && size.is_power_of_two() { size.min(4096) } else { 8 };
                 #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
                 let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
-                self.add(&mut registry, id(row, index), (name, shape, None), Some(slot::<H>(row, index)))?;
+                self.add(&mut registry, id(row, index), (name, shape, None))?;
             }
         }
+        drop(registry);
+        self.for_each(|cache| self.make_arrays(cache));
         Ok(())
     }
 
@@ -262,7 +239,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, AllocError> {
         let row = KmallocRow::of(gfp);
         if super::alloc::plain(gfp)
-            && let Some(object) = self.hal().take_free(slot::<H>(row, index), 0, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(H::slot(id(row, index).get()), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
                 self.hal().zero_object(object, size);

@@ -53,14 +53,13 @@ mod slab;
 mod slabinfo;
 mod word;
 
-pub use cache::{Cache, Constructor, array_capacity};
-pub use cpu::{CONTROL, Control, ENTRIES, LIMIT, MAX_OBJECTS, SlabConstants, Slot};
+pub use cache::{Cache, Constructor};
+pub use cpu::{ArrayHeader, CpuSlabs, Slot};
 pub use error::{AllocError, Broken, CreateError, InUse, Misuse};
 pub use flags::SlabFlags;
-pub use global::{CacheHandle, CacheSpec};
+pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
 pub use kmalloc::{
-    KMALLOC_ARRAYS_SIZE, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KmallocRow, kmalloc_index,
-    kmalloc_size,
+    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
 };
 pub use node::NodeEvents;
 pub use slabinfo::{CacheInfo, SlabInfo};
@@ -71,7 +70,6 @@ use crate::gfp::Gfp;
 use crate::mm::page::PageMap;
 use crate::mm::zone::{PageAllocator, PageHal};
 use cache::Cache as CacheRecord;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use cpu::Array;
 use debug::DebugChoice;
@@ -84,31 +82,19 @@ use spin::once::Once;
 
 /// What the slab allocator asks of a machine, beyond what the page allocator does.
 ///
-/// Each CPU has a **window** of its own data in which arrays lie, at distances from the start of its data that are the same
-/// for all. The three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
+/// Each CPU has the headers of its arrays in its own data, at distances from their start that are the same for all. The
+/// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
 /// restart an interrupted sequence has better ones.
 pub trait SlabHal: PageHal + Sized {
-    /// The place of an array that is always off.
-    const NO_ARRAY: Slot;
-    /// Where the arrays of `kmalloc` start, [`KMALLOC_ARRAYS_SIZE`] bytes.
-    const KMALLOC_ARRAYS: u32;
+    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`]. Best where `number` is
+    /// a constant below [`KMALLOC_SIZES`].
+    fn slot(number: u16) -> Slot;
 
-    /// The word `distance` bytes from the start of a CPU's data, a multiple of 8 inside its window.
-    fn word(local: &Self::Local, distance: u32) -> &AtomicU64;
+    /// The header of an array.
+    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
 
-    /// The words from there on, so many.
-    fn words(local: &Self::Local, distance: u32, count: usize) -> &[AtomicU64];
-
-    /// What each CPU has at hand.
-    fn constants(local: &Self::Local) -> &SlabConstants;
-
-    /// Where arrays of caches may lie that are made later: zeroed, on every CPU.
-    fn window(&self) -> Range<u32>;
-
-    /// Makes the window reach to `end` at least; whether it does now. Where sleeping is allowed.
-    fn grow_window(&self, _end: u32) -> bool {
-        false
-    }
+    /// What each CPU has besides.
+    fn slabs(local: &Self::Local) -> &CpuSlabs;
 
     /// Where the linear map has physical memory.
     fn to_virt(&self, phys: PhysAddr) -> VirtAddr;
@@ -141,7 +127,7 @@ pub trait SlabHal: PageHal + Sized {
         let local = self.local();
         let mut taken = None;
         if !wait || self.may_wait(local, saved) {
-            taken = Array::<Self>::new(local, slot).pop();
+            taken = Array::new::<Self>(local, slot).pop();
         }
         self.restore(saved);
         if let Some(slot) = taken {
@@ -175,9 +161,9 @@ fn give_free<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> b
     let mut given = false;
     if word.starts_object(at.offset_in(crate::addr::PAGE_SIZE)) && is_right(word.slot()) {
         let object = Object::of_array(at);
-        let mark = H::constants(local).mark.load(Ordering::Relaxed);
+        let mark = H::slabs(local).mark.load(Ordering::Relaxed);
         if object.load(0) != mark {
-            given = Array::<H>::new(local, word.slot()).push(at);
+            given = Array::new::<H>(local, word.slot()).push(at);
             if given {
                 object.store(0, mark);
             }
@@ -224,7 +210,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         Self {
             pages,
             boot: Once::new(),
-            table: [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; global::MAX_CACHES],
+            table: [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; MAX_CACHES],
             registry: SpinMutex::new(Registry::new()),
             random: Random::new(),
             mark: AtomicU64::new(0),
@@ -247,7 +233,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         self.mark.store(self.random.next() | 1, Ordering::Relaxed);
         for cpu in (0..self.hal().cpus()).map(crate::addr::CpuId::new) {
             if let Some(local) = self.hal().local_of(cpu) {
-                H::constants(local).mark.store(self.mark(), Ordering::Relaxed);
+                H::slabs(local).mark.store(self.mark(), Ordering::Relaxed);
             }
         }
         self.debug.call_once(|| DebugChoice::parse(options.debug));

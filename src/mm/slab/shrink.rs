@@ -5,22 +5,23 @@ use super::cache::Cache;
 use super::cpu::Array;
 use super::error::InUse;
 use super::node::{Chain, Node};
+use super::object::Object;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
+use crate::gfp::Gfp;
 use crate::mm::page::PageMap;
 use core::sync::atomic::Ordering;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
-    /// `kmem_cache_shrink`). Whether anything was given up. Any context in which no other CPU uses the cache; what the
-    /// arrays of CPUs hold that are online and not this one stays there until [`SlabAllocator::answer_requests`] runs on
-    /// them.
+    /// `kmem_cache_shrink`). Whether anything was given up. Any context; where the caller may not wait, what the arrays of
+    /// other CPUs hold stays there until these answer.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
-        self.drain_cpus(cache);
-        let mut chain = self.with_node(cache, |node| self.empty_node(cache, node));
+        self.drain_all(Some(cache));
+        let chain = self.with_node(cache, |node| self.empty_node(cache, node));
         let any = chain != Chain::NONE;
-        self.free_slabs(core::mem::replace(&mut chain, Chain::NONE));
+        self.free_slabs(chain);
         any
     }
 
@@ -31,36 +32,72 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         any
     }
 
-    /// Drains the arrays of this CPU, at another's request or because it has nothing better to do. Interrupts may be in
-    /// any state.
-    pub fn drain_local(&self) {
-        for record in &self.table {
-            // A cache that goes away has no array in use, and its record is only read here.
-            let Some(cache) = self.cache_of(record) else { continue };
-            let saved = self.hal().save();
-            let chain = self.drain_array(cache, &Array::new(self.hal().local(), cache.slot));
-            self.hal().restore(saved);
-            self.free_slabs(chain);
+    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
+    /// causes, and by a CPU that is idle. Any context.
+    pub fn answer_requests(&self) {
+        let saved = self.hal().save();
+        let local = self.hal().local();
+        if H::slabs(local).is_requested() {
+            self.for_each_record(|cache| self.settle_array(cache, local));
+            H::slabs(local).answer();
         }
+        self.hal().restore(saved);
     }
 
-    /// Empties the arrays that may be emptied from here: this CPU's, and those of CPUs that are not online.
-    fn drain_cpus(&self, cache: &Cache<H>) {
+    /// Empties the arrays of a cache, or of all, on every CPU: on this one and those that are not online at once, on the
+    /// others by asking them. Returns when all have answered where the caller may wait.
+    fn drain_all(&self, cache: Option<&Cache<H>>) {
         let here = self.hal().cpu();
+        let others = || (0..self.hal().cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
             if cpu != here && self.hal().is_online(cpu) {
+                H::slabs(local).request();
+                self.hal().kick(cpu);
                 continue;
             }
             let saved = self.hal().save();
-            let chain = self.drain_array(cache, &Array::new(local, cache.slot));
+            match cache {
+                Some(cache) => self.settle_array(cache, local),
+                None => self.for_each_record(|cache| self.settle_array(cache, local)),
+            }
             self.hal().restore(saved);
-            self.free_slabs(chain);
+        }
+        let saved = self.hal().save();
+        let may_wait = self.hal().may_wait(self.hal().local(), saved);
+        self.hal().restore(saved);
+        if !may_wait {
+            return;
+        }
+        for local in others().filter(|cpu| self.hal().is_online(*cpu)).filter_map(|cpu| self.hal().local_of(cpu)) {
+            while H::slabs(local).is_requested() {
+                // Two CPUs may be asking each other.
+                self.answer_requests();
+                H::relax();
+            }
         }
     }
 
+    /// Empties the array of a cache on a CPU, and switches it on or off as the cache wants. By that CPU, or for one that is
+    /// not online; interrupts masked.
+    fn settle_array(&self, cache: &Cache<H>, local: &H::Local) {
+        let array = Array::new::<H>(local, cache.slot);
+        let chain = self.drain_array(cache, &array);
+        let on = cache.arrays_on.load(Ordering::Relaxed);
+        if array.has_memory() && (array.capacity() != 0) != on {
+            array.set_capacity(if on { cache.capacity } else { 0 });
+        }
+        self.free_slabs(chain);
+    }
+
+    /// Runs `f` for every cache, the registry's lock not being taken: a cache that is being destroyed has no objects in
+    /// arrays any more.
+    fn for_each_record(&self, mut f: impl FnMut(&Cache<H>)) {
+        self.table.iter().filter_map(|entry| self.cache_of(entry)).for_each(&mut f);
+    }
+
     /// Puts the objects of an array back into their slabs. Interrupts masked.
-    fn drain_array(&self, cache: &Cache<H>, array: &Array<'_, H>) -> Chain {
+    fn drain_array(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
         let held = array.count() as usize;
         if held == 0 {
@@ -98,19 +135,35 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn switch_arrays(&self, cache: &Cache<H>, on: bool) {
         let on = on && cache.capacity != 0 && !self.is_careful();
         cache.arrays_on.store(on, Ordering::Relaxed);
-        if cache.slot == H::NO_ARRAY {
+        self.drain_all(Some(cache));
+    }
+
+    /// Gives each CPU memory for the entries of a cache's array, and switches the arrays on. A CPU for which there is none
+    /// does without; the cache works. Nobody but the caller knows the cache yet, or no other CPU runs.
+    pub(super) fn make_arrays(&self, cache: &Cache<H>) {
+        if cache.capacity == 0 {
             return;
         }
-        self.drain_cpus(cache);
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            let saved = self.hal().save();
-            let array = Array::<H>::new(local, cache.slot);
-            let other = cpu != self.hal().cpu() && self.hal().is_online(cpu);
-            if !other && (array.capacity() != 0) != on {
-                array.set_capacity(if on { cache.capacity } else { 0 });
+            let bytes = (cache.capacity as usize + 1) * 8;
+            if let Ok(memory) = self.kmalloc(bytes, Gfp::KERNEL | Gfp::ZERO | Gfp::NOWARN) {
+                let array = Array::new::<H>(local, cache.slot);
+                array.set_memory(Object::of_array(memory));
+                array.set_capacity(if self.is_careful() { 0 } else { cache.capacity });
             }
-            self.hal().restore(saved);
+        }
+        cache.arrays_on.store(!self.is_careful(), Ordering::Relaxed);
+    }
+
+    /// Gives the memory of the arrays of a cache back, which are off, and which nobody uses.
+    pub(super) fn free_arrays(&self, cache: &Cache<H>) {
+        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
+            let Some(local) = self.hal().local_of(cpu) else { continue };
+            let memory = Array::new::<H>(local, cache.slot).take_memory();
+            if let Some(Err(misuse)) = memory.map(|memory| self.kfree(memory)) {
+                self.report(&misuse);
+            }
         }
     }
 
@@ -119,7 +172,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn set_careful(&self, careful: bool) {
         let careful = careful || self.zeroes_on_alloc() || self.zeroes_on_free();
         self.careful.store(careful, Ordering::Relaxed);
-        self.for_each(|cache| self.switch_arrays(cache, !careful));
+        self.for_each_record(|cache| cache.arrays_on.store(!careful && cache.capacity != 0, Ordering::Relaxed));
+        self.drain_all(None);
     }
 
     /// What of a cache is in use, with its arrays and its depot empty.
@@ -132,7 +186,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn active_objects(&self, cache: &Cache<H>) -> u64 {
         let held: u64 = (0..self.hal().cpus())
             .filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)))
-            .map(|local| u64::from(Array::<H>::new(local, cache.slot).count()))
+            .map(|local| u64::from(Array::new::<H>(local, cache.slot).count()))
             .sum();
         let map = self.hal().map();
         let (total, free) = self.with_node(cache, |node| {

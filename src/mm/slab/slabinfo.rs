@@ -39,9 +39,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[must_use]
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
-        let arrays = || locals().map(|local| Array::<H>::new(local, cache.slot));
+        let arrays = || locals().map(|local| Array::new::<H>(local, cache.slot));
         let held: u64 = arrays().map(|array| u64::from(array.count())).sum();
-        let served: u64 = arrays().map(|array| array.allocations()).sum();
+        let served: u64 = arrays().map(|array| array.served()).sum();
         let active_objects = self.active_objects(cache);
         let (objects, slabs, partial, depot, events) = self.with_node(cache, |node| {
             (node.objects, node.slabs, u64::from(node.partial), node.depot.count() as u64, node.events)

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  descriptor.aux of every page of a slab: SlabWord
-//!   63            40 39  36 35  32 31                 0
-//!  | array's offset |  0   | page | 2^32 / object size |
+//!   63          40 39   38  36 35  32 31                 0
+//!  | array's slot | 1 |   0   | page | 2^32 / object size |
 //!
 //!  descriptor.owner of the first page: Book
 //!   63    52 51    39 38    26 25    13 12     0
@@ -34,7 +34,9 @@ impl SlabWord {
     #[must_use]
     pub(super) const fn new(size: u32, checked: bool, page: u32, slot: Slot) -> Self {
         let reciprocal = if checked { 0 } else { Self::reciprocal(size) };
-        Self(reciprocal as u64 | (page as u64) << Self::PAGE_SHIFT | (slot.offset() as u64) << Self::SLOT_SHIFT | SLAB)
+        Self(
+            reciprocal as u64 | (page as u64) << Self::PAGE_SHIFT | (slot.distance() as u64) << Self::SLOT_SHIFT | SLAB,
+        )
     }
 
     /// 2^32 / size, rounded up. An offset below 2^15 is a multiple of `size` if and only if their product modulo 2^32 is
@@ -80,7 +82,7 @@ impl SlabWord {
     #[must_use]
     #[inline(always)]
     pub(super) const fn slot(self) -> Slot {
-        Slot::from_offset((self.0 >> Self::SLOT_SHIFT) as u32)
+        Slot::at((self.0 >> Self::SLOT_SHIFT) as u32)
     }
 }
 

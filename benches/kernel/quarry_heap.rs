@@ -1,0 +1,90 @@
+//! This kernel's `kmalloc` and caches, called as a kernel calls them: free functions, flags constant.
+
+use crate::heap::{BULK, FAILED, Heap, Memory, Unable};
+use crate::meter::{Figures, Meter};
+use crate::rows::{QUARRY, Row};
+use core::alloc::Layout;
+use core::hint::black_box;
+use core::ptr::NonNull;
+use quarry::addr::{CpuId, PAGE_SIZE, to_usize};
+use quarry::gfp::Gfp;
+use quarry::instance::{self, KmemCache};
+use quarry::mm::slab::{CacheSpec, SlabFlags};
+
+/// The machine's own heap; the arena is some of its memory, and not needed.
+pub(crate) struct Kmalloc {
+    /// Pages that were free at first.
+    free: u64,
+}
+
+/// Pages that nobody has, those on per-CPU lists included.
+fn free_pages() -> u64 {
+    instance::nr_free_pages() + instance::page_allocator().pages_on_lists(CpuId::BOOT)
+}
+
+impl Heap for Kmalloc {
+    const NAME: &'static str = QUARRY;
+
+    fn new(_: Memory) -> Result<Self, Unable> {
+        instance::slab_allocator().shrink_all();
+        Ok(Self { free: free_pages() })
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        instance::kmalloc(layout.size(), Gfp::KERNEL).ok()
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { instance::kfree(block.as_ptr()) };
+    }
+
+    #[inline(always)]
+    fn alloc_zeroed(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        instance::kzalloc(layout.size(), Gfp::KERNEL).ok()
+    }
+
+    fn taken(&self) -> Option<usize> {
+        Some(to_usize(self.free.saturating_sub(free_pages()) * PAGE_SIZE))
+    }
+}
+
+/// The rows of caches, which nobody else has.
+pub(crate) const ROWS: &[Row] =
+    &[Row { name: "kmem_cache/256", by: QUARRY, run: pair }, Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk }];
+
+/// Objects of 256 bytes in slabs of their own.
+fn cache(name: &'static str) -> Result<KmemCache, Unable> {
+    let spec = CacheSpec { name, size: 256, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
+    KmemCache::create(&spec).map_err(|_| FAILED)
+}
+
+fn pair(meter: &mut Meter) -> Result<Figures, Unable> {
+    let cache = cache("bench-pair")?;
+    let own = black_box(&cache);
+    let mut done = true;
+    let figures = meter.measure(|| match own.alloc(Gfp::KERNEL) {
+        // SAFETY: it has just been allocated.
+        Ok(object) => unsafe { own.free(black_box(object)) },
+        Err(_) => done = false,
+    });
+    let gone = cache.destroy().is_ok();
+    if done && gone { Ok(figures) } else { Err(FAILED) }
+}
+
+/// The row counts the allocation of all and the free of all together.
+fn bulk(meter: &mut Meter) -> Result<Figures, Unable> {
+    let cache = cache("bench-bulk")?;
+    let own = black_box(&cache);
+    let mut objects = [NonNull::dangling(); BULK];
+    let mut done = true;
+    let figures = meter.measure(|| {
+        done &= own.alloc_bulk(Gfp::KERNEL, &mut objects).is_ok();
+        // SAFETY: all have just been allocated.
+        unsafe { own.free_bulk(black_box(&objects)) };
+    });
+    let gone = cache.destroy().is_ok();
+    if done && gone { Ok(figures) } else { Err(FAILED) }
+}

@@ -1,0 +1,216 @@
+//! The short ways of allocating and freeing, as restartable sequences ([`rseq`](crate::arch::aarch64::rseq)): no
+//! interrupt is masked, and nothing is atomic.
+//!
+//! Each reads where this CPU's data are, works on the array of the cache in them, and ends in one store to the array's
+//! `top`, before which nobody else can see what it did. The other loads that these sequences make may fault, and then
+//! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
+//! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
+
+use super::pages::{CpuLocal, KernelScopes};
+use super::slab::{free_object_slow, kfree_slow};
+use crate::addr::{PAGE_SHIFT, VirtAddr};
+use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
+use crate::mm::page::PageDescriptor;
+use crate::mm::slab::{ArrayHeader, CpuSlabs, Slot};
+use core::arch::{asm, global_asm};
+use core::mem::offset_of;
+
+/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
+/// linear map.
+pub(super) const DESCRIPTORS: u64 =
+    VMEMMAP_START.wrapping_sub((PAGE_OFFSET >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
+
+const NO_WAIT: usize = offset_of!(CpuLocal, scopes) + KernelScopes::NO_WAIT;
+
+const _: () = {
+    assert!(
+        offset_of!(CpuLocal, slab) == 0 && offset_of!(CpuSlabs, descriptors) == 0 && offset_of!(CpuSlabs, mark) == 8
+    );
+    assert!(offset_of!(ArrayHeader, served) == 0 && offset_of!(ArrayHeader, top) == 8);
+    assert!(offset_of!(ArrayHeader, limit) == 16 && PAGE_DESCRIPTOR_SIZE == 32 && PAGE_SHIFT == 12);
+    assert!(NO_WAIT <= 32_760 && NO_WAIT.is_multiple_of(8), "an offset that a load can have");
+    // An address of the kernel's half outside the linear map computes to a descriptor in the space behind those that
+    // there can be. Nothing may ever be mapped there.
+    let (start, end) = (layout::VMEMMAP_END, layout::VMEMMAP_END + (layout::VMEMMAP_END - VMEMMAP_START));
+    let mut rest: &[layout::Region] = &layout::REGIONS;
+    while let [region, tail @ ..] = rest {
+        assert!(region.end.get() <= start || region.start.get() >= end, "descriptors of addresses that are no memory");
+        rest = tail;
+    }
+};
+
+/// Ends a sequence that takes an object: `2` is its start, `8` its end, `3` the load that faults as long as there are no
+/// arrays, `7` where there is none to have.
+macro_rules! take_tables {
+    () => {
+        ".subsection 1
+         7: mov {object}, xzr
+         b 8b
+         .previous
+         .pushsection .rseq, \"a\"
+         .balign 8
+         .quad 2b, 8b, 2b
+         .popsection
+         .pushsection .extable, \"a\"
+         .balign 8
+         .quad 3b, 3b + 4, 7b
+         .popsection"
+    };
+}
+
+/// Takes the object on top of this CPU's array; `None` if there is none.
+#[inline(always)]
+pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
+    let object: u64;
+    // SAFETY: SLOT-1, ARR-2: the header is there, and the word below its top. An exception in between starts it again, and
+    // until the last store it has written `served` alone, which is a statistic.
+    unsafe {
+        asm!(
+            "2: mrs {local}, tpidr_el1",
+            "add {local}, {local}, {slot}",
+            "ldp {served}, {top}, [{local}]",
+            "3: ldr {object}, [{top}, #-8]!",
+            "cbz {object}, 8f",
+            "add {served}, {served}, #1",
+            "str {served}, [{local}]",
+            "str {top}, [{local}, #8]",
+            "8:",
+            take_tables!(),
+            local = out(reg) _,
+            served = out(reg) _,
+            top = out(reg) _,
+            object = out(reg) object,
+            slot = in(reg) u64::from(slot.distance()),
+            options(nostack),
+        );
+    }
+    (object != 0).then(|| VirtAddr::new(object))
+}
+
+/// The same for a caller that may want to wait: `None` also if waiting is not legal where it is.
+#[inline(always)]
+pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
+    let object: u64;
+    // SAFETY: as in `take`; reading the interrupt mask has no effect.
+    unsafe {
+        asm!(
+            "2: mrs {local}, tpidr_el1",
+            "mrs {served}, daif",
+            "ldr {top}, [{local}, #{no_wait}]",
+            "tst {served}, {top}",
+            "b.ne 7f",
+            "add {local}, {local}, {slot}",
+            "ldp {served}, {top}, [{local}]",
+            "3: ldr {object}, [{top}, #-8]!",
+            "cbz {object}, 8f",
+            "add {served}, {served}, #1",
+            "str {served}, [{local}]",
+            "str {top}, [{local}, #8]",
+            "8:",
+            take_tables!(),
+            local = out(reg) _,
+            served = out(reg) _,
+            top = out(reg) _,
+            object = out(reg) object,
+            slot = in(reg) u64::from(slot.distance()),
+            no_wait = const NO_WAIT,
+            options(nostack),
+        );
+    }
+    (object != 0).then(|| VirtAddr::new(object))
+}
+
+/// The body of a free, in x0 the object, in x1 the slow way's second argument. `check` compares the word of the page, in x3,
+/// with what the caller expects.
+macro_rules! give {
+    ($name:literal, $first:literal, $check:literal, $slow:literal) => {
+        concat!(
+            ".section .text.",
+            $name,
+            ", \"ax\"\n",
+            ".global ",
+            $name,
+            "\n",
+            ".type ",
+            $name,
+            ", %function\n",
+            $name,
+            ":\n",
+            $first,
+            "\n",
+            "2: mrs x2, tpidr_el1\n",
+            "ldp x3, x4, [x2]\n", // descriptors, mark
+            "lsr x5, x0, #12\n",
+            "add x3, x3, x5, lsl #5\n",
+            "3: ldr x3, [x3, #{AUX}]\n", // the page's word
+            $check,
+            "\n",
+            "ubfx x5, x3, #20, #16\n", // where in the slab: page,
+            "bfxil x5, x0, #0, #12\n", // and offset in it
+            "mul w5, w5, w3\n",
+            "cmp w5, w3\n",
+            "b.hs 9f\n", // no object starts there
+            "4: ldr x5, [x0]\n",
+            "cmp x5, x4\n",
+            "b.eq 9f\n", // free already
+            "add x2, x2, x3, lsr #40\n",
+            "ldp x6, x7, [x2, #8]\n", // top, limit
+            "cmp x6, x7\n",
+            "b.hs 9f\n", // full
+            "str x4, [x0]\n",
+            "5: str x0, [x6], #8\n", // marked from here on: not to be started again
+            "str x6, [x2, #8]\n",
+            "6: ret\n",
+            "7: mrs x2, tpidr_el1\n", // interrupted with the object marked
+            "add x2, x2, x3, lsr #40\n",
+            "ldp x6, x7, [x2, #8]\n",
+            "cmp x6, x7\n",
+            "b.lo 5b\n",
+            "str x5, [x0]\n", // what was there before the mark
+            "9: b {",
+            $slow,
+            "}\n",
+            ".size ",
+            $name,
+            ", . - ",
+            $name,
+            "\n",
+            ".pushsection .rseq, \"a\"\n",
+            ".balign 8\n",
+            ".quad 2b, 5b, 2b\n",
+            ".quad 5b, 6b, 7b\n",
+            ".quad 7b, 7b + 20, 7b\n",
+            ".popsection\n",
+            ".pushsection .extable, \"a\"\n",
+            ".balign 8\n",
+            ".quad 3b, 3b + 4, 9b\n",
+            ".quad 4b, 4b + 4, 9b\n",
+            ".popsection\n",
+            ".previous\n",
+        )
+    };
+}
+
+global_asm!(
+    give!("quarry_kfree", "cbz x0, 6f", "", "SLOW"),
+    AUX = const PageDescriptor::AUX,
+    SLOW = sym kfree_slow,
+);
+
+global_asm!(
+    // The array's place alone tells caches apart.
+    give!("quarry_kmem_cache_free", "ldr w8, [x1, #{SLOT}]", "lsr x5, x3, #40\ncmp x5, x8\nb.ne 9f", "SLOW"),
+    AUX = const PageDescriptor::AUX,
+    SLOT = const crate::mm::slab::Cache::<super::KernelPages>::SLOT,
+    SLOW = sym free_object_slow,
+);
+
+unsafe extern "C" {
+    /// Frees an object of any cache, or goes the long way.
+    #[link_name = "quarry_kfree"]
+    pub(super) safe fn kfree(object: VirtAddr);
+    /// Frees an object of a cache, or goes the long way.
+    #[expect(improper_ctypes, reason = "assembly that uses the address, and the distance of one field")]
+    #[link_name = "quarry_kmem_cache_free"]
+    pub(super) safe fn kmem_cache_free(object: VirtAddr, cache: &crate::mm::slab::Cache<super::KernelPages>);
+}
