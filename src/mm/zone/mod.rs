@@ -36,6 +36,7 @@ mod limits;
 mod owner;
 mod pageblock;
 mod pcp;
+mod pcp_lists;
 mod pressure;
 mod reclaim;
 mod report;
