@@ -13,7 +13,6 @@ mod model;
 mod pcp;
 mod reclaim;
 mod reserve;
-mod reserve;
 mod sizes;
 mod sparse;
 mod zones;
