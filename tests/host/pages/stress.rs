@@ -1,8 +1,8 @@
 //! Threads that play CPUs, interrupts that come between any two calls, blocks freed where they were not allocated. A bit
 //! for each page says whether somebody has it; whoever fails finds the seed in the test's output.
 
-use super::machine::{GIB, MIB, Pages, in_interrupt, on_cpus};
-use super::{Spec, blocks, order, range};
+use super::machine::{GIB, MIB, Pages, in_interrupt, on_cpus, run_on};
+use super::{Spec, blocks, give_back, order, range, take_all};
 use quarry::addr::{CpuId, Order, to_usize};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::page::Page;
@@ -122,6 +122,30 @@ fn several_cpus_with_interrupts_agree_with_a_bitmap() {
             }
         });
     }
+}
+
+// Behaviour 104: the last pages are on another CPU's lists.
+#[test]
+fn the_last_pages_come_back_from_another_cpu() {
+    Spec::of_size(16 * MIB).without_reserve().cpus(2).run(|pages| {
+        run_on(1);
+        // The first one takes a page block over, the second fills the list.
+        let listed = [0; 2].map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap());
+        give_back(pages, listed, Order::ZERO);
+        let kept = pages.pages_on_lists(CpuId::new(1));
+        assert!(kept > 1);
+        run_on(0);
+        let mut taken = take_all(pages, Order::ZERO);
+        assert_eq!(taken.len() as u64 + kept, pages.total_pages(), "who cannot wait does not get them");
+        assert_eq!(pages.free_page_count(), 0);
+        // Who may wait does, and nothing is counted twice.
+        taken.push(pages.alloc_pages(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO).unwrap());
+        assert_eq!(pages.pages_on_lists(CpuId::new(1)), 0);
+        let here = pages.pages_on_lists(CpuId::BOOT);
+        assert_eq!(taken.len() as u64 + pages.free_page_count() + here, pages.total_pages());
+        pages.check().unwrap();
+        give_back(pages, taken, Order::ZERO);
+    });
 }
 
 // Behaviour 74: which order holds so many bytes, and what an order holds.
