@@ -99,6 +99,7 @@ impl<H: PageHal> PageAllocator<H> {
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
         let page = kept.map_or_else(|| self.alloc_from_zones(gfp, order), Ok)?;
+        self.scrub_taken(page, order.pages(), gfp);
         if gfp.intersects(AFTERWARDS) {
             self.finish(page, gfp, order);
         }

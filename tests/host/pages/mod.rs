@@ -13,8 +13,11 @@ mod model;
 mod pcp;
 mod reclaim;
 mod reserve;
+mod reserve;
+mod scrub;
 mod sizes;
 mod sparse;
+mod stress;
 mod zones;
 
 use machine::{Pages, Spec, range};
