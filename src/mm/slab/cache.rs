@@ -108,8 +108,8 @@ impl<H: SlabHal> Cache<H> {
 /// since the word below the entries is a word too.
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=128 => 63,
-        129..=512 => 31,
+        0..=256 => 63,
+        257..=512 => 31,
         513..=1024 => 15,
         1025..=4096 => 7,
         _ => 3,
