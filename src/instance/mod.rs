@@ -7,6 +7,7 @@ mod pages;
 mod reclaim;
 mod slab;
 mod slab_fast;
+mod vmalloc;
 
 pub use check::{check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
@@ -25,6 +26,11 @@ pub use reclaim::{
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     slab_allocator, start_slabs, try_kfree,
+};
+
+pub use vmalloc::{
+    is_vmalloc_addr, vfree, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space,
+    vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

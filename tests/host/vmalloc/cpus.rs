@@ -51,7 +51,7 @@ fn two_cpus_free_one_area_once() {
                 let space = &space;
                 scope.spawn(move || {
                     run_on(cpu);
-                    space.remove(start).map(|area| space.retire(area)).is_ok()
+                    space.remove(start, VmFlags::empty()).map(|area| space.retire(area)).is_ok()
                 })
             });
             both.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
