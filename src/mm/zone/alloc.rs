@@ -210,14 +210,6 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
-    /// Memory has been reclaimed up to the raised marks of a zone: they fall back to what they are. For the background
-    /// reclaimer.
-    pub fn end_boost(&self, kind: ZoneType) {
-        for id in self.zone_ids() {
-            let _ = self.with_zone(id, |zone, _| zone.boost = if zone.kind == kind { 0 } else { zone.boost });
-        }
-    }
-
     /// The background reclaimer has done what it could and wants to be woken next time.
     pub fn reclaimer_rests(&self) {
         self.reclaimer_woken.store(false, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use super::machine::{Machine, memory, run_on};
 use super::{all_free, alloc, free, of_pages, space};
 use crate::random::Random;
 use quarry::addr::VirtAddr;
+use quarry::mm::vmalloc::VmFlags;
 use std::sync::Mutex;
 
 const ROUNDS: u64 = if cfg!(miri) { 40 } else { 30_000 };
