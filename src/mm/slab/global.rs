@@ -3,16 +3,18 @@
 //! A cache is known to its slabs by a number. Its record is an object of the first cache, whose own record is part of
 //! the allocator.
 
-use super::cache::{Cache, Constructor, array_capacity, depot_capacity, min_partial};
+use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_partial};
 use super::error::{CreateError, InUse};
 use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
+use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
+use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use spin::mutex::SpinMutex;
 
 /// Caches that there can be at a time.
@@ -63,9 +65,14 @@ impl Registry {
 }
 
 /// A cache that somebody holds. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
-#[derive(Debug)]
 #[must_use = "a cache that nobody holds cannot be destroyed"]
 pub struct CacheHandle<H: SlabHal>(NonNull<Cache<H>>);
+
+impl<H: SlabHal> fmt::Debug for CacheHandle<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cache().fmt(f)
+    }
+}
 
 // SAFETY: a handle is a shared reference to a record of atomics and locks (GLB-1).
 unsafe impl<H: SlabHal> Send for CacheHandle<H> {}
@@ -140,6 +147,34 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let flags = (spec.flags - SlabFlags::PANIC) | self.debug_flags(spec.name);
         let shape = Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())?;
+        // Before the lock: no lock is held while memory is reclaimed.
+        let mut memory = Some(self.record_memory()?);
+        let made = self.add_or_merge(spec, shape, &mut memory);
+        if let Some(unused) = memory {
+            self.free_record(unused);
+        }
+        made.map(CacheHandle)
+    }
+
+    /// Memory for the record of a cache.
+    pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
+        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
+        self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)
+    }
+
+    fn free_record(&self, memory: VirtAddr) {
+        if let Some(Err(misuse)) = self.boot.get().map(|boot| self.free_object(boot, memory)) {
+            self.report(&misuse);
+        }
+    }
+
+    /// Finds a cache that will do, or makes a new one in `memory`, which it takes.
+    fn add_or_merge(
+        &self,
+        spec: &CacheSpec,
+        shape: Shape,
+        memory: &mut Option<VirtAddr>,
+    ) -> Result<NonNull<Cache<H>>, CreateError> {
         let mut registry = self.registry.lock();
         let mut duplicate = false;
         let mut like = None;
@@ -158,27 +193,27 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(record) = like {
             // SAFETY: as above.
             unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
-            return Ok(CacheHandle(record));
+            return Ok(record);
         }
         let mut free = self.table.iter().enumerate().skip(KMALLOC_CACHES.into());
         let free = free.find(|(_, record)| record.load(Ordering::Relaxed).is_null()).map(|(number, _)| number);
         #[expect(clippy::cast_possible_truncation, reason = "less than MAX_CACHES")]
         let id = CacheId::new(free.ok_or(CreateError::TooMany)? as u16);
-        self.add(&mut registry, id, (spec.name, shape, spec.constructor)).map(CacheHandle)
+        let memory = memory.take().ok_or(CreateError::OutOfMemory)?;
+        self.add(&mut registry, id, (spec.name, shape, spec.constructor), memory)
     }
 
-    /// Makes the record of a cache and puts it in the table.
+    /// Makes the record of a cache in `memory` and puts it in the table.
     pub(super) fn add(
         &self,
         registry: &mut Registry,
         id: CacheId,
         (name, shape, constructor): (&'static str, Shape, Option<Constructor>),
+        memory: VirtAddr,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let number = usize::from(id.get());
         let Some(entry) = self.table.get(number) else { return Err(CreateError::TooMany) };
-        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
         let cache = self.record(name, id, shape, constructor);
-        let memory = self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)?;
         let record = memory.as_ptr::<Cache<H>>();
         let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
         // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
@@ -209,14 +244,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             constructor,
             slot: H::slot(id.get()),
             capacity: if debugged { 0 } else { array_capacity(shape.size) },
-            depot: depot_capacity(shape.size),
             min_partial: min_partial(shape.size),
             secret: self.random.next(),
-            node: SpinMutex::new(Node::new()),
+            node: SpinMutex::new(Node::new(depot_magazines(shape.size))),
             handles: AtomicU32::new(1),
             arrays_on: AtomicBool::new(false),
-            slow_allocs: AtomicU64::new(0),
-            slow_frees: AtomicU64::new(0),
         }
     }
 
@@ -248,18 +280,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(());
         }
         self.switch_arrays(cache, false);
-        let freed = {
-            let mut node = cache.node.lock();
-            self.empty_node(cache, &mut node)
-        };
-        self.free_slabs(freed);
+        self.empty_node(cache);
         if let Some(left) = self.in_use(cache) {
             self.switch_arrays(cache, true);
             self.report_in_use(cache, &left);
             drop(registry);
             return Err((handle, left));
         }
-        self.remove_depot(cache);
         self.free_arrays(cache);
         if let Some(entry) = self.table.get(usize::from(cache.id.get())) {
             // INVARIANT: GLB-1: there is no slab and no other handle.
@@ -268,12 +295,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.
         unsafe { record.drop_in_place() };
-        let boot = self.boot.get();
-        if let Some(boot) = boot
-            && let Err(misuse) = self.free_object(boot, crate::addr::VirtAddr::of(record.as_ptr()))
-        {
-            self.report(&misuse);
-        }
+        self.free_record(VirtAddr::of(record.as_ptr()));
         Ok(())
     }
 }

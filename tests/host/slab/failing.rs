@@ -5,7 +5,7 @@ use quarry::mm::slab::{AllocError, CreateError};
 use std::sync::atomic::Ordering;
 
 /// Runs `f` with the k-th allocation of pages failing, for every k, until it passes.
-fn every_page_fails(slabs: &Slabs<'_>, mut f: impl FnMut() -> bool) {
+fn every_page_fails(slabs: &Slabs<'_, '_>, mut f: impl FnMut() -> bool) {
     slabs.pages().set_careful(true);
     for left in 0.. {
         let before = machine::free_pages(slabs);
@@ -33,9 +33,9 @@ fn a_failure_changes_nothing() {
             Ok(cache) => {
                 let objects: Vec<_> = (0..100).map(|_| slabs.alloc_object(cache.cache(), KERNEL)).collect();
                 let all = objects.iter().all(Result::is_ok);
-                let some = objects.into_iter().filter_map(|object| {
-                    object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok()
-                });
+                let some = objects
+                    .into_iter()
+                    .filter_map(|object| object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok());
                 give(slabs, cache.cache(), some);
                 slabs.destroy(cache).unwrap();
                 all

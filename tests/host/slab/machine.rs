@@ -6,12 +6,10 @@ use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
 use quarry::mm::slab::{
-    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags,
-    SlabHal, SlabOptions, Slot,
+    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags, SlabHal, SlabOptions,
+    Slot,
 };
-use quarry::mm::zone::{
-    CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits,
-};
+use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -161,11 +159,23 @@ impl<'m> PageHal for Sim<'m> {
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
-        self.zero_object(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        self.fill(start, pages, 0);
+    }
+
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+        fill(self.to_virt(start), byte, usize::try_from(pages * PAGE_SIZE).unwrap());
+    }
+
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+        let found = bytes(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        let at = found.iter().position(|found| *found != byte)?;
+        Some((PhysAddr::new(start.get() + at as u64), found[at]))
     }
 }
 
 impl SlabHal for Sim<'_> {
+    const FIRST_ARRAYS: u32 = 0;
+
     fn slot(number: u16) -> Slot {
         Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
     }
@@ -214,7 +224,7 @@ impl spin::RelaxStrategy for Yield {
     }
 }
 
-pub(super) type Slabs<'m> = SlabAllocator<'m, Sim<'m>>;
+pub(super) type Slabs<'p, 'm> = SlabAllocator<'p, Sim<'m>>;
 pub(super) type Handle<'m> = CacheHandle<Sim<'m>>;
 
 impl Sim<'_> {
@@ -286,7 +296,7 @@ impl Spec {
 
     /// Runs `f` on such a machine, and checks every invariant afterwards, and that all pages come back that the test has
     /// not kept: with everything freed, `f` leaves what it found.
-    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_>)) {
+    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
         run_on(0);
         let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
         let layout = Layout::from_size_align(usize::try_from(self.size).unwrap(), SECTION as usize).unwrap();
@@ -331,13 +341,13 @@ impl Spec {
 }
 
 /// Every invariant of both allocators.
-pub(super) fn check(slabs: &Slabs<'_>) {
+pub(super) fn check(slabs: &Slabs<'_, '_>) {
     slabs.check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 /// Free pages, with nothing at hand anywhere.
-pub(super) fn free_pages(slabs: &Slabs<'_>) -> u64 {
+pub(super) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
     slabs.shrink_all();
     slabs.pages().drain_all();
     slabs.pages().free_page_count()
@@ -347,4 +357,3 @@ pub(super) fn free_pages(slabs: &Slabs<'_>) -> u64 {
 pub(super) fn spec(name: &'static str, size: u32) -> CacheSpec {
     CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None }
 }
-
