@@ -2,11 +2,13 @@
 
 mod caches;
 mod cpus;
+mod damage;
 mod failing;
 mod kmalloc;
 mod machine;
 mod misuse;
 mod model;
+mod stress;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
 use quarry::addr::VirtAddr;
