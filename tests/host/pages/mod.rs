@@ -13,7 +13,6 @@ mod model;
 mod pcp;
 mod reclaim;
 mod reserve;
-mod reserve;
 mod scrub;
 mod sizes;
 mod sparse;
