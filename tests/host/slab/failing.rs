@@ -5,7 +5,7 @@ use quarry::mm::slab::{AllocError, CreateError};
 use std::sync::atomic::Ordering;
 
 /// Runs `f` with the k-th allocation of pages failing, for every k, until it passes.
-fn every_page_fails(slabs: &Slabs<'_>, mut f: impl FnMut() -> bool) {
+fn every_page_fails(slabs: &Slabs<'_, '_>, mut f: impl FnMut() -> bool) {
     slabs.pages().set_careful(true);
     for left in 0.. {
         let before = machine::free_pages(slabs);

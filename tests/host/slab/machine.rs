@@ -214,7 +214,7 @@ impl spin::RelaxStrategy for Yield {
     }
 }
 
-pub(super) type Slabs<'m> = SlabAllocator<'m, Sim<'m>>;
+pub(super) type Slabs<'p, 'm> = SlabAllocator<'p, Sim<'m>>;
 pub(super) type Handle<'m> = CacheHandle<Sim<'m>>;
 
 impl Sim<'_> {
@@ -286,7 +286,7 @@ impl Spec {
 
     /// Runs `f` on such a machine, and checks every invariant afterwards, and that all pages come back that the test has
     /// not kept: with everything freed, `f` leaves what it found.
-    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_>)) {
+    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
         run_on(0);
         let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
         let layout = Layout::from_size_align(usize::try_from(self.size).unwrap(), SECTION as usize).unwrap();
@@ -331,13 +331,13 @@ impl Spec {
 }
 
 /// Every invariant of both allocators.
-pub(super) fn check(slabs: &Slabs<'_>) {
+pub(super) fn check(slabs: &Slabs<'_, '_>) {
     slabs.check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 /// Free pages, with nothing at hand anywhere.
-pub(super) fn free_pages(slabs: &Slabs<'_>) -> u64 {
+pub(super) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
     slabs.shrink_all();
     slabs.pages().drain_all();
     slabs.pages().free_page_count()

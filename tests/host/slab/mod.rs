@@ -16,11 +16,11 @@ use quarry::mm::slab::Cache;
 const KERNEL: Gfp = Gfp::KERNEL;
 
 /// So many objects of a cache.
-fn take<'m>(slabs: &Slabs<'m>, cache: &Cache<machine::Sim<'m>>, count: usize) -> Vec<VirtAddr> {
+fn take<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, count: usize) -> Vec<VirtAddr> {
     (0..count).map(|_| slabs.alloc_object(cache, KERNEL).unwrap()).collect()
 }
 
-fn give<'m>(slabs: &Slabs<'m>, cache: &Cache<machine::Sim<'m>>, objects: impl IntoIterator<Item = VirtAddr>) {
+fn give<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, objects: impl IntoIterator<Item = VirtAddr>) {
     for object in objects {
         slabs.free_object(cache, object).unwrap();
     }
