@@ -3,9 +3,11 @@
 mod areas;
 mod cpus;
 mod early;
+mod kernel;
 mod lazy;
 mod linux;
 mod machine;
+mod mapping;
 mod model;
 
 use machine::{Machine, Space, run_on};
