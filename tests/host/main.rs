@@ -22,11 +22,11 @@ mod memory_map;
 mod pages;
 mod pgtable;
 #[cfg(test)]
-mod slab;
-#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rbtree;
+#[cfg(test)]
+mod slab;
 mod struct_page;
 mod trap;
 // The model checker switches stacks, which Miri cannot.
