@@ -159,7 +159,17 @@ impl<'m> PageHal for Sim<'m> {
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
-        self.zero_object(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        self.fill(start, pages, 0);
+    }
+
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+        fill(self.to_virt(start), byte, usize::try_from(pages * PAGE_SIZE).unwrap());
+    }
+
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+        let found = bytes(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        let at = found.iter().position(|found| *found != byte)?;
+        Some((PhysAddr::new(start.get() + at as u64), found[at]))
     }
 
     fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
@@ -178,6 +188,8 @@ impl<'m> PageHal for Sim<'m> {
 }
 
 impl SlabHal for Sim<'_> {
+    const FIRST_ARRAYS: u32 = 0;
+
     fn slot(number: u16) -> Slot {
         Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
     }
