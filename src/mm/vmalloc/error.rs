@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::AreaInfo;
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::mm::pgtable::PgtableError;
 use crate::mm::zone::{AllocError, FreeError};
 use core::fmt;
@@ -105,8 +105,6 @@ pub enum MapError {
     Pages(AllocError),
     /// The tables.
     Tables(PgtableError),
-    /// A page without a descriptor.
-    NotRam(PhysAddr),
     /// A page that cannot be given to an area.
     BadPage(FreeError),
 }
@@ -125,7 +123,6 @@ impl fmt::Display for MapError {
             Self::Area(error) => error.fmt(f),
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),
-            Self::NotRam(phys) => write!(f, "{phys} is no RAM"),
             Self::BadPage(error) => write!(f, "a page that cannot be given away: {error}"),
         }
     }

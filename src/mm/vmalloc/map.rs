@@ -225,9 +225,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NotRam`] for a page without
-    /// a descriptor; [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`],
-    /// [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::BadPage`] for one that
+    /// cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -250,9 +249,6 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let map = hal.pages().hal().map();
-        if let Some(stranger) = list.iter().find(|page| map.find(map.pfn(**page)).is_none()) {
-            return Err(MapError::NotRam(map.phys(*stranger)));
-        }
         let flags = flags | VmFlags::MAP | VmFlags::UNINITIALIZED;
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;

@@ -223,6 +223,12 @@ impl<'m> PageHal for PagesOf<'m> {
     fn zero(&self, _: PhysAddr, pages: u64) {
         self.zeroed.fetch_add(pages, Ordering::Relaxed);
     }
+
+    fn fill(&self, _: PhysAddr, _: u64, _: u8) {}
+
+    fn find_other(&self, _: PhysAddr, _: u64, _: u8) -> Option<(PhysAddr, u8)> {
+        None
+    }
 }
 
 /// All of it, as vmalloc sees it.
