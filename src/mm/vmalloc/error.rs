@@ -107,6 +107,8 @@ pub enum MapError {
     Tables(PgtableError),
     /// A page that cannot be given to an area.
     BadPage(FreeError),
+    /// No mapping of so many pages starts there.
+    NotMapped(VirtAddr, usize),
 }
 
 impl From<AreaError> for MapError {
@@ -123,6 +125,7 @@ impl fmt::Display for MapError {
             Self::Area(error) => error.fmt(f),
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),
+            Self::NotMapped(addr, pages) => write!(f, "no mapping of {pages} pages starts at {addr}"),
             Self::BadPage(error) => write!(f, "a page that cannot be given away: {error}"),
         }
     }

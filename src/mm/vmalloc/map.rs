@@ -125,7 +125,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Empty);
         }
         let count = request.size.div_ceil(PAGE_SIZE);
-        let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= pages.total_pages());
+        let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= self.ram_pages());
         let count = count.ok_or(MapError::TooLarge(request.size))?;
         let area = self.area_for(request)?;
         let start = area.start();
@@ -245,7 +245,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Empty);
         }
         let size = (list.len() as u64).saturating_mul(PAGE_SIZE);
-        if list.len() as u64 > hal.pages().total_pages() {
+        if list.len() as u64 > self.ram_pages() {
             return Err(MapError::TooLarge(size));
         }
         let map = hal.pages().hal().map();
