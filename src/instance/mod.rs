@@ -29,8 +29,8 @@ pub use slab::{
 };
 
 pub use vmalloc::{
-    is_vmalloc_addr, vfree, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space,
-    vunmap, vzalloc,
+    is_vmalloc_addr, vfree, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page,
+    vmalloc_user, vmap, vmap_space, vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

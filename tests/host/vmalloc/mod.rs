@@ -1,6 +1,7 @@
 //! Address spaces: Linux's cases by name, behaviours by number, several CPUs, and random histories against a model.
 
 mod areas;
+mod block;
 mod cpus;
 mod early;
 mod kernel;
