@@ -66,6 +66,7 @@
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
+//! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
 //! | `kernel/heap.rs` | the grant of the early heap |

@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod areas;
 mod arena;
 mod counter;
 mod critical_section;
@@ -17,11 +18,13 @@ mod memory;
 mod meter;
 mod pages;
 mod peers;
+mod quarry_areas;
 mod quarry_heap;
 mod quarry_pages;
 mod quarry_tables;
 mod rows;
 mod trace;
+mod vmallocs;
 
 use meter::Meter;
 use quarry::addr::PAGE_SIZE;

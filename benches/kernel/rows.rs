@@ -1,7 +1,9 @@
 //! The list of all rows, and running those that the boot arguments choose.
 
 use crate::meter::{Figures, Meter, Unable};
-use crate::{heap, heaps, mapping, memory, pages, peers, quarry_heap, quarry_pages, quarry_tables};
+use crate::{
+    areas, heap, heaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages, quarry_tables, vmallocs,
+};
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
 
@@ -47,6 +49,10 @@ const ROWS: &[&[Row]] = &[
     &heaps::rows::<heap::peers::slab_allocator_rs::Eighths>(),
     &heaps::rows::<heap::peers::slabmalloc::Zone>(),
     &heaps::rows::<heap::peers::talc::Binned>(),
+    &areas::rows::<quarry_areas::QuarryAreas>(),
+    &areas::rows::<peers::memory_set::Areas>(),
+    &areas::rows::<peers::vmem::Areas>(),
+    vmallocs::ROWS,
 ];
 
 /// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.

@@ -8,6 +8,7 @@ mod pages;
 mod reclaim;
 mod slab;
 mod slab_fast;
+mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use check::{check_all, part as check_part};
@@ -27,6 +28,11 @@ pub use reclaim::{
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     slab_allocator, start_slabs, try_kfree,
+};
+
+pub use vmalloc::{
+    is_vmalloc_addr, vfree, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space,
+    vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -149,6 +149,23 @@ impl PageHal for KernelPages {
             unsafe { mem::clear_pages(first, pages) };
         }
     }
+
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<u8>();
+        // SAFETY: pages of RAM that the allocator is about to put on its lists, or has there under the zone's lock.
+        unsafe { first.write_bytes(byte, to_usize(pages * PAGE_SIZE)) };
+    }
+
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<u64>();
+        // SAFETY: pages of RAM that the allocator has just taken for its caller; whoever writes to them all the same is
+        // what is looked for, and writes no more than bytes.
+        let words = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE / 8)) };
+        let expected = u64::from_ne_bytes([byte; 8]);
+        let (index, word) = words.iter().enumerate().find(|(_, word)| **word != expected)?;
+        let (place, found) = word.to_ne_bytes().into_iter().enumerate().find(|(_, found)| *found != byte)?;
+        Some((PhysAddr::new(start.get() + (index * 8 + place) as u64), found))
+    }
 }
 
 pub(super) static PAGES: PageAllocator<KernelPages> = PageAllocator::new(KernelPages(()));

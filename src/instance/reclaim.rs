@@ -70,7 +70,7 @@ pub trait Deferred: Sync {
 ///
 /// [`RegistryError::Full`].
 pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryError> {
-    DEFERRED.register(work)
+    DEFERRED.register(context(), work)
 }
 
 /// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that

@@ -7,7 +7,7 @@ use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
     console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
-    report, serial, slabs, tables, whereabouts,
+    report, serial, slabs, tables, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -26,6 +26,7 @@ use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError,
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
 use crate::mm::slab::CreateError;
+use crate::mm::vmalloc::SetupError;
 use crate::sync;
 use ::log::{error, info, warn};
 use core::fmt;
@@ -43,6 +44,7 @@ pub(super) enum BootError {
     Pages(pages::PagesError),
     Slabs(CreateError),
     Map(MapError),
+    Vmalloc(SetupError),
     MemEquals(&'static str),
 }
 
@@ -58,6 +60,7 @@ impl fmt::Display for BootError {
             Self::Pages(error) => error.fmt(f),
             Self::Slabs(error) => write!(f, "slab allocator: {error}"),
             Self::Map(error) => error.fmt(f),
+            Self::Vmalloc(error) => write!(f, "vmalloc: {error}"),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
     }
@@ -195,6 +198,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     heap::hand_over();
     faults::init(args);
     pressure::init();
+    vmalloc::init(args).map_err(BootError::Vmalloc)?;
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");

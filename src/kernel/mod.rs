@@ -48,4 +48,6 @@ mod symbol;
 #[cfg(target_os = "none")]
 mod tables;
 #[cfg(target_os = "none")]
+mod vmalloc;
+#[cfg(target_os = "none")]
 pub mod whereabouts;

@@ -13,7 +13,7 @@ use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_STA
 use crate::mm::memblock::{MemblockError, Window};
 use crate::mm::page::{PAGEBLOCK_PAGES, Section, Vmemmap, sections_of};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
-use crate::mm::zone::{FreeError, SetupError, WatermarkTuning, ZoneLimits};
+use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning, ZoneLimits};
 use ::log::info;
 use alloc::vec::Vec;
 use core::fmt;
@@ -79,7 +79,13 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Resu
         let mut memblock = instance::memblock();
         let free: Vec<PhysRange> = memblock.retire()?.collect();
         let pages = instance::page_allocator();
-        pages.hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?
+        let handed = pages.hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
+        let scrub = scrub(args);
+        if !scrub.is_empty() {
+            info!("pages: {scrub:?}, all calls go the long way");
+            pages.set_scrub(scrub);
+        }
+        handed
     };
     info!(
         "pages: {} of {} in {} zones, {} for descriptors",
@@ -113,6 +119,15 @@ fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
         boost_factor: number("watermark_boost_factor").unwrap_or(default.boost_factor),
         ..default
     }
+}
+
+/// What the boot arguments want done to pages that change hands.
+fn scrub(args: BootArgs<'_>) -> Scrub {
+    let on = |name| matches!(args.value(name), Some("1" | "on" | "y"));
+    [("init_on_alloc", Scrub::ZERO_ON_ALLOC), ("init_on_free", Scrub::ZERO_ON_FREE), ("page_poison", Scrub::POISON)]
+        .into_iter()
+        .filter_map(|(name, scrub)| on(name).then_some(scrub))
+        .collect()
 }
 
 /// Makes descriptors for `ram` and maps them: the map, and the bytes that it takes.

@@ -58,7 +58,7 @@ static HOOKS: PressureHooks = PressureHooks { failed, waits_in_atomic, may_be_wo
 /// Registers the hooks. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
     instance::set_pressure_hooks(&HOOKS);
-    if let Err(error) = instance::reclaim().oom_hooks().register(&NothingToKill) {
+    if let Err(error) = instance::reclaim().oom_hooks().register(instance::context(), &NothingToKill) {
         warn!("no OOM hook: {error}");
     }
 }

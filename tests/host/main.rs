@@ -22,6 +22,8 @@ mod memory_map;
 mod pages;
 mod pgtable;
 #[cfg(test)]
+mod slab;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rbtree;

@@ -18,7 +18,9 @@ fn declares(code: &str, name: &str) -> bool {
             let (before, after) = (&line[..at], &line[at + name.len()..]);
             let whole = !before.ends_with(is_word) && !after.starts_with(is_word);
             let item = words.iter().any(|word| before.trim_end().ends_with(word));
-            let field = after.starts_with(": ") && !before.contains(['(', '{', ',', '=', '|']);
+            let visibility = ["pub(super) ", "pub(in crate::mm) ", "pub "];
+            let indent = before.trim_start();
+            let field = after.starts_with(": ") && (indent.is_empty() || visibility.contains(&indent));
             whole && (item || field)
         })
     })

@@ -10,7 +10,7 @@ use quarry::instance;
 use quarry::ktest;
 use quarry::mm::layout::{FIXMAP_START, VMALLOC_START, VMEMMAP_START};
 use quarry::mm::page::{Kind, Page, PageMap};
-use quarry::mm::zone::{FreeError, PageHal};
+use quarry::mm::zone::{FreeError, PAGE_POISON, PageHal, Scrub};
 
 const GIB: u64 = 1 << 30;
 /// The seed of every random sequence here; a failure names the step.
@@ -345,5 +345,55 @@ fn a_wild_page_number_is_an_error_and_no_crash() {
         assert!(instance::free_contig_range(page, 2).is_err());
     }
     assert_eq!(blocks(), before);
+    sound();
+}
+
+/// A dirty page that has just been freed, and its address.
+fn freed_page() -> (Page, VirtAddr) {
+    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    let at = instance::page_address(page);
+    // SAFETY: the test's page.
+    unsafe { at.as_ptr::<u8>().write_bytes(0xab, 4096) };
+    instance::free_page(page).expect("a live page");
+    (page, at)
+}
+
+/// Whether each byte of the page at `at` is `byte`.
+fn holds(at: VirtAddr, byte: u8) -> bool {
+    // SAFETY: RAM, which the linear map maps; nothing else runs on this machine.
+    (0..4096).all(|index| unsafe { at.as_ptr::<u8>().wrapping_add(index).read_volatile() } == byte)
+}
+
+// Behaviours 95, 96, 99.
+ktest!(
+    pages_are_zeroed_as_the_boot_arguments_say,
+    machine alloc = "append=init_on_alloc=1",
+    machine free = "append=init_on_free=on"
+);
+fn pages_are_zeroed_as_the_boot_arguments_say() {
+    let (page, at) = freed_page();
+    let on_free = instance::page_allocator().scrub() == Scrub::ZERO_ON_FREE;
+    assert!(holds(at, if on_free { 0 } else { 0xab }));
+    instance::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
+    assert!(holds(at, 0));
+    instance::free_page(page).expect("a live page");
+    sound();
+}
+
+// Behaviour 97.
+ktest!(
+    a_write_to_a_free_page_is_reported,
+    machine = "append=page_poison=1",
+    report = "page poisoning: 0x",
+    report = "was written to while it was free: 0x42 instead of 0xaa"
+);
+fn a_write_to_a_free_page_is_reported() {
+    let (page, at) = freed_page();
+    assert!(holds(at, PAGE_POISON));
+    // SAFETY: what is wrong about it is the test: nobody has the page.
+    unsafe { at.as_ptr::<u8>().wrapping_add(123).write_volatile(0x42) };
+    instance::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
+    instance::free_page(page).expect("a live page");
+    assert!(holds(at, PAGE_POISON));
     sound();
 }

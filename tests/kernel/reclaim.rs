@@ -91,7 +91,7 @@ static CACHE: Cache = Cache(Chain::new());
 static HELD: Chain = Chain::new();
 
 fn join() -> Registration {
-    instance::reclaim().shrinkers().register(&CACHE).expect("a free place")
+    instance::reclaim().shrinkers().register(instance::context(), &CACHE).expect("a free place")
 }
 
 /// Gives everything back, and looks whether it is all there.
@@ -175,7 +175,7 @@ static WATCH: Watch = Watch { calls: AtomicU32::new(0), stuck: AtomicBool::new(f
 /// Runs `body` with everything taken that ordinary requests get, and the hook in place.
 fn with_nothing_left(body: impl FnOnce()) {
     let before = free_pages_now();
-    let place = instance::reclaim().oom_hooks().register(&WATCH).expect("a free place");
+    let place = instance::reclaim().oom_hooks().register(instance::context(), &WATCH).expect("a free place");
     WATCH.calls.store(0, Ordering::Relaxed);
     WATCH.stuck.store(false, Ordering::Relaxed);
     WATCH.gives.store(0, Ordering::Relaxed);

@@ -7,8 +7,10 @@ pub(crate) mod buddy_slab_allocator;
 pub(crate) mod buddy_system_allocator;
 pub(crate) mod free_list;
 pub(crate) mod linked_list_allocator;
+pub(crate) mod memory_set;
 pub(crate) mod page_table_multiarch;
 pub(crate) mod talc;
+pub(crate) mod vmem;
 
 use core::alloc::Layout;
 

@@ -318,7 +318,7 @@ impl<M: Mmu> PageTable<M> {
     /// Takes back what a failed call mapped, `range` up to `reached`, and returns the call's error. Walkers may have
     /// seen it, so it is flushed.
     #[cold]
-    fn undo<F: FrameSource>(
+    pub(super) fn undo<F: FrameSource>(
         &self,
         frames: &F,
         range: VirtRange,

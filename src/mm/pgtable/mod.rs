@@ -38,6 +38,7 @@ mod gather;
 mod map;
 mod protect;
 mod rewrite;
+mod scatter;
 mod split;
 mod table;
 mod unmap;

@@ -131,6 +131,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         found
     }
 
+    /// Fills this CPU's array, which is empty, with what there is without a new slab; whether there was any. Interrupts
+    /// masked.
+    pub(super) fn fill_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
+        self.fill(cache, &mut cache.node.lock(), array);
+        array.count() != 0
+    }
+
     /// Fills an empty array: with a batch from the depot, else with what slabs have.
     fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_>) {
         let batch = cache.batch();

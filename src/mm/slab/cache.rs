@@ -8,6 +8,7 @@ use super::global::CacheId;
 use super::node::Node;
 use super::shape::Shape;
 use super::word::SlabWord;
+use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,7 +20,6 @@ use spin::mutex::SpinMutex;
 pub type Constructor = fn(NonNull<u8>);
 
 /// A cache of objects of one size.
-#[derive(Debug)]
 pub struct Cache<H: SlabHal> {
     pub(super) name: &'static str,
     pub(super) id: CacheId,
@@ -43,6 +43,12 @@ pub struct Cache<H: SlabHal> {
     /// Allocations and frees that took the long way.
     pub(super) slow_allocs: AtomicU64,
     pub(super) slow_frees: AtomicU64,
+}
+
+impl<H: SlabHal> fmt::Debug for Cache<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cache {} of {} bytes", self.name, self.shape.object_size)
+    }
 }
 
 impl<H: SlabHal> Cache<H> {
@@ -108,8 +114,8 @@ impl<H: SlabHal> Cache<H> {
 /// since the word below the entries is a word too.
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=128 => 63,
-        129..=512 => 31,
+        0..=256 => 63,
+        257..=512 => 31,
         513..=1024 => 15,
         1025..=4096 => 7,
         _ => 3,

@@ -34,16 +34,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// The first invariant that does not hold.
     pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
-        let (slabs, objects, first) = self.with_node(cache, |node| (node.slabs, node.objects, node.front()));
+        let (counted, first) = self.with_node(cache, |node| ((node.slabs, node.objects, node.pages), node.front()));
         self.check_list(cache, first)?;
-        let mut seen = (0, 0);
+        let map = self.hal().map();
+        let mut seen = (0, 0, 0);
         let mut in_use = 0;
         self.for_each_slab(cache, |head, book| {
-            seen = (seen.0 + 1, seen.1 + u64::from(book.objects));
+            let pages = map.get(head).state().order().pages();
+            seen = (seen.0 + 1, seen.1 + u64::from(book.objects), seen.2 + pages);
             in_use += u64::from(book.in_use);
             self.check_slab(cache, head, book)
         })?;
-        if seen != (slabs, objects) {
+        if seen != counted {
             return Err(broken("SLAB-3", cache, None, "slabs that there are, and slabs counted"));
         }
         let mut held = 0;

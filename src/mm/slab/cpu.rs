@@ -162,8 +162,14 @@ impl<'l> Array<'l> {
         self.set_top(self.base() + 8 * u64::from(count));
     }
 
-    /// Lets it use `memory`, zeroed words of which the first stays zero, for so many objects. Once it is empty; 0 switches
-    /// it off.
+    /// Drops the objects on top, which are the caller's then.
+    pub(super) fn take_many(&self, objects: usize) {
+        let served = &self.0.served;
+        served.store(served.load(Ordering::Relaxed).wrapping_add(objects as u64), Ordering::Relaxed);
+        self.set_top(self.top().get().saturating_sub(8 * objects as u64));
+    }
+
+    /// Sets how many objects it may hold, once it is empty; 0 switches it off.
     pub(super) fn set_capacity(&self, objects: u32) {
         // INVARIANT: ARR-2. First nothing fits, then it is empty, then there is room.
         self.0.limit.store(self.base(), Ordering::Relaxed);

@@ -163,9 +163,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Gives the memory of an empty depot back.
+    /// Gives the memory of the depot back, if it is empty.
     pub(super) fn remove_depot(&self, cache: &Cache<H>) {
-        if let Some(memory) = self.with_node(cache, |node| node.depot.remove()) {
+        let unused = |node: &mut Node| if node.depot.count() == 0 { node.depot.remove() } else { None };
+        if let Some(memory) = self.with_node(cache, unused) {
             self.free_memory(memory);
         }
     }

@@ -11,6 +11,7 @@ use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::gfp::Gfp;
+use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
@@ -63,9 +64,14 @@ impl Registry {
 }
 
 /// A cache that somebody holds. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
-#[derive(Debug)]
 #[must_use = "a cache that nobody holds cannot be destroyed"]
 pub struct CacheHandle<H: SlabHal>(NonNull<Cache<H>>);
+
+impl<H: SlabHal> fmt::Debug for CacheHandle<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cache().fmt(f)
+    }
+}
 
 // SAFETY: a handle is a shared reference to a record of atomics and locks (GLB-1).
 unsafe impl<H: SlabHal> Send for CacheHandle<H> {}

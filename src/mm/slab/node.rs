@@ -116,7 +116,7 @@ pub struct NodeEvents {
 ///   and `partial` long.
 /// - `SLAB-2`: a slab's `in_use` is its objects less those on its free list and those that are fresh; each of these is
 ///   marked free, except that an object of one word on a free list holds its link alone.
-/// - `SLAB-3`: `slabs` and `objects` are those of all slabs of the cache; each page of each carries the cache's word, and the
+/// - `SLAB-3`: `slabs`, `objects` and `pages` are those of all slabs of the cache; each page of each carries the cache's word, and the
 ///   first one is of kind `Slab`.
 /// - `SLAB-4`: objects in arrays and in the depot count as in use, are marked free, and are in one place only.
 #[derive(Debug)]
@@ -126,6 +126,8 @@ pub(super) struct Node {
     pub(super) partial: u32,
     pub(super) slabs: u64,
     pub(super) objects: u64,
+    /// Pages of all slabs.
+    pub(super) pages: u64,
     pub(super) depot: Depot,
     pub(super) events: NodeEvents,
 }
@@ -138,6 +140,7 @@ impl Node {
             partial: 0,
             slabs: 0,
             objects: 0,
+            pages: 0,
             depot: Depot { memory: None, count: 0, capacity: 0 },
             events: NodeEvents {
                 depot_taken: 0,
@@ -203,6 +206,7 @@ impl Node {
         // INVARIANT: SLAB-3.
         self.slabs += 1;
         self.objects += u64::from(book.objects);
+        self.pages += map.get(slab).state().order().pages();
         self.events.slabs_made += 1;
         self.insert(map, slab, true);
     }
@@ -213,6 +217,7 @@ impl Node {
         // INVARIANT: SLAB-3.
         self.slabs -= 1;
         self.objects -= u64::from(book.objects);
+        self.pages -= map.get(slab).state().order().pages();
         self.events.slabs_freed += 1;
         freed.push(map, slab);
     }

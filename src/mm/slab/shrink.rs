@@ -22,6 +22,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let chain = self.with_node(cache, |node| self.empty_node(cache, node));
         let any = chain != Chain::NONE;
         self.free_slabs(chain);
+        self.remove_depot(cache);
         any
     }
 

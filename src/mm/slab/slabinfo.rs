@@ -18,6 +18,8 @@ pub struct CacheInfo {
     pub objects: u64,
     /// Slabs.
     pub slabs: u64,
+    /// Their pages.
+    pub pages: u64,
     /// Slabs with free objects.
     pub partial: u64,
     /// Objects in arrays and in the depot.
@@ -43,8 +45,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let held: u64 = arrays().map(|array| u64::from(array.count())).sum();
         let served: u64 = arrays().map(|array| array.served()).sum();
         let active_objects = self.active_objects(cache);
-        let (objects, slabs, partial, depot, events) = self.with_node(cache, |node| {
-            (node.objects, node.slabs, u64::from(node.partial), node.depot.count() as u64, node.events)
+        let (objects, slabs, pages, partial, depot, events) = self.with_node(cache, |node| {
+            (node.objects, node.slabs, node.pages, u64::from(node.partial), node.depot.count() as u64, node.events)
         });
         let slow_allocs = cache.slow_allocs.load(Ordering::Relaxed);
         let slow_frees = cache.slow_frees.load(Ordering::Relaxed);
@@ -56,6 +58,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             active_objects,
             objects,
             slabs,
+            pages,
             partial,
             at_hand: held + depot,
             fast_allocs,

@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use super::{AreaInfo, VmFlags};
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{Node, Owned, Payload};
 use core::fmt;
@@ -129,6 +129,14 @@ impl Area {
     #[inline]
     pub(super) fn range(&self) -> VirtRange {
         VirtRange::new(VirtAddr::new(self.key()), VirtAddr::new(self.end())).unwrap_or_default()
+    }
+
+    /// The range without the guard page, which maps nothing.
+    #[inline]
+    pub(super) fn mapped(&self) -> VirtRange {
+        let guard = if self.flags().contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
+        let end = VirtAddr::new(self.end().saturating_sub(guard));
+        VirtRange::new(VirtAddr::new(self.key()), end).unwrap_or_default()
     }
 
     #[inline]

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::AreaInfo;
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::mm::pgtable::PgtableError;
+use crate::mm::zone::{AllocError, FreeError};
 use core::fmt;
 
 /// Why an area was not given or not taken back. Nothing has changed then.
@@ -35,6 +37,8 @@ pub enum AreaError {
     NotTheStart(VirtAddr, AreaInfo),
     /// The area is being built, and not its builder's to give back yet.
     Uninitialized(AreaInfo),
+    /// The area is none that this call may give back: a mapping handed to `vfree`, say.
+    WrongKind(AreaInfo),
 }
 
 impl fmt::Display for AreaError {
@@ -53,6 +57,7 @@ impl fmt::Display for AreaError {
             Self::NoArea(addr) => write!(f, "{addr} is in no area"),
             Self::NotTheStart(addr, area) => write!(f, "{addr} is not the start but inside of the area {area}"),
             Self::Uninitialized(area) => write!(f, "the area {area} is still being built"),
+            Self::WrongKind(area) => write!(f, "the area {area} is another kind of area:{}", area.flags),
         }
     }
 }
@@ -85,3 +90,45 @@ impl fmt::Display for SetupError {
 }
 
 impl core::error::Error for SetupError {}
+
+/// Why nothing was mapped or unmapped. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum MapError {
+    /// No bytes, or no pages, were asked for.
+    Empty,
+    /// More bytes than there is RAM.
+    TooLarge(u64),
+    /// The area.
+    Area(AreaError),
+    /// Pages for it.
+    Pages(AllocError),
+    /// The tables.
+    Tables(PgtableError),
+    /// A page without a descriptor.
+    NotRam(PhysAddr),
+    /// A page that cannot be given to an area.
+    BadPage(FreeError),
+}
+
+impl From<AreaError> for MapError {
+    fn from(error: AreaError) -> Self {
+        Self::Area(error)
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a mapping of nothing"),
+            Self::TooLarge(size) => write!(f, "{size:#x} bytes are more than there is RAM"),
+            Self::Area(error) => error.fmt(f),
+            Self::Pages(error) => error.fmt(f),
+            Self::Tables(error) => error.fmt(f),
+            Self::NotRam(phys) => write!(f, "{phys} is no RAM"),
+            Self::BadPage(error) => write!(f, "a page that cannot be given away: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}

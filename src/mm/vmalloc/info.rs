@@ -34,6 +34,12 @@ impl AreaInfo {
         self.range.size() - if self.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE }
     }
 
+    /// The addresses that may be used: without the guard page.
+    #[must_use]
+    pub fn mapped(&self) -> VirtRange {
+        VirtRange::from_size(self.range.start(), self.size()).unwrap_or_default()
+    }
+
     /// Whether `addr` is in the guard page.
     #[must_use]
     pub const fn is_guard(&self, addr: VirtAddr) -> bool {

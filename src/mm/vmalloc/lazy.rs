@@ -21,14 +21,14 @@ enum Depth {
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Gives an area back that may still be mapped and translated, its pages with it. They are freed by a purge: by this
-    /// very call, if too much waits on this CPU and it may wait. In a handler nothing is purged, so the area waits for
-    /// the next call elsewhere. Any context. Needs no memory. O(1) but for the purge.
+    /// very call, if too much waits on this CPU. In an interrupt handler twice as much may wait, so that the purge is
+    /// left to a call from elsewhere if there is one. Any context. Needs no memory. O(1) but for the purge.
     #[inline]
     pub fn retire(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
-        if waiting > layout.lazy_share && self.hal.may_wait() {
+        if waiting > layout.lazy_share && (waiting > 2 * layout.lazy_share || !self.hal.in_interrupt()) {
             self.purge_node(index, Depth::Lazy);
         }
     }
@@ -49,14 +49,15 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Purges everything that waits, on behalf of all CPUs, and empties the pools. Any context; where the caller may wait
-    /// it also waits for the purges of other CPUs.
+    /// Purges everything that waits, on behalf of all CPUs, and empties the pools. Any context; but in an interrupt
+    /// handler, also waits for the purges of other CPUs.
     pub fn purge_all(&self) {
         let Some(Layout { nodes, .. }) = self.layout.get() else { return };
         for index in 0..*nodes {
             self.purge_node(index, Depth::Full);
         }
-        if self.hal.may_wait() {
+        // In a handler it may be a purge of this CPU that was interrupted.
+        if !self.hal.in_interrupt() {
             // Acquire pairs with the release of `purge_node`: what the others gave back is there.
             while self.purging.load(Ordering::Acquire) != 0 {
                 <H::Relax as spin::relax::RelaxStrategy>::relax();
@@ -71,7 +72,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
     }
 
-    /// Pages that may wait at most, on all CPUs together; one area may be beyond it on each.
+    /// Pages that may wait at most, on all CPUs together, before they are purged; twice as many if all are freed by
+    /// interrupt handlers.
     #[must_use]
     pub fn lazy_max_pages(&self) -> u64 {
         self.layout.get().map_or(0, |layout| layout.lazy_share * layout.nodes as u64)
@@ -84,7 +86,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let (mut lazy, mut surplus) =
             self.with_node(index, |node| (node.take_lazy(), node.shrink(depth == Depth::Full)));
         if !lazy.is_empty() {
-            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::range));
+            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped));
         }
         while !lazy.is_empty() {
             // No CPU translates them any more: here, and nowhere else, pages come out of areas that were retired.

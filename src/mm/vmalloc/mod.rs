@@ -36,14 +36,17 @@ mod error;
 mod flags;
 mod info;
 mod lazy;
+mod map;
 mod node;
+mod pages;
 mod space;
 
 pub use area::{Area, AreaRef, Pages, Removed};
 pub use check::Broken;
-pub use error::{AreaError, SetupError};
+pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;
 pub use info::AreaInfo;
+pub use map::{VmallocHal, VmallocRequest};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 
 use crate::addr::VirtRange;
@@ -70,6 +73,6 @@ pub trait AreaHal<'a>: Interrupts + PerCpu {
     /// Takes the pages of an area that no CPU translates any more.
     fn release(&self, pages: Pages);
 
-    /// Whether the running context may wait for another CPU: it is not a handler that interrupted one of ours.
-    fn may_wait(&self) -> bool;
+    /// Whether this is an interrupt handler.
+    fn in_interrupt(&self) -> bool;
 }

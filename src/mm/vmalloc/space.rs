@@ -239,21 +239,26 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered.map(AreaRef::new).map_err(|area| AreaError::Overlap(area.range()))
     }
 
-    /// Takes the area that starts at `start` out of use: nobody finds it any more, and a second call for it fails. What
-    /// it maps is still mapped. Any context. O(log n).
+    /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
+    /// empty: nobody finds it any more, and a second call for it fails. What it maps is still mapped. Any context.
+    /// O(log n).
     ///
     /// # Errors
     ///
-    /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized); the
-    /// space is as it was.
+    /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized),
+    /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
     #[inline]
-    pub fn remove(&self, start: VirtAddr) -> Result<Removed<'a>, AreaError> {
+    pub fn remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let home = VmapNode::of_address(start.get(), layout.nodes);
         let removed = self.with_node(home, |node| {
             let area = node.busy.find(start.get())?.node();
-            if area.flags().contains(VmFlags::UNINITIALIZED) {
+            let flags = area.flags();
+            if flags.contains(VmFlags::UNINITIALIZED) {
                 return Some(Err(AreaError::Uninitialized(AreaInfo::of(area))));
+            }
+            if !kinds.is_empty() && !flags.intersects(kinds) {
+                return Some(Err(AreaError::WrongKind(AreaInfo::of(area))));
             }
             node.busy.erase(area).map(|area| Ok(Removed::new(area)))
         });
@@ -276,7 +281,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// As for [`VmapSpace::remove`], if it has been given back already.
     pub fn abandon(&self, area: AreaRef<'a>) -> Result<Removed<'a>, AreaError> {
         area.complete();
-        self.remove(area.start())
+        self.remove(area.start(), VmFlags::empty())
     }
 
     /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an

@@ -99,6 +99,7 @@ impl<H: PageHal> PageAllocator<H> {
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
         let page = kept.map_or_else(|| self.alloc_from_zones(gfp, order), Ok)?;
+        self.scrub_taken(page, order.pages(), gfp);
         if gfp.intersects(AFTERWARDS) {
             self.finish(page, gfp, order);
         }
@@ -206,14 +207,6 @@ impl<H: PageHal> PageAllocator<H> {
         if !self.reclaimer_woken.swap(true, Ordering::Relaxed) {
             let zone = layout.zonelist(request.class).next().and_then(|id| layout.kind(id));
             self.hal.wake(zone.unwrap_or(request.class), request.order);
-        }
-    }
-
-    /// Memory has been reclaimed up to the raised marks of a zone: they fall back to what they are. For the background
-    /// reclaimer.
-    pub fn end_boost(&self, kind: ZoneType) {
-        for id in self.zone_ids() {
-            let _ = self.with_zone(id, |zone, _| zone.boost = if zone.kind == kind { 0 } else { zone.boost });
         }
     }
 

@@ -144,7 +144,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Makes every allocation and every free go the long way from now on, past the per-CPU lists, or take the short way
     /// again. The short way asks nothing; what must see every call lives on the long one.
     pub fn set_careful(&self, careful: bool) {
-        self.careful.store(careful, Ordering::Relaxed);
+        self.careful.store(careful || !self.scrub().is_empty(), Ordering::Relaxed);
         self.drain_all();
     }
 

@@ -89,6 +89,7 @@ impl<H: PageHal> PageAllocator<H> {
             self.hal.restore(saved);
             return Err(FreeError::DoubleFree(map.pfn(page)));
         }
+        self.scrub_freed(page, order.pages());
         let full = pages.lists(order).is_some_and(|lists| lists.level(list) != (0, 0));
         let keep = full && order == Order::ZERO && !self.is_short(zone);
         if full && !(keep && pages.keep(map, list, PCP_BATCH_MAX)) {

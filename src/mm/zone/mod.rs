@@ -36,11 +36,13 @@ mod limits;
 mod owner;
 mod pageblock;
 mod pcp;
+mod pcp_lists;
 mod pressure;
 mod reclaim;
 mod report;
 mod reserve;
 mod reserved;
+mod scrub;
 mod sizes;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
@@ -58,6 +60,7 @@ pub use reclaim::{
     Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
 };
 pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
+pub use scrub::{PAGE_POISON, Scrub};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
@@ -65,7 +68,7 @@ use crate::addr::{Order, PhysAddr};
 use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::mm::page::{PageMap, ZoneId};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 use spin::once::Once;
 use spin::relax::RelaxStrategy;
@@ -96,6 +99,17 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
 
     /// Zeroes `pages` whole pages of RAM from `start` on. They are the caller's.
     fn zero(&self, start: PhysAddr, pages: u64);
+
+    /// Makes every byte of `pages` whole pages of RAM from `start` on `byte`. They are nobody else's.
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8);
+
+    /// The first byte of `pages` whole pages from `start` on that is not `byte`, and what it is.
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)>;
+
+    /// Somebody wrote to memory that was free: `found` is what the byte at `at` holds, the first of those that changed.
+    fn overwritten(&self, at: PhysAddr, found: u8) {
+        scrub::report_overwritten(at, found);
+    }
 
     /// One step of waiting.
     fn relax() {
@@ -183,6 +197,8 @@ pub struct PageAllocator<H: PageHal> {
     /// Pages whose blocks carry `ACCOUNT`.
     accounted: AtomicU64,
     careful: AtomicBool,
+    /// A [`Scrub`], which is empty unless `careful`.
+    scrub: AtomicU8,
     /// Contexts that wait for pages: while there are any, everything goes the long way.
     awaited: AtomicU32,
     reclaimer_woken: AtomicBool,
@@ -203,6 +219,7 @@ impl<H: PageHal> PageAllocator<H> {
             tuning: SpinMutex::new(WatermarkTuning::DEFAULT),
             accounted: AtomicU64::new(0),
             careful: AtomicBool::new(false),
+            scrub: AtomicU8::new(0),
             awaited: AtomicU32::new(0),
             reclaimer_woken: AtomicBool::new(false),
             short: [const { AtomicBool::new(false) }; ZoneType::COUNT],

@@ -29,6 +29,7 @@ impl<H: PageHal> PageAllocator<H> {
                     return;
                 };
                 cut_out(map, head, state, page);
+                self.scrub_freed(page, 1);
                 zone.managed += 1;
                 zone.free_block(map, page, 0);
             });

@@ -178,7 +178,7 @@ fn reclaim_is_told_what_it_may_do() {
     let told = |gfp: Gfp, scope: Option<Scope>| {
         let machine = machine();
         let cache = Cache::new(machine);
-        let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+        let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
         cache.fill();
         let scope = scope.map(|scope| sync::enter(machine.pages.hal(), scope));
         let page = alloc(machine, gfp, 0).unwrap();
@@ -200,11 +200,11 @@ fn efforts(gfp: Gfp, o: u8) -> (u64, usize) {
     let machine = machine();
     let hook = Hook::register(machine);
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     let mut taken = exhaust(machine);
     // Something that is there and cannot be freed.
     let pinned = leak(Pinned);
-    let _ = machine.reclaim.shrinkers().register(pinned).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), pinned).unwrap();
     assert_eq!(alloc(machine, gfp, o), Err(AllocError::OutOfMemory), "{gfp}");
     let efforts = (machine.reclaim.events().direct, hook.calls());
     taken.extend(exhaust(machine));
@@ -264,7 +264,7 @@ fn noretry_reclaims_once() {
     // Once, and that may do.
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     cache.fill();
     let page = alloc(machine, Gfp::KERNEL | Gfp::NORETRY, 0).unwrap();
     cache.empty();
@@ -299,7 +299,7 @@ fn zero_zeroes() {
 fn direct_reclaim_reclaims() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     cache.fill();
     let before = cache.len();
     assert_eq!(alloc(machine, Gfp::KSWAPD_RECLAIM | Gfp::IO | Gfp::FS, 0), Err(AllocError::OutOfMemory));

@@ -21,6 +21,7 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
 std::thread_local! {
+    static VISITS: Cell<u64> = const { Cell::new(0) };
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
 }
@@ -37,6 +38,35 @@ pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
     let result = f();
     CPU.set((cpu, before));
     result
+}
+
+/// Descriptors and page blocks that this thread has looked at.
+pub(super) fn visits() -> u64 {
+    VISITS.get()
+}
+
+/// The descriptors, counting who looks: what the allocator does with memory is told by what it touches.
+#[derive(Clone, Copy)]
+pub(super) struct Counted<'m>(BankMap<'m>);
+
+impl PageMap for Counted<'_> {
+    fn origin(&self) -> Pfn {
+        self.0.origin()
+    }
+
+    fn sections(&self) -> &[Section] {
+        self.0.sections()
+    }
+
+    fn get(&self, page: Page) -> &PageDescriptor {
+        VISITS.set(VISITS.get() + 1);
+        self.0.get(page)
+    }
+
+    fn block_type(&self, page: Page) -> &AtomicU8 {
+        VISITS.set(VISITS.get() + 1);
+        self.0.block_type(page)
+    }
 }
 
 /// The descriptors of a machine's RAM.
@@ -84,6 +114,8 @@ pub(super) struct Watcher {
     pub(super) atomic_sleeps: AtomicU64,
     pub(super) reliefs: AtomicU64,
     pub(super) refuse: AtomicBool,
+    /// Free memory that was written to.
+    pub(super) overwritten: Mutex<Vec<(PhysAddr, u8)>>,
     /// Which allocations fail.
     pub(super) faults: FaultInjector,
     /// Called by `relieve`.
@@ -95,7 +127,7 @@ pub(super) type Relieve = Box<dyn FnMut(&Shortage) -> Relief + Send>;
 
 /// The machine as the allocator sees it.
 pub(super) struct Sim<'m> {
-    map: BankMap<'m>,
+    map: Counted<'m>,
     locals: Vec<Local<'m>>,
     online: Vec<AtomicBool>,
     /// CPUs whose data nobody finds.
@@ -121,7 +153,7 @@ pub(super) struct Reclaiming {
 
 pub(super) struct Local<'m> {
     pages: CpuPages,
-    map: BankMap<'m>,
+    map: Counted<'m>,
     scopes: Scopes<MASKED, ALWAYS>,
 }
 
@@ -271,14 +303,14 @@ impl Pressure for Sim<'_> {
 }
 
 impl<'m> PageHal for Sim<'m> {
-    type Map = BankMap<'m>;
+    type Map = Counted<'m>;
     type Relax = Yield;
 
-    fn map(&self) -> BankMap<'m> {
+    fn map(&self) -> Counted<'m> {
         self.map
     }
 
-    fn local_map(local: &Local<'m>) -> BankMap<'m> {
+    fn local_map(local: &Local<'m>) -> Counted<'m> {
         local.map
     }
 
@@ -295,6 +327,23 @@ impl<'m> PageHal for Sim<'m> {
         for page in 0..pages {
             contents.insert(Pfn::containing(start).get() + page, 0);
         }
+    }
+
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+        let mut contents = self.contents.lock().unwrap();
+        contents.extend((0..pages).map(|page| (Pfn::containing(start).get() + page, byte)));
+    }
+
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+        let contents = self.contents.lock().unwrap();
+        (0..pages).map(|page| Pfn::new(Pfn::containing(start).get() + page)).find_map(|pfn| {
+            let found = contents.get(&pfn.get()).copied().unwrap_or(0xff);
+            (found != byte).then_some((pfn.start(), found))
+        })
+    }
+
+    fn overwritten(&self, at: PhysAddr, found: u8) {
+        self.watcher.overwritten.lock().unwrap().push((at, found));
     }
 }
 
@@ -442,7 +491,7 @@ impl Spec {
 
     fn boot<'m>(&self, ram: &'m Ram, banks: &'m [Bank<'m>]) -> (Pages<'m>, Result<Handed, SetupError>) {
         run_on(0);
-        let map = BankMap::new(ram.origin, banks, &ram.sections).unwrap();
+        let map = Counted(BankMap::new(ram.origin, banks, &ram.sections).unwrap());
         let local = || {
             let scopes = Scopes::new();
             scopes.enforce(true);

@@ -13,9 +13,10 @@ mod model;
 mod pcp;
 mod reclaim;
 mod reserve;
-mod reserve;
+mod scrub;
 mod sizes;
 mod sparse;
+mod stress;
 mod zones;
 
 use machine::{Pages, Spec, range};

@@ -91,7 +91,7 @@ impl Hook {
             victim: Mutex::default(),
             lies: AtomicBool::new(false),
         });
-        let _ = machine.reclaim.oom_hooks().register(hook).unwrap();
+        let _ = machine.reclaim.oom_hooks().register(machine.pages.hal(), hook).unwrap();
         hook
     }
 
@@ -146,7 +146,7 @@ pub(super) fn finish(machine: Reclaiming, taken: Vec<Page>) {
 fn allocations_are_served_from_a_cache_that_shrinks() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let place = machine.reclaim.shrinkers().register(cache).unwrap();
+    let place = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     cache.fill();
     let all = cache.len();
     let taken: Vec<_> = (0..all / 2).map(|_| alloc(machine, Gfp::KERNEL, 0).unwrap()).collect();
@@ -161,7 +161,7 @@ fn allocations_are_served_from_a_cache_that_shrinks() {
 fn a_large_block_is_reclaimed_too() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     for o in 1..=3 {
         cache.fill();
         let block = alloc(machine, Gfp::KERNEL, o).unwrap();
@@ -176,7 +176,7 @@ fn a_large_block_is_reclaimed_too() {
 fn the_background_reclaimer_works_up_to_high_once_for_each_time_memory_is_low() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     let wakes = || machine.pages.hal().watcher.wakes.load(Ordering::Relaxed);
     for round in 1..=3 {
         assert_eq!(machine.reclaim.balance(machine.pages), Balanced::Idle);
@@ -242,7 +242,7 @@ fn a_shrinker_that_allocates_uses_the_reserve_and_reclaims_nothing_itself() {
     let shrinker =
         leak(Recursive { machine, served: Mutex::default(), depth: AtomicU32::new(0), deepest: AtomicU32::new(0) });
     let taken = exhaust(machine);
-    let place = machine.reclaim.shrinkers().register(shrinker).unwrap();
+    let place = machine.reclaim.shrinkers().register(machine.pages.hal(), shrinker).unwrap();
     assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory), "nothing was freed, whatever it says");
     assert_eq!(shrinker.deepest.load(Ordering::Relaxed), 1, "no recursion");
     let served = std::mem::take(&mut *shrinker.served.lock().unwrap());
@@ -285,14 +285,15 @@ fn a_registry_names_what_is_wrong() {
     let hal = machine.pages.hal();
     let leaver = leak(Leaver { machine, place: Mutex::default(), answer: Mutex::default() });
     let taken = exhaust(machine);
-    let place = shrinkers.register(leaver).unwrap();
+    let place = shrinkers.register(hal, leaver).unwrap();
     *leaver.place.lock().unwrap() = Some(place);
     assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory));
     assert_eq!(*leaver.answer.lock().unwrap(), Some(Err(RegistryError::AtWork)));
     assert_eq!(shrinkers.unregister(hal, place), Ok(()));
     assert_eq!(shrinkers.unregister(hal, place), Err(RegistryError::Gone));
-    let places: Vec<_> = (0..quarry::mm::zone::REGISTRY_PLACES).map(|_| shrinkers.register(leaver).unwrap()).collect();
-    assert_eq!(shrinkers.register(leaver), Err(RegistryError::Full));
+    let places: Vec<_> =
+        (0..quarry::mm::zone::REGISTRY_PLACES).map(|_| shrinkers.register(hal, leaver).unwrap()).collect();
+    assert_eq!(shrinkers.register(hal, leaver), Err(RegistryError::Full));
     assert_eq!(shrinkers.unregister(hal, place), Err(RegistryError::Gone), "the place has another tenant");
     for place in places {
         shrinkers.unregister(hal, place).unwrap();
@@ -331,7 +332,7 @@ fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
     let machine = Spec::of_size(16 * MIB).cpus(2).with_reclaimer();
     let slow = leak(Slow { inside: false.into(), let_go: false.into(), left: false.into() });
     let taken = exhaust(machine);
-    let place = machine.reclaim.shrinkers().register(slow).unwrap();
+    let place = machine.reclaim.shrinkers().register(machine.pages.hal(), slow).unwrap();
     machine.pages.hal().others.store(true, Ordering::SeqCst);
     // What the interrupts of a CPU do that is busy otherwise.
     let answer_until = |done: &dyn Fn() -> bool| {
@@ -382,7 +383,7 @@ fn lazy_areas_are_purged_when_shrinkers_have_nothing() {
     let machine = machine();
     let hook = Hook::register(machine);
     let lazy = leak(Lazy { machine, pages: Mutex::default() });
-    let _ = machine.reclaim.purges().register(lazy).unwrap();
+    let _ = machine.reclaim.purges().register(machine.pages.hal(), lazy).unwrap();
     let mut taken = exhaust(machine);
     lazy.pages.lock().unwrap().extend(taken.split_off(taken.len() - 100));
     taken.push(alloc(machine, Gfp::KERNEL, 0).unwrap());
@@ -395,7 +396,7 @@ fn lazy_areas_are_purged_when_shrinkers_have_nothing() {
 fn the_oom_hook_is_the_last_and_says_all() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     let hook = Hook::register(machine);
     let mut taken = exhaust(machine);
     cache.pages.lock().unwrap().extend(taken.split_off(taken.len() - 10));
@@ -551,7 +552,7 @@ impl Context for Here {
 fn interrupts_allocate_and_free_while_memory_is_reclaimed() {
     let machine = machine();
     let cache = Cache::new(machine);
-    let _ = machine.reclaim.shrinkers().register(cache).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
     cache.fill();
     let mut taken = Vec::new();
     for round in 0..500 {

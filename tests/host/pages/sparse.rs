@@ -1,11 +1,11 @@
 //! A machine whose RAM spans just under 16 TiB: eight banks of 1 GiB with wide holes between.
 
-use super::machine::{GIB, Pages, Spec, range};
+use super::machine::{GIB, Pages, Spec, range, visits};
 use super::{give_back, order, phys};
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::page::{PageMap, sections_of};
-use quarry::mm::zone::{FreeError, PageHal, ZoneLimits};
+use quarry::mm::zone::{FreeError, PageHal};
 
 const TIB: u64 = 1 << 40;
 
@@ -68,6 +68,27 @@ fn the_span_costs_nothing() {
     };
     assert_eq!(sections(&banks()), 8 * GIB / PAGE_SIZE, "descriptors for RAM alone");
     assert_eq!(sections(&[range(GIB, 8 * GIB)]), 8 * GIB / PAGE_SIZE);
-    let limits = ZoneLimits::new(PhysAddr::new(GIB), None, None);
-    assert_eq!(limits.zone_of(banks()[7].start()), ZoneType::Normal);
+    // Descriptors that are touched until the allocator is there, and by an allocation of each order and its undoing.
+    let cost = |banks: &[PhysRange]| {
+        let before = visits();
+        let mut costs = (0, Vec::new());
+        Spec::new(banks).limits(GIB).run(|pages| {
+            costs.0 = visits() - before;
+            for o in 0..=10 {
+                let before = visits();
+                let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
+                pages.free_pages(page, order(o)).unwrap();
+                costs.1.push(visits() - before);
+            }
+        });
+        costs
+    };
+    let (wide, dense) = (cost(&banks()), cost(&[range(4 * GIB, 8 * GIB)]));
+    assert!(wide.0 <= dense.0 + 8 * 16, "{} descriptors against {}", wide.0, dense.0);
+    assert!(dense.0 < 8 * GIB / PAGE_SIZE / 64, "{}: not one for each page", dense.0);
+    assert_eq!(wide.1, dense.1, "what an allocation costs");
+    // In proportion to the memory, and an allocation no more for more of it.
+    let half = cost(&[range(4 * GIB, 4 * GIB)]);
+    assert!(dense.0.abs_diff(2 * half.0) <= 64, "{} and {}", half.0, dense.0);
+    assert_eq!(half.1, dense.1);
 }

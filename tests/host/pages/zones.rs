@@ -358,7 +358,7 @@ fn stealing_raises_the_marks_for_a_while() {
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         let zone = pages.zone(ZoneType::Dma).unwrap();
         assert!(zone.boost > 0 && zone.boost <= zone.marks.high.max(512) * 3 / 2, "{zone:?}");
-        pages.end_boost(ZoneType::Dma);
+        assert!(pages.settle_boost());
         assert_eq!(pages.zone(ZoneType::Dma).unwrap().boost, 0);
         give_back(pages, kept.into_iter().chain([page]), Order::ZERO);
     });

@@ -4,6 +4,7 @@ use super::machine::{Machine, memory, run_on};
 use super::{all_free, alloc, free, of_pages, space};
 use crate::random::Random;
 use quarry::addr::VirtAddr;
+use quarry::mm::vmalloc::VmFlags;
 use std::sync::Mutex;
 
 const ROUNDS: u64 = if cfg!(miri) { 40 } else { 30_000 };
@@ -51,7 +52,7 @@ fn two_cpus_free_one_area_once() {
                 let space = &space;
                 scope.spawn(move || {
                     run_on(cpu);
-                    space.remove(start).map(|area| space.retire(area)).is_ok()
+                    space.remove(start, VmFlags::empty()).map(|area| space.retire(area)).is_ok()
                 })
             });
             both.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()

@@ -38,7 +38,7 @@ fn the_bound_grows_with_the_cpus_and_ends_at_a_64th_of_memory() {
 fn a_handler_lets_areas_wait() {
     let mut nodes = memory(20_000);
     let space = space(Machine::new(1, &mut nodes), 1 << 16);
-    let areas = if cfg!(miri) { 20 } else { 5_000 };
+    let areas = if cfg!(miri) { 20 } else { 4_000 };
     let starts: Vec<_> = (0..areas).map(|_| alloc(&space, &of_pages(1)).unwrap().start()).collect();
     space.hal().in_handler.store(true, Ordering::Relaxed);
     for start in starts {
@@ -49,6 +49,21 @@ fn a_handler_lets_areas_wait() {
     space.hal().in_handler.store(false, Ordering::Relaxed);
     all_free(&space);
     assert_eq!(space.hal().flushes.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn too_many_waiting_areas_are_purged_in_a_handler_too() {
+    let mut nodes = memory(20_000);
+    let space = space(Machine::new(1, &mut nodes), 1 << 16);
+    space.hal().in_handler.store(true, Ordering::Relaxed);
+    for _ in 0..if cfg!(miri) { 4_100 } else { 20_000 } {
+        let area = alloc(&space, &of_pages(1)).unwrap();
+        free(&space, area.start());
+        assert!(space.lazy_pages() <= 2 * space.lazy_max_pages());
+    }
+    assert!(space.hal().flushes.load(Ordering::Relaxed) > 0);
+    space.hal().in_handler.store(false, Ordering::Relaxed);
+    all_free(&space);
 }
 
 #[test]

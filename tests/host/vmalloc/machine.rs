@@ -150,7 +150,7 @@ impl<'a> AreaHal<'a> for Machine<'a> {
         self.released.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn may_wait(&self) -> bool {
-        !self.in_handler.load(Ordering::Relaxed)
+    fn in_interrupt(&self) -> bool {
+        self.in_handler.load(Ordering::Relaxed)
     }
 }

@@ -40,7 +40,7 @@ fn alloc<'a>(space: &Space<'a>, request: &AreaRequest) -> Option<AreaRef<'a>> {
 
 /// As `vfree` gives it back.
 fn free(space: &Space<'_>, start: VirtAddr) {
-    space.retire(space.remove(start).unwrap());
+    space.retire(space.remove(start, VmFlags::empty()).unwrap());
 }
 
 /// `pages` pages with a guard page.

@@ -35,7 +35,7 @@ pub(crate) fn overview(results: &Results, recorded: &[Recorded], whole: bool) ->
             known.shown(),
             number(group.iter().map(|row| row.figures.value()).max_by(f64::total_cmp)),
             known.target.map_or("-".to_owned(), |target| format!("≤ {}", grouped(target))),
-            verdicts(&group, known),
+            verdicts(&group, &results.unable, known),
             number(known.linux),
             best_peer(results, &|name| known.covers(name)),
             number(known.peer),
@@ -54,15 +54,9 @@ pub(crate) fn overview(results: &Results, recorded: &[Recorded], whole: bool) ->
         let mut lines = vec![titles.map(str::to_owned)];
         for known in missing {
             let peer = best_peer(results, &|name| known.covers(name));
-            let Recorded { note, .. } = known;
-            lines.push([
-                known.shown(),
-                number(known.target),
-                number(known.linux),
-                peer,
-                number(known.peer),
-                note.clone(),
-            ]);
+            let ours = results.unable.iter().find(|(name, by, _)| by == OURS && known.covers(name));
+            let note = ours.map_or(known.note.clone(), |(name, _, why)| format!("{name} failed: {why}"));
+            lines.push([known.shown(), number(known.target), number(known.linux), peer, number(known.peer), note]);
         }
         text += &markdown(&lines);
     }
@@ -149,17 +143,19 @@ fn verdict(row: &Row, known: &Recorded) -> &'static str {
     if row.figures.value() <= target { "met" } else { "not met" }
 }
 
-/// Whether a group of rows meets its target, and which of several do not.
-fn verdicts(group: &[&Row], known: &Recorded) -> String {
-    let missed: Vec<(&str, &str)> = group
-        .iter()
-        .map(|row| (row.name.rsplit('/').next().unwrap_or_default(), verdict(row, known)))
-        .filter(|(_, verdict)| verdict.starts_with("not"))
-        .collect();
-    match (missed.as_slice(), group) {
-        ([], [row, ..]) => verdict(row, known).to_owned(),
-        ([(_, why)], [_]) => (*why).to_owned(),
-        _ => format!("not met: {}", missed.iter().map(|&(parameter, _)| parameter).collect::<Vec<_>>().join(", ")),
+/// Whether a group of rows meets its target, and which of several do not; one without a figure does not.
+fn verdicts(group: &[&Row], unable: &[(String, String, String)], known: &Recorded) -> String {
+    let failed = unable.iter().filter(|(name, by, _)| by == OURS && known.covers(name));
+    let verdicts = group.iter().map(|row| (row.name.as_str(), verdict(row, known)));
+    let all: Vec<(&str, &str)> = verdicts.chain(failed.map(|(name, ..)| (name.as_str(), "not met"))).collect();
+    let missed: Vec<&str> =
+        all.iter().filter(|(_, verdict)| verdict.starts_with("not")).map(|&(name, _)| name).collect();
+    match (all.as_slice(), missed.as_slice()) {
+        ([(_, only)], _) | ([(_, only), ..], []) => (*only).to_owned(),
+        _ => {
+            let parameters: Vec<&str> = missed.iter().filter_map(|name| name.rsplit('/').next()).collect();
+            format!("not met: {}", parameters.join(", "))
+        }
     }
 }
 
@@ -276,12 +272,17 @@ mod tests {
             row("k/16", "quick", "9", "x"),
             row("k/8", "half", "1", "x"),
         ];
-        let results = Results { rows, ..no_results() };
+        let mut results = Results { rows, ..no_results() };
         let text = overview(&results, &[known("k/8..16", 6.0)], true);
         let line = text.lines().find(|line| line.contains("k/8")).unwrap();
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         assert_eq!(cells.get(1..7).unwrap(), ["k/8 … 16", "7", "≤ 6", "not met: 16", "-", "9 (quick)"]);
         assert!(!text.contains("Not measured"), "{text}");
+
+        results.unable.push(("k/12".into(), OURS.into(), "full".into()));
+        results.unable.push(("l/1".into(), OURS.into(), "full".into()));
+        let text = overview(&results, &[known("k/8..16", 6.0), known("l/1", 6.0)], true);
+        assert!(text.contains("not met: 16, 12") && text.contains("l/1 failed: full"), "{text}");
     }
 
     #[test]

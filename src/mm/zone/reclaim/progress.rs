@@ -41,8 +41,9 @@ impl<H: PageHal> PageAllocator<H> {
         })
     }
 
-    /// Lets the raised marks fall back: whether any was raised.
-    pub(super) fn settle_boost(&self) -> bool {
+    /// Lets the raised marks fall back, as memory has been reclaimed up to them or nothing more can be: whether any was
+    /// raised. Any context.
+    pub fn settle_boost(&self) -> bool {
         let mut any = false;
         for id in self.zone_ids() {
             any |= self.with_zone(id, |zone, _| core::mem::take(&mut zone.boost)).is_some_and(|boost| boost != 0);

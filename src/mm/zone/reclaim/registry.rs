@@ -87,21 +87,26 @@ impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
         }
     }
 
-    /// Takes a place. Not from an interrupt handler.
+    /// Takes a place. Any context.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Full`].
-    pub fn register(&self, entry: &'static T) -> Result<Registration, RegistryError> {
+    pub fn register<H: Interrupts>(&self, hal: &H, entry: &'static T) -> Result<Registration, RegistryError> {
         for (number, place) in (0_u32..).zip(&self.places) {
-            let mut tenant = place.tenant.lock();
-            // INVARIANT: REG-1.
-            if tenant.entry.is_none() && tenant.users == 0 {
+            let taken = Self::with_tenant(hal, place, |tenant| {
+                // INVARIANT: REG-1.
+                if tenant.entry.is_some() || tenant.users != 0 {
+                    return None;
+                }
                 tenant.entry = Some(entry);
                 tenant.tenancy += 1;
                 place.deferred.store(0, Ordering::Relaxed);
+                Some(tenant.tenancy)
+            });
+            if let Some(tenancy) = taken {
                 self.used.fetch_max(number + 1, Ordering::Relaxed);
-                return Ok(Registration { place: number as usize, tenancy: tenant.tenancy });
+                return Ok(Registration { place: number as usize, tenancy });
             }
         }
         Err(RegistryError::Full)
@@ -114,17 +119,20 @@ impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
     ///
     /// [`RegistryError::Gone`]; [`RegistryError::AtWork`] if it is called by a tenant at work, which stays registered, or
     /// if it is at work in a context that will never go on.
-    pub fn unregister<H: Wait + Context>(&self, hal: &H, registration: Registration) -> Result<(), RegistryError> {
+    pub fn unregister<H: Wait + Context + Interrupts>(
+        &self,
+        hal: &H,
+        registration: Registration,
+    ) -> Result<(), RegistryError> {
         if hal.is_inside(Scope::Reclaim) {
             return Err(RegistryError::AtWork);
         }
         let place = self.places.get(registration.place).ok_or(RegistryError::Gone)?;
-        let mut tenant = place.tenant.lock();
-        if tenant.tenancy != registration.tenancy || tenant.entry.take().is_none() {
-            return Err(RegistryError::Gone);
-        }
-        drop(tenant);
-        match hal.wait(&self.idle, &mut || place.tenant.lock().users == 0) {
+        Self::with_tenant(hal, place, |tenant| {
+            let own = tenant.entry.take_if(|_| tenant.tenancy == registration.tenancy);
+            own.map(drop).ok_or(RegistryError::Gone)
+        })?;
+        match hal.wait(&self.idle, &mut || Self::with_tenant(hal, place, |tenant| tenant.users == 0)) {
             Waited::Woken => Ok(()),
             Waited::WouldNeverWake => Err(RegistryError::AtWork),
         }
@@ -162,7 +170,7 @@ impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
         None
     }
 
-    /// With interrupts masked: whoever holds the lock gets on.
+    /// With interrupts masked: whoever holds the lock gets on, and a handler that visits does not meet it held.
     fn with_tenant<H: Interrupts, A>(hal: &H, place: &Place<T, R>, f: impl FnOnce(&mut Tenant<T>) -> A) -> A {
         let saved = hal.save();
         let answer = f(&mut place.tenant.lock());

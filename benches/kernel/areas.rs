@@ -1,0 +1,121 @@
+//! Address ranges alone, nothing mapped: `area_alloc/LIVE`, `area_alloc_small/LIVE`. Among LIVE areas in use, a random one
+//! is freed and another of random size allocated; the row counts an allocation or a free. Areas of the first rows are of
+//! 64 to 79 pages, those of the second of 1 to 16.
+
+use crate::arena::Arena;
+use crate::meter::{Figures, Meter, Unable};
+use crate::rows::Row;
+use alloc::vec::Vec;
+use core::hint::black_box;
+use quarry::addr::{PAGE_SIZE, to_usize};
+
+/// Something that hands out address ranges.
+pub(crate) trait AreaAllocator: Sized {
+    /// Whose it is.
+    const NAME: &'static str;
+    /// The most areas with which it ends in bearable time.
+    const LARGEST: usize;
+
+    /// An allocator with nothing in use; 64 GiB of addresses or more. It may use the arena for itself.
+    fn new(arena: Arena) -> Result<Self, Unable>;
+
+    /// The start of a range of `bytes`, whole pages, aligned to a page: the lowest that fits, where it has the choice.
+    fn alloc(&mut self, bytes: usize) -> Option<usize>;
+
+    /// Takes the range back.
+    fn free(&mut self, start: usize, bytes: usize) -> bool;
+}
+
+/// The rows of one implementation.
+pub(crate) const fn rows<A: AreaAllocator>() -> [Row; 5] {
+    [
+        Row { name: "area_alloc/100", by: A::NAME, run: area_alloc::<A, 100, 64> },
+        Row { name: "area_alloc/1024", by: A::NAME, run: area_alloc::<A, 1024, 64> },
+        Row { name: "area_alloc/100000", by: A::NAME, run: area_alloc::<A, 100_000, 64> },
+        Row { name: "area_alloc_small/1024", by: A::NAME, run: area_alloc::<A, 1024, 1> },
+        Row { name: "area_alloc_small/100000", by: A::NAME, run: area_alloc::<A, 100_000, 1> },
+    ]
+}
+
+/// Sizes differ by up to so many pages.
+const SIZES: u64 = 16;
+/// Steps after which the random sequence begins again.
+const STEPS: usize = 4096;
+
+const FAILED: Unable = "an allocation or a free failed";
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
+    }
+}
+
+/// One step: which area goes, and how large the next one is.
+#[derive(Clone, Copy)]
+struct Step {
+    victim: usize,
+    bytes: usize,
+}
+
+/// An area in use.
+#[derive(Clone, Copy)]
+struct Live {
+    start: usize,
+    bytes: usize,
+}
+
+fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+    if LIVE > A::LARGEST {
+        return Err("so many areas take too long, or too much memory");
+    }
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let bytes = |random: &mut Random| to_usize((PAGES + random.below(SIZES)) * PAGE_SIZE);
+    let mut areas = A::new(Arena::get())?;
+    let mut live: Vec<Live> = Vec::new();
+    for _ in 0..LIVE {
+        let bytes = bytes(&mut random);
+        live.push(Live { start: areas.alloc(bytes).ok_or(FAILED)?, bytes });
+    }
+    let steps: Vec<Step> =
+        (0..STEPS).map(|_| Step { victim: to_usize(random.below(LIVE as u64)), bytes: bytes(&mut random) }).collect();
+    let exchange = |areas: &mut A, live: &mut [Live], step: Step| {
+        let Some(place) = live.get_mut(step.victim) else { return false };
+        let freed = areas.free(place.start, place.bytes);
+        let Some(start) = areas.alloc(step.bytes) else { return false };
+        *place = Live { start: black_box(start), bytes: step.bytes };
+        freed
+    };
+    // Long enough that the gaps are as scattered as they will be.
+    let mut done = true;
+    for step in steps.iter().cycle().take(4 * LIVE) {
+        done &= exchange(&mut areas, &mut live, *step);
+    }
+    prove(&live)?;
+    let mut next = 0;
+    let figures = meter.measure_units(2, || {
+        if let Some(step) = steps.get(next & (STEPS - 1)) {
+            done &= exchange(&mut areas, &mut live, *step);
+        }
+        next += 1;
+    });
+    prove(&live)?;
+    for area in live {
+        done &= areas.free(area.start, area.bytes);
+    }
+    if done { Ok(figures) } else { Err(FAILED) }
+}
+
+/// No two areas overlap, and all are whole pages.
+fn prove(live: &[Live]) -> Result<(), Unable> {
+    let mut sorted: Vec<Live> = live.to_vec();
+    sorted.sort_unstable_by_key(|area| area.start);
+    let apart = sorted.windows(2).all(|pair| matches!(pair, [low, high] if low.start + low.bytes <= high.start));
+    let aligned = sorted.iter().all(|area| area.start.is_multiple_of(to_usize(PAGE_SIZE)));
+    if apart && aligned { Ok(()) } else { Err("two areas overlap, or one is not whole pages") }
+}

@@ -1,0 +1,68 @@
+//! This kernel's vmalloc and vmap: `vmalloc/BYTES`, `vmap/PAGES`. A row counts allocation and free, or mapping and
+//! unmapping, together, with whatever purges fall due.
+
+use crate::meter::{Figures, Meter, Unable};
+use crate::rows::{QUARRY, Row};
+use alloc::vec::Vec;
+use core::hint::black_box;
+use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use quarry::gfp::Gfp;
+use quarry::hal::prot::Prot;
+use quarry::instance;
+use quarry::mm::page::Page;
+use quarry::mm::vmalloc::VmFlags;
+use quarry::mm::zone::PageBatch;
+
+/// The rows.
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "vmalloc/4096", by: QUARRY, run: vmalloc::<4096> },
+    Row { name: "vmalloc/16384", by: QUARRY, run: vmalloc::<16384> },
+    Row { name: "vmalloc/65536", by: QUARRY, run: vmalloc::<65536> },
+    Row { name: "vmalloc/1048576", by: QUARRY, run: vmalloc::<1_048_576> },
+    Row { name: "vmalloc/8388608", by: QUARRY, run: vmalloc::<8_388_608> },
+    Row { name: "vmap/16", by: QUARRY, run: vmap::<16> },
+];
+
+fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+    let addr = instance::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
+    for offset in (0..BYTES).step_by(to_usize(PAGE_SIZE)) {
+        let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
+        // SAFETY: memory that vmalloc has just given to us.
+        unsafe { word.write_volatile(offset) };
+        // SAFETY: as above.
+        if unsafe { word.read_volatile() } != offset {
+            return Err("what was written is not read");
+        }
+    }
+    let mut done = instance::vfree(addr).is_ok();
+    let figures = meter.measure(|| match instance::vmalloc(black_box(BYTES)) {
+        Ok(addr) => done &= instance::vfree(black_box(addr)).is_ok(),
+        Err(_) => done = false,
+    });
+    if done { Ok(figures) } else { Err("vmalloc or vfree failed") }
+}
+
+fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
+    let mut batch = PageBatch::<PAGES>::new();
+    if instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch) != Ok(PAGES) {
+        return Err("no pages");
+    }
+    // Every other one, so that they do not follow on.
+    let (even, odd) = (batch.pages().iter().step_by(2), batch.pages().iter().skip(1).step_by(2));
+    let list: Vec<Page> = even.chain(odd).copied().collect();
+    let map = || instance::vmap(black_box(&list), VmFlags::empty(), Prot::KERNEL_RW);
+    let addr = map().map_err(|_| "vmap failed")?;
+    for (index, page) in list.iter().enumerate() {
+        let here = VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE);
+        if instance::vmalloc_to_page(here) != Some(*page) {
+            return Err("a page is not where it should be");
+        }
+    }
+    let mut done = instance::vunmap(addr).is_ok();
+    let figures = meter.measure(|| match map() {
+        Ok(addr) => done &= instance::vunmap(black_box(addr)).is_ok(),
+        Err(_) => done = false,
+    });
+    done &= instance::free_pages_bulk(&mut batch).is_ok();
+    if done { Ok(figures) } else { Err("vmap or vunmap failed") }
+}

@@ -1,0 +1,20 @@
+//! Bringing the vmalloc region up.
+
+use super::bootargs::BootArgs;
+use super::bytes::Bytes;
+use crate::addr::PAGE_SIZE;
+use crate::instance;
+use crate::mm::vmalloc::SetupError;
+use log::{info, warn};
+
+/// Sets the region up, as large as `vmalloc=` says. Boot CPU, once, when pages can be allocated.
+pub(super) fn init(args: BootArgs<'_>) -> Result<(), SetupError> {
+    let limit = args.size("vmalloc").unwrap_or_else(|text| {
+        warn!("boot argument vmalloc={text} is no size");
+        None
+    });
+    let region = instance::vmalloc_init(limit)?;
+    let waiting = instance::vmap_space().lazy_max_pages() * PAGE_SIZE;
+    info!("vmalloc: {} at {}, {} may wait for a purge", Bytes(region.size()), region.start(), Bytes(waiting));
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! Areas with something mapped in them: `vmalloc`, `vfree`, `vmap`, `vunmap`.
+#![forbid(unsafe_code)]
+
+use super::pages::Blocks;
+use super::{Area, AreaError, AreaHal, AreaRef, AreaRequest, MapError, Pages, VmFlags, VmapSpace};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
+use crate::ds::rbtree::Owned;
+use crate::gfp::Gfp;
+use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::frame::FrameSource;
+use crate::hal::level::LeafLevel;
+use crate::hal::mmu::Mmu;
+use crate::hal::prot::Prot;
+use crate::mm::page::{Page, PageMap};
+use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, UnmapFlags};
+use crate::mm::zone::{PageAllocator, PageHal};
+use core::panic::Location;
+use spin::relax::RelaxStrategy;
+
+/// Bytes of a contiguous group of pages.
+const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
+
+/// What vmalloc asks of a machine: tables, frames for them, and pages.
+pub trait VmallocHal<'a>: Interrupts + PerCpu {
+    /// The machine's tables.
+    type Mmu: Mmu;
+    /// Where frames for tables come from.
+    type Frames: FrameSource;
+    /// The machine of the page allocator.
+    type Pages: PageHal;
+    /// How a CPU waits for a lock, or for another CPU.
+    type Relax: RelaxStrategy;
+
+    /// A new descriptor; see [`AreaHal::descriptor`].
+    fn descriptor(&self) -> Option<Owned<'a, Area>>;
+
+    /// See [`AreaHal::in_interrupt`].
+    fn in_interrupt(&self) -> bool;
+
+    /// The kernel's tables.
+    fn tables(&self) -> &PageTable<Self::Mmu>;
+
+    /// Frames for them.
+    fn frames(&self) -> &Self::Frames;
+
+    /// The page allocator.
+    fn pages(&self) -> &PageAllocator<Self::Pages>;
+}
+
+impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
+    type Relax = <H as VmallocHal<'a>>::Relax;
+
+    fn descriptor(&self) -> Option<Owned<'a, Area>> {
+        VmallocHal::descriptor(self)
+    }
+
+    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>) {
+        let tables = self.tables();
+        let mut gather = tables.gather(self.frames());
+        for range in ranges {
+            // The area was mapped as one, so its edges cut nothing.
+            let unmapped = tables.unmap(range, UnmapFlags::empty(), &mut gather);
+            debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
+        }
+        gather.flush();
+    }
+
+    fn release(&self, pages: Pages) {
+        Blocks::from_pages(&pages).free(self.pages());
+    }
+
+    fn in_interrupt(&self) -> bool {
+        VmallocHal::in_interrupt(self)
+    }
+}
+
+/// What is asked of [`VmapSpace::vmalloc`].
+#[derive(Clone, Copy, Debug)]
+pub struct VmallocRequest {
+    /// Bytes; rounded up to whole pages.
+    pub size: u64,
+    /// Of what the start is a multiple; a power of two.
+    pub align: u64,
+    /// How the pages are allocated. Zone and `ZERO` concern them alone.
+    pub gfp: Gfp,
+    /// How they are mapped.
+    pub prot: Prot,
+    /// What is noted beside [`VmFlags::ALLOC`]; [`VmFlags::NO_HUGE_VMAP`] and [`VmFlags::NO_GUARD`] have their effect.
+    pub flags: VmFlags,
+    /// Where the area must lie; `None` for the whole space.
+    pub within: Option<VirtRange>,
+    /// Who asks.
+    pub caller: Option<&'static Location<'static>>,
+}
+
+impl VmallocRequest {
+    /// `size` bytes of ordinary kernel memory, asked for by the caller of this function.
+    #[must_use]
+    #[track_caller]
+    #[inline]
+    pub fn new(size: u64, gfp: Gfp) -> Self {
+        let caller = Some(Location::caller());
+        Self { size, align: PAGE_SIZE, gfp, prot: Prot::KERNEL_RW, flags: VmFlags::empty(), within: None, caller }
+    }
+}
+
+/// What a mapping of an area may use.
+const fn map_flags(flags: VmFlags) -> MapFlags {
+    if flags.contains(VmFlags::NO_HUGE_VMAP) { MapFlags::NO_HUGE.union(MapFlags::NO_CONT) } else { MapFlags::empty() }
+}
+
+impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
+    /// Memory that is contiguous in addresses and in nothing else: pages, mapped in an area of their own with blocks and
+    /// contiguous groups where they fit, a guard page behind (Linux: `__vmalloc_node_range`). The bytes are what the
+    /// pages had, unless `gfp` says `ZERO`. May be called in any context that `gfp` allows.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Area`],
+    /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
+    #[inline]
+    pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+        let pages = self.hal().pages();
+        if request.size == 0 {
+            return Err(MapError::Empty);
+        }
+        let count = request.size.div_ceil(PAGE_SIZE);
+        let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= pages.total_pages());
+        let count = count.ok_or(MapError::TooLarge(request.size))?;
+        let area = self.area_for(request)?;
+        let start = area.start();
+        let blocks = match Blocks::alloc(pages, count, request.gfp, start.get()) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                self.give_up(area);
+                return Err(MapError::Pages(error));
+            }
+        };
+        if let Err(error) = self.map_blocks(start, blocks, request.prot, request.flags) {
+            blocks.free(pages);
+            self.give_up(area);
+            return Err(MapError::Tables(error));
+        }
+        // A new area has no pages.
+        let given = area.give_pages(blocks.into_pages());
+        debug_assert!(given.is_ok(), "a new area has no pages");
+        area.complete();
+        Ok(start)
+    }
+
+    /// An area under construction for `request`, aligned so that the largest leaves fit if there is room for that.
+    #[inline]
+    fn area_for(&self, request: &VmallocRequest) -> Result<AreaRef<'a>, MapError> {
+        let VmallocRequest { size, flags, within, caller, .. } = *request;
+        let natural = if flags.contains(VmFlags::NO_HUGE_VMAP) || size < CONT_PTE_SIZE {
+            PAGE_SIZE
+        } else if size < PMD_SIZE {
+            CONT_PTE_SIZE
+        } else {
+            PMD_SIZE
+        };
+        let flags = flags | VmFlags::ALLOC | VmFlags::UNINITIALIZED;
+        let align = request.align.max(natural);
+        let wanted = AreaRequest { size, align, within, flags, caller };
+        match self.alloc(&wanted) {
+            Err(AreaError::Exhausted) if natural > request.align => {
+                Ok(self.alloc(&AreaRequest { align: request.align, ..wanted })?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Maps blocks one behind the other from `start` on, all or nothing.
+    #[inline]
+    fn map_blocks(&self, start: VirtAddr, blocks: Blocks, prot: Prot, flags: VmFlags) -> Result<(), PgtableError> {
+        let hal = self.hal();
+        let mut at = start;
+        for (phys, bytes) in blocks.runs(hal.pages()) {
+            let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
+            if let Err(error) = hal.tables().map(hal.frames(), range, phys, prot, map_flags(flags)) {
+                self.unmap(start, at);
+                return Err(error);
+            }
+            at = range.end();
+        }
+        Ok(())
+    }
+
+    /// Unmaps what lies between two addresses that were mapped as one, and flushes it.
+    fn unmap(&self, start: VirtAddr, end: VirtAddr) {
+        if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
+            let unmapped = self.hal().tables().unmap_and_flush(self.hal().frames(), range, UnmapFlags::empty());
+            debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
+        }
+    }
+
+    /// Gives back an area in which nothing is mapped.
+    #[cold]
+    fn give_up(&self, area: AreaRef<'a>) {
+        // Its builder has it, so it is there.
+        if let Ok(removed) = self.abandon(area) {
+            self.recycle(removed);
+        }
+    }
+
+    /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
+    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
+    /// [`VmapSpace::retire`]. Any context; in an interrupt handler the work is left for later. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    #[inline]
+    pub fn vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
+        if addr == VirtAddr::ZERO {
+            return Ok(());
+        }
+        self.retire(self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?);
+        Ok(())
+    }
+
+    /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). A page may occur more than
+    /// once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and not claimed by anybody, are the area's from then on,
+    /// and [`VmapSpace::vfree`] frees them.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NotRam`] for a page without
+    /// a descriptor; [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`],
+    /// [`MapError::Tables`]. Nothing has changed then.
+    #[track_caller]
+    #[inline]
+    pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
+        self.vmap_for(list, flags, prot, Location::caller())
+    }
+
+    fn vmap_for(
+        &self,
+        list: &[Page],
+        flags: VmFlags,
+        prot: Prot,
+        caller: &'static Location<'static>,
+    ) -> Result<VirtAddr, MapError> {
+        let hal = self.hal();
+        if list.is_empty() {
+            return Err(MapError::Empty);
+        }
+        let size = (list.len() as u64).saturating_mul(PAGE_SIZE);
+        if list.len() as u64 > hal.pages().total_pages() {
+            return Err(MapError::TooLarge(size));
+        }
+        let map = hal.pages().hal().map();
+        if let Some(stranger) = list.iter().find(|page| map.find(map.pfn(**page)).is_none()) {
+            return Err(MapError::NotRam(map.phys(*stranger)));
+        }
+        let flags = flags | VmFlags::MAP | VmFlags::UNINITIALIZED;
+        let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
+        let area = self.alloc(&request)?;
+        let start = area.start();
+        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(|page| map.pfn(*page)), prot) {
+            self.give_up(area);
+            return Err(MapError::Tables(error));
+        }
+        if flags.contains(VmFlags::MAP_PUT_PAGES) {
+            match Blocks::adopt(hal.pages(), list, start.get()) {
+                Ok(blocks) => {
+                    let given = area.give_pages(blocks.into_pages());
+                    debug_assert!(given.is_ok(), "a new area has no pages");
+                }
+                Err(error) => {
+                    self.unmap(start, VirtAddr::new(start.get() + size));
+                    self.give_up(area);
+                    return Err(MapError::BadPage(error));
+                }
+            }
+        }
+        area.complete();
+        Ok(start)
+    }
+
+    /// Takes away what [`VmapSpace::vmap`] mapped. When it returns, no CPU translates it; the pages stay with whoever
+    /// has them. Address zero is nothing to unmap. Any context. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    #[inline]
+    pub fn vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
+        if addr == VirtAddr::ZERO {
+            return Ok(());
+        }
+        let area = self.remove(addr, VmFlags::MAP)?;
+        let range = area.info().mapped();
+        self.unmap(range.start(), range.end());
+        self.recycle(area);
+        Ok(())
+    }
+
+    /// The page behind an address of a vmalloc or vmap area (Linux: `vmalloc_to_page`); `None` where nothing is mapped,
+    /// or no RAM. The caller keeps the area. O(1).
+    #[must_use]
+    pub fn vmalloc_to_page(&self, addr: VirtAddr) -> Option<Page> {
+        self.region().filter(|region| region.contains(addr))?;
+        let phys = self.hal().tables().translate(addr)?.phys;
+        self.hal().pages().hal().map().find(crate::addr::Pfn::new(phys.get() >> PAGE_SHIFT))
+    }
+}

@@ -1,0 +1,155 @@
+//! The pages of an area: blocks of the page allocator, chained through their descriptors, so that they need no array.
+#![forbid(unsafe_code)]
+
+use super::Pages;
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::zone::{AllocError, FreeError, PageAllocator, PageHal};
+
+/// Blocks in the order in which they are mapped.
+///
+/// # Invariants
+///
+/// - `CHAIN-2`: from `first` on, each block's descriptor leads to the next one's; the last leads to [`Page::NIL`]. Each is
+///   claimed as [`Kind::Vmalloc`], and together they are `pages` pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocks {
+    first: u32,
+    last: u32,
+    pages: u32,
+}
+
+impl Blocks {
+    pub(super) const NONE: Self = Self { first: Page::NIL, last: Page::NIL, pages: 0 };
+
+    /// `count` pages in the largest blocks that can be had at once; only single pages are worth waiting for (Linux:
+    /// `vm_area_alloc_pages`). `owner` is noted in each block.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PageAllocator::alloc_pages`]; then what was had is free again.
+    #[inline]
+    pub(super) fn alloc<H: PageHal>(
+        pages: &PageAllocator<H>,
+        count: u32,
+        gfp: Gfp,
+        owner: u64,
+    ) -> Result<Self, AllocError> {
+        let mut blocks = Self::NONE;
+        let mut largest = MAX_ORDER;
+        // A block of several pages is a bonus.
+        let lightly = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NORETRY | Gfp::NOWARN;
+        while blocks.pages < count {
+            let fitting = (count - blocks.pages).ilog2();
+            let order = Order::new(largest.min(u8::try_from(fitting).unwrap_or(MAX_ORDER))).unwrap_or_default();
+            let wanted = if order == Order::ZERO { gfp } else { lightly };
+            match pages.alloc_pages(wanted, order) {
+                Ok(page) => blocks.add(pages, page, order, owner),
+                Err(_) if order != Order::ZERO => largest = order.get() - 1,
+                Err(error) => {
+                    blocks.free(pages);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Adds a block that has just been allocated.
+    #[inline]
+    fn add<H: PageHal>(&mut self, pages: &PageAllocator<H>, page: Page, order: Order, owner: u64) {
+        // It is the caller's, and not claimed.
+        let claimed = pages.claim(page, Kind::Vmalloc, owner);
+        debug_assert!(claimed.is_ok(), "a new block is not claimed");
+        self.link(pages, page);
+        self.pages += 1 << order.get();
+    }
+
+    /// Appends a claimed block.
+    #[inline]
+    fn link<H: PageHal>(&mut self, pages: &PageAllocator<H>, page: Page) {
+        // INVARIANT: CHAIN-2.
+        let map = pages.hal().map();
+        map.get(page).set_next(Page::NIL);
+        match self.last {
+            Page::NIL => self.first = page.index(),
+            last => map.get(Page::new(last)).set_next(page.index()),
+        }
+        self.last = page.index();
+    }
+
+    /// Takes over single pages that somebody else allocated: they are freed with the area.
+    ///
+    /// # Errors
+    ///
+    /// That of the first page that is not an unclaimed block of its own; the others are as they were.
+    pub(super) fn adopt<H: PageHal>(pages: &PageAllocator<H>, list: &[Page], owner: u64) -> Result<Self, FreeError> {
+        for (index, page) in list.iter().enumerate() {
+            let claimed = match pages.page_order(*page) {
+                Ok(Order::ZERO) => pages.claim(*page, Kind::Vmalloc, owner),
+                Ok(_) => Err(FreeError::Corrupt(pages.hal().map().pfn(*page))),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = claimed {
+                for page in list.iter().take(index) {
+                    // Claimed a moment ago.
+                    let _ = pages.disown(*page, Kind::Vmalloc);
+                }
+                return Err(error);
+            }
+        }
+        let mut blocks = Self::NONE;
+        for page in list {
+            blocks.link(pages, *page);
+            blocks.pages += 1;
+        }
+        Ok(blocks)
+    }
+
+    /// The runs of memory: blocks that follow on in memory as one.
+    pub(super) fn runs<H: PageHal>(self, pages: &PageAllocator<H>) -> impl Iterator<Item = (PhysAddr, u64)> {
+        let map = pages.hal().map();
+        let mut at = self.first;
+        core::iter::from_fn(move || {
+            let (start, mut bytes) = (map.phys(Page::new((at != Page::NIL).then_some(at)?)), 0);
+            while at != Page::NIL && map.phys(Page::new(at)).offset_from(start) == Some(bytes) {
+                let descriptor = map.get(Page::new(at));
+                bytes += descriptor.state().order().pages() * PAGE_SIZE;
+                at = descriptor.next();
+            }
+            Some((start, bytes))
+        })
+    }
+
+    /// Gives all blocks back.
+    #[inline]
+    pub(super) fn free<H: PageHal>(self, pages: &PageAllocator<H>) {
+        let map = pages.hal().map();
+        let mut at = self.first;
+        while at != Page::NIL {
+            let page = Page::new(at);
+            let descriptor = map.get(page);
+            let order = descriptor.state().order();
+            at = descriptor.next();
+            // By CHAIN-2 the block is ours. If it is not, it stays with whoever has it.
+            if pages.disown(page, Kind::Vmalloc).is_ok() {
+                let freed = pages.free_pages(page, order);
+                debug_assert!(freed.is_ok(), "a block of an area is freed once");
+            }
+        }
+    }
+
+    /// As what an area keeps.
+    #[inline]
+    pub(super) const fn into_pages(self) -> Pages {
+        Pages::new(self.first as u64, self.pages)
+    }
+
+    /// From what an area kept.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the word was made of a u32")]
+    pub(super) const fn from_pages(pages: &Pages) -> Self {
+        Self { first: pages.word() as u32, last: Page::NIL, pages: pages.count() }
+    }
+}

@@ -1,0 +1,95 @@
+//! No memory, at every place where some is wanted.
+
+use super::*;
+use quarry::mm::slab::{AllocError, CreateError};
+use std::sync::atomic::Ordering;
+
+/// Runs `f` with the k-th allocation of pages failing, for every k, until it passes.
+fn every_page_fails(slabs: &Slabs<'_, '_>, mut f: impl FnMut() -> bool) {
+    slabs.pages().set_careful(true);
+    for left in 0.. {
+        let before = machine::free_pages(slabs);
+        slabs.hal().pages_left.store(left, Ordering::Relaxed);
+        let passed = f();
+        let unused = slabs.hal().pages_left.swap(u64::MAX, Ordering::Relaxed) != 0;
+        check(slabs);
+        assert_eq!(machine::free_pages(slabs), before, "page {left}");
+        if passed && unused {
+            break;
+        }
+        assert!(left < 100);
+    }
+    slabs.pages().set_careful(false);
+}
+
+#[test]
+fn a_failure_changes_nothing() {
+    Spec::of_size(16 << 20).cpus(2).run(|slabs| {
+        every_page_fails(slabs, || match slabs.create(&spec("test", 300)) {
+            Err(error) => {
+                assert_eq!(error, CreateError::OutOfMemory);
+                false
+            }
+            Ok(cache) => {
+                let objects: Vec<_> = (0..100).map(|_| slabs.alloc_object(cache.cache(), KERNEL)).collect();
+                let all = objects.iter().all(Result::is_ok);
+                let some = objects.into_iter().filter_map(|object| {
+                    object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok()
+                });
+                give(slabs, cache.cache(), some);
+                slabs.destroy(cache).unwrap();
+                all
+            }
+        });
+    });
+}
+
+// Behaviour 205.
+#[test]
+fn a_block_that_cannot_grow_stays() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let object = slabs.kmalloc(64, KERNEL).unwrap();
+        fill(object, 0x77, 64);
+        slabs.pages().set_careful(true);
+        slabs.hal().pages_left.store(0, Ordering::Relaxed);
+        assert_eq!(slabs.krealloc(object, 100_000, KERNEL), Err(AllocError::OutOfMemory));
+        slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
+        slabs.pages().set_careful(false);
+        assert!(holds(object, 0x77, 64));
+        slabs.kfree(object).unwrap();
+    });
+}
+
+#[test]
+fn a_failure_on_request_comes_where_the_long_way_is() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        slabs.set_careful(true);
+        slabs.hal().slabs_left.store(1, Ordering::Relaxed);
+        let object = slabs.kmalloc(64, KERNEL).unwrap();
+        assert_eq!(slabs.kmalloc(64, KERNEL), Err(AllocError::OutOfMemory));
+        slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
+        slabs.set_careful(false);
+        slabs.kfree(object).unwrap();
+    });
+}
+
+#[test]
+fn smaller_slabs_do_where_large_ones_are_not_to_be_had() {
+    Spec::of_size(4 << 20).run(|slabs| {
+        let cache = slabs.create(&spec("test", 1000)).unwrap();
+        let mut held = Vec::new();
+        // Every second page is free.
+        let order = quarry::addr::Order::ZERO;
+        while let Ok(page) = slabs.pages().alloc_pages(Gfp::ATOMIC | Gfp::MEMALLOC | Gfp::NOWARN, order) {
+            held.push(page);
+        }
+        let (kept, free): (Vec<_>, Vec<_>) = held.into_iter().partition(|page| page.index() % 2 == 0);
+        free.into_iter().for_each(|page| slabs.pages().free_pages(page, order).unwrap());
+        let objects = take(slabs, cache.cache(), 100);
+        assert_ne!(slabs.info(cache.cache()).events.smaller, 0);
+        check(slabs);
+        give(slabs, cache.cache(), objects);
+        kept.into_iter().for_each(|page| slabs.pages().free_pages(page, order).unwrap());
+        slabs.destroy(cache).unwrap();
+    });
+}

@@ -1,0 +1,350 @@
+//! A simulated machine for the slab allocator: RAM is an arena of real memory, CPUs have arrays of their own, and misuse
+//! is kept for the test to look at.
+
+use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quarry::gfp::{Gfp, ZoneType};
+use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
+use quarry::mm::slab::{
+    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags,
+    SlabHal, SlabOptions, Slot,
+};
+use quarry::mm::zone::{
+    CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits,
+};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::Cell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+pub(super) const MIB: u64 = 1 << 20;
+/// Where RAM starts.
+const BASE: u64 = 1 << 30;
+/// Bytes of a block of the highest order: what the arena is aligned to.
+const SECTION: u64 = 4 * MIB;
+
+std::thread_local! {
+    /// The CPU that this thread plays, and whether its interrupts are masked.
+    static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+}
+
+/// Lets this thread play another CPU.
+pub(super) fn run_on(cpu: u32) {
+    CPU.set((cpu, false));
+}
+
+/// Runs `f` with interrupts masked, as a handler does.
+pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
+    let (cpu, before) = CPU.get();
+    CPU.set((cpu, true));
+    let result = f();
+    CPU.set((cpu, before));
+    result
+}
+
+/// The machine as the allocators see it.
+pub(super) struct Sim<'m> {
+    map: BankMap<'m>,
+    locals: Vec<Local<'m>>,
+    online: Vec<AtomicBool>,
+    arena: u64,
+    size: u64,
+    /// What was reported.
+    pub(super) misuse: Mutex<Vec<Misuse>>,
+    /// Sleeps where that is not legal.
+    pub(super) atomic_sleeps: AtomicU64,
+    /// After how many allocations of pages the next one fails; `u64::MAX` for never.
+    pub(super) pages_left: AtomicU64,
+    /// The same for objects that take the long way.
+    pub(super) slabs_left: AtomicU64,
+}
+
+#[repr(C)]
+pub(super) struct Local<'m> {
+    first: [ArrayHeader; MAX_CACHES],
+    slabs: CpuSlabs,
+    pages: CpuPages,
+    map: BankMap<'m>,
+}
+
+impl Interrupts for Sim<'_> {
+    type Saved = bool;
+
+    fn save(&self) -> bool {
+        let (cpu, masked) = CPU.get();
+        CPU.set((cpu, true));
+        masked
+    }
+
+    fn restore(&self, saved: bool) {
+        let (cpu, masked) = CPU.get();
+        assert!(masked, "somebody unmasked interrupts in between");
+        CPU.set((cpu, saved));
+    }
+}
+
+impl<'m> PerCpu for Sim<'m> {
+    type Local = Local<'m>;
+
+    fn local(&self) -> &Local<'m> {
+        &self.locals[CPU.get().0 as usize]
+    }
+
+    fn local_of(&self, cpu: CpuId) -> Option<&Local<'m>> {
+        self.locals.get(cpu.get() as usize)
+    }
+
+    fn cpu(&self) -> CpuId {
+        CpuId::new(CPU.get().0)
+    }
+
+    fn cpus(&self) -> u32 {
+        u32::try_from(self.locals.len()).unwrap()
+    }
+
+    fn is_online(&self, cpu: CpuId) -> bool {
+        self.online[cpu.get() as usize].load(Ordering::Acquire)
+    }
+
+    fn kick(&self, _: CpuId) {}
+}
+
+/// Counts down; whether it was zero.
+fn runs_out(left: &AtomicU64) -> bool {
+    match left.load(Ordering::Relaxed) {
+        u64::MAX => false,
+        0 => true,
+        some => {
+            left.store(some - 1, Ordering::Relaxed);
+            false
+        }
+    }
+}
+
+impl Pressure for Sim<'_> {
+    fn wake(&self, _: ZoneType, _: Order) {}
+
+    fn relieve(&self, _: &Shortage) -> Relief {
+        assert!(!CPU.get().1, "called with interrupts masked by the allocator");
+        Relief::GiveUp
+    }
+
+    fn should_fail(&self, _: Gfp, _: Order) -> bool {
+        runs_out(&self.pages_left)
+    }
+
+    fn failed(&self, _: &Shortage) {}
+
+    fn waits_in_atomic(&self, _: Gfp, _: Order) {
+        self.atomic_sleeps.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<'m> PageHal for Sim<'m> {
+    type Map = BankMap<'m>;
+    type Relax = Yield;
+
+    fn map(&self) -> BankMap<'m> {
+        self.map
+    }
+
+    fn local_map(local: &Local<'m>) -> BankMap<'m> {
+        local.map
+    }
+
+    fn pages<'l>(local: &'l Local<'m>) -> &'l CpuPages {
+        &local.pages
+    }
+
+    fn may_wait(&self, _: &Local<'m>, saved: bool) -> bool {
+        !saved
+    }
+
+    fn zero(&self, start: PhysAddr, pages: u64) {
+        self.zero_object(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+    }
+}
+
+impl SlabHal for Sim<'_> {
+    fn slot(number: u16) -> Slot {
+        Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
+    }
+
+    fn header<'l>(local: &'l Self::Local, slot: Slot) -> &'l ArrayHeader {
+        &local.first[slot.distance() as usize / size_of::<ArrayHeader>()]
+    }
+
+    fn slabs<'l>(local: &'l Self::Local) -> &'l CpuSlabs {
+        &local.slabs
+    }
+
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(self.arena + (phys.get() - BASE))
+    }
+
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        let offset = virt.get().checked_sub(self.arena).filter(|offset| *offset < self.size)?;
+        Some(PhysAddr::new(BASE + offset))
+    }
+
+    fn entropy(&self) -> u64 {
+        self.arena
+    }
+
+    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+        // SAFETY: memory of the arena that the allocator has just given out.
+        unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+    }
+
+    fn should_fail_slab(&self, _: &'static str, _: Gfp) -> bool {
+        runs_out(&self.slabs_left)
+    }
+
+    fn misuse(&self, misuse: &Misuse) {
+        self.misuse.lock().unwrap().push(*misuse);
+    }
+}
+
+/// How threads wait that play CPUs.
+pub(super) struct Yield;
+
+impl spin::RelaxStrategy for Yield {
+    fn relax() {
+        std::thread::yield_now();
+    }
+}
+
+pub(super) type Slabs<'p, 'm> = SlabAllocator<'p, Sim<'m>>;
+pub(super) type Handle<'m> = CacheHandle<Sim<'m>>;
+
+impl Sim<'_> {
+    pub(super) fn set_online(&self, cpu: u32, online: bool) {
+        self.online[cpu as usize].store(online, Ordering::Release);
+    }
+
+    /// What was reported since the last time.
+    pub(super) fn reports(&self) -> Vec<Misuse> {
+        std::mem::take(&mut self.misuse.lock().unwrap())
+    }
+
+    /// Any address that is no RAM.
+    pub(super) fn outside(&self) -> VirtAddr {
+        VirtAddr::new(self.arena + self.size + 0x1_0000)
+    }
+}
+
+/// Writes to an object.
+pub(super) fn fill(object: VirtAddr, byte: u8, size: usize) {
+    // SAFETY: the tests pass objects that they have, and their sizes.
+    unsafe { object.as_ptr::<u8>().write_bytes(byte, size) };
+}
+
+/// The bytes of an object.
+pub(super) fn bytes(object: VirtAddr, size: usize) -> Vec<u8> {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(object.as_ptr::<u8>(), size) }.to_vec()
+}
+
+/// Whether all of an object's bytes are `byte`.
+pub(super) fn holds(object: VirtAddr, byte: u8, size: usize) -> bool {
+    bytes(object, size).iter().all(|found| *found == byte)
+}
+
+/// What the machine is like.
+pub(super) struct Spec {
+    size: u64,
+    cpus: u32,
+    options: SlabOptions,
+}
+
+/// The memory behind the pages.
+struct Arena(*mut u8, Layout);
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `run` with this layout.
+        unsafe { dealloc(self.0, self.1) };
+    }
+}
+
+impl Spec {
+    /// `size` bytes of RAM, a multiple of 4 MiB.
+    pub(super) fn of_size(size: u64) -> Self {
+        assert!(size.is_multiple_of(SECTION));
+        Self { size, cpus: 1, options: SlabOptions::default() }
+    }
+
+    pub(super) fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    pub(super) fn options(mut self, options: SlabOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Runs `f` on such a machine, and checks every invariant afterwards, and that all pages come back that the test has
+    /// not kept: with everything freed, `f` leaves what it found.
+    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
+        run_on(0);
+        let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
+        let layout = Layout::from_size_align(usize::try_from(self.size).unwrap(), SECTION as usize).unwrap();
+        // SAFETY: the layout is not empty.
+        let arena = Arena(unsafe { alloc_zeroed(layout) }, layout);
+        assert!(!arena.0.is_null());
+        let descriptors: Vec<_> = (0..pages).map(|_| PageDescriptor::default()).collect();
+        let blocks: Vec<_> = (0..pages / PAGEBLOCK_PAGES as usize).map(|_| AtomicU8::new(0)).collect();
+        let sections = [Section { first: 0, end: u32::try_from(pages).unwrap() }];
+        let banks = [Bank { section: sections[0], descriptors: &descriptors, blocks: &blocks }];
+        let map = BankMap::new(Pfn::containing(PhysAddr::new(BASE)), &banks, &sections).unwrap();
+        let local = || Local {
+            first: [const { ArrayHeader::OFF }; MAX_CACHES],
+            slabs: CpuSlabs::NONE,
+            pages: CpuPages::new(),
+            map,
+        };
+        let sim = Sim {
+            map,
+            locals: (0..self.cpus).map(|_| local()).collect(),
+            online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
+            arena: arena.0.expose_provenance() as u64,
+            size: self.size,
+            misuse: Mutex::default(),
+            atomic_sleeps: AtomicU64::new(0),
+            pages_left: AtomicU64::new(u64::MAX),
+            slabs_left: AtomicU64::new(u64::MAX),
+        };
+        let allocator = PageAllocator::new(sim);
+        let ram = PhysRange::from_size(PhysAddr::new(BASE), self.size).unwrap();
+        let limits = ZoneLimits::new(ram.start(), None, None);
+        let tuning = WatermarkTuning { min_free_kbytes: Some(0), ..WatermarkTuning::DEFAULT };
+        allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning).unwrap();
+        let slabs = SlabAllocator::new(&allocator);
+        slabs.start(self.options).unwrap();
+        let before = free_pages(&slabs);
+        f(&slabs);
+        check(&slabs);
+        assert_eq!(free_pages(&slabs), before, "pages that did not come back");
+        check(&slabs);
+    }
+}
+
+/// Every invariant of both allocators.
+pub(super) fn check(slabs: &Slabs<'_, '_>) {
+    slabs.check().unwrap_or_else(|broken| panic!("{broken}"));
+    slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+/// Free pages, with nothing at hand anywhere.
+pub(super) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
+    slabs.shrink_all();
+    slabs.pages().drain_all();
+    slabs.pages().free_page_count()
+}
+
+/// A cache that shares no slabs.
+pub(super) fn spec(name: &'static str, size: u32) -> CacheSpec {
+    CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None }
+}
+

@@ -1,0 +1,32 @@
+//! The slab allocator: the behaviours by number, random operations against a model, several CPUs, failures.
+
+mod caches;
+mod cpus;
+mod failing;
+mod kmalloc;
+mod machine;
+mod misuse;
+mod model;
+
+use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
+use quarry::addr::VirtAddr;
+use quarry::gfp::Gfp;
+use quarry::mm::slab::Cache;
+
+const KERNEL: Gfp = Gfp::KERNEL;
+
+/// So many objects of a cache.
+fn take<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, count: usize) -> Vec<VirtAddr> {
+    (0..count).map(|_| slabs.alloc_object(cache, KERNEL).unwrap()).collect()
+}
+
+fn give<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, objects: impl IntoIterator<Item = VirtAddr>) {
+    for object in objects {
+        slabs.free_object(cache, object).unwrap();
+    }
+}
+
+/// `at`, so many bytes further on.
+fn offset(at: VirtAddr, bytes: u64) -> VirtAddr {
+    VirtAddr::new(at.get() + bytes)
+}
