@@ -4,6 +4,8 @@
     reason = "a test's own helpers panic as the test does; clippy knows only #[test] for one"
 )]
 
+#[cfg(test)]
+mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
@@ -22,11 +24,11 @@ mod memory_map;
 mod pages;
 mod pgtable;
 #[cfg(test)]
-mod slab;
-#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rbtree;
+#[cfg(test)]
+mod slab;
 mod struct_page;
 mod trap;
 // The model checker switches stacks, which Miri cannot.

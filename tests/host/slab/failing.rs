@@ -33,9 +33,9 @@ fn a_failure_changes_nothing() {
             Ok(cache) => {
                 let objects: Vec<_> = (0..100).map(|_| slabs.alloc_object(cache.cache(), KERNEL)).collect();
                 let all = objects.iter().all(Result::is_ok);
-                let some = objects.into_iter().filter_map(|object| {
-                    object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok()
-                });
+                let some = objects
+                    .into_iter()
+                    .filter_map(|object| object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok());
                 give(slabs, cache.cache(), some);
                 slabs.destroy(cache).unwrap();
                 all

@@ -9,7 +9,8 @@ use quarry::mm::slab::{
 #[test]
 fn every_size_goes_to_the_smallest_cache_that_holds_it() {
     Spec::of_size(16 << 20).run(|slabs| {
-        let sizes = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192].map(|size: usize| size.max(KMALLOC_MIN_SIZE));
+        let sizes = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192]
+            .map(|size: usize| size.max(KMALLOC_MIN_SIZE));
         for size in 1..=2 * KMALLOC_MAX_CACHE_SIZE {
             let object = slabs.kmalloc(size, KERNEL).unwrap();
             let usable = slabs.ksize(object).unwrap();
@@ -37,7 +38,9 @@ fn fits(class: usize) -> bool {
 fn sizes_are_numbered_as_in_linux() {
     let row = KmallocRow::Normal;
     if KMALLOC_MIN_SIZE == 8 {
-        for (size, index) in [(8, 3), (9, 4), (64, 6), (65, 1), (96, 1), (97, 7), (128, 7), (129, 2), (192, 2), (193, 8)] {
+        for (size, index) in
+            [(8, 3), (9, 4), (64, 6), (65, 1), (96, 1), (97, 7), (128, 7), (129, 2), (192, 2), (193, 8)]
+        {
             assert_eq!(kmalloc_index(row, size), index, "{size}");
         }
         for (size, index) in [(8, 7), (65, 7), (128, 7), (129, 8), (192, 8), (193, 8), (256, 8)] {

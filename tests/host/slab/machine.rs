@@ -6,12 +6,10 @@ use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
 use quarry::mm::slab::{
-    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags,
-    SlabHal, SlabOptions, Slot,
+    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags, SlabHal, SlabOptions,
+    Slot,
 };
-use quarry::mm::zone::{
-    CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits,
-};
+use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -161,7 +159,17 @@ impl<'m> PageHal for Sim<'m> {
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
-        self.zero_object(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        self.fill(start, pages, 0);
+    }
+
+    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+        fill(self.to_virt(start), byte, usize::try_from(pages * PAGE_SIZE).unwrap());
+    }
+
+    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+        let found = bytes(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
+        let at = found.iter().position(|found| *found != byte)?;
+        Some((PhysAddr::new(start.get() + at as u64), found[at]))
     }
 }
 
@@ -347,4 +355,3 @@ pub(super) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
 pub(super) fn spec(name: &'static str, size: u32) -> CacheSpec {
     CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None }
 }
-

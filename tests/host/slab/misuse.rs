@@ -123,10 +123,14 @@ fn an_overwritten_link_is_found_when_the_object_is_taken() {
         // What was on the list is lost, with its slab, for good: so are the cache and its page. Put back what is there.
         give(slabs, cache.cache(), more);
         give(slabs, cache.cache(), front.iter().copied());
-        give(slabs, cache.cache(), rest.iter().map(|object| {
-            fill(*object, 0, 64);
-            *object
-        }));
+        give(
+            slabs,
+            cache.cache(),
+            rest.iter().map(|object| {
+                fill(*object, 0, 64);
+                *object
+            }),
+        );
         check(slabs);
         slabs.destroy(cache).unwrap();
     });
