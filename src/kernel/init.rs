@@ -195,6 +195,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     slabs::init(&tree, args).map_err(BootError::Slabs)?;
+    heap::hand_over();
     faults::init(args);
     pressure::init();
     vmalloc::init(args).map_err(BootError::Vmalloc)?;

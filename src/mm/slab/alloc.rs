@@ -91,14 +91,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if !gfp.may_wait() {
             return gfp;
         }
-        let saved = self.hal().save();
-        let may = self.hal().may_wait(self.hal().local(), saved);
-        self.hal().restore(saved);
-        if may {
+        if self.may_wait() {
             return gfp;
         }
         self.hal().waits_in_atomic(gfp, Order::ZERO);
         gfp - Gfp::DIRECT_RECLAIM - Gfp::NOFAIL
+    }
+
+    /// Whether an allocation with [`Gfp::DIRECT_RECLAIM`] is legal where the caller is.
+    pub fn may_wait(&self) -> bool {
+        let saved = self.hal().save();
+        let may = self.hal().may_wait(self.hal().local(), saved);
+        self.hal().restore(saved);
+        may
     }
 
     /// A free object, out of wherever there is one.

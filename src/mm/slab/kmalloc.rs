@@ -223,9 +223,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     continue;
                 }
                 let flags = row.flags() | self.debug_flags(name);
-                // Powers of two are aligned to themselves, by being in a row from the start of a block.
+                // Objects are aligned to the largest power of two that divides their size, by being in a row from the start
+                // of a block, unless something is put between them.
                 let align =
-                    if flags.intersects(SlabFlags::DEBUG) && size.is_power_of_two() { size.min(4096) } else { 8 };
+                    if flags.intersects(SlabFlags::DEBUG) { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
                 #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
                 let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
                 self.add(&mut registry, id(row, index), (name, shape, None))?;
@@ -236,8 +237,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Allocates `size` bytes (Linux: `kmalloc`). Memory for powers of two is aligned to them, other memory to eight bytes
-    /// at least. Zeroed with [`Gfp::ZERO`]. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
+    /// Allocates `size` bytes (Linux: `kmalloc`). Memory is aligned to the largest power of two that divides the size of its
+    /// class, up to a page: that for powers of two to themselves, other memory to eight bytes at least. Zeroed with [`Gfp::ZERO`]. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
     ///
     /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
     /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.

@@ -171,20 +171,6 @@ impl<'m> PageHal for Sim<'m> {
         let at = found.iter().position(|found| *found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), found[at]))
     }
-
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
-        let bytes = usize::try_from(pages * PAGE_SIZE).unwrap();
-        // SAFETY: memory of the arena that is the allocator's.
-        unsafe { self.to_virt(start).as_ptr::<u8>().write_bytes(byte, bytes) };
-    }
-
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
-        let bytes = usize::try_from(pages * PAGE_SIZE).unwrap();
-        // SAFETY: memory of the arena that the allocator has just taken.
-        let memory = unsafe { core::slice::from_raw_parts(self.to_virt(start).as_ptr::<u8>(), bytes) };
-        let (at, found) = (0..).zip(memory).find(|(_, found)| **found != byte)?;
-        Some((PhysAddr::new(start.get() + at), *found))
-    }
 }
 
 impl SlabHal for Sim<'_> {

@@ -1,12 +1,15 @@
 //! The slab allocator: the behaviours by number, random operations against a model, several CPUs, failures.
 
+mod blocks;
 mod caches;
 mod cpus;
 mod failing;
+mod heap;
 mod kmalloc;
 mod machine;
 mod misuse;
 mod model;
+mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
 use quarry::addr::VirtAddr;
