@@ -4,14 +4,17 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::pages::{CpuLocal, KernelPages, PAGES};
-use super::slab_fast;
+use super::reclaim::{context, reclaim};
+use super::{faults, slab_fast};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
+use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
     AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, InUse, KMALLOC_SIZES, MAX_CACHES,
     Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
+use crate::mm::zone::{Scanned, Shrinker};
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +82,10 @@ impl SlabHal for KernelPages {
         layout::virt_to_phys(virt)
     }
 
+    fn should_fail_slab(&self, _: &'static str, gfp: Gfp) -> bool {
+        faults::should_fail(FaultSite::Slab, gfp, 1)
+    }
+
     fn entropy(&self) -> u64 {
         ENTROPY.load(Ordering::Relaxed)
     }
@@ -87,6 +94,27 @@ impl SlabHal for KernelPages {
     fn zero_object(&self, object: VirtAddr, bytes: usize) {
         // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+    }
+}
+
+/// Gives back what caches keep at hand when memory is short.
+struct SlabShrinker;
+
+impl Shrinker for SlabShrinker {
+    fn name(&self) -> &str {
+        "slab"
+    }
+
+    fn count_objects(&self, _: Gfp) -> u64 {
+        SLABS.pages_at_hand()
+    }
+
+    fn scan_objects(&self, _: Gfp, _: u64) -> Scanned {
+        SLABS.try_shrink_all().map_or(Scanned::Stop, Scanned::Freed)
+    }
+
+    fn seeks(&self) -> u32 {
+        0
     }
 }
 
@@ -104,7 +132,11 @@ pub fn slab_allocator() -> &'static SlabAllocator<'static, KernelPages> {
 ///
 /// [`CreateError`].
 pub fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
-    SLABS.start(options)
+    SLABS.start(options)?;
+    if let Err(error) = reclaim().shrinkers().register(context(), &SlabShrinker) {
+        log::error!("slab: no shrinker: {error}");
+    }
+    Ok(())
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ use super::kmalloc::KMALLOC_CACHES;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
+use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 use core::fmt;
 use core::ptr::NonNull;
@@ -146,6 +147,34 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let flags = (spec.flags - SlabFlags::PANIC) | self.debug_flags(spec.name);
         let shape = Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())?;
+        // Before the lock: no lock is held while memory is reclaimed.
+        let mut memory = Some(self.record_memory()?);
+        let made = self.add_or_merge(spec, shape, &mut memory);
+        if let Some(unused) = memory {
+            self.free_record(unused);
+        }
+        made.map(CacheHandle)
+    }
+
+    /// Memory for the record of a cache.
+    pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
+        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
+        self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)
+    }
+
+    fn free_record(&self, memory: VirtAddr) {
+        if let Some(Err(misuse)) = self.boot.get().map(|boot| self.free_object(boot, memory)) {
+            self.report(&misuse);
+        }
+    }
+
+    /// Finds a cache that will do, or makes a new one in `memory`, which it takes.
+    fn add_or_merge(
+        &self,
+        spec: &CacheSpec,
+        shape: Shape,
+        memory: &mut Option<VirtAddr>,
+    ) -> Result<NonNull<Cache<H>>, CreateError> {
         let mut registry = self.registry.lock();
         let mut duplicate = false;
         let mut like = None;
@@ -164,27 +193,27 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(record) = like {
             // SAFETY: as above.
             unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
-            return Ok(CacheHandle(record));
+            return Ok(record);
         }
         let mut free = self.table.iter().enumerate().skip(KMALLOC_CACHES.into());
         let free = free.find(|(_, record)| record.load(Ordering::Relaxed).is_null()).map(|(number, _)| number);
         #[expect(clippy::cast_possible_truncation, reason = "less than MAX_CACHES")]
         let id = CacheId::new(free.ok_or(CreateError::TooMany)? as u16);
-        self.add(&mut registry, id, (spec.name, shape, spec.constructor)).map(CacheHandle)
+        let memory = memory.take().ok_or(CreateError::OutOfMemory)?;
+        self.add(&mut registry, id, (spec.name, shape, spec.constructor), memory)
     }
 
-    /// Makes the record of a cache and puts it in the table.
+    /// Makes the record of a cache in `memory` and puts it in the table.
     pub(super) fn add(
         &self,
         registry: &mut Registry,
         id: CacheId,
         (name, shape, constructor): (&'static str, Shape, Option<Constructor>),
+        memory: VirtAddr,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let number = usize::from(id.get());
         let Some(entry) = self.table.get(number) else { return Err(CreateError::TooMany) };
-        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
         let cache = self.record(name, id, shape, constructor);
-        let memory = self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)?;
         let record = memory.as_ptr::<Cache<H>>();
         let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
         // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
@@ -266,12 +295,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.
         unsafe { record.drop_in_place() };
-        let boot = self.boot.get();
-        if let Some(boot) = boot
-            && let Err(misuse) = self.free_object(boot, crate::addr::VirtAddr::of(record.as_ptr()))
-        {
-            self.report(&misuse);
-        }
+        self.free_record(VirtAddr::of(record.as_ptr()));
         Ok(())
     }
 }

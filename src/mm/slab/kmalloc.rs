@@ -229,7 +229,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     if flags.intersects(SlabFlags::DEBUG) { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
                 #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
                 let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
-                self.add(&mut registry, id(row, index), (name, shape, None))?;
+                let memory = self.record_memory()?;
+                self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
         }
         drop(registry);

@@ -42,6 +42,7 @@ mod freelist;
 mod global;
 mod kmalloc;
 mod large;
+pub mod masked;
 mod node;
 mod object;
 mod order;
@@ -66,17 +67,14 @@ pub use node::NodeEvents;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
-use crate::mm::page::PageMap;
 use crate::mm::zone::{PageAllocator, PageHal};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use cpu::Array;
 use debug::DebugChoice;
 use global::{Registry, Table};
 use node::Node;
-use object::Object;
 use random::Random;
 use spin::mutex::SpinMutex;
 use spin::once::Once;
@@ -126,54 +124,21 @@ pub trait SlabHal: PageHal + Sized {
     /// if the caller wants to wait where it may not.
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        let saved = self.save();
-        let local = self.local();
-        let mut taken = None;
-        if !wait || self.may_wait(local, saved) {
-            taken = Array::new::<Self>(local, slot).pop();
-        }
-        self.restore(saved);
-        if let Some(slot) = taken {
-            Object::of_array(slot).store(mark, 0);
-        }
-        taken
+        masked::take(self, slot, mark, wait)
     }
 
     /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
     /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
     #[inline(always)]
     fn give_free(&self, at: VirtAddr) -> bool {
-        give_free(self, at, |_| true)
+        masked::give(self, at, |_| true)
     }
 
     /// Does the same if the object's cache has this array.
     #[inline(always)]
     fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
-        give_free(self, at, |own| own == slot)
+        masked::give(self, at, |own| own == slot)
     }
-}
-
-#[inline(always)]
-fn give_free<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
-    let Some(phys) = hal.to_phys(at) else { return false };
-    let saved = hal.save();
-    let local = hal.local();
-    let map = H::local_map(local);
-    let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
-    let word = SlabWord::from_raw(word.unwrap_or(0));
-    let mut given = false;
-    if word.starts_object(at.offset_in(crate::addr::PAGE_SIZE)) && is_right(word.slot()) {
-        let object = Object::of_array(at);
-        let mark = H::slabs(local).mark.load(Ordering::Relaxed);
-        if object.load(0) != mark {
-            given = Array::new::<H>(local, word.slot()).push(at);
-            if given {
-                object.store(0, mark);
-            }
-        }
-    }
-    hal.restore(saved);
-    given
 }
 
 /// What boot arguments say about slabs.
