@@ -108,7 +108,7 @@ fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut
     };
     // Long enough that the gaps are as scattered as they will be.
     let mut done = true;
-    for step in steps.iter().cycle().take(4 * LIVE) {
+    for step in steps.iter().cycle().take(4 * LIVE.min(STEPS)) {
         done &= exchange(&mut areas, live, *step);
     }
     prove(live)?;

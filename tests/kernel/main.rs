@@ -19,3 +19,4 @@ mod pagetable;
 mod planted;
 mod reclaim;
 mod slab;
+mod vmalloc;

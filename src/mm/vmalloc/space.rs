@@ -312,6 +312,22 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         None
     }
 
+    /// [`VmapSpace::find`] for the report of a fault, which may have happened with a lock held: `None` also for an area
+    /// whose node is locked.
+    #[must_use]
+    pub fn try_find(&self, addr: VirtAddr) -> Option<AreaInfo> {
+        let layout = self.layout.get().filter(|layout| layout.region.contains(addr))?;
+        self.nodes.iter().take(layout.nodes).find_map(|node| {
+            let saved = self.hal.save();
+            let found = node.try_lock().and_then(|node| {
+                let area = node.busy.last_at_or_below(addr.get())?;
+                (addr.get() < area.end()).then(|| AreaInfo::of(&area))
+            });
+            self.hal.restore(saved);
+            found
+        })
+    }
+
     /// The area in use with the lowest start that is not below `addr`: with it all are visited in order, each as it is at
     /// that moment. Any context. O(nodes × log n).
     #[must_use]
