@@ -38,6 +38,8 @@ pub fn add_entropy(bits: u64) {
 }
 
 impl SlabHal for KernelPages {
+    const FIRST_ARRAYS: u32 = FIRST;
+
     #[inline(always)]
     fn slot(number: u16) -> Slot {
         match number.checked_sub(KMALLOC_SIZES) {
@@ -187,7 +189,9 @@ pub(super) extern "C" fn kfree_slow(object: VirtAddr) {
     }
 }
 
-pub(super) extern "C" fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
+#[cold]
+#[inline(never)]
+fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     if let Err(misuse) = SLABS.free_slow(object, Some(cache)) {
         SLABS.hal().misuse(&misuse);
     }
@@ -230,7 +234,13 @@ pub fn ksize(object: *const u8) -> Result<usize, Misuse> {
 
 /// A cache of objects of one size. Dropping it keeps the cache for good.
 #[derive(Debug)]
-pub struct KmemCache(CacheHandle<KernelPages>);
+pub struct KmemCache {
+    handle: CacheHandle<KernelPages>,
+    // What the short ways want of the cache.
+    slot: Slot,
+    mark: u32,
+    word: u64,
+}
 
 impl KmemCache {
     /// Makes a cache; see [`SlabAllocator::create`].
@@ -239,13 +249,19 @@ impl KmemCache {
     ///
     /// [`CreateError`].
     pub fn create(spec: &CacheSpec) -> Result<Self, CreateError> {
-        SLABS.create(spec).map(Self)
+        SLABS.create(spec).map(Self::of)
+    }
+
+    const fn of(handle: CacheHandle<KernelPages>) -> Self {
+        let cache = handle.cache();
+        let (slot, mark, word) = (cache.slot(), cache.mark(), cache.first_word().raw());
+        Self { handle, slot, mark, word }
     }
 
     /// The cache as reports see it.
     #[must_use]
     pub const fn cache(&self) -> &Cache<KernelPages> {
-        self.0.cache()
+        self.handle.cache()
     }
 
     /// Allocates an object; see [`SlabAllocator::alloc_object`].
@@ -255,7 +271,7 @@ impl KmemCache {
     /// [`AllocError`].
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        SLABS.alloc_object(self.0.cache(), gfp).map(pointer)
+        SLABS.alloc_in(self.slot, self.mark, gfp, || self.cache()).map(pointer)
     }
 
     /// Allocates a zeroed object.
@@ -275,7 +291,10 @@ impl KmemCache {
     /// Nobody uses the object afterwards.
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
-        slab_fast::kmem_cache_free(address(object.as_ptr()), self.0.cache());
+        let at = address(object.as_ptr());
+        if !slab_fast::give(at, self.word) {
+            free_object_slow(at, self.cache());
+        }
     }
 
     /// Allocates an object for each place of `objects`, or none; see [`SlabAllocator::alloc_bulk`].
@@ -285,7 +304,7 @@ impl KmemCache {
     /// [`AllocError`].
     #[inline]
     pub fn alloc_bulk(&self, gfp: Gfp, objects: &mut [NonNull<u8>]) -> Result<(), AllocError> {
-        SLABS.alloc_bulk(self.0.cache(), gfp, objects, pointer, |object| address(object.as_ptr()))
+        SLABS.alloc_bulk(self.handle.cache(), gfp, objects, pointer, |object| address(object.as_ptr()))
     }
 
     /// Frees objects of this cache. What is wrong with one is reported, and it is left out.
@@ -295,12 +314,12 @@ impl KmemCache {
     /// Nobody uses the objects afterwards.
     #[inline]
     pub unsafe fn free_bulk(&self, objects: &[NonNull<u8>]) {
-        SLABS.free_bulk(self.0.cache(), objects, |object| address(object.as_ptr()));
+        SLABS.free_bulk(self.handle.cache(), objects, |object| address(object.as_ptr()));
     }
 
     /// Gives memory that the cache keeps at hand back; whether there was any.
     pub fn shrink(&self) -> bool {
-        SLABS.shrink(self.0.cache())
+        SLABS.shrink(self.handle.cache())
     }
 
     /// Destroys the cache; see [`SlabAllocator::destroy`].
@@ -309,6 +328,6 @@ impl KmemCache {
     ///
     /// The cache, and what is in use of it.
     pub fn destroy(self) -> Result<(), (Self, InUse)> {
-        SLABS.destroy(self.0).map_err(|(handle, left)| (Self(handle), left))
+        SLABS.destroy(self.handle).map_err(|(handle, left)| (Self::of(handle), left))
     }
 }

@@ -7,7 +7,7 @@
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
 use super::pages::{CpuLocal, KernelScopes};
-use super::slab::{free_object_slow, kfree_slow};
+use super::slab::kfree_slow;
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::PageDescriptor;
@@ -120,97 +120,125 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// The body of a free, in x0 the object, in x1 the slow way's second argument. `check` compares the word of the page, in x3,
-/// with what the caller expects.
-macro_rules! give {
-    ($name:literal, $first:literal, $check:literal, $slow:literal) => {
-        concat!(
-            ".section .text.",
-            $name,
-            ", \"ax\"\n",
-            ".global ",
-            $name,
-            "\n",
-            ".type ",
-            $name,
-            ", %function\n",
-            $name,
-            ":\n",
-            $first,
-            "\n",
-            "2: mrs x2, tpidr_el1\n",
-            "ldp x3, x4, [x2]\n", // descriptors, mark
-            "lsr x5, x0, #12\n",
-            "add x3, x3, x5, lsl #5\n",
-            "3: ldr x3, [x3, #{AUX}]\n", // the page's word
-            $check,
-            "\n",
-            "ubfx x5, x3, #20, #16\n", // where in the slab: page,
-            "bfxil x5, x0, #0, #12\n", // and offset in it
-            "mul w5, w5, w3\n",
-            "cmp w5, w3\n",
-            "b.hs 9f\n", // no object starts there
-            "4: ldr x5, [x0]\n",
-            "cmp x5, x4\n",
-            "b.eq 9f\n", // free already
-            "add x2, x2, x3, lsr #40\n",
-            "ldp x6, x7, [x2, #8]\n", // top, limit
-            "cmp x6, x7\n",
-            "b.hs 9f\n", // full
-            "str x4, [x0]\n",
-            "5: str x0, [x6], #8\n", // marked from here on: not to be started again
-            "str x6, [x2, #8]\n",
-            "6: ret\n",
-            "7: mrs x2, tpidr_el1\n", // interrupted with the object marked
-            "add x2, x2, x3, lsr #40\n",
-            "ldp x6, x7, [x2, #8]\n",
-            "cmp x6, x7\n",
-            "b.lo 5b\n",
-            "str x5, [x0]\n", // what was there before the mark
-            "9: b {",
-            $slow,
-            "}\n",
-            ".size ",
-            $name,
-            ", . - ",
-            $name,
-            "\n",
-            ".pushsection .rseq, \"a\"\n",
-            ".balign 8\n",
-            ".quad 2b, 5b, 2b\n",
-            ".quad 5b, 6b, 7b\n",
-            ".quad 7b, 7b + 20, 7b\n",
-            ".popsection\n",
-            ".pushsection .extable, \"a\"\n",
-            ".balign 8\n",
-            ".quad 3b, 3b + 4, 9b\n",
-            ".quad 4b, 4b + 4, 9b\n",
-            ".popsection\n",
-            ".previous\n",
-        )
-    };
-}
-
 global_asm!(
-    give!("quarry_kfree", "cbz x0, 6f", "", "SLOW"),
+    ".section .text.quarry_kfree, \"ax\"",
+    ".global quarry_kfree",
+    ".type quarry_kfree, %function",
+    "quarry_kfree:",
+    "cbz x0, 6f",
+    "2: mrs x2, tpidr_el1",
+    "ldp x3, x4, [x2]",         // descriptors, mark
+    "lsr x5, x0, #12",
+    "add x3, x3, x5, lsl #5",
+    "3: ldr x3, [x3, #{AUX}]",  // the page's word
+    "ubfx x5, x3, #20, #16",    // where in the slab: page,
+    "bfxil x5, x0, #0, #12",    // and offset in it
+    "mul w5, w5, w3",
+    "cmp w5, w3",
+    "b.hs 9f",                  // no object starts there
+    "4: ldr x5, [x0]",
+    "cmp x5, x4",
+    "b.eq 9f",                  // free already
+    "add x2, x2, x3, lsr #40",
+    "ldp x6, x7, [x2, #8]",     // top, limit
+    "cmp x6, x7",
+    "b.hs 9f",                  // full
+    "str x4, [x0]",
+    "5: str x0, [x6], #8",      // marked from here on: not to be started again
+    "str x6, [x2, #8]",
+    "6: ret",
+    "7: mrs x2, tpidr_el1",     // interrupted with the object marked
+    "add x2, x2, x3, lsr #40",
+    "ldp x6, x7, [x2, #8]",
+    "cmp x6, x7",
+    "b.lo 5b",
+    "8: str x5, [x0]",          // what was there before the mark
+    "9: b {SLOW}",
+    ".size quarry_kfree, . - quarry_kfree",
+    ".pushsection .rseq, \"a\"",
+    ".balign 8",
+    ".quad 2b, 5b, 2b",
+    ".quad 5b, 6b, 7b",
+    ".quad 7b, 8b, 7b",
+    ".popsection",
+    ".pushsection .extable, \"a\"",
+    ".balign 8",
+    ".quad 3b, 3b + 4, 9b",
+    ".quad 4b, 4b + 4, 9b",
+    ".popsection",
+    ".previous",
     AUX = const PageDescriptor::AUX,
     SLOW = sym kfree_slow,
-);
-
-global_asm!(
-    // The array's place alone tells caches apart.
-    give!("quarry_kmem_cache_free", "ldr w8, [x1, #{SLOT}]", "lsr x5, x3, #40\ncmp x5, x8\nb.ne 9f", "SLOW"),
-    AUX = const PageDescriptor::AUX,
-    SLOT = const crate::mm::slab::Cache::<super::KernelPages>::SLOT,
-    SLOW = sym free_object_slow,
 );
 
 unsafe extern "C" {
     /// Frees an object of any cache, or goes the long way.
     #[link_name = "quarry_kfree"]
     pub(super) safe fn kfree(object: VirtAddr);
-    /// Frees an object of a cache, or goes the long way.
-    #[expect(improper_ctypes, reason = "assembly that uses the address, and the distance of one field")]
-    #[link_name = "quarry_kmem_cache_free"]
-    pub(super) safe fn kmem_cache_free(object: VirtAddr, cache: &crate::mm::slab::Cache<super::KernelPages>);
+}
+
+/// Frees an object whose page has this very word: the cache's, for the first page of a slab. Whether that could be done.
+#[inline(always)]
+pub(super) fn give(object: VirtAddr, word: u64) -> bool {
+    // SAFETY: what is written is the mark of an object that the word says is one of the cache's, and an entry of this CPU's
+    // array above its top (ARR-2). An exception in between starts it again: before the mark is there from the start,
+    // afterwards with the array.
+    unsafe {
+        asm!(
+            "2: mrs x9, tpidr_el1",
+            "ldp x10, x11, [x9]",           // descriptors, mark
+            "lsr x12, {object}, #12",
+            "add x10, x10, x12, lsl #5",
+            "3: ldr x10, [x10, #{aux}]",    // the page's word
+            "cmp x10, {word}",
+            "b.ne {slow}",
+            "and x12, {object}, #0xfff",
+            "mul w12, w12, w10",
+            "cmp w12, w10",
+            "b.hs {slow}",                  // no object starts there
+            "4: ldr x12, [{object}]",
+            "cmp x12, x11",
+            "b.eq {slow}",                  // free already
+            "add x9, x9, x10, lsr #40",
+            "ldp x13, x14, [x9, #8]",       // top, limit
+            "cmp x13, x14",
+            "b.hs {slow}",                  // full
+            "str x11, [{object}]",
+            "5: str {object}, [x13], #8",   // marked from here on
+            "str x13, [x9, #8]",
+            "6:",
+            ".subsection 1",
+            "7: mrs x9, tpidr_el1",         // interrupted with the object marked
+            "add x9, x9, x10, lsr #40",
+            "ldp x13, x14, [x9, #8]",
+            "cmp x13, x14",
+            "b.lo 5b",
+            "8: str x12, [{object}]",       // what was there before the mark
+            "9: b {slow}",
+            ".previous",
+            ".pushsection .rseq, \"a\"",
+            ".balign 8",
+            ".quad 2b, 5b, 2b",
+            ".quad 5b, 6b, 7b",
+            ".quad 7b, 8b, 7b",
+            ".popsection",
+            ".pushsection .extable, \"a\"",
+            ".balign 8",
+            ".quad 3b, 3b + 4, 9b",
+            ".quad 4b, 4b + 4, 9b",
+            ".popsection",
+            object = in(reg) object.get(),
+            word = in(reg) word,
+            aux = const PageDescriptor::AUX,
+            out("x9") _,
+            out("x10") _,
+            out("x11") _,
+            out("x12") _,
+            out("x13") _,
+            out("x14") _,
+            slow = label { return false },
+            options(nostack),
+        );
+    }
+    true
 }

@@ -39,7 +39,7 @@ fn registers_are_as_the_stub_sets_them() {
     assert_eq!(read_register("CurrentEL") >> 2, 1);
     assert_eq!(read_register("SPSel"), 1);
     let masked = read_register("daif") & 0x3c0;
-    assert_eq!(masked, 0x2c0, "SError is taken, everything else is masked until somebody asks for it");
+    assert_eq!(masked, 0x240, "SError and, after booting, interrupts are taken; everything else is masked for good");
     let sctlr = read_register("sctlr_el1");
     for (bit, name) in [(0, "M"), (2, "C"), (3, "SA"), (12, "I"), (19, "WXN")] {
         assert!(sctlr >> bit & 1 == 1, "SCTLR_EL1.{name} is off: {sctlr:#x}");

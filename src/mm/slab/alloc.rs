@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
-use super::cpu::Array;
+use super::cpu::{Array, Slot};
 use super::error::AllocError;
 use super::node::Node;
-use super::object::{Object, copy_words};
+use super::object::Object;
 use super::random::below;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
@@ -25,13 +25,32 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::Zone`], [`AllocError::ZeroConstructed`].
     #[inline(always)]
     pub fn alloc_object(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        self.alloc_in(cache.slot, cache.shape.mark, gfp, || cache)
+    }
+
+    /// The same, where what the short way wants of the cache is at hand.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::alloc_object`].
+    #[inline(always)]
+    pub fn alloc_in<'c>(
+        &self,
+        slot: Slot,
+        mark: u32,
+        gfp: Gfp,
+        cache: impl FnOnce() -> &'c Cache<H>,
+    ) -> Result<VirtAddr, AllocError>
+    where
+        H: 'c,
+    {
         if plain(gfp)
             && !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.hal().take_free(cache.slot, cache.shape.mark, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(slot, mark, gfp.may_wait())
         {
             return Ok(object);
         }
-        self.alloc_slow(cache, gfp)
+        self.alloc_slow(cache(), gfp)
     }
 
     /// The long way.
@@ -39,13 +58,16 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let gfp = self.check_flags(cache, gfp)?;
-        cache.count_slow_alloc();
         let slot = self.slot_of_free(cache, gfp)?;
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         if cache.is_debugged() {
             self.allocated_debugged(cache, slot)?;
         }
         slot.store(cache.shape.mark, 0);
+        if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
+            // What was zeroed when it was freed is zero but for the link.
+            slot.store(cache.shape.link, 0);
+        }
         if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
             self.hal().zero_object(object, cache.shape.object_size as usize);
         }
@@ -96,11 +118,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.refill(cache, Some(slab)).ok_or(AllocError::OutOfMemory)
     }
 
-    /// Fills this CPU's array from the node, to which a new slab is added first, and takes one object.
+    /// Fills this CPU's array, for which a new slab is added to the node first, and takes one object.
     fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
         let map = self.hal().map();
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
+        array.count_slow_alloc();
+        let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
+        if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
+            let object = array.pop().map(Object::of_array);
+            self.hal().restore(saved);
+            return object;
+        }
         let mut node = cache.node.lock();
         if let Some(slab) = new {
             let book = Book::from_raw(map.get(slab).owner());
@@ -109,7 +138,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             node.add(map, slab, book);
         }
-        let object = if cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0 {
+        let object = if on {
             if array.count() == 0 {
                 self.fill(cache, &mut node, &array);
             }
@@ -134,20 +163,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Fills this CPU's array, which is empty, with what there is without a new slab; whether there was any. Interrupts
     /// masked.
     pub(super) fn fill_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
-        self.fill(cache, &mut cache.node.lock(), array);
+        if !self.exchange_empty(cache, array) {
+            self.fill(cache, &mut cache.node.lock(), array);
+        }
         array.count() != 0
     }
 
-    /// Fills an empty array: with a batch from the depot, else with what slabs have.
+    /// Fills an empty array with what slabs have, up to a batch.
     fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_>) {
         let batch = cache.batch();
-        if let Some(objects) = node.depot.take(batch as usize) {
-            copy_words(array.entries(), objects);
-            node.events.depot_taken += 1;
-            #[expect(clippy::cast_possible_truncation, reason = "at most a batch")]
-            array.set_count(objects.len() as u32);
-            return;
-        }
         let mut count = 0;
         while count < batch
             && let Some(slab) = node.front()

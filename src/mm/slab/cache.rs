@@ -11,7 +11,7 @@ use super::word::SlabWord;
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use spin::mutex::SpinMutex;
 
 /// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
@@ -29,8 +29,6 @@ pub struct Cache<H: SlabHal> {
     pub(super) slot: Slot,
     /// Objects that an array holds; 0 if the cache has no arrays.
     pub(super) capacity: u32,
-    /// Objects that the depot holds.
-    pub(super) depot: u32,
     /// Empty slabs are kept as long as there are no more slabs than that with free objects.
     pub(super) min_partial: u32,
     /// Mixed into links.
@@ -40,9 +38,6 @@ pub struct Cache<H: SlabHal> {
     pub(super) handles: AtomicU32,
     /// Whether the CPUs' arrays are in use.
     pub(super) arrays_on: AtomicBool,
-    /// Allocations and frees that took the long way.
-    pub(super) slow_allocs: AtomicU64,
-    pub(super) slow_frees: AtomicU64,
 }
 
 impl<H: SlabHal> fmt::Debug for Cache<H> {
@@ -91,22 +86,26 @@ impl<H: SlabHal> Cache<H> {
         SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
     }
 
-    /// Objects that move between an array and the node at once.
+    /// Objects that move between an array and slabs at once.
     pub(super) const fn batch(&self) -> u32 {
         self.capacity.div_ceil(2)
+    }
+
+    /// Distance of a free object's mark from its start.
+    #[must_use]
+    pub const fn mark(&self) -> u32 {
+        self.shape.mark
+    }
+
+    /// What the first page of each of its slabs says.
+    #[must_use]
+    pub const fn first_word(&self) -> SlabWord {
+        self.word(0)
     }
 
     /// Whether calls are to be debugged: all of them take the long way then.
     pub(super) const fn is_debugged(&self) -> bool {
         !self.shape.flags.intersection(SlabFlags::DEBUG).is_empty()
-    }
-
-    pub(super) fn count_slow_alloc(&self) {
-        self.slow_allocs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_slow_free(&self) {
-        self.slow_frees.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -122,13 +121,13 @@ pub(super) const fn array_capacity(size: u32) -> u32 {
     }
 }
 
-/// Objects that a depot holds: 64 KiB of them, at most 1,024, and none where the array's batch is most of that.
-pub(super) const fn depot_capacity(size: u32) -> u32 {
+/// Full magazines that a depot holds: 64 KiB of objects, at most 16.
+pub(super) const fn depot_magazines(size: u32) -> usize {
     match size {
-        0..=64 => 1024,
-        65..=512 => (64 << 10) / size,
-        513..=2048 => (32 << 10) / size,
-        _ => 0,
+        0..=64 => 16,
+        65..=128 => 8,
+        129..=2048 => 4,
+        _ => 2,
     }
 }
 

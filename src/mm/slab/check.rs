@@ -55,13 +55,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             if array.count() > array.capacity() || array.capacity() > cache.capacity {
                 return Err(broken("ARR-2", cache, None, "an array with more than it holds"));
             }
-            for entry in array.entries().iter().take(array.count() as usize) {
+            let spare = array.spare().map(|spare| spare.entries(array.spare_count())).unwrap_or_default();
+            for entry in array.entries().iter().take(array.count() as usize).chain(spare) {
                 held += 1;
                 self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "ARR-1")?;
             }
         }
-        let depot = self.with_node(cache, |node| node.depot.objects());
-        for entry in depot {
+        for entry in self.with_node(cache, |node| node.depot.full()).flat_map(|full| full.entries(cache.capacity)) {
             held += 1;
             self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "SLAB-4")?;
         }

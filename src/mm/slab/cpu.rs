@@ -40,19 +40,24 @@ impl Slot {
 
 /// The header of an array. By its CPU alone, interrupts masked or in a sequence that restarts; others may look.
 ///
-/// The entries lie elsewhere, upwards from `base`; the word below them is zero for good, so that the entry on top of an
-/// empty array is null: that it is empty needs no comparison. An array that is off has no entries: it is empty and full
-/// at the same time. All-zero is an array that is off.
+/// The entries lie elsewhere, in a **magazine**: memory for as many addresses as arrays of the cache hold. The word below
+/// them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
+/// array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
+///
+/// A CPU has a second magazine, the spare, which is full or empty. When the first is used up or full, the two change
+/// places; only then, and if that does not help, is one of them exchanged with the depot (Bonwick and Adams 2001). So a
+/// full magazine moves between CPUs without a look at its objects.
 ///
 /// # Invariants
 ///
-/// - `ARR-1`: the words from `base` up to `top` are the addresses of free objects of the cache, each in no other place.
-/// - `ARR-2`: `base <= top <= limit`, in steps of eight, with as many entries up to `limit` as the CPU has memory for, or
-///   all of them are zero. The word below `base` is zero.
+/// - `ARR-1`: the words from `base` up to `top`, and as many as `spare_count` from `spare` on, are the addresses of free
+///   objects of the cache, each in no other place.
+/// - `ARR-2`: `base <= top <= limit`, in steps of eight, with room for as many entries as the cache's arrays hold, or none;
+///   or all three are zero. The words below `base` and `spare` are zero.
 #[derive(Debug)]
 #[repr(C)]
 pub struct ArrayHeader {
-    /// Allocations that it has served.
+    /// Allocations that it has served. Exact but for a sequence that was interrupted right after it had counted.
     pub served: AtomicU64,
     /// The address of the first free entry.
     pub top: AtomicU64,
@@ -60,12 +65,64 @@ pub struct ArrayHeader {
     pub limit: AtomicU64,
     /// The address of the first entry.
     pub base: AtomicU64,
+    /// That of the spare's, or zero.
+    spare: AtomicU64,
+    /// Objects in the spare.
+    spare_count: AtomicU64,
+    /// Allocations and frees of this CPU that took the long way.
+    slow_allocs: AtomicU64,
+    slow_frees: AtomicU64,
 }
 
 impl ArrayHeader {
     /// An array that is off.
-    pub const OFF: Self =
-        Self { served: AtomicU64::new(0), top: AtomicU64::new(0), limit: AtomicU64::new(0), base: AtomicU64::new(0) };
+    pub const OFF: Self = Self {
+        served: AtomicU64::new(0),
+        top: AtomicU64::new(0),
+        limit: AtomicU64::new(0),
+        base: AtomicU64::new(0),
+        spare: AtomicU64::new(0),
+        spare_count: AtomicU64::new(0),
+        slow_allocs: AtomicU64::new(0),
+        slow_frees: AtomicU64::new(0),
+    };
+}
+
+/// Memory for the addresses of objects: by the address of its first entry, above a word that stays zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(super) struct Magazine(u64);
+
+impl Magazine {
+    /// In place of one.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Zeroed memory for one word more than it has entries.
+    pub(super) const fn new(memory: VirtAddr) -> Self {
+        Self(memory.get() + 8)
+    }
+
+    /// The memory.
+    pub(super) const fn memory(self) -> VirtAddr {
+        VirtAddr::new(self.0 - 8)
+    }
+
+    /// Its first entries.
+    pub(super) fn entries(self, count: u32) -> &'static [AtomicU64] {
+        match self.0 {
+            0 => &[],
+            base => Object::of_array(VirtAddr::new(base)).words(count as usize),
+        }
+    }
+}
+
+/// Loads or stores of one CPU's word.
+fn get(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+fn set(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Relaxed);
 }
 
 /// An array of one CPU. By that CPU, interrupts masked, unless a method says otherwise.
@@ -77,122 +134,153 @@ impl<'l> Array<'l> {
         Self(H::header(local, slot))
     }
 
-    #[inline(always)]
-    fn top(&self) -> VirtAddr {
-        VirtAddr::new(self.0.top.load(Ordering::Relaxed))
-    }
-
-    #[inline(always)]
-    fn set_top(&self, top: u64) {
-        self.0.top.store(top, Ordering::Relaxed);
-    }
-
-    fn base(&self) -> u64 {
-        self.0.base.load(Ordering::Relaxed)
-    }
-
-    fn limit(&self) -> u64 {
-        self.0.limit.load(Ordering::Relaxed)
-    }
-
     /// Takes the object that was given last.
     #[inline(always)]
     pub(super) fn pop(&self) -> Option<VirtAddr> {
-        let top = self.top();
-        if top == VirtAddr::ZERO {
+        let top = self.0.top.load(Ordering::Relaxed);
+        if top == 0 {
             return None;
         }
-        let entry = VirtAddr::new(top.get().wrapping_sub(8));
+        let entry = VirtAddr::new(top.wrapping_sub(8));
         let object = Object::of_array(entry).load(0);
         if object == 0 {
             return None;
         }
-        let served = &self.0.served;
-        served.store(served.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.0.served.store(self.0.served.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // INVARIANT: ARR-1, ARR-2: it was not the word below the entries.
-        self.set_top(entry.get());
+        self.0.top.store(entry.get(), Ordering::Relaxed);
         Some(VirtAddr::new(object))
     }
 
     /// Gives an object; whether there was room.
     #[inline(always)]
     pub(super) fn push(&self, object: VirtAddr) -> bool {
-        let top = self.top();
-        if top.get() >= self.limit() {
+        let top = self.0.top.load(Ordering::Relaxed);
+        if top >= self.0.limit.load(Ordering::Relaxed) {
             return false;
         }
-        Object::of_array(top).store(0, object.get());
+        Object::of_array(VirtAddr::new(top)).store(0, object.get());
         // INVARIANT: ARR-1, ARR-2: there was room.
-        self.set_top(top.get() + 8);
+        self.0.top.store(top.wrapping_add(8), Ordering::Relaxed);
         true
     }
 
-    /// Objects in it. Any CPU; a moment later it may be another number.
+    /// Objects in it, the spare not counted. Any CPU; a moment later it may be another number.
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn count(&self) -> u32 {
-        (self.top().get().saturating_sub(self.base()) / 8) as u32
+        (get(&self.0.top).saturating_sub(get(&self.0.base)) / 8) as u32
     }
 
     /// Objects that it may hold; 0 if it is off. Any CPU.
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn capacity(&self) -> u32 {
-        (self.limit().saturating_sub(self.base()) / 8) as u32
+        (get(&self.0.limit).saturating_sub(get(&self.0.base)) / 8) as u32
+    }
+
+    /// Objects in the spare. Any CPU.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
+    pub(super) fn spare_count(&self) -> u32 {
+        get(&self.0.spare_count) as u32
+    }
+
+    /// Objects in both. Any CPU.
+    pub(super) fn held(&self) -> u32 {
+        self.count().wrapping_add(self.spare_count())
     }
 
     /// Whether it has memory for entries.
     pub(super) fn has_memory(&self) -> bool {
-        self.base() != 0
+        get(&self.0.base) != 0
     }
 
-    /// Allocations that it has served. Any CPU.
-    pub(super) fn served(&self) -> u64 {
-        self.0.served.load(Ordering::Relaxed)
+    /// The spare, if there is one.
+    #[inline]
+    pub(super) fn spare(&self) -> Option<Magazine> {
+        Some(Magazine(get(&self.0.spare))).filter(|spare| *spare != Magazine::NONE)
     }
 
-    /// The entries that it may use, the coldest first.
+    /// The magazine in use.
+    #[inline]
+    pub(super) fn magazine(&self) -> Magazine {
+        Magazine(get(&self.0.base))
+    }
+
+    /// Allocations that it has served, and calls that took the long way. Any CPU.
+    pub(super) fn events(&self) -> (u64, u64, u64) {
+        (get(&self.0.served), get(&self.0.slow_allocs), get(&self.0.slow_frees))
+    }
+
+    #[inline]
+    pub(super) fn count_slow_alloc(&self) {
+        set(&self.0.slow_allocs, get(&self.0.slow_allocs).wrapping_add(1));
+    }
+
+    #[inline]
+    pub(super) fn count_slow_free(&self) {
+        set(&self.0.slow_frees, get(&self.0.slow_frees).wrapping_add(1));
+    }
+
+    /// The entries of the magazine in use, the coldest first.
     pub(super) fn entries(&self) -> &'static [AtomicU64] {
-        match self.base() {
-            0 => &[],
-            base => Object::of_array(VirtAddr::new(base)).words(self.capacity() as usize),
-        }
+        self.magazine().entries(self.capacity())
     }
 
     /// Sets the count, after entries have been changed: `ARR-1` is the caller's.
     pub(super) fn set_count(&self, count: u32) {
-        self.set_top(self.base() + 8 * u64::from(count));
+        set(&self.0.top, get(&self.0.base).wrapping_add(8 * u64::from(count)));
     }
 
     /// Drops the objects on top, which are the caller's then.
     pub(super) fn take_many(&self, objects: usize) {
-        let served = &self.0.served;
-        served.store(served.load(Ordering::Relaxed).wrapping_add(objects as u64), Ordering::Relaxed);
-        self.set_top(self.top().get().saturating_sub(8 * objects as u64));
+        set(&self.0.served, get(&self.0.served).wrapping_add(objects as u64));
+        set(&self.0.top, get(&self.0.top).wrapping_sub(8 * objects as u64));
+    }
+
+    /// Uses `magazine` with so many objects from here on, with room for `capacity`; returns the one used before.
+    #[inline]
+    pub(super) fn load(&self, magazine: Magazine, count: u32, capacity: u32) -> Magazine {
+        let before = self.magazine();
+        // INVARIANT: ARR-1, ARR-2.
+        set(&self.0.base, magazine.0);
+        set(&self.0.limit, magazine.0.wrapping_add(8 * u64::from(capacity)));
+        set(&self.0.top, magazine.0.wrapping_add(8 * u64::from(count)));
+        before
+    }
+
+    /// Keeps `magazine` as the spare; returns the one before.
+    #[inline]
+    pub(super) fn set_spare(&self, magazine: Magazine, count: u32) -> Magazine {
+        let before = Magazine(get(&self.0.spare));
+        // INVARIANT: ARR-1, ARR-2.
+        set(&self.0.spare, magazine.0);
+        set(&self.0.spare_count, u64::from(count));
+        before
+    }
+
+    /// Lets the two magazines change places.
+    #[inline]
+    pub(super) fn swap(&self, capacity: u32) {
+        let (spare, count) = (Magazine(get(&self.0.spare)), self.spare_count());
+        let held = self.count();
+        let before = self.load(spare, count, capacity);
+        self.set_spare(before, held);
     }
 
     /// Sets how many objects it may hold, once it is empty; 0 switches it off.
     pub(super) fn set_capacity(&self, objects: u32) {
-        // INVARIANT: ARR-2. First nothing fits, then it is empty, then there is room.
-        self.0.limit.store(self.base(), Ordering::Relaxed);
-        self.set_top(self.base());
-        self.0.limit.store(self.base() + 8 * u64::from(objects), Ordering::Relaxed);
+        self.load(self.magazine(), 0, objects);
     }
 
-    /// Gives it the memory of its entries, zeroed words of which the first stays zero; it is off.
-    pub(super) fn set_memory(&self, memory: Object) {
-        // INVARIANT: ARR-2.
-        let base = memory.addr().get() + 8;
-        self.0.limit.store(base, Ordering::Relaxed);
-        self.0.base.store(base, Ordering::Relaxed);
-        self.set_top(base);
-    }
-
-    /// Takes the memory of its entries away, if it has some: the word below them.
-    pub(super) fn take_memory(&self) -> Option<VirtAddr> {
-        let base = self.base();
-        self.0.limit.store(0, Ordering::Relaxed);
-        self.set_top(0);
-        self.0.base.store(0, Ordering::Relaxed);
-        (base != 0).then(|| VirtAddr::new(base - 8))
+    /// Takes its magazines away, which are empty.
+    pub(super) fn take_memory(&self) -> [Magazine; 2] {
+        set(&self.0.limit, 0);
+        set(&self.0.top, 0);
+        let used = self.magazine();
+        set(&self.0.base, 0);
+        [used, self.set_spare(Magazine::NONE, 0)]
     }
 }
 

@@ -5,13 +5,12 @@ use super::cache::Cache;
 use super::cpu::Array;
 use super::error::Misuse;
 use super::node::{Chain, Node};
-use super::object::{Object, copy_words};
+use super::object::copy_words;
 use super::order::MAX_SLAB_ORDER;
 use super::slab::Place;
 use super::word::SlabWord;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::{Order, Pfn, VirtAddr};
-use crate::gfp::Gfp;
+use crate::addr::{Pfn, VirtAddr};
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 use core::sync::atomic::Ordering;
 
@@ -60,7 +59,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(expected) = expected.filter(|expected| expected.id != cache.id) {
             return Err(Misuse::WrongCache { at, freed_to: expected.name, cache: cache.name });
         }
-        cache.count_slow_free();
         if place.object.load(cache.shape.mark) == self.mark() {
             self.with_node(cache, |node| node.events.double_frees += 1);
             return Err(Misuse::DoubleFree { at, cache: cache.name });
@@ -86,11 +84,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let cache = place.cache;
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
+        array.count_slow_free();
         let mut freed = Chain::NONE;
-        let mut wants_depot = false;
         let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
         if on && array.count() >= array.capacity() {
-            (freed, wants_depot) = self.drain(cache, &array, cache.batch());
+            freed = self.exchange_full(cache, &array);
         }
         if !on || !array.push(place.object.addr()) {
             let mut node = cache.node.lock();
@@ -98,38 +96,21 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         self.hal().restore(saved);
         self.free_slabs(freed);
-        if wants_depot {
-            self.make_depot(cache);
-        }
     }
 
-    /// Moves the coldest `count` objects of an array to the depot, or to their slabs. Returns the slabs to give up, and
-    /// whether the depot has no memory yet. Interrupts masked.
-    pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_>, count: u32) -> (Chain, bool) {
+    /// Moves the coldest `count` objects of an array to their slabs. Returns the slabs to give up. Interrupts masked.
+    pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_>, count: u32) -> Chain {
         let held = array.count();
         let count = count.min(held);
         let mut freed = Chain::NONE;
         let entries = array.entries();
-        let (Some(cold), Some(rest)) = (entries.get(..count as usize), entries.get(count as usize..held as usize))
-        else {
-            return (freed, false);
+        let (Some(_), Some(rest)) = (entries.get(..count as usize), entries.get(count as usize..held as usize)) else {
+            return freed;
         };
-        let mut node = cache.node.lock();
-        let wants_depot = cache.depot != 0 && node.depot.is_missing();
-        if count == cache.batch()
-            && let Some(room) = node.depot.put(cold.len())
-        {
-            copy_words(room, cold);
-            node.events.depot_put += 1;
-        } else {
-            for entry in cold {
-                self.give_back(cache, &mut node, VirtAddr::new(entry.load(Ordering::Relaxed)), &mut freed);
-            }
-        }
-        drop(node);
+        self.give_all(cache, &mut cache.node.lock(), array.magazine(), count, &mut freed);
         copy_words(entries, rest);
-        array.set_count(held - count);
-        (freed, wants_depot)
+        array.set_count(held.wrapping_sub(count));
+        freed
     }
 
     /// Puts an object back into its slab. With the node locked.
@@ -142,43 +123,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         #[expect(clippy::cast_possible_truncation, reason = "a slab is small")]
         let index = (slot.get().wrapping_sub(start.get()) as u32 / cache.shape.size) as u16;
         self.give_to(cache, node, head, index, freed);
-    }
-
-    /// Gets memory for the depot of a cache that has drained its first batch. Without it batches go to the slabs.
-    fn make_depot(&self, cache: &Cache<H>) {
-        let Some(order) = Order::for_bytes(u64::from(cache.depot) * 8) else { return };
-        let Ok(page) = self.pages.alloc_pages(Gfp::NOWAIT | Gfp::NOMEMALLOC, order) else { return };
-        // A fresh block is unclaimed.
-        let _ = self.hal().map().get(page).become_kind(Kind::Slab, 0);
-        let memory = self.memory_of(page);
-        let taken = self.with_node(cache, |node| {
-            let missing = node.depot.is_missing();
-            if missing {
-                node.depot.install(memory, cache.depot as usize);
-            }
-            missing
-        });
-        if !taken {
-            self.free_memory(memory);
-        }
-    }
-
-    /// Gives the memory of the depot back, if it is empty.
-    pub(super) fn remove_depot(&self, cache: &Cache<H>) {
-        let unused = |node: &mut Node| if node.depot.count() == 0 { node.depot.remove() } else { None };
-        if let Some(memory) = self.with_node(cache, unused) {
-            self.free_memory(memory);
-        }
-    }
-
-    fn free_memory(&self, memory: Object) {
-        let Some(page) = self.page_of(memory.addr()) else { return };
-        let map = self.hal().map();
-        let descriptor = map.get(page);
-        let order = descriptor.state().order();
-        if descriptor.become_kind(Kind::Block, 0).is_err() || self.pages.free_pages(page, order).is_err() {
-            log::error!("the memory of a depot is lost");
-        }
     }
 
     /// What a pointer is that lies in no slab.

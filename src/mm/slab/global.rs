@@ -3,7 +3,7 @@
 //! A cache is known to its slabs by a number. Its record is an object of the first cache, whose own record is part of
 //! the allocator.
 
-use super::cache::{Cache, Constructor, array_capacity, depot_capacity, min_partial};
+use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_partial};
 use super::error::{CreateError, InUse};
 use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
@@ -13,7 +13,7 @@ use super::{SlabAllocator, SlabHal};
 use crate::gfp::Gfp;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use spin::mutex::SpinMutex;
 
 /// Caches that there can be at a time.
@@ -215,14 +215,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             constructor,
             slot: H::slot(id.get()),
             capacity: if debugged { 0 } else { array_capacity(shape.size) },
-            depot: depot_capacity(shape.size),
             min_partial: min_partial(shape.size),
             secret: self.random.next(),
-            node: SpinMutex::new(Node::new()),
+            node: SpinMutex::new(Node::new(depot_magazines(shape.size))),
             handles: AtomicU32::new(1),
             arrays_on: AtomicBool::new(false),
-            slow_allocs: AtomicU64::new(0),
-            slow_frees: AtomicU64::new(0),
         }
     }
 
@@ -254,18 +251,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(());
         }
         self.switch_arrays(cache, false);
-        let freed = {
-            let mut node = cache.node.lock();
-            self.empty_node(cache, &mut node)
-        };
-        self.free_slabs(freed);
+        self.empty_node(cache);
         if let Some(left) = self.in_use(cache) {
             self.switch_arrays(cache, true);
             self.report_in_use(cache, &left);
             drop(registry);
             return Err((handle, left));
         }
-        self.remove_depot(cache);
         self.free_arrays(cache);
         if let Some(entry) = self.table.get(usize::from(cache.id.get())) {
             // INVARIANT: GLB-1: there is no slab and no other handle.

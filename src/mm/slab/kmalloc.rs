@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
+use super::cpu::{ArrayHeader, Slot};
 use super::error::{AllocError, CreateError};
 use super::flags::SlabFlags;
 use super::global::CacheId;
@@ -26,6 +27,10 @@ pub const KMALLOC_SIZES: u16 = 14;
 const ROWS: usize = 3;
 /// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
 pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
+
+/// Bytes of the header of an array.
+#[expect(clippy::cast_possible_truncation, reason = "a few words")]
+const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
 /// What memory an allocation by size wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,13 +108,13 @@ pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
     }
 }
 
-/// Numbers by size up to 192 in steps of eight, for sizes that are not constant (Linux: `size_index`).
-const SIZE_INDEX: [[u8; 24]; ROWS] = {
-    let mut rows = [[0; 24]; ROWS];
+/// Numbers by size up to 256 in steps of eight, for sizes that are not constant (Linux: `size_index`).
+const SIZE_INDEX: [[u8; STEPS]; ROWS] = {
+    let mut rows = [[0; STEPS]; ROWS];
     let mut row = 0;
     while row < ROWS {
         let mut step = 0;
-        while step < 24 {
+        while step < STEPS {
             rows[row][step] = kmalloc_index(KmallocRow::ALL[row], 8 * (step + 1));
             step += 1;
         }
@@ -117,15 +122,18 @@ const SIZE_INDEX: [[u8; 24]; ROWS] = {
     }
     rows
 };
+/// Steps of the table: a power of two.
+const STEPS: usize = 32;
 
 /// The same as [`kmalloc_index`] for a size that is not constant, at most [`KMALLOC_MAX_CACHE_SIZE`] and not zero.
 #[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "masked to the size of the table")]
 fn runtime_index(row: KmallocRow, size: usize) -> usize {
-    if size <= 192 {
-        let steps = &SIZE_INDEX[row as usize];
-        return steps.get((size - 1) / 8).copied().unwrap_or(0).into();
+    let last = size.wrapping_sub(1);
+    if last < 8 * STEPS {
+        return SIZE_INDEX[row as usize][last / 8 & (STEPS - 1)].into();
     }
-    (usize::BITS - (size - 1).leading_zeros()) as usize
+    (usize::BITS as usize).wrapping_sub(last.leading_zeros() as usize)
 }
 
 /// Whether a row has a cache with this number.
@@ -138,6 +146,16 @@ const fn has(row: KmallocRow, index: u8) -> bool {
 #[inline(always)]
 const fn id(row: KmallocRow, index: usize) -> CacheId {
     CacheId::new((row as usize * SIZES + index) as u16)
+}
+
+/// The array of a cache. Those of the usual row lie in order.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "less than 14")]
+fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
+    match row {
+        KmallocRow::Normal => Slot::at(H::FIRST_ARRAYS.wrapping_add((index as u32).wrapping_mul(HEADER))),
+        _ => H::slot(id(row, index).get()),
+    }
 }
 
 /// Their names, by row and number.
@@ -230,7 +248,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`AllocError`].
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        if size == 0 || size > KMALLOC_MAX_CACHE_SIZE {
+        if size.wrapping_sub(1) >= KMALLOC_MAX_CACHE_SIZE {
             return self.kmalloc_other(size, gfp);
         }
         self.kmalloc_in(size, gfp, runtime_index(KmallocRow::of(gfp), size))
@@ -240,7 +258,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, AllocError> {
         let row = KmallocRow::of(gfp);
         if super::alloc::plain(gfp)
-            && let Some(object) = self.hal().take_free(H::slot(id(row, index).get()), 0, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(slot::<H>(row, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
                 self.hal().zero_object(object, size);
@@ -302,10 +320,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
-        match self.free_large(at) {
-            Some(freed) => freed,
-            None => self.free_slow(at, None),
+        if let Some(freed) = self.free_large(at) {
+            return freed;
         }
+        self.free_slow(at, None)
     }
 }
 

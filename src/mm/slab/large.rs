@@ -46,9 +46,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             self.hal().zero_object(at, crate::addr::to_usize(order.bytes()));
         }
         let map = self.hal().map();
-        let freed = match map.get(page).become_kind(Kind::Block, 0) {
-            Ok(()) => self.pages.free_pages(page, order),
-            Err(kind) => Err(zone::FreeError::Claimed { page: map.pfn(page), kind }),
+        // Of two that free it at the same time one finds that it is no large block any more.
+        let freed = if map.get(page).unclaim(Kind::LargeKmalloc) {
+            self.pages.free_pages(page, order)
+        } else {
+            Err(zone::FreeError::DoubleFree(map.pfn(page)))
         };
         Some(freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc }))
     }

@@ -5,8 +5,8 @@
 //! or, if nobody has had it yet, it is **fresh**.
 //!
 //! ```text
-//!   alloc ── array of this CPU ◄─ batch ── depot ── slabs with free objects ── page allocator
-//!   free  ── array of this CPU ── batch ─► depot, or the objects' slabs ─► empty slabs ─► page allocator
+//!   alloc ── array of this CPU ◄─ magazine ── depot ── slabs with free objects ── page allocator
+//!   free  ── array of this CPU ── magazine ─► depot, or the objects' slabs ─► empty slabs ─► page allocator
 //! ```
 //!
 //! The hot path touches the array of the CPU that runs it, the object, and on a free the page's descriptor, which it only
@@ -35,6 +35,7 @@ mod check;
 mod cpu;
 mod debug;
 mod error;
+mod exchange;
 mod flags;
 mod free;
 mod freelist;
@@ -86,8 +87,10 @@ use spin::once::Once;
 /// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
 /// restart an interrupted sequence has better ones.
 pub trait SlabHal: PageHal + Sized {
-    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`]. Best where `number` is
-    /// a constant below [`KMALLOC_SIZES`].
+    /// Where each CPU has the header of the array of cache number 0. Those of the first [`KMALLOC_SIZES`] numbers follow it.
+    const FIRST_ARRAYS: u32;
+
+    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`].
     fn slot(number: u16) -> Slot;
 
     /// The header of an array.

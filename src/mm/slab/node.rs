@@ -5,10 +5,9 @@
 //! as there are few slabs on it, else its pages are given back.
 #![forbid(unsafe_code)]
 
-use super::object::Object;
+use super::cpu::Magazine;
 use super::word::Book;
 use crate::mm::page::{Page, PageMap};
-use core::sync::atomic::AtomicU64;
 
 /// Slabs, chained through their first descriptors, on their way to the page allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,67 +31,85 @@ impl Chain {
     }
 }
 
-/// Free objects of a cache, by address, that move between CPUs a batch at a time.
+/// Magazines that a depot holds of each kind.
+const DEPOT: usize = 16;
+
+/// Magazines that no CPU has: full ones, and empty ones.
 #[derive(Debug)]
 pub(super) struct Depot {
-    memory: Option<Object>,
-    count: usize,
-    /// Objects that it may hold.
-    capacity: usize,
+    full: [Magazine; DEPOT],
+    empty: [Magazine; DEPOT],
+    full_count: usize,
+    empty_count: usize,
+    /// Full magazines that it may hold.
+    limit: usize,
 }
 
 impl Depot {
-    /// Room for one batch more: the words to fill, all or none.
-    pub(super) fn put(&mut self, batch: usize) -> Option<&'static [AtomicU64]> {
-        let end = self.count.checked_add(batch).filter(|end| *end <= self.capacity)?;
-        let room = self.memory?.words(end).get(self.count..)?;
-        self.count = end;
-        Some(room)
+    const fn new(limit: usize) -> Self {
+        let limit = if limit < DEPOT { limit } else { DEPOT };
+        Self { full: [Magazine::NONE; DEPOT], empty: [Magazine::NONE; DEPOT], full_count: 0, empty_count: 0, limit }
     }
 
-    /// The objects put last, at most so many, which are the caller's then.
-    pub(super) fn take(&mut self, most: usize) -> Option<&'static [AtomicU64]> {
-        let taken = self.count.min(most);
-        let objects = self.memory?.words(self.count).get(self.count - taken..).filter(|objects| !objects.is_empty())?;
-        self.count -= taken;
-        Some(objects)
+    /// Whether it takes another full magazine.
+    #[inline]
+    pub(super) const fn has_room(&self) -> bool {
+        self.full_count < self.limit
     }
 
-    /// Objects in it.
-    pub(super) const fn count(&self) -> usize {
-        self.count
+    /// Takes a full magazine in; whether there was room.
+    #[inline]
+    pub(super) fn put_full(&mut self, magazine: Magazine) -> bool {
+        let Some(place) = self.full.get_mut(self.full_count).filter(|_| self.full_count < self.limit) else {
+            return false;
+        };
+        *place = magazine;
+        self.full_count = self.full_count.wrapping_add(1);
+        true
     }
 
-    /// Whether there is no memory for it yet.
-    pub(super) const fn is_missing(&self) -> bool {
-        self.memory.is_none()
+    /// Gives a full magazine out.
+    #[inline]
+    pub(super) fn take_full(&mut self) -> Option<Magazine> {
+        let last = self.full_count.checked_sub(1)?;
+        self.full_count = last;
+        self.full.get(last).copied()
     }
 
-    /// Lets it use `memory`, of `capacity` words.
-    pub(super) const fn install(&mut self, memory: Object, capacity: usize) {
-        self.memory = Some(memory);
-        self.capacity = capacity;
+    /// Takes an empty magazine in; whether there was room.
+    #[inline]
+    pub(super) fn put_empty(&mut self, magazine: Magazine) -> bool {
+        let Some(place) = self.empty.get_mut(self.empty_count) else { return false };
+        *place = magazine;
+        self.empty_count = self.empty_count.wrapping_add(1);
+        true
     }
 
-    /// Gives its memory up, which must be empty.
-    pub(super) const fn remove(&mut self) -> Option<Object> {
-        self.capacity = 0;
-        self.count = 0;
-        self.memory.take()
+    /// Gives an empty magazine out.
+    #[inline]
+    pub(super) fn take_empty(&mut self) -> Option<Magazine> {
+        let last = self.empty_count.checked_sub(1)?;
+        self.empty_count = last;
+        self.empty.get(last).copied()
     }
 
-    /// The objects in it.
-    pub(super) fn objects(&self) -> &'static [AtomicU64] {
-        self.memory.map_or(&[], |memory| memory.words(self.count))
+    /// Full magazines in it.
+    pub(super) const fn full_count(&self) -> usize {
+        self.full_count
+    }
+
+    /// The full magazines.
+    pub(super) fn full(&self) -> impl Iterator<Item = Magazine> + use<> {
+        self.full.into_iter().take(self.full_count)
     }
 }
 
 /// What a node counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodeEvents {
-    /// Arrays filled from the depot.
+    /// Full magazines that came from the depot.
     pub depot_taken: u64,
-    /// Batches put into the depot.
+    /// Full magazines that went there.
     pub depot_put: u64,
     /// Objects taken from slabs.
     pub slab_taken: u64,
@@ -133,7 +150,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(depot: usize) -> Self {
         Self {
             first: Page::NIL,
             last: Page::NIL,
@@ -141,7 +158,7 @@ impl Node {
             slabs: 0,
             objects: 0,
             pages: 0,
-            depot: Depot { memory: None, count: 0, capacity: 0 },
+            depot: Depot::new(depot),
             events: NodeEvents {
                 depot_taken: 0,
                 depot_put: 0,

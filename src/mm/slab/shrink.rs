@@ -5,11 +5,9 @@ use super::cache::Cache;
 use super::cpu::Array;
 use super::error::InUse;
 use super::node::{Chain, Node};
-use super::object::Object;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::{CpuId, VirtAddr};
-use crate::gfp::Gfp;
+use crate::addr::CpuId;
 use crate::mm::page::PageMap;
 use core::sync::atomic::Ordering;
 
@@ -19,11 +17,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// other CPUs hold stays there until these answer.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
         self.drain_all(Some(cache));
-        let chain = self.with_node(cache, |node| self.empty_node(cache, node));
-        let any = chain != Chain::NONE;
-        self.free_slabs(chain);
-        self.remove_depot(cache);
-        any
+        self.empty_node(cache)
     }
 
     /// Shrinks every cache: for when memory is short. Where sleeping is allowed.
@@ -100,36 +94,47 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts the objects of an array back into their slabs. Interrupts masked.
     fn drain_array(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
-        let held = array.count() as usize;
-        if held == 0 {
+        if array.held() == 0 {
             return freed;
         }
         let mut node = cache.node.lock();
-        for entry in array.entries().iter().take(held) {
-            self.give_back(cache, &mut node, VirtAddr::new(entry.load(Ordering::Relaxed)), &mut freed);
-        }
+        self.give_all(cache, &mut node, array.magazine(), array.count(), &mut freed);
         array.set_count(0);
+        if let Some(spare) = array.spare() {
+            self.give_all(cache, &mut node, spare, array.spare_count(), &mut freed);
+            array.set_spare(spare, 0);
+        }
         freed
     }
 
-    /// Empties the depot and takes the empty slabs off the list.
-    pub(super) fn empty_node(&self, cache: &Cache<H>, node: &mut Node) -> Chain {
+    /// Puts the objects of the depot back into their slabs, and gives its magazines and the empty slabs up; whether there
+    /// were any.
+    pub(super) fn empty_node(&self, cache: &Cache<H>) -> bool {
         let mut freed = Chain::NONE;
-        while let Some(objects) = node.depot.take(usize::MAX) {
-            for object in objects {
-                self.give_back(cache, node, VirtAddr::new(object.load(Ordering::Relaxed)), &mut freed);
-            }
+        while let Some(full) = self.with_node(cache, |node| node.depot.take_full()) {
+            self.with_node(cache, |node| self.give_all(cache, node, full, cache.capacity, &mut freed));
+            self.free_magazine(full);
         }
+        while let Some(empty) = self.with_node(cache, |node| node.depot.take_empty()) {
+            self.free_magazine(empty);
+        }
+        self.with_node(cache, |node| self.discard_empty(node, &mut freed));
+        let any = freed != Chain::NONE;
+        self.free_slabs(freed);
+        any
+    }
+
+    /// Takes the empty slabs off the list.
+    fn discard_empty(&self, node: &mut Node, freed: &mut Chain) {
         let map = self.hal().map();
         let mut at = node.front();
         while let Some(slab) = at {
             at = Node::after(map, slab);
             let book = Book::from_raw(map.get(slab).owner());
             if book.in_use == 0 {
-                node.discard(map, slab, book, &mut freed);
+                node.discard(map, slab, book, freed);
             }
         }
-        freed
     }
 
     /// Switches the arrays of a cache off, emptying them, or on again.
@@ -147,11 +152,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            let bytes = (cache.capacity as usize + 1) * 8;
-            if let Ok(memory) = self.kmalloc(bytes, Gfp::KERNEL | Gfp::ZERO | Gfp::NOWARN) {
+            if let Some(magazine) = self.new_magazine(cache) {
                 let array = Array::new::<H>(local, cache.slot);
-                array.set_memory(Object::of_array(memory));
-                array.set_capacity(if self.is_careful() { 0 } else { cache.capacity });
+                array.load(magazine, 0, if self.is_careful() { 0 } else { cache.capacity });
             }
         }
         cache.arrays_on.store(!self.is_careful(), Ordering::Relaxed);
@@ -161,10 +164,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn free_arrays(&self, cache: &Cache<H>) {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            let memory = Array::new::<H>(local, cache.slot).take_memory();
-            if let Some(Err(misuse)) = memory.map(|memory| self.kfree(memory)) {
-                self.report(&misuse);
-            }
+            Array::new::<H>(local, cache.slot).take_memory().into_iter().for_each(|each| self.free_magazine(each));
         }
     }
 
@@ -187,11 +187,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn active_objects(&self, cache: &Cache<H>) -> u64 {
         let held: u64 = (0..self.hal().cpus())
             .filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)))
-            .map(|local| u64::from(Array::new::<H>(local, cache.slot).count()))
+            .map(|local| u64::from(Array::new::<H>(local, cache.slot).held()))
             .sum();
         let map = self.hal().map();
         let (total, free) = self.with_node(cache, |node| {
-            let mut free = node.depot.count() as u64;
+            let mut free = node.depot.full_count() as u64 * u64::from(cache.capacity);
             let mut at = node.front();
             while let Some(slab) = at {
                 at = Node::after(map, slab);

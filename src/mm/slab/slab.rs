@@ -282,11 +282,4 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             node.discard(map, head, book, freed);
         }
     }
-
-    /// The memory of a block that has just been allocated for the allocator itself.
-    pub(super) fn memory_of(&self, page: Page) -> Object {
-        let start = self.hal().to_virt(self.hal().map().phys(page));
-        // SAFETY: OBJ-1: the pages are the caller's, and the linear map maps them.
-        unsafe { Object::new(start) }
-    }
 }

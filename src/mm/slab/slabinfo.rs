@@ -7,7 +7,6 @@ use super::node::NodeEvents;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 /// What a cache has and has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,14 +41,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
         let arrays = || locals().map(|local| Array::new::<H>(local, cache.slot));
-        let held: u64 = arrays().map(|array| u64::from(array.count())).sum();
-        let served: u64 = arrays().map(|array| array.served()).sum();
+        let held: u64 = arrays().map(|array| u64::from(array.held())).sum();
+        let (mut served, mut slow_allocs, mut slow_frees) = (0, 0, 0);
+        for (fast, allocs, frees) in arrays().map(|array| array.events()) {
+            served += fast;
+            slow_allocs += allocs;
+            slow_frees += frees;
+        }
         let active_objects = self.active_objects(cache);
         let (objects, slabs, pages, partial, depot, events) = self.with_node(cache, |node| {
-            (node.objects, node.slabs, node.pages, u64::from(node.partial), node.depot.count() as u64, node.events)
+            (node.objects, node.slabs, node.pages, u64::from(node.partial), node.depot.full_count() as u64, node.events)
         });
-        let slow_allocs = cache.slow_allocs.load(Ordering::Relaxed);
-        let slow_frees = cache.slow_frees.load(Ordering::Relaxed);
         // The long way takes the object it wants from the array that it has filled, if there is one.
         let fast_allocs = if cache.capacity == 0 { 0 } else { served.saturating_sub(slow_allocs) };
         // What was allocated and is not in use any more was freed: frees need no counter of their own.
@@ -60,7 +62,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             slabs,
             pages,
             partial,
-            at_hand: held + depot,
+            at_hand: held + depot * u64::from(cache.capacity),
             fast_allocs,
             slow_allocs,
             fast_frees: freed.saturating_sub(slow_frees),
@@ -101,8 +103,9 @@ impl<H: SlabHal> fmt::Display for SlabInfo<'_, H> {
                 shape.objects(shape.order),
                 shape.order.pages()
             );
-            let rest = line
-                .and_then(|()| write!(f, " : tunables {:>4} {:>4} {:>4}", cache.capacity, cache.batch(), cache.depot));
+            let rest = line.and_then(|()| {
+                write!(f, " : tunables {:>4} {:>4} {:>4}", cache.capacity, cache.batch(), self.0.hal().cpus())
+            });
             let rest =
                 rest.and_then(|()| write!(f, " : slabdata {:>6} {:>6} {:>6}", info.slabs, info.slabs, info.at_hand));
             let rest = rest.and_then(|()| {

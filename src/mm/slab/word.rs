@@ -50,8 +50,9 @@ impl SlabWord {
         Self(raw)
     }
 
+    /// The word as a number.
     #[must_use]
-    pub(super) const fn raw(self) -> u64 {
+    pub const fn raw(self) -> u64 {
         self.0
     }
 

@@ -174,6 +174,8 @@ impl<'m> PageHal for Sim<'m> {
 }
 
 impl SlabHal for Sim<'_> {
+    const FIRST_ARRAYS: u32 = 0;
+
     fn slot(number: u16) -> Slot {
         Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
     }

@@ -1,0 +1,137 @@
+//! What happens when a CPU's array is used up or full: its magazines change places, and if that does not help, one of
+//! them is exchanged with the depot, filled from slabs, or emptied into them.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::{Array, Magazine};
+use super::node::{Chain, Node};
+use super::{SlabAllocator, SlabHal};
+use crate::addr::VirtAddr;
+use crate::gfp::Gfp;
+use core::sync::atomic::Ordering;
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Gets objects into an array that is empty, with the spare or a full magazine of the depot; whether there were any.
+    /// Interrupts masked.
+    #[inline]
+    pub(super) fn exchange_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
+        if array.spare_count() != 0 {
+            array.swap(cache.capacity);
+            return true;
+        }
+        let mut excess = None;
+        {
+            let mut node = cache.node.lock();
+            let Some(full) = node.depot.take_full() else { return false };
+            node.events.depot_taken = node.events.depot_taken.wrapping_add(1);
+            let used = array.load(full, cache.capacity, cache.capacity);
+            let spare = array.set_spare(used, 0);
+            if spare != Magazine::NONE && !node.depot.put_empty(spare) {
+                excess = Some(spare);
+            }
+        }
+        if let Some(excess) = excess {
+            self.free_magazine(excess);
+        }
+        true
+    }
+
+    /// Gets room into an array that is full. Returns the slabs that have become empty and are to be given up. Interrupts
+    /// masked.
+    #[inline]
+    pub(super) fn exchange_full(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
+        let mut freed = Chain::NONE;
+        match array.spare() {
+            Some(_) if array.spare_count() == 0 => array.swap(cache.capacity),
+            Some(full) => {
+                let mut node = cache.node.lock();
+                if node.depot.has_room()
+                    && let Some(empty) = node.depot.take_empty()
+                {
+                    node.events.depot_put = node.events.depot_put.wrapping_add(1);
+                    // There is room.
+                    let _ = node.depot.put_full(full);
+                    let used = array.load(empty, 0, cache.capacity);
+                    array.set_spare(used, cache.capacity);
+                    return freed;
+                }
+                let has_room = node.depot.has_room();
+                drop(node);
+                match if has_room { self.magazine_for(cache, array) } else { None } {
+                    Some(empty) => {
+                        let put = cache.node.lock().depot.put_full(full);
+                        if put {
+                            let used = array.load(empty, 0, cache.capacity);
+                            array.set_spare(used, cache.capacity);
+                        } else {
+                            self.free_magazine(empty);
+                        }
+                    }
+                    None if array.count() < cache.capacity => {}
+                    None => freed = self.empty_spare(cache, array),
+                }
+            }
+            None => match self.magazine_for(cache, array) {
+                Some(empty) => {
+                    let used = array.load(empty, 0, cache.capacity);
+                    array.set_spare(used, cache.capacity);
+                }
+                None if array.count() < cache.capacity => {}
+                None => freed = self.drain(cache, array, cache.batch()),
+            },
+        }
+        freed
+    }
+
+    /// An empty magazine for an array that is full. `None` if there is no memory, or if the memory came out of this very
+    /// array, so that it is not full any more.
+    fn magazine_for(&self, cache: &Cache<H>, array: &Array<'_>) -> Option<Magazine> {
+        let magazine = self.new_magazine(cache)?;
+        if array.count() == cache.capacity {
+            return Some(magazine);
+        }
+        if !cache.node.lock().depot.put_empty(magazine) {
+            self.free_magazine(magazine);
+        }
+        None
+    }
+
+    /// Puts the objects of the spare back into their slabs, and uses it.
+    fn empty_spare(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
+        let mut freed = Chain::NONE;
+        let Some(spare) = array.spare() else { return freed };
+        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
+        array.set_spare(spare, 0);
+        array.swap(cache.capacity);
+        freed
+    }
+
+    /// Puts the first objects of a magazine back into their slabs. With the node locked.
+    pub(super) fn give_all(
+        &self,
+        cache: &Cache<H>,
+        node: &mut Node,
+        magazine: Magazine,
+        count: u32,
+        freed: &mut Chain,
+    ) {
+        for entry in magazine.entries(count) {
+            self.give_back(cache, node, VirtAddr::new(entry.load(Ordering::Relaxed)), freed);
+        }
+    }
+
+    /// An empty magazine for a cache, if there is memory for one. Any context.
+    pub(super) fn new_magazine(&self, cache: &Cache<H>) -> Option<Magazine> {
+        let bytes = (cache.capacity as usize).wrapping_add(1).wrapping_mul(8);
+        self.kmalloc(bytes, Gfp::NOWAIT | Gfp::NOMEMALLOC | Gfp::ZERO).ok().map(Magazine::new)
+    }
+
+    /// Gives the memory of a magazine back.
+    pub(super) fn free_magazine(&self, magazine: Magazine) {
+        if magazine != Magazine::NONE
+            && let Err(misuse) = self.kfree(magazine.memory())
+        {
+            self.report(&misuse);
+        }
+    }
+}
