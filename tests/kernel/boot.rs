@@ -276,17 +276,12 @@ ktest!(
 );
 ktest!(boot: refuses_an_impossible_limit, machine = "append=mem=lots", report = "mem=lots is no size");
 
-ktest!(the_early_heap_serves_alloc);
-fn the_early_heap_serves_alloc() {
-    extern crate alloc;
-    let before = quarry::kernel::heap::usage();
-    let mut boxes: alloc::vec::Vec<_> = (0..100_u64).map(alloc::boxed::Box::new).collect();
-    assert!(quarry::kernel::heap::usage().0 > before.0);
-    boxes.retain(|number| **number % 3 == 0);
-    assert_eq!(boxes.iter().map(|number| **number).sum::<u64>(), 1683);
-    drop(boxes);
-    assert_eq!(quarry::kernel::heap::usage(), before);
-}
+ktest!(
+    boot: the_early_heap_serves_until_kmalloc_does,
+    report = "early heap: 256 KiB at",
+    report = "kmalloc up",
+    report = "in use; kmalloc serves from here on",
+);
 
 ktest!(
     boot: the_log_names_what_it_found,

@@ -13,6 +13,7 @@ mod fault_injection;
 mod faults;
 mod harness;
 mod interrupts;
+mod kmalloc;
 mod memory_routines;
 mod pages;
 mod pagetable;

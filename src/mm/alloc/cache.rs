@@ -1,5 +1,6 @@
 //! Caches of one type, and its values out of them (Linux: `KMEM_CACHE`).
 
+use super::allocator::Stateless;
 use super::kbox::KBox;
 use super::kmem::Kmem;
 use crate::gfp::Gfp;
@@ -26,6 +27,17 @@ fn spec<T>(name: &'static str, flags: SlabFlags) -> Result<CacheSpec, CreateErro
     let size = u32::try_from(size_of::<T>()).map_err(|_| CreateError::TooLarge)?;
     let align = u32::try_from(align_of::<T>()).map_err(|_| CreateError::Align)?;
     Ok(CacheSpec { name, size, align, flags, constructor: None })
+}
+
+impl<T, K: Kmem + Copy + Stateless> Cache<T, K> {
+    /// Makes a cache of the machine's slab allocator; see [`Cache::create_in`].
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`].
+    pub fn create(name: &'static str, flags: SlabFlags) -> Result<Self, CreateError> {
+        Self::create_in(name, flags, K::THE)
+    }
 }
 
 impl<T, K: Kmem + Copy> Cache<T, K> {
@@ -131,6 +143,17 @@ fn construct<T: Constructed>(object: NonNull<u8>) {
 
 /// A cache whose objects hold values at all times.
 pub struct ConstructedCache<T: Constructed, K: Kmem + Copy>(Cache<T, K>);
+
+impl<T: Constructed, K: Kmem + Copy + Stateless> ConstructedCache<T, K> {
+    /// Makes a cache of the machine's slab allocator.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`].
+    pub fn create(name: &'static str, flags: SlabFlags) -> Result<Self, CreateError> {
+        Self::create_in(name, flags, K::THE)
+    }
+}
 
 impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
     const NOTHING_TO_DROP: () = assert!(!needs_drop::<T>(), "a constructor's work is never undone");
