@@ -21,3 +21,4 @@ mod planted;
 mod reclaim;
 mod slab;
 mod vmalloc;
+mod step;
