@@ -79,6 +79,8 @@ impl<H: PageHal> PageAllocator<H> {
                 Some(settled) => list = settled,
                 None => return Ok(()),
             }
+        } else {
+            self.in_zone(map, page, zone_of(list))?;
         }
         let zone = zone_of(list);
         let saved = self.hal.save();
@@ -149,8 +151,18 @@ impl<H: PageHal> PageAllocator<H> {
         if state.memory_type() != MemoryType::WriteBack {
             return Err(FreeError::MemoryType { page: pfn, memory: state.memory_type() });
         }
-        let sane = state.references() != 0 && state.mobility().is_some() && state.zone().is_some();
-        if sane { Ok(()) } else { Err(FreeError::Corrupt(pfn)) }
+        let sane = state.references() != 0 && state.mobility().is_some();
+        let zone = state.zone().filter(|_| sane).ok_or(FreeError::Corrupt(pfn))?;
+        self.in_zone(map, page, zone)
+    }
+
+    /// Whether a page lies in the zone that its descriptor names. The short way does not ask: a block whose descriptor
+    /// was damaged to name another zone waits on a list of that zone's, where the check finds it.
+    fn in_zone(&self, map: H::Map, page: Page, zone: ZoneId) -> Result<(), FreeError> {
+        match self.layout() {
+            Some(layout) if layout.contains(zone, page) => Ok(()),
+            _ => Err(FreeError::ForeignZone(map.pfn(page))),
+        }
     }
 }
 
