@@ -23,6 +23,15 @@
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
+//! | `mm/alloc/allocator.rs` | the promise of an allocator |
+//! | `mm/alloc/cache.rs` | objects as values |
+//! | `mm/alloc/global.rs` | the early heap's blocks, the allocator of `alloc` |
+//! | `mm/alloc/into_iter.rs` | taking values out of a row |
+//! | `mm/alloc/kbox.rs` | a block as a value |
+//! | `mm/alloc/kmem.rs` | the slab allocator as one of blocks |
+//! | `mm/alloc/kvec.rs` | a block as a row of values |
+//! | `mm/alloc/raw.rs` | room for values |
+//! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/slab/global.rs` | records of caches as pointers |
 //! | `mm/slab/object.rs` | memory of objects |
@@ -53,6 +62,7 @@
 //! | `driver/uart/mini.rs` | serial-port registers |
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
+//! | `instance/alloc.rs` | `kmalloc` as one of blocks |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
 //! | `instance/slab_fast.rs` | restartable sequences |
@@ -60,7 +70,7 @@
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
-//! | `kernel/heap.rs` | the global allocator |
+//! | `kernel/heap.rs` | the grant of the early heap |
 //! | `kernel/init.rs` | the switch to the final tables |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |

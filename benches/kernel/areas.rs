@@ -5,9 +5,11 @@
 use crate::arena::Arena;
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
-use alloc::vec::Vec;
 use core::hint::black_box;
-use quarry::addr::{PAGE_SIZE, to_usize};
+use core::mem::MaybeUninit;
+use quarry::addr::{Order, PAGE_SIZE, to_usize};
+use quarry::gfp::Gfp;
+use quarry::instance;
 
 /// Something that hands out address ranges.
 pub(crate) trait AreaAllocator: Sized {
@@ -63,6 +65,20 @@ struct Step {
     bytes: usize,
 }
 
+/// An array in pages of its own, which are lost: there may be too much of it for the heap.
+fn array<T: Copy>(len: usize, mut next: impl FnMut(usize) -> Option<T>) -> Result<&'static mut [T], Unable> {
+    let order = Order::for_bytes((len * size_of::<T>()) as u64).ok_or("too much for one block")?;
+    let place = instance::get_free_pages(Gfp::KERNEL, order).map_err(|_| "no memory")?.as_ptr::<MaybeUninit<T>>();
+    for index in 0..len {
+        // SAFETY: the block has just been allocated, and has room for so many.
+        let slot = unsafe { place.add(index) };
+        // SAFETY: aligned, as the block is to a page, and nobody else's.
+        unsafe { slot.write(MaybeUninit::new(next(index).ok_or(FAILED)?)) };
+    }
+    // SAFETY: all of it has been written, and it is never freed.
+    Ok(unsafe { core::slice::from_raw_parts_mut(place.cast::<T>(), len) })
+}
+
 /// An area in use.
 #[derive(Clone, Copy)]
 struct Live {
@@ -77,13 +93,12 @@ fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let bytes = |random: &mut Random| to_usize((PAGES + random.below(SIZES)) * PAGE_SIZE);
     let mut areas = A::new(Arena::get())?;
-    let mut live: Vec<Live> = Vec::new();
-    for _ in 0..LIVE {
+    let live = array(LIVE, |_| {
         let bytes = bytes(&mut random);
-        live.push(Live { start: areas.alloc(bytes).ok_or(FAILED)?, bytes });
-    }
-    let steps: Vec<Step> =
-        (0..STEPS).map(|_| Step { victim: to_usize(random.below(LIVE as u64)), bytes: bytes(&mut random) }).collect();
+        Some(Live { start: areas.alloc(bytes)?, bytes })
+    })?;
+    let steps =
+        array(STEPS, |_| Some(Step { victim: to_usize(random.below(LIVE as u64)), bytes: bytes(&mut random) }))?;
     let exchange = |areas: &mut A, live: &mut [Live], step: Step| {
         let Some(place) = live.get_mut(step.victim) else { return false };
         let freed = areas.free(place.start, place.bytes);
@@ -93,19 +108,19 @@ fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut
     };
     // Long enough that the gaps are as scattered as they will be.
     let mut done = true;
-    for step in steps.iter().cycle().take(4 * LIVE) {
-        done &= exchange(&mut areas, &mut live, *step);
+    for step in steps.iter().cycle().take(4 * LIVE.min(STEPS)) {
+        done &= exchange(&mut areas, live, *step);
     }
-    prove(&live)?;
+    prove(live)?;
     let mut next = 0;
     let figures = meter.measure_units(2, || {
         if let Some(step) = steps.get(next & (STEPS - 1)) {
-            done &= exchange(&mut areas, &mut live, *step);
+            done &= exchange(&mut areas, live, *step);
         }
         next += 1;
     });
-    prove(&live)?;
-    for area in live {
+    prove(live)?;
+    for area in live.iter() {
         done &= areas.free(area.start, area.bytes);
     }
     if done { Ok(figures) } else { Err(FAILED) }
@@ -113,7 +128,7 @@ fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut
 
 /// No two areas overlap, and all are whole pages.
 fn prove(live: &[Live]) -> Result<(), Unable> {
-    let mut sorted: Vec<Live> = live.to_vec();
+    let sorted = array(live.len(), |index| live.get(index).copied())?;
     sorted.sort_unstable_by_key(|area| area.start);
     let apart = sorted.windows(2).all(|pair| matches!(pair, [low, high] if low.start + low.bytes <= high.start));
     let aligned = sorted.iter().all(|area| area.start.is_multiple_of(to_usize(PAGE_SIZE)));

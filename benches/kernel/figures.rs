@@ -66,6 +66,8 @@ pub(crate) struct Figures {
     pub(crate) warm_up: u32,
     /// The cheapest and the dearest of all single operations, the first ones included; for comparing with a trace.
     pub(crate) seen: (u32, u32),
+    /// Instructions before the first of them.
+    pub(crate) setup: u32,
 }
 
 /// What figures count.
@@ -112,8 +114,9 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, seen } = self;
+        let Self { of, headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, seen, setup } =
+            self;
         write!(f, "{of}\t{headline}\t{n}\t{units}\t{min}\t{median}\t{mean}\t{p99}\t{max}\t")?;
-        write!(f, "{batch}\t{batch_mean}\t{warm_up}\t{}\t{}", seen.0, seen.1)
+        write!(f, "{batch}\t{batch_mean}\t{warm_up}\t{}\t{}\t{setup}", seen.0, seen.1)
     }
 }

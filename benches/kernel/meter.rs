@@ -38,6 +38,8 @@ const fn rounds(budget: u32, cost: u32, (most, fewest): (u32, u32)) -> u32 {
 pub(crate) struct Meter {
     tracing: bool,
     overhead: Overhead,
+    /// The counter when the row began.
+    begun: u32,
 }
 
 /// What a measured stretch costs besides its operations: the second reading, and this much each round for counting down
@@ -110,17 +112,22 @@ impl Meter {
         counter::calibrate(cpu);
         let (overhead, rest) = Overhead::measure();
         kprintln!("bench: overhead\t{READING}\t{}\t{rest}", overhead.round);
-        Self { tracing: false, overhead }
+        Self { tracing: false, overhead, begun: 0 }
     }
 
     /// Has the fourth round of each operation traced. Nothing is calibrated: the emulator need not count.
     pub(crate) fn tracing() -> Self {
-        Self { tracing: true, overhead: Overhead::default() }
+        Self { tracing: true, overhead: Overhead::default(), begun: 0 }
     }
 
     /// Whether operations are traced and not counted.
     pub(crate) const fn is_tracing(&self) -> bool {
         self.tracing
+    }
+
+    /// From here on a row prepares what it measures, in a trace as well.
+    pub(crate) fn begin(&mut self) {
+        self.begun = counter::read();
     }
 
     /// Measures an operation.
@@ -132,6 +139,7 @@ impl Meter {
     /// Measures an operation that does `units` of what the row counts.
     #[inline(always)]
     pub(crate) fn measure_units(&mut self, units: u32, mut op: impl FnMut()) -> Figures {
+        let setup = counter::read().wrapping_sub(self.begun);
         let mut row = Accumulator::new(self.tracing, self.overhead);
         // One place where the operation is called, so that the compiler makes one copy of it: what is sampled, batched
         // and traced is the same code.
@@ -139,7 +147,7 @@ impl Meter {
             let count = stretch(rounds, &mut op);
             row.take(count);
         }
-        row.figures(units)
+        Figures { setup, ..row.figures(units) }
     }
 }
 

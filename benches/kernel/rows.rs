@@ -65,6 +65,7 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         }
         // What the runner knows of a row that ends the machine.
         kprintln!("bench: begin\t{number}\t{}\t{}", row.name, row.by);
+        meter.begin();
         match (row.run)(meter) {
             Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}"),
             Ok(figures) => kprintln!("bench: row\t{number}\t{}\t{}\t{figures}", row.name, row.by),

@@ -1,4 +1,4 @@
-//! This kernel's vmalloc and vmap: `vmalloc/BYTES`, `vmap/PAGES`. A row counts allocation and free, or mapping and
+//! This kernel's vmalloc, vmap and vm_map_ram: `vmalloc/BYTES`, `vmap/PAGES`, `vm_map_ram/PAGES`. A row counts allocation and free, or mapping and
 //! unmapping, together, with whatever purges fall due.
 
 use crate::meter::{Figures, Meter, Unable};
@@ -21,6 +21,8 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "vmalloc/1048576", by: QUARRY, run: vmalloc::<1_048_576> },
     Row { name: "vmalloc/8388608", by: QUARRY, run: vmalloc::<8_388_608> },
     Row { name: "vmap/16", by: QUARRY, run: vmap::<16> },
+    Row { name: "vm_map_ram/4", by: QUARRY, run: vm_map_ram::<4> },
+    Row { name: "vm_map_ram/16", by: QUARRY, run: vm_map_ram::<16> },
 ];
 
 fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
@@ -43,6 +45,28 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
 }
 
 fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
+    mapping::<PAGES>(
+        meter,
+        |list| instance::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
+        |addr| instance::vunmap(addr).is_ok(),
+    )
+}
+
+fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
+    mapping::<PAGES>(
+        meter,
+        |list| instance::vm_map_ram(list, Prot::KERNEL_RW).ok(),
+        |addr| instance::vm_unmap_ram(addr, PAGES).is_ok(),
+    )
+}
+
+/// Maps scattered pages and unmaps them.
+#[inline(always)]
+fn mapping<const PAGES: usize>(
+    meter: &mut Meter,
+    map: impl Fn(&[Page]) -> Option<VirtAddr>,
+    unmap: impl Fn(VirtAddr) -> bool,
+) -> Result<Figures, Unable> {
     let mut batch = PageBatch::<PAGES>::new();
     if instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch) != Ok(PAGES) {
         return Err("no pages");
@@ -50,19 +74,18 @@ fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     // Every other one, so that they do not follow on.
     let (even, odd) = (batch.pages().iter().step_by(2), batch.pages().iter().skip(1).step_by(2));
     let list: Vec<Page> = even.chain(odd).copied().collect();
-    let map = || instance::vmap(black_box(&list), VmFlags::empty(), Prot::KERNEL_RW);
-    let addr = map().map_err(|_| "vmap failed")?;
+    let addr = map(&list).ok_or("the pages cannot be mapped")?;
     for (index, page) in list.iter().enumerate() {
         let here = VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE);
         if instance::vmalloc_to_page(here) != Some(*page) {
             return Err("a page is not where it should be");
         }
     }
-    let mut done = instance::vunmap(addr).is_ok();
-    let figures = meter.measure(|| match map() {
-        Ok(addr) => done &= instance::vunmap(black_box(addr)).is_ok(),
-        Err(_) => done = false,
+    let mut done = unmap(addr);
+    let figures = meter.measure(|| match map(black_box(&list)) {
+        Some(addr) => done &= unmap(black_box(addr)),
+        None => done = false,
     });
     done &= instance::free_pages_bulk(&mut batch).is_ok();
-    if done { Ok(figures) } else { Err("vmap or vunmap failed") }
+    if done { Ok(figures) } else { Err("mapping or unmapping failed") }
 }

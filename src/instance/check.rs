@@ -4,11 +4,14 @@
 use super::{kernel_tables, memblock, page_allocator, slab_allocator};
 use core::fmt::Display;
 
+/// Who is told how the check of a part went.
+pub type Tell<'t> = dyn FnMut(&'static str, Result<(), &dyn Display>) + 't;
+
 /// Tests every invariant there is: walks every list, tree and table of every part, and tells of each part whether it is
 /// sound. A part that is broken tells its first broken invariant, and the others are tested all the same.
 ///
 /// Nothing may be allocated, freed or mapped meanwhile, on any CPU. Cost: O(pages + entries of tables).
-pub fn check_all(tell: &mut dyn FnMut(&'static str, Result<(), &dyn Display>)) {
+pub fn check_all(tell: &mut Tell<'_>) {
     // A part joins with one line.
     part("memblock", memblock().check(), tell);
     part("page allocator", page_allocator().check(), tell);
@@ -17,10 +20,6 @@ pub fn check_all(tell: &mut dyn FnMut(&'static str, Result<(), &dyn Display>)) {
 }
 
 /// Tells how a check of one part went.
-pub fn part<E: Display>(
-    name: &'static str,
-    result: Result<(), E>,
-    tell: &mut dyn FnMut(&'static str, Result<(), &dyn Display>),
-) {
+pub fn part<E: Display>(name: &'static str, result: Result<(), E>, tell: &mut Tell<'_>) {
     tell(name, result.as_ref().map(|&()| ()).map_err(|error| error as _));
 }

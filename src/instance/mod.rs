@@ -1,6 +1,7 @@
 //! L5: the one file with the statics of the memory subsystem, and free functions over them. The generics of the layers
 //! below stop here.
 
+mod alloc;
 mod check;
 mod faults;
 mod pages;
@@ -9,7 +10,8 @@ mod slab;
 mod slab_fast;
 mod vmalloc;
 
-pub use check::{check_all, part as check_part};
+pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
+pub use check::{Tell, check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
@@ -29,8 +31,8 @@ pub use slab::{
 };
 
 pub use vmalloc::{
-    is_vmalloc_addr, vfree, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space,
-    vunmap, vzalloc,
+    is_vmalloc_addr, vfree, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page,
+    vmalloc_user, vmap, vmap_space, vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -11,13 +11,17 @@ use crate::hal::wait::{Context, Scope};
 use crate::mm::layout::{VMALLOC_END, VMALLOC_START};
 use crate::mm::page::{Kind, Page};
 use crate::mm::pgtable::PageTable;
-use crate::mm::vmalloc::{Area, MapError, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace};
+use crate::mm::vmalloc::{
+    Area, MapError, RamBlocks, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace,
+};
 use crate::mm::zone::PageAllocator;
 use core::mem::MaybeUninit;
 use spin::mutex::SpinMutex;
 
 /// The space of vmalloc, vmap and ioremap.
 static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
+/// The blocks of `vm_map_ram`.
+static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
 /// Descriptors that were never used.
 static DESCRIPTORS: SpinMutex<Chain<'static, Area>, Relax> = SpinMutex::new(Chain::new());
 
@@ -180,6 +184,27 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapE
 #[inline]
 pub fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
     VMALLOC.vunmap(addr).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+}
+
+/// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
+///
+/// # Errors
+///
+/// [`MapError`].
+#[track_caller]
+#[inline]
+pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
+    RAM_BLOCKS.vm_map_ram(pages, prot)
+}
+
+/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. Any context.
+///
+/// # Errors
+///
+/// [`MapError`], also logged: nothing has changed then.
+#[inline]
+pub fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    RAM_BLOCKS.vm_unmap_ram(addr, pages).inspect_err(|error| log::error!("vm_unmap_ram({addr}, {pages}): {error}"))
 }
 
 /// Whether an address lies in the vmalloc region.

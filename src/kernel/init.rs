@@ -195,6 +195,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     slabs::init(&tree, args).map_err(BootError::Slabs)?;
+    heap::hand_over();
+    info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
     faults::init(args);
     pressure::init();
     vmalloc::init(args).map_err(BootError::Vmalloc)?;

@@ -1,5 +1,6 @@
 //! L3: the algorithms and policy of memory management, generic over the machine.
 
+pub mod alloc;
 pub mod fault_inject;
 pub mod layout;
 pub mod memblock;

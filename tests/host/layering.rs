@@ -28,6 +28,7 @@ const MM_ORDER: &[&str] = &[
     "zone",
     "pgtable",
     "slab",
+    "alloc",
     "mempool",
     "vmalloc",
     "percpu",

@@ -4,6 +4,8 @@
     reason = "a test's own helpers panic as the test does; clippy knows only #[test] for one"
 )]
 
+#[cfg(test)]
+mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;

@@ -31,7 +31,8 @@ impl Random {
     pub(crate) fn layout(&mut self) -> Layout {
         let step = self.below(STEPS * 10 + 1);
         let whole = (8_u64 << (step / STEPS)) << FRACTION;
-        let size = (0..step % STEPS).fold(whole, |size, _| (size * ROOT) >> 32);
+        let times = |size: u64, factor: u64, count: u32| (0..count).fold(size, |size, _| (size * factor) >> 32);
+        let size = times(times(whole, EIGHTH, step % STEPS / 8), SIXTY_FOURTH, step % 8);
         layout(u32::try_from((size + (1 << FRACTION) / 2) >> FRACTION).unwrap_or(8))
     }
 
@@ -45,8 +46,9 @@ impl Random {
 }
 
 /// Steps of the exponent to a doubling.
-const STEPS: u32 = 16;
-/// 2^(1/16), with 32 bits behind the point.
-const ROOT: u64 = 4_485_121_744;
+const STEPS: u32 = 64;
+/// 2^(1/8) and 2^(1/64), with 32 bits behind the point.
+const EIGHTH: u64 = 4_683_695_048;
+const SIXTY_FOURTH: u64 = 4_341_736_423;
 /// Bits behind the point of a size.
 const FRACTION: u32 = 16;

@@ -1,10 +1,15 @@
 //! A small kernel that is not Quarry's: it reads the device tree, keeps its memory in a memblock, builds page tables
-//! with exact permissions, switches the MMU on and checks W^X. Everything about the machine is its own.
+//! with exact permissions, switches the MMU on, checks W^X, and then lives on `kmalloc`. Everything about the machine is its
+//! own.
 //!
 //! `cargo build --target aarch64-unknown-none-softfloat` here, then
 //! `qemu-system-aarch64 -machine virt -cpu cortex-a72 -nic none -nographic -kernel target/…/debug/embed`.
 #![no_std]
 #![no_main]
+
+extern crate alloc;
+
+mod machine;
 
 use core::arch::{asm, global_asm};
 use core::cell::RefCell;
@@ -14,11 +19,14 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::mair::mair_el1;
 use quarry::arch::aarch64::mmu::{El1Mmu, TableWindow};
 use quarry::fdt::{self, Tree};
+use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::hal::prot::Prot;
 use quarry::hal::{BootMemory, Unreachable};
+use quarry::mm::alloc::{Cache, KBox, KVec};
 use quarry::mm::memblock::{Memblock, Surroundings, Window};
 use quarry::mm::pgtable::{MapFlags, PageTable, Space, wx};
+use quarry::mm::slab::SlabFlags;
 
 global_asm!(
     ".section .text.start, \"ax\"",
@@ -154,7 +162,40 @@ extern "C" fn main() -> ! {
     // SAFETY: the tables map everything in use where it is.
     unsafe { mmu_on(table.root()) };
     let _ = writeln!(Serial, "embed: MMU on, W^X ok: {} entries, {census:?}", report.entries);
+
+    let _ = table;
+    machine::start(&mut frames.0.into_inner(), range(ram.start, ram.end));
+    live();
     power_off()
+}
+
+struct Task {
+    name: KBox<[u8], &'static machine::Slabs>,
+    number: u32,
+}
+
+/// What a kernel does all day, over `kmalloc`.
+fn live() {
+    let before = machine::free_pages();
+    let slabs = &machine::SLABS;
+    let cache = Cache::create_in("task", SlabFlags::empty(), slabs).unwrap();
+    let mut tasks = KVec::new_in(slabs);
+    for number in 0..1000 {
+        let mut name = KVec::new_in(slabs);
+        name.extend_from_slice(b"task", Gfp::KERNEL).unwrap();
+        let name = name.into_boxed_slice(Gfp::KERNEL).unwrap();
+        tasks.push(cache.alloc(Task { name, number }, Gfp::KERNEL).unwrap(), Gfp::KERNEL).unwrap();
+    }
+    // What comes from a crate that knows `alloc` alone.
+    let sum: u32 = tasks.iter().filter(|task| &*task.name == b"task").map(|task| task.number).sum();
+    let text = alloc::format!("{sum}");
+    let boxed = KBox::new_in(text, Gfp::ATOMIC, slabs).unwrap();
+    let _ = writeln!(Serial, "embed: kmalloc up, {} tasks, sum {boxed}", tasks.len());
+    drop((tasks, boxed));
+    cache.destroy().map_err(|(_, left)| left).unwrap();
+    slabs.check().unwrap();
+    assert_eq!(machine::free_pages(), before);
+    let _ = writeln!(Serial, "embed: all memory is back");
 }
 
 /// Switches MMU and caches on, with tables in TTBR0 for a 48-bit lower half.

@@ -53,6 +53,10 @@ impl Pending {
         stride: LeafLevel,
         depth: WalkDepth,
     ) {
+        if self.everything {
+            // INVARIANT: INV-1.
+            return;
+        }
         let last = &mut self.span;
         if last.count > 0 {
             let end = last.start.get().wrapping_add(last.count << last.stride.shift());

@@ -237,6 +237,18 @@ impl<'a> Removed<'a> {
         self.0
     }
 
+    /// Bytes of addresses, guard page included.
+    #[inline]
+    pub(super) fn size(&self) -> u64 {
+        Gap::size(&*self.0)
+    }
+
+    /// The range that may still be mapped.
+    #[inline]
+    pub(super) fn mapped(&self) -> VirtRange {
+        self.0.mapped()
+    }
+
     /// What it was.
     #[must_use]
     pub fn info(&self) -> AreaInfo {

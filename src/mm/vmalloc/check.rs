@@ -88,6 +88,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 bytes += self.check_area(layout, area, (index, node))?;
             }
         }
+        for area in node.large() {
+            ensure(area.page_count() == 0, "NODE-5", "a pooled area with pages")?;
+            bytes += self.check_area(layout, area, (index, node))?;
+        }
         Ok(bytes)
     }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::AreaInfo;
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::mm::pgtable::PgtableError;
 use crate::mm::zone::{AllocError, FreeError};
 use core::fmt;
@@ -105,10 +105,10 @@ pub enum MapError {
     Pages(AllocError),
     /// The tables.
     Tables(PgtableError),
-    /// A page without a descriptor.
-    NotRam(PhysAddr),
     /// A page that cannot be given to an area.
     BadPage(FreeError),
+    /// No mapping of so many pages starts there.
+    NotMapped(VirtAddr, usize),
 }
 
 impl From<AreaError> for MapError {
@@ -125,7 +125,7 @@ impl fmt::Display for MapError {
             Self::Area(error) => error.fmt(f),
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),
-            Self::NotRam(phys) => write!(f, "{phys} is no RAM"),
+            Self::NotMapped(addr, pages) => write!(f, "no mapping of {pages} pages starts at {addr}"),
             Self::BadPage(error) => write!(f, "a page that cannot be given away: {error}"),
         }
     }

@@ -4,8 +4,12 @@
 use super::node::VmapNode;
 use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
+use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};
 use core::sync::atomic::Ordering;
+
+/// Areas of this size and more do not wait: 2 MiB.
+const AT_ONCE: u64 = PMD_SIZE;
 
 /// Areas that are handled under one hold of a lock.
 const BATCH: usize = 16;
@@ -21,11 +25,16 @@ enum Depth {
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Gives an area back that may still be mapped and translated, its pages with it. They are freed by a purge: by this
-    /// very call, if too much waits on this CPU. In an interrupt handler twice as much may wait, so that the purge is
+    /// very call, if too much waits on this CPU, or if the area has 2 MiB or more. In an interrupt handler twice as much may wait, so that the purge is
     /// left to a call from elsewhere if there is one. Any context. Needs no memory. O(1) but for the purge.
     #[inline]
     pub fn retire(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
+        if area.size() >= AT_ONCE {
+            // An invalidation is little beside the rest, and so much memory is better used than kept.
+            self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()));
+            return self.recycle(area);
+        }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
         if waiting > layout.lazy_share && (waiting > 2 * layout.lazy_share || !self.hal.in_interrupt()) {
@@ -44,8 +53,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             self.hal.release(pages);
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
-        if let Err(large) = self.with_node(index, |node| node.keep(area)) {
-            self.give(large);
+        if let Some(surplus) = self.with_node(index, |node| node.keep(area)) {
+            self.give(surplus);
         }
     }
 
@@ -105,8 +114,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             }
             self.with_node(index, |node| {
                 while let Some(area) = clean.pop_front() {
-                    if let Err(large) = node.keep(area) {
-                        surplus.push_back(large);
+                    if let Some(area) = node.keep(area) {
+                        surplus.push_back(area);
                     }
                 }
             });

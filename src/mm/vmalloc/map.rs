@@ -125,7 +125,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Empty);
         }
         let count = request.size.div_ceil(PAGE_SIZE);
-        let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= pages.total_pages());
+        let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= self.ram_pages());
         let count = count.ok_or(MapError::TooLarge(request.size))?;
         let area = self.area_for(request)?;
         let start = area.start();
@@ -225,9 +225,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NotRam`] for a page without
-    /// a descriptor; [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`],
-    /// [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::BadPage`] for one that
+    /// cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -246,13 +245,10 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Empty);
         }
         let size = (list.len() as u64).saturating_mul(PAGE_SIZE);
-        if list.len() as u64 > hal.pages().total_pages() {
+        if list.len() as u64 > self.ram_pages() {
             return Err(MapError::TooLarge(size));
         }
         let map = hal.pages().hal().map();
-        if let Some(stranger) = list.iter().find(|page| map.find(map.pfn(**page)).is_none()) {
-            return Err(MapError::NotRam(map.phys(*stranger)));
-        }
         let flags = flags | VmFlags::MAP | VmFlags::UNINITIALIZED;
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;

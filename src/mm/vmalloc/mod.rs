@@ -29,6 +29,7 @@
 
 mod alloc;
 mod area;
+mod block;
 mod caller;
 mod check;
 mod early;
@@ -42,6 +43,7 @@ mod pages;
 mod space;
 
 pub use area::{Area, AreaRef, Pages, Removed};
+pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
 pub use check::Broken;
 pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;

@@ -11,7 +11,9 @@ use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{Chain, Owned, RbTree};
 
 /// Areas of up to this many pages, guard page included, are kept in pools: 256 KiB.
-pub(super) const POOL_CLASSES: usize = 64;
+const POOL_CLASSES: usize = 64;
+/// Larger areas that are kept.
+const LARGE_AREAS: usize = 4;
 /// log2 of the bytes of addresses after which the next node's turn comes: 64 KiB (Linux: `vmap_zone_size`).
 const STRIPE_SHIFT: u32 = PAGE_SHIFT + 4;
 
@@ -54,13 +56,17 @@ impl<'a> Pool<'a> {
 ///
 /// - `NODE-3`: every area in `busy` has an address that names this node.
 /// - `NODE-4`: `lazy_pages` is the sum of the sizes of the areas in `lazy`.
-/// - `NODE-5`: every area in a pool has the pool's size, and no pages.
+/// - `NODE-5`: every area in a pool has the pool's size, those in `large` are larger; none has pages.
 #[repr(align(64))]
 pub(super) struct VmapNode<'a> {
     pub(super) busy: RbTree<'a, Area>,
     lazy: Chain<'a, Area>,
     lazy_pages: u64,
     pools: [Pool<'a>; POOL_CLASSES],
+    /// The last few of the areas that are too large for the pools.
+    large: [Option<Owned<'a, Area>>; LARGE_AREAS],
+    /// The place in `large` that is overwritten next.
+    oldest: usize,
 }
 
 /// Which pool holds areas of `bytes`.
@@ -71,7 +77,14 @@ const fn class(bytes: u64) -> usize {
 
 impl<'a> VmapNode<'a> {
     pub(super) const fn new() -> Self {
-        Self { busy: RbTree::new(), lazy: Chain::new(), lazy_pages: 0, pools: [const { Pool::new() }; POOL_CLASSES] }
+        Self {
+            busy: RbTree::new(),
+            lazy: Chain::new(),
+            lazy_pages: 0,
+            pools: [const { Pool::new() }; POOL_CLASSES],
+            large: [const { None }; LARGE_AREAS],
+            oldest: 0,
+        }
     }
 
     /// The node of an area in use.
@@ -89,23 +102,38 @@ impl<'a> VmapNode<'a> {
     /// A pooled area of exactly `bytes`.
     #[inline]
     pub(super) fn take(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
-        self.pools.get_mut(class(bytes))?.take(align)
+        match self.pools.get_mut(class(bytes)) {
+            Some(pool) => pool.take(align),
+            None => self.take_large(bytes, align),
+        }
     }
 
-    /// Keeps an area that nobody translates.
-    ///
-    /// # Errors
-    ///
-    /// It comes back if it is too large.
+    fn take_large(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
+        let fits = |area: &Area| area.size() == bytes && area.range().start().get() & align.wrapping_sub(1) == 0;
+        self.large.iter_mut().find(|place| place.as_deref().is_some_and(fits))?.take()
+    }
+
+    /// Keeps an area that nobody translates. Returns one that it has no room for, this one or another.
     #[inline]
-    pub(super) fn keep(&mut self, area: Owned<'a, Area>) -> Result<(), Owned<'a, Area>> {
+    pub(super) fn keep(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
         // INVARIANT: NODE-5.
         match self.pools.get_mut(class(area.size())) {
             Some(pool) => {
                 pool.areas.push_front(area);
-                Ok(())
+                None
             }
-            None => Err(area),
+            None => self.keep_large(area),
+        }
+    }
+
+    fn keep_large(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
+        if let Some(place) = self.large.iter_mut().find(|place| place.is_none()) {
+            return place.replace(area);
+        }
+        self.oldest = (self.oldest + 1) % LARGE_AREAS;
+        match self.large.get_mut(self.oldest) {
+            Some(place) => place.replace(area),
+            None => Some(area),
         }
     }
 
@@ -144,7 +172,15 @@ impl<'a> VmapNode<'a> {
             }
             pool.decay(&mut surplus);
         }
+        for area in self.large.iter_mut().filter(|_| all).filter_map(Option::take) {
+            surplus.push_back(area);
+        }
         surplus
+    }
+
+    /// The large areas that are kept.
+    pub(super) fn large(&self) -> impl Iterator<Item = &Area> {
+        self.large.iter().filter_map(Option::as_deref)
     }
 
     /// The pools, each with the bytes of its areas.

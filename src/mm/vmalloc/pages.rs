@@ -59,8 +59,8 @@ impl Blocks {
     /// Adds a block that has just been allocated.
     #[inline]
     fn add<H: PageHal>(&mut self, pages: &PageAllocator<H>, page: Page, order: Order, owner: u64) {
-        // It is the caller's, and not claimed.
-        let claimed = pages.claim(page, Kind::Vmalloc, owner);
+        // It is the caller's, and not claimed; so its descriptor is at hand, and nothing need be looked up.
+        let claimed = pages.hal().map().get(page).become_kind(Kind::Vmalloc, owner);
         debug_assert!(claimed.is_ok(), "a new block is not claimed");
         self.link(pages, page);
         self.pages += 1 << order.get();
@@ -130,11 +130,11 @@ impl Blocks {
         while at != Page::NIL {
             let page = Page::new(at);
             let descriptor = map.get(page);
-            let order = descriptor.state().order();
+            let state = descriptor.state();
             at = descriptor.next();
-            // By CHAIN-2 the block is ours. If it is not, it stays with whoever has it.
-            if pages.disown(page, Kind::Vmalloc).is_ok() {
-                let freed = pages.free_pages(page, order);
+            // By CHAIN-2 the block is ours. If its descriptor says otherwise, it stays as it is.
+            if state.kind() == Kind::Vmalloc && descriptor.become_kind(Kind::Block, 0).is_ok() {
+                let freed = pages.free_pages(page, state.order());
                 debug_assert!(freed.is_ok(), "a block of an area is freed once");
             }
         }

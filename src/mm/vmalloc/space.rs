@@ -56,6 +56,8 @@ pub(super) struct Layout {
     pub(super) nodes: usize,
     /// Pages that may wait for a purge in one node.
     pub(super) lazy_share: u64,
+    /// Pages of RAM.
+    pub(super) ram_pages: u64,
 }
 
 /// A region of kernel addresses, and its areas.
@@ -102,6 +104,12 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.layout.get().map(|layout| layout.region)
     }
 
+    /// Pages of RAM, or 0 before the space is set up.
+    #[inline]
+    pub(super) fn ram_pages(&self) -> u64 {
+        self.layout.get().map_or(0, |layout| layout.ram_pages)
+    }
+
     /// Gives the space its addresses, and takes over the areas that were placed before. Once, by one CPU.
     ///
     /// # Errors
@@ -120,7 +128,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that one CPU counts.
         let by_cpus = u64::from(cpus.ilog2() + 1) * ((32 << 20) >> PAGE_SHIFT);
         let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).max(1);
-        self.take_over(Layout { region, nodes, lazy_share })
+        self.take_over(Layout { region, nodes, lazy_share, ram_pages })
     }
 
     /// Runs `f` with the free tree locked and interrupts masked.
@@ -302,6 +310,22 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             }
         }
         None
+    }
+
+    /// [`VmapSpace::find`] for the report of a fault, which may have happened with a lock held: `None` also for an area
+    /// whose node is locked.
+    #[must_use]
+    pub fn try_find(&self, addr: VirtAddr) -> Option<AreaInfo> {
+        let layout = self.layout.get().filter(|layout| layout.region.contains(addr))?;
+        self.nodes.iter().take(layout.nodes).find_map(|node| {
+            let saved = self.hal.save();
+            let found = node.try_lock().and_then(|node| {
+                let area = node.busy.last_at_or_below(addr.get())?;
+                (addr.get() < area.end()).then(|| AreaInfo::of(&area))
+            });
+            self.hal.restore(saved);
+            found
+        })
     }
 
     /// The area in use with the lowest start that is not below `addr`: with it all are visited in order, each as it is at

@@ -4,7 +4,7 @@ use super::machine::Sim;
 use super::*;
 use quarry::addr::{PAGE_SIZE, Pfn};
 use quarry::hal::cpu::PerCpu;
-use quarry::mm::page::{Page, PageMap};
+use quarry::mm::page::{Page, PageMap, find_head};
 use quarry::mm::slab::SlabHal;
 use quarry::mm::zone::PageHal;
 use std::collections::BTreeSet;
@@ -18,10 +18,14 @@ fn page_of(slabs: &Slabs<'_, '_>, at: VirtAddr) -> Page {
 
 /// The first page of its slab.
 fn head_of(slabs: &Slabs<'_, '_>, at: VirtAddr) -> Page {
-    let map = slabs.hal().map();
-    let page = page_of(slabs, at);
-    let word = map.get(page).aux().load(Ordering::Relaxed);
-    Page::new(page.index() - u32::try_from(word >> 32 & 0xf).unwrap())
+    find_head(&slabs.hal().map(), page_of(slabs, at)).unwrap().0
+}
+
+/// The word in which a slab's first page says how its slab is.
+fn book_of<'m>(slabs: &Slabs<'_, 'm>, head: Page) -> &'m AtomicU64 {
+    let words = std::ptr::from_ref(slabs.hal().map().get(head)).cast::<AtomicU64>();
+    // SAFETY: a descriptor is 32 bytes, `repr(C)`, the last eight of which are an atomic: the owner's word.
+    unsafe { &*words.wrapping_add(3) }
 }
 
 fn word_at(at: VirtAddr) -> &'static AtomicU64 {
@@ -39,7 +43,7 @@ fn flipped(slabs: &Slabs<'_, '_>, word: &AtomicU64, bit: u32) -> Option<&'static
 }
 
 /// A cache with objects in use and objects on the free list of a slab, none at hand.
-fn with_free_list(size: u32, f: impl FnOnce(&Slabs<'_, '_>, &Cache<Sim<'_>>, &[VirtAddr], &[VirtAddr])) {
+fn with_free_list(size: u32, f: impl for<'p, 'm> FnOnce(&Slabs<'p, 'm>, &Cache<Sim<'m>>, &[VirtAddr], &[VirtAddr])) {
     Spec::of_size(16 << 20).run(|slabs| {
         let cache = slabs.create(&spec("damaged", size)).unwrap();
         let mut objects = take(slabs, cache.cache(), 20);
@@ -78,16 +82,9 @@ fn no_flipped_bit_of_a_link_goes_unnoticed() {
 fn no_flipped_bit_of_a_slab_s_book_goes_unnoticed() {
     with_free_list(64, |slabs, _, used, _| {
         let head = head_of(slabs, used[0]);
-        let descriptor = slabs.hal().map().get(head);
-        let book = descriptor.owner();
-        let mut tags = BTreeSet::new();
-        for bit in 0..64 {
-            descriptor.set_owner(book ^ 1 << bit);
-            let found = slabs.check().err();
-            descriptor.set_owner(book);
-            tags.insert(found.unwrap_or_else(|| panic!("bit {bit} of {book:#x}")).tag);
-            check(slabs);
-        }
+        let book = book_of(slabs, head);
+        let found = |bit| flipped(slabs, book, bit).unwrap_or_else(|| panic!("bit {bit} of {book:#x?}"));
+        let tags: BTreeSet<_> = (0..64).map(found).collect();
         assert!(tags.contains("SLAB-1") && tags.contains("SLAB-2"), "{tags:?}");
     });
 }
@@ -175,14 +172,11 @@ fn an_object_in_two_places_is_named() {
     with_array(20, |slabs, _, entries, _| {
         let at_hand = VirtAddr::new(entries[3].load(Ordering::Relaxed));
         let head = head_of(slabs, at_hand);
-        let descriptor = slabs.hal().map().get(head);
-        let book = descriptor.owner();
+        let book = book_of(slabs, head);
         // The free list starts at this object instead.
         let start = slabs.hal().to_virt(slabs.hal().map().phys(head));
         let index = (at_hand.get() - start.get()) / 64;
-        descriptor.set_owner(book & !(0x1fff << 13) | index << 13);
-        let found = slabs.check().err().map(|broken| broken.tag);
-        descriptor.set_owner(book);
-        assert_eq!(found, Some("SLAB-2"));
+        let before = book.load(Ordering::Relaxed);
+        assert_eq!(with_value(slabs, book, before & !(0x1fff << 13) | index << 13), Some("SLAB-2"));
     });
 }

@@ -20,6 +20,11 @@ pub(super) fn run_on(cpu: u32) {
     CPU.set((cpu, false));
 }
 
+/// The CPU that this thread plays.
+pub(super) fn playing() -> u32 {
+    CPU.get().0
+}
+
 pub(super) type Space<'a> = VmapSpace<'a, Machine<'a>>;
 
 pub(super) struct Machine<'a> {

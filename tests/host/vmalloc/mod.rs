@@ -1,11 +1,14 @@
 //! Address spaces: Linux's cases by name, behaviours by number, several CPUs, and random histories against a model.
 
 mod areas;
+mod block;
 mod cpus;
 mod early;
+mod kernel;
 mod lazy;
 mod linux;
 mod machine;
+mod mapping;
 mod model;
 
 use machine::{Machine, Space, run_on};

@@ -12,7 +12,7 @@ use crate::machine::Spec;
 use crate::qemu::{self, Console, Program};
 
 /// How long a boot may say nothing.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// RAM of the boots that are compared, in GiB.
 const SIZES: [u64; 3] = [1, 2, 4];
 

@@ -31,6 +31,8 @@ const OURS: &str = "quarry";
 const MACHINE: &str = "icount mem=1G";
 /// An operation dearer than this, in instructions, is not traced one by one.
 const TRACED: f64 = 400_000.0;
+/// Nor is one that takes more to prepare: the log has that too.
+const PREPARED: u64 = 2_000_000;
 
 /// What the command line asks for.
 struct Options {
@@ -223,7 +225,9 @@ impl Results {
 
     /// Lets the rows that are not too long run once more, and tells what they executed.
     fn trace(&mut self, kernel: &Kernel, words: &str, spec: &Spec) -> Result<(), String> {
-        let traced = || self.rows.iter().filter(|row| row.figures.whole().is_some_and(|whole| whole <= TRACED));
+        let is_short =
+            |figures: &Figures| figures.setup <= PREPARED && figures.whole().is_some_and(|whole| whole <= TRACED);
+        let traced = || self.rows.iter().filter(|row| is_short(&row.figures));
         let numbers: Vec<usize> = traced().filter_map(|row| row.number).collect();
         if numbers.is_empty() {
             return Ok(());

@@ -23,6 +23,8 @@ pub(crate) struct Figures {
     pub(crate) headline: Headline,
     /// The cheapest and the dearest whole operation that the image has seen, the first ones included.
     pub(crate) seen: (u64, u64),
+    /// Instructions before the first of them.
+    pub(crate) setup: u64,
 }
 
 /// Which of its figures a row is judged by.
@@ -36,7 +38,8 @@ pub(crate) enum Headline {
 
 impl Figures {
     pub(crate) fn parse(fields: &[&str]) -> Option<Self> {
-        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, least, most] = fields else {
+        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, least, most, setup] = fields
+        else {
             return None;
         };
         let number = |text: &str| text.parse::<f64>().ok().map(|_| text.to_owned());
@@ -60,6 +63,7 @@ impl Figures {
                 _ => return None,
             },
             seen: (least.parse().ok()?, most.parse().ok()?),
+            setup: setup.parse().ok()?,
         })
     }
 
@@ -81,6 +85,7 @@ impl Figures {
             units: 1,
             headline: Headline::Mean,
             seen: (0, 0),
+            setup: 0,
         }
     }
 
@@ -182,8 +187,8 @@ fn object(counts: &BTreeMap<String, u64>) -> String {
 mod tests {
     use super::*;
 
-    const FIELDS: [&str; 13] =
-        ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66", "138", "150"];
+    const FIELDS: [&str; 14] =
+        ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66", "138", "150", "9"];
 
     fn row() -> Row {
         Row {

@@ -15,7 +15,7 @@ use crate::machine::Spec;
 use crate::qemu::{self, Console, Program};
 
 /// How long the boot may take.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What the image counts besides an operation: once a stretch, and each round of it.
 #[derive(Clone, Copy, Debug, Default)]

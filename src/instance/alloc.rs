@@ -1,0 +1,78 @@
+//! The kernel's `kmalloc` for Rust types: what [`mm::alloc`](crate::mm::alloc) is generic over, filled in.
+
+use super::slab::{self, KmemCache};
+use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::irq;
+use crate::gfp::Gfp;
+use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
+use crate::mm::slab::{AllocError, CacheSpec, CreateError, InUse, Misuse};
+use core::ptr::NonNull;
+
+/// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kmalloc;
+
+/// A value in memory of `kmalloc`.
+pub type KBox<T> = alloc::KBox<T, Kmalloc>;
+/// A row of values in memory of `kmalloc`.
+pub type KVec<T> = alloc::KVec<T, Kmalloc>;
+/// A cache of one type.
+pub type Cache<T> = alloc::Cache<T, Kmalloc>;
+/// A cache of one type with a constructor.
+pub type ConstructedCache<T> = alloc::ConstructedCache<T, Kmalloc>;
+/// A value out of a [`Cache`].
+pub type CacheBox<T> = alloc::CacheBox<T, Kmalloc>;
+/// `kmalloc` as an allocator of `allocator-api2`, with [`Gfp::KERNEL`] unless another is named.
+pub type KmallocApi<const GFP: u32 = { Gfp::KERNEL.bits() }> = WithGfp<Kmalloc, GFP>;
+
+impl Stateless for Kmalloc {
+    const THE: Self = Self;
+}
+
+// SAFETY: what the slab allocator promises, by its shorter ways.
+unsafe impl Kmem for Kmalloc {
+    type Cache = KmemCache;
+    type Relax = Relax;
+
+    #[inline(always)]
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        slab::kmalloc(size, gfp)
+    }
+
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: the caller's promise.
+        unsafe { slab::krealloc(object.as_ptr(), size, gfp) }
+    }
+
+    #[inline(always)]
+    unsafe fn kfree(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        unsafe { slab::kfree(object.as_ptr()) };
+    }
+
+    fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse> {
+        slab::ksize(object.as_ptr())
+    }
+
+    fn create(&self, spec: &CacheSpec) -> Result<KmemCache, CreateError> {
+        KmemCache::create(spec)
+    }
+
+    #[inline(always)]
+    fn alloc_object(&self, cache: &KmemCache, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        cache.alloc(gfp)
+    }
+
+    fn destroy(&self, cache: KmemCache) -> Result<(), (KmemCache, InUse)> {
+        cache.destroy()
+    }
+
+    fn may_wait(&self) -> bool {
+        slab::slab_allocator().may_wait()
+    }
+
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _masked = irq::local_irq_save();
+        f()
+    }
+}

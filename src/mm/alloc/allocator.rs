@@ -1,0 +1,79 @@
+//! What a source of memory for Rust types does, and how a value comes back for which there was none.
+
+use crate::gfp::Gfp;
+use crate::mm::slab::AllocError;
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::NonNull;
+
+/// A source of memory that is told with each call what it may do (Linux: `kernel::alloc::Allocator`).
+///
+/// Layouts have at least one byte: owners of nothing ask for nothing. A block may be freed by another CPU and in another
+/// context than it was allocated in.
+///
+/// # Safety
+///
+/// A block that was given out has the size and the alignment of its layout, is mapped read-write, shares no byte with any
+/// other, and stays so until it is freed, wherever the allocator itself is moved to meanwhile.
+pub unsafe trait Allocator {
+    /// Allocates a block. With [`Gfp::ZERO`] it is zeroed, else its content is undefined.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; nothing has changed then.
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+
+    /// Gives a block another layout, in place or elsewhere. What fits of the content stays; with [`Gfp::ZERO`] what is new
+    /// is zero.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; the block is then what it was.
+    ///
+    /// # Safety
+    ///
+    /// `block` was given out by this allocator with the layout `old`. If this succeeds, nobody uses it afterwards.
+    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    ///
+    /// `block` was given out by this allocator with this layout. Nobody uses it afterwards.
+    unsafe fn free(&self, block: NonNull<u8>, layout: Layout);
+}
+
+/// An allocator of which there is one in the machine, so that its owners need not remember which one they have.
+pub trait Stateless: Allocator + Sized {
+    /// The allocator. Any two are the same: what one gives out, another frees.
+    const THE: Self;
+}
+
+/// A value that did not find room, and why.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Refused<T, E = AllocError> {
+    /// The value, unchanged.
+    pub value: T,
+    /// Why.
+    pub error: E,
+}
+
+impl<T, E: fmt::Debug> fmt::Debug for Refused<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<T, E: fmt::Display> fmt::Display for Refused<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T, E: fmt::Debug + fmt::Display> core::error::Error for Refused<T, E> {}
+
+impl<T> From<Refused<T>> for AllocError {
+    fn from(refused: Refused<T>) -> Self {
+        refused.error
+    }
+}

@@ -1,0 +1,186 @@
+//! The allocator behind `alloc`: an early heap over a grant of boot memory, and `kmalloc` as soon as it is up.
+
+use super::allocator::Allocator;
+use super::kmem::Kmem;
+use crate::addr::{VirtAddr, VirtRange, to_usize};
+use crate::gfp::Gfp;
+use crate::mm::slab::AllocError;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use linked_list_allocator::Heap;
+use spin::mutex::SpinMutex;
+
+/// What a kernel declares as its `#[global_allocator]`.
+///
+/// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc`
+/// from there on; blocks of the grant are known by their addresses and go back to it, whenever that is. Memory that is
+/// not there is a null, never a panic; what `alloc` makes of a null is an abort, so a kernel's own code had better use
+/// [`KBox`](super::KBox) and [`KVec`](super::KVec), which say so.
+///
+/// `alloc` does not say what its caller may do. It gets what is at hand; if there is nothing, the caller waits where that
+/// is legal, and takes from the reserve where it is not. Any context. Blocks are at most
+/// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE) large.
+///
+/// # Invariants
+///
+/// - `HEAP-1`: the addresses from `start` on, `size` of them, are the early heap's and nobody else's.
+pub struct GlobalHeap<K: Kmem> {
+    early: SpinMutex<Heap, K::Relax>,
+    start: AtomicU64,
+    size: AtomicU64,
+    /// Whether `kmem` is up.
+    serving: AtomicBool,
+    kmem: K,
+}
+
+impl<K: Kmem> GlobalHeap<K> {
+    /// A heap without memory.
+    pub const fn new(kmem: K) -> Self {
+        Self {
+            early: SpinMutex::new(Heap::empty()),
+            start: AtomicU64::new(0),
+            size: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
+            kmem,
+        }
+    }
+
+    /// Gives the early heap its memory.
+    ///
+    /// # Safety
+    ///
+    /// `range` is mapped read-write for good and nobody else uses it. Called once, before any other CPU or interrupt
+    /// handler uses the heap.
+    pub unsafe fn grant(&self, range: VirtRange) {
+        self.kmem.masked(|| {
+            // SAFETY: the caller's promise.
+            unsafe { self.early.lock().init(range.start().as_ptr(), to_usize(range.size())) };
+        });
+        // INVARIANT: HEAP-1.
+        self.start.store(range.start().get(), Ordering::Relaxed);
+        self.size.store(range.size(), Ordering::Release);
+    }
+
+    /// From here on `kmalloc` serves, which must be up.
+    pub fn hand_over(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    /// The memory of the early heap; `None` before it has any.
+    #[must_use]
+    pub fn early_range(&self) -> Option<VirtRange> {
+        let size = self.size.load(Ordering::Acquire);
+        VirtRange::from_size(VirtAddr::new(self.start.load(Ordering::Relaxed)), size).filter(|_| size != 0)
+    }
+
+    /// Bytes in use and bytes free of the early heap.
+    #[must_use]
+    pub fn early_usage(&self) -> (usize, usize) {
+        self.kmem.masked(|| {
+            let heap = self.early.lock();
+            (heap.used(), heap.free())
+        })
+    }
+
+    /// Whether a block is the early heap's.
+    #[inline]
+    fn is_early(&self, block: NonNull<u8>) -> bool {
+        let distance = (block.addr().get() as u64).wrapping_sub(self.start.load(Ordering::Relaxed));
+        distance < self.size.load(Ordering::Relaxed)
+    }
+
+    fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn get(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
+        if !self.is_serving() {
+            return self.get_early(layout, gfp);
+        }
+        self.insist(|context| self.kmem.allocate(layout, context | gfp))
+    }
+
+    /// Runs an attempt with what is at hand, and if that is not enough, once more with all that the context permits.
+    #[inline]
+    fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, AllocError>) -> Option<NonNull<u8>> {
+        match attempt(Gfp::NOWAIT) {
+            Ok(block) => Some(block),
+            Err(AllocError::OutOfMemory) => attempt(if self.kmem.may_wait() { Gfp::KERNEL } else { Gfp::ATOMIC }).ok(),
+            Err(_) => None,
+        }
+    }
+
+    #[cold]
+    fn get_early(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
+        let block = self.kmem.masked(|| self.early.lock().allocate_first_fit(layout)).ok()?;
+        if gfp.contains(Gfp::ZERO) {
+            // SAFETY: the block has as many bytes.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        Some(block)
+    }
+
+    /// # Safety
+    ///
+    /// The block was given out by this heap with this layout, and is not used afterwards.
+    #[inline]
+    unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
+        if self.is_early(block) {
+            // SAFETY: HEAP-1: it came from there.
+            self.kmem.masked(|| unsafe { self.early.lock().deallocate(block, layout) });
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.kmem.free(block, layout) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::realloc`].
+    unsafe fn change(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
+        if !self.is_early(block) {
+            // SAFETY: the caller's promise; a block of `kmem` is untouched if an attempt fails.
+            return self.insist(|context| unsafe { self.kmem.resize(block, old, new, context) });
+        }
+        let moved = self.get(new, Gfp::empty())?;
+        // SAFETY: both have as many bytes, and are two.
+        unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
+        // SAFETY: the caller's promise.
+        unsafe { self.give(block, old) };
+        Some(moved)
+    }
+}
+
+fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+// SAFETY: the early heap hands out blocks of its own memory that fit the layout and do not overlap; the lock keeps it whole,
+// and masked interrupts keep a handler from finding it taken. `Allocator` promises as much. By HEAP-1 each block goes
+// back to where it came from.
+unsafe impl<K: Kmem> GlobalAlloc for GlobalHeap<K> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        or_null(self.get(layout, Gfp::empty()))
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        or_null(self.get(layout, Gfp::ZERO))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(block) = NonNull::new(block) {
+            // SAFETY: the caller's promise.
+            unsafe { self.give(block, layout) };
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, old: Layout, size: usize) -> *mut u8 {
+        let (Some(block), Ok(new)) = (NonNull::new(block), Layout::from_size_align(size, old.align())) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: the caller's promise.
+        or_null(unsafe { self.change(block, old, new) })
+    }
+}

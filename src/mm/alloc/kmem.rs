@@ -1,0 +1,221 @@
+//! The slab allocator as a source of memory for Rust types: sizes and alignments as `kmalloc` has them.
+
+use super::allocator::Allocator;
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::slab::{
+    AllocError, CacheHandle, CacheSpec, CreateError, InUse, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator, SlabHal,
+};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use spin::RelaxStrategy;
+
+/// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with shorter ways of its own
+/// writes another.
+///
+/// # Safety
+///
+/// `kmalloc` returns memory of the size that was asked for, mapped read-write, that nobody else has until `kfree`; it is
+/// aligned to the largest power of two that divides the size of its class, up to a page, and blocks that are larger than
+/// [`KMALLOC_MAX_CACHE_SIZE`] are aligned to their size rounded up to a power of two. `alloc_object` returns as much for
+/// the size and alignment of the cache, which `create` took from its spec.
+pub unsafe trait Kmem {
+    /// A cache that somebody holds.
+    type Cache;
+    /// How a lock waits.
+    type Relax: RelaxStrategy;
+
+    /// Allocates `size` bytes, not zero; see [`SlabAllocator::kmalloc`].
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+
+    /// Makes an allocation `size` bytes large, not zero; see [`SlabAllocator::krealloc`].
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; the allocation is untouched then.
+    ///
+    /// # Safety
+    ///
+    /// `object` came from here. If this succeeds, nobody uses it afterwards.
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+
+    /// Frees what `kmalloc` or `alloc_object` gave. Misuse is reported.
+    ///
+    /// # Safety
+    ///
+    /// `object` came from here. Nobody uses it afterwards.
+    unsafe fn kfree(&self, object: NonNull<u8>);
+
+    /// Bytes that an allocation has.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`], if there is no such allocation.
+    fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse>;
+
+    /// Makes a cache; see [`SlabAllocator::create`].
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`].
+    fn create(&self, spec: &CacheSpec) -> Result<Self::Cache, CreateError>;
+
+    /// Allocates an object of a cache that was made here.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+
+    /// Gives a cache back; see [`SlabAllocator::destroy`].
+    ///
+    /// # Errors
+    ///
+    /// The cache, and what is in use of it.
+    fn destroy(&self, cache: Self::Cache) -> Result<(), (Self::Cache, InUse)>;
+
+    /// Whether the caller may wait where it is.
+    fn may_wait(&self) -> bool;
+
+    /// Runs `f` with interrupts masked on this CPU.
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R;
+}
+
+fn pointer(object: VirtAddr) -> Result<NonNull<u8>, AllocError> {
+    NonNull::new(object.as_ptr()).ok_or(AllocError::OutOfMemory)
+}
+
+fn address(object: NonNull<u8>) -> VirtAddr {
+    VirtAddr::new(object.expose_provenance().get() as u64)
+}
+
+// SAFETY: what the slab allocator promises: its caches' objects are apart and aligned, its large blocks are blocks of the
+// page allocator.
+unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
+    type Cache = CacheHandle<H>;
+    type Relax = H::Relax;
+
+    #[inline]
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        SlabAllocator::kmalloc(self, size, gfp).and_then(pointer)
+    }
+
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        SlabAllocator::krealloc(self, address(object), size, gfp).and_then(pointer)
+    }
+
+    #[inline]
+    unsafe fn kfree(&self, object: NonNull<u8>) {
+        if let Err(misuse) = SlabAllocator::kfree(self, address(object)) {
+            self.hal().misuse(&misuse);
+        }
+    }
+
+    fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse> {
+        SlabAllocator::ksize(self, address(object))
+    }
+
+    fn create(&self, spec: &CacheSpec) -> Result<CacheHandle<H>, CreateError> {
+        SlabAllocator::create(self, spec)
+    }
+
+    #[inline]
+    fn alloc_object(&self, cache: &CacheHandle<H>, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        SlabAllocator::alloc_object(self, cache.cache(), gfp).and_then(pointer)
+    }
+
+    fn destroy(&self, cache: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+        SlabAllocator::destroy(self, cache)
+    }
+
+    fn may_wait(&self) -> bool {
+        SlabAllocator::may_wait(self)
+    }
+
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        let saved = self.hal().save();
+        let result = f();
+        self.hal().restore(saved);
+        result
+    }
+}
+
+/// How many bytes `kmalloc` must be asked for, so that what it gives has the layout: a multiple of the alignment, since
+/// each class is aligned to what divides it, and a block of pages for alignments above a page.
+#[inline(always)]
+const fn request(layout: Layout) -> usize {
+    let size = layout.pad_to_align().size();
+    if layout.align() as u64 > PAGE_SIZE && size <= KMALLOC_MAX_CACHE_SIZE { KMALLOC_MAX_CACHE_SIZE + 1 } else { size }
+}
+
+/// Whether a block of `usable` bytes is so much larger than `size` that moving out of it pays: half of it, and a cache line.
+const fn is_wasteful(usable: usize, size: usize) -> bool {
+    size <= usable / 2 && usable - size >= 64
+}
+
+/// Allocates a block with another layout, copies what fits, and frees the old one.
+///
+/// # Safety
+///
+/// As for [`Allocator::resize`].
+unsafe fn move_block<K: Kmem>(
+    kmem: &K,
+    block: NonNull<u8>,
+    old: Layout,
+    new: Layout,
+    gfp: Gfp,
+) -> Result<NonNull<u8>, AllocError> {
+    let moved = kmem.kmalloc(request(new), gfp)?;
+    // SAFETY: both blocks have as many bytes, and are two.
+    unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
+    // SAFETY: the caller's promise.
+    unsafe { kmem.kfree(block) };
+    Ok(moved)
+}
+
+// SAFETY: `Kmem` promises exclusive memory of the requested size; `request` asks for a size whose class has the alignment.
+unsafe impl<K: Kmem> Allocator for K {
+    #[inline(always)]
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        self.kmalloc(request(layout), gfp)
+    }
+
+    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let size = request(new);
+        let plain = gfp - Gfp::ZERO;
+        let shrinks = new.size() < old.size();
+        let resized = if !block.addr().get().is_multiple_of(new.align()) {
+            // SAFETY: the caller's promise.
+            unsafe { move_block(self, block, old, new, plain) }?
+        } else if shrinks && self.ksize(block).is_ok_and(|usable| is_wasteful(usable, size)) {
+            // SAFETY: the caller's promise.
+            let moved = unsafe { move_block(self, block, old, new, plain | Gfp::NOWARN) };
+            match moved {
+                Ok(moved) => moved,
+                // It fits where it is.
+                // SAFETY: the caller's promise.
+                Err(_) => unsafe { self.krealloc(block, size, plain) }?,
+            }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.krealloc(block, size, plain) }?
+        };
+        if gfp.contains(Gfp::ZERO) && !shrinks {
+            // SAFETY: the block has `new.size()` bytes.
+            let tail = unsafe { resized.add(old.size()) };
+            // SAFETY: as above.
+            unsafe { tail.write_bytes(0, new.size() - old.size()) };
+        }
+        Ok(resized)
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.kfree(block) };
+    }
+}

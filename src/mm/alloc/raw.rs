@@ -1,0 +1,102 @@
+//! Room for a number of values, some of which may be there.
+
+use super::allocator::Allocator;
+use crate::gfp::Gfp;
+use crate::mm::slab::AllocError;
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+
+/// Room for `capacity` values of `T`. Dropping it frees the room; the values are its owner's to drop.
+///
+/// # Invariants
+///
+/// - `BUF-1`: if there are bytes to have, `at` is a block of `allocator` with the layout of an array of `room` values, and
+///   it is this buffer's alone; if not, `room` is zero and `at` dangles, aligned.
+pub(super) struct RawBuf<T, A: Allocator> {
+    at: NonNull<T>,
+    room: usize,
+    allocator: A,
+    /// It owns what its owner puts into it.
+    owns: PhantomData<T>,
+}
+
+// SAFETY: BUF-1: the room is this buffer's alone, as if it held the values itself.
+unsafe impl<T: Send, A: Allocator + Send> Send for RawBuf<T, A> {}
+// SAFETY: as above.
+unsafe impl<T: Sync, A: Allocator + Sync> Sync for RawBuf<T, A> {}
+
+impl<T, A: Allocator> RawBuf<T, A> {
+    /// No room.
+    pub(super) const fn new(allocator: A) -> Self {
+        // INVARIANT: BUF-1: nothing.
+        Self { at: NonNull::dangling(), room: 0, allocator, owns: PhantomData }
+    }
+
+    /// Takes over room that somebody had.
+    ///
+    /// # Safety
+    ///
+    /// `BUF-1`.
+    pub(super) const unsafe fn from_parts(at: NonNull<T>, room: usize, allocator: A) -> Self {
+        // INVARIANT: BUF-1 is the caller's promise.
+        Self { at, room: if size_of::<T>() == 0 { 0 } else { room }, allocator, owns: PhantomData }
+    }
+
+    /// Gives the room up, for [`RawBuf::from_parts`].
+    pub(super) fn into_parts(self) -> (NonNull<T>, usize, A) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped afterwards.
+        let allocator = unsafe { ptr::read(&raw const this.allocator) };
+        (this.at, this.room, allocator)
+    }
+
+    /// Where the first value is.
+    pub(super) const fn at(&self) -> NonNull<T> {
+        self.at
+    }
+
+    /// How many values there is room for: any number of those that have no bytes.
+    pub(super) const fn capacity(&self) -> usize {
+        if size_of::<T>() == 0 { usize::MAX } else { self.room }
+    }
+
+    fn layout(room: usize) -> Result<Layout, AllocError> {
+        Layout::array::<T>(room).map_err(|_| AllocError::Overflow)
+    }
+
+    /// Makes room for exactly so many values. What is there stays, as far as it fits. With [`Gfp::ZERO`] what is new is zero.
+    ///
+    /// Less room is refused only for lack of memory to move to.
+    pub(super) fn resize(&mut self, room: usize, gfp: Gfp) -> Result<(), AllocError> {
+        if size_of::<T>() == 0 || room == self.room {
+            return Ok(());
+        }
+        let (old, new) = (Self::layout(self.room)?, Self::layout(room)?);
+        let at = if self.room == 0 {
+            self.allocator.allocate(new, gfp)?.cast()
+        } else if room == 0 {
+            // SAFETY: BUF-1, and nothing in it is used any more.
+            unsafe { self.allocator.free(self.at.cast(), old) };
+            NonNull::dangling()
+        } else {
+            // SAFETY: BUF-1.
+            unsafe { self.allocator.resize(self.at.cast(), old, new, gfp) }?.cast()
+        };
+        // INVARIANT: BUF-1.
+        (self.at, self.room) = (at, room);
+        Ok(())
+    }
+}
+
+impl<T, A: Allocator> Drop for RawBuf<T, A> {
+    fn drop(&mut self) {
+        if self.room != 0
+            && let Ok(layout) = Self::layout(self.room)
+        {
+            // SAFETY: BUF-1, and nobody uses the room any more.
+            unsafe { self.allocator.free(self.at.cast(), layout) };
+        }
+    }
+}

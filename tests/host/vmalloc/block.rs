@@ -1,0 +1,137 @@
+//! `vm_map_ram`: blocks of addresses by CPU.
+
+use super::kernel::{Vmalloc, take_page, touch, with_machine};
+use super::machine::run_on;
+use crate::random::Random;
+use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, VirtAddr, to_usize};
+use quarry::arch::host::{Config, Who};
+use quarry::hal::prot::Prot;
+use quarry::mm::page::Page;
+use quarry::mm::vmalloc::{BLOCKS, MAX_PAGES, MapError, RamBlocks, VmFlags};
+
+type Blocks<'s, 'm> = RamBlocks<'s, 'm, super::kernel::Kernel<'m>>;
+
+/// Runs `f` with 64 pages, and gives them to other owners in the end.
+fn with_blocks(f: impl for<'s> FnOnce(&Vmalloc<'s>, &Blocks<'_, 's>, &[Page])) {
+    with_machine(Config::CORTEX_A72, |space| {
+        let pages: Vec<Page> = (0..64).map(|_| take_page(space).unwrap()).collect();
+        // Large: not on the stack of a test's thread.
+        let blocks = Box::new(RamBlocks::new(space));
+        f(space, &blocks, &pages);
+        blocks.check().unwrap();
+        assert_eq!(blocks.pages_in_use(), 0);
+        for page in pages {
+            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        }
+        while take_page(space).is_some() {}
+        space.hal().machine.check().unwrap();
+    });
+}
+
+fn map(blocks: &Blocks<'_, '_>, pages: &[Page]) -> VirtAddr {
+    let addr = blocks.vm_map_ram(pages, Prot::KERNEL_RW).unwrap();
+    blocks.check().unwrap();
+    addr
+}
+
+#[test]
+fn pages_are_mapped_in_order_with_a_guard_page_behind() {
+    with_blocks(|space, blocks, pages| {
+        for count in [1, 2, 16, MAX_PAGES] {
+            let addr = map(blocks, &pages[..count]);
+            touch(space, addr, count as u64);
+            for (index, page) in pages[..count].iter().enumerate() {
+                assert_eq!(space.vmalloc_to_page(VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE)), Some(*page));
+            }
+            let behind = VirtAddr::new(addr.get() + count as u64 * PAGE_SIZE);
+            assert!(space.hal().machine.cpu(CpuId::BOOT).load(behind, Who::Kernel).is_err());
+            blocks.vm_unmap_ram(addr, count).unwrap();
+            assert!(space.hal().machine.cpu(CpuId::new(1)).load(addr, Who::Kernel).is_err(), "gone on every CPU");
+        }
+        assert_eq!(blocks.vm_map_ram(&[], Prot::KERNEL_RW), Err(MapError::Empty));
+    });
+}
+
+// Behaviour 269.
+#[test]
+fn another_count_or_address_than_was_mapped_is_refused() {
+    with_blocks(|_, blocks, pages| {
+        let (first, second) = (map(blocks, &pages[..4]), map(blocks, &pages[4..8]));
+        let at = |addr: VirtAddr, offset| VirtAddr::new(addr.get() + offset);
+        for (addr, count) in [
+            (first, 3),
+            (first, 5),
+            (first, 9),
+            (first, 0),
+            (first, MAX_PAGES + 1),
+            (first, usize::MAX),
+            (at(first, PAGE_SIZE), 3),
+            (at(first, 8), 4),
+            (at(first, 4 * PAGE_SIZE), 1),
+            (at(second, PMD_SIZE), 4),
+        ] {
+            assert_eq!(blocks.vm_unmap_ram(addr, count), Err(MapError::NotMapped(addr, count)));
+        }
+        blocks.vm_unmap_ram(first, 4).unwrap();
+        assert_eq!(blocks.vm_unmap_ram(first, 4), Err(MapError::NotMapped(first, 4)), "twice");
+        blocks.vm_unmap_ram(second, 4).unwrap();
+    });
+}
+
+#[test]
+fn large_mappings_have_areas_of_their_own() {
+    with_blocks(|space, blocks, pages| {
+        let addr = map(blocks, &pages[..64]);
+        assert!(space.find(addr).unwrap().flags.contains(VmFlags::MAP));
+        assert_eq!(blocks.pages_in_use(), 0);
+        assert_eq!(blocks.vm_unmap_ram(addr, 63), Err(MapError::NotMapped(addr, 63)));
+        blocks.vm_unmap_ram(addr, 64).unwrap();
+        assert_eq!(space.find(addr), None);
+    });
+}
+
+// Behaviour 270.
+#[test]
+fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {
+    let rounds = if cfg!(miri) { 20 } else { 3_000 };
+    with_blocks(|_, blocks, pages| {
+        let mut random = Random(11);
+        let mut live: Vec<(u32, VirtAddr, usize)> = Vec::new();
+        let block_of = |addr: VirtAddr| addr.get() / PMD_SIZE;
+        for _ in 0..rounds {
+            let cpu = u32::try_from(random.below(2)).unwrap();
+            run_on(cpu);
+            if random.below(5) < 3 && live.len() < 100 {
+                let count = 1 + to_usize(random.below(20));
+                let addr = map(blocks, &pages[..count]);
+                let foreign = live.iter().any(|(other, at, _)| *other != cpu && block_of(*at) == block_of(addr));
+                assert!(!foreign, "the block is another CPU's");
+                let end = |at: VirtAddr, count: usize| at.get() + (count as u64 + 1) * PAGE_SIZE;
+                let overlaps = |(_, at, pages): &(u32, VirtAddr, usize)| {
+                    at.get() < end(addr, count) && addr.get() < end(*at, *pages)
+                };
+                assert!(!live.iter().any(overlaps));
+                live.push((cpu, addr, count));
+            } else if !live.is_empty() {
+                let (_, addr, count) = live.swap_remove(to_usize(random.below(live.len() as u64)));
+                blocks.vm_unmap_ram(addr, count).unwrap();
+            }
+        }
+        for (_, addr, count) in live.drain(..) {
+            blocks.vm_unmap_ram(addr, count).unwrap();
+        }
+        // Every block is anybody's again: one CPU fills them all.
+        run_on(1);
+        let per_block = 512 / 64;
+        if !cfg!(miri) {
+            for _ in 0..BLOCKS * per_block {
+                live.push((1, map(blocks, &pages[..MAX_PAGES]), MAX_PAGES));
+            }
+            assert_eq!(blocks.pages_in_use(), (BLOCKS * 512) as u64);
+        }
+        for (_, addr, count) in live {
+            blocks.vm_unmap_ram(addr, count).unwrap();
+        }
+        run_on(0);
+    });
+}
