@@ -1,6 +1,7 @@
 //! The slab allocator: the behaviours by number, random operations against a model, several CPUs, failures.
 
 mod blocks;
+mod cache_model;
 mod caches;
 mod cpus;
 mod damage;
@@ -10,6 +11,7 @@ mod kmalloc;
 mod machine;
 mod misuse;
 mod model;
+mod protocol;
 mod stress;
 mod typed;
 
