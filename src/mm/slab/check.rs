@@ -172,6 +172,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             };
             at = next;
         }
+        for number in book.objects - book.fresh..book.objects {
+            let object = slab.in_own_order(cache, book, number.into());
+            if object.load(cache.shape.mark) != self.mark() {
+                return Err(broken("SLAB-2", cache, Some(object.addr()), "a fresh object that is not marked"));
+            }
+        }
         if free + book.fresh + book.in_use != book.objects {
             return Err(self.broken_at("SLAB-2", cache, head, "free objects, and those on the list"));
         }

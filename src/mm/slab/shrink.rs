@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
-use super::cpu::Array;
+use super::cpu::{Array, Magazine};
 use super::error::InUse;
 use super::node::{Chain, Node};
 use super::word::Book;
@@ -22,8 +22,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Shrinks every cache: for when memory is short. Where sleeping is allowed.
     pub fn shrink_all(&self) -> bool {
-        let mut any = false;
-        self.for_each(|cache| any |= self.shrink(cache));
+        let (mut any, mut idle) = (false, 0);
+        // What a cache gives back of its own memory goes to caches that have been shrunk already.
+        while idle < 2 {
+            let mut round = false;
+            self.for_each(|cache| round |= self.shrink(cache));
+            any |= round;
+            idle = if round { 0 } else { idle + 1 };
+        }
         any
     }
 
@@ -112,6 +118,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// not online; interrupts masked.
     fn settle_array(&self, cache: &Cache<H>, local: &H::Local) {
         let array = Array::new::<H>(local, cache.slot);
+        // First, as its memory may be an object of this very cache.
+        self.give_spare_up(cache, &array);
         let chain = self.drain_array(cache, &array);
         let on = cache.arrays_on.load(Ordering::Relaxed);
         if array.has_memory() && (array.capacity() != 0) != on {
@@ -129,17 +137,22 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts the objects of an array back into their slabs. Interrupts masked.
     fn drain_array(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
-        if array.held() == 0 {
+        if array.count() == 0 {
             return freed;
         }
-        let mut node = cache.node.lock();
-        self.give_all(cache, &mut node, array.magazine(), array.count(), &mut freed);
+        self.give_all(cache, &mut cache.node.lock(), array.magazine(), array.count(), &mut freed);
         array.set_count(0);
-        if let Some(spare) = array.spare() {
-            self.give_all(cache, &mut node, spare, array.spare_count(), &mut freed);
-            array.set_spare(spare, 0);
-        }
         freed
+    }
+
+    /// Puts the objects of the spare back into their slabs, and gives its memory up. Interrupts masked.
+    fn give_spare_up(&self, cache: &Cache<H>, array: &Array<'_>) {
+        let Some(spare) = array.spare() else { return };
+        let mut freed = Chain::NONE;
+        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
+        array.set_spare(Magazine::NONE, 0);
+        self.free_slabs(freed);
+        self.free_magazine(spare);
     }
 
     /// Puts the objects of the depot back into their slabs, and gives its magazines and the empty slabs up; whether there

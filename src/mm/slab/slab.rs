@@ -50,6 +50,14 @@ impl Slab {
         // SAFETY: OBJ-1: the slab is the cache's, and has an object of that number.
         unsafe { Object::new(addr) }
     }
+
+    /// The object that is number `number`, less than the slab has, in the order in which they are given out first.
+    #[inline]
+    pub(super) fn in_own_order<H: SlabHal>(self, cache: &Cache<H>, book: Book, number: u32) -> Object {
+        let index = self.rotation + number;
+        let objects = u32::from(book.objects);
+        self.object_of(cache, if index >= objects { index - objects } else { index })
+    }
 }
 
 /// Where an address lies in a slab.
@@ -213,12 +221,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
                 out(object);
             } else if book.fresh != 0 {
-                let mut index = slab.rotation + u32::from(book.objects - book.fresh);
-                if index >= u32::from(book.objects) {
-                    index -= u32::from(book.objects);
-                }
+                let fresh = slab.in_own_order(cache, book, u32::from(book.objects - book.fresh));
                 book.fresh -= 1;
-                out(slab.object_of(cache, index));
+                out(fresh);
             } else {
                 break;
             }

@@ -265,6 +265,8 @@ pub(super) struct Spec {
     size: u64,
     cpus: u32,
     options: SlabOptions,
+    /// Whether the allocator's own objects may be in other slabs afterwards.
+    moves: bool,
 }
 
 /// The memory behind the pages.
@@ -281,11 +283,17 @@ impl Spec {
     /// `size` bytes of RAM, a multiple of 4 MiB.
     pub(super) fn of_size(size: u64) -> Self {
         assert!(size.is_multiple_of(SECTION));
-        Self { size, cpus: 1, options: SlabOptions::default() }
+        Self { size, cpus: 1, options: SlabOptions::default(), moves: false }
     }
 
     pub(super) fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// CPUs exchange the memory of their arrays: afterwards there is as much of it as before, but in other slabs.
+    pub(super) fn exchanging(mut self) -> Self {
+        self.moves = true;
         self
     }
 
@@ -332,10 +340,14 @@ impl Spec {
         allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning).unwrap();
         let slabs = SlabAllocator::new(&allocator);
         slabs.start(self.options).unwrap();
-        let before = free_pages(&slabs);
+        let balance = || {
+            let free = free_pages(&slabs);
+            (free + if self.moves { slabs.pages_in_slabs() } else { 0 }, in_use(&slabs))
+        };
+        let before = balance();
         f(&slabs);
         check(&slabs);
-        assert_eq!(free_pages(&slabs), before, "pages that did not come back");
+        assert_eq!(balance(), before, "pages that did not come back, or objects");
         check(&slabs);
     }
 }
@@ -344,6 +356,13 @@ impl Spec {
 pub(super) fn check(slabs: &Slabs<'_, '_>) {
     slabs.check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+/// Objects that are in use, of all caches.
+fn in_use(slabs: &Slabs<'_, '_>) -> u64 {
+    let mut objects = 0;
+    slabs.for_each(|cache| objects += slabs.info(cache).active_objects);
+    objects
 }
 
 /// Free pages, with nothing at hand anywhere.

@@ -33,7 +33,7 @@ fn byte(cpu: u32, round: usize) -> u8 {
 /// Runs `work` on all CPUs but the first, on which caches are shrunk, made and destroyed until the others have ended. They
 /// answer its requests, as an interrupt would.
 fn beside_a_manager(work: impl Fn(&Slabs<'_, '_>, u32) + Sync) {
-    Spec::of_size(64 << 20).cpus(CPUS).run(|slabs| {
+    Spec::of_size(64 << 20).cpus(CPUS).exchanging().run(|slabs| {
         (0..CPUS).for_each(|cpu| slabs.hal().set_online(cpu, true));
         let running = AtomicUsize::new(CPUS as usize - 1);
         let managed = AtomicBool::new(false);
