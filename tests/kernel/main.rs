@@ -20,5 +20,5 @@ mod pagetable;
 mod planted;
 mod reclaim;
 mod slab;
-mod vmalloc;
 mod step;
+mod vmalloc;
