@@ -66,7 +66,7 @@ impl SlabHal for KernelPages {
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
-        let marked = VirtAddr::new(object.get() + u64::from(mark)).as_ptr::<u64>();
+        let marked = object.as_ptr::<u8>().wrapping_add(mark as usize).cast::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
         Some(object)
@@ -212,10 +212,14 @@ pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull
 /// Nobody uses the allocation afterwards.
 #[inline(always)]
 pub unsafe fn kfree(object: *mut u8) {
-    slab_fast::kfree(address(object));
+    if !object.is_null() && !slab_fast::give(address(object)) {
+        kfree_slow(address(object));
+    }
 }
 
-pub(super) extern "C" fn kfree_slow(object: VirtAddr) {
+#[cold]
+#[inline(never)]
+fn kfree_slow(object: VirtAddr) {
     if let Err(misuse) = SLABS.kfree_slow(object) {
         SLABS.hal().misuse(&misuse);
     }
@@ -224,7 +228,8 @@ pub(super) extern "C" fn kfree_slow(object: VirtAddr) {
 #[cold]
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
-    if let Err(misuse) = SLABS.free_slow(object, Some(cache)) {
+    // Objects that do not start in the first page of their slab are no misuse.
+    if let Err(misuse) = SLABS.free_object(cache, object) {
         SLABS.hal().misuse(&misuse);
     }
 }
@@ -324,7 +329,7 @@ impl KmemCache {
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let at = address(object.as_ptr());
-        if !slab_fast::give(at, self.word) {
+        if !slab_fast::give_to(at, self.word) {
             free_object_slow(at, self.cache());
         }
     }

@@ -53,6 +53,29 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.alloc_slow(cache(), gfp)
     }
 
+    /// Takes an object after an exchange of magazines, if that is all that is needed.
+    #[inline]
+    pub(super) fn take_exchanged(&self, cache: &Cache<H>, gfp: Gfp) -> Option<VirtAddr> {
+        if !plain(gfp) || gfp.contains(Gfp::ZERO) || self.is_careful() {
+            return None;
+        }
+        let saved = self.hal().save();
+        let local = self.hal().local();
+        let mut taken = None;
+        if !gfp.may_wait() || self.hal().may_wait(local, saved) {
+            let array = Array::new::<H>(local, cache.slot);
+            if array.capacity() != 0 && array.count() == 0 && self.exchange_empty(cache, &array) {
+                array.count_slow_alloc();
+                taken = array.pop();
+            }
+        }
+        self.hal().restore(saved);
+        if let Some(object) = taken {
+            Object::of_array(object).store(cache.shape.mark, 0);
+        }
+        taken
+    }
+
     /// The long way.
     #[cold]
     #[inline(never)]

@@ -10,6 +10,7 @@ use super::shape::Shape;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
+use crate::mm::page::{Kind, PageMap};
 
 /// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
 /// `dma-minalign`, so that no two objects share a line that a device writes.
@@ -125,16 +126,20 @@ const SIZE_INDEX: [[u8; STEPS]; ROWS] = {
 /// Steps of the table: a power of two.
 const STEPS: usize = 32;
 
-/// The same as [`kmalloc_index`] for a size that is not constant, at most [`KMALLOC_MAX_CACHE_SIZE`] and not zero.
+/// The same as [`kmalloc_index`] for a size that is not constant; `None` for a size that no cache serves.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "masked to the size of the table")]
-fn runtime_index(row: KmallocRow, size: usize) -> usize {
+fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
     let last = size.wrapping_sub(1);
     if last < 8 * STEPS {
-        return SIZE_INDEX[row as usize][last / 8 & (STEPS - 1)].into();
+        return Some(SIZE_INDEX[row as usize][last / 8 & (STEPS - 1)].into());
     }
-    (usize::BITS as usize).wrapping_sub(last.leading_zeros() as usize)
+    let zeros = last.leading_zeros() as usize;
+    (zeros >= LEAST_ZEROS).then(|| (usize::BITS as usize).wrapping_sub(zeros))
 }
+
+/// Zeros in front of the largest size that a cache serves, less one.
+const LEAST_ZEROS: usize = (KMALLOC_MAX_CACHE_SIZE - 1).leading_zeros() as usize;
 
 /// Whether a row has a cache with this number.
 const fn has(row: KmallocRow, index: u8) -> bool {
@@ -249,10 +254,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`AllocError`].
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        if size.wrapping_sub(1) >= KMALLOC_MAX_CACHE_SIZE {
-            return self.kmalloc_other(size, gfp);
+        match runtime_index(KmallocRow::of(gfp), size) {
+            Some(index) => self.kmalloc_in(size, gfp, index),
+            None => self.kmalloc_other(size, gfp),
         }
-        self.kmalloc_in(size, gfp, runtime_index(KmallocRow::of(gfp), size))
     }
 
     #[inline(always)]
@@ -279,6 +284,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(never)]
     fn kmalloc_slow(&self, row: KmallocRow, index: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let cache = self.cache(id(row, index)).ok_or(AllocError::NotReady)?;
+        if let Some(object) = self.take_exchanged(cache, gfp) {
+            return Ok(object);
+        }
         let object = self.alloc_slow(cache, gfp)?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
@@ -321,8 +329,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
-        if let Some(freed) = self.free_large(at) {
-            return freed;
+        if let Some(page) = self.page_of(at)
+            && self.hal().map().get(page).state().kind() == Kind::LargeKmalloc
+        {
+            return self.free_large(at, page);
         }
         self.free_slow(at, None)
     }

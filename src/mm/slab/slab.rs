@@ -171,7 +171,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let book = Book::from_raw(descriptor.owner());
         let cache = self.cache(book.cache)?;
-        let slab = self.slab(cache, head, book);
+        let slab = Slab { start: self.hal().to_virt(map.phys(head)), rotation: 0 };
         #[expect(clippy::cast_possible_truncation, reason = "a slab is small")]
         let distance = at.get().wrapping_sub(slab.start.get()) as u32;
         let index = (distance / cache.shape.size).min(u32::from(book.objects).saturating_sub(1));

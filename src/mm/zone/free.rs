@@ -33,6 +33,27 @@ impl<H: PageHal> PageAllocator<H> {
         if freed { Ok(()) } else { self.free_slow(page, order) }
     }
 
+    /// Gives a block back that was claimed as `kind` with an owner's word of zero: [`PageAllocator::disown`] and
+    /// [`PageAllocator::free_pages`] in one. `page` has a descriptor. Any context.
+    #[inline]
+    pub(in crate::mm) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
+        let saved = self.hal.save();
+        let local = self.hal.local();
+        let map = H::local_map(local);
+        let descriptor = map.get(page);
+        let state = descriptor.state();
+        if state.kind() != kind {
+            self.hal.restore(saved);
+            return Err(FreeError::DoubleFree(map.pfn(page)));
+        }
+        let order = state.order();
+        let list = state.unclaimed().plain_list(order);
+        let freed = H::pages(local).push(list, order, page);
+        descriptor.set_state(if freed { PageState::on_pcp(list, order) } else { state.unclaimed() });
+        self.hal.restore(saved);
+        if freed { Ok(()) } else { self.free_slow(page, order) }
+    }
+
     /// Gives a block back to the cold end of this CPU's list: its content is in no cache (Linux before 4.15:
     /// `free_cold_page`). Any context. Cost: O(length of the list).
     ///
