@@ -66,7 +66,7 @@ impl SlabHal for KernelPages {
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
-        let marked = object.as_ptr::<u8>().wrapping_add(mark as usize).cast::<u64>();
+        let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
         Some(object)

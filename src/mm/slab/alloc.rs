@@ -146,9 +146,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let map = self.hal().map();
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
-        array.count_slow_alloc();
         let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
         if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
+            array.count_slow_alloc();
             let object = array.pop().map(Object::of_array);
             self.hal().restore(saved);
             return object;
@@ -170,6 +170,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         } else {
             self.take_one(cache, &mut node)
         };
+        if object.is_some() {
+            array.count_slow_alloc();
+        }
         self.hal().restore(saved);
         object
     }

@@ -76,16 +76,25 @@ pub struct ArrayHeader {
 
 impl ArrayHeader {
     /// An array that is off.
-    pub const OFF: Self = Self {
-        served: AtomicU64::new(0),
-        top: AtomicU64::new(0),
-        limit: AtomicU64::new(0),
-        base: AtomicU64::new(0),
-        spare: AtomicU64::new(0),
-        spare_count: AtomicU64::new(0),
-        slow_allocs: AtomicU64::new(0),
-        slow_frees: AtomicU64::new(0),
-    };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            served: AtomicU64::new(0),
+            top: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            base: AtomicU64::new(0),
+            spare: AtomicU64::new(0),
+            spare_count: AtomicU64::new(0),
+            slow_allocs: AtomicU64::new(0),
+            slow_frees: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Default for ArrayHeader {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Memory for the addresses of objects: by the address of its first entry, above a word that stays zero.
@@ -299,8 +308,10 @@ pub struct CpuSlabs {
 
 impl CpuSlabs {
     /// Before there is an allocator.
-    pub const NONE: Self =
-        Self { descriptors: AtomicU64::new(0), mark: AtomicU64::new(0), requested: AtomicU64::new(0) };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { descriptors: AtomicU64::new(0), mark: AtomicU64::new(0), requested: AtomicU64::new(0) }
+    }
 
     /// Asks the CPU to give its objects back. Any CPU.
     pub(super) fn request(&self) {
@@ -316,5 +327,11 @@ impl CpuSlabs {
     /// Says that the objects have been given back.
     pub(super) fn answer(&self) {
         self.requested.store(0, Ordering::Release);
+    }
+}
+
+impl Default for CpuSlabs {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -68,7 +68,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Slab {
         let start = self.hal().to_virt(self.hal().map().phys(head));
         let bits = (u64::from(head.index()) ^ cache.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
         let rotation = below(bits as u32, u32::from(book.objects));
         Slab { start, rotation }
     }

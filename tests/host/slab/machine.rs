@@ -309,8 +309,8 @@ impl Spec {
         let banks = [Bank { section: sections[0], descriptors: &descriptors, blocks: &blocks }];
         let map = BankMap::new(Pfn::containing(PhysAddr::new(BASE)), &banks, &sections).unwrap();
         let local = || Local {
-            first: [const { ArrayHeader::OFF }; MAX_CACHES],
-            slabs: CpuSlabs::NONE,
+            first: [const { ArrayHeader::new() }; MAX_CACHES],
+            slabs: CpuSlabs::new(),
             pages: CpuPages::new(),
             map,
         };
