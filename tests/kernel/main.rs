@@ -20,5 +20,6 @@ mod pagetable;
 mod planted;
 mod reclaim;
 mod slab;
+mod slab_failing;
 mod step;
 mod vmalloc;

@@ -348,9 +348,9 @@ struct Own;
 
 impl Pool for Own {
     const SIZE: usize = 64;
-    const STATES: &'static [usize] = &[0, 1, 31, 62, 63];
-    const FULL: usize = 63;
-    const MANY: usize = 70;
+    const STATES: &'static [usize] = &[0, 1, 31, 62, 63, 64, 126];
+    const FULL: usize = 126;
+    const MANY: usize = 135;
 
     fn at_hand() -> usize {
         info().at_hand as usize

@@ -4,8 +4,8 @@
 
 use crate::addr::VirtAddr;
 
-/// Instructions between the two that are looked at; the architecture promises progress for no more than 128 bytes.
-const REACH: u64 = 32;
+/// Instructions between the two that are looked at; compilers need a handful.
+const REACH: u32 = 16;
 /// Places that a sequence may go on at.
 pub const EXITS: usize = 4;
 
@@ -34,24 +34,56 @@ fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     Some(VirtAddr::new(pc.get().wrapping_add_signed(i64::from(words) * 4)))
 }
 
+/// Where an unconditional branch at `pc` leads, if `instruction` is one.
+fn jump_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
+    let words = (instruction << 6).cast_signed() >> 6;
+    let is_jump = instruction & 0xfc00_0000 == 0x1400_0000;
+    is_jump.then(|| VirtAddr::new(pc.get().wrapping_add_signed(i64::from(words) * 4)))
+}
+
+const fn next(pc: VirtAddr) -> VirtAddr {
+    VirtAddr::new(pc.get().wrapping_add(4))
+}
+
+/// What is behind the store-exclusive that code at `pc` comes to before it branches, if it does.
+fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<VirtAddr> {
+    for _ in 0..REACH {
+        let instruction = load(pc);
+        if is_store(instruction) {
+            return Some(next(pc));
+        }
+        if branch_target(instruction, pc).is_some() || is_load(instruction) {
+            return None;
+        }
+        pc = jump_target(instruction, pc).unwrap_or(next(pc));
+    }
+    None
+}
+
 /// Where the code goes on that is at the load-exclusive at `pc`: behind the store-exclusive, and where a branch between
 /// the two leads. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or what follows is none of
 /// the usual forms.
 #[must_use]
-pub fn exits(pc: VirtAddr, load: impl Fn(VirtAddr) -> u32) -> Option<[Option<VirtAddr>; EXITS]> {
+pub fn exits(mut pc: VirtAddr, load: impl Fn(VirtAddr) -> u32) -> Option<[Option<VirtAddr>; EXITS]> {
     if !is_load(load(pc)) {
         return None;
     }
-    let at = |index: u64| VirtAddr::new(pc.get() + 4 * index);
-    let end = (1..REACH).find(|index| is_store(load(at(*index))))?;
     let mut exits = [None; EXITS];
     let mut places = exits.iter_mut();
-    *places.next()? = Some(at(end + 1));
-    for index in 1..end {
-        let Some(target) = branch_target(load(at(index)), at(index)) else { continue };
-        if target < pc || at(end) < target {
-            *places.next()? = Some(target);
+    for _ in 0..REACH {
+        pc = jump_target(load(pc), pc).unwrap_or(next(pc));
+        let instruction = load(pc);
+        if is_store(instruction) {
+            *places.next()? = Some(next(pc));
+            return Some(exits);
+        }
+        if let Some(target) = branch_target(instruction, pc) {
+            *places.next()? = Some(behind_store(target, &load).unwrap_or(target));
+            if behind_store(next(pc), &load).is_none() && branch_target(load(next(pc)), next(pc)).is_none() {
+                *places.next()? = Some(next(pc));
+                return Some(exits);
+            }
         }
     }
-    Some(exits)
+    None
 }

@@ -292,6 +292,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             // INVARIANT: GLB-1: there is no slab and no other handle.
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
+        // A CPU that was answering somebody else may have found the record in the table: it has ended when it answers this.
+        self.drain_all(Some(cache));
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.
         unsafe { record.drop_in_place() };

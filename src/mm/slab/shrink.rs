@@ -64,16 +64,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn answer_requests(&self) {
         let saved = self.hal().save();
         let local = self.hal().local();
-        if H::slabs(local).is_requested() {
+        let requests = H::slabs(local).requests();
+        if H::slabs(local).owes(requests) {
             self.for_each_record(|cache| self.settle_array(cache, local));
-            H::slabs(local).answer();
+            H::slabs(local).answer(requests);
         }
         self.hal().restore(saved);
     }
 
     /// Empties the arrays of a cache, or of all, on every CPU: on this one and those that are not online at once, on the
     /// others by asking them. Returns when all have answered where the caller may wait.
-    fn drain_all(&self, cache: Option<&Cache<H>>) {
+    pub(super) fn drain_all(&self, cache: Option<&Cache<H>>) {
         let here = self.hal().cpu();
         let others = || (0..self.hal().cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
@@ -97,7 +98,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return;
         }
         for local in others().filter(|cpu| self.hal().is_online(*cpu)).filter_map(|cpu| self.hal().local_of(cpu)) {
-            while H::slabs(local).is_requested() {
+            // Those of this call, and at most some others that came since.
+            let requests = H::slabs(local).requests();
+            while H::slabs(local).owes(requests) {
                 // Two CPUs may be asking each other.
                 self.answer_requests();
                 H::relax();
