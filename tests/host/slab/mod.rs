@@ -3,12 +3,16 @@
 mod blocks;
 mod caches;
 mod cpus;
+mod debug;
 mod failing;
+mod hardening;
 mod heap;
 mod kmalloc;
 mod machine;
 mod misuse;
 mod model;
+mod report;
+mod slabinfo;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
