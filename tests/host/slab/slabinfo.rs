@@ -47,11 +47,11 @@ fn every_field_is_linuxs() {
         let (_, groups) = rows.iter().find(|(name, _)| name == "test").unwrap();
         let info = slabs.info(cache.cache());
         assert_eq!(groups[0][..3], [77, info.objects, 256]);
-        assert_eq!(groups[0][3..], [info.objects / info.slabs, slabs.slab_pages(cache.cache()) / info.slabs]);
+        assert_eq!(groups[0][3..], [info.objects / info.slabs, slabs.info(cache.cache()).pages / info.slabs]);
         assert_eq!(groups[2], [info.slabs, info.slabs, info.at_hand]);
         assert_eq!(groups[3][0] + groups[3][1], 77, "every allocation took one of the two ways");
         let mut counted = 0;
-        slabs.for_each(|cache| counted += slabs.slab_pages(cache));
+        slabs.for_each(|cache| counted += slabs.info(cache).pages);
         assert_eq!(pages, counted, "with no slab smaller than preferred");
         give(slabs, cache.cache(), objects);
         slabs.destroy(cache).unwrap();

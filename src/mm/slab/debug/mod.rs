@@ -33,33 +33,36 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn prepare_debugged(&self, cache: &Cache<H>, slab: Slab, book: Book, order: Order) -> Book {
         let shape = &cache.shape;
         let count = u32::from(book.objects);
-        if count == 0 {
-            return book;
-        }
-        let bits = self.random.next();
-        #[expect(clippy::cast_possible_truncation, reason = "two halves")]
-        let (first, mut step) = (below(bits as u32, count), 1 + below((bits >> 32) as u32, count));
-        while gcd(step, count) != 1 {
-            step += 1;
-        }
-        let mut index = first;
-        for left in (0..count).rev() {
-            let slot = slab.object_of(cache, index);
+        // The order is a permutation, shuffled as it is made (Durstenfeld's, inside out). Until the list is made of it each
+        // object's mark word holds one number of it.
+        let place = |index| slab.object_of(cache, index);
+        for index in 0..count {
+            let slot = place(index);
             fill(shape, slot, State::Free);
             Track::clear(shape, slot);
             self.note_asked(cache, slot, shape.object_size);
-            index = (index + step) % count;
-            let next = if left == 0 { VirtAddr::ZERO } else { slab.object_of(cache, index).addr() };
-            self.store_link(cache, slot, next);
+            #[expect(clippy::cast_possible_truncation, reason = "the high half")]
+            let other = below((self.random.next() >> 32) as u32, index + 1);
+            slot.store(shape.mark, place(other).load(shape.mark));
+            place(other).store(shape.mark, index.into());
+        }
+        let mut next = NIL;
+        for index in (0..count).rev() {
+            #[expect(clippy::cast_possible_truncation, reason = "the number of an object")]
+            let number = place(index).load(shape.mark) as u16;
+            let to = if next == NIL { VirtAddr::ZERO } else { place(next.into()).addr() };
+            self.store_link(cache, place(number.into()), to);
+            next = number;
+        }
+        for index in 0..count {
+            place(index).store(shape.mark, self.mark());
         }
         if shape.flags.contains(SlabFlags::POISON) {
             let tail = tail_stretch(shape.tail(order));
             slab.object_of(cache, count).fill(0, tail.byte, tail.end as usize);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "less than the slab has objects")]
-        let first = first as u16;
         // INVARIANT: SLAB-2: all are on the list.
-        Book { fresh: 0, first: if count == 0 { NIL } else { first }, ..book }
+        Book { fresh: 0, first: next, ..book }
     }
 
     /// Tests a free object and makes it one in use. If it was written to it stays away for good, and the caller needs
@@ -154,11 +157,4 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             place => u32::try_from(slot.load(place)).unwrap_or(most).min(most),
         }
     }
-}
-
-const fn gcd(mut a: u32, mut b: u32) -> u32 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
