@@ -393,7 +393,7 @@ impl KmemCache {
 
     /// Looks through all slabs of the cache; see [`SlabAllocator::validate`].
     pub fn validate(&self) -> Findings {
-        SLABS.validate(self.0.cache())
+        SLABS.validate(self.cache())
     }
 
     /// Destroys the cache; see [`SlabAllocator::destroy`].

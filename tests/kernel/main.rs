@@ -22,3 +22,4 @@ mod reclaim;
 mod slab;
 mod step;
 mod vmalloc;
+mod slab_debug;
