@@ -7,8 +7,8 @@ use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::slab::{CreateError, SlabOptions};
 use ::log::info;
-use core::fmt::Display;
 use aarch64_cpu::registers::CNTPCT_EL0;
+use core::fmt::Display;
 use tock_registers::interfaces::Readable;
 
 /// Makes the first caches. Boot CPU, once, when the page allocator is up.

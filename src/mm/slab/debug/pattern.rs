@@ -56,8 +56,9 @@ impl Shape {
             State::Used(asked) => self.object + asked.min(self.object_size),
         };
         let content = poisoned && free && !self.constructed;
-        let stretch =
-            |wanted: bool, what, start, end, byte| (wanted && start < end).then_some(Stretch { what, start, end, byte });
+        let stretch = |wanted: bool, what, start, end, byte| {
+            (wanted && start < end).then_some(Stretch { what, start, end, byte })
+        };
         [
             stretch(red, "Left Redzone", 0, self.object, red_byte),
             stretch(content, "Poison", self.object, end - 1, POISON_FREE),

@@ -1,9 +1,9 @@
 //! Who allocated an object, and who freed it last.
 #![forbid(unsafe_code)]
 
+use super::super::SlabHal;
 use super::super::object::Object;
 use super::super::shape::{Shape, TRACK, WORD};
-use super::super::SlabHal;
 use crate::addr::VirtAddr;
 
 /// What of.

@@ -158,14 +158,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Follows the free list of a slab, notes who is on it, and tests the count of objects in use.
-    fn walk(
-        &self,
-        cache: &Cache<H>,
-        slab: Slab,
-        book: &mut Book,
-        listed: &mut Marked,
-        caller: VirtAddr,
-    ) -> Findings {
+    fn walk(&self, cache: &Cache<H>, slab: Slab, book: &mut Book, listed: &mut Marked, caller: VirtAddr) -> Findings {
         let mut findings = Findings::default();
         let mut free = 0;
         let mut before: Option<Object> = None;
