@@ -20,6 +20,6 @@ mod pagetable;
 mod planted;
 mod reclaim;
 mod slab;
+mod slab_debug;
 mod step;
 mod vmalloc;
-mod slab_debug;

@@ -41,7 +41,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             fill(shape, slot, State::Free);
             Track::clear(shape, slot);
             self.note_asked(cache, slot, shape.object_size);
-            #[expect(clippy::cast_possible_truncation, reason = "the high half")]
             let other = below((self.random.next() >> 32) as u32, index + 1);
             slot.store(shape.mark, place(other).load(shape.mark));
             place(other).store(shape.mark, index.into());
