@@ -7,17 +7,21 @@ use super::pages::{CpuLocal, KernelPages, PAGES};
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::driver::timer;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, InUse, KMALLOC_SIZES, MAX_CACHES,
-    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, Findings, InUse, KMALLOC_SIZES,
+    MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use crate::mm::zone::{Scanned, Shrinker};
+use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
+use spin::once::Once;
 
 /// The headers of the arrays of the first caches.
 pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
@@ -95,6 +99,30 @@ impl SlabHal for KernelPages {
         // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
     }
+
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        cpu::return_address()
+    }
+
+    fn fmt_code(&self, at: VirtAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match PRINT_CODE.get() {
+            Some(print) => print(at, f),
+            None => write!(f, "{at}"),
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        timer::microseconds() / 1000
+    }
+}
+
+/// What prints a return address.
+static PRINT_CODE: Once<fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result, Relax> = Once::new();
+
+/// Says what prints a return address in reports about objects. The first call counts.
+pub fn set_code_printer(print: fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result) {
+    PRINT_CODE.call_once(|| print);
 }
 
 /// Gives back what caches keep at hand when memory is short.
@@ -220,17 +248,21 @@ pub unsafe fn kfree(object: *mut u8) {
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
-    if let Err(misuse) = SLABS.kfree_slow(object) {
-        SLABS.hal().misuse(&misuse);
+    let caller = SLABS.hal().return_address();
+    if let Err(misuse) = SLABS.kfree_from(object, caller) {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
 #[cold]
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
+    let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are no misuse.
-    if let Err(misuse) = SLABS.free_object(cache, object) {
-        SLABS.hal().misuse(&misuse);
+    if !SLABS.hal().give_free_to(object, cache.slot())
+        && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
+    {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
@@ -357,6 +389,11 @@ impl KmemCache {
     /// Gives memory that the cache keeps at hand back; whether there was any.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
+    }
+
+    /// Looks through all slabs of the cache; see [`SlabAllocator::validate`].
+    pub fn validate(&self) -> Findings {
+        SLABS.validate(self.cache())
     }
 
     /// Destroys the cache; see [`SlabAllocator::destroy`].

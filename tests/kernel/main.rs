@@ -21,5 +21,6 @@ mod planted;
 mod reclaim;
 mod slab;
 mod slab_failing;
+mod slab_debug;
 mod step;
 mod vmalloc;

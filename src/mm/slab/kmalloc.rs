@@ -231,13 +231,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 if !has(row, index as u8) {
                     continue;
                 }
-                let flags = row.flags() | self.debug_flags(name);
-                // Objects are aligned to the largest power of two that divides their size, by being in a row from the start
-                // of a block, unless something is put between them.
-                let align =
-                    if flags.intersects(SlabFlags::DEBUG) { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
-                #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
-                let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
+                let shape = self.shape_for(name, row.flags(), |flags| {
+                    // Objects are aligned to the largest power of two that divides their size, by being in a row from the
+                    // start of a block, unless something is put between them.
+                    let apart = flags.intersects(SlabFlags::DEBUG);
+                    let align = if apart { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
+                    Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())
+                })?;
                 let memory = self.record_memory()?;
                 self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
@@ -291,7 +292,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(object) = self.take_exchanged(cache, gfp) {
             return Ok(object);
         }
-        let object = self.alloc_slow(cache, gfp)?;
+        let object = self.alloc_for(cache, gfp, self.hal().return_address())?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
         }
@@ -330,6 +331,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     pub fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+        self.kfree_from(at, self.hal().return_address())
+    }
+
+    /// Frees what the short way could not, for who called from `caller`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::kfree`].
+    pub fn kfree_from(&self, at: VirtAddr, caller: VirtAddr) -> Result<(), super::Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
@@ -338,7 +348,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         {
             return self.free_large(at, page);
         }
-        self.free_slow(at, None)
+        self.free_from(at, None, caller)
     }
 }
 

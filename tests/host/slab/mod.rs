@@ -5,7 +5,9 @@ mod cache_model;
 mod caches;
 mod cpus;
 mod damage;
+mod debug;
 mod failing;
+mod hardening;
 mod heap;
 mod kmalloc;
 mod machine;
@@ -13,6 +15,8 @@ mod misuse;
 mod model;
 mod protocol;
 mod stress;
+mod report;
+mod slabinfo;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
