@@ -41,3 +41,14 @@ fn give<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, objects: imp
 fn offset(at: VirtAddr, bytes: u64) -> VirtAddr {
     VirtAddr::new(at.get() + bytes)
 }
+
+/// Runs `f` on a machine whose page allocator gives out so many blocks and then no more.
+fn with_pages<R>(slabs: &Slabs<'_, '_>, blocks: u64, f: impl FnOnce() -> R) -> R {
+    let pages_left = &slabs.hal().pages_left;
+    slabs.pages().set_careful(true);
+    pages_left.store(blocks, std::sync::atomic::Ordering::Relaxed);
+    let result = f();
+    pages_left.store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    slabs.pages().set_careful(false);
+    result
+}
