@@ -74,7 +74,7 @@ rpi4-sd: rpi4
 memmap: toolchain
 	@tools/memmap.sh $(abspath $(DTB))
 
-## make miri, make fuzz   the slow checks, on nightly; make test runs a part of the first; TEST=name chooses
+## make miri, make fuzz   the slow checks, on nightly; not part of make test; TEST=name chooses
 .PHONY: miri
 miri: toolchain
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
