@@ -6,8 +6,9 @@
 use super::pages::{CpuLocal, KernelPages, PAGES};
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::mem;
 use crate::driver::timer;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
@@ -96,8 +97,20 @@ impl SlabHal for KernelPages {
 
     #[inline(always)]
     fn zero_object(&self, object: VirtAddr, bytes: usize) {
-        // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
-        unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        if bytes.is_multiple_of(to_usize(PAGE_SIZE))
+            && object.is_aligned(PAGE_SIZE)
+            && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
+        {
+            // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
+            unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
+        } else if bytes.is_multiple_of(8) {
+            // In words, so that a constant number of them needs no call.
+            // SAFETY: as above; objects are aligned to words.
+            unsafe { object.as_ptr::<u64>().write_bytes(0, bytes / 8) };
+        } else {
+            // SAFETY: as above.
+            unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        }
     }
 
     #[inline(always)]

@@ -343,10 +343,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
-        if let Some(page) = self.page_of(at)
-            && self.hal().map().get(page).state().kind() == Kind::LargeKmalloc
-        {
-            return self.free_large(at, page);
+        if let Some(page) = self.page_of(at) {
+            if self.hal().map().get(page).state().kind() == Kind::LargeKmalloc {
+                return self.free_large(at, page);
+            }
+            if self.give_exchanged(at, page) {
+                return Ok(());
+            }
         }
         self.free_from(at, None, caller)
     }
