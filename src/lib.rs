@@ -52,6 +52,7 @@
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
+//! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |

@@ -79,9 +79,10 @@ pub(crate) const fn rows<H: Heap>() -> [Row; 45] {
 }
 
 /// A fresh heap, of whose like one has been seen to keep blocks of the sizes that `sizes` gives apart.
-fn prepare<H: Heap>(meter: &Meter, sizes: impl FnMut(&mut Random) -> Layout) -> Result<H, Unable> {
+fn prepare<H: Heap>(meter: &mut Meter, sizes: impl FnMut(&mut Random) -> Layout) -> Result<H, Unable> {
     if !meter.is_tracing() {
         check::check::<H>(memory(SMALL), sizes)?;
+        meter.begin();
     }
     H::new(memory(SMALL))
 }

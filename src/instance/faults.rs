@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::pages::{drain_all_pages, nr_free_pages, page_allocator};
+use super::slab::slab_allocator;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
@@ -40,6 +41,7 @@ pub fn configure_faults(site: FaultSite, attr: &FaultAttr) {
 /// Makes every allocator of this kernel go the way that asks.
 fn go_carefully(careful: bool) {
     page_allocator().set_careful(careful);
+    slab_allocator().set_careful(careful);
 }
 
 /// Whether this call of a site is to fail. Any context.
@@ -78,6 +80,7 @@ impl FaultTarget for ThisKernel {
     }
 
     fn counts(&self) -> KernelCounts {
+        slab_allocator().shrink_all();
         drain_all_pages();
         KernelCounts { free_pages: nr_free_pages(), accounted_pages: page_allocator().accounted_pages() }
     }

@@ -2,6 +2,7 @@
 
 use super::faults;
 use super::pages::{KernelPages, PAGES};
+use super::slab::slab_allocator;
 use crate::addr::Order;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq;
@@ -77,6 +78,7 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
 /// is wanted. Whether it did anything. Where waiting is legal.
 pub fn idle() -> bool {
     PAGES.answer_requests();
+    slab_allocator().answer_requests();
     let mut worked = false;
     let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
         worked |= work.run();

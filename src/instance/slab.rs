@@ -4,17 +4,25 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::pages::{CpuLocal, KernelPages, PAGES};
-use super::slab_fast;
-use crate::addr::{PhysAddr, VirtAddr};
+use super::reclaim::{context, reclaim};
+use super::{faults, slab_fast};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::mem;
+use crate::driver::timer;
 use crate::gfp::Gfp;
+use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, InUse, KMALLOC_SIZES, MAX_CACHES,
-    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, Findings, InUse, KMALLOC_SIZES,
+    MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
+use crate::mm::zone::{Scanned, Shrinker};
+use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
+use spin::once::Once;
 
 /// The headers of the arrays of the first caches.
 pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
@@ -63,7 +71,7 @@ impl SlabHal for KernelPages {
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
-        let marked = VirtAddr::new(object.get() + u64::from(mark)).as_ptr::<u64>();
+        let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
         Some(object)
@@ -79,14 +87,75 @@ impl SlabHal for KernelPages {
         layout::virt_to_phys(virt)
     }
 
+    fn should_fail_slab(&self, _: &'static str, gfp: Gfp) -> bool {
+        faults::should_fail(FaultSite::Slab, gfp, 1)
+    }
+
     fn entropy(&self) -> u64 {
         ENTROPY.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn zero_object(&self, object: VirtAddr, bytes: usize) {
-        // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
-        unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        if bytes.is_multiple_of(to_usize(PAGE_SIZE))
+            && object.is_aligned(PAGE_SIZE)
+            && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
+        {
+            // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
+            unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
+        } else if bytes.is_multiple_of(8) {
+            // In words, so that a constant number of them needs no call.
+            // SAFETY: as above; objects are aligned to words.
+            unsafe { object.as_ptr::<u64>().write_bytes(0, bytes / 8) };
+        } else {
+            // SAFETY: as above.
+            unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        }
+    }
+
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        cpu::return_address()
+    }
+
+    fn fmt_code(&self, at: VirtAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match PRINT_CODE.get() {
+            Some(print) => print(at, f),
+            None => write!(f, "{at}"),
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        timer::microseconds() / 1000
+    }
+}
+
+/// What prints a return address.
+static PRINT_CODE: Once<fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result, Relax> = Once::new();
+
+/// Says what prints a return address in reports about objects. The first call counts.
+pub fn set_code_printer(print: fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result) {
+    PRINT_CODE.call_once(|| print);
+}
+
+/// Gives back what caches keep at hand when memory is short.
+struct SlabShrinker;
+
+impl Shrinker for SlabShrinker {
+    fn name(&self) -> &str {
+        "slab"
+    }
+
+    fn count_objects(&self, _: Gfp) -> u64 {
+        SLABS.pages_at_hand()
+    }
+
+    fn scan_objects(&self, _: Gfp, _: u64) -> Scanned {
+        SLABS.try_shrink_all().map_or(Scanned::Stop, Scanned::Freed)
+    }
+
+    fn seeks(&self) -> u32 {
+        0
     }
 }
 
@@ -104,7 +173,11 @@ pub fn slab_allocator() -> &'static SlabAllocator<'static, KernelPages> {
 ///
 /// [`CreateError`].
 pub fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
-    SLABS.start(options)
+    SLABS.start(options)?;
+    if let Err(error) = reclaim().shrinkers().register(context(), &SlabShrinker) {
+        log::error!("slab: no shrinker: {error}");
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -180,20 +253,29 @@ pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull
 /// Nobody uses the allocation afterwards.
 #[inline(always)]
 pub unsafe fn kfree(object: *mut u8) {
-    slab_fast::kfree(address(object));
+    if !object.is_null() && !slab_fast::give(address(object)) {
+        kfree_slow(address(object));
+    }
 }
 
-pub(super) extern "C" fn kfree_slow(object: VirtAddr) {
-    if let Err(misuse) = SLABS.kfree_slow(object) {
-        SLABS.hal().misuse(&misuse);
+#[cold]
+#[inline(never)]
+fn kfree_slow(object: VirtAddr) {
+    let caller = SLABS.hal().return_address();
+    if let Err(misuse) = SLABS.kfree_from(object, caller) {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
 #[cold]
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
-    if let Err(misuse) = SLABS.free_slow(object, Some(cache)) {
-        SLABS.hal().misuse(&misuse);
+    let caller = SLABS.hal().return_address();
+    // Objects that do not start in the first page of their slab are no misuse.
+    if !SLABS.hal().give_free_to(object, cache.slot())
+        && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
+    {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
@@ -292,7 +374,7 @@ impl KmemCache {
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let at = address(object.as_ptr());
-        if !slab_fast::give(at, self.word) {
+        if !slab_fast::give_to(at, self.word) {
             free_object_slow(at, self.cache());
         }
     }
@@ -320,6 +402,11 @@ impl KmemCache {
     /// Gives memory that the cache keeps at hand back; whether there was any.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
+    }
+
+    /// Looks through all slabs of the cache; see [`SlabAllocator::validate`].
+    pub fn validate(&self) -> Findings {
+        SLABS.validate(self.cache())
     }
 
     /// Destroys the cache; see [`SlabAllocator::destroy`].

@@ -7,12 +7,11 @@
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
 use super::pages::{CpuLocal, KernelScopes};
-use super::slab::kfree_slow;
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::PageDescriptor;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, Slot};
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 use core::mem::offset_of;
 
 /// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
@@ -120,125 +119,81 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-global_asm!(
-    ".section .text.quarry_kfree, \"ax\"",
-    ".global quarry_kfree",
-    ".type quarry_kfree, %function",
-    "quarry_kfree:",
-    "cbz x0, 6f",
-    "2: mrs x2, tpidr_el1",
-    "ldp x3, x4, [x2]",         // descriptors, mark
-    "lsr x5, x0, #12",
-    "add x3, x3, x5, lsl #5",
-    "3: ldr x3, [x3, #{AUX}]",  // the page's word
-    "ubfx x5, x3, #20, #16",    // where in the slab: page,
-    "bfxil x5, x0, #0, #12",    // and offset in it
-    "mul w5, w5, w3",
-    "cmp w5, w3",
-    "b.hs 9f",                  // no object starts there
-    "4: ldr x5, [x0]",
-    "cmp x5, x4",
-    "b.eq 9f",                  // free already
-    "add x2, x2, x3, lsr #40",
-    "ldp x6, x7, [x2, #8]",     // top, limit
-    "cmp x6, x7",
-    "b.hs 9f",                  // full
-    "str x4, [x0]",
-    "5: str x0, [x6], #8",      // marked from here on: not to be started again
-    "str x6, [x2, #8]",
-    "6: ret",
-    "7: mrs x2, tpidr_el1",     // interrupted with the object marked
-    "add x2, x2, x3, lsr #40",
-    "ldp x6, x7, [x2, #8]",
-    "cmp x6, x7",
-    "b.lo 5b",
-    "8: str x5, [x0]",          // what was there before the mark
-    "9: b {SLOW}",
-    ".size quarry_kfree, . - quarry_kfree",
-    ".pushsection .rseq, \"a\"",
-    ".balign 8",
-    ".quad 2b, 5b, 2b",
-    ".quad 5b, 6b, 7b",
-    ".quad 7b, 8b, 7b",
-    ".popsection",
-    ".pushsection .extable, \"a\"",
-    ".balign 8",
-    ".quad 3b, 3b + 4, 9b",
-    ".quad 4b, 4b + 4, 9b",
-    ".popsection",
-    ".previous",
-    AUX = const PageDescriptor::AUX,
-    SLOW = sym kfree_slow,
-);
+/// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12 where in
+/// the slab the object lies.
+macro_rules! give {
+    ($object:expr, $($check:literal,)+ $(word = $word:expr)?) => {
+        // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's array
+        // above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is not there,
+        // afterwards with the array.
+        unsafe {
+            asm!(
+                "2: mrs x9, tpidr_el1",
+                "ldp x10, x11, [x9]",           // descriptors, mark
+                "lsr x12, {object}, #12",
+                "add x10, x10, x12, lsl #5",
+                "3: ldr x10, [x10, #{aux}]",    // the page's word
+                $($check,)+
+                "mul w12, w12, w10",
+                "cmp w12, w10",
+                "b.hs {slow}",                  // no object starts there
+                "4: ldr x12, [{object}]",
+                "cmp x12, x11",
+                "b.eq {slow}",                  // free already
+                "add x9, x9, x10, lsr #40",
+                "ldp x13, x14, [x9, #8]",       // top, limit
+                "cmp x13, x14",
+                "b.hs {slow}",                  // full
+                "str x11, [{object}]",
+                "5: str {object}, [x13], #8",   // marked from here on
+                "str x13, [x9, #8]",
+                "6:",
+                ".subsection 1",
+                "7: mrs x9, tpidr_el1",         // interrupted with the object marked
+                "add x9, x9, x10, lsr #40",
+                "ldp x13, x14, [x9, #8]",
+                "cmp x13, x14",
+                "b.lo 5b",
+                "8: str x12, [{object}]",       // what was there before the mark
+                "9: b {slow}",
+                ".previous",
+                ".pushsection .rseq, \"a\"",
+                ".balign 8",
+                ".quad 2b, 5b, 2b",
+                ".quad 5b, 6b, 7b",
+                ".quad 7b, 8b, 7b",
+                ".popsection",
+                ".pushsection .extable, \"a\"",
+                ".balign 8",
+                ".quad 3b, 3b + 4, 9b",
+                ".quad 4b, 4b + 4, 9b",
+                ".popsection",
+                object = in(reg) $object.get(),
+                aux = const PageDescriptor::AUX,
+                $(word = in(reg) $word,)?
+                out("x9") _,
+                out("x10") _,
+                out("x11") _,
+                out("x12") _,
+                out("x13") _,
+                out("x14") _,
+                slow = label { return false },
+                options(nostack),
+            );
+        }
+    };
+}
 
-unsafe extern "C" {
-    /// Frees an object of any cache, or goes the long way.
-    #[link_name = "quarry_kfree"]
-    pub(super) safe fn kfree(object: VirtAddr);
+/// Frees an object of any cache. Whether that could be done.
+#[inline(always)]
+pub(super) fn give(object: VirtAddr) -> bool {
+    give!(object, "ubfx x12, x10, #20, #16", "bfxil x12, {object}, #0, #12",);
+    true
 }
 
 /// Frees an object whose page has this very word: the cache's, for the first page of a slab. Whether that could be done.
 #[inline(always)]
-pub(super) fn give(object: VirtAddr, word: u64) -> bool {
-    // SAFETY: what is written is the mark of an object that the word says is one of the cache's, and an entry of this CPU's
-    // array above its top (ARR-2). An exception in between starts it again: before the mark is there from the start,
-    // afterwards with the array.
-    unsafe {
-        asm!(
-            "2: mrs x9, tpidr_el1",
-            "ldp x10, x11, [x9]",           // descriptors, mark
-            "lsr x12, {object}, #12",
-            "add x10, x10, x12, lsl #5",
-            "3: ldr x10, [x10, #{aux}]",    // the page's word
-            "cmp x10, {word}",
-            "b.ne {slow}",
-            "and x12, {object}, #0xfff",
-            "mul w12, w12, w10",
-            "cmp w12, w10",
-            "b.hs {slow}",                  // no object starts there
-            "4: ldr x12, [{object}]",
-            "cmp x12, x11",
-            "b.eq {slow}",                  // free already
-            "add x9, x9, x10, lsr #40",
-            "ldp x13, x14, [x9, #8]",       // top, limit
-            "cmp x13, x14",
-            "b.hs {slow}",                  // full
-            "str x11, [{object}]",
-            "5: str {object}, [x13], #8",   // marked from here on
-            "str x13, [x9, #8]",
-            "6:",
-            ".subsection 1",
-            "7: mrs x9, tpidr_el1",         // interrupted with the object marked
-            "add x9, x9, x10, lsr #40",
-            "ldp x13, x14, [x9, #8]",
-            "cmp x13, x14",
-            "b.lo 5b",
-            "8: str x12, [{object}]",       // what was there before the mark
-            "9: b {slow}",
-            ".previous",
-            ".pushsection .rseq, \"a\"",
-            ".balign 8",
-            ".quad 2b, 5b, 2b",
-            ".quad 5b, 6b, 7b",
-            ".quad 7b, 8b, 7b",
-            ".popsection",
-            ".pushsection .extable, \"a\"",
-            ".balign 8",
-            ".quad 3b, 3b + 4, 9b",
-            ".quad 4b, 4b + 4, 9b",
-            ".popsection",
-            object = in(reg) object.get(),
-            word = in(reg) word,
-            aux = const PageDescriptor::AUX,
-            out("x9") _,
-            out("x10") _,
-            out("x11") _,
-            out("x12") _,
-            out("x13") _,
-            out("x14") _,
-            slow = label { return false },
-            options(nostack),
-        );
-    }
+pub(super) fn give_to(object: VirtAddr, word: u64) -> bool {
+    give!(object, "cmp x10, {word}", "b.ne {slow}", "and x12, {object}, #0xfff", word = word);
     true
 }

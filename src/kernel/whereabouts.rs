@@ -2,6 +2,7 @@
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
+use crate::instance;
 use crate::mm::layout;
 use core::fmt;
 
@@ -32,6 +33,14 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     }
     if let Some((name, _)) = boot::image_sections().iter().find(|(_, range)| range.contains(addr)) {
         return write!(out, "in the kernel's {name}");
+    }
+    if instance::is_vmalloc_addr(addr)
+        && let Some(area) = instance::vmap_space().try_find(addr)
+    {
+        return match area.is_guard(addr) {
+            true => write!(out, "guard page after vmalloc area {area}"),
+            false => write!(out, "in vmalloc area {area}"),
+        };
     }
     match layout::region_of(addr) {
         Some(region) => {

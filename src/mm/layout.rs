@@ -111,13 +111,20 @@ pub const fn phys_range_to_virt(phys: PhysRange) -> Option<VirtRange> {
     }
 }
 
-/// Where page descriptors and the types of page blocks lie, and nothing else: mapped only where RAM is.
+/// One past what a page number leads to, right or wrong: page numbers have 32 bits and count from the start of RAM,
+/// which may be as high as the linear map goes.
+pub const PAGE_NUMBERS_END: u64 = VMEMMAP_END + (1 << 32) * PAGE_DESCRIPTOR_SIZE;
+
+/// Where page descriptors and the types of page blocks lie and would lie, and nothing else: mapped only where RAM is.
 #[must_use]
 pub fn descriptors() -> VirtRange {
-    VirtRange::new(VirtAddr::new(PAGEBLOCK_START), VirtAddr::new(VMEMMAP_END)).unwrap_or_default()
+    VirtRange::new(VirtAddr::new(PAGEBLOCK_START), VirtAddr::new(PAGE_NUMBERS_END)).unwrap_or_default()
 }
 
-const _: () = assert!(PAGEBLOCK_END <= VMEMMAP_START, "the gap between the two is mapped by nobody");
+const _: () = {
+    assert!(PAGEBLOCK_END + ((1 << 32) >> 9) <= VMEMMAP_START, "the gap between the two is mapped by nobody");
+    assert!(PAGE_NUMBERS_END <= FIXMAP_START, "what a wrong page number leads to is mapped by nobody");
+};
 
 /// The region that `addr` lies in.
 #[must_use]

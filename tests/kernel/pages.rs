@@ -8,8 +8,10 @@ use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::prot::MemoryType;
 use quarry::instance;
 use quarry::ktest;
-use quarry::mm::layout::{FIXMAP_START, VMALLOC_START, VMEMMAP_START};
-use quarry::mm::page::{Kind, Page, PageMap};
+use quarry::mm::layout::{
+    FIXMAP_START, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMALLOC_START, VMEMMAP_END, VMEMMAP_START,
+};
+use quarry::mm::page::{Kind, PAGEBLOCK_PAGES, Page, PageMap, PageState, SECTION_PAGES, Vmemmap};
 use quarry::mm::zone::{FreeError, PAGE_POISON, PageHal, Scrub};
 
 const GIB: u64 = 1 << 30;
@@ -345,6 +347,24 @@ fn a_wild_page_number_is_an_error_and_no_crash() {
         assert!(instance::free_contig_range(page, 2).is_err());
     }
     assert_eq!(blocks(), before);
+    sound();
+}
+
+// Page numbers count from the start of RAM, so those of a machine whose RAM lies at the very end of the linear map lead
+// beyond the last descriptor that there can be.
+ktest!(a_page_number_beyond_all_descriptors_reads_as_no_page, machine = "mem=256M");
+fn a_page_number_beyond_all_descriptors_reads_as_no_page() {
+    let last = VMEMMAP_END - u64::from(SECTION_PAGES) * PAGE_DESCRIPTOR_SIZE;
+    let origin = Pfn::new((last - VMEMMAP_START) / PAGE_DESCRIPTOR_SIZE);
+    let blocks = VirtAddr::new(PAGEBLOCK_START + origin.get() / u64::from(PAGEBLOCK_PAGES));
+    // SAFETY: no section says that anything is mapped, and no memory but descriptors ever is in what follows `last`.
+    let map = unsafe { Vmemmap::new(VirtAddr::new(last).as_ptr(), blocks.as_ptr(), origin, &[]) };
+    for index in [0, SECTION_PAGES - 1, SECTION_PAGES, 1 << 31, u32::MAX] {
+        let page = numbered(index);
+        assert_eq!(map.get(page).state(), PageState::INSIDE, "{page:?}");
+        assert_eq!(map.block_type(page).load(core::sync::atomic::Ordering::Relaxed), 0, "{page:?}");
+        assert!(map.get_checked(page).is_none());
+    }
     sound();
 }
 

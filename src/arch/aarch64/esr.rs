@@ -139,6 +139,10 @@ impl ExceptionClass {
     pub const SP_ALIGNMENT: Self = Self(0x26);
     /// System error.
     pub const SERROR: Self = Self(0x2f);
+    /// Breakpoint at the current exception level.
+    pub const BREAKPOINT: Self = Self(0x31);
+    /// Software step at the current exception level.
+    pub const SOFTWARE_STEP: Self = Self(0x33);
     /// Watchpoint from a lower exception level.
     pub const WATCHPOINT_LOWER: Self = Self(0x34);
     /// Watchpoint at the current exception level.

@@ -4,6 +4,7 @@
 pub mod backtrace;
 pub mod desc;
 pub mod esr;
+pub mod exclusive;
 pub mod features;
 pub mod mair;
 pub mod tlbi;
@@ -34,6 +35,8 @@ pub mod probe;
 pub mod rseq;
 #[cfg(target_os = "none")]
 pub mod stack;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod step;
 #[cfg(target_os = "none")]
 pub mod tlb;
 #[cfg(all(feature = "boot", target_os = "none"))]

@@ -78,9 +78,14 @@ fn find(table: &[Stretch], at: VirtAddr) -> Option<VirtAddr> {
 /// Where the interrupted code goes on: at the resumption point of the sequence that it was in, if it was in one. Before
 /// every return from an exception that was taken at EL1.
 pub fn rewind(frame: &mut TrapFrame) {
-    if let Some(resume) = find(sequences(), frame.elr) {
+    if let Some(resume) = resumption(frame.elr) {
         frame.elr = resume;
     }
+}
+
+/// Where code goes on that is interrupted at `at`, if that is in a sequence.
+pub(super) fn resumption(at: VirtAddr) -> Option<VirtAddr> {
+    find(sequences(), at)
 }
 
 /// If `frame` is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the

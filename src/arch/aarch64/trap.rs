@@ -5,9 +5,9 @@
 
 use super::backtrace::{Backtrace, StackMemory};
 use super::boot;
-use super::esr::Esr;
+use super::esr::{Esr, ExceptionClass};
 use super::stack::{self, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT, StackError};
-use super::{cpu, rseq};
+use super::{cpu, rseq, step};
 use crate::addr::{CpuId, VirtAddr, VirtRange};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::VBAR_EL1;
@@ -170,6 +170,11 @@ pub fn init(cpu: CpuId) {
 }
 
 extern "C" fn trap_sync(frame: &mut TrapFrame) {
+    let debug = [ExceptionClass::SOFTWARE_STEP, ExceptionClass::BREAKPOINT].contains(&frame.esr.class());
+    // A sequence that started again at each step would never end: who steps says when it shall.
+    if debug && step::handle(frame) {
+        return;
+    }
     let Some(handlers) = HANDLERS.get() else { cpu::park() };
     match (handlers.sync)(frame) {
         Outcome::Resume => rseq::rewind(frame),

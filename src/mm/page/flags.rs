@@ -435,6 +435,13 @@ impl PageState {
         Self(self.0 & !(0xf << ORDER_SHIFT) | (order.get() as u64) << ORDER_SHIFT)
     }
 
+    /// The same as an allocated block that nobody has claimed.
+    #[must_use]
+    #[inline]
+    pub(in crate::mm) const fn unclaimed(self) -> Self {
+        self.with_kind(Kind::Block)
+    }
+
     /// The same with another kind.
     #[must_use]
     pub(super) const fn with_kind(self, kind: Kind) -> Self {

@@ -115,8 +115,9 @@ pub trait PageMap: Copy {
 /// # Invariants
 ///
 /// - `VMM-1`: `base` is the address of page 0's descriptor in an array that is mapped, read-write and for good, for
-///   every page in a section. The rest of what 32 bits of page number reach is not mapped, or is descriptors as well,
-///   so that a wrong page number meets a fault and not somebody's memory.
+///   every page in a section. The rest of what 32 bits of page number reach, up to
+///   [`PAGE_NUMBERS_END`](crate::mm::layout::PAGE_NUMBERS_END), is not mapped, or is descriptors as well, so that a wrong
+///   page number meets a fault and not somebody's memory.
 /// - `VMM-2`: the same holds for `blocks`, one byte for each page block.
 #[derive(Clone, Copy, Debug)]
 pub struct Vmemmap {

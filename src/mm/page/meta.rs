@@ -101,13 +101,6 @@ impl PageDescriptor {
         self.set_state(self.state().with_kind(kind));
     }
 
-    /// Makes a block that was claimed as `kind`, with an owner's word of zero, an unclaimed one; whether it was.
-    #[inline]
-    pub(in crate::mm) fn unclaim(&self, kind: Kind) -> bool {
-        let state = self.state();
-        state.kind() == kind && self.exchange(state, state.with_kind(Kind::Block))
-    }
-
     /// The owner's word.
     #[must_use]
     pub fn owner(&self) -> u64 {

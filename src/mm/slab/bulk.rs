@@ -56,10 +56,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut done = 0;
         if (!gfp.may_wait() || self.hal().may_wait(local, saved)) && cache.arrays_on.load(Ordering::Relaxed) {
             let array = Array::new::<H>(local, cache.slot);
-            let entries = array.entries();
             while let Some(left) = places.get_mut(done..).filter(|left| !left.is_empty()) {
                 let count = array.count() as usize;
                 let taken = count.min(left.len());
+                // Each time anew, as magazines are exchanged.
+                let entries = array.entries();
                 let (Some(hot), Some(left)) = (entries.get(count - taken..count), left.get_mut(..taken)) else { break };
                 let take = |place: &mut T, entry: &core::sync::atomic::AtomicU64| {
                     let object = VirtAddr::new(entry.load(Ordering::Relaxed));

@@ -74,6 +74,13 @@ impl<H: SlabHal> Cache<H> {
         self.shape.flags
     }
 
+    /// Where a free object that is on its slab's list keeps its link, in bytes from the start of the object (Linux:
+    /// `kmem_cache.offset`). For who looks at damaged memory.
+    #[must_use]
+    pub const fn link_offset(&self) -> u32 {
+        self.shape.link - self.shape.object
+    }
+
     /// Where each CPU keeps free objects of it.
     #[must_use]
     #[inline(always)]

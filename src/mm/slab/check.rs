@@ -11,6 +11,9 @@ use crate::addr::{CpuId, VirtAddr};
 use crate::mm::page::{Kind, Page, PageMap};
 use core::sync::atomic::Ordering;
 
+/// What the mark of an object at hand differs in while its cache is tested.
+const NOTED: u64 = 2;
+
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Tests every invariant of the slab allocator. Nothing may be allocated or freed meanwhile, on any CPU. Cost: O(pages
     /// + objects).
@@ -34,6 +37,26 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// The first invariant that does not hold.
     pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
+        // What is at hand bears another mark meanwhile, so that it is noticed wherever else it is.
+        let mut held = 0;
+        let noted = self.for_each_held(cache, |at, tag| {
+            held += 1;
+            self.check_held(cache, at, tag)
+        });
+        let checked = noted.and_then(|()| self.check_slabs(cache, held));
+        let _ = self.for_each_held(cache, |at, _| {
+            if let Some(place) = self.place(at)
+                && place.object.load(cache.shape.mark) == self.mark() ^ NOTED
+            {
+                place.object.store(cache.shape.mark, self.mark());
+            }
+            Ok(())
+        });
+        checked
+    }
+
+    /// Tests the slabs of a cache, of whose objects so many are at hand.
+    fn check_slabs(&self, cache: &Cache<H>, held: u64) -> Result<(), Broken> {
         let (counted, first) = self.with_node(cache, |node| ((node.slabs, node.objects, node.pages), node.front()));
         self.check_list(cache, first)?;
         let map = self.hal().map();
@@ -48,7 +71,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if seen != counted {
             return Err(broken("SLAB-3", cache, None, "slabs that there are, and slabs counted"));
         }
-        let mut held = 0;
+        if held > in_use {
+            return Err(broken("SLAB-4", cache, None, "more objects at hand than in use"));
+        }
+        Ok(())
+    }
+
+    /// Shows every object in an array or in the depot to `f`, with the tag of the invariant that has it there.
+    fn for_each_held(
+        &self,
+        cache: &Cache<H>,
+        mut f: impl FnMut(VirtAddr, &'static str) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
             let array = Array::new::<H>(local, cache.slot);
@@ -57,25 +91,26 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             let spare = array.spare().map(|spare| spare.entries(array.spare_count())).unwrap_or_default();
             for entry in array.entries().iter().take(array.count() as usize).chain(spare) {
-                held += 1;
-                self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "ARR-1")?;
+                f(VirtAddr::new(entry.load(Ordering::Relaxed)), "ARR-1")?;
             }
         }
         for entry in self.with_node(cache, |node| node.depot.full()).flat_map(|full| full.entries(cache.capacity)) {
-            held += 1;
-            self.check_held(cache, VirtAddr::new(entry.load(Ordering::Relaxed)), "SLAB-4")?;
-        }
-        if held > in_use {
-            return Err(broken("SLAB-4", cache, None, "more objects at hand than in use"));
+            f(VirtAddr::new(entry.load(Ordering::Relaxed)), "SLAB-4")?;
         }
         Ok(())
     }
 
-    /// An object in an array or in the depot: one of the cache's, and marked.
+    /// An object in an array or in the depot: one of the cache's, and marked. It is noted.
     fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
         let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
         match place {
-            Some(place) if place.object.load(cache.shape.mark) == self.mark() => Ok(()),
+            Some(place) if place.object.load(cache.shape.mark) == self.mark() => {
+                place.object.store(cache.shape.mark, self.mark() ^ NOTED);
+                Ok(())
+            }
+            Some(place) if place.object.load(cache.shape.mark) == self.mark() ^ NOTED => {
+                Err(broken(tag, cache, Some(at), "an object that is at hand twice"))
+            }
             Some(_) => Err(broken("SLAB-4", cache, Some(at), "an object at hand that is not marked free")),
             None => Err(broken(tag, cache, Some(at), "an address at hand that is no object")),
         }

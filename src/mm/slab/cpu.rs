@@ -76,16 +76,25 @@ pub struct ArrayHeader {
 
 impl ArrayHeader {
     /// An array that is off.
-    pub const OFF: Self = Self {
-        served: AtomicU64::new(0),
-        top: AtomicU64::new(0),
-        limit: AtomicU64::new(0),
-        base: AtomicU64::new(0),
-        spare: AtomicU64::new(0),
-        spare_count: AtomicU64::new(0),
-        slow_allocs: AtomicU64::new(0),
-        slow_frees: AtomicU64::new(0),
-    };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            served: AtomicU64::new(0),
+            top: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            base: AtomicU64::new(0),
+            spare: AtomicU64::new(0),
+            spare_count: AtomicU64::new(0),
+            slow_allocs: AtomicU64::new(0),
+            slow_frees: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Default for ArrayHeader {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Memory for the addresses of objects: by the address of its first entry, above a word that stays zero.
@@ -293,28 +302,50 @@ pub struct CpuSlabs {
     pub descriptors: AtomicU64,
     /// What free objects hold in their mark word. The same on every CPU.
     pub mark: AtomicU64,
-    /// Not zero if another CPU has asked for this one's objects.
+    /// How often other CPUs have asked for this one's objects.
     requested: AtomicU64,
+    /// What that was when it last began to give them back, and has done so.
+    answered: AtomicU64,
 }
 
 impl CpuSlabs {
     /// Before there is an allocator.
-    pub const NONE: Self =
-        Self { descriptors: AtomicU64::new(0), mark: AtomicU64::new(0), requested: AtomicU64::new(0) };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            descriptors: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        }
+    }
 
     /// Asks the CPU to give its objects back. Any CPU.
     pub(super) fn request(&self) {
-        // Release pairs with the acquire in `is_requested`.
-        self.requested.store(1, Ordering::Release);
+        // Release pairs with the acquire in `requests`: what was decided before is seen by who answers. A count and no
+        // flag: who answers one request must not answer another that has come since it began.
+        self.requested.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether the CPU has yet to answer.
-    pub(super) fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire) != 0
+    /// How often it was asked.
+    pub(super) fn requests(&self) -> u64 {
+        self.requested.load(Ordering::Acquire)
     }
 
-    /// Says that the objects have been given back.
-    pub(super) fn answer(&self) {
-        self.requested.store(0, Ordering::Release);
+    /// Whether the CPU has yet to answer one of the first `requests`.
+    pub(super) fn owes(&self, requests: u64) -> bool {
+        // Pairs with the release in `answer`.
+        self.answered.load(Ordering::Acquire) < requests
+    }
+
+    /// Says that the objects have been given back, after `requests` were seen. By the CPU, interrupts masked.
+    pub(super) fn answer(&self, requests: u64) {
+        self.answered.store(requests, Ordering::Release);
+    }
+}
+
+impl Default for CpuSlabs {
+    fn default() -> Self {
+        Self::new()
     }
 }

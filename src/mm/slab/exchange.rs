@@ -5,9 +5,12 @@
 use super::cache::Cache;
 use super::cpu::{Array, Magazine};
 use super::node::{Chain, Node};
+use super::object::Object;
+use super::word::{Book, SlabWord};
 use super::{SlabAllocator, SlabHal};
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
+use crate::mm::page::{Page, PageMap};
 use core::sync::atomic::Ordering;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -94,6 +97,35 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             self.free_magazine(magazine);
         }
         None
+    }
+
+    /// Frees an object whose array is full, if nothing is wrong with it and an exchange is all that is needed; whether it
+    /// was. `page` holds it.
+    #[inline]
+    pub(super) fn give_exchanged(&self, at: VirtAddr, page: Page) -> bool {
+        let map = self.hal().map();
+        let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
+        if !word.starts_object(at.offset_in(PAGE_SIZE)) {
+            return false;
+        }
+        let object = Object::of_array(at);
+        if object.load(0) == self.mark() {
+            return false;
+        }
+        let head = Page::new(page.index().wrapping_sub(word.page()));
+        let Some(cache) = self.cache(Book::from_raw(map.get(head).owner()).cache) else { return false };
+        let saved = self.hal().save();
+        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let full = array.capacity() != 0 && array.count() >= array.capacity();
+        let freed = if full { self.exchange_full(cache, &array) } else { Chain::NONE };
+        let given = full && array.push(at);
+        if given {
+            object.store(0, self.mark());
+            array.count_slow_free();
+        }
+        self.hal().restore(saved);
+        self.free_slabs(freed);
+        given
     }
 
     /// Puts the objects of the spare back into their slabs, and uses it.

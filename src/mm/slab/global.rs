@@ -10,6 +10,7 @@ use super::kmalloc::KMALLOC_CACHES;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
+use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 use core::fmt;
 use core::ptr::NonNull;
@@ -144,8 +145,37 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.boot.get().is_none() {
             return Err(CreateError::NotReady);
         }
-        let flags = (spec.flags - SlabFlags::PANIC) | self.debug_flags(spec.name);
-        let shape = Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())?;
+        let shape = self.shape_for(spec.name, spec.flags - SlabFlags::PANIC, |flags| {
+            Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())
+        })?;
+        // Before the lock: no lock is held while memory is reclaimed.
+        let mut memory = Some(self.record_memory()?);
+        let made = self.add_or_merge(spec, shape, &mut memory);
+        if let Some(unused) = memory {
+            self.free_record(unused);
+        }
+        made.map(CacheHandle)
+    }
+
+    /// Memory for the record of a cache.
+    pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
+        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
+        self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)
+    }
+
+    fn free_record(&self, memory: VirtAddr) {
+        if let Some(Err(misuse)) = self.boot.get().map(|boot| self.free_object(boot, memory)) {
+            self.report(&misuse);
+        }
+    }
+
+    /// Finds a cache that will do, or makes a new one in `memory`, which it takes.
+    fn add_or_merge(
+        &self,
+        spec: &CacheSpec,
+        shape: Shape,
+        memory: &mut Option<VirtAddr>,
+    ) -> Result<NonNull<Cache<H>>, CreateError> {
         let mut registry = self.registry.lock();
         let mut duplicate = false;
         let mut like = None;
@@ -164,27 +194,27 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(record) = like {
             // SAFETY: as above.
             unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
-            return Ok(CacheHandle(record));
+            return Ok(record);
         }
         let mut free = self.table.iter().enumerate().skip(KMALLOC_CACHES.into());
         let free = free.find(|(_, record)| record.load(Ordering::Relaxed).is_null()).map(|(number, _)| number);
         #[expect(clippy::cast_possible_truncation, reason = "less than MAX_CACHES")]
         let id = CacheId::new(free.ok_or(CreateError::TooMany)? as u16);
-        self.add(&mut registry, id, (spec.name, shape, spec.constructor)).map(CacheHandle)
+        let memory = memory.take().ok_or(CreateError::OutOfMemory)?;
+        self.add(&mut registry, id, (spec.name, shape, spec.constructor), memory)
     }
 
-    /// Makes the record of a cache and puts it in the table.
+    /// Makes the record of a cache in `memory` and puts it in the table.
     pub(super) fn add(
         &self,
         registry: &mut Registry,
         id: CacheId,
         (name, shape, constructor): (&'static str, Shape, Option<Constructor>),
+        memory: VirtAddr,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let number = usize::from(id.get());
         let Some(entry) = self.table.get(number) else { return Err(CreateError::TooMany) };
-        let boot = self.boot.get().ok_or(CreateError::NotReady)?;
         let cache = self.record(name, id, shape, constructor);
-        let memory = self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)?;
         let record = memory.as_ptr::<Cache<H>>();
         let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
         // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
@@ -244,6 +274,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+        let caller = self.hal().return_address();
         let registry = self.registry.lock();
         let cache = handle.cache();
         if cache.handles.load(Ordering::Relaxed) > 1 {
@@ -252,9 +283,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         self.switch_arrays(cache, false);
         self.empty_node(cache);
+        self.free_slabs(self.recover(cache));
         if let Some(left) = self.in_use(cache) {
             self.switch_arrays(cache, true);
-            self.report_in_use(cache, &left);
+            self.report_in_use(cache, &left, caller);
             drop(registry);
             return Err((handle, left));
         }
@@ -263,15 +295,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             // INVARIANT: GLB-1: there is no slab and no other handle.
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
+        // A CPU that was answering somebody else may have found the record in the table: it has ended when it answers this.
+        self.drain_all(Some(cache));
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.
         unsafe { record.drop_in_place() };
-        let boot = self.boot.get();
-        if let Some(boot) = boot
-            && let Err(misuse) = self.free_object(boot, crate::addr::VirtAddr::of(record.as_ptr()))
-        {
-            self.report(&misuse);
-        }
+        self.free_record(VirtAddr::of(record.as_ptr()));
         Ok(())
     }
 }

@@ -7,7 +7,6 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap};
-use crate::mm::zone;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Allocates the smallest block that holds `size` bytes, not zero.
@@ -34,25 +33,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (state.kind() == Kind::LargeKmalloc).then_some((page, state.order()))
     }
 
-    /// Frees the large block that starts at an address; `None` if there is none.
+    /// Frees a large block, of which `page` is the first page.
     #[inline]
-    pub(super) fn free_large(&self, at: VirtAddr) -> Option<Result<(), Misuse>> {
-        let (page, order) = self.large_at(at)?;
+    pub(super) fn free_large(&self, at: VirtAddr, page: Page) -> Result<(), Misuse> {
         if !at.is_aligned(PAGE_SIZE) {
             let object = at.align_down(PAGE_SIZE);
-            return Some(Err(Misuse::Misaligned { at, cache: "large kmalloc", object }));
+            return Err(Misuse::Misaligned { at, cache: "large kmalloc", object });
         }
-        if self.zeroes_on_free() {
-            self.hal().zero_object(at, crate::addr::to_usize(order.bytes()));
-        }
-        let map = self.hal().map();
-        // Of two that free it at the same time one finds that it is no large block any more.
-        let freed = if map.get(page).unclaim(Kind::LargeKmalloc) {
-            self.pages.free_pages(page, order)
-        } else {
-            Err(zone::FreeError::DoubleFree(map.pfn(page)))
-        };
-        Some(freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc }))
+        let freed = self.pages.free_claimed(page, Kind::LargeKmalloc);
+        freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc })
     }
 
     /// Bytes of the large block that starts at an address.

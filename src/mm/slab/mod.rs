@@ -42,6 +42,7 @@ mod freelist;
 mod global;
 mod kmalloc;
 mod large;
+pub mod masked;
 mod node;
 mod object;
 mod order;
@@ -56,6 +57,7 @@ mod word;
 
 pub use cache::{Cache, Constructor};
 pub use cpu::{ArrayHeader, CpuSlabs, Slot};
+pub use debug::Findings;
 pub use error::{AllocError, Broken, CreateError, InUse, Misuse};
 pub use flags::SlabFlags;
 pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
@@ -66,17 +68,14 @@ pub use node::NodeEvents;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
-use crate::mm::page::PageMap;
 use crate::mm::zone::{PageAllocator, PageHal};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use cpu::Array;
 use debug::DebugChoice;
 use global::{Registry, Table};
 use node::Node;
-use object::Object;
 use random::Random;
 use spin::mutex::SpinMutex;
 use spin::once::Once;
@@ -117,63 +116,53 @@ pub trait SlabHal: PageHal + Sized {
         false
     }
 
-    /// Somebody misused an object: says so. No lock of the allocator but a cache's may be held.
-    fn misuse(&self, misuse: &Misuse) {
-        log::error!("slab: {misuse}");
+    /// Somebody misused an object, which is going to be printed. A cache's lock may be held.
+    fn misuse(&self, _misuse: &Misuse) {}
+
+    /// Prints a line of a report. A cache's lock may be held.
+    fn print(&self, line: core::fmt::Arguments<'_>) {
+        log::error!("{line}");
+    }
+
+    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        VirtAddr::ZERO
+    }
+
+    /// Writes an address in the code for people to read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
+    fn fmt_code(&self, at: VirtAddr, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{at}")
+    }
+
+    /// A clock for the age of allocations, in units of its own: a millisecond suits.
+    fn ticks(&self) -> u64 {
+        0
     }
 
     /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
     /// if the caller wants to wait where it may not.
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        let saved = self.save();
-        let local = self.local();
-        let mut taken = None;
-        if !wait || self.may_wait(local, saved) {
-            taken = Array::new::<Self>(local, slot).pop();
-        }
-        self.restore(saved);
-        if let Some(slot) = taken {
-            Object::of_array(slot).store(mark, 0);
-        }
-        taken
+        masked::take(self, slot, mark, wait)
     }
 
     /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
     /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
     #[inline(always)]
     fn give_free(&self, at: VirtAddr) -> bool {
-        give_free(self, at, |_| true)
+        masked::give(self, at, |_| true)
     }
 
     /// Does the same if the object's cache has this array.
     #[inline(always)]
     fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
-        give_free(self, at, |own| own == slot)
+        masked::give(self, at, |own| own == slot)
     }
-}
-
-#[inline(always)]
-fn give_free<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
-    let Some(phys) = hal.to_phys(at) else { return false };
-    let saved = hal.save();
-    let local = hal.local();
-    let map = H::local_map(local);
-    let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
-    let word = SlabWord::from_raw(word.unwrap_or(0));
-    let mut given = false;
-    if word.starts_object(at.offset_in(crate::addr::PAGE_SIZE)) && is_right(word.slot()) {
-        let object = Object::of_array(at);
-        let mark = H::slabs(local).mark.load(Ordering::Relaxed);
-        if object.load(0) != mark {
-            given = Array::new::<H>(local, word.slot()).push(at);
-            if given {
-                object.store(0, mark);
-            }
-        }
-    }
-    hal.restore(saved);
-    given
 }
 
 /// What boot arguments say about slabs.
@@ -185,6 +174,8 @@ pub struct SlabOptions {
     pub init_on_alloc: bool,
     /// `init_on_free=`: and when they are freed.
     pub init_on_free: bool,
+    /// `panic_on_warn=`: misuse of an object is the end of the kernel, not only a report.
+    pub panic_on_misuse: bool,
 }
 
 /// The slab allocator of a machine, over its page allocator.
@@ -204,6 +195,7 @@ pub struct SlabAllocator<'p, H: SlabHal> {
     careful: AtomicBool,
     init_on_alloc: AtomicBool,
     init_on_free: AtomicBool,
+    panic_on_misuse: AtomicBool,
     debug: Once<DebugChoice, H::Relax>,
 }
 
@@ -220,6 +212,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
             careful: AtomicBool::new(false),
             init_on_alloc: AtomicBool::new(false),
             init_on_free: AtomicBool::new(false),
+            panic_on_misuse: AtomicBool::new(false),
             debug: Once::new(),
         }
     }
@@ -242,6 +235,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         self.debug.call_once(|| DebugChoice::parse(options.debug));
         self.init_on_alloc.store(options.init_on_alloc, Ordering::Relaxed);
         self.init_on_free.store(options.init_on_free, Ordering::Relaxed);
+        self.panic_on_misuse.store(options.panic_on_misuse, Ordering::Relaxed);
         self.careful.store(options.init_on_alloc || options.init_on_free, Ordering::Relaxed);
         self.make_boot().ok_or(CreateError::OutOfMemory)?;
         self.make_kmalloc_caches()
@@ -274,10 +268,6 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
 
     fn zeroes_on_free(&self) -> bool {
         self.init_on_free.load(Ordering::Relaxed)
-    }
-
-    fn report(&self, misuse: &Misuse) {
-        self.hal().misuse(misuse);
     }
 
     /// Runs `f` with the node of a cache locked and interrupts masked.

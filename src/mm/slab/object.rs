@@ -72,6 +72,11 @@ impl Object {
         (0..len).find(|at| self.byte(offset + at) != byte)
     }
 
+    /// The last of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    pub(super) fn find_last_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
+        (0..len).rfind(|at| self.byte(offset + at) != byte)
+    }
+
     /// Reads a byte.
     pub(super) fn byte(self, offset: u32) -> u8 {
         let at = self.0.as_ptr::<u8>().wrapping_add(offset as usize);

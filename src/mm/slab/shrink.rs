@@ -7,7 +7,7 @@ use super::error::InUse;
 use super::node::{Chain, Node};
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::CpuId;
+use crate::addr::{CpuId, PAGE_SIZE};
 use crate::mm::page::PageMap;
 use core::sync::atomic::Ordering;
 
@@ -27,21 +27,54 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         any
     }
 
+    /// The same for a shrinker, which may be running while a cache is being made or destroyed: pages given back, or `None`
+    /// in that case.
+    pub fn try_shrink_all(&self) -> Option<u64> {
+        let registry = self.registry.try_lock()?;
+        let before = self.pages_in_slabs();
+        self.for_each_record(|cache| {
+            self.shrink(cache);
+        });
+        drop(registry);
+        Some(before.saturating_sub(self.pages_in_slabs()))
+    }
+
+    /// Pages in slabs of all caches.
+    #[must_use]
+    pub fn pages_in_slabs(&self) -> u64 {
+        let mut pages: u64 = 0;
+        self.for_each_record(|cache| pages = pages.wrapping_add(self.with_node(cache, |node| node.pages)));
+        pages
+    }
+
+    /// Pages that shrinking could give back, if every object at hand had a slab to itself and those like it.
+    #[must_use]
+    pub fn pages_at_hand(&self) -> u64 {
+        let mut bytes: u64 = 0;
+        self.for_each_record(|cache| {
+            let held = self.held_objects(cache);
+            let at_hand = self.with_node(cache, |node| node.depot.full_count() as u64) * u64::from(cache.capacity);
+            bytes = bytes.wrapping_add((held + at_hand) * u64::from(cache.shape.size));
+        });
+        bytes / PAGE_SIZE
+    }
+
     /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
     /// causes, and by a CPU that is idle. Any context.
     pub fn answer_requests(&self) {
         let saved = self.hal().save();
         let local = self.hal().local();
-        if H::slabs(local).is_requested() {
+        let requests = H::slabs(local).requests();
+        if H::slabs(local).owes(requests) {
             self.for_each_record(|cache| self.settle_array(cache, local));
-            H::slabs(local).answer();
+            H::slabs(local).answer(requests);
         }
         self.hal().restore(saved);
     }
 
     /// Empties the arrays of a cache, or of all, on every CPU: on this one and those that are not online at once, on the
     /// others by asking them. Returns when all have answered where the caller may wait.
-    fn drain_all(&self, cache: Option<&Cache<H>>) {
+    pub(super) fn drain_all(&self, cache: Option<&Cache<H>>) {
         let here = self.hal().cpu();
         let others = || (0..self.hal().cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
@@ -65,7 +98,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return;
         }
         for local in others().filter(|cpu| self.hal().is_online(*cpu)).filter_map(|cpu| self.hal().local_of(cpu)) {
-            while H::slabs(local).is_requested() {
+            // Those of this call, and at most some others that came since.
+            let requests = H::slabs(local).requests();
+            while H::slabs(local).owes(requests) {
                 // Two CPUs may be asking each other.
                 self.answer_requests();
                 H::relax();
@@ -183,12 +218,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (objects != 0).then(|| InUse { objects, first: self.first_in_use(cache) })
     }
 
-    /// Objects that users have.
-    pub(super) fn active_objects(&self, cache: &Cache<H>) -> u64 {
-        let held: u64 = (0..self.hal().cpus())
+    /// Objects in the CPUs' arrays.
+    fn held_objects(&self, cache: &Cache<H>) -> u64 {
+        (0..self.hal().cpus())
             .filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)))
             .map(|local| u64::from(Array::new::<H>(local, cache.slot).held()))
-            .sum();
+            .sum()
+    }
+
+    /// Objects that users have.
+    pub(super) fn active_objects(&self, cache: &Cache<H>) -> u64 {
+        let held = self.held_objects(cache);
         let map = self.hal().map();
         let (total, free) = self.with_node(cache, |node| {
             let mut free = node.depot.full_count() as u64 * u64::from(cache.capacity);

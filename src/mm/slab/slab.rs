@@ -50,6 +50,13 @@ impl Slab {
         // SAFETY: OBJ-1: the slab is the cache's, and has an object of that number.
         unsafe { Object::new(addr) }
     }
+
+    /// Whether nobody has had the object of this number yet.
+    pub(super) const fn is_fresh(self, index: u32, book: Book) -> bool {
+        let objects = book.objects as u32;
+        // The order of the slab starts at `rotation`, and those at its end are fresh.
+        (index + objects - self.rotation) % objects >= objects - book.fresh as u32
+    }
 }
 
 /// Where an address lies in a slab.
@@ -68,7 +75,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Slab {
         let start = self.hal().to_virt(self.hal().map().phys(head));
         let bits = (u64::from(head.index()) ^ cache.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
         let rotation = below(bits as u32, u32::from(book.objects));
         Slab { start, rotation }
     }
@@ -123,12 +129,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             object.store(shape.mark, mark);
         }
-        if shape.tail(order) > shape.mark {
+        if !shape.is_checked() && shape.tail(order) > shape.mark {
             // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
             slab.object_of(cache, u32::from(objects)).store(shape.mark, mark);
         }
         if cache.is_debugged() {
-            self.prepare_debugged(cache, slab, objects);
+            map.get(head).set_owner(self.prepare_debugged(cache, slab, book, order).raw());
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
         for page in 0..order.pages() as u32 {
@@ -171,7 +177,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let book = Book::from_raw(descriptor.owner());
         let cache = self.cache(book.cache)?;
-        let slab = self.slab(cache, head, book);
+        let slab = Slab { start: self.hal().to_virt(map.phys(head)), rotation: 0 };
         #[expect(clippy::cast_possible_truncation, reason = "a slab is small")]
         let distance = at.get().wrapping_sub(slab.start.get()) as u32;
         let index = (distance / cache.shape.size).min(u32::from(book.objects).saturating_sub(1));
@@ -254,6 +260,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (index * shape.size == distance && index < book.objects.into()).then_some(index as u16)
     }
 
+    /// Lets a free object lead to `next`, the slot of another one, or zero.
+    #[inline]
+    pub(super) fn store_link(&self, cache: &Cache<H>, object: Object, next: VirtAddr) {
+        let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
+        object.store(cache.shape.link, encode(next, cache.secret, place));
+    }
+
     /// Puts an object back on its slab's free list. With the node locked; a slab that is given up goes to `freed`.
     #[inline]
     pub(super) fn give_to(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
@@ -267,8 +280,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             NIL => VirtAddr::ZERO,
             first => slab.object_of(cache, first.into()).addr(),
         };
-        let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
-        object.store(cache.shape.link, encode(next, cache.secret, place));
+        self.store_link(cache, object, next);
         let was_full = !book.has_free();
         book.first = index;
         // INVARIANT: SLAB-2.

@@ -8,7 +8,9 @@ use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
 use crate::gfp::ZoneType;
-use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId};
+use crate::mm::page::{
+    Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, SECTION_PAGES, ZoneId,
+};
 
 /// What the descriptors of one zone add up to.
 #[derive(Clone, Copy, Default)]
@@ -19,8 +21,10 @@ struct Tally {
     listed: u64,
     /// Pages of RAM.
     present: u64,
-    /// Pages that are free, listed or allocated.
-    managed: u64,
+    /// Pages of RAM that were never the allocator's.
+    reserved: u64,
+    /// Pages of the span that are no RAM, with a descriptor and without.
+    holes: u64,
     /// Pages of accounted blocks.
     accounted: u64,
     /// Pages in page blocks of these types.
@@ -45,6 +49,7 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// The first invariant that does not hold, and where.
     pub fn check(&self) -> Result<(), Broken> {
+        check_map(self.hal.map())?;
         let tallies = self.check_descriptors()?;
         if tallies.iter().map(|tally| tally.accounted).sum::<u64>() != self.accounted_pages() {
             return Err(unequal("PAGE-5", "accounted pages, and their counter"));
@@ -64,17 +69,22 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Walks the descriptors block by block: `PAGE-1` to `PAGE-4`, and what `PAGE-5` adds up.
+    /// Walks the descriptors block by block: `PAGE-1` to `PAGE-4`, `ZONE-4`, and what `PAGE-5` and `ZONE-2` add up.
     fn check_descriptors(&self) -> Result<[Tally; ZoneType::COUNT], Broken> {
         let map = self.hal.map();
         let mut tallies = [Tally::default(); ZoneType::COUNT];
+        let mut described = 0;
         for section in map.sections() {
+            self.count_holes(&mut tallies, described, section.first);
+            described = section.end;
             let mut at = section.first;
             while at < section.end {
                 let page = Page::new(at);
                 let state = map.get(page).state();
                 let pages = self.check_block(map, page, state)?;
-                if let Some(tally) = state.zone().and_then(|zone| tallies.get_mut(zone.index())) {
+                if state.kind() == Kind::Hole {
+                    self.count_holes(&mut tallies, at, at + pages);
+                } else if let Some(tally) = state.zone().and_then(|zone| tallies.get_mut(zone.index())) {
                     tally.count(state, pages);
                 }
                 at += pages;
@@ -91,6 +101,14 @@ impl<H: PageHal> PageAllocator<H> {
             }
         }
         Ok(tallies)
+    }
+
+    /// Counts the pages from `first` to `end`, which are no RAM, for the zones whose spans they lie in.
+    fn count_holes(&self, tallies: &mut [Tally; ZoneType::COUNT], first: u32, end: u32) {
+        for (id, tally) in self.zone_ids().zip(tallies) {
+            let within = |zone: &mut Zone| end.min(zone.end).saturating_sub(first.max(zone.start));
+            tally.holes += u64::from(self.with_zone(id, |zone, _| within(zone)).unwrap_or(0));
+        }
     }
 
     /// The zone whose span holds a page.
@@ -110,9 +128,13 @@ impl<H: PageHal> PageAllocator<H> {
         let pages = 1_u32 << order;
         let last = page.offset(pages - 1);
         let zone = state.zone();
-        let zoned = zone.and_then(|zone| self.with_zone(zone, |zone, _| zone.contains(page) && zone.contains(last)));
-        if state.kind() != Kind::Hole && zoned != Some(true) {
-            return Err(broken("PAGE-2", page, "a block that does not lie in its zone"));
+        if state.kind() != Kind::Hole {
+            let within = |zone: &mut Zone, _| (zone.contains(page), zone.contains(last));
+            match zone.and_then(|zone| self.with_zone(zone, within)) {
+                Some((true, true)) => {}
+                Some((true, false)) => return Err(broken("ZONE-4", page, "a block that reaches outside its zone")),
+                _ => return Err(broken("PAGE-2", page, "a block that does not lie in its zone")),
+            }
         }
         if state.kind().is_allocated() != (state.references() != 0) {
             return Err(broken("PAGE-3", page, "references to a block that is not allocated, or none to one that is"));
@@ -147,8 +169,17 @@ impl<H: PageHal> PageAllocator<H> {
             let Some(lists) = pages.lists(order) else { continue };
             for list in 0..PageState::LISTS {
                 let (count, room) = lists.level(list);
-                if count + room > lists.capacity() {
+                let length = count + room;
+                if length > lists.capacity() {
                     return Err(unequal("PCP-2", "a list that takes more than it holds"));
+                }
+                // A CPU that has never been asked for its pages takes none yet, and one that has not answered may still
+                // have the length of before.
+                if length != 0
+                    && length != self.list_length(list, order).min(lists.capacity())
+                    && !pages.drain_pending()
+                {
+                    return Err(unequal("PCP-2", "a list of another length than is right for its zone"));
                 }
                 for index in 0..count {
                     let Some(page) = lists.peek(list, index) else { continue };
@@ -180,11 +211,32 @@ impl<H: PageHal> PageAllocator<H> {
     }
 }
 
+/// Tests `MAP-1` and `MAP-2`: what the allocator takes for granted about which pages have descriptors.
+fn check_map<M: PageMap>(map: M) -> Result<(), Broken> {
+    let whole = |index: u32| index.is_multiple_of(SECTION_PAGES);
+    if !map.origin().get().is_multiple_of(u64::from(SECTION_PAGES)) {
+        return Err(unequal("MAP-2", "page 0 is no multiple of a section"));
+    }
+    let mut end = 0;
+    for section in map.sections() {
+        let page = Page::new(section.first);
+        if end == 0 && section.first != 0 {
+            return Err(broken("MAP-2", page, "the first section does not start at page 0"));
+        }
+        if section.first < end || section.end <= section.first || !whole(section.first) || !whole(section.end) {
+            return Err(broken("MAP-1", page, "sections that are not in order"));
+        }
+        end = section.end;
+    }
+    Ok(())
+}
+
 impl Tally {
+    /// Counts a block of RAM.
     fn count(&mut self, state: PageState, pages: u32) {
         let pages = u64::from(pages);
         match state.kind() {
-            Kind::Hole => return,
+            Kind::Reserved => self.reserved += pages,
             Kind::Free => {
                 let row = self.blocks.get_mut(state.list().index());
                 if let Some(count) = row.and_then(|row| row.get_mut(state.raw_order() as usize)) {
@@ -195,9 +247,6 @@ impl Tally {
             _ => {}
         }
         self.present += pages;
-        if state.kind() != Kind::Reserved {
-            self.managed += pages;
-        }
         if state.kind().is_allocated() && state.is_accounted() {
             self.accounted += pages;
         }
@@ -213,7 +262,7 @@ impl Tally {
 }
 
 impl Zone {
-    /// Tests `BUD-1` to `BUD-4` and `ZONE-1` to `ZONE-4` against what the descriptors say.
+    /// Tests `BUD-1` to `BUD-4` and `ZONE-1` to `ZONE-3` against what the descriptors say.
     fn check<M: PageMap>(&self, map: M, tally: &Tally) -> Result<(), Broken> {
         for kind in MigrateType::ALL {
             for order in 0..=MAX_ORDER {
@@ -224,11 +273,14 @@ impl Zone {
         if marks.min > marks.low || marks.low > marks.high || (self.managed != 0 && marks.min == 0) {
             return Err(unequal("ZONE-1", "watermarks that do not rise"));
         }
-        if tally.present != self.present || self.present > self.spanned() {
-            return Err(unequal("ZONE-2", "pages of RAM, and pages of the zone"));
+        if tally.present != self.present {
+            return Err(unequal("ZONE-2", "pages of RAM, and their counter"));
         }
-        if tally.managed != self.managed {
-            return Err(unequal("ZONE-2", "pages that are not reserved, and managed pages"));
+        if self.present + tally.holes != self.spanned() {
+            return Err(unequal("ZONE-2", "present pages and holes, and the pages of the span"));
+        }
+        if self.managed + tally.reserved != self.present {
+            return Err(unequal("ZONE-2", "managed and reserved pages, and present pages"));
         }
         let free: u64 = MigrateType::ALL.iter().map(|kind| tally.free(*kind)).sum();
         let counted = [

@@ -82,11 +82,16 @@ impl<H: PageHal> PageAllocator<H> {
         for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = pages.lists(order) else { continue };
             for list in 0..PageState::LISTS {
-                let used = list & 0b11 != 0b11;
-                let high = if self.is_careful() || !used { 0 } else { layout.high(zone_of(list), order) };
-                lists.set_high(list, high as usize);
+                lists.set_high(list, self.list_length(list, order));
             }
         }
+    }
+
+    /// Blocks of this order that a list holds at most, as things are.
+    pub(super) fn list_length(&self, list: usize, order: Order) -> usize {
+        let used = list & 0b11 != 0b11;
+        let layout = self.layout().filter(|_| used && !self.is_careful());
+        layout.map_or(0, |layout| layout.high(zone_of(list), order) as usize)
     }
 
     /// Gives the pages on this CPU's lists back to their zones. Any context. Cost: O(pages on them × orders).

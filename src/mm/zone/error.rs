@@ -99,7 +99,7 @@ pub enum FreeError {
         /// The type that its mappings have.
         memory: MemoryType,
     },
-    /// The block belongs to another zone.
+    /// The block lies outside the zone that its descriptor names: somebody wrote to the descriptor.
     ForeignZone(Pfn),
     /// The descriptor holds what nobody wrote there on purpose.
     Corrupt(Pfn),

@@ -165,8 +165,10 @@ impl<H: PageHal> PageAllocator<H> {
     fn open(&self, zones: usize, kinds: [ZoneType; ZoneType::COUNT], tuning: WatermarkTuning) -> Handed {
         let mut handed = Handed { zones, ..Handed::default() };
         let mut sizes = [ListSizes::default(); ZoneType::COUNT];
-        for (zone, sizes) in self.zones.iter().zip(&mut sizes).take(zones) {
+        let mut spans = [(0, 0); ZoneType::COUNT];
+        for ((zone, sizes), span) in self.zones.iter().zip(&mut sizes).zip(&mut spans).take(zones) {
             let zone = zone.lock();
+            *span = (zone.start, zone.end);
             handed.managed += zone.managed;
             handed.present += zone.present;
             *sizes = ListSizes::new(zone.managed, self.hal.cpus());
@@ -179,7 +181,7 @@ impl<H: PageHal> PageAllocator<H> {
         });
         #[expect(clippy::cast_possible_truncation, reason = "at most three")]
         let count = zones as u8;
-        self.layout.call_once(|| ZoneLayout { count, kinds, first, sizes });
+        self.layout.call_once(|| ZoneLayout { count, kinds, first, spans, sizes });
         self.set_tuning(tuning);
         for cpu in (0..self.hal.cpus()).map(CpuId::new) {
             if let Some(local) = self.hal.local_of(cpu) {

@@ -67,7 +67,7 @@ pub use zone::ZoneEvents;
 use crate::addr::{Order, PhysAddr};
 use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
-use crate::mm::page::{PageMap, ZoneId};
+use crate::mm::page::{Page, PageMap, ZoneId};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 use spin::once::Once;
@@ -126,6 +126,8 @@ struct ZoneLayout {
     kinds: [ZoneType; ZoneType::COUNT],
     /// Where in the zonelist each kind of request starts, by `ZoneType`; `count` if no zone serves it.
     first: [u8; ZoneType::COUNT],
+    /// The first page of each zone and one past its last, by position.
+    spans: [(u32, u32); ZoneType::COUNT],
     /// How large per-CPU lists are, by position.
     sizes: [ListSizes; ZoneType::COUNT],
 }
@@ -162,6 +164,11 @@ impl ZoneLayout {
 
     fn kind(&self, id: ZoneId) -> Option<ZoneType> {
         self.kinds.get(id.index()).copied().filter(|_| id.index() < self.count as usize)
+    }
+
+    /// Whether a page lies between the first and the last of a zone.
+    fn contains(&self, id: ZoneId, page: Page) -> bool {
+        self.spans.get(id.index()).is_some_and(|(start, end)| (*start..*end).contains(&page.index()))
     }
 
     /// Blocks of this order that move between a list and the zone at once.

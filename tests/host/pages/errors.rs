@@ -1,5 +1,6 @@
 //! Misuse is named, and changes nothing.
 
+use super::damage::flip;
 use super::machine::{GIB, MIB};
 use super::{Spec, blocks, order, range};
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
@@ -107,6 +108,31 @@ fn what_somebody_owns_cannot_be_freed() {
         pages.free_pages(page, order(2)).unwrap();
         assert_eq!(pages.claim(page, Kind::Slab, 0), Err(FreeError::DoubleFree(pfn)));
     });
+}
+
+// A block whose descriptor was damaged to name a zone that it does not lie in goes into no zone.
+#[test]
+fn a_block_of_another_zone_is_named() {
+    let one_zone = Spec::of_size(16 * MIB);
+    let two_zones = Spec::of_size(16 * MIB).limits(GIB + 8 * MIB).without_reserve();
+    for (spec, careful) in [(one_zone, false), (two_zones, true)] {
+        spec.run(|pages| {
+            pages.set_careful(careful);
+            for (gfp, o) in [(Gfp::KERNEL, 0), (Gfp::KERNEL, 10), (Gfp::KERNEL | Gfp::COMP, 3)] {
+                let page = pages.alloc_pages(gfp, order(o)).unwrap();
+                let before = blocks(pages);
+                let foreign = Err(FreeError::ForeignZone(pages.hal().map().pfn(page)));
+                flip(pages, page, 2);
+                assert_eq!(pages.free_pages(page, order(o)), foreign);
+                assert_eq!(pages.put_page(page), foreign);
+                assert_eq!(pages.split_page(page, order(o)), foreign);
+                assert_eq!(blocks(pages), before, "nothing has changed");
+                flip(pages, page, 2);
+                pages.free_pages(page, order(o)).unwrap();
+            }
+            pages.set_careful(false);
+        });
+    }
 }
 
 #[test]

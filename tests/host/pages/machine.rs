@@ -24,6 +24,16 @@ std::thread_local! {
     static VISITS: Cell<u64> = const { Cell::new(0) };
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    /// What this thread is told about the descriptors instead of the truth: the frame of page 0, and the sections.
+    static LIE: Cell<Option<(Pfn, &'static [Section])>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with another answer to what pages have descriptors.
+pub(super) fn with_sections<R>(origin: Pfn, sections: &[Section], f: impl FnOnce() -> R) -> R {
+    LIE.set(Some((origin, sections.to_vec().leak())));
+    let result = f();
+    LIE.set(None);
+    result
 }
 
 /// Lets this thread play another CPU.
@@ -51,11 +61,11 @@ pub(super) struct Counted<'m>(BankMap<'m>);
 
 impl PageMap for Counted<'_> {
     fn origin(&self) -> Pfn {
-        self.0.origin()
+        LIE.get().map_or(self.0.origin(), |(origin, _)| origin)
     }
 
     fn sections(&self) -> &[Section] {
-        self.0.sections()
+        LIE.get().map_or(self.0.sections(), |(_, sections)| sections)
     }
 
     fn get(&self, page: Page) -> &PageDescriptor {
@@ -366,6 +376,13 @@ impl Sim<'_> {
 
     pub(super) fn set_online(&self, cpu: u32, online: bool) {
         self.online[cpu as usize].store(online, Ordering::Release);
+    }
+
+    /// Sees that this context is one that reclaim calls out in: inside its scope, and with no lock held, all of which are
+    /// taken with interrupts masked.
+    pub(super) fn assert_reclaiming(&self) {
+        assert!(self.is_inside(Scope::Reclaim), "called outside the scope");
+        assert!(!CPU.get().1, "called with a lock held");
     }
 
     /// Makes a CPU's data impossible to find, or possible again: a bug for the checks.

@@ -1,14 +1,22 @@
 //! The slab allocator: the behaviours by number, random operations against a model, several CPUs, failures.
 
 mod blocks;
+mod cache_model;
 mod caches;
 mod cpus;
+mod damage;
+mod debug;
 mod failing;
+mod hardening;
 mod heap;
 mod kmalloc;
 mod machine;
 mod misuse;
 mod model;
+mod protocol;
+mod stress;
+mod report;
+mod slabinfo;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};

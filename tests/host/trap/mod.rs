@@ -2,3 +2,4 @@
 
 mod backtrace;
 mod esr;
+mod exclusive;

@@ -1,0 +1,51 @@
+//! The short ways for a machine that cannot restart a sequence: interrupts are masked meanwhile.
+#![forbid(unsafe_code)]
+
+use super::SlabHal;
+use super::cpu::{Array, Slot};
+use super::object::Object;
+use super::word::SlabWord;
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::mm::page::PageMap;
+use core::sync::atomic::Ordering;
+
+/// Takes an object off this CPU's array and clears its mark; see [`SlabHal::take_free`].
+#[inline(always)]
+pub fn take<H: SlabHal>(hal: &H, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+    let saved = hal.save();
+    let local = hal.local();
+    let mut taken = None;
+    if !wait || hal.may_wait(local, saved) {
+        taken = Array::new::<H>(local, slot).pop();
+    }
+    hal.restore(saved);
+    if let Some(object) = taken {
+        Object::of_array(object).store(mark, 0);
+    }
+    taken
+}
+
+/// Marks an object as free and puts it on this CPU's array, if `is_right` agrees with that array; see
+/// [`SlabHal::give_free`].
+#[inline(always)]
+pub fn give<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+    let Some(phys) = hal.to_phys(at) else { return false };
+    let saved = hal.save();
+    let local = hal.local();
+    let map = H::local_map(local);
+    let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
+    let word = SlabWord::from_raw(word.unwrap_or(0));
+    let mut given = false;
+    if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
+        let object = Object::of_array(at);
+        let mark = H::slabs(local).mark.load(Ordering::Relaxed);
+        if object.load(0) != mark {
+            given = Array::new::<H>(local, word.slot()).push(at);
+            if given {
+                object.store(0, mark);
+            }
+        }
+    }
+    hal.restore(saved);
+    given
+}

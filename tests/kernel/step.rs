@@ -1,0 +1,481 @@
+//! An interrupt at every instruction of allocating and freeing. The code is stepped through; before its k-th instruction
+//! something happens that an interrupt may do at any moment, which is to allocate and free the same things on the same
+//! CPU. This for every k, and from the states in which the ways through the code differ.
+
+use crate::interrupts::with_timer;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use quarry::addr::VirtAddr;
+use quarry::arch::aarch64::irq;
+use quarry::arch::aarch64::step::{Step, Then, step_through};
+use quarry::driver::gic::IntId;
+use quarry::driver::timer;
+use quarry::gfp::Gfp;
+use quarry::instance::{self, KmemCache};
+use quarry::ktest;
+use quarry::mm::slab::{CacheInfo, CacheSpec, SlabFlags};
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+
+/// Things that somebody has, by address: the caller, or the interrupt.
+struct Held {
+    items: [u64; 512],
+    len: usize,
+}
+
+impl Held {
+    const fn new() -> Self {
+        Self { items: [0; 512], len: 0 }
+    }
+
+    fn push(&mut self, item: u64) {
+        self.items[self.len] = item;
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> u64 {
+        self.len -= 1;
+        self.items[self.len]
+    }
+}
+
+static HELD: SpinMutex<Held> = SpinMutex::new(Held::new());
+
+/// A way to allocate and a way to free: which must fit each other.
+struct Calls {
+    alloc: fn() -> u64,
+    free: fn(u64),
+    /// The same for an interrupt handler, which may not wait.
+    handler_alloc: fn() -> u64,
+    handler_free: fn(u64),
+    /// Whether the caller's calls have sequences that restart.
+    restarts: bool,
+}
+
+/// What is allocated and freed.
+trait Pool {
+    /// Bytes of one that the test fills.
+    const SIZE: usize;
+    /// How many are at hand for this CPU.
+    fn at_hand() -> usize;
+    /// How many are in use.
+    fn in_use() -> u64;
+    /// Gives back what is at hand.
+    fn shrink();
+    /// Tests every invariant.
+    fn check();
+    /// Numbers at hand from which paths differ.
+    const STATES: &'static [usize];
+    /// Whether an operation from a state has some hundred instructions instead of some dozen.
+    fn takes_the_long_way(operation: Operation, state: usize) -> bool {
+        state == if operation == Operation::Alloc { 0 } else { Self::FULL }
+    }
+    /// As many as can be at hand.
+    const FULL: usize;
+    /// More than that.
+    const MANY: usize;
+}
+
+/// What the interrupt does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Deed {
+    Take,
+    TakeTwo,
+    Give,
+    GiveTwo,
+    /// The count is the same afterwards, and so is what lies on top.
+    TakeAndGive,
+    /// The count is the same afterwards, and something else lies on top.
+    Exchange,
+    /// The other way round: what lies on top is another than before.
+    GiveAndTake,
+    /// So many that there is nothing at hand.
+    TakeMany,
+    /// So many that there is no room.
+    GiveMany,
+    Shrink,
+}
+
+const DEEDS: [Deed; 10] = [
+    Deed::Take,
+    Deed::TakeTwo,
+    Deed::Give,
+    Deed::GiveTwo,
+    Deed::TakeAndGive,
+    Deed::Exchange,
+    Deed::GiveAndTake,
+    Deed::TakeMany,
+    Deed::GiveMany,
+    Deed::Shrink,
+];
+
+impl Deed {
+    /// Whether it goes to what is behind the things at hand: the deeds that are tried in the long ways too.
+    const fn moves_much(self) -> bool {
+        matches!(self, Self::TakeMany | Self::GiveMany | Self::Shrink)
+    }
+
+    fn run<P: Pool>(self, calls: &Calls) {
+        let mut held = HELD.lock();
+        let take = |held: &mut Held, count: usize| (0..count).for_each(|_| held.push((calls.handler_alloc)()));
+        let give = |held: &mut Held, count: usize| (0..count).for_each(|_| (calls.handler_free)(held.pop()));
+        match self {
+            Self::Take => take(&mut held, 1),
+            Self::TakeTwo => take(&mut held, 2),
+            Self::Give => give(&mut held, 1),
+            Self::GiveTwo => give(&mut held, 2),
+            Self::TakeAndGive => {
+                take(&mut held, 1);
+                give(&mut held, 1);
+            }
+            Self::Exchange => {
+                take(&mut held, 2);
+                let (second, first) = (held.pop(), held.pop());
+                (calls.handler_free)(first);
+                (calls.handler_free)(second);
+            }
+            Self::GiveAndTake => {
+                give(&mut held, 2);
+                take(&mut held, 2);
+            }
+            Self::TakeMany => take(&mut held, P::MANY),
+            Self::GiveMany => give(&mut held, P::MANY),
+            Self::Shrink => P::shrink(),
+        }
+    }
+}
+
+/// How the interrupt comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Arrival {
+    /// The debug exception is the interrupt.
+    InTheStep,
+    /// Again, so many instructions after the first.
+    Twice(u64),
+    /// The timer's interrupt is pending, and taken before the instruction.
+    Timer,
+}
+
+/// What [`visit`] is to do: the next interrupt comes at or after this instruction, and then again so many further on.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+static AGAIN: AtomicU64 = AtomicU64::new(0);
+static BY_TIMER: AtomicBool = AtomicBool::new(false);
+static DEED: SpinMutex<Option<fn()>> = SpinMutex::new(None);
+/// Instructions so far; where the last interrupt came; how many came, and how many of them in a sequence.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+static LAST: AtomicU64 = AtomicU64::new(0);
+static CAME: AtomicU32 = AtomicU32::new(0);
+static IN_SEQUENCE: AtomicU32 = AtomicU32::new(0);
+
+fn visit(step: &Step) -> Then {
+    let steps = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
+    if steps < NEXT.load(Ordering::Relaxed) || !step.interruptible {
+        return Then::Step;
+    }
+    CAME.fetch_add(1, Ordering::Relaxed);
+    IN_SEQUENCE.fetch_add(u32::from(step.in_sequence), Ordering::Relaxed);
+    LAST.store(steps, Ordering::Relaxed);
+    if BY_TIMER.load(Ordering::Relaxed) {
+        timer::arm(0);
+        return Then::Run;
+    }
+    interrupt();
+    match AGAIN.swap(0, Ordering::Relaxed) {
+        0 => NEXT.store(u64::MAX, Ordering::Relaxed),
+        further => NEXT.store(steps + further, Ordering::Relaxed),
+    }
+    Then::Restart
+}
+
+fn interrupt() {
+    let deed = *DEED.lock();
+    deed.expect("something to do")();
+}
+
+fn timer_interrupt(_: IntId) {
+    timer::stop();
+    interrupt();
+}
+
+/// The word that each word of a thing holds.
+fn pattern(item: u64) -> u64 {
+    item.rotate_left(17) ^ 0x5a5a_a5a5_0ff0_f00f
+}
+
+fn words<P: Pool>(item: u64) -> &'static mut [u64] {
+    let start = VirtAddr::new(item).as_ptr::<u64>();
+    // SAFETY: the things are the test's own, as large and aligned to a word; each slice is dropped before the next.
+    unsafe { core::slice::from_raw_parts_mut(start, P::SIZE / 8) }
+}
+
+/// That no two are the same and none is anybody else's: each can hold something of its own.
+fn verify_held<P: Pool>(held: &Held) {
+    let items = &held.items[..held.len];
+    items.iter().for_each(|item| words::<P>(*item).fill(pattern(*item)));
+    for item in items {
+        assert!(words::<P>(*item).iter().all(|word| *word == pattern(*item)), "{item:#x} is somebody else's");
+    }
+    // What holds its own pattern may still be there twice.
+    for item in items {
+        let first = &mut words::<P>(*item)[0];
+        assert_eq!(*first, pattern(*item), "{item:#x} was handed out twice");
+        *first = 0;
+    }
+}
+
+/// The caller's operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    Alloc,
+    Free,
+}
+
+/// Brings the pool into a state: so many at hand, and enough held to give.
+fn prepare<P: Pool>(calls: &Calls, at_hand: usize) {
+    let mut held = HELD.lock();
+    while held.len > P::MANY * 2 {
+        (calls.handler_free)(held.pop());
+    }
+    P::shrink();
+    while held.len < P::MANY * 2 {
+        held.push((calls.handler_alloc)());
+    }
+    let mut now = P::at_hand();
+    while now < at_hand {
+        (calls.handler_free)(held.pop());
+        now += 1;
+    }
+    while now > at_hand {
+        held.push((calls.handler_alloc)());
+        now -= 1;
+    }
+    assert_eq!(P::at_hand(), at_hand);
+}
+
+/// One operation, with an interrupt at its instruction number `at`, or the first one after it at which one is taken: where
+/// that was, if it was before the operation had ended.
+fn one_round(calls: &Calls, operation: Operation, arrival: Arrival, at: u64) -> Option<u64> {
+    NEXT.store(at, Ordering::Relaxed);
+    AGAIN.store(if let Arrival::Twice(further) = arrival { further } else { 0 }, Ordering::Relaxed);
+    BY_TIMER.store(arrival == Arrival::Timer, Ordering::Relaxed);
+    STEPS.store(0, Ordering::Relaxed);
+    LAST.store(0, Ordering::Relaxed);
+    match operation {
+        Operation::Alloc => {
+            let item = step_through(visit, || (calls.alloc)()).expect("every instruction can be stepped over");
+            HELD.lock().push(item);
+        }
+        Operation::Free => {
+            let item = HELD.lock().pop();
+            step_through(visit, || (calls.free)(item)).expect("every instruction can be stepped over");
+        }
+    }
+    let last = LAST.load(Ordering::Relaxed);
+    (last != 0).then_some(last)
+}
+
+/// Every invariant is tested after so many rounds, and after the last one: it takes longer than a round.
+const CHECK_EVERY: u64 = 16;
+
+/// Every instruction of an operation, from one state, with one deed.
+fn every_instruction<P: Pool>(
+    calls: &'static Calls,
+    operation: Operation,
+    arrival: Arrival,
+    state: usize,
+    baseline: u64,
+) {
+    let mut at = 1;
+    loop {
+        prepare::<P>(calls, state);
+        let came = one_round(calls, operation, arrival, at);
+        let held = HELD.lock();
+        verify_held::<P>(&held);
+        let in_use = P::in_use() - baseline;
+        assert_eq!(in_use, held.len as u64, "{operation:?} from {state} at hand, interrupt at {at} ({came:?})");
+        if came.is_none() || at.is_multiple_of(CHECK_EVERY) {
+            P::check();
+        }
+        match came {
+            None => return,
+            Some(came) => at = at.max(came) + 1,
+        }
+    }
+}
+
+/// All of it for one pair of calls.
+fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], arrivals: &[Arrival]) {
+    irq::local_irq_enable();
+    let baseline = P::in_use();
+    IN_SEQUENCE.store(0, Ordering::Relaxed);
+    CAME.store(0, Ordering::Relaxed);
+    for arrival in arrivals {
+        for (deed, run) in deeds {
+            *DEED.lock() = Some(*run);
+            for operation in [Operation::Alloc, Operation::Free] {
+                for state in P::STATES {
+                    if P::takes_the_long_way(operation, *state) && !deed.moves_much() {
+                        continue;
+                    }
+                    every_instruction::<P>(calls, operation, *arrival, *state, baseline);
+                }
+            }
+            log::info!("{arrival:?} {deed:?}: {} interrupts so far", CAME.load(Ordering::Relaxed));
+        }
+    }
+    let (came, in_sequence) = (CAME.load(Ordering::Relaxed), IN_SEQUENCE.load(Ordering::Relaxed));
+    log::info!("{came} interrupts, {in_sequence} of them in sequences that restart");
+    assert_eq!(in_sequence != 0, calls.restarts, "{in_sequence} of {came} in sequences");
+    let mut held = HELD.lock();
+    while held.len != 0 {
+        (calls.handler_free)(held.pop());
+    }
+    drop(held);
+    assert_eq!(P::in_use(), baseline);
+    P::shrink();
+    P::check();
+}
+
+static CACHE: Once<KmemCache> = Once::new();
+
+fn cache() -> &'static KmemCache {
+    let spec = CacheSpec { name: "stepped", size: 64, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
+    CACHE.call_once(|| KmemCache::create(&spec).expect("a cache"))
+}
+
+/// A cache of the test's own.
+struct Own;
+
+impl Pool for Own {
+    const SIZE: usize = 64;
+    const STATES: &'static [usize] = &[0, 1, 31, 62, 63, 64, 126];
+    const FULL: usize = 126;
+    const MANY: usize = 135;
+
+    fn at_hand() -> usize {
+        info().at_hand as usize
+    }
+
+    fn in_use() -> u64 {
+        info().active_objects
+    }
+
+    fn shrink() {
+        cache().shrink();
+    }
+
+    fn check() {
+        instance::slab_allocator().check_cache(cache().cache()).unwrap_or_else(|broken| panic!("{broken}"));
+    }
+}
+
+fn info() -> CacheInfo {
+    instance::slab_allocator().info(cache().cache())
+}
+
+fn pointer(object: u64) -> NonNull<u8> {
+    NonNull::new(VirtAddr::new(object).as_ptr()).expect("an object")
+}
+
+fn name(object: NonNull<u8>) -> u64 {
+    object.addr().get() as u64
+}
+
+fn alloc_waiting() -> u64 {
+    name(cache().alloc(Gfp::KERNEL).expect("memory"))
+}
+
+fn alloc_atomic() -> u64 {
+    name(cache().alloc(Gfp::ATOMIC).expect("memory"))
+}
+
+fn free_to_cache(object: u64) {
+    // SAFETY: the test's own, not used afterwards.
+    unsafe { cache().free(pointer(object)) };
+}
+
+fn kfree(object: u64) {
+    // SAFETY: as above.
+    unsafe { instance::kfree(pointer(object).as_ptr()) };
+}
+
+/// With interrupts masked.
+fn alloc_masked() -> u64 {
+    let mut objects = [NonNull::dangling()];
+    cache().alloc_bulk(Gfp::ATOMIC, &mut objects).expect("memory");
+    name(objects[0])
+}
+
+/// With interrupts masked.
+fn kfree_masked(object: u64) {
+    // SAFETY: the test's own, not used afterwards.
+    unsafe { instance::try_kfree(pointer(object).as_ptr()) }.expect("allocated");
+}
+
+/// The deeds, as functions without arguments.
+macro_rules! deeds {
+    ($pool:ty, $calls:ident) => {{
+        const RUN: [(Deed, fn()); DEEDS.len()] = [
+            (DEEDS[0], || DEEDS[0].run::<$pool>(&$calls)),
+            (DEEDS[1], || DEEDS[1].run::<$pool>(&$calls)),
+            (DEEDS[2], || DEEDS[2].run::<$pool>(&$calls)),
+            (DEEDS[3], || DEEDS[3].run::<$pool>(&$calls)),
+            (DEEDS[4], || DEEDS[4].run::<$pool>(&$calls)),
+            (DEEDS[5], || DEEDS[5].run::<$pool>(&$calls)),
+            (DEEDS[6], || DEEDS[6].run::<$pool>(&$calls)),
+            (DEEDS[7], || DEEDS[7].run::<$pool>(&$calls)),
+            (DEEDS[8], || DEEDS[8].run::<$pool>(&$calls)),
+            (DEEDS[9], || DEEDS[9].run::<$pool>(&$calls)),
+        ];
+        RUN
+    }};
+}
+
+static RESTARTING: Calls =
+    Calls { alloc: alloc_atomic, free: kfree, handler_alloc: alloc_atomic, handler_free: kfree, restarts: true };
+
+static RESTARTING_CACHE: Calls = Calls {
+    alloc: alloc_waiting,
+    free: free_to_cache,
+    handler_alloc: alloc_masked,
+    handler_free: kfree_masked,
+    restarts: true,
+};
+
+static MASKED: Calls = Calls {
+    alloc: alloc_masked,
+    free: kfree_masked,
+    handler_alloc: alloc_atomic,
+    handler_free: kfree,
+    restarts: false,
+};
+
+ktest!(an_interrupt_at_any_instruction_of_a_restarting_call, machine = "mem=64M", timeout = 300);
+fn an_interrupt_at_any_instruction_of_a_restarting_call() {
+    interrupt_everywhere::<Own>(&RESTARTING, &deeds!(Own, RESTARTING), &[Arrival::InTheStep]);
+}
+
+ktest!(an_interrupt_at_any_instruction_of_a_cache_s_call, machine = "mem=64M", timeout = 300);
+fn an_interrupt_at_any_instruction_of_a_cache_s_call() {
+    interrupt_everywhere::<Own>(&RESTARTING_CACHE, &deeds!(Own, RESTARTING_CACHE), &[Arrival::InTheStep]);
+}
+
+ktest!(an_interrupt_at_any_instruction_of_a_masking_call, machine = "mem=64M", timeout = 300);
+fn an_interrupt_at_any_instruction_of_a_masking_call() {
+    interrupt_everywhere::<Own>(&MASKED, &deeds!(Own, MASKED), &[Arrival::InTheStep]);
+}
+
+ktest!(the_timer_at_any_instruction_of_a_call, machine gicv2 = "mem=64M", machine gicv3 = "mem=64M gic=3", timeout = 300);
+fn the_timer_at_any_instruction_of_a_call() {
+    with_timer(timer_interrupt, || {
+        interrupt_everywhere::<Own>(&RESTARTING, &deeds!(Own, RESTARTING), &[Arrival::Timer]);
+    });
+}
+
+ktest!(two_interrupts_in_one_call, machine = "mem=64M", timeout = 300);
+fn two_interrupts_in_one_call() {
+    let deeds = deeds!(Own, RESTARTING);
+    let arrivals = [1, 2, 5, 11].map(Arrival::Twice);
+    interrupt_everywhere::<Own>(&RESTARTING, &deeds[5..6], &arrivals);
+    interrupt_everywhere::<Own>(&RESTARTING, &deeds[6..7], &arrivals);
+}

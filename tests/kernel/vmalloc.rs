@@ -1,0 +1,269 @@
+//! vmalloc, vmap and vm_map_ram on the machine: Linux's `test_vmalloc` cases, faults behind and after an area, and what
+//! the descriptors say.
+
+use quarry::addr::{Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::arch::aarch64::esr::Access as AccessKind;
+use quarry::gfp::Gfp;
+use quarry::hal::level::LeafLevel;
+use quarry::hal::prot::Prot;
+use quarry::instance;
+use quarry::kernel::ktest::{FaultKind, expect_fault};
+use quarry::ktest;
+use quarry::mm::page::Page;
+use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+
+const MIB: u64 = 1 << 20;
+
+fn at(start: VirtAddr, offset: u64) -> VirtAddr {
+    start.checked_add(offset).expect("no wrap")
+}
+
+fn write(addr: VirtAddr, value: u64) {
+    // SAFETY: the tests write to memory that vmalloc or vmap gave them, or where a fault is expected.
+    unsafe { addr.as_ptr::<u64>().write_volatile(value) };
+}
+
+fn read(addr: VirtAddr) -> u64 {
+    // SAFETY: as for `write`.
+    unsafe { addr.as_ptr::<u64>().read_volatile() }
+}
+
+/// Fills `size` bytes with numbers of their own and reads them again.
+fn use_memory(start: VirtAddr, size: u64) {
+    for offset in (0..size).step_by(512) {
+        write(at(start, offset), start.get() ^ offset);
+    }
+    for offset in (0..size).step_by(512) {
+        assert_eq!(read(at(start, offset)), start.get() ^ offset);
+    }
+}
+
+/// The pages and areas that are taken now.
+fn balance() -> (u64, usize) {
+    instance::vmap_space().purge_all();
+    instance::vmap_space().check().expect("the areas' invariants");
+    instance::drain_all_pages();
+    (instance::nr_free_pages(), instance::vmap_space().iter().count())
+}
+
+/// Runs `f`, whose memory must all come back. Tables and descriptors that were made stay, so the second run counts.
+fn leaves_nothing(f: impl Fn()) {
+    f();
+    let before = balance();
+    f();
+    assert_eq!(balance(), before);
+}
+
+// Behaviour 229
+ktest!(fix_size, timeout = 60);
+fn fix_size() {
+    leaves_nothing(|| {
+        for _ in 0..10_000 {
+            let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+            write(addr, 1);
+            instance::vfree(addr).expect("an area");
+        }
+    });
+}
+
+ktest!(every_size_is_memory);
+fn every_size_is_memory() {
+    leaves_nothing(|| {
+        for size in [1, 8, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE, 64 << 10, 200 << 10, MIB, 2 * MIB, 5 * MIB + 1] {
+            let addr = instance::vmalloc(size).expect("memory");
+            use_memory(addr, size & !7);
+            assert!(instance::is_vmalloc_addr(addr));
+            instance::vfree(addr).expect("an area");
+        }
+    });
+}
+
+// Behaviour 235
+ktest!(random_size, timeout = 60);
+fn random_size() {
+    leaves_nothing(|| {
+        let (mut state, mut live) = (0x2545_f491_4f6c_dd1d_u64, [VirtAddr::ZERO; 16]);
+        for round in 0..4_000 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let place = live.get_mut(round % 16).expect("below 16");
+            instance::vfree(*place).expect("an area, or null");
+            *place = instance::vmalloc((1 + state % 100) * PAGE_SIZE).expect("memory");
+            write(*place, state);
+        }
+        for addr in live {
+            instance::vfree(addr).expect("an area");
+        }
+    });
+}
+
+ktest!(zeroed_memory_is_zero);
+fn zeroed_memory_is_zero() {
+    leaves_nothing(|| {
+        for _ in 0..8 {
+            let dirty = instance::vmalloc(40 * PAGE_SIZE).expect("memory");
+            use_memory(dirty, 40 * PAGE_SIZE);
+            instance::vfree(dirty).expect("an area");
+            instance::vmap_space().purge_all();
+            let clean = instance::vzalloc(40 * PAGE_SIZE).expect("memory");
+            assert!((0..40 * PAGE_SIZE).step_by(8).all(|offset| read(at(clean, offset)) == 0));
+            instance::vfree(clean).expect("an area");
+        }
+    });
+}
+
+// Behaviour 250
+ktest!(large_areas_are_blocks_and_groups);
+fn large_areas_are_blocks_and_groups() {
+    let tables = instance::kernel_tables().expect("the final tables");
+    let leaf = |addr| tables.translate(addr).expect("mapped").leaf;
+    let huge = instance::vmalloc(4 * MIB).expect("memory");
+    assert_eq!(leaf(huge).level, LeafLevel::Pmd);
+    use_memory(huge, 4 * MIB);
+    let group = instance::vmalloc(64 << 10).expect("memory");
+    assert!(leaf(group).contiguous);
+    use_memory(group, 64 << 10);
+    let user = instance::vmalloc_user(64 << 10).expect("memory");
+    assert!(!leaf(user).contiguous && leaf(user).level == LeafLevel::Pte);
+    for addr in [huge, group, user] {
+        assert!(!leaf(addr).prot.is_executable() && leaf(addr).prot.is_writable());
+        instance::vfree(addr).expect("an area");
+    }
+}
+
+// Behaviours 230, 241 and 242
+ktest!(what_cannot_be_is_refused);
+fn what_cannot_be_is_refused() {
+    let before = balance();
+    assert_eq!(instance::vmalloc(0), Err(MapError::Empty));
+    for size in [u64::MAX, 1 << 46, 1 << 40] {
+        assert_eq!(instance::vmalloc(size), Err(MapError::TooLarge(size)));
+    }
+    assert_eq!(instance::vfree(VirtAddr::ZERO), Ok(()));
+    let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+    for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
+        assert!(matches!(instance::vfree(wrong), Err(MapError::Area(AreaError::NotTheStart(..)))));
+    }
+    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    let linear = instance::page_address(page);
+    assert!(matches!(instance::vfree(linear), Err(MapError::Area(AreaError::NoArea(_)))));
+    let mapping = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    assert!(matches!(instance::vfree(mapping), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(instance::vunmap(addr), Err(MapError::Area(AreaError::WrongKind(_)))));
+    let inside = instance::vmalloc_to_page(addr).expect("mapped");
+    assert!(instance::free_page(inside).is_err(), "a page of an area");
+    instance::vfree(addr).expect("an area");
+    assert!(matches!(instance::vfree(addr), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    instance::vunmap(mapping).expect("a mapping");
+    instance::free_page(page).expect("ours");
+    assert_eq!(balance().1, before.1);
+}
+
+/// Pages that do not follow on, each with its number in it.
+fn scattered(count: usize) -> alloc::vec::Vec<Page> {
+    let pages: alloc::vec::Vec<Page> =
+        (0..2 * count).map(|_| instance::alloc_page(Gfp::KERNEL).expect("memory")).collect();
+    let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
+        pages.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    for (_, page) in freed {
+        instance::free_page(page).expect("ours");
+    }
+    for (number, page) in &kept {
+        write(instance::page_address(*page), *number as u64);
+    }
+    kept.into_iter().map(|(_, page)| page).rev().collect()
+}
+
+// Behaviours 264, 265 and 274
+ktest!(vmap_shows_pages_in_the_order_of_the_list);
+fn vmap_shows_pages_in_the_order_of_the_list() {
+    leaves_nothing(|| {
+        let pages = scattered(40);
+        for _ in 0..3 {
+            let addr = instance::vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+            for (index, page) in pages.iter().enumerate() {
+                let here = at(addr, index as u64 * PAGE_SIZE);
+                assert_eq!(read(here), read(instance::page_address(*page)));
+                assert_eq!(instance::vmalloc_to_page(here), Some(*page));
+            }
+            instance::vunmap(addr).expect("a mapping");
+        }
+        for page in pages {
+            instance::free_page(page).expect("ours");
+        }
+    });
+}
+
+ktest!(vm_map_ram_shows_other_pages_at_the_same_address);
+fn vm_map_ram_shows_other_pages_at_the_same_address() {
+    let pages = scattered(63);
+    for first in 0..40 {
+        let list = pages.get(first..first + 1 + first % 23).expect("as many");
+        let addr = instance::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
+        for (index, page) in list.iter().enumerate() {
+            assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(instance::page_address(*page)));
+        }
+        assert!(instance::vm_unmap_ram(addr, list.len() + 1).is_err());
+        instance::vm_unmap_ram(addr, list.len()).expect("a mapping");
+    }
+    for page in pages {
+        instance::free_page(page).expect("ours");
+    }
+}
+
+ktest!(atomic_allocations_and_frees_work_with_interrupts_masked);
+fn atomic_allocations_and_frees_work_with_interrupts_masked() {
+    leaves_nothing(|| {
+        let flags = quarry::arch::aarch64::irq::local_irq_save_flags();
+        for _ in 0..200 {
+            let addr = instance::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
+            write(addr, 7);
+            instance::vfree(addr).expect("an area");
+        }
+        quarry::arch::aarch64::irq::local_irq_restore_flags(flags);
+    });
+}
+
+// Behaviour 239: behind the last page, and before the first, behind which the guard page of another area lies.
+ktest!(the_page_behind_an_area_faults, report = "guard page after vmalloc area", report = "tests/kernel/vmalloc.rs");
+fn the_page_behind_an_area_faults() {
+    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    write(at(addr, 2 * PAGE_SIZE), 1);
+}
+
+ktest!(an_area_that_was_freed_faults_after_the_purge);
+fn an_area_that_was_freed_faults_after_the_purge() {
+    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    write(addr, 1);
+    instance::vfree(addr).expect("an area");
+    instance::vmap_space().purge_all();
+    expect_fault(FaultKind::Translation(AccessKind::Read), addr);
+    read(addr);
+}
+
+// Behaviour 267
+ktest!(a_read_only_mapping_cannot_be_written);
+fn a_read_only_mapping_cannot_be_written() {
+    let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let addr = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RO).expect("addresses");
+    read(addr);
+    expect_fault(FaultKind::Permission(AccessKind::Write), addr);
+    write(addr, 1);
+}
+
+ktest!(a_small_region_is_bounded, machine = "append='vmalloc=16M'");
+fn a_small_region_is_bounded() {
+    let region = instance::vmap_space().region().expect("set up");
+    assert_eq!(region.size(), 16 * MIB);
+    let mut live = alloc::vec::Vec::new();
+    while let Ok(addr) = instance::vmalloc(MIB) {
+        assert!(region.contains(addr));
+        live.push(addr);
+    }
+    assert_eq!(live.len(), to_usize(15));
+    for addr in live {
+        instance::vfree(addr).expect("an area");
+    }
+    instance::vfree(instance::vmalloc(10 * MIB).expect("what was freed, after a purge")).expect("an area");
+}
