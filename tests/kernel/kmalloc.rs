@@ -132,7 +132,7 @@ fn sensitive_content_is_gone_before_anybody_else_has_the_object() {
         unsafe { instance::kfree_sensitive(object.as_ptr()) }.expect("an allocation");
         // The first word of a free object is the allocator's, and pages that are free keep what was there.
         // SAFETY: memory of the linear map, which nobody writes meanwhile.
-        let rest = unsafe { core::slice::from_raw_parts(object.as_ptr().add(8), bytes - 8) };
+        let rest = unsafe { core::slice::from_raw_parts(object.as_ptr().wrapping_add(8), bytes - 8) };
         assert!(rest.iter().all(|byte| *byte == 0), "{size} bytes");
         // SAFETY: it is not freed again.
         let twice = unsafe { instance::kfree_sensitive(object.as_ptr()) };
