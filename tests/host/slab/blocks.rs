@@ -176,7 +176,7 @@ fn a_row_survives_each_allocation_that_fails() {
             let mut row = KVec::new_in(slabs);
             let full = with_pages(slabs, left, || row.extend(0..=u32::MAX, KERNEL));
             let refused = full.expect_err("memory ran out").value;
-            assert_eq!(row.len() as u32, refused);
+            assert_eq!(row.len(), refused as usize);
             assert!(row.iter().copied().eq(0..refused));
             if row.len() < KMALLOC_MAX_SIZE / 4 {
                 row.push(refused, KERNEL).unwrap();

@@ -1,4 +1,5 @@
 //! The allocator behind `alloc`: early heap, hand-over, and nulls where there is nothing.
+#![expect(clippy::multiple_unsafe_ops_per_block, reason = "one block goes through all of them")]
 
 use super::*;
 use machine::in_interrupt;
