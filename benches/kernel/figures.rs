@@ -64,9 +64,7 @@ pub(crate) struct Figures {
     pub(crate) batch: u32,
     pub(crate) batch_mean: Hundredths,
     pub(crate) warm_up: u32,
-    /// The cheapest and the dearest of all single operations, the first ones included; for comparing with a trace.
-    pub(crate) seen: (u32, u32),
-    /// Instructions before the first of them.
+    /// Instructions before the first operation.
     pub(crate) setup: u32,
 }
 
@@ -95,12 +93,11 @@ impl Figures {
             let rank = (samples.len() * percent).div_ceil(100).max(1);
             Hundredths::of(u64::from(samples.get(rank - 1).copied().unwrap_or_default()), u64::from(units))
         };
-        let seen = (samples.first().copied().unwrap_or_default(), samples.last().copied().unwrap_or_default());
         let n = u32::try_from(samples.len()).unwrap_or(u32::MAX);
         let total = samples.iter().copied().map(u64::from).sum();
         let mean = Hundredths::of(total, (u64::from(n) * u64::from(units)).max(1));
         let [min, median, p99, max] = [0, 50, 99, 100].map(at);
-        Self { headline, n, units, min, median, mean, p99, max, seen, ..Self::default() }
+        Self { headline, n, units, min, median, mean, p99, max, ..Self::default() }
     }
 
     /// A part of a whole, in percent.
@@ -114,9 +111,8 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, seen, setup } =
-            self;
+        let Self { of, headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, setup } = self;
         write!(f, "{of}\t{headline}\t{n}\t{units}\t{min}\t{median}\t{mean}\t{p99}\t{max}\t")?;
-        write!(f, "{batch}\t{batch_mean}\t{warm_up}\t{}\t{}\t{setup}", seen.0, seen.1)
+        write!(f, "{batch}\t{batch_mean}\t{warm_up}\t{setup}")
     }
 }

@@ -39,7 +39,7 @@ fn benchmarks() {
     let args = machine.args;
     match args.value("bench") {
         Some("memory") => memory_use(),
-        Some("trace") => rows::run(&mut Meter::tracing(), args),
+        Some("trace") => rows::run(&mut Meter::tracing(&machine.cpu), args),
         _ => rows::run(&mut Meter::counting(&machine.cpu), args),
     }
 }

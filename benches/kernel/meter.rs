@@ -40,6 +40,8 @@ pub(crate) struct Meter {
     overhead: Overhead,
     /// The counter when the row began.
     begun: u32,
+    /// Instructions of the operation that was traced last.
+    traced: u32,
 }
 
 /// What a measured stretch costs besides its operations: the second reading, and this much each round for counting down
@@ -109,20 +111,30 @@ enum Phase {
 impl Meter {
     /// Counts, once the counter has been seen to be exact.
     pub(crate) fn counting(cpu: &IdRegisters) -> Self {
-        counter::calibrate(cpu);
-        let (overhead, rest) = Overhead::measure();
-        kprintln!("bench: overhead\t{READING}\t{}\t{rest}", overhead.round);
-        Self { tracing: false, overhead, begun: 0 }
+        let (meter, rest) = Self::calibrated(cpu, false);
+        kprintln!("bench: overhead\t{READING}\t{}\t{rest}", meter.overhead.round);
+        meter
     }
 
-    /// Has the fourth round of each operation traced. Nothing is calibrated: the emulator need not count.
-    pub(crate) fn tracing() -> Self {
-        Self { tracing: true, overhead: Overhead::default(), begun: 0 }
+    /// Has the fourth round of each operation traced, and counts it too.
+    pub(crate) fn tracing(cpu: &IdRegisters) -> Self {
+        Self::calibrated(cpu, true).0
+    }
+
+    fn calibrated(cpu: &IdRegisters, tracing: bool) -> (Self, u32) {
+        counter::calibrate(cpu);
+        let (overhead, rest) = Overhead::measure();
+        (Self { tracing, overhead, begun: 0, traced: 0 }, rest)
     }
 
     /// Whether operations are traced and not counted.
     pub(crate) const fn is_tracing(&self) -> bool {
         self.tracing
+    }
+
+    /// Instructions of the operation that was traced last.
+    pub(crate) const fn traced(&self) -> u32 {
+        self.traced
     }
 
     /// From here on a row prepares what it measures, in a trace as well.
@@ -147,6 +159,9 @@ impl Meter {
             let count = stretch(rounds, &mut op);
             row.take(count);
         }
+        if self.tracing {
+            self.traced = row.batch_count;
+        }
         Figures { setup, ..row.figures(units) }
     }
 }
@@ -164,8 +179,6 @@ struct Accumulator {
     n: u32,
     batch: u32,
     batch_count: u32,
-    /// The cheapest and the dearest stretch of one round.
-    seen: (u32, u32),
 }
 
 /// Rounds before the cost is believed.
@@ -175,8 +188,7 @@ impl Accumulator {
     fn new(tracing: bool, overhead: Overhead) -> Self {
         let samples = STORE.lock();
         let (phase, left) = (Phase::Estimate, ESTIMATES);
-        let seen = (u32::MAX, 0);
-        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0, seen }
+        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0 }
     }
 
     /// How many rounds the next stretch has; `None` when all is done.
@@ -204,9 +216,6 @@ impl Accumulator {
     /// Takes the count of the stretch that `next_rounds` asked for.
     fn take(&mut self, count: u32) {
         let single = self.overhead.subtract(count, 1);
-        if self.phase != Phase::Batch {
-            self.seen = (self.seen.0.min(single), self.seen.1.max(single));
-        }
         match self.phase {
             Phase::Estimate => self.cost = single,
             Phase::WarmUp => {}
@@ -216,7 +225,10 @@ impl Accumulator {
                     self.n += 1;
                 }
             }
-            Phase::Batch if self.tracing => trace::mark(),
+            Phase::Batch if self.tracing => {
+                trace::mark();
+                self.batch_count = single;
+            }
             Phase::Batch => self.batch_count = self.overhead.subtract(count, self.batch),
         }
     }
@@ -230,7 +242,6 @@ impl Accumulator {
             batch: self.batch,
             batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
             warm_up: ESTIMATES + self.warm_up,
-            seen: self.seen,
             ..Figures::of(samples, units, Headline::Batch)
         }
     }

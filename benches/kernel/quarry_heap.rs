@@ -52,8 +52,11 @@ impl Heap for Kmalloc {
 }
 
 /// The rows of caches, which nobody else has.
-pub(crate) const ROWS: &[Row] =
-    &[Row { name: "kmem_cache/256", by: QUARRY, run: pair }, Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk }];
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "kmem_cache/256", by: QUARRY, run: pair },
+    Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk },
+    Row { name: "kmalloc_masked/64", by: QUARRY, run: masked_pair },
+];
 
 /// Objects of 256 bytes in slabs of their own.
 fn cache(name: &'static str) -> Result<KmemCache, Unable> {

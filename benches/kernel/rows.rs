@@ -67,7 +67,7 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         kprintln!("bench: begin\t{number}\t{}\t{}", row.name, row.by);
         meter.begin();
         match (row.run)(meter) {
-            Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}"),
+            Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}\t{}", meter.traced()),
             Ok(figures) => kprintln!("bench: row\t{number}\t{}\t{}\t{figures}", row.name, row.by),
             Err(why) => kprintln!("bench: unable\t{number}\t{}\t{}\t{why}", row.name, row.by),
         }

@@ -26,6 +26,8 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+    // From the same state, whatever ran before.
+    instance::vmap_space().purge_all();
     let addr = instance::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
     for offset in (0..BYTES).step_by(to_usize(PAGE_SIZE)) {
         let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
@@ -67,6 +69,7 @@ fn mapping<const PAGES: usize>(
     map: impl Fn(&[Page]) -> Option<VirtAddr>,
     unmap: impl Fn(VirtAddr) -> bool,
 ) -> Result<Figures, Unable> {
+    instance::vmap_space().purge_all();
     let mut batch = PageBatch::<PAGES>::new();
     if instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch) != Ok(PAGES) {
         return Err("no pages");

@@ -27,7 +27,7 @@ pub use reclaim::{
 };
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
-    slab_allocator, start_slabs, try_kfree,
+    set_code_printer, slab_allocator, start_slabs, try_kfree,
 };
 
 pub use vmalloc::{

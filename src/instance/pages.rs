@@ -45,14 +45,15 @@ pub struct CpuLocal {
 }
 
 impl CpuLocal {
+    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
     const fn new() -> Self {
         Self {
-            slab: CpuSlabs::NONE,
-            first_arrays: [const { ArrayHeader::OFF }; _],
+            slab: CpuSlabs::new(),
+            first_arrays: [const { ArrayHeader::new() }; _],
             pages: CpuPages::new(),
             map: Vmemmap::NONE,
             scopes: Scopes::new(),
-            arrays: [const { ArrayHeader::OFF }; _],
+            arrays: [const { ArrayHeader::new() }; _],
         }
     }
 }

@@ -6,18 +6,23 @@
 use super::pages::{CpuLocal, KernelPages, PAGES};
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::mem;
+use crate::driver::timer;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, InUse, KMALLOC_SIZES, MAX_CACHES,
-    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, Findings, InUse, KMALLOC_SIZES,
+    MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use crate::mm::zone::{Scanned, Shrinker};
+use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
+use spin::once::Once;
 
 /// The headers of the arrays of the first caches.
 pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
@@ -66,7 +71,7 @@ impl SlabHal for KernelPages {
     #[inline(always)]
     fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
-        let marked = object.as_ptr::<u8>().wrapping_add(mark as usize).cast::<u64>();
+        let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
         Some(object)
@@ -92,9 +97,45 @@ impl SlabHal for KernelPages {
 
     #[inline(always)]
     fn zero_object(&self, object: VirtAddr, bytes: usize) {
-        // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
-        unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        if bytes.is_multiple_of(to_usize(PAGE_SIZE))
+            && object.is_aligned(PAGE_SIZE)
+            && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
+        {
+            // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
+            unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
+        } else if bytes.is_multiple_of(8) {
+            // In words, so that a constant number of them needs no call.
+            // SAFETY: as above; objects are aligned to words.
+            unsafe { object.as_ptr::<u64>().write_bytes(0, bytes / 8) };
+        } else {
+            // SAFETY: as above.
+            unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
+        }
     }
+
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        cpu::return_address()
+    }
+
+    fn fmt_code(&self, at: VirtAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match PRINT_CODE.get() {
+            Some(print) => print(at, f),
+            None => write!(f, "{at}"),
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        timer::microseconds() / 1000
+    }
+}
+
+/// What prints a return address.
+static PRINT_CODE: Once<fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result, Relax> = Once::new();
+
+/// Says what prints a return address in reports about objects. The first call counts.
+pub fn set_code_printer(print: fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result) {
+    PRINT_CODE.call_once(|| print);
 }
 
 /// Gives back what caches keep at hand when memory is short.
@@ -220,17 +261,31 @@ pub unsafe fn kfree(object: *mut u8) {
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
-    if let Err(misuse) = SLABS.kfree_slow(object) {
-        SLABS.hal().misuse(&misuse);
+    if !SLABS.free_large_fast(object) {
+        kfree_other(object);
+    }
+}
+
+/// What is neither at hand nor a large block that is. The call above is the last thing that its function does, so the
+/// caller's caller is found from here.
+#[cold]
+#[inline(never)]
+fn kfree_other(object: VirtAddr) {
+    let caller = SLABS.hal().return_address();
+    if let Err(misuse) = SLABS.kfree_from(object, caller) {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
 #[cold]
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
+    let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are no misuse.
-    if let Err(misuse) = SLABS.free_object(cache, object) {
-        SLABS.hal().misuse(&misuse);
+    if !SLABS.hal().give_free_to(object, cache.slot())
+        && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
+    {
+        SLABS.report_from(&misuse, caller);
     }
 }
 
@@ -357,6 +412,11 @@ impl KmemCache {
     /// Gives memory that the cache keeps at hand back; whether there was any.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
+    }
+
+    /// Looks through all slabs of the cache; see [`SlabAllocator::validate`].
+    pub fn validate(&self) -> Findings {
+        SLABS.validate(self.cache())
     }
 
     /// Destroys the cache; see [`SlabAllocator::destroy`].

@@ -1,12 +1,14 @@
 //! Starting the slab allocator: what the boot arguments and the boot loader say about it.
 
 use super::bootargs::BootArgs;
+use super::symbol::Symbol;
 use crate::arch::aarch64::rseq;
 use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::slab::{CreateError, SlabOptions};
 use ::log::info;
 use aarch64_cpu::registers::CNTPCT_EL0;
+use core::fmt::Display;
 use tock_registers::interfaces::Readable;
 
 /// Makes the first caches. Boot CPU, once, when the page allocator is up.
@@ -23,7 +25,13 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Creat
     instance::add_entropy(CNTPCT_EL0.get());
     let on = |name| args.value(name).is_some_and(|value| matches!(value, "1" | "y" | "on"));
     let debug = args.value("slub_debug").or_else(|| args.flag("slub_debug").then_some(""));
-    instance::start_slabs(SlabOptions { debug, init_on_alloc: on("init_on_alloc"), init_on_free: on("init_on_free") })?;
+    instance::set_code_printer(|at, f| Symbol::of_return_address(at).fmt(f));
+    instance::start_slabs(SlabOptions {
+        debug,
+        init_on_alloc: on("init_on_alloc"),
+        init_on_free: on("init_on_free"),
+        panic_on_misuse: on("panic_on_warn"),
+    })?;
     let (sequences, loads) = rseq::init();
     info!("slab: kmalloc up, {bits} bits of seed, {sequences} restartable sequences, {loads} loads that may fault");
     Ok(())

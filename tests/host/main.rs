@@ -27,8 +27,6 @@ mod pgtable;
 mod random;
 #[cfg(test)]
 mod rbtree;
-#[cfg(test)]
-mod slab;
 mod struct_page;
 mod trap;
 // The model checker switches stacks, which Miri cannot.

@@ -23,14 +23,18 @@ fn device(phys: u64) -> VirtAddr {
 fn set_bits(page: VirtAddr, offset: u64, bits: u32) {
     let register = page.checked_add(offset).expect("in the page").as_ptr::<u32>();
     // SAFETY: a register of the interrupt controller, by its manual; the machine ends with this test.
-    unsafe { register.write_volatile(register.read_volatile() | bits) };
+    let before = unsafe { register.read_volatile() };
+    // SAFETY: as above.
+    unsafe { register.write_volatile(before | bits) };
 }
 
 /// Clears bits of a device register.
 fn clear_bits(page: VirtAddr, offset: u64, bits: u32) {
     let register = page.checked_add(offset).expect("in the page").as_ptr::<u32>();
     // SAFETY: as for `set_bits`.
-    unsafe { register.write_volatile(register.read_volatile() & !bits) };
+    let before = unsafe { register.read_volatile() };
+    // SAFETY: as above.
+    unsafe { register.write_volatile(before & !bits) };
 }
 
 // A GICv3 with a single security state signals group 0 as FIQ (IHI 0069H §4.6.2), which this kernel never asks for.

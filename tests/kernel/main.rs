@@ -20,6 +20,7 @@ mod pagetable;
 mod planted;
 mod reclaim;
 mod slab;
+mod slab_debug;
 mod slab_failing;
 mod step;
 mod vmalloc;

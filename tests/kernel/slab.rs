@@ -61,11 +61,11 @@ fn a_cache_gives_its_pages_back_when_it_is_destroyed() {
     }
     check();
     cache.destroy().expect("nothing is in use");
-    instance::slab_allocator().shrink_all();
     assert_eq!(free_pages(), before);
 }
 
 fn free_pages() -> u64 {
+    instance::slab_allocator().shrink_all();
     instance::drain_all_pages();
     instance::nr_free_pages()
 }
@@ -74,14 +74,9 @@ ktest!(wrong_frees_are_named);
 fn wrong_frees_are_named() {
     let object = instance::kmalloc(100, Gfp::KERNEL).expect("memory").as_ptr();
     let stack = 0_u8;
+    let wrong = [object.wrapping_add(1), (&raw const stack).cast_mut(), 0x1000 as *mut u8];
     // SAFETY: none of these is freed.
-    let answers = unsafe {
-        [
-            instance::try_kfree(object.wrapping_add(1)),
-            instance::try_kfree((&raw const stack).cast_mut()),
-            instance::try_kfree(0x1000 as *mut u8),
-        ]
-    };
+    let answers = wrong.map(|address| unsafe { instance::try_kfree(address) });
     assert!(matches!(answers[0], Err(Misuse::Misaligned { .. })), "{answers:?}");
     assert!(matches!(answers[1], Err(Misuse::NotLinear(_))), "{answers:?}");
     assert!(matches!(answers[2], Err(Misuse::NotLinear(_))), "{answers:?}");

@@ -37,7 +37,6 @@ pub struct Local {
 /// Free pages.
 pub fn free_pages() -> u64 {
     SLABS.shrink_all();
-    SLABS.drop_depots();
     PAGES.drain_all();
     PAGES.free_page_count()
 }
@@ -69,9 +68,8 @@ pub fn start(memblock: &mut Memblock<'static, Identity>, ram: PhysRange) {
         banks.write(Bank { section, descriptors, blocks });
         BankMap::new(origin, core::slice::from_ref(banks.as_ref()), core::slice::from_ref(sections.as_ref())).unwrap()
     };
-    let arrays = [const { ArrayHeader::OFF }; MAX_CACHES];
-    // SAFETY: as above.
-    unsafe { local.write(Local { arrays, slabs: CpuSlabs::NONE, pages: CpuPages::new(), map }) };
+    // SAFETY: as above. Zeroes are arrays and lists without anything; only the map is none yet.
+    unsafe { (&raw mut (*local.as_ptr()).map).write(map) };
     LOCAL.store(local.as_ptr(), Ordering::Relaxed);
 
     let limits = ZoneLimits::new(ram.start(), None, None);
@@ -157,6 +155,8 @@ impl PageHal for Machine {
 }
 
 impl SlabHal for Machine {
+    const FIRST_ARRAYS: u32 = 0;
+
     fn slot(number: u16) -> Slot {
         Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32)
     }

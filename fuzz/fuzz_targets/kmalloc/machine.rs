@@ -33,7 +33,6 @@ pub fn check(slabs: &SlabAllocator<'static, Machine>) {
     slabs.check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.shrink_all();
-    slabs.drop_depots();
     slabs.pages().drain_all();
     let free = slabs.pages().free_page_count();
     let machine = slabs.hal();
@@ -162,6 +161,8 @@ impl PageHal for Machine {
 }
 
 impl SlabHal for Machine {
+    const FIRST_ARRAYS: u32 = 0;
+
     fn slot(number: u16) -> Slot {
         Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32)
     }

@@ -20,6 +20,11 @@ const fn is_store(instruction: u32) -> bool {
     instruction & 0x3fc0_0000 == 0x0800_0000 && instruction & 0x8020_0000 != 0x0020_0000
 }
 
+/// Whether an instruction is CLREX: what follows belongs to no pair any more.
+const fn is_clear(instruction: u32) -> bool {
+    instruction & 0xffff_f0ff == 0xd503_305f
+}
+
 /// Where a conditional branch at `pc` leads, if `instruction` is one.
 fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     // The offset in instructions, its sign bit at the top of the word.
@@ -45,11 +50,6 @@ const fn next(pc: VirtAddr) -> VirtAddr {
     VirtAddr::new(pc.get().wrapping_add(4))
 }
 
-/// Whether an instruction is CLREX, a return or a branch to a register: there is no store-exclusive behind it.
-const fn is_end(instruction: u32) -> bool {
-    instruction & 0xffff_f0ff == 0xd503_305f || instruction & 0xfe00_0000 == 0xd600_0000
-}
-
 /// What is behind the store-exclusive that code at `pc` comes to before it branches, if it does.
 fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<VirtAddr> {
     for _ in 0..REACH {
@@ -57,7 +57,7 @@ fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<Vir
         if is_store(instruction) {
             return Some(next(pc));
         }
-        if branch_target(instruction, pc).is_some() || is_load(instruction) || is_end(instruction) {
+        if branch_target(instruction, pc).is_some() || is_load(instruction) || is_clear(instruction) {
             return None;
         }
         pc = jump_target(instruction, pc).unwrap_or(next(pc));

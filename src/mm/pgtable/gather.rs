@@ -170,6 +170,14 @@ impl<M: Mmu> PageTable<M> {
     pub const fn gather<'t, F: FrameSource>(&'t self, frames: &'t F) -> Gather<'t, M, F> {
         Gather { table: self, frames, pending: Pending::new(), removed: RemovedTables::new() }
     }
+
+    /// A gather for `pages` pages in many places: if they are so many that everything will be dropped, nothing is
+    /// noted by address first.
+    pub const fn gather_pages<'t, F: FrameSource>(&'t self, frames: &'t F, pages: u64) -> Gather<'t, M, F> {
+        let mut gather = self.gather(frames);
+        gather.pending.everything = pages >= FULL_INVALIDATION;
+        gather
+    }
 }
 
 impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {

@@ -80,12 +80,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        self.alloc_for(cache, gfp, self.hal().return_address())
+    }
+
+    /// The long way, for who called from `caller`.
+    pub(super) fn alloc_for(&self, cache: &Cache<H>, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
         let gfp = self.check_flags(cache, gfp)?;
-        let slot = self.slot_of_free(cache, gfp)?;
-        let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
-        if cache.is_debugged() {
-            self.allocated_debugged(cache, slot)?;
+        let mut slot = self.slot_of_free(cache, gfp)?;
+        while cache.is_debugged() && !self.allocated_debugged(cache, slot, caller) {
+            slot = self.slot_of_free(cache, gfp)?;
         }
+        let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         slot.store(cache.shape.mark, 0);
         if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
             // What was zeroed when it was freed is zero but for the link.
@@ -146,9 +151,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let map = self.hal().map();
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
-        array.count_slow_alloc();
         let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
         if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
+            array.count_slow_alloc();
             let object = array.pop().map(Object::of_array);
             self.hal().restore(saved);
             return object;
@@ -170,6 +175,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         } else {
             self.take_one(cache, &mut node)
         };
+        if object.is_some() {
+            array.count_slow_alloc();
+        }
         self.hal().restore(saved);
         object
     }

@@ -74,6 +74,13 @@ impl<H: SlabHal> Cache<H> {
         self.shape.flags
     }
 
+    /// Where a free object that is on its slab's list keeps its link, in bytes from the start of the object (Linux:
+    /// `kmem_cache.offset`). For who looks at damaged memory.
+    #[must_use]
+    pub const fn link_offset(&self) -> u32 {
+        self.shape.link - self.shape.object
+    }
+
     /// Where each CPU keeps free objects of it.
     #[must_use]
     #[inline(always)]
@@ -113,21 +120,21 @@ impl<H: SlabHal> Cache<H> {
 /// since the word below the entries is a word too.
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=256 => 63,
-        257..=512 => 31,
-        513..=1024 => 15,
-        1025..=4096 => 7,
-        _ => 3,
+        0..=64 => 127,
+        65..=512 => 63,
+        513..=1024 => 31,
+        1025..=4096 => 15,
+        _ => 7,
     }
 }
 
-/// Full magazines that a depot holds: 64 KiB of objects, at most 16.
+/// Full magazines that a depot holds: 64 KiB of objects, at most 8.
 pub(super) const fn depot_magazines(size: u32) -> usize {
     match size {
-        0..=64 => 16,
-        65..=128 => 8,
-        129..=2048 => 4,
-        _ => 2,
+        0..=128 => 8,
+        129..=256 => 4,
+        257..=2048 => 2,
+        _ => 1,
     }
 }
 

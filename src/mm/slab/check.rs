@@ -172,8 +172,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             };
             at = next;
         }
-        for number in book.objects - book.fresh..book.objects {
-            let object = slab.in_own_order(cache, book, number.into());
+        for index in (0..u32::from(book.objects)).filter(|index| slab.is_fresh(*index, book)) {
+            let object = slab.object_of(cache, index);
             if object.load(cache.shape.mark) != self.mark() {
                 return Err(broken("SLAB-2", cache, Some(object.addr()), "a fresh object that is not marked"));
             }

@@ -44,7 +44,7 @@ impl Slot {
 /// them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
 /// array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
 ///
-/// A CPU has a second magazine, the spare, which is full or empty. When the first is used up or full, the two change
+/// A CPU has a second magazine, the spare, which is full or empty between two calls. When the first is used up or full, the two change
 /// places; only then, and if that does not help, is one of them exchanged with the depot (Bonwick and Adams 2001). So a
 /// full magazine moves between CPUs without a look at its objects.
 ///
@@ -76,16 +76,25 @@ pub struct ArrayHeader {
 
 impl ArrayHeader {
     /// An array that is off.
-    pub const OFF: Self = Self {
-        served: AtomicU64::new(0),
-        top: AtomicU64::new(0),
-        limit: AtomicU64::new(0),
-        base: AtomicU64::new(0),
-        spare: AtomicU64::new(0),
-        spare_count: AtomicU64::new(0),
-        slow_allocs: AtomicU64::new(0),
-        slow_frees: AtomicU64::new(0),
-    };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            served: AtomicU64::new(0),
+            top: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            base: AtomicU64::new(0),
+            spare: AtomicU64::new(0),
+            spare_count: AtomicU64::new(0),
+            slow_allocs: AtomicU64::new(0),
+            slow_frees: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Default for ArrayHeader {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Memory for the addresses of objects: by the address of its first entry, above a word that stays zero.
@@ -301,12 +310,15 @@ pub struct CpuSlabs {
 
 impl CpuSlabs {
     /// Before there is an allocator.
-    pub const NONE: Self = Self {
-        descriptors: AtomicU64::new(0),
-        mark: AtomicU64::new(0),
-        requested: AtomicU64::new(0),
-        answered: AtomicU64::new(0),
-    };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            descriptors: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        }
+    }
 
     /// Asks the CPU to give its objects back. Any CPU.
     pub(super) fn request(&self) {
@@ -329,5 +341,11 @@ impl CpuSlabs {
     /// Says that the objects have been given back, after `requests` were seen. By the CPU, interrupts masked.
     pub(super) fn answer(&self, requests: u64) {
         self.answered.store(requests, Ordering::Release);
+    }
+}
+
+impl Default for CpuSlabs {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -115,7 +115,78 @@ pub enum Misuse {
         what: &'static str,
         /// The first wrong byte.
         at: VirtAddr,
+        /// The byte after the last wrong one.
+        end: VirtAddr,
+        /// What the first one is.
+        found: u8,
+        /// What it should be.
+        expected: u8,
     },
+    /// The slab's free list leads in a circle.
+    Cycle {
+        /// The object that it leads to twice.
+        at: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+    },
+    /// A slab has counted wrongly.
+    Count {
+        /// Its first byte.
+        slab: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+        /// What of.
+        what: &'static str,
+        /// The count.
+        found: u16,
+        /// What it should be.
+        counted: u16,
+    },
+    /// A cache was to be destroyed while there are objects in use.
+    Remaining {
+        /// The cache.
+        cache: &'static str,
+        /// How many.
+        objects: u64,
+        /// One of them.
+        first: Option<VirtAddr>,
+    },
+}
+
+impl Misuse {
+    /// The cache that it is about, if any.
+    #[must_use]
+    pub const fn cache(&self) -> Option<&'static str> {
+        match *self {
+            Self::Misaligned { cache, .. }
+            | Self::DoubleFree { cache, .. }
+            | Self::WrongCache { cache, .. }
+            | Self::FreeList { cache, .. }
+            | Self::Overwritten { cache, .. }
+            | Self::Cycle { cache, .. }
+            | Self::Count { cache, .. }
+            | Self::Remaining { cache, .. } => Some(cache),
+            Self::NotLinear(_) | Self::NoMemory(_) | Self::Foreign { .. } => None,
+        }
+    }
+
+    /// The address that it is about: that of an object where there is one.
+    #[must_use]
+    pub const fn at(&self) -> Option<VirtAddr> {
+        match *self {
+            Self::NotLinear(at)
+            | Self::NoMemory(at)
+            | Self::Foreign { at, .. }
+            | Self::Misaligned { at, .. }
+            | Self::DoubleFree { at, .. }
+            | Self::WrongCache { at, .. }
+            | Self::FreeList { at, .. }
+            | Self::Overwritten { object: at, .. }
+            | Self::Cycle { at, .. }
+            | Self::Count { slab: at, .. } => Some(at),
+            Self::Remaining { first, .. } => first,
+        }
+    }
 }
 
 impl fmt::Display for Misuse {
@@ -132,8 +203,15 @@ impl fmt::Display for Misuse {
                 write!(f, "object {at} of {cache} was freed to {freed_to}")
             }
             Self::FreeList { at, cache } => write!(f, "free list of {cache} damaged at {at}"),
-            Self::Overwritten { object, cache, what, at } => {
+            Self::Overwritten { object, cache, what, at, .. } => {
                 write!(f, "{what} overwritten at {at}, object {object} of {cache}")
+            }
+            Self::Cycle { at, cache } => write!(f, "free list of {cache} leads in a circle at {at}"),
+            Self::Count { slab, cache, what, found, counted } => {
+                write!(f, "wrong {what} in slab {slab} of {cache}: {found}, but there are {counted}")
+            }
+            Self::Remaining { cache, objects, .. } => {
+                write!(f, "{cache} cannot be destroyed: {objects} objects remain")
             }
         }
     }

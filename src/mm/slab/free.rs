@@ -50,6 +50,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     pub fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
+        self.free_from(at, expected, self.hal().return_address())
+    }
+
+    /// Frees what the short way could not, for who called from `caller`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::free_object`].
+    pub fn free_from(&self, at: VirtAddr, expected: Option<&Cache<H>>, caller: VirtAddr) -> Result<(), Misuse> {
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
         let cache = place.cache;
         if place.offset != cache.shape.object || self.is_behind(&place, at) {
@@ -64,7 +73,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Err(Misuse::DoubleFree { at, cache: cache.name });
         }
         if cache.is_debugged() {
-            self.freed_debugged(&place)?;
+            self.freed_debugged(&place, caller)?;
         }
         if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
             self.hal().zero_object(at, cache.shape.object_size as usize);

@@ -145,8 +145,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.boot.get().is_none() {
             return Err(CreateError::NotReady);
         }
-        let flags = (spec.flags - SlabFlags::PANIC) | self.debug_flags(spec.name);
-        let shape = Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())?;
+        let shape = self.shape_for(spec.name, spec.flags - SlabFlags::PANIC, |flags| {
+            Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())
+        })?;
         // Before the lock: no lock is held while memory is reclaimed.
         let mut memory = Some(self.record_memory()?);
         let made = self.add_or_merge(spec, shape, &mut memory);
@@ -273,6 +274,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+        let caller = self.hal().return_address();
         let registry = self.registry.lock();
         let cache = handle.cache();
         if cache.handles.load(Ordering::Relaxed) > 1 {
@@ -281,9 +283,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         self.switch_arrays(cache, false);
         self.empty_node(cache);
+        self.free_slabs(self.recover(cache));
         if let Some(left) = self.in_use(cache) {
             self.switch_arrays(cache, true);
-            self.report_in_use(cache, &left);
+            self.report_in_use(cache, &left, caller);
             drop(registry);
             return Err((handle, left));
         }

@@ -8,7 +8,7 @@ use super::flags::SlabFlags;
 use super::global::CacheId;
 use super::shape::Shape;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr};
+use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::page::{Kind, PageMap};
 
@@ -18,7 +18,7 @@ pub const KMALLOC_MIN_SIZE: usize = if crate::DMA_MINALIGN { DMA_LINE } else { 8
 /// Bytes of the largest cache; what is larger comes from the page allocator.
 pub const KMALLOC_MAX_CACHE_SIZE: usize = 8 << 10;
 /// Bytes of the largest block.
-pub const KMALLOC_MAX_SIZE: usize = (PAGE_SIZE as usize) << MAX_ORDER;
+pub const KMALLOC_MAX_SIZE: usize = to_usize(PAGE_SIZE) << MAX_ORDER;
 /// The cache line of the largest machine: sizes of the DMA row are multiples of it.
 const DMA_LINE: usize = 128;
 const SIZES: usize = KMALLOC_SIZES as usize;
@@ -27,6 +27,7 @@ pub const KMALLOC_SIZES: u16 = 14;
 /// Rows of caches.
 const ROWS: usize = 3;
 /// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
+#[expect(clippy::cast_possible_truncation, reason = "three")]
 pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
 
 /// Bytes of the header of an array.
@@ -95,6 +96,7 @@ pub const fn kmalloc_size(index: u8) -> usize {
 /// `kmalloc_slab`). Nothing is left of it where the size is constant.
 #[must_use]
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 64")]
 pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
     let least = row.min_size();
     let size = if size < least { least * (size != 0) as usize } else { size };
@@ -110,6 +112,7 @@ pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
 }
 
 /// Numbers by size up to 256 in steps of eight, for sizes that are not constant (Linux: `size_index`).
+#[expect(clippy::indexing_slicing, reason = "the loops stay inside")]
 const SIZE_INDEX: [[u8; STEPS]; ROWS] = {
     let mut rows = [[0; STEPS]; ROWS];
     let mut row = 0;
@@ -132,7 +135,7 @@ const STEPS: usize = 32;
 fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
     let last = size.wrapping_sub(1);
     if last < 8 * STEPS {
-        return Some(SIZE_INDEX[row as usize][last / 8 & (STEPS - 1)].into());
+        return Some(SIZE_INDEX[row as usize][(last / 8) & (STEPS - 1)].into());
     }
     let zeros = last.leading_zeros() as usize;
     (zeros >= LEAST_ZEROS).then(|| (usize::BITS as usize).wrapping_sub(zeros))
@@ -149,6 +152,7 @@ const fn has(row: KmallocRow, index: u8) -> bool {
 
 /// The cache with this number in a row. The very first number, of no size, is that of the cache of records.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "less than 42")]
 const fn id(row: KmallocRow, index: usize) -> CacheId {
     CacheId::new((row as usize * SIZES + index) as u16)
 }
@@ -227,13 +231,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 if !has(row, index as u8) {
                     continue;
                 }
-                let flags = row.flags() | self.debug_flags(name);
-                // Objects are aligned to the largest power of two that divides their size, by being in a row from the start
-                // of a block, unless something is put between them.
-                let align =
-                    if flags.intersects(SlabFlags::DEBUG) { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
-                #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
-                let shape = Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())?;
+                let shape = self.shape_for(name, row.flags(), |flags| {
+                    // Objects are aligned to the largest power of two that divides their size, by being in a row from the
+                    // start of a block, unless something is put between them.
+                    let apart = flags.intersects(SlabFlags::DEBUG);
+                    let align = if apart { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
+                    Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())
+                })?;
                 let memory = self.record_memory()?;
                 self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
@@ -287,7 +292,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(object) = self.take_exchanged(cache, gfp) {
             return Ok(object);
         }
-        let object = self.alloc_slow(cache, gfp)?;
+        let object = self.alloc_for(cache, gfp, self.hal().return_address())?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
         }
@@ -326,19 +331,31 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     pub fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+        self.kfree_from(at, self.hal().return_address())
+    }
+
+    /// Frees what the short way could not, for who called from `caller`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlabAllocator::kfree`].
+    pub fn kfree_from(&self, at: VirtAddr, caller: VirtAddr) -> Result<(), super::Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
-        if let Some(page) = self.page_of(at)
-            && self.hal().map().get(page).state().kind() == Kind::LargeKmalloc
-        {
-            return self.free_large(at, page);
+        if let Some(page) = self.page_of(at) {
+            if self.hal().map().get(page).state().kind() == Kind::LargeKmalloc {
+                return self.free_large(at, page);
+            }
+            if self.give_exchanged(at, page) {
+                return Ok(());
+            }
         }
-        self.free_slow(at, None)
+        self.free_from(at, None, caller)
     }
 }
 
 const _: () = {
-    assert!(KMALLOC_MAX_CACHE_SIZE == kmalloc_size(SIZES as u8 - 1));
+    assert!(KMALLOC_MAX_CACHE_SIZE == kmalloc_size(13));
     assert!(kmalloc_index(KmallocRow::Normal, 193) == 8 && kmalloc_index(KmallocRow::Normal, 8193) == 0);
 };

@@ -57,6 +57,7 @@ mod word;
 
 pub use cache::{Cache, Constructor};
 pub use cpu::{ArrayHeader, CpuSlabs, Slot};
+pub use debug::Findings;
 pub use error::{AllocError, Broken, CreateError, InUse, Misuse};
 pub use flags::SlabFlags;
 pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
@@ -115,9 +116,32 @@ pub trait SlabHal: PageHal + Sized {
         false
     }
 
-    /// Somebody misused an object: says so. No lock of the allocator but a cache's may be held.
-    fn misuse(&self, misuse: &Misuse) {
-        log::error!("slab: {misuse}");
+    /// Somebody misused an object, which is going to be printed. A cache's lock may be held.
+    fn misuse(&self, _misuse: &Misuse) {}
+
+    /// Prints a line of a report. A cache's lock may be held.
+    fn print(&self, line: core::fmt::Arguments<'_>) {
+        log::error!("{line}");
+    }
+
+    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        VirtAddr::ZERO
+    }
+
+    /// Writes an address in the code for people to read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
+    fn fmt_code(&self, at: VirtAddr, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{at}")
+    }
+
+    /// A clock for the age of allocations, in units of its own: a millisecond suits.
+    fn ticks(&self) -> u64 {
+        0
     }
 
     /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
@@ -150,6 +174,8 @@ pub struct SlabOptions {
     pub init_on_alloc: bool,
     /// `init_on_free=`: and when they are freed.
     pub init_on_free: bool,
+    /// `panic_on_warn=`: misuse of an object is the end of the kernel, not only a report.
+    pub panic_on_misuse: bool,
 }
 
 /// The slab allocator of a machine, over its page allocator.
@@ -169,6 +195,7 @@ pub struct SlabAllocator<'p, H: SlabHal> {
     careful: AtomicBool,
     init_on_alloc: AtomicBool,
     init_on_free: AtomicBool,
+    panic_on_misuse: AtomicBool,
     debug: Once<DebugChoice, H::Relax>,
 }
 
@@ -185,6 +212,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
             careful: AtomicBool::new(false),
             init_on_alloc: AtomicBool::new(false),
             init_on_free: AtomicBool::new(false),
+            panic_on_misuse: AtomicBool::new(false),
             debug: Once::new(),
         }
     }
@@ -207,6 +235,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         self.debug.call_once(|| DebugChoice::parse(options.debug));
         self.init_on_alloc.store(options.init_on_alloc, Ordering::Relaxed);
         self.init_on_free.store(options.init_on_free, Ordering::Relaxed);
+        self.panic_on_misuse.store(options.panic_on_misuse, Ordering::Relaxed);
         self.careful.store(options.init_on_alloc || options.init_on_free, Ordering::Relaxed);
         self.make_boot().ok_or(CreateError::OutOfMemory)?;
         self.make_kmalloc_caches()
@@ -239,10 +268,6 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
 
     fn zeroes_on_free(&self) -> bool {
         self.init_on_free.load(Ordering::Relaxed)
-    }
-
-    fn report(&self, misuse: &Misuse) {
-        self.hal().misuse(misuse);
     }
 
     /// Runs `f` with the node of a cache locked and interrupts masked.

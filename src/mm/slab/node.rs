@@ -32,7 +32,7 @@ impl Chain {
 }
 
 /// Magazines that a depot holds of each kind.
-const DEPOT: usize = 16;
+const DEPOT: usize = 8;
 
 /// Magazines that no CPU has: full ones, and empty ones.
 #[derive(Debug)]
@@ -123,6 +123,8 @@ pub struct NodeEvents {
     pub smaller: u64,
     /// Double frees met.
     pub double_frees: u64,
+    /// Free objects that somebody wrote to, and that are kept away since.
+    pub isolated: u64,
 }
 
 /// The shared part of a cache.
@@ -168,6 +170,7 @@ impl Node {
                 slabs_freed: 0,
                 smaller: 0,
                 double_frees: 0,
+                isolated: 0,
             },
         }
     }

@@ -32,6 +32,13 @@ impl Object {
         Self(addr)
     }
 
+    /// The slot `size` bytes further on, in the same slab.
+    #[inline(always)]
+    pub(super) const fn next(self, size: u32) -> Self {
+        // INVARIANT: OBJ-1: the slab has one there, or it is not used.
+        Self(VirtAddr::new(self.0.get().wrapping_add(size as u64)))
+    }
+
     /// Where the slot starts.
     #[inline(always)]
     pub(super) const fn addr(self) -> VirtAddr {
@@ -70,6 +77,11 @@ impl Object {
     /// The first of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
     pub(super) fn find_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
         (0..len).find(|at| self.byte(offset + at) != byte)
+    }
+
+    /// The last of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    pub(super) fn find_last_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
+        (0..len).rfind(|at| self.byte(offset + at) != byte)
     }
 
     /// Reads a byte.

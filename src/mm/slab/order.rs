@@ -7,9 +7,10 @@ use crate::addr::{Order, PAGE_SIZE};
 /// The largest slab that is made where a smaller one would do (Linux: `PAGE_ALLOC_COSTLY_ORDER`).
 pub(super) const MAX_SLAB_ORDER: u8 = 3;
 /// Bytes of the largest slab.
-pub(super) const MAX_SLAB_BYTES: u32 = (PAGE_SIZE as u32) << MAX_SLAB_ORDER;
+pub(super) const MAX_SLAB_BYTES: u32 = slab_bytes(MAX_SLAB_ORDER);
 
 /// Bytes of a slab.
+#[expect(clippy::cast_possible_truncation, reason = "4,096")]
 pub(super) const fn slab_bytes(order: u8) -> u32 {
     (PAGE_SIZE as u32) << order
 }

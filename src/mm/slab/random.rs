@@ -31,5 +31,5 @@ const fn mix(value: u64) -> u64 {
 
 /// A number below `end` out of 32 random bits.
 pub(super) const fn below(bits: u32, end: u32) -> u32 {
-    (bits as u64 * end as u64 >> 32) as u32
+    ((bits as u64 * end as u64) >> 32) as u32
 }

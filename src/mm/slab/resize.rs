@@ -69,12 +69,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`].
+    #[inline(never)]
     pub fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+        let caller = self.hal().return_address();
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return self.kmalloc(size, gfp);
         }
         let extent = self.extent(at).map_err(|misuse| {
-            self.report(&misuse);
+            self.report_from(&misuse, caller);
             AllocError::NotAllocated(at)
         })?;
         if size == 0 {
@@ -82,19 +84,23 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(Self::ZERO_SIZE);
         }
         if size <= extent.usable {
-            self.resize_in_place(at, size, extent, gfp);
+            self.resize_in_place(at, size, extent, gfp, caller);
             return Ok(at);
         }
         let new = self.kmalloc(size, gfp)?;
         // What lies behind what was asked for is nobody's, and may be a red zone.
         let kept = extent.asked.min(size);
         Object::of_array(new).copy_from(Object::of_array(at), kept);
+        self.note_caller(new, caller);
         self.free_reported(at);
         Ok(new)
     }
 
-    fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp) {
+    fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp, caller: VirtAddr) {
         let place = self.place(at);
+        if let Some(place) = &place {
+            self.check_used(place, caller);
+        }
         let requests = place.as_ref().filter(|place| self.requested(place.cache, place.object).is_some());
         match requests {
             Some(place) => {

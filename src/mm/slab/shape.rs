@@ -3,7 +3,7 @@
 //! ```text
 //!  plain:           | mark .. link in the middle .. |            while the object is free
 //!  constructor:     | object | link | mark |
-//!  debugging:       | red zone | object | red zone | link | mark | user of alloc | user of free |
+//!  debugging:       | red zone | object | red zone | link | mark | bytes asked for | user of alloc | user of free | padding |
 //! ```
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ pub(super) const WORD: u32 = 8;
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: u32 = 64;
 /// Bytes that a record of a user takes: who, when, on which CPU.
-pub(super) const TRACK: u32 = 32;
+pub(super) const TRACK: u32 = 3 * WORD;
 /// The most objects that a slab has.
 const MAX_OBJECTS: u32 = 4096;
 
@@ -38,8 +38,12 @@ pub(super) struct Shape {
     pub(super) mark: u32,
     /// Where the right red zone starts, the size rounded up to words; it is a word long.
     pub(super) red_zone: u32,
+    /// Where the number of bytes that were asked for stands; 0 if that is not noted.
+    pub(super) asked: u32,
     /// Where the records of users start; 0 if there are none.
     pub(super) tracks: u32,
+    /// Where the bytes start that are there for the alignment of the next slot alone.
+    pub(super) padding: u32,
     /// Properties.
     pub(super) flags: SlabFlags,
     /// Whether there is a constructor, whose work free objects keep.
@@ -72,7 +76,7 @@ impl Shape {
             return Err(CreateError::Unsupported);
         }
         let align = alignment(object_size, align, flags);
-        let debug = flags.intersects(SlabFlags::DEBUG.difference(SlabFlags::CONSISTENCY_CHECKS));
+        let debug = flags.intersects(SlabFlags::DEBUG);
         let red = flags.contains(SlabFlags::RED_ZONE);
         let object = if red { align } else { 0 };
         let red_zone = object + object_size.next_multiple_of(WORD);
@@ -85,6 +89,11 @@ impl Shape {
             // In the middle, where an overrun of the object before does not reach first.
             ((object_size / 2) & !(WORD - 1), 0)
         };
+        let mut asked = 0;
+        if red {
+            asked = end;
+            end += WORD;
+        }
         let mut tracks = 0;
         if flags.contains(SlabFlags::STORE_USER) {
             tracks = end;
@@ -105,7 +114,9 @@ impl Shape {
             link,
             mark,
             red_zone,
+            asked,
             tracks,
+            padding: end,
             flags,
             constructed,
             order,

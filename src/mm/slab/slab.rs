@@ -51,12 +51,11 @@ impl Slab {
         unsafe { Object::new(addr) }
     }
 
-    /// The object that is number `number`, less than the slab has, in the order in which they are given out first.
-    #[inline]
-    pub(super) fn in_own_order<H: SlabHal>(self, cache: &Cache<H>, book: Book, number: u32) -> Object {
-        let index = self.rotation + number;
-        let objects = u32::from(book.objects);
-        self.object_of(cache, if index >= objects { index - objects } else { index })
+    /// Whether nobody has had the object of this number yet.
+    pub(super) const fn is_fresh(self, index: u32, book: Book) -> bool {
+        let objects = book.objects as u32;
+        // The order of the slab starts at `rotation`, and those at its end are fresh.
+        (index + objects - self.rotation) % objects >= objects - book.fresh as u32
     }
 }
 
@@ -76,7 +75,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Slab {
         let start = self.hal().to_virt(self.hal().map().phys(head));
         let bits = (u64::from(head.index()) ^ cache.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
         let rotation = below(bits as u32, u32::from(book.objects));
         Slab { start, rotation }
     }
@@ -121,8 +119,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // A fresh block is unclaimed.
         let _ = map.get(head).become_kind(Kind::Slab, book.raw());
         let mark = self.mark();
-        for index in 0..u32::from(objects) {
-            let object = slab.object_of(cache, index);
+        let step = |object: Object| object.next(shape.size);
+        let all = core::iter::successors(Some(slab.object_of(cache, 0)), |object| Some(step(*object)));
+        for object in all.take(objects.into()) {
             if let Some(construct) = cache.constructor {
                 let start = object.addr().get().wrapping_add(u64::from(shape.object));
                 if let Some(start) = NonNull::new(VirtAddr::new(start).as_ptr()) {
@@ -131,12 +130,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             object.store(shape.mark, mark);
         }
-        if shape.tail(order) > shape.mark {
+        if !shape.is_checked() && shape.tail(order) > shape.mark {
             // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
             slab.object_of(cache, u32::from(objects)).store(shape.mark, mark);
         }
         if cache.is_debugged() {
-            self.prepare_debugged(cache, slab, objects);
+            map.get(head).set_owner(self.prepare_debugged(cache, slab, book, order).raw());
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
         for page in 0..order.pages() as u32 {
@@ -221,9 +220,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
                 out(object);
             } else if book.fresh != 0 {
-                let fresh = slab.in_own_order(cache, book, u32::from(book.objects - book.fresh));
+                let mut index = slab.rotation + u32::from(book.objects - book.fresh);
+                if index >= u32::from(book.objects) {
+                    index -= u32::from(book.objects);
+                }
                 book.fresh -= 1;
-                out(fresh);
+                out(slab.object_of(cache, index));
             } else {
                 break;
             }
@@ -259,6 +261,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (index * shape.size == distance && index < book.objects.into()).then_some(index as u16)
     }
 
+    /// Lets a free object lead to `next`, the slot of another one, or zero.
+    #[inline]
+    pub(super) fn store_link(&self, cache: &Cache<H>, object: Object, next: VirtAddr) {
+        let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
+        object.store(cache.shape.link, encode(next, cache.secret, place));
+    }
+
     /// Puts an object back on its slab's free list. With the node locked; a slab that is given up goes to `freed`.
     #[inline]
     pub(super) fn give_to(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
@@ -272,8 +281,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             NIL => VirtAddr::ZERO,
             first => slab.object_of(cache, first.into()).addr(),
         };
-        let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
-        object.store(cache.shape.link, encode(next, cache.secret, place));
+        self.store_link(cache, object, next);
         let was_full = !book.has_free();
         book.first = index;
         // INVARIANT: SLAB-2.

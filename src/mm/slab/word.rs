@@ -73,6 +73,7 @@ impl SlabWord {
     /// behind the last object is not told from one.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
     pub(super) const fn starts_object(self, offset: u64) -> bool {
         let within = (offset as u32) | self.page() << 12;
         let reciprocal = self.0 as u32;

@@ -4,7 +4,7 @@
 use super::node::VmapNode;
 use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
-use crate::addr::PMD_SIZE;
+use crate::addr::{PAGE_SHIFT, PMD_SIZE};
 use crate::ds::rbtree::{Chain, Owned};
 use core::sync::atomic::Ordering;
 
@@ -32,7 +32,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let Some(layout) = self.layout.get() else { return };
         if area.size() >= AT_ONCE {
             // An invalidation is little beside the rest, and so much memory is better used than kept.
-            self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()));
+            // By address: there may be few leaves.
+            self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()), 0);
             return self.recycle(area);
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
@@ -95,7 +96,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let (mut lazy, mut surplus) =
             self.with_node(index, |node| (node.take_lazy(), node.shrink(depth == Depth::Full)));
         if !lazy.is_empty() {
-            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped));
+            let pages = lazy.iter().map(|area| area.mapped().size() >> PAGE_SHIFT).sum();
+            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped), pages);
         }
         while !lazy.is_empty() {
             // No CPU translates them any more: here, and nowhere else, pages come out of areas that were retired.

@@ -54,9 +54,9 @@ impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         VmallocHal::descriptor(self)
     }
 
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>) {
+    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
         let tables = self.tables();
-        let mut gather = tables.gather(self.frames());
+        let mut gather = tables.gather_pages(self.frames(), pages);
         for range in ranges {
             // The area was mapped as one, so its edges cut nothing.
             let unmapped = tables.unmap(range, UnmapFlags::empty(), &mut gather);
@@ -175,6 +175,10 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     fn map_blocks(&self, start: VirtAddr, blocks: Blocks, prot: Prot, flags: VmFlags) -> Result<(), PgtableError> {
         let hal = self.hal();
         let mut at = start;
+        if u64::from(blocks.pages()) * PAGE_SIZE >= PMD_SIZE && !flags.contains(VmFlags::NO_HUGE_VMAP) {
+            // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
+            self.unmap(start, VirtAddr::new(start.get() + u64::from(blocks.pages()) * PAGE_SIZE));
+        }
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
             if let Err(error) = hal.tables().map(hal.frames(), range, phys, prot, map_flags(flags)) {

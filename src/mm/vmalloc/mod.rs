@@ -69,8 +69,9 @@ pub trait AreaHal<'a>: Interrupts + PerCpu {
     /// A new descriptor, or `None` if there is no memory for one. It is kept for good.
     fn descriptor(&self) -> Option<Owned<'a, Area>>;
 
-    /// Unmaps all of these and waits until no CPU translates any of them. One invalidation will do.
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>);
+    /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
+    /// will do.
+    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
 
     /// Takes the pages of an area that no CPU translates any more.
     fn release(&self, pages: Pages);

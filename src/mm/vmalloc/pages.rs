@@ -122,6 +122,11 @@ impl Blocks {
         })
     }
 
+    /// How many pages they are.
+    pub(super) const fn pages(self) -> u32 {
+        self.pages
+    }
+
     /// Gives all blocks back.
     #[inline]
     pub(super) fn free<H: PageHal>(self, pages: &PageAllocator<H>) {

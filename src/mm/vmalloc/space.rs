@@ -44,9 +44,14 @@ impl AreaRequest {
 pub struct Tuning {
     /// The addresses, whole pages.
     pub region: VirtRange,
-    /// Pages of RAM: what waits for a purge is at most a 64th of that.
+    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 4 MiB
+    /// a CPU.
     pub ram_pages: u64,
 }
+
+/// Pages that wait in a node, at most, whatever the bounds: for so many, guard pages among them, one invalidation that
+/// drops everything is the cheapest, and waiting for more gains nothing but memory that nobody can use.
+const LAZY_ENOUGH: u64 = 1024;
 
 /// What a space is once it is set up: never changes, so it is read without a lock.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +132,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);
         // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that one CPU counts.
         let by_cpus = u64::from(cpus.ilog2() + 1) * ((32 << 20) >> PAGE_SHIFT);
-        let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).max(1);
+        let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).clamp(1, LAZY_ENOUGH);
         self.take_over(Layout { region, nodes, lazy_share, ram_pages })
     }
 

@@ -40,6 +40,7 @@ fn no_memory_is_an_error_of_the_trait() {
 }
 
 #[test]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "one block goes through all of them")]
 fn growing_with_zeroes_and_from_and_to_nothing() {
     Ledger::run(|ledger| {
         let bridge = Bridge::new(Audited(ledger));

@@ -80,7 +80,7 @@ fn growth_doubles_and_is_content_with_less() {
         let mut row = row(ledger, 0..1000_u32);
         assert!(ledger.made.get() <= 9, "{} blocks for 1000 values", ledger.made.get());
         let capacity = row.capacity();
-        row.extend(0..(capacity - 1000) as u32, KERNEL).unwrap();
+        row.resize(capacity, 7, KERNEL).unwrap();
         ledger.limit.set(Some(capacity * 4 + 100));
         row.push(7, KERNEL).unwrap();
         assert_eq!(row.capacity(), capacity + 1);

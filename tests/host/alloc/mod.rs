@@ -69,8 +69,9 @@ unsafe impl Allocator for Audited<'_> {
         if self.0.limit.get().is_some_and(|limit| layout.size() > limit) {
             return Err(AllocError::TooLarge);
         }
+        let get = if gfp.contains(Gfp::ZERO) { alloc_zeroed } else { alloc };
         // SAFETY: not empty.
-        let block = unsafe { if gfp.contains(Gfp::ZERO) { alloc_zeroed(layout) } else { alloc(layout) } };
+        let block = unsafe { get(layout) };
         let block = NonNull::new(block).ok_or(AllocError::OutOfMemory)?;
         self.0.made.set(self.0.made.get() + 1);
         assert_eq!(self.0.live.borrow_mut().insert(block.addr().get(), layout), None);

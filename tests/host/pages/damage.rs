@@ -66,7 +66,7 @@ fn is_owners(name: &str, bit: u32) -> bool {
 fn no_flipped_bit_of_a_descriptor_goes_unnoticed() {
     with_every_kind(|pages, kinds| {
         for (name, page, bits) in kinds {
-            for bit in 0..*bits {
+            for bit in (0..*bits).step_by(if cfg!(miri) { 29 } else { 1 }) {
                 flip(pages, *page, bit);
                 let found = pages.check();
                 flip(pages, *page, bit);

@@ -378,6 +378,13 @@ impl Sim<'_> {
         self.online[cpu as usize].store(online, Ordering::Release);
     }
 
+    /// Sees that this context is one that reclaim calls out in: inside its scope, and with no lock held, all of which are
+    /// taken with interrupts masked.
+    pub(super) fn assert_reclaiming(&self) {
+        assert!(self.is_inside(Scope::Reclaim), "called outside the scope");
+        assert!(!CPU.get().1, "called with a lock held");
+    }
+
     /// Makes a CPU's data impossible to find, or possible again: a bug for the checks.
     pub(super) fn hide_cpu(&self, cpu: u32, hidden: bool) {
         self.hidden[cpu as usize].store(hidden, Ordering::Release);

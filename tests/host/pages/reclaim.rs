@@ -61,6 +61,7 @@ impl Shrinker for Cache {
     }
 
     fn scan_objects(&self, _: Gfp, count: u64) -> Scanned {
+        self.machine.pages.hal().assert_reclaiming();
         self.scans.fetch_add(1, Ordering::Relaxed);
         let mut freed = 0;
         while freed < count {
@@ -102,6 +103,7 @@ impl Hook {
 
 impl OomHook for Hook {
     fn out_of_memory(&self, report: &OomReport<'_>) -> Relief {
+        self.machine.pages.hal().assert_reclaiming();
         self.reports.lock().unwrap().push(report.to_string());
         self.stuck.fetch_add(u32::from(report.stuck), Ordering::Relaxed);
         let victim = std::mem::take(&mut *self.victim.lock().unwrap());
@@ -358,6 +360,78 @@ fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
     finish(machine, taken);
 }
 
+#[test]
+fn a_place_has_no_new_tenant_while_the_last_one_is_at_work_in_it() {
+    let machine = Spec::of_size(16 * MIB).cpus(3).with_reclaimer();
+    let hal = machine.pages.hal();
+    let slow = leak(Slow { inside: false.into(), let_go: false.into(), left: false.into() });
+    let next = leak(Slow { inside: false.into(), let_go: true.into(), left: false.into() });
+    let shrinkers = machine.reclaim.shrinkers();
+    let place = shrinkers.register(hal, slow).unwrap();
+    hal.others.store(true, Ordering::SeqCst);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            run_on(1);
+            let _: Option<()> = shrinkers.visit(hal, |tenant, _| {
+                tenant.scan_objects(Gfp::KERNEL, 1);
+                None
+            });
+        });
+        while !slow.inside.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let leaving = threads.spawn(|| {
+            run_on(2);
+            shrinkers.unregister(hal, place).unwrap();
+        });
+        while shrinkers.visit(hal, |_, _| Some(())).is_some() {
+            std::thread::yield_now();
+        }
+        let other = shrinkers.register(hal, next).unwrap();
+        let places = (format!("{place:?}"), format!("{other:?}"));
+        slow.let_go.store(true, Ordering::SeqCst);
+        leaving.join().unwrap();
+        shrinkers.unregister(hal, other).unwrap();
+        assert!(places.0.contains("place: 0") && places.1.contains("place: 1"), "{places:?}");
+    });
+}
+
+/// Gives a page back each time it is asked, and takes one again at once.
+struct Thief {
+    machine: Reclaiming,
+    page: Mutex<Page>,
+}
+
+impl Shrinker for Thief {
+    fn name(&self) -> &str {
+        "thief"
+    }
+
+    fn count_objects(&self, _: Gfp) -> u64 {
+        64
+    }
+
+    fn scan_objects(&self, _: Gfp, _: u64) -> Scanned {
+        let mut page = self.page.lock().unwrap();
+        self.machine.pages.free_pages(*page, Order::ZERO).unwrap();
+        *page = self.machine.pages.alloc_pages(Gfp::NOWAIT | Gfp::NOWARN, Order::ZERO).unwrap();
+        Scanned::Freed(1)
+    }
+}
+
+// Pages come free all the time, and somebody else is always quicker.
+#[test]
+fn an_allocation_that_others_rob_gives_up_in_the_end() {
+    let machine = machine();
+    let mut taken = exhaust(machine);
+    let thief = leak(Thief { machine, page: Mutex::new(taken.pop().unwrap()) });
+    let place = machine.reclaim.shrinkers().register(machine.pages.hal(), thief).unwrap();
+    assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory));
+    machine.reclaim.shrinkers().unregister(machine.pages.hal(), place).unwrap();
+    taken.push(*thief.page.lock().unwrap());
+    finish(machine, taken);
+}
+
 struct Lazy {
     machine: Reclaiming,
     pages: Mutex<Vec<Page>>,
@@ -373,6 +447,7 @@ impl Purge for Lazy {
     }
 
     fn purge(&self, _: Gfp) {
+        self.machine.pages.hal().assert_reclaiming();
         let pages = std::mem::take(&mut *self.pages.lock().unwrap());
         super::give_back(self.machine.pages, pages, Order::ZERO);
     }

@@ -8,7 +8,6 @@ use quarry::mm::alloc::{Allocator, KBox, KVec, WithGfp};
 use quarry::mm::slab::{AllocError, KMALLOC_MAX_SIZE, Misuse, SlabOptions};
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -89,16 +88,10 @@ fn a_block_that_shrinks_gives_memory_back_if_there_is_much() {
         unsafe { slabs.free(moved, layout(70, 8)) };
         // What there is no memory to move to stays where it is.
         let block = slabs.allocate(large, KERNEL).unwrap();
-        slabs.hal().pages_left.store(0, Ordering::Relaxed);
-        slabs.hal().slabs_left.store(0, Ordering::Relaxed);
-        slabs.set_careful(true);
-        let same = resize(block, large, layout(5000, 8));
-        slabs.set_careful(false);
-        slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
-        slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
+        let same = with_pages(slabs, 0, || resize(block, large, layout(20_000, 8)));
         assert_eq!(same, block);
         // SAFETY: as above.
-        unsafe { slabs.free(same, layout(5000, 8)) };
+        unsafe { slabs.free(same, layout(20_000, 8)) };
     });
 }
 
@@ -108,12 +101,11 @@ fn a_block_that_cannot_grow_stays_what_it_was() {
     Spec::of_size(16 << 20).run(|slabs| {
         let object = slabs.kmalloc(200, KERNEL).unwrap();
         fill(object, 0x5a, 200);
-        slabs.hal().pages_left.store(0, Ordering::Relaxed);
         for size in [20_000, 100_000, KMALLOC_MAX_SIZE] {
-            assert_eq!(slabs.krealloc(object, size, KERNEL), Err(AllocError::OutOfMemory), "{size}");
+            let refused = with_pages(slabs, 0, || slabs.krealloc(object, size, KERNEL));
+            assert_eq!(refused, Err(AllocError::OutOfMemory), "{size}");
         }
         assert_eq!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL), Err(AllocError::TooLarge));
-        slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
         assert!(holds(object, 0x5a, 200));
         assert_eq!(slabs.ksize(object), Ok(256));
         slabs.kfree(object).unwrap();
@@ -143,9 +135,9 @@ fn the_size_of_what_is_no_allocation_is_an_error() {
     for options in [SlabOptions::default(), debugged()] {
         Spec::of_size(16 << 20).options(options).run(|slabs| {
             let object = slabs.kmalloc(50, KERNEL).unwrap();
-            // With a red zone behind it, what was not asked for is no more than before.
-            let usable = if options.debug.is_some() { 50 } else { 64 };
-            assert_eq!(slabs.ksize(object), Ok(usable));
+            // Of a cache with red zones, what was not asked for need not be usable.
+            let least = if options.debug.is_some() { 50 } else { 64 };
+            assert!((least..=64).contains(&slabs.ksize(object).unwrap()));
             assert!(matches!(slabs.ksize(offset(object, 8)), Err(Misuse::Misaligned { .. })));
             assert!(slabs.ksize(slabs.hal().outside()).is_err());
             slabs.kfree(object).unwrap();
@@ -180,21 +172,15 @@ fn rows_and_boxes_grow_over_pages_and_come_back() {
 #[test]
 fn a_row_survives_each_allocation_that_fails() {
     Spec::of_size(16 << 20).run(|slabs| {
-        for left in 0..12 {
-            slabs.hal().pages_left.store(left, Ordering::Relaxed);
+        for left in [0, 1, 3, 6] {
             let mut row = KVec::new_in(slabs);
-            let mut refused = None;
-            for value in 0..500_000_u32 {
-                if let Err(error) = row.push(value, KERNEL) {
-                    refused = Some(error.value);
-                    break;
-                }
-            }
-            slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
-            let refused = refused.expect("memory ran out");
-            assert_eq!(row.len() as u32, refused);
+            let full = with_pages(slabs, left, || row.extend(0..=u32::MAX, KERNEL));
+            let refused = full.expect_err("memory ran out").value;
+            assert_eq!(row.len(), refused as usize);
             assert!(row.iter().copied().eq(0..refused));
-            row.push(refused, KERNEL).unwrap();
+            if row.len() < KMALLOC_MAX_SIZE / 4 {
+                row.push(refused, KERNEL).unwrap();
+            }
         }
     });
 }

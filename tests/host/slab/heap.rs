@@ -1,4 +1,5 @@
 //! The allocator behind `alloc`: early heap, hand-over, and nulls where there is nothing.
+#![expect(clippy::multiple_unsafe_ops_per_block, reason = "one block goes through all of them")]
 
 use super::*;
 use machine::in_interrupt;
@@ -84,11 +85,11 @@ fn no_memory_is_a_null_and_the_old_block_stays() {
             assert!(heap.realloc(block, layout(100), KMALLOC_MAX_SIZE + 1).is_null());
             assert!(heap.realloc(block, layout(100), isize::MAX as usize).is_null());
             assert!(heap.alloc(Layout::from_size_align(8, 2 * KMALLOC_MAX_SIZE).unwrap()).is_null());
-            slabs.hal().pages_left.store(0, Ordering::Relaxed);
-            assert!(heap.alloc(layout(20_000)).is_null());
-            assert!(heap.alloc_zeroed(layout(20_000)).is_null());
-            assert!(heap.realloc(block, layout(100), 20_000).is_null());
-            slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
+            with_pages(slabs, 0, || {
+                assert!(heap.alloc(layout(20_000)).is_null());
+                assert!(heap.alloc_zeroed(layout(20_000)).is_null());
+                assert!(heap.realloc(block, layout(100), 20_000).is_null());
+            });
             assert!(slice(block, 100).iter().all(|byte| *byte == 9));
             heap.dealloc(block, layout(100));
         }
@@ -110,9 +111,7 @@ fn nobody_is_made_to_wait_where_that_is_not_legal() {
                 slice(block, 30_000).fill(2);
                 heap.dealloc(block, layout(30_000));
                 // Its first attempt fails, so that it tries all that it may.
-                slabs.hal().pages_left.store(0, Ordering::Relaxed);
-                assert!(heap.alloc(layout(20_000)).is_null());
-                slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
+                assert!(with_pages(slabs, 0, || heap.alloc(layout(20_000))).is_null());
             }
         });
         assert_eq!(slabs.hal().atomic_sleeps.load(Ordering::Relaxed), 0);

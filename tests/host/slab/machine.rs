@@ -24,6 +24,13 @@ const SECTION: u64 = 4 * MIB;
 std::thread_local! {
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    /// Where the calls of this thread come from, and when.
+    static CALL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// Says where this thread's calls come from, and when that is.
+pub(super) fn call_from(caller: u64, ticks: u64) {
+    CALL.set((caller, ticks));
 }
 
 /// Lets this thread play another CPU.
@@ -49,6 +56,8 @@ pub(super) struct Sim<'m> {
     size: u64,
     /// What was reported.
     pub(super) misuse: Mutex<Vec<Misuse>>,
+    /// What was printed.
+    lines: Mutex<Vec<String>>,
     /// Sleeps where that is not legal.
     pub(super) atomic_sleeps: AtomicU64,
     /// After how many allocations of pages the next one fails; `u64::MAX` for never.
@@ -213,6 +222,18 @@ impl SlabHal for Sim<'_> {
     fn misuse(&self, misuse: &Misuse) {
         self.misuse.lock().unwrap().push(*misuse);
     }
+
+    fn print(&self, line: std::fmt::Arguments<'_>) {
+        self.lines.lock().unwrap().push(line.to_string());
+    }
+
+    fn return_address(&self) -> VirtAddr {
+        VirtAddr::new(CALL.get().0)
+    }
+
+    fn ticks(&self) -> u64 {
+        CALL.get().1
+    }
 }
 
 /// How threads wait that play CPUs.
@@ -235,6 +256,11 @@ impl Sim<'_> {
     /// What was reported since the last time.
     pub(super) fn reports(&self) -> Vec<Misuse> {
         std::mem::take(&mut self.misuse.lock().unwrap())
+    }
+
+    /// What was printed since the last time.
+    pub(super) fn lines(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().unwrap())
     }
 
     /// Any address that is no RAM.
@@ -317,8 +343,8 @@ impl Spec {
         let banks = [Bank { section: sections[0], descriptors: &descriptors, blocks: &blocks }];
         let map = BankMap::new(Pfn::containing(PhysAddr::new(BASE)), &banks, &sections).unwrap();
         let local = || Local {
-            first: [const { ArrayHeader::OFF }; MAX_CACHES],
-            slabs: CpuSlabs::NONE,
+            first: [const { ArrayHeader::new() }; MAX_CACHES],
+            slabs: CpuSlabs::new(),
             pages: CpuPages::new(),
             map,
         };
@@ -329,6 +355,7 @@ impl Spec {
             arena: arena.0.expose_provenance() as u64,
             size: self.size,
             misuse: Mutex::default(),
+            lines: Mutex::default(),
             atomic_sleeps: AtomicU64::new(0),
             pages_left: AtomicU64::new(u64::MAX),
             slabs_left: AtomicU64::new(u64::MAX),

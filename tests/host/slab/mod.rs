@@ -5,7 +5,9 @@ mod cache_model;
 mod caches;
 mod cpus;
 mod damage;
+mod debug;
 mod failing;
+mod hardening;
 mod heap;
 mod kmalloc;
 mod machine;
@@ -13,6 +15,8 @@ mod misuse;
 mod model;
 mod protocol;
 mod stress;
+mod report;
+mod slabinfo;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};
@@ -36,4 +40,15 @@ fn give<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, objects: imp
 /// `at`, so many bytes further on.
 fn offset(at: VirtAddr, bytes: u64) -> VirtAddr {
     VirtAddr::new(at.get() + bytes)
+}
+
+/// Runs `f` on a machine whose page allocator gives out so many blocks and then no more.
+fn with_pages<R>(slabs: &Slabs<'_, '_>, blocks: u64, f: impl FnOnce() -> R) -> R {
+    let pages_left = &slabs.hal().pages_left;
+    slabs.pages().set_careful(true);
+    pages_left.store(blocks, std::sync::atomic::Ordering::Relaxed);
+    let result = f();
+    pages_left.store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    slabs.pages().set_careful(false);
+    result
 }

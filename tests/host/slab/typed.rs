@@ -83,9 +83,7 @@ fn without_memory_there_is_no_box_and_nothing_is_lost() {
     Spec::of_size(16 << 20).run(|slabs| {
         let dropped = Cell::new(0);
         let cache = Cache::create_in("noted", FLAGS, slabs).unwrap();
-        slabs.hal().pages_left.store(0, Ordering::Relaxed);
-        let refused = cache.alloc(Noted { number: 1, dropped: &dropped }, KERNEL);
-        slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
+        let refused = with_pages(slabs, 0, || cache.alloc(Noted { number: 1, dropped: &dropped }, KERNEL));
         assert_eq!((refused.err(), dropped.get()), (Some(AllocError::OutOfMemory), 1));
         cache.destroy().unwrap();
     });

@@ -136,7 +136,7 @@ impl<'a> AreaHal<'a> for Machine<'a> {
         self.descriptors.lock().unwrap().pop_front()
     }
 
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>) {
+    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, _: u64) {
         assert!(!CPU.get().1, "no lock is held during a flush");
         self.flushes.fetch_add(1, Ordering::Relaxed);
         if self.forget_flush.load(Ordering::Relaxed) {

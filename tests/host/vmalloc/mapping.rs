@@ -71,6 +71,15 @@ fn large_areas_are_mapped_by_blocks_and_groups() {
         for addr in [huge, group, single] {
             space.vfree(addr).unwrap();
         }
+        // Where a small area has left a table, too.
+        space.purge_all();
+        let small = vmalloc(space, PAGE_SIZE).unwrap();
+        space.vfree(small).unwrap();
+        space.purge_all();
+        let huge = vmalloc(space, 2 * MIB).unwrap();
+        assert_eq!(huge, small, "the lowest fit");
+        assert_eq!(leaf(huge).level, LeafLevel::Pmd);
+        space.vfree(huge).unwrap();
     });
 }
 

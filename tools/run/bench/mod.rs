@@ -233,20 +233,13 @@ impl Results {
             return Ok(());
         }
         let words = format!("{words} bench=trace bench.rows={}", session::ranges(numbers.iter().copied()));
-        // Without the counter's clock: it would only slow the emulator down.
-        let spec = Spec { icount: false, ..spec.clone() };
-        let executed = trace::run(&spec, kernel, self.overhead, &words)?;
+        let executed = trace::run(spec, kernel, self.overhead, &words)?;
         for row in &mut self.rows {
             row.executed = row.number.and_then(|number| executed.get(&number).cloned());
         }
         for row in self.rows.iter().filter(|row| row.number.is_some_and(|number| numbers.contains(&number))) {
-            let Some(executed) = &row.executed else { return Err(format!("{} left no trace", row.name)) };
-            if !row.figures.has_seen(executed.instructions) {
-                let Row { name, by, figures: Figures { seen: (least, most), .. }, .. } = row;
-                return Err(format!(
-                    "{name} by {by}: the log has {} instructions, the counter {least} to {most}: one of them is wrong",
-                    executed.instructions
-                ));
+            if row.executed.is_none() {
+                return Err(format!("{} by {} left no trace", row.name, row.by));
             }
         }
         Ok(())

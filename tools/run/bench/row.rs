@@ -21,9 +21,7 @@ pub(crate) struct Figures {
     /// Units of what the row counts in one operation.
     pub(crate) units: u64,
     pub(crate) headline: Headline,
-    /// The cheapest and the dearest whole operation that the image has seen, the first ones included.
-    pub(crate) seen: (u64, u64),
-    /// Instructions before the first of them.
+    /// Instructions before the first operation.
     pub(crate) setup: u64,
 }
 
@@ -38,8 +36,7 @@ pub(crate) enum Headline {
 
 impl Figures {
     pub(crate) fn parse(fields: &[&str]) -> Option<Self> {
-        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, least, most, setup] = fields
-        else {
+        let [headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, setup] = fields else {
             return None;
         };
         let number = |text: &str| text.parse::<f64>().ok().map(|_| text.to_owned());
@@ -62,7 +59,6 @@ impl Figures {
                 "max" => Headline::Max,
                 _ => return None,
             },
-            seen: (least.parse().ok()?, most.parse().ok()?),
             setup: setup.parse().ok()?,
         })
     }
@@ -84,14 +80,8 @@ impl Figures {
             warm_up: 0,
             units: 1,
             headline: Headline::Mean,
-            seen: (0, 0),
             setup: 0,
         }
-    }
-
-    /// Whether the image has counted operations as cheap and as dear as one of `instructions`.
-    pub(crate) fn has_seen(&self, instructions: u64) -> bool {
-        (self.seen.0..=self.seen.1).contains(&instructions)
     }
 
     /// The figure that is compared: as a rule the mean of the batch.
@@ -187,8 +177,8 @@ fn object(counts: &BTreeMap<String, u64>) -> String {
 mod tests {
     use super::*;
 
-    const FIELDS: [&str; 14] =
-        ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66", "138", "150", "9"];
+    const FIELDS: [&str; 12] =
+        ["batch", "2000", "1", "138", "138", "138.5", "140", "141", "10000", "138.01", "66", "9"];
 
     fn row() -> Row {
         Row {
@@ -224,13 +214,6 @@ mod tests {
              \"units\":1,\"warm_up\":66,\"batch\":10000,\"batch_mean\":138.01,\"executed\":{\"instructions\":140,\
              \"dsb\":2,\"isb\":0,\"exclusives\":0,\"atomics\":0,\"tlbi\":{\"vaale1is\":1},\"dc\":{}}}"
         );
-    }
-
-    #[test]
-    fn a_count_is_among_those_seen_or_not() {
-        let figures = row().figures;
-        assert!(figures.has_seen(138) && figures.has_seen(150));
-        assert!(!figures.has_seen(137) && !figures.has_seen(151));
     }
 
     #[test]

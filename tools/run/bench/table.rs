@@ -216,7 +216,7 @@ mod tests {
     use crate::bench::trace::Overhead;
 
     fn row(name: &str, by: &str, mean: &str, tlbi: &str) -> Row {
-        let fields = ["batch", "1", "1", mean, mean, mean, mean, mean, "1", mean, "1", "0", "0", "0"];
+        let fields = ["batch", "1", "1", mean, mean, mean, mean, mean, "1", mean, "1", "0"];
         let executed = Executed { tlbi: [(tlbi.to_owned(), 1)].into(), ..Executed::default() };
         Row {
             number: Some(0),

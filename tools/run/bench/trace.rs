@@ -64,17 +64,33 @@ pub(crate) fn run(
     if !watchdog.join().unwrap_or(false) {
         return Err(format!("tracing took longer than {} s", LIMIT.as_secs()));
     }
-    let numbers: Vec<usize> =
-        text.lines().filter_map(|line| line.strip_prefix("bench: traced\t")?.parse().ok()).collect();
-    if numbers.len() != regions.len() {
-        let why = format!("{} operations left {} traces", numbers.len(), regions.len());
+    let traced: Vec<(usize, u64)> = text.lines().filter_map(traced).collect();
+    if traced.len() != regions.len() {
+        let why = format!("{} operations left {} traces", traced.len(), regions.len());
         return Err(format!("{why}; the console:\n{text}"));
     }
-    Ok(numbers.into_iter().zip(regions).collect())
+    let mut executed = BTreeMap::new();
+    for ((number, count), region) in traced.into_iter().zip(regions) {
+        if region.instructions != count {
+            let logged = region.instructions;
+            return Err(format!("row {number}: the log has {logged} instructions, the counter {count}: one is wrong"));
+        }
+        executed.insert(number, region);
+    }
+    Ok(executed)
+}
+
+/// The number of a row, and what the counter said of the operation that was traced.
+fn traced(line: &str) -> Option<(usize, u64)> {
+    let (number, count) = line.strip_prefix("bench: traced\t")?.split_once('\t')?;
+    Some((number.parse().ok()?, count.parse().ok()?))
 }
 
 /// `MRS Xt, PMEVCNTR0_EL0`: a reading of the counter, with t in the low five bits.
 const READING: u32 = 0xd53b_e800;
+
+/// How the log takes a block back: something else comes first, and the block is logged again.
+const STOPPED: &[u8] = b"Stopped execution of TB chain";
 
 /// What ran between two readings of the counter, for each pair before a mark, in the order in which the log has them.
 fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result<Vec<Executed>, String> {
@@ -82,12 +98,25 @@ fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result
     let code = kernel.code()?;
     let (mut regions, mut last, mut now) = (Vec::new(), Executed::default(), Executed::default());
     let mut line = Vec::new();
+    // Logged, and not yet known to have been executed.
+    let mut next = None;
     loop {
         line.clear();
-        if log.read_until(b'\n', &mut line).map_err(|e| e.to_string())? == 0 {
-            return Ok(regions);
+        let is_over = log.read_until(b'\n', &mut line).map_err(|e| e.to_string())? == 0;
+        if line.starts_with(STOPPED) {
+            next = None;
+            continue;
         }
-        let Some(pc) = program_counter(&line) else { continue };
+        let logged = program_counter(&line);
+        if logged.is_none() && !is_over {
+            continue;
+        }
+        let Some(pc) = std::mem::replace(&mut next, logged) else {
+            if is_over {
+                return Ok(regions);
+            }
+            continue;
+        };
         // Before the MMU is on, the kernel runs elsewhere.
         let Some(word) = code.word(pc) else { continue };
         now.count(word);
@@ -122,6 +151,8 @@ mod tests {
     fn lines_of_the_log_are_read() {
         let line = b"Trace 0: 0x7f0a34000100 [00000000/ffff800080001234/00000009/ff020001] memcpy\n";
         assert_eq!(program_counter(line), Some(0xffff_8000_8000_1234));
+        assert_eq!(traced("bench: traced\t7\t140"), Some((7, 140)));
+        assert_eq!(traced("bench: traced\t7"), None);
         assert_eq!(program_counter(b"Stopped execution of TB chain before 0x7f [ffff800080001234]\n"), None);
     }
 }

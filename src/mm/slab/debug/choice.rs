@@ -1,0 +1,101 @@
+//! Which caches are debugged, and how: the boot argument `slub_debug=FLAGS,NAME,NAME*;FLAGS,NAME;FLAGS`.
+#![forbid(unsafe_code)]
+
+use super::super::error::CreateError;
+use super::super::flags::SlabFlags;
+use super::super::shape::Shape;
+use super::super::{SlabAllocator, SlabHal};
+
+/// What the boot argument says. It is read again for every cache that is made: that is seldom.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::mm::slab) struct DebugChoice(Option<&'static str>);
+
+/// What it wants for one cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Wanted {
+    flags: SlabFlags,
+    /// `O`: not if the cache's smallest slabs would become larger.
+    keeps_order: bool,
+}
+
+impl Wanted {
+    /// Reads the letters of a block: F sanity, Z red zones, P poison, U users; none at all means all four, `-` none.
+    fn parse(letters: &str) -> Self {
+        let mut wanted = Self::default();
+        if letters.is_empty() {
+            wanted.flags = SlabFlags::DEBUG;
+        }
+        for letter in letters.chars() {
+            match letter.to_ascii_uppercase() {
+                'F' => wanted.flags |= SlabFlags::CONSISTENCY_CHECKS,
+                'Z' => wanted.flags |= SlabFlags::RED_ZONE,
+                'P' => wanted.flags |= SlabFlags::POISON,
+                'U' => wanted.flags |= SlabFlags::STORE_USER,
+                'O' => wanted.keeps_order = true,
+                '-' => return Self::default(),
+                _ => {}
+            }
+        }
+        wanted
+    }
+}
+
+/// Whether a name of a list means a cache: a `*` stands for any rest.
+fn means(pattern: &str, name: &str) -> bool {
+    pattern.split_once('*').map_or(pattern == name, |(start, _)| name.starts_with(start))
+}
+
+impl DebugChoice {
+    /// Takes the value of the boot argument, `None` if it is not there, and says which letters it does not know.
+    pub(in crate::mm::slab) fn parse(value: Option<&'static str>) -> Self {
+        let blocks = value.unwrap_or_default().split(';');
+        let letters = blocks.flat_map(|block| block.split(',').next().unwrap_or_default().chars());
+        for letter in letters.filter(|letter| !"FZPUO-".contains(letter.to_ascii_uppercase())) {
+            log::warn!("slub_debug option '{letter}' unknown. skipped");
+        }
+        Self(value)
+    }
+
+    /// The first block that names the cache decides, else the last one without names.
+    fn wanted(self, name: &str) -> Wanted {
+        let mut general = Wanted::default();
+        for block in self.0.into_iter().flat_map(|value| value.split(';')) {
+            let (letters, names) = block.split_once(',').unwrap_or((block, ""));
+            if names.is_empty() {
+                general = Wanted::parse(letters);
+            } else if names.split(',').any(|pattern| means(pattern, name)) {
+                return Wanted::parse(letters);
+            }
+        }
+        general
+    }
+}
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// The shape of the cache `name`, which `make` makes of flags: of `flags` and of those that the boot argument wants.
+    /// If these make its objects larger than the largest slab, or its slabs larger with `O`, it is not debugged that way.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make` with `flags` alone.
+    pub(in crate::mm::slab) fn shape_for(
+        &self,
+        name: &str,
+        flags: SlabFlags,
+        make: impl Fn(SlabFlags) -> Result<Shape, CreateError>,
+    ) -> Result<Shape, CreateError> {
+        let plain = make(flags)?;
+        let wanted = self.debug.get().map_or_else(Wanted::default, |choice| choice.wanted(name));
+        if (wanted.flags - flags).is_empty() {
+            return Ok(plain);
+        }
+        match make(flags | wanted.flags) {
+            Ok(shape) if !wanted.keeps_order || shape.min_order <= plain.min_order => Ok(shape),
+            Err(_) if !wanted.keeps_order => {
+                log::warn!("slab: objects of {name} are too large to be debugged");
+                Ok(plain)
+            }
+            _ => make(flags | wanted.flags.intersection(SlabFlags::CONSISTENCY_CHECKS)).or(Ok(plain)),
+        }
+    }
+}
