@@ -15,6 +15,9 @@ use crate::mm::zone::Stock;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
+/// Room for runs beyond those that were counted.
+const RUNS_MORE: usize = 16;
+
 const TABLES: Owner = Owner::Boot("page tables");
 
 /// What of RAM is used, and what booting took of it, by name: written down once, when booting is over and the boot CPU is
@@ -147,15 +150,37 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
             map.paint(range, Owner::Kernel(name))?;
         }
     }
-    let mut result = Ok(());
-    let walk = instance::page_allocator().for_each_run(|run, stock| {
-        if stock == Stock::Managed && result.is_ok() {
-            // A table from before the hand-over is given back when what it mapped is unmapped.
-            result = map.paint_pages(run, |owner| owner == TABLES);
-        }
-    });
-    walk.map_err(|broken| AccountError::Pages(broken.into()))?;
-    result?;
+    for run in managed_runs()? {
+        // A table from before the hand-over is given back when what it mapped is unmapped.
+        map.paint_pages(run, |owner| owner == TABLES)?;
+    }
     map.finish()?;
     Ok(map)
+}
+
+/// What the page allocator manages, as runs. The walk holds a zone's lock, under which nothing may be allocated: so the
+/// runs are counted first, and room for them is there before they are noted.
+fn managed_runs() -> Result<Vec<PhysRange>, AccountError> {
+    let pages = instance::page_allocator();
+    let mut runs = Vec::new();
+    let mut found = 0;
+    loop {
+        runs.clear();
+        // Making room may itself split a run.
+        runs.try_reserve(found + RUNS_MORE).map_err(|_| MapError::NoMemory)?;
+        let room = runs.capacity();
+        found = 0;
+        let walk = pages.for_each_run(|run, stock| {
+            if stock == Stock::Managed {
+                found += 1;
+                if runs.len() < room {
+                    runs.push(run);
+                }
+            }
+        });
+        walk.map_err(|broken| AccountError::Pages(broken.into()))?;
+        if found <= room {
+            return Ok(runs);
+        }
+    }
 }

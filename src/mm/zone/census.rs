@@ -214,7 +214,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Shows `f` all pages that have a descriptor as runs of one stock, by ascending address, none empty. Any context,
-    /// as [`PageAllocator::census`].
+    /// as [`PageAllocator::census`]. `f` runs with a zone's lock held: it allocates and frees nothing.
     ///
     /// # Errors
     ///
