@@ -27,10 +27,12 @@ mod pgtable;
 mod random;
 #[cfg(test)]
 mod rbtree;
+#[cfg(test)]
+mod slab;
 mod struct_page;
 mod trap;
-// The model checker switches stacks, which Miri cannot.
 #[cfg(test)]
 mod vmalloc;
+// The model checker switches stacks, which Miri cannot.
 #[cfg(all(test, not(miri)))]
 mod wait;
