@@ -120,7 +120,8 @@ impl<H: SlabHal> Cache<H> {
 /// since the word below the entries is a word too.
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=256 => 63,
+        0..=64 => 127,
+        65..=256 => 63,
         257..=512 => 31,
         513..=1024 => 15,
         1025..=4096 => 7,
@@ -131,8 +132,7 @@ pub(super) const fn array_capacity(size: u32) -> u32 {
 /// Full magazines that a depot holds: 64 KiB of objects, at most 16.
 pub(super) const fn depot_magazines(size: u32) -> usize {
     match size {
-        0..=64 => 16,
-        65..=128 => 8,
+        0..=128 => 8,
         129..=2048 => 4,
         _ => 2,
     }

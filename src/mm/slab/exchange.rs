@@ -11,6 +11,7 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{Page, PageMap};
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -101,7 +102,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Frees an object whose array is full, if nothing is wrong with it and an exchange is all that is needed; whether it
     /// was. `page` holds it.
-    #[inline]
+    #[inline(never)]
     pub(super) fn give_exchanged(&self, at: VirtAddr, page: Page) -> bool {
         let map = self.hal().map();
         let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
@@ -128,12 +129,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         given
     }
 
-    /// Puts the objects of the spare back into their slabs, and uses it.
+    /// Puts half of the objects of the spare back into their slabs, and uses it: not all, as one call must not take long.
     fn empty_spare(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
         let Some(spare) = array.spare() else { return freed };
-        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
-        array.set_spare(spare, 0);
+        let count = array.spare_count();
+        let kept = count / 2;
+        self.give_range(cache, &mut cache.node.lock(), spare, kept..count, &mut freed);
+        array.set_spare(spare, kept);
         array.swap(cache.capacity);
         freed
     }
@@ -147,7 +150,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         count: u32,
         freed: &mut Chain,
     ) {
-        for entry in magazine.entries(count) {
+        self.give_range(cache, node, magazine, 0..count, freed);
+    }
+
+    fn give_range(&self, cache: &Cache<H>, node: &mut Node, magazine: Magazine, range: Range<u32>, freed: &mut Chain) {
+        for entry in magazine.entries(range.end).iter().skip(range.start as usize) {
             self.give_back(cache, node, VirtAddr::new(entry.load(Ordering::Relaxed)), freed);
         }
     }

@@ -32,7 +32,7 @@ impl Chain {
 }
 
 /// Magazines that a depot holds of each kind.
-const DEPOT: usize = 16;
+const DEPOT: usize = 8;
 
 /// Magazines that no CPU has: full ones, and empty ones.
 #[derive(Debug)]
