@@ -261,6 +261,16 @@ pub unsafe fn kfree(object: *mut u8) {
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
+    if !SLABS.free_large_fast(object) {
+        kfree_other(object);
+    }
+}
+
+/// What is neither at hand nor a large block that is. The call above is the last thing that its function does, so the
+/// caller's caller is found from here.
+#[cold]
+#[inline(never)]
+fn kfree_other(object: VirtAddr) {
     let caller = SLABS.hal().return_address();
     if let Err(misuse) = SLABS.kfree_from(object, caller) {
         SLABS.report_from(&misuse, caller);

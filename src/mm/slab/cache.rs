@@ -121,20 +121,20 @@ impl<H: SlabHal> Cache<H> {
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
         0..=64 => 127,
-        65..=256 => 63,
-        257..=512 => 31,
-        513..=1024 => 15,
-        1025..=4096 => 7,
-        _ => 3,
+        65..=512 => 63,
+        513..=1024 => 31,
+        1025..=4096 => 15,
+        _ => 7,
     }
 }
 
-/// Full magazines that a depot holds: 64 KiB of objects, at most 16.
+/// Full magazines that a depot holds: 64 KiB of objects, at most 8.
 pub(super) const fn depot_magazines(size: u32) -> usize {
     match size {
         0..=128 => 8,
-        129..=2048 => 4,
-        _ => 2,
+        129..=256 => 4,
+        257..=2048 => 2,
+        _ => 1,
     }
 }
 

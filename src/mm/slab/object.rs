@@ -32,6 +32,13 @@ impl Object {
         Self(addr)
     }
 
+    /// The slot `size` bytes further on, in the same slab.
+    #[inline(always)]
+    pub(super) const fn next(self, size: u32) -> Self {
+        // INVARIANT: OBJ-1: the slab has one there, or it is not used.
+        Self(VirtAddr::new(self.0.get().wrapping_add(size as u64)))
+    }
+
     /// Where the slot starts.
     #[inline(always)]
     pub(super) const fn addr(self) -> VirtAddr {

@@ -119,8 +119,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // A fresh block is unclaimed.
         let _ = map.get(head).become_kind(Kind::Slab, book.raw());
         let mark = self.mark();
-        for index in 0..u32::from(objects) {
-            let object = slab.object_of(cache, index);
+        let step = |object: Object| object.next(shape.size);
+        let all = core::iter::successors(Some(slab.object_of(cache, 0)), |object| Some(step(*object)));
+        for object in all.take(objects.into()) {
             if let Some(construct) = cache.constructor {
                 let start = object.addr().get().wrapping_add(u64::from(shape.object));
                 if let Some(start) = NonNull::new(VirtAddr::new(start).as_ptr()) {

@@ -37,21 +37,34 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`PageAllocator::free_pages`] in one. `page` has a descriptor. Any context.
     #[inline]
     pub(in crate::mm) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
+        if self.free_claimed_fast(page, kind) {
+            return Ok(());
+        }
+        let map = self.hal.map();
+        let state = map.get(page).state();
+        // Of two CPUs that free it at the same time one is refused.
+        if state.kind() != kind || !map.get(page).exchange(state, state.unclaimed()) {
+            return Err(FreeError::DoubleFree(map.pfn(page)));
+        }
+        self.free_slow(page, state.order())
+    }
+
+    /// The same onto a list of this CPU, if that is all that is needed; whether it was. Nothing has changed otherwise.
+    #[inline(always)]
+    pub(in crate::mm) fn free_claimed_fast(&self, page: Page, kind: Kind) -> bool {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
         let descriptor = map.get(page);
         let state = descriptor.state();
-        if state.kind() != kind {
-            self.hal.restore(saved);
-            return Err(FreeError::DoubleFree(map.pfn(page)));
-        }
         let order = state.order();
         let list = state.unclaimed().plain_list(order);
-        let freed = H::pages(local).push(list, order, page);
-        descriptor.set_state(if freed { PageState::on_pcp(list, order) } else { state.unclaimed() });
+        let freed = state.kind() == kind && H::pages(local).push(list, order, page);
+        if freed {
+            descriptor.set_state(PageState::on_pcp(list, order));
+        }
         self.hal.restore(saved);
-        if freed { Ok(()) } else { self.free_slow(page, order) }
+        freed
     }
 
     /// Gives a block back to the cold end of this CPU's list: its content is in no cache (Linux before 4.15:
