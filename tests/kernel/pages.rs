@@ -49,8 +49,9 @@ fn sound() {
     });
 }
 
-/// Free blocks by order, in all zones, with nothing left on the lists of this CPU.
+/// Free blocks by order, in all zones, with nothing left on the lists of this CPU or at hand in caches.
 fn blocks() -> [u64; 11] {
+    instance::slab_allocator().shrink_all();
     instance::drain_all_pages();
     let mut sum = [0; 11];
     for free in ZoneType::ALL.iter().filter_map(|kind| instance::page_allocator().free_blocks(*kind)) {

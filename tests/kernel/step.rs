@@ -326,7 +326,9 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
     }
     let (came, in_sequence) = (CAME.load(Ordering::Relaxed), IN_SEQUENCE.load(Ordering::Relaxed));
     log::info!("{came} interrupts, {in_sequence} of them in sequences that restart");
-    assert_eq!(in_sequence != 0, calls.restarts, "{in_sequence} of {came} in sequences");
+    // The long way of a masking call may want a magazine, which comes from `kmalloc` by its short way.
+    let as_expected = if calls.restarts { in_sequence != 0 } else { in_sequence < came / 100 };
+    assert!(as_expected, "{in_sequence} of {came} in sequences");
     let mut held = HELD.lock();
     while held.len != 0 {
         (calls.handler_free)(held.pop());
