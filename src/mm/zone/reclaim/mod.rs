@@ -10,7 +10,7 @@
 //!   NOFAIL      waits until pages come back                                            (direct.rs)
 //! ```
 //!
-//! All of it runs with no lock held, inside [`Scope::Reclaim`](crate::hal::wait::Scope::Reclaim): an allocation by a
+//! All of it runs with no lock held, inside [`Scope::Reclaim`]: an allocation by a
 //! shrinker or a hook uses the reserve, and neither reclaims nor waits. So nothing here calls itself.
 
 mod background;
@@ -85,7 +85,7 @@ fn count(counter: &AtomicU64, by: u64) {
 ///
 /// - `RCL-1`: no lock is held while a shrinker, a purge or a hook runs.
 /// - `RCL-2`: they run inside [`Scope::Reclaim`], and nobody starts to reclaim who is inside already.
-/// - `RCL-3`: an allocation asks for relief [`direct::ATTEMPTS_MAX`] times at most, unless it is to wait.
+/// - `RCL-3`: an allocation asks for relief `direct::ATTEMPTS_MAX` times at most, unless it is to wait.
 pub struct Reclaim<R> {
     shrinkers: Registry<dyn Shrinker, R>,
     purges: Registry<dyn Purge, R>,
