@@ -4,7 +4,7 @@
 //! An array is a stack of addresses. Its [`ArrayHeader`] lies in the CPU's own data, at a distance from their start that
 //! is the same on every CPU: the [`Slot`] of the cache. A CPU's arrays are its own: it alone changes them. An interrupt
 //! handler on the same CPU uses them too, so an operation either masks interrupts, as those in this file do, or can be
-//! interrupted anywhere before its last store and started again ([`SlabHal`](super::SlabHal) says how).
+//! interrupted anywhere before its last store and started again ([`SlabHal`] says how).
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
