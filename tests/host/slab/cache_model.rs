@@ -160,7 +160,9 @@ impl<'m> Model<'_, '_, 'm> {
             }
             Op::FreeBulk { place, count } => {
                 let objects: Vec<_> = self.of(place).take(count).collect();
-                objects.iter().for_each(|at| drop(self.forget(*at)));
+                for at in &objects {
+                    self.forget(*at);
+                }
                 let Some(cache) = self.cache(place) else { return };
                 assert_eq!(self.slabs.free_bulk(cache, &objects, |at| *at), 0);
             }

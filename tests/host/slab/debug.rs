@@ -47,12 +47,10 @@ fn a_byte_behind_an_object_is_found_and_the_object_can_be_freed() {
         assert_eq!(slabs.validate(cache.cache()).errors(), 2);
         let reports = slabs.hal().reports();
         let end = offset(object, 65);
-        assert_eq!(reports.iter().map(overwritten).collect::<Vec<_>>(), [(
-            "Right Redzone",
-            offset(object, 64),
-            end,
-            0x12
-        )]);
+        assert_eq!(
+            reports.iter().map(overwritten).collect::<Vec<_>>(),
+            [("Right Redzone", offset(object, 64), end, 0x12)]
+        );
         assert_eq!(slabs.validate(cache.cache()), NONE);
         give(slabs, cache.cache(), [object]);
         assert_eq!(slabs.hal().reports(), []);
@@ -130,12 +128,10 @@ fn an_object_that_was_written_to_while_free_is_not_given_out_again() {
         let more = take(slabs, cache.cache(), all);
         assert!(!more.contains(&object));
         let reports = slabs.hal().reports();
-        assert_eq!(reports.iter().map(overwritten).collect::<Vec<_>>(), [(
-            "Poison",
-            offset(object, 7),
-            offset(object, 10),
-            0
-        )]);
+        assert_eq!(
+            reports.iter().map(overwritten).collect::<Vec<_>>(),
+            [("Poison", offset(object, 7), offset(object, 10), 0)]
+        );
         assert_eq!(slabs.info(cache.cache()).events.isolated, 1);
         // Whoever holds it may free it once more: that is one time too often.
         assert!(matches!(slabs.free_object(cache.cache(), object), Err(Misuse::DoubleFree { .. })));
@@ -155,12 +151,10 @@ fn the_red_zone_starts_where_the_request_ends() {
         assert_eq!(slabs.validate(cache), NONE);
         fill(offset(object, 18), 0xab, 2);
         assert_eq!(slabs.validate(cache).errors(), 2);
-        assert_eq!(overwritten(&slabs.hal().reports()[0]), (
-            "kmalloc Redzone",
-            offset(object, 18),
-            offset(object, 20),
-            0xab
-        ));
+        assert_eq!(
+            overwritten(&slabs.hal().reports()[0]),
+            ("kmalloc Redzone", offset(object, 18), offset(object, 20), 0xab)
+        );
         slabs.kfree(object).unwrap();
         for size in 17..=32 {
             let object = slabs.kmalloc(size, KERNEL | Gfp::ZERO).unwrap();
@@ -345,8 +339,7 @@ fn everything_works_with_everything_debugged() {
 
 #[test]
 fn the_boot_argument_chooses_caches_and_kinds() {
-    let (f, z, p, u) =
-        (SlabFlags::CONSISTENCY_CHECKS, SlabFlags::RED_ZONE, SlabFlags::POISON, SlabFlags::STORE_USER);
+    let (f, z, p, u) = (SlabFlags::CONSISTENCY_CHECKS, SlabFlags::RED_ZONE, SlabFlags::POISON, SlabFlags::STORE_USER);
     let none = SlabFlags::empty();
     for (argument, dentry, inode) in [
         ("", SlabFlags::DEBUG, SlabFlags::DEBUG),

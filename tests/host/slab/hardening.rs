@@ -41,7 +41,9 @@ fn a_link_is_its_address_its_place_and_a_secret_of_the_cache_and_the_boot() {
             let of = |pair: &[VirtAddr]| secret(cache.cache(), pair[1], pair[0]);
             let found: BTreeSet<_> = objects.windows(2).map(of).collect();
             assert_eq!(found.len(), 1, "one secret explains all links");
-            assert!(objects.iter().all(|object| objects.iter().all(|next| link_of(cache.cache(), *object) != next.get())));
+            assert!(
+                objects.iter().all(|object| objects.iter().all(|next| link_of(cache.cache(), *object) != next.get()))
+            );
             slabs.destroy(cache).unwrap();
             found.into_iter().next().unwrap()
         })

@@ -68,7 +68,7 @@ pub(super) struct Sim<'m> {
 
 #[repr(C)]
 pub(super) struct Local<'m> {
-    first: [ArrayHeader; MAX_CACHES],
+    first: Vec<ArrayHeader>,
     slabs: CpuSlabs,
     pages: CpuPages,
     map: BankMap<'m>,
@@ -110,7 +110,8 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn is_online(&self, cpu: CpuId) -> bool {
-        self.online[cpu.get() as usize].load(Ordering::Acquire)
+        // Whoever runs is online: a test that plays several CPUs on one thread is on one of them at a time.
+        cpu == self.cpu() || self.online[cpu.get() as usize].load(Ordering::Acquire)
     }
 
     fn kick(&self, _: CpuId) {}
@@ -189,11 +190,11 @@ impl SlabHal for Sim<'_> {
         Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
     }
 
-    fn header<'l>(local: &'l Self::Local, slot: Slot) -> &'l ArrayHeader {
+    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader {
         &local.first[slot.distance() as usize / size_of::<ArrayHeader>()]
     }
 
-    fn slabs<'l>(local: &'l Self::Local) -> &'l CpuSlabs {
+    fn slabs(local: &Self::Local) -> &CpuSlabs {
         &local.slabs
     }
 
@@ -333,7 +334,8 @@ impl Spec {
     pub(super) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
         run_on(0);
         let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
-        let layout = Layout::from_size_align(usize::try_from(self.size).unwrap(), SECTION as usize).unwrap();
+        let layout =
+            Layout::from_size_align(usize::try_from(self.size).unwrap(), usize::try_from(SECTION).unwrap()).unwrap();
         // SAFETY: the layout is not empty.
         let arena = Arena(unsafe { alloc_zeroed(layout) }, layout);
         assert!(!arena.0.is_null());
@@ -343,7 +345,7 @@ impl Spec {
         let banks = [Bank { section: sections[0], descriptors: &descriptors, blocks: &blocks }];
         let map = BankMap::new(Pfn::containing(PhysAddr::new(BASE)), &banks, &sections).unwrap();
         let local = || Local {
-            first: [const { ArrayHeader::new() }; MAX_CACHES],
+            first: (0..MAX_CACHES).map(|_| ArrayHeader::new()).collect(),
             slabs: CpuSlabs::new(),
             pages: CpuPages::new(),
             map,
@@ -351,7 +353,7 @@ impl Spec {
         let sim = Sim {
             map,
             locals: (0..self.cpus).map(|_| local()).collect(),
-            online: (0..self.cpus).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
+            online: (0..self.cpus).map(|_| AtomicBool::new(false)).collect(),
             arena: arena.0.expose_provenance() as u64,
             size: self.size,
             misuse: Mutex::default(),

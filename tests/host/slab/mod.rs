@@ -16,9 +16,9 @@ mod model;
 // The model checker switches stacks, which Miri cannot.
 #[cfg(not(miri))]
 mod protocol;
-mod stress;
 mod report;
 mod slabinfo;
+mod stress;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};

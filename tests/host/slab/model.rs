@@ -84,7 +84,7 @@ fn run(ops: &[Op]) {
                 Op::FreeInside(index, bytes) => {
                     let Some(index) = pick(index, &live) else { continue };
                     let one = &live[index];
-                    if (bytes as usize) < one.size {
+                    if bytes < one.size as u64 {
                         assert!(slabs.kfree(offset(one.at, bytes)).is_err());
                         assert!(one.is_intact());
                     }

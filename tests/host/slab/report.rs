@@ -29,7 +29,12 @@ fn a_report_of_an_overwritten_byte_is_linuxs() {
             "=============================================================================".to_owned(),
             "BUG victim: Right Redzone overwritten".to_owned(),
             "-----------------------------------------------------------------------------".to_owned(),
-            format!("{}-{} @offset={}. First byte 0x71 instead of 0xcc", offset(object, 20), offset(object, 22), at + 20),
+            format!(
+                "{}-{} @offset={}. First byte 0x71 instead of 0xcc",
+                offset(object, 20),
+                offset(object, 22),
+                at + 20
+            ),
             "Called from 0xffff800000004000".to_owned(),
             "Allocated in 0xffff800000003000 age=5 cpu=0".to_owned(),
             "Freed in 0xffff800000002000 age=20 cpu=0".to_owned(),
@@ -45,11 +50,7 @@ fn a_report_of_an_overwritten_byte_is_linuxs() {
             row("Object", object, &"71 ".repeat(16), &"q".repeat(16)),
             row("Object", offset(object, 16), &"71 ".repeat(4), "qqqq"),
             row("Redzone", offset(object, 20), "71 71 cc cc cc cc cc cc cc cc cc cc ", "qq.........."),
-            format!(
-                "FIX victim: Restoring Right Redzone {}-{}=0xcc",
-                offset(object, 20),
-                offset(object, 22)
-            ),
+            format!("FIX victim: Restoring Right Redzone {}-{}=0xcc", offset(object, 20), offset(object, 22)),
         ];
         assert_eq!(rest.iter().map(|line| line.as_str()).collect::<Vec<_>>(), expected);
         give(slabs, cache.cache(), [object]);
@@ -70,7 +71,10 @@ fn a_report_names_the_object_and_both_users_of_a_double_free() {
         assert_eq!(slabs.free_bulk(cache.cache(), &[object], |at| *at), 1);
         let lines = slabs.hal().lines();
         assert_eq!(lines[1], format!("BUG test: double free of {object} in test"));
-        assert_eq!(lines[3..6], ["Called from 0xc000", "Allocated in 0xa000 age=3 cpu=0", "Freed in 0xb000 age=2 cpu=0"]);
+        assert_eq!(
+            lines[3..6],
+            ["Called from 0xc000", "Allocated in 0xa000 age=3 cpu=0", "Freed in 0xb000 age=2 cpu=0"]
+        );
         slabs.destroy(cache).unwrap();
     });
 }
