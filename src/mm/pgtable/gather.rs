@@ -109,7 +109,7 @@ impl Pending {
 
 /// How to drop a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Means {
+pub(super) enum Means {
     ByAddress,
     ByRange,
     Everything,
@@ -118,7 +118,7 @@ enum Means {
 impl<M: Mmu> PageTable<M> {
     /// The cheapest way to drop a span, when `by_address` invalidations by address are due already.
     #[inline]
-    fn means(&self, what: &Invalidation, by_address: u64) -> Means {
+    pub(super) fn means(&self, what: &Invalidation, by_address: u64) -> Means {
         if what.count > 1 && what.pages() <= MAX_RANGE_PAGES && self.mmu.has_range_invalidation() {
             Means::ByRange
         } else if by_address.saturating_add(what.count) < FULL_INVALIDATION {
@@ -128,7 +128,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn invalidate_space(&self) {
+    pub(super) fn invalidate_space(&self) {
         match self.space.scope() {
             AsidScope::All => self.mmu.invalidate_all(),
             AsidScope::One(asid) => self.mmu.invalidate_asid(asid),
