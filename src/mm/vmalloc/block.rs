@@ -8,7 +8,8 @@
 #![forbid(unsafe_code)]
 
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
-use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, to_usize};
+use crate::hal::level::Slot;
 use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{PgtableError, PinnedTable};
@@ -59,11 +60,11 @@ impl Group {
         loop {
             // Bit n stays set where n, n + 1, … n + count - 1 are free: by doubling the length that is known of.
             let (mut runs, mut known) = (!used, 1);
-            while known < count && runs != 0 {
-                let more = known.min(count - known);
-                runs &= runs >> more;
-                known += more;
+            while 2 * known <= count {
+                runs &= runs >> known;
+                known *= 2;
             }
+            runs &= runs >> (count - known);
             if runs == 0 {
                 return None;
             }
@@ -139,10 +140,9 @@ impl<R: RelaxStrategy> Block<R> {
         Self { groups: [const { Group::new() }; WORDS], owner: AtomicU32::new(NOBODY), table: Once::new() }
     }
 
-    /// Takes `count` pages with the guard page. Returns the number of the first.
-    #[inline]
-    fn take(&self, count: u32) -> Option<u32> {
-        (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some(base + group.take(count)?))
+    /// Takes `count` pages with the guard page. Returns where, and the number of the first.
+    fn take(&self, count: u32) -> Option<(&Group, u32)> {
+        (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some((group, base + group.take(count)?)))
     }
 
     /// The group that a page is in.
@@ -168,11 +168,10 @@ impl<R: RelaxStrategy> Block<R> {
 }
 
 /// Pages of a block that were taken together.
-struct Run<'b, R> {
-    block: &'b Block<R>,
-    start: VirtAddr,
+struct Run<'b> {
+    group: &'b Group,
+    table: &'b PinnedTable,
     page: u32,
-    count: u32,
 }
 
 /// The blocks of an address space.
@@ -218,47 +217,51 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         Ok(base)
     }
 
-    /// Takes addresses for `count` pages and a guard page, at first where this CPU has taken the last ones.
-    #[inline]
-    fn take(&self, base: VirtAddr, count: u32) -> Option<Run<'_, H::Relax>> {
+    /// Takes addresses for `count` pages with the guard page, at first where this CPU has taken the last ones.
+    #[inline(always)]
+    fn take(&self, count: u32) -> Result<Option<Run<'_>>, MapError> {
         let cpu = self.space.hal().cpu();
         let home = to_usize(u64::from(cpu.get())) % BLOCKS;
-        let own = self.blocks.get(home).filter(|block| block.owner.load(Ordering::Relaxed) == cpu.get());
-        let (index, page) = match own.and_then(|block| block.take(count)) {
-            Some(page) => (home, page),
-            None => self.take_elsewhere(cpu, home, count)?,
-        };
-        let offset = ((index as u64) << PMD_SHIFT) + (u64::from(page) << PAGE_SHIFT);
-        Some(Run { block: self.blocks.get(index)?, start: VirtAddr::new(base.get() + offset), page, count })
+        if let Some(block) = self.blocks.get(home)
+            && block.owner.load(Ordering::Relaxed) == cpu.get()
+            && let Some(table) = block.table.get()
+            && let [group, ..] = &block.groups
+            && let Some(page) = group.take(count)
+        {
+            return Ok(Some(Run { group, table, page }));
+        }
+        self.take_elsewhere(cpu, home, count)
     }
 
     /// Takes pages from the first block with room that is this CPU's, or can become so.
-    #[cold]
-    fn take_elsewhere(&self, cpu: CpuId, home: usize, count: u32) -> Option<(usize, u32)> {
-        let (before, from) = self.blocks.split_at_checked(home)?;
-        let ahead = from.iter().chain(before);
-        let indices = (home..BLOCKS).chain(0..home);
-        indices.zip(ahead).find_map(|(index, block)| {
-            let page = if block.adopt(cpu) { block.take(count) } else { None };
-            Some((index, page?))
-        })
+    #[inline(never)]
+    fn take_elsewhere(&self, cpu: CpuId, home: usize, count: u32) -> Result<Option<Run<'_>>, MapError> {
+        let base = self.base()?;
+        for index in (home..BLOCKS).chain(0..home) {
+            let Some(block) = self.blocks.get(index).filter(|block| block.adopt(cpu)) else { continue };
+            let table = match block.table.get() {
+                Some(table) => table,
+                None => self.pin(block, base, index)?,
+            };
+            if let Some((group, page)) = block.take(count) {
+                return Ok(Some(Run { group, table, page }));
+            }
+        }
+        Ok(None)
     }
 
     /// The table of a block.
-    #[inline]
-    fn table(&self, run: &Run<'_, H::Relax>) -> Result<PinnedTable, PgtableError> {
-        match run.block.table.get() {
-            Some(table) => Ok(*table),
-            None => self.pin(run),
-        }
-    }
-
-    #[cold]
-    fn pin(&self, run: &Run<'_, H::Relax>) -> Result<PinnedTable, PgtableError> {
+    fn pin<'b>(
+        &self,
+        block: &'b Block<H::Relax>,
+        base: VirtAddr,
+        index: usize,
+    ) -> Result<&'b PinnedTable, MapError> {
         let hal = self.space.hal();
+        let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
         // Whoever comes second finds the same table.
-        let table = hal.tables().pin(hal.frames(), run.start)?;
-        Ok(*run.block.table.call_once(|| table))
+        let table = hal.tables().pin(hal.frames(), start).map_err(MapError::Tables)?;
+        Ok(block.table.call_once(|| table))
     }
 
     /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). More than [`MAX_PAGES`], or what finds no room
@@ -273,28 +276,28 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if list.is_empty() {
             return Err(MapError::Empty);
         }
-        let base = self.base()?;
-        let taken = match u32::try_from(list.len()) {
-            Ok(count) if list.len() <= MAX_PAGES => self.take(base, count + 1),
-            _ => None,
-        };
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        let taken = if list.len() <= MAX_PAGES { self.take(list.len() as u32 + 1)? } else { None };
         let Some(run) = taken else {
             return self.space.vmap(list, VmFlags::empty(), prot);
         };
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
-        let frames = list.iter().map(|page| map.pfn(*page));
-        let mapped = self.table(&run).and_then(|table| hal.tables().map_pinned(table, run.start, frames, prot));
-        match mapped {
-            Ok(()) => Ok(run.start),
-            Err(error) => {
-                let group = run.block.group(run.page);
-                if group.claim(run.page % 64, run.count) {
-                    group.give(run.page % 64, run.count);
-                }
-                Err(MapError::Tables(error))
-            }
+        let first = Slot::wrapping(u64::from(run.page));
+        match hal.tables().map_pinned(run.table, first, list, |page| map.pfn(page), prot) {
+            Ok(()) => Ok(run.table.address(first)),
+            Err(error) => Err(Self::refuse(&run, list.len(), error)),
         }
+    }
+
+    /// Gives back what could not be mapped.
+    #[cold]
+    fn refuse(run: &Run<'_>, pages: usize, error: PgtableError) -> MapError {
+        let count = u32::try_from(pages + 1).unwrap_or(u32::MAX);
+        if run.group.claim(run.page % 64, count) {
+            run.group.give(run.page % 64, count);
+        }
+        MapError::Tables(error)
     }
 
     /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
@@ -321,10 +324,10 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if !group.claim(page % 64, count) {
             return Err(not_mapped);
         }
-        let unmapped = match (VirtRange::from_size(addr, pages as u64 * PAGE_SIZE), block.table.get()) {
-            (Some(range), Some(table)) => self.space.hal().tables().unmap_pinned(*table, range),
+        let unmapped = match block.table.get() {
+            Some(table) => self.space.hal().tables().unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64),
             // What was mapped has a table.
-            _ => Err(PgtableError::OutsideSpace),
+            None => Err(PgtableError::OutsideSpace),
         };
         if let Err(error) = unmapped {
             // The addresses stay taken, since what they reach is not known.
