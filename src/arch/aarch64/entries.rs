@@ -74,6 +74,18 @@ pub(super) fn fill(entries: &[AtomicU64], first: u64, step: u64) {
     }
 }
 
+/// Writes what `entry` makes of each of `list` to the entries.
+#[inline(always)]
+pub(super) fn write_each<T: Copy>(entries: &[AtomicU64], list: &[T], mut entry: impl FnMut(T) -> u64) {
+    let mut write = |(place, item): (&AtomicU64, &T)| place.store(entry(*item), Ordering::Relaxed);
+    // Four in a round: half of a shorter one would be counting.
+    let ((places, last_places), (items, last_items)) = (entries.as_chunks::<4>(), list.as_chunks::<4>());
+    for (places, items) in places.iter().zip(items) {
+        places.iter().zip(items).for_each(&mut write);
+    }
+    last_places.iter().zip(last_items).for_each(&mut write);
+}
+
 /// Writes zero to the entries.
 #[inline]
 pub(super) fn clear(entries: &[AtomicU64]) {

@@ -74,21 +74,12 @@ impl<M: Mmu> PageTable<M> {
         debug_assert!(pinned.table.is_empty(&self.mmu, run), "whoever has the addresses knows what is mapped there");
         // As `Mmu::fill` has it: what is added to an entry is added to its address.
         let nothing = M::Format::leaf_with(M::Format::attributes(prot), LeafLevel::Pte, PhysAddr::new(0), false);
-        let leaf = |frame: Pfn| RawEntry::new(nothing.get().wrapping_add(frame.get() << PAGE_SHIFT));
         let mut all = 0;
-        let mut slots = run.slots();
-        let mut write = |entry: T| {
-            let frame = frame_of(entry);
+        pinned.table.write_each(&self.mmu, run, list, |item| {
+            let frame = frame_of(item);
             all |= frame.get();
-            if let Some(slot) = slots.next() {
-                pinned.table.write(&self.mmu, slot, leaf(frame));
-            }
-        };
-        let (fours, rest) = list.as_chunks::<4>();
-        for four in fours {
-            four.iter().copied().for_each(&mut write);
-        }
-        rest.iter().copied().for_each(&mut write);
+            RawEntry::new(nothing.get().wrapping_add(frame.get() << PAGE_SHIFT))
+        });
         if all >> (PHYS_SHIFT_MAX - PAGE_SHIFT) != 0 {
             self.unmap_refused(pinned, run);
             return Err(PgtableError::PhysOutOfRange);
@@ -103,7 +94,7 @@ impl<M: Mmu> PageTable<M> {
     /// # Errors
     ///
     /// [`PgtableError::OutsideSpace`] for tables that this one is none of.
-    #[inline]
+    #[inline(always)]
     pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) -> Result<(), PgtableError> {
         if pinned.space != self.space {
             return Err(PgtableError::OutsideSpace);
@@ -117,10 +108,10 @@ impl<M: Mmu> PageTable<M> {
         self.clear_pinned(pinned, run);
     }
 
-    #[inline]
+    #[inline(always)]
     fn clear_pinned(&self, pinned: &PinnedTable, run: Run) {
         pinned.table.clear(&self.mmu, run);
-        let what = Invalidation {
+        let what = || Invalidation {
             start: pinned.address(run.first()),
             count: run.count() as u64,
             stride: LeafLevel::Pte,
@@ -128,9 +119,9 @@ impl<M: Mmu> PageTable<M> {
             scope: self.space.scope(),
         };
         self.mmu.order_before_invalidate();
-        match self.means(&what, 0) {
-            Means::ByRange => self.mmu.invalidate_range(what),
-            Means::ByAddress => self.mmu.invalidate(what),
+        match self.means(&what(), 0) {
+            Means::ByRange => self.mmu.invalidate_range(what()),
+            Means::ByAddress => self.mmu.invalidate(what()),
             Means::Everything => self.invalidate_space(),
         }
         self.mmu.complete();

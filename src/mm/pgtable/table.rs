@@ -119,6 +119,25 @@ impl Table {
         unsafe { mmu.fill(self.phys, run, first, step) };
     }
 
+    /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run.
+    #[inline(always)]
+    pub(super) fn write_each<M: Mmu, T: Copy>(
+        self,
+        mmu: &M,
+        run: Run,
+        list: &[T],
+        mut leaf: impl FnMut(T) -> RawEntry,
+    ) {
+        let leaf = |item| {
+            let entry = leaf(item);
+            // INVARIANT: TAB-2.
+            debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
+            entry
+        };
+        // SAFETY: as for `write`.
+        unsafe { mmu.write_each(self.phys, run, list, leaf) };
+    }
+
     /// Makes the entries of `run` absent.
     #[inline]
     pub(super) fn clear<M: Mmu>(self, mmu: &M, run: Run) {

@@ -1,10 +1,10 @@
 //! Short-lived mappings of a few pages: `vm_map_ram`, from blocks of addresses that a CPU has to itself (Linux: `struct
 //! vmap_block`).
 //!
-//! A block is 2 MiB of addresses, and a table of its own that stays. Bitmaps say which pages are in use and which of them
-//! begin and end a mapping, so that a wrong count is noticed; a page behind each mapping stays free as a guard. Since a
-//! mapping's translations are gone when it is unmapped, its addresses can be used again at once: nothing waits. There is
-//! no lock: pages are taken and mappings claimed by atomic changes of one word.
+//! A block is 2 MiB of addresses, and a table of its own that stays. A bitmap says which pages are in use, and a byte for
+//! each page how long the mapping is that begins there, so that a wrong count is noticed; a page behind each mapping stays
+//! free as a guard. Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once:
+//! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
@@ -14,7 +14,7 @@ use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{PgtableError, PinnedTable};
 use crate::mm::zone::PageHal;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
 use spin::relax::RelaxStrategy;
 
@@ -35,12 +35,11 @@ const NOBODY: u32 = u32::MAX;
 /// # Invariants
 ///
 /// - `BLK-1`: a mapping and its guard page are set in `used`, from before it is mapped until no CPU translates it.
-/// - `BLK-2`: the first page of a mapping, and nothing else, is set in `starts`, its guard page in `ends`; who clears the
-///   first of these bits is the one that unmaps it.
+/// - `BLK-2`: the number of the first page of a mapping leads to its pages, with the guard page, in `lengths`, and all
+///   others to 0; who clears it is the one that unmaps it.
 struct Group {
     used: AtomicU64,
-    starts: AtomicU64,
-    ends: AtomicU64,
+    lengths: [AtomicU8; 64],
 }
 
 /// A run of `count` ones, 1 to 64, from bit `first` on.
@@ -50,7 +49,15 @@ const fn ones(first: u32, count: u32) -> u64 {
 
 impl Group {
     const fn new() -> Self {
-        Self { used: AtomicU64::new(0), starts: AtomicU64::new(0), ends: AtomicU64::new(0) }
+        Self { used: AtomicU64::new(0), lengths: [const { AtomicU8::new(0) }; 64] }
+    }
+
+    /// How long the mapping is that begins at page `first` of the block.
+    #[inline(always)]
+    fn length(&self, first: u32) -> &AtomicU8 {
+        let [zeroth, ..] = &self.lengths;
+        // Always in range.
+        self.lengths.get((first % 64) as usize).unwrap_or(zeroth)
     }
 
     /// Takes `count` pages with the guard page, 2 to 64 in all. Returns the number of the first.
@@ -73,9 +80,9 @@ impl Group {
             // INVARIANT: BLK-1. Acquire pairs with the release of `give`: nobody translates the pages any more.
             match self.used.compare_exchange_weak(used, taken, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
-                    // INVARIANT: BLK-2: these were free, so none of their bits is set.
-                    self.ends.fetch_or(1 << (first + count - 1), Ordering::Relaxed);
-                    self.starts.fetch_or(1 << first, Ordering::Release);
+                    // INVARIANT: BLK-2: these were free, so no mapping begins there.
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+                    self.length(first).store(count as u8, Ordering::Release);
                     return Some(first);
                 }
                 Err(found) => used = found,
@@ -83,46 +90,37 @@ impl Group {
         }
     }
 
-    /// Claims the mapping that begins at page `first` and has `count` pages with its guard page, to unmap it. Returns
-    /// whether there is such a mapping, and nobody else has claimed it.
+    /// Claims the mapping that begins at page `first` and has `count` pages with its guard page, at most 64, to unmap it.
+    /// Returns whether there is such a mapping, and nobody else has claimed it.
     #[inline]
     fn claim(&self, first: u32, count: u32) -> bool {
-        if first + count > 64 {
-            return false;
-        }
-        let (start, last) = (1 << first, 1 << (first + count - 1));
-        // Acquire pairs with the release of `take`.
-        if self.starts.fetch_and(!start, Ordering::Acquire) & start == 0 {
-            return false;
-        }
-        if self.ends.load(Ordering::Relaxed) & ones(first, count) != last {
-            self.starts.fetch_or(start, Ordering::Release);
-            return false;
-        }
-        // INVARIANT: BLK-2.
-        self.ends.fetch_and(!last, Ordering::Relaxed);
-        true
+        // INVARIANT: BLK-2. Acquire pairs with the release of `take`.
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        let count = count as u8;
+        self.length(first).compare_exchange(count, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Gives back the pages of a mapping that was claimed, and that no CPU translates.
     #[inline]
     fn give(&self, first: u32, count: u32) {
-        // INVARIANT: BLK-1.
-        self.used.fetch_and(!ones(first, count), Ordering::Release);
+        // INVARIANT: BLK-1. By BLK-2 they lie in this group.
+        self.used.fetch_and(!ones(first % 64, count.min(64 - first % 64)), Ordering::Release);
     }
 
     /// Tests `BLK-1` and `BLK-2`, where nothing is being mapped or unmapped.
     fn check(&self) -> bool {
-        let [used, starts, ends] = [&self.used, &self.starts, &self.ends].map(|word| word.load(Ordering::Acquire));
-        let mut inside = false;
-        (0..64).all(|page| {
-            let bit = |word: u64| word >> page & 1 == 1;
-            let sound = !(bit(starts) && inside);
-            inside |= bit(starts);
-            let sound = sound && bit(used) == inside && (inside || !bit(ends));
-            inside &= !bit(ends);
+        let mut left = 0;
+        let used = self.used.load(Ordering::Acquire);
+        let sound = self.lengths.iter().enumerate().all(|(page, length)| {
+            let length = u32::from(length.load(Ordering::Relaxed));
+            // No mapping begins inside of another.
+            let sound = length == 0 || left == 0;
+            left = left.max(length);
+            let sound = sound && (used >> page & 1 == 1) == (left != 0);
+            left = left.saturating_sub(1);
             sound
-        }) && !inside
+        });
+        sound && left == 0
     }
 }
 
@@ -294,8 +292,8 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     #[cold]
     fn refuse(run: &Run<'_>, pages: usize, error: PgtableError) -> MapError {
         let count = u32::try_from(pages + 1).unwrap_or(u32::MAX);
-        if run.group.claim(run.page % 64, count) {
-            run.group.give(run.page % 64, count);
+        if run.group.claim(run.page, count) {
+            run.group.give(run.page, count);
         }
         MapError::Tables(error)
     }
@@ -321,7 +319,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         #[expect(clippy::cast_possible_truncation, reason = "both are below 512")]
         let (page, count) = (((offset & (PMD_SIZE - 1)) >> PAGE_SHIFT) as u32, pages as u32 + 1);
         let group = block.group(page);
-        if !group.claim(page % 64, count) {
+        if !group.claim(page, count) {
             return Err(not_mapped);
         }
         let unmapped = match block.table.get() {
@@ -333,7 +331,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
             // The addresses stay taken, since what they reach is not known.
             return Err(MapError::Tables(error));
         }
-        group.give(page % 64, count);
+        group.give(page, count);
         Ok(())
     }
 

@@ -77,7 +77,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let mut lazy_pages = 0;
         for area in node.lazy().iter() {
-            lazy_pages += area.size() >> PAGE_SHIFT;
+            lazy_pages += area.mapped().size() >> PAGE_SHIFT;
             bytes += self.check_area(layout, area, (index, node))?;
         }
         ensure(lazy_pages == node.lazy_pages(), "NODE-4", "pages that wait, and their number")?;

@@ -4,7 +4,7 @@
 use super::node::VmapNode;
 use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
-use crate::addr::{PAGE_SHIFT, PMD_SIZE};
+use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};
 use core::sync::atomic::Ordering;
 
@@ -38,7 +38,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
-        if waiting > layout.lazy_share && (waiting > 2 * layout.lazy_share || !self.hal.in_interrupt()) {
+        if waiting >= layout.lazy_share && (waiting >= 2 * layout.lazy_share || !self.hal.in_interrupt()) {
             self.purge_node(index, Depth::Lazy);
         }
     }
@@ -93,10 +93,9 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     #[inline(never)]
     fn purge_node(&self, index: usize, depth: Depth) {
         self.purging.fetch_add(1, Ordering::Relaxed);
-        let (mut lazy, mut surplus) =
-            self.with_node(index, |node| (node.take_lazy(), node.shrink(depth == Depth::Full)));
+        let (pages, mut lazy, mut surplus) =
+            self.with_node(index, |node| (node.lazy_pages(), node.take_lazy(), node.shrink(depth == Depth::Full)));
         if !lazy.is_empty() {
-            let pages = lazy.iter().map(|area| area.mapped().size() >> PAGE_SHIFT).sum();
             self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped), pages);
         }
         while !lazy.is_empty() {

@@ -175,9 +175,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     fn map_blocks(&self, start: VirtAddr, blocks: Blocks, prot: Prot, flags: VmFlags) -> Result<(), PgtableError> {
         let hal = self.hal();
         let mut at = start;
-        if u64::from(blocks.pages()) * PAGE_SIZE >= PMD_SIZE && !flags.contains(VmFlags::NO_HUGE_VMAP) {
+        let bytes = u64::from(blocks.pages()) * PAGE_SIZE;
+        if bytes >= PMD_SIZE
+            && !flags.contains(VmFlags::NO_HUGE_VMAP)
+            && let Some(whole) = VirtRange::from_size(start, bytes)
+            && !hal.tables().has_room(whole, LeafLevel::Pmd)
+        {
             // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
-            self.unmap(start, VirtAddr::new(start.get() + u64::from(blocks.pages()) * PAGE_SIZE));
+            self.unmap(whole.start(), whole.end());
         }
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;

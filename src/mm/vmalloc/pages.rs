@@ -135,11 +135,11 @@ impl Blocks {
         while at != Page::NIL {
             let page = Page::new(at);
             let descriptor = map.get(page);
-            let state = descriptor.state();
             at = descriptor.next();
             // By CHAIN-2 the block is ours. If its descriptor says otherwise, it stays as it is.
-            if state.kind() == Kind::Vmalloc && descriptor.become_kind(Kind::Block, 0).is_ok() {
-                let freed = pages.free_pages(page, state.order());
+            if descriptor.state().kind() == Kind::Vmalloc {
+                descriptor.set_owner(0);
+                let freed = pages.free_claimed(page, Kind::Vmalloc);
                 debug_assert!(freed.is_ok(), "a block of an area is freed once");
             }
         }

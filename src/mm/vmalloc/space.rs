@@ -44,14 +44,14 @@ impl AreaRequest {
 pub struct Tuning {
     /// The addresses, whole pages.
     pub region: VirtRange,
-    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 4 MiB
+    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2 MiB
     /// a CPU.
     pub ram_pages: u64,
 }
 
-/// Pages that wait in a node, at most, whatever the bounds: for so many, guard pages among them, one invalidation that
-/// drops everything is the cheapest, and waiting for more gains nothing but memory that nobody can use.
-const LAZY_ENOUGH: u64 = 1024;
+/// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
+/// the cheapest, and waiting for more gains nothing but memory that nobody can use.
+const LAZY_ENOUGH: u64 = 512;
 
 /// What a space is once it is set up: never changes, so it is read without a lock.
 #[derive(Clone, Copy, Debug)]
