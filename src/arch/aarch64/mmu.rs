@@ -168,10 +168,10 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         table: PhysAddr,
         run: Run,
         list: &[T],
-        mut entry: impl FnMut(T) -> RawEntry,
+        entry: impl FnMut(T) -> RawEntry,
     ) {
         // SAFETY: the caller's promise.
-        entries::write_each(unsafe { self.run(table, run) }, list, |item| entry(item).get());
+        entries::write_each(unsafe { self.run(table, run) }, list, entry);
     }
 
     #[inline]

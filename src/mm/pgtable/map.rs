@@ -122,7 +122,17 @@ impl<M: Mmu> PageTable<M> {
             return Err(PgtableError::PhysOutOfRange);
         }
         let cursor = Cursor { at: range.start(), end: range.end(), phys, attributes, flags };
-        // Pages of one table that is there, straight through.
+        // One page whose table is there, straight through.
+        if range.size() == PAGE_SIZE
+            && let Some(table) = self.last_level(range.start())
+            && let slot = Level::Pte.slot(range.start())
+            && table.read(&self.mmu, slot).is_absent()
+        {
+            table.write(&self.mmu, slot, M::Format::leaf_with(attributes, LeafLevel::Pte, phys, false));
+            self.mmu.publish();
+            return Ok(());
+        }
+        // Pages of one table that is there, nearly so.
         let begun = self.map_pages(cursor).unwrap_or(cursor);
         if begun.at == begun.end {
             self.mmu.publish();

@@ -126,14 +126,10 @@ impl Table {
         mmu: &M,
         run: Run,
         list: &[T],
-        mut leaf: impl FnMut(T) -> RawEntry,
+        leaf: impl FnMut(T) -> RawEntry,
     ) {
-        let leaf = |item| {
-            let entry = leaf(item);
-            // INVARIANT: TAB-2.
-            debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
-            entry
-        };
+        // INVARIANT: TAB-2.
+        debug_assert!(self.level == Level::Pte, "last entries lead to no table");
         // SAFETY: as for `write`.
         unsafe { mmu.write_each(self.phys, run, list, leaf) };
     }

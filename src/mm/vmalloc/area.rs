@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use super::{AreaInfo, VmFlags};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{Node, Owned, Payload};
 use core::fmt;
@@ -137,6 +137,13 @@ impl Area {
         let guard = if self.flags().contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
         let end = VirtAddr::new(self.end().saturating_sub(guard));
         VirtRange::new(VirtAddr::new(self.key()), end).unwrap_or_default()
+    }
+
+    /// Its pages.
+    #[inline]
+    pub(super) fn mapped_pages(&self) -> u64 {
+        let guard = u64::from(!self.flags().contains(VmFlags::NO_GUARD));
+        (Gap::size(self) >> PAGE_SHIFT).saturating_sub(guard)
     }
 
     #[inline]

@@ -141,7 +141,7 @@ impl<'a> VmapNode<'a> {
     #[inline]
     pub(super) fn defer(&mut self, area: Owned<'a, Area>) -> u64 {
         // INVARIANT: NODE-4.
-        self.lazy_pages += area.mapped().size() >> PAGE_SHIFT;
+        self.lazy_pages += area.mapped_pages();
         self.lazy.push_back(area);
         self.lazy_pages
     }

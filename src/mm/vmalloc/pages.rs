@@ -109,9 +109,9 @@ impl Blocks {
 
     /// The runs of memory: blocks that follow on in memory as one.
     pub(super) fn runs<H: PageHal>(self, pages: &PageAllocator<H>) -> impl Iterator<Item = (PhysAddr, u64)> {
-        let map = pages.hal().map();
         let mut at = self.first;
         core::iter::from_fn(move || {
+            let map = pages.hal().map();
             let (start, mut bytes) = (map.phys(Page::new((at != Page::NIL).then_some(at)?)), 0);
             while at != Page::NIL && map.phys(Page::new(at)).offset_from(start) == Some(bytes) {
                 let descriptor = map.get(Page::new(at));
