@@ -53,8 +53,7 @@ impl<M: Mmu> PageTable<M> {
     /// # Errors
     ///
     /// [`PgtableError::WrongPrivilege`]; [`OutsideSpace`](PgtableError::OutsideSpace) for more pages than the table has
-    /// from there on, or for tables that this one is none of; [`PhysOutOfRange`](PgtableError::PhysOutOfRange). Nothing
-    /// is mapped then.
+    /// from there on; [`PhysOutOfRange`](PgtableError::PhysOutOfRange). Nothing is mapped then.
     #[inline(always)]
     pub fn map_pinned<T: Copy>(
         &self,
@@ -68,7 +67,7 @@ impl<M: Mmu> PageTable<M> {
             return Err(PgtableError::WrongPrivilege);
         }
         let run = Run::from_slot(first, list.len() as u64);
-        if run.count() != list.len() || pinned.space != self.space {
+        if run.count() != list.len() {
             return Err(PgtableError::OutsideSpace);
         }
         debug_assert!(pinned.table.is_empty(&self.mmu, run), "whoever has the addresses knows what is mapped there");
@@ -81,7 +80,7 @@ impl<M: Mmu> PageTable<M> {
             RawEntry::new(nothing.get().wrapping_add(frame.get() << PAGE_SHIFT))
         });
         if all >> (PHYS_SHIFT_MAX - PAGE_SHIFT) != 0 {
-            self.unmap_refused(pinned, run);
+            self.unmap_refused(pinned, first, list.len() as u64);
             return Err(PgtableError::PhysOutOfRange);
         }
         self.mmu.publish();
@@ -90,33 +89,16 @@ impl<M: Mmu> PageTable<M> {
 
     /// Unmaps `count` pages from `first` on, as many of them as are in this table, and waits until no CPU reaches what was
     /// there. The table stays. Cost: two DSB, and a TLBI a page or at most five with FEAT_TLBIRANGE.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::OutsideSpace`] for tables that this one is none of.
     #[inline(always)]
-    pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) -> Result<(), PgtableError> {
-        if pinned.space != self.space {
-            return Err(PgtableError::OutsideSpace);
-        }
-        self.clear_pinned(pinned, Run::from_slot(first, count));
-        Ok(())
-    }
-
-    #[cold]
-    fn unmap_refused(&self, pinned: &PinnedTable, run: Run) {
-        self.clear_pinned(pinned, run);
-    }
-
-    #[inline(always)]
-    fn clear_pinned(&self, pinned: &PinnedTable, run: Run) {
+    pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
+        let run = Run::from_slot(first, count);
         pinned.table.clear(&self.mmu, run);
         let what = || Invalidation {
-            start: pinned.address(run.first()),
+            start: pinned.address(first),
             count: run.count() as u64,
             stride: LeafLevel::Pte,
             depth: WalkDepth::LastLevel,
-            scope: self.space.scope(),
+            scope: pinned.space.scope(),
         };
         self.mmu.order_before_invalidate();
         match self.means(&what(), 0) {
@@ -125,5 +107,10 @@ impl<M: Mmu> PageTable<M> {
             Means::Everything => self.invalidate_space(),
         }
         self.mmu.complete();
+    }
+
+    #[cold]
+    fn unmap_refused(&self, pinned: &PinnedTable, first: Slot, count: u64) {
+        self.unmap_pinned(pinned, first, count);
     }
 }

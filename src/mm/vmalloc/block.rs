@@ -104,7 +104,7 @@ impl Group {
     #[inline]
     fn give(&self, first: u32, count: u32) {
         // INVARIANT: BLK-1. By BLK-2 they lie in this group.
-        self.used.fetch_and(!ones(first % 64, count.min(64 - first % 64)), Ordering::Release);
+        self.used.fetch_and(!ones(first % 64, count), Ordering::Release);
     }
 
     /// Tests `BLK-1` and `BLK-2`, where nothing is being mapped or unmapped.
@@ -322,14 +322,9 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if !group.claim(page, count) {
             return Err(not_mapped);
         }
-        let unmapped = match block.table.get() {
-            Some(table) => self.space.hal().tables().unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64),
-            // What was mapped has a table.
-            None => Err(PgtableError::OutsideSpace),
-        };
-        if let Err(error) = unmapped {
-            // The addresses stay taken, since what they reach is not known.
-            return Err(MapError::Tables(error));
+        // What was mapped has a table.
+        if let Some(table) = block.table.get() {
+            self.space.hal().tables().unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
         }
         group.give(page, count);
         Ok(())

@@ -38,13 +38,16 @@ impl Blocks {
     ) -> Result<Self, AllocError> {
         let mut blocks = Self::NONE;
         let mut largest = MAX_ORDER;
-        // A block of several pages is a bonus.
-        let lightly = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NORETRY | Gfp::NOWARN;
         while blocks.pages < count {
             let fitting = (count - blocks.pages).ilog2();
             let order = Order::new(largest.min(u8::try_from(fitting).unwrap_or(MAX_ORDER))).unwrap_or_default();
-            let wanted = if order == Order::ZERO { gfp } else { lightly };
-            match pages.alloc_pages(wanted, order) {
+            // What most callers want, where the flags cost nothing.
+            let block = if gfp == Gfp::KERNEL {
+                Self::alloc_block(pages, Gfp::KERNEL, order)
+            } else {
+                Self::alloc_other(pages, gfp, order)
+            };
+            match block {
                 Ok(page) => blocks.add(pages, page, order, owner),
                 Err(_) if order != Order::ZERO => largest = order.get() - 1,
                 Err(error) => {
@@ -54,6 +57,22 @@ impl Blocks {
             }
         }
         Ok(blocks)
+    }
+
+    /// A block; several pages only if they can be had at once, as they are a bonus.
+    #[inline(always)]
+    fn alloc_block<H: PageHal>(pages: &PageAllocator<H>, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        let lightly = gfp.difference(Gfp::DIRECT_RECLAIM.union(Gfp::RETRY_MAYFAIL).union(Gfp::NOFAIL));
+        let lightly = lightly.union(Gfp::NORETRY).union(Gfp::NOWARN);
+        match order {
+            Order::ZERO => pages.alloc_pages(gfp, Order::ZERO),
+            order => pages.alloc_pages(lightly, order),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_other<H: PageHal>(pages: &PageAllocator<H>, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        Self::alloc_block(pages, gfp, order)
     }
 
     /// Adds a block that has just been allocated.
