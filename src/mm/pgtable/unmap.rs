@@ -37,6 +37,10 @@ impl<M: Mmu> PageTable<M> {
         gather: &mut Gather<'_, M, F>,
     ) -> Result<(), PgtableError> {
         self.admit(range)?;
+        if let Some(count) = self.clear_pages(range, gather) {
+            gather.note(range.start(), count, LeafLevel::Pte);
+            return Ok(());
+        }
         self.unmap_runs(range, flags, gather)
     }
 
@@ -67,7 +71,7 @@ impl<M: Mmu> PageTable<M> {
         flags: UnmapFlags,
     ) -> Result<(), PgtableError> {
         let mut gather = self.gather(frames);
-        self.unmap_runs(range, flags, &mut gather)?;
+        self.unmap(range, flags, &mut gather)?;
         gather.flush();
         Ok(())
     }
@@ -113,10 +117,6 @@ impl<M: Mmu> PageTable<M> {
         flags: UnmapFlags,
         gather: &mut Gather<'_, M, F>,
     ) -> Result<(), PgtableError> {
-        if let Some(count) = self.clear_pages(range, gather) {
-            gather.note(range.start(), count, LeafLevel::Pte);
-            return Ok(());
-        }
         self.check_edge(range.start())?;
         self.check_edge(range.end())?;
         self.unmap_checked(range, flags, gather);
