@@ -171,13 +171,7 @@ pub unsafe trait Mmu {
     /// # Safety
     ///
     /// As for [`Mmu::write`].
-    unsafe fn write_each<T: Copy>(
-        &self,
-        table: PhysAddr,
-        run: Run,
-        list: &[T],
-        mut entry: impl FnMut(T) -> RawEntry,
-    ) {
+    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], mut entry: impl FnMut(T) -> RawEntry) {
         for (slot, item) in run.slots().zip(list) {
             // SAFETY: the caller's promise is the same.
             unsafe { self.write(table, slot, entry(*item)) };

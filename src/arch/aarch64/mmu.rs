@@ -163,13 +163,7 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     }
 
     #[inline(always)]
-    unsafe fn write_each<T: Copy>(
-        &self,
-        table: PhysAddr,
-        run: Run,
-        list: &[T],
-        entry: impl FnMut(T) -> RawEntry,
-    ) {
+    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], entry: impl FnMut(T) -> RawEntry) {
         // SAFETY: the caller's promise.
         entries::write_each(unsafe { self.run(table, run) }, list, entry);
     }

@@ -121,13 +121,7 @@ impl Table {
 
     /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run.
     #[inline(always)]
-    pub(super) fn write_each<M: Mmu, T: Copy>(
-        self,
-        mmu: &M,
-        run: Run,
-        list: &[T],
-        leaf: impl FnMut(T) -> RawEntry,
-    ) {
+    pub(super) fn write_each<M: Mmu, T: Copy>(self, mmu: &M, run: Run, list: &[T], leaf: impl FnMut(T) -> RawEntry) {
         // INVARIANT: TAB-2.
         debug_assert!(self.level == Level::Pte, "last entries lead to no table");
         // SAFETY: as for `write`.

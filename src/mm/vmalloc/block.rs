@@ -186,6 +186,7 @@ pub struct RamBlocks<'s, 'a, H: VmallocHal<'a>> {
 impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// Blocks of `space`, which take no addresses before the first mapping.
     #[must_use]
+    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
     pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
         Self { space, base: Once::new(), blocks: [const { Block::new() }; BLOCKS] }
     }
@@ -249,12 +250,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     }
 
     /// The table of a block.
-    fn pin<'b>(
-        &self,
-        block: &'b Block<H::Relax>,
-        base: VirtAddr,
-        index: usize,
-    ) -> Result<&'b PinnedTable, MapError> {
+    fn pin<'b>(&self, block: &'b Block<H::Relax>, base: VirtAddr, index: usize) -> Result<&'b PinnedTable, MapError> {
         let hal = self.space.hal();
         let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
         // Whoever comes second finds the same table.

@@ -141,6 +141,54 @@ impl Blocks {
         })
     }
 
+    /// How many pages the first blocks are that have at least `wanted`.
+    pub(super) fn pages_up_to<H: PageHal>(self, pages: &PageAllocator<H>, wanted: u64) -> u64 {
+        let map = pages.hal().map();
+        let (mut at, mut sum) = (self.first, 0);
+        while at != Page::NIL && sum < wanted {
+            let descriptor = map.get(Page::new(at));
+            sum += descriptor.state().order().pages();
+            at = descriptor.next();
+        }
+        sum
+    }
+
+    /// The first blocks, which have `count` pages together, and the rest.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than there are")]
+    pub(super) fn split<H: PageHal>(self, pages: &PageAllocator<H>, count: u64) -> (Self, Self) {
+        let map = pages.hal().map();
+        let (mut at, mut last, mut sum) = (self.first, Page::NIL, 0);
+        while at != Page::NIL && sum < count {
+            let descriptor = map.get(Page::new(at));
+            sum += descriptor.state().order().pages();
+            (last, at) = (at, descriptor.next());
+        }
+        if last != Page::NIL {
+            // INVARIANT: CHAIN-2.
+            map.get(Page::new(last)).set_next(Page::NIL);
+        }
+        let first = Self { first: self.first, last, pages: sum as u32 };
+        (first, Self { first: at, last: self.last, pages: self.pages - sum as u32 })
+    }
+
+    /// These blocks, and `others` behind them.
+    pub(super) fn followed_by<H: PageHal>(self, pages: &PageAllocator<H>, others: Self) -> Self {
+        let map = pages.hal().map();
+        let mut last = self.first;
+        while last != Page::NIL {
+            match map.get(Page::new(last)).next() {
+                Page::NIL => break,
+                next => last = next,
+            }
+        }
+        if last == Page::NIL {
+            return others;
+        }
+        // INVARIANT: CHAIN-2.
+        map.get(Page::new(last)).set_next(others.first);
+        Self { first: self.first, last: others.last, pages: self.pages + others.pages }
+    }
+
     /// How many pages they are.
     pub(super) const fn pages(self) -> u32 {
         self.pages
