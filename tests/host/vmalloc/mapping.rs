@@ -4,13 +4,14 @@ use super::kernel::{Vmalloc, on_a_machine, take_page, touch, with_machine};
 use super::machine::run_on;
 use super::{MIB, START};
 use crate::random::Random;
-use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
+use quarry::addr::{Order, PAGE_SIZE, VirtAddr, VirtRange};
 use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::Prot;
 use quarry::mm::page::Page;
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocRequest};
+use quarry::mm::pgtable::{MapFlags, UnmapFlags};
+use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocHal, VmallocRequest};
 use std::sync::atomic::Ordering;
 
 fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, MapError> {
@@ -150,7 +151,7 @@ fn a_failure_half_way_gives_everything_back() {
         for k in 0..3 {
             hal.machine.fail_allocation_after(Some(k));
             // A place where there are no tables yet.
-            let within = quarry::addr::VirtRange::from_size(VirtAddr::new(START + 512 * MIB), 64 * MIB);
+            let within = VirtRange::from_size(VirtAddr::new(START + 512 * MIB), 64 * MIB);
             let request = VmallocRequest { within, ..VmallocRequest::new(3 * PAGE_SIZE, Gfp::KERNEL) };
             let result = space.vmalloc(&request);
             hal.machine.fail_allocation_after(None);
@@ -239,6 +240,30 @@ fn pages_that_were_put_go_with_the_area() {
         let twice = space.vmap(&[page, page], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW);
         assert!(matches!(twice, Err(MapError::BadPage(_))));
         space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}
+
+// A gather remembers the last table, but not one that it has taken out.
+#[test]
+fn a_table_that_was_taken_out_is_not_written_to() {
+    on_a_machine(Config::CORTEX_A72, |space| {
+        let (table, frames) = (&space.hal().table, space.hal().frames());
+        let start = VirtAddr::new(START + 512 * MIB);
+        let whole = VirtRange::from_size(start, 2 * MIB).unwrap();
+        let first = VirtRange::from_size(start, PAGE_SIZE).unwrap();
+        table.populate(frames, whole, LeafLevel::Pmd).unwrap();
+        let before = table.table_frames();
+        for other in [first, VirtRange::from_size(VirtAddr::new(start.get() + MIB), PAGE_SIZE).unwrap()] {
+            let phys = quarry::addr::PhysAddr::new(0x80_0100_0000);
+            table.map(frames, first, phys, Prot::KERNEL_RW, MapFlags::NO_HUGE).unwrap();
+            let mut gather = table.gather(frames);
+            table.unmap(first, UnmapFlags::empty(), &mut gather).unwrap();
+            table.unmap(whole, UnmapFlags::empty(), &mut gather).unwrap();
+            table.unmap(other, UnmapFlags::empty(), &mut gather).unwrap();
+            gather.flush();
+            assert_eq!(table.table_frames(), before, "given back, and nothing else");
+            table.check().unwrap();
+        }
     });
 }
 
