@@ -166,6 +166,18 @@ pub unsafe trait Mmu {
         }
     }
 
+    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], mut entry: impl FnMut(T) -> RawEntry) {
+        for (slot, item) in run.slots().zip(list) {
+            // SAFETY: the caller's promise is the same.
+            unsafe { self.write(table, slot, entry(*item)) };
+        }
+    }
+
     /// Makes a run of entries absent.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 
 use super::pages::{drain_all_pages, nr_free_pages, page_allocator};
 use super::slab::slab_allocator;
+use super::vmalloc::vmap_space;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
@@ -81,6 +82,7 @@ impl FaultTarget for ThisKernel {
 
     fn counts(&self) -> KernelCounts {
         slab_allocator().shrink_all();
+        vmap_space().purge_all();
         drain_all_pages();
         KernelCounts { free_pages: nr_free_pages(), accounted_pages: page_allocator().accounted_pages() }
     }

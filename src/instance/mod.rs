@@ -4,6 +4,7 @@
 mod alloc;
 mod check;
 mod faults;
+mod kvmalloc;
 mod pages;
 mod reclaim;
 mod slab;
@@ -13,6 +14,7 @@ mod vmalloc;
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use check::{Tell, check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
+pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
     alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, cpu_locals, drain_all_pages,
@@ -31,8 +33,8 @@ pub use slab::{
 };
 
 pub use vmalloc::{
-    is_vmalloc_addr, vfree, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init, vmalloc_to_page,
-    vmalloc_user, vmap, vmap_space, vunmap, vzalloc,
+    check_vmalloc, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init,
+    vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -1,50 +1,30 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
-use super::{BuddyFrames, KernelMmu, KernelPages, kernel_tables, page_allocator};
-use crate::addr::{Order, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use super::slab::KmemCache;
+use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
+use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
-use crate::ds::rbtree::{Chain, Node, Owned};
+use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
-use crate::hal::cpu::Interrupts;
 use crate::hal::prot::Prot;
 use crate::hal::wait::{Context, Scope};
 use crate::mm::layout::{VMALLOC_END, VMALLOC_START};
-use crate::mm::page::{Kind, Page};
+use crate::mm::page::Page;
 use crate::mm::pgtable::PageTable;
+use crate::mm::slab::{CacheSpec, SlabFlags};
 use crate::mm::vmalloc::{
-    Area, MapError, RamBlocks, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace,
+    Area, Broken, MapError, RamBlocks, Resized, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace,
 };
-use crate::mm::zone::PageAllocator;
+use crate::mm::zone::{PageAllocator, Purge};
 use core::mem::MaybeUninit;
-use spin::mutex::SpinMutex;
+use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
 static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
 /// The blocks of `vm_map_ram`.
 static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
-/// Descriptors that were never used.
-static DESCRIPTORS: SpinMutex<Chain<'static, Area>, Relax> = SpinMutex::new(Chain::new());
-
-/// Descriptors in a page.
-const DESCRIPTORS_PER_PAGE: usize = to_usize(PAGE_SIZE) / size_of::<Node<'static, Area>>();
-
-const _: () = assert!(DESCRIPTORS_PER_PAGE >= 32, "a descriptor takes 128 bytes at most");
-
-/// A page of new descriptors, which stay descriptors for good.
-fn descriptor_page() -> Option<Chain<'static, Area>> {
-    let page = page_allocator().alloc_pages(Gfp::ATOMIC | Gfp::NOWARN, Order::ZERO).ok()?;
-    // A fresh page is unclaimed.
-    let _ = page_allocator().claim(page, Kind::Vmalloc, 0);
-    let place = super::page_address(page).as_ptr::<[MaybeUninit<Node<'static, Area>>; DESCRIPTORS_PER_PAGE]>();
-    // SAFETY: the page has just been allocated and is never freed, so it is ours for good; it is aligned and large
-    // enough, by the division above, and what may be uninitialised needs no initialisation.
-    let descriptors = unsafe { &mut *place };
-    let mut chain = Chain::new();
-    for descriptor in descriptors {
-        chain.push_back(Owned::new(descriptor.write(Node::new(Area::new()))));
-    }
-    Some(chain)
-}
+/// Where descriptors come from. They stay descriptors for good, as areas come and go.
+static DESCRIPTORS: Once<KmemCache, Relax> = Once::new();
 
 impl VmallocHal<'static> for KernelPages {
     type Mmu = KernelMmu;
@@ -52,19 +32,13 @@ impl VmallocHal<'static> for KernelPages {
     type Pages = KernelPages;
     type Relax = Relax;
 
-    fn descriptor(&self) -> Option<Owned<'static, Area>> {
-        let saved = self.save();
-        let first = DESCRIPTORS.lock().pop_front();
-        self.restore(saved);
-        if first.is_some() {
-            return first;
-        }
-        let mut fresh = descriptor_page()?;
-        let first = fresh.pop_front();
-        let saved = self.save();
-        DESCRIPTORS.lock().append(&mut fresh);
-        self.restore(saved);
-        first
+    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'static, Area>> {
+        let object = DESCRIPTORS.get()?.alloc(gfp).ok()?;
+        let place =
+            VirtAddr::new(object.as_ptr().expose_provenance() as u64).as_ptr::<MaybeUninit<Node<'static, Area>>>();
+        // SAFETY: an object of the cache, as large and as aligned as a node, that is never freed, so it is ours for good.
+        let place = unsafe { &mut *place };
+        Some(Owned::new(place.write(Node::new(Area::new()))))
     }
 
     fn in_interrupt(&self) -> bool {
@@ -94,18 +68,64 @@ pub fn vmap_space() -> &'static VmapSpace<'static, KernelPages> {
     &VMALLOC
 }
 
+/// What waits in the space, for whoever is short of memory.
+struct Lazy;
+
+impl Purge for Lazy {
+    fn name(&self) -> &'static str {
+        "vmalloc"
+    }
+
+    fn lazy_pages(&self) -> u64 {
+        VMALLOC.lazy_pages()
+    }
+
+    fn purge(&self, _: Gfp) {
+        VMALLOC.purge_all();
+    }
+}
+
+impl Deferred for Lazy {
+    fn run(&self) -> bool {
+        VMALLOC.purge_due()
+    }
+}
+
+/// Tests every invariant of the space and of the blocks of [`vm_map_ram`]; nothing may be mapped or unmapped meanwhile, on
+/// any CPU.
+///
+/// # Errors
+///
+/// The first invariant that does not hold.
+pub fn check_vmalloc() -> Result<(), Broken> {
+    VMALLOC.check().and_then(|()| RAM_BLOCKS.check())
+}
+
 /// Sets the vmalloc region up: all of it, or its first `limit` bytes (Linux: `vmalloc_init`, `vmalloc=`). Once, by the
-/// boot CPU, when pages can be allocated.
+/// boot CPU, when objects can be allocated.
 ///
 /// # Errors
 ///
 /// [`SetupError`].
 pub fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
+    #[expect(clippy::cast_possible_truncation, reason = "two cache lines")]
+    let spec = CacheSpec {
+        name: "vmap_area",
+        size: size_of::<Node<'static, Area>>() as u32,
+        align: align_of::<Node<'static, Area>>() as u32,
+        flags: SlabFlags::NO_MERGE,
+        constructor: None,
+    };
+    let cache = KmemCache::create(&spec).map_err(|_| SetupError::NoDescriptor)?;
+    DESCRIPTORS.call_once(|| cache);
     let start = VirtAddr::new(VMALLOC_START);
     let whole = VMALLOC_END - VMALLOC_START;
     let size = limit.map_or(whole, |limit| limit.clamp(PAGE_SIZE, whole) & !(PAGE_SIZE - 1));
     let region = VirtRange::from_size(start, size).unwrap_or_default();
     VMALLOC.set_up(&Tuning { region, ram_pages: page_allocator().total_pages() })?;
+    let registered = reclaim().purges().register(context(), &Lazy).and(defer_to(&Lazy));
+    // For good.
+    let _ = registered.map_err(|_| SetupError::Unregistered)?;
     Ok(region)
 }
 
@@ -163,6 +183,54 @@ pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
 #[inline]
 pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
     VMALLOC.vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
+}
+
+/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. Any context.
+///
+/// # Errors
+///
+/// [`MapError::Area`], also logged: nothing has changed then.
+pub fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
+    VMALLOC.vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
+}
+
+/// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
+/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Address zero is nothing yet, and `size` 0 frees.
+/// Context as `gfp` says.
+///
+/// # Errors
+///
+/// [`MapError`]; the memory is as it was then.
+///
+/// # Safety
+///
+/// Nobody uses the memory meanwhile, nor what goes afterwards: all of it, if the address is another one.
+#[track_caller]
+pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
+    if addr == VirtAddr::ZERO {
+        return vmalloc_gfp(size, gfp);
+    }
+    if size == 0 {
+        return vfree(addr).map(|()| VirtAddr::ZERO);
+    }
+    let old = match VMALLOC.resize(addr, size, gfp)? {
+        Resized::InPlace(bytes) => {
+            if gfp.contains(Gfp::ZERO) && bytes > size {
+                let tail = VirtAddr::new(addr.get() + size).as_ptr::<u8>();
+                // SAFETY: mapped, as the area has so many bytes, and used by nobody, as the caller promises.
+                unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
+            }
+            return Ok(addr);
+        }
+        Resized::MustMove(old) => old,
+    };
+    let flags = VMALLOC.find(addr).map_or(VmFlags::empty(), |area| area.flags);
+    let flags = flags & (VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP | VmFlags::KASAN);
+    let new = VMALLOC.vmalloc(&VmallocRequest { flags, ..VmallocRequest::new(size, gfp) })?;
+    // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
+    unsafe { new.as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
+    vfree(addr)?;
+    Ok(new)
 }
 
 /// Maps pages in their order; see [`VmapSpace::vmap`]. Any context.

@@ -24,7 +24,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 16] = [
+const COMMANDS: [Command; 17] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -78,6 +78,12 @@ const COMMANDS: [Command; 16] = [
         argument: "",
         help: "free blocks by migrate type",
         run: |_, _| kprint!("{}", instance::page_allocator().pagetypeinfo()),
+    },
+    Command {
+        name: "vmallocinfo",
+        argument: "",
+        help: "the areas of vmalloc, and who asked for them",
+        run: |_, _| kprint!("{}", instance::vmap_space().info()),
     },
     Command {
         name: "faults",

@@ -24,3 +24,5 @@ mod slab_debug;
 mod slab_failing;
 mod step;
 mod vmalloc;
+mod vmalloc_api;
+mod vmalloc_linux;

@@ -14,22 +14,22 @@ use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
 
 const MIB: u64 = 1 << 20;
 
-fn at(start: VirtAddr, offset: u64) -> VirtAddr {
+pub(crate) fn at(start: VirtAddr, offset: u64) -> VirtAddr {
     start.checked_add(offset).expect("no wrap")
 }
 
-fn write(addr: VirtAddr, value: u64) {
+pub(crate) fn write(addr: VirtAddr, value: u64) {
     // SAFETY: the tests write to memory that vmalloc or vmap gave them, or where a fault is expected.
     unsafe { addr.as_ptr::<u64>().write_volatile(value) };
 }
 
-fn read(addr: VirtAddr) -> u64 {
+pub(crate) fn read(addr: VirtAddr) -> u64 {
     // SAFETY: as for `write`.
     unsafe { addr.as_ptr::<u64>().read_volatile() }
 }
 
 /// Fills `size` bytes with numbers of their own and reads them again.
-fn use_memory(start: VirtAddr, size: u64) {
+pub(crate) fn use_memory(start: VirtAddr, size: u64) {
     for offset in (0..size).step_by(512) {
         write(at(start, offset), start.get() ^ offset);
     }
@@ -47,23 +47,11 @@ fn balance() -> (u64, usize) {
 }
 
 /// Runs `f`, whose memory must all come back. Tables and descriptors that were made stay, so the second run counts.
-fn leaves_nothing(f: impl Fn()) {
+pub(crate) fn leaves_nothing(f: impl Fn()) {
     f();
     let before = balance();
     f();
     assert_eq!(balance(), before);
-}
-
-// Behaviour 229
-ktest!(fix_size, timeout = 60);
-fn fix_size() {
-    leaves_nothing(|| {
-        for _ in 0..10_000 {
-            let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
-            write(addr, 1);
-            instance::vfree(addr).expect("an area");
-        }
-    });
 }
 
 ktest!(every_size_is_memory);
@@ -73,26 +61,6 @@ fn every_size_is_memory() {
             let addr = instance::vmalloc(size).expect("memory");
             use_memory(addr, size & !7);
             assert!(instance::is_vmalloc_addr(addr));
-            instance::vfree(addr).expect("an area");
-        }
-    });
-}
-
-// Behaviour 235
-ktest!(random_size, timeout = 60);
-fn random_size() {
-    leaves_nothing(|| {
-        let (mut state, mut live) = (0x2545_f491_4f6c_dd1d_u64, [VirtAddr::ZERO; 16]);
-        for round in 0..4_000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let place = live.get_mut(round % 16).expect("below 16");
-            instance::vfree(*place).expect("an area, or null");
-            *place = instance::vmalloc((1 + state % 100) * PAGE_SIZE).expect("memory");
-            write(*place, state);
-        }
-        for addr in live {
             instance::vfree(addr).expect("an area");
         }
     });
@@ -161,7 +129,7 @@ fn what_cannot_be_is_refused() {
 }
 
 /// Pages that do not follow on, each with its number in it.
-fn scattered(count: usize) -> alloc::vec::Vec<Page> {
+pub(crate) fn scattered(count: usize) -> alloc::vec::Vec<Page> {
     let pages: alloc::vec::Vec<Page> =
         (0..2 * count).map(|_| instance::alloc_page(Gfp::KERNEL).expect("memory")).collect();
     let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =

@@ -1,6 +1,7 @@
 //! Loops over neighbouring table entries, two at a time: LDP and STP of two 64-bit registers are two single-copy atomic
 //! accesses of 64 bits each (Arm ARM B2.2.1), which the compiler does not make of atomics by itself.
 
+use crate::hal::entry::RawEntry;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,6 +72,21 @@ pub(super) fn fill(entries: &[AtomicU64], first: u64, step: u64) {
     for entry in rest {
         entry.store(low, Ordering::Relaxed);
         low = low.wrapping_add(step);
+    }
+}
+
+/// Writes what `entry` makes of each of `list` to the entries.
+#[inline(always)]
+pub(super) fn write_each<T: Copy>(entries: &[AtomicU64], list: &[T], mut entry: impl FnMut(T) -> RawEntry) {
+    // Four in a round: half of a shorter one would be counting.
+    let ((places, last_places), (items, last_items)) = (entries.as_chunks::<4>(), list.as_chunks::<4>());
+    for (places, items) in places.iter().zip(items) {
+        for (place, item) in places.iter().zip(items) {
+            place.store(entry(*item).get(), Ordering::Relaxed);
+        }
+    }
+    for (place, item) in last_places.iter().zip(last_items) {
+        place.store(entry(*item).get(), Ordering::Relaxed);
     }
 }
 

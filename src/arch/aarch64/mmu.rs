@@ -162,6 +162,12 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         entries::fill(unsafe { self.run(table, run) }, first.get(), step);
     }
 
+    #[inline(always)]
+    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], entry: impl FnMut(T) -> RawEntry) {
+        // SAFETY: the caller's promise.
+        entries::write_each(unsafe { self.run(table, run) }, list, entry);
+    }
+
     #[inline]
     unsafe fn clear(&self, table: PhysAddr, run: Run) {
         // SAFETY: the caller's promise.

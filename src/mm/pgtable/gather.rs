@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
-use super::table::{Flushed, RemovedTables};
-use crate::addr::VirtAddr;
+use super::table::{Flushed, RemovedTables, Table};
+use crate::addr::{PMD_SHIFT, VirtAddr};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::{AsidScope, Invalidation, MAX_RANGE_PAGES, Mmu, WalkDepth};
@@ -109,7 +109,7 @@ impl Pending {
 
 /// How to drop a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Means {
+pub(super) enum Means {
     ByAddress,
     ByRange,
     Everything,
@@ -118,7 +118,7 @@ enum Means {
 impl<M: Mmu> PageTable<M> {
     /// The cheapest way to drop a span, when `by_address` invalidations by address are due already.
     #[inline]
-    fn means(&self, what: &Invalidation, by_address: u64) -> Means {
+    pub(super) fn means(&self, what: &Invalidation, by_address: u64) -> Means {
         if what.count > 1 && what.pages() <= MAX_RANGE_PAGES && self.mmu.has_range_invalidation() {
             Means::ByRange
         } else if by_address.saturating_add(what.count) < FULL_INVALIDATION {
@@ -128,7 +128,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn invalidate_space(&self) {
+    pub(super) fn invalidate_space(&self) {
         match self.space.scope() {
             AsidScope::All => self.mmu.invalidate_all(),
             AsidScope::One(asid) => self.mmu.invalidate_asid(asid),
@@ -163,12 +163,16 @@ pub struct Gather<'t, M: Mmu, F: FrameSource> {
     frames: &'t F,
     pending: Pending,
     pub(super) removed: RemovedTables,
+    /// The last table that pages were cleared in, with the number of its 2 MiB. It stays: what was cleared there belongs to
+    /// the caller until the flush, so that nobody else has a range around all of it; and if the caller has one, it is
+    /// forgotten.
+    leaves: Option<(u64, Table)>,
 }
 
 impl<M: Mmu> PageTable<M> {
     /// An empty gather. Tables that it frees go back to `frames`.
     pub const fn gather<'t, F: FrameSource>(&'t self, frames: &'t F) -> Gather<'t, M, F> {
-        Gather { table: self, frames, pending: Pending::new(), removed: RemovedTables::new() }
+        Gather { table: self, frames, pending: Pending::new(), removed: RemovedTables::new(), leaves: None }
     }
 
     /// A gather for `pages` pages in many places: if they are so many that everything will be dropped, nothing is
@@ -191,6 +195,25 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
     #[inline]
     pub(super) fn note(&mut self, start: VirtAddr, count: u64, stride: LeafLevel) {
         self.pending.note(self.table, start, count, stride, WalkDepth::LastLevel);
+    }
+
+    /// The table of the last entries for `at`, if there is one.
+    #[inline]
+    pub(super) fn last_level(&mut self, at: VirtAddr) -> Option<Table> {
+        let number = at.get() >> PMD_SHIFT;
+        match self.leaves {
+            Some((last, table)) if last == number => Some(table),
+            _ => {
+                let table = self.table.last_level(at)?;
+                self.leaves = Some((number, table));
+                Some(table)
+            }
+        }
+    }
+
+    /// A table is removed: it may be the one that is remembered.
+    pub(super) const fn forget_table(&mut self) {
+        self.leaves = None;
     }
 
     /// Notes that everything below the entry of `level` for `start` went away with its table.

@@ -132,7 +132,13 @@ impl<M: Mmu> PageTable<M> {
             self.mmu.publish();
             return Ok(());
         }
-        self.map_runs(frames, range, cursor)
+        // Pages of one table that is there, nearly so.
+        let begun = self.map_pages(cursor).unwrap_or(cursor);
+        if begun.at == begun.end {
+            self.mmu.publish();
+            return Ok(());
+        }
+        self.map_runs(frames, range, begun)
     }
 
     /// Maps `range` table by table; undoes all of it if that fails.
@@ -172,19 +178,23 @@ impl<M: Mmu> PageTable<M> {
         result
     }
 
-    /// The usual case of [`PageTable::map_run`]: plain pages, whose table is there and has room. `None` if it is another.
-    #[inline]
+    /// The usual case of [`PageTable::map_run`]: pages, whose table is there and has room. `None` if it is another.
+    #[inline(always)]
     fn map_pages(&self, cursor: Cursor) -> Option<Cursor> {
         if cursor.largest() != LeafLevel::Pte {
             return None;
         }
         let table = self.last_level(cursor.at)?;
         let run = Run::from_slot(Level::Pte.slot(cursor.at), cursor.left() >> PAGE_SHIFT);
-        if cursor.groups(run, LeafLevel::Pte) || !table.is_empty(&self.mmu, run) {
+        if !table.is_empty(&self.mmu, run) {
             return None;
         }
-        let first = M::Format::leaf_with(cursor.attributes, LeafLevel::Pte, cursor.phys, false);
-        table.fill(&self.mmu, run, first, PAGE_SIZE);
+        if cursor.groups(run, LeafLevel::Pte) {
+            self.fill_run(table, run, LeafLevel::Pte, cursor);
+        } else {
+            let first = M::Format::leaf_with(cursor.attributes, LeafLevel::Pte, cursor.phys, false);
+            table.fill(&self.mmu, run, first, PAGE_SIZE);
+        }
         Some(cursor.after((run.count() as u64) << PAGE_SHIFT))
     }
 

@@ -119,6 +119,15 @@ impl Table {
         unsafe { mmu.fill(self.phys, run, first, step) };
     }
 
+    /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run.
+    #[inline(always)]
+    pub(super) fn write_each<M: Mmu, T: Copy>(self, mmu: &M, run: Run, list: &[T], leaf: impl FnMut(T) -> RawEntry) {
+        // INVARIANT: TAB-2.
+        debug_assert!(self.level == Level::Pte, "last entries lead to no table");
+        // SAFETY: as for `write`.
+        unsafe { mmu.write_each(self.phys, run, list, leaf) };
+    }
+
     /// Makes the entries of `run` absent.
     #[inline]
     pub(super) fn clear<M: Mmu>(self, mmu: &M, run: Run) {

@@ -37,8 +37,8 @@ impl<M: Mmu> PageTable<M> {
         gather: &mut Gather<'_, M, F>,
     ) -> Result<(), PgtableError> {
         self.admit(range)?;
-        if self.clear_page(range) {
-            gather.note(range.start(), 1, LeafLevel::Pte);
+        if let Some(count) = self.clear_pages(range, gather) {
+            gather.note(range.start(), count, LeafLevel::Pte);
             return Ok(());
         }
         self.unmap_runs(range, flags, gather)
@@ -71,7 +71,7 @@ impl<M: Mmu> PageTable<M> {
         flags: UnmapFlags,
     ) -> Result<(), PgtableError> {
         let mut gather = self.gather(frames);
-        self.unmap_runs(range, flags, &mut gather)?;
+        self.unmap(range, flags, &mut gather)?;
         gather.flush();
         Ok(())
     }
@@ -92,14 +92,14 @@ impl<M: Mmu> PageTable<M> {
 
     /// The usual case of an unmap: pages of one table, which stays. Returns how many, or `None` if it is another case.
     #[inline]
-    fn clear_pages(&self, range: VirtRange) -> Option<u64> {
+    fn clear_pages<F: FrameSource>(&self, range: VirtRange, gather: &mut Gather<'_, M, F>) -> Option<u64> {
         let count = range.size() >> PAGE_SHIFT;
         let first = Level::Pte.slot(range.start());
         let run = Run::from_slot(first, count);
         if run.count() as u64 != count || run.count() == ENTRIES {
             return None;
         }
-        let table = self.last_level(range.start())?;
+        let table = gather.last_level(range.start())?;
         // An edge of the table is an edge of every group in it.
         let inside = |slot: Slot| slot != slot.group_start() && M::Format::is_contiguous(table.read(&self.mmu, slot));
         if inside(first) || inside(Level::Pte.slot(range.end())) {
@@ -117,10 +117,6 @@ impl<M: Mmu> PageTable<M> {
         flags: UnmapFlags,
         gather: &mut Gather<'_, M, F>,
     ) -> Result<(), PgtableError> {
-        if let Some(count) = self.clear_pages(range) {
-            gather.note(range.start(), count, LeafLevel::Pte);
-            return Ok(());
-        }
         self.check_edge(range.start())?;
         self.check_edge(range.end())?;
         self.unmap_checked(range, flags, gather);
@@ -146,6 +142,7 @@ impl<M: Mmu> PageTable<M> {
             }
             match table.descend(&self.mmu, slot) {
                 Ok(_) if whole && !flags.contains(UnmapFlags::KEEP_TABLES) => {
+                    gather.forget_table();
                     table.supersede(&self.mmu, slot, RawEntry::ABSENT, &mut gather.removed);
                     gather.note_subtree(at, level);
                 }
@@ -162,7 +159,10 @@ impl<M: Mmu> PageTable<M> {
                 }
             }
             at = next;
-            table = self.root.table();
+            if level.slot(at).get() == 0 {
+                // The next entry is in another table.
+                table = self.root.table();
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use super::PageTable;
 use super::table::Table;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
-use crate::hal::level::{ENTRIES, Level, Run, Slot};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::Mmu;
 use core::ops::ControlFlow;
 
@@ -102,6 +102,38 @@ impl<M: Mmu> PageTable<M> {
         let pud = self.root.table().descend(&self.mmu, Level::Pgd.slot(addr)).ok()?;
         let pmd = pud.descend(&self.mmu, Level::Pud.slot(addr)).ok()?;
         pmd.descend(&self.mmu, Level::Pmd.slot(addr)).ok()
+    }
+
+    /// Whether every leaf of `level` that lies in `range` can be mapped: no leaf and no table stands there. Cost: one
+    /// descent for each table touched, and a third of an instruction an entry.
+    pub fn has_room(&self, range: VirtRange, level: LeafLevel) -> bool {
+        let (mut at, end) = (range.start().align_up(level.size()), range.end());
+        while let Some(start) = at.filter(|start| *start < end) {
+            let mut table = self.root.table();
+            while table.level() < level.level() {
+                match table.descend(&self.mmu, table.level().slot(start)) {
+                    Ok(child) => table = child,
+                    Err(raw) if raw.is_absent() => break,
+                    Err(_) => return false,
+                }
+            }
+            let size = table.level().size();
+            if table.level() != level.level() {
+                // Nothing at all under this entry.
+                at = start.align_down(size).checked_add(size);
+                continue;
+            }
+            let whole = (end.get() - start.get()) >> level.shift();
+            if whole == 0 {
+                break;
+            }
+            let run = Run::from_slot(table.level().slot(start), whole);
+            if !table.is_empty(&self.mmu, run) {
+                return false;
+            }
+            at = start.checked_add((run.count() as u64) << level.shift());
+        }
+        true
     }
 
     /// The entry at which the descent for `addr` ends, absent or not; `None` outside the space.

@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use super::{AreaInfo, VmFlags};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{Node, Owned, Payload};
 use core::fmt;
@@ -13,8 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// The pages that an area owns, as a number that means something to whoever put them there.
 ///
 /// There is one value for the pages of an area. It is in the area from [`AreaRef::give_pages`] on, and comes out as the
-/// argument of [`AreaHal::release`](super::AreaHal::release), when no CPU translates the area any more; or as that of
-/// [`Removed::take_pages`], for whoever has seen to that.
+/// argument of [`AreaHal::release`](super::AreaHal::release), when no CPU translates the area any more.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "pages that are dropped are lost"]
 pub struct Pages {
@@ -126,6 +125,11 @@ impl Area {
         Pages::new(self.page_word.load(Ordering::Relaxed), count)
     }
 
+    /// The pages, while nobody can take them: they stay the area's.
+    pub(super) fn peek_pages(&self) -> Pages {
+        Pages::new(self.page_word.load(Ordering::Relaxed), self.pages.load(Ordering::Relaxed))
+    }
+
     #[inline]
     pub(super) fn range(&self) -> VirtRange {
         VirtRange::new(VirtAddr::new(self.key()), VirtAddr::new(self.end())).unwrap_or_default()
@@ -137,6 +141,13 @@ impl Area {
         let guard = if self.flags().contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
         let end = VirtAddr::new(self.end().saturating_sub(guard));
         VirtRange::new(VirtAddr::new(self.key()), end).unwrap_or_default()
+    }
+
+    /// Its pages.
+    #[inline]
+    pub(super) fn mapped_pages(&self) -> u64 {
+        let guard = u64::from(!self.flags().contains(VmFlags::NO_GUARD));
+        (Gap::size(self) >> PAGE_SHIFT).saturating_sub(guard)
     }
 
     #[inline]
@@ -186,6 +197,11 @@ impl<'a> AreaRef<'a> {
         AreaInfo::of(self.0)
     }
 
+    /// The descriptor.
+    pub(super) const fn area(self) -> &'a Area {
+        self.0.payload()
+    }
+
     /// Notes where in physical memory the area leads, if it leads to one range.
     pub fn set_phys(self, phys: PhysAddr) {
         self.0.phys.store(phys.get().saturating_add(1), Ordering::Relaxed);
@@ -222,7 +238,7 @@ impl<'a> AreaRef<'a> {
 
 /// An area that is in use no longer, and found no longer; CPUs may still translate it.
 ///
-/// Its pages cannot be had from it unless the caller answers for the translations.
+/// Its pages cannot be had from it.
 #[must_use = "the area is lost unless it is retired or recycled"]
 pub struct Removed<'a>(Owned<'a, Area>);
 
@@ -253,11 +269,6 @@ impl<'a> Removed<'a> {
     #[must_use]
     pub fn info(&self) -> AreaInfo {
         AreaInfo::of(&self.0)
-    }
-
-    /// Takes out the pages, when the caller has unmapped the area and waited until no CPU translates it.
-    pub fn take_pages(&self) -> Pages {
-        self.0.take_pages()
     }
 }
 

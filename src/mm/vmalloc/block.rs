@@ -1,19 +1,22 @@
 //! Short-lived mappings of a few pages: `vm_map_ram`, from blocks of addresses that a CPU has to itself (Linux: `struct
 //! vmap_block`).
 //!
-//! A block is 2 MiB of addresses, and a table of its own that stays. A bitmap says which pages are in use and a second
-//! one which of them end a mapping, so that a wrong count is noticed; a page behind each mapping stays free as a guard.
-//! Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once: nothing waits.
+//! A block is 2 MiB of addresses, and a table of its own that stays. A bitmap says which pages are in use, and a byte for
+//! each page how long the mapping is that begins there, so that a wrong count is noticed; a page behind each mapping stays
+//! free as a guard. Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once:
+//! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
-use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, to_usize};
+use crate::hal::level::Slot;
 use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
-use crate::mm::pgtable::UnmapFlags;
+use crate::mm::pgtable::{PgtableError, PinnedTable};
 use crate::mm::zone::PageHal;
-use spin::mutex::SpinMutex;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
+use spin::relax::RelaxStrategy;
 
 /// Pages of one mapping, at most (Linux: `VMAP_MAX_ALLOC`, 64 on a 64-bit machine). A guard page makes it a bit less than
 /// a word of the bitmap.
@@ -24,128 +27,168 @@ const BLOCK_PAGES: usize = 512;
 const WORDS: usize = BLOCK_PAGES / 64;
 /// Blocks at most: 128 MiB of addresses.
 pub const BLOCKS: usize = 64;
+/// The owner of a block that nobody takes pages from.
+const NOBODY: u32 = u32::MAX;
 
-/// Which pages of a block are in use.
+/// 64 pages of a block: a mapping and its guard page lie in one group.
 ///
 /// # Invariants
 ///
-/// - `BLK-1`: a mapping and its guard page are set in `used`, and lie in one word.
-/// - `BLK-2`: the guard page, and nothing else, is set in `ends`.
-/// - `BLK-3`: `free` is the number of pages that are not set in `used`.
-/// - `BLK-4`: the pages of a mapping that is being unmapped, and nothing else, are set in `leaving`.
-struct Block {
-    used: [u64; WORDS],
-    ends: [u64; WORDS],
-    leaving: [u64; WORDS],
-    free: u32,
-    /// The CPU that takes pages from it; `None` if nobody does.
-    owner: Option<CpuId>,
+/// - `BLK-1`: a mapping and its guard page are set in `used`, from before it is mapped until no CPU translates it.
+/// - `BLK-2`: the number of the first page of a mapping leads to its pages, with the guard page, in `lengths`, and all
+///   others to 0; who clears it is the one that unmaps it.
+struct Group {
+    used: AtomicU64,
+    lengths: [AtomicU8; 64],
 }
 
-/// A run of `count` ones, at most 64, from bit `first` on.
+/// A run of `count` ones, 1 to 64, from bit `first` on.
 const fn ones(first: u32, count: u32) -> u64 {
     (u64::MAX >> (64 - count)) << first
 }
 
-impl Block {
+impl Group {
     const fn new() -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-        Self { used: [0; WORDS], ends: [0; WORDS], leaving: [0; WORDS], free: BLOCK_PAGES as u32, owner: None }
+        Self { used: AtomicU64::new(0), lengths: [const { AtomicU8::new(0) }; 64] }
     }
 
-    /// Takes `count` pages and a guard page, 2 to 64 in all. Returns the number of the first.
+    /// How long the mapping is that begins at page `first` of the block.
+    #[inline(always)]
+    fn length(&self, first: u32) -> &AtomicU8 {
+        let [zeroth, ..] = &self.lengths;
+        // Always in range.
+        self.lengths.get((first % 64) as usize).unwrap_or(zeroth)
+    }
+
+    /// Takes `count` pages with the guard page, 2 to 64 in all. Returns the number of the first.
     #[inline]
-    fn take(&mut self, count: u32) -> Option<u32> {
-        for (base, (used, ends)) in (0..).step_by(64).zip(self.used.iter_mut().zip(&mut self.ends)) {
+    fn take(&self, count: u32) -> Option<u32> {
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
             // Bit n stays set where n, n + 1, … n + count - 1 are free: by doubling the length that is known of.
-            let (mut runs, mut known) = (!*used, 1);
-            while known < count && runs != 0 {
-                let more = known.min(count - known);
-                runs &= runs >> more;
-                known += more;
+            let (mut runs, mut known) = (!used, 1);
+            while 2 * known <= count {
+                runs &= runs >> known;
+                known *= 2;
             }
-            if runs != 0 {
-                let first = runs.trailing_zeros();
-                // INVARIANT: BLK-1, BLK-2, BLK-3: these were free.
-                *used |= ones(first, count);
-                *ends |= 1 << (first + count - 1);
-                self.free -= count;
-                return Some(base + first);
+            runs &= runs >> (count - known);
+            if runs == 0 {
+                return None;
+            }
+            let first = runs.trailing_zeros();
+            let taken = used | ones(first, count);
+            // INVARIANT: BLK-1. Acquire pairs with the release of `give`: nobody translates the pages any more.
+            match self.used.compare_exchange_weak(used, taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => {
+                    // INVARIANT: BLK-2: these were free, so no mapping begins there.
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+                    self.length(first).store(count as u8, Ordering::Release);
+                    return Some(first);
+                }
+                Err(found) => used = found,
             }
         }
-        None
     }
 
-    /// Marks `count` pages from `page` on, the guard page among them, as being unmapped. Returns whether exactly these
-    /// were taken together, and nobody else is unmapping them.
+    /// Claims the mapping that begins at page `first` and has `count` pages with its guard page, at most 64, to unmap it.
+    /// Returns whether there is such a mapping, and nobody else has claimed it.
     #[inline]
-    fn leave(&mut self, page: u32, count: u32) -> bool {
-        let (word, first) = ((page / 64) as usize, page % 64);
-        let (Some(used), Some(ends), Some(leaving)) =
-            (self.used.get(word), self.ends.get(word), self.leaving.get_mut(word))
-        else {
-            return false;
-        };
-        if first + count > 64 {
-            return false;
-        }
-        let run = ones(first, count);
-        // By BLK-2 a mapping begins where nothing lies before, or where another ends.
-        let begins = first == 0 || (used >> (first - 1)) & 1 == 0 || (ends >> (first - 1)) & 1 == 1;
-        let known = begins && used & run == run && ends & run == 1 << (first + count - 1) && *leaving & run == 0;
-        if known {
-            // INVARIANT: BLK-4.
-            *leaving |= run;
-        }
-        known
+    fn claim(&self, first: u32, count: u32) -> bool {
+        // INVARIANT: BLK-2. Acquire pairs with the release of `take`.
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        let count = count as u8;
+        self.length(first).compare_exchange(count, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Gives them back.
+    /// Gives back the pages of a mapping that was claimed, and that no CPU translates.
     #[inline]
-    fn give(&mut self, page: u32, count: u32) {
-        let (word, kept) = ((page / 64) as usize, !ones(page % 64, count));
-        let words = (self.used.get_mut(word), self.ends.get_mut(word), self.leaving.get_mut(word));
-        if let (Some(used), Some(ends), Some(leaving)) = words {
-            // INVARIANT: BLK-1 to BLK-4: they were taken together.
-            *used &= kept;
-            *ends &= kept;
-            *leaving &= kept;
-            self.free += count;
-        }
+    fn give(&self, first: u32, count: u32) {
+        // INVARIANT: BLK-1. By BLK-2 they lie in this group.
+        self.used.fetch_and(!ones(first % 64, count), Ordering::Release);
     }
 
-    /// Tests `BLK-1` to `BLK-4`, where nothing is being unmapped.
+    /// Tests `BLK-1` and `BLK-2`, where nothing is being mapped or unmapped.
     fn check(&self) -> bool {
-        let set: u32 = self.used.iter().map(|word| word.count_ones()).sum();
-        let ends_used = self.used.iter().zip(&self.ends).all(|(used, ends)| ends & !used == 0);
-        // Behind the last page of every run is a guard page.
-        let closed = self.used.iter().zip(&self.ends).all(|(used, ends)| {
-            let last = used & !(used >> 1);
-            last & !ends == 0
+        let mut left = 0;
+        let used = self.used.load(Ordering::Acquire);
+        let sound = self.lengths.iter().enumerate().all(|(page, length)| {
+            let length = u32::from(length.load(Ordering::Relaxed));
+            // No mapping begins inside of another.
+            let sound = length == 0 || left == 0;
+            left = left.max(length);
+            let sound = sound && (used >> page & 1 == 1) == (left != 0);
+            left = left.saturating_sub(1);
+            sound
         });
-        #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-        let all = BLOCK_PAGES as u32;
-        let left = self.leaving.iter().all(|word| *word == 0);
-        left && ends_used && closed && set + self.free == all
+        sound && left == 0
     }
+}
+
+/// 2 MiB of addresses.
+struct Block<R> {
+    groups: [Group; WORDS],
+    /// The CPU that takes pages from it, or [`NOBODY`]. It only keeps CPUs apart; nothing rests on it.
+    owner: AtomicU32,
+    /// The table of its entries, once there is one.
+    table: Once<PinnedTable, R>,
+}
+
+impl<R: RelaxStrategy> Block<R> {
+    const fn new() -> Self {
+        Self { groups: [const { Group::new() }; WORDS], owner: AtomicU32::new(NOBODY), table: Once::new() }
+    }
+
+    /// Takes `count` pages with the guard page. Returns where, and the number of the first.
+    fn take(&self, count: u32) -> Option<(&Group, u32)> {
+        (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some((group, base + group.take(count)?)))
+    }
+
+    /// The group that a page is in.
+    #[inline]
+    fn group(&self, page: u32) -> &Group {
+        let [first, ..] = &self.groups;
+        // Always in range: pages are below 512.
+        self.groups.get((page / 64) as usize).unwrap_or(first)
+    }
+
+    /// Pages in use, guard pages included.
+    fn used(&self) -> u64 {
+        self.groups.iter().map(|group| u64::from(group.used.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// Makes the block the CPU's if nobody takes pages from it, or nobody has one of its pages.
+    fn adopt(&self, cpu: CpuId) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        let free = owner == NOBODY || self.used() == 0;
+        let adopted = || self.owner.compare_exchange(owner, cpu.get(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        owner == cpu.get() || free && adopted()
+    }
+}
+
+/// Pages of a block that were taken together.
+struct Run<'b> {
+    group: &'b Group,
+    table: &'b PinnedTable,
+    page: u32,
 }
 
 /// The blocks of an address space.
 ///
-/// A CPU takes pages from the block that it has, which nobody else takes from, so that its lock is free; from another
-/// when that is full. A block whose last page comes back is anybody's.
+/// A CPU takes pages from the block that it has, which nobody else takes from, so that its cache line stays; from another
+/// when that is full. A block of which nothing is in use is anybody's.
 pub struct RamBlocks<'s, 'a, H: VmallocHal<'a>> {
     space: &'s VmapSpace<'a, H>,
     /// Where the blocks lie, one behind the other.
     base: Once<VirtAddr, H::Relax>,
-    blocks: [SpinMutex<Block, H::Relax>; BLOCKS],
+    blocks: [Block<H::Relax>; BLOCKS],
 }
 
 impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// Blocks of `space`, which take no addresses before the first mapping.
     #[must_use]
+    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
     pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
-        Self { space, base: Once::new(), blocks: [const { SpinMutex::new(Block::new()) }; BLOCKS] }
+        Self { space, base: Once::new(), blocks: [const { Block::new() }; BLOCKS] }
     }
 
     /// Where the blocks lie. The first caller takes the addresses; they are never given back.
@@ -173,49 +216,46 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         Ok(base)
     }
 
-    /// Runs `f` with a block locked and interrupts masked.
-    #[inline]
-    fn with_block<R>(&self, index: usize, f: impl FnOnce(&mut Block) -> R) -> Option<R> {
-        let block = self.blocks.get(index)?;
-        let hal = self.space.hal();
-        let saved = hal.save();
-        let result = f(&mut block.lock());
-        hal.restore(saved);
-        Some(result)
+    /// Takes addresses for `count` pages with the guard page, at first where this CPU has taken the last ones.
+    #[inline(always)]
+    fn take(&self, count: u32) -> Result<Option<Run<'_>>, MapError> {
+        let cpu = self.space.hal().cpu();
+        let home = to_usize(u64::from(cpu.get())) % BLOCKS;
+        if let Some(block) = self.blocks.get(home)
+            && block.owner.load(Ordering::Relaxed) == cpu.get()
+            && let Some(table) = block.table.get()
+            && let [group, ..] = &block.groups
+            && let Some(page) = group.take(count)
+        {
+            return Ok(Some(Run { group, table, page }));
+        }
+        self.take_elsewhere(cpu, home, count)
     }
 
-    /// The block that this CPU tries first.
-    #[inline]
-    fn home(&self) -> usize {
-        to_usize(u64::from(self.space.hal().cpu().get())) % BLOCKS
-    }
-
-    /// Takes addresses for `count` pages and a guard page.
-    #[inline]
-    fn take(&self, count: u32) -> Option<(usize, u32)> {
-        let (cpu, home) = (self.space.hal().cpu(), self.home());
-        (0..BLOCKS).map(|ahead| (home + ahead) % BLOCKS).find_map(|index| {
-            let page = self.with_block(index, |block| {
-                if block.owner.is_some_and(|owner| owner != cpu) {
-                    return None;
-                }
-                let page = block.take(count)?;
-                block.owner = Some(cpu);
-                Some(page)
-            });
-            page.flatten().map(|page| (index, page))
-        })
-    }
-
-    /// Gives addresses back that nobody translates.
-    #[inline]
-    fn give(&self, index: usize, page: u32, count: u32) {
-        let _ = self.with_block(index, |block| {
-            block.give(page, count);
-            if block.free as usize == BLOCK_PAGES {
-                block.owner = None;
+    /// Takes pages from the first block with room that is this CPU's, or can become so.
+    #[inline(never)]
+    fn take_elsewhere(&self, cpu: CpuId, home: usize, count: u32) -> Result<Option<Run<'_>>, MapError> {
+        let base = self.base()?;
+        for index in (home..BLOCKS).chain(0..home) {
+            let Some(block) = self.blocks.get(index).filter(|block| block.adopt(cpu)) else { continue };
+            let table = match block.table.get() {
+                Some(table) => table,
+                None => self.pin(block, base, index)?,
+            };
+            if let Some((group, page)) = block.take(count) {
+                return Ok(Some(Run { group, table, page }));
             }
-        });
+        }
+        Ok(None)
+    }
+
+    /// The table of a block.
+    fn pin<'b>(&self, block: &'b Block<H::Relax>, base: VirtAddr, index: usize) -> Result<&'b PinnedTable, MapError> {
+        let hal = self.space.hal();
+        let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
+        // Whoever comes second finds the same table.
+        let table = hal.tables().pin(hal.frames(), start).map_err(MapError::Tables)?;
+        Ok(block.table.call_once(|| table))
     }
 
     /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). More than [`MAX_PAGES`], or what finds no room
@@ -230,23 +270,28 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if list.is_empty() {
             return Err(MapError::Empty);
         }
-        let base = self.base()?;
-        let taken = match u32::try_from(list.len()) {
-            Ok(count) if list.len() <= MAX_PAGES => self.take(count + 1).map(|place| (place, count)),
-            _ => None,
-        };
-        let Some(((index, page), count)) = taken else {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        let taken = if list.len() <= MAX_PAGES { self.take(list.len() as u32 + 1)? } else { None };
+        let Some(run) = taken else {
             return self.space.vmap(list, VmFlags::empty(), prot);
         };
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
-        let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT) + (u64::from(page) << PAGE_SHIFT));
-        let mapped = hal.tables().map_frames(hal.frames(), start, list.iter().map(|page| map.pfn(*page)), prot);
-        if let Err(error) = mapped {
-            self.give(index, page, count + 1);
-            return Err(MapError::Tables(error));
+        let first = Slot::wrapping(u64::from(run.page));
+        match hal.tables().map_pinned(run.table, first, list, |page| map.pfn(page), prot) {
+            Ok(()) => Ok(run.table.address(first)),
+            Err(error) => Err(Self::refuse(&run, list.len(), error)),
         }
-        Ok(start)
+    }
+
+    /// Gives back what could not be mapped.
+    #[cold]
+    fn refuse(run: &Run<'_>, pages: usize, error: PgtableError) -> MapError {
+        let count = u32::try_from(pages + 1).unwrap_or(u32::MAX);
+        if run.group.claim(run.page, count) {
+            run.group.give(run.page, count);
+        }
+        MapError::Tables(error)
     }
 
     /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
@@ -260,24 +305,24 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     pub fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
         let base = self.base()?;
         let offset = addr.get().wrapping_sub(base.get());
-        let index = to_usize(offset >> PMD_SHIFT);
-        if index >= BLOCKS {
+        let Some(block) = self.blocks.get(to_usize(offset >> PMD_SHIFT)) else {
             return self.unmap_area(addr, pages);
-        }
+        };
         let not_mapped = MapError::NotMapped(addr, pages);
-        let page = u32::try_from((offset & (PMD_SIZE - 1)) >> PAGE_SHIFT).unwrap_or(u32::MAX);
-        let count = u32::try_from(pages).ok().filter(|_| (1..=MAX_PAGES).contains(&pages)).ok_or(not_mapped)? + 1;
-        let known =
-            addr.is_aligned(PAGE_SIZE) && self.with_block(index, |block| block.leave(page, count)) == Some(true);
-        if !known {
+        if !(1..=MAX_PAGES).contains(&pages) || !addr.is_aligned(PAGE_SIZE) {
             return Err(not_mapped);
         }
-        let hal = self.space.hal();
-        let range = VirtRange::from_size(addr, pages as u64 * PAGE_SIZE).ok_or(not_mapped)?;
-        let unmapped = hal.tables().unmap_and_flush(hal.frames(), range, UnmapFlags::KEEP_TABLES);
-        // They were mapped one by one, so nothing is cut.
-        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
-        self.give(index, page, count);
+        #[expect(clippy::cast_possible_truncation, reason = "both are below 512")]
+        let (page, count) = (((offset & (PMD_SIZE - 1)) >> PAGE_SHIFT) as u32, pages as u32 + 1);
+        let group = block.group(page);
+        if !group.claim(page, count) {
+            return Err(not_mapped);
+        }
+        // What was mapped has a table.
+        if let Some(table) = block.table.get() {
+            self.space.hal().tables().unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
+        }
+        group.give(page, count);
         Ok(())
     }
 
@@ -298,15 +343,14 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     ///
     /// The first invariant that does not hold.
     pub fn check(&self) -> Result<(), super::Broken> {
-        let sound = (0..BLOCKS).all(|index| self.with_block(index, |block| block.check()) == Some(true));
-        let broken = super::Broken { tag: "BLK-1", what: "a block whose bitmaps and count do not agree" };
+        let sound = self.blocks.iter().flat_map(|block| &block.groups).all(Group::check);
+        let broken = super::Broken { tag: "BLK-1", what: "a block whose bitmaps do not agree" };
         if sound { Ok(()) } else { Err(broken) }
     }
 
     /// Pages in use in the blocks, guard pages included.
     #[must_use]
     pub fn pages_in_use(&self) -> u64 {
-        let of_block = |index| self.with_block(index, |block| BLOCK_PAGES as u64 - u64::from(block.free)).unwrap_or(0);
-        (0..BLOCKS).map(of_block).sum()
+        self.blocks.iter().map(Block::used).sum()
     }
 }

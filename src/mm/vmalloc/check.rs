@@ -4,7 +4,7 @@
 use super::node::VmapNode;
 use super::space::Layout;
 use super::{Area, AreaHal, VmapSpace};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::PAGE_SIZE;
 use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{self, Payload};
 use core::fmt;
@@ -77,7 +77,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let mut lazy_pages = 0;
         for area in node.lazy().iter() {
-            lazy_pages += area.size() >> PAGE_SHIFT;
+            lazy_pages += area.mapped_pages();
             bytes += self.check_area(layout, area, (index, node))?;
         }
         ensure(lazy_pages == node.lazy_pages(), "NODE-4", "pages that wait, and their number")?;

@@ -2,7 +2,7 @@
 //! `vm_area_register_early`, `vmalloc_init`).
 #![forbid(unsafe_code)]
 
-use super::space::Layout;
+use super::space::{DESCRIPTOR_GFP, Layout};
 use super::{Area, AreaError, AreaHal, SetupError, VmFlags, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::Owned;
@@ -91,7 +91,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 max: range.end().get(),
             };
             for _ in 0..super::alloc::RESERVE {
-                let spare = self.hal.descriptor().ok_or(SetupError::NoDescriptor)?;
+                let spare = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(SetupError::NoDescriptor)?;
                 self.with_free(|free| free.add_spare(spare));
             }
             // Early areas do not overlap, so each still lies in a gap.
@@ -109,7 +109,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
 
     /// A descriptor of `range`.
     fn descriptor(&self, range: VirtRange) -> Result<Owned<'a, Area>, SetupError> {
-        let descriptor = self.hal.descriptor().ok_or(SetupError::NoDescriptor)?;
+        let descriptor = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(SetupError::NoDescriptor)?;
         descriptor.set_start(range.start().get());
         descriptor.set_end(range.end().get());
         Ok(descriptor)

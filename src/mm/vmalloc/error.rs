@@ -76,6 +76,8 @@ pub enum SetupError {
     EarlyOutside(VirtRange),
     /// No memory for a descriptor.
     NoDescriptor,
+    /// Too many others are registered with the reclaimer.
+    Unregistered,
 }
 
 impl fmt::Display for SetupError {
@@ -85,6 +87,7 @@ impl fmt::Display for SetupError {
             Self::BadRegion(range) => write!(f, "{range} is no region of whole pages"),
             Self::EarlyOutside(range) => write!(f, "the early area {range} lies outside the region"),
             Self::NoDescriptor => f.write_str("no memory for an area's descriptor"),
+            Self::Unregistered => f.write_str("too many others are registered with the reclaimer"),
         }
     }
 }
@@ -99,6 +102,8 @@ pub enum MapError {
     Empty,
     /// More bytes than there is RAM.
     TooLarge(u64),
+    /// Memory that cannot carry tags: it is not write-back.
+    NoTags,
     /// The area.
     Area(AreaError),
     /// Pages for it.
@@ -122,6 +127,7 @@ impl fmt::Display for MapError {
         match self {
             Self::Empty => f.write_str("a mapping of nothing"),
             Self::TooLarge(size) => write!(f, "{size:#x} bytes are more than there is RAM"),
+            Self::NoTags => f.write_str("tags for memory that is not write-back"),
             Self::Area(error) => error.fmt(f),
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),

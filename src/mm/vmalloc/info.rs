@@ -1,10 +1,24 @@
 //! What is known of an area, as a copy for reports.
 #![forbid(unsafe_code)]
 
-use super::{Area, VmFlags};
+use super::{Area, AreaHal, VmFlags, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
-use core::fmt;
+use core::fmt::{self, Write};
 use core::panic::Location;
+
+/// Shows every area in use as `/proc/vmallocinfo` does, each as it is at that moment; no lock is held while it is shown.
+#[derive(Clone, Copy)]
+pub struct VmallocInfo<'s, 'a, H: AreaHal<'a>>(pub(super) &'s VmapSpace<'a, H>);
+
+impl<'a, H: AreaHal<'a>> fmt::Display for VmallocInfo<'_, 'a, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for area in self.0.iter() {
+            area.write_line(f)?;
+            f.write_char('\n')?;
+        }
+        Ok(())
+    }
+}
 
 /// A copy of what an area was at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +65,7 @@ impl AreaInfo {
     /// # Errors
     ///
     /// Those of `f`.
-    pub fn write_line(&self, f: &mut impl fmt::Write) -> fmt::Result {
+    pub fn write_line(&self, f: &mut impl Write) -> fmt::Result {
         write!(f, "{:#018x}-{:#018x} {:>7}", self.range.start(), self.range.end(), self.range.size())?;
         if let Some(caller) = self.caller {
             write!(f, " {}:{}", caller.file(), caller.line())?;

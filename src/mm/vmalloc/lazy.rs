@@ -4,7 +4,7 @@
 use super::node::VmapNode;
 use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
-use crate::addr::{PAGE_SHIFT, PMD_SIZE};
+use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};
 use core::sync::atomic::Ordering;
 
@@ -25,12 +25,15 @@ enum Depth {
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Gives an area back that may still be mapped and translated, its pages with it. They are freed by a purge: by this
-    /// very call, if too much waits on this CPU, or if the area has 2 MiB or more. In an interrupt handler twice as much may wait, so that the purge is
-    /// left to a call from elsewhere if there is one. Any context. Needs no memory. O(1) but for the purge.
+    /// very call, if too much waits on this CPU, or if the area has 2 MiB or more. In an interrupt handler as
+    /// [`VmapSpace::retire_later`]. Any context. Needs no memory. O(1) but for the purge.
     #[inline]
     pub fn retire(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         if area.size() >= AT_ONCE {
+            if self.hal.in_interrupt() {
+                return self.retire_later(area);
+            }
             // An invalidation is little beside the rest, and so much memory is better used than kept.
             // By address: there may be few leaves.
             self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()), 0);
@@ -38,9 +41,34 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
-        if waiting > layout.lazy_share && (waiting > 2 * layout.lazy_share || !self.hal.in_interrupt()) {
+        if waiting >= layout.lazy_share && (waiting >= 2 * layout.lazy_share || !self.hal.in_interrupt()) {
             self.purge_node(index, Depth::Lazy);
         }
+    }
+
+    /// [`VmapSpace::retire`] that leaves the purge to others, [`VmapSpace::purge_due`] among them, unless twice as much
+    /// as may wait did so before. Any context. Needs no memory. O(1) but for that.
+    pub fn retire_later(&self, area: Removed<'a>) {
+        let Some(layout) = self.layout.get() else { return };
+        let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+        let (before, _) = self.with_node(index, |node| (node.lazy_pages(), node.defer(area.into_inner())));
+        if before >= 2 * layout.lazy_share {
+            self.purge_node(index, Depth::Lazy);
+        }
+    }
+
+    /// Purges where more waits than may: what interrupt handlers have left. Whether there was any. Any context but that
+    /// of a handler.
+    pub fn purge_due(&self) -> bool {
+        let Some(Layout { nodes, lazy_share, .. }) = self.layout.get() else { return false };
+        let mut worked = false;
+        for index in 0..*nodes {
+            if self.with_node(index, |node| node.lazy_pages()) >= *lazy_share {
+                self.purge_node(index, Depth::Lazy);
+                worked = true;
+            }
+        }
+        worked
     }
 
     /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
@@ -93,10 +121,9 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     #[inline(never)]
     fn purge_node(&self, index: usize, depth: Depth) {
         self.purging.fetch_add(1, Ordering::Relaxed);
-        let (mut lazy, mut surplus) =
-            self.with_node(index, |node| (node.take_lazy(), node.shrink(depth == Depth::Full)));
+        let (pages, mut lazy, mut surplus) =
+            self.with_node(index, |node| (node.lazy_pages(), node.take_lazy(), node.shrink(depth == Depth::Full)));
         if !lazy.is_empty() {
-            let pages = lazy.iter().map(|area| area.mapped().size() >> PAGE_SHIFT).sum();
             self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped), pages);
         }
         while !lazy.is_empty() {

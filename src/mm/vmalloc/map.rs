@@ -3,14 +3,14 @@
 
 use super::pages::Blocks;
 use super::{Area, AreaError, AreaHal, AreaRef, AreaRequest, MapError, Pages, VmFlags, VmapSpace};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::LeafLevel;
 use crate::hal::mmu::Mmu;
-use crate::hal::prot::Prot;
+use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
@@ -32,7 +32,7 @@ pub trait VmallocHal<'a>: Interrupts + PerCpu {
     type Relax: RelaxStrategy;
 
     /// A new descriptor; see [`AreaHal::descriptor`].
-    fn descriptor(&self) -> Option<Owned<'a, Area>>;
+    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
 
     /// See [`AreaHal::in_interrupt`].
     fn in_interrupt(&self) -> bool;
@@ -50,8 +50,8 @@ pub trait VmallocHal<'a>: Interrupts + PerCpu {
 impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
     type Relax = <H as VmallocHal<'a>>::Relax;
 
-    fn descriptor(&self) -> Option<Owned<'a, Area>> {
-        VmallocHal::descriptor(self)
+    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>> {
+        VmallocHal::descriptor(self, gfp)
     }
 
     fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
@@ -104,6 +104,20 @@ impl VmallocRequest {
     }
 }
 
+/// The protection with which pages of an area are mapped: those of [`VmFlags::KASAN`] carry memory tags.
+#[inline]
+fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
+    if !flags.contains(VmFlags::KASAN) {
+        return Ok(prot);
+    }
+    // Of ordinary memory only, which is write-back with tags or without.
+    match prot.memory() {
+        MemoryType::WriteBack => prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::NoTags),
+        MemoryType::WriteBackTagged => Ok(prot),
+        _ => Err(MapError::NoTags),
+    }
+}
+
 /// What a mapping of an area may use.
 const fn map_flags(flags: VmFlags) -> MapFlags {
     if flags.contains(VmFlags::NO_HUGE_VMAP) { MapFlags::NO_HUGE.union(MapFlags::NO_CONT) } else { MapFlags::empty() }
@@ -116,7 +130,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Area`],
+    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::NoTags`];
+    /// [`MapError::Area`],
     /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
     #[inline]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -127,6 +142,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let count = request.size.div_ceil(PAGE_SIZE);
         let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= self.ram_pages());
         let count = count.ok_or(MapError::TooLarge(request.size))?;
+        let prot = tagged(request.prot, request.flags)?;
         let area = self.area_for(request)?;
         let start = area.start();
         let blocks = match Blocks::alloc(pages, count, request.gfp, start.get()) {
@@ -136,7 +152,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
                 return Err(MapError::Pages(error));
             }
         };
-        if let Err(error) = self.map_blocks(start, blocks, request.prot, request.flags) {
+        if let Err(error) = self.map_blocks(start, blocks, prot, request.flags) {
             blocks.free(pages);
             self.give_up(area);
             return Err(MapError::Tables(error));
@@ -162,9 +178,9 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let flags = flags | VmFlags::ALLOC | VmFlags::UNINITIALIZED;
         let align = request.align.max(natural);
         let wanted = AreaRequest { size, align, within, flags, caller };
-        match self.alloc(&wanted) {
+        match self.alloc_gfp(&wanted, request.gfp) {
             Err(AreaError::Exhausted) if natural > request.align => {
-                Ok(self.alloc(&AreaRequest { align: request.align, ..wanted })?)
+                Ok(self.alloc_gfp(&AreaRequest { align: request.align, ..wanted }, request.gfp)?)
             }
             answer => Ok(answer?),
         }
@@ -172,12 +188,23 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// Maps blocks one behind the other from `start` on, all or nothing.
     #[inline]
-    fn map_blocks(&self, start: VirtAddr, blocks: Blocks, prot: Prot, flags: VmFlags) -> Result<(), PgtableError> {
+    pub(super) fn map_blocks(
+        &self,
+        start: VirtAddr,
+        blocks: Blocks,
+        prot: Prot,
+        flags: VmFlags,
+    ) -> Result<(), PgtableError> {
         let hal = self.hal();
         let mut at = start;
-        if u64::from(blocks.pages()) * PAGE_SIZE >= PMD_SIZE && !flags.contains(VmFlags::NO_HUGE_VMAP) {
+        let bytes = u64::from(blocks.pages()) * PAGE_SIZE;
+        if bytes >= PMD_SIZE
+            && !flags.contains(VmFlags::NO_HUGE_VMAP)
+            && let Some(whole) = VirtRange::from_size(start, bytes)
+            && !hal.tables().has_room(whole, LeafLevel::Pmd)
+        {
             // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
-            self.unmap(start, VirtAddr::new(start.get() + u64::from(blocks.pages()) * PAGE_SIZE));
+            self.unmap(whole.start(), whole.end());
         }
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
@@ -209,7 +236,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
     /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
-    /// [`VmapSpace::retire`]. Any context; in an interrupt handler the work is left for later. Needs no memory.
+    /// [`VmapSpace::retire`]. Any context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
     ///
     /// # Errors
     ///
@@ -223,14 +250,28 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
+    /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
+    /// freed by this call unless twice as much as may wait does. O(log n) then.
+    ///
+    /// # Errors
+    ///
+    /// As for [`VmapSpace::vfree`].
+    pub fn vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
+        if addr == VirtAddr::ZERO {
+            return Ok(());
+        }
+        self.retire_later(self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?);
+        Ok(())
+    }
+
     /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). A page may occur more than
     /// once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and not claimed by anybody, are the area's from then on,
     /// and [`VmapSpace::vfree`] frees them.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::BadPage`] for one that
-    /// cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NoTags`];
+    /// [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -248,6 +289,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if list.is_empty() {
             return Err(MapError::Empty);
         }
+        let prot = tagged(prot, flags)?;
         let size = (list.len() as u64).saturating_mul(PAGE_SIZE);
         if list.len() as u64 > self.ram_pages() {
             return Err(MapError::TooLarge(size));
@@ -257,7 +299,9 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;
         let start = area.start();
-        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(|page| map.pfn(*page)), prot) {
+        // A number that is no page's leads beyond all memory, where nothing can be mapped.
+        let frame = |page: &Page| if page.index() == Page::NIL { Pfn::new(u64::MAX) } else { map.pfn(*page) };
+        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(frame), prot) {
             self.give_up(area);
             return Err(MapError::Tables(error));
         }
@@ -302,6 +346,6 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     pub fn vmalloc_to_page(&self, addr: VirtAddr) -> Option<Page> {
         self.region().filter(|region| region.contains(addr))?;
         let phys = self.hal().tables().translate(addr)?.phys;
-        self.hal().pages().hal().map().find(crate::addr::Pfn::new(phys.get() >> PAGE_SHIFT))
+        self.hal().pages().hal().map().find(Pfn::new(phys.get() >> PAGE_SHIFT))
     }
 }

@@ -40,6 +40,7 @@ mod lazy;
 mod map;
 mod node;
 mod pages;
+mod resize;
 mod space;
 
 pub use area::{Area, AreaRef, Pages, Removed};
@@ -47,14 +48,16 @@ pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
 pub use check::Broken;
 pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;
-pub use info::AreaInfo;
+pub use info::{AreaInfo, VmallocInfo};
 pub use map::{VmallocHal, VmallocRequest};
+pub use resize::Resized;
 pub use space::{AreaRequest, Tuning, VmapSpace};
 
 use crate::addr::VirtRange;
 use crate::ds::rbtree::Owned;
 #[cfg(doc)]
 use crate::ds::rbtree::fit::MaxSize;
+use crate::gfp::Gfp;
 use crate::hal::cpu::{Interrupts, PerCpu};
 use spin::relax::RelaxStrategy;
 
@@ -66,8 +69,9 @@ pub trait AreaHal<'a>: Interrupts + PerCpu {
     /// How a CPU waits for a lock, or for another CPU.
     type Relax: RelaxStrategy;
 
-    /// A new descriptor, or `None` if there is no memory for one. It is kept for good.
-    fn descriptor(&self) -> Option<Owned<'a, Area>>;
+    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be looked for. It is a descriptor
+    /// for good: whoever still has a reference to it finds one.
+    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
 
     /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
     /// will do.

@@ -55,7 +55,7 @@ impl<'a> Pool<'a> {
 /// # Invariants
 ///
 /// - `NODE-3`: every area in `busy` has an address that names this node.
-/// - `NODE-4`: `lazy_pages` is the sum of the sizes of the areas in `lazy`.
+/// - `NODE-4`: `lazy_pages` is the sum of the sizes of the areas in `lazy`, without guard pages.
 /// - `NODE-5`: every area in a pool has the pool's size, those in `large` are larger; none has pages.
 #[repr(align(64))]
 pub(super) struct VmapNode<'a> {
@@ -141,7 +141,7 @@ impl<'a> VmapNode<'a> {
     #[inline]
     pub(super) fn defer(&mut self, area: Owned<'a, Area>) -> u64 {
         // INVARIANT: NODE-4.
-        self.lazy_pages += area.size() >> PAGE_SHIFT;
+        self.lazy_pages += area.mapped_pages();
         self.lazy.push_back(area);
         self.lazy_pages
     }

@@ -38,13 +38,16 @@ impl Blocks {
     ) -> Result<Self, AllocError> {
         let mut blocks = Self::NONE;
         let mut largest = MAX_ORDER;
-        // A block of several pages is a bonus.
-        let lightly = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NORETRY | Gfp::NOWARN;
         while blocks.pages < count {
             let fitting = (count - blocks.pages).ilog2();
             let order = Order::new(largest.min(u8::try_from(fitting).unwrap_or(MAX_ORDER))).unwrap_or_default();
-            let wanted = if order == Order::ZERO { gfp } else { lightly };
-            match pages.alloc_pages(wanted, order) {
+            // What most callers want, where the flags cost nothing.
+            let block = if gfp == Gfp::KERNEL {
+                Self::alloc_block(pages, Gfp::KERNEL, order)
+            } else {
+                Self::alloc_other(pages, gfp, order)
+            };
+            match block {
                 Ok(page) => blocks.add(pages, page, order, owner),
                 Err(_) if order != Order::ZERO => largest = order.get() - 1,
                 Err(error) => {
@@ -54,6 +57,22 @@ impl Blocks {
             }
         }
         Ok(blocks)
+    }
+
+    /// A block; several pages only if they can be had at once, as they are a bonus.
+    #[inline(always)]
+    fn alloc_block<H: PageHal>(pages: &PageAllocator<H>, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        let lightly = gfp.difference(Gfp::DIRECT_RECLAIM.union(Gfp::RETRY_MAYFAIL).union(Gfp::NOFAIL));
+        let lightly = lightly.union(Gfp::NORETRY).union(Gfp::NOWARN);
+        match order {
+            Order::ZERO => pages.alloc_pages(gfp, Order::ZERO),
+            order => pages.alloc_pages(lightly, order),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_other<H: PageHal>(pages: &PageAllocator<H>, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        Self::alloc_block(pages, gfp, order)
     }
 
     /// Adds a block that has just been allocated.
@@ -109,9 +128,9 @@ impl Blocks {
 
     /// The runs of memory: blocks that follow on in memory as one.
     pub(super) fn runs<H: PageHal>(self, pages: &PageAllocator<H>) -> impl Iterator<Item = (PhysAddr, u64)> {
-        let map = pages.hal().map();
         let mut at = self.first;
         core::iter::from_fn(move || {
+            let map = pages.hal().map();
             let (start, mut bytes) = (map.phys(Page::new((at != Page::NIL).then_some(at)?)), 0);
             while at != Page::NIL && map.phys(Page::new(at)).offset_from(start) == Some(bytes) {
                 let descriptor = map.get(Page::new(at));
@@ -120,6 +139,54 @@ impl Blocks {
             }
             Some((start, bytes))
         })
+    }
+
+    /// How many pages the first blocks are that have at least `wanted`.
+    pub(super) fn pages_up_to<H: PageHal>(self, pages: &PageAllocator<H>, wanted: u64) -> u64 {
+        let map = pages.hal().map();
+        let (mut at, mut sum) = (self.first, 0);
+        while at != Page::NIL && sum < wanted {
+            let descriptor = map.get(Page::new(at));
+            sum += descriptor.state().order().pages();
+            at = descriptor.next();
+        }
+        sum
+    }
+
+    /// The first blocks, which have `count` pages together, and the rest.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than there are")]
+    pub(super) fn split<H: PageHal>(self, pages: &PageAllocator<H>, count: u64) -> (Self, Self) {
+        let map = pages.hal().map();
+        let (mut at, mut last, mut sum) = (self.first, Page::NIL, 0);
+        while at != Page::NIL && sum < count {
+            let descriptor = map.get(Page::new(at));
+            sum += descriptor.state().order().pages();
+            (last, at) = (at, descriptor.next());
+        }
+        if last != Page::NIL {
+            // INVARIANT: CHAIN-2.
+            map.get(Page::new(last)).set_next(Page::NIL);
+        }
+        let first = Self { first: self.first, last, pages: sum as u32 };
+        (first, Self { first: at, last: self.last, pages: self.pages - sum as u32 })
+    }
+
+    /// These blocks, and `others` behind them.
+    pub(super) fn followed_by<H: PageHal>(self, pages: &PageAllocator<H>, others: Self) -> Self {
+        let map = pages.hal().map();
+        let mut last = self.first;
+        while last != Page::NIL {
+            match map.get(Page::new(last)).next() {
+                Page::NIL => break,
+                next => last = next,
+            }
+        }
+        if last == Page::NIL {
+            return others;
+        }
+        // INVARIANT: CHAIN-2.
+        map.get(Page::new(last)).set_next(others.first);
+        Self { first: self.first, last: others.last, pages: self.pages + others.pages }
     }
 
     /// How many pages they are.
@@ -135,11 +202,11 @@ impl Blocks {
         while at != Page::NIL {
             let page = Page::new(at);
             let descriptor = map.get(page);
-            let state = descriptor.state();
             at = descriptor.next();
             // By CHAIN-2 the block is ours. If its descriptor says otherwise, it stays as it is.
-            if state.kind() == Kind::Vmalloc && descriptor.become_kind(Kind::Block, 0).is_ok() {
-                let freed = pages.free_pages(page, state.order());
+            if descriptor.state().kind() == Kind::Vmalloc {
+                descriptor.set_owner(0);
+                let freed = pages.free_claimed(page, Kind::Vmalloc);
                 debug_assert!(freed.is_ok(), "a block of an area is freed once");
             }
         }

@@ -4,10 +4,11 @@
 use super::alloc::FreeSpace;
 use super::early::EarlyAreas;
 use super::node::VmapNode;
-use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags};
+use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags, VmallocInfo};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
+use crate::gfp::Gfp;
 use core::panic::Location;
 use core::sync::atomic::AtomicU32;
 use spin::mutex::SpinMutex;
@@ -44,14 +45,29 @@ impl AreaRequest {
 pub struct Tuning {
     /// The addresses, whole pages.
     pub region: VirtRange,
-    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 4 MiB
+    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2 MiB
     /// a CPU.
     pub ram_pages: u64,
 }
 
-/// Pages that wait in a node, at most, whatever the bounds: for so many, guard pages among them, one invalidation that
-/// drops everything is the cheapest, and waiting for more gains nothing but memory that nobody can use.
-const LAZY_ENOUGH: u64 = 1024;
+/// How a descriptor is looked for on behalf of whoever does not say.
+pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
+/// What counts for a descriptor of the flags of an allocation: what may be done to find memory, not which (Linux:
+/// `GFP_RECLAIM_MASK`).
+const RECLAIM_BITS: Gfp = Gfp::RECLAIM
+    .union(Gfp::HIGH)
+    .union(Gfp::IO)
+    .union(Gfp::FS)
+    .union(Gfp::NOWARN)
+    .union(Gfp::RETRY_MAYFAIL)
+    .union(Gfp::NOFAIL)
+    .union(Gfp::NORETRY)
+    .union(Gfp::MEMALLOC)
+    .union(Gfp::NOMEMALLOC);
+
+/// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
+/// the cheapest, and waiting for more gains nothing but memory that nobody can use.
+const LAZY_ENOUGH: u64 = 512;
 
 /// What a space is once it is set up: never changes, so it is read without a lock.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +184,17 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// [`NoDescriptor`](AreaError::NoDescriptor); [`NotReady`](AreaError::NotReady).
     #[inline]
     pub fn alloc(&self, request: &AreaRequest) -> Result<AreaRef<'a>, AreaError> {
+        self.alloc_gfp(request, DESCRIPTOR_GFP)
+    }
+
+    /// [`VmapSpace::alloc`], with flags for the descriptors: of `gfp` that count which say what may be done to find memory.
+    /// Any context that they allow.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`VmapSpace::alloc`].
+    #[inline]
+    pub fn alloc_gfp(&self, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let guard = if request.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
         let size = match request.size.checked_add(guard + PAGE_SIZE - 1) {
@@ -189,7 +216,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         };
         let area = match pooled {
             Some(area) => area,
-            None => self.alloc_from_tree(layout, request, size)?,
+            None => self.alloc_from_tree(layout, request, size, gfp & RECLAIM_BITS)?,
         };
         area.begin(request.flags, request.caller);
         self.publish(layout, area)
@@ -197,7 +224,13 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
 
     /// Splits the area off a gap, after a purge if it must be.
     #[inline(never)]
-    fn alloc_from_tree(&self, layout: &Layout, request: &AreaRequest, size: u64) -> Result<Owned<'a, Area>, AreaError> {
+    fn alloc_from_tree(
+        &self,
+        layout: &Layout,
+        request: &AreaRequest,
+        size: u64,
+        gfp: Gfp,
+    ) -> Result<Owned<'a, Area>, AreaError> {
         let within = match request.within {
             None => layout.region,
             Some(within) => within.intersection(layout.region).ok_or(AreaError::OutsideSpace)?,
@@ -209,7 +242,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let mut purged = false;
         loop {
-            let refused = match self.take_from_tree(&fit) {
+            let refused = match self.take_from_tree(&fit, gfp) {
                 Ok(Some(area)) => return Ok(area),
                 Ok(None) => AreaError::Exhausted,
                 Err(error) => error,
@@ -224,7 +257,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Splits the area off a gap, when the reserve of descriptors is full or cannot be filled.
-    fn take_from_tree(&self, fit: &Request) -> Result<Option<Owned<'a, Area>>, AreaError> {
+    fn take_from_tree(&self, fit: &Request, gfp: Gfp) -> Result<Option<Owned<'a, Area>>, AreaError> {
         let mut fresh = None;
         loop {
             let taken = self.with_free(|free| {
@@ -236,7 +269,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             if let Some(Ok(area)) = taken {
                 return Ok(area);
             }
-            fresh = self.hal.descriptor();
+            fresh = self.hal.descriptor(gfp);
             if fresh.is_none() {
                 return self.with_free(|free| free.take(fit)).map_err(|_| AreaError::NoDescriptor);
             }
@@ -276,6 +309,30 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             node.busy.erase(area).map(|area| Ok(Removed::new(area)))
         });
         removed.unwrap_or_else(|| Err(self.why_not(start)))
+    }
+
+    /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody gives it back: it is under
+    /// construction again until [`AreaRef::complete`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`VmapSpace::remove`].
+    pub(super) fn claim(&self, start: VirtAddr, kinds: VmFlags) -> Result<AreaRef<'a>, AreaError> {
+        let layout = self.layout.get().ok_or(AreaError::NotReady)?;
+        let claimed = self.with_node(VmapNode::of_address(start.get(), layout.nodes), |node| {
+            let area = node.busy.find(start.get())?.node();
+            let flags = area.flags();
+            if flags.contains(VmFlags::UNINITIALIZED) {
+                return Some(Err(AreaError::Uninitialized(AreaInfo::of(area))));
+            }
+            if !flags.intersects(kinds) {
+                return Some(Err(AreaError::WrongKind(AreaInfo::of(area))));
+            }
+            let area = AreaRef::new(area);
+            area.add_flags(VmFlags::UNINITIALIZED);
+            Some(Ok(area))
+        });
+        claimed.unwrap_or_else(|| Err(self.why_not(start)))
     }
 
     /// Why no area starts at `addr`.
@@ -342,6 +399,11 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             self.with_node(index, |node| node.busy.first_at_or_above(addr.get()).map(|area| AreaInfo::of(&area)))
         };
         (0..layout.nodes).filter_map(of_node).min_by_key(|area| area.range.start())
+    }
+
+    /// The areas in use, as a list to print.
+    pub const fn info(&self) -> VmallocInfo<'_, 'a, H> {
+        VmallocInfo(self)
     }
 
     /// The areas in use, by address.

@@ -285,7 +285,7 @@ impl<'m> VmallocHal<'m> for Kernel<'m> {
     type Pages = PagesOf<'m>;
     type Relax = spin::relax::Loop;
 
-    fn descriptor(&self) -> Option<Owned<'m, Area>> {
+    fn descriptor(&self, _: Gfp) -> Option<Owned<'m, Area>> {
         self.descriptors.lock().unwrap().pop_front()
     }
 

@@ -150,7 +150,7 @@ fn addresses_that_wait_for_a_purge_are_found_when_all_others_are_gone() {
         for start in starts {
             free(&space, start);
         }
-        assert_eq!(space.lazy_pages(), 100);
+        assert_eq!(space.lazy_pages(), 50);
         let large = alloc(&space, &of_pages(59)).expect("after a purge");
         assert_eq!(space.lazy_pages(), 0);
         free(&space, large.start());

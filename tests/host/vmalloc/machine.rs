@@ -3,6 +3,7 @@
 
 use quarry::addr::{CpuId, VirtRange};
 use quarry::ds::rbtree::{Chain, Node, Owned};
+use quarry::gfp::Gfp;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::vmalloc::{Area, AreaHal, Pages, VmapSpace};
 use std::cell::Cell;
@@ -131,7 +132,7 @@ impl PerCpu for Machine<'_> {
 impl<'a> AreaHal<'a> for Machine<'a> {
     type Relax = spin::relax::Loop;
 
-    fn descriptor(&self) -> Option<Owned<'a, Area>> {
+    fn descriptor(&self, _: Gfp) -> Option<Owned<'a, Area>> {
         assert!(!CPU.get().1, "no lock is held while memory is asked for");
         self.descriptors.lock().unwrap().pop_front()
     }

@@ -3,6 +3,7 @@
 mod areas;
 mod block;
 mod cpus;
+mod deferred;
 mod early;
 mod kernel;
 mod lazy;
@@ -10,6 +11,7 @@ mod linux;
 mod machine;
 mod mapping;
 mod model;
+mod resize;
 
 use machine::{Machine, Space, run_on};
 use quarry::addr::{PAGE_SIZE, VirtAddr, VirtRange};

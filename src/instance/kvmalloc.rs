@@ -1,0 +1,157 @@
+//! Memory from `kmalloc` if it has any, and else from `vmalloc` (Linux: `kvmalloc`): above both.
+
+use super::slab::{self, kfree, kmalloc};
+use super::vmalloc::{is_vmalloc_addr, vfree, vmap_space, vrealloc};
+use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use crate::gfp::Gfp;
+use crate::mm::alloc::size_mul;
+use crate::mm::slab::AllocError;
+use crate::mm::vmalloc::{MapError, VmallocRequest};
+use core::fmt;
+use core::ptr::NonNull;
+
+/// The most that may be asked for (Linux: `INT_MAX`).
+const LARGEST: usize = i32::MAX as usize;
+
+/// Why there is no memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum KvError {
+    /// The slab allocator refused, and another allocator is no way out.
+    Slab(AllocError),
+    /// Both refused; this is what vmalloc said.
+    Vmalloc(MapError),
+}
+
+impl fmt::Display for KvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slab(error) => error.fmt(f),
+            Self::Vmalloc(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for KvError {}
+
+/// The address of a byte.
+fn address(memory: *const u8) -> VirtAddr {
+    VirtAddr::new(memory.expose_provenance() as u64)
+}
+
+/// Memory at an address that vmalloc gave.
+fn memory(addr: VirtAddr) -> Result<NonNull<u8>, KvError> {
+    NonNull::new(addr.as_ptr::<u8>()).ok_or(KvError::Vmalloc(MapError::Empty))
+}
+
+/// `size` bytes, contiguous in addresses: from [`kmalloc`](super::kmalloc) if it can be had there without much ado, else,
+/// if it is more than a page, from [`vmalloc`](super::vmalloc) (Linux: `kvmalloc`). Context as `gfp` says.
+///
+/// # Errors
+///
+/// [`KvError`].
+#[track_caller]
+#[inline]
+pub fn kvmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    if size <= to_usize(PAGE_SIZE) {
+        return kmalloc(size, gfp).map_err(KvError::Slab);
+    }
+    kvmalloc_large(size, gfp)
+}
+
+#[track_caller]
+fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    if size > LARGEST {
+        return Err(KvError::Slab(AllocError::TooLarge));
+    }
+    // There is another way, unless the caller asks for the effort.
+    let effort = if gfp.contains(Gfp::RETRY_MAYFAIL) { Gfp::empty() } else { Gfp::NORETRY };
+    match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
+        Ok(memory) => Ok(memory),
+        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
+        Err(_) => {
+            let addr = vmap_space().vmalloc(&VmallocRequest::new(size as u64, gfp)).map_err(KvError::Vmalloc)?;
+            memory(addr)
+        }
+    }
+}
+
+/// [`kvmalloc`], zeroed.
+///
+/// # Errors
+///
+/// [`KvError`].
+#[track_caller]
+#[inline]
+pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    kvmalloc(size, gfp | Gfp::ZERO)
+}
+
+/// [`kvzalloc`] for `count` elements of `size` bytes.
+///
+/// # Errors
+///
+/// [`KvError`], also if the product is more than any size.
+#[track_caller]
+pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    kvzalloc(size_mul(count, size), gfp)
+}
+
+/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet. What both sizes have
+/// stays. Context as `gfp` says.
+///
+/// # Errors
+///
+/// [`KvError`], also for no bytes; the memory is as it was then.
+///
+/// # Safety
+///
+/// The memory came from [`kvmalloc`] or [`kmalloc`](super::kmalloc), or from vmalloc. If this succeeds, nobody uses the
+/// old pointer afterwards.
+#[track_caller]
+pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    if old.is_null() {
+        return kvmalloc(size, gfp);
+    }
+    if size == 0 {
+        return Err(KvError::Vmalloc(MapError::Empty));
+    }
+    if is_vmalloc_addr(address(old)) {
+        // SAFETY: the caller's promise.
+        let addr = unsafe { vrealloc(address(old), size as u64, gfp) }.map_err(KvError::Vmalloc)?;
+        return memory(addr);
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {
+        Ok(memory) => Ok(memory),
+        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_) | AllocError::NotAllocated(_))) => {
+            Err(KvError::Slab(error))
+        }
+        Err(error) => {
+            let had = slab::ksize(old).map_err(|_| KvError::Slab(error))?;
+            let new = kvmalloc(size, gfp)?;
+            // SAFETY: both have so many bytes, and the new memory is nobody else's.
+            unsafe { new.as_ptr().copy_from_nonoverlapping(old, had.min(size)) };
+            // SAFETY: the caller's promise.
+            unsafe { kfree(old) };
+            Ok(new)
+        }
+    }
+}
+
+/// Frees what [`kvmalloc`], [`kmalloc`](super::kmalloc) or [`vmalloc`](super::vmalloc) gave; null is nothing to free.
+/// Misuse is reported, and nothing is freed then. Any context.
+///
+/// # Safety
+///
+/// Nobody uses the memory afterwards.
+#[inline]
+pub unsafe fn kvfree(memory: *mut u8) {
+    if is_vmalloc_addr(address(memory)) {
+        // What is wrong has been reported.
+        let _ = vfree(address(memory));
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { kfree(memory) };
+    }
+}

@@ -1,0 +1,116 @@
+//! A last table that is found once: for whoever has 2 MiB of addresses for good and changes what is mapped there often.
+#![forbid(unsafe_code)]
+
+use super::gather::Means;
+use super::table::Table;
+use super::{PageTable, PgtableError, Space};
+use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::hal::entry::{EntryFormat, RawEntry};
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Run, Slot};
+use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
+use crate::hal::prot::Prot;
+
+/// The table of the 512 last entries for 2 MiB of addresses.
+///
+/// It is good as long as nobody unmaps all of these addresses without
+/// [`UnmapFlags::KEEP_TABLES`](super::UnmapFlags::KEEP_TABLES): whoever has it has them, which is the contract of the
+/// page table's maker.
+#[derive(Clone, Copy, Debug)]
+pub struct PinnedTable {
+    table: Table,
+    start: VirtAddr,
+    space: Space,
+}
+
+impl PinnedTable {
+    /// The address that entry `first` translates.
+    #[inline]
+    #[must_use]
+    pub const fn address(&self, first: Slot) -> VirtAddr {
+        VirtAddr::new(self.start.get() | (first.get() as u64) << PAGE_SHIFT)
+    }
+}
+
+impl<M: Mmu> PageTable<M> {
+    /// The last table for the 2 MiB that `at` lies in, made if need be. Any context that `frames` allows.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::NoFrame`]; [`Overlap`](PgtableError::Overlap) if a block is mapped there;
+    /// [`OutsideSpace`](PgtableError::OutsideSpace).
+    pub fn pin<F: FrameSource>(&self, frames: &F, at: VirtAddr) -> Result<PinnedTable, PgtableError> {
+        let start = at.align_down(PMD_SIZE);
+        let range = VirtRange::from_size(start, PMD_SIZE).ok_or(PgtableError::OutsideSpace)?;
+        self.populate(frames, range, LeafLevel::Pte)?;
+        let table = self.last_level(start).ok_or(PgtableError::Overlap(start))?;
+        Ok(PinnedTable { table, start, space: self.space })
+    }
+
+    /// [`PageTable::map_frames`] where the table is known, and known to have nothing from `first` on: `frame_of` each of
+    /// `list` in an entry of its own. Cost: six instructions a page.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::WrongPrivilege`]; [`OutsideSpace`](PgtableError::OutsideSpace) for more pages than the table has
+    /// from there on; [`PhysOutOfRange`](PgtableError::PhysOutOfRange). Nothing is mapped then.
+    #[inline(always)]
+    pub fn map_pinned<T: Copy>(
+        &self,
+        pinned: &PinnedTable,
+        first: Slot,
+        list: &[T],
+        frame_of: impl Fn(T) -> Pfn,
+        prot: Prot,
+    ) -> Result<(), PgtableError> {
+        if !pinned.space.admits(prot) {
+            return Err(PgtableError::WrongPrivilege);
+        }
+        let run = Run::from_slot(first, list.len() as u64);
+        if run.count() != list.len() {
+            return Err(PgtableError::OutsideSpace);
+        }
+        debug_assert!(pinned.table.is_empty(&self.mmu, run), "whoever has the addresses knows what is mapped there");
+        // As `Mmu::fill` has it: what is added to an entry is added to its address.
+        let nothing = M::Format::leaf_with(M::Format::attributes(prot), LeafLevel::Pte, PhysAddr::new(0), false);
+        let mut all = 0;
+        pinned.table.write_each(&self.mmu, run, list, |item| {
+            let frame = frame_of(item);
+            all |= frame.get();
+            RawEntry::new(nothing.get().wrapping_add(frame.get() << PAGE_SHIFT))
+        });
+        if all >> (PHYS_SHIFT_MAX - PAGE_SHIFT) != 0 {
+            self.unmap_refused(pinned, first, list.len() as u64);
+            return Err(PgtableError::PhysOutOfRange);
+        }
+        self.mmu.publish();
+        Ok(())
+    }
+
+    /// Unmaps `count` pages from `first` on, as many of them as are in this table, and waits until no CPU reaches what was
+    /// there. The table stays. Cost: two DSB, and a TLBI a page or at most five with FEAT_TLBIRANGE.
+    #[inline(always)]
+    pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
+        let run = Run::from_slot(first, count);
+        pinned.table.clear(&self.mmu, run);
+        let what = || Invalidation {
+            start: pinned.address(first),
+            count: run.count() as u64,
+            stride: LeafLevel::Pte,
+            depth: WalkDepth::LastLevel,
+            scope: pinned.space.scope(),
+        };
+        self.mmu.order_before_invalidate();
+        match self.means(&what(), 0) {
+            Means::ByRange => self.mmu.invalidate_range(what()),
+            Means::ByAddress => self.mmu.invalidate(what()),
+            Means::Everything => self.invalidate_space(),
+        }
+        self.mmu.complete();
+    }
+
+    #[cold]
+    fn unmap_refused(&self, pinned: &PinnedTable, first: Slot, count: u64) {
+        self.unmap_pinned(pinned, first, count);
+    }
+}

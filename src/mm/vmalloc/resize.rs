@@ -1,0 +1,86 @@
+//! Making an area longer or shorter where it is: the part of `vrealloc` that needs no copy.
+#![forbid(unsafe_code)]
+
+use super::pages::Blocks;
+use super::{AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::mm::pgtable::{PgtableError, UnmapFlags};
+
+/// What became of a request to change an area's length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resized {
+    /// The area has so many bytes now, which may be more than were asked for.
+    InPlace(u64),
+    /// It has so many bytes still, and the addresses behind it are somebody else's: what it holds has to move.
+    MustMove(u64),
+}
+
+impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
+    /// Makes what [`VmapSpace::vmalloc`] gave `size` bytes long, as far as that goes without moving it. Pages that are not
+    /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it
+    /// can grow again. More pages come as `gfp` says. Meanwhile the area cannot be freed. Any context that `gfp` allows;
+    /// the caller sees to it that nobody uses what goes.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::Pages`], [`MapError::Tables`]. The
+    /// area is as it was then.
+    pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, MapError> {
+        let wanted = size.div_ceil(PAGE_SIZE);
+        if wanted == 0 {
+            return Err(MapError::Empty);
+        }
+        if wanted > self.ram_pages() {
+            return Err(MapError::TooLarge(size));
+        }
+        let area = self.claim(addr, VmFlags::ALLOC)?;
+        let have = u64::from(area.info().pages);
+        let resized = if wanted > have {
+            self.grow(area, wanted, have, gfp)
+        } else {
+            Ok(Resized::InPlace(self.shrink(area, wanted, have) << PAGE_SHIFT))
+        };
+        area.complete();
+        resized
+    }
+
+    /// Adds pages behind those that an area has, if it has the addresses.
+    fn grow(&self, area: AreaRef<'a>, wanted: u64, have: u64, gfp: Gfp) -> Result<Resized, MapError> {
+        let (hal, start) = (self.hal(), area.start());
+        let more = u32::try_from(wanted - have).map_err(|_| MapError::TooLarge(wanted << PAGE_SHIFT))?;
+        let (end, first) = (start.checked_add(have << PAGE_SHIFT), hal.tables().translate(start));
+        let (Some(end), Some(first)) = (end, first) else { return Err(MapError::Tables(PgtableError::OutsideSpace)) };
+        if wanted > area.area().mapped_pages() {
+            return Ok(Resized::MustMove(have << PAGE_SHIFT));
+        }
+        let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(MapError::Pages)?;
+        // As what is there already is mapped.
+        if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags) {
+            blocks.free(hal.pages());
+            return Err(MapError::Tables(error));
+        }
+        let joined = Blocks::from_pages(&area.area().take_pages()).followed_by(hal.pages(), blocks);
+        let given = area.give_pages(joined.into_pages());
+        debug_assert!(given.is_ok(), "its pages have just been taken out");
+        Ok(Resized::InPlace(wanted << PAGE_SHIFT))
+    }
+
+    /// Takes away what lies behind the first `wanted` pages, in whole blocks. Returns how many pages are left.
+    fn shrink(&self, area: AreaRef<'a>, wanted: u64, have: u64) -> u64 {
+        let hal = self.hal();
+        let kept = Blocks::from_pages(&area.area().peek_pages()).pages_up_to(hal.pages(), wanted);
+        let bounds = (area.start().checked_add(kept << PAGE_SHIFT), area.start().checked_add(have << PAGE_SHIFT));
+        let (Some(from), Some(to)) = bounds else { return have };
+        let Some(range) = VirtRange::new(from, to).filter(|range| !range.is_empty()) else { return have };
+        // Promise 3: nobody translates them any more, or nothing has happened: a leaf may reach across the edge.
+        if hal.tables().unmap_and_flush(hal.frames(), range, UnmapFlags::KEEP_TABLES).is_err() {
+            return have;
+        }
+        let (kept_blocks, rest) = Blocks::from_pages(&area.area().take_pages()).split(hal.pages(), kept);
+        let given = area.give_pages(kept_blocks.into_pages());
+        debug_assert!(given.is_ok(), "its pages have just been taken out");
+        rest.free(hal.pages());
+        kept
+    }
+}

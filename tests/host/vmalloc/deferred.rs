@@ -1,0 +1,133 @@
+//! What interrupt handlers free, and who does the work.
+
+use super::kernel::{Vmalloc, at_rest, take_page, touch, with_machine};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
+use quarry::arch::host::{Config, FaultKind, Who};
+use quarry::gfp::Gfp;
+use quarry::hal::prot::{MemoryType, Prot};
+use quarry::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use std::sync::atomic::Ordering;
+
+fn on_a_machine(f: impl FnOnce(&Vmalloc<'_>)) {
+    with_machine(Config::CORTEX_A72, |space| {
+        let free = space.hal().pages.free_page_count();
+        f(space);
+        at_rest(space, free);
+    });
+}
+
+fn vmalloc(space: &Vmalloc<'_>, pages: u64) -> VirtAddr {
+    space.vmalloc(&VmallocRequest::new(pages * PAGE_SIZE, Gfp::KERNEL)).unwrap()
+}
+
+// Behaviour 237: freed where nothing may wait, gone when somebody has the time.
+#[test]
+fn an_atomic_free_is_work_for_others() {
+    on_a_machine(|space| {
+        let share = space.lazy_max_pages() / 2;
+        let pages = &space.hal().pages;
+        let small = vmalloc(space, 4);
+        let free = pages.free_page_count();
+        space.vfree_atomic(small).unwrap();
+        assert_eq!((space.lazy_pages(), pages.free_page_count()), (4, free), "nothing is done yet");
+        assert!(!space.purge_due(), "and nothing is due");
+        assert!(space.vfree_atomic(small).is_err(), "twice");
+        space.vfree_atomic(VirtAddr::ZERO).unwrap();
+        if cfg!(miri) {
+            return;
+        }
+        let large = vmalloc(space, share);
+        space.vfree_atomic(large).unwrap();
+        assert_eq!(space.lazy_pages(), share + 4);
+        assert!(space.purge_due());
+        assert_eq!(space.lazy_pages(), 0);
+        assert_eq!(pages.free_page_count(), free + 4);
+    });
+}
+
+#[test]
+fn a_handler_frees_large_areas_without_a_flush() {
+    if cfg!(miri) {
+        return;
+    }
+    on_a_machine(|space| {
+        let large = vmalloc(space, 600);
+        touch(space, large, 600);
+        space.hal().in_handler.store(true, Ordering::Relaxed);
+        space.vfree(large).unwrap();
+        space.hal().in_handler.store(false, Ordering::Relaxed);
+        assert_eq!(space.lazy_pages(), 600);
+        assert!(space.purge_due());
+        assert_eq!(space.lazy_pages(), 0);
+    });
+}
+
+// Behaviour 272: nothing is refused, since unmapping neither sleeps nor waits for a lock that was interrupted.
+#[test]
+fn a_handler_may_unmap() {
+    on_a_machine(|space| {
+        let page = take_page(space).unwrap();
+        let addr = space.vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
+        touch(space, addr, 1);
+        space.hal().in_handler.store(true, Ordering::Relaxed);
+        space.vunmap(addr).unwrap();
+        space.hal().in_handler.store(false, Ordering::Relaxed);
+        assert!(space.hal().machine.cpu(CpuId::new(1)).load(addr, Who::Kernel).is_err(), "on every CPU");
+        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}
+
+// Behaviour 271: the other CPU sees a fault, not the page of whoever maps next.
+#[test]
+fn an_address_that_was_unmapped_never_shows_the_next_page_to_a_cpu_that_kept_it() {
+    on_a_machine(|space| {
+        let (first, second) = (take_page(space).unwrap(), take_page(space).unwrap());
+        let other = space.hal().machine.cpu(CpuId::new(1));
+        let mut places = Vec::new();
+        for page in [first, second, first, second] {
+            let addr = space.vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
+            other.load(addr, Who::Kernel).unwrap();
+            space.vunmap(addr).unwrap();
+            assert_eq!(other.load(addr, Who::Kernel).unwrap_err().kind, FaultKind::Translation);
+            places.push(addr);
+        }
+        places.dedup();
+        assert_eq!(places.len(), 1, "the addresses are used again at once");
+        for page in [first, second] {
+            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        }
+    });
+}
+
+#[test]
+fn pages_that_carry_tags_are_mapped_so() {
+    on_a_machine(|space| {
+        let request = VmallocRequest { flags: VmFlags::KASAN, ..VmallocRequest::new(3 * PAGE_SIZE, Gfp::KERNEL) };
+        let addr = space.vmalloc(&request).unwrap();
+        assert_eq!(space.hal().table.translate(addr).unwrap().leaf.prot.memory(), MemoryType::WriteBackTagged);
+        space.vfree(addr).unwrap();
+        let device = Prot::KERNEL_RW.with_memory(MemoryType::NonCacheable).unwrap();
+        assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(MapError::NoTags));
+    });
+}
+
+#[test]
+fn areas_are_listed_as_linux_lists_them() {
+    on_a_machine(|space| {
+        let addr = vmalloc(space, 3);
+        let page = take_page(space).unwrap();
+        let mapping = space.vmap(&[page], VmFlags::USERMAP, Prot::KERNEL_RW).unwrap();
+        let text = space.info().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        let end = |addr: VirtAddr, pages: u64| addr.get() + pages * PAGE_SIZE;
+        let first = format!("{:#018x}-{:#018x}   16384 ", addr.get(), end(addr, 4));
+        assert!(lines[0].starts_with(&first) && lines[0].ends_with(" pages=3 vmalloc"), "{text}");
+        assert!(lines[0].contains("deferred.rs:"), "{text}");
+        let second = format!("{:#018x}-{:#018x}    8192 ", mapping.get(), end(mapping, 2));
+        assert!(lines[1].starts_with(&second) && lines[1].ends_with(" vmap user"), "{text}");
+        assert_eq!(lines.len(), 2);
+        space.vunmap(mapping).unwrap();
+        space.vfree(addr).unwrap();
+        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}

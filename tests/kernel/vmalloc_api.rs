@@ -1,0 +1,138 @@
+//! What stands on vmalloc: `vrealloc`, `kvmalloc`, deferred frees, reclaim, and what the prompt shows.
+
+use crate::vmalloc::{at, leaves_nothing, read, use_memory, write};
+use core::ptr;
+use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use quarry::gfp::Gfp;
+use quarry::instance::{self, ThisKernel};
+use quarry::kernel::{init, prompt};
+use quarry::ktest;
+use quarry::mm::fault_inject::{MayRecover, fail_every};
+use quarry::mm::vmalloc::MapError;
+
+const MIB: u64 = 1 << 20;
+
+fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
+    // SAFETY: the tests are the only users of what they allocate, and forget the old address.
+    unsafe { instance::vrealloc(addr, size, gfp) }
+}
+
+// Behaviour 252
+ktest!(memory_keeps_what_it_holds_when_its_length_changes);
+fn memory_keeps_what_it_holds_when_its_length_changes() {
+    let gfp = Gfp::KERNEL | Gfp::ZERO;
+    leaves_nothing(|| {
+        let mut addr = vrealloc(VirtAddr::ZERO, 5 * PAGE_SIZE, gfp).expect("memory");
+        use_memory(addr, 5 * PAGE_SIZE);
+        let was = |offset| read(at(addr, offset));
+        let words: [u64; 4] = [was(0), was(512), was(4096), was(8192)];
+        // The tail is zero from the new end on, whether it is mapped or not.
+        assert_eq!(vrealloc(addr, 2 * PAGE_SIZE + 512, gfp), Ok(addr));
+        assert_eq!(vrealloc(addr, 5 * PAGE_SIZE, gfp), Ok(addr), "its addresses are still its own");
+        let kept = |addr, size: u64| {
+            let expected = [0, 512, 4096, 8192].into_iter().zip(words);
+            expected.filter(|(offset, _)| *offset < size).all(|(offset, word)| read(at(addr, offset)) == word)
+        };
+        assert!(kept(addr, 5 * PAGE_SIZE));
+        assert!((2 * PAGE_SIZE + 512..5 * PAGE_SIZE).step_by(8).all(|offset| read(at(addr, offset)) == 0));
+        for size in [9 * PAGE_SIZE, MIB, 3 * MIB, 7 * PAGE_SIZE, 3 * PAGE_SIZE] {
+            addr = vrealloc(addr, size, gfp).expect("memory");
+            assert!(kept(addr, size));
+            assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
+        }
+        assert_eq!(vrealloc(addr, 0, gfp), Ok(VirtAddr::ZERO), "freed");
+        assert!(instance::vfree(addr).is_err());
+    });
+}
+
+ktest!(kvmalloc_takes_what_it_can_get);
+fn kvmalloc_takes_what_it_can_get() {
+    let is_vmalloc =
+        |memory: ptr::NonNull<u8>| instance::is_vmalloc_addr(VirtAddr::new(memory.as_ptr().expose_provenance() as u64));
+    leaves_nothing(|| {
+        for (size, area) in [(8, false), (4096, false), (100_000, false), (4 << 20, false), (5 << 20, true)] {
+            let memory = instance::kvzalloc(size, Gfp::KERNEL).expect("memory");
+            assert_eq!(is_vmalloc(memory), area, "{size}");
+            // SAFETY: so many bytes, just allocated.
+            let bytes = unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), size) };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(0x5a);
+            // SAFETY: allocated above, and not used afterwards.
+            let longer =
+                unsafe { instance::kvrealloc(memory.as_ptr(), size + 3_000_000, Gfp::KERNEL) }.expect("memory");
+            // SAFETY: at least so many bytes.
+            let bytes = unsafe { core::slice::from_raw_parts(longer.as_ptr(), size) };
+            assert!(bytes.iter().all(|byte| *byte == 0x5a), "{size}");
+            // SAFETY: not used afterwards.
+            unsafe { instance::kvfree(longer.as_ptr()) };
+        }
+        assert!(instance::kvmalloc(1 << 31, Gfp::KERNEL).is_err());
+        assert!(instance::kvcalloc(usize::MAX / 2, 4, Gfp::KERNEL).is_err());
+        // SAFETY: null is nothing to free.
+        unsafe { instance::kvfree(ptr::null_mut()) };
+    });
+}
+
+// Behaviour 237
+ktest!(whoever_is_idle_does_what_atomic_frees_have_left);
+fn whoever_is_idle_does_what_atomic_frees_have_left() {
+    let space = instance::vmap_space();
+    space.purge_all();
+    let share = space.lazy_max_pages();
+    let mut waiting = 0;
+    while waiting < share {
+        let addr = instance::vmalloc(16 * PAGE_SIZE).expect("memory");
+        write(addr, 1);
+        instance::vfree_atomic(addr).expect("an area");
+        waiting += 16;
+        assert_eq!(space.lazy_pages(), waiting, "nothing is done by the free");
+    }
+    instance::idle();
+    assert_eq!(space.lazy_pages(), 0);
+    assert!(instance::vfree_atomic(VirtAddr::ZERO).is_ok());
+}
+
+ktest!(memory_that_waits_is_there_when_it_is_needed);
+fn memory_that_waits_is_there_when_it_is_needed() {
+    let space = instance::vmap_space();
+    space.purge_all();
+    let addr = instance::vmalloc(100 * PAGE_SIZE).expect("memory");
+    instance::vfree_atomic(addr).expect("an area");
+    assert_eq!(space.lazy_pages(), 100);
+    let mut taken = alloc::vec::Vec::with_capacity(to_usize(instance::nr_free_pages()));
+    while let Ok(page) = instance::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
+        taken.push(page);
+    }
+    assert_eq!(space.lazy_pages(), 0, "the purge is the reclaimer's to call");
+    for page in taken {
+        instance::free_page(page).expect("ours");
+    }
+}
+
+// Behaviours 246, 247 and 497
+ktest!(no_failed_area_loses_anything, timeout = 60);
+fn no_failed_area_loses_anything() {
+    for pages in [1, 5, 40, 700] {
+        let make = || instance::vmalloc(pages * PAGE_SIZE);
+        let rounds = fail_every(&ThisKernel, MayRecover::Yes, make, |addr| instance::vfree(addr).expect("an area"));
+        assert!(rounds.expect("sound").points >= 1, "{pages}");
+    }
+    let memory = || instance::kvmalloc(6 << 20, Gfp::KERNEL);
+    // SAFETY: what has just been allocated.
+    let free = |memory: ptr::NonNull<u8>| unsafe { instance::kvfree(memory.as_ptr()) };
+    assert!(fail_every(&ThisKernel, MayRecover::Yes, memory, free).expect("sound").points >= 1);
+}
+
+ktest!(
+    the_prompt_shows_areas_and_reads_any_address,
+    report = "pages=3 vmalloc",
+    report = "vmalloc: ok",
+    report = "cannot be read"
+);
+fn the_prompt_shows_areas_and_reads_any_address() {
+    let machine = init::machine().expect("booted");
+    let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+    prompt::execute(machine, "vmallocinfo");
+    prompt::execute(machine, "check");
+    prompt::execute(machine, &alloc::format!("peek {:#x}", at(addr, 3 * PAGE_SIZE).get()));
+}
