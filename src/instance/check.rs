@@ -1,7 +1,7 @@
 //! One function that tests every invariant of the memory subsystem.
 #![forbid(unsafe_code)]
 
-use super::{kernel_tables, memblock, page_allocator, slab_allocator};
+use super::{io_space, kernel_tables, memblock, page_allocator, slab_allocator};
 use core::fmt::Display;
 
 /// Who is told how the check of a part went.
@@ -16,6 +16,7 @@ pub fn check_all(tell: &mut Tell<'_>) {
     part("memblock", memblock().check(), tell);
     part("page allocator", page_allocator().check(), tell);
     part("slab allocator", slab_allocator().check(), tell);
+    part("device memory", io_space().check(), tell);
     part("page tables", kernel_tables().map_or(Ok(()), |table| table.check().map(drop)), tell);
 }
 

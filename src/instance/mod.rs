@@ -4,6 +4,7 @@
 mod alloc;
 mod check;
 mod faults;
+mod io;
 mod pages;
 mod reclaim;
 mod slab;
@@ -13,6 +14,11 @@ mod vmalloc;
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use check::{Tell, check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
+pub use io::{
+    IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
+    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
+};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
     alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, cpu_locals, drain_all_pages,

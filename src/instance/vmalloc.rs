@@ -19,7 +19,7 @@ use core::mem::MaybeUninit;
 use spin::mutex::SpinMutex;
 
 /// The space of vmalloc, vmap and ioremap.
-static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
+pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
 /// The blocks of `vm_map_ram`.
 static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
 /// Descriptors that were never used.

@@ -13,6 +13,8 @@ mod fault_injection;
 mod faults;
 mod harness;
 mod interrupts;
+mod io;
+mod ioremap;
 mod kmalloc;
 mod memory_routines;
 mod pages;
