@@ -10,8 +10,9 @@ use crate::hal::entry::Entry;
 use crate::hal::level::LeafLevel;
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 use crate::mm::layout;
+use crate::mm::page::{Page, PageMap, Section};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
-use crate::mm::vmalloc::{AreaError, AreaRef, AreaRequest, VmFlags, VmallocHal, VmapSpace};
+use crate::mm::vmalloc::{AreaError, AreaInfo, AreaRef, AreaRequest, Removed, VmFlags, VmallocHal, VmapSpace};
 use crate::mm::zone::PageHal;
 use core::ops::ControlFlow;
 use core::panic::Location;
@@ -45,6 +46,18 @@ const fn unit_for(range: PhysRange, below: u64) -> u64 {
     PAGE_SIZE
 }
 
+/// An area that begins before what is mapped in it, in one of the bits that are the architecture's.
+const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
+
+/// What physical memory there is.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Where physical addresses end.
+    end: PhysAddr,
+    /// From the first to the last page descriptor: no RAM lies elsewhere.
+    near_ram: PhysRange,
+}
+
 /// The device memory that is mapped in an address space.
 ///
 /// # Invariants
@@ -52,11 +65,10 @@ const fn unit_for(range: PhysRange, below: u64) -> u64 {
 /// - `IO-1`: live mappings of one frame agree in their memory type, whatever else they do.
 /// - `IO-2`: every live mapping is what the tables say.
 ///
-/// [`IoSpace::check`] tests them.
+/// [`IoSpace::check`] tests them, and `IO-3` of the records.
 pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
     space: &'s VmapSpace<'a, H>,
-    /// Where physical addresses end.
-    phys_end: Once<PhysAddr, <H as VmallocHal<'a>>::Relax>,
+    limits: Once<Limits, <H as VmallocHal<'a>>::Relax>,
     claims: SpinMutex<Claims<'a>, <H as VmallocHal<'a>>::Relax>,
 }
 
@@ -64,12 +76,17 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// Device memory in areas of `space`.
     #[must_use]
     pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
-        Self { space, phys_end: Once::new(), claims: SpinMutex::new(Claims::new()) }
+        Self { space, limits: Once::new(), claims: SpinMutex::new(Claims::new()) }
     }
 
-    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped. The first call counts.
+    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped. The first call
+    /// counts; page descriptors exist by then.
     pub fn set_up(&self, phys_end: PhysAddr) {
-        self.phys_end.call_once(|| phys_end);
+        let map = self.space.hal().pages().hal().map();
+        let section = |section: &Section| (map.phys(Page::new(section.first)), map.phys(Page::new(section.end)));
+        let (first, last) = (map.sections().first().map(section), map.sections().last().map(section));
+        let hull = first.zip(last).and_then(|((start, _), (_, end))| PhysRange::new(start, end));
+        self.limits.call_once(|| Limits { end: phys_end, near_ram: hull.unwrap_or_default() });
     }
 
     #[inline]
@@ -84,7 +101,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// The whole pages of a request, if the CPU can reach them.
     #[inline]
     fn pages_of(&self, phys: PhysAddr, size: u64) -> Result<PhysRange, IoError> {
-        let end = *self.phys_end.get().ok_or(IoError::NotReady)?;
+        let end = self.limits.get().ok_or(IoError::NotReady)?.end;
         if size == 0 {
             return Err(IoError::Empty);
         }
@@ -95,8 +112,13 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         range.align_outwards(PAGE_SIZE).ok_or(IoError::Wraps(phys, size))
     }
 
+    /// How much of these pages is RAM.
+    #[inline]
     fn ram_in(&self, pages: PhysRange) -> Ram {
-        ram_in(&self.space.hal().pages().hal().map(), pages)
+        match self.limits.get() {
+            Some(limits) if !limits.near_ram.overlaps(pages) => Ram::Nowhere,
+            _ => ram_in(&self.space.hal().pages().hal().map(), pages),
+        }
     }
 
     /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
@@ -149,11 +171,10 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         // The area is larger than the lead.
         let first = VirtAddr::new(area.start().get() + lead);
         let addr = VirtAddr::new(first.get() | phys.offset_in(PAGE_SIZE));
-        let mapped = self.enter(pages, addr, prot.memory()).and_then(|()| {
-            self.map(pages, first, prot).inspect_err(|_| {
-                let mapping = Mapping { phys: pages, virt: addr, memory: prot.memory() };
-                self.with_claims(|claims| claims.forget(&mapping));
-            })
+        let mapping = Mapping { phys: pages, virt: addr, memory: prot.memory() };
+        let mapped = self.with_spare(|claims| claims.enter(mapping)).and_then(|()| {
+            let mapped = self.map(pages, first, prot);
+            mapped.inspect_err(|_| self.with_claims(|claims| claims.forget(pages.start(), addr)))
         });
         if let Err(error) = mapped {
             self.give_up(area);
@@ -178,7 +199,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
                 size: lead.saturating_add(pages.size()),
                 align: unit,
                 within: None,
-                flags: VmFlags::IOREMAP | VmFlags::UNINITIALIZED,
+                flags: VmFlags::IOREMAP | VmFlags::UNINITIALIZED | if lead == 0 { VmFlags::empty() } else { LED },
                 caller: Some(caller),
             };
             match self.space.alloc(&request) {
@@ -190,13 +211,13 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Notes a live mapping, unless another contradicts it.
+    /// Changes what is noted, with a descriptor more if need be.
     #[inline]
-    fn enter(&self, pages: PhysRange, addr: VirtAddr, memory: MemoryType) -> Result<(), IoError> {
+    fn with_spare(&self, f: impl Fn(&mut Claims<'a>) -> Result<(), Refused>) -> Result<(), IoError> {
         loop {
-            match self.with_claims(|claims| claims.enter(pages, addr, memory)) {
+            match self.with_claims(&f) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Conflict(other)) => return Err(IoError::Conflict(memory, other)),
+                Err(Refused::Conflict(wanted, other)) => return Err(IoError::Conflict(wanted, other)),
                 Err(Refused::NoSpare) => {
                     let fresh = self.space.hal().claim().ok_or(IoError::NoClaim)?;
                     self.with_claims(|claims| claims.add_spare(fresh));
@@ -244,22 +265,38 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        let area = self.space.find(addr).ok_or(AreaError::NoArea(addr))?;
-        if !area.flags.contains(VmFlags::IOREMAP) {
-            return Err(AreaError::WrongKind(area).into());
-        }
-        let start = area.phys.ok_or(AreaError::Uninitialized(area))?.align_down(PAGE_SIZE);
-        let mapping = self.with_claims(|claims| claims.leave(start, addr));
-        let mapping = mapping.ok_or(IoError::NotThePointer(addr, area))?;
-        // From here on the mapping is this call's: only one call gets past the line above.
-        let removed = self.space.remove(area.range.start(), VmFlags::IOREMAP)?;
-        if let Some(range) = VirtRange::from_size(addr.align_down(PAGE_SIZE), mapping.phys.size()) {
+        let offset = addr.offset_in(PAGE_SIZE);
+        let exact = |flags: VmFlags, phys: Option<PhysAddr>| {
+            !flags.contains(LED) && phys.is_some_and(|phys| phys.offset_in(PAGE_SIZE) == offset)
+        };
+        let page = addr.align_down(PAGE_SIZE);
+        let removed = match self.space.remove_if(page, VmFlags::IOREMAP, exact) {
+            Err(AreaError::NotTheStart(_, area)) => self.remove_inside(addr, area)?,
+            answer => answer?,
+        };
+        let area = removed.info();
+        if let Some(range) = VirtRange::new(page, area.mapped().end()) {
             self.unmap(range);
         }
         // Not before: until now a CPU could still reach the frames with this type.
-        self.with_claims(|claims| claims.forget(&mapping));
+        if let Some(phys) = area.phys {
+            self.with_claims(|claims| claims.forget(phys.align_down(PAGE_SIZE), addr));
+        }
         self.space.recycle(removed);
         Ok(())
+    }
+
+    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only align it.
+    #[cold]
+    fn remove_inside(&self, addr: VirtAddr, area: AreaInfo) -> Result<Removed<'a>, IoError> {
+        if !area.flags.contains(VmFlags::IOREMAP) {
+            return Err(AreaError::NotTheStart(addr, area).into());
+        }
+        let start = area.phys.map(|phys| phys.align_down(PAGE_SIZE));
+        let known = start.and_then(|start| self.with_claims(|claims| claims.find(start, addr)));
+        known.ok_or(IoError::NotThePointer(addr, area))?;
+        // Somebody else may be quicker; then the area is gone, or is another's.
+        Ok(self.space.remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
     }
 
     /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).
@@ -305,12 +342,14 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let walked = self.space.hal().tables().walk(range, |visit| match visit.entry {
             Entry::Leaf(leaf) if leaf.prot.memory().is_device() => {
                 let frames = PhysRange::from_size(leaf.phys, leaf.level.size()).unwrap_or_default();
-                let noted = self.enter(frames, visit.start, leaf.prot.memory());
+                let mapping = Mapping { phys: frames, virt: visit.start, memory: leaf.prot.memory() };
+                let noted = self.with_spare(|claims| claims.enter(mapping));
                 noted.map_or_else(ControlFlow::Break, ControlFlow::Continue)
             }
             _ => ControlFlow::Continue(()),
         });
-        walked.break_value().map_or(Ok(()), Err)
+        walked.break_value().map_or(Ok(()), Err)?;
+        self.with_spare(Claims::settle_all)
     }
 
     /// The live mappings by physical address, each as it is at that moment.
