@@ -43,11 +43,13 @@
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
 //! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
+//! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
+//! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
 //! | `arch/aarch64/io.rs` | loads and stores of device registers |
 //! | `arch/aarch64/irq.rs` | masking interrupts |
 //! | `arch/aarch64/linear.rs` | free memory through the linear map |
@@ -71,6 +73,7 @@
 //! | `instance/io.rs` | descriptors of mappings, device registers |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |

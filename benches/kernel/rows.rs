@@ -2,8 +2,8 @@
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::{
-    areas, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages, quarry_tables,
-    vmallocs,
+    areas, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages,
+    quarry_tables, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;

@@ -16,6 +16,9 @@ pub(super) fn init(cpu: &IdRegisters) {
     if let Err(error) = instance::io_init(cpu.physical_bits(), fixmap) {
         warn!("device memory: {error}");
     }
+    if let Err(error) = instance::set_memory_init() {
+        warn!("the linear map cannot be split: {error}");
+    }
     let early: u64 = instance::io_space().iter().map(|mapping| mapping.phys.size()).sum();
     info!("device memory: up to {} bits, {} KiB mapped while booting", cpu.physical_bits(), early >> 10);
 }

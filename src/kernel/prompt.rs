@@ -56,7 +56,12 @@ const COMMANDS: [Command; 20] = [
     },
     Command { name: "iounmap", argument: "ADDR", help: "unmaps it", run: |_, rest| io::unmap(rest) },
     Command { name: "iomaps", argument: "", help: "the device memory that is mapped", run: |_, _| io::list() },
-    Command { name: "readl", argument: "ADDR", help: "the register at a virtual address", run: |_, rest| io::read(rest) },
+    Command {
+        name: "readl",
+        argument: "ADDR",
+        help: "the register at a virtual address",
+        run: |_, rest| io::read(rest),
+    },
     Command { name: "cpu", argument: "", help: "what this CPU can do", run: |machine, _| kprintln!("{}", machine.cpu) },
     Command {
         name: "memblock",

@@ -150,7 +150,8 @@ fn what_is_dropped_is_unmapped() {
     let small = unsafe { IoMem::<0x2000>::new(device("arm,pl031", 0).start(), 0x1000, MemoryType::DeviceNGnRE) };
     assert!(small.is_err());
     // SAFETY: as above, for the address.
-    let odd = unsafe { IoMem::<8>::new(PhysAddr::new(device("arm,pl031", 0).start().get() + 4), 8, MemoryType::DeviceNGnRE) };
+    let odd =
+        unsafe { IoMem::<8>::new(PhysAddr::new(device("arm,pl031", 0).start().get() + 4), 8, MemoryType::DeviceNGnRE) };
     assert!(odd.is_err());
     assert_eq!(instance::io_space().iter().count(), before);
 }

@@ -28,7 +28,8 @@ fn pci_windows() -> [PhysRange; 2] {
     let cells: alloc::vec::Vec<u64> = node.property("ranges").expect("windows").cells().map(u64::from).collect();
     // Three cells of PCI address, of which the first says what kind, two of CPU address, two of size.
     let window = |kind| {
-        let mut rows = cells.chunks_exact(7).filter(move |row| row.first().is_some_and(|first| first >> 24 & 3 == kind));
+        let mut rows =
+            cells.chunks_exact(7).filter(move |row| row.first().is_some_and(|first| first >> 24 & 3 == kind));
         let row = rows.next().expect("such a window");
         let [_, _, _, high, low, size_high, size_low] = row else { panic!("seven cells") };
         PhysRange::from_size(PhysAddr::new(high << 32 | low), size_high << 32 | size_low).expect("no wrap")
@@ -235,11 +236,7 @@ fn an_unmapped_register_faults() {
     let _ = unsafe { instance::readl(clock) };
 }
 
-ktest!(
-    a_read_only_register_cannot_be_written,
-    report = "in vmalloc area",
-    report = "tests/kernel/ioremap.rs"
-);
+ktest!(a_read_only_register_cannot_be_written, report = "in vmalloc area", report = "tests/kernel/ioremap.rs");
 fn a_read_only_register_cannot_be_written() {
     let prot = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).expect("not executable");
     let clock = instance::ioremap_prot(device("arm,pl031", 0).start(), PAGE_SIZE, prot).expect("device memory");

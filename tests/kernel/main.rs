@@ -21,6 +21,7 @@ mod pages;
 mod pagetable;
 mod planted;
 mod reclaim;
+mod set_memory;
 mod slab;
 mod slab_debug;
 mod slab_failing;

@@ -14,6 +14,8 @@ pub mod at;
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
 pub mod boot;
 #[cfg(target_os = "none")]
+pub mod break_window;
+#[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod early_fixmap;
@@ -21,6 +23,8 @@ pub mod early_fixmap;
 mod entries;
 #[cfg(target_os = "none")]
 pub mod fixmap;
+#[cfg(target_os = "none")]
+pub mod icache;
 #[cfg(target_os = "none")]
 pub mod io;
 #[cfg(target_os = "none")]

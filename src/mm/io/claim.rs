@@ -165,8 +165,7 @@ fn overlapping<'a>(tree: &Tree<'a>, range: PhysRange) -> Option<&'a Node<'a, Cla
 
 impl<'a> Claims<'a> {
     pub(super) const fn new() -> Self {
-        const NOTHING: Mapping =
-            Mapping { phys: EMPTY, virt: VirtAddr::ZERO, memory: MemoryType::DeviceNGnRnE };
+        const NOTHING: Mapping = Mapping { phys: EMPTY, virt: VirtAddr::ZERO, memory: MemoryType::DeviceNGnRnE };
         let trees = [const { RbTree::new() }; CLASSES];
         Self { recent: [NOTHING; RECENT], live: 0, oldest: 0, trees, filled: 0, spare: Chain::new() }
     }

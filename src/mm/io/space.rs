@@ -187,11 +187,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
 
     /// An area under construction for `pages`, and how far into it they begin.
     #[inline]
-    fn area_for(
-        &self,
-        pages: PhysRange,
-        caller: &'static Location<'static>,
-    ) -> Result<(AreaRef<'a>, u64), IoError> {
+    fn area_for(&self, pages: PhysRange, caller: &'static Location<'static>) -> Result<(AreaRef<'a>, u64), IoError> {
         let mut unit = unit_for(pages, u64::MAX);
         loop {
             let lead = pages.start().offset_in(unit);

@@ -40,6 +40,7 @@ mod lazy;
 mod map;
 mod node;
 mod pages;
+mod set_memory;
 mod space;
 
 pub use area::{Area, AreaRef, Pages, Removed};
@@ -49,6 +50,7 @@ pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;
 pub use info::AreaInfo;
 pub use map::{VmallocHal, VmallocRequest};
+pub use set_memory::{Permission, SetMemoryError, SetMemoryHal};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 
 use crate::addr::VirtRange;
