@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
+//! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
 //! | `mm/alloc/allocator.rs` | the promise of an allocator |
 //! | `mm/alloc/cache.rs` | objects as values |
@@ -32,6 +33,7 @@
 //! | `mm/alloc/kvec.rs` | a block as a row of values |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
+//! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/slab/global.rs` | records of caches as pointers |
 //! | `mm/slab/object.rs` | memory of objects |
@@ -39,12 +41,16 @@
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
+//! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
+//! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
+//! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
+//! | `arch/aarch64/io.rs` | loads and stores of device registers |
 //! | `arch/aarch64/irq.rs` | masking interrupts |
 //! | `arch/aarch64/linear.rs` | free memory through the linear map |
 //! | `arch/aarch64/mem.rs` | whole pages |
@@ -56,6 +62,7 @@
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
+//! | `arch/host/io.rs` | the simulated machine's registers |
 //! | `driver/gic/mod.rs` | interrupt-controller registers |
 //! | `driver/gic/v2.rs` | interrupt-controller registers |
 //! | `driver/gic/v3.rs` | interrupt-controller registers |
@@ -63,8 +70,10 @@
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/alloc.rs` | `kmalloc` as one of blocks |
+//! | `instance/io.rs` | descriptors of mappings, device registers |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |

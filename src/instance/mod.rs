@@ -5,8 +5,10 @@ mod alloc;
 mod check;
 mod faults;
 mod kvmalloc;
+mod io;
 mod pages;
 mod reclaim;
+mod set_memory;
 mod slab;
 mod slab_fast;
 mod vmalloc;
@@ -15,6 +17,11 @@ pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocA
 pub use check::{Tell, check_all, part as check_part};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
+pub use io::{
+    IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
+    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
+};
 pub use pages::{
     BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuLocal, KernelPages, Pages, alloc_contig_pages, alloc_contig_range,
     alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, cpu_locals, drain_all_pages,
@@ -27,6 +34,7 @@ pub use pages::{
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
+pub use set_memory::{set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     set_code_printer, slab_allocator, start_slabs, try_kfree,

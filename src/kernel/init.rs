@@ -6,7 +6,7 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
+    console, device_tree, faults, heap, interrupts, io, ktest, log, memory_map, pages, panic, power, pressure, prompt,
     report, serial, slabs, tables, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -204,6 +204,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
+    io::init(&cpu);
     let wx = check_wx(boot)?;
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);

@@ -9,8 +9,12 @@ pub mod features;
 pub mod mair;
 pub mod tlbi;
 
+#[cfg(target_os = "none")]
+pub mod at;
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
 pub mod boot;
+#[cfg(target_os = "none")]
+pub mod break_window;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
@@ -19,6 +23,10 @@ pub mod early_fixmap;
 mod entries;
 #[cfg(target_os = "none")]
 pub mod fixmap;
+#[cfg(target_os = "none")]
+pub mod icache;
+#[cfg(target_os = "none")]
+pub mod io;
 #[cfg(target_os = "none")]
 pub mod irq;
 #[cfg(target_os = "none")]
