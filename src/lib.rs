@@ -44,6 +44,7 @@
 //! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
 //! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
+//! | `arch/aarch64/cache.rs` | cache maintenance |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
@@ -58,6 +59,8 @@
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
+//! | `arch/aarch64/spin_table.rs` | the word that a CPU waits on |
+//! | `arch/aarch64/stack.rs` | calls on another stack |
 //! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
@@ -76,7 +79,10 @@
 //! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
+//! | `instance/stack.rs` | records of stacks, calls on one |
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |
+//! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
+//! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
 //! | `kernel/heap.rs` | the grant of the early heap |
@@ -85,7 +91,9 @@
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/pages.rs` | mapping and clearing the page descriptors |
 //! | `kernel/serial.rs` | opening mapped ports |
+//! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
+//! | `kernel/tick.rs` | a handler as a pointer |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
@@ -94,6 +102,16 @@ extern crate alloc;
 
 /// The feature `dma-minalign`: every allocation of `kmalloc` has the cache lines that it touches to itself.
 const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
+
+/// Bytes of a thread's stack: 16 KiB, or with the feature `stack-8k` or `stack-4k` as many.
+#[cfg(all(feature = "kernel", target_os = "none"))]
+const KERNEL_STACK_SIZE: u64 = if cfg!(feature = "stack-8k") {
+    8 << 10
+} else if cfg!(feature = "stack-4k") {
+    4 << 10
+} else {
+    16 << 10
+};
 
 pub mod addr;
 pub mod arch;

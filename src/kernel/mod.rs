@@ -10,6 +10,8 @@ pub mod memmap;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+pub mod cpus;
+#[cfg(target_os = "none")]
 mod device_tree;
 #[cfg(target_os = "none")]
 mod early_map;
@@ -46,9 +48,13 @@ mod serial;
 #[cfg(target_os = "none")]
 mod slabs;
 #[cfg(target_os = "none")]
+pub mod smp_call;
+#[cfg(target_os = "none")]
 mod symbol;
 #[cfg(target_os = "none")]
 mod tables;
+#[cfg(target_os = "none")]
+pub mod tick;
 #[cfg(target_os = "none")]
 mod vmalloc;
 #[cfg(target_os = "none")]

@@ -16,6 +16,8 @@ pub mod boot;
 #[cfg(target_os = "none")]
 pub mod break_window;
 #[cfg(target_os = "none")]
+pub mod cache;
+#[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod early_fixmap;
@@ -39,8 +41,14 @@ pub mod mmu;
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod probe;
+#[cfg(all(feature = "kernel", target_os = "none"))]
+pub mod psci;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod rseq;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod secondary;
+#[cfg(target_os = "none")]
+pub mod spin_table;
 #[cfg(target_os = "none")]
 pub mod stack;
 #[cfg(all(feature = "boot", target_os = "none"))]
