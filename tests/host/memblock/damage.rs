@@ -1,7 +1,10 @@
 //! Every invariant, broken in a list that a memblock has made: the checker names it.
 
+use super::arena::{Access, Arena};
 use super::{MIB, at, range, with_memory};
-use quarry::mm::memblock::{Broken, ListView, Region, RegionFlags, check_lists};
+use quarry::addr::PhysRange;
+use quarry::hal::{BootMemory, Unreachable};
+use quarry::mm::memblock::{Broken, ListView, Memblock, MemblockError, Region, RegionFlags, check_lists};
 
 /// Lists of a memblock, open to change.
 struct Lists {
@@ -98,4 +101,40 @@ fn an_array_lies_in_mapped_reserved_memory_of_its_own() {
     lists.memory[2].flags = RegionFlags::NOMAP;
     let unmapped = ListView { storage: Some(place), ..lists.memory() };
     assert_eq!(check_lists(unmapped, lists.reserved()).map_err(|broken| broken.tag), Err("MEMB-7"));
+}
+
+/// Memory that comes out shorter than it was asked for.
+struct Short<'m>(Access<'m>);
+
+impl<'m> BootMemory<'m> for Short<'m> {
+    fn zero(&mut self, range: PhysRange) -> Result<(), Unreachable> {
+        self.0.zero(range)
+    }
+
+    fn claim<T: Copy + 'm>(&mut self, range: PhysRange, fill: T) -> Result<&'m mut [T], Unreachable> {
+        let whole = self.0.claim(range, fill)?;
+        let end = whole.len() / 4;
+        whole.get_mut(..end).ok_or(Unreachable)
+    }
+}
+
+#[test]
+fn an_array_that_is_shorter_than_asked_for_is_not_used() {
+    let arena = Arena::new(MIB, MIB);
+    let mut memblock: Memblock<Short, 2> = Memblock::new(Short(arena.access()));
+    memblock.add(at(MIB), MIB).unwrap();
+    memblock.set_limit(at(2 * MIB));
+    memblock.allow_resize();
+    memblock.add(at(4 * MIB), MIB).unwrap();
+    let refused = memblock.add(at(6 * MIB), MIB);
+    assert!(matches!(refused, Err(MemblockError::Unreachable { .. })), "{refused:?}");
+    assert_eq!(super::regions(memblock.memory()), [(MIB, MIB), (4 * MIB, MIB)]);
+    memblock.check().unwrap();
+}
+
+#[test]
+fn what_lies_beyond_the_physical_space_is_not_freed() {
+    let mut memblock = with_memory(MIB, MIB);
+    let beyond = range(1 << 53, MIB);
+    assert_eq!(memblock.free(beyond), Err(MemblockError::OutsidePhysicalSpace { base: beyond.start() }));
 }

@@ -54,6 +54,9 @@ fn a_page_that_is_no_allocated_block_is_named_by_every_call() {
         assert_eq!(pages.split_page(outside, order(0)), Err(named));
         assert_eq!(pages.free_pages_exact(outside, 1), Err(named));
         assert_eq!(pages.free_contig_range(outside, 1), Err(named));
+        assert_eq!(pages.free_pages(outside, Order::ZERO), Err(named));
+        assert_eq!(pages.free_pages(first, order(1)), Err(FreeError::Reserved(map.pfn(first))));
+        assert_eq!(pages.split_page(first, order(1)), Err(FreeError::Reserved(map.pfn(first))));
         assert_eq!((pages.page_count(outside), pages.zone_of_page(outside)), (0, None));
         assert_eq!(blocks(pages), before);
     });
@@ -82,6 +85,56 @@ fn what_is_not_reserved_is_not_given_to_the_allocator() {
         flip(pages, first, 3);
         assert_eq!(blocks(pages), before);
         pages.free_pages(taken, Order::ZERO).unwrap();
+    });
+}
+
+#[test]
+fn a_zone_that_the_machine_has_not_answers_nothing() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        assert_eq!(pages.traffic(ZoneType::Normal), None);
+        assert_eq!(pages.zone(ZoneType::Normal), None);
+    });
+}
+
+// Behaviour 504: a free block of memory that is kept for contiguous ranges, damaged: what wants it fails and says so, and
+// nobody gets it.
+#[test]
+fn a_damaged_block_that_movable_pages_would_borrow_is_not_handed_out() {
+    for share in [3, 1] {
+        // Most of what is free is kept, or the lesser part: it is taken first, or last.
+        let kept = range(GIB, share * 4 * MIB);
+        Spec::new(&[range(GIB, 16 * MIB)]).reserve(kept).without_reserve().run_setup(|pages, handed| {
+            handed.unwrap();
+            let map = pages.hal().map();
+            let first = map.find(Pfn::containing(PhysAddr::new(GIB))).unwrap();
+            pages.add_cma(first, u32::try_from(kept.size() / PAGE_SIZE).unwrap()).unwrap();
+            let heads = (0..u32::try_from(kept.size() / PAGE_SIZE).unwrap()).map(|index| first.offset(index));
+            let heads: Vec<_> = heads.filter(|page| map.get(*page).state().kind() == Kind::Free).collect();
+            heads.iter().for_each(|head| flip(pages, *head, 20));
+            let movable = Gfp::KERNEL | Gfp::MOVABLE | Gfp::NOWARN;
+            let taken: Vec<_> = std::iter::from_fn(|| pages.alloc_pages(movable, order(3)).ok()).take(4096).collect();
+            assert!(taken.iter().all(|page| !kept.contains(map.phys(*page))), "a damaged block was handed out");
+            heads.iter().for_each(|head| flip(pages, *head, 20));
+            super::give_back(pages, taken, order(3));
+        });
+    }
+}
+
+// Behaviour 504: a page of the chain behind a CPU's list.
+#[test]
+fn a_damaged_page_of_a_reserve_ends_the_chain() {
+    Spec::of_size(64 * MIB).without_reserve().run_setup(|pages, handed| {
+        handed.unwrap();
+        let map = pages.hal().map();
+        let taken: Vec<_> = (0..2000).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+        super::give_back(pages, taken.iter().copied(), Order::ZERO);
+        let listed: Vec<_> = taken.iter().filter(|page| map.get(**page).state().kind() == Kind::Pcp).collect();
+        listed.iter().for_each(|page| flip(pages, **page, 20));
+        pages.drain_all();
+        let again: Vec<_> = std::iter::from_fn(|| pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO).ok())
+            .take(20_000)
+            .collect();
+        assert!(listed.iter().all(|page| !again.contains(page)), "a damaged page was handed out");
     });
 }
 
