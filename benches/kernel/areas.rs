@@ -3,6 +3,7 @@
 //! 1 to 16 pages; those of the second, of 64 to 79, are too large for this kernel's pools, and go through its trees.
 
 use crate::arena::Arena;
+use crate::heap::random::Random;
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
 use core::hint::black_box;
@@ -40,23 +41,11 @@ pub(crate) const fn rows<A: AreaAllocator>() -> [Row; 5] {
 }
 
 /// Sizes differ by up to so many pages.
-const SIZES: u64 = 16;
+const SIZES: u32 = 16;
 /// Steps after which the random sequence begins again.
 const STEPS: usize = 4096;
 
 const FAILED: Unable = "an allocation or a free failed";
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
-    }
-}
 
 /// One step: which area goes, and how large the next one is.
 #[derive(Clone, Copy)]
@@ -90,15 +79,15 @@ fn area_alloc<A: AreaAllocator, const LIVE: usize, const PAGES: u64>(meter: &mut
     if LIVE > A::LARGEST {
         return Err("so many areas take too long, or too much memory");
     }
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let bytes = |random: &mut Random| to_usize((PAGES + random.below(SIZES)) * PAGE_SIZE);
+    let mut random = Random::new(0);
+    let bytes = |random: &mut Random| to_usize((PAGES + u64::from(random.below(SIZES))) * PAGE_SIZE);
+    let places = u32::try_from(LIVE).map_err(|_| FAILED)?;
     let mut areas = A::new(Arena::get())?;
     let live = array(LIVE, |_| {
         let bytes = bytes(&mut random);
         Some(Live { start: areas.alloc(bytes)?, bytes })
     })?;
-    let steps =
-        array(STEPS, |_| Some(Step { victim: to_usize(random.below(LIVE as u64)), bytes: bytes(&mut random) }))?;
+    let steps = array(STEPS, |_| Some(Step { victim: random.below(places) as usize, bytes: bytes(&mut random) }))?;
     let exchange = |areas: &mut A, live: &mut [Live], step: Step| {
         let Some(place) = live.get_mut(step.victim) else { return false };
         let freed = areas.free(place.start, place.bytes);

@@ -2,6 +2,7 @@
 //! counts allocation and free together.
 
 use crate::arena::Arena;
+use crate::heap::random::Random;
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
 use alloc::vec::Vec;
@@ -153,15 +154,7 @@ fn shuffle(order: &mut [u16; BATCH as usize]) {
     for (place, number) in order.iter_mut().zip(0..) {
         *place = number;
     }
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for index in (1..order.len()).rev() {
-        // xorshift64*
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let random = state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        order.swap(index, to_usize(random % (index as u64 + 1)));
-    }
+    Random::new(0).shuffle(order);
 }
 
 /// Allocates 4,096 single pages, then frees them in random order. The row counts an allocation and a free.

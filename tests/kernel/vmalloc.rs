@@ -41,7 +41,8 @@ pub(crate) fn use_memory(start: VirtAddr, size: u64) {
 /// The pages and areas that are taken now.
 fn balance() -> (u64, usize) {
     instance::vmap_space().purge_all();
-    instance::vmap_space().check().expect("the areas' invariants");
+    instance::check_vmalloc().expect("the areas' invariants");
+    instance::slab_allocator().shrink_all();
     instance::drain_all_pages();
     (instance::nr_free_pages(), instance::vmap_space().iter().count())
 }

@@ -304,9 +304,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;
         let start = area.start();
-        // A number that is no page's leads beyond all memory, where nothing can be mapped.
-        let frame = |page: &Page| if page.index() == Page::NIL { Pfn::new(u64::MAX) } else { map.pfn(*page) };
-        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(frame), prot) {
+        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(|page| map.pfn(*page)), prot) {
             self.give_up(area);
             return Err(MapError::Tables(error));
         }

@@ -318,6 +318,21 @@ pub(super) fn with_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
     f(&boot(&banks, &sections, size, &mut nodes, config));
 }
 
+/// [`with_machine`], and sees that everything is as before in the end.
+pub(super) fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
+    with_machine(config, |space| {
+        let free = free_pages(space);
+        f(space);
+        at_rest(space, free);
+    });
+}
+
+/// Free pages, none of them on the list of a CPU.
+pub(super) fn free_pages(space: &Vmalloc<'_>) -> u64 {
+    space.hal().pages.drain_all();
+    space.hal().pages.free_page_count()
+}
+
 fn boot<'m>(
     banks: &'m [Bank<'m>],
     sections: &'m [Section],
@@ -370,7 +385,7 @@ pub(super) fn touch(space: &Vmalloc<'_>, start: VirtAddr, pages: u64) {
 }
 
 /// Everything is free again, and no rule was broken.
-pub(super) fn at_rest(space: &Vmalloc<'_>, free_pages: u64) {
+fn at_rest(space: &Vmalloc<'_>, free_pages: u64) {
     space.purge_all();
     space.check().unwrap();
     assert_eq!(space.iter().count(), 0);

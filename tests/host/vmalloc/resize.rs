@@ -1,6 +1,6 @@
 //! Areas that become longer and shorter where they are.
 
-use super::kernel::{Vmalloc, at_rest, take_page, touch, with_machine};
+use super::kernel::{Vmalloc, free_pages, on_a_machine, take_page, touch};
 use super::{MIB, START};
 use crate::random::Random;
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
@@ -8,14 +8,6 @@ use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
 use quarry::mm::vmalloc::{AreaError, MapError, Resized, VmFlags, VmallocRequest};
 use std::sync::atomic::Ordering;
-
-fn on_a_machine(f: impl FnOnce(&Vmalloc<'_>)) {
-    with_machine(Config::CORTEX_A72, |space| {
-        let free = space.hal().pages.free_page_count();
-        f(space);
-        at_rest(space, free);
-    });
-}
 
 /// In single pages, so that every edge is one between leaves.
 fn vmalloc(space: &Vmalloc<'_>, pages: u64) -> VirtAddr {
@@ -41,15 +33,15 @@ fn page(addr: VirtAddr, index: u64) -> VirtAddr {
 // Behaviour 252.
 #[test]
 fn what_is_cut_off_is_unmapped_and_free_and_comes_back_in_place() {
-    on_a_machine(|space| {
+    on_a_machine(Config::CORTEX_A72, |space| {
         let pages = &space.hal().pages;
         // Eight pages in one block, two in another, one by itself.
         let addr = vmalloc(space, 11);
         touch(space, addr, 11);
         let frames: Vec<_> = (0..11).map(|index| space.vmalloc_to_page(page(addr, index)).unwrap()).collect();
-        let free = pages.free_page_count();
+        let free = free_pages(space);
         assert_eq!(resize(space, addr, 9), in_place(10), "in whole blocks");
-        assert_eq!(pages.free_page_count(), free + 1);
+        assert_eq!(free_pages(space), free + 1);
         assert_eq!(resize(space, addr, 8), in_place(8));
         assert_eq!(space.find(addr).unwrap().pages, 8);
         for cpu in [CpuId::BOOT, CpuId::new(1)] {
@@ -71,7 +63,7 @@ fn what_is_cut_off_is_unmapped_and_free_and_comes_back_in_place() {
 
 #[test]
 fn a_leaf_that_reaches_across_the_edge_stays_whole() {
-    on_a_machine(|space| {
+    on_a_machine(Config::CORTEX_A72, |space| {
         let addr = space.vmalloc(&VmallocRequest::new(64 << 10, Gfp::KERNEL)).unwrap();
         assert!(space.hal().table.translate(addr).unwrap().leaf.contiguous);
         assert_eq!(resize(space, addr, 3), in_place(16));
@@ -82,7 +74,7 @@ fn a_leaf_that_reaches_across_the_edge_stays_whole() {
 
 #[test]
 fn what_cannot_be_resized_is_refused() {
-    on_a_machine(|space| {
+    on_a_machine(Config::CORTEX_A72, |space| {
         let addr = vmalloc(space, 3);
         let page = take_page(space).unwrap();
         let mapping = space.vmap(&[page], VmFlags::empty(), quarry::hal::prot::Prot::KERNEL_RW).unwrap();
@@ -102,13 +94,13 @@ fn what_cannot_be_resized_is_refused() {
 
 #[test]
 fn growth_that_fails_leaves_the_area_as_it_was() {
-    on_a_machine(|space| {
+    on_a_machine(Config::CORTEX_A72, |space| {
         let addr = vmalloc(space, 13);
         assert_eq!(resize(space, addr, 1), in_place(8));
         space.hal().pages.set_careful(true);
         let mut failures = 0;
         for k in 0..8 {
-            let free = space.hal().pages.free_page_count();
+            let free = free_pages(space);
             space.hal().pages.hal().until_failure.store(k, Ordering::Relaxed);
             let result = resize(space, addr, 13);
             space.hal().pages.hal().until_failure.store(u64::MAX, Ordering::Relaxed);
@@ -120,7 +112,7 @@ fn growth_that_fails_leaves_the_area_as_it_was() {
                 }
             }
             assert_eq!(space.find(addr).unwrap().pages, 8);
-            assert_eq!(space.hal().pages.free_page_count(), free);
+            assert_eq!(free_pages(space), free);
             touch(space, addr, 8);
         }
         assert!(failures > 0);
@@ -131,7 +123,7 @@ fn growth_that_fails_leaves_the_area_as_it_was() {
 
 #[test]
 fn random_lengths_keep_promise_three() {
-    on_a_machine(|space| {
+    on_a_machine(Config::CORTEX_A72, |space| {
         let mut random = Random(5);
         let areas: Vec<_> = (0..4).map(|_| vmalloc(space, 40)).collect();
         let mut others = Vec::new();
