@@ -114,8 +114,10 @@ fn every_width_reaches_the_same_register() {
     }
     let at = flash.start().checked_add(0x100).expect("no wrap");
     // SAFETY: mapped, and reading flash harms nothing.
-    let halves = unsafe { (instance::readl(at), instance::readl_relaxed(VirtAddr::new(at.get() + 4))) };
-    assert_eq!(whole, u64::from(halves.1) << 32 | u64::from(halves.0));
+    let low = unsafe { instance::readl(at) };
+    // SAFETY: as above.
+    let high = unsafe { instance::readl_relaxed(VirtAddr::new(at.get() + 4)) };
+    assert_eq!(whole, u64::from(high) << 32 | u64::from(low));
     // SAFETY: as above.
     assert_eq!(unsafe { instance::readw(at) }, u16::from_le_bytes([bytes[0], bytes[1]]));
     // SAFETY: as above.

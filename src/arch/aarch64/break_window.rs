@@ -4,6 +4,8 @@
 
 use super::fixmap::FixmapSlots;
 use crate::addr::VirtAddr;
+use crate::hal::entry::RawEntry;
+use crate::hal::level::Run;
 use core::arch::asm;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -34,47 +36,49 @@ pub(super) unsafe fn open() -> Option<FixmapSlots<1>> {
     Some(unsafe { FixmapSlots::new(entry.cast(), VirtAddr::new(PAGE.load(Ordering::Relaxed))) })
 }
 
-/// Clears the valid bit of `count` entries, drops every translation of every CPU, and makes each entry
+/// Clears the valid bit of the entries of a run, drops every translation of every CPU, and makes each entry
 /// `entry & keep | set`. All exceptions are masked meanwhile, and no memory but the entries is accessed: the code is in the
 /// image.
 ///
 /// # Safety
 ///
-/// `first` points to `count` entries, at least one, that the caller may change, mapped by something else than themselves.
-/// `set` makes them valid.
-pub(super) unsafe fn rebuild(first: NonNull<u64>, count: usize, keep: u64, set: u64) {
+/// `table` points to a table, mapped by something else than the entries of the run, which the caller may change. The run
+/// is not empty, and `set` makes its entries valid.
+pub(super) unsafe fn rebuild(table: NonNull<u64>, run: Run, keep: RawEntry, set: RawEntry) {
+    let first = run.first().get();
     // SAFETY: the caller answers for the entries; every exception is masked before the first changes and unmasked again
     // after the last; operands are in registers.
     unsafe {
         asm!(
             "mrs {daif}, daif",
             "msr daifset, #15",
-            "mov {index}, xzr",
-            "2: ldr {entry}, [{first}, {index}, lsl #3]",
+            "mov {index}, {first}",
+            "2: ldr {entry}, [{table}, {index}, lsl #3]",
             "bic {entry}, {entry}, #1",
-            "str {entry}, [{first}, {index}, lsl #3]",
+            "str {entry}, [{table}, {index}, lsl #3]",
             "add {index}, {index}, #1",
-            "cmp {index}, {count}",
+            "cmp {index}, {end}",
             "b.lo 2b",
             "dsb ishst",
             "tlbi vmalle1is",
             "dsb ish",
             "isb",
-            "mov {index}, xzr",
-            "3: ldr {entry}, [{first}, {index}, lsl #3]",
+            "mov {index}, {first}",
+            "3: ldr {entry}, [{table}, {index}, lsl #3]",
             "and {entry}, {entry}, {keep}",
             "orr {entry}, {entry}, {set}",
-            "str {entry}, [{first}, {index}, lsl #3]",
+            "str {entry}, [{table}, {index}, lsl #3]",
             "add {index}, {index}, #1",
-            "cmp {index}, {count}",
+            "cmp {index}, {end}",
             "b.lo 3b",
             "dsb ishst",
             "isb",
             "msr daif, {daif}",
-            first = in(reg) first.as_ptr(),
-            count = in(reg) count,
-            keep = in(reg) keep,
-            set = in(reg) set,
+            table = in(reg) table.as_ptr(),
+            first = in(reg) first,
+            end = in(reg) first + run.count(),
+            keep = in(reg) keep.get(),
+            set = in(reg) set.get(),
             daif = out(reg) _,
             index = out(reg) _,
             entry = out(reg) _,

@@ -180,14 +180,14 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
             Some(slots) => {
                 // SAFETY: the caller vouches for the frame.
                 let entries = unsafe { slots.window(table) };
-                // SAFETY: the window shows the frame, from outside the linear map, until `slots` is dropped; RUN-1.
-                unsafe { break_window::rebuild(entries.add(run.first().get()), run.count(), keep.get(), set.get()) };
+                // SAFETY: the window shows the frame, from outside the linear map, until `slots` is dropped.
+                unsafe { break_window::rebuild(entries, run, keep, set) };
             }
             None => {
                 // SAFETY: the caller vouches for the frame.
                 let entries = unsafe { self.window.window(table) };
                 // SAFETY: as above; before there is a window, no part of the linear map is split.
-                unsafe { break_window::rebuild(entries.add(run.first().get()), run.count(), keep.get(), set.get()) };
+                unsafe { break_window::rebuild(entries, run, keep, set) };
             }
         }
     }

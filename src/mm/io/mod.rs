@@ -2,7 +2,7 @@
 //! `arch/arm64/include/asm/io.h`).
 //!
 //! An [`IoSpace`] maps physical ranges that are no RAM in areas of the vmalloc region, and remembers every live mapping
-//! by its physical range ([`Claims`]): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
+//! by its physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
 //! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
 //! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
 //!
@@ -21,6 +21,3 @@ pub use claim::{Claim, Mapping};
 pub use error::{AccessError, IoError};
 pub use mmio::{Mmio, RegisterBlock};
 pub use space::{IoHal, IoSpace};
-
-#[cfg(doc)]
-use claim::Claims;
