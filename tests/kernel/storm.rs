@@ -7,7 +7,7 @@
 
 use crate::smp::{Mailbox, Object, Random, make_use_and_destroy_a_cache};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, VirtAddr};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
@@ -15,7 +15,8 @@ use quarry::hal::wait::{Context, Scope};
 use quarry::instance;
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
-use quarry::mm::page::Page;
+use quarry::mm::page::{Kind, Page, PageMap};
+use quarry::mm::zone::PageHal;
 
 const CPUS: usize = 8;
 
@@ -30,6 +31,7 @@ static DRAWS: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 /// For each page whether somebody has it.
 static USED: AtomicU64 = AtomicU64::new(0);
 static FIRST_PFN: AtomicU64 = AtomicU64::new(0);
+static FRAMES: AtomicU64 = AtomicU64::new(0);
 
 fn of(mail: &'static [Mailbox; CPUS], cpu: CpuId) -> &'static Mailbox {
     mail.get(cpu.get() as usize).expect("eight CPUs at most")
@@ -121,34 +123,63 @@ fn each() {
     draw.store(random.0, Ordering::Relaxed);
 }
 
-/// Free pages, with nothing at hand anywhere.
-fn free_pages() -> u64 {
+/// What is in use, with nothing at hand anywhere. Not in it: pages of slabs, as how many hold as many objects depends on
+/// where those lie; and pages of tables and of descriptors of areas, which stay for the next ones.
+#[derive(PartialEq, Eq, Default, Debug)]
+struct Balance {
+    objects: u64,
+    areas: usize,
+    /// Pages of areas and stacks.
+    area_pages: u64,
+    /// Pages of blocks that nobody has claimed, and of large blocks of kmalloc.
+    blocks: u64,
+    /// Pages on lists of CPUs.
+    listed: u64,
+}
+
+fn balance() -> Balance {
+    let (slabs, space, pages) = (instance::slab_allocator(), instance::vmap_space(), instance::page_allocator());
     instance::idle();
-    instance::slab_allocator().shrink_all();
-    instance::vmap_space().purge_all();
+    slabs.shrink_all();
+    space.purge_all();
     instance::drain_all_pages();
-    instance::nr_free_pages()
+    let mut balance = Balance { areas: space.iter().count(), ..Balance::default() };
+    slabs.for_each(|cache| balance.objects += slabs.info(cache).active_objects);
+    let first = FIRST_PFN.load(Ordering::Relaxed);
+    for page in (first..first + FRAMES.load(Ordering::Relaxed)).filter_map(|pfn| instance::pfn_to_page(Pfn::new(pfn))) {
+        let Ok((head, state)) = pages.head(page) else { continue };
+        let count = state.order().pages();
+        match state.kind() {
+            _ if head != page => {}
+            Kind::Vmalloc if pages.hal().map().get(head).owner() != 0 => balance.area_pages += count,
+            Kind::Block | Kind::LargeKmalloc => balance.blocks += count,
+            Kind::Pcp => balance.listed += count,
+            _ => {}
+        }
+    }
+    balance
 }
 
 /// Runs `work` on all CPUs in a storm, and looks afterwards whether everything is where it was.
 fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
-    let (first, bytes) = {
+    let (first, frames) = {
         let memblock = instance::memblock();
         let regions = memblock.memory().regions();
         let (first, last) = (regions.first().expect("RAM"), regions.last().expect("RAM"));
         (first.range.start().get() / PAGE_SIZE, (last.range.end().get() - first.range.start().get()) / PAGE_SIZE)
     };
     FIRST_PFN.store(first, Ordering::Relaxed);
-    let used = instance::vzalloc(bytes).expect("memory");
+    FRAMES.store(frames, Ordering::Relaxed);
+    let used = instance::vzalloc(frames).expect("memory");
     USED.store(used.get(), Ordering::Relaxed);
     for (draw, seed) in DRAWS.iter().zip(1_u64..) {
         draw.store(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
     }
-    // Tables, descriptors of areas and records of caches stay: the second round counts.
+    let before = balance();
     round(&work, 1);
-    let before = free_pages();
+    assert_eq!(balance(), before, "what is in use");
     let ticks = round(&work, 2);
-    assert_eq!(free_pages(), before, "pages that are free");
+    assert_eq!(balance(), before, "what is in use");
     instance::vfree(used).expect("allocated above");
     quarry::kprintln!("storm: {ticks} interrupts");
 }
@@ -176,7 +207,7 @@ fn round(work: &(impl Fn(CpuId, &mut Random) + Sync), seed: u64) -> u64 {
         }
     }
     let pages = instance::page_allocator();
-    free_pages();
+    balance();
     pages.check().expect("the page allocator keeps its invariants");
     instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
     instance::vmap_space().check().expect("the areas keep their invariants");
