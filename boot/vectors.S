@@ -2,8 +2,11 @@
 //
 // Every entry saves the whole integer state as a `TrapFrame` (src/arch/aarch64/trap.rs pins the offsets) and ends it
 // with a frame record, so that a backtrace walks through the exception. Before anything is stored the stack pointer
-// is tested: a kernel stack is 1 << STACK_SHIFT bytes at a multiple of twice that, so bit STACK_SHIFT of any sp inside
-// one is clear, and set in the same distance below it. A bad sp changes to the overflow stack of this CPU.
+// is tested: a stack is at most 1 << STACK_SHIFT bytes and starts at a multiple of twice that, so bit STACK_SHIFT of any
+// sp inside one is clear, and set in the same distance below it. A bad sp changes to the overflow stack of this CPU.
+//
+// An interrupt is handled on the interrupt stack of its CPU, with its frame on the stack that it interrupts; one that
+// interrupts a handler goes on below, on the same stack.
 //
 // Scratch registers on the way to the overflow stack: TPIDR_EL0 and SP_EL0, which user code does not keep across a
 // kernel that is about to end. TPIDRRO_EL0: bits 15:0 the CPU number, bits 19:16 how often this CPU came here.
@@ -148,7 +151,21 @@ vector_4:
 vector_5:
     save_frame_in_place
     mov     x0, sp
+    mrs     x1, tpidrro_el0
+    ubfiz   x1, x1, #3, #16         // CPU number * 8
+    adrp    x2, {INTERRUPT_STACK_TOPS}
+    add     x2, x2, :lo12:{INTERRUPT_STACK_TOPS}
+    ldr     x2, [x2, x1]
+    cbz     x2, 1f                  // this CPU has none yet
+    sub     x3, x2, x0              // distance below the top
+    tst     x3, #~({INTERRUPT_STACK_SIZE} - 1)
+    b.eq    1f                      // on it already
+    mov     x19, x0                 // saved in the frame, and kept by what is called
+    mov     sp, x2
     bl      {trap_irq}
+    mov     sp, x19
+    b       trap_return
+1:  bl      {trap_irq}
     b       trap_return
     .size   vector_5, . - vector_5
 

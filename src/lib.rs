@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
+//! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
 //! | `mm/alloc/allocator.rs` | the promise of an allocator |
 //! | `mm/alloc/cache.rs` | objects as values |
@@ -32,6 +33,7 @@
 //! | `mm/alloc/kvec.rs` | a block as a row of values |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
+//! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/slab/global.rs` | records of caches as pointers |
 //! | `mm/slab/object.rs` | memory of objects |
@@ -39,12 +41,17 @@
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
+//! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
+//! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
+//! | `arch/aarch64/cache.rs` | cache maintenance |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
+//! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
+//! | `arch/aarch64/io.rs` | loads and stores of device registers |
 //! | `arch/aarch64/irq.rs` | masking interrupts |
 //! | `arch/aarch64/linear.rs` | free memory through the linear map |
 //! | `arch/aarch64/mem.rs` | whole pages |
@@ -52,10 +59,13 @@
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
+//! | `arch/aarch64/spin_table.rs` | the word that a CPU waits on |
+//! | `arch/aarch64/stack.rs` | calls on another stack |
 //! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
+//! | `arch/host/io.rs` | the simulated machine's registers |
 //! | `driver/gic/mod.rs` | interrupt-controller registers |
 //! | `driver/gic/v2.rs` | interrupt-controller registers |
 //! | `driver/gic/v3.rs` | interrupt-controller registers |
@@ -63,11 +73,17 @@
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/alloc.rs` | `kmalloc` as one of blocks |
+//! | `instance/io.rs` | descriptors of mappings, device registers |
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
+//! | `instance/stack.rs` | records of stacks, calls on one |
+//! | `instance/vmalloc.rs` | pages as descriptors of areas |
+//! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
+//! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `instance/vmalloc.rs` | objects as descriptors of areas, memory that moves |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
@@ -77,7 +93,9 @@
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/pages.rs` | mapping and clearing the page descriptors |
 //! | `kernel/serial.rs` | opening mapped ports |
+//! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
+//! | `kernel/tick.rs` | a handler as a pointer |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
@@ -86,6 +104,16 @@ extern crate alloc;
 
 /// The feature `dma-minalign`: every allocation of `kmalloc` has the cache lines that it touches to itself.
 const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
+
+/// Bytes of a thread's stack: 16 KiB, or with the feature `stack-8k` or `stack-4k` as many.
+#[cfg(all(feature = "kernel", target_os = "none"))]
+const KERNEL_STACK_SIZE: u64 = if cfg!(feature = "stack-8k") {
+    8 << 10
+} else if cfg!(feature = "stack-4k") {
+    4 << 10
+} else {
+    16 << 10
+};
 
 pub mod addr;
 pub mod arch;

@@ -13,6 +13,7 @@ mod figures;
 mod fullness;
 mod heap;
 mod heaps;
+mod ioremaps;
 mod mapping;
 mod memory;
 mod meter;

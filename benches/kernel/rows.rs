@@ -2,7 +2,8 @@
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::{
-    areas, heap, heaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages, quarry_tables, vmallocs,
+    areas, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages,
+    quarry_tables, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
@@ -53,6 +54,7 @@ const ROWS: &[&[Row]] = &[
     &areas::rows::<peers::memory_set::Areas>(),
     &areas::rows::<peers::vmem::Areas>(),
     vmallocs::ROWS,
+    ioremaps::ROWS,
 ];
 
 /// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.

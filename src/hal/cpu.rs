@@ -36,6 +36,24 @@ pub trait PerCpu {
     /// Whether the CPU executes kernel code. The data of one that does not is at rest, and anybody's to use.
     fn is_online(&self, cpu: CpuId) -> bool;
 
+    /// Runs `work` if `cpu` is not online, and keeps it from coming online meanwhile, and anybody else from such work.
+    /// Whether it was not online. Any context.
+    ///
+    /// As it stands, for a machine on which no CPU comes or goes while another one may call this.
+    fn while_offline(&self, cpu: CpuId, work: &mut dyn FnMut()) -> bool {
+        let offline = !self.is_online(cpu);
+        if offline {
+            work();
+        }
+        offline
+    }
+
     /// Asks an online CPU to look at its requests soon, by interrupt or otherwise.
     fn kick(&self, cpu: CpuId);
+
+    /// This CPU waits for an answer of `cpu`, and has looked `step` times, from 0 on, whether it is there. A machine with a
+    /// clock reports here who lets others wait for too long.
+    fn waiting_for(&self, cpu: CpuId, step: u64) {
+        let _ = (cpu, step);
+    }
 }

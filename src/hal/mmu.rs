@@ -198,6 +198,32 @@ pub unsafe trait Mmu {
         unsafe { self.clear(table, Run::TABLE) };
     }
 
+    /// Changes entries of a run that map kernel addresses, each `entry` to `entry & keep | set`, by break-before-make: all
+    /// are invalid until no CPU holds `what` they translated. Between break and make, this CPU accesses the entries and
+    /// nothing else, and does so whatever it is that they map: the tables themselves, for one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`]; no other CPU runs, or none uses what the entries map, and this one is not interrupted.
+    unsafe fn rebuild(&self, table: PhysAddr, run: Run, keep: RawEntry, set: RawEntry, what: Invalidation) {
+        for slot in run.slots() {
+            // SAFETY: the caller's promise is the same.
+            let entry = unsafe { self.read(table, slot) };
+            // SAFETY: as above.
+            unsafe { self.write(table, slot, Self::Format::invalidate(entry)) };
+        }
+        self.order_before_invalidate();
+        self.invalidate(what);
+        self.complete();
+        for slot in run.slots() {
+            // SAFETY: as above.
+            let entry = unsafe { self.read(table, slot) };
+            // SAFETY: as above.
+            unsafe { self.write(table, slot, RawEntry::new(entry.get() & keep.get() | set.get())) };
+        }
+        self.publish();
+    }
+
     /// A new table's content is visible to every walker before the entry that points to it can be (DSB ISHST).
     fn publish_table(&self);
 

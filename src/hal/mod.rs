@@ -1,4 +1,5 @@
-//! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU, waiting.
+//! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU, waiting, device
+//! registers.
 
 mod boot_memory;
 pub mod cpu;
@@ -6,6 +7,7 @@ pub mod cpu;
 pub use boot_memory::{BootMemory, Unreachable};
 pub mod entry;
 pub mod frame;
+pub mod io;
 pub mod level;
 pub mod mmu;
 pub mod prot;

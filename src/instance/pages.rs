@@ -4,6 +4,7 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::slab::{FirstArrays, OtherArrays};
+use super::stack::{KeptStacks, drain_stacks};
 use super::{faults, slab_fast};
 use crate::addr::{CpuId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
@@ -19,7 +20,9 @@ use crate::mm::slab::{ArrayHeader, CpuSlabs};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use crate::sync::Scopes;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+use spin::once::Once;
 
 // An OR adds where the offset and the addresses share no bit.
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
@@ -42,6 +45,12 @@ pub struct CpuLocal {
     pub(super) scopes: KernelScopes,
     /// The arrays of all others.
     pub(super) arrays: OtherArrays,
+    /// Stacks for the next threads.
+    pub(super) stacks: KeptStacks,
+    /// When the wait for another CPU began that is under way.
+    waiting_since: AtomicU64,
+    /// Whether it sleeps.
+    asleep: AtomicBool,
 }
 
 impl CpuLocal {
@@ -54,6 +63,9 @@ impl CpuLocal {
             map: Vmemmap::NONE,
             scopes: Scopes::new(),
             arrays: [const { ArrayHeader::new() }; _],
+            stacks: KeptStacks::new(),
+            waiting_since: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
         }
     }
 }
@@ -111,11 +123,150 @@ impl PerCpu for KernelPages {
     }
 
     fn is_online(&self, cpu: CpuId) -> bool {
-        // The others are parked until somebody starts them.
-        cpu == CpuId::BOOT
+        // Acquire pairs with the release in `set_online`: what the CPU did to its data before it went is there.
+        ONLINE.get(to_usize(u64::from(cpu.get()))).is_some_and(|online| online.load(Ordering::Acquire))
     }
 
-    fn kick(&self, _: CpuId) {}
+    fn while_offline(&self, cpu: CpuId, work: &mut dyn FnMut()) -> bool {
+        let saved = self.save();
+        let coming_and_going = COMING_AND_GOING.lock();
+        let offline = !self.is_online(cpu);
+        if offline {
+            work();
+        }
+        drop(coming_and_going);
+        self.restore(saved);
+        offline
+    }
+
+    fn kick(&self, cpu: CpuId) {
+        if let Some(hooks) = CPU_HOOKS.get() {
+            (hooks.kick)(cpu);
+        }
+    }
+
+    fn waiting_for(&self, cpu: CpuId, step: u64) {
+        let Some(hooks) = CPU_HOOKS.get() else { return };
+        let since = &self.local().waiting_since;
+        if step == 0 {
+            since.store((hooks.now)(), Ordering::Relaxed);
+        } else if (hooks.now)().wrapping_sub(since.load(Ordering::Relaxed)) > (hooks.patience)() {
+            since.store((hooks.now)(), Ordering::Relaxed);
+            (hooks.no_answer)(cpu);
+        }
+    }
+}
+
+/// Which CPUs run the kernel.
+static ONLINE: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+/// Held while a CPU comes or goes, and while somebody uses the data of one that is away; interrupts masked.
+static COMING_AND_GOING: SpinMutex<(), Relax> = SpinMutex::new(());
+static CPU_HOOKS: Once<&'static CpuHooks, Relax> = Once::new();
+
+/// How the kernel around the allocators reaches its CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuHooks {
+    /// Makes a CPU call [`answer_requests`] soon: by an interrupt. Any context.
+    pub kick: fn(CpuId),
+    /// The ticks of a clock. Any context.
+    pub now: fn() -> u64,
+    /// How many of them another CPU may take for an answer before it is reported.
+    pub patience: fn() -> u64,
+    /// Reports that a CPU does not answer; the wait goes on, as its lists are still its own.
+    pub no_answer: fn(CpuId),
+    /// Wakes a CPU that has nothing to do, if there is one: there is work in the background. Any context.
+    pub rouse: fn(),
+}
+
+/// Registers the kernel's hooks, before a second CPU runs. The first call counts.
+pub fn set_cpu_hooks(hooks: &'static CpuHooks) {
+    CPU_HOOKS.call_once(|| hooks);
+}
+
+/// Does what other CPUs have asked of this one: what [`CpuHooks::kick`] makes a CPU do. Any context.
+pub fn answer_requests() {
+    PAGES.answer_requests();
+    super::slab_allocator().answer_requests();
+}
+
+/// Whether a CPU runs the kernel. Any context.
+#[must_use]
+pub fn is_online(cpu: CpuId) -> bool {
+    PAGES.hal().is_online(cpu)
+}
+
+/// The CPUs that run the kernel, this one among them. Any context.
+pub fn online_cpus() -> impl Iterator<Item = CpuId> {
+    (0..PAGES.hal().cpus()).map(CpuId::new).filter(|cpu| is_online(*cpu))
+}
+
+/// Runs `sleep`, in which this CPU sleeps until something happens: meanwhile it counts as one that frees no memory.
+pub fn asleep(sleep: impl FnOnce()) {
+    let asleep = &PAGES.hal().local().asleep;
+    asleep.store(true, Ordering::SeqCst);
+    // Whoever waits for memory looks whether somebody is left who could free some.
+    cpu::send_event();
+    sleep();
+    asleep.store(false, Ordering::SeqCst);
+}
+
+/// Whether another CPU is awake, which may free memory.
+pub(super) fn others_are_awake() -> bool {
+    let here = cpu::current();
+    let others = online_cpus().filter(|cpu| *cpu != here).filter_map(|cpu| PAGES.hal().local_of(cpu));
+    others.into_iter().any(|local| !local.asleep.load(Ordering::SeqCst))
+}
+
+/// The background has work to do.
+pub(super) fn rouse() {
+    if let Some(hooks) = CPU_HOOKS.get() {
+        (hooks.rouse)();
+    }
+}
+
+/// The CPUs that may run the kernel: those that have data (Linux: `for_each_possible_cpu`). Any context.
+pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
+    (0..PAGES.hal().cpus()).map(CpuId::new).filter(|cpu| PAGES.hal().local_of(*cpu).is_some())
+}
+
+/// This CPU, which has data since [`give_cpu`], uses them from here on, and takes part: whoever wants pages or objects from
+/// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next thing that
+/// it does is [`answer_requests`].
+pub fn bring_cpu_online() -> bool {
+    let cpu = cpu::current();
+    let Some(local) = PAGES.hal().local_of(cpu) else { return false };
+    cpu::set_local(VirtAddr::of(local));
+    set_online(cpu, true);
+    true
+}
+
+/// This CPU takes part no longer: its pages and objects are anybody's, and it does not touch them again. Interrupts masked,
+/// for good.
+pub fn take_cpu_offline() {
+    set_online(cpu::current(), false);
+}
+
+fn set_online(cpu: CpuId, online: bool) {
+    let saved = PAGES.hal().save();
+    let coming_and_going = COMING_AND_GOING.lock();
+    if let Some(place) = ONLINE.get(to_usize(u64::from(cpu.get()))) {
+        // Release pairs with the acquire in `is_online`.
+        place.store(online, Ordering::Release);
+    }
+    drop(coming_and_going);
+    PAGES.hal().restore(saved);
+}
+
+/// Gives back what a CPU has at hand that is not online: pages, objects, stacks. Whether it was not online. Where memory may
+/// be freed.
+pub fn drain_offline_cpu(cpu: CpuId) -> bool {
+    let Some(local) = PAGES.hal().local_of(cpu) else { return false };
+    let slabs = super::slab_allocator().drain_offline(cpu);
+    // Two that drain the same CPU's stacks would get different ones.
+    if slabs {
+        drain_stacks(PAGES.hal(), &local.stacks);
+    }
+    slabs && PAGES.drain_offline(cpu)
 }
 
 impl PageHal for KernelPages {
@@ -177,10 +328,11 @@ pub fn page_allocator() -> &'static PageAllocator<KernelPages> {
     &PAGES
 }
 
-/// Lets this CPU run the functions of this file, which refuse everything until there is memory. On each CPU, before the
-/// first of them.
+/// Lets the boot CPU run the functions of this file, which refuse everything until there is memory. Before the first of
+/// them.
 pub fn start_cpu() {
     cpu::set_local(VirtAddr::of(&raw const NOTHING));
+    set_online(CpuId::BOOT, true);
 }
 
 /// Bytes, a multiple of the page size, that a CPU's data take.

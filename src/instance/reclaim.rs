@@ -1,8 +1,7 @@
 //! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
 
 use super::faults;
-use super::pages::{KernelPages, PAGES};
-use super::slab::slab_allocator;
+use super::pages::{KernelPages, PAGES, answer_requests, asleep, others_are_awake, rouse};
 use crate::addr::Order;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq;
@@ -49,7 +48,7 @@ pub struct PressureHooks {
     pub failed: fn(&Shortage),
     /// An allocation that may wait was made where waiting is not legal, and goes on without. Any context.
     pub waits_in_atomic: fn(Gfp, Order, Atomic),
-    /// Whether anybody but this CPU's running context may yet free memory: an interrupt's handler, another CPU.
+    /// Whether anything but the running contexts of CPUs may yet free memory: an interrupt's handler.
     pub may_be_woken: fn() -> bool,
 }
 
@@ -77,8 +76,7 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
 /// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
 /// is wanted. Whether it did anything. Where waiting is legal.
 pub fn idle() -> bool {
-    PAGES.answer_requests();
-    slab_allocator().answer_requests();
+    answer_requests();
     let mut worked = false;
     let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
         worked |= work.run();
@@ -96,10 +94,10 @@ impl Wait for KernelPages {
             if idle() || queue.generation() != seen {
                 return true;
             }
-            if !HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()) {
+            if !HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()) && !others_are_awake() {
                 return false;
             }
-            cpu::wait_for_event();
+            asleep(cpu::wait_for_event);
             true
         });
         irq::local_irq_restore_flags(saved);
@@ -135,6 +133,7 @@ impl Context for KernelPages {
 impl Pressure for KernelPages {
     fn wake(&self, zone: ZoneType, order: Order) {
         RECLAIM.wake_background(self, zone, order);
+        rouse();
     }
 
     fn relieve(&self, shortage: &Shortage) -> Relief {

@@ -20,7 +20,7 @@ use core::mem::MaybeUninit;
 use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
-static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
+pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
 /// The blocks of `vm_map_ram`.
 static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
 /// Where descriptors come from. They stay descriptors for good, as areas come and go.

@@ -6,8 +6,8 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    console, device_tree, faults, heap, interrupts, ktest, log, memory_map, pages, panic, power, pressure, prompt,
-    report, serial, slabs, tables, vmalloc, whereabouts,
+    bootargs, console, cpus, device_tree, faults, heap, interrupts, io, ktest, log, memory_map, pages, panic, power,
+    pressure, prompt, report, serial, slabs, tables, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -204,6 +204,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
+    io::init(&cpu);
     let wx = check_wx(boot)?;
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);
@@ -211,7 +212,23 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
     let boot_memory = BootMemory::survey(&found.placed).map_err(BootError::Map)?;
+    cpus::remember_image(boot);
+    cpus::init(&tree, max_cpus(args));
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
+}
+
+/// How many CPUs the boot arguments want: `maxcpus=N`, and `nosmp` for one.
+fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
+    if args.flag("nosmp") {
+        return Some(1);
+    }
+    args.value("maxcpus").and_then(|text| {
+        let number = bootargs::parse_number(text);
+        if number.is_none() {
+            warn!("boot argument maxcpus={text} is no number");
+        }
+        number
+    })
 }
 
 /// Fills the memblock from the device tree.

@@ -1,24 +1,32 @@
-//! Who handles which interrupt: the controller that the device tree names, and a table of handlers.
+//! Who handles which interrupt: the controller that the device tree names, a table of handlers, and the interrupts that
+//! CPUs send each other.
 
 use super::early_map::EarlyMap;
-use crate::addr::{PhysRange, VirtRange, to_usize};
-use crate::arch::aarch64::cpu;
+use super::{panic, smp_call};
+use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
+use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::early_fixmap::FixmapError;
 use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, Trigger};
 use crate::fdt::{Node, Tree};
+use crate::hal::prot::Prot;
+use crate::instance::{self, BuddyFrames};
+use crate::mm::pgtable::{MapFlags, PgtableError};
+use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
 use ::log::{info, warn};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use spin::once::Once;
 
-/// What an interrupt does: runs with interrupts masked on whatever stack the CPU was on, and must not wait. A
+/// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
 /// level-triggered source must be quiet when it returns.
 pub type Handler = fn(IntId);
 
 /// Bytes of a redistributor with all its frames.
 const REDISTRIBUTOR_MAX: u64 = 256 << 10;
-/// How many redistributors the fixmap has room for beside everything else.
-const REDISTRIBUTORS_MAX: u64 = 6;
+/// Sent to a CPU that shall look at its requests and make its calls.
+const CALL: u32 = 0;
+/// Sent to a CPU that shall stop for good.
+const STOP: u32 = 1;
 /// Bytes of a GICv2's register block that the driver uses; trees state up to 64 KiB.
 const V2_BLOCK: u64 = 8 << 10;
 
@@ -37,6 +45,10 @@ pub enum InterruptError {
     NoController,
     /// The controller's registers could not be mapped.
     Fixmap(FixmapError),
+    /// There are no addresses for them.
+    Area(AreaError),
+    /// There are no tables for them.
+    Tables(PgtableError),
     /// Somebody has it already.
     Taken(IntId),
     /// The controller does not do it.
@@ -48,6 +60,8 @@ impl fmt::Display for InterruptError {
         match self {
             Self::NoController => f.write_str("no interrupt controller that this kernel knows"),
             Self::Fixmap(error) => write!(f, "interrupt controller: {error}"),
+            Self::Area(error) => write!(f, "interrupt controller: {error}"),
+            Self::Tables(error) => write!(f, "interrupt controller: {error}"),
             Self::Taken(intid) => write!(f, "interrupt {} has a handler already", intid.get()),
             Self::Controller(error) => error.fmt(f),
         }
@@ -70,20 +84,18 @@ pub(super) fn init(tree: &Tree<'_>, early: &EarlyMap) -> Result<(), InterruptErr
     let (Some(Ok(first)), Some(Ok(second))) = (ranges.next(), ranges.next()) else {
         return Err(InterruptError::NoController);
     };
-    let (first_size, second_size) = match version {
-        GicVersion::V2 => (V2_BLOCK, V2_BLOCK),
+    let (distributor, second) = match version {
+        GicVersion::V2 => (map(first, V2_BLOCK, early)?, map(second, V2_BLOCK, early)?),
         GicVersion::V3 => {
-            let cpus = tree.cpus().count().clamp(1, to_usize(REDISTRIBUTORS_MAX)) as u64;
-            (64 << 10, cpus * REDISTRIBUTOR_MAX)
+            let cpus = tree.cpus().count().clamp(1, MAX_CPUS) as u64;
+            (map(first, 64 << 10, early)?, map_redistributors(second, cpus * REDISTRIBUTOR_MAX)?)
         }
     };
-    let distributor = map(first, first_size, early)?;
-    let second = map(second, second_size, early)?;
-    // SAFETY: both are mapped as Device memory by the lines above, for good, at addresses in the fixmap; this is the
+    // SAFETY: both are mapped as Device memory by the lines above, for good, at addresses that are not zero; this is the
     // only driver of the controller, and the only call.
     let gic = GIC.call_once(|| unsafe { Gic::new(version, distributor.start(), second) });
     gic.init();
-    gic.init_cpu().map_err(InterruptError::Controller)?;
+    init_cpu()?;
     info!("interrupts: {version} at {first}");
     Ok(())
 }
@@ -94,7 +106,67 @@ fn map(range: PhysRange, size: u64, early: &EarlyMap) -> Result<VirtRange, Inter
     early.device(part).map_err(InterruptError::Fixmap)
 }
 
-/// Makes `handler` take the interrupt `intid` on this CPU, and lets it through (Linux: `request_irq`). Any context.
+/// Maps the first `size` bytes of `range`: more than the fixmap has room for. In entries of 4 KiB, as a page of them is not
+/// for reading.
+fn map_redistributors(range: PhysRange, size: u64) -> Result<VirtRange, InterruptError> {
+    let (start, size) = (range.start(), range.size().min(size));
+    // Never complete, so that nobody unmaps it by its address.
+    let flags = VmFlags::IOREMAP | VmFlags::UNINITIALIZED;
+    let area = instance::vmap_space().alloc(&AreaRequest::new(size, flags)).map_err(InterruptError::Area)?;
+    area.set_phys(start);
+    let virt = VirtRange::from_size(area.start(), size).unwrap_or_default();
+    let tables = instance::kernel_tables().ok_or(InterruptError::NoController)?;
+    let flags = MapFlags::NO_HUGE | MapFlags::NO_CONT;
+    tables.map(&BuddyFrames, virt, start, Prot::KERNEL_DEVICE, flags).map_err(InterruptError::Tables)?;
+    Ok(virt)
+}
+
+/// Lets this CPU take interrupts, those of other CPUs first of all. On each CPU, interrupts masked.
+pub(super) fn init_cpu() -> Result<(), InterruptError> {
+    let gic = GIC.get().ok_or(InterruptError::NoController)?;
+    gic.init_cpu().map_err(InterruptError::Controller)?;
+    for intid in [CALL, STOP].into_iter().filter_map(IntId::new) {
+        gic.enable(intid, Trigger::Edge).map_err(InterruptError::Controller)?;
+    }
+    Ok(())
+}
+
+/// This CPU takes no interrupts any more. Masked.
+pub(super) fn leave_cpu() {
+    if let Some(gic) = GIC.get() {
+        gic.leave_cpu();
+    }
+}
+
+/// Makes a CPU look at its requests and make its calls soon. Any context. Nothing happens to a CPU that takes no interrupts.
+pub(super) fn kick(cpu: CpuId) {
+    send(CALL, cpu);
+}
+
+/// Stops a CPU for good, as soon as it takes interrupts. Any context.
+pub(super) fn send_stop(cpu: CpuId) {
+    send(STOP, cpu);
+}
+
+fn send(number: u32, cpu: CpuId) {
+    if let (Some(gic), Some(intid)) = (GIC.get(), IntId::new(number)) {
+        // A CPU that takes none has gone, or has not come; it looks when it does.
+        let _ = gic.send(intid, cpu);
+    }
+}
+
+/// Lets the private interrupt `intid`, which somebody has requested, through to this CPU too. Any context.
+///
+/// # Errors
+///
+/// [`InterruptError::NoController`], [`InterruptError::Controller`].
+pub fn enable_here(intid: IntId, trigger: Trigger) -> Result<(), InterruptError> {
+    let gic = GIC.get().ok_or(InterruptError::NoController)?;
+    gic.enable(intid, trigger).map_err(InterruptError::Controller)
+}
+
+/// Makes `handler` take the interrupt `intid`, and lets it through to this CPU (Linux: `request_irq`); a private one that
+/// others shall take too is let through there by [`enable_here`]. Any context.
 ///
 /// # Errors
 ///
@@ -137,6 +209,19 @@ pub(super) fn handle() {
     let Some(gic) = GIC.get() else { return };
     let Some(taken) = gic.acknowledge() else { return };
     let intid = taken.intid();
+    if intid.is_between_cpus() {
+        // Ended first: what is sent from now on interrupts again.
+        gic.end(taken);
+        match intid.get() {
+            CALL => {
+                smp_call::run_pending();
+                instance::answer_requests();
+            }
+            STOP => panic::stop_here(),
+            other => warn!("interrupt {other} from another CPU means nothing"),
+        }
+        return;
+    }
     match slot(intid).and_then(handler_in) {
         Some(handler) => handler(intid),
         None => {

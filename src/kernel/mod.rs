@@ -10,6 +10,8 @@ pub mod memmap;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+pub mod cpus;
+#[cfg(target_os = "none")]
 mod device_tree;
 #[cfg(target_os = "none")]
 mod early_map;
@@ -21,6 +23,8 @@ pub mod heap;
 pub mod init;
 #[cfg(target_os = "none")]
 pub mod interrupts;
+#[cfg(target_os = "none")]
+mod io;
 #[cfg(target_os = "none")]
 pub mod ktest;
 #[cfg(target_os = "none")]
@@ -44,9 +48,13 @@ mod serial;
 #[cfg(target_os = "none")]
 mod slabs;
 #[cfg(target_os = "none")]
+pub mod smp_call;
+#[cfg(target_os = "none")]
 mod symbol;
 #[cfg(target_os = "none")]
 mod tables;
+#[cfg(target_os = "none")]
+pub mod tick;
 #[cfg(target_os = "none")]
 mod vmalloc;
 #[cfg(target_os = "none")]

@@ -1,17 +1,22 @@
 //! The end by a fault or a panic: report once, stop cleanly if the report itself fails.
 //!
+//! The first CPU that comes here stops the others before it reports, each within a bound; one that does not stop is named.
+//! A second CPU that comes here says so in a line and stops.
+//!
 //! Each CPU counts how often it has come here. The first time it prints the whole report; the second time, from inside
 //! that report, one line; the third time nothing but a stop. Each step runs on less than the one before: the second
 //! needs the console, the third nothing.
 
-use super::{power, report};
-use crate::addr::{VirtAddr, to_usize};
+use super::{interrupts, power, report};
+use crate::addr::{CpuId, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::esr::Esr;
 use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
+use crate::driver::timer;
+use crate::instance;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use spin::once::Once;
 
 /// Asks whether this fault is one that somebody waits for; a function that knows it does not return. Called before
@@ -40,6 +45,7 @@ pub fn fatal(frame: &TrapFrame, why: Fatal) -> ! {
             if let (Fatal::Unhandled(_), Some(expected)) = (why, EXPECTED.get()) {
                 expected(frame.esr, if frame.esr.has_fault_address() { frame.far } else { frame.elr });
             }
+            stop_others(format_args!("{}, at address {}, pc {}", frame.esr, frame.far, frame.elr));
             report::print_fault(frame, why);
         }
         Depth::Second => report::print_nested(format_args!(
@@ -54,11 +60,48 @@ pub fn fatal(frame: &TrapFrame, why: Fatal) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     match enter() {
-        Depth::First => report::print_panic(info, trap::frame_pointer()),
+        Depth::First => {
+            stop_others(format_args!("{info}"));
+            report::print_panic(info, trap::frame_pointer());
+        }
         Depth::Second => report::print_nested(format_args!("{info}")),
         Depth::Deeper => cpu::park(),
     }
     power::leave(power::FAILURE)
+}
+
+/// The CPU that reports, plus one; zero while there is none.
+static REPORTER: AtomicU32 = AtomicU32::new(0);
+/// Which CPUs have stopped because another one reports.
+static STOPPED: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+
+/// Makes this CPU the one that reports and stops the others. If there is one already, says `what` in a line, and stops.
+fn stop_others(what: core::fmt::Arguments<'_>) {
+    let here = cpu::current();
+    if REPORTER.compare_exchange(0, here.get() + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        report::print_second(what);
+        stop_here();
+    }
+    let others = || instance::online_cpus().filter(|cpu| *cpu != here);
+    others().for_each(interrupts::send_stop);
+    // A tenth of a second for all together.
+    let start = timer::ticks();
+    while !others().all(has_stopped) && timer::ticks().wrapping_sub(start) < timer::frequency() / 10 {
+        cpu::relax();
+    }
+    others().filter(|cpu| !has_stopped(*cpu)).for_each(report::print_not_stopped);
+}
+
+fn has_stopped(cpu: CpuId) -> bool {
+    STOPPED.get(to_usize(u64::from(cpu.get()))).is_some_and(|stopped| stopped.load(Ordering::Acquire))
+}
+
+/// Stops this CPU for good, as another one reports.
+pub(super) fn stop_here() -> ! {
+    if let Some(stopped) = STOPPED.get(to_usize(u64::from(cpu::current().get()))) {
+        stopped.store(true, Ordering::Release);
+    }
+    cpu::park()
 }
 
 /// How many ends are under way on this CPU.

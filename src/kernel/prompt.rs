@@ -2,7 +2,7 @@
 
 use super::bootargs::parse_number;
 use super::init::{self, Machine};
-use super::{console, faults, memory_map, power, tables};
+use super::{console, faults, io, memory_map, power, tables};
 use crate::addr::{PAGE_SHIFT, Pfn, VirtAddr};
 use crate::arch::aarch64::{cpu, probe};
 use crate::gfp::ZoneType;
@@ -24,7 +24,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 17] = [
+const COMMANDS: [Command; 21] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -48,6 +48,20 @@ const COMMANDS: [Command; 17] = [
     Command { name: "ptdump", argument: "", help: "the live page tables", run: |_, _| ptdump() },
     Command { name: "what", argument: "ADDR", help: "how a virtual address is mapped", run: |_, rest| what(rest) },
     Command { name: "peek", argument: "ADDR", help: "the 8 bytes at a virtual address", run: |_, rest| peek(rest) },
+    Command {
+        name: "ioremap",
+        argument: "PHYS SIZE",
+        help: "maps device memory; a third word names the memory type",
+        run: |_, rest| io::map(rest),
+    },
+    Command { name: "iounmap", argument: "ADDR", help: "unmaps it", run: |_, rest| io::unmap(rest) },
+    Command { name: "iomaps", argument: "", help: "the device memory that is mapped", run: |_, _| io::list() },
+    Command {
+        name: "readl",
+        argument: "ADDR",
+        help: "the register at a virtual address",
+        run: |_, rest| io::read(rest),
+    },
     Command { name: "cpu", argument: "", help: "what this CPU can do", run: |machine, _| kprintln!("{}", machine.cpu) },
     Command {
         name: "memblock",
@@ -241,6 +255,7 @@ fn what(text: &str) {
         Some(found) => kprintln!("{found:?}"),
         None => kprintln!("nothing is mapped there"),
     }
+    io::what(addr);
 }
 
 fn peek(text: &str) {

@@ -4,10 +4,10 @@
 
 use super::console;
 use super::symbol::Symbol;
-use crate::addr::VirtAddr;
+use crate::addr::{CpuId, VirtAddr};
 use crate::arch::aarch64::backtrace::{Frame, Left};
 use crate::arch::aarch64::cpu;
-use crate::arch::aarch64::stack;
+use crate::arch::aarch64::stack::{self, StackOwner};
 use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
 use core::fmt;
 use core::panic::PanicInfo;
@@ -77,7 +77,10 @@ fn print_bad_stack(sp: VirtAddr) {
     // The vectors found no room for the frame below sp: sp itself may still be the last bytes of the stack.
     let frame = sp.checked_sub(size_of::<TrapFrame>() as u64).unwrap_or_default();
     if let Some(stack) = stack::overflowed(frame) {
-        line!("fault: stack overflow on the {stack}");
+        match stack.owner {
+            StackOwner::Thread(name) => line!("fault: stack overflow of thread {name}, on its stack {}", stack.range),
+            StackOwner::Cpu(..) => line!("fault: stack overflow on the {stack}"),
+        }
     } else if !sp.is_aligned(16) {
         line!("fault: stack pointer {sp} is not a multiple of 16");
     } else if let Some(stack) = stack::containing(sp) {
@@ -170,6 +173,16 @@ impl fmt::Display for Spsr {
             _ => " unknown mode",
         })
     }
+}
+
+/// What a CPU says that fails while another one reports.
+pub(super) fn print_second(what: fmt::Arguments<'_>) {
+    line!("{:?} fails as well: {what}", cpu::current());
+}
+
+/// Says that a CPU goes on while another one reports.
+pub(super) fn print_not_stopped(cpu: CpuId) {
+    line!("\n{cpu:?} did not stop within a tenth of a second, and may go on while this is printed");
 }
 
 /// The last words about a fault inside a report: no symbols, no walk.

@@ -40,7 +40,8 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
     ram: impl Iterator<Item = PhysRange>,
     fixmap: impl Iterator<Item = (VirtAddr, PhysAddr, Prot)>,
 ) -> Result<(), PgtableError> {
-    for (range, prot) in image_parts() {
+    // What lies between two parts may happen to be nothing.
+    for (range, prot) in image_parts().into_iter().filter(|(range, _)| !range.is_empty()) {
         table.map(frames, range, boot.image_phys(range.start()), prot, MapFlags::empty())?;
     }
     let read_only = read_only_frames(boot);

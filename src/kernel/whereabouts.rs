@@ -18,18 +18,13 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     if addr.get() < NEAR_NULL {
         return out.write_str("near address zero, as behind a null pointer");
     }
-    let guarded = addr.align_down(PAGE_SIZE).checked_add(PAGE_SIZE).unwrap_or_default();
-    if addr.offset_from(boot::boot_stack_guard()).is_some_and(|into| into < PAGE_SIZE)
-        || addr.offset_from(boot::overflow_stack_guard()).is_some_and(|into| into < PAGE_SIZE)
-    {
-        out.write_str("in a guard page")?;
-        return match stack::containing(guarded) {
-            Some(stack) => write!(out, ", below the {stack}"),
-            None => Ok(()),
-        };
-    }
     if let Some(stack) = stack::containing(addr) {
         return write!(out, "on the {stack}");
+    }
+    // Nothing else lies within a stack's size below a stack, but for the boot stacks, which have a page.
+    let guarded = addr.align_down(PAGE_SIZE).checked_add(PAGE_SIZE).and_then(stack::containing);
+    if let Some(stack) = guarded.or_else(|| stack::overflowed(addr).filter(|_| instance::is_vmalloc_addr(addr))) {
+        return write!(out, "in a guard page, below the {stack}");
     }
     if let Some((name, _)) = boot::image_sections().iter().find(|(_, range)| range.contains(addr)) {
         return write!(out, "in the kernel's {name}");

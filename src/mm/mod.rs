@@ -2,6 +2,7 @@
 
 pub mod alloc;
 pub mod fault_inject;
+pub mod io;
 pub mod layout;
 pub mod memblock;
 pub mod page;

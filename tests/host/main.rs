@@ -12,6 +12,8 @@ mod bootargs;
 mod fault_inject;
 mod fdt;
 mod features;
+#[cfg(test)]
+mod io;
 mod kernel;
 mod layering;
 // Starts programs, which Miri cannot.

@@ -6,17 +6,21 @@ use quarry::addr::{PhysAddr, VirtAddr, VirtRange};
 use quarry::hal::entry::Entry;
 use quarry::instance;
 use quarry::ktest;
-use quarry::mm::layout::{FIXMAP_END, FIXMAP_START};
+use quarry::mm::layout::{FIXMAP_END, FIXMAP_START, VMALLOC_END, VMALLOC_START};
 
-/// Where the fixmap has the device page at `phys`.
+/// Where the kernel has mapped the device page at `phys`: in the fixmap, or in an area for devices.
 fn device(phys: u64) -> VirtAddr {
     let tables = instance::kernel_tables().expect("the final tables");
-    let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).expect("in order");
-    let found = tables.walk(fixmap, |visit| match visit.entry {
-        Entry::Leaf(leaf) if leaf.phys == PhysAddr::new(phys) => ControlFlow::Break(visit.start),
-        _ => ControlFlow::Continue(()),
+    let regions = [(FIXMAP_START, FIXMAP_END), (VMALLOC_START, VMALLOC_END)];
+    let found = regions.into_iter().find_map(|(start, end)| {
+        let region = VirtRange::new(VirtAddr::new(start), VirtAddr::new(end)).expect("in order");
+        let walk = tables.walk(region, |visit| match visit.entry {
+            Entry::Leaf(leaf) if leaf.phys == PhysAddr::new(phys) => ControlFlow::Break(visit.start),
+            _ => ControlFlow::Continue(()),
+        });
+        walk.break_value()
     });
-    found.break_value().expect("the interrupt controller is mapped")
+    found.expect("the interrupt controller is mapped")
 }
 
 /// Sets bits of a device register.

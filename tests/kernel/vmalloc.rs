@@ -225,14 +225,18 @@ ktest!(a_small_region_is_bounded, machine = "append='vmalloc=16M'");
 fn a_small_region_is_bounded() {
     let region = instance::vmap_space().region().expect("set up");
     assert_eq!(region.size(), 16 * MIB);
+    // The stacks of CPUs are there already. An area takes its guard page too, and starts at a multiple of 64 KiB.
+    let taken: u64 = instance::vmap_space().iter().map(|area| area.range.size()).sum();
+    let room = (16 * MIB - taken) / (MIB + (64 << 10));
+    assert!(room >= 10);
     let mut live = alloc::vec::Vec::new();
     while let Ok(addr) = instance::vmalloc(MIB) {
         assert!(region.contains(addr));
         live.push(addr);
     }
-    assert_eq!(live.len(), to_usize(15));
+    assert_eq!(live.len(), to_usize(room));
     for addr in live {
         instance::vfree(addr).expect("an area");
     }
-    instance::vfree(instance::vmalloc(10 * MIB).expect("what was freed, after a purge")).expect("an area");
+    instance::vfree(instance::vmalloc(room * MIB).expect("what was freed, after a purge")).expect("an area");
 }

@@ -1,5 +1,6 @@
 //! The assembly boot stub, what it hands over, and the linker's symbols. Building with feature `boot` obliges the
-//! kernel to define `quarry_boot_main` and `exception_vectors` and to link with a script like `linker.ld`.
+//! kernel to define `quarry_boot_main`, `quarry_secondary_main` and `exception_vectors`, and to link with a script like
+//! `linker.ld`.
 
 use crate::addr::{PhysAddr, PhysRange, Range, VirtAddr, VirtRange};
 use core::arch::global_asm;
@@ -12,6 +13,7 @@ global_asm!(
     include_str!("../../../boot/tables.S"),
     include_str!("../../../boot/mmu.S"),
     MAIR = const 0xff_ff_bb_44_0c_08_04_00_u64,
+    SECONDARIES = sym super::secondary::SECONDARIES,
 );
 
 macro_rules! linker_symbols {
@@ -76,6 +78,8 @@ linker_symbols! {
     fixmap_tables = __fixmap_pte;
     /// The routine that exchanges TTBR1, in the idmap page.
     idmap_replace_routine = idmap_replace_ttbr1;
+    /// Where a CPU that the kernel starts begins, with its MMU off.
+    secondary_entry_point = secondary_entry;
 }
 
 unsafe extern "C" {

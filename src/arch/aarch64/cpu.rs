@@ -6,7 +6,7 @@
 use crate::addr::{CpuId, VirtAddr};
 use aarch64_cpu::{
     asm::{self, barrier},
-    registers::{TPIDR_EL1, TPIDRRO_EL0},
+    registers::{MPIDR_EL1, TPIDR_EL1, TPIDRRO_EL0},
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -22,6 +22,12 @@ pub fn current() -> CpuId {
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
 pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(u64::from(cpu.get()));
+}
+
+/// The affinity fields of this CPU's `MPIDR_EL1`: what firmware and the interrupt controller call it.
+#[must_use]
+pub fn affinity() -> u64 {
+    MPIDR_EL1.get() & 0xff_00ff_ffff
 }
 
 /// Where this CPU's own data lie, as [`set_local`] was told: one register read. Stays the same as long as the CPU does:
@@ -73,6 +79,11 @@ pub fn wait_for_event() {
 pub fn send_event() {
     barrier::dsb(barrier::ISHST);
     asm::sev();
+}
+
+/// Sleeps until an interrupt is pending, masked or not. It may end for no reason.
+pub fn wait_for_interrupt() {
+    asm::wfi();
 }
 
 /// How a lock of crate `spin` waits in this kernel.

@@ -23,9 +23,16 @@ unsafe extern "C" {
     fn copy_page_asm(to: *mut u8, from: *const u8);
 }
 
-/// Lets the routines use FEAT_MOPS from now on. Call once, when every CPU that will ever run is known to have it.
+/// Lets the routines use FEAT_MOPS from now on, if this CPU has it. Once, on the boot CPU; no other CPU may run that
+/// [`can_run_on`] refuses.
 pub fn use_features(cpu: &IdRegisters) {
     quarry_has_mops.store(u8::from(cpu.has_mops()), Ordering::Relaxed);
+}
+
+/// Whether these routines, as they are used, run on this CPU.
+#[must_use]
+pub fn can_run_on(cpu: &IdRegisters) -> bool {
+    cpu.has_mops() || quarry_has_mops.load(Ordering::Relaxed) == 0
 }
 
 /// A page of Normal memory, to be written as a whole.

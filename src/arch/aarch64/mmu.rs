@@ -4,7 +4,7 @@
 //! fixmap slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
-use super::{entries, tlb};
+use super::{break_window, entries, tlb};
 use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
@@ -172,6 +172,24 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     unsafe fn clear(&self, table: PhysAddr, run: Run) {
         // SAFETY: the caller's promise.
         entries::clear(unsafe { self.run(table, run) });
+    }
+
+    unsafe fn rebuild(&self, table: PhysAddr, run: Run, keep: RawEntry, set: RawEntry, _: Invalidation) {
+        // SAFETY: the caller answers for the table, and that nobody else is here.
+        match unsafe { break_window::open() } {
+            Some(slots) => {
+                // SAFETY: the caller vouches for the frame.
+                let entries = unsafe { slots.window(table) };
+                // SAFETY: the window shows the frame, from outside the linear map, until `slots` is dropped.
+                unsafe { break_window::rebuild(entries, run, keep, set) };
+            }
+            None => {
+                // SAFETY: the caller vouches for the frame.
+                let entries = unsafe { self.window.window(table) };
+                // SAFETY: as above; before there is a window, no part of the linear map is split.
+                unsafe { break_window::rebuild(entries, run, keep, set) };
+            }
+        }
     }
 
     unsafe fn zero_table(&self, table: PhysAddr) {

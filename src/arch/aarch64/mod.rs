@@ -9,8 +9,14 @@ pub mod features;
 pub mod mair;
 pub mod tlbi;
 
+#[cfg(target_os = "none")]
+pub mod at;
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
 pub mod boot;
+#[cfg(target_os = "none")]
+pub mod break_window;
+#[cfg(target_os = "none")]
+pub mod cache;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
@@ -19,6 +25,10 @@ pub mod early_fixmap;
 mod entries;
 #[cfg(target_os = "none")]
 pub mod fixmap;
+#[cfg(target_os = "none")]
+pub mod icache;
+#[cfg(target_os = "none")]
+pub mod io;
 #[cfg(target_os = "none")]
 pub mod irq;
 #[cfg(target_os = "none")]
@@ -31,8 +41,14 @@ pub mod mmu;
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod probe;
+#[cfg(all(feature = "kernel", target_os = "none"))]
+pub mod psci;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod rseq;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod secondary;
+#[cfg(target_os = "none")]
+pub mod spin_table;
 #[cfg(target_os = "none")]
 pub mod stack;
 #[cfg(all(feature = "boot", target_os = "none"))]

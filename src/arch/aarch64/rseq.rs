@@ -10,11 +10,12 @@
 //! A **load that may fault** resumes elsewhere if it does ([`fix_up`]).
 //!
 //! Whoever writes such code adds three words to a section, `.rseq` or `.extable`: first address, address behind the
-//! last instruction, where to resume. The linker keeps the order of the code, so a table is sorted; [`init`] sees to it.
+//! last instruction, where to resume. The linker keeps their order by object file, which need not be that of the code; so
+//! [`init`] makes an index by address.
 
 use super::trap::TrapFrame;
 use crate::addr::VirtAddr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 /// A stretch of code that is not returned to.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,64 @@ unsafe extern "C" {
     static __extable_end: Stretch;
 }
 
-/// Whether both tables are sorted, so that they may be searched by halves.
-static SORTED: AtomicBool = AtomicBool::new(false);
+/// Entries that an index has room for; a longer table is searched entry by entry.
+const INDEXED: usize = 2048;
+
+/// The entries of a table in the order of their addresses.
+struct Index {
+    places: [AtomicU16; INDEXED],
+    /// Whether the places have been filled in.
+    is_made: AtomicBool,
+}
+
+static SEQUENCES: Index = Index::new();
+static LOADS: Index = Index::new();
+
+impl Index {
+    const fn new() -> Self {
+        Self { places: [const { AtomicU16::new(0) }; INDEXED], is_made: AtomicBool::new(false) }
+    }
+
+    fn place(&self, number: usize) -> usize {
+        self.places.get(number).map_or(0, |place| place.load(Ordering::Relaxed).into())
+    }
+
+    /// Sorts by insertion: the tables are a few sorted stretches behind each other.
+    fn make(&self, table: &[Stretch]) {
+        if table.len() > INDEXED {
+            return;
+        }
+        let start = |place: usize| table.get(place).map(|stretch| stretch.start);
+        for (number, own) in (0..table.len()).zip(0_u16..) {
+            let mut at = number;
+            while let Some(before) = at.checked_sub(1)
+                && start(self.place(before)) > start(own.into())
+            {
+                if let (Some(to), Some(from)) = (self.places.get(at), self.places.get(before)) {
+                    to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                at = before;
+            }
+            if let Some(to) = self.places.get(at) {
+                to.store(own, Ordering::Relaxed);
+            }
+        }
+        self.is_made.store(true, Ordering::Release);
+    }
+
+    /// The entry with the highest start that is not above `at`.
+    fn last_from<'t>(&self, table: &'t [Stretch], at: VirtAddr) -> Option<&'t Stretch> {
+        let (mut low, mut high) = (0, table.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match table.get(self.place(middle)) {
+                Some(stretch) if stretch.start <= at => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        table.get(self.place(low.checked_sub(1)?))
+    }
+}
 
 fn sequences() -> &'static [Stretch] {
     // SAFETY: the linker script puts both symbols around whole entries, read-only and there for good.
@@ -56,19 +113,18 @@ unsafe fn table(start: *const Stretch, end: *const Stretch) -> &'static [Stretch
     unsafe { core::slice::from_raw_parts(start, count) }
 }
 
-/// Looks whether the tables are sorted: how many sequences and loads there are. Boot CPU, once; until then, and if they
-/// are not, each search looks at every entry.
+/// Makes the tables quick to search: how many sequences and loads there are. Boot CPU, once; until then each search looks at
+/// every entry.
 pub fn init() -> (usize, usize) {
-    let sorted = |table: &[Stretch]| table.is_sorted_by_key(|stretch| stretch.start);
-    SORTED.store(sorted(sequences()) && sorted(loads()), Ordering::Relaxed);
+    SEQUENCES.make(sequences());
+    LOADS.make(loads());
     (sequences().len(), loads().len())
 }
 
-fn find(table: &[Stretch], at: VirtAddr) -> Option<VirtAddr> {
+fn find(table: &[Stretch], index: &Index, at: VirtAddr) -> Option<VirtAddr> {
     let holds = |stretch: &&Stretch| stretch.start <= at && at < stretch.end;
-    let found = if SORTED.load(Ordering::Relaxed) {
-        let after = table.partition_point(|stretch| stretch.start <= at);
-        table.get(after.wrapping_sub(1)).filter(holds)
+    let found = if index.is_made.load(Ordering::Acquire) {
+        index.last_from(table, at).filter(holds)
     } else {
         table.iter().find(holds)
     };
@@ -85,13 +141,13 @@ pub fn rewind(frame: &mut TrapFrame) {
 
 /// Where code goes on that is interrupted at `at`, if that is in a sequence.
 pub(super) fn resumption(at: VirtAddr) -> Option<VirtAddr> {
-    find(sequences(), at)
+    find(sequences(), &SEQUENCES, at)
 }
 
 /// If `frame` is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the
 /// handler of synchronous exceptions.
 pub fn fix_up(frame: &mut TrapFrame) -> bool {
-    match find(loads(), frame.elr) {
+    match find(loads(), &LOADS, frame.elr) {
         Some(resume) => {
             frame.elr = resume;
             true

@@ -6,7 +6,10 @@
 use super::backtrace::{Backtrace, StackMemory};
 use super::boot;
 use super::esr::{Esr, ExceptionClass};
-use super::stack::{self, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT, StackError};
+use super::stack::{
+    self, INTERRUPT_STACK_SIZE, INTERRUPT_STACK_TOPS, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT,
+    StackError, StackUse,
+};
 use super::{cpu, rseq, step};
 use crate::addr::{CpuId, VirtAddr, VirtRange};
 use aarch64_cpu::asm::barrier;
@@ -45,6 +48,7 @@ const _: () = assert!(offset_of!(TrapFrame, far) == offset_of!(TrapFrame, esr) +
 const _: () = assert!(offset_of!(TrapFrame, record) + 16 == size_of::<TrapFrame>(), "the record ends the frame");
 const _: () = assert!(size_of::<TrapFrame>() < 504, "every offset fits a load or store of a pair");
 const _: () = assert!(OVERFLOW_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
+const _: () = assert!(INTERRUPT_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
 
 impl TrapFrame {
     /// The address of the frame record, where a backtrace of the interrupted code starts after `elr`.
@@ -72,6 +76,8 @@ core::arch::global_asm!(
     STACK_SHIFT = const STACK_SHIFT,
     OVERFLOW_STACK_SIZE = const OVERFLOW_STACK_SIZE,
     OVERFLOW_STACK_TOPS = sym OVERFLOW_STACK_TOPS,
+    INTERRUPT_STACK_SIZE = const INTERRUPT_STACK_SIZE,
+    INTERRUPT_STACK_TOPS = sym INTERRUPT_STACK_TOPS,
     trap_sync = sym trap_sync,
     trap_irq = sym trap_irq,
     trap_fatal = sym trap_fatal,
@@ -131,8 +137,8 @@ pub enum Outcome {
     Unhandled,
 }
 
-/// What the kernel does with exceptions. Each runs on the stack of the interrupted code with everything masked, must
-/// neither sleep nor unmask, and may find any lock taken.
+/// What the kernel does with exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
+/// lock taken: `sync` and `fatal` on the stack of the interrupted code, `irq` on the CPU's interrupt stack if it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Handlers {
     /// A synchronous exception taken at EL1.
@@ -156,9 +162,10 @@ pub fn set_handlers(handlers: &'static Handlers) {
 ///
 /// [`StackError`] if the linker script's stacks do not fit the vectors; the vectors are installed nevertheless.
 pub fn init_boot_cpu() -> Result<(), StackError> {
-    let registered = stack::register(CpuId::BOOT, boot::boot_stack_top(), boot::overflow_stack_top());
+    let registered = stack::register(CpuId::BOOT, StackUse::Kernel, boot::boot_stack_top());
+    let overflow = stack::register(CpuId::BOOT, StackUse::Overflow, boot::overflow_stack_top());
     init(CpuId::BOOT);
-    registered
+    registered.and(overflow)
 }
 
 /// Tells this CPU its number and points it at the vectors. Its stacks should be registered by then; without them a stack

@@ -4,6 +4,7 @@
 
 mod cpu;
 mod fault;
+mod io;
 mod machine;
 mod memory;
 mod op;
@@ -13,4 +14,5 @@ mod walker;
 
 pub use cpu::{SimCpu, SimFrames};
 pub use fault::{Fault, FaultKind, Who};
+pub use io::{IoEvent, Recorder};
 pub use machine::{Config, Counts, Machine, Violations, Visibility};

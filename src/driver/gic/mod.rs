@@ -1,15 +1,18 @@
 //! The interrupt controller: GICv2 and GICv3 behind one value, through crate `arm-gic`.
 //!
 //! Interrupts between CPUs and private ones are set up on the CPU that is to take them. All interrupts have one
-//! priority: none interrupts the handler of another.
+//! priority: none interrupts the handler of another. A CPU can be sent an interrupt once it has called
+//! [`Gic::init_cpu`], which is when the controller's name for it becomes known.
 
 mod v2;
 mod v3;
 
-use crate::addr::{VirtAddr, VirtRange};
-use crate::arch::aarch64::{cpu, irq};
+use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
+use crate::arch::aarch64::cpu::{self, MAX_CPUS};
+use crate::arch::aarch64::irq;
 use arm_gic::IntId as ArmIntId;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 
 use v2::V2;
@@ -50,9 +53,15 @@ impl IntId {
         self.0 >= FIRST_SHARED
     }
 
+    /// Whether another CPU makes it pending, and not a line.
+    #[must_use]
+    pub const fn is_between_cpus(self) -> bool {
+        self.0 < FIRST_PRIVATE_DEVICE
+    }
+
     /// Whether a line makes it pending, and not another CPU.
     const fn has_trigger(self) -> bool {
-        self.0 >= FIRST_PRIVATE_DEVICE
+        !self.is_between_cpus()
     }
 
     fn to_arm(self) -> Result<ArmIntId, GicError> {
@@ -92,6 +101,10 @@ pub enum GicError {
     NoRedistributor,
     /// The controller does not have this interrupt, or does not let it be enabled.
     Refused(IntId),
+    /// The CPU takes no interrupts: it has not called [`Gic::init_cpu`].
+    UnknownCpu(CpuId),
+    /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
+    Unreachable(u64),
 }
 
 impl fmt::Display for GicError {
@@ -99,6 +112,8 @@ impl fmt::Display for GicError {
         match self {
             Self::NoRedistributor => f.write_str("no redistributor belongs to this CPU"),
             Self::Refused(intid) => write!(f, "the interrupt controller refuses interrupt {}", intid.0),
+            Self::Unreachable(affinity) => write!(f, "affinity {affinity:#x} is out of reach of other CPUs"),
+            Self::UnknownCpu(cpu) => write!(f, "{cpu:?} takes no interrupts"),
         }
     }
 }
@@ -157,6 +172,8 @@ pub struct Gic {
     backend: Backend,
     /// Held while registers are changed that several CPUs share.
     configuration: SpinMutex<(), cpu::Relax>,
+    /// What the controller calls each CPU, plus one; zero for a CPU that takes no interrupts.
+    names: [AtomicU64; MAX_CPUS],
 }
 
 #[derive(Debug)]
@@ -181,7 +198,7 @@ impl Gic {
             // SAFETY: the caller's contract.
             GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, second) }),
         };
-        Self { backend, configuration: SpinMutex::new(()) }
+        Self { backend, configuration: SpinMutex::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }
     }
 
     /// Which kind this is.
@@ -206,12 +223,46 @@ impl Gic {
     ///
     /// # Errors
     ///
-    /// [`GicError::NoRedistributor`].
+    /// [`GicError::NoRedistributor`], [`GicError::Unreachable`].
     pub fn init_cpu(&self) -> Result<(), GicError> {
         let _lock = self.configuration.lock();
-        match &self.backend {
+        let name = match &self.backend {
             Backend::V2(gic) => gic.init_cpu(),
-            Backend::V3(gic) => return gic.init_cpu(),
+            Backend::V3(gic) => gic.init_cpu()?,
+        };
+        if let Some(place) = self.names.get(to_usize(u64::from(cpu::current().get()))) {
+            place.store(name + 1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// This CPU takes no interrupts from now on, and can be sent none, until it calls [`init_cpu`](Self::init_cpu) again.
+    /// Interrupts masked.
+    pub fn leave_cpu(&self) {
+        if let Some(place) = self.names.get(to_usize(u64::from(cpu::current().get()))) {
+            place.store(0, Ordering::Release);
+        }
+        let _lock = self.configuration.lock();
+        match &self.backend {
+            Backend::V2(gic) => gic.leave_cpu(),
+            Backend::V3(gic) => gic.leave_cpu(),
+        }
+    }
+
+    /// Makes `intid`, one of the interrupts between CPUs, pending on `cpu`, be it this one. Any context; takes no lock. What
+    /// was written before is seen by the handler.
+    ///
+    /// # Errors
+    ///
+    /// [`GicError::UnknownCpu`], [`GicError::Refused`] for an interrupt that is not between CPUs.
+    pub fn send(&self, intid: IntId, cpu: CpuId) -> Result<(), GicError> {
+        let arm = intid.to_arm().ok().filter(|_| intid.is_between_cpus()).ok_or(GicError::Refused(intid))?;
+        let place = self.names.get(to_usize(u64::from(cpu.get())));
+        let name = place.and_then(|place| place.load(Ordering::Acquire).checked_sub(1));
+        let name = name.ok_or(GicError::UnknownCpu(cpu))?;
+        match &self.backend {
+            Backend::V2(gic) => gic.send(arm, name),
+            Backend::V3(gic) => gic.send(arm, name).map_err(|_| GicError::Refused(intid))?,
         }
         Ok(())
     }

@@ -6,8 +6,8 @@
 use super::{Acknowledged, GicError, IntId, Trigger};
 use crate::addr::VirtAddr;
 use aarch64_cpu::asm::barrier;
-use arm_gic::gicv2::GicV2;
-use arm_gic::{InterruptGroup, UniqueMmioPointer};
+use arm_gic::gicv2::{GicV2, SgiTarget, SgiTargetListFilter};
+use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
 use safe_mmio::fields::ReadPureWrite;
 
@@ -41,12 +41,30 @@ impl V2 {
         self.driver().enable_all_interrupts(false);
     }
 
-    pub(super) fn init_cpu(&self) {
+    /// Answers with this CPU's bit among the targets of interrupts.
+    pub(super) fn init_cpu(&self) -> u64 {
         let mut gic = self.driver();
         // Groups and the CPU interface. On a GIC with security extensions this enables group 1 by its bit in the secure
         // view; the non-secure view has it at bit 0 (§4.3.1).
         gic.setup();
         gic.enable_group0(true);
+        u64::from(self.target(0).read())
+    }
+
+    pub(super) fn leave_cpu(&self) {
+        // Nothing is of a higher priority than this.
+        self.driver().set_priority_mask(0);
+    }
+
+    /// Makes an interrupt between CPUs pending on the CPU whose bit is `target`. With a single CPU there are no bits.
+    pub(super) fn send(&self, intid: ArmIntId, target: u64) {
+        let (filter, list) = match target {
+            0 => (SgiTargetListFilter::ForwardSelfOnly, 0),
+            bits => (SgiTargetListFilter::CPUTargetList, (bits & 0xff) as u16),
+        };
+        // What was stored before is seen by the handler.
+        barrier::dsb(barrier::ISHST);
+        self.driver().send_sgi(intid, SgiTarget::List { target_list_filter: filter, target_list: list });
     }
 
     pub(super) fn enable(&self, intid: IntId, trigger: Trigger) -> Result<(), GicError> {

@@ -3,18 +3,18 @@
 
 use super::{Acknowledged, GicError, IntId, Trigger};
 use crate::addr::{VirtAddr, VirtRange};
+use crate::arch::aarch64::cpu;
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::MPIDR_EL1;
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
-use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor};
-use arm_gic::{InterruptGroup, UniqueMmioPointer};
+use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
+use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
-use tock_registers::interfaces::Readable;
 
-/// The affinity fields of MPIDR_EL1 and of a redistributor's type register.
-const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Bytes from one redistributor to the next; twice as many where it has the frames for virtual LPIs (§12.10).
 const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
+
+/// The lowest affinity field of CPUs that the list of targets can name is below this (§12.11.44, without a range selector).
+const SGI_TARGETS: u64 = 16;
 
 /// A GICv3.
 ///
@@ -43,7 +43,8 @@ impl V3 {
         distributor.configure_default_settings();
     }
 
-    pub(super) fn init_cpu(&self) -> Result<(), GicError> {
+    /// Answers with this CPU's affinity.
+    pub(super) fn init_cpu(&self) -> Result<u64, GicError> {
         let mut redistributor = self.own_redistributor()?;
         GicCpuInterface::enable_system_register_el1();
         barrier::isb(barrier::SY);
@@ -52,6 +53,27 @@ impl V3 {
         redistributor.configure_default_settings();
         GicCpuInterface::set_priority_mask(0xff);
         GicCpuInterface::enable_group1(true);
+        barrier::isb(barrier::SY);
+        let affinity = cpu::affinity();
+        if affinity & 0xff < SGI_TARGETS { Ok(affinity) } else { Err(GicError::Unreachable(affinity)) }
+    }
+
+    pub(super) fn leave_cpu(&self) {
+        GicCpuInterface::enable_group1(false);
+        barrier::isb(barrier::SY);
+        if let Ok(mut redistributor) = self.own_redistributor() {
+            // The error is that it counts as asleep already.
+            let _ = redistributor.mark_core_asleep();
+        }
+    }
+
+    /// Makes an interrupt between CPUs pending on the CPU with `affinity`, whose lowest field is below 16.
+    pub(super) fn send(&self, intid: ArmIntId, affinity: u64) -> Result<(), arm_gic::gicv3::GicError> {
+        let [aff0, affinity1, affinity2, _, affinity3, ..] = affinity.to_le_bytes();
+        let target = SgiTarget::List { affinity3, affinity2, affinity1, target_list: 1_u16 << (aff0 & 0xf) };
+        // What was stored before is seen by the handler, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
+        barrier::dsb(barrier::ISHST);
+        GicCpuInterface::send_sgi(intid, target, SgiTargetGroup::CurrentGroup1)?;
         barrier::isb(barrier::SY);
         Ok(())
     }
@@ -65,7 +87,7 @@ impl V3 {
                 return Err(GicError::Refused(intid));
             }
             distributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;
-            distributor.set_routing(arm, Some(own_affinity())).map_err(refused)?;
+            distributor.set_routing(arm, Some(cpu::affinity())).map_err(refused)?;
             return distributor.enable_interrupt(arm, true).map_err(refused);
         }
         let mut redistributor = self.own_redistributor()?;
@@ -111,7 +133,7 @@ impl V3 {
             }
             let redistributor = GicRedistributor::new(block::<GicrSgi>(at));
             let typer = redistributor.typer();
-            if typer.core_mpidr() & AFFINITY == own_affinity() {
+            if typer.core_mpidr() == cpu::affinity() {
                 return Ok(redistributor);
             }
             if typer.last_redistributor() {
@@ -121,10 +143,6 @@ impl V3 {
             at = at.checked_add(step).ok_or(GicError::NoRedistributor)?;
         }
     }
-}
-
-fn own_affinity() -> u64 {
-    MPIDR_EL1.get() & AFFINITY
 }
 
 /// The registers of type `T` at `at`, inside what GICV3-1 names.

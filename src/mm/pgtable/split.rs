@@ -5,12 +5,12 @@
 use super::rewrite::LivePolicy;
 use super::table::FreshTable;
 use super::walk::Place;
-use super::{PageTable, PgtableError};
+use super::{PageTable, PgtableError, Space};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level, Run};
-use crate::hal::mmu::Mmu;
+use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 
 impl<M: Mmu> PageTable<M> {
     /// Splits whatever lies across the two edges of `range`, so that [`PageTable::unmap`] and [`PageTable::protect`]
@@ -47,6 +47,10 @@ impl<M: Mmu> PageTable<M> {
     pub(super) fn unfold(&self, place: &Place, leaf: &Leaf, policy: LivePolicy) {
         let group = Run::group(place.slot);
         let start = place.start.align_down(leaf.level.contiguous_size());
+        if policy == LivePolicy::BreakBeforeMake && self.space == Space::Kernel {
+            let what = self.leaves(start, group.count() as u64, leaf.level);
+            return place.table.unfold_broken(&self.mmu, group, what);
+        }
         self.rewrite(place.table, group, start, leaf.level, policy, |raw| M::Format::with_contiguous(raw, false));
     }
 
@@ -60,6 +64,14 @@ impl<M: Mmu> PageTable<M> {
     ) -> Result<(), PgtableError> {
         let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
         let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        if policy == LivePolicy::BreakBeforeMake && self.space == Space::Kernel {
+            // The table may lie in the very block: it is complete before the block goes.
+            let first = M::Format::leaf(below, leaf.phys, leaf.prot, false);
+            fresh.table().fill(&self.mmu, Run::TABLE, first, below.size());
+            place.table.link_broken(&self.mmu, place.slot, fresh, self.leaves(place.start, 1, leaf.level));
+            self.count_taken(1);
+            return Ok(());
+        }
         if policy == LivePolicy::BreakBeforeMake {
             self.break_leaves(place.table, Run::from_slot(place.slot, 1), place.start, leaf.level);
         }
@@ -77,6 +89,11 @@ impl<M: Mmu> PageTable<M> {
             LivePolicy::BreakBeforeMake | LivePolicy::NotLive => self.mmu.publish(),
         }
         Ok(())
+    }
+
+    /// What an invalidation of `count` leaves from `start` on is.
+    const fn leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) -> Invalidation {
+        Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope: self.space.scope() }
     }
 
     /// Fills the new table after the block as it is now and links it; again if the hardware set a flag meanwhile.

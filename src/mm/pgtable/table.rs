@@ -6,7 +6,7 @@ use crate::addr::PhysAddr;
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::{FrameSource, NoFrame};
 use crate::hal::level::{Level, Run, Slot};
-use crate::hal::mmu::Mmu;
+use crate::hal::mmu::{Invalidation, Mmu};
 
 /// Bit 1 of a link between removed tables. Bit 0 stays clear, so that a walker that still has the table cached finds
 /// an invalid entry there.
@@ -152,6 +152,25 @@ impl Table {
             Ok(()) => Ok(table),
             Err(found) => Err((child, found)),
         }
+    }
+
+    /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. What `child` holds
+    /// is published first. `what` is what the block translated.
+    pub(super) fn link_broken<M: Mmu>(self, mmu: &M, slot: Slot, child: FreshTable, what: Invalidation) {
+        let table = child.0;
+        debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
+        mmu.publish_table();
+        let (run, entry) = (Run::from_slot(slot, 1), M::Format::table(table.phys));
+        // SAFETY: as for `write`; who may be running is the contract of `LivePolicy::BreakBeforeMake`. INVARIANT: TAB-2, as
+        // `child` is a table of the next level.
+        unsafe { mmu.rebuild(self.phys, run, RawEntry::ABSENT, entry, what) };
+    }
+
+    /// Takes the contiguous bit from a group of kernel leaves by break-before-make; see [`Mmu::rebuild`].
+    pub(super) fn unfold_broken<M: Mmu>(self, mmu: &M, group: Run, what: Invalidation) {
+        let keep = M::Format::with_contiguous(RawEntry::new(u64::MAX), false);
+        // SAFETY: as for `link_broken`. INVARIANT: TAB-2: leaves stay leaves.
+        unsafe { mmu.rebuild(self.phys, group, keep, M::Format::revalidate(RawEntry::ABSENT), what) };
     }
 
     /// Writes `entry`, a block or an absent one, in place of the table at `slot`, and puts that table with all tables

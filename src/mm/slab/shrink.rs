@@ -85,17 +85,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let others = || (0..self.hal().cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            if cpu != here && self.hal().is_online(cpu) {
+            if cpu == here {
+                self.settle_arrays(cache, local);
+            } else if self.hal().is_online(cpu)
+                || !self.hal().while_offline(cpu, &mut || self.settle_arrays(cache, local))
+            {
                 H::slabs(local).request();
                 self.hal().kick(cpu);
-                continue;
             }
-            let saved = self.hal().save();
-            match cache {
-                Some(cache) => self.settle_array(cache, local),
-                None => self.for_each_record(|cache| self.settle_array(cache, local)),
-            }
-            self.hal().restore(saved);
         }
         let saved = self.hal().save();
         let may_wait = self.hal().may_wait(self.hal().local(), saved);
@@ -103,15 +100,40 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if !may_wait {
             return;
         }
-        for local in others().filter(|cpu| self.hal().is_online(*cpu)).filter_map(|cpu| self.hal().local_of(cpu)) {
+        for cpu in others() {
+            let Some(local) = self.hal().local_of(cpu) else { continue };
             // Those of this call, and at most some others that came since.
             let requests = H::slabs(local).requests();
+            let mut step = 0;
             while H::slabs(local).owes(requests) {
+                // It may have gone instead of answering.
+                if !self.hal().is_online(cpu) && self.hal().while_offline(cpu, &mut || self.settle_arrays(cache, local))
+                {
+                    break;
+                }
                 // Two CPUs may be asking each other.
                 self.answer_requests();
+                self.hal().waiting_for(cpu, step);
+                step += 1;
                 H::relax();
             }
         }
+    }
+
+    /// Puts what a CPU that is not online has at hand back into its slabs. Whether it was not online. Any context.
+    pub fn drain_offline(&self, cpu: CpuId) -> bool {
+        let Some(local) = self.hal().local_of(cpu) else { return false };
+        self.hal().while_offline(cpu, &mut || self.settle_arrays(None, local))
+    }
+
+    /// Settles the array of a cache on a CPU, or all of them. By that CPU, or for one that is not online.
+    fn settle_arrays(&self, cache: Option<&Cache<H>>, local: &H::Local) {
+        let saved = self.hal().save();
+        match cache {
+            Some(cache) => self.settle_array(cache, local),
+            None => self.for_each_record(|cache| self.settle_array(cache, local)),
+        }
+        self.hal().restore(saved);
     }
 
     /// Empties the array of a cache on a CPU, and switches it on or off as the cache wants. By that CPU, or for one that is

@@ -265,6 +265,12 @@ impl<'a> Removed<'a> {
         self.0.mapped()
     }
 
+    /// What it was for.
+    #[inline]
+    pub(super) fn flags(&self) -> VmFlags {
+        self.0.flags()
+    }
+
     /// What it was.
     #[must_use]
     pub fn info(&self) -> AreaInfo {

@@ -218,7 +218,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Unmaps what lies between two addresses that were mapped as one, and flushes it.
-    fn unmap(&self, start: VirtAddr, end: VirtAddr) {
+    pub(super) fn unmap(&self, start: VirtAddr, end: VirtAddr) {
         if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
             let unmapped = self.hal().tables().unmap_and_flush(self.hal().frames(), range, UnmapFlags::empty());
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
@@ -246,7 +246,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        self.retire(self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?);
+        let area = self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
+        if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
+            self.reset_permissions(area);
+        } else {
+            self.retire(area);
+        }
         Ok(())
     }
 

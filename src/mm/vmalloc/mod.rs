@@ -41,6 +41,7 @@ mod map;
 mod node;
 mod pages;
 mod resize;
+mod set_memory;
 mod space;
 
 pub use area::{Area, AreaRef, Pages, Removed};
@@ -51,6 +52,7 @@ pub use flags::VmFlags;
 pub use info::{AreaInfo, VmallocInfo};
 pub use map::{VmallocHal, VmallocRequest};
 pub use resize::Resized;
+pub use set_memory::{Permission, SetMemoryError, SetMemoryHal};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 
 use crate::addr::VirtRange;

@@ -5,7 +5,7 @@ use super::alloc::FreeSpace;
 use super::early::EarlyAreas;
 use super::node::VmapNode;
 use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags, VmallocInfo};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
 use crate::gfp::Gfp;
@@ -295,6 +295,21 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
     #[inline]
     pub fn remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
+        self.remove_if(start, kinds, |_, _| true)
+    }
+
+    /// [`VmapSpace::remove`], if `accept` takes the area's flags and the physical address that it leads to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for what is not accepted.
+    #[inline]
+    pub fn remove_if(
+        &self,
+        start: VirtAddr,
+        kinds: VmFlags,
+        accept: impl FnOnce(VmFlags, Option<PhysAddr>) -> bool,
+    ) -> Result<Removed<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let home = VmapNode::of_address(start.get(), layout.nodes);
         let removed = self.with_node(home, |node| {
@@ -305,6 +320,9 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             }
             if !kinds.is_empty() && !flags.intersects(kinds) {
                 return Some(Err(AreaError::WrongKind(AreaInfo::of(area))));
+            }
+            if !accept(flags, area.phys()) {
+                return Some(Err(AreaError::NotTheStart(start, AreaInfo::of(area))));
             }
             node.busy.erase(area).map(|area| Ok(Removed::new(area)))
         });

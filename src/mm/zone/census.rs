@@ -8,9 +8,11 @@ use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, Page, PageMap, PageState, SECTION_PAGES, ZoneId};
 use core::fmt;
 
-/// Walks after which a difference is believed: whoever was in the middle of something during one has finished it by the
-/// next.
+/// Walks after which a difference is believed that is larger than what other CPUs may be in the middle of: whoever was
+/// during one has mostly finished by the next.
 const WALKS: u32 = 4;
+/// Pages that one CPU can be moving at a moment, out of one count and not yet in the other: a batch, or a block.
+const IN_FLIGHT: u64 = 1 << MAX_ORDER;
 /// Looks at a descriptor that is no head where one has to be, before that is believed: its owner may be splitting the
 /// block, and the new heads are about to become visible.
 const LOOKS: u32 = 1 << 10;
@@ -194,7 +196,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// holds the lock, interrupts masked, for one section (4 MiB, at most 1,024 reads) at a time. Each page is counted
     /// once, so the sum over all kinds is exact at any time; what the kinds have is as of the moment at which the walk
     /// passed, and exact if nothing moved. Then it must agree with the counters to the page; otherwise to what the
-    /// traffic counters say has moved. A difference counts when several walks in a row have found one.
+    /// traffic counters say has moved. A difference counts when several walks in a row have found one, beyond the 1,024
+    /// pages that each other CPU may be in the middle of moving: one that its host does not run can stay there.
     ///
     /// Cost: O(blocks).
     ///
@@ -204,10 +207,14 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn census(&self) -> Result<Census, Miscount> {
         let mut walks = 1;
         loop {
-            let census = self.count_once()?;
+            let mut census = self.count_once()?;
             match census.check() {
                 Ok(()) => return Ok(census),
-                Err(error) if walks == WALKS => return Err(error),
+                Err(_) if walks == WALKS => {
+                    let in_flight = self.others_online() * IN_FLIGHT;
+                    census.zones.iter_mut().flatten().for_each(|zone| zone.moved += in_flight);
+                    return census.check().map(|()| census);
+                }
                 Err(_) => walks += 1,
             }
         }
@@ -241,6 +248,13 @@ impl<H: PageHal> PageAllocator<H> {
         })?;
         run.into_iter().for_each(|(range, stock)| f(range, stock));
         Ok(())
+    }
+
+    /// CPUs beside this one that may be allocating.
+    fn others_online(&self) -> u64 {
+        let here = self.hal().cpu();
+        let cpus = (0..self.hal().cpus()).map(CpuId::new);
+        cpus.filter(|cpu| *cpu != here && self.hal().is_online(*cpu)).count() as u64
     }
 
     fn count_once(&self) -> Result<Census, Broken> {
@@ -277,7 +291,7 @@ impl<H: PageHal> PageAllocator<H> {
         let Some(events) = self.with_zone(id, |zone, _| zone.events) else { return 0 };
         let kind = self.layout().and_then(|layout| layout.kind(id));
         let traffic = kind.and_then(|kind| self.traffic(kind)).unwrap_or_default();
-        let batches = events.pcp_batches.wrapping_mul(1 << MAX_ORDER);
+        let batches = events.pcp_batches.wrapping_mul(IN_FLIGHT);
         traffic.allocated.wrapping_add(traffic.freed).wrapping_add(batches)
     }
 

@@ -120,16 +120,9 @@ impl<H: PageHal> PageAllocator<H> {
         let others = || (0..self.hal.cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
         for cpu in others() {
             let Some(local) = self.hal.local_of(cpu) else { continue };
-            if self.hal.is_online(cpu) {
+            if self.hal.is_online(cpu) || !self.drain_offline(cpu) {
                 H::pages(local).request_drain();
                 self.hal.kick(cpu);
-            } else {
-                let saved = self.hal.save();
-                let alone = self.offline.lock();
-                self.drain_lists(H::pages(local));
-                drop(alone);
-                self.hal.restore(saved);
-                self.announce();
             }
         }
         if !self.may_wait() {
@@ -138,12 +131,35 @@ impl<H: PageHal> PageAllocator<H> {
         for cpu in others() {
             let Some(local) = self.hal.local_of(cpu) else { continue };
             let request = H::pages(local).drains_requested();
-            while self.hal.is_online(cpu) && !H::pages(local).has_answered(request) {
+            let mut step = 0;
+            while !H::pages(local).has_answered(request) {
+                // It may have gone instead of answering.
+                if !self.hal.is_online(cpu) && self.drain_offline(cpu) {
+                    break;
+                }
                 // Two CPUs may be asking each other.
                 self.answer_requests();
+                self.hal.waiting_for(cpu, step);
+                step += 1;
                 H::relax();
             }
         }
+    }
+
+    /// Gives the pages on the lists of a CPU that is not online back to their zones. Whether it was not online. Any context.
+    pub fn drain_offline(&self, cpu: CpuId) -> bool {
+        let Some(local) = self.hal.local_of(cpu) else { return false };
+        let drained = self.hal.while_offline(cpu, &mut || {
+            let saved = self.hal.save();
+            let alone = self.offline.lock();
+            self.drain_lists(H::pages(local));
+            drop(alone);
+            self.hal.restore(saved);
+        });
+        if drained {
+            self.announce();
+        }
+        drained
     }
 
     /// Makes every allocation and every free go the long way from now on, past the per-CPU lists, or take the short way

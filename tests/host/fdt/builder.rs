@@ -22,7 +22,7 @@ pub(super) const SIZE_STRUCT: usize = 36;
 
 /// Writes the tokens of a tree one after the other, and checks nothing.
 #[derive(Clone, Default)]
-pub(super) struct Builder {
+pub(crate) struct Builder {
     structure: Vec<u8>,
     strings: Vec<u8>,
     reservations: Vec<u8>,
@@ -30,7 +30,7 @@ pub(super) struct Builder {
 
 impl Builder {
     /// A tree whose root has begun, with the given cell counts.
-    pub(super) fn root(address_cells: u32, size_cells: u32) -> Self {
+    pub(crate) fn root(address_cells: u32, size_cells: u32) -> Self {
         Self::default().begin("").cells("#address-cells", &[address_cells]).cells("#size-cells", &[size_cells])
     }
 
@@ -45,11 +45,11 @@ impl Builder {
         self
     }
 
-    pub(super) fn begin(self, name: &str) -> Self {
+    pub(crate) fn begin(self, name: &str) -> Self {
         self.token(BEGIN_NODE).bytes(&[name.as_bytes(), &[0]].concat())
     }
 
-    pub(super) fn end(self) -> Self {
+    pub(crate) fn end(self) -> Self {
         self.token(END_NODE)
     }
 
@@ -63,31 +63,31 @@ impl Builder {
         self.token(PROP).token(value.len() as u32).token(offset).bytes(value)
     }
 
-    pub(super) fn flag(self, name: &str) -> Self {
+    pub(crate) fn flag(self, name: &str) -> Self {
         self.prop(name, &[])
     }
 
-    pub(super) fn str(self, name: &str, value: &str) -> Self {
+    pub(crate) fn str(self, name: &str, value: &str) -> Self {
         self.prop(name, &[value.as_bytes(), &[0]].concat())
     }
 
-    pub(super) fn cells(self, name: &str, cells: &[u32]) -> Self {
+    pub(crate) fn cells(self, name: &str, cells: &[u32]) -> Self {
         self.prop(name, &cells.iter().flat_map(|cell| cell.to_be_bytes()).collect::<Vec<_>>())
     }
 
-    pub(super) fn reservation(mut self, base: u64, size: u64) -> Self {
+    pub(crate) fn reservation(mut self, base: u64, size: u64) -> Self {
         self.reservations.extend(base.to_be_bytes());
         self.reservations.extend(size.to_be_bytes());
         self
     }
 
     /// A memory node with `reg` made of `cells`.
-    pub(super) fn memory(self, name: &str, cells: &[u32]) -> Self {
+    pub(crate) fn memory(self, name: &str, cells: &[u32]) -> Self {
         self.begin(name).str("device_type", "memory").cells("reg", cells).end()
     }
 
     /// Ends the root and the tree.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.end().token(END).assemble()
     }
 

@@ -14,4 +14,4 @@ mod memory;
 mod mutation;
 mod nops;
 
-pub(super) use builder::corpus_tree;
+pub(super) use builder::{Builder, corpus_tree};

@@ -2,8 +2,9 @@
 
 use super::arena::Access;
 use super::{GIB, MIB, range, regions, unmapped};
-use crate::fdt::corpus_tree;
-use quarry::fdt::Tree;
+use crate::fdt::{Builder, corpus_tree};
+use quarry::addr::PhysAddr;
+use quarry::fdt::{FdtError, Tree};
 use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, Surroundings};
 
 /// `linux,cma` of the Pi 4: 64 MiB, somewhere in the first GiB.
@@ -60,4 +61,98 @@ fn a_tree_that_states_no_memory_is_refused() {
     let blob = corpus_tree("bcm2711-rpi-4-b");
     let tree = Tree::from_read_only(&blob).unwrap();
     assert_eq!(unmapped().discover(&tree, &Surroundings::NONE), Err(DiscoverError::NoMemoryStated));
+}
+
+/// What `discover` says of a tree, with `INIT` slots in each list.
+fn refusal<const INIT: usize>(tree: Builder, around: &Surroundings) -> Option<DiscoverError> {
+    let blob = tree.finish();
+    let tree = Tree::from_read_only(&blob).unwrap();
+    let mut memblock: Memblock<Option<Access>, INIT> = Memblock::new(None);
+    memblock.discover(&tree, around).err()
+}
+
+/// A bank of 64 MiB at 16 MiB; cells are single.
+fn bank() -> Builder {
+    Builder::root(1, 1).memory("memory@1000000", &[16 << 20, 64 << 20])
+}
+
+/// With the children of `/reserved-memory` that `f` adds.
+fn with_regions(f: impl FnOnce(Builder) -> Builder) -> Builder {
+    let regions =
+        bank().begin("reserved-memory").cells("#address-cells", &[1]).cells("#size-cells", &[1]).flag("ranges");
+    f(regions).end()
+}
+
+/// Banks, reservations or marks that the lists have no slots for.
+#[test]
+fn lists_that_are_full_refuse_the_tree_wherever_it_happens() {
+    let memory = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "memory" }));
+    let reserved = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "reserved" }));
+    let banks = [1_u32, 3, 5].map(|start| [start << 20, 1 << 20]).concat();
+    assert_eq!(refusal::<2>(Builder::root(1, 1).memory("memory@100000", &banks), &Surroundings::NONE), memory);
+    let around = Surroundings { image: range(16 * MIB, MIB), device_tree: range(18 * MIB, MIB), ..Surroundings::NONE };
+    assert_eq!(refusal::<2>(bank(), &around), None);
+    assert_eq!(refusal::<2>(bank().reservation(20 << 20, 4096), &around), reserved);
+    let initrd = |start: u32, end: u32| {
+        bank().begin("chosen").cells("linux,initrd-start", &[start]).cells("linux,initrd-end", &[end]).end()
+    };
+    assert_eq!(refusal::<3>(initrd(20 << 20, 21 << 20), &around), None);
+    assert_eq!(refusal::<2>(initrd(20 << 20, 21 << 20), &around), reserved);
+    let fixed = |no_map: bool| {
+        with_regions(|tree| {
+            let tree = tree.begin("firmware@1400000").cells("reg", &[20 << 20, 4096]);
+            if no_map { tree.flag("no-map").end() } else { tree.end() }
+        })
+    };
+    assert_eq!(refusal::<2>(fixed(false), &around), reserved);
+    assert_eq!(refusal::<2>(fixed(true), &Surroundings::NONE), memory);
+    let pool = |no_map: bool| {
+        with_regions(|tree| {
+            let tree = tree.begin("pool").cells("size", &[4096]).cells("alloc-ranges", &[20 << 20, 1 << 20]);
+            if no_map { tree.flag("no-map").end() } else { tree.end() }
+        })
+    };
+    assert_eq!(refusal::<2>(pool(false), &around), reserved);
+    assert_eq!(refusal::<2>(pool(true), &Surroundings::NONE), memory);
+    let anywhere = with_regions(|tree| tree.begin("pool").cells("size", &[4096]).end());
+    // The tree's own place leaves a gap above it, so that the pool is a third region.
+    assert_eq!(refusal::<2>(anywhere, &around), reserved);
+}
+
+#[test]
+fn what_the_tree_says_wrongly_is_refused() {
+    let wraps = |tree: Builder| matches!(refusal::<8>(tree, &Surroundings::NONE), Some(DiscoverError::Tree(_)));
+    assert!(wraps(Builder::root(1, 1).memory("memory@1000000", &[16 << 20, 64 << 20, 1])));
+    assert!(wraps(bank().reservation(u64::MAX - 4095, 1 << 20)));
+    assert!(wraps(bank().begin("chosen").cells("linux,initrd-start", &[16 << 20]).end()));
+    assert!(wraps(with_regions(|tree| tree.begin("firmware@1400000").cells("reg", &[20 << 20]).end())));
+    let wrong = refusal::<8>(bank().reservation(u64::MAX - 4095, 1 << 20), &Surroundings::NONE);
+    assert_eq!(wrong, Some(DiscoverError::Tree(FdtError::Wraps { node: 0, base: u64::MAX - 4095, size: 1 << 20 })));
+}
+
+#[test]
+fn surroundings_that_leave_nothing_or_lie_outside_are_refused() {
+    let none = Some(DiscoverError::Memblock(MemblockError::NoMemory));
+    let end = Surroundings { end: PhysAddr::new(16 * MIB), ..Surroundings::NONE };
+    assert_eq!(refusal::<8>(bank(), &end), none);
+    assert_eq!(refusal::<8>(bank(), &Surroundings { limit: Some(0), ..Surroundings::NONE }), none);
+    let image = range(79 * MIB, 2 * MIB);
+    let outside = Some(DiscoverError::ImageOutsideMemory { image });
+    assert_eq!(refusal::<8>(bank(), &Surroundings { image, ..Surroundings::NONE }), outside);
+    let device_tree = range(1 << 53, 4096);
+    let beyond = MemblockError::OutsidePhysicalSpace { base: device_tree.start() };
+    let around = Surroundings { device_tree, ..Surroundings::NONE };
+    assert_eq!(refusal::<8>(bank(), &around), Some(DiscoverError::Memblock(beyond)));
+    let all = with_regions(|tree| tree.begin("all@1000000").cells("reg", &[16 << 20, 64 << 20]).flag("no-map").end());
+    assert_eq!(refusal::<8>(all, &Surroundings::NONE), none);
+}
+
+#[test]
+fn a_memblock_that_was_handed_over_discovers_nothing() {
+    let blob = Builder::root(1, 1).finish();
+    let tree = Tree::from_read_only(&blob).unwrap();
+    let mut memblock = super::with_memory(MIB, MIB);
+    memblock.retire().unwrap().for_each(drop);
+    let retired = Err(DiscoverError::Memblock(MemblockError::Retired));
+    assert_eq!(memblock.discover(&tree, &Surroundings::NONE), retired);
 }

@@ -62,6 +62,15 @@ fn runs_show_where_reserved_memory_lies() {
     });
 }
 
+/// Tells the others to stop when it goes out of scope: also when a test fails, which would wait for them otherwise.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Takes and gives back blocks of many orders until told to stop.
 fn churn(pages: &super::Pages<'_>, cpu: u32, stop: &AtomicBool) {
     run_on(cpu);
@@ -93,11 +102,11 @@ fn the_sum_holds_at_every_moment_while_others_allocate() {
                 let stop = &stop;
                 scope.spawn(move || churn(pages, cpu, stop));
             }
+            let _stop = StopAtEnd(&stop);
             for _ in 0..50 {
                 let census = pages.census().unwrap();
                 assert_eq!(census.managed(), managed);
             }
-            stop.store(true, Ordering::Relaxed);
         });
         for cpu in 1..3 {
             pages.hal().set_online(cpu, false);

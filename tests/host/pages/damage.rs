@@ -120,6 +120,48 @@ fn tag_with(pages: &Pages<'_>, page: Page, bits: &[u32]) -> &'static str {
     found
 }
 
+/// Gives a descriptor the state of another one while `f` runs.
+fn disguised<R>(pages: &Pages<'_>, page: Page, like: Page, f: impl FnOnce() -> R) -> R {
+    let map = pages.hal().map();
+    let word = |page| {
+        // SAFETY: a descriptor starts with a 64-bit atomic (`repr(C)`), and lives as long as the map.
+        unsafe { &*std::ptr::from_ref(map.get(page)).cast::<AtomicU64>() }
+    };
+    let before = word(page).swap(word(like).load(Ordering::Relaxed), Ordering::Relaxed);
+    let result = f();
+    word(page).store(before, Ordering::Relaxed);
+    result
+}
+
+#[test]
+fn a_page_that_says_it_is_on_a_list_of_a_cpu_and_is_on_none_is_found() {
+    with_every_kind(|pages, kinds| {
+        let page = |wanted: &str| kinds.iter().find(|(name, ..)| *name == wanted).unwrap().1;
+        let (single, listed) = (page("allocated page"), page("on a list"));
+        assert_eq!(disguised(pages, single, listed, || tag(pages.check())), "PCP-1");
+        // A block that is neither unmovable, movable nor reclaimable.
+        assert_eq!(tag_with(pages, single, &[0, 1]), "PAGE-3");
+    });
+}
+
+#[test]
+fn a_walk_over_descriptors_that_make_no_sense_ends_with_an_error() {
+    with_every_kind(|pages, kinds| {
+        let page = |wanted: &str| kinds.iter().find(|(name, ..)| *name == wanted).unwrap().1;
+        let (single, inside) = (page("allocated page"), page("inside a block"));
+        let walk = || pages.for_each_run(|_, _| ()).err().map(|broken| broken.tag);
+        assert_eq!(walk(), None);
+        disguised(pages, single, inside, || {
+            assert_eq!(walk(), Some("PAGE-1"));
+            assert!(pages.census().is_err());
+        });
+        // An order that the block is not aligned to.
+        flip(pages, page("allocated block"), 11);
+        assert_eq!(walk(), Some("PAGE-2"));
+        flip(pages, page("allocated block"), 11);
+    });
+}
+
 // A page that says that it is reserved, or a hole: what was handed over does not add up to it.
 #[test]
 fn pages_that_the_zone_does_not_count_are_found() {

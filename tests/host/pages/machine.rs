@@ -506,7 +506,21 @@ impl Spec {
         machine
     }
 
+    /// Runs `f` on such a machine before the allocator has its memory.
+    pub(super) fn before_hand_over(&self, f: impl FnOnce(&Pages<'_>)) {
+        let ram = Ram::new(&self.ram);
+        f(&self.assemble(&ram, &ram.as_banks()));
+    }
+
     fn boot<'m>(&self, ram: &'m Ram, banks: &'m [Bank<'m>]) -> (Pages<'m>, Result<Handed, SetupError>) {
+        let pages = self.assemble(ram, banks);
+        let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));
+        let free = subtract(&ram.banks, &self.reserved);
+        let handed = pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning);
+        (pages, handed)
+    }
+
+    fn assemble<'m>(&self, ram: &'m Ram, banks: &'m [Bank<'m>]) -> Pages<'m> {
         run_on(0);
         let map = Counted(BankMap::new(ram.origin, banks, &ram.sections).unwrap());
         let local = || {
@@ -526,11 +540,7 @@ impl Spec {
             events: Condvar::new(),
             others: AtomicBool::new(false),
         };
-        let pages = PageAllocator::new(sim);
-        let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));
-        let free = subtract(&ram.banks, &self.reserved);
-        let handed = pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning);
-        (pages, handed)
+        PageAllocator::new(sim)
     }
 }
 

@@ -12,6 +12,7 @@ mod machine;
 mod model;
 mod pcp;
 mod reclaim;
+mod refusals;
 mod reserve;
 mod scrub;
 mod sizes;

@@ -293,6 +293,7 @@ fn a_registry_names_what_is_wrong() {
     assert_eq!(*leaver.answer.lock().unwrap(), Some(Err(RegistryError::AtWork)));
     assert_eq!(shrinkers.unregister(hal, place), Ok(()));
     assert_eq!(shrinkers.unregister(hal, place), Err(RegistryError::Gone));
+    assert_eq!(machine.reclaim.oom_hooks().unregister(hal, place), Err(RegistryError::Gone), "of another registry");
     let places: Vec<_> =
         (0..quarry::mm::zone::REGISTRY_PLACES).map(|_| shrinkers.register(hal, leaver).unwrap()).collect();
     assert_eq!(shrinkers.register(hal, leaver), Err(RegistryError::Full));

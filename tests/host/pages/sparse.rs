@@ -4,7 +4,7 @@ use super::machine::{GIB, Pages, Spec, range, visits};
 use super::{give_back, order, phys};
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
-use quarry::mm::page::{PageMap, sections_of};
+use quarry::mm::page::{Bank, BankMap, PageMap, SECTION_PAGES, Section, sections_of};
 use quarry::mm::zone::{FreeError, PageHal};
 
 const TIB: u64 = 1 << 40;
@@ -55,6 +55,22 @@ fn ram_that_spans_16_tib_is_refused() {
     assert!(sections_of(too_far.into_iter()).0.any(|section| section.is_none()));
     let beyond = [range(0, GIB), range(100 * TIB, GIB)];
     assert!(sections_of(beyond.into_iter()).0.any(|section| section.is_none()));
+    let wraps = [range(GIB, GIB), range(u64::MAX - 2 * PAGE_SIZE, PAGE_SIZE)];
+    assert!(sections_of(wraps.into_iter()).0.any(|section| section.is_none()));
+}
+
+#[test]
+fn a_map_is_made_of_whole_sections_in_order_alone() {
+    let (descriptors, blocks) = ([], []);
+    let map = |first: u32, end: u32| {
+        let section = Section { first, end };
+        let banks = [Bank { section, descriptors: &descriptors, blocks: &blocks }];
+        BankMap::new(Pfn::new(0), &banks, &[section]).is_some()
+    };
+    assert!(map(0, 0));
+    for (first, end) in [(1, 0), (u32::MAX, 0), (0, SECTION_PAGES), (1, 1)] {
+        assert!(!map(first, end), "{first} to {end}");
+    }
 }
 
 // What a hand-over costs grows with the memory and not with what it spans.

@@ -5,11 +5,11 @@ use super::rig::{BASE, KIB, MIB, PAGE, RAM, Rig, phys, range, va};
 use quarry::addr::PhysAddr;
 use quarry::arch::aarch64::desc::Stage1;
 use quarry::arch::host::{Config, SimCpu, Violations, Visibility, Who};
-use quarry::hal::entry::{EntryFormat, RawEntry};
-use quarry::hal::level::{LeafLevel, Slot};
+use quarry::hal::entry::{Entry, EntryFormat, RawEntry};
+use quarry::hal::level::{LeafLevel, Level, Slot};
 use quarry::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu, WalkDepth};
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, Space, UnmapFlags};
+use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, PgtableError, Space, UnmapFlags};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is left out or done wrongly.
@@ -38,6 +38,10 @@ enum Bug {
     WrongAddress,
     /// The machine claims FEAT_BBM level 2 and has it not.
     FalseBbm,
+    /// Between reading a block and replacing it its accessed flag changes: no bug, but another entry.
+    FlagMeanwhile,
+    /// Between reading a block and replacing it somebody else takes it away.
+    TakenMeanwhile,
 }
 
 struct Faulty {
@@ -95,6 +99,17 @@ unsafe impl Mmu for Faulty {
     ) -> Result<(), RawEntry> {
         if self.skips(slot, current, new) {
             return Ok(());
+        }
+        let meanwhile = match self.bug {
+            Bug::FlagMeanwhile => RawEntry::new(current.get() ^ ACCESSED),
+            _ => RawEntry::ABSENT,
+        };
+        let changes = self.has(Bug::FlagMeanwhile) || self.has(Bug::TakenMeanwhile);
+        if changes && matches!(Stage1::decode(Level::Pmd, current), Entry::Leaf(_)) {
+            // Once.
+            self.armed.store(false, Ordering::Relaxed);
+            // SAFETY: passed on.
+            unsafe { self.cpu.compare_exchange(table, slot, current, meanwhile) }?;
         }
         // SAFETY: passed on.
         unsafe { self.cpu.compare_exchange(table, slot, current, new) }
@@ -167,6 +182,8 @@ unsafe impl Mmu for Faulty {
     }
 }
 
+/// AF (Arm ARM, D8.3.1).
+const ACCESSED: u64 = 1 << 10;
 const PAGES: MapFlags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
 
 fn rig(config: Config, bug: Bug) -> Rig<Faulty> {
@@ -344,4 +361,28 @@ fn a_right_that_is_taken_without_a_flush_is_reported() {
         rig.table.protect(range(BASE, PAGE), change, LivePolicy::BreakBeforeMake).expect("mapped");
     });
     assert!(violations.mention("stale translation"), "{violations:?}");
+}
+
+#[test]
+fn a_block_whose_flag_changes_while_it_is_split_is_split_as_it_is_then() {
+    let rig = rig(Config::MAX, Bug::FlagMeanwhile);
+    rig.map_data(BASE, 2 * MIB, RAM);
+    rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2).unwrap();
+    assert!(!rig.table.mmu().armed.load(Ordering::Relaxed), "it has happened");
+    let found = rig.table.translate(va(BASE + PAGE)).unwrap();
+    assert_eq!(
+        (found.phys.get(), found.leaf.level, found.leaf.prot.is_accessed()),
+        (RAM + PAGE, LeafLevel::Pte, false)
+    );
+    rig.table.check().unwrap();
+}
+
+#[test]
+fn a_block_that_is_taken_away_while_it_is_split_is_named() {
+    let rig = rig(Config::MAX, Bug::TakenMeanwhile);
+    rig.map_data(BASE, 2 * MIB, RAM);
+    let tables = rig.table.check().unwrap().tables;
+    let carved = rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2);
+    assert_eq!(carved, Err(PgtableError::Malformed(va(BASE))));
+    assert_eq!(rig.table.check().unwrap().tables, tables, "the new table is back");
 }

@@ -7,6 +7,7 @@
 
 mod change;
 mod descriptor;
+mod errors;
 mod failing;
 mod faulty;
 mod flush;

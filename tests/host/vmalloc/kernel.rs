@@ -12,6 +12,7 @@ use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::entry::RawEntry;
 use quarry::hal::level::{Run, Slot};
 use quarry::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
+use quarry::mm::io::Claim;
 use quarry::mm::page::{Bank, BankMap, Page, PageDescriptor, PageMap, Section};
 use quarry::mm::pgtable::{PageTable, Space as TableSpace};
 use quarry::mm::vmalloc::{Area, Tuning, VmallocHal, VmapSpace};
@@ -21,9 +22,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Where RAM begins.
-const RAM: u64 = 0x80_0000_0000;
+pub(crate) const RAM: u64 = 0x80_0000_0000;
 /// CPUs.
 const CPUS: u32 = 2;
+/// Mappings of devices that can be noted beside the last few.
+pub(crate) const CLAIMS: usize = 64;
 
 std::thread_local! {
     static MASKED: Cell<bool> = const { Cell::new(false) };
@@ -35,9 +38,9 @@ fn cpu() -> CpuId {
 }
 
 /// CPU 0's tables, with an invalidation that can be left out.
-pub(super) struct Forgetful {
+pub(crate) struct Forgetful {
     cpu: SimCpu,
-    pub(super) forget: AtomicBool,
+    pub(crate) forget: AtomicBool,
 }
 
 // SAFETY: the machine is a model; being unsound on demand is the purpose.
@@ -140,18 +143,18 @@ impl Ram {
     }
 }
 
-pub(super) struct Local<'m> {
+pub(crate) struct Local<'m> {
     pages: CpuPages,
     map: BankMap<'m>,
 }
 
 /// The page allocator's machine.
-pub(super) struct PagesOf<'m> {
+pub(crate) struct PagesOf<'m> {
     map: BankMap<'m>,
     locals: Vec<Local<'m>>,
     /// The next so many allocations pass, and the one after fails; every one after that passes again.
-    pub(super) until_failure: AtomicU64,
-    pub(super) zeroed: AtomicU64,
+    pub(crate) until_failure: AtomicU64,
+    pub(crate) zeroed: AtomicU64,
 }
 
 impl Interrupts for PagesOf<'_> {
@@ -232,13 +235,15 @@ impl<'m> PageHal for PagesOf<'m> {
 }
 
 /// All of it, as vmalloc sees it.
-pub(super) struct Kernel<'m> {
-    pub(super) machine: TlbMachine,
+pub(crate) struct Kernel<'m> {
+    pub(crate) machine: TlbMachine,
     frames: SimFrames,
-    pub(super) table: PageTable<Forgetful>,
-    pub(super) pages: PageAllocator<PagesOf<'m>>,
+    pub(crate) table: PageTable<Forgetful>,
+    pub(crate) pages: PageAllocator<PagesOf<'m>>,
     descriptors: Mutex<Chain<'m, Area>>,
-    pub(super) in_handler: AtomicBool,
+    /// For mappings of devices, and for as many as there are.
+    pub(crate) claims: Mutex<Chain<'m, Claim>>,
+    pub(crate) in_handler: AtomicBool,
 }
 
 impl Interrupts for Kernel<'_> {
@@ -306,16 +311,17 @@ impl<'m> VmallocHal<'m> for Kernel<'m> {
     }
 }
 
-pub(super) type Vmalloc<'m> = VmapSpace<'m, Kernel<'m>>;
+pub(crate) type Vmalloc<'m> = VmapSpace<'m, Kernel<'m>>;
 
 /// Runs `f` on a machine with everything free.
-pub(super) fn with_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
+pub(crate) fn with_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
     let size = if cfg!(miri) { 8 * MIB } else { 64 * MIB };
     let ram = Ram::new(size);
     let Ram { section, descriptors, blocks } = &ram;
     let (banks, sections) = ([Bank { section: *section, descriptors, blocks }], [*section]);
     let mut nodes = memory(4_000);
-    f(&boot(&banks, &sections, size, &mut nodes, config));
+    let mut claims: Vec<_> = (0..CLAIMS).map(|_| Node::new(Claim::new())).collect();
+    f(&boot(&banks, &sections, size, (&mut nodes, &mut claims), config));
 }
 
 /// [`with_machine`], and sees that everything is as before in the end.
@@ -337,7 +343,7 @@ fn boot<'m>(
     banks: &'m [Bank<'m>],
     sections: &'m [Section],
     size: u64,
-    nodes: &'m mut [Node<'m, Area>],
+    (nodes, claim_nodes): (&'m mut [Node<'m, Area>], &'m mut [Node<'m, Claim>]),
     config: Config,
 ) -> Vmalloc<'m> {
     run_on(0);
@@ -359,14 +365,18 @@ fn boot<'m>(
         descriptors.push_back(Owned::new(node));
     }
     let descriptors = Mutex::new(descriptors);
-    let kernel = Kernel { machine, frames, table, pages, descriptors, in_handler: AtomicBool::new(false) };
+    let mut claims = Chain::new();
+    claim_nodes.iter_mut().for_each(|node| claims.push_back(Owned::new(node)));
+    let claims = Mutex::new(claims);
+    let in_handler = AtomicBool::new(false);
+    let kernel = Kernel { machine, frames, table, pages, descriptors, claims, in_handler };
     let space = VmapSpace::new(kernel);
     space.set_up(&Tuning { region: pages_at(0, GIB / PAGE_SIZE), ram_pages: size / PAGE_SIZE }).unwrap();
     space
 }
 
 /// Another owner takes a page, and no CPU may reach it by an old translation.
-pub(super) fn take_page(space: &Vmalloc<'_>) -> Option<Page> {
+pub(crate) fn take_page(space: &Vmalloc<'_>) -> Option<Page> {
     let pages = &space.hal().pages;
     let page = pages.alloc_pages(Gfp::KERNEL | Gfp::NOWARN, quarry::addr::Order::ZERO).ok()?;
     let phys = pages.hal().map().phys(page);
@@ -375,7 +385,7 @@ pub(super) fn take_page(space: &Vmalloc<'_>) -> Option<Page> {
 }
 
 /// Every CPU reads every page of an area; what they read stays in their TLBs.
-pub(super) fn touch(space: &Vmalloc<'_>, start: VirtAddr, pages: u64) {
+pub(crate) fn touch(space: &Vmalloc<'_>, start: VirtAddr, pages: u64) {
     for cpu in (0..CPUS).map(CpuId::new) {
         for page in 0..pages {
             let addr = VirtAddr::new(start.get() + page * PAGE_SIZE + 8);
@@ -385,7 +395,7 @@ pub(super) fn touch(space: &Vmalloc<'_>, start: VirtAddr, pages: u64) {
 }
 
 /// Everything is free again, and no rule was broken.
-fn at_rest(space: &Vmalloc<'_>, free_pages: u64) {
+pub(crate) fn at_rest(space: &Vmalloc<'_>, free_pages: u64) {
     space.purge_all();
     space.check().unwrap();
     assert_eq!(space.iter().count(), 0);

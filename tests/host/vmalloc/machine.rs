@@ -17,7 +17,7 @@ std::thread_local! {
 }
 
 /// Lets this thread play another CPU.
-pub(super) fn run_on(cpu: u32) {
+pub(crate) fn run_on(cpu: u32) {
     CPU.set((cpu, false));
 }
 

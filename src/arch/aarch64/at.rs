@@ -1,0 +1,30 @@
+//! What the CPU itself makes of an address: `AT S1E1R` and `PAR_EL1`.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use core::arch::asm;
+
+/// A translation as the CPU sees it at this moment, TLB included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Par {
+    /// The byte that a read reaches.
+    pub phys: PhysAddr,
+    /// The attribute byte, as in `MAIR_EL1`.
+    pub attribute: u8,
+}
+
+/// What a read of `addr` at EL1 reaches; `None` if it faults. Reads nothing. Any context.
+#[must_use]
+pub fn translate(addr: VirtAddr) -> Option<Par> {
+    let saved = super::irq::local_irq_save_flags();
+    let par: u64;
+    // SAFETY: the instruction writes PAR_EL1, which nobody else relies on, and interrupts are masked until it is read.
+    unsafe {
+        asm!("at s1e1r, {addr}", "isb", "mrs {par}, par_el1", addr = in(reg) addr.get(), par = out(reg) par,
+            options(nostack, preserves_flags));
+    }
+    super::irq::local_irq_restore_flags(saved);
+    // Arm ARM D24.2, PAR_EL1: F in bit 0; PA in 47:12, ATTR in 63:56.
+    let [.., attribute] = par.to_le_bytes();
+    let phys = PhysAddr::new((par & 0x0000_ffff_ffff_f000) | addr.offset_in(PAGE_SIZE));
+    (par & 1 == 0).then_some(Par { phys, attribute })
+}

@@ -1,0 +1,27 @@
+//! Data-cache maintenance by address (Arm ARM D7.5): for who reads memory past the caches.
+
+use crate::addr::VirtRange;
+use core::arch::asm;
+
+/// Bytes of the smallest line of all data caches.
+fn line() -> u64 {
+    let ctr: u64;
+    // SAFETY: reading an ID register has no effect.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
+    // DminLine: log2 of words.
+    4 << (ctr >> 16 & 0xf)
+}
+
+/// Writes what the caches hold of `range` to memory, where a CPU with its MMU off sees it. It has got there when this
+/// returns. Any context. `range` must be mapped, or the instruction faults. One instruction a line.
+pub fn clean_to_poc(range: VirtRange) {
+    let line = line();
+    let mut at = range.start().align_down(line).get();
+    while at < range.end().get() {
+        // SAFETY: cleaning changes no memory that Rust knows of: it makes others see what is there.
+        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += line;
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}

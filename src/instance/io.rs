@@ -1,0 +1,258 @@
+//! The kernel's device memory, and Linux's names for it as free functions.
+
+use super::vmalloc::VMALLOC;
+use super::{KernelPages, kmalloc};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::arch::aarch64::io::Mmio as Bus;
+use crate::ds::rbtree::{Node, Owned};
+use crate::gfp::Gfp;
+use crate::hal::io::IoBus;
+use crate::hal::prot::{MemoryType, Prot};
+use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio};
+use core::ops::Deref;
+
+/// All device memory that is mapped.
+static IO: IoSpace<'static, 'static, KernelPages> = IoSpace::new(&VMALLOC);
+
+impl IoHal<'static> for KernelPages {
+    fn claim(&self) -> Option<Owned<'static, Claim>> {
+        let place = kmalloc(size_of::<Node<'static, Claim>>(), Gfp::ATOMIC | Gfp::NOWARN).ok()?;
+        let place = place.cast::<Node<'static, Claim>>();
+        // SAFETY: just allocated, large enough; kmalloc aligns to 8 at least, as asserted below.
+        unsafe { place.write(Node::new(Claim::new())) };
+        // SAFETY: initialised by the line above, never freed, and nobody else knows of it.
+        Some(Owned::new(unsafe { &mut *place.as_ptr() }))
+    }
+}
+
+const _: () = assert!(align_of::<Node<'static, Claim>>() <= 8);
+
+/// The mappings, for reports and checks.
+#[must_use]
+pub fn io_space() -> &'static IoSpace<'static, 'static, KernelPages> {
+    &IO
+}
+
+/// Lets device memory be mapped, by a CPU with so many bits of physical address, and notes the devices that are mapped in
+/// `early` already. Boot CPU, when there are vmalloc areas.
+///
+/// # Errors
+///
+/// Those of [`IoSpace::adopt`].
+pub fn io_init(physical_bits: u8, early: VirtRange) -> Result<(), IoError> {
+    IO.set_up(PhysAddr::new(1 << physical_bits.min(63)));
+    IO.adopt(early)
+}
+
+/// The names of the types, each a function.
+macro_rules! remap {
+    ($(#[$doc:meta])* $name:ident, $memory:ident) => {
+        $(#[$doc])*
+        ///
+        /// See [`IoSpace::ioremap`]. Any context.
+        ///
+        /// # Errors
+        ///
+        /// [`IoError`].
+        #[track_caller]
+        #[inline]
+        pub fn $name(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+            IO.ioremap(phys, size, MemoryType::$memory)
+        }
+    };
+}
+
+remap! {
+    /// Maps device registers: Device-nGnRE, a write may be acknowledged before it arrives.
+    ioremap, DeviceNGnRE
+}
+remap! {
+    /// Maps configuration space: Device-nGnRnE, a write is acknowledged by the device itself.
+    ioremap_np, DeviceNGnRnE
+}
+remap! {
+    /// Maps a device whose registers may be accessed out of order: Device-nGRE.
+    ioremap_ngre, DeviceNGRE
+}
+remap! {
+    /// Maps a device whose accesses may be gathered and reordered: Device-GRE.
+    ioremap_gre, DeviceGRE
+}
+remap! {
+    /// Maps a frame buffer: Normal non-cacheable, writes are combined.
+    ioremap_wc, NonCacheable
+}
+remap! {
+    /// Maps device memory that is read often: Normal, written through.
+    ioremap_wt, WriteThrough
+}
+
+/// Maps device memory with any type and protection; see [`IoSpace::ioremap_prot`]. Any context.
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
+    IO.ioremap_prot(phys, size, prot)
+}
+
+/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. Any context.
+///
+/// # Errors
+///
+/// [`IoError`], also logged: nothing has changed then.
+#[inline]
+pub fn iounmap(addr: VirtAddr) -> Result<(), IoError> {
+    IO.iounmap(addr).inspect_err(|error| log::error!("iounmap({addr}): {error}"))
+}
+
+/// Maps memory that is no device's registers; see [`IoSpace::memremap`]. Any context.
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
+    IO.memremap(phys, size, memory)
+}
+
+/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. Any context.
+///
+/// # Errors
+///
+/// [`IoError`], also logged: nothing has changed then.
+#[inline]
+pub fn memunmap(addr: VirtAddr) -> Result<(), IoError> {
+    IO.memunmap(addr).inspect_err(|error| log::error!("memunmap({addr}): {error}"))
+}
+
+/// Device memory that is unmapped when this is dropped, of which `SIZE` bytes at least are known when compiling. Reading
+/// and writing: see [`Mmio`].
+#[derive(Debug)]
+pub struct IoMem<const SIZE: u64 = 0> {
+    registers: Mmio<Bus, SIZE>,
+}
+
+/// Why device memory could not be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IoMemError {
+    /// It could not be mapped.
+    Map(IoError),
+    /// It has fewer bytes than were asked for, or starts at no multiple of 8.
+    Size(AccessError),
+}
+
+impl core::fmt::Display for IoMemError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Map(error) => error.fmt(f),
+            Self::Size(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for IoMemError {}
+
+impl<const SIZE: u64> IoMem<SIZE> {
+    /// Maps `size` bytes from `phys` on as `memory`. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`IoMemError`]; nothing is mapped then.
+    ///
+    /// # Safety
+    ///
+    /// What the registers do is the affair of whoever has the value: no access to them through it breaks a promise that
+    /// others rely on.
+    #[track_caller]
+    pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
+        let start = IO.ioremap(phys, size, memory).map_err(IoMemError::Map)?;
+        let range = VirtRange::from_size(start, size).unwrap_or_default();
+        // SAFETY: MMIO-1: mapped by the line above, and unmapped by `drop` alone.
+        let registers = unsafe { Mmio::new(Bus, range) };
+        let registers = registers.sized::<SIZE>().map_err(|error| {
+            // Nobody has it yet.
+            let _ = iounmap(start);
+            IoMemError::Size(error)
+        })?;
+        Ok(Self { registers })
+    }
+}
+
+impl<const SIZE: u64> Deref for IoMem<SIZE> {
+    type Target = Mmio<Bus, SIZE>;
+
+    fn deref(&self) -> &Mmio<Bus, SIZE> {
+        &self.registers
+    }
+}
+
+impl<const SIZE: u64> Drop for IoMem<SIZE> {
+    fn drop(&mut self) {
+        // Logged if it fails.
+        let _ = iounmap(self.registers.start());
+    }
+}
+
+/// Accesses at addresses, by Linux's names.
+macro_rules! accesses {
+    ($word:ident: $read:ident $read_relaxed:ident $write:ident $write_relaxed:ident) => {
+        /// Reads a register; nothing later comes before it. Any context.
+        ///
+        /// # Safety
+        ///
+        /// `at` is a mapped device register and a multiple of the width, and reading it harms nothing.
+        #[must_use]
+        #[inline]
+        pub unsafe fn $read(at: VirtAddr) -> $word {
+            // SAFETY: the caller's promise is the same.
+            let value = unsafe { $read_relaxed(at) };
+            Bus.order_after_load(value);
+            value
+        }
+
+        /// The same without the barrier.
+        ///
+        /// # Safety
+        ///
+        /// As for the ordered one.
+        #[must_use]
+        #[inline]
+        pub unsafe fn $read_relaxed(at: VirtAddr) -> $word {
+            // SAFETY: the caller's promise is the same.
+            unsafe { Bus.load(at) }
+        }
+
+        /// Writes a register, after everything that was written to memory before. Any context.
+        ///
+        /// # Safety
+        ///
+        /// As for reading it, for writing.
+        #[inline]
+        pub unsafe fn $write(value: $word, at: VirtAddr) {
+            Bus.order_before_store();
+            // SAFETY: the caller's promise is the same.
+            unsafe { $write_relaxed(value, at) };
+        }
+
+        /// The same without the barrier.
+        ///
+        /// # Safety
+        ///
+        /// As for the ordered one.
+        #[inline]
+        pub unsafe fn $write_relaxed(value: $word, at: VirtAddr) {
+            // SAFETY: the caller's promise is the same.
+            unsafe { Bus.store(at, value) };
+        }
+    };
+}
+
+accesses!(u8: readb readb_relaxed writeb writeb_relaxed);
+accesses!(u16: readw readw_relaxed writew writew_relaxed);
+accesses!(u32: readl readl_relaxed writel writel_relaxed);
+accesses!(u64: readq readq_relaxed writeq writeq_relaxed);

@@ -1,0 +1,111 @@
+//! The kernel's side of changing permissions, and Linux's names for it as free functions.
+
+use super::vmalloc::VMALLOC;
+use super::{BuddyFrames, KernelPages, kernel_tables, phys_to_virt};
+use crate::addr::{CpuId, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::{break_window, icache};
+use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::entry::Entry;
+use crate::hal::level::LeafLevel;
+use crate::hal::mmu::{BbmLevel, Mmu};
+use crate::hal::wait::{Context, Scope};
+use crate::mm::layout::FIXMAP_START;
+use crate::mm::pgtable::{LivePolicy, PgtableError};
+use crate::mm::vmalloc::{Permission, SetMemoryError, SetMemoryHal};
+use core::ops::ControlFlow;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use spin::mutex::SpinMutex;
+
+/// Whoever changes live mappings.
+static CHANGING: SpinMutex<(), Relax> = SpinMutex::new(());
+
+impl SetMemoryHal<'static> for KernelPages {
+    fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError> {
+        if self.is_inside(Scope::Interrupt) {
+            return Err(SetMemoryError::InInterrupt);
+        }
+        let _alone = CHANGING.lock();
+        if kernel_tables().is_some_and(|tables| tables.mmu().bbm_level() == BbmLevel::Two) {
+            return f(LivePolicy::BbmLevel2);
+        }
+        let running = (0..self.cpus()).filter(|cpu| self.is_online(CpuId::new(*cpu))).count();
+        if running > 1 {
+            return Err(SetMemoryError::OtherCpus);
+        }
+        let saved = self.save();
+        let result = f(LivePolicy::BreakBeforeMake);
+        self.restore(saved);
+        result
+    }
+
+    fn sync_instructions(&self, range: VirtRange) {
+        icache::sync(range);
+    }
+}
+
+/// Lets blocks of the linear map be split while they are in use, through the first page of the fixmap, which nobody needs
+/// once the linear map is up. Boot CPU, once.
+///
+/// # Errors
+///
+/// [`PgtableError::NoFrame`].
+pub fn set_memory_init() -> Result<(), PgtableError> {
+    let page = VirtAddr::new(FIXMAP_START);
+    let (Some(tables), Some(range)) = (kernel_tables(), VirtRange::from_size(page, PAGE_SIZE)) else { return Ok(()) };
+    tables.populate(&BuddyFrames, range, LeafLevel::Pte)?;
+    let mut last = None;
+    let _ = tables.walk(range, |visit| {
+        if let Entry::Table(table) = visit.entry {
+            last = Some(table);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    // The fixmap begins where a table of last entries does, so that its first page has the first entry.
+    let entry = last.and_then(phys_to_virt).and_then(|table| NonNull::new(table.as_ptr::<AtomicU64>()));
+    if let Some(entry) = entry {
+        // SAFETY: the entry of the page in the live tables, which are never freed there since devices are mapped beside it;
+        // nobody uses the page or the entry since the switch to these tables.
+        unsafe { break_window::set(entry, page) };
+    }
+    Ok(())
+}
+
+/// Makes pages of a vmalloc area read-only; see [`VmapSpace::set_memory`](crate::mm::vmalloc::VmapSpace::set_memory). Not
+/// from an interrupt handler.
+///
+/// # Errors
+///
+/// [`SetMemoryError`].
+pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+    VMALLOC.set_memory(addr, pages, Permission::ReadOnly)
+}
+
+/// Makes them writable; executable ones must lose that first. As [`set_memory_ro`].
+///
+/// # Errors
+///
+/// [`SetMemoryError`].
+pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+    VMALLOC.set_memory(addr, pages, Permission::ReadWrite)
+}
+
+/// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
+/// [`set_memory_ro`].
+///
+/// # Errors
+///
+/// [`SetMemoryError`].
+pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+    VMALLOC.set_memory(addr, pages, Permission::Execute)
+}
+
+/// Makes them not executable. As [`set_memory_ro`].
+///
+/// # Errors
+///
+/// [`SetMemoryError`].
+pub fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+    VMALLOC.set_memory(addr, pages, Permission::NoExecute)
+}

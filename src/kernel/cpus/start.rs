@@ -1,0 +1,235 @@
+//! Starting a CPU, what it does first, and stopping it.
+
+use super::{CpuError, CpuState, HOTPLUG, Record, idle, patience, work};
+use crate::addr::{CpuId, PhysAddr};
+use crate::arch::aarch64::boot::BootInfo;
+use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::stack::{self, StackUse};
+use crate::arch::aarch64::{cpu, irq, mem, psci, secondary, spin_table, tlb, trap};
+use crate::driver::timer;
+use crate::hal::wait::Context;
+use crate::instance;
+use crate::kernel::{interrupts, smp_call, tick};
+use crate::mm::layout;
+use ::log::{error, info};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The distance from the image's virtual addresses to its physical ones, for the entry.
+static IMAGE: AtomicU64 = AtomicU64::new(0);
+
+/// Notes where the image is. Boot CPU, before the first CPU is started.
+pub(in crate::kernel) fn remember_image(boot: &BootInfo) {
+    IMAGE.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
+}
+
+/// Gives the boot CPU its interrupt stack.
+pub(super) fn prepare_boot_cpu() -> Result<(), CpuError> {
+    give_stack(CpuId::BOOT, StackUse::Interrupt)
+}
+
+fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
+    if stack::of_cpu(cpu, stack_use).is_some() {
+        return Ok(());
+    }
+    let range = instance::alloc_stack(stack_use.size(), "a CPU").map_err(CpuError::Stack)?;
+    stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
+}
+
+/// Starts a CPU that is off, or that has gone (Linux: `cpu_up`). When this returns it is online. Where waiting is legal.
+///
+/// # Errors
+///
+/// [`CpuError`].
+pub fn cpu_up(cpu: CpuId) -> Result<(), CpuError> {
+    may_wait()?;
+    bring_up(cpu)
+}
+
+pub(super) fn bring_up(cpu: CpuId) -> Result<(), CpuError> {
+    let _one = HOTPLUG.lock();
+    let record = Record::of(cpu).ok_or(CpuError::NoSuchCpu(cpu, CpuState::Absent))?;
+    let before = record.state();
+    match before {
+        CpuState::Off | CpuState::Waiting | CpuState::Parked => {}
+        CpuState::Absent | CpuState::Late => return Err(CpuError::NoSuchCpu(cpu, before)),
+        _ => return Err(CpuError::State(cpu, before)),
+    }
+    for stack_use in [StackUse::Kernel, StackUse::Interrupt, StackUse::Overflow] {
+        give_stack(cpu, stack_use)?;
+    }
+    let tables = instance::kernel_tables().ok_or(CpuError::NoTables)?;
+    let stack = stack::of_cpu(cpu, StackUse::Kernel).ok_or(CpuError::NoTables)?;
+    let affinity = record.affinity.load(Ordering::Relaxed);
+    secondary::prepare(cpu, affinity, tables.root(), stack.range.end());
+    let entry = PhysAddr::new(IMAGE.load(Ordering::Relaxed));
+    record.set(CpuState::Starting);
+    let told = match before {
+        CpuState::Off => psci::cpu_on(affinity, entry).map_err(CpuError::Firmware),
+        CpuState::Waiting => release(record, entry),
+        _ => {
+            cpu::send_event();
+            Ok(())
+        }
+    };
+    if let Err(error) = told {
+        record.set(before);
+        return Err(error);
+    }
+    let start = timer::ticks();
+    while record.state() != CpuState::Online {
+        let waited = timer::ticks().wrapping_sub(start) > patience();
+        let given_up =
+            waited && (record.go(CpuState::Starting, CpuState::Late) || record.go(CpuState::Arrived, CpuState::Late));
+        if given_up || record.state() == CpuState::Late {
+            return Err(CpuError::NoAnswer(cpu));
+        }
+        cpu::relax();
+    }
+    Ok(())
+}
+
+/// Writes the entry into the CPU's word of the spin table, through the linear map.
+fn release(record: &Record, entry: PhysAddr) -> Result<(), CpuError> {
+    let word = PhysAddr::new(record.release.load(Ordering::Relaxed).saturating_sub(1));
+    let virt = layout::phys_to_virt(word).filter(|virt| virt.is_aligned(8)).ok_or(CpuError::Release(word))?;
+    let mapped = instance::kernel_tables().and_then(|tables| tables.translate(virt));
+    if mapped.is_none_or(|found| found.phys != word) {
+        return Err(CpuError::Release(word));
+    }
+    // SAFETY: the device tree says that the word is the spin table's, and it is mapped as RAM, as the lines above saw. The
+    // loader's memory is reserved for good: no allocator ever had it.
+    unsafe { spin_table::release(virt, entry) };
+    Ok(())
+}
+
+fn may_wait() -> Result<(), CpuError> {
+    match instance::context().atomic() {
+        None if irq::local_irqs_enabled() => Ok(()),
+        why => Err(CpuError::Atomic(why)),
+    }
+}
+
+/// The first Rust code of a CPU that the kernel has started, on its own stack, exceptions masked.
+#[unsafe(no_mangle)]
+extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
+    let cpu = CpuId::new(cpu);
+    trap::init(cpu);
+    let Some(record) = Record::of(cpu) else { cpu::park() };
+    if !record.go(CpuState::Starting, CpuState::Arrived) {
+        // Too late: nobody expects this CPU any more.
+        let _refused = psci::cpu_off();
+        cpu::park();
+    }
+    tlb::init_cpu(false);
+    if !mem::can_run_on(&IdRegisters::read()) {
+        give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
+    }
+    come_online(cpu, record);
+    idle::run(cpu, record)
+}
+
+/// Makes this CPU take part. Exceptions masked.
+fn come_online(cpu: CpuId, record: &Record) {
+    if let Err(error) = interrupts::init_cpu() {
+        give_up(cpu, record, format_args!("{error}"));
+    }
+    if !instance::bring_cpu_online() {
+        give_up(cpu, record, format_args!("it has no data of its own"));
+    }
+    instance::forbid_waiting_in_atomic(true);
+    // What was asked while it was away.
+    instance::answer_requests();
+    if !record.go(CpuState::Arrived, CpuState::Online) {
+        instance::take_cpu_offline();
+        give_up(cpu, record, format_args!("it came too late"));
+    }
+    tick::start_here();
+    irq::unmask_serror();
+    irq::local_irq_enable();
+}
+
+fn give_up(cpu: CpuId, record: &Record, why: core::fmt::Arguments<'_>) -> ! {
+    error!("{cpu:?} cannot be used: {why}");
+    record.set(CpuState::Late);
+    cpu::park()
+}
+
+/// Stops a CPU (Linux: `cpu_down`): it finishes what it is at, its pages, objects and stacks go back to where all CPUs find
+/// them, and it is switched off, or parked where firmware cannot do that. Where waiting is legal.
+///
+/// # Errors
+///
+/// [`CpuError::Refused`] for the boot CPU and the caller's own, [`CpuError::State`] if it is not online,
+/// [`CpuError::NoAnswer`] if it is busy for more than a second; it stays online then.
+pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
+    may_wait()?;
+    let _one = HOTPLUG.lock();
+    let record = Record::of(cpu).ok_or(CpuError::NoSuchCpu(cpu, CpuState::Absent))?;
+    if cpu == CpuId::BOOT || cpu == cpu::current() {
+        return Err(CpuError::Refused(cpu));
+    }
+    if !record.go(CpuState::Online, CpuState::Leaving) {
+        return Err(CpuError::State(cpu, record.state()));
+    }
+    interrupts::kick(cpu);
+    let start = timer::ticks();
+    let parked = loop {
+        match record.state() {
+            CpuState::Parked => break record,
+            CpuState::Leaving if timer::ticks().wrapping_sub(start) > patience() => {
+                // It may have begun to go in this very moment: whoever changes the state first decides.
+                if record.go(CpuState::Leaving, CpuState::Online) {
+                    return Err(CpuError::NoAnswer(cpu));
+                }
+            }
+            _ => {
+                instance::idle();
+                cpu::relax();
+            }
+        }
+    };
+    instance::drain_offline_cpu(cpu);
+    if record.release.load(Ordering::Relaxed) == 0 {
+        // Firmware takes it from here: it is off when firmware says so.
+        let affinity = parked.affinity.load(Ordering::Relaxed);
+        let start = timer::ticks();
+        while !psci::is_off(affinity).map_err(CpuError::Firmware)? {
+            if timer::ticks().wrapping_sub(start) > patience() {
+                error!("{cpu:?} has stopped, but firmware does not say that it is off");
+                parked.set(CpuState::Late);
+                return Err(CpuError::NoAnswer(cpu));
+            }
+            cpu::relax();
+        }
+        parked.set(CpuState::Off);
+    }
+    info!("{cpu:?} is offline");
+    Ok(())
+}
+
+/// This CPU has been asked to go, and has nothing left to do. Returns when it is back, or if it stays.
+pub(super) fn leave(cpu: CpuId, record: &Record) {
+    irq::local_irq_disable();
+    // From here on nobody sends work; what was sent before is done first.
+    if !record.go(CpuState::Leaving, CpuState::Stopping) || !work::is_free(record) {
+        record.go(CpuState::Stopping, CpuState::Leaving);
+        irq::local_irq_enable();
+        return;
+    }
+    timer::stop();
+    // Its pages and objects are not its own any more, so it makes no more calls either.
+    instance::take_cpu_offline();
+    smp_call::refuse(cpu);
+    interrupts::leave_cpu();
+    irq::mask_all();
+    record.set(CpuState::Parked);
+    if record.release.load(Ordering::Relaxed) == 0 {
+        let refused = psci::cpu_off();
+        error!("{cpu:?} is not switched off: {refused:?}");
+        cpu::park();
+    }
+    while !record.go(CpuState::Starting, CpuState::Arrived) {
+        cpu::wait_for_event();
+    }
+    come_online(cpu, record);
+}

@@ -1,0 +1,104 @@
+//! Work for a CPU to do as itself and not as an interrupt handler: on its own stack, interrupts unmasked, so that it may
+//! wait.
+
+use super::{CpuState, Record, no_answer, patience};
+use crate::addr::CpuId;
+use crate::arch::aarch64::cpu;
+use crate::driver::timer;
+use crate::instance;
+use crate::kernel::interrupts;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// Something that several CPUs do.
+///
+/// # Invariants
+///
+/// - `JOB-1`: `body` is what `run` wants, and there until `left` is zero.
+pub(super) struct Job {
+    run: unsafe fn(*const (), CpuId),
+    body: *const (),
+    /// CPUs that have not finished yet.
+    left: AtomicU32,
+}
+
+/// Whether a CPU has nothing waiting.
+pub(super) fn is_free(record: &Record) -> bool {
+    record.job.load(Ordering::SeqCst).is_null()
+}
+
+/// In a CPU's place for a job while it does one.
+const BUSY: *mut Job = core::ptr::without_provenance_mut(1);
+
+/// Does what waits for this CPU; whether there was anything.
+pub(super) fn run_here(record: &Record) -> bool {
+    let job = record.job.load(Ordering::Relaxed);
+    // Whoever sent it may take it back, until it is taken here. Acquire pairs with the exchange in `send`.
+    if job.is_null() || record.job.compare_exchange(job, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    // SAFETY: whoever put it there waits until it is done.
+    let job = unsafe { &*job };
+    // SAFETY: JOB-1.
+    unsafe { (job.run)(job.body, cpu::current()) };
+    record.job.store(core::ptr::null_mut(), Ordering::Release);
+    // The last look at the job: its owner may be gone afterwards.
+    job.left.fetch_sub(1, Ordering::Release);
+    true
+}
+
+/// Runs `body` on every CPU that is online at once, on this one too, and returns when all have finished. How many they were.
+/// Where waiting is legal; while it waits this CPU does what an idle one does. A CPU that is at other such work does it
+/// first; whoever takes more than a second for the rest is reported each second.
+pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
+    unsafe fn call<F: Fn(CpuId) + Sync>(body: *const (), cpu: CpuId) {
+        // SAFETY: the function below made it from this type.
+        let body = unsafe { &*body.cast::<F>() };
+        body(cpu);
+    }
+    let job = Job { run: call::<F>, body: (&raw const *body).cast(), left: AtomicU32::new(0) };
+    let here = cpu::current();
+    let mut count = 1;
+    for cpu in instance::online_cpus().filter(|cpu| *cpu != here) {
+        let Some(record) = Record::of(cpu) else { continue };
+        job.left.fetch_add(1, Ordering::Relaxed);
+        if !send(&job, cpu, record) {
+            job.left.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        count += 1;
+    }
+    body(here);
+    let mut start = timer::ticks();
+    // Acquire pairs with the release in `run_here`: what the others did has been done.
+    while job.left.load(Ordering::Acquire) != 0 {
+        if timer::ticks().wrapping_sub(start) > patience() {
+            start = timer::ticks();
+            let late = instance::online_cpus().filter(|cpu| Record::of(*cpu).is_some_and(|record| !is_free(record)));
+            late.for_each(no_answer);
+        }
+        instance::idle();
+        cpu::relax();
+    }
+    count
+}
+
+/// Gives the job to a CPU, after another one if it has one; whether it will do it.
+fn send(job: &Job, cpu: CpuId, record: &Record) -> bool {
+    let place: &AtomicPtr<Job> = &record.job;
+    let pointer = (&raw const *job).cast_mut();
+    while place.compare_exchange(core::ptr::null_mut(), pointer, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        if record.state() != CpuState::Online {
+            return false;
+        }
+        instance::idle();
+        cpu::relax();
+    }
+    // A CPU that goes looks for work once more after its state has changed. So one that is seen to stay finds this; one
+    // that is seen to go may find it too, unless it is taken back here first.
+    let stays = matches!(record.state(), CpuState::Online | CpuState::Leaving);
+    if !stays && place.compare_exchange(pointer, core::ptr::null_mut(), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+        return false;
+    }
+    interrupts::kick(cpu);
+    true
+}

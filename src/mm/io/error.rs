@@ -1,0 +1,104 @@
+//! Why device memory was not mapped, not unmapped, or not accessed.
+#![forbid(unsafe_code)]
+
+use super::Mapping;
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::hal::io::Width;
+use crate::hal::prot::MemoryType;
+use crate::mm::pgtable::PgtableError;
+use crate::mm::vmalloc::{AreaError, AreaInfo};
+use core::fmt;
+
+/// Why nothing was mapped or unmapped. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IoError {
+    /// No bytes were asked for.
+    Empty,
+    /// The end of the range wraps.
+    Wraps(PhysAddr, u64),
+    /// The range goes on beyond the physical addresses that the CPU has.
+    BeyondPhysical(PhysRange, PhysAddr),
+    /// RAM in the range: the kernel has it mapped already, as write-back memory.
+    Ram(PhysRange),
+    /// A live mapping of some of the range has another memory type.
+    Conflict(MemoryType, Mapping),
+    /// `memremap` with a Device type.
+    NotMemory(MemoryType),
+    /// Executable device memory, or a mapping for user space.
+    BadProt,
+    /// The space has not been set up yet.
+    NotReady,
+    /// No memory to note the mapping.
+    NoClaim,
+    /// The area.
+    Area(AreaError),
+    /// The tables.
+    Tables(PgtableError),
+    /// The address lies in a mapping, and is not the one that mapping it returned.
+    NotThePointer(VirtAddr, AreaInfo),
+}
+
+impl From<AreaError> for IoError {
+    fn from(error: AreaError) -> Self {
+        Self::Area(error)
+    }
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a mapping of nothing"),
+            Self::Wraps(start, size) => write!(f, "{size:#x} bytes from {start} on wrap"),
+            Self::BeyondPhysical(range, end) => write!(f, "{range} goes beyond {end}, where physical addresses end"),
+            Self::Ram(range) => write!(f, "there is RAM in {range}"),
+            Self::Conflict(wanted, other) => {
+                write!(f, "{} for what is mapped otherwise: {other}", wanted.name())
+            }
+            Self::NotMemory(memory) => write!(f, "{} is no type of memory", memory.name()),
+            Self::BadProt => f.write_str("device memory is neither executable nor for user space"),
+            Self::NotReady => f.write_str("device memory cannot be mapped yet"),
+            Self::NoClaim => f.write_str("no memory to note the mapping"),
+            Self::Area(error) => error.fmt(f),
+            Self::Tables(error) => error.fmt(f),
+            Self::NotThePointer(addr, area) => {
+                write!(f, "{addr} is not the address that mapping it returned, but lies in the area {area}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for IoError {}
+
+/// Why an access was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// Bytes from the offset on, of a region of so many.
+    Outside {
+        /// From where.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+        /// How many there are.
+        size: u64,
+    },
+    /// The address is no multiple of the access's width, which Device memory does not allow.
+    Unaligned(VirtAddr, Width),
+    /// The start of the region is no multiple of what the registers need.
+    Misplaced(VirtAddr, u64),
+}
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outside { offset, bytes, size } => {
+                write!(f, "{bytes} bytes at offset {offset:#x} of a region of {size:#x} bytes")
+            }
+            Self::Unaligned(addr, width) => write!(f, "an access of {} bytes to {addr}", width.bytes()),
+            Self::Misplaced(addr, align) => write!(f, "registers at {addr}, which is no multiple of {align}"),
+        }
+    }
+}
+
+impl core::error::Error for AccessError {}

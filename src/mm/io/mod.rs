@@ -1,0 +1,23 @@
+//! Device memory: mapping it with the memory type that it wants, and reaching registers in it (Linux: `mm/ioremap.c`,
+//! `arch/arm64/include/asm/io.h`).
+//!
+//! An [`IoSpace`] maps physical ranges that are no RAM in areas of the vmalloc region, and remembers every live mapping
+//! by its physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
+//! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
+//! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
+//!
+//! # Locks and contexts
+//!
+//! One lock around the live mappings, with interrupts masked, never held while tables or areas are worked on. Everything
+//! may be called in any context.
+
+mod claim;
+mod error;
+mod mmio;
+mod ram;
+mod space;
+
+pub use claim::{Claim, Mapping};
+pub use error::{AccessError, IoError};
+pub use mmio::{Mmio, RegisterBlock};
+pub use space::{IoHal, IoSpace};

@@ -1,0 +1,392 @@
+//! Mapping device memory: `ioremap`, `iounmap`, `memremap`.
+#![forbid(unsafe_code)]
+
+use super::claim::{Claims, Refused};
+use super::ram::{Ram, ram_in};
+use super::{Claim, IoError, Mapping};
+use crate::addr::{PAGE_SIZE, PMD_SIZE, PUD_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::ds::rbtree::{Broken, Owned};
+use crate::hal::entry::Entry;
+use crate::hal::level::LeafLevel;
+use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
+use crate::mm::layout;
+use crate::mm::page::{Page, PageMap, Section};
+use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
+use crate::mm::vmalloc::{AreaError, AreaInfo, AreaRef, AreaRequest, Removed, VmFlags, VmallocHal, VmapSpace};
+use crate::mm::zone::PageHal;
+use core::ops::ControlFlow;
+use core::panic::Location;
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+
+/// What mapping device memory asks of a machine beside what vmalloc does.
+pub trait IoHal<'a>: VmallocHal<'a> {
+    /// A new descriptor of a live mapping, or `None` if there is no memory for one. It is kept for good.
+    fn claim(&self) -> Option<Owned<'a, Claim>>;
+}
+
+/// Leaves and groups of leaves that a mapping may be made of, the largest first. A group of 1 GiB blocks is never made.
+const UNITS: [u64; 4] = [PUD_SIZE, LeafLevel::Pmd.contiguous_size(), PMD_SIZE, LeafLevel::Pte.contiguous_size()];
+
+/// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; a page if
+/// there is none.
+const fn unit_for(range: PhysRange, below: u64) -> u64 {
+    let mut units: &[u64] = &UNITS;
+    while let [unit, rest @ ..] = units {
+        if *unit < below
+            && range.size() >= *unit
+            && let Some(first) = range.start().align_up(*unit)
+            && first.get() <= range.end().get()
+            && range.end().get() - first.get() >= *unit
+        {
+            return *unit;
+        }
+        units = rest;
+    }
+    PAGE_SIZE
+}
+
+/// An area that begins before what is mapped in it, in one of the bits that are the architecture's.
+const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
+
+/// What physical memory there is.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Where physical addresses end.
+    end: PhysAddr,
+    /// From the first to the last page descriptor: no RAM lies elsewhere.
+    near_ram: PhysRange,
+}
+
+/// The device memory that is mapped in an address space.
+///
+/// # Invariants
+///
+/// - `IO-1`: live mappings of one frame agree in their memory type, whatever else they do.
+/// - `IO-2`: every live mapping is what the tables say.
+///
+/// [`IoSpace::check`] tests them, and `IO-3` of the records.
+pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
+    space: &'s VmapSpace<'a, H>,
+    limits: Once<Limits, <H as VmallocHal<'a>>::Relax>,
+    claims: SpinMutex<Claims<'a>, <H as VmallocHal<'a>>::Relax>,
+}
+
+impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
+    /// Device memory in areas of `space`.
+    #[must_use]
+    pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
+        Self { space, limits: Once::new(), claims: SpinMutex::new(Claims::new()) }
+    }
+
+    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped. The first call
+    /// counts; page descriptors exist by then.
+    pub fn set_up(&self, phys_end: PhysAddr) {
+        let map = self.space.hal().pages().hal().map();
+        let section = |section: &Section| (map.phys(Page::new(section.first)), map.phys(Page::new(section.end)));
+        let (first, last) = (map.sections().first().map(section), map.sections().last().map(section));
+        let hull = first.zip(last).and_then(|((start, _), (_, end))| PhysRange::new(start, end));
+        self.limits.call_once(|| Limits { end: phys_end, near_ram: hull.unwrap_or_default() });
+    }
+
+    #[inline]
+    fn with_claims<R>(&self, f: impl FnOnce(&mut Claims<'a>) -> R) -> R {
+        let hal = self.space.hal();
+        let saved = hal.save();
+        let result = f(&mut self.claims.lock());
+        hal.restore(saved);
+        result
+    }
+
+    /// The whole pages of a request, if the CPU can reach them.
+    #[inline]
+    fn pages_of(&self, phys: PhysAddr, size: u64) -> Result<PhysRange, IoError> {
+        let end = self.limits.get().ok_or(IoError::NotReady)?.end;
+        if size == 0 {
+            return Err(IoError::Empty);
+        }
+        let range = PhysRange::from_size(phys, size).ok_or(IoError::Wraps(phys, size))?;
+        if range.end() > end {
+            return Err(IoError::BeyondPhysical(range, end));
+        }
+        range.align_outwards(PAGE_SIZE).ok_or(IoError::Wraps(phys, size))
+    }
+
+    /// How much of these pages is RAM.
+    #[inline]
+    fn ram_in(&self, pages: PhysRange) -> Ram {
+        match self.limits.get() {
+            Some(limits) if !limits.near_ram.overlaps(pages) => Ram::Nowhere,
+            _ => ram_in(&self.space.hal().pages().hal().map(), pages),
+        }
+    }
+
+    /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
+    /// `memory`, readable and writable (Linux: `ioremap` and its sisters). The address leads to the byte at `phys`. Any
+    /// context; needs memory for tables. Cost: O(log n) in the areas and the live mappings, and a few instructions a
+    /// leaf.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IoSpace::ioremap_prot`].
+    #[track_caller]
+    #[inline]
+    pub fn ioremap(&self, phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
+        let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
+        self.ioremap_for(phys, size, prot, Location::caller())
+    }
+
+    /// [`IoSpace::ioremap`] with any protection that a device can have: read-only, for one.
+    ///
+    /// The area is placed so that virtual and physical address agree below the largest leaf of which a whole one fits:
+    /// wherever the range lies, it is mapped by as few entries as it can be.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::Empty`], [`Wraps`](IoError::Wraps), [`BeyondPhysical`](IoError::BeyondPhysical); [`Ram`](IoError::Ram);
+    /// [`Conflict`](IoError::Conflict) with the live mapping of another memory type; [`BadProt`](IoError::BadProt);
+    /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out.
+    /// Nothing has changed then.
+    #[track_caller]
+    #[inline]
+    pub fn ioremap_prot(&self, phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
+        self.ioremap_for(phys, size, prot, Location::caller())
+    }
+
+    fn ioremap_for(
+        &self,
+        phys: PhysAddr,
+        size: u64,
+        prot: Prot,
+        caller: &'static Location<'static>,
+    ) -> Result<VirtAddr, IoError> {
+        let pages = self.pages_of(phys, size)?;
+        if prot.is_executable() || prot.privilege() != Privilege::Kernel {
+            return Err(IoError::BadProt);
+        }
+        if self.ram_in(pages) != Ram::Nowhere {
+            return Err(IoError::Ram(pages));
+        }
+        let (area, lead) = self.area_for(pages, caller)?;
+        // The area is larger than the lead.
+        let first = VirtAddr::new(area.start().get() + lead);
+        let addr = VirtAddr::new(first.get() | phys.offset_in(PAGE_SIZE));
+        let mapping = Mapping { phys: pages, virt: addr, memory: prot.memory() };
+        let mapped = self.with_spare(|claims| claims.enter(mapping)).and_then(|()| {
+            let mapped = self.map(pages, first, prot);
+            mapped.inspect_err(|_| self.with_claims(|claims| claims.forget(pages.start(), addr)))
+        });
+        if let Err(error) = mapped {
+            self.give_up(area);
+            return Err(error);
+        }
+        area.set_phys(phys);
+        area.complete();
+        Ok(addr)
+    }
+
+    /// An area under construction for `pages`, and how far into it they begin.
+    #[inline]
+    fn area_for(&self, pages: PhysRange, caller: &'static Location<'static>) -> Result<(AreaRef<'a>, u64), IoError> {
+        let mut unit = unit_for(pages, u64::MAX);
+        loop {
+            let lead = pages.start().offset_in(unit);
+            let request = AreaRequest {
+                size: lead.saturating_add(pages.size()),
+                align: unit,
+                within: None,
+                flags: VmFlags::IOREMAP | VmFlags::UNINITIALIZED | if lead == 0 { VmFlags::empty() } else { LED },
+                caller: Some(caller),
+            };
+            match self.space.alloc(&request) {
+                Ok(area) => return Ok((area, lead)),
+                // Where there is no room for that, smaller leaves do.
+                Err(AreaError::Exhausted | AreaError::TooLarge(_)) if unit > PAGE_SIZE => unit = unit_for(pages, unit),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Changes what is noted, with a descriptor more if need be.
+    #[inline]
+    fn with_spare(&self, f: impl Fn(&mut Claims<'a>) -> Result<(), Refused>) -> Result<(), IoError> {
+        loop {
+            match self.with_claims(&f) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Conflict(wanted, other)) => return Err(IoError::Conflict(wanted, other)),
+                Err(Refused::NoSpare) => {
+                    let fresh = self.space.hal().claim().ok_or(IoError::NoClaim)?;
+                    self.with_claims(|claims| claims.add_spare(fresh));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn map(&self, pages: PhysRange, first: VirtAddr, prot: Prot) -> Result<(), IoError> {
+        let hal = self.space.hal();
+        let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
+        if pages.size() >= PMD_SIZE {
+            // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
+            self.unmap(range);
+        }
+        hal.tables().map(hal.frames(), range, pages.start(), prot, MapFlags::empty()).map_err(IoError::Tables)
+    }
+
+    /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
+    #[inline]
+    fn unmap(&self, range: VirtRange) {
+        let hal = self.space.hal();
+        let unmapped = hal.tables().unmap_and_flush(hal.frames(), range, UnmapFlags::empty());
+        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
+    }
+
+    /// Gives back an area in which nothing is mapped.
+    #[cold]
+    fn give_up(&self, area: AreaRef<'a>) {
+        // Its builder has it, so it is there.
+        if let Ok(removed) = self.space.abandon(area) {
+            self.space.recycle(removed);
+        }
+    }
+
+    /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
+    /// When it returns, no CPU translates it. Any context. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::Area`] for an address in no area or in one of another kind; [`NotThePointer`](IoError::NotThePointer)
+    /// for another address of a mapping, or one that somebody else is unmapping. Nothing has changed then.
+    pub fn iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+        if addr == VirtAddr::ZERO {
+            return Ok(());
+        }
+        let offset = addr.offset_in(PAGE_SIZE);
+        let exact = |flags: VmFlags, phys: Option<PhysAddr>| {
+            !flags.contains(LED) && phys.is_some_and(|phys| phys.offset_in(PAGE_SIZE) == offset)
+        };
+        let page = addr.align_down(PAGE_SIZE);
+        let removed = match self.space.remove_if(page, VmFlags::IOREMAP, exact) {
+            Err(AreaError::NotTheStart(_, area)) => self.remove_inside(addr, area)?,
+            answer => answer?,
+        };
+        let area = removed.info();
+        if let Some(range) = VirtRange::new(page, area.mapped().end()) {
+            self.unmap(range);
+        }
+        // Not before: until now a CPU could still reach the frames with this type.
+        if let Some(phys) = area.phys {
+            self.with_claims(|claims| claims.forget(phys.align_down(PAGE_SIZE), addr));
+        }
+        self.space.recycle(removed);
+        Ok(())
+    }
+
+    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only align it.
+    #[cold]
+    fn remove_inside(&self, addr: VirtAddr, area: AreaInfo) -> Result<Removed<'a>, IoError> {
+        if !area.flags.contains(VmFlags::IOREMAP) {
+            return Err(AreaError::NotTheStart(addr, area).into());
+        }
+        let start = area.phys.map(|phys| phys.align_down(PAGE_SIZE));
+        let known = start.and_then(|start| self.with_claims(|claims| claims.find(start, addr)));
+        known.ok_or(IoError::NotThePointer(addr, area))?;
+        // Somebody else may be quicker; then the area is gone, or is another's.
+        Ok(self.space.remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
+    }
+
+    /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).
+    /// RAM that the kernel has is there already: as write-back, the answer is its address in the linear map.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotMemory`] for a Device type; [`Ram`](IoError::Ram) for RAM with another type, and for a range of which
+    /// some is RAM; those of [`IoSpace::ioremap_prot`].
+    #[track_caller]
+    pub fn memremap(&self, phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
+        let caller = Location::caller();
+        if memory.is_device() {
+            return Err(IoError::NotMemory(memory));
+        }
+        let pages = self.pages_of(phys, size)?;
+        if memory.agrees_with(MemoryType::WriteBack) && self.ram_in(pages) == Ram::Everywhere {
+            return layout::phys_to_virt(phys).ok_or(IoError::Ram(pages));
+        }
+        let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
+        self.ioremap_for(phys, size, prot, caller)
+    }
+
+    /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IoSpace::iounmap`].
+    pub fn memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+        match layout::virt_to_phys(addr) {
+            Some(_) => Ok(()),
+            None => self.iounmap(addr),
+        }
+    }
+
+    /// Notes what is mapped as a device in `range` already, so that nobody maps it with another type: what drivers got
+    /// before there were areas. Boot CPU, once for a range.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NoClaim`], [`IoError::Conflict`]; what was noted until then stays.
+    pub fn adopt(&self, range: VirtRange) -> Result<(), IoError> {
+        let walked = self.space.hal().tables().walk(range, |visit| match visit.entry {
+            Entry::Leaf(leaf) if leaf.prot.memory().is_device() => {
+                let frames = PhysRange::from_size(leaf.phys, leaf.level.size()).unwrap_or_default();
+                let mapping = Mapping { phys: frames, virt: visit.start, memory: leaf.prot.memory() };
+                let noted = self.with_spare(|claims| claims.enter(mapping));
+                noted.map_or_else(ControlFlow::Break, ControlFlow::Continue)
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        walked.break_value().map_or(Ok(()), Err)?;
+        self.with_spare(Claims::settle_all)
+    }
+
+    /// The live mappings by physical address, each as it is at that moment.
+    pub fn iter(&self) -> impl Iterator<Item = Mapping> + use<'_, 's, 'a, H> {
+        let mut from = Some((PhysAddr::ZERO, VirtAddr::ZERO));
+        core::iter::from_fn(move || {
+            let (start, virt) = from?;
+            let mapping = self.with_claims(|claims| claims.next(start, virt))?;
+            from = mapping.virt.checked_add(1).map(|virt| (mapping.phys.start(), virt));
+            Some(mapping)
+        })
+    }
+
+    /// Tests every invariant. Nothing may be mapped or unmapped meanwhile. O(n log n).
+    ///
+    /// # Errors
+    ///
+    /// The first that does not hold.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.with_claims(|claims| claims.check())?;
+        let tables = self.space.hal().tables();
+        let (mut seen, mut lies) = (0, false);
+        for mapping in self.iter() {
+            seen += 1;
+            let mut at = mapping.virt.align_down(PAGE_SIZE);
+            let last = at.checked_add(mapping.phys.size()).unwrap_or(VirtAddr::MAX);
+            while at < last && !lies {
+                let found = tables.translate(at);
+                let offset = at.offset_from(mapping.virt.align_down(PAGE_SIZE)).unwrap_or(0);
+                lies = found.is_none_or(|found| {
+                    found.phys.offset_from(mapping.phys.start()) != Some(offset)
+                        || !found.leaf.prot.memory().agrees_with(mapping.memory)
+                });
+                at = found.map_or(last, |found| {
+                    VirtAddr::new(at.align_down(found.leaf.level.size()).get() + found.leaf.level.size())
+                });
+            }
+        }
+        if lies || seen != self.with_claims(|claims| claims.len()) {
+            return Err(Broken { tag: "IO-2", what: "a live mapping that the tables know nothing of" });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Changing what areas permit: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
+//! arch/arm64/mm/pageattr.c).
+//!
+//! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and
+//! read-only elsewhere; it is never executable. So at no time is a frame both writable and executable, by whatever
+//! mapping. When the area is freed, the linear map is writable again before the pages go.
+#![forbid(unsafe_code)]
+
+use super::node::VmapNode;
+use super::pages::Blocks;
+use super::{AreaError, AreaInfo, AreaRef, Removed, VmFlags, VmallocHal, VmapSpace};
+use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
+use crate::hal::entry::Entry;
+use crate::hal::mmu::{BbmLevel, Mmu};
+use crate::hal::prot::Access;
+use crate::mm::layout;
+use crate::mm::pgtable::{Change, LivePolicy, PgtableError, Visit};
+use core::fmt;
+use core::ops::ControlFlow;
+
+/// What changing permissions asks of a machine beside what vmalloc does.
+pub trait SetMemoryHal<'a>: VmallocHal<'a> {
+    /// Runs `f` so that it may change live mappings by the policy that it is given, while nobody else does: not in an
+    /// interrupt handler; by break-before-make only while no other CPU runs and this one is not interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`SetMemoryError::InInterrupt`], [`SetMemoryError::OtherCpus`]; and those of `f`.
+    fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError>;
+
+    /// What was written to these addresses is what every CPU executes there from now on (Linux: `flush_icache_range`).
+    fn sync_instructions(&self, range: VirtRange);
+}
+
+/// What is wanted of some pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Permission {
+    /// No longer writable; what is executable stays so.
+    ReadOnly,
+    /// Writable.
+    ReadWrite,
+    /// Executable.
+    Execute,
+    /// No longer executable; what is writable stays so.
+    NoExecute,
+}
+
+/// Why permissions were not changed. They are as before then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SetMemoryError {
+    /// No pages.
+    Empty,
+    /// The address is no multiple of the page size.
+    Unaligned(VirtAddr),
+    /// No area, or one without pages of its own.
+    Area(AreaError),
+    /// The pages go on beyond the area.
+    Outside(AreaInfo),
+    /// Writable memory is to become executable, or executable memory writable: one must go before the other comes.
+    WritableExecutable(VirtAddr),
+    /// An interrupt handler may not split blocks.
+    InInterrupt,
+    /// A block has to be split, this CPU cannot do that while others use it, and others run.
+    OtherCpus,
+    /// The tables.
+    Tables(PgtableError),
+}
+
+impl From<AreaError> for SetMemoryError {
+    fn from(error: AreaError) -> Self {
+        Self::Area(error)
+    }
+}
+
+impl From<PgtableError> for SetMemoryError {
+    fn from(error: PgtableError) -> Self {
+        Self::Tables(error)
+    }
+}
+
+impl fmt::Display for SetMemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the permissions of no pages"),
+            Self::Unaligned(addr) => write!(f, "{addr} is no multiple of the page size"),
+            Self::Area(error) => error.fmt(f),
+            Self::Outside(area) => write!(f, "pages beyond the area {area}"),
+            Self::WritableExecutable(addr) => write!(f, "{addr} would be writable and executable"),
+            Self::InInterrupt => f.write_str("permissions are not changed in an interrupt handler"),
+            Self::OtherCpus => f.write_str("a block cannot be split while other CPUs run"),
+            Self::Tables(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SetMemoryError {}
+
+impl Permission {
+    /// What becomes of `access`; `None` if that would be writable and executable.
+    const fn apply(self, access: Access) -> Option<Access> {
+        match (self, access) {
+            (Self::ReadOnly, Access::ReadWrite) | (Self::NoExecute, Access::Execute) => Some(Access::ReadOnly),
+            (Self::ReadWrite, Access::ReadOnly) => Some(Access::ReadWrite),
+            (Self::Execute, Access::ReadOnly) => Some(Access::Execute),
+            (Self::ReadWrite, Access::Execute) | (Self::Execute, Access::ReadWrite) => None,
+            (_, same) => Some(same),
+        }
+    }
+}
+
+/// The part of a leaf that lies in `range`: its addresses, the frames behind, and what may be done there.
+fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Access)> {
+    let Entry::Leaf(leaf) = visit.entry else { return None };
+    let part = VirtRange::from_size(visit.start, visit.level.size())?.intersection(range)?;
+    let first = leaf.phys.checked_add(part.start().offset_from(visit.start)?)?;
+    Some((part, PhysRange::from_size(first, part.size())?, leaf.prot.access()))
+}
+
+impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
+    /// What every leaf of `range` has, one after the other, as long as `f` returns `Ok`.
+    fn each_part(
+        &self,
+        range: VirtRange,
+        mut f: impl FnMut(VirtRange, PhysRange, Access) -> Result<(), SetMemoryError>,
+    ) -> Result<(), SetMemoryError> {
+        let walked = self.hal().tables().walk(range, |visit| match part_of(visit, range) {
+            Some((part, frames, access)) => {
+                f(part, frames, access).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+            }
+            None => ControlFlow::Continue(()),
+        });
+        walked.break_value().map_or(Ok(()), Err)
+    }
+
+    /// The next part of `range` that `wanted` says yes to, leaves that follow on as one.
+    fn next_part(&self, range: VirtRange, wanted: impl Fn(Access) -> bool) -> Option<VirtRange> {
+        let mut found: Option<VirtRange> = None;
+        let _ = self.hal().tables().walk(range, |visit| {
+            let Some((part, _, access)) = part_of(visit, range) else { return ControlFlow::Continue(()) };
+            found = match found {
+                None => wanted(access).then_some(part),
+                Some(run) if wanted(access) && run.end() == part.start() => VirtRange::new(run.start(), part.end()),
+                Some(_) => return ControlFlow::Break(()),
+            };
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    /// Gives every part of `range` that `wanted` says yes to the access `to`. The edges of those parts are edges of leaves.
+    fn protect_parts(
+        &self,
+        range: VirtRange,
+        wanted: impl Fn(Access) -> bool,
+        to: Access,
+        policy: LivePolicy,
+    ) -> Result<(), PgtableError> {
+        let mut rest = Some(range);
+        while let Some(part) = rest.and_then(|rest| self.next_part(rest, &wanted)) {
+            self.hal().tables().protect(part, Change::access(to), policy)?;
+            rest = VirtRange::new(part.end(), range.end()).filter(|rest| !rest.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Makes the linear map writable wherever it is not, for frames that no other mapping leads to any more.
+    #[cold]
+    fn reset_alias(&self, frames: PhysRange) -> Result<(), PgtableError> {
+        let alias = layout::phys_range_to_virt(frames).ok_or(PgtableError::OutsideSpace)?;
+        let tables = self.hal().tables();
+        // Only what was split before is read-only, so that nothing is split here.
+        let policy = match tables.mmu().bbm_level() {
+            BbmLevel::Two => LivePolicy::BbmLevel2,
+            _ => LivePolicy::BreakBeforeMake,
+        };
+        self.protect_parts(alias, |access| access == Access::ReadOnly, Access::ReadWrite, policy)
+    }
+
+    /// Gives back an area some of whose pages may be read-only in the linear map: at once, not by a purge (Linux:
+    /// `vm_reset_perms`).
+    #[cold]
+    pub(super) fn reset_permissions(&self, area: Removed<'a>) {
+        let hal = self.hal();
+        self.unmap(area.mapped().start(), area.mapped().end());
+        // No CPU translates them any more.
+        let area = area.into_inner();
+        let pages = area.take_pages();
+        let reset = Blocks::from_pages(&pages).runs(hal.pages()).try_for_each(|(start, bytes)| {
+            PhysRange::from_size(start, bytes).map_or(Ok(()), |frames| self.reset_alias(frames))
+        });
+        // Pages that cannot be written are nobody's.
+        if reset.is_ok() && pages.count() != 0 {
+            super::AreaHal::release(hal, pages);
+        }
+        self.recycle(Removed::new(area));
+    }
+}
+
+impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
+    /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
+    /// it returns, no CPU acts on what was permitted before. Not from an interrupt handler; needs memory for tables where
+    /// blocks have to be split. The caller has the area, and changes it from one CPU at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`SetMemoryError`]; permissions are as before then.
+    pub fn set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
+        let (range, area) = self.range_of(addr, pages)?;
+        self.each_part(range, |part, _, access| match to.apply(access) {
+            Some(_) => Ok(()),
+            None => Err(SetMemoryError::WritableExecutable(part.start())),
+        })?;
+        let tables = self.hal().tables();
+        self.hal().change_live(&mut |policy| {
+            // What can fail comes first; a split changes no permission.
+            tables.carve(self.hal().frames(), range, policy)?;
+            self.each_alias(range, to, |alias, _| Ok(tables.carve(self.hal().frames(), alias, policy)?))?;
+            self.mark(area);
+            match to {
+                Permission::ReadOnly => {
+                    self.protect_parts(range, |access| access == Access::ReadWrite, Access::ReadOnly, policy)?;
+                    self.follow(range, policy)?;
+                }
+                Permission::ReadWrite => {
+                    self.protect_parts(range, |access| access == Access::ReadOnly, Access::ReadWrite, policy)?;
+                    self.follow(range, policy)?;
+                }
+                Permission::Execute => {
+                    // It may have been read-only from the start, and its alias is not.
+                    self.follow(range, policy)?;
+                    self.hal().sync_instructions(range);
+                    self.protect_parts(range, |access| access == Access::ReadOnly, Access::Execute, policy)?;
+                }
+                Permission::NoExecute => {
+                    self.protect_parts(range, |access| access == Access::Execute, Access::ReadOnly, policy)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The addresses, if they are pages of an area that has pages of its own, and where that starts.
+    fn range_of(&self, addr: VirtAddr, pages: u64) -> Result<(VirtRange, VirtAddr), SetMemoryError> {
+        if pages == 0 {
+            return Err(SetMemoryError::Empty);
+        }
+        if !addr.is_aligned(PAGE_SIZE) {
+            return Err(SetMemoryError::Unaligned(addr));
+        }
+        let area = self.find(addr).ok_or(AreaError::NoArea(addr))?;
+        if area.flags.contains(VmFlags::UNINITIALIZED) {
+            return Err(AreaError::Uninitialized(area).into());
+        }
+        if !area.flags.contains(VmFlags::ALLOC) {
+            return Err(AreaError::WrongKind(area).into());
+        }
+        let range = pages.checked_mul(PAGE_SIZE).and_then(|bytes| VirtRange::from_size(addr, bytes));
+        let range = range.filter(|range| area.mapped().contains_range(*range)).ok_or(SetMemoryError::Outside(area))?;
+        Ok((range, area.range.start()))
+    }
+
+    /// The linear map's addresses of what `range` maps, each with what the area will permit there.
+    fn each_alias(
+        &self,
+        range: VirtRange,
+        to: Permission,
+        mut f: impl FnMut(VirtRange, Access) -> Result<(), SetMemoryError>,
+    ) -> Result<(), SetMemoryError> {
+        if to == Permission::NoExecute {
+            return Ok(());
+        }
+        self.each_part(range, |_, frames, access| {
+            let alias = layout::phys_range_to_virt(frames).ok_or(PgtableError::OutsideSpace)?;
+            f(alias, access)
+        })
+    }
+
+    /// Makes the linear map writable where the area is, and read-only elsewhere.
+    fn follow(&self, range: VirtRange, policy: LivePolicy) -> Result<(), SetMemoryError> {
+        self.each_alias(range, Permission::ReadOnly, |alias, access| {
+            let writable = access == Access::ReadWrite;
+            let (from, to) = match writable {
+                true => (Access::ReadOnly, Access::ReadWrite),
+                false => (Access::ReadWrite, Access::ReadOnly),
+            };
+            Ok(self.protect_parts(alias, |access| access == from, to, policy)?)
+        })
+    }
+
+    /// Notes that the linear map is to be writable again before the pages go.
+    fn mark(&self, area: VirtAddr) {
+        let nodes = self.layout.get().map_or(1, |layout| layout.nodes);
+        self.with_node(VmapNode::of_address(area.get(), nodes), |node| {
+            if let Some(area) = node.busy.find(area.get()) {
+                AreaRef::new(area.node()).add_flags(VmFlags::FLUSH_RESET_PERMS);
+            }
+        });
+    }
+}

@@ -1,0 +1,477 @@
+//! All CPUs: each comes up as the boot CPU did, can be called, goes and comes back.
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use crate::interrupts::wait_for;
+use core::arch::asm;
+use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
+use quarry::arch::aarch64::stack::{self, StackOwner, StackUse};
+use quarry::arch::aarch64::{cpu, irq};
+use quarry::driver::timer;
+use quarry::gfp::Gfp;
+use quarry::hal::wait::Context;
+use quarry::instance;
+use quarry::kernel::cpus::{self, CpuError, CpuState};
+use quarry::kernel::smp_call::{ASYNC_CALLS, CallError, smp_call, smp_call_async};
+use quarry::kernel::{init, tick};
+use quarry::ktest;
+
+/// The CPUs of the machine, by its device tree.
+fn described() -> usize {
+    init::machine().expect("tests run after booting").tree.cpus().filter(|cpu| cpu.is_enabled()).count()
+}
+
+fn others() -> impl Iterator<Item = CpuId> {
+    instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT)
+}
+
+/// What must be the same on every CPU: the registers that the boot stub sets, and those that say where the tables are.
+fn registers() -> [u64; 10] {
+    macro_rules! read {
+        ($($name:literal)*) => {
+            [$({
+                let value: u64;
+                // SAFETY: reading a system register of EL1 that every Armv8.0 CPU has.
+                unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value) };
+                value
+            }),*]
+        };
+    }
+    read!("sctlr_el1" "tcr_el1" "mair_el1" "ttbr0_el1" "ttbr1_el1" "CurrentEL" "SPSel" "cpacr_el1" "vbar_el1" "daif")
+}
+
+// Behaviour 491
+ktest!(
+    every_cpu_comes_up_as_the_boot_cpu_did,
+    machine two = "smp=2",
+    machine three_gicv3 = "smp=3 gic=3",
+    machine four = "smp=4",
+    machine five_max = "smp=5 cpu=max gic=3",
+    machine six_el2 = "smp=6 virtualization gic=3",
+    machine seven_secure = "smp=7 secure",
+    machine eight_gicv2 = "smp=8",
+    machine eight_gicv3 = "smp=8 gic=3",
+    machine four_one_thread = "smp=4 icount",
+    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+);
+fn every_cpu_comes_up_as_the_boot_cpu_did() {
+    let (seen, wrong) = (AtomicU64::new(0), AtomicU32::new(0));
+    let expected = registers();
+    let ran = cpus::run_everywhere(&|cpu: CpuId| {
+        let here = 0_u64;
+        let on = stack::containing(VirtAddr::of(&raw const here)).map(|stack| stack.owner);
+        let right = cpu == cpu::current()
+            && on == Some(StackOwner::Cpu(cpu, StackUse::Kernel))
+            && cpu::affinity() == cpus::affinity(cpu)
+            && registers() == expected
+            && cpus::state(cpu) == CpuState::Online
+            && instance::context().atomic().is_none()
+            && irq::local_irqs_enabled();
+        wrong.fetch_add(u32::from(!right), Ordering::Relaxed);
+        seen.fetch_add(1 << (8 * cpu.get()), Ordering::Relaxed);
+    });
+    assert_eq!(ran as usize, described(), "every CPU of the device tree");
+    let each_once = (0..ran).fold(0, |sum, cpu| sum | 1_u64 << (8 * cpu));
+    assert_eq!((seen.into_inner(), wrong.into_inner()), (each_once, 0), "each once, as itself");
+}
+
+ktest!(as_many_cpus_come_up_as_the_boot_arguments_want, machine = "smp=4 append='maxcpus=3'");
+fn as_many_cpus_come_up_as_the_boot_arguments_want() {
+    assert_eq!(instance::online_cpus().count(), 3);
+    assert_eq!(cpus::state(CpuId::new(3)), CpuState::Off);
+    cpus::cpu_up(CpuId::new(3)).expect("it waits");
+    assert_eq!(instance::online_cpus().count(), 4);
+}
+
+// Of this tree's CPUs one polls another word than the tree says, and one has its word where there is no RAM.
+ktest!(
+    a_cpu_that_does_not_come_is_left_out,
+    machine = "board=raspi4b serial=1 dtb=tests/data/dts/rpi4-lost-cpus.dtb.gz alone"
+);
+fn a_cpu_that_does_not_come_is_left_out() {
+    let states = [0, 1, 2, 3].map(|cpu| cpus::state(CpuId::new(cpu)));
+    assert_eq!(states, [CpuState::Online, CpuState::Online, CpuState::Late, CpuState::Waiting]);
+    let lost = CpuId::new(2);
+    assert_eq!(cpus::cpu_up(lost), Err(CpuError::NoSuchCpu(lost, CpuState::Late)));
+    assert!(matches!(cpus::cpu_up(CpuId::new(3)), Err(CpuError::Release(_))));
+    assert_eq!(cpus::run_everywhere(&|_| {}), 2, "the others work");
+    assert_eq!(smp_call(lost, |_: &()| {}, &()), Err(CallError::Offline(lost)));
+    instance::drain_all_pages();
+}
+
+ktest!(
+    boot: a_cpu_that_does_not_come_is_named,
+    machine = "board=raspi4b serial=1 dtb=tests/data/dts/rpi4-lost-cpus.dtb.gz append='quarry.batch'",
+    report = "CPU 2 is left out: CPU 2 did not answer within a second",
+    report = "CPU 3 is left out: the spin table's word at 0xfe000000 is in no memory that is mapped",
+    report = "CPUs: 2 of 4 are up"
+);
+
+ktest!(a_call_runs_on_its_cpu_in_an_interrupt, machine gicv2 = "smp=4", machine gicv3 = "smp=4 gic=3");
+fn a_call_runs_on_its_cpu_in_an_interrupt() {
+    for cpu in others() {
+        let answer = AtomicU32::new(0);
+        let call = |answer: &AtomicU32| {
+            let here = 0_u64;
+            let on = stack::containing(VirtAddr::of(&raw const here)).map(|stack| stack.owner);
+            let right = on == Some(StackOwner::Cpu(cpu::current(), StackUse::Interrupt)) && !irq::local_irqs_enabled();
+            answer.store(if right { cpu::current().get() } else { u32::MAX }, Ordering::Relaxed);
+        };
+        smp_call(cpu, call, &answer).expect("it is online");
+        assert_eq!(answer.into_inner(), cpu.get());
+    }
+    let here = AtomicBool::new(false);
+    smp_call(CpuId::BOOT, |here: &AtomicBool| here.store(!irq::local_irqs_enabled(), Ordering::Relaxed), &here)
+        .expect("this CPU");
+    assert!(here.into_inner(), "on this CPU at once, masked");
+}
+
+ktest!(calls_are_made_in_the_order_in_which_they_came, machine = "smp=2");
+fn calls_are_made_in_the_order_in_which_they_came() {
+    static DIGITS: AtomicU64 = AtomicU64::new(0);
+    fn note(digit: usize) {
+        DIGITS.store(DIGITS.load(Ordering::Relaxed) * 10 + digit as u64, Ordering::Relaxed);
+    }
+    let other = CpuId::new(1);
+    // The other CPU takes no interrupt before all of them are there.
+    let (held, go) = (AtomicBool::new(false), AtomicBool::new(false));
+    let refused = AtomicBool::new(false);
+    cpus::run_everywhere(&|cpu: CpuId| {
+        if cpu == other {
+            let masked = irq::local_irq_save();
+            held.store(true, Ordering::Release);
+            wait_for(|| go.load(Ordering::Acquire));
+            drop(masked);
+        } else {
+            wait_for(|| held.load(Ordering::Acquire));
+            for digit in 1..=ASYNC_CALLS {
+                smp_call_async(other, note, digit).expect("room");
+            }
+            refused.store(smp_call_async(other, note, 9) == Err(CallError::Busy), Ordering::Relaxed);
+            go.store(true, Ordering::Release);
+        }
+    });
+    wait_for(|| DIGITS.load(Ordering::Relaxed) >= 1000);
+    assert_eq!(DIGITS.load(Ordering::Relaxed), 1234);
+    assert!(refused.into_inner(), "one more than there is room for");
+}
+
+ktest!(all_cpus_call_each_other, machine four = "smp=4", machine eight_gicv3 = "smp=8 gic=3", timeout = 60);
+fn all_cpus_call_each_other() {
+    const ROUNDS: u64 = 20;
+    let counts = [const { AtomicU64::new(0) }; 8];
+    cpus::run_everywhere(&|_| {
+        for _ in 0..ROUNDS {
+            for cpu in instance::online_cpus() {
+                let count = counts.get(cpu.get() as usize).expect("eight at most");
+                smp_call(
+                    cpu,
+                    |count: &AtomicU64| {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    },
+                    count,
+                )
+                .expect("online");
+            }
+        }
+    });
+    let cpus = instance::online_cpus().count();
+    for count in counts.iter().take(cpus) {
+        assert_eq!(count.load(Ordering::Relaxed), ROUNDS * cpus as u64);
+    }
+}
+
+ktest!(whoever_may_not_wait_makes_no_waiting_call, machine = "smp=2");
+fn whoever_may_not_wait_makes_no_waiting_call() {
+    let other = CpuId::new(1);
+    let refused = |answer| matches!(answer, Err(CallError::Atomic(_)));
+    {
+        let _masked = irq::local_irq_save();
+        assert!(refused(smp_call(other, |_: &()| {}, &())));
+        assert!(matches!(cpus::cpu_down(other), Err(CpuError::Atomic(_))));
+    }
+    let lock = instance::spin_lock(());
+    let held = lock.lock();
+    assert!(refused(smp_call(other, |_: &()| {}, &())));
+    drop(held);
+    let inside = AtomicBool::new(false);
+    let call = |inside: &AtomicBool| {
+        let answer = smp_call(CpuId::BOOT, |_: &()| {}, &());
+        inside.store(matches!(answer, Err(CallError::Atomic(_))), Ordering::Relaxed);
+    };
+    smp_call(other, call, &inside).expect("online");
+    assert!(inside.into_inner(), "in a handler");
+}
+
+/// Free pages, with nothing at hand anywhere.
+fn free_pages() -> u64 {
+    instance::slab_allocator().shrink_all();
+    instance::vmap_space().purge_all();
+    instance::drain_all_pages();
+    instance::nr_free_pages()
+}
+
+/// Takes and frees memory of every kind, so that this CPU has something of everything at hand.
+fn use_memory(cpu: CpuId) {
+    for round in 0..20 {
+        let size = 16_usize << ((round + cpu.get()) % 8);
+        let object = instance::kmalloc(size, Gfp::KERNEL).expect("memory");
+        let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+        let area = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+        let stack = instance::KernelStack::new("passing").expect("memory");
+        // SAFETY: allocated above, and not used any more.
+        unsafe { instance::kfree(object.as_ptr()) };
+        instance::free_page(page).expect("allocated above");
+        instance::vfree(area).expect("allocated above");
+        drop(stack);
+    }
+}
+
+// Behaviours 104 and 487
+ktest!(
+    a_cpu_that_goes_leaves_everything_behind,
+    machine psci = "smp=4",
+    machine psci_gicv3 = "smp=4 gic=3 virtualization",
+    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+    timeout = 60,
+);
+fn a_cpu_that_goes_leaves_everything_behind() {
+    cpus::run_everywhere(&use_memory);
+    let all = instance::online_cpus().count();
+    instance::drain_kernel_stacks();
+    let mut settled = 0;
+    for round in 0..5 {
+        cpus::run_everywhere(&use_memory);
+        instance::drain_kernel_stacks();
+        for cpu in others() {
+            cpus::cpu_down(cpu).expect("it has nothing to do");
+            assert!(!instance::is_online(cpu));
+            assert_eq!(instance::page_allocator().pages_on_lists(cpu), 0, "{cpu:?} keeps pages");
+            assert_eq!(cpus::cpu_down(cpu), Err(CpuError::State(cpu, cpus::state(cpu))));
+            assert_eq!(smp_call(cpu, |_: &()| {}, &()), Err(CallError::Offline(cpu)));
+            assert_eq!(smp_call_async(cpu, |_| {}, 0), Err(CallError::Offline(cpu)));
+        }
+        let free = free_pages();
+        if round > 0 {
+            assert_eq!(free, settled, "pages that are free while one CPU runs");
+        }
+        settled = free;
+        instance::page_allocator().check().expect("the page allocator keeps its invariants");
+        instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
+        assert_eq!(cpus::run_everywhere(&|_| {}), 1);
+        for cpu in others() {
+            cpus::cpu_up(cpu).expect("it can come back");
+        }
+        assert_eq!(instance::online_cpus().count(), all);
+        // They work as before.
+        assert_eq!(cpus::run_everywhere(&use_memory) as usize, all);
+    }
+    assert_eq!(cpus::cpu_down(CpuId::BOOT), Err(CpuError::Refused(CpuId::BOOT)));
+}
+
+// Behaviour 487: CPUs come and go while the others allocate, drain and call.
+ktest!(
+    cpus_come_and_go_while_others_work,
+    machine psci = "smp=4",
+    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+    timeout = 60,
+);
+fn cpus_come_and_go_while_others_work() {
+    static CALLED: AtomicU64 = AtomicU64::new(0);
+    let working = AtomicU32::new(2);
+    let passing = CpuId::new(3);
+    let made = AtomicU64::new(0);
+    let count = |_: &()| {
+        CALLED.fetch_add(1, Ordering::Relaxed);
+    };
+    let worker = |cpu: CpuId| {
+        if cpu == CpuId::BOOT || cpu == passing {
+            return;
+        }
+        for round in 0..12 {
+            use_memory(cpu);
+            if smp_call(passing, count, &()).is_ok() {
+                made.fetch_add(1, Ordering::Relaxed);
+            }
+            if round % 4 == 0 {
+                instance::drain_all_pages();
+                instance::slab_allocator().shrink_all();
+            }
+        }
+        working.fetch_sub(1, Ordering::Release);
+    };
+    let times = AtomicU32::new(0);
+    cpus::run_everywhere(&|cpu: CpuId| {
+        worker(cpu);
+        if cpu == CpuId::BOOT {
+            while working.load(Ordering::Acquire) != 0 {
+                // It does its part of this very job first, which is nothing.
+                match cpus::cpu_down(passing) {
+                    Ok(()) => {}
+                    Err(CpuError::NoAnswer(_)) => panic!("CPU 3 is busy"),
+                    Err(error) => panic!("{error}"),
+                }
+                cpus::cpu_up(passing).expect("it can come back");
+                times.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    assert!(times.into_inner() > 3, "it went and came");
+    assert_eq!(CALLED.load(Ordering::Relaxed), made.into_inner(), "each call was made or refused");
+    instance::page_allocator().check().expect("the page allocator keeps its invariants");
+    instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
+}
+
+ktest!(a_busy_cpu_stays, machine = "smp=2");
+fn a_busy_cpu_stays() {
+    let busy = CpuId::new(1);
+    let (begun, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    cpus::run_everywhere(&|cpu: CpuId| {
+        if cpu == busy {
+            begun.store(true, Ordering::Release);
+            while !done.load(Ordering::Acquire) {
+                cpu::relax();
+            }
+        } else {
+            wait_for(|| begun.load(Ordering::Acquire));
+            assert_eq!(cpus::cpu_down(busy), Err(CpuError::NoAnswer(busy)));
+            assert_eq!(cpus::state(busy), CpuState::Online);
+            done.store(true, Ordering::Release);
+        }
+    });
+    cpus::cpu_down(busy).expect("now it has nothing to do");
+}
+
+ktest!(
+    a_cpu_that_does_not_answer_is_named,
+    machine = "smp=2 alone",
+    report = "CPU 0 has waited a second for CPU 1, which is Online"
+);
+fn a_cpu_that_does_not_answer_is_named() {
+    let begun = AtomicBool::new(false);
+    cpus::run_everywhere(&|cpu: CpuId| {
+        if cpu == CpuId::new(1) {
+            let _masked = irq::local_irq_save();
+            begun.store(true, Ordering::Release);
+            loop {
+                cpu::relax();
+            }
+        }
+        wait_for(|| begun.load(Ordering::Acquire));
+        instance::drain_all_pages();
+    });
+}
+
+ktest!(
+    a_call_that_is_not_made_is_named,
+    machine = "smp=2 alone",
+    report = "CPU 0 has waited a second for CPU 1, which is Online"
+);
+fn a_call_that_is_not_made_is_named() {
+    let begun = AtomicBool::new(false);
+    cpus::run_everywhere(&|cpu: CpuId| {
+        if cpu == CpuId::new(1) {
+            let _masked = irq::local_irq_save();
+            begun.store(true, Ordering::Release);
+            loop {
+                cpu::relax();
+            }
+        }
+        wait_for(|| begun.load(Ordering::Acquire));
+        let _ = smp_call(CpuId::new(1), |_: &()| {}, &());
+    });
+}
+
+ktest!(every_cpu_ticks, machine four = "smp=4", machine gicv3 = "smp=4 gic=3", machine one = "smp=1");
+fn every_cpu_ticks() {
+    static HERE: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+    fn each() {
+        let here = HERE.get(cpu::current().get() as usize).expect("four CPUs");
+        here.fetch_add(1, Ordering::Relaxed);
+    }
+    tick::start(timer::frequency() / 2000, each).expect("the timer is free");
+    let late = others().last();
+    if let Some(cpu) = late {
+        cpus::cpu_down(cpu).expect("it has nothing to do");
+        cpus::cpu_up(cpu).expect("it can come back");
+    }
+    let counts = || instance::online_cpus().map(tick::count);
+    wait_for(|| counts().all(|count| count >= 10));
+    tick::stop().expect("it runs");
+    let sum: u64 = counts().sum();
+    assert_eq!(HERE.iter().map(|here| here.load(Ordering::Relaxed)).sum::<u64>(), sum);
+    let start = timer::ticks();
+    wait_for(|| timer::ticks() - start > timer::frequency() / 100);
+    assert_eq!(counts().sum::<u64>(), sum, "no tick after the end");
+}
+
+// Behaviour 461
+ktest!(
+    a_panic_stops_the_other_cpus_and_prints,
+    machine = "smp=4 alone",
+    report = "panic at tests/kernel/cpus.rs:",
+    report = "one is enough",
+    report = "on CPU 0",
+    report = "backtrace:",
+    exit = 1
+);
+fn a_panic_stops_the_other_cpus_and_prints() {
+    cpus::run_everywhere(&|cpu: CpuId| {
+        if cpu == CpuId::BOOT {
+            let start = timer::ticks();
+            wait_for(|| timer::ticks() - start > timer::frequency() / 20);
+            panic!("one is enough");
+        }
+        loop {
+            quarry::kprint!("{}", black_box(""));
+        }
+    });
+}
+
+// Behaviour 461: the CPU that does not stop has the console.
+ktest!(
+    a_panic_prints_past_a_cpu_that_does_not_stop,
+    machine = "smp=4 alone",
+    report = "CPU 2 did not stop within a tenth of a second",
+    report = "panic at tests/kernel/cpus.rs:",
+    report = "all the same",
+    report = "on CPU 1",
+    report = "backtrace:",
+    exit = 1
+);
+fn a_panic_prints_past_a_cpu_that_does_not_stop() {
+    struct Endless<'a>(&'a AtomicBool);
+    impl core::fmt::Display for Endless<'_> {
+        fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            self.0.store(true, Ordering::Release);
+            loop {
+                cpu::relax();
+            }
+        }
+    }
+    let begun = AtomicBool::new(false);
+    cpus::run_everywhere(&|cpu: CpuId| match cpu.get() {
+        1 => {
+            wait_for(|| begun.load(Ordering::Acquire));
+            panic!("all the same");
+        }
+        2 => quarry::kprint!("{}", Endless(&begun)),
+        _ => {}
+    });
+}
+
+ktest!(
+    two_panics_are_one_report_and_a_line,
+    machine = "smp=2 alone",
+    report = "panic at tests/kernel/cpus.rs:",
+    exit = 1
+);
+fn two_panics_are_one_report_and_a_line() {
+    let ready = AtomicU32::new(0);
+    cpus::run_everywhere(&|cpu: CpuId| {
+        ready.fetch_add(1, Ordering::AcqRel);
+        wait_for(|| ready.load(Ordering::Acquire) == 2);
+        panic!("{cpu:?} fails");
+    });
+}

@@ -1,0 +1,246 @@
+//! Permissions of areas on the machine: what may no longer be done faults, by either mapping of a page; blocks that the
+//! tables and this CPU's data lie behind are split while in use; and nothing is ever writable and executable.
+
+use quarry::addr::{PAGE_SIZE, VirtAddr};
+use quarry::arch::aarch64::esr::Access as AccessKind;
+use quarry::gfp::Gfp;
+use quarry::hal::level::LeafLevel;
+use quarry::hal::prot::{Access, Prot};
+use quarry::instance;
+use quarry::kernel::ktest::{FaultKind, expect_fault};
+use quarry::ktest;
+use quarry::mm::pgtable::{Translation, wx};
+use quarry::mm::vmalloc::{AreaError, SetMemoryError, VmFlags, VmallocRequest};
+
+const MIB: u64 = 1 << 20;
+
+fn page(start: VirtAddr, number: u64) -> VirtAddr {
+    start.checked_add(number * PAGE_SIZE).expect("no wrap")
+}
+
+fn write(addr: VirtAddr, value: u64) {
+    // SAFETY: the tests write to memory that vmalloc gave them, or where a fault is expected.
+    unsafe { addr.as_ptr::<u64>().write_volatile(value) };
+}
+
+fn read(addr: VirtAddr) -> u64 {
+    // SAFETY: as for `write`.
+    unsafe { addr.as_ptr::<u64>().read_volatile() }
+}
+
+fn translation(addr: VirtAddr) -> Translation {
+    instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped")
+}
+
+/// The address of the same page in the linear map.
+fn alias(addr: VirtAddr) -> VirtAddr {
+    instance::phys_to_virt(translation(addr).phys).expect("RAM")
+}
+
+/// What a page and its alias permit.
+fn access(addr: VirtAddr) -> (Access, Access) {
+    (translation(addr).leaf.prot.access(), translation(alias(addr)).leaf.prot.access())
+}
+
+/// Nothing is writable and executable, and all tables are sound.
+fn sound() {
+    let tables = instance::kernel_tables().expect("the final tables");
+    wx::check(&[tables]).unwrap_or_else(|error| panic!("{error}"));
+    tables.check().unwrap_or_else(|error| panic!("{error}"));
+}
+
+const READ_ONLY: (Access, Access) = (Access::ReadOnly, Access::ReadOnly);
+const READ_WRITE: (Access, Access) = (Access::ReadWrite, Access::ReadWrite);
+
+// Behaviours 245 and 250
+ktest!(
+    pages_become_read_only_and_writable_again,
+    machine a72 = "",
+    machine large = "mem=2G",
+    machine max = "cpu=max",
+    machine max_large = "cpu=max mem=2G"
+);
+fn pages_become_read_only_and_writable_again() {
+    for size in [PAGE_SIZE, 64 << 10, 200 << 10, 2 * MIB, 6 * MIB] {
+        let addr = instance::vmalloc(size).expect("memory");
+        let pages = size / PAGE_SIZE;
+        (0..pages).for_each(|number| write(page(addr, number), number ^ 0x5a5a));
+        let middle = page(addr, pages / 2);
+        instance::set_memory_ro(middle, 1).expect("a page of the area");
+        sound();
+        for number in 0..pages {
+            let here = page(addr, number);
+            let expected = if here == middle { READ_ONLY } else { READ_WRITE };
+            assert_eq!((access(here), read(here)), (expected, number ^ 0x5a5a), "page {number} of {pages}");
+            assert_eq!(read(alias(here)), number ^ 0x5a5a);
+        }
+        instance::set_memory_ro(addr, pages).expect("the area");
+        assert!((0..pages).all(|number| access(page(addr, number)) == READ_ONLY));
+        instance::set_memory_rw(addr, pages).expect("the area");
+        sound();
+        for number in 0..pages {
+            assert_eq!(access(page(addr, number)), READ_WRITE);
+            write(page(addr, number), number);
+            write(alias(page(addr, number)).checked_add(8).expect("no wrap"), number);
+            assert_eq!(read(page(addr, number).checked_add(8).expect("no wrap")), number);
+        }
+        instance::vfree(addr).expect("an area");
+        instance::vmap_space().check().expect("the areas' invariants");
+    }
+}
+
+ktest!(
+    a_read_only_page_cannot_be_written,
+    machine a72 = "",
+    machine max = "cpu=max"
+);
+fn a_read_only_page_cannot_be_written() {
+    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    (0..4).for_each(|number| write(page(addr, number), 1));
+    instance::set_memory_ro(page(addr, 1), 2).expect("pages of the area");
+    write(addr, 2);
+    write(page(addr, 3), 2);
+    expect_fault(FaultKind::Permission(AccessKind::Write), page(addr, 2));
+    write(page(addr, 2), 2);
+}
+
+ktest!(the_linear_map_of_a_read_only_page_cannot_be_written);
+fn the_linear_map_of_a_read_only_page_cannot_be_written() {
+    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let there = alias(page(addr, 2));
+    write(there, 1);
+    instance::set_memory_ro(page(addr, 1), 2).expect("pages of the area");
+    assert_eq!(read(there), 1);
+    expect_fault(FaultKind::Permission(AccessKind::Write), there);
+    write(there, 2);
+}
+
+/// A page with `mov w0, #number; ret`.
+fn write_code(addr: VirtAddr, number: u64) {
+    write(addr, 0xd65f_03c0 << 32 | 0x5280_0000 | number << 5);
+}
+
+fn call(addr: VirtAddr) -> u32 {
+    // SAFETY: the tests pass the address of what `write_code` wrote, or expect a fault.
+    let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(addr.as_ptr::<()>()) };
+    function()
+}
+
+// Behaviour 251
+ktest!(code_is_written_first_and_then_executed, machine a72 = "", machine large = "mem=2G", machine max = "cpu=max");
+fn code_is_written_first_and_then_executed() {
+    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    for number in 1..20 {
+        write_code(addr, number);
+        let refused = instance::set_memory_x(addr, 1);
+        assert_eq!(refused, Err(SetMemoryError::WritableExecutable(addr)));
+        instance::set_memory_ro(addr, 1).expect("a page");
+        instance::set_memory_x(addr, 1).expect("read-only");
+        sound();
+        assert_eq!(access(addr), (Access::Execute, Access::ReadOnly));
+        assert_eq!(u64::from(call(addr)), number);
+        assert_eq!(instance::set_memory_rw(addr, 1), Err(SetMemoryError::WritableExecutable(addr)));
+        // The second page is writable: all or nothing.
+        assert!(instance::set_memory_x(addr, 2).is_err() && access(page(addr, 1)) == READ_WRITE);
+        instance::set_memory_nx(addr, 2).expect("the area");
+        assert_eq!((access(addr), access(page(addr, 1))), (READ_ONLY, READ_WRITE));
+        instance::set_memory_rw(addr, 1).expect("read-only");
+        sound();
+    }
+    // Freed while it is executable.
+    instance::set_memory_ro(addr, 2).expect("the area");
+    instance::set_memory_x(addr, 2).expect("read-only");
+    let there = [alias(addr), alias(page(addr, 1))];
+    instance::vfree(addr).expect("an area");
+    assert!(
+        there.iter().all(|alias| translation(*alias).leaf.prot.is_writable()),
+        "whoever gets the pages can write them"
+    );
+    sound();
+}
+
+ktest!(what_is_executable_no_longer_faults);
+fn what_is_executable_no_longer_faults() {
+    let addr = instance::vmalloc(PAGE_SIZE).expect("memory");
+    write_code(addr, 7);
+    instance::set_memory_ro(addr, 1).expect("a page");
+    instance::set_memory_x(addr, 1).expect("read-only");
+    assert_eq!(call(addr), 7);
+    instance::set_memory_nx(addr, 1).expect("a page");
+    expect_fault(FaultKind::Permission(AccessKind::Execute), addr);
+    call(addr);
+}
+
+ktest!(an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed);
+fn an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed() {
+    let request = VmallocRequest { prot: Prot::KERNEL_RO, ..VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL) };
+    let addr = instance::vmap_space().vmalloc(&request).expect("memory");
+    assert_eq!(access(addr), (Access::ReadOnly, Access::ReadWrite));
+    write_code(alias(addr), 11);
+    instance::set_memory_x(addr, 1).expect("read-only");
+    assert_eq!((access(addr), call(addr)), ((Access::Execute, Access::ReadOnly), 11));
+    sound();
+    instance::vfree(addr).expect("an area");
+}
+
+ktest!(pages_of_a_freed_area_are_anybodys, machine a72 = "", machine max = "cpu=max");
+fn pages_of_a_freed_area_are_anybodys() {
+    let counts = || {
+        instance::vmap_space().purge_all();
+        instance::drain_all_pages();
+        (instance::nr_free_pages(), instance::vmap_space().iter().count())
+    };
+    let round = || {
+        let areas = [3, 40, 512].map(|pages| instance::vmalloc(pages * PAGE_SIZE).expect("memory"));
+        for addr in areas {
+            instance::set_memory_ro(addr, 3).expect("pages");
+            instance::set_memory_x(page(addr, 1), 1).expect("a read-only page");
+        }
+        areas.into_iter().for_each(|addr| instance::vfree(addr).expect("an area"));
+    };
+    round();
+    let before = counts();
+    round();
+    assert_eq!(counts(), before, "tables of blocks that were split once are there already");
+    // All of RAM that can be had is writable.
+    let mut taken = alloc::vec::Vec::new();
+    while let Ok(page) = instance::alloc_page(Gfp::NOWAIT | Gfp::NOWARN) {
+        taken.push(page);
+        write(instance::page_address(page), 1);
+    }
+    assert!(taken.len() > 10_000);
+    taken.into_iter().for_each(|page| instance::free_page(page).expect("ours"));
+}
+
+ktest!(what_is_no_page_of_an_area_stays_as_it_is);
+fn what_is_no_page_of_an_area_stays_as_it_is() {
+    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    assert_eq!(instance::set_memory_ro(addr, 0), Err(SetMemoryError::Empty));
+    let odd = addr.checked_add(8).expect("no wrap");
+    assert_eq!(instance::set_memory_ro(odd, 1), Err(SetMemoryError::Unaligned(odd)));
+    for (first, pages) in [(0, 5), (3, 2), (4, 1), (0, u64::MAX)] {
+        assert!(matches!(instance::set_memory_ro(page(addr, first), pages), Err(SetMemoryError::Outside(_))));
+    }
+    let linear = alias(addr);
+    assert_eq!(instance::set_memory_ro(linear, 1), Err(SetMemoryError::Area(AreaError::NoArea(linear))));
+    let one = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    let mapping = instance::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    assert!(matches!(instance::set_memory_ro(mapping, 1), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
+    instance::vunmap(mapping).expect("a mapping");
+    instance::free_page(one).expect("ours");
+    assert!((0..4).all(|number| access(page(addr, number)) == READ_WRITE));
+    instance::vfree(addr).expect("an area");
+}
+
+ktest!(a_block_is_split_where_an_edge_falls_into_it);
+fn a_block_is_split_where_an_edge_falls_into_it() {
+    let addr = instance::vmalloc(4 * MIB).expect("memory");
+    assert_eq!(translation(addr).leaf.level, LeafLevel::Pmd);
+    instance::set_memory_ro(page(addr, 3), 1).expect("a page");
+    assert_eq!(translation(addr).leaf.level, LeafLevel::Pte);
+    assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd, "the other stays whole");
+    // Whole blocks change as blocks.
+    instance::set_memory_ro(page(addr, 512), 512).expect("a block");
+    assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd);
+    instance::vfree(addr).expect("an area");
+}
