@@ -341,6 +341,7 @@ fn a_busy_cpu_stays() {
         }
     });
     cpus::cpu_down(busy).expect("now it has nothing to do");
+    cpus::cpu_up(busy).expect("it can come back");
 }
 
 ktest!(
