@@ -31,6 +31,9 @@ const UNITS: [u64; 4] = [PUD_SIZE, LeafLevel::Pmd.contiguous_size(), PMD_SIZE, L
 /// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; a page if
 /// there is none.
 const fn unit_for(range: PhysRange, below: u64) -> u64 {
+    if range.size() < LeafLevel::Pte.contiguous_size() {
+        return PAGE_SIZE;
+    }
     let mut units: &[u64] = &UNITS;
     while let [unit, rest @ ..] = units {
         if *unit < below
@@ -271,12 +274,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             Err(AreaError::NotTheStart(_, area)) => self.remove_inside(addr, area)?,
             answer => answer?,
         };
-        let area = removed.info();
-        if let Some(range) = VirtRange::new(page, area.mapped().end()) {
+        if let Some(range) = VirtRange::new(page, removed.mapped().end()) {
             self.unmap(range);
         }
         // Not before: until now a CPU could still reach the frames with this type.
-        if let Some(phys) = area.phys {
+        if let Some(phys) = removed.phys() {
             self.with_claims(|claims| claims.forget(phys.align_down(PAGE_SIZE), addr));
         }
         self.space.recycle(removed);

@@ -260,9 +260,17 @@ impl<'a> Removed<'a> {
     }
 
     /// The range that may still be mapped.
+    #[must_use]
     #[inline]
-    pub(super) fn mapped(&self) -> VirtRange {
+    pub fn mapped(&self) -> VirtRange {
         self.0.mapped()
+    }
+
+    /// Where in physical memory it leads, if it leads to one range.
+    #[must_use]
+    #[inline]
+    pub fn phys(&self) -> Option<PhysAddr> {
+        self.0.phys()
     }
 
     /// What it was for.
