@@ -98,21 +98,6 @@ fn an_address_of_the_linear_map_without_ram_is_named() {
     store(layout::phys_to_virt(PhysAddr::new(0x1000_0000)).expect("in reach"));
 }
 
-ktest!(
-    misaligned_access_to_a_device_breaks_a_rule,
-    report = "alignment fault",
-    report = "from tests/kernel/whereabouts.rs:",
-    report = "fault: device memory is accessed at multiples of the access's size alone",
-    exit = 1
-);
-fn misaligned_access_to_a_device_breaks_a_rule() {
-    // The real-time clock of virt, which is nobody's here.
-    let clock = instance::ioremap(PhysAddr::new(0x0901_0000), PAGE_SIZE).expect("a device");
-    let odd = VirtAddr::new(clock.get() + 2).as_ptr::<u32>();
-    // SAFETY: the load faults and ends the machine.
-    unsafe { asm!("ldr {0:w}, [{0}]", inout(reg) odd => _) };
-}
-
 /// The first bytes of a text.
 struct Text([u8; 160], usize);
 
