@@ -44,7 +44,7 @@ pub use slab::{
     set_code_printer, slab_allocator, start_slabs, try_kfree,
 };
 
-pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks};
+pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use vmalloc::{
     check_vmalloc, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init,
     vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap, vzalloc,

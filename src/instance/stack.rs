@@ -373,6 +373,12 @@ pub(super) fn drain_stacks(hal: &KernelPages, kept: &KeptStacks) {
     }
 }
 
+/// Stacks that there are: those of CPUs but for the boot CPU's first two, of threads, and kept ones. Any context.
+#[must_use]
+pub fn stack_count() -> u32 {
+    rows().map(|row| row.used.load(Ordering::Relaxed).count_ones()).sum()
+}
+
 /// Frees the stacks that this CPU keeps for its next threads. Any context in which memory may be freed.
 pub fn drain_kernel_stacks() {
     let hal = PAGES.hal();

@@ -251,6 +251,8 @@ fn a_cpu_that_goes_leaves_everything_behind() {
             assert_eq!(smp_call(cpu, |_: &()| {}, &()), Err(CallError::Offline(cpu)));
             assert_eq!(smp_call_async(cpu, |_| {}, 0), Err(CallError::Offline(cpu)));
         }
+        // An interrupt stack each, and what the others run on and report an overflow on.
+        assert_eq!(instance::stack_count() as usize, 3 * all - 2, "stacks that nobody keeps any more");
         let free = free_pages();
         if round > 0 {
             assert_eq!(free, settled, "pages that are free while one CPU runs");
