@@ -97,7 +97,7 @@ const COMMANDS: [Command; 21] = [
         name: "vmallocinfo",
         argument: "",
         help: "the areas of vmalloc, and who asked for them",
-        run: |_, _| kprint!("{}", instance::vmap_space().info()),
+        run: |_, _| kprint!("{}{}", instance::execmem_space().info(), instance::vmap_space().info()),
     },
     Command {
         name: "faults",
