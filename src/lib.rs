@@ -50,6 +50,7 @@
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
+//! | `arch/aarch64/hold.rs` | waiting out of registers |
 //! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
 //! | `arch/aarch64/io.rs` | loads and stores of device registers |
 //! | `arch/aarch64/irq.rs` | masking interrupts |

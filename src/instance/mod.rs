@@ -36,7 +36,9 @@ pub use pages::{
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
-pub use set_memory::{set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
+pub use set_memory::{
+    HoldOthers, set_cpu_holder, set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x,
+};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     set_code_printer, slab_allocator, start_slabs, try_kfree,

@@ -1,11 +1,11 @@
 //! The kernel's side of changing permissions, and Linux's names for it as free functions.
 
 use super::vmalloc::space_of;
-use super::{BuddyFrames, KernelPages, kernel_tables, phys_to_virt};
-use crate::addr::{CpuId, PAGE_SIZE, VirtAddr, VirtRange};
+use super::{BuddyFrames, KernelPages, kernel_tables, online_cpus, phys_to_virt};
+use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::{break_window, icache};
-use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::cpu::Interrupts;
 use crate::hal::entry::Entry;
 use crate::hal::level::LeafLevel;
 use crate::hal::mmu::{BbmLevel, Mmu};
@@ -17,8 +17,14 @@ use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use spin::mutex::SpinMutex;
+use spin::once::Once;
 
-/// Whoever changes live mappings.
+/// Runs something while every other CPU stands still; whether it ran.
+pub type HoldOthers = fn(&mut dyn FnMut()) -> bool;
+
+/// Who can do that.
+static HOLD: Once<HoldOthers, Relax> = Once::new();
+/// Whoever changes live mappings where that needs nobody to stand still.
 static CHANGING: SpinMutex<(), Relax> = SpinMutex::new(());
 
 impl SetMemoryHal<'static> for KernelPages {
@@ -26,23 +32,36 @@ impl SetMemoryHal<'static> for KernelPages {
         if self.is_inside(Scope::Interrupt) {
             return Err(SetMemoryError::InInterrupt);
         }
-        let _alone = CHANGING.lock();
         if kernel_tables().is_some_and(|tables| tables.mmu().bbm_level() == BbmLevel::Two) {
+            let _alone = CHANGING.lock();
             return f(LivePolicy::BbmLevel2);
         }
-        let running = (0..self.cpus()).filter(|cpu| self.is_online(CpuId::new(*cpu))).count();
-        if running > 1 {
-            return Err(SetMemoryError::OtherCpus);
+        let mut result = Err(SetMemoryError::OtherCpus);
+        let mut change = || result = f(LivePolicy::BreakBeforeMake);
+        match HOLD.get() {
+            // Held CPUs do not contend for the lock, and only one CPU at a time holds others.
+            Some(hold) if online_cpus().count() > 1 => {
+                hold(&mut change);
+            }
+            _ if online_cpus().count() > 1 => {}
+            _ => {
+                let saved = self.save();
+                change();
+                self.restore(saved);
+            }
         }
-        let saved = self.save();
-        let result = f(LivePolicy::BreakBeforeMake);
-        self.restore(saved);
         result
     }
 
     fn sync_instructions(&self, range: VirtRange) {
         icache::sync(range);
     }
+}
+
+/// Says who holds the other CPUs while blocks are split, on CPUs without FEAT_BBM level 2. The first call counts; without one
+/// such a CPU splits no block unless it is alone.
+pub fn set_cpu_holder(hold: HoldOthers) {
+    HOLD.call_once(|| hold);
 }
 
 /// Lets blocks of the linear map be split while they are in use, through the first page of the fixmap, which nobody needs

@@ -24,7 +24,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 21] = [
+const COMMANDS: [Command; 22] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -92,6 +92,12 @@ const COMMANDS: [Command; 21] = [
         argument: "",
         help: "free blocks by migrate type",
         run: |_, _| kprint!("{}", instance::page_allocator().pagetypeinfo()),
+    },
+    Command {
+        name: "slabinfo",
+        argument: "",
+        help: "the caches of the slab allocator",
+        run: |_, _| kprint!("{}", instance::slab_allocator().slabinfo()),
     },
     Command {
         name: "vmallocinfo",

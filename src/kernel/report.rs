@@ -7,6 +7,7 @@ use super::symbol::Symbol;
 use crate::addr::{CpuId, VirtAddr};
 use crate::arch::aarch64::backtrace::{Frame, Left};
 use crate::arch::aarch64::cpu;
+use crate::arch::aarch64::esr::{Abort, Access, FaultStatus};
 use crate::arch::aarch64::stack::{self, StackOwner};
 use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
 use core::fmt;
@@ -55,11 +56,24 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
             }
         }
     }
+    if let Some(rule) = frame.esr.abort().and_then(rule) {
+        line!("fault: {rule}");
+    }
     line!("on {:?}", cpu::current());
     line!("pc  {}", Symbol::of_instruction(frame.elr));
     line!("lr  {}", Symbol::of_return_address(frame.link()));
     print_registers(frame);
     print_backtrace(Some((frame.elr, frame.link())), frame.frame_pointer());
+}
+
+/// Which rule of this kernel's memory an access has broken, if it has to do with one.
+const fn rule(abort: Abort) -> Option<&'static str> {
+    match (abort.status, abort.access) {
+        (FaultStatus::Permission(_), Access::Write) => Some("what is mapped read-only is not written"),
+        (FaultStatus::Permission(_), Access::Execute) => Some("what is not code is not executed: W^X"),
+        (FaultStatus::Alignment, _) => Some("device memory is accessed at multiples of the access's size alone"),
+        _ => None,
+    }
 }
 
 /// Prints the report of a panic; `fp` is the frame pointer of the panic handler.

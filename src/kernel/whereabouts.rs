@@ -1,6 +1,7 @@
 //! What an address is, as far as the kernel's own map tells: for the reports of faults.
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use super::init;
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
 use crate::instance;
 use crate::mm::layout;
@@ -9,7 +10,8 @@ use core::fmt;
 /// Addresses below this are taken for a null pointer with an offset.
 const NEAR_NULL: u64 = 64 << 10;
 
-/// Writes what `addr` is, in words; nothing if the map does not know it. Any context, takes no lock.
+/// Writes what `addr` is, in words: the engine of fault reports, as a call. Any context, takes no lock that it does not find
+/// free.
 ///
 /// # Errors
 ///
@@ -36,6 +38,12 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
             false => write!(out, "in vmalloc area {area}"),
         };
     }
+    if instance::is_vmalloc_addr(addr) {
+        return out.write_str("in the vmalloc region, where there is no area: it was freed, or never allocated");
+    }
+    if let Some(phys) = layout::virt_to_phys(addr) {
+        return describe_linear(phys, out);
+    }
     match layout::region_of(addr) {
         Some(region) => {
             write!(out, "in the region {}, of which it is byte {:#x}", region.name, into(addr, region.start))
@@ -43,6 +51,26 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
         None if addr.get() < 1 << 48 => out.write_str("in the user half, where nothing is mapped"),
         None => out.write_str("in no region of the kernel's address map"),
     }
+}
+
+/// What the memory is that the linear map would have at an address: by the device tree where it is none of the page
+/// allocator's, and by its descriptor otherwise.
+fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
+    write!(out, "in the linear map, of physical address {phys}: ")?;
+    let tree = init::machine().map(|machine| &machine.tree);
+    let no_map = tree.and_then(|tree| {
+        let mut regions = tree.reserved_memory().filter(|region| region.is_enabled() && region.is_no_map());
+        regions.find(|region| region.ranges().flatten().any(|range| range.contains(phys)))
+    });
+    if let Some(region) = no_map {
+        return write!(out, "the no-map region {}, which is its owner's alone", region.name());
+    }
+    let pages = instance::page_allocator();
+    let page = instance::pfn_to_page(Pfn::containing(phys));
+    let Some((head, state)) = page.and_then(|page| pages.head(page).ok()) else {
+        return out.write_str("no RAM, or none that the kernel may use");
+    };
+    write!(out, "{:?}, block of {} pages from {:?}", state.kind(), state.order().pages(), instance::page_to_pfn(head))
 }
 
 fn into(addr: VirtAddr, start: VirtAddr) -> u64 {

@@ -162,6 +162,8 @@ ktest!(
     report = "MemTotal:  ",
     report = "Free pages count per migrate type at order",
     report = "Number of blocks type ",
+    report = "slabinfo - version: 2.1 (statistics)",
+    report = "kmalloc-192 ",
     report = "page allocator: ok",
     report = "page tables: ok",
     report = "W^X: ok",
@@ -171,7 +173,9 @@ ktest!(
     report = "no command \"sing\"; try help"
 );
 fn the_prompt_shows_what_linux_shows() {
-    for command in ["buddyinfo", "zoneinfo", "meminfo", "pagetypeinfo", "check", "memmap", "", "  sing loudly"] {
+    for command in
+        ["buddyinfo", "zoneinfo", "meminfo", "pagetypeinfo", "slabinfo", "check", "memmap", "", "  sing loudly"]
+    {
         prompt::execute(machine(), command);
     }
 }

@@ -33,3 +33,4 @@ mod storm;
 mod vmalloc;
 mod vmalloc_api;
 mod vmalloc_linux;
+mod whereabouts;

@@ -1,12 +1,15 @@
 //! Permissions of areas on the machine: what may no longer be done faults, by either mapping of a page; blocks that the
 //! tables and this CPU's data lie behind are split while in use; and nothing is ever writable and executable.
 
-use quarry::addr::{PAGE_SIZE, VirtAddr};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use quarry::arch::aarch64::esr::Access as AccessKind;
+use quarry::arch::aarch64::irq;
 use quarry::gfp::Gfp;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::{Access, Prot};
 use quarry::instance;
+use quarry::kernel::cpus::run_everywhere;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::pgtable::{Translation, wx};
@@ -242,5 +245,57 @@ fn a_block_is_split_where_an_edge_falls_into_it() {
     // Whole blocks change as blocks.
     instance::set_memory_ro(page(addr, 512), 512).expect("a block");
     assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd);
+    instance::vfree(addr).expect("an area");
+}
+
+// Behaviour 385: the others use their memory all the while, through blocks that are being split.
+ktest!(
+    other_cpus_go_on_while_blocks_are_split,
+    machine a72 = "smp=4 mem=2G",
+    machine a72_gicv3 = "smp=4 gic=3",
+    machine max = "cpu=max smp=4",
+    timeout = 60
+);
+fn other_cpus_go_on_while_blocks_are_split() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    static WORKED: AtomicU32 = AtomicU32::new(0);
+    let cpus = run_everywhere(&|cpu: CpuId| {
+        if cpu != CpuId::BOOT {
+            while !OVER.load(Ordering::Acquire) {
+                let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
+                let addr = instance::page_address(page);
+                (0..512).for_each(|word| write(addr.checked_add(word * 8).expect("a page"), word));
+                assert!((0..512).all(|word| read(addr.checked_add(word * 8).expect("a page")) == word));
+                instance::free_page(page).expect("ours");
+                WORKED.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        while WORKED.load(Ordering::Relaxed) < 30 {
+            quarry::arch::aarch64::cpu::relax();
+        }
+        // Large enough that each is in blocks of its own, which are split here for the first time.
+        let areas: alloc::vec::Vec<VirtAddr> = (0..16).map(|_| instance::vmalloc(4 * MIB).expect("memory")).collect();
+        for addr in &areas {
+            for number in [3, 700] {
+                instance::set_memory_ro(page(*addr, number), 1).expect("a page");
+                assert_eq!(access(page(*addr, number)), READ_ONLY);
+            }
+        }
+        OVER.store(true, Ordering::Release);
+        areas.into_iter().for_each(|addr| instance::vfree(addr).expect("an area"));
+    });
+    assert!(cpus > 1 && WORKED.load(Ordering::Relaxed) > 100, "the others worked");
+    sound();
+}
+
+ktest!(nobody_can_be_held_with_interrupts_masked, machine = "smp=2");
+fn nobody_can_be_held_with_interrupts_masked() {
+    let addr = instance::vmalloc(PAGE_SIZE).expect("memory");
+    let flags = irq::local_irq_save_flags();
+    let refused = instance::set_memory_ro(addr, 1);
+    irq::local_irq_restore_flags(flags);
+    assert_eq!((refused, access(addr)), (Err(SetMemoryError::OtherCpus), READ_WRITE));
+    instance::set_memory_ro(addr, 1).expect("a page");
     instance::vfree(addr).expect("an area");
 }

@@ -123,6 +123,7 @@ fn no_failed_area_loses_anything() {
     let memory = || instance::kvmalloc(6 << 20, Gfp::KERNEL);
     // SAFETY: what has just been allocated.
     let free = |memory: ptr::NonNull<u8>| unsafe { instance::kvfree(memory.as_ptr()) };
+    // Tables that smaller areas have left go when blocks take their place.
     free(memory().expect("memory"));
     assert!(fail_every(&ThisKernel, MayRecover::Yes, memory, free).expect("sound").points >= 1);
 }

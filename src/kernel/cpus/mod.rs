@@ -9,10 +9,12 @@
 //!                               └────▶ Late ◀┘
 //! ```
 
+mod hold;
 mod idle;
 mod start;
 mod work;
 
+pub(super) use hold::hold_others;
 pub(super) use start::remember_image;
 pub use start::{cpu_down, cpu_up};
 pub use work::run_everywhere;

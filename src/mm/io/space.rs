@@ -226,7 +226,8 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     fn map(&self, pages: PhysRange, first: VirtAddr, prot: Prot) -> Result<(), IoError> {
         let hal = self.space.hal();
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
-        if pages.size() >= PMD_SIZE {
+        let crowded = |level: LeafLevel| pages.size() >= level.size() && !hal.tables().has_room(range, level);
+        if crowded(LeafLevel::Pmd) || crowded(LeafLevel::Pud) {
             // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
             self.unmap(range);
         }

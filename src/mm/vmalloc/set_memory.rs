@@ -61,7 +61,8 @@ pub enum SetMemoryError {
     WritableExecutable(VirtAddr),
     /// An interrupt handler may not split blocks.
     InInterrupt,
-    /// A block has to be split, this CPU cannot do that while others use it, and others run.
+    /// A block may have to be split, this CPU cannot do that while others use it, and others run that cannot be held: from
+    /// where waiting is not legal, for one.
     OtherCpus,
     /// The tables.
     Tables(PgtableError),
@@ -88,7 +89,7 @@ impl fmt::Display for SetMemoryError {
             Self::Outside(area) => write!(f, "pages beyond the area {area}"),
             Self::WritableExecutable(addr) => write!(f, "{addr} would be writable and executable"),
             Self::InInterrupt => f.write_str("permissions are not changed in an interrupt handler"),
-            Self::OtherCpus => f.write_str("a block cannot be split while other CPUs run"),
+            Self::OtherCpus => f.write_str("no block can be split while other CPUs run, and they cannot be held"),
             Self::Tables(error) => error.fmt(f),
         }
     }

@@ -1,0 +1,139 @@
+//! Reports say what the address of a fault is, and which rule was broken: one test for each kind of address.
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use core::arch::asm;
+use core::fmt;
+use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::arch::aarch64::boot;
+use quarry::gfp::Gfp;
+use quarry::instance::{self, KernelStack};
+use quarry::kernel::cpus;
+use quarry::kernel::whereabouts;
+use quarry::ktest;
+use quarry::mm::layout;
+
+fn store(addr: VirtAddr) {
+    // SAFETY: the store faults, which is what the tests are about, and ends the machine.
+    unsafe { addr.as_ptr::<u8>().write_volatile(1) };
+}
+
+fn execute(addr: VirtAddr) {
+    // SAFETY: the fetch faults and ends the machine.
+    unsafe { asm!("blr {}", in(reg) addr.get(), clobber_abi("C")) };
+}
+
+ktest!(
+    a_freed_area_is_named,
+    report = "fault: data abort, write: translation fault",
+    report = "fault: in the vmalloc region, where there is no area: it was freed, or never allocated",
+    exit = 1
+);
+fn a_freed_area_is_named() {
+    let area = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    instance::vfree(area).expect("allocated above");
+    instance::vmap_space().purge_all();
+    store(area);
+}
+
+ktest!(
+    the_guard_page_of_an_area_is_named_with_its_owner,
+    report = "fault: data abort, write: translation fault",
+    report = "fault: guard page after vmalloc area 0x",
+    report = "16384 bytes (4 pages), from tests/kernel/whereabouts.rs:",
+    exit = 1
+);
+fn the_guard_page_of_an_area_is_named_with_its_owner() {
+    let area = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    store(VirtAddr::new(area.get() + 4 * PAGE_SIZE));
+}
+
+ktest!(
+    execution_of_an_object_breaks_a_rule,
+    report = "fault: instruction abort",
+    report = "permission fault",
+    report = "fault: in the linear map, of physical address 0x",
+    report = ": Slab, block of",
+    report = "fault: what is not code is not executed: W^X",
+    exit = 1
+);
+fn execution_of_an_object_breaks_a_rule() {
+    let object = instance::kmalloc(64, Gfp::KERNEL).expect("memory");
+    execute(VirtAddr::of(object.as_ptr()));
+}
+
+ktest!(
+    a_write_to_constants_breaks_a_rule,
+    report = "permission fault, level 3",
+    report = "fault: in the kernel's rodata",
+    report = "fault: what is mapped read-only is not written",
+    exit = 1
+);
+fn a_write_to_constants_breaks_a_rule() {
+    store(boot::rodata_start());
+}
+
+ktest!(
+    a_no_map_region_is_named,
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb",
+    report = "translation fault",
+    report = ": the no-map region ",
+    report = "which is its owner's alone",
+    exit = 1
+);
+fn a_no_map_region_is_named() {
+    let tree = &quarry::kernel::init::machine().expect("booted").tree;
+    let region =
+        tree.reserved_memory().find(|region| region.is_enabled() && region.is_no_map() && region.ranges().count() > 0);
+    let range = region.and_then(|region| region.ranges().flatten().next()).expect("the tree has one");
+    store(layout::phys_to_virt(range.start()).expect("in reach"));
+}
+
+ktest!(
+    an_address_of_the_linear_map_without_ram_is_named,
+    report = "translation fault",
+    report =
+        "fault: in the linear map, of physical address 0x0000000010000000: no RAM, or none that the kernel may use",
+    exit = 1
+);
+fn an_address_of_the_linear_map_without_ram_is_named() {
+    store(layout::phys_to_virt(PhysAddr::new(0x1000_0000)).expect("in reach"));
+}
+
+/// The first bytes of a text.
+struct Text([u8; 160], usize);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (place, byte) in self.0.iter_mut().skip(self.1).zip(text.bytes()) {
+            *place = byte;
+        }
+        self.1 += text.len();
+        Ok(())
+    }
+}
+
+/// Whether the description of `addr` has `what` in it.
+fn says(addr: VirtAddr, what: &str) -> bool {
+    let mut text = Text([0; 160], 0);
+    whereabouts::describe(addr, &mut text).expect("a text takes everything");
+    core::str::from_utf8(&text.0).expect("ASCII").contains(what)
+}
+
+ktest!(the_engine_of_the_reports_can_be_asked, machine = "smp=2");
+fn the_engine_of_the_reports_can_be_asked() {
+    let here = 0_u64;
+    assert!(says(VirtAddr::of(&raw const here), "on the kernel stack of CPU 0"));
+    assert!(says(VirtAddr::new(8), "near address zero"));
+    assert!(says(boot::image_start(), "in the kernel's text"));
+    let stack = KernelStack::new("asked").expect("memory");
+    assert!(says(stack.range().start(), "on the stack of thread asked"));
+    assert!(says(VirtAddr::new(stack.range().start().get() - 1), "in a guard page, below the stack of thread asked"));
+    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    assert!(says(instance::page_address(page), ": Block, block of 1 pages"));
+    instance::free_page(page).expect("allocated above");
+    assert!(says(VirtAddr::new(0x10_0000), "in the user half"));
+    cpus::run_everywhere(&|cpu: CpuId| {
+        let here = 0_u64;
+        assert!(cpu == CpuId::BOOT || says(VirtAddr::of(&raw const here), "on the kernel stack of CPU 1"));
+    });
+}
