@@ -44,8 +44,8 @@ fn memory(addr: VirtAddr) -> Result<NonNull<u8>, KvError> {
     NonNull::new(addr.as_ptr::<u8>()).ok_or(KvError::Vmalloc(MapError::Empty))
 }
 
-/// `size` bytes, contiguous in addresses: from [`kmalloc`](super::kmalloc) if it can be had there without much ado, else,
-/// if it is more than a page, from [`vmalloc`](super::vmalloc) (Linux: `kvmalloc`). Context as `gfp` says.
+/// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
+/// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
 /// # Errors
 ///
@@ -106,7 +106,7 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
 ///
 /// # Safety
 ///
-/// The memory came from [`kvmalloc`] or [`kmalloc`](super::kmalloc), or from vmalloc. If this succeeds, nobody uses the
+/// The memory came from [`kvmalloc`] or [`kmalloc`], or from vmalloc. If this succeeds, nobody uses the
 /// old pointer afterwards.
 #[track_caller]
 pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
@@ -139,7 +139,7 @@ pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u
     }
 }
 
-/// Frees what [`kvmalloc`], [`kmalloc`](super::kmalloc) or [`vmalloc`](super::vmalloc) gave; null is nothing to free.
+/// Frees what [`kvmalloc`], [`kmalloc`] or [`vmalloc`](super::vmalloc()) gave; null is nothing to free.
 /// Misuse is reported, and nothing is freed then. Any context.
 ///
 /// # Safety

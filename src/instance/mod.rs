@@ -46,8 +46,9 @@ pub use slab::{
 
 pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use vmalloc::{
-    check_vmalloc, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_gfp, vmalloc_init,
-    vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap, vzalloc,
+    check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
+    vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,
+    vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -1,6 +1,6 @@
 //! The kernel's side of changing permissions, and Linux's names for it as free functions.
 
-use super::vmalloc::VMALLOC;
+use super::vmalloc::space_of;
 use super::{BuddyFrames, KernelPages, kernel_tables, online_cpus, phys_to_virt};
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu::Relax;
@@ -98,7 +98,7 @@ pub fn set_memory_init() -> Result<(), PgtableError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    VMALLOC.set_memory(addr, pages, Permission::ReadOnly)
+    space_of(addr).set_memory(addr, pages, Permission::ReadOnly)
 }
 
 /// Makes them writable; executable ones must lose that first. As [`set_memory_ro`].
@@ -107,7 +107,7 @@ pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    VMALLOC.set_memory(addr, pages, Permission::ReadWrite)
+    space_of(addr).set_memory(addr, pages, Permission::ReadWrite)
 }
 
 /// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
@@ -117,7 +117,7 @@ pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    VMALLOC.set_memory(addr, pages, Permission::Execute)
+    space_of(addr).set_memory(addr, pages, Permission::Execute)
 }
 
 /// Makes them not executable. As [`set_memory_ro`].
@@ -126,5 +126,5 @@ pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    VMALLOC.set_memory(addr, pages, Permission::NoExecute)
+    space_of(addr).set_memory(addr, pages, Permission::NoExecute)
 }

@@ -8,7 +8,7 @@ use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::hal::prot::Prot;
 use crate::hal::wait::{Context, Scope};
-use crate::mm::layout::{VMALLOC_END, VMALLOC_START};
+use crate::mm::layout::{MODULES_END, MODULES_VADDR, VMALLOC_END, VMALLOC_START};
 use crate::mm::page::Page;
 use crate::mm::pgtable::PageTable;
 use crate::mm::slab::{CacheSpec, SlabFlags};
@@ -21,6 +21,8 @@ use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
 pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
+/// The space of code, near enough to the image for a branch.
+static EXECMEM: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
 /// The blocks of `vm_map_ram`.
 static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
 /// Where descriptors come from. They stay descriptors for good, as areas come and go.
@@ -77,17 +79,19 @@ impl Purge for Lazy {
     }
 
     fn lazy_pages(&self) -> u64 {
-        VMALLOC.lazy_pages()
+        VMALLOC.lazy_pages() + EXECMEM.lazy_pages()
     }
 
     fn purge(&self, _: Gfp) {
         VMALLOC.purge_all();
+        EXECMEM.purge_all();
     }
 }
 
 impl Deferred for Lazy {
     fn run(&self) -> bool {
-        VMALLOC.purge_due()
+        let (data, code) = (VMALLOC.purge_due(), EXECMEM.purge_due());
+        data || code
     }
 }
 
@@ -98,7 +102,7 @@ impl Deferred for Lazy {
 ///
 /// The first invariant that does not hold.
 pub fn check_vmalloc() -> Result<(), Broken> {
-    VMALLOC.check().and_then(|()| RAM_BLOCKS.check())
+    VMALLOC.check().and_then(|()| EXECMEM.check()).and_then(|()| RAM_BLOCKS.check())
 }
 
 /// Sets the vmalloc region up: all of it, or its first `limit` bytes (Linux: `vmalloc_init`, `vmalloc=`). Once, by the
@@ -122,11 +126,39 @@ pub fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
     let whole = VMALLOC_END - VMALLOC_START;
     let size = limit.map_or(whole, |limit| limit.clamp(PAGE_SIZE, whole) & !(PAGE_SIZE - 1));
     let region = VirtRange::from_size(start, size).unwrap_or_default();
-    VMALLOC.set_up(&Tuning { region, ram_pages: page_allocator().total_pages() })?;
+    let ram_pages = page_allocator().total_pages();
+    VMALLOC.set_up(&Tuning { region, ram_pages })?;
+    let code = VirtRange::new(VirtAddr::new(MODULES_VADDR), VirtAddr::new(MODULES_END)).unwrap_or_default();
+    EXECMEM.set_up(&Tuning { region: code, ram_pages })?;
     let registered = reclaim().purges().register(context(), &Lazy).and(defer_to(&Lazy));
     // For good.
     let _ = registered.map_err(|_| SetupError::Unregistered)?;
     Ok(region)
+}
+
+/// The space that an address belongs to: that of code, or that of everything else.
+#[inline]
+pub(super) fn space_of(addr: VirtAddr) -> &'static VmapSpace<'static, KernelPages> {
+    if (MODULES_VADDR..MODULES_END).contains(&addr.get()) { &EXECMEM } else { &VMALLOC }
+}
+
+/// The space of code, for reports and checks.
+#[must_use]
+pub fn execmem_space() -> &'static VmapSpace<'static, KernelPages> {
+    &EXECMEM
+}
+
+/// `size` bytes for code, where the kernel's own text is reached by a branch (Linux: `execmem_alloc`): writable and not
+/// executable. When the code is there, [`set_memory_ro`](super::set_memory_ro) and then
+/// [`set_memory_x`](super::set_memory_x) make it executable, and the linear map of its pages read-only; it is never both,
+/// by no mapping. [`vfree`] frees it, executable or not. May wait.
+///
+/// # Errors
+///
+/// [`MapError`].
+#[track_caller]
+pub fn vmalloc_exec(size: u64) -> Result<VirtAddr, MapError> {
+    EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..VmallocRequest::new(size, Gfp::KERNEL) })
 }
 
 /// `size` bytes, contiguous in addresses; see [`VmapSpace::vmalloc`]. May wait.
@@ -182,7 +214,7 @@ pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
 /// [`MapError::Area`], also logged: nothing has changed then.
 #[inline]
 pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
+    space_of(addr).vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
 }
 
 /// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. Any context.
@@ -191,7 +223,7 @@ pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
 ///
 /// [`MapError::Area`], also logged: nothing has changed then.
 pub fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
+    space_of(addr).vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
 }
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
@@ -284,5 +316,5 @@ pub fn is_vmalloc_addr(addr: VirtAddr) -> bool {
 /// The page behind an address of an area; see [`VmapSpace::vmalloc_to_page`].
 #[must_use]
 pub fn vmalloc_to_page(addr: VirtAddr) -> Option<Page> {
-    VMALLOC.vmalloc_to_page(addr)
+    space_of(addr).vmalloc_to_page(addr)
 }

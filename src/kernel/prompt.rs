@@ -103,7 +103,7 @@ const COMMANDS: [Command; 22] = [
         name: "vmallocinfo",
         argument: "",
         help: "the areas of vmalloc, and who asked for them",
-        run: |_, _| kprint!("{}", instance::vmap_space().info()),
+        run: |_, _| kprint!("{}{}", instance::execmem_space().info(), instance::vmap_space().info()),
     },
     Command {
         name: "faults",

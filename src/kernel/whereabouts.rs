@@ -31,9 +31,8 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     if let Some((name, _)) = boot::image_sections().iter().find(|(_, range)| range.contains(addr)) {
         return write!(out, "in the kernel's {name}");
     }
-    if instance::is_vmalloc_addr(addr)
-        && let Some(area) = instance::vmap_space().try_find(addr)
-    {
+    let area = instance::vmap_space().try_find(addr).or_else(|| instance::execmem_space().try_find(addr));
+    if let Some(area) = area {
         return match area.is_guard(addr) {
             true => write!(out, "guard page after vmalloc area {area}"),
             false => write!(out, "in vmalloc area {area}"),

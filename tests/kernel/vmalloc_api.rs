@@ -8,7 +8,8 @@ use quarry::instance::{self, ThisKernel};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
-use quarry::mm::vmalloc::MapError;
+use quarry::mm::layout::{MODULES_END, MODULES_VADDR};
+use quarry::mm::vmalloc::{MapError, SetMemoryError};
 
 const MIB: u64 = 1 << 20;
 
@@ -125,6 +126,32 @@ fn no_failed_area_loses_anything() {
     // Tables that smaller areas have left go when blocks take their place.
     free(memory().expect("memory"));
     assert!(fail_every(&ThisKernel, MayRecover::Yes, memory, free).expect("sound").points >= 1);
+}
+
+// Behaviour 251: never among other areas, near enough for a branch, and not writable while it is executable.
+ktest!(code_has_a_region_of_its_own, machine a72 = "", machine max = "cpu=max");
+fn code_has_a_region_of_its_own() {
+    let prot = |addr| instance::kernel_tables().and_then(|tables| tables.translate(addr)).expect("mapped").leaf.prot;
+    let data = instance::vmalloc(PAGE_SIZE).expect("memory");
+    let code = instance::vmalloc_exec(2 * PAGE_SIZE).expect("memory");
+    assert!((MODULES_VADDR..MODULES_END).contains(&code.get()) && !instance::is_vmalloc_addr(code));
+    assert!(instance::is_vmalloc_addr(data));
+    assert!(prot(code).is_writable() && !prot(code).is_executable());
+    // mov w0, #42; ret
+    write(code, 0xd65f_03c0_5280_0540);
+    assert_eq!(instance::set_memory_x(code, 2), Err(SetMemoryError::WritableExecutable(code)));
+    instance::set_memory_ro(code, 2).expect("an area");
+    instance::set_memory_x(code, 2).expect("read-only");
+    let alias = instance::page_address(instance::vmalloc_to_page(code).expect("mapped"));
+    assert!(prot(code).is_executable() && !prot(alias).is_writable());
+    // SAFETY: the function has been written there, and is executable.
+    let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(code.as_ptr::<()>()) };
+    assert_eq!(function(), 42);
+    assert!(instance::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
+    instance::vfree(code).expect("an area");
+    assert!(prot(alias).is_writable(), "whoever gets the page can write it");
+    instance::vfree(data).expect("an area");
+    instance::check_vmalloc().expect("sound");
 }
 
 ktest!(

@@ -256,7 +256,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
-    /// freed by this call unless twice as much as may wait does. O(log n) then.
+    /// freed by this call unless twice as much as may wait does, or permissions of the area have been changed. O(log n)
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -265,7 +266,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        self.retire_later(self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?);
+        let area = self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
+        if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
+            self.reset_permissions(area);
+        } else {
+            self.retire_later(area);
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
-use super::{AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaError, AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
@@ -24,8 +24,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::Pages`], [`MapError::Tables`]. The
-    /// area is as it was then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`]; [`MapError::Area`], also if permissions of the area have been changed;
+    /// [`MapError::Pages`], [`MapError::Tables`]. The area is as it was then.
     pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, MapError> {
         let wanted = size.div_ceil(PAGE_SIZE);
         if wanted == 0 {
@@ -35,6 +35,11 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let area = self.claim(addr, VmFlags::ALLOC)?;
+        if area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
+            // New pages would need the permissions of the old ones, and old ones their linear map back.
+            area.complete();
+            return Err(AreaError::WrongKind(area.info()).into());
+        }
         let have = u64::from(area.info().pages);
         let resized = if wanted > have {
             self.grow(area, wanted, have, gfp)

@@ -243,25 +243,26 @@ fn pages_that_were_put_go_with_the_area() {
     });
 }
 
-// A gather remembers the last table, but not one that it has taken out.
+// A gather remembers the last table, but not one that it has taken out: tables that wait are linked through their entries.
 #[test]
 fn a_table_that_was_taken_out_is_not_written_to() {
     on_a_machine(Config::CORTEX_A72, |space| {
         let (table, frames) = (&space.hal().table, space.hal().frames());
         let start = VirtAddr::new(START + 512 * MIB);
-        let whole = VirtRange::from_size(start, 2 * MIB).unwrap();
-        let first = VirtRange::from_size(start, PAGE_SIZE).unwrap();
+        let part = |offset, size| VirtRange::from_size(VirtAddr::new(start.get() + offset), size).unwrap();
+        let whole = part(0, 6 * MIB);
         table.populate(frames, whole, LeafLevel::Pmd).unwrap();
         let before = table.table_frames();
-        for other in [first, VirtRange::from_size(VirtAddr::new(start.get() + MIB), PAGE_SIZE).unwrap()] {
+        for last in [0, 2 * MIB, 4 * MIB] {
+            let page = part(last, PAGE_SIZE);
             let phys = quarry::addr::PhysAddr::new(0x80_0100_0000);
-            table.map(frames, first, phys, Prot::KERNEL_RW, MapFlags::NO_HUGE).unwrap();
+            table.map(frames, whole, phys, Prot::KERNEL_RW, MapFlags::NO_HUGE).unwrap();
             let mut gather = table.gather(frames);
-            table.unmap(first, UnmapFlags::empty(), &mut gather).unwrap();
+            table.unmap(page, UnmapFlags::empty(), &mut gather).unwrap();
             table.unmap(whole, UnmapFlags::empty(), &mut gather).unwrap();
-            table.unmap(other, UnmapFlags::empty(), &mut gather).unwrap();
+            table.unmap(page, UnmapFlags::empty(), &mut gather).unwrap();
             gather.flush();
-            assert_eq!(table.table_frames(), before, "given back, and nothing else");
+            assert_eq!(table.table_frames(), before, "all three are given back");
             table.check().unwrap();
         }
     });
