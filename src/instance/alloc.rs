@@ -1,11 +1,14 @@
 //! The kernel's `kmalloc` for Rust types: what [`mm::alloc`](crate::mm::alloc) is generic over, filled in.
 
 use super::slab::{self, KmemCache};
+use super::vmalloc;
+use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::irq;
 use crate::gfp::Gfp;
 use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
 use crate::mm::slab::{AllocError, CacheSpec, CreateError, InUse, Misuse};
+use crate::mm::vmalloc::MapError;
 use core::ptr::NonNull;
 
 /// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
@@ -52,6 +55,19 @@ unsafe impl Kmem for Kmalloc {
 
     fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse> {
         slab::ksize(object.as_ptr())
+    }
+
+    fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        match vmalloc::vmalloc_gfp(size as u64, gfp) {
+            Ok(memory) => NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory),
+            Err(MapError::TooLarge(_)) => Err(AllocError::TooLarge),
+            Err(_) => Err(AllocError::OutOfMemory),
+        }
+    }
+
+    unsafe fn vfree(&self, memory: NonNull<u8>) {
+        // What is wrong with it is logged there.
+        let _ = vmalloc::vfree(VirtAddr::new(memory.expose_provenance().get() as u64));
     }
 
     fn create(&self, spec: &CacheSpec) -> Result<KmemCache, CreateError> {

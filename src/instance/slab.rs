@@ -78,6 +78,11 @@ impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
+    fn page_number(&self, at: VirtAddr) -> Option<u32> {
+        slab_fast::page_number(at)
+    }
+
+    #[inline(always)]
     fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
         VirtAddr::new(PAGE_OFFSET | phys.get())
     }
@@ -262,12 +267,21 @@ pub unsafe fn kfree(object: *mut u8) {
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
     if !SLABS.free_large_fast(object) {
+        kfree_swapped(object);
+    }
+}
+
+/// What is no large block that is at hand.
+#[cold]
+#[inline(never)]
+fn kfree_swapped(object: VirtAddr) {
+    if !SLABS.give_swapped(object, |_| true) {
         kfree_other(object);
     }
 }
 
-/// What is neither at hand nor a large block that is. The call above is the last thing that its function does, so the
-/// caller's caller is found from here.
+/// What wants more than this CPU has at hand. The calls above are the last thing that their functions do, so the caller's
+/// caller is found from here.
 #[cold]
 #[inline(never)]
 fn kfree_other(object: VirtAddr) {
@@ -283,6 +297,7 @@ fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are no misuse.
     if !SLABS.hal().give_free_to(object, cache.slot())
+        && !SLABS.give_swapped(object, |slot| slot == cache.slot())
         && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
     {
         SLABS.report_from(&misuse, caller);

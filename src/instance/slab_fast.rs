@@ -6,13 +6,16 @@
 //! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
-use super::pages::{CpuLocal, KernelScopes};
+use super::pages::{CpuLocal, KernelPages, KernelScopes};
 use crate::addr::{PAGE_SHIFT, VirtAddr};
+use crate::hal::cpu::PerCpu;
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
-use crate::mm::page::PageDescriptor;
+use crate::mm::page::{PageDescriptor, PageMap};
 use crate::mm::slab::{ArrayHeader, CpuSlabs, Slot};
+use crate::mm::zone::PageHal;
 use core::arch::asm;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 /// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
 /// linear map.
@@ -196,4 +199,31 @@ pub(super) fn give(object: VirtAddr) -> bool {
 pub(super) fn give_to(object: VirtAddr, word: u64) -> bool {
     give!(object, "cmp x10, {word}", "b.ne {slow}", "and x12, {object}, #0xfff", word = word);
     true
+}
+
+/// The number of the page that starts at an address, if it has a descriptor.
+#[inline(always)]
+pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
+    let local = KernelPages(()).local();
+    let first = PAGE_OFFSET.wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
+    // What does not start a page becomes large, as does what lies below the first one.
+    let index = u32::try_from(at.get().wrapping_sub(first).rotate_right(PAGE_SHIFT)).ok()?;
+    let descriptor = local.slab.descriptors.load(Ordering::Relaxed).wrapping_add(at.get() >> PAGE_SHIFT << 5);
+    // SAFETY: reads a word of a descriptor, or faults: so far above the first one there are descriptors or nothing.
+    unsafe {
+        asm!(
+            "3: ldr xzr, [{descriptor}]",
+            ".subsection 1",
+            "9: b {none}",
+            ".previous",
+            ".pushsection .extable, \"a\"",
+            ".balign 8",
+            ".quad 3b, 3b + 4, 9b",
+            ".popsection",
+            descriptor = in(reg) descriptor,
+            none = label { return None },
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    Some(index)
 }

@@ -238,3 +238,24 @@ fn a_constructed_value_stays_made_while_it_is_free() {
     cache.destroy().map_err(|(_, left)| left).expect("nothing is in use");
     check();
 }
+
+ktest!(what_is_larger_than_the_largest_block_comes_from_vmalloc);
+fn what_is_larger_than_the_largest_block_comes_from_vmalloc() {
+    let is_vmalloc = |row: &Vec<u8>| instance::is_vmalloc_addr(VirtAddr::of(row.as_ptr()));
+    let mut row = alloc::vec![7; KMALLOC_MAX_SIZE];
+    assert!(!is_vmalloc(&row), "the largest block");
+    row.reserve_exact(1);
+    row.push(7);
+    assert!(is_vmalloc(&row) && row.iter().all(|byte| *byte == 7));
+    row.resize(3 * KMALLOC_MAX_SIZE / 2, 8);
+    assert!(is_vmalloc(&row) && row.iter().skip(KMALLOC_MAX_SIZE + 1).all(|byte| *byte == 8));
+    row.truncate(100);
+    row.shrink_to_fit();
+    assert!(!is_vmalloc(&row) && row.iter().all(|byte| *byte == 7));
+    let zeroed: Vec<u8> = alloc::vec![0; KMALLOC_MAX_SIZE + 1];
+    assert!(is_vmalloc(&zeroed) && zeroed.iter().all(|byte| *byte == 0));
+    let none = Vec::<u8>::new().try_reserve_exact(1 << 40);
+    assert!(none.is_err(), "more than there is");
+    drop((row, zeroed));
+    check();
+}

@@ -2,9 +2,9 @@
 
 use super::allocator::Allocator;
 use super::kmem::Kmem;
-use crate::addr::{VirtAddr, VirtRange, to_usize};
+use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::{AllocError, KMALLOC_MAX_SIZE};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +19,8 @@ use spin::mutex::SpinMutex;
 /// [`KBox`](super::KBox) and [`KVec`](super::KVec), which say so.
 ///
 /// `alloc` does not say what its caller may do. It gets what is at hand; if there is nothing, the caller waits where that
-/// is legal, and takes from the reserve where it is not. Any context. Blocks are at most
-/// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE) large.
+/// is legal, and takes from the reserve where it is not. Any context. What is larger than [`KMALLOC_MAX_SIZE`] comes from
+/// `vmalloc`, if `kmem` has it.
 ///
 /// # Invariants
 ///
@@ -99,6 +99,9 @@ impl<K: Kmem> GlobalHeap<K> {
         if !self.is_serving() {
             return self.get_early(layout, gfp);
         }
+        if is_large(layout) {
+            return self.insist(|context| self.kmem.vmalloc(layout.size(), context | gfp));
+        }
         self.insist(|context| self.kmem.allocate(layout, context | gfp))
     }
 
@@ -130,6 +133,9 @@ impl<K: Kmem> GlobalHeap<K> {
         if self.is_early(block) {
             // SAFETY: HEAP-1: it came from there.
             self.kmem.masked(|| unsafe { self.early.lock().deallocate(block, layout) });
+        } else if is_large(layout) {
+            // SAFETY: the caller's promise; a block of this layout came from there.
+            unsafe { self.kmem.vfree(block) };
         } else {
             // SAFETY: the caller's promise.
             unsafe { self.kmem.free(block, layout) };
@@ -140,7 +146,7 @@ impl<K: Kmem> GlobalHeap<K> {
     ///
     /// As for [`GlobalAlloc::realloc`].
     unsafe fn change(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
-        if !self.is_early(block) {
+        if !self.is_early(block) && !is_large(old) && !is_large(new) {
             // SAFETY: the caller's promise; a block of `kmem` is untouched if an attempt fails.
             return self.insist(|context| unsafe { self.kmem.resize(block, old, new, context) });
         }
@@ -151,6 +157,11 @@ impl<K: Kmem> GlobalHeap<K> {
         unsafe { self.give(block, old) };
         Some(moved)
     }
+}
+
+/// Whether blocks of a layout are more than `kmalloc` has.
+const fn is_large(layout: Layout) -> bool {
+    layout.size() > KMALLOC_MAX_SIZE && layout.align() <= to_usize(PAGE_SIZE)
 }
 
 fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {

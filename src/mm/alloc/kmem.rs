@@ -57,6 +57,23 @@ pub unsafe trait Kmem {
     /// [`Misuse`], if there is no such allocation.
     fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse>;
 
+    /// Allocates more than the largest block has, page aligned and contiguous in addresses alone: what `vmalloc` is for. A
+    /// machine without it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::OutOfMemory`], [`AllocError::TooLarge`].
+    fn vmalloc(&self, _size: usize, _gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        Err(AllocError::TooLarge)
+    }
+
+    /// Frees what `vmalloc` gave.
+    ///
+    /// # Safety
+    ///
+    /// `memory` came from there. Nobody uses it afterwards.
+    unsafe fn vfree(&self, _memory: NonNull<u8>) {}
+
     /// Makes a cache; see [`SlabAllocator::create`].
     ///
     /// # Errors

@@ -327,6 +327,13 @@ impl PageState {
         crate::addr::to_usize(self.0 ^ Self::allocated(0, order).0)
     }
 
+    /// The same for a block that is claimed as `kind`, of whatever order it says.
+    #[must_use]
+    #[inline]
+    pub(in crate::mm) const fn claimed_list(self, kind: Kind) -> usize {
+        crate::addr::to_usize(self.0 ^ Self::allocated(0, self.order()).with_kind(kind).0)
+    }
+
     /// Whether this is a free block of this zone and order, whatever list it is on.
     #[must_use]
     #[inline]

@@ -207,18 +207,21 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         while count < batch
             && let Some(slab) = node.front()
         {
-            let mut entries = array.entries().iter().skip(count as usize);
-            count += self.take_from(cache, node, slab, batch - count, |object| {
+            let room = array.entries().get(count as usize..).unwrap_or_default();
+            let mut entries = room.iter();
+            let taken = self.take_from(cache, node, slab, batch - count, |object| {
                 if let Some(entry) = entries.next() {
                     entry.store(object.addr().get(), Ordering::Relaxed);
                 }
             });
+            // Each slab's objects by themselves: who wants many at once gets neighbours, though in no order.
+            self.shuffle(room.get(..taken as usize).unwrap_or_default());
+            count += taken;
         }
-        self.shuffle(array.entries().get(..count as usize).unwrap_or_default());
         array.set_count(count);
     }
 
-    /// Puts the objects of a batch into random order.
+    /// Puts objects into random order.
     fn shuffle(&self, entries: &[AtomicU64]) {
         let mut bits = self.random.next();
         for (index, entry) in entries.iter().enumerate().skip(1) {

@@ -5,6 +5,7 @@ use super::SlabHal;
 use super::cpu::Slot;
 use super::flags::SlabFlags;
 use super::global::CacheId;
+use super::member::Divisor;
 use super::node::Node;
 use super::shape::Shape;
 use super::word::SlabWord;
@@ -31,6 +32,8 @@ pub struct Cache<H: SlabHal> {
     pub(super) capacity: u32,
     /// Empty slabs are kept as long as there are no more slabs than that with free objects.
     pub(super) min_partial: u32,
+    /// Which object of a slab an address is.
+    pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
     pub(super) node: SpinMutex<Node, H::Relax>,

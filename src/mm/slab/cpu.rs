@@ -117,6 +117,7 @@ impl Magazine {
     }
 
     /// Its first entries.
+    #[inline]
     pub(super) fn entries(self, count: u32) -> &'static [AtomicU64] {
         match self.0 {
             0 => &[],
@@ -237,15 +238,38 @@ impl<'l> Array<'l> {
         self.magazine().entries(self.capacity())
     }
 
+    /// The last `most` entries, or all there are.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
+    pub(super) fn hot(&self, most: usize) -> &'static [AtomicU64] {
+        let count = most.min(self.count() as usize);
+        Magazine(get(&self.0.top).wrapping_sub(8 * count as u64)).entries(count as u32)
+    }
+
+    /// The entries that nothing is in yet.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
+    pub(super) fn room(&self) -> &'static [AtomicU64] {
+        let top = get(&self.0.top);
+        Magazine(top).entries((get(&self.0.limit).saturating_sub(top) / 8) as u32)
+    }
+
     /// Sets the count, after entries have been changed: `ARR-1` is the caller's.
     pub(super) fn set_count(&self, count: u32) {
         set(&self.0.top, get(&self.0.base).wrapping_add(8 * u64::from(count)));
     }
 
     /// Drops the objects on top, which are the caller's then.
+    #[inline]
     pub(super) fn take_many(&self, objects: usize) {
         set(&self.0.served, get(&self.0.served).wrapping_add(objects as u64));
         set(&self.0.top, get(&self.0.top).wrapping_sub(8 * objects as u64));
+    }
+
+    /// Keeps the objects that have been written to the first entries of [`Array::room`].
+    #[inline]
+    pub(super) fn give_many(&self, objects: usize) {
+        set(&self.0.top, get(&self.0.top).wrapping_add(8 * objects as u64));
     }
 
     /// Uses `magazine` with so many objects from here on, with room for `capacity`; returns the one used before.
@@ -269,13 +293,37 @@ impl<'l> Array<'l> {
         before
     }
 
-    /// Lets the two magazines change places.
+    /// Lets the two magazines change places. The array is on, and there is a spare.
     #[inline]
-    pub(super) fn swap(&self, capacity: u32) {
-        let (spare, count) = (Magazine(get(&self.0.spare)), self.spare_count());
-        let held = self.count();
-        let before = self.load(spare, count, capacity);
-        self.set_spare(before, held);
+    pub(super) fn swap(&self) {
+        let (base, spare) = (get(&self.0.base), get(&self.0.spare));
+        let held = get(&self.0.top).wrapping_sub(base) / 8;
+        let room = get(&self.0.limit).wrapping_sub(base);
+        // INVARIANT: ARR-1, ARR-2.
+        set(&self.0.base, spare);
+        set(&self.0.limit, spare.wrapping_add(room));
+        set(&self.0.top, spare.wrapping_add(8 * get(&self.0.spare_count)));
+        set(&self.0.spare, base);
+        set(&self.0.spare_count, held);
+    }
+
+    /// Whether there is nothing to take.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        get(&self.0.top) == get(&self.0.base)
+    }
+
+    /// Whether there is no room, though it is on.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        let limit = get(&self.0.limit);
+        get(&self.0.top) == limit && limit != get(&self.0.base)
+    }
+
+    /// Whether there is a spare, and nothing in it.
+    #[inline]
+    pub(super) fn has_empty_spare(&self) -> bool {
+        get(&self.0.spare) != 0 && get(&self.0.spare_count) == 0
     }
 
     /// Sets how many objects it may hold, once it is empty; 0 switches it off.

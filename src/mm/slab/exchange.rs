@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
-use super::cpu::{Array, Magazine};
+use super::cpu::{Array, Magazine, Slot};
 use super::node::{Chain, Node};
 use super::object::Object;
 use super::word::{Book, SlabWord};
@@ -15,12 +15,57 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Takes an object off this CPU's spare, which is used from here on, if the array is empty and that is all that is
+    /// needed; see [`SlabHal::take_free`].
+    #[inline]
+    pub(super) fn take_swapped(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+        let saved = self.hal().save();
+        let local = self.hal().local();
+        let mut taken = None;
+        if !wait || self.hal().may_wait(local, saved) {
+            let array = Array::new::<H>(local, slot);
+            if array.is_empty() && array.spare_count() != 0 {
+                array.swap();
+                array.count_slow_alloc();
+                taken = array.pop();
+            }
+        }
+        self.hal().restore(saved);
+        if let Some(object) = taken {
+            Object::of_array(object).store(mark, 0);
+        }
+        taken
+    }
+
+    /// Frees an object onto this CPU's spare, which is used from here on, if `is_right` agrees with the array, that is full,
+    /// and nothing else is needed; whether it was. See [`SlabHal::give_free`].
+    #[inline]
+    pub fn give_swapped(&self, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+        let Some(page) = self.hal().page_number(at.align_down(PAGE_SIZE)).map(Page::new) else { return false };
+        let saved = self.hal().save();
+        let local = self.hal().local();
+        let word = SlabWord::from_raw(H::local_map(local).get(page).aux().load(Ordering::Relaxed));
+        let mut given = false;
+        if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
+            let (array, object) = (Array::new::<H>(local, word.slot()), Object::of_array(at));
+            let mark = H::slabs(local).mark.load(Ordering::Relaxed);
+            if array.has_empty_spare() && array.is_full() && object.load(0) != mark {
+                array.swap();
+                array.count_slow_free();
+                given = array.push(at);
+                object.store(0, mark);
+            }
+        }
+        self.hal().restore(saved);
+        given
+    }
+
     /// Gets objects into an array that is empty, with the spare or a full magazine of the depot; whether there were any.
     /// Interrupts masked.
     #[inline]
     pub(super) fn exchange_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
         if array.spare_count() != 0 {
-            array.swap(cache.capacity);
+            array.swap();
             return true;
         }
         let mut excess = None;
@@ -46,7 +91,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn exchange_full(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
         match array.spare() {
-            Some(_) if array.spare_count() == 0 => array.swap(cache.capacity),
+            Some(_) if array.spare_count() == 0 => array.swap(),
             Some(full) => {
                 let mut node = cache.node.lock();
                 if node.depot.has_room()
@@ -137,7 +182,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let kept = count / 2;
         self.give_range(cache, &mut cache.node.lock(), spare, kept..count, &mut freed);
         array.set_spare(spare, kept);
-        array.swap(cache.capacity);
+        array.swap();
         freed
     }
 

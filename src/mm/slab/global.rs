@@ -7,6 +7,7 @@ use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_part
 use super::error::{CreateError, InUse};
 use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
+use super::member::Divisor;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
@@ -246,6 +247,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             slot: H::slot(id.get()),
             capacity: if debugged { 0 } else { array_capacity(shape.size) },
             min_partial: min_partial(shape.size),
+            divisor: Divisor::new(shape.size),
             secret: self.random.next(),
             node: SpinMutex::new(Node::new(depot_magazines(shape.size))),
             handles: AtomicU32::new(1),

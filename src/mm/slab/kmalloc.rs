@@ -288,11 +288,23 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     fn kmalloc_slow(&self, row: KmallocRow, index: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        let cache = self.cache(id(row, index)).ok_or(AllocError::NotReady)?;
+        if !gfp.contains(Gfp::ZERO)
+            && super::alloc::plain(gfp)
+            && let Some(object) = self.take_swapped(slot::<H>(row, index), 0, gfp.may_wait())
+        {
+            return Ok(object);
+        }
+        self.kmalloc_long(id(row, index), size, gfp, self.hal().return_address())
+    }
+
+    /// The long way, for who called from `caller`.
+    #[inline(never)]
+    fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
+        let cache = self.cache(id).ok_or(AllocError::NotReady)?;
         if let Some(object) = self.take_exchanged(cache, gfp) {
             return Ok(object);
         }
-        let object = self.alloc_for(cache, gfp, self.hal().return_address())?;
+        let object = self.alloc_for(cache, gfp, caller)?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
         }

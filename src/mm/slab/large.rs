@@ -36,8 +36,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Frees a large block onto a list of this CPU, if nothing is wrong and there is room; whether it did.
     #[inline(always)]
     pub fn free_large_fast(&self, at: VirtAddr) -> bool {
-        at.is_aligned(PAGE_SIZE)
-            && self.page_of(at).is_some_and(|page| self.pages.free_claimed_fast(page, Kind::LargeKmalloc))
+        let page = self.hal().page_number(at).map(Page::new);
+        page.is_some_and(|page| self.pages.free_claimed_fast(page, Kind::LargeKmalloc))
     }
 
     /// Frees a large block, of which `page` is the first page.

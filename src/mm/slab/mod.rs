@@ -43,6 +43,7 @@ mod global;
 mod kmalloc;
 mod large;
 pub mod masked;
+mod member;
 mod node;
 mod object;
 mod order;
@@ -68,8 +69,9 @@ pub use node::NodeEvents;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
+use crate::mm::page::{Page, PageMap};
 use crate::mm::zone::{PageAllocator, PageHal};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,6 +105,13 @@ pub trait SlabHal: PageHal + Sized {
 
     /// What the linear map has at an address, or `None` outside of it.
     fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
+
+    /// The number of the page that starts at an address, if it has a descriptor.
+    #[inline(always)]
+    fn page_number(&self, at: VirtAddr) -> Option<u32> {
+        let phys = self.to_phys(at).filter(|phys| phys.is_aligned(PAGE_SIZE))?;
+        self.map().find(Pfn::containing(phys)).map(Page::index)
+    }
 
     /// Bits that nobody outside knows, as many as there are to be had.
     fn entropy(&self) -> u64;

@@ -119,16 +119,25 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // A fresh block is unclaimed.
         let _ = map.get(head).become_kind(Kind::Slab, book.raw());
         let mark = self.mark();
-        let step = |object: Object| object.next(shape.size);
-        let all = core::iter::successors(Some(slab.object_of(cache, 0)), |object| Some(step(*object)));
-        for object in all.take(objects.into()) {
-            if let Some(construct) = cache.constructor {
+        if let Some(construct) = cache.constructor {
+            for object in (0..objects.into()).map(|index| slab.object_of(cache, index)) {
                 let start = object.addr().get().wrapping_add(u64::from(shape.object));
                 if let Some(start) = NonNull::new(VirtAddr::new(start).as_ptr()) {
                     construct(start);
                 }
             }
-            object.store(shape.mark, mark);
+        }
+        // By itself: it is what a new slab of small objects costs.
+        let (mut object, place, size) = (slab.object_of(cache, 0), shape.mark, shape.size);
+        for _ in 0..objects / 4 {
+            for _ in 0..4 {
+                object.store(place, mark);
+                object = object.next(size);
+            }
+        }
+        for _ in 0..objects % 4 {
+            object.store(place, mark);
+            object = object.next(size);
         }
         if !shape.is_checked() && shape.tail(order) > shape.mark {
             // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.

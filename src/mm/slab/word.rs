@@ -62,6 +62,13 @@ impl SlabWord {
         self.0 & SLAB != 0
     }
 
+    /// Whether the page belongs to a slab of the cache with this slot.
+    #[must_use]
+    #[inline(always)]
+    pub(super) const fn is_of(self, slot: Slot) -> bool {
+        self.0 >> (Self::SLOT_SHIFT - 1) == (slot.distance() as u64) << 1 | 1
+    }
+
     /// The number of the page in its slab.
     #[must_use]
     #[inline(always)]

@@ -58,8 +58,8 @@ impl<H: PageHal> PageAllocator<H> {
         let descriptor = map.get(page);
         let state = descriptor.state();
         let order = state.order();
-        let list = state.unclaimed().plain_list(order);
-        let freed = state.kind() == kind && H::pages(local).push(list, order, page);
+        let list = state.claimed_list(kind);
+        let freed = H::pages(local).push(list, order, page);
         if freed {
             descriptor.set_state(PageState::on_pcp(list, order));
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use quarry::addr::PAGE_SIZE;
-use quarry::mm::slab::{AllocError, CacheSpec, CreateError, SlabFlags};
+use quarry::mm::slab::{AllocError, CacheSpec, CreateError, Misuse, SlabFlags};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -224,5 +224,39 @@ fn many_at_once_are_all_or_none() {
         let (cache, left) = slabs.destroy(cache).unwrap_err();
         give(slabs, cache.cache(), left.first);
         slabs.destroy(cache).unwrap();
+    });
+}
+
+// Behaviour 157, for many at once: objects of every size, and among them what is none.
+#[test]
+fn a_wrong_pointer_among_many_is_left_out_and_the_others_are_freed() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        for size in [8, 24, 40, 64, 96, 104, 192, 200, 256, 1000, 1024, 3000, 8192] {
+            let cache = slabs.create(&spec("test", size)).unwrap();
+            let other = slabs.create(&spec("other", size)).unwrap();
+            let foreign = slabs.alloc_object(other.cache(), KERNEL).unwrap();
+            let middle = u64::from(size / 16 * 8).max(4);
+            // First, last, in and between the rounds of the loop.
+            for (place, by) in
+                [0, 1, 3, 4, 17, 39, 40].into_iter().flat_map(|place| [(place, 1), (place, middle), (place, 0)])
+            {
+                let mut objects = vec![VirtAddr::ZERO; 40];
+                slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects, |at| at, |at| *at).unwrap();
+                let wrong = if by == 0 { foreign } else { offset(objects[20], by) };
+                let mut all = objects.clone();
+                all.insert(place, wrong);
+                assert_eq!(slabs.free_bulk(cache.cache(), &all, |at| *at), 1, "{wrong} of {size} in place {place}");
+                assert_eq!(slabs.info(cache.cache()).active_objects, 0);
+                assert!(matches!(slabs.hal().reports()[..], [Misuse::Misaligned { .. } | Misuse::WrongCache { .. }]));
+                // And all once more: free already.
+                assert_eq!(slabs.free_bulk(cache.cache(), &objects, |at| *at), 40);
+                let again = slabs.hal().reports();
+                assert!(again.len() == 40 && again.iter().all(|each| matches!(each, Misuse::DoubleFree { .. })));
+                check(slabs);
+            }
+            give(slabs, other.cache(), [foreign]);
+            slabs.destroy(cache).unwrap();
+            slabs.destroy(other).unwrap();
+        }
     });
 }

@@ -56,7 +56,7 @@ impl Machine {
 
     fn request(&self) {
         if self.planted == Planted::Flag {
-            self.requested.store(1, Ordering::Release);
+            self.requested.swap(1, Ordering::AcqRel);
         } else {
             self.requested.fetch_add(1, Ordering::Release);
         }
@@ -64,7 +64,8 @@ impl Machine {
 
     fn owes(&self, requests: u64) -> bool {
         match self.planted {
-            Planted::Flag => self.requested.load(Ordering::Acquire) != 0,
+            // As an exchange sees it, which is never out of date: what is planted is the flag, not a slow memory.
+            Planted::Flag => self.requested.fetch_or(0, Ordering::AcqRel) != 0,
             _ => self.answered.load(Ordering::Acquire) < requests,
         }
     }
@@ -78,7 +79,7 @@ impl Machine {
 
     fn answer(&self, requests: u64) {
         match self.planted {
-            Planted::Flag => self.requested.store(0, Ordering::Release),
+            Planted::Flag => drop(self.requested.swap(0, Ordering::AcqRel)),
             _ => self.answered.store(requests, Ordering::Release),
         }
     }
@@ -121,7 +122,7 @@ impl Machine {
         // SAFETY: as above.
         self.array.memory.with_mut(|memory| unsafe { *memory = 1 });
         self.listed.store(false, Ordering::Release);
-        if !matches!(self.planted, Planted::NoGrace | Planted::Flag) {
+        if self.planted != Planted::NoGrace {
             self.request();
             self.wait();
         }
