@@ -2,7 +2,7 @@
 
 use super::*;
 use quarry::addr::PAGE_SIZE;
-use quarry::mm::slab::{AllocError, CacheSpec, CreateError, SlabFlags};
+use quarry::mm::slab::{AllocError, CacheSpec, CreateError, Misuse, SlabFlags};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
