@@ -155,13 +155,13 @@ fn alloc_is_kmalloc_from_the_hand_over_on() {
     struct Aligned([u8; 100]);
     let aligned = Box::new(Aligned([1; 100]));
     assert!((&raw const aligned.0).addr().is_multiple_of(4096));
-    let layout = Layout::new::<[u8; 5_000_000]>();
+    let layout = Layout::from_size_align(5_000_000, 8192).expect("a layout");
     // SAFETY: not empty.
     let block = unsafe { alloc::alloc::alloc(layout) };
     // The compiler takes an allocation that nobody uses for one that succeeds.
-    assert!(black_box(block).is_null(), "larger than the largest block");
+    assert!(black_box(block).is_null(), "larger than the largest block, and aligned to more than a page");
     let mut bytes = Vec::new();
-    assert!(bytes.try_reserve_exact(5_000_000).is_err());
+    assert!(bytes.try_reserve_exact(1 << 40).is_err());
     bytes.extend((0..=u8::MAX).cycle().take(300_000));
     bytes.truncate(1000);
     bytes.shrink_to_fit();

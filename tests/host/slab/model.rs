@@ -41,7 +41,7 @@ impl Live {
 }
 
 fn run(ops: &[Op]) {
-    Spec::of_size(32 << 20).cpus(3).run(|slabs| {
+    Spec::of_size(32 << 20).cpus(3).exchanging().run(|slabs| {
         let mut live: Vec<Live> = Vec::new();
         let mut last = None;
         for (byte, op) in (1..=u8::MAX).cycle().zip(ops) {
