@@ -256,7 +256,7 @@ fn a_table_that_was_taken_out_is_not_written_to() {
         for last in [0, 2 * MIB, 4 * MIB] {
             let page = part(last, PAGE_SIZE);
             let phys = quarry::addr::PhysAddr::new(0x80_0100_0000);
-            table.map(frames, whole, phys, Prot::KERNEL_RW, MapFlags::NO_HUGE).unwrap();
+            table.map(frames, whole, phys, Prot::KERNEL_RW, MapFlags::all()).unwrap();
             let mut gather = table.gather(frames);
             table.unmap(page, UnmapFlags::empty(), &mut gather).unwrap();
             table.unmap(whole, UnmapFlags::empty(), &mut gather).unwrap();
