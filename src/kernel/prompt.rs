@@ -2,6 +2,7 @@
 
 use super::bootargs::parse_number;
 use super::init::{self, Machine};
+use super::whereabouts::Whereabouts;
 use super::{console, faults, io, memory_map, power, tables};
 use crate::addr::{PAGE_SHIFT, Pfn, VirtAddr};
 use crate::arch::aarch64::{cpu, probe};
@@ -253,10 +254,7 @@ fn address(text: &str) -> Option<VirtAddr> {
 
 fn what(text: &str) {
     let Some(addr) = address(text) else { return };
-    match layout::region_of(addr) {
-        Some(region) => kprintln!("{addr} is {:#x} bytes into the {}", addr.get() - region.start.get(), region.name),
-        None => kprintln!("{addr} is in no region of the address map"),
-    }
+    kprintln!("{addr} is {}", Whereabouts(addr));
     match instance::kernel_tables().and_then(|table| table.translate(addr)) {
         Some(found) => kprintln!("{found:?}"),
         None => kprintln!("nothing is mapped there"),

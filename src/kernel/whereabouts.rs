@@ -5,10 +5,21 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
 use crate::instance;
 use crate::mm::layout;
+use crate::mm::page::Kind;
 use core::fmt;
 
 /// Addresses below this are taken for a null pointer with an offset.
 const NEAR_NULL: u64 = 64 << 10;
+
+/// An address that prints what it is: [`describe`].
+#[derive(Clone, Copy, Debug)]
+pub struct Whereabouts(pub VirtAddr);
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe(self.0, f)
+    }
+}
 
 /// Writes what `addr` is, in words: the engine of fault reports, as a call. Any context, takes no lock that it does not find
 /// free.
@@ -70,6 +81,11 @@ fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     let Some((head, state)) = page.and_then(|page| pages.head(page).ok()) else {
         return out.write_str("no RAM, or none that the kernel may use");
     };
+    if state.kind() == Kind::Slab
+        && let Some(written) = layout::phys_to_virt(phys).and_then(|at| instance::slab_allocator().dump_object(at, out))
+    {
+        return written;
+    }
     write!(out, "{:?}, block of {} pages from {:?}", state.kind(), state.order().pages(), instance::page_to_pfn(head))
 }
 

@@ -1,6 +1,8 @@
 //! Reports say what the address of a fault is, and which rule was broken: one test for each kind of address.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+extern crate alloc;
+
 use core::arch::asm;
 use core::fmt;
 use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr};
@@ -98,6 +100,20 @@ fn an_address_of_the_linear_map_without_ram_is_named() {
     store(layout::phys_to_virt(PhysAddr::new(0x1000_0000)).expect("in reach"));
 }
 
+ktest!(
+    a_freed_object_that_is_written_to_is_named_with_who_had_it,
+    machine = "append=slub_debug=U",
+    report = "of the cache kmalloc-256 of 256 bytes, free, byte 8 of it, allocated in ",
+    report = ", freed in "
+);
+fn a_freed_object_that_is_written_to_is_named_with_who_had_it() {
+    let object = instance::kmalloc(256, Gfp::KERNEL).expect("memory");
+    // SAFETY: the test's own; only its address is used afterwards.
+    unsafe { instance::kfree(object.as_ptr()) };
+    let machine = quarry::kernel::init::machine().expect("booted");
+    quarry::kernel::prompt::execute(machine, &alloc::format!("what {:#x}", object.addr().get() + 8));
+}
+
 /// The first bytes of a text.
 struct Text([u8; 160], usize);
 
@@ -131,6 +147,12 @@ fn the_engine_of_the_reports_can_be_asked() {
     assert!(says(instance::page_address(page), ": Block, block of 1 pages"));
     instance::free_page(page).expect("allocated above");
     assert!(says(VirtAddr::new(0x10_0000), "in the user half"));
+    let object = instance::kmalloc(100, Gfp::KERNEL).expect("memory");
+    let inside = VirtAddr::of(object.as_ptr()).checked_add(5).expect("no wrap");
+    assert!(says(inside, "of the cache kmalloc-128 of 128 bytes, in use, byte 5 of it"));
+    // SAFETY: the test's own, not used afterwards.
+    unsafe { instance::kfree(object.as_ptr()) };
+    assert!(says(inside, "of the cache kmalloc-128 of 128 bytes, free, byte 5 of it"));
     cpus::run_everywhere(&|cpu: CpuId| {
         let here = 0_u64;
         assert!(cpu == CpuId::BOOT || says(VirtAddr::of(&raw const here), "on the kernel stack of CPU 1"));

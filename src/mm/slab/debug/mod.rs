@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod choice;
+mod dump;
 mod isolate;
 mod pattern;
 mod report;

@@ -25,7 +25,7 @@ const ROW: u32 = 16;
 const NAMED: usize = 16;
 
 /// An address in the code, as the machine prints one.
-struct Code<'h, H>(&'h H, VirtAddr);
+pub(super) struct Code<'h, H>(pub(super) &'h H, pub(super) VirtAddr);
 
 impl<H: SlabHal> fmt::Display for Code<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
