@@ -6,7 +6,7 @@ use quarry::addr::{Order, Pfn};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::PerCpu;
 use quarry::mm::page::{MigrateType, Page, PageMap, Section};
-use quarry::mm::zone::{Broken, PageHal};
+use quarry::mm::zone::{Broken, ContigError, PageHal};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -154,11 +154,25 @@ fn a_walk_over_descriptors_that_make_no_sense_ends_with_an_error() {
         disguised(pages, single, inside, || {
             assert_eq!(walk(), Some("PAGE-1"));
             assert!(pages.census().is_err());
+            assert_eq!(pages.alloc_contig_pages(4000, 1, Gfp::KERNEL), Err(ContigError::NoRange));
         });
         // An order that the block is not aligned to.
         flip(pages, page("allocated block"), 11);
         assert_eq!(walk(), Some("PAGE-2"));
         flip(pages, page("allocated block"), 11);
+    });
+}
+
+#[test]
+fn a_hole_between_zones_that_makes_no_sense_is_found() {
+    let ram = [range(GIB, 7 * MIB), range(GIB + 9 * MIB, 7 * MIB)];
+    Spec::new(&ram).limits(GIB + 8 * MIB).run(|pages| {
+        let map = pages.hal().map();
+        let page = |phys: u64| map.find(Pfn::containing(quarry::addr::PhysAddr::new(phys))).unwrap();
+        let (hole, inside) = (page(GIB + 7 * MIB), page(GIB + 7 * MIB + 4096));
+        disguised(pages, hole, inside, || {
+            assert_eq!(pages.for_each_run(|_, _| ()).err().map(|broken| broken.tag), Some("PAGE-1"));
+        });
     });
 }
 

@@ -122,6 +122,8 @@ pub(super) struct Watcher {
     pub(super) wakes: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) atomic_sleeps: AtomicU64,
+    /// How often somebody found that he has to wait.
+    pub(super) waits: AtomicU64,
     pub(super) reliefs: AtomicU64,
     pub(super) refuse: AtomicBool,
     /// Free memory that was written to.
@@ -226,6 +228,7 @@ impl Wait for Sim<'_> {
         assert_eq!(self.atomic(), None, "waits where that is not legal");
         let cpu = CPU.get().0 as usize;
         queue.wait_with(condition, |seen| {
+            self.watcher.waits.fetch_add(1, Ordering::SeqCst);
             // What the interrupt of a kick does.
             if let Some(machine) = self.reclaimer.get() {
                 machine.pages.answer_requests();

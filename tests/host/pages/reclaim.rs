@@ -12,7 +12,6 @@ use quarry::mm::zone::{
 use quarry::sync;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 pub(super) fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
@@ -350,8 +349,12 @@ fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
             assert_eq!(alloc(machine, Gfp::KERNEL | Gfp::NORETRY, 0), Err(AllocError::OutOfMemory));
         });
         answer_until(&|| slow.inside.load(Ordering::SeqCst));
-        threads.spawn(|| {
-            std::thread::sleep(Duration::from_millis(20));
+        let waits = &machine.pages.hal().watcher.waits;
+        let before = waits.load(Ordering::SeqCst);
+        threads.spawn(move || {
+            while waits.load(Ordering::SeqCst) == before {
+                std::thread::yield_now();
+            }
             slow.let_go.store(true, Ordering::SeqCst);
         });
         machine.reclaim.shrinkers().unregister(machine.pages.hal(), place).unwrap();
@@ -359,6 +362,43 @@ fn whoever_unregisters_a_shrinker_waits_until_it_is_at_work_nowhere() {
         answer_until(&|| shrinking.is_finished());
     });
     finish(machine, taken);
+}
+
+#[test]
+fn whoever_cannot_wait_for_a_shrinker_at_work_is_told() {
+    let machine = Spec::of_size(16 * MIB).cpus(2).with_reclaimer();
+    let hal = machine.pages.hal();
+    let slow = leak(Slow { inside: false.into(), let_go: false.into(), left: false.into() });
+    let taken = exhaust(machine);
+    let shrinkers = machine.reclaim.shrinkers();
+    let place = shrinkers.register(hal, slow).unwrap();
+    // The machine says that nobody would wake this CPU.
+    assert!(!hal.others.load(Ordering::SeqCst));
+    let answer_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            machine.pages.answer_requests();
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|threads| {
+        let shrinking = threads.spawn(|| {
+            run_on(1);
+            assert_eq!(alloc(machine, Gfp::KERNEL | Gfp::NORETRY, 0), Err(AllocError::OutOfMemory));
+        });
+        answer_until(&|| slow.inside.load(Ordering::SeqCst));
+        assert_eq!(shrinkers.unregister(hal, place), Err(RegistryError::AtWork));
+        slow.let_go.store(true, Ordering::SeqCst);
+        answer_until(&|| shrinking.is_finished());
+    });
+    finish(machine, taken);
+}
+
+#[test]
+fn a_background_reclaimer_that_nobody_woke_rests() {
+    let machine = machine();
+    assert!(!machine.reclaim.is_background_wanted());
+    assert_eq!(machine.reclaim.balance(machine.pages), Balanced::Idle);
+    assert_eq!(machine.reclaim.serve(machine.pages), Balanced::Idle);
 }
 
 #[test]

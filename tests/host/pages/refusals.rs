@@ -119,6 +119,28 @@ fn a_damaged_block_that_movable_pages_would_borrow_is_not_handed_out() {
     }
 }
 
+// The lesser part is kept, and nothing else has a block of that size.
+#[test]
+fn a_damaged_block_is_not_borrowed_at_last_either() {
+    let kept = range(GIB, 4 * MIB);
+    Spec::new(&[range(GIB, 16 * MIB)]).reserve(kept).without_reserve().run_setup(|pages, handed| {
+        handed.unwrap();
+        let map = pages.hal().map();
+        let first = map.find(Pfn::containing(PhysAddr::new(GIB))).unwrap();
+        pages.add_cma(first, 1024).unwrap();
+        let singles: Vec<_> =
+            std::iter::from_fn(|| pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO).ok()).collect();
+        let (kept, freed): (Vec<_>, Vec<_>) = singles.into_iter().partition(|page| page.index().is_multiple_of(2));
+        super::give_back(pages, freed, Order::ZERO);
+        pages.drain_all();
+        flip(pages, first, 20);
+        let movable = Gfp::KERNEL | Gfp::MOVABLE | Gfp::NOWARN;
+        assert!(pages.alloc_pages(movable, order(10)).is_err());
+        flip(pages, first, 20);
+        super::give_back(pages, kept, Order::ZERO);
+    });
+}
+
 // Behaviour 504: a page of the chain behind a CPU's list.
 #[test]
 fn a_damaged_page_of_a_reserve_ends_the_chain() {

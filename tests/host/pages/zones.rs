@@ -1,10 +1,11 @@
 //! Zones: where memory comes from, how far it goes, and for whom.
 
+use super::damage::flip;
 use super::machine::{GIB, MIB, Pages};
 use super::{Spec, blocks, give_back, order, phys, range, take_all};
 use quarry::addr::{Order, PAGE_SIZE, PhysAddr};
 use quarry::gfp::{Gfp, ZoneType};
-use quarry::mm::page::{Page, PageMap};
+use quarry::mm::page::{Kind, Page, PageMap};
 use quarry::mm::zone::{Mark, PageHal, Relief, WatermarkTuning, ZoneLimits};
 use std::sync::atomic::Ordering;
 
@@ -386,6 +387,17 @@ fn atomic_blocks_have_page_blocks_of_their_own() {
         assert!(pages.zone(ZoneType::Dma).unwrap().free_high_atomic >= 8);
         let again = pages.alloc_pages(Gfp::ATOMIC, order(3)).unwrap();
         pages.free_pages(again, order(3)).unwrap();
+        // Behaviour 504: a damaged block of the reserve is not handed out.
+        pages.drain_all();
+        let map = pages.hal().map();
+        let head = (0..8).map(|up| again.align_down(3 + up)).find(|page| map.get(*page).state().kind() == Kind::Free);
+        let head = head.unwrap();
+        flip(pages, head, 20);
+        let atomic = || pages.alloc_pages(Gfp::ATOMIC | Gfp::NOWARN, order(3)).ok();
+        let others: Vec<_> = std::iter::from_fn(atomic).take(100).collect();
+        assert!(!others.contains(&head));
+        flip(pages, head, 20);
+        give_back(pages, others, order(3));
         give_back(pages, held, Order::ZERO);
         pages.set_careful(false);
         let before = blocks(pages);

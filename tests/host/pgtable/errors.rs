@@ -4,7 +4,7 @@ use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, machine, range, va};
 use quarry::addr::{CpuId, Pfn, PhysAddr, VirtRange};
 use quarry::arch::host::Config;
 use quarry::hal::frame::{FrameSource, NoFrame};
-use quarry::hal::level::LeafLevel;
+use quarry::hal::level::{LeafLevel, Level, Slot};
 use quarry::hal::prot::{Access, Prot};
 use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, PageTable, PgtableError, Space, UnmapFlags};
 
@@ -101,4 +101,27 @@ fn without_a_frame_there_is_no_root_and_no_split() {
     let carved = rig.table.carve(&Nothing, range(BASE + PAGE, PAGE), LivePolicy::BreakBeforeMake);
     assert_eq!(carved, Err(PgtableError::NoFrame));
     assert_eq!(rig.check(), before);
+}
+
+#[test]
+fn a_table_that_is_known_takes_what_fits_and_nothing_else() {
+    let rig = Rig::kernel(Config::CORTEX_A72);
+    let pin = |at| rig.table.pin(&rig.frames, va(at)).map(|pinned| pinned.address(Slot::FIRST).get());
+    assert_eq!(pin(u64::MAX - PAGE), Err(PgtableError::OutsideSpace));
+    assert_eq!(pin(PAGE), Err(PgtableError::OutsideSpace));
+    rig.map_data(BASE, 2 * MIB, RAM);
+    assert_eq!(pin(BASE + PAGE), Err(PgtableError::Overlap(va(BASE))));
+    let pinned = rig.table.pin(&rig.frames, va(BASE + 4 * MIB + PAGE)).unwrap();
+    let map = |slot: Slot, list: &[u64], prot| rig.table.map_pinned(&pinned, slot, list, Pfn::new, prot);
+    let last = Level::Pte.slot(va(BASE + 6 * MIB - PAGE));
+    let frame = RAM / PAGE;
+    let user = Prot::user(Access::ReadWrite);
+    assert_eq!(map(Slot::FIRST, &[frame], user), Err(PgtableError::WrongPrivilege));
+    assert_eq!(map(last, &[frame, frame + 1], Prot::KERNEL_RW), Err(PgtableError::OutsideSpace));
+    assert_eq!(map(Slot::FIRST, &[frame, 1 << 40], Prot::KERNEL_RW), Err(PgtableError::PhysOutOfRange));
+    assert_eq!((rig.phys_at(BASE + 4 * MIB), rig.phys_at(BASE + 6 * MIB - PAGE)), (None, None));
+    assert_eq!(map(last, &[frame], Prot::KERNEL_RW), Ok(()));
+    assert_eq!(rig.phys_at(BASE + 6 * MIB - PAGE), Some(RAM));
+    rig.table.unmap_pinned(&pinned, last, 1);
+    rig.check();
 }
