@@ -8,7 +8,7 @@ use quarry::instance::{self, ThisKernel};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
-use quarry::mm::layout::{MODULES_END, MODULES_VADDR};
+use quarry::mm::layout::{MODULES_END, MODULES_VADDR, VMALLOC_END, VMALLOC_START};
 use quarry::mm::vmalloc::{MapError, SetMemoryError};
 
 const MIB: u64 = 1 << 20;
@@ -152,6 +152,14 @@ fn code_has_a_region_of_its_own() {
     assert!(prot(alias).is_writable(), "whoever gets the page can write it");
     instance::vfree(data).expect("an area");
     instance::check_vmalloc().expect("sound");
+}
+
+// Behaviour 244
+ktest!(the_region_has_its_edges);
+fn the_region_has_its_edges() {
+    let inside = |addr: u64| instance::is_vmalloc_addr(VirtAddr::new(addr));
+    let edges = [VMALLOC_START - 1, VMALLOC_START, VMALLOC_END - 1, VMALLOC_END];
+    assert_eq!(edges.map(inside), [false, true, true, false]);
 }
 
 ktest!(

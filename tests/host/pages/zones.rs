@@ -387,7 +387,7 @@ fn atomic_blocks_have_page_blocks_of_their_own() {
         assert!(pages.zone(ZoneType::Dma).unwrap().free_high_atomic >= 8);
         let again = pages.alloc_pages(Gfp::ATOMIC, order(3)).unwrap();
         pages.free_pages(again, order(3)).unwrap();
-        // Behaviour 504: a damaged block of the reserve is not handed out.
+        // A damaged block of the reserve is not handed out.
         pages.drain_all();
         let map = pages.hal().map();
         let head = (0..8).map(|up| again.align_down(3 + up)).find(|page| map.get(*page).state().kind() == Kind::Free);
