@@ -439,6 +439,8 @@ impl KmemCache {
     /// # Errors
     ///
     /// The cache, and what is in use of it.
+    // Inlined, so that a report names the caller.
+    #[inline(always)]
     pub fn destroy(self) -> Result<(), (Self, InUse)> {
         SLABS.destroy(self.handle).map_err(|(handle, left)| (Self::of(handle), left))
     }

@@ -264,7 +264,7 @@ fn the_boot_arguments_set_zones_and_marks() {
     }
 }
 
-// Behaviours 89 to 92, 94, 119: what is wrong, by page and by address.
+// Behaviours 89, 90, 91, 92, 94, 119: what is wrong, by page and by address.
 ktest!(each_wrong_free_is_named, machine = "mem=256M");
 fn each_wrong_free_is_named() {
     let before = blocks();

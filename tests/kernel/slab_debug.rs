@@ -95,7 +95,7 @@ fn the_boot_argument_debugs_one_cache() {
 // Behaviour 155: nobody debugs here; the report has the caller of the second free all the same.
 ktest!(
     a_double_free_is_reported_with_its_caller,
-    report = "double free of",
+    report = "BUG twice: double free of 0x",
     report = "Called from 0x",
     report = "who_frees",
     report = "freed once"
@@ -114,7 +114,9 @@ fn a_double_free_is_reported_with_its_caller() {
 // Behaviour 150.
 ktest!(
     a_leaked_object_is_named_when_its_cache_shall_go,
-    report = "BUG leaky: leaky cannot be destroyed: 1 objects remain",
+    report = "BUG leaky: cannot be destroyed, objects in use: 1",
+    report = "Called from 0x",
+    report = "a_leaked_object_is_named_when_its_cache_shall_go",
     report = "Object 0x",
     report = "Allocated in 0x",
     report = "who_allocates",

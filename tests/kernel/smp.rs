@@ -123,7 +123,7 @@ fn meet(place: &AtomicU32, count: u32) {
     }
 }
 
-// Behaviour 478: each CPU allocates half, and frees the half of the next.
+// Behaviour 477: each CPU allocates half, and frees the half of the next.
 ktest!(
     every_cpu_frees_what_another_has_allocated,
     machine four = "smp=4",

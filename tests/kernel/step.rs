@@ -44,13 +44,17 @@ static HELD: SpinMutex<Held> = SpinMutex::new(Held::new());
 
 /// A way to allocate and a way to free: which must fit each other.
 struct Calls {
-    alloc: fn() -> u64,
-    free: fn(u64),
-    /// The same for an interrupt handler, which may not wait.
+    alloc: fn(&mut [NonNull<u8>]),
+    free: fn(&[NonNull<u8>]),
+    /// How many in one call.
+    count: usize,
+    /// Numbers at hand from which paths differ.
+    states: &'static [usize],
+    /// What an interrupt handler calls, which may not wait: one a call.
     handler_alloc: fn() -> u64,
     handler_free: fn(u64),
-    /// Whether the caller's calls have sequences that restart.
-    restarts: bool,
+    /// Whether the caller's calls have sequences that restart; `None` if only their long ways do.
+    restarts: Option<bool>,
 }
 
 /// What is allocated and freed.
@@ -65,11 +69,9 @@ trait Pool {
     fn shrink();
     /// Tests every invariant.
     fn check();
-    /// Numbers at hand from which paths differ.
-    const STATES: &'static [usize];
-    /// Whether an operation from a state has some hundred instructions instead of some dozen.
-    fn takes_the_long_way(operation: Operation, state: usize) -> bool {
-        state == if operation == Operation::Alloc { 0 } else { Self::FULL }
+    /// Whether an operation on so many from a state has some hundred instructions more.
+    fn takes_the_long_way(operation: Operation, state: usize, count: usize) -> bool {
+        if operation == Operation::Alloc { state < count } else { state + count > Self::FULL }
     }
     /// As many as can be at hand.
     const FULL: usize;
@@ -157,6 +159,8 @@ enum Arrival {
     Timer,
 }
 
+/// The number of no instruction.
+const NEVER: u64 = u64::MAX;
 /// What [`visit`] is to do: the next interrupt comes at or after this instruction, and then again so many further on.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static AGAIN: AtomicU64 = AtomicU64::new(0);
@@ -170,7 +174,11 @@ static IN_SEQUENCE: AtomicU32 = AtomicU32::new(0);
 
 fn visit(step: &Step) -> Then {
     let steps = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
-    if steps < NEXT.load(Ordering::Relaxed) || !step.interruptible {
+    let next = NEXT.load(Ordering::Relaxed);
+    if next == NEVER {
+        return Then::Run;
+    }
+    if steps < next || !step.interruptible {
         return Then::Step;
     }
     CAME.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +190,7 @@ fn visit(step: &Step) -> Then {
     }
     interrupt();
     match AGAIN.swap(0, Ordering::Relaxed) {
-        0 => NEXT.store(u64::MAX, Ordering::Relaxed),
+        0 => NEXT.store(NEVER, Ordering::Relaxed),
         further => NEXT.store(steps + further, Ordering::Relaxed),
     }
     Then::Restart
@@ -234,11 +242,12 @@ enum Operation {
 /// Brings the pool into a state: so many at hand, and enough held to give.
 fn prepare<P: Pool>(calls: &Calls, at_hand: usize) {
     let mut held = HELD.lock();
-    while held.len > P::MANY * 2 {
+    let enough = P::MANY * 2 + calls.count;
+    while held.len > enough {
         (calls.handler_free)(held.pop());
     }
     P::shrink();
-    while held.len < P::MANY * 2 {
+    while held.len < enough {
         held.push((calls.handler_alloc)());
     }
     let mut now = P::at_hand();
@@ -261,19 +270,24 @@ fn one_round(calls: &Calls, operation: Operation, arrival: Arrival, at: u64) -> 
     BY_TIMER.store(arrival == Arrival::Timer, Ordering::Relaxed);
     STEPS.store(0, Ordering::Relaxed);
     LAST.store(0, Ordering::Relaxed);
+    let mut items = [NonNull::dangling(); MOST];
+    let items = &mut items[..calls.count];
     match operation {
         Operation::Alloc => {
-            let item = step_through(visit, || (calls.alloc)()).expect("every instruction can be stepped over");
-            HELD.lock().push(item);
+            step_through(visit, || (calls.alloc)(items)).expect("every instruction can be stepped over");
+            items.iter().for_each(|item| HELD.lock().push(name(*item)));
         }
         Operation::Free => {
-            let item = HELD.lock().pop();
-            step_through(visit, || (calls.free)(item)).expect("every instruction can be stepped over");
+            items.iter_mut().for_each(|item| *item = pointer(HELD.lock().pop()));
+            step_through(visit, || (calls.free)(items)).expect("every instruction can be stepped over");
         }
     }
     let last = LAST.load(Ordering::Relaxed);
     (last != 0).then_some(last)
 }
+
+/// The most in one call.
+const MOST: usize = 40;
 
 /// Every invariant is tested after so many rounds, and after the last one: it takes longer than a round.
 const CHECK_EVERY: u64 = 16;
@@ -314,8 +328,8 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
         for (deed, run) in deeds {
             *DEED.lock() = Some(*run);
             for operation in [Operation::Alloc, Operation::Free] {
-                for state in P::STATES {
-                    if P::takes_the_long_way(operation, *state) && !deed.moves_much() {
+                for state in calls.states {
+                    if P::takes_the_long_way(operation, *state, calls.count) && !deed.moves_much() {
                         continue;
                     }
                     every_instruction::<P>(calls, operation, *arrival, *state, baseline);
@@ -327,7 +341,11 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
     let (came, in_sequence) = (CAME.load(Ordering::Relaxed), IN_SEQUENCE.load(Ordering::Relaxed));
     log::info!("{came} interrupts, {in_sequence} of them in sequences that restart");
     // The long way of a masking call may want a magazine, which comes from `kmalloc` by its short way.
-    let as_expected = if calls.restarts { in_sequence != 0 } else { in_sequence < came / 100 };
+    let as_expected = match calls.restarts {
+        Some(true) => in_sequence != 0,
+        Some(false) => in_sequence < came / 100,
+        None => in_sequence < came / 2,
+    };
     assert!(as_expected, "{in_sequence} of {came} in sequences");
     let mut held = HELD.lock();
     while held.len != 0 {
@@ -352,7 +370,6 @@ struct Own;
 impl Pool for Own {
     const SIZE: usize = 600;
     // An array and its spare have 31 each.
-    const STATES: &'static [usize] = &[0, 1, 15, 30, 31, 32, 62];
     const FULL: usize = 62;
     const MANY: usize = 70;
 
@@ -404,9 +421,20 @@ fn kfree(object: u64) {
 }
 
 /// With interrupts masked.
+fn alloc_many(objects: &mut [NonNull<u8>]) {
+    cache().alloc_bulk(Gfp::ATOMIC, objects).expect("memory");
+}
+
+/// With interrupts masked.
+fn free_many(objects: &[NonNull<u8>]) {
+    // SAFETY: the test's own, not used afterwards.
+    unsafe { cache().free_bulk(objects) };
+}
+
+/// With interrupts masked.
 fn alloc_masked() -> u64 {
     let mut objects = [NonNull::dangling()];
-    cache().alloc_bulk(Gfp::ATOMIC, &mut objects).expect("memory");
+    alloc_many(&mut objects);
     name(objects[0])
 }
 
@@ -435,30 +463,59 @@ macro_rules! deeds {
     }};
 }
 
-static RESTARTING: Calls =
-    Calls { alloc: alloc_atomic, free: kfree, handler_alloc: alloc_atomic, handler_free: kfree, restarts: true };
+/// An array and its spare: with nothing, with some, with one of them full, with both.
+const STATES: &[usize] = &[0, 1, 15, 30, 31, 32, 62];
+
+static RESTARTING: Calls = Calls {
+    alloc: |objects| objects[0] = pointer(alloc_atomic()),
+    free: |objects| kfree(name(objects[0])),
+    count: 1,
+    states: STATES,
+    handler_alloc: alloc_atomic,
+    handler_free: kfree,
+    restarts: Some(true),
+};
 
 static RESTARTING_CACHE: Calls = Calls {
-    alloc: alloc_waiting,
-    free: free_to_cache,
+    alloc: |objects| objects[0] = pointer(alloc_waiting()),
+    free: |objects| free_to_cache(name(objects[0])),
+    count: 1,
+    states: STATES,
     handler_alloc: alloc_masked,
     handler_free: kfree_masked,
-    restarts: true,
+    restarts: Some(true),
 };
 
 static MASKED: Calls = Calls {
-    alloc: alloc_masked,
-    free: kfree_masked,
+    alloc: alloc_many,
+    free: |objects| kfree_masked(name(objects[0])),
+    count: 1,
+    states: STATES,
     handler_alloc: alloc_atomic,
     handler_free: kfree,
-    restarts: false,
+    restarts: Some(false),
 };
 
+static THREE: Calls = Calls {
+    alloc: alloc_many,
+    free: free_many,
+    count: 3,
+    states: STATES,
+    handler_alloc: alloc_atomic,
+    handler_free: kfree,
+    restarts: None,
+};
+
+/// More than a magazine has, so that most states lead to the same paths.
+static FORTY: Calls = Calls { count: MOST, states: &[0, 31, 62], ..THREE };
+
+// Behaviour 185.
 ktest!(an_interrupt_at_any_instruction_of_a_restarting_call, machine = "mem=64M", timeout = 300);
 fn an_interrupt_at_any_instruction_of_a_restarting_call() {
     interrupt_everywhere::<Own>(&RESTARTING, &deeds!(Own, RESTARTING), &[Arrival::InTheStep]);
 }
 
+// Behaviour 185.
 ktest!(an_interrupt_at_any_instruction_of_a_cache_s_call, machine = "mem=64M", timeout = 300);
 fn an_interrupt_at_any_instruction_of_a_cache_s_call() {
     interrupt_everywhere::<Own>(&RESTARTING_CACHE, &deeds!(Own, RESTARTING_CACHE), &[Arrival::InTheStep]);
@@ -469,6 +526,22 @@ fn an_interrupt_at_any_instruction_of_a_masking_call() {
     interrupt_everywhere::<Own>(&MASKED, &deeds!(Own, MASKED), &[Arrival::InTheStep]);
 }
 
+// Behaviour 185.
+ktest!(an_interrupt_at_any_instruction_of_a_call_for_three, machine = "mem=64M", timeout = 300);
+fn an_interrupt_at_any_instruction_of_a_call_for_three() {
+    interrupt_everywhere::<Own>(&THREE, &deeds!(Own, THREE), &[Arrival::InTheStep]);
+}
+
+// Behaviour 185.
+ktest!(an_interrupt_at_any_instruction_of_a_call_for_forty, machine = "mem=64M", timeout = 300);
+fn an_interrupt_at_any_instruction_of_a_call_for_forty() {
+    let deeds = deeds!(Own, FORTY);
+    // One of each kind: forty take a while.
+    let deeds = [deeds[0], deeds[5], deeds[7], deeds[8], deeds[9]];
+    interrupt_everywhere::<Own>(&FORTY, &deeds, &[Arrival::InTheStep]);
+}
+
+// Behaviour 185.
 ktest!(the_timer_at_any_instruction_of_a_call, machine gicv2 = "mem=64M", machine gicv3 = "mem=64M gic=3", timeout = 300);
 fn the_timer_at_any_instruction_of_a_call() {
     with_timer(timer_interrupt, || {
@@ -476,6 +549,7 @@ fn the_timer_at_any_instruction_of_a_call() {
     });
 }
 
+// Behaviour 185.
 ktest!(two_interrupts_in_one_call, machine = "mem=64M", timeout = 300);
 fn two_interrupts_in_one_call() {
     let deeds = deeds!(Own, RESTARTING);

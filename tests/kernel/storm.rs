@@ -305,7 +305,7 @@ fn pages_in_a_storm() {
     });
 }
 
-// Behaviours 184, 477 to 481: the suite of tests/host/slab/stress.rs.
+// Behaviours 184, 185, 477, 480, 481: the suite of tests/host/slab/stress.rs.
 ktest!(
     objects_in_a_storm,
     machine one = "alone",

@@ -191,28 +191,25 @@ impl Misuse {
 
 impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cache) = self.cache() {
+            write!(f, "{cache}: ")?;
+        }
         match self {
             Self::NotLinear(at) => write!(f, "invalid free: {at} is no address of the linear map"),
             Self::NoMemory(at) => write!(f, "invalid free: there is no RAM at {at}"),
             Self::Foreign { at, kind } => write!(f, "invalid free: {at} lies in a page that is {}", kind.name()),
-            Self::Misaligned { at, cache, object } => {
-                write!(f, "invalid free: {at} is not the start of an object of {cache}; {object} is")
+            Self::Misaligned { at, object, .. } => {
+                write!(f, "invalid free: {at} is not the start of an object; {object} is")
             }
-            Self::DoubleFree { at, cache } => write!(f, "double free of {at} in {cache}"),
-            Self::WrongCache { at, freed_to, cache } => {
-                write!(f, "object {at} of {cache} was freed to {freed_to}")
+            Self::DoubleFree { at, .. } => write!(f, "double free of {at}"),
+            Self::WrongCache { at, freed_to, .. } => write!(f, "object {at} was freed to {freed_to}"),
+            Self::FreeList { at, .. } => write!(f, "free list damaged at {at}"),
+            Self::Overwritten { object, what, at, .. } => write!(f, "{what} overwritten at {at}, object {object}"),
+            Self::Cycle { at, .. } => write!(f, "free list leads in a circle at {at}"),
+            Self::Count { slab, what, found, counted, .. } => {
+                write!(f, "wrong {what} in slab {slab}: {found}, but there are {counted}")
             }
-            Self::FreeList { at, cache } => write!(f, "free list of {cache} damaged at {at}"),
-            Self::Overwritten { object, cache, what, at, .. } => {
-                write!(f, "{what} overwritten at {at}, object {object} of {cache}")
-            }
-            Self::Cycle { at, cache } => write!(f, "free list of {cache} leads in a circle at {at}"),
-            Self::Count { slab, cache, what, found, counted } => {
-                write!(f, "wrong {what} in slab {slab} of {cache}: {found}, but there are {counted}")
-            }
-            Self::Remaining { cache, objects, .. } => {
-                write!(f, "{cache} cannot be destroyed: {objects} objects remain")
-            }
+            Self::Remaining { objects, .. } => write!(f, "cannot be destroyed, objects in use: {objects}"),
         }
     }
 }

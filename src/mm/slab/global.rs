@@ -275,6 +275,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
+    #[inline(never)]
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
         let caller = self.hal().return_address();
         let registry = self.registry.lock();

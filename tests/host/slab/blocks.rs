@@ -135,12 +135,18 @@ fn the_size_of_what_is_no_allocation_is_an_error() {
     for options in [SlabOptions::default(), debugged()] {
         Spec::of_size(16 << 20).options(options).run(|slabs| {
             let object = slabs.kmalloc(50, KERNEL).unwrap();
-            // Of a cache with red zones, what was not asked for need not be usable.
-            let least = if options.debug.is_some() { 50 } else { 64 };
-            assert!((least..=64).contains(&slabs.ksize(object).unwrap()));
+            // In a cache with red zones what was not asked for stays out of bounds, whoever has asked how much there is.
+            let usable = if options.debug.is_some() { 50 } else { 64 };
+            assert_eq!(slabs.ksize(object), Ok(usable));
             assert!(matches!(slabs.ksize(offset(object, 8)), Err(Misuse::Misaligned { .. })));
             assert!(slabs.ksize(slabs.hal().outside()).is_err());
+            fill(offset(object, 50), 0x12, 1);
             slabs.kfree(object).unwrap();
+            let overwritten =
+                |each: &Misuse| matches!(*each, Misuse::Overwritten { at, .. } if at == offset(object, 50));
+            let reports = slabs.hal().reports();
+            assert_eq!(reports.len(), usize::from(options.debug.is_some()), "{reports:?}");
+            assert!(reports.iter().all(overwritten), "{reports:?}");
             assert!(matches!(slabs.ksize(object), Err(Misuse::DoubleFree { .. })));
             assert_eq!(slabs.ksize(VirtAddr::ZERO), Ok(0));
         });

@@ -199,7 +199,7 @@ fn the_first_objects_of_a_slab_come_in_random_order() {
     });
 }
 
-// Behaviour 169: all or none. Behaviour 171: an object twice in one call.
+// Behaviours 169 and 171: all or none, and an object twice in one call.
 #[test]
 fn many_at_once_are_all_or_none() {
     Spec::of_size(4 << 20).run(|slabs| {

@@ -180,7 +180,7 @@ fn a_cache_with_an_object_in_use_names_it_and_stays() {
         let (cache, left) = slabs.destroy(cache).unwrap_err();
         assert_eq!((left.objects, left.first), (1, Some(lost[0])));
         let lines = slabs.hal().lines().join("\n");
-        assert!(lines.contains("BUG leaky: leaky cannot be destroyed: 1 objects remain"), "{lines}");
+        assert!(lines.contains("BUG leaky: cannot be destroyed, objects in use: 1"), "{lines}");
         assert!(lines.contains(&format!("Object {} @offset=", lost[0])), "{lines}");
         assert!(lines.contains("Allocated in 0xffff800000001234 age=7 cpu=0"), "{lines}");
         assert_eq!(slabs.hal().reports(), [Misuse::Remaining { cache: "leaky", objects: 1, first: Some(lost[0]) }]);

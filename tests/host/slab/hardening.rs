@@ -231,6 +231,30 @@ fn many_freed_at_once_may_be_of_any_slabs_in_any_order() {
     }
 }
 
+// Behaviour 171: next to each other, in one round of the loop, and rounds apart; in a plain cache and in a debugged one.
+#[test]
+fn an_object_twice_among_many_is_freed_once() {
+    for flags in [SlabFlags::NO_MERGE, SlabFlags::DEBUG] {
+        Spec::of_size(16 << 20).run(|slabs| {
+            let cache = slabs.create(&CacheSpec { flags, ..spec("test", 64) }).unwrap();
+            for (first, second) in [(0, 1), (0, 3), (2, 5), (3, 4), (20, 21), (0, 40), (39, 40)] {
+                let objects = take(slabs, cache.cache(), 40);
+                let mut all = objects.clone();
+                all.insert(second, objects[first]);
+                assert_eq!(slabs.free_bulk(cache.cache(), &all, |at| *at), 1, "{first} and {second}");
+                let twice = Misuse::DoubleFree { at: objects[first], cache: "test" };
+                assert_eq!(slabs.hal().reports(), [twice], "{first} and {second}");
+                assert_eq!(slabs.info(cache.cache()).active_objects, 0);
+                check(slabs);
+                let again = take(slabs, cache.cache(), 200);
+                assert_eq!(again.iter().collect::<BTreeSet<_>>().len(), 200);
+                give(slabs, cache.cache(), again);
+            }
+            slabs.destroy(cache).unwrap();
+        });
+    }
+}
+
 // Behaviour 159: the page stays whose it is.
 #[test]
 fn freeing_a_page_as_an_object_leaves_it_alone() {

@@ -70,7 +70,7 @@ fn a_report_names_the_object_and_both_users_of_a_double_free() {
         machine::call_from(0xc000, 4);
         assert_eq!(slabs.free_bulk(cache.cache(), &[object], |at| *at), 1);
         let lines = slabs.hal().lines();
-        assert_eq!(lines[1], format!("BUG test: double free of {object} in test"));
+        assert_eq!(lines[1], format!("BUG test: double free of {object}"));
         assert_eq!(
             lines[3..6],
             ["Called from 0xc000", "Allocated in 0xa000 age=3 cpu=0", "Freed in 0xb000 age=2 cpu=0"]

@@ -99,7 +99,7 @@ fn producers_and_consumers_in_a_ring() {
     assert!(rings.iter().all(|ring| ring.lock().unwrap().is_empty()));
 }
 
-// Behaviour 478 (larson): objects of random sizes in slots that are replaced one by one; the slots wander from CPU to CPU.
+// Behaviour 480 (larson): objects of random sizes in slots that are replaced one by one; the slots wander from CPU to CPU.
 #[test]
 fn slots_that_wander_from_cpu_to_cpu() {
     const SLOTS: usize = 200;
@@ -127,7 +127,7 @@ fn slots_that_wander_from_cpu_to_cpu() {
     });
 }
 
-// Behaviour 479 (xmalloc): batches that some allocate and others free, with bulk calls in a cache of their own.
+// Behaviour 481 (xmalloc): batches that some allocate and others free, with bulk calls in a cache of their own.
 #[test]
 fn batches_that_others_free() {
     let batches: Mutex<Vec<Vec<Owned>>> = Mutex::default();
@@ -155,7 +155,7 @@ fn batches_that_others_free() {
     });
 }
 
-// Behaviour 480: one cache, bulk calls, every object freed by another CPU than the one that has it.
+// Behaviour 477: one cache, bulk calls, every object freed by another CPU than the one that has it.
 #[test]
 fn bulk_frees_of_others_objects() {
     Spec::of_size(32 << 20).cpus(CPUS).run(|slabs| {

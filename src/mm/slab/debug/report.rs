@@ -83,11 +83,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn print_report(&self, misuse: &Misuse, caller: VirtAddr) {
         let hal = self.hal();
         let line = |line: fmt::Arguments<'_>| hal.print(line);
-        let cache = misuse.cache().unwrap_or("slab");
         line(format_args!("============================================================================="));
         match misuse {
-            Misuse::Overwritten { what, .. } => line(format_args!("BUG {cache}: {what} overwritten")),
-            misuse => line(format_args!("BUG {cache}: {misuse}")),
+            // The line below says where.
+            Misuse::Overwritten { cache, what, .. } => line(format_args!("BUG {cache}: {what} overwritten")),
+            misuse if misuse.cache().is_none() => line(format_args!("BUG slab: {misuse}")),
+            misuse => line(format_args!("BUG {misuse}")),
         }
         line(format_args!("-----------------------------------------------------------------------------"));
         let place = misuse.at().and_then(|at| self.place(at));
