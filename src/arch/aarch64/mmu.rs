@@ -214,7 +214,7 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         tlb::order_before_invalidate();
     }
 
-    #[inline]
+    #[inline(always)]
     fn invalidate(&self, what: Invalidation) {
         tlb::invalidate(what);
     }

@@ -161,11 +161,15 @@ fn by_page(operand: u64, scope: AsidScope, depth: WalkDepth) {
 }
 
 /// Drops translations by address, one TLBI a leaf.
-#[inline]
+#[inline(always)]
 pub fn invalidate(what: Invalidation) {
     let ttl = FEATURES.load(Ordering::Relaxed) & TTL != 0;
-    for operand in page_operands(what, ttl) {
-        by_page(operand, what.scope, what.depth);
+    let operands = page_operands(what, ttl);
+    match (what.scope, what.depth) {
+        (AsidScope::All, WalkDepth::LastLevel) => operands.each(vaale1is),
+        (AsidScope::All, WalkDepth::AnyLevel) => operands.each(vaae1is),
+        (AsidScope::One(_), WalkDepth::LastLevel) => operands.each(vale1is),
+        (AsidScope::One(_), WalkDepth::AnyLevel) => operands.each(vae1is),
     }
 }
 

@@ -48,17 +48,42 @@ pub const fn asid_operand(asid: Asid) -> u64 {
 
 /// The operands of the by-address forms for an invalidation, one a leaf. With `ttl`, which needs FEAT_TTL, each names
 /// the level, unless tables went too: then what was cached may have had any size.
-#[inline]
-pub fn page_operands(what: Invalidation, ttl: bool) -> impl Iterator<Item = u64> {
-    let hinted = if ttl && what.depth == WalkDepth::LastLevel { u64::MAX } else { 0 };
-    let mut operand = page_operand(what.start, what.scope.asid(), None) | ttl_field(what.stride) & hinted;
-    let step = what.stride.size() >> PAGE_SHIFT;
-    (0..what.count).map(move |_| {
-        let this = operand;
+#[must_use]
+#[inline(always)]
+pub const fn page_operands(what: Invalidation, ttl: bool) -> PageOperands {
+    let hinted = if ttl && matches!(what.depth, WalkDepth::LastLevel) { u64::MAX } else { 0 };
+    let first = page_operand(what.start, what.scope.asid(), None) | ttl_field(what.stride) & hinted;
+    PageOperands { first, step: what.stride.size() >> PAGE_SHIFT, count: what.count }
+}
+
+/// Operands that follow on, a leaf's pages apart.
+#[derive(Clone, Copy, Debug)]
+pub struct PageOperands {
+    first: u64,
+    step: u64,
+    count: u64,
+}
+
+impl PageOperands {
+    /// Issues one instruction for each, several in a round of the loop: counting costs as much as they do.
+    #[inline(always)]
+    pub fn each(self, mut issue: impl FnMut(u64)) {
+        const ROUND: u64 = 8;
+        let mut operand = self.first;
         // An invalidation stays within one half, so the address field does not carry.
-        operand = operand.wrapping_add(step);
-        this
-    })
+        let mut next = || {
+            issue(operand);
+            operand = operand.wrapping_add(self.step);
+        };
+        for _ in 0..self.count / ROUND {
+            for _ in 0..ROUND {
+                next();
+            }
+        }
+        for _ in 0..self.count % ROUND {
+            next();
+        }
+    }
 }
 
 /// The instructions of the range forms for an invalidation.

@@ -105,10 +105,10 @@ unsafe impl Mmu for SimCpu {
 
     fn invalidate(&self, what: Invalidation) {
         let ttl = self.lock().config.ttl;
-        for operand in page_operands(what, ttl) {
+        page_operands(what, ttl).each(|operand| {
             let op = TlbOp::by_address(operand, what.scope.asid().is_some(), what.depth);
             self.issue(op, |state| state.counts.by_address += 1);
-        }
+        });
     }
 
     fn invalidate_range(&self, what: Invalidation) {

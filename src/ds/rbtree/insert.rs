@@ -46,7 +46,7 @@ impl<'a, P: Payload, A: Augment<P>> Vacant<'_, 'a, P, A> {
     /// # Errors
     ///
     /// The node comes back if it does not have the key of the place.
-    #[inline]
+    #[inline(always)]
     pub fn insert(self, node: Owned<'a, P>) -> Result<&'a Node<'a, P>, Owned<'a, P>> {
         if node.key() != self.key {
             return Err(node);

@@ -188,7 +188,7 @@ impl<'a> Claims<'a> {
     }
 
     /// A live mapping that shares a frame with `range` and has another memory type than `memory`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn conflict(&self, range: PhysRange, memory: MemoryType) -> Option<Mapping> {
         let differs = |other: &&Mapping| other.phys.overlaps(range) && !other.memory.agrees_with(memory);
         if let Some(other) = self.recent().find(differs) {
@@ -202,7 +202,7 @@ impl<'a> Claims<'a> {
     /// # Errors
     ///
     /// [`Refused`]; nothing has changed then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&mut self, mapping: Mapping) -> Result<(), Refused> {
         // INVARIANT: IO-1 by the comparison.
         if let Some(other) = self.conflict(mapping.phys, mapping.memory) {

@@ -61,6 +61,21 @@ struct Limits {
     near_ram: PhysRange,
 }
 
+impl Limits {
+    /// The whole pages of a request, if the CPU can reach them.
+    #[inline]
+    fn pages_of(&self, phys: PhysAddr, size: u64) -> Result<PhysRange, IoError> {
+        if size == 0 {
+            return Err(IoError::Empty);
+        }
+        let range = PhysRange::from_size(phys, size).ok_or(IoError::Wraps(phys, size))?;
+        if range.end() > self.end {
+            return Err(IoError::BeyondPhysical(range, self.end));
+        }
+        range.align_outwards(PAGE_SIZE).ok_or(IoError::Wraps(phys, size))
+    }
+}
+
 /// The device memory that is mapped in an address space.
 ///
 /// # Invariants
@@ -92,7 +107,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.limits.call_once(|| Limits { end: phys_end, near_ram: hull.unwrap_or_default() });
     }
 
-    #[inline]
+    #[inline(always)]
     fn with_claims<R>(&self, f: impl FnOnce(&mut Claims<'a>) -> R) -> R {
         let hal = self.space.hal();
         let saved = hal.save();
@@ -101,27 +116,18 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         result
     }
 
-    /// The whole pages of a request, if the CPU can reach them.
     #[inline]
-    fn pages_of(&self, phys: PhysAddr, size: u64) -> Result<PhysRange, IoError> {
-        let end = self.limits.get().ok_or(IoError::NotReady)?.end;
-        if size == 0 {
-            return Err(IoError::Empty);
-        }
-        let range = PhysRange::from_size(phys, size).ok_or(IoError::Wraps(phys, size))?;
-        if range.end() > end {
-            return Err(IoError::BeyondPhysical(range, end));
-        }
-        range.align_outwards(PAGE_SIZE).ok_or(IoError::Wraps(phys, size))
+    fn limits(&self) -> Result<&Limits, IoError> {
+        self.limits.get().ok_or(IoError::NotReady)
     }
 
     /// How much of these pages is RAM.
     #[inline]
-    fn ram_in(&self, pages: PhysRange) -> Ram {
-        match self.limits.get() {
-            Some(limits) if !limits.near_ram.overlaps(pages) => Ram::Nowhere,
-            _ => ram_in(&self.space.hal().pages().hal().map(), pages),
+    fn ram_in(&self, limits: &Limits, pages: PhysRange) -> Ram {
+        if !limits.near_ram.overlaps(pages) {
+            return Ram::Nowhere;
         }
+        ram_in(&self.space.hal().pages().hal().map(), pages)
     }
 
     /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
@@ -153,9 +159,22 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     #[track_caller]
     #[inline]
     pub fn ioremap_prot(&self, phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
-        self.ioremap_for(phys, size, prot, Location::caller())
+        self.ioremap_any(phys, size, prot, Location::caller())
     }
 
+    /// [`IoSpace::ioremap_for`] for a protection that is known only when running.
+    #[inline(never)]
+    fn ioremap_any(
+        &self,
+        phys: PhysAddr,
+        size: u64,
+        prot: Prot,
+        caller: &'static Location<'static>,
+    ) -> Result<VirtAddr, IoError> {
+        self.ioremap_for(phys, size, prot, caller)
+    }
+
+    #[inline(always)]
     fn ioremap_for(
         &self,
         phys: PhysAddr,
@@ -163,11 +182,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         prot: Prot,
         caller: &'static Location<'static>,
     ) -> Result<VirtAddr, IoError> {
-        let pages = self.pages_of(phys, size)?;
+        let limits = self.limits()?;
+        let pages = limits.pages_of(phys, size)?;
         if prot.is_executable() || prot.privilege() != Privilege::Kernel {
             return Err(IoError::BadProt);
         }
-        if self.ram_in(pages) != Ram::Nowhere {
+        if self.ram_in(limits, pages) != Ram::Nowhere {
             return Err(IoError::Ram(pages));
         }
         let (area, lead) = self.area_for(pages, caller)?;
@@ -175,11 +195,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let first = VirtAddr::new(area.start().get() + lead);
         let addr = VirtAddr::new(first.get() | phys.offset_in(PAGE_SIZE));
         let mapping = Mapping { phys: pages, virt: addr, memory: prot.memory() };
-        let mapped = self.with_spare(|claims| claims.enter(mapping)).and_then(|()| {
-            let mapped = self.map(pages, first, prot);
-            mapped.inspect_err(|_| self.with_claims(|claims| claims.forget(pages.start(), addr)))
-        });
-        if let Err(error) = mapped {
+        if let Err(error) = self.enter(mapping) {
+            self.give_up(area);
+            return Err(error);
+        }
+        if let Err(error) = self.map(pages, first, prot) {
+            self.forget(mapping);
             self.give_up(area);
             return Err(error);
         }
@@ -210,8 +231,21 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
+    #[cold]
+    fn forget(&self, mapping: Mapping) {
+        self.with_claims(|claims| claims.forget(mapping.phys.start(), mapping.virt));
+    }
+
+    /// Notes a mapping.
+    #[inline(always)]
+    fn enter(&self, mapping: Mapping) -> Result<(), IoError> {
+        // What is refused has changed nothing, and may be tried again.
+        let entered = self.with_claims(|claims| claims.enter(mapping));
+        entered.or_else(|_| self.with_spare(|claims| claims.enter(mapping)))
+    }
+
     /// Changes what is noted, with a descriptor more if need be.
-    #[inline]
+    #[cold]
     fn with_spare(&self, f: impl Fn(&mut Claims<'a>) -> Result<(), Refused>) -> Result<(), IoError> {
         loop {
             match self.with_claims(&f) {
@@ -225,16 +259,13 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn map(&self, pages: PhysRange, first: VirtAddr, prot: Prot) -> Result<(), IoError> {
         let hal = self.space.hal();
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
-        let crowded = |level: LeafLevel| pages.size() >= level.size() && !hal.tables().has_room(range, level);
-        if crowded(LeafLevel::Pmd) || crowded(LeafLevel::Pud) {
-            // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
-            self.unmap(range);
-        }
-        hal.tables().map(hal.frames(), range, pages.start(), prot, MapFlags::empty()).map_err(IoError::Tables)
+        // Nothing is mapped in a new area, and tables that lie in it whole are its alone.
+        let flags = MapFlags::REPLACE_TABLES;
+        hal.tables().map(hal.frames(), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
     /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
@@ -311,12 +342,13 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         if memory.is_device() {
             return Err(IoError::NotMemory(memory));
         }
-        let pages = self.pages_of(phys, size)?;
-        if memory.agrees_with(MemoryType::WriteBack) && self.ram_in(pages) == Ram::Everywhere {
+        let limits = self.limits()?;
+        let pages = limits.pages_of(phys, size)?;
+        if memory.agrees_with(MemoryType::WriteBack) && self.ram_in(limits, pages) == Ram::Everywhere {
             return layout::phys_to_virt(phys).ok_or(IoError::Ram(pages));
         }
         let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
-        self.ioremap_for(phys, size, prot, caller)
+        self.ioremap_any(phys, size, prot, caller)
     }
 
     /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.

@@ -109,7 +109,7 @@ impl Pending {
 
 /// How to drop a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Means {
+enum Means {
     ByAddress,
     ByRange,
     Everything,
@@ -118,7 +118,7 @@ pub(super) enum Means {
 impl<M: Mmu> PageTable<M> {
     /// The cheapest way to drop a span, when `by_address` invalidations by address are due already.
     #[inline]
-    pub(super) fn means(&self, what: &Invalidation, by_address: u64) -> Means {
+    fn means(&self, what: &Invalidation, by_address: u64) -> Means {
         if what.count > 1 && what.pages() <= MAX_RANGE_PAGES && self.mmu.has_range_invalidation() {
             Means::ByRange
         } else if by_address.saturating_add(what.count) < FULL_INVALIDATION {
@@ -128,7 +128,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    pub(super) fn invalidate_space(&self) {
+    fn invalidate_space(&self) {
         match self.space.scope() {
             AsidScope::All => self.mmu.invalidate_all(),
             AsidScope::One(asid) => self.mmu.invalidate_asid(asid),
@@ -146,9 +146,26 @@ impl<M: Mmu> PageTable<M> {
 
     /// Invalidates `count` leaves from `start` on and waits.
     pub(super) fn flush_leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) {
-        let mut pending = Pending::new();
-        pending.note(self, start, count, stride, WalkDepth::LastLevel);
-        pending.flush(self);
+        let (depth, scope) = (WalkDepth::LastLevel, self.space.scope());
+        self.flush_span(Invalidation { start, count, stride, depth, scope });
+    }
+
+    /// Invalidates one span and waits.
+    #[inline(always)]
+    pub(super) fn flush_span(&self, what: Invalidation) {
+        self.mmu.order_before_invalidate();
+        match self.means(&what, 0) {
+            Means::ByRange => self.invalidate_range(what.start, what.count, what.stride, what.depth),
+            Means::ByAddress => self.mmu.invalidate(what),
+            Means::Everything => self.invalidate_space(),
+        }
+        self.mmu.complete();
+    }
+
+    /// By itself, with arguments in registers: whoever needs no range needs no stack then.
+    #[inline(never)]
+    fn invalidate_range(&self, start: VirtAddr, count: u64, stride: LeafLevel, depth: WalkDepth) {
+        self.mmu.invalidate_range(Invalidation { start, count, stride, depth, scope: self.space.scope() });
     }
 }
 

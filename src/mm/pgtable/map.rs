@@ -3,7 +3,7 @@
 
 use super::table::{FreshTable, Table};
 use super::{PageTable, PgtableError, UnmapFlags};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SIZE_MAX, PMD_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Level, Run, Slot};
@@ -18,6 +18,9 @@ bitflags::bitflags! {
         const NO_HUGE = 1 << 0;
         /// No contiguous groups.
         const NO_CONT = 1 << 1;
+        /// Tables that earlier, smaller mappings left inside the range, empty, give way to the blocks that fit there. What
+        /// they map goes with them: the caller knows that nothing in the range is mapped.
+        const REPLACE_TABLES = 1 << 2;
     }
 }
 
@@ -77,7 +80,8 @@ impl<M: Mmu> PageTable<M> {
     /// Maps `range` to the physical memory from `phys` on, with 1 GiB and 2 MiB blocks and contiguous groups wherever
     /// both addresses and the length allow. When it returns, every CPU can use the mapping; nothing is invalidated,
     /// since an absent entry is never in a TLB. A table that stands where a block would fit stays, even an empty one, and
-    /// is mapped into: [`PageTable::unmap`] leaves none inside its range unless told to.
+    /// is mapped into, unless [`MapFlags::REPLACE_TABLES`] says otherwise: [`PageTable::unmap`] leaves none inside its
+    /// range unless told to.
     ///
     /// Whether `phys` may be mapped with that memory type is for the caller to know. May be called in any context that
     /// `frames` allows. Cost: one descent for each table touched, and about three instructions a page.
@@ -89,7 +93,7 @@ impl<M: Mmu> PageTable<M> {
     /// arguments that no mapping can have; [`Overlap`](PgtableError::Overlap) if anything is mapped in `range`, which
     /// stays as it is; [`NoFrame`](PgtableError::NoFrame). What was mapped until then is unmapped again and flushed.
     /// Empty tables that reach beyond `range` stay, to be used by the next mapping there.
-    #[inline]
+    #[inline(always)]
     pub fn map<F: FrameSource>(
         &self,
         frames: &F,
@@ -121,29 +125,27 @@ impl<M: Mmu> PageTable<M> {
         if phys.get() > PHYS_SIZE_MAX || range.size() > PHYS_SIZE_MAX - phys.get() {
             return Err(PgtableError::PhysOutOfRange);
         }
-        let cursor = Cursor { at: range.start(), end: range.end(), phys, attributes, flags };
-        // One page whose table is there, straight through.
-        if range.size() == PAGE_SIZE
-            && let Some(table) = self.last_level(range.start())
-            && let slot = Level::Pte.slot(range.start())
-            && table.read(&self.mmu, slot).is_absent()
-        {
-            table.write(&self.mmu, slot, M::Format::leaf_with(attributes, LeafLevel::Pte, phys, false));
-            self.mmu.publish();
+        if self.map_unit(range, phys, attributes, flags) {
             return Ok(());
         }
-        // Pages of one table that is there, nearly so.
-        let begun = self.map_pages(cursor).unwrap_or(cursor);
-        if begun.at == begun.end {
-            self.mmu.publish();
-            return Ok(());
-        }
-        self.map_runs(frames, range, begun)
+        self.map_runs(frames, range, phys, attributes, flags)
     }
 
     /// Maps `range` table by table; undoes all of it if that fails.
     #[inline(never)]
-    fn map_runs<F: FrameSource>(&self, frames: &F, range: VirtRange, mut cursor: Cursor) -> Result<(), PgtableError> {
+    fn map_runs<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        phys: PhysAddr,
+        attributes: RawEntry,
+        flags: MapFlags,
+    ) -> Result<(), PgtableError> {
+        let replaces = flags & (MapFlags::REPLACE_TABLES | MapFlags::NO_HUGE) == MapFlags::REPLACE_TABLES;
+        if replaces && range.size() >= PMD_SIZE && (range.start().get() ^ phys.get()) & (PMD_SIZE - 1) == 0 {
+            self.make_room(frames, range)?;
+        }
+        let mut cursor = Cursor { at: range.start(), end: range.end(), phys, attributes, flags };
         while cursor.at < cursor.end {
             cursor = match self.map_pages(cursor) {
                 Some(next) => next,
@@ -154,6 +156,16 @@ impl<M: Mmu> PageTable<M> {
             };
         }
         self.mmu.publish();
+        Ok(())
+    }
+
+    /// Takes tables out that stand where blocks of `range` fit. They lie in it whole.
+    #[cold]
+    fn make_room<F: FrameSource>(&self, frames: &F, range: VirtRange) -> Result<(), PgtableError> {
+        let crowded = |level: LeafLevel| range.size() >= level.size() && !self.has_room(range, level);
+        if crowded(LeafLevel::Pmd) || crowded(LeafLevel::Pud) {
+            self.unmap_and_flush(frames, range, UnmapFlags::empty())?;
+        }
         Ok(())
     }
 

@@ -42,6 +42,7 @@ mod rewrite;
 mod scatter;
 mod split;
 mod table;
+mod unit;
 mod unmap;
 mod walk;
 pub mod wx;

@@ -1,7 +1,6 @@
 //! A last table that is found once: for whoever has 2 MiB of addresses for good and changes what is mapped there often.
 #![forbid(unsafe_code)]
 
-use super::gather::Means;
 use super::table::Table;
 use super::{PageTable, PgtableError, Space};
 use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
@@ -93,20 +92,13 @@ impl<M: Mmu> PageTable<M> {
     pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
         let run = Run::from_slot(first, count);
         pinned.table.clear(&self.mmu, run);
-        let what = || Invalidation {
+        self.flush_span(Invalidation {
             start: pinned.address(first),
             count: run.count() as u64,
             stride: LeafLevel::Pte,
             depth: WalkDepth::LastLevel,
             scope: pinned.space.scope(),
-        };
-        self.mmu.order_before_invalidate();
-        match self.means(&what(), 0) {
-            Means::ByRange => self.mmu.invalidate_range(what()),
-            Means::ByAddress => self.mmu.invalidate(what()),
-            Means::Everything => self.invalidate_space(),
-        }
-        self.mmu.complete();
+        });
     }
 
     #[cold]

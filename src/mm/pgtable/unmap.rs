@@ -3,7 +3,7 @@
 
 use super::walk::Place;
 use super::{Gather, PageTable, PgtableError, entry_end};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
@@ -56,8 +56,7 @@ impl<M: Mmu> PageTable<M> {
         flags: UnmapFlags,
     ) -> Result<(), PgtableError> {
         self.admit(range)?;
-        if self.clear_page(range) {
-            self.flush_leaf(range.start(), LeafLevel::Pte);
+        if self.unmap_unit(range) {
             return Ok(());
         }
         self.unmap_and_flush_runs(frames, range, flags)
@@ -70,24 +69,9 @@ impl<M: Mmu> PageTable<M> {
         range: VirtRange,
         flags: UnmapFlags,
     ) -> Result<(), PgtableError> {
+        // Flushed where it goes out of scope: handing it on would be a copy.
         let mut gather = self.gather(frames);
-        self.unmap(range, flags, &mut gather)?;
-        gather.flush();
-        Ok(())
-    }
-
-    /// Clears one page, straight through. Returns whether `range` was one, in a table, and no part of a group.
-    #[inline]
-    fn clear_page(&self, range: VirtRange) -> bool {
-        let slot = Level::Pte.slot(range.start());
-        if range.size() == PAGE_SIZE
-            && let Some(table) = self.last_level(range.start())
-            && !M::Format::is_contiguous(table.read(&self.mmu, slot))
-        {
-            table.write(&self.mmu, slot, RawEntry::ABSENT);
-            return true;
-        }
-        false
+        self.unmap(range, flags, &mut gather)
     }
 
     /// The usual case of an unmap: pages of one table, which stays. Returns how many, or `None` if it is another case.

@@ -99,14 +99,19 @@ impl<M: Mmu> PageTable<M> {
     /// The table of last-level entries for `addr`, if there is one: the short way to a page.
     #[inline(always)]
     pub(super) fn last_level(&self, addr: VirtAddr) -> Option<Table> {
+        self.block_level(addr)?.descend(&self.mmu, Level::Pmd.slot(addr)).ok()
+    }
+
+    /// The table of the entries that span 2 MiB for `addr`, if there is one.
+    #[inline(always)]
+    pub(super) fn block_level(&self, addr: VirtAddr) -> Option<Table> {
         let pud = self.root.table().descend(&self.mmu, Level::Pgd.slot(addr)).ok()?;
-        let pmd = pud.descend(&self.mmu, Level::Pud.slot(addr)).ok()?;
-        pmd.descend(&self.mmu, Level::Pmd.slot(addr)).ok()
+        pud.descend(&self.mmu, Level::Pud.slot(addr)).ok()
     }
 
     /// Whether every leaf of `level` that lies in `range` can be mapped: no leaf and no table stands there. Cost: one
     /// descent for each table touched, and a third of an instruction an entry.
-    pub fn has_room(&self, range: VirtRange, level: LeafLevel) -> bool {
+    pub(super) fn has_room(&self, range: VirtRange, level: LeafLevel) -> bool {
         let (mut at, end) = (range.start().align_up(level.size()), range.end());
         while let Some(start) = at.filter(|start| *start < end) {
             let mut table = self.root.table();

@@ -77,14 +77,26 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     pub fn recycle(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         let area = area.into_inner();
-        let pages = area.take_pages();
-        if pages.count() != 0 {
-            self.hal.release(pages);
+        if area.page_count() == 0 {
+            self.keep(layout, area);
+        } else {
+            self.release_and_keep(layout, area);
         }
+    }
+
+    /// Keeps an area without pages at hand.
+    #[inline(always)]
+    fn keep(&self, layout: &Layout, area: Owned<'a, Area>) {
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         if let Some(surplus) = self.with_node(index, |node| node.keep(area)) {
             self.give(surplus);
         }
+    }
+
+    #[inline(never)]
+    fn release_and_keep(&self, layout: &Layout, area: Owned<'a, Area>) {
+        self.hal.release(area.take_pages());
+        self.keep(layout, area);
     }
 
     /// Purges everything that waits, on behalf of all CPUs, and empties the pools. Any context; but in an interrupt
@@ -162,6 +174,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Gives addresses back to the free tree.
+    #[inline(never)]
     fn give(&self, area: Owned<'a, Area>) {
         // What cannot be given back is damaged, and better lost.
         let _ = self.with_free(|free| free.give(area));

@@ -118,9 +118,13 @@ fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
     }
 }
 
-/// What a mapping of an area may use.
+/// What a mapping of an area, in which nothing is mapped yet, may use.
 const fn map_flags(flags: VmFlags) -> MapFlags {
-    if flags.contains(VmFlags::NO_HUGE_VMAP) { MapFlags::NO_HUGE.union(MapFlags::NO_CONT) } else { MapFlags::empty() }
+    if flags.contains(VmFlags::NO_HUGE_VMAP) {
+        MapFlags::NO_HUGE.union(MapFlags::NO_CONT)
+    } else {
+        MapFlags::REPLACE_TABLES
+    }
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
@@ -197,15 +201,6 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ) -> Result<(), PgtableError> {
         let hal = self.hal();
         let mut at = start;
-        let bytes = u64::from(blocks.pages()) * PAGE_SIZE;
-        if bytes >= PMD_SIZE
-            && !flags.contains(VmFlags::NO_HUGE_VMAP)
-            && let Some(whole) = VirtRange::from_size(start, bytes)
-            && !hal.tables().has_room(whole, LeafLevel::Pmd)
-        {
-            // Tables that smaller areas left here would stand where blocks fit. Whole tables are this area's alone.
-            self.unmap(whole.start(), whole.end());
-        }
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
             if let Err(error) = hal.tables().map(hal.frames(), range, phys, prot, map_flags(flags)) {

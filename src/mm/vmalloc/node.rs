@@ -8,7 +8,7 @@
 use super::{Area, NODES};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, to_usize};
 use crate::ds::rbtree::fit::Gap;
-use crate::ds::rbtree::{Chain, Owned, RbTree};
+use crate::ds::rbtree::{Chain, Owned, Payload, RbTree};
 
 /// Areas of up to this many pages, guard page included, are kept in pools: 256 KiB.
 const POOL_CLASSES: usize = 64;
@@ -32,7 +32,7 @@ impl<'a> Pool<'a> {
     /// An area at a multiple of `align`; the first one is looked at, no more.
     #[inline]
     fn take(&mut self, align: u64) -> Option<Owned<'a, Area>> {
-        if align > PAGE_SIZE && self.areas.first()?.range().start().get() & (align - 1) != 0 {
+        if align > PAGE_SIZE && self.areas.first()?.key() & (align - 1) != 0 {
             return None;
         }
         let area = self.areas.pop_front()?;
@@ -90,13 +90,13 @@ impl<'a> VmapNode<'a> {
     /// The node of an area in use.
     #[inline]
     pub(super) const fn of_address(start: u64, nodes: usize) -> usize {
-        to_usize(start >> STRIPE_SHIFT) & (nodes - 1) & (NODES - 1)
+        to_usize(start >> STRIPE_SHIFT) & nodes.wrapping_sub(1) & (NODES - 1)
     }
 
     /// The node of a CPU.
     #[inline]
     pub(super) const fn of_cpu(cpu: CpuId, nodes: usize) -> usize {
-        to_usize(cpu.get() as u64) & (nodes - 1) & (NODES - 1)
+        to_usize(cpu.get() as u64) & nodes.wrapping_sub(1) & (NODES - 1)
     }
 
     /// A pooled area of exactly `bytes`.
@@ -109,7 +109,7 @@ impl<'a> VmapNode<'a> {
     }
 
     fn take_large(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
-        let fits = |area: &Area| area.size() == bytes && area.range().start().get() & align.wrapping_sub(1) == 0;
+        let fits = |area: &Area| area.size() == bytes && area.key() & align.wrapping_sub(1) == 0;
         self.large.iter_mut().find(|place| place.as_deref().is_some_and(fits))?.take()
     }
 

@@ -189,11 +189,6 @@ impl Blocks {
         Self { first: self.first, last: others.last, pages: self.pages + others.pages }
     }
 
-    /// How many pages they are.
-    pub(super) const fn pages(self) -> u32 {
-        self.pages
-    }
-
     /// Gives all blocks back.
     #[inline]
     pub(super) fn free<H: PageHal>(self, pages: &PageAllocator<H>) {

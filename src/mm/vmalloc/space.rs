@@ -161,14 +161,18 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         result
     }
 
+    #[inline]
+    fn node(&self, index: usize) -> &SpinMutex<VmapNode<'a>, H::Relax> {
+        // Always in range, by construction of the index and to the compiler.
+        let [first, ..] = &self.nodes;
+        self.nodes.get(index).unwrap_or(first)
+    }
+
     /// Runs `f` with a node locked and interrupts masked.
     #[inline]
     pub(super) fn with_node<R>(&self, index: usize, f: impl FnOnce(&mut VmapNode<'a>) -> R) -> R {
-        // Always in range, by construction of the index and to the compiler.
-        let [first, ..] = &self.nodes;
-        let node = self.nodes.get(index).unwrap_or(first);
         let saved = self.hal.save();
-        let result = f(&mut node.lock());
+        let result = f(&mut self.node(index).lock());
         self.hal.restore(saved);
         result
     }
@@ -182,7 +186,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// [`OutsideSpace`](AreaError::OutsideSpace) for requests that nothing can meet;
     /// [`Exhausted`](AreaError::Exhausted) if no gap fits after a purge of all that waited;
     /// [`NoDescriptor`](AreaError::NoDescriptor); [`NotReady`](AreaError::NotReady).
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: &AreaRequest) -> Result<AreaRef<'a>, AreaError> {
         self.alloc_gfp(request, DESCRIPTOR_GFP)
     }
@@ -193,7 +197,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// # Errors
     ///
     /// Those of [`VmapSpace::alloc`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc_gfp(&self, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let guard = if request.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE };
@@ -207,30 +211,63 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         if !request.align.is_power_of_two() {
             return Err(AreaError::BadAlignment(request.align));
         }
-        let pooled = match request.within {
-            None => {
-                let node = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
-                self.with_node(node, |node| node.take(size, request.align))
+        let AreaRequest { align, flags, caller, within, .. } = *request;
+        let pooled = match within {
+            None => self.alloc_pooled(layout, size, align, flags, caller),
+            Some(_) => Err(None),
+        };
+        match pooled {
+            Ok(area) => Ok(area),
+            Err(None) => self.alloc_split(layout, &AreaRequest { size, align, flags, caller, within }, gfp),
+            Err(Some(area)) => Err(AreaError::Overlap(area.range())),
+        }
+    }
+
+    /// An area of exactly `size` bytes, guard page included, that this CPU has at hand, entered where its address names.
+    ///
+    /// # Errors
+    ///
+    /// `None` if there is none; an area that is in use already, which cannot be.
+    #[inline(never)]
+    fn alloc_pooled(
+        &self,
+        layout: &Layout,
+        size: u64,
+        align: u64,
+        flags: VmFlags,
+        caller: Option<&'static Location<'static>>,
+    ) -> Result<AreaRef<'a>, Option<Owned<'a, Area>>> {
+        let own = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+        let take = || {
+            let mut node = self.node(own).lock();
+            let area = node.take(size, align).ok_or(None)?;
+            area.begin(flags, caller);
+            let home = VmapNode::of_address(area.key(), layout.nodes);
+            if home != own {
+                // One lock at a time.
+                drop(node);
+                node = self.node(home).lock();
             }
-            Some(_) => None,
+            // INVARIANT: NODE-3. VMAP-2: no other area has the address, so the tree takes it.
+            node.busy.insert(area).map(AreaRef::new).map_err(Some)
         };
-        let area = match pooled {
-            Some(area) => area,
-            None => self.alloc_from_tree(layout, request, size, gfp & RECLAIM_BITS)?,
-        };
+        let saved = self.hal.save();
+        let entered = take();
+        self.hal.restore(saved);
+        entered
+    }
+
+    /// An area that is split off a gap, and entered; the size of `request` includes the guard page.
+    #[inline(never)]
+    fn alloc_split(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
+        let area = self.alloc_from_tree(layout, request, gfp & RECLAIM_BITS)?;
         area.begin(request.flags, request.caller);
         self.publish(layout, area)
     }
 
     /// Splits the area off a gap, after a purge if it must be.
-    #[inline(never)]
-    fn alloc_from_tree(
-        &self,
-        layout: &Layout,
-        request: &AreaRequest,
-        size: u64,
-        gfp: Gfp,
-    ) -> Result<Owned<'a, Area>, AreaError> {
+    fn alloc_from_tree(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<Owned<'a, Area>, AreaError> {
+        let size = request.size;
         let within = match request.within {
             None => layout.region,
             Some(within) => within.intersection(layout.region).ok_or(AreaError::OutsideSpace)?,

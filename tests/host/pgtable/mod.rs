@@ -18,3 +18,4 @@ mod operand;
 mod report;
 mod rig;
 mod split;
+mod unit;
