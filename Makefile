@@ -77,7 +77,7 @@ memmap: toolchain
 ## make miri, make fuzz   the slow checks, on nightly; not part of make test; TEST=name chooses
 .PHONY: miri
 miri: toolchain
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
+	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
 
 .PHONY: fuzz
 fuzz: toolchain
