@@ -54,7 +54,7 @@ ktest!(
     report = "fault: instruction abort",
     report = "permission fault",
     report = "fault: in the linear map, of physical address 0x",
-    report = ": Slab, block of",
+    report = " of the cache kmalloc-64 of 64 bytes, in use, byte 0 of it",
     report = "fault: what is not code is not executed: W^X",
     exit = 1
 );
