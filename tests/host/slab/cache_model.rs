@@ -113,8 +113,8 @@ impl<'m> Model<'_, '_, 'm> {
             }
             Op::Destroy(place) => {
                 let Some(handle) = self.caches[place].take() else { return };
-                // Those that are like a cache of kmalloc share it.
-                let shared = handle.cache().name().starts_with("kmalloc-")
+                // Those that are like a cache of kmalloc, in whichever row, share it.
+                let shared = handle.cache().name().contains("kmalloc-")
                     || self.caches.iter().flatten().any(|other| std::ptr::eq(other.cache(), handle.cache()));
                 let used = self.of(place).next().is_some();
                 if shared && used {
