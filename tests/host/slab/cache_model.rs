@@ -185,7 +185,7 @@ impl<'m> Model<'_, '_, 'm> {
 }
 
 fn run(ops: &[Op]) {
-    Spec::of_size(32 << 20).cpus(CPUS).run(|slabs| {
+    Spec::of_size(32 << 20).cpus(CPUS).exchanging().run(|slabs| {
         let mut model = Model { slabs, caches: [const { None }; NAMES.len()], live: BTreeMap::new(), turn: 0 };
         for (number, op) in ops.iter().enumerate() {
             model.apply(op);
