@@ -135,8 +135,9 @@ need_rust() {
         fi
         refresh_lists rustup
         if [ -z "$(candidate rustup)" ]; then
-            stop "Rust $(pinned channel) is needed and rustup, which installs it, is no package here; please type:" \
-                "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" "and call make again"
+            stop "Rust $(pinned channel) is needed, and rustup, which installs it, is no package here; please run rustup-init," \
+                "the Rust project's own installer, and then type:" \
+                "rustup toolchain install $(pinned channel)" "and call make again"
         fi
         want rustup "installing Rust"
         install_wanted
