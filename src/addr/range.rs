@@ -22,6 +22,10 @@ pub type VirtRange = Range<VirtAddr>;
 macro_rules! range {
     ($addr:ident) => {
         impl Range<$addr> {
+            /// The range of no byte at address zero.
+            // INVARIANT: RNG-1: both ends are the same.
+            pub const EMPTY: Self = Self { start: $addr::ZERO, end: $addr::ZERO };
+
             /// The range of `size` bytes from `start`, or `None` if its end would wrap.
             #[must_use]
             pub const fn from_size(start: $addr, size: u64) -> Option<Self> {

@@ -10,12 +10,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Memory types that may not meet: write-back with and without tags count as one.
 const CLASSES: usize = 7;
 
-/// No frames.
-const EMPTY: PhysRange = match PhysRange::from_size(PhysAddr::ZERO, 0) {
-    Some(range) => range,
-    None => panic!("no bytes from zero on do not wrap"),
-};
-
 /// The class of a memory type.
 const fn class(memory: MemoryType) -> usize {
     match memory {
@@ -165,7 +159,8 @@ fn overlapping<'a>(tree: &Tree<'a>, range: PhysRange) -> Option<&'a Node<'a, Cla
 
 impl<'a> Claims<'a> {
     pub(super) const fn new() -> Self {
-        const NOTHING: Mapping = Mapping { phys: EMPTY, virt: VirtAddr::ZERO, memory: MemoryType::DeviceNGnRnE };
+        const NOTHING: Mapping =
+            Mapping { phys: PhysRange::EMPTY, virt: VirtAddr::ZERO, memory: MemoryType::DeviceNGnRnE };
         let trees = [const { RbTree::new() }; CLASSES];
         Self { recent: [NOTHING; RECENT], live: 0, oldest: 0, trees, filled: 0, spare: Chain::new() }
     }

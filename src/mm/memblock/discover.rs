@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Memblock, MemblockError, Window};
-use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange, Range};
+use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::fdt::{FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
 use core::fmt;
@@ -201,10 +201,6 @@ enum Placement {
 
 impl Surroundings {
     /// Nothing but the tree: what the tree alone says, for tools and tests.
-    pub const NONE: Self = Self { image: EMPTY, device_tree: EMPTY, end: PhysAddr::new(PHYS_SIZE_MAX), limit: None };
+    pub const NONE: Self =
+        Self { image: PhysRange::EMPTY, device_tree: PhysRange::EMPTY, end: PhysAddr::new(PHYS_SIZE_MAX), limit: None };
 }
-
-const EMPTY: PhysRange = match Range::<PhysAddr>::new(PhysAddr::ZERO, PhysAddr::ZERO) {
-    Some(range) => range,
-    None => panic!("zero is not before zero"),
-};

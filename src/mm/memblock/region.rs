@@ -25,7 +25,7 @@ pub struct Region {
 
 impl Region {
     /// What a slot holds that is not in use.
-    pub const EMPTY: Self = Self { range: NOTHING, flags: RegionFlags::empty() };
+    pub const EMPTY: Self = Self { range: PhysRange::EMPTY, flags: RegionFlags::empty() };
 
     /// First address.
     #[must_use]
@@ -45,12 +45,6 @@ impl Region {
         !self.flags.contains(RegionFlags::NOMAP)
     }
 }
-
-/// The range of no byte at address zero.
-const NOTHING: PhysRange = match PhysRange::from_size(PhysAddr::ZERO, 0) {
-    Some(range) => range,
-    None => unreachable!(),
-};
 
 /// The range `start..end`, or `None` if it would hold no byte.
 pub(super) fn span(start: PhysAddr, end: PhysAddr) -> Option<PhysRange> {
