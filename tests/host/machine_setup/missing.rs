@@ -44,10 +44,12 @@ fn with_rust(dir: &Dir) {
 }
 
 #[test]
-fn without_rustup_the_official_command_is_printed() {
+fn without_rustup_what_to_install_and_to_type_is_printed() {
     let (ok, said) = set_up(&bare_machine("no-rustup"), "run");
     assert!(!ok);
-    assert!(said.contains("curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"), "{said}");
+    let pinned = include_str!("../../../rust-toolchain.toml").lines().find_map(|line| line.strip_prefix("channel = "));
+    let install = format!("    rustup toolchain install {}", pinned.unwrap_or_default().trim_matches('"'));
+    assert!(said.contains("please run rustup-init") && said.lines().any(|line| line == install), "{said}");
 }
 
 #[test]
