@@ -74,18 +74,18 @@
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/alloc.rs` | `kmalloc` as one of blocks |
+//! | `instance/cpu.rs` | per-CPU state |
 //! | `instance/io.rs` | descriptors of mappings, device registers |
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `instance/mod.rs` | memblock as a source of frames |
-//! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/stack.rs` | records of stacks, calls on one |
-//! | `instance/vmalloc.rs` | pages as descriptors of areas |
+//! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
-//! | `instance/vmalloc.rs` | objects as descriptors of areas, memory that moves |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
 //! | `kernel/heap.rs` | the grant of the early heap |

@@ -3,6 +3,8 @@
 
 mod alloc;
 mod check;
+mod cpu;
+mod drain;
 mod faults;
 mod io;
 mod kvmalloc;
@@ -16,6 +18,12 @@ mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use check::{Tell, check_all, part as check_part};
+pub use cpu::{
+    CPU_LOCAL_SIZE, CpuHooks, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
+    forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, set_cpu_hooks, start_cpu,
+    take_cpu_offline,
+};
+pub use drain::{answer_requests, drain_offline_cpu};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use io::{
     IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
@@ -24,15 +32,12 @@ pub use io::{
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use pages::{
-    BlockName, BuddyFrames, CPU_LOCAL_SIZE, CpuHooks, CpuLocal, KernelPages, Pages, alloc_contig_pages,
-    alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, answer_requests, asleep,
-    bring_cpu_online, cpu_locals, drain_all_pages, drain_offline_cpu, forbid_waiting_in_atomic, free_contig_range,
-    free_page, free_pages, free_pages_bulk, free_pages_exact, get_dma_pages, get_free_pages, get_page, get_zeroed_page,
-    give_cpu, is_online, kmap, kmap_atomic, kunmap, nr_free_pages, online_cpus, page_address, page_allocator,
-    page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, possible_cpus, put_page,
-    set_cpu_hooks, split_page, start_cpu, take_cpu_offline, totalram_pages, virt_to_page, virt_to_phys,
+    BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
+    alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
+    get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic, kunmap, nr_free_pages, page_address,
+    page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page,
+    totalram_pages, virt_to_page, virt_to_phys,
 };
-
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
@@ -43,8 +48,7 @@ pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     set_code_printer, slab_allocator, start_slabs, try_kfree,
 };
-
-pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
     vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,

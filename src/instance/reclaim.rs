@@ -1,7 +1,9 @@
 //! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
 
+use super::cpu::{KernelPages, asleep, others_are_awake, rouse};
+use super::drain::answer_requests;
 use super::faults;
-use super::pages::{KernelPages, PAGES, answer_requests, asleep, others_are_awake, rouse};
+use super::pages::PAGES;
 use crate::addr::Order;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq;

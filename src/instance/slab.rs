@@ -3,7 +3,8 @@
 //! All functions may be called in any context unless they say otherwise; those that allocate wait only with
 //! [`Gfp::DIRECT_RECLAIM`].
 
-use super::pages::{CpuLocal, KernelPages, PAGES};
+use super::cpu::{CpuLocal, KernelPages};
+use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
@@ -15,7 +16,7 @@ use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
     AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, Findings, InUse, KMALLOC_SIZES,
-    MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use crate::mm::zone::{Scanned, Shrinker};
 use core::fmt;
@@ -23,11 +24,6 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::once::Once;
-
-/// The headers of the arrays of the first caches.
-pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
-/// And of the others.
-pub(super) type OtherArrays = [ArrayHeader; MAX_CACHES - KMALLOC_SIZES as usize];
 
 #[expect(clippy::cast_possible_truncation, reason = "a CPU's data are a few pages")]
 const FIRST: u32 = offset_of!(CpuLocal, first_arrays) as u32;

@@ -6,7 +6,7 @@
 //! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
-use super::pages::{CpuLocal, KernelPages, KernelScopes};
+use super::cpu::{CpuLocal, KernelPages, KernelScopes};
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::cpu::PerCpu;
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
@@ -16,11 +16,6 @@ use crate::mm::zone::PageHal;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-
-/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
-/// linear map.
-pub(super) const DESCRIPTORS: u64 =
-    VMEMMAP_START.wrapping_sub((PAGE_OFFSET >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
 
 const NO_WAIT: usize = offset_of!(CpuLocal, scopes) + KernelScopes::NO_WAIT;
 

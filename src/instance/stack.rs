@@ -4,7 +4,8 @@
 //! A slot is as large as a stack's alignment. The stack is at its start, the rest is never mapped and guards the stack in
 //! the next slot. So nothing else can ever lie below a stack, and whose stack an address belongs to is arithmetic.
 
-use super::pages::{KernelPages, PAGES};
+use super::cpu::{KeptStacks, KernelPages};
+use super::pages::PAGES;
 use super::{
     BuddyFrames, alloc_page, free_page, kernel_tables, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page, vmap_space,
 };
@@ -29,9 +30,6 @@ const SLOTS: usize = 64;
 const CHUNKS: usize = 256;
 /// Pages of the largest stack.
 const PAGES_MAX: usize = to_usize(STACK_SIZE_MAX / PAGE_SIZE);
-
-/// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
-pub const KEPT_STACKS: usize = 2;
 
 /// A row of slots.
 struct Chunk {
@@ -258,28 +256,6 @@ fn rename(range: VirtRange, name: &str) {
     let index = range.start().offset_from(row.range().start()).unwrap_or(0) / STACK_ALIGN;
     if let Some(slot) = row.slots.get(to_usize(index)) {
         slot.set_name(name);
-    }
-}
-
-/// The stacks that a CPU keeps, by the address of each. All-zero is a CPU that keeps none.
-#[derive(Debug)]
-pub(super) struct KeptStacks([AtomicU64; KEPT_STACKS]);
-
-impl KeptStacks {
-    pub(super) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; KEPT_STACKS])
-    }
-
-    /// By their CPU, interrupts masked, or for one that is not online.
-    fn take(&self) -> Option<VirtAddr> {
-        let kept = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) != 0)?;
-        Some(VirtAddr::new(kept.swap(0, Ordering::Relaxed)))
-    }
-
-    /// By their CPU, interrupts masked. Whether there was room.
-    fn keep(&self, start: VirtAddr) -> bool {
-        let free = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) == 0);
-        free.map(|kept| kept.store(start.get(), Ordering::Relaxed)).is_some()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each flag does. One line of the table for each of them.
 
 use super::machine::{GIB, MIB, Reclaiming};
-use super::reclaim::{Cache, Hook, alloc, exhaust, finish, leak, machine};
+use super::reclaim::{Cache, Hook, alloc, exhaust, exhaust_reserves, finish, leak, machine};
 use super::{Spec, order, range};
 use quarry::addr::Order;
 use quarry::gfp::{Gfp, ZoneType};
@@ -275,7 +275,7 @@ fn noretry_reclaims_once() {
 fn nofail_is_served_in_the_end() {
     let machine = machine();
     let hook = Hook::register(machine);
-    let mut taken = exhaust(machine);
+    let mut taken = exhaust_reserves(machine);
     hook.victim.lock().unwrap().extend(taken.split_off(taken.len() - 64));
     // Not even the hook helps those who may not have it.
     assert!(alloc(machine, Gfp::NOFS, 0).is_err());

@@ -13,6 +13,7 @@ mod model;
 mod pcp;
 mod reclaim;
 mod refusals;
+mod registry;
 mod reserve;
 mod scrub;
 mod sizes;

@@ -106,10 +106,12 @@ impl<R: RelaxStrategy> Reclaim<R> {
     }
 
     /// Waits until what is short would be served, with frees going the long way meanwhile, on which they wake who waits.
+    /// The next attempt reaches into the reserves if this one did not, so nobody waits who is served from there.
     fn wait_for_pages<H: ReclaimHal<Relax = R>>(&self, pages: &PageAllocator<H>, shortage: &Shortage) -> Relief {
         count(&self.counters.waits, 1);
         pages.await_frees();
-        let waited = pages.hal().wait(&self.freed, &mut || pages.would_serve(shortage));
+        let next = Shortage { attempt: shortage.attempt.saturating_add(1), ..*shortage };
+        let waited = pages.hal().wait(&self.freed, &mut || pages.would_serve(&next));
         pages.stop_awaiting();
         match waited {
             Waited::Woken => Relief::Fruitless,

@@ -1,0 +1,320 @@
+//! What each CPU has of its own, the CPUs that there are, and which of them run the kernel.
+
+use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
+use crate::arch::aarch64::irq::{self, IrqFlags};
+use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
+use crate::mm::page::Vmemmap;
+use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
+use crate::mm::zone::CpuPages;
+use crate::sync::Scopes;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+use spin::once::Once;
+
+/// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
+pub const KEPT_STACKS: usize = 2;
+
+/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
+/// linear map.
+pub(super) const DESCRIPTORS: u64 =
+    VMEMMAP_START.wrapping_sub((PAGE_OFFSET >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
+
+/// This machine.
+const HERE: KernelPages = KernelPages(());
+
+/// The headers of the arrays of the first caches.
+pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
+/// And of the others.
+pub(super) type OtherArrays = [ArrayHeader; MAX_CACHES - KMALLOC_SIZES as usize];
+
+/// The stacks that a CPU keeps, by the address of each. All-zero is a CPU that keeps none.
+#[derive(Debug)]
+pub(super) struct KeptStacks([AtomicU64; KEPT_STACKS]);
+
+impl KeptStacks {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; KEPT_STACKS])
+    }
+
+    /// By their CPU, interrupts masked, or for one that is not online.
+    pub(super) fn take(&self) -> Option<VirtAddr> {
+        let kept = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) != 0)?;
+        Some(VirtAddr::new(kept.swap(0, Ordering::Relaxed)))
+    }
+
+    /// By their CPU, interrupts masked. Whether there was room.
+    pub(super) fn keep(&self, start: VirtAddr) -> bool {
+        let free = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) == 0);
+        free.map(|kept| kept.store(start.get(), Ordering::Relaxed)).is_some()
+    }
+}
+
+/// What a CPU of this kernel is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
+pub(super) type KernelScopes = Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>;
+
+/// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuLocal {
+    /// First: two words that one instruction loads.
+    pub(super) slab: CpuSlabs,
+    /// The arrays of the first caches, those of `kmalloc` without special flags.
+    pub(super) first_arrays: FirstArrays,
+    /// Here, so that the lists of single pages lie at small offsets from the address in the register.
+    pub(super) pages: CpuPages,
+    pub(super) map: Vmemmap,
+    /// What this CPU is inside of.
+    pub(super) scopes: KernelScopes,
+    /// The arrays of all others.
+    pub(super) arrays: OtherArrays,
+    /// Stacks for the next threads.
+    pub(super) stacks: KeptStacks,
+    /// When the wait for another CPU began that is under way.
+    waiting_since: AtomicU64,
+    /// Whether it sleeps.
+    asleep: AtomicBool,
+}
+
+impl CpuLocal {
+    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
+    const fn new() -> Self {
+        Self {
+            slab: CpuSlabs::new(),
+            first_arrays: [const { ArrayHeader::new() }; _],
+            pages: CpuPages::new(),
+            map: Vmemmap::NONE,
+            scopes: Scopes::new(),
+            arrays: [const { ArrayHeader::new() }; _],
+            stacks: KeptStacks::new(),
+            waiting_since: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What a CPU has until it is given something better.
+static NOTHING: CpuLocal = CpuLocal::new();
+
+/// The data of each CPU, or null.
+///
+/// - `LOCAL-1`: a pointer that is not null leads to a [`CpuLocal`] that is there for good.
+static LOCALS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+/// One past the highest CPU number that has data.
+static CPUS: AtomicU32 = AtomicU32::new(0);
+
+/// This machine, as the page allocator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelPages(pub(super) ());
+
+impl Interrupts for KernelPages {
+    type Saved = IrqFlags;
+
+    #[inline(always)]
+    fn save(&self) -> IrqFlags {
+        irq::local_irq_save_flags()
+    }
+
+    #[inline(always)]
+    fn restore(&self, saved: IrqFlags) {
+        irq::local_irq_restore_flags(saved);
+    }
+}
+
+impl PerCpu for KernelPages {
+    type Local = CpuLocal;
+
+    #[inline(always)]
+    fn local(&self) -> &CpuLocal {
+        let local = cpu::local().as_ptr::<CpuLocal>();
+        // SAFETY: `start_cpu` or `give_cpu` has put a pointer there that is good for ever (LOCAL-1).
+        unsafe { &*local }
+    }
+
+    fn local_of(&self, cpu: CpuId) -> Option<&CpuLocal> {
+        let local = LOCALS.get(to_usize(u64::from(cpu.get())))?.load(Ordering::Acquire);
+        // SAFETY: LOCAL-1.
+        (!local.is_null()).then(|| unsafe { &*local })
+    }
+
+    fn cpu(&self) -> CpuId {
+        cpu::current()
+    }
+
+    fn cpus(&self) -> u32 {
+        CPUS.load(Ordering::Relaxed)
+    }
+
+    fn is_online(&self, cpu: CpuId) -> bool {
+        // Acquire pairs with the release in `set_online`: what the CPU did to its data before it went is there.
+        ONLINE.get(to_usize(u64::from(cpu.get()))).is_some_and(|online| online.load(Ordering::Acquire))
+    }
+
+    fn while_offline(&self, cpu: CpuId, work: &mut dyn FnMut()) -> bool {
+        let saved = self.save();
+        let coming_and_going = COMING_AND_GOING.lock();
+        let offline = !self.is_online(cpu);
+        if offline {
+            work();
+        }
+        drop(coming_and_going);
+        self.restore(saved);
+        offline
+    }
+
+    fn kick(&self, cpu: CpuId) {
+        if let Some(hooks) = CPU_HOOKS.get() {
+            (hooks.kick)(cpu);
+        }
+    }
+
+    fn waiting_for(&self, cpu: CpuId, step: u64) {
+        let Some(hooks) = CPU_HOOKS.get() else { return };
+        let since = &self.local().waiting_since;
+        if step == 0 {
+            since.store((hooks.now)(), Ordering::Relaxed);
+        } else if (hooks.now)().wrapping_sub(since.load(Ordering::Relaxed)) > (hooks.patience)() {
+            since.store((hooks.now)(), Ordering::Relaxed);
+            (hooks.no_answer)(cpu);
+        }
+    }
+}
+
+/// Which CPUs run the kernel.
+static ONLINE: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+/// Held while a CPU comes or goes, and while somebody uses the data of one that is away; interrupts masked.
+static COMING_AND_GOING: SpinMutex<(), Relax> = SpinMutex::new(());
+static CPU_HOOKS: Once<&'static CpuHooks, Relax> = Once::new();
+
+/// How the kernel around the allocators reaches its CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuHooks {
+    /// Makes a CPU call [`answer_requests`](super::answer_requests) soon: by an interrupt. Any context.
+    pub kick: fn(CpuId),
+    /// The ticks of a clock. Any context.
+    pub now: fn() -> u64,
+    /// How many of them another CPU may take for an answer before it is reported.
+    pub patience: fn() -> u64,
+    /// Reports that a CPU does not answer; the wait goes on, as its lists are still its own.
+    pub no_answer: fn(CpuId),
+    /// Wakes a CPU that has nothing to do, if there is one: there is work in the background. Any context.
+    pub rouse: fn(),
+}
+
+/// Registers the kernel's hooks, before a second CPU runs. The first call counts.
+pub fn set_cpu_hooks(hooks: &'static CpuHooks) {
+    CPU_HOOKS.call_once(|| hooks);
+}
+
+/// Whether a CPU runs the kernel. Any context.
+#[must_use]
+pub fn is_online(cpu: CpuId) -> bool {
+    HERE.is_online(cpu)
+}
+
+/// The CPUs that run the kernel, this one among them. Any context.
+pub fn online_cpus() -> impl Iterator<Item = CpuId> {
+    (0..HERE.cpus()).map(CpuId::new).filter(|cpu| is_online(*cpu))
+}
+
+/// Runs `sleep`, in which this CPU sleeps until something happens: meanwhile it counts as one that frees no memory.
+pub fn asleep(sleep: impl FnOnce()) {
+    let asleep = &HERE.local().asleep;
+    asleep.store(true, Ordering::SeqCst);
+    // Whoever waits for memory looks whether somebody is left who could free some.
+    cpu::send_event();
+    sleep();
+    asleep.store(false, Ordering::SeqCst);
+}
+
+/// Whether another CPU is awake, which may free memory.
+pub(super) fn others_are_awake() -> bool {
+    let here = cpu::current();
+    let others = online_cpus().filter(|cpu| *cpu != here).filter_map(|cpu| HERE.local_of(cpu));
+    others.into_iter().any(|local| !local.asleep.load(Ordering::SeqCst))
+}
+
+/// The background has work to do.
+pub(super) fn rouse() {
+    if let Some(hooks) = CPU_HOOKS.get() {
+        (hooks.rouse)();
+    }
+}
+
+/// The CPUs that may run the kernel: those that have data (Linux: `for_each_possible_cpu`). Any context.
+pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
+    (0..HERE.cpus()).map(CpuId::new).filter(|cpu| HERE.local_of(*cpu).is_some())
+}
+
+/// This CPU, which has data since [`give_cpu`], uses them from here on, and takes part: whoever wants pages or objects from
+/// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next thing that
+/// it does is [`answer_requests`](super::answer_requests).
+pub fn bring_cpu_online() -> bool {
+    let cpu = cpu::current();
+    let Some(local) = HERE.local_of(cpu) else { return false };
+    cpu::set_local(VirtAddr::of(local));
+    set_online(cpu, true);
+    true
+}
+
+/// This CPU takes part no longer: its pages and objects are anybody's, and it does not touch them again. Interrupts masked,
+/// for good.
+pub fn take_cpu_offline() {
+    set_online(cpu::current(), false);
+}
+
+fn set_online(cpu: CpuId, online: bool) {
+    let saved = HERE.save();
+    let coming_and_going = COMING_AND_GOING.lock();
+    if let Some(place) = ONLINE.get(to_usize(u64::from(cpu.get()))) {
+        // Release pairs with the acquire in `is_online`.
+        place.store(online, Ordering::Release);
+    }
+    drop(coming_and_going);
+    HERE.restore(saved);
+}
+
+/// Lets the boot CPU run the functions of this module, which refuse everything until there is memory. Before the first of
+/// them.
+pub fn start_cpu() {
+    cpu::set_local(VirtAddr::of(&raw const NOTHING));
+    set_online(CpuId::BOOT, true);
+}
+
+/// Bytes, a multiple of the page size, that a CPU's data take.
+pub const CPU_LOCAL_SIZE: u64 = (size_of::<CpuLocal>() as u64).next_multiple_of(PAGE_SIZE);
+
+/// Gives a CPU its data. If it is this CPU, it uses them from here on.
+///
+/// # Safety
+///
+/// `place` is [`CPU_LOCAL_SIZE`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
+/// the one of this machine. Called once a CPU, before pages are handed over, with interrupts masked.
+pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
+    let local = place.as_ptr::<CpuLocal>();
+    // SAFETY: the caller's promise: large enough, aligned and nobody else's.
+    let field = unsafe { &raw mut (*local).map };
+    // SAFETY: as above.
+    unsafe { field.write(map) };
+    // SAFETY: as above; the field is an atomic.
+    unsafe { &*local }.slab.descriptors.store(DESCRIPTORS, Ordering::Relaxed);
+    let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
+    // INVARIANT: LOCAL-1: zeroes are a valid value of all other fields. Release pairs with the acquire in `local_of`.
+    slot.store(local, Ordering::Release);
+    CPUS.fetch_max(cpu.get() + 1, Ordering::Relaxed);
+    if cpu == cpu::current() {
+        cpu::set_local(place);
+    }
+}
+
+/// The data of every CPU that has some.
+pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
+    let places = LOCALS.iter().map(|slot| VirtAddr::of(slot.load(Ordering::Acquire)));
+    places.filter(|place| *place != VirtAddr::ZERO).filter_map(|place| VirtRange::from_size(place, CPU_LOCAL_SIZE))
+}
+
+/// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.
+pub fn forbid_waiting_in_atomic(forbid: bool) {
+    HERE.local().scopes.enforce(forbid);
+}

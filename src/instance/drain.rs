@@ -1,0 +1,25 @@
+//! What one CPU does for another: answers what it asks for, and gives back what one had that is no longer there.
+
+use super::pages::PAGES;
+use super::slab::slab_allocator;
+use super::stack::drain_stacks;
+use crate::addr::CpuId;
+use crate::hal::cpu::PerCpu;
+
+/// Does what other CPUs have asked of this one: what [`CpuHooks::kick`](super::CpuHooks::kick) makes a CPU do. Any context.
+pub fn answer_requests() {
+    PAGES.answer_requests();
+    slab_allocator().answer_requests();
+}
+
+/// Gives back what a CPU has at hand that is not online: pages, objects, stacks. Whether it was not online. Where memory may
+/// be freed.
+pub fn drain_offline_cpu(cpu: CpuId) -> bool {
+    let Some(local) = PAGES.hal().local_of(cpu) else { return false };
+    let slabs = slab_allocator().drain_offline(cpu);
+    // Two that drain the same CPU's stacks would get different ones.
+    if slabs {
+        drain_stacks(PAGES.hal(), &local.stacks);
+    }
+    slabs && PAGES.drain_offline(cpu)
+}
