@@ -156,6 +156,13 @@ impl<'a, P: Payload> Owned<'a, P> {
         Self(node)
     }
 
+    /// What the node carries, for as long as the node lives: to look at, whoever has the node.
+    #[inline(always)]
+    #[must_use]
+    pub const fn payload(&self) -> &'a P {
+        &self.0.payload
+    }
+
     /// By a tree or chain that gives up a node.
     #[inline(always)]
     pub(super) const fn give(node: &'a Node<'a, P>) -> Self {

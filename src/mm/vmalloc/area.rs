@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::{AreaInfo, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;
-use crate::ds::rbtree::{Node, Owned, Payload};
+use crate::ds::rbtree::{Owned, Payload};
 use core::fmt;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -176,12 +176,12 @@ impl fmt::Debug for Area {
 
 /// An area in use, for whoever asked for it: valid until the area is given back. Others find it by its address.
 #[derive(Clone, Copy, Debug)]
-pub struct AreaRef<'a>(&'a Node<'a, Area>);
+pub struct AreaRef<'a>(&'a Area);
 
 impl<'a> AreaRef<'a> {
     #[inline(always)]
-    pub(super) const fn new(node: &'a Node<'a, Area>) -> Self {
-        Self(node)
+    pub(super) const fn new(area: &'a Area) -> Self {
+        Self(area)
     }
 
     /// The first address.
@@ -199,7 +199,7 @@ impl<'a> AreaRef<'a> {
 
     /// The descriptor.
     pub(super) const fn area(self) -> &'a Area {
-        self.0.payload()
+        self.0
     }
 
     /// Notes where in physical memory the area leads, if it leads to one range.

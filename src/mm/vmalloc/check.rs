@@ -70,7 +70,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     fn check_node(&self, layout: &Layout, index: usize, node: &VmapNode<'a>) -> Result<u64, Broken> {
         node.busy.check()?;
         let mut bytes = 0;
-        for area in &node.busy {
+        for area in node.busy.iter() {
             let home = VmapNode::of_address(area.key(), layout.nodes);
             ensure(home == index, "NODE-3", "an area in the wrong node")?;
             bytes += self.check_area(layout, area, (index, node))?;
@@ -106,8 +106,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let overlapped = |node: &VmapNode<'a>| {
             // Another that begins at or below the end, or the one before this one.
             let last = node.busy.last_at_or_below(end - 1);
-            let other =
-                last.and_then(|last| if core::ptr::eq(last.node().payload(), area) { last.prev() } else { Some(last) });
+            let other = last.and_then(|last| match core::ptr::eq(last, area) {
+                true => node.busy.last_at_or_below(start.checked_sub(1)?),
+                false => Some(last),
+            });
             other.is_some_and(|other| other.end() > start)
         };
         let (index, node) = locked;

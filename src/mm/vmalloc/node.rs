@@ -5,10 +5,11 @@
 //! that has been freed stays with the CPU that freed it.
 #![forbid(unsafe_code)]
 
+use super::busy::Busy;
 use super::{Area, NODES};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, to_usize};
 use crate::ds::rbtree::fit::Gap;
-use crate::ds::rbtree::{Chain, Owned, Payload, RbTree};
+use crate::ds::rbtree::{Chain, Owned, Payload};
 
 /// Areas of up to this many pages, guard page included, are kept in pools: 256 KiB.
 const POOL_CLASSES: usize = 64;
@@ -59,7 +60,7 @@ impl<'a> Pool<'a> {
 /// - `NODE-5`: every area in a pool has the pool's size, those in `large` are larger; none has pages.
 #[repr(align(64))]
 pub(super) struct VmapNode<'a> {
-    pub(super) busy: RbTree<'a, Area>,
+    pub(super) busy: Busy<'a>,
     lazy: Chain<'a, Area>,
     lazy_pages: u64,
     pools: [Pool<'a>; POOL_CLASSES],
@@ -78,7 +79,7 @@ const fn class(bytes: u64) -> usize {
 impl<'a> VmapNode<'a> {
     pub(super) const fn new() -> Self {
         Self {
-            busy: RbTree::new(),
+            busy: Busy::new(),
             lazy: Chain::new(),
             lazy_pages: 0,
             pools: [const { Pool::new() }; POOL_CLASSES],

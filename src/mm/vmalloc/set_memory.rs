@@ -8,7 +8,7 @@
 
 use super::node::VmapNode;
 use super::pages::Blocks;
-use super::{AreaError, AreaInfo, AreaRef, Removed, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaError, AreaInfo, Removed, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
 use crate::hal::entry::Entry;
 use crate::hal::mmu::{BbmLevel, Mmu};
@@ -294,7 +294,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         let nodes = self.layout.get().map_or(1, |layout| layout.nodes);
         self.with_node(VmapNode::of_address(area.get(), nodes), |node| {
             if let Some(area) = node.busy.find(area.get()) {
-                AreaRef::new(area.node()).add_flags(VmFlags::FLUSH_RESET_PERMS);
+                area.add_flags(VmFlags::FLUSH_RESET_PERMS);
             }
         });
     }

@@ -249,7 +249,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 node = self.node(home).lock();
             }
             // INVARIANT: NODE-3. VMAP-2: no other area has the address, so the tree takes it.
-            node.busy.insert(area).map(AreaRef::new).map_err(Some)
+            node.busy.insert(area).map_err(Some)
         };
         let saved = self.hal.save();
         let entered = take();
@@ -319,7 +319,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let home = VmapNode::of_address(area.key(), layout.nodes);
         // INVARIANT: NODE-3. VMAP-2: no other area has the address, so the tree takes it.
         let entered = self.with_node(home, |node| node.busy.insert(area));
-        entered.map(AreaRef::new).map_err(|area| AreaError::Overlap(area.range()))
+        entered.map_err(|area| AreaError::Overlap(area.range()))
     }
 
     /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
@@ -345,25 +345,26 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         &self,
         start: VirtAddr,
         kinds: VmFlags,
-        accept: impl FnOnce(VmFlags, Option<PhysAddr>) -> bool,
+        accept: impl Fn(VmFlags, Option<PhysAddr>) -> bool,
     ) -> Result<Removed<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let home = VmapNode::of_address(start.get(), layout.nodes);
         let removed = self.with_node(home, |node| {
-            let area = node.busy.find(start.get())?.node();
-            let flags = area.flags();
-            if flags.contains(VmFlags::UNINITIALIZED) {
-                return Some(Err(AreaError::Uninitialized(AreaInfo::of(area))));
-            }
-            if !kinds.is_empty() && !flags.intersects(kinds) {
-                return Some(Err(AreaError::WrongKind(AreaInfo::of(area))));
-            }
-            if !accept(flags, area.phys()) {
-                return Some(Err(AreaError::NotTheStart(start, AreaInfo::of(area))));
-            }
-            node.busy.erase(area).map(|area| Ok(Removed::new(area)))
+            node.busy.remove_if(start.get(), |area| {
+                let flags = area.flags();
+                if flags.contains(VmFlags::UNINITIALIZED) {
+                    return Err(AreaError::Uninitialized(AreaInfo::of(area)));
+                }
+                if !kinds.is_empty() && !flags.intersects(kinds) {
+                    return Err(AreaError::WrongKind(AreaInfo::of(area)));
+                }
+                if !accept(flags, area.phys()) {
+                    return Err(AreaError::NotTheStart(start, AreaInfo::of(area)));
+                }
+                Ok(())
+            })
         });
-        removed.unwrap_or_else(|| Err(self.why_not(start)))
+        removed.unwrap_or_else(|| Err(self.why_not(start))).map(Removed::new)
     }
 
     /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody gives it back: it is under
@@ -375,15 +376,14 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     pub(super) fn claim(&self, start: VirtAddr, kinds: VmFlags) -> Result<AreaRef<'a>, AreaError> {
         let layout = self.layout.get().ok_or(AreaError::NotReady)?;
         let claimed = self.with_node(VmapNode::of_address(start.get(), layout.nodes), |node| {
-            let area = node.busy.find(start.get())?.node();
-            let flags = area.flags();
+            let area = node.busy.find(start.get())?;
+            let flags = area.info().flags;
             if flags.contains(VmFlags::UNINITIALIZED) {
-                return Some(Err(AreaError::Uninitialized(AreaInfo::of(area))));
+                return Some(Err(AreaError::Uninitialized(area.info())));
             }
             if !flags.intersects(kinds) {
-                return Some(Err(AreaError::WrongKind(AreaInfo::of(area))));
+                return Some(Err(AreaError::WrongKind(area.info())));
             }
-            let area = AreaRef::new(area);
             area.add_flags(VmFlags::UNINITIALIZED);
             Some(Ok(area))
         });
@@ -420,7 +420,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         for index in candidates {
             let found = self.with_node(index, |node| {
                 let area = node.busy.last_at_or_below(addr.get())?;
-                (addr.get() < area.end()).then(|| AreaInfo::of(&area))
+                (addr.get() < area.end()).then(|| AreaInfo::of(area))
             });
             if found.is_some() {
                 return found;
@@ -438,7 +438,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             let saved = self.hal.save();
             let found = node.try_lock().and_then(|node| {
                 let area = node.busy.last_at_or_below(addr.get())?;
-                (addr.get() < area.end()).then(|| AreaInfo::of(&area))
+                (addr.get() < area.end()).then(|| AreaInfo::of(area))
             });
             self.hal.restore(saved);
             found
@@ -450,9 +450,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     #[must_use]
     pub fn next(&self, addr: VirtAddr) -> Option<AreaInfo> {
         let layout = self.layout.get()?;
-        let of_node = |index| {
-            self.with_node(index, |node| node.busy.first_at_or_above(addr.get()).map(|area| AreaInfo::of(&area)))
-        };
+        let of_node = |index| self.with_node(index, |node| node.busy.first_at_or_above(addr.get()).map(AreaInfo::of));
         (0..layout.nodes).filter_map(of_node).min_by_key(|area| area.range.start())
     }
 
