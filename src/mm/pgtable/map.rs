@@ -141,11 +141,16 @@ impl<M: Mmu> PageTable<M> {
         attributes: RawEntry,
         flags: MapFlags,
     ) -> Result<(), PgtableError> {
-        let replaces = flags & (MapFlags::REPLACE_TABLES | MapFlags::NO_HUGE) == MapFlags::REPLACE_TABLES;
-        if replaces && range.size() >= PMD_SIZE && (range.start().get() ^ phys.get()) & (PMD_SIZE - 1) == 0 {
-            self.make_room(frames, range)?;
-        }
         let mut cursor = Cursor { at: range.start(), end: range.end(), phys, attributes, flags };
+        let blocks = range.size() >= PMD_SIZE && !flags.contains(MapFlags::NO_HUGE);
+        if blocks && (range.start().get() ^ phys.get()) & (PMD_SIZE - 1) == 0 {
+            if self.map_blocks(cursor) {
+                return Ok(());
+            }
+            if flags.contains(MapFlags::REPLACE_TABLES) {
+                self.make_room(frames, range)?;
+            }
+        }
         while cursor.at < cursor.end {
             cursor = match self.map_pages(cursor) {
                 Some(next) => next,
@@ -157,6 +162,17 @@ impl<M: Mmu> PageTable<M> {
         }
         self.mmu.publish();
         Ok(())
+    }
+
+    /// The usual case of blocks: nothing but blocks of 2 MiB, whose table is there and has room. Whether it was that.
+    fn map_blocks(&self, cursor: Cursor) -> bool {
+        let Some(run) = super::blocks_of_one_table(cursor.at, cursor.left()) else { return false };
+        let Some(table) = self.block_level(cursor.at).filter(|table| table.is_empty(&self.mmu, run)) else {
+            return false;
+        };
+        self.fill_run(table, run, LeafLevel::Pmd, cursor);
+        self.mmu.publish();
+        true
     }
 
     /// Takes tables out that stand where blocks of `range` fit. They lie in it whole.

@@ -59,8 +59,9 @@ pub use rewrite::LivePolicy;
 pub use unmap::UnmapFlags;
 pub use walk::{Translation, Visit};
 
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::hal::frame::FrameSource;
+use crate::hal::level::{ENTRIES, Level, Run};
 use crate::hal::mmu::{Asid, AsidScope, Mmu};
 use crate::hal::prot::{Privilege, Prot};
 use core::ops::ControlFlow;
@@ -140,7 +141,7 @@ impl<M: Mmu> PageTable<M> {
     /// The caller answers for every later call on this value: that it keeps the module's contract, maps no frame whose
     /// owner does not agree, and unmaps or changes nothing that somebody still relies on.
     pub unsafe fn new<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
-        let root = FreshTable::new(&mmu, frames, crate::hal::level::Level::Pgd)?.into_root(&mmu);
+        let root = FreshTable::new(&mmu, frames, Level::Pgd)?.into_root(&mmu);
         Ok(Self { mmu, root, space, tables: AtomicU64::new(1) })
     }
 
@@ -217,6 +218,15 @@ impl<M: Mmu> PageTable<M> {
         }
         Ok(())
     }
+}
+
+/// The entries of `bytes` from `at` on, if those are blocks of 2 MiB of one table, and not all of it, for which there is a
+/// larger block.
+fn blocks_of_one_table(at: VirtAddr, bytes: u64) -> Option<Run> {
+    let count = bytes >> PMD_SHIFT;
+    let run = Run::from_slot(Level::Pmd.slot(at), count);
+    let whole = (at.get() | bytes) & (PMD_SIZE - 1) == 0 && run.count() as u64 == count && run.count() != ENTRIES;
+    whole.then_some(run)
 }
 
 /// One past the last address of the entry of `size` bytes that holds `at`, but at most `end`.

@@ -41,6 +41,10 @@ impl<M: Mmu> PageTable<M> {
             gather.note(range.start(), count, LeafLevel::Pte);
             return Ok(());
         }
+        if let Some(count) = self.clear_blocks(range) {
+            gather.note(range.start(), count, LeafLevel::Pmd);
+            return Ok(());
+        }
         self.unmap_runs(range, flags, gather)
     }
 
@@ -91,6 +95,19 @@ impl<M: Mmu> PageTable<M> {
         }
         table.clear(&self.mmu, run);
         Some(count)
+    }
+
+    /// The same for blocks of 2 MiB, if there is no table among them.
+    fn clear_blocks(&self, range: VirtRange) -> Option<u64> {
+        let run = super::blocks_of_one_table(range.start(), range.size())?;
+        let table = self.block_level(range.start())?;
+        let inside = |slot: Slot| slot != slot.group_start() && M::Format::is_contiguous(table.read(&self.mmu, slot));
+        let is_table = |slot| M::Format::next_table(table.read(&self.mmu, slot)).is_some();
+        if run.slots().any(is_table) || inside(run.first()) || inside(Level::Pmd.slot(range.end())) {
+            return None;
+        }
+        table.clear(&self.mmu, run);
+        Some(run.count() as u64)
     }
 
     /// Any unmap.

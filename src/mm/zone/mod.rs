@@ -185,8 +185,9 @@ impl ZoneLayout {
     /// Blocks of this order that a list holds at most.
     fn high(&self, id: ZoneId, order: Order) -> u32 {
         let Some(sizes) = self.sizes.get(id.index()) else { return 0 };
-        // One block at least where that is little for the zone: for who takes one and gives it back, again and again.
-        (sizes.high >> order.get()).max((sizes.share >> order.get()).min(1))
+        // Two blocks at least where that is little for the zone: for who takes one or two and gives them back, again and
+        // again.
+        (sizes.high >> order.get()).max((sizes.share >> order.get()).min(2))
     }
 }
 

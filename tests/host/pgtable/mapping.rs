@@ -248,6 +248,7 @@ fn an_edge_inside_a_block_or_group_is_refused() {
         (BASE + PAGE, GIB - PAGE, BASE + PAGE),
         (BASE, GIB - 2 * MIB, BASE + GIB - 2 * MIB),
         (BASE + GIB, 2 * MIB, BASE + GIB + 2 * MIB),
+        (BASE + GIB + 2 * MIB, 30 * MIB, BASE + GIB + 2 * MIB),
         (BASE + GIB + 32 * MIB, PAGE, BASE + GIB + 32 * MIB + PAGE),
         (BASE + 2 * GIB + PAGE, 15 * PAGE, BASE + 2 * GIB + PAGE),
         (BASE + 2 * GIB, PAGE, BASE + 2 * GIB + PAGE),
