@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod heap;
+mod quarry_host;
 mod shared;
 mod timed;
 
@@ -14,6 +15,7 @@ use heap::peers::{
 };
 use heap::random::Random;
 use heap::{Heap, Memory, Unable, check};
+use quarry_host::Kmalloc;
 use shared::{Libc, Locked};
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -64,6 +66,7 @@ fn all() -> Vec<Row> {
         rows::<H, Locked<H>>()
     }
     [
+        rows::<Kmalloc, Kmalloc>(),
         rows::<Libc, Libc>(),
         peer::<ax_allocator::Slabs>(),
         peer::<buddy_alloc::FastBuddy>(),

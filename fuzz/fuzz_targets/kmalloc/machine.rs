@@ -67,8 +67,8 @@ fn make() -> SlabAllocator<'static, Machine> {
     let banks = Vec::leak(vec![Bank { section, descriptors: descriptors.leak(), blocks: blocks.leak() }]);
     let map = BankMap::new(Pfn::containing(PhysAddr::new(BASE)), banks, sections).expect("a map");
     let local = || Local {
-        arrays: [const { ArrayHeader::OFF }; MAX_CACHES],
-        slabs: CpuSlabs::NONE,
+        arrays: [const { ArrayHeader::new() }; MAX_CACHES],
+        slabs: CpuSlabs::new(),
         pages: CpuPages::new(),
         map,
     };

@@ -93,14 +93,15 @@ impl<H: SlabHal> CacheHandle<H> {
 /// # Invariants
 ///
 /// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
-///   last handle is, at a time when the cache has no slab.
+///   last handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is part of
+///   the allocator, and moves with it.
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The cache with this number.
     #[inline]
     pub(super) fn cache(&self, id: CacheId) -> Option<&Cache<H>> {
         let record = self.table.get(usize::from(id.get()))?.load(Ordering::Acquire);
         // SAFETY: GLB-1: the caller has an object of the cache, a handle, or the lock of the registry.
-        unsafe { record.as_ref() }
+        unsafe { record.as_ref() }.or_else(|| self.boot.get().filter(|boot| boot.id == id))
     }
 
     /// The cache of an entry of the table.
@@ -178,7 +179,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         memory: &mut Option<VirtAddr>,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let mut registry = self.registry.lock();
-        let mut duplicate = false;
+        let mut duplicate = self.boot.get().is_some_and(|boot| boot.name == spec.name);
         let mut like = None;
         for record in self.table.iter().take(registry.len) {
             let Some(record) = NonNull::new(record.load(Ordering::Relaxed)) else { continue };
@@ -264,8 +265,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // Without arrays: there is no memory for them yet, and records are few.
         let boot =
             self.boot.call_once(|| Cache { capacity: 0, ..self.record("kmem_cache", CacheId::BOOT, shape, None) });
-        // INVARIANT: GLB-1: the record is part of the allocator.
-        self.table.first()?.store(core::ptr::from_ref(boot).cast_mut(), Ordering::Release);
         registry.len = registry.len.max(1);
         Some(boot)
     }

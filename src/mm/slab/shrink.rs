@@ -153,7 +153,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Runs `f` for every cache, the registry's lock not being taken: a cache that is being destroyed has no objects in
     /// arrays any more.
     fn for_each_record(&self, mut f: impl FnMut(&Cache<H>)) {
-        self.table.iter().filter_map(|entry| self.cache_of(entry)).for_each(&mut f);
+        self.boot.get().into_iter().chain(self.table.iter().filter_map(|entry| self.cache_of(entry))).for_each(&mut f);
     }
 
     /// Puts the objects of an array back into their slabs. Interrupts masked.

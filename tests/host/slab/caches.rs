@@ -18,6 +18,7 @@ fn a_cache_that_makes_no_sense_is_refused() {
         assert_eq!(refused(CacheSpec { name: "two words", ..good }), CreateError::Name);
         assert_eq!(refused(good), CreateError::Duplicate);
         assert_eq!(refused(spec("kmalloc-64", 64)), CreateError::Duplicate);
+        assert_eq!(refused(spec("kmem_cache", 64)), CreateError::Duplicate);
         assert_eq!(refused(spec("none", 0)), CreateError::NoSize);
         assert_eq!(refused(spec("large", 32_769)), CreateError::TooLarge);
         assert_eq!(refused(CacheSpec { name: "odd", align: 24, ..good }), CreateError::Align);

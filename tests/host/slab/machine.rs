@@ -371,6 +371,8 @@ impl Spec {
         allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning).unwrap();
         let slabs = SlabAllocator::new(&allocator);
         slabs.start(self.options).unwrap();
+        // Nothing leads to where it was: it may move.
+        let slabs = Box::new(slabs);
         let balance = || {
             let free = free_pages(&slabs);
             (free + if self.moves { slabs.pages_in_slabs() } else { 0 }, in_use(&slabs))
