@@ -147,7 +147,8 @@ exception_vectors:
     vector_table
     .size   exception_vectors, . - exception_vectors
 
-    // For a CPU whose tag checks are on.
+// The same for a CPU whose tag checks are on.
+//   state: as for every exception, FEAT_MTE there
     .global exception_vectors_tagging
     .type   exception_vectors_tagging, %function
 exception_vectors_tagging:

@@ -162,7 +162,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Memory for the record of a cache.
     pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
         let boot = self.boot.get().ok_or(CreateError::NotReady)?;
-        self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)
+        // The allocator's own, whose accesses are not checked.
+        self.alloc_object(boot, Gfp::KERNEL).map(|memory| self.untag(memory)).map_err(|_| CreateError::OutOfMemory)
     }
 
     fn free_record(&self, memory: VirtAddr) {
