@@ -50,7 +50,6 @@ pub use slab::{
     set_code_printer, slab_allocator, start_slabs, try_kfree,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
-
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
