@@ -294,7 +294,7 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapE
 /// [`MapError::Area`], also logged: nothing has changed then.
 #[inline]
 pub fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.vunmap(addr).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+    VMALLOC.vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
 }
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.

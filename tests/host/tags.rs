@@ -107,6 +107,23 @@ fn the_owner_with_the_pointers_tag_is_found() {
     assert_eq!((owner.bytes, owner.allocated, owner.freed), (33, Some(VirtAddr::new(0x15)), None));
 }
 
+// A block of pages that has become a slab is nobody's as a whole, though its tag may be that of an object.
+#[test]
+fn a_block_that_was_divided_has_no_owner() {
+    let ring = ring(16);
+    ring.add(&event(4096, tag(5), 4096, 0x10, false));
+    ring.add(&event(4096 + 128, tag(4), 128, 0x11, false));
+    ring.add(&event(4096, tag(5), 100, 0x12, false));
+    let at = |raw: u64| VirtAddr::new(0xffff_0000_0000_0000 + raw).with_tag(tag(5));
+    let owner = ring.owner_of(at(4096 + 112), 512).unwrap();
+    assert_eq!((owner.bytes, owner.allocated), (100, Some(VirtAddr::new(0x12))));
+    let owner = ring.owner_of(at(4096 + 140), 512).unwrap();
+    assert_eq!((owner.bytes, owner.allocated), (100, Some(VirtAddr::new(0x12))));
+    // Once it is a block again, it has one.
+    ring.add(&event(4096, tag(5), 4096, 0x13, false));
+    assert_eq!(ring.owner_of(at(4096 + 140), 512).unwrap().allocated, Some(VirtAddr::new(0x13)));
+}
+
 #[test]
 fn the_ring_forgets_the_oldest() {
     let small = ring(4);

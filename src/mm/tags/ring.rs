@@ -2,6 +2,7 @@
 //! context without a lock; whoever reads looks backwards from the latest.
 #![forbid(unsafe_code)]
 
+use super::whole_granules;
 use crate::addr::VirtAddr;
 use crate::hal::tags::TagEvent;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -94,9 +95,23 @@ impl OwnerRing {
     #[must_use]
     pub fn owner_of(&self, at: VirtAddr, reach: u64) -> Option<Owner> {
         let mut found: Option<(u64, Owner)> = None;
+        // The memory next to the byte that was given out since, by whatever pointer: what it is a part of is nobody's as a
+        // whole any more, as a block is that has become a slab.
+        let mut part: Option<(u64, TagEvent)> = None;
         let latest = self.next.load(Ordering::Acquire);
         for number in (0..latest).rev().take(self.entries.len()) {
-            let Some(event) = self.read(number).filter(|event| event.pointer.tag() == at.tag()) else { continue };
+            let Some(event) = self.read(number) else { continue };
+            if part.is_some_and(|(_, part)| was_divided(&event, &part)) {
+                continue;
+            }
+            if let Some(distance) = distance(at, &event)
+                && part.is_none_or(|(nearest, _)| distance < nearest)
+            {
+                part = Some((distance, event));
+            }
+            if event.pointer.tag() != at.tag() {
+                continue;
+            }
             if let Some((_, owner)) = found.as_mut().filter(|(_, owner)| owner.pointer == event.pointer) {
                 // The allocation that the free undid; what is older is another life of the same memory.
                 if owner.allocated.is_none() && !event.freed {
@@ -114,6 +129,14 @@ impl OwnerRing {
         }
         found.map(|(_, owner)| owner)
     }
+}
+
+/// Whether memory was divided, as what was given out since is a part of it: half of it at most, since the sizes for which
+/// the same object is given out differ by less than that.
+fn was_divided(whole: &TagEvent, part: &TagEvent) -> bool {
+    let offset = part.pointer.distance_from(whole.pointer);
+    let fits = offset.is_some_and(|offset| offset.saturating_add(part.bytes) <= whole.bytes);
+    fits && whole_granules(part.bytes).saturating_mul(2) <= whole.bytes
 }
 
 /// Bytes from an address to the memory of an event; zero inside of it.
