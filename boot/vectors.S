@@ -13,8 +13,11 @@
 
 
 // One slot of the table. x0 and sp are exchanged by arithmetic alone, as there is no register to spare yet.
-.macro vector_entry number:req
+.macro vector_entry number:req, tagging:req
     .balign 0x80
+    .if \tagging
+    .inst   0xd503409f              // msr tco, #0: taking an exception overrides tag checks
+    .endif
     sub     sp, sp, #{FRAME_SIZE}
     add     sp, sp, x0              // sp' = sp + x0
     sub     x0, sp, x0              // x0' = sp
@@ -29,6 +32,31 @@
     sub     x0, sp, x0
     msr     sp_el0, x0              // x0 as it was
     b       bad_stack_\number
+.endm
+
+// The whole table, 2 KiB.
+.macro vector_table tagging=0
+    // From EL1 with SP_EL0, which the kernel never selects.
+    vector_entry 0, \tagging
+    vector_entry 1, \tagging
+    vector_entry 2, \tagging
+    vector_entry 3, \tagging
+    // From EL1 with SP_EL1: synchronous, IRQ, FIQ, SError.
+    vector_entry 4, \tagging
+    vector_entry 5, \tagging
+    vector_entry 6, \tagging
+    vector_entry 7, \tagging
+    // From EL0 in AArch64.
+    vector_entry 8, \tagging
+    vector_entry 9, \tagging
+    vector_entry 10, \tagging
+    vector_entry 11, \tagging
+    // From EL0 in AArch32.
+    vector_entry 12, \tagging
+    vector_entry 13, \tagging
+    vector_entry 14, \tagging
+    vector_entry 15, \tagging
+    .balign 0x80
 .endm
 
 // Stores x0 to x29, elr, spsr, esr, far and the frame record, to which x29 points afterwards. Uses x21 to x25.
@@ -116,28 +144,16 @@ bad_stack_\number:
     .global exception_vectors
     .type   exception_vectors, %function
 exception_vectors:
-    // From EL1 with SP_EL0, which the kernel never selects.
-    vector_entry 0
-    vector_entry 1
-    vector_entry 2
-    vector_entry 3
-    // From EL1 with SP_EL1: synchronous, IRQ, FIQ, SError.
-    vector_entry 4
-    vector_entry 5
-    vector_entry 6
-    vector_entry 7
-    // From EL0 in AArch64.
-    vector_entry 8
-    vector_entry 9
-    vector_entry 10
-    vector_entry 11
-    // From EL0 in AArch32.
-    vector_entry 12
-    vector_entry 13
-    vector_entry 14
-    vector_entry 15
-    .balign 0x80
+    vector_table
     .size   exception_vectors, . - exception_vectors
+
+// The same for a CPU whose tag checks are on.
+//   state: as for every exception, FEAT_MTE there
+    .global exception_vectors_tagging
+    .type   exception_vectors_tagging, %function
+exception_vectors_tagging:
+    vector_table tagging=1
+    .size   exception_vectors_tagging, . - exception_vectors_tagging
 
     .type   vector_4, %function
 vector_4:

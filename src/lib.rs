@@ -57,6 +57,7 @@
 //! | `arch/aarch64/linear.rs` | free memory through the linear map |
 //! | `arch/aarch64/mem.rs` | whole pages |
 //! | `arch/aarch64/mmu.rs` | entries of live tables |
+//! | `arch/aarch64/mte.rs` | tags of memory, the registers that decide about them |
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
@@ -84,6 +85,8 @@
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/stack.rs` | records of stacks, calls on one |
 //! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
+//! | `instance/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
+//! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
@@ -96,6 +99,7 @@
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
+//! | `kernel/tags.rs` | switching tags on; the object of their self-test |
 //! | `kernel/tick.rs` | a handler as a pointer |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]

@@ -5,10 +5,12 @@
 
 mod frame;
 mod range;
+mod tag;
 mod types;
 
 pub use frame::{CpuId, MAX_ORDER, Order, Pfn};
 pub use range::{PhysRange, Range, VirtRange};
+pub use tag::{TAG_GRANULE, Tag, TagSet};
 pub use types::{DmaAddr, PhysAddr, UserAddr, VirtAddr};
 
 /// log2 of [`PAGE_SIZE`].

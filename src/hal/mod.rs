@@ -11,4 +11,5 @@ pub mod io;
 pub mod level;
 pub mod mmu;
 pub mod prot;
+pub mod tags;
 pub mod wait;

@@ -16,10 +16,13 @@ use spin::once::Once;
 /// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
 pub const KEPT_STACKS: usize = 2;
 
+/// Bits of an address that its page's number is made of: the top byte, where a memory tag may be, is not among them.
+pub(super) const NUMBERED: u64 = (1 << 56) - (1 << PAGE_SHIFT);
+
 /// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
-/// linear map.
+/// linear map, whatever tag they carry.
 pub(super) const DESCRIPTORS: u64 =
-    VMEMMAP_START.wrapping_sub((PAGE_OFFSET >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
+    VMEMMAP_START.wrapping_sub(((PAGE_OFFSET & NUMBERED) >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
 
 /// This machine.
 const HERE: KernelPages = KernelPages(());

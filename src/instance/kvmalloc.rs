@@ -1,7 +1,7 @@
 //! Memory from `kmalloc` if it has any, and else from `vmalloc` (Linux: `kvmalloc`): above both.
 
 use super::slab::{self, kfree, kmalloc};
-use super::vmalloc::{is_vmalloc_addr, vfree, vmap_space, vrealloc};
+use super::vmalloc::{allocate, is_vmalloc_addr, vfree, vrealloc};
 use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::size_mul;
@@ -70,7 +70,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
         Ok(memory) => Ok(memory),
         Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
         Err(_) => {
-            let addr = vmap_space().vmalloc(&VmallocRequest::new(size as u64, gfp)).map_err(KvError::Vmalloc)?;
+            let addr = allocate(&VmallocRequest::new(size as u64, gfp)).map_err(KvError::Vmalloc)?;
             memory(addr)
         }
     }

@@ -4,14 +4,15 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
-use super::faults;
+use super::{faults, tags};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
-use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
 use crate::arch::aarch64::mem;
 use crate::gfp::{Gfp, ZoneType};
 use crate::hal::cpu::PerCpu;
 use crate::hal::frame::{FrameSource, NoFrame};
+use crate::hal::tags::TagMemory;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
@@ -43,6 +44,16 @@ impl PageHal for KernelPages {
     #[inline(always)]
     fn may_wait(&self, local: &CpuLocal, saved: IrqFlags) -> bool {
         saved.bits() & local.scopes.no_wait() == 0
+    }
+
+    #[inline(always)]
+    fn tags(&self) -> Option<&dyn TagMemory> {
+        tags::tags()
+    }
+
+    #[inline(always)]
+    fn caller(&self) -> VirtAddr {
+        cpu::return_address()
     }
 
     #[inline]
@@ -181,7 +192,8 @@ pub fn free_page(page: impl BlockName) -> Result<(), FreeError> {
 /// [`AllocError`].
 #[inline(always)]
 pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
-    alloc_pages(gfp, order).map(page_address)
+    // What comes from a list of this CPU has no tag.
+    PAGES.alloc_pages_as(gfp, order, linear_address, page_address)
 }
 
 /// Allocates a zeroed page and answers with its address.
@@ -302,10 +314,16 @@ pub fn page_count(page: Page) -> u32 {
     PAGES.page_count(page)
 }
 
-/// The address of a page's first byte in the linear map. Every page has one on a 64-bit machine.
+/// The address of a page's first byte in the linear map. Every page has one on a 64-bit machine. Where memory is tagged it
+/// carries the tag of who has the page, if that is one.
 #[must_use]
 #[inline(always)]
 pub fn page_address(page: Page) -> VirtAddr {
+    if tags::tags_are_on() { tags::tagged_page(page) } else { linear_address(page) }
+}
+
+#[inline(always)]
+fn linear_address(page: Page) -> VirtAddr {
     VirtAddr::new(PAGE_OFFSET | page_to_phys(page).get())
 }
 
@@ -343,10 +361,10 @@ pub fn phys_to_virt(phys: PhysAddr) -> Option<VirtAddr> {
     layout::phys_to_virt(phys)
 }
 
-/// The physical address behind an address of the linear map, or `None` for any other.
+/// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
 #[must_use]
 pub fn virt_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
-    layout::virt_to_phys(virt)
+    layout::virt_to_phys(tags::untag(virt))
 }
 
 /// Pages that the allocator manages, free or not.

@@ -1,5 +1,6 @@
 //! The kernel's side of changing permissions, and Linux's names for it as free functions.
 
+use super::tags::untag;
 use super::vmalloc::space_of;
 use super::{BuddyFrames, KernelPages, kernel_tables, online_cpus, phys_to_virt};
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange};
@@ -91,6 +92,11 @@ pub fn set_memory_init() -> Result<(), PgtableError> {
     Ok(())
 }
 
+fn change(addr: VirtAddr, pages: u64, permission: Permission) -> Result<(), SetMemoryError> {
+    let addr = untag(addr);
+    space_of(addr).set_memory(addr, pages, permission)
+}
+
 /// Makes pages of a vmalloc area read-only; see [`VmapSpace::set_memory`](crate::mm::vmalloc::VmapSpace::set_memory). Not
 /// from an interrupt handler.
 ///
@@ -98,7 +104,7 @@ pub fn set_memory_init() -> Result<(), PgtableError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    space_of(addr).set_memory(addr, pages, Permission::ReadOnly)
+    change(addr, pages, Permission::ReadOnly)
 }
 
 /// Makes them writable; executable ones must lose that first. As [`set_memory_ro`].
@@ -107,7 +113,7 @@ pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    space_of(addr).set_memory(addr, pages, Permission::ReadWrite)
+    change(addr, pages, Permission::ReadWrite)
 }
 
 /// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
@@ -117,7 +123,7 @@ pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    space_of(addr).set_memory(addr, pages, Permission::Execute)
+    change(addr, pages, Permission::Execute)
 }
 
 /// Makes them not executable. As [`set_memory_ro`].
@@ -126,5 +132,5 @@ pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 ///
 /// [`SetMemoryError`].
 pub fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    space_of(addr).set_memory(addr, pages, Permission::NoExecute)
+    change(addr, pages, Permission::NoExecute)
 }

@@ -6,7 +6,7 @@
 //! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
-use super::cpu::{CpuLocal, KernelPages, KernelScopes};
+use super::cpu::{CpuLocal, KernelPages, KernelScopes, NUMBERED};
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::cpu::PerCpu;
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
@@ -128,7 +128,7 @@ macro_rules! give {
             asm!(
                 "2: mrs x9, tpidr_el1",
                 "ldp x10, x11, [x9]",           // descriptors, mark
-                "lsr x12, {object}, #12",
+                "ubfx x12, {object}, #12, #44", // as NUMBERED says
                 "add x10, x10, x12, lsl #5",
                 "3: ldr x10, [x10, #{aux}]",    // the page's word
                 $($check,)+
@@ -203,7 +203,8 @@ pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
     let first = PAGE_OFFSET.wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
     // What does not start a page becomes large, as does what lies below the first one.
     let index = u32::try_from(at.get().wrapping_sub(first).rotate_right(PAGE_SHIFT)).ok()?;
-    let descriptor = local.slab.descriptors.load(Ordering::Relaxed).wrapping_add(at.get() >> PAGE_SHIFT << 5);
+    let descriptor =
+        local.slab.descriptors.load(Ordering::Relaxed).wrapping_add((at.get() & NUMBERED) >> PAGE_SHIFT << 5);
     // SAFETY: reads a word of a descriptor, or faults: so far above the first one there are descriptors or nothing.
     unsafe {
         asm!(

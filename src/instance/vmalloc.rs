@@ -1,6 +1,7 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
 use super::slab::KmemCache;
+use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
@@ -161,6 +162,12 @@ pub fn vmalloc_exec(size: u64) -> Result<VirtAddr, MapError> {
     EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..VmallocRequest::new(size, Gfp::KERNEL) })
 }
 
+/// Memory in the vmalloc region, with a tag where memory is tagged.
+#[inline]
+pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+    if tags::tags_are_on() { tags::tagged_vmalloc(request) } else { VMALLOC.vmalloc(request) }
+}
+
 /// `size` bytes, contiguous in addresses; see [`VmapSpace::vmalloc`]. May wait.
 ///
 /// # Errors
@@ -169,7 +176,7 @@ pub fn vmalloc_exec(size: u64) -> Result<VirtAddr, MapError> {
 #[track_caller]
 #[inline]
 pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
-    VMALLOC.vmalloc(&VmallocRequest::new(size, Gfp::KERNEL))
+    allocate(&VmallocRequest::new(size, Gfp::KERNEL))
 }
 
 /// [`vmalloc`], zeroed.
@@ -180,7 +187,7 @@ pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
 #[track_caller]
 #[inline]
 pub fn vzalloc(size: u64) -> Result<VirtAddr, MapError> {
-    VMALLOC.vmalloc(&VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO))
+    allocate(&VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO))
 }
 
 /// [`vzalloc`] for memory that user space may map: in single pages.
@@ -204,7 +211,7 @@ pub fn vmalloc_user(size: u64) -> Result<VirtAddr, MapError> {
 #[track_caller]
 #[inline]
 pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    VMALLOC.vmalloc(&VmallocRequest::new(size, gfp))
+    allocate(&VmallocRequest::new(size, gfp))
 }
 
 /// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Any context.
@@ -214,6 +221,7 @@ pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
 /// [`MapError::Area`], also logged: nothing has changed then.
 #[inline]
 pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
+    let addr = untag(addr);
     space_of(addr).vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
 }
 
@@ -223,6 +231,7 @@ pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
 ///
 /// [`MapError::Area`], also logged: nothing has changed then.
 pub fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
+    let addr = untag(addr);
     space_of(addr).vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
 }
 
@@ -245,6 +254,7 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
     if size == 0 {
         return vfree(addr).map(|()| VirtAddr::ZERO);
     }
+    let (pointer, addr) = (addr, untag(addr));
     let old = match VMALLOC.resize(addr, size, gfp)? {
         Resized::InPlace(bytes) => {
             if gfp.contains(Gfp::ZERO) && bytes > size {
@@ -252,15 +262,16 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
                 // SAFETY: mapped, as the area has so many bytes, and used by nobody, as the caller promises.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
-            return Ok(addr);
+            tags::retag_vmalloc(pointer, size, bytes);
+            return Ok(pointer);
         }
         Resized::MustMove(old) => old,
     };
     let flags = VMALLOC.find(addr).map_or(VmFlags::empty(), |area| area.flags);
     let flags = flags & (VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP | VmFlags::KASAN);
-    let new = VMALLOC.vmalloc(&VmallocRequest { flags, ..VmallocRequest::new(size, gfp) })?;
+    let new = allocate(&VmallocRequest { flags, ..VmallocRequest::new(size, gfp) })?;
     // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
-    unsafe { new.as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
+    unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
     vfree(addr)?;
     Ok(new)
 }
@@ -283,7 +294,7 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapE
 /// [`MapError::Area`], also logged: nothing has changed then.
 #[inline]
 pub fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.vunmap(addr).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+    VMALLOC.vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
 }
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
@@ -310,11 +321,12 @@ pub fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
 /// Whether an address lies in the vmalloc region.
 #[must_use]
 pub fn is_vmalloc_addr(addr: VirtAddr) -> bool {
-    (VMALLOC_START..VMALLOC_END).contains(&addr.get())
+    (VMALLOC_START..VMALLOC_END).contains(&untag(addr).get())
 }
 
 /// The page behind an address of an area; see [`VmapSpace::vmalloc_to_page`].
 #[must_use]
 pub fn vmalloc_to_page(addr: VirtAddr) -> Option<Page> {
+    let addr = untag(addr);
     space_of(addr).vmalloc_to_page(addr)
 }

@@ -7,7 +7,7 @@ use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
     bootargs, console, cpus, device_tree, faults, heap, interrupts, io, ktest, log, memory_map, pages, panic, power,
-    pressure, prompt, report, serial, slabs, tables, vmalloc, whereabouts,
+    pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -18,6 +18,7 @@ use crate::arch::aarch64::trap::{self, Handlers, Outcome};
 use crate::arch::aarch64::{irq, mem, pmu, probe, rseq, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
+use crate::hal::prot::Prot;
 use crate::hal::wait::Scope;
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
@@ -122,6 +123,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     log::init();
     trap::set_handlers(&HANDLERS);
     report::add_describer(whereabouts::describe);
+    report::add_describer(tags::describe);
     let stacks = trap::init_boot_cpu();
     // SAFETY: the first use, on the boot stub's tables.
     let early = unsafe { EarlyMap::of_boot_stub() };
@@ -155,6 +157,9 @@ fn go(machine: &Machine) -> ! {
     // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
     instance::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
+    if instance::tags_are_on() {
+        tags::self_test();
+    }
     if args.value("ktest").is_some() {
         ktest::run_from_bootargs(args.text());
     }
@@ -191,7 +196,11 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     }
 
     let found = discover(boot, &tree, tree_range, &cpu, args)?;
-    switch_to_final_tables(boot, early)?;
+    let tagged = tags::wanted(args, &cpu);
+    switch_to_final_tables(boot, early, tags::linear_prot(tagged))?;
+    if tagged {
+        tags::init(&tree);
+    }
     grant_early_heap()?;
     pages::init(boot, &tree, args).map_err(BootError::Pages)?;
     slabs::init(&tree, args).map_err(BootError::Slabs)?;
@@ -200,6 +209,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     faults::init(args);
     pressure::init();
     vmalloc::init(args).map_err(BootError::Vmalloc)?;
+    tags::remember_owners(args);
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
@@ -271,7 +281,7 @@ fn discover(
 }
 
 /// Builds the final tables, and runs on them from here on.
-fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootError> {
+fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: Prot) -> Result<(), BootError> {
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
     let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
@@ -283,7 +293,7 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap) -> Result<(), BootE
     let mut banks = [PhysRange::default(); INIT_REGIONS];
     let count = banks.iter_mut().zip(instance::memblock().mapped_ranges()).map(|(slot, bank)| *slot = bank).count();
     let banks = banks.into_iter().take(count);
-    tables::fill(&table, &frames, boot, banks, early.lasting()).map_err(BootError::Tables)?;
+    tables::fill(&table, &frames, boot, banks, early.lasting(), linear).map_err(BootError::Tables)?;
     // SAFETY: `fill` mapped the image where it is now, with the stacks, and every device and the device tree at the
     // addresses they have; exceptions are masked and the other CPUs are parked outside the tables.
     unsafe { boot::switch_tables(boot, table.root()) };

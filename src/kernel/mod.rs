@@ -54,6 +54,8 @@ mod symbol;
 #[cfg(target_os = "none")]
 mod tables;
 #[cfg(target_os = "none")]
+pub mod tags;
+#[cfg(target_os = "none")]
 pub mod tick;
 #[cfg(target_os = "none")]
 mod vmalloc;

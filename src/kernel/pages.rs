@@ -80,7 +80,7 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Resu
         let free: Vec<PhysRange> = memblock.retire()?.collect();
         let pages = instance::page_allocator();
         let handed = pages.hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
-        let scrub = scrub(args);
+        let scrub = scrub(args) | if instance::tags_are_on() { Scrub::TAG } else { Scrub::empty() };
         if !scrub.is_empty() {
             info!("pages: {scrub:?}, all calls go the long way");
             pages.set_scrub(scrub);

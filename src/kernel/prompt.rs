@@ -197,7 +197,7 @@ fn page(machine: &Machine, text: &str) {
     let Some(number) = parse_number(text) else {
         return kprintln!("an address or a frame number, such as 0xffff000040200000 or 0x40200");
     };
-    let phys = match layout::virt_to_phys(VirtAddr::new(number)) {
+    let phys = match instance::virt_to_phys(VirtAddr::new(number)) {
         Some(phys) => phys,
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT => Pfn::new(number).start(),
         None => return kprintln!("{number:#x} is no address in the linear map, and no frame number"),

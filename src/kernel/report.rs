@@ -71,6 +71,7 @@ const fn rule(abort: Abort) -> Option<&'static str> {
     match (abort.status, abort.access) {
         (FaultStatus::Permission(_), Access::Write) => Some("what is mapped read-only is not written"),
         (FaultStatus::Permission(_), Access::Execute) => Some("what is not code is not executed: W^X"),
+        (FaultStatus::TagCheck, _) => Some("memory is accessed through the pointer that it was given out with"),
         (FaultStatus::Alignment, _) => Some("device memory is accessed at multiples of the access's size alone"),
         _ => None,
     }

@@ -32,13 +32,14 @@ fn read_only_frames(boot: &BootInfo) -> PhysRange {
 /// Maps everything that the kernel needs to run.
 ///
 /// `ram` is what the linear map holds: all RAM but `no-map` regions. `fixmap` is what must keep its address across the
-/// switch.
+/// switch. `linear` is how it maps what may be written.
 pub(super) fn fill<M: Mmu, F: FrameSource>(
     table: &PageTable<M>,
     frames: &F,
     boot: &BootInfo,
     ram: impl Iterator<Item = PhysRange>,
     fixmap: impl Iterator<Item = (VirtAddr, PhysAddr, Prot)>,
+    linear: Prot,
 ) -> Result<(), PgtableError> {
     // What lies between two parts may happen to be nothing.
     for (range, prot) in image_parts().into_iter().filter(|(range, _)| !range.is_empty()) {
@@ -49,7 +50,7 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
         let before = PhysRange::new(bank.start(), read_only.start().min(bank.end()));
         let inside = bank.intersection(read_only);
         let after = PhysRange::new(read_only.end().max(bank.start()), bank.end());
-        for (part, prot) in [(before, Prot::KERNEL_RW), (inside, Prot::KERNEL_RO), (after, Prot::KERNEL_RW)] {
+        for (part, prot) in [(before, linear), (inside, Prot::KERNEL_RO), (after, linear)] {
             let Some(part) = part.filter(|part| !part.is_empty()) else { continue };
             let virt = layout::phys_range_to_virt(part).ok_or(PgtableError::OutsideSpace)?;
             table.map(frames, virt, part.start(), prot, MapFlags::empty())?;

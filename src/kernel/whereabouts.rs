@@ -1,6 +1,6 @@
 //! What an address is, as far as the kernel's own map tells: for the reports of faults.
 
-use super::init;
+use super::{init, tags};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
 use crate::instance;
@@ -17,7 +17,14 @@ pub struct Whereabouts(pub VirtAddr);
 
 impl fmt::Display for Whereabouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        describe(self.0, f)
+        describe(self.0, f)?;
+        match instance::tag_report(self.0) {
+            Some(_) => {
+                f.write_str("; ")?;
+                tags::describe(self.0, f)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -28,6 +35,7 @@ impl fmt::Display for Whereabouts {
 ///
 /// Those of `out`.
 pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
+    let addr = instance::untag(addr);
     if addr.get() < NEAR_NULL {
         return out.write_str("near address zero, as behind a null pointer");
     }

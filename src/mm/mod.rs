@@ -8,5 +8,6 @@ pub mod memblock;
 pub mod page;
 pub mod pgtable;
 pub mod slab;
+pub mod tags;
 pub mod vmalloc;
 pub mod zone;

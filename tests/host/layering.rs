@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 const MM_ORDER: &[&str] = &[
     "layout",
+    "tags",
     "fault_inject",
     "memblock",
     "page",

@@ -32,6 +32,7 @@ mod rbtree;
 #[cfg(test)]
 mod slab;
 mod struct_page;
+mod tags;
 mod trap;
 #[cfg(test)]
 mod vmalloc;

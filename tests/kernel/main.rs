@@ -30,6 +30,7 @@ mod smp;
 mod stacks;
 mod step;
 mod storm;
+mod tags;
 mod vmalloc;
 mod vmalloc_api;
 mod vmalloc_linux;

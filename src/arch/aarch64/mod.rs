@@ -39,6 +39,8 @@ pub mod linear;
 pub mod mem;
 #[cfg(target_os = "none")]
 pub mod mmu;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod mte;
 #[cfg(target_os = "none")]
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]

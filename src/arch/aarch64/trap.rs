@@ -87,6 +87,8 @@ core::arch::global_asm!(
 unsafe extern "C" {
     /// The vector table, 2 KiB aligned.
     static exception_vectors: u8;
+    /// The same for a CPU whose tag checks are on: entries switch them on again, as taking an exception overrides them.
+    static exception_vectors_tagging: u8;
     /// The end of the code behind the table.
     static exception_vectors_end: u8;
 }
@@ -173,6 +175,12 @@ pub fn init_boot_cpu() -> Result<(), StackError> {
 pub fn init(cpu: CpuId) {
     cpu::set_current(cpu);
     VBAR_EL1.set(VirtAddr::of(&raw const exception_vectors).get());
+    barrier::isb(barrier::SY);
+}
+
+/// Points this CPU at the vectors that clear `PSTATE.TCO` first. On a CPU with FEAT_MTE only.
+pub(super) fn use_tagging_vectors() {
+    VBAR_EL1.set(VirtAddr::of(&raw const exception_vectors_tagging).get());
     barrier::isb(barrier::SY);
 }
 

@@ -121,7 +121,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
         cpu::park();
     }
     tlb::init_cpu(false);
-    if !mem::can_run_on(&IdRegisters::read()) {
+    if !instance::start_tags_on_cpu() || !mem::can_run_on(&IdRegisters::read()) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);

@@ -80,17 +80,24 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        self.alloc_for(cache, gfp, self.hal().return_address())
+        self.alloc_for(cache, gfp, cache.shape.object_size, self.hal().return_address())
     }
 
-    /// The long way, for who called from `caller`.
-    pub(super) fn alloc_for(&self, cache: &Cache<H>, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
+    /// The long way, for who called from `caller` and wants `asked` bytes of the object.
+    pub(super) fn alloc_for(
+        &self,
+        cache: &Cache<H>,
+        gfp: Gfp,
+        asked: u32,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, AllocError> {
         let gfp = self.check_flags(cache, gfp)?;
         let mut slot = self.slot_of_free(cache, gfp)?;
         while cache.is_debugged() && !self.allocated_debugged(cache, slot, caller) {
             slot = self.slot_of_free(cache, gfp)?;
         }
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
+        let past = cache.is_tagged().then(|| self.past_tag(cache, slot));
         slot.store(cache.shape.mark, 0);
         if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
             // What was zeroed when it was freed is zero but for the link.
@@ -99,7 +106,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
             self.hal().zero_object(object, cache.shape.object_size as usize);
         }
-        Ok(object)
+        Ok(past.map_or(object, |past| self.tag_object(cache, object, asked, past, caller)))
     }
 
     /// Refuses flags that make no sense for an object; the rest without the right to wait where waiting is not legal.

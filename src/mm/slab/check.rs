@@ -178,6 +178,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 return Err(broken("SLAB-2", cache, Some(object.addr()), "a fresh object that is not marked"));
             }
         }
+        for index in 0..u32::from(book.objects) {
+            self.check_tags(cache, index, slab.object_of(cache, index))?;
+        }
         if free + book.fresh + book.in_use != book.objects {
             return Err(self.broken_at("SLAB-2", cache, head, "free objects, and those on the list"));
         }

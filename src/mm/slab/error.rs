@@ -1,7 +1,7 @@
 //! Why a call of the slab allocator was refused, and what misuse it met.
 #![forbid(unsafe_code)]
 
-use crate::addr::VirtAddr;
+use crate::addr::{Tag, VirtAddr};
 use crate::gfp::{Gfp, GfpError};
 use crate::mm::page::Kind;
 use crate::mm::zone;
@@ -89,6 +89,15 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
+    /// The pointer's memory tag is not the object's: it was freed, and may be somebody else's since.
+    Stale {
+        /// The pointer.
+        at: VirtAddr,
+        /// Its cache.
+        cache: &'static str,
+        /// The object's tag.
+        memory: Tag,
+    },
     /// The object belongs to another cache.
     WrongCache {
         /// The pointer.
@@ -160,6 +169,7 @@ impl Misuse {
         match *self {
             Self::Misaligned { cache, .. }
             | Self::DoubleFree { cache, .. }
+            | Self::Stale { cache, .. }
             | Self::WrongCache { cache, .. }
             | Self::FreeList { cache, .. }
             | Self::Overwritten { cache, .. }
@@ -179,6 +189,7 @@ impl Misuse {
             | Self::Foreign { at, .. }
             | Self::Misaligned { at, .. }
             | Self::DoubleFree { at, .. }
+            | Self::Stale { at, .. }
             | Self::WrongCache { at, .. }
             | Self::FreeList { at, .. }
             | Self::Overwritten { object: at, .. }
@@ -202,6 +213,9 @@ impl fmt::Display for Misuse {
                 write!(f, "invalid free: {at} is not the start of an object; {object} is")
             }
             Self::DoubleFree { at, .. } => write!(f, "double free of {at}"),
+            Self::Stale { at, memory, .. } => {
+                write!(f, "invalid free: {at} is stale, with tag {} where the memory has {memory}", at.tag())
+            }
             Self::WrongCache { at, freed_to, .. } => write!(f, "object {at} was freed to {freed_to}"),
             Self::FreeList { at, .. } => write!(f, "free list damaged at {at}"),
             Self::Overwritten { object, what, at, .. } => write!(f, "{what} overwritten at {at}, object {object}"),

@@ -28,6 +28,8 @@ bitflags! {
         /// Memory of freed objects stays of their type until a grace period is over. This allocator has no grace periods:
         /// a cache with this flag is refused.
         const TYPESAFE_BY_RCU = 1 << 9;
+        /// Objects carry memory tags. The allocator sets and clears it by itself, as the machine has them.
+        const KASAN = 1 << 10;
 
         /// The flags of debugging, each of which costs something on every call.
         const DEBUG = Self::CONSISTENCY_CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits()

@@ -59,6 +59,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// As for [`SlabAllocator::free_object`].
     pub fn free_from(&self, at: VirtAddr, expected: Option<&Cache<H>>, caller: VirtAddr) -> Result<(), Misuse> {
+        let pointer = at;
+        let at = self.untag(pointer);
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
         let cache = place.cache;
         if place.offset != cache.shape.object || self.is_behind(&place, at) {
@@ -71,6 +73,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if place.object.load(cache.shape.mark) == self.mark() {
             self.with_node(cache, |node| node.events.double_frees += 1);
             return Err(Misuse::DoubleFree { at, cache: cache.name });
+        }
+        if cache.is_tagged() {
+            self.check_tag(pointer, cache.name)?;
+            self.note_free(at, cache.shape.object_size.into(), caller);
         }
         if cache.is_debugged() {
             self.freed_debugged(&place, caller)?;

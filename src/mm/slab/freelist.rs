@@ -6,7 +6,7 @@
 //! slab, and is found out when the object is taken.
 #![forbid(unsafe_code)]
 
-use crate::addr::VirtAddr;
+use crate::addr::{Tag, VirtAddr};
 
 /// A stored link.
 ///
@@ -20,4 +20,18 @@ pub(super) const fn encode(next: VirtAddr, secret: u64, place: VirtAddr) -> u64 
 #[inline(always)]
 pub(super) const fn decode(stored: u64, secret: u64, place: VirtAddr) -> VirtAddr {
     VirtAddr::new(stored ^ secret ^ place.get().swap_bytes())
+}
+
+/// Where the four bits are in which a link of a cache with memory tags remembers a tag: those of a pointer's own.
+const PAST: u32 = 56;
+
+/// A link that remembers the tag that the object had which it stands in.
+pub(super) const fn with_past(next: VirtAddr, past: Tag) -> VirtAddr {
+    VirtAddr::new(next.get() ^ (past.get() as u64) << PAST)
+}
+
+/// Where such a link leads, and the tag. Bit 55 of an address is as those above it.
+pub(super) const fn split_past(link: VirtAddr) -> (VirtAddr, Tag) {
+    let past = Tag::from_bits((link.get() ^ link.untagged().get()) >> PAST);
+    (with_past(link, past), past)
 }

@@ -147,7 +147,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.boot.get().is_none() {
             return Err(CreateError::NotReady);
         }
-        let shape = self.shape_for(spec.name, spec.flags - SlabFlags::PANIC, |flags| {
+        let flags = (spec.flags - SlabFlags::PANIC - SlabFlags::KASAN) | self.tag_flag();
+        let shape = self.shape_for(spec.name, flags, |flags| {
             Shape::new(spec.size, spec.align, flags, spec.constructor.is_some(), self.hal().cpus())
         })?;
         // Before the lock: no lock is held while memory is reclaimed.
@@ -162,7 +163,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Memory for the record of a cache.
     pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
         let boot = self.boot.get().ok_or(CreateError::NotReady)?;
-        self.alloc_object(boot, Gfp::KERNEL).map_err(|_| CreateError::OutOfMemory)
+        // The allocator's own, whose accesses are not checked.
+        self.alloc_object(boot, Gfp::KERNEL).map(|memory| self.untag(memory)).map_err(|_| CreateError::OutOfMemory)
     }
 
     fn free_record(&self, memory: VirtAddr) {
@@ -239,14 +241,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         shape: Shape,
         constructor: Option<Constructor>,
     ) -> Cache<H> {
-        let debugged = !shape.flags.intersection(SlabFlags::DEBUG).is_empty();
         Cache {
             name,
             id,
             shape,
             constructor,
             slot: H::slot(id.get()),
-            capacity: if debugged { 0 } else { array_capacity(shape.size) },
+            capacity: if shape.is_long_way() { 0 } else { array_capacity(shape.size) },
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
@@ -261,7 +262,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut registry = self.registry.lock();
         let size = u32::try_from(size_of::<Cache<H>>()).ok()?;
         let align = CACHE_LINE.max(u32::try_from(align_of::<Cache<H>>()).ok()?);
-        let shape = Shape::new(size, align, SlabFlags::NO_MERGE, false, self.hal().cpus()).ok()?;
+        let shape = Shape::new(size, align, SlabFlags::NO_MERGE | self.tag_flag(), false, self.hal().cpus()).ok()?;
         // Without arrays: there is no memory for them yet, and records are few.
         let boot =
             self.boot.call_once(|| Cache { capacity: 0, ..self.record("kmem_cache", CacheId::BOOT, shape, None) });

@@ -231,7 +231,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 if !has(row, index as u8) {
                     continue;
                 }
-                let shape = self.shape_for(name, row.flags(), |flags| {
+                let shape = self.shape_for(name, row.flags() | self.tag_flag(), |flags| {
                     // Objects are aligned to the largest power of two that divides their size, by being in a row from the
                     // start of a block, unless something is put between them.
                     let apart = flags.intersects(SlabFlags::DEBUG);
@@ -304,7 +304,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(object) = self.take_exchanged(cache, gfp) {
             return Ok(object);
         }
-        let object = self.alloc_for(cache, gfp, caller)?;
+        let asked = u32::try_from(size).unwrap_or(u32::MAX).min(cache.shape.usable());
+        let object = self.alloc_for(cache, gfp, asked, caller)?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
         }
@@ -355,9 +356,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
-        if let Some(page) = self.page_of(at) {
+        if let Some(page) = self.page_of(self.untag(at)) {
             if self.hal().map().get(page).state().kind() == Kind::LargeKmalloc {
-                return self.free_large(at, page);
+                return self.free_large(at, page, caller);
             }
             if self.give_exchanged(at, page) {
                 return Ok(());

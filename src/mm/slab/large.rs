@@ -8,6 +8,9 @@ use crate::addr::{Order, PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap};
 
+/// What reports call large blocks.
+const LARGE: &str = "large kmalloc";
+
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Allocates the smallest block that holds `size` bytes, not zero.
     #[inline(always)]
@@ -19,11 +22,24 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
             return Err(AllocError::Zone(flag));
         }
-        let page = self.pages.alloc_pages(gfp, order)?;
+        let plain = |page| self.claim_large(page);
+        Ok(self.pages.alloc_pages_as(gfp, order, plain, |page| self.alloc_tagged(page, order, size))?)
+    }
+
+    #[inline(always)]
+    fn claim_large(&self, page: Page) -> VirtAddr {
         let map = self.hal().map();
         // Fresh from the allocator the block is ours alone, so nobody else changes the state.
         map.get(page).claim_fresh(Kind::LargeKmalloc);
-        Ok(self.hal().to_virt(map.phys(page)))
+        self.hal().to_virt(map.phys(page))
+    }
+
+    /// What comes from the long way, and has a memory tag where there are any.
+    #[cold]
+    #[inline(never)]
+    fn alloc_tagged(&self, page: Page, order: Order, size: usize) -> VirtAddr {
+        let at = self.claim_large(page);
+        self.tag_large(at, order.bytes(), size as u64, self.hal().return_address())
     }
 
     /// The large block that starts at an address; `None` if the page is none of one.
@@ -42,11 +58,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Frees a large block, of which `page` is the first page.
     #[inline]
-    pub(super) fn free_large(&self, at: VirtAddr, page: Page) -> Result<(), Misuse> {
+    pub(super) fn free_large(&self, at: VirtAddr, page: Page, caller: VirtAddr) -> Result<(), Misuse> {
+        self.check_tag(at, LARGE)?;
         if !at.is_aligned(PAGE_SIZE) {
             let object = at.align_down(PAGE_SIZE);
-            return Err(Misuse::Misaligned { at, cache: "large kmalloc", object });
+            return Err(Misuse::Misaligned { at, cache: LARGE, object });
         }
+        self.note_free(at, self.hal().map().get(page).state().order().bytes(), caller);
         let freed = self.pages.free_claimed(page, Kind::LargeKmalloc);
         freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc })
     }

@@ -54,6 +54,7 @@ mod shrink;
 #[expect(clippy::module_inception, reason = "the slab itself, in the folder of all that slabs need")]
 mod slab;
 mod slabinfo;
+mod tags;
 mod word;
 
 pub use cache::{Cache, Constructor};

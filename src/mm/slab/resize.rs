@@ -4,7 +4,7 @@
 use super::error::{AllocError, Misuse};
 use super::object::Object;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, to_usize};
 use crate::gfp::Gfp;
 
 /// What an allocation is.
@@ -20,8 +20,12 @@ struct Extent {
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     fn extent(&self, at: VirtAddr) -> Result<Extent, Misuse> {
+        let pointer = at;
+        let at = self.untag(pointer);
         if let Some(usable) = self.large_size(at) {
-            return Ok(Extent { usable, asked: usable, red: false });
+            self.check_tag(pointer, "large kmalloc")?;
+            let asked = self.tagged_bytes(at, usable as u64).map_or(usable, to_usize);
+            return Ok(Extent { usable, asked, red: asked < usable });
         }
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
         let cache = place.cache;
@@ -33,7 +37,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Err(Misuse::DoubleFree { at, cache: cache.name });
         }
         let usable = shape.usable() as usize;
-        let asked = self.requested(cache, place.object).map_or(usable, |asked| asked as usize);
+        let mut asked = self.requested(cache, place.object).map_or(usable, |asked| asked as usize);
+        if cache.is_tagged() {
+            self.check_tag(pointer, cache.name)?;
+            asked = self.tagged_bytes(at, asked as u64).map_or(asked, to_usize);
+        }
         Ok(Extent { usable, asked, red: asked < usable })
     }
 
@@ -97,6 +105,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp, caller: VirtAddr) {
+        // What is behind the bytes that were asked for is out of bounds for the pointer.
+        let at = self.untag(at);
         let place = self.place(at);
         if let Some(place) = &place {
             self.check_used(place, caller);
@@ -116,6 +126,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             None => {}
         }
+        self.retag(place.as_ref(), at, size, extent.usable);
     }
 
     /// Zeroes an allocation, slack included, and frees it (Linux: `kfree_sensitive`).

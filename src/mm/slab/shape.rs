@@ -10,10 +10,13 @@
 use super::error::CreateError;
 use super::flags::SlabFlags;
 use super::order::{MAX_SLAB_BYTES, calculate_order, min_order, objects, slab_bytes};
-use crate::addr::Order;
+use crate::addr::{Order, TAG_GRANULE};
 
 /// Bytes of the smallest slot, and what every alignment is a multiple of.
 pub(super) const WORD: u32 = 8;
+/// Bytes that share a memory tag.
+#[expect(clippy::cast_possible_truncation, reason = "16")]
+const GRANULE: u32 = TAG_GRANULE as u32;
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: u32 = 64;
 /// Bytes that a record of a user takes: who, when, on which CPU.
@@ -79,7 +82,10 @@ impl Shape {
         let debug = flags.intersects(SlabFlags::DEBUG);
         let red = flags.contains(SlabFlags::RED_ZONE);
         let object = if red { align } else { 0 };
-        let red_zone = object + object_size.next_multiple_of(WORD);
+        let tagged = flags.contains(SlabFlags::KASAN);
+        // What a tag protects shares no granule with what is the allocator's.
+        let room = object_size.next_multiple_of(if tagged { GRANULE } else { WORD });
+        let red_zone = object + room;
         let mut end = red_zone + if red { WORD } else { 0 };
         let (link, mark) = if constructed || debug {
             let link = end;
@@ -87,7 +93,7 @@ impl Shape {
             (link, link + WORD)
         } else {
             // In the middle, where an overrun of the object before does not reach first.
-            ((object_size / 2) & !(WORD - 1), 0)
+            ((if tagged { room } else { object_size } / 2) & !(WORD - 1), 0)
         };
         let mut asked = 0;
         if red {
@@ -137,7 +143,12 @@ impl Shape {
 
     /// Whether freeing needs more than the short way tests: the mark is not in the first word.
     pub(super) const fn is_checked(&self) -> bool {
-        self.mark != 0 || self.object != 0 || !self.flags.intersection(SlabFlags::DEBUG).is_empty()
+        self.mark != 0 || self.object != 0 || self.is_long_way()
+    }
+
+    /// Whether every call is to take the long way: there is more to do than the short ones know of.
+    pub(super) const fn is_long_way(&self) -> bool {
+        !self.flags.intersection(SlabFlags::DEBUG.union(SlabFlags::KASAN)).is_empty()
     }
 
     /// Bytes of an object that its user may use.
@@ -153,7 +164,8 @@ impl Shape {
 /// The alignment of objects: what is asked for, a cache line if that is wanted (for small objects, the part of one
 /// that holds them), a word at least.
 const fn alignment(size: u32, asked: u32, flags: SlabFlags) -> u32 {
-    let mut align = if asked > WORD { asked } else { WORD };
+    let least = if flags.contains(SlabFlags::KASAN) { GRANULE } else { WORD };
+    let mut align = if asked > least { asked } else { least };
     if flags.contains(SlabFlags::HWCACHE_ALIGN) {
         let mut line = CACHE_LINE;
         while line > WORD && size <= line / 2 {

@@ -7,7 +7,7 @@
 
 use super::cache::Cache;
 use super::error::Misuse;
-use super::freelist::{decode, encode};
+use super::freelist::{decode, encode, split_past};
 use super::node::{Chain, Node};
 use super::object::Object;
 use super::order::slab_bytes;
@@ -116,6 +116,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let objects = shape.objects(order) as u16;
         let book = Book { cache: cache.id, fresh: objects, in_use: 0, first: NIL, objects };
         let slab = self.slab(cache, head, book);
+        self.tag_slab(cache, slab.start, order.bytes());
         // A fresh block is unclaimed.
         let _ = map.get(head).become_kind(Kind::Slab, book.raw());
         let mark = self.mark();
@@ -175,6 +176,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The place of an address in its slab, whatever part of an object it is. `None` if it lies in none.
     pub(super) fn place(&self, at: VirtAddr) -> Option<Place<'_, H>> {
         let map = self.hal().map();
+        let at = self.untag(at);
         let page = self.page_of(at)?;
         let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
         if !word.is_slab() {
@@ -255,7 +257,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn next_free(&self, cache: &Cache<H>, slab: Slab, book: Book, object: Object) -> Option<u16> {
         let shape = &cache.shape;
         let place = VirtAddr::new(object.addr().get().wrapping_add(shape.link.into()));
-        let next = decode(object.load(shape.link), cache.secret, place);
+        let mut next = decode(object.load(shape.link), cache.secret, place);
+        if cache.is_tagged() {
+            next = split_past(next).0;
+        }
         if next == VirtAddr::ZERO {
             return Some(NIL);
         }
@@ -290,6 +295,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             NIL => VirtAddr::ZERO,
             first => slab.object_of(cache, first.into()).addr(),
         };
+        let next = if cache.is_tagged() { self.tag_freed(cache, object, next) } else { next };
         self.store_link(cache, object, next);
         let was_full = !book.has_free();
         book.first = index;

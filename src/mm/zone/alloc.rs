@@ -36,6 +36,23 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::NotReady`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
+        self.alloc_pages_as(gfp, order, |page| page, |page| page)
+    }
+
+    /// The same, with the block named by `plain` where it comes from a list of this CPU, and so has no memory tag, and by
+    /// `tagged` where it may have one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageAllocator::alloc_pages`].
+    #[inline(always)]
+    pub fn alloc_pages_as<T>(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        plain: impl FnOnce(Page) -> T,
+        tagged: impl FnOnce(Page) -> T,
+    ) -> Result<T, AllocError> {
         if let Err(error) = gfp.check() {
             return Err(AllocError::Flags(error));
         }
@@ -46,9 +63,9 @@ impl<H: PageHal> PageAllocator<H> {
             } else if gfp.contains(Gfp::ZERO) {
                 self.hal.zero(self.hal.map().phys(page), order.pages());
             }
-            return Ok(page);
+            return Ok(plain(page));
         }
-        self.alloc_slow(gfp, order)
+        self.alloc_slow(gfp, order).map(tagged)
     }
 
     /// Takes from the list of this CPU for this use in the preferred zone.
@@ -99,7 +116,13 @@ impl<H: PageHal> PageAllocator<H> {
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
         let page = kept.map_or_else(|| self.alloc_from_zones(gfp, order), Ok)?;
-        self.scrub_taken(page, order.pages(), gfp);
+        self.scrub_taken(
+            page,
+            order.pages(),
+            gfp,
+            #[inline(always)]
+            || self.hal.caller(),
+        );
         if gfp.intersects(AFTERWARDS) {
             self.finish(page, gfp, order);
         }

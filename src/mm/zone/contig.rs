@@ -55,7 +55,7 @@ impl<H: PageHal> PageAllocator<H> {
             Some(Err(busy)) => return Err(ContigError::Busy(self.hal.map().pfn(busy))),
             None => return Err(ContigError::NoRange),
         }
-        self.scrub_taken(first, u64::from(pages), gfp);
+        self.scrub_taken(first, u64::from(pages), gfp, || self.hal().caller());
         if gfp.contains(Gfp::ZERO) {
             self.hal.zero(self.hal.map().phys(first), u64::from(pages));
         }

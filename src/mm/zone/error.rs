@@ -1,7 +1,7 @@
 //! Why a call of the page allocator was refused, and which invariant a check found broken.
 #![forbid(unsafe_code)]
 
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{Order, Pfn, PhysAddr, Tag, VirtAddr};
 use crate::gfp::GfpError;
 use crate::hal::prot::MemoryType;
 use crate::mm::page::{Kind, Page};
@@ -54,6 +54,13 @@ pub enum FreeError {
     NotLinear(VirtAddr),
     /// The address is not the first of a page.
     Unaligned(VirtAddr),
+    /// The pointer's tag is not the memory's: it was freed, or is somebody else's since.
+    Stale {
+        /// The pointer.
+        at: VirtAddr,
+        /// The memory's tag.
+        memory: Tag,
+    },
     /// The frame has no descriptor: it is no RAM, or RAM that the kernel may not touch.
     NoDescriptor(PhysAddr),
     /// The page has a descriptor and is a hole in memory.
@@ -112,6 +119,7 @@ impl fmt::Display for FreeError {
         match self {
             Self::NotLinear(at) => write!(f, "{at} is no address of the linear map"),
             Self::Unaligned(at) => write!(f, "{at} is not the start of a page"),
+            Self::Stale { at, memory } => write!(f, "{at} is stale: the memory has the tag {memory}"),
             Self::NoDescriptor(at) => write!(f, "there is no RAM at {at}"),
             Self::Hole(page) => write!(f, "{page:?} is a hole in memory"),
             Self::Reserved(page) => write!(f, "{page:?} is reserved"),

@@ -93,10 +93,11 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`].
+    /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`]; [`FreeError::Stale`] for a pointer whose
+    /// memory tag is wrong.
     #[inline]
     pub fn page_at(&self, addr: VirtAddr) -> Result<Page, FreeError> {
-        let phys = layout::virt_to_phys(addr).ok_or(FreeError::NotLinear(addr))?;
+        let Some(phys) = layout::virt_to_phys(addr) else { return self.page_at_tagged(addr) };
         if !phys.is_aligned(PAGE_SIZE) {
             return Err(FreeError::Unaligned(addr));
         }
@@ -125,7 +126,12 @@ impl<H: PageHal> PageAllocator<H> {
             self.hal.restore(saved);
             return Err(FreeError::DoubleFree(map.pfn(page)));
         }
-        self.scrub_freed(page, order.pages());
+        self.scrub_freed(
+            page,
+            order.pages(),
+            #[inline(always)]
+            || self.hal.caller(),
+        );
         let full = pages.lists(order).is_some_and(|lists| lists.level(list) != (0, 0));
         let keep = full && order == Order::ZERO && !self.is_short(zone);
         if full && !(keep && pages.keep(map, list, PCP_BATCH_MAX)) {

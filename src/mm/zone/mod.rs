@@ -44,6 +44,7 @@ mod reserve;
 mod reserved;
 mod scrub;
 mod sizes;
+mod tags;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
 mod zone;
@@ -64,9 +65,10 @@ pub use scrub::{PAGE_POISON, Scrub};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
-use crate::addr::{Order, PhysAddr};
+use crate::addr::{Order, PhysAddr, VirtAddr};
 use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::tags::TagMemory;
 use crate::mm::page::{Page, PageMap, ZoneId};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
@@ -109,6 +111,17 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
     /// Somebody wrote to memory that was free: `found` is what the byte at `at` holds, the first of those that changed.
     fn overwritten(&self, at: PhysAddr, found: u8) {
         scrub::report_overwritten(at, found);
+    }
+
+    /// The tags of memory, if the machine has them and they are on.
+    fn tags(&self) -> Option<&dyn TagMemory> {
+        None
+    }
+
+    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
+    #[inline(always)]
+    fn caller(&self) -> VirtAddr {
+        VirtAddr::ZERO
     }
 
     /// One step of waiting.

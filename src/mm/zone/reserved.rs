@@ -3,7 +3,7 @@
 
 use super::error::FreeError;
 use super::{PageAllocator, PageHal};
-use crate::addr::Order;
+use crate::addr::{Order, VirtAddr};
 use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, Page, PageMap, PageState, ZoneId, find_head};
 
@@ -29,7 +29,7 @@ impl<H: PageHal> PageAllocator<H> {
                     return;
                 };
                 cut_out(map, head, state, page);
-                self.scrub_freed(page, 1);
+                self.scrub_freed(page, 1, || VirtAddr::ZERO);
                 zone.managed += 1;
                 zone.free_block(map, page, 0);
             });

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{PageAllocator, PageHal};
-use crate::addr::{MAX_ORDER, PhysAddr};
+use crate::addr::{MAX_ORDER, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{MigrateType, Page, PageMap};
 use bitflags::bitflags;
@@ -24,6 +24,8 @@ bitflags! {
         const ZERO_ON_FREE = 1 << 1;
         /// Free pages hold [`PAGE_POISON`], and whoever wrote to one is reported when it is allocated.
         const POISON = 1 << 2;
+        /// Pages carry memory tags, on a machine that has them.
+        const TAG = 1 << 3;
     }
 }
 
@@ -48,13 +50,18 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn set_scrub(&self, scrub: Scrub) {
         self.scrub.store(Scrub::empty().bits(), Ordering::Relaxed);
         self.set_careful(!scrub.is_empty());
-        if let Some(byte) = scrub.of_free() {
+        if scrub.of_free().is_some() || scrub.contains(Scrub::TAG) {
             for id in self.zone_ids() {
                 let _ = self.with_zone(id, |zone, map| {
                     for (kind, order) in MigrateType::ALL.iter().flat_map(|kind| (0..=MAX_ORDER).map(|o| (*kind, o))) {
                         let mut at = zone.lists.first(order, kind);
                         while let Some(page) = at {
-                            self.hal.fill(map.phys(page), 1 << order, byte);
+                            if let Some(byte) = scrub.of_free() {
+                                self.hal.fill(map.phys(page), 1 << order, byte);
+                            }
+                            if scrub.contains(Scrub::TAG) {
+                                self.tag_freed(page, 1 << order, VirtAddr::ZERO);
+                            }
                             let next = map.get(page).next();
                             at = (next != Page::NIL).then_some(Page::new(next));
                         }
@@ -71,15 +78,21 @@ impl<H: PageHal> PageAllocator<H> {
         Scrub::from_bits_truncate(self.scrub.load(Ordering::Relaxed))
     }
 
-    /// `pages` pages from `page` on become free: they are still nobody else's.
-    pub(super) fn scrub_freed(&self, page: Page, pages: u64) {
-        if let Some(byte) = self.scrub().of_free() {
+    /// `pages` pages from `page` on become free, given back by `caller`: they are still nobody else's.
+    #[inline]
+    pub(super) fn scrub_freed(&self, page: Page, pages: u64, caller: impl FnOnce() -> VirtAddr) {
+        let scrub = self.scrub();
+        if let Some(byte) = scrub.of_free() {
             self.hal.fill(self.hal.map().phys(page), pages, byte);
+        }
+        if scrub.contains(Scrub::TAG) {
+            self.tag_freed(page, pages, caller());
         }
     }
 
-    /// `pages` pages from `page` on were free and are the caller's now.
-    pub(super) fn scrub_taken(&self, page: Page, pages: u64, gfp: Gfp) {
+    /// `pages` pages from `page` on were free and are `caller`'s now.
+    #[inline]
+    pub(super) fn scrub_taken(&self, page: Page, pages: u64, gfp: Gfp, caller: impl FnOnce() -> VirtAddr) {
         let scrub = self.scrub();
         if scrub.is_empty() {
             return;
@@ -92,6 +105,9 @@ impl<H: PageHal> PageAllocator<H> {
         }
         if scrub.contains(Scrub::ZERO_ON_ALLOC) && !gfp.contains(Gfp::ZERO) {
             self.hal.zero(start, pages);
+        }
+        if scrub.contains(Scrub::TAG) {
+            self.tag_taken(page, pages, caller());
         }
     }
 }

@@ -1,15 +1,18 @@
 //! A simulated machine for the slab allocator: RAM is an arena of real memory, CPUs have arrays of their own, and misuse
 //! is kept for the test to look at.
 
-use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::hal::tags::{TagEvent, TagMemory};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
 use quarry::mm::slab::{
     ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags, SlabHal, SlabOptions,
     Slot,
 };
-use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, Relief, Shortage, WatermarkTuning, ZoneLimits};
+use quarry::mm::zone::{
+    CpuPages, PageAllocator, PageHal, Pressure, Relief, Scrub, Shortage, WatermarkTuning, ZoneLimits,
+};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -64,6 +67,49 @@ pub(super) struct Sim<'m> {
     pub(super) pages_left: AtomicU64,
     /// The same for objects that take the long way.
     pub(super) slabs_left: AtomicU64,
+    /// The tags of memory, if it has any.
+    pub(super) tags: Option<TagModel>,
+}
+
+/// A tag for each granule of RAM, as the machine would keep them; pointers with tags are not followed here.
+pub(super) struct TagModel {
+    granules: Vec<AtomicU8>,
+    random: AtomicU64,
+    /// What was remembered.
+    pub(super) events: Mutex<Vec<TagEvent>>,
+}
+
+impl TagModel {
+    fn granule(&self, at: PhysAddr) -> &AtomicU8 {
+        &self.granules[usize::try_from((at.get() - BASE) / TAG_GRANULE).unwrap()]
+    }
+}
+
+impl TagMemory for TagModel {
+    fn set(&self, range: PhysRange, tag: Tag) {
+        assert!(range.start().is_aligned(TAG_GRANULE) && range.end().is_aligned(TAG_GRANULE), "{range}");
+        for at in (range.start().get()..range.end().get()).step_by(16) {
+            self.granule(PhysAddr::new(at)).store(tag.get(), Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self, at: PhysAddr) -> Tag {
+        Tag::from_bits(self.granule(at).load(Ordering::Relaxed).into())
+    }
+
+    fn random(&self, choices: TagSet) -> Tag {
+        assert!(!choices.is_empty());
+        let step = |seed: u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let seed = self.random.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap();
+        let wanted = usize::try_from(seed >> 33).unwrap() % choices.len() as usize;
+        (0..16).map(Tag::from_bits).filter(|tag| choices.contains(*tag)).nth(wanted).unwrap()
+    }
+
+    fn fence(&self) {}
+
+    fn note(&self, event: &TagEvent) {
+        self.events.lock().unwrap().push(*event);
+    }
 }
 
 #[repr(C)]
@@ -172,6 +218,10 @@ impl<'m> PageHal for Sim<'m> {
         self.fill(start, pages, 0);
     }
 
+    fn tags(&self) -> Option<&dyn TagMemory> {
+        self.tags.as_ref().map(|tags| -> &dyn TagMemory { tags })
+    }
+
     fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
         fill(self.to_virt(start), byte, usize::try_from(pages * PAGE_SIZE).unwrap());
     }
@@ -180,6 +230,13 @@ impl<'m> PageHal for Sim<'m> {
         let found = bytes(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
         let at = found.iter().position(|found| *found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), found[at]))
+    }
+}
+
+impl Sim<'_> {
+    /// The tag of the memory at an address, whatever tag that carries.
+    pub(super) fn tag_of(&self, at: VirtAddr) -> Tag {
+        self.tags.as_ref().unwrap().get(self.to_phys(at.untagged()).unwrap())
     }
 }
 
@@ -294,6 +351,7 @@ pub(super) struct Spec {
     options: SlabOptions,
     /// Whether the allocator's own objects may be in other slabs afterwards.
     moves: bool,
+    tagged: bool,
 }
 
 /// The memory behind the pages.
@@ -312,11 +370,17 @@ impl Spec {
     pub(super) fn of_size(size: u64) -> Self {
         assert!(size.is_multiple_of(SECTION));
         let size = if cfg!(miri) { SECTION } else { size };
-        Self { size, cpus: 1, options: SlabOptions::default(), moves: false }
+        Self { size, cpus: 1, options: SlabOptions::default(), moves: false, tagged: false }
     }
 
     pub(super) fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// Memory has tags.
+    pub(super) fn tagged(mut self) -> Self {
+        self.tagged = true;
         self
     }
 
@@ -363,12 +427,20 @@ impl Spec {
             atomic_sleeps: AtomicU64::new(0),
             pages_left: AtomicU64::new(u64::MAX),
             slabs_left: AtomicU64::new(u64::MAX),
+            tags: self.tagged.then(|| TagModel {
+                granules: (0..self.size / TAG_GRANULE).map(|_| AtomicU8::new(0)).collect(),
+                random: AtomicU64::new(1),
+                events: Mutex::default(),
+            }),
         };
         let allocator = PageAllocator::new(sim);
         let ram = PhysRange::from_size(PhysAddr::new(BASE), self.size).unwrap();
         let limits = ZoneLimits::new(ram.start(), None, None);
         let tuning = WatermarkTuning { min_free_kbytes: Some(0), ..WatermarkTuning::DEFAULT };
         allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning).unwrap();
+        if self.tagged {
+            allocator.set_scrub(Scrub::TAG);
+        }
         let slabs = SlabAllocator::new(&allocator);
         slabs.start(self.options).unwrap();
         // Nothing leads to where it was: it may move.

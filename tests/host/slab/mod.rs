@@ -19,6 +19,7 @@ mod protocol;
 mod report;
 mod slabinfo;
 mod stress;
+mod tags;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};

@@ -132,6 +132,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Notes that `size` bytes of an object were asked for: what lies behind is red zone.
     pub(super) fn note_request(&self, cache: &Cache<H>, object: VirtAddr, size: usize) {
+        let object = self.untag(object);
         let slot = Object::of_array(VirtAddr::new(object.get().wrapping_sub(cache.shape.object.into())));
         let asked = u32::try_from(size).unwrap_or(u32::MAX).min(cache.shape.object_size);
         self.note_asked(cache, slot, asked);

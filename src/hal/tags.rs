@@ -1,0 +1,38 @@
+//! Memory tags, as an allocator asks a machine for them. A machine without them, or with tags switched off, has no value
+//! of this trait at all, so that every question is one branch.
+
+use crate::addr::{PhysAddr, PhysRange, Tag, TagSet, VirtAddr};
+
+/// Memory that was given out, or came back.
+#[derive(Clone, Copy, Debug)]
+pub struct TagEvent {
+    /// The pointer, with its tag.
+    pub pointer: VirtAddr,
+    /// Bytes behind it that its owner may use.
+    pub bytes: u64,
+    /// Who asked, or zero.
+    pub caller: VirtAddr,
+    /// Whether it came back.
+    pub freed: bool,
+}
+
+/// Tags of memory.
+///
+/// All ranges and addresses are those of RAM that the page allocator manages, and whoever sets tags has the memory for itself.
+/// Any context.
+pub trait TagMemory: Sync {
+    /// Gives every granule that lies in `range`, a multiple of the granule at both ends, this tag. Cost: O(bytes).
+    fn set(&self, range: PhysRange, tag: Tag);
+
+    /// The tag of the granule at an address.
+    fn get(&self, at: PhysAddr) -> Tag;
+
+    /// One of `choices`, which are not empty, that nobody can foretell.
+    fn random(&self, choices: TagSet) -> Tag;
+
+    /// Tags set before are seen by every CPU before tags read afterwards are read.
+    fn fence(&self);
+
+    /// Remembers who gave or took memory, for reports.
+    fn note(&self, _event: &TagEvent) {}
+}
