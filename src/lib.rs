@@ -21,6 +21,7 @@
 //! | file | what for |
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
+//! | `sync/held.rs` | references in a table of the checking build |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |

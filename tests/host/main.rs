@@ -16,6 +16,7 @@ mod features;
 mod io;
 mod kernel;
 mod layering;
+mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]
 mod machine_setup;

@@ -13,7 +13,7 @@ use quarry::hal::wait::Context;
 use quarry::instance;
 use quarry::kernel::cpus::{self, CpuError, CpuState};
 use quarry::kernel::smp_call::{ASYNC_CALLS, CallError, smp_call, smp_call_async};
-use quarry::kernel::{init, power, tick};
+use quarry::kernel::{console, init, power, tick};
 use quarry::ktest;
 
 /// The CPUs of the machine, by its device tree.
@@ -351,6 +351,11 @@ ktest!(
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_cpu_that_does_not_answer_is_named() {
+    while_the_other_cpu_is_deaf(instance::drain_all_pages);
+}
+
+/// Runs `body` on the boot CPU while CPU 1 masks interrupts for good.
+fn while_the_other_cpu_is_deaf(body: impl Fn() + Sync) {
     let begun = AtomicBool::new(false);
     cpus::run_everywhere(&|cpu: CpuId| {
         if cpu == CpuId::new(1) {
@@ -361,7 +366,7 @@ fn a_cpu_that_does_not_answer_is_named() {
             }
         }
         wait_for(|| begun.load(Ordering::Acquire));
-        instance::drain_all_pages();
+        body();
     });
 }
 
@@ -371,16 +376,7 @@ ktest!(
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_call_that_is_not_made_is_named() {
-    let begun = AtomicBool::new(false);
-    cpus::run_everywhere(&|cpu: CpuId| {
-        if cpu == CpuId::new(1) {
-            let _masked = irq::local_irq_save();
-            begun.store(true, Ordering::Release);
-            loop {
-                cpu::relax();
-            }
-        }
-        wait_for(|| begun.load(Ordering::Acquire));
+    while_the_other_cpu_is_deaf(|| {
         let _ = smp_call(CpuId::new(1), |_: &()| {}, &());
     });
 }
@@ -464,7 +460,7 @@ fn a_panic_prints_past_a_cpu_that_does_not_stop() {
             wait_for(|| begun.load(Ordering::Acquire));
             panic!("all the same");
         }
-        2 => quarry::kprint!("{}", Endless(&begun)),
+        2 => console::print_urgent(format_args!("{}", Endless(&begun))),
         _ => {}
     });
 }

@@ -17,6 +17,7 @@ mod interrupts;
 mod io;
 mod ioremap;
 mod kmalloc;
+mod locks;
 mod memory_routines;
 mod pages;
 mod pagetable;

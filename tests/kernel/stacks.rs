@@ -1,6 +1,7 @@
 //! Stacks of threads and of interrupts: guarded, and an overflow says whose it was.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use crate::faults::recurse;
 use crate::interrupts::{wait_for, with_timer};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -105,20 +106,12 @@ fn the_guard_below_a_threads_stack_faults() {
     unsafe { guard.as_ptr::<u64>().write_volatile(1) };
 }
 
-/// Runs through the stack, frame by frame; the sum keeps it from becoming a loop.
-#[inline(never)]
-#[expect(unconditional_recursion, reason = "it ends where the stack does")]
-fn recurse(depth: u64) -> u64 {
-    let frame = black_box([depth; 32]);
-    recurse(depth + 1) + frame.iter().sum::<u64>()
-}
-
 ktest!(
     a_thread_that_overflows_its_stack_is_named,
     report = "fault: stack overflow of thread deep-diver, on its stack",
     report = "fault: data abort, write: translation fault",
     report = "fault: in a guard page, below the stack of thread deep-diver",
-    report = "stacks::recurse+",
+    report = "faults::recurse+",
     report = "times more",
     exit = 1
 );
@@ -139,7 +132,7 @@ ktest!(
     an_interrupt_handler_that_overflows_its_stack_is_named,
     report = "fault: stack overflow on the interrupt stack of CPU 0",
     report = "fault: in a guard page, below the interrupt stack of CPU 0",
-    report = "stacks::recurse+",
+    report = "faults::recurse+",
     report = "stacks::overflow_in_handler+",
     report = "stacks::an_interrupt_handler_that_overflows_its_stack_is_named",
     exit = 1

@@ -26,6 +26,8 @@ mod entries;
 #[cfg(target_os = "none")]
 pub mod fixmap;
 #[cfg(target_os = "none")]
+pub mod held;
+#[cfg(target_os = "none")]
 pub mod hold;
 #[cfg(target_os = "none")]
 pub mod icache;
