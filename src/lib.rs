@@ -60,6 +60,7 @@
 //! | `arch/aarch64/mmu.rs` | entries of live tables |
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
+//! | `arch/aarch64/protect.rs` | controls of access |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
 //! | `arch/aarch64/spin_table.rs` | the word that a CPU waits on |
 //! | `arch/aarch64/stack.rs` | calls on another stack |

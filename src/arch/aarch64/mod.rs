@@ -45,6 +45,8 @@ pub mod mmu;
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod probe;
+#[cfg(target_os = "none")]
+pub mod protect;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod psci;
 #[cfg(all(feature = "boot", target_os = "none"))]

@@ -162,7 +162,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     #[inline]
-    fn node(&self, index: usize) -> &OrderedLock<VmapNode<'a>, class::BusyAreas, H::Relax> {
+    pub(super) fn node(&self, index: usize) -> &OrderedLock<VmapNode<'a>, class::BusyAreas, H::Relax> {
         // Always in range, by construction of the index and to the compiler.
         let [first, ..] = &self.nodes;
         self.nodes.get(index).unwrap_or(first)
