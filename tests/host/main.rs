@@ -23,6 +23,7 @@ mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
+mod misuse;
 #[cfg(test)]
 mod pages;
 mod pgtable;
