@@ -18,6 +18,7 @@ mod interrupts;
 mod io;
 mod ioremap;
 mod kmalloc;
+mod latency;
 mod locks;
 mod memory_routines;
 mod nested;
