@@ -5,12 +5,14 @@ use crate::faults::recurse;
 use crate::interrupts::{wait_for, with_timer};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, Ordering};
-use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access;
 use quarry::arch::aarch64::stack::{self, STACK_ALIGN, StackOwner, StackUse};
+use quarry::arch::aarch64::trap::TrapFrame;
 use quarry::arch::aarch64::{irq, trap};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
+use quarry::gfp::Gfp;
 use quarry::instance::{self, KEPT_STACKS, KernelStack, StackAllocError};
 use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
@@ -94,6 +96,60 @@ ktest!(a_stack_of_a_wrong_size_is_refused);
 fn a_stack_of_a_wrong_size_is_refused() {
     for size in [0, 1, PAGE_SIZE + 1, 64 << 10] {
         assert_eq!(instance::alloc_stack(size, "odd"), Err(StackAllocError::BadSize(size)));
+    }
+}
+
+/// Bytes of a stack that `deed` has used.
+fn bytes_used(name: &str, deed: fn()) -> u64 {
+    let mut stack = KernelStack::new(name).expect("memory");
+    let bytes = stack.range().start().as_ptr::<u8>();
+    let size = to_usize(KernelStack::SIZE);
+    // SAFETY: the stack is mapped, and nobody runs on it.
+    unsafe { bytes.write_bytes(0x5a, size) };
+    stack.run(deed);
+    // SAFETY: as above, and each byte has been written.
+    let bytes = unsafe { core::slice::from_raw_parts(bytes, size) };
+    bytes.iter().skip_while(|byte| **byte == 0x5a).count() as u64
+}
+
+fn use_objects() {
+    for size in [64, 8192, 100 << 10] {
+        let object = instance::kmalloc(size, Gfp::KERNEL).expect("memory");
+        // SAFETY: allocated above, and not used any more.
+        unsafe { instance::kfree(object.as_ptr()) };
+    }
+}
+
+fn use_pages() {
+    for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
+        let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
+        instance::free_pages(page, order).expect("allocated above");
+    }
+    instance::drain_all_pages();
+}
+
+fn use_areas() {
+    for pages in [1, 40, 700] {
+        let area = instance::vmalloc(pages * PAGE_SIZE).expect("memory");
+        instance::vfree(area).expect("allocated above");
+    }
+    instance::vmap_space().purge_all();
+}
+
+fn write_a_line() {
+    log::info!("a line from a thread, {} bytes of stack", KernelStack::SIZE);
+}
+
+// With each size that a build may choose (tools/suite.sh). What is left is for the frames of an interrupt and of a fault in
+// it; their handlers run elsewhere.
+ktest!(every_call_leaves_room_on_a_threads_stack);
+fn every_call_leaves_room_on_a_threads_stack() {
+    let deeds: [(&str, fn()); 4] =
+        [("objects", use_objects), ("pages", use_pages), ("areas", use_areas), ("a line", write_a_line)];
+    for (name, deed) in deeds {
+        let used = bytes_used(name, deed);
+        quarry::kprintln!("stack: {name}: {used} of {} bytes", KernelStack::SIZE);
+        assert!(used > 100 && used + 2 * size_of::<TrapFrame>() as u64 <= KernelStack::SIZE, "{name}: {used} bytes");
     }
 }
 
