@@ -153,7 +153,7 @@ fn locks_are_given_back_in_any_order_and_too_many_are_refused() {
 }
 
 fn panic_of(body: impl FnOnce() + std::panic::UnwindSafe) -> String {
-    let payload = catch_unwind(body).expect_err("it is against the order");
+    let payload = catch_unwind(body).unwrap_err();
     payload.downcast_ref::<String>().cloned().unwrap_or_default()
 }
 
