@@ -40,8 +40,8 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     /// [`OrderedLock::lock`] while another lock is held, and the compiler checks the order.
     ///
     /// ```
+    /// use quarry::arch::host::Spin;
     /// use quarry::sync::{OrderedLock, class::{SlabNode, Zone}};
-    /// type Spin = spin::relax::Spin;
     /// let (node, zone) = (OrderedLock::<_, SlabNode, Spin>::new(1), OrderedLock::<_, Zone, Spin>::new(2));
     /// let outer = node.lock();
     /// assert_eq!(*zone.lock_inside(&outer), 2);
@@ -50,8 +50,8 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     /// The other way round it is no program:
     ///
     /// ```compile_fail,E0080
+    /// use quarry::arch::host::Spin;
     /// use quarry::sync::{OrderedLock, class::{SlabNode, Zone}};
-    /// type Spin = spin::relax::Spin;
     /// let (node, zone) = (OrderedLock::<_, SlabNode, Spin>::new(1), OrderedLock::<_, Zone, Spin>::new(2));
     /// let outer = zone.lock();
     /// assert_eq!(*node.lock_inside(&outer), 1);
@@ -88,7 +88,7 @@ impl<T, C, R> fmt::Debug for OrderedLock<T, C, R> {
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>() {}
-/// is_send::<quarry::sync::OrderedGuard<'_, u8, quarry::sync::class::Zone, spin::relax::Spin>>();
+/// is_send::<quarry::sync::OrderedGuard<'_, u8, quarry::sync::class::Zone, quarry::arch::host::Spin>>();
 /// ```
 #[must_use = "the lock is opened when the guard is dropped"]
 pub struct OrderedGuard<'l, T, C: Class, R: LockHal> {

@@ -2,6 +2,8 @@
 
 use crate::sync::{HeldLocks, LockContext, LockHal};
 
+pub use spin::relax::Spin;
+
 /// Runs `f` with what the running thread holds: the body of [`LockHal::with_held`] for ways of waiting of a test's own.
 pub fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
     thread_local! {
@@ -15,7 +17,7 @@ pub fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
     let _ = HELD.try_with(|held| f(held, LockContext::Unknown));
 }
 
-impl LockHal for spin::relax::Spin {
+impl LockHal for Spin {
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         with_held(f);
     }

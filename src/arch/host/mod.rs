@@ -15,6 +15,6 @@ mod walker;
 
 pub use cpu::{SimCpu, SimFrames};
 pub use fault::{Fault, FaultKind, Who};
-pub use held::with_held;
+pub use held::{Spin, with_held};
 pub use io::{IoEvent, Recorder};
 pub use machine::{Config, Counts, Machine, Violations, Visibility};
