@@ -130,6 +130,21 @@ park:
 	wfi
 	b	park
 
+// No identity map from here on: TTBR0 = the empty table, and nothing of what was there stays in the TLB.
+//   in:  x20 = physical address of the image   clobbers x0, x1
+	.section .text, "ax"
+drop_idmap:
+	adrp	x0, __empty_table
+	ldr	x1, =_head
+	sub	x0, x0, x1
+	add	x0, x0, x20
+	msr	ttbr0_el1, x0
+	isb
+	tlbi	vmalle1
+	dsb	nsh
+	isb
+	ret
+
 // First code at the link address.
 //   in:  x19-x22 from primary_entry; MMU and caches on; TTBR1 = early tables, TTBR0 = idmap
 //   out: does not return; calls quarry_boot_main on the boot stack with TTBR0 = the empty table
@@ -142,16 +157,7 @@ primary_switched:
 	add	x0, x0, :lo12:exception_vectors
 	msr	vbar_el1, x0
 
-	// No identity map from here on: TTBR0 = the empty table, and nothing of it stays in the TLB.
-	adrp	x0, __empty_table
-	ldr	x1, =_head
-	sub	x0, x0, x1
-	add	x0, x0, x20
-	msr	ttbr0_el1, x0
-	isb
-	tlbi	vmalle1
-	dsb	nsh
-	isb
+	bl	drop_idmap
 
 	// BSS: the loader leaves it dirty. 64-byte aligned at both ends by the linker script.
 	adrp	x0, __bss_start

@@ -63,16 +63,7 @@ secondary_switched:
 	msr	vbar_el1, x0
 	msr	tpidrro_el0, x23		// the vectors want the number
 
-	// No identity map from here on, and nothing of it in the TLB.
-	adrp	x0, __empty_table
-	ldr	x1, =_head
-	sub	x0, x0, x1
-	add	x0, x0, x20
-	msr	ttbr0_el1, x0
-	isb
-	tlbi	vmalle1
-	dsb	nsh
-	isb
+	bl	drop_idmap
 
 	mov	w0, w23
 	mov	x29, xzr			// backtraces end here

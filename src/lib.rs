@@ -21,6 +21,7 @@
 //! | file | what for |
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
+//! | `sync/held.rs` | references in a table of the checking build |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
@@ -60,6 +61,7 @@
 //! | `arch/aarch64/mte.rs` | tags of memory, the registers that decide about them |
 //! | `arch/aarch64/pmu.rs` | counters |
 //! | `arch/aarch64/probe.rs` | loads that may fault |
+//! | `arch/aarch64/protect.rs` | controls of access |
 //! | `arch/aarch64/rseq.rs` | tables that the linker makes |
 //! | `arch/aarch64/spin_table.rs` | the word that a CPU waits on |
 //! | `arch/aarch64/stack.rs` | calls on another stack |

@@ -104,6 +104,8 @@ step "lints, host" 600 "$0" on_host clippy --quiet --all-targets -- -D warnings
 step "host tests" 900 "$0" on_host test --quiet
 step "kernel tests" 900 cargo test --test kernel
 step "kmalloc from 128 bytes on" 600 cargo test --quiet --test kernel --features dma-minalign -- kmalloc
+step "stacks of 8 KiB" 600 cargo test --quiet --test kernel --features stack-8k -- stacks::
+step "stacks of 4 KiB" 600 cargo test --quiet --test kernel --features stack-4k -- stacks::
 step "tests that fail on purpose" 120 "$0" planted
 step "benchmarks, one row" 600 cargo bench --quiet --bench kernel -- copy_page
 step "boot, nobody there" 300 "$0" run_unattended

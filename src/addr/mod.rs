@@ -2,6 +2,11 @@
 //!
 //! No type converts silently into another or from an integer: a physical address cannot be dereferenced, a frame
 //! number cannot be mistaken for an address. The only conversions that need the linear map live in `mm::layout`.
+//!
+//! ```compile_fail,E0308
+//! use quarry::addr::{PhysAddr, VirtAddr};
+//! let address: VirtAddr = PhysAddr::new(0x4000_0000);
+//! ```
 
 mod frame;
 mod range;

@@ -2,15 +2,15 @@
 
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
+use crate::arch::aarch64::held;
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
 use crate::mm::zone::CpuPages;
-use crate::sync::Scopes;
+use crate::sync::{OrderedLock, Scopes, class};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 /// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
@@ -187,7 +187,7 @@ impl PerCpu for KernelPages {
 /// Which CPUs run the kernel.
 static ONLINE: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
 /// Held while a CPU comes or goes, and while somebody uses the data of one that is away; interrupts masked.
-static COMING_AND_GOING: SpinMutex<(), Relax> = SpinMutex::new(());
+static COMING_AND_GOING: OrderedLock<(), class::ComingAndGoing, Relax> = OrderedLock::new(());
 static CPU_HOOKS: Once<&'static CpuHooks, Relax> = Once::new();
 
 /// How the kernel around the allocators reaches its CPUs.
@@ -320,4 +320,5 @@ pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
 /// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
     HERE.local().scopes.enforce(forbid);
+    held::enforce_lock_order(forbid);
 }

@@ -25,7 +25,9 @@ pub use cpu::{
     take_cpu_offline,
 };
 pub use drain::{answer_requests, drain_offline_cpu};
-pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
+pub use faults::{
+    KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations, set_fault_stack_printer,
+};
 pub use io::{
     IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
     ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
@@ -67,7 +69,7 @@ use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::layout::PAGE_OFFSET;
 use crate::mm::memblock::{Memblock, MemblockError, Window};
 use crate::mm::pgtable::PageTable;
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use crate::sync::{OrderedGuard, OrderedLock, class};
 use spin::once::Once;
 
 /// The kernel's memblock: it reaches no memory until the linear map is up.
@@ -75,11 +77,12 @@ pub type BootMemblock = Memblock<'static, Option<LinearMemory>>;
 /// The machine whose tables are reached through the linear map.
 pub type KernelMmu = LinearMmu<PAGE_OFFSET>;
 
-static MEMBLOCK: SpinMutex<BootMemblock, Relax> = SpinMutex::new(Memblock::new(None));
+static MEMBLOCK: OrderedLock<BootMemblock, class::MemblockLists, Relax> = OrderedLock::new(Memblock::new(None));
 static KERNEL_TABLES: Once<PageTable<KernelMmu>, Relax> = Once::new();
 
 /// The boot-time memory manager. Boot CPU only, never from an interrupt.
-pub fn memblock() -> SpinMutexGuard<'static, BootMemblock, Relax> {
+#[track_caller]
+pub fn memblock() -> OrderedGuard<'static, BootMemblock, class::MemblockLists, Relax> {
     MEMBLOCK.lock()
 }
 

@@ -14,10 +14,10 @@ use crate::hal::wait::{Context, Scope};
 use crate::mm::layout::FIXMAP_START;
 use crate::mm::pgtable::{LivePolicy, PgtableError};
 use crate::mm::vmalloc::{Permission, SetMemoryError, SetMemoryHal};
+use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 /// Runs something while every other CPU stands still; whether it ran.
@@ -26,7 +26,7 @@ pub type HoldOthers = fn(&mut dyn FnMut()) -> bool;
 /// Who can do that.
 static HOLD: Once<HoldOthers, Relax> = Once::new();
 /// Whoever changes live mappings where that needs nobody to stand still.
-static CHANGING: SpinMutex<(), Relax> = SpinMutex::new(());
+static CHANGING: OrderedLock<(), class::LiveMappings, Relax> = OrderedLock::new(());
 
 impl SetMemoryHal<'static> for KernelPages {
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError> {

@@ -20,9 +20,9 @@ use crate::mm::pgtable::{PgtableError, UnmapFlags};
 use crate::mm::slab;
 use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
 use crate::mm::zone::AllocError;
+use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 
 /// Slots that are made at once: a bit each in a word.
 const SLOTS: usize = 64;
@@ -53,7 +53,7 @@ struct Slot {
 /// - `CHUNK-1`: a pointer that is not null leads to a [`Chunk`] that is there for good.
 static ROWS: [AtomicPtr<Chunk>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
 /// Held while a row is made.
-static MAKING: SpinMutex<(), Relax> = SpinMutex::new(());
+static MAKING: OrderedLock<(), class::StackRows, Relax> = OrderedLock::new(());
 
 /// Why there is no stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,14 @@
 //! The console: up to two serial ports that get the same text, and the lock that keeps lines whole.
 //!
 //! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken
-//! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself.
+//! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made
+//! before the lock is taken, a line at a time: what is printed may take locks of its own to look at things, and whoever holds
+//! one of those may be about to log.
 
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
 use crate::driver::uart::Uart;
+use crate::sync::{Watched, class};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use spin::once::Once;
@@ -14,6 +17,8 @@ use spin::once::Once;
 pub const MAX_PORTS: usize = 2;
 /// Bytes of early text that are kept.
 const EARLY_BYTES: usize = 4096;
+/// Bytes of a line that no other text comes into.
+const LINE_BYTES: usize = 256;
 
 static PORTS: [Slot; MAX_PORTS] = [const { Slot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
 static OWNER: AtomicU32 = AtomicU32::new(FREE);
@@ -55,14 +60,19 @@ pub fn read_byte() -> Option<u8> {
     ports().find_map(Uart::get)
 }
 
-/// Writes `text` in one piece. Any context; waits for another CPU that is writing.
+/// Writes `text`, each line of up to 256 bytes in one piece. Any context; waits for another CPU that is writing.
 pub fn print(text: fmt::Arguments<'_>) {
-    write_locked(Patience::Endless, text);
+    let mut line = Line { bytes: [0; LINE_BYTES], used: 0 };
+    // The writer returns no error of its own; one from a `Display` impl has cut the text, which shows.
+    let _ = line.write_fmt(text);
+    line.send();
 }
 
-/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same.
+/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. What has been made
+/// of the text is out, should making the rest fail.
 pub fn print_urgent(text: fmt::Arguments<'_>) {
-    write_locked(Patience::TenthOfSecond, text);
+    let _lock = Lock::acquire(Patience::TenthOfSecond);
+    let _ = Writer.write_fmt(text);
 }
 
 /// Waits until everything written has left the ports, within each port's patience.
@@ -83,10 +93,33 @@ macro_rules! kprintln {
     ($($arg:tt)*) => { $crate::kprint!("{}\n", core::format_args!($($arg)*)) };
 }
 
-fn write_locked(patience: Patience, text: fmt::Arguments<'_>) {
-    let _lock = Lock::acquire(patience);
-    // The writer returns no error of its own; one from a `Display` impl has cut the text, which shows.
-    let _ = Writer.write_fmt(text);
+/// Text that waits for the end of its line.
+struct Line {
+    bytes: [u8; LINE_BYTES],
+    used: usize,
+}
+
+impl Line {
+    fn send(&mut self) {
+        let _lock = Lock::acquire(Patience::Endless);
+        let used = core::mem::take(&mut self.used);
+        Writer.send(self.bytes.get(..used).unwrap_or_default());
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            if let Some(place) = self.bytes.get_mut(self.used) {
+                *place = byte;
+                self.used += 1;
+            }
+            if byte == b'\n' || self.used == LINE_BYTES {
+                self.send();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How long to wait for the console.
@@ -100,6 +133,7 @@ enum Patience {
 struct Lock {
     /// Whether this took the lock; false if this CPU held it already or patience ran out.
     outermost: bool,
+    _held: Option<Watched<class::Console, cpu::Relax>>,
     _irqs: irq::IrqGuard,
 }
 
@@ -108,15 +142,19 @@ impl Lock {
         let irqs = irq::local_irq_save();
         let me = cpu::current().get() + 1;
         let start = timer::ticks();
+        if OWNER.load(Ordering::Relaxed) == me {
+            return Self { outermost: false, _held: None, _irqs: irqs };
+        }
+        let held = Watched::taking((&raw const OWNER).addr());
         loop {
             // Acquire pairs with the release in `drop`: a line begins after the line before has ended.
             match OWNER.compare_exchange(FREE, me, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Self { outermost: true, _irqs: irqs },
-                Err(owner) if owner == me => return Self { outermost: false, _irqs: irqs },
+                Ok(_) => return Self { outermost: true, _held: Some(held), _irqs: irqs },
                 Err(_) => {
                     let waited = timer::ticks().wrapping_sub(start);
-                    if patience == Patience::TenthOfSecond && waited > timer::frequency() / 10 {
-                        return Self { outermost: false, _irqs: irqs };
+                    let limited = patience == Patience::TenthOfSecond || cpu::waits_no_more();
+                    if limited && waited > timer::frequency() / 10 {
+                        return Self { outermost: false, _held: Some(held), _irqs: irqs };
                     }
                     cpu::relax();
                 }
@@ -136,16 +174,22 @@ impl Drop for Lock {
 /// Every port, or the early text; under the lock.
 struct Writer;
 
-impl Write for Writer {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+impl Writer {
+    fn send(&self, text: &[u8]) {
         let mut any = false;
         for slot in PORTS.iter().filter(|slot| slot.port.get().is_some()) {
             any = true;
-            slot.send(text.as_bytes());
+            slot.send(text);
         }
         if !any {
-            EARLY.append(text.as_bytes());
+            EARLY.append(text);
         }
+    }
+}
+
+impl Write for Writer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.send(text.as_bytes());
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, probe, rseq, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, protect, rseq, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::hal::prot::Prot;
@@ -174,6 +174,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let cpu = IdRegisters::read();
     mem::use_features(&cpu);
     tlb::init_cpu(true);
+    protect::init_cpu(&cpu);
     instance::start_cpu();
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;

@@ -7,13 +7,12 @@
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use spin::mutex::Mutex;
-
 use super::{console, panic, power};
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::esr::{Abort, Access, Esr, ExceptionClass, FaultStatus};
 use crate::arch::aarch64::irq;
+use crate::sync::{OrderedLock, class};
 
 /// One registered test, as it lies in the section `.ktests`. Made by [`ktest!`](crate::ktest!) only.
 ///
@@ -219,7 +218,7 @@ impl fmt::Display for Expected {
 }
 
 /// A fault on any CPU may meet it.
-static EXPECTED: Mutex<Option<Expected>, cpu::Relax> = Mutex::new(None);
+static EXPECTED: OrderedLock<Option<Expected>, class::ExpectedFault, cpu::Relax> = OrderedLock::new(None);
 /// The number of the test that runs.
 static RUNNING: AtomicUsize = AtomicUsize::new(usize::MAX);
 

@@ -11,6 +11,7 @@ use super::{interrupts, power, report};
 use crate::addr::{CpuId, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::esr::Esr;
+use crate::arch::aarch64::held;
 use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
 use crate::driver::timer;
@@ -90,6 +91,8 @@ fn stop_others(what: core::fmt::Arguments<'_>) {
         cpu::relax();
     }
     others().filter(|cpu| !has_stopped(*cpu)).for_each(report::print_not_stopped);
+    instance::refuse_allocations();
+    cpu::wait_no_more();
 }
 
 fn has_stopped(cpu: CpuId) -> bool {
@@ -117,7 +120,11 @@ fn enter() -> Depth {
     // A CPU number that is out of range is itself a sign of damage: straight to the short report.
     let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
     match depth {
-        0 => Depth::First,
+        0 => {
+            // What a report may do is another matter than what the kernel may.
+            held::enforce_lock_order(false);
+            Depth::First
+        }
         1 => Depth::Second,
         _ => Depth::Deeper,
     }

@@ -1,26 +1,29 @@
 //! A spin lock whose holder may not wait, and is told so if it tries.
 #![forbid(unsafe_code)]
 
+use super::class::Embedder;
+use super::held::LockHal;
+use super::ordered::{OrderedGuard, OrderedLock};
 use super::{ScopeGuard, enter};
 use crate::hal::wait::{Context, Scope};
 use core::ops::{Deref, DerefMut};
-use spin::mutex::{SpinMutex, SpinMutexGuard};
-use spin::relax::RelaxStrategy;
 
-/// A spin lock (Linux: `spinlock_t`). Not for data that an interrupt handler locks too: interrupts stay as they are.
+/// A spin lock (Linux: `spinlock_t`). Not for data that an interrupt handler locks too: interrupts stay as they are. Taken
+/// before all locks of the library, never while one of them is held.
 #[derive(Debug)]
-pub struct Lock<T, C: Context, R: RelaxStrategy> {
+pub struct Lock<T, C: Context, R: LockHal> {
     context: C,
-    data: SpinMutex<T, R>,
+    data: OrderedLock<T, Embedder, R>,
 }
 
-impl<T, C: Context, R: RelaxStrategy> Lock<T, C, R> {
+impl<T, C: Context, R: LockHal> Lock<T, C, R> {
     /// An open lock; `context` answers for whoever takes it.
     pub const fn new(context: C, data: T) -> Self {
-        Self { context, data: SpinMutex::new(data) }
+        Self { context, data: OrderedLock::new(data) }
     }
 
     /// Waits for the lock and takes it. Any context that does not hold it, interrupt handlers aside.
+    #[track_caller]
     pub fn lock(&self) -> LockGuard<'_, T, C, R> {
         // First, so that there is no moment at which the lock is held and waiting is not forbidden.
         let scope = enter(&self.context, Scope::Lock);
@@ -31,13 +34,13 @@ impl<T, C: Context, R: RelaxStrategy> Lock<T, C, R> {
 /// A lock that is held until this is dropped.
 #[must_use = "the lock is opened when the guard is dropped"]
 #[derive(Debug)]
-pub struct LockGuard<'l, T, C: Context, R: RelaxStrategy> {
+pub struct LockGuard<'l, T, C: Context, R: LockHal> {
     /// Dropped first.
-    data: SpinMutexGuard<'l, T, R>,
+    data: OrderedGuard<'l, T, Embedder, R>,
     _scope: ScopeGuard<'l, C>,
 }
 
-impl<T, C: Context, R: RelaxStrategy> Deref for LockGuard<'_, T, C, R> {
+impl<T, C: Context, R: LockHal> Deref for LockGuard<'_, T, C, R> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -45,7 +48,7 @@ impl<T, C: Context, R: RelaxStrategy> Deref for LockGuard<'_, T, C, R> {
     }
 }
 
-impl<T, C: Context, R: RelaxStrategy> DerefMut for LockGuard<'_, T, C, R> {
+impl<T, C: Context, R: LockHal> DerefMut for LockGuard<'_, T, C, R> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.data
     }

@@ -2,9 +2,17 @@
 //!
 //! Waiting is legal where interrupts are unmasked, no interrupt is being handled, no lock is held and no memory is being
 //! reclaimed. [`Scopes`] counts all of it, so that one test answers; the guards keep the counts.
+//!
+//! Every lock is an [`OrderedLock`] of a [`class`], whose place in the one order of all locks the checking build holds every
+//! call to (docs/locks.md).
 
+pub mod class;
+mod held;
 mod lock;
+mod ordered;
 mod scopes;
 
+pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
+pub use ordered::{OrderedGuard, OrderedLock};
 pub use scopes::{ScopeGuard, Scopes, enter};

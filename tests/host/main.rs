@@ -16,12 +16,14 @@ mod features;
 mod io;
 mod kernel;
 mod layering;
+mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]
 mod machine_setup;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
+mod misuse;
 #[cfg(test)]
 mod pages;
 mod pgtable;

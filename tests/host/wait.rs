@@ -195,7 +195,7 @@ fn ending_a_sleep_that_has_not_begun_loses_a_wakeup() {
     explore(1, Some(3), Planted::RouseWithoutLock);
 }
 
-/// Without a lock between the two sides: the barriers of the protocol alone must do.
+// Behaviour 492: without a lock between the two sides the barriers of the protocol alone must do.
 #[test]
 fn the_protocol_needs_no_lock_around_the_condition() {
     let model = loom::model::Builder::new();

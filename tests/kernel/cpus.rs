@@ -12,8 +12,8 @@ use quarry::gfp::Gfp;
 use quarry::hal::wait::Context;
 use quarry::instance;
 use quarry::kernel::cpus::{self, CpuError, CpuState};
-use quarry::kernel::smp_call::{ASYNC_CALLS, CallError, smp_call, smp_call_async};
-use quarry::kernel::{init, power, tick};
+use quarry::kernel::smp_call::{CallError, smp_call, smp_call_async};
+use quarry::kernel::{console, init, power, tick};
 use quarry::ktest;
 
 /// The CPUs of the machine, by its device tree.
@@ -21,7 +21,7 @@ fn described() -> usize {
     init::machine().expect("tests run after booting").tree.cpus().filter(|cpu| cpu.is_enabled()).count()
 }
 
-fn others() -> impl Iterator<Item = CpuId> {
+pub(crate) fn others() -> impl Iterator<Item = CpuId> {
     instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT)
 }
 
@@ -106,102 +106,6 @@ ktest!(
     report = "CPU 3 is left out: the spin table's word at 0xfe000000 is in no memory that is mapped",
     report = "CPUs: 2 of 4 are up"
 );
-
-ktest!(a_call_runs_on_its_cpu_in_an_interrupt, machine gicv2 = "smp=4", machine gicv3 = "smp=4 gic=3");
-fn a_call_runs_on_its_cpu_in_an_interrupt() {
-    for cpu in others() {
-        let answer = AtomicU32::new(0);
-        let call = |answer: &AtomicU32| {
-            let here = 0_u64;
-            let on = stack::containing(VirtAddr::of(&raw const here)).map(|stack| stack.owner);
-            let right = on == Some(StackOwner::Cpu(cpu::current(), StackUse::Interrupt)) && !irq::local_irqs_enabled();
-            answer.store(if right { cpu::current().get() } else { u32::MAX }, Ordering::Relaxed);
-        };
-        smp_call(cpu, call, &answer).expect("it is online");
-        assert_eq!(answer.into_inner(), cpu.get());
-    }
-    let here = AtomicBool::new(false);
-    smp_call(CpuId::BOOT, |here: &AtomicBool| here.store(!irq::local_irqs_enabled(), Ordering::Relaxed), &here)
-        .expect("this CPU");
-    assert!(here.into_inner(), "on this CPU at once, masked");
-}
-
-ktest!(calls_are_made_in_the_order_in_which_they_came, machine = "smp=2");
-fn calls_are_made_in_the_order_in_which_they_came() {
-    static DIGITS: AtomicU64 = AtomicU64::new(0);
-    fn note(digit: usize) {
-        DIGITS.store(DIGITS.load(Ordering::Relaxed) * 10 + digit as u64, Ordering::Relaxed);
-    }
-    let other = CpuId::new(1);
-    // The other CPU takes no interrupt before all of them are there.
-    let (held, go) = (AtomicBool::new(false), AtomicBool::new(false));
-    let refused = AtomicBool::new(false);
-    cpus::run_everywhere(&|cpu: CpuId| {
-        if cpu == other {
-            let masked = irq::local_irq_save();
-            held.store(true, Ordering::Release);
-            wait_for(|| go.load(Ordering::Acquire));
-            drop(masked);
-        } else {
-            wait_for(|| held.load(Ordering::Acquire));
-            for digit in 1..=ASYNC_CALLS {
-                smp_call_async(other, note, digit).expect("room");
-            }
-            refused.store(smp_call_async(other, note, 9) == Err(CallError::Busy), Ordering::Relaxed);
-            go.store(true, Ordering::Release);
-        }
-    });
-    wait_for(|| DIGITS.load(Ordering::Relaxed) >= 1000);
-    assert_eq!(DIGITS.load(Ordering::Relaxed), 1234);
-    assert!(refused.into_inner(), "one more than there is room for");
-}
-
-ktest!(all_cpus_call_each_other, machine four = "smp=4", machine eight_gicv3 = "smp=8 gic=3", timeout = 60);
-fn all_cpus_call_each_other() {
-    const ROUNDS: u64 = 20;
-    let counts = [const { AtomicU64::new(0) }; 8];
-    cpus::run_everywhere(&|_| {
-        for _ in 0..ROUNDS {
-            for cpu in instance::online_cpus() {
-                let count = counts.get(cpu.get() as usize).expect("eight at most");
-                smp_call(
-                    cpu,
-                    |count: &AtomicU64| {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    },
-                    count,
-                )
-                .expect("online");
-            }
-        }
-    });
-    let cpus = instance::online_cpus().count();
-    for count in counts.iter().take(cpus) {
-        assert_eq!(count.load(Ordering::Relaxed), ROUNDS * cpus as u64);
-    }
-}
-
-ktest!(whoever_may_not_wait_makes_no_waiting_call, machine = "smp=2");
-fn whoever_may_not_wait_makes_no_waiting_call() {
-    let other = CpuId::new(1);
-    let refused = |answer| matches!(answer, Err(CallError::Atomic(_)));
-    {
-        let _masked = irq::local_irq_save();
-        assert!(refused(smp_call(other, |_: &()| {}, &())));
-        assert!(matches!(cpus::cpu_down(other), Err(CpuError::Atomic(_))));
-    }
-    let lock = instance::spin_lock(());
-    let held = lock.lock();
-    assert!(refused(smp_call(other, |_: &()| {}, &())));
-    drop(held);
-    let inside = AtomicBool::new(false);
-    let call = |inside: &AtomicBool| {
-        let answer = smp_call(CpuId::BOOT, |_: &()| {}, &());
-        inside.store(matches!(answer, Err(CallError::Atomic(_))), Ordering::Relaxed);
-    };
-    smp_call(other, call, &inside).expect("online");
-    assert!(inside.into_inner(), "in a handler");
-}
 
 /// Free pages, with nothing at hand anywhere.
 fn free_pages() -> u64 {
@@ -351,26 +255,11 @@ ktest!(
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_cpu_that_does_not_answer_is_named() {
-    let begun = AtomicBool::new(false);
-    cpus::run_everywhere(&|cpu: CpuId| {
-        if cpu == CpuId::new(1) {
-            let _masked = irq::local_irq_save();
-            begun.store(true, Ordering::Release);
-            loop {
-                cpu::relax();
-            }
-        }
-        wait_for(|| begun.load(Ordering::Acquire));
-        instance::drain_all_pages();
-    });
+    while_the_other_cpu_is_deaf(instance::drain_all_pages);
 }
 
-ktest!(
-    a_call_that_is_not_made_is_named,
-    machine = "smp=2 alone",
-    report = "CPU 0 has waited a second for CPU 1, which is Online"
-);
-fn a_call_that_is_not_made_is_named() {
+/// Runs `body` on the boot CPU while CPU 1 masks interrupts for good.
+pub(crate) fn while_the_other_cpu_is_deaf(body: impl Fn() + Sync) {
     let begun = AtomicBool::new(false);
     cpus::run_everywhere(&|cpu: CpuId| {
         if cpu == CpuId::new(1) {
@@ -381,7 +270,7 @@ fn a_call_that_is_not_made_is_named() {
             }
         }
         wait_for(|| begun.load(Ordering::Acquire));
-        let _ = smp_call(CpuId::new(1), |_: &()| {}, &());
+        body();
     });
 }
 
@@ -464,7 +353,7 @@ fn a_panic_prints_past_a_cpu_that_does_not_stop() {
             wait_for(|| begun.load(Ordering::Acquire));
             panic!("all the same");
         }
-        2 => quarry::kprint!("{}", Endless(&begun)),
+        2 => console::print_urgent(format_args!("{}", Endless(&begun))),
         _ => {}
     });
 }

@@ -168,7 +168,7 @@ fn a_write_to_the_image_is_reported_with_its_section() {
 /// Runs through the stack, frame by frame; the sum keeps it from becoming a loop.
 #[inline(never)]
 #[expect(unconditional_recursion, reason = "it ends where the stack does")]
-fn recurse(depth: u64) -> u64 {
+pub(crate) fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 32]);
     recurse(depth + 1) + frame.iter().sum::<u64>()
 }

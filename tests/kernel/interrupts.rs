@@ -108,42 +108,49 @@ fn an_interrupt_that_the_controller_lacks_is_refused() {
     assert!(interrupts::request(last, Trigger::Level, count).is_err(), "and is not taken by that");
 }
 
-/// Fills x2 to x30 with values of their own and the flags with `nzcv`, waits until `*flag` is set, and returns how many
-/// registers hold something else then.
-fn registers_changed_while_waiting(flag: &AtomicBool, nzcv: u64) -> u64 {
-    let changed: u64;
-    // SAFETY: saves what it may not clobber; reads `flag` only.
-    unsafe {
-        asm!(
-            "stp x19, x29, [sp, #-32]!",
-            "str x1, [sp, #16]",
-            "msr nzcv, x1",
-            ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
-            "mov x\\n, #(0x5a00 + \\n)",
-            ".endr",
-            // Flags, sp and every register but x0 live across the wait.
-            "2: ldrb w1, [x0]",
-            "cbz w1, 2b",
-            "mov x0, #0",
-            "mrs x1, nzcv",
-            "str x1, [sp, #24]",
-            ".irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
-            "mov x1, #(0x5a00 + \\n)",
-            "cmp x1, x\\n",
-            "cinc x0, x0, ne",
-            ".endr",
-            "ldp x1, x2, [sp, #16]",
-            "cmp x1, x2",
-            "cinc x0, x0, ne",
-            "ldp x19, x29, [sp], #32",
-            inout("x0") core::ptr::from_ref(flag) => changed,
-            inout("x1") nzcv => _,
-            out("x20") _, out("x21") _, out("x22") _, out("x23") _, out("x24") _, out("x25") _, out("x26") _,
-            out("x27") _, out("x28") _,
-            clobber_abi("C"),
-        );
-    }
-    changed
+/// Fills x2 to x30 with values of their own and the flags with `nzcv`, runs instructions that may use x0, which holds
+/// `argument`, and x1, and counts the registers, flags included, that hold something else then.
+macro_rules! registers_changed {
+    ($argument:expr, $nzcv:expr, $($instruction:literal),+) => {{
+        let changed: u64;
+        // SAFETY: saves what it may not clobber; the instructions are the caller's.
+        unsafe {
+            core::arch::asm!(
+                "stp x19, x29, [sp, #-32]!",
+                "str x1, [sp, #16]",
+                "msr nzcv, x1",
+                ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
+                "mov x\\n, #(0x5a00 + \\n)",
+                ".endr",
+                // Flags, sp and every register but x0 and x1 live across this.
+                $($instruction,)+
+                "mov x0, #0",
+                "mrs x1, nzcv",
+                "str x1, [sp, #24]",
+                ".irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
+                "mov x1, #(0x5a00 + \\n)",
+                "cmp x1, x\\n",
+                "cinc x0, x0, ne",
+                ".endr",
+                "ldp x1, x2, [sp, #16]",
+                "cmp x1, x2",
+                "cinc x0, x0, ne",
+                "ldp x19, x29, [sp], #32",
+                inout("x0") $argument => changed,
+                inout("x1") $nzcv => _,
+                out("x20") _, out("x21") _, out("x22") _, out("x23") _, out("x24") _, out("x25") _, out("x26") _,
+                out("x27") _, out("x28") _,
+                clobber_abi("C"),
+            );
+        }
+        changed
+    }};
+}
+pub(crate) use registers_changed;
+
+/// How many registers have changed when `*flag` is set at last.
+pub(crate) fn registers_changed_while_waiting(flag: &AtomicBool, nzcv: u64) -> u64 {
+    registers_changed!(core::ptr::from_ref(flag), nzcv, "2: ldrb w1, [x0]", "cbz w1, 2b")
 }
 
 static SEEN: AtomicBool = AtomicBool::new(false);

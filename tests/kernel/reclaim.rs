@@ -4,6 +4,7 @@
 use crate::interrupts::{wait_for, with_timer};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use quarry::addr::{Order, VirtAddr};
+use quarry::arch::aarch64::cpu::Relax;
 use quarry::arch::aarch64::irq;
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
@@ -13,21 +14,31 @@ use quarry::instance::{self, SpinLock};
 use quarry::ktest;
 use quarry::mm::page::Page;
 use quarry::mm::zone::{AllocError, Mark, OomHook, OomReport, Registration, Relief, Scanned, Shrinker};
-use quarry::sync;
+use quarry::sync::class::{Class, Interrupts, LockClass};
+use quarry::sync::{self, OrderedLock};
+
+/// The lock of a [`Chain`], which interrupt handlers take too.
+struct ChainLock;
+
+impl Class for ChainLock {
+    const CLASS: &'static LockClass =
+        &LockClass { name: "pages of a test", level: u8::MAX, interrupts: Interrupts::Masked };
+}
 
 /// Pages that this test holds, each of which keeps the next in its first bytes: no memory beside them is needed.
 struct Chain {
-    first: SpinLock<Option<VirtAddr>>,
+    first: OrderedLock<Option<VirtAddr>, ChainLock, Relax>,
     length: AtomicU64,
 }
 
 impl Chain {
     const fn new() -> Self {
-        Self { first: instance::spin_lock(None), length: AtomicU64::new(0) }
+        Self { first: OrderedLock::new(None), length: AtomicU64::new(0) }
     }
 
     fn push(&self, page: Page) {
         let addr = instance::page_address(page);
+        let _masked = irq::local_irq_save();
         let mut first = self.first.lock();
         // SAFETY: the page is this test's, and mapped.
         unsafe { addr.as_ptr::<u64>().write(first.map_or(0, VirtAddr::get)) };
@@ -36,6 +47,7 @@ impl Chain {
     }
 
     fn pop(&self) -> Option<VirtAddr> {
+        let _masked = irq::local_irq_save();
         let mut first = self.first.lock();
         let addr = (*first)?;
         // SAFETY: `push` wrote it.

@@ -162,6 +162,33 @@ fn code_is_written_first_and_then_executed() {
     sound();
 }
 
+// Behaviour 396
+ktest!(
+    every_cpu_executes_what_was_written_last,
+    machine a72 = "smp=4",
+    machine max = "smp=4 cpu=max gic=3",
+);
+fn every_cpu_executes_what_was_written_last() {
+    let addr = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
+    for number in 1..=40 {
+        write_code(addr, number);
+        instance::set_memory_ro(addr, 1).expect("a page");
+        instance::set_memory_x(addr, 1).expect("read-only");
+        let old = AtomicU32::new(0);
+        let ran = run_everywhere(&|_| {
+            // Twice: what is fetched the first time may be kept.
+            for _ in 0..2 {
+                old.fetch_add(u32::from(u64::from(call(addr)) != number), Ordering::Relaxed);
+            }
+        });
+        assert_eq!((ran, old.into_inner()), (4, 0), "calls that executed what was there before {number}");
+        instance::set_memory_nx(addr, 1).expect("a page");
+        instance::set_memory_rw(addr, 1).expect("not executable");
+    }
+    instance::vfree(addr).expect("an area");
+    sound();
+}
+
 ktest!(what_is_executable_no_longer_faults);
 fn what_is_executable_no_longer_faults() {
     let addr = instance::vmalloc(PAGE_SIZE).expect("memory");

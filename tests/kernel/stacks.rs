@@ -1,15 +1,18 @@
 //! Stacks of threads and of interrupts: guarded, and an overflow says whose it was.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use crate::faults::recurse;
 use crate::interrupts::{wait_for, with_timer};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, Ordering};
-use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access;
 use quarry::arch::aarch64::stack::{self, STACK_ALIGN, StackOwner, StackUse};
+use quarry::arch::aarch64::trap::TrapFrame;
 use quarry::arch::aarch64::{irq, trap};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
+use quarry::gfp::Gfp;
 use quarry::instance::{self, KEPT_STACKS, KernelStack, StackAllocError};
 use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
@@ -96,6 +99,60 @@ fn a_stack_of_a_wrong_size_is_refused() {
     }
 }
 
+/// Bytes of a stack that `deed` has used.
+fn bytes_used(name: &str, deed: fn()) -> u64 {
+    let mut stack = KernelStack::new(name).expect("memory");
+    let bytes = stack.range().start().as_ptr::<u8>();
+    let size = to_usize(KernelStack::SIZE);
+    // SAFETY: the stack is mapped, and nobody runs on it.
+    unsafe { bytes.write_bytes(0x5a, size) };
+    stack.run(deed);
+    // SAFETY: as above, and each byte has been written.
+    let bytes = unsafe { core::slice::from_raw_parts(bytes, size) };
+    bytes.iter().skip_while(|byte| **byte == 0x5a).count() as u64
+}
+
+fn use_objects() {
+    for size in [64, 8192, 100 << 10] {
+        let object = instance::kmalloc(size, Gfp::KERNEL).expect("memory");
+        // SAFETY: allocated above, and not used any more.
+        unsafe { instance::kfree(object.as_ptr()) };
+    }
+}
+
+fn use_pages() {
+    for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
+        let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
+        instance::free_pages(page, order).expect("allocated above");
+    }
+    instance::drain_all_pages();
+}
+
+fn use_areas() {
+    for pages in [1, 40, 700] {
+        let area = instance::vmalloc(pages * PAGE_SIZE).expect("memory");
+        instance::vfree(area).expect("allocated above");
+    }
+    instance::vmap_space().purge_all();
+}
+
+fn write_a_line() {
+    log::info!("a line from a thread, {} bytes of stack", KernelStack::SIZE);
+}
+
+// With each size that a build may choose (tools/suite.sh). What is left is for the frames of an interrupt and of a fault in
+// it; their handlers run elsewhere.
+ktest!(every_call_leaves_room_on_a_threads_stack);
+fn every_call_leaves_room_on_a_threads_stack() {
+    let deeds: [(&str, fn()); 4] =
+        [("objects", use_objects), ("pages", use_pages), ("areas", use_areas), ("a line", write_a_line)];
+    for (name, deed) in deeds {
+        let used = bytes_used(name, deed);
+        quarry::kprintln!("stack: {name}: {used} of {} bytes", KernelStack::SIZE);
+        assert!(used > 100 && used + 2 * size_of::<TrapFrame>() as u64 <= KernelStack::SIZE, "{name}: {used} bytes");
+    }
+}
+
 ktest!(the_guard_below_a_threads_stack_faults);
 fn the_guard_below_a_threads_stack_faults() {
     let stack = KernelStack::new("guarded").expect("memory");
@@ -105,20 +162,12 @@ fn the_guard_below_a_threads_stack_faults() {
     unsafe { guard.as_ptr::<u64>().write_volatile(1) };
 }
 
-/// Runs through the stack, frame by frame; the sum keeps it from becoming a loop.
-#[inline(never)]
-#[expect(unconditional_recursion, reason = "it ends where the stack does")]
-fn recurse(depth: u64) -> u64 {
-    let frame = black_box([depth; 32]);
-    recurse(depth + 1) + frame.iter().sum::<u64>()
-}
-
 ktest!(
     a_thread_that_overflows_its_stack_is_named,
     report = "fault: stack overflow of thread deep-diver, on its stack",
     report = "fault: data abort, write: translation fault",
     report = "fault: in a guard page, below the stack of thread deep-diver",
-    report = "stacks::recurse+",
+    report = "faults::recurse+",
     report = "times more",
     exit = 1
 );
@@ -139,7 +188,7 @@ ktest!(
     an_interrupt_handler_that_overflows_its_stack_is_named,
     report = "fault: stack overflow on the interrupt stack of CPU 0",
     report = "fault: in a guard page, below the interrupt stack of CPU 0",
-    report = "stacks::recurse+",
+    report = "faults::recurse+",
     report = "stacks::overflow_in_handler+",
     report = "stacks::an_interrupt_handler_that_overflows_its_stack_is_named",
     exit = 1

@@ -257,17 +257,24 @@ fn anybody(random: &mut Random) -> CpuId {
     instance::online_cpus().nth(random.index(count)).expect("a CPU")
 }
 
+/// Registers a storm on every machine that interrupts otherwise.
+macro_rules! on_stormy_machines {
+    ($name:ident) => {
+        ktest!(
+            $name,
+            machine one = "alone",
+            machine one_counted = "icount",
+            machine four = "smp=4",
+            machine four_counted = "smp=4 icount gic=3",
+            machine four_max = "smp=4 cpu=max gic=3",
+            machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
+            timeout = 120,
+        );
+    };
+}
+
 // Behaviours 104, 106, 142, 476, 477: the suite of tests/host/pages/stress.rs.
-ktest!(
-    pages_in_a_storm,
-    machine one = "alone",
-    machine one_counted = "icount",
-    machine four = "smp=4",
-    machine four_counted = "smp=4 icount gic=3",
-    machine four_max = "smp=4 cpu=max gic=3",
-    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
-    timeout = 120,
-);
+on_stormy_machines!(pages_in_a_storm);
 fn pages_in_a_storm() {
     const FLAGS: [Gfp; 6] = [
         Gfp::ATOMIC,
@@ -306,16 +313,7 @@ fn pages_in_a_storm() {
 }
 
 // Behaviours 184, 185, 477, 480, 481: the suite of tests/host/slab/stress.rs.
-ktest!(
-    objects_in_a_storm,
-    machine one = "alone",
-    machine one_counted = "icount",
-    machine four = "smp=4",
-    machine four_counted = "smp=4 icount gic=3",
-    machine four_max = "smp=4 cpu=max gic=3",
-    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
-    timeout = 120,
-);
+on_stormy_machines!(objects_in_a_storm);
 fn objects_in_a_storm() {
     in_a_storm(|cpu, random| {
         let mut slots = [const { None::<Object> }; 100];
@@ -342,16 +340,7 @@ fn objects_in_a_storm() {
 }
 
 // Behaviour 484.
-ktest!(
-    areas_in_a_storm,
-    machine one = "alone",
-    machine one_counted = "icount",
-    machine four = "smp=4",
-    machine four_counted = "smp=4 icount gic=3",
-    machine four_max = "smp=4 cpu=max gic=3",
-    machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
-    timeout = 120,
-);
+on_stormy_machines!(areas_in_a_storm);
 fn areas_in_a_storm() {
     in_a_storm(|cpu, random| {
         for _ in 0..400 {

@@ -8,6 +8,7 @@ use aarch64_cpu::{
     asm::{self, barrier},
     registers::{MPIDR_EL1, TPIDR_EL1, TPIDRRO_EL0},
 };
+use core::sync::atomic::{AtomicU32, Ordering};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
@@ -90,8 +91,32 @@ pub fn wait_for_interrupt() {
 #[derive(Clone, Copy, Debug)]
 pub struct Relax;
 
+/// The CPU that waits for locks no more, plus one.
+static ENDS: AtomicU32 = AtomicU32::new(0);
+/// How often it still looks.
+static LOOKS: AtomicU32 = AtomicU32::new(100_000);
+
+/// From now on this CPU waits for a lock only as long as one may yet be given back by a CPU that is slow to stop: the others
+/// have been stopped, and it reports the end of the kernel itself. Waiting on panics.
+pub fn wait_no_more() {
+    ENDS.store(current().get() + 1, Ordering::Relaxed);
+}
+
+/// Whether [`wait_no_more`] has been called on this CPU.
+#[must_use]
+pub fn waits_no_more() -> bool {
+    ENDS.load(Ordering::Relaxed) == current().get() + 1
+}
+
 impl spin::RelaxStrategy for Relax {
+    #[expect(clippy::panic, reason = "the alternative is to wait for ever, without a word")]
     fn relax() {
+        // Whoever comes here waits anyhow.
+        if waits_no_more()
+            && LOOKS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        {
+            panic!("a report waits for a lock that nobody gives back");
+        }
         relax();
     }
 }

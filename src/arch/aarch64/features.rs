@@ -117,6 +117,18 @@ impl IdRegisters {
         field(self.mmfr1, 20) >= 1
     }
 
+    /// Whether that counts for pages that user code may only execute, too (`FEAT_PAN3`).
+    #[must_use]
+    pub const fn has_epan(&self) -> bool {
+        field(self.mmfr1, 20) >= 3
+    }
+
+    /// Whether accesses from EL0 to the kernel's half fault at once (`FEAT_E0PD`).
+    #[must_use]
+    pub const fn has_e0pd(&self) -> bool {
+        field(self.mmfr2, 60) >= 1
+    }
+
     /// Whether the hardware sets the access flag (1) and the dirty state too (2).
     #[must_use]
     pub const fn hardware_access_dirty(&self) -> u8 {

@@ -26,6 +26,8 @@ mod entries;
 #[cfg(target_os = "none")]
 pub mod fixmap;
 #[cfg(target_os = "none")]
+pub mod held;
+#[cfg(target_os = "none")]
 pub mod hold;
 #[cfg(target_os = "none")]
 pub mod icache;
@@ -45,6 +47,8 @@ pub mod mte;
 pub mod pmu;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod probe;
+#[cfg(target_os = "none")]
+pub mod protect;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod psci;
 #[cfg(all(feature = "boot", target_os = "none"))]

@@ -6,14 +6,15 @@
 //! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step.
 
 use super::exclusive::{self, EXITS};
+use super::irq;
 use super::trap::TrapFrame;
 use super::{cpu, rseq};
 use crate::addr::{CpuId, VirtAddr};
+use crate::sync::{OrderedLock, class};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{MDSCR_EL1, SPSR_EL1};
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::mutex::SpinMutex;
 use tock_registers::interfaces::ReadWriteable;
 
 /// What is about to be executed.
@@ -43,7 +44,7 @@ pub enum Then {
 pub type Visitor = fn(&Step) -> Then;
 
 /// Who is told, on which CPU.
-static VISITOR: SpinMutex<Option<(CpuId, Visitor)>, cpu::Relax> = SpinMutex::new(None);
+static VISITOR: OrderedLock<Option<(CpuId, Visitor)>, class::StepVisitor, cpu::Relax> = OrderedLock::new(None);
 /// A pair of exclusive accesses was met that cannot be stepped over: the code has run on.
 static LOST: AtomicBool = AtomicBool::new(false);
 
@@ -55,7 +56,7 @@ const DEBUG_MASKED: u32 = 1 << 3;
 /// debug exceptions it runs through. One CPU at a time; not from an exception handler. `None` if something in the code
 /// could not be stepped over, so that the visitor has not been told of all.
 pub fn step_through<R>(visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> {
-    *VISITOR.lock() = Some((cpu::current(), visitor));
+    set_visitor(Some((cpu::current(), visitor)));
     LOST.store(false, Ordering::Relaxed);
     MDSCR_EL1
         .modify(MDSCR_EL1::SS::SoftwareStepEnabled + MDSCR_EL1::KDE::AllDebugExceptionsEnabled + MDSCR_EL1::MDE::SET);
@@ -67,8 +68,14 @@ pub fn step_through<R>(visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> 
     unsafe { asm!("msr daifset, {}", const DEBUG_MASKED, options(nostack, preserves_flags)) };
     MDSCR_EL1.modify(MDSCR_EL1::SS::CLEAR + MDSCR_EL1::KDE::CLEAR + MDSCR_EL1::MDE::CLEAR);
     set_breakpoints([None; EXITS]);
-    *VISITOR.lock() = None;
+    set_visitor(None);
     (!LOST.load(Ordering::Relaxed)).then_some(result)
+}
+
+/// With interrupts masked, as [`handle`] runs with.
+fn set_visitor(visitor: Option<(CpuId, Visitor)>) {
+    let _masked = irq::local_irq_save();
+    *VISITOR.lock() = visitor;
 }
 
 /// Takes a step or a breakpoint that belongs to [`step_through`]; whether it did.

@@ -4,6 +4,7 @@
 
 mod cpu;
 mod fault;
+mod held;
 mod io;
 mod machine;
 mod memory;
@@ -14,5 +15,6 @@ mod walker;
 
 pub use cpu::{SimCpu, SimFrames};
 pub use fault::{Fault, FaultKind, Who};
+pub use held::{Spin, with_held};
 pub use io::{IoEvent, Recorder};
 pub use machine::{Config, Counts, Machine, Violations, Visibility};

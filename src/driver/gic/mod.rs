@@ -10,10 +10,10 @@ mod v3;
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
+use crate::sync::{OrderedLock, class};
 use arm_gic::IntId as ArmIntId;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 
 use v2::V2;
 use v3::V3;
@@ -171,7 +171,7 @@ impl Acknowledged {
 pub struct Gic {
     backend: Backend,
     /// Held while registers are changed that several CPUs share.
-    configuration: SpinMutex<(), cpu::Relax>,
+    configuration: OrderedLock<(), class::InterruptController, cpu::Relax>,
     /// What the controller calls each CPU, plus one; zero for a CPU that takes no interrupts.
     names: [AtomicU64; MAX_CPUS],
 }
@@ -198,7 +198,7 @@ impl Gic {
             // SAFETY: the caller's contract.
             GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, second) }),
         };
-        Self { backend, configuration: SpinMutex::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }
+        Self { backend, configuration: OrderedLock::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }
     }
 
     /// Which kind this is.

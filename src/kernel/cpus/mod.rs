@@ -29,10 +29,10 @@ use crate::driver::timer;
 use crate::fdt::{EnableMethod, Tree};
 use crate::hal::wait::Atomic;
 use crate::instance::{self, CpuHooks, StackAllocError};
+use crate::sync::{OrderedLock, class};
 use ::log::{error, info, warn};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 use work::Job;
 
 /// How long another CPU may take for anything before it is reported: a second, in ticks of the counter.
@@ -67,18 +67,21 @@ pub enum CpuState {
 }
 
 impl CpuState {
-    const ALL: [Self; 10] = [
-        Self::Absent,
-        Self::Off,
-        Self::Waiting,
-        Self::Starting,
-        Self::Arrived,
-        Self::Online,
-        Self::Leaving,
-        Self::Stopping,
-        Self::Parked,
-        Self::Late,
-    ];
+    /// The state that a number stands for.
+    const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Off,
+            2 => Self::Waiting,
+            3 => Self::Starting,
+            4 => Self::Arrived,
+            5 => Self::Online,
+            6 => Self::Leaving,
+            7 => Self::Stopping,
+            8 => Self::Parked,
+            9 => Self::Late,
+            _ => Self::Absent,
+        }
+    }
 }
 
 /// What the kernel knows of a CPU.
@@ -104,7 +107,7 @@ static RECORDS: [Record; MAX_CPUS] = [const {
 }; MAX_CPUS];
 
 /// Held while a CPU is started or stopped.
-static HOTPLUG: SpinMutex<(), cpu::Relax> = SpinMutex::new(());
+static HOTPLUG: OrderedLock<(), class::Hotplug, cpu::Relax> = OrderedLock::new(());
 
 impl Record {
     fn of(cpu: CpuId) -> Option<&'static Self> {
@@ -112,8 +115,7 @@ impl Record {
     }
 
     fn state(&self) -> CpuState {
-        let raw = self.state.load(Ordering::SeqCst);
-        CpuState::ALL.get(usize::from(raw)).copied().unwrap_or(CpuState::Absent)
+        CpuState::from_raw(self.state.load(Ordering::SeqCst))
     }
 
     fn set(&self, state: CpuState) {

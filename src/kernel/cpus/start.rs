@@ -5,7 +5,7 @@ use crate::addr::{CpuId, PhysAddr};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
-use crate::arch::aarch64::{cpu, irq, mem, psci, secondary, spin_table, tlb, trap};
+use crate::arch::aarch64::{cpu, irq, mem, protect, psci, secondary, spin_table, tlb, trap};
 use crate::driver::timer;
 use crate::hal::wait::Context;
 use crate::instance;
@@ -121,7 +121,9 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
         cpu::park();
     }
     tlb::init_cpu(false);
-    if !instance::start_tags_on_cpu() || !mem::can_run_on(&IdRegisters::read()) {
+    let features = IdRegisters::read();
+    protect::init_cpu(&features);
+    if !instance::start_tags_on_cpu() || !mem::can_run_on(&features) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);

@@ -5,11 +5,11 @@ use super::kmem::Kmem;
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::slab::{AllocError, KMALLOC_MAX_SIZE};
+use crate::sync::{OrderedLock, class};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use linked_list_allocator::Heap;
-use spin::mutex::SpinMutex;
 
 /// What a kernel declares as its `#[global_allocator]`.
 ///
@@ -26,7 +26,7 @@ use spin::mutex::SpinMutex;
 ///
 /// - `HEAP-1`: the addresses from `start` on, `size` of them, are the early heap's and nobody else's.
 pub struct GlobalHeap<K: Kmem> {
-    early: SpinMutex<Heap, K::Relax>,
+    early: OrderedLock<Heap, class::EarlyHeap, K::Relax>,
     start: AtomicU64,
     size: AtomicU64,
     /// Whether `kmem` is up.
@@ -38,7 +38,7 @@ impl<K: Kmem> GlobalHeap<K> {
     /// A heap without memory.
     pub const fn new(kmem: K) -> Self {
         Self {
-            early: SpinMutex::new(Heap::empty()),
+            early: OrderedLock::new(Heap::empty()),
             start: AtomicU64::new(0),
             size: AtomicU64::new(0),
             serving: AtomicBool::new(false),

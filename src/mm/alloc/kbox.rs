@@ -16,6 +16,15 @@ use core::ptr::{self, NonNull};
 ///
 /// A box of a trait object is made of one of a sized value: `KBox::from_raw(KBox::into_raw(value) as *mut dyn Trait)`.
 ///
+/// What has been freed cannot be used:
+///
+/// ```compile_fail,E0382
+/// fn free_twice<A: quarry::mm::alloc::Allocator>(value: quarry::mm::alloc::KBox<u32, A>) {
+///     drop(value);
+///     drop(value);
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// - `BOX-1`: `at` leads to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both are this

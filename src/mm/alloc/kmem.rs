@@ -6,9 +6,9 @@ use crate::gfp::Gfp;
 use crate::mm::slab::{
     AllocError, CacheHandle, CacheSpec, CreateError, InUse, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator, SlabHal,
 };
+use crate::sync::LockHal;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use spin::RelaxStrategy;
 
 /// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with shorter ways of its own
 /// writes another.
@@ -23,7 +23,7 @@ pub unsafe trait Kmem {
     /// A cache that somebody holds.
     type Cache;
     /// How a lock waits.
-    type Relax: RelaxStrategy;
+    type Relax: LockHal;
 
     /// Allocates `size` bytes, not zero; see [`SlabAllocator::kmalloc`].
     ///

@@ -5,7 +5,7 @@ use super::nth::{NthSlot, SLOTS};
 use super::point::{FaultPoint, FaultRequest, FaultStatistics};
 use crate::gfp::Gfp;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// What can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +58,8 @@ impl FaultSite {
 pub struct FaultInjector {
     /// Sites that are on, and contexts whose calls are counted.
     armed: AtomicU32,
+    /// Whether everything fails.
+    closed: AtomicBool,
     points: [FaultPoint; FaultSite::ALL.len()],
     pub(super) slots: [NthSlot; SLOTS],
     /// Prints the stack of the caller.
@@ -78,6 +80,7 @@ impl FaultInjector {
     pub const fn new(stack: fn()) -> Self {
         Self {
             armed: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
             points: [
                 FaultPoint::new(FaultSite::PageAlloc),
                 FaultPoint::new(FaultSite::Slab),
@@ -102,6 +105,18 @@ impl FaultInjector {
 
     pub(super) fn disarm(&self) {
         self.armed.fetch_sub(1, Relaxed);
+    }
+
+    /// From now on every call fails, without a word: the kernel ends, and nobody knows in which state its allocators are.
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.arm();
+    }
+
+    /// Whether [`FaultInjector::close`] has been called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
     }
 
     fn point(&self, site: FaultSite) -> Option<&FaultPoint> {
@@ -143,6 +158,9 @@ impl FaultInjector {
     #[cold]
     #[inline(never)]
     fn decide(&self, site: FaultSite, request: FaultRequest) -> bool {
+        if self.is_closed() {
+            return true;
+        }
         let Some(point) = self.point(site).filter(|_| !request.gfp.contains(Gfp::NOFAIL)) else { return false };
         point.count_call();
         let slot = self.slots.iter().find(|slot| slot.is_of(request.context));

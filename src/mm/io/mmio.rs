@@ -48,7 +48,7 @@ pub unsafe trait RegisterBlock {}
 /// # Ok::<(), quarry::mm::io::AccessError>(())
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// # use quarry::arch::host::Recorder;
 /// # use quarry::mm::io::Mmio;
 /// # let recorder = Recorder::new(0x1000);

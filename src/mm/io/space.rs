@@ -14,9 +14,9 @@ use crate::mm::page::{Page, PageMap, Section};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::vmalloc::{AreaError, AreaInfo, AreaRef, AreaRequest, Removed, VmFlags, VmallocHal, VmapSpace};
 use crate::mm::zone::PageHal;
+use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::panic::Location;
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 /// What mapping device memory asks of a machine beside what vmalloc does.
@@ -87,14 +87,14 @@ impl Limits {
 pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
     space: &'s VmapSpace<'a, H>,
     limits: Once<Limits, <H as VmallocHal<'a>>::Relax>,
-    claims: SpinMutex<Claims<'a>, <H as VmallocHal<'a>>::Relax>,
+    claims: OrderedLock<Claims<'a>, class::IoClaims, <H as VmallocHal<'a>>::Relax>,
 }
 
 impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// Device memory in areas of `space`.
     #[must_use]
     pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
-        Self { space, limits: Once::new(), claims: SpinMutex::new(Claims::new()) }
+        Self { space, limits: Once::new(), claims: OrderedLock::new(Claims::new()) }
     }
 
     /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped. The first call

@@ -9,11 +9,11 @@ use super::member::Divisor;
 use super::node::Node;
 use super::shape::Shape;
 use super::word::SlabWord;
+use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32};
-use spin::mutex::SpinMutex;
 
 /// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
 /// The object's memory is writable and as large as the cache's objects; what it held before is undefined. Interrupts are
@@ -36,7 +36,7 @@ pub struct Cache<H: SlabHal> {
     pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
-    pub(super) node: SpinMutex<Node, H::Relax>,
+    pub(super) node: OrderedLock<Node, class::SlabNode, H::Relax>,
     /// Handles of it: more than one if caches were merged.
     pub(super) handles: AtomicU32,
     /// Whether the CPUs' arrays are in use.

@@ -13,10 +13,10 @@ use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
+use crate::sync::OrderedLock;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
-use spin::mutex::SpinMutex;
 
 /// Caches that there can be at a time.
 pub const MAX_CACHES: usize = 512;
@@ -251,7 +251,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
-            node: SpinMutex::new(Node::new(depot_magazines(shape.size))),
+            node: OrderedLock::new(Node::new(depot_magazines(shape.size))),
             handles: AtomicU32::new(1),
             arrays_on: AtomicBool::new(false),
         }

@@ -74,13 +74,13 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::zone::{PageAllocator, PageHal};
+use crate::sync::{OrderedLock, class};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use debug::DebugChoice;
 use global::{Registry, Table};
 use node::Node;
 use random::Random;
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 /// What the slab allocator asks of a machine, beyond what the page allocator does.
@@ -199,7 +199,7 @@ pub struct SlabAllocator<'p, H: SlabHal> {
     /// The cache of records of caches.
     boot: Once<CacheRecord<H>, H::Relax>,
     table: Table<H>,
-    registry: SpinMutex<Registry, H::Relax>,
+    registry: OrderedLock<Registry, class::SlabRegistry, H::Relax>,
     random: Random,
     mark: AtomicU64,
     careful: AtomicBool,
@@ -216,7 +216,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
             pages,
             boot: Once::new(),
             table: [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; MAX_CACHES],
-            registry: SpinMutex::new(Registry::new()),
+            registry: OrderedLock::new(Registry::new()),
             random: Random::new(),
             mark: AtomicU64::new(0),
             careful: AtomicBool::new(false),

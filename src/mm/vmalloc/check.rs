@@ -96,7 +96,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Tests that an area overlaps no gap and no other area in use, and answers its size. `locked` is the node whose
-    /// lock is held; since nothing else happens, those of the others may be taken too.
+    /// lock is held; since nothing else happens, those of the others are open.
     fn check_area(&self, layout: &Layout, area: &Area, locked: (usize, &VmapNode<'a>)) -> Result<u64, Broken> {
         let (start, end) = (area.key(), area.end());
         ensure(start < end && (start | end) & (PAGE_SIZE - 1) == 0, "VMAP-1", "an area that is not whole pages")?;
@@ -114,8 +114,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         };
         let (index, node) = locked;
         let others = (0..layout.nodes).filter(|other| *other != index);
-        let overlapped =
-            overlapped(node) || others.into_iter().any(|other| self.with_node(other, |node| overlapped(node)));
+        let overlapped = overlapped(node)
+            || others.into_iter().any(|other| self.node(other).try_lock().is_some_and(|node| overlapped(&node)));
         ensure(!overlapped, "VMAP-2", "two areas over the same addresses")?;
         Ok(end - start)
     }

@@ -14,8 +14,8 @@ use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
+use crate::sync::LockHal;
 use core::panic::Location;
-use spin::relax::RelaxStrategy;
 
 /// Bytes of a contiguous group of pages.
 const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
@@ -29,7 +29,7 @@ pub trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The machine of the page allocator.
     type Pages: PageHal;
     /// How a CPU waits for a lock, or for another CPU.
-    type Relax: RelaxStrategy;
+    type Relax: LockHal;
 
     /// A new descriptor; see [`AreaHal::descriptor`].
     fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;

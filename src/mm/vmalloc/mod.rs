@@ -62,7 +62,7 @@ use crate::ds::rbtree::Owned;
 use crate::ds::rbtree::fit::MaxSize;
 use crate::gfp::Gfp;
 use crate::hal::cpu::{Interrupts, PerCpu};
-use spin::relax::RelaxStrategy;
+use crate::sync::LockHal;
 
 /// Busy trees, lazy lists and sets of pools, at most.
 pub const NODES: usize = 16;
@@ -70,7 +70,7 @@ pub const NODES: usize = 16;
 /// What an address space asks of a machine.
 pub trait AreaHal<'a>: Interrupts + PerCpu {
     /// How a CPU waits for a lock, or for another CPU.
-    type Relax: RelaxStrategy;
+    type Relax: LockHal;
 
     /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be looked for. It is a descriptor
     /// for good: whoever still has a reference to it finds one.

@@ -9,9 +9,9 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
 use crate::gfp::Gfp;
+use crate::sync::{OrderedLock, class};
 use core::panic::Location;
 use core::sync::atomic::AtomicU32;
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 /// What is asked for.
@@ -93,9 +93,9 @@ pub(super) struct Layout {
 pub struct VmapSpace<'a, H: AreaHal<'a>> {
     pub(super) hal: H,
     pub(super) layout: Once<Layout, H::Relax>,
-    pub(super) free: SpinMutex<FreeSpace<'a>, H::Relax>,
-    pub(super) nodes: [SpinMutex<VmapNode<'a>, H::Relax>; NODES],
-    pub(super) early: SpinMutex<EarlyAreas, H::Relax>,
+    pub(super) free: OrderedLock<FreeSpace<'a>, class::FreeAreas, H::Relax>,
+    pub(super) nodes: [OrderedLock<VmapNode<'a>, class::BusyAreas, H::Relax>; NODES],
+    pub(super) early: OrderedLock<EarlyAreas, class::EarlyAreas, H::Relax>,
     /// Purges under way, whose areas are in no node.
     pub(super) purging: AtomicU32,
 }
@@ -107,9 +107,9 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         Self {
             hal,
             layout: Once::new(),
-            free: SpinMutex::new(FreeSpace::new()),
-            nodes: [const { SpinMutex::new(VmapNode::new()) }; NODES],
-            early: SpinMutex::new(EarlyAreas::new()),
+            free: OrderedLock::new(FreeSpace::new()),
+            nodes: [const { OrderedLock::new(VmapNode::new()) }; NODES],
+            early: OrderedLock::new(EarlyAreas::new()),
             purging: AtomicU32::new(0),
         }
     }
@@ -162,7 +162,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     #[inline]
-    fn node(&self, index: usize) -> &SpinMutex<VmapNode<'a>, H::Relax> {
+    pub(super) fn node(&self, index: usize) -> &OrderedLock<VmapNode<'a>, class::BusyAreas, H::Relax> {
         // Always in range, by construction of the index and to the compiler.
         let [first, ..] = &self.nodes;
         self.nodes.get(index).unwrap_or(first)

@@ -169,6 +169,12 @@ impl<H: PageHal> PageAllocator<H> {
         self.drain_all();
     }
 
+    /// Makes every allocation that goes the long way ask [`Pressure::should_fail`](super::Pressure::should_fail), and leaves all
+    /// else as it is. Takes no lock. Any context.
+    pub fn ask_always(&self) {
+        self.careful.store(true, Ordering::Relaxed);
+    }
+
     /// The caller is about to wait for pages: from when this returns until [`PageAllocator::stop_awaiting`], every free
     /// goes the long way and calls [`Pressure::freed`](super::Pressure::freed). So frees that nobody waits for pay nothing.
     /// Where waiting is legal.

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::MAX_ORDER;
-use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
+use crate::mm::page::{MigrateType, Page, PageDescriptor, PageMap, PageState, ZoneId};
+use crate::sync::CHECKED;
 
 /// Lists in a row, a power of two above the highest order, so that an index is masked and not checked.
 const ROW: usize = 16;
@@ -82,6 +83,10 @@ impl FreeLists {
     pub(super) fn remove<M: PageMap>(&mut self, map: M, page: Page, order: u8, kind: MigrateType) {
         let descriptor = map.get(page);
         let (next, prev) = (descriptor.next(), descriptor.prev());
+        if CHECKED && !are_linked(map, page) {
+            self.give_up(page, order, kind);
+            return;
+        }
         // INVARIANT: BUD-2, BUD-3.
         if next != Page::NIL {
             map.get(Page::new(next)).set_prev(prev);
@@ -112,7 +117,7 @@ impl FreeLists {
         let first = self.first_mut(order, kind);
         let page = Page::new(*first);
         let descriptor = map.get(page);
-        let sound = descriptor.state() == PageState::free(zone, order, kind);
+        let sound = descriptor.state() == PageState::free(zone, order, kind) && (!CHECKED || are_linked(map, page));
         let next = if sound { descriptor.next() } else { Page::NIL };
         // INVARIANT: BUD-2, BUD-3.
         *first = next;
@@ -123,6 +128,27 @@ impl FreeLists {
         }
         if sound { Ok(page) } else { Err(Corrupt(page)) }
     }
+}
+
+impl FreeLists {
+    /// Empties a list that leads to what is not on it: nothing on it can be trusted.
+    #[cold]
+    fn give_up(&mut self, page: Page, order: u8, kind: MigrateType) {
+        log::error!("BUD-2 broken: a link of the free block at page {} leads off its list", page.index());
+        *self.first_mut(order, kind) = Page::NIL;
+        *self.filled_mut(kind) &= !1_u16.wrapping_shl(u32::from(order));
+    }
+}
+
+/// Whether what a free block is linked to is on the same list and leads back: asked before a link is followed to write there
+/// (Linux: `__list_del_entry_valid`).
+fn are_linked<M: PageMap>(map: M, page: Page) -> bool {
+    let here = map.get(page);
+    let leads_back = |link: u32, back: fn(&PageDescriptor) -> u32| {
+        let there = map.get_checked(Page::new(link));
+        link == Page::NIL || there.is_some_and(|there| there.state() == here.state() && back(there) == page.index())
+    };
+    leads_back(here.next(), PageDescriptor::prev) && leads_back(here.prev(), PageDescriptor::next)
 }
 
 const _: () = assert!(ROW > MAX_ORDER as usize && ROWS > MigrateType::COUNT && ROW <= u16::BITS as usize);

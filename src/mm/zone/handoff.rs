@@ -197,12 +197,12 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let mut current = self.tuning.lock();
         *current = tuning;
-        let total = self.zones.iter().map(|zone| zone.lock().managed).sum();
+        let total = self.zones.iter().map(|zone| zone.lock_inside(&current).managed).sum();
         let min_pages = tuning.min_pages(total);
         // From the highest zone down: what lies above is kept from whoever could have had it.
         let mut above = [0_u64; ZoneType::COUNT];
         for zone in &self.zones {
-            let mut zone = zone.lock();
+            let mut zone = zone.lock_inside(&current);
             zone.marks = tuning.marks(zone.managed, total, min_pages);
             zone.boost_factor = tuning.boost_factor;
             zone.boost = 0;

@@ -70,8 +70,8 @@ use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::tags::TagMemory;
 use crate::mm::page::{Page, PageMap, ZoneId};
+use crate::sync::{LockHal, OrderedLock, class};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 use spin::relax::RelaxStrategy;
 use zone::Zone;
@@ -84,7 +84,7 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
     /// Where the page descriptors are.
     type Map: PageMap;
     /// How a CPU waits for a lock, or for another CPU.
-    type Relax: RelaxStrategy;
+    type Relax: LockHal;
 
     /// The page descriptors.
     fn map(&self) -> Self::Map;
@@ -212,9 +212,9 @@ impl ZoneLayout {
 /// and the per-CPU lists (`PCP`); [`PageAllocator::check`] tests them all.
 pub struct PageAllocator<H: PageHal> {
     hal: H,
-    zones: [SpinMutex<Zone, H::Relax>; ZoneType::COUNT],
+    zones: [OrderedLock<Zone, class::Zone, H::Relax>; ZoneType::COUNT],
     layout: Once<ZoneLayout, H::Relax>,
-    tuning: SpinMutex<WatermarkTuning, H::Relax>,
+    tuning: OrderedLock<WatermarkTuning, class::WatermarkTuning, H::Relax>,
     /// Pages whose blocks carry `ACCOUNT`.
     accounted: AtomicU64,
     careful: AtomicBool,
@@ -227,7 +227,7 @@ pub struct PageAllocator<H: PageHal> {
     /// theirs in reserve meanwhile (Linux: `ZONE_BELOW_HIGH`).
     short: [AtomicBool; ZoneType::COUNT],
     /// Held while somebody uses the lists of a CPU that is not online.
-    offline: SpinMutex<(), H::Relax>,
+    offline: OrderedLock<(), class::OfflineLists, H::Relax>,
 }
 
 impl<H: PageHal> PageAllocator<H> {
@@ -235,16 +235,16 @@ impl<H: PageHal> PageAllocator<H> {
     pub const fn new(hal: H) -> Self {
         Self {
             hal,
-            zones: [const { SpinMutex::new(Zone::EMPTY) }; ZoneType::COUNT],
+            zones: [const { OrderedLock::new(Zone::EMPTY) }; ZoneType::COUNT],
             layout: Once::new(),
-            tuning: SpinMutex::new(WatermarkTuning::DEFAULT),
+            tuning: OrderedLock::new(WatermarkTuning::DEFAULT),
             accounted: AtomicU64::new(0),
             careful: AtomicBool::new(false),
             scrub: AtomicU8::new(0),
             awaited: AtomicU32::new(0),
             reclaimer_woken: AtomicBool::new(false),
             short: [const { AtomicBool::new(false) }; ZoneType::COUNT],
-            offline: SpinMutex::new(()),
+            offline: OrderedLock::new(()),
         }
     }
 

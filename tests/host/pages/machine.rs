@@ -2,6 +2,7 @@
 //! and a record of what the allocator asked of it.
 
 use quarry::addr::{CpuId, Pfn, PhysAddr, PhysRange};
+use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
@@ -12,6 +13,7 @@ use quarry::mm::zone::{
     ZoneLimits, scoped_gfp,
 };
 use quarry::sync::Scopes;
+use quarry::sync::{HeldLocks, LockContext, LockHal};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -366,6 +368,12 @@ pub(super) struct Yield;
 impl spin::RelaxStrategy for Yield {
     fn relax() {
         std::thread::yield_now();
+    }
+}
+
+impl LockHal for Yield {
+    fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
+        host::with_held(f);
     }
 }
 

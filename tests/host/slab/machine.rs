@@ -2,6 +2,7 @@
 //! is kept for the test to look at.
 
 use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr};
+use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::tags::{TagEvent, TagMemory};
@@ -13,6 +14,7 @@ use quarry::mm::slab::{
 use quarry::mm::zone::{
     CpuPages, PageAllocator, PageHal, Pressure, Relief, Scrub, Shortage, WatermarkTuning, ZoneLimits,
 };
+use quarry::sync::{HeldLocks, LockContext, LockHal};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -300,6 +302,12 @@ pub(super) struct Yield;
 impl spin::RelaxStrategy for Yield {
     fn relax() {
         std::thread::yield_now();
+    }
+}
+
+impl LockHal for Yield {
+    fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
+        host::with_held(f);
     }
 }
 

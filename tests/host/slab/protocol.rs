@@ -157,6 +157,7 @@ fn explore(planted: Planted, preemptions: usize) {
     });
 }
 
+// Behaviour 492
 #[test]
 fn a_request_is_answered_by_what_comes_after_it() {
     explore(Planted::Nothing, 3);

@@ -9,8 +9,8 @@ use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
 use crate::hal::wait::{Scope, Wait, WaitQueue, Waited};
 use crate::sync;
+use crate::sync::LockHal;
 use core::sync::atomic::{AtomicU32, Ordering};
-use spin::relax::RelaxStrategy;
 
 /// Rounds of one time awake: others may use up what is freed as fast as it comes.
 const ROUNDS_MAX: u32 = 1 << 10;
@@ -58,7 +58,7 @@ impl Background {
     }
 }
 
-impl<R: RelaxStrategy> Reclaim<R> {
+impl<R: LockHal> Reclaim<R> {
     /// A zone has fallen below `low`: what [`Pressure::wake`](super::super::Pressure::wake) is to call. Any context.
     pub fn wake_background<H: Wait>(&self, hal: &H, zone: ZoneType, order: Order) {
         self.background.ask(zone, order);

@@ -9,7 +9,7 @@ use crate::addr::Order;
 use crate::gfp::Gfp;
 use crate::hal::wait::{Scope, Waited};
 use crate::sync;
-use spin::relax::RelaxStrategy;
+use crate::sync::LockHal;
 
 /// The largest order for which memory is worth killing and retrying for: larger blocks are had by luck, and their callers
 /// have another way (Linux: `PAGE_ALLOC_COSTLY_ORDER`).
@@ -32,7 +32,7 @@ enum Harvest {
     Barren,
 }
 
-impl<R: RelaxStrategy> Reclaim<R> {
+impl<R: LockHal> Reclaim<R> {
     /// Frees memory for an allocation that may wait, or says that it must fail: what
     /// [`Pressure::relieve`](super::super::Pressure::relieve) is to call.
     ///

@@ -28,10 +28,10 @@ pub use shrinker::{Scanned, Shrinker};
 use super::{PageAllocator, PageHal};
 use crate::gfp::Gfp;
 use crate::hal::wait::{Context, Scope, Wait, WaitQueue};
+use crate::sync::LockHal;
 use background::Background;
 use core::sync::atomic::{AtomicU64, Ordering};
 use shrinker::Round;
-use spin::relax::RelaxStrategy;
 
 /// What reclaim asks of a machine.
 pub trait ReclaimHal: PageHal + Wait + Context {}
@@ -98,7 +98,7 @@ pub struct Reclaim<R> {
     counters: Counters,
 }
 
-impl<R: RelaxStrategy> Reclaim<R> {
+impl<R: LockHal> Reclaim<R> {
     /// Nobody is registered: allocations fail when memory is used up.
     pub const fn new() -> Self {
         Self {
@@ -179,7 +179,7 @@ impl<R: RelaxStrategy> Reclaim<R> {
     }
 }
 
-impl<R: RelaxStrategy> Default for Reclaim<R> {
+impl<R: LockHal> Default for Reclaim<R> {
     fn default() -> Self {
         Self::new()
     }

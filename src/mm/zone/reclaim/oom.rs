@@ -10,9 +10,9 @@ use crate::gfp::{Gfp, ZoneType};
 use crate::hal::wait::{Scope, Wait, WaitQueue, Waited};
 use crate::mm::page::MigrateType;
 use crate::sync;
+use crate::sync::LockHal;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::relax::RelaxStrategy;
 
 /// What a kernel does when nothing can be reclaimed.
 ///
@@ -62,7 +62,7 @@ impl Turn {
     }
 }
 
-impl<R: RelaxStrategy> Reclaim<R> {
+impl<R: LockHal> Reclaim<R> {
     /// Whether the hook is called for such a request (Linux: `__alloc_pages_may_oom`): not for large blocks, which killing
     /// does not make; nor for who has another way, wants a zone that devices need, or keeps reclaim from doing its best.
     pub(super) fn is_worth_killing(&self, shortage: &Shortage) -> bool {
@@ -146,7 +146,7 @@ const fn letter(kind: MigrateType) -> char {
     }
 }
 
-impl<H: ReclaimHal<Relax = R>, R: RelaxStrategy> fmt::Display for MemReport<'_, H, R> {
+impl<H: ReclaimHal<Relax = R>, R: LockHal> fmt::Display for MemReport<'_, H, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pages = self.pages;
         writeln!(f, "Mem-Info:")?;
@@ -199,7 +199,7 @@ impl<H: ReclaimHal<Relax = R>, R: RelaxStrategy> fmt::Display for MemReport<'_, 
     }
 }
 
-impl<H: ReclaimHal<Relax = R>, R: RelaxStrategy> MemReport<'_, H, R> {
+impl<H: ReclaimHal<Relax = R>, R: LockHal> MemReport<'_, H, R> {
     /// Who holds what reclaim can get at.
     fn write_holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hal = self.pages.hal();

@@ -4,10 +4,9 @@
 
 use crate::hal::cpu::Interrupts;
 use crate::hal::wait::{Context, Scope, Wait, WaitQueue, Waited};
+use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
-use spin::relax::RelaxStrategy;
 
 /// Places of a registry.
 pub const REGISTRY_PLACES: usize = 32;
@@ -53,7 +52,7 @@ struct Tenant<T: ?Sized + 'static> {
 }
 
 struct Place<T: ?Sized + 'static, R> {
-    tenant: SpinMutex<Tenant<T>, R>,
+    tenant: OrderedLock<Tenant<T>, class::Tenant, R>,
     /// A word that belongs to the tenant: work that was put off.
     deferred: AtomicU64,
 }
@@ -72,13 +71,13 @@ pub struct Registry<T: ?Sized + 'static, R> {
     idle: WaitQueue,
 }
 
-impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
+impl<T: ?Sized, R: LockHal> Registry<T, R> {
     /// No tenants.
     pub const fn new() -> Self {
         Self {
             places: [const {
                 Place {
-                    tenant: SpinMutex::new(Tenant { entry: None, tenancy: 0, users: 0 }),
+                    tenant: OrderedLock::new(Tenant { entry: None, tenancy: 0, users: 0 }),
                     deferred: AtomicU64::new(0),
                 }
             }; REGISTRY_PLACES],
@@ -179,7 +178,7 @@ impl<T: ?Sized, R: RelaxStrategy> Registry<T, R> {
     }
 }
 
-impl<T: ?Sized, R: RelaxStrategy> Default for Registry<T, R> {
+impl<T: ?Sized, R: LockHal> Default for Registry<T, R> {
     fn default() -> Self {
         Self::new()
     }

@@ -1,0 +1,109 @@
+//! The order of all locks: which there are, which may be taken while another one is held, and whether with interrupts
+//! masked. docs/locks.md has it as a table, which a test compares with this one.
+#![forbid(unsafe_code)]
+
+/// With interrupts masked, or without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interrupts {
+    /// Always masked: interrupt handlers take such locks too. Nobody waits for another CPU while one is held.
+    Masked,
+    /// Never masked once booting is over, and never in a handler: whoever waits for such a lock answers other CPUs, for which
+    /// its holder may be waiting.
+    Unmasked,
+    /// As it comes, but never in a handler.
+    Either,
+}
+
+/// What all locks of one kind have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockClass {
+    /// What reports call it.
+    pub name: &'static str,
+    /// Its place in the order: while a lock is held only locks of higher levels are taken.
+    pub level: u8,
+    /// How interrupts are meanwhile.
+    pub interrupts: Interrupts,
+}
+
+/// A [`LockClass`] as a type, so that every lock has one, and knowing it costs nothing.
+pub trait Class: 'static {
+    /// The class.
+    const CLASS: &'static LockClass;
+}
+
+macro_rules! lock_classes {
+    ($($(#[$about:meta])* $Name:ident = $name:literal, $interrupts:ident;)*) => {
+        #[repr(u8)]
+        enum Level { $($Name),* }
+
+        $(
+            $(#[$about])*
+            #[derive(Clone, Copy, Debug)]
+            pub struct $Name;
+
+            impl Class for $Name {
+                const CLASS: &'static LockClass =
+                    &LockClass { name: $name, level: Level::$Name as u8, interrupts: Interrupts::$interrupts };
+            }
+        )*
+
+        /// All classes, in the order in which their locks are taken.
+        pub const LOCK_CLASSES: &[&LockClass] = &[$($Name::CLASS),*];
+    };
+}
+
+lock_classes! {
+    /// What an embedding kernel makes with [`Lock`](super::Lock): outside of all locks below it.
+    Embedder = "embedding kernel", Either;
+    /// CPUs come, go or are held one at a time.
+    Hotplug = "cpu hotplug", Unmasked;
+    /// Live mappings are changed by one CPU at a time, where the CPUs need not be held for it.
+    LiveMappings = "live mappings", Unmasked;
+    /// One CPU at a time makes room for more stacks.
+    StackRows = "stack rows", Unmasked;
+    /// Which caches there are.
+    SlabRegistry = "slab caches", Unmasked;
+    /// Memory before there is a page allocator.
+    MemblockLists = "memblock", Unmasked;
+    /// The fault that a kernel test has announced.
+    ExpectedFault = "expected fault", Either;
+    /// Mappings of device memory.
+    IoClaims = "device mappings", Masked;
+    /// Areas that are placed before there is memory for descriptors.
+    EarlyAreas = "early areas", Masked;
+    /// The areas in use, one lock for each part of them.
+    BusyAreas = "busy areas", Masked;
+    /// The gaps of a region of addresses.
+    FreeAreas = "free areas", Masked;
+    /// Who has registered to free memory, one lock for each place.
+    Tenant = "registered reclaimer", Masked;
+    /// Whether a CPU is there.
+    ComingAndGoing = "cpu coming and going", Masked;
+    /// The page lists of CPUs that are not there.
+    OfflineLists = "lists of offline cpus", Masked;
+    /// The slabs of one cache.
+    SlabNode = "slab node", Masked;
+    /// The heap of booting.
+    EarlyHeap = "early heap", Masked;
+    /// What the watermarks are computed from.
+    WatermarkTuning = "watermark tuning", Masked;
+    /// The free lists of a zone.
+    Zone = "zone", Masked;
+    /// The interrupt controller's registers that have no enable bit of their own.
+    InterruptController = "interrupt controller", Masked;
+    /// Who is told of each instruction.
+    StepVisitor = "step visitor", Masked;
+    /// Lines on the console. Its owner may take it again: an exception in the middle of a line is reported.
+    Console = "console", Masked;
+}
+
+// A lock that handlers take is never held while one is taken that they must not take: handlers would wait for it all the
+// same, through whoever holds the first.
+const _: () = {
+    let (mut rest, mut masked) = (LOCK_CLASSES, false);
+    while let [class, after @ ..] = rest {
+        masked |= matches!(class.interrupts, Interrupts::Masked);
+        assert!(masked == matches!(class.interrupts, Interrupts::Masked), "locks taken unmasked come first");
+        rest = after;
+    }
+};

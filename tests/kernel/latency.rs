@@ -1,0 +1,77 @@
+//! How long allocating and freeing takes at most, on all CPUs at once and interrupted all the time.
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use quarry::addr::{CpuId, Order, PAGE_SIZE};
+use quarry::driver::timer;
+use quarry::gfp::Gfp;
+use quarry::instance;
+use quarry::kernel::{cpus, tick};
+use quarry::ktest;
+
+const ROUNDS: u64 = 400;
+
+/// The longest call of all, in ticks of the counter.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `call` and notes how long it took.
+fn timed<T>(call: impl FnOnce() -> T) -> T {
+    let start = timer::ticks();
+    let result = call();
+    LONGEST.fetch_max(timer::ticks() - start, Ordering::Relaxed);
+    result
+}
+
+fn object(size: usize, gfp: Gfp) {
+    if let Ok(object) = timed(|| instance::kmalloc(size, gfp | Gfp::NOWARN)) {
+        // SAFETY: allocated here, and not used any more.
+        timed(|| unsafe { instance::kfree(object.as_ptr()) });
+    }
+}
+
+fn block(order: u8, gfp: Gfp) {
+    if let Ok(page) = timed(|| instance::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
+        let order = Order::new(order).expect("small");
+        timed(|| instance::free_pages(page, order)).expect("allocated here");
+    }
+}
+
+fn in_handler() {
+    object(40, Gfp::ATOMIC);
+    object(2000, Gfp::ATOMIC);
+    block(0, Gfp::ATOMIC);
+    block(3, Gfp::ATOMIC);
+}
+
+// Behaviour 490. The counter counts instructions here, those of all CPUs: a slow host does not make it later.
+ktest!(no_call_takes_long_in_a_storm, machine one = "icount", machine four = "smp=4 icount gic=3", timeout = 60);
+fn no_call_takes_long_in_a_storm() {
+    let done = [const { AtomicU64::new(0) }; 4];
+    let (over, least) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
+    LONGEST.store(0, Ordering::Relaxed);
+    tick::start(timer::frequency() / 20_000, in_handler).expect("the timer is free");
+    cpus::run_everywhere(&|cpu: CpuId| {
+        let own = done.get(cpu.get() as usize).expect("four CPUs");
+        for round in 0..ROUNDS {
+            object(16 << (round % 9), Gfp::KERNEL);
+            block(u8::try_from(round % 11).expect("small"), Gfp::KERNEL);
+            if round % 8 == 0 {
+                let pages = 1 + round % 40;
+                let area = timed(|| instance::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
+                timed(|| instance::vfree(area)).expect("allocated here");
+            }
+            own.fetch_add(1, Ordering::Relaxed);
+        }
+        if !over.swap(true, Ordering::Relaxed) {
+            let others = instance::online_cpus().filter_map(|cpu| done.get(cpu.get() as usize));
+            let slowest = others.map(|done| done.load(Ordering::Relaxed)).min().expect("this CPU");
+            least.store(slowest, Ordering::Relaxed);
+        }
+    });
+    tick::stop().expect("it runs");
+    let longest = LONGEST.load(Ordering::Relaxed) * 1_000_000 / timer::frequency();
+    quarry::kprintln!("latency: {longest} us at most");
+    assert!(longest < 100_000, "a call took {longest} us");
+    let least = least.into_inner();
+    assert!(least >= ROUNDS / 10, "a CPU had done {least} rounds when another had done all {ROUNDS}");
+}
