@@ -87,6 +87,8 @@
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/stack.rs` | records of stacks, calls on one |
 //! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
+//! | `instance/valloc.rs` | areas as values, mapped pages as bytes |
+//! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |

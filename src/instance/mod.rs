@@ -16,6 +16,7 @@ mod set_memory;
 mod slab;
 mod slab_fast;
 mod stack;
+mod valloc;
 mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
@@ -57,6 +58,9 @@ pub use slab::{
     set_code_printer, slab_allocator, start_slabs, try_kfree,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+
+pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
     vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,
