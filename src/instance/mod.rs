@@ -59,7 +59,6 @@ pub use slab::{
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 
-pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
