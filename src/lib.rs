@@ -34,6 +34,7 @@
 //! | `mm/alloc/kvec.rs` | a block as a row of values |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
+//! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/slab/global.rs` | records of caches as pointers |
@@ -82,12 +83,15 @@
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
+//! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/percpu.rs` | values of CPUs |
 //! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `instance/stack.rs` | records of stacks, calls on one |
 //! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `instance/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
+//! | `instance/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |

@@ -9,12 +9,15 @@ mod faults;
 mod io;
 mod kvmalloc;
 mod pages;
+mod percpu;
 mod reclaim;
+mod resource;
 mod set_memory;
 mod slab;
 mod slab_fast;
 mod stack;
 mod tags;
+mod valloc;
 mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
@@ -29,9 +32,10 @@ pub use faults::{
     KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations, set_fault_stack_printer,
 };
 pub use io::{
-    IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
-    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
-    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
+    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot,
+    ioremap_wc, ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq,
+    readq_relaxed, readw, readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
+    writew, writew_relaxed,
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use pages::{
@@ -41,9 +45,14 @@ pub use pages::{
     page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page,
     totalram_pages, virt_to_page, virt_to_phys,
 };
+pub use percpu::{
+    PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_init, percpu_stats,
+    percpu_trim, this_cpu_ptr,
+};
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
+pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
 pub use set_memory::{
     HoldOthers, set_cpu_holder, set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x,
 };
@@ -55,6 +64,8 @@ pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, 
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
+
+pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
     vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,

@@ -26,6 +26,7 @@ mod memory_map;
 mod misuse;
 #[cfg(test)]
 mod pages;
+mod percpu;
 mod pgtable;
 #[cfg(test)]
 mod random;
