@@ -33,6 +33,7 @@
 //! | `mm/alloc/kvec.rs` | a block as a row of values |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
+//! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/slab/global.rs` | records of caches as pointers |

@@ -105,10 +105,57 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 }
 
+/// A bus, and those above it.
+struct Bus<'c, 't, 'a> {
+    node: Node<'t, 'a>,
+    above: Option<&'c Self>,
+}
+
+impl<'t, 'a> Tree<'a> {
+    /// Calls `visit` with every range of `reg` as the CPU sees it, of every node that is enabled below enabled ones, in the
+    /// order of the blob: with the bus, the node, and what [`Node::phys_ranges`] has. In one pass: linear in the tree times
+    /// its depth, where a search for each node's parent would make it quadratic. At most
+    /// [`MAX_DEPTH`](super::MAX_DEPTH) calls deep.
+    pub fn for_each_range(&'t self, visit: &mut impl FnMut(Node<'t, 'a>, Node<'t, 'a>, Result<PhysRange, FdtError>)) {
+        visit_below(&Bus { node: self.root(), above: None }, visit);
+    }
+}
+
+fn visit_below<'t, 'a>(
+    bus: &Bus<'_, 't, 'a>,
+    visit: &mut impl FnMut(Node<'t, 'a>, Node<'t, 'a>, Result<PhysRange, FdtError>),
+) {
+    let cells = bus.node.cells();
+    for node in bus.node.children().filter(|node| node.is_enabled()) {
+        let buses = core::iter::successors(Some(bus), |bus| bus.above).map(|bus| bus.node);
+        let list = node.list("reg", cells).map(|list| {
+            list.map(|entry| {
+                let base = translate_through(node, buses.clone(), entry.address, entry.size, Direction::ToDevice)?;
+                wrapping_range(node.offset(), base, entry.size)
+            })
+        });
+        flatten(list).for_each(|range| visit(bus.node, node, range));
+        visit_below(&Bus { node, above: Some(bus) }, visit);
+    }
+}
+
 /// Translates `size` bytes at `address` of the bus that `device` lies on, up to the root.
-fn translate(device: Node<'_, '_>, mut address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
+fn translate(device: Node<'_, '_>, address: u64, size: u64, way: Direction) -> Result<PhysAddr, FdtError> {
+    translate_through(device, device.upwards().skip(1), address, size, way)
+}
+
+/// The same where the buses above `device` are known, the nearest first.
+fn translate_through<'t, 'a>(
+    device: Node<'t, 'a>,
+    buses: impl Iterator<Item = Node<'t, 'a>> + Clone,
+    mut address: u64,
+    size: u64,
+    way: Direction,
+) -> Result<PhysAddr, FdtError>
+where
+    'a: 't,
+{
     let node = device.offset();
-    let buses = device.upwards().skip(1);
     for (bus, above) in buses.clone().zip(buses.skip(1)) {
         let blocked = FdtError::NotTranslatable { node, address };
         match bus.property(way.property()) {

@@ -1,13 +1,14 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
 use super::vmalloc::VMALLOC;
-use super::{KernelPages, kmalloc};
+use super::{KernelPages, Kmalloc, MemRegion, kmalloc};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
+use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio};
 use core::ops::Deref;
 
@@ -134,12 +135,19 @@ pub fn memunmap(addr: VirtAddr) -> Result<(), IoError> {
 #[derive(Debug)]
 pub struct IoMem<const SIZE: u64 = 0> {
     registers: Mmio<Bus, SIZE>,
+    /// Released when they are unmapped.
+    region: Option<MemRegion>,
 }
+
+/// What a device's driver has, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
+pub type Devres = crate::mm::io::Devres<Kmalloc>;
 
 /// Why device memory could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IoMemError {
+    /// Somebody else has it.
+    Region(ResourceError<'static>),
     /// It could not be mapped.
     Map(IoError),
     /// It has fewer bytes than were asked for, or starts at no multiple of 8.
@@ -149,6 +157,7 @@ pub enum IoMemError {
 impl core::fmt::Display for IoMemError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::Region(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Size(error) => error.fmt(f),
         }
@@ -179,7 +188,41 @@ impl<const SIZE: u64> IoMem<SIZE> {
             let _ = iounmap(start);
             IoMemError::Size(error)
         })?;
-        Ok(Self { registers })
+        Ok(Self { registers, region: None })
+    }
+
+    /// [`IoMem::new`] of what nobody else has, and nobody else has until this is dropped: the addresses are requested
+    /// first (Linux: `devm_ioremap_resource`). Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`IoMemError::Region`] if somebody has some of it; else as for [`IoMem::new`]. Nothing is requested or mapped then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`IoMem::new`].
+    #[track_caller]
+    pub unsafe fn request(
+        phys: PhysAddr,
+        size: u64,
+        memory: MemoryType,
+        name: &'static str,
+    ) -> Result<Self, IoMemError> {
+        let region = MemRegion::request(phys, size, name).map_err(IoMemError::Region)?;
+        // SAFETY: the caller's promise.
+        let mapped = unsafe { Self::new(phys, size, memory) }?;
+        Ok(mapped.with_region(region))
+    }
+
+    fn with_region(mut self, region: MemRegion) -> Self {
+        self.region = Some(region);
+        self
+    }
+
+    /// The addresses, if they were requested.
+    #[must_use]
+    pub const fn region(&self) -> Option<&MemRegion> {
+        self.region.as_ref()
     }
 }
 

@@ -10,6 +10,7 @@ mod io;
 mod kvmalloc;
 mod pages;
 mod reclaim;
+mod resource;
 mod set_memory;
 mod slab;
 mod slab_fast;
@@ -27,9 +28,10 @@ pub use cpu::{
 pub use drain::{answer_requests, drain_offline_cpu};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, set_fault_stack_printer};
 pub use io::{
-    IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
-    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
-    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
+    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot,
+    ioremap_wc, ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq,
+    readq_relaxed, readw, readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
+    writew, writew_relaxed,
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use pages::{
@@ -42,6 +44,7 @@ pub use pages::{
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
+pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
 pub use set_memory::{
     HoldOthers, set_cpu_holder, set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x,
 };

@@ -9,6 +9,7 @@ use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames};
 use crate::mm::layout;
 use crate::mm::pgtable::MapFlags;
+use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -16,6 +17,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(super) const TABLE_PAGES: usize = 4;
 /// Pages for device registers.
 pub(super) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 512);
+/// Devices whose registers are noted: consoles, the interrupt controller's blocks, and some to spare.
+const DEVICES: usize = 12;
 /// The device-tree window.
 pub(super) const TREE_PAGES: (usize, usize) = (512, 1536);
 
@@ -33,6 +36,8 @@ pub(super) struct EarlyMap {
     pub(super) fixmap: Fixmap,
     entries: &'static [AtomicU64],
     next_device: AtomicUsize,
+    /// The registers that were mapped.
+    devices: [Cell<PhysRange>; DEVICES],
 }
 
 impl EarlyMap {
@@ -48,7 +53,7 @@ impl EarlyMap {
         let entries = unsafe { core::slice::from_raw_parts(entries, TREE_PAGES.1) };
         // SAFETY: the stub links these tables at FIXMAP_START; only this value changes them.
         let fixmap = unsafe { Fixmap::new(VirtAddr::new(layout::FIXMAP_START), entries) };
-        Self { fixmap, entries, next_device: AtomicUsize::new(DEVICE_PAGES.0) }
+        Self { fixmap, entries, next_device: AtomicUsize::new(DEVICE_PAGES.0), devices: Default::default() }
     }
 
     /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
@@ -71,7 +76,15 @@ impl EarlyMap {
             }
         };
         self.next_device.store(first + count, Ordering::Relaxed);
+        if let Some(place) = self.devices.iter().find(|place| place.get().is_empty()) {
+            place.set(range);
+        }
         Ok(virt)
+    }
+
+    /// The registers that are mapped.
+    pub(super) fn devices(&self) -> impl Iterator<Item = PhysRange> {
+        self.devices.iter().map(Cell::get).filter(|range| !range.is_empty())
     }
 
     /// The slots for table frames.

@@ -26,6 +26,8 @@ pub mod interrupts;
 #[cfg(target_os = "none")]
 mod io;
 #[cfg(target_os = "none")]
+mod iomem;
+#[cfg(target_os = "none")]
 pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;

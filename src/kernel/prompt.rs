@@ -25,7 +25,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 22] = [
+const COMMANDS: [Command; 23] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -57,6 +57,12 @@ const COMMANDS: [Command; 22] = [
     },
     Command { name: "iounmap", argument: "ADDR", help: "unmaps it", run: |_, rest| io::unmap(rest) },
     Command { name: "iomaps", argument: "", help: "the device memory that is mapped", run: |_, _| io::list() },
+    Command {
+        name: "iomem",
+        argument: "",
+        help: "what is at which physical address",
+        run: |_, _| kprint!("{}", instance::iomem_resource().iomem()),
+    },
     Command {
         name: "readl",
         argument: "ADDR",

@@ -22,6 +22,7 @@ mod pages;
 mod pagetable;
 mod planted;
 mod reclaim;
+mod resource;
 mod set_memory;
 mod slab;
 mod slab_debug;

@@ -5,6 +5,7 @@
 //! by its physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
 //! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
 //! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
+//! Who has which addresses is in [`resource`]; what a device's driver has, to be given back in reverse, in a [`Devres`].
 //!
 //! # Locks and contexts
 //!
@@ -12,12 +13,15 @@
 //! may be called in any context.
 
 mod claim;
+mod devres;
 mod error;
 mod mmio;
 mod ram;
+pub mod resource;
 mod space;
 
 pub use claim::{Claim, Mapping};
+pub use devres::{Devres, Mark};
 pub use error::{AccessError, IoError};
 pub use mmio::{Mmio, RegisterBlock};
 pub use space::{IoHal, IoSpace};

@@ -97,7 +97,7 @@ unsafe impl Allocator for Audited<'_> {
 
 /// The system's allocator, of which there is one.
 #[derive(Clone, Copy, Debug, Default)]
-struct TheSystem;
+pub(crate) struct TheSystem;
 
 impl Stateless for TheSystem {
     const THE: Self = Self;

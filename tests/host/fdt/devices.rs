@@ -57,6 +57,24 @@ fn every_node_of_a_real_tree_is_found_by_its_printed_path_and_knows_its_parent()
     assert_eq!(tree.root().parent(), None);
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn one_pass_finds_what_each_node_says() {
+    for board in ["uboot-qemu-virt-m4G", "bcm2711-rpi-4-b", "qemu-raspi4b"] {
+        let mut blob = corpus_tree(board);
+        let tree = Tree::new(&mut blob).unwrap();
+        let mut found = Vec::new();
+        tree.for_each_range(&mut |bus, node, range| {
+            assert_eq!(node.parent(), Some(bus));
+            found.push((node, range));
+        });
+        let available = tree.nodes().filter(|node| node.parent().is_some() && node.is_available());
+        let each: Vec<_> = available.flat_map(|node| node.phys_ranges().map(move |range| (node, range))).collect();
+        assert_eq!(found, each, "{board}");
+        assert!(found.iter().filter(|(_, range)| range.is_ok()).count() > 20, "{board}");
+    }
+}
+
 fn console(stdout: &str, aliases: &[(&str, &str)]) -> Vec<u8> {
     let tree = Builder::root(1, 1).begin("soc").begin("uart@10").begin("port").end().end().end().begin("aliases");
     let tree = aliases.iter().fold(tree, |tree, (alias, path)| tree.str(alias, path)).end();

@@ -1,6 +1,8 @@
 //! Device memory: registers that record what is done to them, mappings on a machine whose TLBs keep what they have, and
-//! permissions of areas with their second mapping.
+//! permissions of areas with their second mapping; and who has which addresses.
 
+mod devres;
 mod mmio;
 mod remap;
+mod resource;
 mod set_memory;

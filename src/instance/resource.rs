@@ -1,0 +1,97 @@
+//! Who has which physical addresses in this machine, and Linux's names for it as free functions.
+#![forbid(unsafe_code)]
+
+use super::{KBox, KVec, KernelPages};
+use crate::addr::PhysAddr;
+use crate::arch::aarch64::cpu::Relax;
+use crate::gfp::Gfp;
+use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceHal, ResourceId, Resources, Slot, Span};
+use core::fmt;
+
+/// All of it (Linux: `iomem_resource`).
+static IOMEM: Resources<'static, KernelPages> =
+    Resources::new(KernelPages(()), Span::ALL, "PCI mem", ResourceFlags::MEM);
+
+impl ResourceHal<'static> for KernelPages {
+    type Relax = Relax;
+
+    fn row(&self, count: usize) -> Option<&'static mut [Slot<'static>]> {
+        let gfp = Gfp::ATOMIC | Gfp::NOWARN;
+        let row = KVec::from_elem(Slot::FREE, count, gfp).ok()?;
+        Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))
+    }
+}
+
+/// The tree of this machine's physical addresses.
+#[must_use]
+pub fn iomem_resource() -> &'static Resources<'static, KernelPages> {
+    &IOMEM
+}
+
+/// Asks for the registers of a device, or other addresses: nobody else has them until they are released (Linux:
+/// `request_mem_region`). Any context. O(ranges) at most.
+///
+/// # Errors
+///
+/// [`ResourceError::Busy`] if somebody has some of them, or they lie across a border of a device, of RAM, or of another
+/// range; [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
+pub fn request_mem_region(
+    start: PhysAddr,
+    size: u64,
+    name: &'static str,
+) -> Result<ResourceId, ResourceError<'static>> {
+    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    IOMEM.request_region(&Request { span, name, flags: ResourceFlags::MEM })
+}
+
+/// Gives back what [`request_mem_region`] gave, by its addresses (Linux: `release_mem_region`). Any context; needs no
+/// memory.
+///
+/// # Errors
+///
+/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`NoSpan`](ResourceError::NoSpan).
+pub fn release_mem_region(start: PhysAddr, size: u64) -> Result<(), ResourceError<'static>> {
+    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    IOMEM.release_region(span).inspect_err(|error| log::error!("release_mem_region({start}, {size:#x}): {error}"))
+}
+
+/// Addresses that are ours until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it is released"]
+pub struct MemRegion {
+    id: ResourceId,
+    span: Span,
+}
+
+impl MemRegion {
+    /// Asks for `size` bytes from `start` on; see [`request_mem_region`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`request_mem_region`].
+    pub fn request(start: PhysAddr, size: u64, name: &'static str) -> Result<Self, ResourceError<'static>> {
+        let id = request_mem_region(start, size, name)?;
+        Ok(Self { id, span: Span::from_size(start, size).ok_or(ResourceError::NoSpan)? })
+    }
+
+    /// The addresses.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        self.span
+    }
+}
+
+impl fmt::Display for MemRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.span.fmt(f)
+    }
+}
+
+impl Drop for MemRegion {
+    fn drop(&mut self) {
+        // By its name, which nobody else's range can have.
+        if let Err(error) = IOMEM.release(self.id) {
+            log::error!("{} is not released: {error}", self.span);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What there is at which physical address, entered at boot: RAM and what the kernel has of it, and the devices of the
+//! device tree.
+
+use super::early_map::EarlyMap;
+use crate::addr::{PAGE_SIZE, PhysRange};
+use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::fdt::Tree;
+use crate::instance;
+use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId, Span};
+use crate::mm::vmalloc::VmFlags;
+use alloc::vec::Vec;
+use log::{info, warn};
+
+/// RAM: nobody asks for it here.
+const RAM: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::SYSRAM).union(ResourceFlags::BUSY);
+/// What somebody has.
+const TAKEN: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
+
+type Entered = Result<(), ResourceError<'static>>;
+
+/// Fills the tree. Boot CPU, once, when memory can be allocated.
+pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) {
+    if let Err(error) = enter_ram(boot) {
+        warn!("resources: RAM: {error}");
+    }
+    let refused = enter_devices(tree);
+    if refused != 0 {
+        warn!("resources: {refused} ranges of devices lie across others and were left out");
+    }
+    if let Err(error) = enter_own(early) {
+        warn!("resources: the kernel's own devices: {error}");
+    }
+    info!("resources: {} ranges", instance::iomem_resource().with(|tree| tree.len()));
+}
+
+/// RAM, with the image and what else is reserved in it.
+fn enter_ram(boot: &BootInfo) -> Entered {
+    let resources = instance::iomem_resource();
+    // Copied, since entering takes memory.
+    let (banks, reserved) = {
+        let memblock = instance::memblock();
+        let banks: Vec<_> = memblock.memory().regions().to_vec();
+        let reserved: Vec<_> = memblock.reserved().regions().iter().map(|region| region.range).collect();
+        (banks, reserved)
+    };
+    let mut ram = Vec::new();
+    for bank in banks {
+        let Some(span) = Span::of(bank.range) else { continue };
+        let (name, flags) = if bank.is_mapped() { ("System RAM", RAM) } else { ("reserved", TAKEN) };
+        let id = resources.enter(|tree| tree.request(tree.root(), &Request { span, name, flags }))?;
+        if bank.is_mapped() {
+            ram.push(id);
+        }
+    }
+    for (name, part) in boot::image_parts() {
+        let name = match name {
+            "text" => "Kernel code",
+            "rodata" => "Kernel rodata",
+            "data" => "Kernel data",
+            "bss" => "Kernel bss",
+            _ => continue,
+        };
+        let part = PhysRange::from_size(boot.image_phys(part.start()), part.size()).and_then(Span::of);
+        if let Some(span) = part {
+            resources.insert(&Request { span, name, flags: TAKEN })?;
+        }
+    }
+    // What only booting needed was given to the page allocator after the reservations were made.
+    let given = PhysRange::new(boot.image_phys(boot::init_start()), boot.image_phys(boot::init_end()));
+    let given = given.unwrap_or_default();
+    for range in reserved {
+        let below = PhysRange::new(range.start(), range.end().min(given.start()));
+        let above = PhysRange::new(range.start().max(given.end()), range.end());
+        let parts = if range.overlaps(given) { [below, above] } else { [Some(range), None] };
+        parts.into_iter().flatten().filter_map(Span::of).try_for_each(|span| reserve(&ram, span))?;
+    }
+    Ok(())
+}
+
+fn reserve(ram: &[ResourceId], span: Span) -> Entered {
+    let request = Request { span, name: "reserved", flags: TAKEN };
+    for bank in ram {
+        instance::iomem_resource().enter(|tree| tree.reserve_with_split(*bank, &request))?;
+    }
+    Ok(())
+}
+
+/// The registers and memories of every device that is there and that the CPU reaches, by the name of its node. How many
+/// are left out because they lie across others.
+fn enter_devices(tree: &Tree<'static>) -> usize {
+    let mut refused = 0;
+    tree.for_each_range(&mut |bus, node, range| {
+        let is_memory = node.str("device_type") == Some("memory");
+        if is_memory || bus.name() == "reserved-memory" {
+            return;
+        }
+        if let Some(span) = range.ok().and_then(Span::of) {
+            let request = Request { span, name: node.name(), flags: ResourceFlags::MEM };
+            refused += usize::from(instance::iomem_resource().insert(&request).is_err());
+        }
+    });
+    refused
+}
+
+/// What the kernel itself drives since before there was a tree to ask: it has these registers.
+fn enter_own(early: &EarlyMap) -> Entered {
+    let areas = instance::vmap_space().iter().filter(|area| area.flags.contains(VmFlags::IOREMAP));
+    let areas = areas.filter_map(|area| PhysRange::from_size(area.phys?, area.range.size() - PAGE_SIZE));
+    for span in early.devices().chain(areas).filter_map(Span::of) {
+        let request = Request { span, name: "kernel", flags: ResourceFlags::MEM };
+        instance::iomem_resource().request_region(&request)?;
+    }
+    Ok(())
+}

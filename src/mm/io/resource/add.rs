@@ -1,0 +1,197 @@
+//! Entering ranges: as neighbours, inside what has them, around what is there, and where nothing is yet.
+#![forbid(unsafe_code)]
+
+use super::slots::Link;
+use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
+
+/// Where a span would go among the children of a range.
+enum Place {
+    /// Behind this child, or before all.
+    Free(Option<Link>),
+    /// This is the first child that shares an address with it, and what is before it.
+    Taken(Link, Option<Link>),
+}
+
+impl<'a> ResourceTree<'a> {
+    /// Where `span` would go inside `parent`.
+    fn place(&self, parent: Link, span: Span) -> Result<Place, ResourceError<'a>> {
+        if !self.span(parent).is_some_and(|of| of.contains(span)) {
+            return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
+        }
+        let mut before = None;
+        for child in self.children(parent) {
+            let Some(of) = self.span(child) else { break };
+            if of.overlaps(span) {
+                return Ok(Place::Taken(child, before));
+            }
+            if of.start() > span.last() {
+                break;
+            }
+            before = Some(child);
+        }
+        Ok(Place::Free(before))
+    }
+
+    /// Links a record for `request` behind `before` inside `parent`, where there is room for it.
+    fn link(
+        &mut self,
+        parent: Link,
+        before: Option<Link>,
+        request: &Request<'a>,
+    ) -> Result<ResourceId, ResourceError<'a>> {
+        let sibling = match before {
+            Some(before) => self.slots.get(before).map_or(Link::NONE, |slot| slot.sibling),
+            None => self.slots.get(parent).map_or(Link::NONE, |slot| slot.child),
+        };
+        let slot = Slot { parent, sibling, ..Slot::used(request.span, request.name, request.flags) };
+        let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
+        // INVARIANT: RES-1 and RES-2 by the caller's search, RES-3 by this.
+        self.set_next(parent, before, link);
+        Ok(self.id(link))
+    }
+
+    /// Enters a range directly inside `parent` (Linux: `request_resource`). O(children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Outside`]; [`Busy`](ResourceError::Busy) if there is something already, whatever it is;
+    /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
+    pub fn request(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
+        let parent = self.live(parent)?;
+        match self.place(parent, request.span)? {
+            Place::Free(before) => self.link(parent, before, request),
+            Place::Taken(child, _) => Err(self.about(child, ResourceError::Busy)),
+        }
+    }
+
+    /// Enters a range that somebody has from now on, as far inside `parent` as there are ranges around it that nobody has
+    /// (Linux: `request_region`): it is marked busy. O(depth × children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Busy`] if somebody has some of it, or it lies across a border of a range on the way;
+    /// [`Outside`](ResourceError::Outside), [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
+    pub fn request_region(
+        &mut self,
+        parent: ResourceId,
+        request: &Request<'a>,
+    ) -> Result<ResourceId, ResourceError<'a>> {
+        let mut parent = self.live(parent)?;
+        let mut entered = false;
+        loop {
+            let place = match self.place(parent, request.span) {
+                // Across the border of what nobody has.
+                Err(ResourceError::Outside(_, info)) if entered => return Err(ResourceError::Busy(info)),
+                place => place?,
+            };
+            match place {
+                Place::Free(before) => {
+                    let flags = request.flags | ResourceFlags::BUSY;
+                    return self.link(parent, before, &Request { flags, ..*request });
+                }
+                Place::Taken(child, _) => {
+                    if self.slots.get(child).is_none_or(|slot| slot.flags.contains(ResourceFlags::BUSY)) {
+                        return Err(self.about(child, ResourceError::Busy));
+                    }
+                    parent = child;
+                    entered = true;
+                }
+            }
+        }
+    }
+
+    /// Enters a range wherever it belongs inside `parent` (Linux: `insert_resource`): inside a child that spans it,
+    /// around the children that it spans, or beside them. Of two equal ranges the new one is the outer. O(depth ×
+    /// children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Across`] if it would have some of a range and not all; [`Outside`](ResourceError::Outside),
+    /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
+    pub fn insert(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
+        let mut parent = self.live(parent)?;
+        loop {
+            match self.place(parent, request.span)? {
+                Place::Free(before) => return self.link(parent, before, request),
+                Place::Taken(first, before) => {
+                    let of = self.span(first).ok_or(ResourceError::Stale)?;
+                    if of == request.span || !of.contains(request.span) {
+                        return self.wrap(parent, before, first, request);
+                    }
+                    parent = first;
+                }
+            }
+        }
+    }
+
+    /// Enters a range around the children of `parent` from `first` on that it spans.
+    fn wrap(
+        &mut self,
+        parent: Link,
+        before: Option<Link>,
+        first: Link,
+        request: &Request<'a>,
+    ) -> Result<ResourceId, ResourceError<'a>> {
+        let span = request.span;
+        let mut inside = core::iter::successors(Some(first), |link| self.slots.get(*link)?.sibling.some())
+            .take_while(|link| self.span(*link).is_some_and(|of| of.overlaps(span)));
+        if let Some(across) = inside.clone().find(|link| !self.span(*link).is_some_and(|of| span.contains(of))) {
+            return Err(self.about(across, ResourceError::Across));
+        }
+        let last = inside.by_ref().last().unwrap_or(first);
+        let behind = self.slots.get(last).map_or(Link::NONE, |slot| slot.sibling);
+        let slot = Slot { parent, sibling: behind, child: first, ..Slot::used(span, request.name, request.flags) };
+        let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
+        // INVARIANT: RES-1 and RES-2: all that it overlaps lies in it. RES-3 by the rest of this.
+        self.set_next(parent, before, link);
+        self.set_next(link, Some(last), Link::NONE);
+        self.adopt(first, link);
+        Ok(self.id(link))
+    }
+
+    /// Makes `parent` the parent of `first` and what is linked behind it. The last of them.
+    pub(super) fn adopt(&mut self, first: Link, parent: Link) -> Link {
+        let mut last = first;
+        let mut at = Some(first);
+        while let Some(link) = at {
+            last = link;
+            at = self.slots.get_mut(link).and_then(|slot| {
+                slot.parent = parent;
+                slot.sibling.some()
+            });
+        }
+        last
+    }
+
+    /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`).
+    /// How many pieces. What lies outside `parent` is left out. O(children²).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Stale`]; [`NoMemory`](ResourceError::NoMemory), with the pieces before it entered.
+    pub fn reserve_with_split(
+        &mut self,
+        parent: ResourceId,
+        request: &Request<'a>,
+    ) -> Result<usize, ResourceError<'a>> {
+        let link = self.live(parent)?;
+        let mut rest = self.span(link).and_then(|of| of.intersection(request.span));
+        let mut pieces = 0;
+        while let Some(span) = rest {
+            let (piece, behind) = match self.place(link, span)? {
+                Place::Free(_) => (Some(span), None),
+                Place::Taken(child, _) => {
+                    let of = self.span(child).ok_or(ResourceError::Stale)?;
+                    let piece = of.start().checked_sub(1).and_then(|last| Span::new(span.start(), last));
+                    (piece, of.last().checked_add(1).and_then(|next| Span::new(next, span.last())))
+                }
+            };
+            if let Some(span) = piece {
+                self.request(parent, &Request { span, ..*request })?;
+                pieces += 1;
+            }
+            rest = behind;
+        }
+        Ok(pieces)
+    }
+}

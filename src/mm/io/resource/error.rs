@@ -1,0 +1,53 @@
+//! Why a range was not entered or not released.
+#![forbid(unsafe_code)]
+
+use super::{ResourceInfo, Span};
+use core::fmt;
+
+/// Why nothing was entered or released: the tree is as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ResourceError<'a> {
+    /// No bytes, or more than fit behind the start.
+    NoSpan,
+    /// The span is not inside the range that it was asked of.
+    Outside(Span, ResourceInfo<'a>),
+    /// Somebody has some of it.
+    Busy(ResourceInfo<'a>),
+    /// It lies across a border of this one, and neither is inside the other.
+    Across(ResourceInfo<'a>),
+    /// No gap is large enough, aligned so, within the bounds.
+    NoGap,
+    /// The alignment is no power of two.
+    BadAlignment(u64),
+    /// Nobody has requested exactly this.
+    NotThere(Span),
+    /// There are ranges inside: they go first, or [`remove`](super::ResourceTree::remove) keeps them.
+    HasChildren(ResourceInfo<'a>),
+    /// The range that this names has been released.
+    Stale,
+    /// The tree's own range, which is there for good.
+    Root,
+    /// No memory for a record.
+    NoMemory,
+}
+
+impl fmt::Display for ResourceError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpan => f.write_str("no bytes, or more than there are addresses"),
+            Self::Outside(span, of) => write!(f, "{span} is not inside {of}"),
+            Self::Busy(info) => write!(f, "busy: {info}"),
+            Self::Across(info) => write!(f, "across a border of {info}"),
+            Self::NoGap => f.write_str("no gap is large enough"),
+            Self::BadAlignment(align) => write!(f, "{align:#x} is no power of two"),
+            Self::NotThere(span) => write!(f, "nobody has requested {span}"),
+            Self::HasChildren(info) => write!(f, "there is something inside {info}"),
+            Self::Stale => f.write_str("released before"),
+            Self::Root => f.write_str("the root of the tree"),
+            Self::NoMemory => f.write_str("no memory for a record"),
+        }
+    }
+}
+
+impl core::error::Error for ResourceError<'_> {}

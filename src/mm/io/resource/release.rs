@@ -1,0 +1,112 @@
+//! Giving ranges up. No memory is needed.
+#![forbid(unsafe_code)]
+
+use super::slots::Link;
+use super::{ResourceError, ResourceFlags, ResourceId, ResourceTree, Span};
+
+impl<'a> ResourceTree<'a> {
+    /// Gives a range up that has nothing inside (Linux: `release_resource`). O(children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Stale`] if that has happened; [`HasChildren`](ResourceError::HasChildren),
+    /// [`Root`](ResourceError::Root).
+    pub fn release(&mut self, id: ResourceId) -> Result<(), ResourceError<'a>> {
+        let link = self.live(id)?;
+        if self.slots.get(link).is_some_and(|slot| slot.child.some().is_some()) {
+            return Err(self.about(link, ResourceError::HasChildren));
+        }
+        self.remove(id)
+    }
+
+    /// Gives a range up, and what is directly inside lies directly in the one above from then on (Linux:
+    /// `remove_resource`). O(children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Stale`], [`ResourceError::Root`].
+    pub fn remove(&mut self, id: ResourceId) -> Result<(), ResourceError<'a>> {
+        let link = self.live(id)?;
+        if link == Link::ROOT {
+            return Err(ResourceError::Root);
+        }
+        let Some(slot) = self.slots.get(link) else { return Err(ResourceError::Stale) };
+        let (parent, behind, first) = (slot.parent, slot.sibling, slot.child);
+        let before = self.children(parent).take_while(|child| *child != link).last();
+        let Some(first) = first.some() else {
+            self.set_next(parent, before, behind);
+            self.slots.give_back(link);
+            return Ok(());
+        };
+        // INVARIANT: RES-2: what was inside lies between the same neighbours. RES-3: it gets its new parent.
+        let last = self.adopt(first, parent);
+        self.set_next(parent, before, first);
+        self.set_next(parent, Some(last), behind);
+        self.slots.give_back(link);
+        Ok(())
+    }
+
+    /// Gives up what [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:
+    /// `release_region`). O(depth × children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::NotThere`] if nobody has requested exactly this; [`HasChildren`](ResourceError::HasChildren),
+    /// [`Stale`](ResourceError::Stale).
+    pub fn release_region(&mut self, parent: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
+        let mut parent = self.live(parent)?;
+        loop {
+            let found = self.children(parent).find(|child| self.span(*child).is_some_and(|of| of.contains(span)));
+            let child = found.ok_or(ResourceError::NotThere(span))?;
+            let Some(slot) = self.slots.get(child) else { return Err(ResourceError::Stale) };
+            if !slot.flags.contains(ResourceFlags::BUSY) {
+                parent = child;
+                continue;
+            }
+            if slot.span != span {
+                return Err(ResourceError::NotThere(span));
+            }
+            return self.release(self.id(child));
+        }
+    }
+
+    /// Gives a range other bounds: inside its parent, apart from its neighbours, around what is inside (Linux:
+    /// `adjust_resource`). O(children).
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Outside`], [`Busy`](ResourceError::Busy) for a neighbour, [`Across`](ResourceError::Across) for
+    /// what is inside; [`Root`](ResourceError::Root), [`Stale`](ResourceError::Stale).
+    pub fn adjust(&mut self, id: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
+        let link = self.live(id)?;
+        if link == Link::ROOT {
+            return Err(ResourceError::Root);
+        }
+        let Some(parent) = self.slots.get(link).map(|slot| slot.parent) else { return Err(ResourceError::Stale) };
+        if !self.span(parent).is_some_and(|of| of.contains(span)) {
+            return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
+        }
+        let meets = |other: &Link| *other != link && self.span(*other).is_some_and(|of| of.overlaps(span));
+        if let Some(other) = self.children(parent).find(meets) {
+            return Err(self.about(other, ResourceError::Busy));
+        }
+        if !self.keeps_its_place(parent, link, span) {
+            return Err(self.about(link, ResourceError::Across));
+        }
+        if let Some(out) = self.children(link).find(|child| !self.span(*child).is_some_and(|of| span.contains(of))) {
+            return Err(self.about(out, ResourceError::Across));
+        }
+        if let Some(slot) = self.slots.get_mut(link) {
+            // INVARIANT: RES-1, RES-2 by the comparisons.
+            slot.span = span;
+        }
+        Ok(())
+    }
+
+    /// Whether `link` stays between its neighbours when it has the addresses `span`, which none of them has.
+    fn keeps_its_place(&self, parent: Link, link: Link, span: Span) -> bool {
+        let below = self.children(parent).take_while(|child| *child != link).last().and_then(|child| self.span(child));
+        let above = self.slots.get(link).and_then(|slot| self.span(slot.sibling.some()?));
+        below.is_none_or(|below| below.last() < span.start()) && above.is_none_or(|above| span.last() < above.start())
+    }
+}

@@ -1,0 +1,163 @@
+//! The memory of a tree: rows of records, and the list of those that are not in use.
+#![forbid(unsafe_code)]
+
+use super::{ResourceFlags, Span};
+
+/// Rows that a tree can be given.
+pub const ROWS: usize = 12;
+
+/// A link to a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Link(u32);
+
+impl Link {
+    /// To none.
+    pub(super) const NONE: Self = Self(u32::MAX);
+    /// To the tree's own range, which is in no row.
+    pub(super) const ROOT: Self = Self(u32::MAX - 1);
+    /// The bits that name a record in its row.
+    const PLACE_BITS: u32 = 24;
+
+    #[expect(clippy::cast_possible_truncation, reason = "a row number and a place below 2^24 are a link")]
+    const fn new(row: usize, place: usize) -> Self {
+        Self((row << Self::PLACE_BITS | place) as u32)
+    }
+
+    const fn row(self) -> usize {
+        (self.0 >> Self::PLACE_BITS) as usize
+    }
+
+    const fn place(self) -> usize {
+        (self.0 & ((1 << Self::PLACE_BITS) - 1)) as usize
+    }
+
+    /// The link, unless it leads nowhere.
+    #[inline]
+    pub(super) fn some(self) -> Option<Self> {
+        (self != Self::NONE).then_some(self)
+    }
+}
+
+/// A record: a range of the tree, or one that waits to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<'a> {
+    pub(super) span: Span,
+    pub(super) name: &'a str,
+    pub(super) flags: ResourceFlags,
+    /// How often the record was given out: what tells an old handle.
+    pub(super) generation: u32,
+    pub(super) parent: Link,
+    /// The next higher range with the same parent; the next free record.
+    pub(super) sibling: Link,
+    /// The lowest range inside.
+    pub(super) child: Link,
+    pub(super) used: bool,
+}
+
+impl<'a> Slot<'a> {
+    /// A record that is not in use.
+    pub const FREE: Self = Self {
+        span: Span::ALL,
+        name: "",
+        flags: ResourceFlags::empty(),
+        generation: 0,
+        parent: Link::NONE,
+        sibling: Link::NONE,
+        child: Link::NONE,
+        used: false,
+    };
+
+    /// A record in use, linked to nothing.
+    pub(super) const fn used(span: Span, name: &'a str, flags: ResourceFlags) -> Self {
+        Self { span, name, flags, used: true, ..Self::FREE }
+    }
+}
+
+/// All records of a tree.
+#[derive(Debug)]
+pub(super) struct Slots<'a> {
+    root: Slot<'a>,
+    rows: [Option<&'a mut [Slot<'a>]>; ROWS],
+    free: Link,
+    /// Records in use, without the root's.
+    used: usize,
+}
+
+impl<'a> Slots<'a> {
+    pub(super) const fn new(root: Slot<'a>) -> Self {
+        Self { root, rows: [const { None }; ROWS], free: Link::NONE, used: 0 }
+    }
+
+    /// Takes a row for good, as far as a link can name its records. Whether there was a place for it.
+    pub(super) fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
+        let Some((number, place)) = self.rows.iter_mut().enumerate().find(|(_, place)| place.is_none()) else {
+            return false;
+        };
+        let (row, _) = row.split_at_mut(row.len().min(1 << Link::PLACE_BITS));
+        for (index, slot) in row.iter_mut().enumerate().rev() {
+            *slot = Slot { sibling: self.free, ..Slot::FREE };
+            self.free = Link::new(number, index);
+        }
+        *place = Some(row);
+        true
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.iter().flatten().count()
+    }
+
+    /// Records in use, without the root's.
+    pub(super) const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// All records there are, without the root's.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.rows.iter().flatten().flat_map(|row| row.iter())
+    }
+
+    /// The record that waits first.
+    pub(super) const fn first_free(&self) -> Link {
+        self.free
+    }
+
+    /// A record of the tree, or `None` for no link.
+    #[inline]
+    pub(super) fn get(&self, link: Link) -> Option<&Slot<'a>> {
+        if link == Link::ROOT {
+            return Some(&self.root);
+        }
+        self.rows.get(link.row())?.as_ref()?.get(link.place())
+    }
+
+    /// The same to change it.
+    #[inline]
+    pub(super) fn get_mut(&mut self, link: Link) -> Option<&mut Slot<'a>> {
+        if link == Link::ROOT {
+            return Some(&mut self.root);
+        }
+        self.rows.get_mut(link.row())?.as_mut()?.get_mut(link.place())
+    }
+
+    /// Takes a free record for a range that is linked to nothing yet.
+    pub(super) fn take(&mut self, slot: Slot<'a>) -> Option<Link> {
+        let link = self.free.some()?;
+        let place = self.get_mut(link)?;
+        let (next, generation) = (place.sibling, place.generation);
+        *place = Slot { generation, ..slot };
+        self.free = next;
+        self.used += 1;
+        Some(link)
+    }
+
+    /// Gives up a record that nothing leads to any more.
+    pub(super) fn give_back(&mut self, link: Link) {
+        let free = self.free;
+        if let Some(slot) = self.get_mut(link) {
+            *slot = Slot { generation: slot.generation.wrapping_add(1), sibling: free, ..Slot::FREE };
+            self.free = link;
+            self.used -= 1;
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The tree, and how to walk it.
+#![forbid(unsafe_code)]
+
+use super::slots::{Link, Slots};
+use super::{ResourceError, ResourceFlags, Slot, Span};
+use crate::addr::PhysAddr;
+use core::fmt;
+
+/// A range of a tree, by name. It is refused once the range has been released.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResourceId {
+    pub(super) link: Link,
+    pub(super) generation: u32,
+}
+
+/// What is to be entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request<'a> {
+    /// The addresses.
+    pub span: Span,
+    /// Whose they are, or what is there.
+    pub name: &'a str,
+    /// What else is said of them.
+    pub flags: ResourceFlags,
+}
+
+/// What is known of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResourceInfo<'a> {
+    /// Its name in the tree.
+    pub id: ResourceId,
+    /// The addresses.
+    pub span: Span,
+    /// Whose they are, or what is there.
+    pub name: &'a str,
+    /// What else is said of them.
+    pub flags: ResourceFlags,
+    /// Ranges that it lies in: 0 for the tree's own.
+    pub depth: usize,
+}
+
+impl fmt::Display for ResourceInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.span, self.name)
+    }
+}
+
+/// Named ranges in named ranges.
+///
+/// # Invariants
+///
+/// - `RES-1`: a range lies in its parent's.
+/// - `RES-2`: ranges with one parent are linked by address and share none.
+/// - `RES-3`: every record in use is reached from the root once, with the right parent; all others are on the free list.
+#[derive(Debug)]
+pub struct ResourceTree<'a> {
+    pub(super) slots: Slots<'a>,
+}
+
+impl<'a> ResourceTree<'a> {
+    /// A tree of `span`, with nothing in it and without memory for anything.
+    #[must_use]
+    pub const fn new(span: Span, name: &'a str, flags: ResourceFlags) -> Self {
+        Self { slots: Slots::new(Slot::used(span, name, flags)) }
+    }
+
+    /// Gives the tree a row of records, for good. Whether it has a place for it: it can have [`ROWS`](super::ROWS).
+    pub fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
+        self.slots.add_row(row)
+    }
+
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.slots.rows()
+    }
+
+    /// Ranges, without the tree's own.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.slots.used()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tree's own range, in which all others are.
+    #[must_use]
+    pub const fn root(&self) -> ResourceId {
+        ResourceId { link: Link::ROOT, generation: 0 }
+    }
+
+    /// What is known of a range.
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceError::Stale`].
+    pub fn info(&self, id: ResourceId) -> Result<ResourceInfo<'a>, ResourceError<'a>> {
+        let link = self.live(id)?;
+        self.info_of(link).ok_or(ResourceError::Stale)
+    }
+
+    /// Every range but the tree's own, each followed by those inside it, by address.
+    pub fn iter(&self) -> impl Iterator<Item = ResourceInfo<'a>> + '_ {
+        let mut at = self.slots.get(Link::ROOT).and_then(|root| root.child.some()).map(|first| (first, 1));
+        core::iter::from_fn(move || {
+            let (link, depth) = at?;
+            let slot = self.slots.get(link)?;
+            at = self.after(link, slot, depth);
+            Some(Self::describe(link, slot, depth))
+        })
+    }
+
+    /// The range that is visited after this one, with its depth.
+    fn after(&self, mut link: Link, slot: &Slot<'a>, mut depth: usize) -> Option<(Link, usize)> {
+        if let Some(child) = slot.child.some() {
+            return Some((child, depth + 1));
+        }
+        loop {
+            let slot = self.slots.get(link)?;
+            if let Some(sibling) = slot.sibling.some() {
+                return Some((sibling, depth));
+            }
+            link = slot.parent;
+            depth = depth.checked_sub(1)?;
+        }
+    }
+
+    /// The innermost range that `addr` lies in.
+    #[must_use]
+    pub fn at(&self, addr: PhysAddr) -> Option<ResourceInfo<'a>> {
+        let span = Span::new(addr, addr)?;
+        let mut inner = Link::ROOT;
+        while let Some(child) = self.children(inner).find(|child| self.span(*child).is_some_and(|s| s.contains(span))) {
+            inner = child;
+        }
+        self.info_of(inner).filter(|info| info.span.contains(span))
+    }
+
+    /// The link of a range that is still there.
+    pub(super) fn live(&self, id: ResourceId) -> Result<Link, ResourceError<'a>> {
+        match self.slots.get(id.link) {
+            Some(slot) if slot.used && slot.generation == id.generation => Ok(id.link),
+            _ => Err(ResourceError::Stale),
+        }
+    }
+
+    /// The handle of a range.
+    pub(super) fn id(&self, link: Link) -> ResourceId {
+        ResourceId { link, generation: self.slots.get(link).map_or(0, |slot| slot.generation) }
+    }
+
+    fn describe(link: Link, slot: &Slot<'a>, depth: usize) -> ResourceInfo<'a> {
+        let id = ResourceId { link, generation: slot.generation };
+        ResourceInfo { id, span: slot.span, name: slot.name, flags: slot.flags, depth }
+    }
+
+    pub(super) fn info_of(&self, link: Link) -> Option<ResourceInfo<'a>> {
+        let slot = self.slots.get(link)?;
+        let above = core::iter::successors(slot.parent.some(), |up| self.slots.get(*up)?.parent.some());
+        Some(Self::describe(link, slot, above.count()))
+    }
+
+    /// An error about a range.
+    pub(super) fn about(
+        &self,
+        link: Link,
+        error: impl FnOnce(ResourceInfo<'a>) -> ResourceError<'a>,
+    ) -> ResourceError<'a> {
+        self.info_of(link).map_or(ResourceError::Stale, error)
+    }
+
+    pub(super) fn span(&self, link: Link) -> Option<Span> {
+        self.slots.get(link).map(|slot| slot.span)
+    }
+
+    /// The ranges directly inside one, by address.
+    pub(super) fn children(&self, parent: Link) -> impl Iterator<Item = Link> + '_ {
+        let first = self.slots.get(parent).and_then(|slot| slot.child.some());
+        core::iter::successors(first, |link| self.slots.get(*link)?.sibling.some())
+    }
+
+    /// Makes the link that leads to what is behind `before` among the children of `parent`, or to the first of them,
+    /// lead to `to`.
+    pub(super) fn set_next(&mut self, parent: Link, before: Option<Link>, to: Link) {
+        match before {
+            Some(before) => {
+                if let Some(slot) = self.slots.get_mut(before) {
+                    slot.sibling = to;
+                }
+            }
+            None => {
+                if let Some(slot) = self.slots.get_mut(parent) {
+                    slot.child = to;
+                }
+            }
+        }
+    }
+}
