@@ -39,6 +39,12 @@ bench-readme: bench
 bench-host: toolchain
 	cargo bench $(HOST_FLAGS) --bench host -- $(BENCH)
 
+## make soak      all allocators at random on four CPUs with interrupts; SOAK_OPS=10000000 SOAK_SEED=1 SOAK_SECONDS=0 (docs/testing.md)
+.PHONY: soak
+soak: setup
+	QUARRY_APPEND='soak_ops=$(SOAK_OPS) soak_seed=$(SOAK_SEED) soak_seconds=$(SOAK_SECONDS)' \
+		cargo test --quiet --release --test kernel -- --exact soak::soak --ignored --nocapture
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

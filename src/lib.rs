@@ -81,6 +81,8 @@
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
+//! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
+//! | `instance/percpu.rs` | values of CPUs |
 //! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
 //! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |

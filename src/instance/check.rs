@@ -1,7 +1,9 @@
 //! One function that tests every invariant of the memory subsystem.
 #![forbid(unsafe_code)]
 
-use super::{check_vmalloc, io_space, iomem_resource, kernel_tables, memblock, page_allocator, slab_allocator};
+use super::{
+    check_percpu, check_vmalloc, io_space, iomem_resource, kernel_tables, memblock, page_allocator, slab_allocator,
+};
 use core::fmt::Display;
 
 /// Who is told how the check of a part went.
@@ -17,6 +19,7 @@ pub fn check_all(tell: &mut Tell<'_>) {
     part("page allocator", page_allocator().check(), tell);
     part("slab allocator", slab_allocator().check(), tell);
     part("vmalloc", check_vmalloc(), tell);
+    part("per-CPU memory", check_percpu(), tell);
     part("device memory", io_space().check(), tell);
     part("resources", iomem_resource().check(), tell);
     part("page tables", kernel_tables().map_or(Ok(()), |table| table.check().map(drop)), tell);

@@ -9,6 +9,7 @@ mod faults;
 mod io;
 mod kvmalloc;
 mod pages;
+mod percpu;
 mod reclaim;
 mod resource;
 mod set_memory;
@@ -40,6 +41,10 @@ pub use pages::{
     get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic, kunmap, nr_free_pages, page_address,
     page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page,
     totalram_pages, virt_to_page, virt_to_phys,
+};
+pub use percpu::{
+    PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_init, percpu_stats,
+    percpu_trim, this_cpu_ptr,
 };
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,

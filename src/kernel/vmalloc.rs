@@ -14,6 +14,9 @@ pub(super) fn init(args: BootArgs<'_>) -> Result<(), SetupError> {
         None
     });
     let region = instance::vmalloc_init(limit)?;
+    if let Err(error) = instance::percpu_init() {
+        warn!("per-CPU memory: {error}");
+    }
     let waiting = instance::vmap_space().lazy_max_pages() * PAGE_SIZE;
     info!("vmalloc: {} at {}, {} may wait for a purge", Bytes(region.size()), region.start(), Bytes(waiting));
     Ok(())

@@ -6,6 +6,7 @@ pub mod io;
 pub mod layout;
 pub mod memblock;
 pub mod page;
+pub mod percpu;
 pub mod pgtable;
 pub mod slab;
 pub mod tags;

@@ -24,6 +24,7 @@ mod memblock;
 mod memory_map;
 #[cfg(test)]
 mod pages;
+mod percpu;
 mod pgtable;
 #[cfg(test)]
 mod random;

@@ -128,7 +128,7 @@ fn each() {
 /// What is in use, with nothing at hand anywhere. Not in it: pages of slabs, as how many hold as many objects depends on
 /// where those lie; and tables and descriptors of areas, which stay for the next ones.
 #[derive(PartialEq, Eq, Default, Debug)]
-struct Balance {
+pub(crate) struct Balance {
     objects: u64,
     areas: usize,
     /// Pages of areas and stacks.
@@ -139,12 +139,14 @@ struct Balance {
     listed: u64,
 }
 
-fn balance() -> Balance {
+/// Afterwards there are as many of each as counted. After [`note_frames`].
+pub(crate) fn balance() -> Balance {
     let (slabs, space, pages) = (instance::slab_allocator(), instance::vmap_space(), instance::page_allocator());
     cpus::run_everywhere(&|_| instance::drain_kernel_stacks());
     instance::idle();
     slabs.shrink_all();
     space.purge_all();
+    instance::percpu_trim();
     instance::drain_all_pages();
     let mut balance = Balance { areas: space.iter().count(), ..Balance::default() };
     slabs.for_each(|cache| {
@@ -167,16 +169,21 @@ fn balance() -> Balance {
     balance
 }
 
+/// Notes which frames there are: how many.
+pub(crate) fn note_frames() -> u64 {
+    let memblock = instance::memblock();
+    let regions = memblock.memory().regions();
+    let (first, last) = (regions.first().expect("RAM"), regions.last().expect("RAM"));
+    let start = first.range.start().get();
+    let frames = (last.range.end().get() - start) / PAGE_SIZE;
+    FIRST_PFN.store(start / PAGE_SIZE, Ordering::Relaxed);
+    FRAMES.store(frames, Ordering::Relaxed);
+    frames
+}
+
 /// Runs `work` on all CPUs in a storm, and looks afterwards whether everything is where it was.
 fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
-    let (first, frames) = {
-        let memblock = instance::memblock();
-        let regions = memblock.memory().regions();
-        let (first, last) = (regions.first().expect("RAM"), regions.last().expect("RAM"));
-        (first.range.start().get() / PAGE_SIZE, (last.range.end().get() - first.range.start().get()) / PAGE_SIZE)
-    };
-    FIRST_PFN.store(first, Ordering::Relaxed);
-    FRAMES.store(frames, Ordering::Relaxed);
+    let frames = note_frames();
     let used = instance::vzalloc(frames).expect("memory");
     USED.store(used.get(), Ordering::Relaxed);
     for (draw, seed) in DRAWS.iter().zip(1_u64..) {

@@ -148,6 +148,43 @@ fn align_shift() {
     });
 }
 
+// 35,000 allocations of up to a quarter of a page each, aligned to up to 2 KiB: what they hold is looked at.
+ktest!(pcpu, machine one = "", machine four = "smp=4 mem=512M", timeout = 120);
+fn pcpu() {
+    instance::percpu_trim();
+    let before = instance::percpu_stats();
+    let mut random = Random(0x7063_7075);
+    let mut live = Vec::with_capacity(35_000);
+    for _ in 0..35_000 {
+        let (size, align) = (1 + random.below(PAGE_SIZE / 4), 1 << (1 + random.below(11)));
+        let ptr = instance::alloc_percpu(size, align).expect("memory");
+        for cpu in instance::possible_cpus() {
+            let at = instance::per_cpu_ptr(ptr, cpu);
+            assert!(at.is_aligned(align));
+            let copy = at.as_ptr::<u8>();
+            // SAFETY: allocated just now, so many bytes.
+            let copy = unsafe { core::slice::from_raw_parts_mut(copy, usize::try_from(size).expect("small")) };
+            assert!(copy.iter().all(|byte| *byte == 0), "zeroed");
+            copy.fill(at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few"));
+        }
+        live.push((ptr, size));
+    }
+    instance::check_percpu().expect("sound");
+    for (ptr, size) in live {
+        for cpu in instance::possible_cpus() {
+            let at = instance::per_cpu_ptr(ptr, cpu);
+            // SAFETY: as above, and not freed yet.
+            let copy = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), usize::try_from(size).expect("small")) };
+            let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
+            assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");
+        }
+        instance::free_percpu(ptr).expect("allocated");
+    }
+    instance::percpu_trim();
+    assert_eq!(instance::percpu_stats(), before);
+    instance::check_percpu().expect("sound");
+}
+
 ktest!(vm_map_ram, timeout = 60);
 fn vm_map_ram() {
     let pages = scattered(63);

@@ -111,7 +111,13 @@ fn bootargs(spec: &Spec, words: &str) -> String {
         return String::new();
     }
     let semihosting = if spec.semihosting { "semihosting" } else { "" };
-    [semihosting, &spec.append, words].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ")
+    let more = std::env::var("QUARRY_APPEND").unwrap_or_default();
+    [semihosting, &spec.append, &more, words]
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// QEMU with the machine's parts, without what it boots.

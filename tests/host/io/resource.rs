@@ -319,7 +319,7 @@ fn without_a_record_nothing_changes_and_a_release_gives_one_back() {
     assert_eq!(listing(&tree), [("a", 0x10, 0x1f, 1)]);
     tree.release(first).unwrap();
     tree.insert(root, &wanted).unwrap();
-    for _ in 1..quarry::mm::io::resource::ROWS {
+    for _ in 1..quarry::ds::rows::ROWS {
         assert!(tree.add_row(row(1)));
     }
     assert!(!tree.add_row(row(1)), "no place for a further row");

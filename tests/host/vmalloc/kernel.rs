@@ -3,7 +3,7 @@
 
 use super::machine::{memory, run_on};
 use super::{GIB, MIB, pages_at};
-use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::desc::Stage1;
 use quarry::arch::host::{Config, Machine as TlbMachine, SimCpu, SimFrames, Who};
 use quarry::ds::rbtree::{Chain, Node, Owned};
@@ -244,6 +244,8 @@ pub(crate) struct Kernel<'m> {
     /// For mappings of devices, and for as many as there are.
     pub(crate) claims: Mutex<Chain<'m, Claim>>,
     pub(crate) in_handler: AtomicBool,
+    /// What was zeroed through its own addresses.
+    pub(crate) cleared: Mutex<Vec<VirtRange>>,
 }
 
 impl Interrupts for Kernel<'_> {
@@ -369,7 +371,7 @@ fn boot<'m>(
     claim_nodes.iter_mut().for_each(|node| claims.push_back(Owned::new(node)));
     let claims = Mutex::new(claims);
     let in_handler = AtomicBool::new(false);
-    let kernel = Kernel { machine, frames, table, pages, descriptors, claims, in_handler };
+    let kernel = Kernel { machine, frames, table, pages, descriptors, claims, in_handler, cleared: Mutex::default() };
     let space = VmapSpace::new(kernel);
     space.set_up(&Tuning { region: pages_at(0, GIB / PAGE_SIZE), ram_pages: size / PAGE_SIZE }).unwrap();
     space

@@ -34,6 +34,6 @@ pub use error::ResourceError;
 pub use flags::ResourceFlags;
 pub use iomem::{Iomem, SharedIomem};
 pub use registry::{ResourceHal, Resources};
-pub use slots::{ROWS, Slot};
+pub use slots::Slot;
 pub use span::Span;
 pub use tree::{Request, ResourceId, ResourceInfo, ResourceTree};

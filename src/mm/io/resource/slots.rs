@@ -2,9 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{ResourceFlags, Span};
-
-/// Rows that a tree can be given.
-pub const ROWS: usize = 12;
+use crate::ds::rows::Rows;
 
 /// A link to a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,21 +13,6 @@ impl Link {
     pub(super) const NONE: Self = Self(u32::MAX);
     /// To the tree's own range, which is in no row.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
-    /// The bits that name a record in its row.
-    const PLACE_BITS: u32 = 24;
-
-    #[expect(clippy::cast_possible_truncation, reason = "a row number and a place below 2^24 are a link")]
-    const fn new(row: usize, place: usize) -> Self {
-        Self((row << Self::PLACE_BITS | place) as u32)
-    }
-
-    const fn row(self) -> usize {
-        (self.0 >> Self::PLACE_BITS) as usize
-    }
-
-    const fn place(self) -> usize {
-        (self.0 & ((1 << Self::PLACE_BITS) - 1)) as usize
-    }
 
     /// The link, unless it leads nowhere.
     #[inline]
@@ -77,7 +60,7 @@ impl<'a> Slot<'a> {
 #[derive(Debug)]
 pub(super) struct Slots<'a> {
     root: Slot<'a>,
-    rows: [Option<&'a mut [Slot<'a>]>; ROWS],
+    rows: Rows<'a, Slot<'a>>,
     free: Link,
     /// Records in use, without the root's.
     used: usize,
@@ -85,26 +68,24 @@ pub(super) struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     pub(super) const fn new(root: Slot<'a>) -> Self {
-        Self { root, rows: [const { None }; ROWS], free: Link::NONE, used: 0 }
+        Self { root, rows: Rows::new(), free: Link::NONE, used: 0 }
     }
 
     /// Takes a row for good, as far as a link can name its records. Whether there was a place for it.
     pub(super) fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
-        let Some((number, place)) = self.rows.iter_mut().enumerate().find(|(_, place)| place.is_none()) else {
-            return false;
-        };
-        let (row, _) = row.split_at_mut(row.len().min(1 << Link::PLACE_BITS));
-        for (index, slot) in row.iter_mut().enumerate().rev() {
-            *slot = Slot { sibling: self.free, ..Slot::FREE };
-            self.free = Link::new(number, index);
+        let Some(numbers) = self.rows.add(row) else { return false };
+        for number in numbers.rev() {
+            if let Some(slot) = self.rows.get_mut(number) {
+                *slot = Slot { sibling: self.free, ..Slot::FREE };
+                self.free = Link(number);
+            }
         }
-        *place = Some(row);
         true
     }
 
     /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
-        self.rows.iter().flatten().count()
+        self.rows.rows()
     }
 
     /// Records in use, without the root's.
@@ -114,7 +95,7 @@ impl<'a> Slots<'a> {
 
     /// All records there are, without the root's.
     pub(super) fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
-        self.rows.iter().flatten().flat_map(|row| row.iter())
+        self.rows.iter().map(|(_, slot)| slot)
     }
 
     /// The record that waits first.
@@ -128,7 +109,7 @@ impl<'a> Slots<'a> {
         if link == Link::ROOT {
             return Some(&self.root);
         }
-        self.rows.get(link.row())?.as_ref()?.get(link.place())
+        self.rows.get(link.0)
     }
 
     /// The same to change it.
@@ -137,7 +118,7 @@ impl<'a> Slots<'a> {
         if link == Link::ROOT {
             return Some(&mut self.root);
         }
-        self.rows.get_mut(link.row())?.as_mut()?.get_mut(link.place())
+        self.rows.get_mut(link.0)
     }
 
     /// Takes a free record for a range that is linked to nothing yet.

@@ -1,0 +1,66 @@
+//! Records in rows that are given and kept: an array that grows without moving, and without an allocator of its own.
+#![forbid(unsafe_code)]
+
+/// Rows that can be given.
+pub const ROWS: usize = 12;
+/// The bits of a number that name a record in its row.
+const PLACE_BITS: u32 = 24;
+
+/// Records by number. A row stays, and so does a record's number.
+#[derive(Debug)]
+pub struct Rows<'a, T> {
+    rows: [Option<&'a mut [T]>; ROWS],
+}
+
+impl<T> Default for Rows<'_, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// No records.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { rows: [const { None }; ROWS] }
+    }
+
+    /// Takes a row for good, as far as numbers reach: the numbers of its records, or `None` if there is no place for it.
+    pub fn add(&mut self, row: &'a mut [T]) -> Option<core::ops::Range<u32>> {
+        let (number, place) = self.rows.iter_mut().enumerate().find(|(_, place)| place.is_none())?;
+        let (row, _) = row.split_at_mut(row.len().min(1 << PLACE_BITS));
+        #[expect(clippy::cast_possible_truncation, reason = "twelve rows of 2^24 records")]
+        let (first, count) = ((number as u32) << PLACE_BITS, row.len() as u32);
+        *place = Some(row);
+        Some(first..first + count)
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.iter().flatten().count()
+    }
+
+    /// A record.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<&T> {
+        self.rows.get((number >> PLACE_BITS) as usize)?.as_ref()?.get((number & ((1 << PLACE_BITS) - 1)) as usize)
+    }
+
+    /// A record to change.
+    #[inline]
+    #[must_use]
+    pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        let place = (number & ((1 << PLACE_BITS) - 1)) as usize;
+        self.rows.get_mut((number >> PLACE_BITS) as usize)?.as_mut()?.get_mut(place)
+    }
+
+    /// All records, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0_u32..)
+            .zip(&self.rows)
+            .filter_map(|(row, records)| Some((row << PLACE_BITS, records.as_ref()?)))
+            .flat_map(|(first, records)| (first..).zip(records.iter()))
+    }
+}

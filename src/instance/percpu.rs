@@ -1,0 +1,191 @@
+//! The kernel's per-CPU memory that is asked for while running, Linux's names for it, and a value for each CPU.
+
+use super::vmalloc::VMALLOC;
+use super::{KVec, KernelPages, context, possible_cpus, reclaim};
+use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
+use crate::arch::aarch64::{cpu, irq};
+use crate::gfp::Gfp;
+use crate::mm::alloc::KBox;
+use crate::mm::percpu::{Chunk, PerCpuAllocator, PerCpuError, PerCpuHal, PerCpuPtr, PerCpuStats};
+use crate::mm::vmalloc::Broken;
+use crate::mm::zone::{Purge, RegistryError};
+use core::fmt;
+use core::marker::PhantomData;
+
+static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator::new(&VMALLOC);
+
+impl PerCpuHal<'static> for KernelPages {
+    fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
+        let row = KVec::from_elem(Chunk::FREE, count, gfp).ok()?;
+        Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))
+    }
+
+    fn clear(&self, range: VirtRange) {
+        // SAFETY: the allocator has mapped it, read-write, and gives it to its caller afterwards.
+        unsafe { range.start().as_ptr::<u8>().write_bytes(0, to_usize(range.size())) };
+    }
+}
+
+/// What is idle in it, for whoever is short of memory.
+struct Idle;
+
+impl Purge for Idle {
+    fn name(&self) -> &'static str {
+        "per-CPU memory"
+    }
+
+    fn lazy_pages(&self) -> u64 {
+        PERCPU.idle_pages()
+    }
+
+    fn purge(&self, _: Gfp) {
+        PERCPU.trim();
+    }
+}
+
+/// Lets memory that is idle be had by whoever is short of it. Boot CPU, once.
+///
+/// # Errors
+///
+/// [`RegistryError::Full`].
+pub fn percpu_init() -> Result<(), RegistryError> {
+    // For good.
+    reclaim().purges().register(context(), &Idle).map(drop)
+}
+
+/// `size` zeroed bytes for each CPU; see [`PerCpuAllocator::alloc`] (Linux: `__alloc_percpu`). May wait.
+///
+/// # Errors
+///
+/// [`PerCpuError`].
+#[track_caller]
+pub fn alloc_percpu(size: u64, align: u64) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size, align, Gfp::KERNEL)
+}
+
+/// [`alloc_percpu`] with flags: with [`Gfp::ATOMIC`] in any context.
+///
+/// # Errors
+///
+/// [`PerCpuError`].
+#[track_caller]
+pub fn alloc_percpu_gfp(size: u64, align: u64, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size, align, gfp)
+}
+
+/// Frees what [`alloc_percpu`] gave. Any context; needs no memory.
+///
+/// # Errors
+///
+/// [`PerCpuError::NotAllocated`], also logged: nothing has changed then.
+pub fn free_percpu(ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+    PERCPU.free(ptr).inspect_err(|error| log::error!("free_percpu({}): {error}", ptr.addr()))
+}
+
+/// The address of a CPU's copy. Any context.
+#[inline(always)]
+#[must_use]
+pub const fn per_cpu_ptr(ptr: PerCpuPtr, cpu: CpuId) -> VirtAddr {
+    ptr.of(cpu)
+}
+
+/// The address of the copy of the CPU that executes this, which stays the same CPU as long as interrupts are masked.
+#[inline(always)]
+#[must_use]
+pub fn this_cpu_ptr(ptr: PerCpuPtr) -> VirtAddr {
+    ptr.of(cpu::current())
+}
+
+/// How much per-CPU memory there is.
+#[must_use]
+pub fn percpu_stats() -> PerCpuStats {
+    PERCPU.stats()
+}
+
+/// Gives back the pages of per-CPU memory that nothing lies in: how many. Any context.
+pub fn percpu_trim() -> u64 {
+    PERCPU.trim()
+}
+
+/// Tests every invariant of per-CPU memory. Nothing may be allocated or freed meanwhile.
+///
+/// # Errors
+///
+/// The first that does not hold.
+pub fn check_percpu() -> Result<(), Broken> {
+    PERCPU.check()
+}
+
+/// A value for each CPU that may ever run, all dropped and freed together.
+///
+/// # Invariants
+///
+/// - `PCV-1`: at `ptr`, in the unit of each possible CPU, is a value; all are this one's alone.
+pub struct PerCpu<T> {
+    ptr: PerCpuPtr,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: PCV-1: the values are this one's alone, wherever it is sent.
+unsafe impl<T: Send> Send for PerCpu<T> {}
+// SAFETY: PCV-1: whoever shares it has shared references to the values.
+unsafe impl<T: Sync> Sync for PerCpu<T> {}
+
+impl<T> PerCpu<T> {
+    /// A value for each CPU, as `make` makes it. Context as `gfp` says.
+    ///
+    /// # Errors
+    ///
+    /// [`PerCpuError`], also for a type that is larger than [`UNIT_SIZE`](crate::mm::percpu::UNIT_SIZE) or aligned to
+    /// more than a page.
+    #[track_caller]
+    pub fn new(gfp: Gfp, mut make: impl FnMut(CpuId) -> T) -> Result<Self, PerCpuError> {
+        let ptr = PERCPU.alloc(size_of::<T>().max(1) as u64, align_of::<T>() as u64, gfp)?;
+        for cpu in possible_cpus() {
+            // SAFETY: fresh, as large and as aligned as a value, in the unit of each CPU.
+            unsafe { ptr.of(cpu).as_ptr::<T>().write(make(cpu)) };
+        }
+        // INVARIANT: PCV-1 by the loop.
+        Ok(Self { ptr, owns: PhantomData })
+    }
+
+    /// The value of a CPU, or `None` for a CPU that this machine does not have.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, cpu: CpuId) -> Option<&T> {
+        // SAFETY: PCV-1, as the CPU is possible.
+        possible_cpus().any(|other| other == cpu).then(|| unsafe { &*self.ptr.of(cpu).as_ptr::<T>() })
+    }
+
+    /// Runs `f` with the value of the CPU that executes this, and interrupts masked, so that it stays that CPU. Any
+    /// context.
+    #[inline]
+    pub fn with_this_cpu<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        let _masked = irq::local_irq_save();
+        // SAFETY: PCV-1: whoever executes this is a possible CPU.
+        f(unsafe { &*self.ptr.of(cpu::current()).as_ptr::<T>() })
+    }
+
+    /// All values, each with its CPU (Linux: `for_each_possible_cpu`).
+    pub fn iter(&self) -> impl Iterator<Item = (CpuId, &T)> {
+        // SAFETY: PCV-1.
+        possible_cpus().map(|cpu| (cpu, unsafe { &*self.ptr.of(cpu).as_ptr::<T>() }))
+    }
+}
+
+impl<T> Drop for PerCpu<T> {
+    fn drop(&mut self) {
+        for cpu in possible_cpus() {
+            // SAFETY: PCV-1, and not used afterwards.
+            unsafe { self.ptr.of(cpu).as_ptr::<T>().drop_in_place() };
+        }
+        // What is wrong has been logged.
+        let _ = free_percpu(self.ptr);
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for PerCpu<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(cpu, value)| (cpu.get(), value))).finish()
+    }
+}

@@ -1,0 +1,225 @@
+//! Allocating and freeing.
+#![forbid(unsafe_code)]
+
+use super::chunk::{Chunk, Chunks, Detached, Taken};
+use super::map::{BITS, PAGES};
+use super::{MIN_ALLOC, PerCpuError, PerCpuPtr, UNIT_SIZE};
+use crate::addr::{CpuId, PAGE_SIZE, VirtRange};
+use crate::gfp::Gfp;
+use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmallocHal, VmapSpace};
+use core::fmt;
+use core::panic::Location;
+use spin::mutex::SpinMutex;
+
+/// Records in the first row; each further one has twice as many.
+const FIRST_ROW: usize = 4;
+/// What counts of the flags of an allocation: how memory may be looked for (Linux: `pcpu_alloc_noprof`).
+const SEARCH: Gfp = Gfp::KERNEL
+    .union(Gfp::ATOMIC)
+    .union(Gfp::NORETRY)
+    .union(Gfp::RETRY_MAYFAIL)
+    .union(Gfp::NOWARN)
+    .union(Gfp::MEMALLOC)
+    .union(Gfp::NOMEMALLOC);
+
+/// What per-CPU memory asks of a machine beyond what vmalloc does.
+pub trait PerCpuHal<'a>: VmallocHal<'a> {
+    /// Memory for `count` records, for good, or `None`; `gfp` says how it may be looked for.
+    fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
+
+    /// Zeroes memory that the allocator has mapped and that nobody uses.
+    fn clear(&self, range: VirtRange);
+}
+
+/// How much there is of what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PerCpuStats {
+    /// Chunks.
+    pub chunks: usize,
+    /// Allocations.
+    pub allocations: usize,
+    /// Bytes of them, in each unit.
+    pub bytes: u64,
+    /// Pages of all units.
+    pub pages: u64,
+}
+
+impl fmt::Display for PerCpuStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { chunks, allocations, bytes, pages } = self;
+        write!(f, "{allocations} allocations of {bytes} bytes a CPU, {pages} pages in {chunks} chunks")
+    }
+}
+
+/// Per-CPU memory in the areas of a space.
+pub struct PerCpuAllocator<'s, 'a, H: PerCpuHal<'a>> {
+    space: &'s VmapSpace<'a, H>,
+    chunks: SpinMutex<Chunks<'a>, <H as AreaHal<'a>>::Relax>,
+}
+
+impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
+    /// An allocator that has nothing yet.
+    pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
+        Self { space, chunks: SpinMutex::new(Chunks::new()) }
+    }
+
+    pub(super) const fn hal(&self) -> &'s H {
+        self.space.hal()
+    }
+
+    pub(super) const fn space(&self) -> &'s VmapSpace<'a, H> {
+        self.space
+    }
+
+    /// Runs `f` with the chunks locked and interrupts masked.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut Chunks<'a>) -> R) -> R {
+        let saved = self.hal().save();
+        let result = f(&mut self.chunks.lock());
+        self.hal().restore(saved);
+        result
+    }
+
+    /// `size` zeroed bytes for each CPU, at a multiple of `align` (Linux: `__alloc_percpu_gfp`). Context as `gfp` says.
+    /// Cost: at most 32 chunks are looked at in vain, usually none; and the pages that come in.
+    ///
+    /// # Errors
+    ///
+    /// [`PerCpuError`]; everything begun has been undone.
+    #[track_caller]
+    pub fn alloc(&self, size: u64, align: u64, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
+        if size == 0 {
+            return Err(PerCpuError::Empty);
+        }
+        if size > UNIT_SIZE {
+            return Err(PerCpuError::TooLarge(size));
+        }
+        if !align.is_power_of_two() || align > PAGE_SIZE {
+            return Err(PerCpuError::BadAlignment(align));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most a unit's bits")]
+        let (bits, align) = (size.div_ceil(MIN_ALLOC) as u32, align.div_ceil(MIN_ALLOC) as u32);
+        let gfp = gfp & SEARCH;
+        let taken = match self.with(|chunks| chunks.take(bits, align)) {
+            Some(taken) => taken,
+            None => self.take_from_new(bits, align, gfp, Location::caller())?,
+        };
+        if taken.missing != 0 {
+            let populated = self.populate(taken.chunk, taken.base, taken.missing, gfp);
+            self.with(|chunks| chunks.populated(&taken, populated.is_ok()));
+            populated?;
+        }
+        let ptr = taken.ptr();
+        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
+            if let Some(range) = VirtRange::from_size(ptr.of(cpu), u64::from(bits) * MIN_ALLOC) {
+                self.hal().clear(range);
+            }
+        }
+        Ok(ptr)
+    }
+
+    /// Makes a chunk, and takes the bits from it or from whatever fits by then.
+    fn take_from_new(
+        &self,
+        bits: u32,
+        align: u32,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Result<Taken, PerCpuError> {
+        let size = u64::from(self.hal().cpus()) * UNIT_SIZE;
+        // Never complete, so that nobody unmaps it by its address.
+        let flags = VmFlags::ALLOC | VmFlags::UNINITIALIZED;
+        let request = AreaRequest { align: PAGE_SIZE, caller: Some(caller), ..AreaRequest::new(size, flags) };
+        let area = self.space.alloc_gfp(&request, gfp)?;
+        loop {
+            let taken = self.with(|chunks| {
+                chunks.add(area)?;
+                chunks.take(bits, align)
+            });
+            if let Some(taken) = taken {
+                return Ok(taken);
+            }
+            // No record: all are in use.
+            let rows = self.with(|chunks| chunks.rows.rows());
+            let row = self.hal().row(FIRST_ROW << rows, gfp);
+            if !row.is_some_and(|row| self.with(|chunks| chunks.add_row(row))) {
+                self.drop_area(area);
+                return Err(PerCpuError::OutOfMemory);
+            }
+        }
+    }
+
+    /// Gives an area back in which nothing is mapped.
+    fn drop_area(&self, area: AreaRef<'a>) {
+        let abandoned: Result<_, AreaError> = self.space.abandon(area);
+        debug_assert!(abandoned.is_ok(), "an area of ours: {:?}", abandoned.as_ref().err());
+        if let Ok(area) = abandoned {
+            self.space.recycle(area);
+        }
+    }
+
+    /// Frees an allocation (Linux: `free_percpu`). Any context; needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`PerCpuError::NotAllocated`].
+    pub fn free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+        let wrong = PerCpuError::NotAllocated(ptr.addr());
+        let chunk = self.chunk_at(ptr.addr()).ok_or(wrong)?;
+        if let Some(empty) = self.with(|chunks| chunks.give_back(chunk, ptr)).ok_or(wrong)? {
+            self.destroy(&empty);
+        }
+        Ok(())
+    }
+
+    /// Gives back a chunk that nobody finds any more. How many pages it had.
+    fn destroy(&self, chunk: &Detached<'a>) -> u64 {
+        let pages = self.depopulate(chunk.area.start(), chunk.populated);
+        self.drop_area(chunk.area);
+        self.with(|chunks| chunks.put_record(chunk.chunk));
+        pages
+    }
+
+    /// Gives back every chunk that is empty, and every page that nothing lies in: how many pages. Any context.
+    pub fn trim(&self) -> u64 {
+        let mut freed = 0;
+        let mut number = None;
+        // By number, as lists change meanwhile.
+        loop {
+            let next = self.with(|chunks| {
+                let after = |other: &u32| number.is_none_or(|number| *other > number);
+                chunks.rows.iter().filter(|(_, chunk)| chunk.area.is_some()).map(|(other, _)| other).find(after)
+            });
+            let Some(chunk) = next else { return freed };
+            number = next;
+            if let Some(empty) = self.with(|chunks| chunks.detach(chunk)) {
+                freed += self.destroy(&empty);
+            } else if let Some((going, base)) = self.with(|chunks| chunks.start_trim(chunk)) {
+                freed += self.depopulate(base, going);
+                self.with(|chunks| chunks.end_trim(chunk, going));
+            }
+        }
+    }
+
+    /// Pages that [`PerCpuAllocator::trim`] would give back.
+    #[must_use]
+    pub fn idle_pages(&self) -> u64 {
+        let idle = |chunk: &Chunk<'a>| {
+            (0..PAGES).filter(|page| chunk.populated >> page & 1 != 0 && chunk.map.is_page_empty(*page)).count() as u64
+        };
+        self.with(|chunks| chunks.iter().map(|(_, chunk)| idle(chunk)).sum::<u64>()) * u64::from(self.hal().cpus())
+    }
+
+    /// How much there is of what.
+    #[must_use]
+    pub fn stats(&self) -> PerCpuStats {
+        self.with(|chunks| {
+            let mut stats =
+                PerCpuStats { chunks: chunks.count, allocations: chunks.allocations, ..PerCpuStats::default() };
+            for (_, chunk) in chunks.iter() {
+                stats.bytes += u64::from(BITS - chunk.map.free_bits()) * MIN_ALLOC;
+                stats.pages += u64::from(chunk.populated.count_ones()) * u64::from(self.hal().cpus());
+            }
+            stats
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! Memory that every CPU has one of, asked for while running (Linux: `mm/percpu.c`).
+//!
+//! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. What is allocated lies
+//! at the same offset in every unit, so that a pointer is the address in CPU 0's unit and the way from CPU to CPU is a
+//! constant, whatever the chunk.
+//!
+//! ```text
+//!   chunk    │ unit of CPU 0 │ unit of CPU 1 │ unit of CPU 2 │ …
+//!              ▲ +offset       ▲ +offset       ▲ +offset
+//! ```
+//!
+//! A bitmap with a bit for every four bytes says what of a unit is in use, a second one where allocations begin and end. The
+//! bitmap is divided into **blocks**, each with hints ([`Block`](map::Block)) that say whether it is worth looking at.
+//! Chunks are on lists by the largest gap that they have. Pages come when an allocation touches them first, in all units
+//! together; an empty chunk stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing
+//! lies in.
+//!
+//! # Locks and contexts
+//!
+//! One lock, with interrupts masked, for looking at bitmaps alone: pages and addresses are had and given back without it,
+//! while the pages in question are marked. Allocating is done in the contexts that its flags allow, freeing in any.
+
+mod alloc;
+mod check;
+mod chunk;
+mod error;
+mod map;
+mod populate;
+
+pub use alloc::{PerCpuAllocator, PerCpuHal, PerCpuStats};
+pub use chunk::Chunk;
+pub use error::PerCpuError;
+
+use crate::addr::VirtAddr;
+
+/// Bytes of a CPU's share of a chunk, and the most that can be asked for (Linux: `PCPU_MIN_UNIT_SIZE`).
+pub const UNIT_SIZE: u64 = 32 << 10;
+/// The unit of what is given out, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
+pub const MIN_ALLOC: u64 = 4;
+
+/// What an allocation is known by: its address in the unit of CPU 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PerCpuPtr(VirtAddr);
+
+impl PerCpuPtr {
+    /// The allocation whose address for CPU 0 is `addr`. That there is one is the caller's claim, which a free looks at.
+    #[must_use]
+    pub const fn new(addr: VirtAddr) -> Self {
+        Self(addr)
+    }
+
+    /// The address for CPU 0.
+    #[must_use]
+    pub const fn addr(self) -> VirtAddr {
+        self.0
+    }
+
+    /// The address for any CPU (Linux: `per_cpu_ptr`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, cpu: crate::addr::CpuId) -> VirtAddr {
+        VirtAddr::new(self.0.get().wrapping_add(cpu.get() as u64 * UNIT_SIZE))
+    }
+}

@@ -1,0 +1,159 @@
+//! Per-CPU memory on CPUs that are there, with interrupts.
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use crate::smp::Random;
+use core::sync::atomic::{AtomicU64, Ordering};
+use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::arch::aarch64::cpu;
+use quarry::driver::timer;
+use quarry::gfp::Gfp;
+use quarry::instance::{self, PerCpu, ThisKernel};
+use quarry::kernel::{cpus, tick};
+use quarry::ktest;
+use quarry::mm::fault_inject::{MayRecover, fail_every};
+use quarry::mm::percpu::{PerCpuError, PerCpuPtr, UNIT_SIZE};
+
+ktest!(each_cpu_counts_for_itself, machine one = "", machine four = "smp=4", machine eight = "smp=8 gic=3");
+fn each_cpu_counts_for_itself() {
+    instance::percpu_trim();
+    let before = instance::percpu_stats();
+    let counters = PerCpu::new(Gfp::KERNEL, |cpu| AtomicU64::new(u64::from(cpu.get()) << 32)).expect("memory");
+    cpus::run_everywhere(&|_| {
+        for _ in 0..10_000 {
+            // Not atomic on purpose: nobody else counts here.
+            counters.with_this_cpu(|count| count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
+        }
+    });
+    for (cpu, count) in counters.iter() {
+        assert_eq!(count.load(Ordering::Relaxed), (u64::from(cpu.get()) << 32) + 10_000);
+    }
+    assert_eq!(counters.iter().count(), instance::possible_cpus().count());
+    assert!(counters.get(CpuId::new(64)).is_none());
+    drop(counters);
+    instance::percpu_trim();
+    assert_eq!(instance::percpu_stats(), before);
+}
+
+/// Says that it was dropped.
+struct Noted<'c>(&'c AtomicU64);
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+ktest!(each_value_is_dropped_once, machine = "smp=4");
+fn each_value_is_dropped_once() {
+    let dropped = AtomicU64::new(0);
+    drop(PerCpu::new(Gfp::KERNEL, |_| Noted(&dropped)).expect("memory"));
+    assert_eq!(dropped.load(Ordering::Relaxed), 4);
+    let huge = instance::alloc_percpu(UNIT_SIZE + 1, 8);
+    assert_eq!(huge, Err(PerCpuError::TooLarge(UNIT_SIZE + 1)));
+}
+
+// Misuse is named and changes nothing.
+ktest!(what_is_not_allocated_is_not_freed, report = "free_percpu(");
+fn what_is_not_allocated_is_not_freed() {
+    let ptr = instance::alloc_percpu(100, 8).expect("memory");
+    let inside = PerCpuPtr::new(VirtAddr::new(ptr.addr().get() + 8));
+    assert_eq!(instance::free_percpu(inside), Err(PerCpuError::NotAllocated(inside.addr())));
+    let area = instance::vmalloc(PAGE_SIZE).expect("memory");
+    assert!(instance::free_percpu(PerCpuPtr::new(area)).is_err() && instance::vfree(ptr.addr()).is_err());
+    instance::vfree(area).expect("an area");
+    instance::free_percpu(ptr).expect("allocated");
+    assert!(instance::free_percpu(ptr).is_err(), "twice");
+    instance::check_percpu().expect("sound");
+}
+
+// Behaviour 497: each of its allocations fails once.
+ktest!(no_failed_allocation_loses_anything, machine = "smp=2", timeout = 60);
+fn no_failed_allocation_loses_anything() {
+    // Tables and records are there and stay.
+    let warm = instance::alloc_percpu(UNIT_SIZE, 8).expect("memory");
+    instance::free_percpu(warm).expect("allocated");
+    instance::percpu_trim();
+    let make = || {
+        instance::percpu_trim();
+        instance::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+    };
+    let free = |ptr| {
+        instance::free_percpu(ptr).expect("allocated");
+        instance::percpu_trim();
+    };
+    let make = || make().inspect_err(|_| _ = instance::percpu_trim());
+    let rounds = fail_every(&ThisKernel, MayRecover::No, make, free).expect("sound");
+    assert!(rounds.points >= 4, "two pages of two CPUs: {}", rounds.points);
+}
+
+/// What handlers have for each CPU, if anything.
+static HELD: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+/// Of an allocation every CPU's copy holds its own address.
+fn take(size: u64, gfp: Gfp) -> Option<PerCpuPtr> {
+    let ptr = instance::alloc_percpu_gfp(size.max(8), 8, gfp | Gfp::NOWARN).ok()?;
+    for cpu in instance::possible_cpus() {
+        let at = ptr.of(cpu);
+        // SAFETY: eight bytes at least, aligned, just allocated.
+        unsafe { at.as_ptr::<u64>().write(at.get()) };
+    }
+    Some(ptr)
+}
+
+fn give(ptr: PerCpuPtr) {
+    for cpu in instance::possible_cpus() {
+        let at = ptr.of(cpu);
+        // SAFETY: as in `take`, and not freed yet.
+        assert_eq!(unsafe { at.as_ptr::<u64>().read() }, at.get(), "nobody else has written there");
+    }
+    instance::free_percpu(ptr).expect("allocated");
+}
+
+fn each() {
+    let held = HELD.get(cpu::current().get() as usize).expect("eight CPUs at most");
+    match held.swap(0, Ordering::Relaxed) {
+        0 => held.store(take(200, Gfp::ATOMIC).map_or(0, |ptr| ptr.addr().get()), Ordering::Relaxed),
+        addr => give(PerCpuPtr::new(VirtAddr::new(addr))),
+    }
+}
+
+ktest!(
+    cpus_and_handlers_allocate_and_free,
+    machine one = "icount",
+    machine four = "smp=4",
+    machine four_counted = "smp=4 icount gic=3",
+    timeout = 120,
+);
+fn cpus_and_handlers_allocate_and_free() {
+    instance::percpu_trim();
+    let before = instance::percpu_stats();
+    tick::start(timer::frequency() / 100_000, each).expect("the timer is free");
+    cpus::run_everywhere(&|cpu| {
+        let mut random = Random(0x9e37 + u64::from(cpu.get()));
+        let mut live = [const { None }; 24];
+        while tick::count(cpu) < 100 {
+            for _ in 0..200 {
+                let place = live.get_mut(random.index(24)).expect("in the row");
+                let size = if random.below(16) == 0 { random.below(UNIT_SIZE) } else { random.below(300) };
+                match place.take() {
+                    Some(ptr) => give(ptr),
+                    None => *place = take(size, Gfp::KERNEL),
+                }
+            }
+            if random.below(8) == 0 {
+                instance::percpu_trim();
+            }
+        }
+        live.into_iter().flatten().for_each(give);
+    });
+    tick::stop().expect("it runs");
+    for held in &HELD {
+        match held.swap(0, Ordering::Relaxed) {
+            0 => {}
+            addr => give(PerCpuPtr::new(VirtAddr::new(addr))),
+        }
+    }
+    instance::percpu_trim();
+    instance::check_percpu().expect("sound");
+    assert_eq!(instance::percpu_stats(), before);
+}
