@@ -89,6 +89,7 @@
 //! | `instance/stack.rs` | records of stacks, calls on one |
 //! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `instance/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
+//! | `instance/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |

@@ -56,6 +56,14 @@ impl<'a, T> Rows<'a, T> {
         self.rows.get_mut((number >> PLACE_BITS) as usize)?.as_mut()?.get_mut(place)
     }
 
+    /// The number of the record behind `number`, or of the first one: with it all are visited, in constant time each.
+    #[must_use]
+    pub fn after(&self, number: Option<u32>) -> Option<u32> {
+        let Some(number) = number else { return self.get(0).map(|_| 0) };
+        let (next, next_row) = (number + 1, ((number >> PLACE_BITS) + 1) << PLACE_BITS);
+        [next, next_row].into_iter().find(|number| self.get(*number).is_some())
+    }
+
     /// All records, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0_u32..)

@@ -1,6 +1,7 @@
 //! The kernel's `kmalloc` for Rust types: what [`mm::alloc`](crate::mm::alloc) is generic over, filled in.
 
 use super::slab::{self, KmemCache};
+use super::valloc::refused;
 use super::vmalloc;
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu::Relax;
@@ -8,7 +9,6 @@ use crate::arch::aarch64::irq;
 use crate::gfp::Gfp;
 use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
 use crate::mm::slab::{AllocError, CacheSpec, CreateError, InUse, Misuse};
-use crate::mm::vmalloc::MapError;
 use core::ptr::NonNull;
 
 /// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
@@ -58,11 +58,8 @@ unsafe impl Kmem for Kmalloc {
     }
 
     fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        match vmalloc::vmalloc_gfp(size as u64, gfp) {
-            Ok(memory) => NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory),
-            Err(MapError::TooLarge(_)) => Err(AllocError::TooLarge),
-            Err(_) => Err(AllocError::OutOfMemory),
-        }
+        let memory = vmalloc::vmalloc_gfp(size as u64, gfp).map_err(|error| refused(&error))?;
+        NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory)
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {

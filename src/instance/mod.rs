@@ -17,6 +17,7 @@ mod slab;
 mod slab_fast;
 mod stack;
 mod tags;
+mod valloc;
 mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
@@ -61,6 +62,9 @@ pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, 
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
+
+pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
     vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,

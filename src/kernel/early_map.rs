@@ -7,25 +7,37 @@ use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
 use crate::arch::aarch64::fixmap::FixmapSlots;
 use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames};
+use crate::mm::io::{EARLY_SLOT_PAGES, EARLY_SLOTS, EarlyError, EarlyMapping, EarlySlots};
 use crate::mm::layout;
-use crate::mm::pgtable::MapFlags;
-use core::cell::Cell;
+use crate::mm::pgtable::{MapFlags, UnmapFlags};
+use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Pages through which table frames are written while the linear map does not reach them.
 pub(super) const TABLE_PAGES: usize = 4;
 /// Pages for device registers.
-pub(super) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 512);
+pub(super) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
+/// The slots of what is mapped for a moment.
+const SLOT_PAGES: (usize, usize) = (DEVICE_PAGES.1, 512);
+/// Pages of each.
+const SLOT: usize = to_usize(EARLY_SLOT_PAGES);
 /// Devices whose registers are noted: consoles, the interrupt controller's blocks, and some to spare.
 const DEVICES: usize = 12;
 /// The device-tree window.
 pub(super) const TREE_PAGES: (usize, usize) = (512, 1536);
 
 const _: () = {
+    assert!(SLOT_PAGES.0 + EARLY_SLOTS * SLOT == SLOT_PAGES.1);
     assert!(layout::FIXMAP_START + TREE_PAGES.0 as u64 * PAGE_SIZE == layout::FDT_WINDOW_START);
     assert!(layout::FIXMAP_START + TREE_PAGES.1 as u64 * PAGE_SIZE == layout::FDT_WINDOW_END);
 };
+
+/// The pages of a slot.
+const fn slot_pages(slot: usize) -> (usize, usize) {
+    let first = SLOT_PAGES.0 + slot * SLOT;
+    (first, first + SLOT)
+}
 
 /// The fixmap with its device pages handed out one after the other.
 ///
@@ -38,6 +50,7 @@ pub(super) struct EarlyMap {
     next_device: AtomicUsize,
     /// The registers that were mapped.
     devices: [Cell<PhysRange>; DEVICES],
+    slots: RefCell<EarlySlots>,
 }
 
 impl EarlyMap {
@@ -53,7 +66,13 @@ impl EarlyMap {
         let entries = unsafe { core::slice::from_raw_parts(entries, TREE_PAGES.1) };
         // SAFETY: the stub links these tables at FIXMAP_START; only this value changes them.
         let fixmap = unsafe { Fixmap::new(VirtAddr::new(layout::FIXMAP_START), entries) };
-        Self { fixmap, entries, next_device: AtomicUsize::new(DEVICE_PAGES.0), devices: Default::default() }
+        Self {
+            fixmap,
+            entries,
+            next_device: AtomicUsize::new(DEVICE_PAGES.0),
+            devices: Default::default(),
+            slots: RefCell::default(),
+        }
     }
 
     /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
@@ -65,15 +84,7 @@ impl EarlyMap {
         let virt = match instance::kernel_tables() {
             None => self.fixmap.map_range(first, DEVICE_PAGES.1, range, Prot::KERNEL_DEVICE)?,
             Some(_) if count > DEVICE_PAGES.1 - first => return Err(FixmapError::NoRoom),
-            Some(tables) => {
-                let start = self.fixmap.page(first)?;
-                let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
-                tables
-                    .map(&BuddyFrames, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
-                    .map_err(|_| FixmapError::InUse)?;
-                let registers = start.checked_add(range.start().offset_in(PAGE_SIZE));
-                registers.and_then(|start| VirtRange::from_size(start, range.size())).ok_or(FixmapError::NoRoom)?
-            }
+            Some(_) => self.map_in_final_tables(first, range)?,
         };
         self.next_device.store(first + count, Ordering::Relaxed);
         if let Some(place) = self.devices.iter().find(|place| place.get().is_empty()) {
@@ -82,9 +93,74 @@ impl EarlyMap {
         Ok(virt)
     }
 
+    /// Maps the pages that `range` touches from page `first` on, once the page allocator is up.
+    fn map_in_final_tables(&self, first: usize, range: PhysRange) -> Result<VirtRange, FixmapError> {
+        let tables = instance::kernel_tables().ok_or(FixmapError::NoRoom)?;
+        let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
+        let start = self.fixmap.page(first)?;
+        let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
+        tables
+            .map(&BuddyFrames, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
+            .map_err(|_| FixmapError::InUse)?;
+        let registers = start.checked_add(range.start().offset_in(PAGE_SIZE));
+        registers.and_then(|start| VirtRange::from_size(start, range.size())).ok_or(FixmapError::NoRoom)
+    }
+
     /// The registers that are mapped.
     pub(super) fn devices(&self) -> impl Iterator<Item = PhysRange> {
         self.devices.iter().map(Cell::get).filter(|range| !range.is_empty())
+    }
+
+    /// Maps the registers in `range` as Device-nGnRE for a moment, in a slot (Linux: `early_ioremap`). Boot CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`EarlyError`].
+    #[track_caller]
+    pub(super) fn early_ioremap(&self, range: PhysRange) -> Result<VirtRange, EarlyError> {
+        let slot = self.slots.borrow_mut().take(range)?;
+        let (first, limit) = slot_pages(slot);
+        let mapped = match instance::kernel_tables() {
+            None => self.fixmap.map_range(first, limit, range, Prot::KERNEL_DEVICE),
+            Some(_) => self.map_in_final_tables(first, range),
+        };
+        if mapped.is_err() {
+            self.slots.borrow_mut().give_back(slot)?;
+        }
+        mapped.map_err(|_| EarlyError::TooLarge(range))
+    }
+
+    /// Undoes [`EarlyMap::early_ioremap`].
+    ///
+    /// # Errors
+    ///
+    /// [`EarlyError::NotMapped`].
+    pub(super) fn early_iounmap(&self, at: VirtAddr) -> Result<(), EarlyError> {
+        let page = to_usize(at.get().wrapping_sub(layout::FIXMAP_START) / PAGE_SIZE);
+        let slot = page.wrapping_sub(SLOT_PAGES.0) / SLOT;
+        let range = self.slots.borrow_mut().give_back(slot)?;
+        let (first, limit) = slot_pages(slot);
+        match (instance::kernel_tables(), range.align_outwards(PAGE_SIZE)) {
+            (Some(tables), Some(pages)) => {
+                let virt = self.fixmap.page(first).ok().and_then(|start| VirtRange::from_size(start, pages.size()));
+                let unmapped = virt.map(|virt| tables.unmap_and_flush(&BuddyFrames, virt, UnmapFlags::KEEP_TABLES));
+                unmapped.and_then(Result::ok).ok_or(EarlyError::NotMapped(slot))
+            }
+            _ => {
+                (first..limit).for_each(|page| self.fixmap.clear(page));
+                Ok(())
+            }
+        }
+    }
+
+    /// The slots that are still in use: at the end of booting, forgotten ones.
+    pub(super) fn leaks(&self) -> impl Iterator<Item = EarlyMapping> {
+        let leaked = self.slots.borrow();
+        let leaked: [Option<EarlyMapping>; EARLY_SLOTS] = {
+            let mut in_use = leaked.in_use();
+            core::array::from_fn(|_| in_use.next())
+        };
+        leaked.into_iter().flatten()
     }
 
     /// The slots for table frames.

@@ -216,6 +216,9 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     }
     io::init(&cpu);
     iomem::init(boot, &tree, early);
+    for leak in early.leaks() {
+        warn!("early mapping not undone: {leak}");
+    }
     let wx = check_wx(boot)?;
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);

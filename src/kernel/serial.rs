@@ -57,10 +57,13 @@ pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {
         let Some(page) = PhysRange::from_size(uart.registers.align_down(PAGE_SIZE), PAGE_SIZE) else { continue };
         let Some(kind) = UartKind::for_compatible(uart.compatible) else { continue };
-        let Ok(virt) = early.device(page) else { continue };
-        if !is_on(uart, virt.start()) {
+        // What is off is not mapped for good.
+        let Ok(look) = early.early_ioremap(page) else { continue };
+        let on = is_on(uart, look.start());
+        if early.early_iounmap(look.start()).is_err() || !on {
             continue;
         }
+        let Ok(virt) = early.device(page) else { continue };
         let Some(base) = virt.start().checked_add(uart.registers.offset_in(PAGE_SIZE)) else { continue };
         // SAFETY: as in `open_at`.
         console::add_port(unsafe { Uart::open(kind, base, Line::default()) });

@@ -1,10 +1,12 @@
 //! What stands on vmalloc: `vrealloc`, `kvmalloc`, deferred frees, reclaim, and what the prompt shows.
 
 use crate::vmalloc::{at, leaves_nothing, read, use_memory, write};
+use alloc::vec::Vec;
 use core::ptr;
-use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
-use quarry::instance::{self, ThisKernel};
+use quarry::hal::level::LeafLevel;
+use quarry::instance::{self, KVec, Pages, ThisKernel, VBox, VVec, Vmap};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
@@ -100,7 +102,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     let addr = instance::vmalloc(100 * PAGE_SIZE).expect("memory");
     instance::vfree_atomic(addr).expect("an area");
     assert_eq!(space.lazy_pages(), 100);
-    let mut taken = alloc::vec::Vec::with_capacity(to_usize(instance::nr_free_pages()));
+    let mut taken = Vec::with_capacity(to_usize(instance::nr_free_pages()));
     while let Ok(page) = instance::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
         taken.push(page);
     }
@@ -174,4 +176,67 @@ fn the_prompt_shows_areas_and_reads_any_address() {
     prompt::execute(machine, "vmallocinfo");
     prompt::execute(machine, "check");
     prompt::execute(machine, &alloc::format!("peek {:#x}", at(addr, 3 * PAGE_SIZE).get()));
+}
+
+ktest!(values_live_in_areas);
+fn values_live_in_areas() {
+    leaves_nothing(|| {
+        let mut large: VBox<[u64; 3000]> = {
+            let room = VBox::<[u64; 3000]>::zeroed(Gfp::KERNEL).expect("memory");
+            // SAFETY: zeroes are numbers.
+            unsafe { room.assume_init() }
+        };
+        assert!(instance::is_vmalloc_addr(VirtAddr::of(&raw const *large)));
+        assert!(large.iter().all(|number| *number == 0));
+        large.fill(7);
+        let mut row = VVec::new();
+        for number in 0..100_000_u64 {
+            row.push(number, Gfp::KERNEL).expect("memory");
+        }
+        assert!(row.as_slice().iter().zip(0_u64..).all(|(found, number)| *found == number));
+        assert!(instance::is_vmalloc_addr(VirtAddr::of(row.as_slice().as_ptr())));
+        row.truncate(10);
+        row.shrink_to_fit(Gfp::KERNEL).expect("less");
+        assert_eq!((row.len(), row.as_slice().last(), large.iter().sum::<u64>()), (10, Some(&9), 21_000));
+
+        #[repr(align(16384))]
+        struct Aligned(u8);
+        let aligned = VBox::new(Aligned(3), Gfp::KERNEL).expect("memory");
+        assert!(VirtAddr::of(&raw const *aligned).is_aligned(16384) && aligned.0 == 3);
+    });
+}
+
+ktest!(owned_pages_are_mapped_in_a_row);
+fn owned_pages_are_mapped_in_a_row() {
+    leaves_nothing(|| {
+        let mut blocks = KVec::new();
+        for order in [0, 2, 1] {
+            let order = Order::new(order).expect("an order");
+            blocks.push(Pages::new(Gfp::KERNEL, order).expect("memory"), Gfp::KERNEL).expect("memory");
+        }
+        let addresses: Vec<VirtAddr> = blocks.as_slice().iter().map(Pages::address).collect();
+        let mut mapped = Vmap::new(blocks).expect("addresses");
+        assert_eq!(mapped.range().size(), 7 * PAGE_SIZE);
+        for (byte, number) in mapped.bytes().iter_mut().zip(0_u64..) {
+            byte.write((number / PAGE_SIZE).to_le_bytes()[0]);
+        }
+        let first = |addr: VirtAddr| read(addr).to_le_bytes()[0];
+        let found: Vec<u8> = addresses.iter().map(|addr| first(*addr)).collect();
+        assert_eq!(found, [0, 1, 5]);
+        let second = addresses.get(1).expect("three");
+        assert_eq!(first(at(*second, 3 * PAGE_SIZE)), 4);
+    });
+}
+
+ktest!(huge_areas_are_aligned_for_blocks);
+fn huge_areas_are_aligned_for_blocks() {
+    leaves_nothing(|| {
+        let addr = instance::vmalloc_huge(4 * MIB, Gfp::KERNEL).expect("memory");
+        assert!(addr.is_aligned(2 * MIB));
+        let found = instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
+        assert_eq!(found.leaf.level, LeafLevel::Pmd);
+        instance::vfree(addr).expect("an area");
+        let small = instance::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
+        instance::vfree(small).expect("an area");
+    });
 }

@@ -14,6 +14,7 @@
 
 mod claim;
 mod devres;
+mod early;
 mod error;
 mod mmio;
 mod ram;
@@ -22,6 +23,7 @@ mod space;
 
 pub use claim::{Claim, Mapping};
 pub use devres::{Devres, Mark};
+pub use early::{EARLY_SLOT_PAGES, EARLY_SLOTS, EarlyError, EarlyMapping, EarlySlots};
 pub use error::{AccessError, IoError};
 pub use mmio::{Mmio, RegisterBlock};
 pub use space::{IoHal, IoSpace};

@@ -185,12 +185,8 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         let mut number = None;
         // By number, as lists change meanwhile.
         loop {
-            let next = self.with(|chunks| {
-                let after = |other: &u32| number.is_none_or(|number| *other > number);
-                chunks.rows.iter().filter(|(_, chunk)| chunk.area.is_some()).map(|(other, _)| other).find(after)
-            });
-            let Some(chunk) = next else { return freed };
-            number = next;
+            number = self.with(|chunks| chunks.rows.after(number));
+            let Some(chunk) = number else { return freed };
             if let Some(empty) = self.with(|chunks| chunks.detach(chunk)) {
                 freed += self.destroy(&empty);
             } else if let Some((going, base)) = self.with(|chunks| chunks.start_trim(chunk)) {

@@ -2,6 +2,7 @@
 //! permissions of areas with their second mapping; and who has which addresses.
 
 mod devres;
+mod early;
 mod mmio;
 mod remap;
 mod resource;

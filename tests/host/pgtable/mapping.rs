@@ -3,7 +3,8 @@
 use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, pa, phys, range, va};
 use quarry::arch::host::{Config, Who};
 use quarry::hal::level::LeafLevel;
-use quarry::hal::prot::{Access, Prot};
+use quarry::hal::prot::{Access, MemoryType, Prot};
+use quarry::mm::io::resource::{Request, ResourceFlags, ResourceTree, Slot, Span};
 use quarry::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 
 const NO_FLAGS: MapFlags = MapFlags::empty();
@@ -332,4 +333,29 @@ fn tables_can_be_built_by_one_machine_value_and_taken_over_by_another() {
     };
     assert_eq!(adopted.check(), Ok(before));
     assert_eq!(adopted.translate(va(BASE + GIB)).map(|found| found.phys), Some(pa(RAM + GIB)));
+}
+
+// Behaviour 294: whoever has asked for the registers maps some of them into an address space and lets go of the request; the
+// mapping is the space's, and stays.
+#[test]
+fn registers_stay_mapped_in_a_space_when_their_handle_is_gone() {
+    let mut resources = ResourceTree::new(Span::ALL, "memory", ResourceFlags::MEM);
+    assert!(resources.add_row(Box::leak(vec![Slot::FREE; 4].into_boxed_slice())));
+    let device = Span::of(phys(0x0a00_0000, 16 * PAGE)).unwrap();
+    let request = Request { span: device, name: "device", flags: ResourceFlags::MEM };
+    let handle = resources.request_region(resources.root(), &request).unwrap();
+
+    let rig = Rig::user(Config::CORTEX_A72);
+    let prot = Prot::user(Access::ReadWrite).with_memory(MemoryType::DeviceNGnRE).unwrap();
+    let (at, offset) = (0x7f00_0000_0000, 3 * PAGE);
+    rig.map(at, 4 * PAGE, resources.info(handle).unwrap().span.start().get() + offset, prot, NO_FLAGS).unwrap();
+    resources.release(handle).unwrap();
+
+    assert_eq!(rig.phys_at(at), Some(0x0a00_0000 + offset));
+    assert_eq!(rig.phys_at(at + 4 * PAGE - 1), Some(0x0a00_0000 + offset + 4 * PAGE - 1));
+    assert_eq!(rig.phys_at(at + 4 * PAGE), None);
+    let leaf = rig.table.translate(va(at)).unwrap().leaf;
+    assert_eq!((leaf.prot.memory(), leaf.prot.is_executable()), (MemoryType::DeviceNGnRE, false));
+    rig.unmap(at, 4 * PAGE, UnmapFlags::empty()).unwrap();
+    rig.check();
 }

@@ -95,12 +95,17 @@ fn fail(attr: impl Fn(FaultSite) -> FaultAttr) {
     }
 }
 
+/// Failures that were forced, ever or since the settings last changed.
+fn forced_failures() -> u64 {
+    FaultSite::ALL.into_iter().map(|site| fault_injector().statistics(site).forced).sum()
+}
+
 /// Until `goal` operations are done, or it is late.
 fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
     for (cpu, draw) in (0..).zip(&DRAWS) {
         draw.store(seed.wrapping_add(cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
     }
-    tick::start(timer::frequency() / 20_000, each).expect("the timer is free");
+    tick::start(timer::frequency() / 2_000, each).expect("the timer is free");
     let over = AtomicBool::new(false);
     cpus::run_everywhere(&|cpu: CpuId| {
         let mut random = Random((seed << 8 | u64::from(cpu.get())).wrapping_mul(0xd1b5_4a32_d192_ed03) | 1);
@@ -109,14 +114,15 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
                 let gfp = if random.below(8) == 0 { Gfp::NOWAIT } else { Gfp::KERNEL };
                 operate(&mut random, gfp);
             }
-            match random.below(512) {
-                0 => instance::drain_all_pages(),
-                1 => instance::vmap_space().purge_all(),
-                2 => _ = instance::slab_allocator().shrink_all(),
-                3 => _ = instance::percpu_trim(),
-                4 => drop(instance::KernelStack::new("passing")),
-                5 if fault_injector().is_armed() => {}
-                5 => make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small")),
+            match random.below(2_048) {
+                0..8 => instance::drain_all_pages(),
+                8..16 => instance::vmap_space().purge_all(),
+                16 => _ = instance::slab_allocator().shrink_all(),
+                17..24 => _ = instance::percpu_trim(),
+                24..28 => drop(instance::KernelStack::new("passing")),
+                28..30 if !fault_injector().is_armed() => {
+                    make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small"))
+                }
                 _ => {}
             }
             if done() >= goal || late() {
@@ -140,6 +146,7 @@ fn check() {
 
 fn run(plan: Plan) {
     operation::prepare();
+    operation::warm_up(SLOTS);
     note_frames();
     let start = timer::ticks();
     let elapsed = || (timer::ticks() - start) / timer::frequency();
@@ -153,8 +160,9 @@ fn run(plan: Plan) {
         if rounds % 2 == 0 {
             fail(|_| FaultAttr { interval: FAILING, verbose: Verbosity::Silent, ..FaultAttr::always() });
         }
+        let earlier = forced_failures();
         interrupts += round(plan.seed.wrapping_add(rounds), done() + step, &late);
-        forced += FaultSite::ALL.into_iter().map(|site| fault_injector().statistics(site).forced).sum::<u64>();
+        forced += forced_failures() - earlier;
         fail(FaultAttr::off);
         check();
     }

@@ -2,6 +2,7 @@
 
 use super::block::{Block, How, PAGES, Row};
 use crate::smp::Random;
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::arch::aarch64::cpu::Relax;
@@ -37,6 +38,24 @@ pub(super) fn prepare() {
         let spec = CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
         place.call_once(|| KmemCache::create(&spec).expect("a cache"));
     }
+}
+
+/// Lets the allocators get the records that they keep for good, as many as `most` blocks of a kind can take.
+pub(super) fn warm_up(most: usize) {
+    let mut live = Vec::with_capacity(most);
+    let mut each = |make: &dyn Fn() -> How| {
+        live.extend((0..most).map(|_| make()));
+        for how in live.drain(..) {
+            match how {
+                How::Ioremap(at) => instance::iounmap(VirtAddr::new(at)).expect("mapped"),
+                How::PerCpu(ptr) => instance::free_percpu(ptr).expect("allocated"),
+                _ => {}
+            }
+        }
+    };
+    let [(device, size), _] = DEVICES;
+    each(&|| How::Ioremap(instance::ioremap(PhysAddr::new(device), size).expect("addresses").get()));
+    each(&|| How::PerCpu(instance::alloc_percpu(UNIT_SIZE, 8).expect("memory")));
 }
 
 fn addr(memory: NonNull<u8>) -> VirtAddr {

@@ -1,0 +1,167 @@
+//! vmalloc for Rust types: memory that is contiguous in addresses alone, as values; and pages that are mapped in a row.
+
+use super::vmalloc::{VMALLOC, vfree, vmalloc_gfp, vmap, vrealloc, vunmap};
+use super::{KVec, Pages};
+use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::gfp::Gfp;
+use crate::hal::prot::Prot;
+use crate::mm::alloc::{self, Allocator, Stateless};
+use crate::mm::page::Page;
+use crate::mm::slab::AllocError;
+use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use core::alloc::Layout;
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+/// The allocator behind [`vmalloc`](super::vmalloc()), as a value: whole pages for each block, and a guard page behind it.
+/// Any context, as far as the flags of each call go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vmalloc;
+
+/// A value in memory of vmalloc.
+pub type VBox<T> = alloc::KBox<T, Vmalloc>;
+/// A row of values in memory of vmalloc.
+pub type VVec<T> = alloc::KVec<T, Vmalloc>;
+
+/// What a caller that knows of no areas is told.
+pub(super) const fn refused(error: &MapError) -> AllocError {
+    match error {
+        MapError::TooLarge(_) => AllocError::TooLarge,
+        _ => AllocError::OutOfMemory,
+    }
+}
+
+fn memory(addr: VirtAddr) -> Result<NonNull<u8>, AllocError> {
+    NonNull::new(addr.as_ptr()).ok_or(AllocError::OutOfMemory)
+}
+
+fn address(block: NonNull<u8>) -> VirtAddr {
+    VirtAddr::new(block.expose_provenance().get() as u64)
+}
+
+impl Stateless for Vmalloc {
+    const THE: Self = Self;
+}
+
+// SAFETY: an area is mapped read-write over its whole length, is nobody else's, and stays where it is until it is freed.
+unsafe impl Allocator for Vmalloc {
+    #[track_caller]
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let align = (layout.align() as u64).max(PAGE_SIZE);
+        let request = VmallocRequest { align, ..VmallocRequest::new(layout.size() as u64, gfp) };
+        VMALLOC.vmalloc(&request).map_err(|error| refused(&error)).and_then(memory)
+    }
+
+    #[track_caller]
+    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let moved = if new.align() as u64 > PAGE_SIZE {
+            // What moves by itself goes to any page.
+            let moved = self.allocate(new, gfp)?;
+            // SAFETY: both have so many bytes, and the new block is nobody else's.
+            unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
+            // SAFETY: the caller's promise.
+            unsafe { self.free(block, old) };
+            moved
+        } else {
+            // SAFETY: the caller's promise.
+            let addr = unsafe { vrealloc(address(block), new.size() as u64, gfp) };
+            addr.map_err(|error| refused(&error)).and_then(memory)?
+        };
+        if gfp.contains(Gfp::ZERO)
+            && let Some(more) = new.size().checked_sub(old.size())
+        {
+            // SAFETY: behind what was there, inside the block.
+            let tail = unsafe { moved.add(old.size()) };
+            // SAFETY: as above; not all calls before asked for zeroes.
+            unsafe { tail.write_bytes(0, more) };
+        }
+        Ok(moved)
+    }
+
+    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+        // What is wrong with it is logged there.
+        let _ = vfree(address(block));
+    }
+}
+
+/// `size` bytes in blocks of 2 MiB as far as there are such blocks of memory, from an address on where they fit (Linux:
+/// `vmalloc_huge`); [`vmalloc`](super::vmalloc()) does so where there happens to be room. Context as `gfp` says.
+///
+/// # Errors
+///
+/// [`MapError`].
+#[track_caller]
+pub fn vmalloc_huge(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
+    if size < crate::addr::PMD_SIZE {
+        return vmalloc_gfp(size, gfp);
+    }
+    VMALLOC.vmalloc(&VmallocRequest { align: crate::addr::PMD_SIZE, ..VmallocRequest::new(size, gfp) })
+}
+
+/// Blocks of pages that are mapped in a row, read-write: unmapped and freed when this is dropped.
+///
+/// # Invariants
+///
+/// - `VMP-1`: the bytes of `range` are mapped read-write, lead to `pages`, and are this one's alone.
+pub struct Vmap {
+    range: VirtRange,
+    /// Freed behind the unmapping.
+    pages: KVec<Pages>,
+}
+
+impl Vmap {
+    /// Maps the blocks in their order. May wait.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; the blocks have been freed then.
+    #[track_caller]
+    pub fn new(pages: KVec<Pages>) -> Result<Self, MapError> {
+        let mut list = KVec::new();
+        for block in pages.as_slice() {
+            let first = super::page_to_pfn(block.page());
+            for index in 0..block.order().pages() {
+                let page: Option<Page> = super::pfn_to_page(crate::addr::Pfn::new(first.get() + index));
+                let page = page.ok_or(MapError::Empty)?;
+                list.push(page, Gfp::KERNEL).map_err(|_| MapError::Pages(crate::mm::zone::AllocError::OutOfMemory))?;
+            }
+        }
+        let start = vmap(list.as_slice(), VmFlags::empty(), Prot::KERNEL_RW)?;
+        let range = VirtRange::from_size(start, list.len() as u64 * PAGE_SIZE).unwrap_or_default();
+        // INVARIANT: VMP-1.
+        Ok(Self { range, pages })
+    }
+
+    /// The addresses.
+    #[must_use]
+    pub const fn range(&self) -> VirtRange {
+        self.range
+    }
+
+    /// The blocks, in their order.
+    pub const fn pages(&self) -> &[Pages] {
+        self.pages.as_slice()
+    }
+
+    /// The bytes. Pages hold anything unless they were allocated with [`Gfp::ZERO`].
+    #[must_use]
+    pub fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
+        let start = self.range.start().as_ptr::<MaybeUninit<u8>>();
+        // SAFETY: VMP-1.
+        unsafe { core::slice::from_raw_parts_mut(start, to_usize(self.range.size())) }
+    }
+}
+
+impl fmt::Debug for Vmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vmap").field("range", &self.range).field("blocks", &self.pages.len()).finish()
+    }
+}
+
+impl Drop for Vmap {
+    fn drop(&mut self) {
+        // When it returns, no CPU translates the addresses; what is wrong is logged there.
+        let _ = vunmap(self.range.start());
+    }
+}
