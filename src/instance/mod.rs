@@ -63,7 +63,6 @@ pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
 
-pub use stack::{KEPT_STACKS, KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
