@@ -509,6 +509,17 @@ static THREE: Calls = Calls {
 /// More than a magazine has, so that most states lead to the same paths.
 static FORTY: Calls = Calls { count: MOST, states: &[0, 31, 62], ..THREE };
 
+/// Where arrays are off: every call goes to the slabs.
+static LONG_WAY: Calls = Calls { states: &[0], restarts: None, ..RESTARTING };
+
+// Behaviour 185: as with a cache that is debugged, or with failures on request.
+ktest!(an_interrupt_at_any_instruction_of_a_call_without_arrays, machine = "mem=64M", timeout = 60);
+fn an_interrupt_at_any_instruction_of_a_call_without_arrays() {
+    instance::slab_allocator().set_careful(true);
+    interrupt_everywhere::<Own>(&LONG_WAY, &deeds!(Own, LONG_WAY), &[Arrival::InTheStep]);
+    instance::slab_allocator().set_careful(false);
+}
+
 // Behaviour 185.
 ktest!(an_interrupt_at_any_instruction_of_a_restarting_call, machine = "mem=64M", timeout = 300);
 fn an_interrupt_at_any_instruction_of_a_restarting_call() {

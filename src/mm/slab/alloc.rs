@@ -180,7 +180,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             drop(node);
             array.pop().map(Object::of_array)
         } else {
-            self.take_one(cache, &mut node)
+            let object = self.take_one(cache, &mut node);
+            // Before interrupts are unmasked, as above.
+            drop(node);
+            object
         };
         if object.is_some() {
             array.count_slow_alloc();
