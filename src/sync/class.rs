@@ -69,6 +69,10 @@ lock_classes! {
     ExpectedFault = "expected fault", Either;
     /// Mappings of device memory.
     IoClaims = "device mappings", Masked;
+    /// Who has which addresses of devices and memory.
+    Resources = "resources", Masked;
+    /// The chunks of per-CPU memory.
+    PerCpuChunks = "per-cpu chunks", Masked;
     /// Areas that are placed before there is memory for descriptors.
     EarlyAreas = "early areas", Masked;
     /// The areas in use, one lock for each part of them.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A bitmap with a bit for every four bytes says what of a unit is in use, a second one where allocations begin and end. The
-//! bitmap is divided into **blocks**, each with hints ([`Block`](map::Block)) that say whether it is worth looking at.
+//! bitmap is divided into **blocks**, each with hints that say whether it is worth looking at.
 //! Chunks are on lists by the largest gap that they have. Pages come when an allocation touches them first, in all units
 //! together; an empty chunk stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing
 //! lies in.

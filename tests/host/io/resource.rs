@@ -1,7 +1,7 @@
 //! The tree of resources by Linux's rules, one at a time, and against a model that is a list.
 
 use crate::random::Random;
-use quarry::addr::PhysAddr;
+use quarry::addr::{PhysAddr, to_usize};
 use quarry::mm::io::resource::{Iomem, Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
 
 const MEM: ResourceFlags = ResourceFlags::MEM;
@@ -396,7 +396,7 @@ fn random_histories_agree_with_a_list() {
         let what = Request { span: span(start, last), name: "x", flags: MEM };
         let full = model.0.len() == 48;
         // Somewhere, or at the top.
-        let within = match random.below(1 + model.0.len() as u64) as usize {
+        let within = match to_usize(random.below(1 + model.0.len() as u64)) {
             0 => None,
             index => Some(index - 1),
         };
@@ -441,7 +441,7 @@ fn random_histories_agree_with_a_list() {
                 let (low, high) = within.map_or((0, LAST), |index| (model.0[index].start, model.0[index].last));
                 let (low, high) = (low.max(start), high.min(last));
                 let fits = |at: &u64| {
-                    at % align == 0
+                    at.is_multiple_of(align)
                         && at + size - 1 <= high
                         && taken.iter().all(|child| !model.0[*child].meets(*at, at + size - 1))
                 };

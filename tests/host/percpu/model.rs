@@ -4,7 +4,7 @@ use super::{PerCpu, with_allocator};
 use crate::random::Random;
 use crate::vmalloc::kernel::touch;
 use crate::vmalloc::machine::run_on;
-use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::mm::percpu::{PerCpuError, PerCpuPtr, UNIT_SIZE};
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ fn step(percpu: &PerCpu<'_, '_>, live: &mut Vec<(PerCpuPtr, u64)>, model: &Mutex
             Err(error) => assert_eq!(error, PerCpuError::OutOfMemory),
         }
     } else if !live.is_empty() {
-        let (ptr, size) = live.swap_remove(random.below(live.len() as u64) as usize);
+        let (ptr, size) = live.swap_remove(to_usize(random.below(live.len() as u64)));
         // Gone from the model first: afterwards it is anybody's.
         assert_eq!(model.lock().unwrap().0.remove(&ptr.addr().get()), Some(size));
         percpu.free(ptr).unwrap();
