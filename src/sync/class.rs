@@ -69,6 +69,10 @@ lock_classes! {
     ExpectedFault = "expected fault", Either;
     /// Mappings of device memory.
     IoClaims = "device mappings", Masked;
+    /// The tree of physical address ranges that somebody has requested.
+    ResourceTree = "resource tree", Masked;
+    /// Which bytes of per-CPU memory are in use.
+    PerCpuChunks = "per-cpu chunks", Masked;
     /// Areas that are placed before there is memory for descriptors.
     EarlyAreas = "early areas", Masked;
     /// The areas in use, one lock for each part of them.

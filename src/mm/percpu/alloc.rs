@@ -7,9 +7,9 @@ use super::{MIN_ALLOC, PerCpuError, PerCpuPtr, UNIT_SIZE};
 use crate::addr::{CpuId, PAGE_SIZE, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmallocHal, VmapSpace};
+use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::panic::Location;
-use spin::mutex::SpinMutex;
 
 /// Records in the first row; each further one has twice as many.
 const FIRST_ROW: usize = 4;
@@ -54,13 +54,13 @@ impl fmt::Display for PerCpuStats {
 /// Per-CPU memory in the areas of a space.
 pub struct PerCpuAllocator<'s, 'a, H: PerCpuHal<'a>> {
     space: &'s VmapSpace<'a, H>,
-    chunks: SpinMutex<Chunks<'a>, <H as AreaHal<'a>>::Relax>,
+    chunks: OrderedLock<Chunks<'a>, class::PerCpuChunks, <H as AreaHal<'a>>::Relax>,
 }
 
 impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     /// An allocator that has nothing yet.
     pub const fn new(space: &'s VmapSpace<'a, H>) -> Self {
-        Self { space, chunks: SpinMutex::new(Chunks::new()) }
+        Self { space, chunks: OrderedLock::new(Chunks::new()) }
     }
 
     pub(super) const fn hal(&self) -> &'s H {

@@ -5,9 +5,8 @@ use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceInfo, Res
 use crate::addr::PhysAddr;
 use crate::ds::rbtree::Broken;
 use crate::hal::cpu::Interrupts;
+use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
-use spin::mutex::SpinMutex;
-use spin::relax::RelaxStrategy;
 
 /// Records in the first row; each further one has twice as many.
 const FIRST_ROW: usize = 64;
@@ -15,7 +14,7 @@ const FIRST_ROW: usize = 64;
 /// What a registry asks of a machine.
 pub trait ResourceHal<'a>: Interrupts {
     /// How a CPU waits for a lock.
-    type Relax: RelaxStrategy;
+    type Relax: LockHal;
 
     /// Memory for `count` records, for good, or `None`.
     fn row(&self, count: usize) -> Option<&'a mut [Slot<'a>]>;
@@ -24,13 +23,13 @@ pub trait ResourceHal<'a>: Interrupts {
 /// A [`ResourceTree`] under a lock, which gets its memory by itself. Any context.
 pub struct Resources<'a, H: ResourceHal<'a>> {
     hal: H,
-    tree: SpinMutex<ResourceTree<'a>, H::Relax>,
+    tree: OrderedLock<ResourceTree<'a>, class::ResourceTree, H::Relax>,
 }
 
 impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     /// A registry of `span`.
     pub const fn new(hal: H, span: Span, name: &'a str, flags: ResourceFlags) -> Self {
-        Self { hal, tree: SpinMutex::new(ResourceTree::new(span, name, flags)) }
+        Self { hal, tree: OrderedLock::new(ResourceTree::new(span, name, flags)) }
     }
 
     /// Runs `f` with the tree locked and interrupts masked. `f` must not wait, nor call this registry.
