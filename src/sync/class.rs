@@ -69,9 +69,9 @@ lock_classes! {
     ExpectedFault = "expected fault", Either;
     /// Mappings of device memory.
     IoClaims = "device mappings", Masked;
-    /// Who has which addresses of devices and memory.
-    Resources = "resources", Masked;
-    /// The chunks of per-CPU memory.
+    /// The tree of physical address ranges that somebody has requested.
+    ResourceTree = "resource tree", Masked;
+    /// Which bytes of per-CPU memory are in use.
     PerCpuChunks = "per-cpu chunks", Masked;
     /// Areas that are placed before there is memory for descriptors.
     EarlyAreas = "early areas", Masked;

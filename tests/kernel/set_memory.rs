@@ -167,10 +167,11 @@ ktest!(
     every_cpu_executes_what_was_written_last,
     machine a72 = "smp=4",
     machine max = "smp=4 cpu=max gic=3",
+    timeout = 60,
 );
 fn every_cpu_executes_what_was_written_last() {
     let addr = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
-    for number in 1..=40 {
+    for number in 1..=12 {
         write_code(addr, number);
         instance::set_memory_ro(addr, 1).expect("a page");
         instance::set_memory_x(addr, 1).expect("read-only");

@@ -23,7 +23,7 @@ pub trait ResourceHal<'a>: Interrupts {
 /// A [`ResourceTree`] under a lock, which gets its memory by itself. Any context.
 pub struct Resources<'a, H: ResourceHal<'a>> {
     hal: H,
-    tree: OrderedLock<ResourceTree<'a>, class::Resources, H::Relax>,
+    tree: OrderedLock<ResourceTree<'a>, class::ResourceTree, H::Relax>,
 }
 
 impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
