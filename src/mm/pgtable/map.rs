@@ -180,7 +180,11 @@ impl<M: Mmu> PageTable<M> {
     fn make_room<F: FrameSource>(&self, frames: &F, range: VirtRange) -> Result<(), PgtableError> {
         let crowded = |level: LeafLevel| range.size() >= level.size() && !self.has_room(range, level);
         if crowded(LeafLevel::Pmd) || crowded(LeafLevel::Pud) {
-            self.unmap_and_flush(frames, range, UnmapFlags::empty())?;
+            // A block that reaches beyond the range is no table.
+            return self.unmap_and_flush(frames, range, UnmapFlags::empty()).map_err(|error| match error {
+                PgtableError::WouldSplit(at) => PgtableError::Overlap(at),
+                other => other,
+            });
         }
         Ok(())
     }

@@ -85,3 +85,15 @@ fn empty_tables_give_way_to_blocks_only_where_that_is_asked_for() {
     assert_eq!(left(MapFlags::empty()), (0, 512));
     assert_eq!(left(MapFlags::REPLACE_TABLES | MapFlags::NO_HUGE), (0, 512));
 }
+
+#[test]
+fn a_block_that_reaches_further_gives_way_to_nothing() {
+    let rig = Rig::kernel(Config::CORTEX_A72);
+    rig.map_data(BASE, GIB, RAM);
+    let before = rig.check();
+    for (start, at) in [(BASE + 4 * MIB, BASE + 4 * MIB), (BASE - 2 * MIB, BASE + 2 * MIB)] {
+        let mapped = rig.map(start, 4 * MIB, RAM + 2 * GIB, Prot::KERNEL_RW, MapFlags::REPLACE_TABLES);
+        assert_eq!(mapped, Err(PgtableError::Overlap(va(at))));
+    }
+    assert_eq!(rig.check(), before);
+}
