@@ -1,6 +1,7 @@
 //! A node: its name, properties, children and parent.
 
 use super::reg::Cells;
+use super::token::Token;
 use super::tree::{Path, Tree};
 use super::value::{Property, Strings};
 use ::fdt::node::FdtNode;
@@ -69,7 +70,26 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The first property called `name`.
     #[must_use]
     pub fn property(self, name: &str) -> Option<Property<'a>> {
-        self.properties().find(|property| property.name == name)
+        // Booting asks for some hundred properties, most of which are not there: so names are compared where they lie, and
+        // no list of them is made.
+        let strings = self.tree.strings();
+        let mut at = self.offset() + self.name().len() + 1;
+        loop {
+            // The precheck has seen the same tokens.
+            let (token, next) = Token::read(self.tree.blob(), at.next_multiple_of(4)).ok()?;
+            at = next;
+            match token {
+                Token::Property { name: start, value } => {
+                    let found = strings.get(start as usize..)?;
+                    if found.starts_with(name.as_bytes()) && found.get(name.len()) == Some(&0) {
+                        let name = core::str::from_utf8(found.get(..name.len())?).ok()?;
+                        return Some(Property { name, value });
+                    }
+                }
+                Token::Nop => {}
+                _ => return None,
+            }
+        }
     }
 
     /// Whether there is a property called `name`, whatever its value.

@@ -36,7 +36,7 @@ pub(super) fn take_number(list: &mut impl Iterator<Item = u32>, cells: u32) -> O
 /// The entries of `property` (a value of `node`), each an address and a size of the given widths.
 ///
 /// A last entry that is cut short makes the whole value bad: to leave it out would be to guess.
-fn entries<'a>(
+pub(super) fn entries<'a>(
     node: usize,
     property: Property<'a>,
     name: &'static str,

@@ -3,7 +3,7 @@
 use super::error::FdtError;
 use super::memory::flatten;
 use super::node::Node;
-use super::reg::{Cells, take_number};
+use super::reg::{Cells, entries, take_number};
 use super::tree::Tree;
 use super::value::{Property, wrapping_range};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange};
@@ -125,16 +125,20 @@ fn visit_below<'t, 'a>(
     bus: &Bus<'_, 't, 'a>,
     visit: &mut impl FnMut(Node<'t, 'a>, Node<'t, 'a>, Result<PhysRange, FdtError>),
 ) {
-    let cells = bus.node.cells();
+    // Most nodes are no buses.
+    let mut cells = None;
     for node in bus.node.children().filter(|node| node.is_enabled()) {
-        let buses = core::iter::successors(Some(bus), |bus| bus.above).map(|bus| bus.node);
-        let list = node.list("reg", cells).map(|list| {
-            list.map(|entry| {
-                let base = translate_through(node, buses.clone(), entry.address, entry.size, Direction::ToDevice)?;
-                wrapping_range(node.offset(), base, entry.size)
-            })
-        });
-        flatten(list).for_each(|range| visit(bus.node, node, range));
+        if let Some(reg) = node.property("reg") {
+            let buses = core::iter::successors(Some(bus), |bus| bus.above).map(|bus| bus.node);
+            let cells = *cells.get_or_insert_with(|| bus.node.cells());
+            let list = entries(node.offset(), reg, "reg", cells).map(|list| {
+                list.map(|entry| {
+                    let base = translate_through(node, buses.clone(), entry.address, entry.size, Direction::ToDevice)?;
+                    wrapping_range(node.offset(), base, entry.size)
+                })
+            });
+            flatten(list).for_each(|range| visit(bus.node, node, range));
+        }
         visit_below(&Bus { node, above: Some(bus) }, visit);
     }
 }

@@ -73,6 +73,11 @@ impl<'a> Tree<'a> {
         self.blob
     }
 
+    /// The names of properties.
+    pub(super) fn strings(&self) -> &'a [u8] {
+        self.blob.get(self.header.strings_range()).unwrap_or_default()
+    }
+
     /// The root node.
     ///
     /// # Panics

@@ -89,12 +89,16 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
 /// are left out because they lie across others.
 fn enter_devices(tree: &Tree<'static>) -> usize {
     let mut refused = 0;
+    // Copied, since entering takes memory.
+    let banks: Vec<_> = instance::memblock().memory().regions().iter().map(|bank| bank.range).collect();
     tree.for_each_range(&mut |bus, node, range| {
-        let is_memory = node.str("device_type") == Some("memory");
+        let Ok(range) = range else { return };
+        // RAM is there already. Few others lie in it.
+        let is_memory = banks.iter().any(|bank| bank.overlaps(range)) && node.str("device_type") == Some("memory");
         if is_memory || bus.name() == "reserved-memory" {
             return;
         }
-        if let Some(span) = range.ok().and_then(Span::of) {
+        if let Some(span) = Span::of(range) {
             let request = Request { span, name: node.name(), flags: ResourceFlags::MEM };
             refused += usize::from(instance::iomem_resource().insert(&request).is_err());
         }
