@@ -100,6 +100,9 @@ fn forced_failures() -> u64 {
     FaultSite::ALL.into_iter().map(|site| fault_injector().statistics(site).forced).sum()
 }
 
+/// Whether there is a cache that comes and goes.
+static NAMED: AtomicBool = AtomicBool::new(false);
+
 /// Until `goal` operations are done, or it is late.
 fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
     for (cpu, draw) in (0..).zip(&DRAWS) {
@@ -120,8 +123,10 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
                 16 => _ = instance::slab_allocator().shrink_all(),
                 17..24 => _ = instance::percpu_trim(),
                 24..28 => drop(instance::KernelStack::new("passing")),
-                28..30 if !fault_injector().is_armed() => {
-                    make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small"))
+                // By one CPU at a time, as they all give it the same name.
+                28..30 if !fault_injector().is_armed() && !NAMED.swap(true, Ordering::Acquire) => {
+                    make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small"));
+                    NAMED.store(false, Ordering::Release);
                 }
                 _ => {}
             }
