@@ -31,6 +31,7 @@ mod reclaim;
 mod resource;
 mod set_memory;
 mod slab;
+mod slab_bulk;
 mod slab_debug;
 mod slab_failing;
 mod smp;

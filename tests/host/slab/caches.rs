@@ -206,18 +206,17 @@ fn many_at_once_are_all_or_none() {
     Spec::of_size(4 << 20).run(|slabs| {
         let cache = slabs.create(&spec("test", 256)).unwrap();
         let mut objects = [VirtAddr::ZERO; 100];
-        let same = |at: &VirtAddr| *at;
-        slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects, |at| at, same).unwrap();
+        slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects).unwrap();
         assert_eq!(objects.iter().collect::<BTreeSet<_>>().len(), 100);
         check(slabs);
-        assert_eq!(slabs.free_bulk(cache.cache(), &objects, same), 0);
+        assert_eq!(slabs.free_bulk(cache.cache(), &objects), 0);
         let mut many = vec![VirtAddr::ZERO; 20_000];
-        let all = slabs.alloc_bulk(cache.cache(), KERNEL | Gfp::NOWARN, &mut many, |at| at, same);
+        let all = slabs.alloc_bulk(cache.cache(), KERNEL | Gfp::NOWARN, &mut many);
         assert_eq!(all, Err(AllocError::OutOfMemory));
         assert_eq!(slabs.info(cache.cache()).active_objects, 0);
-        slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects[..10], |at| at, same).unwrap();
+        slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects[..10]).unwrap();
         objects[9] = objects[0];
-        assert_eq!(slabs.free_bulk(cache.cache(), &objects[..10], same), 1);
+        assert_eq!(slabs.free_bulk(cache.cache(), &objects[..10]), 1);
         assert_eq!(slabs.hal().reports().len(), 1);
         // The one that was not named.
         let lost = slabs.info(cache.cache()).active_objects;
@@ -242,15 +241,15 @@ fn a_wrong_pointer_among_many_is_left_out_and_the_others_are_freed() {
                 [0, 1, 3, 4, 17, 39, 40].into_iter().flat_map(|place| [(place, 1), (place, middle), (place, 0)])
             {
                 let mut objects = vec![VirtAddr::ZERO; 40];
-                slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects, |at| at, |at| *at).unwrap();
+                slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects).unwrap();
                 let wrong = if by == 0 { foreign } else { offset(objects[20], by) };
                 let mut all = objects.clone();
                 all.insert(place, wrong);
-                assert_eq!(slabs.free_bulk(cache.cache(), &all, |at| *at), 1, "{wrong} of {size} in place {place}");
+                assert_eq!(slabs.free_bulk(cache.cache(), &all), 1, "{wrong} of {size} in place {place}");
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);
                 assert!(matches!(slabs.hal().reports()[..], [Misuse::Misaligned { .. } | Misuse::WrongCache { .. }]));
                 // And all once more: free already, or in slabs that are not there any more.
-                assert_eq!(slabs.free_bulk(cache.cache(), &objects, |at| *at), 40);
+                assert_eq!(slabs.free_bulk(cache.cache(), &objects), 40);
                 let again = slabs.hal().reports();
                 let known = |each: &Misuse| matches!(each, Misuse::DoubleFree { .. } | Misuse::Foreign { .. });
                 assert!(again.len() == 40 && again.iter().all(known), "{again:?}");
