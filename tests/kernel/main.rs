@@ -28,6 +28,7 @@ mod percpu;
 mod planted;
 mod protection;
 mod reclaim;
+mod reserved;
 mod resource;
 mod set_memory;
 mod slab;
