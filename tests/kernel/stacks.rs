@@ -93,7 +93,7 @@ fn stacks_are_kept_and_given_back() {
     assert_eq!(free_pages(), before);
 }
 
-ktest!(no_memory_is_lost_where_there_are_no_addresses_for_a_stack, machine = "append='vmalloc=16M'");
+ktest!(no_memory_is_lost_where_there_are_no_addresses_for_a_stack, machine = "append='vmalloc=12M'");
 fn no_memory_is_lost_where_there_are_no_addresses_for_a_stack() {
     let mut stacks = KVec::new();
     let refused = loop {
