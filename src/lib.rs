@@ -83,7 +83,6 @@
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
-//! | `instance/pages.rs` | per-CPU state, the buddy as a source of frames, zeroing |
 //! | `instance/percpu.rs` | values of CPUs |
 //! | `instance/set_memory.rs` | the window that the linear map is split through |
 //! | `instance/slab_fast.rs` | restartable sequences |
@@ -92,7 +91,6 @@
 //! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `instance/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `instance/valloc.rs` | areas as values, mapped pages as bytes |
-//! | `instance/vmalloc.rs` | pages as descriptors of areas |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |

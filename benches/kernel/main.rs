@@ -9,6 +9,7 @@ mod areas;
 mod arena;
 mod counter;
 mod critical_section;
+mod fast_path;
 mod figures;
 mod fullness;
 mod heap;

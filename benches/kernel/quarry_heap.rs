@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use quarry::addr::{CpuId, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
 use quarry::instance::{self, KmemCache};
-use quarry::mm::slab::{CacheSpec, KmallocRow, SlabFlags, masked};
+use quarry::mm::slab::{CacheSpec, SlabFlags};
 
 /// The machine's own heap; the arena is some of its memory, and not needed.
 pub(crate) struct Kmalloc {
@@ -52,11 +52,8 @@ impl Heap for Kmalloc {
 }
 
 /// The rows of caches, which nobody else has.
-pub(crate) const ROWS: &[Row] = &[
-    Row { name: "kmem_cache/256", by: QUARRY, run: pair },
-    Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk },
-    Row { name: "kmalloc_masked/64", by: QUARRY, run: masked_pair },
-];
+pub(crate) const ROWS: &[Row] =
+    &[Row { name: "kmem_cache/256", by: QUARRY, run: pair }, Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk }];
 
 /// Objects of 256 bytes in slabs of their own.
 fn cache(name: &'static str) -> Result<KmemCache, Unable> {
@@ -90,20 +87,4 @@ fn bulk(meter: &mut Meter) -> Result<Figures, Unable> {
     });
     let gone = cache.destroy().is_ok();
     if done && gone { Ok(figures) } else { Err(FAILED) }
-}
-
-/// The same work with interrupts masked instead of in sequences that restart: the candidate that was not taken.
-fn masked_pair(meter: &mut Meter) -> Result<Figures, Unable> {
-    let slabs = instance::slab_allocator();
-    let slot = slabs.kmalloc_cache(KmallocRow::Normal, 64).ok_or(FAILED)?.slot();
-    // So that there is one at hand.
-    let object = instance::kmalloc(64, Gfp::KERNEL).map_err(|_| FAILED)?;
-    // SAFETY: it has just been allocated.
-    unsafe { instance::kfree(object.as_ptr()) };
-    let mut done = true;
-    let figures = meter.measure(|| match masked::take(slabs.hal(), slot, 0, true) {
-        Some(object) => done &= masked::give(slabs.hal(), black_box(object), |_| true),
-        None => done = false,
-    });
-    if done { Ok(figures) } else { Err(FAILED) }
 }

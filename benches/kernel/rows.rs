@@ -2,7 +2,7 @@
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::{
-    areas, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages,
+    areas, fast_path, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages,
     quarry_tables, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
@@ -55,6 +55,7 @@ const ROWS: &[&[Row]] = &[
     &areas::rows::<peers::vmem::Areas>(),
     vmallocs::ROWS,
     ioremaps::ROWS,
+    fast_path::ROWS,
 ];
 
 /// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.

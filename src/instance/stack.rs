@@ -7,7 +7,8 @@
 use super::cpu::{KeptStacks, KernelPages};
 use super::pages::PAGES;
 use super::{
-    BuddyFrames, alloc_page, free_page, kernel_tables, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page, vmap_space,
+    BuddyFrames, alloc_page, free_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page,
+    vmap_space,
 };
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
@@ -160,7 +161,11 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
         // Never complete, so that nobody unmaps it by its address.
         let flags = VmFlags::MAP | VmFlags::NO_GUARD | VmFlags::UNINITIALIZED;
         let request = AreaRequest { align: STACK_ALIGN, ..AreaRequest::new((SLOTS as u64 + 1) * STACK_ALIGN, flags) };
-        let area = vmap_space().alloc(&request).map_err(StackAllocError::Area)?;
+        let area = vmap_space().alloc(&request).map_err(|error| {
+            // SAFETY: allocated above, and nobody knows of it.
+            unsafe { kfree(memory.as_ptr()) };
+            StackAllocError::Area(error)
+        })?;
         // The first slot's guard is a slot of its own.
         let base = area.start().checked_add(STACK_ALIGN).unwrap_or_default();
         // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid row.

@@ -2,7 +2,8 @@
 
 use super::bootargs::BootArgs;
 use super::symbol::Symbol;
-use crate::arch::aarch64::rseq;
+use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::{cpu, rseq};
 use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::slab::{CreateError, SlabOptions};
@@ -20,6 +21,10 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Creat
             instance::add_entropy(seed);
             bits += u64::BITS;
         }
+    }
+    if let Some(random) = cpu::random(&IdRegisters::read()) {
+        instance::add_entropy(random);
+        bits += u64::BITS;
     }
     // Little, but different from boot to boot on a machine that tells nothing.
     instance::add_entropy(CNTPCT_EL0.get());

@@ -21,6 +21,12 @@ fn cortex_a72_has_what_the_manual_says() {
 }
 
 #[test]
+fn a_source_of_random_numbers_is_the_highest_field_of_its_register() {
+    assert!(IdRegisters { isar0: 1 << 60, ..IdRegisters::default() }.has_rng());
+    assert!(!IdRegisters { isar0: !(0xf << 60), ..IdRegisters::default() }.has_rng());
+}
+
+#[test]
 fn a_pmu_of_another_kind_is_none() {
     assert!(!IdRegisters { dfr0: 0xf00, ..IdRegisters::default() }.has_pmu());
     assert!(!IdRegisters::default().has_pmu());

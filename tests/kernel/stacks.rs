@@ -13,10 +13,11 @@ use quarry::arch::aarch64::{irq, trap};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KEPT_STACKS, KernelStack, StackAllocError};
+use quarry::instance::{self, KEPT_STACKS, KVec, KernelStack, StackAllocError};
 use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
+use quarry::mm::vmalloc::AreaError;
 
 fn translate(addr: VirtAddr) -> bool {
     instance::kernel_tables().expect("the final tables").translate(addr).is_some()
@@ -89,6 +90,23 @@ fn stacks_are_kept_and_given_back() {
     let again = KernelStack::new("again").expect("memory");
     assert!(starts.contains(&again.range().start()), "a kept one is used again");
     drop(again);
+    assert_eq!(free_pages(), before);
+}
+
+ktest!(no_memory_is_lost_where_there_are_no_addresses_for_a_stack, machine = "append='vmalloc=12M'");
+fn no_memory_is_lost_where_there_are_no_addresses_for_a_stack() {
+    let mut stacks = KVec::new();
+    let refused = loop {
+        match KernelStack::new("one of all") {
+            Ok(stack) => stacks.push(stack, Gfp::KERNEL).expect("memory"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, StackAllocError::Area(AreaError::Exhausted));
+    let before = free_pages();
+    for _ in 0..40 {
+        assert_eq!(KernelStack::new("one more").map(drop), Err(refused));
+    }
     assert_eq!(free_pages(), before);
 }
 

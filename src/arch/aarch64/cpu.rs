@@ -3,6 +3,7 @@
 //! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` holds the address of the CPU's own data, and the exception
 //! vectors need a number without touching memory.
 
+use super::features::IdRegisters;
 use crate::addr::{CpuId, VirtAddr};
 use aarch64_cpu::{
     asm::{self, barrier},
@@ -67,6 +68,32 @@ pub fn return_address() -> VirtAddr {
         );
     }
     VirtAddr::new(to)
+}
+
+/// How often the source of random numbers is asked, which may be slower than who asks.
+const RANDOM_TRIES: u32 = 8;
+
+/// A number out of this CPU's own source of random ones; `None` if it has none or that has nothing to give (Arm ARM D24.2,
+/// `RNDR`). Any context.
+#[must_use]
+pub fn random(features: &IdRegisters) -> Option<u64> {
+    if !features.has_rng() {
+        return None;
+    }
+    (0..RANDOM_TRIES).find_map(|_| {
+        let (value, given): (u64, u64);
+        // SAFETY: the register is there with FEAT_RNG; reading it sets the flags, Z for no number, and nothing else.
+        unsafe {
+            core::arch::asm!(
+                "mrs {value}, s3_3_c2_c4_0",
+                "cset {given}, ne",
+                value = out(reg) value,
+                given = out(reg) given,
+                options(nomem, nostack)
+            );
+        }
+        (given != 0).then_some(value)
+    })
 }
 
 /// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the

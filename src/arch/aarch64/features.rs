@@ -111,6 +111,12 @@ impl IdRegisters {
         field(self.isar0, 20) >= 2
     }
 
+    /// Whether there is a register of random numbers (`FEAT_RNG`).
+    #[must_use]
+    pub const fn has_rng(&self) -> bool {
+        field(self.isar0, 60) >= 1
+    }
+
     /// Whether EL1 can be barred from user memory (`FEAT_PAN`).
     #[must_use]
     pub const fn has_pan(&self) -> bool {
@@ -192,6 +198,7 @@ impl fmt::Display for IdRegisters {
             (self.has_pan(), "PAN"),
             (self.has_tlbi_range(), "TLBIRANGE"),
             (self.has_mops(), "MOPS"),
+            (self.has_rng(), "RNG"),
             (self.has_mte2(), "MTE2"),
             (self.hardware_access_dirty() >= 2, "HAFDBS"),
             (self.has_pmu(), "PMU"),

@@ -249,7 +249,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Allocates `size` bytes (Linux: `kmalloc`). Memory is aligned to the largest power of two that divides the size of its
-    /// class, up to a page: that for powers of two to themselves, other memory to eight bytes at least. Zeroed with [`Gfp::ZERO`]. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
+    /// class, up to a page: a power of two to itself, anything to eight bytes at least. With [`Gfp::ZERO`] all of it is
+    /// zeroed, what the class has beyond `size` too. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
     ///
     /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
     /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.
@@ -272,7 +273,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             && let Some(object) = self.hal().take_free(slot::<H>(row, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
-                self.hal().zero_object(object, size);
+                // All of it: `krealloc` may give out the rest without a look at what is there.
+                #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
+                self.hal().zero_object(object, kmalloc_size(index as u8));
             }
             return Ok(object);
         }

@@ -93,7 +93,8 @@ impl Shape {
             (link, link + WORD)
         } else {
             // In the middle, where an overrun of the object before does not reach first.
-            ((if tagged { room } else { object_size } / 2) & !(WORD - 1), 0)
+            let bytes = if tagged { room } else { object_size };
+            ((bytes / 2) & !(WORD - 1), 0)
         };
         let mut asked = 0;
         if red {

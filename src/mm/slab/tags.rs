@@ -13,7 +13,7 @@ use super::freelist::{decode, split_past, with_past};
 use super::object::Object;
 use super::slab::Place;
 use super::{SlabAllocator, SlabHal};
-use crate::addr::{PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr};
+use crate::addr::{PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr, to_usize};
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::PageMap;
 use crate::mm::tags::{self, whole_granules};
@@ -141,7 +141,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn tagged_bytes(&self, at: VirtAddr, most: u64) -> Option<u64> {
         let (memory, phys) = self.tags_at(at.untagged())?;
         let tag = memory.get(phys);
-        let granules = (0..most).step_by(16).filter_map(|offset| phys.checked_add(offset));
+        let granules = (0..most).step_by(to_usize(TAG_GRANULE)).filter_map(|offset| phys.checked_add(offset));
         let count = granules.take_while(|at| memory.get(*at) == tag).count() as u64;
         Some((count * TAG_GRANULE).min(most))
     }
@@ -161,7 +161,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn check_tags(&self, cache: &Cache<H>, index: u32, slot: Object) -> Result<(), Broken> {
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let Some((memory, phys)) = self.tags_at(object).filter(|_| cache.is_tagged()) else { return Ok(()) };
-        let granules = (0..cache.shape.usable().into()).step_by(16).filter_map(|offset| phys.checked_add(offset));
+        let granules = (0..cache.shape.usable().into())
+            .step_by(to_usize(TAG_GRANULE))
+            .filter_map(|offset| phys.checked_add(offset));
         let mut tags = granules.map(|at| memory.get(at));
         let first = tags.next().unwrap_or(Tag::FREE);
         let is_free = slot.load(cache.shape.mark) == self.mark();

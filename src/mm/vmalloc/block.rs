@@ -303,7 +303,8 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// then.
     #[inline]
     pub fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
-        let base = self.base()?;
+        // Without a base nothing was ever mapped in a block.
+        let Some(base) = self.base.get() else { return self.unmap_area(addr, pages) };
         let offset = addr.get().wrapping_sub(base.get());
         let Some(block) = self.blocks.get(to_usize(offset >> PMD_SHIFT)) else {
             return self.unmap_area(addr, pages);
@@ -330,7 +331,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     #[cold]
     fn unmap_area(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
         match self.space.find(addr) {
-            Some(area) if area.range.start() == addr && area.size() != pages as u64 * PAGE_SIZE => {
+            Some(area) if area.range.start() == addr && area.size() >> PAGE_SHIFT != pages as u64 => {
                 Err(MapError::NotMapped(addr, pages))
             }
             _ => self.space.vunmap(addr),

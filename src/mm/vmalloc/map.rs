@@ -135,13 +135,15 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// # Errors
     ///
     /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::NoTags`];
-    /// [`MapError::Area`],
-    /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
+    /// [`MapError::Area`], [`MapError::Pages`], [`MapError::Tables`] with everything undone.
     #[inline]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
         let pages = self.hal().pages();
         if request.size == 0 {
             return Err(MapError::Empty);
+        }
+        if !request.align.is_power_of_two() {
+            return Err(AreaError::BadAlignment(request.align).into());
         }
         let count = request.size.div_ceil(PAGE_SIZE);
         let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= self.ram_pages());

@@ -190,9 +190,11 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let reset = Blocks::from_pages(&pages).runs(hal.pages()).try_for_each(|(start, bytes)| {
             PhysRange::from_size(start, bytes).map_or(Ok(()), |frames| self.reset_alias(frames))
         });
-        // Pages that cannot be written are nobody's.
-        if reset.is_ok() && pages.count() != 0 {
-            super::AreaHal::release(hal, pages);
+        match reset {
+            Ok(()) if pages.count() == 0 => {}
+            Ok(()) => super::AreaHal::release(hal, pages),
+            // Whoever got them could not write to them.
+            Err(error) => log::error!("{} pages that stay read-only are lost: {error}", pages.count()),
         }
         self.recycle(Removed::new(area));
     }

@@ -142,6 +142,25 @@ fn resizing_with_zero_gives_zeroes() {
     });
 }
 
+// Behaviour 211: what lies behind the bytes that were asked for with zeroes is zero too, whatever was there, since nobody
+// remembers how many those were.
+#[test]
+fn growing_in_place_what_was_zeroed_gives_zeroes() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let zero = KERNEL | Gfp::ZERO;
+        for (size, class) in [(1, 8), (5, 8), (40, 64), (100, 128), (150, 192), (3000, 4096), (5000, 8192)] {
+            let object = slabs.kmalloc(class, KERNEL).unwrap();
+            fill(object, 0xee, class);
+            slabs.kfree(object).unwrap();
+            let again = slabs.kmalloc(size, zero).unwrap();
+            assert_eq!(again, object, "by the short way");
+            assert_eq!(slabs.krealloc(again, class, zero), Ok(object), "in place");
+            assert!(holds(object, 0, class), "{size} to {class}");
+            slabs.kfree(object).unwrap();
+        }
+    });
+}
+
 // Behaviour 212.
 #[test]
 fn zeroed_memory_is_zero_whatever_was_there() {

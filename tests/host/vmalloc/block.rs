@@ -90,6 +90,19 @@ fn large_mappings_have_areas_of_their_own() {
     });
 }
 
+#[test]
+fn unmapping_an_area_takes_no_addresses_for_blocks() {
+    with_blocks(|space, blocks, pages| {
+        let addr = map(blocks, &pages[..64]);
+        for count in [0, 1, 63, usize::MAX >> 12, usize::MAX] {
+            assert_eq!(blocks.vm_unmap_ram(addr, count), Err(MapError::NotMapped(addr, count)));
+        }
+        let areas = space.iter().count();
+        blocks.vm_unmap_ram(addr, 64).unwrap();
+        assert_eq!(space.iter().count(), areas - 1);
+    });
+}
+
 // Behaviour 270.
 #[test]
 fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {

@@ -75,6 +75,22 @@ fn large_areas_are_mapped_by_blocks_and_groups() {
     });
 }
 
+#[test]
+fn an_alignment_that_is_no_power_of_two_is_refused_however_small() {
+    on_a_machine(Config::CORTEX_A72, |space| {
+        for align in [0, 3, PAGE_SIZE - 1, PAGE_SIZE + 1, u64::MAX] {
+            let request = VmallocRequest { align, ..VmallocRequest::new(MIB, Gfp::KERNEL) };
+            assert_eq!(space.vmalloc(&request), Err(MapError::Area(AreaError::BadAlignment(align))));
+        }
+        assert_eq!(space.iter().count(), 0);
+        for align in [1, 8, 1 << 20] {
+            let addr = space.vmalloc(&VmallocRequest { align, ..VmallocRequest::new(MIB, Gfp::KERNEL) }).unwrap();
+            assert!(addr.is_aligned(align));
+            space.vfree(addr).unwrap();
+        }
+    });
+}
+
 // Behaviour 230.
 #[test]
 fn nothing_and_more_than_ram_are_refused_at_once() {
