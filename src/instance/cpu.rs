@@ -65,11 +65,11 @@ pub struct CpuLocal {
     pub(super) slab: CpuSlabs,
     /// The arrays of the first caches, those of `kmalloc` without special flags.
     pub(super) first_arrays: FirstArrays,
-    /// Here, so that the lists of single pages lie at small offsets from the address in the register.
-    pub(super) pages: CpuPages,
     pub(super) map: Vmemmap,
     /// What this CPU is inside of.
     pub(super) scopes: KernelScopes,
+    /// Here, so that the lists of single pages, and all before them, lie at small offsets from the address in the register.
+    pub(super) pages: CpuPages,
     /// The arrays of all others.
     pub(super) arrays: OtherArrays,
     /// Stacks for the next threads.
@@ -86,9 +86,9 @@ impl CpuLocal {
         Self {
             slab: CpuSlabs::new(),
             first_arrays: [const { ArrayHeader::new() }; _],
-            pages: CpuPages::new(),
             map: Vmemmap::NONE,
             scopes: Scopes::new(),
+            pages: CpuPages::new(),
             arrays: [const { ArrayHeader::new() }; _],
             stacks: KeptStacks::new(),
             waiting_since: AtomicU64::new(0),

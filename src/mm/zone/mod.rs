@@ -150,15 +150,15 @@ struct ZoneLayout {
 struct ListSizes {
     /// What moves between a list and its zone at once: a power of two.
     batch: u32,
-    /// What a list holds, blocks of the larger orders aside.
+    /// What a list of single pages holds; one of blocks, four times as much.
     high: u32,
     /// What a list may hold if its blocks are larger than that, or together with its reserve.
     share: u32,
 }
 
 impl ListSizes {
-    /// For a zone of `managed` pages: a batch of at most 64 pages, lists of two batches, and all lists of one order
-    /// together at most an eighth of the zone (Linux: `zone_batchsize`, `zone_highsize`).
+    /// For a zone of `managed` pages: a batch of at most 64 pages, lists of two batches, of eight where they are of blocks,
+    /// and all lists of one order together at most an eighth of the zone (Linux: `zone_batchsize`, `zone_highsize`).
     fn new(managed: u64, cpus: u32) -> Self {
         let lists = u64::from(cpus.max(1)) * Mobility::COUNT as u64;
         let share = u32::try_from(managed / 8 / lists).unwrap_or(u32::MAX);
@@ -198,9 +198,12 @@ impl ZoneLayout {
     /// Blocks of this order that a list holds at most.
     fn high(&self, id: ZoneId, order: Order) -> u32 {
         let Some(sizes) = self.sizes.get(id.index()) else { return 0 };
-        // Two blocks at least where that is little for the zone: for who takes one or two and gives them back, again and
-        // again.
-        (sizes.high >> order.get()).max((sizes.share >> order.get()).min(2))
+        if order == Order::ZERO {
+            return sizes.high;
+        }
+        // Of blocks as many pages as a purge of vmalloc gives back at once. Two at least where that is little for the zone: for who takes
+        // one or two and gives them back, again and again.
+        (sizes.share.min(4 * sizes.high) >> order.get()).max((sizes.share >> order.get()).min(2))
     }
 }
 

@@ -21,14 +21,18 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Slots of a list of single pages; a power of two, as all of them.
 const PAGE_SLOTS: usize = 256;
-/// Slots of a list of small blocks: up to 64 KiB.
-const SMALL_SLOTS: usize = 64;
-/// The orders of small blocks, 1 to 4.
-const SMALL_ORDERS: usize = 4;
+/// Slots of a list of small blocks: up to 16 KiB.
+const SMALL_SLOTS: usize = 128;
+/// The orders of small blocks, 1 and 2.
+const SMALL_ORDERS: usize = 2;
+/// Slots of a list of blocks of middle size: up to 64 KiB.
+const MIDDLE_SLOTS: usize = 64;
+/// The orders up to these.
+const MIDDLE_ORDERS: usize = 4;
 /// Slots of a list of large blocks: up to 4 MiB.
 const LARGE_SLOTS: usize = 8;
 /// The orders of large blocks, 5 to 10.
-const LARGE_ORDERS: usize = MAX_ORDER as usize - SMALL_ORDERS;
+const LARGE_ORDERS: usize = MAX_ORDER as usize - MIDDLE_ORDERS;
 
 /// The page lists of one CPU. All-zero is a valid value: empty lists that take nothing.
 #[derive(Debug)]
@@ -36,6 +40,7 @@ const LARGE_ORDERS: usize = MAX_ORDER as usize - SMALL_ORDERS;
 pub struct CpuPages {
     pages: Lists<PAGE_SLOTS>,
     small: [Lists<SMALL_SLOTS>; SMALL_ORDERS],
+    middle: [Lists<MIDDLE_SLOTS>; MIDDLE_ORDERS - SMALL_ORDERS],
     large: [Lists<LARGE_SLOTS>; LARGE_ORDERS],
     /// What waits behind the lists of single pages.
     reserves: [Reserve; PageState::LISTS],
@@ -53,6 +58,7 @@ impl CpuPages {
         Self {
             pages: Lists::new(),
             small: [const { Lists::new() }; SMALL_ORDERS],
+            middle: [const { Lists::new() }; MIDDLE_ORDERS - SMALL_ORDERS],
             large: [const { Lists::new() }; LARGE_ORDERS],
             reserves: [const { Reserve::new() }; PageState::LISTS],
             first_zone: [const { AtomicU8::new(0) }; 3],
@@ -67,7 +73,8 @@ impl CpuPages {
         match order.get() as usize {
             0 => self.pages.pop(list),
             order @ 1..=SMALL_ORDERS => self.small.get(order - 1)?.pop(list),
-            order => self.large.get(order - 1 - SMALL_ORDERS)?.pop(list),
+            order @ ..=MIDDLE_ORDERS => self.middle.get(order - 1 - SMALL_ORDERS)?.pop(list),
+            order => self.large.get(order - 1 - MIDDLE_ORDERS)?.pop(list),
         }
     }
 
@@ -77,7 +84,10 @@ impl CpuPages {
         match order.get() as usize {
             0 => self.pages.push(list, page),
             order @ 1..=SMALL_ORDERS => self.small.get(order - 1).is_some_and(|lists| lists.push(list, page)),
-            order => self.large.get(order - 1 - SMALL_ORDERS).is_some_and(|lists| lists.push(list, page)),
+            order @ ..=MIDDLE_ORDERS => {
+                self.middle.get(order - 1 - SMALL_ORDERS).is_some_and(|lists| lists.push(list, page))
+            }
+            order => self.large.get(order - 1 - MIDDLE_ORDERS).is_some_and(|lists| lists.push(list, page)),
         }
     }
 
@@ -204,7 +214,8 @@ impl CpuPages {
         match order.get() as usize {
             0 => Some(&self.pages),
             order @ 1..=SMALL_ORDERS => self.small.get(order - 1).map(any),
-            order => self.large.get(order - 1 - SMALL_ORDERS).map(any),
+            order @ ..=MIDDLE_ORDERS => self.middle.get(order - 1 - SMALL_ORDERS).map(any),
+            order => self.large.get(order - 1 - MIDDLE_ORDERS).map(any),
         }
     }
 
