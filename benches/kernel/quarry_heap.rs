@@ -83,7 +83,7 @@ fn bulk(meter: &mut Meter) -> Result<Figures, Unable> {
     let figures = meter.measure(|| {
         done &= own.alloc_bulk(Gfp::KERNEL, &mut objects).is_ok();
         // SAFETY: all have just been allocated.
-        unsafe { own.free_bulk(black_box(&objects)) };
+        done &= unsafe { own.free_bulk(black_box(&objects)) } == 0;
     });
     let gone = cache.destroy().is_ok();
     if done && gone { Ok(figures) } else { Err(FAILED) }

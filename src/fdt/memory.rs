@@ -178,6 +178,14 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.number("alignment")
     }
 
+    /// Whose it is: the nodes whose `memory-region` refers to it, enabled or not, in the order of the blob. Linear in
+    /// the size of the tree.
+    pub fn owners(self) -> impl Iterator<Item = Node<'t, 'a>> {
+        let wanted = self.node.phandle();
+        let names_it = move |node: &Node<'t, 'a>| node.region_references().any(|phandle| Some(phandle) == wanted);
+        self.node.tree().nodes().filter(names_it)
+    }
+
     fn number(self, name: &'static str) -> Result<Option<u64>, FdtError> {
         let bad = FdtError::BadValue { node: self.node.offset(), property: name };
         self.node.property(name).map(|property| Property::number(property).ok_or(bad)).transpose()
@@ -189,10 +197,29 @@ impl<'t, 'a> Node<'t, 'a> {
     ///
     /// An item is [`FdtError::NoSuchPhandle`] where a reference leads nowhere.
     pub fn memory_regions(self) -> impl Iterator<Item = Result<ReservedMemory<'t, 'a>, FdtError>> {
-        let property = self.property("memory-region");
-        property.into_iter().flat_map(Property::cells).map(move |phandle| {
-            let region = self.tree().find_phandle(phandle).and_then(ReservedMemory::from_node);
-            region.ok_or(FdtError::NoSuchPhandle { node: self.offset(), phandle })
-        })
+        self.region_references().map(move |phandle| self.region_behind(phandle))
+    }
+
+    /// The `index`-th of [`memory_regions`](Self::memory_regions), of which only this one is looked for; `None` if there
+    /// are not so many.
+    #[must_use]
+    pub fn memory_region(self, index: usize) -> Option<Result<ReservedMemory<'t, 'a>, FdtError>> {
+        self.region_references().nth(index).map(|phandle| self.region_behind(phandle))
+    }
+
+    /// Which of [`memory_regions`](Self::memory_regions) is called `name` in `memory-region-names`.
+    #[must_use]
+    pub fn memory_region_index(self, name: &str) -> Option<usize> {
+        let names = self.property("memory-region-names").map(Property::strings).unwrap_or_default();
+        names.into_iter().position(|found| found == name)
+    }
+
+    fn region_references(self) -> impl Iterator<Item = u32> + use<'a> {
+        self.property("memory-region").into_iter().flat_map(Property::cells)
+    }
+
+    fn region_behind(self, phandle: u32) -> Result<ReservedMemory<'t, 'a>, FdtError> {
+        let region = self.tree().find_phandle(phandle).and_then(ReservedMemory::from_node);
+        region.ok_or(FdtError::NoSuchPhandle { node: self.offset(), phandle })
     }
 }

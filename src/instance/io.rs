@@ -1,7 +1,7 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
 use super::vmalloc::VMALLOC;
-use super::{KernelPages, Kmalloc, MemRegion, kmalloc};
+use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kmalloc};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
@@ -9,7 +9,7 @@ use crate::gfp::Gfp;
 use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
-use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio};
+use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
 use core::ops::Deref;
 
 /// All device memory that is mapped.
@@ -34,14 +34,14 @@ pub fn io_space() -> &'static IoSpace<'static, 'static, KernelPages> {
     &IO
 }
 
-/// Lets device memory be mapped, by a CPU with so many bits of physical address, and notes the devices that are mapped in
-/// `early` already. Boot CPU, when there are vmalloc areas.
+/// Lets device memory be mapped, by a CPU with so many bits of physical address, what is `no-map` in `reserved` by its
+/// owners alone, and notes the devices that are mapped in `early` already. Boot CPU, when there are vmalloc areas.
 ///
 /// # Errors
 ///
 /// Those of [`IoSpace::adopt`].
-pub fn io_init(physical_bits: u8, early: VirtRange) -> Result<(), IoError> {
-    IO.set_up(PhysAddr::new(1 << physical_bits.min(63)));
+pub fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap<'static>) -> Result<(), IoError> {
+    IO.set_up(PhysAddr::new(1 << physical_bits.min(63)), reserved);
     IO.adopt(early)
 }
 
@@ -180,12 +180,23 @@ impl<const SIZE: u64> IoMem<SIZE> {
     #[track_caller]
     pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
         let start = IO.ioremap(phys, size, memory).map_err(IoMemError::Map)?;
+        // SAFETY: mapped by the line above, and the caller's promise.
+        unsafe { Self::of_mapping(start, size) }
+    }
+
+    /// What was mapped at `start` just now.
+    ///
+    /// # Safety
+    ///
+    /// `size` bytes are mapped there until `memunmap(start)`, which nobody else calls; and as for
+    /// [`IoMem::new`].
+    unsafe fn of_mapping(start: VirtAddr, size: u64) -> Result<Self, IoMemError> {
         let range = VirtRange::from_size(start, size).unwrap_or_default();
-        // SAFETY: MMIO-1: mapped by the line above, and unmapped by `drop` alone.
+        // SAFETY: MMIO-1: mapped, and unmapped by `drop` alone, by the caller's promise.
         let registers = unsafe { Mmio::new(Bus, range) };
         let registers = registers.sized::<SIZE>().map_err(|error| {
             // Nobody has it yet.
-            let _ = iounmap(start);
+            let _ = memunmap(start);
             IoMemError::Size(error)
         })?;
         Ok(Self { registers, region: None })
@@ -214,6 +225,30 @@ impl<const SIZE: u64> IoMem<SIZE> {
         Ok(mapped.with_region(region))
     }
 
+    /// [`IoMem::request`] of memory that the device tree sets aside, in the name of the device that owns it: all of the
+    /// region's first range. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`IoMemError`]; [`IoMemError::Region`] also if another device that shares the region has it now. Nothing is
+    /// requested or mapped then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`IoMem::new`].
+    #[track_caller]
+    pub unsafe fn of_region(
+        region: &ReservedRegion,
+        memory: MemoryType,
+        name: &'static str,
+    ) -> Result<Self, IoMemError> {
+        let addresses = region.request(name).map_err(IoMemError::Region)?;
+        let start = region.map(memory).map_err(IoMemError::Map)?;
+        // SAFETY: mapped by the line above, and the caller's promise.
+        let mapped = unsafe { Self::of_mapping(start, region.range().size()) }?;
+        Ok(mapped.with_region(addresses))
+    }
+
     fn with_region(mut self, region: MemRegion) -> Self {
         self.region = Some(region);
         self
@@ -236,8 +271,8 @@ impl<const SIZE: u64> Deref for IoMem<SIZE> {
 
 impl<const SIZE: u64> Drop for IoMem<SIZE> {
     fn drop(&mut self) {
-        // Logged if it fails.
-        let _ = iounmap(self.registers.start());
+        // Logged if it fails. What is in the linear map stays there.
+        let _ = memunmap(self.registers.start());
     }
 }
 

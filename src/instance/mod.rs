@@ -11,6 +11,7 @@ mod kvmalloc;
 mod pages;
 mod percpu;
 mod reclaim;
+mod reserved;
 mod resource;
 mod set_memory;
 mod slab;
@@ -52,6 +53,7 @@ pub use percpu::{
 pub use reclaim::{
     Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
 };
+pub use reserved::{ReservedRegion, memory_region};
 pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
 pub use set_memory::{
     HoldOthers, set_cpu_holder, set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x,

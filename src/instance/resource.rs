@@ -74,6 +74,17 @@ impl MemRegion {
         Ok(Self { id, span: Span::from_size(start, size).ok_or(ResourceError::NoSpan)? })
     }
 
+    /// Asks for all of the range `span` that is called `outer`, which is busy to everybody else. Where there is no such
+    /// range, because it would lie across others, they are what is busy.
+    pub(super) fn request_inside(span: Span, outer: &str, name: &'static str) -> Result<Self, ResourceError<'static>> {
+        let request = Request { span, name, flags: ResourceFlags::MEM };
+        let id = IOMEM.enter(|tree| {
+            let outer = tree.iter().find(|info| info.span == span && info.name == outer).map(|info| info.id);
+            tree.request_region(outer.unwrap_or(tree.root()), &request)
+        })?;
+        Ok(Self { id, span })
+    }
+
     /// The addresses.
     #[must_use]
     pub const fn span(&self) -> Span {

@@ -15,13 +15,13 @@ use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheSpec, CpuSlabs, CreateError, Findings, InUse, KMALLOC_SIZES,
-    Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, Findings, InUse,
+    KMALLOC_SIZES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use crate::mm::zone::{Scanned, Shrinker};
 use core::fmt;
 use core::mem::offset_of;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::once::Once;
 
@@ -54,7 +54,8 @@ impl SlabHal for KernelPages {
 
     #[inline(always)]
     fn header(local: &CpuLocal, slot: Slot) -> &ArrayHeader {
-        let header = VirtAddr::new(VirtAddr::of(local).get() + u64::from(slot.distance())).as_ptr::<ArrayHeader>();
+        let header =
+            VirtAddr::new(VirtAddr::of(local).get().wrapping_add(slot.distance().into())).as_ptr::<ArrayHeader>();
         // SAFETY: a slot that `slot` has made leads to a header in the CPU's data, which are there for good (LOCAL-1).
         unsafe { &*header }
     }
@@ -71,6 +72,11 @@ impl SlabHal for KernelPages {
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
         Some(object)
+    }
+
+    #[inline(always)]
+    fn give_many(&self, local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+        slab_fast::give_many(local, of, objects, room)
     }
 
     #[inline(always)]
@@ -407,17 +413,21 @@ impl KmemCache {
     /// [`AllocError`].
     #[inline]
     pub fn alloc_bulk(&self, gfp: Gfp, objects: &mut [NonNull<u8>]) -> Result<(), AllocError> {
-        SLABS.alloc_bulk(self.handle.cache(), gfp, objects, pointer, |object| address(object.as_ptr()))
+        // SAFETY: a pointer and an address are alike in memory, and no object is at zero.
+        let objects = unsafe { &mut *(ptr::from_mut(objects) as *mut [VirtAddr]) };
+        SLABS.alloc_bulk(self.handle.cache(), gfp, objects)
     }
 
-    /// Frees objects of this cache. What is wrong with one is reported, and it is left out.
+    /// Frees objects of this cache. What is wrong with one is reported, and it is left out: how many there were.
     ///
     /// # Safety
     ///
     /// Nobody uses the objects afterwards.
     #[inline]
-    pub unsafe fn free_bulk(&self, objects: &[NonNull<u8>]) {
-        SLABS.free_bulk(self.handle.cache(), objects, |object| address(object.as_ptr()));
+    pub unsafe fn free_bulk(&self, objects: &[NonNull<u8>]) -> usize {
+        // SAFETY: a pointer and an address are alike in memory.
+        let objects = unsafe { &*(ptr::from_ref(objects) as *const [VirtAddr]) };
+        SLABS.free_bulk(self.handle.cache(), objects)
     }
 
     /// Gives memory that the cache keeps at hand back; whether there was any.

@@ -11,11 +11,11 @@ use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::cpu::PerCpu;
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::{PageDescriptor, PageMap};
-use crate::mm::slab::{ArrayHeader, CpuSlabs, Slot};
+use crate::mm::slab::{ArrayHeader, CacheObjects, CpuSlabs, Slot};
 use crate::mm::zone::PageHal;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const NO_WAIT: usize = offset_of!(CpuLocal, scopes) + KernelScopes::NO_WAIT;
 
@@ -194,6 +194,121 @@ pub(super) fn give(object: VirtAddr) -> bool {
 pub(super) fn give_to(object: VirtAddr, word: u64) -> bool {
     give!(object, "cmp x10, {word}", "b.ne {slow}", "and x12, {object}, #0xfff", word = word);
     true
+}
+
+/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a time: of
+/// four that are not all right, those before the one that is wrong are looked at one by one.
+///
+/// [`SlabHal::give_many`]: crate::mm::slab::SlabHal::give_many
+#[inline(always)]
+pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+    let end: *const AtomicU64;
+    // SAFETY: no more is read and written than both slices have. An object is touched once it is known to be one, of which
+    // the mark is the allocator's while it is free. Of four with one that is marked, what was in each is written back, the last
+    // first, as the same one may come twice.
+    unsafe {
+        asm!(
+            "cbz {left}, 5f",
+            "6: ldr {a}, [{from}]",          // of another slab
+            "ubfx {three}, {a}, #12, #44",   // as NUMBERED says
+            "add {one}, {descriptors}, {three}, lsl #5",
+            "8: ldr {two}, [{one}, #{aux}]", // the page's word
+            "cmp {tag}, {two}, lsr #39",
+            "b.ne 5f",                       // not of this cache
+            "ubfx {two}, {two}, #32, #4",    // the page's number in its slab
+            "sub {one}, {one}, {two}, lsl #5",
+            "ldr {one}, [{one}, #{owner}]",  // the slab's book
+            "sub {three}, {three}, {two}",
+            "orr {three}, {three}, #0xff << 44", // the slab's start in pages, whatever the highest byte was
+            "and {one}, {one}, #0x1fff",     // objects
+            "mneg {offset}, {three}, {page_factor}",
+            "mul {bound}, {one}, {excess}",
+            "madd {one}, {a}, {factor}, {offset}",
+            "cmp {one}, {bound}",
+            "b.hs 5f",                       // no object starts there
+            "subs {left}, {left}, #4",
+            "b.lo 3f",
+            "2: ldp {c}, {d}, [{from}, #16]",
+            "ldp {a}, {b}, [{from}], #32",
+            "madd {one}, {a}, {factor}, {offset}",
+            "cmp {one}, {bound}",
+            "madd {one}, {b}, {factor}, {offset}",
+            "ccmp {one}, {bound}, #0b0010, lo", // none if the one before is none
+            "madd {one}, {c}, {factor}, {offset}",
+            "ccmp {one}, {bound}, #0b0010, lo",
+            "madd {one}, {d}, {factor}, {offset}",
+            "ccmp {one}, {bound}, #0b0010, lo",
+            "b.hs 9f",
+            "ldr {one}, [{a}, {place}]",
+            "cmp {one}, {mark}",
+            "str {mark}, [{a}, {place}]",
+            "ldr {two}, [{b}, {place}]",
+            "ccmp {two}, {mark}, #0b0100, ne", // marked if the one before is
+            "str {mark}, [{b}, {place}]",
+            "ldr {three}, [{c}, {place}]",
+            "ccmp {three}, {mark}, #0b0100, ne",
+            "str {mark}, [{c}, {place}]",
+            "ldr {four}, [{d}, {place}]",
+            "ccmp {four}, {mark}, #0b0100, ne",
+            "str {mark}, [{d}, {place}]",
+            "b.eq 7f",
+            "stp {a}, {b}, [{to}], #16",
+            "stp {c}, {d}, [{to}], #16",
+            "subs {left}, {left}, #4",
+            "b.hs 2b",
+            "3: adds {left}, {left}, #4",
+            "b.eq 5f",
+            "4: ldr {a}, [{from}]",
+            "madd {one}, {a}, {factor}, {offset}",
+            "cmp {one}, {bound}",
+            "b.hs 6b",
+            "ldr {one}, [{a}, {place}]",
+            "cmp {one}, {mark}",
+            "b.eq 5f",                      // free already
+            "str {mark}, [{a}, {place}]",
+            "str {a}, [{to}], #8",
+            "add {from}, {from}, #8",
+            "subs {left}, {left}, #1",
+            "b.ne 4b",
+            "5:",
+            ".subsection 1",
+            "7: str {four}, [{d}, {place}]",
+            "str {three}, [{c}, {place}]",
+            "str {two}, [{b}, {place}]",
+            "str {one}, [{a}, {place}]",
+            "9: sub {from}, {from}, #32",
+            "b 3b",
+            ".previous",
+            ".pushsection .extable, \"a\"",
+            ".balign 8",
+            ".quad 8b, 8b + 4, 5b",
+            ".popsection",
+            left = inout(reg) objects.len().min(room.len()) => _,
+            from = inout(reg) objects.as_ptr() => _,
+            to = inout(reg) room.as_ptr() => end,
+            descriptors = in(reg) local.slab.descriptors.load(Ordering::Relaxed),
+            tag = in(reg) of.slot.tag(),
+            factor = in(reg) of.size.factor,
+            page_factor = in(reg) of.size.factor << PAGE_SHIFT,
+            excess = in(reg) of.size.excess,
+            place = in(reg) u64::from(of.mark),
+            mark = in(reg) local.slab.mark.load(Ordering::Relaxed),
+            offset = out(reg) _,
+            bound = out(reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
+            c = out(reg) _,
+            d = out(reg) _,
+            one = out(reg) _,
+            two = out(reg) _,
+            three = out(reg) _,
+            four = out(reg) _,
+            aux = const PageDescriptor::AUX,
+            owner = const PageDescriptor::OWNER,
+            options(nostack),
+        );
+    }
+    (VirtAddr::of(end).get().wrapping_sub(VirtAddr::of(room.as_ptr()).get()) / 8) as usize
 }
 
 /// The number of the page that starts at an address, if it has a descriptor.

@@ -215,7 +215,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
-    io::init(&cpu);
+    io::init(&cpu, &tree, &found);
     iomem::init(boot, &tree, early);
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");

@@ -5,16 +5,25 @@ use super::cpus::hold_others;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{at, probe};
+use crate::fdt::Tree;
 use crate::hal::prot::{Access, MemoryType, Prot};
 use crate::instance;
 use crate::kprintln;
+use crate::mm::io::ReservedMap;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
+use crate::mm::memblock::Discovery;
 use ::log::{info, warn};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
 
-/// Lets device memory be mapped. Boot CPU, once, when the kernel's own devices are.
-pub(super) fn init(cpu: &IdRegisters) {
+/// Lets device memory be mapped. Boot CPU, once, when the kernel's own devices are and memory can be allocated.
+pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery<'static>) {
     let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).unwrap_or_default();
-    if let Err(error) = instance::io_init(cpu.physical_bits(), fixmap) {
+    let Ok(reserved) = reserved_map(tree, found) else {
+        // Whoever maps something is told that it is too early: better that than what is another's.
+        return warn!("device memory: no memory to note what is reserved");
+    };
+    if let Err(error) = instance::io_init(cpu.physical_bits(), fixmap, reserved) {
         warn!("device memory: {error}");
     }
     instance::set_cpu_holder(hold_others);
@@ -25,18 +34,32 @@ pub(super) fn init(cpu: &IdRegisters) {
     info!("device memory: up to {} bits, {} KiB mapped while booting", cpu.physical_bits(), early >> 10);
 }
 
+/// What the device tree sets aside, written down: it may be asked for in any context.
+fn reserved_map(tree: &Tree<'static>, found: &Discovery<'static>) -> Result<ReservedMap<'static>, TryReserveError> {
+    let mut ranges = Vec::new();
+    if found.reserved_regions != 0 {
+        for range in ReservedMap::ranges_of(tree, found) {
+            ranges.try_reserve(1)?;
+            ranges.push(range);
+        }
+    }
+    Ok(ReservedMap::new(tree, ranges.leak()))
+}
+
 /// The short names of the memory types, by number.
-const TYPES: [&str; 8] = ["ngnrne", "ngnre", "ngre", "gre", "wc", "wt", "wb", "wbt"];
+pub(super) const TYPES: [&str; 8] = ["ngnrne", "ngnre", "ngre", "gre", "wc", "wt", "wb", "wbt"];
+
+/// The memory type that a word names; without one, that of `ioremap`.
+pub(super) fn memory_type(word: Option<&str>) -> Option<MemoryType> {
+    let Some(word) = word else { return Some(MemoryType::DeviceNGnRE) };
+    MemoryType::ALL.into_iter().zip(TYPES).find(|(_, name)| *name == word).map(|(memory, _)| memory)
+}
 
 /// `ioremap PHYS SIZE [TYPE]`: maps device memory, and says how.
 pub(super) fn map(words: &str) {
     let mut words = words.split_whitespace();
     let (phys, size) = (words.next().and_then(parse_number), words.next().and_then(parse_number));
-    let memory = match words.next() {
-        None => Some(MemoryType::DeviceNGnRE),
-        Some(word) => MemoryType::ALL.into_iter().zip(TYPES).find(|(_, name)| *name == word).map(|(memory, _)| memory),
-    };
-    let (Some(phys), Some(size), Some(memory)) = (phys, size, memory) else {
+    let (Some(phys), Some(size), Some(memory)) = (phys, size, memory_type(words.next())) else {
         return kprintln!("ioremap PHYS SIZE [{}]", TYPES.join("|"));
     };
     let prot = Prot::kernel(Access::ReadWrite).with_memory(memory);

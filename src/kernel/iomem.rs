@@ -6,6 +6,7 @@ use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::fdt::Tree;
 use crate::instance;
+use crate::mm::io::ReservedRange;
 use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId, Span};
 use crate::mm::vmalloc::VmFlags;
 use alloc::vec::Vec;
@@ -23,9 +24,9 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) {
     if let Err(error) = enter_ram(boot) {
         warn!("resources: RAM: {error}");
     }
-    let refused = enter_devices(tree);
+    let refused = enter_devices(tree) + enter_reserved();
     if refused != 0 {
-        warn!("resources: {refused} ranges of devices lie across others and were left out");
+        warn!("resources: {refused} ranges of the device tree lie across others and were left out");
     }
     if let Err(error) = enter_own(early) {
         warn!("resources: the kernel's own devices: {error}");
@@ -104,6 +105,18 @@ fn enter_devices(tree: &Tree<'static>) -> usize {
         }
     });
     refused
+}
+
+/// What the device tree sets aside, by the names of the nodes, inside what is there: busy, but for who owns it. How many
+/// lie across others.
+fn enter_reserved() -> usize {
+    let resources = instance::iomem_resource();
+    let enter = |reserved: &ReservedRange| {
+        let span = Span::of(reserved.range).ok_or(ResourceError::NoSpan)?;
+        let request = Request { span, name: reserved.name, flags: TAKEN };
+        resources.enter(|tree| tree.request(tree.at(span.start()).map_or(tree.root(), |inner| inner.id), &request))
+    };
+    instance::io_space().reserved().ranges().iter().filter(|reserved| enter(reserved).is_err()).count()
 }
 
 /// What the kernel itself drives since before there was a tree to ask: it has these registers.

@@ -9,7 +9,7 @@ use crate::arch::aarch64::boot;
 use crate::hal::entry::Entry;
 use crate::instance::{self, KernelMmu};
 use crate::mm::layout;
-use crate::mm::memblock::NAMED_PLACES;
+use crate::mm::memblock::{NAMED_PLACES, Placed};
 use crate::mm::pgtable::PageTable;
 use crate::mm::zone::Stock;
 use alloc::vec::Vec;
@@ -31,7 +31,7 @@ pub(super) struct BootMemory {
 
 impl BootMemory {
     /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
-    pub(super) fn survey(machine_pools: &[Option<(&str, PhysRange)>; NAMED_PLACES]) -> Result<Self, MapError> {
+    pub(super) fn survey(machine_pools: &[Option<Placed<'_>>; NAMED_PLACES]) -> Result<Self, MapError> {
         let mut found = Self { ram: Vec::new(), taken: Vec::new() };
         let memblock = instance::memblock();
         for region in memblock.memory().regions() {
@@ -132,14 +132,9 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
     for range in machine.tree.reservations().flatten() {
         map.paint(range, Owner::Reserved("/memreserve/"))?;
     }
-    for region in machine.tree.reserved_memory().filter(|region| region.is_enabled()) {
-        for range in region.ranges().flatten() {
-            let owner = if region.is_no_map() { Owner::NoMap } else { Owner::Reserved };
-            map.paint(range, owner(region.name()))?;
-        }
-    }
-    for (name, range) in machine.found.placed.iter().flatten() {
-        map.paint(*range, Owner::Reserved(name))?;
+    for reserved in instance::io_space().reserved().ranges() {
+        let owner = if reserved.no_map { Owner::NoMap } else { Owner::Reserved };
+        map.paint(reserved.range, owner(reserved.name))?;
     }
     if let Some(initrd) = machine.found.initrd {
         map.paint(initrd, Owner::Reserved("initrd"))?;

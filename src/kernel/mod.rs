@@ -46,6 +46,8 @@ pub mod prompt;
 #[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]
+mod reserved;
+#[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
 mod slabs;

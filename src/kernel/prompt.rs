@@ -3,7 +3,7 @@
 use super::bootargs::parse_number;
 use super::init::{self, Machine};
 use super::whereabouts::Whereabouts;
-use super::{console, faults, io, memory_map, power, tables};
+use super::{console, faults, io, memory_map, power, reserved, tables};
 use crate::addr::{PAGE_SHIFT, Pfn, VirtAddr};
 use crate::arch::aarch64::{cpu, probe};
 use crate::gfp::ZoneType;
@@ -25,7 +25,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 23] = [
+const COMMANDS: [Command; 25] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -57,6 +57,18 @@ const COMMANDS: [Command; 23] = [
     },
     Command { name: "iounmap", argument: "ADDR", help: "unmaps it", run: |_, rest| io::unmap(rest) },
     Command { name: "iomaps", argument: "", help: "the device memory that is mapped", run: |_, _| io::list() },
+    Command {
+        name: "regions",
+        argument: "",
+        help: "what the device tree sets aside, and for which devices",
+        run: |_, _| reserved::list(),
+    },
+    Command {
+        name: "ioregion",
+        argument: "NODE",
+        help: "maps a device's memory-region; further words: which one, and the memory type",
+        run: |machine, rest| reserved::map(machine, rest),
+    },
     Command {
         name: "iomem",
         argument: "",

@@ -1,7 +1,8 @@
 //! What an address is, as far as the kernel's own map tells: for the reports of faults.
 
-use super::{init, tags};
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use super::reserved::Owners;
+use super::tags;
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
 use crate::instance;
 use crate::mm::layout;
@@ -76,13 +77,9 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
 /// allocator's, and by its descriptor otherwise.
 fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     write!(out, "in the linear map, of physical address {phys}: ")?;
-    let tree = init::machine().map(|machine| &machine.tree);
-    let no_map = tree.and_then(|tree| {
-        let mut regions = tree.reserved_memory().filter(|region| region.is_enabled() && region.is_no_map());
-        regions.find(|region| region.ranges().flatten().any(|range| range.contains(phys)))
-    });
-    if let Some(region) = no_map {
-        return write!(out, "the no-map region {}, which is its owner's alone", region.name());
+    let page = PhysRange::from_size(phys.align_down(PAGE_SIZE), PAGE_SIZE).unwrap_or_default();
+    if let Some(region) = instance::io_space().reserved().no_map_in(page) {
+        return write!(out, "{region}, which is its owner's alone: {}", Owners(region));
     }
     let pages = instance::page_allocator();
     let page = instance::pfn_to_page(Pfn::containing(phys));

@@ -28,6 +28,7 @@ ktest!(
     machine numa = "numa=128M,384M",
     machine elf = "loader=elf",
     machine reservations = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb",
+    machine owners = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-owners.dtb",
     machine pi = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
 );
 fn every_byte_is_accounted_for() {

@@ -23,6 +23,7 @@ ktest!(
     machine virt = "",
     machine gicv3_highmem = "mem=5G gic=3 smp=4",
     machine reservations = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb",
+    machine owners = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-owners.dtb",
     machine raspi4b = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz",
     timeout = 60,
 );

@@ -428,7 +428,7 @@ fn alloc_many(objects: &mut [NonNull<u8>]) {
 /// With interrupts masked.
 fn free_many(objects: &[NonNull<u8>]) {
     // SAFETY: the test's own, not used afterwards.
-    unsafe { cache().free_bulk(objects) };
+    assert_eq!(unsafe { cache().free_bulk(objects) }, 0);
 }
 
 /// With interrupts masked.

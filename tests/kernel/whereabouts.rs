@@ -78,8 +78,8 @@ ktest!(
     a_no_map_region_is_named,
     machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb",
     report = "translation fault",
-    report = ": the no-map region ",
-    report = "which is its owner's alone",
+    report = ": the no-map region secure@49000000 ",
+    report = "which is its owner's alone: no device's memory-region names it",
     exit = 1
 );
 fn a_no_map_region_is_named() {
@@ -88,6 +88,19 @@ fn a_no_map_region_is_named() {
         tree.reserved_memory().find(|region| region.is_enabled() && region.is_no_map() && region.ranges().count() > 0);
     let range = region.and_then(|region| region.ranges().flatten().next()).expect("the tree has one");
     store(layout::phys_to_virt(range.start()).expect("in reach"));
+}
+
+ktest!(
+    a_no_map_region_that_was_placed_is_named_with_its_owner,
+    machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-owners.dtb",
+    report = ": the no-map region scratch ",
+    report = "which is its owner's alone: /dsp",
+    exit = 1
+);
+fn a_no_map_region_that_was_placed_is_named_with_its_owner() {
+    let regions = instance::io_space().reserved().ranges();
+    let scratch = regions.iter().find(|region| region.name == "scratch").expect("the tree has one");
+    store(layout::phys_to_virt(scratch.range.start()).expect("in reach"));
 }
 
 ktest!(

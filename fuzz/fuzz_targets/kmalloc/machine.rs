@@ -34,17 +34,24 @@ pub fn check(slabs: &SlabAllocator<'static, Machine>) {
     slabs.pages().check().unwrap_or_else(|broken| panic!("{broken}"));
     slabs.shrink_all();
     slabs.pages().drain_all();
-    let free = slabs.pages().free_page_count();
     let machine = slabs.hal();
-    let before = machine.free.swap(free, Ordering::Relaxed);
-    assert!(before == 0 || before == free, "{before} pages were free, now {free}");
+    // CPUs exchange the memory of their arrays: there is as much of it as before, but it may be in other slabs.
+    let pages = slabs.pages().free_page_count() + slabs.pages_in_slabs();
+    let before = machine.pages.swap(pages, Ordering::Relaxed);
+    assert!(before == 0 || before == pages, "{before} pages were free or in slabs, now {pages}");
+    let mut objects = 0;
+    slabs.for_each(|cache| objects += slabs.info(cache).active_objects);
+    let before = machine.objects.swap(objects, Ordering::Relaxed);
+    assert!(before == 0 || before == objects, "{before} objects were in use, now {objects}");
 }
 
 pub struct Machine {
     map: BankMap<'static>,
     locals: [Local; 2],
     arena: u64,
-    free: AtomicU64,
+    /// What the last check found: pages that are free or in slabs, objects in use.
+    pages: AtomicU64,
+    objects: AtomicU64,
 }
 
 pub struct Local {
@@ -72,8 +79,13 @@ fn make() -> SlabAllocator<'static, Machine> {
         pages: CpuPages::new(),
         map,
     };
-    let machine =
-        Machine { map, locals: [local(), local()], arena: arena.expose_provenance() as u64, free: AtomicU64::new(0) };
+    let machine = Machine {
+        map,
+        locals: [local(), local()],
+        arena: arena.expose_provenance() as u64,
+        pages: AtomicU64::new(0),
+        objects: AtomicU64::new(0),
+    };
     let allocator = Box::leak(Box::new(PageAllocator::new(machine)));
     let ram = PhysRange::from_size(PhysAddr::new(BASE), SIZE).expect("a range");
     let limits = ZoneLimits::new(ram.start(), None, None);

@@ -1,7 +1,7 @@
 //! Why device memory was not mapped, not unmapped, or not accessed.
 #![forbid(unsafe_code)]
 
-use super::Mapping;
+use super::{Mapping, ReservedRange};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::hal::io::Width;
 use crate::hal::prot::MemoryType;
@@ -21,6 +21,11 @@ pub enum IoError {
     BeyondPhysical(PhysRange, PhysAddr),
     /// RAM in the range: the kernel has it mapped already, as write-back memory.
     Ram(PhysRange),
+    /// Some of these pages are `no-map`, and the call names no owner: see
+    /// [`IoSpace::memory_region`](super::IoSpace::memory_region).
+    NoMap(PhysRange, ReservedRange),
+    /// The range is not inside the region that the call names.
+    OutsideRegion(PhysRange, ReservedRange),
     /// A live mapping of some of the range has another memory type.
     Conflict(MemoryType, Mapping),
     /// `memremap` with a Device type.
@@ -52,6 +57,10 @@ impl fmt::Display for IoError {
             Self::Wraps(start, size) => write!(f, "{size:#x} bytes from {start} on wrap"),
             Self::BeyondPhysical(range, end) => write!(f, "{range} goes beyond {end}, where physical addresses end"),
             Self::Ram(range) => write!(f, "there is RAM in {range}"),
+            Self::NoMap(pages, region) => {
+                write!(f, "{pages} touches {region}, which only a device maps whose memory-region names it")
+            }
+            Self::OutsideRegion(range, region) => write!(f, "{range} is not inside {region}"),
             Self::Conflict(wanted, other) => {
                 write!(f, "{} for what is mapped otherwise: {other}", wanted.name())
             }

@@ -5,6 +5,7 @@
 //! by its physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
 //! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
 //! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
+//! Memory that the device tree marks `no-map` is mapped only in the name of a device that owns it ([`ReservedRegion`]).
 //! Who has which addresses is in [`resource`]; what a device's driver has, to be given back in reverse, in a [`Devres`].
 //!
 //! # Locks and contexts
@@ -18,6 +19,7 @@ mod early;
 mod error;
 mod mmio;
 mod ram;
+mod reserved;
 pub mod resource;
 mod space;
 
@@ -26,4 +28,5 @@ pub use devres::{Devres, Mark};
 pub use early::{EARLY_SLOT_PAGES, EARLY_SLOTS, EarlyError, EarlyMapping, EarlySlots};
 pub use error::{AccessError, IoError};
 pub use mmio::{Mmio, RegisterBlock};
+pub use reserved::{RegionError, ReservedMap, ReservedRange, ReservedRegion};
 pub use space::{IoHal, IoSpace};

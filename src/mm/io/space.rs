@@ -3,9 +3,10 @@
 
 use super::claim::{Claims, Refused};
 use super::ram::{Ram, ram_in};
-use super::{Claim, IoError, Mapping};
+use super::{Claim, IoError, Mapping, RegionError, ReservedMap, ReservedRegion};
 use crate::addr::{PAGE_SIZE, PMD_SIZE, PUD_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::ds::rbtree::{Broken, Owned};
+use crate::fdt::Node;
 use crate::hal::entry::Entry;
 use crate::hal::level::LeafLevel;
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
@@ -54,14 +55,16 @@ const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
 
 /// What physical memory there is.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct Limits<'a> {
     /// Where physical addresses end.
     end: PhysAddr,
-    /// From the first to the last page descriptor: no RAM lies elsewhere.
-    near_ram: PhysRange,
+    /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere nothing is kept from anybody.
+    kept: PhysRange,
+    /// What the device tree sets aside.
+    reserved: ReservedMap<'a>,
 }
 
-impl Limits {
+impl Limits<'_> {
     /// The whole pages of a request, if the CPU can reach them.
     #[inline]
     fn pages_of(&self, phys: PhysAddr, size: u64) -> Result<PhysRange, IoError> {
@@ -76,6 +79,19 @@ impl Limits {
     }
 }
 
+/// Who asks for a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    Anybody,
+    /// The owner of a region in which all of it lies.
+    Owner,
+}
+
+/// The smallest range that has both.
+fn hull(one: PhysRange, other: PhysRange) -> PhysRange {
+    PhysRange::new(one.start().min(other.start()), one.end().max(other.end())).unwrap_or(one)
+}
+
 /// The device memory that is mapped in an address space.
 ///
 /// # Invariants
@@ -86,7 +102,7 @@ impl Limits {
 /// [`IoSpace::check`] tests them, and `IO-3` of the records.
 pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
     space: &'s VmapSpace<'a, H>,
-    limits: Once<Limits, <H as VmallocHal<'a>>::Relax>,
+    limits: Once<Limits<'a>, <H as VmallocHal<'a>>::Relax>,
     claims: OrderedLock<Claims<'a>, class::IoClaims, <H as VmallocHal<'a>>::Relax>,
 }
 
@@ -97,14 +113,34 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Self { space, limits: Once::new(), claims: OrderedLock::new(Claims::new()) }
     }
 
-    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped. The first call
-    /// counts; page descriptors exist by then.
-    pub fn set_up(&self, phys_end: PhysAddr) {
+    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped, and of what is `no-map` in
+    /// `reserved` by its owners alone. The first call counts; page descriptors exist by then.
+    pub fn set_up(&self, phys_end: PhysAddr, reserved: ReservedMap<'a>) {
         let map = self.space.hal().pages().hal().map();
         let section = |section: &Section| (map.phys(Page::new(section.first)), map.phys(Page::new(section.end)));
         let (first, last) = (map.sections().first().map(section), map.sections().last().map(section));
-        let hull = first.zip(last).and_then(|((start, _), (_, end))| PhysRange::new(start, end));
-        self.limits.call_once(|| Limits { end: phys_end, near_ram: hull.unwrap_or_default() });
+        let ram = first.zip(last).and_then(|((start, _), (_, end))| PhysRange::new(start, end));
+        // Beyond the end nothing is mapped anyway.
+        let no_map = reserved.no_maps().map(|reserved| reserved.range).filter(|range| range.start() < phys_end);
+        let kept = ram.into_iter().chain(no_map).reduce(hull).unwrap_or_default();
+        self.limits.call_once(|| Limits { end: phys_end, kept, reserved });
+    }
+
+    /// What the device tree sets aside; nothing before [`IoSpace::set_up`]. Any context.
+    #[must_use]
+    pub fn reserved(&self) -> ReservedMap<'a> {
+        self.limits.get().map_or(ReservedMap::NONE, |limits| limits.reserved)
+    }
+
+    /// The region that the `index`-th reference in the `memory-region` of `device` names, counted from 0, to be mapped
+    /// by [`IoSpace::ioremap_region`] (Linux: `of_reserved_mem_region_to_resource`). Whether the device itself is enabled
+    /// is not asked: whoever has its node drives it. Any context. Cost: linear in the size of the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`].
+    pub fn memory_region(&self, device: Node<'_, 'static>, index: usize) -> Result<ReservedRegion<'a>, RegionError> {
+        self.limits.get().ok_or(RegionError::NotReady)?.reserved.region(device, index)
     }
 
     #[inline(always)]
@@ -117,17 +153,34 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     }
 
     #[inline]
-    fn limits(&self) -> Result<&Limits, IoError> {
+    fn limits(&self) -> Result<&Limits<'a>, IoError> {
         self.limits.get().ok_or(IoError::NotReady)
     }
 
     /// How much of these pages is RAM.
     #[inline]
-    fn ram_in(&self, limits: &Limits, pages: PhysRange) -> Ram {
-        if !limits.near_ram.overlaps(pages) {
+    fn ram_in(&self, limits: &Limits<'a>, pages: PhysRange) -> Ram {
+        if !limits.kept.overlaps(pages) {
             return Ram::Nowhere;
         }
         ram_in(&self.space.hal().pages().hal().map(), pages)
+    }
+
+    /// Refuses pages that are RAM, or `no-map` and not the asker's.
+    #[inline]
+    fn refuse_kept(&self, limits: &Limits<'a>, pages: PhysRange, asker: Asker) -> Result<(), IoError> {
+        if limits.kept.overlaps(pages) { self.refuse_near(limits, pages, asker) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refuse_near(&self, limits: &Limits<'a>, pages: PhysRange, asker: Asker) -> Result<(), IoError> {
+        if self.ram_in(limits, pages) != Ram::Nowhere {
+            return Err(IoError::Ram(pages));
+        }
+        match limits.reserved.no_map_in(pages) {
+            Some(region) if asker == Asker::Anybody => Err(IoError::NoMap(pages, region)),
+            _ => Ok(()),
+        }
     }
 
     /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
@@ -142,7 +195,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     #[inline]
     pub fn ioremap(&self, phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
         let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
-        self.ioremap_for(phys, size, prot, Location::caller())
+        self.ioremap_for(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
     /// [`IoSpace::ioremap`] with any protection that a device can have: read-only, for one.
@@ -153,13 +206,14 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// # Errors
     ///
     /// [`IoError::Empty`], [`Wraps`](IoError::Wraps), [`BeyondPhysical`](IoError::BeyondPhysical); [`Ram`](IoError::Ram);
+    /// [`NoMap`](IoError::NoMap) for what has an owner, who calls [`IoSpace::ioremap_region`];
     /// [`Conflict`](IoError::Conflict) with the live mapping of another memory type; [`BadProt`](IoError::BadProt);
     /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out.
     /// Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn ioremap_prot(&self, phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
-        self.ioremap_any(phys, size, prot, Location::caller())
+        self.ioremap_any(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
     /// [`IoSpace::ioremap_for`] for a protection that is known only when running.
@@ -169,9 +223,10 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         phys: PhysAddr,
         size: u64,
         prot: Prot,
+        asker: Asker,
         caller: &'static Location<'static>,
     ) -> Result<VirtAddr, IoError> {
-        self.ioremap_for(phys, size, prot, caller)
+        self.ioremap_for(phys, size, prot, asker, caller)
     }
 
     #[inline(always)]
@@ -180,6 +235,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         phys: PhysAddr,
         size: u64,
         prot: Prot,
+        asker: Asker,
         caller: &'static Location<'static>,
     ) -> Result<VirtAddr, IoError> {
         let limits = self.limits()?;
@@ -187,9 +243,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         if prot.is_executable() || prot.privilege() != Privilege::Kernel {
             return Err(IoError::BadProt);
         }
-        if self.ram_in(limits, pages) != Ram::Nowhere {
-            return Err(IoError::Ram(pages));
-        }
+        self.refuse_kept(limits, pages, asker)?;
         let (area, lead) = self.area_for(pages, caller)?;
         // The area is larger than the lead.
         let first = VirtAddr::new(area.start().get() + lead);
@@ -342,13 +396,55 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         if memory.is_device() {
             return Err(IoError::NotMemory(memory));
         }
+        let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
+        self.remap_memory(phys, size, prot, Asker::Anybody, caller)
+    }
+
+    /// [`IoSpace::memremap`] of what may be RAM, or may have an owner.
+    fn remap_memory(
+        &self,
+        phys: PhysAddr,
+        size: u64,
+        prot: Prot,
+        asker: Asker,
+        caller: &'static Location<'static>,
+    ) -> Result<VirtAddr, IoError> {
         let limits = self.limits()?;
         let pages = limits.pages_of(phys, size)?;
-        if memory.agrees_with(MemoryType::WriteBack) && self.ram_in(limits, pages) == Ram::Everywhere {
+        let as_ram = prot.access() == Access::ReadWrite
+            && prot.privilege() == Privilege::Kernel
+            && prot.memory().agrees_with(MemoryType::WriteBack);
+        if as_ram && self.ram_in(limits, pages) == Ram::Everywhere {
             return layout::phys_to_virt(phys).ok_or(IoError::Ram(pages));
         }
-        let prot = Prot::kernel(Access::ReadWrite).with_memory(memory).map_err(|_| IoError::BadProt)?;
-        self.ioremap_any(phys, size, prot, caller)
+        self.ioremap_any(phys, size, prot, asker, caller)
+    }
+
+    /// Maps `size` bytes from `phys` on, which lie in `region`, in the name of the device that owns it: with any memory
+    /// type, and in as few entries, as [`IoSpace::ioremap_prot`] would. Devices that share the region may each map it,
+    /// with one type. Of a region that the kernel has in its linear map, the answer as write-back is its address there,
+    /// as for [`IoSpace::memremap`]. Given back by [`IoSpace::memunmap`]. Any context.
+    ///
+    /// The region counts to the byte, and pages are mapped: with part of a page comes the rest, whosever it is.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::OutsideRegion`] for a range that is not inside one range of the region; those of
+    /// [`IoSpace::ioremap_prot`] but [`NoMap`](IoError::NoMap).
+    #[track_caller]
+    pub fn ioremap_region(
+        &self,
+        region: &ReservedRegion<'a>,
+        phys: PhysAddr,
+        size: u64,
+        prot: Prot,
+    ) -> Result<VirtAddr, IoError> {
+        let caller = Location::caller();
+        let range = PhysRange::from_size(phys, size).ok_or(IoError::Wraps(phys, size))?;
+        if !region.contains_range(range) {
+            return Err(IoError::OutsideRegion(range, region.first()));
+        }
+        self.remap_memory(phys, size, prot, Asker::Owner, caller)
     }
 
     /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.

@@ -22,8 +22,22 @@ pub struct Surroundings {
     pub limit: Option<u64>,
 }
 
-/// Dynamic reserved regions whose names are remembered; further ones find a place, too.
+/// Dynamic reserved regions whose places are remembered. Further ones find a place, too; but not with `no-map`, since
+/// nobody could map what nobody knows of.
 pub const NAMED_PLACES: usize = 16;
+
+/// A dynamic reserved region that found a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed<'a> {
+    /// The name of its node.
+    pub name: &'a str,
+    /// The node, by [`Node::offset`](crate::fdt::Node::offset).
+    pub node: usize,
+    /// Where it lies.
+    pub range: PhysRange,
+    /// Whether the linear map leaves it out.
+    pub no_map: bool,
+}
 
 /// What discovery found beside the lists in the memblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +48,10 @@ pub struct Discovery<'a> {
     pub left_out: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
-    /// Dynamic reserved regions that found a place: names and places of the first ones.
-    pub placed: [Option<(&'a str, PhysRange)>; NAMED_PLACES],
+    /// Children of `/reserved-memory` that are enabled, wherever they lie.
+    pub reserved_regions: usize,
+    /// Dynamic reserved regions that found a place, the first ones.
+    pub placed: [Option<Placed<'a>>; NAMED_PLACES],
     /// Dynamic reserved regions for which there was no room; their devices have to do without.
     pub unplaced: usize,
 }
@@ -129,6 +145,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         let regions = || survey.reserved_memory.into_iter().flat_map(ReservedMemory::children_of);
         for region in regions().filter(|region| region.is_enabled()) {
+            found.reserved_regions += 1;
             for range in region.ranges() {
                 let range = range?;
                 self.reserve_stated(range)?;
@@ -139,10 +156,16 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         self.usable_size()?;
         for region in regions().filter(|region| region.is_enabled() && region.is_dynamic()) {
+            let mut slot = found.placed.iter_mut().find(|slot| slot.is_none());
+            let no_map = region.is_no_map();
+            if no_map && slot.is_none() {
+                found.unplaced += 1;
+                continue;
+            }
             match self.place_region(region)? {
-                Placement::Placed(place) => {
-                    if let Some(slot) = found.placed.iter_mut().find(|slot| slot.is_none()) {
-                        *slot = Some((region.name(), place));
+                Placement::Placed(range) => {
+                    if let Some(slot) = &mut slot {
+                        **slot = Some(Placed { name: region.name(), node: region.node().offset(), range, no_map });
                     }
                 }
                 Placement::NoRoom => found.unplaced += 1,

@@ -47,6 +47,8 @@ const _: () = {
 impl PageDescriptor {
     /// Distance of [`PageDescriptor::aux`] from the start, for code that does not know the type.
     pub const AUX: usize = offset_of!(Self, aux);
+    /// That of [`PageDescriptor::owner`].
+    pub const OWNER: usize = offset_of!(Self, owner);
 
     /// The state.
     #[must_use]

@@ -65,6 +65,12 @@ impl Table {
         unsafe { mmu.read(self.phys, slot) }
     }
 
+    /// Whether a boundary before `slot` would cut a contiguous group.
+    #[inline]
+    pub(super) fn is_in_group<M: Mmu>(self, mmu: &M, slot: Slot) -> bool {
+        slot != slot.group_start() && M::Format::is_contiguous(self.read(mmu, slot))
+    }
+
     #[inline]
     pub(super) fn is_empty<M: Mmu>(self, mmu: &M, run: Run) -> bool {
         // SAFETY: TAB-1.

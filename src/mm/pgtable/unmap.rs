@@ -6,7 +6,7 @@ use super::{Gather, PageTable, PgtableError, entry_end};
 use crate::addr::{PAGE_SHIFT, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run};
 use crate::hal::mmu::Mmu;
 
 bitflags::bitflags! {
@@ -89,8 +89,7 @@ impl<M: Mmu> PageTable<M> {
         }
         let table = gather.last_level(range.start())?;
         // An edge of the table is an edge of every group in it.
-        let inside = |slot: Slot| slot != slot.group_start() && M::Format::is_contiguous(table.read(&self.mmu, slot));
-        if inside(first) || inside(Level::Pte.slot(range.end())) {
+        if table.is_in_group(&self.mmu, first) || table.is_in_group(&self.mmu, Level::Pte.slot(range.end())) {
             return None;
         }
         table.clear(&self.mmu, run);
@@ -101,9 +100,9 @@ impl<M: Mmu> PageTable<M> {
     fn clear_blocks(&self, range: VirtRange) -> Option<u64> {
         let run = super::blocks_of_one_table(range.start(), range.size())?;
         let table = self.block_level(range.start())?;
-        let inside = |slot: Slot| slot != slot.group_start() && M::Format::is_contiguous(table.read(&self.mmu, slot));
         let is_table = |slot| M::Format::next_table(table.read(&self.mmu, slot)).is_some();
-        if run.slots().any(is_table) || inside(run.first()) || inside(Level::Pmd.slot(range.end())) {
+        let cut = |slot| table.is_in_group(&self.mmu, slot);
+        if run.slots().any(is_table) || cut(run.first()) || cut(Level::Pmd.slot(range.end())) {
             return None;
         }
         table.clear(&self.mmu, run);

@@ -200,13 +200,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         found
     }
 
-    /// Fills this CPU's array, which is empty, with what there is without a new slab; whether there was any. Interrupts
-    /// masked.
-    pub(super) fn fill_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
+    /// Fills this CPU's array, which is empty, with what there is without a new slab. Interrupts masked.
+    pub(super) fn fill_empty(&self, cache: &Cache<H>, array: &Array<'_>) {
         if !self.exchange_empty(cache, array) {
             self.fill(cache, &mut cache.node.lock(), array);
         }
-        array.count() != 0
     }
 
     /// Fills an empty array with what slabs have, up to a batch.

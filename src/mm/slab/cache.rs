@@ -5,7 +5,7 @@ use super::SlabHal;
 use super::cpu::Slot;
 use super::flags::SlabFlags;
 use super::global::CacheId;
-use super::member::Divisor;
+use super::member::{CacheObjects, Divisor};
 use super::node::Node;
 use super::shape::Shape;
 use super::word::SlabWord;
@@ -32,7 +32,7 @@ pub struct Cache<H: SlabHal> {
     pub(super) capacity: u32,
     /// Empty slabs are kept as long as there are no more slabs than that with free objects.
     pub(super) min_partial: u32,
-    /// Which object of a slab an address is.
+    /// Division by the size of its objects.
     pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
@@ -96,6 +96,12 @@ impl<H: SlabHal> Cache<H> {
         SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
     }
 
+    /// What tells its objects from others.
+    #[inline(always)]
+    pub(super) const fn objects(&self) -> CacheObjects {
+        CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark }
+    }
+
     /// Objects that move between an array and slabs at once.
     pub(super) const fn batch(&self) -> u32 {
         self.capacity.div_ceil(2)
@@ -123,8 +129,8 @@ impl<H: SlabHal> Cache<H> {
 /// since the word below the entries is a word too.
 pub(super) const fn array_capacity(size: u32) -> u32 {
     match size {
-        0..=64 => 127,
-        65..=512 => 63,
+        0..=256 => 127,
+        257..=512 => 63,
         513..=1024 => 31,
         1025..=4096 => 15,
         _ => 7,
@@ -134,9 +140,9 @@ pub(super) const fn array_capacity(size: u32) -> u32 {
 /// Full magazines that a depot holds: 64 KiB of objects, at most 8.
 pub(super) const fn depot_magazines(size: u32) -> usize {
     match size {
-        0..=128 => 8,
-        129..=256 => 4,
-        257..=2048 => 2,
+        0..=64 => 8,
+        65..=128 => 4,
+        129..=2048 => 2,
         _ => 1,
     }
 }

@@ -36,6 +36,13 @@ impl Slot {
     pub const fn distance(self) -> u32 {
         self.0
     }
+
+    /// What the words of its cache's pages have in their bits from 39 on ([`SlabWord`](super::SlabWord)).
+    #[must_use]
+    #[inline(always)]
+    pub const fn tag(self) -> u64 {
+        (self.0 as u64) << 1 | 1
+    }
 }
 
 /// The header of an array. By its CPU alone, interrupts masked or in a sequence that restarts; others may look.
@@ -242,8 +249,10 @@ impl<'l> Array<'l> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn hot(&self, most: usize) -> &'static [AtomicU64] {
-        let count = most.min(self.count() as usize);
-        Magazine(get(&self.0.top).wrapping_sub(8 * count as u64)).entries(count as u32)
+        let top = get(&self.0.top);
+        // ARR-2: not below the base.
+        let count = most.min((top.wrapping_sub(get(&self.0.base)) / 8) as usize);
+        Magazine(top.wrapping_sub(8 * count as u64)).entries(count as u32)
     }
 
     /// The entries that nothing is in yet.
@@ -251,7 +260,8 @@ impl<'l> Array<'l> {
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn room(&self) -> &'static [AtomicU64] {
         let top = get(&self.0.top);
-        Magazine(top).entries((get(&self.0.limit).saturating_sub(top) / 8) as u32)
+        // ARR-2: not above the limit.
+        Magazine(top).entries((get(&self.0.limit).wrapping_sub(top) / 8) as u32)
     }
 
     /// Sets the count, after entries have been changed: `ARR-1` is the caller's.

@@ -3,11 +3,12 @@
 
 use super::SlabHal;
 use super::cpu::{Array, Slot};
+use super::member::{CacheObjects, Members};
 use super::object::Object;
-use super::word::SlabWord;
+use super::word::{Book, SlabWord};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
-use crate::mm::page::PageMap;
-use core::sync::atomic::Ordering;
+use crate::mm::page::{Page, PageMap};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes an object off this CPU's array and clears its mark; see [`SlabHal::take_free`].
 #[inline(always)]
@@ -48,4 +49,45 @@ pub fn give<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bo
     }
     hal.restore(saved);
     given
+}
+
+/// Marks objects as free and puts them into the room of this CPU's array; see [`SlabHal::give_many`].
+#[inline(always)]
+pub fn give_many<H: SlabHal>(
+    hal: &H,
+    local: &H::Local,
+    of: &CacheObjects,
+    objects: &[VirtAddr],
+    room: &[AtomicU64],
+) -> usize {
+    let mark = H::slabs(local).mark.load(Ordering::Relaxed);
+    let mut slab = Members::NONE;
+    let mut give = |(at, entry): (&VirtAddr, &AtomicU64)| {
+        if !slab.has(*at) {
+            slab = members(hal, local, of, *at).filter(|slab| slab.has(*at))?;
+        }
+        let object = Object::of_array(*at);
+        if object.load(of.mark) == mark {
+            return None;
+        }
+        object.store(of.mark, mark);
+        entry.store(at.get(), Ordering::Relaxed);
+        Some(())
+    };
+    objects.iter().zip(room).map_while(&mut give).count()
+}
+
+/// The objects of the slab that an address lies in, if it is one of the cache's and frees may take the short way.
+fn members<H: SlabHal>(hal: &H, local: &H::Local, of: &CacheObjects, at: VirtAddr) -> Option<Members> {
+    let map = H::local_map(local);
+    let page = map.find(Pfn::containing(hal.to_phys(at)?))?;
+    let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
+    if !word.is_of(of.slot) {
+        return None;
+    }
+    let number = word.page();
+    let book = Book::from_raw(map.get(Page::new(page.index().wrapping_sub(number))).owner());
+    let before = u64::from(number).wrapping_mul(PAGE_SIZE);
+    let start = VirtAddr::new(at.align_down(PAGE_SIZE).get().wrapping_sub(before));
+    Some(Members::new(of.size, start, book.objects))
 }

@@ -66,6 +66,7 @@ pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
 pub use kmalloc::{
     KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
 };
+pub use member::CacheObjects;
 pub use node::NodeEvents;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
@@ -172,6 +173,13 @@ pub trait SlabHal: PageHal + Sized {
     #[inline(always)]
     fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
         masked::give(self, at, |own| own == slot)
+    }
+
+    /// Frees objects of one cache, from the first on, as long as nothing is wrong and there is room, the rest of this CPU's
+    /// array: writes their marks, and their addresses to `room`. How many. Interrupts masked.
+    #[inline(always)]
+    fn give_many(&self, local: &Self::Local, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+        masked::give_many(self, local, of, objects, room)
     }
 }
 

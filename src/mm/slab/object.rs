@@ -127,10 +127,3 @@ pub(super) const fn load_words<const N: usize>(from: &[AtomicU64; N]) -> [u64; N
     // SAFETY: atomics are as large and aligned as what is in them, and their CPU alone writes to the entries of an array.
     unsafe { core::ptr::from_ref(from).cast::<[u64; N]>().read() }
 }
-
-/// Writes words that nobody else uses meanwhile.
-#[inline(always)]
-pub(super) const fn store_words<const N: usize>(to: &[AtomicU64; N], words: [u64; N]) {
-    // SAFETY: as above; atomics may be written to through a shared reference.
-    unsafe { core::ptr::from_ref(to).cast::<[u64; N]>().cast_mut().write(words) };
-}

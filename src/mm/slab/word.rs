@@ -66,7 +66,7 @@ impl SlabWord {
     #[must_use]
     #[inline(always)]
     pub(super) const fn is_of(self, slot: Slot) -> bool {
-        self.0 >> (Self::SLOT_SHIFT - 1) == (slot.distance() as u64) << 1 | 1
+        self.0 >> (Self::SLOT_SHIFT - 1) == slot.tag()
     }
 
     /// The number of the page in its slab.

@@ -5,5 +5,6 @@ mod devres;
 mod early;
 mod mmio;
 mod remap;
+mod reserved;
 mod resource;
 mod set_memory;

@@ -10,7 +10,7 @@ use quarry::gfp::Gfp;
 use quarry::hal::entry::Entry;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::mm::io::{Claim, IoError, IoHal, IoSpace};
+use quarry::mm::io::{Claim, IoError, IoHal, IoSpace, ReservedMap};
 use quarry::mm::layout;
 use quarry::mm::page::PageMap;
 use quarry::mm::pgtable::MapFlags;
@@ -37,10 +37,19 @@ type Io<'s, 'm> = IoSpace<'s, 'm, Kernel<'m>>;
 
 /// Runs `f` on a machine, and sees that everything is as before in the end.
 fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>, &Io<'_, '_>)) {
+    on_a_machine_with(config, ReservedMap::NONE, f);
+}
+
+/// The same, with what a device tree sets aside.
+pub(super) fn on_a_machine_with(
+    config: Config,
+    reserved: ReservedMap<'static>,
+    f: impl FnOnce(&Vmalloc<'_>, &Io<'_, '_>),
+) {
     with_machine(config, |space| {
         let free = space.hal().pages.free_page_count();
         let io = IoSpace::new(space);
-        io.set_up(PhysAddr::new(1 << PHYS_BITS));
+        io.set_up(PhysAddr::new(1 << PHYS_BITS), reserved);
         f(space, &io);
         io.check().unwrap();
         assert_eq!(io.iter().count(), 0);
@@ -255,7 +264,7 @@ fn what_was_mapped_before_there_were_areas_counts() {
         let (device, flags) = (Prot::KERNEL_DEVICE, MapFlags::empty());
         hal.table.map(hal.frames(), early, phys(DEVICES), device, flags).unwrap();
         let io = IoSpace::new(space);
-        io.set_up(PhysAddr::new(1 << PHYS_BITS));
+        io.set_up(PhysAddr::new(1 << PHYS_BITS), ReservedMap::NONE);
         io.adopt(early).unwrap();
         assert_eq!(io.iter().count(), 2);
         io.check().unwrap();
@@ -338,7 +347,7 @@ fn random_histories_agree_with_a_model() {
 fn a_flush_left_out_is_noticed() {
     with_machine(Config::CORTEX_A72, |space| {
         let io = IoSpace::new(space);
-        io.set_up(PhysAddr::new(1 << PHYS_BITS));
+        io.set_up(PhysAddr::new(1 << PHYS_BITS), ReservedMap::NONE);
         space.hal().table.mmu().forget.store(true, Ordering::Relaxed);
         history(space, &io, 1, 60).unwrap();
         let violations = space.hal().machine.violations().expect_err("stale translations");

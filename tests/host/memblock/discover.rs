@@ -5,7 +5,7 @@ use super::{GIB, MIB, range, regions, unmapped};
 use crate::fdt::{Builder, corpus_tree};
 use quarry::addr::PhysAddr;
 use quarry::fdt::{FdtError, Tree};
-use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, Surroundings};
+use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, NAMED_PLACES, Placed, Surroundings};
 
 /// `linux,cma` of the Pi 4: 64 MiB, somewhere in the first GiB.
 const CMA: u64 = 64 * MIB;
@@ -24,8 +24,12 @@ fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
     let mut memblock = unmapped();
     let found = memblock.discover(&tree, &image()).unwrap();
     memblock.check().unwrap();
-    assert_eq!(found.placed.first(), Some(&Some(("linux,cma", range(FIRST - CMA, CMA)))));
-    assert_eq!(found, Discovery { stated: FIRST + GIB, placed: found.placed, ..Discovery::default() });
+    let node = tree.find("/reserved-memory/linux,cma").unwrap().offset();
+    let cma = Placed { name: "linux,cma", node, range: range(FIRST - CMA, CMA), no_map: false };
+    assert_eq!(found.placed.first(), Some(&Some(cma)));
+    let reserved_regions = tree.reserved_memory().filter(|region| region.is_enabled()).count();
+    let stated = FIRST + GIB;
+    assert_eq!(found, Discovery { stated, reserved_regions, placed: found.placed, ..Discovery::default() });
     assert_eq!(found.placed.iter().flatten().count(), 1);
     assert_eq!(regions(memblock.memory()), [(0, FIRST), (GIB, GIB)]);
     let reserved = [(0, 4096), (2 * MIB, MIB), (128 * MIB, 40_000), (FIRST - CMA, CMA)];
@@ -155,4 +159,24 @@ fn a_memblock_that_was_handed_over_discovers_nothing() {
     memblock.retire().unwrap().for_each(drop);
     let retired = Err(DiscoverError::Memblock(MemblockError::Retired));
     assert_eq!(memblock.discover(&tree, &Surroundings::NONE), retired);
+}
+
+#[test]
+fn a_no_map_region_that_could_not_be_remembered_is_not_placed() {
+    let tree = with_regions(|mut tree| {
+        for number in 0..NAMED_PLACES + 2 {
+            tree = tree.begin(&format!("pool-{number}")).cells("size", &[4096]).flag("no-map").end();
+        }
+        tree.begin("mapped").cells("size", &[4096]).end()
+    });
+    let blob = tree.finish();
+    let tree = Tree::from_read_only(&blob).unwrap();
+    let mut memblock = unmapped();
+    let found = memblock.discover(&tree, &Surroundings::NONE).unwrap();
+    assert_eq!((found.placed.iter().flatten().count(), found.unplaced), (NAMED_PLACES, 2));
+    assert!(found.placed.iter().flatten().all(|place| place.no_map && tree.node_at(place.node).is_some()));
+    assert_eq!(found.reserved_regions, NAMED_PLACES + 3);
+    let mapped: u64 = memblock.mapped_ranges().map(|bank| bank.size()).sum();
+    assert_eq!(64 * MIB - mapped, NAMED_PLACES as u64 * 4096, "nothing is lost to a region that nobody could map");
+    assert_eq!(mapped - memblock.free_size(), 4096, "a mapped one has its place, remembered or not");
 }

@@ -17,7 +17,8 @@ mod remove;
 
 use arena::Access;
 use quarry::addr::{PhysAddr, PhysRange};
-use quarry::mm::memblock::{Memblock, RegionList};
+use quarry::fdt::Tree;
+use quarry::mm::memblock::{Discovery, Memblock, RegionList, Surroundings};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -31,6 +32,11 @@ type Unmapped = Memblock<'static, Option<Access<'static>>>;
 
 fn unmapped() -> Unmapped {
     Memblock::new(None)
+}
+
+/// What an empty one discovers in a tree.
+pub(crate) fn discovery_of<'a>(tree: &Tree<'a>) -> Discovery<'a> {
+    unmapped().discover(tree, &Surroundings::NONE).unwrap()
 }
 
 /// One that knows of the memory `size` bytes from `base`.

@@ -149,7 +149,7 @@ impl<'m> Model<'_, '_, 'm> {
             Op::AllocBulk { place, count } => {
                 let Some(cache) = self.cache(place) else { return };
                 let mut objects = vec![VirtAddr::ZERO; count];
-                self.slabs.alloc_bulk(cache, KERNEL, &mut objects, |at| at, |at| *at).unwrap();
+                self.slabs.alloc_bulk(cache, KERNEL, &mut objects).unwrap();
                 objects.into_iter().for_each(|at| self.note(place, at, false));
             }
             Op::Free { index, by_kfree, interrupt } => {
@@ -170,7 +170,7 @@ impl<'m> Model<'_, '_, 'm> {
                     self.forget(*at);
                 }
                 let Some(cache) = self.cache(place) else { return };
-                assert_eq!(self.slabs.free_bulk(cache, &objects, |at| *at), 0);
+                assert_eq!(self.slabs.free_bulk(cache, &objects), 0);
             }
             Op::Shrink(place) => {
                 if let Some(cache) = self.cache(place) {

@@ -219,7 +219,7 @@ fn many_freed_at_once_may_be_of_any_slabs_in_any_order() {
             assert!(slabs.info(cache.cache()).slabs > 4);
             for step in [1, 7, 151] {
                 let mixed: Vec<_> = (0..400).map(|index| objects[index * step % 400]).collect();
-                assert_eq!(slabs.free_bulk(cache.cache(), &mixed, |at| *at), 0);
+                assert_eq!(slabs.free_bulk(cache.cache(), &mixed), 0);
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);
                 check(slabs);
                 objects = take(slabs, cache.cache(), 400);
@@ -241,7 +241,7 @@ fn an_object_twice_among_many_is_freed_once() {
                 let objects = take(slabs, cache.cache(), 40);
                 let mut all = objects.clone();
                 all.insert(second, objects[first]);
-                assert_eq!(slabs.free_bulk(cache.cache(), &all, |at| *at), 1, "{first} and {second}");
+                assert_eq!(slabs.free_bulk(cache.cache(), &all), 1, "{first} and {second}");
                 let twice = Misuse::DoubleFree { at: objects[first], cache: "test" };
                 assert_eq!(slabs.hal().reports(), [twice], "{first} and {second}");
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);

@@ -110,7 +110,7 @@ proptest! {
 
     // Behaviour 217.
     #[test]
-    fn no_two_allocations_share_a_byte(ops in proptest::collection::vec(op(), 1..300)) {
+    fn no_two_allocations_share_a_byte(ops in proptest::collection::vec(op(), 1..if cfg!(miri) { 100 } else { 300 })) {
         run(&ops);
     }
 }

@@ -176,7 +176,7 @@ fn bulk_frees_of_others_objects() {
                         let theirs = shared.lock().unwrap().pop();
                         if let Some(theirs) = theirs {
                             assert!(theirs.iter().all(|object| holds(*object, byte(0, theirs.len()), 96)));
-                            assert_eq!(slabs.free_bulk(cache, &theirs, |object| *object), 0);
+                            assert_eq!(slabs.free_bulk(cache, &theirs), 0);
                         }
                     }
                 });
@@ -185,7 +185,7 @@ fn bulk_frees_of_others_objects() {
         (1..CPUS).for_each(|cpu| slabs.hal().set_online(cpu, false));
         run_on(0);
         for batch in shared.into_inner().unwrap() {
-            assert_eq!(slabs.free_bulk(cache.cache(), &batch, |object| *object), 0);
+            assert_eq!(slabs.free_bulk(cache.cache(), &batch), 0);
         }
         check(slabs);
         slabs.destroy(cache).unwrap();
@@ -193,5 +193,5 @@ fn bulk_frees_of_others_objects() {
 }
 
 fn alloc_bulk<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<Sim<'m>>, objects: &mut [VirtAddr]) {
-    slabs.alloc_bulk(cache, Gfp::ATOMIC, objects, |object| object, |object| *object).unwrap();
+    slabs.alloc_bulk(cache, Gfp::ATOMIC, objects).unwrap();
 }

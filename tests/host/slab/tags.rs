@@ -84,9 +84,9 @@ fn bulk_calls_tag_as_well() {
     Spec::of_size(16 << 20).tagged().run(|slabs| {
         let handle = slabs.create(&spec("bulk", 100)).unwrap();
         let mut objects = [VirtAddr::ZERO; 40];
-        slabs.alloc_bulk(handle.cache(), KERNEL, &mut objects, |at| at, |at| *at).unwrap();
+        slabs.alloc_bulk(handle.cache(), KERNEL, &mut objects).unwrap();
         objects.iter().for_each(|object| is_tagged(slabs, *object, 100));
-        assert_eq!(slabs.free_bulk(handle.cache(), &objects, |at| *at), 0);
+        assert_eq!(slabs.free_bulk(handle.cache(), &objects), 0);
         assert!(objects.iter().all(|object| slabs.hal().tag_of(*object) == Tag::FREE));
         slabs.destroy(handle).unwrap();
     });

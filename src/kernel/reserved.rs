@@ -1,0 +1,49 @@
+//! The memory that the device tree sets aside, with its owners: for reports and at the prompt.
+
+use super::init::{self, Machine};
+use super::io;
+use crate::fdt::ReservedMemory;
+use crate::instance;
+use crate::kprintln;
+use crate::mm::io::ReservedRange;
+use core::fmt;
+
+/// The paths of the devices whose `memory-region` names a region; a linear search of the tree.
+pub(super) struct Owners(pub(super) ReservedRange);
+
+impl fmt::Display for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = init::machine().and_then(|machine| machine.tree.node_at(self.0.node));
+        let mut owners = node.and_then(ReservedMemory::from_node).into_iter().flat_map(ReservedMemory::owners);
+        match owners.next() {
+            None => f.write_str("no device's memory-region names it"),
+            Some(first) => {
+                write!(f, "{}", first.path())?;
+                owners.try_for_each(|owner| write!(f, ", {}", owner.path()))
+            }
+        }
+    }
+}
+
+/// `regions`: every range, and whose it is.
+pub(super) fn list() {
+    for reserved in instance::io_space().reserved().ranges() {
+        kprintln!("{reserved}: {}", Owners(*reserved));
+    }
+}
+
+/// `ioregion NODE [INDEX] [TYPE]`: maps a region in the name of the device that owns it.
+pub(super) fn map(machine: &Machine, words: &str) {
+    let mut words = words.split_whitespace();
+    let (node, index) = (words.next().and_then(|path| machine.tree.resolve(path)), words.next().unwrap_or("0"));
+    let (Some(node), Ok(index), Some(memory)) = (node, index.parse(), io::memory_type(words.next())) else {
+        return kprintln!("ioregion NODE [INDEX] [{}]", io::TYPES.join("|"));
+    };
+    match instance::memory_region(node, index) {
+        Ok(region) => match region.map(memory) {
+            Ok(addr) => kprintln!("{addr}: {region}"),
+            Err(error) => kprintln!("{error}"),
+        },
+        Err(error) => kprintln!("{error}"),
+    }
+}
