@@ -45,11 +45,6 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         Some(Owned::give(node))
     }
 
-    /// Takes the first node out.
-    pub fn pop_first(&mut self) -> Option<Owned<'a, P>> {
-        self.first.and_then(|node| self.erase(node))
-    }
-
     /// Takes out a node with two children: `next` leaves its place, and takes the node's.
     fn erase_inner(
         &mut self,

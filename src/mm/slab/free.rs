@@ -21,22 +21,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().map().find(Pfn::containing(self.hal().to_phys(at)?))
     }
 
-    /// Frees an object of any cache (Linux: `kfree` of what is not a large block). Any context. Cost: two dozen
-    /// instructions onto this CPU's array.
+    /// Frees an object of this cache (Linux: `kmem_cache_free`). Any context. Cost: two dozen instructions onto this CPU's
+    /// array.
     ///
     /// # Errors
     ///
-    /// What is wrong with the pointer. Nothing is freed then.
-    #[inline(always)]
-    pub fn free_any(&self, at: VirtAddr) -> Result<(), Misuse> {
-        if self.hal().give_free(at) { Ok(()) } else { self.free_slow(at, None) }
-    }
-
-    /// Frees an object of this cache (Linux: `kmem_cache_free`). Any context.
-    ///
-    /// # Errors
-    ///
-    /// As for [`SlabAllocator::free_any`]; [`Misuse::WrongCache`].
+    /// What is wrong with the pointer, [`Misuse::WrongCache`] among it. Nothing is freed then.
     #[inline(always)]
     pub fn free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         if self.hal().give_free_to(at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }

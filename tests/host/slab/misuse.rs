@@ -2,7 +2,7 @@
 
 use super::*;
 use quarry::mm::page::Kind;
-use quarry::mm::slab::Misuse;
+use quarry::mm::slab::{CacheSpec, Misuse, SlabFlags};
 use std::collections::BTreeSet;
 
 // Behaviours 155, 156: with nothing in between, with another, with many so that the first has left the array.
@@ -132,6 +132,18 @@ fn an_overwritten_link_is_found_when_the_object_is_taken() {
             }),
         );
         check(slabs);
+        slabs.destroy(cache).unwrap();
+    });
+}
+
+#[test]
+fn a_cache_that_the_kernel_cannot_do_without_is_made_or_ends_it() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let needed = CacheSpec { flags: SlabFlags::PANIC | SlabFlags::NO_MERGE, ..spec("needed", 64) };
+        let cache = slabs.create(&needed).unwrap();
+        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slabs.create(&needed).map(drop)));
+        let words = end.unwrap_err().downcast_ref::<String>().unwrap().clone();
+        assert_eq!(words, "cache needed: another cache has the name");
         slabs.destroy(cache).unwrap();
     });
 }

@@ -195,3 +195,40 @@ fn areas_are_listed_by_address_with_what_is_known_of_them() {
         assert_eq!(space.find(VirtAddr::new(big.start().get() + page * PAGE_SIZE + 5)), Some(big.info()));
     }
 }
+
+#[test]
+fn flags_have_linuxs_values_and_words() {
+    let words = [
+        (0x1, " ioremap"),
+        (0x2, " vmalloc"),
+        (0x4, " vmap"),
+        (0x8, " user"),
+        (0x10, " dma-coherent"),
+        (0x20, ""),
+        (0x40, ""),
+        (0x80, ""),
+        (0x100, ""),
+        (0x200, ""),
+        (0x400, ""),
+        // The architecture's.
+        (1 << 20, ""),
+        (1 << 31, ""),
+    ];
+    let named = [
+        VmFlags::IOREMAP,
+        VmFlags::ALLOC,
+        VmFlags::MAP,
+        VmFlags::USERMAP,
+        VmFlags::DMA_COHERENT,
+        VmFlags::UNINITIALIZED,
+        VmFlags::NO_GUARD,
+        VmFlags::KASAN,
+        VmFlags::FLUSH_RESET_PERMS,
+        VmFlags::MAP_PUT_PAGES,
+        VmFlags::NO_HUGE_VMAP,
+    ];
+    assert!(named.iter().zip(words).all(|(flag, (bits, _))| flag.bits() == bits));
+    for (bits, word) in words {
+        assert_eq!(VmFlags::from_bits(bits).unwrap().to_string(), word);
+    }
+}
