@@ -1,6 +1,6 @@
 //! vmalloc for Rust types: memory that is contiguous in addresses alone, as values; and pages that are mapped in a row.
 
-use super::vmalloc::{VMALLOC, vfree, vmalloc_gfp, vmap, vrealloc, vunmap};
+use super::vmalloc::{self, vfree, vmalloc_gfp, vmap, vrealloc, vunmap};
 use super::{KVec, Pages};
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
@@ -50,7 +50,7 @@ unsafe impl Allocator for Vmalloc {
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let align = (layout.align() as u64).max(PAGE_SIZE);
         let request = VmallocRequest { align, ..VmallocRequest::new(layout.size() as u64, gfp) };
-        VMALLOC.vmalloc(&request).map_err(|error| refused(&error)).and_then(memory)
+        vmalloc::allocate(&request).map_err(|error| refused(&error)).and_then(memory)
     }
 
     #[track_caller]
@@ -96,7 +96,7 @@ pub fn vmalloc_huge(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     if size < crate::addr::PMD_SIZE {
         return vmalloc_gfp(size, gfp);
     }
-    VMALLOC.vmalloc(&VmallocRequest { align: crate::addr::PMD_SIZE, ..VmallocRequest::new(size, gfp) })
+    vmalloc::allocate(&VmallocRequest { align: crate::addr::PMD_SIZE, ..VmallocRequest::new(size, gfp) })
 }
 
 /// Blocks of pages that are mapped in a row, read-write: unmapped and freed when this is dropped.

@@ -5,11 +5,11 @@ use crate::smp::Random;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
 use quarry::arch::aarch64::{mte, probe};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::{MemoryType, Prot};
-use quarry::instance::{self, KmemCache};
+use quarry::instance::{self, KmemCache, VVec};
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::kernel::{cpus, tags};
 use quarry::ktest;
@@ -248,6 +248,23 @@ fn address_arithmetic_strips_tags() {
     kfree(at(instance::kmalloc(100, Gfp::KERNEL).expect("memory")).untagged());
     kfree(at(instance::kmalloc(20_000, Gfp::KERNEL).expect("memory")).untagged());
     check();
+}
+
+// What Rust's types have of vmalloc is tagged as what callers ask for by size, wherever it moves.
+ktest!(rows_in_memory_of_vmalloc_are_tagged, machine = "cpu=max mte append='kasan=on'");
+fn rows_in_memory_of_vmalloc_are_tagged() {
+    let mut row = VVec::new();
+    for value in 0..10_000_u64 {
+        row.push(value, Gfp::KERNEL).expect("memory");
+        assert!(!VirtAddr::of(row.as_slice().as_ptr()).is_untagged(), "with {value}");
+    }
+    assert!(row.as_slice().iter().copied().eq(0..10_000));
+    drop(row);
+    let huge = instance::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
+    assert!(!huge.is_untagged());
+    instance::vfree(huge).expect("allocated above");
+    check();
+    instance::check_vmalloc().expect("and those of vmalloc");
 }
 
 // Behaviour 475: what is mapped as ordinary memory keeps no tags, so nothing would be checked; the canary says so. The linear map

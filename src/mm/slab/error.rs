@@ -236,7 +236,7 @@ impl core::error::Error for Misuse {}
 pub enum CreateError {
     /// An empty name, or one with blanks, which would make `slabinfo` unreadable.
     Name,
-    /// Another cache has the name.
+    /// Another cache has the name. A cache that serves several has the name of the first.
     Duplicate,
     /// Objects of no bytes.
     NoSize,
