@@ -1,5 +1,5 @@
-//! This kernel's vmalloc, vmap and vm_map_ram: `vmalloc/BYTES`, `vmap/PAGES`, `vm_map_ram/PAGES`. A row counts allocation and free, or mapping and
-//! unmapping, together, with whatever purges fall due.
+//! This kernel's vmalloc, vmap and vm_map_ram: `vmalloc/BYTES`, `vmap/PAGES`, `vm_map_ram/PAGES`. A row counts
+//! allocation and free, or mapping and unmapping, together, with whatever purges fall due.
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};

@@ -251,8 +251,8 @@ pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
 }
 
 /// This CPU, which has data since [`give_cpu`], uses them from here on, and takes part: whoever wants pages or objects from
-/// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next thing that
-/// it does is [`answer_requests`](super::answer_requests).
+/// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next
+/// thing that it does is [`answer_requests`](super::answer_requests).
 pub fn bring_cpu_online() -> bool {
     let cpu = cpu::current();
     let Some(local) = HERE.local_of(cpu) else { return false };

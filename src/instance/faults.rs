@@ -45,8 +45,8 @@ fn go_carefully(careful: bool) {
     slab_allocator().set_careful(careful);
 }
 
-/// From now on no allocation goes beyond what a CPU has at hand: it fails before it takes a lock. For a CPU that reports the end
-/// of the kernel, when all others have stopped. Takes no lock.
+/// From now on no allocation goes beyond what a CPU has at hand: it fails before it takes a lock. For a CPU that
+/// reports the end of the kernel, when all others have stopped. Takes no lock.
 pub fn refuse_allocations() {
     FAULTS.close();
     page_allocator().ask_always();

@@ -263,7 +263,8 @@ pub fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.split_page(page, order)
 }
 
-/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see [`PageAllocator::alloc_contig_pages`].
+/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see
+/// [`PageAllocator::alloc_contig_pages`].
 ///
 /// # Errors
 ///

@@ -59,8 +59,8 @@ impl SetMemoryHal<'static> for KernelPages {
     }
 }
 
-/// Says who holds the other CPUs while blocks are split, on CPUs without FEAT_BBM level 2. The first call counts; without one
-/// such a CPU splits no block unless it is alone.
+/// Says who holds the other CPUs while blocks are split, on CPUs without FEAT_BBM level 2. The first call counts;
+/// without one such a CPU splits no block unless it is alone.
 pub fn set_cpu_holder(hold: HoldOthers) {
     HOLD.call_once(|| hold);
 }

@@ -117,13 +117,13 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12 where in
-/// the slab the object lies.
+/// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12
+/// where in the slab the object lies.
 macro_rules! give {
     ($object:expr, $($check:literal,)+ $(word = $word:expr)?) => {
-        // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's array
-        // above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is not there,
-        // afterwards with the array.
+        // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's
+        // array above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is
+        // not there, afterwards with the array.
         unsafe {
             asm!(
                 "2: mrs x9, tpidr_el1",
@@ -196,16 +196,16 @@ pub(super) fn give_to(object: VirtAddr, word: u64) -> bool {
     true
 }
 
-/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a time: of
-/// four that are not all right, those before the one that is wrong are looked at one by one.
+/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a
+/// time: of four that are not all right, those before the one that is wrong are looked at one by one.
 ///
 /// [`SlabHal::give_many`]: crate::mm::slab::SlabHal::give_many
 #[inline(always)]
 pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
     let end: *const AtomicU64;
     // SAFETY: no more is read and written than both slices have. An object is touched once it is known to be one, of which
-    // the mark is the allocator's while it is free. Of four with one that is marked, what was in each is written back, the last
-    // first, as the same one may come twice.
+    // the mark is the allocator's while it is free. Of four with one that is marked, what was in each is written back,
+    // the last first, as the same one may come twice.
     unsafe {
         asm!(
             "cbz {left}, 5f",

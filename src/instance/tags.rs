@@ -1,7 +1,8 @@
-//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and what is known about a wrong one.
+//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and what is known about a
+//! wrong one.
 //!
-//! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch where an
-//! address is made of a page or taken apart.
+//! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch
+//! where an address is made of a page or taken apart.
 
 use super::pages::{PAGES, page_to_phys};
 use super::vmalloc::{vmalloc_to_page, vmap_space};
@@ -22,7 +23,8 @@ const REACH: u64 = 512;
 
 /// Whether memory is tagged.
 ///
-/// - `TAGS-1`: set only while every CPU that runs has called [`mte::init_cpu`] and the linear map is mapped as tagged memory.
+/// - `TAGS-1`: set only while every CPU that runs has called [`mte::init_cpu`] and the linear map is mapped as tagged
+///   memory.
 static ON: AtomicBool = AtomicBool::new(false);
 static SEED: AtomicU64 = AtomicU64::new(0);
 static OWNERS: Once<OwnerRing, Relax> = Once::new();
@@ -74,7 +76,8 @@ pub(super) fn tags() -> Option<&'static dyn TagMemory> {
     if tags_are_on() { Some(&LinearTags) } else { None }
 }
 
-/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Elsewhere it is what it is.
+/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Elsewhere it is what
+/// it is.
 #[must_use]
 #[inline(always)]
 pub fn untag(at: VirtAddr) -> VirtAddr {
@@ -103,9 +106,9 @@ impl core::fmt::Display for TagError {
 
 impl core::error::Error for TagError {}
 
-/// Switches tags on, on the boot CPU; the others follow as they start. When the linear map is mapped as tagged memory, before
-/// the page allocator has any. `seed` is what tags are chosen by where the CPU has no randomness of its own; `scratch` is
-/// a page of the linear map that is nobody's.
+/// Switches tags on, on the boot CPU; the others follow as they start. When the linear map is mapped as tagged memory,
+/// before the page allocator has any. `seed` is what tags are chosen by where the CPU has no randomness of its own;
+/// `scratch` is a page of the linear map that is nobody's.
 ///
 /// # Errors
 ///
@@ -129,8 +132,8 @@ pub unsafe fn enable_tags(seed: u64, scratch: VirtAddr) -> Result<(), TagError> 
     Ok(())
 }
 
-/// Whether this CPU may run: it has tags if they are on, and checks them from here on. On a CPU that starts, before it follows
-/// a pointer to memory that was allocated.
+/// Whether this CPU may run: it has tags if they are on, and checks them from here on. On a CPU that starts, before it
+/// follows a pointer to memory that was allocated.
 #[must_use]
 pub fn start_tags_on_cpu() -> bool {
     if !tags_are_on() {
@@ -143,8 +146,8 @@ pub fn start_tags_on_cpu() -> bool {
     able
 }
 
-/// Whether memory keeps the tags that are written to it: the canary for a mapping that is not tagged, where tags read zero and
-/// nothing is checked. Changes the tag of the first granule at `at`. On a CPU that checks tags.
+/// Whether memory keeps the tags that are written to it: the canary for a mapping that is not tagged, where tags read
+/// zero and nothing is checked. Changes the tag of the first granule at `at`. On a CPU that checks tags.
 ///
 /// # Safety
 ///
@@ -193,8 +196,8 @@ pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapEr
     Ok(start.with_tag(tag))
 }
 
-/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free memory: when
-/// an area has become longer or shorter.
+/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free
+/// memory: when an area has become longer or shorter.
 pub(super) fn retag_vmalloc(pointer: VirtAddr, size: u64, mapped: u64) {
     if tags_are_on() && !pointer.is_untagged() {
         tag_pages(pointer.untagged(), size, mapped, pointer.tag());
@@ -229,8 +232,8 @@ pub struct TagReport {
     pub owner: Option<Owner>,
 }
 
-/// What is wrong with an access at `at`, a pointer with a tag into the linear map or memory of vmalloc; `None` for any other, and if
-/// nothing is. Any context; takes no lock.
+/// What is wrong with an access at `at`, a pointer with a tag into the linear map or memory of vmalloc; `None` for any
+/// other, and if nothing is. Any context; takes no lock.
 #[must_use]
 pub fn tag_report(at: VirtAddr) -> Option<TagReport> {
     let tags = tags()?;

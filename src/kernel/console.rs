@@ -2,8 +2,8 @@
 //!
 //! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken
 //! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made
-//! before the lock is taken, a line at a time: what is printed may take locks of its own to look at things, and whoever holds
-//! one of those may be about to log.
+//! before the lock is taken, a line at a time: what is printed may take locks of its own to look at things, and whoever
+//! holds one of those may be about to log.
 
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
@@ -68,8 +68,8 @@ pub fn print(text: fmt::Arguments<'_>) {
     line.send();
 }
 
-/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. What has been made
-/// of the text is out, should making the rest fail.
+/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. What has
+/// been made of the text is out, should making the rest fail.
 pub fn print_urgent(text: fmt::Arguments<'_>) {
     let _lock = Lock::acquire(Patience::TenthOfSecond);
     let _ = Writer.write_fmt(text);

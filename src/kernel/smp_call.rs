@@ -2,12 +2,12 @@
 //!
 //! A call is a record, pushed onto the list of the CPU that shall make it; the interrupt makes that CPU take the whole list
 //! and make the calls in the order in which they came. A waiting caller has the record on its stack. Others use one of a few
-//! that each CPU has. What a CPU that goes offline has not called is refused, by itself after it has left and from then on by
-//! whoever finds that it is gone: each call is made or refused once.
+//! that each CPU has. What a CPU that goes offline has not called is refused, by itself after it has left and from then
+//! on by whoever finds that it is gone: each call is made or refused once.
 //!
 //! Contexts: [`smp_call`] waits, so it is called with interrupts unmasked, no lock held and not from a handler; two CPUs
-//! that call each other serve each other. [`smp_call_async`] never waits, and may be called anywhere. The function itself runs
-//! in the interrupt, masked, and must not wait.
+//! that call each other serve each other. [`smp_call_async`] never waits, and may be called anywhere. The function
+//! itself runs in the interrupt, masked, and must not wait.
 
 use super::{cpus, interrupts};
 use crate::addr::{CpuId, to_usize};
@@ -33,8 +33,8 @@ const REFUSED: u8 = 3;
 ///
 /// # Invariants
 ///
-/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a pair that
-///   was given together.
+/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a
+///   pair that was given together.
 struct Call {
     next: AtomicPtr<Call>,
     /// A `fn(usize)`, or null.
@@ -174,8 +174,8 @@ fn push(cpu: CpuId, call: &Call) -> Result<(), CallError> {
     let mut first = list.load(Ordering::Relaxed);
     loop {
         call.next.store(first, Ordering::Relaxed);
-        // Release: who takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the CPU's own
-        // look at its list after it has left: one of the two sees the other.
+        // Release: who takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the
+        // CPU's own look at its list after it has left: one of the two sees the other.
         match list.compare_exchange_weak(first, pointer, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => break,
             Err(now) => first = now,

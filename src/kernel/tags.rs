@@ -1,5 +1,5 @@
-//! Memory tags: `kasan=on` in the boot arguments switches them on where the CPU has them (Linux: `kasan=`, hardware tags), the
-//! test at boot that a wrong tag really faults, and what a report says about one.
+//! Memory tags: `kasan=on` in the boot arguments switches them on where the CPU has them (Linux: `kasan=`, hardware
+//! tags), the test at boot that a wrong tag really faults, and what a report says about one.
 
 use super::bootargs::{self, BootArgs};
 use super::symbol::Symbol;
@@ -41,7 +41,8 @@ pub(super) fn linear_prot(tagged: bool) -> Prot {
     if tagged { prot.with_memory(MemoryType::WriteBackTagged).unwrap_or(prot) } else { prot }
 }
 
-/// Switches tags on. Boot CPU, exceptions masked, when the linear map is up, as tagged memory, and memblock is the allocator.
+/// Switches tags on. Boot CPU, exceptions masked, when the linear map is up, as tagged memory, and memblock is the
+/// allocator.
 pub(super) fn init(tree: &Tree<'_>) {
     let seed = tree.chosen().and_then(|chosen| chosen.kaslr_seed()).unwrap_or(0) ^ CNTPCT_EL0.get();
     let page = instance::memblock().alloc_raw(PAGE_SIZE, PAGE_SIZE, Window::ANYWHERE);
@@ -162,8 +163,8 @@ pub fn self_test() -> bool {
     fine
 }
 
-/// Writes what is wrong with an access through a pointer whose tag is not the memory's: for the reports of faults. Nothing if nothing
-/// is.
+/// Writes what is wrong with an access through a pointer whose tag is not the memory's: for the reports of faults.
+/// Nothing if nothing is.
 ///
 /// # Errors
 ///

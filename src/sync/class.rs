@@ -7,8 +7,8 @@
 pub enum Interrupts {
     /// Always masked: interrupt handlers take such locks too. Nobody waits for another CPU while one is held.
     Masked,
-    /// Never masked once booting is over, and never in a handler: whoever waits for such a lock answers other CPUs, for which
-    /// its holder may be waiting.
+    /// Never masked once booting is over, and never in a handler: whoever waits for such a lock answers other CPUs, for
+    /// which its holder may be waiting.
     Unmasked,
     /// As it comes, but never in a handler.
     Either,

@@ -31,8 +31,8 @@ pub enum LockContext {
 
 /// How a CPU waits for a lock, and what it remembers of those that it holds.
 pub trait LockHal: RelaxStrategy {
-    /// Runs `f`, uninterrupted, with what the running CPU, or thread, holds, and with where it is. As it stands, for machines
-    /// that remember nothing: their locks are not checked.
+    /// Runs `f`, uninterrupted, with what the running CPU, or thread, holds, and with where it is. As it stands, for
+    /// machines that remember nothing: their locks are not checked.
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         let _ = f;
     }
@@ -168,8 +168,8 @@ impl HeldLocks {
         Self { places: [const { Place::new() }; MAX_HELD], used: AtomicUsize::new(0), enforced: AtomicBool::new(false) }
     }
 
-    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. That nobody waits
-    /// for himself counts always.
+    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. That
+    /// nobody waits for himself counts always.
     pub fn enforce(&self, enforced: bool) {
         self.enforced.store(enforced, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! Memory tags as numbers: addresses with and without them, which ones may be chosen, what a wrong one means, who had memory.
+//! Memory tags as numbers: addresses with and without them, which ones may be chosen, what a wrong one means, who had
+//! memory.
 
 use quarry::addr::{Tag, TagSet, VirtAddr};
 use quarry::hal::tags::TagEvent;

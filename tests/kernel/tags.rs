@@ -65,8 +65,8 @@ fn check() {
     instance::page_allocator().check().expect("and those of pages");
 }
 
-// Behaviour 467: with the right tag all is well; with a wrong one the access is a fault of that name, and the address has the
-// pointer's tag.
+// Behaviour 467: with the right tag all is well; with a wrong one the access is a fault of that name, and the address
+// has the pointer's tag.
 ktest!(
     a_wrong_tag_is_a_tag_check_fault,
     machine one_cpu = "cpu=max mte append='kasan=on'",
@@ -200,8 +200,8 @@ fn a_read_behind_an_object_of_a_cache_faults() {
     unsafe { behind(object, 208).as_ptr::<u8>().read_volatile() };
 }
 
-// Behaviour 210: the old pointer of an object that somebody else has is found out, for sure after one change of owners, and with a
-// chance of six in seven after more.
+// Behaviour 210: the old pointer of an object that somebody else has is found out, for sure after one change of owners,
+// and with a chance of six in seven after more.
 ktest!(an_old_pointer_is_found_out_after_two_owners, machine = "cpu=max mte append='kasan=on'");
 fn an_old_pointer_is_found_out_after_two_owners() {
     let cache = cache("handed_on", 128, SlabFlags::empty());
@@ -267,8 +267,8 @@ fn rows_in_memory_of_vmalloc_are_tagged() {
     instance::check_vmalloc().expect("and those of vmalloc");
 }
 
-// Behaviour 475: what is mapped as ordinary memory keeps no tags, so nothing would be checked; the canary says so. The linear map
-// is mapped as tagged memory.
+// Behaviour 475: what is mapped as ordinary memory keeps no tags, so nothing would be checked; the canary says so. The
+// linear map is mapped as tagged memory.
 ktest!(memory_that_keeps_no_tags_is_noticed, machine = "cpu=max mte append='kasan=on'");
 fn memory_that_keeps_no_tags_is_noticed() {
     let page = instance::alloc_page(Gfp::KERNEL).expect("memory");

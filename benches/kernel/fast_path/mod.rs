@@ -1,5 +1,5 @@
-//! The candidates for the short way of `kmalloc` and `kfree`, on equal terms: objects of 64 bytes, without the right to wait,
-//! every check on. `docs/slab.md` has the figures and says which was taken.
+//! The candidates for the short way of `kmalloc` and `kfree`, on equal terms: objects of 64 bytes, without the right to
+//! wait, every check on. `docs/slab.md` has the figures and says which was taken.
 //!
 //! - `fast_path/NAME`: a pair, an object that is freed by who has just allocated it.
 //! - `fast_path_elsewhere/NAME`: of 1,024 live objects, in slabs that are half full, one after the other in a random order

@@ -1,9 +1,9 @@
 //! The short ways of the candidate with `cmpxchg`, as its kernel would have them: in assembly, with the exclusive pairs of
 //! every Armv8 (LDXP, STXP) or the compare-and-swap of FEAT_LSE (CASP).
 //!
-//! Neither masks interrupts. Each reads the CPU's free list and its transaction number (`tid`), computes, and replaces both if
-//! both are still what they were; whoever changes the list adds one to the number, so a list that was changed and changed
-//! back is not taken for the same (Linux: `__update_cpu_freelist_fast`).
+//! Neither masks interrupts. Each reads the CPU's free list and its transaction number (`tid`), computes, and replaces
+//! both if both are still what they were; whoever changes the list adds one to the number, so a list that was changed
+//! and changed back is not taken for the same (Linux: `__update_cpu_freelist_fast`).
 
 use super::slub::{CpuSlab, LINK, Local, SLOT};
 use core::arch::asm;
@@ -70,8 +70,8 @@ macro_rules! short_ways {
             #[inline(always)]
             fn take() -> Option<VirtAddr> {
                 let object: u64;
-                // SAFETY: TPIDR_EL0 leads to this CPU's `Local`, and its list, if it is not empty, to a free object, or to one
-                // that was free a moment ago: mapped for good. What was read counts only if nothing has changed.
+                // SAFETY: TPIDR_EL0 leads to this CPU's `Local`, and its list, if it is not empty, to a free object, or
+                // to one that was free a moment ago: mapped for good. What was read counts only if nothing has changed.
                 unsafe {
                     asm!(
                         $($extension,)?
@@ -106,8 +106,9 @@ macro_rules! short_ways {
 
             #[inline(always)]
             fn give(object: VirtAddr) -> Given {
-                // SAFETY: what is written is the link and the mark of an object that its page's word says is one and that the
-                // caller gives up; then this CPU's list, if nothing has changed. Loads that may fault have where to go.
+                // SAFETY: what is written is the link and the mark of an object that its page's word says is one and
+                // that the caller gives up; then this CPU's list, if nothing has changed. Loads that may fault have
+                // where to go.
                 unsafe {
                     asm!(
                         $($extension,)?

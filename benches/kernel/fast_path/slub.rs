@@ -1,11 +1,11 @@
 //! The candidate that was not taken: slabs as Linux's SLUB had them before sheaves, with this kernel's checks.
 //!
-//! A CPU has one slab at a time, all of whose free objects are its own, on a list through the objects: it takes from the list
-//! and gives to it by replacing two words at once ([`short`](super::short)). An object of another slab goes to that slab's
-//! own list, which it shares with all CPUs, again by replacing two words: the list, and what is counted of the slab. Slabs
-//! with free objects that no CPU has are on a list behind a lock; an empty one goes back to the page allocator, unless
-//! there are few. Linux can also put a slab aside for a CPU when the first object comes back to it (`cpu_partial`), which
-//! saves the lock once a slab; that is not here.
+//! A CPU has one slab at a time, all of whose free objects are its own, on a list through the objects: it takes from
+//! the list and gives to it by replacing two words at once ([`short`](super::short)). An object of another slab goes to
+//! that slab's own list, which it shares with all CPUs, again by replacing two words: the list, and what is counted of
+//! the slab. Slabs with free objects that no CPU has are on a list behind a lock; an empty one goes back to the page
+//! allocator, unless there are few. Linux can also put a slab aside for a CPU when the first object comes back to it
+//! (`cpu_partial`), which saves the lock once a slab; that is not here.
 //!
 //! Pages and descriptors are real. The word that a free looks at stands in the page's descriptor, as the kept design's does;
 //! the two shared words have no room there, and lie in a table beside. What the CPU would have behind TPIDR_EL1 is behind

@@ -1,5 +1,5 @@
-//! Any bytes as calls of an allocator: allocate, free and resize with sizes and alignments, on two CPUs; each block keeps its
-//! bytes, lies where it must and shares none with another.
+//! Any bytes as calls of an allocator: allocate, free and resize with sizes and alignments, on two CPUs; each block
+//! keeps its bytes, lies where it must and shares none with another.
 #![no_main]
 
 mod machine;

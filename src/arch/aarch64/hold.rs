@@ -1,5 +1,5 @@
-//! Holding other CPUs while what they use is invalid: each waits out of registers, all exceptions masked, and touches nothing
-//! but two words of the image.
+//! Holding other CPUs while what they use is invalid: each waits out of registers, all exceptions masked, and touches
+//! nothing but two words of the image.
 
 use super::cpu::MAX_CPUS;
 use crate::addr::{CpuId, to_usize};

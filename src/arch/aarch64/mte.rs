@@ -1,8 +1,8 @@
 //! Memory tags (FEAT_MTE2, Arm ARM D10): switching the checks on, setting and reading the tags of memory.
 //!
-//! The boot stub lets EL1 have tags on the way down (`HCR_EL2.ATA`, `SCR_EL3.ATA`), and slot 7 of MAIR is tagged memory on a CPU
-//! that knows it. The rest is done here, on each CPU, and only if tags are wanted: until then nothing is checked, and the
-//! top byte of an address counts.
+//! The boot stub lets EL1 have tags on the way down (`HCR_EL2.ATA`, `SCR_EL3.ATA`), and slot 7 of MAIR is tagged memory
+//! on a CPU that knows it. The rest is done here, on each CPU, and only if tags are wanted: until then nothing is
+//! checked, and the top byte of an address counts.
 
 use super::trap;
 use crate::addr::{TAG_GRANULE, Tag, TagSet, VirtAddr};
@@ -21,8 +21,9 @@ const GCR_RRND: u64 = 1 << 16;
 /// Added to the seed of each CPU, which differs by that.
 static CPUS: AtomicU64 = AtomicU64::new(0);
 
-/// Switches tag checks on, on this CPU, which has FEAT_MTE2: for loads and stores through pointers with a tag into memory that is
-/// mapped as tagged. `seed` is what this CPU chooses tags by if it has no randomness of its own. Exceptions masked.
+/// Switches tag checks on, on this CPU, which has FEAT_MTE2: for loads and stores through pointers with a tag into
+/// memory that is mapped as tagged. `seed` is what this CPU chooses tags by if it has no randomness of its own.
+/// Exceptions masked.
 pub fn init_cpu(seed: u64) {
     // What the generator starts from: 16 bits, not all zero (Arm ARM D24.2, `RGSR_EL1`).
     let number = CPUS.fetch_add(1, Ordering::Relaxed);
@@ -128,8 +129,8 @@ fn block_size() -> u64 {
     if dczid & 1 << 4 != 0 { 0 } else { 4 << (dczid & 0xf) }
 }
 
-/// Gives `bytes` bytes from `at` on, both multiples of the granule, this tag. Without effect where the memory is not mapped as
-/// tagged.
+/// Gives `bytes` bytes from `at` on, both multiples of the granule, this tag. Without effect where the memory is not
+/// mapped as tagged.
 ///
 /// # Safety
 ///

@@ -1,4 +1,5 @@
-//! Starting a CPU that polls a word of memory (Linux: `arch/arm64/kernel/smp_spin_table.c`, `Documentation/arch/arm64/booting.rst`).
+//! Starting a CPU that polls a word of memory (Linux: `arch/arm64/kernel/smp_spin_table.c`,
+//! `Documentation/arch/arm64/booting.rst`).
 
 use super::{cache, cpu};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};

@@ -7,8 +7,8 @@ use crate::hal::wait::Context;
 use crate::instance;
 use crate::kernel::smp_call::{CallError, smp_call_async};
 
-/// Runs `work` with interrupts masked while every other CPU that is online waits, and none comes or goes. Whether it ran: not
-/// where waiting is not legal, nor if a CPU does not answer for more than a second.
+/// Runs `work` with interrupts masked while every other CPU that is online waits, and none comes or goes. Whether it
+/// ran: not where waiting is not legal, nor if a CPU does not answer for more than a second.
 pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
     if instance::context().atomic().is_some() || !irq::local_irqs_enabled() {
         return false;

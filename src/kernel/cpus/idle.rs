@@ -6,8 +6,8 @@ use crate::arch::aarch64::{cpu, irq};
 use crate::instance;
 use core::sync::atomic::Ordering;
 
-/// Runs what is sent here, answers other CPUs, works in the background, and sleeps until an interrupt. Whoever sends something
-/// sends an interrupt after it.
+/// Runs what is sent here, answers other CPUs, works in the background, and sleeps until an interrupt. Whoever sends
+/// something sends an interrupt after it.
 pub(super) fn run(cpu: CpuId, record: &Record) -> ! {
     loop {
         let mut worked = work::run_here(record);

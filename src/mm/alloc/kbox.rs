@@ -212,8 +212,8 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
     where
         A: 'static,
     {
-        // SAFETY: the value is not moved with its box, and its memory is used for nothing else until it has been dropped, not
-        // even if the box is forgotten, since the allocator is there for good.
+        // SAFETY: the value is not moved with its box, and its memory is used for nothing else until it has been
+        // dropped, not even if the box is forgotten, since the allocator is there for good.
         unsafe { Pin::new_unchecked(this) }
     }
 }

@@ -158,7 +158,8 @@ impl MigrateType {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
 
-    /// The type whose number the low three bits hold. Numbers that are none count as [`MigrateType::Isolate`], which nobody allocates from.
+    /// The type whose number the low three bits hold. Numbers that are none count as [`MigrateType::Isolate`], which
+    /// nobody allocates from.
     #[must_use]
     #[inline]
     pub const fn from_bits(bits: u8) -> Self {

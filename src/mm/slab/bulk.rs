@@ -1,5 +1,6 @@
-//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a burst, the
-//! array is looked at once for as many objects as it has or has room for, and a slab once for objects of it in a row.
+//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a
+//! burst, the array is looked at once for as many objects as it has or has room for, and a slab once for objects of it
+//! in a row.
 #![forbid(unsafe_code)]
 
 use super::alloc::plain;

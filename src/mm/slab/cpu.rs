@@ -51,9 +51,9 @@ impl Slot {
 /// them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
 /// array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
 ///
-/// A CPU has a second magazine, the spare, which is full or empty between two calls. When the first is used up or full, the two change
-/// places; only then, and if that does not help, is one of them exchanged with the depot (Bonwick and Adams 2001). So a
-/// full magazine moves between CPUs without a look at its objects.
+/// A CPU has a second magazine, the spare, which is full or empty between two calls. When the first is used up or full,
+/// the two change places; only then, and if that does not help, is one of them exchanged with the depot (Bonwick and
+/// Adams 2001). So a full magazine moves between CPUs without a look at its objects.
 ///
 /// # Invariants
 ///

@@ -93,8 +93,8 @@ impl<H: SlabHal> CacheHandle<H> {
 /// # Invariants
 ///
 /// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
-///   last handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is part of
-///   the allocator, and moves with it.
+///   last handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
+///   part of the allocator, and moves with it.
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The cache with this number.
     #[inline]

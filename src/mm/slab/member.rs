@@ -7,9 +7,9 @@ use crate::addr::VirtAddr;
 /// Division by the size of a cache's objects, at most 32 KiB, of distances between addresses.
 ///
 /// With `factor` the least odd number such that `factor * size` is more than 2^64, by `excess`, `n * factor` modulo 2^64 is
-/// `q * excess + r * factor` for `n = q * size + r` (after Lemire, Kaser, Kurz 2019, section 3.2). While `q * excess` stays below
-/// `factor`, as it does for `n` up to 2^48, that is less than `count * excess` if and only if `r` is zero and `q` is below
-/// `count`, and just so for negative `n`, none of which is.
+/// `q * excess + r * factor` for `n = q * size + r` (after Lemire, Kaser, Kurz 2019, section 3.2). While `q * excess`
+/// stays below `factor`, as it does for `n` up to 2^48, that is less than `count * excess` if and only if `r` is zero
+/// and `q` is below `count`, and just so for negative `n`, none of which is.
 #[derive(Clone, Copy, Debug)]
 pub struct Divisor {
     /// The factor.
@@ -40,7 +40,8 @@ pub struct CacheObjects {
     pub mark: u32,
 }
 
-/// The objects of one slab, as a set of addresses: those for which `address * factor + offset`, modulo 2^64, is below `bound`.
+/// The objects of one slab, as a set of addresses: those for which `address * factor + offset`, modulo 2^64, is below
+/// `bound`.
 ///
 /// That is exact for the addresses of the kernel's half, and for those that differ from one in the highest byte alone, since
 /// the factor is odd. Of what is no address at all, one in some 2^48 passes; whoever reads there faults.

@@ -247,8 +247,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.drain_all(None);
     }
 
-    /// Makes every call that takes the long way ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes no lock.
-    /// Any context.
+    /// Makes every call that takes the long way ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes
+    /// no lock. Any context.
     pub fn ask_always(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }

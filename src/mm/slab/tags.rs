@@ -1,9 +1,9 @@
-//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every call takes the
-//! long way, which tags the object, and no other cache pays anything.
+//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every
+//! call takes the long way, which tags the object, and no other cache pays anything.
 //!
-//! An object has the tag of its user from its first byte to the last that was asked for, in whole granules; all else of a slab
-//! has that of free memory. The allocator itself uses addresses without tags, which match all. Where a free object is on its
-//! slab's list, the link remembers the tag that it had.
+//! An object has the tag of its user from its first byte to the last that was asked for, in whole granules; all else of
+//! a slab has that of free memory. The allocator itself uses addresses without tags, which match all. Where a free
+//! object is on its slab's list, the link remembers the tag that it had.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -62,8 +62,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// The tag that a free object had when it was in use, as its link remembers it; any, if it was not yet. Before anything is
-    /// written to it.
+    /// The tag that a free object had when it was in use, as its link remembers it; any, if it was not yet. Before
+    /// anything is written to it.
     pub(super) fn past_tag(&self, cache: &Cache<H>, slot: Object) -> Tag {
         let place = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.link.into()));
         split_past(decode(slot.load(cache.shape.link), cache.secret, place)).1
@@ -156,8 +156,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pointer
     }
 
-    /// `TAG-1`: an object has one tag, of its turn, from its first byte on and none behind, or it is free and has that of free
-    /// memory.
+    /// `TAG-1`: an object has one tag, of its turn, from its first byte on and none behind, or it is free and has that
+    /// of free memory.
     pub(super) fn check_tags(&self, cache: &Cache<H>, index: u32, slot: Object) -> Result<(), Broken> {
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let Some((memory, phys)) = self.tags_at(object).filter(|_| cache.is_tagged()) else { return Ok(()) };

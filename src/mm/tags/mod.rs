@@ -1,7 +1,7 @@
 //! Which tag memory gets, and what a wrong tag means: the policy of memory tagging (Linux: `mm/kasan`, hardware tags).
 //!
-//! - Memory in use has one of fourteen tags, and its owner's pointer the same. Free memory has [`Tag::FREE`], which no pointer
-//!   carries, so every use after free faults as long as nobody else has the memory.
+//! - Memory in use has one of fourteen tags, and its owner's pointer the same. Free memory has [`Tag::FREE`], which no
+//!   pointer carries, so every use after free faults as long as nobody else has the memory.
 //! - Neighbours are never alike, so that every overflow by less than an object faults: objects of a slab have even and odd
 //!   tags by turns, and what lies at the edge of a block avoids the tag across the edge.
 //! - Who gets memory again gets another tag than who had it before, so that a stale pointer faults for sure the first time,

@@ -1,5 +1,5 @@
-//! Who had tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring). Written from any
-//! context without a lock; whoever reads looks backwards from the latest.
+//! Who had tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring). Written
+//! from any context without a lock; whoever reads looks backwards from the latest.
 #![forbid(unsafe_code)]
 
 use super::whole_granules;
@@ -90,8 +90,8 @@ impl OwnerRing {
         (before && there(Ordering::Relaxed)).then_some(event)
     }
 
-    /// The latest who had, by a pointer with the tag of `at`, memory that reaches from `at` no further away than `reach` bytes; who had
-    /// the byte itself before all others. Takes no lock. Cost: O(length of the ring).
+    /// The latest who had, by a pointer with the tag of `at`, memory that reaches from `at` no further away than
+    /// `reach` bytes; who had the byte itself before all others. Takes no lock. Cost: O(length of the ring).
     #[must_use]
     pub fn owner_of(&self, at: VirtAddr, reach: u64) -> Option<Owner> {
         let mut found: Option<(u64, Owner)> = None;

@@ -279,7 +279,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// # Errors
     ///
     /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NoTags`];
-    /// [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has
+    /// changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {

@@ -25,7 +25,8 @@
 //! # Locks and contexts
 //!
 //! The lock of the free tree and those of the nodes, with interrupts masked, one at a time (but for the check of the
-//! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. Everything may be called in any context, but see [`VmapSpace::retire`].
+//! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. Everything may be
+//! called in any context, but see [`VmapSpace::retire`].
 
 mod alloc;
 mod area;

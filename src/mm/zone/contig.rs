@@ -62,9 +62,10 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Finds `pages` contiguous pages from a multiple of `align` pages on, a power of two, and allocates them (Linux: `alloc_contig_pages`):
-    /// from the highest zone that the flags admit, the lowest such range first. Context and cost as for
-    /// [`PageAllocator::alloc_contig_range`], for every range that is tried; free ranges are told by their blocks.
+    /// Finds `pages` contiguous pages from a multiple of `align` pages on, a power of two, and allocates them (Linux:
+    /// `alloc_contig_pages`): from the highest zone that the flags admit, the lowest such range first. Context and cost
+    /// as for [`PageAllocator::alloc_contig_range`], for every range that is tried; free ranges are told by their
+    /// blocks.
     ///
     /// # Errors
     ///

@@ -169,8 +169,8 @@ impl<H: PageHal> PageAllocator<H> {
         self.drain_all();
     }
 
-    /// Makes every allocation that goes the long way ask [`Pressure::should_fail`](super::Pressure::should_fail), and leaves all
-    /// else as it is. Takes no lock. Any context.
+    /// Makes every allocation that goes the long way ask [`Pressure::should_fail`](super::Pressure::should_fail), and
+    /// leaves all else as it is. Takes no lock. Any context.
     pub fn ask_always(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }

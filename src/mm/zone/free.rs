@@ -93,8 +93,8 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`]; [`FreeError::Stale`] for a pointer whose
-    /// memory tag is wrong.
+    /// [`FreeError::NotLinear`], [`FreeError::NoDescriptor`], [`FreeError::Unaligned`]; [`FreeError::Stale`] for a
+    /// pointer whose memory tag is wrong.
     #[inline]
     pub fn page_at(&self, addr: VirtAddr) -> Result<Page, FreeError> {
         let Some(phys) = layout::virt_to_phys(addr) else { return self.page_at_tagged(addr) };

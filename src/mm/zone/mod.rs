@@ -201,8 +201,8 @@ impl ZoneLayout {
         if order == Order::ZERO {
             return sizes.high;
         }
-        // Of blocks as many pages as a purge of vmalloc gives back at once. Two at least where that is little for the zone: for who takes
-        // one or two and gives them back, again and again.
+        // Of blocks as many pages as a purge of vmalloc gives back at once. Two at least where that is little for the
+        // zone: for who takes one or two and gives them back, again and again.
         (sizes.share.min(4 * sizes.high) >> order.get()).max((sizes.share >> order.get()).min(2))
     }
 }

@@ -62,8 +62,8 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
-    /// The tag that a pointer to a page needs: that of the memory if all of the page has one owner, else the one that matches
-    /// all. Any context. Cost: a look at the block's head.
+    /// The tag that a pointer to a page needs: that of the memory if all of the page has one owner, else the one that
+    /// matches all. Any context. Cost: a look at the block's head.
     pub fn page_tag(&self, page: Page) -> Tag {
         let map = self.hal.map();
         let Some((memory, (_, state))) = self.hal.tags().zip(find_head(&map, page)) else { return Tag::MATCH_ALL };

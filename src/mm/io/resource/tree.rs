@@ -64,7 +64,8 @@ impl<'a> ResourceTree<'a> {
         Self { slots: Slots::new(Slot::used(span, name, flags)) }
     }
 
-    /// Gives the tree a row of records, for good. Whether it has a place for it: it can have [`ROWS`](crate::ds::rows::ROWS).
+    /// Gives the tree a row of records, for good. Whether it has a place for it: it can have
+    /// [`ROWS`](crate::ds::rows::ROWS).
     pub fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
         self.slots.add_row(row)
     }

@@ -80,8 +80,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
-    /// Tests an object in use and makes it a free one. What was overwritten is reported and restored, and the object is freed
-    /// all the same.
+    /// Tests an object in use and makes it a free one. What was overwritten is reported and restored, and the object is
+    /// freed all the same.
     pub(super) fn freed_debugged(&self, place: &Place<'_, H>, caller: VirtAddr) -> Result<(), Misuse> {
         let (cache, slot) = (place.cache, place.object);
         if cache.shape.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && self.is_on_list(place) {
