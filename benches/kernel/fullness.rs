@@ -3,10 +3,13 @@
 use crate::heap::churn::Slot;
 use crate::heap::random::Random;
 use crate::heap::{FAILED, Heap, Memory, Unable};
+use quarry::mm::slab::{KmallocRow, kmalloc_index, kmalloc_size};
 
-/// Bytes requested of live blocks, and bytes that the heap has for them, when no more fits.
+/// Bytes requested of live blocks, what they come to in the classes of `kmalloc`, and bytes that the heap has for them, when
+/// no more fits.
 pub(crate) struct Filled {
     pub(crate) requested: usize,
+    pub(crate) in_classes: usize,
     pub(crate) taken: usize,
 }
 
@@ -30,7 +33,9 @@ pub(crate) fn fill_half_and_fill<H: Heap>(memory: Memory, slots: &mut [Slot]) ->
     live = until_full(&mut heap, memory, slots, kept, &mut random)?;
     let blocks = slots.get_mut(..live).ok_or(FAILED)?;
     let requested = blocks.iter().map(|slot| slot.size() as usize).sum();
-    let filled = Filled { requested, taken: heap.taken().unwrap_or(memory.size()) };
+    let in_classes =
+        blocks.iter().map(|slot| kmalloc_size(kmalloc_index(KmallocRow::Normal, slot.size() as usize))).sum();
+    let filled = Filled { requested, in_classes, taken: heap.taken().unwrap_or(memory.size()) };
     for slot in blocks {
         slot.free(&mut heap);
     }

@@ -261,6 +261,14 @@ fn worst_percent<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
 fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
     let slots = slots.slice(LARGE / 512, Slot::default());
-    let Filled { requested, taken } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
+    let Filled { requested, taken, .. } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
     Ok(Figures::percent(taken.saturating_sub(requested) as u64, taken as u64))
+}
+
+/// What part of a full heap its classes are not the cause of: slabs that are not full, arrays, tables.
+pub(crate) fn lost_by_slabs<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
+    let mut slots = Scratch::new()?;
+    let slots = slots.slice(LARGE / 512, Slot::default());
+    let Filled { in_classes, taken, .. } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
+    Ok(Figures::percent(taken.saturating_sub(in_classes) as u64, taken as u64))
 }

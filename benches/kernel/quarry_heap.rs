@@ -1,6 +1,7 @@
 //! This kernel's `kmalloc` and caches, called as a kernel calls them: free functions, flags constant.
 
 use crate::heap::{BULK, FAILED, Heap, Memory, Unable};
+use crate::heaps::lost_by_slabs;
 use crate::meter::{Figures, Meter};
 use crate::rows::{QUARRY, Row};
 use core::alloc::Layout;
@@ -52,8 +53,11 @@ impl Heap for Kmalloc {
 }
 
 /// The rows of caches, which nobody else has.
-pub(crate) const ROWS: &[Row] =
-    &[Row { name: "kmem_cache/256", by: QUARRY, run: pair }, Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk }];
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "kmem_cache/256", by: QUARRY, run: pair },
+    Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk },
+    Row { name: "memory_lost/slabs", by: QUARRY, run: lost_by_slabs::<Kmalloc> },
+];
 
 /// Objects of 256 bytes in slabs of their own.
 fn cache(name: &'static str) -> Result<KmemCache, Unable> {
