@@ -85,7 +85,7 @@ fn what_one_user_writes_no_other_sees() {
 #[test]
 fn objects_are_had_up_to_the_last_byte_of_ram() {
     Spec::of_size(4 << 20).run(|slabs| {
-        for size in [1024, 4096] {
+        for size in [4096, 1024].into_iter().take(if cfg!(miri) { 1 } else { 2 }) {
             let cache = slabs.create(&spec("test", size)).unwrap();
             let mut objects = Vec::new();
             while let Ok(object) = slabs.alloc_object(cache.cache(), Gfp::ATOMIC | Gfp::MEMALLOC | Gfp::NOWARN) {
