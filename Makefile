@@ -85,6 +85,18 @@ memmap: toolchain
 miri: toolchain
 	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" cargo +nightly miri test $(HOST_FLAGS) --test host $(TEST)
 
+# Which rules, and why: docs/testing.md.
+MIRI_SLAB = -Zmiri-tree-borrows -Zmiri-tree-borrows-no-precise-interior-mut -Zmiri-permissive-provenance \
+	-Zmiri-disable-weak-memory-emulation
+# Tests that have been seen to end.
+MIRI_SLAB_TESTS = blocks cache_model caches::a_cache caches::objects_are cpus debug::a_byte debug::a_double heap \
+	kmalloc::an_array kmalloc::boot kmalloc::every kmalloc::no_bytes kmalloc::resizing kmalloc::sensitive model report \
+	stress::batches typed::a_box typed::a_value
+## make miri-slab  the slab allocator under Miri, aliasing and races included; TEST=name chooses (docs/testing.md)
+.PHONY: miri-slab
+miri-slab: toolchain
+	$(MAKE) miri TEST='-- $(or $(TEST),$(MIRI_SLAB_TESTS:%=slab::%))' MIRIFLAGS='$(MIRI_SLAB)'
+
 .PHONY: fuzz
 fuzz: toolchain
 	tools/fuzz.sh $(TEST)

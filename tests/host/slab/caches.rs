@@ -85,18 +85,21 @@ fn what_one_user_writes_no_other_sees() {
 #[test]
 fn objects_are_had_up_to_the_last_byte_of_ram() {
     Spec::of_size(4 << 20).run(|slabs| {
-        for size in [1024, 4096] {
+        let (pages, single) = (slabs.pages(), quarry::addr::Order::ZERO);
+        let gfp = Gfp::ATOMIC | Gfp::MEMALLOC | Gfp::NOWARN;
+        for size in [4096, 1024] {
             let cache = slabs.create(&spec("test", size)).unwrap();
-            let mut objects = Vec::new();
-            while let Ok(object) = slabs.alloc_object(cache.cache(), Gfp::ATOMIC | Gfp::MEMALLOC | Gfp::NOWARN) {
-                fill(object, 0x5c, size as usize);
-                objects.push(object);
-            }
-            let last = VirtAddr::new(slabs.hal().end().get() - u64::from(size));
-            assert!(objects.contains(&last), "{} of {size} bytes, and none at {last}", objects.len());
-            assert!(objects.iter().all(|object| holds(*object, 0x5c, size as usize)));
+            let mut held: Vec<_> = std::iter::from_fn(|| pages.alloc_pages(gfp, single).ok()).collect();
+            let last = held.iter().copied().max_by_key(|page| page.index()).unwrap();
+            held.retain(|page| *page != last);
+            pages.free_pages(last, single).unwrap();
+            let objects: Vec<_> = std::iter::from_fn(|| slabs.alloc_object(cache.cache(), gfp).ok()).collect();
+            objects.iter().for_each(|object| fill(*object, 0x5c, size as usize));
+            let end = offset(*objects.iter().max().unwrap(), size.into());
+            assert_eq!(end, slabs.hal().end(), "{objects:?}");
             give(slabs, cache.cache(), objects);
             slabs.destroy(cache).unwrap();
+            held.into_iter().for_each(|page| pages.free_pages(page, single).unwrap());
         }
     });
 }

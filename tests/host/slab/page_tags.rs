@@ -31,7 +31,9 @@ fn a_pointer_with_a_tag_leads_to_its_page_or_is_refused_by_name() {
         assert_eq!(pages.page_at(start.with_tag(tag)), Ok(page));
         assert_eq!(pages.page_at(start), Ok(page), "without a tag it is as good");
 
-        let elsewhere = VirtAddr::new(VMALLOC_START).with_tag(tag);
+        let vmalloc = VirtAddr::new(VMALLOC_START);
+        assert_eq!(pages.page_at(vmalloc), Err(FreeError::NotLinear(vmalloc)));
+        let elsewhere = vmalloc.with_tag(tag);
         assert_eq!(pages.page_at(elsewhere), Err(FreeError::NotLinear(elsewhere)));
         let inside = offset(start, 8).with_tag(tag);
         assert_eq!(pages.page_at(inside), Err(FreeError::Unaligned(inside)));
