@@ -10,12 +10,24 @@ use core::ptr::NonNull;
 use quarry::addr::{CpuId, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
 use quarry::instance::{self, KmemCache};
-use quarry::mm::slab::{CacheSpec, SlabFlags};
+use quarry::mm::slab::{CacheSpec, KMALLOC_SIZES, KmallocRow, SlabFlags, kmalloc_size};
 
 /// The machine's own heap; the arena is some of its memory, and not needed.
 pub(crate) struct Kmalloc {
-    /// Pages that were free at first.
+    /// Bytes that were free at first, those in slabs included.
     free: u64,
+}
+
+/// Bytes of free objects in the slabs of `kmalloc`.
+fn free_in_slabs() -> u64 {
+    let slabs = instance::slab_allocator();
+    let sizes =
+        (0..KMALLOC_SIZES).filter_map(|index| u8::try_from(index).ok()).map(kmalloc_size).filter(|size| *size != 0);
+    let free = sizes.filter_map(|size| {
+        let info = slabs.info(slabs.kmalloc_cache(KmallocRow::Normal, size)?);
+        Some(info.objects.saturating_sub(info.active_objects) * size as u64)
+    });
+    free.sum()
 }
 
 /// Pages that nobody has, those on per-CPU lists included.
@@ -28,7 +40,7 @@ impl Heap for Kmalloc {
 
     fn new(_: Memory) -> Result<Self, Unable> {
         instance::slab_allocator().shrink_all();
-        Ok(Self { free: free_pages() })
+        Ok(Self { free: free_pages() * PAGE_SIZE + free_in_slabs() })
     }
 
     #[inline(always)]
@@ -48,7 +60,7 @@ impl Heap for Kmalloc {
     }
 
     fn taken(&self) -> Option<usize> {
-        Some(to_usize(self.free.saturating_sub(free_pages()) * PAGE_SIZE))
+        Some(to_usize(self.free.saturating_sub(free_pages() * PAGE_SIZE)))
     }
 }
 
