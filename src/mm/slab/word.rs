@@ -143,3 +143,13 @@ impl Book {
         self.in_use < self.objects
     }
 }
+
+// What the short ways of a machine take apart by themselves, in assembly: both words' fields stay where they are.
+const _: () = {
+    let slot = Slot::at(0x12_3450);
+    let word = SlabWord::new(256, false, 5, slot);
+    assert!(word.is_of(slot) && word.0 >> 39 == slot.tag() && word.0 >> 40 == 0x12_3450);
+    assert!(word.0 >> 32 & 0xf == 5 && word.0 >> 20 & 0xf000 == 5 << 12);
+    let book = Book { cache: CacheId::new(3), fresh: 1, in_use: 2, first: NIL, objects: 16 };
+    assert!(book.raw() & 0x1fff == 16);
+};
