@@ -255,7 +255,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
         return vfree(addr).map(|()| VirtAddr::ZERO);
     }
     let (pointer, addr) = (addr, untag(addr));
-    let old = match VMALLOC.resize(addr, size, gfp)? {
+    let space = space_of(addr);
+    let old = match space.resize(addr, size, gfp)? {
         Resized::InPlace(bytes) => {
             if gfp.contains(Gfp::ZERO) && bytes > size {
                 let tail = VirtAddr::new(addr.get() + size).as_ptr::<u8>();
@@ -267,9 +268,11 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
         }
         Resized::MustMove(old) => old,
     };
-    let flags = VMALLOC.find(addr).map_or(VmFlags::empty(), |area| area.flags);
+    let flags = space.find(addr).map_or(VmFlags::empty(), |area| area.flags);
     let flags = flags & (VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP | VmFlags::KASAN);
-    let new = allocate(&VmallocRequest { flags, ..VmallocRequest::new(size, gfp) })?;
+    let request = VmallocRequest { flags, ..VmallocRequest::new(size, gfp) };
+    // Code stays within reach of a branch, and carries no tags.
+    let new = if core::ptr::eq(space, &EXECMEM) { EXECMEM.vmalloc(&request)? } else { allocate(&request)? };
     // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
     vfree(addr)?;

@@ -187,3 +187,24 @@ fn a_lock_that_is_tried_is_held_and_counts() {
     let again = zone.lock_inside(&inner);
     assert_eq!(*again + *inner, 3);
 }
+
+// A lock that is given back first although it was taken first hides nothing.
+#[test]
+fn locks_given_back_out_of_order_leave_the_others_held() {
+    let held = HeldLocks::new();
+    held.enforce(true);
+    for (class, address) in [(SlabRegistry::CLASS, 0x10), (SlabNode::CLASS, 0x20), (Zone::CLASS, 0x30)] {
+        held.take(class, address, here()).unwrap();
+    }
+    held.give(SlabRegistry::CLASS, 0x10, LockContext::Unknown).unwrap();
+    let names: Vec<&str> = held.iter().map(|held| held.class().name).collect();
+    assert_eq!(names, [SlabNode::CLASS.name, Zone::CLASS.name]);
+    let again = |class, address| held.may_take(class, address, LockContext::Unknown, here());
+    assert!(matches!(again(SlabNode::CLASS, 0x20), Err(Violation::Double(..))));
+    assert!(matches!(again(Zone::CLASS, 0x30), Err(Violation::Double(..))));
+    assert!(matches!(again(SlabNode::CLASS, 0x40), Err(Violation::Order(..))));
+    held.give(SlabNode::CLASS, 0x20, LockContext::Unknown).unwrap();
+    assert!(matches!(again(Zone::CLASS, 0x30), Err(Violation::Double(..))));
+    held.give(Zone::CLASS, 0x30, LockContext::Unknown).unwrap();
+    assert!(again(SlabRegistry::CLASS, 0x10).is_ok());
+}

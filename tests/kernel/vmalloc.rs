@@ -221,6 +221,21 @@ fn a_read_only_mapping_cannot_be_written() {
     write(addr, 1);
 }
 
+// The blocks of vm_map_ram alone are 128 MiB of addresses.
+ktest!(short_mappings_need_no_room_for_blocks, machine = "append='vmalloc=64M'");
+fn short_mappings_need_no_room_for_blocks() {
+    let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    for count in [1, 16, 63, 64] {
+        let list = alloc::vec![page; count];
+        let addr = instance::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
+        write(addr, 1);
+        assert!(instance::vunmap(addr).is_err(), "not one of vmap");
+        instance::vm_unmap_ram(addr, count).expect("mapped");
+    }
+    instance::free_page(page).expect("allocated");
+    instance::check_vmalloc().expect("sound");
+}
+
 ktest!(a_small_region_is_bounded, machine = "append='vmalloc=16M'");
 fn a_small_region_is_bounded() {
     let region = instance::vmap_space().region().expect("set up");

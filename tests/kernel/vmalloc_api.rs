@@ -156,6 +156,24 @@ fn code_has_a_region_of_its_own() {
     instance::check_vmalloc().expect("sound");
 }
 
+ktest!(code_moves_within_its_region_and_read_only_code_does_not);
+fn code_moves_within_its_region_and_read_only_code_does_not() {
+    leaves_nothing(|| {
+        let first = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
+        write(first, 42);
+        let moved = vrealloc(first, MIB, Gfp::KERNEL).expect("memory");
+        assert!((MODULES_VADDR..MODULES_END).contains(&moved.get()), "in reach of a branch: {moved}");
+        assert_eq!(read(moved), 42);
+        instance::set_memory_ro(moved, 1).expect("an area");
+        for size in [8, MIB, 2 * MIB] {
+            let refused = vrealloc(moved, size, Gfp::KERNEL | Gfp::ZERO);
+            assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
+        }
+        assert_eq!(read(moved), 42);
+        instance::vfree(moved).expect("an area");
+    });
+}
+
 // Behaviour 244
 ktest!(the_region_has_its_edges);
 fn the_region_has_its_edges() {

@@ -154,7 +154,7 @@ impl<T, A: Allocator> KVec<T, A> {
         let needed = self.len.checked_add(additional).ok_or(AllocError::Overflow)?;
         let wanted = self.capacity().saturating_mul(2).max(needed).max(Self::FIRST);
         // The rest of the doubled room is nothing to wait for, nor to complain about.
-        let modest = (gfp - Gfp::NOFAIL) | Gfp::NOWARN;
+        let modest = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NOWARN;
         if wanted > needed && self.buf.resize(wanted, modest).is_ok() {
             return Ok(());
         }

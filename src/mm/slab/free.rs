@@ -53,7 +53,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let at = self.untag(pointer);
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
         let cache = place.cache;
-        if place.offset != cache.shape.object || self.is_behind(&place, at) {
+        if place.offset != cache.shape.object {
             let object = place.object.addr().get().wrapping_add(cache.shape.object.into());
             return Err(Misuse::Misaligned { at, cache: cache.name, object: VirtAddr::new(object) });
         }
@@ -77,11 +77,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         place.object.store(cache.shape.mark, self.mark());
         self.put_back(&place);
         Ok(())
-    }
-
-    /// Whether an address lies behind the last object of its slab.
-    fn is_behind(&self, place: &Place<'_, H>, at: VirtAddr) -> bool {
-        at.get().wrapping_sub(place.object.addr().get()) >= u64::from(place.cache.shape.size)
     }
 
     /// Puts a free, marked object where its next user finds it.

@@ -41,7 +41,7 @@ impl CacheId {
 /// What a cache shall be.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSpec {
-    /// What reports call it: not empty, without blanks.
+    /// What reports call it: not empty, without white space and control characters.
     pub name: &'static str,
     /// Bytes of an object.
     pub size: u32,
@@ -141,7 +141,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn try_create(&self, spec: &CacheSpec) -> Result<CacheHandle<H>, CreateError> {
-        if spec.name.is_empty() || spec.name.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        if spec.name.is_empty() || spec.name.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
             return Err(CreateError::Name);
         }
         if self.boot.get().is_none() {

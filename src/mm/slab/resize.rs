@@ -76,10 +76,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`].
+    /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`], whether it moves or not.
     #[inline(never)]
     pub fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let caller = self.hal().return_address();
+        gfp.check().map_err(AllocError::Flags)?;
+        // Also where it stays in place: a caller that may not wait had better not depend on sizes.
+        let gfp = self.without_illegal_wait(gfp);
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return self.kmalloc(size, gfp);
         }

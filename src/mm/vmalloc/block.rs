@@ -7,6 +7,7 @@
 //! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
+use super::map::check_prot;
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, to_usize};
 use crate::hal::level::Slot;
@@ -14,6 +15,7 @@ use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{PgtableError, PinnedTable};
 use crate::mm::zone::PageHal;
+use core::panic::Location;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
 use spin::relax::RelaxStrategy;
@@ -235,7 +237,12 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// Takes pages from the first block with room that is this CPU's, or can become so.
     #[inline(never)]
     fn take_elsewhere(&self, cpu: CpuId, home: usize, count: u32) -> Result<Option<Run<'_>>, MapError> {
-        let base = self.base()?;
+        let base = match self.base() {
+            Ok(base) => base,
+            // A space too small for the blocks still has room for areas.
+            Err(AreaError::Exhausted) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         for index in (home..BLOCKS).chain(0..home) {
             let Some(block) = self.blocks.get(index).filter(|block| block.adopt(cpu)) else { continue };
             let table = match block.table.get() {
@@ -263,17 +270,19 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`], [`MapError::Area`], [`MapError::Tables`].
+    /// Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vm_map_ram(&self, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
         if list.is_empty() {
             return Err(MapError::Empty);
         }
+        let prot = check_prot(prot)?;
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         let taken = if list.len() <= MAX_PAGES { self.take(list.len() as u32 + 1)? } else { None };
         let Some(run) = taken else {
-            return self.space.vmap(list, VmFlags::empty(), prot);
+            return self.space.map_pages(list, VmFlags::MAP_RAM, prot, Location::caller());
         };
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
@@ -334,7 +343,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
             Some(area) if area.range.start() == addr && area.size() >> PAGE_SHIFT != pages as u64 => {
                 Err(MapError::NotMapped(addr, pages))
             }
-            _ => self.space.vunmap(addr),
+            _ => self.space.unmap_area(addr, VmFlags::MAP_RAM),
         }
     }
 

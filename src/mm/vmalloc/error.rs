@@ -1,8 +1,9 @@
 //! Why a request for an area, or its return, was refused.
 #![forbid(unsafe_code)]
 
-use super::AreaInfo;
+use super::{AreaInfo, VmFlags};
 use crate::addr::{VirtAddr, VirtRange};
+use crate::hal::prot::Prot;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::zone::{AllocError, FreeError};
 use core::fmt;
@@ -102,8 +103,12 @@ pub enum MapError {
     Empty,
     /// More bytes than there is RAM.
     TooLarge(u64),
-    /// Memory that cannot carry tags: it is not write-back.
-    NoTags,
+    /// Flags that say which call made an area, or that are no caller's to set.
+    Flags(VmFlags),
+    /// RAM mapped for execution, for user space, or with another memory type than its linear alias.
+    Protection(Prot),
+    /// The area is, or was, mapped otherwise than writable: its bytes cannot be changed or moved.
+    NotWritable(AreaInfo),
     /// The area.
     Area(AreaError),
     /// Pages for it.
@@ -127,7 +132,9 @@ impl fmt::Display for MapError {
         match self {
             Self::Empty => f.write_str("a mapping of nothing"),
             Self::TooLarge(size) => write!(f, "{size:#x} bytes are more than there is RAM"),
-            Self::NoTags => f.write_str("tags for memory that is not write-back"),
+            Self::Flags(flags) => write!(f, "flags that no caller may set: {:#x}", flags.bits()),
+            Self::Protection(prot) => write!(f, "RAM cannot be mapped so: {prot:?}"),
+            Self::NotWritable(area) => write!(f, "the area {area} is not writable"),
             Self::Area(error) => error.fmt(f),
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),

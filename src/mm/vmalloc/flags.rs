@@ -30,6 +30,8 @@ bitflags::bitflags! {
         const MAP_PUT_PAGES = 0x200;
         /// Entries of 4 KiB only.
         const NO_HUGE_VMAP = 0x400;
+        /// Pages of others, by `vm_map_ram` where its blocks had no room. A bit that Linux does not use.
+        const MAP_RAM = 0x8000;
 
         const _ = !0;
     }
@@ -42,6 +44,7 @@ impl fmt::Display for VmFlags {
             (Self::IOREMAP, "ioremap"),
             (Self::ALLOC, "vmalloc"),
             (Self::MAP, "vmap"),
+            (Self::MAP_RAM, "vm_map_ram"),
             (Self::USERMAP, "user"),
             (Self::DMA_COHERENT, "dma-coherent"),
         ];

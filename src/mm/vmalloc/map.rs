@@ -10,7 +10,7 @@ use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::LeafLevel;
 use crate::hal::mmu::Mmu;
-use crate::hal::prot::{MemoryType, Prot};
+use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
@@ -104,18 +104,28 @@ impl VmallocRequest {
     }
 }
 
+/// What a caller of [`VmapSpace::vmap`] may ask for. The other flags say which call made an area, so that only its
+/// counterpart takes it back.
+const VMAP_FLAGS: VmFlags =
+    VmFlags::USERMAP.union(VmFlags::MAP_PUT_PAGES).union(VmFlags::KASAN).union(VmFlags::NO_HUGE_VMAP);
+
+/// Refuses a protection that would break promise 4 or 9: RAM is mapped for the kernel, without execution, and with the
+/// memory type of its linear alias.
+#[inline(always)]
+pub(super) fn check_prot(prot: Prot) -> Result<Prot, MapError> {
+    let ordinary = matches!(prot.memory(), MemoryType::WriteBack | MemoryType::WriteBackTagged);
+    let kernel = prot.access() != Access::Execute && prot.privilege() == Privilege::Kernel;
+    if ordinary && kernel { Ok(prot) } else { Err(MapError::Protection(prot)) }
+}
+
 /// The protection with which pages of an area are mapped: those of [`VmFlags::KASAN`] carry memory tags.
 #[inline]
 fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
+    let prot = check_prot(prot)?;
     if !flags.contains(VmFlags::KASAN) {
         return Ok(prot);
     }
-    // Of ordinary memory only, which is write-back with tags or without.
-    match prot.memory() {
-        MemoryType::WriteBack => prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::NoTags),
-        MemoryType::WriteBackTagged => Ok(prot),
-        _ => Err(MapError::NoTags),
-    }
+    prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::Protection(prot))
 }
 
 /// What a mapping of an area, in which nothing is mapped yet, may use.
@@ -134,7 +144,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::NoTags`];
+    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Protection`];
     /// [`MapError::Area`], [`MapError::Pages`], [`MapError::Tables`] with everything undone.
     #[inline]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -278,16 +288,21 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::NoTags`];
-    /// [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`], [`MapError::Tables`]. Nothing has
-    /// changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::Flags`],
+    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`],
+    /// [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
-        self.vmap_for(list, flags, prot, Location::caller())
+        let refused = flags.difference(VMAP_FLAGS);
+        if !refused.is_empty() {
+            return Err(MapError::Flags(refused));
+        }
+        self.map_pages(list, flags | VmFlags::MAP, prot, Location::caller())
     }
 
-    fn vmap_for(
+    /// Maps `list` in an area of its own with all of `flags`.
+    pub(super) fn map_pages(
         &self,
         list: &[Page],
         flags: VmFlags,
@@ -304,7 +319,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let map = hal.pages().hal().map();
-        let flags = flags | VmFlags::MAP | VmFlags::UNINITIALIZED;
+        let flags = flags | VmFlags::UNINITIALIZED;
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;
         let start = area.start();
@@ -340,7 +355,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        let area = self.remove(addr, VmFlags::MAP)?;
+        self.unmap_area(addr, VmFlags::MAP)
+    }
+
+    /// Unmaps an area of one of `kinds`, whose pages stay with their owners.
+    #[inline]
+    pub(super) fn unmap_area(&self, addr: VirtAddr, kinds: VmFlags) -> Result<(), MapError> {
+        let area = self.remove(addr, kinds)?;
         let range = area.info().mapped();
         self.unmap(range.start(), range.end());
         self.recycle(area);

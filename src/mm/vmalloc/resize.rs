@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
-use super::{AreaError, AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
@@ -24,8 +24,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`]; [`MapError::Area`], also if permissions of the area have been changed;
-    /// [`MapError::Pages`], [`MapError::Tables`]. The area is as it was then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::NotWritable`] if the area is read-only
+    /// or its permissions have been changed; [`MapError::Pages`], [`MapError::Tables`]. The area is as it was then.
     pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, MapError> {
         let wanted = size.div_ceil(PAGE_SIZE);
         if wanted == 0 {
@@ -35,10 +35,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let area = self.claim(addr, VmFlags::ALLOC)?;
-        if area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
-            // New pages would need the permissions of the old ones, and old ones their linear map back.
+        // New pages would need the permissions of the old ones, and old ones their linear map back; and whoever may not
+        // write to an area may not have it moved, zeroed or cut either.
+        let writable = self.hal().tables().translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
+        if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
             area.complete();
-            return Err(AreaError::WrongKind(area.info()).into());
+            return Err(MapError::NotWritable(area.info()));
         }
         let have = u64::from(area.info().pages);
         let resized = if wanted > have {

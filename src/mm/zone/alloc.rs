@@ -152,11 +152,7 @@ impl<H: PageHal> PageAllocator<H> {
     fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let layout = self.layout().ok_or(AllocError::NotReady)?;
         let gfp = self.hal.scoped(gfp);
-        let mut request = Request { gfp, order, class: gfp.zone() };
-        if gfp.may_wait() && !self.may_wait() {
-            self.hal.waits_in_atomic(gfp, order);
-            request.gfp.remove(Gfp::DIRECT_RECLAIM);
-        }
+        let request = Request { gfp: self.without_illegal_wait(gfp, order), order, class: gfp.zone() };
         let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0, fruitless: 0 };
         let refused = self.is_careful() && self.hal.should_fail(gfp, order);
         if !refused {
@@ -181,6 +177,15 @@ impl<H: PageHal> PageAllocator<H> {
             self.hal.failed(&shortage);
         }
         Err(AllocError::OutOfMemory)
+    }
+
+    /// The flags, less the right to wait where waiting is not legal; that has been reported.
+    pub(super) fn without_illegal_wait(&self, gfp: Gfp, order: Order) -> Gfp {
+        if !gfp.may_wait() || self.may_wait() {
+            return gfp;
+        }
+        self.hal.waits_in_atomic(gfp, order);
+        gfp - Gfp::DIRECT_RECLAIM
     }
 
     fn alloc_below_low(&self, layout: &ZoneLayout, request: Request, shortage: &mut Shortage) -> Option<Page> {

@@ -63,12 +63,20 @@ impl<H: PageHal> PageAllocator<H> {
     #[inline(always)]
     pub fn alloc_pages_bulk<const N: usize>(&self, gfp: Gfp, batch: &mut PageBatch<N>) -> Result<usize, AllocError> {
         let before = batch.len;
+        let mut gfp = gfp;
         if let Some(room) = batch.pages.get_mut(before..)
             && gfp.zone() == ZoneType::Normal
             && !gfp.intersects(Gfp::ZERO | Gfp::ACCOUNT | Gfp::COLD)
         {
             // INVARIANT: BATCH-1: no more than there is room for.
             batch.len += self.take_listed(gfp, room);
+        }
+        if batch.len < N && gfp.check().is_ok() {
+            // Reported once for the whole batch. NOFAIL without the right to wait is no request.
+            gfp = self.without_illegal_wait(gfp, Order::ZERO);
+            if !gfp.may_wait() {
+                gfp.remove(Gfp::NOFAIL);
+            }
         }
         while batch.len < N {
             match self.alloc_pages(gfp, Order::ZERO) {

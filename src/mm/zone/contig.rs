@@ -12,6 +12,18 @@ use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
 };
 
+/// The order that reports give for so many pages: the largest one stands for all that is larger.
+fn order_for(pages: u32) -> Order {
+    Order::for_bytes(u64::from(pages) * PAGE_SIZE).unwrap_or(Order::MAX)
+}
+
+/// The first page at or above page `at` whose frame number is a multiple of `align`; `None` if no page has that number.
+fn align_up<M: PageMap>(map: M, at: u32, align: u32) -> Option<u32> {
+    let pfn = map.pfn(Page::new(at)).get();
+    let up = pfn.checked_next_multiple_of(align.into())? - pfn;
+    at.checked_add(u32::try_from(up).ok()?)
+}
+
 /// Page blocks from the first to the last of a range.
 fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
     let start = first.align_down(PAGEBLOCK_ORDER).index();
@@ -31,16 +43,16 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`ContigError`]; all pages are as before then.
     pub fn alloc_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
         gfp.check()?;
+        let gfp = self.without_illegal_wait(gfp, order_for(pages));
         match self.refuses(pages, gfp) {
             true => Err(ContigError::Busy(self.hal.map().pfn(first))),
             false => self.take_contig_range(first, pages, gfp),
         }
     }
 
-    /// Whether a test wants this allocation to fail: the largest order stands for all that is larger.
+    /// Whether a test wants this allocation to fail.
     fn refuses(&self, pages: u32, gfp: Gfp) -> bool {
-        let order = Order::for_bytes(u64::from(pages) * PAGE_SIZE).unwrap_or(Order::MAX);
-        self.is_careful() && self.hal.should_fail(gfp, order)
+        self.is_careful() && self.hal.should_fail(gfp, order_for(pages))
     }
 
     fn take_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
@@ -62,10 +74,10 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Finds `pages` contiguous pages from a multiple of `align` pages on, a power of two, and allocates them (Linux:
-    /// `alloc_contig_pages`): from the highest zone that the flags admit, the lowest such range first. Context and cost
-    /// as for [`PageAllocator::alloc_contig_range`], for every range that is tried; free ranges are told by their
-    /// blocks.
+    /// Finds `pages` contiguous pages and allocates them (Linux: `alloc_contig_pages`). The physical address of the first
+    /// one is a multiple of `align` pages, a power of two. Takes from the highest zone that the flags admit, and there the
+    /// lowest such range. Context and cost as for [`PageAllocator::alloc_contig_range`], for every range that is tried;
+    /// free ranges are told by their blocks.
     ///
     /// # Errors
     ///
@@ -73,6 +85,7 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn alloc_contig_pages(&self, pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
         gfp.check()?;
         let layout = self.layout().filter(|_| align.is_power_of_two()).ok_or(ContigError::NoRange)?;
+        let gfp = self.without_illegal_wait(gfp, order_for(pages));
         if self.refuses(pages, gfp) {
             return Err(ContigError::NoRange);
         }
@@ -180,7 +193,8 @@ fn recall<M: PageMap>(map: M, block: Page) -> MigrateType {
 }
 
 impl Zone {
-    /// The first page of a run of free blocks that holds `pages` pages from a multiple of `align` on, at or above `from`.
+    /// The first page of a run of free blocks that holds `pages` pages from a frame number on that is a multiple of
+    /// `align`, at or above `from`.
     fn find_range<M: PageMap>(&self, map: M, from: u32, pages: u32, align: u32) -> Option<Page> {
         let mut start = None;
         for section in map.sections() {
@@ -192,7 +206,10 @@ impl Zone {
                 let (head, state) = find_head(&map, Page::new(at))?;
                 let after = head.index() + (1 << state.raw_order().min(MAX_ORDER));
                 if state.kind() == Kind::Free && block_type(map, head) != MigrateType::Isolate {
-                    let first = *start.get_or_insert(at.next_multiple_of(align));
+                    let first = match start {
+                        Some(first) => first,
+                        None => *start.insert(align_up(map, at, align)?),
+                    };
                     if after.min(end) >= first && after.min(end) - first >= pages {
                         return Some(Page::new(first));
                     }

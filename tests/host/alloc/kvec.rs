@@ -194,3 +194,20 @@ fn a_row_goes_through_parts_and_boxes() {
         assert_eq!(row, [1, 2, 3, 4]);
     });
 }
+
+// Room that nobody has asked for is worth no reclaim: only the attempt for what is needed may wait.
+#[test]
+fn growth_beyond_what_is_needed_does_not_reclaim() {
+    Ledger::run(|ledger| {
+        let mut row = row(ledger, 0..8_u32);
+        row.shrink_to_fit(KERNEL).unwrap();
+        ledger.waited.set(0);
+        row.push(8, KERNEL).unwrap();
+        assert_eq!((ledger.waited.get(), row.capacity()), (0, 16));
+        row.shrink_to_fit(KERNEL).unwrap();
+        ledger.waited.set(0);
+        ledger.limit.set(Some(40));
+        row.push(9, KERNEL | Gfp::RETRY_MAYFAIL).unwrap();
+        assert_eq!((ledger.waited.get(), row.capacity()), (1, 10));
+    });
+}

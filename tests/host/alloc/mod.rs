@@ -25,6 +25,8 @@ struct Ledger {
     made: Cell<usize>,
     /// Allocations until the next one fails.
     left: Cell<Option<usize>>,
+    /// Attempts by callers that may wait.
+    waited: Cell<usize>,
     /// The largest block that there is.
     limit: Cell<Option<usize>>,
 }
@@ -62,6 +64,7 @@ struct Audited<'l>(&'l Ledger);
 unsafe impl Allocator for Audited<'_> {
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         assert_ne!(layout.size(), 0, "nothing was asked for");
+        self.0.waited.set(self.0.waited.get() + usize::from(gfp.contains(Gfp::DIRECT_RECLAIM)));
         match self.0.left.get() {
             Some(0) => return Err(AllocError::OutOfMemory),
             left => self.0.left.set(left.map(|left| left - 1)),

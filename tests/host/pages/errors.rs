@@ -181,3 +181,38 @@ fn a_sleeping_allocation_in_an_interrupt_is_reported_and_served_without_sleep() 
         super::give_back(pages, [page, other], Order::ZERO);
     });
 }
+
+#[test]
+fn many_pages_at_once_in_an_interrupt_are_one_report() {
+    use super::machine::in_interrupt;
+    use quarry::mm::zone::PageBatch;
+    use std::sync::atomic::Ordering;
+    Spec::of_size(64 * MIB).run(|pages| {
+        let seen = || pages.hal().watcher.atomic_sleeps.load(Ordering::Relaxed);
+        let mut batch = PageBatch::<64>::new();
+        for (gfp, reports) in [(Gfp::KERNEL, 1), (Gfp::KERNEL | Gfp::ZERO, 2), (Gfp::ATOMIC, 2)] {
+            assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(gfp, &mut batch)), Ok(64), "{gfp}");
+            assert_eq!(seen(), reports, "{gfp}");
+            pages.free_pages_bulk(&mut batch).unwrap();
+        }
+        // A list that has enough is no reason to say nothing.
+        assert_eq!(pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch), Ok(64));
+        pages.free_pages_bulk(&mut batch).unwrap();
+        assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch)), Ok(64));
+        assert_eq!(seen(), 3);
+        pages.free_pages_bulk(&mut batch).unwrap();
+        let nofail = Gfp::KERNEL | Gfp::NOFAIL | Gfp::ZERO;
+        assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(nofail, &mut batch)), Ok(64));
+        assert_eq!(seen(), 4);
+        pages.free_pages_bulk(&mut batch).unwrap();
+        let first = in_interrupt(|| pages.alloc_contig_pages(3, 1, Gfp::KERNEL)).unwrap();
+        assert_eq!(seen(), 5);
+        pages.free_contig_range(first, 3).unwrap();
+        in_interrupt(|| pages.alloc_contig_range(first, 3, Gfp::KERNEL)).unwrap();
+        assert_eq!(seen(), 6);
+        pages.free_contig_range(first, 3).unwrap();
+        let first = in_interrupt(|| pages.alloc_contig_pages(3, 1, Gfp::NOWAIT)).unwrap();
+        assert_eq!(seen(), 6);
+        pages.free_contig_range(first, 3).unwrap();
+    });
+}

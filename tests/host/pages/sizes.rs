@@ -239,3 +239,23 @@ fn reserved_memory_can_be_given_to_the_allocator() {
         assert_eq!(blocks(pages)[10], 4, "and merges with the rest");
     });
 }
+
+// RAM that starts off the alignment: an alignment is one of physical addresses, not of distances from the lowest RAM.
+#[test]
+fn contiguous_pages_are_aligned_by_their_physical_address() {
+    let start = 0x40c0_0000;
+    Spec::new(&[range(start, 64 * MIB)]).run(|pages| {
+        let before = blocks(pages);
+        for align in [1, 2, 512, 1024, 2048, 4096, 8192] {
+            let first = pages.alloc_contig_pages(1, align, Gfp::KERNEL).unwrap();
+            let bytes = u64::from(align) * PAGE_SIZE;
+            assert_eq!(super::phys(pages, first), start.next_multiple_of(bytes), "the lowest multiple of {bytes:#x}");
+            pages.free_contig_range(first, 1).unwrap();
+        }
+        for align in [1 << 20, 1 << 31] {
+            let refused = pages.alloc_contig_pages(1, align, Gfp::KERNEL);
+            assert_eq!(refused, Err(ContigError::NoRange), "no multiple of {align} pages is RAM");
+        }
+        assert_eq!(blocks(pages), before);
+    });
+}

@@ -15,7 +15,9 @@ fn a_cache_that_makes_no_sense_is_refused() {
         let kept = slabs.create(&good).unwrap();
         let refused = |spec: CacheSpec| slabs.create(&spec).map(|_| ()).unwrap_err();
         assert_eq!(refused(CacheSpec { name: "", ..good }), CreateError::Name);
-        assert_eq!(refused(CacheSpec { name: "two words", ..good }), CreateError::Name);
+        for name in ["two words", "\0", "a\u{1b}[2J", "line\n", "wide\u{3000}", "\u{85}"] {
+            assert_eq!(refused(CacheSpec { name, ..good }), CreateError::Name, "{name:?}");
+        }
         assert_eq!(refused(good), CreateError::Duplicate);
         assert_eq!(refused(spec("kmalloc-64", 64)), CreateError::Duplicate);
         assert_eq!(refused(spec("kmem_cache", 64)), CreateError::Duplicate);

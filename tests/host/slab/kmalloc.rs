@@ -239,3 +239,22 @@ fn flags_that_make_no_sense_are_refused() {
         slabs.kfree(object).unwrap();
     });
 }
+
+// A block that has room says no less about the flags than one that has none.
+#[test]
+fn resizing_in_place_refuses_what_resizing_elsewhere_refuses() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let sleeps = || slabs.hal().atomic_sleeps.load(std::sync::atomic::Ordering::Relaxed);
+        for size in [64, 100_000] {
+            let object = slabs.kmalloc(size, KERNEL).unwrap();
+            let both = slabs.krealloc(object, size - 1, KERNEL | Gfp::NOFAIL | Gfp::NORETRY);
+            assert!(matches!(both, Err(AllocError::Flags(_))), "{size}");
+            let before = sleeps();
+            assert_eq!(machine::in_interrupt(|| slabs.krealloc(object, size - 1, KERNEL)), Ok(object));
+            assert_eq!(sleeps(), before + 1, "{size}");
+            assert_eq!(machine::in_interrupt(|| slabs.krealloc(object, size, Gfp::ATOMIC)), Ok(object));
+            assert_eq!(sleeps(), before + 1, "{size}");
+            slabs.kfree(object).unwrap();
+        }
+    });
+}

@@ -210,6 +210,7 @@ fn flags_have_linuxs_values_and_words() {
         (0x100, ""),
         (0x200, ""),
         (0x400, ""),
+        (0x8000, " vm_map_ram"),
         // The architecture's.
         (1 << 20, ""),
         (1 << 31, ""),
@@ -226,6 +227,7 @@ fn flags_have_linuxs_values_and_words() {
         VmFlags::FLUSH_RESET_PERMS,
         VmFlags::MAP_PUT_PAGES,
         VmFlags::NO_HUGE_VMAP,
+        VmFlags::MAP_RAM,
     ];
     assert!(named.iter().zip(words).all(|(flag, (bits, _))| flag.bits() == bits));
     for (bits, word) in words {

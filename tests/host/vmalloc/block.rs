@@ -7,7 +7,7 @@ use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, VirtAddr, to_usize};
 use quarry::arch::host::{Config, Who};
 use quarry::hal::prot::Prot;
 use quarry::mm::page::Page;
-use quarry::mm::vmalloc::{BLOCKS, MAX_PAGES, MapError, RamBlocks, VmFlags};
+use quarry::mm::vmalloc::{AreaError, BLOCKS, MAX_PAGES, MapError, RamBlocks, VmFlags};
 
 type Blocks<'s, 'm> = RamBlocks<'s, 'm, super::kernel::Kernel<'m>>;
 
@@ -82,7 +82,7 @@ fn another_count_or_address_than_was_mapped_is_refused() {
 fn large_mappings_have_areas_of_their_own() {
     with_blocks(|space, blocks, pages| {
         let addr = map(blocks, &pages[..64]);
-        assert!(space.find(addr).unwrap().flags.contains(VmFlags::MAP));
+        assert_eq!(space.find(addr).unwrap().flags, VmFlags::MAP_RAM);
         assert_eq!(blocks.pages_in_use(), 0);
         assert_eq!(blocks.vm_unmap_ram(addr, 63), Err(MapError::NotMapped(addr, 63)));
         blocks.vm_unmap_ram(addr, 64).unwrap();
@@ -146,5 +146,22 @@ fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {
             blocks.vm_unmap_ram(addr, count).unwrap();
         }
         run_on(0);
+    });
+}
+
+// Each call takes back what its counterpart made, whatever the address.
+#[test]
+fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
+    with_blocks(|space, blocks, pages| {
+        let long: Vec<Page> = pages.iter().chain(pages).copied().collect();
+        let (ram, area) = (map(blocks, &long), space.vmap(&long, VmFlags::empty(), Prot::KERNEL_RW).unwrap());
+        let wrong = |refused| matches!(refused, Err(MapError::Area(AreaError::WrongKind(_))));
+        assert!(wrong(blocks.vm_unmap_ram(area, long.len())));
+        assert!(wrong(space.vunmap(ram)));
+        assert!(wrong(space.vfree(ram)));
+        touch(space, ram, 128);
+        touch(space, area, 128);
+        blocks.vm_unmap_ram(ram, long.len()).unwrap();
+        space.vunmap(area).unwrap();
     });
 }

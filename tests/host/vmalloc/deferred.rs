@@ -99,7 +99,7 @@ fn pages_that_carry_tags_are_mapped_so() {
         assert_eq!(space.hal().table.translate(addr).unwrap().leaf.prot.memory(), MemoryType::WriteBackTagged);
         space.vfree(addr).unwrap();
         let device = Prot::KERNEL_RW.with_memory(MemoryType::NonCacheable).unwrap();
-        assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(MapError::NoTags));
+        assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(MapError::Protection(device)));
     });
 }
 

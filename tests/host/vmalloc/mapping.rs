@@ -380,3 +380,48 @@ fn zeroed_memory_is_zeroed_page_by_page() {
         space.vfree(addr).unwrap();
     });
 }
+
+// Promises 4 and 9: whatever the caller says, RAM is mapped as its linear alias is, and never for execution.
+#[test]
+fn ram_is_mapped_for_the_kernel_write_back_and_without_execution() {
+    use quarry::hal::prot::{Access, MemoryType};
+    use quarry::mm::vmalloc::RamBlocks;
+    on_a_machine(Config::CORTEX_A72, |space| {
+        let page = take_page(space).unwrap();
+        let blocks = Box::new(RamBlocks::new(space));
+        let memory = [MemoryType::NonCacheable, MemoryType::WriteThrough, MemoryType::DeviceNGnRE];
+        let other = memory.map(|memory| Prot::KERNEL_RW.with_memory(memory).unwrap());
+        let executable = [Prot::KERNEL_RX, Prot::user(Access::Execute)];
+        let user = [Access::ReadOnly, Access::ReadWrite].map(Prot::user);
+        for prot in other.into_iter().chain(executable).chain(user) {
+            let refused = MapError::Protection(prot);
+            assert_eq!(space.vmap(&[page], VmFlags::empty(), prot), Err(refused));
+            assert_eq!(blocks.vm_map_ram(&[page], prot), Err(refused));
+            assert_eq!(blocks.vm_map_ram(&[page; 100], prot), Err(refused));
+            let request = VmallocRequest { prot, ..VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL) };
+            assert_eq!(space.vmalloc(&request), Err(refused));
+        }
+        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}
+
+#[test]
+fn no_caller_says_by_which_call_an_area_was_made() {
+    on_a_machine(Config::CORTEX_A72, |space| {
+        let page = take_page(space).unwrap();
+        let refused = [
+            VmFlags::ALLOC,
+            VmFlags::IOREMAP,
+            VmFlags::UNINITIALIZED,
+            VmFlags::FLUSH_RESET_PERMS,
+            VmFlags::MAP_RAM,
+            VmFlags::NO_GUARD,
+        ];
+        for flags in refused {
+            assert_eq!(space.vmap(&[page], flags, Prot::KERNEL_RW), Err(MapError::Flags(flags)));
+            let among = flags | VmFlags::USERMAP;
+            assert_eq!(space.vmap(&[page], among, Prot::KERNEL_RW), Err(MapError::Flags(flags)));
+        }
+        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+    });
+}

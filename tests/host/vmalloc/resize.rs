@@ -148,3 +148,18 @@ fn random_lengths_keep_promise_three() {
         }
     });
 }
+
+#[test]
+fn an_area_that_is_not_writable_keeps_its_size() {
+    use quarry::hal::prot::Prot;
+    on_a_machine(Config::CORTEX_A72, |space| {
+        let request = VmallocRequest { prot: Prot::KERNEL_RO, ..VmallocRequest::new(4 * PAGE_SIZE, Gfp::KERNEL) };
+        let addr = space.vmalloc(&request).unwrap();
+        for pages in [1, 4, 5, 100] {
+            let refused = resize(space, addr, pages);
+            assert!(matches!(refused, Err(MapError::NotWritable(area)) if area.range.start() == addr), "{refused:?}");
+        }
+        assert_eq!(space.find(addr).unwrap().pages, 4);
+        space.vfree(addr).unwrap();
+    });
+}
