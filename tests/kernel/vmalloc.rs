@@ -41,6 +41,7 @@ pub(crate) fn use_memory(start: VirtAddr, size: u64) {
 /// The pages and areas that are taken now.
 fn balance() -> (u64, usize) {
     instance::vmap_space().purge_all();
+    instance::execmem_space().purge_all();
     instance::check_vmalloc().expect("the areas' invariants");
     instance::slab_allocator().shrink_all();
     instance::drain_all_pages();

@@ -240,7 +240,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let base = match self.base() {
             Ok(base) => base,
             // A space too small for the blocks still has room for areas.
-            Err(AreaError::Exhausted) => return Ok(None),
+            Err(AreaError::Exhausted | AreaError::TooLarge(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         for index in (home..BLOCKS).chain(0..home) {
