@@ -13,7 +13,7 @@ use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::AtomicBool;
 
 /// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
 /// The object's memory is writable and as large as the cache's objects; what it held before is undefined. Interrupts are
@@ -37,8 +37,6 @@ pub struct Cache<H: SlabHal> {
     /// Mixed into links.
     pub(super) secret: u64,
     pub(super) node: OrderedLock<Node, class::SlabNode, H::Relax>,
-    /// Handles of it: more than one if caches were merged.
-    pub(super) handles: AtomicU32,
     /// Whether the CPUs' arrays are in use.
     pub(super) arrays_on: AtomicBool,
 }

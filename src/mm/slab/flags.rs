@@ -23,7 +23,7 @@ bitflags! {
         const RECLAIM_ACCOUNT = 1 << 6;
         /// If the cache cannot be created, the kernel cannot go on.
         const PANIC = 1 << 7;
-        /// The cache shares no slabs with another.
+        /// The cache shares no slabs with another. No cache does here, so this says what holds anyway, as in Linux's calls.
         const NO_MERGE = 1 << 8;
         /// Memory of freed objects stays of their type until a grace period is over. This allocator has no grace periods:
         /// a cache with this flag is refused.
@@ -34,9 +34,5 @@ bitflags! {
         /// The flags of debugging, each of which costs something on every call.
         const DEBUG = Self::CONSISTENCY_CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits()
             | Self::STORE_USER.bits();
-        /// Caches with one of these have slabs of their own.
-        const NEVER_MERGE = Self::DEBUG.bits() | Self::NO_MERGE.bits() | Self::TYPESAFE_BY_RCU.bits();
-        /// Two caches that differ in one of these never share slabs.
-        const MERGE_SAME = Self::CACHE_DMA.bits() | Self::RECLAIM_ACCOUNT.bits();
     }
 }

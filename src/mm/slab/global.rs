@@ -16,7 +16,7 @@ use crate::gfp::Gfp;
 use crate::sync::OrderedLock;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// Caches that there can be at a time.
 pub const MAX_CACHES: usize = 512;
@@ -93,7 +93,7 @@ impl<H: SlabHal> CacheHandle<H> {
 /// # Invariants
 ///
 /// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
-///   last handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
+///   handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
 ///   part of the allocator, and moves with it.
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The cache with this number.
@@ -121,8 +121,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes a cache, or finds one of the same shape that it may share (Linux: `kmem_cache_create`). Where sleeping is
-    /// allowed; not from an interrupt.
+    /// Makes a cache (Linux: `kmem_cache_create`). Where sleeping is allowed; not from an interrupt.
+    ///
+    /// Unlike Linux's, caches of one shape are never merged: each keeps its name and its slabs, so that a leak at
+    /// [`SlabAllocator::destroy`] and a free to the wrong cache are always seen.
     ///
     /// # Errors
     ///
@@ -153,7 +155,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         })?;
         // Before the lock: no lock is held while memory is reclaimed.
         let mut memory = Some(self.record_memory()?);
-        let made = self.add_or_merge(spec, shape, &mut memory);
+        let made = self.add_named(spec, shape, &mut memory);
         if let Some(unused) = memory {
             self.free_record(unused);
         }
@@ -173,32 +175,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Finds a cache that will do, or makes a new one in `memory`, which it takes.
-    fn add_or_merge(
+    /// Makes a cache in `memory`, which it takes, unless another one has the name.
+    fn add_named(
         &self,
         spec: &CacheSpec,
         shape: Shape,
         memory: &mut Option<VirtAddr>,
     ) -> Result<NonNull<Cache<H>>, CreateError> {
         let mut registry = self.registry.lock();
-        let mut duplicate = self.boot.get().is_some_and(|boot| boot.name == spec.name);
-        let mut like = None;
-        for record in self.table.iter().take(registry.len) {
-            let Some(record) = NonNull::new(record.load(Ordering::Relaxed)) else { continue };
-            // SAFETY: GLB-1: the registry is locked.
-            let cache = unsafe { record.as_ref() };
-            duplicate |= cache.name == spec.name;
-            if mergeable(cache, &shape, spec.constructor.is_some()) {
-                like = Some(record);
-            }
-        }
-        if duplicate {
+        let caches = self.table.iter().take(registry.len).filter_map(|entry| self.cache_of(entry));
+        if caches.chain(self.boot.get()).any(|cache| cache.name == spec.name) {
             return Err(CreateError::Duplicate);
-        }
-        if let Some(record) = like {
-            // SAFETY: as above.
-            unsafe { record.as_ref() }.handles.fetch_add(1, Ordering::Relaxed);
-            return Ok(record);
         }
         let mut free = self.table.iter().enumerate().skip(KMALLOC_CACHES.into());
         let free = free.find(|(_, record)| record.load(Ordering::Relaxed).is_null()).map(|(number, _)| number);
@@ -252,7 +239,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
             node: OrderedLock::new(Node::new(depot_magazines(shape.size))),
-            handles: AtomicU32::new(1),
             arrays_on: AtomicBool::new(false),
         }
     }
@@ -270,7 +256,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(boot)
     }
 
-    /// Gives a handle back, and the cache if it was the last (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
+    /// Gives a cache back (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -280,10 +266,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let caller = self.hal().return_address();
         let registry = self.registry.lock();
         let cache = handle.cache();
-        if cache.handles.load(Ordering::Relaxed) > 1 {
-            cache.handles.fetch_sub(1, Ordering::Relaxed);
-            return Ok(());
-        }
         self.switch_arrays(cache, false);
         self.empty_node(cache);
         self.free_slabs(self.recover(cache));
@@ -295,7 +277,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         self.free_arrays(cache);
         if let Some(entry) = self.table.get(usize::from(cache.id.get())) {
-            // INVARIANT: GLB-1: there is no slab and no other handle.
+            // INVARIANT: GLB-1: there is no slab, and the one handle is ours.
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
         // A CPU that was answering somebody else may have found the record in the table: it has ended when it answers this.
@@ -306,21 +288,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_record(VirtAddr::of(record.as_ptr()));
         Ok(())
     }
-}
-
-/// Whether objects of `shape` may come from `cache`.
-fn mergeable<H: SlabHal>(cache: &Cache<H>, shape: &Shape, constructed: bool) -> bool {
-    let own = &cache.shape;
-    let separate = |flags: SlabFlags| flags.intersects(SlabFlags::NEVER_MERGE);
-    !constructed
-        && !own.constructed
-        && !separate(own.flags)
-        && !separate(shape.flags)
-        && (own.flags ^ shape.flags).intersection(SlabFlags::MERGE_SAME).is_empty()
-        && own.size >= shape.size
-        && own.size - shape.size < 8
-        && own.align.is_multiple_of(shape.align)
-        && own.object_size >= shape.object_size
 }
 
 pub(super) type Table<H> = [AtomicPtr<Cache<H>>; MAX_CACHES];

@@ -104,28 +104,16 @@ impl<'m> Model<'_, '_, 'm> {
             Op::Create { place, size, align, flags } => {
                 if self.caches[place].is_none() {
                     let spec = CacheSpec { name: NAMES[place], size, align, flags, constructor: None };
-                    match self.slabs.create(&spec) {
-                        Ok(handle) => self.caches[place] = Some(handle),
-                        // Merged caches keep the name that was there first.
-                        Err(error) => assert_eq!(error, quarry::mm::slab::CreateError::Duplicate),
-                    }
+                    let handle = self.slabs.create(&spec).unwrap();
+                    assert_eq!(handle.cache().name(), NAMES[place]);
+                    self.caches[place] = Some(handle);
                 }
             }
             Op::Destroy(place) => {
                 let Some(handle) = self.caches[place].take() else { return };
-                // Those that are like a cache of kmalloc, in whichever row, share it.
-                let shared = handle.cache().name().contains("kmalloc-")
-                    || self.caches.iter().flatten().any(|other| std::ptr::eq(other.cache(), handle.cache()));
                 let used = self.of(place).next().is_some();
-                if shared && used {
-                    // Its objects belong to the others' cache now: they are freed first.
-                    for at in self.of(place).collect::<Vec<_>>() {
-                        self.forget(at);
-                        self.slabs.free_object(handle.cache(), at).unwrap();
-                    }
-                }
                 match self.slabs.destroy(handle) {
-                    Ok(()) => assert!(shared || !used, "destroyed with objects in use"),
+                    Ok(()) => assert!(!used, "destroyed with objects in use"),
                     Err((handle, left)) => {
                         assert_eq!(left.objects, self.of(place).count() as u64);
                         // Reported, and nothing else was.

@@ -185,24 +185,30 @@ fn a_cache_with_objects_in_use_stays_and_names_one() {
     });
 }
 
+// Whatever their shape and flags: otherwise a leak of one and a free to another would go unseen.
 #[test]
-fn caches_of_one_shape_share_their_slabs_unless_told_not_to() {
+fn caches_of_one_shape_keep_their_names_and_their_slabs() {
     Spec::of_size(16 << 20).run(|slabs| {
-        let plain = |name| CacheSpec { flags: SlabFlags::empty(), ..spec(name, 120) };
-        let one = slabs.create(&plain("one")).unwrap();
-        let two = slabs.create(&plain("two")).unwrap();
-        let own = slabs.create(&spec("own", 120)).unwrap();
-        let reclaim = CacheSpec { flags: SlabFlags::RECLAIM_ACCOUNT, ..plain("other") };
-        let reclaim = slabs.create(&reclaim).unwrap();
-        let name = |cache: &machine::Handle<'_>| cache.cache().name();
-        assert_eq!(name(&one), name(&two));
-        assert!(name(&own) == "own" && name(&reclaim) != name(&one), "{} {}", name(&own), name(&reclaim));
-        let object = slabs.alloc_object(one.cache(), KERNEL).unwrap();
-        // One user goes, the other stays.
-        slabs.destroy(one).unwrap();
-        slabs.free_object(two.cache(), object).unwrap();
-        for cache in [two, own, reclaim] {
-            slabs.destroy(cache).unwrap();
+        for flags in [SlabFlags::empty(), SlabFlags::NO_MERGE, SlabFlags::RECLAIM_ACCOUNT] {
+            // As large as a cache of kmalloc.
+            let plain = |name| CacheSpec { flags, ..spec(name, 128) };
+            let one = slabs.create(&plain("driver_one")).unwrap();
+            let two = slabs.create(&plain("driver_two")).unwrap();
+            assert_eq!((one.cache().name(), two.cache().name()), ("driver_one", "driver_two"));
+            assert_eq!(slabs.create(&plain("driver_two")).map(|_| ()), Err(CreateError::Duplicate));
+            let object = slabs.alloc_object(one.cache(), KERNEL).unwrap();
+            let wrong = slabs.free_object(two.cache(), object);
+            assert!(matches!(wrong, Err(Misuse::WrongCache { freed_to: "driver_two", cache: "driver_one", .. })));
+            let (one, left) = slabs.destroy(one).unwrap_err();
+            assert_eq!(left.objects, 1);
+            slabs.hal().reports();
+            slabs.free_object(one.cache(), object).unwrap();
+            slabs.destroy(one).unwrap();
+            // The one name is free again, the other is not.
+            assert_eq!(slabs.create(&plain("driver_two")).map(|_| ()), Err(CreateError::Duplicate));
+            let again = slabs.create(&plain("driver_one")).unwrap();
+            slabs.destroy(again).unwrap();
+            slabs.destroy(two).unwrap();
         }
     });
 }
