@@ -162,6 +162,8 @@ from_el2:
 	mov	x0, #0xf
 	msr	S3_4_C12_C9_5, x0		// ICC_SRE_EL2
 	isb
+	mrs	x0, S3_4_C12_C9_5
+	tbz	x0, #0, 1f			// SRE did not stick: EL3 keeps the register interface off, and ICH_* are undefined
 	msr	S3_4_C12_C11_0, xzr		// ICH_HCR_EL2
 1:
 	skip_without id_aa64mmfr1_el1, 40, 1f	// FEAT_HCX
@@ -182,7 +184,12 @@ from_el2:
 	msr	S3_4_C3_C1_6, xzr		// HAFGRTR_EL2
 1:
 	ldr	x0, =SCTLR_EL1_OFF
-	msr	sctlr_el1, x0
+	mrs	x1, hcr_el2
+	tbz	x1, #34, 1f
+	msr	S3_5_C1_C0_0, x0		// SCTLR_EL12: with E2H, the name sctlr_el1 is EL2's own register
+	b	2f
+1:	msr	sctlr_el1, x0
+2:
 	mov	x0, #SPSR_EL1H
 	msr	spsr_el2, x0
 	adr	x0, at_el1

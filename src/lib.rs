@@ -136,7 +136,7 @@ pub mod sync;
 
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod board;
-#[cfg(all(feature = "kernel", target_os = "none"))]
+#[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod driver;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod instance;

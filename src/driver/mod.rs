@@ -1,5 +1,9 @@
 //! L4: drivers that the reference kernel needs: UART, interrupt controller, timer.
 
+#[cfg(target_os = "none")]
 pub mod gic;
+#[cfg(target_os = "none")]
 pub mod timer;
+#[cfg(target_os = "none")]
 pub mod uart;
+pub mod waker;

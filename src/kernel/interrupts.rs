@@ -133,8 +133,8 @@ pub(super) fn init_cpu() -> Result<(), InterruptError> {
 
 /// This CPU takes no interrupts any more. Masked.
 pub(super) fn leave_cpu() {
-    if let Some(gic) = GIC.get() {
-        gic.leave_cpu();
+    if let Some(Err(error)) = GIC.get().map(Gic::leave_cpu) {
+        log::error!("{:?} goes offline, but {error}", cpu::current());
     }
 }
 

@@ -10,6 +10,7 @@ mod v3;
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
+use crate::driver::waker::Unresponsive;
 use crate::sync::{OrderedLock, class};
 use arm_gic::IntId as ArmIntId;
 use core::fmt;
@@ -105,6 +106,8 @@ pub enum GicError {
     UnknownCpu(CpuId),
     /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
     Unreachable(u64),
+    /// The redistributor of this CPU did not do in time what it was told.
+    Unresponsive(Unresponsive),
 }
 
 impl fmt::Display for GicError {
@@ -113,6 +116,7 @@ impl fmt::Display for GicError {
             Self::NoRedistributor => f.write_str("no redistributor belongs to this CPU"),
             Self::Refused(intid) => write!(f, "the interrupt controller refuses interrupt {}", intid.0),
             Self::Unreachable(affinity) => write!(f, "affinity {affinity:#x} is out of reach of other CPUs"),
+            Self::Unresponsive(error) => error.fmt(f),
             Self::UnknownCpu(cpu) => write!(f, "{cpu:?} takes no interrupts"),
         }
     }
@@ -223,7 +227,7 @@ impl Gic {
     ///
     /// # Errors
     ///
-    /// [`GicError::NoRedistributor`], [`GicError::Unreachable`].
+    /// [`GicError::NoRedistributor`], [`GicError::Unreachable`], [`GicError::Unresponsive`].
     pub fn init_cpu(&self) -> Result<(), GicError> {
         let _lock = self.configuration.lock();
         let name = match &self.backend {
@@ -238,13 +242,20 @@ impl Gic {
 
     /// This CPU takes no interrupts from now on, and can be sent none, until it calls [`init_cpu`](Self::init_cpu) again.
     /// Interrupts masked.
-    pub fn leave_cpu(&self) {
+    ///
+    /// # Errors
+    ///
+    /// [`GicError::NoRedistributor`], [`GicError::Unresponsive`]; the CPU takes no interrupts all the same.
+    pub fn leave_cpu(&self) -> Result<(), GicError> {
         if let Some(place) = self.names.get(to_usize(u64::from(cpu::current().get()))) {
             place.store(0, Ordering::Release);
         }
         let _lock = self.configuration.lock();
         match &self.backend {
-            Backend::V2(gic) => gic.leave_cpu(),
+            Backend::V2(gic) => {
+                gic.leave_cpu();
+                Ok(())
+            }
             Backend::V3(gic) => gic.leave_cpu(),
         }
     }

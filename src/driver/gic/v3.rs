@@ -4,11 +4,14 @@
 use super::{Acknowledged, GicError, IntId, Trigger};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu;
+use crate::driver::timer;
+use crate::driver::waker::{self, Power, WakeRegister};
 use aarch64_cpu::asm::barrier;
-use arm_gic::gicv3::registers::{Gicd, GicrSgi};
+use arm_gic::gicv3::registers::{Gicd, GicrSgi, Waker as WakerBits};
 use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
 use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
+use safe_mmio::{field, field_shared};
 
 /// Bytes from one redistributor to the next; twice as many where it has the frames for virtual LPIs (§12.10).
 const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
@@ -48,8 +51,9 @@ impl V3 {
         let mut redistributor = self.own_redistributor()?;
         GicCpuInterface::enable_system_register_el1();
         barrier::isb(barrier::SY);
-        // The error is that the CPU counted as awake already, as a loader may leave it.
-        let _ = redistributor.mark_core_awake();
+        self.set_power(Power::Awake)?;
+        // One write ends an interrupt, whatever a loader or the kernel before has chosen (EOImode).
+        write_ctlr(0);
         redistributor.configure_default_settings();
         GicCpuInterface::set_priority_mask(0xff);
         GicCpuInterface::enable_group1(true);
@@ -58,13 +62,18 @@ impl V3 {
         if affinity & 0xff < SGI_TARGETS { Ok(affinity) } else { Err(GicError::Unreachable(affinity)) }
     }
 
-    pub(super) fn leave_cpu(&self) {
+    pub(super) fn leave_cpu(&self) -> Result<(), GicError> {
         GicCpuInterface::enable_group1(false);
         barrier::isb(barrier::SY);
-        if let Ok(mut redistributor) = self.own_redistributor() {
-            // The error is that it counts as asleep already.
-            let _ = redistributor.mark_core_asleep();
-        }
+        self.set_power(Power::Asleep)
+    }
+
+    /// Wakes this CPU's redistributor, or puts it to sleep, within a tenth of a second.
+    fn set_power(&self, wanted: Power) -> Result<(), GicError> {
+        let at = self.own_redistributor_at()?;
+        let (start, patience) = (timer::ticks(), timer::frequency() / 10);
+        let is_patient = || timer::ticks().wrapping_sub(start) < patience;
+        waker::set_power(&mut Waker(block::<GicrSgi>(at)), wanted, is_patient).map_err(GicError::Unresponsive)
     }
 
     /// Makes an interrupt between CPUs pending on the CPU with `affinity`, whose lowest field is below 16.
@@ -125,6 +134,10 @@ impl V3 {
 
     /// The redistributor of this CPU: the one whose affinity is the CPU's own.
     fn own_redistributor(&self) -> Result<GicRedistributor<'static>, GicError> {
+        self.own_redistributor_at().map(|at| GicRedistributor::new(block::<GicrSgi>(at)))
+    }
+
+    fn own_redistributor_at(&self) -> Result<VirtAddr, GicError> {
         let mut at = self.redistributors.start();
         loop {
             let whole = VirtRange::from_size(at, REDISTRIBUTOR_SIZE).ok_or(GicError::NoRedistributor)?;
@@ -134,7 +147,7 @@ impl V3 {
             let redistributor = GicRedistributor::new(block::<GicrSgi>(at));
             let typer = redistributor.typer();
             if typer.core_mpidr() == cpu::affinity() {
-                return Ok(redistributor);
+                return Ok(at);
             }
             if typer.last_redistributor() {
                 return Err(GicError::NoRedistributor);
@@ -142,6 +155,27 @@ impl V3 {
             let step = if typer.virtual_lpis_supported() { 2 * REDISTRIBUTOR_SIZE } else { REDISTRIBUTOR_SIZE };
             at = at.checked_add(step).ok_or(GicError::NoRedistributor)?;
         }
+    }
+}
+
+/// Writes `ICC_CTLR_EL1` (§12.2.6). In effect after the next ISB.
+fn write_ctlr(value: u64) {
+    // SAFETY: the register decides how this CPU ends interrupts, and the controller is this driver's (GICV3-1).
+    unsafe { core::arch::asm!("msr S3_0_C12_C12_4, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// The wake register among the registers of a redistributor.
+struct Waker(UniqueMmioPointer<'static, GicrSgi>);
+
+impl WakeRegister for Waker {
+    fn read(&self) -> u32 {
+        let gicr = field_shared!(self.0, gicr);
+        field_shared!(gicr, waker).read().bits()
+    }
+
+    fn write(&mut self, value: u32) {
+        let mut gicr = field!(self.0, gicr);
+        field!(gicr, waker).write(WakerBits::from_bits_retain(value));
     }
 }
 

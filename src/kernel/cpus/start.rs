@@ -184,6 +184,11 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
                     return Err(CpuError::NoAnswer(cpu));
                 }
             }
+            // It takes no interrupts any more. What it holds stays its own, for when it comes back.
+            CpuState::Stopping if timer::ticks().wrapping_sub(start) > 2 * patience() => {
+                error!("{cpu:?} has begun to go offline, and does not end");
+                return Err(CpuError::NoAnswer(cpu));
+            }
             _ => {
                 instance::idle();
                 cpu::relax();

@@ -2,3 +2,4 @@
 
 mod kallsyms;
 mod log_level;
+mod waker;
