@@ -54,12 +54,6 @@ pub fn ports() -> impl Iterator<Item = Uart> {
     PORTS.iter().filter_map(|slot| slot.port.get().copied())
 }
 
-/// The next byte that somebody typed at any port. Does not wait.
-#[must_use]
-pub fn read_byte() -> Option<u8> {
-    ports().find_map(Uart::get)
-}
-
 /// Writes `text`, each line of up to 256 bytes in one piece. Any context; waits for another CPU that is writing.
 pub fn print(text: fmt::Arguments<'_>) {
     let mut line = Line { bytes: [0; LINE_BYTES], used: 0 };

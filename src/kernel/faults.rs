@@ -6,6 +6,7 @@ use crate::instance;
 use crate::kprintln;
 use crate::mm::fault_inject::{FaultAttr, FaultSite};
 use ::log::{info, warn};
+use core::fmt;
 
 /// Applies the boot arguments, `fail_page_alloc=` and those of the other sites. When the allocators are there: from here
 /// on allocations fail.
@@ -23,12 +24,24 @@ pub(super) fn init(args: BootArgs<'_>) {
     }
 }
 
+/// The names of all sites.
+struct Sites;
+
+impl fmt::Display for Sites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FaultSite::ALL
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, site)| write!(f, "{}{}", if index == 0 { "" } else { ", " }, site.name()))
+    }
+}
+
 /// The prompt's command: without words the settings and statistics of every site; `SITE off` and `SITE SETTINGS` change
 /// them.
 pub(super) fn command(words: &str) {
     if let Some((name, settings)) = words.split_once(' ') {
         let Some(site) = FaultSite::from_name(name) else {
-            kprintln!("no site {name:?}");
+            kprintln!("no site {name:?}; there are {}", Sites);
             return;
         };
         let parsed = match settings.trim() {
@@ -37,7 +50,10 @@ pub(super) fn command(words: &str) {
         };
         match parsed {
             Ok(attr) => instance::configure_faults(site, &attr),
-            Err(error) => kprintln!("{error}"),
+            Err(error) => {
+                kprintln!("{error}; nothing has changed");
+                return;
+            }
         }
     } else if !words.is_empty() {
         kprintln!("faults SITE off, faults SITE interval,probability,space,times[,name=value...]");

@@ -6,8 +6,8 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    bootargs, console, cpus, device_tree, faults, heap, interrupts, io, iomem, ktest, log, memory_map, pages, panic,
-    power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
+    bootargs, console, cpus, device_tree, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages,
+    panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -215,6 +215,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if let Err(error) = interrupts::init(&tree, early) {
         warn!("interrupts: {error}");
     }
+    input::init();
     io::init(&cpu, &tree, &found);
     iomem::init(boot, &tree, early);
     for leak in early.leaks() {

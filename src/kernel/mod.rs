@@ -4,8 +4,10 @@ pub mod account;
 pub mod bootargs;
 pub mod bytes;
 pub mod kallsyms;
+pub mod line;
 pub mod log_level;
 pub mod memmap;
+pub mod ring;
 
 #[cfg(target_os = "none")]
 pub mod console;
@@ -21,6 +23,8 @@ mod faults;
 pub mod heap;
 #[cfg(target_os = "none")]
 pub mod init;
+#[cfg(target_os = "none")]
+mod input;
 #[cfg(target_os = "none")]
 pub mod interrupts;
 #[cfg(target_os = "none")]

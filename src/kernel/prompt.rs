@@ -2,10 +2,11 @@
 
 use super::bootargs::parse_number;
 use super::init::{self, Machine};
+use super::line::{LineReader, Refusal, Step};
 use super::whereabouts::Whereabouts;
-use super::{console, faults, io, memory_map, power, reserved, tables};
-use crate::addr::{PAGE_SHIFT, Pfn, VirtAddr};
-use crate::arch::aarch64::{cpu, probe};
+use super::{faults, input, io, memory_map, power, reserved, tables};
+use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
+use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
 use crate::instance;
 use crate::mm::layout;
@@ -13,9 +14,6 @@ use crate::mm::page::PageMap;
 use crate::mm::zone::PageHal;
 use crate::{kprint, kprintln};
 use core::fmt;
-
-/// The longest line that is read.
-const LINE: usize = 128;
 
 /// A command: its name, what follows it, what it does.
 struct Command {
@@ -36,7 +34,7 @@ const COMMANDS: [Command; 25] = [
     Command {
         name: "page",
         argument: "ADDR|PFN",
-        help: "what a frame is used for: an address in the linear map, or a frame number",
+        help: "what a frame is used for: its address in the linear map, its number, or its physical address",
         run: |machine, rest| page(machine, rest),
     },
     Command { name: "memmap", argument: "", help: "who has each byte of RAM", run: |machine, _| memmap(machine) },
@@ -136,10 +134,16 @@ const COMMANDS: [Command; 25] = [
 /// Reads and runs commands for ever.
 pub(super) fn run(machine: &Machine) -> ! {
     kprintln!("\nType help for a list of commands.");
-    let mut line = [0; LINE];
+    let mut line = LineReader::new();
+    // What came while nobody read, at other speeds or before the line was plugged in.
+    input::take_lost();
     loop {
         kprint!("quarry> ");
-        execute(machine, read_line(&mut line));
+        match read_line(&mut line) {
+            Ok(text) => execute(machine, text),
+            Err(refusal) => kprintln!("{refusal}"),
+        }
+        line.clear();
     }
 }
 
@@ -154,36 +158,31 @@ pub fn execute(machine: &Machine, line: &str) {
     }
 }
 
-/// Reads a line with echo; backspace takes a character back. What does not fit is not echoed and lost.
-fn read_line(line: &mut [u8; LINE]) -> &str {
-    let mut length = 0;
+/// Reads a line with echo.
+fn read_line(line: &mut LineReader) -> Result<&str, Refusal> {
     loop {
-        let Some(byte) = console::read_byte() else {
-            if !instance::idle() {
-                cpu::relax();
+        match line.feed(input::read()) {
+            Step::Nothing => {}
+            Step::Echo(byte) => kprint!("{}", char::from(byte)),
+            Step::Erase(count) => (0..count).for_each(|_| kprint!("\x08 \x08")),
+            Step::Bell => kprint!("\x07"),
+            Step::Cancelled => {
+                kprint!("^C\nquarry> ");
+                input::take_lost();
             }
-            continue;
-        };
-        match byte {
-            b'\r' | b'\n' => {
+            Step::Complete => {
                 kprintln!();
-                break;
+                return match input::take_lost() {
+                    0 => Ok(line.text()),
+                    lost => Err(Refusal::Lost(lost)),
+                };
             }
-            0x08 | 0x7f if length > 0 => {
-                length -= 1;
-                kprint!("\x08 \x08");
+            Step::Refused(refusal) => {
+                kprintln!();
+                return Err(refusal);
             }
-            b' '..=b'~' => {
-                if let Some(place) = line.get_mut(length) {
-                    *place = byte;
-                    length += 1;
-                    kprint!("{}", char::from(byte));
-                }
-            }
-            _ => {}
         }
     }
-    line.get(..length).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("")
 }
 
 fn help() {
@@ -213,12 +212,21 @@ fn check(machine: &Machine) {
 /// What the descriptor of a frame says, and for memory that was in use before there were descriptors, who has it.
 fn page(machine: &Machine, text: &str) {
     let Some(number) = parse_number(text) else {
-        return kprintln!("an address or a frame number, such as 0xffff000040200000 or 0x40200");
+        return kprintln!("an address or a frame number, such as 0xffff000040200000, 0x40200000 or 0x40200");
     };
+    let is_ram = |phys| instance::pfn_to_page(Pfn::containing(phys)).is_some();
     let phys = match instance::virt_to_phys(VirtAddr::new(number)) {
         Some(phys) => phys,
+        None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
+            Pfn::new(number).start()
+        }
+        // No frame has this number, and there is RAM at this physical address: that is what was meant.
+        None if number < layout::LINEAR_MAP_SIZE && is_ram(PhysAddr::new(number)) => {
+            kprintln!("{number:#x} taken for a physical address: RAM has no frame of that number");
+            PhysAddr::new(number)
+        }
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT => Pfn::new(number).start(),
-        None => return kprintln!("{number:#x} is no address in the linear map, and no frame number"),
+        None => return kprintln!("{number:#x} is no address in the linear map or of RAM, and no frame number"),
     };
     let pfn = Pfn::containing(phys);
     let Some(page) = instance::pfn_to_page(pfn) else { return kprintln!("{pfn:?} has no descriptor: no RAM is near") };

@@ -1,8 +1,8 @@
 //! Which serial ports the console uses: the one that the device tree names, the Pi's PL011 beside it, and where there
 //! is no tree to ask, whatever the board is known for.
 
-use super::console;
 use super::early_map::EarlyMap;
+use super::{console, input};
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::probe;
 use crate::board::{Board, FallbackUart};
@@ -39,7 +39,10 @@ fn open_node(node: Node<'_, '_>, options: Option<&str>, early: &EarlyMap) -> boo
     if let Some(baud) = options.and_then(leading_number) {
         line.baud = baud;
     }
-    open_at(kind, registers, line, early)
+    open_at(kind, registers, line, early) && {
+        input::remember(input::line_of(node));
+        true
+    }
 }
 
 fn open_at(kind: UartKind, registers: PhysRange, line: Line, early: &EarlyMap) -> bool {
@@ -66,7 +69,9 @@ pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
         let Ok(virt) = early.device(page) else { continue };
         let Some(base) = virt.start().checked_add(uart.registers.offset_in(PAGE_SIZE)) else { continue };
         // SAFETY: as in `open_at`.
-        console::add_port(unsafe { Uart::open(kind, base, Line::default()) });
+        if console::add_port(unsafe { Uart::open(kind, base, Line::default()) }) {
+            input::remember(None);
+        }
     }
 }
 

@@ -190,7 +190,7 @@ ktest!(
     report = "reserved order",
     report = "kernel: text",
     report = "has no descriptor: no RAM is near",
-    report = "0xffff800000000000 is no address in the linear map, and no frame number",
+    report = "0xffff800000000000 is no address in the linear map or of RAM, and no frame number",
     report = "an address or a frame number, such as"
 );
 fn the_prompt_says_what_a_frame_is() {

@@ -26,6 +26,7 @@ mod pages;
 mod pagetable;
 mod percpu;
 mod planted;
+mod prompt;
 mod protection;
 mod reclaim;
 mod reserved;

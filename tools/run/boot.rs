@@ -26,8 +26,10 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     let program = Program { kernel: &kernel };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         let mut machine = qemu::machine(spec, &program, "", Console::Person)?;
-        if machine.uboot.is_some() {
-            return Err("U-Boot is typed to by script: boot it without a terminal, as in `… </dev/null`".to_owned());
+        if machine.typing.is_some() {
+            return Err(
+                "this machine is typed to by script: boot it without a terminal, as in `… </dev/null`".to_owned()
+            );
         }
         eprintln!("Ctrl-A X leaves the emulator.");
         let status = machine.command.stdin(Stdio::inherit()).status();

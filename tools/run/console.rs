@@ -1,13 +1,13 @@
 //! A running machine: its console as it comes, its end, and its life cut short.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::qemu::{self, Machine};
-use crate::uboot;
+use crate::typing::Typing;
 
 /// How long a machine may take to go after its console has closed.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     output: Receiver<(Pipe, Vec<u8>)>,
-    typing: Vec<String>,
+    typing: Option<Typing>,
     /// The beginning of a character whose end has not come yet.
     unfinished: Vec<u8>,
     /// Everything that the console has written, without carriage returns.
@@ -49,8 +49,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(mut machine: Machine) -> Result<Self, String> {
         let command = qemu::shown(&machine.command);
-        let typing = machine.uboot.take().unwrap_or_default();
-        let stdin = if typing.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let typing = machine.typing.take();
+        let stdin = if typing.is_none() { Stdio::null() } else { Stdio::piped() };
         let program = machine.command.get_program().to_string_lossy().into_owned();
         let mut child = machine
             .command
@@ -106,21 +106,9 @@ impl Running {
         }
     }
 
-    /// Answers U-Boot: a key at its countdown, then a command a prompt.
     fn type_when_asked(&mut self) -> Result<(), String> {
-        let Some(stdin) = &mut self.stdin else { return Ok(()) };
-        let prompts = self.text.matches(uboot::PROMPT).count();
-        let line = if prompts > 0 && !self.typing.is_empty() && self.text.ends_with(uboot::PROMPT) {
-            self.typing.remove(0)
-        } else if prompts == 0
-            && self.text.trim_end().ends_with(char::is_numeric)
-            && self.text.contains(uboot::COUNTDOWN)
-        {
-            String::new()
-        } else {
-            return Ok(());
-        };
-        stdin.write_all(format!("{line}\n").as_bytes()).map_err(|e| format!("typing to U-Boot: {e}"))
+        let (Some(stdin), Some(typing)) = (&mut self.stdin, &mut self.typing) else { return Ok(()) };
+        typing.answer(&self.text, self.child.id(), stdin)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The machine that a test asks for: words such as `cpu=max smp=4 mem=512M gic=3 secure`, parsed and checked.
 //! `docs/testing.md` lists them.
 
+use crate::typing;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -65,6 +66,8 @@ pub(crate) struct Spec {
     pub(crate) semihosting: bool,
     /// Which of the board's serial ports is the console: the Pi's mini-UART is 1.
     pub(crate) serial: usize,
+    /// What is typed at the kernel's prompt, a piece each time that it is there.
+    pub(crate) typed: Vec<Vec<u8>>,
     /// The test shares its boot with no other.
     pub(crate) alone: bool,
 }
@@ -96,6 +99,7 @@ impl Default for Spec {
             bootargs: true,
             semihosting: true,
             serial: 0,
+            typed: Vec::new(),
             alone: false,
         }
     }
@@ -161,6 +165,7 @@ impl Spec {
             "bootargs" => self.bootargs = on(key)?,
             "semihosting" => self.semihosting = on(key)?,
             "serial" => self.serial = value.parse().ok().filter(|&port| port < 2).ok_or("serial is 0 or 1")?,
+            "type" => self.typed = typing::pieces(value)?,
             "alone" => self.alone = on(key)?,
             _ => return Err(format!("unknown word {key:?}")),
         }
@@ -186,6 +191,9 @@ impl Spec {
         }
         if self.loader == Loader::Uboot && (self.board != Board::Virt || self.dtb.is_some() || self.initrd.is_some()) {
             return Err("loader=uboot knows the board virt, with QEMU's device tree and no initrd".to_owned());
+        }
+        if self.loader == Loader::Uboot && !self.typed.is_empty() {
+            return Err("type is for machines that nothing else is typed to".to_owned());
         }
         if self.board == Board::Raspi4b {
             // QEMU models one such board: 2 GiB, four cores.
@@ -295,6 +303,8 @@ mod tests {
             "loader=uboot initrd=x",
             "loader=raw fdt_cut=8",
             "loader=raw granule=off",
+            "type='\\q'",
+            "loader=uboot type='help'",
         ] {
             assert!(Spec::parse(wrong).is_err(), "{wrong:?} was taken");
         }

@@ -23,6 +23,7 @@ mod scratch;
 mod session;
 mod trampoline;
 mod tree;
+mod typing;
 mod uboot;
 
 use std::path::Path;

@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::elf::Kernel;
 use crate::machine::{Board, Loader, Spec};
 use crate::scratch::Scratch;
+use crate::typing::Typing;
 use crate::{trampoline, tree, uboot};
 
 /// Where `raw` and `uboot` put the Image on virt unless told: not where QEMU itself would.
@@ -26,8 +27,8 @@ pub(crate) enum Console {
 /// A machine that is ready to start, with the files that it reads.
 pub(crate) struct Machine {
     pub(crate) command: Command,
-    /// What to type at U-Boot's prompt.
-    pub(crate) uboot: Option<Vec<String>>,
+    /// What to type.
+    pub(crate) typing: Option<Typing>,
     /// Held until the machine is gone.
     _scratch: Scratch,
 }
@@ -43,7 +44,7 @@ pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: 
     let bootargs = bootargs(spec, words);
     let mut command = hardware(spec, console);
     let image = || program.kernel.image();
-    let mut typed = None;
+    let mut typing = Some(&spec.typed).filter(|typed| !typed.is_empty()).cloned().map(Typing::at_the_prompt);
     match spec.loader {
         Loader::Image => {
             command.arg("-kernel").arg(scratch.write("Image", &image()?.bytes)?);
@@ -55,7 +56,7 @@ pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: 
             let addr = spec.addr.unwrap_or(RAW_ADDR);
             command.arg("-bios").arg(uboot::firmware()?);
             place(&mut command, &scratch.write("Image", &image()?.bytes)?, addr);
-            typed = Some(uboot::script(addr, &bootargs));
+            typing = Some(uboot::script(addr, &bootargs));
         }
         Loader::Raw => raw(spec, &mut command, image()?, &bootargs, &scratch)?,
     }
@@ -68,7 +69,7 @@ pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: 
     if let Some(initrd) = &spec.initrd {
         command.arg("-initrd").arg(tree::in_package(initrd));
     }
-    Ok(Machine { command, uboot: typed, _scratch: scratch })
+    Ok(Machine { command, typing, _scratch: scratch })
 }
 
 /// The Image by hand at `addr`, entered by our own instructions.

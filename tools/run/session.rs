@@ -47,7 +47,12 @@ pub(crate) fn run<'a>(tests: &[&'a Test], program: &Program<'_>, done: &mut dyn 
 
 /// A boot of its own for a test that the console and the status decide.
 fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outcome<'a>)) -> Result<Vec<usize>, String> {
-    let words = if test.has_body { format!("ktest={}", test.number) } else { boot::BATCH.to_owned() };
+    let words = match test.has_body {
+        true => format!("ktest={}", test.number),
+        false if test.machine.typed.is_empty() => boot::BATCH.to_owned(),
+        // Somebody is there.
+        false => String::new(),
+    };
     let mut machine = Running::start(qemu::machine(&test.machine, program, &words, Console::Script)?)?;
     let deadline = Instant::now() + test.timeout;
     let mut reports = Reports::new(test);

@@ -1,14 +1,15 @@
 //! U-Boot as the boot loader (package `u-boot-qemu`): what to type at its prompt, and when.
 
+use crate::typing::Typing;
 use std::path::{Path, PathBuf};
 
 /// Where Debian puts it; `QUARRY_UBOOT` names another file.
 const FIRMWARE: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
 /// What U-Boot prints while it waits for a key instead of booting.
-pub(crate) const COUNTDOWN: &str = "Hit any key to stop autoboot";
+const COUNTDOWN: &str = "Hit any key to stop autoboot";
 /// Its prompt.
-pub(crate) const PROMPT: &str = "\n=> ";
+const PROMPT: &str = "\n=> ";
 
 /// U-Boot's file, if there is one.
 pub(crate) fn firmware() -> Result<PathBuf, String> {
@@ -19,7 +20,8 @@ pub(crate) fn firmware() -> Result<PathBuf, String> {
     Err(format!("{}: no U-Boot there; install the package u-boot-qemu", path.display()))
 }
 
-/// The commands that start the Image at `addr`, with the device tree that QEMU gave to U-Boot.
-pub(crate) fn script(addr: u64, bootargs: &str) -> Vec<String> {
-    vec![format!("setenv bootargs '{bootargs}'"), format!("booti {addr:#x} - $fdtcontroladdr")]
+/// A key at the countdown, then the commands that start the Image at `addr`, with the device tree that QEMU gave to U-Boot.
+pub(crate) fn script(addr: u64, bootargs: &str) -> Typing {
+    let commands = [format!("setenv bootargs '{bootargs}'\n"), format!("booti {addr:#x} - $fdtcontroladdr\n")];
+    Typing { prompt: PROMPT, countdown: Some(COUNTDOWN), pieces: commands.map(String::into_bytes).to_vec() }
 }

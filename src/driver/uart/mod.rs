@@ -1,4 +1,4 @@
-//! Serial ports, polled: which driver fits a device-tree node, and one handle for all of them.
+//! Serial ports: which driver fits a device-tree node, and one handle for all of them.
 //!
 //! A port is a handle to registers and holds no state in memory, so that a report can use it while a log line on another
 //! CPU is half out: the worst outcome is mixed text.
@@ -63,6 +63,19 @@ impl Default for Line {
     }
 }
 
+/// What a port has received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// Nothing more.
+    Nothing,
+    /// A byte.
+    Byte(u8),
+    /// A byte with a line error, or a break.
+    Damaged,
+    /// Bytes were lost since the last one, as nobody took them in time. The byte behind them, where the port still has it.
+    Overrun(Option<u8>),
+}
+
 /// An open serial port.
 #[derive(Clone, Copy, Debug)]
 pub struct Uart(Port);
@@ -75,7 +88,7 @@ enum Port {
 
 impl Uart {
     /// Opens the port whose registers are mapped at `base`, and switches it on with `line` if the loader has not. Each
-    /// byte is polled out; interrupts stay off.
+    /// byte is polled out; interrupts stay off until [`Uart::interrupt_on_input`].
     ///
     /// # Safety
     ///
@@ -115,12 +128,20 @@ impl Uart {
         true
     }
 
-    /// The next byte that has arrived, if any. A byte with a line error is dropped.
+    /// Takes what has arrived next. Does not wait. One caller at a time.
     #[must_use]
-    pub fn get(self) -> Option<u8> {
+    pub fn receive(self) -> Received {
         match self.0 {
             Port::Pl011(port) => port.receive(),
             Port::Mini(port) => port.receive(),
+        }
+    }
+
+    /// From here on the port raises its interrupt while something has arrived and was not taken by [`Uart::receive`].
+    pub fn interrupt_on_input(self) {
+        match self.0 {
+            Port::Pl011(port) => port.interrupt_on_input(),
+            Port::Mini(port) => port.interrupt_on_input(),
         }
     }
 

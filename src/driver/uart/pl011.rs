@@ -1,9 +1,11 @@
 //! The Arm PL011 (Arm DDI 0183), through crate `arm-pl011-uart`, whose register block is made anew for each access so
 //! that the handle can be copied.
 
-use super::Line;
+use super::{Line, Received};
 use crate::addr::VirtAddr;
-use arm_pl011_uart::{DataBits, LineConfig, PL011Registers, Parity, StopBits, Uart, UniqueMmioPointer};
+use arm_pl011_uart::{
+    DataBits, Error, FifoLevel, Interrupts, LineConfig, PL011Registers, Parity, StopBits, Uart, UniqueMmioPointer,
+};
 use core::ptr::NonNull;
 use safe_mmio::fields::ReadPure;
 
@@ -51,8 +53,27 @@ impl Pl011 {
         self.registers().write_word(byte);
     }
 
-    pub(super) fn receive(self) -> Option<u8> {
-        self.registers().read_word().ok().flatten()
+    pub(super) fn receive(self) -> Received {
+        match self.registers().read_word() {
+            Ok(Some(byte)) => Received::Byte(byte),
+            Ok(None) => {
+                // What is raised by an error or a pause stays raised although nothing is left to take.
+                self.registers().clear_interrupts(Interrupts::RTI | Interrupts::OEI);
+                Received::Nothing
+            }
+            // The crate keeps the byte to itself.
+            Err(Error::Overrun) => Received::Overrun(None),
+            Err(_) => Received::Damaged,
+        }
+    }
+
+    /// On the first byte, or where the FIFO has a level, when no more come (§3.2.8: receive and receive timeout).
+    pub(super) fn interrupt_on_input(self) {
+        let mut registers = self.registers();
+        registers.set_interrupt_fifo_levels(FifoLevel::Bytes4, FifoLevel::Bytes4);
+        let input = Interrupts::RXI | Interrupts::RTI | Interrupts::OEI;
+        registers.clear_interrupts(input);
+        registers.set_interrupt_masks(input);
     }
 
     pub(super) fn is_idle(self) -> bool {

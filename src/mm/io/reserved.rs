@@ -89,7 +89,11 @@ impl<'a> ReservedMap<'a> {
         if !core::ptr::eq(device.tree().blob(), self.blob) {
             return Err(RegionError::AnotherTree);
         }
-        let name = device.name();
+        let name = match device.name() {
+            // The root has none.
+            "" => "/",
+            name => name,
+        };
         let region = device.memory_region(index).ok_or(RegionError::NoIndex { device: name, index })?;
         let region = region.map_err(|error| RegionError::LeadsNowhere { device: name, index, error })?;
         if !region.is_enabled() {

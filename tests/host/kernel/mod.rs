@@ -1,5 +1,7 @@
 //! The parts of the reference kernel that need no machine.
 
 mod kallsyms;
+mod line;
 mod log_level;
+mod ring;
 mod waker;

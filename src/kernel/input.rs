@@ -1,0 +1,116 @@
+//! What people type: from the receive interrupts of the console's ports to the one who reads, who sleeps meanwhile.
+
+use super::ring::Ring;
+use super::{console, interrupts};
+use crate::arch::aarch64::{cpu, irq};
+use crate::driver::gic::{IntId, Trigger};
+use crate::driver::uart::{Received, Uart};
+use crate::fdt::Node;
+use crate::instance;
+use ::log::warn;
+use core::sync::atomic::{AtomicBool, Ordering};
+use spin::once::Once;
+
+/// Bytes that may wait for the reader: several lines that are pasted.
+const WAITING: usize = 1024;
+
+static RING: Ring<WAITING> = Ring::new();
+/// The interrupt of each port of the console, in the order of the ports.
+static LINES: [Once<Option<(IntId, Trigger)>, cpu::Relax>; console::MAX_PORTS] =
+    [const { Once::new() }; console::MAX_PORTS];
+/// A port has no interrupt that can be had, so all are polled.
+static POLLED: AtomicBool = AtomicBool::new(false);
+
+/// The interrupt that a port's node names, if the controller is a GIC.
+pub(super) fn line_of(node: Node<'_, '_>) -> Option<(IntId, Trigger)> {
+    let line = node.interrupts().next()?.ok()?;
+    let intid = line.gic_intid().and_then(IntId::new)?;
+    Some((intid, Trigger::from_flags(line.gic_flags().unwrap_or(4))))
+}
+
+/// Notes the interrupt of the console's next port. Boot CPU, once for each port, in the order of
+/// [`console::add_port`].
+pub(super) fn remember(line: Option<(IntId, Trigger)>) {
+    if let Some(place) = LINES.iter().find(|place| place.get().is_none()) {
+        place.call_once(|| line);
+    }
+}
+
+/// Lets the console's ports interrupt this CPU when something is typed. Boot CPU, once, when interrupts can be had. What
+/// cannot interrupt is polled, which keeps this CPU busy; that is said.
+pub(super) fn init() {
+    let ports = console::ports().zip(&LINES);
+    for (port, line) in ports {
+        let line = line.get().copied().flatten();
+        let Some((intid, trigger)) = line else {
+            warn!("console: the {} has no interrupt, so its input is polled", port.kind());
+            POLLED.store(true, Ordering::Relaxed);
+            continue;
+        };
+        match interrupts::request(intid, trigger, on_input) {
+            Ok(()) => port.interrupt_on_input(),
+            Err(error) => {
+                warn!("console: {error}; the {}'s input is polled", port.kind());
+                POLLED.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Takes what has arrived at every port. Boot CPU alone, interrupts masked: the one writer of the ring.
+fn collect() {
+    for port in console::ports() {
+        drain(port);
+    }
+}
+
+fn drain(port: Uart) {
+    // As much as a FIFO holds, so that a port which is never empty keeps nobody here.
+    for _ in 0..64 {
+        match port.receive() {
+            Received::Nothing => break,
+            Received::Byte(byte) => RING.push(byte),
+            Received::Damaged => RING.lose(1),
+            Received::Overrun(byte) => {
+                RING.lose(1);
+                byte.into_iter().for_each(|byte| RING.push(byte));
+            }
+        }
+    }
+}
+
+fn on_input(_: IntId) {
+    collect();
+}
+
+/// The next byte that somebody types. Sleeps until there is one, and does what the background has to do meanwhile. Boot
+/// CPU, where waiting is legal.
+pub(super) fn read() -> u8 {
+    loop {
+        if POLLED.load(Ordering::Relaxed) {
+            let _masked = irq::local_irq_save();
+            collect();
+        }
+        if let Some(byte) = RING.pop() {
+            return byte;
+        }
+        if instance::idle() {
+            continue;
+        }
+        if POLLED.load(Ordering::Relaxed) {
+            cpu::relax();
+            continue;
+        }
+        irq::local_irq_disable();
+        // What comes from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
+        if RING.is_empty() {
+            instance::asleep(cpu::wait_for_interrupt);
+        }
+        irq::local_irq_enable();
+    }
+}
+
+/// Characters that were typed and lost since this was asked last.
+pub(super) fn take_lost() -> u64 {
+    RING.take_lost()
+}

@@ -1,0 +1,126 @@
+//! What a script types on a machine's console, a piece at each prompt.
+
+use std::io::Write;
+use std::process::ChildStdin;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// The kernel's prompt.
+const PROMPT: &str = "quarry> ";
+/// The piece that types nothing and asks whether the machine sleeps.
+const IDLE: &str = "{idle}";
+/// How long the machine is watched for that, and how much of a host's CPU it may use meanwhile.
+const WATCHED: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_millis(200);
+
+/// Pieces of text, typed one after the other.
+#[derive(Debug)]
+pub(crate) struct Typing {
+    /// Each piece is typed when the console ends with this.
+    pub(crate) prompt: &'static str,
+    /// A key that is pressed once, where the console shows this and then a number: a boot loader's countdown.
+    pub(crate) countdown: Option<&'static str>,
+    pub(crate) pieces: Vec<Vec<u8>>,
+}
+
+impl Typing {
+    /// At the kernel's own prompt.
+    pub(crate) fn at_the_prompt(pieces: Vec<Vec<u8>>) -> Self {
+        Self { prompt: PROMPT, countdown: None, pieces }
+    }
+
+    /// Types the next piece if the console asks for it. `process` is the machine's.
+    pub(crate) fn answer(&mut self, console: &str, process: u32, to: &mut ChildStdin) -> Result<(), String> {
+        loop {
+            let asked = console.ends_with(self.prompt) && !self.pieces.is_empty();
+            let piece = if asked {
+                self.pieces.remove(0)
+            } else if let Some(text) = self.countdown
+                && console.contains(text)
+                && !console.contains(self.prompt)
+                && console.trim_end().ends_with(char::is_numeric)
+            {
+                b"\n".to_vec()
+            } else {
+                return Ok(());
+            };
+            if piece == IDLE.as_bytes() {
+                sleeps(process)?;
+                continue;
+            }
+            return to.write_all(&piece).and_then(|()| to.flush()).map_err(|e| format!("typing: {e}"));
+        }
+    }
+}
+
+/// Whether a process leaves the host's CPUs alone for a second. A busy host only makes it use less.
+fn sleeps(process: u32) -> Result<(), String> {
+    let (start, before) = (Instant::now(), cpu_time(process)?);
+    thread::sleep(WATCHED);
+    let used = cpu_time(process)?.saturating_sub(before);
+    if used > BUSY {
+        return Err(format!("the idle machine used {used:?} of a host's CPU in {:?}", start.elapsed()));
+    }
+    Ok(())
+}
+
+/// What a process has used of the host's CPUs (Linux: proc_pid_stat(5), in hundredths of a second).
+fn cpu_time(process: u32) -> Result<Duration, String> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+    // The name of the program, in parentheses, may hold blanks; the times are the 12th and 13th field behind it.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11).take(2));
+    let ticks = fields.map(|fields| fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>());
+    ticks.map(|ticks| Duration::from_millis(ticks * 10)).ok_or_else(|| format!("{path} cannot be read: {stat}"))
+}
+
+/// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes.
+pub(crate) fn pieces(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    text.split('|').map(unescape).collect()
+}
+
+fn unescape(piece: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut letters = piece.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            bytes.extend(letter.encode_utf8(&mut [0; 4]).bytes());
+            continue;
+        }
+        let byte = match letters.next() {
+            Some('r') => Some(b'\r'),
+            Some('n') => Some(b'\n'),
+            Some('t') => Some(b'\t'),
+            Some('\\') => Some(b'\\'),
+            Some('x') => {
+                let digits: String = letters.by_ref().take(2).collect();
+                u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2)
+            }
+            _ => None,
+        };
+        bytes.push(byte.ok_or_else(|| format!("{piece:?} has an escape that means nothing"))?);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_hold_any_byte() {
+        let read = pieces("help\\r|a\\x1b[A\\t\\\\|{idle}").unwrap();
+        assert_eq!(read, [b"help\r".to_vec(), b"a\x1b[A\t\\".to_vec(), b"{idle}".to_vec()]);
+        for wrong in ["\\", "\\q", "\\x1", "\\xzz"] {
+            assert!(pieces(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_computes_is_not_idle() {
+        let used = cpu_time(std::process::id()).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(300) {}
+        assert!(cpu_time(std::process::id()).unwrap() > used);
+    }
+}
