@@ -47,7 +47,7 @@ pub(super) fn init() {
             POLLED.store(true, Ordering::Relaxed);
             continue;
         };
-        match interrupts::request(intid, trigger, on_input) {
+        match interrupts::request_quiet(intid, trigger, on_input) {
             Ok(()) => port.interrupt_on_input(),
             Err(error) => {
                 warn!("console: {error}; the {}'s input is polled", port.kind());

@@ -14,7 +14,7 @@ use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
 use ::log::{info, warn};
 use core::fmt;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use spin::once::Once;
 
 /// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
@@ -36,6 +36,9 @@ static GIC: Once<Gic, cpu::Relax> = Once::new();
 ///
 /// - `IRQ-1`: every pointer but null was a `Handler`.
 static HANDLERS: [AtomicPtr<()>; INTIDS as usize] = [const { AtomicPtr::new(core::ptr::null_mut()) }; INTIDS as usize];
+
+/// How many of them are known to free no memory.
+static QUIET: AtomicUsize = AtomicUsize::new(0);
 
 /// Why an interrupt cannot be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,6 +187,18 @@ pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), I
     })
 }
 
+/// [`request`] for a handler that never frees memory and never wakes anybody who waits for it, for good: nobody sleeps until
+/// such an interrupt comes.
+///
+/// # Errors
+///
+/// As for [`request`].
+pub(super) fn request_quiet(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), InterruptError> {
+    request(intid, trigger, handler)?;
+    QUIET.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
 /// Holds the interrupt back again and forgets its handler (Linux: `free_irq`). On the CPU that requested it; the handler
 /// may still be running on another.
 ///
@@ -199,9 +214,11 @@ pub fn release(intid: IntId) -> Result<(), InterruptError> {
     Ok(())
 }
 
-/// Whether any interrupt has a handler, so that a CPU that sleeps may be woken by one. Any context.
-pub(super) fn is_any_requested() -> bool {
-    HANDLERS.iter().any(|slot| !slot.load(Ordering::Relaxed).is_null())
+/// Whether any interrupt has a handler that may free memory, so that a CPU that waits for some may be woken by one. Any
+/// context.
+pub(super) fn may_free_memory() -> bool {
+    let requested = HANDLERS.iter().filter(|slot| !slot.load(Ordering::Relaxed).is_null()).count();
+    requested > QUIET.load(Ordering::Relaxed)
 }
 
 /// Handles one pending interrupt; a second one brings the CPU here again. From the vectors, interrupts masked.

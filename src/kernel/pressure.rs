@@ -53,7 +53,7 @@ impl RateLimit {
 static FAILURES: RateLimit = RateLimit::new();
 static KILLS: RateLimit = RateLimit::new();
 
-static HOOKS: PressureHooks = PressureHooks { failed, waits_in_atomic, may_be_woken: interrupts::is_any_requested };
+static HOOKS: PressureHooks = PressureHooks { failed, waits_in_atomic, may_be_woken: interrupts::may_free_memory };
 
 /// Registers the hooks. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
