@@ -8,7 +8,7 @@ fn main() {
         return;
     }
     // cargo runs the linker in the package's directory, wherever that is when it does.
-    for kind in ["bins", "tests", "benches"] {
+    for kind in ["bins", "tests"] {
         println!("cargo::rustc-link-arg-{kind}=-Tlinker.ld");
         println!("cargo::rustc-link-arg-{kind}=--no-dynamic-linker");
         println!("cargo::rustc-link-arg-{kind}=-znorelro");

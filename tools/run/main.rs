@@ -3,6 +3,7 @@
 //! - `quarry-run boot [MACHINE…] ELF`: boot a kernel, with a prompt if there is a person;
 //! - `quarry-run image ELF OUT`: write the flat Image;
 //! - `quarry-run size ELF`: say what the image is made of;
+//! - `quarry-run watch SECONDS COMMAND…`: run a command, and end it if it prints nothing for so long;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
 //! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
@@ -25,9 +26,11 @@ mod trampoline;
 mod tree;
 mod typing;
 mod uboot;
+mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use elf::Kernel;
 use libtest::Options;
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
         ["planted", elf] => planted(elf),
+        ["watch", seconds, command @ ..] if let Ok(seconds) = seconds.parse() => {
+            watch::run(Duration::from_secs(seconds), command).map(ExitCode::from)
+        }
         ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(

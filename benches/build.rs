@@ -1,0 +1,15 @@
+//! Hands the linker script of the reference kernel to the benchmarks, which are one of its images.
+
+use std::path::Path;
+
+fn main() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../linker.ld");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={}", script.display());
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    for flag in [format!("-T{}", script.display()), "--no-dynamic-linker".to_owned(), "-znorelro".to_owned()] {
+        println!("cargo::rustc-link-arg-benches={flag}");
+    }
+}

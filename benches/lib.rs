@@ -1,0 +1,2 @@
+//! The benchmarks are the targets `kernel` and `host` of this package.
+#![no_std]
