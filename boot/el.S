@@ -34,7 +34,7 @@ drop_to_el1:
 from_el3:
 	bl	gic_all_group1
 
-	mov	x1, #0x431			// SCR_EL3: RW, RES1, NS
+	mov	x1, #0x4b1			// SCR_EL3: RW, RES1, NS; SMD: SMC is undefined, as nothing stays at EL3 to answer it
 	skip_without id_aa64pfr0_el1, 8, 1f
 	orr	x1, x1, #1 << 8			// HCE, as there is an EL2
 1:	mrs	x0, id_aa64pfr1_el1
@@ -99,6 +99,8 @@ from_el3:
 	eret
 
 from_el2:
+	adr	x0, early_vectors
+	msr	vbar_el2, x0
 	mov	x1, #1 << 31			// HCR_EL2: RW
 	mrs	x0, id_aa64pfr1_el1
 	ubfx	x0, x0, #8, #4
@@ -226,15 +228,49 @@ at_el1:
 
 	.ltorg
 
-// Exceptions before the kernel's own vectors: there is nobody to tell but the console.
+// Exceptions before the kernel's own vectors: there is nobody to tell but the console. For EL2 these vectors stay, and
+// answer what comes from EL1.
 	.balign	2048
 early_vectors:
-	.rept	16
+	.rept	8				// from this level
 	adr	x0, early_exception_message
 	adr	x20, _head
 	b	early_stop
 	.balign	128
 	.endr
+	b	from_el1
+	.balign	128
+	.rept	7				// nothing else is routed here
+	b	park
+	.balign	128
+	.endr
 early_exception_message:
-	.asciz	"quarry: exception before the MMU was on; cannot boot\r\n"
+	.asciz	"quarry: exception before the kernel's own vectors; cannot boot\r\n"
 	.balign	4
+
+// A synchronous exception of EL1 at EL2. HVC reaches nobody: the answer is that of firmware without the function. Anything
+// else is a trap that was meant to be off: EL1 takes an undefined instruction, and reports who executed the other.
+//   in:  EL2, MMU off; ESR_EL2 and ELR_EL2 of the exception
+//   out: returns to EL1 behind the HVC with x0 = -1 (NOT_SUPPORTED, Arm DEN 0028 7.1), or to undefined_at_el2
+//   clobbers TPIDR_EL2
+from_el1:
+	msr	tpidr_el2, x0
+	mrs	x0, esr_el2
+	ubfx	x0, x0, #26, #6
+	cmp	x0, #0x16			// HVC from AArch64; eret restores the flags
+	mov	x0, #-1
+	b.eq	1f
+	ldr	x0, =undefined_at_el2
+	msr	elr_el2, x0
+	mrs	x0, tpidr_el2
+1:	eret
+
+	.ltorg
+
+	.section .text, "ax"
+
+// Where EL1 goes on after it executed what EL2 trapped, so that its undefined instruction is reported.
+//   in: the state of EL1 at the trapped instruction, its address excepted   out: does not return   clobbers nothing
+	.global undefined_at_el2
+undefined_at_el2:
+	udf	#2

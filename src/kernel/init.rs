@@ -15,7 +15,7 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, probe, protect, rseq, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, probe, protect, psci, rseq, spurious, tlb};
 use crate::board::Board;
 use crate::fdt::{FdtError, Tree};
 use crate::hal::prot::Prot;
@@ -102,7 +102,12 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    let repaired = probe::fix_up(frame) || rseq::fix_up(frame) || probe::read_zero(frame, layout::descriptors());
+    // First of all: a probe of an address that is mapped by now shall find it.
+    let repaired = spurious::is_spurious(frame)
+        || probe::fix_up(frame)
+        || rseq::fix_up(frame)
+        || probe::read_zero(frame, layout::descriptors())
+        || psci::answer_undefined(frame);
     if repaired { Outcome::Resume } else { Outcome::Unhandled }
 }
 
@@ -133,7 +138,9 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     let machine = match result {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
-            if console::ports().next().is_none() {
+            // Without a tree the image's place says which board it is; what a tree does not name is not there.
+            let unknown = matches!(error, BootError::NoTree(_) | BootError::Damaged(..));
+            if unknown && console::ports().next().is_none() {
                 serial::open_fallback(guess, &early);
             }
             kprintln!("\nquarry: cannot boot: {error}");
@@ -186,7 +193,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
     );
     if serial::open(&tree, board, early) == 0 {
-        serial::open_fallback(Board::guess(boot.image), early);
+        serial::open_fallback(board, early);
     }
     log::apply(args.text());
     info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));

@@ -6,7 +6,7 @@ use super::{panic, smp_call};
 use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::early_fixmap::FixmapError;
-use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, Trigger};
+use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, REGIONS, Trigger};
 use crate::fdt::{Node, Tree};
 use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames};
@@ -87,16 +87,31 @@ pub(super) fn init(tree: &Tree<'_>, early: &EarlyMap) -> Result<(), InterruptErr
     let (Some(Ok(first)), Some(Ok(second))) = (ranges.next(), ranges.next()) else {
         return Err(InterruptError::NoController);
     };
-    let (distributor, second) = match version {
-        GicVersion::V2 => (map(first, V2_BLOCK, early)?, map(second, V2_BLOCK, early)?),
+    let mut others = [VirtRange::default(); REGIONS];
+    let distributor = match version {
+        GicVersion::V2 => {
+            let [cpu_interface, ..] = &mut others;
+            *cpu_interface = map(second, V2_BLOCK, early)?;
+            map(first, V2_BLOCK, early)?
+        }
         GicVersion::V3 => {
             let cpus = tree.cpus().count().clamp(1, MAX_CPUS) as u64;
-            (map(first, 64 << 10, early)?, map_redistributors(second, cpus * REDISTRIBUTOR_MAX)?)
+            // Behind the redistributors come the registers of the virtual CPU interface.
+            let count = node.u32("#redistributor-regions").unwrap_or(1);
+            let further = ranges.flatten().take(to_usize(u64::from(count.saturating_sub(1))));
+            let mut places = others.iter_mut();
+            for region in core::iter::once(second).chain(further) {
+                match places.next() {
+                    Some(place) => *place = map_redistributors(region, cpus * REDISTRIBUTOR_MAX)?,
+                    None => warn!("interrupts: redistributors at {region} are left out: more than {REGIONS} regions"),
+                }
+            }
+            map(first, 64 << 10, early)?
         }
     };
-    // SAFETY: both are mapped as Device memory by the lines above, for good, at addresses that are not zero; this is the
-    // only driver of the controller, and the only call.
-    let gic = GIC.call_once(|| unsafe { Gic::new(version, distributor.start(), second) });
+    // SAFETY: all are mapped as Device memory by the lines above, for good, at addresses that are not zero, or empty; this
+    // is the only driver of the controller, and the only call.
+    let gic = GIC.call_once(|| unsafe { Gic::new(version, distributor.start(), others) });
     gic.init();
     init_cpu()?;
     info!("interrupts: {version} at {first}");

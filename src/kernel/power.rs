@@ -28,7 +28,8 @@ pub fn leave(status: u32) -> ! {
     if SEMIHOSTING.load(Ordering::Relaxed) {
         qemu_exit::AArch64::new().exit(status);
     }
-    // An answer means that the firmware refused; then there is nothing left but to stop.
-    let _refused = psci::system_off();
+    let Err(refused) = psci::system_off() else { cpu::park() };
+    console::print_urgent(format_args!("not switched off ({refused}); the CPU stops here\n"));
+    console::flush();
     cpu::park()
 }

@@ -55,7 +55,8 @@ fn open_at(kind: UartKind, registers: PhysRange, line: Line, early: &EarlyMap) -
     console::add_port(unsafe { Uart::open(kind, virt.start(), line) })
 }
 
-/// Opens what the board is known for, so that last words are heard even without a device tree.
+/// Opens what the board is known for, so that last words are heard even without a device tree, or with a tree of that
+/// board that names no console. On any other board these addresses are something else.
 pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {
         let Some(page) = PhysRange::from_size(uart.registers.align_down(PAGE_SIZE), PAGE_SIZE) else { continue };

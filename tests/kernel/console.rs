@@ -128,3 +128,10 @@ ktest!(
     report = "memory map:",
     exit = 0
 );
+
+// The addresses of virt's serial port are something else on a board of another name.
+ktest!(
+    boot: no_register_is_written_that_the_tree_does_not_name,
+    machine = "silent dtb=tests/data/dts/virt-other-board.dtb append=quarry.batch",
+    exit = 0
+);

@@ -75,6 +75,46 @@ fn every_cpu_comes_up_as_the_boot_cpu_did() {
     assert_eq!((seen.into_inner(), wrong.into_inner()), (each_once, 0), "each once, as itself");
 }
 
+// The tree's conduit does not exist: HVC where the kernel was entered at EL2 and left nobody there, SMC without EL3. The
+// boot goes on without the other CPU.
+ktest!(
+    boot: hvc_that_nobody_answers_leaves_cpus_out,
+    machine = "virtualization smp=2 loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-hvc.dtb",
+    report = "CPU 1 is left out: firmware: ",
+    report = "CPUs: 1 of 2 are up",
+    exit = 0
+);
+ktest!(
+    boot: smc_that_nobody_answers_leaves_cpus_out,
+    machine = "smp=2 loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-smc.dtb",
+    report = "CPU 1 is left out: firmware: ",
+    report = "CPUs: 1 of 2 are up",
+    exit = 0
+);
+// Nor is there anybody to switch the machine off.
+ktest!(
+    boot: without_hvc_a_machine_that_cannot_be_switched_off_says_so,
+    machine = "virtualization semihosting=off smp=2 loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-hvc.dtb",
+    report = "memory map:",
+    report = "not switched off ("
+);
+ktest!(
+    boot: without_smc_a_machine_that_cannot_be_switched_off_says_so,
+    machine = "semihosting=off smp=2 loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-smc.dtb",
+    report = "memory map:",
+    report = "not switched off ("
+);
+
+// More CPUs than one region of redistributors has room for.
+ktest!(cpus_of_a_second_region_of_redistributors_come_up, machine = "smp=130 gic=3 mem=1G", timeout = 120);
+fn cpus_of_a_second_region_of_redistributors_come_up() {
+    let ran = AtomicU32::new(0);
+    cpus::run_everywhere(&|_| {
+        ran.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!((ran.into_inner() as usize, described()), (130, 130));
+}
+
 ktest!(as_many_cpus_come_up_as_the_boot_arguments_want, machine = "smp=4 append='maxcpus=3'");
 fn as_many_cpus_come_up_as_the_boot_arguments_want() {
     assert_eq!(instance::online_cpus().count(), 3);

@@ -5,7 +5,9 @@ use core::fmt;
 use core::hint::black_box;
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::boot;
-use quarry::arch::aarch64::esr::Access;
+use quarry::arch::aarch64::esr::{Access, Esr};
+use quarry::arch::aarch64::spurious;
+use quarry::arch::aarch64::trap::TrapFrame;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::kernel::report;
 use quarry::ktest;
@@ -294,4 +296,33 @@ fn an_index_past_an_array_panics_with_its_place() {
 ktest!(an_overflowing_sum_panics, report = "attempt to add with overflow", exit = 1);
 fn an_overflowing_sum_panics() {
     black_box(black_box(u64::MAX) + black_box(1));
+}
+
+/// A frame as a fault of the kernel at `far` leaves it.
+fn fault_frame(class: u64, status: u64, far: VirtAddr) -> TrapFrame {
+    // SAFETY: a frame is numbers.
+    let mut frame: TrapFrame = unsafe { core::mem::zeroed() };
+    frame.esr = Esr::new(class << 26 | 1 << 25 | status);
+    frame.far = far;
+    frame
+}
+
+// The emulator takes no such faults, so the frames are made: what counts is what the tables say now.
+ktest!(a_translation_fault_that_the_tables_do_not_justify_is_no_fault);
+fn a_translation_fault_that_the_tables_do_not_justify_is_no_fault() {
+    let (mapped, text) = (VirtAddr::of(&raw const INSTRUCTION), VirtAddr::of(fault_frame as *const u8));
+    let (unmapped, low) = (VirtAddr::new(0xffff_9000_0000_0000), VirtAddr::new(0x10_0000));
+    for level in 4..=7 {
+        for at in [mapped, text] {
+            for class in [0x25, 0x21] {
+                assert!(spurious::is_spurious(&fault_frame(class, level, at)), "it is mapped by now");
+            }
+        }
+        assert!(!spurious::is_spurious(&fault_frame(0x25, level, unmapped)), "it is still missing");
+        assert!(!spurious::is_spurious(&fault_frame(0x25, level, low)));
+        assert!(!spurious::is_spurious(&fault_frame(0x24, level, mapped)), "of user space");
+    }
+    for status in [0x0d, 0x0f, 0x10, 0x11, 0x21] {
+        assert!(!spurious::is_spurious(&fault_frame(0x25, status, mapped)), "of another kind: {status:#x}");
+    }
 }

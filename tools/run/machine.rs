@@ -68,6 +68,8 @@ pub(crate) struct Spec {
     pub(crate) serial: usize,
     /// What is typed at the kernel's prompt, a piece each time that it is there.
     pub(crate) typed: Vec<Vec<u8>>,
+    /// The machine must print nothing: its console is not where the kernel could guess it.
+    pub(crate) silent: bool,
     /// The test shares its boot with no other.
     pub(crate) alone: bool,
 }
@@ -100,6 +102,7 @@ impl Default for Spec {
             semihosting: true,
             serial: 0,
             typed: Vec::new(),
+            silent: false,
             alone: false,
         }
     }
@@ -166,6 +169,7 @@ impl Spec {
             "semihosting" => self.semihosting = on(key)?,
             "serial" => self.serial = value.parse().ok().filter(|&port| port < 2).ok_or("serial is 0 or 1")?,
             "type" => self.typed = typing::pieces(value)?,
+            "silent" => self.silent = on(key)?,
             "alone" => self.alone = on(key)?,
             _ => return Err(format!("unknown word {key:?}")),
         }

@@ -72,6 +72,9 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
                     (None, Some(wanted)) if status.code() != Some(wanted) => {
                         Err(format!("{}, not {wanted}", left_with(status)))
                     }
+                    (None, _) if test.machine.silent && !machine.text.is_empty() => {
+                        Err("the console is not silent".to_owned())
+                    }
                     (None, _) => Ok(()),
                 };
             }

@@ -1,5 +1,6 @@
 //! What the CPU itself makes of an address: `AT S1E1R` and `PAR_EL1`.
 
+use super::esr::FaultStatus;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use core::arch::asm;
 
@@ -15,6 +16,15 @@ pub struct Par {
 /// What a read of `addr` at EL1 reaches; `None` if it faults. Reads nothing. Any context.
 #[must_use]
 pub fn translate(addr: VirtAddr) -> Option<Par> {
+    walk(addr).ok()
+}
+
+/// What a read of `addr` at EL1 reaches. Reads nothing. Any context.
+///
+/// # Errors
+///
+/// The fault that it would take.
+pub fn walk(addr: VirtAddr) -> Result<Par, FaultStatus> {
     let saved = super::irq::local_irq_save_flags();
     let par: u64;
     // SAFETY: the instruction writes PAR_EL1, which nobody else relies on, and interrupts are masked until it is read.
@@ -23,8 +33,11 @@ pub fn translate(addr: VirtAddr) -> Option<Par> {
             options(nostack, preserves_flags));
     }
     super::irq::local_irq_restore_flags(saved);
-    // Arm ARM D24.2, PAR_EL1: F in bit 0; PA in 47:12, ATTR in 63:56.
-    let [.., attribute] = par.to_le_bytes();
+    // Arm ARM D24.2, PAR_EL1: F in bit 0; PA in 47:12, ATTR in 63:56, or with F the status in 6:1.
+    let [low, .., attribute] = par.to_le_bytes();
+    if par & 1 != 0 {
+        return Err(FaultStatus::decode(low >> 1));
+    }
     let phys = PhysAddr::new((par & 0x0000_ffff_ffff_f000) | addr.offset_in(PAGE_SIZE));
-    (par & 1 == 0).then_some(Par { phys, attribute })
+    Ok(Par { phys, attribute })
 }

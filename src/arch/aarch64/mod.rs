@@ -57,6 +57,8 @@ pub mod rseq;
 pub mod secondary;
 #[cfg(target_os = "none")]
 pub mod spin_table;
+#[cfg(all(feature = "boot", target_os = "none"))]
+pub mod spurious;
 #[cfg(target_os = "none")]
 pub mod stack;
 #[cfg(all(feature = "boot", target_os = "none"))]

@@ -1,6 +1,9 @@
 //! The firmware that starts and stops CPUs and the machine (Arm DEN 0022), by whichever instruction reaches it.
 
-use crate::addr::PhysAddr;
+use super::esr::ExceptionClass;
+use super::probe;
+use super::trap::TrapFrame;
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::fdt::Conduit;
 use core::sync::atomic::{AtomicU8, Ordering};
 use smccc::psci::{self, AffinityState, LowestAffinityLevel};
@@ -77,4 +80,23 @@ pub fn is_off(affinity: u64) -> Result<bool, Error> {
 /// What firmware answers.
 pub fn system_off() -> Result<(), Error> {
     call!(system_off())
+}
+
+/// If `frame` is an HVC or SMC that is undefined, as there is no exception level to take it, answers as firmware without
+/// the function would (Arm DEN 0028 7.1: -1 in x0). Whether it was. For the handler of synchronous exceptions.
+///
+/// A device tree may name a conduit that this machine does not have; a boot without the other CPUs is better than none.
+pub fn answer_undefined(frame: &mut TrapFrame) -> bool {
+    const HVC: u32 = 0xd400_0002;
+    const SMC: u32 = 0xd400_0003;
+    if frame.esr.class() != ExceptionClass::UNKNOWN || !frame.elr.is_aligned(4) {
+        return false;
+    }
+    if !probe::load_u32(frame.elr).is_some_and(|instruction| [HVC, SMC].contains(&instruction)) {
+        return false;
+    }
+    let [answer, ..] = &mut frame.x;
+    *answer = u64::MAX;
+    frame.elr = VirtAddr::new(frame.elr.get().wrapping_add(4));
+    true
 }

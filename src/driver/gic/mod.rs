@@ -21,6 +21,8 @@ use v3::V3;
 
 /// The INTIDs that can carry an interrupt are below this: GICv2, and GICv3 without extended ranges and LPIs.
 pub const INTIDS: u32 = 1020;
+/// Regions that the redistributors of a GICv3 may lie in; boards have one, QEMU with more than 123 CPUs two.
+pub const REGIONS: usize = 4;
 /// The lowest INTID of a shared interrupt.
 const FIRST_SHARED: u32 = 32;
 /// The lowest INTID that is not one of the interrupts between CPUs.
@@ -187,20 +189,21 @@ enum Backend {
 }
 
 impl Gic {
-    /// The controller whose distributor is mapped at `distributor`, and in `second` the CPU interface (GICv2) or the
-    /// redistributors (GICv3; one that lies outside is not found). Nothing is written yet.
+    /// The controller whose distributor is mapped at `distributor`, and in `others` the CPU interface, first (GICv2), or
+    /// the redistributors (GICv3; one that lies outside is not found). Nothing is written yet.
     ///
     /// # Safety
     ///
     /// At `distributor`, not zero, its registers are mapped as Device memory, for ever: 4 KiB on GICv2, 64 KiB on GICv3.
-    /// So is `second`, which starts at the first register. No other driver uses them.
+    /// So is each of `others` that is not empty, which starts at the first register. No other driver uses them.
     #[must_use]
-    pub const unsafe fn new(version: GicVersion, distributor: VirtAddr, second: VirtRange) -> Self {
+    pub const unsafe fn new(version: GicVersion, distributor: VirtAddr, others: [VirtRange; REGIONS]) -> Self {
+        let [first, ..] = others;
         let backend = match version {
             // SAFETY: the caller's contract.
-            GicVersion::V2 => Backend::V2(unsafe { V2::new(distributor, second.start()) }),
+            GicVersion::V2 => Backend::V2(unsafe { V2::new(distributor, first.start()) }),
             // SAFETY: the caller's contract.
-            GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, second) }),
+            GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, others) }),
         };
         Self { backend, configuration: OrderedLock::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }
     }

@@ -1,7 +1,7 @@
 //! GICv3 (Arm IHI 0069H), with affinity routing: every interrupt is in group 1 of the non-secure state, and the CPU
 //! interface is system registers.
 
-use super::{Acknowledged, GicError, IntId, Trigger};
+use super::{Acknowledged, GicError, IntId, REGIONS, Trigger};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu;
 use crate::driver::timer;
@@ -23,19 +23,19 @@ const SGI_TARGETS: u64 = 16;
 ///
 /// # Invariants
 ///
-/// - `GICV3-1`: at `distributor` and in all of `redistributors`, neither zero, the registers are mapped as Device
-///   memory, for ever, and no other driver uses them.
+/// - `GICV3-1`: at `distributor`, not zero, and in all of `redistributors`, none at zero unless it is empty, the registers
+///   are mapped as Device memory, for ever, and no other driver uses them.
 #[derive(Debug)]
 pub(super) struct V3 {
     distributor: VirtAddr,
-    redistributors: VirtRange,
+    redistributors: [VirtRange; REGIONS],
 }
 
 impl V3 {
     /// # Safety
     ///
     /// As for [`super::Gic::new`].
-    pub(super) const unsafe fn new(distributor: VirtAddr, redistributors: VirtRange) -> Self {
+    pub(super) const unsafe fn new(distributor: VirtAddr, redistributors: [VirtRange; REGIONS]) -> Self {
         // INVARIANT: GICV3-1 by the caller's contract.
         Self { distributor, redistributors }
     }
@@ -138,23 +138,24 @@ impl V3 {
     }
 
     fn own_redistributor_at(&self) -> Result<VirtAddr, GicError> {
-        let mut at = self.redistributors.start();
-        loop {
-            let whole = VirtRange::from_size(at, REDISTRIBUTOR_SIZE).ok_or(GicError::NoRedistributor)?;
-            if !self.redistributors.contains_range(whole) {
-                return Err(GicError::NoRedistributor);
-            }
-            let redistributor = GicRedistributor::new(block::<GicrSgi>(at));
-            let typer = redistributor.typer();
-            if typer.core_mpidr() == cpu::affinity() {
-                return Ok(at);
-            }
-            if typer.last_redistributor() {
-                return Err(GicError::NoRedistributor);
-            }
-            let step = if typer.virtual_lpis_supported() { 2 * REDISTRIBUTOR_SIZE } else { REDISTRIBUTOR_SIZE };
-            at = at.checked_add(step).ok_or(GicError::NoRedistributor)?;
+        self.redistributors.iter().find_map(own_redistributor_in).ok_or(GicError::NoRedistributor)
+    }
+}
+
+/// The redistributor of this CPU, if it lies in a region, which ends with the last one that it has.
+fn own_redistributor_in(region: &VirtRange) -> Option<VirtAddr> {
+    let mut at = region.start();
+    loop {
+        VirtRange::from_size(at, REDISTRIBUTOR_SIZE).filter(|whole| region.contains_range(*whole))?;
+        let typer = GicRedistributor::new(block::<GicrSgi>(at)).typer();
+        if typer.core_mpidr() == cpu::affinity() {
+            return Some(at);
         }
+        if typer.last_redistributor() {
+            return None;
+        }
+        let step = if typer.virtual_lpis_supported() { 2 * REDISTRIBUTOR_SIZE } else { REDISTRIBUTOR_SIZE };
+        at = at.checked_add(step)?;
     }
 }
 
