@@ -158,7 +158,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let map = self.hal().map();
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
-        let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
+        let on = self.wants_arrays(cache) && array.capacity() != 0;
         if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
             array.count_slow_alloc();
             let object = array.pop().map(Object::of_array);

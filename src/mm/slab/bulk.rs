@@ -62,7 +62,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn fill_used_up(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
-        if cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0 && array.is_empty() {
+        if self.wants_arrays(cache) && array.capacity() != 0 && array.is_empty() {
             self.fill_empty(cache, &array);
         }
         self.hal().restore(saved);
@@ -77,7 +77,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let saved = self.hal().save();
         let local = self.hal().local();
         let mut taken = 0;
-        if (!gfp.may_wait() || self.hal().may_wait(local, saved)) && cache.arrays_on.load(Ordering::Relaxed) {
+        if !gfp.may_wait() || self.hal().may_wait(local, saved) {
+            // An array that is off is empty.
             let array = Array::new::<H>(local, cache.slot);
             let hot = array.hot(places.len().min(BURST));
             taken = hot.len();

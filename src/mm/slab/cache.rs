@@ -37,8 +37,8 @@ pub struct Cache<H: SlabHal> {
     /// Mixed into links.
     pub(super) secret: u64,
     pub(super) node: OrderedLock<Node, class::SlabNode, H::Relax>,
-    /// Whether the CPUs' arrays are in use.
-    pub(super) arrays_on: AtomicBool,
+    /// Whether the CPUs' arrays are in use, unless the allocator is careful.
+    pub(super) arrays_wanted: AtomicBool,
 }
 
 impl<H: SlabHal> fmt::Debug for Cache<H> {

@@ -86,7 +86,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let array = Array::new::<H>(self.hal().local(), cache.slot);
         array.count_slow_free();
         let mut freed = Chain::NONE;
-        let on = cache.arrays_on.load(Ordering::Relaxed) && array.capacity() != 0;
+        let on = self.wants_arrays(cache) && array.capacity() != 0;
         if on && array.count() >= array.capacity() {
             freed = self.exchange_full(cache, &array);
         }

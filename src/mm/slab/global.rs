@@ -16,7 +16,7 @@ use crate::gfp::Gfp;
 use crate::sync::OrderedLock;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
 /// Caches that there can be at a time.
 pub const MAX_CACHES: usize = 512;
@@ -95,12 +95,15 @@ impl<H: SlabHal> CacheHandle<H> {
 /// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
 ///   handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
 ///   part of the allocator, and moves with it.
+/// - `GLB-2`: whoever takes a record out of the table and has neither an object of the cache, a handle nor the lock of the
+///   registry, has interrupts masked from before that until after the last use. A record that has left the table is given up
+///   when every CPU has answered a request since, and no CPU answers one in the middle of such a use.
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The cache with this number.
     #[inline]
     pub(super) fn cache(&self, id: CacheId) -> Option<&Cache<H>> {
         let record = self.table.get(usize::from(id.get()))?.load(Ordering::Acquire);
-        // SAFETY: GLB-1: the caller has an object of the cache, a handle, or the lock of the registry.
+        // SAFETY: GLB-1: the caller has an object of the cache, a handle, the lock of the registry, or GLB-2.
         unsafe { record.as_ref() }.or_else(|| self.boot.get().filter(|boot| boot.id == id))
     }
 
@@ -112,7 +115,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Runs `f` for every cache, by number. Caches are neither made nor destroyed meanwhile, so `f` must do neither.
     pub fn for_each(&self, mut f: impl FnMut(&Cache<H>)) {
-        let registry = self.registry.lock();
+        self.for_each_in(&self.registry.lock(), &mut f);
+    }
+
+    /// The same for a caller that has the lock.
+    pub(super) fn for_each_in(&self, registry: &Registry, mut f: impl FnMut(&Cache<H>)) {
         for raw in 0..registry.len {
             #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
             if let Some(cache) = self.cache(CacheId::new(raw as u16)) {
@@ -210,13 +217,20 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let Some(record) = NonNull::new(record) else { return Err(CreateError::OutOfMemory) };
         // SAFETY: a fresh object of the cache for records: large enough, aligned, and nobody else's.
         unsafe { record.write(cache) };
+        // SAFETY: written above.
+        let cache = unsafe { record.as_ref() };
+        let careful = self.is_careful();
+        if id.get() >= KMALLOC_CACHES {
+            self.make_arrays(cache, careful);
+        }
         // INVARIANT: GLB-1. Release pairs with the acquire in `cache`.
         entry.store(record.as_ptr(), Ordering::Release);
-        registry.len = registry.len.max(number + 1);
-        if id.get() >= KMALLOC_CACHES {
-            // SAFETY: written above.
-            self.make_arrays(unsafe { record.as_ref() });
+        // Pairs with the fence in `set_careful`: whoever switches all arrays finds the record, or is seen here.
+        fence(Ordering::SeqCst);
+        if self.is_careful() != careful {
+            self.drain_all(Some(cache));
         }
+        registry.len = registry.len.max(number + 1);
         Ok(record)
     }
 
@@ -239,7 +253,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
             node: OrderedLock::new(Node::new(depot_magazines(shape.size))),
-            arrays_on: AtomicBool::new(false),
+            arrays_wanted: AtomicBool::new(false),
         }
     }
 
@@ -280,7 +294,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             // INVARIANT: GLB-1: there is no slab, and the one handle is ours.
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
-        // A CPU that was answering somebody else may have found the record in the table: it has ended when it answers this.
+        // INVARIANT: GLB-2: a CPU may have found the record in the table before: it has ended when it answers this.
         self.drain_all(Some(cache));
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.

@@ -244,7 +244,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
         }
         drop(registry);
-        self.for_each(|cache| self.make_arrays(cache));
+        self.for_each(|cache| self.make_arrays(cache, self.is_careful()));
         Ok(())
     }
 

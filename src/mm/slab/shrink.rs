@@ -9,7 +9,7 @@ use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, PAGE_SIZE};
 use crate::mm::page::PageMap;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
@@ -38,14 +38,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn try_shrink_all(&self) -> Option<u64> {
         let registry = self.registry.try_lock()?;
         let before = self.pages_in_slabs();
-        self.for_each_record(|cache| {
+        self.for_each_in(&registry, |cache| {
             self.shrink(cache);
         });
         drop(registry);
         Some(before.saturating_sub(self.pages_in_slabs()))
     }
 
-    /// Pages in slabs of all caches.
+    /// Pages in slabs of all caches. Any context.
     #[must_use]
     pub fn pages_in_slabs(&self) -> u64 {
         let mut pages: u64 = 0;
@@ -53,7 +53,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pages
     }
 
-    /// Pages that shrinking could give back, if every object at hand had a slab to itself and those like it.
+    /// Pages that shrinking could give back, if every object at hand had a slab to itself and those like it. Any context.
     #[must_use]
     pub fn pages_at_hand(&self) -> u64 {
         let mut bytes: u64 = 0;
@@ -143,17 +143,25 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // First, as its memory may be an object of this very cache.
         self.give_spare_up(cache, &array);
         let chain = self.drain_array(cache, &array);
-        let on = cache.arrays_on.load(Ordering::Relaxed);
+        let on = self.wants_arrays(cache);
         if array.has_memory() && (array.capacity() != 0) != on {
             array.set_capacity(if on { cache.capacity } else { 0 });
         }
         self.free_slabs(chain);
     }
 
-    /// Runs `f` for every cache, the registry's lock not being taken: a cache that is being destroyed has no objects in
-    /// arrays any more.
+    /// Runs `f` for every cache, each time with interrupts masked; in between they are as the caller has them. The
+    /// registry's lock is not taken: any context.
     fn for_each_record(&self, mut f: impl FnMut(&Cache<H>)) {
-        self.boot.get().into_iter().chain(self.table.iter().filter_map(|entry| self.cache_of(entry))).for_each(&mut f);
+        let entries = self.table.iter().map(Some);
+        for entry in core::iter::once(None).chain(entries) {
+            // GLB-2: from before the record is found until nothing uses it any more.
+            let saved = self.hal().save();
+            if let Some(cache) = entry.map_or_else(|| self.boot.get(), |entry| self.cache_of(entry)) {
+                f(cache);
+            }
+            self.hal().restore(saved);
+        }
     }
 
     /// Puts the objects of an array back into their slabs. Interrupts masked.
@@ -209,14 +217,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Switches the arrays of a cache off, emptying them, or on again.
     pub(super) fn switch_arrays(&self, cache: &Cache<H>, on: bool) {
-        let on = on && cache.capacity != 0 && !self.is_careful();
-        cache.arrays_on.store(on, Ordering::Relaxed);
+        cache.arrays_wanted.store(on && cache.capacity != 0, Ordering::Relaxed);
         self.drain_all(Some(cache));
     }
 
     /// Gives each CPU memory for the entries of a cache's array, and switches the arrays on. A CPU for which there is none
-    /// does without; the cache works. Nobody but the caller knows the cache yet, or no other CPU runs.
-    pub(super) fn make_arrays(&self, cache: &Cache<H>) {
+    /// does without; the cache works. Nobody but the caller knows the cache yet, or no other CPU runs. `careful` is
+    /// whether the allocator is.
+    pub(super) fn make_arrays(&self, cache: &Cache<H>, careful: bool) {
         if cache.capacity == 0 {
             return;
         }
@@ -224,10 +232,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             let Some(local) = self.hal().local_of(cpu) else { continue };
             if let Some(magazine) = self.new_magazine(cache) {
                 let array = Array::new::<H>(local, cache.slot);
-                array.load(magazine, 0, if self.is_careful() { 0 } else { cache.capacity });
+                array.load(magazine, 0, if careful { 0 } else { cache.capacity });
             }
         }
-        cache.arrays_on.store(!self.is_careful(), Ordering::Relaxed);
+        cache.arrays_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the arrays of a cache are to be in use.
+    pub(super) fn wants_arrays(&self, cache: &Cache<H>) -> bool {
+        cache.arrays_wanted.load(Ordering::Relaxed) && !self.is_careful()
     }
 
     /// Gives the memory of the arrays of a cache back, which are off, and which nobody uses.
@@ -243,7 +256,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn set_careful(&self, careful: bool) {
         let careful = careful || self.zeroes_on_alloc() || self.zeroes_on_free();
         self.careful.store(careful, Ordering::Relaxed);
-        self.for_each_record(|cache| cache.arrays_on.store(!careful && cache.capacity != 0, Ordering::Relaxed));
+        // Pairs with the fence in `add`: a cache that is being made is in the table, or sees this.
+        fence(Ordering::SeqCst);
         self.drain_all(None);
     }
 

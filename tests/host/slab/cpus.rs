@@ -1,7 +1,8 @@
 //! Several CPUs: objects that are freed elsewhere, drains, and interrupts.
 
 use super::*;
-use machine::{in_interrupt, run_on};
+use machine::{at_open_points, in_interrupt, run_on};
+use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
 
 #[test]
@@ -81,5 +82,60 @@ fn a_cpu_gives_its_objects_back_when_it_is_asked() {
         slabs.hal().set_online(1, false);
         run_on(0);
         slabs.destroy(cache).unwrap();
+    });
+}
+
+/// Destroys a cache on CPU 1, while CPU 0, which this thread plays, answers from interrupts alone.
+fn destroy_elsewhere<'m>(slabs: &Slabs<'_, 'm>, cache: machine::Handle<'m>) {
+    std::thread::scope(|scope| {
+        let destroyer = scope.spawn(|| {
+            run_on(1);
+            slabs.destroy(cache).unwrap();
+        });
+        while !destroyer.is_finished() {
+            in_interrupt(|| slabs.answer_requests());
+            std::thread::yield_now();
+        }
+    });
+}
+
+// Reclaim asks how much there is to have without any lock. Wherever it lets an interrupt in, a cache may be destroyed
+// whose record it was looking at.
+#[test]
+#[cfg_attr(miri, ignore = "hundreds of threads")]
+fn a_walk_over_caches_holds_no_record_where_it_can_be_interrupted() {
+    Spec::of_size(16 << 20).cpus(2).run(|slabs| {
+        slabs.hal().set_online(0, true);
+        let walks: [&dyn Fn() -> u64; 2] = [&|| slabs.pages_at_hand(), &|| slabs.pages_in_slabs()];
+        for walk in walks {
+            // There are some 40 caches before this one, and at least one such point at each.
+            for point in 0..64 {
+                let victim = slabs.create(&spec("victim", 64)).unwrap();
+                let (record, size) = (VirtAddr::of(victim.cache()), size_of_val(victim.cache()));
+                let (victim, steps) = (Cell::new(Some(victim)), Cell::new(0));
+                let freed = RefCell::new(None);
+                let interrupt = || {
+                    if steps.replace(steps.get() + 1) == point
+                        && let Some(cache) = victim.take()
+                    {
+                        destroy_elsewhere(slabs, cache);
+                        *freed.borrow_mut() = Some(bytes(record, size));
+                        // Open locks and large numbers.
+                        (0..size as u64).step_by(8).for_each(|at| {
+                            fill(offset(record, at), 0, 1);
+                            fill(offset(record, at + 1), 0xff, 7);
+                        });
+                    }
+                };
+                let pages = at_open_points(&interrupt, walk);
+                for (at, byte) in (0..).zip(freed.take().into_iter().flatten()) {
+                    fill(offset(record, at), byte, 1);
+                }
+                assert!(pages < 4096, "{pages}");
+                if let Some(cache) = victim.take() {
+                    slabs.destroy(cache).unwrap();
+                }
+            }
+        }
     });
 }

@@ -29,6 +29,8 @@ const SECTION: u64 = 4 * MIB;
 std::thread_local! {
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    /// What happens to this thread wherever its interrupts are open.
+    static OPEN: Cell<Option<&'static dyn Fn()>> = const { Cell::new(None) };
     /// Where the calls of this thread come from, and when.
     static CALL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
@@ -50,6 +52,31 @@ pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
     let result = f();
     CPU.set((cpu, before));
     result
+}
+
+/// Runs `f`, and `hook` at every point of it where interrupts are open and it matters what happens there: before they are
+/// masked, and before it is looked which CPU this is. `hook` is an interrupt, or moves the thread to another CPU.
+pub(super) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
+    struct Closed;
+    impl Drop for Closed {
+        fn drop(&mut self) {
+            OPEN.set(None);
+        }
+    }
+    // SAFETY: the reference is dropped before this returns.
+    OPEN.set(Some(unsafe { std::mem::transmute::<&dyn Fn(), &'static dyn Fn()>(hook) }));
+    let _closed = Closed;
+    f()
+}
+
+/// A point where an interrupt may come, unless they are masked.
+fn open_point() {
+    if !CPU.get().1
+        && let Some(hook) = OPEN.take()
+    {
+        hook();
+        OPEN.set(Some(hook));
+    }
 }
 
 /// The machine as the allocators see it.
@@ -129,6 +156,7 @@ impl Interrupts for Sim<'_> {
     type Saved = bool;
 
     fn save(&self) -> bool {
+        open_point();
         let (cpu, masked) = CPU.get();
         CPU.set((cpu, true));
         masked
@@ -145,6 +173,7 @@ impl<'m> PerCpu for Sim<'m> {
     type Local = Local<'m>;
 
     fn local(&self) -> &Local<'m> {
+        open_point();
         &self.locals[CPU.get().0 as usize]
     }
 
@@ -153,6 +182,7 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn cpu(&self) -> CpuId {
+        open_point();
         CpuId::new(CPU.get().0)
     }
 
