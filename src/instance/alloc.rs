@@ -8,7 +8,7 @@ use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::irq;
 use crate::gfp::Gfp;
 use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
-use crate::mm::slab::{AllocError, CacheSpec, CreateError, InUse, Misuse};
+use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, Misuse};
 use core::ptr::NonNull;
 
 /// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
@@ -76,7 +76,7 @@ unsafe impl Kmem for Kmalloc {
         cache.alloc(gfp)
     }
 
-    fn destroy(&self, cache: KmemCache) -> Result<(), (KmemCache, InUse)> {
+    fn destroy(&self, cache: KmemCache) -> Result<(), (KmemCache, DestroyError)> {
         cache.destroy()
     }
 

@@ -50,6 +50,8 @@ pub struct PressureHooks {
     pub failed: fn(&Shortage),
     /// An allocation that may wait was made where waiting is not legal, and goes on without. Any context.
     pub waits_in_atomic: fn(Gfp, Order, Atomic),
+    /// A function that may sleep, by its name, was called where that is not legal; it is refused. Any context.
+    pub sleeps_in_atomic: fn(&'static str, Atomic),
     /// Whether anything but the running contexts of CPUs may yet free memory: an interrupt's handler.
     pub may_be_woken: fn() -> bool,
 }
@@ -168,6 +170,14 @@ impl Pressure for KernelPages {
         match HOOKS.get() {
             Some(hooks) => (hooks.waits_in_atomic)(gfp, order, why),
             None => log::error!("sleeping allocation in atomic context: order:{}, mode:{gfp}, {why}", order.get()),
+        }
+    }
+
+    fn sleeps_in_atomic(&self, call: &'static str) {
+        let why = self.atomic().unwrap_or(Atomic::Masked);
+        match HOOKS.get() {
+            Some(hooks) => (hooks.sleeps_in_atomic)(call, why),
+            None => log::error!("sleeping function called in atomic context ({why}): {call}"),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, Findings, InUse,
-    KMALLOC_SIZES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, DestroyError,
+    Findings, KMALLOC_SIZES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
 };
 use crate::mm::zone::{Scanned, Shrinker};
 use core::fmt;
@@ -352,7 +352,7 @@ pub struct KmemCache {
 }
 
 impl KmemCache {
-    /// Makes a cache; see [`SlabAllocator::create`].
+    /// Makes a cache; see [`SlabAllocator::create`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -430,7 +430,7 @@ impl KmemCache {
         SLABS.free_bulk(self.handle.cache(), objects)
     }
 
-    /// Gives memory that the cache keeps at hand back; whether there was any.
+    /// Gives memory that the cache keeps at hand back; whether there was any. Where sleeping is allowed.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
     }
@@ -440,14 +440,14 @@ impl KmemCache {
         SLABS.validate(self.cache())
     }
 
-    /// Destroys the cache; see [`SlabAllocator::destroy`].
+    /// Destroys the cache; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
-    /// The cache, and what is in use of it.
+    /// The cache, and why it stays.
     // Inlined, so that a report names the caller.
     #[inline(always)]
-    pub fn destroy(self) -> Result<(), (Self, InUse)> {
+    pub fn destroy(self) -> Result<(), (Self, DestroyError)> {
         SLABS.destroy(self.handle).map_err(|(handle, left)| (Self::of(handle), left))
     }
 }

@@ -53,7 +53,8 @@ impl RateLimit {
 static FAILURES: RateLimit = RateLimit::new();
 static KILLS: RateLimit = RateLimit::new();
 
-static HOOKS: PressureHooks = PressureHooks { failed, waits_in_atomic, may_be_woken: interrupts::may_free_memory };
+static HOOKS: PressureHooks =
+    PressureHooks { failed, waits_in_atomic, sleeps_in_atomic, may_be_woken: interrupts::may_free_memory };
 
 /// Registers the hooks. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
@@ -78,6 +79,12 @@ fn failed(shortage: &Shortage) {
 /// Not limited: each is a mistake in the kernel.
 fn waits_in_atomic(gfp: Gfp, order: Order, why: Atomic) {
     kprintln!("sleeping allocation in atomic context ({why}): order:{}, mode:{gfp}", order.get());
+    report::print_backtrace(None, trap::frame_pointer());
+}
+
+/// Not limited: as above.
+fn sleeps_in_atomic(call: &'static str, why: Atomic) {
+    kprintln!("sleeping function called in atomic context ({why}): {call}");
     report::print_backtrace(None, trap::frame_pointer());
 }
 

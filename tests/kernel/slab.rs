@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use quarry::gfp::Gfp;
 use quarry::instance::{self, KmemCache};
 use quarry::ktest;
-use quarry::mm::slab::{CacheSpec, Misuse, SlabFlags};
+use quarry::mm::slab::{CacheSpec, DestroyError, Misuse, SlabFlags};
 
 fn check() {
     instance::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
@@ -38,6 +38,24 @@ fn every_size_is_memory_of_its_own() {
         }
         check();
     }
+}
+
+ktest!(
+    a_cache_is_not_destroyed_with_interrupts_masked,
+    report = "sleeping function called in atomic context (interrupts are masked): SlabAllocator::destroy",
+    report = "a_cache_is_not_destroyed_with_interrupts_masked",
+    report = "it stayed",
+);
+fn a_cache_is_not_destroyed_with_interrupts_masked() {
+    let spec = CacheSpec { name: "stays", size: 64, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
+    let cache = KmemCache::create(&spec).expect("memory");
+    let guard = quarry::arch::aarch64::irq::local_irq_save();
+    let (cache, why) = cache.destroy().expect_err("refused");
+    drop(guard);
+    assert!(matches!(why, DestroyError::Atomic(_)), "{why}");
+    cache.destroy().expect("nothing is in use");
+    check();
+    quarry::kprintln!("it stayed");
 }
 
 ktest!(a_cache_gives_its_pages_back_when_it_is_destroyed);

@@ -152,11 +152,12 @@ pub(crate) fn balance() -> Balance {
     // Those under construction are never complete: addresses that stay for `vm_map_ram`, registers of the kernel's own.
     let in_use = space.iter().filter(|area| !area.flags.contains(VmFlags::UNINITIALIZED));
     let mut balance = Balance { areas: in_use.count(), ..Balance::default() };
-    slabs.for_each(|cache| {
+    let counted = slabs.for_each(|cache| {
         if cache.name() != "vmap_area" {
             balance.objects += slabs.info(cache).active_objects;
         }
     });
+    assert!(counted.is_ok(), "not in atomic context");
     let first = FIRST_PFN.load(Ordering::Relaxed);
     for page in (first..first + FRAMES.load(Ordering::Relaxed)).filter_map(|pfn| instance::pfn_to_page(Pfn::new(pfn))) {
         let Ok((head, state)) = pages.head(page) else { continue };

@@ -473,7 +473,7 @@ fn tagged_memory_survives_a_mix_on_four_cpus() {
     let in_use = || {
         let mut sum = 0;
         let slabs = instance::slab_allocator();
-        slabs.for_each(|cache| sum += slabs.info(cache).active_objects);
+        slabs.for_each(|cache| sum += slabs.info(cache).active_objects).expect("a thread");
         sum
     };
     let before = in_use();

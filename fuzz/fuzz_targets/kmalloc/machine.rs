@@ -40,7 +40,7 @@ pub fn check(slabs: &SlabAllocator<'static, Machine>) {
     let before = machine.pages.swap(pages, Ordering::Relaxed);
     assert!(before == 0 || before == pages, "{before} pages were free or in slabs, now {pages}");
     let mut objects = 0;
-    slabs.for_each(|cache| objects += slabs.info(cache).active_objects);
+    slabs.for_each(|cache| objects += slabs.info(cache).active_objects).unwrap();
     let before = machine.objects.swap(objects, Ordering::Relaxed);
     assert!(before == 0 || before == objects, "{before} objects were in use, now {objects}");
 }

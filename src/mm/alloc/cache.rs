@@ -4,7 +4,7 @@ use super::allocator::Stateless;
 use super::kbox::KBox;
 use super::kmem::Kmem;
 use crate::gfp::Gfp;
-use crate::mm::slab::{AllocError, CacheSpec, CreateError, InUse, SlabFlags};
+use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, SlabFlags};
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::needs_drop;
@@ -30,7 +30,7 @@ fn spec<T>(name: &'static str, flags: SlabFlags) -> Result<CacheSpec, CreateErro
 }
 
 impl<T, K: Kmem + Copy + Stateless> Cache<T, K> {
-    /// Makes a cache of the machine's slab allocator; see [`Cache::create_in`].
+    /// Makes a cache of the machine's slab allocator; see [`Cache::create_in`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -42,6 +42,7 @@ impl<T, K: Kmem + Copy + Stateless> Cache<T, K> {
 
 impl<T, K: Kmem + Copy> Cache<T, K> {
     /// Makes a cache; see [`SlabAllocator::create`](crate::mm::slab::SlabAllocator::create). The name is kept, not copied.
+    /// Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -84,12 +85,12 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
         CacheBox(unsafe { KBox::from_raw_in(object.as_ptr(), self.kmem) })
     }
 
-    /// Gives the cache back.
+    /// Gives the cache back. Where sleeping is allowed.
     ///
     /// # Errors
     ///
-    /// The cache, and what is in use of it: its boxes, also forgotten ones. It has been reported.
-    pub fn destroy(self) -> Result<(), (Self, InUse)> {
+    /// The cache, and why it stays: its boxes, also forgotten ones. It has been reported.
+    pub fn destroy(self) -> Result<(), (Self, DestroyError)> {
         let kmem = self.kmem;
         kmem.destroy(self.cache).map_err(|(cache, left)| (Self { cache, kmem, makes: PhantomData }, left))
     }
@@ -145,7 +146,7 @@ fn construct<T: Constructed>(object: NonNull<u8>) {
 pub struct ConstructedCache<T: Constructed, K: Kmem + Copy>(Cache<T, K>);
 
 impl<T: Constructed, K: Kmem + Copy + Stateless> ConstructedCache<T, K> {
-    /// Makes a cache of the machine's slab allocator.
+    /// Makes a cache of the machine's slab allocator. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -158,7 +159,7 @@ impl<T: Constructed, K: Kmem + Copy + Stateless> ConstructedCache<T, K> {
 impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
     const NOTHING_TO_DROP: () = assert!(!needs_drop::<T>(), "a constructor's work is never undone");
 
-    /// Makes a cache.
+    /// Makes a cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -181,12 +182,12 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
         Ok(unsafe { self.0.own(object) })
     }
 
-    /// Gives the cache back.
+    /// Gives the cache back. Where sleeping is allowed.
     ///
     /// # Errors
     ///
     /// As for [`Cache::destroy`].
-    pub fn destroy(self) -> Result<(), (Self, InUse)> {
+    pub fn destroy(self) -> Result<(), (Self, DestroyError)> {
         self.0.destroy().map_err(|(cache, left)| (Self(cache), left))
     }
 }

@@ -4,7 +4,8 @@ use super::allocator::Allocator;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::slab::{
-    AllocError, CacheHandle, CacheSpec, CreateError, InUse, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator, SlabHal,
+    AllocError, CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator,
+    SlabHal,
 };
 use crate::sync::LockHal;
 use core::alloc::Layout;
@@ -74,7 +75,7 @@ pub unsafe trait Kmem {
     /// `memory` came from there. Nobody uses it afterwards.
     unsafe fn vfree(&self, _memory: NonNull<u8>) {}
 
-    /// Makes a cache; see [`SlabAllocator::create`].
+    /// Makes a cache; see [`SlabAllocator::create`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -88,12 +89,12 @@ pub unsafe trait Kmem {
     /// [`AllocError`].
     fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Gives a cache back; see [`SlabAllocator::destroy`].
+    /// Gives a cache back; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
-    /// The cache, and what is in use of it.
-    fn destroy(&self, cache: Self::Cache) -> Result<(), (Self::Cache, InUse)>;
+    /// The cache, and why it stays.
+    fn destroy(&self, cache: Self::Cache) -> Result<(), (Self::Cache, DestroyError)>;
 
     /// Whether the caller may wait where it is.
     fn may_wait(&self) -> bool;
@@ -145,7 +146,7 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
         SlabAllocator::alloc_object(self, cache.cache(), gfp).and_then(pointer)
     }
 
-    fn destroy(&self, cache: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+    fn destroy(&self, cache: CacheHandle<H>) -> Result<(), (CacheHandle<H>, DestroyError)> {
         SlabAllocator::destroy(self, cache)
     }
 

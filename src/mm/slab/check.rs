@@ -15,19 +15,21 @@ use core::sync::atomic::Ordering;
 const NOTED: u64 = 2;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Tests every invariant of the slab allocator. Nothing may be allocated or freed meanwhile, on any CPU. Cost: O(pages
-    /// + objects).
+    /// Tests every invariant of the slab allocator. Nothing may be allocated or freed meanwhile, on any CPU. Where
+    /// sleeping is allowed. Cost: O(pages + objects).
     ///
     /// # Errors
     ///
-    /// The first invariant that does not hold.
+    /// The first invariant that does not hold; `CONTEXT` where sleeping is not allowed, and nothing has been tested.
     pub fn check(&self) -> Result<(), Broken> {
         let mut result = Ok(());
-        self.for_each(|cache| {
+        let each = |cache: &Cache<H>| {
             if result.is_ok() {
                 result = self.check_cache(cache);
             }
-        });
+        };
+        let what = "the check may sleep, and was called in atomic context";
+        self.for_each(each).map_err(|_| Broken { tag: "CONTEXT", cache: "all caches", at: None, what })?;
         result
     }
 

@@ -4,7 +4,7 @@
 use crate::addr::{Tag, VirtAddr};
 use crate::gfp::{Gfp, GfpError};
 use crate::mm::page::Kind;
-use crate::mm::zone;
+use crate::mm::zone::{self, SleepsInAtomic};
 use core::fmt;
 
 /// Why memory could not be allocated. Nothing has changed then.
@@ -252,6 +252,8 @@ pub enum CreateError {
     OutOfMemory,
     /// There is no slab allocator yet.
     NotReady,
+    /// Sleeping is not legal where the caller is.
+    Atomic(SleepsInAtomic),
 }
 
 impl fmt::Display for CreateError {
@@ -266,11 +268,44 @@ impl fmt::Display for CreateError {
             Self::TooMany => "too many caches",
             Self::OutOfMemory => "out of memory",
             Self::NotReady => "no slab allocator yet",
+            Self::Atomic(error) => return error.fmt(f),
         })
     }
 }
 
 impl core::error::Error for CreateError {}
+
+/// Why a cache was not destroyed. It stays as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DestroyError {
+    /// It still has objects.
+    InUse(InUse),
+    /// Sleeping is not legal where the caller is.
+    Atomic(SleepsInAtomic),
+}
+
+impl DestroyError {
+    /// What is in use of it, if that is the reason.
+    #[must_use]
+    pub const fn in_use(&self) -> Option<InUse> {
+        match self {
+            Self::InUse(left) => Some(*left),
+            Self::Atomic(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for DestroyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(left) => left.fmt(f),
+            Self::Atomic(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DestroyError {}
 
 /// Why a cache stays: it still has objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 //! the allocator.
 
 use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_partial};
-use super::error::{CreateError, InUse};
+use super::error::{CreateError, DestroyError};
 use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
@@ -13,6 +13,7 @@ use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
+use crate::mm::zone::SleepsInAtomic;
 use crate::sync::OrderedLock;
 use core::fmt;
 use core::ptr::NonNull;
@@ -113,9 +114,16 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         unsafe { entry.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Runs `f` for every cache, by number. Caches are neither made nor destroyed meanwhile, so `f` must do neither.
-    pub fn for_each(&self, mut f: impl FnMut(&Cache<H>)) {
-        self.for_each_in(&self.registry.lock(), &mut f);
+    /// Runs `f` for every cache, by number. Caches are neither made nor destroyed meanwhile, so `f` must do neither. Where
+    /// sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`SleepsInAtomic`]; `f` has not run then.
+    pub fn for_each(&self, f: impl FnMut(&Cache<H>)) -> Result<(), SleepsInAtomic> {
+        self.pages.might_sleep("SlabAllocator::for_each")?;
+        self.for_each_in(&self.registry.lock(), f);
+        Ok(())
     }
 
     /// The same for a caller that has the lock.
@@ -150,6 +158,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn try_create(&self, spec: &CacheSpec) -> Result<CacheHandle<H>, CreateError> {
+        self.pages.might_sleep("SlabAllocator::create").map_err(CreateError::Atomic)?;
         if spec.name.is_empty() || spec.name.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
             return Err(CreateError::Name);
         }
@@ -274,10 +283,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`InUse`], with the handle, if objects of the cache are in use; it has been reported, and the cache stays.
+    /// With the handle, if the cache stays as it was: [`DestroyError::InUse`] if objects of the cache are in use, and
+    /// [`DestroyError::Atomic`]. It has been reported.
     #[inline(never)]
-    pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, InUse)> {
+    pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, DestroyError)> {
         let caller = self.hal().return_address();
+        if let Err(error) = self.pages.might_sleep("SlabAllocator::destroy") {
+            return Err((handle, DestroyError::Atomic(error)));
+        }
         let registry = self.registry.lock();
         let cache = handle.cache();
         self.switch_arrays(cache, false);
@@ -287,7 +300,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             self.switch_arrays(cache, true);
             self.report_in_use(cache, &left, caller);
             drop(registry);
-            return Err((handle, left));
+            return Err((handle, DestroyError::InUse(left)));
         }
         self.free_arrays(cache);
         if let Some(entry) = self.table.get(usize::from(cache.id.get())) {

@@ -243,8 +243,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
         }
-        drop(registry);
-        self.for_each(|cache| self.make_arrays(cache, self.is_careful()));
+        // Once all are there: their arrays are objects of theirs.
+        self.for_each_in(&registry, |cache| self.make_arrays(cache, self.is_careful()));
         Ok(())
     }
 

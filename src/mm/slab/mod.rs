@@ -60,7 +60,7 @@ mod word;
 pub use cache::{Cache, Constructor};
 pub use cpu::{ArrayHeader, CpuSlabs, Slot};
 pub use debug::Findings;
-pub use error::{AllocError, Broken, CreateError, InUse, Misuse};
+pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
 pub use flags::SlabFlags;
 pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
 pub use kmalloc::{

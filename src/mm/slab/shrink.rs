@@ -13,20 +13,30 @@ use core::sync::atomic::{Ordering, fence};
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
-    /// `kmem_cache_shrink`). Whether anything was given up. Any context; where the caller may not wait, what the arrays of
-    /// other CPUs hold stays there until these answer.
+    /// `kmem_cache_shrink`). Whether anything was given up. Where sleeping is allowed; elsewhere that is reported, and
+    /// nothing is done.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
+        self.pages.might_sleep("SlabAllocator::shrink").is_ok() && self.shrink_anyhow(cache)
+    }
+
+    /// The same in any context; where the caller may not wait, what the arrays of other CPUs hold stays there until these
+    /// answer.
+    fn shrink_anyhow(&self, cache: &Cache<H>) -> bool {
         self.drain_all(Some(cache));
         self.empty_node(cache)
     }
 
-    /// Shrinks every cache: for when memory is short. Where sleeping is allowed.
+    /// Shrinks every cache: for when memory is short. Whether anything was given up. Where sleeping is allowed; elsewhere
+    /// that is reported, and nothing is done.
     pub fn shrink_all(&self) -> bool {
+        if self.pages.might_sleep("SlabAllocator::shrink_all").is_err() {
+            return false;
+        }
         let (mut any, mut idle) = (false, 0);
         // What a cache gives back of its own memory goes to caches that have been shrunk already.
         while idle < 2 {
             let mut round = false;
-            self.for_each(|cache| round |= self.shrink(cache));
+            self.for_each_in(&self.registry.lock(), |cache| round |= self.shrink_anyhow(cache));
             any |= round;
             idle = if round { 0 } else { idle + 1 };
         }
@@ -39,7 +49,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let registry = self.registry.try_lock()?;
         let before = self.pages_in_slabs();
         self.for_each_in(&registry, |cache| {
-            self.shrink(cache);
+            self.shrink_anyhow(cache);
         });
         drop(registry);
         Some(before.saturating_sub(self.pages_in_slabs()))

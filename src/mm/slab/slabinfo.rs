@@ -71,7 +71,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of short and long ways.
+    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of short and long ways. Printed where
+    /// sleeping is allowed; elsewhere that is reported, and takes the place of the caches.
     pub const fn slabinfo(&self) -> SlabInfo<'_, H> {
         SlabInfo(self)
     }
@@ -90,7 +91,7 @@ impl<H: SlabHal> fmt::Display for SlabInfo<'_, H> {
              <allocmiss> <freehit> <freemiss>"
         )?;
         let mut result = Ok(());
-        self.0.for_each(|cache| {
+        let each = |cache: &Cache<H>| {
             let info = self.0.info(cache);
             let shape = &cache.shape;
             let line = write!(
@@ -118,7 +119,10 @@ impl<H: SlabHal> fmt::Display for SlabInfo<'_, H> {
             if result.is_ok() {
                 result = rest;
             }
-        });
-        result
+        };
+        match self.0.for_each(each) {
+            Ok(()) => result,
+            Err(error) => writeln!(f, "{error}"),
+        }
     }
 }

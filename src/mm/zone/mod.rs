@@ -33,6 +33,7 @@ mod free;
 mod free_area;
 mod handoff;
 mod limits;
+mod might_sleep;
 mod owner;
 mod pageblock;
 mod pcp;
@@ -54,6 +55,7 @@ pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
+pub use might_sleep::SleepsInAtomic;
 pub use pcp::CpuPages;
 pub use pressure::{Pressure, Relief, Shortage};
 pub use reclaim::{

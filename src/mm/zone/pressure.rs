@@ -82,4 +82,9 @@ pub trait Pressure {
     fn waits_in_atomic(&self, gfp: Gfp, order: Order) {
         log::error!("sleeping allocation in atomic context: order:{}, mode:{gfp}", order.get());
     }
+
+    /// `call`, which may sleep, was called where that is not legal; it is refused.
+    fn sleeps_in_atomic(&self, call: &'static str) {
+        log::error!("sleeping function called in atomic context: {call}");
+    }
 }

@@ -115,11 +115,11 @@ impl<'m> Model<'_, '_, 'm> {
                 match self.slabs.destroy(handle) {
                     Ok(()) => assert!(!used, "destroyed with objects in use"),
                     Err((handle, left)) => {
-                        assert_eq!(left.objects, self.of(place).count() as u64);
+                        assert_eq!(left.in_use().unwrap().objects, self.of(place).count() as u64);
                         // Reported, and nothing else was.
                         let reports = self.slabs.hal().reports();
                         let [Misuse::Remaining { cache, objects, .. }] = reports[..] else { panic!("{reports:?}") };
-                        assert_eq!((cache, objects), (handle.cache().name(), left.objects));
+                        assert_eq!((cache, objects), (handle.cache().name(), left.in_use().unwrap().objects));
                         self.caches[place] = Some(handle);
                     }
                 }

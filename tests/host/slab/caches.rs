@@ -176,7 +176,7 @@ fn a_cache_with_objects_in_use_stays_and_names_one() {
         let kept = objects.pop().unwrap();
         give(slabs, cache.cache(), objects);
         let (cache, left) = slabs.destroy(cache).unwrap_err();
-        assert_eq!((left.objects, left.first), (1, Some(kept)));
+        assert_eq!((left.in_use().unwrap().objects, left.in_use().unwrap().first), (1, Some(kept)));
         // It works on.
         let more = take(slabs, cache.cache(), 100);
         give(slabs, cache.cache(), more);
@@ -200,7 +200,7 @@ fn caches_of_one_shape_keep_their_names_and_their_slabs() {
             let wrong = slabs.free_object(two.cache(), object);
             assert!(matches!(wrong, Err(Misuse::WrongCache { freed_to: "driver_two", cache: "driver_one", .. })));
             let (one, left) = slabs.destroy(one).unwrap_err();
-            assert_eq!(left.objects, 1);
+            assert_eq!(left.in_use().unwrap().objects, 1);
             slabs.hal().reports();
             slabs.free_object(one.cache(), object).unwrap();
             slabs.destroy(one).unwrap();
@@ -255,7 +255,7 @@ fn many_at_once_are_all_or_none() {
         let lost = slabs.info(cache.cache()).active_objects;
         assert_eq!(lost, 1);
         let (cache, left) = slabs.destroy(cache).unwrap_err();
-        give(slabs, cache.cache(), left.first);
+        give(slabs, cache.cache(), left.in_use().unwrap().first);
         slabs.destroy(cache).unwrap();
     });
 }

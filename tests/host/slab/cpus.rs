@@ -74,7 +74,7 @@ fn a_cpu_gives_its_objects_back_when_it_is_asked() {
         slabs.hal().set_online(1, true);
         run_on(0);
         // It may not wait, so the other answers later.
-        in_interrupt(|| slabs.shrink(cache.cache()));
+        in_interrupt(|| slabs.set_careful(false));
         assert_ne!(slabs.info(cache.cache()).at_hand, 0);
         run_on(1);
         slabs.answer_requests();

@@ -91,8 +91,10 @@ pub(super) struct Sim<'m> {
     pub(super) misuse: Mutex<Vec<Misuse>>,
     /// What was printed.
     lines: Mutex<Vec<String>>,
-    /// Sleeps where that is not legal.
+    /// Allocations that want to sleep where that is not legal.
     pub(super) atomic_sleeps: AtomicU64,
+    /// Other functions that may sleep, called where that is not legal.
+    pub(super) atomic_calls: Mutex<Vec<&'static str>>,
     /// After how many allocations of pages the next one fails; `u64::MAX` for never.
     pub(super) pages_left: AtomicU64,
     /// The same for objects that take the long way.
@@ -226,6 +228,10 @@ impl Pressure for Sim<'_> {
 
     fn waits_in_atomic(&self, _: Gfp, _: Order) {
         self.atomic_sleeps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sleeps_in_atomic(&self, call: &'static str) {
+        self.atomic_calls.lock().unwrap().push(call);
     }
 }
 
@@ -480,6 +486,7 @@ impl Spec {
             misuse: Mutex::default(),
             lines: Mutex::default(),
             atomic_sleeps: AtomicU64::new(0),
+            atomic_calls: Mutex::default(),
             pages_left: AtomicU64::new(u64::MAX),
             slabs_left: AtomicU64::new(u64::MAX),
             tags: self.tagged.then(|| TagModel {
@@ -530,7 +537,7 @@ pub(super) fn check(slabs: &Slabs<'_, '_>) {
 /// Objects that are in use, of all caches.
 fn in_use(slabs: &Slabs<'_, '_>) -> u64 {
     let mut objects = 0;
-    slabs.for_each(|cache| objects += slabs.info(cache).active_objects);
+    slabs.for_each(|cache| objects += slabs.info(cache).active_objects).unwrap();
     objects
 }
 

@@ -21,6 +21,7 @@ mod page_tags;
 mod protocol;
 mod report;
 mod slabinfo;
+mod sleeping;
 mod stress;
 mod tags;
 mod typed;

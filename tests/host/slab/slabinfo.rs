@@ -33,7 +33,7 @@ fn every_field_is_linuxs() {
         ));
         let rows: Vec<_> = lines.map(parse).collect();
         let mut caches = 0;
-        slabs.for_each(|_| caches += 1);
+        slabs.for_each(|_| caches += 1).unwrap();
         assert_eq!(rows.len(), caches);
         let mut pages = 0;
         for (name, groups) in &rows {
@@ -51,7 +51,7 @@ fn every_field_is_linuxs() {
         assert_eq!(groups[2], [info.slabs, info.slabs, info.at_hand]);
         assert_eq!(groups[3][0] + groups[3][1], 77, "every allocation took one of the two ways");
         let mut counted = 0;
-        slabs.for_each(|cache| counted += slabs.info(cache).pages);
+        slabs.for_each(|cache| counted += slabs.info(cache).pages).unwrap();
         assert_eq!(pages, counted, "with no slab smaller than preferred");
         give(slabs, cache.cache(), objects);
         slabs.destroy(cache).unwrap();

@@ -28,7 +28,7 @@ fn a_box_of_a_cache_drops_its_value_and_frees_its_object() {
             (1..=100).map(|number| cache.alloc(Noted { number, dropped: &dropped }, KERNEL).unwrap()).collect();
         assert!(boxes.iter().map(|noted| noted.number).eq(1..=100));
         let (cache, left) = cache.destroy().unwrap_err();
-        assert_eq!((left.objects, dropped.get()), (100, 0));
+        assert_eq!((left.in_use().unwrap().objects, dropped.get()), (100, 0));
         drop(boxes);
         assert_eq!(dropped.get(), 5050);
         cache.destroy().unwrap();
