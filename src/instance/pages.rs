@@ -8,7 +8,7 @@ use super::{faults, tags};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
-use crate::arch::aarch64::mem;
+use crate::arch::aarch64::{mem, monitor};
 use crate::gfp::{Gfp, ZoneType};
 use crate::hal::cpu::PerCpu;
 use crate::hal::frame::{FrameSource, NoFrame};
@@ -18,6 +18,7 @@ use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 
 // An OR adds where the offset and the addresses share no bit.
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
@@ -54,6 +55,16 @@ impl PageHal for KernelPages {
     #[inline(always)]
     fn caller(&self) -> VirtAddr {
         cpu::return_address()
+    }
+
+    #[inline(always)]
+    fn load_exclusive(word: &AtomicU64) -> u64 {
+        monitor::load(word)
+    }
+
+    #[inline(always)]
+    fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
+        monitor::store(word, found, new)
     }
 
     #[inline]

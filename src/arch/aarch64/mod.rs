@@ -41,6 +41,8 @@ pub mod linear;
 pub mod mem;
 #[cfg(target_os = "none")]
 pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod monitor;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod mte;
 #[cfg(target_os = "none")]

@@ -91,12 +91,14 @@ pub fn read_zero(frame: &mut TrapFrame, range: VirtRange) -> bool {
 }
 
 /// The register that a plain load of 1, 2, 4 or 8 bytes writes: LDR, LDRH, LDRB with an unsigned offset, LDUR, or an
-/// offset in a register (Arm ARM C4.1.94). `None` for anything else.
+/// offset in a register (Arm ARM C4.1.94), or LDXR, whose store-exclusive fails after the exception. `None` for anything
+/// else.
 const fn loaded_register(instruction: u32) -> Option<usize> {
     let unsigned_offset = instruction & 0x3fc0_0000 == 0x3940_0000;
     let unscaled = instruction & 0x3fe0_0c00 == 0x3840_0000;
     let by_register = instruction & 0x3fe0_0c00 == 0x3860_0800;
-    match unsigned_offset || unscaled || by_register {
+    let exclusive = instruction & 0x3fff_fc00 == 0x085f_7c00;
+    match unsigned_offset || unscaled || by_register || exclusive {
         true => Some((instruction & 0x1f) as usize),
         false => None,
     }
@@ -107,6 +109,11 @@ const _: () = {
     assert!(matches!(loaded_register(0xb940_0c43), Some(3)), "ldr w3, [x2, #12]");
     assert!(matches!(loaded_register(0x3864_6845), Some(5)), "ldrb w5, [x2, x4]");
     assert!(matches!(loaded_register(0xf85f_8046), Some(6)), "ldur x6, [x2, #-8]");
+    assert!(matches!(loaded_register(0xc85f_7c47), Some(7)), "ldxr x7, [x2]");
+    assert!(matches!(loaded_register(0x085f_7c48), Some(8)), "ldxrb w8, [x2]");
+    assert!(loaded_register(0xc85f_fc41).is_none(), "ldaxr x1, [x2]");
+    assert!(loaded_register(0xc87f_0c41).is_none(), "ldxp x1, x3, [x2]");
+    assert!(loaded_register(0xc803_7c41).is_none(), "stxr w3, x1, [x2]");
     assert!(loaded_register(0xf900_0041).is_none(), "str x1, [x2]");
     assert!(loaded_register(0xf840_8441).is_none(), "ldr x1, [x2], #8");
     assert!(loaded_register(0xf980_0040).is_none(), "prfm");

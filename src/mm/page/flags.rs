@@ -456,6 +456,12 @@ impl PageState {
         Self(self.0 & !KIND | (kind as u64) << KIND_SHIFT)
     }
 
+    /// The same with one reference less, of those that there are.
+    #[must_use]
+    pub(in crate::mm) const fn with_one_less(self) -> Self {
+        Self(self.0.wrapping_sub(Self::ONE_REFERENCE))
+    }
+
     /// The same with another memory type.
     #[must_use]
     pub(super) const fn with_memory_type(self, memory: MemoryType) -> Self {

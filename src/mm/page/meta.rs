@@ -63,10 +63,36 @@ impl PageDescriptor {
         self.state.store(state.raw(), Ordering::Relaxed);
     }
 
-    /// Replaces the state if it is still `from`; whether it was.
-    pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> bool {
+    /// Replaces the state if it is still `from`.
+    ///
+    /// # Errors
+    ///
+    /// What it is instead.
+    pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> Result<(), PageState> {
         // Acquire and release: what was done to the memory before a free comes before what its next owner does.
-        self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let exchanged = self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed);
+        exchanged.map(|_| ()).map_err(PageState::from_raw)
+    }
+
+    /// Replaces the state if it is still `from`, whoever looks: for a block that goes from this CPU to its own lists. May
+    /// fail for no reason.
+    #[inline(always)]
+    pub(in crate::mm) fn exchange_here(&self, from: PageState, to: PageState) -> bool {
+        self.state.compare_exchange_weak(from.raw(), to.raw(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Replaces the state by what `change` makes of it, if that makes something of it and nobody else changes the state
+    /// meanwhile: what `change` says besides. By the machine's means, which may fail for no reason.
+    #[inline(always)]
+    pub(in crate::mm) fn try_change<T>(
+        &self,
+        load: impl FnOnce(&AtomicU64) -> u64,
+        store: impl FnOnce(&AtomicU64, u64, u64) -> bool,
+        change: impl FnOnce(PageState) -> Option<(PageState, T)>,
+    ) -> Option<T> {
+        let found = load(&self.state);
+        let (new, answer) = change(PageState::from_raw(found))?;
+        store(&self.state, found, new.raw()).then_some(answer)
     }
 
     /// The next block of the list, or the head, as a number that may be [`Page::NIL`].
@@ -117,30 +143,14 @@ impl PageDescriptor {
 
     /// Takes another reference (Linux: `get_page`); whether there was one to begin with.
     pub(in crate::mm) fn get(&self) -> bool {
-        let raw = self.state.load(Ordering::Relaxed);
-        let state = PageState::from_raw(raw);
-        if !state.kind().is_allocated() || state.references() == 0 || state.references() == u32::MAX {
-            return false;
-        }
-        // Relaxed: whoever takes a reference has one, so the block cannot go away meanwhile.
-        self.state.fetch_add(PageState::ONE_REFERENCE, Ordering::Relaxed);
-        true
-    }
-
-    /// Drops a reference if it is not the last one; whether it did.
-    pub(in crate::mm) fn put_unless_last(&self) -> bool {
-        let mut raw = self.state.load(Ordering::Relaxed);
-        while PageState::from_raw(raw).references() > 1 {
-            let less = raw.wrapping_sub(PageState::ONE_REFERENCE);
-            // Release: what this holder wrote to the memory comes before the free by the last one, whose comparison
-            // below is the acquire.
-            match self.state.compare_exchange_weak(raw, less, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(found) => raw = found,
-            }
-        }
-        core::sync::atomic::fence(Ordering::Acquire);
-        false
+        let another = |raw| {
+            let state = PageState::from_raw(raw);
+            let counted = state.kind().is_allocated() && state.references() != 0 && state.references() != u32::MAX;
+            counted.then_some(raw.wrapping_add(PageState::ONE_REFERENCE))
+        };
+        // Relaxed: whoever takes a reference has one, so the block cannot go away meanwhile. If the caller errs and it does,
+        // the reference is refused.
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok()
     }
 
     /// Makes an unclaimed block one of `kind` that belongs to `owner`, or a claimed one unclaimed again.
@@ -166,11 +176,13 @@ impl PageDescriptor {
         Ok(())
     }
 
-    /// Notes the memory type that the block is mapped with from now on.
-    pub(in crate::mm) fn set_memory_type(&self, memory: MemoryType) {
-        let change = |raw| Some(PageState::from_raw(raw).with_memory_type(memory).raw());
-        // The closure never declines.
-        let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    /// Notes the memory type that the block is mapped with from now on; whether it is allocated.
+    pub(in crate::mm) fn set_memory_type(&self, memory: MemoryType) -> bool {
+        let change = |raw| {
+            let state = PageState::from_raw(raw);
+            state.kind().is_allocated().then_some(state.with_memory_type(memory).raw())
+        };
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
     }
 }
 

@@ -7,6 +7,7 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::zone::FreeError;
 
 /// What reports call large blocks.
 const LARGE: &str = "large kmalloc";
@@ -66,7 +67,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         self.note_free(at, self.hal().map().get(page).state().order().bytes(), caller);
         let freed = self.pages.free_claimed(page, Kind::LargeKmalloc);
-        freed.map_err(|_| Misuse::Foreign { at, kind: Kind::LargeKmalloc })
+        freed.map_err(|error| match error {
+            // Another CPU was quicker.
+            FreeError::DoubleFree(_) => Misuse::DoubleFree { at, cache: LARGE },
+            _ => Misuse::Foreign { at, kind: Kind::LargeKmalloc },
+        })
     }
 
     /// Bytes of the large block that starts at an address.

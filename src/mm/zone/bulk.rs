@@ -137,14 +137,9 @@ impl<H: PageHal> PageAllocator<H> {
             let list = state.plain_list(Order::ZERO);
             if list < PageState::LISTS {
                 let listed = PageState::on_pcp(list, Order::ZERO);
-                given = H::pages(local).push_many(list, pages, |page| {
-                    let descriptor = map.get(page);
-                    let plain = descriptor.state() == state;
-                    if plain {
-                        descriptor.set_state(listed);
-                    }
-                    plain
-                });
+                // Whoever changes the state has the page: of two CPUs that free it at the same time one goes on to the
+                // long way, and is refused there.
+                given = H::pages(local).push_many(list, pages, |page| map.get(page).exchange_here(state, listed));
             }
         }
         self.hal.restore(saved);

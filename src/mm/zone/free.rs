@@ -6,7 +6,7 @@ use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
 use crate::mm::layout;
-use crate::mm::page::{Kind, Page, PageMap, PageState, ZoneId, find_head};
+use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, ZoneId, find_head};
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
@@ -22,15 +22,10 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
-        let descriptor = map.get(page);
-        // One comparison for all that a free must check: see `PageState`.
-        let list = descriptor.state().plain_list(order);
+        let list = take::<H>(map.get(page), order);
         let freed = H::pages(local).push(list, order, page);
-        if freed {
-            descriptor.set_state(PageState::on_pcp(list, order));
-        }
         self.hal.restore(saved);
-        if freed { Ok(()) } else { self.free_slow(page, order) }
+        if freed { Ok(()) } else { self.free_slow(page, order, list) }
     }
 
     /// Gives a block back that was claimed as `kind` with an owner's word of zero: [`PageAllocator::disown`] and
@@ -40,13 +35,11 @@ impl<H: PageHal> PageAllocator<H> {
         if self.free_claimed_fast(page, kind) {
             return Ok(());
         }
-        let map = self.hal.map();
-        let state = map.get(page).state();
-        // Of two CPUs that free it at the same time one is refused.
-        if state.kind() != kind || !map.get(page).exchange(state, state.unclaimed()) {
-            return Err(FreeError::DoubleFree(map.pfn(page)));
+        let order = self.hal.map().get(page).state().order();
+        match self.settle(page, order, kind)? {
+            Some(list) => self.give(page, order, list),
+            None => Ok(()),
         }
-        self.free_slow(page, state.order())
     }
 
     /// The same onto a list of this CPU, if that is all that is needed; whether it was. Nothing has changed otherwise.
@@ -56,12 +49,16 @@ impl<H: PageHal> PageAllocator<H> {
         let local = self.hal.local();
         let map = H::local_map(local);
         let descriptor = map.get(page);
-        let state = descriptor.state();
-        let order = state.order();
-        let list = state.claimed_list(kind);
-        let freed = H::pages(local).push(list, order, page);
-        if freed {
-            descriptor.set_state(PageState::on_pcp(list, order));
+        let taken = descriptor.try_change(H::load_exclusive, H::store_exclusive, |state| {
+            let (list, order) = (state.claimed_list(kind), state.order());
+            (list < PageState::LISTS).then_some((PageState::on_pcp(list, order), (state, list, order)))
+        });
+        let mut freed = false;
+        if let Some((state, list, order)) = taken {
+            freed = H::pages(local).push(list, order, page);
+            if !freed {
+                descriptor.set_state(state);
+            }
         }
         self.hal.restore(saved);
         freed
@@ -77,16 +74,10 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = self.hal.map();
-        let freed = map.get_checked(page).is_some_and(|descriptor| {
-            let list = descriptor.state().plain_list(order);
-            let freed = H::pages(local).lists(order).is_some_and(|lists| lists.push_cold(list, page));
-            if freed {
-                descriptor.set_state(PageState::on_pcp(list, order));
-            }
-            freed
-        });
+        let list = map.get_checked(page).map_or(PageState::LISTS, |descriptor| take::<H>(descriptor, order));
+        let freed = H::pages(local).lists(order).is_some_and(|lists| lists.push_cold(list, page));
         self.hal.restore(saved);
-        if freed { Ok(()) } else { self.free_slow(page, order) }
+        if freed { Ok(()) } else { self.free_slow(page, order, list) }
     }
 
     /// The page at an address of the linear map.
@@ -104,28 +95,26 @@ impl<H: PageHal> PageAllocator<H> {
         H::local_map(self.hal.local()).find(Pfn::containing(phys)).ok_or(FreeError::NoDescriptor(phys))
     }
 
-    /// The long way: blocks that are not plain, that have no list, or whose list is full.
+    /// The long way: blocks that are not plain, that have no list, or whose list is full. If `list` is one, the short way
+    /// has taken the block for it already.
     #[inline(never)]
-    fn free_slow(&self, page: Page, order: Order) -> Result<(), FreeError> {
+    fn free_slow(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
+        let list = if list < PageState::LISTS { Some(list) } else { self.settle(page, order, Kind::Block)? };
+        list.map_or(Ok(()), |list| self.give(page, order, list))
+    }
+
+    /// Puts a block on a list of this CPU, or makes it free in its zone. Its state says already that it is on `list`, so
+    /// that it is the caller's alone.
+    fn give(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
         let map = self.hal.map();
-        let mut list = map.get(page).state().plain_list(order);
-        if list >= PageState::LISTS {
-            match self.settle(map, page, order)? {
-                Some(settled) => list = settled,
-                None => return Ok(()),
-            }
-        } else {
-            self.in_zone(map, page, zone_of(list))?;
-        }
         let zone = zone_of(list);
+        if let Err(foreign) = self.in_zone(map, page, zone) {
+            // Not for the free lists of another zone: it stays what it was.
+            map.get(page).set_state(PageState::allocated(list, order));
+            return Err(foreign);
+        }
         let saved = self.hal.save();
         let pages = H::pages(self.hal.local());
-        // Whoever changes the state has the block: of two CPUs that free it at the same time one is refused.
-        let mine = map.get(page).exchange(PageState::allocated(list, order), PageState::on_pcp(list, order));
-        if !mine {
-            self.hal.restore(saved);
-            return Err(FreeError::DoubleFree(map.pfn(page)));
-        }
         self.scrub_freed(
             page,
             order.pages(),
@@ -148,27 +137,38 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Makes a block plain that is not, or says why that is wrong: the number of its list, or `None` if only a reference
-    /// was dropped.
+    /// Takes a block that is claimed as `kind`, which may be [`Kind::Block`], for a list of this CPU: its number, or `None`
+    /// if only a reference was dropped. Of two CPUs that free a block at the same time one is refused here, since whoever
+    /// changes the state has the block.
     #[cold]
-    fn settle(&self, map: H::Map, page: Page, order: Order) -> Result<Option<usize>, FreeError> {
+    fn settle(&self, page: Page, order: Order, kind: Kind) -> Result<Option<usize>, FreeError> {
+        let map = self.hal.map();
         // Where there is no descriptor the loads so far have read zero.
         let descriptor = map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
-        let state = descriptor.state();
-        self.diagnose(map, page, order, state)?;
-        if descriptor.put_unless_last() {
-            return Ok(None);
-        }
-        if state.is_accounted() {
+        let mut found = descriptor.state();
+        let (state, list) = loop {
+            let is_claimed = kind != Kind::Block && found.kind() == kind;
+            let state = if is_claimed { found.unclaimed() } else { found };
+            if kind != Kind::Block && !is_claimed {
+                return Err(FreeError::DoubleFree(map.pfn(page)));
+            }
+            self.diagnose(map, page, order, state)?;
+            let (list, last) = (state.pcp_list(), state.references() == 1);
+            let new = if last { PageState::on_pcp(list, order) } else { state.with_one_less() };
+            match map.get(page).exchange(found, new) {
+                Ok(()) => break (state, last.then_some(list)),
+                Err(other) => found = other,
+            }
+        };
+        if list.is_some() && state.is_accounted() {
             self.accounted.fetch_sub(order.pages(), Ordering::Relaxed);
         }
-        if state.is_compound() {
+        if list.is_some() && state.is_compound() {
             for index in 1..1_u32 << order.get() {
                 map.get(page.offset(index)).set_state(PageState::INSIDE);
             }
         }
-        descriptor.set_state(PageState::allocated(state.pcp_list(), order));
-        Ok(Some(state.pcp_list()))
+        Ok(list)
     }
 
     /// Why an allocated block of `order` cannot be freed at `page`, if anything speaks against it.
@@ -204,6 +204,19 @@ impl<H: PageHal> PageAllocator<H> {
             _ => Err(FreeError::ForeignZone(map.pfn(page))),
         }
     }
+}
+
+/// Takes a block of `order` that is plain (see [`PageState::plain_list`]) for the list of this CPU that it belongs on: its
+/// number. Or a number that is none, and then nothing has changed: it is not plain, or somebody else changes it. On the CPU
+/// of the list, interrupts masked.
+#[inline(always)]
+fn take<H: PageHal>(descriptor: &PageDescriptor, order: Order) -> usize {
+    let taken = descriptor.try_change(H::load_exclusive, H::store_exclusive, |state| {
+        // One comparison for all that a free must check.
+        let list = state.plain_list(order);
+        (list < PageState::LISTS).then_some((PageState::on_pcp(list, order), list))
+    });
+    taken.unwrap_or(PageState::LISTS)
 }
 
 /// What a page is that starts no block.

@@ -130,6 +130,20 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
     fn relax() {
         Self::Relax::relax();
     }
+
+    /// What `word` holds, for [`PageHal::store_exclusive`], which comes next on this CPU if it comes, and without another
+    /// access to memory in between: a load-exclusive where the machine has one.
+    #[inline(always)]
+    fn load_exclusive(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+
+    /// Stores `new` if nobody has stored to `word` since [`PageHal::load_exclusive`] found `found` there: whether it did.
+    /// May fail for no reason.
+    #[inline(always)]
+    fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
+        word.compare_exchange_weak(found, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// What the zones are, once they are there: never changes, so it is read without a lock.

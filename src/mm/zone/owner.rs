@@ -110,7 +110,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// As for [`PageAllocator::get_page`].
     pub fn set_memory_type(&self, page: Page, memory: MemoryType) -> Result<(), FreeError> {
         let (head, _) = self.allocated_head(page)?;
-        self.hal.map().get(head).set_memory_type(memory);
-        Ok(())
+        let map = self.hal.map();
+        let set = map.get(head).set_memory_type(memory);
+        // Somebody has freed it since.
+        if set { Ok(()) } else { Err(FreeError::DoubleFree(map.pfn(head))) }
     }
 }

@@ -5,7 +5,7 @@ use super::error::{AllocError, FreeError};
 use super::{PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE};
 use crate::gfp::Gfp;
-use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::page::{Kind, Page, PageMap, PageState};
 
 impl<H: PageHal> PageAllocator<H> {
     /// Makes an allocated block into single pages, each with a reference of its own, to be freed one by one (Linux:
@@ -23,6 +23,9 @@ impl<H: PageHal> PageAllocator<H> {
         if state.is_compound() || state.references() != 1 {
             return Err(FreeError::Claimed { page: map.pfn(page), kind: Kind::Block });
         }
+        // Meanwhile it says that it is on a list: whoever frees it at the same time is refused.
+        let busy = PageState::on_pcp(state.pcp_list(), order);
+        map.get(page).exchange(state, busy).map_err(|_| FreeError::DoubleFree(map.pfn(page)))?;
         // INVARIANT: PAGE-1: the last page first, so that each block that a reader meets is one.
         for index in (0..1_u32 << order.get()).rev() {
             map.get(page.offset(index)).set_state(state.with_order(Order::ZERO));

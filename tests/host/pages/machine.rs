@@ -28,6 +28,35 @@ std::thread_local! {
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     /// What this thread is told about the descriptors instead of the truth: the frame of page 0, and the sections.
     static LIE: Cell<Option<(Pfn, &'static [Section])>> = const { Cell::new(None) };
+    /// What another CPU does when this thread has come to so many more points.
+    static BETWEEN: Cell<Option<(u32, Box<dyn FnOnce()>)>> = const { Cell::new(None) };
+}
+
+/// Lets another CPU do `f` in the middle of what this thread does next: when it has come to its `point`-th look at a
+/// descriptor with no lock held, or has loaded a state that it may change.
+pub(super) fn between(point: u32, cpu: u32, f: impl FnOnce() + 'static) {
+    let other = move || {
+        let before = CPU.replace((cpu, false));
+        f();
+        CPU.set(before);
+    };
+    BETWEEN.set(Some((point, Box::new(other))));
+}
+
+/// Whether the other CPU has come. If not, it does not come any more.
+pub(super) fn was_between() -> bool {
+    BETWEEN.take().is_none()
+}
+
+/// A point at which another CPU may come in between.
+fn point() {
+    let mut is_free = true;
+    host::with_held(&mut |held, _| is_free = held.iter().next().is_none());
+    match BETWEEN.take() {
+        Some((0, other)) if is_free => other(),
+        Some((left, other)) => BETWEEN.set(Some((left - u32::from(is_free), other))),
+        None => {}
+    }
 }
 
 /// Runs `f` with another answer to what pages have descriptors.
@@ -72,6 +101,7 @@ impl PageMap for Counted<'_> {
 
     fn get(&self, page: Page) -> &PageDescriptor {
         VISITS.set(VISITS.get() + 1);
+        point();
         self.0.get(page)
     }
 
@@ -335,6 +365,12 @@ impl<'m> PageHal for Sim<'m> {
 
     fn may_wait(&self, local: &Local<'m>, saved: bool) -> bool {
         mask_bits(saved) & local.scopes.no_wait() == 0
+    }
+
+    fn load_exclusive(word: &AtomicU64) -> u64 {
+        let found = word.load(Ordering::Relaxed);
+        point();
+        found
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {

@@ -11,6 +11,7 @@ mod gfp;
 mod machine;
 mod model;
 mod pcp;
+mod races;
 mod reclaim;
 mod refusals;
 mod registry;
