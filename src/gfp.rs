@@ -174,6 +174,17 @@ impl Gfp {
     const MOBILITIES: u32 = Self::MOVABLE.bits() | Self::RECLAIMABLE.bits();
     const EFFORTS: u32 = Self::NOFAIL.bits() | Self::RETRY_MAYFAIL.bits() | Self::NORETRY.bits();
     const ENDS: u32 = Self::HOT.bits() | Self::COLD.bits();
+    /// What [`Gfp::effort`] keeps.
+    const EFFORT: Self = Self::RECLAIM
+        .union(Self::HIGH)
+        .union(Self::IO)
+        .union(Self::FS)
+        .union(Self::NOWARN)
+        .union(Self::RETRY_MAYFAIL)
+        .union(Self::NOFAIL)
+        .union(Self::NORETRY)
+        .union(Self::MEMALLOC)
+        .union(Self::NOMEMALLOC);
 
     /// Refuses flags that contradict each other. Free where the flags are constant.
     ///
@@ -227,6 +238,14 @@ impl Gfp {
         } else {
             Mobility::Unmovable
         }
+    }
+
+    /// What these flags say of how memory may be looked for, without which memory it is and what becomes of it: what an
+    /// allocator passes on when it needs memory of its own to serve the caller (Linux: `GFP_RECLAIM_MASK`).
+    #[must_use]
+    #[inline]
+    pub const fn effort(self) -> Self {
+        self.intersection(Self::EFFORT)
     }
 
     /// Whether the caller may wait (Linux: `gfpflags_allow_blocking`).

@@ -24,7 +24,7 @@ impl core::error::Error for NoFrame {}
 /// nothing else uses it until it comes back through [`FrameSource::free_table`].
 pub unsafe trait FrameSource {
     /// A frame with undefined content. Called with whatever locks the page-table caller holds; the source decides
-    /// whether it may sleep.
+    /// whether it may sleep, by the flags that it was made with for one.
     ///
     /// # Errors
     ///

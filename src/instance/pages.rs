@@ -102,17 +102,30 @@ pub fn page_allocator() -> &'static PageAllocator<KernelPages> {
     &PAGES
 }
 
-/// Page frames for page tables.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BuddyFrames;
+/// Page frames for page tables, looked for as its flags say.
+#[derive(Clone, Copy, Debug)]
+pub struct BuddyFrames(Gfp);
+
+impl BuddyFrames {
+    /// For any context.
+    pub const ATOMIC: Self = Self(Gfp::ATOMIC);
+
+    /// Looked for as `gfp` says: of it, what [`Gfp::effort`] keeps.
+    #[inline]
+    #[must_use]
+    pub const fn new(gfp: Gfp) -> Self {
+        Self(gfp.effort())
+    }
+}
 
 // SAFETY: the page allocator gives whole pages of RAM that nothing else uses, which the linear map reaches.
 unsafe impl FrameSource for BuddyFrames {
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
-        if faults::should_fail(FaultSite::PageTable, Gfp::ATOMIC, 1) {
+        if faults::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
-        let page = alloc_page(Gfp::ATOMIC | Gfp::NOWARN).map_err(|_| NoFrame)?;
+        // The caller is told, and says so or has another way.
+        let page = alloc_page(self.0 | Gfp::NOWARN).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
         let _ = PAGES.claim(page, Kind::PageTable, 0);
         Ok(page_to_phys(page))

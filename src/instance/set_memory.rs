@@ -74,7 +74,7 @@ pub fn set_cpu_holder(hold: HoldOthers) {
 pub fn set_memory_init() -> Result<(), PgtableError> {
     let page = VirtAddr::new(FIXMAP_START);
     let (Some(tables), Some(range)) = (kernel_tables(), VirtRange::from_size(page, PAGE_SIZE)) else { return Ok(()) };
-    tables.populate(&BuddyFrames, range, LeafLevel::Pte)?;
+    tables.populate(&BuddyFrames::ATOMIC, range, LeafLevel::Pte)?;
     let mut last = None;
     let _ = tables.walk(range, |visit| {
         if let Entry::Table(table) = visit.entry {

@@ -212,7 +212,7 @@ pub fn alloc_stack(size: u64, name: &str) -> Result<VirtRange, StackAllocError> 
     }
     let frames = frames.get(..had).unwrap_or(&[]);
     if result.is_ok() {
-        let mapped = tables.map_frames(&BuddyFrames, start, frames.iter().copied(), Prot::KERNEL_RW);
+        let mapped = tables.map_frames(&BuddyFrames::new(Gfp::KERNEL), start, frames.iter().copied(), Prot::KERNEL_RW);
         result = mapped.map_err(StackAllocError::Tables);
     }
     if let Err(error) = result {
@@ -248,7 +248,7 @@ fn free_stack(range: VirtRange) {
         *page = range.start().checked_add(number as u64 * PAGE_SIZE).and_then(vmalloc_to_page);
     }
     slot.size.store(0, Ordering::Release);
-    if let Err(error) = tables.unmap_and_flush(&BuddyFrames, range, UnmapFlags::empty()) {
+    if let Err(error) = tables.unmap_and_flush(&BuddyFrames::ATOMIC, range, UnmapFlags::empty()) {
         log::error!("a stack at {} is lost: {error}", range.start());
         return;
     }

@@ -55,8 +55,8 @@ impl VmallocHal<'static> for KernelPages {
     }
 
     #[inline]
-    fn frames(&self) -> &BuddyFrames {
-        &BuddyFrames
+    fn frames(&self, gfp: Gfp) -> BuddyFrames {
+        BuddyFrames::new(gfp)
     }
 
     #[inline]

@@ -194,7 +194,7 @@ fn free_init_memory(boot: &BootInfo) -> Result<(), PagesError> {
         return Ok(());
     };
     let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
-    let frames = BuddyFrames;
+    let frames = BuddyFrames::ATOMIC;
     // Its name in the image goes first; the linear map is what the next owner uses.
     table.unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
     let first = Pfn::containing(boot.image_phys(range.start()));

@@ -1,6 +1,7 @@
 //! Allocations of the running kernel that fail on request: by boot argument, at the prompt, and each one once.
 
-use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
+use alloc::vec::Vec;
+use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange, to_usize};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::Prot;
 use quarry::instance::{self, BuddyFrames, Pages, ThisKernel, configure_faults, fault_injector};
@@ -8,7 +9,9 @@ use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{FaultAttr, FaultSite, FaultTarget, MayRecover, Probability, fail_every};
 use quarry::mm::layout::VMALLOC_START;
+use quarry::mm::percpu::UNIT_SIZE;
 use quarry::mm::pgtable::{MapFlags, UnmapFlags};
+use quarry::mm::vmalloc::VmallocRequest;
 use quarry::mm::zone::PageBatch;
 
 /// Addresses that nothing else uses, far enough from those of other tests to have tables of their own.
@@ -23,7 +26,7 @@ fn map(order: Order) -> Result<Pages, &'static str> {
     let block = Pages::new(Gfp::KERNEL, order).map_err(|_| "no pages")?;
     let tables = instance::kernel_tables().ok_or("no tables")?;
     let memory = instance::page_to_phys(block.page());
-    let mapped = tables.map(&BuddyFrames, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE);
+    let mapped = tables.map(&BuddyFrames::ATOMIC, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE);
     mapped.map_err(|_| "no frames")?;
     Ok(block)
 }
@@ -32,7 +35,7 @@ fn unmap(block: Pages) {
     let tables = instance::kernel_tables().expect("the final tables");
     // With the tables above, which are nobody else's.
     let whole = area(1 << 39);
-    tables.unmap_and_flush(&BuddyFrames, whole, UnmapFlags::empty()).expect("whole leaves");
+    tables.unmap_and_flush(&BuddyFrames::ATOMIC, whole, UnmapFlags::empty()).expect("whole leaves");
     drop(block);
 }
 
@@ -71,7 +74,7 @@ fn no_failed_table_loses_anything() {
 /// Empty tables that a failed mapping leaves for the next one.
 fn give_tables_back() {
     let tables = instance::kernel_tables().expect("the final tables");
-    tables.unmap_and_flush(&BuddyFrames, area(1 << 39), UnmapFlags::empty()).expect("nothing there");
+    tables.unmap_and_flush(&BuddyFrames::ATOMIC, area(1 << 39), UnmapFlags::empty()).expect("nothing there");
 }
 
 // Behaviours 495, 496: settings on the boot line are in force from the moment there is a page allocator.
@@ -109,6 +112,48 @@ fn a_kernel_whose_allocations_fail_goes_on() {
     }
     assert_eq!(ThisKernel.counts(), counts);
     ThisKernel.check().expect("sound");
+}
+
+/// Runs `f` while every allocation of a site fails that may.
+fn with_failing(site: FaultSite, f: impl FnOnce()) {
+    configure_faults(site, &FaultAttr::always());
+    f();
+    configure_faults(site, &FaultAttr::off(site));
+}
+
+// Promise 6: NOFAIL reaches the pages, tables, descriptors and records behind what is asked for.
+ktest!(what_must_not_fail_does_not_fail, timeout = 60);
+fn what_must_not_fail_does_not_fail() {
+    let gfp = Gfp::KERNEL | Gfp::NOFAIL;
+    for site in [FaultSite::PageAlloc, FaultSite::PageTable, FaultSite::Slab] {
+        let mut live = Vec::new();
+        let mut per_cpu = Vec::new();
+        let mut large = Vec::new();
+        live.reserve(200);
+        per_cpu.reserve(50);
+        large.reserve(50);
+        with_failing(site, || {
+            for round in 1..=50_u64 {
+                // As sparse as their tables can be.
+                let start = VirtAddr::new(VMALLOC_START + (1 << 40) + (round << 30));
+                let within = VirtRange::from_size(start, 1 << 30);
+                let request = VmallocRequest { within, ..VmallocRequest::new(round * PAGE_SIZE, gfp) };
+                live.push(instance::vmap_space().vmalloc(&request).expect("NOFAIL"));
+                let addr = instance::vmalloc_gfp(round * 5 * PAGE_SIZE, gfp).expect("NOFAIL");
+                // SAFETY: nobody else knows of it.
+                live.push(unsafe { instance::vrealloc(addr, round * 11 * PAGE_SIZE, gfp) }.expect("NOFAIL"));
+                large.push(instance::kvmalloc(to_usize(round * 3 * PAGE_SIZE), gfp).expect("NOFAIL"));
+                per_cpu.push(instance::alloc_percpu_gfp(UNIT_SIZE / 2, 8, gfp).expect("NOFAIL"));
+            }
+        });
+        live.into_iter().for_each(|addr| instance::vfree(addr).expect("an area"));
+        per_cpu.into_iter().for_each(|ptr| instance::free_percpu(ptr).expect("allocated"));
+        // SAFETY: allocated above, and used no more.
+        large.into_iter().for_each(|memory| unsafe { instance::kvfree(memory.as_ptr()) });
+        instance::percpu_trim();
+        ThisKernel.check().expect("sound");
+        instance::check_vmalloc().expect("sound");
+    }
 }
 
 ktest!(

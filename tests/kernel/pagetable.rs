@@ -29,11 +29,11 @@ fn area(size: u64) -> VirtRange {
 }
 
 fn map(area: VirtRange, memory: PhysRange, flags: MapFlags) {
-    tables().map(&BuddyFrames, area, memory.start(), Prot::KERNEL_RW, flags).expect("free addresses");
+    tables().map(&BuddyFrames::ATOMIC, area, memory.start(), Prot::KERNEL_RW, flags).expect("free addresses");
 }
 
 fn unmap(area: VirtRange, flags: UnmapFlags) {
-    let mut gather = tables().gather(&BuddyFrames);
+    let mut gather = tables().gather(&BuddyFrames::ATOMIC);
     tables().unmap(area, flags, &mut gather).expect("whole leaves");
     gather.flush();
 }
@@ -119,9 +119,9 @@ fn blocks_are_carved_and_collapsed_on_live_tables() {
     for round in 0..20_u64 {
         let page = area(PMD_SIZE + round * PAGE_SIZE).end();
         let page = VirtRange::from_size(page, PAGE_SIZE).expect("no wrap");
-        tables().carve(&BuddyFrames, page, policy).expect("frames");
+        tables().carve(&BuddyFrames::ATOMIC, page, policy).expect("frames");
         shows(area(2 * PMD_SIZE), 9);
-        let made = tables().collapse(&BuddyFrames, area(2 * PMD_SIZE), MapFlags::empty(), policy);
+        let made = tables().collapse(&BuddyFrames::ATOMIC, area(2 * PMD_SIZE), MapFlags::empty(), policy);
         assert_eq!(made.map(|made| made.blocks), Ok(1));
         shows(area(2 * PMD_SIZE), 9);
     }

@@ -13,7 +13,9 @@ use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 use crate::mm::layout;
 use crate::mm::page::{Page, PageMap, Section};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
-use crate::mm::vmalloc::{AreaError, AreaInfo, AreaRef, AreaRequest, Removed, VmFlags, VmallocHal, VmapSpace};
+use crate::mm::vmalloc::{
+    AreaError, AreaInfo, AreaRef, AreaRequest, Removed, TABLE_GFP, VmFlags, VmallocHal, VmapSpace,
+};
 use crate::mm::zone::PageHal;
 use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
@@ -319,14 +321,14 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
         // Nothing is mapped in a new area, and tables that lie in it whole are its alone.
         let flags = MapFlags::REPLACE_TABLES;
-        hal.tables().map(hal.frames(), range, pages.start(), prot, flags).map_err(IoError::Tables)
+        hal.tables().map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
     /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
     #[inline]
     fn unmap(&self, range: VirtRange) {
         let hal = self.space.hal();
-        let unmapped = hal.tables().unmap_and_flush(hal.frames(), range, UnmapFlags::empty());
+        let unmapped = hal.tables().unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::empty());
         debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
     }
 

@@ -13,15 +13,6 @@ use core::panic::Location;
 
 /// Records in the first row; each further one has twice as many.
 const FIRST_ROW: usize = 4;
-/// What counts of the flags of an allocation: how memory may be looked for (Linux: `pcpu_alloc_noprof`).
-const SEARCH: Gfp = Gfp::KERNEL
-    .union(Gfp::ATOMIC)
-    .union(Gfp::NORETRY)
-    .union(Gfp::RETRY_MAYFAIL)
-    .union(Gfp::NOWARN)
-    .union(Gfp::MEMALLOC)
-    .union(Gfp::NOMEMALLOC);
-
 /// What per-CPU memory asks of a machine beyond what vmalloc does.
 pub trait PerCpuHal<'a>: VmallocHal<'a> {
     /// Memory for `count` records, for good, or `None`; `gfp` says how it may be looked for.
@@ -98,7 +89,9 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most a unit's bits")]
         let (bits, align) = (size.div_ceil(MIN_ALLOC) as u32, align.div_ceil(MIN_ALLOC) as u32);
-        let gfp = gfp & SEARCH;
+        gfp.check().map_err(PerCpuError::Flags)?;
+        // Zone and `ZERO` mean nothing here (Linux: `pcpu_alloc_noprof`).
+        let gfp = gfp.effort();
         let taken = match self.with(|chunks| chunks.take(bits, align)) {
             Some(taken) => taken,
             None => self.take_from_new(bits, align, gfp, Location::caller())?,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::VirtAddr;
+use crate::gfp::GfpError;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::vmalloc::AreaError;
 use core::fmt;
@@ -16,6 +17,8 @@ pub enum PerCpuError {
     TooLarge(u64),
     /// The alignment is no power of two, or more than a page.
     BadAlignment(u64),
+    /// The flags contradict each other.
+    Flags(GfpError),
     /// No pages.
     OutOfMemory,
     /// No addresses for a chunk.
@@ -32,6 +35,7 @@ impl fmt::Display for PerCpuError {
             Self::Empty => f.write_str("per-CPU memory of no bytes"),
             Self::TooLarge(size) => write!(f, "{size} bytes of per-CPU memory are more than a unit has"),
             Self::BadAlignment(align) => write!(f, "per-CPU memory cannot be aligned to {align:#x}"),
+            Self::Flags(error) => error.fmt(f),
             Self::OutOfMemory => f.write_str("no pages for per-CPU memory"),
             Self::Area(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),

@@ -10,6 +10,7 @@ use crate::gfp::Gfp;
 use crate::hal::prot::Prot;
 use crate::mm::page::{Kind, Page, PageMap};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
+use crate::mm::vmalloc::TABLE_GFP;
 use crate::mm::zone::PageHal;
 
 /// Pages that are unmapped with one invalidation.
@@ -44,7 +45,8 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         let phys = pages.hal().map().phys(page);
         let owned = pages.claim(page, Kind::PerCpu, u64::from(chunk) + 1);
         debug_assert!(owned.is_ok(), "a fresh page is nobody's: {owned:?}");
-        let mapped = self.hal().tables().map(self.hal().frames(), range, phys, Prot::KERNEL_RW, MapFlags::empty());
+        let frames = self.hal().frames(gfp);
+        let mapped = self.hal().tables().map(&frames, range, phys, Prot::KERNEL_RW, MapFlags::empty());
         mapped.map_err(|error| {
             self.free_page(page);
             PerCpuError::Tables(error)
@@ -60,12 +62,12 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     /// Unmaps and frees what is mapped wherever `set` says, in every unit; nobody else does anything there. When a page is
     /// free, no CPU translates it. How many were freed.
     pub(super) fn depopulate(&self, base: VirtAddr, set: PageSet) -> u64 {
-        let tables = self.hal().tables();
+        let (tables, frames) = (self.hal().tables(), self.hal().frames(TABLE_GFP));
         let mut at = self.addresses(base, set);
         let mut freed = 0;
         loop {
             let mut batch = [None; BATCH];
-            let mut gather = tables.gather(self.hal().frames());
+            let mut gather = tables.gather(&frames);
             let mut any = false;
             for (place, addr) in batch.iter_mut().zip(at.by_ref()) {
                 any = true;

@@ -7,7 +7,7 @@
 //! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
-use super::map::check_prot;
+use super::map::{TABLE_GFP, check_prot};
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, to_usize};
 use crate::hal::level::Slot;
@@ -261,7 +261,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let hal = self.space.hal();
         let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
         // Whoever comes second finds the same table.
-        let table = hal.tables().pin(hal.frames(), start).map_err(MapError::Tables)?;
+        let table = hal.tables().pin(&hal.frames(TABLE_GFP), start).map_err(MapError::Tables)?;
         Ok(block.table.call_once(|| table))
     }
 

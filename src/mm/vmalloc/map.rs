@@ -20,6 +20,9 @@ use core::panic::Location;
 /// Bytes of a contiguous group of pages.
 const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 
+/// How tables are looked for on behalf of whoever does not say: as calls of any context must.
+pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
+
 /// What vmalloc asks of a machine: tables, frames for them, and pages.
 pub trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The machine's tables.
@@ -40,8 +43,9 @@ pub trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The kernel's tables.
     fn tables(&self) -> &PageTable<Self::Mmu>;
 
-    /// Frames for them.
-    fn frames(&self) -> &Self::Frames;
+    /// Frames for them, looked for as `gfp` says (what [`Gfp::effort`] keeps counts); for whoever gives tables back, `gfp`
+    /// means nothing.
+    fn frames(&self, gfp: Gfp) -> Self::Frames;
 
     /// The page allocator.
     fn pages(&self) -> &PageAllocator<Self::Pages>;
@@ -55,8 +59,8 @@ impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
     }
 
     fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
-        let tables = self.tables();
-        let mut gather = tables.gather_pages(self.frames(), pages);
+        let (tables, frames) = (self.tables(), self.frames(TABLE_GFP));
+        let mut gather = tables.gather_pages(&frames, pages);
         for range in ranges {
             // The area was mapped as one, so its edges cut nothing.
             let unmapped = tables.unmap(range, UnmapFlags::empty(), &mut gather);
@@ -81,7 +85,7 @@ pub struct VmallocRequest {
     pub size: u64,
     /// Of what the start is a multiple; a power of two.
     pub align: u64,
-    /// How the pages are allocated. Zone and `ZERO` concern them alone.
+    /// How the pages are allocated, and the tables and descriptors behind them. Zone and `ZERO` concern the pages alone.
     pub gfp: Gfp,
     /// How they are mapped.
     pub prot: Prot,
@@ -168,7 +172,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
                 return Err(MapError::Pages(error));
             }
         };
-        if let Err(error) = self.map_blocks(start, blocks, prot, request.flags) {
+        if let Err(error) = self.map_blocks(start, blocks, prot, request.flags, request.gfp) {
             blocks.free(pages);
             self.give_up(area);
             return Err(MapError::Tables(error));
@@ -202,7 +206,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Maps blocks one behind the other from `start` on, all or nothing.
+    /// Maps blocks one behind the other from `start` on, all or nothing; tables are looked for as `gfp` says.
     #[inline]
     pub(super) fn map_blocks(
         &self,
@@ -210,12 +214,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         blocks: Blocks,
         prot: Prot,
         flags: VmFlags,
+        gfp: Gfp,
     ) -> Result<(), PgtableError> {
         let hal = self.hal();
+        let frames = hal.frames(gfp);
         let mut at = start;
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
-            if let Err(error) = hal.tables().map(hal.frames(), range, phys, prot, map_flags(flags)) {
+            if let Err(error) = hal.tables().map(&frames, range, phys, prot, map_flags(flags)) {
                 self.unmap(start, at);
                 return Err(error);
             }
@@ -227,7 +233,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Unmaps what lies between two addresses that were mapped as one, and flushes it.
     pub(super) fn unmap(&self, start: VirtAddr, end: VirtAddr) {
         if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
-            let unmapped = self.hal().tables().unmap_and_flush(self.hal().frames(), range, UnmapFlags::empty());
+            let frames = self.hal().frames(TABLE_GFP);
+            let unmapped = self.hal().tables().unmap_and_flush(&frames, range, UnmapFlags::empty());
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
         }
     }
@@ -323,7 +330,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;
         let start = area.start();
-        if let Err(error) = hal.tables().map_frames(hal.frames(), start, list.iter().map(|page| map.pfn(*page)), prot) {
+        let frames = hal.frames(TABLE_GFP);
+        if let Err(error) = hal.tables().map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot) {
             self.give_up(area);
             return Err(MapError::Tables(error));
         }

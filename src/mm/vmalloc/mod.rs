@@ -52,6 +52,7 @@ pub use check::Broken;
 pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;
 pub use info::{AreaInfo, VmallocInfo};
+pub(in crate::mm) use map::TABLE_GFP;
 pub use map::{VmallocHal, VmallocRequest};
 pub use resize::Resized;
 pub use set_memory::{Permission, SetMemoryError, SetMemoryHal};

@@ -1,6 +1,7 @@
 //! Making an area longer or shorter where it is: the part of `vrealloc` that needs no copy.
 #![forbid(unsafe_code)]
 
+use super::map::TABLE_GFP;
 use super::pages::Blocks;
 use super::{AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
@@ -19,7 +20,7 @@ pub enum Resized {
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Makes what [`VmapSpace::vmalloc`] gave `size` bytes long, as far as that goes without moving it. Pages that are not
     /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it
-    /// can grow again. More pages come as `gfp` says. Meanwhile the area cannot be freed. Any context that `gfp` allows;
+    /// can grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that `gfp` allows;
     /// the caller sees to it that nobody uses what goes.
     ///
     /// # Errors
@@ -63,7 +64,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
         let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(MapError::Pages)?;
         // As what is there already is mapped.
-        if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags) {
+        if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags, gfp) {
             blocks.free(hal.pages());
             return Err(MapError::Tables(error));
         }
@@ -81,7 +82,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let (Some(from), Some(to)) = bounds else { return have };
         let Some(range) = VirtRange::new(from, to).filter(|range| !range.is_empty()) else { return have };
         // Promise 3: nobody translates them any more, or nothing has happened: a leaf may reach across the edge.
-        if hal.tables().unmap_and_flush(hal.frames(), range, UnmapFlags::KEEP_TABLES).is_err() {
+        if hal.tables().unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::KEEP_TABLES).is_err() {
             return have;
         }
         let (kept_blocks, rest) = Blocks::from_pages(&area.area().take_pages()).split(hal.pages(), kept);

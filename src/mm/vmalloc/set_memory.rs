@@ -6,6 +6,7 @@
 //! mapping. When the area is freed, the linear map is writable again before the pages go.
 #![forbid(unsafe_code)]
 
+use super::map::TABLE_GFP;
 use super::node::VmapNode;
 use super::pages::Blocks;
 use super::{AreaError, AreaInfo, Removed, VmFlags, VmallocHal, VmapSpace};
@@ -217,8 +218,10 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         let tables = self.hal().tables();
         self.hal().change_live(&mut |policy| {
             // What can fail comes first; a split changes no permission.
-            tables.carve(self.hal().frames(), range, policy)?;
-            self.each_alias(range, to, |alias, _| Ok(tables.carve(self.hal().frames(), alias, policy)?))?;
+            // Others may be held meanwhile: nobody could be waited for.
+            let frames = self.hal().frames(TABLE_GFP);
+            tables.carve(&frames, range, policy)?;
+            self.each_alias(range, to, |alias, _| Ok(tables.carve(&frames, alias, policy)?))?;
             self.mark(area);
             match to {
                 Permission::ReadOnly => {

@@ -52,19 +52,6 @@ pub struct Tuning {
 
 /// How a descriptor is looked for on behalf of whoever does not say.
 pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
-/// What counts for a descriptor of the flags of an allocation: what may be done to find memory, not which (Linux:
-/// `GFP_RECLAIM_MASK`).
-const RECLAIM_BITS: Gfp = Gfp::RECLAIM
-    .union(Gfp::HIGH)
-    .union(Gfp::IO)
-    .union(Gfp::FS)
-    .union(Gfp::NOWARN)
-    .union(Gfp::RETRY_MAYFAIL)
-    .union(Gfp::NOFAIL)
-    .union(Gfp::NORETRY)
-    .union(Gfp::MEMALLOC)
-    .union(Gfp::NOMEMALLOC);
-
 /// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
 /// the cheapest, and waiting for more gains nothing but memory that nobody can use.
 const LAZY_ENOUGH: u64 = 512;
@@ -191,7 +178,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.alloc_gfp(request, DESCRIPTOR_GFP)
     }
 
-    /// [`VmapSpace::alloc`], with flags for the descriptors: of `gfp` that count which say what may be done to find memory.
+    /// [`VmapSpace::alloc`], with flags for the descriptors: of `gfp`, what [`Gfp::effort`] keeps.
     /// Any context that they allow.
     ///
     /// # Errors
@@ -260,7 +247,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// An area that is split off a gap, and entered; the size of `request` includes the guard page.
     #[inline(never)]
     fn alloc_split(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
-        let area = self.alloc_from_tree(layout, request, gfp & RECLAIM_BITS)?;
+        let area = self.alloc_from_tree(layout, request, gfp.effort())?;
         area.begin(request.flags, request.caller);
         self.publish(layout, area)
     }

@@ -14,7 +14,7 @@ use quarry::mm::io::{Claim, IoError, IoHal, IoSpace, ReservedMap};
 use quarry::mm::layout;
 use quarry::mm::page::PageMap;
 use quarry::mm::pgtable::MapFlags;
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocHal, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocRequest};
 use quarry::mm::zone::PageHal;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -262,7 +262,7 @@ fn what_was_mapped_before_there_were_areas_counts() {
         let hal = space.hal();
         let early = VirtRange::from_size(VirtAddr::new(layout::FIXMAP_START), 2 * PAGE_SIZE).unwrap();
         let (device, flags) = (Prot::KERNEL_DEVICE, MapFlags::empty());
-        hal.table.map(hal.frames(), early, phys(DEVICES), device, flags).unwrap();
+        hal.table.map(&hal.machine.frames(), early, phys(DEVICES), device, flags).unwrap();
         let io = IoSpace::new(space);
         io.set_up(PhysAddr::new(1 << PHYS_BITS), ReservedMap::NONE);
         io.adopt(early).unwrap();

@@ -9,7 +9,7 @@ use quarry::hal::mmu::{BbmLevel, Mmu};
 use quarry::hal::prot::{Access, Prot};
 use quarry::mm::layout;
 use quarry::mm::pgtable::{LivePolicy, MapFlags, UnmapFlags, wx};
-use quarry::mm::vmalloc::{Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocHal, VmallocRequest};
+use quarry::mm::vmalloc::{Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocRequest};
 use std::sync::atomic::Ordering;
 
 const MIB: u64 = 1 << 20;
@@ -38,12 +38,12 @@ fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
     with_machine(config, |space| {
         let (hal, free) = (space.hal(), space.hal().pages.free_page_count());
         let linear = VirtRange::from_size(layout::phys_to_virt(PhysAddr::new(RAM)).unwrap(), 64 * MIB).unwrap();
-        hal.table.map(hal.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, MapFlags::empty()).unwrap();
+        hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, MapFlags::empty()).unwrap();
         f(space);
         space.purge_all();
         let all = hal.table.translate(linear.start()).is_some();
         assert!(all && writable(space, linear), "the linear map is writable again");
-        hal.table.unmap_and_flush(hal.frames(), linear, UnmapFlags::empty()).unwrap();
+        hal.table.unmap_and_flush(&hal.machine.frames(), linear, UnmapFlags::empty()).unwrap();
         at_rest(space, free);
     });
 }
@@ -199,7 +199,7 @@ fn a_flush_left_out_is_noticed() {
         let hal = space.hal();
         let linear = VirtRange::from_size(layout::phys_to_virt(PhysAddr::new(RAM)).unwrap(), 64 * MIB).unwrap();
         let flags = MapFlags::NO_HUGE | MapFlags::NO_CONT;
-        hal.table.map(hal.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, flags).unwrap();
+        hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, flags).unwrap();
         let addr = space.vmalloc(&VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL)).unwrap();
         assert_eq!(can(space, addr), (true, true, false));
         hal.table.mmu().forget.store(true, Ordering::Relaxed);

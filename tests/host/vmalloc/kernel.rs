@@ -234,6 +234,13 @@ impl<'m> PageHal for PagesOf<'m> {
     }
 }
 
+/// The flags with which vmalloc asked for memory of its own, in order.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) descriptors: Vec<Gfp>,
+    pub(crate) tables: Vec<Gfp>,
+}
+
 /// All of it, as vmalloc sees it.
 pub(crate) struct Kernel<'m> {
     pub(crate) machine: TlbMachine,
@@ -244,6 +251,8 @@ pub(crate) struct Kernel<'m> {
     /// For mappings of devices, and for as many as there are.
     pub(crate) claims: Mutex<Chain<'m, Claim>>,
     pub(crate) in_handler: AtomicBool,
+    /// How memory of vmalloc's own was asked for.
+    pub(crate) asked: Mutex<Asked>,
     /// What was zeroed through its own addresses.
     pub(crate) cleared: Mutex<Vec<VirtRange>>,
 }
@@ -292,7 +301,8 @@ impl<'m> VmallocHal<'m> for Kernel<'m> {
     type Pages = PagesOf<'m>;
     type Relax = spin::relax::Loop;
 
-    fn descriptor(&self, _: Gfp) -> Option<Owned<'m, Area>> {
+    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'m, Area>> {
+        self.asked.lock().unwrap().descriptors.push(gfp);
         self.descriptors.lock().unwrap().pop_front()
     }
 
@@ -304,8 +314,9 @@ impl<'m> VmallocHal<'m> for Kernel<'m> {
         &self.table
     }
 
-    fn frames(&self) -> &SimFrames {
-        &self.frames
+    fn frames(&self, gfp: Gfp) -> SimFrames {
+        self.asked.lock().unwrap().tables.push(gfp);
+        self.frames.clone()
     }
 
     fn pages(&self) -> &PageAllocator<PagesOf<'m>> {
@@ -371,7 +382,17 @@ fn boot<'m>(
     claim_nodes.iter_mut().for_each(|node| claims.push_back(Owned::new(node)));
     let claims = Mutex::new(claims);
     let in_handler = AtomicBool::new(false);
-    let kernel = Kernel { machine, frames, table, pages, descriptors, claims, in_handler, cleared: Mutex::default() };
+    let kernel = Kernel {
+        machine,
+        frames,
+        table,
+        pages,
+        descriptors,
+        claims,
+        in_handler,
+        asked: Mutex::default(),
+        cleared: Mutex::default(),
+    };
     let space = VmapSpace::new(kernel);
     space.set_up(&Tuning { region: pages_at(0, GIB / PAGE_SIZE), ram_pages: size / PAGE_SIZE }).unwrap();
     space

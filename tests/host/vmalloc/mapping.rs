@@ -1,6 +1,6 @@
 //! vmalloc and vmap on a machine whose TLBs keep what they have.
 
-use super::kernel::{Vmalloc, on_a_machine, take_page, touch, with_machine};
+use super::kernel::{Asked, Vmalloc, on_a_machine, take_page, touch, with_machine};
 use super::machine::run_on;
 use super::{MIB, START};
 use crate::random::Random;
@@ -11,7 +11,7 @@ use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::Prot;
 use quarry::mm::page::Page;
 use quarry::mm::pgtable::{MapFlags, UnmapFlags};
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocHal, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, MapError, Resized, VmFlags, VmallocRequest};
 use std::sync::atomic::Ordering;
 
 fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, MapError> {
@@ -263,7 +263,7 @@ fn pages_that_were_put_go_with_the_area() {
 #[test]
 fn a_table_that_was_taken_out_is_not_written_to() {
     on_a_machine(Config::CORTEX_A72, |space| {
-        let (table, frames) = (&space.hal().table, space.hal().frames());
+        let (table, frames) = (&space.hal().table, &space.hal().machine.frames());
         let start = VirtAddr::new(START + 512 * MIB);
         let part = |offset, size| VirtRange::from_size(VirtAddr::new(start.get() + offset), size).unwrap();
         let whole = part(0, 6 * MIB);
@@ -379,6 +379,28 @@ fn zeroed_memory_is_zeroed_page_by_page() {
         assert_eq!(space.hal().pages.hal().zeroed.load(Ordering::Relaxed), 21);
         space.vfree(addr).unwrap();
     });
+}
+
+// Promise 6: with NOFAIL nothing inside may fail, and with fewer rights than KERNEL nothing inside may wait.
+#[test]
+fn flags_reach_every_allocation_inside() {
+    for gfp in [Gfp::KERNEL | Gfp::NOFAIL, Gfp::NOIO, Gfp::ATOMIC | Gfp::NOWARN, Gfp::KERNEL | Gfp::MEMALLOC] {
+        on_a_machine(Config::CORTEX_A72, |space| {
+            let asked = || std::mem::take(&mut *space.hal().asked.lock().unwrap());
+            asked();
+            // What is asked for the pages says nothing of what is behind them.
+            let request = VmallocRequest::new(5 * PAGE_SIZE, gfp | Gfp::DMA | Gfp::ZERO | Gfp::ACCOUNT);
+            let first = space.vmalloc(&request).unwrap();
+            let Asked { descriptors, tables } = asked();
+            assert!(!descriptors.is_empty() && descriptors.iter().all(|asked| *asked == gfp), "{descriptors:?}");
+            assert!(!tables.is_empty() && tables.iter().all(|asked| asked.effort() == gfp), "{tables:?}");
+            assert!(matches!(space.resize(first, 2 * PAGE_SIZE, gfp), Ok(Resized::InPlace(_))));
+            asked();
+            assert!(matches!(space.resize(first, 5 * PAGE_SIZE, gfp), Ok(Resized::InPlace(_))));
+            assert!(asked().tables.iter().all(|asked| asked.effort() == gfp));
+            space.vfree(first).unwrap();
+        });
+    }
 }
 
 // Promises 4 and 9: whatever the caller says, RAM is mapped as its linear alias is, and never for execution.
