@@ -96,6 +96,7 @@
 //! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
 //! | `kernel/early_map.rs` | taking the stub's fixmap over |
+//! | `kernel/early_regions.rs` | memory of the image as regions |
 //! | `kernel/heap.rs` | the grant of the early heap |
 //! | `kernel/init.rs` | the switch to the final tables |
 //! | `kernel/interrupts.rs` | handlers as pointers |

@@ -6,8 +6,8 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    bootargs, console, cpus, device_tree, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages,
-    panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
+    bootargs, console, cpus, device_tree, early_regions, faults, heap, input, interrupts, io, iomem, ktest, log,
+    memory_map, pages, panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -23,7 +23,7 @@ use crate::hal::wait::Scope;
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
-use crate::mm::memblock::{DiscoverError, Discovery, INIT_REGIONS, MemblockError, Surroundings, Window};
+use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Surroundings, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
 use crate::mm::slab::CreateError;
@@ -270,6 +270,7 @@ fn discover(
         limit: args.size("mem").map_err(BootError::MemEquals)?,
     };
     let mut memblock = instance::memblock();
+    memblock.lend_slots(early_regions::for_memory, early_regions::for_reserved);
     let found = memblock.discover(tree, &around).map_err(BootError::Discover)?;
     let total = memblock.usable_size().map_err(BootError::Memblock)?;
     info!(
@@ -301,11 +302,13 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: Prot) -> Re
     // SAFETY: this function is the only one that changes these tables until they are given to `instance`, and it maps
     // each frame with the type that its owner wants: RAM write-back, devices as the fixmap had them.
     let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }.map_err(BootError::Tables)?;
-    // Taking frames for tables needs the memblock, so what to map is copied out of it first. Its lists cannot have grown
-    // yet.
-    let mut banks = [PhysRange::default(); INIT_REGIONS];
-    let count = banks.iter_mut().zip(instance::memblock().mapped_ranges()).map(|(slot, bank)| *slot = bank).count();
-    let banks = banks.into_iter().take(count);
+    // Taking frames for tables needs the memblock, so it is asked for one bank after the other. They stay as they are.
+    let mut passed = PhysAddr::ZERO;
+    let banks = core::iter::from_fn(|| {
+        let bank = instance::memblock().mapped_range_from(passed)?;
+        passed = bank.end();
+        Some(bank)
+    });
     tables::fill(&table, &frames, boot, banks, early.lasting(), linear).map_err(BootError::Tables)?;
     // SAFETY: `fill` mapped the image where it is now, with the stacks, and every device and the device tree at the
     // addresses they have; exceptions are masked and the other CPUs are parked outside the tables.
@@ -319,8 +322,9 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: Prot) -> Re
     // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
     // image, the device tree and everything that the tree reserves.
     instance::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
-    instance::memblock().allow_resize();
-    Ok(())
+    let mut memblock = instance::memblock();
+    memblock.allow_resize();
+    memblock.leave_lent_slots().map_err(BootError::Memblock)
 }
 
 /// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an

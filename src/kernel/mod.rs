@@ -18,6 +18,8 @@ mod device_tree;
 #[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
+mod early_regions;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 pub mod heap;

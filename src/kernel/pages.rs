@@ -11,7 +11,7 @@ use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames, MemblockFrames};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
 use crate::mm::memblock::{MemblockError, Window};
-use crate::mm::page::{PAGEBLOCK_PAGES, Section, Vmemmap, sections_of};
+use crate::mm::page::{PAGEBLOCK_PAGES, Vmemmap, sections_of};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning, ZoneLimits};
 use ::log::info;
@@ -28,6 +28,8 @@ pub(super) enum PagesError {
     Free(FreeError),
     /// The page tables are not the final ones yet.
     NoTables,
+    /// The early heap has no room for the list of what to hand over.
+    NoMemory,
 }
 
 impl fmt::Display for PagesError {
@@ -39,6 +41,7 @@ impl fmt::Display for PagesError {
             Self::Setup(error) => error.fmt(f),
             Self::Free(error) => error.fmt(f),
             Self::NoTables => f.write_str("no page tables"),
+            Self::NoMemory => f.write_str("the early heap is too small for so many regions"),
         }
     }
 }
@@ -64,8 +67,11 @@ impl From<SetupError> for PagesError {
 /// Brings the page allocator up and retires the memblock. Boot CPU, once, when the linear map and the early heap are
 /// there.
 pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError> {
-    let ram: Vec<PhysRange> =
-        instance::memblock().mapped_ranges().filter_map(|bank| bank.align_inwards(PAGE_SIZE)).collect();
+    let ram = {
+        let memblock = instance::memblock();
+        let banks = memblock.mapped_ranges().filter_map(|bank| bank.align_inwards(PAGE_SIZE));
+        list_of(banks, memblock.memory().len())?
+    };
     let Some(first) = ram.first() else { return Err(PagesError::Setup(SetupError::NoMemory)) };
     let limits = ZoneLimits::new(first.start(), lowest_dma_end(tree), args.size("dma_zone").ok().flatten());
     let (map, metadata) = build_map(&ram)?;
@@ -77,7 +83,8 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Resu
     }
     let handed = {
         let mut memblock = instance::memblock();
-        let free: Vec<PhysRange> = memblock.retire()?.collect();
+        let most = memblock.free_ranges().count();
+        let free = list_of(memblock.retire()?, most)?;
         let pages = instance::page_allocator();
         let handed = pages.hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
         let scrub = scrub(args) | if instance::tags_are_on() { Scrub::TAG } else { Scrub::empty() };
@@ -130,11 +137,24 @@ fn scrub(args: BootArgs<'_>) -> Scrub {
         .collect()
 }
 
+/// The items of `list`, of which there are no more than `most`.
+fn list_of<T>(list: impl Iterator<Item = T>, most: usize) -> Result<Vec<T>, PagesError> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(most).map_err(|_| PagesError::NoMemory)?;
+    // No more than there is room for: a list that grows would need twice the room.
+    items.extend(list.take(most));
+    Ok(items)
+}
+
 /// Makes descriptors for `ram` and maps them: the map, and the bytes that it takes.
 fn build_map(ram: &[PhysRange]) -> Result<(Vmemmap, u64), PagesError> {
     let (sections, origin) = sections_of(ram.iter().copied());
-    let sections: Option<Vec<Section>> = sections.collect();
-    let sections = sections.ok_or(SetupError::SpanTooLarge)?;
+    let most = sections_of(ram.iter().copied()).0.count();
+    let mut too_far = false;
+    let sections = list_of(sections.inspect(|section| too_far |= section.is_none()).flatten(), most)?;
+    if too_far {
+        return Err(SetupError::SpanTooLarge.into());
+    }
     let mut bytes = 0;
     let mut blocks_mapped = VirtAddr::ZERO;
     for section in &sections {
@@ -193,6 +213,10 @@ fn free_init_memory(boot: &BootInfo) -> Result<(), PagesError> {
     let Some(range) = VirtRange::new(boot::init_start(), boot::init_end()).filter(|range| !range.is_empty()) else {
         return Ok(());
     };
+    if instance::memblock().is_lent() {
+        // It is still in use.
+        return Ok(());
+    }
     let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
     let frames = BuddyFrames::ATOMIC;
     // Its name in the image goes first; the linear map is what the next owner uses.

@@ -42,6 +42,7 @@ mod stacks;
 mod step;
 mod storm;
 mod tags;
+mod trees;
 mod vmalloc;
 mod vmalloc_api;
 mod vmalloc_linux;

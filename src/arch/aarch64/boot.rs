@@ -54,6 +54,10 @@ linker_symbols! {
     idmap_tables_end = __pgtables_end;
     /// First byte that only booting needs.
     init_start = __init_begin;
+    /// First byte of the room for regions of memory, in what only booting needs; not cleared.
+    init_regions_start = __init_regions_start;
+    /// One past the room for regions of memory.
+    init_regions_end = __init_regions_end;
     /// One past the bytes that only booting needs.
     init_end = __init_end;
     /// The unmapped page below the boot stack.

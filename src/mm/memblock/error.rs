@@ -27,10 +27,13 @@ pub enum MemblockError {
         /// Their alignment.
         align: u64,
     },
-    /// All slots of a list are in use and [`allow_resize`](super::Memblock::allow_resize) has not been called.
+    /// All slots of a list are in use, and of those that were lent; and [`allow_resize`](super::Memblock::allow_resize)
+    /// has not been called.
     ListFull {
         /// `memory` or `reserved`.
         list: &'static str,
+        /// How many slots.
+        slots: usize,
     },
     /// A list has to move and no free range holds its array.
     NoRoomForList {
@@ -67,7 +70,9 @@ impl fmt::Display for MemblockError {
             Self::OutOfMemory { size, align } => {
                 write!(f, "memblock: no free range for {size:#x} bytes aligned to {align:#x}")
             }
-            Self::ListFull { list } => write!(f, "memblock: the {list} list is full and may not grow yet"),
+            Self::ListFull { list, slots } => {
+                write!(f, "memblock: all {slots} slots of the {list} list are in use, and it may not grow yet")
+            }
             Self::NoRoomForList { list, size } => {
                 write!(f, "memblock: no free range for {size:#x} bytes of the {list} list")
             }

@@ -21,14 +21,21 @@ use crate::addr::{PhysAddr, PhysRange};
 pub struct RegionList<'m, const INIT: usize> {
     name: &'static str,
     slots: Slots<'m, INIT>,
+    /// Where the regions move when they outgrow the value and no memory can be had yet.
+    lent: Option<LentSlots<'m>>,
     count: usize,
     total: u64,
 }
+
+/// Makes the slots of an array that is lent ([`Memblock::lend_slots`](super::Memblock::lend_slots)); called when the
+/// array is needed, and no more than once. What the slots hold does not matter.
+pub type LentSlots<'m> = fn() -> &'m mut [Region];
 
 /// Where the slots are.
 #[derive(Debug)]
 enum Slots<'m, const INIT: usize> {
     Initial([Region; INIT]),
+    Lent(&'m mut [Region]),
     Grown { slots: &'m mut [Region], place: PhysRange },
 }
 
@@ -36,7 +43,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
     /// An empty list.
     pub(super) const fn new(name: &'static str) -> Self {
         const { assert!(INIT >= 2, "growth needs two slots to spare in an array twice as large") };
-        Self { name, slots: Slots::Initial([Region::EMPTY; INIT]), count: 0, total: 0 }
+        Self { name, slots: Slots::Initial([Region::EMPTY; INIT]), lent: None, count: 0, total: 0 }
     }
 
     /// `memory` or `reserved`.
@@ -55,7 +62,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
     pub(super) fn slots(&self) -> &[Region] {
         match &self.slots {
             Slots::Initial(slots) => slots,
-            Slots::Grown { slots, .. } => slots,
+            Slots::Lent(slots) | Slots::Grown { slots, .. } => slots,
         }
     }
 
@@ -83,11 +90,11 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.total
     }
 
-    /// The memory that holds the slots, or `None` as long as they are inside the value.
+    /// The memory that holds the slots, or `None` as long as they are inside the value or lent.
     #[must_use]
     pub const fn storage(&self) -> Option<PhysRange> {
         match &self.slots {
-            Slots::Initial(_) => None,
+            Slots::Initial(_) | Slots::Lent(_) => None,
             Slots::Grown { place, .. } => Some(*place),
         }
     }
@@ -155,6 +162,43 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.total = total;
     }
 
+    /// Whether the slots are lent.
+    #[must_use]
+    pub const fn is_lent(&self) -> bool {
+        matches!(self.slots, Slots::Lent(_))
+    }
+
+    /// Keeps `slots` for when the regions outgrow the value; `None`: nothing moves into lent slots any more.
+    pub(super) const fn lend(&mut self, slots: Option<LentSlots<'m>>) {
+        self.lent = slots;
+    }
+
+    /// Moves the regions into the slots that were lent, or answers `false` if there are none, or no more than now.
+    #[must_use = "without room the list is full"]
+    pub(super) fn move_into_lent(&mut self) -> bool {
+        let Some(slots) = self.lent.take().map(|make| make()) else { return false };
+        if slots.len() <= self.capacity() {
+            return false;
+        }
+        // INVARIANT: MEMB-5, slots behind the last region are empty.
+        slots.fill(Region::EMPTY);
+        for (to, from) in slots.iter_mut().zip(self.regions()) {
+            *to = *from;
+        }
+        self.slots = Slots::Lent(slots);
+        true
+    }
+
+    /// Moves the regions back into the value, or answers `false` if they do not fit.
+    #[must_use = "regions that do not fit have to go elsewhere"]
+    pub(super) fn move_home(&mut self) -> bool {
+        let mut home = [Region::EMPTY; INIT];
+        let Some(slots) = home.get_mut(..self.count) else { return false };
+        slots.copy_from_slice(self.regions());
+        self.slots = Slots::Initial(home);
+        true
+    }
+
     /// Moves the regions into `slots`, which lie at `place`, and answers where they lay before. The slots are
     /// [`Region::EMPTY`] and suffice for all regions.
     pub(super) fn move_into(&mut self, slots: &'m mut [Region], place: PhysRange) -> Option<PhysRange> {
@@ -169,7 +213,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
     fn slots_mut(&mut self) -> &mut [Region] {
         match &mut self.slots {
             Slots::Initial(slots) => slots,
-            Slots::Grown { slots, .. } => slots,
+            Slots::Lent(slots) | Slots::Grown { slots, .. } => slots,
         }
     }
 }

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Each list starts with an array of 128 regions inside the value. A full array doubles into memory that the memblock
-//! hands out to itself, once the linear map exists and [`Memblock::allow_resize`] has been called; before that a full
-//! list is an error. The array never goes where a range that is being reserved, removed or marked lies, and moves away
+//! hands out to itself, once the linear map exists and [`Memblock::allow_resize`] has been called; before that it moves
+//! into an array that was lent ([`Memblock::lend_slots`]), and without one a full list is an error. The array never goes where a range that is being reserved, removed or marked lies, and moves away
 //! when such a range is about to cover it.
 //!
 //! A memblock is used by the boot CPU alone, before anything else allocates, and is handed over exactly once
@@ -43,7 +43,7 @@ pub use discover::{DiscoverError, Discovery, NAMED_PLACES, Placed, Surroundings}
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;
-pub use list::RegionList;
+pub use list::{LentSlots, RegionList};
 pub use region::{Region, RegionFlags};
 
 use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
@@ -228,6 +228,15 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// The memory that the linear map holds, by ascending address: all but `NOMAP`, reserved or not.
     pub fn mapped_ranges(&self) -> impl DoubleEndedIterator<Item = PhysRange> {
         self.memory.regions().iter().filter(|region| region.is_mapped()).map(|region| region.range)
+    }
+
+    /// The first of [`mapped_ranges`](Self::mapped_ranges) that starts at or above `addr`. Cost: O(log regions), and O(1)
+    /// for each region that is not mapped.
+    #[must_use]
+    pub fn mapped_range_from(&self, addr: PhysAddr) -> Option<PhysRange> {
+        let regions = self.memory.regions();
+        let above = regions.get(regions.partition_point(|region| region.start() < addr)..)?;
+        above.iter().find(|region| region.is_mapped()).map(|region| region.range)
     }
 
     /// The free ranges by ascending address, as large as they come: memory that is neither `NOMAP` nor reserved.

@@ -3,7 +3,7 @@
 
 use super::region::{Region, span};
 use super::repaint::Paint;
-use super::{Memblock, MemblockError, PhysAddr, PhysRange, RegionFlags, Which};
+use super::{LentSlots, Memblock, MemblockError, PhysAddr, PhysRange, RegionFlags, Which};
 use crate::addr::PAGE_SIZE;
 use crate::hal::BootMemory;
 
@@ -12,10 +12,45 @@ use crate::hal::BootMemory;
 const MOVING: usize = 2;
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
+    /// Lends each list an array, into which it moves should it be full before [`allow_resize`](Self::allow_resize):
+    /// while memory is not mapped, or not all is known that is in use. An array that is no larger than what the list has
+    /// is not used.
+    pub const fn lend_slots(&mut self, memory: LentSlots<'m>, reserved: LentSlots<'m>) {
+        self.memory.lend(Some(memory));
+        self.reserved.lend(Some(reserved));
+    }
+
+    /// Moves each list that is in an array of [`lend_slots`](Self::lend_slots) out of it, into the value or into memory,
+    /// so that the arrays can become something else. They are not used from here on.
+    ///
+    /// # Errors
+    ///
+    /// Those of a list that cannot grow, as for [`add`](Self::add); a list that could not move stays where it is
+    /// ([`is_lent`](Self::is_lent)).
+    #[track_caller]
+    pub fn leave_lent_slots(&mut self) -> Result<(), MemblockError> {
+        self.open("leave_lent_slots")?;
+        for which in [Which::Reserved, Which::Memory] {
+            self.list_mut(which).lend(None);
+            if self.list(which).is_lent() && !self.list_mut(which).move_home() {
+                self.grow(which, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a list is in an array of [`lend_slots`](Self::lend_slots).
+    #[must_use]
+    pub const fn is_lent(&self) -> bool {
+        self.memory.is_lent() || self.reserved.is_lent()
+    }
+
     /// Doubles the slots of a list, in an array outside `avoid`.
     pub(super) fn grow(&mut self, which: Which, avoid: Option<PhysRange>) -> Result<(), MemblockError> {
         if !self.may_resize {
-            return Err(MemblockError::ListFull { list: self.list(which).name() });
+            let list = self.list_mut(which);
+            let full = MemblockError::ListFull { list: list.name(), slots: list.capacity() };
+            return if list.move_into_lent() { Ok(()) } else { Err(full) };
         }
         if which == Which::Memory && self.reserved.spare() < MOVING {
             self.grow(Which::Reserved, avoid)?;

@@ -43,7 +43,7 @@ fn a_full_list_is_not_taken_for_lack_of_room() {
     let tree = Tree::from_read_only(&blob).unwrap();
     // Slots for page 0, the image and the tree, and none for the pool.
     let mut memblock: Memblock<Option<Access>, 3> = Memblock::new(None);
-    let full = Err(DiscoverError::Memblock(MemblockError::ListFull { list: "reserved" }));
+    let full = Err(DiscoverError::Memblock(MemblockError::ListFull { list: "reserved", slots: 3 }));
     assert_eq!(memblock.discover(&tree, &image()), full);
 }
 
@@ -90,8 +90,8 @@ fn with_regions(f: impl FnOnce(Builder) -> Builder) -> Builder {
 /// Banks, reservations or marks that the lists have no slots for.
 #[test]
 fn lists_that_are_full_refuse_the_tree_wherever_it_happens() {
-    let memory = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "memory" }));
-    let reserved = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "reserved" }));
+    let memory = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "memory", slots: 2 }));
+    let reserved = Some(DiscoverError::Memblock(MemblockError::ListFull { list: "reserved", slots: 2 }));
     let banks = [1_u32, 3, 5].map(|start| [start << 20, 1 << 20]).concat();
     assert_eq!(refusal::<2>(Builder::root(1, 1).memory("memory@100000", &banks), &Surroundings::NONE), memory);
     let around = Surroundings { image: range(16 * MIB, MIB), device_tree: range(18 * MIB, MIB), ..Surroundings::NONE };

@@ -3,7 +3,7 @@
 use super::arena::{Access, Arena};
 use super::{KIB, MIB, STRIDE, at, range, regions};
 use quarry::addr::{PAGE_SIZE, PhysRange};
-use quarry::mm::memblock::{Direction, Memblock, MemblockError, RegionFlags, Window};
+use quarry::mm::memblock::{Direction, Memblock, MemblockError, Region, RegionFlags, Window};
 
 const BASE: u64 = 0x4000_0000;
 /// Bytes of the array with 256 slots, in whole pages.
@@ -215,7 +215,7 @@ fn a_full_list_that_may_not_grow_is_an_error() {
         memblock.reserve(at(BASE + index * 8 * KIB), 4 * KIB).unwrap();
     }
     let before = regions(memblock.reserved());
-    let full = Err(MemblockError::ListFull { list: "reserved" });
+    let full = Err(MemblockError::ListFull { list: "reserved", slots: 4 });
     assert_eq!(memblock.reserve(at(BASE + MIB / 2), 1), full);
     assert_eq!(memblock.alloc(64, 64, Window::ANYWHERE).map(|_| ()), full);
     assert_eq!(memblock.free(range(BASE + KIB, KIB)), full);
@@ -252,7 +252,7 @@ fn a_split_in_a_full_list_grows_it_or_changes_nothing() {
                 removed.unwrap();
                 after.splice(index..=index, [(base, 32 * KIB), (base + 64 * KIB, 64 * KIB)]);
             } else {
-                assert_eq!(removed, Err(MemblockError::ListFull { list: "memory" }));
+                assert_eq!(removed, Err(MemblockError::ListFull { list: "memory", slots: 4 }));
                 assert_eq!(memblock.mark_nomap(at(base + 32 * KIB), KIB), removed);
             }
             assert_eq!(regions(memblock.memory()), after);
@@ -406,4 +406,82 @@ fn a_list_does_not_grow_into_what_is_not_mapped() {
     memblock.reserve(at(BASE + 4), 1).unwrap();
     memblock.check().unwrap();
     assert_eq!(memblock.reserved().storage(), Some(range(BASE + 60 * KIB, PAGE_SIZE)));
+}
+
+/// Sixteen slots, whatever was in them.
+fn sixteen<'m>() -> &'m mut [Region] {
+    vec![Region { range: range(7, 7), flags: RegionFlags::NOMAP }; 16].leak()
+}
+
+#[test]
+fn a_full_list_that_may_not_grow_moves_into_the_slots_that_were_lent() {
+    let arena = Arena::new(BASE, MIB);
+    let mut memblock: Memblock<Access, 4> = over(&arena, MIB);
+    memblock.lend_slots(sixteen, sixteen);
+    for index in 0..16 {
+        assert_eq!(memblock.is_lent(), index > 4, "not before they are needed");
+        memblock.reserve(at(BASE + index * 8 * KIB), 4 * KIB).unwrap();
+        memblock.check().unwrap();
+    }
+    assert_eq!((memblock.reserved().capacity(), memblock.reserved().storage()), (16, None));
+    let before = regions(memblock.reserved());
+    assert_eq!(before, (0..16).map(|index| (BASE + index * 8 * KIB, 4 * KIB)).collect::<Vec<_>>());
+    let full = Err(MemblockError::ListFull { list: "reserved", slots: 16 });
+    assert_eq!(memblock.reserve(at(BASE + MIB / 2), 1), full);
+    assert_eq!(regions(memblock.reserved()), before);
+    // Marking splits a region in three.
+    for index in 1..8 {
+        memblock.mark_nomap(at(BASE + index * 16 * KIB), 4 * KIB).unwrap();
+    }
+    assert_eq!((memblock.memory().len(), memblock.memory().capacity()), (15, 16));
+    memblock.check().unwrap();
+}
+
+#[test]
+fn lists_leave_the_slots_that_were_lent_for_memory_or_for_the_value() {
+    let arena = Arena::new(BASE, MIB);
+    for many in [true, false] {
+        let mut memblock: Memblock<Access, 4> = over(&arena, MIB);
+        memblock.lend_slots(sixteen, sixteen);
+        for index in 0..12 {
+            memblock.reserve(at(BASE + index * 8 * KIB), 4 * KIB).unwrap();
+        }
+        memblock.mark_nomap(at(BASE + 512 * KIB), 4 * KIB).unwrap();
+        memblock.mark_nomap(at(BASE + 640 * KIB), 4 * KIB).unwrap();
+        if !many {
+            memblock.free(range(BASE + 32 * KIB, 512 * KIB)).unwrap();
+            memblock.clear_nomap(at(BASE), MIB).unwrap();
+        }
+        let before = (regions(memblock.memory()), reserved_by_others(&memblock));
+        assert!(memblock.is_lent());
+        if many {
+            let full = MemblockError::ListFull { list: "reserved", slots: 16 };
+            assert_eq!(memblock.leave_lent_slots(), Err(full), "not while nothing is mapped");
+            assert!(memblock.is_lent());
+        }
+        memblock.allow_resize();
+        memblock.leave_lent_slots().unwrap();
+        memblock.check().unwrap();
+        assert!(!memblock.is_lent());
+        assert_eq!((regions(memblock.memory()), reserved_by_others(&memblock)), before);
+        let homes = [memblock.memory().capacity(), memblock.reserved().capacity()].map(|slots| slots == 4);
+        assert_eq!(homes, [!many; 2], "back in the value where they fit");
+        // And grow from there as ever.
+        for index in 0..40 {
+            memblock.reserve(at(BASE + 20 * MIB + index * 2), 1).unwrap();
+        }
+        memblock.check().unwrap();
+    }
+}
+
+#[test]
+fn lent_slots_that_are_no_more_than_a_list_has_are_not_used() {
+    let mut memblock: Memblock<Option<Access>, 16> = Memblock::new(None);
+    memblock.lend_slots(sixteen, sixteen);
+    for index in 0..16 {
+        memblock.add(at(BASE + index * 2 * MIB), MIB).unwrap();
+    }
+    let full = Err(MemblockError::ListFull { list: "memory", slots: 16 });
+    assert_eq!(memblock.add(at(BASE + 100 * MIB), MIB), full);
+    assert!(!memblock.is_lent());
 }

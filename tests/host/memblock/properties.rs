@@ -200,7 +200,7 @@ impl<'m, const INIT: usize> Run<'m, INIT> {
     /// An error must have had no way round it.
     fn justify(&self, op: &Op, error: MemblockError, before: &Model, after: &Model) {
         match error {
-            MemblockError::ListFull { list: "reserved" } => {
+            MemblockError::ListFull { list: "reserved", .. } => {
                 assert!(after.reserved().len() > self.memblock.reserved().capacity(), "{op:?} had room");
             }
             MemblockError::ListFull { .. } => {
