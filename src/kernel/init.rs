@@ -83,7 +83,7 @@ pub struct Machine {
     /// Where the device tree lies.
     pub tree_range: PhysRange,
     /// What the device tree said about memory, beside what memblock keeps.
-    pub found: Discovery<'static>,
+    pub found: Discovery,
     /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
     pub boot_cost: u64,
     /// What the W^X checker walked.
@@ -234,7 +234,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    let boot_memory = BootMemory::survey(&found.placed).map_err(BootError::Map)?;
+    let boot_memory = BootMemory::survey().map_err(BootError::Map)?;
     cpus::remember_image(boot);
     cpus::init(&tree, max_cpus(args));
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
@@ -261,7 +261,7 @@ fn discover(
     tree_range: PhysRange,
     cpu: &IdRegisters,
     args: BootArgs<'static>,
-) -> Result<Discovery<'static>, BootError> {
+) -> Result<Discovery, BootError> {
     let reach = (1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE);
     let around = Surroundings {
         image: boot.image_range(),
@@ -290,6 +290,11 @@ fn discover(
     }
     if found.unplaced != 0 {
         warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
+        let reserved = memblock.reserved();
+        let dynamic = tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic());
+        for region in dynamic.filter(|region| reserved.reserved_for(region.node().offset()).is_none()) {
+            warn!("  no room for {}", region.node().path());
+        }
     }
     Ok(found)
 }

@@ -17,7 +17,7 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// Lets device memory be mapped. Boot CPU, once, when the kernel's own devices are and memory can be allocated.
-pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery<'static>) {
+pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
     let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).unwrap_or_default();
     let Ok(reserved) = reserved_map(tree, found) else {
         // Whoever maps something is told that it is too early: better that than what is another's.
@@ -35,10 +35,11 @@ pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery<'s
 }
 
 /// What the device tree sets aside, written down: it may be asked for in any context.
-fn reserved_map(tree: &Tree<'static>, found: &Discovery<'static>) -> Result<ReservedMap<'static>, TryReserveError> {
+fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, TryReserveError> {
     let mut ranges = Vec::new();
     if found.reserved_regions != 0 {
-        for range in ReservedMap::ranges_of(tree, found) {
+        let placed = |node| instance::memblock().reserved().reserved_for(node);
+        for range in ReservedMap::ranges_of(tree, placed) {
             ranges.try_reserve(1)?;
             ranges.push(range);
         }

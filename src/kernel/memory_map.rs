@@ -9,7 +9,6 @@ use crate::arch::aarch64::boot;
 use crate::hal::entry::Entry;
 use crate::instance::{self, KernelMmu};
 use crate::mm::layout;
-use crate::mm::memblock::{NAMED_PLACES, Placed};
 use crate::mm::pgtable::PageTable;
 use crate::mm::zone::Stock;
 use alloc::vec::Vec;
@@ -31,18 +30,12 @@ pub(super) struct BootMemory {
 
 impl BootMemory {
     /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
-    pub(super) fn survey(machine_pools: &[Option<Placed<'_>>; NAMED_PLACES]) -> Result<Self, MapError> {
+    pub(super) fn survey() -> Result<Self, MapError> {
         let mut found = Self { ram: Vec::new(), taken: Vec::new() };
         let memblock = instance::memblock();
         for region in memblock.memory().regions() {
             found.ram.try_reserve(1)?;
             found.ram.push(region.range);
-        }
-        if machine_pools.iter().all(Option::is_some) {
-            // There may be more of them than names are kept.
-            for region in memblock.reserved().regions() {
-                found.add(region.range, Owner::Reserved("further pools"))?;
-            }
         }
         for array in [memblock.memory().storage(), memblock.reserved().storage()].into_iter().flatten() {
             found.add(array, Owner::Boot("memblock"))?;

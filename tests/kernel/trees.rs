@@ -3,8 +3,10 @@
 
 use quarry::instance;
 use quarry::kernel::init::{self, Machine};
+use quarry::kernel::memmap::Owner;
 use quarry::kernel::memory_map::account;
 use quarry::ktest;
+use quarry::mm::layout;
 
 fn machine() -> &'static Machine {
     init::machine().expect("tests run after booting")
@@ -41,8 +43,42 @@ fn regions_by_the_thousand_are_taken() {
     let tables = instance::kernel_tables().expect("the final tables");
     for region in machine().tree.reserved_memory() {
         for range in region.ranges().flatten() {
-            let alias = quarry::mm::layout::phys_to_virt(range.start()).expect("in reach");
+            let alias = layout::phys_to_virt(range.start()).expect("in reach");
             assert_eq!(tables.translate(alias).is_none(), region.is_no_map(), "{range}");
         }
     }
 }
+
+// As many regions that are only a size as there may be: each has its place and its name.
+ktest!(
+    regions_without_an_address_are_all_placed_and_named,
+    machine sixteen = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/pool16.dtb.gz",
+    machine six_hundred = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/pool600.dtb.gz",
+    timeout = 60,
+);
+fn regions_without_an_address_are_all_placed_and_named() {
+    memory_is_right();
+    let account = account(machine()).expect("RAM adds up");
+    let tables = instance::kernel_tables().expect("the final tables");
+    let mut placed = 0;
+    for region in machine().tree.reserved_memory().filter(|region| region.name() != "huge") {
+        let (name, size) = (region.name(), region.size().expect("a number").expect("a size"));
+        let place = instance::memblock().reserved().reserved_for(region.node().offset()).expect("a place");
+        assert_eq!(place.size(), size, "{name}");
+        let owner = if region.is_no_map() { Owner::NoMap(name) } else { Owner::Reserved(name) };
+        assert_eq!(account.map.sum(|of| of == owner), size, "{name}");
+        let alias = layout::phys_to_virt(place.start()).expect("in reach");
+        assert_eq!(tables.translate(alias).is_none(), region.is_no_map(), "{name}");
+        placed += 1;
+    }
+    assert_eq!(placed, machine().found.placed);
+    assert_eq!(machine().found.unplaced, usize::from(placed == 600));
+}
+
+ktest!(
+    boot: a_region_that_there_is_no_room_for_is_named,
+    machine = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/pool600.dtb.gz",
+    report = "no room for 1 reserved-memory regions",
+    report = "no room for /reserved-memory/huge",
+    exit = 0
+);

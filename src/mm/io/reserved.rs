@@ -4,7 +4,6 @@
 
 use crate::addr::PhysRange;
 use crate::fdt::{FdtError, Node, Tree};
-use crate::mm::memblock::Discovery;
 use core::fmt;
 
 /// A range of a region: what one entry of its `reg` says, or where it was placed.
@@ -43,21 +42,21 @@ impl<'a> ReservedMap<'a> {
     /// No region, of no tree.
     pub const NONE: Self = Self { blob: &[], ranges: &[] };
 
-    /// What `tree` and the discovery of its memory say, to be kept for [`ReservedMap::new`]. Linear in the size of
+    /// What `tree` says, and `placed` of the regions that are only a size: where the one of a node lies, by
+    /// [`Node::offset`], if it found a place. To be kept for [`ReservedMap::new`]. Linear in the size of
     /// `/reserved-memory`.
-    pub fn ranges_of(tree: &Tree<'static>, found: &Discovery<'static>) -> impl Iterator<Item = ReservedRange> {
-        let stated = tree.reserved_memory().filter(|region| region.is_enabled()).flat_map(|region| {
+    pub fn ranges_of(
+        tree: &Tree<'static>,
+        placed: impl Fn(usize) -> Option<PhysRange>,
+    ) -> impl Iterator<Item = ReservedRange> {
+        // INVARIANT: RSV-1: a region has either entries or a place.
+        tree.reserved_memory().filter(|region| region.is_enabled()).flat_map(move |region| {
             let (name, node, no_map) = (region.name(), region.node().offset(), region.is_no_map());
             // Booting ends at an entry that cannot be read.
-            let ranges = region.ranges().flatten().filter(|range| !range.is_empty());
-            ranges.map(move |range| ReservedRange { range, name, node, no_map })
-        });
-        let placed = found.placed.iter().flatten().map(|place| {
-            let (name, node) = (place.name, place.node);
-            ReservedRange { range: place.range, name, node, no_map: place.no_map }
-        });
-        // INVARIANT: RSV-1: a region has either entries or a place.
-        stated.chain(placed)
+            let stated = region.ranges().flatten().filter(|range| !range.is_empty());
+            let place = if region.is_dynamic() { placed(node) } else { None };
+            stated.chain(place).map(move |range| ReservedRange { range, name, node, no_map })
+        })
     }
 
     /// The map of `tree`, from what [`ReservedMap::ranges_of`] said of it.

@@ -3,7 +3,7 @@
 
 use super::region::span;
 use super::repaint::Paint;
-use super::{Memblock, MemblockError, PHYS_END, PhysAddr, PhysRange, RegionFlags, Which};
+use super::{Memblock, MemblockError, PHYS_END, PhysAddr, PhysRange, RegionFlags, RegionOwner, Which};
 use crate::hal::BootMemory;
 
 /// From which end of memory allocations are served.
@@ -108,6 +108,26 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.open("alloc_raw")?;
         let range = self.place(size, align, window)?;
         self.take(range)
+    }
+
+    /// Like [`alloc_raw`](Self::alloc_raw), for somebody whose reservation stays apart from its neighbours and is found
+    /// by its owner ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
+    ///
+    /// # Errors
+    ///
+    /// As for [`alloc`](Self::alloc).
+    #[track_caller]
+    pub fn alloc_raw_for(
+        &mut self,
+        owner: RegionOwner,
+        size: u64,
+        align: u64,
+        window: Window,
+    ) -> Result<PhysRange, MemblockError> {
+        self.open("alloc_raw_for")?;
+        let range = self.place(size, align, window)?;
+        self.change(Which::Reserved, range, Paint::CoverFor(owner))?;
+        Ok(range)
     }
 
     /// Reserves what [`place`](Self::place) found.

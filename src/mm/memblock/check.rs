@@ -54,7 +54,7 @@ impl ListView<'_> {
             if low.end() > high.start() {
                 return Err(self.broken("MEMB-1", index));
             }
-            if low.end() == high.start() && low.flags == high.flags {
+            if low.end() == high.start() && low.is_like(high) {
                 return Err(self.broken("MEMB-3", index));
             }
         }
@@ -78,6 +78,9 @@ pub fn check_lists(memory: ListView<'_>, reserved: ListView<'_>) -> Result<(), B
     reserved.check()?;
     if let Some(index) = reserved.slots.iter().position(|region| !region.flags.is_empty()) {
         return Err(reserved.broken("MEMB-8", index));
+    }
+    if let Some(index) = memory.slots.iter().position(|region| region.owner.is_some()) {
+        return Err(memory.broken("MEMB-8", index));
     }
     for (list, other) in [(memory, reserved), (reserved, memory)] {
         let Some(place) = list.storage else { continue };

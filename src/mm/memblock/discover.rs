@@ -2,7 +2,7 @@
 //! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
 #![forbid(unsafe_code)]
 
-use super::{Memblock, MemblockError, Window};
+use super::{Memblock, MemblockError, RegionOwner, Window};
 use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::fdt::{FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
@@ -22,26 +22,9 @@ pub struct Surroundings {
     pub limit: Option<u64>,
 }
 
-/// Dynamic reserved regions whose places are remembered. Further ones find a place, too; but not with `no-map`, since
-/// nobody could map what nobody knows of.
-pub const NAMED_PLACES: usize = 16;
-
-/// A dynamic reserved region that found a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed<'a> {
-    /// The name of its node.
-    pub name: &'a str,
-    /// The node, by [`Node::offset`](crate::fdt::Node::offset).
-    pub node: usize,
-    /// Where it lies.
-    pub range: PhysRange,
-    /// Whether the linear map leaves it out.
-    pub no_map: bool,
-}
-
 /// What discovery found beside the lists in the memblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Discovery<'a> {
+pub struct Discovery {
     /// Bytes of RAM that the tree states, merged.
     pub stated: u64,
     /// Bytes of RAM left out because they lie beyond the machine's or the linear map's reach, or above `mem=`.
@@ -50,8 +33,9 @@ pub struct Discovery<'a> {
     pub initrd: Option<PhysRange>,
     /// Children of `/reserved-memory` that are enabled, wherever they lie.
     pub reserved_regions: usize,
-    /// Dynamic reserved regions that found a place, the first ones.
-    pub placed: [Option<Placed<'a>>; NAMED_PLACES],
+    /// Dynamic reserved regions that found a place. Where it is, the list of reservations knows
+    /// ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
+    pub placed: usize,
     /// Dynamic reserved regions for which there was no room; their devices have to do without.
     pub unplaced: usize,
 }
@@ -112,7 +96,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// # Errors
     ///
     /// [`DiscoverError`]; the memblock is then not fit for use.
-    pub fn discover<'a>(&mut self, tree: &Tree<'a>, around: &Surroundings) -> Result<Discovery<'a>, DiscoverError> {
+    pub fn discover(&mut self, tree: &Tree<'_>, around: &Surroundings) -> Result<Discovery, DiscoverError> {
         let mut found = Discovery::default();
         let survey = tree.survey(|range| {
             let range = range?;
@@ -156,18 +140,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         self.usable_size()?;
         for region in regions().filter(|region| region.is_enabled() && region.is_dynamic()) {
-            let mut slot = found.placed.iter_mut().find(|slot| slot.is_none());
-            let no_map = region.is_no_map();
-            if no_map && slot.is_none() {
-                found.unplaced += 1;
-                continue;
-            }
             match self.place_region(region)? {
-                Placement::Placed(range) => {
-                    if let Some(slot) = &mut slot {
-                        **slot = Some(Placed { name: region.name(), node: region.node().offset(), range, no_map });
-                    }
-                }
+                Placement::Placed => found.placed += 1,
                 Placement::NoRoom => found.unplaced += 1,
                 Placement::Empty => {}
             }
@@ -180,23 +154,25 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     fn place_region(&mut self, region: ReservedMemory<'_, '_>) -> Result<Placement, DiscoverError> {
         let (Ok(size), Ok(align)) = (region.size(), region.alignment()) else { return Ok(Placement::NoRoom) };
         let Some(size) = size.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
+        let owner = u32::try_from(region.node().offset()).ok().and_then(RegionOwner::new);
+        let Some(owner) = owner else { return Ok(Placement::NoRoom) };
         let align = align.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
         let align = align.checked_next_power_of_two().unwrap_or(align);
         let mut windows = region.alloc_ranges().peekable();
         let mut place = None;
         if windows.peek().is_none() {
-            place = self.alloc_if_room(size, align, Window::ANYWHERE)?;
+            place = self.alloc_if_room(owner, size, align, Window::ANYWHERE)?;
         }
         for window in windows.flatten() {
             if place.is_none() {
-                place = self.alloc_if_room(size, align, Window::exactly(window))?;
+                place = self.alloc_if_room(owner, size, align, Window::exactly(window))?;
             }
         }
         let Some(place) = place else { return Ok(Placement::NoRoom) };
         if region.is_no_map() {
             self.mark_nomap(place.start(), place.size())?;
         }
-        Ok(Placement::Placed(place))
+        Ok(Placement::Placed)
     }
 
     /// Reserves what the tree states. Where there can be no memory there is nothing to reserve.
@@ -205,8 +181,14 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// Allocates; lack of room, and an alignment that no room has, is `None`, any other refusal an error.
-    fn alloc_if_room(&mut self, size: u64, align: u64, window: Window) -> Result<Option<PhysRange>, MemblockError> {
-        match self.alloc_raw(size, align, window) {
+    fn alloc_if_room(
+        &mut self,
+        owner: RegionOwner,
+        size: u64,
+        align: u64,
+        window: Window,
+    ) -> Result<Option<PhysRange>, MemblockError> {
+        match self.alloc_raw_for(owner, size, align, window) {
             Ok(place) => Ok(Some(place)),
             Err(MemblockError::OutOfMemory { .. } | MemblockError::BadAlignment { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -216,7 +198,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
 
 /// What became of a region that is only a size.
 enum Placement {
-    Placed(PhysRange),
+    Placed,
     NoRoom,
     /// It asks for no bytes.
     Empty,

@@ -1,7 +1,7 @@
 //! A region list: sorted, disjoint, merged, in an array that starts inside the value and moves out when it grows.
 #![forbid(unsafe_code)]
 
-use super::region::Region;
+use super::region::{Region, RegionOwner};
 use super::repaint::{Paint, Plan};
 use crate::addr::{PhysAddr, PhysRange};
 
@@ -11,7 +11,7 @@ use crate::addr::{PhysAddr, PhysRange};
 ///
 /// - `MEMB-1`: the regions are sorted by address and share no byte.
 /// - `MEMB-2`: no region is empty.
-/// - `MEMB-3`: two regions that touch differ in their flags.
+/// - `MEMB-3`: two regions that touch differ in their flags or their owners.
 /// - `MEMB-4`: `total` is the sum of the regions' sizes.
 /// - `MEMB-5`: there are no more regions than slots, and the slots behind the last region are [`Region::EMPTY`].
 /// - `MEMB-6`: no region ends above [`PHYS_SIZE_MAX`](crate::addr::PHYS_SIZE_MAX).
@@ -111,6 +111,13 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
     pub fn overlaps(&self, range: PhysRange) -> bool {
         let index = self.regions().partition_point(|region| region.end() <= range.start());
         self.regions().get(index).is_some_and(|region| region.range.overlaps(range))
+    }
+
+    /// The region that was reserved for `owner`, by [`Node::offset`](crate::fdt::Node::offset). Cost: O(regions).
+    #[must_use]
+    pub fn reserved_for(&self, owner: usize) -> Option<PhysRange> {
+        let owner = RegionOwner::new(u32::try_from(owner).ok()?)?;
+        self.regions().iter().find(|region| region.owner == Some(owner)).map(|region| region.range)
     }
 
     /// Slots that are not in use.

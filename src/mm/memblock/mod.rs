@@ -39,12 +39,12 @@ mod trim;
 pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
-pub use discover::{DiscoverError, Discovery, NAMED_PLACES, Placed, Surroundings};
+pub use discover::{DiscoverError, Discovery, Surroundings};
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;
 pub use list::{LentSlots, RegionList};
-pub use region::{Region, RegionFlags};
+pub use region::{Region, RegionFlags, RegionOwner};
 
 use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::hal::BootMemory;
@@ -71,7 +71,7 @@ const PHYS_END: PhysAddr = PhysAddr::new(PHYS_SIZE_MAX);
 ///
 /// - `MEMB-7`: an array that has moved out lies in whole pages of mapped memory, is reserved, overlaps no other array,
 ///   and is large enough for its capacity.
-/// - `MEMB-8`: reserved regions have no flags.
+/// - `MEMB-8`: reserved regions have no flags, and memory has no owners.
 #[derive(Debug)]
 pub struct Memblock<'m, M, const INIT: usize = INIT_REGIONS> {
     memory: RegionList<'m, INIT>,
@@ -309,7 +309,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         // Adding memory and clearing a mark change nothing about mapped memory, so an array may lie there. No other
         // change may get an array in its way.
         let avoid = match (which, paint) {
-            (Which::Memory, Paint::Cover(_) | Paint::Clear(_)) => None,
+            (Which::Memory, Paint::Cover(_) | Paint::CoverFor(_) | Paint::Clear(_)) => None,
             _ => Some(range),
         };
         if avoid.is_some() {

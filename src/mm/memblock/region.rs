@@ -3,6 +3,7 @@
 
 use crate::addr::{PhysAddr, PhysRange};
 use bitflags::bitflags;
+use core::num::NonZeroU32;
 
 bitflags! {
     /// What is special about a region. The values are Linux's, so that a dump reads the same.
@@ -14,18 +15,24 @@ bitflags! {
     }
 }
 
-/// A range of physical addresses with flags.
+/// Who a reservation was made for: the offset of a node in the device tree, by
+/// [`Node::offset`](crate::fdt::Node::offset).
+pub type RegionOwner = NonZeroU32;
+
+/// A range of physical addresses, and what is special about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Region {
     /// The bytes of the region.
     pub range: PhysRange,
     /// What is special about them.
     pub flags: RegionFlags,
+    /// Who a reservation was made for that the memblock found the place of; memory has none.
+    pub owner: Option<RegionOwner>,
 }
 
 impl Region {
     /// What a slot holds that is not in use.
-    pub const EMPTY: Self = Self { range: PhysRange::EMPTY, flags: RegionFlags::empty() };
+    pub const EMPTY: Self = Self { range: PhysRange::EMPTY, flags: RegionFlags::empty(), owner: None };
 
     /// First address.
     #[must_use]
@@ -37,6 +44,12 @@ impl Region {
     #[must_use]
     pub const fn end(&self) -> PhysAddr {
         self.range.end()
+    }
+
+    /// Whether the two differ in nothing but where they are, so that they are one region where they touch.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.flags == other.flags && self.owner == other.owner
     }
 
     /// Whether the linear map holds the region.

@@ -7,7 +7,7 @@
 //! from there while it writes the result from the old place on.
 #![forbid(unsafe_code)]
 
-use super::region::{Region, RegionFlags, span};
+use super::region::{Region, RegionFlags, RegionOwner, span};
 use crate::addr::PhysRange;
 
 /// What becomes of the bytes of a range.
@@ -15,6 +15,8 @@ use crate::addr::PhysRange;
 pub(super) enum Paint {
     /// Bytes outside all regions become part of one with these flags. The others keep theirs.
     Cover(RegionFlags),
+    /// Bytes outside all regions become part of one of this owner. The others keep theirs.
+    CoverFor(RegionOwner),
     /// No region holds the bytes any more.
     Erase,
     /// Bytes inside a mapped region belong to none any more.
@@ -25,15 +27,23 @@ pub(super) enum Paint {
     Clear(RegionFlags),
 }
 
+/// What there is to say of a byte in a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Colour {
+    flags: RegionFlags,
+    owner: Option<RegionOwner>,
+}
+
 impl Paint {
-    /// The flags of a byte afterwards, from those before; `None` is a byte outside all regions.
-    fn apply(self, before: Option<RegionFlags>) -> Option<RegionFlags> {
+    /// The colour of a byte afterwards, from that before; `None` is a byte outside all regions.
+    fn apply(self, before: Option<Colour>) -> Option<Colour> {
         match self {
-            Self::Cover(flags) => before.or(Some(flags)),
+            Self::Cover(flags) => before.or(Some(Colour { flags, owner: None })),
+            Self::CoverFor(owner) => before.or(Some(Colour { flags: RegionFlags::empty(), owner: Some(owner) })),
             Self::Erase => None,
-            Self::EraseMapped => before.filter(|old| old.contains(RegionFlags::NOMAP)),
-            Self::Set(flags) => before.map(|old| old | flags),
-            Self::Clear(flags) => before.map(|old| old - flags),
+            Self::EraseMapped => before.filter(|old| old.flags.contains(RegionFlags::NOMAP)),
+            Self::Set(flags) => before.map(|old| Colour { flags: old.flags | flags, ..old }),
+            Self::Clear(flags) => before.map(|old| Colour { flags: old.flags - flags, ..old }),
         }
     }
 }
@@ -158,7 +168,7 @@ fn repaint(tape: &mut impl Tape, range: PhysRange, paint: Paint) {
     // Every byte of the range below this one is dealt with.
     let mut done = range.start();
     while let Some(region) = tape.read() {
-        let kept = Some(region.flags);
+        let kept = Some(Colour { flags: region.flags, owner: region.owner });
         merger.push(tape, span(done, region.start().min(range.end())), paint.apply(None));
         merger.push(tape, span(region.start(), region.end().min(range.start())), kept);
         merger.push(tape, region.range.intersection(range), paint.apply(kept));
@@ -169,23 +179,24 @@ fn repaint(tape: &mut impl Tape, range: PhysRange, paint: Paint) {
     merger.flush(tape);
 }
 
-/// Joins touching pieces with equal flags on their way to the tape.
+/// Joins touching pieces that are alike on their way to the tape.
 struct Merger {
     pending: Option<Region>,
 }
 
 impl Merger {
-    fn push(&mut self, tape: &mut impl Tape, piece: Option<PhysRange>, flags: Option<RegionFlags>) {
-        let (Some(range), Some(flags)) = (piece, flags) else { return };
+    fn push(&mut self, tape: &mut impl Tape, piece: Option<PhysRange>, colour: Option<Colour>) {
+        let (Some(range), Some(Colour { flags, owner })) = (piece, colour) else { return };
+        let region = Region { range, flags, owner };
         // INVARIANT: MEMB-2, `span` and `intersection` yield no empty piece; MEMB-3 by the join.
         let joined = self
             .pending
-            .filter(|pending| pending.flags == flags && pending.end() == range.start())
+            .filter(|pending| pending.is_like(&region) && pending.end() == range.start())
             .and_then(|pending| span(pending.start(), range.end()));
         if joined.is_none() {
             self.flush(tape);
         }
-        self.pending = Some(Region { range: joined.unwrap_or(range), flags });
+        self.pending = Some(Region { range: joined.unwrap_or(range), ..region });
     }
 
     fn flush(&mut self, tape: &mut impl Tape) {

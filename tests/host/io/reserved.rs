@@ -2,7 +2,7 @@
 
 use super::remap::on_a_machine_with;
 use crate::fdt::Builder;
-use crate::memblock::discovery_of;
+use crate::memblock::places_in;
 use crate::vmalloc::kernel::{Kernel, RAM};
 use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::host::{Config, Who};
@@ -65,7 +65,7 @@ fn tree_of(blob: Vec<u8>) -> &'static Tree<'static> {
 
 /// What discovery makes of it.
 fn ranges_of(tree: &Tree<'static>) -> Vec<ReservedRange> {
-    ReservedMap::ranges_of(tree, &discovery_of(tree)).collect()
+    ReservedMap::ranges_of(tree, places_in(tree)).collect()
 }
 
 type Io<'s, 'm> = IoSpace<'s, 'm, Kernel<'m>>;

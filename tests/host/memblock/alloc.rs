@@ -3,7 +3,7 @@
 use super::arena::{Access, Arena, POISON};
 use super::{GIB, KIB, MIB, Unmapped, at, range, regions, with_memory};
 use quarry::addr::PHYS_SIZE_MAX;
-use quarry::mm::memblock::{Direction, Memblock, MemblockError, SMP_CACHE_BYTES, Window};
+use quarry::mm::memblock::{Direction, Memblock, MemblockError, RegionOwner, SMP_CACHE_BYTES, Window};
 
 const BASE: u64 = 0x4000_0000;
 const LINE: u64 = SMP_CACHE_BYTES;
@@ -276,4 +276,25 @@ fn what_is_allocated_and_freed_again_leaves_no_trace() {
         memblock.check().unwrap();
     }
     assert_eq!((regions(memblock.reserved()), memblock.free_size()), before);
+}
+
+#[test]
+fn what_is_reserved_for_somebody_stays_apart_and_is_found_by_its_owner() {
+    let mut memblock = with_memory(MIB, MIB);
+    let owner = |number| RegionOwner::new(number).unwrap();
+    let mut place = |number| memblock.alloc_raw_for(owner(number), 4096, 4096, Window::ANYWHERE).unwrap();
+    let (first, second, third) = (place(1), place(2), place(3));
+    assert_eq!((first.start(), second.start()), (second.end(), third.end()), "side by side");
+    // A reservation over all of them changes none of theirs, and freeing a part of one leaves the rest.
+    memblock.reserve(at(MIB), MIB).unwrap();
+    memblock.check().unwrap();
+    let owned = |memblock: &Unmapped, number| memblock.reserved().reserved_for(number);
+    assert_eq!([1, 2, 3].map(|number| owned(&memblock, number)), [Some(first), Some(second), Some(third)]);
+    assert_eq!(memblock.reserved().len(), 4);
+    memblock.free(range(second.start().get(), 1024)).unwrap();
+    memblock.check().unwrap();
+    assert_eq!(owned(&memblock, 2), Some(range(second.start().get() + 1024, 3072)));
+    assert_eq!((owned(&memblock, 0), owned(&memblock, 4), owned(&memblock, usize::MAX)), (None, None, None));
+    memblock.free(range(MIB, MIB)).unwrap();
+    assert!(memblock.reserved().is_empty());
 }

@@ -4,7 +4,7 @@ use super::arena::{Access, Arena};
 use super::{MIB, at, range, with_memory};
 use quarry::addr::PhysRange;
 use quarry::hal::{BootMemory, Unreachable};
-use quarry::mm::memblock::{Broken, ListView, Memblock, MemblockError, Region, RegionFlags, check_lists};
+use quarry::mm::memblock::{Broken, ListView, Memblock, MemblockError, Region, RegionFlags, RegionOwner, check_lists};
 
 /// Lists of a memblock, open to change.
 struct Lists {
@@ -69,6 +69,8 @@ fn each_damage_is_named_with_its_list_and_slot() {
     assert_eq!(beyond, Some(("MEMB-6", "memory", 2)));
     let flagged = found(|lists| lists.reserved[0].flags = RegionFlags::NOMAP);
     assert_eq!(flagged, Some(("MEMB-8", "reserved", 0)));
+    let owned = found(|lists| lists.memory[1].owner = RegionOwner::new(1));
+    assert_eq!(owned, Some(("MEMB-8", "memory", 1)));
 }
 
 #[test]

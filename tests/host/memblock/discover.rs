@@ -3,9 +3,9 @@
 use super::arena::Access;
 use super::{GIB, MIB, range, regions, unmapped};
 use crate::fdt::{Builder, corpus_tree};
-use quarry::addr::PhysAddr;
+use quarry::addr::{PhysAddr, PhysRange};
 use quarry::fdt::{FdtError, Tree};
-use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, NAMED_PLACES, Placed, Surroundings};
+use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, Surroundings};
 
 /// `linux,cma` of the Pi 4: 64 MiB, somewhere in the first GiB.
 const CMA: u64 = 64 * MIB;
@@ -25,12 +25,10 @@ fn a_pi_4_is_discovered_with_its_banks_reservations_and_pool() {
     let found = memblock.discover(&tree, &image()).unwrap();
     memblock.check().unwrap();
     let node = tree.find("/reserved-memory/linux,cma").unwrap().offset();
-    let cma = Placed { name: "linux,cma", node, range: range(FIRST - CMA, CMA), no_map: false };
-    assert_eq!(found.placed.first(), Some(&Some(cma)));
+    assert_eq!(memblock.reserved().reserved_for(node), Some(range(FIRST - CMA, CMA)));
     let reserved_regions = tree.reserved_memory().filter(|region| region.is_enabled()).count();
     let stated = FIRST + GIB;
-    assert_eq!(found, Discovery { stated, reserved_regions, placed: found.placed, ..Discovery::default() });
-    assert_eq!(found.placed.iter().flatten().count(), 1);
+    assert_eq!(found, Discovery { stated, reserved_regions, placed: 1, ..Discovery::default() });
     assert_eq!(regions(memblock.memory()), [(0, FIRST), (GIB, GIB)]);
     let reserved = [(0, 4096), (2 * MIB, MIB), (128 * MIB, 40_000), (FIRST - CMA, CMA)];
     assert_eq!(regions(memblock.reserved()), reserved);
@@ -55,7 +53,7 @@ fn a_pool_without_room_is_counted_and_the_rest_stands() {
     let mut memblock = unmapped();
     let around = Surroundings { image: range(4096, FIRST - 4096), ..Surroundings::NONE };
     let found = memblock.discover(&tree, &around).unwrap();
-    assert_eq!((found.placed.iter().flatten().count(), found.unplaced), (0, 1));
+    assert_eq!((found.placed, found.unplaced), (0, 1));
     assert_eq!(regions(memblock.reserved()), [(0, FIRST)]);
 }
 
@@ -162,21 +160,30 @@ fn a_memblock_that_was_handed_over_discovers_nothing() {
 }
 
 #[test]
-fn a_no_map_region_that_could_not_be_remembered_is_not_placed() {
+fn every_region_that_was_placed_is_found_by_its_node_however_many() {
+    const POOLS: usize = 40;
     let tree = with_regions(|mut tree| {
-        for number in 0..NAMED_PLACES + 2 {
-            tree = tree.begin(&format!("pool-{number}")).cells("size", &[4096]).flag("no-map").end();
+        for number in 0..POOLS {
+            tree = tree.begin(&format!("pool-{number}")).cells("size", &[4096]);
+            tree = if number % 2 == 0 { tree.flag("no-map").end() } else { tree.end() };
         }
-        tree.begin("mapped").cells("size", &[4096]).end()
+        tree.begin("huge").cells("size", &[1 << 30]).end()
     });
     let blob = tree.finish();
     let tree = Tree::from_read_only(&blob).unwrap();
     let mut memblock = unmapped();
     let found = memblock.discover(&tree, &Surroundings::NONE).unwrap();
-    assert_eq!((found.placed.iter().flatten().count(), found.unplaced), (NAMED_PLACES, 2));
-    assert!(found.placed.iter().flatten().all(|place| place.no_map && tree.node_at(place.node).is_some()));
-    assert_eq!(found.reserved_regions, NAMED_PLACES + 3);
-    let mapped: u64 = memblock.mapped_ranges().map(|bank| bank.size()).sum();
-    assert_eq!(64 * MIB - mapped, NAMED_PLACES as u64 * 4096, "nothing is lost to a region that nobody could map");
-    assert_eq!(mapped - memblock.free_size(), 4096, "a mapped one has its place, remembered or not");
+    memblock.check().unwrap();
+    assert_eq!((found.placed, found.unplaced, found.reserved_regions), (POOLS, 1, POOLS + 1));
+    // They lie side by side, and stay apart all the same.
+    assert_eq!((memblock.reserved().len(), memblock.reserved().total()), (POOLS, POOLS as u64 * 4096));
+    for region in tree.reserved_memory() {
+        let place = memblock.reserved().reserved_for(region.node().offset());
+        assert_eq!(place.map(PhysRange::size), region.name().starts_with("pool").then_some(4096), "{}", region.name());
+        let mapped = place.is_none_or(|place| memblock.mapped_ranges().any(|bank| bank.contains_range(place)));
+        assert_eq!(mapped, !region.is_no_map());
+    }
+    let mapped: u64 = memblock.mapped_ranges().map(PhysRange::size).sum();
+    assert_eq!(64 * MIB - mapped, POOLS as u64 / 2 * 4096);
+    assert_eq!(mapped - memblock.free_size(), POOLS as u64 / 2 * 4096);
 }

@@ -410,7 +410,7 @@ fn a_list_does_not_grow_into_what_is_not_mapped() {
 
 /// Sixteen slots, whatever was in them.
 fn sixteen<'m>() -> &'m mut [Region] {
-    vec![Region { range: range(7, 7), flags: RegionFlags::NOMAP }; 16].leak()
+    vec![Region { range: range(7, 7), flags: RegionFlags::NOMAP, owner: None }; 16].leak()
 }
 
 #[test]

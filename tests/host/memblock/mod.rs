@@ -18,7 +18,7 @@ mod remove;
 use arena::Access;
 use quarry::addr::{PhysAddr, PhysRange};
 use quarry::fdt::Tree;
-use quarry::mm::memblock::{Discovery, Memblock, RegionList, Surroundings};
+use quarry::mm::memblock::{Memblock, RegionList, Surroundings};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -34,9 +34,11 @@ fn unmapped() -> Unmapped {
     Memblock::new(None)
 }
 
-/// What an empty one discovers in a tree.
-pub(crate) fn discovery_of<'a>(tree: &Tree<'a>) -> Discovery<'a> {
-    unmapped().discover(tree, &Surroundings::NONE).unwrap()
+/// Where an empty one places the regions of a tree that are only a size, by their nodes' offsets.
+pub(crate) fn places_in(tree: &Tree<'_>) -> impl Fn(usize) -> Option<PhysRange> {
+    let mut memblock = unmapped();
+    memblock.discover(tree, &Surroundings::NONE).unwrap();
+    move |node| memblock.reserved().reserved_for(node)
 }
 
 /// One that knows of the memory `size` bytes from `base`.

@@ -120,13 +120,14 @@ impl Model {
 
     /// What the memory list should hold.
     pub(super) fn memory(&self) -> Vec<Region> {
-        let region = |(first, cells, flags)| Region { range: self.range(first, cells), flags };
+        let region = |(first, cells, flags)| Region { range: self.range(first, cells), flags, owner: None };
         self.runs(|cell| cell.memory).into_iter().map(region).collect()
     }
 
     /// What the reserved list should hold.
     pub(super) fn reserved(&self) -> Vec<Region> {
-        let region = |(first, cells, ())| Region { range: self.range(first, cells), flags: RegionFlags::empty() };
+        let region =
+            |(first, cells, ())| Region { range: self.range(first, cells), flags: RegionFlags::empty(), owner: None };
         self.runs(|cell| cell.reserved.then_some(())).into_iter().map(region).collect()
     }
 
