@@ -22,14 +22,17 @@ use std::sync::{Barrier, Condvar, Mutex, OnceLock};
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
+/// So many more points, and then what another CPU does.
+type Between = (u32, Box<dyn FnOnce()>);
+
 std::thread_local! {
     static VISITS: Cell<u64> = const { Cell::new(0) };
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     /// What this thread is told about the descriptors instead of the truth: the frame of page 0, and the sections.
     static LIE: Cell<Option<(Pfn, &'static [Section])>> = const { Cell::new(None) };
-    /// What another CPU does when this thread has come to so many more points.
-    static BETWEEN: Cell<Option<(u32, Box<dyn FnOnce()>)>> = const { Cell::new(None) };
+    /// What another CPU does in the middle of what this thread does.
+    static BETWEEN: Cell<Option<Between>> = const { Cell::new(None) };
 }
 
 /// Lets another CPU do `f` in the middle of what this thread does next: when it has come to its `point`-th look at a
