@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::console::{Event, Running};
 use crate::elf::Kernel;
@@ -38,10 +38,10 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
         ));
     }
     let mut machine = Running::start(qemu::machine(spec, &program, BATCH, Console::Script)?)?;
-    let deadline = Instant::now() + UNATTENDED;
+    let deadline = machine.deadline(UNATTENDED);
     let mut shown = 0;
     loop {
-        let event = machine.wait(deadline)?;
+        let event = machine.wait(&deadline)?;
         // Lost output is the reader's wish, as with `| head`.
         let _ = io::stdout()
             .write_all(machine.text.as_bytes().get(shown..).unwrap_or_default())

@@ -6,11 +6,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::cpu_time::cpu_time;
 use crate::qemu::{self, Machine};
 use crate::typing::Typing;
 
 /// How long a machine may take to go after its console has closed.
 const CLOSING: Duration = Duration::from_secs(5);
+/// A machine that has not had the host's CPUs for as long as its limit is waited for so many times as long.
+const PATIENCE: u32 = 5;
+
+/// When a machine has hung: its limit has passed by the host's clock, and it has had the host's CPUs for as long. On a busy
+/// host the second comes later, so that a test which makes progress is not ended; a machine that sleeps is.
+pub(crate) struct Deadline {
+    begun: Instant,
+    used: Duration,
+    limit: Duration,
+}
 
 /// What waiting for the console brought.
 pub(crate) enum Event {
@@ -71,26 +82,48 @@ impl Running {
         Ok(Self { child, stdin, output, typing, unfinished, text, remarks, command, _machine: machine })
     }
 
+    /// The deadline of what begins now.
+    pub(crate) fn deadline(&self, limit: Duration) -> Deadline {
+        Deadline { begun: Instant::now(), used: cpu_time(self.child.id()).unwrap_or_default(), limit }
+    }
+
+    /// How long to wait at least before it is clear that the machine has hung.
+    fn left(&self, deadline: &Deadline) -> Duration {
+        let passed = deadline.begun.elapsed();
+        // A process that is gone uses nothing more, and its pipes are closed.
+        let used = cpu_time(self.child.id()).map_or(deadline.limit, |used| used.saturating_sub(deadline.used));
+        wait_for(deadline.limit, passed, used)
+    }
+
     /// Waits until something is written, the machine ends, or `deadline` passes.
-    pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Event, String> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            // Even if there is more to read: a machine that writes without end has hung as well.
-            return Ok(Event::TimedOut);
+    pub(crate) fn wait(&mut self, deadline: &Deadline) -> Result<Event, String> {
+        loop {
+            let left = self.left(deadline);
+            if left.is_zero() {
+                // Even if there is more to read: a machine that writes without end has hung as well.
+                return Ok(Event::TimedOut);
+            }
+            if let Some(event) = self.read_for(left)? {
+                return Ok(event);
+            }
         }
+    }
+
+    /// Waits so long at most.
+    fn read_for(&mut self, left: Duration) -> Result<Option<Event>, String> {
         match self.output.recv_timeout(left) {
             Ok((Pipe::Console, bytes)) => {
                 self.unfinished.extend(bytes);
                 self.text.push_str(&take_text(&mut self.unfinished));
                 self.type_when_asked()?;
-                Ok(Event::Text)
+                Ok(Some(Event::Text))
             }
             Ok((Pipe::Emulator, bytes)) => {
                 self.remarks.push_str(&String::from_utf8_lossy(&bytes));
-                Ok(Event::Text)
+                Ok(Some(Event::Text))
             }
-            Err(RecvTimeoutError::Timeout) => Ok(Event::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => self.ended(),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => self.ended().map(Some),
         }
     }
 
@@ -120,6 +153,12 @@ impl Drop for Running {
     }
 }
 
+/// How much longer a machine is waited for that has a limit, after so much of the host's clock and so much use of its CPUs.
+fn wait_for(limit: Duration, passed: Duration, used: Duration) -> Duration {
+    let longer = limit.saturating_sub(passed).max(limit.saturating_sub(used));
+    longer.min((limit * PATIENCE).saturating_sub(passed))
+}
+
 /// The text that `bytes` holds, without carriage returns; a character that is not complete yet stays.
 fn take_text(bytes: &mut Vec<u8>) -> String {
     let complete = match std::str::from_utf8(bytes) {
@@ -145,6 +184,18 @@ fn pump(name: Pipe, mut pipe: impl Read + Send + 'static, to: Sender<(Pipe, Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_host_ends_no_machine_that_works() {
+        let wait = |passed, used| {
+            let [limit, passed, used] = [20, passed, used].map(Duration::from_secs);
+            wait_for(limit, passed, used).as_secs()
+        };
+        assert_eq!((wait(0, 0), wait(5, 5), wait(20, 20)), (20, 15, 0));
+        assert_eq!((wait(10, 20), wait(20, 40)), (10, 0), "of two CPUs at once: the clock counts");
+        assert_eq!((wait(20, 7), wait(60, 19)), (13, 1), "it had less than its limit");
+        assert_eq!((wait(99, 0), wait(100, 0), wait(200, 3)), (1, 0, 0), "a machine that sleeps has hung in the end");
+    }
 
     #[test]
     fn a_character_may_come_in_two_pieces() {

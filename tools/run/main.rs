@@ -12,6 +12,7 @@
 mod bench;
 mod boot;
 mod console;
+mod cpu_time;
 mod elf;
 mod kallsyms;
 mod libtest;

@@ -1,7 +1,7 @@
 //! Boots machines for tests and judges what they print.
 
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::boot;
 use crate::console::{Event, Running};
@@ -54,10 +54,10 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
         false => String::new(),
     };
     let mut machine = Running::start(qemu::machine(&test.machine, program, &words, Console::Script)?)?;
-    let deadline = Instant::now() + test.timeout;
+    let deadline = machine.deadline(test.timeout);
     let mut reports = Reports::new(test);
     let verdict = loop {
-        let event = machine.wait(deadline)?;
+        let event = machine.wait(&deadline)?;
         let missing = reports.missing(&machine.text);
         match event {
             Event::Text if missing.is_none() && test.exit.is_none() => break Ok(()),
@@ -122,21 +122,21 @@ fn shared<'a>(
     // Up to where the console has been read, and from where it belongs to no test yet.
     let (mut read, mut since) = (0, 0);
     let mut logs = Vec::new();
-    let mut deadline = Instant::now() + BOOT;
+    let mut deadline = machine.deadline(BOOT);
     let end = loop {
-        match machine.wait(deadline)? {
+        match machine.wait(&deadline)? {
             Event::Text => {
                 while let Some(length) = machine.text[read..].find('\n') {
                     let step = progress.take(&machine.text[read..read + length]);
                     read += length + 1;
                     match step {
-                        Step::Begun(test) => deadline = Instant::now() + test.timeout,
+                        Step::Begun(test) => deadline = machine.deadline(test.timeout),
                         Step::Passed => {
                             logs.push(machine.text[since..read].to_owned());
                             since = read;
-                            deadline = Instant::now() + LEAVE;
+                            deadline = machine.deadline(LEAVE);
                         }
-                        Step::Ended => deadline = Instant::now() + LEAVE,
+                        Step::Ended => deadline = machine.deadline(LEAVE),
                         Step::None => {}
                     }
                 }

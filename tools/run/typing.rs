@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::process::ChildStdin;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
+
+use crate::cpu_time::cpu_time;
 
 /// The kernel's prompt.
 const PROMPT: &str = "quarry> ";
@@ -62,16 +64,6 @@ fn sleeps(process: u32) -> Result<(), String> {
         return Err(format!("the idle machine used {used:?} of a host's CPU in {:?}", start.elapsed()));
     }
     Ok(())
-}
-
-/// What a process has used of the host's CPUs (Linux: proc_pid_stat(5), in hundredths of a second).
-fn cpu_time(process: u32) -> Result<Duration, String> {
-    let path = format!("/proc/{process}/stat");
-    let stat = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-    // The name of the program, in parentheses, may hold blanks; the times are the 12th and 13th field behind it.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11).take(2));
-    let ticks = fields.map(|fields| fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>());
-    ticks.map(|ticks| Duration::from_millis(ticks * 10)).ok_or_else(|| format!("{path} cannot be read: {stat}"))
 }
 
 /// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes.

@@ -1,7 +1,7 @@
 //! Boots whose console is read: the image of benchmarks, and the kernel itself for the cost of booting.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Options;
 use super::row::{Figures, Row};
@@ -42,14 +42,14 @@ fn console(
     each: &mut dyn FnMut(&str) -> Result<(), String>,
 ) -> Result<End, String> {
     let mut machine = Running::start(qemu::machine(spec, &Program { kernel }, words, Console::Script)?)?;
-    let mut deadline = Instant::now() + LIMIT;
+    let mut deadline = machine.deadline(LIMIT);
     let mut read = 0;
     loop {
-        let event = machine.wait(deadline)?;
+        let event = machine.wait(&deadline)?;
         while let Some((line, _)) = machine.text.get(read..).and_then(|rest| rest.split_once('\n')) {
             each(line)?;
             read += line.len() + 1;
-            deadline = Instant::now() + LIMIT;
+            deadline = machine.deadline(LIMIT);
         }
         let why = match event {
             Event::Text => continue,
