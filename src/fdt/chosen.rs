@@ -59,22 +59,27 @@ impl<'t, 'a> Chosen<'t, 'a> {
         self.node.str("bootargs")
     }
 
-    /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none.
+    /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none, or one without bytes.
     ///
     /// # Errors
     ///
-    /// [`FdtError::BadValue`] if only one end is stated, an end is neither one nor two cells long, or the end lies
-    /// before the start.
+    /// [`FdtError::Missing`] if only one end is stated, [`FdtError::BadValue`] if an end is neither one nor two cells
+    /// long, [`FdtError::Reversed`] if the end lies before the start.
     pub fn initrd(self) -> Result<Option<PhysRange>, FdtError> {
+        const START: &str = "linux,initrd-start";
+        const END: &str = "linux,initrd-end";
+        let node = self.node.offset();
         let end = |name: &'static str| {
-            let bad = FdtError::BadValue { node: self.node.offset(), property: name };
+            let bad = FdtError::BadValue { node, property: name };
             self.node.property(name).map(|property| property.number().map(PhysAddr::new).ok_or(bad)).transpose()
         };
-        let bad = FdtError::BadValue { node: self.node.offset(), property: "linux,initrd-end" };
-        match (end("linux,initrd-start")?, end("linux,initrd-end")?) {
+        match (end(START)?, end(END)?) {
             (None, None) => Ok(None),
-            (Some(start), Some(end)) => PhysRange::new(start, end).map(Some).ok_or(bad),
-            _ => Err(bad),
+            (Some(start), Some(end)) => {
+                let range = PhysRange::new(start, end).ok_or(FdtError::Reversed { node, property: END })?;
+                Ok(Some(range).filter(|range| !range.is_empty()))
+            }
+            (start, _) => Err(FdtError::Missing { node, property: if start.is_none() { START } else { END } }),
         }
     }
 

@@ -4,19 +4,17 @@ use super::error::FdtError;
 use super::node::Node;
 use super::reg::{Cells, take_number};
 use super::tree::Tree;
-use crate::addr::PhysAddr;
+use crate::addr::{PhysAddr, PhysRange};
 
 impl<'a> Tree<'a> {
     /// The CPUs in the order of the blob, disabled ones too: the children of `/cpus` that are called `cpu` or have
     /// `device_type = "cpu"`.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu<'_, 'a>> {
-        self.root().child("cpus").into_iter().flat_map(|parent| {
-            let cells = parent.cells();
-            let is_cpu = |node: &Node<'_, '_>| node.base_name() == "cpu" || node.str("device_type") == Some("cpu");
-            parent.children().filter(is_cpu).map(move |node| Cpu { node, cells })
-        })
+        self.root().child(CPUS).into_iter().flat_map(Cpu::children_of)
     }
 }
+
+pub(super) const CPUS: &str = "cpus";
 
 /// A CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +39,22 @@ pub enum EnableMethod {
 }
 
 impl<'t, 'a> Cpu<'t, 'a> {
+    /// The CPUs below `parent`, which is `/cpus`, in the order of the blob, disabled ones too.
+    pub fn children_of(parent: Node<'t, 'a>) -> impl Iterator<Item = Self> {
+        let cells = parent.cells();
+        let is_cpu = |node: &Node<'_, '_>| node.base_name() == "cpu" || node.str("device_type") == Some("cpu");
+        parent.children().filter(is_cpu).map(move |node| Self { node, cells })
+    }
+
+    /// The word of a spin table that starts the CPU, if it is enabled and has one.
+    #[must_use]
+    pub fn release_word(self) -> Option<PhysRange> {
+        match self.enable_method() {
+            Ok(Some(EnableMethod::SpinTable { release })) if self.is_enabled() => PhysRange::from_size(release, 8),
+            _ => None,
+        }
+    }
+
     /// The node.
     #[must_use]
     pub fn node(self) -> Node<'t, 'a> {

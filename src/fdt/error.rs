@@ -149,9 +149,32 @@ pub enum FdtError {
         /// The property.
         property: &'static str,
     },
+    /// A node lacks a property that another one of its properties needs.
+    Missing {
+        /// The node.
+        node: usize,
+        /// The property.
+        property: &'static str,
+    },
+    /// A range ends before it begins.
+    Reversed {
+        /// The node.
+        node: usize,
+        /// The property that states the end.
+        property: &'static str,
+    },
+    /// An entry of the memory reservation block wraps at the end of the address space.
+    ReservationWraps {
+        /// Which entry.
+        entry: usize,
+        /// Start of the range.
+        base: u64,
+        /// Bytes in it.
+        size: u64,
+    },
     /// A range wraps at the end of the address space.
     Wraps {
-        /// The node, or the entry of the memory reservation block.
+        /// The node.
         node: usize,
         /// Start of the range.
         base: u64,
@@ -181,6 +204,8 @@ impl FdtError {
         match *self {
             Self::WideCells { node }
             | Self::BadValue { node, .. }
+            | Self::Missing { node, .. }
+            | Self::Reversed { node, .. }
             | Self::Wraps { node, .. }
             | Self::NotTranslatable { node, .. }
             | Self::NoSuchPhandle { node, .. } => Some(node),
@@ -219,6 +244,11 @@ impl fmt::Display for FdtError {
             Self::HasNops { count } => write!(f, "{count} NOP tokens in a tree that may not be written to"),
             Self::WideCells { node } => write!(f, "node at {node:#x}: address or size wider than 64 bits"),
             Self::BadValue { node, property } => write!(f, "node at {node:#x}: bad value of {property}"),
+            Self::Missing { node, property } => write!(f, "node at {node:#x}: no {property}"),
+            Self::Reversed { node, property } => write!(f, "node at {node:#x}: {property} lies before the start"),
+            Self::ReservationWraps { entry, base, size } => {
+                write!(f, "/memreserve/ number {entry}: base {base:#x} plus size {size:#x} wraps")
+            }
             Self::Wraps { node, base, size } => {
                 write!(f, "node at {node:#x}: base {base:#x} plus size {size:#x} wraps")
             }

@@ -1,6 +1,7 @@
 //! What the tree says of RAM: memory nodes, and the children of `/reserved-memory`.
 
 use super::chosen::{CHOSEN, Chosen};
+use super::cpu::CPUS;
 use super::error::FdtError;
 use super::node::Node;
 use super::reg::Cells;
@@ -26,7 +27,7 @@ impl<'a> Tree<'a> {
     }
 
     /// What memory discovery needs of the root's children, in one pass over the tree: [`memory`](Self::memory) through
-    /// `range`, and where the other two are.
+    /// `range`, and where the others are.
     ///
     /// # Errors
     ///
@@ -36,9 +37,10 @@ impl<'a> Tree<'a> {
         mut range: impl FnMut(Result<PhysRange, FdtError>) -> Result<(), E>,
     ) -> Result<Survey<'_, 'a>, E> {
         let cells = self.root().cells();
-        let mut survey = Survey { chosen: None, reserved_memory: None };
+        let mut survey = Survey { chosen: None, reserved_memory: None, cpus: None };
         for node in self.root().children() {
-            match node.name() {
+            match node.base_name() {
+                CPUS => survey.cpus = survey.cpus.or(Some(node)),
                 CHOSEN => survey.chosen = survey.chosen.or(Some(Chosen::of(node))),
                 RESERVED_MEMORY => survey.reserved_memory = survey.reserved_memory.or(Some(node)),
                 _ => node.memory_ranges(cells).try_for_each(&mut range)?,
@@ -57,6 +59,8 @@ pub struct Survey<'t, 'a> {
     pub chosen: Option<Chosen<'t, 'a>>,
     /// `/reserved-memory`.
     pub reserved_memory: Option<Node<'t, 'a>>,
+    /// `/cpus`.
+    pub cpus: Option<Node<'t, 'a>>,
 }
 
 impl<'t> Node<'t, '_> {

@@ -5,7 +5,6 @@ use super::error::FdtError;
 use super::header::{Header, RESERVE_ENTRY};
 use super::node::Node;
 use super::precheck::precheck;
-use super::value::wrapping_range;
 use crate::addr::{PhysAddr, PhysRange};
 use ::fdt::Fdt;
 use core::fmt;
@@ -164,7 +163,7 @@ impl<'a> Tree<'a> {
     /// The memory reservation block: ranges that are not to be used as memory. As in libfdt and Linux it ends at the
     /// first entry of size 0.
     ///
-    /// Each item is [`FdtError::Wraps`] for a range that has no end in 64 bits; its `node` counts the entries.
+    /// An item is [`FdtError::ReservationWraps`] for a range that has no end in 64 bits.
     pub fn reservations(&self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + use<'a> {
         let map = self.blob.get(self.header.reserve_map as usize..).unwrap_or_default();
         let entries = map.as_chunks::<RESERVE_ENTRY>().0.iter().map(|entry| {
@@ -172,9 +171,9 @@ impl<'a> Tree<'a> {
             #[expect(clippy::cast_possible_truncation, reason = "the high half is shifted down, the low half is meant")]
             ((entry >> 64) as u64, entry as u64)
         });
-        entries
-            .enumerate()
-            .map_while(|(index, (base, size))| (size != 0).then(|| wrapping_range(index, PhysAddr::new(base), size)))
+        entries.enumerate().take_while(|(_, (_, size))| *size != 0).map(|(entry, (base, size))| {
+            PhysRange::from_size(PhysAddr::new(base), size).ok_or(FdtError::ReservationWraps { entry, base, size })
+        })
     }
 
     /// The board's name for people, from `/model`.

@@ -6,7 +6,7 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    bootargs, console, cpus, device_tree, early_regions, faults, heap, input, interrupts, io, iomem, ktest, log,
+    bootargs, console, cpus, device_tree, discovery, faults, heap, input, interrupts, io, iomem, ktest, log,
     memory_map, pages, panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -23,7 +23,7 @@ use crate::hal::wait::Scope;
 use crate::instance::{self, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
-use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Surroundings, Window};
+use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{PageTable, PgtableError, Space};
 use crate::mm::slab::CreateError;
@@ -203,14 +203,15 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot arguments: {}", args.text());
     }
 
-    let found = discover(boot, &tree, tree_range, &cpu, args)?;
+    let limit = args.size("mem").map_err(BootError::MemEquals)?;
+    let found = discovery::fill(boot, &tree, tree_range, &cpu, limit).map_err(BootError::Discover)?;
     let tagged = tags::wanted(args, &cpu);
     switch_to_final_tables(boot, early, tags::linear_prot(tagged))?;
     if tagged {
         tags::init(&tree);
     }
     grant_early_heap()?;
-    pages::init(boot, &tree, args).map_err(BootError::Pages)?;
+    pages::init(&tree, args).map_err(BootError::Pages)?;
     slabs::init(&tree, args).map_err(BootError::Slabs)?;
     heap::hand_over();
     info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
@@ -252,51 +253,6 @@ fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
         }
         number
     })
-}
-
-/// Fills the memblock from the device tree.
-fn discover(
-    boot: &BootInfo,
-    tree: &Tree<'static>,
-    tree_range: PhysRange,
-    cpu: &IdRegisters,
-    args: BootArgs<'static>,
-) -> Result<Discovery, BootError> {
-    let reach = (1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE);
-    let around = Surroundings {
-        image: boot.image_range(),
-        device_tree: tree_range,
-        end: PhysAddr::new(reach),
-        limit: args.size("mem").map_err(BootError::MemEquals)?,
-    };
-    let mut memblock = instance::memblock();
-    memblock.lend_slots(early_regions::for_memory, early_regions::for_reserved);
-    let found = memblock.discover(tree, &around).map_err(BootError::Discover)?;
-    let total = memblock.usable_size().map_err(BootError::Memblock)?;
-    info!(
-        "memory: {} in {} regions, {} free",
-        Bytes(total),
-        memblock.memory().regions().len(),
-        Bytes(memblock.free_size())
-    );
-    for region in memblock.memory().regions() {
-        info!("  memory   {} {}", region.range, Bytes(region.range.size()));
-    }
-    for region in memblock.reserved().regions() {
-        info!("  reserved {} {}", region.range, Bytes(region.range.size()));
-    }
-    if found.left_out != 0 {
-        warn!("memory: {} left out (mem=, or beyond this CPU's reach)", Bytes(found.left_out));
-    }
-    if found.unplaced != 0 {
-        warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
-        let reserved = memblock.reserved();
-        let dynamic = tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic());
-        for region in dynamic.filter(|region| reserved.reserved_for(region.node().offset()).is_none()) {
-            warn!("  no room for {}", region.node().path());
-        }
-    }
-    Ok(found)
 }
 
 /// Builds the final tables, and runs on them from here on.

@@ -39,7 +39,8 @@ fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'
     let mut ranges = Vec::new();
     if found.reserved_regions != 0 {
         let placed = |node| instance::memblock().reserved().reserved_for(node);
-        for range in ReservedMap::ranges_of(tree, placed) {
+        let is_mapped = |range| instance::memblock().maps_any(range);
+        for range in ReservedMap::ranges_of(tree, placed, is_mapped) {
             ranges.try_reserve(1)?;
             ranges.push(range);
         }

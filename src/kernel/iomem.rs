@@ -8,6 +8,7 @@ use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::io::ReservedRange;
 use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId, Span};
+use crate::mm::memblock::BOOT_ONLY;
 use crate::mm::vmalloc::VmFlags;
 use alloc::vec::Vec;
 use log::{info, warn};
@@ -41,7 +42,9 @@ fn enter_ram(boot: &BootInfo) -> Entered {
     let (banks, reserved) = {
         let memblock = instance::memblock();
         let banks: Vec<_> = memblock.memory().regions().to_vec();
-        let reserved: Vec<_> = memblock.reserved().regions().iter().map(|region| region.range).collect();
+        // What only booting needed was given to the page allocator.
+        let for_good = memblock.reserved().regions().iter().filter(|region| region.owner != Some(BOOT_ONLY));
+        let reserved: Vec<_> = for_good.map(|region| region.range).collect();
         (banks, reserved)
     };
     let mut ram = Vec::new();
@@ -66,15 +69,7 @@ fn enter_ram(boot: &BootInfo) -> Entered {
             resources.insert(&Request { span, name, flags: TAKEN })?;
         }
     }
-    // What only booting needed was given to the page allocator after the reservations were made.
-    let given = PhysRange::new(boot.image_phys(boot::init_start()), boot.image_phys(boot::init_end()));
-    let given = given.unwrap_or_default();
-    for range in reserved {
-        let below = PhysRange::new(range.start(), range.end().min(given.start()));
-        let above = PhysRange::new(range.start().max(given.end()), range.end());
-        let parts = if range.overlaps(given) { [below, above] } else { [Some(range), None] };
-        parts.into_iter().flatten().filter_map(Span::of).try_for_each(|span| reserve(&ram, span))?;
-    }
+    reserved.into_iter().filter_map(Span::of).try_for_each(|span| reserve(&ram, span))?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use super::init::Machine;
 use super::memmap::{MapError, MemoryMap, Owner};
 use crate::addr::{PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot;
+use crate::fdt::Cpu;
 use crate::hal::entry::Entry;
 use crate::instance::{self, KernelMmu};
 use crate::mm::layout;
@@ -121,6 +122,9 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
     }
     for (range, owner) in &machine.boot_memory.taken {
         map.paint(*range, *owner)?;
+    }
+    for word in machine.tree.cpus().filter_map(Cpu::release_word) {
+        map.paint(word, Owner::Reserved("spin table"))?;
     }
     for range in machine.tree.reservations().flatten() {
         map.paint(range, Owner::Reserved("/memreserve/"))?;

@@ -16,6 +16,8 @@ pub mod cpus;
 #[cfg(target_os = "none")]
 mod device_tree;
 #[cfg(target_os = "none")]
+mod discovery;
+#[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
 mod early_regions;

@@ -3,14 +3,14 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use crate::addr::{CpuId, PAGE_SIZE, PMD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
-use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::arch::aarch64::boot;
 use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::arch::aarch64::mem;
 use crate::fdt::Tree;
 use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames, MemblockFrames};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
-use crate::mm::memblock::{MemblockError, Window};
+use crate::mm::memblock::{BOOT_ONLY, MemblockError, Window};
 use crate::mm::page::{PAGEBLOCK_PAGES, Vmemmap, sections_of};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning, ZoneLimits};
@@ -66,7 +66,7 @@ impl From<SetupError> for PagesError {
 
 /// Brings the page allocator up and retires the memblock. Boot CPU, once, when the linear map and the early heap are
 /// there.
-pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError> {
+pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError> {
     let ram = {
         let memblock = instance::memblock();
         let banks = memblock.mapped_ranges().filter_map(|bank| bank.align_inwards(PAGE_SIZE));
@@ -101,7 +101,7 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'_>, args: BootArgs<'_>) -> Resu
         handed.zones,
         Bytes(metadata)
     );
-    free_init_memory(boot)
+    free_init_memory()
 }
 
 /// The CPUs that may ever run: one for each that the device tree has enabled.
@@ -208,23 +208,31 @@ fn back(start: VirtAddr, end: VirtAddr) -> Result<u64, PagesError> {
     Ok(end.get() - start.get())
 }
 
-/// Gives the memory of the image that only booting needed to the page allocator.
-fn free_init_memory(boot: &BootInfo) -> Result<(), PagesError> {
+/// Gives the memory of the image that only booting needed to the page allocator, but for what the device tree reserves.
+fn free_init_memory() -> Result<(), PagesError> {
     let Some(range) = VirtRange::new(boot::init_start(), boot::init_end()).filter(|range| !range.is_empty()) else {
         return Ok(());
     };
-    if instance::memblock().is_lent() {
-        // It is still in use.
-        return Ok(());
-    }
+    let parts = {
+        let memblock = instance::memblock();
+        if memblock.is_lent() {
+            // It is still in use.
+            return Ok(());
+        }
+        let boot_only = || memblock.reserved().regions().iter().filter(|region| region.owner == Some(BOOT_ONLY));
+        list_of(boot_only().filter_map(|region| region.range.align_inwards(PAGE_SIZE)), boot_only().count())?
+    };
     let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
     let frames = BuddyFrames::ATOMIC;
     // Its name in the image goes first; the linear map is what the next owner uses.
     table.unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
-    let first = Pfn::containing(boot.image_phys(range.start()));
-    let page = instance::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
-    let count = u32::try_from(range.size() / PAGE_SIZE).unwrap_or(u32::MAX);
-    let freed = instance::page_allocator().free_reserved(page, count).map_err(PagesError::Free)?;
+    let mut freed = 0;
+    for part in parts {
+        let first = Pfn::containing(part.start());
+        let page = instance::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
+        let count = u32::try_from(part.size() / PAGE_SIZE).unwrap_or(u32::MAX);
+        freed += instance::page_allocator().free_reserved(page, count).map_err(PagesError::Free)?;
+    }
     info!("pages: {} of boot-time image freed", Bytes(u64::from(freed) * PAGE_SIZE));
     Ok(())
 }

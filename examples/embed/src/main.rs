@@ -136,6 +136,7 @@ extern "C" fn main() -> ! {
     let mut memblock = Memblock::new(Identity);
     let around = Surroundings {
         image: range(text, end),
+        boot_only: PhysRange::EMPTY,
         device_tree: range(TREE as u64, TREE as u64 + size),
         end: PhysAddr::new(1 << 40),
         limit: None,

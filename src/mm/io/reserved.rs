@@ -43,11 +43,12 @@ impl<'a> ReservedMap<'a> {
     pub const NONE: Self = Self { blob: &[], ranges: &[] };
 
     /// What `tree` says, and `placed` of the regions that are only a size: where the one of a node lies, by
-    /// [`Node::offset`], if it found a place. To be kept for [`ReservedMap::new`]. Linear in the size of
-    /// `/reserved-memory`.
+    /// [`Node::offset`], if it found a place. A `no-map` region of which the linear map holds a byte, as `is_mapped` says,
+    /// is not one. To be kept for [`ReservedMap::new`]. Linear in the size of `/reserved-memory`.
     pub fn ranges_of(
         tree: &Tree<'static>,
         placed: impl Fn(usize) -> Option<PhysRange>,
+        is_mapped: impl Fn(PhysRange) -> bool + Clone,
     ) -> impl Iterator<Item = ReservedRange> {
         // INVARIANT: RSV-1: a region has either entries or a place.
         tree.reserved_memory().filter(|region| region.is_enabled()).flat_map(move |region| {
@@ -55,7 +56,13 @@ impl<'a> ReservedMap<'a> {
             // Booting ends at an entry that cannot be read.
             let stated = region.ranges().flatten().filter(|range| !range.is_empty());
             let place = if region.is_dynamic() { placed(node) } else { None };
-            stated.chain(place).map(move |range| ReservedRange { range, name, node, no_map })
+            let is_mapped = is_mapped.clone();
+            stated.chain(place).map(move |range| ReservedRange {
+                range,
+                name,
+                node,
+                no_map: no_map && !is_mapped(range),
+            })
         })
     }
 

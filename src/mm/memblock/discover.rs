@@ -2,9 +2,11 @@
 //! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
 #![forbid(unsafe_code)]
 
-use super::{Memblock, MemblockError, RegionOwner, Window};
+use super::region::span;
+use super::repaint::Paint;
+use super::{BOOT_ONLY, Memblock, MemblockError, RegionOwner, Which, Window};
 use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
-use crate::fdt::{FdtError, ReservedMemory, Tree};
+use crate::fdt::{Chosen, Cpu, FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
 use core::fmt;
 
@@ -13,6 +15,8 @@ use core::fmt;
 pub struct Surroundings {
     /// The kernel image, BSS and boot stacks included.
     pub image: PhysRange,
+    /// What of the image only booting needs. What the tree does not reserve of it is reserved for [`BOOT_ONLY`].
+    pub boot_only: PhysRange,
     /// The device tree's own bytes.
     pub device_tree: PhysRange,
     /// One past the highest address that the machine and the linear map can reach; RAM above is left out.
@@ -31,6 +35,11 @@ pub struct Discovery {
     pub left_out: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
+    /// Why there is none although the tree speaks of one; its memory is then free, like any other.
+    pub initrd_error: Option<InitrdError>,
+    /// Ranges of `no-map` regions that stay mapped and are only reserved, since the kernel, the tree or the initial RAM
+    /// disk lies there: what was reserved before stays what it is, as in Linux.
+    pub still_mapped: usize,
     /// Children of `/reserved-memory` that are enabled, wherever they lie.
     pub reserved_regions: usize,
     /// Dynamic reserved regions that found a place. Where it is, the list of reservations knows
@@ -53,9 +62,38 @@ pub enum DiscoverError {
     },
     /// A property about memory cannot be read.
     Tree(FdtError),
+    /// The tree reserves all memory that there is.
+    AllReserved,
     /// The memblock refused.
     Memblock(MemblockError),
 }
+
+/// Why the initial RAM disk that the tree speaks of is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InitrdError {
+    /// The properties that say where it lies cannot be read.
+    Tree(FdtError),
+    /// It lies over the kernel image: neither can be whole.
+    OverImage(PhysRange),
+    /// It lies over the device tree.
+    OverTree(PhysRange),
+    /// Not all of it lies in RAM, or in what is left of it.
+    OutsideMemory(PhysRange),
+}
+
+impl fmt::Display for InitrdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tree(error) => error.fmt(f),
+            Self::OverImage(initrd) => write!(f, "{initrd} lies over the kernel image"),
+            Self::OverTree(initrd) => write!(f, "{initrd} lies over the device tree"),
+            Self::OutsideMemory(initrd) => write!(f, "{initrd} lies outside the memory that is used"),
+        }
+    }
+}
+
+impl core::error::Error for InitrdError {}
 
 impl fmt::Display for DiscoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,6 +106,7 @@ impl fmt::Display for DiscoverError {
                 )
             }
             Self::Tree(error) => error.fmt(f),
+            Self::AllReserved => f.write_str("the device tree reserves all memory (/memreserve/, /reserved-memory)"),
             Self::Memblock(error) => error.fmt(f),
         }
     }
@@ -115,30 +154,51 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
         found.left_out = found.stated - self.usable_size()?;
 
-        for range in [around.image, around.device_tree] {
+        let image = around.image;
+        let [below, above] = match around.boot_only.is_empty() {
+            true => [Some(image), None],
+            false => [span(image.start(), around.boot_only.start()), span(around.boot_only.end(), image.end())],
+        };
+        for range in [below, above, Some(around.device_tree)].into_iter().flatten() {
             self.reserve(range.start(), range.size())?;
         }
         for range in tree.reservations() {
             self.reserve_stated(range?)?;
         }
-        if let Some(chosen) = survey.chosen {
-            found.initrd = chosen.initrd()?;
+        match survey.chosen.map_or(Ok(None), |chosen| self.initrd(chosen, around)) {
+            Ok(initrd) => found.initrd = initrd,
+            Err(error) => found.initrd_error = Some(error),
         }
         if let Some(initrd) = found.initrd {
             self.reserve_stated(initrd)?;
         }
+        // The loader's CPUs wait there, whether or not it says that the memory is its own.
+        for word in survey.cpus.into_iter().flat_map(Cpu::children_of).filter_map(Cpu::release_word) {
+            if self.memory.overlaps(word) && !image.overlaps(word) {
+                self.reserve_stated(word)?;
+            }
+        }
+        let kept = [image, around.device_tree, found.initrd.unwrap_or(PhysRange::EMPTY)];
         let regions = || survey.reserved_memory.into_iter().flat_map(ReservedMemory::children_of);
         for region in regions().filter(|region| region.is_enabled()) {
             found.reserved_regions += 1;
             for range in region.ranges() {
                 let range = range?;
                 self.reserve_stated(range)?;
-                if region.is_no_map() && range.start().get() < PHYS_SIZE_MAX {
+                let pages = range.align_outwards(PAGE_SIZE).unwrap_or(range);
+                if kept.iter().any(|kept| kept.overlaps(pages)) {
+                    found.still_mapped += usize::from(region.is_no_map());
+                } else if region.is_no_map() && range.start().get() < PHYS_SIZE_MAX {
                     self.mark_nomap(range.start(), range.size())?;
                 }
             }
         }
-        self.usable_size()?;
+        if !around.boot_only.is_empty() {
+            self.change(Which::Reserved, around.boot_only, Paint::CoverFor(BOOT_ONLY))?;
+        }
+        if self.free_ranges().next().is_none() {
+            return Err(DiscoverError::AllReserved);
+        }
         for region in regions().filter(|region| region.is_enabled() && region.is_dynamic()) {
             match self.place_region(region)? {
                 Placement::Placed => found.placed += 1,
@@ -147,6 +207,20 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
         }
         Ok(found)
+    }
+
+    /// The initial RAM disk of `chosen`, if it can be one.
+    fn initrd(&self, chosen: Chosen<'_, '_>, around: &Surroundings) -> Result<Option<PhysRange>, InitrdError> {
+        let Some(initrd) = chosen.initrd().map_err(InitrdError::Tree)? else { return Ok(None) };
+        if initrd.overlaps(around.image) {
+            return Err(InitrdError::OverImage(initrd));
+        }
+        if initrd.overlaps(around.device_tree) {
+            return Err(InitrdError::OverTree(initrd));
+        }
+        let bank = self.memory.find(initrd.start());
+        let inside = bank.is_some_and(|bank| bank.range.contains_range(initrd));
+        inside.then_some(Some(initrd)).ok_or(InitrdError::OutsideMemory(initrd))
     }
 
     /// Finds and reserves a place for a region that is only a size. A region whose properties cannot be read has no
@@ -206,6 +280,11 @@ enum Placement {
 
 impl Surroundings {
     /// Nothing but the tree: what the tree alone says, for tools and tests.
-    pub const NONE: Self =
-        Self { image: PhysRange::EMPTY, device_tree: PhysRange::EMPTY, end: PhysAddr::new(PHYS_SIZE_MAX), limit: None };
+    pub const NONE: Self = Self {
+        image: PhysRange::EMPTY,
+        boot_only: PhysRange::EMPTY,
+        device_tree: PhysRange::EMPTY,
+        end: PhysAddr::new(PHYS_SIZE_MAX),
+        limit: None,
+    };
 }

@@ -13,8 +13,8 @@
 //!
 //! Each list starts with an array of 128 regions inside the value. A full array doubles into memory that the memblock
 //! hands out to itself, once the linear map exists and [`Memblock::allow_resize`] has been called; before that it moves
-//! into an array that was lent ([`Memblock::lend_slots`]), and without one a full list is an error. The array never goes where a range that is being reserved, removed or marked lies, and moves away
-//! when such a range is about to cover it.
+//! into an array that was lent ([`Memblock::lend_slots`]), and without one a full list is an error. The array never goes
+//! where a range that is being reserved, removed or marked lies, and moves away when such a range is about to cover it.
 //!
 //! A memblock is used by the boot CPU alone, before anything else allocates, and is handed over exactly once
 //! ([`Memblock::retire`]). Until then everything allocates from here; afterwards it can only be read.
@@ -39,12 +39,12 @@ mod trim;
 pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
-pub use discover::{DiscoverError, Discovery, Surroundings};
+pub use discover::{DiscoverError, Discovery, InitrdError, Surroundings};
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;
 pub use list::{LentSlots, RegionList};
-pub use region::{Region, RegionFlags, RegionOwner};
+pub use region::{BOOT_ONLY, Region, RegionFlags, RegionOwner};
 
 use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::hal::BootMemory;
@@ -237,6 +237,15 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let regions = self.memory.regions();
         let above = regions.get(regions.partition_point(|region| region.start() < addr)..)?;
         above.iter().find(|region| region.is_mapped()).map(|region| region.range)
+    }
+
+    /// Whether the linear map holds a byte of `range`. Cost: O(log regions), and O(1) for each region of the range.
+    #[must_use]
+    pub fn maps_any(&self, range: PhysRange) -> bool {
+        let regions = self.memory.regions();
+        let at = regions.partition_point(|region| region.end() <= range.start());
+        let mut inside = regions.iter().skip(at).take_while(|region| region.range.overlaps(range));
+        inside.any(Region::is_mapped)
     }
 
     /// The free ranges by ascending address, as large as they come: memory that is neither `NOMAP` nor reserved.

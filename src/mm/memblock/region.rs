@@ -16,8 +16,12 @@ bitflags! {
 }
 
 /// Who a reservation was made for: the offset of a node in the device tree, by
-/// [`Node::offset`](crate::fdt::Node::offset).
+/// [`Node::offset`](crate::fdt::Node::offset), or [`BOOT_ONLY`].
 pub type RegionOwner = NonZeroU32;
+
+/// The owner of what of the image only booting needs, and nothing else reserves: free when booting is over. No tree is so
+/// large that a node has this offset.
+pub const BOOT_ONLY: RegionOwner = NonZeroU32::MAX;
 
 /// A range of physical addresses, and what is special about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

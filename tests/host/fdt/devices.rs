@@ -125,15 +125,17 @@ fn chosen_gives_bootargs_initrd_and_seeds() {
     assert_eq!((chosen_node.kaslr_seed(), chosen_node.rng_seed()), (Some(0x1_0000_0002), Some(&[9; 32][..])));
     let initrd = |blob: Vec<u8>| Tree::from_read_only(&blob).unwrap().chosen().unwrap().initrd();
     assert_eq!(initrd(chosen(|node| node)), Ok(None));
-    let bad: [fn(Builder) -> Builder; 4] = [
-        |node| node.cells("linux,initrd-start", &[1]),
-        |node| node.cells("linux,initrd-end", &[1]),
-        |node| node.cells("linux,initrd-start", &[2]).cells("linux,initrd-end", &[1]),
-        |node| node.cells("linux,initrd-start", &[2]).cells("linux,initrd-end", &[0, 0, 3]),
-    ];
-    for make in bad {
-        assert!(matches!(initrd(chosen(make)), Err(FdtError::BadValue { .. })));
-    }
+    let (start, end) = ("linux,initrd-start", "linux,initrd-end");
+    let without = |wanted| move |error| matches!(error, FdtError::Missing { property, .. } if property == wanted);
+    let bad = |wanted| move |error| matches!(error, FdtError::BadValue { property, .. } if property == wanted);
+    let refused = |make: fn(Builder) -> Builder| initrd(chosen(make)).unwrap_err();
+    assert!(without(end)(refused(|node| node.cells("linux,initrd-start", &[1]))));
+    assert!(without(start)(refused(|node| node.cells("linux,initrd-end", &[1]))));
+    assert!(bad(end)(refused(|node| node.cells("linux,initrd-start", &[2]).cells("linux,initrd-end", &[0, 0, 3]))));
+    assert!(bad(start)(refused(|node| node.flag("linux,initrd-start").cells("linux,initrd-end", &[3]))));
+    let reversed = refused(|node| node.cells("linux,initrd-start", &[2]).cells("linux,initrd-end", &[1]));
+    assert!(matches!(reversed, FdtError::Reversed { property: "linux,initrd-end", .. }));
+    assert_eq!(initrd(chosen(|node| node.cells("linux,initrd-start", &[2]).cells("linux,initrd-end", &[2]))), Ok(None));
     assert!(Tree::from_read_only(&Builder::root(2, 2).finish()).unwrap().chosen().is_none());
 }
 

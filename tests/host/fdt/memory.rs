@@ -115,7 +115,7 @@ fn reservations_end_at_the_first_of_size_zero_and_may_not_wrap() {
     assert_eq!(list(two.clone()), Ok(vec![range(0x1000, 0x234), range(0, 0x1000)]));
     assert_eq!(list(two.reservation(0x5000, 0).reservation(0x6000, 0x1000)).map(|list| list.len()), Ok(2));
     let wraps = list(Builder::root(2, 2).reservation(1, 1).reservation(u64::MAX, 2));
-    assert_eq!(wraps, Err(FdtError::Wraps { node: 1, base: u64::MAX, size: 2 }));
+    assert_eq!(wraps, Err(FdtError::ReservationWraps { entry: 1, base: u64::MAX, size: 2 }));
 }
 
 fn reserved() -> Vec<u8> {

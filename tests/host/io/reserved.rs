@@ -2,7 +2,7 @@
 
 use super::remap::on_a_machine_with;
 use crate::fdt::Builder;
-use crate::memblock::places_in;
+use crate::memblock::reserved_ranges;
 use crate::vmalloc::kernel::{Kernel, RAM};
 use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::host::{Config, Who};
@@ -65,7 +65,7 @@ fn tree_of(blob: Vec<u8>) -> &'static Tree<'static> {
 
 /// What discovery makes of it.
 fn ranges_of(tree: &Tree<'static>) -> Vec<ReservedRange> {
-    ReservedMap::ranges_of(tree, places_in(tree)).collect()
+    reserved_ranges(tree, PhysRange::EMPTY)
 }
 
 type Io<'s, 'm> = IoSpace<'s, 'm, Kernel<'m>>;
@@ -129,6 +129,17 @@ fn the_owner_maps_its_region_and_everybody_else_is_refused() {
         io.memunmap(mapped).unwrap();
         assert!(matches!(stranger(io, FIRMWARE, 8), Err(IoError::NoMap(..))), "its owner's also when it is not mapped");
     });
+}
+
+#[test]
+fn a_no_map_region_that_the_linear_map_holds_is_none() {
+    let tree = tree_of(blob());
+    let no_map = |image| {
+        let ranges = reserved_ranges(tree, image);
+        ranges.iter().filter(|reserved| !reserved.no_map).map(|reserved| reserved.name).collect::<Vec<_>>()
+    };
+    assert_eq!(no_map(range(BANK + 8 * MIB, MIB)), ["pool@8000100000"]);
+    assert_eq!(no_map(range(FIRMWARE + MIB / 2, MIB)), ["firmware@1000100000", "pool@8000100000"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::{GIB, MIB, range, regions, unmapped};
 use crate::fdt::{Builder, corpus_tree};
 use quarry::addr::{PhysAddr, PhysRange};
 use quarry::fdt::{FdtError, Tree};
-use quarry::mm::memblock::{DiscoverError, Discovery, Memblock, MemblockError, Surroundings};
+use quarry::mm::memblock::{BOOT_ONLY, DiscoverError, Discovery, InitrdError, Memblock, MemblockError, Surroundings};
 
 /// `linux,cma` of the Pi 4: 64 MiB, somewhere in the first GiB.
 const CMA: u64 = 64 * MIB;
@@ -73,6 +73,151 @@ fn refusal<const INIT: usize>(tree: Builder, around: &Surroundings) -> Option<Di
     memblock.discover(&tree, around).err()
 }
 
+/// What discovery makes of a tree, and the memblock that it leaves.
+fn discovered(tree: Builder, around: &Surroundings) -> (Discovery, super::Unmapped) {
+    let blob = tree.finish();
+    let tree = Tree::from_read_only(&blob).unwrap();
+    let mut memblock = unmapped();
+    let found = memblock.discover(&tree, around).unwrap();
+    memblock.check().unwrap();
+    (found, memblock)
+}
+
+/// An image of 4 MiB at 32 MiB whose third MiB only booting needs, and a tree of less than a page at 40 MiB.
+fn kernel() -> Surroundings {
+    let (image, boot_only) = (range(32 * MIB, 4 * MIB), range(34 * MIB, MIB));
+    Surroundings { image, boot_only, device_tree: range(40 * MIB, 1000), ..Surroundings::NONE }
+}
+
+/// What of the image is free when booting is over.
+fn boot_only(memblock: &super::Unmapped) -> Vec<(u64, u64)> {
+    let regions = memblock.reserved().regions().iter().filter(|region| region.owner == Some(BOOT_ONLY));
+    regions.map(|region| (region.start().get(), region.range.size())).collect()
+}
+
+fn initrd(tree: Builder, start: u64, end: u64) -> Builder {
+    let tree = tree.begin("chosen").cells("linux,initrd-start", &[start as u32]);
+    tree.cells("linux,initrd-end", &[end as u32]).end()
+}
+
+#[test]
+fn what_only_booting_needs_is_free_afterwards_but_for_what_the_tree_reserves() {
+    let (_, memblock) = discovered(bank(), &kernel());
+    assert_eq!(boot_only(&memblock), [(34 * MIB, MIB)]);
+    assert_eq!(regions(memblock.reserved()), [(32 * MIB, 2 * MIB), (34 * MIB, MIB), (35 * MIB, MIB), (40 * MIB, 1000)]);
+    // All of it, an end, the middle to the byte; whichever list says so.
+    let half = MIB / 2;
+    let cases: [(u64, u64, &[(u64, u64)]); 4] = [
+        (32 * MIB, 4 * MIB, &[]),
+        (30 * MIB, 4 * MIB + half, &[(34 * MIB + half, half)]),
+        (34 * MIB + half, MIB, &[(34 * MIB, half)]),
+        (34 * MIB + 4096, 1, &[(34 * MIB, 4096), (34 * MIB + 4097, MIB - 4097)]),
+    ];
+    for (start, size, left) in cases {
+        let (_, memblock) = discovered(bank().reservation(start, size), &kernel());
+        assert_eq!(boot_only(&memblock), left, "/memreserve/ of {size:#x} from {start:#x}");
+        for no_map in [false, true] {
+            let (found, memblock) = discovered(
+                with_regions(|tree| {
+                    let tree = tree.begin("region").cells("reg", &[start as u32, size as u32]);
+                    if no_map { tree.flag("no-map").end() } else { tree.end() }
+                }),
+                &kernel(),
+            );
+            assert_eq!(boot_only(&memblock), left, "{size:#x} from {start:#x}, no-map {no_map}");
+            assert_eq!(found.still_mapped, usize::from(no_map));
+        }
+    }
+}
+
+#[test]
+fn a_no_map_region_over_what_is_in_use_is_reserved_and_stays_mapped() {
+    let with = |start: u64, size: u64| {
+        let region = |tree: Builder| {
+            let fixed = [start, size, 60 * MIB, MIB].map(|cell| cell as u32);
+            tree.begin("region").cells("reg", &fixed).flag("no-map").end()
+        };
+        discovered(initrd(with_regions(region), 50 * MIB + 10, 51 * MIB), &kernel())
+    };
+    let cases =
+        [(32 * MIB, 4 * MIB), (31 * MIB, MIB + 1), (36 * MIB - 1, 4096), (40 * MIB + 2000, 4096), (51 * MIB - 1, 1)];
+    for (start, size) in cases {
+        let (found, memblock) = with(start, size);
+        assert_eq!(found.still_mapped, 1, "{size:#x} from {start:#x}");
+        assert!(memblock.maps_any(range(start, size)) && !memblock.maps_any(range(60 * MIB, MIB)));
+        let mapped: u64 = memblock.mapped_ranges().map(PhysRange::size).sum();
+        assert_eq!(mapped, 63 * MIB, "the other range of the region is out of the map");
+        assert!(!memblock.free_ranges().any(|free| free.overlaps(range(start, size))), "it is nobody's all the same");
+    }
+    for (start, size) in
+        [(31 * MIB, MIB), (36 * MIB, 4 * MIB), (40 * MIB + 4096, 1), (51 * MIB, 4096), (50 * MIB - 1, 1)]
+    {
+        let (found, memblock) = with(start, size);
+        assert_eq!(found.still_mapped, 0, "{size:#x} from {start:#x}");
+        assert!(!memblock.maps_any(range(start, size)));
+    }
+}
+
+#[test]
+fn an_initrd_that_cannot_be_one_is_refused_and_its_memory_is_free() {
+    let refused = |start: u64, end: u64| {
+        let limited = Surroundings { limit: Some(48 * MIB), ..kernel() };
+        let (found, memblock) = discovered(initrd(bank(), start, end), &limited);
+        let kept = regions(memblock.reserved());
+        assert_eq!((found.initrd, kept), (None, regions(discovered(bank(), &limited).1.reserved())));
+        found.initrd_error
+    };
+    let ranged = |start, end| PhysRange::new(PhysAddr::new(start), PhysAddr::new(end)).unwrap();
+    for (start, end) in [(30 * MIB, 33 * MIB), (35 * MIB, 37 * MIB), (36 * MIB - 1, 38 * MIB), (20 * MIB, 60 * MIB)] {
+        assert_eq!(refused(start, end), Some(InitrdError::OverImage(ranged(start, end))));
+    }
+    for (start, end) in [(39 * MIB, 40 * MIB + 1), (40 * MIB + 999, 41 * MIB)] {
+        assert_eq!(refused(start, end), Some(InitrdError::OverTree(ranged(start, end))));
+    }
+    // Before RAM, behind it, across its end, and above the limit.
+    for (start, end) in
+        [(1, 5), (15 * MIB, 17 * MIB), (200 * MIB, 201 * MIB), (63 * MIB, 65 * MIB), (70 * MIB, 71 * MIB)]
+    {
+        assert_eq!(refused(start, end), Some(InitrdError::OutsideMemory(ranged(start, end))));
+    }
+    assert!(matches!(refused(3, 2), Some(InitrdError::Tree(FdtError::Reversed { .. }))));
+    assert_eq!(refused(44 * MIB, 44 * MIB), None, "no bytes are no initrd, and nothing to speak of");
+    let start_alone = bank().begin("chosen").cells("linux,initrd-start", &[44 << 20]).end();
+    let (found, memblock) = discovered(start_alone, &kernel());
+    assert_eq!(found.initrd, None);
+    assert!(matches!(
+        found.initrd_error,
+        Some(InitrdError::Tree(FdtError::Missing { property: "linux,initrd-end", .. }))
+    ));
+    assert_eq!(regions(memblock.reserved()), regions(discovered(bank(), &kernel()).1.reserved()));
+    // One that touches what is in use and shares no byte with it.
+    for (start, end) in [(30 * MIB, 32 * MIB), (36 * MIB, 40 * MIB), (40 * MIB + 1000, 42 * MIB), (16 * MIB, 17 * MIB)]
+    {
+        let (found, memblock) = discovered(initrd(bank(), start, end), &kernel());
+        assert_eq!((found.initrd, found.initrd_error), (Some(ranged(start, end)), None));
+        assert!(
+            memblock
+                .reserved()
+                .find(PhysAddr::new(start))
+                .is_some_and(|region| region.range.contains_range(ranged(start, end)))
+        );
+    }
+}
+
+#[test]
+fn the_word_that_starts_a_cpu_is_reserved_where_it_is_memory_that_is_not_the_kernels() {
+    let with = |word: u64, status: &str| {
+        let cpu = bank().begin("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]).begin("cpu@1");
+        let cpu = cpu.cells("reg", &[1]).str("enable-method", "spin-table").str("status", status);
+        discovered(cpu.cells("cpu-release-addr", &[0, word as u32]).end().end(), &kernel()).1
+    };
+    let taken = |memblock: &super::Unmapped, word: u64| memblock.reserved().overlaps(range(word, 8));
+    assert!(taken(&with(60 * MIB + 0xd8, "okay"), 60 * MIB + 0xd8));
+    assert!(!taken(&with(60 * MIB + 0xd8, "disabled"), 60 * MIB + 0xd8));
+    assert!(!taken(&with(0xd8, "okay"), 0xd8), "no memory");
+    assert_eq!(boot_only(&with(34 * MIB + 8, "okay")), [(34 * MIB, MIB)], "the kernel writes nothing there");
+}
+
 /// A bank of 64 MiB at 16 MiB; cells are single.
 fn bank() -> Builder {
     Builder::root(1, 1).memory("memory@1000000", &[16 << 20, 64 << 20])
@@ -126,10 +271,12 @@ fn what_the_tree_says_wrongly_is_refused() {
     let wraps = |tree: Builder| matches!(refusal::<8>(tree, &Surroundings::NONE), Some(DiscoverError::Tree(_)));
     assert!(wraps(Builder::root(1, 1).memory("memory@1000000", &[16 << 20, 64 << 20, 1])));
     assert!(wraps(bank().reservation(u64::MAX - 4095, 1 << 20)));
-    assert!(wraps(bank().begin("chosen").cells("linux,initrd-start", &[16 << 20]).end()));
     assert!(wraps(with_regions(|tree| tree.begin("firmware@1400000").cells("reg", &[20 << 20]).end())));
     let wrong = refusal::<8>(bank().reservation(u64::MAX - 4095, 1 << 20), &Surroundings::NONE);
-    assert_eq!(wrong, Some(DiscoverError::Tree(FdtError::Wraps { node: 0, base: u64::MAX - 4095, size: 1 << 20 })));
+    assert_eq!(
+        wrong,
+        Some(DiscoverError::Tree(FdtError::ReservationWraps { entry: 0, base: u64::MAX - 4095, size: 1 << 20 }))
+    );
 }
 
 #[test]
@@ -146,7 +293,9 @@ fn surroundings_that_leave_nothing_or_lie_outside_are_refused() {
     let around = Surroundings { device_tree, ..Surroundings::NONE };
     assert_eq!(refusal::<8>(bank(), &around), Some(DiscoverError::Memblock(beyond)));
     let all = with_regions(|tree| tree.begin("all@1000000").cells("reg", &[16 << 20, 64 << 20]).flag("no-map").end());
-    assert_eq!(refusal::<8>(all, &Surroundings::NONE), none);
+    assert_eq!(refusal::<8>(all, &Surroundings::NONE), Some(DiscoverError::AllReserved));
+    let all = bank().reservation(16 << 20, 64 << 20);
+    assert_eq!(refusal::<8>(all, &Surroundings::NONE), Some(DiscoverError::AllReserved));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod remove;
 use arena::Access;
 use quarry::addr::{PhysAddr, PhysRange};
 use quarry::fdt::Tree;
+use quarry::mm::io::{ReservedMap, ReservedRange};
 use quarry::mm::memblock::{Memblock, RegionList, Surroundings};
 
 const KIB: u64 = 1 << 10;
@@ -34,11 +35,12 @@ fn unmapped() -> Unmapped {
     Memblock::new(None)
 }
 
-/// Where an empty one places the regions of a tree that are only a size, by their nodes' offsets.
-pub(crate) fn places_in(tree: &Tree<'_>) -> impl Fn(usize) -> Option<PhysRange> {
+/// The reserved regions of a tree, on a machine whose kernel lies in `image`.
+pub(crate) fn reserved_ranges(tree: &Tree<'static>, image: PhysRange) -> Vec<ReservedRange> {
     let mut memblock = unmapped();
-    memblock.discover(tree, &Surroundings::NONE).unwrap();
-    move |node| memblock.reserved().reserved_for(node)
+    memblock.discover(tree, &Surroundings { image, ..Surroundings::NONE }).unwrap();
+    let placed = |node| memblock.reserved().reserved_for(node);
+    ReservedMap::ranges_of(tree, placed, |range| memblock.maps_any(range)).collect()
 }
 
 /// One that knows of the memory `size` bytes from `base`.

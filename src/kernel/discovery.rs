@@ -1,0 +1,68 @@
+//! Filling the memblock from the device tree, and saying what came of it.
+
+use super::bytes::Bytes;
+use super::early_regions;
+use crate::addr::{PhysAddr, PhysRange};
+use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::arch::aarch64::features::IdRegisters;
+use crate::fdt::Tree;
+use crate::instance;
+use crate::mm::layout;
+use crate::mm::memblock::{DiscoverError, Discovery, Surroundings};
+use ::log::{info, warn};
+
+/// Fills the memblock; `limit` is that of `mem=`. Boot CPU, once, before the final tables.
+pub(super) fn fill(
+    boot: &BootInfo,
+    tree: &Tree<'static>,
+    tree_range: PhysRange,
+    cpu: &IdRegisters,
+    limit: Option<u64>,
+) -> Result<Discovery, DiscoverError> {
+    let boot_only = PhysRange::new(boot.image_phys(boot::init_start()), boot.image_phys(boot::init_end()));
+    let around = Surroundings {
+        image: boot.image_range(),
+        boot_only: boot_only.unwrap_or_default(),
+        device_tree: tree_range,
+        end: PhysAddr::new((1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE)),
+        limit,
+    };
+    let mut memblock = instance::memblock();
+    memblock.lend_slots(early_regions::for_memory, early_regions::for_reserved);
+    let found = memblock.discover(tree, &around)?;
+    info!(
+        "memory: {} in {} regions, {} free",
+        Bytes(memblock.usable_size()?),
+        memblock.memory().regions().len(),
+        Bytes(memblock.free_size())
+    );
+    for region in memblock.memory().regions() {
+        info!("  memory   {} {}", region.range, Bytes(region.range.size()));
+    }
+    for region in memblock.reserved().regions() {
+        info!("  reserved {} {}", region.range, Bytes(region.range.size()));
+    }
+    if found.left_out != 0 {
+        warn!("memory: {} left out (mem=, or beyond this CPU's reach)", Bytes(found.left_out));
+    }
+    if let Some(error) = found.initrd_error {
+        warn!("no initrd: {error}");
+    }
+    if found.still_mapped != 0 {
+        warn!("memory: {} ranges of no-map regions stay mapped, as they are in use", found.still_mapped);
+        for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_no_map()) {
+            for range in region.ranges().flatten().filter(|range| memblock.maps_any(*range)) {
+                warn!("  {} {range} lies over the kernel image, the device tree or the initrd", region.node().path());
+            }
+        }
+    }
+    if found.unplaced != 0 {
+        warn!("memory: no room for {} reserved-memory regions without an address", found.unplaced);
+        let reserved = memblock.reserved();
+        let dynamic = tree.reserved_memory().filter(|region| region.is_enabled() && region.is_dynamic());
+        for region in dynamic.filter(|region| reserved.reserved_for(region.node().offset()).is_none()) {
+            warn!("  no room for {}", region.node().path());
+        }
+    }
+    Ok(found)
+}
