@@ -83,6 +83,20 @@ impl<'t, 'a> Chosen<'t, 'a> {
         }
     }
 
+    /// The only memory that the kernel may use, if the boot loader says so: `linux,usable-memory-range`, in any order. A
+    /// kernel that was started beside a crashed one gets its part by it. Entries of size 0 are left out; no entry means no
+    /// limit.
+    ///
+    /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read.
+    pub fn usable_memory(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> + Clone {
+        let list = match self.node.ranges_of("linux,usable-memory-range", self.node.tree().root().cells()) {
+            Ok(list) => (Some(list), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let ranges = list.1.into_iter().chain(list.0.into_iter().flatten());
+        ranges.filter(|range| !matches!(range, Ok(range) if range.is_empty()))
+    }
+
     /// The seed for address randomisation, if the boot loader gave one.
     #[must_use]
     pub fn kaslr_seed(self) -> Option<u64> {

@@ -11,8 +11,9 @@ use crate::addr::PhysRange;
 
 impl<'a> Tree<'a> {
     /// The ranges of RAM: every entry of every child of the root with `device_type = "memory"` that is enabled, as it
-    /// stands: in any order, possibly overlapping or touching. Entries of size 0 are left out. There may be none: many
-    /// trees rely on the boot loader to fill them in.
+    /// stands: in any order, possibly overlapping or touching. Where a node has `linux,usable-memory`, that counts instead
+    /// of its `reg` (a boot loader leaves the rest to somebody else). Entries of size 0 are left out. There may be none:
+    /// many trees rely on the boot loader to fill them in.
     ///
     /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read: memory that is misread
     /// is worse than memory refused.
@@ -50,6 +51,7 @@ impl<'a> Tree<'a> {
     }
 }
 
+const USABLE_MEMORY: &str = "linux,usable-memory";
 const RESERVED_MEMORY: &str = "reserved-memory";
 
 /// What [`Tree::survey`] came across.
@@ -70,7 +72,10 @@ impl<'t> Node<'t, '_> {
         is_memory
             .then_some(self)
             .into_iter()
-            .flat_map(move |node| flatten(node.ranges_of("reg", cells)))
+            .flat_map(move |node| {
+                let usable = node.has(USABLE_MEMORY);
+                flatten(node.ranges_of(if usable { USABLE_MEMORY } else { "reg" }, cells))
+            })
             .filter(|range| !matches!(range, Ok(range) if range.is_empty()))
     }
 }

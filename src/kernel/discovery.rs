@@ -8,7 +8,8 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::fdt::Tree;
 use crate::instance;
 use crate::mm::layout;
-use crate::mm::memblock::{DiscoverError, Discovery, Surroundings};
+use crate::mm::memblock::{DiscoverError, Discovery, InitrdError, Surroundings};
+use crate::mm::page::MAX_SPAN;
 use ::log::{info, warn};
 
 /// Fills the memblock; `limit` is that of `mem=`. Boot CPU, once, before the final tables.
@@ -25,6 +26,7 @@ pub(super) fn fill(
         boot_only: boot_only.unwrap_or_default(),
         device_tree: tree_range,
         end: PhysAddr::new((1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE)),
+        span: MAX_SPAN,
         limit,
     };
     let mut memblock = instance::memblock();
@@ -42,8 +44,20 @@ pub(super) fn fill(
     for region in memblock.reserved().regions() {
         info!("  reserved {} {}", region.range, Bytes(region.range.size()));
     }
-    if found.left_out != 0 {
-        warn!("memory: {} left out (mem=, or beyond this CPU's reach)", Bytes(found.left_out));
+    if found.beyond != 0 {
+        warn!("memory: {} left out, beyond what this CPU and the kernel reach", Bytes(found.beyond));
+        let span = memblock.start_of_dram().and_then(|start| start.checked_add(around.span));
+        let end = span.map_or(around.end, |span| span.min(around.end));
+        let beyond = |bank: &PhysRange| bank.end() > end;
+        for bank in tree.memory().flatten().filter(beyond) {
+            warn!("  left out {bank} {}", Bytes(bank.size()));
+        }
+    }
+    if found.withheld != 0 {
+        warn!("memory: {} left out, outside linux,usable-memory-range of /chosen", Bytes(found.withheld));
+    }
+    if found.limited != 0 {
+        warn!("memory: {} left out by the boot argument mem=", Bytes(found.limited));
     }
     if let Some(error) = found.initrd_error {
         warn!("no initrd: {error}");

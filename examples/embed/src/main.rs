@@ -139,6 +139,7 @@ extern "C" fn main() -> ! {
         boot_only: PhysRange::EMPTY,
         device_tree: range(TREE as u64, TREE as u64 + size),
         end: PhysAddr::new(1 << 40),
+        span: 1 << 40,
         limit: None,
     };
     memblock.discover(&tree, &around).unwrap();

@@ -21,6 +21,8 @@ pub struct Surroundings {
     pub device_tree: PhysRange,
     /// One past the highest address that the machine and the linear map can reach; RAM above is left out.
     pub end: PhysAddr,
+    /// Bytes from the lowest RAM on, holes included, that page numbers can reach; RAM above is left out.
+    pub span: u64,
     /// Bytes from the lowest RAM on, holes included, beyond which RAM is left out (`mem=`): the machine then looks like
     /// one that has only so much.
     pub limit: Option<u64>,
@@ -31,8 +33,12 @@ pub struct Surroundings {
 pub struct Discovery {
     /// Bytes of RAM that the tree states, merged.
     pub stated: u64,
-    /// Bytes of RAM left out because they lie beyond the machine's or the linear map's reach, or above `mem=`.
-    pub left_out: u64,
+    /// Bytes of it that are left out because they lie beyond what the machine, the linear map or page numbers reach.
+    pub beyond: u64,
+    /// Bytes that are left out because the boot loader does not give them to this kernel.
+    pub withheld: u64,
+    /// Bytes that are left out because of `mem=`.
+    pub limited: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
     /// Why there is none although the tree speaks of one; its memory is then free, like any other.
@@ -60,12 +66,42 @@ pub enum DiscoverError {
         /// Where the image lies.
         image: PhysRange,
     },
+    /// What leaves RAM out leaves the kernel image out, or some of it.
+    ImageLeftOut {
+        /// Why RAM is left out.
+        by: Cut,
+        /// Where the image lies.
+        image: PhysRange,
+    },
+    /// What leaves RAM out leaves none.
+    NothingLeft(Cut),
     /// A property about memory cannot be read.
     Tree(FdtError),
     /// The tree reserves all memory that there is.
     AllReserved,
     /// The memblock refused.
     Memblock(MemblockError),
+}
+
+/// Why RAM is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The machine, the linear map or page numbers reach no further.
+    Reach,
+    /// `linux,usable-memory-range` of `/chosen`.
+    Withheld,
+    /// The boot argument `mem=`, so many bytes.
+    Limit(u64),
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reach => f.write_str("the reach of this machine and kernel"),
+            Self::Withheld => f.write_str("linux,usable-memory-range of /chosen"),
+            Self::Limit(bytes) => write!(f, "the boot argument mem= ({bytes:#x} bytes from the lowest RAM on)"),
+        }
+    }
 }
 
 /// Why the initial RAM disk that the tree speaks of is none.
@@ -105,6 +141,10 @@ impl fmt::Display for DiscoverError {
                     "the kernel image {image} lies in no memory that the device tree states: is it this machine's?"
                 )
             }
+            Self::ImageLeftOut { by, image } => {
+                write!(f, "{by} leaves no RAM, or not enough, where the kernel image {image} lies")
+            }
+            Self::NothingLeft(by) => write!(f, "{by} leaves no RAM"),
             Self::Tree(error) => error.fmt(f),
             Self::AllReserved => f.write_str("the device tree reserves all memory (/memreserve/, /reserved-memory)"),
             Self::Memblock(error) => error.fmt(f),
@@ -139,20 +179,34 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let mut found = Discovery::default();
         let survey = tree.survey(|range| {
             let range = range?;
-            Ok::<(), DiscoverError>(self.add(range.start(), range.size())?)
+            // A bank of which there is nothing in the physical address space is left out like one in the linear map's.
+            let inside = PHYS_SIZE_MAX.saturating_sub(range.start().get()).min(range.size());
+            found.beyond = found.beyond.saturating_add(range.size() - inside);
+            if inside == 0 {
+                return Ok(());
+            }
+            Ok::<(), DiscoverError>(self.add(range.start(), inside)?)
         })?;
         // What is no whole page cannot be mapped.
         self.trim_memory(PAGE_SIZE)?;
-        found.stated = self.usable_size().map_err(|_| DiscoverError::NoMemoryStated)?;
-        self.cap_memory_end(around.end)?;
-        if let Some((start, limit)) = self.start_of_dram().zip(around.limit) {
-            self.cap_memory_end(start.checked_add(limit).unwrap_or(PhysAddr::MAX))?;
+        let inside = self.usable_size().unwrap_or(0);
+        found.stated = inside.saturating_add(found.beyond);
+        if found.stated == 0 {
+            return Err(DiscoverError::NoMemoryStated);
         }
-        let bank = self.memory().find(around.image.start());
-        if !around.image.is_empty() && !bank.is_some_and(|bank| bank.range.contains_range(around.image)) {
+        if inside != 0 && !self.holds(around.image) {
             return Err(DiscoverError::ImageOutsideMemory { image: around.image });
         }
-        found.left_out = found.stated - self.usable_size()?;
+        let reach = self.start_of_dram().and_then(|start| start.checked_add(around.span)).unwrap_or(PhysAddr::MAX);
+        let beyond = self.cut(Cut::Reach, around.image, |memblock| memblock.cap_memory_end(around.end.min(reach)))?;
+        found.beyond = found.beyond.saturating_add(beyond);
+        if let Some(chosen) = survey.chosen {
+            found.withheld = self.withhold(chosen, around.image)?;
+        }
+        if let Some((start, limit)) = self.start_of_dram().zip(around.limit) {
+            let end = start.checked_add(limit).unwrap_or(PhysAddr::MAX);
+            found.limited = self.cut(Cut::Limit(limit), around.image, |memblock| memblock.cap_memory_end(end))?;
+        }
 
         let image = around.image;
         let [below, above] = match around.boot_only.is_empty() {
@@ -207,6 +261,44 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
         }
         Ok(found)
+    }
+
+    /// Whether all of the image lies in one bank.
+    fn holds(&self, image: PhysRange) -> bool {
+        image.is_empty() || self.memory.find(image.start()).is_some_and(|bank| bank.range.contains_range(image))
+    }
+
+    /// Leaves out what `f` leaves out, which may not be the image or all there is: so many bytes.
+    fn cut(
+        &mut self,
+        by: Cut,
+        image: PhysRange,
+        f: impl FnOnce(&mut Self) -> Result<(), MemblockError>,
+    ) -> Result<u64, DiscoverError> {
+        let nothing = DiscoverError::NothingLeft(by);
+        let before = self.usable_size().map_err(|_| nothing)?;
+        match f(self) {
+            Err(MemblockError::NoMemory) => return Err(nothing),
+            other => other?,
+        }
+        let left = self.usable_size().map_err(|_| nothing)?;
+        if self.holds(image) { Ok(before - left) } else { Err(DiscoverError::ImageLeftOut { by, image }) }
+    }
+
+    /// Leaves out what `/chosen` does not give to this kernel: so many bytes.
+    fn withhold(&mut self, chosen: Chosen<'_, '_>, image: PhysRange) -> Result<u64, DiscoverError> {
+        let usable = chosen.usable_memory();
+        if let Some(error) = usable.clone().find_map(Result::err) {
+            return Err(error.into());
+        }
+        let usable = usable.flatten();
+        if usable.clone().next().is_none() {
+            return Ok(0);
+        }
+        self.cut(Cut::Withheld, image, |memblock| {
+            memblock.keep_memory(usable)?;
+            memblock.trim_memory(PAGE_SIZE)
+        })
     }
 
     /// The initial RAM disk of `chosen`, if it can be one.
@@ -285,6 +377,7 @@ impl Surroundings {
         boot_only: PhysRange::EMPTY,
         device_tree: PhysRange::EMPTY,
         end: PhysAddr::new(PHYS_SIZE_MAX),
+        span: PHYS_SIZE_MAX,
         limit: None,
     };
 }

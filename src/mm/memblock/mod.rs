@@ -39,7 +39,7 @@ mod trim;
 pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
-pub use discover::{DiscoverError, Discovery, InitrdError, Surroundings};
+pub use discover::{Cut, DiscoverError, Discovery, InitrdError, Surroundings};
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;

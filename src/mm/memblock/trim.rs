@@ -63,6 +63,31 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.cut_mapped(end.align_down(PAGE_SIZE).min(PHYS_END))
     }
 
+    /// Keeps what of the memory lies in one of `ranges`, which come in any order; the rest is memory no more. Cost:
+    /// O(ranges²) and O(regions) for each gap between them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`remove`](Self::remove).
+    #[track_caller]
+    pub fn keep_memory(&mut self, ranges: impl Iterator<Item = PhysRange> + Clone) -> Result<(), MemblockError> {
+        self.open("keep_memory")?;
+        let mut at = PhysAddr::ZERO;
+        while at < PHYS_END {
+            let around = ranges.clone().filter(|range| range.contains(at)).map(PhysRange::end).max();
+            if let Some(end) = around {
+                at = end;
+                continue;
+            }
+            let next = ranges.clone().filter(|range| !range.is_empty()).map(PhysRange::start).filter(|next| *next > at);
+            let next = next.min().unwrap_or(PHYS_END).min(PHYS_END);
+            let gap = PhysRange::new(at, next).unwrap_or(Region::EMPTY.range);
+            self.change(Which::Memory, gap, Paint::Erase)?;
+            at = next;
+        }
+        Ok(())
+    }
+
     /// Removes mapped memory from `cut` on, unless that is all there is.
     fn cut_mapped(&mut self, cut: PhysAddr) -> Result<(), MemblockError> {
         if !self.mapped_ranges().any(|range| range.start() < cut) {

@@ -9,6 +9,9 @@ use core::sync::atomic::AtomicU8;
 /// block has a descriptor.
 pub const SECTION_PAGES: u32 = 1 << MAX_ORDER;
 
+/// How many bytes from the lowest RAM on page numbers reach, wherever in its section the RAM begins.
+pub const MAX_SPAN: u64 = ((Page::NIL as u64 - 1) / SECTION_PAGES as u64 - 1) * SECTION_PAGES as u64 * PAGE_SIZE;
+
 /// Pages `first` to `end` (exclusive) that have descriptors; both are multiples of [`SECTION_PAGES`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section {

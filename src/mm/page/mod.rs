@@ -21,7 +21,7 @@ mod meta;
 
 pub use flags::{Kind, MigrateType, PageState, ZoneId};
 pub use frame::Page;
-pub use map::{Bank, BankMap, PageMap, SECTION_PAGES, Section, Vmemmap, sections_of};
+pub use map::{Bank, BankMap, MAX_SPAN, PageMap, SECTION_PAGES, Section, Vmemmap, sections_of};
 pub use meta::{PageDescriptor, find_head};
 
 use crate::addr::MAX_ORDER;

@@ -5,7 +5,9 @@ use super::{GIB, MIB, range, regions, unmapped};
 use crate::fdt::{Builder, corpus_tree};
 use quarry::addr::{PhysAddr, PhysRange};
 use quarry::fdt::{FdtError, Tree};
-use quarry::mm::memblock::{BOOT_ONLY, DiscoverError, Discovery, InitrdError, Memblock, MemblockError, Surroundings};
+use quarry::mm::memblock::{
+    BOOT_ONLY, Cut, DiscoverError, Discovery, InitrdError, Memblock, MemblockError, Surroundings,
+};
 
 /// `linux,cma` of the Pi 4: 64 MiB, somewhere in the first GiB.
 const CMA: u64 = 64 * MIB;
@@ -190,6 +192,8 @@ fn an_initrd_that_cannot_be_one_is_refused_and_its_memory_is_free() {
         Some(InitrdError::Tree(FdtError::Missing { property: "linux,initrd-end", .. }))
     ));
     assert_eq!(regions(memblock.reserved()), regions(discovered(bank(), &kernel()).1.reserved()));
+    let (found, _) = discovered(bank().begin("chosen@0").cells("linux,initrd-end", &[44 << 20]).end(), &kernel());
+    assert!(found.initrd_error.is_some(), "as the tree finds it for everybody else");
     // One that touches what is in use and shares no byte with it.
     for (start, end) in [(30 * MIB, 32 * MIB), (36 * MIB, 40 * MIB), (40 * MIB + 1000, 42 * MIB), (16 * MIB, 17 * MIB)]
     {
@@ -202,6 +206,75 @@ fn an_initrd_that_cannot_be_one_is_refused_and_its_memory_is_free() {
                 .is_some_and(|region| region.range.contains_range(ranged(start, end)))
         );
     }
+}
+
+/// The bank with `linux,usable-memory-range`.
+fn usable(cells: &[u32]) -> Builder {
+    bank().begin("chosen").cells("linux,usable-memory-range", cells).end()
+}
+
+#[test]
+fn only_the_memory_that_the_boot_loader_gives_is_used() {
+    let memory = |tree: Builder| {
+        let (found, memblock) = discovered(tree, &Surroundings::NONE);
+        assert_eq!(found.stated - found.withheld, memblock.usable_size().unwrap());
+        regions(memblock.memory())
+    };
+    let cells = |ranges: &[(u64, u64)]| {
+        ranges.iter().flat_map(|(start, size)| [*start as u32, *size as u32]).collect::<Vec<_>>()
+    };
+    let given = |ranges: &[(u64, u64)]| memory(usable(&cells(ranges)));
+    assert_eq!(given(&[(20 * MIB, 4 * MIB)]), [(20 * MIB, 4 * MIB)]);
+    // In any order, touching, one inside another, partly no RAM, with one that is empty.
+    let odd =
+        [(40 * MIB, MIB), (0, 18 * MIB), (40 * MIB + 4096, 4096), (41 * MIB, MIB), (50 * MIB, 0), (79 * MIB, GIB)];
+    assert_eq!(given(&odd), [(16 * MIB, 2 * MIB), (40 * MIB, 2 * MIB), (79 * MIB, MIB)]);
+    assert_eq!(given(&[(20 * MIB + 1, 3 * 4096)]), [(20 * MIB + 4096, 2 * 4096)], "whole pages of it");
+    assert_eq!(given(&[(0, u64::from(u32::MAX))]), [(16 * MIB, 64 * MIB)]);
+    // Nothing is given by nobody, and that is all.
+    assert_eq!(given(&[]), [(16 * MIB, 64 * MIB)]);
+    assert_eq!(given(&[(1, 0)]), [(16 * MIB, 64 * MIB)]);
+    let bad = refusal::<8>(usable(&[20 << 20]), &Surroundings::NONE);
+    let property = "linux,usable-memory-range";
+    assert!(matches!(bad, Some(DiscoverError::Tree(FdtError::BadValue { property: of, .. })) if of == property));
+    // mem= counts from the lowest RAM that is left.
+    let around = Surroundings { limit: Some(MIB), ..Surroundings::NONE };
+    let (found, memblock) = discovered(usable(&cells(&[(20 * MIB, 4 * MIB)])), &around);
+    assert_eq!(regions(memblock.memory()), [(20 * MIB, MIB)]);
+    assert_eq!((found.stated, found.withheld, found.limited), (64 * MIB, 60 * MIB, 3 * MIB));
+    // And it counts holes.
+    let around = Surroundings { limit: Some(12 * MIB), ..Surroundings::NONE };
+    let (_, memblock) = discovered(usable(&cells(&[(20 * MIB, 4 * MIB), (30 * MIB, 4 * MIB)])), &around);
+    assert_eq!(regions(memblock.memory()), [(20 * MIB, 4 * MIB), (30 * MIB, 2 * MIB)]);
+    // By node, instead of what it states: the first node's second half, nothing of the second's.
+    let by_node = Builder::root(1, 1).begin("memory@1000000").str("device_type", "memory");
+    let by_node = by_node.cells("reg", &[16 << 20, 64 << 20]).cells("linux,usable-memory", &[48 << 20, 32 << 20]).end();
+    let by_node = by_node.begin("memory@8000000").str("device_type", "memory").cells("reg", &[128 << 20, 64 << 20]);
+    assert_eq!(memory(by_node.flag("linux,usable-memory").end()), [(48 * MIB, 32 * MIB)]);
+}
+
+#[test]
+fn banks_that_cannot_be_reached_are_left_out() {
+    let far = |start: u64, size: u64| {
+        let cells = [16 * MIB, 64 * MIB, start, size].map(|number| [(number >> 32) as u32, number as u32]).concat();
+        let around = Surroundings { end: PhysAddr::new(1 << 47), span: 1 << 44, ..kernel() };
+        let (found, memblock) = discovered(Builder::root(2, 2).memory("memory@1000000", &cells), &around);
+        assert_eq!(found.stated, 64 * MIB + size);
+        assert_eq!(memblock.usable_size().unwrap(), found.stated - found.beyond);
+        found.beyond
+    };
+    for start in [1 << 45, 1 << 47, 1 << 48, 1 << 52, 1 << 63, u64::MAX - GIB] {
+        assert_eq!(far(start, GIB), GIB, "{start:#x}");
+    }
+    let (of_the_tree, of_page_numbers) = (1 << 48, 16 * MIB + (1 << 44));
+    assert_eq!(far(of_the_tree - GIB, 2 * GIB), 2 * GIB);
+    assert_eq!(far(of_page_numbers - GIB, GIB), 0);
+    assert_eq!(far(of_page_numbers - GIB, GIB + 4096), 4096);
+    assert_eq!(far(1 << 53, u64::MAX - (1 << 53)), u64::MAX - (1 << 53));
+    // Nothing but such.
+    let cells = [0x10000, 0, 1, 0];
+    let tree = Builder::root(2, 2).memory("memory@1000000000000", &cells);
+    assert_eq!(refusal::<8>(tree, &kernel()), Some(DiscoverError::NothingLeft(Cut::Reach)));
 }
 
 #[test]
@@ -281,10 +354,29 @@ fn what_the_tree_says_wrongly_is_refused() {
 
 #[test]
 fn surroundings_that_leave_nothing_or_lie_outside_are_refused() {
-    let none = Some(DiscoverError::Memblock(MemblockError::NoMemory));
+    let none = |by| Some(DiscoverError::NothingLeft(by));
     let end = Surroundings { end: PhysAddr::new(16 * MIB), ..Surroundings::NONE };
-    assert_eq!(refusal::<8>(bank(), &end), none);
-    assert_eq!(refusal::<8>(bank(), &Surroundings { limit: Some(0), ..Surroundings::NONE }), none);
+    assert_eq!(refusal::<8>(bank(), &end), none(Cut::Reach));
+    for limit in [0, 4095] {
+        let around = Surroundings { limit: Some(limit), ..Surroundings::NONE };
+        assert_eq!(refusal::<8>(bank(), &around), none(Cut::Limit(limit)));
+        assert_eq!(refusal::<8>(bank(), &Surroundings { limit: Some(limit), ..kernel() }), none(Cut::Limit(limit)));
+    }
+    assert_eq!(refusal::<8>(usable(&[1 << 20, 1 << 20]), &kernel()), none(Cut::Withheld));
+    // Each that takes a byte of the image.
+    let cut = |by| Some(DiscoverError::ImageLeftOut { by, image: kernel().image });
+    for limit in [4096, 20 * MIB - 1] {
+        assert_eq!(refusal::<8>(bank(), &Surroundings { limit: Some(limit), ..kernel() }), cut(Cut::Limit(limit)));
+    }
+    assert_eq!(refusal::<8>(bank(), &Surroundings { limit: Some(20 * MIB), ..kernel() }), None);
+    assert_eq!(refusal::<8>(bank(), &Surroundings { end: PhysAddr::new(36 * MIB - 1), ..kernel() }), cut(Cut::Reach));
+    assert_eq!(refusal::<8>(bank(), &Surroundings { span: 20 * MIB - 1, ..kernel() }), cut(Cut::Reach));
+    assert_eq!(refusal::<8>(usable(&[32 << 20, (4 << 20) - 1]), &kernel()), cut(Cut::Withheld));
+    assert_eq!(refusal::<8>(usable(&[33 << 20, 8 << 20]), &kernel()), cut(Cut::Withheld));
+    let said = refusal::<8>(bank(), &Surroundings { limit: Some(MIB), ..kernel() }).unwrap().to_string();
+    assert!(said.contains("mem=") && said.contains(&kernel().image.to_string()), "{said}");
+    let said = refusal::<8>(usable(&[33 << 20, 8 << 20]), &kernel()).unwrap().to_string();
+    assert!(said.contains("linux,usable-memory-range of /chosen"), "{said}");
     let image = range(79 * MIB, 2 * MIB);
     let outside = Some(DiscoverError::ImageOutsideMemory { image });
     assert_eq!(refusal::<8>(bank(), &Surroundings { image, ..Surroundings::NONE }), outside);
