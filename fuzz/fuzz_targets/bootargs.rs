@@ -1,10 +1,10 @@
-//! Any text as boot arguments: everything that the kernel reads from them, and settings for failures on request as they
+//! Any bytes as boot arguments: everything that the kernel reads from them, and settings for failures on request as they
 //! are shown again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use quarry::gfp::Gfp;
-use quarry::kernel::bootargs::{BootArgs, parse_number, parse_size};
+use quarry::kernel::bootargs::{ARGUMENTS, BootArgs, parse_number, parse_size, parse_switch};
 use quarry::kernel::log_level::LogArguments;
 use quarry::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite};
 
@@ -12,12 +12,17 @@ use quarry::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequ
 const CALLS: u64 = 64;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(text) = core::str::from_utf8(data) else { return };
-    let args = BootArgs::new(text);
-    for name in ["mem", "dma_zone", "min_free_kbytes", "watermark_scale_factor", "ktest"] {
-        let _ = (args.flag(name), args.size(name), args.value(name).and_then(parse_number));
+    let args = BootArgs::new(data);
+    for (name, _) in ARGUMENTS {
+        let _ = (args.flag(name), args.size(name), args.any_size(name), args.number(name), args.switch(name));
     }
-    let _ = (LogArguments::parse(text), parse_size(text), parse_number(text));
+    for complaint in args.complaints() {
+        assert!(!complaint.to_string().contains('\n'));
+    }
+    for word in args.words() {
+        let _ = (parse_size(word.text), parse_number(word.name), word.value.and_then(parse_switch));
+    }
+    let _ = (LogArguments::parse(args), args.to_string());
     for site in FaultSite::ALL {
         let Some(Ok(attr)) = args.value(site.name()).map(|text| FaultAttr::parse(site, text)) else { continue };
         let shown = attr.to_string();

@@ -53,10 +53,10 @@ impl<'t, 'a> Chosen<'t, 'a> {
         Some(Stdout { node: self.node.tree().resolve(path)?, options })
     }
 
-    /// The kernel's command line.
+    /// The kernel's command line as it stands: in what encoding the boot loader likes, and as a rule with a NUL at the end.
     #[must_use]
-    pub fn bootargs(self) -> Option<&'a str> {
-        self.node.str("bootargs")
+    pub fn bootargs(self) -> Option<&'a [u8]> {
+        self.node.property("bootargs").map(|property| property.value)
     }
 
     /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none, or one without bytes.

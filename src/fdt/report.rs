@@ -134,7 +134,13 @@ impl Report<'_, '_> {
             Some(stdout) => writeln!(f, "stdout {:?} options {:?}", stdout.node, stdout.options)?,
             None => writeln!(f, "no stdout")?,
         }
-        writeln!(f, "bootargs {:?}", chosen.bootargs())?;
+        match chosen.bootargs() {
+            Some(line) => {
+                let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
+                writeln!(f, "bootargs \"{}\"", line.escape_ascii())?;
+            }
+            None => writeln!(f, "no bootargs")?,
+        }
         match chosen.initrd() {
             Ok(Some(range)) => writeln!(f, "initrd {range}")?,
             Ok(None) => {}

@@ -6,8 +6,8 @@ use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    bootargs, console, cpus, device_tree, discovery, faults, heap, input, interrupts, io, iomem, ktest, log,
-    memory_map, pages, panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
+    console, cpus, device_tree, discovery, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages,
+    panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
 };
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -167,8 +167,8 @@ fn go(machine: &Machine) -> ! {
     if instance::tags_are_on() {
         tags::self_test();
     }
-    if args.value("ktest").is_some() {
-        ktest::run_from_bootargs(args.text());
+    if let Some(list) = args.value("ktest") {
+        ktest::run_list(list);
     }
     if args.flag("quarry.batch") {
         power::leave(power::SUCCESS);
@@ -187,7 +187,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
-    let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or(""));
+    let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default());
     power::init(
         args.flag("semihosting"),
         tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
@@ -195,12 +195,15 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(board, early);
     }
-    log::apply(args.text());
+    log::apply(args);
     info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));
     info!("entered at EL{}, image at {}, device tree at {tree_range}", boot.entry_level, boot.image_range());
     info!("CPU: {cpu}");
-    if !args.text().is_empty() {
-        info!("boot arguments: {}", args.text());
+    if !args.is_empty() {
+        info!("boot arguments: {args}");
+    }
+    for complaint in args.complaints() {
+        warn!("{complaint}");
     }
 
     let limit = args.size("mem").map_err(BootError::MemEquals)?;
@@ -246,13 +249,7 @@ fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     if args.flag("nosmp") {
         return Some(1);
     }
-    args.value("maxcpus").and_then(|text| {
-        let number = bootargs::parse_number(text);
-        if number.is_none() {
-            warn!("boot argument maxcpus={text} is no number");
-        }
-        number
-    })
+    args.number("maxcpus")
 }
 
 /// Builds the final tables, and runs on them from here on.

@@ -106,13 +106,12 @@ macro_rules! ktest {
     };
 }
 
-/// Runs the tests that `ktest=` in the boot arguments names, one after the other, and leaves the machine: with
-/// [`power::SUCCESS`] if each returned. Without `ktest=` it leaves at once, the boot being the test. To be called once,
+/// Runs the tests of `list`, which is what `ktest=` in the boot arguments says, one after the other, and leaves the machine:
+/// with [`power::SUCCESS`] if each returned. To be called once,
 /// on the boot CPU, when everything that the tests use is up. Each test starts with interrupts unmasked.
-pub fn run_from_bootargs(bootargs: &str) -> ! {
-    let list = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("ktest="));
+pub fn run_list(list: &str) -> ! {
     panic::set_expected(on_fault);
-    for range in list.into_iter().flat_map(|list| list.split(',')) {
+    for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
             fail(format_args!("cannot read the list of tests at {range:?}"))

@@ -1,5 +1,6 @@
 //! The body of the `log` crate's macros: one line a message on the console, with time, level and module.
 
+use super::bootargs::BootArgs;
 use super::console;
 use super::log_level::LogArguments;
 use crate::driver::timer;
@@ -35,9 +36,9 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Sets the level that `bootargs` asks for.
-pub fn apply(bootargs: &str) {
-    let arguments = LogArguments::parse(bootargs);
+/// Sets the level that the boot arguments ask for.
+pub fn apply(args: BootArgs<'_>) {
+    let arguments = LogArguments::parse(args);
     log::set_max_level(arguments.filter);
     if let Some(refused) = arguments.refused {
         warn!("boot argument `{refused}` names no log level");

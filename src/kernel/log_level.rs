@@ -2,6 +2,7 @@
 //!
 //! Linux's words: `loglevel=N`, `quiet`, `debug`, `ignore_loglevel`; and by name `log=LEVEL`. The last one counts.
 
+use super::bootargs::{BootArgs, Word};
 use log::LevelFilter;
 
 /// What the boot arguments say about the log.
@@ -14,14 +15,14 @@ pub struct LogArguments<'a> {
 }
 
 impl<'a> LogArguments<'a> {
-    /// Reads the boot arguments `bootargs`. What is not about the log is passed over.
+    /// Reads the boot arguments. What is not about the log is passed over.
     #[must_use]
-    pub fn parse(bootargs: &'a str) -> Self {
+    pub fn parse(args: BootArgs<'a>) -> Self {
         let mut parsed = Self { filter: LevelFilter::Info, refused: None };
-        for argument in bootargs.split_ascii_whitespace() {
-            match level_of(argument) {
+        for word in args.words() {
+            match level_of(word) {
                 Argument::Level(filter) => parsed.filter = filter,
-                Argument::Refused => parsed.refused = parsed.refused.or(Some(argument)),
+                Argument::Refused => parsed.refused = parsed.refused.or(Some(word.text)),
                 Argument::Other => {}
             }
         }
@@ -35,17 +36,17 @@ enum Argument {
     Other,
 }
 
-fn level_of(argument: &str) -> Argument {
-    let level = match argument.split_once('=') {
-        None => match argument {
+fn level_of(word: Word<'_>) -> Argument {
+    let level = match (word.name, word.value) {
+        (name, None) => match name {
             "quiet" => Some(LevelFilter::Error),
             "debug" => Some(LevelFilter::Debug),
             "ignore_loglevel" => Some(LevelFilter::Trace),
             _ => return Argument::Other,
         },
-        Some(("log", name)) => name.parse().ok(),
-        Some(("loglevel", number)) => number.parse().ok().map(level_of_number),
-        Some(_) => return Argument::Other,
+        ("log", Some(name)) => name.parse().ok(),
+        ("loglevel", Some(number)) => number.parse().ok().map(level_of_number),
+        _ => return Argument::Other,
     };
     level.map_or(Argument::Refused, Argument::Level)
 }

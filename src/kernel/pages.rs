@@ -73,7 +73,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError
         list_of(banks, memblock.memory().len())?
     };
     let Some(first) = ram.first() else { return Err(PagesError::Setup(SetupError::NoMemory)) };
-    let limits = ZoneLimits::new(first.start(), lowest_dma_end(tree), args.size("dma_zone").ok().flatten());
+    let limits = ZoneLimits::new(first.start(), lowest_dma_end(tree), args.any_size("dma_zone"));
     let (map, metadata) = build_map(&ram)?;
     for cpu in possible_cpus(tree) {
         let place = instance::memblock().alloc(instance::CPU_LOCAL_SIZE, PAGE_SIZE, Window::ANYWHERE)?;
@@ -118,23 +118,22 @@ fn lowest_dma_end(tree: &Tree<'_>) -> Option<PhysAddr> {
 
 /// The watermarks as the boot arguments want them.
 fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
-    let number = |name| args.value(name).and_then(super::bootargs::parse_number);
     let default = WatermarkTuning::DEFAULT;
     WatermarkTuning {
-        min_free_kbytes: number("min_free_kbytes"),
-        scale_factor: number("watermark_scale_factor").unwrap_or(default.scale_factor),
-        boost_factor: number("watermark_boost_factor").unwrap_or(default.boost_factor),
+        min_free_kbytes: args.number("min_free_kbytes"),
+        scale_factor: args.number("watermark_scale_factor").unwrap_or(default.scale_factor),
+        boost_factor: args.number("watermark_boost_factor").unwrap_or(default.boost_factor),
         ..default
     }
 }
 
 /// What the boot arguments want done to pages that change hands.
 fn scrub(args: BootArgs<'_>) -> Scrub {
-    let on = |name| matches!(args.value(name), Some("1" | "on" | "y"));
-    [("init_on_alloc", Scrub::ZERO_ON_ALLOC), ("init_on_free", Scrub::ZERO_ON_FREE), ("page_poison", Scrub::POISON)]
-        .into_iter()
-        .filter_map(|(name, scrub)| on(name).then_some(scrub))
-        .collect()
+    let mut scrub = Scrub::empty();
+    scrub.set(Scrub::ZERO_ON_ALLOC, args.switch("init_on_alloc"));
+    scrub.set(Scrub::ZERO_ON_FREE, args.switch("init_on_free"));
+    scrub.set(Scrub::POISON, args.switch("page_poison"));
+    scrub
 }
 
 /// The items of `list`, of which there are no more than `most`.

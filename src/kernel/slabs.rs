@@ -28,14 +28,15 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Creat
     }
     // Little, but different from boot to boot on a machine that tells nothing.
     instance::add_entropy(CNTPCT_EL0.get());
-    let on = |name| args.value(name).is_some_and(|value| matches!(value, "1" | "y" | "on"));
-    let debug = args.value("slub_debug").or_else(|| args.flag("slub_debug").then_some(""));
+    // Linux called it by the second name until 6.9.
+    let debug = args.words().filter(|word| matches!(word.name, "slab_debug" | "slub_debug")).last();
+    let debug = debug.map(|word| word.value.unwrap_or_default());
     instance::set_code_printer(|at, f| Symbol::of_return_address(at).fmt(f));
     instance::start_slabs(SlabOptions {
         debug,
-        init_on_alloc: on("init_on_alloc"),
-        init_on_free: on("init_on_free"),
-        panic_on_misuse: on("panic_on_warn"),
+        init_on_alloc: args.switch("init_on_alloc"),
+        init_on_free: args.switch("init_on_free"),
+        panic_on_misuse: args.switch("panic_on_warn"),
     })?;
     let (sequences, loads) = rseq::init();
     info!("slab: kmalloc up, {bits} bits of seed, {sequences} restartable sequences, {loads} loads that may fault");

@@ -1,7 +1,7 @@
 //! Memory tags: `kasan=on` in the boot arguments switches them on where the CPU has them (Linux: `kasan=`, hardware
 //! tags), the test at boot that a wrong tag really faults, and what a report says about one.
 
-use super::bootargs::{self, BootArgs};
+use super::bootargs::BootArgs;
 use super::symbol::Symbol;
 use super::{cpus, smp_call};
 use crate::addr::{CpuId, PAGE_SIZE, Tag, VirtAddr};
@@ -27,7 +27,7 @@ const MOST_OWNERS: u64 = 128 << 10;
 
 /// Whether memory is to be tagged.
 pub(super) fn wanted(args: BootArgs<'_>, cpu: &IdRegisters) -> bool {
-    let asked = matches!(args.value("kasan"), Some("on" | "1" | "y"));
+    let asked = args.switch("kasan");
     if asked && !cpu.has_mte2() {
         warn!("kasan=on: this CPU has no memory tags (FEAT_MTE2); memory is not checked");
     }
@@ -63,7 +63,7 @@ pub(super) fn remember_owners(args: BootArgs<'_>) {
     if !instance::tags_are_on() {
         return;
     }
-    let asked = args.value("kasan.stack_ring_size").and_then(bootargs::parse_number);
+    let asked = args.number("kasan.stack_ring_size");
     let places = asked.unwrap_or(OWNERS).clamp(1, MOST_OWNERS);
     match instance::remember_owners(crate::addr::to_usize(places)) {
         Ok(()) => info!("memory tags: on, the last {places} allocations and frees are remembered"),

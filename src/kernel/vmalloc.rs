@@ -9,11 +9,7 @@ use log::{info, warn};
 
 /// Sets the region up, as large as `vmalloc=` says. Boot CPU, once, when pages can be allocated.
 pub(super) fn init(args: BootArgs<'_>) -> Result<(), SetupError> {
-    let limit = args.size("vmalloc").unwrap_or_else(|text| {
-        warn!("boot argument vmalloc={text} is no size");
-        None
-    });
-    let region = instance::vmalloc_init(limit)?;
+    let region = instance::vmalloc_init(args.any_size("vmalloc"))?;
     if let Err(error) = instance::percpu_init() {
         warn!("per-CPU memory: {error}");
     }

@@ -1,11 +1,13 @@
 //! The console, the log, and how the machine is left.
 
+use alloc::string::ToString as _;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use log::{LevelFilter, debug, info, log_enabled};
 use quarry::addr::VirtAddr;
 use quarry::driver::timer;
 use quarry::driver::uart::{Line, Uart, UartKind};
+use quarry::kernel::bootargs::BootArgs;
 use quarry::kernel::{console, log_level::LogArguments};
 use quarry::{kprint, kprintln, ktest};
 
@@ -19,8 +21,9 @@ ktest!(
 );
 fn the_boot_arguments_set_the_log_level() {
     let machine = quarry::kernel::init::machine();
-    let args = machine.map_or("", |machine| machine.args.text());
+    let args = machine.map_or(BootArgs::new(""), |machine| machine.args);
     let wanted = LogArguments::parse(args).filter;
+    let args = args.to_string();
     assert_eq!(log::max_level(), wanted);
     // What the harness's bootargs stand for, so that the line above compares with something known.
     let known = [

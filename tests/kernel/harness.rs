@@ -40,7 +40,7 @@ ktest!(
 fn bootargs_arrive() {
     let args = init::machine().expect("booted").args;
     assert_eq!(args.value("one"), Some("1"));
-    assert!(args.flag("two") && args.flag("semihosting"), "{}", args.text());
+    assert!(args.flag("two") && args.flag("semihosting"), "{args}");
 }
 
 ktest!(boot: without_tests_it_leaves, exit = 0);

@@ -70,7 +70,7 @@ fn a_write_behind_an_object_is_two_errors_and_then_none() {
 // Behaviour 149: the boot argument names the cache; the others are as they always are.
 ktest!(
     the_boot_argument_debugs_one_cache,
-    machine = "append=slub_debug=ZU,kmalloc-32",
+    machine = "append=slab_debug=ZU,kmalloc-32",
     report = "BUG kmalloc-32: kmalloc Redzone overwritten",
     report = "First byte 0xab instead of 0xcc",
     report = "Allocated in 0x",

@@ -120,7 +120,7 @@ fn chosen_gives_bootargs_initrd_and_seeds() {
     });
     let tree = Tree::from_read_only(&blob).unwrap();
     let chosen_node = tree.chosen().unwrap();
-    assert_eq!(chosen_node.bootargs(), Some("a=1 b"));
+    assert_eq!(chosen_node.bootargs(), Some(&b"a=1 b\0"[..]));
     assert_eq!(chosen_node.initrd(), Ok(Some(range(0x4400_0000, 71928))));
     assert_eq!((chosen_node.kaslr_seed(), chosen_node.rng_seed()), (Some(0x1_0000_0002), Some(&[9; 32][..])));
     let initrd = |blob: Vec<u8>| Tree::from_read_only(&blob).unwrap().chosen().unwrap().initrd();
@@ -141,9 +141,10 @@ fn chosen_gives_bootargs_initrd_and_seeds() {
 
 #[test]
 fn strings_without_terminator_are_none() {
-    let blob = Builder::root(2, 2).begin("chosen").prop("bootargs", b"abc").end().finish();
+    let blob = Builder::root(2, 2).prop("model", b"abc").begin("chosen").prop("bootargs", b"abc").end().finish();
     let tree = Tree::from_read_only(&blob).unwrap();
-    assert_eq!(tree.chosen().unwrap().bootargs(), None);
+    assert_eq!(tree.model(), None);
+    assert_eq!(tree.chosen().unwrap().bootargs(), Some(&b"abc"[..]), "but for the one that need not be text");
 }
 
 #[test]

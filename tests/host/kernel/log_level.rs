@@ -1,8 +1,9 @@
 use log::LevelFilter::{self, Debug, Error, Info, Off, Trace, Warn};
+use quarry::kernel::bootargs::BootArgs;
 use quarry::kernel::log_level::LogArguments;
 
 fn filter(bootargs: &str) -> LevelFilter {
-    let arguments = LogArguments::parse(bootargs);
+    let arguments = LogArguments::parse(BootArgs::new(bootargs));
     assert_eq!(arguments.refused, None, "{bootargs}");
     arguments.filter
 }
@@ -50,7 +51,14 @@ fn the_last_word_counts() {
 fn a_level_that_does_not_exist_is_named_and_changes_nothing() {
     for bad in ["log=", "log=loud", "loglevel=", "loglevel=-1", "loglevel=x", "loglevel=4294967296", "log=debug,info"] {
         let bootargs = format!("log=warn {bad} mem=1G log=also-bad");
-        let arguments = LogArguments::parse(&bootargs);
+        let arguments = LogArguments::parse(BootArgs::new(&bootargs));
         assert_eq!((arguments.filter, arguments.refused), (Warn, Some(bad)));
     }
+}
+
+#[test]
+fn what_stands_in_quotes_is_no_word_about_the_log() {
+    assert_eq!(filter("dyndbg=\"file a.c quiet loglevel=0\""), Info);
+    assert_eq!(filter("\"log=debug\""), Debug);
+    assert_eq!(filter("log=\"debug\" -- quiet"), Debug);
 }
