@@ -27,7 +27,7 @@ impl fmt::Display for Block {
 }
 
 /// Why a device tree, or an answer from it, was refused. Every `offset` and `node` is in bytes from the start of the
-/// blob; for a node it is the offset of its name, which [`Tree::path_at`](super::Tree::path_at) turns into a path.
+/// blob; for a node it is the offset of its name. [`FdtError::located`] prints the node's path instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FdtError {
@@ -212,6 +212,20 @@ impl FdtError {
             _ => None,
         }
     }
+
+    /// What is wrong with the node's content; nothing for an error of another kind.
+    pub(super) fn write_what(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::WideCells { .. } => f.write_str("address or size wider than 64 bits"),
+            Self::BadValue { property, .. } => write!(f, "bad value of {property}"),
+            Self::Missing { property, .. } => write!(f, "no {property}"),
+            Self::Reversed { property, .. } => write!(f, "{property} lies before the start"),
+            Self::Wraps { base, size, .. } => write!(f, "base {base:#x} plus size {size:#x} wraps"),
+            Self::NotTranslatable { address, .. } => write!(f, "bus address {address:#x} is in no range of the bus"),
+            Self::NoSuchPhandle { phandle, .. } => write!(f, "no node has phandle {phandle:#x}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for FdtError {
@@ -242,20 +256,19 @@ impl fmt::Display for FdtError {
             }
             Self::BadCells { offset } => write!(f, "cell count at {offset:#x} is not one that we can hold"),
             Self::HasNops { count } => write!(f, "{count} NOP tokens in a tree that may not be written to"),
-            Self::WideCells { node } => write!(f, "node at {node:#x}: address or size wider than 64 bits"),
-            Self::BadValue { node, property } => write!(f, "node at {node:#x}: bad value of {property}"),
-            Self::Missing { node, property } => write!(f, "node at {node:#x}: no {property}"),
-            Self::Reversed { node, property } => write!(f, "node at {node:#x}: {property} lies before the start"),
             Self::ReservationWraps { entry, base, size } => {
                 write!(f, "/memreserve/ number {entry}: base {base:#x} plus size {size:#x} wraps")
             }
-            Self::Wraps { node, base, size } => {
-                write!(f, "node at {node:#x}: base {base:#x} plus size {size:#x} wraps")
+            Self::WideCells { node }
+            | Self::BadValue { node, .. }
+            | Self::Missing { node, .. }
+            | Self::Reversed { node, .. }
+            | Self::Wraps { node, .. }
+            | Self::NotTranslatable { node, .. }
+            | Self::NoSuchPhandle { node, .. } => {
+                write!(f, "node at {node:#x}: ")?;
+                self.write_what(f)
             }
-            Self::NotTranslatable { node, address } => {
-                write!(f, "node at {node:#x}: bus address {address:#x} is in no range of the bus")
-            }
-            Self::NoSuchPhandle { node, phandle } => write!(f, "node at {node:#x}: no node has phandle {phandle:#x}"),
         }
     }
 }

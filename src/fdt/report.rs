@@ -44,7 +44,7 @@ impl fmt::Display for Report<'_, '_> {
         for range in self.tree.dma_ranges() {
             match range {
                 Ok(range) => writeln!(f, "dma {:?}: {} is {}", range.bus, range.device, range.cpu)?,
-                Err(error) => writeln!(f, "dma: {error}")?,
+                Err(error) => writeln!(f, "dma: {}", self.tree.locate(error))?,
             }
         }
         Ok(())
@@ -58,36 +58,45 @@ impl fmt::Display for Description<'_, '_> {
         if !node.is_enabled() {
             f.write_str(" (disabled)")?;
         }
-        ranges(f, node.phys_ranges())?;
+        ranges(f, node.tree(), node.phys_ranges())?;
         for interrupt in node.interrupts() {
             match interrupt {
                 Ok(interrupt) => write!(f, " irq {:?}", interrupt.specifier())?,
-                Err(error) => write!(f, " irq ({error})")?,
+                Err(error) => write!(f, " irq ({})", node.tree().locate(error))?,
             }
         }
-        ranges(f, node.memory_regions().map(|region| region.map(|region| region.name())))
+        ranges(f, node.tree(), node.memory_regions().map(|region| region.map(|region| region.name())))
     }
 }
 
 /// The ranges of a list, each behind a space.
-fn ranges<T: fmt::Display>(f: &mut fmt::Formatter<'_>, list: impl Iterator<Item = Result<T, FdtError>>) -> fmt::Result {
+fn ranges<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    tree: &Tree<'_>,
+    list: impl Iterator<Item = Result<T, FdtError>>,
+) -> fmt::Result {
     for range in list {
         match range {
             Ok(range) => write!(f, " {range}")?,
             // Nothing is wrong with an address that only its bus knows, such as a CPU's number.
             Err(FdtError::NotTranslatable { address, .. }) => write!(f, " bus {address:#x}")?,
-            Err(error) => write!(f, " ({error})")?,
+            Err(error) => write!(f, " ({})", tree.locate(error))?,
         }
     }
     Ok(())
 }
 
 /// A property that is a number, if it is there.
-fn number(f: &mut fmt::Formatter<'_>, name: &str, value: Result<Option<u64>, FdtError>) -> fmt::Result {
+fn number(
+    f: &mut fmt::Formatter<'_>,
+    tree: &Tree<'_>,
+    name: &str,
+    value: Result<Option<u64>, FdtError>,
+) -> fmt::Result {
     match value {
         Ok(Some(value)) => write!(f, " {name} {value:#x}"),
         Ok(None) => Ok(()),
-        Err(error) => write!(f, " {name} ({error})"),
+        Err(error) => write!(f, " {name} ({})", tree.locate(error)),
     }
 }
 
@@ -100,9 +109,9 @@ impl Report<'_, '_> {
 
     fn memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("memory")?;
-        ranges(f, self.tree.memory())?;
+        ranges(f, self.tree, self.tree.memory())?;
         f.write_str("\nmemreserve")?;
-        ranges(f, self.tree.reservations())?;
+        ranges(f, self.tree, self.tree.reservations())?;
         writeln!(f)?;
         for region in self.tree.reserved_memory() {
             write!(f, "reserved {}", region.name())?;
@@ -116,12 +125,12 @@ impl Report<'_, '_> {
             for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
                 write!(f, " {name}")?;
             }
-            ranges(f, region.ranges())?;
-            number(f, "size", region.size())?;
-            number(f, "alignment", region.alignment())?;
+            ranges(f, self.tree, region.ranges())?;
+            number(f, self.tree, "size", region.size())?;
+            number(f, self.tree, "alignment", region.alignment())?;
             if region.node().has("alloc-ranges") {
                 f.write_str(" within")?;
-                ranges(f, region.alloc_ranges())?;
+                ranges(f, self.tree, region.alloc_ranges())?;
             }
             writeln!(f)?;
         }
@@ -144,7 +153,7 @@ impl Report<'_, '_> {
         match chosen.initrd() {
             Ok(Some(range)) => writeln!(f, "initrd {range}")?,
             Ok(None) => {}
-            Err(error) => writeln!(f, "initrd ({error})")?,
+            Err(error) => writeln!(f, "initrd ({})", self.tree.locate(error))?,
         }
         // The seeds are secrets: only whether they are there.
         let seed_len = chosen.rng_seed().map_or(0, <[u8]>::len);
@@ -177,7 +186,7 @@ impl Report<'_, '_> {
                 Ok(interrupt) => {
                     writeln!(f, "timer interrupt {:?} flags {:?}", interrupt.gic_intid(), interrupt.gic_flags())?;
                 }
-                Err(error) => writeln!(f, "timer interrupt ({error})")?,
+                Err(error) => writeln!(f, "timer interrupt ({})", self.tree.locate(error))?,
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::compact::compact;
 use super::error::FdtError;
 use super::header::{Header, RESERVE_ENTRY};
+use super::locate::Located;
 use super::node::Node;
 use super::precheck::precheck;
 use crate::addr::{PhysAddr, PhysRange};
@@ -34,9 +35,18 @@ impl<'a> Tree<'a> {
     ///
     /// What [`precheck`](super::precheck()) finds; the blob is then unchanged.
     pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
-        let mut header = precheck(blob)?;
-        compact(blob, &mut header)?;
-        Self::checked(blob, header)
+        Self::new_or_located(blob).map_err(|located| located.error())
+    }
+
+    /// [`new`](Self::new), with errors that name the node.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn new_or_located(blob: &'a mut [u8]) -> Result<Self, Located<'a>> {
+        let checked = precheck(blob).and_then(|mut header| compact(blob, &mut header).map(|()| header));
+        let blob: &'a [u8] = blob;
+        checked.and_then(|header| Self::checked(blob, header)).map_err(|error| error.located(blob))
     }
 
     /// The same for a blob that may not be written to.
@@ -158,6 +168,12 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn path_at(&self, offset: usize) -> Option<Path<'_, 'a>> {
         self.node_at(offset).map(|node| node.path())
+    }
+
+    /// An error of this tree, to print with the path of the node.
+    #[must_use]
+    pub fn locate(&self, error: FdtError) -> Located<'a> {
+        error.located(self.blob)
     }
 
     /// The memory reservation block: ranges that are not to be used as memory. As in libfdt and Linux it ends at the

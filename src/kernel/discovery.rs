@@ -59,8 +59,10 @@ pub(super) fn fill(
     if found.limited != 0 {
         warn!("memory: {} left out by the boot argument mem=", Bytes(found.limited));
     }
-    if let Some(error) = found.initrd_error {
-        warn!("no initrd: {error}");
+    match found.initrd_error {
+        Some(InitrdError::Tree(error)) => warn!("no initrd: {}", tree.locate(error)),
+        Some(error) => warn!("no initrd: {error}"),
+        None => {}
     }
     if found.still_mapped != 0 {
         warn!("memory: {} ranges of no-map regions stay mapped, as they are in use", found.still_mapped);

@@ -17,7 +17,7 @@ use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
 use crate::arch::aarch64::{irq, mem, pmu, probe, protect, psci, rseq, spurious, tlb};
 use crate::board::Board;
-use crate::fdt::{FdtError, Tree};
+use crate::fdt::{Located, Tree};
 use crate::hal::prot::Prot;
 use crate::hal::wait::Scope;
 use crate::instance::{self, MemblockFrames};
@@ -37,8 +37,9 @@ use spin::once::Once;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum BootError {
     NoTree(device_tree::NoTree),
-    Damaged(PhysAddr, FdtError),
-    Discover(DiscoverError),
+    Damaged(PhysAddr, Located<'static>),
+    /// An error of memory discovery, and the tree that it came from.
+    Discover(DiscoverError, &'static [u8]),
     Memblock(MemblockError),
     Tables(PgtableError),
     Wx(WxViolation),
@@ -54,7 +55,8 @@ impl fmt::Display for BootError {
         match self {
             Self::NoTree(error) => error.fmt(f),
             Self::Damaged(at, error) => write!(f, "damaged device tree at {at}: {error}"),
-            Self::Discover(error) => error.fmt(f),
+            Self::Discover(DiscoverError::Tree(error), tree) => write!(f, "device tree: {}", error.located(tree)),
+            Self::Discover(error, _) => error.fmt(f),
             Self::Memblock(error) => error.fmt(f),
             Self::Tables(error) => write!(f, "page tables: {error}"),
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
@@ -185,7 +187,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     instance::start_cpu();
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
-    let tree = Tree::new(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
+    let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
     let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default());
     power::init(
@@ -207,7 +209,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     }
 
     let limit = args.size("mem").map_err(BootError::MemEquals)?;
-    let found = discovery::fill(boot, &tree, tree_range, &cpu, limit).map_err(BootError::Discover)?;
+    let found = discovery::fill(boot, &tree, tree_range, &cpu, limit)
+        .map_err(|error| BootError::Discover(error, tree.blob()))?;
     let tagged = tags::wanted(args, &cpu);
     switch_to_final_tables(boot, early, tags::linear_prot(tagged))?;
     if tagged {

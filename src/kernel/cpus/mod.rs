@@ -236,7 +236,7 @@ fn survey(tree: &Tree<'_>) {
         let affinity = match described.mpidr() {
             Ok(mpidr) => mpidr & AFFINITY,
             Err(error) => {
-                warn!("a CPU is left out: {error}");
+                warn!("a CPU is left out: {}", tree.locate(error));
                 continue;
             }
         };
@@ -255,7 +255,7 @@ fn survey(tree: &Tree<'_>) {
                 record.set(CpuState::Waiting);
             }
             Ok(method) => warn!("{cpu:?}: no way to start it ({method:?})"),
-            Err(error) => warn!("{cpu:?}: {error}"),
+            Err(error) => warn!("{cpu:?}: {}", tree.locate(error)),
         }
     }
 }

@@ -268,3 +268,77 @@ fn every_error_says_what_and_where_in_one_line() {
     assert!(said.contains("0x7") && said.contains(&format!("{:#x}", word(&blob, OFF_STRINGS) - 12)), "{said}");
     assert!(!said.contains('\n'));
 }
+
+/// `/soc/bus@1` with what `f` puts into it; another node before and behind it.
+fn in_a_bus(f: impl FnOnce(Builder) -> Builder) -> Vec<u8> {
+    let tree = Builder::root(2, 2).str("model", "m").begin("before").begin("inner").end().end().nop();
+    f(tree.begin("soc").flag("ranges").begin("bus@1").str("a", "b")).end().end().begin("behind").end().finish()
+}
+
+#[test]
+fn an_error_names_the_node_by_its_path() {
+    let said = |blob: Vec<u8>| precheck(&blob).unwrap_err().located(&blob).to_string();
+    let cells = said(in_a_bus(|bus| bus.cells("#address-cells", &[5])));
+    assert_eq!(cells, "/soc/bus@1: #address-cells or #size-cells is not one that we can hold");
+    for (broken, what) in [
+        (in_a_bus(|bus| bus.token(7)), "no token: 0x7"),
+        (in_a_bus(|bus| bus.begin("child").end().str("late", "")), "is out of place"),
+        (in_a_bus(|bus| bus.prop(&"n".repeat(MAX_PROPERTY_NAME + 1), &[])), "has a bad name"),
+        (in_a_bus(|bus| bus.token(PROP).token(u32::MAX).token(0)), "more than there are"),
+        (in_a_bus(|bus| bus.begin("a/b").end()), "has a bad name"),
+    ] {
+        let said = said(broken);
+        assert!(said.starts_with("in /soc/bus@1: ") && said.contains(what), "{said}");
+    }
+    let below = |tree: Builder| said(tree.finish());
+    assert!(below(Builder::root(2, 2).token(7)).starts_with("in /: "));
+    let root = below(Builder::root(3, 2));
+    assert_eq!(root, "/: #address-cells or #size-cells is not one that we can hold");
+    let deep = said(nested(MAX_DEPTH + 1));
+    assert!(deep.starts_with(&format!("in {}: node at", "/n".repeat(MAX_DEPTH as usize))), "{deep}");
+    // What is of no node says so as before.
+    let mut blob = sound();
+    patch(&mut blob, TOTALSIZE, 7);
+    let error = precheck(&blob).unwrap_err();
+    assert_eq!(
+        (error.located(&blob).to_string(), error.located(&[]).to_string()),
+        (error.to_string(), error.to_string())
+    );
+    assert_eq!(error.located(&blob).error(), error);
+}
+
+#[test]
+fn an_error_of_a_property_names_the_node_by_its_path() {
+    let mut blob = in_a_bus(|bus| bus.begin("device@2").cells("reg", &[1, 2]).str("enable-method", "spin-table").end());
+    // NOPs are squeezed out first: the path is that of the tree as it is now.
+    let tree = Tree::new(&mut blob).unwrap();
+    let device = tree.find("/soc/bus@1/device@2").unwrap();
+    let error = device.phys_ranges().next().unwrap().unwrap_err();
+    assert_eq!(tree.locate(error).to_string(), "/soc/bus@1/device@2: bad value of reg");
+    let (node, property) = (device.offset(), "x");
+    for (error, what) in [
+        (FdtError::WideCells { node }, "address or size wider than 64 bits"),
+        (FdtError::Missing { node, property }, "no x"),
+        (FdtError::Reversed { node, property }, "x lies before the start"),
+        (FdtError::Wraps { node, base: 1, size: 2 }, "base 0x1 plus size 0x2 wraps"),
+        (FdtError::NotTranslatable { node, address: 3 }, "bus address 0x3 is in no range of the bus"),
+        (FdtError::NoSuchPhandle { node, phandle: 4 }, "no node has phandle 0x4"),
+    ] {
+        assert_eq!(tree.locate(error).to_string(), format!("/soc/bus@1/device@2: {what}"));
+        assert_eq!(error.to_string(), format!("node at {node:#x}: {what}"));
+    }
+    assert_eq!(
+        tree.locate(FdtError::BadValue { node: tree.root().offset(), property }).to_string(),
+        "/: bad value of x"
+    );
+    let entry = FdtError::ReservationWraps { entry: 3, base: 1, size: 2 };
+    assert_eq!(tree.locate(entry).to_string(), "/memreserve/ number 3: base 0x1 plus size 0x2 wraps");
+}
+
+#[test]
+fn a_tree_that_is_refused_says_where() {
+    let mut blob = in_a_bus(|bus| bus.cells("#size-cells", &[5]));
+    let located = Tree::new_or_located(&mut blob).unwrap_err();
+    assert!(located.to_string().starts_with("/soc/bus@1: "), "{located}");
+    assert!(format!("{located:?}").starts_with("BadCells"), "{located:?}");
+}

@@ -89,7 +89,10 @@ fn everything() -> Vec<u8> {
 /// and the address sanitizer see a read past its end.
 fn ask(blob: &[u8]) {
     let mut exact: Box<[u8]> = blob.into();
-    if precheck(&exact).is_ok() {
+    if let Err(error) = precheck(&exact) {
+        let said = error.located(&exact).to_string();
+        assert!(!said.is_empty() && !said.contains('\n'), "{said:?}");
+    } else {
         let tree = Tree::new(&mut exact).unwrap();
         tree.report().to_string();
         for node in tree.nodes().take(if cfg!(miri) { 3 } else { usize::MAX }) {
