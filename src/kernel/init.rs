@@ -242,7 +242,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
     let boot_memory = BootMemory::survey().map_err(BootError::Map)?;
-    cpus::remember_image(boot);
+    cpus::remember_places(boot, tree_range);
     cpus::init(&tree, max_cpus(args));
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
 }

@@ -4,9 +4,10 @@ use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use crate::addr::{CpuId, PAGE_SIZE, PMD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot;
-use crate::arch::aarch64::cpu::MAX_CPUS;
+use crate::arch::aarch64::cpu::{MAX_CPUS, affinity};
 use crate::arch::aarch64::mem;
-use crate::fdt::Tree;
+use crate::arch::aarch64::secondary::AFFINITY;
+use crate::fdt::{Cpu, Tree};
 use crate::hal::prot::Prot;
 use crate::instance::{self, BuddyFrames, MemblockFrames};
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
@@ -104,9 +105,11 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError
     free_init_memory()
 }
 
-/// The CPUs that may ever run: one for each that the device tree has enabled.
+/// The CPUs that may ever run: this one, and one for each other that the device tree has enabled.
 fn possible_cpus(tree: &Tree<'_>) -> impl Iterator<Item = CpuId> {
-    let count = tree.cpus().filter(|cpu| cpu.is_enabled()).count().clamp(1, MAX_CPUS);
+    let is_other =
+        |cpu: &Cpu<'_, '_>| cpu.is_enabled() && cpu.mpidr().is_ok_and(|mpidr| mpidr & AFFINITY != affinity());
+    let count = tree.cpus().filter(is_other).count().saturating_add(1).min(MAX_CPUS);
     #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CPUS")]
     (0..count as u32).map(CpuId::new)
 }

@@ -15,7 +15,7 @@ mod start;
 mod work;
 
 pub(super) use hold::hold_others;
-pub(super) use start::remember_image;
+pub(super) use start::remember_places;
 pub use start::{cpu_down, cpu_up};
 pub use work::run_everywhere;
 
@@ -26,7 +26,7 @@ use crate::arch::aarch64::psci;
 use crate::arch::aarch64::secondary::AFFINITY;
 use crate::arch::aarch64::stack::StackError;
 use crate::driver::timer;
-use crate::fdt::{EnableMethod, Tree};
+use crate::fdt::{Cpu, EnableMethod, Tree};
 use crate::hal::wait::Atomic;
 use crate::instance::{self, CpuHooks, StackAllocError};
 use crate::sync::{OrderedLock, class};
@@ -146,8 +146,8 @@ pub enum CpuError {
     BadStack(StackError),
     /// Firmware refused.
     Firmware(psci::Error),
-    /// The word of the spin table is in no memory that the kernel maps.
-    Release(PhysAddr),
+    /// The word of the spin table cannot be written.
+    Release(PhysAddr, ReleaseError),
     /// The kernel is not on its final tables.
     NoTables,
     /// It did not come, or did not go, within a second.
@@ -165,7 +165,7 @@ impl fmt::Display for CpuError {
             Self::Stack(error) => error.fmt(f),
             Self::BadStack(error) => error.fmt(f),
             Self::Firmware(error) => write!(f, "firmware: {error}"),
-            Self::Release(at) => write!(f, "the spin table's word at {at} is in no memory that is mapped"),
+            Self::Release(at, why) => write!(f, "its cpu-release-addr {at} {why}"),
             Self::NoTables => f.write_str("no page tables"),
             Self::NoAnswer(cpu) => write!(f, "{cpu:?} did not answer within a second"),
         }
@@ -173,6 +173,37 @@ impl fmt::Display for CpuError {
 }
 
 impl core::error::Error for CpuError {}
+
+/// Why the word of a spin table, which the device tree names, cannot be one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// It is no multiple of 8.
+    Misaligned,
+    /// It lies in the kernel's image.
+    InImage,
+    /// It lies in the device tree.
+    InTree,
+    /// It is no RAM that the kernel uses; what the device tree has there, if anything.
+    NoRam(Option<&'static str>),
+    /// It is RAM that may have become somebody's.
+    NotReserved,
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("is no multiple of 8"),
+            Self::InImage => f.write_str("lies in the kernel's image"),
+            Self::InTree => f.write_str("lies in the device tree"),
+            Self::NoRam(Some(name)) => write!(f, "lies in {name}, which is no RAM that the kernel maps"),
+            Self::NoRam(None) => f.write_str("lies in no RAM that the kernel maps"),
+            Self::NotReserved => f.write_str("lies in RAM that is not reserved"),
+        }
+    }
+}
+
+impl core::error::Error for ReleaseError {}
 
 static HOOKS: CpuHooks = CpuHooks { kick: interrupts::kick, now: timer::ticks, patience, no_answer, rouse };
 
@@ -230,6 +261,10 @@ fn survey(tree: &Tree<'_>) {
     if let Some(boot) = Record::of(CpuId::BOOT) {
         boot.affinity.store(own, Ordering::Relaxed);
         boot.set(CpuState::Online);
+    }
+    let is_own = |cpu: Cpu<'_, '_>| cpu.mpidr().is_ok_and(|mpidr| mpidr & AFFINITY == own);
+    if !tree.cpus().any(is_own) {
+        warn!("the device tree does not list the CPU that booted, with affinity {own:#x}");
     }
     let mut numbers = instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT);
     for described in tree.cpus().filter(|cpu| cpu.is_enabled()) {

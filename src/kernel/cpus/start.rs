@@ -1,7 +1,7 @@
 //! Starting a CPU, what it does first, and stopping it.
 
-use super::{CpuError, CpuState, HOTPLUG, Record, idle, patience, work};
-use crate::addr::{CpuId, PhysAddr};
+use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
+use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
@@ -10,16 +10,23 @@ use crate::driver::timer;
 use crate::hal::wait::Context;
 use crate::instance;
 use crate::kernel::{interrupts, smp_call, tick};
+use crate::mm::io::resource::{ResourceInfo, Span};
 use crate::mm::layout;
 use ::log::{error, info};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// The distance from the image's virtual addresses to its physical ones, for the entry.
-static IMAGE: AtomicU64 = AtomicU64::new(0);
+/// Where a CPU that is started begins.
+static ENTRY: AtomicU64 = AtomicU64::new(0);
+/// The kernel's image and the device tree, in which nothing is released.
+static KEPT: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
 
-/// Notes where the image is. Boot CPU, before the first CPU is started.
-pub(in crate::kernel) fn remember_image(boot: &BootInfo) {
-    IMAGE.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
+/// Notes where the image and the device tree are. Boot CPU, before the first CPU is started.
+pub(in crate::kernel) fn remember_places(boot: &BootInfo, tree: PhysRange) {
+    ENTRY.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
+    for ([start, end], range) in KEPT.iter().zip([boot.image_range(), tree]) {
+        start.store(range.start().get(), Ordering::Relaxed);
+        end.store(range.end().get(), Ordering::Relaxed);
+    }
 }
 
 /// Gives the boot CPU its interrupt stack.
@@ -61,7 +68,7 @@ pub(super) fn bring_up(cpu: CpuId) -> Result<(), CpuError> {
     let stack = stack::of_cpu(cpu, StackUse::Kernel).ok_or(CpuError::NoTables)?;
     let affinity = record.affinity.load(Ordering::Relaxed);
     secondary::prepare(cpu, affinity, tables.root(), stack.range.end());
-    let entry = PhysAddr::new(IMAGE.load(Ordering::Relaxed));
+    let entry = PhysAddr::new(ENTRY.load(Ordering::Relaxed));
     record.set(CpuState::Starting);
     let told = match before {
         CpuState::Off => psci::cpu_on(affinity, entry).map_err(CpuError::Firmware),
@@ -91,15 +98,41 @@ pub(super) fn bring_up(cpu: CpuId) -> Result<(), CpuError> {
 /// Writes the entry into the CPU's word of the spin table, through the linear map.
 fn release(record: &Record, entry: PhysAddr) -> Result<(), CpuError> {
     let word = PhysAddr::new(record.release.load(Ordering::Relaxed).saturating_sub(1));
-    let virt = layout::phys_to_virt(word).filter(|virt| virt.is_aligned(8)).ok_or(CpuError::Release(word))?;
-    let mapped = instance::kernel_tables().and_then(|tables| tables.translate(virt));
-    if mapped.is_none_or(|found| found.phys != word) {
-        return Err(CpuError::Release(word));
-    }
-    // SAFETY: the device tree says that the word is the spin table's, and it is mapped as RAM, as the lines above saw. The
-    // loader's memory is reserved for good: no allocator ever had it.
+    let virt = release_word(word).map_err(|why| CpuError::Release(word, why))?;
+    // SAFETY: the device tree says that the word is the spin table's, and it is RAM that is mapped, neither the image nor
+    // the tree, as `release_word` saw. Discovery has reserved it for good: no allocator ever had it.
     unsafe { spin_table::release(virt, entry) };
     Ok(())
+}
+
+/// The address of a word of the spin table in the linear map, if what the device tree says can be true.
+fn release_word(word: PhysAddr) -> Result<VirtAddr, ReleaseError> {
+    if !word.is_aligned(8) {
+        return Err(ReleaseError::Misaligned);
+    }
+    let [in_image, in_tree] = KEPT.each_ref().map(|[start, end]| {
+        let [start, end] = [start, end].map(|at| at.load(Ordering::Relaxed));
+        // The tree need not be aligned.
+        (start.saturating_sub(7)..end).contains(&word.get())
+    });
+    if in_image {
+        return Err(ReleaseError::InImage);
+    }
+    if in_tree {
+        return Err(ReleaseError::InTree);
+    }
+    let mapped = |virt: &VirtAddr| {
+        let found = instance::kernel_tables().and_then(|tables| tables.translate(*virt));
+        found.is_some_and(|found| found.phys == word)
+    };
+    let Some(virt) = layout::phys_to_virt(word).filter(mapped) else {
+        let place = Span::new(word, word);
+        let is_there = |found: &ResourceInfo<'_>| found.depth == 1 && place.is_some_and(|at| found.span.contains(at));
+        let device = instance::iomem_resource().with(|tree| tree.iter().find(is_there).map(|found| found.name));
+        return Err(ReleaseError::NoRam(device));
+    };
+    let reserved = instance::memblock().reserved().find(word).is_some();
+    reserved.then_some(virt).ok_or(ReleaseError::NotReserved)
 }
 
 fn may_wait() -> Result<(), CpuError> {
