@@ -30,11 +30,14 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Gives a block back that was claimed as `kind` with an owner's word of zero: [`PageAllocator::disown`] and
     /// [`PageAllocator::free_pages`] in one. `page` has a descriptor. Any context.
-    #[inline]
+    #[inline(always)]
     pub(in crate::mm) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
-        if self.free_claimed_fast(page, kind) {
-            return Ok(());
-        }
+        if self.free_claimed_fast(page, kind) { Ok(()) } else { self.free_claimed_slow(page, kind) }
+    }
+
+    /// The long way. By itself, so that the short way needs no registers beyond its own.
+    #[inline(never)]
+    fn free_claimed_slow(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         let order = self.hal.map().get(page).state().order();
         match self.settle(page, order, kind)? {
             Some(list) => self.give(page, order, list),

@@ -12,6 +12,7 @@ mod failing;
 mod hardening;
 mod heap;
 mod kmalloc;
+mod large;
 mod machine;
 mod misuse;
 mod model;
