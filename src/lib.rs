@@ -40,6 +40,7 @@
 //! | `mm/slab/global.rs` | records of caches as pointers |
 //! | `mm/slab/object.rs` | memory of objects |
 //! | `mm/slab/slab.rs` | which memory is an object's |
+//! | `mm/zone/reserved.rs` | reserved memory that is said to be no longer needed |
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |

@@ -136,7 +136,8 @@ unsafe impl FrameSource for BuddyFrames {
         // A table from before the hand-over is reserved memory, which becomes the allocator's here.
         let freed = match PAGES.disown(page, Kind::PageTable) {
             Ok(()) => free_page(page),
-            Err(_) => PAGES.free_reserved(page, 1).map(|_| ()),
+            // SAFETY: the caller says that this is a table that nothing leads to any more.
+            Err(_) => unsafe { PAGES.free_reserved(page, 1) }.map(|_| ()),
         };
         if let Err(error) = freed {
             log::error!("page table at {table} is lost: {error}");

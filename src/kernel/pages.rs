@@ -233,7 +233,9 @@ fn free_init_memory() -> Result<(), PagesError> {
         let first = Pfn::containing(part.start());
         let page = instance::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
         let count = u32::try_from(part.size() / PAGE_SIZE).unwrap_or(u32::MAX);
-        freed += instance::page_allocator().free_reserved(page, count).map_err(PagesError::Free)?;
+        // SAFETY: the image's memory for booting, less what the tree reserves: the caller has done with it, and its mapping
+        // in the image has just gone.
+        freed += unsafe { instance::page_allocator().free_reserved(page, count) }.map_err(PagesError::Free)?;
     }
     info!("pages: {} of boot-time image freed", Bytes(u64::from(freed) * PAGE_SIZE));
     Ok(())

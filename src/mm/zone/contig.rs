@@ -25,7 +25,7 @@ fn align_up<M: PageMap>(map: M, at: u32, align: u32) -> Option<u32> {
 }
 
 /// Page blocks from the first to the last of a range.
-fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
+pub(super) fn page_blocks(first: Page, pages: u32) -> impl Iterator<Item = Page> {
     let start = first.align_down(PAGEBLOCK_ORDER).index();
     let end = first.index().saturating_add(pages);
     (start..end).step_by(PAGEBLOCK_PAGES as usize).map(Page::new)
@@ -103,30 +103,6 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
-    /// Makes reserved memory the allocator's that is kept for contiguous allocations (Linux:
-    /// `init_cma_reserved_pageblock`): movable allocations borrow it meanwhile. Whole page blocks only. Any context.
-    ///
-    /// # Errors
-    ///
-    /// [`ContigError::Isolated`] if the range is no whole page blocks of one zone, [`ContigError::NoRange`] if it is not
-    /// reserved; nothing has changed then.
-    pub fn add_cma(&self, first: Page, pages: u32) -> Result<(), ContigError> {
-        let zone = self.contig_zone(first, pages)?;
-        if !first.is_aligned(PAGEBLOCK_ORDER) || !pages.is_multiple_of(PAGEBLOCK_PAGES) {
-            return Err(ContigError::Isolated);
-        }
-        for index in 0..pages {
-            self.head(first.offset(index))
-                .ok()
-                .filter(|(_, state)| state.kind() == Kind::Reserved)
-                .ok_or(ContigError::NoRange)?;
-        }
-        let _ = self.with_zone(zone, |zone, map| {
-            page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
-        });
-        self.free_reserved(first, pages).map(|_| ()).map_err(|_| ContigError::NoRange)
-    }
-
     /// Frees the `pages` pages from `first` on, each a block of its own.
     ///
     /// # Errors
@@ -142,7 +118,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// The one zone that all of a range lies in, with no hole and nothing reserved in it.
-    fn contig_zone(&self, first: Page, pages: u32) -> Result<ZoneId, ContigError> {
+    pub(super) fn contig_zone(&self, first: Page, pages: u32) -> Result<ZoneId, ContigError> {
         let map = self.hal.map();
         let end = first.index().checked_add(pages).filter(|_| pages != 0).ok_or(ContigError::NoRange)?;
         let whole = |section: &&crate::mm::page::Section| section.first <= first.index() && end <= section.end;

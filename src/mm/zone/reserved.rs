@@ -1,21 +1,38 @@
 //! Reserved memory that becomes the allocator's: what only booting needed (Linux: `free_reserved_area`).
-#![forbid(unsafe_code)]
 
-use super::error::FreeError;
+use super::contig::page_blocks;
+use super::error::{ContigError, FreeError};
 use super::{PageAllocator, PageHal};
 use crate::addr::{Order, VirtAddr};
 use crate::gfp::ZoneType;
-use crate::mm::page::{Kind, Page, PageMap, PageState, ZoneId, find_head};
+use crate::mm::page::{
+    Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
+};
 
 impl<H: PageHal> PageAllocator<H> {
     /// Takes `pages` reserved pages from `first` on: they are free from now on, and managed. Answers how many there were.
-    /// Whoever used them must have lost every way to them. Any context. Cost: O(orders) a page.
+    /// Any context. Cost: O(orders) a page.
+    ///
+    /// Nothing in a descriptor says whether reserved memory is needed no longer: the kernel's text is reserved as the memory
+    /// is that only booting needed. So it takes somebody who knows:
+    ///
+    /// ```compile_fail,E0133
+    /// # use quarry::mm::{page::Page, zone::{FreeError, PageAllocator, PageHal}};
+    /// fn give<H: PageHal>(pages: &PageAllocator<H>, text: Page) -> Result<u32, FreeError> {
+    ///     pages.free_reserved(text, 1)
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// The pages that are reserved were so for the caller, and are no longer needed: no code runs in them, no device reaches
+    /// them, nobody has a pointer into them, and they are mapped nowhere but in the linear map, writable.
     ///
     /// # Errors
     ///
     /// [`FreeError::NoDescriptor`], [`FreeError::Hole`], [`FreeError::Claimed`] if one of the pages is allocated,
     /// [`FreeError::DoubleFree`] if one is free already; nothing has changed then.
-    pub fn free_reserved(&self, first: Page, pages: u32) -> Result<u32, FreeError> {
+    pub unsafe fn free_reserved(&self, first: Page, pages: u32) -> Result<u32, FreeError> {
         for index in 0..pages {
             self.reserved_block(first.offset(index))?;
         }
@@ -36,6 +53,35 @@ impl<H: PageHal> PageAllocator<H> {
         }
         self.announce();
         Ok(pages)
+    }
+
+    /// Makes reserved memory the allocator's that is kept for contiguous allocations (Linux:
+    /// `init_cma_reserved_pageblock`): movable allocations borrow it meanwhile. Whole page blocks only. Any context.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PageAllocator::free_reserved`].
+    ///
+    /// # Errors
+    ///
+    /// [`ContigError::Isolated`] if the range is no whole page blocks of one zone, [`ContigError::NoRange`] if it is not
+    /// reserved; nothing has changed then.
+    pub unsafe fn add_cma(&self, first: Page, pages: u32) -> Result<(), ContigError> {
+        let zone = self.contig_zone(first, pages)?;
+        if !first.is_aligned(PAGEBLOCK_ORDER) || !pages.is_multiple_of(PAGEBLOCK_PAGES) {
+            return Err(ContigError::Isolated);
+        }
+        for index in 0..pages {
+            self.head(first.offset(index))
+                .ok()
+                .filter(|(_, state)| state.kind() == Kind::Reserved)
+                .ok_or(ContigError::NoRange)?;
+        }
+        let _ = self.with_zone(zone, |zone, map| {
+            page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
+        });
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.free_reserved(first, pages) }.map(|_| ()).map_err(|_| ContigError::NoRange)
     }
 
     /// The reserved block that holds a page, and its zone.

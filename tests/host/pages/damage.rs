@@ -209,7 +209,7 @@ fn two_free_buddies_are_found() {
     Spec::of_size(16 * MIB).reserve(cma).run(|pages| {
         let map = pages.hal().map();
         let first = map.find(Pfn::containing(cma.start())).unwrap();
-        pages.add_cma(first, 512).unwrap();
+        super::add_cma(pages, first, 512).unwrap();
         pages.check().unwrap();
         // They are apart for one reason alone: that their page blocks are of two types.
         map.block_type(first).store(MigrateType::Movable as u8, Ordering::Relaxed);

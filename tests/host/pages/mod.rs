@@ -25,7 +25,7 @@ mod zones;
 use machine::{Pages, Spec, range};
 use quarry::addr::Order;
 use quarry::mm::page::{Page, PageMap};
-use quarry::mm::zone::PageHal;
+use quarry::mm::zone::{ContigError, FreeError, PageHal};
 
 fn order(order: u8) -> Order {
     Order::new(order).unwrap()
@@ -52,6 +52,18 @@ fn blocks(pages: &Pages<'_>) -> Vec<u64> {
             ZoneType::ALL.iter().filter_map(|kind| pages.free_blocks(*kind)).map(|free| free.blocks_of(order(o))).sum()
         })
         .collect()
+}
+
+/// The tests' machine has nothing in its reserved memory.
+fn free_reserved(pages: &Pages<'_>, first: Page, count: u32) -> Result<u32, FreeError> {
+    // SAFETY: memory that is no memory, only descriptors.
+    unsafe { pages.free_reserved(first, count) }
+}
+
+/// The same for memory that contiguous allocations have first.
+fn add_cma(pages: &Pages<'_>, first: Page, count: u32) -> Result<(), ContigError> {
+    // SAFETY: as above.
+    unsafe { pages.add_cma(first, count) }
 }
 
 fn phys(pages: &Pages<'_>, page: Page) -> u64 {

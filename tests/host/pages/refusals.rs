@@ -69,16 +69,16 @@ fn what_is_not_reserved_is_not_given_to_the_allocator() {
         let (outside, named) = nowhere(pages);
         let taken = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         let before = blocks(pages);
-        assert_eq!(pages.free_reserved(hole, 1), Err(FreeError::Hole(map.pfn(hole))));
-        assert_eq!(pages.free_reserved(first, 3), Err(FreeError::DoubleFree(map.pfn(first.offset(2)))));
-        assert_eq!(pages.free_reserved(outside, 1), Err(named));
+        assert_eq!(super::free_reserved(pages, hole, 1), Err(FreeError::Hole(map.pfn(hole))));
+        assert_eq!(super::free_reserved(pages, first, 3), Err(FreeError::DoubleFree(map.pfn(first.offset(2)))));
+        assert_eq!(super::free_reserved(pages, outside, 1), Err(named));
         let claimed = FreeError::Claimed { page: map.pfn(taken), kind: Kind::Block };
-        assert_eq!(pages.free_reserved(taken, 1), Err(claimed));
+        assert_eq!(super::free_reserved(pages, taken, 1), Err(claimed));
         assert_eq!(pages.zone_of_page(hole), None);
         // A reserved page whose descriptor was damaged to name no zone.
         flip(pages, first, 2);
         flip(pages, first, 3);
-        assert_eq!(pages.free_reserved(first, 1), Err(FreeError::Corrupt(map.pfn(first))));
+        assert_eq!(super::free_reserved(pages, first, 1), Err(FreeError::Corrupt(map.pfn(first))));
         assert_eq!(pages.zone_of_page(first), None);
         flip(pages, first, 2);
         flip(pages, first, 3);
@@ -106,7 +106,7 @@ fn a_damaged_block_that_movable_pages_would_borrow_is_not_handed_out() {
             handed.unwrap();
             let map = pages.hal().map();
             let first = map.find(Pfn::containing(PhysAddr::new(GIB))).unwrap();
-            pages.add_cma(first, u32::try_from(kept.size() / PAGE_SIZE).unwrap()).unwrap();
+            super::add_cma(pages, first, u32::try_from(kept.size() / PAGE_SIZE).unwrap()).unwrap();
             let heads = (0..u32::try_from(kept.size() / PAGE_SIZE).unwrap()).map(|index| first.offset(index));
             let heads: Vec<_> = heads.filter(|page| map.get(*page).state().kind() == Kind::Free).collect();
             heads.iter().for_each(|head| flip(pages, *head, 20));
@@ -127,7 +127,7 @@ fn a_damaged_block_is_not_borrowed_at_last_either() {
         handed.unwrap();
         let map = pages.hal().map();
         let first = map.find(Pfn::containing(PhysAddr::new(GIB))).unwrap();
-        pages.add_cma(first, 1024).unwrap();
+        super::add_cma(pages, first, 1024).unwrap();
         let singles: Vec<_> =
             std::iter::from_fn(|| pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO).ok()).collect();
         let (kept, freed): (Vec<_>, Vec<_>) = singles.into_iter().partition(|page| page.index().is_multiple_of(2));
@@ -181,9 +181,9 @@ fn contiguous_ranges_that_cannot_be_had_are_refused() {
         assert_eq!(pages.alloc_contig_range(first.offset(8), 1, TWO_ZONES), flags);
         assert_eq!(pages.alloc_contig_pages(1, 1, TWO_ZONES), flags.map(|()| first));
         let whole = PAGEBLOCK_PAGES;
-        assert_eq!(pages.add_cma(nowhere(pages).0, whole), Err(ContigError::NoRange));
-        assert_eq!(pages.add_cma(first.offset(whole), whole), Err(ContigError::NoRange), "not reserved");
-        assert_eq!(pages.add_cma(first, 2), Err(ContigError::Isolated), "no whole page block");
+        assert_eq!(super::add_cma(pages, nowhere(pages).0, whole), Err(ContigError::NoRange));
+        assert_eq!(super::add_cma(pages, first.offset(whole), whole), Err(ContigError::NoRange), "not reserved");
+        assert_eq!(super::add_cma(pages, first, 2), Err(ContigError::Isolated), "no whole page block");
         // A page block that somebody else has isolated: there is no second allocation in it.
         let block = map.block_type(first.offset(whole));
         let kind = block.swap(MigrateType::Isolate as u8, Ordering::Relaxed);

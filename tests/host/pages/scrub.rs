@@ -62,7 +62,7 @@ fn zeroing_on_free_leaves_nothing_behind() {
         // Nor does memory that only booting needed.
         let first = pages.hal().map().find(Pfn::containing(reserved.start())).unwrap();
         pages.hal().fill(first, 256, 0xab);
-        pages.free_reserved(first, 256).unwrap();
+        super::free_reserved(pages, first, 256).unwrap();
         assert!(holds(pages, first, 256, 0));
     });
 }

@@ -189,9 +189,9 @@ fn memory_for_contiguous_allocations_is_lent_to_movable_ones_only() {
     let cma = range(GIB + 8 * MIB, 8 * MIB);
     Spec::of_size(32 * MIB).reserve(cma).without_reserve().run(|pages| {
         let first = page_at(pages, cma.start().get());
-        assert_eq!(pages.add_cma(first, 100), Err(ContigError::Isolated), "no whole page blocks");
-        assert_eq!(pages.add_cma(first.offset(2048), 512), Err(ContigError::NoRange), "not reserved");
-        pages.add_cma(first, 2048).unwrap();
+        assert_eq!(super::add_cma(pages, first, 100), Err(ContigError::Isolated), "no whole page blocks");
+        assert_eq!(super::add_cma(pages, first.offset(2048), 512), Err(ContigError::NoRange), "not reserved");
+        super::add_cma(pages, first, 2048).unwrap();
         pages.check().unwrap();
         let zone = pages.zone(ZoneType::Dma).unwrap();
         assert_eq!((zone.cma, zone.free_cma, zone.managed), (2048, 2048, 8192));
@@ -224,18 +224,18 @@ fn reserved_memory_can_be_given_to_the_allocator() {
     Spec::of_size(16 * MIB).reserve(reserved).run(|pages| {
         let first = page_at(pages, reserved.start().get());
         let total = pages.total_pages();
-        assert_eq!(pages.free_reserved(first.offset(100), 50), Ok(50));
+        assert_eq!(super::free_reserved(pages, first.offset(100), 50), Ok(50));
         pages.check().unwrap();
         assert_eq!(pages.total_pages(), total + 50);
         // Twice, and what was never reserved.
-        assert!(matches!(pages.free_reserved(first.offset(149), 2), Err(FreeError::DoubleFree(_))));
-        assert!(matches!(pages.free_reserved(first.offset(767), 2), Err(FreeError::DoubleFree(_))));
+        assert!(matches!(super::free_reserved(pages, first.offset(149), 2), Err(FreeError::DoubleFree(_))));
+        assert!(matches!(super::free_reserved(pages, first.offset(767), 2), Err(FreeError::DoubleFree(_))));
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-        assert!(matches!(pages.free_reserved(page, 1), Err(FreeError::Claimed { .. })));
+        assert!(matches!(super::free_reserved(pages, page, 1), Err(FreeError::Claimed { .. })));
         pages.free_pages(page, Order::ZERO).unwrap();
         assert_eq!(pages.total_pages(), total + 50);
-        pages.free_reserved(first, 100).unwrap();
-        pages.free_reserved(first.offset(150), 618).unwrap();
+        super::free_reserved(pages, first, 100).unwrap();
+        super::free_reserved(pages, first.offset(150), 618).unwrap();
         assert_eq!(blocks(pages)[10], 4, "and merges with the rest");
     });
 }
