@@ -43,16 +43,19 @@ pub enum Scope {
     NoIo = 4,
     /// Reclaim may not call into file systems (Linux: `PF_MEMALLOC_NOFS`).
     NoFs = 5,
+    /// Work is done that a context has put off which could not do it: whoever waits does it meanwhile, so that it would wait
+    /// inside of a wait.
+    Deferred = 6,
 }
 
 impl Scope {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 
     /// Whether a context inside may not wait.
     #[must_use]
     pub const fn forbids_waiting(self) -> bool {
-        matches!(self, Self::Interrupt | Self::Lock | Self::Reclaim)
+        matches!(self, Self::Interrupt | Self::Lock | Self::Reclaim | Self::Deferred)
     }
 }
 
@@ -67,6 +70,8 @@ pub enum Atomic {
     Lock,
     /// It reclaims memory.
     Reclaim,
+    /// It does work that was put off.
+    Deferred,
 }
 
 impl core::fmt::Display for Atomic {
@@ -76,6 +81,7 @@ impl core::fmt::Display for Atomic {
             Self::Interrupt => "in an interrupt handler",
             Self::Lock => "a lock is held",
             Self::Reclaim => "inside a reclaimer",
+            Self::Deferred => "in work that was put off",
         })
     }
 }

@@ -51,7 +51,8 @@ pub use percpu::{
     percpu_trim, this_cpu_ptr,
 };
 pub use reclaim::{
-    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_to, idle, reclaim, set_pressure_hooks, spin_lock,
+    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_no_more, defer_to, idle, reclaim,
+    set_pressure_hooks, spin_lock,
 };
 pub use reserved::{ReservedRegion, memory_region};
 pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};

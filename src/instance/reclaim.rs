@@ -14,7 +14,7 @@ use crate::mm::fault_inject::FaultSite;
 use crate::mm::zone::{
     Balanced, Pressure, Reclaim, Registration, Registry, RegistryError, Relief, Shortage, scoped_gfp,
 };
-use crate::sync::Lock;
+use crate::sync::{self, Lock};
 use spin::once::Once;
 
 /// This kernel's reclaimer.
@@ -64,7 +64,8 @@ pub fn set_pressure_hooks(hooks: &'static PressureHooks) {
 
 /// Work that an interrupt handler has put off, such as freeing what may not be freed there.
 pub trait Deferred: Sync {
-    /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU; may not wait.
+    /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU, inside [`Scope::Deferred`]: may not
+    /// wait.
     fn run(&self) -> bool;
 }
 
@@ -77,15 +78,28 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
     DEFERRED.register(context(), work)
 }
 
+/// Ends it: when this returns the work is being done nowhere. Where waiting is legal, and not in the work itself.
+///
+/// # Errors
+///
+/// As for [`Registry::unregister`].
+pub fn defer_no_more(registration: Registration) -> Result<(), RegistryError> {
+    DEFERRED.unregister(context(), registration)
+}
+
 /// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
 /// is wanted. Whether it did anything. Where waiting is legal.
 pub fn idle() -> bool {
     answer_requests();
     let mut worked = false;
-    let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
-        worked |= work.run();
-        None
-    });
+    // Whoever waits inside of such work would do it once more, and so on.
+    if !PAGES.hal().is_inside(Scope::Deferred) {
+        let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
+            let _scope = sync::enter(PAGES.hal(), Scope::Deferred);
+            worked |= work.run();
+            None
+        });
+    }
     RECLAIM.balance(&PAGES) != Balanced::Idle || worked
 }
 

@@ -4,6 +4,14 @@
 use crate::hal::wait::{Atomic, Context, Scope};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+/// The scopes that forbid waiting, the first that is named first.
+const FORBIDDING: [(Scope, Atomic); 4] = [
+    (Scope::Interrupt, Atomic::Interrupt),
+    (Scope::Reclaim, Atomic::Reclaim),
+    (Scope::Deferred, Atomic::Deferred),
+    (Scope::Lock, Atomic::Lock),
+];
+
 /// What one CPU is inside of, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a
 /// saved interrupt mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is
 /// set in every mask. So one AND with what has just been saved anyhow tells all.
@@ -64,9 +72,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
 
     /// See [`Context::atomic`]; `saved` is the interrupt mask.
     pub fn atomic(&self, saved: u64) -> Option<Atomic> {
-        let scopes =
-            [(Scope::Interrupt, Atomic::Interrupt), (Scope::Reclaim, Atomic::Reclaim), (Scope::Lock, Atomic::Lock)];
-        let inside = scopes.into_iter().find(|(scope, _)| self.is_inside(*scope)).map(|(_, why)| why);
+        let inside = FORBIDDING.into_iter().find(|(scope, _)| self.is_inside(*scope)).map(|(_, why)| why);
         inside.or_else(|| (saved & self.no_wait() & MASKED != 0).then_some(Atomic::Masked))
     }
 
@@ -80,7 +86,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
     }
 
     fn update(&self) {
-        let inside = [Scope::Interrupt, Scope::Lock, Scope::Reclaim].into_iter().any(|scope| self.is_inside(scope));
+        let inside = FORBIDDING.into_iter().any(|(scope, _)| self.is_inside(scope));
         let enforced = if self.enforced.load(Ordering::Relaxed) { MASKED } else { 0 };
         // INVARIANT: SCOPE-1.
         self.no_wait.store(enforced | if inside { ALWAYS } else { 0 }, Ordering::Relaxed);

@@ -1,10 +1,14 @@
 //! Who comes to and leaves a registry of shrinkers, and when.
 
 use super::Spec;
-use super::machine::{MIB, Reclaiming, run_on};
+use super::machine::{MIB, Reclaiming, Sim, in_interrupt, run_on};
 use super::reclaim::{alloc, exhaust, finish, leak, machine};
 use quarry::gfp::Gfp;
+use quarry::hal::cpu::Interrupts;
+use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::zone::{AllocError, REGISTRY_PLACES, Registration, RegistryError, Scanned, Shrinker};
+use quarry::sync;
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -144,7 +148,129 @@ fn whoever_cannot_wait_for_a_shrinker_at_work_is_told() {
         slow.let_go.store(true, Ordering::SeqCst);
         answer_until(machine, &|| shrinking.is_finished());
     });
+    assert!(shrinkers.visit(hal, |_, _| Some(())).is_some(), "it is still there");
+    assert_eq!(shrinkers.unregister(hal, place), Ok(()));
     finish(machine, taken);
+}
+
+#[test]
+fn whoever_may_not_wait_unregisters_nobody() {
+    let machine = machine();
+    let (hal, shrinkers) = (machine.pages.hal(), machine.reclaim.shrinkers());
+    // Who waits for good is not told.
+    hal.others.store(true, Ordering::SeqCst);
+    let place = shrinkers.register(hal, Slow::new(true)).unwrap();
+    assert_eq!(in_interrupt(|| shrinkers.unregister(hal, place)), Err(RegistryError::Atomic(Atomic::Masked)));
+    for (scope, error) in [
+        (Scope::Lock, RegistryError::Atomic(Atomic::Lock)),
+        (Scope::Interrupt, RegistryError::Atomic(Atomic::Interrupt)),
+        (Scope::Reclaim, RegistryError::AtWork),
+        (Scope::Deferred, RegistryError::AtWork),
+    ] {
+        let inside = sync::enter(hal, scope);
+        assert_eq!(shrinkers.unregister(hal, place), Err(error), "{scope:?}");
+        drop(inside);
+    }
+    // Work that was put off, which leaves while it is done.
+    let left = shrinkers.visit(hal, |_, _| {
+        let _inside = sync::enter(hal, Scope::Deferred);
+        Some(shrinkers.unregister(hal, place))
+    });
+    assert_eq!(left, Some(Err(RegistryError::AtWork)));
+    assert_eq!(shrinkers.unregister(hal, place), Ok(()));
+    assert_eq!(shrinkers.visit(hal, |_, _| Some(())), None);
+}
+
+/// A CPU that looks twice when it waits, and lets something happen in between.
+struct Twice<'m> {
+    sim: &'m Sim<'m>,
+    between: Cell<Option<Box<dyn FnOnce() + 'm>>>,
+}
+
+impl Interrupts for Twice<'_> {
+    type Saved = bool;
+
+    fn save(&self) -> bool {
+        self.sim.save()
+    }
+
+    fn restore(&self, saved: bool) {
+        self.sim.restore(saved);
+    }
+}
+
+impl Context for Twice<'_> {
+    fn enter(&self, scope: Scope) {
+        self.sim.enter(scope);
+    }
+
+    fn leave(&self, scope: Scope) {
+        self.sim.leave(scope);
+    }
+
+    fn is_inside(&self, scope: Scope) -> bool {
+        self.sim.is_inside(scope)
+    }
+
+    fn atomic(&self) -> Option<Atomic> {
+        self.sim.atomic()
+    }
+}
+
+impl Wait for Twice<'_> {
+    fn wait(&self, _: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited {
+        assert!(!condition());
+        self.between.take().unwrap()();
+        if condition() { Waited::Woken } else { Waited::WouldNeverWake }
+    }
+
+    fn wake(&self, queue: &WaitQueue) {
+        self.sim.wake(queue);
+    }
+}
+
+// The last one stops, and wakes who waits for that; before he looks somebody else has the place and works in it.
+#[test]
+fn whoever_waits_for_a_tenant_does_not_wait_for_the_next_one() {
+    let machine = Spec::of_size(16 * MIB).cpus(3).with_reclaimer();
+    let (hal, shrinkers) = (machine.pages.hal(), machine.reclaim.shrinkers());
+    let (first, next) = (Slow::new(false), Slow::new(false));
+    let place = shrinkers.register(hal, first).unwrap();
+    std::thread::scope(|threads| {
+        let visit = |cpu| {
+            threads.spawn(move || {
+                run_on(cpu);
+                let _: Option<()> = shrinkers.visit(hal, |tenant, _| {
+                    tenant.scan_objects(Gfp::KERNEL, 1);
+                    None
+                });
+            })
+        };
+        let at_work = |slow: &Slow| {
+            while !slow.inside.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        };
+        let visiting = visit(1);
+        at_work(first);
+        let leaving = Twice { sim: hal, between: Cell::new(None) };
+        let between = || {
+            first.let_go.store(true, Ordering::SeqCst);
+            visiting.join().unwrap();
+            let registered = shrinkers.register(hal, next).unwrap();
+            assert!(format!("{registered:?}").contains("place: 0"), "the same place");
+            visit(2);
+            at_work(next);
+            registered
+        };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        leaving.between.set(Some(Box::new(move || sender.send(between()).unwrap())));
+        let left = shrinkers.unregister(&leaving, place);
+        next.let_go.store(true, Ordering::SeqCst);
+        assert_eq!(left, Ok(()));
+        hal.others.store(true, Ordering::SeqCst);
+        shrinkers.unregister(hal, receiver.recv().unwrap()).unwrap();
+    });
 }
 
 #[test]

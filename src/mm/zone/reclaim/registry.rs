@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::hal::cpu::Interrupts;
-use crate::hal::wait::{Context, Scope, Wait, WaitQueue, Waited};
+use crate::hal::wait::{Atomic, Context, Wait, WaitQueue, Waited};
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -21,15 +21,18 @@ pub enum RegistryError {
     Gone,
     /// It is at work in this very context, or in one that will not go on: it would have to wait for itself.
     AtWork,
+    /// The caller may not wait.
+    Atomic(Atomic),
 }
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "no place left",
-            Self::Gone => "not registered",
-            Self::AtWork => "it is at work",
-        })
+        match self {
+            Self::Full => f.write_str("no place left"),
+            Self::Gone => f.write_str("not registered"),
+            Self::AtWork => f.write_str("it is at work"),
+            Self::Atomic(why) => write!(f, "the caller may not wait: {why}"),
+        }
     }
 }
 
@@ -116,24 +119,34 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
     ///
     /// # Errors
     ///
-    /// [`RegistryError::Gone`]; [`RegistryError::AtWork`] if it is called by a tenant at work, which stays registered, or
-    /// if it is at work in a context that will never go on.
+    /// [`RegistryError::Gone`]; [`RegistryError::AtWork`] if it is called by a tenant at work, or if this one is at work in a
+    /// context that will never go on; [`RegistryError::Atomic`] where waiting is not legal. But for the first, it is still
+    /// registered then.
     pub fn unregister<H: Wait + Context + Interrupts>(
         &self,
         hal: &H,
         registration: Registration,
     ) -> Result<(), RegistryError> {
-        if hal.is_inside(Scope::Reclaim) {
-            return Err(RegistryError::AtWork);
+        match hal.atomic() {
+            None => {}
+            Some(Atomic::Reclaim | Atomic::Deferred) => return Err(RegistryError::AtWork),
+            Some(why) => return Err(RegistryError::Atomic(why)),
         }
         let place = self.places.get(registration.place).ok_or(RegistryError::Gone)?;
-        Self::with_tenant(hal, place, |tenant| {
-            let own = tenant.entry.take_if(|_| tenant.tenancy == registration.tenancy);
-            own.map(drop).ok_or(RegistryError::Gone)
+        let entry = Self::with_tenant(hal, place, |tenant| {
+            tenant.entry.take_if(|_| tenant.tenancy == registration.tenancy).ok_or(RegistryError::Gone)
         })?;
-        match hal.wait(&self.idle, &mut || Self::with_tenant(hal, place, |tenant| tenant.users == 0)) {
+        // The place may have another tenant by the time that this is asked, which is at work for longer.
+        let left = |tenant: &mut Tenant<T>| tenant.tenancy != registration.tenancy || tenant.users == 0;
+        match hal.wait(&self.idle, &mut || Self::with_tenant(hal, place, left)) {
             Waited::Woken => Ok(()),
-            Waited::WouldNeverWake => Err(RegistryError::AtWork),
+            Waited::WouldNeverWake => Self::with_tenant(hal, place, |tenant| {
+                if left(tenant) {
+                    return Ok(());
+                }
+                tenant.entry = Some(entry);
+                Err(RegistryError::AtWork)
+            }),
         }
     }
 
