@@ -10,10 +10,10 @@ use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::wait::{Context, Scope};
-use quarry::instance::{self, SpinLock};
+use quarry::instance::{self, Deferred, SpinLock};
 use quarry::ktest;
 use quarry::mm::page::Page;
-use quarry::mm::zone::{AllocError, Mark, OomHook, OomReport, Registration, Relief, Scanned, Shrinker};
+use quarry::mm::zone::{AllocError, Mark, OomHook, OomReport, Registration, RegistryError, Relief, Scanned, Shrinker};
 use quarry::sync::class::{Class, Interrupts, LockClass};
 use quarry::sync::{self, OrderedLock};
 
@@ -89,6 +89,7 @@ impl Shrinker for Cache {
     }
 
     fn count_objects(&self, _: Gfp) -> u64 {
+        assert!(instance::context().is_inside(Scope::Reclaim), "nobody asks but reclaim");
         self.0.len()
     }
 
@@ -345,4 +346,32 @@ fn flags_that_do_not_wait_are_never_reported() {
     drop(guard);
     drop(scope);
     assert_eq!(instance::context().atomic(), None);
+}
+
+/// Work that was put off, which ends itself when it is done: it would have to wait for itself.
+struct Ending;
+
+static ENDING: SpinLock<Option<Registration>> = instance::spin_lock(None);
+static REFUSALS: AtomicU32 = AtomicU32::new(0);
+
+impl Deferred for Ending {
+    fn run(&self) -> bool {
+        assert!(instance::context().is_inside(Scope::Deferred));
+        let Some(place) = ENDING.lock().take() else { return false };
+        let refused = instance::defer_no_more(place) == Err(RegistryError::AtWork);
+        REFUSALS.fetch_add(u32::from(refused), Ordering::Relaxed);
+        true
+    }
+}
+
+ktest!(work_that_was_put_off_does_not_end_itself);
+fn work_that_was_put_off_does_not_end_itself() {
+    let place = instance::defer_to(&Ending).expect("a free place");
+    *ENDING.lock() = Some(place);
+    while instance::idle() {}
+    assert_eq!(REFUSALS.load(Ordering::Relaxed), 1);
+    instance::defer_no_more(place).expect("elsewhere it can");
+    *ENDING.lock() = Some(place);
+    while instance::idle() {}
+    assert!(ENDING.lock().take().is_some(), "it is done no more");
 }

@@ -59,8 +59,8 @@ pub use might_sleep::SleepsInAtomic;
 pub use pcp::CpuPages;
 pub use pressure::{Pressure, Relief, Shortage};
 pub use reclaim::{
-    Balanced, MemReport, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal, Registration,
-    Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
+    Balanced, MemReport, Notes, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal,
+    Registration, Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
 };
 pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
 pub use scrub::{PAGE_POISON, Scrub};

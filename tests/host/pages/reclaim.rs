@@ -53,6 +53,7 @@ impl Shrinker for Cache {
     }
 
     fn count_objects(&self, gfp: Gfp) -> u64 {
+        self.machine.pages.hal().assert_reclaiming();
         self.asked.lock().unwrap().push(gfp);
         self.len() as u64
     }
@@ -314,6 +315,7 @@ impl Purge for Lazy {
     }
 
     fn lazy_pages(&self) -> u64 {
+        self.machine.pages.hal().assert_reclaiming();
         self.pages.lock().unwrap().len() as u64
     }
 
@@ -333,9 +335,45 @@ fn lazy_areas_are_purged_when_shrinkers_have_nothing() {
     let mut taken = exhaust(machine);
     lazy.pages.lock().unwrap().extend(taken.split_off(taken.len() - 100));
     taken.push(alloc(machine, Gfp::KERNEL, 0).unwrap());
-    assert_eq!(lazy.lazy_pages(), 0);
+    assert!(lazy.pages.lock().unwrap().is_empty());
     assert_eq!(hook.calls(), 0);
     finish(machine, taken);
+}
+
+// A failed allocation is reported where it was made: with locks held, in handlers.
+#[test]
+fn a_report_names_who_holds_memory_and_asks_nobody() {
+    let machine = machine();
+    let cache = Cache::new(machine);
+    let lazy = leak(Lazy { machine, pages: Mutex::default() });
+    let places = (
+        machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap(),
+        machine.reclaim.purges().register(machine.pages.hal(), lazy).unwrap(),
+    );
+    let report = || {
+        let masked = in_interrupt(|| machine.reclaim.report(machine.pages).to_string());
+        assert_eq!(machine.reclaim.report(machine.pages).to_string(), masked);
+        masked
+    };
+    let line = |report: &str, name: &str| report.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    let before = report();
+    for name in ["page-cache", "lazy areas"] {
+        assert!(line(&before, name).ends_with("not asked yet"), "{before}");
+    }
+    cache.fill();
+    let held = cache.len();
+    let taken = alloc(machine, Gfp::KERNEL, 0).unwrap();
+    let after = report();
+    assert!(line(&after, "page-cache").ends_with(&format!(" {held} objects when asked last")), "{after}");
+    let count = machine.reclaim.events().objects;
+    assert_eq!(held - cache.len(), usize::try_from(count).unwrap());
+    // Who comes next to the place has not been asked.
+    machine.reclaim.shrinkers().unregister(machine.pages.hal(), places.0).unwrap();
+    machine.reclaim.purges().unregister(machine.pages.hal(), places.1).unwrap();
+    let _ = machine.reclaim.shrinkers().register(machine.pages.hal(), cache).unwrap();
+    assert!(line(&report(), "page-cache").ends_with("not asked yet"));
+    cache.empty();
+    finish(machine, vec![taken]);
 }
 
 #[test]
@@ -353,7 +391,16 @@ fn the_oom_hook_is_the_last_and_says_all() {
     assert_eq!(alloc(machine, Gfp::KERNEL, 0), Err(AllocError::OutOfMemory));
     assert_eq!(hook.calls(), 1);
     let report = hook.reports.lock().unwrap().pop().unwrap();
-    for part in ["out of memory: order:0", "DIRECT_RECLAIM", "Mem-Info:", "DMA free:", " min:", "*4kB", "page-cache"] {
+    for part in [
+        "out of memory: order:0",
+        "DIRECT_RECLAIM",
+        "Mem-Info:",
+        "DMA free:",
+        " min:",
+        "*4kB",
+        "page-cache",
+        " 0 objects when asked last",
+    ] {
         assert!(report.contains(part), "no {part:?} in:\n{report}");
     }
     // What it frees serves the allocation.

@@ -22,7 +22,7 @@ mod shrinker;
 
 pub use background::Balanced;
 pub use oom::{MemReport, OomHook, OomReport};
-pub use registry::{REGISTRY_PLACES, Registration, Registry, RegistryError};
+pub use registry::{Notes, REGISTRY_PLACES, Registration, Registry, RegistryError};
 pub use shrinker::{Scanned, Shrinker};
 
 use super::{PageAllocator, PageHal};
@@ -41,7 +41,7 @@ impl<H: PageHal + Wait + Context> ReclaimHal for H {}
 /// Somebody who holds pages only because giving them back is cheaper for many at once: areas that wait for one TLB
 /// invalidation. Runs as a [`Shrinker`] does.
 pub trait Purge: Sync {
-    /// The name in reports.
+    /// The name in reports. Any context, whatever locks are held: takes none.
     fn name(&self) -> &str;
 
     /// Pages that it holds.
@@ -155,8 +155,8 @@ impl<R: LockHal> Reclaim<R> {
     /// Once around all shrinkers. The caller is inside [`Scope::Reclaim`].
     fn round<H: ReclaimHal>(&self, hal: &H, gfp: Gfp, priority: u32) -> Round {
         let mut sum = Round::default();
-        let _: Option<()> = self.shrinkers.visit(hal, |shrinker, deferred| {
-            let round = shrinker::shrink(shrinker, deferred, gfp, priority);
+        let _: Option<()> = self.shrinkers.visit(hal, |shrinker, notes| {
+            let round = shrinker::shrink(shrinker, notes, gfp, priority);
             sum.objects = sum.objects.saturating_add(round.objects);
             sum.freed = sum.freed.saturating_add(round.freed);
             None
@@ -168,8 +168,10 @@ impl<R: LockHal> Reclaim<R> {
     /// Lets everybody purge who holds pages lazily: whether there were any.
     fn purge<H: ReclaimHal>(&self, hal: &H, gfp: Gfp) -> bool {
         let mut any = false;
-        let _: Option<()> = self.purges.visit(hal, |purge, _| {
-            if purge.lazy_pages() != 0 {
+        let _: Option<()> = self.purges.visit(hal, |purge, notes| {
+            let lazy = purge.lazy_pages();
+            notes.set_held(lazy);
+            if lazy != 0 {
                 any = true;
                 purge.purge(gfp);
             }

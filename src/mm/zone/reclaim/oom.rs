@@ -128,7 +128,7 @@ impl<R: LockHal> Reclaim<R> {
 }
 
 /// Prints zones, free blocks and who could give something back, in the format of Linux's `Mem-Info`. Takes locks of the
-/// allocator for moments; allocates nothing.
+/// allocator for moments; allocates nothing, asks no shrinker. Any context in which memory may be freed.
 pub struct MemReport<'a, H: PageHal, R> {
     reclaim: &'a Reclaim<R>,
     pages: &'a PageAllocator<H>,
@@ -200,17 +200,17 @@ impl<H: ReclaimHal<Relax = R>, R: LockHal> fmt::Display for MemReport<'_, H, R> 
 }
 
 impl<H: ReclaimHal<Relax = R>, R: LockHal> MemReport<'_, H, R> {
-    /// Who holds what reclaim can get at.
+    /// Who holds what reclaim can get at, as they said when they were asked last: a report is made in any context, with
+    /// locks held and in handlers, where nobody may be asked.
     fn write_holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hal = self.pages.hal();
-        let failed = self.reclaim.shrinkers.visit(hal, |shrinker, _| {
-            writeln!(f, "  {:<24} {} objects", shrinker.name(), shrinker.count_objects(Gfp::KERNEL)).err()
-        });
-        failed.map_or(Ok(()), Err)?;
-        let failed = self
-            .reclaim
-            .purges
-            .visit(hal, |purge, _| writeln!(f, "  {:<24} {} lazy pages", purge.name(), purge.lazy_pages()).err());
-        failed.map_or(Ok(()), Err)
+        let mut write = |name: &str, held: Option<u64>, what: &str| match held {
+            Some(held) => writeln!(f, "  {name:<24} {held} {what} when asked last").err(),
+            None => writeln!(f, "  {name:<24} not asked yet").err(),
+        };
+        let shrinkers =
+            self.reclaim.shrinkers.visit(hal, |shrinker, notes| write(shrinker.name(), notes.held(), "objects"));
+        let purges = || self.reclaim.purges.visit(hal, |purge, notes| write(purge.name(), notes.held(), "lazy pages"));
+        shrinkers.or_else(purges).map_or(Ok(()), Err)
     }
 }

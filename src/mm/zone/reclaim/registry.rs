@@ -54,10 +54,35 @@ struct Tenant<T: ?Sized + 'static> {
     users: u32,
 }
 
+/// What reclaim notes about a tenant, zero at first.
+#[derive(Debug)]
+pub struct Notes {
+    /// Work that was put off.
+    pub(super) deferred: AtomicU64,
+    /// One more than what the tenant said last that it holds, or zero if it has not been asked.
+    held: AtomicU64,
+}
+
+impl Notes {
+    const fn new() -> Self {
+        Self { deferred: AtomicU64::new(0), held: AtomicU64::new(0) }
+    }
+
+    /// Notes what the tenant says that it holds.
+    pub(super) fn set_held(&self, held: u64) {
+        self.held.store(held.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// What the tenant said last that it holds; `None` if it has not been asked.
+    #[must_use]
+    pub fn held(&self) -> Option<u64> {
+        self.held.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
 struct Place<T: ?Sized + 'static, R> {
     tenant: OrderedLock<Tenant<T>, class::Tenant, R>,
-    /// A word that belongs to the tenant: work that was put off.
-    deferred: AtomicU64,
+    notes: Notes,
 }
 
 /// Places for `T`, such as `dyn Shrinker`.
@@ -79,10 +104,7 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
     pub const fn new() -> Self {
         Self {
             places: [const {
-                Place {
-                    tenant: OrderedLock::new(Tenant { entry: None, tenancy: 0, users: 0 }),
-                    deferred: AtomicU64::new(0),
-                }
+                Place { tenant: OrderedLock::new(Tenant { entry: None, tenancy: 0, users: 0 }), notes: Notes::new() }
             }; REGISTRY_PLACES],
             used: AtomicU32::new(0),
             idle: WaitQueue::new(),
@@ -103,7 +125,8 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
                 }
                 tenant.entry = Some(entry);
                 tenant.tenancy += 1;
-                place.deferred.store(0, Ordering::Relaxed);
+                place.notes.deferred.store(0, Ordering::Relaxed);
+                place.notes.held.store(0, Ordering::Relaxed);
                 Some(tenant.tenancy)
             });
             if let Some(tenancy) = taken {
@@ -150,12 +173,12 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
         }
     }
 
-    /// Lets each tenant work, one after the other, until one of them breaks off with an answer. The second argument is a
-    /// word of the tenant's place, zero at first. Any context in which the tenants may work.
+    /// Lets each tenant work, one after the other, until one of them breaks off with an answer. The second argument is
+    /// what is noted about it. Any context in which the tenants may work.
     pub fn visit<H: Wait + Interrupts, B>(
         &self,
         hal: &H,
-        mut work: impl FnMut(&'static T, &AtomicU64) -> Option<B>,
+        mut work: impl FnMut(&'static T, &Notes) -> Option<B>,
     ) -> Option<B> {
         let used = self.used.load(Ordering::Relaxed) as usize;
         for place in self.places.iter().take(used) {
@@ -167,7 +190,7 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
                 continue;
             };
             // INVARIANT: REG-2.
-            let answer = work(entry, &place.deferred);
+            let answer = work(entry, &place.notes);
             let left = Self::with_tenant(hal, place, |tenant| {
                 tenant.users -= 1;
                 tenant.entry.is_none()

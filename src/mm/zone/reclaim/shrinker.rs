@@ -1,8 +1,9 @@
 //! Shrinkers: caches that can do with less, asked in proportion to what they hold (Linux: `mm/shrinker.c`).
 #![forbid(unsafe_code)]
 
+use super::registry::Notes;
 use crate::gfp::Gfp;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 /// How many parts of what a cache holds are asked for first: 1/2^12. Each round without success halves it.
 pub(super) const DEF_PRIORITY: u32 = 12;
@@ -21,12 +22,13 @@ pub enum Scanned {
 
 /// A cache that frees objects when memory is short.
 ///
-/// Both methods run with no lock held and interrupts unmasked, on any CPU, on several at once. They may allocate: such an
+/// [`Shrinker::count_objects`] and [`Shrinker::scan_objects`] run inside [`Scope::Reclaim`](crate::hal::wait::Scope::Reclaim)
+/// and nowhere else, with no lock held and interrupts unmasked, on any CPU, on several at once. They may allocate: such an
 /// allocation may use all of the reserve, reclaims nothing itself and does not wait. `gfp` says what the allocation that
 /// is short permits, scopes included: without [`Gfp::FS`] no file-system lock may be taken, without [`Gfp::IO`] nothing
 /// may be written.
 pub trait Shrinker: Sync {
-    /// The name in reports.
+    /// The name in reports. Any context, whatever locks are held: takes none.
     fn name(&self) -> &str;
 
     /// Objects that could be freed; zero if there are none, or none now. Cheap.
@@ -58,8 +60,10 @@ pub(super) struct Round {
 
 /// Asks one shrinker for its share: of what it holds, one part in 2^priority, less for objects that cost more; and what
 /// was put off in earlier rounds because it was less than a batch, or because the shrinker stopped.
-pub(super) fn shrink(shrinker: &dyn Shrinker, deferred: &AtomicU64, gfp: Gfp, priority: u32) -> Round {
+pub(super) fn shrink(shrinker: &dyn Shrinker, notes: &Notes, gfp: Gfp, priority: u32) -> Round {
     let objects = shrinker.count_objects(gfp);
+    notes.set_held(objects);
+    let deferred = &notes.deferred;
     if objects == 0 {
         return Round::default();
     }
