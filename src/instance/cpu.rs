@@ -9,7 +9,7 @@ use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
 use crate::mm::zone::CpuPages;
-use crate::sync::{OrderedLock, Scopes, class};
+use crate::sync::{self, OrderedLock, Scopes, Sleeper, class};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
 
@@ -221,21 +221,29 @@ pub fn online_cpus() -> impl Iterator<Item = CpuId> {
     (0..HERE.cpus()).map(CpuId::new).filter(|cpu| is_online(*cpu))
 }
 
-/// Runs `sleep`, in which this CPU sleeps until something happens: meanwhile it counts as one that frees no memory.
-pub fn asleep(sleep: impl FnOnce()) {
-    let asleep = &HERE.local().asleep;
-    asleep.store(true, Ordering::SeqCst);
-    // Whoever waits for memory looks whether somebody is left who could free some.
-    cpu::send_event();
-    sleep();
-    asleep.store(false, Ordering::SeqCst);
+impl Sleeper for KernelPages {
+    fn set_asleep(&self, asleep: bool) {
+        self.local().asleep.store(asleep, Ordering::SeqCst);
+    }
+
+    fn others_are_awake(&self) -> bool {
+        let here = cpu::current();
+        let others = online_cpus().filter(|cpu| *cpu != here).filter_map(|cpu| self.local_of(cpu));
+        others.into_iter().any(|local| !local.asleep.load(Ordering::SeqCst))
+    }
+
+    fn send_event(&self) {
+        cpu::send_event();
+    }
+
+    fn wait_for_event(&self) {
+        cpu::wait_for_event();
+    }
 }
 
-/// Whether another CPU is awake, which may free memory.
-pub(super) fn others_are_awake() -> bool {
-    let here = cpu::current();
-    let others = online_cpus().filter(|cpu| *cpu != here).filter_map(|cpu| HERE.local_of(cpu));
-    others.into_iter().any(|local| !local.asleep.load(Ordering::SeqCst))
+/// Runs `sleep`, in which this CPU sleeps until an interrupt: meanwhile it counts as one that frees no memory.
+pub fn asleep(sleep: impl FnOnce()) {
+    sync::rest(&HERE, sleep);
 }
 
 /// The background has work to do.

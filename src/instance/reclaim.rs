@@ -1,6 +1,6 @@
 //! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
 
-use super::cpu::{KernelPages, asleep, others_are_awake, rouse};
+use super::cpu::{KernelPages, rouse};
 use super::drain::answer_requests;
 use super::faults;
 use super::pages::PAGES;
@@ -112,11 +112,7 @@ impl Wait for KernelPages {
             if idle() || queue.generation() != seen {
                 return true;
             }
-            if !HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()) && !others_are_awake() {
-                return false;
-            }
-            asleep(cpu::wait_for_event);
-            true
+            sync::sleep_for_memory(self, HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()))
         });
         irq::local_irq_restore_flags(saved);
         waited

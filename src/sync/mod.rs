@@ -11,8 +11,10 @@ mod held;
 mod lock;
 mod ordered;
 mod scopes;
+mod sleep;
 
 pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};
 pub use scopes::{ScopeGuard, Scopes, enter};
+pub use sleep::{Sleeper, rest, sleep_for_memory};

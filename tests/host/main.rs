@@ -34,11 +34,14 @@ mod random;
 mod rbtree;
 #[cfg(test)]
 mod slab;
+// The model checker switches stacks, which Miri cannot.
+#[cfg(all(test, not(miri)))]
+mod sleep;
 mod struct_page;
 mod tags;
 mod trap;
 #[cfg(test)]
 mod vmalloc;
-// The model checker switches stacks, which Miri cannot.
+// As above.
 #[cfg(all(test, not(miri)))]
 mod wait;
