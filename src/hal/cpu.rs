@@ -57,3 +57,13 @@ pub trait PerCpu {
         let _ = (cpu, step);
     }
 }
+
+/// Runs `f` on what the running CPU has, and keeps the thread on that CPU meanwhile: with interrupts masked from before the
+/// CPU is looked at. A thread may migrate at any instruction where they are open, so whatever is a CPU's own is reached so.
+#[inline]
+pub fn with_local<H: Interrupts + PerCpu, A>(hal: &H, f: impl FnOnce(&H::Local) -> A) -> A {
+    let saved = hal.save();
+    let answer = f(hal.local());
+    hal.restore(saved);
+    answer
+}

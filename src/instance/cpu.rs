@@ -4,7 +4,7 @@ use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::held;
 use crate::arch::aarch64::irq::{self, IrqFlags};
-use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::cpu::{Interrupts, PerCpu, with_local};
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
@@ -223,7 +223,7 @@ pub fn online_cpus() -> impl Iterator<Item = CpuId> {
 
 impl Sleeper for KernelPages {
     fn set_asleep(&self, asleep: bool) {
-        self.local().asleep.store(asleep, Ordering::SeqCst);
+        with_local(self, |local| local.asleep.store(asleep, Ordering::SeqCst));
     }
 
     fn others_are_awake(&self) -> bool {
@@ -327,6 +327,6 @@ pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
 
 /// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
-    HERE.local().scopes.enforce(forbid);
+    with_local(&HERE, |local| local.scopes.enforce(forbid));
     held::enforce_lock_order(forbid);
 }

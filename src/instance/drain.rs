@@ -19,7 +19,7 @@ pub fn drain_offline_cpu(cpu: CpuId) -> bool {
     let slabs = slab_allocator().drain_offline(cpu);
     // Two that drain the same CPU's stacks would get different ones.
     if slabs {
-        drain_stacks(PAGES.hal(), &local.stacks);
+        drain_stacks(PAGES.hal(), |_| local.stacks.take());
     }
     slabs && PAGES.drain_offline(cpu)
 }

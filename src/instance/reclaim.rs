@@ -8,7 +8,7 @@ use crate::addr::Order;
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq;
 use crate::gfp::{Gfp, ZoneType};
-use crate::hal::cpu::{Interrupts, PerCpu};
+use crate::hal::cpu::{Interrupts, PerCpu, with_local};
 use crate::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::zone::{
@@ -125,15 +125,15 @@ impl Wait for KernelPages {
 
 impl Context for KernelPages {
     fn enter(&self, scope: Scope) {
-        self.local().scopes.enter(scope);
+        with_local(self, |local| local.scopes.enter(scope));
     }
 
     fn leave(&self, scope: Scope) {
-        self.local().scopes.leave(scope);
+        with_local(self, |local| local.scopes.leave(scope));
     }
 
     fn is_inside(&self, scope: Scope) -> bool {
-        self.local().scopes.is_inside(scope)
+        with_local(self, |local| local.scopes.is_inside(scope))
     }
 
     fn atomic(&self) -> Option<Atomic> {

@@ -4,7 +4,7 @@
 //! A slot is as large as a stack's alignment. The stack is at its start, the rest is never mapped and guards the stack in
 //! the next slot. So nothing else can ever lie below a stack, and whose stack an address belongs to is arithmetic.
 
-use super::cpu::{KeptStacks, KernelPages};
+use super::cpu::KernelPages;
 use super::pages::PAGES;
 use super::{
     BuddyFrames, alloc_page, free_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page,
@@ -341,11 +341,11 @@ impl Drop for KernelStack {
     }
 }
 
-/// Frees the stacks that a CPU keeps: this one, or one that is not online.
-pub(super) fn drain_stacks(hal: &KernelPages, kept: &KeptStacks) {
+/// Frees the stacks that `take` finds, with interrupts masked, among those that a CPU keeps.
+pub(super) fn drain_stacks(hal: &KernelPages, take: impl Fn(&KernelPages) -> Option<VirtAddr>) {
     loop {
         let saved = hal.save();
-        let start = kept.take();
+        let start = take(hal);
         hal.restore(saved);
         match start.and_then(|start| VirtRange::from_size(start, KernelStack::SIZE)) {
             Some(range) => free_stack(range),
@@ -362,6 +362,5 @@ pub fn stack_count() -> u32 {
 
 /// Frees the stacks that this CPU keeps for its next threads. Any context in which memory may be freed.
 pub fn drain_kernel_stacks() {
-    let hal = PAGES.hal();
-    drain_stacks(hal, &hal.local().stacks);
+    drain_stacks(PAGES.hal(), |hal| hal.local().stacks.take());
 }

@@ -120,10 +120,13 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     let pair = Pair(function, argument);
     let record = Call::new(false);
     record.fill(call::<T>, (&raw const pair).expose_provenance());
-    if cpu == cpu::current() {
+    {
+        // Masked before the look, so that this stays the CPU that was looked at.
         let _masked = irq::local_irq_save();
-        function(argument);
-        return Ok(());
+        if cpu == cpu::current() {
+            function(argument);
+            return Ok(());
+        }
     }
     push(cpu, &record)?;
     let mut start = timer::ticks();

@@ -18,7 +18,9 @@ const FORBIDDING: [(Scope, Atomic); 4] = [
 ///
 /// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
 ///
-/// Its CPU alone changes it. An interrupt may come in between, and leaves it as it was, so plain loads and stores do.
+/// Its CPU alone changes it, with interrupts masked from before the CPU is looked at
+/// ([`with_local`](crate::hal::cpu::with_local)), so plain loads and stores do. A kernel whose threads migrate keeps a thread
+/// that is inside of a scope on its CPU, as Linux's `preempt_count` does, or counts by thread.
 ///
 /// # Invariants
 ///

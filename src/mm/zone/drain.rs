@@ -7,6 +7,7 @@ use super::pcp::CpuPages;
 use super::zone::Zone;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
+use crate::hal::cpu::with_local;
 use crate::mm::page::{PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
@@ -54,10 +55,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Gives back what this CPU keeps in reserve, its lists aside; whether there was anything.
     pub(super) fn drain_local_reserves(&self) -> bool {
-        let saved = self.hal.save();
-        let any = self.drain_reserves(H::pages(self.hal.local()));
-        self.hal.restore(saved);
-        any
+        with_local(&self.hal, |local| self.drain_reserves(H::pages(local)))
     }
 
     /// Empties the lists of one CPU, and sets how long they may grow from now on.
@@ -96,17 +94,23 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Gives the pages on this CPU's lists back to their zones. Any context. Cost: O(pages on them × orders).
     pub fn drain_local(&self) {
-        let saved = self.hal.save();
-        self.drain_lists(H::pages(self.hal.local()));
-        self.hal.restore(saved);
+        with_local(&self.hal, |local| self.drain_lists(H::pages(local)));
         self.announce();
     }
 
     /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
     /// causes, and by a CPU that is idle. Any context.
     pub fn answer_requests(&self) {
-        if H::pages(self.hal.local()).drain_pending() {
-            self.drain_local();
+        let answered = with_local(&self.hal, |local| {
+            let pages = H::pages(local);
+            let pending = pages.drain_pending();
+            if pending {
+                self.drain_lists(pages);
+            }
+            pending
+        });
+        if answered {
+            self.announce();
         }
     }
 
@@ -115,12 +119,20 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// Returns when all have answered where the caller may wait; elsewhere the others answer later. Any context.
     pub fn drain_all(&self) {
-        let here = self.hal.cpu();
-        self.drain_local();
-        let others = || (0..self.hal.cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
-        for cpu in others() {
+        let cpus = || (0..self.hal.cpus()).map(CpuId::new);
+        for cpu in cpus() {
             let Some(local) = self.hal.local_of(cpu) else { continue };
-            if self.hal.is_online(cpu) || !self.drain_offline(cpu) {
+            // Each is this one or another at the moment at which it comes: the thread may migrate between two of them.
+            let drained = with_local(&self.hal, |here| {
+                let is_here = self.hal.cpu() == cpu;
+                if is_here {
+                    self.drain_lists(H::pages(here));
+                }
+                is_here
+            });
+            if drained {
+                self.announce();
+            } else if self.hal.is_online(cpu) || !self.drain_offline(cpu) {
                 H::pages(local).request_drain();
                 self.hal.kick(cpu);
             }
@@ -128,7 +140,7 @@ impl<H: PageHal> PageAllocator<H> {
         if !self.may_wait() {
             return;
         }
-        for cpu in others() {
+        for cpu in cpus() {
             let Some(local) = self.hal.local_of(cpu) else { continue };
             let request = H::pages(local).drains_requested();
             let mut step = 0;
@@ -137,7 +149,7 @@ impl<H: PageHal> PageAllocator<H> {
                 if !self.hal.is_online(cpu) && self.drain_offline(cpu) {
                     break;
                 }
-                // Two CPUs may be asking each other.
+                // Two CPUs may be asking each other, and the thread may be on the one that it has asked.
                 self.answer_requests();
                 self.hal.waiting_for(cpu, step);
                 step += 1;

@@ -4,7 +4,7 @@
 use quarry::addr::{CpuId, Pfn, PhysAddr, PhysRange};
 use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
-use quarry::hal::cpu::{Interrupts, PerCpu};
+use quarry::hal::cpu::{Interrupts, PerCpu, with_local};
 use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, Page, PageDescriptor, PageMap, Section, sections_of};
@@ -31,6 +31,8 @@ std::thread_local! {
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     /// What this thread is told about the descriptors instead of the truth: the frame of page 0, and the sections.
     static LIE: Cell<Option<(Pfn, &'static [Section])>> = const { Cell::new(None) };
+    /// Whether this thread migrates to the next CPU at every point where its interrupts are open.
+    static MIGRATES: Cell<bool> = const { Cell::new(false) };
     /// What another CPU does in the middle of what this thread does.
     static BETWEEN: Cell<Option<Between>> = const { Cell::new(None) };
 }
@@ -60,6 +62,19 @@ fn point() {
         Some((left, other)) => BETWEEN.set(Some((left - u32::from(is_free), other))),
         None => {}
     }
+}
+
+/// Runs `f` in a thread that migrates to the next CPU that is online at every point where interrupts are open: before they
+/// are masked, after they are opened again, and after each look at the CPU or at what it has. Not while it is inside of a
+/// scope that forbids waiting, which keeps it where it is. Ends on the CPU that it began on.
+pub(super) fn migrating<R>(f: impl FnOnce() -> R) -> R {
+    let here = CPU.get();
+    MIGRATES.set(true);
+    let answer = f();
+    MIGRATES.set(false);
+    assert!(!CPU.get().1);
+    CPU.set(here);
+    answer
 }
 
 /// Runs `f` with another answer to what pages have descriptors.
@@ -216,6 +231,7 @@ impl Interrupts for Sim<'_> {
     type Saved = bool;
 
     fn save(&self) -> bool {
+        self.migrate();
         let (cpu, masked) = CPU.get();
         CPU.set((cpu, true));
         masked
@@ -225,6 +241,7 @@ impl Interrupts for Sim<'_> {
         let (cpu, masked) = CPU.get();
         assert!(masked, "somebody unmasked interrupts in between");
         CPU.set((cpu, saved));
+        self.migrate();
     }
 }
 
@@ -232,7 +249,9 @@ impl<'m> PerCpu for Sim<'m> {
     type Local = Local<'m>;
 
     fn local(&self) -> &Local<'m> {
-        &self.locals[CPU.get().0 as usize]
+        let local = &self.locals[CPU.get().0 as usize];
+        self.migrate();
+        local
     }
 
     fn local_of(&self, cpu: CpuId) -> Option<&Local<'m>> {
@@ -241,7 +260,9 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn cpu(&self) -> CpuId {
-        CpuId::new(CPU.get().0)
+        let cpu = CpuId::new(CPU.get().0);
+        self.migrate();
+        cpu
     }
 
     fn cpus(&self) -> u32 {
@@ -253,6 +274,13 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn kick(&self, cpu: CpuId) {
+        if let Some(machine) = self.reclaimer.get().filter(|_| MIGRATES.get()) {
+            // No other thread plays that CPU: its interrupt comes at once.
+            let before = CPU.replace((cpu.get(), true));
+            machine.pages.answer_requests();
+            CPU.set(before);
+            return;
+        }
         self.kicked.lock().unwrap()[cpu.get() as usize] = true;
         self.events.notify_all();
     }
@@ -290,19 +318,22 @@ impl Wait for Sim<'_> {
 
 impl Context for Sim<'_> {
     fn enter(&self, scope: Scope) {
-        self.local().scopes.enter(scope);
+        with_local(self, |local| local.scopes.enter(scope));
     }
 
     fn leave(&self, scope: Scope) {
-        self.local().scopes.leave(scope);
+        with_local(self, |local| local.scopes.leave(scope));
     }
 
     fn is_inside(&self, scope: Scope) -> bool {
-        self.local().scopes.is_inside(scope)
+        with_local(self, |local| local.scopes.is_inside(scope))
     }
 
     fn atomic(&self) -> Option<Atomic> {
-        self.local().scopes.atomic(mask_bits(CPU.get().1))
+        let saved = self.save();
+        let why = self.local().scopes.atomic(mask_bits(saved));
+        self.restore(saved);
+        why
     }
 }
 
@@ -422,6 +453,17 @@ impl Sim<'_> {
     /// Whether this CPU is inside of anything that forbids waiting.
     pub(super) fn scopes_are_open(&self) -> bool {
         self.local().scopes.no_wait() & ALWAYS != 0
+    }
+
+    /// Moves a thread that migrates to the next CPU, if it may go.
+    fn migrate(&self) {
+        let (cpu, masked) = CPU.get();
+        if !MIGRATES.get() || masked || self.locals[cpu as usize].scopes.no_wait() & ALWAYS != 0 {
+            return;
+        }
+        let cpus = u32::try_from(self.locals.len()).unwrap();
+        let next = (1..=cpus).map(|step| (cpu + step) % cpus).find(|next| self.is_online(CpuId::new(*next)));
+        CPU.set((next.unwrap_or(cpu), false));
     }
 
     pub(super) fn set_online(&self, cpu: u32, online: bool) {

@@ -9,6 +9,7 @@ mod failing;
 mod flipped;
 mod gfp;
 mod machine;
+mod migration;
 mod model;
 mod pcp;
 mod races;

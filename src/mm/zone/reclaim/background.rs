@@ -93,7 +93,7 @@ impl<R: LockHal> Reclaim<R> {
             if balanced() {
                 break;
             }
-            let before = pages.freed_here();
+            let before = pages.freed_so_far();
             {
                 // INVARIANT: RCL-2.
                 let _scope = sync::enter(pages.hal(), Scope::Reclaim);
@@ -101,7 +101,7 @@ impl<R: LockHal> Reclaim<R> {
                 let _ = self.purge(pages.hal(), Gfp::KERNEL);
             }
             pages.drain_all();
-            if pages.freed_here() == before {
+            if pages.freed_since(&before) == 0 {
                 // Harder, until there is no harder.
                 let Some(harder) = priority.checked_sub(1) else { break };
                 priority = harder;

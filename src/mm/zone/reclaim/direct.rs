@@ -87,8 +87,8 @@ impl<R: LockHal> Reclaim<R> {
         let hal = pages.hal();
         // INVARIANT: RCL-2.
         let _scope = sync::enter(hal, Scope::Reclaim);
-        let before = pages.freed_here();
-        let freed = || pages.freed_here() - before;
+        let before = pages.freed_so_far();
+        let freed = || pages.freed_since(&before);
         let mut objects = 0;
         for priority in (0..=DEF_PRIORITY).rev() {
             let round = self.round(hal, gfp, priority);

@@ -3,19 +3,36 @@
 
 use super::super::watermark::{Mark, Reach};
 use super::super::{PageAllocator, PageHal, Shortage};
-use crate::addr::Order;
+use crate::addr::{CpuId, Order};
 use crate::gfp::ZoneType;
+use crate::hal::cpu::with_local;
+
+/// How many pages had been freed at some moment.
+#[derive(Debug)]
+pub(super) struct Freed {
+    direct: u64,
+    /// The CPU that was looked at.
+    cpu: CpuId,
+    /// To its lists.
+    listed: u64,
+}
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Pages freed so far to the lists of this CPU and straight to the zones. The difference of two tells what was freed
-    /// in between, by this CPU at least.
-    pub(super) fn freed_here(&self) -> u64 {
-        let direct: u64 = self.zone_ids().filter_map(|id| self.with_zone(id, |zone, _| zone.events.freed)).sum();
-        let saved = self.hal.save();
-        let pages = H::pages(self.hal.local());
-        let listed: u64 = self.zone_ids().map(|id| pages.flow(id).freed).sum();
-        self.hal.restore(saved);
-        direct + listed
+    /// How many pages have been freed so far, for [`PageAllocator::freed_since`].
+    pub(super) fn freed_so_far(&self) -> Freed {
+        let direct = self.zone_ids().filter_map(|id| self.with_zone(id, |zone, _| zone.events.freed)).sum();
+        let (cpu, listed) = with_local(&self.hal, |local| {
+            (self.hal.cpu(), self.zone_ids().map(|id| H::pages(local).flow(id).freed).sum())
+        });
+        Freed { direct, cpu, listed }
+    }
+
+    /// Pages freed since `before`: straight to the zones, and to the lists of this CPU if the thread is still, or again,
+    /// on the one that it was on. What others free to their lists is no progress of the caller's.
+    pub(super) fn freed_since(&self, before: &Freed) -> u64 {
+        let now = self.freed_so_far();
+        let listed = if now.cpu == before.cpu { now.listed - before.listed } else { 0 };
+        now.direct - before.direct + listed
     }
 
     /// Whether a zone of a request has free memory down to `mark`, for a request without privilege.
