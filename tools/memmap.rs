@@ -137,7 +137,7 @@ fn chosen(tree: &Tree<'_>) -> Result<String, FdtError> {
     let Some(chosen) = tree.chosen() else { return Ok(null()) };
     Ok(object([
         ("stdout_node", chosen.stdout().map_or_else(null, |stdout| string(&stdout.node.path().to_string()))),
-        ("bootargs", chosen.bootargs().map_or_else(null, string)),
+        ("bootargs", chosen.bootargs().map_or_else(null, |bytes| string(&text(bytes)))),
         ("initrd", chosen.initrd()?.map_or_else(null, range)),
     ]))
 }
@@ -183,6 +183,11 @@ fn list(items: impl IntoIterator<Item = String>) -> String {
 fn object<K: Display>(members: impl IntoIterator<Item = (K, String)>) -> String {
     let members = members.into_iter().map(|(key, value)| format!("{}: {value}", string(&key.to_string())));
     format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+}
+
+/// Boot arguments without the NUL at their end, whatever their encoding.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// A JSON string in ASCII.

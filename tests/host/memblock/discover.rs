@@ -97,9 +97,14 @@ fn boot_only(memblock: &super::Unmapped) -> Vec<(u64, u64)> {
     regions.map(|region| (region.start().get(), region.range.size())).collect()
 }
 
+/// A number as one cell.
+fn low(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap()
+}
+
 fn initrd(tree: Builder, start: u64, end: u64) -> Builder {
-    let tree = tree.begin("chosen").cells("linux,initrd-start", &[start as u32]);
-    tree.cells("linux,initrd-end", &[end as u32]).end()
+    let tree = tree.begin("chosen").cells("linux,initrd-start", &[low(start)]);
+    tree.cells("linux,initrd-end", &[low(end)]).end()
 }
 
 #[test]
@@ -109,11 +114,11 @@ fn what_only_booting_needs_is_free_afterwards_but_for_what_the_tree_reserves() {
     assert_eq!(regions(memblock.reserved()), [(32 * MIB, 2 * MIB), (34 * MIB, MIB), (35 * MIB, MIB), (40 * MIB, 1000)]);
     // All of it, an end, the middle to the byte; whichever list says so.
     let half = MIB / 2;
-    let cases: [(u64, u64, &[(u64, u64)]); 4] = [
-        (32 * MIB, 4 * MIB, &[]),
-        (30 * MIB, 4 * MIB + half, &[(34 * MIB + half, half)]),
-        (34 * MIB + half, MIB, &[(34 * MIB, half)]),
-        (34 * MIB + 4096, 1, &[(34 * MIB, 4096), (34 * MIB + 4097, MIB - 4097)]),
+    let cases = [
+        (32 * MIB, 4 * MIB, Vec::new()),
+        (30 * MIB, 4 * MIB + half, vec![(34 * MIB + half, half)]),
+        (34 * MIB + half, MIB, vec![(34 * MIB, half)]),
+        (34 * MIB + 4096, 1, vec![(34 * MIB, 4096), (34 * MIB + 4097, MIB - 4097)]),
     ];
     for (start, size, left) in cases {
         let (_, memblock) = discovered(bank().reservation(start, size), &kernel());
@@ -121,7 +126,7 @@ fn what_only_booting_needs_is_free_afterwards_but_for_what_the_tree_reserves() {
         for no_map in [false, true] {
             let (found, memblock) = discovered(
                 with_regions(|tree| {
-                    let tree = tree.begin("region").cells("reg", &[start as u32, size as u32]);
+                    let tree = tree.begin("region").cells("reg", &[low(start), low(size)]);
                     if no_map { tree.flag("no-map").end() } else { tree.end() }
                 }),
                 &kernel(),
@@ -136,7 +141,7 @@ fn what_only_booting_needs_is_free_afterwards_but_for_what_the_tree_reserves() {
 fn a_no_map_region_over_what_is_in_use_is_reserved_and_stays_mapped() {
     let with = |start: u64, size: u64| {
         let region = |tree: Builder| {
-            let fixed = [start, size, 60 * MIB, MIB].map(|cell| cell as u32);
+            let fixed = [start, size, 60 * MIB, MIB].map(low);
             tree.begin("region").cells("reg", &fixed).flag("no-map").end()
         };
         discovered(initrd(with_regions(region), 50 * MIB + 10, 51 * MIB), &kernel())
@@ -220,9 +225,8 @@ fn only_the_memory_that_the_boot_loader_gives_is_used() {
         assert_eq!(found.stated - found.withheld, memblock.usable_size().unwrap());
         regions(memblock.memory())
     };
-    let cells = |ranges: &[(u64, u64)]| {
-        ranges.iter().flat_map(|(start, size)| [*start as u32, *size as u32]).collect::<Vec<_>>()
-    };
+    let cells =
+        |ranges: &[(u64, u64)]| ranges.iter().flat_map(|(start, size)| [low(*start), low(*size)]).collect::<Vec<_>>();
     let given = |ranges: &[(u64, u64)]| memory(usable(&cells(ranges)));
     assert_eq!(given(&[(20 * MIB, 4 * MIB)]), [(20 * MIB, 4 * MIB)]);
     // In any order, touching, one inside another, partly no RAM, with one that is empty.
@@ -256,7 +260,7 @@ fn only_the_memory_that_the_boot_loader_gives_is_used() {
 #[test]
 fn banks_that_cannot_be_reached_are_left_out() {
     let far = |start: u64, size: u64| {
-        let cells = [16 * MIB, 64 * MIB, start, size].map(|number| [(number >> 32) as u32, number as u32]).concat();
+        let cells = [16 * MIB, 64 * MIB, start, size].map(|number| [low(number >> 32), low(number)]).concat();
         let around = Surroundings { end: PhysAddr::new(1 << 47), span: 1 << 44, ..kernel() };
         let (found, memblock) = discovered(Builder::root(2, 2).memory("memory@1000000", &cells), &around);
         assert_eq!(found.stated, 64 * MIB + size);
@@ -282,7 +286,7 @@ fn the_word_that_starts_a_cpu_is_reserved_where_it_is_memory_that_is_not_the_ker
     let with = |word: u64, status: &str| {
         let cpu = bank().begin("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]).begin("cpu@1");
         let cpu = cpu.cells("reg", &[1]).str("enable-method", "spin-table").str("status", status);
-        discovered(cpu.cells("cpu-release-addr", &[0, word as u32]).end().end(), &kernel()).1
+        discovered(cpu.cells("cpu-release-addr", &[0, low(word)]).end().end(), &kernel()).1
     };
     let taken = |memblock: &super::Unmapped, word: u64| memblock.reserved().overlaps(range(word, 8));
     assert!(taken(&with(60 * MIB + 0xd8, "okay"), 60 * MIB + 0xd8));
