@@ -18,9 +18,13 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
+
+/// Longer than anything takes that a CPU sleeps for.
+const FOR_EVER: Duration = Duration::from_secs(30);
 
 /// So many more points, and then what another CPU does.
 type Between = (u32, Box<dyn FnOnce()>);
@@ -300,8 +304,9 @@ impl Wait for Sim<'_> {
                 return false;
             }
             let kicked = self.kicked.lock().unwrap();
-            let mut kicked =
-                self.events.wait_while(kicked, |kicked| queue.generation() == seen && !kicked[cpu]).unwrap();
+            let asleep = |kicked: &mut Vec<bool>| queue.generation() == seen && !kicked[cpu];
+            let (mut kicked, slept) = self.events.wait_timeout_while(kicked, FOR_EVER, asleep).unwrap();
+            assert!(!slept.timed_out(), "nobody wakes {cpu}");
             kicked[cpu] = false;
             true
         })
