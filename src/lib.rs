@@ -36,14 +36,20 @@
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
 //! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
+//! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
 //! | `mm/page/map.rs` | the page descriptors as one array |
+//! | `mm/percpu/raw_calls.rs` | what is owed by calls on per-CPU memory |
 //! | `mm/slab/global.rs` | records of caches as pointers |
 //! | `mm/slab/object.rs` | memory of objects |
+//! | `mm/slab/raw_calls.rs` | what is owed by calls on objects |
 //! | `mm/slab/slab.rs` | which memory is an object's |
 //! | `mm/zone/reserved.rs` | reserved memory that is said to be no longer needed |
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
+//! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
+//! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |
+//! | `mm/zone/raw_calls.rs` | what is owed by calls on pages |
 //! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
 //! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |

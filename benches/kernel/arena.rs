@@ -113,7 +113,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = instance::free_pages(self.0, Order::MAX) {
+        if let Err(error) = raw!(instance::free_pages(self.0, Order::MAX)) {
             panic!("the room of a row: {error}");
         }
     }

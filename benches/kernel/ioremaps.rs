@@ -31,9 +31,9 @@ fn ioremap<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
     if unsafe { instance::readl(addr) } != HOST_BRIDGE {
         return Err("what is mapped is not the configuration space");
     }
-    let mut done = instance::iounmap(addr).is_ok();
+    let mut done = raw!(instance::iounmap(addr)).is_ok();
     let figures = meter.measure(|| match instance::ioremap(black_box(phys), black_box(BYTES)) {
-        Ok(addr) => done &= instance::iounmap(black_box(addr)).is_ok(),
+        Ok(addr) => done &= raw!(instance::iounmap(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("ioremap or iounmap failed") }

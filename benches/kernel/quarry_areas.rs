@@ -31,6 +31,6 @@ impl AreaAllocator for QuarryAreas {
     fn free(&mut self, start: usize, _: usize) -> bool {
         let space = instance::vmap_space();
         // Nothing was mapped.
-        space.remove(VirtAddr::new(start as u64), VmFlags::MAP).map(|area| space.recycle(area)).is_ok()
+        raw!(space.remove(VirtAddr::new(start as u64), VmFlags::MAP)).map(|area| raw!(space.recycle(area))).is_ok()
     }
 }

@@ -25,13 +25,13 @@ impl Mapper for QuarryTables {
     #[inline]
     fn map(&mut self, range: VirtRange, phys: PhysAddr) -> Result<(), Unable> {
         let flags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
-        let mapped = self.0.map(&TableFrames, range, phys, Prot::KERNEL_RW, flags);
+        let mapped = raw!(self.0.map(&TableFrames, range, phys, Prot::KERNEL_RW, flags));
         mapped.map_err(|_| "map failed")
     }
 
     #[inline]
     fn unmap(&mut self, range: VirtRange) -> Result<(), Unable> {
-        let unmapped = self.0.unmap_and_flush(&TableFrames, range, UnmapFlags::KEEP_TABLES);
+        let unmapped = raw!(self.0.unmap_and_flush(&TableFrames, range, UnmapFlags::KEEP_TABLES));
         unmapped.map_err(|_| "unmap failed")
     }
 }

@@ -38,9 +38,9 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
             return Err("what was written is not read");
         }
     }
-    let mut done = instance::vfree(addr).is_ok();
+    let mut done = raw!(instance::vfree(addr)).is_ok();
     let figures = meter.measure(|| match instance::vmalloc(black_box(BYTES)) {
-        Ok(addr) => done &= instance::vfree(black_box(addr)).is_ok(),
+        Ok(addr) => done &= raw!(instance::vfree(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("vmalloc or vfree failed") }
@@ -50,7 +50,7 @@ fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     mapping::<PAGES>(
         meter,
         |list| instance::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
-        |addr| instance::vunmap(addr).is_ok(),
+        |addr| raw!(instance::vunmap(addr)).is_ok(),
     )
 }
 
@@ -58,7 +58,7 @@ fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> 
     mapping::<PAGES>(
         meter,
         |list| instance::vm_map_ram(list, Prot::KERNEL_RW).ok(),
-        |addr| instance::vm_unmap_ram(addr, PAGES).is_ok(),
+        |addr| raw!(instance::vm_unmap_ram(addr, PAGES)).is_ok(),
     )
 }
 
@@ -89,6 +89,6 @@ fn mapping<const PAGES: usize>(
         Some(addr) => done &= unmap(black_box(addr)),
         None => done = false,
     });
-    done &= instance::free_pages_bulk(&mut batch).is_ok();
+    done &= raw!(instance::free_pages_bulk(&mut batch)).is_ok();
     if done { Ok(figures) } else { Err("mapping or unmapping failed") }
 }

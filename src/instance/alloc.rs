@@ -63,8 +63,10 @@ unsafe impl Kmem for Kmalloc {
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {
-        // What is wrong with it is logged there.
-        let _ = vmalloc::vfree(VirtAddr::new(memory.expose_provenance().get() as u64));
+        let memory = VirtAddr::new(memory.expose_provenance().get() as u64);
+        // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. What is wrong with it is
+        // logged there.
+        let _ = unsafe { vmalloc::vfree(memory) };
     }
 
     fn create(&self, spec: &CacheSpec) -> Result<KmemCache, CreateError> {

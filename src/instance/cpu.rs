@@ -261,7 +261,12 @@ pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
 /// This CPU, which has data since [`give_cpu`], uses them from here on, and takes part: whoever wants pages or objects from
 /// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next
 /// thing that it does is [`answer_requests`](super::answer_requests).
-pub fn bring_cpu_online() -> bool {
+///
+/// # Safety
+///
+/// This CPU has just come, with interrupts masked, and runs on as the contract of [`give_cpu`] wants; nobody has taken
+/// what it left the last time and still uses it.
+pub unsafe fn bring_cpu_online() -> bool {
     let cpu = cpu::current();
     let Some(local) = HERE.local_of(cpu) else { return false };
     cpu::set_local(VirtAddr::of(local));
@@ -271,7 +276,12 @@ pub fn bring_cpu_online() -> bool {
 
 /// This CPU takes part no longer: its pages and objects are anybody's, and it does not touch them again. Interrupts masked,
 /// for good.
-pub fn take_cpu_offline() {
+///
+/// # Safety
+///
+/// Interrupts are masked and stay so, and this CPU calls nothing of this crate any more that takes memory: others use
+/// its data from here on.
+pub unsafe fn take_cpu_offline() {
     set_online(cpu::current(), false);
 }
 
@@ -288,7 +298,11 @@ fn set_online(cpu: CpuId, online: bool) {
 
 /// Lets the boot CPU run the functions of this module, which refuse everything until there is memory. Before the first of
 /// them.
-pub fn start_cpu() {
+///
+/// # Safety
+///
+/// The boot CPU is the only one that runs, and has called nothing of this module yet.
+pub unsafe fn start_cpu() {
     cpu::set_local(VirtAddr::of(&raw const NOTHING));
     set_online(CpuId::BOOT, true);
 }

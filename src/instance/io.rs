@@ -104,9 +104,14 @@ pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, I
 /// # Errors
 ///
 /// [`IoError`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type ([`IoMem`]) holds it, and after the call nobody uses its addresses,
+/// or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
 #[inline]
-pub fn iounmap(addr: VirtAddr) -> Result<(), IoError> {
-    IO.iounmap(addr).inspect_err(|error| log::error!("iounmap({addr}): {error}"))
+pub unsafe fn iounmap(addr: VirtAddr) -> Result<(), IoError> {
+    IO.do_iounmap(addr).inspect_err(|error| log::error!("iounmap({addr}): {error}"))
 }
 
 /// Maps memory that is no device's registers; see [`IoSpace::memremap`]. Any context.
@@ -125,9 +130,14 @@ pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAdd
 /// # Errors
 ///
 /// [`IoError`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type (`ReservedMemory`, …) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
 #[inline]
-pub fn memunmap(addr: VirtAddr) -> Result<(), IoError> {
-    IO.memunmap(addr).inspect_err(|error| log::error!("memunmap({addr}): {error}"))
+pub unsafe fn memunmap(addr: VirtAddr) -> Result<(), IoError> {
+    IO.do_memunmap(addr).inspect_err(|error| log::error!("memunmap({addr}): {error}"))
 }
 
 /// Device memory that is unmapped when this is dropped, of which `SIZE` bytes at least are known when compiling. Reading
@@ -195,8 +205,8 @@ impl<const SIZE: u64> IoMem<SIZE> {
         // SAFETY: MMIO-1: mapped, and unmapped by `drop` alone, by the caller's promise.
         let registers = unsafe { Mmio::new(Bus, range) };
         let registers = registers.sized::<SIZE>().map_err(|error| {
-            // Nobody has it yet.
-            let _ = memunmap(start);
+            // SAFETY: the caller's contract: it is this function's to unmap, and nobody has it yet.
+            let _ = unsafe { memunmap(start) };
             IoMemError::Size(error)
         })?;
         Ok(Self { registers, region: None })
@@ -271,8 +281,9 @@ impl<const SIZE: u64> Deref for IoMem<SIZE> {
 
 impl<const SIZE: u64> Drop for IoMem<SIZE> {
     fn drop(&mut self) {
-        // Logged if it fails. What is in the linear map stays there.
-        let _ = memunmap(self.registers.start());
+        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Logged if it fails. What is in
+        // the linear map stays there.
+        let _ = unsafe { memunmap(self.registers.start()) };
     }
 }
 

@@ -148,8 +148,8 @@ pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u
 #[inline]
 pub unsafe fn kvfree(memory: *mut u8) {
     if is_vmalloc_addr(address(memory)) {
-        // What is wrong has been reported.
-        let _ = vfree(address(memory));
+        // SAFETY: the caller's contract. What is wrong has been reported.
+        let _ = unsafe { vfree(address(memory)) };
     } else {
         // SAFETY: the caller's promise.
         unsafe { kfree(memory) };

@@ -127,15 +127,15 @@ unsafe impl FrameSource for BuddyFrames {
         // The caller is told, and says so or has another way.
         let page = alloc_page(self.0 | Gfp::NOWARN).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
-        let _ = PAGES.claim(page, Kind::PageTable, 0);
+        let _ = PAGES.do_claim(page, Kind::PageTable, 0);
         Ok(page_to_phys(page))
     }
 
     unsafe fn free_table(&self, table: PhysAddr) {
         let Some(page) = pfn_to_page(Pfn::containing(table)) else { return };
         // A table from before the hand-over is reserved memory, which becomes the allocator's here.
-        let freed = match PAGES.disown(page, Kind::PageTable) {
-            Ok(()) => free_page(page),
+        let freed = match PAGES.do_disown(page, Kind::PageTable) {
+            Ok(()) => PAGES.do_free_pages(page, Order::ZERO),
             // SAFETY: the caller says that this is a table that nothing leads to any more.
             Err(_) => unsafe { PAGES.free_reserved(page, 1) }.map(|_| ()),
         };
@@ -195,9 +195,15 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
 /// # Errors
 ///
 /// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
+/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
+/// itself is found and refused.
 #[inline(always)]
-pub fn free_pages(block: impl BlockName, order: Order) -> Result<(), FreeError> {
-    PAGES.free_pages(block.page()?, order)
+pub unsafe fn free_pages(block: impl BlockName, order: Order) -> Result<(), FreeError> {
+    PAGES.do_free_pages(block.page()?, order)
 }
 
 /// Gives a page back, named by itself or by its address.
@@ -205,9 +211,16 @@ pub fn free_pages(block: impl BlockName, order: Order) -> Result<(), FreeError> 
 /// # Errors
 ///
 /// As for [`free_pages`].
+///
+/// # Safety
+///
+/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
+/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
+/// itself is found and refused.
 #[inline(always)]
-pub fn free_page(page: impl BlockName) -> Result<(), FreeError> {
-    free_pages(page, Order::ZERO)
+pub unsafe fn free_page(page: impl BlockName) -> Result<(), FreeError> {
+    // SAFETY: the caller's contract.
+    unsafe { free_pages(page, Order::ZERO) }
 }
 
 /// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
@@ -256,9 +269,15 @@ pub fn alloc_pages_bulk<const N: usize>(gfp: Gfp, batch: &mut PageBatch<N>) -> R
 /// # Errors
 ///
 /// As for [`free_pages`].
+///
+/// # Safety
+///
+/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
+/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
+/// itself is found and refused.
 #[inline(always)]
-pub fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> Result<(), FreeError> {
-    PAGES.free_pages_bulk(batch)
+pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> Result<(), FreeError> {
+    PAGES.do_free_pages_bulk(batch)
 }
 
 /// Allocates the fewest contiguous pages that hold `bytes`; see [`PageAllocator::alloc_pages_exact`].
@@ -275,8 +294,14 @@ pub fn alloc_pages_exact(gfp: Gfp, bytes: u64) -> Result<VirtAddr, AllocError> {
 /// # Errors
 ///
 /// As for [`free_pages`].
-pub fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeError> {
-    PAGES.free_pages_exact(start.page()?, bytes)
+///
+/// # Safety
+///
+/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
+/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
+/// itself is found and refused.
+pub unsafe fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeError> {
+    PAGES.do_free_pages_exact(start.page()?, bytes)
 }
 
 /// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
@@ -284,8 +309,12 @@ pub fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeErr
 /// # Errors
 ///
 /// As for [`free_pages`].
-pub fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
-    PAGES.split_page(page, order)
+///
+/// # Safety
+///
+/// The caller owns the block, alone, and no owning type holds it.
+pub unsafe fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
+    PAGES.do_split_page(page, order)
 }
 
 /// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see
@@ -312,8 +341,14 @@ pub fn alloc_contig_range(first: Page, pages: u32, gfp: Gfp) -> Result<(), Conti
 /// # Errors
 ///
 /// As for [`free_pages`].
-pub fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError> {
-    PAGES.free_contig_range(first, pages)
+///
+/// # Safety
+///
+/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
+/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
+/// itself is found and refused.
+pub unsafe fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError> {
+    PAGES.do_free_contig_range(first, pages)
 }
 
 /// Takes another reference to an allocated block; see [`PageAllocator::get_page`].
@@ -330,8 +365,12 @@ pub fn get_page(page: Page) -> Result<(), FreeError> {
 /// # Errors
 ///
 /// As for [`free_pages`].
-pub fn put_page(page: Page) -> Result<(), FreeError> {
-    PAGES.put_page(page)
+///
+/// # Safety
+///
+/// The reference is the caller's to drop: after the last one nobody uses the memory by any address or mapping of it.
+pub unsafe fn put_page(page: Page) -> Result<(), FreeError> {
+    PAGES.do_put_page(page)
 }
 
 /// References to the block that holds `page`; 0 if it is free.
@@ -473,7 +512,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        if let Err(error) = free_pages(self.page, self.order) {
+        if let Err(error) = PAGES.do_free_pages(self.page, self.order) {
             log::error!("a block that was owned cannot be freed: {error}");
         }
     }

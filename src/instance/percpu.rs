@@ -78,8 +78,13 @@ pub fn alloc_percpu_gfp(size: u64, align: u64, gfp: Gfp) -> Result<PerCpuPtr, Pe
 /// # Errors
 ///
 /// [`PerCpuError::NotAllocated`], also logged: nothing has changed then.
-pub fn free_percpu(ptr: PerCpuPtr) -> Result<(), PerCpuError> {
-    PERCPU.free(ptr).inspect_err(|error| log::error!("free_percpu({}): {error}", ptr.addr()))
+///
+/// # Safety
+///
+/// The caller owns the memory, alone: no [`PerCpu`] holds it, and nobody uses it after the call, on any CPU. A name
+/// that is wrong in itself is found and refused.
+pub unsafe fn free_percpu(ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+    PERCPU.do_free(ptr).inspect_err(|error| log::error!("free_percpu({}): {error}", ptr.addr()))
 }
 
 /// The address of a CPU's copy. Any context.
@@ -179,8 +184,8 @@ impl<T> Drop for PerCpu<T> {
             // SAFETY: PCV-1, and not used afterwards.
             unsafe { self.ptr.of(cpu).as_ptr::<T>().drop_in_place() };
         }
-        // What is wrong has been logged.
-        let _ = free_percpu(self.ptr);
+        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. What is wrong has been logged.
+        let _ = unsafe { free_percpu(self.ptr) };
     }
 }
 

@@ -94,7 +94,7 @@ pub fn set_memory_init() -> Result<(), PgtableError> {
 
 fn change(addr: VirtAddr, pages: u64, permission: Permission) -> Result<(), SetMemoryError> {
     let addr = untag(addr);
-    space_of(addr).set_memory(addr, pages, permission)
+    space_of(addr).do_set_memory(addr, pages, permission)
 }
 
 /// Makes pages of a vmalloc area read-only; see [`VmapSpace::set_memory`](crate::mm::vmalloc::VmapSpace::set_memory). Not
@@ -103,7 +103,11 @@ fn change(addr: VirtAddr, pages: u64, permission: Permission) -> Result<(), SetM
 /// # Errors
 ///
 /// [`SetMemoryError`].
-pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+///
+/// # Safety
+///
+/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
+pub unsafe fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
     change(addr, pages, Permission::ReadOnly)
 }
 
@@ -112,7 +116,11 @@ pub fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 /// # Errors
 ///
 /// [`SetMemoryError`].
-pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+///
+/// # Safety
+///
+/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
+pub unsafe fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
     change(addr, pages, Permission::ReadWrite)
 }
 
@@ -122,7 +130,12 @@ pub fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 /// # Errors
 ///
 /// [`SetMemoryError`].
-pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+///
+/// # Safety
+///
+/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid; what is
+/// there is code that was meant to be executed.
+pub unsafe fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
     change(addr, pages, Permission::Execute)
 }
 
@@ -131,6 +144,10 @@ pub fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
 /// # Errors
 ///
 /// [`SetMemoryError`].
-pub fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
+///
+/// # Safety
+///
+/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
+pub unsafe fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
     change(addr, pages, Permission::NoExecute)
 }

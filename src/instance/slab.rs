@@ -249,7 +249,7 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
 ///
 /// Nobody uses the old allocation afterwards, if this succeeds.
 pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-    SLABS.krealloc(address(object), size, gfp).map(pointer)
+    SLABS.do_krealloc(address(object), size, gfp).map(pointer)
 }
 
 /// Frees what [`kmalloc`] and its kin or a cache gave; null is nothing to free. What is wrong with the pointer is
@@ -268,7 +268,7 @@ pub unsafe fn kfree(object: *mut u8) {
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
-    if !SLABS.free_large_fast(object) {
+    if !SLABS.do_free_large_fast(object) {
         kfree_swapped(object);
     }
 }
@@ -316,7 +316,7 @@ fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
 ///
 /// As for [`kfree`].
 pub unsafe fn try_kfree(object: *mut u8) -> Result<(), Misuse> {
-    SLABS.kfree(address(object))
+    SLABS.do_kfree(address(object))
 }
 
 /// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`].
@@ -329,7 +329,7 @@ pub unsafe fn try_kfree(object: *mut u8) -> Result<(), Misuse> {
 ///
 /// As for [`kfree`].
 pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), Misuse> {
-    SLABS.kfree_sensitive(address(object))
+    SLABS.do_kfree_sensitive(address(object))
 }
 
 /// Bytes of an allocation that may be used; see [`SlabAllocator::ksize`].
@@ -427,7 +427,7 @@ impl KmemCache {
     pub unsafe fn free_bulk(&self, objects: &[NonNull<u8>]) -> usize {
         // SAFETY: a pointer and an address are alike in memory.
         let objects = unsafe { &*(ptr::from_ref(objects) as *const [VirtAddr]) };
-        SLABS.free_bulk(self.handle.cache(), objects)
+        SLABS.do_free_bulk(self.handle.cache(), objects)
     }
 
     /// Gives memory that the cache keeps at hand back; whether there was any. Where sleeping is allowed.

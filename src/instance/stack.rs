@@ -7,10 +7,9 @@
 use super::cpu::KernelPages;
 use super::pages::PAGES;
 use super::{
-    BuddyFrames, alloc_page, free_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page,
-    vmap_space,
+    BuddyFrames, alloc_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page, vmap_space,
 };
-use crate::addr::{PAGE_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::stack::{self, STACK_ALIGN, STACK_SIZE_MAX, Stack, StackOwner, ThreadName};
 use crate::gfp::Gfp;
@@ -200,7 +199,7 @@ pub fn alloc_stack(size: u64, name: &str) -> Result<VirtRange, StackAllocError> 
         match alloc_page(Gfp::KERNEL) {
             Ok(page) => {
                 // A fresh page is unclaimed.
-                let _ = PAGES.claim(page, Kind::Vmalloc, start.get());
+                let _ = PAGES.do_claim(page, Kind::Vmalloc, start.get());
                 *frame = page_to_pfn(page);
                 had += 1;
             }
@@ -212,7 +211,8 @@ pub fn alloc_stack(size: u64, name: &str) -> Result<VirtRange, StackAllocError> 
     }
     let frames = frames.get(..had).unwrap_or(&[]);
     if result.is_ok() {
-        let mapped = tables.map_frames(&BuddyFrames::new(Gfp::KERNEL), start, frames.iter().copied(), Prot::KERNEL_RW);
+        let mapped =
+            tables.do_map_frames(&BuddyFrames::new(Gfp::KERNEL), start, frames.iter().copied(), Prot::KERNEL_RW);
         result = mapped.map_err(StackAllocError::Tables);
     }
     if let Err(error) = result {
@@ -229,7 +229,7 @@ pub fn alloc_stack(size: u64, name: &str) -> Result<VirtRange, StackAllocError> 
 }
 
 fn release_page(page: Page) {
-    let freed = PAGES.disown(page, Kind::Vmalloc).and_then(|()| free_page(page));
+    let freed = PAGES.do_disown(page, Kind::Vmalloc).and_then(|()| PAGES.do_free_pages(page, Order::ZERO));
     if let Err(error) = freed {
         log::error!("a page of a stack is lost: {error}");
     }
@@ -248,7 +248,7 @@ fn free_stack(range: VirtRange) {
         *page = range.start().checked_add(number as u64 * PAGE_SIZE).and_then(vmalloc_to_page);
     }
     slot.size.store(0, Ordering::Release);
-    if let Err(error) = tables.unmap_and_flush(&BuddyFrames::ATOMIC, range, UnmapFlags::empty()) {
+    if let Err(error) = tables.do_unmap_and_flush(&BuddyFrames::ATOMIC, range, UnmapFlags::empty()) {
         log::error!("a stack at {} is lost: {error}", range.start());
         return;
     }

@@ -80,8 +80,9 @@ unsafe impl Allocator for Vmalloc {
     }
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
-        // What is wrong with it is logged there.
-        let _ = vfree(address(block));
+        // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. What is wrong with it is
+        // logged there.
+        let _ = unsafe { vfree(address(block)) };
     }
 }
 
@@ -161,7 +162,8 @@ impl fmt::Debug for Vmap {
 
 impl Drop for Vmap {
     fn drop(&mut self) {
-        // When it returns, no CPU translates the addresses; what is wrong is logged there.
-        let _ = vunmap(self.range.start());
+        // SAFETY: VMP-1: the area is this value's alone, and every reference into it ends with it. When it returns, no CPU
+        // translates the addresses; what is wrong is logged there.
+        let _ = unsafe { vunmap(self.range.start()) };
     }
 }

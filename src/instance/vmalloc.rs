@@ -219,10 +219,15 @@ pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
 /// # Errors
 ///
 /// [`MapError::Area`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
 #[inline]
-pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
+pub unsafe fn vfree(addr: VirtAddr) -> Result<(), MapError> {
     let addr = untag(addr);
-    space_of(addr).vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
+    space_of(addr).do_vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
 }
 
 /// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. Any context.
@@ -230,9 +235,14 @@ pub fn vfree(addr: VirtAddr) -> Result<(), MapError> {
 /// # Errors
 ///
 /// [`MapError::Area`], also logged: nothing has changed then.
-pub fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+pub unsafe fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
     let addr = untag(addr);
-    space_of(addr).vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
+    space_of(addr).do_vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
 }
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
@@ -252,7 +262,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
         return vmalloc_gfp(size, gfp);
     }
     if size == 0 {
-        return vfree(addr).map(|()| VirtAddr::ZERO);
+        // SAFETY: the caller's contract: nobody uses the memory afterwards.
+        return unsafe { vfree(addr) }.map(|()| VirtAddr::ZERO);
     }
     let (pointer, addr) = (addr, untag(addr));
     let space = space_of(addr);
@@ -275,7 +286,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
     let new = if core::ptr::eq(space, &EXECMEM) { EXECMEM.vmalloc(&request)? } else { allocate(&request)? };
     // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
-    vfree(addr)?;
+    // SAFETY: the caller's contract: nobody uses the old memory afterwards.
+    unsafe { vfree(addr) }?;
     Ok(new)
 }
 
@@ -295,9 +307,14 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapE
 /// # Errors
 ///
 /// [`MapError::Area`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
+/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
 #[inline]
-pub fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+pub unsafe fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
+    VMALLOC.do_vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
 }
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
@@ -316,9 +333,14 @@ pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
 /// # Errors
 ///
 /// [`MapError`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
+/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
 #[inline]
-pub fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
-    RAM_BLOCKS.vm_unmap_ram(addr, pages).inspect_err(|error| log::error!("vm_unmap_ram({addr}, {pages}): {error}"))
+pub unsafe fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    RAM_BLOCKS.do_vm_unmap_ram(addr, pages).inspect_err(|error| log::error!("vm_unmap_ram({addr}, {pages}): {error}"))
 }
 
 /// Whether an address lies in the vmalloc region.

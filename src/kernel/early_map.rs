@@ -100,7 +100,7 @@ impl EarlyMap {
         let start = self.fixmap.page(first)?;
         let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
         tables
-            .map(&BuddyFrames::ATOMIC, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
+            .do_map(&BuddyFrames::ATOMIC, virt, pages.start(), Prot::KERNEL_DEVICE, MapFlags::empty())
             .map_err(|_| FixmapError::InUse)?;
         let registers = start.checked_add(range.start().offset_in(PAGE_SIZE));
         registers.and_then(|start| VirtRange::from_size(start, range.size())).ok_or(FixmapError::NoRoom)
@@ -144,7 +144,7 @@ impl EarlyMap {
             (Some(tables), Some(pages)) => {
                 let virt = self.fixmap.page(first).ok().and_then(|start| VirtRange::from_size(start, pages.size()));
                 let unmapped =
-                    virt.map(|virt| tables.unmap_and_flush(&BuddyFrames::ATOMIC, virt, UnmapFlags::KEEP_TABLES));
+                    virt.map(|virt| tables.do_unmap_and_flush(&BuddyFrames::ATOMIC, virt, UnmapFlags::KEEP_TABLES));
                 unmapped.and_then(Result::ok).ok_or(EarlyError::NotMapped(slot))
             }
             _ => {

@@ -184,7 +184,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     mem::use_features(&cpu);
     tlb::init_cpu(true);
     protect::init_cpu(&cpu);
-    instance::start_cpu();
+    // SAFETY: the boot CPU is alone, and this is the first call of that module.
+    unsafe { instance::start_cpu() };
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;

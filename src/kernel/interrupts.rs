@@ -135,7 +135,7 @@ fn map_redistributors(range: PhysRange, size: u64) -> Result<VirtRange, Interrup
     let virt = VirtRange::from_size(area.start(), size).unwrap_or_default();
     let tables = instance::kernel_tables().ok_or(InterruptError::NoController)?;
     let flags = MapFlags::NO_HUGE | MapFlags::NO_CONT;
-    tables.map(&BuddyFrames::ATOMIC, virt, start, Prot::KERNEL_DEVICE, flags).map_err(InterruptError::Tables)?;
+    tables.do_map(&BuddyFrames::ATOMIC, virt, start, Prot::KERNEL_DEVICE, flags).map_err(InterruptError::Tables)?;
     Ok(virt)
 }
 

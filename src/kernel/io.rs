@@ -74,7 +74,7 @@ pub(super) fn map(words: &str) {
 
 /// `iounmap ADDR`.
 pub(super) fn unmap(word: &str) {
-    match parse_number(word).map(|addr| instance::io_space().iounmap(VirtAddr::new(addr))) {
+    match parse_number(word).map(|addr| instance::io_space().do_iounmap(VirtAddr::new(addr))) {
         // For the call, null is nothing to unmap (Linux); a person who types it has meant something else.
         Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
         Some(Ok(())) => kprintln!("unmapped"),

@@ -204,7 +204,7 @@ fn back(start: VirtAddr, end: VirtAddr) -> Result<u64, PagesError> {
             // SAFETY: memblock has just given the memory to us, and the linear map maps it; it is not empty.
             unsafe { mem::clear_pages(first, piece / PAGE_SIZE) };
         }
-        table.map(&MemblockFrames, range, memory.start(), Prot::KERNEL_RW, MapFlags::empty())?;
+        table.do_map(&MemblockFrames, range, memory.start(), Prot::KERNEL_RW, MapFlags::empty())?;
         at = range.end();
     }
     Ok(end.get() - start.get())
@@ -227,7 +227,7 @@ fn free_init_memory() -> Result<(), PagesError> {
     let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
     let frames = BuddyFrames::ATOMIC;
     // Its name in the image goes first; the linear map is what the next owner uses.
-    table.unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
+    table.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
     let mut freed = 0;
     for part in parts {
         let first = Pfn::containing(part.start());

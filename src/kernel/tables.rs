@@ -43,7 +43,7 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
 ) -> Result<(), PgtableError> {
     // What lies between two parts may happen to be nothing.
     for (range, prot) in image_parts().into_iter().filter(|(range, _)| !range.is_empty()) {
-        table.map(frames, range, boot.image_phys(range.start()), prot, MapFlags::empty())?;
+        table.do_map(frames, range, boot.image_phys(range.start()), prot, MapFlags::empty())?;
     }
     let read_only = read_only_frames(boot);
     for bank in ram.filter_map(|bank| bank.align_inwards(PAGE_SIZE)) {
@@ -53,7 +53,7 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
         for (part, prot) in [(before, linear), (inside, Prot::KERNEL_RO), (after, linear)] {
             let Some(part) = part.filter(|part| !part.is_empty()) else { continue };
             let virt = layout::phys_range_to_virt(part).ok_or(PgtableError::OutsideSpace)?;
-            table.map(frames, virt, part.start(), prot, MapFlags::empty())?;
+            table.do_map(frames, virt, part.start(), prot, MapFlags::empty())?;
         }
     }
     // Pages that follow on make one run: the device tree is hundreds of them.
@@ -80,7 +80,7 @@ fn map_run<M: Mmu, F: FrameSource>(
     frames: &F,
     run: Option<(VirtRange, PhysAddr, Prot)>,
 ) -> Result<(), PgtableError> {
-    run.map_or(Ok(()), |(range, phys, prot)| table.map(frames, range, phys, prot, MapFlags::empty()))
+    run.map_or(Ok(()), |(range, phys, prot)| table.do_map(frames, range, phys, prot, MapFlags::empty()))
 }
 
 /// The regions of the address map, as `ptdump` wants them.

@@ -57,15 +57,15 @@ fn the_account_follows_what_is_allocated() {
     for kind in kinds {
         let page = instance::alloc_pages(Gfp::KERNEL, order).expect("eight pages");
         if kind != Kind::Block {
-            instance::page_allocator().claim(page, kind, 7).expect("a fresh block");
+            raw!(instance::page_allocator().claim(page, kind, 7)).expect("a fresh block");
         }
         let now = account(machine()).expect("RAM adds up");
         assert_eq!(now.census.of(kind), before.census.of(kind) + 8, "{kind:?}");
         assert_eq!(now.census.managed(), before.census.managed());
         if kind != Kind::Block {
-            instance::page_allocator().disown(page, kind).expect("it is ours");
+            raw!(instance::page_allocator().disown(page, kind)).expect("it is ours");
         }
-        instance::free_pages(page, order).expect("it is ours");
+        raw!(instance::free_pages(page, order)).expect("it is ours");
     }
     instance::drain_all_pages();
     let after = account(machine()).expect("RAM adds up");
@@ -197,11 +197,11 @@ fn the_prompt_says_what_a_frame_is() {
     extern crate alloc;
     let order = Order::new(2).expect("an order");
     let page = instance::alloc_pages(Gfp::KERNEL, order).expect("four pages");
-    instance::page_allocator().claim(page, Kind::Slab, 0xbeef).expect("a fresh block");
+    raw!(instance::page_allocator().claim(page, Kind::Slab, 0xbeef)).expect("a fresh block");
     let inside = instance::page_address(page).get() + 3 * PAGE_SIZE + 17;
     prompt::execute(machine(), &alloc::format!("page {inside:#x}"));
-    instance::page_allocator().disown(page, Kind::Slab).expect("it is ours");
-    instance::free_pages(page, order).expect("it is ours");
+    raw!(instance::page_allocator().disown(page, Kind::Slab)).expect("it is ours");
+    raw!(instance::free_pages(page, order)).expect("it is ours");
     prompt::execute(machine(), &alloc::format!("page {:#x}", machine().boot.image.get() / PAGE_SIZE));
     for line in ["page 0x1", "page 0xffff800000000000", "page all"] {
         prompt::execute(machine(), line);

@@ -165,8 +165,8 @@ fn use_memory(cpu: CpuId) {
         let stack = instance::KernelStack::new("passing").expect("memory");
         // SAFETY: allocated above, and not used any more.
         unsafe { instance::kfree(object.as_ptr()) };
-        instance::free_page(page).expect("allocated above");
-        instance::vfree(area).expect("allocated above");
+        raw!(instance::free_page(page)).expect("allocated above");
+        raw!(instance::vfree(area)).expect("allocated above");
         drop(stack);
     }
 }

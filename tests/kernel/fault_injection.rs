@@ -26,7 +26,8 @@ fn map(order: Order) -> Result<Pages, &'static str> {
     let block = Pages::new(Gfp::KERNEL, order).map_err(|_| "no pages")?;
     let tables = instance::kernel_tables().ok_or("no tables")?;
     let memory = instance::page_to_phys(block.page());
-    let mapped = tables.map(&BuddyFrames::ATOMIC, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE);
+    let mapped =
+        raw!(tables.map(&BuddyFrames::ATOMIC, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE));
     mapped.map_err(|_| "no frames")?;
     Ok(block)
 }
@@ -35,7 +36,7 @@ fn unmap(block: Pages) {
     let tables = instance::kernel_tables().expect("the final tables");
     // With the tables above, which are nobody else's.
     let whole = area(1 << 39);
-    tables.unmap_and_flush(&BuddyFrames::ATOMIC, whole, UnmapFlags::empty()).expect("whole leaves");
+    raw!(tables.unmap_and_flush(&BuddyFrames::ATOMIC, whole, UnmapFlags::empty())).expect("whole leaves");
     drop(block);
 }
 
@@ -47,18 +48,18 @@ fn no_failed_allocation_loses_anything() {
         let rounds = fail_every(&ThisKernel, MayRecover::No, || Pages::new(Gfp::KERNEL, order), drop);
         assert_eq!(rounds.expect("sound").points, 1);
     }
-    let free = |start| instance::free_pages_exact(start, 5 * PAGE_SIZE).expect("allocated");
+    let free = |start| raw!(instance::free_pages_exact(start, 5 * PAGE_SIZE)).expect("allocated");
     let rounds =
         fail_every(&ThisKernel, MayRecover::No, || instance::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_SIZE), free);
     assert_eq!(rounds.expect("sound").points, 1);
-    let free = |first| instance::free_contig_range(first, 700).expect("allocated");
+    let free = |first| raw!(instance::free_contig_range(first, 700)).expect("allocated");
     let rounds = fail_every(&ThisKernel, MayRecover::No, || instance::alloc_contig_pages(700, 1, Gfp::KERNEL), free);
     assert_eq!(rounds.expect("sound").points, 1);
     let bulk = || {
         let mut batch = PageBatch::<8>::new();
         instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch).map(|_| batch)
     };
-    let free = |mut batch| instance::free_pages_bulk(&mut batch).expect("allocated");
+    let free = |mut batch| raw!(instance::free_pages_bulk(&mut batch)).expect("allocated");
     let rounds = fail_every(&ThisKernel, MayRecover::Yes, bulk, free).expect("sound");
     assert_eq!((rounds.points, rounds.recovered), (8, 7));
 }
@@ -74,7 +75,7 @@ fn no_failed_table_loses_anything() {
 /// Empty tables that a failed mapping leaves for the next one.
 fn give_tables_back() {
     let tables = instance::kernel_tables().expect("the final tables");
-    tables.unmap_and_flush(&BuddyFrames::ATOMIC, area(1 << 39), UnmapFlags::empty()).expect("nothing there");
+    raw!(tables.unmap_and_flush(&BuddyFrames::ATOMIC, area(1 << 39), UnmapFlags::empty())).expect("nothing there");
 }
 
 // Behaviours 495, 496: settings on the boot line are in force from the moment there is a page allocator.
@@ -146,8 +147,8 @@ fn what_must_not_fail_does_not_fail() {
                 per_cpu.push(instance::alloc_percpu_gfp(UNIT_SIZE / 2, 8, gfp).expect("NOFAIL"));
             }
         });
-        live.into_iter().for_each(|addr| instance::vfree(addr).expect("an area"));
-        per_cpu.into_iter().for_each(|ptr| instance::free_percpu(ptr).expect("allocated"));
+        live.into_iter().for_each(|addr| raw!(instance::vfree(addr)).expect("an area"));
+        per_cpu.into_iter().for_each(|ptr| raw!(instance::free_percpu(ptr)).expect("allocated"));
         // SAFETY: allocated above, and used no more.
         large.into_iter().for_each(|memory| unsafe { instance::kvfree(memory.as_ptr()) });
         instance::percpu_trim();

@@ -32,7 +32,7 @@ fn object(size: usize, gfp: Gfp) {
 fn block(order: u8, gfp: Gfp) {
     if let Ok(page) = timed(|| instance::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
         let order = Order::new(order).expect("small");
-        timed(|| instance::free_pages(page, order)).expect("allocated here");
+        timed(|| raw!(instance::free_pages(page, order))).expect("allocated here");
     }
 }
 
@@ -58,7 +58,7 @@ fn no_call_takes_long_in_a_storm() {
             if round % 8 == 0 {
                 let pages = 1 + round % 40;
                 let area = timed(|| instance::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
-                timed(|| instance::vfree(area)).expect("allocated here");
+                timed(|| raw!(instance::vfree(area))).expect("allocated here");
             }
             own.fetch_add(1, Ordering::Relaxed);
         }

@@ -29,12 +29,12 @@ fn area(size: u64) -> VirtRange {
 }
 
 fn map(area: VirtRange, memory: PhysRange, flags: MapFlags) {
-    tables().map(&BuddyFrames::ATOMIC, area, memory.start(), Prot::KERNEL_RW, flags).expect("free addresses");
+    raw!(tables().map(&BuddyFrames::ATOMIC, area, memory.start(), Prot::KERNEL_RW, flags)).expect("free addresses");
 }
 
 fn unmap(area: VirtRange, flags: UnmapFlags) {
     let mut gather = tables().gather(&BuddyFrames::ATOMIC);
-    tables().unmap(area, flags, &mut gather).expect("whole leaves");
+    raw!(tables().unmap(area, flags, &mut gather)).expect("whole leaves");
     gather.flush();
 }
 
@@ -98,7 +98,7 @@ fn a_right_that_was_taken_is_gone() {
     let page = area(PAGE_SIZE).start();
     word(page).store(1, Ordering::Relaxed);
     let change = Change::access(Access::ReadOnly);
-    tables().protect(area(PAGE_SIZE), change, LivePolicy::BreakBeforeMake).expect("mapped");
+    raw!(tables().protect(area(PAGE_SIZE), change, LivePolicy::BreakBeforeMake)).expect("mapped");
     assert_eq!(word(page).load(Ordering::Relaxed), 1);
     expect_fault(FaultKind::Permission(AccessKind::Write), page);
     word(page).store(2, Ordering::Relaxed);
@@ -119,9 +119,9 @@ fn blocks_are_carved_and_collapsed_on_live_tables() {
     for round in 0..20_u64 {
         let page = area(PMD_SIZE + round * PAGE_SIZE).end();
         let page = VirtRange::from_size(page, PAGE_SIZE).expect("no wrap");
-        tables().carve(&BuddyFrames::ATOMIC, page, policy).expect("frames");
+        raw!(tables().carve(&BuddyFrames::ATOMIC, page, policy)).expect("frames");
         shows(area(2 * PMD_SIZE), 9);
-        let made = tables().collapse(&BuddyFrames::ATOMIC, area(2 * PMD_SIZE), MapFlags::empty(), policy);
+        let made = raw!(tables().collapse(&BuddyFrames::ATOMIC, area(2 * PMD_SIZE), MapFlags::empty(), policy));
         assert_eq!(made.map(|made| made.blocks), Ok(1));
         shows(area(2 * PMD_SIZE), 9);
     }

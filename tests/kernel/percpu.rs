@@ -57,12 +57,12 @@ ktest!(what_is_not_allocated_is_not_freed, report = "free_percpu(");
 fn what_is_not_allocated_is_not_freed() {
     let ptr = instance::alloc_percpu(100, 8).expect("memory");
     let inside = PerCpuPtr::new(VirtAddr::new(ptr.addr().get() + 8));
-    assert_eq!(instance::free_percpu(inside), Err(PerCpuError::NotAllocated(inside.addr())));
+    assert_eq!(raw!(instance::free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
     let area = instance::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(instance::free_percpu(PerCpuPtr::new(area)).is_err() && instance::vfree(ptr.addr()).is_err());
-    instance::vfree(area).expect("an area");
-    instance::free_percpu(ptr).expect("allocated");
-    assert!(instance::free_percpu(ptr).is_err(), "twice");
+    assert!(raw!(instance::free_percpu(PerCpuPtr::new(area))).is_err() && raw!(instance::vfree(ptr.addr())).is_err());
+    raw!(instance::vfree(area)).expect("an area");
+    raw!(instance::free_percpu(ptr)).expect("allocated");
+    assert!(raw!(instance::free_percpu(ptr)).is_err(), "twice");
     instance::check_percpu().expect("sound");
 }
 
@@ -71,14 +71,14 @@ ktest!(no_failed_allocation_loses_anything, machine = "smp=2", timeout = 60);
 fn no_failed_allocation_loses_anything() {
     // Tables and records are there and stay.
     let warm = instance::alloc_percpu(UNIT_SIZE, 8).expect("memory");
-    instance::free_percpu(warm).expect("allocated");
+    raw!(instance::free_percpu(warm)).expect("allocated");
     instance::percpu_trim();
     let make = || {
         instance::percpu_trim();
         instance::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
     };
     let free = |ptr| {
-        instance::free_percpu(ptr).expect("allocated");
+        raw!(instance::free_percpu(ptr)).expect("allocated");
         instance::percpu_trim();
     };
     let make = || make().inspect_err(|_| _ = instance::percpu_trim());
@@ -106,7 +106,7 @@ fn give(ptr: PerCpuPtr) {
         // SAFETY: as in `take`, and not freed yet.
         assert_eq!(unsafe { at.as_ptr::<u64>().read() }, at.get(), "nobody else has written there");
     }
-    instance::free_percpu(ptr).expect("allocated");
+    raw!(instance::free_percpu(ptr)).expect("allocated");
 }
 
 fn each() {

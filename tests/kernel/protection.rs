@@ -45,7 +45,7 @@ fn user_page(prot: Prot) -> VirtAddr {
     let tables = unsafe { PageTable::new(mmu, &BuddyFrames::ATOMIC, Space::User(Asid::new(1))) }.expect("memory");
     let page = VirtRange::from_size(VirtAddr::new(0x40_0000), PAGE_SIZE).expect("no wrap");
     let memory = instance::page_to_phys(instance::alloc_page(Gfp::KERNEL | Gfp::ZERO).expect("memory"));
-    tables.map(&BuddyFrames::ATOMIC, page, memory, prot, MapFlags::empty()).expect("nothing is there");
+    raw!(tables.map(&BuddyFrames::ATOMIC, page, memory, prot, MapFlags::empty())).expect("nothing is there");
     // The lower half was empty, and this test alone uses it.
     TTBR0_EL1.set(tables.root().get() | 1 << 48);
     barrier::isb(barrier::SY);

@@ -82,10 +82,10 @@ fn only_its_owner_maps_a_no_map_region() {
     let again = shared.map(MemoryType::NonCacheable).expect("shared");
     // SAFETY: as above.
     assert_eq!(unsafe { instance::readq(again) }, 0x1122_3344_5566_7788);
-    instance::iounmap(addr).expect("what was returned");
-    instance::iounmap(again).expect("what was returned");
+    raw!(instance::iounmap(addr)).expect("what was returned");
+    raw!(instance::iounmap(again)).expect("what was returned");
     let cached = shared.map(MemoryType::WriteBack).expect("nobody has it mapped now");
-    instance::memunmap(cached).expect("what was returned");
+    raw!(instance::memunmap(cached)).expect("what was returned");
 
     // Not beyond it, and nobody else's.
     for (start, size) in [(FIRMWARE.get(), FIRMWARE_SIZE + 1), (FIRMWARE.get() - 1, 2), (ORPHAN.get(), 4)] {
@@ -94,7 +94,7 @@ fn only_its_owner_maps_a_no_map_region() {
     }
     let last = PhysAddr::new(FIRMWARE.get() + FIRMWARE_SIZE - 1);
     let read_only = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).expect("not executable");
-    instance::iounmap(firmware.map_part(last, 1, read_only).expect("its last byte")).expect("what was returned");
+    raw!(instance::iounmap(firmware.map_part(last, 1, read_only).expect("its last byte"))).expect("what was returned");
     assert_eq!(
         instance::memory_region(device("quarry,modem"), 1),
         Err(RegionError::NoIndex { device: "modem", index: 1 })
@@ -119,12 +119,12 @@ fn every_kind_of_region_is_its_owners() {
         // SAFETY: as above.
         assert_eq!(unsafe { instance::readl(addr) }, word);
         assert_eq!(at::translate(addr).expect("mapped").phys, region.range().start());
-        instance::memunmap(addr).expect("what was returned");
+        raw!(instance::memunmap(addr)).expect("what was returned");
     }
     // Where nothing answers, and no RAM is near: mapped all the same.
     let sram = region("quarry,dsp", 4).map(MemoryType::DeviceNGnRE).expect("its own");
     assert_eq!(at::translate(sram).expect("mapped").phys, SRAM);
-    instance::iounmap(sram).expect("what was returned");
+    raw!(instance::iounmap(sram)).expect("what was returned");
     // Mapped memory is where it is, and has no second type.
     let log = region("quarry,dsp", 3);
     assert_eq!(log.map(MemoryType::WriteBack).ok(), layout::phys_to_virt(LOG));

@@ -141,7 +141,7 @@ fn use_objects() {
 fn use_pages() {
     for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
         let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
-        instance::free_pages(page, order).expect("allocated above");
+        raw!(instance::free_pages(page, order)).expect("allocated above");
     }
     instance::drain_all_pages();
 }
@@ -149,7 +149,7 @@ fn use_pages() {
 fn use_areas() {
     for pages in [1, 40, 700] {
         let area = instance::vmalloc(pages * PAGE_SIZE).expect("memory");
-        instance::vfree(area).expect("allocated above");
+        raw!(instance::vfree(area)).expect("allocated above");
     }
     instance::vmap_space().purge_all();
 }

@@ -148,10 +148,10 @@ fn no_allocation_has_a_tag_that_matches_all() {
         let pages = instance::get_free_pages(Gfp::KERNEL, order).expect("memory");
         fits(pages);
         fits(behind(pages, order.bytes() - 1));
-        instance::free_pages(pages, order).expect("allocated above");
+        raw!(instance::free_pages(pages, order)).expect("allocated above");
         let area = instance::vmalloc(1 + random.below(3 * PAGE_SIZE)).expect("memory");
         fits(area);
-        instance::vfree(area).expect("allocated above");
+        raw!(instance::vfree(area)).expect("allocated above");
     }
     assert_eq!(seen, 0x3fff, "all others are given out");
     check();
@@ -242,9 +242,9 @@ fn address_arithmetic_strips_tags() {
     assert_eq!(instance::vmalloc_to_page(area), instance::vmalloc_to_page(area.untagged()));
     let found = alloc::format!("{}", quarry::kernel::whereabouts::Whereabouts(area));
     assert!(found.contains("in vmalloc area"), "{found}");
-    instance::vfree(area).expect("allocated above");
+    raw!(instance::vfree(area)).expect("allocated above");
     // Without its tag a pointer can be freed, as it can be used.
-    instance::free_page(plain).expect("allocated above");
+    raw!(instance::free_page(plain)).expect("allocated above");
     kfree(at(instance::kmalloc(100, Gfp::KERNEL).expect("memory")).untagged());
     kfree(at(instance::kmalloc(20_000, Gfp::KERNEL).expect("memory")).untagged());
     check();
@@ -262,7 +262,7 @@ fn rows_in_memory_of_vmalloc_are_tagged() {
     drop(row);
     let huge = instance::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
     assert!(!huge.is_untagged());
-    instance::vfree(huge).expect("allocated above");
+    raw!(instance::vfree(huge)).expect("allocated above");
     check();
     instance::check_vmalloc().expect("and those of vmalloc");
 }
@@ -283,13 +283,13 @@ fn memory_that_keeps_no_tags_is_noticed() {
     // SAFETY: as above.
     assert!(!unsafe { instance::keeps_tags(plain) });
     assert!(is_readable(plain.with_tag(Tag::from_bits(3))), "nothing is checked there");
-    instance::vunmap(plain).expect("mapped above");
+    raw!(instance::vunmap(plain)).expect("mapped above");
     let tagged = instance::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses");
     assert_eq!(memory(tagged), MemoryType::WriteBackTagged);
     // SAFETY: as above.
     assert!(unsafe { instance::keeps_tags(tagged) });
-    instance::vunmap(tagged).expect("mapped above");
-    instance::free_page(page).expect("allocated above");
+    raw!(instance::vunmap(tagged)).expect("mapped above");
+    raw!(instance::free_page(page)).expect("allocated above");
 }
 
 // A stale pointer frees nothing, though its memory is somebody's: behaviour 469's other half.
@@ -311,8 +311,8 @@ fn a_stale_pointer_frees_nothing() {
     assert!(is_readable(new));
     kfree(new);
     let old = instance::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    instance::free_page(old).expect("allocated above");
-    assert_eq!(instance::free_page(old), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
+    raw!(instance::free_page(old)).expect("allocated above");
+    assert_eq!(raw!(instance::free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
     let large = at(instance::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
     let wrong = large.with_tag(Tag::from_bits(u64::from(large.tag().get()) ^ 1));
     // SAFETY: as above.
@@ -349,7 +349,7 @@ fn resizing_takes_the_tag_along() {
     // SAFETY: as above.
     let longest = unsafe { instance::vrealloc(longer, 40 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
     assert!(is_readable(behind(longest, 40 * PAGE_SIZE - 1)));
-    instance::vfree(longest).expect("allocated above");
+    raw!(instance::vfree(longest)).expect("allocated above");
     let mut row: Vec<u64> = Vec::new();
     row.extend(0..5000);
     row.truncate(3);
@@ -428,7 +428,7 @@ ktest!(
 fn a_page_used_after_its_free_is_named_with_its_owners() {
     let order = Order::new(1).expect("an order");
     let pages = instance::get_free_pages(Gfp::KERNEL, order).expect("memory");
-    instance::free_pages(pages, order).expect("allocated above");
+    raw!(instance::free_pages(pages, order)).expect("allocated above");
     // SAFETY: the load takes a fault that ends the machine.
     unsafe { behind(pages, 5000).as_ptr::<u8>().read_volatile() };
 }
@@ -528,7 +528,7 @@ fn tags_are_off_unless_they_are_asked_for() {
     assert!(matches!(instance::virt_to_page(wild), Err(FreeError::NotLinear(_))));
     kfree(object);
     let pages = instance::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    assert!(pages.is_untagged() && instance::free_page(pages.with_tag(Tag::from_bits(3))).is_err());
-    instance::free_page(pages).expect("allocated above");
+    assert!(pages.is_untagged() && raw!(instance::free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
+    raw!(instance::free_page(pages)).expect("allocated above");
     assert_eq!(to_usize(TAG_GRANULE), 16);
 }

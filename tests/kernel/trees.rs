@@ -189,8 +189,8 @@ fn only_the_memory_that_is_given_is_used() {
 ktest!(
     boot: memory_that_is_not_given_is_named,
     machine = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/usable.dtb.gz",
-    report = "192 MiB left out, outside linux,usable-memory-range of /chosen",
     report = "memory   [0x48000000..0x4c000000) 64 MiB",
+    report = "192 MiB left out, outside linux,usable-memory-range of /chosen",
     report = "sum 262144 KiB",
     exit = 0
 );
@@ -302,7 +302,7 @@ fn runs_of_pages_are_aligned_by_their_address() {
     memory_is_right();
     let page = instance::alloc_contig_pages(1, 2048, Gfp::KERNEL).expect("a page");
     assert!(instance::page_to_pfn(page).start().is_aligned(8 << 20));
-    instance::free_contig_range(page, 1).expect("it is ours");
+    raw!(instance::free_contig_range(page, 1)).expect("it is ours");
 }
 
 // Conduits that nobody serves.

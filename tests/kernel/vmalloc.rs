@@ -63,7 +63,7 @@ fn every_size_is_memory() {
             let addr = instance::vmalloc(size).expect("memory");
             use_memory(addr, size & !7);
             assert!(instance::is_vmalloc_addr(addr));
-            instance::vfree(addr).expect("an area");
+            raw!(instance::vfree(addr)).expect("an area");
         }
     });
 }
@@ -74,11 +74,11 @@ fn zeroed_memory_is_zero() {
         for _ in 0..8 {
             let dirty = instance::vmalloc(40 * PAGE_SIZE).expect("memory");
             use_memory(dirty, 40 * PAGE_SIZE);
-            instance::vfree(dirty).expect("an area");
+            raw!(instance::vfree(dirty)).expect("an area");
             instance::vmap_space().purge_all();
             let clean = instance::vzalloc(40 * PAGE_SIZE).expect("memory");
             assert!((0..40 * PAGE_SIZE).step_by(8).all(|offset| read(at(clean, offset)) == 0));
-            instance::vfree(clean).expect("an area");
+            raw!(instance::vfree(clean)).expect("an area");
         }
     });
 }
@@ -98,7 +98,7 @@ fn large_areas_are_blocks_and_groups() {
     assert!(!leaf(user).contiguous && leaf(user).level == LeafLevel::Pte);
     for addr in [huge, group, user] {
         assert!(!leaf(addr).prot.is_executable() && leaf(addr).prot.is_writable());
-        instance::vfree(addr).expect("an area");
+        raw!(instance::vfree(addr)).expect("an area");
     }
 }
 
@@ -110,23 +110,23 @@ fn what_cannot_be_is_refused() {
     for size in [u64::MAX, 1 << 46, 1 << 40] {
         assert_eq!(instance::vmalloc(size), Err(MapError::TooLarge(size)));
     }
-    assert_eq!(instance::vfree(VirtAddr::ZERO), Ok(()));
+    assert_eq!(raw!(instance::vfree(VirtAddr::ZERO)), Ok(()));
     let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
     for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
-        assert!(matches!(instance::vfree(wrong), Err(MapError::Area(AreaError::NotTheStart(..)))));
+        assert!(matches!(raw!(instance::vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
     }
     let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
     let linear = instance::page_address(page);
-    assert!(matches!(instance::vfree(linear), Err(MapError::Area(AreaError::NoArea(_)))));
+    assert!(matches!(raw!(instance::vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
     let mapping = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
-    assert!(matches!(instance::vfree(mapping), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(instance::vunmap(addr), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(instance::vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(instance::vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
     let inside = instance::vmalloc_to_page(addr).expect("mapped");
-    assert!(instance::free_page(inside).is_err(), "a page of an area");
-    instance::vfree(addr).expect("an area");
-    assert!(matches!(instance::vfree(addr), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
-    instance::vunmap(mapping).expect("a mapping");
-    instance::free_page(page).expect("ours");
+    assert!(raw!(instance::free_page(inside)).is_err(), "a page of an area");
+    raw!(instance::vfree(addr)).expect("an area");
+    assert!(matches!(raw!(instance::vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    raw!(instance::vunmap(mapping)).expect("a mapping");
+    raw!(instance::free_page(page)).expect("ours");
     assert_eq!(balance().1, before.1);
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn scattered(count: usize) -> alloc::vec::Vec<Page> {
     let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
         pages.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     for (_, page) in freed {
-        instance::free_page(page).expect("ours");
+        raw!(instance::free_page(page)).expect("ours");
     }
     for (number, page) in &kept {
         write(instance::page_address(*page), *number as u64);
@@ -157,10 +157,10 @@ fn vmap_shows_pages_in_the_order_of_the_list() {
                 assert_eq!(read(here), read(instance::page_address(*page)));
                 assert_eq!(instance::vmalloc_to_page(here), Some(*page));
             }
-            instance::vunmap(addr).expect("a mapping");
+            raw!(instance::vunmap(addr)).expect("a mapping");
         }
         for page in pages {
-            instance::free_page(page).expect("ours");
+            raw!(instance::free_page(page)).expect("ours");
         }
     });
 }
@@ -174,11 +174,11 @@ fn vm_map_ram_shows_other_pages_at_the_same_address() {
         for (index, page) in list.iter().enumerate() {
             assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(instance::page_address(*page)));
         }
-        assert!(instance::vm_unmap_ram(addr, list.len() + 1).is_err());
-        instance::vm_unmap_ram(addr, list.len()).expect("a mapping");
+        assert!(raw!(instance::vm_unmap_ram(addr, list.len() + 1)).is_err());
+        raw!(instance::vm_unmap_ram(addr, list.len())).expect("a mapping");
     }
     for page in pages {
-        instance::free_page(page).expect("ours");
+        raw!(instance::free_page(page)).expect("ours");
     }
 }
 
@@ -189,7 +189,7 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
         for _ in 0..200 {
             let addr = instance::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
             write(addr, 7);
-            instance::vfree(addr).expect("an area");
+            raw!(instance::vfree(addr)).expect("an area");
         }
         quarry::arch::aarch64::irq::local_irq_restore_flags(flags);
     });
@@ -206,7 +206,7 @@ ktest!(an_area_that_was_freed_faults_after_the_purge);
 fn an_area_that_was_freed_faults_after_the_purge() {
     let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
     write(addr, 1);
-    instance::vfree(addr).expect("an area");
+    raw!(instance::vfree(addr)).expect("an area");
     instance::vmap_space().purge_all();
     expect_fault(FaultKind::Translation(AccessKind::Read), addr);
     read(addr);
@@ -230,10 +230,10 @@ fn short_mappings_need_no_room_for_blocks() {
         let list = alloc::vec![page; count];
         let addr = instance::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
         write(addr, 1);
-        assert!(instance::vunmap(addr).is_err(), "not one of vmap");
-        instance::vm_unmap_ram(addr, count).expect("mapped");
+        assert!(raw!(instance::vunmap(addr)).is_err(), "not one of vmap");
+        raw!(instance::vm_unmap_ram(addr, count)).expect("mapped");
     }
-    instance::free_page(page).expect("allocated");
+    raw!(instance::free_page(page)).expect("allocated");
     instance::check_vmalloc().expect("sound");
 }
 
@@ -252,7 +252,7 @@ fn a_small_region_is_bounded() {
     }
     assert_eq!(live.len(), to_usize(room));
     for addr in live {
-        instance::vfree(addr).expect("an area");
+        raw!(instance::vfree(addr)).expect("an area");
     }
-    instance::vfree(instance::vmalloc(room * MIB).expect("what was freed, after a purge")).expect("an area");
+    raw!(instance::vfree(instance::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
 }

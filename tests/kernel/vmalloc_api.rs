@@ -44,7 +44,7 @@ fn memory_keeps_what_it_holds_when_its_length_changes() {
             assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
         }
         assert_eq!(vrealloc(addr, 0, gfp), Ok(VirtAddr::ZERO), "freed");
-        assert!(instance::vfree(addr).is_err());
+        assert!(raw!(instance::vfree(addr)).is_err());
     });
 }
 
@@ -86,13 +86,13 @@ fn whoever_is_idle_does_what_atomic_frees_have_left() {
     while waiting < share {
         let addr = instance::vmalloc(16 * PAGE_SIZE).expect("memory");
         write(addr, 1);
-        instance::vfree_atomic(addr).expect("an area");
+        raw!(instance::vfree_atomic(addr)).expect("an area");
         waiting += 16;
         assert_eq!(space.lazy_pages(), waiting, "nothing is done by the free");
     }
     instance::idle();
     assert_eq!(space.lazy_pages(), 0);
-    assert!(instance::vfree_atomic(VirtAddr::ZERO).is_ok());
+    assert!(raw!(instance::vfree_atomic(VirtAddr::ZERO)).is_ok());
 }
 
 ktest!(memory_that_waits_is_there_when_it_is_needed);
@@ -100,7 +100,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     let space = instance::vmap_space();
     space.purge_all();
     let addr = instance::vmalloc(100 * PAGE_SIZE).expect("memory");
-    instance::vfree_atomic(addr).expect("an area");
+    raw!(instance::vfree_atomic(addr)).expect("an area");
     assert_eq!(space.lazy_pages(), 100);
     let mut taken = Vec::with_capacity(to_usize(instance::nr_free_pages()));
     while let Ok(page) = instance::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
@@ -108,7 +108,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     }
     assert_eq!(space.lazy_pages(), 0, "the purge is the reclaimer's to call");
     for page in taken {
-        instance::free_page(page).expect("ours");
+        raw!(instance::free_page(page)).expect("ours");
     }
 }
 
@@ -118,8 +118,9 @@ fn no_failed_area_loses_anything() {
     for pages in [1, 5, 40, 700] {
         let make = || instance::vmalloc(pages * PAGE_SIZE);
         // Tables that stay, and tables that others left and a block takes the place of.
-        instance::vfree(make().expect("memory")).expect("an area");
-        let rounds = fail_every(&ThisKernel, MayRecover::Yes, make, |addr| instance::vfree(addr).expect("an area"));
+        raw!(instance::vfree(make().expect("memory"))).expect("an area");
+        let rounds =
+            fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(instance::vfree(addr)).expect("an area"));
         assert!(rounds.expect("sound").points >= 1, "{pages}");
     }
     let memory = || instance::kvmalloc(6 << 20, Gfp::KERNEL);
@@ -141,18 +142,18 @@ fn code_has_a_region_of_its_own() {
     assert!(prot(code).is_writable() && !prot(code).is_executable());
     // mov w0, #42; ret
     write(code, 0xd65f_03c0_5280_0540);
-    assert_eq!(instance::set_memory_x(code, 2), Err(SetMemoryError::WritableExecutable(code)));
-    instance::set_memory_ro(code, 2).expect("an area");
-    instance::set_memory_x(code, 2).expect("read-only");
+    assert_eq!(raw!(instance::set_memory_x(code, 2)), Err(SetMemoryError::WritableExecutable(code)));
+    raw!(instance::set_memory_ro(code, 2)).expect("an area");
+    raw!(instance::set_memory_x(code, 2)).expect("read-only");
     let alias = instance::page_address(instance::vmalloc_to_page(code).expect("mapped"));
     assert!(prot(code).is_executable() && !prot(alias).is_writable());
     // SAFETY: the function has been written there, and is executable.
     let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(code.as_ptr::<()>()) };
     assert_eq!(function(), 42);
     assert!(instance::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
-    instance::vfree(code).expect("an area");
+    raw!(instance::vfree(code)).expect("an area");
     assert!(prot(alias).is_writable(), "whoever gets the page can write it");
-    instance::vfree(data).expect("an area");
+    raw!(instance::vfree(data)).expect("an area");
     instance::check_vmalloc().expect("sound");
 }
 
@@ -164,13 +165,13 @@ fn code_moves_within_its_region_and_read_only_code_does_not() {
         let moved = vrealloc(first, MIB, Gfp::KERNEL).expect("memory");
         assert!((MODULES_VADDR..MODULES_END).contains(&moved.get()), "in reach of a branch: {moved}");
         assert_eq!(read(moved), 42);
-        instance::set_memory_ro(moved, 1).expect("an area");
+        raw!(instance::set_memory_ro(moved, 1)).expect("an area");
         for size in [8, MIB, 2 * MIB] {
             let refused = vrealloc(moved, size, Gfp::KERNEL | Gfp::ZERO);
             assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
         }
         assert_eq!(read(moved), 42);
-        instance::vfree(moved).expect("an area");
+        raw!(instance::vfree(moved)).expect("an area");
     });
 }
 
@@ -253,8 +254,8 @@ fn huge_areas_are_aligned_for_blocks() {
         assert!(addr.is_aligned(2 * MIB));
         let found = instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
         assert_eq!(found.leaf.level, LeafLevel::Pmd);
-        instance::vfree(addr).expect("an area");
+        raw!(instance::vfree(addr)).expect("an area");
         let small = instance::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
-        instance::vfree(small).expect("an area");
+        raw!(instance::vfree(small)).expect("an area");
     });
 }

@@ -29,7 +29,7 @@ fn vmalloc(pages: u64) -> VirtAddr {
 
 fn vfree(addr: VirtAddr) {
     assert_eq!(read(addr), addr.get(), "nobody else has written there");
-    instance::vfree(addr).expect("an area");
+    raw!(instance::vfree(addr)).expect("an area");
 }
 
 /// Aligned to `align`.
@@ -178,7 +178,7 @@ fn pcpu() {
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");
         }
-        instance::free_percpu(ptr).expect("allocated");
+        raw!(instance::free_percpu(ptr)).expect("allocated");
     }
     instance::percpu_trim();
     assert_eq!(instance::percpu_stats(), before);
@@ -195,10 +195,10 @@ fn vm_map_ram() {
         let addr = instance::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
         let last = at(addr, (count as u64 - 1) * PAGE_SIZE);
         assert_eq!(read(last), read(instance::page_address(*list.last().expect("one"))));
-        instance::vm_unmap_ram(addr, count).expect("a mapping");
+        raw!(instance::vm_unmap_ram(addr, count)).expect("a mapping");
     }
     for page in pages {
-        instance::free_page(page).expect("ours");
+        raw!(instance::free_page(page)).expect("ours");
     }
     instance::check_vmalloc().expect("sound");
 }
@@ -228,7 +228,7 @@ fn a_hundred_thousand_areas_are_found_by_their_addresses() {
         assert_eq!(space.find(at(*addr, PAGE_SIZE + 1)).map(|area| area.range.start()), Some(*addr));
     }
     for addr in areas {
-        space.recycle(space.remove(addr, VmFlags::MAP).expect("an area"));
+        raw!(space.recycle(space.remove(addr, VmFlags::MAP).expect("an area")));
     }
     instance::check_vmalloc().expect("sound");
 }

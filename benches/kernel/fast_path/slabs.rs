@@ -163,7 +163,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Err(error) = instance::vfree(self.start) {
+        if let Err(error) = raw!(instance::vfree(self.start)) {
             panic!("the table of slabs: {error}");
         }
     }

@@ -157,7 +157,8 @@ extern "C" fn main() -> ! {
         (range(data, ram.end), Prot::KERNEL_RW),
     ] {
         let virt = VirtRange::from_size(VirtAddr::new(part.start().get()), part.size()).unwrap();
-        table.map(&frames, virt, part.start(), prot, MapFlags::empty()).unwrap();
+        // SAFETY: the tables are in no use yet, and each address leads where it leads without them.
+        unsafe { table.map(&frames, virt, part.start(), prot, MapFlags::empty()) }.unwrap();
     }
     let report = wx::check(&[&table]).unwrap();
     let census = table.check().unwrap();

@@ -168,14 +168,16 @@ fn come_online(cpu: CpuId, record: &Record) {
     if let Err(error) = interrupts::init_cpu() {
         give_up(cpu, record, format_args!("{error}"));
     }
-    if !instance::bring_cpu_online() {
+    // SAFETY: this CPU has just come, masked, on its own stack; what it left the last time was emptied before it was started.
+    if !unsafe { instance::bring_cpu_online() } {
         give_up(cpu, record, format_args!("it has no data of its own"));
     }
     instance::forbid_waiting_in_atomic(true);
     // What was asked while it was away.
     instance::answer_requests();
     if !record.go(CpuState::Arrived, CpuState::Online) {
-        instance::take_cpu_offline();
+        // SAFETY: masked, and it stops below without another call.
+        unsafe { instance::take_cpu_offline() };
         give_up(cpu, record, format_args!("it came too late"));
     }
     tick::start_here();
@@ -257,8 +259,8 @@ pub(super) fn leave(cpu: CpuId, record: &Record) {
         return;
     }
     timer::stop();
-    // Its pages and objects are not its own any more, so it makes no more calls either.
-    instance::take_cpu_offline();
+    // SAFETY: interrupts are masked since the start of this function. What follows takes no memory.
+    unsafe { instance::take_cpu_offline() };
     smp_call::refuse(cpu);
     interrupts::leave_cpu();
     irq::mask_all();

@@ -123,12 +123,12 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     }
 
     unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        SlabAllocator::krealloc(self, address(object), size, gfp).and_then(pointer)
+        SlabAllocator::do_krealloc(self, address(object), size, gfp).and_then(pointer)
     }
 
     #[inline]
     unsafe fn kfree(&self, object: NonNull<u8>) {
-        if let Err(misuse) = SlabAllocator::kfree(self, address(object)) {
+        if let Err(misuse) = SlabAllocator::do_kfree(self, address(object)) {
             self.hal().misuse(&misuse);
         }
     }

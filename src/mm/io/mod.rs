@@ -19,6 +19,7 @@ mod early;
 mod error;
 mod mmio;
 mod ram;
+mod raw_calls;
 mod reserved;
 pub mod resource;
 mod space;

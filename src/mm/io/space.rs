@@ -261,7 +261,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             return Err(error);
         }
         area.set_phys(phys);
-        area.complete();
+        area.do_complete();
         Ok(addr)
     }
 
@@ -321,14 +321,14 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
         // Nothing is mapped in a new area, and tables that lie in it whole are its alone.
         let flags = MapFlags::REPLACE_TABLES;
-        hal.tables().map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
+        hal.tables().do_map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
     /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
     #[inline]
     fn unmap(&self, range: VirtRange) {
         let hal = self.space.hal();
-        let unmapped = hal.tables().unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::empty());
+        let unmapped = hal.tables().do_unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::empty());
         debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
     }
 
@@ -337,18 +337,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     fn give_up(&self, area: AreaRef<'a>) {
         // Its builder has it, so it is there.
         if let Ok(removed) = self.space.abandon(area) {
-            self.space.recycle(removed);
+            self.space.do_recycle(removed);
         }
     }
 
-    /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
-    /// When it returns, no CPU translates it. Any context. Needs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`IoError::Area`] for an address in no area or in one of another kind; [`NotThePointer`](IoError::NotThePointer)
-    /// for another address of a mapping, or one that somebody else is unmapping. Nothing has changed then.
-    pub fn iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+    /// [`Self::iounmap`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -357,7 +351,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             !flags.contains(LED) && phys.is_some_and(|phys| phys.offset_in(PAGE_SIZE) == offset)
         };
         let page = addr.align_down(PAGE_SIZE);
-        let removed = match self.space.remove_if(page, VmFlags::IOREMAP, exact) {
+        let removed = match self.space.do_remove_if(page, VmFlags::IOREMAP, exact) {
             Err(AreaError::NotTheStart(_, area)) => self.remove_inside(addr, area)?,
             answer => answer?,
         };
@@ -368,7 +362,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         if let Some(phys) = removed.phys() {
             self.with_claims(|claims| claims.forget(phys.align_down(PAGE_SIZE), addr));
         }
-        self.space.recycle(removed);
+        self.space.do_recycle(removed);
         Ok(())
     }
 
@@ -382,7 +376,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let known = start.and_then(|start| self.with_claims(|claims| claims.find(start, addr)));
         known.ok_or(IoError::NotThePointer(addr, area))?;
         // Somebody else may be quicker; then the area is gone, or is another's.
-        Ok(self.space.remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
+        Ok(self.space.do_remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
     }
 
     /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).
@@ -449,15 +443,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.remap_memory(phys, size, prot, Asker::Owner, caller)
     }
 
-    /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`IoSpace::iounmap`].
-    pub fn memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+    /// [`Self::memunmap`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         match layout::virt_to_phys(addr) {
             Some(_) => Ok(()),
-            None => self.iounmap(addr),
+            None => self.do_iounmap(addr),
         }
     }
 

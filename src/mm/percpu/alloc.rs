@@ -146,16 +146,12 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         let abandoned: Result<_, AreaError> = self.space.abandon(area);
         debug_assert!(abandoned.is_ok(), "an area of ours: {:?}", abandoned.as_ref().err());
         if let Ok(area) = abandoned {
-            self.space.recycle(area);
+            self.space.do_recycle(area);
         }
     }
 
-    /// Frees an allocation (Linux: `free_percpu`). Any context; needs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`PerCpuError::NotAllocated`].
-    pub fn free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
         let wrong = PerCpuError::NotAllocated(ptr.addr());
         let chunk = self.chunk_at(ptr.addr()).ok_or(wrong)?;
         if let Some(empty) = self.with(|chunks| chunks.give_back(chunk, ptr)).ok_or(wrong)? {

@@ -26,6 +26,7 @@ mod chunk;
 mod error;
 mod map;
 mod populate;
+mod raw_calls;
 
 pub use alloc::{PerCpuAllocator, PerCpuHal, PerCpuStats};
 pub use chunk::Chunk;

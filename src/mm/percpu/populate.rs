@@ -43,10 +43,10 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         let page = pages.alloc_pages(gfp, Order::ZERO).map_err(|_| PerCpuError::OutOfMemory)?;
         let range = VirtRange::from_size(at, PAGE_SIZE).ok_or(PerCpuError::Tables(PgtableError::OutsideSpace))?;
         let phys = pages.hal().map().phys(page);
-        let owned = pages.claim(page, Kind::PerCpu, u64::from(chunk) + 1);
+        let owned = pages.do_claim(page, Kind::PerCpu, u64::from(chunk) + 1);
         debug_assert!(owned.is_ok(), "a fresh page is nobody's: {owned:?}");
         let frames = self.hal().frames(gfp);
-        let mapped = self.hal().tables().map(&frames, range, phys, Prot::KERNEL_RW, MapFlags::empty());
+        let mapped = self.hal().tables().do_map(&frames, range, phys, Prot::KERNEL_RW, MapFlags::empty());
         mapped.map_err(|error| {
             self.free_page(page);
             PerCpuError::Tables(error)
@@ -55,7 +55,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
 
     fn free_page(&self, page: Page) {
         let pages = self.hal().pages();
-        let freed = pages.disown(page, Kind::PerCpu).and_then(|()| pages.free_pages(page, Order::ZERO));
+        let freed = pages.do_disown(page, Kind::PerCpu).and_then(|()| pages.do_free_pages(page, Order::ZERO));
         debug_assert!(freed.is_ok(), "a page of a chunk: {freed:?}");
     }
 
@@ -73,7 +73,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
                 any = true;
                 *place = self.page_at(addr);
                 if let Some(range) = place.and_then(|_| VirtRange::from_size(addr, PAGE_SIZE)) {
-                    let unmapped = tables.unmap(range, UnmapFlags::KEEP_TABLES, &mut gather);
+                    let unmapped = tables.do_unmap(range, UnmapFlags::KEEP_TABLES, &mut gather);
                     debug_assert!(unmapped.is_ok(), "a page is a leaf of its own: {unmapped:?}");
                 }
             }

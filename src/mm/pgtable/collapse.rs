@@ -22,17 +22,8 @@ pub struct Collapsed {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// Uses larger leaves for what `range` maps, wherever memory, protection and alignment allow and the whole of the
-    /// larger leaf lies in `range`; `flags` rule out blocks or groups. Translations stay the same. Leaves that are old,
-    /// or writable and clean, are left alone. Tables that became blocks are freed, after their flush, to `frames`. Done
-    /// when it returns.
-    ///
-    /// Cost: three walks over the entries of `range`, and a flush for each block or group made.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::BbmUnsupported`], and those of a bad range.
-    pub fn collapse<F: FrameSource>(
+    /// [`Self::collapse`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_collapse<F: FrameSource>(
         &self,
         frames: &F,
         range: VirtRange,

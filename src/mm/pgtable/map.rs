@@ -77,24 +77,9 @@ impl Cursor {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// Maps `range` to the physical memory from `phys` on, with 1 GiB and 2 MiB blocks and contiguous groups wherever
-    /// both addresses and the length allow. When it returns, every CPU can use the mapping; nothing is invalidated,
-    /// since an absent entry is never in a TLB. A table that stands where a block would fit stays, even an empty one, and
-    /// is mapped into, unless [`MapFlags::REPLACE_TABLES`] says otherwise: [`PageTable::unmap`] leaves none inside its
-    /// range unless told to.
-    ///
-    /// Whether `phys` may be mapped with that memory type is for the caller to know. May be called in any context that
-    /// `frames` allows. Cost: one descent for each table touched, and about three instructions a page.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::Unaligned`], [`Empty`](PgtableError::Empty), [`OutsideSpace`](PgtableError::OutsideSpace),
-    /// [`PhysOutOfRange`](PgtableError::PhysOutOfRange) or [`WrongPrivilege`](PgtableError::WrongPrivilege) for
-    /// arguments that no mapping can have; [`Overlap`](PgtableError::Overlap) if anything is mapped in `range`, which
-    /// stays as it is; [`NoFrame`](PgtableError::NoFrame). What was mapped until then is unmapped again and flushed.
-    /// Empty tables that reach beyond `range` stay, to be used by the next mapping there.
+    /// [`Self::map`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn map<F: FrameSource>(
+    pub(crate) fn do_map<F: FrameSource>(
         &self,
         frames: &F,
         range: VirtRange,
@@ -181,7 +166,7 @@ impl<M: Mmu> PageTable<M> {
         let crowded = |level: LeafLevel| range.size() >= level.size() && !self.has_room(range, level);
         if crowded(LeafLevel::Pmd) || crowded(LeafLevel::Pud) {
             // A block that reaches beyond the range is no table.
-            return self.unmap_and_flush(frames, range, UnmapFlags::empty()).map_err(|error| match error {
+            return self.do_unmap_and_flush(frames, range, UnmapFlags::empty()).map_err(|error| match error {
                 PgtableError::WouldSplit(at) => PgtableError::Overlap(at),
                 other => other,
             });
@@ -371,7 +356,7 @@ impl<M: Mmu> PageTable<M> {
             && !done.is_empty()
         {
             // The mapped part ends where a leaf ends, so nothing needs a split.
-            let undone = self.unmap_and_flush(frames, done, UnmapFlags::empty());
+            let undone = self.do_unmap_and_flush(frames, done, UnmapFlags::empty());
             debug_assert!(undone.is_ok(), "what was just mapped can be unmapped");
         }
         // Tables may have been added beyond what is unmapped.

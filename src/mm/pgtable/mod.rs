@@ -38,6 +38,7 @@ mod gather;
 mod map;
 mod pinned;
 mod protect;
+mod raw_calls;
 mod rewrite;
 mod scatter;
 mod split;

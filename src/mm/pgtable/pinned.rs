@@ -46,15 +46,9 @@ impl<M: Mmu> PageTable<M> {
         Ok(PinnedTable { table, start, space: self.space })
     }
 
-    /// [`PageTable::map_frames`] where the table is known, and known to have nothing from `first` on: `frame_of` each of
-    /// `list` in an entry of its own. Cost: six instructions a page.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::WrongPrivilege`]; [`OutsideSpace`](PgtableError::OutsideSpace) for more pages than the table has
-    /// from there on; [`PhysOutOfRange`](PgtableError::PhysOutOfRange). Nothing is mapped then.
+    /// [`Self::map_pinned`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn map_pinned<T: Copy>(
+    pub(crate) fn do_map_pinned<T: Copy>(
         &self,
         pinned: &PinnedTable,
         first: Slot,
@@ -86,10 +80,9 @@ impl<M: Mmu> PageTable<M> {
         Ok(())
     }
 
-    /// Unmaps `count` pages from `first` on, as many of them as are in this table, and waits until no CPU reaches what was
-    /// there. The table stays. Cost: two DSB, and a TLBI a page or at most five with FEAT_TLBIRANGE.
+    /// [`Self::unmap_pinned`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
+    pub(crate) fn do_unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
         let run = Run::from_slot(first, count);
         pinned.table.clear(&self.mmu, run);
         self.flush_span(Invalidation {
@@ -103,6 +96,6 @@ impl<M: Mmu> PageTable<M> {
 
     #[cold]
     fn unmap_refused(&self, pinned: &PinnedTable, first: Slot, count: u64) {
-        self.unmap_pinned(pinned, first, count);
+        self.do_unmap_pinned(pinned, first, count);
     }
 }

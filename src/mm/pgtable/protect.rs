@@ -47,19 +47,8 @@ impl Change {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// Changes the protection of everything that `range` maps. When it returns, no CPU acts on the old one.
-    ///
-    /// A permission or flag changes in place. A memory type changes by break-before-make, and so does anything about a
-    /// contiguous group, except that under [`LivePolicy::BbmLevel2`] the group is unfolded first, and stays so. Cost:
-    /// two walks over the entries of `range`, one compare-exchange a leaf, one or two flushes.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::NotMapped`] if there is a hole in `range`; [`WouldSplit`](PgtableError::WouldSplit) if an edge
-    /// lies inside a block or group ([`PageTable::carve`] it first); [`NeedsBreak`](PgtableError::NeedsBreak) for a
-    /// memory type under [`LivePolicy::BbmLevel2`]; [`Prot`](PgtableError::Prot),
-    /// [`BbmUnsupported`](PgtableError::BbmUnsupported), and those of a bad range. Then nothing has changed.
-    pub fn protect(&self, range: VirtRange, change: Change, policy: LivePolicy) -> Result<(), PgtableError> {
+    /// [`Self::protect`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_protect(&self, range: VirtRange, change: Change, policy: LivePolicy) -> Result<(), PgtableError> {
         self.admit(range)?;
         self.admit_policy(policy)?;
         self.check_edge(range.start())?;

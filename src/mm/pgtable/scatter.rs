@@ -10,16 +10,9 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 
 impl<M: Mmu> PageTable<M> {
-    /// Maps `frames` in their order to the pages from `start` on, an entry of 4 KiB each. When it returns, every CPU can
-    /// use the mapping. All or nothing, as [`PageTable::map`], which does the same for memory in one piece. May be called
-    /// in any context that `source` allows. Cost: one descent for each table touched, and about eight instructions a
-    /// page.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PageTable::map`]; no frames are an [`Empty`](PgtableError::Empty) range.
+    /// [`Self::map_frames`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn map_frames<F: FrameSource>(
+    pub(crate) fn do_map_frames<F: FrameSource>(
         &self,
         source: &F,
         start: VirtAddr,

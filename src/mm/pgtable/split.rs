@@ -13,18 +13,13 @@ use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 
 impl<M: Mmu> PageTable<M> {
-    /// Splits whatever lies across the two edges of `range`, so that [`PageTable::unmap`] and [`PageTable::protect`]
-    /// can take it. What is mapped, and how, stays the same; done when it returns. What is split becomes plain entries
-    /// of the next size, which can be changed one by one; [`PageTable::collapse`] is the way back.
-    ///
-    /// Touches all of a block or group that an edge cuts (see the module). Cost: a table and 512 stores a block.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::BbmUnsupported`], [`NoFrame`](PgtableError::NoFrame),
-    /// [`Malformed`](PgtableError::Malformed), and those of a bad range. A split that was done stays done: it changes
-    /// no translation.
-    pub fn carve<F: FrameSource>(&self, frames: &F, range: VirtRange, policy: LivePolicy) -> Result<(), PgtableError> {
+    /// [`Self::carve`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_carve<F: FrameSource>(
+        &self,
+        frames: &F,
+        range: VirtRange,
+        policy: LivePolicy,
+    ) -> Result<(), PgtableError> {
         self.admit(range)?;
         self.admit_policy(policy)?;
         self.split_at(frames, range.start(), policy)?;

@@ -19,18 +19,8 @@ bitflags::bitflags! {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// Unmaps whatever `range` maps; holes are no error. What was there stays reachable until `gather` is flushed.
-    ///
-    /// A table goes if everything that it translates lies in `range`; one that reaches further may be in use by
-    /// somebody else. Contiguous groups and blocks go whole. Any context. Cost: one descent for each table touched, and
-    /// about a third of an instruction for each page.
-    ///
-    /// # Errors
-    ///
-    /// [`PgtableError::WouldSplit`] if an edge of `range` lies inside a block or contiguous group: [`PageTable::carve`]
-    /// it first; and [`Unaligned`](PgtableError::Unaligned), [`Empty`](PgtableError::Empty),
-    /// [`OutsideSpace`](PgtableError::OutsideSpace). Then nothing is unmapped.
-    pub fn unmap<F: FrameSource>(
+    /// [`Self::unmap`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_unmap<F: FrameSource>(
         &self,
         range: VirtRange,
         flags: UnmapFlags,
@@ -48,12 +38,8 @@ impl<M: Mmu> PageTable<M> {
         self.unmap_runs(range, flags, gather)
     }
 
-    /// [`PageTable::unmap`] of one range, flushed at once: when it returns, no CPU reaches what was there.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PageTable::unmap`].
-    pub fn unmap_and_flush<F: FrameSource>(
+    /// [`Self::unmap_and_flush`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_unmap_and_flush<F: FrameSource>(
         &self,
         frames: &F,
         range: VirtRange,
@@ -75,7 +61,7 @@ impl<M: Mmu> PageTable<M> {
     ) -> Result<(), PgtableError> {
         // Flushed where it goes out of scope: handing it on would be a copy.
         let mut gather = self.gather(frames);
-        self.unmap(range, flags, &mut gather)
+        self.do_unmap(range, flags, &mut gather)
     }
 
     /// The usual case of an unmap: pages of one table, which stays. Returns how many, or `None` if it is another case.

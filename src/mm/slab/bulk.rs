@@ -49,7 +49,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             match self.alloc_object(cache, gfp) {
                 Ok(object) => *place = object,
                 Err(error) => {
-                    self.free_bulk(cache, objects.get(..done).unwrap_or_default());
+                    self.do_free_bulk(cache, objects.get(..done).unwrap_or_default());
                     return Err(error);
                 }
             }
@@ -90,11 +90,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// Frees objects of this cache, whatever slabs they are in. What is wrong with one is reported, and it is left out: how
-    /// many there were. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each
-    /// time that the next one is of another slab.
+    /// [`Self::free_bulk`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
+    pub(crate) fn do_free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let given = self.give_many(cache, objects);
         if given == objects.len() { 0 } else { self.free_rest(cache, objects.get(given..).unwrap_or_default()) }
     }

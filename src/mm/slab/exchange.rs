@@ -213,7 +213,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Gives the memory of a magazine back.
     pub(super) fn free_magazine(&self, magazine: Magazine) {
         if magazine != Magazine::NONE
-            && let Err(misuse) = self.kfree(magazine.memory())
+            && let Err(misuse) = self.do_kfree(magazine.memory())
         {
             self.report(&misuse);
         }

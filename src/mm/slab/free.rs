@@ -21,14 +21,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().map().find(Pfn::containing(self.hal().to_phys(at)?))
     }
 
-    /// Frees an object of this cache (Linux: `kmem_cache_free`). Any context. Cost: two dozen instructions onto this CPU's
-    /// array.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the pointer, [`Misuse::WrongCache`] among it. Nothing is freed then.
+    /// [`Self::free_object`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
+    pub(crate) fn do_free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         if self.hal().give_free_to(at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
@@ -39,7 +34,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// As for [`SlabAllocator::free_object`].
     #[cold]
     #[inline(never)]
-    pub fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
+    pub(crate) fn free_slow(&self, at: VirtAddr, expected: Option<&Cache<H>>) -> Result<(), Misuse> {
         self.free_from(at, expected, self.hal().return_address())
     }
 
@@ -48,7 +43,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// As for [`SlabAllocator::free_object`].
-    pub fn free_from(&self, at: VirtAddr, expected: Option<&Cache<H>>, caller: VirtAddr) -> Result<(), Misuse> {
+    pub(crate) fn free_from(&self, at: VirtAddr, expected: Option<&Cache<H>>, caller: VirtAddr) -> Result<(), Misuse> {
         let pointer = at;
         let at = self.untag(pointer);
         let Some(place) = self.place(at) else { return Err(self.foreign(at)) };

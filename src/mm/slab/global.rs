@@ -186,7 +186,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn free_record(&self, memory: VirtAddr) {
-        if let Some(Err(misuse)) = self.boot.get().map(|boot| self.free_object(boot, memory)) {
+        if let Some(Err(misuse)) = self.boot.get().map(|boot| self.do_free_object(boot, memory)) {
             self.report(&misuse);
         }
     }

@@ -328,14 +328,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Frees what `kmalloc` or a cache gave (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are nothing to free.
-    /// Any context.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the pointer. Nothing is freed then.
+    /// [`Self::kfree`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+    pub(crate) fn do_kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
         if self.hal().give_free(at) { Ok(()) } else { self.kfree_slow(at) }
     }
 
@@ -346,7 +341,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// As for [`SlabAllocator::kfree`].
     #[cold]
     #[inline(never)]
-    pub fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
+    pub(crate) fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
         self.kfree_from(at, self.hal().return_address())
     }
 
@@ -355,7 +350,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// As for [`SlabAllocator::kfree`].
-    pub fn kfree_from(&self, at: VirtAddr, caller: VirtAddr) -> Result<(), super::Misuse> {
+    pub(crate) fn kfree_from(&self, at: VirtAddr, caller: VirtAddr) -> Result<(), super::Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }

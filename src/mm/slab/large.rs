@@ -50,9 +50,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (state.kind() == Kind::LargeKmalloc).then_some((page, state.order()))
     }
 
-    /// Frees a large block onto a list of this CPU, if nothing is wrong and there is room; whether it did.
+    /// [`Self::free_large_fast`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn free_large_fast(&self, at: VirtAddr) -> bool {
+    pub(crate) fn do_free_large_fast(&self, at: VirtAddr) -> bool {
         let page = self.hal().page_number(at).map(Page::new);
         page.is_some_and(|page| self.pages.free_claimed_fast(page, Kind::LargeKmalloc))
     }

@@ -48,6 +48,7 @@ mod node;
 mod object;
 mod order;
 mod random;
+mod raw_calls;
 mod resize;
 mod shape;
 mod shrink;

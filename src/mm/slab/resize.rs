@@ -70,15 +70,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc(bytes, gfp)
     }
 
-    /// Makes an allocation `size` bytes large, in place or elsewhere (Linux: `krealloc`). What fits of the content stays;
-    /// with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. Null is an allocation of no bytes; no bytes
-    /// free it. The old allocation is gone if this succeeds elsewhere, and untouched if it fails.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`], whether it moves or not.
+    /// [`Self::krealloc`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(never)]
-    pub fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let caller = self.hal().return_address();
         gfp.check().map_err(AllocError::Flags)?;
         // Also where it stays in place: a caller that may not wait had better not depend on sizes.
@@ -132,23 +126,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.retag(place.as_ref(), at, size, extent.usable);
     }
 
-    /// Zeroes an allocation, slack included, and frees it (Linux: `kfree_sensitive`).
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse`]; nothing is freed or zeroed then.
-    pub fn kfree_sensitive(&self, at: VirtAddr) -> Result<(), Misuse> {
+    /// [`Self::kfree_sensitive`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_kfree_sensitive(&self, at: VirtAddr) -> Result<(), Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
         }
         let extent = self.extent(at)?;
         self.hal().zero_object(at, if extent.red { extent.asked } else { extent.usable });
-        self.kfree(at)
+        self.do_kfree(at)
     }
 
     /// Frees what is known to be allocated.
     fn free_reported(&self, at: VirtAddr) {
-        if let Err(misuse) = self.kfree(at) {
+        if let Err(misuse) = self.do_kfree(at) {
             self.report(&misuse);
         }
     }

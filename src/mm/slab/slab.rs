@@ -164,7 +164,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 map.get(head.offset(page)).aux().store(0, Ordering::Relaxed);
             }
             let freed = match map.get(head).become_kind(Kind::Block, 0) {
-                Ok(()) => self.pages.free_pages(head, order),
+                Ok(()) => self.pages.do_free_pages(head, order),
                 Err(kind) => Err(zone::FreeError::Claimed { page: map.pfn(head), kind }),
             };
             if let Err(error) = freed {

@@ -207,13 +207,9 @@ impl<'a> AreaRef<'a> {
         self.0.phys.store(phys.get().saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Makes these pages the area's own.
-    ///
-    /// # Errors
-    ///
-    /// They come back if it has pages already.
+    /// [`Self::give_pages`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn give_pages(self, pages: Pages) -> Result<(), Pages> {
+    pub(crate) fn do_give_pages(self, pages: Pages) -> Result<(), Pages> {
         if self.0.page_count() != 0 {
             return Err(pages);
         }
@@ -222,9 +218,9 @@ impl<'a> AreaRef<'a> {
         Ok(())
     }
 
-    /// The area is complete: from now on it can be freed by its address (Linux: `clear_vm_uninitialized_flag`).
+    /// [`Self::complete`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn complete(self) {
+    pub(crate) fn do_complete(self) {
         let flags = self.0.flags() - VmFlags::UNINITIALIZED;
         // Release: whoever sees that it is complete sees what it has.
         self.0.flags.store(flags.bits(), Ordering::Release);

@@ -213,7 +213,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let base = *self.base.call_once(|| area.start());
         if base != area.start() {
             // Another CPU was quicker.
-            self.space.recycle(self.space.abandon(area)?);
+            self.space.do_recycle(self.space.abandon(area)?);
         }
         Ok(base)
     }
@@ -287,7 +287,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
         let first = Slot::wrapping(u64::from(run.page));
-        match hal.tables().map_pinned(run.table, first, list, |page| map.pfn(page), prot) {
+        match hal.tables().do_map_pinned(run.table, first, list, |page| map.pfn(page), prot) {
             Ok(()) => Ok(run.table.address(first)),
             Err(error) => Err(Self::refuse(&run, list.len(), error)),
         }
@@ -303,15 +303,9 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         MapError::Tables(error)
     }
 
-    /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
-    /// no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::NotMapped`] if no mapping of `pages` pages starts at `addr`; [`MapError::Area`]. Nothing has changed
-    /// then.
+    /// [`Self::vm_unmap_ram`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    pub(crate) fn do_vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
         // Without a base nothing was ever mapped in a block.
         let Some(base) = self.base.get() else { return self.unmap_area(addr, pages) };
         let offset = addr.get().wrapping_sub(base.get());
@@ -330,7 +324,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         }
         // What was mapped has a table.
         if let Some(table) = block.table.get() {
-            self.space.hal().tables().unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
+            self.space.hal().tables().do_unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
         }
         group.give(page, count);
         Ok(())

@@ -37,7 +37,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             // An invalidation is little beside the rest, and so much memory is better used than kept.
             // By address: there may be few leaves.
             self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()), 0);
-            return self.recycle(area);
+            return self.do_recycle(area);
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
@@ -71,10 +71,9 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         worked
     }
 
-    /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
-    /// O(1) for a small area, O(log n) otherwise.
+    /// [`Self::recycle`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn recycle(&self, area: Removed<'a>) {
+    pub(crate) fn do_recycle(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         let area = area.into_inner();
         if area.page_count() == 0 {

@@ -63,7 +63,7 @@ impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         let mut gather = tables.gather_pages(&frames, pages);
         for range in ranges {
             // The area was mapped as one, so its edges cut nothing.
-            let unmapped = tables.unmap(range, UnmapFlags::empty(), &mut gather);
+            let unmapped = tables.do_unmap(range, UnmapFlags::empty(), &mut gather);
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
         }
         gather.flush();
@@ -178,9 +178,9 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Tables(error));
         }
         // A new area has no pages.
-        let given = area.give_pages(blocks.into_pages());
+        let given = area.do_give_pages(blocks.into_pages());
         debug_assert!(given.is_ok(), "a new area has no pages");
-        area.complete();
+        area.do_complete();
         Ok(start)
     }
 
@@ -221,7 +221,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let mut at = start;
         for (phys, bytes) in blocks.runs(hal.pages()) {
             let range = VirtRange::from_size(at, bytes).ok_or(PgtableError::OutsideSpace)?;
-            if let Err(error) = hal.tables().map(&frames, range, phys, prot, map_flags(flags)) {
+            if let Err(error) = hal.tables().do_map(&frames, range, phys, prot, map_flags(flags)) {
                 self.unmap(start, at);
                 return Err(error);
             }
@@ -234,7 +234,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     pub(super) fn unmap(&self, start: VirtAddr, end: VirtAddr) {
         if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
             let frames = self.hal().frames(TABLE_GFP);
-            let unmapped = self.hal().tables().unmap_and_flush(&frames, range, UnmapFlags::empty());
+            let unmapped = self.hal().tables().do_unmap_and_flush(&frames, range, UnmapFlags::empty());
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
         }
     }
@@ -244,23 +244,17 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     fn give_up(&self, area: AreaRef<'a>) {
         // Its builder has it, so it is there.
         if let Ok(removed) = self.abandon(area) {
-            self.recycle(removed);
+            self.do_recycle(removed);
         }
     }
 
-    /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
-    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
-    /// [`VmapSpace::retire`]. Any context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`Self::vfree`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        let area = self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
+        let area = self.do_remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
         if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
             self.reset_permissions(area);
         } else {
@@ -269,18 +263,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
-    /// freed by this call unless twice as much as may wait does, or permissions of the area have been changed. O(log n)
-    /// otherwise.
-    ///
-    /// # Errors
-    ///
-    /// As for [`VmapSpace::vfree`].
-    pub fn vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
+    /// [`Self::vfree_atomic`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
-        let area = self.remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
+        let area = self.do_remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
         if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
             self.reset_permissions(area);
         } else {
@@ -331,14 +319,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let area = self.alloc(&request)?;
         let start = area.start();
         let frames = hal.frames(TABLE_GFP);
-        if let Err(error) = hal.tables().map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot) {
+        if let Err(error) = hal.tables().do_map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot) {
             self.give_up(area);
             return Err(MapError::Tables(error));
         }
         if flags.contains(VmFlags::MAP_PUT_PAGES) {
             match Blocks::adopt(hal.pages(), list, start.get()) {
                 Ok(blocks) => {
-                    let given = area.give_pages(blocks.into_pages());
+                    let given = area.do_give_pages(blocks.into_pages());
                     debug_assert!(given.is_ok(), "a new area has no pages");
                 }
                 Err(error) => {
@@ -348,18 +336,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
                 }
             }
         }
-        area.complete();
+        area.do_complete();
         Ok(start)
     }
 
-    /// Takes away what [`VmapSpace::vmap`] mapped. When it returns, no CPU translates it; the pages stay with whoever
-    /// has them. Address zero is nothing to unmap. Any context. Needs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`Self::vunmap`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub(crate) fn do_vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -369,10 +352,10 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Unmaps an area of one of `kinds`, whose pages stay with their owners.
     #[inline]
     pub(super) fn unmap_area(&self, addr: VirtAddr, kinds: VmFlags) -> Result<(), MapError> {
-        let area = self.remove(addr, kinds)?;
+        let area = self.do_remove(addr, kinds)?;
         let range = area.info().mapped();
         self.unmap(range.start(), range.end());
-        self.recycle(area);
+        self.do_recycle(area);
         Ok(())
     }
 

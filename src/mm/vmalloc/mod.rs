@@ -42,6 +42,7 @@ mod lazy;
 mod map;
 mod node;
 mod pages;
+mod raw_calls;
 mod resize;
 mod set_memory;
 mod space;

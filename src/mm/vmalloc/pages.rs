@@ -106,14 +106,14 @@ impl Blocks {
     pub(super) fn adopt<H: PageHal>(pages: &PageAllocator<H>, list: &[Page], owner: u64) -> Result<Self, FreeError> {
         for (index, page) in list.iter().enumerate() {
             let claimed = match pages.page_order(*page) {
-                Ok(Order::ZERO) => pages.claim(*page, Kind::Vmalloc, owner),
+                Ok(Order::ZERO) => pages.do_claim(*page, Kind::Vmalloc, owner),
                 Ok(_) => Err(FreeError::Corrupt(pages.hal().map().pfn(*page))),
                 Err(error) => Err(error),
             };
             if let Err(error) = claimed {
                 for page in list.iter().take(index) {
                     // Claimed a moment ago.
-                    let _ = pages.disown(*page, Kind::Vmalloc);
+                    let _ = pages.do_disown(*page, Kind::Vmalloc);
                 }
                 return Err(error);
             }

@@ -40,7 +40,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         // write to an area may not have it moved, zeroed or cut either.
         let writable = self.hal().tables().translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
         if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
-            area.complete();
+            area.do_complete();
             return Err(MapError::NotWritable(area.info()));
         }
         let have = u64::from(area.info().pages);
@@ -49,7 +49,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         } else {
             Ok(Resized::InPlace(self.shrink(area, wanted, have) << PAGE_SHIFT))
         };
-        area.complete();
+        area.do_complete();
         resized
     }
 
@@ -69,7 +69,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::Tables(error));
         }
         let joined = Blocks::from_pages(&area.area().take_pages()).followed_by(hal.pages(), blocks);
-        let given = area.give_pages(joined.into_pages());
+        let given = area.do_give_pages(joined.into_pages());
         debug_assert!(given.is_ok(), "its pages have just been taken out");
         Ok(Resized::InPlace(wanted << PAGE_SHIFT))
     }
@@ -82,11 +82,11 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let (Some(from), Some(to)) = bounds else { return have };
         let Some(range) = VirtRange::new(from, to).filter(|range| !range.is_empty()) else { return have };
         // Promise 3: nobody translates them any more, or nothing has happened: a leaf may reach across the edge.
-        if hal.tables().unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::KEEP_TABLES).is_err() {
+        if hal.tables().do_unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::KEEP_TABLES).is_err() {
             return have;
         }
         let (kept_blocks, rest) = Blocks::from_pages(&area.area().take_pages()).split(hal.pages(), kept);
-        let given = area.give_pages(kept_blocks.into_pages());
+        let given = area.do_give_pages(kept_blocks.into_pages());
         debug_assert!(given.is_ok(), "its pages have just been taken out");
         rest.free(hal.pages());
         kept

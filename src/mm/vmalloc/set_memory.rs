@@ -160,7 +160,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ) -> Result<(), PgtableError> {
         let mut rest = Some(range);
         while let Some(part) = rest.and_then(|rest| self.next_part(rest, &wanted)) {
-            self.hal().tables().protect(part, Change::access(to), policy)?;
+            self.hal().tables().do_protect(part, Change::access(to), policy)?;
             rest = VirtRange::new(part.end(), range.end()).filter(|rest| !rest.is_empty());
         }
         Ok(())
@@ -197,19 +197,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             // Whoever got them could not write to them.
             Err(error) => log::error!("{} pages that stay read-only are lost: {error}", pages.count()),
         }
-        self.recycle(Removed::new(area));
+        self.do_recycle(Removed::new(area));
     }
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
-    /// it returns, no CPU acts on what was permitted before. Not from an interrupt handler; needs memory for tables where
-    /// blocks have to be split. The caller has the area, and changes it from one CPU at a time.
-    ///
-    /// # Errors
-    ///
-    /// [`SetMemoryError`]; permissions are as before then.
-    pub fn set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
+    /// [`Self::set_memory`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
         let (range, area) = self.range_of(addr, pages)?;
         self.each_part(range, |part, _, access| match to.apply(access) {
             Some(_) => Ok(()),
@@ -220,8 +214,8 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
             // What can fail comes first; a split changes no permission.
             // Others may be held meanwhile: nobody could be waited for.
             let frames = self.hal().frames(TABLE_GFP);
-            tables.carve(&frames, range, policy)?;
-            self.each_alias(range, to, |alias, _| Ok(tables.carve(&frames, alias, policy)?))?;
+            tables.do_carve(&frames, range, policy)?;
+            self.each_alias(range, to, |alias, _| Ok(tables.do_carve(&frames, alias, policy)?))?;
             self.mark(area);
             match to {
                 Permission::ReadOnly => {

@@ -309,26 +309,15 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered.map_err(|area| AreaError::Overlap(area.range()))
     }
 
-    /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
-    /// empty: nobody finds it any more, and a second call for it fails. What it maps is still mapped. Any context.
-    /// O(log n).
-    ///
-    /// # Errors
-    ///
-    /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized),
-    /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
+    /// [`Self::remove`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
-        self.remove_if(start, kinds, |_, _| true)
+    pub(crate) fn do_remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
+        self.do_remove_if(start, kinds, |_, _| true)
     }
 
-    /// [`VmapSpace::remove`], if `accept` takes the area's flags and the physical address that it leads to.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for what is not accepted.
+    /// [`Self::remove_if`], on what this crate knows to be its own, or passes on for who said so.
     #[inline]
-    pub fn remove_if(
+    pub(crate) fn do_remove_if(
         &self,
         start: VirtAddr,
         kinds: VmFlags,
@@ -392,8 +381,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     ///
     /// As for [`VmapSpace::remove`], if it has been given back already.
     pub fn abandon(&self, area: AreaRef<'a>) -> Result<Removed<'a>, AreaError> {
-        area.complete();
-        self.remove(area.start(), VmFlags::empty())
+        area.do_complete();
+        self.do_remove(area.start(), VmFlags::empty())
     }
 
     /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an

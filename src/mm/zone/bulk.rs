@@ -107,19 +107,13 @@ impl<H: PageHal> PageAllocator<H> {
         taken
     }
 
-    /// Frees the pages of a batch and leaves it empty. Any context. Cost: nine instructions a page onto a list of this
-    /// CPU.
-    ///
-    /// # Errors
-    ///
-    /// That of the first page that cannot be freed, as for [`PageAllocator::free_pages`]; it and the pages below it are
-    /// still in the batch, those above it are free.
+    /// [`Self::free_pages_bulk`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn free_pages_bulk<const N: usize>(&self, batch: &mut PageBatch<N>) -> Result<(), FreeError> {
+    pub(crate) fn do_free_pages_bulk<const N: usize>(&self, batch: &mut PageBatch<N>) -> Result<(), FreeError> {
         let given = self.give_listed(batch.pages());
         batch.len -= given;
         while let Some(page) = batch.pages().last().copied() {
-            self.free_pages(page, Order::ZERO)?;
+            self.do_free_pages(page, Order::ZERO)?;
             batch.len -= 1;
         }
         Ok(())

@@ -103,17 +103,13 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
-    /// Frees the `pages` pages from `first` on, each a block of its own.
-    ///
-    /// # Errors
-    ///
-    /// That of the first page that cannot be freed; those before it are free.
-    pub fn free_contig_range(&self, first: Page, pages: u32) -> Result<(), FreeError> {
+    /// [`Self::free_contig_range`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_free_contig_range(&self, first: Page, pages: u32) -> Result<(), FreeError> {
         let map = self.hal.map();
         (0..pages).try_for_each(|index| {
             let page = first.offset(index);
             map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
-            self.free_pages(page, Order::ZERO)
+            self.do_free_pages(page, Order::ZERO)
         })
     }
 

@@ -10,15 +10,9 @@ use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, ZoneId, fi
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Gives a block back, or drops one of several references to it (Linux: `__free_pages`). Any context.
-    ///
-    /// Cost: some twenty instructions onto a list of this CPU where the order is constant; else O(orders).
-    ///
-    /// # Errors
-    ///
-    /// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+    /// [`Self::free_pages`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
-    pub fn free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
+    pub(crate) fn do_free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
@@ -67,13 +61,8 @@ impl<H: PageHal> PageAllocator<H> {
         freed
     }
 
-    /// Gives a block back to the cold end of this CPU's list: its content is in no cache (Linux before 4.15:
-    /// `free_cold_page`). Any context. Cost: O(length of the list).
-    ///
-    /// # Errors
-    ///
-    /// As for [`PageAllocator::free_pages`].
-    pub fn free_pages_cold(&self, page: Page, order: Order) -> Result<(), FreeError> {
+    /// [`Self::free_pages_cold`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_free_pages_cold(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = self.hal.map();

@@ -39,6 +39,7 @@ mod pageblock;
 mod pcp;
 mod pcp_lists;
 mod pressure;
+mod raw_calls;
 mod reclaim;
 mod report;
 mod reserve;

@@ -62,32 +62,19 @@ impl<H: PageHal> PageAllocator<H> {
         if map.get(head).get() { Ok(()) } else { Err(FreeError::Corrupt(map.pfn(head))) }
     }
 
-    /// Drops a reference to the block that holds `page`; the last one frees it (Linux: `put_page`). Any context.
-    ///
-    /// # Errors
-    ///
-    /// As for [`PageAllocator::free_pages`].
-    pub fn put_page(&self, page: Page) -> Result<(), FreeError> {
+    /// [`Self::put_page`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_put_page(&self, page: Page) -> Result<(), FreeError> {
         let (head, state) = self.allocated_head(page)?;
-        self.free_pages(head, state.order())
+        self.do_free_pages(head, state.order())
     }
 
-    /// Notes what an allocated block is used for, and a word of its new owner. From then on nobody can free it, nor
-    /// claim it, until the owner has let go with [`PageAllocator::disown`]. Any context.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError::Claimed`] if the block has an owner; otherwise as for [`PageAllocator::get_page`].
-    pub fn claim(&self, page: Page, kind: Kind, owner: u64) -> Result<(), FreeError> {
+    /// [`Self::claim`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_claim(&self, page: Page, kind: Kind, owner: u64) -> Result<(), FreeError> {
         self.change_kind(page, kind, owner)
     }
 
-    /// Makes a block ordinary again that the caller had claimed as `kind`.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError::Claimed`] if it is claimed as something else; otherwise as for [`PageAllocator::get_page`].
-    pub fn disown(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
+    /// [`Self::disown`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_disown(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         let (_, state) = self.allocated_head(page)?;
         if state.kind() != kind {
             return Err(FreeError::Claimed { page: self.hal.map().pfn(page), kind: state.kind() });
@@ -102,13 +89,8 @@ impl<H: PageHal> PageAllocator<H> {
         map.get(head).become_kind(kind, owner).map_err(claimed)
     }
 
-    /// Notes that every mapping of an allocated block has this memory type from now on; the block cannot be freed until
-    /// it is write-back again (promise 9). Whether the mappings agree is the caller's affair.
-    ///
-    /// # Errors
-    ///
-    /// As for [`PageAllocator::get_page`].
-    pub fn set_memory_type(&self, page: Page, memory: MemoryType) -> Result<(), FreeError> {
+    /// [`Self::set_memory_type`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_set_memory_type(&self, page: Page, memory: MemoryType) -> Result<(), FreeError> {
         let (head, _) = self.allocated_head(page)?;
         let map = self.hal.map();
         let set = map.get(head).set_memory_type(memory);

@@ -8,14 +8,8 @@ use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap, PageState};
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Makes an allocated block into single pages, each with a reference of its own, to be freed one by one (Linux:
-    /// `split_page`). By the one holder of the block. Cost: one store a page.
-    ///
-    /// # Errors
-    ///
-    /// A variant of [`FreeError`] if this is no block of `order` that could be freed; [`FreeError::Claimed`] as well if
-    /// it is compound, since its pages lead to their head. Nothing has changed then.
-    pub fn split_page(&self, page: Page, order: Order) -> Result<(), FreeError> {
+    /// [`Self::split_page`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_split_page(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let map = self.hal.map();
         let descriptor = map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
         let state = descriptor.state();
@@ -50,26 +44,22 @@ impl<H: PageHal> PageAllocator<H> {
         let order = Order::for_bytes(bytes).ok_or(AllocError::TooLarge)?;
         let page = self.alloc_pages(gfp, order)?;
         // The block is the caller's own, fresh and plain, so neither can fail.
-        let split = self.split_page(page, order);
+        let split = self.do_split_page(page, order);
         debug_assert!(split.is_ok(), "a fresh block does not split");
         for index in pages_for(bytes)..1 << order.get() {
-            let freed = self.free_pages(page.offset(index), Order::ZERO);
+            let freed = self.do_free_pages(page.offset(index), Order::ZERO);
             debug_assert!(freed.is_ok(), "a fresh page is not freed");
         }
         Ok(page)
     }
 
-    /// Gives back what [`PageAllocator::alloc_pages_exact`] returned for the same number of bytes.
-    ///
-    /// # Errors
-    ///
-    /// That of the first page that cannot be freed; the pages before it are free.
-    pub fn free_pages_exact(&self, page: Page, bytes: u64) -> Result<(), FreeError> {
+    /// [`Self::free_pages_exact`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_free_pages_exact(&self, page: Page, bytes: u64) -> Result<(), FreeError> {
         (0..pages_for(bytes)).try_for_each(|index| {
             let page = page.offset(index);
             let map = self.hal.map();
             map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
-            self.free_pages(page, Order::ZERO)
+            self.do_free_pages(page, Order::ZERO)
         })
     }
 }

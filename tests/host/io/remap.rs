@@ -111,7 +111,7 @@ fn a_mapping_takes_as_few_entries_as_it_can() {
             let expected = format!("phys={start:#018x} ioremap");
             assert!(line.contains("remap.rs:") && line.ends_with(&expected), "{line}");
             io.check().unwrap();
-            io.iounmap(addr).unwrap();
+            raw!(io.iounmap(addr)).unwrap();
             assert_eq!(entries(space, addr, size), [0; 4]);
         }
     });
@@ -123,7 +123,7 @@ fn blocks_of_a_gibibyte_occur_and_smaller_ones_where_the_region_has_no_room_for_
         // The region of this machine has 1 GiB in all, and so no room for a block of 1 GiB and a guard.
         let addr = io.ioremap(phys(DEVICES), 512 * MIB, MemoryType::DeviceNGnRE).unwrap();
         assert_eq!(entries(space, addr, 512 * MIB), [0, 256, 0, 256]);
-        io.iounmap(addr).unwrap();
+        raw!(io.iounmap(addr)).unwrap();
         assert!(matches!(
             io.ioremap(phys(DEVICES), GIB, MemoryType::DeviceNGnRE),
             Err(IoError::Area(AreaError::TooLarge(_)))
@@ -135,8 +135,8 @@ fn blocks_of_a_gibibyte_occur_and_smaller_ones_where_the_region_has_no_room_for_
             Err(IoError::Area(AreaError::Exhausted))
         ));
         let second = io.ioremap(phys(DEVICES + PAGE_SIZE), 200 * MIB, MemoryType::DeviceNGnRE).unwrap();
-        io.iounmap(first).unwrap();
-        io.iounmap(second).unwrap();
+        raw!(io.iounmap(first)).unwrap();
+        raw!(io.iounmap(second)).unwrap();
     });
 }
 
@@ -148,14 +148,14 @@ fn every_memory_type_is_what_was_asked_for() {
             let addr = io.ioremap(phys(DEVICES), 3 * MIB, memory).unwrap();
             let leaf = space.hal().table.translate(addr).unwrap().leaf;
             assert_eq!(leaf.prot, Prot::KERNEL_RW.with_memory(memory).unwrap());
-            io.iounmap(addr).unwrap();
+            raw!(io.iounmap(addr)).unwrap();
         }
         let read_only = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).unwrap();
         let addr = io.ioremap_prot(phys(DEVICES), 8, read_only).unwrap();
         let cpu = space.hal().machine.cpu(CpuId::new(1));
         assert!(cpu.load(addr, Who::Kernel).is_ok() && cpu.store(addr, Who::Kernel, 1).is_err());
         assert!(cpu.fetch(addr, Who::Kernel).is_err());
-        io.iounmap(addr).unwrap();
+        raw!(io.iounmap(addr)).unwrap();
         assert_eq!(io.ioremap_prot(phys(DEVICES), 8, Prot::KERNEL_RX), Err(IoError::BadProt));
         assert_eq!(io.ioremap_prot(phys(DEVICES), 8, Prot::user(Access::ReadOnly)), Err(IoError::BadProt));
     });
@@ -172,7 +172,7 @@ fn what_is_no_device_memory_is_refused() {
             assert!(matches!(map(start, bytes), Err(IoError::Ram(_))), "{bytes:#x} bytes from {start:#x}");
         }
         for (start, bytes) in [(RAM - 1, 1), (RAM + size, 8)] {
-            io.iounmap(map(start, bytes).unwrap()).unwrap();
+            raw!(io.iounmap(map(start, bytes).unwrap())).unwrap();
         }
         assert_eq!(map(DEVICES, 0), Err(IoError::Empty));
         assert_eq!(map(u64::MAX, 2), Err(IoError::Wraps(phys(u64::MAX), 2)));
@@ -181,11 +181,11 @@ fn what_is_no_device_memory_is_refused() {
             assert!(matches!(map(start, bytes), Err(IoError::BeyondPhysical(..))));
         }
         let last = map((1 << PHYS_BITS) - 1, 1).unwrap();
-        io.iounmap(last).unwrap();
+        raw!(io.iounmap(last)).unwrap();
         let page = take_page(space).unwrap();
         let ram = space.hal().pages.hal().map().phys(page);
         assert_eq!(io.memremap(ram, 5, MemoryType::WriteBack), Ok(layout::phys_to_virt(ram).unwrap()));
-        assert_eq!(io.memunmap(layout::phys_to_virt(ram).unwrap()), Ok(()));
+        assert_eq!(raw!(io.memunmap(layout::phys_to_virt(ram).unwrap())), Ok(()));
         for memory in [MemoryType::NonCacheable, MemoryType::WriteThrough] {
             assert!(matches!(io.memremap(ram, 5, memory), Err(IoError::Ram(_))));
         }
@@ -193,8 +193,8 @@ fn what_is_no_device_memory_is_refused() {
         assert!(matches!(io.memremap(ram, 5, MemoryType::DeviceGRE), Err(IoError::NotMemory(_))));
         let elsewhere = io.memremap(phys(DEVICES), 5, MemoryType::WriteBack).unwrap();
         assert_eq!(space.hal().table.translate(elsewhere).unwrap().leaf.prot.memory(), MemoryType::WriteBack);
-        io.memunmap(elsewhere).unwrap();
-        space.hal().pages.free_pages(page, quarry::addr::Order::ZERO).unwrap();
+        raw!(io.memunmap(elsewhere)).unwrap();
+        raw!(space.hal().pages.free_pages(page, quarry::addr::Order::ZERO)).unwrap();
         let late: Io<'_, '_> = IoSpace::new(space);
         assert_eq!(late.ioremap(phys(DEVICES), 1, MemoryType::DeviceNGnRE), Err(IoError::NotReady));
     });
@@ -211,20 +211,26 @@ fn only_what_was_returned_is_unmapped() {
             let page = addr.align_down(PAGE_SIZE).get();
             let wrong = [page, addr.get() + 1, addr.get() + PAGE_SIZE, area.start().get() + 0x10, area.end().get() - 1];
             for wrong in wrong.into_iter().filter(|wrong| *wrong != addr.get()) {
-                assert!(matches!(io.iounmap(VirtAddr::new(wrong)), Err(IoError::NotThePointer(..))), "{wrong:#x}");
+                assert!(
+                    matches!(raw!(io.iounmap(VirtAddr::new(wrong))), Err(IoError::NotThePointer(..))),
+                    "{wrong:#x}"
+                );
             }
             let kind = |error| matches!(error, Err(MapError::Area(AreaError::WrongKind(_))));
-            assert!(kind(space.vfree(area.start())) && kind(space.vunmap(area.start())));
+            assert!(kind(raw!(space.vfree(area.start()))) && kind(raw!(space.vunmap(area.start()))));
             assert!(space.hal().table.translate(addr).is_some());
-            io.iounmap(addr).unwrap();
-            assert!(matches!(io.iounmap(addr), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
+            raw!(io.iounmap(addr)).unwrap();
+            assert!(matches!(raw!(io.iounmap(addr)), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
         }
         let memory = space.vmalloc(&VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL)).unwrap();
-        assert!(matches!(io.iounmap(memory), Err(IoError::Area(AreaError::WrongKind(_)))));
+        assert!(matches!(raw!(io.iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
         let inside = VirtAddr::new(memory.get() + 8);
-        assert!(matches!(io.iounmap(inside), Err(IoError::Area(AreaError::WrongKind(_) | AreaError::NotTheStart(..)))));
-        space.vfree(memory).unwrap();
-        assert_eq!(io.iounmap(VirtAddr::ZERO), Ok(()));
+        assert!(matches!(
+            raw!(io.iounmap(inside)),
+            Err(IoError::Area(AreaError::WrongKind(_) | AreaError::NotTheStart(..)))
+        ));
+        raw!(space.vfree(memory)).unwrap();
+        assert_eq!(raw!(io.iounmap(VirtAddr::ZERO)), Ok(()));
     });
 }
 
@@ -246,12 +252,12 @@ fn one_frame_has_one_memory_type() {
             }
         }
         let beside = map(DEVICES + 24 * PAGE_SIZE, 1, MemoryType::NonCacheable).unwrap();
-        io.iounmap(first).unwrap();
+        raw!(io.iounmap(first)).unwrap();
         assert!(map(DEVICES + 8 * PAGE_SIZE, 1, MemoryType::NonCacheable).is_err(), "the second is alive");
         let front = map(DEVICES, 8 * PAGE_SIZE, MemoryType::WriteBack).unwrap();
         let tagged = map(DEVICES, PAGE_SIZE, MemoryType::WriteBackTagged).expect("both are write-back");
         for addr in [second, beside, front, tagged] {
-            io.iounmap(addr).unwrap();
+            raw!(io.iounmap(addr)).unwrap();
         }
     });
 }
@@ -262,7 +268,7 @@ fn what_was_mapped_before_there_were_areas_counts() {
         let hal = space.hal();
         let early = VirtRange::from_size(VirtAddr::new(layout::FIXMAP_START), 2 * PAGE_SIZE).unwrap();
         let (device, flags) = (Prot::KERNEL_DEVICE, MapFlags::empty());
-        hal.table.map(&hal.machine.frames(), early, phys(DEVICES), device, flags).unwrap();
+        raw!(hal.table.map(&hal.machine.frames(), early, phys(DEVICES), device, flags)).unwrap();
         let io = IoSpace::new(space);
         io.set_up(PhysAddr::new(1 << PHYS_BITS), ReservedMap::NONE);
         io.adopt(early).unwrap();
@@ -273,8 +279,8 @@ fn what_was_mapped_before_there_were_areas_counts() {
             Err(IoError::Conflict(_, other)) if other.virt.get() == early.start().get() + PAGE_SIZE
         ));
         let again = io.ioremap(phys(DEVICES), 2 * PAGE_SIZE, MemoryType::DeviceNGnRE).unwrap();
-        io.iounmap(again).unwrap();
-        assert!(matches!(io.iounmap(early.start()), Err(IoError::Area(AreaError::NoArea(_)))));
+        raw!(io.iounmap(again)).unwrap();
+        assert!(matches!(raw!(io.iounmap(early.start())), Err(IoError::Area(AreaError::NoArea(_)))));
     });
 }
 
@@ -295,7 +301,7 @@ fn history(space: &Vmalloc<'_>, io: &Io<'_, '_>, seed: u64, steps: u64) -> Resul
         if random.below(3) == 0 && !live.is_empty() {
             let index = usize::try_from(random.below(live.len() as u64)).unwrap();
             let gone = live.swap_remove(index);
-            io.iounmap(gone.addr)?;
+            raw!(io.iounmap(gone.addr))?;
             if !live.iter().any(|other| other.frames.overlaps(gone.frames)) {
                 // As the frames of another device, or of none: no CPU may reach them.
                 space.hal().machine.give_away(gone.frames);
@@ -322,14 +328,14 @@ fn history(space: &Vmalloc<'_>, io: &Io<'_, '_>, seed: u64, steps: u64) -> Resul
             }
             Err(error) => {
                 assert_eq!((error, live.len()), (IoError::NoClaim, CLAIMS + 8), "as many as can be noted");
-                io.iounmap(live.pop().unwrap().addr)?;
+                raw!(io.iounmap(live.pop().unwrap().addr))?;
             }
         }
         assert_eq!(io.iter().count(), live.len());
         io.check().unwrap();
     }
     run_on(0);
-    live.into_iter().try_for_each(|live| io.iounmap(live.addr))
+    live.into_iter().try_for_each(|live| raw!(io.iounmap(live.addr)))
 }
 
 #[test]
@@ -366,16 +372,16 @@ fn a_cpu_that_goes_on_reading_sees_no_other_memory_at_the_old_address() {
             let (old, new) = (pages[round % 2], pages[1 - round % 2]);
             let addr = map(old);
             other.load(addr, Who::Kernel).unwrap();
-            space.vunmap(addr).unwrap();
+            raw!(space.vunmap(addr)).unwrap();
             assert!(other.load(addr, Who::Kernel).is_err(), "the invalidation is complete");
             let again = map(new);
             assert_eq!(again, addr, "the same address, other memory");
             let expected = space.hal().pages.hal().map().phys(new);
             assert_eq!(space.hal().table.translate(again).unwrap().phys, expected);
-            space.vunmap(again).unwrap();
+            raw!(space.vunmap(again)).unwrap();
         }
         for page in pages {
-            space.hal().pages.free_pages(page, quarry::addr::Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, quarry::addr::Order::ZERO)).unwrap();
         }
     });
 }
@@ -393,7 +399,7 @@ fn a_failure_half_way_gives_everything_back() {
             space.hal().machine.fail_allocation_after(None);
             match mapped {
                 Ok(addr) => {
-                    io.iounmap(addr).unwrap();
+                    raw!(io.iounmap(addr)).unwrap();
                     break;
                 }
                 Err(IoError::Tables(_)) => failures += 1,
@@ -411,6 +417,6 @@ fn a_failure_half_way_gives_everything_back() {
         assert_eq!(map(8), Err(IoError::NoClaim));
         *space.hal().claims.lock().unwrap() = kept;
         let ninth = map(8).unwrap();
-        mapped.into_iter().chain([ninth]).for_each(|addr| io.iounmap(addr).unwrap());
+        mapped.into_iter().chain([ninth]).for_each(|addr| raw!(io.iounmap(addr)).unwrap());
     });
 }

@@ -124,9 +124,9 @@ fn the_owner_maps_its_region_and_everybody_else_is_refused() {
         }
         // What lies directly before and behind it is nobody's.
         for (start, size) in [(FIRMWARE - PAGE_SIZE, PAGE_SIZE), (FIRMWARE + MIB, 1)] {
-            io.iounmap(stranger(io, start, size).unwrap()).unwrap();
+            raw!(io.iounmap(stranger(io, start, size).unwrap())).unwrap();
         }
-        io.memunmap(mapped).unwrap();
+        raw!(io.memunmap(mapped)).unwrap();
         assert!(matches!(stranger(io, FIRMWARE, 8), Err(IoError::NoMap(..))), "its owner's also when it is not mapped");
     });
 }
@@ -167,7 +167,7 @@ fn an_owner_maps_any_part_of_its_region_and_nothing_beyond_it() {
         for (start, size) in [(FIRMWARE, 1), (FIRMWARE + 0x123, 8), (FIRMWARE + MIB - 1, 1), (FIRMWARE, MIB)] {
             let addr = map(start, size).unwrap();
             assert_eq!(addr.offset_in(PAGE_SIZE), start % PAGE_SIZE);
-            io.iounmap(addr).unwrap();
+            raw!(io.iounmap(addr)).unwrap();
         }
         for (start, size) in [(FIRMWARE - 1, 2), (FIRMWARE + MIB - 1, 2), (FIRMWARE, MIB + 1), (BANK, 64 * MIB)] {
             assert_eq!(map(start, size), Err(IoError::OutsideRegion(range(start, size), region.first())));
@@ -182,7 +182,7 @@ fn an_owner_maps_any_part_of_its_region_and_nothing_beyond_it() {
         assert_eq!(rom.ranges().len(), 2);
         let map = |start: u64, size| io.ioremap_region(&rom, PhysAddr::new(start), size, Prot::KERNEL_DEVICE);
         for start in [ROM, ROM + MIB] {
-            io.iounmap(map(start, 64 * KIB).unwrap()).unwrap();
+            raw!(io.iounmap(map(start, 64 * KIB).unwrap())).unwrap();
             assert!(matches!(stranger(io, start, 1), Err(IoError::NoMap(..))), "outside of all RAM, too");
         }
         assert!(matches!(map(ROM, MIB + 1), Err(IoError::OutsideRegion(..))));
@@ -203,11 +203,11 @@ fn devices_that_share_a_region_map_it_with_one_type() {
         );
         let second = owner(io, &dsp, MemoryType::NonCacheable).unwrap();
         assert_ne!(first, second);
-        io.iounmap(first).unwrap();
+        raw!(io.iounmap(first)).unwrap();
         assert!(matches!(owner(io, &gpu, MemoryType::WriteBack), Err(IoError::Conflict(..))), "the other is alive");
-        io.iounmap(second).unwrap();
+        raw!(io.iounmap(second)).unwrap();
         for memory in MemoryType::ALL {
-            io.iounmap(owner(io, &dsp, memory).unwrap()).unwrap();
+            raw!(io.iounmap(owner(io, &dsp, memory).unwrap())).unwrap();
         }
     });
 }
@@ -221,7 +221,7 @@ fn a_region_that_was_placed_while_booting_has_its_owner_too() {
         assert!(range(WINDOW, 16 * MIB).contains_range(place));
         assert!(matches!(stranger(io, place.start().get(), 4), Err(IoError::NoMap(..))));
         let mapped = owner(io, &region, MemoryType::WriteBack).unwrap();
-        io.iounmap(mapped).unwrap();
+        raw!(io.iounmap(mapped)).unwrap();
     });
 }
 
@@ -237,7 +237,7 @@ fn a_page_of_which_a_region_has_a_part_is_no_strangers() {
         }
         let region = io.memory_region(node(tree, "/gpu"), 2).unwrap();
         assert!(io.ioremap_region(&region, PhysAddr::new(page), 8, Prot::KERNEL_DEVICE).is_err(), "not to the byte");
-        io.iounmap(owner(io, &region, MemoryType::DeviceNGnRE).unwrap()).unwrap();
+        raw!(io.iounmap(owner(io, &region, MemoryType::DeviceNGnRE).unwrap())).unwrap();
     });
 }
 
@@ -256,7 +256,7 @@ fn what_names_no_region_is_told_why() {
         assert_eq!(ask("/lost", 2), RegionError::NoPlace { region: "huge" });
         assert_eq!(ask("/lost", 2).to_string(), "there was no room for the reserved region huge");
         // What is disabled is memory as any other.
-        io.iounmap(stranger(io, BANK + 6 * MIB, 8).unwrap()).unwrap();
+        raw!(io.iounmap(stranger(io, BANK + 6 * MIB, 8).unwrap())).unwrap();
         let twin = tree_of(blob());
         let refused = io.memory_region(node(twin, "/gpu"), 0);
         assert_eq!(refused, Err(RegionError::AnotherTree));
@@ -271,7 +271,7 @@ fn a_region_of_mapped_ram_is_where_the_linear_map_has_it() {
         assert!(!region.first().no_map);
         let addr = owner(io, &region, MemoryType::WriteBack).unwrap();
         assert_eq!(Some(addr), layout::phys_to_virt(PhysAddr::new(POOL)));
-        io.memunmap(addr).unwrap();
+        raw!(io.memunmap(addr)).unwrap();
         assert!(matches!(owner(io, &region, MemoryType::NonCacheable), Err(IoError::Ram(_))));
         assert!(matches!(stranger(io, POOL, 8), Err(IoError::Ram(_))), "as RAM, not as somebody's");
     });
@@ -293,7 +293,7 @@ fn a_mapping_of_an_owner_is_as_any_other() {
         let found = space.hal().table.translate(addr).unwrap();
         assert_eq!((found.phys, found.leaf.prot), (region.range().start(), Prot::KERNEL_DEVICE));
         assert!(space.find(addr).unwrap().caller.unwrap().file().ends_with("reserved.rs"));
-        io.iounmap(addr).unwrap();
+        raw!(io.iounmap(addr)).unwrap();
         assert!(cpu.load(addr, Who::Kernel).is_err());
         io.check().unwrap();
     });

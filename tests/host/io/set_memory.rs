@@ -38,12 +38,13 @@ fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
     with_machine(config, |space| {
         let (hal, free) = (space.hal(), space.hal().pages.free_page_count());
         let linear = VirtRange::from_size(layout::phys_to_virt(PhysAddr::new(RAM)).unwrap(), 64 * MIB).unwrap();
-        hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, MapFlags::empty()).unwrap();
+        raw!(hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, MapFlags::empty()))
+            .unwrap();
         f(space);
         space.purge_all();
         let all = hal.table.translate(linear.start()).is_some();
         assert!(all && writable(space, linear), "the linear map is writable again");
-        hal.table.unmap_and_flush(&hal.machine.frames(), linear, UnmapFlags::empty()).unwrap();
+        raw!(hal.table.unmap_and_flush(&hal.machine.frames(), linear, UnmapFlags::empty())).unwrap();
         at_rest(space, free);
     });
 }
@@ -92,19 +93,19 @@ fn a_page_and_its_alias_change_together_and_nothing_else_does() {
                 let middle = pages / 2;
                 let near = [middle.saturating_sub(1), middle, (middle + 1).min(pages - 1)];
                 near.into_iter().for_each(|number| assert_eq!(can(space, page(addr, number)), (true, true, false)));
-                space.set_memory(page(addr, middle), 1, Permission::ReadOnly).unwrap();
+                raw!(space.set_memory(page(addr, middle), 1, Permission::ReadOnly)).unwrap();
                 sound(space);
                 for number in near {
                     let (here, writable) = (page(addr, number), number != middle);
                     assert_eq!(can(space, here), (true, writable, false));
                     assert_eq!(can(space, alias(space, here)), (true, writable, false));
                 }
-                space.set_memory(page(addr, middle), 1, Permission::ReadWrite).unwrap();
+                raw!(space.set_memory(page(addr, middle), 1, Permission::ReadWrite)).unwrap();
                 assert_eq!(can(space, alias(space, page(addr, middle))), (true, true, false));
-                space.set_memory(addr, pages, Permission::ReadOnly).unwrap();
+                raw!(space.set_memory(addr, pages, Permission::ReadOnly)).unwrap();
                 assert_eq!(can(space, page(addr, pages - 1)), (true, false, false));
                 sound(space);
-                space.vfree(addr).unwrap();
+                raw!(space.vfree(addr)).unwrap();
                 sound(space);
             }
         });
@@ -119,7 +120,7 @@ fn nothing_is_writable_and_executable_at_any_time() {
     }
     on_a_machine(Config::CORTEX_A72, |space| {
         let addr = space.vmalloc(&VmallocRequest::new(2 * PAGE_SIZE, Gfp::KERNEL)).unwrap();
-        let set = |to| space.set_memory(addr, 1, to);
+        let set = |to| raw!(space.set_memory(addr, 1, to));
         assert_eq!(set(Permission::Execute), Err(SetMemoryError::WritableExecutable(addr)));
         set(Permission::ReadOnly).unwrap();
         set(Permission::Execute).unwrap();
@@ -132,15 +133,15 @@ fn nothing_is_writable_and_executable_at_any_time() {
         assert_eq!((can(space, addr), can(space, alias(space, addr))), ((true, false, false), (true, false, false)));
         set(Permission::ReadWrite).unwrap();
         assert_eq!((can(space, addr), can(space, alias(space, addr))), ((true, true, false), (true, true, false)));
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         // Read-only from the start, with an alias that is not.
         let request = VmallocRequest { prot: Prot::KERNEL_RO, ..VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL) };
         let code = space.vmalloc(&request).unwrap();
         assert_eq!(can(space, alias(space, code)), (true, true, false));
-        space.set_memory(code, 1, Permission::Execute).unwrap();
+        raw!(space.set_memory(code, 1, Permission::Execute)).unwrap();
         assert_eq!((can(space, code), can(space, alias(space, code))), ((true, false, true), (true, false, false)));
         sound(space);
-        space.vfree(code).unwrap();
+        raw!(space.vfree(code)).unwrap();
         assert_eq!(space.find(code), None);
     });
 }
@@ -171,7 +172,7 @@ fn random_changes_agree_with_a_model() {
                         (_, same) => Some(same),
                     };
                     let wanted: Option<Vec<Access>> = model[part.clone()].iter().map(next).collect();
-                    let result = space.set_memory(page(addr, first), count, to);
+                    let result = raw!(space.set_memory(page(addr, first), count, to));
                     assert_eq!(result.is_ok(), wanted.is_some(), "{result:?}");
                     model.splice(part.clone(), wanted.unwrap_or_else(|| model[part.clone()].to_vec()));
                     for (number, access) in (0..).zip(&model) {
@@ -184,7 +185,7 @@ fn random_changes_agree_with_a_model() {
                     assert_eq!(can(space, page(addr, first)).1, model[part.start] == Access::ReadWrite);
                 }
                 sound(space);
-                space.vfree(addr).unwrap();
+                raw!(space.vfree(addr)).unwrap();
             }
         });
     }
@@ -199,11 +200,11 @@ fn a_flush_left_out_is_noticed() {
         let hal = space.hal();
         let linear = VirtRange::from_size(layout::phys_to_virt(PhysAddr::new(RAM)).unwrap(), 64 * MIB).unwrap();
         let flags = MapFlags::NO_HUGE | MapFlags::NO_CONT;
-        hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, flags).unwrap();
+        raw!(hal.table.map(&hal.machine.frames(), linear, PhysAddr::new(RAM), Prot::KERNEL_RW, flags)).unwrap();
         let addr = space.vmalloc(&VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL)).unwrap();
         assert_eq!(can(space, addr), (true, true, false));
         hal.table.mmu().forget.store(true, Ordering::Relaxed);
-        space.set_memory(addr, 1, Permission::ReadOnly).unwrap();
+        raw!(space.set_memory(addr, 1, Permission::ReadOnly)).unwrap();
         // A CPU that had the translation writes on, and the machine says so.
         assert!(hal.machine.cpu(CpuId::new(1)).store(addr, Who::Kernel, 1).is_ok());
         assert!(hal.machine.check().is_err());
@@ -214,15 +215,15 @@ fn a_flush_left_out_is_noticed() {
 fn what_cannot_be_changed_stays_as_it_is() {
     on_a_machine(Config::CORTEX_A72, |space| {
         let addr = space.vmalloc(&VmallocRequest::new(4 * PAGE_SIZE, Gfp::KERNEL)).unwrap();
-        let set = |first, pages| space.set_memory(page(addr, first), pages, Permission::ReadOnly);
+        let set = |first, pages| raw!(space.set_memory(page(addr, first), pages, Permission::ReadOnly));
         assert_eq!(set(0, 0), Err(SetMemoryError::Empty));
         for (first, pages) in [(0, 5), (3, 2), (4, 1), (0, u64::MAX)] {
             assert!(matches!(set(first, pages), Err(SetMemoryError::Outside(_))));
         }
         let odd = VirtAddr::new(addr.get() + 8);
-        assert_eq!(space.set_memory(odd, 1, Permission::ReadOnly), Err(SetMemoryError::Unaligned(odd)));
+        assert_eq!(raw!(space.set_memory(odd, 1, Permission::ReadOnly)), Err(SetMemoryError::Unaligned(odd)));
         let nowhere = page(addr, 1000);
-        assert!(matches!(space.set_memory(nowhere, 1, Permission::ReadOnly), Err(SetMemoryError::Area(_))));
+        assert!(matches!(raw!(space.set_memory(nowhere, 1, Permission::ReadOnly)), Err(SetMemoryError::Area(_))));
         space.hal().in_handler.store(true, Ordering::Relaxed);
         assert_eq!(set(0, 1), Err(SetMemoryError::InInterrupt));
         space.hal().in_handler.store(false, Ordering::Relaxed);
@@ -232,6 +233,6 @@ fn what_cannot_be_changed_stays_as_it_is() {
         space.hal().machine.fail_allocation_after(None);
         assert!((0..4).all(|number| can(space, page(addr, number)) == (true, true, false)));
         assert!(!space.find(addr).unwrap().flags.contains(VmFlags::FLUSH_RESET_PERMS));
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     });
 }

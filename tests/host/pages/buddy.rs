@@ -35,7 +35,7 @@ fn one_page_of_memory_can_be_had_and_given_back() {
         assert_eq!(phys(pages, page), GIB);
         assert_eq!(pages.free_page_count(), 0);
         assert!(pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO).is_err());
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_eq!(pages.free_page_count(), 1);
     });
 }
@@ -97,11 +97,11 @@ fn every_second_page_makes_no_larger_block() {
         assert_eq!(pages.free_page_count(), 512);
         assert!(pages.alloc_pages(Gfp::MEMALLOC | Gfp::NOWARN, order(1)).is_err());
         let page = pages.alloc_pages(Gfp::MEMALLOC, Order::ZERO).unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         give_back(pages, kept, Order::ZERO);
         pages.drain_all();
         let whole = pages.alloc_pages(Gfp::MEMALLOC, Order::MAX).unwrap();
-        pages.free_pages(whole, Order::MAX).unwrap();
+        raw!(pages.free_pages(whole, Order::MAX)).unwrap();
     });
 }
 
@@ -132,7 +132,7 @@ fn buddies_are_each_others() {
                 assert_eq!(buddy.buddy(o), page);
                 assert_eq!(buddy.index().abs_diff(page.index()), 1 << o);
             }
-            pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }

@@ -21,7 +21,7 @@ fn every_kind_is_counted_and_the_sum_stays() {
         let mut held = Vec::new();
         for (raw, kind) in (0..).zip(kinds) {
             let page = pages.alloc_pages(Gfp::KERNEL | Gfp::COMP, order(raw)).unwrap();
-            pages.claim(page, kind, 1).unwrap();
+            raw!(pages.claim(page, kind, 1)).unwrap();
             held.push((page, raw, kind));
             let now = pages.census().unwrap();
             assert_eq!(now.of(kind), 1 << raw, "{kind:?}");
@@ -30,10 +30,10 @@ fn every_kind_is_counted_and_the_sum_stays() {
         }
         let plain = pages.alloc_pages(Gfp::DMA, order(3)).unwrap();
         assert_eq!(pages.census().unwrap().of(Kind::Block), 8);
-        pages.free_pages(plain, order(3)).unwrap();
+        raw!(pages.free_pages(plain, order(3))).unwrap();
         for (page, raw, kind) in held {
-            pages.disown(page, kind).unwrap();
-            pages.free_pages(page, order(raw)).unwrap();
+            raw!(pages.disown(page, kind)).unwrap();
+            raw!(pages.free_pages(page, order(raw))).unwrap();
         }
         assert!(pages.census().unwrap().of(Kind::Pcp) != 0, "what was freed last is on a list of the CPU");
         pages.drain_all();
@@ -79,14 +79,14 @@ fn churn(pages: &super::Pages<'_>, cpu: u32, stop: &AtomicBool) {
         let order = order(u8::try_from(round.wrapping_mul(2_654_435_761) >> 29).unwrap());
         held.extend(pages.alloc_pages(Gfp::ATOMIC | Gfp::NOWARN, order).ok().map(|page| (page, order)));
         if held.len() > 40 || round % 5 == 0 {
-            held.pop_front().into_iter().for_each(|(page, order)| pages.free_pages(page, order).unwrap());
+            held.pop_front().into_iter().for_each(|(page, order)| raw!(pages.free_pages(page, order)).unwrap());
         }
         if stop.load(Ordering::Relaxed) {
             break;
         }
     }
     for (page, order) in held {
-        pages.free_pages(page, order).unwrap();
+        raw!(pages.free_pages(page, order)).unwrap();
     }
     pages.drain_local();
 }
@@ -158,7 +158,7 @@ fn pages_on_a_list_that_nobody_counts_are_named() {
         let page = pages.alloc_pages(Gfp::KERNEL, order(0)).unwrap();
         pages.drain_all();
         run_on(1);
-        pages.free_pages(page, order(0)).unwrap();
+        raw!(pages.free_pages(page, order(0))).unwrap();
         run_on(0);
         pages.hal().hide_cpu(1, true);
         let found = pages.census();
@@ -182,7 +182,7 @@ fn labels(text: &str) -> Vec<String> {
 fn meminfo_and_zoneinfo_have_linuxs_lines_in_linuxs_columns() {
     Spec::of_size(32 * MIB).run(|pages| {
         let page = pages.alloc_pages(Gfp::KERNEL, order(2)).unwrap();
-        pages.claim(page, Kind::Slab, 1).unwrap();
+        raw!(pages.claim(page, Kind::Slab, 1)).unwrap();
         let meminfo = pages.meminfo().to_string();
         let names =
             "MemTotal MemFree MemAvailable AnonPages Slab PageTables VmallocTotal VmallocUsed Percpu CmaTotal CmaFree";
@@ -213,7 +213,7 @@ fn meminfo_and_zoneinfo_have_linuxs_lines_in_linuxs_columns() {
         assert_eq!(tail[..5], pageset, "{zone}");
         assert_eq!(tail[5..], ["  node_unreclaimable:", "  start_pfn:"], "{zone}");
         assert!(zone.contains("\n      nr_free_pages ") && zone.contains("\n      nr_free_cma  0\n"), "{zone}");
-        pages.disown(page, Kind::Slab).unwrap();
-        pages.free_pages(page, order(2)).unwrap();
+        raw!(pages.disown(page, Kind::Slab)).unwrap();
+        raw!(pages.free_pages(page, order(2))).unwrap();
     });
 }

@@ -12,12 +12,12 @@ fn zeroed_pages_are_zero_whatever_was_there() {
             let order = order(raw);
             let page = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
             pages.hal().fill(page, 1 << raw, 0xab);
-            pages.free_pages(page, order).unwrap();
+            raw!(pages.free_pages(page, order)).unwrap();
             let again = pages.alloc_pages(Gfp::KERNEL | Gfp::ZERO, order).unwrap();
             for index in 0..1 << raw {
                 assert_eq!(pages.hal().byte(again.offset(index)), 0, "order {raw}, page {index}");
             }
-            pages.free_pages(again, order).unwrap();
+            raw!(pages.free_pages(again, order)).unwrap();
         }
     });
 }
@@ -34,16 +34,16 @@ fn pages_freed_on_another_cpu_come_back() {
             assert!(taken.len() > 2, "order {raw}");
             run_on(1);
             for page in taken {
-                pages.free_pages(page, order).unwrap();
+                raw!(pages.free_pages(page, order)).unwrap();
             }
             let hot = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
-            pages.free_pages(hot, order).unwrap();
+            raw!(pages.free_pages(hot, order)).unwrap();
             assert_eq!(
                 pages.alloc_pages(Gfp::KERNEL, order).unwrap(),
                 hot,
                 "the page freed last is the next one given"
             );
-            pages.free_pages(hot, order).unwrap();
+            raw!(pages.free_pages(hot, order)).unwrap();
             run_on(0);
         }
         // A CPU that is gone has its lists emptied by those that stay.

@@ -31,7 +31,7 @@ fn with_every_kind(f: impl FnOnce(&Pages<'_>, &[(&'static str, Page, u32)])) {
         let listed = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         let block = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
         let compound = pages.alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).unwrap();
-        pages.free_pages(listed, Order::ZERO).unwrap();
+        raw!(pages.free_pages(listed, Order::ZERO)).unwrap();
         // The other half of a block that was split for these is free.
         let map = pages.hal().map();
         let free = |page: &Page| map.get(*page).state().kind() == quarry::mm::page::Kind::Free;
@@ -293,7 +293,7 @@ fn a_damaged_zone_stays_damaged_until_it_is_mended() {
         assert!(pages.free_blocks(ZoneType::Dma).is_some(), "reports go on");
         flip(pages, page.buddy(0), 8);
         pages.check().unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         pages.set_careful(false);
     });
 }

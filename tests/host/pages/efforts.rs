@@ -224,7 +224,7 @@ fn frees_take_the_short_way_again_when_nobody_waits_any_more() {
     assert!(machine.reclaim.events().waits > 0);
     let listed = || machine.pages.pages_on_lists(CpuId::new(0));
     assert_eq!(listed(), 0);
-    machine.pages.free_pages(taken[0], Order::ZERO).unwrap();
+    raw!(machine.pages.free_pages(taken[0], Order::ZERO)).unwrap();
     assert_eq!(listed(), 1);
     more.extend(&taken[1..]);
     finish(machine, more);
@@ -241,6 +241,6 @@ fn what_a_hook_frees_serves_the_largest_order_that_it_is_called_for() {
     hook.victim.lock().unwrap().extend(taken.drain(start..start + 512));
     let block = alloc(machine, Gfp::KERNEL, 3).unwrap();
     assert_eq!(hook.calls(), 1);
-    machine.pages.free_pages(block, order(3)).unwrap();
+    raw!(machine.pages.free_pages(block, order(3))).unwrap();
     finish(machine, taken);
 }

@@ -23,13 +23,13 @@ fn freeing_with_another_order_is_named() {
             let pfn = pages.hal().map().pfn(page);
             let before = blocks(pages);
             for freed in (0..=10).filter(|freed| *freed != allocated) {
-                let error = pages.free_pages(page, order(freed)).unwrap_err();
+                let error = raw!(pages.free_pages(page, order(freed))).unwrap_err();
                 let wrong = FreeError::WrongOrder { page: pfn, allocated: order(allocated), freed: order(freed) };
                 let misaligned = FreeError::Misaligned { page: pfn, order: order(freed) };
                 assert!(error == wrong || (error == misaligned && !page.is_aligned(freed)), "{error}");
             }
             assert_eq!(blocks(pages), before);
-            pages.free_pages(page, order(allocated)).unwrap();
+            raw!(pages.free_pages(page, order(allocated))).unwrap();
         }
         assert_eq!(Order::new(11), None);
         assert_eq!(Order::new(63), None);
@@ -44,10 +44,10 @@ fn freeing_twice_is_named() {
         for o in 0..=10 {
             let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
             let pfn = pages.hal().map().pfn(page);
-            pages.free_pages(page, order(o)).unwrap();
-            assert_eq!(pages.free_pages(page, order(o)), Err(FreeError::DoubleFree(pfn)));
+            raw!(pages.free_pages(page, order(o))).unwrap();
+            assert_eq!(raw!(pages.free_pages(page, order(o))), Err(FreeError::DoubleFree(pfn)));
             pages.drain_all();
-            assert_eq!(pages.free_pages(page, order(o)), Err(FreeError::DoubleFree(pfn)));
+            assert_eq!(raw!(pages.free_pages(page, order(o))), Err(FreeError::DoubleFree(pfn)));
             pages.check().unwrap();
         }
     });
@@ -63,11 +63,11 @@ fn freeing_inside_a_block_is_named() {
             for index in 1..16 {
                 let inner = head.offset(index);
                 for o in [0, 1, 4, 10] {
-                    let error = pages.free_pages(inner, order(o)).unwrap_err();
+                    let error = raw!(pages.free_pages(inner, order(o))).unwrap_err();
                     assert_eq!(error, FreeError::InsideBlock { page: map.pfn(inner), head: map.pfn(head) });
                 }
             }
-            pages.free_pages(head, order(4)).unwrap();
+            raw!(pages.free_pages(head, order(4))).unwrap();
         }
     });
 }
@@ -77,7 +77,7 @@ fn freeing_inside_a_block_is_named() {
 fn addresses_that_are_no_pages_are_named() {
     let spec = Spec::new(&[range(GIB, 8 * MIB), range(GIB + 12 * MIB, MIB)]).reserve(range(GIB, 2 * PAGE_SIZE));
     spec.run(|pages| {
-        let free = |addr| pages.page_at(addr).and_then(|page| pages.free_pages(page, Order::ZERO));
+        let free = |addr| pages.page_at(addr).and_then(|page| raw!(pages.free_pages(page, Order::ZERO)));
         let pfn = |phys| Pfn::containing(PhysAddr::new(phys));
         assert_eq!(free(VirtAddr::new(0)), Err(FreeError::NotLinear(VirtAddr::new(0))));
         assert_eq!(free(VirtAddr::MAX), Err(FreeError::NotLinear(VirtAddr::MAX)));
@@ -98,15 +98,15 @@ fn what_somebody_owns_cannot_be_freed() {
     Spec::of_size(16 * MIB).run(|pages| {
         let page = pages.alloc_pages(Gfp::KERNEL, order(2)).unwrap();
         let pfn = pages.hal().map().pfn(page);
-        pages.claim(page, Kind::Slab, 0x1234).unwrap();
+        raw!(pages.claim(page, Kind::Slab, 0x1234)).unwrap();
         let claimed = Err(FreeError::Claimed { page: pfn, kind: Kind::Slab });
-        assert_eq!(pages.free_pages(page, order(2)), claimed);
-        assert_eq!(pages.claim(page, Kind::User, 1), claimed);
-        assert_eq!(pages.disown(page, Kind::User), claimed);
+        assert_eq!(raw!(pages.free_pages(page, order(2))), claimed);
+        assert_eq!(raw!(pages.claim(page, Kind::User, 1)), claimed);
+        assert_eq!(raw!(pages.disown(page, Kind::User)), claimed);
         assert_eq!(pages.hal().map().get(page).owner(), 0x1234);
-        pages.disown(page.offset(3), Kind::Slab).unwrap();
-        pages.free_pages(page, order(2)).unwrap();
-        assert_eq!(pages.claim(page, Kind::Slab, 0), Err(FreeError::DoubleFree(pfn)));
+        raw!(pages.disown(page.offset(3), Kind::Slab)).unwrap();
+        raw!(pages.free_pages(page, order(2))).unwrap();
+        assert_eq!(raw!(pages.claim(page, Kind::Slab, 0)), Err(FreeError::DoubleFree(pfn)));
     });
 }
 
@@ -123,12 +123,12 @@ fn a_block_of_another_zone_is_named() {
                 let before = blocks(pages);
                 let foreign = Err(FreeError::ForeignZone(pages.hal().map().pfn(page)));
                 flip(pages, page, 2);
-                assert_eq!(pages.free_pages(page, order(o)), foreign);
-                assert_eq!(pages.put_page(page), foreign);
-                assert_eq!(pages.split_page(page, order(o)), foreign);
+                assert_eq!(raw!(pages.free_pages(page, order(o))), foreign);
+                assert_eq!(raw!(pages.put_page(page)), foreign);
+                assert_eq!(raw!(pages.split_page(page, order(o))), foreign);
                 assert_eq!(blocks(pages), before, "nothing has changed");
                 flip(pages, page, 2);
-                pages.free_pages(page, order(o)).unwrap();
+                raw!(pages.free_pages(page, order(o))).unwrap();
             }
             pages.set_careful(false);
         });
@@ -140,11 +140,11 @@ fn memory_that_is_not_write_back_cannot_be_freed() {
     Spec::of_size(16 * MIB).run(|pages| {
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         let pfn = pages.hal().map().pfn(page);
-        pages.set_memory_type(page, MemoryType::NonCacheable).unwrap();
+        raw!(pages.set_memory_type(page, MemoryType::NonCacheable)).unwrap();
         let refused = FreeError::MemoryType { page: pfn, memory: MemoryType::NonCacheable };
-        assert_eq!(pages.free_pages(page, Order::ZERO), Err(refused));
-        pages.set_memory_type(page, MemoryType::WriteBack).unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        assert_eq!(raw!(pages.free_pages(page, Order::ZERO)), Err(refused));
+        raw!(pages.set_memory_type(page, MemoryType::WriteBack)).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -193,26 +193,26 @@ fn many_pages_at_once_in_an_interrupt_are_one_report() {
         for (gfp, reports) in [(Gfp::KERNEL, 1), (Gfp::KERNEL | Gfp::ZERO, 2), (Gfp::ATOMIC, 2)] {
             assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(gfp, &mut batch)), Ok(64), "{gfp}");
             assert_eq!(seen(), reports, "{gfp}");
-            pages.free_pages_bulk(&mut batch).unwrap();
+            raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         }
         // A list that has enough is no reason to say nothing.
         assert_eq!(pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch), Ok(64));
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch)), Ok(64));
         assert_eq!(seen(), 3);
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         let nofail = Gfp::KERNEL | Gfp::NOFAIL | Gfp::ZERO;
         assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(nofail, &mut batch)), Ok(64));
         assert_eq!(seen(), 4);
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         let first = in_interrupt(|| pages.alloc_contig_pages(3, 1, Gfp::KERNEL)).unwrap();
         assert_eq!(seen(), 5);
-        pages.free_contig_range(first, 3).unwrap();
+        raw!(pages.free_contig_range(first, 3)).unwrap();
         in_interrupt(|| pages.alloc_contig_range(first, 3, Gfp::KERNEL)).unwrap();
         assert_eq!(seen(), 6);
-        pages.free_contig_range(first, 3).unwrap();
+        raw!(pages.free_contig_range(first, 3)).unwrap();
         let first = in_interrupt(|| pages.alloc_contig_pages(3, 1, Gfp::NOWAIT)).unwrap();
         assert_eq!(seen(), 6);
-        pages.free_contig_range(first, 3).unwrap();
+        raw!(pages.free_contig_range(first, 3)).unwrap();
     });
 }

@@ -56,7 +56,7 @@ fn a_failed_page_allocation_changes_nothing() {
                     &target,
                     MayRecover::No,
                     || pages.alloc_pages(gfp, order(raw)),
-                    |page| pages.free_pages(page, order(raw)).unwrap(),
+                    |page| raw!(pages.free_pages(page, order(raw))).unwrap(),
                 );
                 assert_eq!(rounds, Ok(ONE_POINT), "order {raw}, {gfp}");
             }
@@ -74,7 +74,7 @@ fn a_failed_allocation_of_any_size_changes_nothing() {
                 &target,
                 MayRecover::No,
                 || pages.alloc_pages_exact(Gfp::KERNEL, bytes),
-                |page| pages.free_pages_exact(page, bytes).unwrap(),
+                |page| raw!(pages.free_pages_exact(page, bytes)).unwrap(),
             );
             assert_eq!(rounds, Ok(ONE_POINT), "{bytes} bytes");
         }
@@ -83,7 +83,7 @@ fn a_failed_allocation_of_any_size_changes_nothing() {
                 &target,
                 MayRecover::No,
                 || pages.alloc_contig_pages(count, 1, Gfp::KERNEL),
-                |first| pages.free_contig_range(first, count).unwrap(),
+                |first| raw!(pages.free_contig_range(first, count)).unwrap(),
             );
             assert_eq!(rounds, Ok(ONE_POINT), "{count} pages somewhere");
             let first = page_at(pages, GIB + 16 * MIB + 3 * PAGE_SIZE);
@@ -91,7 +91,7 @@ fn a_failed_allocation_of_any_size_changes_nothing() {
                 &target,
                 MayRecover::No,
                 || pages.alloc_contig_range(first, count, Gfp::KERNEL | Gfp::ZERO),
-                |()| pages.free_contig_range(first, count).unwrap(),
+                |()| raw!(pages.free_contig_range(first, count)).unwrap(),
             );
             assert_eq!(rounds, Ok(ONE_POINT), "{count} pages there");
         }
@@ -111,7 +111,7 @@ fn a_batch_holds_exactly_what_was_counted() {
             let answer = pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch);
             assert_eq!(batch.pages().len(), before + answer.unwrap_or(0));
             let all = batch.pages().to_vec();
-            pages.free_pages_bulk(&mut batch).unwrap();
+            raw!(pages.free_pages_bulk(&mut batch)).unwrap();
             let mut distinct = all.clone();
             distinct.sort();
             distinct.dedup();
@@ -157,13 +157,13 @@ fn freeing_never_asks_for_memory() {
         target.injector().configure(FaultSite::PageAlloc, &FaultAttr::always());
         pages.set_careful(true);
         for (raw, page) in (0..).zip(blocks) {
-            pages.free_pages(page, order(raw)).unwrap();
+            raw!(pages.free_pages(page, order(raw))).unwrap();
         }
-        pages.free_pages_exact(exact, 5 * PAGE_SIZE).unwrap();
-        pages.free_contig_range(range, 700).unwrap();
-        pages.free_pages_bulk(&mut batch).unwrap();
-        pages.put_page(shared).unwrap();
-        pages.put_page(shared).unwrap();
+        raw!(pages.free_pages_exact(exact, 5 * PAGE_SIZE)).unwrap();
+        raw!(pages.free_contig_range(range, 700)).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
+        raw!(pages.put_page(shared)).unwrap();
+        raw!(pages.put_page(shared)).unwrap();
         assert_eq!(target.counts(), before);
         assert_eq!(target.injector().statistics(FaultSite::PageAlloc).calls, 0);
     });
@@ -172,7 +172,7 @@ fn freeing_never_asks_for_memory() {
 /// How many of `tries` pages of `order` fail.
 fn failures(pages: &Pages<'_>, gfp: Gfp, raw: u8, tries: u32) -> u32 {
     let count = (0..tries).filter(|_| match pages.alloc_pages(gfp, order(raw)) {
-        Ok(page) => pages.free_pages(page, order(raw)).is_err(),
+        Ok(page) => raw!(pages.free_pages(page, order(raw))).is_err(),
         Err(error) => error == AllocError::OutOfMemory,
     });
     u32::try_from(count.count()).unwrap()

@@ -57,7 +57,7 @@ fn survive(victim: usize, bit: u32, raw: u8) {
         let compound = take(Gfp::KERNEL | Gfp::COMP, 3);
         let threes: Vec<_> = (0..6).map(|_| pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap()).collect();
         for page in threes.iter().step_by(2) {
-            pages.free_pages(*page, order(3)).unwrap();
+            raw!(pages.free_pages(*page, order(3))).unwrap();
         }
         for page in threes.iter().skip(1).step_by(2) {
             held.add(pages, *page, 3);
@@ -69,7 +69,7 @@ fn survive(victim: usize, bit: u32, raw: u8) {
         let heads: Vec<_> = all.filter(|page| map.get(*page).state().kind() == Kind::Free).collect();
         let large = *heads.iter().max_by_key(|page| map.get(**page).state().order()).unwrap();
         let listed = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-        pages.free_pages(listed, Order::ZERO).unwrap();
+        raw!(pages.free_pages(listed, Order::ZERO)).unwrap();
         let victims = [
             ("a free block", threes[0]),
             ("another free block on its list", threes[2]),
@@ -91,7 +91,7 @@ fn survive(victim: usize, bit: u32, raw: u8) {
             // Whoever has a page whose descriptor is damaged may be refused; again nobody gets what another has.
             let back: Vec<_> = held.blocks.iter().copied().step_by(3).collect();
             for (page, o) in back {
-                if pages.free_pages(page, order(o)).is_ok() {
+                if raw!(pages.free_pages(page, order(o))).is_ok() {
                     for index in 0..1 << o {
                         held.frames.remove(&super::phys(pages, page.offset(index)));
                     }

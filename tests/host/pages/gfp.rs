@@ -288,10 +288,10 @@ fn zero_zeroes() {
     let machine = machine();
     let page = alloc(machine, Gfp::KERNEL, 1).unwrap();
     machine.pages.hal().fill(page, 2, 0x5a);
-    machine.pages.free_pages(page, order(1)).unwrap();
+    raw!(machine.pages.free_pages(page, order(1))).unwrap();
     let page = alloc(machine, Gfp::KERNEL | Gfp::ZERO, 1).unwrap();
     assert_eq!((machine.pages.hal().byte(page), machine.pages.hal().byte(page.offset(1))), (0, 0));
-    machine.pages.free_pages(page, order(1)).unwrap();
+    raw!(machine.pages.free_pages(page, order(1))).unwrap();
     finish(machine, Vec::new());
 }
 
@@ -351,7 +351,7 @@ fn comp_leads_to_the_head() {
         assert_eq!((found, state.order()), (head, order(3)));
     }
     assert!(map.get(head).state().is_compound());
-    machine.pages.free_pages(head, order(3)).unwrap();
+    raw!(machine.pages.free_pages(head, order(3))).unwrap();
     finish(machine, Vec::new());
 }
 
@@ -361,9 +361,9 @@ fn account_counts() {
     let page = alloc(machine, Gfp::KERNEL_ACCOUNT, 2).unwrap();
     let other = alloc(machine, Gfp::KERNEL, 2).unwrap();
     assert_eq!(machine.pages.accounted_pages(), 4);
-    machine.pages.free_pages(page, order(2)).unwrap();
+    raw!(machine.pages.free_pages(page, order(2))).unwrap();
     assert_eq!(machine.pages.accounted_pages(), 0);
-    machine.pages.free_pages(other, order(2)).unwrap();
+    raw!(machine.pages.free_pages(other, order(2))).unwrap();
     finish(machine, Vec::new());
 }
 

@@ -91,18 +91,18 @@ fn pages_come_and_go_wherever_the_thread_goes() {
             taken.push((pages.alloc_pages(Gfp::KERNEL, o).unwrap(), o));
             if round % 3 == 0 {
                 let (page, o) = taken.swap_remove(usize::from(round) % taken.len());
-                pages.free_pages(page, o).unwrap();
+                raw!(pages.free_pages(page, o)).unwrap();
             }
             if round % 16 == 0 {
                 assert_eq!(pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch).unwrap(), 50);
-                pages.free_pages_bulk(&mut batch).unwrap();
+                raw!(pages.free_pages_bulk(&mut batch)).unwrap();
             }
             if taken.len() > 8 {
                 let (page, o) = taken.remove(0);
-                pages.free_pages_cold(page, o).unwrap();
+                raw!(pages.free_pages_cold(page, o)).unwrap();
             }
         }
-        taken.into_iter().for_each(|(page, o)| pages.free_pages(page, o).unwrap());
+        taken.into_iter().for_each(|(page, o)| raw!(pages.free_pages(page, o)).unwrap());
     });
     assert_eq!(blocks(pages), before);
     pages.check().unwrap();

@@ -43,7 +43,7 @@ fn take_all(pages: &Pages<'_>, order: Order) -> Vec<Page> {
 
 fn give_back(pages: &Pages<'_>, taken: impl IntoIterator<Item = Page>, order: Order) {
     for page in taken {
-        pages.free_pages(page, order).unwrap();
+        raw!(pages.free_pages(page, order)).unwrap();
     }
 }
 

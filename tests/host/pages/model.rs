@@ -106,7 +106,7 @@ fn apply(pages: &Pages<'_>, model: &mut Model, op: &Op) {
         Op::Free(which) => {
             let Some(which) = model.pick(which) else { return };
             let (page, o, references) = model.live[which];
-            pages.free_pages(page, order(o)).unwrap();
+            raw!(pages.free_pages(page, order(o))).unwrap();
             match references {
                 1 => model.give(which),
                 _ => model.live[which].2 -= 1,
@@ -115,13 +115,13 @@ fn apply(pages: &Pages<'_>, model: &mut Model, op: &Op) {
         Op::FreeWrong { which, order: o } => {
             let Some(which) = model.pick(which) else { return };
             let (page, right, _) = model.live[which];
-            assert!(o == right || pages.free_pages(page, order(o)).is_err());
+            assert!(o == right || raw!(pages.free_pages(page, order(o))).is_err());
         }
         Op::FreeInside { which, offset } => {
             let Some(which) = model.pick(which) else { return };
             let (page, o, _) = model.live[which];
             let offset = offset % (1 << o);
-            assert!(offset == 0 || pages.free_pages(page.offset(offset), Order::ZERO).is_err());
+            assert!(offset == 0 || raw!(pages.free_pages(page.offset(offset), Order::ZERO)).is_err());
         }
         Op::Bulk { flags } => {
             let mut batch = PageBatch::<70>::new();
@@ -134,7 +134,7 @@ fn apply(pages: &Pages<'_>, model: &mut Model, op: &Op) {
             let Some(which) = model.pick(which) else { return };
             let (page, o, references) = model.live[which];
             let plain = references == 1 && !pages.head(page).unwrap().1.is_compound();
-            assert_eq!(pages.split_page(page, order(o)).is_ok(), plain);
+            assert_eq!(raw!(pages.split_page(page, order(o))).is_ok(), plain);
             if plain {
                 // An accounted page may be among them; each keeps the mark.
                 model.give(which);
@@ -211,7 +211,7 @@ proptest! {
             }
             while let Some((page, o, references)) = model.live.first().copied() {
                 for _ in 0..references {
-                    pages.free_pages(page, order(o)).unwrap();
+                    raw!(pages.free_pages(page, order(o))).unwrap();
                 }
                 model.give(0);
             }

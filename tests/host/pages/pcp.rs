@@ -24,7 +24,7 @@ fn a_page_that_goes_and_comes_takes_no_lock() {
         let before = pages.zone(ZoneType::Dma).unwrap();
         for _ in 0..rounds {
             let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-            pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         }
         let after = pages.zone(ZoneType::Dma).unwrap();
         assert_eq!(before, after, "free pages, events and batches");
@@ -43,7 +43,7 @@ fn a_full_list_gives_back_exactly_a_batch() {
         pages.drain_all();
         for index in 0..2 * HIGH {
             let (free, listed) = (pages.free_page_count(), pages.pages_on_lists(CpuId::BOOT));
-            pages.free_pages(taken.pop().unwrap(), Order::ZERO).unwrap();
+            raw!(pages.free_pages(taken.pop().unwrap(), Order::ZERO)).unwrap();
             let full = index >= HIGH && (index - HIGH).is_multiple_of(BATCH);
             let given = if full { BATCH as u64 } else { 0 };
             assert_eq!(pages.free_page_count() - free, given, "free number {index}");
@@ -60,7 +60,7 @@ fn the_page_that_was_freed_last_is_allocated_first() {
         for o in 0..=10 {
             let taken: Vec<Page> = (0..2).map(|_| pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap()).collect();
             pages.drain_all();
-            pages.free_pages(taken[0], order(o)).unwrap();
+            raw!(pages.free_pages(taken[0], order(o))).unwrap();
             assert_eq!(pages.alloc_pages(Gfp::KERNEL, order(o)), Ok(taken[0]), "order {o}");
             give_back(pages, taken, order(o));
         }
@@ -73,9 +73,9 @@ fn cold_pages_go_to_one_end_and_come_from_it() {
         let taken: Vec<Page> = (0..5).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
         pages.drain_all();
         for page in &taken[..4] {
-            pages.free_pages(*page, Order::ZERO).unwrap();
+            raw!(pages.free_pages(*page, Order::ZERO)).unwrap();
         }
-        pages.free_pages_cold(taken[4], Order::ZERO).unwrap();
+        raw!(pages.free_pages_cold(taken[4], Order::ZERO)).unwrap();
         pages.check().unwrap();
         let cold = |expected: Page| assert_eq!(pages.alloc_pages(Gfp::KERNEL | Gfp::COLD, Order::ZERO), Ok(expected));
         let hot = |expected: Page| assert_eq!(pages.alloc_pages(Gfp::KERNEL | Gfp::HOT, Order::ZERO), Ok(expected));
@@ -122,7 +122,7 @@ fn an_online_cpu_answers_when_it_is_asked() {
         pages.hal().set_online(1, true);
         run_on(1);
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         run_on(0);
         // Who may not wait does not: the other CPU answers later.
         in_interrupt(|| pages.drain_all());
@@ -141,7 +141,7 @@ fn two_cpus_that_drain_each_other_both_get_through() {
         on_cpus(pages, 2, |_| {
             for _ in 0..if cfg!(miri) { 3 } else { 200 } {
                 let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-                pages.free_pages(page, Order::ZERO).unwrap();
+                raw!(pages.free_pages(page, Order::ZERO)).unwrap();
                 pages.drain_all();
             }
         });
@@ -189,7 +189,7 @@ fn pages_freed_on_another_cpu_are_not_lost() {
             scope.spawn(move || {
                 run_on(1);
                 for page in receive {
-                    pages.free_pages(page, Order::ZERO).unwrap();
+                    raw!(pages.free_pages(page, Order::ZERO)).unwrap();
                 }
             });
         });
@@ -212,7 +212,7 @@ fn a_batch_gets_what_there_is() {
         let mut empty = PageBatch::<4>::new();
         assert!(pages.alloc_pages_bulk(Gfp::MEMALLOC | Gfp::NOWARN, &mut empty).is_err());
         pages.check().unwrap();
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         assert!(batch.pages().is_empty());
         give_back(pages, held, Order::ZERO);
         pages.drain_all();
@@ -230,13 +230,13 @@ fn batches_of_any_size_come_and_go() {
                 pages.alloc_pages_bulk(Gfp::KERNEL, &mut part).unwrap();
                 while let Some(page) = part.pop() {
                     if batch.pages().len() == wanted || !batch.push(page) {
-                        pages.free_pages(page, Order::ZERO).unwrap();
+                        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
                     }
                 }
             }
             let distinct: BTreeSet<Page> = batch.pages().iter().copied().collect();
             assert_eq!(distinct.len(), wanted);
-            pages.free_pages_bulk(&mut batch).unwrap();
+            raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         }
         pages.drain_all();
         assert_eq!(pages.free_page_count(), 65536);
@@ -249,11 +249,11 @@ fn a_bad_page_in_a_batch_is_named_and_the_rest_of_it_stays() {
         let mut batch = PageBatch::<20>::new();
         pages.alloc_pages_bulk(Gfp::KERNEL, &mut batch).unwrap();
         let twice = batch.pages()[9];
-        pages.free_pages(twice, Order::ZERO).unwrap();
-        assert!(pages.free_pages_bulk(&mut batch).is_err());
+        raw!(pages.free_pages(twice, Order::ZERO)).unwrap();
+        assert!(raw!(pages.free_pages_bulk(&mut batch)).is_err());
         assert_eq!(batch.pages().last(), Some(&twice));
         batch.pop();
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         pages.drain_all();
         assert_eq!(pages.free_page_count(), 65536);
     });
@@ -267,7 +267,7 @@ fn while_careful_every_call_goes_the_long_way() {
         pages.set_careful(true);
         assert_eq!(pages.pages_on_lists(CpuId::BOOT), 0);
         let free = pages.free_page_count();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_eq!(pages.free_page_count(), free + 1);
         pages.hal().watcher.refuse.store(true, Ordering::Relaxed);
         assert!(pages.alloc_pages(Gfp::KERNEL, Order::ZERO).is_err());
@@ -275,11 +275,11 @@ fn while_careful_every_call_goes_the_long_way() {
         assert_eq!(pages.hal().watcher.failures.load(Ordering::Relaxed), 2);
         pages.hal().watcher.refuse.store(false, Ordering::Relaxed);
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_eq!(pages.pages_on_lists(CpuId::BOOT), 0);
         pages.set_careful(false);
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_ne!(pages.pages_on_lists(CpuId::BOOT), 0);
     });
 }

@@ -23,7 +23,7 @@ impl Way {
     fn alloc(&self, pages: &Pages<'_>) -> Page {
         let page = pages.alloc_pages(self.gfp, order(self.order)).unwrap();
         if let Some(kind) = self.claim {
-            pages.claim(page, kind, 7).unwrap();
+            raw!(pages.claim(page, kind, 7)).unwrap();
         }
         page
     }
@@ -34,21 +34,21 @@ impl Way {
 }
 
 fn plainly(pages: &Pages<'_>, page: Page, order: Order) -> Result<(), FreeError> {
-    pages.free_pages(page, order)
+    raw!(pages.free_pages(page, order))
 }
 
 fn in_a_batch(pages: &Pages<'_>, page: Page, _: Order) -> Result<(), FreeError> {
     let mut batch = PageBatch::<1>::new();
     assert!(batch.push(page));
-    let freed = pages.free_pages_bulk(&mut batch);
+    let freed = raw!(pages.free_pages_bulk(&mut batch));
     // What could not be freed stays in it.
     assert_eq!(batch.pop().is_some(), freed.is_err());
     freed
 }
 
 fn disowned(pages: &Pages<'_>, page: Page, order: Order) -> Result<(), FreeError> {
-    pages.disown(page, Kind::User)?;
-    pages.free_pages(page, order)
+    raw!(pages.disown(page, Kind::User))?;
+    raw!(pages.free_pages(page, order))
 }
 
 const fn way(
@@ -63,9 +63,9 @@ const fn way(
 const WAYS: [Way; 11] = [
     way("a page", Gfp::KERNEL, 0, plainly),
     way("a movable page", Gfp::HIGHUSER_MOVABLE, 0, plainly),
-    way("a cold page", Gfp::KERNEL, 0, |pages, page, order| pages.free_pages_cold(page, order)),
+    way("a cold page", Gfp::KERNEL, 0, |pages, page, order| raw!(pages.free_pages_cold(page, order))),
     way("a page in a batch", Gfp::KERNEL, 0, in_a_batch),
-    way("the last reference", Gfp::KERNEL, 0, |pages, page, _| pages.put_page(page)),
+    way("the last reference", Gfp::KERNEL, 0, |pages, page, _| raw!(pages.put_page(page))),
     way("a block", Gfp::KERNEL, 3, plainly),
     way("a block that is larger than lists hold", Gfp::KERNEL, 10, plainly),
     way("a compound block", Gfp::KERNEL.union(Gfp::COMP), 2, plainly),
@@ -220,12 +220,12 @@ fn a_block_that_another_cpu_frees_in_the_middle_of_a_split_is_split_or_freed() {
     at_every_point(
         pages,
         || pages.alloc_pages(Gfp::KERNEL, quad).unwrap(),
-        |page| pages.split_page(page, quad).is_ok(),
-        move |page| pages.free_pages(page, quad).is_ok(),
+        |page| raw!(pages.split_page(page, quad)).is_ok(),
+        move |page| raw!(pages.free_pages(page, quad)).is_ok(),
         |page, succeeded| {
             assert_eq!(succeeded, 1);
             if pages.page_count(page) != 0 {
-                (0..4).for_each(|index| pages.free_pages(page.offset(index), Order::ZERO).unwrap());
+                (0..4).for_each(|index| raw!(pages.free_pages(page.offset(index), Order::ZERO)).unwrap());
             }
         },
     );
@@ -237,13 +237,13 @@ fn a_block_that_another_cpu_frees_in_the_middle_of_a_change_is_changed_or_freed(
     at_every_point(
         pages,
         || pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap(),
-        |page| pages.set_memory_type(page, MemoryType::NonCacheable).is_ok(),
-        move |page| pages.free_pages(page, Order::ZERO).is_ok(),
+        |page| raw!(pages.set_memory_type(page, MemoryType::NonCacheable)).is_ok(),
+        move |page| raw!(pages.free_pages(page, Order::ZERO)).is_ok(),
         |page, succeeded| {
             assert_eq!(succeeded, 1);
             if pages.page_count(page) != 0 {
-                pages.set_memory_type(page, MemoryType::WriteBack).unwrap();
-                pages.free_pages(page, Order::ZERO).unwrap();
+                raw!(pages.set_memory_type(page, MemoryType::WriteBack)).unwrap();
+                raw!(pages.free_pages(page, Order::ZERO)).unwrap();
             }
         },
     );
@@ -279,11 +279,13 @@ fn a_block_that_is_split_and_freed_at_once_is_split_or_freed() {
         at_once(
             pages,
             || pages.alloc_pages(Gfp::KERNEL, quad).unwrap(),
-            |cpu, page| if cpu == 0 { pages.split_page(page, quad) } else { pages.free_pages(page, quad) }.is_ok(),
+            |cpu, page| {
+                if cpu == 0 { raw!(pages.split_page(page, quad)) } else { raw!(pages.free_pages(page, quad)) }.is_ok()
+            },
             |page, succeeded| {
                 assert_eq!(succeeded, 1);
                 if pages.page_count(page) != 0 {
-                    (0..4).for_each(|index| pages.free_pages(page.offset(index), Order::ZERO).unwrap());
+                    (0..4).for_each(|index| raw!(pages.free_pages(page.offset(index), Order::ZERO)).unwrap());
                 }
             },
         );
@@ -299,13 +301,13 @@ fn a_block_that_is_referred_to_and_freed_at_once_stays_or_is_freed() {
             || pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap(),
             |cpu, page| match cpu {
                 0 => pages.get_page(page).map(|()| got.store(1, Ordering::SeqCst)).is_ok(),
-                _ => pages.free_pages(page, Order::ZERO).is_ok(),
+                _ => raw!(pages.free_pages(page, Order::ZERO)).is_ok(),
             },
             |page, _| {
                 let references = got.swap(0, Ordering::SeqCst);
                 assert_eq!(pages.page_count(page), references);
                 if references != 0 {
-                    pages.free_pages(page, Order::ZERO).unwrap();
+                    raw!(pages.free_pages(page, Order::ZERO)).unwrap();
                 }
             },
         );
@@ -319,14 +321,14 @@ fn a_block_that_gets_a_memory_type_and_is_freed_at_once_has_it_or_is_free() {
             pages,
             || pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap(),
             |cpu, page| match cpu {
-                0 => pages.set_memory_type(page, MemoryType::NonCacheable).is_ok(),
-                _ => pages.free_pages(page, Order::ZERO).is_ok(),
+                0 => raw!(pages.set_memory_type(page, MemoryType::NonCacheable)).is_ok(),
+                _ => raw!(pages.free_pages(page, Order::ZERO)).is_ok(),
             },
             |page, succeeded| {
                 assert_eq!(succeeded, 1);
                 if pages.page_count(page) != 0 {
-                    pages.set_memory_type(page, MemoryType::WriteBack).unwrap();
-                    pages.free_pages(page, Order::ZERO).unwrap();
+                    raw!(pages.set_memory_type(page, MemoryType::WriteBack)).unwrap();
+                    raw!(pages.free_pages(page, Order::ZERO)).unwrap();
                 }
             },
         );

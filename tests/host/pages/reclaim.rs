@@ -64,7 +64,7 @@ impl Shrinker for Cache {
         let mut freed = 0;
         while freed < count {
             let Some(page) = self.pages.lock().unwrap().pop() else { break };
-            self.machine.pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(self.machine.pages.free_pages(page, Order::ZERO)).unwrap();
             freed += 1;
         }
         Scanned::Freed(freed)
@@ -172,7 +172,7 @@ fn a_large_block_is_reclaimed_too() {
     for o in 1..=3 {
         cache.fill();
         let block = alloc(machine, Gfp::KERNEL, o).unwrap();
-        machine.pages.free_pages(block, order(o)).unwrap();
+        raw!(machine.pages.free_pages(block, order(o))).unwrap();
     }
     cache.empty();
     finish(machine, Vec::new());
@@ -285,7 +285,7 @@ impl Shrinker for Thief {
 
     fn scan_objects(&self, _: Gfp, _: u64) -> Scanned {
         let mut page = self.page.lock().unwrap();
-        self.machine.pages.free_pages(*page, Order::ZERO).unwrap();
+        raw!(self.machine.pages.free_pages(*page, Order::ZERO)).unwrap();
         *page = self.machine.pages.alloc_pages(Gfp::NOWAIT | Gfp::NOWARN, Order::ZERO).unwrap();
         Scanned::Freed(1)
     }
@@ -441,7 +441,7 @@ fn nofail_waits_until_another_cpu_frees() {
                 if machine.reclaim.events().waits >= 2 * (u64::from(round) + 1)
                     && let Some(page) = taken.pop()
                 {
-                    machine.pages.free_pages(page, Order::ZERO).unwrap();
+                    raw!(machine.pages.free_pages(page, Order::ZERO)).unwrap();
                 }
                 std::thread::yield_now();
             }
@@ -451,7 +451,7 @@ fn nofail_waits_until_another_cpu_frees() {
             }
         });
         for (page, o) in got.into_inner().unwrap() {
-            machine.pages.free_pages(page, order(o)).unwrap();
+            raw!(machine.pages.free_pages(page, order(o))).unwrap();
         }
         finish(machine, taken);
     }
@@ -571,7 +571,7 @@ fn interrupts_allocate_and_free_while_memory_is_reclaimed() {
             if round % 3 == 0 {
                 taken.push(page);
             } else {
-                machine.pages.free_pages(page, Order::ZERO).unwrap();
+                raw!(machine.pages.free_pages(page, Order::ZERO)).unwrap();
             }
         });
     }

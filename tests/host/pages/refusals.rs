@@ -24,11 +24,11 @@ fn with_hole(f: impl FnOnce(&Pages<'_>, Page)) {
 fn of_block(pages: &Pages<'_>, page: Page) -> [FreeError; 6] {
     [
         pages.get_page(page).unwrap_err(),
-        pages.put_page(page).unwrap_err(),
+        raw!(pages.put_page(page)).unwrap_err(),
         pages.page_order(page).unwrap_err(),
-        pages.claim(page, Kind::Slab, 1).unwrap_err(),
-        pages.disown(page, Kind::Slab).unwrap_err(),
-        pages.set_memory_type(page, MemoryType::NonCacheable).unwrap_err(),
+        raw!(pages.claim(page, Kind::Slab, 1)).unwrap_err(),
+        raw!(pages.disown(page, Kind::Slab)).unwrap_err(),
+        raw!(pages.set_memory_type(page, MemoryType::NonCacheable)).unwrap_err(),
     ]
 }
 
@@ -51,11 +51,11 @@ fn a_page_that_is_no_allocated_block_is_named_by_every_call() {
         assert_eq!(of_block(pages, free), [FreeError::DoubleFree(map.pfn(free)); 6]);
         let (outside, named) = nowhere(pages);
         assert_eq!(of_block(pages, outside), [named; 6]);
-        assert_eq!(pages.split_page(outside, order(0)), Err(named));
-        assert_eq!(pages.free_pages_exact(outside, 1), Err(named));
-        assert_eq!(pages.free_contig_range(outside, 1), Err(named));
-        assert_eq!(pages.free_pages(first, order(1)), Err(FreeError::Reserved(map.pfn(first))));
-        assert_eq!(pages.split_page(first, order(1)), Err(FreeError::Reserved(map.pfn(first))));
+        assert_eq!(raw!(pages.split_page(outside, order(0))), Err(named));
+        assert_eq!(raw!(pages.free_pages_exact(outside, 1)), Err(named));
+        assert_eq!(raw!(pages.free_contig_range(outside, 1)), Err(named));
+        assert_eq!(raw!(pages.free_pages(first, order(1))), Err(FreeError::Reserved(map.pfn(first))));
+        assert_eq!(raw!(pages.split_page(first, order(1))), Err(FreeError::Reserved(map.pfn(first))));
         assert_eq!((pages.page_count(outside), pages.zone_of_page(outside)), (0, None));
         assert_eq!(blocks(pages), before);
     });
@@ -83,7 +83,7 @@ fn what_is_not_reserved_is_not_given_to_the_allocator() {
         flip(pages, first, 2);
         flip(pages, first, 3);
         assert_eq!(blocks(pages), before);
-        pages.free_pages(taken, Order::ZERO).unwrap();
+        raw!(pages.free_pages(taken, Order::ZERO)).unwrap();
     });
 }
 
@@ -169,7 +169,7 @@ fn references_that_cannot_be_counted_are_refused() {
         (33..64).for_each(|bit| flip(pages, page, bit));
         assert_eq!(pages.get_page(page), Err(FreeError::Corrupt(pages.hal().map().pfn(page))));
         (33..64).for_each(|bit| flip(pages, page, bit));
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 

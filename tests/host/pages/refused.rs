@@ -68,16 +68,16 @@ fn a_refused_call_changes_nothing() {
         let quad = take(Gfp::KERNEL, 2);
         let comp = take(Gfp::KERNEL | Gfp::COMP | Gfp::ACCOUNT, 3);
         let (claimed, shared, typed) = (take(Gfp::KERNEL, 1), take(Gfp::KERNEL, 1), take(Gfp::KERNEL, 0));
-        pages.claim(claimed, Kind::User, 7).unwrap();
+        raw!(pages.claim(claimed, Kind::User, 7)).unwrap();
         pages.get_page(shared).unwrap();
-        pages.set_memory_type(typed, MemoryType::NonCacheable).unwrap();
+        raw!(pages.set_memory_type(typed, MemoryType::NonCacheable)).unwrap();
         let free = take(Gfp::KERNEL, 0);
-        pages.free_pages(free, Order::ZERO).unwrap();
+        raw!(pages.free_pages(free, Order::ZERO)).unwrap();
         let free_with = |page: Page, o| -> Call<'_> {
-            ("free_pages", Box::new(move |pages: &Pages<'_>| pages.free_pages(page, order(o)).is_ok()))
+            ("free_pages", Box::new(move |pages: &Pages<'_>| raw!(pages.free_pages(page, order(o))).is_ok()))
         };
         let cold_with = |page: Page, o| -> Call<'_> {
-            ("free_pages_cold", Box::new(move |pages: &Pages<'_>| pages.free_pages_cold(page, order(o)).is_ok()))
+            ("free_pages_cold", Box::new(move |pages: &Pages<'_>| raw!(pages.free_pages_cold(page, order(o))).is_ok()))
         };
         let mut calls: Vec<Call<'_>> = Vec::new();
         for (page, o) in [
@@ -102,24 +102,33 @@ fn a_refused_call_changes_nothing() {
             Box::new(move |pages| {
                 let mut batch = PageBatch::<2>::new();
                 assert!(batch.push(claimed));
-                pages.free_pages_bulk(&mut batch).is_ok() || batch.pop() != Some(claimed)
+                raw!(pages.free_pages_bulk(&mut batch)).is_ok() || batch.pop() != Some(claimed)
             }),
         ));
-        calls.push(("free_pages_exact", Box::new(move |pages| pages.free_pages_exact(free, 3 * PAGE_SIZE).is_ok())));
-        calls.push(("free_contig_range", Box::new(move |pages| pages.free_contig_range(quad.offset(1), 2).is_ok())));
-        calls.push(("put_page of a free page", Box::new(move |pages| pages.put_page(free).is_ok())));
-        calls.push(("put_page of a claimed page", Box::new(move |pages| pages.put_page(claimed).is_ok())));
+        calls.push((
+            "free_pages_exact",
+            Box::new(move |pages| raw!(pages.free_pages_exact(free, 3 * PAGE_SIZE)).is_ok()),
+        ));
+        calls.push((
+            "free_contig_range",
+            Box::new(move |pages| raw!(pages.free_contig_range(quad.offset(1), 2)).is_ok()),
+        ));
+        calls.push(("put_page of a free page", Box::new(move |pages| raw!(pages.put_page(free)).is_ok())));
+        calls.push(("put_page of a claimed page", Box::new(move |pages| raw!(pages.put_page(claimed)).is_ok())));
         calls.push(("get_page", Box::new(move |pages| pages.get_page(free).is_ok())));
-        calls.push(("claim of a claimed page", Box::new(move |pages| pages.claim(claimed, Kind::Slab, 9).is_ok())));
-        calls.push(("claim of a free page", Box::new(move |pages| pages.claim(free, Kind::Slab, 9).is_ok())));
-        calls.push(("disown of another kind", Box::new(move |pages| pages.disown(claimed, Kind::Slab).is_ok())));
-        calls.push(("disown of nobody's page", Box::new(move |pages| pages.disown(one, Kind::User).is_ok())));
+        calls.push((
+            "claim of a claimed page",
+            Box::new(move |pages| raw!(pages.claim(claimed, Kind::Slab, 9)).is_ok()),
+        ));
+        calls.push(("claim of a free page", Box::new(move |pages| raw!(pages.claim(free, Kind::Slab, 9)).is_ok())));
+        calls.push(("disown of another kind", Box::new(move |pages| raw!(pages.disown(claimed, Kind::Slab)).is_ok())));
+        calls.push(("disown of nobody's page", Box::new(move |pages| raw!(pages.disown(one, Kind::User)).is_ok())));
         calls.push((
             "set_memory_type",
-            Box::new(move |pages| pages.set_memory_type(free, MemoryType::NonCacheable).is_ok()),
+            Box::new(move |pages| raw!(pages.set_memory_type(free, MemoryType::NonCacheable)).is_ok()),
         ));
         for (page, o) in [(comp, 3), (shared, 1), (claimed, 1), (quad, 1), (quad, 3), (quad.offset(1), 1), (free, 0)] {
-            calls.push(("split_page", Box::new(move |pages| pages.split_page(page, order(o)).is_ok())));
+            calls.push(("split_page", Box::new(move |pages| raw!(pages.split_page(page, order(o))).is_ok())));
         }
         calls.push(("free_reserved", Box::new(move |pages| super::free_reserved(pages, reserved, 3).is_ok())));
         calls.push(("add_cma of too little", Box::new(move |pages| super::add_cma(pages, kept, 100).is_ok())));
@@ -146,10 +155,10 @@ fn a_refused_call_changes_nothing() {
         all_refused(pages, &[free_with(quad, 2)]);
         flip(pages, quad, 2);
 
-        pages.set_memory_type(typed, MemoryType::WriteBack).unwrap();
-        pages.disown(claimed, Kind::User).unwrap();
+        raw!(pages.set_memory_type(typed, MemoryType::WriteBack)).unwrap();
+        raw!(pages.disown(claimed, Kind::User)).unwrap();
         for (page, o) in [(one, 0), (quad, 2), (comp, 3), (claimed, 1), (shared, 1), (shared, 1), (typed, 0)] {
-            pages.free_pages(page, order(o)).unwrap();
+            raw!(pages.free_pages(page, order(o))).unwrap();
         }
         assert_eq!(pages.accounted_pages(), 0);
     });
@@ -247,6 +256,6 @@ fn a_block_that_cannot_be_counted_once_more_stays_as_it_is() {
         let get = |pages: &Pages<'_>| pages.get_page(page).is_ok();
         all_refused(pages, &[("get_page", Box::new(get))]);
         (33..64).for_each(|bit| flip(pages, page, bit));
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }

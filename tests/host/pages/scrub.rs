@@ -16,7 +16,7 @@ fn each_freed_block(pages: &Pages<'_>, f: impl Fn(Page, Order)) {
     for order in (0..=10).map(order) {
         let page = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
         pages.hal().fill(page, 1 << order.get(), 0xab);
-        pages.free_pages(page, order).unwrap();
+        raw!(pages.free_pages(page, order)).unwrap();
         f(page, order);
     }
 }
@@ -31,21 +31,21 @@ fn zeroing_on_allocation_leaves_nothing_of_the_last_owner() {
             assert!(holds(pages, page, count, 0xab), "a free costs nothing");
             let again = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
             assert!(holds(pages, again, count, 0), "order {}", order.get());
-            pages.free_pages(again, order).unwrap();
+            raw!(pages.free_pages(again, order)).unwrap();
             pages.hal().fill(page, count, 0xcd);
             pages.alloc_contig_range(page, count, Gfp::KERNEL).unwrap();
             assert!(holds(pages, page, count, 0));
-            pages.free_contig_range(page, count).unwrap();
+            raw!(pages.free_contig_range(page, count)).unwrap();
         });
         // Off means off.
         pages.set_scrub(Scrub::empty());
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         pages.hal().fill(page, 1, 0xab);
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_ne!(pages.pages_on_lists(CpuId::BOOT), 0, "the short way again");
         assert_eq!(pages.alloc_pages(Gfp::KERNEL, Order::ZERO), Ok(page));
         assert!(holds(pages, page, 1, 0xab));
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -57,7 +57,7 @@ fn zeroing_on_free_leaves_nothing_behind() {
         pages.set_scrub(Scrub::ZERO_ON_FREE);
         let free = pages.alloc_pages(Gfp::KERNEL, order(4)).unwrap();
         assert!(holds(pages, free, 16, 0), "what was free before as well");
-        pages.free_pages(free, order(4)).unwrap();
+        raw!(pages.free_pages(free, order(4))).unwrap();
         each_freed_block(pages, |page, order| assert!(holds(pages, page, 1 << order.get(), 0)));
         // Nor does memory that only booting needed.
         let first = pages.hal().map().find(Pfn::containing(reserved.start())).unwrap();
@@ -81,7 +81,7 @@ fn a_write_to_a_free_page_is_reported_with_its_place() {
             pages.hal().fill(victim, 1, 0x42);
             pages.alloc_contig_range(page, 1 << order.get(), Gfp::KERNEL).unwrap();
             assert_eq!(overwritten(), [(PhysAddr::new(phys(pages, victim)), 0x42)]);
-            pages.free_contig_range(page, 1 << order.get()).unwrap();
+            raw!(pages.free_contig_range(page, 1 << order.get())).unwrap();
         });
         // All memory is sound otherwise, also what was free before it was turned on.
         let taken = super::take_all(pages, Order::ZERO);
@@ -90,7 +90,7 @@ fn a_write_to_a_free_page_is_reported_with_its_place() {
         super::give_back(pages, taken, Order::ZERO);
         let page = pages.alloc_pages(Gfp::KERNEL | Gfp::ZERO, order(3)).unwrap();
         assert!(holds(pages, page, 8, 0));
-        pages.free_pages(page, order(3)).unwrap();
+        raw!(pages.free_pages(page, order(3))).unwrap();
         assert_eq!(overwritten(), []);
         pages.set_scrub(Scrub::empty());
         assert_eq!(blocks(pages), whole);

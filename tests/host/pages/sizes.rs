@@ -21,16 +21,16 @@ fn the_last_reference_frees() {
             assert_eq!(pages.page_count(page), 1);
             pages.get_page(inner).unwrap();
             assert_eq!(pages.page_count(inner), 2);
-            pages.put_page(page).unwrap();
+            raw!(pages.put_page(page)).unwrap();
             assert_eq!(pages.page_count(page), 1);
             // Freeing drops a reference, too.
             pages.get_page(page).unwrap();
-            pages.free_pages(page, order(o)).unwrap();
+            raw!(pages.free_pages(page, order(o))).unwrap();
             assert_eq!(pages.page_count(page), 1);
-            pages.put_page(inner).unwrap();
+            raw!(pages.put_page(inner)).unwrap();
             assert_eq!(pages.page_count(page), 0);
             assert!(matches!(pages.get_page(page), Err(FreeError::DoubleFree(_))));
-            assert!(matches!(pages.put_page(page), Err(FreeError::DoubleFree(_))));
+            assert!(matches!(raw!(pages.put_page(page)), Err(FreeError::DoubleFree(_))));
         }
     });
 }
@@ -43,11 +43,11 @@ fn references_are_counted_by_several_cpus_at_once() {
         on_cpus(pages, 4, |_| {
             for _ in 0..rounds {
                 pages.get_page(page).unwrap();
-                pages.put_page(page).unwrap();
+                raw!(pages.put_page(page)).unwrap();
             }
         });
         assert_eq!(pages.page_count(page), 1);
-        pages.put_page(page).unwrap();
+        raw!(pages.put_page(page)).unwrap();
         assert_eq!(pages.page_count(page), 0);
     });
 }
@@ -59,10 +59,10 @@ fn a_split_block_is_freed_page_by_page() {
         let before = blocks(pages);
         for o in 0..=10 {
             let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
-            pages.split_page(page, order(o)).unwrap();
+            raw!(pages.split_page(page, order(o))).unwrap();
             pages.check().unwrap();
             if o > 0 {
-                assert!(pages.free_pages(page, order(o)).is_err(), "it is no block of that order any more");
+                assert!(raw!(pages.free_pages(page, order(o))).is_err(), "it is no block of that order any more");
             }
             give_back(pages, (0..1 << o).map(|index| page.offset(index)), Order::ZERO);
             assert_eq!(blocks(pages), before);
@@ -78,13 +78,13 @@ fn what_is_no_plain_block_is_not_split() {
         let shared = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
         pages.get_page(shared).unwrap();
         let slab = pages.alloc_pages(Gfp::KERNEL, order(3)).unwrap();
-        pages.claim(slab, Kind::Slab, 0).unwrap();
+        raw!(pages.claim(slab, Kind::Slab, 0)).unwrap();
         for (page, o) in [(compound, 3), (shared, 3), (slab, 3), (shared, 2), (shared.offset(1), 0)] {
-            assert!(pages.split_page(page, order(o)).is_err());
+            assert!(raw!(pages.split_page(page, order(o))).is_err());
         }
         pages.check().unwrap();
-        pages.put_page(shared).unwrap();
-        pages.disown(slab, Kind::Slab).unwrap();
+        raw!(pages.put_page(shared)).unwrap();
+        raw!(pages.disown(slab, Kind::Slab)).unwrap();
         give_back(pages, [compound, shared, slab], order(3));
     });
 }
@@ -100,7 +100,7 @@ fn exact_sizes_take_no_more_pages_than_they_need() {
             pages.check().unwrap();
             pages.drain_all();
             assert_eq!(total - pages.free_page_count(), bytes.div_ceil(PAGE_SIZE), "{bytes} bytes");
-            pages.free_pages_exact(page, bytes).unwrap();
+            raw!(pages.free_pages_exact(page, bytes)).unwrap();
         }
         assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 0), Err(AllocError::Zero));
         assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 4 * MIB + 1), Err(AllocError::TooLarge));
@@ -122,7 +122,7 @@ fn a_given_range_is_had_or_refused() {
             assert!((0..count).all(|index| pages.page_count(first.offset(index)) == 1));
             let again = pages.alloc_contig_range(first, count, Gfp::KERNEL);
             assert!(matches!(again, Err(ContigError::Busy(_))), "{again:?}");
-            pages.free_contig_range(first, count).unwrap();
+            raw!(pages.free_contig_range(first, count)).unwrap();
             assert_eq!(blocks(pages), before, "{count} pages from {offset}");
         }
         let first = page_at(pages, GIB);
@@ -143,7 +143,7 @@ fn one_page_in_use_keeps_a_range_from_being_had() {
         let refused = pages.alloc_contig_range(first, 8192, Gfp::KERNEL);
         assert_eq!(refused, Err(ContigError::Busy(pages.hal().map().pfn(pinned))));
         assert_eq!((blocks(pages), pages.pagetypeinfo().to_string()), before, "all pages are back as they were");
-        pages.free_pages(pinned, Order::ZERO).unwrap();
+        raw!(pages.free_pages(pinned, Order::ZERO)).unwrap();
     });
 }
 
@@ -158,8 +158,8 @@ fn contiguous_pages_are_found_between_those_in_use() {
         assert!((0..6000).all(|index| pages.hal().byte(two.offset(index)) == 0));
         assert_eq!(pages.alloc_contig_pages(6000, 1, Gfp::KERNEL), Err(ContigError::NoRange));
         assert_eq!(pages.alloc_contig_pages(1, 3, Gfp::KERNEL), Err(ContigError::NoRange), "no power of two");
-        pages.free_contig_range(one, 6000).unwrap();
-        pages.free_contig_range(two, 6000).unwrap();
+        raw!(pages.free_contig_range(one, 6000)).unwrap();
+        raw!(pages.free_contig_range(two, 6000)).unwrap();
         assert_eq!(blocks(pages), whole);
     });
 }
@@ -173,10 +173,10 @@ fn isolated_memory_is_nobodys() {
             let first = page_at(pages, GIB + u64::from(cpu) * 2 * MIB + 3 * PAGE_SIZE);
             for _ in 0..rounds {
                 if pages.alloc_contig_range(first, 400, Gfp::ATOMIC).is_ok() {
-                    pages.free_contig_range(first, 400).unwrap();
+                    raw!(pages.free_contig_range(first, 400)).unwrap();
                 }
                 let page = pages.alloc_pages(Gfp::ATOMIC, order(4)).unwrap();
-                pages.free_pages(page, order(4)).unwrap();
+                raw!(pages.free_pages(page, order(4))).unwrap();
             }
         });
         pages.drain_all();
@@ -207,7 +207,7 @@ fn memory_for_contiguous_allocations_is_lent_to_movable_ones_only() {
         assert!(pages.alloc_contig_range(first, 2048, Gfp::KERNEL).is_err(), "lent");
         give_back(pages, movable, Order::ZERO);
         pages.alloc_contig_range(first, 2048, Gfp::KERNEL).unwrap();
-        pages.free_contig_range(first, 2048).unwrap();
+        raw!(pages.free_contig_range(first, 2048)).unwrap();
         pages.drain_all();
         assert_eq!(pages.zone(ZoneType::Dma).unwrap().free_cma, 2048);
         give_back(pages, fixed, Order::ZERO);
@@ -232,7 +232,7 @@ fn reserved_memory_can_be_given_to_the_allocator() {
         assert!(matches!(super::free_reserved(pages, first.offset(767), 2), Err(FreeError::DoubleFree(_))));
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         assert!(matches!(super::free_reserved(pages, page, 1), Err(FreeError::Claimed { .. })));
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_eq!(pages.total_pages(), total + 50);
         super::free_reserved(pages, first, 100).unwrap();
         super::free_reserved(pages, first.offset(150), 618).unwrap();
@@ -250,7 +250,7 @@ fn contiguous_pages_are_aligned_by_their_physical_address() {
             let first = pages.alloc_contig_pages(1, align, Gfp::KERNEL).unwrap();
             let bytes = u64::from(align) * PAGE_SIZE;
             assert_eq!(super::phys(pages, first), start.next_multiple_of(bytes), "the lowest multiple of {bytes:#x}");
-            pages.free_contig_range(first, 1).unwrap();
+            raw!(pages.free_contig_range(first, 1)).unwrap();
         }
         for align in [1 << 20, 1 << 31] {
             let refused = pages.alloc_contig_pages(1, align, Gfp::KERNEL);

@@ -29,11 +29,11 @@ fn ram_that_spans_almost_16_tib_works() {
         let last = banks()[7];
         // The highest frames are there, and work.
         let taken = pages.alloc_contig_pages(1000, 1, Gfp::KERNEL).unwrap();
-        pages.free_contig_range(taken, 1000).unwrap();
+        raw!(pages.free_contig_range(taken, 1000)).unwrap();
         let first = pages.hal().map().find(Pfn::containing(last.start())).unwrap();
         pages.alloc_contig_range(first, 262_144, Gfp::KERNEL).unwrap();
         assert_eq!(phys(pages, first.offset(262_143)), last.end().get() - PAGE_SIZE);
-        pages.free_contig_range(first, 262_144).unwrap();
+        raw!(pages.free_contig_range(first, 262_144)).unwrap();
         // Between the banks there is nothing.
         for hole in [2 * GIB, TIB, 10 * TIB, last.end().get() + (8 << 20)] {
             let addr = quarry::mm::layout::phys_to_virt(PhysAddr::new(hole)).unwrap();
@@ -93,7 +93,7 @@ fn the_span_costs_nothing() {
             for o in 0..=10 {
                 let before = visits();
                 let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
-                pages.free_pages(page, order(o)).unwrap();
+                raw!(pages.free_pages(page, order(o))).unwrap();
                 costs.1.push(visits() - before);
             }
         });

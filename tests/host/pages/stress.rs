@@ -48,7 +48,7 @@ impl Shared<'_, '_> {
         for index in 0..1_u32 << order.get() {
             assert!(self.used[(page.index() + index) as usize].swap(false, Ordering::AcqRel));
         }
-        self.pages.free_pages(page, order).unwrap();
+        raw!(self.pages.free_pages(page, order)).unwrap();
     }
 
     /// What a handler does: it comes at any time, takes and gives back, and may not wait.

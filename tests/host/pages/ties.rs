@@ -39,7 +39,7 @@ fn steal(size: u64, last: bool, free: usize) -> (u64, u64, u64) {
             after.boost - before.boost,
         );
         give_back(pages, taken, Order::ZERO);
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         pages.drain_all();
     });
     found
@@ -79,7 +79,7 @@ fn of_two_types_with_equal_blocks_the_nearer_one_is_taken() {
         let page = pages.alloc_pages(Gfp::ATOMIC, Order::ZERO).unwrap();
         let block = |page: Page| page.align_down(9);
         assert!(near.iter().any(|other| block(*other) == block(page)), "not among the reclaimable ones");
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         give_back(pages, near.into_iter().chain(far), Order::ZERO);
     });
 }
@@ -107,7 +107,7 @@ fn the_only_block_of_the_right_size_is_had() {
             let block = pages.alloc_pages(MOVABLE, order(o)).unwrap();
             assert!(blocks.contains(&block), "order {o}");
             give_back(pages, taken, Order::ZERO);
-            pages.free_pages(block, order(o)).unwrap();
+            raw!(pages.free_pages(block, order(o))).unwrap();
         });
     }
 }
@@ -132,7 +132,7 @@ fn a_page_block_is_kept_for_atomic_orders_where_it_is_one_per_cent() {
         let mut taken = exhaust(machine);
         let block = alloc(machine, Gfp::ATOMIC, 1).unwrap();
         assert_eq!(machine.pages.zone(ZoneType::Dma).unwrap().high_atomic, kept);
-        machine.pages.free_pages(block, order(1)).unwrap();
+        raw!(machine.pages.free_pages(block, order(1))).unwrap();
         taken.extend(std::iter::from_fn(|| alloc(machine, Gfp::KERNEL, 0).ok()));
         assert_eq!(machine.pages.zone(ZoneType::Dma).unwrap().high_atomic, 0, "given up before anything fails");
         finish(machine, taken);
@@ -149,10 +149,10 @@ fn a_contiguous_range_may_be_all_that_is_free_and_end_where_memory_does() {
         pages.drain_all();
         assert!(pages.alloc_contig_pages(701, 1, Gfp::KERNEL).is_err());
         assert_eq!(pages.alloc_contig_pages(700, 1, Gfp::KERNEL), Ok(first));
-        pages.free_contig_range(first, 700).unwrap();
+        raw!(pages.free_contig_range(first, 700)).unwrap();
         pages.drain_all();
         pages.alloc_contig_range(first, 700, Gfp::KERNEL).unwrap();
-        pages.free_contig_range(first, 700).unwrap();
+        raw!(pages.free_contig_range(first, 700)).unwrap();
         assert!(pages.alloc_contig_range(first.offset(1), 700, Gfp::KERNEL).is_err(), "beyond the end");
         give_back(pages, taken, Order::ZERO);
     });
@@ -186,7 +186,7 @@ fn pages_just_outside_of_a_section_have_no_descriptor() {
         // A range may reach from one bank into its neighbour, and no further.
         let first = find(GIB + 3 * MIB).unwrap();
         pages.alloc_contig_range(first, 512, Gfp::KERNEL).unwrap();
-        pages.free_contig_range(first, 512).unwrap();
+        raw!(pages.free_contig_range(first, 512)).unwrap();
         assert!(pages.alloc_contig_range(find(GIB + 7 * MIB).unwrap(), 257, Gfp::KERNEL).is_err());
     });
 }
@@ -204,12 +204,12 @@ fn many_pages_at_once_are_as_many_as_there_are() {
         let none = pages.alloc_pages_bulk(Gfp::NOWAIT | Gfp::MEMALLOC | Gfp::NOWARN, &mut batch);
         assert_eq!(none, Err(AllocError::OutOfMemory));
         assert_eq!(batch.pages().len(), 5);
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
         give_back(pages, taken, Order::ZERO);
         // Where it may not wait, what must not fail is like any other request.
         let nofail = Gfp::KERNEL | Gfp::NOFAIL;
         assert_eq!(in_interrupt(|| pages.alloc_pages_bulk(nofail, &mut batch)), Ok(50));
-        pages.free_pages_bulk(&mut batch).unwrap();
+        raw!(pages.free_pages_bulk(&mut batch)).unwrap();
     });
 }
 
@@ -225,7 +225,7 @@ fn pages_on_lists_count_as_available() {
         let before = line();
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         assert_eq!(line(), before - 4, "the rest of the batch is on a list");
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         assert_eq!(line(), before);
     });
 }
@@ -240,7 +240,7 @@ fn the_last_page_of_a_block_leads_to_its_head() {
                 let (found, state) = pages.head(head.offset((1 << o) - 1)).unwrap();
                 assert_eq!((found, state.order()), (head, order(o)), "order {o}");
                 assert_eq!(pages.page_order(head.offset((1 << o) - 1)), Ok(order(o)));
-                pages.free_pages(head, order(o)).unwrap();
+                raw!(pages.free_pages(head, order(o))).unwrap();
             }
         }
     });

@@ -89,7 +89,7 @@ fn empty_zones_are_no_trouble() {
         assert_eq!(pages.zone(ZoneType::Normal), None);
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         assert_eq!(zone_of(pages, page), ZoneType::Dma);
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
     // Nothing is.
     let mut spec = Spec::new(&[range(4 * GIB, 16 * MIB)]);
@@ -100,7 +100,7 @@ fn empty_zones_are_no_trouble() {
         assert!(pages.alloc_pages(Gfp::KERNEL | Gfp::DMA32 | Gfp::NOWARN, order(3)).is_err());
         let page = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         assert_eq!(zone_of(pages, page), ZoneType::Normal);
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -311,7 +311,7 @@ fn marks_change_while_others_allocate() {
                     let marks = pages.zone(ZoneType::Dma).unwrap().marks;
                     assert!(marks.min <= marks.low && marks.low <= marks.high, "{marks:?}");
                     let page = pages.alloc_pages(Gfp::ATOMIC, order(5)).unwrap();
-                    pages.free_pages(page, order(5)).unwrap();
+                    raw!(pages.free_pages(page, order(5))).unwrap();
                 }
             });
             for scale in (1..if cfg!(miri) { 5 } else { 500 }).chain([10]) {
@@ -371,7 +371,7 @@ fn atomic_blocks_have_page_blocks_of_their_own() {
         pages.set_careful(true);
         let block = pages.alloc_pages(Gfp::ATOMIC, order(3)).unwrap();
         // Reserved when the ordinary way was closed: fill the zone down to the mark first.
-        pages.free_pages(block, order(3)).unwrap();
+        raw!(pages.free_pages(block, order(3))).unwrap();
         let marks = pages.zone(ZoneType::Dma).unwrap().marks;
         let mut held = leave(pages, marks.low);
         let block = pages.alloc_pages(Gfp::ATOMIC, order(3)).unwrap();
@@ -383,10 +383,10 @@ fn atomic_blocks_have_page_blocks_of_their_own() {
             held.push(page);
         }
         pages.check().unwrap();
-        pages.free_pages(block, order(3)).unwrap();
+        raw!(pages.free_pages(block, order(3))).unwrap();
         assert!(pages.zone(ZoneType::Dma).unwrap().free_high_atomic >= 8);
         let again = pages.alloc_pages(Gfp::ATOMIC, order(3)).unwrap();
-        pages.free_pages(again, order(3)).unwrap();
+        raw!(pages.free_pages(again, order(3))).unwrap();
         // A damaged block of the reserve is not handed out.
         pages.drain_all();
         let map = pages.hal().map();
@@ -417,12 +417,12 @@ fn every_page_of_a_compound_page_knows_its_head() {
                 assert_eq!(pages.page_order(head.offset(index)), Ok(order(o)));
             }
             pages.check().unwrap();
-            pages.free_pages(head, order(o)).unwrap();
+            raw!(pages.free_pages(head, order(o))).unwrap();
         }
         // Without COMP the head is found as well, by probing.
         let head = pages.alloc_pages(Gfp::KERNEL, order(6)).unwrap();
         assert!((0..64).all(|index| pages.head(head.offset(index)).unwrap().0 == head));
-        pages.free_pages(head, order(6)).unwrap();
+        raw!(pages.free_pages(head, order(6))).unwrap();
     });
 }
 
@@ -434,10 +434,10 @@ fn zeroed_pages_are_zero_wherever_they_come_from() {
             for _ in 0..3 {
                 let page = pages.alloc_pages(Gfp::KERNEL, order(o)).unwrap();
                 pages.hal().fill(page, 1 << o, 0xab);
-                pages.free_pages(page, order(o)).unwrap();
+                raw!(pages.free_pages(page, order(o))).unwrap();
                 let page = pages.alloc_pages(Gfp::KERNEL | Gfp::ZERO, order(o)).unwrap();
                 assert!((0..1 << o).all(|index| pages.hal().byte(page.offset(index)) == 0), "order {o}");
-                pages.free_pages(page, order(o)).unwrap();
+                raw!(pages.free_pages(page, order(o))).unwrap();
             }
         }
     });
@@ -449,8 +449,8 @@ fn accounted_pages_are_counted_until_they_are_freed() {
         let one = pages.alloc_pages(Gfp::KERNEL_ACCOUNT, order(3)).unwrap();
         let two = pages.alloc_pages(Gfp::KERNEL_ACCOUNT | Gfp::COMP, order(2)).unwrap();
         assert_eq!(pages.accounted_pages(), 12);
-        pages.free_pages(one, order(3)).unwrap();
-        pages.free_pages(two, order(2)).unwrap();
+        raw!(pages.free_pages(one, order(3))).unwrap();
+        raw!(pages.free_pages(two, order(2))).unwrap();
         assert_eq!(pages.accounted_pages(), 0);
     });
 }
@@ -490,7 +490,7 @@ fn a_page_belongs_to_the_zone_of_its_address() {
             };
             assert_eq!(zone_of(pages, page), expected);
             assert_eq!(pages.hal().map().find(quarry::addr::Pfn::containing(PhysAddr::new(at))), Some(page));
-            pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }

@@ -54,7 +54,7 @@ fn step(percpu: &PerCpu<'_, '_>, live: &mut Vec<(PerCpuPtr, u64)>, model: &Mutex
         let (ptr, size) = live.swap_remove(to_usize(random.below(live.len() as u64)));
         // Gone from the model first: afterwards it is anybody's.
         assert_eq!(model.lock().unwrap().0.remove(&ptr.addr().get()), Some(size));
-        percpu.free(ptr).unwrap();
+        raw!(percpu.free(ptr)).unwrap();
     }
 }
 
@@ -80,7 +80,7 @@ fn random_histories_agree_with_a_map_of_every_byte() {
                 }
                 assert_eq!(percpu.stats().allocations, live.len());
             }
-            live.into_iter().for_each(|(ptr, _)| percpu.free(ptr).unwrap());
+            live.into_iter().for_each(|(ptr, _)| raw!(percpu.free(ptr)).unwrap());
         });
     }
 }
@@ -104,7 +104,7 @@ fn cpus_allocate_free_and_trim_at_once() {
                     }
                     live.into_iter().for_each(|(ptr, _)| {
                         model.lock().unwrap().0.remove(&ptr.addr().get());
-                        percpu.free(ptr).unwrap();
+                        raw!(percpu.free(ptr)).unwrap();
                     });
                 });
             }

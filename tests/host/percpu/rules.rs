@@ -26,7 +26,7 @@ fn every_cpu_has_a_zeroed_copy_at_one_distance() {
                 assert!(cleared.iter().any(covers), "{cleared:?}");
                 touch(space, ptr.of(cpu).align_down(PAGE_SIZE), size.div_ceil(PAGE_SIZE));
             }
-            percpu.free(ptr).unwrap();
+            raw!(percpu.free(ptr)).unwrap();
             percpu.check().unwrap();
         }
     });
@@ -63,13 +63,13 @@ fn what_is_not_allocated_is_not_freed() {
             PerCpuPtr::new(VirtAddr::new(u64::MAX - 3)),
         ];
         for ptr in wrong {
-            assert_eq!(percpu.free(ptr), Err(PerCpuError::NotAllocated(ptr.addr())));
+            assert_eq!(raw!(percpu.free(ptr)), Err(PerCpuError::NotAllocated(ptr.addr())));
         }
-        percpu.free(first).unwrap();
-        assert_eq!(percpu.free(first), Err(PerCpuError::NotAllocated(first.addr())), "twice");
-        assert!(space.vfree(second.addr().align_down(UNIT_SIZE)).is_err(), "the area is nobody's to free");
-        percpu.free(second).unwrap();
-        space.vfree(area).unwrap();
+        raw!(percpu.free(first)).unwrap();
+        assert_eq!(raw!(percpu.free(first)), Err(PerCpuError::NotAllocated(first.addr())), "twice");
+        assert!(raw!(space.vfree(second.addr().align_down(UNIT_SIZE))).is_err(), "the area is nobody's to free");
+        raw!(percpu.free(second)).unwrap();
+        raw!(space.vfree(area)).unwrap();
     });
 }
 
@@ -79,13 +79,13 @@ fn a_gap_is_used_again_and_the_lowest_that_fits_is_taken() {
         let rows: Vec<_> = (0..64).map(|_| percpu.alloc(256, 4, GFP).unwrap()).collect();
         assert_eq!(percpu.stats().chunks, 1);
         for index in [3, 4, 10, 11, 12, 30] {
-            percpu.free(rows[index]).unwrap();
+            raw!(percpu.free(rows[index])).unwrap();
         }
         let take = |size| percpu.alloc(size, 4, GFP).unwrap();
         let again = [take(600), take(256), take(256), take(256)];
         assert_eq!(again, [rows[10], rows[3], rows[4], rows[30]]);
         for ptr in again.into_iter().chain((0..64).filter(|i| ![3, 4, 10, 11, 12, 30].contains(i)).map(|i| rows[i])) {
-            percpu.free(ptr).unwrap();
+            raw!(percpu.free(ptr)).unwrap();
         }
     });
 }
@@ -97,13 +97,13 @@ fn a_gap_across_pages_is_found() {
         let parts: Vec<_> = (0..24).map(|_| percpu.alloc(1364, 4, GFP).unwrap()).collect();
         let mut large = Vec::new();
         for window in parts.chunks(4) {
-            window.iter().for_each(|ptr| percpu.free(*ptr).unwrap());
+            window.iter().for_each(|ptr| raw!(percpu.free(*ptr)).unwrap());
             large.push(percpu.alloc(4 * 1364, 4, GFP).unwrap());
             assert_eq!(large.last(), window.first());
             percpu.check().unwrap();
         }
         assert_eq!(percpu.stats().chunks, 1);
-        large.into_iter().for_each(|ptr| percpu.free(ptr).unwrap());
+        large.into_iter().for_each(|ptr| raw!(percpu.free(ptr)).unwrap());
     });
 }
 
@@ -115,15 +115,15 @@ fn pages_come_when_they_are_touched_and_go_when_nothing_lies_in_them() {
         let large = percpu.alloc(3 * PAGE_SIZE, 4096, GFP).unwrap();
         assert_eq!(percpu.stats().pages, 2 * 4);
         assert_eq!(percpu.idle_pages(), 0);
-        percpu.free(large).unwrap();
+        raw!(percpu.free(large)).unwrap();
         assert_eq!((percpu.stats().pages, percpu.idle_pages()), (2 * 4, 2 * 3), "kept for the next one");
         let again = percpu.alloc(2 * PAGE_SIZE, 4096, GFP).unwrap();
         assert_eq!(again, large);
         assert_eq!(percpu.trim(), 2);
         assert_eq!((percpu.stats().pages, percpu.idle_pages()), (2 * 3, 0));
         percpu.check().unwrap();
-        percpu.free(again).unwrap();
-        percpu.free(small).unwrap();
+        raw!(percpu.free(again)).unwrap();
+        raw!(percpu.free(small)).unwrap();
         assert_eq!(percpu.stats().chunks, 1, "the last chunk stays");
     });
 }
@@ -133,7 +133,7 @@ fn of_empty_chunks_one_stays() {
     with_allocator(|_, percpu| {
         let full: Vec<_> = (0..5).map(|_| percpu.alloc(UNIT_SIZE, 4, GFP).unwrap()).collect();
         assert_eq!((percpu.stats().chunks, percpu.stats().pages), (5, 5 * 8 * 2));
-        full.into_iter().for_each(|ptr| percpu.free(ptr).unwrap());
+        full.into_iter().for_each(|ptr| raw!(percpu.free(ptr)).unwrap());
         assert_eq!((percpu.stats().chunks, percpu.stats().pages), (1, 8 * 2));
     });
 }
@@ -146,7 +146,7 @@ fn a_page_that_goes_is_translated_by_nobody() {
         for ptr in &ptrs {
             touch(space, ptr.addr(), 2 * UNIT_SIZE / PAGE_SIZE);
         }
-        ptrs.into_iter().for_each(|ptr| percpu.free(ptr).unwrap());
+        ptrs.into_iter().for_each(|ptr| raw!(percpu.free(ptr)).unwrap());
         percpu.trim();
         let mut taken = Vec::new();
         while let Some(page) = take_page(space) {
@@ -154,7 +154,7 @@ fn a_page_that_goes_is_translated_by_nobody() {
         }
         space.hal().machine.check().unwrap_or_else(|violations| panic!("{violations:?}"));
         for page in taken {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }
@@ -178,7 +178,7 @@ fn an_allocation_that_fails_leaves_nothing() {
                     assert_eq!((percpu.stats().pages, percpu.stats().bytes), (before.pages, before.bytes));
                 }
                 Ok(ptr) => {
-                    percpu.free(ptr).unwrap();
+                    raw!(percpu.free(ptr)).unwrap();
                     break;
                 }
                 Err(other) => panic!("{other}"),
@@ -186,7 +186,7 @@ fn an_allocation_that_fails_leaves_nothing() {
         }
         space.hal().pages.set_careful(false);
         assert_eq!(failures, 16, "each of the pages of two CPUs");
-        percpu.free(kept).unwrap();
+        raw!(percpu.free(kept)).unwrap();
     });
 }
 
@@ -197,6 +197,6 @@ fn without_addresses_there_is_an_error() {
         let request = quarry::mm::vmalloc::AreaRequest::new(all, quarry::mm::vmalloc::VmFlags::MAP);
         let everything = space.alloc(&request).unwrap();
         assert!(matches!(percpu.alloc(8, 8, GFP), Err(PerCpuError::Area(_))));
-        space.recycle(space.abandon(everything).unwrap());
+        raw!(space.recycle(space.abandon(everything).unwrap()));
     });
 }

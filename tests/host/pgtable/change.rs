@@ -21,10 +21,10 @@ fn two_pages_inside_a_block_are_protected_alone() {
         rig.map(BASE, 514 * 2 * MIB + 2 * PAGE, RAM, Prot::KERNEL_RW, MapFlags::empty()).expect("free range");
         let at = BASE + 513 * 2 * MIB + 7 * PAGE;
         let two = range(at, 2 * PAGE);
-        let whole = rig.table.protect(two, READ_ONLY, policy);
+        let whole = raw!(rig.table.protect(two, READ_ONLY, policy));
         assert_eq!(whole, Err(PgtableError::WouldSplit(va(at))));
-        rig.table.carve(&rig.frames, two, policy).expect("frames");
-        rig.table.protect(two, READ_ONLY, policy).expect("carved");
+        raw!(rig.table.carve(&rig.frames, two, policy)).expect("frames");
+        raw!(rig.table.protect(two, READ_ONLY, policy)).expect("carved");
         for page in 0..512 {
             let addr = BASE + 513 * 2 * MIB + page * PAGE;
             assert_eq!(rig.phys_at(addr), Some(RAM + 513 * 2 * MIB + page * PAGE));
@@ -38,7 +38,7 @@ fn two_pages_inside_a_block_are_protected_alone() {
 #[test]
 fn protecting_what_is_not_mapped_changes_nothing() {
     let rig = Rig::kernel(Config::CORTEX_A72);
-    let protect = |start, size| rig.table.protect(range(start, size), READ_ONLY, BREAK);
+    let protect = |start, size| raw!(rig.table.protect(range(start, size), READ_ONLY, BREAK));
     assert_eq!(protect(BASE, PAGE), Err(PgtableError::NotMapped(va(BASE))));
     rig.map_data(BASE, 4 * PAGE, RAM);
     rig.map_data(BASE + 5 * PAGE, PAGE, RAM + PAGE);
@@ -56,8 +56,8 @@ fn device_memory_cannot_be_made_executable() {
     rig.map(BASE + PAGE, PAGE, RAM + PAGE, Prot::KERNEL_RX, MapFlags::empty()).expect("free page");
     let refused = Err(PgtableError::Prot(ProtError::ExecutableDevice));
     let page = |index| range(BASE + index * PAGE, PAGE);
-    assert_eq!(rig.table.protect(page(0), Change::access(Access::Execute), BREAK), refused);
-    assert_eq!(rig.table.protect(page(1), Change::memory(MemoryType::DeviceNGnRE), BREAK), refused);
+    assert_eq!(raw!(rig.table.protect(page(0), Change::access(Access::Execute), BREAK)), refused);
+    assert_eq!(raw!(rig.table.protect(page(1), Change::memory(MemoryType::DeviceNGnRE), BREAK)), refused);
     rig.check();
 }
 
@@ -87,7 +87,7 @@ fn a_change_of_a_flag_changes_nothing_else() {
         let before = leaf(&rig, BASE);
         assert_eq!(before.level as u64, level);
         let apply = |change| {
-            rig.table.protect(range(BASE, size), change, BREAK).expect("mapped");
+            raw!(rig.table.protect(range(BASE, size), change, BREAK)).expect("mapped");
             rig.check();
             leaf(&rig, BASE)
         };
@@ -117,7 +117,7 @@ fn a_memory_type_changes_by_break_before_make() {
             let rig = Rig::kernel(config);
             rig.map_data(BASE, size, RAM);
             let change = Change::memory(MemoryType::NonCacheable);
-            rig.table.protect(range(BASE, size), change, policy).expect("mapped");
+            raw!(rig.table.protect(range(BASE, size), change, policy)).expect("mapped");
             assert_eq!(leaf(&rig, BASE + size - 1).prot.memory(), MemoryType::NonCacheable);
             assert_eq!(rig.phys_at(BASE + size - 1), Some(RAM + size - 1));
             rig.check();
@@ -130,10 +130,10 @@ fn a_memory_type_of_a_mapping_in_use_is_refused() {
     let rig = Rig::kernel(Config::MAX);
     rig.map_data(BASE, PAGE, RAM);
     let change = Change::memory(MemoryType::NonCacheable);
-    let refused = rig.table.protect(range(BASE, PAGE), change, LivePolicy::BbmLevel2);
+    let refused = raw!(rig.table.protect(range(BASE, PAGE), change, LivePolicy::BbmLevel2));
     assert_eq!(refused, Err(PgtableError::NeedsBreak(va(BASE))));
     let same = Change::memory(MemoryType::WriteBack);
-    assert_eq!(rig.table.protect(range(BASE, PAGE), same, LivePolicy::BbmLevel2), Ok(()));
+    assert_eq!(raw!(rig.table.protect(range(BASE, PAGE), same, LivePolicy::BbmLevel2)), Ok(()));
     rig.check();
 }
 
@@ -141,11 +141,11 @@ fn a_memory_type_of_a_mapping_in_use_is_refused() {
 fn a_contiguous_group_keeps_together_or_is_unfolded() {
     let rig = Rig::kernel(Config::CORTEX_A72);
     rig.map_data(BASE, 64 * KIB, RAM);
-    rig.table.protect(range(BASE, 64 * KIB), READ_ONLY, BREAK).expect("a whole group");
+    raw!(rig.table.protect(range(BASE, 64 * KIB), READ_ONLY, BREAK)).expect("a whole group");
     assert_eq!(rig.check().groups, 1);
     let rig = Rig::kernel(Config::MAX);
     rig.map_data(BASE, 64 * KIB, RAM);
-    rig.table.protect(range(BASE, 64 * KIB), READ_ONLY, LivePolicy::BbmLevel2).expect("a whole group");
+    raw!(rig.table.protect(range(BASE, 64 * KIB), READ_ONLY, LivePolicy::BbmLevel2)).expect("a whole group");
     let census = rig.check();
     assert_eq!((census.pages, census.groups), (16, 0));
 }
@@ -158,15 +158,15 @@ fn rights_taken_away_are_gone_on_every_cpu_when_the_call_returns() {
         let to = RAM + round * PAGE;
         rig.map_data(BASE, PAGE, to);
         (0..4).for_each(|cpu| rig.cpu(cpu).store(va(BASE), Who::Kernel, round).expect("writable"));
-        rig.table.protect(range(BASE, PAGE), READ_ONLY, BREAK).expect("mapped");
+        raw!(rig.table.protect(range(BASE, PAGE), READ_ONLY, BREAK)).expect("mapped");
         for cpu in 0..4 {
             let fault = rig.cpu(cpu).store(va(BASE), Who::Kernel, 0).expect_err("read-only");
             assert_eq!(fault.kind, FaultKind::Permission);
             assert_eq!(rig.cpu(cpu).load(va(BASE), Who::Kernel), Ok(round));
         }
-        rig.table.protect(range(BASE, PAGE), Change::access(Access::Execute), BREAK).expect("mapped");
+        raw!(rig.table.protect(range(BASE, PAGE), Change::access(Access::Execute), BREAK)).expect("mapped");
         (0..4).for_each(|cpu| assert!(rig.cpu(cpu).fetch(va(BASE), Who::Kernel).is_ok()));
-        rig.table.protect(range(BASE, PAGE), READ_ONLY, BREAK).expect("mapped");
+        raw!(rig.table.protect(range(BASE, PAGE), READ_ONLY, BREAK)).expect("mapped");
         (0..4).for_each(|cpu| assert!(rig.cpu(cpu).fetch(va(BASE), Who::Kernel).is_err()));
         rig.unmap(BASE, PAGE, UnmapFlags::empty()).expect("mapped");
         (0..4).for_each(|cpu| assert!(rig.cpu(cpu).load(va(BASE), Who::Kernel).is_err()));
@@ -181,7 +181,7 @@ fn rights_given_are_there_on_every_cpu_when_the_call_returns() {
     let rig = Rig::kernel(Config { cpus: 4, ..Config::CORTEX_A72 });
     rig.map(BASE, PAGE, RAM, Prot::KERNEL_RO, MapFlags::empty()).expect("free page");
     (0..4).for_each(|cpu| assert!(rig.cpu(cpu).store(va(BASE), Who::Kernel, 1).is_err()));
-    rig.table.protect(range(BASE, PAGE), Change::access(Access::ReadWrite), BREAK).expect("mapped");
+    raw!(rig.table.protect(range(BASE, PAGE), Change::access(Access::ReadWrite), BREAK)).expect("mapped");
     (0..4).for_each(|cpu| assert_eq!(rig.cpu(cpu).store(va(BASE), Who::Kernel, 1), Ok(())));
     rig.check();
 }
@@ -194,7 +194,7 @@ fn an_old_page_faults_once_or_is_marked_by_the_hardware() {
     rig.map(0, PAGE, RAM, old, MapFlags::empty()).expect("free page");
     assert_eq!(rig.cpu(1).load(va(0), Who::User).map_err(|fault| fault.kind), Err(FaultKind::AccessFlag));
     let young = Change { accessed: Some(true), ..Change::default() };
-    rig.table.protect(range(0, PAGE), young, BREAK).expect("mapped");
+    raw!(rig.table.protect(range(0, PAGE), young, BREAK)).expect("mapped");
     assert!(rig.cpu(1).load(va(0), Who::User).is_ok());
     rig.check();
     let rig = Rig::user(Config::MAX);
@@ -212,7 +212,7 @@ fn a_clean_page_faults_on_the_first_write_or_is_marked_by_the_hardware() {
     rig.map(0, PAGE, RAM, clean, MapFlags::empty()).expect("free page");
     assert_eq!(rig.cpu(1).store(va(0), Who::User, 1).map_err(|fault| fault.kind), Err(FaultKind::Permission));
     let dirty = Change { dirty: Some(true), ..Change::default() };
-    rig.table.protect(range(0, PAGE), dirty, BREAK).expect("mapped");
+    raw!(rig.table.protect(range(0, PAGE), dirty, BREAK)).expect("mapped");
     assert_eq!(rig.cpu(1).store(va(0), Who::User, 1), Ok(()));
     rig.check();
     let rig = Rig::user(Config::MAX);

@@ -13,13 +13,13 @@ fn answers(rig: &Rig, range: VirtRange) -> Vec<PgtableError> {
     let (table, frames) = (&rig.table, &rig.frames);
     let policy = LivePolicy::BreakBeforeMake;
     [
-        table.map(frames, range, super::rig::pa(RAM), Prot::KERNEL_RW, MapFlags::empty()).err(),
+        raw!(table.map(frames, range, super::rig::pa(RAM), Prot::KERNEL_RW, MapFlags::empty())).err(),
         table.populate(frames, range, LeafLevel::Pte).err(),
-        table.protect(range, Change::access(Access::ReadOnly), policy).err(),
-        table.carve(frames, range, policy).err(),
-        table.collapse(frames, range, MapFlags::empty(), policy).err(),
-        table.unmap_and_flush(frames, range, UnmapFlags::empty()).err(),
-        table.unmap(range, UnmapFlags::empty(), &mut table.gather(frames)).err(),
+        raw!(table.protect(range, Change::access(Access::ReadOnly), policy)).err(),
+        raw!(table.carve(frames, range, policy)).err(),
+        raw!(table.collapse(frames, range, MapFlags::empty(), policy)).err(),
+        raw!(table.unmap_and_flush(frames, range, UnmapFlags::empty())).err(),
+        raw!(table.unmap(range, UnmapFlags::empty(), &mut table.gather(frames))).err(),
     ]
     .into_iter()
     .flatten()
@@ -48,7 +48,8 @@ fn frames_one_by_one_are_refused_like_a_range() {
     let rig = Rig::kernel(Config::CORTEX_A72);
     let frame = || Pfn::containing(PhysAddr::new(RAM));
     let user = Prot::KERNEL_RW.with_global(false);
-    let map = |at, count: usize, prot| rig.table.map_frames(&rig.frames, va(at), (0..count).map(|_| frame()), prot);
+    let map =
+        |at, count: usize, prot| raw!(rig.table.map_frames(&rig.frames, va(at), (0..count).map(|_| frame()), prot));
     assert_eq!(map(BASE + 8, 1, Prot::KERNEL_RW), Err(PgtableError::Unaligned));
     assert_eq!(map(BASE, 0, Prot::KERNEL_RW), Err(PgtableError::Empty));
     assert_eq!(map(PAGE, 1, Prot::KERNEL_RW), Err(PgtableError::OutsideSpace));
@@ -56,7 +57,7 @@ fn frames_one_by_one_are_refused_like_a_range() {
         assert_eq!(map(BASE, count, Prot::KERNEL_RW), Err(PgtableError::OutsideSpace), "{count:#x}");
     }
     let rights = Rig::user(Config::CORTEX_A72);
-    let refused = rights.table.map_frames(&rights.frames, va(PAGE), std::iter::once(frame()), user);
+    let refused = raw!(rights.table.map_frames(&rights.frames, va(PAGE), std::iter::once(frame()), user));
     assert_eq!(refused, Err(PgtableError::WrongPrivilege));
     rig.check();
     rights.check();
@@ -67,7 +68,7 @@ fn a_protection_ends_at_the_edge_of_a_leaf() {
     let rig = Rig::kernel(Config::CORTEX_A72);
     rig.map_data(BASE, 4 * MIB, RAM);
     let policy = LivePolicy::BreakBeforeMake;
-    let protect = |start, size| rig.table.protect(range(start, size), Change::access(Access::ReadOnly), policy);
+    let protect = |start, size| raw!(rig.table.protect(range(start, size), Change::access(Access::ReadOnly), policy));
     for (start, size) in [(BASE, 3 * MIB), (BASE + MIB, 3 * MIB), (BASE + 64 * KIB, PAGE)] {
         assert!(matches!(protect(start, size), Err(PgtableError::WouldSplit(_))), "{start:#x} {size:#x}");
     }
@@ -98,7 +99,7 @@ fn without_a_frame_there_is_no_root_and_no_split() {
     let rig = Rig::kernel(Config::CORTEX_A72);
     rig.map_data(BASE, GIB, RAM);
     let before = rig.check();
-    let carved = rig.table.carve(&Nothing, range(BASE + PAGE, PAGE), LivePolicy::BreakBeforeMake);
+    let carved = raw!(rig.table.carve(&Nothing, range(BASE + PAGE, PAGE), LivePolicy::BreakBeforeMake));
     assert_eq!(carved, Err(PgtableError::NoFrame));
     assert_eq!(rig.check(), before);
 }
@@ -112,7 +113,7 @@ fn a_table_that_is_known_takes_what_fits_and_nothing_else() {
     rig.map_data(BASE, 2 * MIB, RAM);
     assert_eq!(pin(BASE + PAGE), Err(PgtableError::Overlap(va(BASE))));
     let pinned = rig.table.pin(&rig.frames, va(BASE + 4 * MIB + PAGE)).unwrap();
-    let map = |slot: Slot, list: &[u64], prot| rig.table.map_pinned(&pinned, slot, list, Pfn::new, prot);
+    let map = |slot: Slot, list: &[u64], prot| raw!(rig.table.map_pinned(&pinned, slot, list, Pfn::new, prot));
     let last = Level::Pte.slot(va(BASE + 6 * MIB - PAGE));
     let frame = RAM / PAGE;
     let user = Prot::user(Access::ReadWrite);
@@ -122,6 +123,6 @@ fn a_table_that_is_known_takes_what_fits_and_nothing_else() {
     assert_eq!((rig.phys_at(BASE + 4 * MIB), rig.phys_at(BASE + 6 * MIB - PAGE)), (None, None));
     assert_eq!(map(last, &[frame], Prot::KERNEL_RW), Ok(()));
     assert_eq!(rig.phys_at(BASE + 6 * MIB - PAGE), Some(RAM));
-    rig.table.unmap_pinned(&pinned, last, 1);
+    raw!(rig.table.unmap_pinned(&pinned, last, 1));
     rig.check();
 }

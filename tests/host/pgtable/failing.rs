@@ -68,7 +68,7 @@ impl FaultTarget for Tables<'_> {
     fn counts(&self) -> Census {
         if let Some(spare) = self.spare {
             let mut gather = self.rig.table.gather(self.asking);
-            self.rig.table.unmap(spare, UnmapFlags::empty(), &mut gather).expect("nothing in the way");
+            raw!(self.rig.table.unmap(spare, UnmapFlags::empty(), &mut gather)).expect("nothing in the way");
             gather.flush();
         }
         self.rig.check()
@@ -108,7 +108,8 @@ fn whichever_table_fails_a_mapping_is_made_whole_or_not_at_all() {
                 &target,
                 MayRecover::No,
                 || {
-                    let mapped = rig.table.map(&asking, range(start, size), PhysAddr::new(to), Prot::KERNEL_RW, flags);
+                    let mapped =
+                        raw!(rig.table.map(&asking, range(start, size), PhysAddr::new(to), Prot::KERNEL_RW, flags));
                     let expected = mapped.is_ok();
                     assert_eq!(rig.phys_at(start), expected.then_some(to));
                     assert_eq!(rig.phys_at(start + size - 1), expected.then_some(to + size - 1));
@@ -170,12 +171,12 @@ fn whichever_table_fails_a_split_keeps_every_translation() {
                     assert_eq!(rig.phys_at(BASE + offset), Some(RAM + offset));
                 }
             };
-            let collapse = || rig.table.collapse(&asking, whole, ALL, policy).expect("supported");
+            let collapse = || raw!(rig.table.collapse(&asking, whole, ALL, policy)).expect("supported");
             let rounds = fail_every(
                 &target,
                 MayRecover::No,
                 || {
-                    let carved = rig.table.carve(&asking, range(hole, size), policy);
+                    let carved = raw!(rig.table.carve(&asking, range(hole, size), policy));
                     intact();
                     if carved.is_err() {
                         // A split that was done stays done.
@@ -204,13 +205,13 @@ fn unmapping_and_protecting_ask_for_no_table() {
     let small = range(BASE + 4 * GIB, 4 * MIB);
     asking.faults.configure(FaultSite::PageTable, &FaultAttr::always());
     let policy = LivePolicy::BreakBeforeMake;
-    assert!(rig.table.carve(&asking, range(BASE + PAGE, PAGE), policy).is_err(), "the frames do fail");
+    assert!(raw!(rig.table.carve(&asking, range(BASE + PAGE, PAGE), policy)).is_err(), "the frames do fail");
     let calls = asking.faults.statistics(FaultSite::PageTable).calls;
-    rig.table.protect(area, Change::access(Access::ReadOnly), policy).expect("mapped");
-    rig.table.collapse(&asking, small, ALL, policy).expect("supported");
+    raw!(rig.table.protect(area, Change::access(Access::ReadOnly), policy)).expect("mapped");
+    raw!(rig.table.collapse(&asking, small, ALL, policy)).expect("supported");
     for area in [area, small] {
         let mut gather = rig.table.gather(&asking);
-        rig.table.unmap(area, UnmapFlags::empty(), &mut gather).expect("whole leaves");
+        raw!(rig.table.unmap(area, UnmapFlags::empty(), &mut gather)).expect("whole leaves");
         gather.flush();
     }
     assert_eq!(asking.faults.statistics(FaultSite::PageTable).calls, calls);

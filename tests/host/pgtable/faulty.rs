@@ -287,20 +287,20 @@ fn a_make_without_a_break_is_reported() {
     let scenarios: [(&str, Scenario); 4] = [
         ("another size or contiguous bit", |rig| {
             rig.map_data(AT, 2 * MIB, RAM);
-            rig.table.carve(&rig.frames, range(AT, PAGE), BREAK).expect("frames");
+            raw!(rig.table.carve(&rig.frames, range(AT, PAGE), BREAK)).expect("frames");
         }),
         ("another size or contiguous bit", |rig| {
             rig.map_data(AT + 64 * KIB, 64 * KIB, RAM);
-            rig.table.carve(&rig.frames, range(AT + 64 * KIB, PAGE), BREAK).expect("no table needed");
+            raw!(rig.table.carve(&rig.frames, range(AT + 64 * KIB, PAGE), BREAK)).expect("no table needed");
         }),
         ("another memory type", |rig| {
             rig.map_data(AT + PAGE, PAGE, RAM);
             let change = Change::memory(MemoryType::NonCacheable);
-            rig.table.protect(range(AT + PAGE, PAGE), change, BREAK).expect("mapped");
+            raw!(rig.table.protect(range(AT + PAGE, PAGE), change, BREAK)).expect("mapped");
         }),
         ("break-before-make", |rig| {
             rig.map(AT, 2 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
-            rig.table.collapse(&rig.frames, range(AT, 2 * MIB), MapFlags::empty(), BREAK).expect("supported");
+            raw!(rig.table.collapse(&rig.frames, range(AT, 2 * MIB), MapFlags::empty(), BREAK)).expect("supported");
         }),
     ];
     for (text, scenario) in scenarios {
@@ -315,7 +315,7 @@ fn a_make_before_the_flush_is_reported() {
     let rig = rig(Config::CORTEX_A72, Bug::None);
     rig.map_data(BASE, PAGE, RAM);
     let mut gather = rig.table.gather(&rig.frames);
-    rig.table.unmap(range(BASE, PAGE), UnmapFlags::empty(), &mut gather).expect("mapped");
+    raw!(rig.table.unmap(range(BASE, PAGE), UnmapFlags::empty(), &mut gather)).expect("mapped");
     rig.map_data(BASE, PAGE, RAM + PAGE);
     gather.flush();
     let violations = rig.machine.check().expect_err("another page before the flush");
@@ -326,7 +326,7 @@ fn a_make_before_the_flush_is_reported() {
 fn changing_sizes_in_place_without_bbm_level_2_is_reported() {
     let rig = rig(Config::CORTEX_A72, Bug::FalseBbm);
     rig.map_data(BASE, 2 * MIB, RAM);
-    rig.table.carve(&rig.frames, range(BASE, PAGE), LivePolicy::BbmLevel2).expect("frames");
+    raw!(rig.table.carve(&rig.frames, range(BASE, PAGE), LivePolicy::BbmLevel2)).expect("frames");
     let violations = rig.machine.check().expect_err("no such CPU");
     assert!(violations.mention("another size or contiguous bit"), "{violations:?}");
     assert!(violations.mention("TLB conflict"), "{violations:?}");
@@ -358,7 +358,7 @@ fn a_right_that_is_taken_without_a_flush_is_reported() {
     let violations = reported(Config::CORTEX_A72, Bug::NoInvalidation, |rig| {
         rig.map_data(BASE, PAGE, RAM);
         let change = Change::access(Access::ReadOnly);
-        rig.table.protect(range(BASE, PAGE), change, LivePolicy::BreakBeforeMake).expect("mapped");
+        raw!(rig.table.protect(range(BASE, PAGE), change, LivePolicy::BreakBeforeMake)).expect("mapped");
     });
     assert!(violations.mention("stale translation"), "{violations:?}");
 }
@@ -367,7 +367,7 @@ fn a_right_that_is_taken_without_a_flush_is_reported() {
 fn a_block_whose_flag_changes_while_it_is_split_is_split_as_it_is_then() {
     let rig = rig(Config::MAX, Bug::FlagMeanwhile);
     rig.map_data(BASE, 2 * MIB, RAM);
-    rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2).unwrap();
+    raw!(rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2)).unwrap();
     assert!(!rig.table.mmu().armed.load(Ordering::Relaxed), "it has happened");
     let found = rig.table.translate(va(BASE + PAGE)).unwrap();
     assert_eq!(
@@ -382,7 +382,7 @@ fn a_block_that_is_taken_away_while_it_is_split_is_named() {
     let rig = rig(Config::MAX, Bug::TakenMeanwhile);
     rig.map_data(BASE, 2 * MIB, RAM);
     let tables = rig.table.check().unwrap().tables;
-    let carved = rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2);
+    let carved = raw!(rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::BbmLevel2));
     assert_eq!(carved, Err(PgtableError::Malformed(va(BASE))));
     assert_eq!(rig.table.check().unwrap().tables, tables, "the new table is back");
 }

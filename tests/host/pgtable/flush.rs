@@ -87,7 +87,7 @@ fn one_gather_serves_many_ranges() {
         let before = rig.machine.counts();
         let mut gather = rig.table.gather(&rig.frames);
         for index in 0..ranges {
-            rig.table.unmap(range(BASE + index * 3 * PAGE, PAGE), KEEP, &mut gather).expect("mapped");
+            raw!(rig.table.unmap(range(BASE + index * 3 * PAGE, PAGE), KEEP, &mut gather)).expect("mapped");
         }
         gather.flush();
         let after = rig.machine.counts();
@@ -104,7 +104,7 @@ fn neighbouring_ranges_are_dropped_together() {
     let before = rig.machine.counts();
     let mut gather = rig.table.gather(&rig.frames);
     for index in 0..8 {
-        rig.table.unmap(range(BASE + index * 8 * PAGE, 8 * PAGE), KEEP, &mut gather).expect("mapped");
+        raw!(rig.table.unmap(range(BASE + index * 8 * PAGE, 8 * PAGE), KEEP, &mut gather)).expect("mapped");
     }
     gather.flush();
     assert_eq!(rig.machine.counts().by_range - before.by_range, 1);
@@ -117,7 +117,7 @@ fn until_the_flush_other_cpus_reach_what_was_unmapped_and_tables_stay() {
     rig.map(BASE, 2 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
     let tables = rig.machine.frames_out();
     let mut gather = rig.table.gather(&rig.frames);
-    rig.table.unmap(range(BASE, 2 * MIB), UnmapFlags::empty(), &mut gather).expect("mapped");
+    raw!(rig.table.unmap(range(BASE, 2 * MIB), UnmapFlags::empty(), &mut gather)).expect("mapped");
     assert_eq!(rig.phys_at(BASE), None);
     assert!(rig.cpu(1).load(va(BASE), Who::Kernel).is_ok(), "the stale entry is still there");
     assert_eq!(rig.machine.frames_out(), tables, "a table is freed only after the flush");
@@ -135,7 +135,7 @@ fn a_walker_never_meets_recycled_memory() {
     for round in 0..30_u64 {
         rig.map(BASE, 4 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
         let mut gather = rig.table.gather(&rig.frames);
-        rig.table.unmap(range(BASE, 4 * MIB), UnmapFlags::empty(), &mut gather).expect("mapped");
+        raw!(rig.table.unmap(range(BASE, 4 * MIB), UnmapFlags::empty(), &mut gather)).expect("mapped");
         for cpu in 1..4 {
             rig.cpu(cpu).speculate(va(BASE + round * 13 * PAGE));
         }
@@ -155,7 +155,8 @@ fn a_table_that_a_gather_has_removed_is_not_written_to() {
         let (first, second) = (range(BASE, 2 * MIB), range(BASE + 2 * MIB, 2 * MIB));
         rig.map(BASE, 4 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
         let mut gather = rig.table.gather(&rig.frames);
-        let mut unmap = |range| rig.table.unmap(range, UnmapFlags::empty(), &mut gather).expect("holes are no error");
+        let mut unmap =
+            |range| raw!(rig.table.unmap(range, UnmapFlags::empty(), &mut gather)).expect("holes are no error");
         unmap(first);
         // The gather remembers the second table, and then takes it out: its first entry leads to the first table now, and
         // through it alone is that one given back.
@@ -174,7 +175,7 @@ fn a_dropped_gather_flushes() {
     rig.map_data(BASE, PAGE, RAM);
     {
         let mut gather = rig.table.gather(&rig.frames);
-        rig.table.unmap(range(BASE, PAGE), UnmapFlags::empty(), &mut gather).expect("mapped");
+        raw!(rig.table.unmap(range(BASE, PAGE), UnmapFlags::empty(), &mut gather)).expect("mapped");
     }
     rig.machine.give_away(phys(RAM, PAGE));
     rig.check();
@@ -188,7 +189,7 @@ fn one_range_is_unmapped_and_flushed_in_one_call() {
                 let rig = Rig::kernel(config);
                 let span = range(BASE + 2 * MIB, pages * PAGE);
                 rig.map(span.start().get(), span.size(), RAM, Prot::KERNEL_RW, flags).expect("free range");
-                rig.table.unmap_and_flush(&rig.frames, span, UnmapFlags::empty()).expect("whole leaves");
+                raw!(rig.table.unmap_and_flush(&rig.frames, span, UnmapFlags::empty())).expect("whole leaves");
                 rig.machine.give_away(phys(RAM, span.size()));
                 assert_eq!(rig.phys_at(BASE + 2 * MIB), None);
                 let census = rig.check();
@@ -197,7 +198,7 @@ fn one_range_is_unmapped_and_flushed_in_one_call() {
         }
         let rig = Rig::kernel(config);
         rig.map_data(BASE, 16 * PAGE, RAM);
-        let cut = rig.table.unmap_and_flush(&rig.frames, range(BASE, PAGE), UnmapFlags::empty());
+        let cut = raw!(rig.table.unmap_and_flush(&rig.frames, range(BASE, PAGE), UnmapFlags::empty()));
         assert_eq!(cut, Err(PgtableError::WouldSplit(va(BASE + PAGE))));
         assert_eq!(rig.check().pages, 16);
     }
@@ -236,7 +237,7 @@ fn kernel_entries_outlive_a_switch_and_user_entries_do_not_cross_it() {
     let new = |space| unsafe { PageTable::new(rig.cpu(0), &rig.frames, space) }.expect("a root");
     let (kernel, other) = (new(Space::Kernel), new(Space::User(OTHER)));
     rig.machine.set_ttbr1(kernel.root());
-    kernel.map(&rig.frames, range(BASE, PAGE), pa(RAM), Prot::KERNEL_RW, PAGES).expect("free page");
+    raw!(kernel.map(&rig.frames, range(BASE, PAGE), pa(RAM), Prot::KERNEL_RW, PAGES)).expect("free page");
     let rw = Prot::user(Access::ReadWrite).with_dirty(true);
     rig.map(0, PAGE, RAM + PAGE, rw, PAGES).expect("free page");
     let cpu = rig.cpu(1);
@@ -245,7 +246,7 @@ fn kernel_entries_outlive_a_switch_and_user_entries_do_not_cross_it() {
     rig.machine.set_ttbr0(CpuId::new(1), other.root(), OTHER);
     assert!(cpu.load(va(0), Who::User).is_err());
     assert_eq!(cpu.load(va(BASE), Who::Kernel), Ok(9));
-    other.map(&rig.frames, range(0, PAGE), pa(RAM + 2 * PAGE), rw, PAGES).expect("free page");
+    raw!(other.map(&rig.frames, range(0, PAGE), pa(RAM + 2 * PAGE), rw, PAGES)).expect("free page");
     cpu.store(va(0), Who::User, 8).expect("mapped");
     rig.machine.set_ttbr0(CpuId::new(1), rig.table.root(), ASID);
     assert_eq!(cpu.load(va(0), Who::User), Ok(7));

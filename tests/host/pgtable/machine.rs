@@ -146,7 +146,7 @@ fn without_eagerness_only_accesses_fill_the_tlb() {
     rig.map_data(BASE, PAGE, RAM);
     let mut gather = rig.table.gather(&rig.frames);
     let page = super::rig::range(BASE, PAGE);
-    rig.table.unmap(page, quarry::mm::pgtable::UnmapFlags::KEEP_TABLES, &mut gather).expect("mapped");
+    raw!(rig.table.unmap(page, quarry::mm::pgtable::UnmapFlags::KEEP_TABLES, &mut gather)).expect("mapped");
     rig.cpu(0).publish();
     assert!(rig.cpu(1).load(va(BASE), Who::Kernel).is_err(), "nothing was cached");
     gather.flush();

@@ -209,7 +209,7 @@ fn mixed_leaves_translate_and_one_page_can_go() {
         }
         let one = 100 * 512 * PAGE + 5 * PAGE;
         let page = range(start + one, PAGE);
-        rig.table.carve(&rig.frames, page, quarry::mm::pgtable::LivePolicy::BreakBeforeMake).expect("frames");
+        raw!(rig.table.carve(&rig.frames, page, quarry::mm::pgtable::LivePolicy::BreakBeforeMake)).expect("frames");
         rig.unmap(start + one, PAGE, UnmapFlags::empty()).expect("carved");
         assert_eq!(rig.phys_at(start + one), None);
         assert_eq!(rig.phys_at(start + one - 1), Some(to + one - 1));

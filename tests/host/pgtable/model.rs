@@ -107,9 +107,9 @@ impl Run {
                 }
             }
             Op::Unmap { flags } => {
-                table.carve(frames, span, self.live).expect("frames");
+                raw!(table.carve(frames, span, self.live)).expect("frames");
                 let mut gather = table.gather(frames);
-                table.unmap(span, flags, &mut gather).expect("carved");
+                raw!(table.unmap(span, flags, &mut gather)).expect("carved");
                 gather.flush();
                 for page in self.mapped(start, count) {
                     let (to, _) = self.model.remove(&page).expect("just listed");
@@ -128,9 +128,9 @@ impl Run {
                 let policy = LivePolicy::BreakBeforeMake;
                 self.change(span, start, count, change, policy, |prot| prot.with_memory(memory).expect("Normal"));
             }
-            Op::Carve => table.carve(frames, span, self.live).expect("frames"),
+            Op::Carve => raw!(table.carve(frames, span, self.live)).expect("frames"),
             Op::Collapse { flags } => {
-                table.collapse(frames, span, flags, self.live).expect("supported");
+                raw!(table.collapse(frames, span, flags, self.live)).expect("supported");
             }
             Op::Touch { cpu } => (start..start + count).step_by(7).for_each(|page| self.touch(cpu, page)),
         }
@@ -145,12 +145,12 @@ impl Run {
         policy: LivePolicy,
         model: impl Fn(Prot) -> Prot,
     ) {
-        self.rig.table.carve(&self.rig.frames, span, self.live).expect("frames");
+        raw!(self.rig.table.carve(&self.rig.frames, span, self.live)).expect("frames");
         let expected = match self.first_hole(start, count) {
             Some(page) => Err(PgtableError::NotMapped(va(BASE + page * PAGE))),
             None => Ok(()),
         };
-        assert_eq!(self.rig.table.protect(span, change, policy), expected);
+        assert_eq!(raw!(self.rig.table.protect(span, change, policy)), expected);
         if expected.is_ok() {
             self.model.range_mut(start..start + count).for_each(|(_, page)| page.1 = model(page.1));
         }
@@ -220,7 +220,7 @@ proptest! {
                     run.model.extend((0..count).map(|page| (start + page, (to + page * PAGE, prot))));
                 }
             } else {
-                let carved = run.rig.table.carve(&run.rig.frames, span, run.live);
+                let carved = raw!(run.rig.table.carve(&run.rig.frames, span, run.live));
                 run.rig.machine.fail_allocation_after(None);
                 prop_assert!(matches!(carved, Ok(()) | Err(PgtableError::NoFrame)));
                 run.step(op, start, count);

@@ -172,7 +172,7 @@ fn a_writable_alias_of_executable_memory_is_reported() {
     let idmap = unsafe { PageTable::new(rig.cpu(0), &rig.frames, Space::Identity) }.expect("a root");
     let map = |start: u64, prot| {
         let page = super::rig::range(start, PAGE);
-        idmap.map(&rig.frames, page, PhysAddr::new(start), prot, NO_FLAGS).expect("free page");
+        raw!(idmap.map(&rig.frames, page, PhysAddr::new(start), prot, NO_FLAGS)).expect("free page");
     };
     map(RAM + 4 * GIB, Prot::KERNEL_RX);
     assert_eq!(wx::check(&[&rig.table, &idmap]).map(|report| report.executable), Ok(64 * KIB + PAGE));
@@ -228,7 +228,7 @@ fn memory_that_user_space_executes_is_neither_written_by_it_nor_executed_by_the_
     // SAFETY: the machine is a model.
     let user = unsafe { PageTable::new(kernel.cpu(0), &kernel.frames, Space::User(super::rig::ASID)) }.expect("a root");
     let page = super::rig::range(0, PAGE);
-    user.map(&kernel.frames, page, PhysAddr::new(RAM), Prot::user(Access::Execute), NO_FLAGS).expect("free page");
+    raw!(user.map(&kernel.frames, page, PhysAddr::new(RAM), Prot::user(Access::Execute), NO_FLAGS)).expect("free page");
     kernel.map(BASE, PAGE, RAM, Prot::KERNEL_RO, NO_FLAGS).expect("free page");
     assert!(wx::check(&[&kernel.table, &user]).is_ok());
     kernel.map(BASE + PAGE, PAGE, RAM, Prot::KERNEL_RX, NO_FLAGS).expect("free page");

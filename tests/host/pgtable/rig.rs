@@ -75,7 +75,7 @@ impl<M: Mmu> Rig<M> {
     }
 
     pub(super) fn map(&self, start: u64, size: u64, to: u64, prot: Prot, flags: MapFlags) -> Result<(), PgtableError> {
-        self.table.map(&self.frames, range(start, size), pa(to), prot, flags)
+        raw!(self.table.map(&self.frames, range(start, size), pa(to), prot, flags))
     }
 
     /// Maps kernel data with whatever leaves fit.
@@ -85,7 +85,7 @@ impl<M: Mmu> Rig<M> {
 
     pub(super) fn unmap(&self, start: u64, size: u64, flags: UnmapFlags) -> Result<(), PgtableError> {
         let mut gather = self.table.gather(&self.frames);
-        let result = self.table.unmap(range(start, size), flags, &mut gather);
+        let result = raw!(self.table.unmap(range(start, size), flags, &mut gather));
         gather.flush();
         result
     }

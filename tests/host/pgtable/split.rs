@@ -26,7 +26,7 @@ fn a_page_is_carved_out_of_a_gigabyte() {
     for (config, policy) in live() {
         let rig = Rig::kernel(config);
         rig.map_data(BASE, GIB, RAM);
-        rig.table.carve(&rig.frames, range(BASE + 5 * MIB, PAGE), policy).expect("frames");
+        raw!(rig.table.carve(&rig.frames, range(BASE + 5 * MIB, PAGE), policy)).expect("frames");
         let census = rig.check();
         assert_eq!((census.pud_blocks, census.pmd_blocks, census.pages), (0, 511, 512));
         assert_eq!(census.tables, 4);
@@ -47,7 +47,7 @@ fn a_contiguous_group_is_unfolded_whole() {
             let rig = Rig::kernel(config);
             rig.map_data(BASE, 2 * size, RAM);
             assert_eq!(rig.check().groups, 2);
-            rig.table.carve(&rig.frames, range(BASE + size / 4, size / 16), policy).expect("frames");
+            raw!(rig.table.carve(&rig.frames, range(BASE + size / 4, size / 16), policy)).expect("frames");
             assert_eq!(rig.check().groups, 1);
             assert_linear(&rig, 2 * size);
             rig.unmap(BASE + size / 4, size / 16, UnmapFlags::empty()).expect("carved");
@@ -62,7 +62,7 @@ fn both_edges_of_a_range_are_carved() {
         let rig = Rig::kernel(config);
         rig.map_data(BASE, 8 * MIB, RAM);
         let middle = range(BASE + MIB, 6 * MIB);
-        rig.table.carve(&rig.frames, middle, policy).expect("frames");
+        raw!(rig.table.carve(&rig.frames, middle, policy)).expect("frames");
         let census = rig.check();
         assert_eq!((census.pmd_blocks, census.pages), (2, 1024));
         rig.unmap(BASE + MIB, 6 * MIB, UnmapFlags::empty()).expect("carved");
@@ -78,12 +78,12 @@ fn splitting_live_needs_the_cpus_to_support_it() {
         let rig = Rig::kernel(Config { bbm, ..Config::CORTEX_A72 });
         rig.map_data(BASE, 2 * MIB, RAM);
         let page = range(BASE, PAGE);
-        let carved = rig.table.carve(&rig.frames, page, LivePolicy::BbmLevel2);
+        let carved = raw!(rig.table.carve(&rig.frames, page, LivePolicy::BbmLevel2));
         assert_eq!(carved, Err(PgtableError::BbmUnsupported));
-        let collapsed = rig.table.collapse(&rig.frames, page, MapFlags::empty(), LivePolicy::BbmLevel2);
+        let collapsed = raw!(rig.table.collapse(&rig.frames, page, MapFlags::empty(), LivePolicy::BbmLevel2));
         assert_eq!(collapsed, Err(PgtableError::BbmUnsupported));
         let change = Change::access(Access::ReadOnly);
-        assert_eq!(rig.table.protect(page, change, LivePolicy::BbmLevel2), Err(PgtableError::BbmUnsupported));
+        assert_eq!(raw!(rig.table.protect(page, change, LivePolicy::BbmLevel2)), Err(PgtableError::BbmUnsupported));
         assert_eq!(rig.check().pmd_blocks, 1);
     }
 }
@@ -96,7 +96,7 @@ fn a_split_that_gets_no_table_changes_nothing() {
             let rig = Rig::kernel(config);
             rig.map_data(BASE, GIB, RAM);
             rig.machine.fail_allocation_after(Some(successes));
-            let carved = rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), policy);
+            let carved = raw!(rig.table.carve(&rig.frames, range(BASE + PAGE, PAGE), policy));
             assert_eq!(carved, Err(PgtableError::NoFrame));
             assert_linear(&rig, GIB);
             let census = rig.check();
@@ -111,9 +111,9 @@ fn collapsing_is_the_way_back_from_carving() {
         let rig = Rig::kernel(config);
         rig.map_data(BASE, GIB, RAM);
         let before = rig.check();
-        rig.table.carve(&rig.frames, range(BASE + 5 * MIB, 3 * PAGE), policy).expect("frames");
+        raw!(rig.table.carve(&rig.frames, range(BASE + 5 * MIB, 3 * PAGE), policy)).expect("frames");
         let gigabyte = range(BASE, GIB);
-        let collapsed = rig.table.collapse(&rig.frames, gigabyte, MapFlags::empty(), policy).expect("supported");
+        let collapsed = raw!(rig.table.collapse(&rig.frames, gigabyte, MapFlags::empty(), policy)).expect("supported");
         assert_eq!((collapsed.blocks, collapsed.groups), (2, 0));
         assert_eq!(rig.check(), before);
         assert_linear(&rig, GIB);
@@ -129,12 +129,12 @@ fn collapsing_folds_what_is_too_small_for_a_block() {
             .expect("free range");
         rig.map(BASE + 4 * MIB, 64 * KIB, RAM + PAGE, Prot::KERNEL_RW, MapFlags::NO_CONT).expect("free range");
         let all = range(BASE, 6 * MIB);
-        let pages = rig.table.collapse(&rig.frames, all, MapFlags::NO_HUGE | MapFlags::NO_CONT, policy);
+        let pages = raw!(rig.table.collapse(&rig.frames, all, MapFlags::NO_HUGE | MapFlags::NO_CONT, policy));
         assert_eq!(pages.map(|made| (made.blocks, made.groups)), Ok((0, 0)));
-        let groups = rig.table.collapse(&rig.frames, range(BASE, MIB + 32 * KIB), MapFlags::NO_HUGE, policy);
+        let groups = raw!(rig.table.collapse(&rig.frames, range(BASE, MIB + 32 * KIB), MapFlags::NO_HUGE, policy));
         assert_eq!(groups.map(|made| (made.blocks, made.groups)), Ok((0, 16)));
         assert_eq!(rig.check().groups, 16);
-        let blocks = rig.table.collapse(&rig.frames, all, MapFlags::empty(), policy);
+        let blocks = raw!(rig.table.collapse(&rig.frames, all, MapFlags::empty(), policy));
         assert_eq!(blocks.map(|made| (made.blocks, made.groups)), Ok((1, 0)));
         let census = rig.check();
         assert_eq!((census.pmd_blocks, census.pages, census.groups), (1, 256 + 16, 16));
@@ -148,9 +148,9 @@ fn a_hole_or_a_difference_keeps_a_table() {
     let all = range(BASE, 2 * MIB);
     rig.map(BASE, 2 * MIB, RAM, Prot::KERNEL_RW, MapFlags::NO_HUGE).expect("free range");
     let last = range(BASE + 2 * MIB - PAGE, PAGE);
-    rig.table.carve(&rig.frames, last, policy).expect("no table needed");
-    rig.table.protect(last, Change::access(Access::ReadOnly), policy).expect("mapped");
-    let collapse = || rig.table.collapse(&rig.frames, all, MapFlags::empty(), policy).expect("a valid range");
+    raw!(rig.table.carve(&rig.frames, last, policy)).expect("no table needed");
+    raw!(rig.table.protect(last, Change::access(Access::ReadOnly), policy)).expect("mapped");
+    let collapse = || raw!(rig.table.collapse(&rig.frames, all, MapFlags::empty(), policy)).expect("a valid range");
     assert_eq!((collapse().blocks, rig.check().pages), (0, 512));
     rig.unmap(BASE + 2 * MIB - PAGE, PAGE, UnmapFlags::empty()).expect("a page");
     assert_eq!((collapse().blocks, rig.check().pages), (0, 511));
@@ -168,11 +168,12 @@ fn tables_in_no_ttbr_are_split_without_a_flush() {
     let table =
         unsafe { quarry::mm::pgtable::PageTable::new(rig.cpu(0), &rig.frames, quarry::mm::pgtable::Space::Kernel) }
             .expect("a root");
-    table.map(&rig.frames, range(BASE, GIB), super::rig::pa(RAM), Prot::KERNEL_RW, MapFlags::empty()).expect("free");
+    raw!(table.map(&rig.frames, range(BASE, GIB), super::rig::pa(RAM), Prot::KERNEL_RW, MapFlags::empty()))
+        .expect("free");
     let before = rig.machine.counts();
-    table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::NotLive).expect("frames");
+    raw!(table.carve(&rig.frames, range(BASE + PAGE, PAGE), LivePolicy::NotLive)).expect("frames");
     let change = Change::access(Access::ReadOnly);
-    table.protect(range(BASE + PAGE, PAGE), change, LivePolicy::NotLive).expect("carved");
+    raw!(table.protect(range(BASE + PAGE, PAGE), change, LivePolicy::NotLive)).expect("carved");
     let after = rig.machine.counts();
     assert_eq!((after.by_address, after.by_range, after.everything), (before.by_address, 0, 0));
     assert_eq!(table.check().map(|census| census.pages), Ok(512));

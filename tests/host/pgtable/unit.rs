@@ -8,7 +8,7 @@ use quarry::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 const UNITS: [u64; 3] = [PAGE, 64 * KIB, 2 * MIB];
 
 fn unmap(rig: &Rig, start: u64, size: u64) -> Result<(), PgtableError> {
-    rig.table.unmap_and_flush(&rig.frames, range(start, size), UnmapFlags::empty())
+    raw!(rig.table.unmap_and_flush(&rig.frames, range(start, size), UnmapFlags::empty()))
 }
 
 #[test]

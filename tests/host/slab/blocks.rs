@@ -103,13 +103,13 @@ fn a_block_that_cannot_grow_stays_what_it_was() {
         let object = slabs.kmalloc(200, KERNEL).unwrap();
         fill(object, 0x5a, 200);
         for size in [20_000, 100_000, KMALLOC_MAX_SIZE] {
-            let refused = with_pages(slabs, 0, || slabs.krealloc(object, size, KERNEL));
+            let refused = with_pages(slabs, 0, || raw!(slabs.krealloc(object, size, KERNEL)));
             assert_eq!(refused, Err(AllocError::OutOfMemory), "{size}");
         }
-        assert_eq!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(raw!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL)), Err(AllocError::TooLarge));
         assert!(holds(object, 0x5a, 200));
         assert_eq!(slabs.ksize(object), Ok(256));
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -119,14 +119,14 @@ fn a_wrong_free_of_a_large_block_is_named() {
     Spec::of_size(16 << 20).run(|slabs| {
         let object = slabs.kmalloc(20_000, KERNEL).unwrap();
         for inside in [1, 8, 4096, 16_384] {
-            let wrong = slabs.kfree(offset(object, inside));
+            let wrong = raw!(slabs.kfree(offset(object, inside)));
             assert!(wrong.is_err(), "{inside}: {wrong:?}");
             assert!(slabs.ksize(offset(object, inside)).is_err(), "{inside}");
         }
-        assert!(matches!(slabs.kfree(offset(object, 1)), Err(Misuse::Misaligned { .. })));
+        assert!(matches!(raw!(slabs.kfree(offset(object, 1))), Err(Misuse::Misaligned { .. })));
         assert_eq!(slabs.ksize(object), Ok(32_768));
-        slabs.kfree(object).unwrap();
-        assert!(slabs.kfree(object).is_err() && slabs.ksize(object).is_err());
+        raw!(slabs.kfree(object)).unwrap();
+        assert!(raw!(slabs.kfree(object)).is_err() && slabs.ksize(object).is_err());
     });
 }
 
@@ -142,7 +142,7 @@ fn the_size_of_what_is_no_allocation_is_an_error() {
             assert!(matches!(slabs.ksize(offset(object, 8)), Err(Misuse::Misaligned { .. })));
             assert!(slabs.ksize(slabs.hal().outside()).is_err());
             fill(offset(object, 50), 0x12, 1);
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
             let overwritten =
                 |each: &Misuse| matches!(*each, Misuse::Overwritten { at, .. } if at == offset(object, 50));
             let reports = slabs.hal().reports();

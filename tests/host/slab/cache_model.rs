@@ -147,8 +147,8 @@ impl<'m> Model<'_, '_, 'm> {
                 let at = VirtAddr::new(*at);
                 let place = self.forget(at).place;
                 let free = || match self.cache(place) {
-                    Some(cache) if !by_kfree => self.slabs.free_object(cache, at),
-                    _ => self.slabs.kfree(at),
+                    Some(cache) if !by_kfree => raw!(self.slabs.free_object(cache, at)),
+                    _ => raw!(self.slabs.kfree(at)),
                 };
                 if interrupt { in_interrupt(free) } else { free() }.unwrap();
             }
@@ -158,7 +158,7 @@ impl<'m> Model<'_, '_, 'm> {
                     self.forget(*at);
                 }
                 let Some(cache) = self.cache(place) else { return };
-                assert_eq!(self.slabs.free_bulk(cache, &objects), 0);
+                assert_eq!(raw!(self.slabs.free_bulk(cache, &objects)), 0);
             }
             Op::Shrink(place) => {
                 if let Some(cache) = self.cache(place) {
@@ -186,7 +186,7 @@ fn run(ops: &[Op]) {
         check(slabs);
         for (at, live) in std::mem::take(&mut model.live) {
             assert!(holds(VirtAddr::new(at), live.byte, live.size));
-            slabs.kfree(VirtAddr::new(at)).unwrap();
+            raw!(slabs.kfree(VirtAddr::new(at))).unwrap();
         }
         for handle in model.caches.into_iter().flatten() {
             slabs.destroy(handle).map_err(|(_, left)| left).unwrap();

@@ -94,14 +94,14 @@ fn objects_are_had_up_to_the_last_byte_of_ram() {
             let mut held: Vec<_> = std::iter::from_fn(|| pages.alloc_pages(gfp, single).ok()).collect();
             let last = held.iter().copied().max_by_key(|page| page.index()).unwrap();
             held.retain(|page| *page != last);
-            pages.free_pages(last, single).unwrap();
+            raw!(pages.free_pages(last, single)).unwrap();
             let objects: Vec<_> = std::iter::from_fn(|| slabs.alloc_object(cache.cache(), gfp).ok()).collect();
             objects.iter().for_each(|object| fill(*object, 0x5c, size as usize));
             let end = offset(*objects.iter().max().unwrap(), size.into());
             assert_eq!(end, slabs.hal().end(), "{objects:?}");
             give(slabs, cache.cache(), objects);
             slabs.destroy(cache).unwrap();
-            held.into_iter().for_each(|page| pages.free_pages(page, single).unwrap());
+            held.into_iter().for_each(|page| raw!(pages.free_pages(page, single)).unwrap());
         }
     });
 }
@@ -197,12 +197,12 @@ fn caches_of_one_shape_keep_their_names_and_their_slabs() {
             assert_eq!((one.cache().name(), two.cache().name()), ("driver_one", "driver_two"));
             assert_eq!(slabs.create(&plain("driver_two")).map(|_| ()), Err(CreateError::Duplicate));
             let object = slabs.alloc_object(one.cache(), KERNEL).unwrap();
-            let wrong = slabs.free_object(two.cache(), object);
+            let wrong = raw!(slabs.free_object(two.cache(), object));
             assert!(matches!(wrong, Err(Misuse::WrongCache { freed_to: "driver_two", cache: "driver_one", .. })));
             let (one, left) = slabs.destroy(one).unwrap_err();
             assert_eq!(left.in_use().unwrap().objects, 1);
             slabs.hal().reports();
-            slabs.free_object(one.cache(), object).unwrap();
+            raw!(slabs.free_object(one.cache(), object)).unwrap();
             slabs.destroy(one).unwrap();
             // The one name is free again, the other is not.
             assert_eq!(slabs.create(&plain("driver_two")).map(|_| ()), Err(CreateError::Duplicate));
@@ -242,14 +242,14 @@ fn many_at_once_are_all_or_none() {
         slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects).unwrap();
         assert_eq!(objects.iter().collect::<BTreeSet<_>>().len(), 100);
         check(slabs);
-        assert_eq!(slabs.free_bulk(cache.cache(), &objects), 0);
+        assert_eq!(raw!(slabs.free_bulk(cache.cache(), &objects)), 0);
         let mut many = vec![VirtAddr::ZERO; 20_000];
         let all = slabs.alloc_bulk(cache.cache(), KERNEL | Gfp::NOWARN, &mut many);
         assert_eq!(all, Err(AllocError::OutOfMemory));
         assert_eq!(slabs.info(cache.cache()).active_objects, 0);
         slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects[..10]).unwrap();
         objects[9] = objects[0];
-        assert_eq!(slabs.free_bulk(cache.cache(), &objects[..10]), 1);
+        assert_eq!(raw!(slabs.free_bulk(cache.cache(), &objects[..10])), 1);
         assert_eq!(slabs.hal().reports().len(), 1);
         // The one that was not named.
         let lost = slabs.info(cache.cache()).active_objects;
@@ -279,11 +279,11 @@ fn a_wrong_pointer_among_many_is_left_out_and_the_others_are_freed() {
                 let wrong = if by == 0 { foreign } else { offset(objects[20], by) };
                 let mut all = objects.clone();
                 all.insert(place, wrong);
-                assert_eq!(slabs.free_bulk(cache.cache(), &all), 1, "{wrong} of {size} in place {place}");
+                assert_eq!(raw!(slabs.free_bulk(cache.cache(), &all)), 1, "{wrong} of {size} in place {place}");
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);
                 assert!(matches!(slabs.hal().reports()[..], [Misuse::Misaligned { .. } | Misuse::WrongCache { .. }]));
                 // And all once more: free already, or in slabs that are not there any more.
-                assert_eq!(slabs.free_bulk(cache.cache(), &objects), 40);
+                assert_eq!(raw!(slabs.free_bulk(cache.cache(), &objects)), 40);
                 let again = slabs.hal().reports();
                 let known = |each: &Misuse| matches!(each, Misuse::DoubleFree { .. } | Misuse::Foreign { .. });
                 assert!(again.len() == 40 && again.iter().all(known), "{again:?}");

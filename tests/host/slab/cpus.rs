@@ -49,7 +49,7 @@ fn what_one_cpu_allocates_another_frees() {
                         };
                         for (object, owner) in taken {
                             assert!(holds(object, owner, 128));
-                            slabs.free_object(cache.cache(), object).unwrap();
+                            raw!(slabs.free_object(cache.cache(), object)).unwrap();
                         }
                     }
                 });

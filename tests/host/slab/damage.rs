@@ -162,7 +162,7 @@ fn an_array_that_is_damaged_is_named() {
         assert_eq!(with_value(slabs, &header.top, limit + 8), Some("ARR-2"), "more than it holds");
         assert_eq!(with_value(slabs, &header.limit, limit + 8), Some("ARR-2"), "larger than the cache's arrays are");
         assert_eq!(with_value(slabs, &header.top, top - 8), None, "an object that nobody has is not noticed");
-        slabs.kfree(other).unwrap();
+        raw!(slabs.kfree(other)).unwrap();
     });
 }
 

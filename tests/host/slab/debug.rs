@@ -134,7 +134,7 @@ fn an_object_that_was_written_to_while_free_is_not_given_out_again() {
         );
         assert_eq!(slabs.info(cache.cache()).events.isolated, 1);
         // Whoever holds it may free it once more: that is one time too often.
-        assert!(matches!(slabs.free_object(cache.cache(), object), Err(Misuse::DoubleFree { .. })));
+        assert!(matches!(raw!(slabs.free_object(cache.cache(), object)), Err(Misuse::DoubleFree { .. })));
         give(slabs, cache.cache(), more);
         check(slabs);
         // The end of the test destroys the cache, which brings its slab back.
@@ -155,13 +155,13 @@ fn the_red_zone_starts_where_the_request_ends() {
             overwritten(&slabs.hal().reports()[0]),
             ("kmalloc Redzone", offset(object, 18), offset(object, 20), 0xab)
         );
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
         for size in 17..=32 {
             let object = slabs.kmalloc(size, KERNEL | Gfp::ZERO).unwrap();
             assert!(holds(object, 0, size) && holds(offset(object, size as u64), RED_USED, 40 - size), "{size}");
             fill(object, 0xff, size);
             fill(offset(object, size as u64), 0xff, 1);
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
             assert_eq!(slabs.hal().reports().len(), 1, "{size}");
         }
     });
@@ -196,24 +196,24 @@ fn resizing_keeps_the_red_zone_exact_and_new_bytes_zero() {
         let zero = KERNEL | Gfp::ZERO;
         let object = slabs.kmalloc(48, zero).unwrap();
         fill(object, 0xff, 48);
-        assert_eq!(slabs.krealloc(object, 40, zero), Ok(object));
+        assert_eq!(raw!(slabs.krealloc(object, 40, zero)), Ok(object));
         assert!(holds(object, 0xff, 40) && holds(offset(object, 40), RED_USED, 24));
-        assert_eq!(slabs.krealloc(object, 56, zero), Ok(object));
+        assert_eq!(raw!(slabs.krealloc(object, 56, zero)), Ok(object));
         assert!(holds(object, 0xff, 40) && holds(offset(object, 40), 0, 16));
         assert!(holds(offset(object, 56), RED_USED, 8));
         let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocRow::Normal, 64).unwrap();
         assert_eq!(slabs.validate(cache), NONE);
         fill(object, 0xff, 56);
-        let moved = slabs.krealloc(object, 112, zero).unwrap();
+        let moved = raw!(slabs.krealloc(object, 112, zero)).unwrap();
         assert_ne!(moved, object);
         assert!(holds(moved, 0xff, 56) && holds(offset(moved, 56), 0, 56));
         assert!(holds(offset(moved, 112), RED_USED, 16));
         assert_eq!(slabs.hal().reports(), []);
         // A write past the end is not swept under the carpet by a later resize.
         fill(offset(moved, 112), 1, 1);
-        assert_eq!(slabs.krealloc(moved, 120, zero), Ok(moved));
+        assert_eq!(raw!(slabs.krealloc(moved, 120, zero)), Ok(moved));
         assert_eq!(slabs.hal().reports().len(), 1);
-        slabs.kfree(moved).unwrap();
+        raw!(slabs.kfree(moved)).unwrap();
     });
 }
 
@@ -225,12 +225,12 @@ fn a_double_free_is_found_in_every_kind_of_debugged_cache() {
             let other = slabs.alloc_object(cache.cache(), KERNEL).unwrap();
             give(slabs, cache.cache(), [object, other]);
             let twice = Err(Misuse::DoubleFree { at: object, cache: "test" });
-            assert_eq!(slabs.free_object(cache.cache(), object), twice);
+            assert_eq!(raw!(slabs.free_object(cache.cache(), object)), twice);
             if flags.contains(SlabFlags::CONSISTENCY_CHECKS) {
                 let mark = offset(object, u64::from(cache.cache().link_offset()) + 8);
                 let before = bytes(mark, 8);
                 fill(mark, 0, 8);
-                assert_eq!(slabs.free_object(cache.cache(), object), twice);
+                assert_eq!(raw!(slabs.free_object(cache.cache(), object)), twice);
                 let found = slabs.validate(cache.cache());
                 assert_eq!((found.errors(), bytes(mark, 8)), (2, before));
             }
@@ -323,16 +323,16 @@ fn everything_works_with_everything_debugged() {
             } else {
                 let (object, size) = held.swap_remove(size % held.len());
                 assert!(holds(object, 0x33, size));
-                slabs.kfree(object).unwrap();
+                raw!(slabs.kfree(object)).unwrap();
             }
             if held.len() > 300 {
-                held.drain(..250).for_each(|(object, _)| slabs.kfree(object).unwrap());
+                held.drain(..250).for_each(|(object, _)| raw!(slabs.kfree(object)).unwrap());
             }
         }
         machine::run_on(0);
         slabs.for_each(|cache| assert_eq!(slabs.validate(cache), NONE, "{}", cache.name())).unwrap();
         check(slabs);
-        held.into_iter().for_each(|(object, _)| slabs.kfree(object).unwrap());
+        held.into_iter().for_each(|(object, _)| raw!(slabs.kfree(object)).unwrap());
         assert_eq!(slabs.hal().reports(), []);
     });
 }
@@ -387,8 +387,8 @@ fn misuse_ends_the_kernel_where_that_is_asked_for() {
     let options = SlabOptions { panic_on_misuse: true, ..SlabOptions::default() };
     Spec::of_size(16 << 20).options(options).run(|slabs| {
         let object = slabs.kmalloc(64, KERNEL).unwrap();
-        slabs.kfree(object).unwrap();
-        let wrong = slabs.kfree(object).unwrap_err();
+        raw!(slabs.kfree(object)).unwrap();
+        let wrong = raw!(slabs.kfree(object)).unwrap_err();
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slabs.report(&wrong)));
         assert!(end.unwrap_err().downcast_ref::<String>().unwrap().contains("double free"));
     });

@@ -53,11 +53,11 @@ fn a_block_that_cannot_grow_stays() {
         fill(object, 0x77, 64);
         slabs.pages().set_careful(true);
         slabs.hal().pages_left.store(0, Ordering::Relaxed);
-        assert_eq!(slabs.krealloc(object, 100_000, KERNEL), Err(AllocError::OutOfMemory));
+        assert_eq!(raw!(slabs.krealloc(object, 100_000, KERNEL)), Err(AllocError::OutOfMemory));
         slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
         slabs.pages().set_careful(false);
         assert!(holds(object, 0x77, 64));
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -70,7 +70,7 @@ fn a_failure_on_request_comes_where_the_long_way_is() {
         assert_eq!(slabs.kmalloc(64, KERNEL), Err(AllocError::OutOfMemory));
         slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
         slabs.set_careful(false);
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -85,12 +85,12 @@ fn smaller_slabs_do_where_large_ones_are_not_to_be_had() {
             held.push(page);
         }
         let (kept, free): (Vec<_>, Vec<_>) = held.into_iter().partition(|page| page.index() % 2 == 0);
-        free.into_iter().for_each(|page| slabs.pages().free_pages(page, order).unwrap());
+        free.into_iter().for_each(|page| raw!(slabs.pages().free_pages(page, order)).unwrap());
         let objects = take(slabs, cache.cache(), 100);
         assert_ne!(slabs.info(cache.cache()).events.smaller, 0);
         check(slabs);
         give(slabs, cache.cache(), objects);
-        kept.into_iter().for_each(|page| slabs.pages().free_pages(page, order).unwrap());
+        kept.into_iter().for_each(|page| raw!(slabs.pages().free_pages(page, order)).unwrap());
         slabs.destroy(cache).unwrap();
     });
 }

@@ -128,7 +128,7 @@ fn an_object_freed_twice_is_given_out_once() {
         let objects = take(slabs, cache.cache(), 2);
         let [a, b] = objects[..] else { unreachable!() };
         for order in [&[a, a][..], &[a, b, a]] {
-            let answers: Vec<_> = order.iter().map(|object| slabs.free_object(cache.cache(), *object)).collect();
+            let answers: Vec<_> = order.iter().map(|object| raw!(slabs.free_object(cache.cache(), *object))).collect();
             let (last, before) = answers.split_last().unwrap();
             assert!(before.iter().all(Result::is_ok));
             assert_eq!(*last, Err(Misuse::DoubleFree { at: a, cache: "test" }));
@@ -158,12 +158,12 @@ fn a_pointer_that_is_no_object_is_refused_and_harms_nothing() {
             let stack = VirtAddr::of(&raw const stack);
             let far = [1_u64 << 30, 1 << 40].map(|bytes| offset(objects[0], bytes));
             for wrong in [stack, global, far[0], far[1], VirtAddr::new(8), VirtAddr::MAX] {
-                assert_eq!(slabs.kfree(wrong), Err(Misuse::NotLinear(wrong)));
-                assert_eq!(slabs.free_object(cache.cache(), wrong), Err(Misuse::NotLinear(wrong)));
+                assert_eq!(raw!(slabs.kfree(wrong)), Err(Misuse::NotLinear(wrong)));
+                assert_eq!(raw!(slabs.free_object(cache.cache(), wrong)), Err(Misuse::NotLinear(wrong)));
                 assert_eq!(slabs.ksize(wrong), Err(Misuse::NotLinear(wrong)));
-                assert!(slabs.kfree_sensitive(wrong).is_err());
+                assert!(raw!(slabs.kfree_sensitive(wrong)).is_err());
             }
-            assert!(slabs.kfree(offset(objects[0], 1)).is_err() && slabs.ksize(offset(objects[0], 1)).is_err());
+            assert!(raw!(slabs.kfree(offset(objects[0], 1))).is_err() && slabs.ksize(offset(objects[0], 1)).is_err());
             check(slabs);
             give(slabs, cache.cache(), objects.iter().copied());
             assert!(matches!(slabs.ksize(objects[0]), Err(Misuse::DoubleFree { .. })));
@@ -186,7 +186,7 @@ fn every_byte_of_a_slot_leads_to_its_object() {
                 for at in (0..size).filter(|at| *at != red) {
                     let wrong = VirtAddr::new(object.get() - red + at);
                     let expected = Misuse::Misaligned { at: wrong, cache: "test", object: *object };
-                    assert_eq!(slabs.kfree(wrong), Err(expected));
+                    assert_eq!(raw!(slabs.kfree(wrong)), Err(expected));
                 }
             }
             give(slabs, cache.cache(), objects);
@@ -203,9 +203,9 @@ fn an_object_in_use_is_never_given_out() {
         for _ in 0..512 {
             let other = slabs.kmalloc(64, KERNEL).unwrap();
             assert_ne!(other, kept);
-            slabs.kfree(other).unwrap();
+            raw!(slabs.kfree(other)).unwrap();
         }
-        slabs.kfree(kept).unwrap();
+        raw!(slabs.kfree(kept)).unwrap();
     });
 }
 
@@ -219,7 +219,7 @@ fn many_freed_at_once_may_be_of_any_slabs_in_any_order() {
             assert!(slabs.info(cache.cache()).slabs > 4);
             for step in [1, 7, 151] {
                 let mixed: Vec<_> = (0..400).map(|index| objects[index * step % 400]).collect();
-                assert_eq!(slabs.free_bulk(cache.cache(), &mixed), 0);
+                assert_eq!(raw!(slabs.free_bulk(cache.cache(), &mixed)), 0);
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);
                 check(slabs);
                 objects = take(slabs, cache.cache(), 400);
@@ -241,7 +241,7 @@ fn an_object_twice_among_many_is_freed_once() {
                 let objects = take(slabs, cache.cache(), 40);
                 let mut all = objects.clone();
                 all.insert(second, objects[first]);
-                assert_eq!(slabs.free_bulk(cache.cache(), &all), 1, "{first} and {second}");
+                assert_eq!(raw!(slabs.free_bulk(cache.cache(), &all)), 1, "{first} and {second}");
                 let twice = Misuse::DoubleFree { at: objects[first], cache: "test" };
                 assert_eq!(slabs.hal().reports(), [twice], "{first} and {second}");
                 assert_eq!(slabs.info(cache.cache()).active_objects, 0);
@@ -271,11 +271,11 @@ fn freeing_a_page_as_an_object_leaves_it_alone() {
         let state = map.get(page).state();
         for at in [at, offset(at, 64), offset(at, 4088)] {
             let foreign = Err(Misuse::Foreign { at, kind: Kind::Block });
-            assert_eq!(slabs.free_object(cache.cache(), at), foreign);
-            assert_eq!(slabs.kfree(at), foreign);
+            assert_eq!(raw!(slabs.free_object(cache.cache(), at)), foreign);
+            assert_eq!(raw!(slabs.kfree(at)), foreign);
         }
         assert!(holds(at, 0x77, 4096) && map.get(page).state() == state);
-        slabs.pages().free_pages(page, Order::ZERO).unwrap();
+        raw!(slabs.pages().free_pages(page, Order::ZERO)).unwrap();
         slabs.destroy(cache).unwrap();
     });
 }

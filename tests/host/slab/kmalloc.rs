@@ -21,7 +21,7 @@ fn every_size_goes_to_the_smallest_cache_that_holds_it() {
             let usable = slabs.ksize(object).unwrap();
             let expected = sizes.into_iter().filter(|class| *class >= size && fits(*class)).min();
             assert_eq!(usable, expected.unwrap_or(size.next_power_of_two().max(4096)), "{size}");
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
         }
         for row in KmallocRow::ALL {
             for size in all.iter().copied().filter(|size| *size <= KMALLOC_MAX_CACHE_SIZE) {
@@ -73,7 +73,7 @@ fn powers_of_two_are_aligned_to_themselves_up_to_4_mib() {
                 }
                 for object in objects {
                     assert!(holds(object, 0xcd, size));
-                    slabs.kfree(object).unwrap();
+                    raw!(slabs.kfree(object)).unwrap();
                 }
             }
         }
@@ -90,11 +90,11 @@ fn no_bytes_are_an_address_that_can_be_freed() {
         assert_eq!(none, Slabs::ZERO_SIZE);
         assert_eq!(slabs.ksize(none), Ok(0));
         for _ in 0..2 {
-            slabs.kfree(none).unwrap();
-            slabs.kfree(VirtAddr::ZERO).unwrap();
+            raw!(slabs.kfree(none)).unwrap();
+            raw!(slabs.kfree(VirtAddr::ZERO)).unwrap();
         }
-        let object = slabs.krealloc(none, 100, KERNEL).unwrap();
-        slabs.kfree(object).unwrap();
+        let object = raw!(slabs.krealloc(none, 100, KERNEL)).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -107,7 +107,7 @@ fn an_array_that_overflows_is_refused() {
         }
         let object = slabs.kmalloc_array(10, 20, KERNEL | Gfp::ZERO).unwrap();
         assert!(holds(object, 0, 200));
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -115,18 +115,18 @@ fn an_array_that_overflows_is_refused() {
 #[test]
 fn resizing_keeps_what_fits() {
     Spec::of_size(32 << 20).run(|slabs| {
-        let mut object = slabs.krealloc(VirtAddr::ZERO, 1, KERNEL).unwrap();
+        let mut object = raw!(slabs.krealloc(VirtAddr::ZERO, 1, KERNEL)).unwrap();
         let mut size = 1_usize;
         fill(object, 1, 1);
         for (byte, next) in (2..).zip([7, 8, 9, 201, 235, 201, 4096, 8192, 8193, 40_000, 20_000, 300, 1 << 20, 8, 3]) {
             let kept = bytes(object, size.min(next));
-            object = slabs.krealloc(object, next, KERNEL).unwrap();
+            object = raw!(slabs.krealloc(object, next, KERNEL)).unwrap();
             assert_eq!(bytes(object, kept.len()), kept, "{size} to {next}");
             fill(object, byte, next);
             size = next;
         }
-        assert_eq!(slabs.krealloc(object, 0, KERNEL), Ok(Slabs::ZERO_SIZE));
-        let wild = slabs.krealloc(slabs.hal().outside(), 8, KERNEL);
+        assert_eq!(raw!(slabs.krealloc(object, 0, KERNEL)), Ok(Slabs::ZERO_SIZE));
+        let wild = raw!(slabs.krealloc(slabs.hal().outside(), 8, KERNEL));
         assert_eq!(wild, Err(AllocError::NotAllocated(slabs.hal().outside())));
         assert_eq!(slabs.hal().reports().len(), 1);
     });
@@ -139,12 +139,12 @@ fn resizing_with_zero_gives_zeroes() {
         let zero = KERNEL | Gfp::ZERO;
         let object = slabs.kmalloc(48, zero).unwrap();
         fill(object, 0xab, 48);
-        let object = slabs.krealloc(object, 40, zero).unwrap();
-        let object = slabs.krealloc(object, 56, zero).unwrap();
+        let object = raw!(slabs.krealloc(object, 40, zero)).unwrap();
+        let object = raw!(slabs.krealloc(object, 56, zero)).unwrap();
         assert!(holds(object, 0xab, 40) && holds(offset(object, 40), 0, 16));
-        let object = slabs.krealloc(object, 112, zero).unwrap();
+        let object = raw!(slabs.krealloc(object, 112, zero)).unwrap();
         assert!(holds(object, 0xab, 40) && holds(offset(object, 40), 0, 72));
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -157,12 +157,12 @@ fn growing_in_place_what_was_zeroed_gives_zeroes() {
         for (size, class) in [(1, 8), (5, 8), (40, 64), (100, 128), (150, 192), (3000, 4096), (5000, 8192)] {
             let object = slabs.kmalloc(class, KERNEL).unwrap();
             fill(object, 0xee, class);
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
             let again = slabs.kmalloc(size, zero).unwrap();
             assert_eq!(again, object, "by the short way");
-            assert_eq!(slabs.krealloc(again, class, zero), Ok(object), "in place");
+            assert_eq!(raw!(slabs.krealloc(again, class, zero)), Ok(object), "in place");
             assert!(holds(object, 0, class), "{size} to {class}");
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
         }
     });
 }
@@ -175,10 +175,10 @@ fn zeroed_memory_is_zero_whatever_was_there() {
             let size = 1 << shift;
             let object = slabs.kmalloc(size, KERNEL).unwrap();
             fill(object, 0xee, size);
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
             let object = slabs.kmalloc(size, KERNEL | Gfp::ZERO).unwrap();
             assert!(holds(object, 0, size), "{size}");
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
         }
     });
 }
@@ -193,12 +193,12 @@ fn boot_arguments_zero_on_allocation_and_on_free() {
             for size in [64, 512, 1024, 8192] {
                 let object = slabs.kmalloc(size, KERNEL).unwrap();
                 fill(object, 0xab, size);
-                slabs.kfree(object).unwrap();
+                raw!(slabs.kfree(object)).unwrap();
                 let middle = offset(object, size as u64 / 4);
                 assert!(!init_on_free || holds(middle, 0, 8), "{size}");
                 let again = slabs.kmalloc(size, KERNEL).unwrap();
                 assert!(again == object && holds(again, 0, size), "{size}");
-                slabs.kfree(again).unwrap();
+                raw!(slabs.kfree(again)).unwrap();
             }
         });
     }
@@ -210,10 +210,10 @@ fn sensitive_content_is_gone_before_the_object_is() {
     Spec::of_size(16 << 20).run(|slabs| {
         let object = slabs.kmalloc(100, KERNEL).unwrap();
         fill(object, 0xab, slabs.ksize(object).unwrap());
-        slabs.kfree_sensitive(object).unwrap();
+        raw!(slabs.kfree_sensitive(object)).unwrap();
         assert!(holds(offset(object, 8), 0, 120));
-        assert!(slabs.kfree_sensitive(object).is_err());
-        slabs.kfree_sensitive(VirtAddr::ZERO).unwrap();
+        assert!(raw!(slabs.kfree_sensitive(object)).is_err());
+        raw!(slabs.kfree_sensitive(VirtAddr::ZERO)).unwrap();
     });
 }
 
@@ -230,13 +230,13 @@ fn flags_that_make_no_sense_are_refused() {
         let sleeps = || slabs.hal().atomic_sleeps.load(std::sync::atomic::Ordering::Relaxed);
         let object = machine::in_interrupt(|| slabs.kmalloc(64, KERNEL)).unwrap();
         assert_eq!(sleeps(), 1, "with objects at hand and without");
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
         let object = machine::in_interrupt(|| slabs.kmalloc(64, KERNEL)).unwrap();
         assert_eq!(sleeps(), 2);
-        machine::in_interrupt(|| slabs.kfree(object)).unwrap();
+        machine::in_interrupt(|| raw!(slabs.kfree(object))).unwrap();
         let object = machine::in_interrupt(|| slabs.kmalloc(64, Gfp::ATOMIC)).unwrap();
         assert_eq!(sleeps(), 2);
-        slabs.kfree(object).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
     });
 }
 
@@ -247,14 +247,14 @@ fn resizing_in_place_refuses_what_resizing_elsewhere_refuses() {
         let sleeps = || slabs.hal().atomic_sleeps.load(std::sync::atomic::Ordering::Relaxed);
         for size in [64, 100_000] {
             let object = slabs.kmalloc(size, KERNEL).unwrap();
-            let both = slabs.krealloc(object, size - 1, KERNEL | Gfp::NOFAIL | Gfp::NORETRY);
+            let both = raw!(slabs.krealloc(object, size - 1, KERNEL | Gfp::NOFAIL | Gfp::NORETRY));
             assert!(matches!(both, Err(AllocError::Flags(_))), "{size}");
             let before = sleeps();
-            assert_eq!(machine::in_interrupt(|| slabs.krealloc(object, size - 1, KERNEL)), Ok(object));
+            assert_eq!(machine::in_interrupt(|| raw!(slabs.krealloc(object, size - 1, KERNEL))), Ok(object));
             assert_eq!(sleeps(), before + 1, "{size}");
-            assert_eq!(machine::in_interrupt(|| slabs.krealloc(object, size, Gfp::ATOMIC)), Ok(object));
+            assert_eq!(machine::in_interrupt(|| raw!(slabs.krealloc(object, size, Gfp::ATOMIC))), Ok(object));
             assert_eq!(sleeps(), before + 1, "{size}");
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
         }
     });
 }

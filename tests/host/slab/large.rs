@@ -39,7 +39,7 @@ fn of_cpus_that_free_one_large_block_at_once_one_succeeds() {
                         if cpu == round % CPUS {
                             (0..round % 61).for_each(|_| std::hint::spin_loop());
                         }
-                        if slabs.kfree(VirtAddr::new(block.load(Ordering::SeqCst))).is_ok() {
+                        if raw!(slabs.kfree(VirtAddr::new(block.load(Ordering::SeqCst)))).is_ok() {
                             freed.fetch_add(1, Ordering::SeqCst);
                         }
                         meet(arrivals);

@@ -16,9 +16,9 @@ fn an_object_that_is_freed_twice_is_in_one_place() {
                 let twice = objects.pop().unwrap();
                 give(slabs, cache.cache(), [twice]);
                 give(slabs, cache.cache(), objects);
-                let second = slabs.free_object(cache.cache(), twice);
+                let second = raw!(slabs.free_object(cache.cache(), twice));
                 assert_eq!(second, Err(Misuse::DoubleFree { at: twice, cache: "test" }), "{size}, {between}");
-                assert_eq!(slabs.kfree(twice), Err(Misuse::DoubleFree { at: twice, cache: "test" }));
+                assert_eq!(raw!(slabs.kfree(twice)), Err(Misuse::DoubleFree { at: twice, cache: "test" }));
                 check(slabs);
                 let again = take(slabs, cache.cache(), 2 * between + 2);
                 assert_eq!(again.iter().collect::<BTreeSet<_>>().len(), again.len());
@@ -36,15 +36,15 @@ fn pointers_that_are_no_objects_are_named() {
         let cache = slabs.create(&spec("test", 96)).unwrap();
         let object = slabs.alloc_object(cache.cache(), KERNEL).unwrap();
         for bytes in [1, 8, 48, 95] {
-            let wrong = slabs.kfree(offset(object, bytes));
+            let wrong = raw!(slabs.kfree(offset(object, bytes)));
             assert!(matches!(wrong, Err(Misuse::Misaligned { object: named, .. }) if named == object), "{wrong:?}");
             assert!(slabs.ksize(offset(object, bytes)).is_err());
         }
         // Behind the last object of the page: 42 of 96 bytes leave 64.
-        let behind = slabs.kfree(offset(object.align_down(4096), 42 * 96));
+        let behind = raw!(slabs.kfree(offset(object.align_down(4096), 42 * 96)));
         assert!(matches!(behind, Err(Misuse::Misaligned { .. })), "{behind:?}");
         let outside = slabs.hal().outside();
-        assert_eq!(slabs.kfree(outside), Err(Misuse::NotLinear(outside)));
+        assert_eq!(raw!(slabs.kfree(outside)), Err(Misuse::NotLinear(outside)));
         let page = slabs.pages().alloc_pages(KERNEL, quarry::addr::Order::ZERO).unwrap();
         let at = {
             use quarry::mm::page::PageMap;
@@ -52,10 +52,10 @@ fn pointers_that_are_no_objects_are_named() {
             use quarry::mm::zone::PageHal;
             slabs.hal().to_virt(slabs.hal().map().phys(page))
         };
-        assert_eq!(slabs.kfree(at), Err(Misuse::Foreign { at, kind: Kind::Block }));
-        assert_eq!(slabs.free_object(cache.cache(), at), Err(Misuse::Foreign { at, kind: Kind::Block }));
-        slabs.pages().free_pages(page, quarry::addr::Order::ZERO).unwrap();
-        slabs.kfree(object).unwrap();
+        assert_eq!(raw!(slabs.kfree(at)), Err(Misuse::Foreign { at, kind: Kind::Block }));
+        assert_eq!(raw!(slabs.free_object(cache.cache(), at)), Err(Misuse::Foreign { at, kind: Kind::Block }));
+        raw!(slabs.pages().free_pages(page, quarry::addr::Order::ZERO)).unwrap();
+        raw!(slabs.kfree(object)).unwrap();
         slabs.destroy(cache).unwrap();
     });
 }
@@ -66,9 +66,9 @@ fn an_object_of_another_cache_is_named() {
         let one = slabs.create(&spec("one", 64)).unwrap();
         let two = slabs.create(&spec("two", 64)).unwrap();
         let object = slabs.alloc_object(one.cache(), KERNEL).unwrap();
-        let wrong = slabs.free_object(two.cache(), object);
+        let wrong = raw!(slabs.free_object(two.cache(), object));
         assert_eq!(wrong, Err(Misuse::WrongCache { at: object, freed_to: "two", cache: "one" }));
-        slabs.free_object(one.cache(), object).unwrap();
+        raw!(slabs.free_object(one.cache(), object)).unwrap();
         slabs.destroy(one).unwrap();
         slabs.destroy(two).unwrap();
     });
@@ -81,10 +81,10 @@ fn a_large_block_is_freed_at_its_start_and_once() {
         let block = slabs.kmalloc(100_000, KERNEL).unwrap();
         assert_eq!(slabs.ksize(block), Ok(128 << 10));
         for bytes in [1, 8, 4096, 100_000] {
-            assert!(slabs.kfree(offset(block, bytes)).is_err(), "{bytes}");
+            assert!(raw!(slabs.kfree(offset(block, bytes))).is_err(), "{bytes}");
         }
-        slabs.kfree(block).unwrap();
-        assert!(slabs.kfree(block).is_err() && slabs.ksize(block).is_err());
+        raw!(slabs.kfree(block)).unwrap();
+        assert!(raw!(slabs.kfree(block)).is_err() && slabs.ksize(block).is_err());
     });
 }
 
@@ -96,7 +96,7 @@ fn a_pointer_into_a_slab_that_is_gone_is_named() {
         let object = slabs.alloc_object(cache.cache(), KERNEL).unwrap();
         give(slabs, cache.cache(), [object]);
         slabs.shrink(cache.cache());
-        assert!(matches!(slabs.kfree(object), Err(Misuse::Foreign { .. })));
+        assert!(matches!(raw!(slabs.kfree(object)), Err(Misuse::Foreign { .. })));
         slabs.destroy(cache).unwrap();
     });
 }

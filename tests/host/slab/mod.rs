@@ -41,7 +41,7 @@ fn take<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, count: usize
 
 fn give<'m>(slabs: &Slabs<'_, 'm>, cache: &Cache<machine::Sim<'m>>, objects: impl IntoIterator<Item = VirtAddr>) {
     for object in objects {
-        slabs.free_object(cache, object).unwrap();
+        raw!(slabs.free_object(cache, object)).unwrap();
     }
 }
 

@@ -63,14 +63,14 @@ fn run(ops: &[Op]) {
                     let Some(index) = pick(index, &live) else { continue };
                     let gone = live.swap_remove(index);
                     assert!(gone.is_intact());
-                    slabs.kfree(gone.at).unwrap();
+                    raw!(slabs.kfree(gone.at)).unwrap();
                     last = Some(gone.at);
                 }
                 Op::Resize(index, size) => {
                     let Some(index) = pick(index, &live) else { continue };
                     let one = &mut live[index];
                     let kept = one.size.min(size);
-                    one.at = slabs.krealloc(one.at, size, KERNEL).unwrap();
+                    one.at = raw!(slabs.krealloc(one.at, size, KERNEL)).unwrap();
                     assert!(holds(one.at, one.byte, kept));
                     fill(one.at, one.byte, size);
                     one.size = size;
@@ -78,14 +78,14 @@ fn run(ops: &[Op]) {
                 }
                 Op::FreeAgain => {
                     if let Some(at) = last {
-                        assert!(slabs.kfree(at).is_err());
+                        assert!(raw!(slabs.kfree(at)).is_err());
                     }
                 }
                 Op::FreeInside(index, bytes) => {
                     let Some(index) = pick(index, &live) else { continue };
                     let one = &live[index];
                     if bytes < one.size as u64 {
-                        assert!(slabs.kfree(offset(one.at, bytes)).is_err());
+                        assert!(raw!(slabs.kfree(offset(one.at, bytes))).is_err());
                         assert!(one.is_intact());
                     }
                 }
@@ -100,7 +100,7 @@ fn run(ops: &[Op]) {
         check(slabs);
         for one in live {
             assert!(one.is_intact());
-            slabs.kfree(one.at).unwrap();
+            raw!(slabs.kfree(one.at)).unwrap();
         }
     });
 }

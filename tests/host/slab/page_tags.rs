@@ -43,7 +43,7 @@ fn a_pointer_with_a_tag_leads_to_its_page_or_is_refused_by_name() {
         let wrong = start.with_tag(Tag::from_bits(u64::from(tag.get() ^ 1)));
         assert_eq!(pages.page_at(wrong), Err(FreeError::Stale { at: wrong, memory: tag }));
 
-        pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(pages.free_pages(page, Order::ZERO)).unwrap();
         let stale = start.with_tag(tag);
         assert_eq!(pages.page_at(stale), Err(FreeError::Stale { at: stale, memory: Tag::FREE }));
     });
@@ -66,7 +66,7 @@ fn all_of_ram_is_tagged_from_address_zero_to_its_end() {
         // The first slab has had page 0 since before.
         let last = sim.map().find(Pfn::new((4 << 20) / PAGE_SIZE - 1)).unwrap();
         assert!(taken.contains(&last), "nobody else has it");
-        taken.into_iter().for_each(|page| pages.free_pages(page, Order::ZERO).unwrap());
+        taken.into_iter().for_each(|page| raw!(pages.free_pages(page, Order::ZERO)).unwrap());
     });
 }
 
@@ -81,7 +81,7 @@ fn a_neighbour_whose_descriptor_is_damaged_is_not_asked() {
         let descriptor = std::ptr::from_ref(sim.map().get(last));
         // SAFETY: the link of a tail to its head is the 32-bit atomic behind the state (`repr(C)`).
         let link = unsafe { &*descriptor.cast::<AtomicU32>().wrapping_add(2) };
-        pages.free_pages(behind, order).unwrap();
+        raw!(pages.free_pages(behind, order)).unwrap();
         let whole = link.fetch_xor(1 << 31, Ordering::Relaxed);
         assert_eq!(whole, beside.index());
         assert_eq!(pages.page_tag(last), Tag::MATCH_ALL, "nobody speaks for it");
@@ -90,6 +90,6 @@ fn a_neighbour_whose_descriptor_is_damaged_is_not_asked() {
         assert!((0..8).all(|page| is_owners(tag_at(sim, again.offset(page)))));
         link.store(whole, Ordering::Relaxed);
         assert_ne!(pages.page_tag(last), Tag::MATCH_ALL);
-        blocks.into_iter().for_each(|block| pages.free_pages(block, order).unwrap());
+        blocks.into_iter().for_each(|block| raw!(pages.free_pages(block, order)).unwrap());
     });
 }

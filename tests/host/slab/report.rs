@@ -68,7 +68,7 @@ fn a_report_names_the_object_and_both_users_of_a_double_free() {
         machine::call_from(0xb000, 2);
         give(slabs, cache.cache(), [object]);
         machine::call_from(0xc000, 4);
-        assert_eq!(slabs.free_bulk(cache.cache(), &[object]), 1);
+        assert_eq!(raw!(slabs.free_bulk(cache.cache(), &[object])), 1);
         let lines = slabs.hal().lines();
         assert_eq!(lines[1], format!("BUG test: double free of {object}"));
         assert_eq!(
@@ -84,7 +84,7 @@ fn a_report_about_no_object_is_short() {
     Spec::of_size(16 << 20).run(|slabs| {
         machine::call_from(0xd000, 0);
         let outside = slabs.hal().outside();
-        let misuse = slabs.kfree(outside).unwrap_err();
+        let misuse = raw!(slabs.kfree(outside)).unwrap_err();
         slabs.report(&misuse);
         let lines = slabs.hal().lines();
         assert_eq!(lines.len(), 4, "{lines:?}");

@@ -22,7 +22,7 @@ impl Owned {
 
     fn free(self, slabs: &Slabs<'_, '_>) {
         assert!(holds(self.0, self.2, self.1), "{} of {} bytes, of {}", self.0, self.1, self.2);
-        slabs.kfree(self.0).unwrap();
+        raw!(slabs.kfree(self.0)).unwrap();
     }
 }
 
@@ -176,7 +176,7 @@ fn bulk_frees_of_others_objects() {
                         let theirs = shared.lock().unwrap().pop();
                         if let Some(theirs) = theirs {
                             assert!(theirs.iter().all(|object| holds(*object, byte(0, theirs.len()), 96)));
-                            assert_eq!(slabs.free_bulk(cache, &theirs), 0);
+                            assert_eq!(raw!(slabs.free_bulk(cache, &theirs)), 0);
                         }
                     }
                 });
@@ -185,7 +185,7 @@ fn bulk_frees_of_others_objects() {
         (1..CPUS).for_each(|cpu| slabs.hal().set_online(cpu, false));
         run_on(0);
         for batch in shared.into_inner().unwrap() {
-            assert_eq!(slabs.free_bulk(cache.cache(), &batch), 0);
+            assert_eq!(raw!(slabs.free_bulk(cache.cache(), &batch)), 0);
         }
         check(slabs);
         slabs.destroy(cache).unwrap();

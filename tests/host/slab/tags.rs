@@ -36,7 +36,7 @@ fn neighbours_differ_and_each_owner_has_another_tag() {
             }
             for object in &mut objects {
                 is_tagged(slabs, *object, size as u64);
-                slabs.kfree(*object).unwrap();
+                raw!(slabs.kfree(*object)).unwrap();
                 assert_eq!(slabs.hal().tag_of(*object), Tag::FREE);
                 // Other slabs may have free objects as well.
                 let mut others = Vec::new();
@@ -47,12 +47,12 @@ fn neighbours_differ_and_each_owner_has_another_tag() {
                     }
                     others.push(again);
                 };
-                others.into_iter().for_each(|other| slabs.kfree(other).unwrap());
+                others.into_iter().for_each(|other| raw!(slabs.kfree(other)).unwrap());
                 assert_ne!(again.tag(), object.tag(), "{object} and {again}");
                 *object = again;
             }
             check(slabs);
-            objects.into_iter().for_each(|object| slabs.kfree(object).unwrap());
+            objects.into_iter().for_each(|object| raw!(slabs.kfree(object)).unwrap());
         }
     });
 }
@@ -63,19 +63,20 @@ fn a_pointer_with_a_wrong_tag_frees_nothing() {
         for size in [64, 20_000] {
             let object = slabs.kmalloc(size, KERNEL).unwrap();
             let wrong = object.with_tag(Tag::from_bits(u64::from(object.tag().get() ^ 1)));
-            for refused in [slabs.kfree(wrong), slabs.ksize(wrong).map(drop), slabs.kfree_sensitive(wrong)] {
+            for refused in [raw!(slabs.kfree(wrong)), slabs.ksize(wrong).map(drop), raw!(slabs.kfree_sensitive(wrong))]
+            {
                 let Err(Misuse::Stale { at, memory, .. }) = refused else { panic!("{refused:?}") };
                 assert_eq!((at, memory), (wrong, object.tag()));
             }
-            assert!(slabs.krealloc(wrong, 10, KERNEL).is_err());
+            assert!(raw!(slabs.krealloc(wrong, 10, KERNEL)).is_err());
             assert!(matches!(slabs.hal().reports()[..], [Misuse::Stale { .. }]));
             is_tagged(slabs, object, size as u64);
             // Without a tag it is as good as with the right one.
-            slabs.kfree(object.untagged()).unwrap();
+            raw!(slabs.kfree(object.untagged())).unwrap();
         }
         let object = slabs.kmalloc(64, KERNEL).unwrap();
-        slabs.kfree(object).unwrap();
-        assert!(matches!(slabs.kfree(object), Err(Misuse::DoubleFree { .. })));
+        raw!(slabs.kfree(object)).unwrap();
+        assert!(matches!(raw!(slabs.kfree(object)), Err(Misuse::DoubleFree { .. })));
     });
 }
 
@@ -86,7 +87,7 @@ fn bulk_calls_tag_as_well() {
         let mut objects = [VirtAddr::ZERO; 40];
         slabs.alloc_bulk(handle.cache(), KERNEL, &mut objects).unwrap();
         objects.iter().for_each(|object| is_tagged(slabs, *object, 100));
-        assert_eq!(slabs.free_bulk(handle.cache(), &objects), 0);
+        assert_eq!(raw!(slabs.free_bulk(handle.cache(), &objects)), 0);
         assert!(objects.iter().all(|object| slabs.hal().tag_of(*object) == Tag::FREE));
         slabs.destroy(handle).unwrap();
     });
@@ -114,7 +115,7 @@ fn tags_go_with_debugging_and_constructors() {
             let object = slabs.alloc_object(handle.cache(), KERNEL).unwrap();
             is_tagged(slabs, object, 40);
             assert!(holds(object.untagged(), 0x77, 40));
-            slabs.free_object(handle.cache(), object).unwrap();
+            raw!(slabs.free_object(handle.cache(), object)).unwrap();
         }
         slabs.destroy(handle).unwrap();
     });
@@ -130,7 +131,7 @@ fn owners_are_remembered() {
             machine::call_from(0x1000, 1);
             let object = slabs.kmalloc(size, KERNEL).unwrap();
             machine::call_from(0x2000, 2);
-            slabs.kfree(object).unwrap();
+            raw!(slabs.kfree(object)).unwrap();
             let seen = events();
             let known: Vec<_> = seen.iter().map(|event| (event.pointer, event.caller.get(), event.freed)).collect();
             assert_eq!(known, [(object, 0x1000, false), (object, 0x2000, true)]);
@@ -162,7 +163,7 @@ fn neighbouring_blocks_of_pages_differ() {
             }
         }
         for (page, order) in blocks {
-            pages.free_pages(page, order).unwrap();
+            raw!(pages.free_pages(page, order)).unwrap();
             assert_eq!((tag_at(page), pages.page_tag(page)), (Tag::FREE, Tag::MATCH_ALL));
         }
     });
@@ -198,7 +199,7 @@ proptest! {
                     Step::Alloc(size) => held.push((slabs.kmalloc(size, KERNEL).unwrap(), size)),
                     Step::Free(which) if !held.is_empty() => {
                         let (object, _) = held.swap_remove(which % held.len());
-                        slabs.kfree(object).unwrap();
+                        raw!(slabs.kfree(object)).unwrap();
                         assert_ne!(slabs.hal().tag_of(object), object.tag());
                     }
                     // To another place the content would go through pointers with tags.
@@ -207,7 +208,7 @@ proptest! {
                         let (object, before) = held[index];
                         let size = size.min(before.next_power_of_two().min(if before > 8192 { before } else { 64 })).max(1);
                         if size <= before {
-                            assert_eq!(slabs.krealloc(object, size, KERNEL), Ok(object));
+                            assert_eq!(raw!(slabs.krealloc(object, size, KERNEL)), Ok(object));
                             held[index].1 = size;
                         }
                     }
@@ -216,7 +217,7 @@ proptest! {
                 held.iter().for_each(|(object, size)| is_tagged(slabs, *object, *size as u64));
             }
             check(slabs);
-            held.into_iter().for_each(|(object, _)| slabs.kfree(object).unwrap());
+            held.into_iter().for_each(|(object, _)| raw!(slabs.kfree(object)).unwrap());
         });
     }
 }

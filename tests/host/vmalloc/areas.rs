@@ -46,12 +46,12 @@ fn a_freed_area_merges_with_the_gaps_it_touches() {
     }
     // None; none; behind; both.
     for (page, largest) in [(1, 1), (5, 1), (4, 2), (2, 2), (3, 5)] {
-        space.recycle(space.remove(addr(page), VmFlags::empty()).unwrap());
+        raw!(space.recycle(space.remove(addr(page), VmFlags::empty()).unwrap()));
         space.purge_all();
         space.check().unwrap();
         assert!(sizes(largest + 1).is_err());
         let found = sizes(largest).unwrap();
-        space.recycle(space.remove(found, VmFlags::empty()).unwrap());
+        raw!(space.recycle(space.remove(found, VmFlags::empty()).unwrap()));
         space.purge_all();
     }
     for page in [0, 6, 7] {
@@ -120,16 +120,16 @@ fn what_is_no_area_is_refused_by_name() {
     let inside = |bytes| VirtAddr::new(info.range.start().get() + bytes);
     for bytes in [8, PAGE_SIZE, 39 * PAGE_SIZE, 40 * PAGE_SIZE] {
         assert_eq!(
-            space.remove(inside(bytes), VmFlags::empty()).unwrap_err(),
+            raw!(space.remove(inside(bytes), VmFlags::empty())).unwrap_err(),
             AreaError::NotTheStart(inside(bytes), info)
         );
     }
     for wild in [inside(41 * PAGE_SIZE), VirtAddr::ZERO, VirtAddr::MAX, VirtAddr::new(START - PAGE_SIZE)] {
-        assert_eq!(space.remove(wild, VmFlags::empty()).unwrap_err(), AreaError::NoArea(wild));
+        assert_eq!(raw!(space.remove(wild, VmFlags::empty())).unwrap_err(), AreaError::NoArea(wild));
     }
     space.check().unwrap();
     free(&space, area.start());
-    assert_eq!(space.remove(inside(0), VmFlags::empty()).unwrap_err(), AreaError::NoArea(inside(0)), "twice");
+    assert_eq!(raw!(space.remove(inside(0), VmFlags::empty())).unwrap_err(), AreaError::NoArea(inside(0)), "twice");
     all_free(&space);
 }
 
@@ -161,11 +161,11 @@ fn an_area_under_construction_cannot_be_freed() {
     let space = space(Machine::new(1, &mut nodes), 64);
     let request = AreaRequest::new(PAGE_SIZE, VmFlags::ALLOC | VmFlags::UNINITIALIZED);
     let area = space.alloc(&request).unwrap();
-    assert!(matches!(space.remove(area.start(), VmFlags::empty()), Err(AreaError::Uninitialized(_))));
-    area.complete();
-    space.retire(space.remove(area.start(), VmFlags::empty()).unwrap());
+    assert!(matches!(raw!(space.remove(area.start(), VmFlags::empty())), Err(AreaError::Uninitialized(_))));
+    raw!(area.complete());
+    space.retire(raw!(space.remove(area.start(), VmFlags::empty())).unwrap());
     let area = space.alloc(&request).unwrap();
-    space.recycle(space.abandon(area).unwrap());
+    raw!(space.recycle(space.abandon(area).unwrap()));
     all_free(&space);
 }
 

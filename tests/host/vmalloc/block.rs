@@ -21,7 +21,7 @@ fn with_blocks(f: impl for<'s> FnOnce(&Vmalloc<'s>, &Blocks<'_, 's>, &[Page])) {
         blocks.check().unwrap();
         assert_eq!(blocks.pages_in_use(), 0);
         for page in pages {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
         while take_page(space).is_some() {}
         space.hal().machine.check().unwrap();
@@ -45,7 +45,7 @@ fn pages_are_mapped_in_order_with_a_guard_page_behind() {
             }
             let behind = VirtAddr::new(addr.get() + count as u64 * PAGE_SIZE);
             assert!(space.hal().machine.cpu(CpuId::BOOT).load(behind, Who::Kernel).is_err());
-            blocks.vm_unmap_ram(addr, count).unwrap();
+            raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
             assert!(space.hal().machine.cpu(CpuId::new(1)).load(addr, Who::Kernel).is_err(), "gone on every CPU");
         }
         assert_eq!(blocks.vm_map_ram(&[], Prot::KERNEL_RW), Err(MapError::Empty));
@@ -70,11 +70,11 @@ fn another_count_or_address_than_was_mapped_is_refused() {
             (at(first, 4 * PAGE_SIZE), 1),
             (at(second, PMD_SIZE), 4),
         ] {
-            assert_eq!(blocks.vm_unmap_ram(addr, count), Err(MapError::NotMapped(addr, count)));
+            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(MapError::NotMapped(addr, count)));
         }
-        blocks.vm_unmap_ram(first, 4).unwrap();
-        assert_eq!(blocks.vm_unmap_ram(first, 4), Err(MapError::NotMapped(first, 4)), "twice");
-        blocks.vm_unmap_ram(second, 4).unwrap();
+        raw!(blocks.vm_unmap_ram(first, 4)).unwrap();
+        assert_eq!(raw!(blocks.vm_unmap_ram(first, 4)), Err(MapError::NotMapped(first, 4)), "twice");
+        raw!(blocks.vm_unmap_ram(second, 4)).unwrap();
     });
 }
 
@@ -84,8 +84,8 @@ fn large_mappings_have_areas_of_their_own() {
         let addr = map(blocks, &pages[..64]);
         assert_eq!(space.find(addr).unwrap().flags, VmFlags::MAP_RAM);
         assert_eq!(blocks.pages_in_use(), 0);
-        assert_eq!(blocks.vm_unmap_ram(addr, 63), Err(MapError::NotMapped(addr, 63)));
-        blocks.vm_unmap_ram(addr, 64).unwrap();
+        assert_eq!(raw!(blocks.vm_unmap_ram(addr, 63)), Err(MapError::NotMapped(addr, 63)));
+        raw!(blocks.vm_unmap_ram(addr, 64)).unwrap();
         assert_eq!(space.find(addr), None);
     });
 }
@@ -95,10 +95,10 @@ fn unmapping_an_area_takes_no_addresses_for_blocks() {
     with_blocks(|space, blocks, pages| {
         let addr = map(blocks, &pages[..64]);
         for count in [0, 1, 63, usize::MAX >> 12, usize::MAX] {
-            assert_eq!(blocks.vm_unmap_ram(addr, count), Err(MapError::NotMapped(addr, count)));
+            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(MapError::NotMapped(addr, count)));
         }
         let areas = space.iter().count();
-        blocks.vm_unmap_ram(addr, 64).unwrap();
+        raw!(blocks.vm_unmap_ram(addr, 64)).unwrap();
         assert_eq!(space.iter().count(), areas - 1);
     });
 }
@@ -127,11 +127,11 @@ fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {
                 live.push((cpu, addr, count));
             } else if !live.is_empty() {
                 let (_, addr, count) = live.swap_remove(to_usize(random.below(live.len() as u64)));
-                blocks.vm_unmap_ram(addr, count).unwrap();
+                raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
             }
         }
         for (_, addr, count) in live.drain(..) {
-            blocks.vm_unmap_ram(addr, count).unwrap();
+            raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
         }
         // Every block is anybody's again: one CPU fills them all.
         run_on(1);
@@ -143,7 +143,7 @@ fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {
             assert_eq!(blocks.pages_in_use(), (BLOCKS * 512) as u64);
         }
         for (_, addr, count) in live {
-            blocks.vm_unmap_ram(addr, count).unwrap();
+            raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
         }
         run_on(0);
     });
@@ -156,12 +156,12 @@ fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
         let long: Vec<Page> = pages.iter().chain(pages).copied().collect();
         let (ram, area) = (map(blocks, &long), space.vmap(&long, VmFlags::empty(), Prot::KERNEL_RW).unwrap());
         let wrong = |refused| matches!(refused, Err(MapError::Area(AreaError::WrongKind(_))));
-        assert!(wrong(blocks.vm_unmap_ram(area, long.len())));
-        assert!(wrong(space.vunmap(ram)));
-        assert!(wrong(space.vfree(ram)));
+        assert!(wrong(raw!(blocks.vm_unmap_ram(area, long.len()))));
+        assert!(wrong(raw!(space.vunmap(ram))));
+        assert!(wrong(raw!(space.vfree(ram))));
         touch(space, ram, 128);
         touch(space, area, 128);
-        blocks.vm_unmap_ram(ram, long.len()).unwrap();
-        space.vunmap(area).unwrap();
+        raw!(blocks.vm_unmap_ram(ram, long.len())).unwrap();
+        raw!(space.vunmap(area)).unwrap();
     });
 }

@@ -52,7 +52,7 @@ fn two_cpus_free_one_area_once() {
                 let space = &space;
                 scope.spawn(move || {
                     run_on(cpu);
-                    space.remove(start, VmFlags::empty()).map(|area| space.retire(area)).is_ok()
+                    raw!(space.remove(start, VmFlags::empty())).map(|area| space.retire(area)).is_ok()
                 })
             });
             both.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()

@@ -19,16 +19,16 @@ fn an_atomic_free_is_work_for_others() {
         let share = space.lazy_max_pages() / 2;
         let small = vmalloc(space, 4);
         let free = free_pages(space);
-        space.vfree_atomic(small).unwrap();
+        raw!(space.vfree_atomic(small)).unwrap();
         assert_eq!((space.lazy_pages(), free_pages(space)), (4, free), "nothing is done yet");
         assert!(!space.purge_due(), "and nothing is due");
-        assert!(space.vfree_atomic(small).is_err(), "twice");
-        space.vfree_atomic(VirtAddr::ZERO).unwrap();
+        assert!(raw!(space.vfree_atomic(small)).is_err(), "twice");
+        raw!(space.vfree_atomic(VirtAddr::ZERO)).unwrap();
         if cfg!(miri) {
             return;
         }
         let large = vmalloc(space, share);
-        space.vfree_atomic(large).unwrap();
+        raw!(space.vfree_atomic(large)).unwrap();
         assert_eq!(space.lazy_pages(), share + 4);
         assert!(space.purge_due());
         assert_eq!(space.lazy_pages(), 0);
@@ -45,7 +45,7 @@ fn a_handler_frees_large_areas_without_a_flush() {
         let large = vmalloc(space, 600);
         touch(space, large, 600);
         space.hal().in_handler.store(true, Ordering::Relaxed);
-        space.vfree(large).unwrap();
+        raw!(space.vfree(large)).unwrap();
         space.hal().in_handler.store(false, Ordering::Relaxed);
         assert_eq!(space.lazy_pages(), 600);
         assert!(space.purge_due());
@@ -61,10 +61,10 @@ fn a_handler_may_unmap() {
         let addr = space.vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
         touch(space, addr, 1);
         space.hal().in_handler.store(true, Ordering::Relaxed);
-        space.vunmap(addr).unwrap();
+        raw!(space.vunmap(addr)).unwrap();
         space.hal().in_handler.store(false, Ordering::Relaxed);
         assert!(space.hal().machine.cpu(CpuId::new(1)).load(addr, Who::Kernel).is_err(), "on every CPU");
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -78,7 +78,7 @@ fn an_address_that_was_unmapped_never_shows_the_next_page_to_a_cpu_that_kept_it(
         for page in [first, second, first, second] {
             let addr = space.vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
             other.load(addr, Who::Kernel).unwrap();
-            space.vunmap(addr).unwrap();
+            raw!(space.vunmap(addr)).unwrap();
             let fault = other.load(addr, Who::Kernel).unwrap_err();
             assert!(matches!(fault.kind, FaultKind::Translation(_)));
             places.push(addr);
@@ -86,7 +86,7 @@ fn an_address_that_was_unmapped_never_shows_the_next_page_to_a_cpu_that_kept_it(
         places.dedup();
         assert_eq!(places.len(), 1, "the addresses are used again at once");
         for page in [first, second] {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }
@@ -97,7 +97,7 @@ fn pages_that_carry_tags_are_mapped_so() {
         let request = VmallocRequest { flags: VmFlags::KASAN, ..VmallocRequest::new(3 * PAGE_SIZE, Gfp::KERNEL) };
         let addr = space.vmalloc(&request).unwrap();
         assert_eq!(space.hal().table.translate(addr).unwrap().leaf.prot.memory(), MemoryType::WriteBackTagged);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         let device = Prot::KERNEL_RW.with_memory(MemoryType::NonCacheable).unwrap();
         assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(MapError::Protection(device)));
     });
@@ -118,8 +118,8 @@ fn areas_are_listed_as_linux_lists_them() {
         let second = format!("{:#018x}-{:#018x}    8192 ", mapping.get(), end(mapping, 2));
         assert!(lines[1].starts_with(&second) && lines[1].ends_with(" vmap user"), "{text}");
         assert_eq!(lines.len(), 2);
-        space.vunmap(mapping).unwrap();
-        space.vfree(addr).unwrap();
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.vunmap(mapping)).unwrap();
+        raw!(space.vfree(addr)).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }

@@ -29,7 +29,7 @@ fn early_areas_are_taken_over() {
     free(&space, area.start());
     free(&space, pages_at(120, 1).start());
     for start in [0, 100] {
-        space.recycle(space.remove(pages_at(start, 1).start(), VmFlags::empty()).unwrap());
+        raw!(space.recycle(space.remove(pages_at(start, 1).start(), VmFlags::empty()).unwrap()));
     }
     all_free(&space);
 }

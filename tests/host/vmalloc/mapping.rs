@@ -38,7 +38,7 @@ fn every_size_is_mapped_whole_with_a_hole_behind() {
             assert_eq!((info.pages, info.flags), (u32::try_from(pages).unwrap(), VmFlags::ALLOC));
             assert!(info.caller.unwrap().file().ends_with("mapping.rs"));
             assert!(space.vmalloc_to_page(addr).is_some() && space.vmalloc_to_page(behind).is_none());
-            space.vfree(addr).unwrap();
+            raw!(space.vfree(addr)).unwrap();
             space.check().unwrap();
         }
     });
@@ -61,17 +61,17 @@ fn large_areas_are_mapped_by_blocks_and_groups() {
         let single = space.vmalloc(&single).unwrap();
         assert!(leaf(single).level == LeafLevel::Pte && !leaf(single).contiguous);
         for addr in [huge, group, single] {
-            space.vfree(addr).unwrap();
+            raw!(space.vfree(addr)).unwrap();
         }
         // Where a small area has left a table, too.
         space.purge_all();
         let small = vmalloc(space, PAGE_SIZE).unwrap();
-        space.vfree(small).unwrap();
+        raw!(space.vfree(small)).unwrap();
         space.purge_all();
         let huge = vmalloc(space, 2 * MIB).unwrap();
         assert_eq!(huge, small, "the lowest fit");
         assert_eq!(leaf(huge).level, LeafLevel::Pmd);
-        space.vfree(huge).unwrap();
+        raw!(space.vfree(huge)).unwrap();
     });
 }
 
@@ -86,7 +86,7 @@ fn an_alignment_that_is_no_power_of_two_is_refused_however_small() {
         for align in [1, 8, 1 << 20] {
             let addr = space.vmalloc(&VmallocRequest { align, ..VmallocRequest::new(MIB, Gfp::KERNEL) }).unwrap();
             assert!(addr.is_aligned(align));
-            space.vfree(addr).unwrap();
+            raw!(space.vfree(addr)).unwrap();
         }
     });
 }
@@ -104,7 +104,7 @@ fn nothing_and_more_than_ram_are_refused_at_once() {
         let half = if cfg!(miri) { 5 * MIB } else { 40 * MIB };
         let first = vmalloc(space, half).unwrap();
         assert!(matches!(vmalloc(space, half), Err(MapError::Pages(_))));
-        space.vfree(first).unwrap();
+        raw!(space.vfree(first)).unwrap();
     });
 }
 
@@ -115,8 +115,8 @@ fn what_vmalloc_did_not_give_is_not_freed() {
         let addr = vmalloc(space, 3 * PAGE_SIZE).unwrap();
         let pages = [take_page(space).unwrap(), take_page(space).unwrap()];
         let other = space.vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).unwrap();
-        assert_eq!(space.vfree(VirtAddr::ZERO), Ok(()));
-        let refused = |addr| match space.vfree(addr) {
+        assert_eq!(raw!(space.vfree(VirtAddr::ZERO)), Ok(()));
+        let refused = |addr| match raw!(space.vfree(addr)) {
             Err(MapError::Area(error)) => error,
             answer => panic!("{answer:?}"),
         };
@@ -125,13 +125,13 @@ fn what_vmalloc_did_not_give_is_not_freed() {
         }
         assert!(matches!(refused(other), AreaError::WrongKind(_)));
         assert!(matches!(refused(VirtAddr::new(0xffff_0000_4000_0000)), AreaError::NoArea(_)));
-        assert!(matches!(space.vunmap(addr), Err(MapError::Area(AreaError::WrongKind(_)))));
+        assert!(matches!(raw!(space.vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
         space.check().unwrap();
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         assert!(matches!(refused(addr), AreaError::NoArea(_)), "twice");
-        space.vunmap(other).unwrap();
+        raw!(space.vunmap(other)).unwrap();
         for page in pages {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }
@@ -151,7 +151,7 @@ fn a_failure_half_way_gives_everything_back() {
             match result {
                 // A block of several pages that could not be had is made up for by smaller ones.
                 Ok(addr) => {
-                    space.vfree(addr).unwrap();
+                    raw!(space.vfree(addr)).unwrap();
                     failures += 1;
                 }
                 Err(MapError::Pages(_)) => failures += 1,
@@ -172,7 +172,7 @@ fn a_failure_half_way_gives_everything_back() {
             let result = space.vmalloc(&request);
             hal.machine.fail_allocation_after(None);
             match result {
-                Ok(addr) => space.vfree(addr).unwrap(),
+                Ok(addr) => raw!(space.vfree(addr)).unwrap(),
                 Err(error) => assert!(matches!(error, MapError::Tables(_)), "{error}"),
             }
             space.check().unwrap();
@@ -188,7 +188,7 @@ fn single_pages_serve_where_there_are_no_larger_blocks() {
         // All memory as single pages, every second one kept.
         let pages: Vec<Page> = std::iter::from_fn(|| take_page(space)).collect();
         for page in pages.iter().step_by(2) {
-            space.hal().pages.free_pages(*page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(*page, Order::ZERO)).unwrap();
         }
         let addr = vmalloc(space, 40 * PAGE_SIZE).unwrap();
         touch(space, addr, 40);
@@ -196,9 +196,9 @@ fn single_pages_serve_where_there_are_no_larger_blocks() {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 40);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         for page in pages.iter().skip(1).step_by(2) {
-            space.hal().pages.free_pages(*page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(*page, Order::ZERO)).unwrap();
         }
     });
 }
@@ -219,14 +219,14 @@ fn pages_are_mapped_in_the_order_of_the_list() {
         touch(space, addr, 41);
         let cpu = space.hal().machine.cpu(quarry::addr::CpuId::BOOT);
         assert_eq!(cpu.store(addr, Who::Kernel, 1).unwrap_err().kind, quarry::arch::host::FaultKind::Permission);
-        space.vunmap(addr).unwrap();
+        raw!(space.vunmap(addr)).unwrap();
         // At once: nobody reaches them any more, so they may go to others.
         for page in pages {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
         let all: Vec<Page> = std::iter::from_fn(|| take_page(space)).collect();
         for page in all {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
     });
 }
@@ -240,7 +240,7 @@ fn nothing_cannot_be_mapped() {
         let many = vec![page; usize::try_from(space.hal().pages.total_pages()).unwrap() + 1];
         assert!(matches!(space.vmap(&many, VmFlags::empty(), Prot::KERNEL_RW), Err(MapError::TooLarge(_))));
         assert_eq!(space.iter().count(), 0);
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -249,13 +249,13 @@ fn pages_that_were_put_go_with_the_area() {
     on_a_machine(Config::CORTEX_A72, |space| {
         let list: Vec<Page> = (0..4).map(|_| take_page(space).unwrap()).collect();
         let addr = space.vmap(&list, VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW).unwrap();
-        assert!(space.hal().pages.free_pages(list[1], Order::ZERO).is_err(), "it is the area's");
-        space.vfree(addr).unwrap();
+        assert!(raw!(space.hal().pages.free_pages(list[1], Order::ZERO)).is_err(), "it is the area's");
+        raw!(space.vfree(addr)).unwrap();
         // A page twice cannot be given away twice.
         let page = take_page(space).unwrap();
         let twice = space.vmap(&[page, page], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW);
         assert!(matches!(twice, Err(MapError::BadPage(_))));
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -272,11 +272,11 @@ fn a_table_that_was_taken_out_is_not_written_to() {
         for last in [0, 2 * MIB, 4 * MIB] {
             let page = part(last, PAGE_SIZE);
             let phys = quarry::addr::PhysAddr::new(0x80_0100_0000);
-            table.map(frames, whole, phys, Prot::KERNEL_RW, MapFlags::all()).unwrap();
+            raw!(table.map(frames, whole, phys, Prot::KERNEL_RW, MapFlags::all())).unwrap();
             let mut gather = table.gather(frames);
-            table.unmap(page, UnmapFlags::empty(), &mut gather).unwrap();
-            table.unmap(whole, UnmapFlags::empty(), &mut gather).unwrap();
-            table.unmap(page, UnmapFlags::empty(), &mut gather).unwrap();
+            raw!(table.unmap(page, UnmapFlags::empty(), &mut gather)).unwrap();
+            raw!(table.unmap(whole, UnmapFlags::empty(), &mut gather)).unwrap();
+            raw!(table.unmap(page, UnmapFlags::empty(), &mut gather)).unwrap();
             gather.flush();
             assert_eq!(table.table_frames(), before, "all three are given back");
             table.check().unwrap();
@@ -301,7 +301,7 @@ fn history(space: &Vmalloc<'_>, seed: u64, steps: u64) {
             }
             3..5 if !areas.is_empty() => {
                 let index = usize::try_from(random.below(areas.len() as u64)).unwrap();
-                space.vfree(areas.swap_remove(index)).unwrap();
+                raw!(space.vfree(areas.swap_remove(index))).unwrap();
             }
             5 => others.extend(take_page(space)),
             6 if others.len() > 4 => {
@@ -312,9 +312,9 @@ fn history(space: &Vmalloc<'_>, seed: u64, steps: u64) {
             }
             _ => {
                 if let Some((addr, pages)) = maps.pop() {
-                    space.vunmap(addr).unwrap();
+                    raw!(space.vunmap(addr)).unwrap();
                     for page in pages {
-                        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+                        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
                     }
                 }
             }
@@ -323,11 +323,11 @@ fn history(space: &Vmalloc<'_>, seed: u64, steps: u64) {
     }
     run_on(0);
     for (addr, pages) in maps {
-        space.vunmap(addr).unwrap();
+        raw!(space.vunmap(addr)).unwrap();
         others.extend(pages);
     }
     for addr in areas {
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     }
     space.purge_all();
     // All memory goes to others.
@@ -335,7 +335,7 @@ fn history(space: &Vmalloc<'_>, seed: u64, steps: u64) {
         others.push(page);
     }
     for page in others {
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     }
 }
 
@@ -365,7 +365,7 @@ fn what_a_handler_frees_is_purged_later() {
     on_a_machine(Config::CORTEX_A72, |space| {
         let addr = vmalloc(space, 4 * PAGE_SIZE).unwrap();
         space.hal().in_handler.store(true, Ordering::Relaxed);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         space.hal().in_handler.store(false, Ordering::Relaxed);
         assert_eq!(space.lazy_pages(), 4);
         assert_eq!(space.find(addr), None);
@@ -377,7 +377,7 @@ fn zeroed_memory_is_zeroed_page_by_page() {
     on_a_machine(Config::CORTEX_A72, |space| {
         let addr = space.vmalloc(&VmallocRequest::new(21 * PAGE_SIZE, Gfp::KERNEL | Gfp::ZERO)).unwrap();
         assert_eq!(space.hal().pages.hal().zeroed.load(Ordering::Relaxed), 21);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     });
 }
 
@@ -398,7 +398,7 @@ fn flags_reach_every_allocation_inside() {
             asked();
             assert!(matches!(space.resize(first, 5 * PAGE_SIZE, gfp), Ok(Resized::InPlace(_))));
             assert!(asked().tables.iter().all(|asked| asked.effort() == gfp));
-            space.vfree(first).unwrap();
+            raw!(space.vfree(first)).unwrap();
         });
     }
 }
@@ -423,7 +423,7 @@ fn ram_is_mapped_for_the_kernel_write_back_and_without_execution() {
             let request = VmallocRequest { prot, ..VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL) };
             assert_eq!(space.vmalloc(&request), Err(refused));
         }
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
 
@@ -444,6 +444,6 @@ fn no_caller_says_by_which_call_an_area_was_made() {
             let among = flags | VmFlags::USERMAP;
             assert_eq!(space.vmap(&[page], among, Prot::KERNEL_RW), Err(MapError::Flags(flags)));
         }
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }

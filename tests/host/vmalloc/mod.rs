@@ -38,14 +38,14 @@ fn space<'a>(machine: Machine<'a>, pages: u64) -> Space<'a> {
 /// An area with pages of its own, as `vmalloc` makes them.
 fn alloc<'a>(space: &Space<'a>, request: &AreaRequest) -> Option<AreaRef<'a>> {
     let area = space.alloc(request).ok()?;
-    area.give_pages(space.hal().map(area.info().range)).unwrap();
-    area.complete();
+    raw!(area.give_pages(space.hal().map(area.info().range))).unwrap();
+    raw!(area.complete());
     Some(area)
 }
 
 /// As `vfree` gives it back.
 fn free(space: &Space<'_>, start: VirtAddr) {
-    space.retire(space.remove(start, VmFlags::empty()).unwrap());
+    space.retire(raw!(space.remove(start, VmFlags::empty())).unwrap());
 }
 
 /// `pages` pages with a guard page.
@@ -61,7 +61,7 @@ fn all_free(space: &Space<'_>) {
     let region = space.region().unwrap();
     let whole = AreaRequest::new(region.size(), VmFlags::NO_GUARD);
     let area = space.alloc(&whole).expect("one gap");
-    space.recycle(space.abandon(area).unwrap());
+    raw!(space.recycle(space.abandon(area).unwrap()));
     assert_eq!(space.hal().translated(), 0);
     assert_eq!(space.hal().too_early.load(std::sync::atomic::Ordering::Relaxed), 0, "promise 3");
 }

@@ -33,7 +33,7 @@ fn step(space: &Space<'_>, live: &mut BTreeMap<VirtAddr, AreaInfo>, random: &mut
         5..9 => {
             let Some((&start, _)) = live.range(place..).next().or_else(|| live.iter().next()) else { return };
             let info = live.remove(&start).unwrap();
-            let removed = space.remove(start, VmFlags::empty()).unwrap();
+            let removed = raw!(space.remove(start, VmFlags::empty())).unwrap();
             assert_eq!(removed.info(), info);
             space.retire(removed);
         }
@@ -45,7 +45,7 @@ fn step(space: &Space<'_>, live: &mut BTreeMap<VirtAddr, AreaInfo>, random: &mut
                 return;
             }
             let refused = expected.map_or(AreaError::NoArea(place), |info| AreaError::NotTheStart(place, info));
-            assert_eq!(space.remove(place, VmFlags::empty()).unwrap_err(), refused);
+            assert_eq!(raw!(space.remove(place, VmFlags::empty())).unwrap_err(), refused);
         }
     }
 }
@@ -62,7 +62,7 @@ fn history(seed: u64, region: u64, steps: u64) {
         }
     }
     for start in live.into_keys() {
-        space.retire(space.remove(start, VmFlags::empty()).unwrap());
+        space.retire(raw!(space.remove(start, VmFlags::empty())).unwrap());
     }
     all_free(&space);
 }

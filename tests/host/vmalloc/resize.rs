@@ -56,8 +56,8 @@ fn what_is_cut_off_is_unmapped_and_free_and_comes_back_in_place() {
         assert!(now.eq(frames.into_iter().take(8)), "what both sizes have stays where it was");
         assert_eq!(resize(space, addr, 11), in_place(11), "as it is");
         assert_eq!(resize(space, addr, 12), Ok(Resized::MustMove(11 * PAGE_SIZE)));
-        space.vfree(addr).unwrap();
-        pages.free_pages(other, Order::ZERO).unwrap();
+        raw!(space.vfree(addr)).unwrap();
+        raw!(pages.free_pages(other, Order::ZERO)).unwrap();
     });
 }
 
@@ -68,7 +68,7 @@ fn a_leaf_that_reaches_across_the_edge_stays_whole() {
         assert!(space.hal().table.translate(addr).unwrap().leaf.contiguous);
         assert_eq!(resize(space, addr, 3), in_place(16));
         touch(space, addr, 16);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     });
 }
 
@@ -85,9 +85,9 @@ fn what_cannot_be_resized_is_refused() {
         let inside = VirtAddr::new(addr.get() + PAGE_SIZE);
         assert!(matches!(of_area(resize(space, inside, 2)), Some(AreaError::NotTheStart(..))));
         assert!(matches!(of_area(resize(space, VirtAddr::new(START + 512 * MIB), 2)), Some(AreaError::NoArea(_))));
-        space.vunmap(mapping).unwrap();
-        space.hal().pages.free_pages(page, Order::ZERO).unwrap();
-        space.vfree(addr).unwrap();
+        raw!(space.vunmap(mapping)).unwrap();
+        raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
+        raw!(space.vfree(addr)).unwrap();
         assert!(matches!(of_area(resize(space, addr, 2)), Some(AreaError::NoArea(_))), "freed");
     });
 }
@@ -117,7 +117,7 @@ fn growth_that_fails_leaves_the_area_as_it_was() {
         }
         assert!(failures > 0);
         space.hal().pages.set_careful(false);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     });
 }
 
@@ -136,15 +136,15 @@ fn random_lengths_keep_promise_three() {
             others.extend(take_page(space));
             if others.len() > 20 {
                 for page in others.drain(..) {
-                    space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+                    raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
                 }
             }
         }
         for page in others {
-            space.hal().pages.free_pages(page, Order::ZERO).unwrap();
+            raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
         }
         for addr in areas {
-            space.vfree(addr).unwrap();
+            raw!(space.vfree(addr)).unwrap();
         }
     });
 }
@@ -160,6 +160,6 @@ fn an_area_that_is_not_writable_keeps_its_size() {
             assert!(matches!(refused, Err(MapError::NotWritable(area)) if area.range.start() == addr), "{refused:?}");
         }
         assert_eq!(space.find(addr).unwrap().pages, 4);
-        space.vfree(addr).unwrap();
+        raw!(space.vfree(addr)).unwrap();
     });
 }

@@ -47,8 +47,8 @@ pub(super) fn warm_up(most: usize) {
         live.extend((0..most).map(|_| make()));
         for how in live.drain(..) {
             match how {
-                How::Ioremap(at) => instance::iounmap(VirtAddr::new(at)).expect("mapped"),
-                How::PerCpu(ptr) => instance::free_percpu(ptr).expect("allocated"),
+                How::Ioremap(at) => raw!(instance::iounmap(VirtAddr::new(at))).expect("mapped"),
+                How::PerCpu(ptr) => raw!(instance::free_percpu(ptr)).expect("allocated"),
                 _ => {}
             }
         }
@@ -84,7 +84,7 @@ fn row(random: &mut Random, gfp: Gfp) -> Row {
 
 fn free_row(mut row: Row) {
     while let Some(page) = row.pop() {
-        instance::free_page(page).expect("allocated");
+        raw!(instance::free_page(page)).expect("allocated");
     }
 }
 
@@ -241,8 +241,8 @@ pub(super) fn free(block: Block, random: &mut Random) {
         _ => block.verify(block.at, block.bytes),
     }
     match block.how {
-        How::Pages(order) => instance::free_pages(block.at, order).expect("allocated"),
-        How::Bulk(mut row) => instance::free_pages_bulk(&mut row).expect("allocated"),
+        How::Pages(order) => raw!(instance::free_pages(block.at, order)).expect("allocated"),
+        How::Bulk(mut row) => raw!(instance::free_pages_bulk(&mut row)).expect("allocated"),
         // SAFETY: this block's memory, which nobody uses any more.
         How::Kmalloc => unsafe { instance::kfree(memory) },
         How::Cache(number) => {
@@ -250,18 +250,18 @@ pub(super) fn free(block: Block, random: &mut Random) {
             // SAFETY: as above.
             unsafe { cache(number).free(object) };
         }
-        How::Vmalloc if random.below(8) == 0 => instance::vfree_atomic(block.at).expect("allocated"),
-        How::Vmalloc => instance::vfree(block.at).expect("allocated"),
+        How::Vmalloc if random.below(8) == 0 => raw!(instance::vfree_atomic(block.at)).expect("allocated"),
+        How::Vmalloc => raw!(instance::vfree(block.at)).expect("allocated"),
         How::Vmap(row) => {
-            instance::vunmap(block.at).expect("mapped");
+            raw!(instance::vunmap(block.at)).expect("mapped");
             free_row(row);
         }
         How::MapRam(row) => {
-            instance::vm_unmap_ram(block.at, row.pages().len()).expect("mapped");
+            raw!(instance::vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
             free_row(row);
         }
-        How::Ioremap(_) => instance::iounmap(block.at).expect("mapped"),
-        How::PerCpu(ptr) => instance::free_percpu(ptr).expect("allocated"),
+        How::Ioremap(_) => raw!(instance::iounmap(block.at)).expect("mapped"),
+        How::PerCpu(ptr) => raw!(instance::free_percpu(ptr)).expect("allocated"),
         // SAFETY: as above.
         How::Kvmalloc => unsafe { instance::kvfree(memory) },
     }

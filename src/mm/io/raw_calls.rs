@@ -1,0 +1,42 @@
+//! Calls on mappings that somebody names: whether they are the caller's, only the caller knows.
+//!
+//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+
+use super::{IoError, IoHal, IoSpace};
+use crate::addr::VirtAddr;
+
+impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
+    /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
+    /// When it returns, no CPU translates it. Any context. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::Area`] for an address in no area or in one of another kind; [`NotThePointer`](IoError::NotThePointer)
+    /// for another address of a mapping, or one that somebody else is unmapping. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+        self.do_iounmap(addr)
+    }
+
+    /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IoSpace::iounmap`].
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
+        self.do_memunmap(addr)
+    }
+}

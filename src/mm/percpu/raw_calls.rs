@@ -1,0 +1,22 @@
+//! Calls on per-CPU memory that somebody names: whether it is the caller's, only the caller knows.
+//!
+//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+
+use super::{PerCpuAllocator, PerCpuError, PerCpuHal, PerCpuPtr};
+
+impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
+    /// Frees an allocation (Linux: `free_percpu`). Any context; needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`PerCpuError::NotAllocated`].
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the memory, alone: it came from this allocator, no owning type (`PerCpu`) holds it, and nobody
+    /// uses it after the call. A name that is wrong in itself (free already, not its start) is found and refused.
+    #[inline]
+    pub unsafe fn free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+        self.do_free(ptr)
+    }
+}

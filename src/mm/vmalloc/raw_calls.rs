@@ -1,0 +1,183 @@
+//! Calls on areas that somebody names: whether they are the caller's, only the caller knows.
+//!
+//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+
+use super::{
+    AreaError, AreaHal, AreaRef, MapError, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal,
+    VmFlags, VmallocHal, VmapSpace,
+};
+use crate::addr::{PhysAddr, VirtAddr};
+
+impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
+    /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
+    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
+    /// [`VmapSpace::retire`]. Any context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
+        self.do_vfree(addr)
+    }
+
+    /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
+    /// freed by this call unless twice as much as may wait does, or permissions of the area have been changed. O(log n)
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As for [`VmapSpace::vfree`].
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
+        self.do_vfree_atomic(addr)
+    }
+
+    /// Takes away what [`VmapSpace::vmap`] mapped. When it returns, no CPU translates it; the pages stay with whoever
+    /// has them. Address zero is nothing to unmap. Any context. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
+        self.do_vunmap(addr)
+    }
+}
+
+impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
+    /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
+    /// no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`] if no mapping of `pages` pages starts at `addr`; [`MapError::Area`]. Nothing has changed
+    /// then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+        self.do_vm_unmap_ram(addr, pages)
+    }
+}
+
+impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
+    /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
+    /// empty: nobody finds it any more, and a second call for it fails. What it maps is still mapped. Any context.
+    /// O(log n).
+    ///
+    /// # Errors
+    ///
+    /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized),
+    /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
+        self.do_remove(start, kinds)
+    }
+
+    /// [`VmapSpace::remove`], if `accept` takes the area's flags and the physical address that it leads to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for what is not accepted.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, `Vmap`, `IoMem`, …) holds it, and after the
+    /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
+    /// (no area, not its start, another kind) is found and refused.
+    #[inline]
+    pub unsafe fn remove_if(
+        &self,
+        start: VirtAddr,
+        kinds: VmFlags,
+        accept: impl Fn(VmFlags, Option<PhysAddr>) -> bool,
+    ) -> Result<Removed<'a>, AreaError> {
+        self.do_remove_if(start, kinds, accept)
+    }
+
+    /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
+    /// O(1) for a small area, O(log n) otherwise.
+    ///
+    /// # Safety
+    ///
+    /// No CPU translates the area's addresses any more, and nobody uses them.
+    #[inline]
+    pub unsafe fn recycle(&self, area: Removed<'a>) {
+        self.do_recycle(area)
+    }
+}
+
+impl<'a> AreaRef<'a> {
+    /// Makes these pages the area's own.
+    ///
+    /// # Errors
+    ///
+    /// They come back if it has pages already.
+    ///
+    /// # Safety
+    ///
+    /// The caller has just made the area: nobody else fills, completes or frees it at the same time. The pages are the
+    /// caller's to give, and mapped in the area.
+    #[inline]
+    pub unsafe fn give_pages(self, pages: Pages) -> Result<(), Pages> {
+        self.do_give_pages(pages)
+    }
+
+    /// The area is complete: from now on it can be freed by its address (Linux: `clear_vm_uninitialized_flag`).
+    ///
+    /// # Safety
+    ///
+    /// The caller has just made the area, and it has all that whoever frees it will give back.
+    #[inline]
+    pub unsafe fn complete(self) {
+        self.do_complete()
+    }
+}
+
+impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
+    /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
+    /// it returns, no CPU acts on what was permitted before. Not from an interrupt handler; needs memory for tables where
+    /// blocks have to be split. The caller has the area, and changes it from one CPU at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`SetMemoryError`]; permissions are as before then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid; what
+    /// becomes executable is code that was meant for it.
+    #[inline]
+    pub unsafe fn set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
+        self.do_set_memory(addr, pages, to)
+    }
+}
