@@ -150,7 +150,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Protection`];
     /// [`MapError::Area`], [`MapError::Pages`], [`MapError::Tables`] with everything undone.
-    #[inline]
+    // The flags and the protection are constants of the callers, whose checks then cost nothing.
+    #[inline(always)]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
         let pages = self.hal().pages();
         if request.size == 0 {
