@@ -268,7 +268,9 @@ impl Heap for Kmalloc {
 
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
-        let freed = slabs().kfree(VirtAddr::new(block.as_ptr().expose_provenance() as u64));
+        let at = VirtAddr::new(block.as_ptr().expose_provenance() as u64);
+        // SAFETY: the caller's contract: the block came from `alloc`, and nobody uses it afterwards.
+        let freed = unsafe { slabs().kfree(at) };
         assert!(freed.is_ok(), "a block is freed once");
     }
 
