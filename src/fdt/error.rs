@@ -200,7 +200,7 @@ pub enum FdtError {
 impl FdtError {
     /// The node whose content is at fault; `None` if the structure of the blob is.
     #[must_use]
-    pub fn node(&self) -> Option<usize> {
+    pub const fn node(&self) -> Option<usize> {
         match *self {
             Self::WideCells { node }
             | Self::BadValue { node, .. }
@@ -213,7 +213,7 @@ impl FdtError {
         }
     }
 
-    /// What is wrong with the node's content; nothing for an error of another kind.
+    /// Writes the fault in the node's content; writes nothing for an error of another kind.
     pub(super) fn write_what(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::WideCells { .. } => f.write_str("address or size wider than 64 bits"),

@@ -30,14 +30,7 @@ impl FdtError {
             | Self::ValueOutside { offset, .. }
             | Self::BadPropertyName { offset, .. }
             | Self::BadCells { offset } => Some(offset),
-            Self::WideCells { node }
-            | Self::BadValue { node, .. }
-            | Self::Missing { node, .. }
-            | Self::Reversed { node, .. }
-            | Self::Wraps { node, .. }
-            | Self::NotTranslatable { node, .. }
-            | Self::NoSuchPhandle { node, .. } => Some(node),
-            _ => None,
+            _ => self.node(),
         }
     }
 }

@@ -43,8 +43,8 @@ pub enum Scope {
     NoIo = 4,
     /// Reclaim may not call into file systems (Linux: `PF_MEMALLOC_NOFS`).
     NoFs = 5,
-    /// Work is done that a context has put off which could not do it: whoever waits does it meanwhile, so that it would wait
-    /// inside of a wait.
+    /// The context runs deferred work. A CPU that waits runs deferred work meanwhile, so this work must not wait itself: it
+    /// would wait inside a wait.
     Deferred = 6,
 }
 

@@ -92,7 +92,7 @@ pub fn defer_no_more(registration: Registration) -> Result<(), RegistryError> {
 pub fn idle() -> bool {
     answer_requests();
     let mut worked = false;
-    // Whoever waits inside of such work would do it once more, and so on.
+    // Deferred work that waited would come here again, and run itself once more.
     if !PAGES.hal().is_inside(Scope::Deferred) {
         let _: Option<()> = DEFERRED.visit(PAGES.hal(), |work, _| {
             let _scope = sync::enter(PAGES.hal(), Scope::Deferred);

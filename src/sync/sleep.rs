@@ -40,7 +40,7 @@ pub fn sleep_for_memory(cpu: &impl Sleeper, may_be_woken: bool) -> bool {
 /// since an event comes from here.
 pub fn rest(cpu: &impl Sleeper, sleep: impl FnOnce()) {
     cpu.set_asleep(true);
-    // Who waits for memory looks again whether somebody is left who could free some.
+    // CPUs that wait for memory check again whether any CPU is left that could free some.
     cpu.send_event();
     sleep();
     cpu.set_asleep(false);

@@ -74,8 +74,8 @@ impl PageDescriptor {
         exchanged.map(|_| ()).map_err(PageState::from_raw)
     }
 
-    /// Replaces the state if it is still `from`, whoever looks: for a block that goes from this CPU to its own lists. May
-    /// fail for no reason.
+    /// Replaces the state if it is still `from`; orders no other access, as the block moves from this CPU to this CPU's
+    /// lists. May fail spuriously.
     #[inline(always)]
     pub(in crate::mm) fn exchange_here(&self, from: PageState, to: PageState) -> bool {
         self.state.compare_exchange_weak(from.raw(), to.raw(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -148,8 +148,8 @@ impl PageDescriptor {
             let counted = state.kind().is_allocated() && state.references() != 0 && state.references() != u32::MAX;
             counted.then_some(raw.wrapping_add(PageState::ONE_REFERENCE))
         };
-        // Relaxed: whoever takes a reference has one, so the block cannot go away meanwhile. If the caller errs and it does,
-        // the reference is refused.
+        // Relaxed: the caller holds a reference, so the block cannot be freed meanwhile. If the caller is wrong and the block
+        // is free, the reference is refused.
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok()
     }
 

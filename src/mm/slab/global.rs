@@ -96,7 +96,7 @@ impl<H: SlabHal> CacheHandle<H> {
 /// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
 ///   handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
 ///   part of the allocator, and moves with it.
-/// - `GLB-2`: whoever takes a record out of the table and has neither an object of the cache, a handle nor the lock of the
+/// - `GLB-2`: code that takes a record out of the table and has neither an object of the cache, a handle nor the lock of the
 ///   registry, has interrupts masked from before that until after the last use. A record that has left the table is given up
 ///   when every CPU has answered a request since, and no CPU answers one in the middle of such a use.
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -234,7 +234,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         // INVARIANT: GLB-1. Release pairs with the acquire in `cache`.
         entry.store(record.as_ptr(), Ordering::Release);
-        // Pairs with the fence in `set_careful`: whoever switches all arrays finds the record, or is seen here.
+        // Pairs with the fence in `set_careful`: the switch of all arrays finds the record, or is seen here.
         fence(Ordering::SeqCst);
         if self.is_careful() != careful {
             self.drain_all(Some(cache));

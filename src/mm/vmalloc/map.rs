@@ -20,7 +20,7 @@ use core::panic::Location;
 /// Bytes of a contiguous group of pages.
 const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 
-/// How tables are looked for on behalf of whoever does not say: as calls of any context must.
+/// The flags of page tables for callers that pass none: such calls are legal in any context.
 pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
 
 /// What vmalloc asks of a machine: tables, frames for them, and pages.
@@ -43,8 +43,8 @@ pub trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The kernel's tables.
     fn tables(&self) -> &PageTable<Self::Mmu>;
 
-    /// Frames for them, looked for as `gfp` says (what [`Gfp::effort`] keeps counts); for whoever gives tables back, `gfp`
-    /// means nothing.
+    /// The source of frames for them. It allocates as `gfp` says (what [`Gfp::effort`] keeps of it); freeing a table ignores
+    /// `gfp`.
     fn frames(&self, gfp: Gfp) -> Self::Frames;
 
     /// The page allocator.

@@ -50,7 +50,7 @@ pub struct Tuning {
     pub ram_pages: u64,
 }
 
-/// How a descriptor is looked for on behalf of whoever does not say.
+/// The flags of descriptors for callers that pass none.
 pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
 /// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
 /// the cheapest, and waiting for more gains nothing but memory that nobody can use.

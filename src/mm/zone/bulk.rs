@@ -131,8 +131,8 @@ impl<H: PageHal> PageAllocator<H> {
             let list = state.plain_list(Order::ZERO);
             if list < PageState::LISTS {
                 let listed = PageState::on_pcp(list, Order::ZERO);
-                // Whoever changes the state has the page: of two CPUs that free it at the same time one goes on to the
-                // long way, and is refused there.
+                // The CPU that changes the state has the page. If two CPUs free it at once, the other one takes the slow
+                // path, which refuses it.
                 given = H::pages(local).push_many(list, pages, |page| map.get(page).exchange_here(state, listed));
             }
         }

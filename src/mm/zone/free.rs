@@ -87,8 +87,8 @@ impl<H: PageHal> PageAllocator<H> {
         H::local_map(self.hal.local()).find(Pfn::containing(phys)).ok_or(FreeError::NoDescriptor(phys))
     }
 
-    /// The long way: blocks that are not plain, that have no list, or whose list is full. If `list` is one, the short way
-    /// has taken the block for it already.
+    /// Slow path: blocks that are not plain, that have no list, or whose list is full. If `list` is one, the fast path has
+    /// taken the block for it already.
     #[inline(never)]
     fn free_slow(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
         let list = if list < PageState::LISTS { Some(list) } else { self.settle(page, order, Kind::Block)? };
@@ -130,8 +130,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Takes a block that is claimed as `kind`, which may be [`Kind::Block`], for a list of this CPU: its number, or `None`
-    /// if only a reference was dropped. Of two CPUs that free a block at the same time one is refused here, since whoever
-    /// changes the state has the block.
+    /// if only a reference was dropped. If two CPUs free a block at once, one is refused here: the CPU that changes the
+    /// state has the block.
     #[cold]
     fn settle(&self, page: Page, order: Order, kind: Kind) -> Result<Option<usize>, FreeError> {
         let map = self.hal.map();

@@ -17,7 +17,7 @@ impl<H: PageHal> PageAllocator<H> {
         if state.is_compound() || state.references() != 1 {
             return Err(FreeError::Claimed { page: map.pfn(page), kind: Kind::Block });
         }
-        // Meanwhile it says that it is on a list: whoever frees it at the same time is refused.
+        // The state says "on a list" meanwhile, so that a free of the block at the same time is refused.
         let busy = PageState::on_pcp(state.pcp_list(), order);
         map.get(page).exchange(state, busy).map_err(|_| FreeError::DoubleFree(map.pfn(page)))?;
         // INVARIANT: PAGE-1: the last page first, so that each block that a reader meets is one.

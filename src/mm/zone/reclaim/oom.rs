@@ -200,8 +200,8 @@ impl<H: ReclaimHal<Relax = R>, R: LockHal> fmt::Display for MemReport<'_, H, R> 
 }
 
 impl<H: ReclaimHal<Relax = R>, R: LockHal> MemReport<'_, H, R> {
-    /// Who holds what reclaim can get at, as they said when they were asked last: a report is made in any context, with
-    /// locks held and in handlers, where nobody may be asked.
+    /// Writes what each shrinker said it holds when reclaim asked it last. A report may come with locks held or from an
+    /// interrupt handler, where asking a shrinker is not legal.
     fn write_holders(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hal = self.pages.hal();
         let mut write = |name: &str, held: Option<u64>, what: &str| match held {
