@@ -349,6 +349,7 @@ pub struct KmemCache {
     slot: Slot,
     mark: u32,
     word: u64,
+    secret: u64,
 }
 
 impl KmemCache {
@@ -364,7 +365,8 @@ impl KmemCache {
     const fn of(handle: CacheHandle<KernelPages>) -> Self {
         let cache = handle.cache();
         let (slot, mark, word) = (cache.slot(), cache.mark(), cache.first_word().raw());
-        Self { handle, slot, mark, word }
+        let secret = cache.mark_secret();
+        Self { handle, slot, mark, word, secret }
     }
 
     /// The cache as reports see it.
@@ -401,7 +403,7 @@ impl KmemCache {
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let at = address(object.as_ptr());
-        if !slab_fast::give_to(at, self.word) {
+        if !slab_fast::give_to(at, self.word, self.secret) {
             free_object_slow(at, self.cache());
         }
     }

@@ -20,9 +20,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 const NO_WAIT: usize = offset_of!(CpuLocal, scopes) + KernelScopes::NO_WAIT;
 
 const _: () = {
-    assert!(
-        offset_of!(CpuLocal, slab) == 0 && offset_of!(CpuSlabs, descriptors) == 0 && offset_of!(CpuSlabs, mark) == 8
-    );
+    assert!(offset_of!(CpuLocal, slab) == 0 && offset_of!(CpuSlabs, descriptors) == 0);
+    assert!(offset_of!(ArrayHeader, mark) == 24);
     assert!(offset_of!(ArrayHeader, served) == 0 && offset_of!(ArrayHeader, top) == 8);
     assert!(offset_of!(ArrayHeader, limit) == 16 && PAGE_DESCRIPTOR_SIZE == 32 && PAGE_SHIFT == 12);
     assert!(NO_WAIT <= 32_760 && NO_WAIT.is_multiple_of(8), "an offset that a load can have");
@@ -120,14 +119,14 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
 /// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12
 /// where in the slab the object lies.
 macro_rules! give {
-    ($object:expr, $($check:literal,)+ $(word = $word:expr)?) => {
+    ($object:expr, $($check:literal,)+ mark: $($mark:literal,)+ $(word = $word:expr, secret = $secret:expr)?) => {
         // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's
         // array above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is
         // not there, afterwards with the array.
         unsafe {
             asm!(
                 "2: mrs x9, tpidr_el1",
-                "ldp x10, x11, [x9]",           // descriptors, mark
+                "ldr x10, [x9]",                // descriptors
                 "ubfx x12, {object}, #12, #44", // as NUMBERED says
                 "add x10, x10, x12, lsl #5",
                 "3: ldr x10, [x10, #{aux}]",    // the page's word
@@ -135,13 +134,13 @@ macro_rules! give {
                 "mul w12, w12, w10",
                 "cmp w12, w10",
                 "b.hs {slow}",                  // no object starts there
-                "4: ldr x12, [{object}]",
-                "cmp x12, x11",
-                "b.eq {slow}",                  // free already
                 "add x9, x9, x10, lsr #40",
+                "4: ldr x12, [{object}]",
                 "ldp x13, x14, [x9, #8]",       // top, limit
-                "cmp x13, x14",
-                "b.hs {slow}",                  // full
+                $($mark,)+
+                "cmp w12, w11",                 // the half of the mark that is always there
+                "ccmp x13, x14, #0b0010, ne",   // free already is like full
+                "b.hs {slow}",
                 "str x11, [{object}]",
                 "5: str {object}, [x13], #8",   // marked from here on
                 "str x13, [x9, #8]",
@@ -168,7 +167,7 @@ macro_rules! give {
                 ".popsection",
                 object = in(reg) $object.get(),
                 aux = const PageDescriptor::AUX,
-                $(word = in(reg) $word,)?
+                $(word = in(reg) $word, secret = in(reg) $secret,)?
                 out("x9") _,
                 out("x10") _,
                 out("x11") _,
@@ -185,14 +184,31 @@ macro_rules! give {
 /// Frees an object of any cache. Whether that could be done.
 #[inline(always)]
 pub(super) fn give(object: VirtAddr) -> bool {
-    give!(object, "ubfx x12, x10, #20, #16", "bfxil x12, {object}, #0, #12",);
+    give!(
+        object,
+        "ubfx x12, x10, #20, #16",
+        "bfxil x12, {object}, #0, #12",
+        mark:
+        "ldr x11, [x9, #24]",
+        "eor x11, x11, {object}",
+    );
     true
 }
 
-/// Frees an object whose page has this very word: the cache's, for the first page of a slab. Whether that could be done.
+/// Frees an object whose page has this very word, for the first page of a slab, and whose mark differs from its address in
+/// `secret`: those of the cache. Whether that could be done.
 #[inline(always)]
-pub(super) fn give_to(object: VirtAddr, word: u64) -> bool {
-    give!(object, "cmp x10, {word}", "b.ne {slow}", "and x12, {object}, #0xfff", word = word);
+pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
+    give!(
+        object,
+        "cmp x10, {word}",
+        "b.ne {slow}",
+        "and x12, {object}, #0xfff",
+        mark:
+        "eor x11, {secret}, {object}",
+        word = word,
+        secret = secret
+    );
     true
 }
 
@@ -240,16 +256,20 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             "ccmp {one}, {bound}, #0b0010, lo",
             "b.hs 9f",
             "ldr {one}, [{a}, {place}]",
-            "cmp {one}, {mark}",
+            "eor {mark}, {secret}, {a}",
+            "cmp {one:w}, {mark:w}",
             "str {mark}, [{a}, {place}]",
             "ldr {two}, [{b}, {place}]",
-            "ccmp {two}, {mark}, #0b0100, ne", // marked if the one before is
+            "eor {mark}, {secret}, {b}",
+            "ccmp {two:w}, {mark:w}, #0b0100, ne", // marked if the one before is
             "str {mark}, [{b}, {place}]",
             "ldr {three}, [{c}, {place}]",
-            "ccmp {three}, {mark}, #0b0100, ne",
+            "eor {mark}, {secret}, {c}",
+            "ccmp {three:w}, {mark:w}, #0b0100, ne",
             "str {mark}, [{c}, {place}]",
             "ldr {four}, [{d}, {place}]",
-            "ccmp {four}, {mark}, #0b0100, ne",
+            "eor {mark}, {secret}, {d}",
+            "ccmp {four:w}, {mark:w}, #0b0100, ne",
             "str {mark}, [{d}, {place}]",
             "b.eq 7f",
             "stp {a}, {b}, [{to}], #16",
@@ -263,7 +283,8 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             "cmp {one}, {bound}",
             "b.hs 6b",
             "ldr {one}, [{a}, {place}]",
-            "cmp {one}, {mark}",
+            "eor {mark}, {secret}, {a}",
+            "cmp {one:w}, {mark:w}",
             "b.eq 5f",                      // free already
             "str {mark}, [{a}, {place}]",
             "str {a}, [{to}], #8",
@@ -292,7 +313,8 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             page_factor = in(reg) of.size.factor << PAGE_SHIFT,
             excess = in(reg) of.size.excess,
             place = in(reg) u64::from(of.mark),
-            mark = in(reg) local.slab.mark.load(Ordering::Relaxed),
+            secret = in(reg) of.secret,
+            mark = out(reg) _,
             offset = out(reg) _,
             bound = out(reg) _,
             a = out(reg) _,

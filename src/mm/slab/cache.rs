@@ -36,6 +36,8 @@ pub struct Cache<H: SlabHal> {
     pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
+    /// Mixed into marks. Odd, as addresses of objects are not: no mark is one, or zero.
+    pub(super) mark_secret: u64,
     pub(super) node: OrderedLock<Node, class::SlabNode, H::Relax>,
     /// Whether the CPUs' arrays are in use, unless the allocator is careful.
     pub(super) arrays_wanted: AtomicBool,
@@ -97,7 +99,7 @@ impl<H: SlabHal> Cache<H> {
     /// What tells its objects from others.
     #[inline(always)]
     pub(super) const fn objects(&self) -> CacheObjects {
-        CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark }
+        CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
     }
 
     /// Objects that move between an array and slabs at once.
@@ -109,6 +111,12 @@ impl<H: SlabHal> Cache<H> {
     #[must_use]
     pub const fn mark(&self) -> u32 {
         self.shape.mark
+    }
+
+    /// What the marks of its objects differ in from their addresses.
+    #[must_use]
+    pub const fn mark_secret(&self) -> u64 {
+        self.mark_secret
     }
 
     /// What the first page of each of its slabs says.

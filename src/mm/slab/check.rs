@@ -5,6 +5,7 @@ use super::cache::Cache;
 use super::cpu::Array;
 use super::error::Broken;
 use super::node::Node;
+use super::object::Object;
 use super::word::{Book, NIL, SlabWord};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
@@ -48,9 +49,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let checked = noted.and_then(|()| self.check_slabs(cache, held));
         let _ = self.for_each_held(cache, |at, _| {
             if let Some(place) = self.place(at)
-                && place.object.load(cache.shape.mark) == self.mark() ^ NOTED
+                && is_noted(cache, place.object)
             {
-                place.object.store(cache.shape.mark, self.mark());
+                cache.set_mark(place.object);
             }
             Ok(())
         });
@@ -106,11 +107,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
         let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
         match place {
-            Some(place) if place.object.load(cache.shape.mark) == self.mark() => {
-                place.object.store(cache.shape.mark, self.mark() ^ NOTED);
+            Some(place) if cache.is_marked(place.object) => {
+                place.object.store(cache.shape.mark, cache.mark_of(place.object) ^ NOTED);
                 Ok(())
             }
-            Some(place) if place.object.load(cache.shape.mark) == self.mark() ^ NOTED => {
+            Some(place) if is_noted(cache, place.object) => {
                 Err(broken(tag, cache, Some(at), "an object that is at hand twice"))
             }
             Some(_) => Err(broken("SLAB-4", cache, Some(at), "an object at hand that is not marked free")),
@@ -165,8 +166,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         while at != NIL {
             free += 1;
             let object = slab.object_of(cache, at.into());
-            let marked = cache.shape.link == cache.shape.mark || object.load(cache.shape.mark) == self.mark();
-            if !marked || free > book.objects {
+            if !cache.is_free(object) || free > book.objects {
                 return Err(broken("SLAB-2", cache, Some(object.addr()), "a free object that is not marked"));
             }
             let Some(next) = self.next_free(cache, slab, book, object) else {
@@ -176,7 +176,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         for index in (0..u32::from(book.objects)).filter(|index| slab.is_fresh(*index, book)) {
             let object = slab.object_of(cache, index);
-            if object.load(cache.shape.mark) != self.mark() {
+            if !cache.is_marked(object) {
                 return Err(broken("SLAB-2", cache, Some(object.addr()), "a fresh object that is not marked"));
             }
         }
@@ -219,9 +219,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // The closure never fails.
         let _ = self.for_each_slab(cache, |head, book| {
             let slab = self.slab(cache, head, book);
-            let used = |object: super::object::Object| object.load(cache.shape.mark) != self.mark();
-            if found.is_none() && book.in_use != 0 && cache.shape.link != cache.shape.mark {
-                found = (0..book.objects.into()).map(|index| slab.object_of(cache, index)).find(|slot| used(*slot));
+            if found.is_none() && book.in_use != 0 {
+                let mut slots = (0..book.objects.into()).map(|index| slab.object_of(cache, index));
+                found = slots.find(|slot| !cache.is_free(*slot));
             }
             Ok(())
         });
@@ -231,6 +231,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn broken_at(&self, tag: &'static str, cache: &Cache<H>, page: Page, what: &'static str) -> Broken {
         broken(tag, cache, Some(self.hal().to_virt(self.hal().map().phys(page))), what)
     }
+}
+
+/// Whether an object at hand has been met.
+fn is_noted<H: SlabHal>(cache: &Cache<H>, slot: Object) -> bool {
+    slot.load(cache.shape.mark) == cache.mark_of(slot) ^ NOTED
 }
 
 fn broken<H: SlabHal>(tag: &'static str, cache: &Cache<H>, at: Option<VirtAddr>, what: &'static str) -> Broken {

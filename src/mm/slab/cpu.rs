@@ -57,7 +57,7 @@ impl Slot {
 ///
 /// # Invariants
 ///
-/// - `ARR-1`: the words from `base` up to `top`, and as many as `spare_count` from `spare` on, are the addresses of free
+/// - `ARR-1`: the words from `base` up to `top`, and as many from `spare` on as are in it, are the addresses of free
 ///   objects of the cache, each in no other place.
 /// - `ARR-2`: `base <= top <= limit`, in steps of eight, with room for as many entries as the cache's arrays hold, or none;
 ///   or all three are zero. The words below `base` and `spare` are zero.
@@ -70,12 +70,12 @@ pub struct ArrayHeader {
     pub top: AtomicU64,
     /// The address behind the last entry.
     pub limit: AtomicU64,
+    /// What the marks of the cache's objects differ in from their addresses. The same on every CPU.
+    pub mark: AtomicU64,
     /// The address of the first entry.
     pub base: AtomicU64,
-    /// That of the spare's, or zero.
+    /// That of the spare's, or zero, in 48 bits; those above differ from the address's by how many objects are in it.
     spare: AtomicU64,
-    /// Objects in the spare.
-    spare_count: AtomicU64,
     /// Allocations and frees of this CPU that took the long way.
     slow_allocs: AtomicU64,
     slow_frees: AtomicU64,
@@ -89,14 +89,42 @@ impl ArrayHeader {
             served: AtomicU64::new(0),
             top: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
             base: AtomicU64::new(0),
             spare: AtomicU64::new(0),
-            spare_count: AtomicU64::new(0),
             slow_allocs: AtomicU64::new(0),
             slow_frees: AtomicU64::new(0),
         }
     }
 }
+
+const _: () =
+    assert!(size_of::<ArrayHeader>() == 64, "a cache line: the number of a cache becomes its slot by a shift");
+
+/// An address and a small number in one word.
+const fn pack(at: Magazine, count: u32) -> u64 {
+    at.0 ^ (count as u64) << ADDRESS_BITS
+}
+
+/// What is packed.
+const fn unpack(word: u64) -> (Magazine, u32) {
+    // The highest bit is the address's: the number is small.
+    let above = u64::MAX << ADDRESS_BITS;
+    let at = if word.cast_signed() < 0 { word | above } else { word & !above };
+    (Magazine(at), ((word ^ at) >> ADDRESS_BITS) as u32)
+}
+
+/// Bits of an address below those that are all the same.
+const ADDRESS_BITS: u32 = 48;
+
+const _: () = {
+    let mut rest: &[u64] = &[0, 0x7fff_ffff_fff8, 0xffff_0000_4f87_cc08, 0xffff_8000_0000_0008, 0xffff_ffff_ffff_fff8];
+    while let [at, after @ ..] = rest {
+        let (found, count) = unpack(pack(Magazine(*at), 127));
+        assert!(found.0 == *at && count == 127);
+        rest = after;
+    }
+};
 
 impl Default for ArrayHeader {
     fn default() -> Self {
@@ -182,6 +210,17 @@ impl<'l> Array<'l> {
         true
     }
 
+    /// The mark of an object of the cache. Any CPU.
+    #[inline(always)]
+    pub(super) fn mark_of(&self, slot: VirtAddr) -> u64 {
+        self.0.mark.load(Ordering::Relaxed) ^ slot.get()
+    }
+
+    /// Sets what the marks of the cache's objects differ in from their addresses. By whoever makes the cache.
+    pub(super) fn set_mark(&self, secret: u64) {
+        set(&self.0.mark, secret);
+    }
+
     /// Objects in it, the spare not counted. Any CPU; a moment later it may be another number.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
@@ -198,9 +237,8 @@ impl<'l> Array<'l> {
 
     /// Objects in the spare. Any CPU.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn spare_count(&self) -> u32 {
-        get(&self.0.spare_count) as u32
+        unpack(get(&self.0.spare)).1
     }
 
     /// Objects in both. Any CPU.
@@ -216,7 +254,7 @@ impl<'l> Array<'l> {
     /// The spare, if there is one.
     #[inline]
     pub(super) fn spare(&self) -> Option<Magazine> {
-        Some(Magazine(get(&self.0.spare))).filter(|spare| *spare != Magazine::NONE)
+        Some(unpack(get(&self.0.spare)).0).filter(|spare| *spare != Magazine::NONE)
     }
 
     /// The magazine in use.
@@ -296,25 +334,23 @@ impl<'l> Array<'l> {
     /// Keeps `magazine` as the spare; returns the one before.
     #[inline]
     pub(super) fn set_spare(&self, magazine: Magazine, count: u32) -> Magazine {
-        let before = Magazine(get(&self.0.spare));
+        let before = unpack(get(&self.0.spare)).0;
         // INVARIANT: ARR-1, ARR-2.
-        set(&self.0.spare, magazine.0);
-        set(&self.0.spare_count, u64::from(count));
+        set(&self.0.spare, pack(magazine, count));
         before
     }
 
     /// Lets the two magazines change places. The array is on, and there is a spare.
     #[inline]
     pub(super) fn swap(&self) {
-        let (base, spare) = (get(&self.0.base), get(&self.0.spare));
-        let held = get(&self.0.top).wrapping_sub(base) / 8;
+        let (base, (Magazine(spare), count)) = (get(&self.0.base), unpack(get(&self.0.spare)));
+        let held = self.count();
         let room = get(&self.0.limit).wrapping_sub(base);
         // INVARIANT: ARR-1, ARR-2.
         set(&self.0.base, spare);
         set(&self.0.limit, spare.wrapping_add(room));
-        set(&self.0.top, spare.wrapping_add(8 * get(&self.0.spare_count)));
-        set(&self.0.spare, base);
-        set(&self.0.spare_count, held);
+        set(&self.0.top, spare.wrapping_add(8 * u64::from(count)));
+        set(&self.0.spare, pack(Magazine(base), held));
     }
 
     /// Whether there is nothing to take.
@@ -333,7 +369,7 @@ impl<'l> Array<'l> {
     /// Whether there is a spare, and nothing in it.
     #[inline]
     pub(super) fn has_empty_spare(&self) -> bool {
-        get(&self.0.spare) != 0 && get(&self.0.spare_count) == 0
+        matches!(unpack(get(&self.0.spare)), (spare, 0) if spare != Magazine::NONE)
     }
 
     /// Sets how many objects it may hold, once it is empty; 0 switches it off.
@@ -358,8 +394,6 @@ pub struct CpuSlabs {
     /// Where the descriptor of the page at address zero would lie, for a machine whose short way of freeing computes with
     /// it. The same on every CPU.
     pub descriptors: AtomicU64,
-    /// What free objects hold in their mark word. The same on every CPU.
-    pub mark: AtomicU64,
     /// How often other CPUs have asked for this one's objects.
     requested: AtomicU64,
     /// What that was when it last began to give them back, and has done so.
@@ -370,12 +404,7 @@ impl CpuSlabs {
     /// Before there is an allocator.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            descriptors: AtomicU64::new(0),
-            mark: AtomicU64::new(0),
-            requested: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-        }
+        Self { descriptors: AtomicU64::new(0), requested: AtomicU64::new(0), answered: AtomicU64::new(0) }
     }
 
     /// Asks the CPU to give its objects back. Any CPU.

@@ -4,6 +4,7 @@
 
 use super::cache::Cache;
 use super::cpu::{Array, Magazine, Slot};
+use super::mark::low;
 use super::node::{Chain, Node};
 use super::object::Object;
 use super::word::{Book, SlabWord};
@@ -48,8 +49,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut given = false;
         if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
             let (array, object) = (Array::new::<H>(local, word.slot()), Object::of_array(at));
-            let mark = H::slabs(local).mark.load(Ordering::Relaxed);
-            if array.has_empty_spare() && array.is_full() && object.load(0) != mark {
+            let mark = array.mark_of(at);
+            if array.has_empty_spare() && array.is_full() && low(object.load(0)) != low(mark) {
                 array.swap();
                 array.count_slow_free();
                 given = array.push(at);
@@ -154,20 +155,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if !word.starts_object(at.offset_in(PAGE_SIZE)) {
             return false;
         }
-        let object = Object::of_array(at);
-        if object.load(0) == self.mark() {
-            return false;
-        }
         let head = Page::new(page.index().wrapping_sub(word.page()));
         let Some(cache) = self.cache(Book::from_raw(map.get(head).owner()).cache) else { return false };
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
-        let full = array.capacity() != 0 && array.count() >= array.capacity();
-        let freed = if full { self.exchange_full(cache, &array) } else { Chain::NONE };
-        let given = full && array.push(at);
-        if given {
-            object.store(0, self.mark());
-            array.count_slow_free();
+        let object = Object::of_array(at);
+        let (mut freed, mut given) = (Chain::NONE, false);
+        // With interrupts masked: a handler may free it as well.
+        if array.capacity() != 0 && array.count() >= array.capacity() && !cache.is_free(object) {
+            freed = self.exchange_full(cache, &array);
+            given = array.count() < array.capacity() && cache.claim(object) && array.push(at);
+            if given {
+                array.count_slow_free();
+            }
         }
         self.hal().restore(saved);
         self.free_slabs(freed);

@@ -55,23 +55,34 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if let Some(expected) = expected.filter(|expected| expected.id != cache.id) {
             return Err(Misuse::WrongCache { at, freed_to: expected.name, cache: cache.name });
         }
-        if place.object.load(cache.shape.mark) == self.mark() {
-            self.with_node(cache, |node| node.events.double_frees += 1);
-            return Err(Misuse::DoubleFree { at, cache: cache.name });
+        if !cache.is_free(place.object) {
+            if cache.is_tagged() {
+                self.check_tag(pointer, cache.name)?;
+            }
+            if !self.is_known_free(&place) && cache.claim(place.object) {
+                self.free_claimed(&place, at, caller);
+                return Ok(());
+            }
         }
+        self.with_node(cache, |node| node.events.double_frees += 1);
+        Err(Misuse::DoubleFree { at, cache: cache.name })
+    }
+
+    /// Frees an object that is marked, but in no place for free ones: nobody else frees it.
+    fn free_claimed(&self, place: &Place<'_, H>, at: VirtAddr, caller: VirtAddr) {
+        let cache = place.cache;
         if cache.is_tagged() {
-            self.check_tag(pointer, cache.name)?;
             self.note_free(at, cache.shape.object_size.into(), caller);
         }
         if cache.is_debugged() {
-            self.freed_debugged(&place, caller)?;
+            self.freed_debugged(place, caller);
+        } else if self.zeroes_on_free() && !cache.shape.constructed {
+            // The mark is in the first word, and stays.
+            let kept = 8.min(cache.shape.object_size);
+            let rest = VirtAddr::new(at.get().wrapping_add(kept.into()));
+            self.hal().zero_object(rest, cache.shape.object_size.wrapping_sub(kept) as usize);
         }
-        if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
-            self.hal().zero_object(at, cache.shape.object_size as usize);
-        }
-        place.object.store(cache.shape.mark, self.mark());
-        self.put_back(&place);
-        Ok(())
+        self.put_back(place);
     }
 
     /// Puts a free, marked object where its next user finds it.

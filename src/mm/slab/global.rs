@@ -4,6 +4,7 @@
 //! the allocator.
 
 use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_partial};
+use super::cpu::Array;
 use super::error::{CreateError, DestroyError};
 use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
@@ -11,7 +12,7 @@ use super::member::Divisor;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
-use crate::addr::VirtAddr;
+use crate::addr::{CpuId, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::zone::SleepsInAtomic;
 use crate::sync::OrderedLock;
@@ -228,6 +229,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         unsafe { record.write(cache) };
         // SAFETY: written above.
         let cache = unsafe { record.as_ref() };
+        self.share_mark(cache);
         let careful = self.is_careful();
         if id.get() >= KMALLOC_CACHES {
             self.make_arrays(cache, careful);
@@ -241,6 +243,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         registry.len = registry.len.max(number + 1);
         Ok(record)
+    }
+
+    /// Tells each CPU how the cache's objects are marked. Before there are any.
+    fn share_mark(&self, cache: &Cache<H>) {
+        let cpus = (0..self.hal().cpus()).map(CpuId::new);
+        for local in cpus.filter_map(|cpu| self.hal().local_of(cpu)) {
+            Array::new::<H>(local, cache.slot).set_mark(cache.mark_secret);
+        }
     }
 
     /// What a record holds at first.
@@ -261,6 +271,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
+            mark_secret: self.random.next() | 1,
             node: OrderedLock::new(Node::new(depot_magazines(shape.size))),
             arrays_wanted: AtomicBool::new(false),
         }
@@ -275,6 +286,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // Without arrays: there is no memory for them yet, and records are few.
         let boot =
             self.boot.call_once(|| Cache { capacity: 0, ..self.record("kmem_cache", CacheId::BOOT, shape, None) });
+        self.share_mark(boot);
         registry.len = registry.len.max(1);
         Some(boot)
     }

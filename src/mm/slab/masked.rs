@@ -3,6 +3,7 @@
 
 use super::SlabHal;
 use super::cpu::{Array, Slot};
+use super::mark::low;
 use super::member::{CacheObjects, Members};
 use super::object::Object;
 use super::word::{Book, SlabWord};
@@ -38,10 +39,10 @@ pub fn give<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bo
     let word = SlabWord::from_raw(word.unwrap_or(0));
     let mut given = false;
     if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
-        let object = Object::of_array(at);
-        let mark = H::slabs(local).mark.load(Ordering::Relaxed);
-        if object.load(0) != mark {
-            given = Array::new::<H>(local, word.slot()).push(at);
+        let (array, object) = (Array::new::<H>(local, word.slot()), Object::of_array(at));
+        let mark = array.mark_of(at);
+        if low(object.load(0)) != low(mark) {
+            given = array.push(at);
             if given {
                 object.store(0, mark);
             }
@@ -60,14 +61,13 @@ pub fn give_many<H: SlabHal>(
     objects: &[VirtAddr],
     room: &[AtomicU64],
 ) -> usize {
-    let mark = H::slabs(local).mark.load(Ordering::Relaxed);
     let mut slab = Members::NONE;
     let mut give = |(at, entry): (&VirtAddr, &AtomicU64)| {
         if !slab.has(*at) {
             slab = members(hal, local, of, *at).filter(|slab| slab.has(*at))?;
         }
-        let object = Object::of_array(*at);
-        if object.load(of.mark) == mark {
+        let (object, mark) = (Object::of_array(*at), of.secret ^ at.get());
+        if low(object.load(of.mark)) == low(mark) {
             return None;
         }
         object.store(of.mark, mark);

@@ -38,6 +38,8 @@ pub struct CacheObjects {
     pub size: Divisor,
     /// Bytes from the start of an object to its mark.
     pub mark: u32,
+    /// What the marks differ in from the addresses.
+    pub secret: u64,
 }
 
 /// The objects of one slab, as a set of addresses: those for which `address * factor + offset`, modulo 2^64, is below

@@ -16,8 +16,8 @@
 //! # What a free finds out
 //!
 //! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object
-//! starts at the address. A free object is *marked*: a word of it holds a secret number, which allocation clears. A free
-//! that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache ([`SlabFlags`]) finds
+//! starts at the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the
+//! object's address; allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache ([`SlabFlags`]) finds
 //! out more, at its price; where it is off it costs nothing, since a cache that is debugged has no arrays, so that every
 //! call takes the long way by itself.
 //!
@@ -42,6 +42,7 @@ mod freelist;
 mod global;
 mod kmalloc;
 mod large;
+mod mark;
 pub mod masked;
 mod member;
 mod node;
@@ -210,7 +211,6 @@ pub struct SlabAllocator<'p, H: SlabHal> {
     table: Table<H>,
     registry: OrderedLock<Registry, class::SlabRegistry, H::Relax>,
     random: Random,
-    mark: AtomicU64,
     careful: AtomicBool,
     init_on_alloc: AtomicBool,
     init_on_free: AtomicBool,
@@ -227,7 +227,6 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
             table: [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; MAX_CACHES],
             registry: OrderedLock::new(Registry::new()),
             random: Random::new(),
-            mark: AtomicU64::new(0),
             careful: AtomicBool::new(false),
             init_on_alloc: AtomicBool::new(false),
             init_on_free: AtomicBool::new(false),
@@ -244,13 +243,6 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
     /// [`CreateError::OutOfMemory`].
     pub fn start(&self, options: SlabOptions) -> Result<(), CreateError> {
         self.random.seed(self.hal().entropy());
-        // Odd, so that it is neither an aligned address nor zero.
-        self.mark.store(self.random.next() | 1, Ordering::Relaxed);
-        for cpu in (0..self.hal().cpus()).map(crate::addr::CpuId::new) {
-            if let Some(local) = self.hal().local_of(cpu) {
-                H::slabs(local).mark.store(self.mark(), Ordering::Relaxed);
-            }
-        }
         self.debug.call_once(|| DebugChoice::parse(options.debug));
         self.init_on_alloc.store(options.init_on_alloc, Ordering::Relaxed);
         self.init_on_free.store(options.init_on_free, Ordering::Relaxed);
@@ -269,12 +261,6 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
     /// The page allocator below.
     pub const fn pages(&self) -> &'p PageAllocator<H> {
         self.pages
-    }
-
-    /// What free objects hold.
-    #[inline]
-    fn mark(&self) -> u64 {
-        self.mark.load(Ordering::Relaxed)
     }
 
     fn is_careful(&self) -> bool {

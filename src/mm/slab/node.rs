@@ -134,7 +134,7 @@ pub struct NodeEvents {
 /// - `SLAB-1`: every slab of the cache that has a free object is on the list once; no other is. The list is linked both ways
 ///   and `partial` long.
 /// - `SLAB-2`: a slab's `in_use` is its objects less those on its free list and those that are fresh; each of these is
-///   marked free, except that an object of one word on a free list holds its link alone.
+///   marked free; an object of one word on a free list has its link in the high half of the mark.
 /// - `SLAB-3`: `slabs`, `objects` and `pages` are those of all slabs of the cache; each page of each carries the
 ///   cache's word, and the first one is of kind `Slab`.
 /// - `SLAB-4`: objects in arrays and in the depot count as in use, are marked free, and are in one place only.

@@ -66,6 +66,14 @@ impl Object {
         unsafe { AtomicU64::from_ptr(self.word(offset)) }.store(value, Ordering::Relaxed);
     }
 
+    /// Writes a word of an object that somebody frees, if it holds `before`; whether it did.
+    #[inline]
+    pub(super) fn replace(self, offset: u32, before: u64, value: u64) -> bool {
+        // SAFETY: OBJ-1: mapped and aligned. Atomic, as somebody else may be freeing it too.
+        let word = unsafe { AtomicU64::from_ptr(self.word(offset)) };
+        word.compare_exchange(before, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// Fills `len` bytes from `offset` on.
     #[inline(always)]
     pub(super) fn fill(self, offset: u32, byte: u8, len: usize) {

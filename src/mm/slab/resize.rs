@@ -33,7 +33,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if place.offset != shape.object {
             return Err(Misuse::Misaligned { at, cache: cache.name, object: place.object.addr() });
         }
-        if place.object.load(shape.mark) == self.mark() {
+        if cache.is_free(place.object) {
             return Err(Misuse::DoubleFree { at, cache: cache.name });
         }
         let usable = shape.usable() as usize;

@@ -119,7 +119,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.tag_slab(cache, slab.start, order.bytes());
         // A fresh block is unclaimed.
         let _ = map.get(head).become_kind(Kind::Slab, book.raw());
-        let mark = self.mark();
         if let Some(construct) = cache.constructor {
             for object in (0..objects.into()).map(|index| slab.object_of(cache, index)) {
                 let start = object.addr().get().wrapping_add(u64::from(shape.object));
@@ -129,20 +128,20 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
         }
         // By itself: it is what a new slab of small objects costs.
-        let (mut object, place, size) = (slab.object_of(cache, 0), shape.mark, shape.size);
+        let (mut object, size) = (slab.object_of(cache, 0), shape.size);
         for _ in 0..objects / 4 {
             for _ in 0..4 {
-                object.store(place, mark);
+                cache.set_mark(object);
                 object = object.next(size);
             }
         }
         for _ in 0..objects % 4 {
-            object.store(place, mark);
+            cache.set_mark(object);
             object = object.next(size);
         }
         if !shape.is_checked() && shape.tail(order) > shape.mark {
             // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
-            slab.object_of(cache, u32::from(objects)).store(shape.mark, mark);
+            cache.set_mark(slab.object_of(cache, u32::from(objects)));
         }
         if cache.is_debugged() {
             map.get(head).set_owner(self.prepare_debugged(cache, slab, book, order).raw());
@@ -225,9 +224,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     continue;
                 };
                 book.first = next;
-                if cache.shape.link == cache.shape.mark {
-                    // INVARIANT: SLAB-4: an object of one word had no room for both.
-                    object.store(cache.shape.mark, self.mark());
+                if cache.is_one_word() {
+                    // INVARIANT: SLAB-4: the link was in the mark.
+                    cache.set_mark(object);
                 }
                 out(object);
             } else if book.fresh != 0 {
@@ -256,8 +255,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline]
     pub(super) fn next_free(&self, cache: &Cache<H>, slab: Slab, book: Book, object: Object) -> Option<u16> {
         let shape = &cache.shape;
-        let place = VirtAddr::new(object.addr().get().wrapping_add(shape.link.into()));
-        let mut next = decode(object.load(shape.link), cache.secret, place);
+        let mut next = if cache.is_one_word() {
+            cache.next_one_word(object, slab.start)?
+        } else {
+            let place = VirtAddr::new(object.addr().get().wrapping_add(shape.link.into()));
+            decode(object.load(shape.link), cache.secret, place)
+        };
         if cache.is_tagged() {
             next = split_past(next).0;
         }
@@ -278,6 +281,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Lets a free object lead to `next`, the slot of another one, or zero.
     #[inline]
     pub(super) fn store_link(&self, cache: &Cache<H>, object: Object, next: VirtAddr) {
+        if cache.is_one_word() {
+            cache.link_one_word(object, next);
+            return;
+        }
         let place = VirtAddr::new(object.addr().get().wrapping_add(cache.shape.link.into()));
         object.store(cache.shape.link, encode(next, cache.secret, place));
     }

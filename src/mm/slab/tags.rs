@@ -166,7 +166,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             .filter_map(|offset| phys.checked_add(offset));
         let mut tags = granules.map(|at| memory.get(at));
         let first = tags.next().unwrap_or(Tag::FREE);
-        let is_free = slot.load(cache.shape.mark) == self.mark();
+        let is_free = cache.is_marked(slot);
         let turn = if is_free { first == Tag::FREE } else { tags::for_object(index, [None; 2], None).contains(first) };
         let broken = |what| Err(Broken { tag: "TAG-1", cache: cache.name, at: Some(object), what });
         if !turn {

@@ -14,6 +14,7 @@ mod heap;
 mod kmalloc;
 mod large;
 mod machine;
+mod marks;
 mod misuse;
 mod model;
 mod page_tags;

@@ -14,7 +14,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn dump_object(&self, at: VirtAddr, out: &mut dyn fmt::Write) -> Option<fmt::Result> {
         let place = self.place(at)?;
         let (cache, slot, shape) = (place.cache, place.object, &place.cache.shape);
-        let free = slot.load(shape.mark) == self.mark();
+        let free = cache.is_free(slot);
         let mut write = || {
             let state = if free { "free" } else { "in use" };
             write!(out, "object {} of the cache {} of {} bytes, {state}", place.index, cache.name, shape.object_size)?;

@@ -23,10 +23,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// more, and its arrays and its depot are empty. Returns the slabs to give up.
     pub(in crate::mm::slab) fn recover(&self, cache: &Cache<H>) -> Chain {
         let mut freed = Chain::NONE;
-        if cache.shape.link == cache.shape.mark {
-            // Nothing tells a free object of one word from one in use.
-            return freed;
-        }
         self.each_slab(cache, |head| {
             self.with_node(cache, |node| self.recover_slab(cache, node, head, &mut freed));
         });
@@ -41,7 +37,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return;
         }
         let slab = self.slab(cache, head, book);
-        let is_free = |index| slab.object_of(cache, index).load(cache.shape.mark) == self.mark();
+        let is_free = |index| cache.is_free(slab.object_of(cache, index));
         if !(0..book.objects.into()).all(is_free) {
             return;
         }
@@ -57,15 +53,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Tells who has objects of a cache that is to be destroyed: the first few.
     pub(super) fn for_each_used(&self, cache: &Cache<H>, mut f: impl FnMut(VirtAddr, Object)) {
-        if cache.shape.link == cache.shape.mark {
-            return;
-        }
         self.each_slab(cache, |head| {
             let book = Book::from_raw(self.hal().map().get(head).owner());
             let slab = self.slab(cache, head, book);
             for index in 0..book.objects.into() {
                 let slot = slab.object_of(cache, index);
-                if slot.load(cache.shape.mark) != self.mark() {
+                if !cache.is_free(slot) {
                     f(slab.start, slot);
                 }
             }

@@ -17,7 +17,6 @@ pub(super) use choice::DebugChoice;
 pub use validate::Findings;
 
 use super::cache::Cache;
-use super::error::Misuse;
 use super::flags::SlabFlags;
 use super::object::Object;
 use super::random::below;
@@ -55,7 +54,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             next = number;
         }
         for index in 0..count {
-            place(index).store(shape.mark, self.mark());
+            cache.set_mark(place(index));
         }
         if shape.flags.contains(SlabFlags::POISON) {
             let tail = tail_stretch(shape.tail(order));
@@ -80,19 +79,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
+    /// Whether an object that is not marked is free all the same, as somebody has overwritten its mark.
+    pub(super) fn is_known_free(&self, place: &Place<'_, H>) -> bool {
+        place.cache.shape.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && self.is_on_list(place)
+    }
+
     /// Tests an object in use and makes it a free one. What was overwritten is reported and restored, and the object is
     /// freed all the same.
-    pub(super) fn freed_debugged(&self, place: &Place<'_, H>, caller: VirtAddr) -> Result<(), Misuse> {
+    pub(super) fn freed_debugged(&self, place: &Place<'_, H>, caller: VirtAddr) {
         let (cache, slot) = (place.cache, place.object);
-        if cache.shape.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && self.is_on_list(place) {
-            // Somebody has overwritten the mark as well.
-            self.with_node(cache, |node| node.events.double_frees += 1);
-            return Err(Misuse::DoubleFree { at: pattern::byte_at(slot, cache.shape.object), cache: cache.name });
-        }
         self.check_slot(cache, slot, State::Used(self.asked(cache, slot)), caller);
         Track::now(self.hal(), caller).store(&cache.shape, slot, Event::Free);
         fill(&cache.shape, slot, State::Free);
-        Ok(())
     }
 
     /// Tests an object in use whose size is about to change.

@@ -117,7 +117,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             if cache.is_debugged() {
                 // What a broken list has lost is free all the same.
-                let free = free || slot.load(cache.shape.mark) == self.mark();
+                let free = free || cache.is_free(slot);
                 let state = if free { State::Free } else { State::Used(self.asked(cache, slot)) };
                 findings += self.check_slot(cache, slot, state, caller);
             }
@@ -205,17 +205,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Tests the mark of a free object that is on its slab's list.
     pub(super) fn check_mark(&self, cache: &Cache<H>, slot: Object, caller: VirtAddr) -> Findings {
         let place = cache.shape.mark;
-        if place == cache.shape.link || slot.load(place) == self.mark() {
+        if cache.is_free(slot) {
             return Findings::default();
         }
-        let bytes = self.mark().to_le_bytes().into_iter().zip(place..);
+        let bytes = cache.mark_of(slot).to_le_bytes().into_iter().zip(place..);
         let wrong = bytes.into_iter().find(|(byte, offset)| slot.byte(*offset) != *byte).unwrap_or_default();
         let (cache_name, object) = (cache.name, byte_at(slot, cache.shape.object));
         let (at, end) = (byte_at(slot, wrong.1), byte_at(slot, place + WORD));
         let (what, found) = ("Freed mark", slot.byte(wrong.1));
         let misuse = Misuse::Overwritten { object, cache: cache_name, what, at, end, found, expected: wrong.0 };
         self.report_from(&misuse, caller);
-        slot.store(place, self.mark());
+        cache.set_mark(slot);
         self.fixed(cache, format_args!("Restoring {what} {at}-{end}"));
         Findings { bugs: 1, fixes: 1 }
     }

@@ -1,0 +1,126 @@
+//! The freed mark: what a free object holds in one word, by which a second free of it is noticed.
+//!
+//! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same, what
+//! is read of one by a stale pointer is the mark of no other, and those of one cache say nothing about those of
+//! another.
+//!
+//! An object of one word has no room for both mark and link while it is on its slab's list. Its word is the mark then, with
+//! the low half of the next one's address in the high half:
+//!
+//! ```text
+//!   63                      35 34  32 31              0
+//!  | next object, bits 31..3  |  1   |       0         |   ^ mark       3 in place of 1, and no next: the last one
+//! ```
+//!
+//! So the low half of the mark is in the word as long as the object is free, whatever list it is on, and the short ways of
+//! freeing compare that half alone. Once in 2^32 frees they take a user's word for a mark; the long way compares all of
+//! it.
+#![forbid(unsafe_code)]
+
+use super::SlabHal;
+use super::cache::Cache;
+use super::object::Object;
+use super::order::MAX_SLAB_BYTES;
+use crate::addr::VirtAddr;
+
+/// The lowest bits of a link of one word: there is a next one.
+const NEXT: u32 = 1;
+/// And all of it where there is none.
+const LAST: u32 = 3;
+/// The bits that an address of an object has not.
+const FLAGS: u32 = 7;
+
+/// The low half.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+pub(super) const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+const fn high(word: u64) -> u32 {
+    low(word >> 32)
+}
+
+impl<H: SlabHal> Cache<H> {
+    /// Whether mark and link of its objects are in one word.
+    #[inline]
+    pub(super) const fn is_one_word(&self) -> bool {
+        self.shape.link == self.shape.mark
+    }
+
+    /// The mark of an object.
+    #[inline(always)]
+    pub(super) const fn mark_of(&self, slot: Object) -> u64 {
+        self.mark_secret ^ slot.addr().get()
+    }
+
+    /// Marks a free object.
+    #[inline(always)]
+    pub(super) fn set_mark(&self, slot: Object) {
+        slot.store(self.shape.mark, self.mark_of(slot));
+    }
+
+    /// Whether an object is marked, and on no slab's list if it has one word.
+    #[inline]
+    pub(super) fn is_marked(&self, slot: Object) -> bool {
+        slot.load(self.shape.mark) == self.mark_of(slot)
+    }
+
+    /// Whether an object is free, by its mark.
+    #[inline]
+    pub(super) fn is_free(&self, slot: Object) -> bool {
+        self.says_free(slot, slot.load(self.shape.mark))
+    }
+
+    /// Whether an object is free in whose mark's place this is.
+    #[inline]
+    fn says_free(&self, slot: Object, word: u64) -> bool {
+        let other = word ^ self.mark_of(slot);
+        other == 0 || (self.is_one_word() && low(other) == 0 && is_link(high(other), slot))
+    }
+
+    /// Marks an object that somebody frees; whether it was not free. Whatever else frees it at the same time, an interrupt or
+    /// another CPU, one of them is told that it was, if all of them ask here.
+    #[inline]
+    pub(super) fn claim(&self, slot: Object) -> bool {
+        loop {
+            let before = slot.load(self.shape.mark);
+            if self.says_free(slot, before) {
+                return false;
+            }
+            // Only whoever still writes to the object, which is wrong, lets this fail without another one's free.
+            if slot.replace(self.shape.mark, before, self.mark_of(slot)) {
+                return true;
+            }
+        }
+    }
+
+    /// Lets a free object of one word lead to `next`, or to none.
+    #[inline]
+    pub(super) fn link_one_word(&self, slot: Object, next: VirtAddr) {
+        let link = if next == VirtAddr::ZERO { LAST } else { low(next.get()) | NEXT };
+        slot.store(self.shape.link, self.mark_of(slot) ^ u64::from(link) << 32);
+    }
+
+    /// Where a free object of one word leads, in the slab that starts at `start`; zero for nowhere. `None` if its word was
+    /// overwritten.
+    #[inline]
+    pub(super) fn next_one_word(&self, slot: Object, start: VirtAddr) -> Option<VirtAddr> {
+        let other = slot.load(self.shape.link) ^ self.mark_of(slot);
+        match (low(other), high(other)) {
+            (0, LAST) => Some(VirtAddr::ZERO),
+            (0, link) if link & FLAGS == NEXT => {
+                let distance = (link & !FLAGS).wrapping_sub(low(start.get()));
+                Some(VirtAddr::new(start.get().wrapping_add(distance.into())))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a free object of one word may lead there: to none, or to one that can be in the same slab.
+const fn is_link(link: u32, slot: Object) -> bool {
+    let most = MAX_SLAB_BYTES;
+    let distance = (link & !FLAGS).wrapping_sub(low(slot.addr().get()));
+    link == LAST || (link & FLAGS == NEXT && distance.wrapping_add(most) < 2 * most)
+}
