@@ -8,8 +8,13 @@ use crate::hal::cpu::PerCpu;
 
 /// Does what other CPUs have asked of this one: what [`CpuHooks::kick`](super::CpuHooks::kick) makes a CPU do. Any context.
 pub fn answer_requests() {
+    while answer_request() {}
+}
+
+/// Does the next part of it, after which a handler may let other interrupts in; whether there is more to do. Any context.
+pub fn answer_request() -> bool {
     PAGES.answer_requests();
-    slab_allocator().answer_requests();
+    slab_allocator().answer_request()
 }
 
 /// Gives back what a CPU has at hand that is not online: pages, objects, stacks. Whether it was not online. Where memory may

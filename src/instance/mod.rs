@@ -28,7 +28,7 @@ pub use cpu::{
     forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, set_cpu_hooks, start_cpu,
     take_cpu_offline,
 };
-pub use drain::{answer_requests, drain_offline_cpu};
+pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use faults::{
     KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations, set_fault_stack_printer,
 };

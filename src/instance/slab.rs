@@ -157,8 +157,8 @@ impl Shrinker for SlabShrinker {
         SLABS.pages_at_hand()
     }
 
-    fn scan_objects(&self, _: Gfp, _: u64) -> Scanned {
-        SLABS.try_shrink_all().map_or(Scanned::Stop, Scanned::Freed)
+    fn scan_objects(&self, _: Gfp, pages: u64) -> Scanned {
+        SLABS.try_shrink_all(pages).map_or(Scanned::Stop, Scanned::Freed)
     }
 
     fn seeks(&self) -> u32 {

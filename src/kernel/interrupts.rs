@@ -6,6 +6,7 @@ use super::{panic, smp_call};
 use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::early_fixmap::FixmapError;
+use crate::arch::aarch64::irq;
 use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, REGIONS, Trigger};
 use crate::fdt::{Node, Tree};
 use crate::hal::prot::Prot;
@@ -13,8 +14,9 @@ use crate::instance::{self, BuddyFrames};
 use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
 use ::log::{info, warn};
+use aarch64_cpu::asm::barrier;
 use core::fmt;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use spin::once::Once;
 
 /// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
@@ -247,7 +249,7 @@ pub(super) fn handle() {
         match intid.get() {
             CALL => {
                 smp_call::run_pending();
-                instance::answer_requests();
+                answer_requests();
             }
             STOP => panic::stop_here(),
             other => warn!("interrupt {other} from another CPU means nothing"),
@@ -264,6 +266,24 @@ pub(super) fn handle() {
         }
     }
     gic.end(taken);
+}
+
+/// Does what other CPUs have asked of this one, and lets other interrupts in between any two parts of it: there may be as
+/// many parts as caches. In a handler, after the end of its interrupt.
+fn answer_requests() {
+    /// The CPUs that are at it: what interrupts them leaves the rest to them.
+    static ANSWERING: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+    let Some(answering) = ANSWERING.get(to_usize(u64::from(cpu::current().get()))) else { return };
+    if answering.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    while instance::answer_request() {
+        irq::local_irq_enable();
+        barrier::isb(barrier::SY);
+        irq::local_irq_disable();
+    }
+    // Still masked: a request that comes now interrupts when this handler has returned.
+    answering.store(false, Ordering::Relaxed);
 }
 
 fn slot(intid: IntId) -> Option<&'static AtomicPtr<()>> {

@@ -8,9 +8,10 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
+use super::number::{CacheSet, SET_WORDS};
 use super::object::Object;
 use crate::addr::VirtAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Where each CPU has the header of a cache's array: bytes from the start of the CPU's data.
 ///
@@ -394,7 +395,9 @@ pub struct CpuSlabs {
     /// Where the descriptor of the page at address zero would lie, for a machine whose short way of freeing computes with
     /// it. The same on every CPU.
     pub descriptors: AtomicU64,
-    /// How often other CPUs have asked for this one's objects.
+    /// The caches whose objects other CPUs have asked for, by number.
+    wanted: [AtomicU64; SET_WORDS],
+    /// How often they have asked.
     requested: AtomicU64,
     /// What that was when it last began to give them back, and has done so.
     answered: AtomicU64,
@@ -404,14 +407,43 @@ impl CpuSlabs {
     /// Before there is an allocator.
     #[must_use]
     pub const fn new() -> Self {
-        Self { descriptors: AtomicU64::new(0), requested: AtomicU64::new(0), answered: AtomicU64::new(0) }
+        Self {
+            descriptors: AtomicU64::new(0),
+            wanted: [const { AtomicU64::new(0) }; SET_WORDS],
+            requested: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        }
     }
 
-    /// Asks the CPU to give its objects back. Any CPU.
-    pub(super) fn request(&self) {
+    /// Asks the CPU to give its objects of these caches back. The number of the request, and whether one that has yet to be
+    /// answered keeps the CPU at it. Any CPU.
+    pub(super) fn request(&self, caches: &CacheSet) -> (u64, bool) {
+        for (wanted, bits) in self.wanted.iter().zip(caches.words()) {
+            if bits != 0 {
+                wanted.fetch_or(bits, Ordering::Relaxed);
+            }
+        }
         // Release pairs with the acquire in `requests`: what was decided before is seen by who answers. A count and no
         // flag: who answers one request must not answer another that has come since it began.
-        self.requested.fetch_add(1, Ordering::Release);
+        let before = self.requested.fetch_add(1, Ordering::Release);
+        // Pairs with the fence in `answer`: the CPU sees this request after it has answered the last one, or the answer is
+        // seen here.
+        fence(Ordering::SeqCst);
+        (before.wrapping_add(1), self.owes(before))
+    }
+
+    /// Takes one of the caches that it is asked for. By the CPU, interrupts masked.
+    pub(super) fn take_wanted(&self) -> Option<u16> {
+        for (word, number) in self.wanted.iter().zip((0_u16..).step_by(64)) {
+            let bits = word.load(Ordering::Relaxed);
+            if bits != 0 {
+                #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
+                let bit = bits.trailing_zeros() as u16;
+                word.fetch_and(!(1 << bit), Ordering::Relaxed);
+                return Some(number + bit);
+            }
+        }
+        None
     }
 
     /// How often it was asked.
@@ -428,6 +460,8 @@ impl CpuSlabs {
     /// Says that the objects have been given back, after `requests` were seen. By the CPU, interrupts masked.
     pub(super) fn answer(&self, requests: u64) {
         self.answered.store(requests, Ordering::Release);
+        // As in `request`.
+        fence(Ordering::SeqCst);
     }
 }
 

@@ -10,6 +10,7 @@ use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
 use super::node::Node;
+use super::number::{CacheId, MAX_CACHES};
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
@@ -19,26 +20,6 @@ use crate::sync::OrderedLock;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
-
-/// Caches that there can be at a time.
-pub const MAX_CACHES: usize = 512;
-
-/// The number of a cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CacheId(u16);
-
-impl CacheId {
-    /// The cache of records of caches.
-    pub(super) const BOOT: Self = Self(0);
-
-    pub(super) const fn new(raw: u16) -> Self {
-        Self(raw)
-    }
-
-    pub(super) const fn get(self) -> u16 {
-        self.0
-    }
-}
 
 /// What a cache shall be.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +40,26 @@ pub struct CacheSpec {
 pub(super) struct Registry {
     /// One past the highest number of a cache.
     len: usize,
+    /// The number of the cache that is to be shrunk next.
+    turn: usize,
 }
 
 impl Registry {
     pub(super) const fn new() -> Self {
-        Self { len: 0 }
+        Self { len: 0, turn: 0 }
+    }
+
+    /// One past the highest number of a cache.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of the cache whose turn it is to be shrunk.
+    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
+    pub(super) fn next_in_turn(&mut self) -> CacheId {
+        let turn = if self.turn < self.len { self.turn } else { 0 };
+        self.turn = turn.wrapping_add(1);
+        CacheId::new(turn as u16)
     }
 }
 
@@ -306,7 +302,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let registry = self.registry.lock();
         let cache = handle.cache();
         self.switch_arrays(cache, false);
-        self.empty_node(cache);
+        self.empty_node(cache, u64::MAX);
         self.free_slabs(self.recover(cache));
         if let Some(left) = self.in_use(cache) {
             self.switch_arrays(cache, true);

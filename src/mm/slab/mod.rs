@@ -34,6 +34,7 @@ mod cache;
 mod check;
 mod cpu;
 mod debug;
+mod drain;
 mod error;
 mod exchange;
 mod flags;
@@ -46,6 +47,7 @@ mod mark;
 pub mod masked;
 mod member;
 mod node;
+mod number;
 mod object;
 mod order;
 mod random;
@@ -64,12 +66,13 @@ pub use cpu::{ArrayHeader, CpuSlabs, Slot};
 pub use debug::Findings;
 pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
 pub use flags::SlabFlags;
-pub use global::{CacheHandle, CacheSpec, MAX_CACHES};
+pub use global::{CacheHandle, CacheSpec};
 pub use kmalloc::{
     KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
 };
 pub use member::CacheObjects;
 pub use node::NodeEvents;
+pub use number::MAX_CACHES;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 

@@ -1,9 +1,10 @@
-//! Giving memory back: arrays, depots, empty slabs; on request of another CPU too.
+//! Giving memory back: depots, empty slabs; and switching arrays on and off.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
-use super::cpu::{Array, Magazine};
+use super::cpu::Array;
 use super::error::InUse;
+use super::global::Registry;
 use super::node::{Chain, Node};
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
@@ -11,19 +12,19 @@ use crate::addr::{CpuId, PAGE_SIZE};
 use crate::mm::page::PageMap;
 use core::sync::atomic::{Ordering, fence};
 
+/// Slabs that are looked at with interrupts masked.
+const AT_ONCE: u32 = 32;
+
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
     /// `kmem_cache_shrink`). Whether anything was given up. Where sleeping is allowed; elsewhere that is reported, and
     /// nothing is done.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
-        self.pages.might_sleep("SlabAllocator::shrink").is_ok() && self.shrink_anyhow(cache)
-    }
-
-    /// The same in any context; where the caller may not wait, what the arrays of other CPUs hold stays there until these
-    /// answer.
-    fn shrink_anyhow(&self, cache: &Cache<H>) -> bool {
+        if self.pages.might_sleep("SlabAllocator::shrink").is_err() {
+            return false;
+        }
         self.drain_all(Some(cache));
-        self.empty_node(cache)
+        self.empty_node(cache, u64::MAX) != 0
     }
 
     /// Shrinks every cache: for when memory is short. Whether anything was given up. Where sleeping is allowed; elsewhere
@@ -35,24 +36,86 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let (mut any, mut idle) = (false, 0);
         // What a cache gives back of its own memory goes to caches that have been shrunk already.
         while idle < 2 {
-            let mut round = false;
-            self.for_each_in(&self.registry.lock(), |cache| round |= self.shrink_anyhow(cache));
+            let mut registry = self.registry.lock();
+            self.drain_all(None);
+            let round = self.empty_nodes(&mut registry, u64::MAX) != 0;
             any |= round;
             idle = if round { 0 } else { idle + 1 };
         }
         any
     }
 
-    /// The same for a shrinker, which may be running while a cache is being made or destroyed: pages given back, or `None`
-    /// in that case.
-    pub fn try_shrink_all(&self) -> Option<u64> {
-        let registry = self.registry.try_lock()?;
-        let before = self.pages_in_slabs();
-        self.for_each_in(&registry, |cache| {
-            self.shrink_anyhow(cache);
-        });
-        drop(registry);
-        Some(before.saturating_sub(self.pages_in_slabs()))
+    /// Gives `pages` pages back, or what there is: for a shrinker, which may be running while a cache is being made or
+    /// destroyed. How many, or `None` in that case. First what no CPU has at hand; if that is not enough, each CPU that
+    /// has something is asked once for all of it. Where the caller may not wait, as a shrinker may not, what others
+    /// give is there for the next call.
+    pub fn try_shrink_all(&self, pages: u64) -> Option<u64> {
+        let mut registry = self.registry.try_lock()?;
+        let mut freed = self.empty_nodes(&mut registry, pages);
+        if freed < pages {
+            self.drain_held(&registry);
+            freed += self.empty_nodes(&mut registry, pages - freed);
+        }
+        Some(freed)
+    }
+
+    /// Empties the nodes of caches, from that on where the last call ended, until so many pages are free: how many are.
+    fn empty_nodes(&self, registry: &mut Registry, pages: u64) -> u64 {
+        let mut freed = 0;
+        for _ in 0..registry.len() {
+            if freed >= pages {
+                break;
+            }
+            if let Some(cache) = self.cache(registry.next_in_turn()) {
+                freed += self.empty_node(cache, pages - freed);
+            }
+        }
+        freed
+    }
+
+    /// Puts the objects of the depot back into their slabs, and gives its magazines and the empty slabs up, until so many
+    /// pages are free: how many are. Interrupts are open again after each magazine and after a few slabs.
+    pub(super) fn empty_node(&self, cache: &Cache<H>, pages: u64) -> u64 {
+        let mut freed = 0;
+        while freed < pages
+            && let Some(full) = self.with_node(cache, |node| node.depot.take_full())
+        {
+            let mut chain = Chain::NONE;
+            self.with_node(cache, |node| self.give_all(cache, node, full, cache.capacity, &mut chain));
+            freed += self.free_slabs(chain);
+            self.free_magazine(full);
+        }
+        while let Some(empty) = self.with_node(cache, |node| node.depot.take_empty()) {
+            self.free_magazine(empty);
+        }
+        // Those that stay go to the end of the list, so that the next few are other ones.
+        let mut left = self.with_node(cache, |node| node.partial);
+        while left != 0 && freed < pages {
+            let mut chain = Chain::NONE;
+            left = self.with_node(cache, |node| self.discard_empty(node, left, pages - freed, &mut chain));
+            freed += self.free_slabs(chain);
+        }
+        freed
+    }
+
+    /// Takes the empty ones of the first few slabs off the list, until they have so many pages; puts the others last. `left`
+    /// are to be looked at: how many still are.
+    fn discard_empty(&self, node: &mut Node, mut left: u32, pages: u64, freed: &mut Chain) -> u32 {
+        let map = self.hal().map();
+        let (end, mut found) = (left.saturating_sub(AT_ONCE), 0);
+        while left > end && found < pages {
+            let Some(slab) = node.front() else { return 0 };
+            left -= 1;
+            let book = Book::from_raw(map.get(slab).owner());
+            if book.in_use == 0 {
+                found += map.get(slab).state().order().pages();
+                node.discard(map, slab, book, freed);
+            } else {
+                node.remove(map, slab);
+                node.insert(map, slab, false);
+            }
+        }
+        left
     }
 
     /// Pages in slabs of all caches. Any context.
@@ -75,91 +138,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         bytes / PAGE_SIZE
     }
 
-    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
-    /// causes, and by a CPU that is idle. Any context.
-    pub fn answer_requests(&self) {
-        let saved = self.hal().save();
-        let local = self.hal().local();
-        let requests = H::slabs(local).requests();
-        if H::slabs(local).owes(requests) {
-            self.for_each_record(|cache| self.settle_array(cache, local));
-            H::slabs(local).answer(requests);
-        }
-        self.hal().restore(saved);
-    }
-
-    /// Empties the arrays of a cache, or of all, on every CPU: on this one and those that are not online at once, on the
-    /// others by asking them. Returns when all have answered where the caller may wait.
-    pub(super) fn drain_all(&self, cache: Option<&Cache<H>>) {
-        let here = self.hal().cpu();
-        let others = || (0..self.hal().cpus()).map(CpuId::new).filter(|cpu| *cpu != here);
-        for cpu in (0..self.hal().cpus()).map(CpuId::new) {
-            let Some(local) = self.hal().local_of(cpu) else { continue };
-            if cpu == here {
-                self.settle_arrays(cache, local);
-            } else if self.hal().is_online(cpu)
-                || !self.hal().while_offline(cpu, &mut || self.settle_arrays(cache, local))
-            {
-                H::slabs(local).request();
-                self.hal().kick(cpu);
-            }
-        }
-        let saved = self.hal().save();
-        let may_wait = self.hal().may_wait(self.hal().local(), saved);
-        self.hal().restore(saved);
-        if !may_wait {
-            return;
-        }
-        for cpu in others() {
-            let Some(local) = self.hal().local_of(cpu) else { continue };
-            // Those of this call, and at most some others that came since.
-            let requests = H::slabs(local).requests();
-            let mut step = 0;
-            while H::slabs(local).owes(requests) {
-                // It may have gone instead of answering.
-                if !self.hal().is_online(cpu) && self.hal().while_offline(cpu, &mut || self.settle_arrays(cache, local))
-                {
-                    break;
-                }
-                // Two CPUs may be asking each other.
-                self.answer_requests();
-                self.hal().waiting_for(cpu, step);
-                step += 1;
-                H::relax();
-            }
-        }
-    }
-
-    /// Puts what a CPU that is not online has at hand back into its slabs. Whether it was not online. Any context.
-    pub fn drain_offline(&self, cpu: CpuId) -> bool {
-        let Some(local) = self.hal().local_of(cpu) else { return false };
-        self.hal().while_offline(cpu, &mut || self.settle_arrays(None, local))
-    }
-
-    /// Settles the array of a cache on a CPU, or all of them. By that CPU, or for one that is not online.
-    fn settle_arrays(&self, cache: Option<&Cache<H>>, local: &H::Local) {
-        let saved = self.hal().save();
-        match cache {
-            Some(cache) => self.settle_array(cache, local),
-            None => self.for_each_record(|cache| self.settle_array(cache, local)),
-        }
-        self.hal().restore(saved);
-    }
-
-    /// Empties the array of a cache on a CPU, and switches it on or off as the cache wants. By that CPU, or for one that is
-    /// not online; interrupts masked.
-    fn settle_array(&self, cache: &Cache<H>, local: &H::Local) {
-        let array = Array::new::<H>(local, cache.slot);
-        // First, as its memory may be an object of this very cache.
-        self.give_spare_up(cache, &array);
-        let chain = self.drain_array(cache, &array);
-        let on = self.wants_arrays(cache);
-        if array.has_memory() && (array.capacity() != 0) != on {
-            array.set_capacity(if on { cache.capacity } else { 0 });
-        }
-        self.free_slabs(chain);
-    }
-
     /// Runs `f` for every cache, each time with interrupts masked; in between they are as the caller has them. The
     /// registry's lock is not taken: any context.
     fn for_each_record(&self, mut f: impl FnMut(&Cache<H>)) {
@@ -171,57 +149,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 f(cache);
             }
             self.hal().restore(saved);
-        }
-    }
-
-    /// Puts the objects of an array back into their slabs. Interrupts masked.
-    fn drain_array(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
-        let mut freed = Chain::NONE;
-        if array.count() == 0 {
-            return freed;
-        }
-        self.give_all(cache, &mut cache.node.lock(), array.magazine(), array.count(), &mut freed);
-        array.set_count(0);
-        freed
-    }
-
-    /// Puts the objects of the spare back into their slabs, and gives its memory up. Interrupts masked.
-    fn give_spare_up(&self, cache: &Cache<H>, array: &Array<'_>) {
-        let Some(spare) = array.spare() else { return };
-        let mut freed = Chain::NONE;
-        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
-        array.set_spare(Magazine::NONE, 0);
-        self.free_slabs(freed);
-        self.free_magazine(spare);
-    }
-
-    /// Puts the objects of the depot back into their slabs, and gives its magazines and the empty slabs up; whether there
-    /// were any.
-    pub(super) fn empty_node(&self, cache: &Cache<H>) -> bool {
-        let mut freed = Chain::NONE;
-        while let Some(full) = self.with_node(cache, |node| node.depot.take_full()) {
-            self.with_node(cache, |node| self.give_all(cache, node, full, cache.capacity, &mut freed));
-            self.free_magazine(full);
-        }
-        while let Some(empty) = self.with_node(cache, |node| node.depot.take_empty()) {
-            self.free_magazine(empty);
-        }
-        self.with_node(cache, |node| self.discard_empty(node, &mut freed));
-        let any = freed != Chain::NONE;
-        self.free_slabs(freed);
-        any
-    }
-
-    /// Takes the empty slabs off the list.
-    fn discard_empty(&self, node: &mut Node, freed: &mut Chain) {
-        let map = self.hal().map();
-        let mut at = node.front();
-        while let Some(slab) = at {
-            at = Node::after(map, slab);
-            let book = Book::from_raw(map.get(slab).owner());
-            if book.in_use == 0 {
-                node.discard(map, slab, book, freed);
-            }
         }
     }
 

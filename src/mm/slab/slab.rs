@@ -152,9 +152,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Gives the pages of slabs back that are on no list any more. Any context, no lock held.
-    pub(super) fn free_slabs(&self, mut chain: Chain) {
+    /// Gives the pages of slabs back that are on no list any more: how many. Any context, no lock held.
+    pub(super) fn free_slabs(&self, mut chain: Chain) -> u64 {
         let map = self.hal().map();
+        let mut pages = 0;
         while let Some(head) = chain.pop(map) {
             let order = map.get(head).state().order();
             #[expect(clippy::cast_possible_truncation, reason = "at most 8 pages")]
@@ -166,10 +167,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 Ok(()) => self.pages.do_free_pages(head, order),
                 Err(kind) => Err(zone::FreeError::Claimed { page: map.pfn(head), kind }),
             };
-            if let Err(error) = freed {
-                log::error!("a slab is lost: {error}");
+            match freed {
+                Ok(()) => pages += order.pages(),
+                Err(error) => log::error!("a slab is lost: {error}"),
             }
         }
+        pages
     }
 
     /// The place of an address in its slab, whatever part of an object it is. `None` if it lies in none.

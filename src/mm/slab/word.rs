@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::cpu::Slot;
-use super::global::CacheId;
+use super::number::CacheId;
 
 /// What every page of a slab says about itself in the low half of its descriptor's `aux`, which nobody but a slab sets:
 /// whether an address is the start of one of its objects takes one multiplication, where the CPU keeps free objects of

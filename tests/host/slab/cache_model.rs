@@ -172,8 +172,8 @@ impl<'m> Model<'_, '_, 'm> {
     }
 }
 
-fn run(ops: &[Op]) {
-    Spec::of_size(32 << 20).cpus(CPUS).exchanging().run(|slabs| {
+fn run(spec: Spec, ops: &[Op]) {
+    spec.exchanging().run(|slabs| {
         let mut model = Model { slabs, caches: [const { None }; NAMES.len()], live: BTreeMap::new(), turn: 0 };
         for (number, op) in ops.iter().enumerate() {
             model.apply(op);
@@ -204,6 +204,12 @@ proptest! {
     // Behaviour 217: more than 100,000 operations a run.
     #[test]
     fn objects_of_many_caches_are_each_their_own(ops in proptest::collection::vec(op(), OPS)) {
-        run(&ops);
+        run(Spec::of_size(32 << 20).cpus(CPUS), &ops);
+    }
+
+    // The same as a thread that moves to another CPU wherever it can.
+    #[test]
+    fn objects_are_each_their_own_whatever_cpu_a_thread_is_moved_to(ops in proptest::collection::vec(op(), OPS / 3)) {
+        run(Spec::of_size(32 << 20).cpus(CPUS).migrating(), &ops);
     }
 }

@@ -108,8 +108,8 @@ fn a_walk_over_caches_holds_no_record_where_it_can_be_interrupted() {
         slabs.hal().set_online(0, true);
         let walks: [&dyn Fn() -> u64; 2] = [&|| slabs.pages_at_hand(), &|| slabs.pages_in_slabs()];
         for walk in walks {
-            // There are some 40 caches before this one, and at least one such point at each.
-            for point in 0..64 {
+            // There are some 40 numbers before this one, and two such points at each.
+            for point in 0..128 {
                 let victim = slabs.create(&spec("victim", 64)).unwrap();
                 let (record, size) = (VirtAddr::of(victim.cache()), size_of_val(victim.cache()));
                 let (victim, steps) = (Cell::new(Some(victim)), Cell::new(0));

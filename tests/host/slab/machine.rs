@@ -1,6 +1,8 @@
 //! A simulated machine for the slab allocator: RAM is an arena of real memory, CPUs have arrays of their own, and misuse
 //! is kept for the test to look at.
 
+use super::thread::{self, open_point};
+pub(super) use super::thread::{at_open_points, in_interrupt, run_on};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr};
 use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
@@ -27,10 +29,6 @@ const BASE: u64 = 1 << 30;
 const SECTION: u64 = 4 * MIB;
 
 std::thread_local! {
-    /// The CPU that this thread plays, and whether its interrupts are masked.
-    static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// What happens to this thread wherever its interrupts are open.
-    static OPEN: Cell<Option<&'static dyn Fn()>> = const { Cell::new(None) };
     /// Where the calls of this thread come from, and when.
     static CALL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
@@ -38,45 +36,6 @@ std::thread_local! {
 /// Says where this thread's calls come from, and when that is.
 pub(super) fn call_from(caller: u64, ticks: u64) {
     CALL.set((caller, ticks));
-}
-
-/// Lets this thread play another CPU.
-pub(super) fn run_on(cpu: u32) {
-    CPU.set((cpu, false));
-}
-
-/// Runs `f` with interrupts masked, as a handler does.
-pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
-    let (cpu, before) = CPU.get();
-    CPU.set((cpu, true));
-    let result = f();
-    CPU.set((cpu, before));
-    result
-}
-
-/// Runs `f`, and `hook` at every point of it where interrupts are open and it matters what happens there: before they are
-/// masked, and before it is looked which CPU this is. `hook` is an interrupt, or moves the thread to another CPU.
-pub(super) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
-    struct Closed;
-    impl Drop for Closed {
-        fn drop(&mut self) {
-            OPEN.set(None);
-        }
-    }
-    // SAFETY: the reference is dropped before this returns.
-    OPEN.set(Some(unsafe { std::mem::transmute::<&dyn Fn(), &'static dyn Fn()>(hook) }));
-    let _closed = Closed;
-    f()
-}
-
-/// A point where an interrupt may come, unless they are masked.
-fn open_point() {
-    if !CPU.get().1
-        && let Some(hook) = OPEN.take()
-    {
-        hook();
-        OPEN.set(Some(hook));
-    }
 }
 
 /// The machine as the allocators see it.
@@ -99,6 +58,8 @@ pub(super) struct Sim<'m> {
     pub(super) pages_left: AtomicU64,
     /// The same for objects that take the long way.
     pub(super) slabs_left: AtomicU64,
+    /// Interrupts sent to other CPUs.
+    pub(super) kicks: AtomicU64,
     /// The tags of memory, if it has any.
     pub(super) tags: Option<TagModel>,
 }
@@ -147,6 +108,7 @@ impl TagMemory for TagModel {
 
 #[repr(C)]
 pub(super) struct Local<'m> {
+    number: u32,
     first: Vec<ArrayHeader>,
     slabs: CpuSlabs,
     /// Behind a pointer, as each reference to them is one to thousands of cells, which Miri visits one by one.
@@ -158,16 +120,11 @@ impl Interrupts for Sim<'_> {
     type Saved = bool;
 
     fn save(&self) -> bool {
-        open_point();
-        let (cpu, masked) = CPU.get();
-        CPU.set((cpu, true));
-        masked
+        thread::mask()
     }
 
     fn restore(&self, saved: bool) {
-        let (cpu, masked) = CPU.get();
-        assert!(masked, "somebody unmasked interrupts in between");
-        CPU.set((cpu, saved));
+        thread::unmask(saved);
     }
 }
 
@@ -176,7 +133,7 @@ impl<'m> PerCpu for Sim<'m> {
 
     fn local(&self) -> &Local<'m> {
         open_point();
-        &self.locals[CPU.get().0 as usize]
+        &self.locals[thread::here() as usize]
     }
 
     fn local_of(&self, cpu: CpuId) -> Option<&Local<'m>> {
@@ -185,7 +142,7 @@ impl<'m> PerCpu for Sim<'m> {
 
     fn cpu(&self) -> CpuId {
         open_point();
-        CpuId::new(CPU.get().0)
+        CpuId::new(thread::here())
     }
 
     fn cpus(&self) -> u32 {
@@ -197,7 +154,10 @@ impl<'m> PerCpu for Sim<'m> {
         cpu == self.cpu() || self.online[cpu.get() as usize].load(Ordering::Acquire)
     }
 
-    fn kick(&self, _: CpuId) {}
+    fn kick(&self, cpu: CpuId) {
+        self.kicks.fetch_add(1, Ordering::Relaxed);
+        thread::kick(cpu.get());
+    }
 }
 
 /// Counts down; whether it was zero.
@@ -216,7 +176,7 @@ impl Pressure for Sim<'_> {
     fn wake(&self, _: ZoneType, _: Order) {}
 
     fn relieve(&self, _: &Shortage) -> Relief {
-        assert!(!CPU.get().1, "called with interrupts masked by the allocator");
+        assert!(!thread::is_masked(), "called with interrupts masked by the allocator");
         Relief::GiveUp
     }
 
@@ -289,6 +249,7 @@ impl SlabHal for Sim<'_> {
     }
 
     fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader {
+        thread::note_array(local.number);
         &local.first[slot.distance() as usize / size_of::<ArrayHeader>()]
     }
 
@@ -340,6 +301,7 @@ pub(super) struct Yield;
 
 impl spin::RelaxStrategy for Yield {
     fn relax() {
+        open_point();
         std::thread::yield_now();
     }
 }
@@ -406,6 +368,7 @@ pub(super) struct Spec {
     /// Whether the allocator's own objects may be in other slabs afterwards.
     moves: bool,
     tagged: bool,
+    migrates: bool,
 }
 
 /// The memory behind the pages.
@@ -424,7 +387,15 @@ impl Spec {
     pub(super) fn of_size(size: u64) -> Self {
         assert!(size.is_multiple_of(SECTION));
         let size = if cfg!(miri) { SECTION } else { size };
-        Self { base: BASE, size, cpus: 1, options: SlabOptions::default(), moves: false, tagged: false }
+        Self {
+            base: BASE,
+            size,
+            cpus: 1,
+            options: SlabOptions::default(),
+            moves: false,
+            tagged: false,
+            migrates: false,
+        }
     }
 
     pub(super) fn cpus(mut self, cpus: u32) -> Self {
@@ -450,6 +421,12 @@ impl Spec {
         self
     }
 
+    /// What runs is a thread that moves to the next CPU wherever interrupts are open.
+    pub(super) fn migrating(mut self) -> Self {
+        self.migrates = true;
+        self
+    }
+
     pub(super) fn options(mut self, options: SlabOptions) -> Self {
         self.options = options;
         self
@@ -470,7 +447,8 @@ impl Spec {
         let sections = [Section { first: 0, end: u32::try_from(pages).unwrap() }];
         let banks = [Bank { section: sections[0], descriptors: &descriptors, blocks: &blocks }];
         let map = BankMap::new(Pfn::containing(PhysAddr::new(self.base)), &banks, &sections).unwrap();
-        let local = || Local {
+        let local = |number| Local {
+            number,
             first: (0..MAX_CACHES).map(|_| ArrayHeader::new()).collect(),
             slabs: CpuSlabs::new(),
             pages: Box::new(CpuPages::new()),
@@ -478,7 +456,7 @@ impl Spec {
         };
         let sim = Sim {
             map,
-            locals: (0..self.cpus).map(|_| local()).collect(),
+            locals: (0..self.cpus).map(local).collect(),
             online: (0..self.cpus).map(|_| AtomicBool::new(false)).collect(),
             arena: arena.0.expose_provenance() as u64,
             base: self.base,
@@ -489,6 +467,7 @@ impl Spec {
             atomic_calls: Mutex::default(),
             pages_left: AtomicU64::new(u64::MAX),
             slabs_left: AtomicU64::new(u64::MAX),
+            kicks: AtomicU64::new(0),
             tags: self.tagged.then(|| TagModel {
                 base: self.base,
                 granules: (0..self.size / TAG_GRANULE).map(|_| AtomicU8::new(0)).collect(),
@@ -517,7 +496,11 @@ impl Spec {
             (free + if self.moves { slabs.pages_in_slabs() } else { 0 }, in_use(&slabs))
         };
         let before = balance();
-        f(&slabs);
+        if self.migrates {
+            thread::migrating(&slabs, self.cpus, || f(&slabs))
+        } else {
+            f(&slabs)
+        }
         check(&slabs);
         assert_eq!(balance(), before, "pages that did not come back, or objects");
         check(&slabs);

@@ -8,6 +8,7 @@ mod cpus;
 #[cfg(not(miri))]
 mod damage;
 mod debug;
+mod drain;
 mod failing;
 mod hardening;
 mod heap;
@@ -26,6 +27,7 @@ mod slabinfo;
 mod sleeping;
 mod stress;
 mod tags;
+mod thread;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};

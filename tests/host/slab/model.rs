@@ -40,8 +40,8 @@ impl Live {
     }
 }
 
-fn run(ops: &[Op]) {
-    Spec::of_size(32 << 20).cpus(3).exchanging().run(|slabs| {
+fn run(spec: Spec, ops: &[Op]) {
+    spec.exchanging().run(|slabs| {
         let mut live: Vec<Live> = Vec::new();
         let mut last = None;
         for (byte, op) in (1..=u8::MAX).cycle().zip(ops) {
@@ -111,6 +111,14 @@ proptest! {
     // Behaviour 217.
     #[test]
     fn no_two_allocations_share_a_byte(ops in proptest::collection::vec(op(), 1..if cfg!(miri) { 100 } else { 300 })) {
-        run(&ops);
+        run(Spec::of_size(32 << 20).cpus(3), &ops);
+    }
+
+    // The same as a thread that moves to another CPU wherever it can.
+    #[test]
+    fn no_two_allocations_share_a_byte_whatever_cpu_a_thread_is_moved_to(
+        ops in proptest::collection::vec(op(), 1..if cfg!(miri) { 100 } else { 300 }),
+    ) {
+        run(Spec::of_size(32 << 20).cpus(3).migrating(), &ops);
     }
 }

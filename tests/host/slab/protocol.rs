@@ -1,11 +1,11 @@
 //! How CPUs ask each other for their free objects, under every schedule. This is a model of the protocol, step by step that
-//! of `CpuSlabs` and of `drain_all`, `answer_requests` and `settle_array`: one CPU that has an array; one that destroys
+//! of `CpuSlabs` and of `drain_all`, `answer_for` and `settle_array`: one CPU that has an array; one that destroys
 //! the cache, switching arrays off, asking, waiting, and taking the array's memory and the record; one that asks as well,
 //! without waiting. The node's lock and what is behind it are left out: nothing of it crosses CPUs but under the lock.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Where the protocol is broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// As `answer_requests` does.
+    /// As `answer_for` does until nothing is left.
     fn answer_requests(&self) {
         let requests = self.requested.load(Ordering::Acquire);
         if !self.owes(requests) {
@@ -179,4 +179,53 @@ fn a_record_that_somebody_still_reads_is_given_up() {
 #[should_panic]
 fn an_early_answer_gives_the_array_away() {
     explore(Planted::AnswerEarly, 2);
+}
+
+/// A CPU that is answering one request when another comes: whether it is interrupted once more. As `request`, `ask` and
+/// `answer_for` do.
+fn explore_kick(fenced: bool) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let order = move || {
+            if fenced {
+                fence(Ordering::SeqCst);
+            }
+        };
+        let counts = Arc::new((AtomicU64::new(1), AtomicU64::new(0)));
+        let asker = {
+            let counts = Arc::clone(&counts);
+            loom::thread::spawn(move || {
+                let (requested, answered) = &*counts;
+                let before = requested.fetch_add(1, Ordering::Release);
+                order();
+                // It owes an answer already: it is at it.
+                answered.load(Ordering::Acquire) >= before
+            })
+        };
+        let (requested, answered) = &*counts;
+        let mut done = 0;
+        loop {
+            let requests = requested.load(Ordering::Acquire);
+            if done >= requests {
+                break;
+            }
+            answered.store(requests, Ordering::Release);
+            order();
+            done = requests;
+        }
+        let kicked = asker.join().unwrap();
+        assert!(kicked || done == 2, "a request that nobody answers");
+    });
+}
+
+#[test]
+fn a_cpu_that_is_not_interrupted_again_sees_the_request() {
+    explore_kick(true);
+}
+
+#[test]
+#[should_panic(expected = "a request that nobody answers")]
+fn without_an_order_a_request_is_left_to_a_cpu_that_has_just_answered() {
+    explore_kick(false);
 }

@@ -1,0 +1,199 @@
+//! Emptying the arrays of all CPUs: each empties its own, when it is asked.
+//!
+//! A request is a bit for each cache in the data of the CPU, a count, and an interrupt, which is not sent again to a CPU
+//! that has not answered the last one. The CPU takes one bit after the other, with interrupts masked for one cache at a
+//! time, and answers when none is left. So one request may be for all caches, and none keeps interrupts out for long.
+//!
+//! A thread may move to another CPU wherever interrupts are open. So nothing here looks which CPU it is on and trusts that
+//! later: whoever empties an array has masked interrupts before it looks whose it is.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::cpu::{Array, Magazine};
+use super::global::Registry;
+use super::node::Chain;
+use super::number::{CacheId, CacheSet};
+use super::{SlabAllocator, SlabHal};
+use crate::addr::CpuId;
+
+/// Arrays with nothing in them that are looked at with interrupts masked.
+const AT_ONCE: usize = 32;
+
+impl<H: SlabHal> SlabAllocator<'_, H> {
+    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
+    /// causes, and by a CPU that is idle. Any context. Interrupts are as the caller has them after each cache: where they
+    /// are masked, a handler that would rather open them in between calls [`SlabAllocator::answer_request`].
+    pub fn answer_requests(&self) {
+        while self.answer_request() {}
+    }
+
+    /// Does the next part of what other CPUs have asked of this one: empties the array of one cache. Whether there is more
+    /// to do. Any context.
+    pub fn answer_request(&self) -> bool {
+        let saved = self.hal().save();
+        let more = self.answer_for(self.hal().local());
+        self.hal().restore(saved);
+        more
+    }
+
+    /// Does the next part of what a CPU is asked for; whether there is more. By that CPU, or for one that is not online;
+    /// interrupts masked.
+    fn answer_for(&self, local: &H::Local) -> bool {
+        let slabs = H::slabs(local);
+        let requests = slabs.requests();
+        if !slabs.owes(requests) {
+            return false;
+        }
+        for _ in 0..AT_ONCE {
+            let Some(number) = slabs.take_wanted() else {
+                slabs.answer(requests);
+                break;
+            };
+            // GLB-2: the record is used up to the next restore of the mask, and the answer comes after.
+            if self.cache(CacheId::new(number)).is_some_and(|cache| self.settle_array(cache, local)) {
+                break;
+            }
+        }
+        slabs.owes(slabs.requests())
+    }
+
+    /// Empties the arrays of a cache, or of all, on every CPU, and switches them on or off as the caches want: on this one
+    /// and those that are not online at once, on the others by asking them. Returns when all have answered where the caller
+    /// may wait. Any context.
+    pub(super) fn drain_all(&self, cache: Option<&Cache<H>>) {
+        let wanted = cache.map_or(CacheSet::ALL, |cache| CacheSet::of(cache.id));
+        for (cpu, local) in self.all_cpus() {
+            self.ask(cpu, local, &wanted);
+        }
+        if self.may_wait() {
+            self.await_answers();
+        }
+    }
+
+    /// Empties the arrays that have anything at hand, as [`SlabAllocator::drain_all`] does: a CPU that has nothing is not
+    /// asked.
+    pub(super) fn drain_held(&self, registry: &Registry) {
+        let mut asked = false;
+        for (cpu, local) in self.all_cpus() {
+            let mut wanted = CacheSet::NONE;
+            self.for_each_in(registry, |cache| {
+                let array = Array::new::<H>(local, cache.slot);
+                if array.held() != 0 || array.spare().is_some() {
+                    wanted.add(cache.id);
+                }
+            });
+            if wanted != CacheSet::NONE {
+                self.ask(cpu, local, &wanted);
+                asked = true;
+            }
+        }
+        if asked && self.may_wait() {
+            self.await_answers();
+        }
+    }
+
+    fn all_cpus(&self) -> impl Iterator<Item = (CpuId, &H::Local)> {
+        let cpus = (0..self.hal().cpus()).map(CpuId::new);
+        cpus.filter_map(|cpu| self.hal().local_of(cpu).map(|local| (cpu, local)))
+    }
+
+    /// Asks a CPU to empty arrays, and does so itself where that is possible.
+    fn ask(&self, cpu: CpuId, local: &H::Local, wanted: &CacheSet) {
+        let slabs = H::slabs(local);
+        let (request, is_kicked) = slabs.request(wanted);
+        // A guess, which the thread may have made wrong by now: each CPU answers for itself, and what counts is whether
+        // this one has.
+        if self.hal().cpu() == cpu {
+            self.answer_requests();
+        }
+        if slabs.owes(request) && (self.hal().is_online(cpu) || !self.answer_offline(cpu)) && !is_kicked {
+            self.hal().kick(cpu);
+        }
+    }
+
+    /// Waits until every CPU has answered what it has been asked up to now.
+    fn await_answers(&self) {
+        for (cpu, local) in self.all_cpus() {
+            let slabs = H::slabs(local);
+            // Those of the caller, and at most some others that came since.
+            let requests = slabs.requests();
+            let mut step = 0;
+            while slabs.owes(requests) {
+                // It may have gone instead of answering.
+                if !self.hal().is_online(cpu) && self.answer_offline(cpu) {
+                    continue;
+                }
+                // Two CPUs may be asking each other.
+                self.answer_requests();
+                self.hal().waiting_for(cpu, step);
+                step += 1;
+                H::relax();
+            }
+        }
+    }
+
+    /// Does what a CPU has been asked for that is not online; whether it was not. What is left when it comes online it does
+    /// first of all, by itself.
+    fn answer_offline(&self, cpu: CpuId) -> bool {
+        let Some(local) = self.hal().local_of(cpu) else { return false };
+        let mut more = true;
+        while more {
+            let part = &mut || {
+                let saved = self.hal().save();
+                more = self.answer_for(local);
+                self.hal().restore(saved);
+            };
+            if !self.hal().while_offline(cpu, part) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Puts everything that a CPU that is not online has at hand back into its slabs. Whether it was not online. Any
+    /// context.
+    pub fn drain_offline(&self, cpu: CpuId) -> bool {
+        let Some(local) = self.hal().local_of(cpu) else { return false };
+        // One that is online would have to be told.
+        let ask = &mut || _ = H::slabs(local).request(&CacheSet::ALL);
+        self.hal().while_offline(cpu, ask) && self.answer_offline(cpu)
+    }
+
+    /// Empties the array of a cache on a CPU, and switches it on or off as the cache wants; whether there was anything to
+    /// do. By that CPU, or for one that is not online; interrupts masked.
+    fn settle_array(&self, cache: &Cache<H>, local: &H::Local) -> bool {
+        let array = Array::new::<H>(local, cache.slot);
+        let mut worked = array.count() != 0 || array.spare().is_some();
+        // First, as its memory may be an object of this very cache.
+        self.give_spare_up(cache, &array);
+        let chain = self.drain_array(cache, &array);
+        let on = self.wants_arrays(cache);
+        if array.has_memory() && (array.capacity() != 0) != on {
+            array.set_capacity(if on { cache.capacity } else { 0 });
+            worked = true;
+        }
+        self.free_slabs(chain);
+        worked
+    }
+
+    /// Puts the objects of an array back into their slabs. Interrupts masked.
+    fn drain_array(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
+        let mut freed = Chain::NONE;
+        if array.count() == 0 {
+            return freed;
+        }
+        self.give_all(cache, &mut cache.node.lock(), array.magazine(), array.count(), &mut freed);
+        array.set_count(0);
+        freed
+    }
+
+    /// Puts the objects of the spare back into their slabs, and gives its memory up. Interrupts masked.
+    fn give_spare_up(&self, cache: &Cache<H>, array: &Array<'_>) {
+        let Some(spare) = array.spare() else { return };
+        let mut freed = Chain::NONE;
+        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
+        array.set_spare(Magazine::NONE, 0);
+        self.free_slabs(freed);
+        self.free_magazine(spare);
+    }
+}
