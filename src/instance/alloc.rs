@@ -57,6 +57,10 @@ unsafe impl Kmem for Kmalloc {
         slab::ksize(object.as_ptr())
     }
 
+    fn report(&self, misuse: &Misuse) {
+        slab::slab_allocator().report(misuse);
+    }
+
     fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let memory = vmalloc::vmalloc_gfp(size as u64, gfp).map_err(|error| refused(&error))?;
         NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory)

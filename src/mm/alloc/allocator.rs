@@ -39,7 +39,8 @@ pub unsafe trait Allocator {
     ///
     /// # Safety
     ///
-    /// `block` was given out by this allocator with this layout. Nobody uses it afterwards.
+    /// `block` was given out by this allocator with this layout. Nobody uses it afterwards. In the checking build a block of
+    /// the slab allocator that cannot have this layout is reported, and stays.
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout);
 }
 

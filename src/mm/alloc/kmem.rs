@@ -7,7 +7,7 @@ use crate::mm::slab::{
     AllocError, CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator,
     SlabHal,
 };
-use crate::sync::LockHal;
+use crate::sync::{CHECKED, LockHal};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
@@ -57,6 +57,9 @@ pub unsafe trait Kmem {
     ///
     /// [`Misuse`], if there is no such allocation.
     fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse>;
+
+    /// Reports what is wrong with a block that somebody frees, and that is not freed.
+    fn report(&self, misuse: &Misuse);
 
     /// Allocates more than the largest block has, page aligned and contiguous in addresses alone: what `vmalloc` is for. A
     /// machine without it has none.
@@ -150,6 +153,10 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
         SlabAllocator::destroy(self, cache)
     }
 
+    fn report(&self, misuse: &Misuse) {
+        SlabAllocator::report(self, misuse);
+    }
+
     fn may_wait(&self) -> bool {
         SlabAllocator::may_wait(self)
     }
@@ -173,6 +180,45 @@ const fn request(layout: Layout) -> usize {
 /// Whether a block of `usable` bytes is so much larger than `size` that moving out of it pays: half of it, and a cache line.
 const fn is_wasteful(usable: usize, size: usize) -> bool {
     size <= usable / 2 && usable - size >= 64
+}
+
+/// Bytes of a block, if it is wastefully large for `size`.
+fn wasted<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> Option<usize> {
+    kmem.ksize(block).ok().filter(|usable| is_wasteful(*usable, size))
+}
+
+/// What the last word of a block holds, in the checking build, that is wastefully large for the `size` bytes that its user
+/// wants, as there was no memory to move it to.
+fn small_note(block: NonNull<u8>, size: usize) -> u64 {
+    0x7368_7275_6e6b_656e ^ address(block).get() ^ size as u64
+}
+
+fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
+    if CHECKED && let Some(usable) = wasted(kmem, block, size) {
+        // SAFETY: the block has as many bytes.
+        let last = unsafe { block.add(usable - 8) }.cast::<u64>();
+        // SAFETY: as above, and its user wants less than half of them.
+        unsafe { last.write_unaligned(small_note(block, size)) };
+    }
+}
+
+/// Whether a block may have been asked to have `size` bytes, as far as its own size tells. What may not is reported.
+#[inline(never)]
+fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
+    // What is wrong with a block of no size `kfree` says.
+    let Ok(usable) = kmem.ksize(block) else { return true };
+    let right = if is_wasteful(usable, size) {
+        // SAFETY: the block has as many bytes.
+        let last = unsafe { block.add(usable - 8) }.cast::<u64>();
+        // SAFETY: as above; nobody uses it any more.
+        unsafe { last.read_unaligned() == small_note(block, size) }
+    } else {
+        size <= usable
+    };
+    if !right {
+        kmem.report(&Misuse::WrongSize { at: address(block), size, usable });
+    }
+    right
 }
 
 /// Allocates a block with another layout, copies what fits, and frees the old one.
@@ -215,8 +261,12 @@ unsafe impl<K: Kmem> Allocator for K {
             match moved {
                 Ok(moved) => moved,
                 // It fits where it is.
-                // SAFETY: the caller's promise.
-                Err(_) => unsafe { self.krealloc(block, size, plain) }?,
+                Err(_) => {
+                    // SAFETY: the caller's promise.
+                    let stays = unsafe { self.krealloc(block, size, plain) }?;
+                    note_small(self, stays, size);
+                    stays
+                }
             }
         } else {
             // SAFETY: the caller's promise.
@@ -232,7 +282,10 @@ unsafe impl<K: Kmem> Allocator for K {
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
+    unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
+        if CHECKED && !has_size(self, block, request(layout)) {
+            return;
+        }
         // SAFETY: the caller's promise.
         unsafe { self.kfree(block) };
     }

@@ -107,6 +107,15 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
+    /// A block was freed with a size that it has not: found in the checking build.
+    WrongSize {
+        /// The block.
+        at: VirtAddr,
+        /// The size that it was freed with.
+        size: usize,
+        /// What it has.
+        usable: usize,
+    },
     /// The slab's free list is damaged; what was on it is lost.
     FreeList {
         /// The object whose link leads nowhere.
@@ -176,7 +185,7 @@ impl Misuse {
             | Self::Cycle { cache, .. }
             | Self::Count { cache, .. }
             | Self::Remaining { cache, .. } => Some(cache),
-            Self::NotLinear(_) | Self::NoMemory(_) | Self::Foreign { .. } => None,
+            Self::NotLinear(_) | Self::NoMemory(_) | Self::Foreign { .. } | Self::WrongSize { .. } => None,
         }
     }
 
@@ -191,6 +200,7 @@ impl Misuse {
             | Self::DoubleFree { at, .. }
             | Self::Stale { at, .. }
             | Self::WrongCache { at, .. }
+            | Self::WrongSize { at, .. }
             | Self::FreeList { at, .. }
             | Self::Overwritten { object: at, .. }
             | Self::Cycle { at, .. }
@@ -217,6 +227,9 @@ impl fmt::Display for Misuse {
                 write!(f, "invalid free: {at} is stale, with tag {} where the memory has {memory}", at.tag())
             }
             Self::WrongCache { at, freed_to, .. } => write!(f, "object {at} was freed to {freed_to}"),
+            Self::WrongSize { at, size, usable } => {
+                write!(f, "invalid free: {at} is freed as {size} bytes, and has {usable}")
+            }
             Self::FreeList { at, .. } => write!(f, "free list damaged at {at}"),
             Self::Overwritten { object, what, at, .. } => write!(f, "{what} overwritten at {at}, object {object}"),
             Self::Cycle { at, .. } => write!(f, "free list leads in a circle at {at}"),
@@ -283,6 +296,8 @@ pub enum DestroyError {
     InUse(InUse),
     /// Sleeping is not legal where the caller is.
     Atomic(SleepsInAtomic),
+    /// It is a cache of another allocator.
+    Foreign,
 }
 
 impl DestroyError {
@@ -291,7 +306,7 @@ impl DestroyError {
     pub const fn in_use(&self) -> Option<InUse> {
         match self {
             Self::InUse(left) => Some(*left),
-            Self::Atomic(_) => None,
+            Self::Atomic(_) | Self::Foreign => None,
         }
     }
 }
@@ -301,6 +316,7 @@ impl fmt::Display for DestroyError {
         match self {
             Self::InUse(left) => left.fmt(f),
             Self::Atomic(error) => error.fmt(f),
+            Self::Foreign => f.write_str("a cache of another allocator"),
         }
     }
 }

@@ -292,7 +292,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// With the handle, if the cache stays as it was: [`DestroyError::InUse`] if objects of the cache are in use, and
-    /// [`DestroyError::Atomic`]. It has been reported.
+    /// [`DestroyError::Atomic`], which have been reported; [`DestroyError::Foreign`].
     #[inline(never)]
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, DestroyError)> {
         let caller = self.hal().return_address();
@@ -301,6 +301,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let registry = self.registry.lock();
         let cache = handle.cache();
+        let entry = self.table.get(usize::from(cache.id.get()));
+        let Some(entry) = entry.filter(|entry| entry.load(Ordering::Relaxed) == handle.0.as_ptr()) else {
+            return Err((handle, DestroyError::Foreign));
+        };
         self.switch_arrays(cache, false);
         self.empty_node(cache, u64::MAX);
         self.free_slabs(self.recover(cache));
@@ -311,10 +315,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Err((handle, DestroyError::InUse(left)));
         }
         self.free_arrays(cache);
-        if let Some(entry) = self.table.get(usize::from(cache.id.get())) {
-            // INVARIANT: GLB-1: there is no slab, and the one handle is ours.
-            entry.store(core::ptr::null_mut(), Ordering::Release);
-        }
+        // INVARIANT: GLB-1: there is no slab, and the one handle is ours.
+        entry.store(core::ptr::null_mut(), Ordering::Release);
         // INVARIANT: GLB-2: a CPU may have found the record in the table before: it has ended when it answers this.
         self.drain_all(Some(cache));
         let record = handle.0;

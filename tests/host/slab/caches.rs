@@ -295,3 +295,19 @@ fn a_wrong_pointer_among_many_is_left_out_and_the_others_are_freed() {
         }
     });
 }
+
+// It would have been emptied and given up as if it were its own.
+#[test]
+fn a_cache_is_destroyed_by_the_allocator_that_made_it_alone() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let other = quarry::mm::slab::SlabAllocator::new(slabs.pages());
+        let cache = slabs.create(&spec("test", 64)).unwrap();
+        let objects = take(slabs, cache.cache(), 100);
+        give(slabs, cache.cache(), objects);
+        let info = slabs.info(cache.cache());
+        let (cache, why) = other.destroy(cache).unwrap_err();
+        assert_eq!(why, quarry::mm::slab::DestroyError::Foreign);
+        assert_eq!(slabs.info(cache.cache()), info);
+        slabs.destroy(cache).unwrap();
+    });
+}

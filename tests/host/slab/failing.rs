@@ -1,6 +1,7 @@
 //! No memory, at every place where some is wanted.
 
 use super::*;
+use machine::run_on;
 use quarry::mm::slab::{AllocError, CreateError};
 use std::sync::atomic::Ordering;
 
@@ -71,6 +72,38 @@ fn a_failure_on_request_comes_where_the_long_way_is() {
         slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
         slabs.set_careful(false);
         raw!(slabs.kfree(object)).unwrap();
+    });
+}
+
+// An array that is switched off takes nothing in, so that the next allocation is asked about as well.
+#[test]
+fn every_allocation_is_asked_about_while_failures_are_wanted() {
+    Spec::of_size(16 << 20).cpus(2).run(|slabs| {
+        let cache = slabs.create(&spec("test", 64)).unwrap();
+        for cpu in 0..2 {
+            run_on(cpu);
+            let objects = take(slabs, cache.cache(), 300);
+            give(slabs, cache.cache(), objects);
+            slabs.kfree(slabs.kmalloc(64, KERNEL).unwrap()).unwrap();
+        }
+        slabs.set_careful(true);
+        for cpu in 0..2 {
+            run_on(cpu);
+            let of_cache = || slabs.alloc_object(cache.cache(), KERNEL);
+            let by_size = || slabs.kmalloc(64, KERNEL);
+            let ways: [&dyn Fn() -> Result<VirtAddr, AllocError>; 2] = [&of_cache, &by_size];
+            for (round, way) in ways.into_iter().cycle().take(8).enumerate() {
+                slabs.hal().slabs_left.store(1, Ordering::Relaxed);
+                let object = way().unwrap();
+                assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}");
+                slabs.kfree(object).unwrap();
+                assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}: the object that was freed last");
+            }
+            slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
+        }
+        run_on(0);
+        slabs.set_careful(false);
+        slabs.destroy(cache).unwrap();
     });
 }
 

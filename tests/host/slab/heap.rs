@@ -5,7 +5,7 @@ use super::*;
 use machine::in_interrupt;
 use quarry::addr::VirtRange;
 use quarry::mm::alloc::GlobalHeap;
-use quarry::mm::slab::KMALLOC_MAX_SIZE;
+use quarry::mm::slab::{KMALLOC_MAX_SIZE, Misuse};
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::Ordering;
 
@@ -115,5 +115,74 @@ fn nobody_is_made_to_wait_where_that_is_not_legal() {
             }
         });
         assert_eq!(slabs.hal().atomic_sleeps.load(Ordering::Relaxed), 0);
+    });
+}
+
+// What a wrong size does: nothing in a release, as `kfree` asks nobody for it.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "asks the checking build")]
+fn a_block_is_not_freed_as_more_or_much_less_than_it_is() {
+    with_heap(|slabs, heap| {
+        heap.hand_over();
+        for (size, wrong) in
+            [(100, 200), (100, 20), (1000, 400), (1000, 5000), (8000, 9000), (20_000, 100), (20_000, 40_000)]
+        {
+            // SAFETY: each block is freed once.
+            unsafe {
+                let block = heap.alloc(layout(size));
+                let at = VirtAddr::new(block.expose_provenance() as u64);
+                heap.dealloc(block, layout(wrong));
+                let [Misuse::WrongSize { at: named, size: said, usable }] = slabs.hal().reports()[..] else {
+                    panic!("{size} bytes were freed as {wrong}")
+                };
+                assert_eq!((named, said), (at, layout(wrong).pad_to_align().size()));
+                assert_eq!(slabs.ksize(at), Ok(usable), "it is still there");
+                heap.dealloc(block, layout(size));
+            }
+            assert_eq!(slabs.hal().reports(), []);
+        }
+    });
+}
+
+// It was asked to be small, and stays large for lack of memory.
+#[test]
+fn a_block_that_could_not_be_moved_is_freed_as_what_it_was_asked_to_be() {
+    with_heap(|slabs, heap| {
+        heap.hand_over();
+        // SAFETY: as above.
+        unsafe {
+            let block = heap.alloc(layout(8000));
+            let shrunk = with_pages(slabs, 0, || heap.realloc(block, layout(8000), 3000));
+            assert_eq!(shrunk, block, "there was nothing to move it to");
+            heap.dealloc(shrunk, layout(3000));
+        }
+        assert_eq!(slabs.hal().reports(), []);
+    });
+}
+
+#[test]
+fn an_early_block_that_shrinks_takes_no_more_along_than_fits() {
+    with_heap(|slabs, heap| {
+        // SAFETY: as above.
+        unsafe {
+            let early = heap.alloc(layout(1000));
+            slice(early, 1000).fill(5);
+            heap.hand_over();
+            let mut around: Vec<_> = (0..60).map(|_| heap.alloc(layout(64))).collect();
+            around.iter().for_each(|block| slice(*block, 64).fill(7));
+            let before = |block: &*mut u8| around.contains(&block.wrapping_add(64));
+            let place = around.iter().position(before).unwrap();
+            let free = around.swap_remove(place);
+            heap.dealloc(free, layout(64));
+            let moved = heap.realloc(early, layout(1000), 64);
+            assert_eq!(moved, free, "the one that was freed last");
+            assert!(slice(moved, 64).iter().all(|byte| *byte == 5));
+            for block in around {
+                assert!(slice(block, 64).iter().all(|byte| *byte == 7), "bytes of a neighbour");
+                heap.dealloc(block, layout(64));
+            }
+            heap.dealloc(moved, layout(64));
+        }
+        assert_eq!((slabs.hal().reports(), heap.early_usage().0), (vec![], 0));
     });
 }
