@@ -236,7 +236,7 @@ fn no_thread_empties_the_array_of_a_cpu_that_it_has_left() {
                             many.iter().for_each(|object| fill(*object, thread, 64));
                             assert!(objects.iter().chain(&many).all(|object| holds(*object, thread, 64)));
                             give(slabs, shared.cache(), objects);
-                            assert_eq!(slabs.free_bulk(shared.cache(), &many), 0);
+                            assert_eq!(raw!(slabs.free_bulk(shared.cache(), &many)), 0);
                         }
                         running.fetch_sub(1, Ordering::Release);
                     });

@@ -84,7 +84,7 @@ fn every_allocation_is_asked_about_while_failures_are_wanted() {
             run_on(cpu);
             let objects = take(slabs, cache.cache(), 300);
             give(slabs, cache.cache(), objects);
-            slabs.kfree(slabs.kmalloc(64, KERNEL).unwrap()).unwrap();
+            raw!(slabs.kfree(slabs.kmalloc(64, KERNEL).unwrap())).unwrap();
         }
         slabs.set_careful(true);
         for cpu in 0..2 {
@@ -96,7 +96,7 @@ fn every_allocation_is_asked_about_while_failures_are_wanted() {
                 slabs.hal().slabs_left.store(1, Ordering::Relaxed);
                 let object = way().unwrap();
                 assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}");
-                slabs.kfree(object).unwrap();
+                raw!(slabs.kfree(object)).unwrap();
                 assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}: the object that was freed last");
             }
             slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);

@@ -12,7 +12,7 @@ fn mark_of(object: VirtAddr) -> u64 {
     u64::from_le_bytes(bytes(object, 8).try_into().unwrap())
 }
 
-fn double_free<'c>(at: VirtAddr, cache: &'c Cache<machine::Sim<'_>>) -> Result<(), Misuse> {
+fn double_free(at: VirtAddr, cache: &Cache<machine::Sim<'_>>) -> Result<(), Misuse> {
     Err(Misuse::DoubleFree { at, cache: cache.name() })
 }
 
@@ -71,8 +71,8 @@ fn an_object_that_an_interrupt_frees_meanwhile_is_freed_once() {
                     let mut objects = take(slabs, cache.cache(), kept + 1);
                     let object = objects.pop().unwrap();
                     give(slabs, cache.cache(), objects);
-                    let by_cache = |at| slabs.free_object(cache.cache(), at);
-                    let by_address = |at| slabs.kfree(at);
+                    let by_cache = |at| raw!(slabs.free_object(cache.cache(), at));
+                    let by_address = |at| raw!(slabs.kfree(at));
                     let frees: [&dyn Fn(VirtAddr) -> Result<(), Misuse>; 2] = [&by_cache, &by_address];
                     let (outer, inner) = freed_in_between(point, object, frees[by]);
                     if let Some(inner) = inner {
@@ -107,9 +107,9 @@ fn an_object_of_one_word_is_free_once_wherever_it_is() {
             give(slabs, cache.cache(), freed.iter().copied());
             let refused = |at: VirtAddr| {
                 let twice = double_free(at, cache.cache());
-                assert_eq!(slabs.free_object(cache.cache(), at), twice);
-                assert_eq!(slabs.kfree(at), twice);
-                assert_eq!(slabs.free_bulk(cache.cache(), &[at]), 1);
+                assert_eq!(raw!(slabs.free_object(cache.cache(), at)), twice);
+                assert_eq!(raw!(slabs.kfree(at)), twice);
+                assert_eq!(raw!(slabs.free_bulk(cache.cache(), &[at])), 1);
                 assert_eq!(slabs.hal().reports(), [twice.unwrap_err()]);
                 assert!(slabs.ksize(at).is_err());
             };
@@ -149,9 +149,10 @@ fn what_an_object_holds_keeps_nobody_from_freeing_it() {
             for high in [5_u64, 7, 9, 1 << 20, 0xffff_ffff] {
                 // SAFETY: the object is this test's.
                 unsafe { object.as_ptr::<u64>().write(secret ^ object.get() ^ high << 32) };
-                let again = if high == 7 { slabs.kfree(object) } else { slabs.free_object(cache.cache(), object) };
+                let again =
+                    if high == 7 { raw!(slabs.kfree(object)) } else { raw!(slabs.free_object(cache.cache(), object)) };
                 again.unwrap();
-                assert_eq!(slabs.kfree(object), double_free(object, cache.cache()));
+                assert_eq!(raw!(slabs.kfree(object)), double_free(object, cache.cache()));
                 assert_eq!(slabs.alloc_object(cache.cache(), KERNEL), Ok(object));
             }
             give(slabs, cache.cache(), [object]);
@@ -209,7 +210,7 @@ fn a_debugged_cache_lets_one_of_two_cpus_free_an_object() {
                 call_from(cpu.into(), 0);
                 let free = |object: &VirtAddr| {
                     barrier.wait();
-                    slabs.kfree(*object)
+                    raw!(slabs.kfree(*object))
                 };
                 objects.iter().map(free).collect::<Vec<_>>()
             };
