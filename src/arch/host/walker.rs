@@ -127,6 +127,11 @@ impl State {
         for complaint in &walk.complaints {
             self.complain(format!("CPU {cpu} {complaint}"));
         }
+        if walk.end.is_err() && self.walk(cpu, root, addr, false).end.is_ok() {
+            self.complain(format!(
+                "CPU {cpu} faults at {addr:?}, which is mapped: it walks a table that it has cached"
+            ));
+        }
         let mut fresh = Vec::new();
         let tlb = &mut self.cpus.get_mut(cpu)?.tlb;
         for (level, table) in &walk.tables {

@@ -1,6 +1,7 @@
 //! Collapsing: tables that say what a block could say, and entries that could be contiguous groups.
 #![forbid(unsafe_code)]
 
+use super::gather::Pending;
 use super::rewrite::LivePolicy;
 use super::table::Table;
 use super::walk::Place;
@@ -9,7 +10,7 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Run};
-use crate::hal::mmu::Mmu;
+use crate::hal::mmu::{Mmu, WalkDepth};
 use core::ops::ControlFlow;
 
 /// What [`PageTable::collapse`] made.
@@ -85,11 +86,15 @@ impl<M: Mmu> PageTable<M> {
         let Ok(child) = place.table.descend(&self.mmu, place.slot) else { return false };
         let Some(first) = self.uniform(child, Run::TABLE, level.size()) else { return false };
         let block = M::Format::leaf(level, first.phys, first.prot, false);
-        let mut gather = self.gather(frames);
         let meanwhile = if policy == LivePolicy::BreakBeforeMake { RawEntry::ABSENT } else { block };
-        place.table.supersede(&self.mmu, place.slot, meanwhile, &mut gather.removed);
-        gather.note_subtree(place.start, level.level());
-        gather.flush();
+        let Some(unlinked) = place.table.supersede_live(&self.mmu, place.slot, meanwhile) else { return false };
+        let mut pending = Pending::new();
+        let pages = level.size() / LeafLevel::Pte.size();
+        pending.note(self, place.start, pages, LeafLevel::Pte, WalkDepth::AnyLevel);
+        if let Some(flushed) = pending.flush(self) {
+            // Not before: a walker that has the table cached goes on using it.
+            self.count_given_back(unlinked.free(&self.mmu, frames, flushed));
+        }
         if policy == LivePolicy::BreakBeforeMake {
             place.table.write(&self.mmu, place.slot, block);
             self.mmu.publish();

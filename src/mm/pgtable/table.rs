@@ -188,6 +188,14 @@ impl Table {
         }
     }
 
+    /// Writes `entry`, a leaf that says what the table at `slot` says, in place of that table, whose own entries stay as they
+    /// are: a walker that has it cached uses them until the flush.
+    pub(super) fn supersede_live<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) -> Option<UnlinkedTable> {
+        let child = self.descend(mmu, slot).ok()?;
+        self.write(mmu, slot, entry);
+        Some(UnlinkedTable(child))
+    }
+
     fn is_no_link<M: Mmu>(self, entry: RawEntry) -> bool {
         self.level == Level::Pte || M::Format::next_table(entry).is_none()
     }
@@ -226,6 +234,20 @@ impl FreshTable {
         list.push(mmu, self.0);
         // Never linked, so no walker ever saw it.
         list.free(mmu, frames, Flushed(()))
+    }
+}
+
+/// A table that no entry points to any more, and that walkers may still be in.
+#[must_use = "a table that is not freed is lost"]
+#[derive(Debug)]
+pub(super) struct UnlinkedTable(Table);
+
+impl UnlinkedTable {
+    /// Gives it back. `flushed` was waited for after it was unlinked.
+    pub(super) fn free<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, flushed: Flushed) -> u64 {
+        let mut list = RemovedTables::new();
+        list.push(mmu, self.0);
+        list.free(mmu, frames, flushed)
     }
 }
 
