@@ -164,8 +164,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         result
     }
 
-    /// An area: the lowest gap that fits, or one of the size that this CPU has freed. Any context. Cost: O(log n) in the
-    /// gaps and the areas.
+    /// An area: one of the size that this CPU has freed, or from the lowest gap that fits. With an alignment of more than a
+    /// page that is the lowest gap with room wherever its start lies (the size, and what aligning can take at most); one
+    /// below it that happens to lie right is used only if there is none of these. Any context. Cost: O(log n) in the gaps
+    /// and the areas; in the last case for each gap of at least the size.
     ///
     /// # Errors
     ///

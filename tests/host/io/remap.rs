@@ -349,6 +349,32 @@ fn random_histories_agree_with_a_model() {
     }
 }
 
+// Mappings that touch and do not overlap, all of them long settled: each is found by its own frames.
+#[test]
+fn a_conflict_is_found_among_neighbours() {
+    on_a_machine(Config::CORTEX_A72, |_, io| {
+        let place = |page: u64| phys(DEVICES + page * PAGE_SIZE);
+        let mapped: Vec<VirtAddr> =
+            (0..40).map(|page| io.ioremap(place(page), PAGE_SIZE, MemoryType::DeviceNGnRE).unwrap()).collect();
+        for page in 0..40_u64 {
+            for (first, pages) in [(page, 1), (page, 2), (page.saturating_sub(1), 2), (page, 40)] {
+                let refused = io.ioremap(place(first), pages * PAGE_SIZE, MemoryType::NonCacheable);
+                assert!(matches!(refused, Err(IoError::Conflict(..))), "{pages} from {first}: {refused:?}");
+            }
+        }
+        let behind = io.ioremap(place(40), PAGE_SIZE, MemoryType::NonCacheable).unwrap();
+        raw!(io.iounmap(behind)).unwrap();
+        for page in [20, 19, 21, 0, 39] {
+            raw!(io.iounmap(mapped[usize::try_from(page).unwrap()])).unwrap();
+            let other = io.ioremap(place(page), PAGE_SIZE, MemoryType::NonCacheable).unwrap();
+            raw!(io.iounmap(other)).unwrap();
+        }
+        for page in (0..40).filter(|page| ![20, 19, 21, 0, 39].contains(page)) {
+            raw!(io.iounmap(mapped[page])).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_flush_left_out_is_noticed() {
     with_machine(Config::CORTEX_A72, |space| {

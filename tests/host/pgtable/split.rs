@@ -161,6 +161,25 @@ fn a_hole_or_a_difference_keeps_a_table() {
     assert_eq!((collapse().blocks, rig.check().pages), (1, 0));
 }
 
+// The hardware may set the flags of one entry while the others are looked at.
+#[test]
+fn entries_that_the_hardware_may_still_change_are_left_alone() {
+    for (config, policy) in live() {
+        for (prot, made) in [
+            (Prot::KERNEL_RW.with_accessed(false), (0, 0)),
+            (Prot::KERNEL_RO.with_accessed(false), (0, 0)),
+            (Prot::KERNEL_RW.with_dirty(false), (0, 0)),
+            (Prot::KERNEL_RO.with_dirty(false), (1, 0)),
+            (Prot::KERNEL_RW, (1, 0)),
+        ] {
+            let rig = Rig::kernel(config);
+            rig.map(BASE, 2 * MIB, RAM, prot, MapFlags::NO_HUGE | MapFlags::NO_CONT).expect("free range");
+            let collapsed = raw!(rig.table.collapse(&rig.frames, range(BASE, 2 * MIB), MapFlags::empty(), policy));
+            assert_eq!(collapsed.map(|made| (made.blocks, made.groups)), Ok(made), "{prot:?}");
+        }
+    }
+}
+
 #[test]
 fn tables_in_no_ttbr_are_split_without_a_flush() {
     let rig = Rig::user(Config::CORTEX_A72);

@@ -234,3 +234,20 @@ fn flags_have_linuxs_values_and_words() {
         assert_eq!(VmFlags::from_bits(bits).unwrap().to_string(), word);
     }
 }
+
+// What `alloc` says of alignment: the lowest gap that fits wherever it starts, and by chance only where there is none.
+#[test]
+fn an_aligned_area_comes_from_the_lowest_gap_that_surely_fits() {
+    let mut nodes = memory(64);
+    let space = space(Machine::new(1, &mut nodes), 256);
+    // Gaps of 8 pages from 8 on, which is aligned, and of 15 from 33 on, which is not; all else but the end is in use.
+    for (first, pages) in [(0, 8), (16, 17), (48, 8)] {
+        space.alloc(&exactly(first, pages)).unwrap();
+    }
+    let aligned = AreaRequest { align: 8 * PAGE_SIZE, ..AreaRequest::new(8 * PAGE_SIZE, VmFlags::NO_GUARD) };
+    assert_eq!(space.alloc(&aligned).unwrap().start(), addr(40), "15 pages are enough wherever they start");
+    space.alloc(&exactly(56, 200)).unwrap();
+    assert_eq!(space.alloc(&aligned).unwrap().start(), addr(8), "and 8 where they lie right");
+    assert_eq!(space.alloc(&aligned).unwrap_err(), AreaError::Exhausted);
+    space.check().unwrap();
+}
