@@ -4,7 +4,7 @@
 
 use super::level::{LeafLevel, Level};
 use super::prot::Prot;
-use crate::addr::PhysAddr;
+use crate::addr::{Pfn, PhysAddr};
 use core::fmt;
 
 /// An entry as it stands in memory. Zero is an absent entry in every format.
@@ -148,6 +148,9 @@ pub trait EntryFormat {
 
     /// The entry that [`EntryFormat::invalidate`] was given.
     fn revalidate(entry: RawEntry) -> RawEntry;
+
+    /// The memory that a leaf of the last level maps, or would map if it were valid.
+    fn frame_of(entry: RawEntry) -> Pfn;
 
     /// Whether the contiguous bit is set. Meaningful for leaves only.
     fn is_contiguous(entry: RawEntry) -> bool;

@@ -166,15 +166,51 @@ pub unsafe trait Mmu {
         }
     }
 
-    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries.
+    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first of which
+    /// it makes nothing: whether there was none.
     ///
     /// # Safety
     ///
     /// As for [`Mmu::write`].
-    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], mut entry: impl FnMut(T) -> RawEntry) {
+    unsafe fn write_each<T: Copy>(
+        &self,
+        table: PhysAddr,
+        run: Run,
+        list: &[T],
+        mut entry: impl FnMut(T) -> Option<RawEntry>,
+    ) -> bool {
         for (slot, item) in run.slots().zip(list) {
+            let Some(entry) = entry(*item) else { return false };
             // SAFETY: the caller's promise is the same.
-            unsafe { self.write(table, slot, entry(*item)) };
+            unsafe { self.write(table, slot, entry) };
+        }
+        true
+    }
+
+    /// Shows `each` of a run of entries.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::read`].
+    unsafe fn read_each(&self, table: PhysAddr, run: Run, mut each: impl FnMut(RawEntry)) {
+        for slot in run.slots() {
+            // SAFETY: the caller's promise is the same.
+            each(unsafe { self.read(table, slot) });
+        }
+    }
+
+    /// Keeps those bits of a run of entries that are set in `mask`, and clears the others. What a walker changes meanwhile
+    /// may be lost.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn keep(&self, table: PhysAddr, run: Run, mask: RawEntry) {
+        for slot in run.slots() {
+            // SAFETY: the caller's promise is the same.
+            let entry = unsafe { self.read(table, slot) };
+            // SAFETY: as above.
+            unsafe { self.write(table, slot, RawEntry::new(entry.get() & mask.get())) };
         }
     }
 

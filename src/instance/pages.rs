@@ -19,9 +19,18 @@ use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
+use spin::once::Once;
 
 // An OR adds where the offset and the addresses share no bit.
 const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
+
+/// Whether a mapping of `vm_map_ram` leads to one of so many frames.
+static BRIEF_MAPPINGS: Once<fn(Pfn, u64) -> bool, Relax> = Once::new();
+
+/// Says who knows what `vm_map_ram` maps. Once.
+pub(super) fn set_brief_mappings(maps: fn(Pfn, u64) -> bool) {
+    BRIEF_MAPPINGS.call_once(|| maps);
+}
 
 impl PageHal for KernelPages {
     type Map = Vmemmap;
@@ -65,6 +74,10 @@ impl PageHal for KernelPages {
     #[inline(always)]
     fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
         monitor::store(word, found, new)
+    }
+
+    fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
+        BRIEF_MAPPINGS.get().is_some_and(|maps| maps(first, pages))
     }
 
     #[inline]

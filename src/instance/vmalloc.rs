@@ -1,5 +1,6 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
+use super::pages::set_brief_mappings;
 use super::slab::KmemCache;
 use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
@@ -131,6 +132,7 @@ pub fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
     VMALLOC.set_up(&Tuning { region, ram_pages })?;
     let code = VirtRange::new(VirtAddr::new(MODULES_VADDR), VirtAddr::new(MODULES_END)).unwrap_or_default();
     EXECMEM.set_up(&Tuning { region: code, ram_pages })?;
+    set_brief_mappings(|first, pages| RAM_BLOCKS.maps(first, pages));
     let registered = reclaim().purges().register(context(), &Lazy).and(defer_to(&Lazy));
     // For good.
     let _ = registered.map_err(|_| SetupError::Unregistered)?;

@@ -1,7 +1,7 @@
 //! vmalloc, vmap and vm_map_ram on the machine: Linux's `test_vmalloc` cases, faults behind and after an area, and what
 //! the descriptors say.
 
-use quarry::addr::{Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::gfp::Gfp;
 use quarry::hal::level::LeafLevel;
@@ -11,6 +11,7 @@ use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::page::Page;
 use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+use quarry::mm::zone::FreeError;
 
 const MIB: u64 = 1 << 20;
 
@@ -220,6 +221,52 @@ fn a_read_only_mapping_cannot_be_written() {
     read(addr);
     expect_fault(FaultKind::Permission(AccessKind::Write), addr);
     write(addr, 1);
+}
+
+// Promises 3, 4 and 9: what the descriptor says decides, for every page of the machine that is not the caller's.
+ktest!(what_is_not_the_callers_is_not_mapped, machine a72 = "", machine max = "cpu=max");
+fn what_is_not_the_callers_is_not_mapped() {
+    let mine = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    let object = instance::kmalloc(64, Gfp::KERNEL).expect("memory");
+    let code = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
+    raw!(instance::set_memory_ro(code, 1)).expect("a page");
+    raw!(instance::set_memory_x(code, 1)).expect("read-only");
+    let page_of = |phys| instance::pfn_to_page(Pfn::containing(phys));
+    let translated = |at: VirtAddr| {
+        instance::kernel_tables().and_then(|tables| tables.translate(at)).and_then(|found| page_of(found.phys))
+    };
+    let text = VirtAddr::of(what_is_not_the_callers_is_not_mapped as fn() as *const ());
+    let rodata = VirtAddr::of("some bytes that nobody writes".as_ptr());
+    let root = instance::kernel_tables().and_then(|tables| page_of(tables.root()));
+    let slab = translated(VirtAddr::of(object.as_ptr()));
+    let free = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    raw!(instance::free_page(free)).expect("ours");
+    let outside = [mine.offset(1 << 24), mine.offset(1 << 30)];
+    let inside = [translated(text), translated(rodata), root, slab, translated(code), Some(free)];
+    for page in inside.into_iter().chain(outside.map(Some)) {
+        let page = page.expect("RAM");
+        for list in [&[page][..], &[mine, page, mine]] {
+            let refused = instance::vmap(list, VmFlags::empty(), Prot::KERNEL_RW);
+            assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
+            let refused = instance::vm_map_ram(list, Prot::KERNEL_RO);
+            assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
+        }
+    }
+    // A page that is mapped stays, whoever frees it.
+    for round in 0..3 {
+        let brief = instance::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours");
+        assert!(matches!(raw!(instance::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        write(brief, 7);
+        raw!(instance::vm_unmap_ram(brief, 1)).expect("mapped");
+        let area = instance::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours");
+        assert!(matches!(raw!(instance::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        assert_eq!(read(area), 7);
+        raw!(instance::vunmap(area)).expect("mapped");
+    }
+    raw!(instance::free_page(mine)).expect("not mapped any more");
+    // SAFETY: allocated above, and used no more.
+    unsafe { instance::kfree(object.as_ptr()) };
+    raw!(instance::vfree(code)).expect("an area");
 }
 
 // The blocks of vm_map_ram alone are 128 MiB of addresses.

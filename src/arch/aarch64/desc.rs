@@ -13,7 +13,7 @@
 //! write-protected remembers the fact in a software bit.
 #![forbid(unsafe_code)]
 
-use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, to_usize};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
@@ -189,6 +189,11 @@ impl EntryFormat for Stage1 {
     #[inline]
     fn revalidate(entry: RawEntry) -> RawEntry {
         RawEntry::new(entry.get() | VALID)
+    }
+
+    #[inline(always)]
+    fn frame_of(entry: RawEntry) -> Pfn {
+        Pfn::new((entry.get() & ADDRESS) >> PAGE_SHIFT)
     }
 
     #[inline]

@@ -75,18 +75,77 @@ pub(super) fn fill(entries: &[AtomicU64], first: u64, step: u64) {
     }
 }
 
-/// Writes what `entry` makes of each of `list` to the entries.
+/// Writes what `entry` makes of each of `list` to the entries, up to the first of which it makes nothing: whether there was
+/// none.
 #[inline(always)]
-pub(super) fn write_each<T: Copy>(entries: &[AtomicU64], list: &[T], mut entry: impl FnMut(T) -> RawEntry) {
+pub(super) fn write_each<T: Copy>(
+    entries: &[AtomicU64],
+    list: &[T],
+    mut entry: impl FnMut(T) -> Option<RawEntry>,
+) -> bool {
     // Four in a round: half of a shorter one would be counting.
     let ((places, last_places), (items, last_items)) = (entries.as_chunks::<4>(), list.as_chunks::<4>());
     for (places, items) in places.iter().zip(items) {
         for (place, item) in places.iter().zip(items) {
-            place.store(entry(*item).get(), Ordering::Relaxed);
+            let Some(entry) = entry(*item) else { return false };
+            place.store(entry.get(), Ordering::Relaxed);
         }
     }
     for (place, item) in last_places.iter().zip(last_items) {
-        place.store(entry(*item).get(), Ordering::Relaxed);
+        let Some(entry) = entry(*item) else { return false };
+        place.store(entry.get(), Ordering::Relaxed);
+    }
+    true
+}
+
+/// Shows `each` of the entries.
+#[inline(always)]
+pub(super) fn read_each(entries: &[AtomicU64], mut each: impl FnMut(RawEntry)) {
+    // As above.
+    let (rounds, rest) = entries.as_chunks::<4>();
+    for round in rounds {
+        for entry in round {
+            each(RawEntry::new(entry.load(Ordering::Relaxed)));
+        }
+    }
+    for entry in rest {
+        each(RawEntry::new(entry.load(Ordering::Relaxed)));
+    }
+}
+
+/// Clears the bits of the entries that `mask` does not have.
+#[inline]
+pub(super) fn keep(entries: &[AtomicU64], mask: u64) {
+    let (rounds, rest) = entries.as_chunks::<ROUND>();
+    for round in rounds {
+        // SAFETY: loads of and stores to the eight entries that the reference covers, which are atomics.
+        unsafe {
+            asm!(
+                "ldp {a}, {b}, [{at}]",
+                "ldp {c}, {d}, [{at}, #16]",
+                "and {a}, {a}, {mask}",
+                "and {b}, {b}, {mask}",
+                "and {c}, {c}, {mask}",
+                "and {d}, {d}, {mask}",
+                "stp {a}, {b}, [{at}]",
+                "stp {c}, {d}, [{at}, #16]",
+                "ldp {a}, {b}, [{at}, #32]",
+                "ldp {c}, {d}, [{at}, #48]",
+                "and {a}, {a}, {mask}",
+                "and {b}, {b}, {mask}",
+                "and {c}, {c}, {mask}",
+                "and {d}, {d}, {mask}",
+                "stp {a}, {b}, [{at}, #32]",
+                "stp {c}, {d}, [{at}, #48]",
+                at = in(reg) round.as_ptr(),
+                mask = in(reg) mask,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+    for entry in rest {
+        entry.store(entry.load(Ordering::Relaxed) & mask, Ordering::Relaxed);
     }
 }
 

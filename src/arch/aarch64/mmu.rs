@@ -163,9 +163,27 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     }
 
     #[inline(always)]
-    unsafe fn write_each<T: Copy>(&self, table: PhysAddr, run: Run, list: &[T], entry: impl FnMut(T) -> RawEntry) {
+    unsafe fn write_each<T: Copy>(
+        &self,
+        table: PhysAddr,
+        run: Run,
+        list: &[T],
+        entry: impl FnMut(T) -> Option<RawEntry>,
+    ) -> bool {
         // SAFETY: the caller's promise.
-        entries::write_each(unsafe { self.run(table, run) }, list, entry);
+        entries::write_each(unsafe { self.run(table, run) }, list, entry)
+    }
+
+    #[inline(always)]
+    unsafe fn read_each(&self, table: PhysAddr, run: Run, each: impl FnMut(RawEntry)) {
+        // SAFETY: the caller's promise.
+        entries::read_each(unsafe { self.run(table, run) }, each);
+    }
+
+    #[inline]
+    unsafe fn keep(&self, table: PhysAddr, run: Run, mask: RawEntry) {
+        // SAFETY: the caller's promise.
+        entries::keep(unsafe { self.run(table, run) }, mask.get());
     }
 
     #[inline]

@@ -88,9 +88,10 @@ impl Memory {
         self.pending.range(table.get()..table.get() + (1 << PAGE_SHIFT)).next().is_some()
     }
 
-    /// Whether any store waits.
+    /// A store that waits, and by which walkers would find something else: they do not tell invalid entries apart.
     pub(super) fn any_pending(&self) -> Option<Word> {
-        self.pending.keys().next().copied()
+        let matters = |&(word, store): &(&Word, &(usize, u64))| (self.visible(*word) | store.1) & 1 != 0;
+        self.pending.iter().find(matters).map(|(word, _)| *word)
     }
 
     pub(super) fn used_for(&self, table: PhysAddr) -> FrameUse {

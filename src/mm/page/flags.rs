@@ -1,8 +1,8 @@
 //! The state word of a page descriptor: kind, order, zone, migrate type, flags and reference count in 64 bits.
 //!
 //! ```text
-//!  63           32 31  28 27    18 17    16   15 14  12 11   8  7 6    4 3    2 1       0
-//! | reference count| kind |   0   |acct|comp| 0 |memory|order | 0|list  |zone  |mobility |
+//!  63           32 31  28 27    18 17    16    15   14  12 11   8  7 6    4 3    2 1       0
+//! | reference count| kind |mappings|acct|comp|brief|memory|order | 0|list  |zone  |mobility |
 //! ```
 //!
 //! The layout serves the two hot paths. An allocated, unclaimed, write-back block with one reference differs from the
@@ -244,14 +244,25 @@ const LIST: u64 = 0b111 << LIST_SHIFT;
 const ORDER_SHIFT: u32 = 8;
 const MEMORY_SHIFT: u32 = 12;
 const MEMORY: u64 = 0b111 << MEMORY_SHIFT;
+const BRIEF: u64 = 1 << 15;
 const COMPOUND: u64 = 1 << 16;
 const ACCOUNTED: u64 = 1 << 17;
+const MAPPINGS_SHIFT: u32 = 18;
+const MAPPINGS: u64 = (PageState::MAX_MAPPINGS as u64) << MAPPINGS_SHIFT;
 const KIND_SHIFT: u32 = 28;
 const KIND: u64 = 0b1111 << KIND_SHIFT;
 const COUNT_SHIFT: u32 = 32;
 
 /// What a head may say that is not free.
-const KNOWN: u64 = 0xf | 0xf << ORDER_SHIFT | MEMORY | COMPOUND | ACCOUNTED | KIND | (u32::MAX as u64) << COUNT_SHIFT;
+const KNOWN: u64 = 0xf
+    | 0xf << ORDER_SHIFT
+    | MEMORY
+    | BRIEF
+    | COMPOUND
+    | ACCOUNTED
+    | MAPPINGS
+    | KIND
+    | (u32::MAX as u64) << COUNT_SHIFT;
 
 /// The state word of a page descriptor, as a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -264,6 +275,10 @@ impl PageState {
     pub const TAIL: Self = Self((Kind::Tail as u64) << KIND_SHIFT);
     /// One reference.
     pub(super) const ONE_REFERENCE: u64 = 1 << COUNT_SHIFT;
+    /// One mapping.
+    pub(super) const ONE_MAPPING: u64 = 1 << MAPPINGS_SHIFT;
+    /// Mappings of a block that can be counted.
+    pub const MAX_MAPPINGS: u32 = 0x3ff;
     /// Per-CPU lists of one order: four mobilities (one of them unused) for each of three zones.
     pub const LISTS: usize = 12;
 
@@ -399,10 +414,56 @@ impl PageState {
         (self.0 >> COUNT_SHIFT) as u32
     }
 
+    /// Areas that map pages of the block (Linux: what `get_page` counts for `vmap`).
+    #[must_use]
+    #[inline]
+    pub const fn mappings(self) -> u32 {
+        ((self.0 & MAPPINGS) >> MAPPINGS_SHIFT) as u32
+    }
+
+    /// Whether pages of the block are, or were, mapped by `vm_map_ram`. If so, the block is allocated, unclaimed and
+    /// write-back.
+    #[must_use]
+    #[inline]
+    pub const fn is_brief(self) -> bool {
+        self.0 & BRIEF != 0
+    }
+
+    /// Whether whoever has the block may map its pages: it is allocated, nobody has claimed it, and its linear alias is
+    /// ordinary memory.
+    #[must_use]
+    #[inline]
+    pub(in crate::mm) const fn may_be_mapped(self) -> bool {
+        const TAGGED: u64 = (MemoryType::WriteBackTagged.index() ^ MemoryType::WriteBack.index()) as u64;
+        let memory = (self.0 & MEMORY) >> MEMORY_SHIFT;
+        self.0 & KIND == (Kind::Block as u64) << KIND_SHIFT && (memory == 0 || memory == TAGGED)
+    }
+
+    /// The same with one more mapping, if it is a block that may be mapped and there is room for the count. Pages that carry
+    /// memory tags may be mapped as well ([`PageState::may_be_mapped`]), which is not asked here.
+    #[inline(always)]
+    pub(in crate::mm) const fn with_one_mapping(self) -> Option<Self> {
+        let more = self.0.wrapping_add(Self::ONE_MAPPING);
+        // Where the count had no room, the kind is another one now.
+        if more & (KIND | MEMORY) == (Kind::Block as u64) << KIND_SHIFT { Some(Self(more)) } else { None }
+    }
+
+    /// The same with one mapping less, of those that there are.
+    #[inline(always)]
+    pub(in crate::mm) const fn with_one_mapping_less(self) -> Option<Self> {
+        if self.0 & MAPPINGS != 0 { Some(Self(self.0.wrapping_sub(Self::ONE_MAPPING))) } else { None }
+    }
+
+    /// The same, noted as mapped by `vm_map_ram`.
+    pub(super) const fn with_brief(self) -> Self {
+        Self(self.0 | BRIEF)
+    }
+
     /// Whether a head that is not free has bits set that nobody sets.
     #[must_use]
     pub(in crate::mm) const fn has_unknown_bits(self) -> bool {
-        self.0 & !KNOWN != 0 || (self.is_compound() && self.raw_order() == 0)
+        let mapped = self.0 & (BRIEF | MAPPINGS) != 0 && !self.may_be_mapped();
+        self.0 & !KNOWN != 0 || mapped || (self.is_compound() && self.raw_order() == 0)
     }
 
     /// Whether this is the head of a compound block.
@@ -450,10 +511,10 @@ impl PageState {
         self.with_kind(Kind::Block)
     }
 
-    /// The same with another kind.
+    /// The same with another kind, and not mapped by `vm_map_ram`.
     #[must_use]
     pub(super) const fn with_kind(self, kind: Kind) -> Self {
-        Self(self.0 & !KIND | (kind as u64) << KIND_SHIFT)
+        Self(self.0 & !(KIND | BRIEF) | (kind as u64) << KIND_SHIFT)
     }
 
     /// The same with one reference less, of those that there are.
@@ -462,17 +523,18 @@ impl PageState {
         Self(self.0.wrapping_sub(Self::ONE_REFERENCE))
     }
 
-    /// The same with another memory type.
+    /// The same with another memory type, and not mapped by `vm_map_ram`.
     #[must_use]
     pub(super) const fn with_memory_type(self, memory: MemoryType) -> Self {
         let stored = memory.index() ^ MemoryType::WriteBack.index();
-        Self(self.0 & !MEMORY | (stored as u64) << MEMORY_SHIFT)
+        Self(self.0 & !(MEMORY | BRIEF) | (stored as u64) << MEMORY_SHIFT)
     }
 }
 
 impl core::fmt::Debug for PageState {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} order {} references {} ({:#x})", self.kind().name(), self.raw_order(), self.references(), self.0)
+        let (kind, order, references) = (self.kind().name(), self.raw_order(), self.references());
+        write!(f, "{kind} order {order} references {references} mappings {} ({:#x})", self.mappings(), self.0)
     }
 }
 

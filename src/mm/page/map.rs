@@ -95,7 +95,15 @@ pub trait PageMap: Copy {
         sections.get(place).filter(|section| section.first <= index).map(|_| Page::new(index))
     }
 
+    /// The page of a frame that has a descriptor. Cost: a subtraction.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "pages are fewer than 2³²")]
+    fn page(&self, pfn: Pfn) -> Page {
+        Page::new(pfn.get().wrapping_sub(self.origin().get()) as u32)
+    }
+
     /// The descriptor of a page, if it lies in a section. Cost: O(log sections).
+    #[inline]
     fn get_checked(&self, page: Page) -> Option<&PageDescriptor> {
         self.find(self.pfn(page)).map(|page| self.get(page))
     }

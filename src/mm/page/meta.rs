@@ -153,7 +153,47 @@ impl PageDescriptor {
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok()
     }
 
-    /// Makes an unclaimed block one of `kind` that belongs to `owner`, or a claimed one unclaimed again.
+    /// Counts one more mapping of the block, so that it cannot be freed. By whoever has the block.
+    ///
+    /// # Errors
+    ///
+    /// Its state, if it may not be mapped, or is mapped more often than can be counted.
+    pub(in crate::mm) fn hold(&self) -> Result<(), PageState> {
+        let one_more = |raw| {
+            let state = PageState::from_raw(raw);
+            let counted = state.may_be_mapped() && state.mappings() < PageState::MAX_MAPPINGS;
+            counted.then(|| raw + PageState::ONE_MAPPING)
+        };
+        self.change(one_more)
+    }
+
+    /// Takes back what [`PageDescriptor::hold`] counted. When no CPU translates the mapping any more.
+    pub(in crate::mm) fn release(&self) {
+        debug_assert!(self.state().mappings() != 0, "what is released was held");
+        // Release: what was done through the mapping comes before a free, which reads the state first.
+        self.state.fetch_sub(PageState::ONE_MAPPING, Ordering::Release);
+    }
+
+    /// Notes that `vm_map_ram` maps pages of the block. By whoever has the block.
+    ///
+    /// # Errors
+    ///
+    /// Its state, if it may not be mapped.
+    pub(in crate::mm) fn note_brief(&self) -> Result<(), PageState> {
+        self.change(|raw| {
+            let state = PageState::from_raw(raw);
+            state.may_be_mapped().then_some(state.with_brief().raw())
+        })
+    }
+
+    /// Changes the state, whatever others do to it meanwhile.
+    fn change(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<(), PageState> {
+        let changed = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
+        changed.map(|_| ()).map_err(PageState::from_raw)
+    }
+
+    /// Makes an unclaimed block one of `kind` that belongs to `owner`, or a claimed one unclaimed again. A block that an area
+    /// maps stays what it is.
     ///
     /// # Errors
     ///
@@ -162,7 +202,7 @@ impl PageDescriptor {
         let mut raw = self.state.load(Ordering::Relaxed);
         loop {
             let state = PageState::from_raw(raw);
-            if !state.kind().may_become(kind) {
+            if !state.kind().may_become(kind) || state.mappings() != 0 {
                 return Err(state.kind());
             }
             let new = state.with_kind(kind).raw();

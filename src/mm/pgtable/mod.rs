@@ -35,6 +35,7 @@ mod collapse;
 mod dump;
 mod error;
 mod gather;
+mod listed;
 mod map;
 mod pinned;
 mod protect;

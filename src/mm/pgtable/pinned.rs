@@ -3,12 +3,15 @@
 
 use super::table::Table;
 use super::{PageTable, PgtableError, Space};
-use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Run, Slot};
 use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 use crate::hal::prot::Prot;
+
+/// Frames that an entry can name.
+pub(super) const FRAMES: u64 = 1 << (PHYS_SHIFT_MAX - PAGE_SHIFT);
 
 /// The table of the 512 last entries for 2 MiB of addresses.
 ///
@@ -53,9 +56,10 @@ impl<M: Mmu> PageTable<M> {
         pinned: &PinnedTable,
         first: Slot,
         list: &[T],
-        frame_of: impl Fn(T) -> Pfn,
+        origin: Pfn,
+        mut page_of: impl FnMut(T) -> Option<u32>,
         prot: Prot,
-    ) -> Result<(), PgtableError> {
+    ) -> Result<bool, PgtableError> {
         if !pinned.space.admits(prot) {
             return Err(PgtableError::WrongPrivilege);
         }
@@ -64,20 +68,30 @@ impl<M: Mmu> PageTable<M> {
             return Err(PgtableError::OutsideSpace);
         }
         debug_assert!(pinned.table.is_empty(&self.mmu, run), "whoever has the addresses knows what is mapped there");
-        // As `Mmu::fill` has it: what is added to an entry is added to its address.
-        let nothing = M::Format::leaf_with(M::Format::attributes(prot), LeafLevel::Pte, PhysAddr::new(0), false);
-        let mut all = 0;
-        pinned.table.write_each(&self.mmu, run, list, |item| {
-            let frame = frame_of(item);
-            all |= frame.get();
-            RawEntry::new(nothing.get().wrapping_add(frame.get() << PAGE_SHIFT))
-        });
-        if all >> (PHYS_SHIFT_MAX - PAGE_SHIFT) != 0 {
-            self.unmap_refused(pinned, first, list.len() as u64);
-            return Err(PgtableError::PhysOutOfRange);
+        // Where no distance leads too far, none need be looked at.
+        if origin.get() > FRAMES - (1 << u32::BITS) {
+            let mut frames = list.iter().filter_map(|item| page_of(*item)).map(u64::from);
+            if frames.any(|distance| origin.get().saturating_add(distance) >= FRAMES) {
+                return Err(PgtableError::PhysOutOfRange);
+            }
         }
-        self.mmu.publish();
-        Ok(())
+        // As `Mmu::fill` has it: what is added to an entry is added to its address.
+        let base = M::Format::leaf_with(M::Format::attributes(prot), LeafLevel::Pte, origin.start(), false);
+        let all = pinned.table.write_each(&self.mmu, run, list, |item| {
+            let distance = u64::from(page_of(item)?);
+            Some(RawEntry::new(base.get().wrapping_add(distance << PAGE_SHIFT)))
+        });
+        if all {
+            self.mmu.publish();
+        }
+        Ok(all)
+    }
+
+    /// The frame that is mapped at `slot`.
+    #[must_use]
+    pub fn frame_pinned(&self, pinned: &PinnedTable, slot: Slot) -> Option<Pfn> {
+        let entry = pinned.table.read(&self.mmu, slot);
+        M::Format::is_valid(entry).then(|| M::Format::frame_of(entry))
     }
 
     /// [`Self::unmap_pinned`], on what this crate knows to be its own, or passes on for who said so.
@@ -92,10 +106,5 @@ impl<M: Mmu> PageTable<M> {
             depth: WalkDepth::LastLevel,
             scope: pinned.space.scope(),
         });
-    }
-
-    #[cold]
-    fn unmap_refused(&self, pinned: &PinnedTable, first: Slot, count: u64) {
-        self.do_unmap_pinned(pinned, first, count);
     }
 }

@@ -187,8 +187,10 @@ impl<M: Mmu> PageTable<M> {
         self.do_carve(frames, range, policy)
     }
 
-    /// [`PageTable::map_frames`] where the table is known, and known to have nothing from `first` on: `frame_of` each of
-    /// `list` in an entry of its own. Cost: six instructions a page.
+    /// [`PageTable::map_frames`] where the table is known, and known to have nothing from `first` on: an entry for each of
+    /// `list`, of which `page_of` says how many frames behind `origin` its frame is, up to the first of which it says
+    /// nothing: whether there was none. If there was one, CPUs need not see the others before the next call. Cost: five
+    /// instructions a page, and `page_of`.
     ///
     /// # Errors
     ///
@@ -206,10 +208,11 @@ impl<M: Mmu> PageTable<M> {
         pinned: &PinnedTable,
         first: Slot,
         list: &[T],
-        frame_of: impl Fn(T) -> Pfn,
+        origin: Pfn,
+        page_of: impl FnMut(T) -> Option<u32>,
         prot: Prot,
-    ) -> Result<(), PgtableError> {
-        self.do_map_pinned(pinned, first, list, frame_of, prot)
+    ) -> Result<bool, PgtableError> {
+        self.do_map_pinned(pinned, first, list, origin, page_of, prot)
     }
 
     /// Unmaps `count` pages from `first` on, as many of them as are in this table, and waits until no CPU reaches what was

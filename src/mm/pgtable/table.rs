@@ -125,13 +125,35 @@ impl Table {
         unsafe { mmu.fill(self.phys, run, first, step) };
     }
 
-    /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run.
+    /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run, up to the first of which it makes
+    /// none: whether each has one.
     #[inline(always)]
-    pub(super) fn write_each<M: Mmu, T: Copy>(self, mmu: &M, run: Run, list: &[T], leaf: impl FnMut(T) -> RawEntry) {
+    pub(super) fn write_each<M: Mmu, T: Copy>(
+        self,
+        mmu: &M,
+        run: Run,
+        list: &[T],
+        leaf: impl FnMut(T) -> Option<RawEntry>,
+    ) -> bool {
         // INVARIANT: TAB-2.
         debug_assert!(self.level == Level::Pte, "last entries lead to no table");
         // SAFETY: as for `write`.
-        unsafe { mmu.write_each(self.phys, run, list, leaf) };
+        unsafe { mmu.write_each(self.phys, run, list, leaf) }
+    }
+
+    /// Makes the leaves of `run` invalid; what they map can still be read.
+    #[inline(always)]
+    pub(super) fn invalidate_each<M: Mmu>(self, mmu: &M, run: Run) {
+        debug_assert!(self.level == Level::Pte, "last entries lead to no table");
+        // SAFETY: as for `write`. INVARIANT: TAB-2: leaves that are invalid lead to no table.
+        unsafe { mmu.keep(self.phys, run, M::Format::invalidate(RawEntry::new(u64::MAX))) };
+    }
+
+    /// Shows the entries of `run` one by one.
+    #[inline(always)]
+    pub(super) fn read_each<M: Mmu>(self, mmu: &M, run: Run, each: impl FnMut(RawEntry)) {
+        // SAFETY: TAB-1.
+        unsafe { mmu.read_each(self.phys, run, each) };
     }
 
     /// Makes the entries of `run` absent.

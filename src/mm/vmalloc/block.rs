@@ -9,7 +9,7 @@
 
 use super::map::{TABLE_GFP, check_prot};
 use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
-use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VirtAddr, to_usize};
+use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr, to_usize};
 use crate::hal::level::Slot;
 use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
@@ -174,6 +174,12 @@ struct Run<'b> {
     page: u32,
 }
 
+/// The block where a CPU begins to look.
+#[inline(always)]
+fn home(cpu: CpuId) -> usize {
+    to_usize(u64::from(cpu.get())) % BLOCKS
+}
+
 /// The blocks of an address space.
 ///
 /// A CPU takes pages from the block that it has, which nobody else takes from, so that its cache line stays; from another
@@ -218,25 +224,25 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         Ok(base)
     }
 
-    /// Takes addresses for `count` pages with the guard page, at first where this CPU has taken the last ones.
+    /// Takes addresses for `count` pages with the guard page where this CPU has taken the last ones.
     #[inline(always)]
-    fn take(&self, count: u32) -> Result<Option<Run<'_>>, MapError> {
+    fn take(&self, count: u32) -> Option<Run<'_>> {
         let cpu = self.space.hal().cpu();
-        let home = to_usize(u64::from(cpu.get())) % BLOCKS;
-        if let Some(block) = self.blocks.get(home)
+        if let Some(block) = self.blocks.get(home(cpu))
             && block.owner.load(Ordering::Relaxed) == cpu.get()
             && let Some(table) = block.table.get()
             && let [group, ..] = &block.groups
             && let Some(page) = group.take(count)
         {
-            return Ok(Some(Run { group, table, page }));
+            return Some(Run { group, table, page });
         }
-        self.take_elsewhere(cpu, home, count)
+        None
     }
 
     /// Takes pages from the first block with room that is this CPU's, or can become so.
-    #[inline(never)]
-    fn take_elsewhere(&self, cpu: CpuId, home: usize, count: u32) -> Result<Option<Run<'_>>, MapError> {
+    fn take_elsewhere(&self, count: u32) -> Result<Option<Run<'_>>, MapError> {
+        let cpu = self.space.hal().cpu();
+        let home = home(cpu);
         let base = match self.base() {
             Ok(base) => base,
             // A space too small for the blocks still has room for areas.
@@ -265,13 +271,16 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         Ok(block.table.call_once(|| table))
     }
 
-    /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). More than [`MAX_PAGES`], or what finds no room
-    /// in the blocks, gets an area of its own. Any context.
+    /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). The pages are of blocks that the caller has
+    /// allocated, and that nobody has claimed; while they are mapped they cannot be freed, but for a free by another CPU at
+    /// this very moment, which is the caller's to prevent. The free of a page that was ever mapped so costs a look through
+    /// what is mapped then: see [`RamBlocks::maps`]. More than [`MAX_PAGES`], or what finds no room in the blocks, gets an
+    /// area of its own. Any context.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`], [`MapError::Area`], [`MapError::Tables`].
-    /// Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`]; [`MapError::BadPage`] for a page that is not
+    /// the caller's to map; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vm_map_ram(&self, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
@@ -280,27 +289,94 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         }
         let prot = check_prot(prot)?;
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
-        let taken = if list.len() <= MAX_PAGES { self.take(list.len() as u32 + 1)? } else { None };
-        let Some(run) = taken else {
-            return self.space.map_pages(list, VmFlags::MAP_RAM, prot, Location::caller());
-        };
-        let hal = self.space.hal();
-        let map = hal.pages().hal().map();
-        let first = Slot::wrapping(u64::from(run.page));
-        match hal.tables().do_map_pinned(run.table, first, list, |page| map.pfn(page), prot) {
-            Ok(()) => Ok(run.table.address(first)),
-            Err(error) => Err(Self::refuse(&run, list.len(), error)),
+        if list.len() <= MAX_PAGES
+            && let Some(run) = self.take(list.len() as u32 + 1)
+        {
+            return self.map_run(run, list, prot);
+        }
+        self.map_elsewhere(list, prot, Location::caller())
+    }
+
+    /// The same where this CPU has no room at hand. By itself, so that the short way keeps what it has in registers.
+    #[inline(never)]
+    fn map_elsewhere(
+        &self,
+        list: &[Page],
+        prot: Prot,
+        caller: &'static Location<'static>,
+    ) -> Result<VirtAddr, MapError> {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        let taken = if list.len() <= MAX_PAGES { self.take_elsewhere(list.len() as u32 + 1)? } else { None };
+        match taken {
+            Some(run) => self.map_run(run, list, prot),
+            None => self.space.map_pages(list, VmFlags::MAP_RAM, prot, caller),
         }
     }
 
-    /// Gives back what could not be mapped.
-    #[cold]
-    fn refuse(run: &Run<'_>, pages: usize, error: PgtableError) -> MapError {
-        let count = u32::try_from(pages + 1).unwrap_or(u32::MAX);
-        if run.group.claim(run.page, count) {
-            run.group.give(run.page, count);
+    /// Maps pages at addresses that were taken for them.
+    #[inline(always)]
+    fn map_run(&self, run: Run<'_>, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
+        let hal = self.space.hal();
+        let map = hal.pages().hal().map();
+        let first = Slot::wrapping(u64::from(run.page));
+        // A page that is marked is the caller's to map.
+        let page_of = |page: Page| map.get(page).state().is_brief().then_some(page.index());
+        match hal.tables().do_map_pinned(run.table, first, list, map.origin(), page_of, prot) {
+            Ok(true) => Ok(run.table.address(first)),
+            mapped => self.map_unmarked(run, list, prot, mapped),
         }
-        MapError::Tables(error)
+    }
+
+    /// Marks pages, and maps those that are not mapped yet. If that cannot be, nothing is mapped.
+    #[cold]
+    fn map_unmarked(
+        &self,
+        run: Run<'_>,
+        list: &[Page],
+        prot: Prot,
+        mapped: Result<bool, PgtableError>,
+    ) -> Result<VirtAddr, MapError> {
+        let (hal, first) = (self.space.hal(), Slot::wrapping(u64::from(run.page)));
+        let rest = || {
+            mapped.map_err(MapError::Tables)?;
+            let origin = hal.pages().hal().map().origin();
+            let places = (u64::from(run.page)..).map(Slot::wrapping).zip(list);
+            let done = places.take_while(|(slot, _)| hal.tables().frame_pinned(run.table, *slot).is_some()).count();
+            let (from, list) =
+                (Slot::wrapping(u64::from(run.page) + done as u64), list.get(done..).unwrap_or_default());
+            self.mark(list)?;
+            let page_of = |page: Page| Some(page.index());
+            hal.tables().do_map_pinned(run.table, from, list, origin, page_of, prot).map_err(MapError::Tables)
+        };
+        rest().map(|_| run.table.address(first)).inspect_err(|_| {
+            hal.tables().do_unmap_pinned(run.table, first, list.len() as u64);
+            let count = u32::try_from(list.len() + 1).unwrap_or(u32::MAX);
+            if run.group.claim(run.page, count) {
+                run.group.give(run.page, count);
+            }
+        })
+    }
+
+    /// Marks the blocks that pages belong to, so that a free looks for mappings. If one must not be mapped, those before stay
+    /// marked, which costs their free a look through the blocks.
+    fn mark(&self, list: &[Page]) -> Result<(), MapError> {
+        let pages = self.space.hal().pages();
+        list.iter().try_for_each(|page| pages.note_brief(*page)).map_err(MapError::BadPage)
+    }
+
+    /// Whether one of `pages` frames from `first` on is mapped here now. Any context. Cost: O(blocks in use), and an
+    /// instruction or two for each page that is mapped.
+    #[must_use]
+    pub fn maps(&self, first: Pfn, pages: u64) -> bool {
+        let tables = self.space.hal().tables();
+        let wanted = |frame: Pfn| frame.get().wrapping_sub(first.get()) < pages;
+        self.blocks.iter().filter_map(|block| Some((block, block.table.get()?))).any(|(block, table)| {
+            (0_u64..).step_by(64).zip(&block.groups).any(|(base, group)| {
+                let used = group.used.load(Ordering::Acquire);
+                let mapped = |page: u64| tables.frame_pinned(table, Slot::wrapping(base + page)).is_some_and(wanted);
+                (0..64).filter(|page| used >> page & 1 != 0).any(mapped)
+            })
+        })
     }
 
     /// [`Self::vm_unmap_ram`], on what this crate knows to be its own, or passes on for who said so.

@@ -115,7 +115,7 @@ pub enum MapError {
     Pages(AllocError),
     /// The tables.
     Tables(PgtableError),
-    /// A page that cannot be given to an area.
+    /// A page that is not the caller's to map, or to give to an area.
     BadPage(FreeError),
     /// No mapping of so many pages starts there.
     NotMapped(VirtAddr, usize),
@@ -139,7 +139,7 @@ impl fmt::Display for MapError {
             Self::Pages(error) => error.fmt(f),
             Self::Tables(error) => error.fmt(f),
             Self::NotMapped(addr, pages) => write!(f, "no mapping of {pages} pages starts at {addr}"),
-            Self::BadPage(error) => write!(f, "a page that cannot be given away: {error}"),
+            Self::BadPage(error) => write!(f, "a page that cannot be mapped: {error}"),
         }
     }
 }

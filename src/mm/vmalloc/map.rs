@@ -278,15 +278,17 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). A page may occur more than
-    /// once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and not claimed by anybody, are the area's from then on,
-    /// and [`VmapSpace::vfree`] frees them.
+    /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). The pages are of blocks that the
+    /// caller has allocated, and that nobody has claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur
+    /// more than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, are the area's from
+    /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: some fifty instructions a page with `vunmap`; of
+    /// pages of one block in a row only the first is looked at.
     ///
     /// # Errors
     ///
     /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::Flags`],
-    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that cannot be given away; [`MapError::Area`],
-    /// [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that is not the caller's to map, or to give away;
+    /// [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -305,7 +307,6 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         prot: Prot,
         caller: &'static Location<'static>,
     ) -> Result<VirtAddr, MapError> {
-        let hal = self.hal();
         if list.is_empty() {
             return Err(MapError::Empty);
         }
@@ -314,31 +315,31 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if list.len() as u64 > self.ram_pages() {
             return Err(MapError::TooLarge(size));
         }
-        let map = hal.pages().hal().map();
         let flags = flags | VmFlags::UNINITIALIZED;
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
         let area = self.alloc(&request)?;
         let start = area.start();
-        let frames = hal.frames(TABLE_GFP);
-        if let Err(error) = hal.tables().do_map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot) {
+        let put = flags.contains(VmFlags::MAP_PUT_PAGES);
+        if let Err(error) = if put { self.map_put(area, list, prot) } else { self.map_held(start, list, prot) } {
             self.give_up(area);
-            return Err(MapError::Tables(error));
-        }
-        if flags.contains(VmFlags::MAP_PUT_PAGES) {
-            match Blocks::adopt(hal.pages(), list, start.get()) {
-                Ok(blocks) => {
-                    let given = area.do_give_pages(blocks.into_pages());
-                    debug_assert!(given.is_ok(), "a new area has no pages");
-                }
-                Err(error) => {
-                    self.unmap(start, VirtAddr::new(start.get() + size));
-                    self.give_up(area);
-                    return Err(MapError::BadPage(error));
-                }
-            }
+            return Err(error);
         }
         area.do_complete();
         Ok(start)
+    }
+
+    /// Maps pages in a new area, whose they are from then on.
+    #[inline(never)]
+    fn map_put(&self, area: AreaRef<'a>, list: &[Page], prot: Prot) -> Result<(), MapError> {
+        let (hal, start) = (self.hal(), area.start());
+        let map = hal.pages().hal().map();
+        let blocks = Blocks::adopt(hal.pages(), list, start.get()).map_err(MapError::BadPage)?;
+        let frames = hal.frames(TABLE_GFP);
+        let mapped = hal.tables().do_map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot);
+        mapped.map_err(MapError::Tables).inspect_err(|_| Blocks::let_go(hal.pages(), list))?;
+        let given = area.do_give_pages(blocks.into_pages());
+        debug_assert!(given.is_ok(), "a new area has no pages");
+        Ok(())
     }
 
     /// [`Self::vunmap`], on what this crate knows to be its own, or passes on for who said so.
@@ -354,8 +355,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     #[inline]
     pub(super) fn unmap_area(&self, addr: VirtAddr, kinds: VmFlags) -> Result<(), MapError> {
         let area = self.do_remove(addr, kinds)?;
-        let range = area.info().mapped();
-        self.unmap(range.start(), range.end());
+        let range = area.mapped();
+        if area.flags().contains(VmFlags::MAP_PUT_PAGES) {
+            self.unmap(range.start(), range.end());
+        } else {
+            self.unmap_held(range);
+        }
         self.do_recycle(area);
         Ok(())
     }

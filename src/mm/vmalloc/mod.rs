@@ -37,6 +37,7 @@ mod check;
 mod early;
 mod error;
 mod flags;
+mod hold;
 mod info;
 mod lazy;
 mod map;

@@ -105,16 +105,19 @@ impl Blocks {
     /// That of the first page that is not an unclaimed block of its own; the others are as they were.
     pub(super) fn adopt<H: PageHal>(pages: &PageAllocator<H>, list: &[Page], owner: u64) -> Result<Self, FreeError> {
         for (index, page) in list.iter().enumerate() {
-            let claimed = match pages.page_order(*page) {
-                Ok(Order::ZERO) => pages.do_claim(*page, Kind::Vmalloc, owner),
-                Ok(_) => Err(FreeError::Corrupt(pages.hal().map().pfn(*page))),
+            let pfn = pages.hal().map().pfn(*page);
+            let claimed = match pages.head(*page) {
+                Ok((_, state)) if state.kind() == Kind::Block && !state.may_be_mapped() => {
+                    Err(FreeError::MemoryType { page: pfn, memory: state.memory_type() })
+                }
+                Ok((_, state)) if state.order() != Order::ZERO && state.kind() == Kind::Block => {
+                    Err(FreeError::Corrupt(pfn))
+                }
+                Ok(_) => pages.do_claim(*page, Kind::Vmalloc, owner),
                 Err(error) => Err(error),
             };
             if let Err(error) = claimed {
-                for page in list.iter().take(index) {
-                    // Claimed a moment ago.
-                    let _ = pages.do_disown(*page, Kind::Vmalloc);
-                }
+                Self::let_go(pages, list.get(..index).unwrap_or_default());
                 return Err(error);
             }
         }
@@ -124,6 +127,15 @@ impl Blocks {
             blocks.pages += 1;
         }
         Ok(blocks)
+    }
+
+    /// Makes pages that were just taken over the caller's again.
+    #[cold]
+    pub(super) fn let_go<H: PageHal>(pages: &PageAllocator<H>, list: &[Page]) {
+        for page in list {
+            // Claimed a moment ago.
+            let _ = pages.do_disown(*page, Kind::Vmalloc);
+        }
     }
 
     /// The runs of memory: blocks that follow on in memory as one.

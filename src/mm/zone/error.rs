@@ -4,6 +4,8 @@
 use crate::addr::{Order, Pfn, PhysAddr, Tag, VirtAddr};
 use crate::gfp::GfpError;
 use crate::hal::prot::MemoryType;
+#[cfg(doc)]
+use crate::mm::page::PageState;
 use crate::mm::page::{Kind, Page};
 use core::fmt;
 
@@ -99,6 +101,10 @@ pub enum FreeError {
         /// What it is used for.
         kind: Kind,
     },
+    /// Areas still map pages of the block: `vunmap` or `vm_unmap_ram` comes first.
+    Mapped(Pfn),
+    /// Areas map pages of the block more often than can be counted ([`PageState::MAX_MAPPINGS`]).
+    MappedTooOften(Pfn),
     /// The block is not mapped write-back; whoever changed that has to change it back first.
     MemoryType {
         /// The page.
@@ -130,6 +136,8 @@ impl fmt::Display for FreeError {
             }
             Self::Misaligned { page, order } => write!(f, "no block of order {} starts at {page:?}", order.get()),
             Self::Claimed { page, kind } => write!(f, "{page:?} is in use: {}", kind.name()),
+            Self::MappedTooOften(page) => write!(f, "{page:?} is mapped by more areas than can be counted"),
+            Self::Mapped(page) => write!(f, "{page:?} is still mapped by an area"),
             Self::MemoryType { page, memory } => write!(f, "{page:?} is still mapped {}", memory.name()),
             Self::ForeignZone(page) => write!(f, "{page:?} belongs to another zone"),
             Self::Corrupt(page) => write!(f, "the descriptor of {page:?} is damaged"),

@@ -68,7 +68,7 @@ pub use scrub::{PAGE_POISON, Scrub};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
-use crate::addr::{Order, PhysAddr, VirtAddr};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::{Mobility, ZoneType};
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::tags::TagMemory;
@@ -107,6 +107,12 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
 
     /// Makes every byte of `pages` whole pages of RAM from `start` on `byte`. They are nobody else's.
     fn fill(&self, start: PhysAddr, pages: u64, byte: u8);
+
+    /// Whether `vm_map_ram` maps one of `pages` frames from `first` on now. Any context.
+    fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
+        let _ = (first, pages);
+        false
+    }
 
     /// The first byte of `pages` whole pages from `start` on that is not `byte`, and what it is.
     fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)>;

@@ -5,7 +5,7 @@ use super::error::FreeError;
 use super::{PageAllocator, PageHal};
 use crate::addr::Order;
 use crate::hal::prot::MemoryType;
-use crate::mm::page::{Kind, Page, PageMap, PageState, find_head};
+use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, find_head};
 
 impl<H: PageHal> PageAllocator<H> {
     /// The first page of the block that holds `page`, with its state: of an allocated block, a free one, whatever it is.
@@ -68,6 +68,84 @@ impl<H: PageHal> PageAllocator<H> {
         self.do_free_pages(head, state.order())
     }
 
+    /// Holds the block that starts at `page` for one more mapping, so that it cannot be freed, claimed or split until
+    /// [`PageAllocator::unhold`]: whether it did. If not, [`PageAllocator::hold_slow`] says why, or does it. By whoever has the
+    /// block. `map` is the allocator's. Any context.
+    #[inline(always)]
+    pub(in crate::mm) fn hold(&self, map: &H::Map, page: Page) -> bool {
+        let one_more = |state: PageState| Some((state.with_one_mapping()?, ()));
+        let hold = |block: &PageDescriptor| block.try_change(H::load_exclusive, H::store_exclusive, one_more).is_some();
+        map.get_checked(page).is_some_and(hold)
+    }
+
+    /// Holds the block that `page` belongs to. If it is not its first page, and `previous`, the number of the page mapped just
+    /// before, belongs to the same block, it is held already.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError::Claimed`] if it has an owner, [`FreeError::MemoryType`] if it is not write-back,
+    /// [`FreeError::MappedTooOften`]; otherwise as for [`PageAllocator::get_page`].
+    #[cold]
+    pub(in crate::mm) fn hold_slow(&self, page: Page, previous: u32) -> Result<(), FreeError> {
+        let (head, state) = self.allocated_head(page)?;
+        if page != head && spans(head, state, previous) {
+            return Ok(());
+        }
+        self.hal.map().get(head).hold().map_err(|state| self.why_not_mapped(head, state))
+    }
+
+    /// Releases the block that starts at `page`, for a mapping that no CPU translates any more: whether it did. If not, that is
+    /// for [`PageAllocator::unhold_slow`].
+    #[inline(always)]
+    pub(in crate::mm) fn unhold(&self, map: &H::Map, page: Page) -> bool {
+        let one_less = |state: PageState| Some((state.with_one_mapping_less()?, ()));
+        // The flush has ordered what was done through the mapping.
+        map.get(page).try_change(H::load_exclusive, H::store_exclusive, one_less).is_some()
+    }
+
+    /// Releases what [`PageAllocator::hold_slow`] held.
+    #[cold]
+    pub(in crate::mm) fn unhold_slow(&self, page: Page, previous: u32) {
+        let map = self.hal.map();
+        // A block that is held is not split, so it has a head.
+        if let Some((head, state)) = find_head(&map, page)
+            && (page == head || !spans(head, state, previous))
+        {
+            map.get(head).release();
+        }
+    }
+
+    /// Notes that `vm_map_ram` maps pages of the block that `page` belongs to: before it is freed, claimed or given another
+    /// memory type, its mappings are looked for. By whoever has the block. Any context.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageAllocator::hold`].
+    pub(in crate::mm) fn note_brief(&self, page: Page) -> Result<(), FreeError> {
+        let (head, state) = self.allocated_head(page)?;
+        if state.is_brief() {
+            return Ok(());
+        }
+        self.hal.map().get(head).note_brief().map_err(|state| self.why_not_mapped(head, state))
+    }
+
+    #[cold]
+    fn why_not_mapped(&self, head: Page, state: PageState) -> FreeError {
+        let page = self.hal.map().pfn(head);
+        match state.kind() {
+            Kind::Block if state.may_be_mapped() => FreeError::MappedTooOften(page),
+            Kind::Block => FreeError::MemoryType { page, memory: state.memory_type() },
+            kind => FreeError::Claimed { page, kind },
+        }
+    }
+
+    /// Refuses a block that areas map.
+    pub(super) fn check_unmapped(&self, head: Page, state: PageState) -> Result<(), FreeError> {
+        let page = self.hal.map().pfn(head);
+        let briefly = || state.is_brief() && self.hal.is_mapped_briefly(page, state.order().pages());
+        if state.mappings() != 0 || briefly() { Err(FreeError::Mapped(page)) } else { Ok(()) }
+    }
+
     /// [`Self::claim`], on what this crate knows to be its own, or passes on for who said so.
     pub(crate) fn do_claim(&self, page: Page, kind: Kind, owner: u64) -> Result<(), FreeError> {
         self.change_kind(page, kind, owner)
@@ -83,7 +161,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     fn change_kind(&self, page: Page, kind: Kind, owner: u64) -> Result<(), FreeError> {
-        let (head, _) = self.allocated_head(page)?;
+        let (head, state) = self.allocated_head(page)?;
+        self.check_unmapped(head, state)?;
         let map = self.hal.map();
         let claimed = |kind| FreeError::Claimed { page: map.pfn(head), kind };
         map.get(head).become_kind(kind, owner).map_err(claimed)
@@ -91,10 +170,18 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// [`Self::set_memory_type`], on what this crate knows to be its own, or passes on for who said so.
     pub(crate) fn do_set_memory_type(&self, page: Page, memory: MemoryType) -> Result<(), FreeError> {
-        let (head, _) = self.allocated_head(page)?;
+        let (head, state) = self.allocated_head(page)?;
+        if memory != state.memory_type() {
+            self.check_unmapped(head, state)?;
+        }
         let map = self.hal.map();
         let set = map.get(head).set_memory_type(memory);
         // Somebody has freed it since.
         if set { Ok(()) } else { Err(FreeError::DoubleFree(map.pfn(head))) }
     }
+}
+
+/// Whether the page with this number lies in a block.
+const fn spans(head: Page, state: PageState, page: u32) -> bool {
+    page.wrapping_sub(head.index()) >> state.raw_order() == 0
 }

@@ -129,7 +129,8 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`FreeError::Claimed`] if the block has an owner; otherwise as for [`PageAllocator::get_page`].
+    /// [`FreeError::Claimed`] if the block has an owner, [`FreeError::Mapped`] if an area maps it; otherwise as for
+    /// [`PageAllocator::get_page`].
     ///
     /// # Safety
     ///
@@ -154,11 +155,11 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Notes that every mapping of an allocated block has this memory type from now on; the block cannot be freed until
-    /// it is write-back again (promise 9). Whether the mappings agree is the caller's affair.
+    /// it is write-back again (promise 9). Whether the mappings agree is the caller's affair; areas of `vmap` do not.
     ///
     /// # Errors
     ///
-    /// As for [`PageAllocator::get_page`].
+    /// [`FreeError::Mapped`] if an area maps it; otherwise as for [`PageAllocator::get_page`].
     ///
     /// # Safety
     ///

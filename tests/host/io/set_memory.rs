@@ -2,14 +2,15 @@
 
 use crate::random::Random;
 use crate::vmalloc::kernel::{Kernel, RAM, Vmalloc, at_rest, with_machine};
-use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
 use quarry::hal::mmu::{BbmLevel, Mmu};
 use quarry::hal::prot::{Access, Prot};
 use quarry::mm::layout;
 use quarry::mm::pgtable::{LivePolicy, MapFlags, UnmapFlags, wx};
-use quarry::mm::vmalloc::{Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, MapError, Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocRequest};
+use quarry::mm::zone::FreeError;
 use std::sync::atomic::Ordering;
 
 const MIB: u64 = 1 << 20;
@@ -143,6 +144,44 @@ fn nothing_is_writable_and_executable_at_any_time() {
         sound(space);
         raw!(space.vfree(code)).unwrap();
         assert_eq!(space.find(code), None);
+    });
+}
+
+// Promise 4: no frame that becomes executable has, or gets, a mapping that could write to it.
+#[test]
+fn memory_that_becomes_executable_has_no_other_mapping() {
+    if cfg!(miri) {
+        return;
+    }
+    on_a_machine(Config::CORTEX_A72, |space| {
+        let pages = &space.hal().pages;
+        let area = space.vmalloc(&VmallocRequest::new(3 * PAGE_SIZE, Gfp::KERNEL)).unwrap();
+        let code: Vec<_> = (0..3).map(|number| space.vmalloc_to_page(page(area, number)).unwrap()).collect();
+        let elsewhere = || {
+            for list in [&code[..], &code[1..2]] {
+                for flags in [VmFlags::empty(), VmFlags::MAP_PUT_PAGES] {
+                    let refused = space.vmap(list, flags, Prot::KERNEL_RW);
+                    assert!(matches!(refused, Err(MapError::BadPage(FreeError::Claimed { .. }))), "{refused:?}");
+                }
+            }
+        };
+        elsewhere();
+        for to in [Permission::ReadOnly, Permission::Execute] {
+            raw!(space.set_memory(area, 3, to)).unwrap();
+            elsewhere();
+            sound(space);
+        }
+        raw!(space.vfree(area)).unwrap();
+        // Nor does memory that is mapped become an area's, or an area of others' pages executable.
+        let other = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+        let mapping = space.vmap(&[other], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
+        assert!(matches!(space.vmap(&[other], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RO), Err(MapError::BadPage(_))));
+        let refused = |at| raw!(space.set_memory(at, 1, Permission::Execute));
+        assert!(matches!(refused(mapping), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
+        raw!(space.vunmap(mapping)).unwrap();
+        let given = space.vmap(&[other], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RO).unwrap();
+        assert!(matches!(refused(given), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
+        raw!(space.vfree(given)).unwrap();
     });
 }
 

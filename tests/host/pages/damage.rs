@@ -55,10 +55,10 @@ fn with_every_kind(f: impl FnOnce(&Pages<'_>, &[(&'static str, Page, u32)])) {
 }
 
 /// Bits whose change leaves a state that is as legal as the one before: how many references there are beside the first,
-/// what memory type, what allocated kind, for what use.
+/// what memory type, what allocated kind, for what use; whether and how often areas map it.
 fn is_owners(name: &str, bit: u32) -> bool {
     let allocated = name.starts_with("allocated") || name == "compound head";
-    allocated && matches!(bit, 0 | 1 | 12..15 | 28..31 | 33..64)
+    allocated && matches!(bit, 0 | 1 | 12..16 | 18..31 | 33..64)
 }
 
 // Behaviour 504.
@@ -92,7 +92,9 @@ fn each_planted_bug_is_found_by_its_tag() {
             ("allocated block", 2, "PAGE-2"),
             ("allocated page", 32, "PAGE-3"),
             ("allocated page", 16, "PAGE-3"),
-            ("allocated block", 20, "PAGE-3"),
+            ("allocated block", 7, "PAGE-3"),
+            ("on a list", 20, "PAGE-3"),
+            ("free head", 15, "BUD-1"),
             ("allocated block", 17, "PAGE-5"),
             ("tail", 64, "PAGE-4"),
             ("on a list", 0, "PCP-1"),
@@ -102,6 +104,13 @@ fn each_planted_bug_is_found_by_its_tag() {
             flip(pages, page(name), bit);
             assert_eq!(tag(pages.check()), expected, "{name}, bit {bit}");
             flip(pages, page(name), bit);
+        }
+        // Areas map only what nobody has claimed, and what is write-back.
+        let single = page("allocated page");
+        for bit in [15, 20] {
+            assert_eq!(tag_with(pages, single, &[bit]), "nothing");
+            assert_eq!(tag_with(pages, single, &[bit, 28]), "PAGE-3", "mapped and a slab");
+            assert_eq!(tag_with(pages, single, &[bit, 13]), "PAGE-3", "mapped and not write-back");
         }
         // A page block of another type than its lists.
         let map = pages.hal().map();

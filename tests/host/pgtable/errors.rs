@@ -1,6 +1,6 @@
 //! Every call refuses a range that it cannot change, and changes nothing then.
 
-use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, machine, range, va};
+use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, machine, phys, range, va};
 use quarry::addr::{CpuId, Pfn, PhysAddr, VirtRange};
 use quarry::arch::host::Config;
 use quarry::hal::frame::{FrameSource, NoFrame};
@@ -113,16 +113,50 @@ fn a_table_that_is_known_takes_what_fits_and_nothing_else() {
     rig.map_data(BASE, 2 * MIB, RAM);
     assert_eq!(pin(BASE + PAGE), Err(PgtableError::Overlap(va(BASE))));
     let pinned = rig.table.pin(&rig.frames, va(BASE + 4 * MIB + PAGE)).unwrap();
-    let map = |slot: Slot, list: &[u64], prot| raw!(rig.table.map_pinned(&pinned, slot, list, Pfn::new, prot));
+    let map_from = |origin, slot: Slot, list: &[u32], prot| {
+        let page_of = |distance: u32| (distance >> 31 == 0).then_some(distance);
+        raw!(rig.table.map_pinned(&pinned, slot, list, Pfn::new(origin), page_of, prot))
+    };
     let last = Level::Pte.slot(va(BASE + 6 * MIB - PAGE));
-    let frame = RAM / PAGE;
+    let map = |slot, list: &[u32], prot| map_from(RAM / PAGE, slot, list, prot);
     let user = Prot::user(Access::ReadWrite);
-    assert_eq!(map(Slot::FIRST, &[frame], user), Err(PgtableError::WrongPrivilege));
-    assert_eq!(map(last, &[frame, frame + 1], Prot::KERNEL_RW), Err(PgtableError::OutsideSpace));
-    assert_eq!(map(Slot::FIRST, &[frame, 1 << 40], Prot::KERNEL_RW), Err(PgtableError::PhysOutOfRange));
+    assert_eq!(map(Slot::FIRST, &[0], user), Err(PgtableError::WrongPrivilege));
+    assert_eq!(map(last, &[0, 1], Prot::KERNEL_RW), Err(PgtableError::OutsideSpace));
+    // The last frame that an entry can name, and the one behind it.
+    let top = (1 << 36) - 1;
+    for (origin, distance) in [(top, 1), (top + 1, 0), (top - 9, 10), (u64::MAX, 0), (u64::MAX, 1)] {
+        let refused = map_from(origin, Slot::FIRST, &[0, distance], Prot::KERNEL_RW);
+        assert_eq!(refused, Err(PgtableError::PhysOutOfRange), "{origin:#x} {distance}");
+    }
     assert_eq!((rig.phys_at(BASE + 4 * MIB), rig.phys_at(BASE + 6 * MIB - PAGE)), (None, None));
-    assert_eq!(map(last, &[frame], Prot::KERNEL_RW), Ok(()));
+    assert_eq!(map_from(top - 9, last, &[9], Prot::KERNEL_RW), Ok(true));
+    assert_eq!(rig.phys_at(BASE + 6 * MIB - PAGE), Some(top * PAGE));
+    raw!(rig.table.unmap_pinned(&pinned, last, 1));
+    assert_eq!(map(last, &[0], Prot::KERNEL_RW), Ok(true));
     assert_eq!(rig.phys_at(BASE + 6 * MIB - PAGE), Some(RAM));
+    assert_eq!(rig.table.frame_pinned(&pinned, last), Some(Pfn::new(RAM / PAGE)));
+    // Up to the first that may not be mapped.
+    assert_eq!(map(Slot::FIRST, &[3, 1 << 31 | 4, 5], Prot::KERNEL_RW), Ok(false));
+    let frames = [0, 1, 2].map(|slot| rig.table.frame_pinned(&pinned, Slot::wrapping(slot)));
+    assert_eq!(frames, [Some(Pfn::new(RAM / PAGE + 3)), None, None]);
+    raw!(rig.table.unmap_pinned(&pinned, Slot::FIRST, 3));
     raw!(rig.table.unmap_pinned(&pinned, last, 1));
     rig.check();
+}
+
+// One frame that no entry can name, in the first table, at its edge, and in the next: nothing stays mapped.
+#[test]
+fn a_bad_frame_among_good_ones_leaves_nothing_mapped() {
+    for bad in [0, 1, 5, 7, 8, 9, 19] {
+        let rig = Rig::kernel(Config::CORTEX_A72);
+        let start = BASE + 2 * MIB - 8 * PAGE;
+        let frame = |index: u64| Pfn::new(if index == bad { 1 << 36 } else { RAM / PAGE + 3 * index });
+        let list: Vec<Pfn> = (0..20).map(frame).collect();
+        let refused = raw!(rig.table.map_frames(&rig.frames, va(start), list.iter().copied(), Prot::KERNEL_RW));
+        assert_eq!(refused, Err(PgtableError::PhysOutOfRange));
+        assert!((0..20).all(|page| rig.phys_at(start + page * PAGE).is_none()), "page {bad} is bad");
+        rig.check();
+        rig.machine.give_away(phys(RAM, 2 * MIB));
+        rig.check();
+    }
 }

@@ -1,13 +1,17 @@
 //! `vm_map_ram`: blocks of addresses by CPU.
 
-use super::kernel::{Vmalloc, take_page, touch, with_machine};
+use super::held::not_mine;
+use super::kernel::{Vmalloc, asking, take_page, touch, with_machine};
 use super::machine::run_on;
 use crate::random::Random;
 use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, VirtAddr, to_usize};
 use quarry::arch::host::{Config, Who};
+use quarry::gfp::Gfp;
+use quarry::hal::prot::MemoryType;
 use quarry::hal::prot::Prot;
-use quarry::mm::page::Page;
+use quarry::mm::page::{Kind, Page, PageMap};
 use quarry::mm::vmalloc::{AreaError, BLOCKS, MAX_PAGES, MapError, RamBlocks, VmFlags};
+use quarry::mm::zone::{FreeError, PageHal};
 
 type Blocks<'s, 'm> = RamBlocks<'s, 'm, super::kernel::Kernel<'m>>;
 
@@ -17,7 +21,7 @@ fn with_blocks(f: impl for<'s> FnOnce(&Vmalloc<'s>, &Blocks<'_, 's>, &[Page])) {
         let pages: Vec<Page> = (0..64).map(|_| take_page(space).unwrap()).collect();
         // Large: not on the stack of a test's thread.
         let blocks = Box::new(RamBlocks::new(space));
-        f(space, &blocks, &pages);
+        asking(&|first, pages| blocks.maps(first, pages), || f(space, &blocks, &pages));
         blocks.check().unwrap();
         assert_eq!(blocks.pages_in_use(), 0);
         for page in pages {
@@ -163,5 +167,54 @@ fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
         touch(space, area, 128);
         raw!(blocks.vm_unmap_ram(ram, long.len())).unwrap();
         raw!(space.vunmap(area)).unwrap();
+    });
+}
+
+// Promises 3, 4 and 9: what the descriptor says decides, whatever the caller says.
+#[test]
+fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped_for_a_short_while() {
+    with_blocks(|space, blocks, pages| {
+        not_mine(space, |page, wrong| {
+            for list in [vec![page], vec![pages[0], page, pages[1]]] {
+                let refused = blocks.vm_map_ram(&list, Prot::KERNEL_RW);
+                assert!(matches!(refused, Err(MapError::BadPage(error)) if wrong(error)), "{refused:?}");
+                assert_eq!(blocks.pages_in_use(), 0);
+            }
+            // Addresses that were refused serve the next caller, and lead nowhere meanwhile.
+            let addr = map(blocks, &pages[..3]);
+            raw!(blocks.vm_unmap_ram(addr, 3)).unwrap();
+            let _ = blocks.vm_map_ram(&[pages[0], page], Prot::KERNEL_RW);
+            assert!(space.hal().table.translate(addr).is_none());
+        });
+    });
+}
+
+#[test]
+fn a_page_that_is_mapped_for_a_short_while_is_not_freed_meanwhile() {
+    with_blocks(|space, blocks, pages| {
+        let allocator = &space.hal().pages;
+        let mapped = |page| Err(FreeError::Mapped(allocator.hal().map().pfn(page)));
+        let block = allocator.alloc_pages(Gfp::KERNEL, Order::new(2).unwrap()).unwrap();
+        let list = [pages[0], block.offset(1), block.offset(2), pages[1], pages[0]];
+        for _ in 0..3 {
+            let (first, second) = (map(blocks, &list), map(blocks, &list[..2]));
+            touch(space, first, 5);
+            for _ in 0..2 {
+                assert_eq!(raw!(allocator.free_pages(pages[0], Order::ZERO)), mapped(pages[0]));
+                assert_eq!(raw!(allocator.put_page(block.offset(3))), mapped(block));
+                assert_eq!(raw!(allocator.claim(pages[0], Kind::Slab, 1)), mapped(pages[0]));
+                assert_eq!(raw!(allocator.set_memory_type(block, MemoryType::NonCacheable)), mapped(block));
+                // Another holder lets go of what is his.
+                allocator.get_page(pages[0]).unwrap();
+                raw!(allocator.put_page(pages[0])).unwrap();
+                let _ = raw!(blocks.vm_unmap_ram(first, 5));
+            }
+            raw!(blocks.vm_unmap_ram(second, 2)).unwrap();
+        }
+        raw!(allocator.free_pages(block, Order::new(2).unwrap())).unwrap();
+        // The next owner of the same page is asked nothing about what was.
+        raw!(allocator.claim(pages[0], Kind::Dma, 1)).unwrap();
+        assert!(matches!(blocks.vm_map_ram(&pages[..1], Prot::KERNEL_RW), Err(MapError::BadPage(_))));
+        raw!(allocator.disown(pages[0], Kind::Dma)).unwrap();
     });
 }

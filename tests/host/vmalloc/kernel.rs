@@ -28,8 +28,21 @@ const CPUS: u32 = 2;
 /// Mappings of devices that can be noted beside the last few.
 pub(crate) const CLAIMS: usize = 64;
 
+/// Whether `vm_map_ram` maps one of so many frames from this one on.
+type Maps<'a> = dyn Fn(Pfn, u64) -> bool + 'a;
+
 std::thread_local! {
     static MASKED: Cell<bool> = const { Cell::new(false) };
+    static BRIEFLY: Cell<Option<*const Maps<'static>>> = const { Cell::new(None) };
+}
+
+/// Runs `f` while the page allocator asks `maps` before it frees what `vm_map_ram` has mapped.
+pub(super) fn asking<'a>(maps: &'a Maps<'a>, f: impl FnOnce()) {
+    // SAFETY: only the lifetime changes, and the pointer is gone when this returns.
+    let maps = unsafe { std::mem::transmute::<&'a Maps<'a>, &'static Maps<'static>>(maps) };
+    BRIEFLY.set(Some(std::ptr::from_ref(maps)));
+    f();
+    BRIEFLY.set(None);
 }
 
 /// The CPU that this thread plays, as `run_on` set it.
@@ -229,6 +242,11 @@ impl<'m> PageHal for PagesOf<'m> {
 
     fn fill(&self, _: PhysAddr, _: u64, _: u8) {}
 
+    fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
+        // SAFETY: set while what it points to is borrowed.
+        BRIEFLY.get().is_some_and(|maps| unsafe { &*maps }(first, pages))
+    }
+
     fn find_other(&self, _: PhysAddr, _: u64, _: u8) -> Option<(PhysAddr, u8)> {
         None
     }
@@ -426,6 +444,9 @@ pub(crate) fn at_rest(space: &Vmalloc<'_>, free_pages: u64) {
     hal.pages.drain_all();
     hal.pages.check().unwrap();
     assert_eq!(hal.pages.free_page_count(), free_pages, "pages are back");
+    let map = hal.pages.hal().map();
+    let mapped = |page: u32| map.get(map.find(Pfn::new(RAM / PAGE_SIZE + u64::from(page))).unwrap()).state().mappings();
+    assert!((0..map.sections()[0].end).all(|page| mapped(page) == 0), "no page is held");
     hal.table.check().unwrap_or_else(|error| panic!("{error}"));
     if let Err(violations) = hal.machine.check() {
         panic!("{violations:?}");
