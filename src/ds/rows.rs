@@ -35,6 +35,21 @@ impl<'a, T> Rows<'a, T> {
         Some(first..first + count)
     }
 
+    /// The numbers of the last row's records.
+    #[must_use]
+    pub fn last_row(&self) -> Option<core::ops::Range<u32>> {
+        let (number, row) =
+            (0_u32..).zip(&self.rows).filter_map(|(number, row)| Some((number, row.as_ref()?))).last()?;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^24 records")]
+        let count = row.len() as u32;
+        Some(number << PLACE_BITS..(number << PLACE_BITS) + count)
+    }
+
+    /// Takes the last row out: its numbers name nothing any more.
+    pub fn pop(&mut self) -> Option<&'a mut [T]> {
+        self.rows.iter_mut().rfind(|row| row.is_some())?.take()
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn rows(&self) -> usize {

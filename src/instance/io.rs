@@ -1,7 +1,7 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
 use super::vmalloc::VMALLOC;
-use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kmalloc};
+use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kfree, kmalloc};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
@@ -12,17 +12,25 @@ use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
 use core::ops::Deref;
 
+/// How descriptors are looked for: in any context, and among memory that goes back.
+const CLAIM_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN).union(Gfp::RECLAIMABLE);
+
 /// All device memory that is mapped.
 static IO: IoSpace<'static, 'static, KernelPages> = IoSpace::new(&VMALLOC);
 
 impl IoHal<'static> for KernelPages {
     fn claim(&self) -> Option<Owned<'static, Claim>> {
-        let place = kmalloc(size_of::<Node<'static, Claim>>(), Gfp::ATOMIC | Gfp::NOWARN).ok()?;
+        let place = kmalloc(size_of::<Node<'static, Claim>>(), CLAIM_GFP).ok()?;
         let place = place.cast::<Node<'static, Claim>>();
         // SAFETY: just allocated, large enough; kmalloc aligns to 8 at least, as asserted below.
         unsafe { place.write(Node::new(Claim::new())) };
-        // SAFETY: initialised by the line above, never freed, and nobody else knows of it.
+        // SAFETY: initialised by the line above, freed below alone, and nobody else knows of it.
         Some(Owned::new(unsafe { &mut *place.as_ptr() }))
+    }
+
+    fn free_claim(&self, claim: Owned<'static, Claim>) {
+        // SAFETY: allocated above; whoever has the `Owned` is the only one that has the node.
+        unsafe { kfree(claim.into_ptr().cast_mut().cast()) };
     }
 }
 

@@ -137,8 +137,8 @@ unsafe impl FrameSource for BuddyFrames {
         if faults::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
-        // The caller is told, and says so or has another way.
-        let page = alloc_page(self.0 | Gfp::NOWARN).map_err(|_| NoFrame)?;
+        // The caller is told, and says so or has another way. Tables go back, and lie close together until then.
+        let page = alloc_page(self.0 | Gfp::NOWARN | Gfp::RECLAIMABLE).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
         let _ = PAGES.do_claim(page, Kind::PageTable, 0);
         Ok(page_to_phys(page))

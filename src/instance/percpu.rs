@@ -1,7 +1,7 @@
 //! The kernel's per-CPU memory that is asked for while running, Linux's names for it, and a value for each CPU.
 
 use super::vmalloc::VMALLOC;
-use super::{KVec, KernelPages, context, possible_cpus, reclaim};
+use super::{KVec, KernelPages, Kmalloc, context, possible_cpus, reclaim};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::{cpu, irq};
 use crate::gfp::Gfp;
@@ -16,8 +16,15 @@ static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator:
 
 impl PerCpuHal<'static> for KernelPages {
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
+        // Among memory that goes back.
+        let gfp = gfp | Gfp::RECLAIMABLE;
         let row = KVec::from_elem(Chunk::FREE, count, gfp).ok()?;
         Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))
+    }
+
+    fn free_row(&self, row: &'static mut [Chunk<'static>]) {
+        // SAFETY: leaked above, and whoever has the only reference gives it up.
+        drop(unsafe { KBox::<_, Kmalloc>::from_raw(core::ptr::from_mut(row)) });
     }
 
     fn clear(&self, range: VirtRange) {

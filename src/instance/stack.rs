@@ -9,7 +9,7 @@ use super::pages::PAGES;
 use super::{
     BuddyFrames, alloc_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page, vmap_space,
 };
-use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Order, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::stack::{self, STACK_ALIGN, STACK_SIZE_MAX, Stack, StackOwner, ThreadName};
 use crate::gfp::Gfp;
@@ -24,8 +24,12 @@ use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// Slots that are made at once: a bit each in a word.
+/// Slots that are made at once: a bit each in a word. The first never has a stack: it guards the second.
 const SLOTS: usize = 64;
+/// The bit of the first slot.
+const GUARD: u64 = 1;
+// A row has its tables to itself.
+const _: () = assert!(SLOTS as u64 * STACK_ALIGN & (PMD_SIZE - 1) == 0);
 /// Times that slots can be made.
 const CHUNKS: usize = 256;
 /// Pages of the largest stack.
@@ -35,7 +39,7 @@ const PAGES_MAX: usize = to_usize(STACK_SIZE_MAX / PAGE_SIZE);
 struct Chunk {
     /// The address of the first slot.
     base: AtomicU64,
-    /// A bit for each slot that has a stack.
+    /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty row are freed.
     used: AtomicU64,
     slots: [Slot; SLOTS],
 }
@@ -120,6 +124,21 @@ impl Chunk {
     fn give(&self, slot: usize) {
         self.used.fetch_and(!(1 << slot), Ordering::Release);
     }
+
+    /// Frees the tables of a row in which no stack is, if that is so.
+    fn trim(&self) {
+        // Taken whole, so that nobody maps there meanwhile.
+        if self.used.compare_exchange(GUARD, u64::MAX, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let units = (0..self.range().size() / PMD_SIZE).map(|unit| self.range().start().checked_add(unit * PMD_SIZE));
+        for unit in units.flatten().filter_map(|start| VirtRange::from_size(start, PMD_SIZE)) {
+            if let Some(tables) = kernel_tables() {
+                tables.free_tables(&BuddyFrames::ATOMIC, unit);
+            }
+        }
+        self.used.fetch_and(GUARD, Ordering::Release);
+    }
 }
 
 impl Slot {
@@ -155,20 +174,20 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
             continue;
         };
         let place = ROWS.iter().find(|row| row.load(Ordering::Acquire).is_null()).ok_or(StackAllocError::TooMany)?;
-        let memory = kzalloc(size_of::<Chunk>(), Gfp::KERNEL).map_err(StackAllocError::Row)?;
+        let memory = kzalloc(size_of::<Chunk>(), Gfp::KERNEL | Gfp::RECLAIMABLE).map_err(StackAllocError::Row)?;
         let row = memory.cast::<Chunk>().as_ptr();
         // Never complete, so that nobody unmaps it by its address.
         let flags = VmFlags::MAP | VmFlags::NO_GUARD | VmFlags::UNINITIALIZED;
-        let request = AreaRequest { align: STACK_ALIGN, ..AreaRequest::new((SLOTS as u64 + 1) * STACK_ALIGN, flags) };
+        let request = AreaRequest { align: PMD_SIZE, ..AreaRequest::new(SLOTS as u64 * STACK_ALIGN, flags) };
         let area = vmap_space().alloc(&request).map_err(|error| {
             // SAFETY: allocated above, and nobody knows of it.
             unsafe { kfree(memory.as_ptr()) };
             StackAllocError::Area(error)
         })?;
-        // The first slot's guard is a slot of its own.
-        let base = area.start().checked_add(STACK_ALIGN).unwrap_or_default();
         // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid row.
-        unsafe { &*row }.base.store(base.get(), Ordering::Relaxed);
+        let fresh = unsafe { &*row };
+        fresh.base.store(area.start().get(), Ordering::Relaxed);
+        fresh.used.store(GUARD, Ordering::Relaxed);
         // INVARIANT: CHUNK-1.
         place.store(row, Ordering::Release);
         stack::set_thread_stacks(find);
@@ -254,6 +273,7 @@ fn free_stack(range: VirtRange) {
     }
     pages.into_iter().flatten().for_each(release_page);
     row.give(to_usize(index));
+    row.trim();
 }
 
 fn rename(range: VirtRange, name: &str) {
@@ -357,7 +377,7 @@ pub(super) fn drain_stacks(hal: &KernelPages, take: impl Fn(&KernelPages) -> Opt
 /// Stacks that there are: those of CPUs but for the boot CPU's first two, of threads, and kept ones. Any context.
 #[must_use]
 pub fn stack_count() -> u32 {
-    rows().map(|row| row.used.load(Ordering::Relaxed).count_ones()).sum()
+    rows().map(|row| (row.used.load(Ordering::Relaxed) & !GUARD).count_ones()).sum()
 }
 
 /// Frees the stacks that this CPU keeps for its next threads. Any context in which memory may be freed.

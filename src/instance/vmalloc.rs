@@ -119,7 +119,8 @@ pub fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
         name: "vmap_area",
         size: size_of::<Node<'static, Area>>() as u32,
         align: align_of::<Node<'static, Area>>() as u32,
-        flags: SlabFlags::NO_MERGE,
+        // Among what goes back: there may be many after a peak, and they lie close together then.
+        flags: SlabFlags::NO_MERGE.union(SlabFlags::RECLAIM_ACCOUNT),
         constructor: None,
     };
     let cache = KmemCache::create(&spec).map_err(|_| SetupError::NoDescriptor)?;

@@ -32,6 +32,7 @@ mod memory_routines;
 mod nested;
 mod pages;
 mod pagetable;
+mod peak;
 mod percpu;
 mod planted;
 mod prompt;

@@ -156,6 +156,13 @@ impl<'a, P: Payload> Owned<'a, P> {
         Self(node)
     }
 
+    /// Gives the node up, in no tree and no chain: for whoever frees its memory, if nobody looks at it any more.
+    #[inline]
+    #[must_use]
+    pub const fn into_ptr(self) -> *const Node<'a, P> {
+        self.0
+    }
+
     /// What the node carries, for as long as the node lives: to look at, whoever has the node.
     #[inline(always)]
     #[must_use]

@@ -106,6 +106,9 @@ pub(super) enum Refused {
 /// Mappings that are kept out of the trees: those entered last, since what is mapped for a moment is unmapped first.
 const RECENT: usize = 8;
 
+/// Descriptors that are kept for the next mappings; more go back.
+const SPARE: usize = RECENT;
+
 /// All live mappings: the last few in places, the others in a tree for each class.
 ///
 /// # Invariants
@@ -258,19 +261,22 @@ impl<'a> Claims<'a> {
         self.filled(u32::MAX).find_map(|(memory, tree)| Some(tree.find(key)?.mapping(memory)))
     }
 
-    /// Forgets a mapping: no CPU translates it any more.
+    /// Forgets a mapping: no CPU translates it any more. A descriptor that is one too many.
     #[inline]
-    pub(super) fn forget(&mut self, start: PhysAddr, virt: VirtAddr) {
+    pub(super) fn forget(&mut self, start: PhysAddr, virt: VirtAddr) -> Option<Owned<'a, Claim>> {
         let found = bits(self.live).find(|place| self.recent.get(*place).is_some_and(|recent| recent.virt == virt));
         match found {
             // INVARIANT: IO-3.
-            Some(place) => self.live &= !(1 << place),
+            Some(place) => {
+                self.live &= !(1 << place);
+                None
+            }
             None => self.forget_settled((start.get(), virt.get())),
         }
     }
 
     #[cold]
-    fn forget_settled(&mut self, key: (u64, u64)) {
+    fn forget_settled(&mut self, key: (u64, u64)) -> Option<Owned<'a, Claim>> {
         for class in bits(self.filled) {
             let Some(tree) = self.trees.get_mut(class) else { continue };
             let found = tree.find(key).map(|claim| claim.node());
@@ -279,9 +285,14 @@ impl<'a> Claims<'a> {
                     // INVARIANT: IO-3.
                     self.filled &= !(1 << class);
                 }
-                return self.spare.push_front(claim);
+                if self.spare.len() >= SPARE {
+                    return Some(claim);
+                }
+                self.spare.push_front(claim);
+                return None;
             }
         }
+        None
     }
 
     /// The live mapping with the lowest (physical, virtual) address that is not below `(start, virt)`.

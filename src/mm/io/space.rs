@@ -24,8 +24,11 @@ use spin::once::Once;
 
 /// What mapping device memory asks of a machine beside what vmalloc does.
 pub trait IoHal<'a>: VmallocHal<'a> {
-    /// A new descriptor of a live mapping, or `None` if there is no memory for one. It is kept for good.
+    /// A new descriptor of a live mapping, or `None` if there is no memory for one.
     fn claim(&self) -> Option<Owned<'a, Claim>>;
+
+    /// Takes a descriptor back that nobody looks at any more.
+    fn free_claim(&self, claim: Owned<'a, Claim>);
 }
 
 /// Leaves and groups of leaves that a mapping may be made of, the largest first. A group of 1 GiB blocks is never made.
@@ -289,7 +292,15 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
 
     #[cold]
     fn forget(&self, mapping: Mapping) {
-        self.with_claims(|claims| claims.forget(mapping.phys.start(), mapping.virt));
+        self.let_go(mapping.phys.start(), mapping.virt);
+    }
+
+    /// Forgets a mapping, and gives back a descriptor that is one too many.
+    #[inline]
+    fn let_go(&self, start: PhysAddr, virt: VirtAddr) {
+        if let Some(claim) = self.with_claims(|claims| claims.forget(start, virt)) {
+            self.space.hal().free_claim(claim);
+        }
     }
 
     /// Notes a mapping.
@@ -360,7 +371,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
         // Not before: until now a CPU could still reach the frames with this type.
         if let Some(phys) = removed.phys() {
-            self.with_claims(|claims| claims.forget(phys.align_down(PAGE_SIZE), addr));
+            self.let_go(phys.align_down(PAGE_SIZE), addr);
         }
         self.space.do_recycle(removed);
         Ok(())

@@ -15,8 +15,11 @@ use core::panic::Location;
 const FIRST_ROW: usize = 4;
 /// What per-CPU memory asks of a machine beyond what vmalloc does.
 pub trait PerCpuHal<'a>: VmallocHal<'a> {
-    /// Memory for `count` records, for good, or `None`; `gfp` says how it may be looked for.
+    /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
+
+    /// Takes records back that [`PerCpuHal::row`] gave.
+    fn free_row(&self, row: &'a mut [Chunk<'a>]);
 
     /// Zeroes memory that the allocator has mapped and that nobody uses.
     fn clear(&self, range: VirtRange);
@@ -168,14 +171,15 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         pages
     }
 
-    /// Gives back every chunk that is empty, and every page that nothing lies in: how many pages. Any context.
+    /// Gives back every chunk that is empty, every page that nothing lies in, and records that are too many: how many pages
+    /// of chunks. Any context.
     pub fn trim(&self) -> u64 {
         let mut freed = 0;
         let mut number = None;
         // By number, as lists change meanwhile.
         loop {
             number = self.with(|chunks| chunks.rows.after(number));
-            let Some(chunk) = number else { return freed };
+            let Some(chunk) = number else { break };
             if let Some(empty) = self.with(|chunks| chunks.detach(chunk)) {
                 freed += self.destroy(&empty);
             } else if let Some((going, base)) = self.with(|chunks| chunks.start_trim(chunk)) {
@@ -183,6 +187,10 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
                 self.with(|chunks| chunks.end_trim(chunk, going));
             }
         }
+        while let Some(row) = self.with(|chunks| chunks.take_idle_row()) {
+            self.hal().free_row(row);
+        }
+        freed
     }
 
     /// Pages that [`PerCpuAllocator::trim`] would give back.

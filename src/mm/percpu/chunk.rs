@@ -108,7 +108,33 @@ impl<'a> Chunks<'a> {
         Self { rows: Rows::new(), heads: [NONE; LISTS], free: NONE, count: 0, allocations: 0 }
     }
 
-    /// Takes records for good.
+    /// Takes the last row of records out, if all of them are on the free list; but not the first row.
+    pub(super) fn take_idle_row(&mut self) -> Option<&'a mut [Chunk<'a>]> {
+        let last = self.rows.last_row().filter(|last| last.start != 0)?;
+        let free = |chunks: &Self| {
+            let first = chunks.free;
+            core::iter::successors(Some(first), |number| Some(chunks.rows.get(*number)?.next))
+                .take_while(|number| *number != NONE)
+                .filter(|number| last.contains(number))
+                .count()
+        };
+        if free(self) != last.len() {
+            return None;
+        }
+        let (mut at, mut kept) = (self.free, NONE);
+        while let Some(chunk) = self.rows.get_mut(at) {
+            let next = chunk.next;
+            if !last.contains(&at) {
+                chunk.next = kept;
+                kept = at;
+            }
+            at = next;
+        }
+        self.free = kept;
+        self.rows.pop()
+    }
+
+    /// Takes records.
     pub(super) fn add_row(&mut self, row: &'a mut [Chunk<'a>]) -> bool {
         let Some(numbers) = self.rows.add(row) else { return false };
         numbers.rev().for_each(|number| self.put_record(number));

@@ -52,6 +52,26 @@ impl<M: Mmu> PageTable<M> {
         self.unmap_and_flush_runs(frames, range, flags)
     }
 
+    /// Frees the table that translates all of `range` and nothing else, and those below it, if there is one: `range` is what an
+    /// entry spans, nothing is mapped there, and nobody maps there meanwhile. Any context. Cost: a descent; if there is a
+    /// table, its flush.
+    pub(crate) fn free_tables<F: FrameSource>(&self, frames: &F, range: VirtRange) {
+        if self.admit(range).is_err() {
+            return;
+        }
+        let mut table = self.root.table();
+        loop {
+            let level = table.level();
+            match table.descend(&self.mmu, level.slot(range.start())) {
+                Ok(_) if level.size() == range.size() && range.start().is_aligned(range.size()) => break,
+                Ok(child) if level.size() > range.size() => table = child,
+                _ => return,
+            }
+        }
+        let freed = self.unmap_and_flush_runs(frames, range, UnmapFlags::empty());
+        debug_assert!(freed.is_ok(), "a table is no leaf: {freed:?}");
+    }
+
     #[inline(never)]
     fn unmap_and_flush_runs<F: FrameSource>(
         &self,

@@ -21,6 +21,19 @@ pub(super) struct FreeSpace<'a> {
     spare: Chain<'a, Area>,
 }
 
+/// Gaps that are looked at under one hold of the lock.
+const LOOKS: usize = 64;
+
+/// What [`FreeSpace::take_unit`] found.
+pub(super) enum Unit<'a> {
+    /// A unit, taken.
+    Taken(Owned<'a, Area>),
+    /// Nothing below this.
+    After(u64),
+    /// Nothing.
+    None,
+}
+
 /// Addresses that are free already, or damage.
 #[derive(Debug)]
 pub(super) struct NotFree;
@@ -129,6 +142,34 @@ impl<'a> FreeSpace<'a> {
         }
         self.spare.push_front(area);
         Ok(())
+    }
+
+    /// Takes the lowest unit out of its gap that begins at `min` or above, below `end`, and is free as a whole: a multiple of
+    /// `large`, or else of `small`. Few gaps are looked at, so that the lock is not held for long.
+    pub(super) fn take_unit(&mut self, min: u64, end: u64, (small, large): (u64, u64)) -> Unit<'a> {
+        let mut at = min;
+        let mut gap = self.tree.last_at_or_below(min).filter(|gap| gap.end() > min);
+        if gap.is_none() {
+            gap = self.tree.first_at_or_above(min);
+        }
+        for _ in 0..LOOKS {
+            let Some(found) = gap else { return Unit::None };
+            let fits = |size: u64, start: u64| start.is_multiple_of(size) && start.saturating_add(size) <= found.end();
+            let start = found.key().max(min).checked_next_multiple_of(small).filter(|start| *start < end);
+            let Some(start) = start else { return Unit::None };
+            let size = if fits(large, start) { large } else { small };
+            if fits(size, start) {
+                let exact = Request { size, align: size, granule: small, min: start, max: start.saturating_add(size) };
+                return match self.take(&exact) {
+                    Ok(Some(area)) => Unit::Taken(area),
+                    // Without a descriptor at hand there is nothing to be done.
+                    Ok(None) | Err(NoSpare) => Unit::None,
+                };
+            }
+            at = found.end();
+            gap = found.next();
+        }
+        Unit::After(at)
     }
 
     /// The gaps, with their summaries.

@@ -98,13 +98,18 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.keep(layout, area);
     }
 
-    /// Purges everything that waits, on behalf of all CPUs, and empties the pools. Any context; but in an interrupt
+    /// Purges everything that waits, on behalf of all CPUs, empties the pools, and gives back tables that nothing needs any
+    /// more. Any context; but in an interrupt
     /// handler, also waits for the purges of other CPUs.
     pub fn purge_all(&self) {
-        let Some(Layout { nodes, .. }) = self.layout.get() else { return };
-        for index in 0..*nodes {
+        let Some(layout) = self.layout.get() else { return };
+        for index in 0..layout.nodes {
             self.purge_node(index, Depth::Full);
         }
+        // Whoever finds no addresses meanwhile waits as for any purge.
+        self.purging.fetch_add(1, Ordering::Relaxed);
+        self.trim_tables(layout);
+        self.purging.fetch_sub(1, Ordering::Release);
         // In a handler it may be a purge of this CPU that was interrupted.
         if !self.hal.in_interrupt() {
             // Acquire pairs with the release of `purge_node`: what the others gave back is there.
@@ -174,7 +179,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
 
     /// Gives addresses back to the free tree.
     #[inline(never)]
-    fn give(&self, area: Owned<'a, Area>) {
+    pub(super) fn give(&self, area: Owned<'a, Area>) {
         // What cannot be given back is damaged, and better lost.
         let _ = self.with_free(|free| free.give(area));
     }

@@ -69,6 +69,10 @@ impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         gather.flush();
     }
 
+    fn free_tables(&self, range: VirtRange) {
+        self.tables().free_tables(&self.frames(TABLE_GFP), range);
+    }
+
     fn release(&self, pages: Pages) {
         Blocks::from_pages(&pages).free(self.pages());
     }

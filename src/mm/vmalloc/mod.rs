@@ -47,6 +47,7 @@ mod raw_calls;
 mod resize;
 mod set_memory;
 mod space;
+mod trim;
 
 pub use area::{Area, AreaRef, Pages, Removed};
 pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
@@ -83,6 +84,12 @@ pub trait AreaHal<'a>: Interrupts + PerCpu {
     /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
     /// will do.
     fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
+
+    /// Frees the tables that `range` has to itself. Nothing is mapped there, and nobody maps there meanwhile. It is 2 MiB or
+    /// 1 GiB, and aligned to its size.
+    fn free_tables(&self, range: VirtRange) {
+        let _ = range;
+    }
 
     /// Takes the pages of an area that no CPU translates any more.
     fn release(&self, pages: Pages);

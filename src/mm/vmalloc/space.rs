@@ -11,7 +11,7 @@ use crate::ds::rbtree::{Owned, Payload};
 use crate::gfp::Gfp;
 use crate::sync::{OrderedLock, class};
 use core::panic::Location;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
 
 /// What is asked for.
@@ -85,6 +85,8 @@ pub struct VmapSpace<'a, H: AreaHal<'a>> {
     pub(super) early: OrderedLock<EarlyAreas, class::EarlyAreas, H::Relax>,
     /// Purges under way, whose areas are in no node.
     pub(super) purging: AtomicU32,
+    /// One past the highest address below which there may be tables in free addresses.
+    pub(super) touched: AtomicU64,
 }
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
@@ -98,6 +100,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             nodes: [const { OrderedLock::new(VmapNode::new()) }; NODES],
             early: OrderedLock::new(EarlyAreas::new()),
             purging: AtomicU32::new(0),
+            touched: AtomicU64::new(0),
         }
     }
 
@@ -250,6 +253,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     #[inline(never)]
     fn alloc_split(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
         let area = self.alloc_from_tree(layout, request, gfp.effort())?;
+        self.touched.fetch_max(area.end(), Ordering::Relaxed);
         area.begin(request.flags, request.caller);
         self.publish(layout, area)
     }

@@ -31,6 +31,10 @@ impl<'m> IoHal<'m> for Kernel<'m> {
     fn claim(&self) -> Option<Owned<'m, Claim>> {
         self.claims.lock().unwrap().pop_front()
     }
+
+    fn free_claim(&self, claim: Owned<'m, Claim>) {
+        self.claims.lock().unwrap().push_front(claim);
+    }
 }
 
 type Io<'s, 'm> = IoSpace<'s, 'm, Kernel<'m>>;
@@ -371,6 +375,23 @@ fn a_conflict_is_found_among_neighbours() {
         }
         for page in (0..40).filter(|page| ![20, 19, 21, 0, 39].contains(page)) {
             raw!(io.iounmap(mapped[page])).unwrap();
+        }
+    });
+}
+
+// What a peak leaves: a few descriptors for the next mappings.
+#[test]
+fn descriptors_of_mappings_go_back() {
+    on_a_machine(Config::CORTEX_A72, |space, io| {
+        let at_hand = || space.hal().claims.lock().unwrap().len();
+        let before = at_hand();
+        for _ in 0..3 {
+            let mapped: Vec<VirtAddr> = (0..CLAIMS as u64)
+                .map(|page| io.ioremap(phys(DEVICES + page * PAGE_SIZE), PAGE_SIZE, MemoryType::DeviceNGnRE).unwrap())
+                .collect();
+            assert!(at_hand() < before - 40);
+            mapped.into_iter().for_each(|addr| raw!(io.iounmap(addr)).unwrap());
+            assert!(at_hand() >= before - 10, "{} of {before}", at_hand());
         }
     });
 }

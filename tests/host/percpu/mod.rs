@@ -9,10 +9,18 @@ use quarry::addr::VirtRange;
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
 use quarry::mm::percpu::{Chunk, PerCpuAllocator, PerCpuHal};
+use std::sync::atomic::Ordering;
 
 impl<'m> PerCpuHal<'m> for Kernel<'m> {
     fn row(&self, count: usize, _: Gfp) -> Option<&'m mut [Chunk<'m>]> {
+        self.rows.fetch_add(1, Ordering::Relaxed);
         Some(Box::leak(vec![Chunk::FREE; count].into_boxed_slice()))
+    }
+
+    fn free_row(&self, row: &'m mut [Chunk<'m>]) {
+        self.rows.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: leaked above, and this is the only reference.
+        drop(unsafe { Box::from_raw(std::ptr::from_mut(row)) });
     }
 
     fn clear(&self, range: VirtRange) {

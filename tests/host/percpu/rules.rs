@@ -200,3 +200,30 @@ fn without_addresses_there_is_an_error() {
         raw!(space.recycle(space.abandon(everything).unwrap()));
     });
 }
+
+// What a peak leaves: one row of records, whose memory is the first there was.
+#[test]
+fn rows_of_records_go_back_when_none_is_in_use() {
+    with_allocator(|space, percpu| {
+        let rows = || space.hal().rows.load(Ordering::Relaxed);
+        for _ in 0..3 {
+            // 4, 8, 16 and 32 chunks.
+            let full: Vec<_> = (0..50).map(|_| percpu.alloc(UNIT_SIZE, 4, GFP).unwrap()).collect();
+            assert_eq!(rows(), 4);
+            // One in the third row, by number, keeps the rows up to it.
+            for (number, ptr) in full.iter().enumerate().filter(|(number, _)| *number != 20) {
+                raw!(percpu.free(*ptr)).unwrap_or_else(|error| panic!("{number}: {error}"));
+            }
+            percpu.trim();
+            percpu.check().unwrap();
+            assert_eq!(rows(), 3);
+            let again = percpu.alloc(UNIT_SIZE, 4, GFP).unwrap();
+            percpu.check().unwrap();
+            raw!(percpu.free(again)).unwrap();
+            raw!(percpu.free(full[20])).unwrap();
+            percpu.trim();
+            percpu.check().unwrap();
+            assert_eq!((rows(), percpu.stats().chunks), (1, 0));
+        }
+    });
+}

@@ -19,7 +19,7 @@ use quarry::mm::vmalloc::{Area, Tuning, VmallocHal, VmapSpace};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Where RAM begins.
 pub(crate) const RAM: u64 = 0x80_0000_0000;
@@ -273,6 +273,8 @@ pub(crate) struct Kernel<'m> {
     pub(crate) asked: Mutex<Asked>,
     /// What was zeroed through its own addresses.
     pub(crate) cleared: Mutex<Vec<VirtRange>>,
+    /// Rows of records of per-CPU memory.
+    pub(crate) rows: AtomicUsize,
 }
 
 impl Interrupts for Kernel<'_> {
@@ -410,6 +412,7 @@ fn boot<'m>(
         in_handler,
         asked: Mutex::default(),
         cleared: Mutex::default(),
+        rows: AtomicUsize::new(0),
     };
     let space = VmapSpace::new(kernel);
     space.set_up(&Tuning { region: pages_at(0, GIB / PAGE_SIZE), ram_pages: size / PAGE_SIZE }).unwrap();

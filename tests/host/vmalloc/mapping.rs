@@ -447,3 +447,42 @@ fn no_caller_says_by_which_call_an_area_was_made() {
         raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
+
+// What a peak leaves: tables that areas shared go back when nothing is left in them.
+#[test]
+fn tables_go_back_when_the_last_area_in_them_does() {
+    if cfg!(miri) {
+        return;
+    }
+    for config in [Config::CORTEX_A72, Config::MAX] {
+        on_a_machine(config, |space| {
+            let table = &space.hal().table;
+            let before = table.table_frames();
+            let mut areas: Vec<VirtAddr> = (0..1_200).map(|_| vmalloc(space, PAGE_SIZE).unwrap()).collect();
+            let peak = table.table_frames();
+            assert!(peak >= before + 5, "five tables of last entries, {before} and {peak}");
+            let kept = areas.swap_remove(700);
+            touch(space, kept, 1);
+            for (round, addr) in areas.into_iter().enumerate() {
+                run_on(u32::try_from(round % 2).unwrap());
+                raw!(space.vfree(addr)).unwrap();
+            }
+            run_on(0);
+            space.purge_all();
+            assert_eq!(table.table_frames(), peak - 4, "all but that of the area that is left, and those above it");
+            touch(space, kept, 1);
+            space.check().unwrap();
+            // Nothing to be found a second time, nor where an area is.
+            let invalidations = space.hal().machine.counts();
+            space.purge_all();
+            assert_eq!(space.hal().machine.counts(), invalidations);
+            // The next area finds its table, or makes one.
+            let again: Vec<VirtAddr> = (0..600).map(|_| vmalloc(space, PAGE_SIZE).unwrap()).collect();
+            again.iter().for_each(|addr| touch(space, *addr, 1));
+            again.into_iter().for_each(|addr| raw!(space.vfree(addr)).unwrap());
+            raw!(space.vfree(kept)).unwrap();
+            space.purge_all();
+            assert!(table.table_frames() <= before + 2, "those above span more than the region");
+        });
+    }
+}

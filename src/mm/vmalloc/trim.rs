@@ -1,0 +1,52 @@
+//! Giving back tables that nothing needs: those that areas left which have none of their addresses to themselves.
+#![forbid(unsafe_code)]
+
+use super::alloc::Unit;
+use super::space::Layout;
+use super::{Area, AreaHal, VmapSpace};
+use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
+use crate::ds::rbtree::fit::Gap;
+use crate::ds::rbtree::{Owned, Payload};
+use core::sync::atomic::Ordering;
+
+/// What the two smallest tables translate.
+const UNITS: (u64, u64) = (PMD_SIZE, PMD_SIZE << 9);
+
+impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
+    /// Frees the tables of addresses that are free: each unit is taken meanwhile, so that nobody maps there. Any context.
+    /// Cost: a search for each unit up to the highest address that was in use since the last time.
+    pub(super) fn trim_tables(&self, layout: &Layout) {
+        let end = self.touched.swap(0, Ordering::Relaxed);
+        let (mut at, mut kept) = (layout.region.start().get(), 0);
+        while at < end {
+            at = match self.with_free(|free| free.take_unit(at, end, UNITS)) {
+                Unit::Taken(unit) => {
+                    if unit.key() > at {
+                        // Up to there something is in use.
+                        kept = unit.key();
+                    }
+                    self.trim_unit(unit)
+                }
+                Unit::After(next) => {
+                    kept = next;
+                    next
+                }
+                Unit::None => {
+                    kept = end;
+                    end
+                }
+            };
+        }
+        self.touched.fetch_max(kept, Ordering::Relaxed);
+    }
+
+    /// Frees the tables of a unit, and gives it back: its end.
+    fn trim_unit(&self, unit: Owned<'a, Area>) -> u64 {
+        let end = unit.end();
+        if let Some(range) = VirtRange::from_size(VirtAddr::new(unit.key()), unit.size()) {
+            self.hal.free_tables(range);
+        }
+        self.give(unit);
+        end
+    }
+}
