@@ -34,6 +34,21 @@ type Maps<'a> = dyn Fn(Pfn, u64) -> bool + 'a;
 std::thread_local! {
     static MASKED: Cell<bool> = const { Cell::new(false) };
     static BRIEFLY: Cell<Option<*const Maps<'static>>> = const { Cell::new(None) };
+    static LATE: Cell<Option<*const Look<'static>>> = const { Cell::new(None) };
+}
+
+/// What somebody sees.
+type Look<'a> = dyn Fn() + 'a;
+
+/// Runs `f` on a machine whose CPUs acknowledge invalidations late: `look` is called each time when some were issued and this
+/// CPU waits, while the others still have what they had.
+pub(crate) fn acknowledging_late<'a, R>(look: &'a Look<'a>, f: impl FnOnce() -> R) -> R {
+    // SAFETY: only the lifetime changes, and the pointer is gone when this returns.
+    let look = unsafe { std::mem::transmute::<&'a Look<'a>, &'static Look<'static>>(look) };
+    LATE.set(Some(std::ptr::from_ref(look)));
+    let result = f();
+    LATE.set(None);
+    result
 }
 
 /// Runs `f` while the page allocator asks `maps` before it frees what `vm_map_ram` has mapped.
@@ -126,6 +141,13 @@ unsafe impl Mmu for Forgetful {
     }
 
     fn complete(&self) {
+        // Not again while it looks.
+        if let Some(look) = LATE.take() {
+            // SAFETY: set while what it points to is borrowed.
+            let look_now = unsafe { &*look };
+            look_now();
+            LATE.set(Some(look));
+        }
         self.cpu.complete();
     }
 

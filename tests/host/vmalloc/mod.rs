@@ -7,6 +7,7 @@ mod deferred;
 mod early;
 mod held;
 pub(crate) mod kernel;
+mod late;
 mod lazy;
 mod linux;
 pub(crate) mod machine;
