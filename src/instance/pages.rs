@@ -4,18 +4,20 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
-use super::{faults, tags};
-use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
+use super::{faults, kernel_tables, tags};
+use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
 use crate::arch::aarch64::{mem, monitor};
 use crate::gfp::{Gfp, ZoneType};
 use crate::hal::cpu::PerCpu;
 use crate::hal::frame::{FrameSource, NoFrame};
+use crate::hal::prot::Prot;
 use crate::hal::tags::TagMemory;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
+use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
@@ -76,6 +78,12 @@ impl PageHal for KernelPages {
         monitor::store(word, found, new)
     }
 
+    fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
+        if let Err(error) = change_linear_map(start, pages, present) {
+            log::error!("debug_pagealloc: {pages} pages at {start} stay as they are: {error}");
+        }
+    }
+
     fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
         BRIEF_MAPPINGS.get().is_some_and(|maps| maps(first, pages))
     }
@@ -113,6 +121,24 @@ pub(super) static PAGES: PageAllocator<KernelPages> = PageAllocator::new(KernelP
 #[must_use]
 pub fn page_allocator() -> &'static PageAllocator<KernelPages> {
     &PAGES
+}
+
+/// How the linear map maps pages that come and go: as the first one that was taken out.
+static LINEAR_PROT: Once<Prot, Relax> = Once::new();
+
+/// Maps pages in the linear map, or takes them out of it, where it has an entry for each.
+fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), PgtableError> {
+    let range = PhysRange::from_size(start, pages.saturating_mul(PAGE_SIZE)).and_then(layout::phys_range_to_virt);
+    let (Some(tables), Some(range)) = (kernel_tables(), range) else { return Err(PgtableError::OutsideSpace) };
+    // The tables stay, so that none is asked for in the middle of an allocation.
+    let frames = BuddyFrames::ATOMIC;
+    if present {
+        let prot = *LINEAR_PROT.get().ok_or(PgtableError::OutsideSpace)?;
+        return tables.do_map(&frames, range, start, prot, MapFlags::NO_HUGE | MapFlags::NO_CONT);
+    }
+    let found = tables.translate(range.start()).ok_or(PgtableError::OutsideSpace)?;
+    LINEAR_PROT.call_once(|| found.leaf.prot);
+    tables.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)
 }
 
 /// Page frames for page tables, looked for as its flags say.

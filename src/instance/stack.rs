@@ -29,7 +29,7 @@ const SLOTS: usize = 64;
 /// The bit of the first slot.
 const GUARD: u64 = 1;
 // A row has its tables to itself.
-const _: () = assert!(SLOTS as u64 * STACK_ALIGN & (PMD_SIZE - 1) == 0);
+const _: () = assert!((SLOTS as u64 * STACK_ALIGN) & (PMD_SIZE - 1) == 0);
 /// Times that slots can be made.
 const CHUNKS: usize = 256;
 /// Pages of the largest stack.

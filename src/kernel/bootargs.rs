@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 16] = [
+pub const ARGUMENTS: [(&str, Kind); 17] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
@@ -35,6 +35,7 @@ pub const ARGUMENTS: [(&str, Kind); 16] = [
     ("init_on_alloc", Kind::Switch),
     ("init_on_free", Kind::Switch),
     ("page_poison", Kind::Switch),
+    ("debug_pagealloc", Kind::Switch),
     ("panic_on_warn", Kind::Switch),
     ("nosmp", Kind::Flag),
     ("quarry.batch", Kind::Flag),

@@ -25,9 +25,10 @@ use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
-use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, Space};
 use crate::mm::slab::CreateError;
 use crate::mm::vmalloc::SetupError;
+use crate::mm::zone::Scrub;
 use crate::sync;
 use ::log::{error, info, warn};
 use core::fmt;
@@ -213,7 +214,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     let found = discovery::fill(boot, &tree, tree_range, &cpu, limit)
         .map_err(|error| BootError::Discover(error, tree.blob()))?;
     let tagged = tags::wanted(args, &cpu);
-    switch_to_final_tables(boot, early, tags::linear_prot(tagged))?;
+    switch_to_final_tables(boot, early, (tags::linear_prot(tagged), linear_flags(args)))?;
     if tagged {
         tags::init(&tree);
     }
@@ -256,8 +257,16 @@ fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     args.number("maxcpus")
 }
 
+/// What the linear map must not use: pages that come and go one by one need an entry each.
+fn linear_flags(args: BootArgs<'_>) -> MapFlags {
+    match pages::scrub(args).contains(Scrub::UNMAP) {
+        true => MapFlags::NO_HUGE | MapFlags::NO_CONT,
+        false => MapFlags::empty(),
+    }
+}
+
 /// Builds the final tables, and runs on them from here on.
-fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: Prot) -> Result<(), BootError> {
+fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapFlags)) -> Result<(), BootError> {
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
     let slots = FixmapMmu::with_window(unsafe { early.table_slots() });

@@ -131,11 +131,12 @@ fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
 }
 
 /// What the boot arguments want done to pages that change hands.
-fn scrub(args: BootArgs<'_>) -> Scrub {
+pub(super) fn scrub(args: BootArgs<'_>) -> Scrub {
     let mut scrub = Scrub::empty();
     scrub.set(Scrub::ZERO_ON_ALLOC, args.switch("init_on_alloc"));
     scrub.set(Scrub::ZERO_ON_FREE, args.switch("init_on_free"));
     scrub.set(Scrub::POISON, args.switch("page_poison"));
+    scrub.set(Scrub::UNMAP, args.switch("debug_pagealloc"));
     scrub
 }
 

@@ -32,14 +32,15 @@ fn read_only_frames(boot: &BootInfo) -> PhysRange {
 /// Maps everything that the kernel needs to run.
 ///
 /// `ram` is what the linear map holds: all RAM but `no-map` regions. `fixmap` is what must keep its address across the
-/// switch. `linear` is how it maps what may be written.
+/// switch. `linear` is how it maps what may be written, and what it must not
+/// use.
 pub(super) fn fill<M: Mmu, F: FrameSource>(
     table: &PageTable<M>,
     frames: &F,
     boot: &BootInfo,
     ram: impl Iterator<Item = PhysRange>,
     fixmap: impl Iterator<Item = (VirtAddr, PhysAddr, Prot)>,
-    linear: Prot,
+    (linear, flags): (Prot, MapFlags),
 ) -> Result<(), PgtableError> {
     // What lies between two parts may happen to be nothing.
     for (range, prot) in image_parts().into_iter().filter(|(range, _)| !range.is_empty()) {
@@ -53,7 +54,7 @@ pub(super) fn fill<M: Mmu, F: FrameSource>(
         for (part, prot) in [(before, linear), (inside, Prot::KERNEL_RO), (after, linear)] {
             let Some(part) = part.filter(|part| !part.is_empty()) else { continue };
             let virt = layout::phys_range_to_virt(part).ok_or(PgtableError::OutsideSpace)?;
-            table.do_map(frames, virt, part.start(), prot, MapFlags::empty())?;
+            table.do_map(frames, virt, part.start(), prot, flags)?;
         }
     }
     // Pages that follow on make one run: the device tree is hundreds of them.

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::fmt::Display;
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
+use quarry::arch::aarch64::probe;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::prot::MemoryType;
 use quarry::instance;
@@ -401,6 +402,39 @@ fn pages_are_zeroed_as_the_boot_arguments_say() {
     instance::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
     assert!(holds(at, 0));
     raw!(instance::free_page(page)).expect("a live page");
+    sound();
+}
+
+// A freed page is in no mapping: reading it is a fault that says so, and whoever gets it next finds it mapped.
+ktest!(
+    a_page_that_was_freed_faults_when_it_is_read,
+    machine plain = "append=debug_pagealloc=on",
+    machine smp = "smp=4 append='debug_pagealloc=on page_poison=1'",
+    machine tagged = "cpu=max mte append='debug_pagealloc=on kasan=on'"
+);
+fn a_page_that_was_freed_faults_when_it_is_read() {
+    assert!(instance::page_allocator().scrub().contains(Scrub::UNMAP));
+    let order = Order::new(3).expect("small");
+    for _ in 0..50 {
+        let (page, block) = (
+            instance::alloc_page(Gfp::KERNEL).expect("memory"),
+            instance::alloc_pages(Gfp::KERNEL | Gfp::ZERO, order).expect("memory"),
+        );
+        let (at, first) = (instance::page_address(page), instance::page_address(block));
+        let last = first.checked_add(order.bytes() - 8).expect("no wrap");
+        assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr).is_some()));
+        raw!(instance::free_page(page)).expect("live");
+        raw!(instance::free_pages(block, order)).expect("live");
+        assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr.untagged()).is_none()));
+    }
+    // Whatever lies above goes on.
+    let memory = instance::vmalloc(100 << 10).expect("memory");
+    raw!(instance::vfree(memory)).expect("an area");
+    let objects: Vec<_> = (0..2_000).map(|_| instance::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();
+    for object in objects {
+        // SAFETY: allocated above, and used no more.
+        unsafe { instance::kfree(object.as_ptr()) };
+    }
     sound();
 }
 

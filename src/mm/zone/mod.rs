@@ -108,6 +108,12 @@ pub trait PageHal: Interrupts + PerCpu + Pressure {
     /// Makes every byte of `pages` whole pages of RAM from `start` on `byte`. They are nobody else's.
     fn fill(&self, start: PhysAddr, pages: u64, byte: u8);
 
+    /// Maps `pages` whole pages of RAM from `start` on in the linear map, or takes them out of it and waits until no CPU
+    /// translates them. They are nobody else's. Any context; for [`Scrub::UNMAP`].
+    fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
+        let _ = (start, pages, present);
+    }
+
     /// Whether `vm_map_ram` maps one of `pages` frames from `first` on now. Any context.
     fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
         let _ = (first, pages);

@@ -1,5 +1,5 @@
 //! What memory holds when it changes hands: zeroes on allocation or on free, or a pattern that tells who wrote to memory
-//! that was free (Linux: `init_on_alloc=`, `init_on_free=`, `page_poison=`).
+//! that was free, or no mapping at all (Linux: `init_on_alloc=`, `init_on_free=`, `page_poison=`, `debug_pagealloc=`).
 //!
 //! All of it lives on the long way, where every call goes while any of it is on, so that it costs nothing where it is off.
 #![forbid(unsafe_code)]
@@ -26,6 +26,9 @@ bitflags! {
         const POISON = 1 << 2;
         /// Pages carry memory tags, on a machine that has them.
         const TAG = 1 << 3;
+        /// Free pages are not mapped: whoever touches one faults, reading too (Linux: `debug_pagealloc=`). The linear map has
+        /// an entry for each page.
+        const UNMAP = 1 << 4;
     }
 }
 
@@ -50,7 +53,7 @@ impl<H: PageHal> PageAllocator<H> {
     pub fn set_scrub(&self, scrub: Scrub) {
         self.scrub.store(Scrub::empty().bits(), Ordering::Relaxed);
         self.set_careful(!scrub.is_empty());
-        if scrub.of_free().is_some() || scrub.contains(Scrub::TAG) {
+        if scrub.of_free().is_some() || scrub.intersects(Scrub::TAG.union(Scrub::UNMAP)) {
             for id in self.zone_ids() {
                 let _ = self.with_zone(id, |zone, map| {
                     for (kind, order) in MigrateType::ALL.iter().flat_map(|kind| (0..=MAX_ORDER).map(|o| (*kind, o))) {
@@ -61,6 +64,9 @@ impl<H: PageHal> PageAllocator<H> {
                             }
                             if scrub.contains(Scrub::TAG) {
                                 self.tag_freed(page, 1 << order, VirtAddr::ZERO);
+                            }
+                            if scrub.contains(Scrub::UNMAP) {
+                                self.hal.set_present(map.phys(page), 1 << order, false);
                             }
                             let next = map.get(page).next();
                             at = (next != Page::NIL).then_some(Page::new(next));
@@ -88,6 +94,9 @@ impl<H: PageHal> PageAllocator<H> {
         if scrub.contains(Scrub::TAG) {
             self.tag_freed(page, pages, caller());
         }
+        if scrub.contains(Scrub::UNMAP) {
+            self.hal.set_present(self.hal.map().phys(page), pages, false);
+        }
     }
 
     /// `pages` pages from `page` on were free and are `caller`'s now.
@@ -98,6 +107,9 @@ impl<H: PageHal> PageAllocator<H> {
             return;
         }
         let start = self.hal.map().phys(page);
+        if scrub.contains(Scrub::UNMAP) {
+            self.hal.set_present(start, pages, true);
+        }
         if scrub.contains(Scrub::POISON)
             && let Some((at, found)) = self.hal.find_other(start, pages, PAGE_POISON)
         {

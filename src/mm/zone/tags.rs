@@ -3,7 +3,7 @@
 //! ([`Scrub::TAG`](super::Scrub::TAG)).
 #![forbid(unsafe_code)]
 
-use super::{FreeError, PageAllocator, PageHal};
+use super::{FreeError, PageAllocator, PageHal, Scrub};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr};
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::layout;
@@ -15,12 +15,15 @@ use crate::mm::tags;
 const TRIES: usize = 16;
 
 impl<H: PageHal> PageAllocator<H> {
-    /// The tag across the edge of somebody's memory: that of the granule at `at`, if the allocator manages the page.
+    /// The tag across the edge of somebody's memory: that of the granule at `at`, if the allocator manages the page, and pages
+    /// do not lose their mapping when they are free.
     pub(in crate::mm) fn tag_across(&self, tags: &dyn TagMemory, at: Option<PhysAddr>) -> Option<Tag> {
         let (at, map) = (at?, self.hal.map());
         let page = map.find(Pfn::containing(at))?;
         let (_, state) = find_head(&map, page)?;
-        (!matches!(state.kind(), Kind::Hole | Kind::Reserved)).then(|| tags.get(at))
+        // Then a free neighbour is not mapped, and one that is not free may become so at any moment.
+        let comes_and_goes = self.scrub().contains(Scrub::UNMAP);
+        (!comes_and_goes && !matches!(state.kind(), Kind::Hole | Kind::Reserved)).then(|| tags.get(at))
     }
 
     /// The tags before and behind a range.
