@@ -106,7 +106,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         for index in 0..layout.nodes {
             self.purge_node(index, Depth::Full);
         }
-        // Whoever finds no addresses meanwhile waits as for any purge.
+        // A caller that finds no addresses meanwhile waits as for any purge.
         self.purging.fetch_add(1, Ordering::Relaxed);
         self.trim_tables(layout);
         self.purging.fetch_sub(1, Ordering::Release);

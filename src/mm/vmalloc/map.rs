@@ -285,8 +285,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). The pages are of blocks that the
     /// caller has allocated, and that nobody has claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur
     /// more than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, are the area's from
-    /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: some fifty instructions a page with `vunmap`; of
-    /// pages of one block in a row only the first is looked at.
+    /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page
+    /// with `vunmap`, of a page that is not the first of its block twice as many.
     ///
     /// # Errors
     ///

@@ -186,7 +186,7 @@ impl<H: PageHal> PageAllocator<H> {
         let sane = state.references() != 0 && state.mobility().is_some();
         let zone = state.zone().filter(|_| sane).ok_or(FreeError::Corrupt(pfn))?;
         self.in_zone(map, page, zone)?;
-        // Whoever has another reference may drop this one.
+        // A holder of another reference may drop this one.
         if state.references() == 1 { self.check_unmapped(page, state) } else { Ok(()) }
     }
 
