@@ -16,6 +16,11 @@ const NOWHERE: u64 = 1 << 39;
 /// Pages that every kind leaves to the next one.
 const LEFT: u64 = 2_000;
 
+/// Bytes of the record of an area, at most. Records stay for good.
+const RECORD: u64 = 128;
+/// Pages that may stay besides: tables of the blocks of short mappings, rows of stacks, slabs in use in part.
+const OTHERS: u64 = 800;
+
 /// Pages that are free, and of how many blocks of the largest order.
 fn free() -> (u64, usize) {
     instance::percpu_trim();
@@ -57,8 +62,8 @@ impl Peak {
     }
 
     /// Until memory is short.
-    fn fill(&mut self, kind: usize, page: Page) {
-        let mut number = 0;
+    fn fill(&mut self, kind: usize, pages: &[Page]) {
+        let (mut number, mut next) = (0, pages.iter().cycle());
         while instance::nr_free_pages() > LEFT && number < 39_999 {
             number += 1;
             let done = match kind {
@@ -70,7 +75,10 @@ impl Peak {
                 3 => instance::ioremap(PhysAddr::new(NOWHERE + 2 * number * PAGE_SIZE), PAGE_SIZE)
                     .map(|at| self.devices.push(at))
                     .is_ok(),
-                _ => instance::vm_map_ram(&[page], Prot::KERNEL_RW).map(|at| self.brief.push(at)).is_ok(),
+                // A page is mapped by so many areas at most.
+                _ => instance::vm_map_ram(next.next().map(core::slice::from_ref).expect("pages"), Prot::KERNEL_RW)
+                    .map(|at| self.brief.push(at))
+                    .is_ok(),
             };
             if !done {
                 break;
@@ -91,19 +99,27 @@ impl Peak {
 ktest!(a_peak_leaves_memory_in_large_blocks, machine one = "mem=128M", machine four = "mem=128M smp=4", timeout = 240);
 fn a_peak_leaves_memory_in_large_blocks() {
     let mut peak = Peak::new();
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
+    let pages: Vec<Page> = (0..32).map(|_| instance::alloc_page(Gfp::KERNEL).expect("memory")).collect();
     let before = free();
-    for kind in 0..5 {
-        peak.fill(kind, page);
-        let held = (peak.per_cpu.len(), peak.areas.len(), peak.stacks.len(), peak.devices.len(), peak.brief.len());
+    // The most areas that there were at once.
+    let mut most = 0;
+    let mut back = |what: &str, peak: &mut Peak| {
+        most = most.max(peak.areas.len() + peak.devices.len() + peak.brief.len());
         peak.free();
-        let after = free();
-        kprintln!("peak: kind {kind}, {held:?}: {before:?} free pages and largest blocks before, {after:?} after");
+        let (after, records) = (free(), most as u64 * RECORD / PAGE_SIZE);
+        kprintln!("peak: {what}: {before:?} free pages and largest blocks before, {after:?} after, {most} areas");
+        let away = before.0.saturating_sub(after.0);
+        assert!(away <= OTHERS + records, "{what}: {away} pages stay away, of {most} areas");
+        assert!(2 * after.1 >= before.1, "{what}: {} blocks of the largest order, and {} before", after.1, before.1);
+    };
+    for (kind, what) in ["per-CPU memory", "areas", "stacks", "devices", "short mappings"].into_iter().enumerate() {
+        peak.fill(kind, &pages);
+        back(what, &mut peak);
     }
-    // And all of them together, each with a fifth of what is left by those before.
-    for round in 0..2 {
+    // And all of them together, each with half of what is left by those before.
+    for _ in 0..2 {
         for kind in 0..5 {
-            peak.fill(kind, page);
+            peak.fill(kind, &pages);
             // Makes room for the next.
             if kind == 0 {
                 let half = peak.per_cpu.len() / 2;
@@ -114,14 +130,9 @@ fn a_peak_leaves_memory_in_large_blocks() {
             peak.areas.drain(..half).for_each(|at| raw!(instance::vfree(at)).expect("live"));
             instance::vmap_space().purge_all();
         }
-        peak.free();
-        let after = free();
-        kprintln!("peak: all, round {round}: {before:?} free pages and largest blocks before, {after:?} after");
+        back("all together", &mut peak);
     }
-    let after = free();
-    assert!(after.0 + 2_000 >= before.0, "{} pages stay away", before.0 - after.0);
-    assert!(2 * after.1 >= before.1, "{} blocks of the largest order, and {} before", after.1, before.1);
-    raw!(instance::free_page(page)).expect("live");
+    pages.into_iter().for_each(|page| raw!(instance::free_page(page)).expect("live"));
     ThisKernel.check().expect("sound");
     instance::check_vmalloc().expect("sound");
 }
