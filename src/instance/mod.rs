@@ -51,7 +51,7 @@ pub use percpu::{
     percpu_trim, this_cpu_ptr,
 };
 pub use reclaim::{
-    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_no_more, defer_to, idle, reclaim,
+    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim,
     set_pressure_hooks, spin_lock,
 };
 pub use reserved::{ReservedRegion, memory_region};

@@ -12,7 +12,7 @@ use crate::hal::cpu::{Interrupts, PerCpu, with_local};
 use crate::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::zone::{
-    Balanced, Pressure, Reclaim, Registration, Registry, RegistryError, Relief, Shortage, scoped_gfp,
+    Balanced, Pressure, Reclaim, Registration, Registry, RegistryError, Relief, Shortage, SleepsInAtomic, scoped_gfp,
 };
 use crate::sync::{self, Lock};
 use spin::once::Once;
@@ -36,6 +36,15 @@ pub fn reclaim() -> &'static KernelReclaim {
 #[must_use]
 pub fn context() -> &'static KernelPages {
     PAGES.hal()
+}
+
+/// Asserts that sleeping is allowed where the caller is; see [`PageAllocator::might_sleep`](crate::mm::zone::PageAllocator).
+///
+/// # Errors
+///
+/// [`SleepsInAtomic`], which has been reported.
+pub fn might_sleep(call: &'static str) -> Result<(), SleepsInAtomic> {
+    PAGES.might_sleep(call)
 }
 
 /// An open spin lock.
@@ -78,7 +87,7 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
     DEFERRED.register(context(), work)
 }
 
-/// Ends it: when this returns the work is being done nowhere. Where waiting is legal, and not in the work itself.
+/// Ends it: when this returns the work is being done nowhere. Where sleeping is allowed, and not in the work itself.
 ///
 /// # Errors
 ///
@@ -88,8 +97,13 @@ pub fn defer_no_more(registration: Registration) -> Result<(), RegistryError> {
 }
 
 /// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
-/// is wanted. Whether it did anything. Where waiting is legal.
+/// is wanted. Whether it did anything. Where sleeping is allowed; elsewhere that is reported, and nothing is done.
 pub fn idle() -> bool {
+    might_sleep("idle").is_ok() && work_meanwhile()
+}
+
+/// [`idle`] for a caller that waits, and so has asked.
+fn work_meanwhile() -> bool {
     answer_requests();
     let mut worked = false;
     // Deferred work that waited would come here again, and run itself once more.
@@ -109,7 +123,7 @@ impl Wait for KernelPages {
         let saved = irq::local_irq_save_flags();
         irq::local_irq_enable();
         let waited = queue.wait_with(condition, |seen| {
-            if idle() || queue.generation() != seen {
+            if work_meanwhile() || queue.generation() != seen {
                 return true;
             }
             sync::sleep_for_memory(self, HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()))

@@ -299,7 +299,8 @@ impl KernelStack {
     /// Bytes of a stack: a build option of this package.
     pub const SIZE: u64 = crate::KERNEL_STACK_SIZE;
 
-    /// A stack for the thread `name`: one that this CPU has kept, or a new one. Where waiting is legal.
+    /// A stack for the thread `name`: one that this CPU has kept, or a new one, whose pages are allocated as
+    /// `KERNEL` says.
     ///
     /// # Errors
     ///

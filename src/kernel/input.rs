@@ -84,7 +84,7 @@ fn on_input(_: IntId) {
 }
 
 /// The next byte that somebody types. Sleeps until there is one, and does what the background has to do meanwhile. Boot
-/// CPU, where waiting is legal.
+/// CPU; called by the prompt alone.
 pub(super) fn read() -> u8 {
     loop {
         if POLLED.load(Ordering::Relaxed) {

@@ -58,6 +58,8 @@ pub enum InterruptError {
     Taken(IntId),
     /// The controller does not do it.
     Controller(GicError),
+    /// The call sleeps, and sleeping is not allowed here.
+    Atomic,
 }
 
 impl fmt::Display for InterruptError {
@@ -69,6 +71,7 @@ impl fmt::Display for InterruptError {
             Self::Tables(error) => write!(f, "interrupt controller: {error}"),
             Self::Taken(intid) => write!(f, "interrupt {} has a handler already", intid.get()),
             Self::Controller(error) => error.fmt(f),
+            Self::Atomic => f.write_str("the call sleeps, and sleeping is not allowed here"),
         }
     }
 }

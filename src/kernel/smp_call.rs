@@ -99,7 +99,7 @@ impl fmt::Display for CallError {
 impl core::error::Error for CallError {}
 
 /// Calls `function` with `argument` on `cpu`, in an interrupt, and waits until it has returned; on this CPU at once, masked.
-/// Where waiting is legal. A CPU that lets this one wait for more than a second is reported each second; the wait goes on,
+/// Where sleeping is allowed. A CPU that lets this one wait for more than a second is reported each second; the wait goes on,
 /// as the argument is still in use.
 ///
 /// # Errors
@@ -113,10 +113,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
         let Pair(function, argument) = unsafe { &*pair };
         function(argument);
     }
-    match instance::context().atomic() {
-        None if irq::local_irqs_enabled() => {}
-        why => return Err(CallError::Atomic(why)),
-    }
+    instance::might_sleep("smp_call").map_err(|_| CallError::Atomic(instance::context().atomic()))?;
     let pair = Pair(function, argument);
     let record = Call::new(false);
     record.fill(call::<T>, (&raw const pair).expose_provenance());

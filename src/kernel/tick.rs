@@ -39,13 +39,14 @@ pub fn line() -> Option<(IntId, Trigger)> {
 }
 
 /// Starts the tick on every CPU that is online, and on those that come: `each` is called `period` ticks of the counter after
-/// it was called last. Where waiting is legal.
+/// it was called last. Where sleeping is allowed.
 ///
 /// # Errors
 ///
-/// [`InterruptError::NoController`] without a timer in the device tree, [`InterruptError::Taken`] if somebody has the timer,
-/// and those of the controller.
+/// [`InterruptError::Atomic`]; [`InterruptError::NoController`] without a timer in the device tree,
+/// [`InterruptError::Taken`] if somebody has the timer, and those of the controller.
 pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
+    instance::might_sleep("tick::start").map_err(|_| InterruptError::Atomic)?;
     let (intid, trigger) = line().ok_or(InterruptError::NoController)?;
     LINE.call_once(|| (intid, trigger));
     interrupts::request(intid, trigger, on_tick)?;
@@ -57,12 +58,13 @@ pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
     Ok(())
 }
 
-/// Ends it on every CPU. Where waiting is legal.
+/// Ends it on every CPU. Where sleeping is allowed.
 ///
 /// # Errors
 ///
-/// Those of the controller.
+/// [`InterruptError::Atomic`]; those of the controller.
 pub fn stop() -> Result<(), InterruptError> {
+    instance::might_sleep("tick::stop").map_err(|_| InterruptError::Atomic)?;
     PERIOD.store(0, Ordering::Release);
     everywhere(stop_here);
     let (intid, _) = *LINE.get().ok_or(InterruptError::NoController)?;

@@ -1,6 +1,6 @@
 //! L2: what the running context is inside of, and locks that know it.
 //!
-//! Waiting is legal where interrupts are unmasked, no interrupt is being handled, no lock is held and no memory is being
+//! Sleeping is allowed where interrupts are unmasked, no interrupt is being handled, no lock is held and no memory is being
 //! reclaimed. [`Scopes`] counts all of it, so that one test answers; the guards keep the counts.
 //!
 //! Every lock is an [`OrderedLock`] of a [`class`], whose place in the one order of all locks the checking build holds every

@@ -28,6 +28,9 @@ mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]
 mod machine_setup;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod may_sleep;
 #[cfg(test)]
 mod memblock;
 mod memory_map;

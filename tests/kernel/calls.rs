@@ -8,10 +8,13 @@ use quarry::addr::{CpuId, VirtAddr};
 use quarry::arch::aarch64::stack::{self, StackOwner, StackUse};
 use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::arch::aarch64::{cpu, irq};
-use quarry::instance;
+use quarry::instance::{self, Deferred};
 use quarry::kernel::cpus::{self, CpuError};
+use quarry::kernel::interrupts::InterruptError;
 use quarry::kernel::smp_call::{ASYNC_CALLS, CallError, smp_call, smp_call_async};
+use quarry::kernel::tick;
 use quarry::ktest;
+use quarry::mm::zone::RegistryError;
 
 ktest!(a_call_runs_on_its_cpu_in_an_interrupt, machine gicv2 = "smp=4", machine gicv3 = "smp=4 gic=3");
 fn a_call_runs_on_its_cpu_in_an_interrupt() {
@@ -87,15 +90,39 @@ fn all_cpus_call_each_other() {
     }
 }
 
-ktest!(whoever_may_not_wait_makes_no_waiting_call, machine = "smp=2");
+/// Nothing is ever to do.
+struct Idle;
+
+impl Deferred for Idle {
+    fn run(&self) -> bool {
+        false
+    }
+}
+
+ktest!(
+    whoever_may_not_wait_makes_no_waiting_call,
+    machine = "smp=2 alone",
+    report = "sleeping function called in atomic context (interrupts are masked): smp_call",
+    report = "sleeping function called in atomic context (interrupts are masked): cpu_down",
+    report = "sleeping function called in atomic context (interrupts are masked): Registry::unregister",
+    report = "sleeping function called in atomic context (a lock is held): smp_call"
+);
 fn whoever_may_not_wait_makes_no_waiting_call() {
     let other = CpuId::new(1);
+    let place = instance::defer_to(&Idle).expect("a free place");
     let refused = |answer| matches!(answer, Err(CallError::Atomic(_)));
     {
         let _masked = irq::local_irq_save();
         assert!(refused(smp_call(other, |_: &()| {}, &())));
         assert!(matches!(cpus::cpu_down(other), Err(CpuError::Atomic(_))));
+        assert!(matches!(cpus::cpu_up(other), Err(CpuError::Atomic(_))));
+        assert_eq!(cpus::run_everywhere(&|_| panic!("it runs")), 0);
+        assert_eq!(tick::start(1 << 20, || panic!("it ticks")), Err(InterruptError::Atomic));
+        assert_eq!(tick::stop(), Err(InterruptError::Atomic));
+        assert!(!instance::idle());
+        assert!(matches!(instance::defer_no_more(place), Err(RegistryError::Atomic(_))));
     }
+    instance::defer_no_more(place).expect("it is still there");
     let lock = instance::spin_lock(());
     let held = lock.lock();
     assert!(refused(smp_call(other, |_: &()| {}, &())));

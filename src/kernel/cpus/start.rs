@@ -42,13 +42,14 @@ fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
     stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
 }
 
-/// Starts a CPU that is off, or that has gone (Linux: `cpu_up`). When this returns it is online. Where waiting is legal.
+/// Starts a CPU that is off, or that has gone (Linux: `cpu_up`). When this returns it is online. Where sleeping is
+/// allowed.
 ///
 /// # Errors
 ///
 /// [`CpuError`].
 pub fn cpu_up(cpu: CpuId) -> Result<(), CpuError> {
-    may_wait()?;
+    might_sleep("cpu_up")?;
     bring_up(cpu)
 }
 
@@ -135,11 +136,8 @@ fn release_word(word: PhysAddr) -> Result<VirtAddr, ReleaseError> {
     reserved.then_some(virt).ok_or(ReleaseError::NotReserved)
 }
 
-fn may_wait() -> Result<(), CpuError> {
-    match instance::context().atomic() {
-        None if irq::local_irqs_enabled() => Ok(()),
-        why => Err(CpuError::Atomic(why)),
-    }
+fn might_sleep(call: &'static str) -> Result<(), CpuError> {
+    instance::might_sleep(call).map_err(|_| CpuError::Atomic(instance::context().atomic()))
 }
 
 /// The first Rust code of a CPU that the kernel has started, on its own stack, exceptions masked.
@@ -192,14 +190,14 @@ fn give_up(cpu: CpuId, record: &Record, why: core::fmt::Arguments<'_>) -> ! {
 }
 
 /// Stops a CPU (Linux: `cpu_down`): it finishes what it is at, its pages, objects and stacks go back to where all CPUs find
-/// them, and it is switched off, or parked where firmware cannot do that. Where waiting is legal.
+/// them, and it is switched off, or parked where firmware cannot do that. Where sleeping is allowed.
 ///
 /// # Errors
 ///
 /// [`CpuError::Refused`] for the boot CPU and the caller's own, [`CpuError::State`] if it is not online,
 /// [`CpuError::NoAnswer`] if it is busy for more than a second; it stays online then.
 pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
-    may_wait()?;
+    might_sleep("cpu_down")?;
     let _one = HOTPLUG.lock();
     let record = Record::of(cpu).ok_or(CpuError::NoSuchCpu(cpu, CpuState::Absent))?;
     if cpu == CpuId::BOOT || cpu == cpu::current() {

@@ -47,13 +47,17 @@ pub(super) fn run_here(record: &Record) -> bool {
 }
 
 /// Runs `body` on every CPU that is online at once, on this one too, and returns when all have finished. How many they were.
-/// Where waiting is legal; while it waits this CPU does what an idle one does. A CPU that is at other such work does it
-/// first; whoever takes more than a second for the rest is reported each second.
+/// Where sleeping is allowed; elsewhere that is reported, nothing runs, and the answer is zero. While it waits this CPU does
+/// what an idle one does. A CPU that is at other such work does it first; one that takes more than a second for the rest is
+/// reported each second.
 pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     unsafe fn call<F: Fn(CpuId) + Sync>(body: *const (), cpu: CpuId) {
         // SAFETY: the function below made it from this type.
         let body = unsafe { &*body.cast::<F>() };
         body(cpu);
+    }
+    if instance::might_sleep("run_everywhere").is_err() {
+        return 0;
     }
     let job = Job { run: call::<F>, body: (&raw const *body).cast(), left: AtomicU32::new(0) };
     let here = cpu::current();

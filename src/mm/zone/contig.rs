@@ -35,8 +35,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// Allocates the `pages` pages from `first` on, each a block of its own with one reference.
     ///
     /// The page blocks of the range are isolated meanwhile, so no other allocation takes from them; afterwards those that
-    /// are left have the type they had. Fails if a page of the range is in use: nothing is moved. May be called where
-    /// waiting is legal; other CPUs are asked for the pages on their lists. Cost: O(pages).
+    /// are left have the type they had. Fails if a page of the range is in use: nothing is moved. Any context; other
+    /// CPUs are asked for the pages on their lists. Cost: O(pages).
     ///
     /// # Errors
     ///

@@ -189,14 +189,14 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// The caller is about to wait for pages: from when this returns until [`PageAllocator::stop_awaiting`], every free
     /// goes the long way and calls [`Pressure::freed`](super::Pressure::freed). So frees that nobody waits for pay nothing.
-    /// Where waiting is legal.
-    pub fn await_frees(&self) {
+    /// For an allocation that waits.
+    pub(super) fn await_frees(&self) {
         self.awaited.fetch_add(1, Ordering::Relaxed);
         self.drain_all();
     }
 
     /// The caller waits no more.
-    pub fn stop_awaiting(&self) {
+    pub(super) fn stop_awaiting(&self) {
         if self.awaited.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.drain_all();
         }

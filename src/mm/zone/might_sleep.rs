@@ -4,7 +4,7 @@
 use super::{PageAllocator, PageHal};
 use core::fmt;
 
-/// A call was refused that may sleep, and that was made where sleeping is not legal: with interrupts masked, in an interrupt
+/// A call was refused that may sleep, and that was made where sleeping is not allowed: with interrupts masked, in an interrupt
 /// handler, with a lock held, inside a reclaimer. It has been reported, and nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SleepsInAtomic {
@@ -21,7 +21,7 @@ impl fmt::Display for SleepsInAtomic {
 impl core::error::Error for SleepsInAtomic {}
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Asserts that sleeping is legal where the caller is: the first thing that a function does whose documentation says
+    /// Asserts that sleeping is allowed where the caller is: the first thing that a function does whose documentation says
     /// "where sleeping is allowed", on every call, whether it would sleep this time or not. `call` is its name. Where it is
     /// not legal, that is reported ([`Pressure::sleeps_in_atomic`](super::Pressure::sleeps_in_atomic)), and the function is
     /// to refuse. Any context.

@@ -62,9 +62,7 @@ pub trait Pressure {
         gfp
     }
 
-    /// Pages have come back to a zone while somebody waits for some ([`PageAllocator::await_frees`]). Any context.
-    ///
-    /// [`PageAllocator::await_frees`]: super::PageAllocator::await_frees
+    /// Pages have come back to a zone while an allocation waits for some. Any context.
     fn freed(&self) {}
 
     /// A test wants this allocation to fail. Asked only while the allocator is told to go the long way

@@ -174,6 +174,8 @@ impl Ram {
 #[derive(Default)]
 pub(super) struct Watcher {
     pub(super) wakes: AtomicU64,
+    /// Calls that may sleep, made where that is not allowed.
+    pub(super) atomic_calls: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) atomic_sleeps: AtomicU64,
     /// How often somebody found that he has to wait.
@@ -379,6 +381,10 @@ impl Pressure for Sim<'_> {
 
     fn failed(&self, _: &Shortage) {
         self.watcher.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sleeps_in_atomic(&self, _: &'static str) {
+        self.watcher.atomic_calls.fetch_add(1, Ordering::Relaxed);
     }
 
     fn waits_in_atomic(&self, _: Gfp, _: quarry::addr::Order) {

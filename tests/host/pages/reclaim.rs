@@ -201,6 +201,16 @@ fn the_background_reclaimer_works_up_to_high_once_for_each_time_memory_is_low() 
 }
 
 #[test]
+fn the_background_reclaimer_works_only_where_sleeping_is_allowed() {
+    let machine = machine();
+    machine.reclaim.wake_background(machine.pages.hal(), ZoneType::Dma, Order::ZERO);
+    assert_eq!(in_interrupt(|| machine.reclaim.balance(machine.pages)), Balanced::Idle);
+    assert_eq!(machine.pages.hal().watcher.atomic_calls.load(Ordering::Relaxed), 1, "reported");
+    assert!(machine.reclaim.is_background_wanted(), "it is still due");
+    assert_ne!(machine.reclaim.balance(machine.pages), Balanced::Idle);
+}
+
+#[test]
 fn a_background_reclaimer_that_finds_nothing_rests() {
     let machine = machine();
     let taken = exhaust(machine);

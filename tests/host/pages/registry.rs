@@ -6,7 +6,7 @@ use super::reclaim::{alloc, exhaust, finish, leak, machine};
 use quarry::gfp::Gfp;
 use quarry::hal::cpu::Interrupts;
 use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
-use quarry::mm::zone::{AllocError, REGISTRY_PLACES, Registration, RegistryError, Scanned, Shrinker};
+use quarry::mm::zone::{AllocError, Pressure, REGISTRY_PLACES, Registration, RegistryError, Scanned, Shrinker};
 use quarry::sync;
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -171,6 +171,7 @@ fn whoever_may_not_wait_unregisters_nobody() {
         assert_eq!(shrinkers.unregister(hal, place), Err(error), "{scope:?}");
         drop(inside);
     }
+    assert_eq!(hal.watcher.atomic_calls.swap(0, Ordering::Relaxed), 3, "the mistakes are reported");
     // Work that was put off, which leaves while it is done.
     let left = shrinkers.visit(hal, |_, _| {
         let _inside = sync::enter(hal, Scope::Deferred);
@@ -186,6 +187,8 @@ struct Twice<'m> {
     sim: &'m Sim<'m>,
     between: Cell<Option<Box<dyn FnOnce() + 'm>>>,
 }
+
+impl Pressure for Twice<'_> {}
 
 impl Interrupts for Twice<'_> {
     type Saved = bool;
@@ -225,7 +228,7 @@ impl Wait for Twice<'_> {
     }
 
     fn wake(&self, queue: &WaitQueue) {
-        self.sim.wake(queue);
+        Wait::wake(self.sim, queue);
     }
 }
 

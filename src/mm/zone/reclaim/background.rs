@@ -79,9 +79,13 @@ impl<R: LockHal> Reclaim<R> {
     }
 
     /// Reclaims until a zone of the request that woke it is above `high` with its boost, and goes back to rest. Where
-    /// waiting is legal; does not wait. Cost: what the shrinkers cost.
+    /// sleeping is allowed, as shrinkers may sleep; elsewhere that is reported, and nothing is done. Cost: what the shrinkers
+    /// cost.
     pub fn balance<H: ReclaimHal<Relax = R>>(&self, pages: &PageAllocator<H>) -> Balanced {
         if pages.hal().is_inside(Scope::Reclaim) {
+            return Balanced::Idle;
+        }
+        if pages.might_sleep("Reclaim::balance").is_err() {
             return Balanced::Idle;
         }
         let Some((zone, order)) = self.background.take() else { return Balanced::Idle };

@@ -4,6 +4,7 @@
 
 use crate::hal::cpu::Interrupts;
 use crate::hal::wait::{Atomic, Context, Wait, WaitQueue, Waited};
+use crate::mm::zone::Pressure;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -137,15 +138,15 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
         Err(RegistryError::Full)
     }
 
-    /// Leaves a place, and returns when the tenant is at work nowhere any more: what it works on may go. Where waiting is
-    /// legal.
+    /// Leaves a place, and returns when the tenant is at work nowhere any more: what it works on may go. Where sleeping is
+    /// allowed.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Gone`]; [`RegistryError::AtWork`] if it is called by a tenant at work, or if this one is at work in a
     /// context that will never go on; [`RegistryError::Atomic`] where waiting is not legal. But for the first, it is still
     /// registered then.
-    pub fn unregister<H: Wait + Context + Interrupts>(
+    pub fn unregister<H: Wait + Context + Interrupts + Pressure>(
         &self,
         hal: &H,
         registration: Registration,
@@ -153,7 +154,10 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
         match hal.atomic() {
             None => {}
             Some(Atomic::Reclaim | Atomic::Deferred) => return Err(RegistryError::AtWork),
-            Some(why) => return Err(RegistryError::Atomic(why)),
+            Some(why) => {
+                hal.sleeps_in_atomic("Registry::unregister");
+                return Err(RegistryError::Atomic(why));
+            }
         }
         let place = self.places.get(registration.place).ok_or(RegistryError::Gone)?;
         let entry = Self::with_tenant(hal, place, |tenant| {
