@@ -260,6 +260,13 @@ pub unsafe trait Mmu {
         self.publish();
     }
 
+    /// Runs `f`, which is short, without an interrupt on this CPU: what it has begun, no handler here waits for. Machines
+    /// without interrupts keep this.
+    #[inline]
+    fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
     /// A new table's content is visible to every walker before the entry that points to it can be (DSB ISHST).
     fn publish_table(&self);
 

@@ -4,7 +4,7 @@
 //! fixmap slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
-use super::{break_window, entries, tlb};
+use super::{break_window, entries, irq, tlb};
 use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
@@ -215,6 +215,12 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         let window = unsafe { self.window.window(table) };
         // SAFETY: 4 KiB by `TableWindow`; the frame is the caller's own, so plain stores race with nothing.
         unsafe { window.cast::<u8>().write_bytes(0, to_usize(PAGE_SIZE)) };
+    }
+
+    #[inline]
+    fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _masked = irq::local_irq_save();
+        f()
     }
 
     #[inline]

@@ -90,7 +90,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
 
     /// The page that is mapped at an address of the region.
     fn page_at(&self, at: VirtAddr) -> Option<Page> {
-        let phys = self.hal().tables().translate(at)?.phys;
+        let phys = self.hal().tables().do_translate(at)?.phys;
         self.hal().pages().hal().map().find(Pfn::new(phys.get() >> PAGE_SHIFT))
     }
 

@@ -3,13 +3,13 @@
 
 use super::PageTable;
 use super::walk::Place;
+use super::walkers::Cursor;
 use crate::addr::VirtAddr;
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf};
 use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Run};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 use core::fmt;
-use core::ops::ControlFlow;
 
 /// What [`PageTable::check`] counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,29 +54,17 @@ impl fmt::Display for CheckError {
 impl core::error::Error for CheckError {}
 
 impl<M: Mmu> PageTable<M> {
-    /// Tests every invariant of the module. Nobody may edit the tables meanwhile. Cost: O(entries).
+    /// Tests every invariant of the module. Where others edit the tables meanwhile, what they are about to finish may be
+    /// named as an error. Cost: O(entries).
     ///
     /// # Errors
     ///
     /// The first [`CheckError`] in address order; the count of tables last.
     pub fn check(&self) -> Result<Census, CheckError> {
         let mut census = Census { tables: 1, ..Census::default() };
-        let walked = self.walk_places(self.space.start(), self.space.last(), &mut |place| {
-            match M::Format::decode(place.table.level(), place.raw) {
-                Entry::Absent => {}
-                Entry::Table(_) => census.tables += 1,
-                Entry::Malformed(defect) => return ControlFlow::Break(CheckError::Malformed(place.start, defect)),
-                Entry::Leaf(leaf) => {
-                    if !self.space.admits(leaf.prot) {
-                        return ControlFlow::Break(CheckError::WrongPrivilege(place.start));
-                    }
-                    self.count_leaf(&place, leaf, &mut census)?;
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        if let ControlFlow::Break(error) = walked {
-            return Err(error);
+        let mut cursor = Cursor::new(self.space.start(), self.space.last());
+        while let Some(checked) = self.next_place(&mut cursor, |place| (self.check_place(&place, &mut census), 1)) {
+            checked?;
         }
         match self.table_frames() {
             counted if counted == census.tables => Ok(census),
@@ -84,14 +72,27 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut Census) -> ControlFlow<CheckError> {
+    fn check_place(&self, place: &Place, census: &mut Census) -> Result<(), CheckError> {
+        match M::Format::decode(place.table.level(), place.raw) {
+            Entry::Absent => Ok(()),
+            Entry::Table(_) => {
+                census.tables += 1;
+                Ok(())
+            }
+            Entry::Malformed(defect) => Err(CheckError::Malformed(place.start, defect)),
+            Entry::Leaf(leaf) if !self.space.admits(leaf.prot) => Err(CheckError::WrongPrivilege(place.start)),
+            Entry::Leaf(leaf) => self.count_leaf(place, leaf, census),
+        }
+    }
+
+    fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut Census) -> Result<(), CheckError> {
         match leaf.level {
             LeafLevel::Pud => census.pud_blocks += 1,
             LeafLevel::Pmd => census.pmd_blocks += 1,
             LeafLevel::Pte => census.pages += 1,
         }
         if !leaf.contiguous {
-            return ControlFlow::Continue(());
+            return Ok(());
         }
         let group = Run::group(place.slot);
         if place.slot == group.first() {
@@ -100,7 +101,7 @@ impl<M: Mmu> PageTable<M> {
         // Every member checks its right neighbour, the last one the first's alignment: together, all of PT-2.
         let index = place.slot.get() - group.first().get();
         let Some(first) = leaf.phys.checked_sub(index as u64 * leaf.level.size()) else {
-            return ControlFlow::Break(CheckError::BrokenGroup(place.start));
+            return Err(CheckError::BrokenGroup(place.start));
         };
         // The hardware sets these two in the one entry that it uses.
         let lasting = |prot: Prot| prot.with_accessed(true).with_dirty(false);
@@ -113,9 +114,9 @@ impl<M: Mmu> PageTable<M> {
                         == Some(first))
         });
         if follows && first.is_aligned(leaf.level.contiguous_size()) {
-            ControlFlow::Continue(())
+            Ok(())
         } else {
-            ControlFlow::Break(CheckError::BrokenGroup(place.start))
+            Err(CheckError::BrokenGroup(place.start))
         }
     }
 }

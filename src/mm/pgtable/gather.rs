@@ -247,6 +247,8 @@ impl<M: Mmu, F: FrameSource> Drop for Gather<'_, M, F> {
         if let Some(flushed) = self.pending.flush(self.table)
             && !self.removed.is_empty()
         {
+            // Every way to them was cleared before the flush, which ended in a DSB.
+            self.table.walkers.wait();
             let freed = self.removed.free(&self.table.mmu, self.frames, flushed);
             self.table.count_given_back(freed);
         }

@@ -9,14 +9,14 @@
 //! All calls take `&self`, because CPUs edit the kernel's tables side by side, each in an address range of its own (two
 //! `vmalloc` areas, a stack and a device). Entries are 64-bit atoms, a missing table is installed by compare-exchange,
 //! and a table is removed only by a caller whose range covers everything the table translates. So nothing is locked, and
-//! readers (hardware walkers, [`PageTable::translate`] on an address that the caller keeps mapped) never wait. In
-//! return the maker of a page table promises:
+//! readers never wait. [`PageTable::translate`], [`PageTable::walk`], [`PageTable::dump`], [`PageTable::check`] and
+//! [`wx::check`] may read any range while others change it: they look at a few entries at a time, and a table is freed when
+//! no look is under way that may have met it (`WALK-1`); what they tell of entries that change meanwhile is one of the states
+//! that the tables were in. In return the maker of a page table promises:
 //!
 //! - two calls that run at the same time have disjoint ranges;
 //! - `carve`, `protect` and `collapse` may rewrite the whole block or contiguous group that their range touches: that
-//!   whole unit counts as their range;
-//! - [`PageTable::walk`], [`PageTable::check`], [`PageTable::dump`] and [`wx::check`] over a range run while nobody
-//!   removes tables in it.
+//!   whole unit counts as their range.
 //!
 //! No call sleeps unless the frame source does. None allocates anything but tables.
 //!
@@ -47,6 +47,7 @@ mod table;
 mod unit;
 mod unmap;
 mod walk;
+mod walkers;
 pub mod wx;
 
 pub use check::{Census, CheckError};
@@ -69,6 +70,7 @@ use crate::hal::prot::{Privilege, Prot};
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 use table::{FreshTable, Root};
+use walkers::Walkers;
 
 /// First address of the upper half, which TTBR1 translates.
 const KERNEL_START: u64 = 0xffff_0000_0000_0000;
@@ -129,6 +131,8 @@ pub struct PageTable<M> {
     space: Space,
     /// Tables taken and not given back: `PT-4`.
     tables: AtomicU64,
+    /// Software that reads the tables, whosever range it is.
+    walkers: Walkers,
 }
 
 impl<M: Mmu> PageTable<M> {
@@ -144,7 +148,7 @@ impl<M: Mmu> PageTable<M> {
     /// owner does not agree, and unmaps or changes nothing that somebody still relies on.
     pub unsafe fn new<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
         let root = FreshTable::new(&mmu, frames, Level::Pgd)?.into_root(&mmu);
-        Ok(Self { mmu, root, space, tables: AtomicU64::new(1) })
+        Ok(Self { mmu, root, space, tables: AtomicU64::new(1), walkers: Walkers::new() })
     }
 
     /// Takes over tables that exist: those that boot built through a fixmap slot, now to be edited through the linear
@@ -157,7 +161,7 @@ impl<M: Mmu> PageTable<M> {
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
         // SAFETY: the caller's promise.
         let root = unsafe { Root::new(root) };
-        let table = Self { mmu, root, space, tables: AtomicU64::new(1) };
+        let table = Self { mmu, root, space, tables: AtomicU64::new(1), walkers: Walkers::new() };
         let mut found = 1;
         let _ = table.walk_all(|visit| {
             found += u64::from(visit.is_table());
@@ -174,7 +178,7 @@ impl<M: Mmu> PageTable<M> {
     ///
     /// As for [`PageTable::new`]; and `mmu` reaches every frame of these tables.
     pub unsafe fn with_mmu<N: Mmu<Format = M::Format>>(self, mmu: N) -> PageTable<N> {
-        PageTable { mmu, root: self.root, space: self.space, tables: self.tables }
+        PageTable { mmu, root: self.root, space: self.space, tables: self.tables, walkers: self.walkers }
     }
 
     /// The root's address, as TTBR0 or TTBR1 wants it.

@@ -104,7 +104,7 @@ impl<M: Mmu> PageTable<M> {
     /// Refuses the change unless every leaf can take it and there is no hole.
     fn check_change(&self, range: VirtRange, change: Change, policy: LivePolicy) -> Result<(), PgtableError> {
         let mut next = range.start();
-        let walked = self.walk(range, |visit| {
+        let walked = self.do_walk(range, |visit| {
             let refused = match visit.entry {
                 Entry::Table(_) | Entry::Absent => return ControlFlow::Continue(()),
                 Entry::Malformed(_) => PgtableError::Malformed(visit.start),

@@ -12,6 +12,9 @@ use crate::hal::mmu::{Invalidation, Mmu};
 /// an invalid entry there.
 const LINK: u64 = 1 << 1;
 
+/// All that a link has beside the address of the next table, a frame's.
+const LINK_BITS: u64 = !0x0000_ffff_ffff_f000;
+
 /// What a freed table is filled with in checking builds: an invalid entry that is easy to recognise.
 const POISON: u64 = 0xdead_7ab1_e000_0000;
 
@@ -20,7 +23,8 @@ const POISON: u64 = 0xdead_7ab1_e000_0000;
 /// # Invariants
 ///
 /// - `TAB-1`: the frame is a table that the machine reaches, and stays one while the value is in use. A table is freed
-///   only after its flush, and never in a range that somebody else works on (the contract of the page table's maker).
+///   only after its flush, never in a range that somebody else works on (the contract of the page table's maker), and never
+///   while a look of somebody else's may be in it (`WALK-1`).
 /// - `TAB-2`: an entry above the last level that reads as a table entry points to a table of the next level: only
 ///   [`Table::link`] writes such entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +55,12 @@ impl Root {
 }
 
 impl Table {
+    /// Whether the entry is a link between removed tables. No leaf that is broken for a moment is one: it keeps its
+    /// attributes.
+    pub(super) const fn is_link(raw: RawEntry) -> bool {
+        raw.get() & LINK_BITS == LINK
+    }
+
     pub(super) const fn phys(self) -> PhysAddr {
         self.phys
     }

@@ -3,6 +3,7 @@
 
 use super::PageTable;
 use super::table::Table;
+use super::walkers::Cursor;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
@@ -69,9 +70,6 @@ impl Stretch {
     }
 }
 
-/// Entries that are looked at together where there may be none.
-const GAP: u64 = 64;
-
 /// Where an entry stands, for the code that changes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -82,8 +80,15 @@ pub(super) struct Place {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// What `addr` is translated to by the tables, TLBs aside; `None` if it is not mapped. Cost: one read a level.
+    /// What `addr` is translated to by the tables, TLBs aside; `None` if it is not mapped. Others may change the tables
+    /// meanwhile, and free some of them. Any context. Cost: one read a level, and three atomic operations.
     pub fn translate(&self, addr: VirtAddr) -> Option<Translation> {
+        self.look(|| self.do_translate(addr))
+    }
+
+    /// [`PageTable::translate`] for a caller whose own address it is: nobody frees a table there.
+    #[inline]
+    pub(crate) fn do_translate(&self, addr: VirtAddr) -> Option<Translation> {
         match self.find(addr) {
             Some(Place { start, table, raw, .. }) => match M::Format::decode(table.level(), raw) {
                 Entry::Leaf(leaf) => {
@@ -158,21 +163,46 @@ impl<M: Mmu> PageTable<M> {
     }
 
     /// Shows `f` every entry that is not absent and translates an address of `range`, in ascending order, a table before
-    /// what is below it, until `f` breaks. Cost: O(entries of the tables passed).
+    /// what is below it, until `f` breaks. Others may change the tables meanwhile, and free some of them: what was shown has
+    /// been there, and `f` runs without any claim on it. Any context. Cost: some fifty instructions a run of leaves that
+    /// follow on, and some ten an entry.
     pub fn walk<B>(&self, range: VirtRange, f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
         match range.is_empty() {
             true => ControlFlow::Continue(()),
-            false => self.walk_decoded(range.start().get(), range.end().get() - 1, f),
+            false => self.visit_each(range.start().get(), range.end().get() - 1, f),
         }
     }
 
     /// [`PageTable::walk`] over the whole space, its last page included.
     pub fn walk_all<B>(&self, f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
-        self.walk_decoded(self.space.start(), self.space.last(), f)
+        self.visit_each(self.space.start(), self.space.last(), f)
     }
 
-    fn walk_decoded<B>(&self, first: u64, last: u64, mut f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
-        self.walk_places(first, last, &mut |place: Place| {
+    fn visit_each<B>(&self, first: u64, last: u64, mut f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.walk_stretches(first, last, &mut |stretch| {
+            for index in 0..stretch.count {
+                // Each maps what follows the memory of the one before.
+                let visit = stretch.nth(index);
+                let entry = match visit.entry {
+                    Entry::Leaf(leaf) => {
+                        let phys = PhysAddr::new(leaf.phys.get() + index * visit.level.size());
+                        Entry::Leaf(Leaf { phys, ..leaf })
+                    }
+                    other => other,
+                };
+                f(Visit { entry, ..visit })?;
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// [`PageTable::walk`] for a caller whose own range it is: nobody frees a table there. Cost: O(entries of the tables
+    /// passed).
+    pub(crate) fn do_walk<B>(&self, range: VirtRange, mut f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
+        if range.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.walk_places(range.start().get(), range.end().get() - 1, &mut |place: Place| {
             let level = place.table.level();
             f(Visit { start: place.start, level, entry: M::Format::decode(level, place.raw) })
         })
@@ -220,59 +250,46 @@ impl<M: Mmu> PageTable<M> {
         ControlFlow::Continue(())
     }
 
-    /// Shows `f` every entry of the space that is not absent as [`PageTable::walk_all`] does, but leaves that follow on
-    /// together, so that what is true of all of them is found out once. Cost: some ten instructions an entry, two where
-    /// there is none.
-    pub(super) fn walk_stretches<B>(&self, f: &mut impl FnMut(Stretch) -> ControlFlow<B>) -> ControlFlow<B> {
-        let (first, last) = (self.space.start(), self.space.last());
-        let level = Level::Pgd;
-        let high = level.slot(VirtAddr::new(last)).get() - level.slot(VirtAddr::new(first)).get();
-        self.stretches_of(self.root.table(), first, high as u64 + 1, f)
-    }
-
-    /// The same for the first `entries` entries of one table, the first of which translates `base`. The recursion is as
-    /// deep as the tables: four.
-    fn stretches_of<B>(
+    /// Shows `f` every entry of `first..=last` that is not absent as [`PageTable::walk`] does, but leaves that follow on
+    /// together, so that what is true of all of them is found out once.
+    pub(super) fn walk_stretches<B>(
         &self,
-        table: Table,
-        base: u64,
-        entries: u64,
+        first: u64,
+        last: u64,
         f: &mut impl FnMut(Stretch) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let level = table.level();
-        let mut index = 0;
-        while index < entries {
-            let slot = Slot::wrapping(index);
-            let raw = table.read(&self.mmu, slot);
-            if raw.is_absent() {
-                // From one multiple of the length on, so that most gaps are crossed in such steps.
-                let gap = GAP - index % GAP;
-                index += if table.is_empty(&self.mmu, Run::from_slot(slot, gap)) { gap } else { 1 };
-                continue;
-            }
-            let start = base + (index << level.shift());
-            let entry = M::Format::decode(level, raw);
-            let count = match entry {
-                Entry::Leaf(leaf) => {
-                    // No further than output addresses reach: the addition that follows stays within the address.
-                    let most = (M::Format::OUTPUT_END - leaf.phys.get()) >> level.shift();
-                    let mut next = raw;
-                    let follows = |slot: &Slot| {
-                        next = RawEntry::new(next.get().wrapping_add(level.size()));
-                        table.read(&self.mmu, *slot) == next
-                    };
-                    let behind =
-                        Slot::new(slot.get() + 1).map(|next| Run::from_slot(next, most.min(entries - index) - 1));
-                    1 + behind.map_or(0, |run| run.slots().take_while(follows).count() as u64)
-                }
-                _ => 1,
-            };
-            f(Stretch { first: Visit { start: VirtAddr::new(start), level, entry }, count })?;
-            if let Ok(child) = table.descend(&self.mmu, slot) {
-                self.stretches_of(child, start, ENTRIES as u64, f)?;
-            }
-            index += count;
+        let (first, last) = (first.max(self.space.start()), last.min(self.space.last()));
+        let mut cursor = Cursor::new(first, last);
+        while let Some(stretch) = self.next_place(&mut cursor, |place| {
+            let stretch = self.stretch_at(&place, last);
+            (stretch, stretch.count)
+        }) {
+            f(stretch)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// The entry at `place`, with the leaves that follow on as far as `last`.
+    fn stretch_at(&self, place: &Place, last: u64) -> Stretch {
+        let Place { start, table, slot, raw } = *place;
+        let level = table.level();
+        let entry = M::Format::decode(level, raw);
+        let count = match entry {
+            Entry::Leaf(leaf) => {
+                // No further than output addresses reach: the addition that follows stays within the address.
+                let reached = (M::Format::OUTPUT_END - leaf.phys.get()) >> level.shift();
+                let wanted = ((last - start.get()) >> level.shift()) + 1;
+                let most = reached.min(wanted).min((ENTRIES - slot.get()) as u64);
+                let mut next = raw;
+                let follows = |slot: &Slot| {
+                    next = RawEntry::new(next.get().wrapping_add(level.size()));
+                    table.read(&self.mmu, *slot) == next
+                };
+                let behind = Slot::new(slot.get() + 1).filter(|_| most > 1).map(|next| Run::from_slot(next, most - 1));
+                1 + behind.map_or(0, |run| run.slots().take_while(follows).count() as u64)
+            }
+            _ => 1,
+        };
+        Stretch { first: Visit { start, level, entry }, count }
     }
 }

@@ -182,7 +182,7 @@ fn check_aliases<M: Mmu>(roots: &[&PageTable<M>], batch: &Batch) -> Result<(), W
 
 fn each_stretch<M: Mmu, B>(roots: &[&PageTable<M>], mut f: impl FnMut(&Stretch) -> ControlFlow<B>) -> ControlFlow<B> {
     for root in roots {
-        root.walk_stretches(&mut |stretch| f(&stretch))?;
+        root.walk_stretches(root.space.start(), root.space.last(), &mut |stretch| f(&stretch))?;
     }
     ControlFlow::Continue(())
 }

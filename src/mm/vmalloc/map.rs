@@ -374,7 +374,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     #[must_use]
     pub fn vmalloc_to_page(&self, addr: VirtAddr) -> Option<Page> {
         self.region().filter(|region| region.contains(addr))?;
-        let phys = self.hal().tables().translate(addr)?.phys;
+        let phys = self.hal().tables().do_translate(addr)?.phys;
         self.hal().pages().hal().map().find(Pfn::new(phys.get() >> PAGE_SHIFT))
     }
 }

@@ -38,7 +38,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let area = self.claim(addr, VmFlags::ALLOC)?;
         // New pages would need the permissions of the old ones, and old ones their linear map back; and whoever may not
         // write to an area may not have it moved, zeroed or cut either.
-        let writable = self.hal().tables().translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
+        let writable = self.hal().tables().do_translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
         if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
             area.do_complete();
             return Err(MapError::NotWritable(area.info()));
@@ -57,7 +57,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     fn grow(&self, area: AreaRef<'a>, wanted: u64, have: u64, gfp: Gfp) -> Result<Resized, MapError> {
         let (hal, start) = (self.hal(), area.start());
         let more = u32::try_from(wanted - have).map_err(|_| MapError::TooLarge(wanted << PAGE_SHIFT))?;
-        let (end, first) = (start.checked_add(have << PAGE_SHIFT), hal.tables().translate(start));
+        let (end, first) = (start.checked_add(have << PAGE_SHIFT), hal.tables().do_translate(start));
         let (Some(end), Some(first)) = (end, first) else { return Err(MapError::Tables(PgtableError::OutsideSpace)) };
         if wanted > area.area().mapped_pages() {
             return Ok(Resized::MustMove(have << PAGE_SHIFT));

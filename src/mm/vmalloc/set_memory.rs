@@ -126,7 +126,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         range: VirtRange,
         mut f: impl FnMut(VirtRange, PhysRange, Access) -> Result<(), SetMemoryError>,
     ) -> Result<(), SetMemoryError> {
-        let walked = self.hal().tables().walk(range, |visit| match part_of(visit, range) {
+        let walked = self.hal().tables().do_walk(range, |visit| match part_of(visit, range) {
             Some((part, frames, access)) => {
                 f(part, frames, access).map_or_else(ControlFlow::Break, ControlFlow::Continue)
             }
@@ -138,7 +138,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// The next part of `range` that `wanted` says yes to, leaves that follow on as one.
     fn next_part(&self, range: VirtRange, wanted: impl Fn(Access) -> bool) -> Option<VirtRange> {
         let mut found: Option<VirtRange> = None;
-        let _ = self.hal().tables().walk(range, |visit| {
+        let _ = self.hal().tables().do_walk(range, |visit| {
             let Some((part, _, access)) = part_of(visit, range) else { return ControlFlow::Continue(()) };
             found = match found {
                 None => wanted(access).then_some(part),

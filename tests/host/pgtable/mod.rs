@@ -19,3 +19,4 @@ mod report;
 mod rig;
 mod split;
 mod unit;
+mod walkers;
