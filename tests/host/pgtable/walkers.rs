@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-const ROUNDS: u64 = if cfg!(miri) { 20 } else { 2_000 };
+const ROUNDS: u64 = if cfg!(miri) { 20 } else { 300 };
 
 /// What the walk shows, and what a walk that nobody disturbs shows.
 fn shown(rig: &Rig, first: u64, size: u64) -> Vec<(u64, Level, Entry)> {
