@@ -40,6 +40,7 @@ mod pages;
 mod percpu;
 mod pgtable;
 #[cfg(test)]
+mod promises;
 mod random;
 // Reads the sources.
 #[cfg(not(miri))]

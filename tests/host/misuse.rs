@@ -32,7 +32,7 @@ fn says(text: &str, words: &str) -> bool {
 }
 
 /// The text of the file that `module::path::name` names, if it declares a test of that name.
-fn file_of(test: &str) -> Option<String> {
+pub(crate) fn file_of(test: &str) -> Option<String> {
     let (module, name) = test.rsplit_once("::")?;
     let text = read(&format!("tests/{}.rs", module.replace("::", "/")));
     let declared = [format!("fn {name}("), format!("    boot: {name},"), format!("ktest!({name}")];

@@ -195,6 +195,11 @@ fn the_background_reclaimer_works_up_to_high_once_for_each_time_memory_is_low() 
         assert!(machine.pages.watermark_ok(ZoneType::Dma, Order::ZERO, Mark::High));
         assert!(cache.len() > 2048, "no more than that");
     }
+    // Woken for a block: there is one, but memory is no better than low.
+    cache.fill();
+    machine.reclaim.wake_background(machine.pages.hal(), ZoneType::Dma, order(3));
+    assert_eq!(machine.reclaim.balance(machine.pages), Balanced::Yes);
+    assert!(machine.pages.watermark_ok(ZoneType::Dma, Order::ZERO, Mark::High));
     assert_eq!(machine.reclaim.events().direct, 0, "no allocation had to wait for it");
     cache.empty();
     finish(machine, Vec::new());
