@@ -92,7 +92,8 @@ impl<M: Mmu> PageTable<M> {
         let pages = level.size() / LeafLevel::Pte.size();
         pending.note(self, place.start, pages, LeafLevel::Pte, WalkDepth::AnyLevel);
         if let Some(flushed) = pending.flush(self) {
-            // Not before: a walker that has the table cached goes on using it.
+            // Not before: a walker that has the table cached goes on using it, and so does a look of software.
+            self.walkers.wait();
             self.count_given_back(unlinked.free(&self.mmu, frames, flushed));
         }
         if policy == LivePolicy::BreakBeforeMake {

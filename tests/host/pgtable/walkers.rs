@@ -5,7 +5,7 @@ use quarry::arch::host::Config;
 use quarry::hal::entry::Entry;
 use quarry::hal::level::Level;
 use quarry::hal::prot::Prot;
-use quarry::mm::pgtable::{MapFlags, UnmapFlags, Visit};
+use quarry::mm::pgtable::{LivePolicy, MapFlags, UnmapFlags, Visit};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -59,6 +59,35 @@ fn no_walk_reads_a_table_that_another_cpu_frees() {
             rig.map(BASE + from, size, RAM + from, Prot::KERNEL_RW, flags).unwrap();
             rig.unmap(BASE + from, size, UnmapFlags::empty()).unwrap();
             let _ = rig.unmap(BASE, GIB, UnmapFlags::empty());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    rig.check();
+}
+
+/// The same of a table that becomes a block.
+#[test]
+fn no_walk_reads_a_table_that_a_collapse_frees() {
+    let rig = Rig::kernel(Config::MAX);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = rig.table.walk_all(|visit| {
+                    if let Entry::Leaf(leaf) = visit.entry {
+                        assert_eq!(leaf.phys.get() - RAM, visit.start.get() - BASE);
+                    }
+                    assert!(visit.defect().is_none(), "{visit:?}");
+                    ControlFlow::<()>::Continue(())
+                });
+            }
+        });
+        for _ in 0..ROUNDS / 10 {
+            rig.map(BASE, 2 * MIB, RAM, Prot::KERNEL_RW, MapFlags::NO_HUGE | MapFlags::NO_CONT).unwrap();
+            let policy = LivePolicy::BbmLevel2;
+            let made = raw!(rig.table.collapse(&rig.frames, range(BASE, 2 * MIB), MapFlags::empty(), policy)).unwrap();
+            assert_eq!(made.blocks, 1);
+            rig.unmap(BASE, 2 * MIB, UnmapFlags::empty()).unwrap();
         }
         over.store(true, Ordering::Relaxed);
     });
