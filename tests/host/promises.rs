@@ -4,14 +4,14 @@ use crate::misuse::file_of;
 use std::fs;
 use std::path::Path;
 
-const PROMISES: u32 = 10;
+const PROMISES: usize = 10;
 
 #[test]
 fn every_promise_has_tests_that_exist() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/promises.md");
     let page = fs::read_to_string(path).unwrap();
     let parts: Vec<&str> = page.split("\n## ").skip(1).collect();
-    assert_eq!(parts.len() as u32, PROMISES);
+    assert_eq!(parts.len(), PROMISES);
     for (number, part) in (1..).zip(parts) {
         assert!(part.starts_with(&format!("{number}. ")), "{part}");
         let tests: Vec<&str> = part.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`')).collect();
