@@ -78,6 +78,9 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// Entries that are looked at together where there may be none.
+const GAP: u64 = 64;
+
 /// Where a walk goes on: with the entries of `depth` and below that translate `at`, then with all behind.
 #[derive(Debug)]
 pub(super) struct Cursor {
@@ -166,9 +169,20 @@ impl<M: Mmu> PageTable<M> {
 
     /// How many absent entries follow on from `slot`, which is one of them, in its table.
     fn absent_from(&self, table: Table, slot: Slot) -> u64 {
-        let rest = Run::from_slot(slot, (ENTRIES - slot.get()) as u64);
+        let (first, end) = (slot.get() as u64, ENTRIES as u64);
+        let mut index = first;
+        while index < end {
+            // Up to the next multiple, so that most gaps are crossed in such steps.
+            let gap = GAP - index % GAP;
+            if !table.is_empty(&self.mmu, Run::from_slot(Slot::wrapping(index), gap)) {
+                break;
+            }
+            index += gap;
+        }
+        let rest = Run::from_slot(Slot::wrapping(index), end - index);
         let absent = |slot: &Slot| is_nothing::<M::Format>(table.level(), table.read(&self.mmu, *slot));
-        (rest.slots().take_while(absent).count() as u64).max(1)
+        let more = if index < end { rest.slots().take_while(absent).count() as u64 } else { 0 };
+        (index - first + more).max(1)
     }
 }
 

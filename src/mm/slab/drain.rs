@@ -57,13 +57,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         slabs.owes(slabs.requests())
     }
 
-    /// Empties the arrays of a cache, or of all, on every CPU, and switches them on or off as the caches want: on this one
+    /// Empties the arrays of some caches on every CPU, and switches them on or off as the caches want: on this one
     /// and those that are not online at once, on the others by asking them. Returns when all have answered where the caller
     /// may wait. Any context.
-    pub(super) fn drain_all(&self, cache: Option<&Cache<H>>) {
-        let wanted = cache.map_or(CacheSet::ALL, |cache| CacheSet::of(cache.id));
+    pub(super) fn drain_all(&self, wanted: &CacheSet) {
         for (cpu, local) in self.all_cpus() {
-            self.ask(cpu, local, &wanted);
+            self.ask(cpu, local, wanted);
         }
         if self.may_wait() {
             self.await_answers();

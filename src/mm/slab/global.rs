@@ -10,7 +10,7 @@ use super::flags::SlabFlags;
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
 use super::node::Node;
-use super::number::{CacheId, MAX_CACHES};
+use super::number::{CacheId, CacheSet, MAX_CACHES};
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
@@ -109,6 +109,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn cache_of<'t>(&'t self, entry: &'t AtomicPtr<Cache<H>>) -> Option<&'t Cache<H>> {
         // SAFETY: GLB-1, as in `cache`.
         unsafe { entry.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The caches that are there: a CPU that is asked looks at each of its numbers. A cache that is being made is among them,
+    /// or sees what the caller wrote before a fence. Any context.
+    pub(super) fn caches(&self) -> CacheSet {
+        let mut set = CacheSet::of(CacheId::BOOT);
+        for (number, record) in (0..).zip(&self.table) {
+            if !record.load(Ordering::Acquire).is_null() {
+                set.add(CacheId::new(number));
+            }
+        }
+        set
     }
 
     /// Runs `f` for every cache, by number. Caches are neither made nor destroyed meanwhile, so `f` must do neither. Where
@@ -235,7 +247,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // Pairs with the fence in `set_careful`: the switch of all arrays finds the record, or is seen here.
         fence(Ordering::SeqCst);
         if self.is_careful() != careful {
-            self.drain_all(Some(cache));
+            self.drain_all(&CacheSet::of(cache.id));
         }
         registry.len = registry.len.max(number + 1);
         Ok(record)
@@ -318,7 +330,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // INVARIANT: GLB-1: there is no slab, and the one handle is ours.
         entry.store(core::ptr::null_mut(), Ordering::Release);
         // INVARIANT: GLB-2: a CPU may have found the record in the table before: it has ended when it answers this.
-        self.drain_all(Some(cache));
+        self.drain_all(&CacheSet::of(cache.id));
         let record = handle.0;
         // SAFETY: GLB-1: nobody else reaches the record from here on.
         unsafe { record.drop_in_place() };

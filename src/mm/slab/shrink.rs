@@ -6,6 +6,7 @@ use super::cpu::Array;
 use super::error::InUse;
 use super::global::Registry;
 use super::node::{Chain, Node};
+use super::number::CacheSet;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, PAGE_SIZE};
@@ -23,7 +24,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.pages.might_sleep("SlabAllocator::shrink").is_err() {
             return false;
         }
-        self.drain_all(Some(cache));
+        self.drain_all(&CacheSet::of(cache.id));
         self.empty_node(cache, u64::MAX) != 0
     }
 
@@ -37,7 +38,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         // What a cache gives back of its own memory goes to caches that have been shrunk already.
         while idle < 2 {
             let mut registry = self.registry.lock();
-            self.drain_all(None);
+            self.drain_all(&self.caches());
             let round = self.empty_nodes(&mut registry, u64::MAX) != 0;
             any |= round;
             idle = if round { 0 } else { idle + 1 };
@@ -155,7 +156,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Switches the arrays of a cache off, emptying them, or on again.
     pub(super) fn switch_arrays(&self, cache: &Cache<H>, on: bool) {
         cache.arrays_wanted.store(on && cache.capacity != 0, Ordering::Relaxed);
-        self.drain_all(Some(cache));
+        self.drain_all(&CacheSet::of(cache.id));
     }
 
     /// Gives each CPU memory for the entries of a cache's array, and switches the arrays on. A CPU for which there is none
@@ -195,7 +196,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.careful.store(careful, Ordering::Relaxed);
         // Pairs with the fence in `add`: a cache that is being made is in the table, or sees this.
         fence(Ordering::SeqCst);
-        self.drain_all(None);
+        self.drain_all(&self.caches());
     }
 
     /// Makes every call that takes the long way ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes

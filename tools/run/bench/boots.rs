@@ -1,6 +1,7 @@
 //! Boots whose console is read: the image of benchmarks, and the kernel itself for the cost of booting.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use super::Options;
@@ -79,7 +80,7 @@ impl End {
 /// The rows that take boots with different amounts of RAM: what booting costs, by the kernel's own word, and how the
 /// memory in use grows.
 pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Options) -> Result<Vec<Row>, String> {
-    // Cargo builds the kernel beside its benchmarks, with the same profile.
+    build_kernel()?;
     let path = image.ancestors().nth(2).unwrap_or(image).join("quarry");
     let kernel = Kernel::read(&path)?;
     let (mut costs, mut used) = (Vec::new(), Vec::new());
@@ -104,6 +105,16 @@ pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Optio
         row("boot/each_further_GiB", "instructions", Figures::of(slopes(&costs), 0)),
         row("metadata/slope", "percent of RAM", Figures::of(percent, 3)),
     ])
+}
+
+/// Builds the kernel, in the profile of its benchmarks: they are a package of their own, so that building them leaves the kernel's
+/// image as it was.
+fn build_kernel() -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = ["build", "--quiet", "--release", "--package", "quarry", "--bin", "quarry"];
+    let status =
+        Command::new(cargo).args(build).status().map_err(|error| format!("cargo cannot be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err("the kernel does not build".to_owned()) }
 }
 
 /// How much each further GiB adds, between one size and the next.
