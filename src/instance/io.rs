@@ -29,7 +29,7 @@ impl IoHal<'static> for KernelPages {
     }
 
     fn free_claim(&self, claim: Owned<'static, Claim>) {
-        // SAFETY: allocated above; whoever has the `Owned` is the only one that has the node.
+        // SAFETY: allocated above; the holder of the `Owned` has the only pointer to the node.
         unsafe { kfree(claim.into_ptr().cast_mut().cast()) };
     }
 }

@@ -23,7 +23,7 @@ impl PerCpuHal<'static> for KernelPages {
     }
 
     fn free_row(&self, row: &'static mut [Chunk<'static>]) {
-        // SAFETY: leaked above, and whoever has the only reference gives it up.
+        // SAFETY: leaked above; the caller gives up the only reference.
         drop(unsafe { KBox::<_, Kmalloc>::from_raw(core::ptr::from_mut(row)) });
     }
 

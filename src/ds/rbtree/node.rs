@@ -156,7 +156,7 @@ impl<'a, P: Payload> Owned<'a, P> {
         Self(node)
     }
 
-    /// Gives the node up, in no tree and no chain: for whoever frees its memory, if nobody looks at it any more.
+    /// Gives the node up, in no tree and no chain: for a caller that frees its memory, once nobody looks at it any more.
     #[inline]
     #[must_use]
     pub const fn into_ptr(self) -> *const Node<'a, P> {

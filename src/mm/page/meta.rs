@@ -153,7 +153,7 @@ impl PageDescriptor {
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_ok()
     }
 
-    /// Counts one more mapping of the block, so that it cannot be freed. By whoever has the block.
+    /// Counts one more mapping of the block, so that it cannot be freed. The caller owns the block.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl PageDescriptor {
         self.state.fetch_sub(PageState::ONE_MAPPING, Ordering::Release);
     }
 
-    /// Notes that `vm_map_ram` maps pages of the block. By whoever has the block.
+    /// Notes that `vm_map_ram` maps pages of the block. The caller owns the block.
     ///
     /// # Errors
     ///

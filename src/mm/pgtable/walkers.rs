@@ -1,4 +1,4 @@
-//! Walks by software over tables that others may free meanwhile: who is inside, and how the freer waits.
+//! Software walks over tables that other CPUs may free: counting the walkers, and waiting for them before a free.
 #![forbid(unsafe_code)]
 
 use super::PageTable;
@@ -11,8 +11,7 @@ use crate::hal::mmu::Mmu;
 use core::hint;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// The looks into the tables that are under way, counted in two halves so that those who begin now do not keep waiting
-/// those who free.
+/// Counts the looks that are under way, in two halves, so that new looks cannot keep a CPU waiting that frees a table.
 ///
 /// A look is short: interrupts are masked, it reads no more than a table of each level, and what was read is worked on
 /// after it. So a CPU that frees a table waits for at most that long, in any context.

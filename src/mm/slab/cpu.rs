@@ -217,7 +217,7 @@ impl<'l> Array<'l> {
         self.0.mark.load(Ordering::Relaxed) ^ slot.get()
     }
 
-    /// Sets what the marks of the cache's objects differ in from their addresses. By whoever makes the cache.
+    /// Sets the secret that turns an object's address into its mark. The creator of the cache calls it.
     pub(super) fn set_mark(&self, secret: u64) {
         set(&self.0.mark, secret);
     }

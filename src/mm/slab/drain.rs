@@ -5,7 +5,7 @@
 //! time, and answers when none is left. So one request may be for all caches, and none keeps interrupts out for long.
 //!
 //! A thread may move to another CPU wherever interrupts are open. So nothing here looks which CPU it is on and trusts that
-//! later: whoever empties an array has masked interrupts before it looks whose it is.
+//! later: code that empties an array masks interrupts before it looks whose array it is.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;

@@ -12,9 +12,8 @@
 //!  | next object, bits 31..3  |  1   |       0         |   ^ mark       3 in place of 1, and no next: the last one
 //! ```
 //!
-//! So the low half of the mark is in the word as long as the object is free, whatever list it is on, and the short ways of
-//! freeing compare that half alone. Once in 2^32 frees they take a user's word for a mark; the long way compares all of
-//! it.
+//! So a free object's word holds the low half of the mark, whatever list it is on, and the fast paths of freeing compare only
+//! that half. Once in 2^32 frees they mistake a user's word for a mark and take the slow path, which compares the whole word.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -88,7 +87,7 @@ impl<H: SlabHal> Cache<H> {
             if self.says_free(slot, before) {
                 return false;
             }
-            // Only whoever still writes to the object, which is wrong, lets this fail without another one's free.
+            // It fails when another CPU frees the object too, or when a user still writes to it, which is a bug.
             if slot.replace(self.shape.mark, before, self.mark_of(slot)) {
                 return true;
             }

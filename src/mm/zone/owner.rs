@@ -69,8 +69,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Holds the block that starts at `page` for one more mapping, so that it cannot be freed, claimed or split until
-    /// [`PageAllocator::unhold`]: whether it did. If not, [`PageAllocator::hold_slow`] says why, or does it. By whoever has the
-    /// block. `map` is the allocator's. Any context.
+    /// [`PageAllocator::unhold`]: whether it did. If not, [`PageAllocator::hold_slow`] says why, or does it. The caller owns
+    /// the block. `map` is the allocator's. Any context.
     #[inline(always)]
     pub(in crate::mm) fn hold(&self, map: &H::Map, page: Page) -> bool {
         let one_more = |state: PageState| Some((state.with_one_mapping()?, ()));
@@ -116,7 +116,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Notes that `vm_map_ram` maps pages of the block that `page` belongs to: before it is freed, claimed or given another
-    /// memory type, its mappings are looked for. By whoever has the block. Any context.
+    /// memory type, its mappings are looked for. The caller owns the block. Any context.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ bitflags! {
         const POISON = 1 << 2;
         /// Pages carry memory tags, on a machine that has them.
         const TAG = 1 << 3;
-        /// Free pages are not mapped: whoever touches one faults, reading too (Linux: `debug_pagealloc=`). The linear map has
+        /// Free pages are unmapped, so a read or write of one faults (Linux: `debug_pagealloc=`). The linear map has
         /// an entry for each page.
         const UNMAP = 1 << 4;
     }
