@@ -82,7 +82,7 @@ fn no_walk_reads_a_table_that_a_collapse_frees() {
                 });
             }
         });
-        for _ in 0..ROUNDS / 10 {
+        for _ in 0..ROUNDS {
             rig.map(BASE, 2 * MIB, RAM, Prot::KERNEL_RW, MapFlags::NO_HUGE | MapFlags::NO_CONT).unwrap();
             let policy = LivePolicy::BbmLevel2;
             let made = raw!(rig.table.collapse(&rig.frames, range(BASE, 2 * MIB), MapFlags::empty(), policy)).unwrap();
