@@ -38,8 +38,10 @@
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
 //! | `mm/page/map.rs` | the page descriptors as one array |
+//! | `mm/percpu/hal.rs` | the promise of a machine with per-CPU memory |
 //! | `mm/percpu/raw_calls.rs` | what is owed by calls on per-CPU memory |
 //! | `mm/slab/global.rs` | records of caches as pointers |
+//! | `mm/slab/hal.rs` | the promise of a machine with objects |
 //! | `mm/slab/object.rs` | memory of objects |
 //! | `mm/slab/raw_calls.rs` | what is owed by calls on objects |
 //! | `mm/slab/slab.rs` | which memory is an object's |
@@ -48,7 +50,9 @@
 //! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
+//! | `mm/vmalloc/hal.rs` | the promise of a machine with areas |
 //! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |
+//! | `mm/zone/hal.rs` | the promise of a machine with pages |
 //! | `mm/zone/raw_calls.rs` | what is owed by calls on pages |
 //! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |

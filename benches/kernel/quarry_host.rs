@@ -90,7 +90,8 @@ fn make() -> Option<Slabs> {
     let ram = PhysRange::from_size(start, SIZE as u64)?;
     let limits = ZoneLimits::new(start, None, None);
     let once = std::iter::once(ram);
-    allocator.hand_over(once.clone(), once, limits, WatermarkTuning::DEFAULT).ok()?;
+    // SAFETY: memory that was mapped for this, and that nobody else has.
+    unsafe { allocator.hand_over(once.clone(), once, limits, WatermarkTuning::DEFAULT) }.ok()?;
     let slabs = SlabAllocator::new(allocator);
     slabs.start(SlabOptions::default()).ok()?;
     Some(slabs)
@@ -165,7 +166,8 @@ impl PerCpu for Machine {
 
 impl Pressure for Machine {}
 
-impl PageHal for Machine {
+// SAFETY: one thread is one CPU here: its number and its data are its own; memory is at its own address.
+unsafe impl PageHal for Machine {
     type Map = BankMap<'static>;
     type Relax = spin::relax::Spin;
 
@@ -189,6 +191,16 @@ impl PageHal for Machine {
         true
     }
 
+    #[inline(always)]
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(phys.get())
+    }
+
+    #[inline(always)]
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        Some(PhysAddr::new(virt.get()))
+    }
+
     fn zero(&self, start: PhysAddr, pages: u64) {
         self.fill(start, pages, 0);
     }
@@ -207,12 +219,14 @@ impl PageHal for Machine {
     }
 }
 
-impl SlabHal for Machine {
+// SAFETY: as above; each number has a header of its own in the data of each CPU.
+unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
     #[inline(always)]
     fn slot(number: u16) -> Slot {
-        Slot::at(u32::from(number) * HEADER)
+        // SAFETY: the data of each CPU begin with the headers of all numbers.
+        unsafe { Slot::at(u32::from(number) * HEADER) }
     }
 
     #[inline(always)]
@@ -224,16 +238,6 @@ impl SlabHal for Machine {
     #[inline(always)]
     fn slabs(local: &Local) -> &CpuSlabs {
         &local.slabs
-    }
-
-    #[inline(always)]
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(phys.get())
-    }
-
-    #[inline(always)]
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        Some(PhysAddr::new(virt.get()))
     }
 
     /// The standard library's own.

@@ -34,7 +34,10 @@ pub(super) fn set_brief_mappings(maps: fn(Pfn, u64) -> bool) {
     BRIEF_MAPPINGS.call_once(|| maps);
 }
 
-impl PageHal for KernelPages {
+// SAFETY: HAL-1: the number and the data are in registers of the CPU, and interrupts are masked by `save`; HAL-2: by
+// `COMING_AND_GOING`; HAL-3, HAL-4: the map and the linear map are made once, before pages are handed over; HAL-5: by
+// LDXR and STXR.
+unsafe impl PageHal for KernelPages {
     type Map = Vmemmap;
     type Relax = Relax;
 
@@ -78,6 +81,10 @@ impl PageHal for KernelPages {
         monitor::store(word, found, new)
     }
 
+    fn vmalloc_size(&self) -> u64 {
+        layout::VMALLOC_END - layout::VMALLOC_START
+    }
+
     fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
         if let Err(error) = change_linear_map(start, pages, present) {
             log::error!("debug_pagealloc: {pages} pages at {start} stay as they are: {error}");
@@ -86,6 +93,16 @@ impl PageHal for KernelPages {
 
     fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
         BRIEF_MAPPINGS.get().is_some_and(|maps| maps(first, pages))
+    }
+
+    #[inline(always)]
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(PAGE_OFFSET | phys.get())
+    }
+
+    #[inline(always)]
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        layout::virt_to_phys(virt)
     }
 
     #[inline]

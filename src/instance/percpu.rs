@@ -14,7 +14,8 @@ use core::marker::PhantomData;
 
 static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator::new(&VMALLOC);
 
-impl PerCpuHal<'static> for KernelPages {
+// SAFETY: HAL-11: a row is a fresh allocation, and what is cleared is written by the CPU.
+unsafe impl PerCpuHal<'static> for KernelPages {
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
         // Among memory that goes back.
         let gfp = gfp | Gfp::RECLAIMABLE;

@@ -28,7 +28,9 @@ static HOLD: Once<HoldOthers, Relax> = Once::new();
 /// Whoever changes live mappings where that needs nobody to stand still.
 static CHANGING: OrderedLock<(), class::LiveMappings, Relax> = OrderedLock::new(());
 
-impl SetMemoryHal<'static> for KernelPages {
+// SAFETY: HAL-10: with BBM level 2 under a lock, otherwise alone: the other CPUs are held, or there are none, and
+// interrupts are masked.
+unsafe impl SetMemoryHal<'static> for KernelPages {
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError> {
         if self.is_inside(Scope::Interrupt) {
             return Err(SetMemoryError::InInterrupt);

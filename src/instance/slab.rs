@@ -7,13 +7,12 @@ use super::cpu::{CpuLocal, KernelPages};
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
+use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::mem;
 use crate::driver::timer;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
-use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::slab::{
     AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, DestroyError,
     Findings, KMALLOC_SIZES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
@@ -41,15 +40,19 @@ pub fn add_entropy(bits: u64) {
     ENTROPY.fetch_add(bits.rotate_left(32) ^ bits.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
 }
 
-impl SlabHal for KernelPages {
+// SAFETY: HAL-6: by the layout of `CpuLocal`; HAL-7: the restartable sequences do what the bodies do that mask
+// interrupts.
+unsafe impl SlabHal for KernelPages {
     const FIRST_ARRAYS: u32 = FIRST;
 
     #[inline(always)]
     fn slot(number: u16) -> Slot {
-        match number.checked_sub(KMALLOC_SIZES) {
-            None => Slot::at(FIRST + u32::from(number) * HEADER),
-            Some(other) => Slot::at(OTHERS + u32::from(other) * HEADER),
-        }
+        let distance = match number.checked_sub(KMALLOC_SIZES) {
+            None => FIRST + u32::from(number) * HEADER,
+            Some(other) => OTHERS + u32::from(other) * HEADER,
+        };
+        // SAFETY: SLOT-1: the arrays of `CpuLocal` have a header for each number below MAX_CACHES.
+        unsafe { Slot::at(distance) }
     }
 
     #[inline(always)]
@@ -82,16 +85,6 @@ impl SlabHal for KernelPages {
     #[inline(always)]
     fn page_number(&self, at: VirtAddr) -> Option<u32> {
         slab_fast::page_number(at)
-    }
-
-    #[inline(always)]
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(PAGE_OFFSET | phys.get())
-    }
-
-    #[inline(always)]
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        layout::virt_to_phys(virt)
     }
 
     fn should_fail_slab(&self, _: &'static str, gfp: Gfp) -> bool {

@@ -30,7 +30,9 @@ static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VM
 /// Where descriptors come from. They stay descriptors for good, as areas come and go.
 static DESCRIPTORS: Once<KmemCache, Relax> = Once::new();
 
-impl VmallocHal<'static> for KernelPages {
+// SAFETY: HAL-9: the tables of TTBR1 on all CPUs, of which this crate has the regions of the address map to itself;
+// descriptors come from a cache and are never freed to it.
+unsafe impl VmallocHal<'static> for KernelPages {
     type Mmu = KernelMmu;
     type Frames = BuddyFrames;
     type Pages = KernelPages;

@@ -87,7 +87,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError
         let most = memblock.free_ranges().count();
         let free = list_of(memblock.retire()?, most)?;
         let pages = instance::page_allocator();
-        let handed = pages.hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
+        let handed = pages.do_hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
         let scrub = scrub(args) | if instance::tags_are_on() { Scrub::TAG } else { Scrub::empty() };
         if !scrub.is_empty() {
             info!("pages: {scrub:?}, all calls go the long way");

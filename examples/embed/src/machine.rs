@@ -74,7 +74,8 @@ pub fn start(memblock: &mut Memblock<'static, Identity>, ram: PhysRange) {
 
     let limits = ZoneLimits::new(ram.start(), None, None);
     let free = memblock.retire().unwrap();
-    PAGES.hand_over(core::iter::once(ram), free, limits, WatermarkTuning::DEFAULT).unwrap();
+    // SAFETY: what the memblock has free, mapped where it is.
+    unsafe { PAGES.hand_over(core::iter::once(ram), free, limits, WatermarkTuning::DEFAULT) }.unwrap();
     SLABS.start(SlabOptions::default()).unwrap();
     HEAP.hand_over();
 }
@@ -117,7 +118,9 @@ impl PerCpu for Machine {
 // There is nothing to reclaim: who finds no memory is told so.
 impl Pressure for Machine {}
 
-impl PageHal for Machine {
+// SAFETY: one CPU, interrupts always masked; the descriptors are those of all RAM, which is mapped where it is, for
+// good.
+unsafe impl PageHal for Machine {
     type Map = BankMap<'static>;
     type Relax = Relax;
 
@@ -137,6 +140,14 @@ impl PageHal for Machine {
         true
     }
 
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(phys.get())
+    }
+
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        Some(PhysAddr::new(virt.get()))
+    }
+
     fn zero(&self, start: PhysAddr, pages: u64) {
         self.fill(start, pages, 0);
     }
@@ -154,11 +165,13 @@ impl PageHal for Machine {
     }
 }
 
-impl SlabHal for Machine {
+// SAFETY: as above; each number has a header of its own in the data of each CPU.
+unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
     fn slot(number: u16) -> Slot {
-        Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32)
+        // SAFETY: the data of each CPU begin with the headers of all numbers.
+        unsafe { Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
     }
 
     fn header(local: &Local, slot: Slot) -> &ArrayHeader {
@@ -167,14 +180,6 @@ impl SlabHal for Machine {
 
     fn slabs(local: &Local) -> &CpuSlabs {
         &local.slabs
-    }
-
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(phys.get())
-    }
-
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        Some(PhysAddr::new(virt.get()))
     }
 
     /// Nothing: a kernel that cares has a seed from its loader.

@@ -90,7 +90,8 @@ fn make() -> SlabAllocator<'static, Machine> {
     let ram = PhysRange::from_size(PhysAddr::new(BASE), SIZE).expect("a range");
     let limits = ZoneLimits::new(ram.start(), None, None);
     let once = std::iter::once(ram);
-    allocator.hand_over(once.clone(), once, limits, WatermarkTuning::DEFAULT).expect("zones");
+    // SAFETY: the arena, which nobody else has.
+    unsafe { allocator.hand_over(once.clone(), once, limits, WatermarkTuning::DEFAULT) }.expect("zones");
     let slabs = SlabAllocator::new(allocator);
     slabs.start(SlabOptions::default()).expect("caches");
     slabs
@@ -133,7 +134,8 @@ impl PerCpu for Machine {
 
 impl Pressure for Machine {}
 
-impl PageHal for Machine {
+// SAFETY: one thread runs, whichever CPU it plays; memory is in the arena, there for good.
+unsafe impl PageHal for Machine {
     type Map = BankMap<'static>;
     type Relax = spin::Spin;
 
@@ -151,6 +153,15 @@ impl PageHal for Machine {
 
     fn may_wait(&self, _: &Local, (): ()) -> bool {
         true
+    }
+
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(self.arena + (phys.get() - BASE))
+    }
+
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        let offset = virt.get().checked_sub(self.arena).filter(|offset| *offset < SIZE)?;
+        Some(PhysAddr::new(BASE + offset))
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
@@ -172,11 +183,13 @@ impl PageHal for Machine {
     }
 }
 
-impl SlabHal for Machine {
+// SAFETY: as above; each number has a header of its own in the data of each CPU.
+unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
     fn slot(number: u16) -> Slot {
-        Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32)
+        // SAFETY: the data of each CPU begin with the headers of all numbers.
+        unsafe { Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
     }
 
     fn header(local: &Local, slot: Slot) -> &ArrayHeader {
@@ -185,15 +198,6 @@ impl SlabHal for Machine {
 
     fn slabs(local: &Local) -> &CpuSlabs {
         &local.slabs
-    }
-
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(self.arena + (phys.get() - BASE))
-    }
-
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        let offset = virt.get().checked_sub(self.arena).filter(|offset| *offset < SIZE)?;
-        Some(PhysAddr::new(BASE + offset))
     }
 
     // The same for every run, so that a crash can be run again.

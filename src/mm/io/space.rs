@@ -10,7 +10,6 @@ use crate::fdt::Node;
 use crate::hal::entry::Entry;
 use crate::hal::level::LeafLevel;
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
-use crate::mm::layout;
 use crate::mm::page::{Page, PageMap, Section};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::vmalloc::{
@@ -422,7 +421,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             && prot.privilege() == Privilege::Kernel
             && prot.memory().agrees_with(MemoryType::WriteBack);
         if as_ram && self.ram_in(limits, pages) == Ram::Everywhere {
-            return layout::phys_to_virt(phys).ok_or(IoError::Ram(pages));
+            return Ok(self.space.hal().pages().hal().to_virt(phys));
         }
         self.ioremap_any(phys, size, prot, asker, caller)
     }
@@ -456,7 +455,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
 
     /// [`Self::memunmap`], on what this crate knows to be its own, or passes on for who said so.
     pub(crate) fn do_memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
-        match layout::virt_to_phys(addr) {
+        match self.space.hal().pages().hal().to_phys(addr) {
             Some(_) => Ok(()),
             None => self.do_iounmap(addr),
         }

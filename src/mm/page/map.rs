@@ -63,7 +63,11 @@ pub fn sections_of(ram: impl Iterator<Item = PhysRange> + Clone) -> (impl Iterat
 /// - `MAP-1`: the sections are sorted, disjoint, and each page in them has a descriptor and a page block of its own.
 /// - `MAP-2`: the origin is a multiple of [`SECTION_PAGES`], so that pages are aligned as their frames are, and the first
 ///   section starts there.
-pub trait PageMap: Copy {
+///
+/// # Safety
+///
+/// `MAP-1` and `MAP-2` hold, and all answers stay the same.
+pub unsafe trait PageMap: Copy {
     /// The frame of page 0.
     fn origin(&self) -> Pfn;
 
@@ -171,7 +175,8 @@ impl Vmemmap {
     }
 }
 
-impl PageMap for Vmemmap {
+// SAFETY: by the promise made to `Vmemmap::new`.
+unsafe impl PageMap for Vmemmap {
     #[inline]
     fn origin(&self) -> Pfn {
         self.origin
@@ -257,7 +262,8 @@ impl<'m> BankMap<'m> {
     }
 }
 
-impl PageMap for BankMap<'_> {
+// SAFETY: `BankMap::new` has seen that both hold.
+unsafe impl PageMap for BankMap<'_> {
     fn origin(&self) -> Pfn {
         self.origin
     }

@@ -3,27 +3,16 @@
 
 use super::chunk::{Chunk, Chunks, Detached, Taken};
 use super::map::{BITS, PAGES};
-use super::{MIN_ALLOC, PerCpuError, PerCpuPtr, UNIT_SIZE};
+use super::{MIN_ALLOC, PerCpuError, PerCpuHal, PerCpuPtr, UNIT_SIZE};
 use crate::addr::{CpuId, PAGE_SIZE, VirtRange};
 use crate::gfp::Gfp;
-use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmallocHal, VmapSpace};
+use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmapSpace};
 use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::panic::Location;
 
 /// Records in the first row; each further one has twice as many.
 const FIRST_ROW: usize = 4;
-/// What per-CPU memory asks of a machine beyond what vmalloc does.
-pub trait PerCpuHal<'a>: VmallocHal<'a> {
-    /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
-    fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
-
-    /// Takes records back that [`PerCpuHal::row`] gave.
-    fn free_row(&self, row: &'a mut [Chunk<'a>]);
-
-    /// Zeroes memory that the allocator has mapped and that nobody uses.
-    fn clear(&self, range: VirtRange);
-}
 
 /// How much there is of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

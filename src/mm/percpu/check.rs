@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::UNIT_SIZE;
-use super::alloc::{PerCpuAllocator, PerCpuHal};
 use super::map::PAGES;
+use super::{PerCpuAllocator, PerCpuHal};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::vmalloc::Broken;
 

@@ -24,13 +24,15 @@ mod alloc;
 mod check;
 mod chunk;
 mod error;
+mod hal;
 mod map;
 mod populate;
 mod raw_calls;
 
-pub use alloc::{PerCpuAllocator, PerCpuHal, PerCpuStats};
+pub use alloc::{PerCpuAllocator, PerCpuStats};
 pub use chunk::Chunk;
 pub use error::PerCpuError;
+pub use hal::PerCpuHal;
 
 use crate::addr::VirtAddr;
 

@@ -1,9 +1,9 @@
 //! The pages of a chunk: as many as there are CPUs for each page of a unit.
 #![forbid(unsafe_code)]
 
-use super::alloc::{PerCpuAllocator, PerCpuHal};
 use super::chunk::PageSet;
 use super::map::PAGES;
+use super::{PerCpuAllocator, PerCpuHal};
 use super::{PerCpuError, UNIT_SIZE};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;

@@ -23,11 +23,9 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 pub struct Slot(u32);
 
 impl Slot {
-    /// The slot this far from the start of each CPU's data; `SLOT-1` is the machine's to keep.
-    #[must_use]
+    /// The slot this far from the start of each CPU's data: one that a machine has made with [`Slot::at`].
     #[inline(always)]
-    pub const fn at(distance: u32) -> Self {
-        // INVARIANT: SLOT-1 is the caller's promise.
+    pub(super) const fn from_distance(distance: u32) -> Self {
         Self(distance)
     }
 

@@ -162,7 +162,8 @@ const fn id(row: KmallocRow, index: usize) -> CacheId {
 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
 fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
     match row {
-        KmallocRow::Normal => Slot::at(H::FIRST_ARRAYS.wrapping_add((index as u32).wrapping_mul(HEADER))),
+        // INVARIANT: SLOT-1: the headers of the first numbers follow each other (HAL-6).
+        KmallocRow::Normal => Slot::from_distance(H::FIRST_ARRAYS.wrapping_add((index as u32).wrapping_mul(HEADER))),
         _ => H::slot(id(row, index).get()),
     }
 }

@@ -41,6 +41,7 @@ mod flags;
 mod free;
 mod freelist;
 mod global;
+mod hal;
 mod kmalloc;
 mod large;
 mod mark;
@@ -67,6 +68,7 @@ pub use debug::Findings;
 pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
 pub use flags::SlabFlags;
 pub use global::{CacheHandle, CacheSpec};
+pub use hal::SlabHal;
 pub use kmalloc::{
     KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
 };
@@ -76,117 +78,15 @@ pub use number::MAX_CACHES;
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use crate::gfp::Gfp;
-use crate::mm::page::{Page, PageMap};
-use crate::mm::zone::{PageAllocator, PageHal};
+use crate::mm::zone::PageAllocator;
 use crate::sync::{OrderedLock, class};
 use cache::Cache as CacheRecord;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use debug::DebugChoice;
 use global::{Registry, Table};
 use node::Node;
 use random::Random;
 use spin::once::Once;
-
-/// What the slab allocator asks of a machine, beyond what the page allocator does.
-///
-/// Each CPU has the headers of its arrays in its own data, at distances from their start that are the same for all. The
-/// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
-/// restart an interrupted sequence has better ones.
-pub trait SlabHal: PageHal + Sized {
-    /// Where each CPU has the header of the array of cache number 0. Those of the first [`KMALLOC_SIZES`] numbers follow it.
-    const FIRST_ARRAYS: u32;
-
-    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`].
-    fn slot(number: u16) -> Slot;
-
-    /// The header of an array.
-    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
-
-    /// What each CPU has besides.
-    fn slabs(local: &Self::Local) -> &CpuSlabs;
-
-    /// Where the linear map has physical memory.
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr;
-
-    /// What the linear map has at an address, or `None` outside of it.
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
-
-    /// The number of the page that starts at an address, if it has a descriptor.
-    #[inline(always)]
-    fn page_number(&self, at: VirtAddr) -> Option<u32> {
-        let phys = self.to_phys(at).filter(|phys| phys.is_aligned(PAGE_SIZE))?;
-        self.map().find(Pfn::containing(phys)).map(Page::index)
-    }
-
-    /// Bits that nobody outside knows, as many as there are to be had.
-    fn entropy(&self) -> u64;
-
-    /// Zeroes an object that has just been allocated or is being freed.
-    fn zero_object(&self, object: VirtAddr, bytes: usize);
-
-    /// A test wants this allocation to fail. Asked only while the allocator is careful
-    /// ([`SlabAllocator::set_careful`]).
-    fn should_fail_slab(&self, _cache: &'static str, _gfp: Gfp) -> bool {
-        false
-    }
-
-    /// Somebody misused an object, which is going to be printed. A cache's lock may be held.
-    fn misuse(&self, _misuse: &Misuse) {}
-
-    /// Prints a line of a report. A cache's lock may be held.
-    fn print(&self, line: core::fmt::Arguments<'_>) {
-        log::error!("{line}");
-    }
-
-    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
-    #[inline(always)]
-    fn return_address(&self) -> VirtAddr {
-        VirtAddr::ZERO
-    }
-
-    /// Writes an address in the code for people to read.
-    ///
-    /// # Errors
-    ///
-    /// Those of the formatter.
-    fn fmt_code(&self, at: VirtAddr, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{at}")
-    }
-
-    /// A clock for the age of allocations, in units of its own: a millisecond suits.
-    fn ticks(&self) -> u64 {
-        0
-    }
-
-    /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
-    /// if the caller wants to wait where it may not.
-    #[inline(always)]
-    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        masked::take(self, slot, mark, wait)
-    }
-
-    /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
-    /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
-    #[inline(always)]
-    fn give_free(&self, at: VirtAddr) -> bool {
-        masked::give(self, at, |_| true)
-    }
-
-    /// Does the same if the object's cache has this array.
-    #[inline(always)]
-    fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
-        masked::give(self, at, |own| own == slot)
-    }
-
-    /// Frees objects of one cache, from the first on, as long as nothing is wrong and there is room, the rest of this CPU's
-    /// array: writes their marks, and their addresses to `room`. How many. Interrupts masked.
-    #[inline(always)]
-    fn give_many(&self, local: &Self::Local, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
-        masked::give_many(self, local, of, objects, room)
-    }
-}
 
 /// What boot arguments say about slabs.
 #[derive(Clone, Copy, Debug, Default)]

@@ -91,7 +91,7 @@ impl SlabWord {
     #[must_use]
     #[inline(always)]
     pub(super) const fn slot(self) -> Slot {
-        Slot::at((self.0 >> Self::SLOT_SHIFT) as u32)
+        Slot::from_distance((self.0 >> Self::SLOT_SHIFT) as u32)
     }
 }
 
@@ -146,7 +146,7 @@ impl Book {
 
 // What the short ways of a machine take apart by themselves, in assembly: both words' fields stay where they are.
 const _: () = {
-    let slot = Slot::at(0x12_3450);
+    let slot = Slot::from_distance(0x12_3450);
     let word = SlabWord::new(256, false, 5, slot);
     assert!(word.is_of(slot) && word.0 >> 39 == slot.tag() && word.0 >> 40 == 0x12_3450);
     assert!(word.0 >> 32 & 0xf == 5 && word.0 >> 20 & 0xf000 == 5 << 12);

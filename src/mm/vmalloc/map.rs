@@ -2,19 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
-use super::{Area, AreaError, AreaHal, AreaRef, AreaRequest, MapError, Pages, VmFlags, VmapSpace};
+use super::{AreaError, AreaRef, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
-use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
-use crate::hal::cpu::{Interrupts, PerCpu};
-use crate::hal::frame::FrameSource;
 use crate::hal::level::LeafLevel;
-use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 use crate::mm::page::{Page, PageMap};
-use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, UnmapFlags};
-use crate::mm::zone::{PageAllocator, PageHal};
-use crate::sync::LockHal;
+use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
+use crate::mm::zone::PageHal;
 use core::panic::Location;
 
 /// Bytes of a contiguous group of pages.
@@ -22,65 +17,6 @@ const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 
 /// The flags of page tables for callers that pass none: such calls are legal in any context.
 pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
-
-/// What vmalloc asks of a machine: tables, frames for them, and pages.
-pub trait VmallocHal<'a>: Interrupts + PerCpu {
-    /// The machine's tables.
-    type Mmu: Mmu;
-    /// Where frames for tables come from.
-    type Frames: FrameSource;
-    /// The machine of the page allocator.
-    type Pages: PageHal;
-    /// How a CPU waits for a lock, or for another CPU.
-    type Relax: LockHal;
-
-    /// A new descriptor; see [`AreaHal::descriptor`].
-    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
-
-    /// See [`AreaHal::in_interrupt`].
-    fn in_interrupt(&self) -> bool;
-
-    /// The kernel's tables.
-    fn tables(&self) -> &PageTable<Self::Mmu>;
-
-    /// The source of frames for them. It allocates as `gfp` says (what [`Gfp::effort`] keeps of it); freeing a table ignores
-    /// `gfp`.
-    fn frames(&self, gfp: Gfp) -> Self::Frames;
-
-    /// The page allocator.
-    fn pages(&self) -> &PageAllocator<Self::Pages>;
-}
-
-impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
-    type Relax = <H as VmallocHal<'a>>::Relax;
-
-    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>> {
-        VmallocHal::descriptor(self, gfp)
-    }
-
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
-        let (tables, frames) = (self.tables(), self.frames(TABLE_GFP));
-        let mut gather = tables.gather_pages(&frames, pages);
-        for range in ranges {
-            // The area was mapped as one, so its edges cut nothing.
-            let unmapped = tables.do_unmap(range, UnmapFlags::empty(), &mut gather);
-            debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
-        }
-        gather.flush();
-    }
-
-    fn free_tables(&self, range: VirtRange) {
-        self.tables().free_tables(&self.frames(TABLE_GFP), range);
-    }
-
-    fn release(&self, pages: Pages) {
-        Blocks::from_pages(&pages).free(self.pages());
-    }
-
-    fn in_interrupt(&self) -> bool {
-        VmallocHal::in_interrupt(self)
-    }
-}
 
 /// What is asked of [`VmapSpace::vmalloc`].
 #[derive(Clone, Copy, Debug)]

@@ -37,6 +37,7 @@ mod check;
 mod early;
 mod error;
 mod flags;
+mod hal;
 mod hold;
 mod info;
 mod lazy;
@@ -54,46 +55,16 @@ pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
 pub use check::Broken;
 pub use error::{AreaError, MapError, SetupError};
 pub use flags::VmFlags;
+pub use hal::{AreaHal, SetMemoryHal, VmallocHal};
 pub use info::{AreaInfo, VmallocInfo};
 pub(in crate::mm) use map::TABLE_GFP;
-pub use map::{VmallocHal, VmallocRequest};
+pub use map::VmallocRequest;
 pub use resize::Resized;
-pub use set_memory::{Permission, SetMemoryError, SetMemoryHal};
+pub use set_memory::{Permission, SetMemoryError};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 
-use crate::addr::VirtRange;
-use crate::ds::rbtree::Owned;
 #[cfg(doc)]
 use crate::ds::rbtree::fit::MaxSize;
-use crate::gfp::Gfp;
-use crate::hal::cpu::{Interrupts, PerCpu};
-use crate::sync::LockHal;
 
 /// Busy trees, lazy lists and sets of pools, at most.
 pub const NODES: usize = 16;
-
-/// What an address space asks of a machine.
-pub trait AreaHal<'a>: Interrupts + PerCpu {
-    /// How a CPU waits for a lock, or for another CPU.
-    type Relax: LockHal;
-
-    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be looked for. It is a descriptor
-    /// for good: whoever still has a reference to it finds one.
-    fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
-
-    /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
-    /// will do.
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
-
-    /// Frees the tables that `range` has to itself. Nothing is mapped there, and nobody maps there meanwhile. It is 2 MiB or
-    /// 1 GiB, and aligned to its size.
-    fn free_tables(&self, range: VirtRange) {
-        let _ = range;
-    }
-
-    /// Takes the pages of an area that no CPU translates any more.
-    fn release(&self, pages: Pages);
-
-    /// Whether this is an interrupt handler.
-    fn in_interrupt(&self) -> bool;
-}

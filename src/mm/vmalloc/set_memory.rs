@@ -9,29 +9,15 @@
 use super::map::TABLE_GFP;
 use super::node::VmapNode;
 use super::pages::Blocks;
-use super::{AreaError, AreaInfo, Removed, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaError, AreaInfo, Removed, SetMemoryHal, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
 use crate::hal::entry::Entry;
 use crate::hal::mmu::{BbmLevel, Mmu};
 use crate::hal::prot::Access;
-use crate::mm::layout;
 use crate::mm::pgtable::{Change, LivePolicy, PgtableError, Visit};
+use crate::mm::zone::PageHal as _;
 use core::fmt;
 use core::ops::ControlFlow;
-
-/// What changing permissions asks of a machine beside what vmalloc does.
-pub trait SetMemoryHal<'a>: VmallocHal<'a> {
-    /// Runs `f` so that it may change live mappings by the policy that it is given, while nobody else does: not in an
-    /// interrupt handler; by break-before-make only while no other CPU runs and this one is not interrupted.
-    ///
-    /// # Errors
-    ///
-    /// [`SetMemoryError::InInterrupt`], [`SetMemoryError::OtherCpus`]; and those of `f`.
-    fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError>;
-
-    /// What was written to these addresses is what every CPU executes there from now on (Linux: `flush_icache_range`).
-    fn sync_instructions(&self, range: VirtRange);
-}
 
 /// What is wanted of some pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,10 +152,15 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
+    /// Where the linear map has frames.
+    fn alias_of(&self, frames: PhysRange) -> Result<VirtRange, PgtableError> {
+        self.hal().pages().hal().range_to_virt(frames).ok_or(PgtableError::OutsideSpace)
+    }
+
     /// Makes the linear map writable wherever it is not, for frames that no other mapping leads to any more.
     #[cold]
     fn reset_alias(&self, frames: PhysRange) -> Result<(), PgtableError> {
-        let alias = layout::phys_range_to_virt(frames).ok_or(PgtableError::OutsideSpace)?;
+        let alias = self.alias_of(frames)?;
         let tables = self.hal().tables();
         // Only what was split before is read-only, so that nothing is split here.
         let policy = match tables.mmu().bbm_level() {
@@ -271,7 +262,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
             return Ok(());
         }
         self.each_part(range, |_, frames, access| {
-            let alias = layout::phys_range_to_virt(frames).ok_or(PgtableError::OutsideSpace)?;
+            let alias = self.alias_of(frames)?;
             f(alias, access)
         })
     }

@@ -5,7 +5,6 @@ use super::error::FreeError;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
-use crate::mm::layout;
 use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, ZoneId, find_head};
 use core::sync::atomic::Ordering;
 
@@ -80,7 +79,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// pointer whose memory tag is wrong.
     #[inline]
     pub fn page_at(&self, addr: VirtAddr) -> Result<Page, FreeError> {
-        let Some(phys) = layout::virt_to_phys(addr) else { return self.page_at_tagged(addr) };
+        let Some(phys) = self.hal.to_phys(addr) else { return self.page_at_tagged(addr) };
         if !phys.is_aligned(PAGE_SIZE) {
             return Err(FreeError::Unaligned(addr));
         }

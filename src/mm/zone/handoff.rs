@@ -51,15 +51,8 @@ impl Run {
 }
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Gives the allocator its memory: `ram`, of which `free` is free; both sorted and disjoint. The descriptors of
-    /// every section are zero. Once, on the boot CPU, while it is the only one; interrupts may be as they are.
-    ///
-    /// Cost: O(RAM / 4 MiB + ranges), beyond the zeroing of the descriptors.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError`]; the allocator has no memory then.
-    pub fn hand_over(
+    /// [`Self::hand_over`], by this crate's own boot.
+    pub(crate) fn do_hand_over(
         &self,
         ram: impl Iterator<Item = PhysRange> + Clone,
         free: impl Iterator<Item = PhysRange>,

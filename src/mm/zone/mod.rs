@@ -31,6 +31,7 @@ mod error;
 mod fallback;
 mod free;
 mod free_area;
+mod hal;
 mod handoff;
 mod limits;
 mod might_sleep;
@@ -54,6 +55,7 @@ mod zone;
 pub use bulk::PageBatch;
 pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
+pub use hal::PageHal;
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use might_sleep::SleepsInAtomic;
@@ -68,96 +70,16 @@ pub use scrub::{PAGE_POISON, Scrub};
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
+use crate::addr::Order;
 use crate::gfp::{Mobility, ZoneType};
-use crate::hal::cpu::{Interrupts, PerCpu};
-use crate::hal::tags::TagMemory;
-use crate::mm::page::{Page, PageMap, ZoneId};
-use crate::sync::{LockHal, OrderedLock, class};
+use crate::mm::page::{Page, ZoneId};
+use crate::sync::{OrderedLock, class};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::once::Once;
-use spin::relax::RelaxStrategy;
 use zone::Zone;
 
 /// Blocks that move between a list and its zone at once, at most.
 const PCP_BATCH_MAX: u32 = 64;
-
-/// What the page allocator asks of a machine.
-pub trait PageHal: Interrupts + PerCpu + Pressure {
-    /// Where the page descriptors are.
-    type Map: PageMap;
-    /// How a CPU waits for a lock, or for another CPU.
-    type Relax: LockHal;
-
-    /// The page descriptors.
-    fn map(&self) -> Self::Map;
-
-    /// The same, from what each CPU keeps at hand.
-    fn local_map(local: &Self::Local) -> Self::Map;
-
-    /// The page lists of a CPU.
-    fn pages(local: &Self::Local) -> &CpuPages;
-
-    /// Whether the running context may wait: interrupts were not masked, no handler is running, no lock is held, and this
-    /// is no reclaimer. `saved` is what [`Interrupts::save`] has just returned.
-    fn may_wait(&self, local: &Self::Local, saved: Self::Saved) -> bool;
-
-    /// Zeroes `pages` whole pages of RAM from `start` on. They are the caller's.
-    fn zero(&self, start: PhysAddr, pages: u64);
-
-    /// Makes every byte of `pages` whole pages of RAM from `start` on `byte`. They are nobody else's.
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8);
-
-    /// Maps `pages` whole pages of RAM from `start` on in the linear map, or takes them out of it and waits until no CPU
-    /// translates them. They are nobody else's. Any context; for [`Scrub::UNMAP`].
-    fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
-        let _ = (start, pages, present);
-    }
-
-    /// Whether `vm_map_ram` maps one of `pages` frames from `first` on now. Any context.
-    fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
-        let _ = (first, pages);
-        false
-    }
-
-    /// The first byte of `pages` whole pages from `start` on that is not `byte`, and what it is.
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)>;
-
-    /// Somebody wrote to memory that was free: `found` is what the byte at `at` holds, the first of those that changed.
-    fn overwritten(&self, at: PhysAddr, found: u8) {
-        scrub::report_overwritten(at, found);
-    }
-
-    /// The tags of memory, if the machine has them and they are on.
-    fn tags(&self) -> Option<&dyn TagMemory> {
-        None
-    }
-
-    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
-    #[inline(always)]
-    fn caller(&self) -> VirtAddr {
-        VirtAddr::ZERO
-    }
-
-    /// One step of waiting.
-    fn relax() {
-        Self::Relax::relax();
-    }
-
-    /// What `word` holds, for [`PageHal::store_exclusive`], which comes next on this CPU if it comes, and without another
-    /// access to memory in between: a load-exclusive where the machine has one.
-    #[inline(always)]
-    fn load_exclusive(word: &AtomicU64) -> u64 {
-        word.load(Ordering::Relaxed)
-    }
-
-    /// Stores `new` if nobody has stored to `word` since [`PageHal::load_exclusive`] found `found` there: whether it did.
-    /// May fail for no reason.
-    #[inline(always)]
-    fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
-        word.compare_exchange_weak(found, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-}
 
 /// What the zones are, once they are there: never changes, so it is read without a lock.
 #[derive(Debug)]

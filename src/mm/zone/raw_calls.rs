@@ -2,12 +2,34 @@
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
-use super::{FreeError, PageAllocator, PageBatch, PageHal};
-use crate::addr::Order;
+use super::{FreeError, Handed, PageAllocator, PageBatch, PageHal, SetupError, WatermarkTuning, ZoneLimits};
+use crate::addr::{Order, PhysRange};
 use crate::hal::prot::MemoryType;
 use crate::mm::page::{Kind, Page};
 
 impl<H: PageHal> PageAllocator<H> {
+    /// Gives the allocator its memory: `ram`, of which `free` is free; both sorted and disjoint. The descriptors of
+    /// every section are zero. Once, on the boot CPU, while it is the only one; interrupts may be as they are.
+    ///
+    /// Cost: O(RAM / 4 MiB + ranges), beyond the zeroing of the descriptors.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]; the allocator has no memory then.
+    ///
+    /// # Safety
+    ///
+    /// `ram` is RAM, mapped as HAL-4 of [`PageHal`] says, and nobody uses what is in `free`.
+    pub unsafe fn hand_over(
+        &self,
+        ram: impl Iterator<Item = PhysRange> + Clone,
+        free: impl Iterator<Item = PhysRange>,
+        limits: ZoneLimits,
+        tuning: WatermarkTuning,
+    ) -> Result<Handed, SetupError> {
+        self.do_hand_over(ram, free, limits, tuning)
+    }
+
     /// Gives a block back, or drops one of several references to it (Linux: `__free_pages`). Any context.
     ///
     /// Cost: some twenty instructions onto a list of this CPU where the order is constant; else O(orders).

@@ -4,7 +4,6 @@
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
 use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT};
 use crate::gfp::ZoneType;
-use crate::mm::layout;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, ZoneId};
 use core::fmt;
 
@@ -312,7 +311,7 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
             ("AnonPages:", census.of(Kind::User)),
             ("Slab:", census.of(Kind::Slab)),
             ("PageTables:", census.of(Kind::PageTable)),
-            ("VmallocTotal:", (layout::VMALLOC_END - layout::VMALLOC_START) >> PAGE_SHIFT),
+            ("VmallocTotal:", pages.hal().vmalloc_size() >> PAGE_SHIFT),
             ("VmallocUsed:", census.of(Kind::Vmalloc)),
             ("Percpu:", census.of(Kind::PerCpu)),
             ("CmaTotal:", sum(|zone| zone.cma)),

@@ -6,7 +6,6 @@
 use super::{FreeError, PageAllocator, PageHal, Scrub};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr};
 use crate::hal::tags::{TagEvent, TagMemory};
-use crate::mm::layout;
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 use crate::mm::tags;
 
@@ -59,8 +58,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     fn note_block(&self, memory: &dyn TagMemory, start: PhysAddr, pages: u64, caller: VirtAddr, freed: bool) {
-        if let Some(at) = layout::phys_to_virt(start).filter(|_| caller != VirtAddr::ZERO) {
-            let pointer = at.with_tag(memory.get(start));
+        if caller != VirtAddr::ZERO {
+            let pointer = self.hal.to_virt(start).with_tag(memory.get(start));
             memory.note(&TagEvent { pointer, bytes: pages * PAGE_SIZE, caller, freed });
         }
     }
@@ -83,7 +82,7 @@ impl<H: PageHal> PageAllocator<H> {
     #[cold]
     pub(super) fn page_at_tagged(&self, addr: VirtAddr) -> Result<Page, FreeError> {
         let memory = self.hal.tags().filter(|_| !addr.is_untagged()).ok_or(FreeError::NotLinear(addr))?;
-        let phys = layout::virt_to_phys(addr.untagged()).ok_or(FreeError::NotLinear(addr))?;
+        let phys = self.hal.to_phys(addr.untagged()).ok_or(FreeError::NotLinear(addr))?;
         if !phys.is_aligned(PAGE_SIZE) {
             return Err(FreeError::Unaligned(addr));
         }

@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 
 const MIB: u64 = 1 << 20;
 
-impl<'m> SetMemoryHal<'m> for Kernel<'m> {
+// SAFETY: one thread runs, and nothing uses what the tables map.
+unsafe impl<'m> SetMemoryHal<'m> for Kernel<'m> {
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError> {
         if self.in_handler.load(Ordering::Relaxed) {
             return Err(SetMemoryError::InInterrupt);

@@ -22,7 +22,7 @@ fn memory_is_handed_over_once() {
     Spec::of_size(4 * MIB).run(|pages| {
         let ram = [range(GIB, 4 * MIB)];
         let limits = quarry::mm::zone::ZoneLimits::new(ram[0].start(), None, None);
-        let again = pages.hand_over(ram.into_iter(), ram.into_iter(), limits, pages.tuning());
+        let again = raw!(pages.hand_over(ram.into_iter(), ram.into_iter(), limits, pages.tuning()));
         assert_eq!(again, Err(SetupError::Twice));
     });
 }

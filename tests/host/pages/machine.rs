@@ -112,7 +112,8 @@ pub(super) fn visits() -> u64 {
 #[derive(Clone, Copy)]
 pub(super) struct Counted<'m>(BankMap<'m>);
 
-impl PageMap for Counted<'_> {
+// SAFETY: the answers of the map behind it, but for a test that lies to see what comes of it.
+unsafe impl PageMap for Counted<'_> {
     fn origin(&self) -> Pfn {
         LIE.get().map_or(self.0.origin(), |(origin, _)| origin)
     }
@@ -392,7 +393,8 @@ impl Pressure for Sim<'_> {
     }
 }
 
-impl<'m> PageHal for Sim<'m> {
+// SAFETY: a thread plays one CPU at a time, and handlers run where it is not masked; no memory is behind the pages.
+unsafe impl<'m> PageHal for Sim<'m> {
     type Map = Counted<'m>;
     type Relax = Yield;
 
@@ -416,6 +418,14 @@ impl<'m> PageHal for Sim<'m> {
         let found = word.load(Ordering::Relaxed);
         point();
         found
+    }
+
+    fn to_virt(&self, phys: PhysAddr) -> quarry::addr::VirtAddr {
+        quarry::mm::layout::phys_to_virt(phys).unwrap()
+    }
+
+    fn to_phys(&self, virt: quarry::addr::VirtAddr) -> Option<PhysAddr> {
+        quarry::mm::layout::virt_to_phys(virt)
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
@@ -619,7 +629,7 @@ impl Spec {
         let pages = self.assemble(ram, banks);
         let limits = self.limits.unwrap_or(ZoneLimits::new(self.ram[0].start(), None, None));
         let free = subtract(&ram.banks, &self.reserved);
-        let handed = pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning);
+        let handed = raw!(pages.hand_over(ram.banks.iter().copied(), free.into_iter(), limits, self.tuning));
         (pages, handed)
     }
 

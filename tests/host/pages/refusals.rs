@@ -205,7 +205,7 @@ fn refused(spec: &Spec, ram: &[PhysRange]) -> Option<SetupError> {
         says_so();
         let limits = ZoneLimits::new(PhysAddr::new(GIB), None, None);
         let free = ram.iter().copied();
-        refused = pages.hand_over(free.clone(), free, limits, WatermarkTuning::DEFAULT).err();
+        refused = raw!(pages.hand_over(free.clone(), free, limits, WatermarkTuning::DEFAULT)).err();
         says_so();
     });
     refused

@@ -11,7 +11,8 @@ use quarry::gfp::Gfp;
 use quarry::mm::percpu::{Chunk, PerCpuAllocator, PerCpuHal};
 use std::sync::atomic::Ordering;
 
-impl<'m> PerCpuHal<'m> for Kernel<'m> {
+// SAFETY: no memory is behind the addresses; each row is leaked once.
+unsafe impl<'m> PerCpuHal<'m> for Kernel<'m> {
     fn row(&self, count: usize, _: Gfp) -> Option<&'m mut [Chunk<'m>]> {
         self.rows.fetch_add(1, Ordering::Relaxed);
         Some(Box::leak(vec![Chunk::FREE; count].into_boxed_slice()))

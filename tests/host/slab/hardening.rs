@@ -260,7 +260,7 @@ fn an_object_twice_among_many_is_freed_once() {
 fn freeing_a_page_as_an_object_leaves_it_alone() {
     use quarry::addr::Order;
     use quarry::mm::page::{Kind, PageMap};
-    use quarry::mm::slab::SlabHal;
+
     use quarry::mm::zone::PageHal;
     Spec::of_size(16 << 20).run(|slabs| {
         let cache = slabs.create(&CacheSpec { flags: SlabFlags::DEBUG, ..spec("test", 64) }).unwrap();

@@ -195,7 +195,9 @@ impl Pressure for Sim<'_> {
     }
 }
 
-impl<'m> PageHal for Sim<'m> {
+// SAFETY: a thread plays one CPU at a time, and handlers run where it is not masked; memory is in the arena, as long
+// as the machine.
+unsafe impl<'m> PageHal for Sim<'m> {
     type Map = BankMap<'m>;
     type Relax = Yield;
 
@@ -213,6 +215,15 @@ impl<'m> PageHal for Sim<'m> {
 
     fn may_wait(&self, _: &Local<'m>, saved: bool) -> bool {
         !saved
+    }
+
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(self.arena + (phys.get() - self.base))
+    }
+
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        let offset = virt.get().checked_sub(self.arena).filter(|offset| *offset < self.size)?;
+        Some(PhysAddr::new(self.base + offset))
     }
 
     fn zero(&self, start: PhysAddr, pages: u64) {
@@ -241,11 +252,13 @@ impl Sim<'_> {
     }
 }
 
-impl SlabHal for Sim<'_> {
+// SAFETY: as above; each number has a header of its own in the data of each CPU.
+unsafe impl SlabHal for Sim<'_> {
     const FIRST_ARRAYS: u32 = 0;
 
     fn slot(number: u16) -> Slot {
-        Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap())
+        // SAFETY: the data of each CPU begin with the headers of all numbers.
+        unsafe { Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap()) }
     }
 
     fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader {
@@ -255,15 +268,6 @@ impl SlabHal for Sim<'_> {
 
     fn slabs(local: &Self::Local) -> &CpuSlabs {
         &local.slabs
-    }
-
-    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(self.arena + (phys.get() - self.base))
-    }
-
-    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        let offset = virt.get().checked_sub(self.arena).filter(|offset| *offset < self.size)?;
-        Some(PhysAddr::new(self.base + offset))
     }
 
     fn entropy(&self) -> u64 {
@@ -479,7 +483,7 @@ impl Spec {
         let ram = PhysRange::from_size(PhysAddr::new(self.base), self.size).unwrap();
         let limits = ZoneLimits::new(ram.start(), None, None);
         let tuning = WatermarkTuning { min_free_kbytes: Some(0), ..WatermarkTuning::DEFAULT };
-        allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning).unwrap();
+        raw!(allocator.hand_over(std::iter::once(ram), std::iter::once(ram), limits, tuning)).unwrap();
         if self.tagged {
             allocator.set_scrub(Scrub::TAG);
         }

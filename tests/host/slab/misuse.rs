@@ -48,7 +48,7 @@ fn pointers_that_are_no_objects_are_named() {
         let page = slabs.pages().alloc_pages(KERNEL, quarry::addr::Order::ZERO).unwrap();
         let at = {
             use quarry::mm::page::PageMap;
-            use quarry::mm::slab::SlabHal;
+
             use quarry::mm::zone::PageHal;
             slabs.hal().to_virt(slabs.hal().map().phys(page))
         };

@@ -238,7 +238,8 @@ impl Pressure for PagesOf<'_> {
     }
 }
 
-impl<'m> PageHal for PagesOf<'m> {
+// SAFETY: one thread runs, whichever CPU it plays; no memory is behind the pages.
+unsafe impl<'m> PageHal for PagesOf<'m> {
     type Map = BankMap<'m>;
     type Relax = spin::relax::Loop;
 
@@ -256,6 +257,14 @@ impl<'m> PageHal for PagesOf<'m> {
 
     fn may_wait(&self, _: &Local<'m>, _: bool) -> bool {
         true
+    }
+
+    fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
+        quarry::mm::layout::phys_to_virt(phys).unwrap()
+    }
+
+    fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
+        quarry::mm::layout::virt_to_phys(virt)
     }
 
     fn zero(&self, _: PhysAddr, pages: u64) {
@@ -337,7 +346,8 @@ impl PerCpu for Kernel<'_> {
     fn kick(&self, _: CpuId) {}
 }
 
-impl<'m> VmallocHal<'m> for Kernel<'m> {
+// SAFETY: one set of tables, one chain of descriptors, from which each is taken once.
+unsafe impl<'m> VmallocHal<'m> for Kernel<'m> {
     type Mmu = Forgetful;
     type Frames = SimFrames;
     type Pages = PagesOf<'m>;
@@ -408,7 +418,7 @@ fn boot<'m>(
     let pages = PageAllocator::new(PagesOf { map, locals, until_failure, zeroed: AtomicU64::new(0) });
     let ram = PhysRange::from_size(PhysAddr::new(RAM), size).unwrap();
     let limits = ZoneLimits::new(ram.start(), None, None);
-    pages.hand_over([ram].into_iter(), [ram].into_iter(), limits, WatermarkTuning::DEFAULT).unwrap();
+    raw!(pages.hand_over([ram].into_iter(), [ram].into_iter(), limits, WatermarkTuning::DEFAULT)).unwrap();
     let machine = TlbMachine::new(config, PhysRange::from_size(PhysAddr::new(0x4000_0000), 16 * MIB).unwrap());
     let frames = machine.frames();
     let mmu = Forgetful { cpu: machine.cpu(CpuId::BOOT), forget: AtomicBool::new(false) };

@@ -129,7 +129,8 @@ impl PerCpu for Machine<'_> {
     fn kick(&self, _: CpuId) {}
 }
 
-impl<'a> AreaHal<'a> for Machine<'a> {
+// SAFETY: each descriptor is taken once; nothing is mapped behind the areas but in the list that is checked.
+unsafe impl<'a> AreaHal<'a> for Machine<'a> {
     type Relax = spin::relax::Loop;
 
     fn descriptor(&self, _: Gfp) -> Option<Owned<'a, Area>> {

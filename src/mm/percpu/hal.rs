@@ -1,0 +1,23 @@
+//! What per-CPU memory asks of a machine.
+
+use super::Chunk;
+use crate::addr::VirtRange;
+use crate::gfp::Gfp;
+use crate::mm::vmalloc::VmallocHal;
+
+/// What per-CPU memory asks of a machine beyond what vmalloc does.
+///
+/// # Safety
+///
+/// - `HAL-11`: when [`PerCpuHal::clear`] returns, the range is zero. [`PerCpuHal::row`] answers with memory that nobody else
+///   has.
+pub unsafe trait PerCpuHal<'a>: VmallocHal<'a> {
+    /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
+    fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
+
+    /// Takes records back that [`PerCpuHal::row`] gave.
+    fn free_row(&self, row: &'a mut [Chunk<'a>]);
+
+    /// Zeroes memory that the allocator has mapped and that nobody uses.
+    fn clear(&self, range: VirtRange);
+}

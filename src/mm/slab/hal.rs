@@ -1,0 +1,123 @@
+//! What the slab allocator asks of a machine.
+
+use super::{ArrayHeader, CacheObjects, CpuSlabs, Misuse, Slot, masked};
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Page, PageMap};
+use crate::mm::zone::PageHal;
+use core::sync::atomic::AtomicU64;
+
+/// What the slab allocator asks of a machine, beyond what the page allocator does.
+///
+/// Each CPU has the headers of its arrays in its own data, at distances from their start that are the same for all. The
+/// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
+/// restart an interrupted sequence has better ones.
+///
+/// # Safety
+///
+/// Beside what [`PageHal`] wants:
+///
+/// - `HAL-6`: [`SlabHal::slot`] answers with a slot of its own for each number, and [`SlabHal::header`] with the header
+///   there, in the data of the CPU that it is given, and nothing else uses it.
+/// - `HAL-7`: the methods of the hot path do what their bodies here do.
+pub unsafe trait SlabHal: PageHal + Sized {
+    /// Where each CPU has the header of the array of cache number 0. Those of the first [`KMALLOC_SIZES`](super::KMALLOC_SIZES) numbers follow it.
+    const FIRST_ARRAYS: u32;
+
+    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`](super::MAX_CACHES).
+    fn slot(number: u16) -> Slot;
+
+    /// The header of an array.
+    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
+
+    /// What each CPU has besides.
+    fn slabs(local: &Self::Local) -> &CpuSlabs;
+
+    /// The number of the page that starts at an address, if it has a descriptor.
+    #[inline(always)]
+    fn page_number(&self, at: VirtAddr) -> Option<u32> {
+        let phys = self.to_phys(at).filter(|phys| phys.is_aligned(PAGE_SIZE))?;
+        self.map().find(Pfn::containing(phys)).map(Page::index)
+    }
+
+    /// Bits that nobody outside knows, as many as there are to be had.
+    fn entropy(&self) -> u64;
+
+    /// Zeroes an object that has just been allocated or is being freed.
+    fn zero_object(&self, object: VirtAddr, bytes: usize);
+
+    /// A test wants this allocation to fail. Asked only while the allocator is careful
+    /// ([`SlabAllocator::set_careful`](super::SlabAllocator::set_careful)).
+    fn should_fail_slab(&self, _cache: &'static str, _gfp: Gfp) -> bool {
+        false
+    }
+
+    /// Somebody misused an object, which is going to be printed. A cache's lock may be held.
+    fn misuse(&self, _misuse: &Misuse) {}
+
+    /// Prints a line of a report. A cache's lock may be held.
+    fn print(&self, line: core::fmt::Arguments<'_>) {
+        log::error!("{line}");
+    }
+
+    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
+    #[inline(always)]
+    fn return_address(&self) -> VirtAddr {
+        VirtAddr::ZERO
+    }
+
+    /// Writes an address in the code for people to read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
+    fn fmt_code(&self, at: VirtAddr, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{at}")
+    }
+
+    /// A clock for the age of allocations, in units of its own: a millisecond suits.
+    fn ticks(&self) -> u64 {
+        0
+    }
+
+    /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
+    /// if the caller wants to wait where it may not.
+    #[inline(always)]
+    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+        masked::take(self, slot, mark, wait)
+    }
+
+    /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
+    /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
+    #[inline(always)]
+    fn give_free(&self, at: VirtAddr) -> bool {
+        masked::give(self, at, |_| true)
+    }
+
+    /// Does the same if the object's cache has this array.
+    #[inline(always)]
+    fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
+        masked::give(self, at, |own| own == slot)
+    }
+
+    /// Frees objects of one cache, from the first on, as long as nothing is wrong and there is room, the rest of this CPU's
+    /// array: writes their marks, and their addresses to `room`. How many. Interrupts masked.
+    #[inline(always)]
+    fn give_many(&self, local: &Self::Local, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+        masked::give_many(self, local, of, objects, room)
+    }
+}
+
+impl Slot {
+    /// The slot this far from the start of each CPU's data.
+    ///
+    /// # Safety
+    ///
+    /// `SLOT-1`.
+    #[must_use]
+    #[inline(always)]
+    pub const unsafe fn at(distance: u32) -> Self {
+        // INVARIANT: SLOT-1 is the caller's promise.
+        Self::from_distance(distance)
+    }
+}
