@@ -90,9 +90,15 @@
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
 //! | `instance/alloc.rs` | `kmalloc` as one of blocks |
+//! | `instance/bring_up/cpus.rs` | a CPU that comes |
+//! | `instance/bring_up/mod.rs` | all that a kernel promises |
+//! | `instance/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
+//! | `instance/bring_up/tables.rs` | taking TTBR1 over |
 //! | `instance/cpu.rs` | per-CPU state |
 //! | `instance/io.rs` | descriptors of mappings, device registers |
 //! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
+//! | `instance/linear.rs` | table frames through the linear map |
+//! | `instance/machine.rs` | the promise of a kernel's machine |
 //! | `instance/mod.rs` | memblock as a source of frames |
 //! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `instance/percpu.rs` | values of CPUs |
@@ -112,7 +118,8 @@
 //! | `kernel/init.rs` | the switch to the final tables |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
-//! | `kernel/pages.rs` | mapping and clearing the page descriptors |
+//! | `kernel/machine.rs` | the promise of the reference kernel |
+//! | `kernel/pages.rs` | memory that only booting needed |
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
@@ -128,7 +135,7 @@ extern crate alloc;
 const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
 
 /// Bytes of a thread's stack: 16 KiB, or with the feature `stack-8k` or `stack-4k` as many.
-#[cfg(all(feature = "kernel", target_os = "none"))]
+#[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 const KERNEL_STACK_SIZE: u64 = if cfg!(feature = "stack-8k") {
     8 << 10
 } else if cfg!(feature = "stack-4k") {
@@ -151,10 +158,14 @@ pub mod sync;
 pub mod board;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod driver;
-#[cfg(all(feature = "kernel", target_os = "none"))]
+#[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 pub mod instance;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod kernel;
+pub mod prelude;
+
+#[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
+pub use instance::*;
 
 /// `cargo test` builds the library as a test target of its own even though it holds no tests; on the host that needs a
 /// `main`.

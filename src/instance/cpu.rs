@@ -1,17 +1,17 @@
 //! What each CPU has of its own, the CPUs that there are, and which of them run the kernel.
 
+use super::machine::{linear_offset, machine};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::held;
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::hal::cpu::{Interrupts, PerCpu, with_local};
-use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
+use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
 use crate::mm::zone::CpuPages;
 use crate::sync::{self, OrderedLock, Scopes, Sleeper, class};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use spin::once::Once;
 
 /// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
 pub const KEPT_STACKS: usize = 2;
@@ -21,8 +21,9 @@ pub(super) const NUMBERED: u64 = (1 << 56) - (1 << PAGE_SHIFT);
 
 /// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
 /// linear map, whatever tag they carry.
-pub(super) const DESCRIPTORS: u64 =
-    VMEMMAP_START.wrapping_sub(((PAGE_OFFSET & NUMBERED) >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
+pub(super) fn descriptor_of_zero() -> u64 {
+    VMEMMAP_START.wrapping_sub(((linear_offset() & NUMBERED) >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE))
+}
 
 /// This machine.
 const HERE: KernelPages = KernelPages(());
@@ -167,19 +168,17 @@ impl PerCpu for KernelPages {
     }
 
     fn kick(&self, cpu: CpuId) {
-        if let Some(hooks) = CPU_HOOKS.get() {
-            (hooks.kick)(cpu);
-        }
+        // A kernel that cannot interrupt another CPU makes each answer by itself: docs/embedding.md.
+        let _ = machine().kick(cpu);
     }
 
     fn waiting_for(&self, cpu: CpuId, step: u64) {
-        let Some(hooks) = CPU_HOOKS.get() else { return };
-        let since = &self.local().waiting_since;
+        let (since, now) = (&self.local().waiting_since, machine().ticks());
         if step == 0 {
-            since.store((hooks.now)(), Ordering::Relaxed);
-        } else if (hooks.now)().wrapping_sub(since.load(Ordering::Relaxed)) > (hooks.patience)() {
-            since.store((hooks.now)(), Ordering::Relaxed);
-            (hooks.no_answer)(cpu);
+            since.store(now, Ordering::Relaxed);
+        } else if now.wrapping_sub(since.load(Ordering::Relaxed)) > machine().ticks_per_second() {
+            since.store(now, Ordering::Relaxed);
+            machine().no_answer(cpu);
         }
     }
 }
@@ -188,26 +187,11 @@ impl PerCpu for KernelPages {
 static ONLINE: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
 /// Held while a CPU comes or goes, and while somebody uses the data of one that is away; interrupts masked.
 static COMING_AND_GOING: OrderedLock<(), class::ComingAndGoing, Relax> = OrderedLock::new(());
-static CPU_HOOKS: Once<&'static CpuHooks, Relax> = Once::new();
 
-/// How the kernel around the allocators reaches its CPUs.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuHooks {
-    /// Makes a CPU call [`answer_requests`](super::answer_requests) soon: by an interrupt. Any context.
-    pub kick: fn(CpuId),
-    /// The ticks of a clock. Any context.
-    pub now: fn() -> u64,
-    /// How many of them another CPU may take for an answer before it is reported.
-    pub patience: fn() -> u64,
-    /// Reports that a CPU does not answer; the wait goes on, as its lists are still its own.
-    pub no_answer: fn(CpuId),
-    /// Wakes a CPU that has nothing to do, if there is one: there is work in the background. Any context.
-    pub rouse: fn(),
-}
-
-/// Registers the kernel's hooks, before a second CPU runs. The first call counts.
-pub fn set_cpu_hooks(hooks: &'static CpuHooks) {
-    CPU_HOOKS.call_once(|| hooks);
+/// The CPU that executes this. Any context.
+#[must_use]
+pub fn this_cpu() -> CpuId {
+    cpu::current()
 }
 
 /// Whether a CPU runs the kernel. Any context.
@@ -248,9 +232,7 @@ pub fn asleep(sleep: impl FnOnce()) {
 
 /// The background has work to do.
 pub(super) fn rouse() {
-    if let Some(hooks) = CPU_HOOKS.get() {
-        (hooks.rouse)();
-    }
+    machine().rouse();
 }
 
 /// The CPUs that may run the kernel: those that have data (Linux: `for_each_possible_cpu`). Any context.
@@ -307,14 +289,27 @@ pub unsafe fn start_cpu() {
     set_online(CpuId::BOOT, true);
 }
 
+/// Bytes that a CPU's data are.
+pub const CPU_LOCAL_USED: u64 = size_of::<CpuLocal>() as u64;
 /// Bytes, a multiple of the page size, that a CPU's data take.
-pub const CPU_LOCAL_SIZE: u64 = (size_of::<CpuLocal>() as u64).next_multiple_of(PAGE_SIZE);
+pub const CPU_LOCAL_SIZE: u64 = CPU_LOCAL_USED.next_multiple_of(PAGE_SIZE);
+
+/// [`start_cpu`] on a CPU whose number nobody has set yet.
+///
+/// # Safety
+///
+/// As for [`start_cpu`].
+pub(super) unsafe fn start_boot_cpu() {
+    cpu::set_current(CpuId::BOOT);
+    // SAFETY: the caller's promise.
+    unsafe { start_cpu() };
+}
 
 /// Gives a CPU its data. If it is this CPU, it uses them from here on.
 ///
 /// # Safety
 ///
-/// `place` is [`CPU_LOCAL_SIZE`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
+/// `place` is [`CPU_LOCAL_USED`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
 /// the one of this machine. Called once a CPU, before pages are handed over, with interrupts masked.
 pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let local = place.as_ptr::<CpuLocal>();
@@ -323,7 +318,7 @@ pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     // SAFETY: as above.
     unsafe { field.write(map) };
     // SAFETY: as above; the field is an atomic.
-    unsafe { &*local }.slab.descriptors.store(DESCRIPTORS, Ordering::Relaxed);
+    unsafe { &*local }.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
     // INVARIANT: LOCAL-1: zeroes are a valid value of all other fields. Release pairs with the acquire in `local_of`.
     slot.store(local, Ordering::Release);

@@ -1,23 +1,19 @@
 //! Failures on request in this kernel: one injector for all its allocators.
 #![forbid(unsafe_code)]
 
+use super::machine::machine;
 use super::pages::{drain_all_pages, nr_free_pages, page_allocator};
 use super::slab::slab_allocator;
 use super::vmalloc::vmap_space;
-use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::cpu;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
 use crate::mm::zone::Broken;
-use spin::once::Once;
 
 static FAULTS: FaultInjector = FaultInjector::new(print_stack);
-/// What prints the stack of its caller.
-static PRINT_STACK: Once<fn(), Relax> = Once::new();
 
 fn print_stack() {
-    if let Some(print) = PRINT_STACK.get() {
-        print();
-    }
+    machine().print_backtrace();
 }
 
 /// Who decides which allocations of this kernel fail: settings and statistics to read. To change settings:
@@ -25,11 +21,6 @@ fn print_stack() {
 #[must_use]
 pub fn fault_injector() -> &'static FaultInjector {
     &FAULTS
-}
-
-/// Says what prints the stack of its caller when a failure is forced. The first call counts.
-pub fn set_fault_stack_printer(print: fn()) {
-    PRINT_STACK.call_once(|| print);
 }
 
 /// Sets when a site fails, and makes every allocator go the way that asks, or no longer. Where the per-CPU lists may be

@@ -2,12 +2,16 @@
 //! below stop here.
 
 mod alloc;
+mod bring_up;
 mod check;
 mod cpu;
 mod drain;
+mod exceptions;
 mod faults;
 mod io;
 mod kvmalloc;
+mod linear;
+mod machine;
 mod pages;
 mod percpu;
 mod reclaim;
@@ -22,16 +26,18 @@ mod valloc;
 mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
+pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up, bring_up, join_cpu};
+#[cfg(feature = "kernel")]
+pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
+use cpu::start_boot_cpu;
 pub use cpu::{
-    CPU_LOCAL_SIZE, CpuHooks, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
-    forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, set_cpu_hooks, start_cpu,
-    take_cpu_offline,
+    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
+    forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
-pub use faults::{
-    KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations, set_fault_stack_printer,
-};
+pub use exceptions::{repair, resume_at};
+pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 pub use io::{
     Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot,
     ioremap_wc, ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq,
@@ -39,11 +45,13 @@ pub use io::{
     writew, writew_relaxed,
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
+pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
+pub use machine::Machine;
 pub use pages::{
     BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
     get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic, kunmap, nr_free_pages, page_address,
-    page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, phys_to_virt, put_page, split_page,
+    page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, put_page, split_page,
     totalram_pages, virt_to_page, virt_to_phys,
 };
 pub use percpu::{
@@ -51,17 +59,14 @@ pub use percpu::{
     percpu_trim, this_cpu_ptr,
 };
 pub use reclaim::{
-    Deferred, KernelReclaim, PressureHooks, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim,
-    set_pressure_hooks, spin_lock,
+    Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };
 pub use reserved::{ReservedRegion, memory_region};
 pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
-pub use set_memory::{
-    HoldOthers, set_cpu_holder, set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x,
-};
+pub use set_memory::{set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
-    set_code_printer, slab_allocator, start_slabs, try_kfree,
+    slab_allocator, start_slabs, try_kfree,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use tags::{
@@ -78,9 +83,7 @@ pub use vmalloc::{
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::linear::LinearMemory;
-use crate::arch::aarch64::mmu::LinearMmu;
 use crate::hal::frame::{FrameSource, NoFrame};
-use crate::mm::layout::PAGE_OFFSET;
 use crate::mm::memblock::{Memblock, MemblockError, Window};
 use crate::mm::pgtable::PageTable;
 use crate::sync::{OrderedGuard, OrderedLock, class};
@@ -88,8 +91,6 @@ use spin::once::Once;
 
 /// The kernel's memblock: it reaches no memory until the linear map is up.
 pub type BootMemblock = Memblock<'static, Option<LinearMemory>>;
-/// The machine whose tables are reached through the linear map.
-pub type KernelMmu = LinearMmu<PAGE_OFFSET>;
 
 static MEMBLOCK: OrderedLock<BootMemblock, class::MemblockLists, Relax> = OrderedLock::new(Memblock::new(None));
 static KERNEL_TABLES: Once<PageTable<KernelMmu>, Relax> = Once::new();

@@ -4,6 +4,7 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
+use super::linear::{linear, linear_to_phys, phys_range_to_virt};
 use super::{faults, kernel_tables, tags};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
@@ -15,16 +16,13 @@ use crate::hal::frame::{FrameSource, NoFrame};
 use crate::hal::prot::Prot;
 use crate::hal::tags::TagMemory;
 use crate::mm::fault_inject::FaultSite;
-use crate::mm::layout::{self, PAGE_OFFSET};
+use crate::mm::layout;
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use spin::once::Once;
-
-// An OR adds where the offset and the addresses share no bit.
-const _: () = assert!(PAGE_OFFSET & (layout::LINEAR_MAP_SIZE - 1) == 0);
 
 /// Whether a mapping of `vm_map_ram` leads to one of so many frames.
 static BRIEF_MAPPINGS: Once<fn(Pfn, u64) -> bool, Relax> = Once::new();
@@ -97,17 +95,17 @@ unsafe impl PageHal for KernelPages {
 
     #[inline(always)]
     fn to_virt(&self, phys: PhysAddr) -> VirtAddr {
-        VirtAddr::new(PAGE_OFFSET | phys.get())
+        linear(phys)
     }
 
     #[inline(always)]
     fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        layout::virt_to_phys(virt)
+        linear_to_phys(virt)
     }
 
     #[inline]
     fn zero(&self, start: PhysAddr, pages: u64) {
-        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<mem::Page>();
+        let first = linear(start).as_ptr::<mem::Page>();
         if let Some(first) = NonNull::new(first).filter(|_| pages != 0) {
             // SAFETY: the allocator has just taken these pages of RAM for its caller, and the linear map maps them.
             unsafe { mem::clear_pages(first, pages) };
@@ -115,13 +113,13 @@ unsafe impl PageHal for KernelPages {
     }
 
     fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
-        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<u8>();
+        let first = linear(start).as_ptr::<u8>();
         // SAFETY: pages of RAM that the allocator is about to put on its lists, or has there under the zone's lock.
         unsafe { first.write_bytes(byte, to_usize(pages * PAGE_SIZE)) };
     }
 
     fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
-        let first = VirtAddr::new(PAGE_OFFSET | start.get()).as_ptr::<u64>();
+        let first = linear(start).as_ptr::<u64>();
         // SAFETY: pages of RAM that the allocator has just taken for its caller; whoever writes to them all the same is
         // what is looked for, and writes no more than bytes.
         let words = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE / 8)) };
@@ -145,7 +143,7 @@ static LINEAR_PROT: Once<Prot, Relax> = Once::new();
 
 /// Maps pages in the linear map, or takes them out of it, where it has an entry for each.
 fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), PgtableError> {
-    let range = PhysRange::from_size(start, pages.saturating_mul(PAGE_SIZE)).and_then(layout::phys_range_to_virt);
+    let range = PhysRange::from_size(start, pages.saturating_mul(PAGE_SIZE)).and_then(phys_range_to_virt);
     let (Some(tables), Some(range)) = (kernel_tables(), range) else { return Err(PgtableError::OutsideSpace) };
     // The tables stay, so that none is asked for in the middle of an allocation.
     let frames = BuddyFrames::ATOMIC;
@@ -445,7 +443,7 @@ pub fn page_address(page: Page) -> VirtAddr {
 
 #[inline(always)]
 fn linear_address(page: Page) -> VirtAddr {
-    VirtAddr::new(PAGE_OFFSET | page_to_phys(page).get())
+    linear(page_to_phys(page))
 }
 
 /// The physical address of a page's first byte.
@@ -476,16 +474,10 @@ pub fn virt_to_page(addr: VirtAddr) -> Result<Page, FreeError> {
     PAGES.page_at(addr.align_down(1 << PAGE_SHIFT))
 }
 
-/// The address of physical memory in the linear map, or `None` if the linear map cannot reach it.
-#[must_use]
-pub fn phys_to_virt(phys: PhysAddr) -> Option<VirtAddr> {
-    layout::phys_to_virt(phys)
-}
-
 /// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
 #[must_use]
 pub fn virt_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
-    layout::virt_to_phys(tags::untag(virt))
+    linear_to_phys(tags::untag(virt))
 }
 
 /// Pages that the allocator manages, free or not.

@@ -3,6 +3,7 @@
 use super::cpu::{KernelPages, rouse};
 use super::drain::answer_requests;
 use super::faults;
+use super::machine::machine;
 use super::pages::PAGES;
 use crate::addr::Order;
 use crate::arch::aarch64::cpu::{self, Relax};
@@ -15,7 +16,6 @@ use crate::mm::zone::{
     Balanced, Pressure, Reclaim, Registration, Registry, RegistryError, Relief, Shortage, SleepsInAtomic, scoped_gfp,
 };
 use crate::sync::{self, Lock};
-use spin::once::Once;
 
 /// This kernel's reclaimer.
 pub type KernelReclaim = Reclaim<Relax>;
@@ -24,7 +24,6 @@ pub type SpinLock<T> = Lock<T, KernelPages, Relax>;
 
 static RECLAIM: KernelReclaim = Reclaim::new();
 static DEFERRED: Registry<dyn Deferred, Relax> = Registry::new();
-static HOOKS: Once<&'static PressureHooks, Relax> = Once::new();
 
 /// The reclaimer: where shrinkers, purges and OOM hooks register.
 #[must_use]
@@ -50,25 +49,6 @@ pub fn might_sleep(call: &'static str) -> Result<(), SleepsInAtomic> {
 /// An open spin lock.
 pub const fn spin_lock<T>(data: T) -> SpinLock<T> {
     Lock::new(KernelPages(()), data)
-}
-
-/// How the kernel around the allocator reports, and what it knows of itself.
-#[derive(Clone, Copy, Debug)]
-pub struct PressureHooks {
-    /// An allocation fails without [`Gfp::NOWARN`]. Any context in which one may be made.
-    pub failed: fn(&Shortage),
-    /// An allocation that may wait was made where waiting is not legal, and goes on without. Any context.
-    pub waits_in_atomic: fn(Gfp, Order, Atomic),
-    /// A function that may sleep, by its name, was called where that is not legal; it is refused. Any context.
-    pub sleeps_in_atomic: fn(&'static str, Atomic),
-    /// Whether anything but the running contexts of CPUs may yet free memory: an interrupt's handler.
-    pub may_be_woken: fn() -> bool,
-}
-
-/// Registers the kernel's hooks. The first call counts; without one, reports are single lines of the log, and nobody is
-/// there to wake a waiter.
-pub fn set_pressure_hooks(hooks: &'static PressureHooks) {
-    HOOKS.call_once(|| hooks);
 }
 
 /// Work that an interrupt handler has put off, such as freeing what may not be freed there.
@@ -118,22 +98,25 @@ fn work_meanwhile() -> bool {
 }
 
 impl Wait for KernelPages {
-    /// There are no threads: the CPU does what [`idle`] does, and sleeps until an event.
+    /// A thread blocks, if the kernel has any. Otherwise the CPU does what [`idle`] does, and sleeps until an event.
     fn wait(&self, queue: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited {
         let saved = irq::local_irq_save_flags();
         irq::local_irq_enable();
         let waited = queue.wait_with(condition, |seen| {
-            if work_meanwhile() || queue.generation() != seen {
+            if machine().block(queue, seen) || work_meanwhile() || queue.generation() != seen {
                 return true;
             }
-            sync::sleep_for_memory(self, HOOKS.get().is_some_and(|hooks| (hooks.may_be_woken)()))
+            sync::sleep_for_memory(self, machine().may_free_memory())
         });
         irq::local_irq_restore_flags(saved);
         waited
     }
 
     fn wake(&self, queue: &WaitQueue) {
-        queue.wake_with(cpu::send_event);
+        queue.wake_with(|| {
+            cpu::send_event();
+            machine().wake(queue);
+        });
     }
 }
 
@@ -182,26 +165,16 @@ impl Pressure for KernelPages {
 
     fn failed(&self, shortage: &Shortage) {
         // A report about memory looks at the zones, which may be locked for good when the kernel ends.
-        match HOOKS.get() {
-            _ if faults::fault_injector().is_closed() => {}
-            Some(hooks) => (hooks.failed)(shortage),
-            None => log::warn!("page allocation failure: order:{}, mode:{}", shortage.order.get(), shortage.gfp),
+        if !faults::fault_injector().is_closed() {
+            machine().allocation_failed(shortage);
         }
     }
 
     fn waits_in_atomic(&self, gfp: Gfp, order: Order) {
-        let why = self.atomic().unwrap_or(Atomic::Masked);
-        match HOOKS.get() {
-            Some(hooks) => (hooks.waits_in_atomic)(gfp, order, why),
-            None => log::error!("sleeping allocation in atomic context: order:{}, mode:{gfp}, {why}", order.get()),
-        }
+        machine().waits_in_atomic(gfp, order, self.atomic().unwrap_or(Atomic::Masked));
     }
 
     fn sleeps_in_atomic(&self, call: &'static str) {
-        let why = self.atomic().unwrap_or(Atomic::Masked);
-        match HOOKS.get() {
-            Some(hooks) => (hooks.sleeps_in_atomic)(call, why),
-            None => log::error!("sleeping function called in atomic context ({why}): {call}"),
-        }
+        machine().sleeps_in_atomic(call, self.atomic().unwrap_or(Atomic::Masked));
     }
 }

@@ -1,5 +1,6 @@
 //! The kernel's side of changing permissions, and Linux's names for it as free functions.
 
+use super::machine::machine;
 use super::tags::untag;
 use super::vmalloc::space_of;
 use super::{BuddyFrames, KernelPages, kernel_tables, online_cpus, phys_to_virt};
@@ -18,13 +19,7 @@ use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
-use spin::once::Once;
 
-/// Runs something while every other CPU stands still; whether it ran.
-pub type HoldOthers = fn(&mut dyn FnMut()) -> bool;
-
-/// Who can do that.
-static HOLD: Once<HoldOthers, Relax> = Once::new();
 /// Whoever changes live mappings where that needs nobody to stand still.
 static CHANGING: OrderedLock<(), class::LiveMappings, Relax> = OrderedLock::new(());
 
@@ -41,17 +36,13 @@ unsafe impl SetMemoryHal<'static> for KernelPages {
         }
         let mut result = Err(SetMemoryError::OtherCpus);
         let mut change = || result = f(LivePolicy::BreakBeforeMake);
-        match HOLD.get() {
-            // Held CPUs do not contend for the lock, and only one CPU at a time holds others.
-            Some(hold) if online_cpus().count() > 1 => {
-                hold(&mut change);
-            }
-            _ if online_cpus().count() > 1 => {}
-            _ => {
-                let saved = self.save();
-                change();
-                self.restore(saved);
-            }
+        if online_cpus().count() > 1 {
+            // Held CPUs do not contend for the lock, and only one CPU at a time holds others. MACH-2.
+            machine().hold_others(&mut change);
+        } else {
+            let saved = self.save();
+            change();
+            self.restore(saved);
         }
         result
     }
@@ -59,12 +50,6 @@ unsafe impl SetMemoryHal<'static> for KernelPages {
     fn sync_instructions(&self, range: VirtRange) {
         icache::sync(range);
     }
-}
-
-/// Says who holds the other CPUs while blocks are split, on CPUs without FEAT_BBM level 2. The first call counts;
-/// without one such a CPU splits no block unless it is alone.
-pub fn set_cpu_holder(hold: HoldOthers) {
-    HOLD.call_once(|| hold);
 }
 
 /// Lets blocks of the linear map be split while they are in use, through the first page of the fixmap, which nobody needs

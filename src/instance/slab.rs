@@ -4,13 +4,14 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
+use super::machine::machine;
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
 use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
-use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::counter;
+use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::mem;
-use crate::driver::timer;
 use crate::gfp::Gfp;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::slab::{
@@ -22,7 +23,6 @@ use core::fmt;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
-use spin::once::Once;
 
 #[expect(clippy::cast_possible_truncation, reason = "a CPU's data are a few pages")]
 const FIRST: u32 = offset_of!(CpuLocal, first_arrays) as u32;
@@ -119,23 +119,12 @@ unsafe impl SlabHal for KernelPages {
     }
 
     fn fmt_code(&self, at: VirtAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match PRINT_CODE.get() {
-            Some(print) => print(at, f),
-            None => write!(f, "{at}"),
-        }
+        machine().fmt_code(at, f)
     }
 
     fn ticks(&self) -> u64 {
-        timer::microseconds() / 1000
+        counter::microseconds() / 1000
     }
-}
-
-/// What prints a return address.
-static PRINT_CODE: Once<fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result, Relax> = Once::new();
-
-/// Says what prints a return address in reports about objects. The first call counts.
-pub fn set_code_printer(print: fn(VirtAddr, &mut fmt::Formatter<'_>) -> fmt::Result) {
-    PRINT_CODE.call_once(|| print);
 }
 
 /// Gives back what caches keep at hand when memory is short.

@@ -7,9 +7,10 @@
 //! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
 
 use super::cpu::{CpuLocal, KernelPages, KernelScopes, NUMBERED};
+use super::machine::linear_offset;
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::cpu::PerCpu;
-use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
+use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
 use crate::mm::page::{PageDescriptor, PageMap};
 use crate::mm::slab::{ArrayHeader, CacheObjects, CpuSlabs, Slot};
 use crate::mm::zone::PageHal;
@@ -43,11 +44,11 @@ macro_rules! take_tables {
          7: mov {object}, xzr
          b 8b
          .previous
-         .pushsection .rseq, \"a\"
+         .pushsection quarry_rseq, \"a\"
          .balign 8
          .quad 2b, 8b, 2b
          .popsection
-         .pushsection .extable, \"a\"
+         .pushsection quarry_extable, \"a\"
          .balign 8
          .quad 3b, 3b + 4, 7b
          .popsection"
@@ -154,13 +155,13 @@ macro_rules! give {
                 "8: str x12, [{object}]",       // what was there before the mark
                 "9: b {slow}",
                 ".previous",
-                ".pushsection .rseq, \"a\"",
+                ".pushsection quarry_rseq, \"a\"",
                 ".balign 8",
                 ".quad 2b, 5b, 2b",
                 ".quad 5b, 6b, 7b",
                 ".quad 7b, 8b, 7b",
                 ".popsection",
-                ".pushsection .extable, \"a\"",
+                ".pushsection quarry_extable, \"a\"",
                 ".balign 8",
                 ".quad 3b, 3b + 4, 9b",
                 ".quad 4b, 4b + 4, 9b",
@@ -300,7 +301,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             "9: sub {from}, {from}, #32",
             "b 3b",
             ".previous",
-            ".pushsection .extable, \"a\"",
+            ".pushsection quarry_extable, \"a\"",
             ".balign 8",
             ".quad 8b, 8b + 4, 5b",
             ".popsection",
@@ -337,7 +338,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
 #[inline(always)]
 pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
     let local = KernelPages(()).local();
-    let first = PAGE_OFFSET.wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
+    let first = linear_offset().wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
     // What does not start a page becomes large, as does what lies below the first one.
     let index = u32::try_from(at.get().wrapping_sub(first).rotate_right(PAGE_SHIFT)).ok()?;
     let descriptor =
@@ -349,7 +350,7 @@ pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
             ".subsection 1",
             "9: b {none}",
             ".previous",
-            ".pushsection .extable, \"a\"",
+            ".pushsection quarry_extable, \"a\"",
             ".balign 8",
             ".quad 3b, 3b + 4, 9b",
             ".popsection",

@@ -4,6 +4,7 @@
 //! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch
 //! where an address is made of a page or taken apart.
 
+use super::linear::{linear, linear_to_phys};
 use super::pages::{PAGES, page_to_phys};
 use super::vmalloc::{vmalloc_to_page, vmap_space};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr, to_usize};
@@ -11,7 +12,6 @@ use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::mte;
 use crate::hal::tags::{TagEvent, TagMemory};
-use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::page::Page;
 use crate::mm::tags::{Evidence, Owner, OwnerRing, RingEntry, Verdict, for_block, whole_granules};
 use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
@@ -57,10 +57,6 @@ impl TagMemory for LinearTags {
             owners.add(event);
         }
     }
-}
-
-const fn linear(at: PhysAddr) -> VirtAddr {
-    VirtAddr::new(PAGE_OFFSET | at.get())
 }
 
 /// Whether memory is tagged. Any context.
@@ -240,7 +236,7 @@ pub fn tag_report(at: VirtAddr) -> Option<TagReport> {
     let plain = at.untagged();
     let tables = super::kernel_tables()?;
     let tag_at = |at: VirtAddr| {
-        let phys = layout::virt_to_phys(at).filter(|phys| phys.get() < layout::LINEAR_MAP_SIZE);
+        let phys = linear_to_phys(at);
         let mapped = tables.translate(at)?;
         (phys.is_none_or(|phys| phys == mapped.phys)).then(|| tags.get(mapped.phys))
     };

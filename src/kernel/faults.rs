@@ -1,7 +1,6 @@
 //! Failures on request, from the boot arguments and from the prompt.
 
 use super::bootargs::BootArgs;
-use super::report;
 use crate::instance;
 use crate::kprintln;
 use crate::mm::fault_inject::{FaultAttr, FaultSite};
@@ -11,7 +10,6 @@ use core::fmt;
 /// Applies the boot arguments, `fail_page_alloc=` and those of the other sites. When the allocators are there: from here
 /// on allocations fail.
 pub(super) fn init(args: BootArgs<'_>) {
-    instance::set_fault_stack_printer(report::print_callers);
     for site in FaultSite::ALL {
         let Some(text) = args.value(site.name()) else { continue };
         match FaultAttr::parse(site, text) {

@@ -15,19 +15,17 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::linear::LinearMemory;
 use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, probe, protect, psci, rseq, spurious, tlb};
+use crate::arch::aarch64::{irq, mem, pmu, protect, psci, tlb};
 use crate::board::Board;
 use crate::fdt::{Located, Tree};
 use crate::hal::prot::Prot;
 use crate::hal::wait::Scope;
-use crate::instance::{self, MemblockFrames};
+use crate::instance::{self, BringUpError, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, Space};
-use crate::mm::slab::CreateError;
-use crate::mm::vmalloc::SetupError;
 use crate::mm::zone::Scrub;
 use crate::sync;
 use ::log::{error, info, warn};
@@ -45,9 +43,8 @@ pub(super) enum BootError {
     Tables(PgtableError),
     Wx(WxViolation),
     Pages(pages::PagesError),
-    Slabs(CreateError),
     Map(MapError),
-    Vmalloc(SetupError),
+    Vmalloc(BringUpError),
     MemEquals(&'static str),
 }
 
@@ -62,9 +59,8 @@ impl fmt::Display for BootError {
             Self::Tables(error) => write!(f, "page tables: {error}"),
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
             Self::Pages(error) => error.fmt(f),
-            Self::Slabs(error) => write!(f, "slab allocator: {error}"),
             Self::Map(error) => error.fmt(f),
-            Self::Vmalloc(error) => write!(f, "vmalloc: {error}"),
+            Self::Vmalloc(error) => error.fmt(f),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
     }
@@ -105,12 +101,7 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    // First of all: a probe of an address that is mapped by now shall find it.
-    let repaired = spurious::is_spurious(frame)
-        || probe::fix_up(frame)
-        || rseq::fix_up(frame)
-        || probe::read_zero(frame, layout::descriptors())
-        || psci::answer_undefined(frame);
+    let repaired = instance::repair(&mut frame.exception()) || psci::answer_undefined(frame);
     if repaired { Outcome::Resume } else { Outcome::Unhandled }
 }
 
@@ -219,8 +210,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         tags::init(&tree);
     }
     grant_early_heap()?;
+    slabs::add_entropy(&tree);
     pages::init(&tree, args).map_err(BootError::Pages)?;
-    slabs::init(&tree, args).map_err(BootError::Slabs)?;
     heap::hand_over();
     info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
     faults::init(args);
@@ -286,7 +277,7 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapF
     unsafe { boot::switch_tables(boot, table.root()) };
 
     // SAFETY: the linear map is live from here on; `tlb::init_cpu` has run.
-    let mmu = unsafe { instance::KernelMmu::new() };
+    let mmu = unsafe { instance::linear_mmu() };
     // SAFETY: the linear map holds every frame of RAM, and so those of the tables.
     let table = unsafe { table.with_mmu(mmu) };
     instance::set_kernel_tables(table);

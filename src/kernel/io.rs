@@ -1,7 +1,6 @@
 //! Device memory at boot and at the prompt.
 
 use super::bootargs::parse_number;
-use super::cpus::hold_others;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{at, probe};
@@ -26,7 +25,6 @@ pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
     if let Err(error) = instance::io_init(cpu.physical_bits(), fixmap, reserved) {
         warn!("device memory: {error}");
     }
-    instance::set_cpu_holder(hold_others);
     if let Err(error) = instance::set_memory_init() {
         warn!("the linear map cannot be split: {error}");
     }

@@ -40,6 +40,8 @@ pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
+mod machine;
+#[cfg(target_os = "none")]
 pub mod memory_map;
 #[cfg(target_os = "none")]
 mod pages;

@@ -1,29 +1,25 @@
-//! From memblock to the page allocator: descriptors for all RAM, each CPU's lists, the hand-over.
+//! Pages and objects, as the device tree and the boot arguments want them, and the memory that only booting needed.
 
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
-use crate::addr::{CpuId, PAGE_SIZE, PMD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtRange};
 use crate::arch::aarch64::boot;
 use crate::arch::aarch64::cpu::{MAX_CPUS, affinity};
-use crate::arch::aarch64::mem;
 use crate::arch::aarch64::secondary::AFFINITY;
 use crate::fdt::{Cpu, Tree};
-use crate::hal::prot::Prot;
-use crate::instance::{self, BuddyFrames, MemblockFrames};
-use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
-use crate::mm::memblock::{BOOT_ONLY, MemblockError, Window};
-use crate::mm::page::{PAGEBLOCK_PAGES, Vmemmap, sections_of};
-use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
-use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning, ZoneLimits};
+use crate::instance::{self, BringUpError, BuddyFrames, Options};
+use crate::mm::memblock::BOOT_ONLY;
+use crate::mm::pgtable::{PgtableError, UnmapFlags};
+use crate::mm::slab::SlabOptions;
+use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning};
 use ::log::info;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ptr::NonNull;
 
 /// Why there can be no page allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PagesError {
-    Memblock(MemblockError),
+    BringUp(BringUpError),
     Tables(PgtableError),
     Setup(SetupError),
     Free(FreeError),
@@ -35,9 +31,12 @@ pub(super) enum PagesError {
 
 impl fmt::Display for PagesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::BringUp(error) = self {
+            return error.fmt(f);
+        }
         f.write_str("page allocator: ")?;
         match self {
-            Self::Memblock(error) => error.fmt(f),
+            Self::BringUp(_) => Ok(()),
             Self::Tables(error) => error.fmt(f),
             Self::Setup(error) => error.fmt(f),
             Self::Free(error) => error.fmt(f),
@@ -47,9 +46,9 @@ impl fmt::Display for PagesError {
     }
 }
 
-impl From<MemblockError> for PagesError {
-    fn from(error: MemblockError) -> Self {
-        Self::Memblock(error)
+impl From<BringUpError> for PagesError {
+    fn from(error: BringUpError) -> Self {
+        Self::BringUp(error)
     }
 }
 
@@ -59,59 +58,48 @@ impl From<PgtableError> for PagesError {
     }
 }
 
-impl From<SetupError> for PagesError {
-    fn from(error: SetupError) -> Self {
-        Self::Setup(error)
+/// Brings pages and objects up and retires the memblock. Boot CPU, once, when the linear map and the early heap are there.
+pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), PagesError> {
+    let options = options(tree, args);
+    let (handed, descriptors) = instance::bring_allocators_up(possible_cpus(tree), &options)?;
+    if !options.scrub.is_empty() {
+        info!("pages: {:?}, every call takes the slow path", options.scrub);
     }
-}
-
-/// Brings the page allocator up and retires the memblock. Boot CPU, once, when the linear map and the early heap are
-/// there.
-pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'_>) -> Result<(), PagesError> {
-    let ram = {
-        let memblock = instance::memblock();
-        let banks = memblock.mapped_ranges().filter_map(|bank| bank.align_inwards(PAGE_SIZE));
-        list_of(banks, memblock.memory().len())?
-    };
-    let Some(first) = ram.first() else { return Err(PagesError::Setup(SetupError::NoMemory)) };
-    let limits = ZoneLimits::new(first.start(), lowest_dma_end(tree), args.any_size("dma_zone"));
-    let (map, metadata) = build_map(&ram)?;
-    for cpu in possible_cpus(tree) {
-        let place = instance::memblock().alloc(instance::CPU_LOCAL_SIZE, PAGE_SIZE, Window::ANYWHERE)?;
-        let virt = layout::phys_range_to_virt(place).ok_or(MemblockError::NoMemory)?;
-        // SAFETY: zeroed pages that memblock has just given to us, in the linear map; each CPU once, exceptions masked.
-        unsafe { instance::give_cpu(cpu, virt.start(), map) };
-    }
-    let handed = {
-        let mut memblock = instance::memblock();
-        let most = memblock.free_ranges().count();
-        let free = list_of(memblock.retire()?, most)?;
-        let pages = instance::page_allocator();
-        let handed = pages.do_hand_over(ram.iter().copied(), free.into_iter(), limits, tuning(args))?;
-        let scrub = scrub(args) | if instance::tags_are_on() { Scrub::TAG } else { Scrub::empty() };
-        if !scrub.is_empty() {
-            info!("pages: {scrub:?}, all calls go the long way");
-            pages.set_scrub(scrub);
-        }
-        handed
-    };
     info!(
         "pages: {} of {} in {} zones, {} for descriptors",
         Bytes(handed.managed * PAGE_SIZE),
         Bytes(handed.present * PAGE_SIZE),
         handed.zones,
-        Bytes(metadata)
+        Bytes(descriptors)
     );
     free_init_memory()
 }
 
-/// The CPUs that may ever run: this one, and one for each other that the device tree has enabled.
-fn possible_cpus(tree: &Tree<'_>) -> impl Iterator<Item = CpuId> {
+/// What the tree and the boot arguments say about memory.
+fn options(tree: &Tree<'_>, args: BootArgs<'static>) -> Options {
+    // Linux called it by the second name until 6.9.
+    let debug = args.words().filter(|word| matches!(word.name, "slab_debug" | "slub_debug")).last();
+    Options {
+        watermarks: tuning(args),
+        dma_end: lowest_dma_end(tree),
+        dma_zone: args.any_size("dma_zone"),
+        scrub: scrub(args),
+        slabs: SlabOptions {
+            debug: debug.map(|word| word.value.unwrap_or_default()),
+            init_on_alloc: args.switch("init_on_alloc"),
+            init_on_free: args.switch("init_on_free"),
+            panic_on_misuse: args.switch("panic_on_warn"),
+        },
+        ..Options::DEFAULT
+    }
+}
+
+/// How many CPUs may ever run: this one, and one for each other that the device tree has enabled.
+#[expect(clippy::cast_possible_truncation, reason = "at most MAX_CPUS")]
+fn possible_cpus(tree: &Tree<'_>) -> u32 {
     let is_other =
         |cpu: &Cpu<'_, '_>| cpu.is_enabled() && cpu.mpidr().is_ok_and(|mpidr| mpidr & AFFINITY != affinity());
-    let count = tree.cpus().filter(is_other).count().saturating_add(1).min(MAX_CPUS);
-    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CPUS")]
-    (0..count as u32).map(CpuId::new)
+    tree.cpus().filter(is_other).count().saturating_add(1).min(MAX_CPUS) as u32
 }
 
 /// Where the memory ends that the least able device reaches.
@@ -147,68 +135,6 @@ fn list_of<T>(list: impl Iterator<Item = T>, most: usize) -> Result<Vec<T>, Page
     // No more than there is room for: a list that grows would need twice the room.
     items.extend(list.take(most));
     Ok(items)
-}
-
-/// Makes descriptors for `ram` and maps them: the map, and the bytes that it takes.
-fn build_map(ram: &[PhysRange]) -> Result<(Vmemmap, u64), PagesError> {
-    let (sections, origin) = sections_of(ram.iter().copied());
-    let most = sections_of(ram.iter().copied()).0.count();
-    let mut too_far = false;
-    let sections = list_of(sections.inspect(|section| too_far |= section.is_none()).flatten(), most)?;
-    if too_far {
-        return Err(SetupError::SpanTooLarge.into());
-    }
-    let mut bytes = 0;
-    let mut blocks_mapped = VirtAddr::ZERO;
-    for section in &sections {
-        let pfn = |index: u32| origin.get() + u64::from(index);
-        let descriptors = |index| VirtAddr::new(VMEMMAP_START + pfn(index) * PAGE_DESCRIPTOR_SIZE);
-        bytes += back(descriptors(section.first), descriptors(section.end))?;
-        // A page holds the types of 8 GiB, so two sections may share one.
-        let types = |index| VirtAddr::new(PAGEBLOCK_START + pfn(index) / u64::from(PAGEBLOCK_PAGES));
-        let start = types(section.first).align_down(PAGE_SIZE).max(blocks_mapped);
-        let end = types(section.end - 1).align_down(PAGE_SIZE).checked_add(PAGE_SIZE).unwrap_or(start);
-        if start < end {
-            bytes += back(start, end)?;
-            blocks_mapped = end;
-        }
-    }
-    let base = VirtAddr::new(VMEMMAP_START + origin.get() * PAGE_DESCRIPTOR_SIZE).as_ptr();
-    let blocks = VirtAddr::new(PAGEBLOCK_START + origin.get() / u64::from(PAGEBLOCK_PAGES)).as_ptr();
-    // SAFETY: the loop has mapped zeroed memory behind the descriptors and the types of every section, and nothing else
-    // is ever mapped in the two regions of the address map. Sections and origin are multiples of the section's size.
-    let map = unsafe { Vmemmap::new(base, blocks, origin, sections.leak()) };
-    Ok((map, bytes))
-}
-
-/// Maps zeroed memory behind the addresses from `start` to `end`, both page aligned: how many bytes.
-fn back(start: VirtAddr, end: VirtAddr) -> Result<u64, PagesError> {
-    let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
-    let mut at = start;
-    let mut piece = end.get() - start.get();
-    while at < end {
-        piece = piece.min(end.get() - at.get());
-        let align = if piece >= PMD_SIZE { PMD_SIZE } else { PAGE_SIZE };
-        // One piece if there is one: fewer tables, and 2 MiB blocks.
-        let found = instance::memblock().alloc_raw(piece, align, Window::ANYWHERE);
-        let memory = match found {
-            Ok(memory) => memory,
-            Err(_) if piece > PAGE_SIZE => {
-                piece = (piece / 2).next_multiple_of(PAGE_SIZE);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let range = VirtRange::from_size(at, piece).ok_or(PgtableError::OutsideSpace)?;
-        let virt = layout::phys_range_to_virt(memory).ok_or(MemblockError::NoMemory)?;
-        if let Some(first) = NonNull::new(virt.start().as_ptr::<mem::Page>()) {
-            // SAFETY: memblock has just given the memory to us, and the linear map maps it; it is not empty.
-            unsafe { mem::clear_pages(first, piece / PAGE_SIZE) };
-        }
-        table.do_map(&MemblockFrames, range, memory.start(), Prot::KERNEL_RW, MapFlags::empty())?;
-        at = range.end();
-    }
-    Ok(end.get() - start.get())
 }
 
 /// Gives the memory of the image that only booting needed to the page allocator, but for what the device tree reserves.

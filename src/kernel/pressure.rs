@@ -1,13 +1,10 @@
 //! What the reference kernel says and does when memory is short: reports with a backtrace, and an OOM hook that has
 //! nothing to kill.
 
-use super::{interrupts, report};
-use crate::addr::Order;
+use super::report;
 use crate::arch::aarch64::trap;
 use crate::driver::timer;
-use crate::gfp::Gfp;
-use crate::hal::wait::Atomic;
-use crate::instance::{self, PressureHooks};
+use crate::instance;
 use crate::kprintln;
 use crate::mm::zone::{OomHook, OomReport, Relief, Shortage};
 use ::log::warn;
@@ -53,18 +50,15 @@ impl RateLimit {
 static FAILURES: RateLimit = RateLimit::new();
 static KILLS: RateLimit = RateLimit::new();
 
-static HOOKS: PressureHooks =
-    PressureHooks { failed, waits_in_atomic, sleeps_in_atomic, may_be_woken: interrupts::may_free_memory };
-
-/// Registers the hooks. Boot CPU, once, when there is a page allocator.
+/// Registers what is done when memory is exhausted. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
-    instance::set_pressure_hooks(&HOOKS);
     if let Err(error) = instance::reclaim().oom_hooks().register(instance::context(), &NothingToKill) {
         warn!("no OOM hook: {error}");
     }
 }
 
-fn failed(shortage: &Shortage) {
+/// Reports an allocation that fails; ten in five seconds.
+pub(super) fn allocation_failed(shortage: &Shortage) {
     if FAILURES.admits() {
         kprintln!(
             "page allocation failure: order:{}, mode:{}\n{}",
@@ -74,18 +68,6 @@ fn failed(shortage: &Shortage) {
         );
         report::print_backtrace(None, trap::frame_pointer());
     }
-}
-
-/// Not limited: each is a mistake in the kernel.
-fn waits_in_atomic(gfp: Gfp, order: Order, why: Atomic) {
-    kprintln!("sleeping allocation in atomic context ({why}): order:{}, mode:{gfp}", order.get());
-    report::print_backtrace(None, trap::frame_pointer());
-}
-
-/// Not limited: as above.
-fn sleeps_in_atomic(call: &'static str, why: Atomic) {
-    kprintln!("sleeping function called in atomic context ({why}): {call}");
-    report::print_backtrace(None, trap::frame_pointer());
 }
 
 /// A kernel without processes.

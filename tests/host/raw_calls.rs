@@ -71,7 +71,6 @@ const SAFE: &[(&str, &str)] = &[
     ("src/instance/resource.rs release_mem_region", "a note in the resource tree: no mapping and no memory changes"),
     ("src/instance/vmalloc.rs vm_map_ram", "makes an address of what has one already; to use it is unsafe"),
     ("src/mm/vmalloc/block.rs vm_map_ram", "as above"),
-    ("src/instance/slab.rs set_code_printer", "takes a function that prints"),
     ("src/mm/io/early.rs take", "a note about what the boot loader left; nothing is mapped by it"),
     ("src/mm/io/space.rs set_up", "says once what RAM there is and what is reserved; nothing is mapped by it"),
     (

@@ -315,14 +315,14 @@ fn a_translation_fault_that_the_tables_do_not_justify_is_no_fault() {
     for level in 4..=7 {
         for at in [mapped, text] {
             for class in [0x25, 0x21] {
-                assert!(spurious::is_spurious(&fault_frame(class, level, at)), "it is mapped by now");
+                assert!(spurious::is_spurious(&fault_frame(class, level, at).exception()), "it is mapped by now");
             }
         }
-        assert!(!spurious::is_spurious(&fault_frame(0x25, level, unmapped)), "it is still missing");
-        assert!(!spurious::is_spurious(&fault_frame(0x25, level, low)));
-        assert!(!spurious::is_spurious(&fault_frame(0x24, level, mapped)), "of user space");
+        assert!(!spurious::is_spurious(&fault_frame(0x25, level, unmapped).exception()), "it is still missing");
+        assert!(!spurious::is_spurious(&fault_frame(0x25, level, low).exception()));
+        assert!(!spurious::is_spurious(&fault_frame(0x24, level, mapped).exception()), "of user space");
     }
     for status in [0x0d, 0x0f, 0x10, 0x11, 0x21] {
-        assert!(!spurious::is_spurious(&fault_frame(0x25, status, mapped)), "of another kind: {status:#x}");
+        assert!(!spurious::is_spurious(&fault_frame(0x25, status, mapped).exception()), "of another kind: {status:#x}");
     }
 }

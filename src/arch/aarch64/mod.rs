@@ -4,6 +4,7 @@
 pub mod backtrace;
 pub mod desc;
 pub mod esr;
+pub mod exception;
 pub mod exclusive;
 pub mod features;
 pub mod mair;
@@ -17,6 +18,8 @@ pub mod boot;
 pub mod break_window;
 #[cfg(target_os = "none")]
 pub mod cache;
+#[cfg(target_os = "none")]
+pub mod counter;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
@@ -43,23 +46,23 @@ pub mod mem;
 pub mod mmu;
 #[cfg(target_os = "none")]
 pub mod monitor;
-#[cfg(all(feature = "boot", target_os = "none"))]
+#[cfg(target_os = "none")]
 pub mod mte;
 #[cfg(target_os = "none")]
 pub mod pmu;
-#[cfg(all(feature = "boot", target_os = "none"))]
+#[cfg(target_os = "none")]
 pub mod probe;
 #[cfg(target_os = "none")]
 pub mod protect;
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod psci;
-#[cfg(all(feature = "boot", target_os = "none"))]
+#[cfg(target_os = "none")]
 pub mod rseq;
 #[cfg(all(feature = "boot", target_os = "none"))]
 pub mod secondary;
 #[cfg(target_os = "none")]
 pub mod spin_table;
-#[cfg(all(feature = "boot", target_os = "none"))]
+#[cfg(target_os = "none")]
 pub mod spurious;
 #[cfg(target_os = "none")]
 pub mod stack;

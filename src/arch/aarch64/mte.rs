@@ -4,7 +4,6 @@
 //! on a CPU that knows it. The rest is done here, on each CPU, and only if tags are wanted: until then nothing is
 //! checked, and the top byte of an address counts.
 
-use super::trap;
 use crate::addr::{TAG_GRANULE, Tag, TagSet, VirtAddr};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +56,8 @@ pub fn init_cpu(seed: u64) {
             options(nostack, preserves_flags),
         );
     }
-    trap::use_tagging_vectors();
+    #[cfg(feature = "boot")]
+    super::trap::use_tagging_vectors();
     // SAFETY: no pointer with a tag is in use yet on this CPU, and those without match all.
     unsafe {
         asm!(

@@ -3,7 +3,7 @@
 //! nothing is mapped.
 
 use super::esr::{Access, ExceptionClass, FaultStatus};
-use super::trap::TrapFrame;
+use super::exception::Exception;
 use crate::addr::{VirtAddr, VirtRange};
 use core::arch::global_asm;
 
@@ -55,38 +55,38 @@ pub fn load_u64(addr: VirtAddr) -> Option<u64> {
     (answer.faulted == 0).then_some(answer.value)
 }
 
-/// If `frame` is a data abort of one of the loads above, makes it return "faulted". Whether it was. For the handler of
+/// If this is a data abort of one of the loads above, makes it return "faulted". Whether it was. For the handler of
 /// synchronous exceptions.
-pub fn fix_up(frame: &mut TrapFrame) -> bool {
-    let probing = frame.elr == VirtAddr::of(&raw const probe_load_u32_access)
-        || frame.elr == VirtAddr::of(&raw const probe_load_u64_access);
+pub fn fix_up(exception: &mut Exception<'_>) -> bool {
+    let probing = *exception.elr == VirtAddr::of(&raw const probe_load_u32_access)
+        || *exception.elr == VirtAddr::of(&raw const probe_load_u64_access);
     if probing {
-        frame.elr = VirtAddr::of(&raw const probe_faulted);
+        *exception.elr = VirtAddr::of(&raw const probe_faulted);
     }
     probing
 }
 
-/// If `frame` is a load from an address of `range` at which nothing is mapped, lets it read zero and go on. Whether it
+/// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and go on. Whether it
 /// was. For the handler of synchronous exceptions.
 ///
 /// What is read this way are descriptors that do not exist: all-zero says that the page starts no block, so that a wrong
 /// page number leads to the long way and its questions, and costs the short way nothing.
-pub fn read_zero(frame: &mut TrapFrame, range: VirtRange) -> bool {
-    let missing = frame.esr.class() == ExceptionClass::DATA_ABORT
-        && frame.esr.abort().is_some_and(|abort| {
+pub fn read_zero(exception: &mut Exception<'_>, range: VirtRange) -> bool {
+    let missing = exception.esr.class() == ExceptionClass::DATA_ABORT
+        && exception.esr.abort().is_some_and(|abort| {
             abort.access == Access::Read && abort.address_valid && matches!(abort.status, FaultStatus::Translation(_))
         });
-    if !missing || !range.contains(frame.far) {
+    if !missing || !range.contains(exception.far) {
         return false;
     }
     // SAFETY: the CPU has just executed the instruction.
-    let instruction = unsafe { frame.elr.as_ptr::<u32>().read_volatile() };
+    let instruction = unsafe { exception.elr.as_ptr::<u32>().read_volatile() };
     let Some(target) = loaded_register(instruction) else { return false };
     // Register 31 is the zero register here.
-    if let Some(register) = frame.x.get_mut(target) {
+    if let Some(register) = exception.x.get_mut(target) {
         *register = 0;
     }
-    frame.elr = VirtAddr::new(frame.elr.get().wrapping_add(4));
+    *exception.elr = VirtAddr::new(exception.elr.get().wrapping_add(4));
     true
 }
 

@@ -9,11 +9,12 @@
 //!
 //! A **load that may fault** resumes elsewhere if it does ([`fix_up`]).
 //!
-//! Whoever writes such code adds three words to a section, `.rseq` or `.extable`: first address, address behind the
-//! last instruction, where to resume. The linker keeps their order by object file, which need not be that of the code; so
+//! Whoever writes such code adds three words to a section, `quarry_rseq` or `quarry_extable`: first address, address behind
+//! the last instruction, where to resume. The linker itself makes the symbols around sections with such names, so that a
+//! kernel's linker script need not know of them. The linker keeps their order by object file, which need not be that of the code; so
 //! [`init`] makes an index by address.
 
-use super::trap::TrapFrame;
+use super::exception::Exception;
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
@@ -27,10 +28,10 @@ struct Stretch {
 }
 
 unsafe extern "C" {
-    static __rseq_start: Stretch;
-    static __rseq_end: Stretch;
-    static __extable_start: Stretch;
-    static __extable_end: Stretch;
+    static __start_quarry_rseq: Stretch;
+    static __stop_quarry_rseq: Stretch;
+    static __start_quarry_extable: Stretch;
+    static __stop_quarry_extable: Stretch;
 }
 
 /// Entries that an index has room for; a longer table is searched entry by entry.
@@ -93,13 +94,13 @@ impl Index {
 }
 
 fn sequences() -> &'static [Stretch] {
-    // SAFETY: the linker script puts both symbols around whole entries, read-only and there for good.
-    unsafe { table(&raw const __rseq_start, &raw const __rseq_end) }
+    // SAFETY: the linker puts both symbols around the section, which consists of whole entries, read-only and there for good.
+    unsafe { table(&raw const __start_quarry_rseq, &raw const __stop_quarry_rseq) }
 }
 
 fn loads() -> &'static [Stretch] {
     // SAFETY: as above.
-    unsafe { table(&raw const __extable_start, &raw const __extable_end) }
+    unsafe { table(&raw const __start_quarry_extable, &raw const __stop_quarry_extable) }
 }
 
 /// The entries between two symbols.
@@ -133,23 +134,23 @@ fn find(table: &[Stretch], index: &Index, at: VirtAddr) -> Option<VirtAddr> {
 
 /// Where the interrupted code goes on: at the resumption point of the sequence that it was in, if it was in one. Before
 /// every return from an exception that was taken at EL1.
-pub fn rewind(frame: &mut TrapFrame) {
-    if let Some(resume) = resumption(frame.elr) {
-        frame.elr = resume;
+pub fn rewind(elr: &mut VirtAddr) {
+    if let Some(resume) = resumption(*elr) {
+        *elr = resume;
     }
 }
 
 /// Where code goes on that is interrupted at `at`, if that is in a sequence.
-pub(super) fn resumption(at: VirtAddr) -> Option<VirtAddr> {
+pub fn resumption(at: VirtAddr) -> Option<VirtAddr> {
     find(sequences(), &SEQUENCES, at)
 }
 
-/// If `frame` is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the
+/// If this is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the
 /// handler of synchronous exceptions.
-pub fn fix_up(frame: &mut TrapFrame) -> bool {
-    match find(loads(), &LOADS, frame.elr) {
+pub fn fix_up(exception: &mut Exception<'_>) -> bool {
+    match find(loads(), &LOADS, *exception.elr) {
         Some(resume) => {
-            frame.elr = resume;
+            *exception.elr = resume;
             true
         }
         None => false,

@@ -9,17 +9,17 @@
 
 use super::at;
 use super::esr::{ExceptionClass, FaultStatus};
-use super::trap::TrapFrame;
+use super::exception::Exception;
 
-/// Whether `frame` is such a fault, of the kernel's own access, and nothing has to be done but to go on. For the handler of
+/// Whether this is such a fault, of the kernel's own access, and nothing has to be done but to go on. For the handler of
 /// synchronous exceptions.
 #[must_use]
-pub fn is_spurious(frame: &TrapFrame) -> bool {
-    let own = [ExceptionClass::DATA_ABORT, ExceptionClass::INSTRUCTION_ABORT].contains(&frame.esr.class());
-    let missing = frame
+pub fn is_spurious(exception: &Exception<'_>) -> bool {
+    let own = [ExceptionClass::DATA_ABORT, ExceptionClass::INSTRUCTION_ABORT].contains(&exception.esr.class());
+    let missing = exception
         .esr
         .abort()
         .is_some_and(|abort| abort.address_valid && matches!(abort.status, FaultStatus::Translation(_)));
     // Another kind of fault comes again, as what it is.
-    own && missing && !matches!(at::walk(frame.far), Err(FaultStatus::Translation(_)))
+    own && missing && !matches!(at::walk(exception.far), Err(FaultStatus::Translation(_)))
 }

@@ -92,7 +92,7 @@ pub(super) fn handle(frame: &mut TrapFrame) -> bool {
     set_breakpoints([None; EXITS]);
     match visitor(&step) {
         Then::Run => return stop(frame),
-        Then::Restart => rseq::rewind(frame),
+        Then::Restart => rseq::rewind(&mut frame.elr),
         Then::Step => {}
     }
     if !exclusive::is_load(instruction(frame.elr)) {

@@ -6,6 +6,7 @@
 use super::backtrace::{Backtrace, StackMemory};
 use super::boot;
 use super::esr::{Esr, ExceptionClass};
+use super::exception::Exception;
 use super::stack::{
     self, INTERRUPT_STACK_SIZE, INTERRUPT_STACK_TOPS, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT,
     StackError, StackUse,
@@ -51,6 +52,12 @@ const _: () = assert!(OVERFLOW_STACK_SIZE.is_power_of_two(), "the vectors test i
 const _: () = assert!(INTERRUPT_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
 
 impl TrapFrame {
+    /// What the repair of a fault looks at and changes.
+    #[must_use]
+    pub const fn exception(&mut self) -> Exception<'_> {
+        Exception { x: &mut self.x, elr: &mut self.elr, esr: self.esr, far: self.far }
+    }
+
     /// The address of the frame record, where a backtrace of the interrupted code starts after `elr`.
     #[must_use]
     pub const fn frame_pointer(&self) -> VirtAddr {
@@ -192,7 +199,7 @@ extern "C" fn trap_sync(frame: &mut TrapFrame) {
     }
     let Some(handlers) = HANDLERS.get() else { cpu::park() };
     match (handlers.sync)(frame) {
-        Outcome::Resume => rseq::rewind(frame),
+        Outcome::Resume => rseq::rewind(&mut frame.elr),
         Outcome::Unhandled => (handlers.fatal)(frame, Fatal::Unhandled(Vector::EL1H_SYNC)),
     }
 }
@@ -200,7 +207,7 @@ extern "C" fn trap_sync(frame: &mut TrapFrame) {
 extern "C" fn trap_irq(frame: &mut TrapFrame) {
     let Some(handlers) = HANDLERS.get() else { cpu::park() };
     (handlers.irq)(frame);
-    rseq::rewind(frame);
+    rseq::rewind(&mut frame.elr);
 }
 
 extern "C" fn trap_fatal(frame: &TrapFrame, vector: u8) -> ! {

@@ -28,7 +28,7 @@ use crate::arch::aarch64::stack::StackError;
 use crate::driver::timer;
 use crate::fdt::{Cpu, EnableMethod, Tree};
 use crate::hal::wait::Atomic;
-use crate::instance::{self, CpuHooks, StackAllocError};
+use crate::instance::{self, StackAllocError};
 use crate::sync::{OrderedLock, class};
 use ::log::{error, info, warn};
 use core::fmt;
@@ -205,8 +205,6 @@ impl fmt::Display for ReleaseError {
 
 impl core::error::Error for ReleaseError {}
 
-static HOOKS: CpuHooks = CpuHooks { kick: interrupts::kick, now: timer::ticks, patience, no_answer, rouse };
-
 /// Says that a CPU lets others wait. The wait goes on.
 pub(super) fn no_answer(cpu: CpuId) {
     let state = Record::of(cpu).map_or(CpuState::Absent, Record::state);
@@ -214,7 +212,7 @@ pub(super) fn no_answer(cpu: CpuId) {
 }
 
 /// Wakes a CPU that sleeps because it has nothing to do, if there is one.
-fn rouse() {
+pub(super) fn rouse() {
     let sleeper = instance::online_cpus().find(|cpu| Record::of(*cpu).is_some_and(|r| r.idle.load(Ordering::Relaxed)));
     if let Some(cpu) = sleeper {
         interrupts::kick(cpu);
@@ -237,7 +235,6 @@ pub fn affinity(cpu: CpuId) -> u64 {
 /// together. One that does not come is reported and left out. Boot CPU, once, interrupts masked, when stacks can be had and
 /// the interrupt controller is up.
 pub(super) fn init(tree: &Tree<'_>, limit: Option<u64>) {
-    instance::set_cpu_hooks(&HOOKS);
     if let Err(error) = start::prepare_boot_cpu() {
         warn!("interrupts are handled on the stack that they interrupt: {error}");
     }

@@ -46,10 +46,15 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     #[track_caller]
     pub fn retire(&mut self) -> Result<HandOver<'_>, MemblockError> {
         self.open("retire")?;
-        if HandOver(self.free_ranges()).next().is_none() {
+        if self.free_pages().next().is_none() {
             return Err(MemblockError::NoMemory);
         }
         self.retired = true;
-        Ok(HandOver(self.free_ranges()))
+        Ok(self.free_pages())
+    }
+
+    /// The free memory in whole pages: what [`Memblock::retire`] hands over.
+    pub fn free_pages(&self) -> HandOver<'_> {
+        HandOver(self.free_ranges())
     }
 }

@@ -226,7 +226,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// The memory that the linear map holds, by ascending address: all but `NOMAP`, reserved or not.
-    pub fn mapped_ranges(&self) -> impl DoubleEndedIterator<Item = PhysRange> {
+    pub fn mapped_ranges(&self) -> impl DoubleEndedIterator<Item = PhysRange> + Clone {
         self.memory.regions().iter().filter(|region| region.is_mapped()).map(|region| region.range)
     }
 

@@ -1,0 +1,90 @@
+//! Why there is no memory subsystem.
+#![forbid(unsafe_code)]
+
+use crate::addr::PhysRange;
+use crate::mm::io::IoError;
+use crate::mm::memblock::{DiscoverError, MemblockError};
+use crate::mm::pgtable::PgtableError;
+use crate::mm::slab::CreateError;
+use crate::mm::vmalloc;
+use crate::mm::zone::{self, RegistryError};
+use core::fmt;
+
+/// Why [`bring_up`](super::bring_up) could not do it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BringUpError {
+    /// `MAIR_EL1` is not what page tables of this crate mean by their memory types: what it is, and what it must be.
+    Mair(u64, u64),
+    /// `TCR_EL1` does not have TTBR1 with 48-bit addresses and 4 KiB pages: what it is.
+    Tcr(u64),
+    /// `SCTLR_EL1` says that the MMU or the caches are off: what it is.
+    MmuOff(u64),
+    /// There are no interrupts masked on the CPU that boots.
+    NotMasked,
+    /// RAM that lies where it would take addresses of the address map for page descriptors.
+    LinearMap(PhysRange),
+    /// What the device tree says of memory cannot be used.
+    Discover(DiscoverError),
+    /// The list of memory.
+    Memblock(MemblockError),
+    /// Page tables.
+    Tables(PgtableError),
+    /// The page allocator.
+    Pages(zone::SetupError),
+    /// The slab allocator.
+    Slabs(CreateError),
+    /// The vmalloc region.
+    Vmalloc(vmalloc::SetupError),
+    /// No place for what gives memory back.
+    Registry(RegistryError),
+    /// Device memory.
+    Io(IoError),
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mair(found, wanted) => write!(f, "MAIR_EL1 is {found:#018x} and must be {wanted:#018x}"),
+            Self::Tcr(found) => {
+                write!(f, "TCR_EL1 is {found:#x}: TTBR1 must have 48-bit addresses (T1SZ 16) and 4 KiB pages (TG1 2)")
+            }
+            Self::MmuOff(found) => write!(f, "SCTLR_EL1 is {found:#x}: MMU and caches must be on"),
+            Self::NotMasked => f.write_str("interrupts must be masked"),
+            Self::LinearMap(range) => {
+                write!(f, "linear_offset: RAM at {range} would lie in the regions of the address map")
+            }
+            Self::Discover(error) => error.fmt(f),
+            Self::Memblock(error) => error.fmt(f),
+            Self::Tables(error) => write!(f, "page tables: {error}"),
+            Self::Pages(error) => write!(f, "page allocator: {error}"),
+            Self::Slabs(error) => write!(f, "slab allocator: {error}"),
+            Self::Vmalloc(error) => write!(f, "vmalloc: {error}"),
+            Self::Registry(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "device memory: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for BringUpError {}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident,)*) => {
+        $(impl From<$error> for BringUpError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+
+from! {
+    DiscoverError => Discover,
+    MemblockError => Memblock,
+    PgtableError => Tables,
+    zone::SetupError => Pages,
+    CreateError => Slabs,
+    vmalloc::SetupError => Vmalloc,
+    RegistryError => Registry,
+    IoError => Io,
+}

@@ -1,0 +1,170 @@
+//! Bringing the memory subsystem up in a kernel: one call, in the one order that works.
+//!
+//! ```text
+//!   memory ─▶ tables of TTBR1 ─▶ descriptors, CPUs' data ─▶ page allocator ─▶ slabs ─▶ vmalloc, per-CPU memory, devices
+//! ```
+
+mod cpus;
+mod error;
+mod memory;
+mod pages;
+mod tables;
+
+pub use cpus::{CpuRefused, join_cpu};
+pub use error::BringUpError;
+
+use super::slab::start_slabs;
+use super::{io, percpu_init, set_memory_init, vmalloc_init};
+use crate::addr::{PhysAddr, PhysRange, VirtRange};
+use crate::arch::aarch64::cpu::random;
+use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::{mem, rseq, tlb};
+use crate::fdt::Tree;
+use crate::mm::io::ReservedMap;
+use crate::mm::slab::SlabOptions;
+use crate::mm::zone::{Handed, Scrub, WatermarkTuning};
+
+/// What memory there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Memory<'s> {
+    /// RAM, and what of it is in use: the kernel's image and stacks, its page tables, what the boot loader left. Counts to
+    /// the byte.
+    Ranges {
+        /// The banks.
+        ram: &'s [PhysRange],
+        /// What is in use for good.
+        reserved: &'s [PhysRange],
+    },
+    /// All that a device tree says of memory: banks, reservations, the initial RAM disk.
+    Tree {
+        /// The tree.
+        tree: &'s Tree<'s>,
+        /// Where its bytes are.
+        range: PhysRange,
+        /// The kernel's image, stacks and page tables.
+        image: PhysRange,
+    },
+    /// [`memblock`](super::memblock) has been told already.
+    Known,
+}
+
+/// Whose page tables TTBR1 holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tables {
+    /// The kernel's own, live in `TTBR1_EL1`: four levels of 4 KiB, 48-bit addresses.
+    Adopt,
+    /// None: a new root, made here, which [`bring_up`] and [`join_cpu`] put into `TTBR1_EL1`. For a kernel that lives in
+    /// TTBR0.
+    New,
+}
+
+/// What a kernel may choose. [`Options::DEFAULT`] suits.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// When memory is short.
+    pub watermarks: WatermarkTuning,
+    /// Where the memory ends that the least able device reaches, if it does not reach all.
+    pub dma_end: Option<PhysAddr>,
+    /// Bytes of the zone for such devices, if it shall be smaller (`dma_zone=`).
+    pub dma_zone: Option<u64>,
+    /// What is done to pages that change hands.
+    pub scrub: Scrub,
+    /// Debugging of objects.
+    pub slabs: SlabOptions,
+    /// Bytes of the vmalloc region, if not all of it.
+    pub vmalloc: Option<u64>,
+}
+
+impl Options {
+    /// Those of a kernel that was told nothing.
+    pub const DEFAULT: Self = Self {
+        watermarks: WatermarkTuning::DEFAULT,
+        dma_end: None,
+        dma_zone: None,
+        scrub: Scrub::empty(),
+        slabs: SlabOptions { debug: None, init_on_alloc: false, init_on_free: false, panic_on_misuse: false },
+        vmalloc: None,
+    };
+}
+
+/// All that [`bring_up`] wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'s> {
+    /// The memory.
+    pub memory: Memory<'s>,
+    /// The page tables.
+    pub tables: Tables,
+    /// How many CPUs may ever run, the one that boots among them: their numbers are below.
+    pub cpus: u32,
+    /// Bits that nobody outside knows, if there are any: the seed of the secrets of caches and of the order of objects. The
+    /// CPU's own, if it has some, are added.
+    pub seed: u64,
+    /// The rest.
+    pub options: Options,
+}
+
+/// What there is afterwards.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Up {
+    /// What the page allocator has.
+    pub pages: Handed,
+    /// Bytes that the page descriptors take.
+    pub descriptors: u64,
+    /// The vmalloc region.
+    pub vmalloc: VirtRange,
+}
+
+/// Brings the memory subsystem up. When it returns, everything in this crate's prelude may be called on this CPU; further
+/// CPUs call [`join_cpu`]. On the CPU that boots, once, with interrupts masked.
+///
+/// Cost: some two million instructions for 1 GiB.
+///
+/// # Errors
+///
+/// [`BringUpError`]; the kernel has no memory subsystem then, and this is not called again.
+///
+/// # Safety
+///
+/// - The machine that [`machine!`](crate::machine) names keeps its promises (MACH-1, MACH-2).
+/// - `setup.memory` is true: every byte of RAM in it that is in use is reserved.
+/// - This CPU runs at EL1, alone, with interrupts masked, MMU and caches on. `TPIDR_EL1` and `TPIDRRO_EL0` are this crate's from
+///   here on, on every CPU, and so is the FP-free code that it is compiled to: it uses no FP register.
+/// - `MAIR_EL1` is [`mair_el1`](crate::arch::aarch64::mair::mair_el1), and `TCR_EL1` has 48-bit addresses of 4 KiB pages for
+///   TTBR1; both are looked at. In the upper half nothing is mapped in the regions of
+///   [the address map](crate::mm::layout) but the image, nor will be but by this crate.
+/// - The kernel's exception vectors call [`repair`](super::repair) for synchronous exceptions from EL1, and return to EL1 by
+///   way of [`resume_at`](super::resume_at), always.
+pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
+    let cpu = IdRegisters::read();
+    tables::check_registers()?;
+    mem::use_features(&cpu);
+    tlb::init_cpu(true);
+    // SAFETY: the caller's promise: this CPU is alone, and has called nothing of this crate.
+    unsafe { super::start_boot_cpu() };
+    memory::fill(&setup.memory, cpu.physical_bits())?;
+    // SAFETY: the caller's promise.
+    unsafe { tables::take_over(setup.tables) }?;
+    super::add_entropy(setup.seed);
+    super::add_entropy(random(&cpu).unwrap_or_default());
+    let (pages, descriptors) = bring_allocators_up(setup.cpus, &setup.options)?;
+    let vmalloc = bring_areas_up(&setup.options)?;
+    io::io_init(cpu.physical_bits(), VirtRange::default(), ReservedMap::NONE)?;
+    set_memory_init()?;
+    Ok(Up { pages, descriptors, vmalloc })
+}
+
+/// Pages and objects. Boot CPU, once, when memblock and tables are the final ones; interrupts masked.
+pub(crate) fn bring_allocators_up(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
+    let handed = pages::start(cpus, options)?;
+    rseq::init();
+    start_slabs(options.slabs)?;
+    Ok(handed)
+}
+
+/// Areas and what needs them. Boot CPU, once, when pages and objects can be had.
+pub(crate) fn bring_areas_up(options: &Options) -> Result<VirtRange, BringUpError> {
+    let region = vmalloc_init(options.vmalloc)?;
+    percpu_init()?;
+    Ok(region)
+}

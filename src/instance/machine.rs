@@ -1,0 +1,161 @@
+//! What a kernel tells this crate of its machine: one trait, implemented once and named once, by
+//! [`machine!`](crate::machine).
+
+use crate::addr::{CpuId, Order, VirtAddr};
+use crate::arch::aarch64::counter;
+use crate::gfp::Gfp;
+use crate::hal::wait::{Atomic, WaitQueue};
+use crate::mm::zone::Shortage;
+use core::fmt;
+
+/// The machine of a kernel, as far as this crate cannot know it by itself. Every method has a body that is right for one
+/// CPU without threads; a kernel that grows replaces them one by one (docs/embedding.md).
+///
+/// All methods but [`Machine::hold_others`] and [`Machine::block`] are called in any context, interrupt handlers and
+/// reports of the kernel's end among them, so they take no lock that they might hold already and allocate nothing.
+///
+/// # Safety
+///
+/// - `MACH-1`: all RAM that the kernel gives to [`bring_up`](super::bring_up) is mapped read-write, write-back, at its
+///   physical address plus the `linear_offset` of [`machine!`](crate::machine), wrapping, on all CPUs, from before that call
+///   on and for good.
+/// - `MACH-2`: [`Machine::hold_others`] answers `true` only if it has run the function once, while no other CPU executed
+///   anything but a wait in memory that the function does not change, and interrupts were masked on this one.
+pub unsafe trait Machine: Sync {
+    /// Makes an online CPU call [`answer_requests`](super::answer_requests) soon, by an interrupt; whether it can. Another
+    /// CPU waits for the answer, so a kernel of several CPUs without such an interrupt must call that function on each CPU
+    /// again and again: from its timer's handler and from its idle loop.
+    fn kick(&self, cpu: CpuId) -> bool {
+        let _ = cpu;
+        false
+    }
+
+    /// Prints lines of a report.
+    fn print(&self, text: fmt::Arguments<'_>) {
+        log::error!("{text}");
+    }
+
+    /// Prints the backtrace of its caller, behind lines of a report.
+    fn print_backtrace(&self) {}
+
+    /// Writes an address in the code for people to read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
+    fn fmt_code(&self, at: VirtAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&at, f)
+    }
+
+    /// A clock that never goes back, in ticks: the generic timer's virtual counter.
+    fn ticks(&self) -> u64 {
+        counter::ticks()
+    }
+
+    /// Ticks a second, at least one.
+    fn ticks_per_second(&self) -> u64 {
+        counter::frequency()
+    }
+
+    /// Another CPU has not answered for a second; the wait goes on.
+    fn no_answer(&self, cpu: CpuId) {
+        self.print(format_args!("{:?} has waited a second for {cpu:?}", super::this_cpu()));
+    }
+
+    /// There is work in the background: lets a CPU that has nothing to do call [`idle`](super::idle).
+    fn rouse(&self) {}
+
+    /// Runs `work` while all other CPUs stand still, if that can be done: whether it ran. Live blocks of the linear map are
+    /// split so on CPUs that need break-before-make. Called where sleeping is allowed.
+    fn hold_others(&self, work: &mut dyn FnMut()) -> bool {
+        let _ = work;
+        false
+    }
+
+    /// Blocks the running thread until [`WaitQueue::generation`] of `queue` is no longer `seen`, or for a shorter time,
+    /// and lets other threads run: whether it did. Without threads (`false`) the CPU works for other CPUs meanwhile, and
+    /// sleeps.
+    fn block(&self, queue: &WaitQueue, seen: u32) -> bool {
+        let _ = (queue, seen);
+        false
+    }
+
+    /// Wakes the threads that [`Machine::block`] has blocked on `queue`. Any context.
+    fn wake(&self, queue: &WaitQueue) {
+        let _ = queue;
+    }
+
+    /// Whether anything but the running contexts of CPUs may yet free memory: an interrupt's handler. If nothing can, an
+    /// allocation that waits fails at last instead of waiting for ever.
+    fn may_free_memory(&self) -> bool {
+        false
+    }
+
+    /// An allocation fails without [`Gfp::NOWARN`].
+    fn allocation_failed(&self, shortage: &Shortage) {
+        self.print(format_args!("page allocation failure: order:{}, mode:{}", shortage.order.get(), shortage.gfp));
+        self.print_backtrace();
+    }
+
+    /// An allocation that may wait was made where waiting is not legal, and goes on without.
+    fn waits_in_atomic(&self, gfp: Gfp, order: Order, why: Atomic) {
+        let order = order.get();
+        self.print(format_args!("sleeping allocation in atomic context ({why}): order:{order}, mode:{gfp}"));
+        self.print_backtrace();
+    }
+
+    /// A function that may sleep, by its name, was called where that is not legal; it is refused.
+    fn sleeps_in_atomic(&self, call: &'static str, why: Atomic) {
+        self.print(format_args!("sleeping function called in atomic context ({why}): {call}"));
+        self.print_backtrace();
+    }
+}
+
+/// Names the kernel's machine: a value of a type that is [`Machine`], in a constant expression, and what the linear map adds
+/// to a physical address: any multiple of 2 MiB, zero included (RAM is used where it is). Without `linear_offset` it is
+/// [`PAGE_OFFSET`](crate::mm::layout::PAGE_OFFSET). Cheapest are values that share no bit with an address of RAM.
+///
+/// Once in a kernel; the linker says so if there is none, or a second one.
+///
+/// ```ignore
+/// struct MyKernel;
+/// // SAFETY: one CPU, and RAM is mapped where it is.
+/// unsafe impl quarry::Machine for MyKernel {}
+/// quarry::machine!(MyKernel, linear_offset = 0);
+/// ```
+#[macro_export]
+macro_rules! machine {
+    ($machine:expr) => {
+        $crate::machine!($machine, linear_offset = $crate::mm::layout::PAGE_OFFSET);
+    };
+    ($machine:expr, linear_offset = $offset:expr) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            static __QUARRY_LINEAR_OFFSET: u64 = {
+                let offset: u64 = $offset;
+                assert!(offset.is_multiple_of(2 << 20), "the linear map starts at a multiple of 2 MiB");
+                offset
+            };
+            #[unsafe(no_mangle)]
+            static __QUARRY_MACHINE: &'static dyn $crate::Machine = &$machine;
+        };
+    };
+}
+
+unsafe extern "Rust" {
+    // What `machine!` defines, in the kernel's own crate. With link-time optimisation both are constants here.
+    safe static __QUARRY_LINEAR_OFFSET: u64;
+    safe static __QUARRY_MACHINE: &'static dyn Machine;
+}
+
+/// The kernel's machine.
+#[inline]
+pub(super) fn machine() -> &'static dyn Machine {
+    __QUARRY_MACHINE
+}
+
+/// What the linear map adds to a physical address.
+#[inline(always)]
+pub(super) fn linear_offset() -> u64 {
+    __QUARRY_LINEAR_OFFSET
+}
