@@ -44,11 +44,11 @@ macro_rules! take_tables {
          7: mov {object}, xzr
          b 8b
          .previous
-         .pushsection quarry_rseq, \"a\"
+         .pushsection quarry_rseq, \"aR\"
          .balign 8
          .quad 2b, 8b, 2b
          .popsection
-         .pushsection quarry_extable, \"a\"
+         .pushsection quarry_extable, \"aR\"
          .balign 8
          .quad 3b, 3b + 4, 7b
          .popsection"
@@ -155,13 +155,13 @@ macro_rules! give {
                 "8: str x12, [{object}]",       // what was there before the mark
                 "9: b {slow}",
                 ".previous",
-                ".pushsection quarry_rseq, \"a\"",
+                ".pushsection quarry_rseq, \"aR\"",
                 ".balign 8",
                 ".quad 2b, 5b, 2b",
                 ".quad 5b, 6b, 7b",
                 ".quad 7b, 8b, 7b",
                 ".popsection",
-                ".pushsection quarry_extable, \"a\"",
+                ".pushsection quarry_extable, \"aR\"",
                 ".balign 8",
                 ".quad 3b, 3b + 4, 9b",
                 ".quad 4b, 4b + 4, 9b",
@@ -301,7 +301,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             "9: sub {from}, {from}, #32",
             "b 3b",
             ".previous",
-            ".pushsection quarry_extable, \"a\"",
+            ".pushsection quarry_extable, \"aR\"",
             ".balign 8",
             ".quad 8b, 8b + 4, 5b",
             ".popsection",
@@ -350,7 +350,7 @@ pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
             ".subsection 1",
             "9: b {none}",
             ".previous",
-            ".pushsection quarry_extable, \"a\"",
+            ".pushsection quarry_extable, \"aR\"",
             ".balign 8",
             ".quad 3b, 3b + 4, 9b",
             ".popsection",

@@ -142,7 +142,7 @@ macro_rules! short_ways {
                         "mov x4, {object}",
                         "add x5, x3, #1",
                         $($replace,)+
-                        ".pushsection quarry_extable, \"a\"",
+                        ".pushsection quarry_extable, \"aR\"",
                         ".balign 8",
                         ".quad 3b, 3b + 4, 9f",
                         ".quad 4b, 4b + 4, 9f",

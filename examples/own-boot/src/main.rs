@@ -132,7 +132,7 @@ extern "C" fn main(cpu: u32) -> ! {
     }
     // SAFETY: the registers of the machine's clock, which nobody else uses.
     let clock = unsafe { IoMem::<0x1000>::request(PhysAddr::new(RTC), 0x1000, MemoryType::DeviceNGnRE, "rtc") };
-    say!("the clock has {:#x} for its part number", clock.map(|clock| clock.read::<u32>(0xfe0)).unwrap_or_default());
+    say!("the clock has {:#x} for its part number", clock.map(|clock| clock.read::<u32, 0xfe0>()).unwrap_or_default());
     work(0);
     while DONE.load(Ordering::Acquire) != CPUS - 1 {
         quarry::idle();
@@ -158,7 +158,9 @@ fn work(cpu: u32) {
     for round in 0..50 {
         let mut tasks = KVec::new();
         for number in 0..200 {
-            let name = KBox::<[u8]>::from_slice(b"a task", Gfp::KERNEL).expect("memory");
+            let mut name = KVec::new();
+            name.extend_from_slice(b"a task", Gfp::KERNEL).expect("memory");
+            let name = name.into_boxed_slice(Gfp::KERNEL).expect("memory");
             tasks.push(KBox::new(Task { name, number }, Gfp::KERNEL).expect("memory"), Gfp::KERNEL).expect("memory");
             counts.with_this_cpu(|count| count.fetch_add(1, Ordering::Relaxed));
         }

@@ -9,10 +9,10 @@
 //!
 //! A **load that may fault** resumes elsewhere if it does ([`fix_up`]).
 //!
-//! Whoever writes such code adds three words to a section, `quarry_rseq` or `quarry_extable`: first address, address behind
-//! the last instruction, where to resume. The linker itself makes the symbols around sections with such names, so that a
-//! kernel's linker script need not know of them. The linker keeps their order by object file, which need not be that of the code; so
-//! [`init`] makes an index by address.
+//! Such code adds three words to a section, `quarry_rseq` or `quarry_extable`: first address, address behind the last
+//! instruction, where to resume. The sections are marked as retained ("R"), as nothing refers to them, and the linker itself
+//! makes the symbols around sections with such names, so that a kernel's linker script need not know of them. It keeps
+//! their order by object file, which need not be that of the code; so [`init`] makes an index by address.
 
 use super::exception::Exception;
 use crate::addr::VirtAddr;
