@@ -125,8 +125,23 @@
 //! | `kernel/symbol.rs` | the symbol table in the image |
 //! | `kernel/tags.rs` | switching tags on; the object of their self-test |
 //! | `kernel/tick.rs` | a handler as a pointer |
-#![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(not(feature = "host"), no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
+
+#[cfg(all(
+    any(feature = "global", feature = "boot", feature = "mem"),
+    not(all(target_arch = "aarch64", target_os = "none")),
+    not(feature = "host")
+))]
+compile_error!(
+    "the features `kernel`, `global`, `boot` and `mem` are for a bare-metal target of 64-bit Arm, such as \
+     aarch64-unknown-none-softfloat; without them the library builds for every target"
+);
+#[cfg(all(feature = "boot", target_feature = "neon"))]
+compile_error!(
+    "the feature `boot` is for soft-float targets, such as aarch64-unknown-none-softfloat: its vectors do not save the \
+     registers of floating point, which stay switched off"
+);
 
 #[cfg(any(feature = "host", feature = "global-allocator"))]
 extern crate alloc;

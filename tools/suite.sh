@@ -96,19 +96,51 @@ rpi4_files() {
         [ "$(cd target/rpi4 && echo *)" = "README.txt config.txt kernel8.img" ]
 }
 
-# Someone else's kernel over the library alone: it boots, and finds nothing in its image that it did not ask for.
-embed() {
-    embed=$target/embed
-    case $embed in /*) ;; *) embed=$PWD/$embed ;; esac
-    (cd examples/embed && CARGO_TARGET_DIR=$embed cargo build --quiet) || return 1
-    image=$embed/aarch64-unknown-none-softfloat/debug/embed
-    for forced in quarry_boot_main exception_vectors quarry_has_mops __ktests_start; do
+# The parts of the library that are values, for machines that are no bare 64-bit Arm; and the sentence of the others.
+other_machines() {
+    for machine in riscv64gc-unknown-none-elf x86_64-unknown-none aarch64-unknown-uefi; do
+        cargo check --quiet --lib --no-default-features --features global-allocator --target "$machine" || return 1
+    done
+    refused=$(cargo check --quiet --lib --no-default-features --features global --target x86_64-unknown-none 2>&1) && return 1
+    case $refused in *"are for a bare-metal target of 64-bit Arm"*"1 previous error"*) ;; *) echo "$refused"; return 1 ;; esac
+    refused=$(cargo check --quiet --lib --no-default-features --features boot --target aarch64-unknown-none 2>&1) && return 1
+    case $refused in *"is for soft-float targets"*"1 previous error"*) ;; *) echo "$refused"; return 1 ;; esac
+}
+
+# boots NAME QEMU-OPTIONS...: builds the example and boots it; what it said is in $said. It finds nothing in its image that
+# it did not ask for.
+boots() {
+    name=$1
+    shift
+    built=$target/examples
+    case $built in /*) ;; *) built=$PWD/$built ;; esac
+    (cd "examples/$name" && CARGO_TARGET_DIR=$built cargo build --quiet) || return 1
+    image=$built/aarch64-unknown-none-softfloat/debug/$name
+    for forced in quarry_boot_main exception_vectors __ktests_start; do
         ! grep -aq "$forced" "$image" || { echo "the image holds $forced"; return 1; }
     done
-    said=$(timeout 20 "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
-        -serial stdio -kernel "$image" </dev/null) || return 1
+    said=$(timeout 60 "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
+        -serial stdio "$@" -kernel "$image" </dev/null)
+    status=$?
     echo "$said"
+    return $status
+}
+
+# lines FILE...: lines that are neither empty nor a comment.
+lines() { cat "$@" | grep -cv '^[[:space:]]*\(//.*\|#.*\|/\*.*\)\?$'; }
+
+# Someone else's kernel over the values of the library alone.
+embed() {
+    boots embed || return 1
     case $said in *"MMU on, W^X ok"*"kmalloc up"*"all memory is back"*) ;; *) return 1 ;; esac
+}
+
+# Someone else's kernel, with its own boot, tables and vectors, over the feature `global`, on four CPUs.
+own_boot() {
+    boots own-boot -smp 4 -m 1G || return 1
+    case $said in *"CPU 3 has made 10000 tasks"*"4 CPUs, all invariants hold"*) ;; *) return 1 ;; esac
+    echo "lines that it takes: $(lines examples/own-boot/src/memory.rs)"
+    [ "$(lines examples/own-boot/src/memory.rs)" -le 40 ]
 }
 
 step "format" cargo fmt --all --check
@@ -125,7 +157,9 @@ step "tests that fail on purpose" planted
 step "benchmarks, one row" benchmarks copy_page
 step "boot, nobody there" run_unattended
 step "files for a Raspberry Pi 4" rpi4_files
-step "library in a kernel of its own" embed
+step "library for other machines" other_machines
+step "example embed" embed
+step "example own-boot" own_boot
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 step "documentation examples" doc_examples
 
