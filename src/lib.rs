@@ -6,7 +6,7 @@
 //! | layer | modules | what lives there |
 //! |---|---|---|
 //! | L6 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
-//! | L5 | `instance` | the statics, and free functions over them |
+//! | L5 | `instance`, [`single`], [`prelude`] | the statics, and free functions over them; one CPU's heap; the face |
 //! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
 //! | L2 | [`sync`], [`ds`], [`fdt`] | locks, what a context may do; trees of nodes with links; device-tree reading |
@@ -125,6 +125,7 @@
 //! | `kernel/symbol.rs` | the symbol table in the image |
 //! | `kernel/tags.rs` | switching tags on; the object of their self-test |
 //! | `kernel/tick.rs` | a handler as a pointer |
+//! | `single.rs` | memory of one CPU, used where it is |
 #![cfg_attr(not(feature = "host"), no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 
@@ -178,6 +179,7 @@ pub mod instance;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod kernel;
 pub mod prelude;
+pub mod single;
 
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 pub use instance::*;

@@ -18,7 +18,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("board", 4),
     ("driver", 4),
     ("instance", 5),
+    ("single", 5),
     ("kernel", 6),
+    ("prelude", 6),
 ];
 const MM_ORDER: &[&str] = &[
     "layout",

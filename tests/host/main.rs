@@ -48,6 +48,8 @@ mod raw_calls;
 #[cfg(test)]
 mod rbtree;
 #[cfg(test)]
+mod single;
+#[cfg(test)]
 mod slab;
 // The model checker switches stacks, which Miri cannot.
 #[cfg(all(test, not(miri)))]

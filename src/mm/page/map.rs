@@ -228,6 +228,9 @@ pub struct BankMap<'m> {
 }
 
 impl<'m> BankMap<'m> {
+    /// A map of no memory.
+    pub const NONE: Self = Self { origin: Pfn::new(0), banks: &[], sections: &[] };
+
     /// The descriptors in `banks`, where page 0 is the frame `origin`. `None` if `MAP-1` or `MAP-2` does not hold, or if
     /// `sections` are not those of the banks.
     #[must_use]

@@ -3,7 +3,7 @@
 use super::machine::Sim;
 use super::*;
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, Tag};
-use quarry::mm::layout::{self, VMALLOC_START};
+use quarry::mm::layout::VMALLOC_START;
 use quarry::mm::page::{Page, PageMap};
 use quarry::mm::zone::{FreeError, PageHal};
 use std::sync::atomic::{AtomicU32, Ordering};

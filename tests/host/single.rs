@@ -1,0 +1,154 @@
+//! The heap of one CPU over a range of memory, as firmware and other machines have it.
+
+use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
+use quarry::gfp::Gfp;
+use quarry::mm::page::PageMap;
+use quarry::mm::slab::{CacheSpec, SlabFlags};
+use quarry::mm::zone::PageHal;
+use quarry::single::{Heap, Masking, OneCpu, Pages, StartError};
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::thread::LocalKey;
+
+/// Memory that is the test's for good, starting `skew` bytes behind a page.
+fn memory(size: usize, skew: usize) -> (*mut u8, usize) {
+    let room = vec![0xa5_u8; size + 2 * PAGE_SIZE as usize].leak();
+    let at = room.as_mut_ptr();
+    let skip = at.align_offset(PAGE_SIZE as usize) + skew;
+    (at.wrapping_add(skip), size)
+}
+
+fn heap(machine: OneCpu) -> &'static Heap {
+    let pages: &'static Pages = Box::leak(Box::new(Pages::new(machine)));
+    Box::leak(Box::new(Heap::new(pages)))
+}
+
+fn started(size: usize) -> &'static Heap {
+    let heap = heap(OneCpu::new().with_seed(7));
+    let (at, size) = memory(size, 0);
+    // SAFETY: leaked memory, and this thread alone.
+    unsafe { heap.start(at, size) }.unwrap();
+    heap
+}
+
+fn at_rest(heap: &'static Heap) -> u64 {
+    heap.slabs().shrink_all();
+    heap.slabs().pages().drain_all();
+    heap.slabs().check().unwrap();
+    heap.slabs().pages().check().unwrap();
+    heap.slabs().pages().free_page_count()
+}
+
+#[test]
+fn memory_in_pages_and_objects_out_and_all_of_it_back() {
+    let heap = started(8 << 20);
+    let before = at_rest(heap);
+    assert!(before > (8 << 20) / PAGE_SIZE - 40, "two pages a MiB for descriptors: {before}");
+    let objects: Vec<VirtAddr> = (1..2000).map(|size| heap.slabs().kmalloc(size, Gfp::KERNEL).unwrap()).collect();
+    for (object, size) in objects.iter().zip(1..) {
+        // SAFETY: as many bytes are this test's.
+        unsafe { object.as_ptr::<u8>().write_bytes(0x5a, size) };
+    }
+    let page = heap.slabs().pages().alloc_pages(Gfp::KERNEL, Order::new(3).unwrap()).unwrap();
+    assert!(at_rest(heap) < before);
+    for object in objects {
+        raw!(heap.slabs().kfree(object)).unwrap();
+    }
+    raw!(heap.slabs().pages().free_pages(page, Order::new(3).unwrap())).unwrap();
+    assert_eq!(at_rest(heap), before);
+}
+
+#[test]
+fn memory_that_starts_and_ends_anywhere_is_used_by_whole_pages() {
+    for (size, skew) in [(300 << 10, 1), (1 << 20, 4095), ((5 << 20) + 77, 8)] {
+        let heap = heap(OneCpu::new());
+        let (at, size) = memory(size, skew);
+        // SAFETY: leaked memory, and this thread alone.
+        unsafe { heap.start(at, size) }.unwrap();
+        let before = at_rest(heap);
+        let mut taken = Vec::new();
+        while let Ok(page) = heap.slabs().pages().alloc_pages(Gfp::ATOMIC | Gfp::MEMALLOC | Gfp::NOWARN, Order::ZERO) {
+            let start = at as u64..at as u64 + size as u64;
+            let page_start = heap.slabs().hal().map().phys(page).get();
+            assert!(start.contains(&page_start) && start.contains(&(page_start + PAGE_SIZE - 1)));
+            taken.push(page);
+        }
+        assert!(taken.len() as u64 >= before - 1);
+        for page in taken {
+            raw!(heap.slabs().pages().free_pages(page, Order::ZERO)).unwrap();
+        }
+        assert_eq!(at_rest(heap), before);
+    }
+}
+
+#[test]
+fn too_little_memory_is_refused_and_nothing_is_served() {
+    for size in [0, 100, 4096, 16 << 10, 64 << 10] {
+        let heap = heap(OneCpu::new());
+        let (at, size) = memory(size, 0);
+        // SAFETY: leaked memory, and this thread alone.
+        let refused = unsafe { heap.start(at, size) };
+        assert!(matches!(refused, Err(StartError::TooSmall(_) | StartError::Slabs(_))), "{size}: {refused:?}");
+        let layout = Layout::from_size_align(8, 8).unwrap();
+        // SAFETY: the layout is not empty.
+        assert!(unsafe { heap.alloc(layout) }.is_null());
+    }
+}
+
+#[test]
+fn collections_live_on_it() {
+    let heap = started(16 << 20);
+    let before = at_rest(heap);
+    for size in [1, 8, 100, 4096, 9000, 1 << 20] {
+        for align in [1, 64, 4096] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the layout is not empty.
+            let block = unsafe { heap.alloc_zeroed(layout) };
+            assert!(!block.is_null() && block.addr().is_multiple_of(align));
+            // SAFETY: as many bytes are this test's.
+            assert!(unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|byte| *byte == 0));
+            // SAFETY: allocated above.
+            let block = unsafe { heap.realloc(block, layout, 2 * size) };
+            assert!(!block.is_null() && block.addr().is_multiple_of(align));
+            // SAFETY: as above.
+            unsafe { heap.dealloc(block, Layout::from_size_align(2 * size, align).unwrap()) };
+        }
+    }
+    assert_eq!(at_rest(heap), before);
+}
+
+thread_local! {
+    static MASKED: Cell<usize> = const { Cell::new(0) };
+    static MASKINGS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn bump(counter: &'static LocalKey<Cell<usize>>, by: isize) -> usize {
+    let before = counter.get();
+    counter.set(before.wrapping_add_signed(by));
+    before
+}
+
+#[test]
+fn interrupts_are_masked_meanwhile_and_open_afterwards() {
+    let save = || {
+        bump(&MASKINGS, 1);
+        bump(&MASKED, 1)
+    };
+    let heap = heap(OneCpu::new().with_masking(Masking { save, restore: |before| MASKED.set(before) }));
+    let (at, size) = memory(1 << 20, 0);
+    // SAFETY: leaked memory, and this thread alone.
+    unsafe { heap.start(at, size) }.unwrap();
+    let maskings = MASKINGS.get();
+    let spec = CacheSpec { name: "seven", size: 7, align: 1, flags: SlabFlags::empty(), constructor: None };
+    let cache = heap.slabs().create(&spec).unwrap();
+    let object = heap.slabs().alloc_object(cache.cache(), Gfp::KERNEL).unwrap();
+    raw!(heap.slabs().free_object(cache.cache(), object)).unwrap();
+    heap.slabs().destroy(cache).map_err(|(_, left)| left).unwrap();
+    assert!(MASKINGS.get() > maskings && MASKED.get() == 0);
+}
+
+#[test]
+fn its_statics_are_some_kib() {
+    let bytes = size_of::<Pages>() + size_of::<Heap>();
+    assert!(bytes <= 40 << 10, "{bytes}");
+}
