@@ -27,7 +27,7 @@ test:
 ## make bench      what each operation costs, beside Linux, the peers and the targets; BENCH=name for some (docs/measuring.md)
 .PHONY: bench
 bench: setup
-	cargo bench -p quarry-benches --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
+	cargo bench -p quarry-benches --features peers --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
 
 ## make bench-readme   and put the table into README.md
 .PHONY: bench-readme
@@ -37,7 +37,7 @@ bench-readme: bench
 ## make bench-host     the heaps against each other in real time, on this machine, with one thread and two
 .PHONY: bench-host
 bench-host: toolchain
-	cargo bench -p quarry-benches $(HOST_FLAGS) --bench host -- $(BENCH)
+	cargo bench -p quarry-benches $(HOST_FLAGS),peers --bench host -- $(BENCH)
 
 ## make soak      all allocators at random on four CPUs with interrupts; SOAK_OPS=10000000 SOAK_SEED=1 SOAK_SECONDS=0 (docs/testing.md)
 .PHONY: soak
@@ -104,9 +104,10 @@ fuzz: toolchain
 ## make clippy, make fmt, make doc
 .PHONY: clippy
 clippy: toolchain
-	cargo clippy --workspace --lib --bins --tests --benches -- -D warnings
+	cargo clippy --workspace --features quarry-benches/peers --lib --bins --tests --benches -- -D warnings
+	cargo clippy -p quarry-benches --benches -- -D warnings
 	cargo clippy --lib --no-default-features --target aarch64-unknown-none -- -D warnings
-	cargo clippy --workspace --all-targets $(HOST_FLAGS) -- -D warnings
+	cargo clippy --workspace --all-targets $(HOST_FLAGS),quarry-benches/peers -- -D warnings
 
 .PHONY: fmt
 fmt: toolchain

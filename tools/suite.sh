@@ -9,40 +9,47 @@ logs=$target/suite
 mkdir -p "$logs"
 # Everything is built once there, so that what makes the next build shorter only makes this one longer.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
-passed=0
-failed=0
-broken=
-took=
+steps=$logs/steps
+: >"$steps"
 
 # step NAME COMMAND...: runs it, shows what it prints, counts it, and notes how long it took. A step has no limit of its
 # own, since a build takes as long as the machine does; what runs tests is watched (watch).
 step() {
     name=$1
     shift
-    log=$logs/$(echo "$name" | tr ' ' '-').log
+    log=$logs/$(echo "$name" | tr ' ' '-')
     printf '\n== %s\n' "$name"
     begun=$(date +%s)
     # The status goes through a file, since a pipeline's is that of `tee`.
-    { "$@" 2>&1; echo $? >"$logs/status"; } | tee "$log"
-    status=$(cat "$logs/status")
-    took="$took
-$(printf '%6s s  %s' $(($(date +%s) - begun)) "$name")"
-    set -- $(awk '/^test result:/ { p += $4; f += $6; seen = 1 } END { print p + 0, f + 0, seen + 0 }' "$log")
-    if [ "$3" = 1 ]; then
-        passed=$((passed + $1))
-        failed=$((failed + $2))
-        # A failure that no test line accounts for.
-        [ "$status" = 0 ] || [ "$2" != 0 ] || failed=$((failed + 1))
-    elif [ "$status" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-    fi
-    [ "$status" = 0 ] || broken="$broken
-    $name"
+    { "$@" 2>&1; echo $? >"$log.status"; } | tee "$log.log"
+    # A line for each step: seconds, what passed, what failed, whether it is broken, its name.
+    awk -v status="$(cat "$log.status")" -v took=$(($(date +%s) - begun)) -v name="$name" '
+        /^test result:/ { passed += $4; failed += $6; seen = 1 }
+        END {
+            if (!seen) passed = status == 0
+            # A failure that no test line accounts for.
+            if (status != 0 && !failed) failed = 1
+            printf "%d\t%d\t%d\t%d\t%s\n", took, passed, failed, status != 0, name
+        }' "$log.log" >>"$steps"
 }
 
-# watch COMMAND...: runs what is built already, and ends it if it prints nothing for three minutes.
+# beside STEPS: begins steps that run beside those that follow, up to `together`, which shows what they printed. They
+# build what the others do not, so that neither waits for the other's lock: one compiles while the other links.
+beside() {
+    printf '\n== beside: %s\n' "$1"
+    "$1" >"$logs/beside.log" 2>&1 &
+    beside=$!
+    trap 'kill "$beside"; exit 130' INT TERM
+}
+
+together() {
+    wait "$beside"
+    trap - INT TERM
+    cat "$logs/beside.log"
+}
+
+# watch COMMAND...: runs what is built already, with nobody at its input, and ends it if it prints nothing for three
+# minutes.
 watch() { tools/runner.sh watch 180 "$@"; }
 
 on_host() {
@@ -51,19 +58,23 @@ on_host() {
     cargo "$command" --target "$host" --no-default-features --features host "$@"
 }
 
+# The benchmarks with the peers, and without them.
+lints_kernel() {
+    cargo clippy --quiet --workspace --features quarry-benches/peers --lib --bins --tests --benches -- -D warnings &&
+        cargo clippy --quiet -p quarry-benches --benches -- -D warnings
+}
+
 # The examples in the documentation, compiled and run on the host: the library has no test harness on the bare machine,
 # so that cargo itself would leave them out.
 doc_examples() {
     on_host build --quiet --lib &&
-        on_host rustdoc --quiet --lib -- --test -C panic=abort --extern \
+        on_host rustdoc --quiet --lib -- --test --extern \
             "quarry=$target/$host/debug/libquarry.rlib"
 }
 
 # The release image, as `make run` boots it with nobody there.
 run_unattended() {
-    cargo build --quiet --release --bin quarry || return 1
-    # Ten seconds, once it is built.
-    timeout 10 cargo run --quiet --release --bin quarry </dev/null
+    cargo build --quiet --release --bin quarry && watch cargo run --quiet --release --bin quarry
 }
 
 host_tests() {
@@ -79,8 +90,9 @@ kernel_tests() {
 }
 
 benchmarks() {
-    cargo bench --quiet --no-run -p quarry-benches --bench kernel &&
-        watch cargo bench --quiet -p quarry-benches --bench kernel -- "$@"
+    # In the kernel's own profile, so that the library is built once; without the peers.
+    cargo bench --quiet --no-run --profile release -p quarry-benches --bench kernel &&
+        watch cargo bench --quiet --profile release -p quarry-benches --bench kernel -- "$@"
 }
 
 kernel_elf() {
@@ -119,8 +131,8 @@ boots() {
     for forced in quarry_boot_main exception_vectors __ktests_start; do
         ! grep -aq "$forced" "$image" || { echo "the image holds $forced"; return 1; }
     done
-    said=$(timeout 60 "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
-        -serial stdio "$@" -kernel "$image" </dev/null)
+    said=$(watch "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
+        -serial stdio "$@" -kernel "$image")
     status=$?
     echo "$said"
     return $status
@@ -143,29 +155,40 @@ own_boot() {
     [ "$(lines examples/own-boot/src/memory.rs)" -le 40 ]
 }
 
+# In the release profile, and for packages of their own.
+release_steps() {
+    step "boot, nobody there" run_unattended
+    step "files for a Raspberry Pi 4" rpi4_files
+    step "benchmarks, one row" benchmarks copy_page
+    step "example embed" embed
+    step "example own-boot" own_boot
+    step "library for other machines" other_machines
+}
+
 step "format" cargo fmt --all --check
-step "lints, kernel" cargo clippy --quiet --workspace --lib --bins --tests --benches -- -D warnings
+beside release_steps
+step "lints, kernel" lints_kernel
 step "lints, library on hard-float" \
     cargo clippy --quiet --lib --no-default-features --target aarch64-unknown-none -- -D warnings
 step "library on hard-float" cargo build --quiet --lib --no-default-features --target aarch64-unknown-none
-step "lints, host" on_host clippy --quiet --workspace --all-targets -- -D warnings
+step "lints, host" on_host clippy --quiet --workspace --features quarry-benches/peers --all-targets -- -D warnings
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+together
 step "host tests" host_tests
+step "documentation examples" doc_examples
 step "kernel tests" kernel_tests ""
+step "tests that fail on purpose" planted
 step "kmalloc from 128 bytes on, stacks of 8 KiB" kernel_tests "--features dma-minalign,stack-8k" kmalloc stacks::
 step "stacks of 4 KiB" kernel_tests "--features stack-4k" stacks::
-step "tests that fail on purpose" planted
-step "benchmarks, one row" benchmarks copy_page
-step "boot, nobody there" run_unattended
-step "files for a Raspberry Pi 4" rpi4_files
-step "library for other machines" other_machines
-step "example embed" embed
-step "example own-boot" own_boot
-step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
-step "documentation examples" doc_examples
 
 printf '\n'
 tools/runner.sh size "$target/aarch64-unknown-none-softfloat/release/quarry" || true
-echo "what each step took:$took"
-[ -z "$broken" ] || echo "failed steps:$broken"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+awk -F '\t' '
+    BEGIN { print "what each step took:" }
+    { printf "%6d s  %s\n", $1, $5; passed += $2; failed += $3 }
+    $4 { broken = broken "\n    " $5 }
+    END {
+        if (broken) print "failed steps:" broken
+        printf "%d passed, %d failed\n", passed, failed
+        exit failed != 0
+    }' "$steps"

@@ -5,11 +5,11 @@ use core::num::NonZero;
 use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, to_usize};
 use quarry::gfp::Gfp;
 use quarry::hal::frame::{FrameSource, NoFrame};
 use quarry::instance;
-use quarry::mm::layout::{self, LINEAR_MAP_SIZE, PAGE_OFFSET};
+use quarry::mm::layout::{LINEAR_MAP_SIZE, PAGE_OFFSET};
 use quarry::mm::page::Page;
 use spin::once::Once;
 
@@ -83,7 +83,8 @@ impl Arena {
         offset < self.size() && bytes <= self.size() - offset
     }
 
-    /// The pointer to `addr`, a number that some allocator calculated from [`Arena::addr`].
+    /// The pointer to `addr`, a number that some peer calculated from [`Arena::addr`].
+    #[cfg(feature = "peers")]
     pub(crate) fn pointer(self, addr: usize) -> NonNull<u8> {
         self.start().map_addr(|start| start.saturating_add(addr.wrapping_sub(start.get())))
     }
@@ -127,8 +128,12 @@ pub(crate) fn linear(phys: PhysAddr) -> NonNull<u8> {
 }
 
 /// The physical address behind a pointer that [`linear`] gave.
+#[cfg(feature = "peers")]
 pub(crate) fn phys(pointer: NonNull<u8>) -> PhysAddr {
-    match layout::virt_to_phys(VirtAddr::of(pointer.as_ptr())) {
+    use quarry::addr::VirtAddr;
+    use quarry::mm::layout::virt_to_phys;
+
+    match virt_to_phys(VirtAddr::of(pointer.as_ptr())) {
         Some(phys) => phys,
         None => panic!("{pointer:?} is not in the linear map"),
     }

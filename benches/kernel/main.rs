@@ -16,6 +16,7 @@ macro_rules! raw {
 mod areas;
 mod arena;
 mod counter;
+#[cfg(feature = "peers")]
 mod critical_section;
 mod fast_path;
 mod figures;
@@ -27,6 +28,7 @@ mod mapping;
 mod memory;
 mod meter;
 mod pages;
+#[cfg(feature = "peers")]
 mod peers;
 mod quarry_areas;
 mod quarry_heap;

@@ -1,9 +1,11 @@
 //! The list of all rows, and running those that the boot arguments choose.
 
 use crate::meter::{Figures, Meter, Unable};
+#[cfg(feature = "peers")]
+use crate::peers::ROWS as PEERS;
 use crate::{
-    areas, fast_path, heap, heaps, ioremaps, mapping, memory, pages, peers, quarry_areas, quarry_heap, quarry_pages,
-    quarry_tables, vmallocs,
+    areas, fast_path, heaps, ioremaps, mapping, memory, pages, quarry_areas, quarry_heap, quarry_pages, quarry_tables,
+    vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
@@ -22,47 +24,28 @@ pub(crate) struct Row {
 /// The name of this kernel's own rows.
 pub(crate) const QUARRY: &str = "quarry";
 
-/// Every row there is. A row is known to the runner by its place here.
+/// Every row of this kernel. A row is known to the runner by its place here, and behind these among the peers'.
 const ROWS: &[&[Row]] = &[
     memory::ROWS,
     &mapping::rows::<quarry_tables::QuarryTables>(),
-    &mapping::rows::<peers::page_table_multiarch::Tables>(),
-    &mapping::rows::<peers::aarch64_paging::Tables>(),
     &pages::rows::<quarry_pages::QuarryPages>(),
-    &pages::rows::<peers::bitmap_allocator::Pages>(),
-    &pages::rows::<peers::buddy_alloc::Pages>(),
-    &pages::rows::<peers::buddy_slab_allocator::Pages>(),
-    &pages::rows::<peers::buddy_system_allocator::Pages>(),
-    &pages::rows::<peers::free_list::Pages>(),
-    &pages::rows::<peers::linked_list_allocator::Pages>(),
-    &pages::rows::<peers::talc::Pages>(),
     &heaps::rows::<quarry_heap::Kmalloc>(),
     quarry_heap::ROWS,
-    &heaps::rows::<heap::peers::ax_allocator::Slabs>(),
-    &heaps::rows::<heap::peers::buddy_alloc::FastBuddy>(),
-    &heaps::rows::<heap::peers::buddy_slab_allocator::SlabsOverBuddy>(),
-    &heaps::rows::<heap::peers::buddy_system_allocator::Buddy>(),
-    &heaps::rows::<heap::peers::dlmalloc::Dlmalloc>(),
-    &heaps::rows::<heap::peers::embedded_alloc::Embedded>(),
-    &heaps::rows::<heap::peers::good_memory_allocator::Bins>(),
-    &heaps::rows::<heap::peers::linked_list_allocator::List>(),
-    &heaps::rows::<heap::peers::rlsf::Tlsf>(),
-    &heaps::rows::<heap::peers::slab_allocator_rs::Eighths>(),
-    &heaps::rows::<heap::peers::slabmalloc::Zone>(),
-    &heaps::rows::<heap::peers::talc::Binned>(),
     &areas::rows::<quarry_areas::QuarryAreas>(),
-    &areas::rows::<peers::memory_set::Areas>(),
-    &areas::rows::<peers::vmem::Areas>(),
     vmallocs::ROWS,
     ioremaps::ROWS,
     fast_path::ROWS,
 ];
 
+/// Nobody asked for peers.
+#[cfg(not(feature = "peers"))]
+const PEERS: &[&[Row]] = &[];
+
 /// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.
 pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
     let filter = args.value("bench.filter").unwrap_or("");
     let numbers = args.value("bench.rows");
-    for (number, row) in ROWS.iter().copied().flatten().enumerate() {
+    for (number, row) in ROWS.iter().chain(PEERS).copied().flatten().enumerate() {
         if !row.name.contains(filter) || numbers.is_some_and(|list| !names(list, number)) {
             continue;
         }

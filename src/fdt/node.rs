@@ -4,13 +4,12 @@ use super::reg::Cells;
 use super::token::Token;
 use super::tree::{Path, Tree};
 use super::value::{Property, Strings};
-use ::fdt::node::FdtNode;
 use core::fmt;
 
 /// A node of a [`Tree`]. A handle of a few words: copy it freely.
 #[derive(Clone, Copy)]
 pub struct Node<'t, 'a> {
-    raw: FdtNode<'t, 'a>,
+    name: &'a [u8],
     tree: &'t Tree<'a>,
     place: Place,
 }
@@ -24,12 +23,22 @@ enum Place {
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    pub(super) fn root(raw: FdtNode<'t, 'a>, tree: &'t Tree<'a>) -> Self {
-        Self { raw, tree, place: Place::Root }
+    pub(super) fn root(name: &'a str, tree: &'t Tree<'a>) -> Self {
+        Self { name: name.as_bytes(), tree, place: Place::Root }
     }
 
-    pub(super) fn anywhere(raw: FdtNode<'t, 'a>, tree: &'t Tree<'a>) -> Self {
-        Self { raw, tree, place: Place::Anywhere }
+    /// Every node below the root, each before its children.
+    pub(super) fn below_root(tree: &'t Tree<'a>) -> impl Iterator<Item = Self> {
+        let mut at = tree.root().body();
+        core::iter::from_fn(move || {
+            loop {
+                let (edge, next) = Token::edge(tree.blob(), at)?;
+                at = next;
+                if let Token::BeginNode { name } = edge {
+                    return Some(Self { name, tree, place: Place::Anywhere });
+                }
+            }
+        })
     }
 
     /// The tree that the node belongs to.
@@ -41,19 +50,26 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The name with its unit address, as in `serial@7e201000`. Empty for the root.
     #[must_use]
     pub fn name(self) -> &'a str {
-        self.raw.name
+        // The precheck refuses other than graphic ASCII.
+        core::str::from_utf8(self.name).unwrap_or_default()
     }
 
     /// The name without its unit address.
     #[must_use]
     pub fn base_name(self) -> &'a str {
-        self.name().split_once('@').map_or(self.name(), |(base, _)| base)
+        let len = self.name.iter().position(|&byte| byte == b'@').unwrap_or(self.name.len());
+        self.name.get(..len).and_then(|base| core::str::from_utf8(base).ok()).unwrap_or_default()
     }
 
     /// Where the node's name lies in the blob, in bytes: the node's identity, and what errors name.
     #[must_use]
     pub fn offset(self) -> usize {
-        self.name().as_ptr().addr().wrapping_sub(self.tree.blob().as_ptr().addr())
+        self.name.as_ptr().addr().wrapping_sub(self.tree.blob().as_ptr().addr())
+    }
+
+    /// Where what the node holds begins in the blob.
+    fn body(self) -> usize {
+        (self.offset() + self.name.len() + 1).next_multiple_of(4)
     }
 
     /// The path from the root, to print.
@@ -64,7 +80,14 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// The properties in the order of the blob.
     pub fn properties(self) -> impl Iterator<Item = Property<'a>> + 't {
-        self.raw.properties().map(|raw| Property { name: raw.name, value: raw.value })
+        let mut at = self.body();
+        core::iter::from_fn(move || {
+            let (start, value, next) = Token::property(self.tree.blob(), at)?;
+            at = next;
+            let rest = self.tree.strings().get(start as usize..)?;
+            let name = rest.get(..rest.iter().position(|&byte| byte == 0)?)?;
+            Some(Property { name: core::str::from_utf8(name).ok()?, value })
+        })
     }
 
     /// The first property called `name`.
@@ -73,21 +96,15 @@ impl<'t, 'a> Node<'t, 'a> {
         // Booting asks for some hundred properties, most of which are not there: so names are compared where they lie, and
         // no list of them is made.
         let strings = self.tree.strings();
-        let mut at = self.offset() + self.name().len() + 1;
+        let mut at = self.body();
         loop {
-            // The precheck has seen the same tokens.
-            let (token, next) = Token::read(self.tree.blob(), at.next_multiple_of(4)).ok()?;
+            let (start, value, next) = Token::property(self.tree.blob(), at)?;
             at = next;
-            match token {
-                Token::Property { name: start, value } => {
-                    let found = strings.get(start as usize..)?;
-                    if found.starts_with(name.as_bytes()) && found.get(name.len()) == Some(&0) {
-                        let name = core::str::from_utf8(found.get(..name.len())?).ok()?;
-                        return Some(Property { name, value });
-                    }
-                }
-                Token::Nop => {}
-                _ => return None,
+            // Its end first: it tells most names apart by one byte.
+            let end = start as usize + name.len();
+            if strings.get(end) == Some(&0) && strings.get(start as usize..end) == Some(name.as_bytes()) {
+                let name = core::str::from_utf8(strings.get(start as usize..end)?).ok()?;
+                return Some(Property { name, value });
             }
         }
     }
@@ -110,17 +127,39 @@ impl<'t, 'a> Node<'t, 'a> {
         self.property(name)?.u32()
     }
 
-    /// The children in the order of the blob.
+    /// The children in the order of the blob. Costs a step for each token below the node: not the names of properties,
+    /// which a walk has no use for.
     pub fn children(self) -> impl Iterator<Item = Self> {
         let place = if self.place == Place::Root { Place::ChildOfRoot } else { Place::Anywhere };
-        self.raw.children().map(move |raw| Self { raw, tree: self.tree, place })
+        let tree = self.tree;
+        let (mut at, mut depth) = (self.body(), 0_u32);
+        core::iter::from_fn(move || {
+            loop {
+                let (edge, next) = Token::edge(tree.blob(), at)?;
+                let Token::BeginNode { name } = edge else {
+                    // The node's own end is not passed, so that the list has ended for good.
+                    depth = depth.checked_sub(1)?;
+                    at = next;
+                    continue;
+                };
+                at = next;
+                depth += 1;
+                if depth == 1 {
+                    return Some(Self { name, tree, place });
+                }
+            }
+        })
     }
 
     /// The first child called `name`; without a unit address in `name`, whatever the child's.
     #[must_use]
     pub fn child(self, name: &str) -> Option<Self> {
-        let exact = name.contains('@');
-        self.children().find(|child| child.name() == name || (!exact && child.base_name() == name))
+        let name = name.as_bytes();
+        let exact = name.contains(&b'@');
+        self.children().find(|child| {
+            // Behind the name, its end or a unit address.
+            child.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || (!exact && rest.starts_with(b"@")))
+        })
     }
 
     /// The child whose name lies at `offset` of the blob or whose body holds that offset; `None` if `offset` lies

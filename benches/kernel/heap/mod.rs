@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod churn;
+#[cfg(feature = "peers")]
 pub(crate) mod peers;
 pub(crate) mod random;
 
@@ -33,6 +34,7 @@ impl Memory {
     }
 
     /// Its first byte.
+    #[cfg(feature = "peers")]
     pub(crate) const fn start(self) -> NonNull<u8> {
         self.start
     }
@@ -47,7 +49,8 @@ impl Memory {
         self.size
     }
 
-    /// The pointer to `addr`, a number that some heap calculated from [`Memory::addr`].
+    /// The pointer to `addr`, a number that some peer calculated from [`Memory::addr`].
+    #[cfg(feature = "peers")]
     pub(crate) fn pointer(self, addr: usize) -> NonNull<u8> {
         self.start.map_addr(|start| start.saturating_add(addr.wrapping_sub(start.get())))
     }

@@ -77,6 +77,36 @@ fn every_real_tree_has_the_shape_that_libfdt_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
+fn every_real_tree_has_the_nodes_children_and_properties_that_the_crate_finds() {
+    for truth in lines("truth.jsonl") {
+        let name = truth["file"].as_str().unwrap().strip_suffix(".dtb.gz").unwrap().to_owned();
+        let mut blob = corpus_tree(&name);
+        let tree = Tree::new(&mut blob).unwrap();
+        let other = ::fdt::Fdt::new(tree.blob()).unwrap();
+        let mut nodes = 0;
+        // The crate calls the root "/".
+        for (ours, theirs) in tree.nodes().zip(other.all_nodes()).skip(1) {
+            assert_eq!(ours.name(), theirs.name, "{name}");
+            let properties: Vec<_> = ours.properties().map(|property| (property.name, property.value)).collect();
+            let wanted: Vec<_> = theirs.properties().map(|property| (property.name, property.value)).collect();
+            assert_eq!(properties, wanted, "{name}: {ours:?}");
+            // Of several children with one name the offset tells which is which.
+            let children: Vec<_> = ours.children().map(|child| child.name().as_ptr()).collect();
+            let wanted: Vec<_> = theirs.children().map(|child| child.name.as_ptr()).collect();
+            assert_eq!(children, wanted, "{name}: {ours:?}");
+            for (property, value) in properties {
+                let first = theirs.properties().find(|other| other.name == property).unwrap().value;
+                assert_eq!(ours.property(property).unwrap().value, first, "{name}: {ours:?} {property}, {value:?}");
+            }
+            nodes += 1;
+        }
+        let counted = truth["nodes"].as_u64().unwrap() as usize;
+        assert_eq!((nodes + 1, tree.nodes().count(), other.all_nodes().count()), (counted, counted, counted), "{name}");
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "starts processes")]
 fn every_mutant_is_refused_or_answered_as_stated() {
     let mutants = lines("mutants.jsonl");
