@@ -5,7 +5,7 @@ use super::machine::{MIB, Reclaiming, run_on};
 use super::reclaim::{Hook, alloc, exhaust, exhaust_reserves, finish, leak, machine};
 use super::{Spec, order};
 use quarry::addr::{CpuId, Order};
-use quarry::gfp::Gfp;
+use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::page::Page;
 use quarry::mm::zone::{AllocError, Balanced, Purge, Scanned, Shrinker};
 use std::sync::Mutex;
@@ -196,6 +196,24 @@ fn the_background_reclaimer_tries_harder_until_there_is_no_harder() {
     assert!(alloc(machine, Gfp::NOWAIT, 0).is_err());
     assert_eq!(machine.reclaim.balance(machine.pages), Balanced::No);
     assert!(cache.pages.lock().unwrap().is_empty());
+    finish(machine, taken);
+}
+
+// The marks are far apart, and each round frees a batch or two.
+#[test]
+fn the_background_reclaimer_stops_at_the_high_mark_and_not_before() {
+    let mut spec = Spec::of_size(16 * MIB);
+    spec.tuning.scale_factor = 1000;
+    let machine = spec.with_reclaimer();
+    let mut taken = exhaust(machine);
+    let cache = costly(machine, &mut taken, 2000, 2);
+    let zone = || machine.pages.zone(ZoneType::Dma).unwrap();
+    assert!(zone().marks.high > zone().marks.low + 400);
+    assert!(alloc(machine, Gfp::NOWAIT, 0).is_err());
+    assert_eq!(machine.reclaim.balance(machine.pages), Balanced::Yes);
+    let (free, high) = (zone().free, zone().marks.high);
+    assert!(high < free && free <= high + 256, "{free} pages free, {high} wanted");
+    taken.extend(cache.pages.lock().unwrap().drain(..));
     finish(machine, taken);
 }
 

@@ -9,6 +9,8 @@ use quarry::mm::page::Page;
 const CPU: CpuId = CpuId::BOOT;
 /// What a list holds without its reserve.
 const HIGH: u64 = 128;
+/// What moves at once.
+const BATCH: u64 = 64;
 /// An eighth of 64 MiB for each of three uses, in pages.
 const SHARE: u64 = 64 * MIB / 4096 / 8 / 3;
 
@@ -46,11 +48,36 @@ fn a_burst_is_served_again_from_what_the_cpu_kept() {
 fn a_cpu_keeps_no_more_than_its_share() {
     machine().run(|pages| {
         for _ in 0..3 {
-            let taken = burst(pages, 8000);
-            give_back(pages, taken, Order::ZERO);
-            assert!(pages.pages_on_lists(CPU) <= SHARE);
+            let mut most = 0;
+            for page in burst(pages, 8000) {
+                raw!(pages.free_pages(page, Order::ZERO)).unwrap();
+                most = pages.pages_on_lists(CPU).max(most);
+            }
+            assert!(most <= SHARE);
+            assert_eq!(most, HIGH + (SHARE - HIGH) / BATCH * BATCH, "as many whole batches as there is room for");
         }
         pages.check().unwrap();
+    });
+}
+
+#[test]
+fn a_batch_is_kept_where_there_is_just_room_for_it() {
+    machine().cpus(2).run(|pages| {
+        pages.drain_all();
+        run_on(1);
+        let mut others = burst(pages, 200);
+        run_on(0);
+        // One refill: it may keep one batch.
+        let own = burst(pages, usize::try_from(BATCH).unwrap());
+        assert_eq!(pages.pages_on_lists(CPU), 0);
+        let mut free = |count: u64| give_back(pages, others.drain(..usize::try_from(count).unwrap()), Order::ZERO);
+        free(HIGH + 1);
+        assert_eq!(pages.pages_on_lists(CPU), HIGH + 1, "the batch that made room is kept");
+        free(BATCH - 1);
+        assert_eq!(pages.pages_on_lists(CPU), HIGH + BATCH);
+        free(1);
+        assert_eq!(pages.pages_on_lists(CPU), HIGH + 1, "the next one is not");
+        give_back(pages, own.into_iter().chain(others), Order::ZERO);
     });
 }
 

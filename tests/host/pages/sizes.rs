@@ -218,6 +218,42 @@ fn memory_for_contiguous_allocations_is_lent_to_movable_ones_only() {
     });
 }
 
+// Movable pages keep the two kinds of memory in balance: they are borrowed when more than half of what is free is lent.
+#[test]
+fn exactly_half_of_what_is_free_is_not_borrowed_from() {
+    let cma = range(GIB + 8 * MIB, 8 * MIB);
+    Spec::of_size(32 * MIB).reserve(cma).without_reserve().run(|pages| {
+        let first = page_at(pages, cma.start().get());
+        super::add_cma(pages, first, 2048).unwrap();
+        let mut taken: Vec<Page> = (0..4096).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+        // No list is filled: each page comes from where it is decided.
+        pages.set_careful(true);
+        let zone = pages.zone(ZoneType::Dma).unwrap();
+        assert_eq!((zone.free, zone.free_cma), (4096, 2048));
+        for (left, borrowed) in [(4096, false), (4095, true), (4094, false), (4093, true)] {
+            assert_eq!(pages.zone(ZoneType::Dma).unwrap().free, left);
+            let page = pages.alloc_pages(Gfp::KERNEL | Gfp::MOVABLE, Order::ZERO).unwrap();
+            let inside = (first.index()..first.index() + 2048).contains(&page.index());
+            assert_eq!(inside, borrowed, "of {left} free pages");
+            taken.push(page);
+        }
+        pages.set_careful(false);
+        give_back(pages, taken, Order::ZERO);
+    });
+}
+
+// The zone begins in the middle of a page block, which cannot be isolated.
+#[test]
+fn the_lowest_range_begins_right_behind_a_page_block_of_two_zones() {
+    Spec::of_size(16 * MIB).limits(GIB + 3 * MIB).run(|pages| {
+        for count in [1, 300, 512, 1024] {
+            let first = pages.alloc_contig_pages(count, 1, Gfp::KERNEL).unwrap();
+            assert_eq!(super::phys(pages, first), GIB + 4 * MIB, "{count} pages");
+            raw!(pages.free_contig_range(first, count)).unwrap();
+        }
+    });
+}
+
 #[test]
 fn reserved_memory_can_be_given_to_the_allocator() {
     let reserved = range(GIB + MIB, 3 * MIB);

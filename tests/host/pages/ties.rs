@@ -4,7 +4,7 @@
 use super::machine::{GIB, MIB, Pages, in_interrupt};
 use super::reclaim::{alloc, exhaust, finish};
 use super::{Spec, give_back, order, range};
-use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::page::{PAGEBLOCK_PAGES, Page, PageMap};
 use quarry::mm::zone::{AllocError, PageBatch, PageHal, WatermarkTuning, ZoneLimits};
@@ -94,6 +94,31 @@ fn the_last_page_above_the_mark_is_had_and_the_next_one_is_not() {
 }
 
 #[test]
+fn a_list_is_filled_with_what_is_above_the_high_mark() {
+    Spec::of_size(16 * MIB).run(|pages| {
+        let zone = || pages.zone(ZoneType::Dma).unwrap();
+        let (managed, high) = (zone().managed, zone().marks.high);
+        for o in [0, 1] {
+            let mut taken = Vec::new();
+            for above in (0..=5).rev() {
+                while managed - (taken.len() as u64) > high + (above << o) {
+                    taken.push(pages.alloc_pages(MOVABLE, Order::ZERO).unwrap());
+                }
+                pages.drain_all();
+                assert_eq!((zone().free, zone().boost), (high + (above << o), 0));
+                let block = pages.alloc_pages(MOVABLE, order(o)).unwrap();
+                let listed = above.saturating_sub(1) << o;
+                assert_eq!(pages.pages_on_lists(CpuId::BOOT), listed, "order {o}, {above} blocks above the mark");
+                raw!(pages.free_pages(block, order(o))).unwrap();
+                pages.drain_all();
+            }
+            give_back(pages, taken, Order::ZERO);
+            pages.drain_all();
+        }
+    });
+}
+
+#[test]
 fn the_only_block_of_the_right_size_is_had() {
     for o in 1..=9 {
         Spec::of_size(32 * MIB).without_reserve().run(|pages| {
@@ -137,6 +162,37 @@ fn a_page_block_is_kept_for_atomic_orders_where_it_is_one_per_cent() {
         assert_eq!(machine.pages.zone(ZoneType::Dma).unwrap().high_atomic, 0, "given up before anything fails");
         finish(machine, taken);
     }
+}
+
+// The block beside it is free, too, and only both together make the block that is wanted.
+#[test]
+fn a_page_block_that_is_given_up_merges_with_its_neighbour() {
+    let machine = Spec::of_size(51_200 * PAGE_SIZE).with_reclaimer();
+    let pages = machine.pages;
+    let mut taken = exhaust(machine);
+    taken.extend(super::take_all(pages, Order::ZERO));
+    taken.sort_unstable_by_key(|page| page.index());
+    assert_eq!(taken.len(), 51_200);
+    let start = taken.iter().position(|page| page.is_aligned(10)).unwrap();
+    let half = PAGEBLOCK_PAGES as usize;
+    give_back(pages, taken.drain(start..start + half), Order::ZERO);
+    pages.drain_all();
+    let block = alloc(machine, Gfp::ATOMIC, 1).unwrap();
+    assert_eq!(pages.zone(ZoneType::Dma).unwrap().high_atomic, u64::from(PAGEBLOCK_PAGES));
+    raw!(pages.free_pages(block, order(1))).unwrap();
+    give_back(pages, taken.drain(start..start + half), Order::ZERO);
+    // Enough to leave the marks alone, and none of it a larger block.
+    let mut single = 0;
+    let apart = taken.extract_if(.., |page| {
+        single += page.index() & 1;
+        page.index() & 1 == 1 && single <= 1000
+    });
+    let apart: Vec<Page> = apart.collect();
+    give_back(pages, apart, Order::ZERO);
+    let largest = alloc(machine, Gfp::KERNEL, 10).unwrap();
+    assert_eq!(pages.zone(ZoneType::Dma).unwrap().high_atomic, 0);
+    raw!(pages.free_pages(largest, order(10))).unwrap();
+    finish(machine, taken);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What is promised, one rule at a time.
 
 use super::with_allocator;
-use crate::vmalloc::kernel::{take_page, touch};
+use crate::vmalloc::kernel::{before_mapping, take_page, touch};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::mm::percpu::{PerCpuError, PerCpuPtr, UNIT_SIZE};
 use quarry::mm::vmalloc::VmallocRequest;
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 const GFP: Gfp = Gfp::KERNEL.union(Gfp::NOWARN);
@@ -224,6 +225,31 @@ fn rows_of_records_go_back_when_none_is_in_use() {
             percpu.trim();
             percpu.check().unwrap();
             assert_eq!((rows(), percpu.stats().chunks), (1, 0));
+        }
+    });
+}
+
+// Another CPU allocates while the pages of an allocation are on their way: they are not there yet, and not its own to make.
+#[test]
+fn pages_that_are_under_way_for_one_allocation_serve_no_other() {
+    with_allocator(|_, percpu| {
+        for size in [16, PAGE_SIZE, 3 * PAGE_SIZE] {
+            let meanwhile = Cell::new(None);
+            let look = || meanwhile.set(Some(percpu.alloc(16, 16, GFP).unwrap()));
+            let first = before_mapping(&look, || percpu.alloc(size, 16, GFP)).unwrap();
+            let second = meanwhile.take().unwrap();
+            let page = |ptr: PerCpuPtr| ptr.addr().get() / PAGE_SIZE;
+            let taken = page(first)..page(first) + size.div_ceil(PAGE_SIZE);
+            assert!(!taken.contains(&page(second)), "in a page that was not there yet");
+            percpu.check().unwrap();
+            // They serve the next one, which needs no others.
+            let pages = percpu.stats().pages;
+            let third = percpu.alloc(16, 16, GFP).unwrap();
+            assert_eq!(percpu.stats().pages, pages);
+            for ptr in [first, second, third] {
+                raw!(percpu.free(ptr)).unwrap();
+            }
+            percpu.trim();
         }
     });
 }

@@ -273,3 +273,26 @@ fn disjoint_ranges_are_edited_side_by_side() {
     });
     assert_eq!(rig.check().pages, 0);
 }
+
+// One invalidation of the last level, and behind it, at the next address, one of all levels.
+#[test]
+fn a_table_that_goes_behind_a_few_leaves_is_forgotten_by_every_walker() {
+    for config in [Config::CORTEX_A72, Config::MAX] {
+        for leaves in [1, 8, 511] {
+            let rig = Rig::kernel(config);
+            rig.map(BASE, 4 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
+            for page in [0, 511, 512, 700, 1023] {
+                rig.cpu(1).load(va(BASE + page * PAGE), Who::Kernel).expect("mapped");
+            }
+            // The first table stays, as it has other leaves.
+            let start = BASE + 2 * MIB - leaves * PAGE;
+            rig.unmap(start, 2 * MIB + leaves * PAGE, UnmapFlags::empty()).expect("mapped");
+            rig.machine.give_away(phys(RAM + start - BASE, 2 * MIB + leaves * PAGE));
+            rig.check();
+            // The frame of the second one is a table elsewhere now.
+            rig.map(BASE + GIB, 2 * MIB, RAM, Prot::KERNEL_RW, PAGES).expect("free range");
+            assert!(rig.cpu(1).load(va(BASE + 3 * MIB), Who::Kernel).is_err());
+            rig.check();
+        }
+    }
+}

@@ -141,6 +141,27 @@ fn collapsing_folds_what_is_too_small_for_a_block() {
     }
 }
 
+// A group, or a block, of which a part lies outside is left as it is, at either end.
+#[test]
+fn nothing_is_collapsed_across_an_end_of_the_range() {
+    for (config, policy) in live() {
+        let rig = Rig::kernel(config);
+        rig.map(BASE, 2 * MIB, RAM, Prot::KERNEL_RW, MapFlags::NO_HUGE | MapFlags::NO_CONT).expect("free range");
+        let made = |start: u64, pages: u64| {
+            let range = range(BASE + start * PAGE, pages * PAGE);
+            let made = raw!(rig.table.collapse(&rig.frames, range, MapFlags::empty(), policy)).expect("supported");
+            (made.blocks, made.groups, rig.check().groups)
+        };
+        assert_eq!(made(0, 15), (0, 0, 0));
+        assert_eq!(made(1, 30), (0, 0, 0));
+        assert_eq!(made(17, 46), (0, 1, 1), "one in the middle");
+        assert_eq!(made(0, 16), (0, 1, 2), "just one");
+        assert_eq!(made(0, 511), (0, 29, 31), "all but the last");
+        assert_eq!(made(1, 511), (0, 1, 32));
+        assert_eq!(made(0, 512), (1, 0, 0), "all of it is a block");
+    }
+}
+
 #[test]
 fn a_hole_or_a_difference_keeps_a_table() {
     let policy = LivePolicy::BreakBeforeMake;

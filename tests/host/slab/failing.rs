@@ -2,7 +2,7 @@
 
 use super::*;
 use machine::run_on;
-use quarry::mm::slab::{AllocError, CreateError};
+use quarry::mm::slab::{AllocError, CacheSpec, CreateError, SlabFlags};
 use std::sync::atomic::Ordering;
 
 /// Runs `f` with the k-th allocation of pages failing, for every k, until it passes.
@@ -125,5 +125,39 @@ fn smaller_slabs_do_where_large_ones_are_not_to_be_had() {
         give(slabs, cache.cache(), objects);
         kept.into_iter().for_each(|page| raw!(slabs.pages().free_pages(page, order)).unwrap());
         slabs.destroy(cache).unwrap();
+    });
+}
+
+// A block that is larger than it must be is looked for, and one that is just large enough is waited for.
+#[test]
+fn only_the_smallest_slab_is_waited_for() {
+    Spec::of_size(16 << 20).run(|slabs| {
+        let all = |flags: Gfp, wanted: Gfp| flags & wanted == wanted;
+        let pressing = Gfp::DIRECT_RECLAIM | Gfp::NOFAIL | Gfp::RETRY_MAYFAIL;
+        for (flags, always) in [
+            (SlabFlags::empty(), Gfp::empty()),
+            (SlabFlags::RECLAIM_ACCOUNT, Gfp::RECLAIMABLE),
+            (SlabFlags::CACHE_DMA, Gfp::DMA),
+        ] {
+            let flags = flags | SlabFlags::NO_MERGE;
+            let cache = slabs.create(&CacheSpec { flags, ..spec("test", 1000) }).unwrap();
+            for gfp in [KERNEL, Gfp::ATOMIC, KERNEL | Gfp::RETRY_MAYFAIL, KERNEL | Gfp::NOFAIL] {
+                let wanted = gfp | always;
+                slabs.hal().asked.lock().unwrap().clear();
+                let refused = with_pages(slabs, 0, || slabs.alloc_object(cache.cache(), gfp | Gfp::NOWARN));
+                assert_eq!(refused, Err(AllocError::OutOfMemory));
+                let asked = std::mem::take(&mut *slabs.hal().asked.lock().unwrap());
+                let [(first, large), (second, small)] = asked[..] else { panic!("{asked:?}") };
+                assert!(large > small, "{asked:?}");
+                assert!(!first.intersects(pressing) && all(first, wanted - pressing), "{first}, for {wanted}");
+                assert!(all(second, wanted), "{second}, for {wanted}");
+                // There are pages for a small one.
+                slabs.hal().asked.lock().unwrap().clear();
+                let object = slabs.alloc_object(cache.cache(), gfp).unwrap();
+                raw!(slabs.free_object(cache.cache(), object)).unwrap();
+                slabs.shrink(cache.cache());
+            }
+            slabs.destroy(cache).unwrap();
+        }
     });
 }

@@ -54,6 +54,8 @@ pub(super) struct Sim<'m> {
     pub(super) atomic_sleeps: AtomicU64,
     /// Other functions that may sleep, called where that is not legal.
     pub(super) atomic_calls: Mutex<Vec<&'static str>>,
+    /// What was asked of the page allocator while calls go the long way.
+    pub(super) asked: Mutex<Vec<(Gfp, Order)>>,
     /// After how many allocations of pages the next one fails; `u64::MAX` for never.
     pub(super) pages_left: AtomicU64,
     /// The same for objects that take the long way.
@@ -180,7 +182,8 @@ impl Pressure for Sim<'_> {
         Relief::GiveUp
     }
 
-    fn should_fail(&self, _: Gfp, _: Order) -> bool {
+    fn should_fail(&self, gfp: Gfp, order: Order) -> bool {
+        self.asked.lock().unwrap().push((gfp, order));
         runs_out(&self.pages_left)
     }
 
@@ -469,6 +472,7 @@ impl Spec {
             lines: Mutex::default(),
             atomic_sleeps: AtomicU64::new(0),
             atomic_calls: Mutex::default(),
+            asked: Mutex::default(),
             pages_left: AtomicU64::new(u64::MAX),
             slabs_left: AtomicU64::new(u64::MAX),
             kicks: AtomicU64::new(0),

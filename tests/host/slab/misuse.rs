@@ -92,12 +92,24 @@ fn a_large_block_is_freed_at_its_start_and_once() {
 #[test]
 fn a_pointer_into_a_slab_that_is_gone_is_named() {
     Spec::of_size(16 << 20).run(|slabs| {
-        let cache = slabs.create(&spec("test", 64)).unwrap();
-        let object = slabs.alloc_object(cache.cache(), KERNEL).unwrap();
-        give(slabs, cache.cache(), [object]);
-        slabs.shrink(cache.cache());
-        assert!(matches!(raw!(slabs.kfree(object)), Err(Misuse::Foreign { .. })));
-        slabs.destroy(cache).unwrap();
+        for size in [64, 1024, 2048, 4096] {
+            let cache = slabs.create(&spec("test", size)).unwrap();
+            let objects = take(slabs, cache.cache(), 200);
+            give(slabs, cache.cache(), objects.iter().copied());
+            slabs.shrink(cache.cache());
+            for overwritten in [false, true] {
+                // In every page of the slab, and whatever their next owner writes.
+                for object in &objects {
+                    if overwritten {
+                        fill(*object, 0xa5, size as usize);
+                    }
+                    let refused = raw!(slabs.kfree(*object));
+                    assert!(matches!(refused, Err(Misuse::Foreign { .. })), "{size} bytes: {refused:?}");
+                }
+            }
+            check(slabs);
+            slabs.destroy(cache).unwrap();
+        }
     });
 }
 

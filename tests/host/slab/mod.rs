@@ -12,6 +12,7 @@ mod drain;
 mod failing;
 mod hardening;
 mod heap;
+mod kept;
 mod kmalloc;
 mod large;
 mod machine;

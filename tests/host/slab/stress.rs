@@ -4,8 +4,8 @@ use super::machine::Sim;
 use super::*;
 use crate::random::Random;
 use machine::run_on;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 
 const CPUS: u32 = 4;
 const ROUNDS: usize = if cfg!(miri) { 20 } else { 4000 };
@@ -37,11 +37,13 @@ fn beside_a_manager(work: impl Fn(&Slabs<'_, '_>, u32) + Sync) {
         (0..CPUS).for_each(|cpu| slabs.hal().set_online(cpu, true));
         let running = AtomicUsize::new(CPUS as usize - 1);
         let managed = AtomicBool::new(false);
+        let start = Barrier::new(CPUS as usize);
         std::thread::scope(|scope| {
             for cpu in 1..CPUS {
-                let (work, running, managed) = (&work, &running, &managed);
+                let (work, running, managed, start) = (&work, &running, &managed, &start);
                 scope.spawn(move || {
                     run_on(cpu);
+                    start.wait();
                     work(slabs, cpu);
                     running.fetch_sub(1, Ordering::Release);
                     while !managed.load(Ordering::Acquire) {
@@ -51,13 +53,15 @@ fn beside_a_manager(work: impl Fn(&Slabs<'_, '_>, u32) + Sync) {
                 });
             }
             run_on(0);
-            let mut times = 0;
-            while running.load(Ordering::Acquire) != 0 {
+            start.wait();
+            // The others may have ended before this thread runs at all.
+            for times in 0.. {
                 manage(slabs, times);
-                times += 1;
+                if running.load(Ordering::Acquire) == 0 {
+                    break;
+                }
             }
             managed.store(true, Ordering::Release);
-            assert!(times > 0);
         });
         (1..CPUS).for_each(|cpu| slabs.hal().set_online(cpu, false));
         run_on(0);

@@ -34,6 +34,7 @@ type Maps<'a> = dyn Fn(Pfn, u64) -> bool + 'a;
 std::thread_local! {
     static MASKED: Cell<bool> = const { Cell::new(false) };
     static BRIEFLY: Cell<Option<*const Maps<'static>>> = const { Cell::new(None) };
+    static ASKED: Cell<Option<*const Look<'static>>> = const { Cell::new(None) };
     static LATE: Cell<Option<*const Look<'static>>> = const { Cell::new(None) };
 }
 
@@ -48,6 +49,16 @@ pub(crate) fn acknowledging_late<'a, R>(look: &'a Look<'a>, f: impl FnOnce() -> 
     LATE.set(Some(std::ptr::from_ref(look)));
     let result = f();
     LATE.set(None);
+    result
+}
+
+/// Runs `f`, and `look` once: when somebody is about to map something, as another CPU that comes in between.
+pub(crate) fn before_mapping<'a, R>(look: &'a Look<'a>, f: impl FnOnce() -> R) -> R {
+    // SAFETY: as above.
+    let look = unsafe { std::mem::transmute::<&'a Look<'a>, &'static Look<'static>>(look) };
+    ASKED.set(Some(std::ptr::from_ref(look)));
+    let result = f();
+    assert!(ASKED.take().is_none(), "nothing was mapped");
     result
 }
 
@@ -368,6 +379,11 @@ unsafe impl<'m> VmallocHal<'m> for Kernel<'m> {
 
     fn frames(&self, gfp: Gfp) -> SimFrames {
         self.asked.lock().unwrap().tables.push(gfp);
+        if let Some(look) = ASKED.take() {
+            // SAFETY: set while what it points to is borrowed.
+            let look = unsafe { &*look };
+            look();
+        }
         self.frames.clone()
     }
 

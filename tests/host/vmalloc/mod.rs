@@ -5,6 +5,7 @@ mod block;
 mod cpus;
 mod deferred;
 mod early;
+mod edges;
 mod held;
 pub(crate) mod kernel;
 mod late;
