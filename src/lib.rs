@@ -6,7 +6,7 @@
 //! | layer | modules | what lives there |
 //! |---|---|---|
 //! | L6 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
-//! | L5 | `instance`, [`single`], [`prelude`] | the statics, and free functions over them; one CPU's heap; the face |
+//! | L5 | `global`, [`single`], [`prelude`] | the statics, and free functions over them; one CPU's heap; the face |
 //! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
 //! | L2 | [`sync`], [`ds`], [`fdt`] | locks, what a context may do; trees of nodes with links; device-tree reading |
@@ -89,26 +89,26 @@
 //! | `driver/uart/mini.rs` | serial-port registers |
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
-//! | `instance/alloc.rs` | `kmalloc` as one of blocks |
-//! | `instance/bring_up/cpus.rs` | a CPU that comes |
-//! | `instance/bring_up/mod.rs` | all that a kernel promises |
-//! | `instance/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
-//! | `instance/bring_up/tables.rs` | taking TTBR1 over |
-//! | `instance/cpu.rs` | per-CPU state |
-//! | `instance/io.rs` | descriptors of mappings, device registers |
-//! | `instance/kvmalloc.rs` | memory of one allocator copied to that of another |
-//! | `instance/linear.rs` | table frames through the linear map |
-//! | `instance/machine.rs` | the promise of a kernel's machine |
-//! | `instance/mod.rs` | memblock as a source of frames |
-//! | `instance/pages.rs` | the buddy as a source of frames, zeroing |
-//! | `instance/percpu.rs` | values of CPUs |
-//! | `instance/set_memory.rs` | the window that the linear map is split through |
-//! | `instance/slab_fast.rs` | restartable sequences |
-//! | `instance/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
-//! | `instance/stack.rs` | records of stacks, calls on one |
-//! | `instance/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
-//! | `instance/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
-//! | `instance/valloc.rs` | areas as values, mapped pages as bytes |
+//! | `global/alloc.rs` | `kmalloc` as one of blocks |
+//! | `global/bring_up/cpus.rs` | a CPU that comes |
+//! | `global/bring_up/mod.rs` | all that a kernel promises |
+//! | `global/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
+//! | `global/bring_up/tables.rs` | taking TTBR1 over |
+//! | `global/cpu.rs` | per-CPU state |
+//! | `global/io.rs` | descriptors of mappings, device registers |
+//! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
+//! | `global/linear.rs` | table frames through the linear map |
+//! | `global/machine.rs` | the promise of a kernel's machine |
+//! | `global/mod.rs` | memblock as a source of frames |
+//! | `global/pages.rs` | the buddy as a source of frames, zeroing |
+//! | `global/percpu.rs` | values of CPUs |
+//! | `global/set_memory.rs` | the window that the linear map is split through |
+//! | `global/slab_fast.rs` | restartable sequences |
+//! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
+//! | `global/stack.rs` | records of stacks, calls on one |
+//! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
+//! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
+//! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
 //! | `kernel/device_tree.rs` | the mapped tree as bytes |
@@ -175,14 +175,14 @@ pub mod board;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod driver;
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-pub mod instance;
+pub mod global;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod kernel;
 pub mod prelude;
 pub mod single;
 
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-pub use instance::*;
+pub use global::*;
 
 /// `cargo test` builds the library as a test target of its own even though it holds no tests; on the host that needs a
 /// `main`.

@@ -11,7 +11,7 @@ pub use crate::mm::slab::{CacheSpec, SlabFlags};
 pub use crate::mm::vmalloc::VmFlags;
 
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-pub use crate::instance::{
+pub use crate::global::{
     Cache, CacheBox, ConstructedCache, Deferred, Devres, IoMem, KBox, KVec, KernelStack, KmemCache, MemRegion, Pages,
     PerCpu, ReservedRegion, SpinLock, VBox, VVec, Vmap, alloc_contig_pages, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_percpu, free_page, free_pages, free_pages_bulk, free_percpu, get_free_pages, get_page, get_zeroed_page,

@@ -26,15 +26,29 @@ use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section, sections_of};
 use crate::mm::slab::{ArrayHeader, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
 use crate::mm::zone::{CpuPages, FreeError, PageAllocator, PageHal, Pressure, SetupError, WatermarkTuning, ZoneLimits};
+use crate::sync::LockHal;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU8;
 use spin::once::Once;
+use spin::relax::RelaxStrategy;
 
 /// Its page allocator.
 pub type Pages = PageAllocator<OneCpu>;
 /// Its slab allocator.
 pub type Slabs = SlabAllocator<'static, OneCpu>;
+
+/// How it waits for a lock: it never has to.
+#[derive(Clone, Copy, Debug)]
+pub struct Relax;
+
+impl RelaxStrategy for Relax {
+    fn relax() {
+        core::hint::spin_loop();
+    }
+}
+
+impl LockHal for Relax {}
 
 /// How a CPU masks interrupts, and undoes it.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +74,7 @@ pub struct Local {
     arrays: [ArrayHeader; MAX_CACHES],
     slabs: CpuSlabs,
     pages: CpuPages,
-    map: Once<BankMap<'static>>,
+    map: Once<BankMap<'static>, Relax>,
 }
 
 impl OneCpu {
@@ -148,7 +162,7 @@ impl Pressure for OneCpu {}
 // map is made once; HAL-4: memory is used where it is; HAL-5 by the body that is there.
 unsafe impl PageHal for OneCpu {
     type Map = BankMap<'static>;
-    type Relax = spin::relax::Loop;
+    type Relax = Relax;
 
     #[inline]
     fn map(&self) -> BankMap<'static> {
@@ -259,7 +273,7 @@ impl core::error::Error for StartError {}
 pub struct Heap {
     slabs: Slabs,
     #[cfg(feature = "global-allocator")]
-    global: Once<crate::mm::alloc::GlobalHeap<&'static Slabs>>,
+    global: Once<crate::mm::alloc::GlobalHeap<&'static Slabs>, Relax>,
 }
 
 impl Heap {

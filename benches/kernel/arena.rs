@@ -7,8 +7,8 @@ use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 use quarry::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, to_usize};
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::frame::{FrameSource, NoFrame};
-use quarry::instance;
 use quarry::mm::layout::{LINEAR_MAP_SIZE, PAGE_OFFSET};
 use quarry::mm::page::Page;
 use spin::once::Once;
@@ -32,9 +32,9 @@ fn memory() -> PhysRange {
     *MEMORY.call_once(|| {
         let pages = (ARENA_SIZE + TABLES_SIZE) / PAGE_SIZE;
         let frames = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
-        let taken = instance::alloc_contig_pages(frames(pages * PAGE_SIZE), frames(ARENA_SIZE), Gfp::KERNEL);
+        let taken = global::alloc_contig_pages(frames(pages * PAGE_SIZE), frames(ARENA_SIZE), Gfp::KERNEL);
         let first = taken.unwrap_or_else(|error| panic!("no memory for the benchmarks: {error}"));
-        PhysRange::from_size(instance::page_to_phys(first), pages * PAGE_SIZE).unwrap_or_default()
+        PhysRange::from_size(global::page_to_phys(first), pages * PAGE_SIZE).unwrap_or_default()
     })
 }
 
@@ -96,13 +96,13 @@ pub(crate) struct Scratch(Page);
 impl Scratch {
     /// Some of the machine's own memory.
     pub(crate) fn new() -> Result<Self, Unable> {
-        instance::alloc_pages(Gfp::KERNEL, Order::MAX).map(Self).map_err(|_| "no room for what the row keeps")
+        global::alloc_pages(Gfp::KERNEL, Order::MAX).map(Self).map_err(|_| "no room for what the row keeps")
     }
 
     /// `count` times `value`. They must fit.
     pub(crate) fn slice<T: Copy>(&mut self, count: usize, value: T) -> &mut [T] {
         assert!(count * size_of::<T>() <= to_usize(PAGE_SIZE) << Order::MAX.get(), "too much to keep");
-        let start = instance::page_address(self.0).as_ptr::<u8>().cast::<T>();
+        let start = global::page_address(self.0).as_ptr::<u8>().cast::<T>();
         for index in 0..count {
             // SAFETY: within the block, which is ours, and aligned to its size.
             unsafe { start.wrapping_add(index).write(value) };
@@ -114,7 +114,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = raw!(instance::free_pages(self.0, Order::MAX)) {
+        if let Err(error) = raw!(global::free_pages(self.0, Order::MAX)) {
             panic!("the room of a row: {error}");
         }
     }

@@ -5,7 +5,7 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
 use core::hint::black_box;
 use quarry::addr::PhysRange;
-use quarry::instance;
+use quarry::global;
 use quarry::kernel::init;
 
 /// The rows.
@@ -24,16 +24,16 @@ fn configuration_space() -> Option<PhysRange> {
 }
 
 fn ioremap<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
-    instance::vmap_space().purge_all();
+    global::vmap_space().purge_all();
     let phys = configuration_space().filter(|space| space.size() >= BYTES).ok_or("no configuration space")?.start();
-    let addr = instance::ioremap(phys, BYTES).map_err(|_| "ioremap failed")?;
+    let addr = global::ioremap(phys, BYTES).map_err(|_| "ioremap failed")?;
     // SAFETY: mapped by the line above; reading an identification changes nothing.
-    if unsafe { instance::readl(addr) } != HOST_BRIDGE {
+    if unsafe { global::readl(addr) } != HOST_BRIDGE {
         return Err("what is mapped is not the configuration space");
     }
-    let mut done = raw!(instance::iounmap(addr)).is_ok();
-    let figures = meter.measure(|| match instance::ioremap(black_box(phys), black_box(BYTES)) {
-        Ok(addr) => done &= raw!(instance::iounmap(black_box(addr))).is_ok(),
+    let mut done = raw!(global::iounmap(addr)).is_ok();
+    let figures = meter.measure(|| match global::ioremap(black_box(phys), black_box(BYTES)) {
+        Ok(addr) => done &= raw!(global::iounmap(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("ioremap or iounmap failed") }

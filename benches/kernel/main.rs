@@ -40,7 +40,7 @@ mod vmallocs;
 
 use meter::Meter;
 use quarry::addr::PAGE_SIZE;
-use quarry::instance;
+use quarry::global;
 use quarry::kernel::init;
 use quarry::{kprintln, ktest};
 
@@ -58,5 +58,5 @@ fn benchmarks() {
 
 /// How much RAM is free, for the slope of the metadata over RAM.
 fn memory_use() {
-    kprintln!("bench: memory\t{}", instance::nr_free_pages() * PAGE_SIZE);
+    kprintln!("bench: memory\t{}", global::nr_free_pages() * PAGE_SIZE);
 }

@@ -6,7 +6,7 @@ use crate::arena::Arena;
 use crate::meter::Unable;
 use crate::rows::QUARRY;
 use quarry::addr::{VirtAddr, to_usize};
-use quarry::instance;
+use quarry::global;
 use quarry::mm::vmalloc::{AreaRequest, VmFlags};
 
 /// The kernel's space; the arena is not needed.
@@ -17,19 +17,19 @@ impl AreaAllocator for QuarryAreas {
     const LARGEST: usize = usize::MAX;
 
     fn new(_: Arena) -> Result<Self, Unable> {
-        instance::vmap_space().purge_all();
-        instance::vmap_space().region().map(|_| Self(())).ok_or("the space is not set up")
+        global::vmap_space().purge_all();
+        global::vmap_space().region().map(|_| Self(())).ok_or("the space is not set up")
     }
 
     #[inline]
     fn alloc(&mut self, bytes: usize) -> Option<usize> {
-        let area = instance::vmap_space().alloc(&AreaRequest::new(bytes as u64, VmFlags::MAP)).ok()?;
+        let area = global::vmap_space().alloc(&AreaRequest::new(bytes as u64, VmFlags::MAP)).ok()?;
         Some(to_usize(area.start().get()))
     }
 
     #[inline]
     fn free(&mut self, start: usize, _: usize) -> bool {
-        let space = instance::vmap_space();
+        let space = global::vmap_space();
         // Nothing was mapped.
         raw!(space.remove(VirtAddr::new(start as u64), VmFlags::MAP)).map(|area| raw!(space.recycle(area))).is_ok()
     }

@@ -9,7 +9,7 @@ use core::hint::black_box;
 use core::ptr::NonNull;
 use quarry::addr::{CpuId, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache};
+use quarry::global::{self, KmemCache};
 use quarry::mm::slab::{CacheSpec, KMALLOC_SIZES, KmallocRow, SlabFlags, kmalloc_size};
 
 /// The machine's own heap; the arena is some of its memory, and not needed.
@@ -20,7 +20,7 @@ pub(crate) struct Kmalloc {
 
 /// Bytes of free objects in the slabs of `kmalloc`.
 fn free_in_slabs() -> u64 {
-    let slabs = instance::slab_allocator();
+    let slabs = global::slab_allocator();
     let sizes =
         (0..KMALLOC_SIZES).filter_map(|index| u8::try_from(index).ok()).map(kmalloc_size).filter(|size| *size != 0);
     let free = sizes.filter_map(|size| {
@@ -32,31 +32,31 @@ fn free_in_slabs() -> u64 {
 
 /// Pages that nobody has, those on per-CPU lists included.
 fn free_pages() -> u64 {
-    instance::nr_free_pages() + instance::page_allocator().pages_on_lists(CpuId::BOOT)
+    global::nr_free_pages() + global::page_allocator().pages_on_lists(CpuId::BOOT)
 }
 
 impl Heap for Kmalloc {
     const NAME: &'static str = QUARRY;
 
     fn new(_: Memory) -> Result<Self, Unable> {
-        instance::slab_allocator().shrink_all();
+        global::slab_allocator().shrink_all();
         Ok(Self { free: free_pages() * PAGE_SIZE + free_in_slabs() })
     }
 
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        instance::kmalloc(layout.size(), Gfp::KERNEL).ok()
+        global::kmalloc(layout.size(), Gfp::KERNEL).ok()
     }
 
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { instance::kfree(block.as_ptr()) };
+        unsafe { global::kfree(block.as_ptr()) };
     }
 
     #[inline(always)]
     fn alloc_zeroed(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        instance::kzalloc(layout.size(), Gfp::KERNEL).ok()
+        global::kzalloc(layout.size(), Gfp::KERNEL).ok()
     }
 
     fn taken(&self) -> Option<usize> {

@@ -8,7 +8,7 @@ use core::hint::black_box;
 use core::ptr::NonNull;
 use quarry::addr::{Order, VirtAddr};
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use quarry::mm::page::Page;
 use quarry::mm::zone::PageBatch;
 
@@ -37,32 +37,32 @@ impl PageAllocator for QuarryPages {
 
     #[inline]
     fn alloc<const ORDER: u8>(&mut self) -> Option<Page> {
-        instance::alloc_pages(Gfp::KERNEL, Of::<ORDER>::ORDER).ok()
+        global::alloc_pages(Gfp::KERNEL, Of::<ORDER>::ORDER).ok()
     }
 
     #[inline]
     fn free<const ORDER: u8>(&mut self, page: Page) -> bool {
-        raw!(instance::free_pages(page, Of::<ORDER>::ORDER)).is_ok()
+        raw!(global::free_pages(page, Of::<ORDER>::ORDER)).is_ok()
     }
 
     fn start(&self, page: Page) -> NonNull<u8> {
-        NonNull::new(instance::page_address(page).as_ptr()).unwrap_or(NonNull::dangling())
+        NonNull::new(global::page_address(page).as_ptr()).unwrap_or(NonNull::dangling())
     }
 
     fn manages(&self, start: NonNull<u8>, bytes: usize) -> bool {
         let start = start.addr().get();
-        let is_ram = |addr: usize| instance::virt_to_page(VirtAddr::new(addr as u64)).is_ok();
+        let is_ram = |addr: usize| global::virt_to_page(VirtAddr::new(addr as u64)).is_ok();
         start.is_multiple_of(bytes) && is_ram(start) && is_ram(start + bytes - 1)
     }
 
     #[inline]
     fn alloc_zeroed(&mut self) -> Option<Page> {
-        instance::alloc_page(Gfp::KERNEL | Gfp::ZERO).ok()
+        global::alloc_page(Gfp::KERNEL | Gfp::ZERO).ok()
     }
 
     #[inline]
     fn bulk(&mut self, _: &mut [Option<Page>; BULK]) -> bool {
-        let complete = instance::alloc_pages_bulk(Gfp::KERNEL, &mut self.batch) == Ok(BULK);
-        raw!(instance::free_pages_bulk(black_box(&mut self.batch))).is_ok() && complete
+        let complete = global::alloc_pages_bulk(Gfp::KERNEL, &mut self.batch) == Ok(BULK);
+        raw!(global::free_pages_bulk(black_box(&mut self.batch))).is_ok() && complete
     }
 }

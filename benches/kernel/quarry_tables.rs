@@ -5,8 +5,8 @@ use crate::mapping::Mapper;
 use crate::meter::Unable;
 use crate::rows::QUARRY;
 use quarry::addr::{PhysAddr, VirtAddr, VirtRange};
+use quarry::global::{self, KernelMmu};
 use quarry::hal::prot::Prot;
-use quarry::instance::{self, KernelMmu};
 use quarry::mm::layout::VMALLOC_END;
 use quarry::mm::pgtable::{MapFlags, PageTable, UnmapFlags};
 
@@ -19,7 +19,7 @@ impl Mapper for QuarryTables {
     const FREE: VirtAddr = VirtAddr::new(VMALLOC_END - (1 << 30));
 
     fn new() -> Result<Self, Unable> {
-        instance::kernel_tables().map(Self).ok_or("the kernel is not on its final tables")
+        global::kernel_tables().map(Self).ok_or("the kernel is not on its final tables")
     }
 
     #[inline]

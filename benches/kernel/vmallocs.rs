@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::hint::black_box;
 use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::prot::Prot;
-use quarry::instance;
 use quarry::mm::page::Page;
 use quarry::mm::vmalloc::VmFlags;
 use quarry::mm::zone::PageBatch;
@@ -27,8 +27,8 @@ pub(crate) const ROWS: &[Row] = &[
 
 fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
     // From the same state, whatever ran before.
-    instance::vmap_space().purge_all();
-    let addr = instance::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
+    global::vmap_space().purge_all();
+    let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
     for offset in (0..BYTES).step_by(to_usize(PAGE_SIZE)) {
         let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
         // SAFETY: memory that vmalloc has just given to us.
@@ -38,9 +38,9 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
             return Err("what was written is not read");
         }
     }
-    let mut done = raw!(instance::vfree(addr)).is_ok();
-    let figures = meter.measure(|| match instance::vmalloc(black_box(BYTES)) {
-        Ok(addr) => done &= raw!(instance::vfree(black_box(addr))).is_ok(),
+    let mut done = raw!(global::vfree(addr)).is_ok();
+    let figures = meter.measure(|| match global::vmalloc(black_box(BYTES)) {
+        Ok(addr) => done &= raw!(global::vfree(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("vmalloc or vfree failed") }
@@ -49,16 +49,16 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
 fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     mapping::<PAGES>(
         meter,
-        |list| instance::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
-        |addr| raw!(instance::vunmap(addr)).is_ok(),
+        |list| global::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
+        |addr| raw!(global::vunmap(addr)).is_ok(),
     )
 }
 
 fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     mapping::<PAGES>(
         meter,
-        |list| instance::vm_map_ram(list, Prot::KERNEL_RW).ok(),
-        |addr| raw!(instance::vm_unmap_ram(addr, PAGES)).is_ok(),
+        |list| global::vm_map_ram(list, Prot::KERNEL_RW).ok(),
+        |addr| raw!(global::vm_unmap_ram(addr, PAGES)).is_ok(),
     )
 }
 
@@ -69,9 +69,9 @@ fn mapping<const PAGES: usize>(
     map: impl Fn(&[Page]) -> Option<VirtAddr>,
     unmap: impl Fn(VirtAddr) -> bool,
 ) -> Result<Figures, Unable> {
-    instance::vmap_space().purge_all();
+    global::vmap_space().purge_all();
     let mut batch = PageBatch::<PAGES>::new();
-    if instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch) != Ok(PAGES) {
+    if global::alloc_pages_bulk(Gfp::KERNEL, &mut batch) != Ok(PAGES) {
         return Err("no pages");
     }
     // Every other one, so that they do not follow on.
@@ -80,7 +80,7 @@ fn mapping<const PAGES: usize>(
     let addr = map(&list).ok_or("the pages cannot be mapped")?;
     for (index, page) in list.iter().enumerate() {
         let here = VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE);
-        if instance::vmalloc_to_page(here) != Some(*page) {
+        if global::vmalloc_to_page(here) != Some(*page) {
             return Err("a page is not where it should be");
         }
     }
@@ -89,6 +89,6 @@ fn mapping<const PAGES: usize>(
         Some(addr) => done &= unmap(black_box(addr)),
         None => done = false,
     });
-    done &= raw!(instance::free_pages_bulk(&mut batch)).is_ok();
+    done &= raw!(global::free_pages_bulk(&mut batch)).is_ok();
     if done { Ok(figures) } else { Err("mapping or unmapping failed") }
 }

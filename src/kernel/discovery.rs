@@ -6,7 +6,7 @@ use crate::addr::{PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::fdt::Tree;
-use crate::instance;
+use crate::global;
 use crate::mm::layout;
 use crate::mm::memblock::{DiscoverError, Discovery, InitrdError, Surroundings};
 use crate::mm::page::MAX_SPAN;
@@ -29,7 +29,7 @@ pub(super) fn fill(
         span: MAX_SPAN,
         limit,
     };
-    let mut memblock = instance::memblock();
+    let mut memblock = global::memblock();
     memblock.lend_slots(early_regions::for_memory, early_regions::for_reserved);
     let found = memblock.discover(tree, &around)?;
     info!(

@@ -5,8 +5,8 @@ use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize}
 use crate::arch::aarch64::boot;
 use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
 use crate::arch::aarch64::fixmap::FixmapSlots;
+use crate::global::{self, BuddyFrames};
 use crate::hal::prot::Prot;
-use crate::instance::{self, BuddyFrames};
 use crate::mm::io::{EARLY_SLOT_PAGES, EARLY_SLOTS, EarlyError, EarlyMapping, EarlySlots};
 use crate::mm::layout;
 use crate::mm::pgtable::{MapFlags, UnmapFlags};
@@ -81,7 +81,7 @@ impl EarlyMap {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let count = to_usize(pages.size() / PAGE_SIZE);
         let first = self.next_device.load(Ordering::Relaxed);
-        let virt = match instance::kernel_tables() {
+        let virt = match global::kernel_tables() {
             None => self.fixmap.map_range(first, DEVICE_PAGES.1, range, Prot::KERNEL_DEVICE)?,
             Some(_) if count > DEVICE_PAGES.1 - first => return Err(FixmapError::NoRoom),
             Some(_) => self.map_in_final_tables(first, range)?,
@@ -95,7 +95,7 @@ impl EarlyMap {
 
     /// Maps the pages that `range` touches from page `first` on, once the page allocator is up.
     fn map_in_final_tables(&self, first: usize, range: PhysRange) -> Result<VirtRange, FixmapError> {
-        let tables = instance::kernel_tables().ok_or(FixmapError::NoRoom)?;
+        let tables = global::kernel_tables().ok_or(FixmapError::NoRoom)?;
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let start = self.fixmap.page(first)?;
         let virt = VirtRange::from_size(start, pages.size()).ok_or(FixmapError::NoRoom)?;
@@ -120,7 +120,7 @@ impl EarlyMap {
     pub(super) fn early_ioremap(&self, range: PhysRange) -> Result<VirtRange, EarlyError> {
         let slot = self.slots.borrow_mut().take(range)?;
         let (first, limit) = slot_pages(slot);
-        let mapped = match instance::kernel_tables() {
+        let mapped = match global::kernel_tables() {
             None => self.fixmap.map_range(first, limit, range, Prot::KERNEL_DEVICE),
             Some(_) => self.map_in_final_tables(first, range),
         };
@@ -140,7 +140,7 @@ impl EarlyMap {
         let slot = page.wrapping_sub(SLOT_PAGES.0) / SLOT;
         let range = self.slots.borrow_mut().give_back(slot)?;
         let (first, limit) = slot_pages(slot);
-        match (instance::kernel_tables(), range.align_outwards(PAGE_SIZE)) {
+        match (global::kernel_tables(), range.align_outwards(PAGE_SIZE)) {
             (Some(tables), Some(pages)) => {
                 let virt = self.fixmap.page(first).ok().and_then(|start| VirtRange::from_size(start, pages.size()));
                 let unmapped =

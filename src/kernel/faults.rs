@@ -1,7 +1,7 @@
 //! Failures on request, from the boot arguments and from the prompt.
 
 use super::bootargs::BootArgs;
-use crate::instance;
+use crate::global;
 use crate::kprintln;
 use crate::mm::fault_inject::{FaultAttr, FaultSite};
 use ::log::{info, warn};
@@ -14,7 +14,7 @@ pub(super) fn init(args: BootArgs<'_>) {
         let Some(text) = args.value(site.name()) else { continue };
         match FaultAttr::parse(site, text) {
             Ok(attr) => {
-                instance::configure_faults(site, &attr);
+                global::configure_faults(site, &attr);
                 info!("{}={attr}", site.name());
             }
             Err(error) => warn!("boot argument {}: {error}", site.name()),
@@ -47,7 +47,7 @@ pub(super) fn command(words: &str) {
             text => FaultAttr::parse(site, text),
         };
         match parsed {
-            Ok(attr) => instance::configure_faults(site, &attr),
+            Ok(attr) => global::configure_faults(site, &attr),
             Err(error) => {
                 kprintln!("{error}; nothing has changed");
                 return;
@@ -57,5 +57,5 @@ pub(super) fn command(words: &str) {
         kprintln!("faults SITE off, faults SITE interval,probability,space,times[,name=value...]");
         return;
     }
-    kprintln!("{}", instance::fault_injector().report());
+    kprintln!("{}", global::fault_injector().report());
 }

@@ -1,7 +1,7 @@
 //! The kernel's `alloc`: an early heap over one grant of memblock, and `kmalloc` as soon as that is up.
 
 use crate::addr::VirtRange;
-use crate::instance::Kmalloc;
+use crate::global::Kmalloc;
 use crate::mm::alloc::GlobalHeap;
 
 /// Bytes that the early heap is given.

@@ -18,9 +18,9 @@ use crate::arch::aarch64::trap::{self, Handlers, Outcome};
 use crate::arch::aarch64::{irq, mem, pmu, protect, psci, tlb};
 use crate::board::Board;
 use crate::fdt::{Located, Tree};
+use crate::global::{self, BringUpError, MemblockFrames};
 use crate::hal::prot::Prot;
 use crate::hal::wait::Scope;
-use crate::instance::{self, BringUpError, MemblockFrames};
 use crate::kprintln;
 use crate::mm::layout::{self, PAGE_OFFSET};
 use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Window};
@@ -101,12 +101,12 @@ pub fn machine() -> Option<&'static Machine> {
 }
 
 fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    let repaired = instance::repair(&mut frame.exception()) || psci::answer_undefined(frame);
+    let repaired = global::repair(&mut frame.exception()) || psci::answer_undefined(frame);
     if repaired { Outcome::Resume } else { Outcome::Unhandled }
 }
 
 fn on_irq(_: &mut trap::TrapFrame) {
-    let _scope = sync::enter(instance::context(), Scope::Interrupt);
+    let _scope = sync::enter(global::context(), Scope::Interrupt);
     interrupts::handle();
 }
 
@@ -156,9 +156,9 @@ fn go(machine: &Machine) -> ! {
     }
     kprintln!("address map:\n{}", layout::AddressMap);
     // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
-    instance::forbid_waiting_in_atomic(true);
+    global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
-    if instance::tags_are_on() {
+    if global::tags_are_on() {
         tags::self_test();
     }
     if let Some(list) = args.value("ktest") {
@@ -177,7 +177,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     tlb::init_cpu(true);
     protect::init_cpu(&cpu);
     // SAFETY: the boot CPU is alone, and this is the first call of that module.
-    unsafe { instance::start_cpu() };
+    unsafe { global::start_cpu() };
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
@@ -261,13 +261,13 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapF
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
     let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
-    // SAFETY: this function is the only one that changes these tables until they are given to `instance`, and it maps
+    // SAFETY: this function is the only one that changes these tables until they are given to `global`, and it maps
     // each frame with the type that its owner wants: RAM write-back, devices as the fixmap had them.
     let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }.map_err(BootError::Tables)?;
     // Taking frames for tables needs the memblock, so it is asked for one bank after the other. They stay as they are.
     let mut passed = PhysAddr::ZERO;
     let banks = core::iter::from_fn(|| {
-        let bank = instance::memblock().mapped_range_from(passed)?;
+        let bank = global::memblock().mapped_range_from(passed)?;
         passed = bank.end();
         Some(bank)
     });
@@ -277,14 +277,14 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapF
     unsafe { boot::switch_tables(boot, table.root()) };
 
     // SAFETY: the linear map is live from here on; `tlb::init_cpu` has run.
-    let mmu = unsafe { instance::linear_mmu() };
+    let mmu = unsafe { global::linear_mmu() };
     // SAFETY: the linear map holds every frame of RAM, and so those of the tables.
     let table = unsafe { table.with_mmu(mmu) };
-    instance::set_kernel_tables(table);
+    global::set_kernel_tables(table);
     // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
     // image, the device tree and everything that the tree reserves.
-    instance::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
-    let mut memblock = instance::memblock();
+    global::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
+    let mut memblock = global::memblock();
     memblock.allow_resize();
     memblock.leave_lent_slots().map_err(BootError::Memblock)
 }
@@ -292,7 +292,7 @@ fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapF
 /// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
 /// alias.
 pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
-    let Some(table) = instance::kernel_tables() else { return Ok(WxReport::default()) };
+    let Some(table) = global::kernel_tables() else { return Ok(WxReport::default()) };
     let idmap = boot.image_phys(boot::idmap_tables());
     // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
     let idmap = unsafe { PageTable::adopt(*table.mmu(), idmap, Space::Identity) };
@@ -301,7 +301,7 @@ pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
 
 /// Gives the early heap its memory.
 fn grant_early_heap() -> Result<(), BootError> {
-    let range = instance::memblock()
+    let range = global::memblock()
         .alloc_raw(heap::EARLY_HEAP_SIZE, PAGE_SIZE, Window::ANYWHERE)
         .map_err(BootError::Memblock)?;
     let virt = layout::phys_range_to_virt(range).ok_or(BootError::Memblock(MemblockError::NoMemory))?;

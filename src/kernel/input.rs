@@ -6,7 +6,7 @@ use crate::arch::aarch64::{cpu, irq};
 use crate::driver::gic::{IntId, Trigger};
 use crate::driver::uart::{Received, Uart};
 use crate::fdt::Node;
-use crate::instance;
+use crate::global;
 use ::log::warn;
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::once::Once;
@@ -94,7 +94,7 @@ pub(super) fn read() -> u8 {
         if let Some(byte) = RING.pop() {
             return byte;
         }
-        if instance::idle() {
+        if global::idle() {
             continue;
         }
         if POLLED.load(Ordering::Relaxed) {
@@ -104,7 +104,7 @@ pub(super) fn read() -> u8 {
         irq::local_irq_disable();
         // What comes from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
         if RING.is_empty() {
-            instance::asleep(cpu::wait_for_interrupt);
+            global::asleep(cpu::wait_for_interrupt);
         }
         irq::local_irq_enable();
     }

@@ -9,8 +9,8 @@ use crate::arch::aarch64::early_fixmap::FixmapError;
 use crate::arch::aarch64::irq;
 use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, REGIONS, Trigger};
 use crate::fdt::{Node, Tree};
+use crate::global::{self, BuddyFrames};
 use crate::hal::prot::Prot;
-use crate::instance::{self, BuddyFrames};
 use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
 use ::log::{info, warn};
@@ -135,10 +135,10 @@ fn map_redistributors(range: PhysRange, size: u64) -> Result<VirtRange, Interrup
     let (start, size) = (range.start(), range.size().min(size));
     // Never complete, so that nobody unmaps it by its address.
     let flags = VmFlags::IOREMAP | VmFlags::UNINITIALIZED;
-    let area = instance::vmap_space().alloc(&AreaRequest::new(size, flags)).map_err(InterruptError::Area)?;
+    let area = global::vmap_space().alloc(&AreaRequest::new(size, flags)).map_err(InterruptError::Area)?;
     area.set_phys(start);
     let virt = VirtRange::from_size(area.start(), size).unwrap_or_default();
-    let tables = instance::kernel_tables().ok_or(InterruptError::NoController)?;
+    let tables = global::kernel_tables().ok_or(InterruptError::NoController)?;
     let flags = MapFlags::NO_HUGE | MapFlags::NO_CONT;
     tables.do_map(&BuddyFrames::ATOMIC, virt, start, Prot::KERNEL_DEVICE, flags).map_err(InterruptError::Tables)?;
     Ok(virt)
@@ -280,7 +280,7 @@ fn answer_requests() {
     if answering.swap(true, Ordering::Relaxed) {
         return;
     }
-    while instance::answer_request() {
+    while global::answer_request() {
         irq::local_irq_enable();
         barrier::isb(barrier::SY);
         irq::local_irq_disable();

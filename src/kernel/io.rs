@@ -5,8 +5,8 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{at, probe};
 use crate::fdt::Tree;
+use crate::global;
 use crate::hal::prot::{Access, MemoryType, Prot};
-use crate::instance;
 use crate::kprintln;
 use crate::mm::io::ReservedMap;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
@@ -22,13 +22,13 @@ pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
         // Whoever maps something is told that it is too early: better that than what is another's.
         return warn!("device memory: no memory to note what is reserved");
     };
-    if let Err(error) = instance::io_init(cpu.physical_bits(), fixmap, reserved) {
+    if let Err(error) = global::io_init(cpu.physical_bits(), fixmap, reserved) {
         warn!("device memory: {error}");
     }
-    if let Err(error) = instance::set_memory_init() {
+    if let Err(error) = global::set_memory_init() {
         warn!("the linear map cannot be split: {error}");
     }
-    let early: u64 = instance::io_space().iter().map(|mapping| mapping.phys.size()).sum();
+    let early: u64 = global::io_space().iter().map(|mapping| mapping.phys.size()).sum();
     info!("device memory: up to {} bits, {} KiB mapped while booting", cpu.physical_bits(), early >> 10);
 }
 
@@ -36,8 +36,8 @@ pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
 fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, TryReserveError> {
     let mut ranges = Vec::new();
     if found.reserved_regions != 0 {
-        let placed = |node| instance::memblock().reserved().reserved_for(node);
-        let is_mapped = |range| instance::memblock().maps_any(range);
+        let placed = |node| global::memblock().reserved().reserved_for(node);
+        let is_mapped = |range| global::memblock().maps_any(range);
         for range in ReservedMap::ranges_of(tree, placed, is_mapped) {
             ranges.try_reserve(1)?;
             ranges.push(range);
@@ -63,7 +63,7 @@ pub(super) fn map(words: &str) {
         return kprintln!("ioremap PHYS SIZE [{}]", TYPES.join("|"));
     };
     let prot = Prot::kernel(Access::ReadWrite).with_memory(memory);
-    match prot.map(|prot| instance::ioremap_prot(PhysAddr::new(phys), size, prot)) {
+    match prot.map(|prot| global::ioremap_prot(PhysAddr::new(phys), size, prot)) {
         Ok(Ok(addr)) => kprintln!("{addr}"),
         Ok(Err(error)) => kprintln!("{error}"),
         Err(error) => kprintln!("{error}"),
@@ -72,7 +72,7 @@ pub(super) fn map(words: &str) {
 
 /// `iounmap ADDR`.
 pub(super) fn unmap(word: &str) {
-    match parse_number(word).map(|addr| instance::io_space().do_iounmap(VirtAddr::new(addr))) {
+    match parse_number(word).map(|addr| global::io_space().do_iounmap(VirtAddr::new(addr))) {
         // For the call, null is nothing to unmap (Linux); a person who types it has meant something else.
         Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
         Some(Ok(())) => kprintln!("unmapped"),
@@ -83,7 +83,7 @@ pub(super) fn unmap(word: &str) {
 
 /// `iomaps`: every live mapping.
 pub(super) fn list() {
-    for mapping in instance::io_space().iter() {
+    for mapping in global::io_space().iter() {
         kprintln!("{mapping}");
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn read(word: &str) {
 
 /// What the areas and the CPU know of an address.
 pub(super) fn what(addr: VirtAddr) {
-    if let Some(area) = instance::vmap_space().find(addr) {
+    if let Some(area) = global::vmap_space().find(addr) {
         match area.phys {
             Some(phys) => kprintln!("in the area {area}, of {phys}:{}", area.flags),
             None => kprintln!("in the area {area}:{}", area.flags),

@@ -5,7 +5,7 @@ use super::early_map::EarlyMap;
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::fdt::Tree;
-use crate::instance;
+use crate::global;
 use crate::mm::io::ReservedRange;
 use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId, Span};
 use crate::mm::memblock::BOOT_ONLY;
@@ -32,15 +32,15 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) {
     if let Err(error) = enter_own(early) {
         warn!("resources: the kernel's own devices: {error}");
     }
-    info!("resources: {} ranges", instance::iomem_resource().with(|tree| tree.len()));
+    info!("resources: {} ranges", global::iomem_resource().with(|tree| tree.len()));
 }
 
 /// RAM, with the image and what else is reserved in it.
 fn enter_ram(boot: &BootInfo) -> Entered {
-    let resources = instance::iomem_resource();
+    let resources = global::iomem_resource();
     // Copied, since entering takes memory.
     let (banks, reserved) = {
-        let memblock = instance::memblock();
+        let memblock = global::memblock();
         let banks: Vec<_> = memblock.memory().regions().to_vec();
         // What only booting needed was given to the page allocator.
         let for_good = memblock.reserved().regions().iter().filter(|region| region.owner != Some(BOOT_ONLY));
@@ -76,7 +76,7 @@ fn enter_ram(boot: &BootInfo) -> Entered {
 fn reserve(ram: &[ResourceId], span: Span) -> Entered {
     let request = Request { span, name: "reserved", flags: TAKEN };
     for bank in ram {
-        instance::iomem_resource().enter(|tree| tree.reserve_with_split(*bank, &request))?;
+        global::iomem_resource().enter(|tree| tree.reserve_with_split(*bank, &request))?;
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
 fn enter_devices(tree: &Tree<'static>) -> usize {
     let mut refused = 0;
     // Copied, since entering takes memory.
-    let banks: Vec<_> = instance::memblock().memory().regions().iter().map(|bank| bank.range).collect();
+    let banks: Vec<_> = global::memblock().memory().regions().iter().map(|bank| bank.range).collect();
     tree.for_each_range(&mut |bus, node, range| {
         let Ok(range) = range else { return };
         // RAM is there already. Few others lie in it.
@@ -96,7 +96,7 @@ fn enter_devices(tree: &Tree<'static>) -> usize {
         }
         if let Some(span) = Span::of(range) {
             let request = Request { span, name: node.name(), flags: ResourceFlags::MEM };
-            refused += usize::from(instance::iomem_resource().insert(&request).is_err());
+            refused += usize::from(global::iomem_resource().insert(&request).is_err());
         }
     });
     refused
@@ -105,22 +105,22 @@ fn enter_devices(tree: &Tree<'static>) -> usize {
 /// What the device tree sets aside, by the names of the nodes, inside what is there: busy, but for who owns it. How many
 /// lie across others.
 fn enter_reserved() -> usize {
-    let resources = instance::iomem_resource();
+    let resources = global::iomem_resource();
     let enter = |reserved: &ReservedRange| {
         let span = Span::of(reserved.range).ok_or(ResourceError::NoSpan)?;
         let request = Request { span, name: reserved.name, flags: TAKEN };
         resources.enter(|tree| tree.request(tree.at(span.start()).map_or(tree.root(), |inner| inner.id), &request))
     };
-    instance::io_space().reserved().ranges().iter().filter(|reserved| enter(reserved).is_err()).count()
+    global::io_space().reserved().ranges().iter().filter(|reserved| enter(reserved).is_err()).count()
 }
 
 /// What the kernel itself drives since before there was a tree to ask: it has these registers.
 fn enter_own(early: &EarlyMap) -> Entered {
-    let areas = instance::vmap_space().iter().filter(|area| area.flags.contains(VmFlags::IOREMAP));
+    let areas = global::vmap_space().iter().filter(|area| area.flags.contains(VmFlags::IOREMAP));
     let areas = areas.filter_map(|area| PhysRange::from_size(area.phys?, area.range.size() - PAGE_SIZE));
     for span in early.devices().chain(areas).filter_map(Span::of) {
         let request = Request { span, name: "kernel", flags: ResourceFlags::MEM };
-        instance::iomem_resource().request_region(&request)?;
+        global::iomem_resource().request_region(&request)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::symbol::Symbol;
 use super::{cpus, interrupts, pressure, report};
 use crate::addr::{CpuId, VirtAddr};
-use crate::instance::Machine;
+use crate::global::Machine;
 use crate::kprintln;
 use crate::mm::zone::Shortage;
 use core::fmt::{self, Display};

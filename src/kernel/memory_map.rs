@@ -7,8 +7,8 @@ use super::memmap::{MapError, MemoryMap, Owner};
 use crate::addr::{PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot;
 use crate::fdt::Cpu;
+use crate::global::{self, KernelMmu};
 use crate::hal::entry::Entry;
-use crate::instance::{self, KernelMmu};
 use crate::mm::layout;
 use crate::mm::pgtable::PageTable;
 use crate::mm::zone::Stock;
@@ -33,7 +33,7 @@ impl BootMemory {
     /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
     pub(super) fn survey() -> Result<Self, MapError> {
         let mut found = Self { ram: Vec::new(), taken: Vec::new() };
-        let memblock = instance::memblock();
+        let memblock = global::memblock();
         for region in memblock.memory().regions() {
             found.ram.try_reserve(1)?;
             found.ram.push(region.range);
@@ -45,10 +45,10 @@ impl BootMemory {
         if let Some(heap) = heap::range().and_then(linear) {
             found.add(heap, Owner::Boot("early heap"))?;
         }
-        for local in instance::cpu_locals().filter_map(linear) {
+        for local in global::cpu_locals().filter_map(linear) {
             found.add(local, Owner::Boot("per-CPU data"))?;
         }
-        if let Some(tables) = instance::kernel_tables() {
+        if let Some(tables) = global::kernel_tables() {
             found.add_behind(tables, layout::PAGEBLOCK_START, layout::PAGEBLOCK_END)?;
             found.add_behind(tables, layout::VMEMMAP_START, layout::VMEMMAP_END)?;
             found.add_tables(tables)?;
@@ -109,7 +109,7 @@ fn linear(virt: VirtRange) -> Option<PhysRange> {
 /// [`AccountError`]: RAM does not add up, and where.
 pub fn account(machine: &Machine) -> Result<Account, AccountError> {
     let map = map_of(machine)?;
-    let census = instance::page_allocator().census()?;
+    let census = global::page_allocator().census()?;
     let account = Account { map, census };
     account.check()?;
     Ok(account)
@@ -129,7 +129,7 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
     for range in machine.tree.reservations().flatten() {
         map.paint(range, Owner::Reserved("/memreserve/"))?;
     }
-    for reserved in instance::io_space().reserved().ranges() {
+    for reserved in global::io_space().reserved().ranges() {
         let owner = if reserved.no_map { Owner::NoMap } else { Owner::Reserved };
         map.paint(reserved.range, owner(reserved.name))?;
     }
@@ -153,7 +153,7 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
 /// What the page allocator manages, as runs. The walk holds a zone's lock, under which nothing may be allocated: so the
 /// runs are counted first, and room for them is there before they are noted.
 fn managed_runs() -> Result<Vec<PhysRange>, AccountError> {
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     let mut runs = Vec::new();
     let mut found = 0;
     loop {

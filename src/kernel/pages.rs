@@ -7,7 +7,7 @@ use crate::arch::aarch64::boot;
 use crate::arch::aarch64::cpu::{MAX_CPUS, affinity};
 use crate::arch::aarch64::secondary::AFFINITY;
 use crate::fdt::{Cpu, Tree};
-use crate::instance::{self, BringUpError, BuddyFrames, Options};
+use crate::global::{self, BringUpError, BuddyFrames, Options};
 use crate::mm::memblock::BOOT_ONLY;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
 use crate::mm::slab::SlabOptions;
@@ -61,7 +61,7 @@ impl From<PgtableError> for PagesError {
 /// Brings pages and objects up and retires the memblock. Boot CPU, once, when the linear map and the early heap are there.
 pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), PagesError> {
     let options = options(tree, args);
-    let (handed, descriptors) = instance::bring_allocators_up(possible_cpus(tree), &options)?;
+    let (handed, descriptors) = global::bring_allocators_up(possible_cpus(tree), &options)?;
     if !options.scrub.is_empty() {
         info!("pages: {:?}, every call takes the slow path", options.scrub);
     }
@@ -143,7 +143,7 @@ fn free_init_memory() -> Result<(), PagesError> {
         return Ok(());
     };
     let parts = {
-        let memblock = instance::memblock();
+        let memblock = global::memblock();
         if memblock.is_lent() {
             // It is still in use.
             return Ok(());
@@ -151,18 +151,18 @@ fn free_init_memory() -> Result<(), PagesError> {
         let boot_only = || memblock.reserved().regions().iter().filter(|region| region.owner == Some(BOOT_ONLY));
         list_of(boot_only().filter_map(|region| region.range.align_inwards(PAGE_SIZE)), boot_only().count())?
     };
-    let table = instance::kernel_tables().ok_or(PagesError::NoTables)?;
+    let table = global::kernel_tables().ok_or(PagesError::NoTables)?;
     let frames = BuddyFrames::ATOMIC;
     // Its name in the image goes first; the linear map is what the next owner uses.
     table.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
     let mut freed = 0;
     for part in parts {
         let first = Pfn::containing(part.start());
-        let page = instance::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
+        let page = global::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
         let count = u32::try_from(part.size() / PAGE_SIZE).unwrap_or(u32::MAX);
         // SAFETY: the image's memory for booting, less what the tree reserves: the caller has done with it, and its mapping
         // in the image has just gone.
-        freed += unsafe { instance::page_allocator().free_reserved(page, count) }.map_err(PagesError::Free)?;
+        freed += unsafe { global::page_allocator().free_reserved(page, count) }.map_err(PagesError::Free)?;
     }
     info!("pages: {} of boot-time image freed", Bytes(u64::from(freed) * PAGE_SIZE));
     Ok(())

@@ -15,7 +15,7 @@ use crate::arch::aarch64::held;
 use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
 use crate::driver::timer;
-use crate::instance;
+use crate::global;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use spin::once::Once;
@@ -83,7 +83,7 @@ fn stop_others(what: core::fmt::Arguments<'_>) {
         report::print_second(what);
         stop_here();
     }
-    let others = || instance::online_cpus().filter(|cpu| *cpu != here);
+    let others = || global::online_cpus().filter(|cpu| *cpu != here);
     others().for_each(interrupts::send_stop);
     // A tenth of a second for all together.
     let start = timer::ticks();
@@ -91,7 +91,7 @@ fn stop_others(what: core::fmt::Arguments<'_>) {
         cpu::relax();
     }
     others().filter(|cpu| !has_stopped(*cpu)).for_each(report::print_not_stopped);
-    instance::refuse_allocations();
+    global::refuse_allocations();
     cpu::wait_no_more();
 }
 

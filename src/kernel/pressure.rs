@@ -4,7 +4,7 @@
 use super::report;
 use crate::arch::aarch64::trap;
 use crate::driver::timer;
-use crate::instance;
+use crate::global;
 use crate::kprintln;
 use crate::mm::zone::{OomHook, OomReport, Relief, Shortage};
 use ::log::warn;
@@ -52,7 +52,7 @@ static KILLS: RateLimit = RateLimit::new();
 
 /// Registers what is done when memory is exhausted. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
-    if let Err(error) = instance::reclaim().oom_hooks().register(instance::context(), &NothingToKill) {
+    if let Err(error) = global::reclaim().oom_hooks().register(global::context(), &NothingToKill) {
         warn!("no OOM hook: {error}");
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn allocation_failed(shortage: &Shortage) {
             "page allocation failure: order:{}, mode:{}\n{}",
             shortage.order.get(),
             shortage.gfp,
-            instance::reclaim().report(instance::page_allocator())
+            global::reclaim().report(global::page_allocator())
         );
         report::print_backtrace(None, trap::frame_pointer());
     }

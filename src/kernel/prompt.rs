@@ -8,7 +8,7 @@ use super::{faults, input, io, memory_map, power, reserved, tables};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
-use crate::instance;
+use crate::global;
 use crate::mm::layout;
 use crate::mm::page::PageMap;
 use crate::mm::zone::PageHal;
@@ -71,7 +71,7 @@ const COMMANDS: [Command; 25] = [
         name: "iomem",
         argument: "",
         help: "what is at which physical address",
-        run: |_, _| kprint!("{}", instance::iomem_resource().iomem()),
+        run: |_, _| kprint!("{}", global::iomem_resource().iomem()),
     },
     Command {
         name: "readl",
@@ -84,43 +84,43 @@ const COMMANDS: [Command; 25] = [
         name: "memblock",
         argument: "",
         help: "the boot allocator's lists",
-        run: |_, _| kprintln!("{}", *instance::memblock()),
+        run: |_, _| kprintln!("{}", *global::memblock()),
     },
     Command {
         name: "buddyinfo",
         argument: "",
         help: "free blocks by order",
-        run: |_, _| kprint!("{}", instance::page_allocator().buddyinfo()),
+        run: |_, _| kprint!("{}", global::page_allocator().buddyinfo()),
     },
     Command {
         name: "zoneinfo",
         argument: "",
         help: "all about every zone",
-        run: |_, _| kprint!("{}", instance::page_allocator().zoneinfo()),
+        run: |_, _| kprint!("{}", global::page_allocator().zoneinfo()),
     },
     Command {
         name: "meminfo",
         argument: "",
         help: "memory in use and free",
-        run: |_, _| kprint!("{}", instance::page_allocator().meminfo()),
+        run: |_, _| kprint!("{}", global::page_allocator().meminfo()),
     },
     Command {
         name: "pagetypeinfo",
         argument: "",
         help: "free blocks by migrate type",
-        run: |_, _| kprint!("{}", instance::page_allocator().pagetypeinfo()),
+        run: |_, _| kprint!("{}", global::page_allocator().pagetypeinfo()),
     },
     Command {
         name: "slabinfo",
         argument: "",
         help: "the caches of the slab allocator",
-        run: |_, _| kprint!("{}", instance::slab_allocator().slabinfo()),
+        run: |_, _| kprint!("{}", global::slab_allocator().slabinfo()),
     },
     Command {
         name: "vmallocinfo",
         argument: "",
         help: "the areas of vmalloc, and who asked for them",
-        run: |_, _| kprint!("{}{}", instance::execmem_space().info(), instance::vmap_space().info()),
+        run: |_, _| kprint!("{}{}", global::execmem_space().info(), global::vmap_space().info()),
     },
     Command {
         name: "faults",
@@ -204,9 +204,9 @@ fn check(machine: &Machine) {
         Ok(()) => kprintln!("{part}: ok"),
         Err(error) => kprintln!("{part}: {error}"),
     };
-    instance::check_all(&mut tell);
-    instance::check_part("W^X", init::check_wx(&machine.boot).map(drop), &mut tell);
-    instance::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
+    global::check_all(&mut tell);
+    global::check_part("W^X", init::check_wx(&machine.boot).map(drop), &mut tell);
+    global::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
 }
 
 /// What the descriptor of a frame says, and for memory that was in use before there were descriptors, who has it.
@@ -214,8 +214,8 @@ fn page(machine: &Machine, text: &str) {
     let Some(number) = parse_number(text) else {
         return kprintln!("an address or a frame number, such as 0xffff000040200000, 0x40200000 or 0x40200");
     };
-    let is_ram = |phys| instance::pfn_to_page(Pfn::containing(phys)).is_some();
-    let phys = match instance::virt_to_phys(VirtAddr::new(number)) {
+    let is_ram = |phys| global::pfn_to_page(Pfn::containing(phys)).is_some();
+    let phys = match global::virt_to_phys(VirtAddr::new(number)) {
         Some(phys) => phys,
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
             Pfn::new(number).start()
@@ -229,13 +229,13 @@ fn page(machine: &Machine, text: &str) {
         None => return kprintln!("{number:#x} is no address in the linear map or of RAM, and no frame number"),
     };
     let pfn = Pfn::containing(phys);
-    let Some(page) = instance::pfn_to_page(pfn) else { return kprintln!("{pfn:?} has no descriptor: no RAM is near") };
-    let pages = instance::page_allocator();
+    let Some(page) = global::pfn_to_page(pfn) else { return kprintln!("{pfn:?} has no descriptor: no RAM is near") };
+    let pages = global::page_allocator();
     match pages.head(page) {
         Ok((head, state)) => {
-            let zone = instance::page_zone(page).map_or("no zone", ZoneType::name);
+            let zone = global::page_zone(page).map_or("no zone", ZoneType::name);
             kprintln!("{pfn:?} at {}, zone {zone}: {state:?}", pfn.start());
-            let (first, owner) = (instance::page_to_pfn(head), pages.hal().map().get(head).owner());
+            let (first, owner) = (global::page_to_pfn(head), pages.hal().map().get(head).owner());
             kprintln!(
                 "  block of {} pages from {first:?}, {}, owner {owner:#x}",
                 state.order().pages(),
@@ -264,7 +264,7 @@ impl fmt::Write for Out {
 }
 
 fn ptdump() {
-    if let Some(table) = instance::kernel_tables() {
+    if let Some(table) = global::kernel_tables() {
         // The console takes everything.
         let _ = table.dump(&mut Out, &tables::markers());
     }
@@ -281,7 +281,7 @@ fn address(text: &str) -> Option<VirtAddr> {
 fn what(text: &str) {
     let Some(addr) = address(text) else { return };
     kprintln!("{addr} is {}", Whereabouts(addr));
-    match instance::kernel_tables().and_then(|table| table.translate(addr)) {
+    match global::kernel_tables().and_then(|table| table.translate(addr)) {
         Some(found) => kprintln!("{found:?}"),
         None => kprintln!("nothing is mapped there"),
     }

@@ -3,7 +3,7 @@
 use super::init::{self, Machine};
 use super::io;
 use crate::fdt::ReservedMemory;
-use crate::instance;
+use crate::global;
 use crate::kprintln;
 use crate::mm::io::ReservedRange;
 use core::fmt;
@@ -27,7 +27,7 @@ impl fmt::Display for Owners {
 
 /// `regions`: every range, and whose it is.
 pub(super) fn list() {
-    for reserved in instance::io_space().reserved().ranges() {
+    for reserved in global::io_space().reserved().ranges() {
         kprintln!("{reserved}: {}", Owners(*reserved));
     }
 }
@@ -39,7 +39,7 @@ pub(super) fn map(machine: &Machine, words: &str) {
     let (Some(node), Ok(index), Some(memory)) = (node, index.parse(), io::memory_type(words.next())) else {
         return kprintln!("ioregion NODE [INDEX] [{}]", io::TYPES.join("|"));
     };
-    match instance::memory_region(node, index) {
+    match global::memory_region(node, index) {
         Ok(region) => match region.map(memory) {
             Ok(addr) => kprintln!("{addr}: {region}"),
             Err(error) => kprintln!("{error}"),

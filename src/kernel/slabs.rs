@@ -3,7 +3,7 @@
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::fdt::Tree;
-use crate::instance;
+use crate::global;
 use ::log::info;
 use aarch64_cpu::registers::CNTPCT_EL0;
 use tock_registers::interfaces::Readable;
@@ -14,15 +14,15 @@ pub(super) fn add_entropy(tree: &Tree<'_>) {
     if let Some(chosen) = tree.chosen() {
         let words = chosen.rng_seed().unwrap_or_default().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
         for seed in words.chain(chosen.kaslr_seed()) {
-            instance::add_entropy(seed);
+            global::add_entropy(seed);
             bits += u64::BITS;
         }
     }
     if let Some(random) = cpu::random(&IdRegisters::read()) {
-        instance::add_entropy(random);
+        global::add_entropy(random);
         bits += u64::BITS;
     }
     // Little, but different from boot to boot on a machine that tells nothing.
-    instance::add_entropy(CNTPCT_EL0.get());
+    global::add_entropy(CNTPCT_EL0.get());
     info!("entropy: {bits} bits of seed");
 }

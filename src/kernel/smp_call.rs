@@ -14,8 +14,8 @@ use crate::addr::{CpuId, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
 use crate::driver::timer;
+use crate::global;
 use crate::hal::wait::{Atomic, Context};
-use crate::instance;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 
@@ -113,7 +113,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
         let Pair(function, argument) = unsafe { &*pair };
         function(argument);
     }
-    instance::might_sleep("smp_call").map_err(|_| CallError::Atomic(instance::context().atomic()))?;
+    global::might_sleep("smp_call").map_err(|_| CallError::Atomic(global::context().atomic()))?;
     let pair = Pair(function, argument);
     let record = Call::new(false);
     record.fill(call::<T>, (&raw const pair).expose_provenance());
@@ -133,7 +133,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
             REFUSED => return Err(CallError::Offline(cpu)),
             _ => {}
         }
-        if !instance::is_online(cpu) {
+        if !global::is_online(cpu) {
             refuse(cpu);
         }
         if timer::ticks().wrapping_sub(start) > cpus::patience() {
@@ -158,7 +158,7 @@ pub fn smp_call_async(cpu: CpuId, function: fn(usize), argument: usize) -> Resul
     record.fill(function, argument);
     push(cpu, record)?;
     drop(masked);
-    if !instance::is_online(cpu) {
+    if !global::is_online(cpu) {
         refuse(cpu);
     }
     Ok(())
@@ -166,7 +166,7 @@ pub fn smp_call_async(cpu: CpuId, function: fn(usize), argument: usize) -> Resul
 
 /// Puts a call onto the list of a CPU and interrupts it.
 fn push(cpu: CpuId, call: &Call) -> Result<(), CallError> {
-    let list = LISTS.get(to_usize(u64::from(cpu.get()))).filter(|_| instance::is_online(cpu));
+    let list = LISTS.get(to_usize(u64::from(cpu.get()))).filter(|_| global::is_online(cpu));
     let list = list.ok_or(CallError::Offline(cpu))?;
     // INVARIANT: CALL-1.
     call.state.store(SENT, Ordering::Relaxed);

@@ -10,8 +10,8 @@ use crate::arch::aarch64::{cpu, mte, probe};
 use crate::driver::timer;
 use crate::fdt::Tree;
 use crate::gfp::Gfp;
+use crate::global;
 use crate::hal::prot::{MemoryType, Prot};
-use crate::instance;
 use crate::mm::layout;
 use crate::mm::memblock::Window;
 use ::log::{error, info, warn};
@@ -45,27 +45,27 @@ pub(super) fn linear_prot(tagged: bool) -> Prot {
 /// allocator.
 pub(super) fn init(tree: &Tree<'_>) {
     let seed = tree.chosen().and_then(|chosen| chosen.kaslr_seed()).unwrap_or(0) ^ CNTPCT_EL0.get();
-    let page = instance::memblock().alloc_raw(PAGE_SIZE, PAGE_SIZE, Window::ANYWHERE);
+    let page = global::memblock().alloc_raw(PAGE_SIZE, PAGE_SIZE, Window::ANYWHERE);
     let Some((page, virt)) = page.ok().and_then(|page| Some((page, layout::phys_range_to_virt(page)?))) else {
         error!("memory tags: off, as there is no page to try them on");
         return;
     };
     // SAFETY: memblock has just given the page to us, and the linear map maps it.
-    if let Err(error) = unsafe { instance::enable_tags(seed, virt.start()) } {
+    if let Err(error) = unsafe { global::enable_tags(seed, virt.start()) } {
         error!("memory tags: off: {error}");
     }
     // A page that memblock does not take back is lost, and nothing worse.
-    let _ = instance::memblock().free(page);
+    let _ = global::memblock().free(page);
 }
 
 /// Lets reports name who had memory. Boot CPU, when memory can be allocated.
 pub(super) fn remember_owners(args: BootArgs<'_>) {
-    if !instance::tags_are_on() {
+    if !global::tags_are_on() {
         return;
     }
     let asked = args.number("kasan.stack_ring_size");
     let places = asked.unwrap_or(OWNERS).clamp(1, MOST_OWNERS);
-    match instance::remember_owners(crate::addr::to_usize(places)) {
+    match global::remember_owners(crate::addr::to_usize(places)) {
         Ok(()) => info!("memory tags: on, the last {places} allocations and frees are remembered"),
         Err(error) => warn!("memory tags: on; no owners in reports: {error}"),
     }
@@ -124,7 +124,7 @@ fn in_handler(_: usize) {
 /// Tries on every CPU that a wrong tag faults: on this one outside of a handler too, on each in the handler of an interrupt.
 /// Whether it does. Boot CPU, interrupts unmasked, when the others are up.
 pub fn self_test() -> bool {
-    let Ok(object) = instance::kzalloc(64, Gfp::KERNEL) else { return false };
+    let Ok(object) = global::kzalloc(64, Gfp::KERNEL) else { return false };
     let word = VirtAddr::new(object.as_ptr().expose_provenance() as u64);
     let mut fine = true;
     let mut tell = |cpu: CpuId, place: &str, why: &dyn fmt::Display| {
@@ -136,7 +136,7 @@ pub fn self_test() -> bool {
     }
     WORD.store(word.get(), Ordering::Relaxed);
     let mut cpus = 0;
-    for cpu in instance::online_cpus() {
+    for cpu in global::online_cpus() {
         FOUND.store(0, Ordering::Relaxed);
         if let Err(error) = smp_call::smp_call_async(cpu, in_handler, 0) {
             tell(cpu, "in a handler", &error);
@@ -156,7 +156,7 @@ pub fn self_test() -> bool {
         }
     }
     // SAFETY: ours, and not used afterwards.
-    unsafe { instance::kfree(object.as_ptr()) };
+    unsafe { global::kfree(object.as_ptr()) };
     if fine {
         info!("memory tags: a wrong one faults, in handlers too, on {cpus} CPUs");
     }
@@ -170,7 +170,7 @@ pub fn self_test() -> bool {
 ///
 /// Those of `out`.
 pub(super) fn describe(at: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
-    let Some(report) = instance::tag_report(at) else { return Ok(()) };
+    let Some(report) = global::tag_report(at) else { return Ok(()) };
     write!(out, "the pointer's tag is {}, the memory's {}", report.pointer, report.memory)?;
     if report.memory == Tag::FREE {
         out.write_str(", that of free memory")?;

@@ -9,7 +9,7 @@ use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
 use crate::driver::gic::{IntId, Trigger};
 use crate::driver::timer;
-use crate::instance;
+use crate::global;
 use ::log::warn;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use spin::once::Once;
@@ -46,7 +46,7 @@ pub fn line() -> Option<(IntId, Trigger)> {
 /// [`InterruptError::Atomic`]; [`InterruptError::NoController`] without a timer in the device tree,
 /// [`InterruptError::Taken`] if somebody has the timer, and those of the controller.
 pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
-    instance::might_sleep("tick::start").map_err(|_| InterruptError::Atomic)?;
+    global::might_sleep("tick::start").map_err(|_| InterruptError::Atomic)?;
     let (intid, trigger) = line().ok_or(InterruptError::NoController)?;
     LINE.call_once(|| (intid, trigger));
     interrupts::request(intid, trigger, on_tick)?;
@@ -64,7 +64,7 @@ pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
 ///
 /// [`InterruptError::Atomic`]; those of the controller.
 pub fn stop() -> Result<(), InterruptError> {
-    instance::might_sleep("tick::stop").map_err(|_| InterruptError::Atomic)?;
+    global::might_sleep("tick::stop").map_err(|_| InterruptError::Atomic)?;
     PERIOD.store(0, Ordering::Release);
     everywhere(stop_here);
     let (intid, _) = *LINE.get().ok_or(InterruptError::NoController)?;
@@ -78,7 +78,7 @@ pub fn count(cpu: CpuId) -> u64 {
 }
 
 fn everywhere(what: fn()) {
-    for cpu in instance::online_cpus() {
+    for cpu in global::online_cpus() {
         // One that has gone meanwhile has stopped its timer itself.
         let _ = smp_call::smp_call(cpu, |what: &fn()| what(), &what);
     }

@@ -3,13 +3,13 @@
 use super::bootargs::BootArgs;
 use super::bytes::Bytes;
 use crate::addr::PAGE_SIZE;
-use crate::instance::{self, BringUpError, Options};
+use crate::global::{self, BringUpError, Options};
 use log::info;
 
 /// Sets the region up, as large as `vmalloc=` says, and per-CPU memory. Boot CPU, once, when pages can be allocated.
 pub(super) fn init(args: BootArgs<'_>) -> Result<(), BringUpError> {
-    let region = instance::bring_areas_up(&Options { vmalloc: args.any_size("vmalloc"), ..Options::DEFAULT })?;
-    let waiting = instance::vmap_space().lazy_max_pages() * PAGE_SIZE;
+    let region = global::bring_areas_up(&Options { vmalloc: args.any_size("vmalloc"), ..Options::DEFAULT })?;
+    let waiting = global::vmap_space().lazy_max_pages() * PAGE_SIZE;
     info!("vmalloc: {} at {}, {} may wait for a purge", Bytes(region.size()), region.start(), Bytes(waiting));
     Ok(())
 }

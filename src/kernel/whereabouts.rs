@@ -4,7 +4,7 @@ use super::reserved::Owners;
 use super::tags;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::aarch64::{boot, stack};
-use crate::instance;
+use crate::global;
 use crate::mm::layout;
 use crate::mm::page::Kind;
 use core::fmt;
@@ -19,7 +19,7 @@ pub struct Whereabouts(pub VirtAddr);
 impl fmt::Display for Whereabouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         describe(self.0, f)?;
-        match instance::tag_report(self.0) {
+        match global::tag_report(self.0) {
             Some(_) => {
                 f.write_str("; ")?;
                 tags::describe(self.0, f)
@@ -36,7 +36,7 @@ impl fmt::Display for Whereabouts {
 ///
 /// Those of `out`.
 pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
-    let addr = instance::untag(addr);
+    let addr = global::untag(addr);
     if addr.get() < NEAR_NULL {
         return out.write_str("near address zero, as behind a null pointer");
     }
@@ -45,20 +45,20 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     }
     // Nothing else lies within a stack's size below a stack, but for the boot stacks, which have a page.
     let guarded = addr.align_down(PAGE_SIZE).checked_add(PAGE_SIZE).and_then(stack::containing);
-    if let Some(stack) = guarded.or_else(|| stack::overflowed(addr).filter(|_| instance::is_vmalloc_addr(addr))) {
+    if let Some(stack) = guarded.or_else(|| stack::overflowed(addr).filter(|_| global::is_vmalloc_addr(addr))) {
         return write!(out, "in a guard page, below the {stack}");
     }
     if let Some((name, _)) = boot::image_sections().iter().find(|(_, range)| range.contains(addr)) {
         return write!(out, "in the kernel's {name}");
     }
-    let area = instance::vmap_space().try_find(addr).or_else(|| instance::execmem_space().try_find(addr));
+    let area = global::vmap_space().try_find(addr).or_else(|| global::execmem_space().try_find(addr));
     if let Some(area) = area {
         return match area.is_guard(addr) {
             true => write!(out, "guard page after vmalloc area {area}"),
             false => write!(out, "in vmalloc area {area}"),
         };
     }
-    if instance::is_vmalloc_addr(addr) {
+    if global::is_vmalloc_addr(addr) {
         return out.write_str("in the vmalloc region, where there is no area: it was freed, or never allocated");
     }
     if let Some(phys) = layout::virt_to_phys(addr) {
@@ -78,20 +78,20 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
 fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     write!(out, "in the linear map, of physical address {phys}: ")?;
     let page = PhysRange::from_size(phys.align_down(PAGE_SIZE), PAGE_SIZE).unwrap_or_default();
-    if let Some(region) = instance::io_space().reserved().no_map_in(page) {
+    if let Some(region) = global::io_space().reserved().no_map_in(page) {
         return write!(out, "{region}, which is its owner's alone: {}", Owners(region));
     }
-    let pages = instance::page_allocator();
-    let page = instance::pfn_to_page(Pfn::containing(phys));
+    let pages = global::page_allocator();
+    let page = global::pfn_to_page(Pfn::containing(phys));
     let Some((head, state)) = page.and_then(|page| pages.head(page).ok()) else {
         return out.write_str("no RAM, or none that the kernel may use");
     };
     if state.kind() == Kind::Slab
-        && let Some(written) = layout::phys_to_virt(phys).and_then(|at| instance::slab_allocator().dump_object(at, out))
+        && let Some(written) = layout::phys_to_virt(phys).and_then(|at| global::slab_allocator().dump_object(at, out))
     {
         return written;
     }
-    write!(out, "{:?}, block of {} pages from {:?}", state.kind(), state.order().pages(), instance::page_to_pfn(head))
+    write!(out, "{:?}, block of {} pages from {:?}", state.kind(), state.order().pages(), global::page_to_pfn(head))
 }
 
 fn into(addr: VirtAddr, start: VirtAddr) -> u64 {

@@ -17,7 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("arch", 4),
     ("board", 4),
     ("driver", 4),
-    ("instance", 5),
+    ("global", 5),
     ("single", 5),
     ("kernel", 6),
     ("prelude", 6),

@@ -12,8 +12,8 @@ const WORDS: &str = "where sleeping is allowed";
 const SHOWN: [(&str, &str); 11] = [
     ("mm/zone/reclaim/registry.rs unregister", "whoever_may_not_wait_unregisters_nobody"),
     ("mm/zone/reclaim/background.rs balance", "the_background_reclaimer_works_only_where_sleeping_is_allowed"),
-    ("instance/reclaim.rs defer_no_more", "whoever_may_not_wait_makes_no_waiting_call"),
-    ("instance/reclaim.rs idle", "whoever_may_not_wait_makes_no_waiting_call"),
+    ("global/reclaim.rs defer_no_more", "whoever_may_not_wait_makes_no_waiting_call"),
+    ("global/reclaim.rs idle", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/cpus/start.rs cpu_up", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/cpus/start.rs cpu_down", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/cpus/work.rs run_everywhere", "whoever_may_not_wait_makes_no_waiting_call"),
@@ -21,7 +21,7 @@ const SHOWN: [(&str, &str); 11] = [
     ("kernel/tick.rs start", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/tick.rs stop", "whoever_may_not_wait_makes_no_waiting_call"),
     (
-        "mm/slab, mm/alloc, instance/{slab,alloc}.rs",
+        "mm/slab, mm/alloc, global/{slab,alloc}.rs",
         "what_may_sleep_refuses_in_atomic_context_before_it_changes_anything",
     ),
 ];
@@ -75,7 +75,7 @@ fn all() -> BTreeMap<String, String> {
 }
 
 fn is_of_slab_layer(function: &str) -> bool {
-    ["mm/slab/", "mm/alloc/", "instance/slab.rs ", "instance/alloc.rs "].iter().any(|start| function.starts_with(start))
+    ["mm/slab/", "mm/alloc/", "global/slab.rs ", "global/alloc.rs "].iter().any(|start| function.starts_with(start))
 }
 
 #[test]

@@ -67,9 +67,9 @@ const NAMES: [&str; 14] = [
 const OF_CPUS: [&str; 3] = ["bring_cpu_online", "start_cpu", "take_cpu_offline"];
 /// Safe although verb and type say otherwise: (path and name, why). This list only shrinks.
 const SAFE: &[(&str, &str)] = &[
-    ("src/instance/reserved.rs map_part", "a part of the region that the value owns, by the one type that it has"),
-    ("src/instance/resource.rs release_mem_region", "a note in the resource tree: no mapping and no memory changes"),
-    ("src/instance/vmalloc.rs vm_map_ram", "makes an address of what has one already; to use it is unsafe"),
+    ("src/global/reserved.rs map_part", "a part of the region that the value owns, by the one type that it has"),
+    ("src/global/resource.rs release_mem_region", "a note in the resource tree: no mapping and no memory changes"),
+    ("src/global/vmalloc.rs vm_map_ram", "makes an address of what has one already; to use it is unsafe"),
     ("src/mm/vmalloc/block.rs vm_map_ram", "as above"),
     ("src/mm/io/early.rs take", "a note about what the boot loader left; nothing is mapped by it"),
     ("src/mm/io/space.rs set_up", "says once what RAM there is and what is reserved; nothing is mapped by it"),
@@ -152,7 +152,7 @@ fn sources(dir: &Path, into: &mut Vec<(String, String)>) {
 #[test]
 fn what_ends_or_changes_something_by_its_name_is_unsafe() {
     let mut files = Vec::new();
-    for part in ["src/mm", "src/instance"] {
+    for part in ["src/mm", "src/global"] {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(part), &mut files);
     }
     let all: Vec<Signature> = files.iter().flat_map(|(path, text)| signatures(path, text)).collect();

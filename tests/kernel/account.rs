@@ -3,7 +3,7 @@
 
 use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
 use quarry::gfp::{Gfp, ZoneType};
-use quarry::instance;
+use quarry::global;
 use quarry::kernel::init::{self, Machine};
 use quarry::kernel::memmap::Owner;
 use quarry::kernel::memory_map::account;
@@ -36,11 +36,11 @@ fn every_byte_is_accounted_for() {
     assert_eq!(account.map.total(), stated());
     assert_eq!(account.map.sum(|_| true), stated());
     let pages = account.map.sum(|owner| owner == Owner::Pages);
-    assert_eq!(pages, instance::totalram_pages() * PAGE_SIZE);
-    assert_eq!(account.census.managed(), instance::totalram_pages());
+    assert_eq!(pages, global::totalram_pages() * PAGE_SIZE);
+    assert_eq!(account.census.managed(), global::totalram_pages());
     assert!(account.census.zones().all(|zone| zone.moved == 0), "nobody else runs");
     // Behaviour 70: RAM that starts at 1 GiB has a DMA zone all the same.
-    assert!(instance::page_allocator().zone(ZoneType::Dma).is_some_and(|zone| zone.managed != 0));
+    assert!(global::page_allocator().zone(ZoneType::Dma).is_some_and(|zone| zone.managed != 0));
     for part in ["text", "rodata", "data", "bss", "identity map", "boot stack", "overflow stack"] {
         assert!(account.map.sum(|owner| owner == Owner::Kernel(part)) != 0, "{part}");
     }
@@ -55,19 +55,19 @@ fn the_account_follows_what_is_allocated() {
     let order = Order::new(3).expect("an order");
     let kinds = [Kind::Block, Kind::Slab, Kind::LargeKmalloc, Kind::Vmalloc, Kind::User, Kind::Dma, Kind::PerCpu];
     for kind in kinds {
-        let page = instance::alloc_pages(Gfp::KERNEL, order).expect("eight pages");
+        let page = global::alloc_pages(Gfp::KERNEL, order).expect("eight pages");
         if kind != Kind::Block {
-            raw!(instance::page_allocator().claim(page, kind, 7)).expect("a fresh block");
+            raw!(global::page_allocator().claim(page, kind, 7)).expect("a fresh block");
         }
         let now = account(machine()).expect("RAM adds up");
         assert_eq!(now.census.of(kind), before.census.of(kind) + 8, "{kind:?}");
         assert_eq!(now.census.managed(), before.census.managed());
         if kind != Kind::Block {
-            raw!(instance::page_allocator().disown(page, kind)).expect("it is ours");
+            raw!(global::page_allocator().disown(page, kind)).expect("it is ours");
         }
-        raw!(instance::free_pages(page, order)).expect("it is ours");
+        raw!(global::free_pages(page, order)).expect("it is ours");
     }
-    instance::drain_all_pages();
+    global::drain_all_pages();
     let after = account(machine()).expect("RAM adds up");
     assert_eq!(after.census.of(Kind::Block), before.census.of(Kind::Block));
 }
@@ -81,9 +81,9 @@ fn the_boots_own_tables_are_given_to_the_page_allocator() {
     let account = account(machine()).expect("RAM adds up");
     let row = account.map.rows().iter().find(|row| row.range.contains(phys)).expect("a row");
     assert_eq!(row.owner, Owner::Pages);
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     assert!(tables.translate(boot::init_start()).is_none(), "its name in the image is gone");
-    let alias = instance::phys_to_virt(phys).and_then(|alias| tables.translate(alias)).expect("in the linear map");
+    let alias = global::phys_to_virt(phys).and_then(|alias| tables.translate(alias)).expect("in the linear map");
     assert!(!alias.leaf.prot.is_executable(), "and what is left cannot be executed");
     quarry::kprintln!("{} pages of boot-time image freed", size / PAGE_SIZE);
 }
@@ -132,15 +132,15 @@ fn memory_that_does_not_add_up_is_named() {
     prompt::execute(machine(), "memmap");
     drop(damage);
 
-    instance::drain_all_pages();
+    global::drain_all_pages();
     let frames = machine()
         .tree
         .memory()
         .flatten()
         .flat_map(|bank| (bank.start().get() / PAGE_SIZE..bank.end().get() / PAGE_SIZE).step_by(1024));
     let free = frames.map(quarry::addr::Pfn::new).find(|frame| {
-        let page = instance::pfn_to_page(*frame).expect("RAM has descriptors");
-        instance::page_allocator().head(page).is_ok_and(|(head, state)| head == page && state.kind() == Kind::Free)
+        let page = global::pfn_to_page(*frame).expect("RAM has descriptors");
+        global::page_allocator().head(page).is_ok_and(|(head, state)| head == page && state.kind() == Kind::Free)
     });
     let free = free.expect("a free block").get();
     let damage = Damage::new(free, with_kind(Kind::Reserved));
@@ -196,12 +196,12 @@ ktest!(
 fn the_prompt_says_what_a_frame_is() {
     extern crate alloc;
     let order = Order::new(2).expect("an order");
-    let page = instance::alloc_pages(Gfp::KERNEL, order).expect("four pages");
-    raw!(instance::page_allocator().claim(page, Kind::Slab, 0xbeef)).expect("a fresh block");
-    let inside = instance::page_address(page).get() + 3 * PAGE_SIZE + 17;
+    let page = global::alloc_pages(Gfp::KERNEL, order).expect("four pages");
+    raw!(global::page_allocator().claim(page, Kind::Slab, 0xbeef)).expect("a fresh block");
+    let inside = global::page_address(page).get() + 3 * PAGE_SIZE + 17;
     prompt::execute(machine(), &alloc::format!("page {inside:#x}"));
-    raw!(instance::page_allocator().disown(page, Kind::Slab)).expect("it is ours");
-    raw!(instance::free_pages(page, order)).expect("it is ours");
+    raw!(global::page_allocator().disown(page, Kind::Slab)).expect("it is ours");
+    raw!(global::free_pages(page, order)).expect("it is ours");
     prompt::execute(machine(), &alloc::format!("page {:#x}", machine().boot.image.get() / PAGE_SIZE));
     for line in ["page 0x1", "page 0xffff800000000000", "page all"] {
         prompt::execute(machine(), line);

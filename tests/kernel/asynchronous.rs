@@ -3,14 +3,14 @@
 
 use core::ops::ControlFlow;
 use quarry::addr::{PhysAddr, VirtAddr, VirtRange};
+use quarry::global;
 use quarry::hal::entry::Entry;
-use quarry::instance;
 use quarry::ktest;
 use quarry::mm::layout::{FIXMAP_END, FIXMAP_START, VMALLOC_END, VMALLOC_START};
 
 /// Where the kernel has mapped the device page at `phys`: in the fixmap, or in an area for devices.
 fn device(phys: u64) -> VirtAddr {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let regions = [(FIXMAP_START, FIXMAP_END), (VMALLOC_START, VMALLOC_END)];
     let found = regions.into_iter().find_map(|(start, end)| {
         let region = VirtRange::new(VirtAddr::new(start), VirtAddr::new(end)).expect("in order");

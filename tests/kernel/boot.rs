@@ -6,8 +6,8 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::arch::aarch64::boot;
 use quarry::arch::aarch64::cpu;
 use quarry::board::Board;
+use quarry::global;
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::instance;
 use quarry::kernel::init::{self, Machine};
 use quarry::ktest;
 use quarry::mm::layout;
@@ -55,14 +55,14 @@ fn registers_are_as_the_stub_sets_them() {
     assert_eq!(read_register("cpacr_el1") >> 20 & 3, 0, "FP registers trap");
     let empty = machine().boot.image_phys(boot::empty_table());
     assert_eq!(read_register("ttbr0_el1"), empty.get(), "TTBR0 holds the empty table");
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     assert_eq!(read_register("ttbr1_el1"), tables.root().get(), "TTBR1 holds the final tables");
 }
 
 /// The linear map maps every page of RAM at its place, read-write but for the image's text and constants; the image is
 /// mapped by section; the pages between are not.
 fn mappings_are_exact() {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let census = tables.check().expect("the tables keep their invariants");
     assert!(census.tables >= 8 && census.pmd_blocks > 0 && census.groups > 0, "{census:?}");
     if machine().args.flag("want.gigabyte.blocks") {
@@ -70,7 +70,7 @@ fn mappings_are_exact() {
     }
     let boot = &machine().boot;
     let image = boot.image_range();
-    for bank in instance::memblock().mapped_ranges() {
+    for bank in global::memblock().mapped_ranges() {
         let bank = bank.align_inwards(PAGE_SIZE).expect("a bank of whole pages");
         for phys in [bank.start(), PhysAddr::new(bank.end().get() - PAGE_SIZE)] {
             let virt = layout::phys_to_virt(phys).expect("RAM is in reach");
@@ -111,7 +111,7 @@ fn bss_is_clear() {
 }
 
 fn memory_adds_up() {
-    let memblock = instance::memblock();
+    let memblock = global::memblock();
     memblock.check().expect("memblock keeps its invariants");
     let ram: u64 = memblock.memory().regions().iter().map(|region| region.range.size()).sum();
     let regions = memblock.memory().regions().len();
@@ -192,7 +192,7 @@ fn every_way_in_ends_in_the_same_state() {
     assert_eq!(cpu::current().get(), 0);
     if machine().board == Board::RaspberryPi4 {
         // The spin table and the stub's code, in which the other cores wait.
-        assert!(instance::memblock().reserved().find(PhysAddr::new(0xe0)).is_some());
+        assert!(global::memblock().reserved().find(PhysAddr::new(0xe0)).is_some());
     }
 }
 
@@ -202,7 +202,7 @@ ktest!(
     machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-reserved.dtb append='want.ram=0xff00000'"
 );
 fn reservations_are_honoured() {
-    let memblock = instance::memblock();
+    let memblock = global::memblock();
     let taken = |addr: u64| memblock.reserved().find(PhysAddr::new(addr)).is_some();
     for addr in [0x4100_1000, 0x4100_27ff, 0x41f0_0000, 0x4200_0000, 0x420f_ffff, 0x4900_0000, 0x4a00_0800, 0x8000_0000]
     {
@@ -215,7 +215,7 @@ fn reservations_are_honoured() {
     assert!(pool.is_some_and(|addr| taken(addr + 0x3f_ffff)), "the pool lies aligned in its window");
     drop(memblock);
 
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let mapped = |addr: u64| tables.translate(layout::phys_to_virt(PhysAddr::new(addr)).expect("in reach")).is_some();
     // Behaviours 47, 65: no-map regions, by whole pages, are in no map; the hole and what lies outside are not either.
     for addr in [0x4900_0000, 0x492f_ffff, 0x4a00_0000, 0x4a00_0fff, 0x47f0_0000, 0x47ff_ffff, 0x8000_0000, 0x3fff_ffff]
@@ -319,7 +319,7 @@ fn the_cost_of_booting_is_counted() {
 ktest!(the_live_tables_are_dumped_by_range);
 fn the_live_tables_are_dumped_by_range() {
     extern crate alloc;
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let markers = layout::REGIONS.map(|region| Marker { start: region.start, name: region.name });
     let mut text = alloc::string::String::new();
     tables.dump(&mut text, &markers).expect("a string takes everything");

@@ -8,7 +8,7 @@ use quarry::addr::{CpuId, VirtAddr};
 use quarry::arch::aarch64::stack::{self, StackOwner, StackUse};
 use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::arch::aarch64::{cpu, irq};
-use quarry::instance::{self, Deferred};
+use quarry::global::{self, Deferred};
 use quarry::kernel::cpus::{self, CpuError};
 use quarry::kernel::interrupts::InterruptError;
 use quarry::kernel::smp_call::{ASYNC_CALLS, CallError, smp_call, smp_call_async};
@@ -71,7 +71,7 @@ fn all_cpus_call_each_other() {
     let counts = [const { AtomicU64::new(0) }; 8];
     cpus::run_everywhere(&|_| {
         for _ in 0..ROUNDS {
-            for cpu in instance::online_cpus() {
+            for cpu in global::online_cpus() {
                 let count = counts.get(cpu.get() as usize).expect("eight at most");
                 smp_call(
                     cpu,
@@ -84,7 +84,7 @@ fn all_cpus_call_each_other() {
             }
         }
     });
-    let cpus = instance::online_cpus().count();
+    let cpus = global::online_cpus().count();
     for count in counts.iter().take(cpus) {
         assert_eq!(count.load(Ordering::Relaxed), ROUNDS * cpus as u64);
     }
@@ -109,7 +109,7 @@ ktest!(
 );
 fn whoever_may_not_wait_makes_no_waiting_call() {
     let other = CpuId::new(1);
-    let place = instance::defer_to(&Idle).expect("a free place");
+    let place = global::defer_to(&Idle).expect("a free place");
     let refused = |answer| matches!(answer, Err(CallError::Atomic(_)));
     {
         let _masked = irq::local_irq_save();
@@ -119,11 +119,11 @@ fn whoever_may_not_wait_makes_no_waiting_call() {
         assert_eq!(cpus::run_everywhere(&|_| panic!("it runs")), 0);
         assert_eq!(tick::start(1 << 20, || panic!("it ticks")), Err(InterruptError::Atomic));
         assert_eq!(tick::stop(), Err(InterruptError::Atomic));
-        assert!(!instance::idle());
-        assert!(matches!(instance::defer_no_more(place), Err(RegistryError::Atomic(_))));
+        assert!(!global::idle());
+        assert!(matches!(global::defer_no_more(place), Err(RegistryError::Atomic(_))));
     }
-    instance::defer_no_more(place).expect("it is still there");
-    let lock = instance::spin_lock(());
+    global::defer_no_more(place).expect("it is still there");
+    let lock = global::spin_lock(());
     let held = lock.lock();
     assert!(refused(smp_call(other, |_: &()| {}, &())));
     drop(held);

@@ -9,8 +9,8 @@ use quarry::arch::aarch64::stack::{self, StackOwner, StackUse};
 use quarry::arch::aarch64::{cpu, irq};
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::wait::Context;
-use quarry::instance;
 use quarry::kernel::cpus::{self, CpuError, CpuState, ReleaseError};
 use quarry::kernel::smp_call::{CallError, smp_call, smp_call_async};
 use quarry::kernel::{console, init, power, tick};
@@ -22,7 +22,7 @@ fn described() -> usize {
 }
 
 pub(crate) fn others() -> impl Iterator<Item = CpuId> {
-    instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT)
+    global::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT)
 }
 
 /// What must be the same on every CPU: the registers that the boot stub sets, and those that say where the tables are.
@@ -65,7 +65,7 @@ fn every_cpu_comes_up_as_the_boot_cpu_did() {
             && cpu::affinity() == cpus::affinity(cpu)
             && registers() == expected
             && cpus::state(cpu) == CpuState::Online
-            && instance::context().atomic().is_none()
+            && global::context().atomic().is_none()
             && irq::local_irqs_enabled();
         wrong.fetch_add(u32::from(!right), Ordering::Relaxed);
         seen.fetch_add(1 << (8 * cpu.get()), Ordering::Relaxed);
@@ -117,10 +117,10 @@ fn cpus_of_a_second_region_of_redistributors_come_up() {
 
 ktest!(as_many_cpus_come_up_as_the_boot_arguments_want, machine = "smp=4 append='maxcpus=3'");
 fn as_many_cpus_come_up_as_the_boot_arguments_want() {
-    assert_eq!(instance::online_cpus().count(), 3);
+    assert_eq!(global::online_cpus().count(), 3);
     assert_eq!(cpus::state(CpuId::new(3)), CpuState::Off);
     cpus::cpu_up(CpuId::new(3)).expect("it waits");
-    assert_eq!(instance::online_cpus().count(), 4);
+    assert_eq!(global::online_cpus().count(), 4);
 }
 
 // Of this tree's CPUs one polls another word than the tree says, and one has its word where there is no RAM.
@@ -136,7 +136,7 @@ fn a_cpu_that_does_not_come_is_left_out() {
     assert!(matches!(cpus::cpu_up(CpuId::new(3)), Err(CpuError::Release(_, ReleaseError::NoRam(_)))));
     assert_eq!(cpus::run_everywhere(&|_| {}), 2, "the others work");
     assert_eq!(smp_call(lost, |_: &()| {}, &()), Err(CallError::Offline(lost)));
-    instance::drain_all_pages();
+    global::drain_all_pages();
 }
 
 ktest!(
@@ -149,24 +149,24 @@ ktest!(
 
 /// Free pages, with nothing at hand anywhere.
 fn free_pages() -> u64 {
-    instance::slab_allocator().shrink_all();
-    instance::vmap_space().purge_all();
-    instance::drain_all_pages();
-    instance::nr_free_pages()
+    global::slab_allocator().shrink_all();
+    global::vmap_space().purge_all();
+    global::drain_all_pages();
+    global::nr_free_pages()
 }
 
 /// Takes and frees memory of every kind, so that this CPU has something of everything at hand.
 fn use_memory(cpu: CpuId) {
     for round in 0..20 {
         let size = 16_usize << ((round + cpu.get()) % 8);
-        let object = instance::kmalloc(size, Gfp::KERNEL).expect("memory");
-        let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-        let area = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
-        let stack = instance::KernelStack::new("passing").expect("memory");
+        let object = global::kmalloc(size, Gfp::KERNEL).expect("memory");
+        let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+        let area = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+        let stack = global::KernelStack::new("passing").expect("memory");
         // SAFETY: allocated above, and not used any more.
-        unsafe { instance::kfree(object.as_ptr()) };
-        raw!(instance::free_page(page)).expect("allocated above");
-        raw!(instance::vfree(area)).expect("allocated above");
+        unsafe { global::kfree(object.as_ptr()) };
+        raw!(global::free_page(page)).expect("allocated above");
+        raw!(global::vfree(area)).expect("allocated above");
         drop(stack);
     }
 }
@@ -181,34 +181,34 @@ ktest!(
 );
 fn a_cpu_that_goes_leaves_everything_behind() {
     cpus::run_everywhere(&use_memory);
-    let all = instance::online_cpus().count();
-    instance::drain_kernel_stacks();
+    let all = global::online_cpus().count();
+    global::drain_kernel_stacks();
     let mut settled = 0;
     for round in 0..5 {
         cpus::run_everywhere(&use_memory);
-        instance::drain_kernel_stacks();
+        global::drain_kernel_stacks();
         for cpu in others() {
             cpus::cpu_down(cpu).expect("it has nothing to do");
-            assert!(!instance::is_online(cpu));
-            assert_eq!(instance::page_allocator().pages_on_lists(cpu), 0, "{cpu:?} keeps pages");
+            assert!(!global::is_online(cpu));
+            assert_eq!(global::page_allocator().pages_on_lists(cpu), 0, "{cpu:?} keeps pages");
             assert_eq!(cpus::cpu_down(cpu), Err(CpuError::State(cpu, cpus::state(cpu))));
             assert_eq!(smp_call(cpu, |_: &()| {}, &()), Err(CallError::Offline(cpu)));
             assert_eq!(smp_call_async(cpu, |_| {}, 0), Err(CallError::Offline(cpu)));
         }
         // An interrupt stack each, and what the others run on and report an overflow on.
-        assert_eq!(instance::stack_count() as usize, 3 * all - 2, "stacks that nobody keeps any more");
+        assert_eq!(global::stack_count() as usize, 3 * all - 2, "stacks that nobody keeps any more");
         let free = free_pages();
         if round > 0 {
             assert_eq!(free, settled, "pages that are free while one CPU runs");
         }
         settled = free;
-        instance::page_allocator().check().expect("the page allocator keeps its invariants");
-        instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
+        global::page_allocator().check().expect("the page allocator keeps its invariants");
+        global::slab_allocator().check().expect("the slab allocator keeps its invariants");
         assert_eq!(cpus::run_everywhere(&|_| {}), 1);
         for cpu in others() {
             cpus::cpu_up(cpu).expect("it can come back");
         }
-        assert_eq!(instance::online_cpus().count(), all);
+        assert_eq!(global::online_cpus().count(), all);
         // They work as before.
         assert_eq!(cpus::run_everywhere(&use_memory) as usize, all);
     }
@@ -240,8 +240,8 @@ fn cpus_come_and_go_while_others_work() {
                 made.fetch_add(1, Ordering::Relaxed);
             }
             if round % 4 == 0 {
-                instance::drain_all_pages();
-                instance::slab_allocator().shrink_all();
+                global::drain_all_pages();
+                global::slab_allocator().shrink_all();
             }
         }
         working.fetch_sub(1, Ordering::Release);
@@ -264,8 +264,8 @@ fn cpus_come_and_go_while_others_work() {
     });
     assert!(times.into_inner() > 3, "it went and came");
     assert_eq!(CALLED.load(Ordering::Relaxed), made.into_inner(), "each call was made or refused");
-    instance::page_allocator().check().expect("the page allocator keeps its invariants");
-    instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
+    global::page_allocator().check().expect("the page allocator keeps its invariants");
+    global::slab_allocator().check().expect("the slab allocator keeps its invariants");
 }
 
 ktest!(a_busy_cpu_stays, machine = "smp=2");
@@ -295,7 +295,7 @@ ktest!(
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_cpu_that_does_not_answer_is_named() {
-    while_the_other_cpu_is_deaf(instance::drain_all_pages);
+    while_the_other_cpu_is_deaf(global::drain_all_pages);
 }
 
 /// Runs `body` on the boot CPU while CPU 1 masks interrupts for good.
@@ -327,7 +327,7 @@ fn every_cpu_ticks() {
         cpus::cpu_down(cpu).expect("it has nothing to do");
         cpus::cpu_up(cpu).expect("it can come back");
     }
-    let counts = || instance::online_cpus().map(tick::count);
+    let counts = || global::online_cpus().map(tick::count);
     wait_for(|| counts().all(|count| count >= 10));
     tick::stop().expect("it runs");
     let sum: u64 = counts().sum();

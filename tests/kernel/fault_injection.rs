@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange, to_usize};
 use quarry::gfp::Gfp;
+use quarry::global::{self, BuddyFrames, Pages, ThisKernel, configure_faults, fault_injector};
 use quarry::hal::prot::Prot;
-use quarry::instance::{self, BuddyFrames, Pages, ThisKernel, configure_faults, fault_injector};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{FaultAttr, FaultSite, FaultTarget, MayRecover, Probability, fail_every};
@@ -24,8 +24,8 @@ fn area(size: u64) -> VirtRange {
 /// Maps a block of `order` at `area`, with pages alone.
 fn map(order: Order) -> Result<Pages, &'static str> {
     let block = Pages::new(Gfp::KERNEL, order).map_err(|_| "no pages")?;
-    let tables = instance::kernel_tables().ok_or("no tables")?;
-    let memory = instance::page_to_phys(block.page());
+    let tables = global::kernel_tables().ok_or("no tables")?;
+    let memory = global::page_to_phys(block.page());
     let mapped =
         raw!(tables.map(&BuddyFrames::ATOMIC, area(order.bytes()), memory, Prot::KERNEL_RW, MapFlags::NO_HUGE));
     mapped.map_err(|_| "no frames")?;
@@ -33,7 +33,7 @@ fn map(order: Order) -> Result<Pages, &'static str> {
 }
 
 fn unmap(block: Pages) {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     // With the tables above, which are nobody else's.
     let whole = area(1 << 39);
     raw!(tables.unmap_and_flush(&BuddyFrames::ATOMIC, whole, UnmapFlags::empty())).expect("whole leaves");
@@ -48,18 +48,18 @@ fn no_failed_allocation_loses_anything() {
         let rounds = fail_every(&ThisKernel, MayRecover::No, || Pages::new(Gfp::KERNEL, order), drop);
         assert_eq!(rounds.expect("sound").points, 1);
     }
-    let free = |start| raw!(instance::free_pages_exact(start, 5 * PAGE_SIZE)).expect("allocated");
+    let free = |start| raw!(global::free_pages_exact(start, 5 * PAGE_SIZE)).expect("allocated");
     let rounds =
-        fail_every(&ThisKernel, MayRecover::No, || instance::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_SIZE), free);
+        fail_every(&ThisKernel, MayRecover::No, || global::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_SIZE), free);
     assert_eq!(rounds.expect("sound").points, 1);
-    let free = |first| raw!(instance::free_contig_range(first, 700)).expect("allocated");
-    let rounds = fail_every(&ThisKernel, MayRecover::No, || instance::alloc_contig_pages(700, 1, Gfp::KERNEL), free);
+    let free = |first| raw!(global::free_contig_range(first, 700)).expect("allocated");
+    let rounds = fail_every(&ThisKernel, MayRecover::No, || global::alloc_contig_pages(700, 1, Gfp::KERNEL), free);
     assert_eq!(rounds.expect("sound").points, 1);
     let bulk = || {
         let mut batch = PageBatch::<8>::new();
-        instance::alloc_pages_bulk(Gfp::KERNEL, &mut batch).map(|_| batch)
+        global::alloc_pages_bulk(Gfp::KERNEL, &mut batch).map(|_| batch)
     };
-    let free = |mut batch| raw!(instance::free_pages_bulk(&mut batch)).expect("allocated");
+    let free = |mut batch| raw!(global::free_pages_bulk(&mut batch)).expect("allocated");
     let rounds = fail_every(&ThisKernel, MayRecover::Yes, bulk, free).expect("sound");
     assert_eq!((rounds.points, rounds.recovered), (8, 7));
 }
@@ -74,7 +74,7 @@ fn no_failed_table_loses_anything() {
 
 /// Empty tables that a failed mapping leaves for the next one.
 fn give_tables_back() {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     raw!(tables.unmap_and_flush(&BuddyFrames::ATOMIC, area(1 << 39), UnmapFlags::empty())).expect("nothing there");
 }
 
@@ -139,21 +139,21 @@ fn what_must_not_fail_does_not_fail() {
                 let start = VirtAddr::new(VMALLOC_START + (1 << 40) + (round << 30));
                 let within = VirtRange::from_size(start, 1 << 30);
                 let request = VmallocRequest { within, ..VmallocRequest::new(round * PAGE_SIZE, gfp) };
-                live.push(instance::vmap_space().vmalloc(&request).expect("NOFAIL"));
-                let addr = instance::vmalloc_gfp(round * 5 * PAGE_SIZE, gfp).expect("NOFAIL");
+                live.push(global::vmap_space().vmalloc(&request).expect("NOFAIL"));
+                let addr = global::vmalloc_gfp(round * 5 * PAGE_SIZE, gfp).expect("NOFAIL");
                 // SAFETY: nobody else knows of it.
-                live.push(unsafe { instance::vrealloc(addr, round * 11 * PAGE_SIZE, gfp) }.expect("NOFAIL"));
-                large.push(instance::kvmalloc(to_usize(round * 3 * PAGE_SIZE), gfp).expect("NOFAIL"));
-                per_cpu.push(instance::alloc_percpu_gfp(UNIT_SIZE / 2, 8, gfp).expect("NOFAIL"));
+                live.push(unsafe { global::vrealloc(addr, round * 11 * PAGE_SIZE, gfp) }.expect("NOFAIL"));
+                large.push(global::kvmalloc(to_usize(round * 3 * PAGE_SIZE), gfp).expect("NOFAIL"));
+                per_cpu.push(global::alloc_percpu_gfp(UNIT_SIZE / 2, 8, gfp).expect("NOFAIL"));
             }
         });
-        live.into_iter().for_each(|addr| raw!(instance::vfree(addr)).expect("an area"));
-        per_cpu.into_iter().for_each(|ptr| raw!(instance::free_percpu(ptr)).expect("allocated"));
+        live.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+        per_cpu.into_iter().for_each(|ptr| raw!(global::free_percpu(ptr)).expect("allocated"));
         // SAFETY: allocated above, and used no more.
-        large.into_iter().for_each(|memory| unsafe { instance::kvfree(memory.as_ptr()) });
-        instance::percpu_trim();
+        large.into_iter().for_each(|memory| unsafe { global::kvfree(memory.as_ptr()) });
+        global::percpu_trim();
         ThisKernel.check().expect("sound");
-        instance::check_vmalloc().expect("sound");
+        global::check_vmalloc().expect("sound");
     }
 }
 

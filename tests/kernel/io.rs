@@ -1,8 +1,8 @@
 //! Real devices behind `ioremap`: what they say of themselves, through every kind of access.
 
 use quarry::addr::{PhysAddr, PhysRange, VirtAddr};
+use quarry::global::{self, IoMem};
 use quarry::hal::prot::MemoryType;
-use quarry::instance::{self, IoMem};
 use quarry::kernel::init;
 use quarry::ktest;
 use quarry::mm::io::{AccessError, RegisterBlock};
@@ -114,14 +114,14 @@ fn every_width_reaches_the_same_register() {
     }
     let at = flash.start().checked_add(0x100).expect("no wrap");
     // SAFETY: mapped, and reading flash harms nothing.
-    let low = unsafe { instance::readl(at) };
+    let low = unsafe { global::readl(at) };
     // SAFETY: as above.
-    let high = unsafe { instance::readl_relaxed(VirtAddr::new(at.get() + 4)) };
+    let high = unsafe { global::readl_relaxed(VirtAddr::new(at.get() + 4)) };
     assert_eq!(whole, u64::from(high) << 32 | u64::from(low));
     // SAFETY: as above.
-    assert_eq!(unsafe { instance::readw(at) }, u16::from_le_bytes([bytes[0], bytes[1]]));
+    assert_eq!(unsafe { global::readw(at) }, u16::from_le_bytes([bytes[0], bytes[1]]));
     // SAFETY: as above.
-    assert_eq!((unsafe { instance::readq(at) }, unsafe { instance::readb(at) }), (whole, bytes[0]));
+    assert_eq!((unsafe { global::readq(at) }, unsafe { global::readb(at) }), (whole, bytes[0]));
     assert!(matches!(flash.readl(0x102), Err(AccessError::Unaligned(..))));
     assert!(matches!(flash.readb(bank.size()), Err(AccessError::Outside { .. })));
     assert!(matches!(flash.readq(u64::MAX), Err(AccessError::Outside { .. })));
@@ -141,13 +141,13 @@ fn gpio_registers_keep_what_is_written() {
 
 ktest!(what_is_dropped_is_unmapped);
 fn what_is_dropped_is_unmapped() {
-    let before = instance::io_space().iter().count();
+    let before = global::io_space().iter().count();
     let clock = map::<0x1000>(device("arm,pl031", 0), MemoryType::DeviceNGnRE);
     let start = clock.start();
-    assert_eq!(instance::io_space().iter().count(), before + 1);
+    assert_eq!(global::io_space().iter().count(), before + 1);
     drop(clock);
-    assert_eq!(instance::io_space().iter().count(), before);
-    assert!(instance::kernel_tables().expect("the final tables").translate(start).is_none());
+    assert_eq!(global::io_space().iter().count(), before);
+    assert!(global::kernel_tables().expect("the final tables").translate(start).is_none());
     // SAFETY: nothing is mapped: the sizes do not fit.
     let small = unsafe { IoMem::<0x2000>::new(device("arm,pl031", 0).start(), 0x1000, MemoryType::DeviceNGnRE) };
     assert!(small.is_err());
@@ -155,5 +155,5 @@ fn what_is_dropped_is_unmapped() {
     let odd =
         unsafe { IoMem::<8>::new(PhysAddr::new(device("arm,pl031", 0).start().get() + 4), 8, MemoryType::DeviceNGnRE) };
     assert!(odd.is_err());
-    assert_eq!(instance::io_space().iter().count(), before);
+    assert_eq!(global::io_space().iter().count(), before);
 }

@@ -7,10 +7,10 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::at;
 use quarry::arch::aarch64::mair::attribute;
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::entry::Entry;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::instance;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
@@ -42,7 +42,7 @@ fn entries(start: VirtAddr, size: u64) -> [usize; 4] {
     let range = VirtRange::from_size(start, size).and_then(|range| range.align_outwards(PAGE_SIZE));
     let mut found = [0; 4];
     let [huge, large, small, grouped] = &mut found;
-    let _ = instance::kernel_tables().expect("the final tables").walk(range.expect("no wrap"), |visit| {
+    let _ = global::kernel_tables().expect("the final tables").walk(range.expect("no wrap"), |visit| {
         if let Entry::Leaf(leaf) = visit.entry {
             *match leaf.level {
                 LeafLevel::Pud => &mut *huge,
@@ -58,9 +58,9 @@ fn entries(start: VirtAddr, size: u64) -> [usize; 4] {
 
 /// Live mappings, and areas.
 fn live() -> (usize, usize) {
-    instance::io_space().check().expect("the mappings' invariants");
-    instance::vmap_space().check().expect("the areas' invariants");
-    (instance::io_space().iter().count(), instance::vmap_space().iter().count())
+    global::io_space().check().expect("the mappings' invariants");
+    global::vmap_space().check().expect("the areas' invariants");
+    (global::io_space().iter().count(), global::vmap_space().iter().count())
 }
 
 // Behaviour 290
@@ -69,25 +69,25 @@ fn every_memory_type_is_in_the_descriptor_and_in_the_cpu() {
     let before = live();
     let flash = device("cfi-flash", 1);
     let (phys, size) = (flash.start(), flash.size());
-    let write_back = |phys, size| instance::memremap(phys, size, MemoryType::WriteBack);
+    let write_back = |phys, size| global::memremap(phys, size, MemoryType::WriteBack);
     let tagged = |phys, size| {
         let prot = Prot::KERNEL_RW.with_memory(MemoryType::WriteBackTagged).expect("not executable");
-        instance::ioremap_prot(phys, size, prot)
+        global::ioremap_prot(phys, size, prot)
     };
     type Map<'f> = &'f dyn Fn(PhysAddr, u64) -> Result<VirtAddr, IoError>;
     let calls: [(MemoryType, Map<'_>); 8] = [
-        (MemoryType::DeviceNGnRnE, &instance::ioremap_np),
-        (MemoryType::DeviceNGnRE, &instance::ioremap),
-        (MemoryType::DeviceNGRE, &instance::ioremap_ngre),
-        (MemoryType::DeviceGRE, &instance::ioremap_gre),
-        (MemoryType::NonCacheable, &instance::ioremap_wc),
-        (MemoryType::WriteThrough, &instance::ioremap_wt),
+        (MemoryType::DeviceNGnRnE, &global::ioremap_np),
+        (MemoryType::DeviceNGnRE, &global::ioremap),
+        (MemoryType::DeviceNGRE, &global::ioremap_ngre),
+        (MemoryType::DeviceGRE, &global::ioremap_gre),
+        (MemoryType::NonCacheable, &global::ioremap_wc),
+        (MemoryType::WriteThrough, &global::ioremap_wt),
         (MemoryType::WriteBack, &write_back),
         (MemoryType::WriteBackTagged, &tagged),
     ];
     for (memory, map) in calls {
         let addr = map(phys, size).expect("nobody has mapped it");
-        let leaf = instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped").leaf;
+        let leaf = global::kernel_tables().expect("the final tables").translate(addr).expect("mapped").leaf;
         assert_eq!(leaf.prot, Prot::KERNEL_RW.with_memory(memory).expect("not executable"), "PXN, UXN, not for EL0");
         for offset in [0, 8, size - 8] {
             let par = at::translate(addr.checked_add(offset).expect("no wrap")).expect("the CPU can read it");
@@ -95,7 +95,7 @@ fn every_memory_type_is_in_the_descriptor_and_in_the_cpu() {
             let expected = [false, true].map(|tags| attribute(memory, tags));
             assert!(expected.contains(&par.attribute), "{}: {:#04x}", memory.name(), par.attribute);
         }
-        raw!(instance::iounmap(addr)).expect("what was returned");
+        raw!(global::iounmap(addr)).expect("what was returned");
         assert!(at::translate(addr).is_none(), "no CPU translates it");
     }
     assert_eq!(live(), before);
@@ -121,19 +121,19 @@ fn a_mapping_takes_as_few_entries_as_it_can() {
         (high.start().get() + GIB - 4 * MIB, 2 * GIB + 8 * MIB, [2, 4, 0, 0]),
     ];
     for (phys, size, expected) in cases {
-        let addr = instance::ioremap(PhysAddr::new(phys), size).expect("device memory");
+        let addr = global::ioremap(PhysAddr::new(phys), size).expect("device memory");
         assert_eq!(entries(addr, size), expected, "{size:#x} bytes from {phys:#x}");
         assert_eq!(addr.offset_in(PAGE_SIZE), phys % PAGE_SIZE);
         for offset in [0, size / 2, size - 1] {
             let par = at::translate(addr.checked_add(offset).expect("no wrap")).expect("mapped");
             assert_eq!(par.phys.get(), phys + offset);
         }
-        let area = instance::vmap_space().find(addr).expect("an area");
+        let area = global::vmap_space().find(addr).expect("an area");
         assert!(area.phys == Some(PhysAddr::new(phys)) && area.flags.contains(VmFlags::IOREMAP));
         assert!(area.caller.is_some_and(|caller| caller.file().ends_with("ioremap.rs")));
         let first = VirtAddr::new(area.range.start().get() | addr.offset_in(PAGE_SIZE));
-        assert!(first == addr || matches!(raw!(instance::iounmap(first)), Err(IoError::NotThePointer(..))));
-        raw!(instance::iounmap(addr)).expect("what was returned");
+        assert!(first == addr || matches!(raw!(global::iounmap(first)), Err(IoError::NotThePointer(..))));
+        raw!(global::iounmap(addr)).expect("what was returned");
         assert_eq!(entries(addr, size), [0; 4]);
     }
     assert_eq!(live(), before);
@@ -145,29 +145,29 @@ fn what_is_no_device_memory_is_refused() {
     let before = live();
     let phys = |raw| PhysAddr::new(raw);
     let ram = init::machine().expect("booted").tree.memory().next().expect("some").expect("legal");
-    let page = instance::page_to_phys(instance::alloc_page(Gfp::KERNEL).expect("memory"));
-    assert!(matches!(instance::ioremap(page, 4), Err(IoError::Ram(_))));
-    assert!(matches!(instance::ioremap_wc(ram.start(), ram.size()), Err(IoError::Ram(_))));
+    let page = global::page_to_phys(global::alloc_page(Gfp::KERNEL).expect("memory"));
+    assert!(matches!(global::ioremap(page, 4), Err(IoError::Ram(_))));
+    assert!(matches!(global::ioremap_wc(ram.start(), ram.size()), Err(IoError::Ram(_))));
     // A page of it at either end.
-    assert!(matches!(instance::ioremap(phys(ram.start().get() - PAGE_SIZE), PAGE_SIZE + 1), Err(IoError::Ram(_))));
-    assert!(matches!(instance::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
-    let linear = instance::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there");
-    assert_eq!(Some(linear), instance::phys_to_virt(page));
-    raw!(instance::memunmap(linear)).expect("nothing to do");
-    assert!(matches!(instance::memremap(page, PAGE_SIZE, MemoryType::WriteThrough), Err(IoError::Ram(_))));
+    assert!(matches!(global::ioremap(phys(ram.start().get() - PAGE_SIZE), PAGE_SIZE + 1), Err(IoError::Ram(_))));
+    assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
+    let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there");
+    assert_eq!(Some(linear), global::phys_to_virt(page));
+    raw!(global::memunmap(linear)).expect("nothing to do");
+    assert!(matches!(global::memremap(page, PAGE_SIZE, MemoryType::WriteThrough), Err(IoError::Ram(_))));
     let straddling = phys(ram.start().get() - PAGE_SIZE);
-    assert!(matches!(instance::memremap(straddling, 2 * PAGE_SIZE, MemoryType::WriteBack), Err(IoError::Ram(_))));
-    assert!(matches!(instance::memremap(page, 1, MemoryType::DeviceGRE), Err(IoError::NotMemory(_))));
-    assert_eq!(instance::ioremap(phys(0), 0), Err(IoError::Empty));
-    assert_eq!(instance::ioremap(phys(u64::MAX), 2), Err(IoError::Wraps(phys(u64::MAX), 2)));
+    assert!(matches!(global::memremap(straddling, 2 * PAGE_SIZE, MemoryType::WriteBack), Err(IoError::Ram(_))));
+    assert!(matches!(global::memremap(page, 1, MemoryType::DeviceGRE), Err(IoError::NotMemory(_))));
+    assert_eq!(global::ioremap(phys(0), 0), Err(IoError::Empty));
+    assert_eq!(global::ioremap(phys(u64::MAX), 2), Err(IoError::Wraps(phys(u64::MAX), 2)));
     let bits = init::machine().expect("booted").cpu.physical_bits();
     for start in [1 << bits, (1 << bits) - PAGE_SIZE] {
-        assert!(matches!(instance::ioremap(phys(start), PAGE_SIZE + 1), Err(IoError::BeyondPhysical(..))));
+        assert!(matches!(global::ioremap(phys(start), PAGE_SIZE + 1), Err(IoError::BeyondPhysical(..))));
     }
     let code = Prot::KERNEL_RX;
-    assert_eq!(instance::ioremap_prot(pci_windows()[0].start(), PAGE_SIZE, code), Err(IoError::BadProt));
+    assert_eq!(global::ioremap_prot(pci_windows()[0].start(), PAGE_SIZE, code), Err(IoError::BadProt));
     let user = Prot::user(Access::ReadOnly);
-    assert_eq!(instance::ioremap_prot(pci_windows()[0].start(), PAGE_SIZE, user), Err(IoError::BadProt));
+    assert_eq!(global::ioremap_prot(pci_windows()[0].start(), PAGE_SIZE, user), Err(IoError::BadProt));
     assert_eq!(live(), before);
 }
 
@@ -176,27 +176,27 @@ ktest!(one_range_has_one_memory_type);
 fn one_range_has_one_memory_type() {
     let before = live();
     let [window, _] = pci_windows();
-    let first = instance::ioremap(window.start(), 16 * PAGE_SIZE).expect("device memory");
-    let second = instance::ioremap(window.start(), 16 * PAGE_SIZE).expect("the same type");
+    let first = global::ioremap(window.start(), 16 * PAGE_SIZE).expect("device memory");
+    let second = global::ioremap(window.start(), 16 * PAGE_SIZE).expect("the same type");
     assert_ne!(first, second);
     let inside = PhysAddr::new(window.start().get() + 15 * PAGE_SIZE + 8);
-    for refused in [instance::ioremap_wc(inside, 1), instance::ioremap_np(inside, GIB / 4)] {
+    for refused in [global::ioremap_wc(inside, 1), global::ioremap_np(inside, GIB / 4)] {
         assert!(matches!(refused, Err(IoError::Conflict(_, other)) if other.memory == MemoryType::DeviceNGnRE));
     }
-    raw!(instance::iounmap(first)).expect("what was returned");
-    assert!(instance::ioremap_wc(inside, 1).is_err(), "the second is alive");
+    raw!(global::iounmap(first)).expect("what was returned");
+    assert!(global::ioremap_wc(inside, 1).is_err(), "the second is alive");
     assert!(at::translate(second).is_some() && at::translate(first).is_none());
-    raw!(instance::iounmap(second)).expect("what was returned");
-    let other = instance::ioremap_wc(inside, 1).expect("nobody has it now");
-    raw!(instance::iounmap(other)).expect("what was returned");
+    raw!(global::iounmap(second)).expect("what was returned");
+    let other = global::ioremap_wc(inside, 1).expect("nobody has it now");
+    raw!(global::iounmap(other)).expect("what was returned");
     // The console's port is mapped since early boot.
     let port = device("arm,pl011", 0);
-    assert!(matches!(instance::ioremap_wc(port.start(), 4), Err(IoError::Conflict(..))));
-    let again = instance::ioremap(port.start(), port.size()).expect("the same type");
+    assert!(matches!(global::ioremap_wc(port.start(), 4), Err(IoError::Conflict(..))));
+    let again = global::ioremap(port.start(), port.size()).expect("the same type");
     // SAFETY: the port's flag register, which reading does not change.
-    let flags = unsafe { instance::readl(again.checked_add(0x18).expect("no wrap")) };
+    let flags = unsafe { global::readl(again.checked_add(0x18).expect("no wrap")) };
     assert_eq!(flags & 0x80, 0x80, "the transmit FIFO is empty");
-    raw!(instance::iounmap(again)).expect("what was returned");
+    raw!(global::iounmap(again)).expect("what was returned");
     assert_eq!(live(), before);
 }
 
@@ -205,45 +205,45 @@ ktest!(only_what_ioremap_returned_is_unmapped);
 fn only_what_ioremap_returned_is_unmapped() {
     let before = live();
     let window = pci_windows()[0];
-    let addr = instance::ioremap(PhysAddr::new(window.start().get() + 0x10), 3 * PAGE_SIZE).expect("device memory");
-    assert!(matches!(raw!(instance::vfree(addr)), Err(MapError::Area(AreaError::NotTheStart(..)))));
-    assert!(matches!(raw!(instance::vfree(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(instance::vunmap(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
+    let addr = global::ioremap(PhysAddr::new(window.start().get() + 0x10), 3 * PAGE_SIZE).expect("device memory");
+    assert!(matches!(raw!(global::vfree(addr)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+    assert!(matches!(raw!(global::vfree(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::vunmap(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
     for wrong in [addr.get() - 0x10, addr.get() + 1, addr.get() + PAGE_SIZE, addr.get() + 4 * PAGE_SIZE - 0x10] {
-        assert!(matches!(raw!(instance::iounmap(VirtAddr::new(wrong))), Err(IoError::NotThePointer(..))), "{wrong:#x}");
+        assert!(matches!(raw!(global::iounmap(VirtAddr::new(wrong))), Err(IoError::NotThePointer(..))), "{wrong:#x}");
     }
     assert!(at::translate(addr).is_some());
-    let memory = instance::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(matches!(raw!(instance::iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
-    raw!(instance::vfree(memory)).expect("an area");
-    let linear = instance::phys_to_virt(PhysAddr::ZERO).expect("in the linear map");
-    assert!(matches!(raw!(instance::iounmap(linear)), Err(IoError::Area(AreaError::NoArea(_)))));
-    raw!(instance::iounmap(addr)).expect("what was returned");
-    assert!(matches!(raw!(instance::iounmap(addr)), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
-    assert_eq!(raw!(instance::iounmap(VirtAddr::ZERO)), Ok(()));
-    instance::vmap_space().purge_all();
+    let memory = global::vmalloc(PAGE_SIZE).expect("memory");
+    assert!(matches!(raw!(global::iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
+    raw!(global::vfree(memory)).expect("an area");
+    let linear = global::phys_to_virt(PhysAddr::ZERO).expect("in the linear map");
+    assert!(matches!(raw!(global::iounmap(linear)), Err(IoError::Area(AreaError::NoArea(_)))));
+    raw!(global::iounmap(addr)).expect("what was returned");
+    assert!(matches!(raw!(global::iounmap(addr)), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
+    assert_eq!(raw!(global::iounmap(VirtAddr::ZERO)), Ok(()));
+    global::vmap_space().purge_all();
     assert_eq!(live(), before);
 }
 
 ktest!(an_unmapped_register_faults);
 fn an_unmapped_register_faults() {
-    let clock = instance::ioremap(device("arm,pl031", 0).start(), PAGE_SIZE).expect("device memory");
+    let clock = global::ioremap(device("arm,pl031", 0).start(), PAGE_SIZE).expect("device memory");
     // SAFETY: the clock's data register.
-    assert_ne!(unsafe { instance::readl(clock) }, 0);
-    raw!(instance::iounmap(clock)).expect("what was returned");
+    assert_ne!(unsafe { global::readl(clock) }, 0);
+    raw!(global::iounmap(clock)).expect("what was returned");
     expect_fault(FaultKind::Translation(quarry::arch::aarch64::esr::Access::Read), clock);
     // SAFETY: as above.
-    let _ = unsafe { instance::readl(clock) };
+    let _ = unsafe { global::readl(clock) };
 }
 
 ktest!(a_read_only_register_cannot_be_written, report = "in vmalloc area", report = "tests/kernel/ioremap.rs");
 fn a_read_only_register_cannot_be_written() {
     let prot = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).expect("not executable");
-    let clock = instance::ioremap_prot(device("arm,pl031", 0).start(), PAGE_SIZE, prot).expect("device memory");
+    let clock = global::ioremap_prot(device("arm,pl031", 0).start(), PAGE_SIZE, prot).expect("device memory");
     // SAFETY: the clock's data register.
-    assert_ne!(unsafe { instance::readl(clock) }, 0);
+    assert_ne!(unsafe { global::readl(clock) }, 0);
     // SAFETY: takes a fault, and the machine ends.
-    unsafe { instance::writel(0, clock) };
+    unsafe { global::writel(0, clock) };
 }
 
 // Behaviour 296: behind the last device of the PCI window nothing answers.
@@ -252,9 +252,9 @@ fn reading_where_nothing_answers_is_reported() {
     let clock = device("arm,pl031", 0);
     let nobody = PhysAddr::new(device("qemu,fw-cfg-mmio", 0).start().get() + 0x8000);
     assert_ne!(nobody, clock.start());
-    let addr = instance::ioremap(nobody, PAGE_SIZE).expect("no RAM");
+    let addr = global::ioremap(nobody, PAGE_SIZE).expect("no RAM");
     // SAFETY: takes an abort, and the machine ends.
-    let _ = unsafe { instance::readl(addr) };
+    let _ = unsafe { global::readl(addr) };
 }
 
 ktest!(
@@ -272,7 +272,7 @@ fn the_prompt_maps_and_reads_registers() {
     run("iomaps");
     run("ioremap 0x40000000 4");
     run("ioremap 0x40000000 4 fast");
-    let addr = instance::vmap_space().iter().find(|area| area.flags.contains(VmFlags::IOREMAP)).expect("mapped");
+    let addr = global::vmap_space().iter().find(|area| area.flags.contains(VmFlags::IOREMAP)).expect("mapped");
     run(&alloc::format!("what {}", addr.range.start()));
     run(&alloc::format!("readl {:#x}", addr.range.start().get() + 0xfe0));
     run(&alloc::format!("iounmap {}", addr.range.start()));

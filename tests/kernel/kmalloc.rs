@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::esr::Access;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, Cache, ConstructedCache, KBox, KVec, KmallocApi};
+use quarry::global::{self, Cache, ConstructedCache, KBox, KVec, KmallocApi};
 use quarry::kernel::heap;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
@@ -19,24 +19,24 @@ use quarry::mm::slab::{AllocError, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMA
 const KERNEL: Gfp = Gfp::KERNEL;
 
 fn check() {
-    instance::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
-    instance::page_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
+    global::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
+    global::page_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 fn free(object: NonNull<u8>) {
     // SAFETY: the tests pass what they have, once.
-    unsafe { instance::kfree(object.as_ptr()) };
+    unsafe { global::kfree(object.as_ptr()) };
 }
 
 fn usable(object: NonNull<u8>) -> usize {
-    instance::ksize(object.as_ptr()).expect("an allocation")
+    global::ksize(object.as_ptr()).expect("an allocation")
 }
 
 /// Allocates `$size` bytes as a constant and as a number that the compiler does not know: both must have `$class` bytes.
 macro_rules! edge {
     ($($size:literal => $class:expr),* $(,)?) => {$({
-        let constant = instance::kmalloc($size, KERNEL).expect("memory");
-        let runtime = instance::kmalloc(black_box($size), black_box(KERNEL)).expect("memory");
+        let constant = global::kmalloc($size, KERNEL).expect("memory");
+        let runtime = global::kmalloc(black_box($size), black_box(KERNEL)).expect("memory");
         let class: usize = $class;
         assert_eq!((usable(constant), usable(runtime)), (class, class), "{} bytes", $size);
         free(constant);
@@ -57,9 +57,9 @@ fn sizes_at_the_edges_are_the_same_known_and_unknown() {
     );
     let too_large = [KMALLOC_MAX_SIZE + 1, black_box(KMALLOC_MAX_SIZE + 1), usize::MAX, isize::MAX as usize];
     for size in too_large {
-        assert_eq!(instance::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(global::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
     }
-    assert_eq!(instance::kmalloc(const { KMALLOC_MAX_SIZE + 1 }, KERNEL), Err(AllocError::TooLarge));
+    assert_eq!(global::kmalloc(const { KMALLOC_MAX_SIZE + 1 }, KERNEL), Err(AllocError::TooLarge));
     check();
 }
 
@@ -68,13 +68,13 @@ ktest!(every_size_up_to_twice_the_largest_cache, timeout = 60);
 fn every_size_up_to_twice_the_largest_cache() {
     let mut before = 0;
     for size in 1..=2 * KMALLOC_MAX_CACHE_SIZE {
-        let object = instance::kmalloc(size, KERNEL).expect("memory");
+        let object = global::kmalloc(size, KERNEL).expect("memory");
         let class = usable(object);
         assert!(class >= size && class >= before, "{size} bytes are in {class}, after {before}");
         let aligned = if size.is_power_of_two() { size } else { 8 };
         assert!(object.addr().get().is_multiple_of(aligned), "{size} bytes at {object:?}");
         before = class;
-        let wide = instance::kmalloc(size, KERNEL | Gfp::DMA).expect("memory");
+        let wide = global::kmalloc(size, KERNEL | Gfp::DMA).expect("memory");
         assert!(usable(wide).is_multiple_of(128) && wide.addr().get().is_multiple_of(128), "{size} bytes for a device");
         free(wide);
         free(object);
@@ -85,24 +85,24 @@ fn every_size_up_to_twice_the_largest_cache() {
 // Behaviours 191, 192.
 ktest!(no_bytes_are_a_pointer_that_can_be_freed);
 fn no_bytes_are_a_pointer_that_can_be_freed() {
-    let none = instance::kmalloc(black_box(0), KERNEL).expect("no memory is needed");
-    assert_eq!(instance::kmalloc(0, KERNEL), Ok(none));
-    assert_eq!(instance::ksize(none.as_ptr()), Ok(0));
+    let none = global::kmalloc(black_box(0), KERNEL).expect("no memory is needed");
+    assert_eq!(global::kmalloc(0, KERNEL), Ok(none));
+    assert_eq!(global::ksize(none.as_ptr()), Ok(0));
     for _ in 0..2 {
         free(none);
         // SAFETY: null is nothing to free.
-        unsafe { instance::kfree(core::ptr::null_mut()) };
+        unsafe { global::kfree(core::ptr::null_mut()) };
     }
     // SAFETY: each is the allocation that the call before returned.
-    let grown = unsafe { instance::krealloc(none.as_ptr(), 100, KERNEL) }.expect("memory");
+    let grown = unsafe { global::krealloc(none.as_ptr(), 100, KERNEL) }.expect("memory");
     // SAFETY: as above.
-    assert_eq!(unsafe { instance::krealloc(grown.as_ptr(), 0, KERNEL) }, Ok(none));
+    assert_eq!(unsafe { global::krealloc(grown.as_ptr(), 0, KERNEL) }, Ok(none));
 }
 
 // Behaviour 191.
 ktest!(no_bytes_cannot_be_written);
 fn no_bytes_cannot_be_written() {
-    let none = instance::kmalloc(0, KERNEL).expect("no memory is needed");
+    let none = global::kmalloc(0, KERNEL).expect("no memory is needed");
     expect_fault(FaultKind::Translation(Access::Write), VirtAddr::of(none.as_ptr()));
     // SAFETY: the store faults, which is what the test is about, and ends the machine.
     unsafe { none.write_volatile(1) };
@@ -112,11 +112,11 @@ fn no_bytes_cannot_be_written() {
 ktest!(sizes_that_overflow_are_refused);
 fn sizes_that_overflow_are_refused() {
     for (count, size) in [(usize::MAX, 2), (1 << 33, 1 << 33), (black_box(3), usize::MAX / 2)] {
-        assert_eq!(instance::kmalloc_array(count, size, KERNEL), Err(AllocError::Overflow));
-        assert_eq!(instance::kcalloc(count, size, KERNEL), Err(AllocError::Overflow));
+        assert_eq!(global::kmalloc_array(count, size, KERNEL), Err(AllocError::Overflow));
+        assert_eq!(global::kcalloc(count, size, KERNEL), Err(AllocError::Overflow));
     }
     for size in [array_size::<u64>(usize::MAX / 4), struct_size::<u64, u64>(usize::MAX / 8)] {
-        assert_eq!(instance::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(global::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
     }
 }
 
@@ -124,18 +124,18 @@ fn sizes_that_overflow_are_refused() {
 ktest!(sensitive_content_is_gone_before_anybody_else_has_the_object);
 fn sensitive_content_is_gone_before_anybody_else_has_the_object() {
     for size in [100, 5000, 20_000] {
-        let object = instance::kmalloc(size, KERNEL).expect("memory");
+        let object = global::kmalloc(size, KERNEL).expect("memory");
         let bytes = usable(object);
         // SAFETY: the test's own, as large.
         unsafe { object.write_bytes(0xab, bytes) };
         // SAFETY: not used by anybody afterwards, but looked at while it is free.
-        unsafe { instance::kfree_sensitive(object.as_ptr()) }.expect("an allocation");
+        unsafe { global::kfree_sensitive(object.as_ptr()) }.expect("an allocation");
         // The first word of a free object is the allocator's, and pages that are free keep what was there.
         // SAFETY: memory of the linear map, which nobody writes meanwhile.
         let rest = unsafe { core::slice::from_raw_parts(object.as_ptr().wrapping_add(8), bytes - 8) };
         assert!(rest.iter().all(|byte| *byte == 0), "{size} bytes");
         // SAFETY: it is not freed again.
-        let twice = unsafe { instance::kfree_sensitive(object.as_ptr()) };
+        let twice = unsafe { global::kfree_sensitive(object.as_ptr()) };
         assert!(matches!(twice, Err(Misuse::DoubleFree { .. } | Misuse::Foreign { .. })), "{twice:?}");
     }
     check();
@@ -147,9 +147,9 @@ fn alloc_is_kmalloc_from_the_hand_over_on() {
     assert!(early.0 != 0, "booting keeps some blocks of it");
     let boxes: Vec<Box<u64>> = (0..100).map(Box::new).collect();
     for (number, boxed) in boxes.iter().enumerate() {
-        assert_eq!((**boxed, instance::ksize((&raw const **boxed).cast())), (number as u64, Ok(KMALLOC_MIN_SIZE)));
+        assert_eq!((**boxed, global::ksize((&raw const **boxed).cast())), (number as u64, Ok(KMALLOC_MIN_SIZE)));
     }
-    assert!(instance::ksize(boxes.as_ptr().cast()).is_ok());
+    assert!(global::ksize(boxes.as_ptr().cast()).is_ok());
     assert_eq!(heap::usage(), early, "somebody still allocates from the early heap");
     #[repr(align(4096))]
     struct Aligned([u8; 100]);
@@ -165,7 +165,7 @@ fn alloc_is_kmalloc_from_the_hand_over_on() {
     bytes.extend((0..=u8::MAX).cycle().take(300_000));
     bytes.truncate(1000);
     bytes.shrink_to_fit();
-    assert_eq!(instance::ksize(bytes.as_ptr()), Ok(1024));
+    assert_eq!(global::ksize(bytes.as_ptr()), Ok(1024));
     assert!(bytes.iter().copied().eq((0..=u8::MAX).cycle().take(1000)));
     check();
 }
@@ -183,7 +183,7 @@ impl Drop for Noted {
 ktest!(boxes_rows_and_caches_live_in_kmalloc, machine a72 = "", machine max = "cpu=max");
 fn boxes_rows_and_caches_live_in_kmalloc() {
     let boxed = KBox::new(Noted(5), KERNEL).expect("memory");
-    assert_eq!((boxed.0, instance::ksize((&raw const *boxed).cast())), (5, Ok(KMALLOC_MIN_SIZE)));
+    assert_eq!((boxed.0, global::ksize((&raw const *boxed).cast())), (5, Ok(KMALLOC_MIN_SIZE)));
     drop(boxed);
     assert_eq!(DROPPED.swap(0, Ordering::Relaxed), 1);
 
@@ -207,7 +207,7 @@ fn boxes_rows_and_caches_live_in_kmalloc() {
 
     let mut listed = allocator_api2::vec::Vec::new_in(KmallocApi::<{ Gfp::ATOMIC.bits() }>::THE);
     listed.extend(0..1000_u16);
-    assert!(listed.iter().copied().eq(0..1000) && instance::ksize(listed.as_ptr().cast()).is_ok());
+    assert!(listed.iter().copied().eq(0..1000) && global::ksize(listed.as_ptr().cast()).is_ok());
     drop((listed, slice));
     check();
 }
@@ -241,7 +241,7 @@ fn a_constructed_value_stays_made_while_it_is_free() {
 
 ktest!(what_is_larger_than_the_largest_block_comes_from_vmalloc);
 fn what_is_larger_than_the_largest_block_comes_from_vmalloc() {
-    let is_vmalloc = |row: &Vec<u8>| instance::is_vmalloc_addr(VirtAddr::of(row.as_ptr()));
+    let is_vmalloc = |row: &Vec<u8>| global::is_vmalloc_addr(VirtAddr::of(row.as_ptr()));
     let mut row = alloc::vec![7; KMALLOC_MAX_SIZE];
     assert!(!is_vmalloc(&row), "the largest block");
     row.reserve_exact(1);

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use quarry::addr::{CpuId, Order, PAGE_SIZE};
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache};
+use quarry::global::{self, KmemCache};
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
 use quarry::mm::slab::{CacheSpec, SlabFlags};
@@ -66,7 +66,7 @@ fn giving_memory_back_masks_interrupts_for_one_cache_at_a_time() {
             assert_eq!(unsafe { cache.free_bulk(&objects) }, 0);
         }
     };
-    let slabs = instance::slab_allocator();
+    let slabs = global::slab_allocator();
     fill_arrays();
     let careful = masked_by("switching arrays off", || slabs.set_careful(true));
     slabs.set_careful(false);
@@ -79,16 +79,16 @@ fn giving_memory_back_masks_interrupts_for_one_cache_at_a_time() {
 }
 
 fn object(size: usize, gfp: Gfp) {
-    if let Ok(object) = timed(|| instance::kmalloc(size, gfp | Gfp::NOWARN)) {
+    if let Ok(object) = timed(|| global::kmalloc(size, gfp | Gfp::NOWARN)) {
         // SAFETY: allocated here, and not used any more.
-        timed(|| unsafe { instance::kfree(object.as_ptr()) });
+        timed(|| unsafe { global::kfree(object.as_ptr()) });
     }
 }
 
 fn block(order: u8, gfp: Gfp) {
-    if let Ok(page) = timed(|| instance::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
+    if let Ok(page) = timed(|| global::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
         let order = Order::new(order).expect("small");
-        timed(|| raw!(instance::free_pages(page, order))).expect("allocated here");
+        timed(|| raw!(global::free_pages(page, order))).expect("allocated here");
     }
 }
 
@@ -113,16 +113,16 @@ fn no_call_takes_long_in_a_storm() {
             block(u8::try_from(round % 11).expect("small"), Gfp::KERNEL);
             if round % 8 == 0 {
                 let pages = 1 + round % 40;
-                let area = timed(|| instance::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
-                timed(|| raw!(instance::vfree(area))).expect("allocated here");
+                let area = timed(|| global::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
+                timed(|| raw!(global::vfree(area))).expect("allocated here");
             }
             if round % 64 == 63 {
-                instance::slab_allocator().shrink_all();
+                global::slab_allocator().shrink_all();
             }
             own.fetch_add(1, Ordering::Relaxed);
         }
         if !over.swap(true, Ordering::Relaxed) {
-            let others = instance::online_cpus().filter_map(|cpu| done.get(cpu.get() as usize));
+            let others = global::online_cpus().filter_map(|cpu| done.get(cpu.get() as usize));
             let slowest = others.map(|done| done.load(Ordering::Relaxed)).min().expect("this CPU");
             least.store(slowest, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, SpinLock, spin_lock};
+use quarry::global::{self, SpinLock, spin_lock};
 use quarry::kernel::cpus;
 use quarry::ktest;
 use quarry::sync::{OrderedLock, class};
@@ -78,7 +78,7 @@ ktest!(
     exit = 1
 );
 fn a_callback_that_takes_its_callers_lock_is_named() {
-    let slabs = instance::slab_allocator();
+    let slabs = global::slab_allocator();
     _ = slabs.for_each(|_| _ = slabs.for_each(|_| {}));
 }
 
@@ -118,7 +118,7 @@ ktest!(
     exit = 1
 );
 fn an_embedders_lock_inside_of_the_kernels_is_named() {
-    let _memblock = instance::memblock();
+    let _memblock = global::memblock();
     black_box(*OWN.lock());
 }
 
@@ -207,8 +207,8 @@ struct Caches;
 impl fmt::Display for Caches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut count = 0;
-        instance::slab_allocator().for_each(|_| count += 1).map_err(|_| fmt::Error)?;
-        let areas = instance::vmap_space().iter().count();
+        global::slab_allocator().for_each(|_| count += 1).map_err(|_| fmt::Error)?;
+        let areas = global::vmap_space().iter().count();
         write!(f, "{count} caches, {areas} areas")
     }
 }
@@ -226,18 +226,18 @@ impl fmt::Display for Allocates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut served = 0;
         let refused = loop {
-            match instance::kmalloc(64, Gfp::ATOMIC | Gfp::NOWARN) {
+            match global::kmalloc(64, Gfp::ATOMIC | Gfp::NOWARN) {
                 Ok(_) => served += 1,
                 Err(error) => break error,
             }
             assert!(served < 100_000, "the kernel ends, and memory is given away by the slab");
         };
         writeln!(f, "with {} served at hand: {refused}", if served == 0 { "none" } else { "some" })?;
-        let block = instance::alloc_pages(Gfp::ATOMIC, Order::new(6).expect("small"));
+        let block = global::alloc_pages(Gfp::ATOMIC, Order::new(6).expect("small"));
         writeln!(f, "a block: {}", block.err().ok_or(fmt::Error)?)?;
-        let large = instance::kmalloc(100 << 10, Gfp::ATOMIC);
+        let large = global::kmalloc(100 << 10, Gfp::ATOMIC);
         writeln!(f, "a large one: {}", large.err().ok_or(fmt::Error)?)?;
-        let area = instance::vmalloc_gfp(4096, Gfp::ATOMIC);
+        let area = global::vmalloc_gfp(4096, Gfp::ATOMIC);
         writeln!(f, "an area: {}", area.err().ok_or(fmt::Error)?)
     }
 }
@@ -272,8 +272,8 @@ ktest!(
     exit = 1
 );
 fn an_allocation_in_a_report_does_not_wait_for_the_zone() {
-    instance::drain_all_pages();
-    let _ = step_through(end_inside_zone, || instance::alloc_pages(Gfp::KERNEL, Order::new(7).expect("small")));
+    global::drain_all_pages();
+    let _ = step_through(end_inside_zone, || global::alloc_pages(Gfp::KERNEL, Order::new(7).expect("small")));
 }
 
 // Behaviour 462
@@ -287,8 +287,8 @@ ktest!(
     exit = 1
 );
 fn an_allocation_in_a_report_does_not_wait_for_the_slabs() {
-    instance::slab_allocator().shrink_all();
-    let _ = step_through(end_inside_node, || instance::kmalloc(64, Gfp::KERNEL));
+    global::slab_allocator().shrink_all();
+    let _ = step_through(end_inside_node, || global::kmalloc(64, Gfp::KERNEL));
 }
 
 // Behaviours 461 and 462: who has the lock has been stopped with it.
@@ -307,7 +307,7 @@ fn a_report_does_not_wait_for_a_lock_of_a_cpu_that_was_stopped() {
     impl fmt::Display for Asks {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "the end, while another CPU holds memblock")?;
-            write!(f, " with {} regions", instance::memblock().memory().regions().len())
+            write!(f, " with {} regions", global::memblock().memory().regions().len())
         }
     }
     let held = AtomicBool::new(false);
@@ -316,7 +316,7 @@ fn a_report_does_not_wait_for_a_lock_of_a_cpu_that_was_stopped() {
             wait_for(|| held.load(Ordering::Acquire));
             panic!("{Asks}");
         }
-        let _memblock = instance::memblock();
+        let _memblock = global::memblock();
         held.store(true, Ordering::Release);
         loop {
             cpu::relax();

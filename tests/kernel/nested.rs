@@ -9,7 +9,7 @@ use quarry::arch::aarch64::{cpu, irq, probe};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
 
@@ -49,9 +49,9 @@ fn fault_inside() {
     for size in [24, 200, 3000] {
         CHANGED_INSIDE.fetch_add(registers_changed_by_a_fault(), Ordering::Relaxed);
         FAULTS.fetch_add(1, Ordering::Relaxed);
-        if let Ok(object) = instance::kmalloc(size, Gfp::ATOMIC | Gfp::NOWARN) {
+        if let Ok(object) = global::kmalloc(size, Gfp::ATOMIC | Gfp::NOWARN) {
             // SAFETY: the handler's own.
-            unsafe { instance::kfree(object.as_ptr()) };
+            unsafe { global::kfree(object.as_ptr()) };
         }
     }
     let here = cpu::current().get() as usize;
@@ -79,17 +79,17 @@ fn faults_inside_of_interrupts_in_a_storm_change_no_register() {
             let flags = if round % 2 == 0 { 0xa << 28 } else { 0xf << 28 };
             changed.fetch_add(registers_changed_while_waiting(interrupted, flags), Ordering::Relaxed);
             // And in the middle of the allocators.
-            let object = instance::kmalloc(64 + 8 * round, Gfp::KERNEL).expect("memory");
+            let object = global::kmalloc(64 + 8 * round, Gfp::KERNEL).expect("memory");
             // SAFETY: the test's own.
-            unsafe { instance::kfree(object.as_ptr()) };
+            unsafe { global::kfree(object.as_ptr()) };
             rounds.fetch_add(1, Ordering::Relaxed);
         }
     });
     tick::stop().expect("it runs");
     assert_eq!((changed.into_inner(), CHANGED_INSIDE.load(Ordering::Relaxed)), (0, 0), "registers changed");
     assert!(FAULTS.load(Ordering::Relaxed) >= 3 * rounds.into_inner(), "each interrupt has faulted three times");
-    instance::page_allocator().check().expect("the page allocator keeps its invariants");
-    instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
+    global::page_allocator().check().expect("the page allocator keeps its invariants");
+    global::slab_allocator().check().expect("the slab allocator keeps its invariants");
 }
 
 fn store_nowhere(_: IntId) {

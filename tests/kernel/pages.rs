@@ -6,8 +6,8 @@ use core::fmt::Display;
 use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
 use quarry::arch::aarch64::probe;
 use quarry::gfp::{Gfp, ZoneType};
+use quarry::global;
 use quarry::hal::prot::MemoryType;
-use quarry::instance;
 use quarry::ktest;
 use quarry::mm::layout::{
     FIXMAP_START, PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMALLOC_START, VMEMMAP_END, VMEMMAP_START,
@@ -37,13 +37,13 @@ fn order(raw: usize) -> Order {
 
 /// The page with this number, which may be none: whoever can add can make such a number.
 fn numbered(index: u32) -> Page {
-    let map = instance::page_allocator().hal().map();
+    let map = global::page_allocator().hal().map();
     map.find(map.origin()).expect("the first page").offset(index)
 }
 
 /// Every invariant of every part.
 fn sound() {
-    instance::check_all(&mut |part, result: Result<(), &dyn Display>| {
+    global::check_all(&mut |part, result: Result<(), &dyn Display>| {
         if let Err(error) = result {
             panic!("{part}: {error}");
         }
@@ -52,10 +52,10 @@ fn sound() {
 
 /// Free blocks by order, in all zones, with nothing left on the lists of this CPU or at hand in caches.
 fn blocks() -> [u64; 11] {
-    instance::slab_allocator().shrink_all();
-    instance::drain_all_pages();
+    global::slab_allocator().shrink_all();
+    global::drain_all_pages();
     let mut sum = [0; 11];
-    for free in ZoneType::ALL.iter().filter_map(|kind| instance::page_allocator().free_blocks(*kind)) {
+    for free in ZoneType::ALL.iter().filter_map(|kind| global::page_allocator().free_blocks(*kind)) {
         for (raw, sum) in sum.iter_mut().enumerate() {
             *sum += free.blocks_of(order(raw));
         }
@@ -66,8 +66,8 @@ fn blocks() -> [u64; 11] {
 /// The fewest aligned blocks that hold all free memory, by order: one for each maximal run that is a block, and no more
 /// than a run needs otherwise.
 fn fewest_blocks() -> [u64; 11] {
-    instance::drain_all_pages();
-    let map = instance::page_allocator().hal().map();
+    global::drain_all_pages();
+    let map = global::page_allocator().hal().map();
     let mut sum = [0; 11];
     let mut close = |from: u32, to: u32| {
         let mut at = from;
@@ -80,7 +80,7 @@ fn fewest_blocks() -> [u64; 11] {
     for section in map.sections() {
         let (mut at, mut run) = (section.first, None);
         while at < section.end {
-            let (_, state) = instance::page_allocator().head(numbered(at)).expect("a descriptor");
+            let (_, state) = global::page_allocator().head(numbered(at)).expect("a descriptor");
             let zone = (state.kind() == Kind::Free).then(|| state.zone());
             match run {
                 Some((from, same)) if zone != Some(same) => {
@@ -118,7 +118,7 @@ impl Held {
 
     /// The first and the last word of the block.
     fn places(&self) -> [*mut u64; 2] {
-        let start = instance::page_address(self.page);
+        let start = global::page_address(self.page);
         [start, VirtAddr::new(start.get() + self.order.bytes() - 8)].map(VirtAddr::as_ptr)
     }
 
@@ -127,7 +127,7 @@ impl Held {
             // SAFETY: still the test's.
             assert_eq!(unsafe { place.read_volatile() }, self.mark, "step {step}: somebody wrote to {:?}", self.page);
         }
-        raw!(instance::free_pages(self.page, self.order)).expect("a live block");
+        raw!(global::free_pages(self.page, self.order)).expect("a live block");
     }
 }
 
@@ -153,7 +153,7 @@ ktest!(
     timeout = 120
 );
 fn random_work_ends_as_it_began() {
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     let (before, accounted) = (blocks(), pages.accounted_pages());
     let mut random = Random(SEED);
     let mut held: Vec<Held> = Vec::with_capacity(512);
@@ -165,9 +165,9 @@ fn random_work_ends_as_it_began() {
                 _ => order(9 + random.below(2)),
             };
             let gfp = FLAGS.get(random.below(FLAGS.len())).copied().expect("a choice");
-            let Ok(page) = instance::alloc_pages(gfp | Gfp::NOWARN, order) else { continue };
+            let Ok(page) = global::alloc_pages(gfp | Gfp::NOWARN, order) else { continue };
             if gfp.contains(Gfp::ZERO) {
-                let words = instance::page_address(page).as_ptr::<u64>();
+                let words = global::page_address(page).as_ptr::<u64>();
                 for word in [0, to_usize(order.bytes() / 16), to_usize(order.bytes() / 8) - 1] {
                     // SAFETY: inside the fresh block.
                     assert_eq!(unsafe { words.wrapping_add(word).read_volatile() }, 0, "step {step}");
@@ -195,19 +195,19 @@ fn all_memory_comes_and_goes_page_by_page() {
     let mut last = u32::MAX;
     let mut count = 0;
     // The pages hold the list of themselves.
-    while let Ok(page) = instance::alloc_page(Gfp::MEMALLOC | Gfp::NOWARN) {
+    while let Ok(page) = global::alloc_page(Gfp::MEMALLOC | Gfp::NOWARN) {
         // SAFETY: a fresh page.
-        unsafe { instance::page_address(page).as_ptr::<u32>().write_volatile(last) };
+        unsafe { global::page_address(page).as_ptr::<u32>().write_volatile(last) };
         last = page.index();
         count += 1;
     }
-    assert_eq!(instance::nr_free_pages(), 0);
+    assert_eq!(global::nr_free_pages(), 0);
     assert_eq!(before.iter().zip(0..).map(|(blocks, order)| blocks << order).sum::<u64>(), count);
     while last != u32::MAX {
         let page = numbered(last);
         // SAFETY: one of the pages taken above, still the test's.
-        last = unsafe { instance::page_address(page).as_ptr::<u32>().read_volatile() };
-        raw!(instance::free_page(page)).expect("a live page");
+        last = unsafe { global::page_address(page).as_ptr::<u32>().read_volatile() };
+        raw!(global::free_page(page)).expect("a live page");
     }
     assert_eq!(blocks(), before);
     assert_eq!(blocks(), fewest_blocks());
@@ -216,7 +216,7 @@ fn all_memory_comes_and_goes_page_by_page() {
 
 /// What zones there are, with the addresses of their first and last pages.
 fn spans() -> Vec<(ZoneType, u64, u64)> {
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     let map = pages.hal().map();
     let mut spans: Vec<(ZoneType, u64, u64)> = Vec::new();
     for index in map.sections().iter().flat_map(|section| section.first..section.end) {
@@ -237,15 +237,15 @@ fn zones_follow_the_machine() {
         [(ZoneType::Dma, GIB, 2 * GIB), (ZoneType::Dma32, 2 * GIB, 4 * GIB), (ZoneType::Normal, 4 * GIB, 6 * GIB)];
     assert_eq!(spans(), expected);
     let reaches = |gfp: Gfp, end: u64| {
-        let page = instance::alloc_page(gfp).expect("memory");
-        assert!(instance::page_to_phys(page).get() < end, "{gfp}");
-        raw!(instance::free_page(page)).expect("a live page");
+        let page = global::alloc_page(gfp).expect("memory");
+        assert!(global::page_to_phys(page).get() < end, "{gfp}");
+        raw!(global::free_page(page)).expect("a live page");
     };
     reaches(Gfp::KERNEL | Gfp::DMA, 2 * GIB);
     reaches(Gfp::KERNEL | Gfp::DMA32, 4 * GIB);
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    assert!(instance::page_to_phys(page).get() >= 4 * GIB, "the highest zone first");
-    raw!(instance::free_page(page)).expect("a live page");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    assert!(global::page_to_phys(page).get() >= 4 * GIB, "the highest zone first");
+    raw!(global::free_page(page)).expect("a live page");
     sound();
 }
 
@@ -255,7 +255,7 @@ fn the_boot_arguments_set_zones_and_marks() {
         spans(),
         [(ZoneType::Dma, GIB, GIB + (64 << 20)), (ZoneType::Dma32, GIB + (64 << 20), GIB + (256 << 20)),]
     );
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     let zones = [ZoneType::Dma, ZoneType::Dma32].map(|kind| pages.zone(kind).expect("a zone"));
     let min: u64 = zones.iter().map(|zone| zone.marks.min).sum();
     // Each zone's share is rounded down.
@@ -269,47 +269,47 @@ fn the_boot_arguments_set_zones_and_marks() {
 ktest!(each_wrong_free_is_named, machine = "mem=256M");
 fn each_wrong_free_is_named() {
     let before = blocks();
-    let pfn = instance::page_to_pfn;
-    let block = instance::alloc_pages(Gfp::KERNEL, order(3)).expect("memory");
-    let compound = instance::alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).expect("memory");
+    let pfn = global::page_to_pfn;
+    let block = global::alloc_pages(Gfp::KERNEL, order(3)).expect("memory");
+    let compound = global::alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).expect("memory");
     let inside = block.offset(2);
     assert_eq!(
-        raw!(instance::free_pages(block, order(2))),
+        raw!(global::free_pages(block, order(2))),
         Err(FreeError::WrongOrder { page: pfn(block), allocated: order(3), freed: order(2) })
     );
     assert_eq!(
-        raw!(instance::free_pages(block.offset(1), order(3))),
+        raw!(global::free_pages(block.offset(1), order(3))),
         Err(FreeError::InsideBlock { page: pfn(block.offset(1)), head: pfn(block) })
     );
-    assert_eq!(raw!(instance::free_page(inside)), Err(FreeError::InsideBlock { page: pfn(inside), head: pfn(block) }));
+    assert_eq!(raw!(global::free_page(inside)), Err(FreeError::InsideBlock { page: pfn(inside), head: pfn(block) }));
     let tail = compound.offset(7);
-    assert_eq!(raw!(instance::free_page(tail)), Err(FreeError::InsideBlock { page: pfn(tail), head: pfn(compound) }));
-    let middle = VirtAddr::new(instance::page_address(block).get() + 8);
-    assert_eq!(raw!(instance::free_pages(middle, order(3))), Err(FreeError::Unaligned(middle)));
+    assert_eq!(raw!(global::free_page(tail)), Err(FreeError::InsideBlock { page: pfn(tail), head: pfn(compound) }));
+    let middle = VirtAddr::new(global::page_address(block).get() + 8);
+    assert_eq!(raw!(global::free_pages(middle, order(3))), Err(FreeError::Unaligned(middle)));
 
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     raw!(pages.claim(block, Kind::Slab, 1)).expect("nobody's");
     assert_eq!(
-        raw!(instance::free_pages(block, order(3))),
+        raw!(global::free_pages(block, order(3))),
         Err(FreeError::Claimed { page: pfn(block), kind: Kind::Slab })
     );
     raw!(pages.disown(block, Kind::Slab)).expect("claimed above");
     raw!(pages.set_memory_type(block, MemoryType::NonCacheable)).expect("a live block");
     let other = FreeError::MemoryType { page: pfn(block), memory: MemoryType::NonCacheable };
-    assert_eq!(raw!(instance::free_pages(block, order(3))), Err(other));
+    assert_eq!(raw!(global::free_pages(block, order(3))), Err(other));
     raw!(pages.set_memory_type(block, MemoryType::WriteBack)).expect("a live block");
 
-    raw!(instance::free_pages(block, order(3))).expect("a live block");
-    assert_eq!(raw!(instance::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))));
-    raw!(instance::free_pages(compound, order(3))).expect("a live block");
-    instance::drain_all_pages();
-    assert_eq!(raw!(instance::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))), "after merging");
-    assert_eq!(raw!(instance::free_page(inside)), Err(FreeError::DoubleFree(pfn(inside))));
+    raw!(global::free_pages(block, order(3))).expect("a live block");
+    assert_eq!(raw!(global::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))));
+    raw!(global::free_pages(compound, order(3))).expect("a live block");
+    global::drain_all_pages();
+    assert_eq!(raw!(global::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))), "after merging");
+    assert_eq!(raw!(global::free_page(inside)), Err(FreeError::DoubleFree(pfn(inside))));
 
     // The kernel's image was never the allocator's.
     let image = quarry::kernel::init::machine().expect("booted").boot.image_range().start();
-    let image = instance::pfn_to_page(Pfn::containing(image)).expect("RAM");
-    assert_eq!(raw!(instance::free_page(image)), Err(FreeError::Reserved(pfn(image))));
+    let image = global::pfn_to_page(Pfn::containing(image)).expect("RAM");
+    assert_eq!(raw!(global::free_page(image)), Err(FreeError::Reserved(pfn(image))));
     assert_eq!(blocks(), before, "nothing has changed");
     sound();
 }
@@ -317,19 +317,19 @@ fn each_wrong_free_is_named() {
 ktest!(no_ram_and_no_linear_address_are_named, machine = "mem=254M");
 fn no_ram_and_no_linear_address_are_named() {
     let end = GIB + (254 << 20);
-    let linear = |phys| instance::phys_to_virt(PhysAddr::new(phys)).expect("in the linear map");
+    let linear = |phys| global::phys_to_virt(PhysAddr::new(phys)).expect("in the linear map");
     // Descriptors come in sections of 4 MiB, so the first frames behind RAM have one.
     let hole = Pfn::containing(PhysAddr::new(end));
-    assert_eq!(raw!(instance::free_page(linear(end))), Err(FreeError::Hole(hole)));
+    assert_eq!(raw!(global::free_page(linear(end))), Err(FreeError::Hole(hole)));
     let beyond = PhysAddr::new(8 * GIB);
-    assert_eq!(raw!(instance::free_page(linear(beyond.get()))), Err(FreeError::NoDescriptor(beyond)));
+    assert_eq!(raw!(global::free_page(linear(beyond.get()))), Err(FreeError::NoDescriptor(beyond)));
     let device = PhysAddr::new(0x0900_0000);
-    assert_eq!(raw!(instance::free_page(linear(device.get()))), Err(FreeError::NoDescriptor(device)));
+    assert_eq!(raw!(global::free_page(linear(device.get()))), Err(FreeError::NoDescriptor(device)));
     for addr in [0, FIXMAP_START, VMEMMAP_START, VMALLOC_START] {
         let addr = VirtAddr::new(addr);
-        assert_eq!(raw!(instance::free_page(addr)), Err(FreeError::NotLinear(addr)));
+        assert_eq!(raw!(global::free_page(addr)), Err(FreeError::NotLinear(addr)));
     }
-    assert_eq!(instance::pfn_to_page(Pfn::containing(beyond)), None);
+    assert_eq!(global::pfn_to_page(Pfn::containing(beyond)), None);
     sound();
 }
 
@@ -337,19 +337,19 @@ fn no_ram_and_no_linear_address_are_named() {
 ktest!(a_wild_page_number_is_an_error_and_no_crash, machine a72 = "mem=256M", machine max = "cpu=max mem=256M");
 fn a_wild_page_number_is_an_error_and_no_crash() {
     let before = blocks();
-    let map = instance::page_allocator().hal().map();
+    let map = global::page_allocator().hal().map();
     for index in [1 << 20, 0x1234_5678, 1 << 31, u32::MAX - 1] {
         let page = numbered(index);
         for raw in 0..=10 {
             assert_eq!(
-                raw!(instance::free_pages(page, order(raw))),
+                raw!(global::free_pages(page, order(raw))),
                 Err(FreeError::NoDescriptor(map.phys(page))),
                 "{page:?}"
             );
         }
-        assert!(raw!(instance::put_page(page)).is_err() && instance::get_page(page).is_err());
-        assert!(raw!(instance::split_page(page, order(1))).is_err());
-        assert!(raw!(instance::free_contig_range(page, 2)).is_err());
+        assert!(raw!(global::put_page(page)).is_err() && global::get_page(page).is_err());
+        assert!(raw!(global::split_page(page, order(1))).is_err());
+        assert!(raw!(global::free_contig_range(page, 2)).is_err());
     }
     assert_eq!(blocks(), before);
     sound();
@@ -375,11 +375,11 @@ fn a_page_number_beyond_all_descriptors_reads_as_no_page() {
 
 /// A dirty page that has just been freed, and its address.
 fn freed_page() -> (Page, VirtAddr) {
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let at = instance::page_address(page);
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let at = global::page_address(page);
     // SAFETY: the test's page.
     unsafe { at.as_ptr::<u8>().write_bytes(0xab, 4096) };
-    raw!(instance::free_page(page)).expect("a live page");
+    raw!(global::free_page(page)).expect("a live page");
     (page, at)
 }
 
@@ -397,11 +397,11 @@ ktest!(
 );
 fn pages_are_zeroed_as_the_boot_arguments_say() {
     let (page, at) = freed_page();
-    let on_free = instance::page_allocator().scrub() == Scrub::ZERO_ON_FREE;
+    let on_free = global::page_allocator().scrub() == Scrub::ZERO_ON_FREE;
     assert!(holds(at, if on_free { 0 } else { 0xab }));
-    instance::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
+    global::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
     assert!(holds(at, 0));
-    raw!(instance::free_page(page)).expect("a live page");
+    raw!(global::free_page(page)).expect("a live page");
     sound();
 }
 
@@ -413,27 +413,27 @@ ktest!(
     machine tagged = "cpu=max mte append='debug_pagealloc=on kasan=on'"
 );
 fn a_page_that_was_freed_faults_when_it_is_read() {
-    assert!(instance::page_allocator().scrub().contains(Scrub::UNMAP));
+    assert!(global::page_allocator().scrub().contains(Scrub::UNMAP));
     let order = Order::new(3).expect("small");
     for _ in 0..50 {
         let (page, block) = (
-            instance::alloc_page(Gfp::KERNEL).expect("memory"),
-            instance::alloc_pages(Gfp::KERNEL | Gfp::ZERO, order).expect("memory"),
+            global::alloc_page(Gfp::KERNEL).expect("memory"),
+            global::alloc_pages(Gfp::KERNEL | Gfp::ZERO, order).expect("memory"),
         );
-        let (at, first) = (instance::page_address(page), instance::page_address(block));
+        let (at, first) = (global::page_address(page), global::page_address(block));
         let last = first.checked_add(order.bytes() - 8).expect("no wrap");
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr).is_some()));
-        raw!(instance::free_page(page)).expect("live");
-        raw!(instance::free_pages(block, order)).expect("live");
+        raw!(global::free_page(page)).expect("live");
+        raw!(global::free_pages(block, order)).expect("live");
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr.untagged()).is_none()));
     }
     // Whatever lies above goes on.
-    let memory = instance::vmalloc(100 << 10).expect("memory");
-    raw!(instance::vfree(memory)).expect("an area");
-    let objects: Vec<_> = (0..2_000).map(|_| instance::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();
+    let memory = global::vmalloc(100 << 10).expect("memory");
+    raw!(global::vfree(memory)).expect("an area");
+    let objects: Vec<_> = (0..2_000).map(|_| global::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();
     for object in objects {
         // SAFETY: allocated above, and used no more.
-        unsafe { instance::kfree(object.as_ptr()) };
+        unsafe { global::kfree(object.as_ptr()) };
     }
     sound();
 }
@@ -450,8 +450,8 @@ fn a_write_to_a_free_page_is_reported() {
     assert!(holds(at, PAGE_POISON));
     // SAFETY: what is wrong about it is the test: nobody has the page.
     unsafe { at.as_ptr::<u8>().wrapping_add(123).write_volatile(0x42) };
-    instance::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
-    raw!(instance::free_page(page)).expect("a live page");
+    global::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
+    raw!(global::free_page(page)).expect("a live page");
     assert!(holds(at, PAGE_POISON));
     sound();
 }

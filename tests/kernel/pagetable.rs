@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::gfp::Gfp;
+use quarry::global::{self, BuddyFrames, KernelMmu};
 use quarry::hal::prot::{Access, Prot};
-use quarry::instance::{self, BuddyFrames, KernelMmu};
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::layout::{VMALLOC_END, phys_to_virt};
@@ -14,13 +14,13 @@ use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, PageTable, UnmapFlags};
 const PAGES: MapFlags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
 
 fn tables() -> &'static PageTable<KernelMmu> {
-    instance::kernel_tables().expect("the final tables")
+    global::kernel_tables().expect("the final tables")
 }
 
 fn memory(size: u64) -> PhysRange {
     let order = Order::for_bytes(size).expect("at most a block");
-    let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
-    PhysRange::from_size(instance::page_to_phys(page), size).expect("no wrap")
+    let page = global::alloc_pages(Gfp::KERNEL, order).expect("memory");
+    PhysRange::from_size(global::page_to_phys(page), size).expect("no wrap")
 }
 
 /// Addresses that nothing else uses: vmalloc gives the lowest first, and never comes so far.

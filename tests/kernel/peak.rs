@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 use quarry::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::gfp::Gfp;
+use quarry::global::{self, KernelStack, ThisKernel};
 use quarry::hal::prot::Prot;
-use quarry::instance::{self, KernelStack, ThisKernel};
 use quarry::mm::fault_inject::FaultTarget;
 use quarry::mm::page::Page;
 use quarry::mm::percpu::{PerCpuPtr, UNIT_SIZE};
@@ -23,19 +23,19 @@ const OTHERS: u64 = 800;
 
 /// Pages that are free, and of how many blocks of the largest order.
 fn free() -> (u64, usize) {
-    instance::percpu_trim();
-    instance::drain_kernel_stacks();
-    instance::vmap_space().purge_all();
-    instance::slab_allocator().shrink_all();
-    instance::drain_all_pages();
-    let pages = instance::nr_free_pages();
+    global::percpu_trim();
+    global::drain_kernel_stacks();
+    global::vmap_space().purge_all();
+    global::slab_allocator().shrink_all();
+    global::drain_all_pages();
+    let pages = global::nr_free_pages();
     let largest = Order::new(MAX_ORDER).expect("an order");
     let mut blocks: [Option<Page>; 64] = [None; 64];
     for block in &mut blocks {
-        *block = instance::alloc_pages(Gfp::NOWAIT, largest).ok();
+        *block = global::alloc_pages(Gfp::NOWAIT, largest).ok();
     }
     let count = blocks.iter().flatten().count();
-    blocks.into_iter().flatten().for_each(|block| raw!(instance::free_pages(block, largest)).expect("live"));
+    blocks.into_iter().flatten().for_each(|block| raw!(global::free_pages(block, largest)).expect("live"));
     (pages, count)
 }
 
@@ -64,19 +64,19 @@ impl Peak {
     /// Until memory is short.
     fn fill(&mut self, kind: usize, pages: &[Page]) {
         let (mut number, mut next) = (0, pages.iter().cycle());
-        while instance::nr_free_pages() > LEFT && number < 39_999 {
+        while global::nr_free_pages() > LEFT && number < 39_999 {
             number += 1;
             let done = match kind {
-                0 => instance::alloc_percpu_gfp(UNIT_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+                0 => global::alloc_percpu_gfp(UNIT_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
                     .map(|ptr| self.per_cpu.push(ptr))
                     .is_ok(),
-                1 => instance::vmalloc_gfp(PAGE_SIZE, Gfp::KERNEL | Gfp::NOWARN).map(|at| self.areas.push(at)).is_ok(),
+                1 => global::vmalloc_gfp(PAGE_SIZE, Gfp::KERNEL | Gfp::NOWARN).map(|at| self.areas.push(at)).is_ok(),
                 2 => KernelStack::new("peak").map(|stack| self.stacks.push(stack)).is_ok(),
-                3 => instance::ioremap(PhysAddr::new(NOWHERE + 2 * number * PAGE_SIZE), PAGE_SIZE)
+                3 => global::ioremap(PhysAddr::new(NOWHERE + 2 * number * PAGE_SIZE), PAGE_SIZE)
                     .map(|at| self.devices.push(at))
                     .is_ok(),
                 // A page is mapped by so many areas at most.
-                _ => instance::vm_map_ram(next.next().map(core::slice::from_ref).expect("pages"), Prot::KERNEL_RW)
+                _ => global::vm_map_ram(next.next().map(core::slice::from_ref).expect("pages"), Prot::KERNEL_RW)
                     .map(|at| self.brief.push(at))
                     .is_ok(),
             };
@@ -87,11 +87,11 @@ impl Peak {
     }
 
     fn free(&mut self) {
-        self.per_cpu.drain(..).for_each(|ptr| raw!(instance::free_percpu(ptr)).expect("live"));
-        self.areas.drain(..).for_each(|at| raw!(instance::vfree(at)).expect("live"));
+        self.per_cpu.drain(..).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
+        self.areas.drain(..).for_each(|at| raw!(global::vfree(at)).expect("live"));
         self.stacks.clear();
-        self.devices.drain(..).for_each(|at| raw!(instance::iounmap(at)).expect("live"));
-        self.brief.drain(..).for_each(|at| raw!(instance::vm_unmap_ram(at, 1)).expect("live"));
+        self.devices.drain(..).for_each(|at| raw!(global::iounmap(at)).expect("live"));
+        self.brief.drain(..).for_each(|at| raw!(global::vm_unmap_ram(at, 1)).expect("live"));
     }
 }
 
@@ -99,7 +99,7 @@ impl Peak {
 ktest!(a_peak_leaves_memory_in_large_blocks, machine one = "mem=128M", machine four = "mem=128M smp=4", timeout = 240);
 fn a_peak_leaves_memory_in_large_blocks() {
     let mut peak = Peak::new();
-    let pages: Vec<Page> = (0..32).map(|_| instance::alloc_page(Gfp::KERNEL).expect("memory")).collect();
+    let pages: Vec<Page> = (0..32).map(|_| global::alloc_page(Gfp::KERNEL).expect("memory")).collect();
     let before = free();
     // The most areas that there were at once.
     let mut most = 0;
@@ -123,16 +123,16 @@ fn a_peak_leaves_memory_in_large_blocks() {
             // Makes room for the next.
             if kind == 0 {
                 let half = peak.per_cpu.len() / 2;
-                peak.per_cpu.drain(..half).for_each(|ptr| raw!(instance::free_percpu(ptr)).expect("live"));
-                instance::percpu_trim();
+                peak.per_cpu.drain(..half).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
+                global::percpu_trim();
             }
             let half = peak.areas.len() / 2;
-            peak.areas.drain(..half).for_each(|at| raw!(instance::vfree(at)).expect("live"));
-            instance::vmap_space().purge_all();
+            peak.areas.drain(..half).for_each(|at| raw!(global::vfree(at)).expect("live"));
+            global::vmap_space().purge_all();
         }
         back("all together", &mut peak);
     }
-    pages.into_iter().for_each(|page| raw!(instance::free_page(page)).expect("live"));
+    pages.into_iter().for_each(|page| raw!(global::free_page(page)).expect("live"));
     ThisKernel.check().expect("sound");
-    instance::check_vmalloc().expect("sound");
+    global::check_vmalloc().expect("sound");
 }

@@ -7,7 +7,7 @@ use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, PerCpu, ThisKernel};
+use quarry::global::{self, PerCpu, ThisKernel};
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
@@ -15,8 +15,8 @@ use quarry::mm::percpu::{PerCpuError, PerCpuPtr, UNIT_SIZE};
 
 ktest!(each_cpu_counts_for_itself, machine one = "", machine four = "smp=4", machine eight = "smp=8 gic=3");
 fn each_cpu_counts_for_itself() {
-    instance::percpu_trim();
-    let before = instance::percpu_stats();
+    global::percpu_trim();
+    let before = global::percpu_stats();
     let counters = PerCpu::new(Gfp::KERNEL, |cpu| AtomicU64::new(u64::from(cpu.get()) << 32)).expect("memory");
     cpus::run_everywhere(&|_| {
         for _ in 0..10_000 {
@@ -27,11 +27,11 @@ fn each_cpu_counts_for_itself() {
     for (cpu, count) in counters.iter() {
         assert_eq!(count.load(Ordering::Relaxed), (u64::from(cpu.get()) << 32) + 10_000);
     }
-    assert_eq!(counters.iter().count(), instance::possible_cpus().count());
+    assert_eq!(counters.iter().count(), global::possible_cpus().count());
     assert!(counters.get(CpuId::new(64)).is_none());
     drop(counters);
-    instance::percpu_trim();
-    assert_eq!(instance::percpu_stats(), before);
+    global::percpu_trim();
+    assert_eq!(global::percpu_stats(), before);
 }
 
 /// Says that it was dropped.
@@ -48,40 +48,40 @@ fn each_value_is_dropped_once() {
     let dropped = AtomicU64::new(0);
     drop(PerCpu::new(Gfp::KERNEL, |_| Noted(&dropped)).expect("memory"));
     assert_eq!(dropped.load(Ordering::Relaxed), 4);
-    let huge = instance::alloc_percpu(UNIT_SIZE + 1, 8);
+    let huge = global::alloc_percpu(UNIT_SIZE + 1, 8);
     assert_eq!(huge, Err(PerCpuError::TooLarge(UNIT_SIZE + 1)));
 }
 
 // Misuse is named and changes nothing.
 ktest!(what_is_not_allocated_is_not_freed, report = "free_percpu(");
 fn what_is_not_allocated_is_not_freed() {
-    let ptr = instance::alloc_percpu(100, 8).expect("memory");
+    let ptr = global::alloc_percpu(100, 8).expect("memory");
     let inside = PerCpuPtr::new(VirtAddr::new(ptr.addr().get() + 8));
-    assert_eq!(raw!(instance::free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
-    let area = instance::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(raw!(instance::free_percpu(PerCpuPtr::new(area))).is_err() && raw!(instance::vfree(ptr.addr())).is_err());
-    raw!(instance::vfree(area)).expect("an area");
-    raw!(instance::free_percpu(ptr)).expect("allocated");
-    assert!(raw!(instance::free_percpu(ptr)).is_err(), "twice");
-    instance::check_percpu().expect("sound");
+    assert_eq!(raw!(global::free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
+    let area = global::vmalloc(PAGE_SIZE).expect("memory");
+    assert!(raw!(global::free_percpu(PerCpuPtr::new(area))).is_err() && raw!(global::vfree(ptr.addr())).is_err());
+    raw!(global::vfree(area)).expect("an area");
+    raw!(global::free_percpu(ptr)).expect("allocated");
+    assert!(raw!(global::free_percpu(ptr)).is_err(), "twice");
+    global::check_percpu().expect("sound");
 }
 
 // Behaviour 497: each of its allocations fails once.
 ktest!(no_failed_allocation_loses_anything, machine = "smp=2", timeout = 60);
 fn no_failed_allocation_loses_anything() {
     // Tables and records are there and stay.
-    let warm = instance::alloc_percpu(UNIT_SIZE, 8).expect("memory");
-    raw!(instance::free_percpu(warm)).expect("allocated");
-    instance::percpu_trim();
+    let warm = global::alloc_percpu(UNIT_SIZE, 8).expect("memory");
+    raw!(global::free_percpu(warm)).expect("allocated");
+    global::percpu_trim();
     let make = || {
-        instance::percpu_trim();
-        instance::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+        global::percpu_trim();
+        global::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
     };
     let free = |ptr| {
-        raw!(instance::free_percpu(ptr)).expect("allocated");
-        instance::percpu_trim();
+        raw!(global::free_percpu(ptr)).expect("allocated");
+        global::percpu_trim();
     };
-    let make = || make().inspect_err(|_| _ = instance::percpu_trim());
+    let make = || make().inspect_err(|_| _ = global::percpu_trim());
     let rounds = fail_every(&ThisKernel, MayRecover::No, make, free).expect("sound");
     assert!(rounds.points >= 4, "two pages of two CPUs: {}", rounds.points);
 }
@@ -91,8 +91,8 @@ static HELD: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 /// Of an allocation every CPU's copy holds its own address.
 fn take(size: u64, gfp: Gfp) -> Option<PerCpuPtr> {
-    let ptr = instance::alloc_percpu_gfp(size.max(8), 8, gfp | Gfp::NOWARN).ok()?;
-    for cpu in instance::possible_cpus() {
+    let ptr = global::alloc_percpu_gfp(size.max(8), 8, gfp | Gfp::NOWARN).ok()?;
+    for cpu in global::possible_cpus() {
         let at = ptr.of(cpu);
         // SAFETY: eight bytes at least, aligned, just allocated.
         unsafe { at.as_ptr::<u64>().write(at.get()) };
@@ -101,12 +101,12 @@ fn take(size: u64, gfp: Gfp) -> Option<PerCpuPtr> {
 }
 
 fn give(ptr: PerCpuPtr) {
-    for cpu in instance::possible_cpus() {
+    for cpu in global::possible_cpus() {
         let at = ptr.of(cpu);
         // SAFETY: as in `take`, and not freed yet.
         assert_eq!(unsafe { at.as_ptr::<u64>().read() }, at.get(), "nobody else has written there");
     }
-    raw!(instance::free_percpu(ptr)).expect("allocated");
+    raw!(global::free_percpu(ptr)).expect("allocated");
 }
 
 fn each() {
@@ -125,8 +125,8 @@ ktest!(
     timeout = 120,
 );
 fn cpus_and_handlers_allocate_and_free() {
-    instance::percpu_trim();
-    let before = instance::percpu_stats();
+    global::percpu_trim();
+    let before = global::percpu_stats();
     tick::start(timer::frequency() / 100_000, each).expect("the timer is free");
     cpus::run_everywhere(&|cpu| {
         let mut random = Random(0x9e37 + u64::from(cpu.get()));
@@ -141,7 +141,7 @@ fn cpus_and_handlers_allocate_and_free() {
                 }
             }
             if random.below(8) == 0 {
-                instance::percpu_trim();
+                global::percpu_trim();
             }
         }
         live.into_iter().flatten().for_each(give);
@@ -153,7 +153,7 @@ fn cpus_and_handlers_allocate_and_free() {
             addr => give(PerCpuPtr::new(VirtAddr::new(addr))),
         }
     }
-    instance::percpu_trim();
-    instance::check_percpu().expect("sound");
-    assert_eq!(instance::percpu_stats(), before);
+    global::percpu_trim();
+    global::check_percpu().expect("sound");
+    assert_eq!(global::percpu_stats(), before);
 }

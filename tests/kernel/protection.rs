@@ -9,9 +9,9 @@ use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::arch::aarch64::protect::{self, Barriers};
 use quarry::gfp::Gfp;
+use quarry::global::{self, BuddyFrames};
 use quarry::hal::mmu::Asid;
 use quarry::hal::prot::{Access, Prot};
-use quarry::instance::{self, BuddyFrames};
 use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
@@ -40,11 +40,11 @@ fn every_cpu_has_switched_on_what_it_has() {
 
 /// A page that user code may read and write, in the lower half of this CPU.
 fn user_page(prot: Prot) -> VirtAddr {
-    let mmu = *instance::kernel_tables().expect("the final tables").mmu();
+    let mmu = *global::kernel_tables().expect("the final tables").mmu();
     // SAFETY: these tables and the page that they map are this test's, which ends with the machine.
     let tables = unsafe { PageTable::new(mmu, &BuddyFrames::ATOMIC, Space::User(Asid::new(1))) }.expect("memory");
     let page = VirtRange::from_size(VirtAddr::new(0x40_0000), PAGE_SIZE).expect("no wrap");
-    let memory = instance::page_to_phys(instance::alloc_page(Gfp::KERNEL | Gfp::ZERO).expect("memory"));
+    let memory = global::page_to_phys(global::alloc_page(Gfp::KERNEL | Gfp::ZERO).expect("memory"));
     raw!(tables.map(&BuddyFrames::ATOMIC, page, memory, prot, MapFlags::empty())).expect("nothing is there");
     // The lower half was empty, and this test alone uses it.
     TTBR0_EL1.set(tables.root().get() | 1 << 48);

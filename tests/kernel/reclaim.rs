@@ -9,8 +9,8 @@ use quarry::arch::aarch64::irq;
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
+use quarry::global::{self, Deferred, SpinLock};
 use quarry::hal::wait::{Context, Scope};
-use quarry::instance::{self, Deferred, SpinLock};
 use quarry::ktest;
 use quarry::mm::page::Page;
 use quarry::mm::zone::{AllocError, Mark, OomHook, OomReport, Registration, RegistryError, Relief, Scanned, Shrinker};
@@ -37,7 +37,7 @@ impl Chain {
     }
 
     fn push(&self, page: Page) {
-        let addr = instance::page_address(page);
+        let addr = global::page_address(page);
         let _masked = irq::local_irq_save();
         let mut first = self.first.lock();
         // SAFETY: the page is this test's, and mapped.
@@ -63,7 +63,7 @@ impl Chain {
 
     /// As many pages as the flags get.
     fn fill(&self, gfp: Gfp) {
-        while let Ok(page) = instance::alloc_page(gfp | Gfp::NOWARN) {
+        while let Ok(page) = global::alloc_page(gfp | Gfp::NOWARN) {
             self.push(page);
         }
     }
@@ -73,7 +73,7 @@ impl Chain {
         while freed < count
             && let Some(page) = self.pop()
         {
-            raw!(instance::free_page(page)).expect("a page of this test");
+            raw!(global::free_page(page)).expect("a page of this test");
             freed += 1;
         }
         freed
@@ -89,13 +89,13 @@ impl Shrinker for Cache {
     }
 
     fn count_objects(&self, _: Gfp) -> u64 {
-        assert!(instance::context().is_inside(Scope::Reclaim), "nobody asks but reclaim");
+        assert!(global::context().is_inside(Scope::Reclaim), "nobody asks but reclaim");
         self.0.len()
     }
 
     fn scan_objects(&self, _: Gfp, count: u64) -> Scanned {
         assert!(irq::local_irqs_enabled(), "reclaim runs with interrupts unmasked");
-        assert!(!instance::context().is_inside(Scope::Lock), "and with no lock held");
+        assert!(!global::context().is_inside(Scope::Lock), "and with no lock held");
         Scanned::Freed(self.0.free(count))
     }
 }
@@ -104,12 +104,12 @@ static CACHE: Cache = Cache(Chain::new());
 static HELD: Chain = Chain::new();
 
 fn join() -> Registration {
-    instance::reclaim().shrinkers().register(instance::context(), &CACHE).expect("a free place")
+    global::reclaim().shrinkers().register(global::context(), &CACHE).expect("a free place")
 }
 
 /// Gives everything back, and looks whether it is all there.
 fn leave(place: Registration, before: u64) {
-    instance::reclaim().shrinkers().unregister(instance::context(), place).expect("registered");
+    global::reclaim().shrinkers().unregister(global::context(), place).expect("registered");
     CACHE.0.free(u64::MAX);
     HELD.free(u64::MAX);
     all_is_back(before);
@@ -117,18 +117,18 @@ fn leave(place: Registration, before: u64) {
 
 fn all_is_back(before: u64) {
     assert_eq!(free_pages_now(), before, "pages are lost");
-    instance::page_allocator().check().expect("every invariant holds");
+    global::page_allocator().check().expect("every invariant holds");
 }
 
 fn free_pages_now() -> u64 {
     // What caches keep at hand are pages in use.
-    instance::slab_allocator().shrink_all();
-    instance::drain_all_pages();
-    instance::nr_free_pages()
+    global::slab_allocator().shrink_all();
+    global::drain_all_pages();
+    global::nr_free_pages()
 }
 
 fn is_above(mark: Mark) -> bool {
-    ZoneType::ALL.into_iter().any(|kind| instance::page_allocator().watermark_ok(kind, Order::ZERO, mark))
+    ZoneType::ALL.into_iter().any(|kind| global::page_allocator().watermark_ok(kind, Order::ZERO, mark))
 }
 
 ktest!(allocations_are_served_from_a_cache_that_shrinks);
@@ -138,12 +138,12 @@ fn allocations_are_served_from_a_cache_that_shrinks() {
     CACHE.0.fill(Gfp::NOWAIT | Gfp::RECLAIMABLE);
     let cached = CACHE.0.len();
     for _ in 0..cached / 2 {
-        HELD.push(instance::alloc_page(Gfp::KERNEL).expect("the cache has memory"));
+        HELD.push(global::alloc_page(Gfp::KERNEL).expect("the cache has memory"));
     }
-    let block = instance::alloc_pages(Gfp::KERNEL, Order::new(3).expect("an order")).expect("and larger blocks");
-    raw!(instance::free_pages(block, Order::new(3).expect("an order"))).expect("just allocated");
+    let block = global::alloc_pages(Gfp::KERNEL, Order::new(3).expect("an order")).expect("and larger blocks");
+    raw!(global::free_pages(block, Order::new(3).expect("an order"))).expect("just allocated");
     assert!(CACHE.0.len() < cached);
-    assert!(instance::reclaim().events().direct > 0);
+    assert!(global::reclaim().events().direct > 0);
     leave(place, before);
 }
 
@@ -151,18 +151,18 @@ ktest!(the_idle_cpu_keeps_free_memory_above_low);
 fn the_idle_cpu_keeps_free_memory_above_low() {
     let before = free_pages_now();
     let place = join();
-    let direct = instance::reclaim().events().direct;
+    let direct = global::reclaim().events().direct;
     for _ in 0..3 {
         CACHE.0.fill(Gfp::NOWAIT | Gfp::RECLAIMABLE);
         assert!(!is_above(Mark::Low));
-        assert!(instance::idle(), "the background reclaimer was woken");
+        assert!(global::idle(), "the background reclaimer was woken");
         assert!(is_above(Mark::High), "and worked up to high");
-        assert!(!instance::idle(), "and rests");
+        assert!(!global::idle(), "and rests");
         for _ in 0..16 {
-            HELD.push(instance::alloc_page(Gfp::KERNEL).expect("there is memory"));
+            HELD.push(global::alloc_page(Gfp::KERNEL).expect("there is memory"));
         }
     }
-    assert_eq!(instance::reclaim().events().direct, direct, "no allocation reclaimed for itself");
+    assert_eq!(global::reclaim().events().direct, direct, "no allocation reclaimed for itself");
     leave(place, before);
 }
 
@@ -189,7 +189,7 @@ static WATCH: Watch = Watch { calls: AtomicU32::new(0), stuck: AtomicBool::new(f
 /// Runs `body` with everything taken that ordinary requests get, and the hook in place.
 fn with_nothing_left(body: impl FnOnce()) {
     let before = free_pages_now();
-    let place = instance::reclaim().oom_hooks().register(instance::context(), &WATCH).expect("a free place");
+    let place = global::reclaim().oom_hooks().register(global::context(), &WATCH).expect("a free place");
     WATCH.calls.store(0, Ordering::Relaxed);
     WATCH.stuck.store(false, Ordering::Relaxed);
     WATCH.gives.store(0, Ordering::Relaxed);
@@ -200,10 +200,10 @@ fn with_nothing_left(body: impl FnOnce()) {
             break;
         }
         // Marks that were raised on the way fall back.
-        instance::idle();
+        global::idle();
     }
     body();
-    instance::reclaim().oom_hooks().unregister(instance::context(), place).expect("registered");
+    global::reclaim().oom_hooks().unregister(global::context(), place).expect("registered");
     HELD.free(u64::MAX);
     all_is_back(before);
 }
@@ -219,12 +219,12 @@ ktest!(
 );
 fn exhaustion_is_an_error_and_the_hook_is_asked_first() {
     with_nothing_left(|| {
-        assert_eq!(instance::alloc_page(Gfp::KERNEL), Err(AllocError::OutOfMemory));
+        assert_eq!(global::alloc_page(Gfp::KERNEL), Err(AllocError::OutOfMemory));
         assert_eq!(WATCH.calls.load(Ordering::Relaxed), 1);
-        assert_eq!(instance::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN), Err(AllocError::OutOfMemory));
+        assert_eq!(global::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN), Err(AllocError::OutOfMemory));
         assert_eq!(WATCH.calls.load(Ordering::Relaxed), 1, "not for those who have another way");
         WATCH.gives.store(64, Ordering::Relaxed);
-        HELD.push(instance::alloc_page(Gfp::KERNEL).expect("the hook has freed some"));
+        HELD.push(global::alloc_page(Gfp::KERNEL).expect("the hook has freed some"));
         assert_eq!(WATCH.calls.load(Ordering::Relaxed), 2);
     });
     quarry::kprintln!("exhaustion was an error");
@@ -235,14 +235,14 @@ fn every_kind_of_allocation_fails_cleanly_when_nothing_is_left() {
     with_nothing_left(|| {
         let none = Err(AllocError::OutOfMemory);
         HELD.fill(Gfp::NOWAIT | Gfp::MEMALLOC);
-        assert_eq!(instance::nr_free_pages(), 0);
+        assert_eq!(global::nr_free_pages(), 0);
         for order in (0..=10).filter_map(Order::new) {
             for gfp in [Gfp::KERNEL, Gfp::ATOMIC, Gfp::NOFS, Gfp::KERNEL | Gfp::ZERO, Gfp::NOWAIT | Gfp::MEMALLOC] {
-                assert_eq!(instance::alloc_pages(gfp | Gfp::NOWARN, order), none);
+                assert_eq!(global::alloc_pages(gfp | Gfp::NOWARN, order), none);
             }
         }
-        assert!(instance::alloc_pages_exact(Gfp::KERNEL | Gfp::NOWARN, 5 << 12).is_err());
-        assert!(instance::get_zeroed_page(Gfp::KERNEL | Gfp::NOWARN).is_err());
+        assert!(global::alloc_pages_exact(Gfp::KERNEL | Gfp::NOWARN, 5 << 12).is_err());
+        assert!(global::get_zeroed_page(Gfp::KERNEL | Gfp::NOWARN).is_err());
     });
 }
 
@@ -251,7 +251,7 @@ fn nofail_with_nobody_to_wait_for_asks_the_hook_and_fails() {
     with_nothing_left(|| {
         HELD.fill(Gfp::NOWAIT | Gfp::MEMALLOC);
         let nofail = Gfp::KERNEL | Gfp::NOFAIL | Gfp::NOWARN;
-        assert_eq!(instance::alloc_page(nofail), Err(AllocError::OutOfMemory));
+        assert_eq!(global::alloc_page(nofail), Err(AllocError::OutOfMemory));
         assert!(WATCH.stuck.load(Ordering::Relaxed), "it heard that nobody is left");
     });
 }
@@ -269,16 +269,16 @@ fn free_in_interrupt(_: IntId) {
 ktest!(nofail_waits_until_an_interrupt_frees);
 fn nofail_waits_until_an_interrupt_frees() {
     with_nothing_left(|| {
-        let waits = instance::reclaim().events().waits;
+        let waits = global::reclaim().events().waits;
         HELD.fill(Gfp::NOWAIT | Gfp::MEMALLOC);
         with_timer(free_in_interrupt, || {
             INTERRUPTS.store(0, Ordering::Relaxed);
             timer::arm(timer::frequency() / 10);
-            let page = instance::alloc_page(Gfp::KERNEL | Gfp::NOFAIL).expect("it never fails");
+            let page = global::alloc_page(Gfp::KERNEL | Gfp::NOFAIL).expect("it never fails");
             assert_eq!(INTERRUPTS.load(Ordering::Relaxed), 1, "the interrupt brought it");
             HELD.push(page);
         });
-        assert!(instance::reclaim().events().waits > waits);
+        assert!(global::reclaim().events().waits > waits);
     });
 }
 
@@ -290,9 +290,9 @@ ktest!(
 );
 fn a_sleeping_allocation_with_interrupts_masked_is_reported_with_its_caller() {
     let guard = irq::local_irq_save();
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory is plenty");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory is plenty");
     drop(guard);
-    raw!(instance::free_page(page)).expect("just allocated");
+    raw!(global::free_page(page)).expect("just allocated");
     quarry::kprintln!("it went on");
 }
 
@@ -302,21 +302,21 @@ ktest!(
     report = "it went on",
 );
 fn a_sleeping_allocation_with_a_lock_held_is_reported() {
-    static LOCK: SpinLock<u32> = instance::spin_lock(0);
+    static LOCK: SpinLock<u32> = global::spin_lock(0);
     let order = Order::new(2).expect("an order");
     let guard = LOCK.lock();
-    let page = instance::alloc_pages(Gfp::NOFS, order).expect("memory is plenty");
+    let page = global::alloc_pages(Gfp::NOFS, order).expect("memory is plenty");
     drop(guard);
-    raw!(instance::free_pages(page, order)).expect("just allocated");
+    raw!(global::free_pages(page, order)).expect("just allocated");
     quarry::kprintln!("it went on");
 }
 
 fn allocate_in_interrupt(_: IntId) {
     timer::stop();
     irq::local_irq_enable();
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory is plenty");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory is plenty");
     irq::local_irq_disable();
-    raw!(instance::free_page(page)).expect("just allocated");
+    raw!(global::free_page(page)).expect("just allocated");
     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -337,28 +337,28 @@ fn a_sleeping_allocation_in_a_handler_that_has_unmasked_interrupts_is_reported()
 
 ktest!(flags_that_do_not_wait_are_never_reported);
 fn flags_that_do_not_wait_are_never_reported() {
-    let scope = sync::enter(instance::context(), Scope::Interrupt);
+    let scope = sync::enter(global::context(), Scope::Interrupt);
     let guard = irq::local_irq_save();
     for gfp in [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::ATOMIC | Gfp::ZERO] {
-        let page = instance::alloc_page(gfp).expect("memory is plenty");
-        raw!(instance::free_page(page)).expect("just allocated");
+        let page = global::alloc_page(gfp).expect("memory is plenty");
+        raw!(global::free_page(page)).expect("just allocated");
     }
     drop(guard);
     drop(scope);
-    assert_eq!(instance::context().atomic(), None);
+    assert_eq!(global::context().atomic(), None);
 }
 
 /// Work that was put off, which ends itself when it is done: it would have to wait for itself.
 struct Ending;
 
-static ENDING: SpinLock<Option<Registration>> = instance::spin_lock(None);
+static ENDING: SpinLock<Option<Registration>> = global::spin_lock(None);
 static REFUSALS: AtomicU32 = AtomicU32::new(0);
 
 impl Deferred for Ending {
     fn run(&self) -> bool {
-        assert!(instance::context().is_inside(Scope::Deferred));
+        assert!(global::context().is_inside(Scope::Deferred));
         let Some(place) = ENDING.lock().take() else { return false };
-        let refused = instance::defer_no_more(place) == Err(RegistryError::AtWork);
+        let refused = global::defer_no_more(place) == Err(RegistryError::AtWork);
         REFUSALS.fetch_add(u32::from(refused), Ordering::Relaxed);
         true
     }
@@ -366,12 +366,12 @@ impl Deferred for Ending {
 
 ktest!(work_that_was_put_off_does_not_end_itself);
 fn work_that_was_put_off_does_not_end_itself() {
-    let place = instance::defer_to(&Ending).expect("a free place");
+    let place = global::defer_to(&Ending).expect("a free place");
     *ENDING.lock() = Some(place);
-    while instance::idle() {}
+    while global::idle() {}
     assert_eq!(REFUSALS.load(Ordering::Relaxed), 1);
-    instance::defer_no_more(place).expect("elsewhere it can");
+    global::defer_no_more(place).expect("elsewhere it can");
     *ENDING.lock() = Some(place);
-    while instance::idle() {}
+    while global::idle() {}
     assert!(ENDING.lock().take().is_some(), "it is done no more");
 }

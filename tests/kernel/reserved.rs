@@ -5,8 +5,8 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::aarch64::at;
 use quarry::fdt::Node;
 use quarry::gfp::Gfp;
+use quarry::global::{self, Devres, IoMem, IoMemError, MemRegion, ReservedRegion};
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::instance::{self, Devres, IoMem, IoMemError, MemRegion, ReservedRegion};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::io::resource::{ResourceError, Span};
@@ -28,7 +28,7 @@ fn device(with: &'static str) -> Node<'static, 'static> {
 }
 
 fn region(with: &'static str, index: usize) -> ReservedRegion {
-    instance::memory_region(device(with), index).expect("a region of this device")
+    global::memory_region(device(with), index).expect("a region of this device")
 }
 
 fn is_refused(result: Result<VirtAddr, IoError>, name: &str) -> bool {
@@ -44,26 +44,20 @@ fn only_its_owner_maps_a_no_map_region() {
     for (start, size) in [(FIRMWARE.get(), 8), (FIRMWARE.get() + FIRMWARE_SIZE - 1, 1), (FIRMWARE.get(), FIRMWARE_SIZE)]
     {
         let start = PhysAddr::new(start);
-        let calls = [
-            instance::ioremap,
-            instance::ioremap_np,
-            instance::ioremap_wc,
-            instance::ioremap_wt,
-            instance::ioremap_gre,
-        ];
+        let calls = [global::ioremap, global::ioremap_np, global::ioremap_wc, global::ioremap_wt, global::ioremap_gre];
         for map in calls {
             assert!(is_refused(map(start, size), "firmware@49000000"));
         }
-        assert!(is_refused(instance::memremap(start, size, MemoryType::WriteBack), "firmware@49000000"));
-        assert!(is_refused(instance::ioremap_prot(start, size, Prot::KERNEL_DEVICE), "firmware@49000000"));
+        assert!(is_refused(global::memremap(start, size, MemoryType::WriteBack), "firmware@49000000"));
+        assert!(is_refused(global::ioremap_prot(start, size, Prot::KERNEL_DEVICE), "firmware@49000000"));
     }
     // The other half of the mailbox's page is nobody's, and yet not to be had; the orphan's pages have no owner; the SRAM
     // lies far from RAM. What reaches from RAM into a region is RAM.
-    assert!(is_refused(instance::ioremap(MAILBOX.align_down(PAGE_SIZE), 4), "mailbox@4a000800"));
-    assert!(is_refused(instance::ioremap(ORPHAN, 4), "orphan@4b000000"));
-    assert!(is_refused(instance::ioremap(SRAM, 4), "sram@e000000"));
+    assert!(is_refused(global::ioremap(MAILBOX.align_down(PAGE_SIZE), 4), "mailbox@4a000800"));
+    assert!(is_refused(global::ioremap(ORPHAN, 4), "orphan@4b000000"));
+    assert!(is_refused(global::ioremap(SRAM, 4), "sram@e000000"));
     let before = PhysAddr::new(FIRMWARE.get() - 1);
-    assert!(matches!(instance::ioremap(before, 2), Err(IoError::Ram(_))));
+    assert!(matches!(global::ioremap(before, 2), Err(IoError::Ram(_))));
 
     // The owner: real memory, without an alias in the linear map.
     let firmware = region("quarry,dsp", 0);
@@ -72,20 +66,20 @@ fn only_its_owner_maps_a_no_map_region() {
     let par = at::translate(addr).expect("mapped");
     assert_eq!((par.phys, par.attribute), (FIRMWARE, 0x44));
     // SAFETY: mapped above, and nobody else has this memory.
-    unsafe { instance::writeq(0x1122_3344_5566_7788, addr) };
+    unsafe { global::writeq(0x1122_3344_5566_7788, addr) };
     // SAFETY: as above.
-    assert_eq!(unsafe { instance::readq(addr) }, 0x1122_3344_5566_7788);
+    assert_eq!(unsafe { global::readq(addr) }, 0x1122_3344_5566_7788);
     assert!(at::translate(layout::phys_to_virt(FIRMWARE).expect("in reach")).is_none());
     // The other owner sees the same, with the same type and no other.
     let shared = region("quarry,modem", 0);
     assert!(matches!(shared.map(MemoryType::WriteBack), Err(IoError::Conflict(..))));
     let again = shared.map(MemoryType::NonCacheable).expect("shared");
     // SAFETY: as above.
-    assert_eq!(unsafe { instance::readq(again) }, 0x1122_3344_5566_7788);
-    raw!(instance::iounmap(addr)).expect("what was returned");
-    raw!(instance::iounmap(again)).expect("what was returned");
+    assert_eq!(unsafe { global::readq(again) }, 0x1122_3344_5566_7788);
+    raw!(global::iounmap(addr)).expect("what was returned");
+    raw!(global::iounmap(again)).expect("what was returned");
     let cached = shared.map(MemoryType::WriteBack).expect("nobody has it mapped now");
-    raw!(instance::memunmap(cached)).expect("what was returned");
+    raw!(global::memunmap(cached)).expect("what was returned");
 
     // Not beyond it, and nobody else's.
     for (start, size) in [(FIRMWARE.get(), FIRMWARE_SIZE + 1), (FIRMWARE.get() - 1, 2), (ORPHAN.get(), 4)] {
@@ -94,13 +88,13 @@ fn only_its_owner_maps_a_no_map_region() {
     }
     let last = PhysAddr::new(FIRMWARE.get() + FIRMWARE_SIZE - 1);
     let read_only = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).expect("not executable");
-    raw!(instance::iounmap(firmware.map_part(last, 1, read_only).expect("its last byte"))).expect("what was returned");
+    raw!(global::iounmap(firmware.map_part(last, 1, read_only).expect("its last byte"))).expect("what was returned");
     assert_eq!(
-        instance::memory_region(device("quarry,modem"), 1),
+        global::memory_region(device("quarry,modem"), 1),
         Err(RegionError::NoIndex { device: "modem", index: 1 })
     );
-    assert!(instance::memory_region(device("arm,pl011"), 0).is_err(), "a device without memory of its own");
-    instance::io_space().check().expect("sound");
+    assert!(global::memory_region(device("arm,pl011"), 0).is_err(), "a device without memory of its own");
+    global::io_space().check().expect("sound");
 }
 
 ktest!(every_kind_of_region_is_its_owners, machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-owners.dtb");
@@ -110,21 +104,21 @@ fn every_kind_of_region_is_its_owners() {
     let place = scratch.range();
     assert!(place.size() == 2 * MIB && (0x4c00_0000..0x4d00_0000).contains(&place.start().get()));
     assert!(at::translate(layout::phys_to_virt(place.start()).expect("in reach")).is_none());
-    assert!(is_refused(instance::ioremap(place.start(), place.size()), "scratch"));
+    assert!(is_refused(global::ioremap(place.start(), place.size()), "scratch"));
     for (index, word) in [(1, 0x1111), (2, 0x2222)] {
         let region = region("quarry,dsp", index);
         let addr = region.map(MemoryType::WriteBack).expect("its own");
         // SAFETY: mapped above, and nobody else has this memory.
-        unsafe { instance::writel(word, addr) };
+        unsafe { global::writel(word, addr) };
         // SAFETY: as above.
-        assert_eq!(unsafe { instance::readl(addr) }, word);
+        assert_eq!(unsafe { global::readl(addr) }, word);
         assert_eq!(at::translate(addr).expect("mapped").phys, region.range().start());
-        raw!(instance::memunmap(addr)).expect("what was returned");
+        raw!(global::memunmap(addr)).expect("what was returned");
     }
     // Where nothing answers, and no RAM is near: mapped all the same.
     let sram = region("quarry,dsp", 4).map(MemoryType::DeviceNGnRE).expect("its own");
     assert_eq!(at::translate(sram).expect("mapped").phys, SRAM);
-    raw!(instance::iounmap(sram)).expect("what was returned");
+    raw!(global::iounmap(sram)).expect("what was returned");
     // Mapped memory is where it is, and has no second type.
     let log = region("quarry,dsp", 3);
     assert_eq!(log.map(MemoryType::WriteBack).ok(), layout::phys_to_virt(LOG));
@@ -134,7 +128,7 @@ fn every_kind_of_region_is_its_owners() {
 ktest!(a_driver_has_its_region_to_itself, machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-owners.dtb");
 fn a_driver_has_its_region_to_itself() {
     let (firmware, shared) = (region("quarry,dsp", 0), region("quarry,modem", 0));
-    let name = || instance::iomem_resource().at(FIRMWARE).expect("the tree has every address").name;
+    let name = || global::iomem_resource().at(FIRMWARE).expect("the tree has every address").name;
     assert_eq!(name(), "firmware@49000000");
     let refused = MemRegion::request(FIRMWARE, PAGE_SIZE, "stranger");
     assert!(matches!(refused, Err(ResourceError::Busy(_))), "{refused:?}");
@@ -153,7 +147,7 @@ fn a_driver_has_its_region_to_itself() {
     assert!(matches!(second, Err(IoMemError::Region(ResourceError::Busy(info))) if info.name == "dsp-firmware"));
     drop(registers);
     assert_eq!(name(), "firmware@49000000");
-    assert_eq!(instance::io_space().iter().filter(|mapping| mapping.phys.contains(FIRMWARE)).count(), 0);
+    assert_eq!(global::io_space().iter().filter(|mapping| mapping.phys.contains(FIRMWARE)).count(), 0);
     // Then the other has it. What is mapped anyway is requested in the same way.
     drop(shared.request("modem").expect("free now"));
     let log = region("quarry,dsp", 3);
@@ -161,7 +155,7 @@ fn a_driver_has_its_region_to_itself() {
     let words = unsafe { IoMem::<0x1_0000>::of_region(&log, MemoryType::WriteBack, "dsp-log") }.expect("its own");
     assert_eq!(Some(words.start()), layout::phys_to_virt(LOG));
     drop(words);
-    instance::iomem_resource().check().expect("sound");
+    global::iomem_resource().check().expect("sound");
     assert!(at::translate(layout::phys_to_virt(LOG).expect("in reach")).is_some(), "the linear map stays");
 }
 

@@ -4,8 +4,8 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use quarry::addr::{PAGE_SIZE, PhysAddr};
 use quarry::gfp::Gfp;
+use quarry::global::{self, Devres, IoMem, IoMemError, MemRegion};
 use quarry::hal::prot::MemoryType;
-use quarry::instance::{self, Devres, IoMem, IoMemError, MemRegion};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::io::resource::{ResourceError, ResourceFlags, ResourceInfo, Span};
@@ -15,7 +15,7 @@ const RTC: PhysAddr = PhysAddr::new(0x901_0000);
 const RTC_SIZE: u64 = 0x1000;
 
 fn at(addr: PhysAddr) -> ResourceInfo<'static> {
-    instance::iomem_resource().at(addr).expect("the tree has every address")
+    global::iomem_resource().at(addr).expect("the tree has every address")
 }
 
 ktest!(
@@ -28,10 +28,10 @@ ktest!(
     timeout = 60,
 );
 fn what_there_is_is_in_the_tree() {
-    let resources = instance::iomem_resource();
+    let resources = global::iomem_resource();
     resources.check().expect("sound");
     // RAM, bank by bank.
-    let memblock = instance::memblock();
+    let memblock = global::memblock();
     for bank in memblock.memory().regions() {
         let info = at(bank.range.start());
         let outer = resources.with(|tree| tree.iter().find(|range| range.depth == 1 && range.span.contains(info.span)));
@@ -45,14 +45,14 @@ fn what_there_is_is_in_the_tree() {
     // The image in it, and the memory of the page descriptors.
     let machine = init::machine().expect("booted");
     assert_eq!(at(machine.boot.image_range().start()).name, "Kernel code");
-    let data = instance::virt_to_phys(quarry::addr::VirtAddr::of(&raw const COUNT));
+    let data = global::virt_to_phys(quarry::addr::VirtAddr::of(&raw const COUNT));
     let data = data.unwrap_or_else(|| machine.boot.image_phys(quarry::addr::VirtAddr::of(&raw const COUNT)));
     assert!(["Kernel bss", "Kernel data"].contains(&at(data).name), "{}", at(data));
     assert_eq!(at(machine.tree_range.start()).name, "reserved");
     // Pages that the allocator has are in nothing but RAM.
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    assert_eq!(at(instance::page_to_phys(page)).name, "System RAM");
-    raw!(instance::free_page(page)).expect("ours");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    assert_eq!(at(global::page_to_phys(page)).name, "System RAM");
+    raw!(global::free_page(page)).expect("ours");
     // The console that this is printed on is a device that the kernel has.
     let stdout = machine.tree.chosen().and_then(|chosen| chosen.stdout()).expect("a console");
     let registers = stdout.node.phys_ranges().next().expect("registers").expect("that the CPU reaches");
@@ -78,25 +78,25 @@ fn a_device_has_one_driver() {
     assert!(matches!(second, Err(IoMemError::Region(ResourceError::Busy(info))) if info.name == "rtc"), "{second:?}");
     let across = MemRegion::request(PhysAddr::new(RTC.get() - 4), 8, "across");
     assert!(matches!(across, Err(ResourceError::Busy(_))), "{across:?}");
-    let half = instance::release_mem_region(RTC, RTC_SIZE / 2);
+    let half = global::release_mem_region(RTC, RTC_SIZE / 2);
     assert!(matches!(half, Err(ResourceError::NotThere(_))), "{half:?}");
     drop(rtc);
     assert_eq!(at(RTC), before);
-    assert_eq!(instance::io_space().iter().filter(|mapping| mapping.phys.contains(RTC)).count(), 0);
+    assert_eq!(global::io_space().iter().filter(|mapping| mapping.phys.contains(RTC)).count(), 0);
     // A mapping that is refused leaves no region behind.
     // SAFETY: refused.
     let refused = unsafe { IoMem::<0x2000>::request(RTC, RTC_SIZE, MemoryType::DeviceNGnRE, "rtc") };
     assert!(matches!(refused, Err(IoMemError::Size(_))), "{refused:?}");
     assert_eq!(at(RTC), before);
     // By Linux's names.
-    instance::request_mem_region(RTC, RTC_SIZE, "raw").expect("free");
-    instance::release_mem_region(RTC, RTC_SIZE).expect("ours");
+    global::request_mem_region(RTC, RTC_SIZE, "raw").expect("free");
+    global::release_mem_region(RTC, RTC_SIZE).expect("ours");
     assert_eq!(at(RTC), before);
     // RAM is somebody's.
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let ram = MemRegion::request(instance::page_to_phys(page), PAGE_SIZE, "mine");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let ram = MemRegion::request(global::page_to_phys(page), PAGE_SIZE, "mine");
     assert!(matches!(ram, Err(ResourceError::Busy(info)) if info.name == "System RAM"), "{ram:?}");
-    raw!(instance::free_page(page)).expect("ours");
+    raw!(global::free_page(page)).expect("ours");
 }
 
 /// Says in which turn it is dropped.

@@ -6,9 +6,9 @@ use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::arch::aarch64::irq;
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::{Access, Prot};
-use quarry::instance;
 use quarry::kernel::cpus::run_everywhere;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
@@ -32,12 +32,12 @@ fn read(addr: VirtAddr) -> u64 {
 }
 
 fn translation(addr: VirtAddr) -> Translation {
-    instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped")
+    global::kernel_tables().expect("the final tables").translate(addr).expect("mapped")
 }
 
 /// The address of the same page in the linear map.
 fn alias(addr: VirtAddr) -> VirtAddr {
-    instance::phys_to_virt(translation(addr).phys).expect("RAM")
+    global::phys_to_virt(translation(addr).phys).expect("RAM")
 }
 
 /// What a page and its alias permit.
@@ -47,7 +47,7 @@ fn access(addr: VirtAddr) -> (Access, Access) {
 
 /// Nothing is writable and executable, and all tables are sound.
 fn sound() {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     wx::check(&[tables]).unwrap_or_else(|error| panic!("{error}"));
     tables.check().unwrap_or_else(|error| panic!("{error}"));
 }
@@ -65,11 +65,11 @@ ktest!(
 );
 fn pages_become_read_only_and_writable_again() {
     for size in [PAGE_SIZE, 64 << 10, 200 << 10, 2 * MIB, 6 * MIB] {
-        let addr = instance::vmalloc(size).expect("memory");
+        let addr = global::vmalloc(size).expect("memory");
         let pages = size / PAGE_SIZE;
         (0..pages).for_each(|number| write(page(addr, number), number ^ 0x5a5a));
         let middle = page(addr, pages / 2);
-        raw!(instance::set_memory_ro(middle, 1)).expect("a page of the area");
+        raw!(global::set_memory_ro(middle, 1)).expect("a page of the area");
         sound();
         for number in 0..pages {
             let here = page(addr, number);
@@ -77,9 +77,9 @@ fn pages_become_read_only_and_writable_again() {
             assert_eq!((access(here), read(here)), (expected, number ^ 0x5a5a), "page {number} of {pages}");
             assert_eq!(read(alias(here)), number ^ 0x5a5a);
         }
-        raw!(instance::set_memory_ro(addr, pages)).expect("the area");
+        raw!(global::set_memory_ro(addr, pages)).expect("the area");
         assert!((0..pages).all(|number| access(page(addr, number)) == READ_ONLY));
-        raw!(instance::set_memory_rw(addr, pages)).expect("the area");
+        raw!(global::set_memory_rw(addr, pages)).expect("the area");
         sound();
         for number in 0..pages {
             assert_eq!(access(page(addr, number)), READ_WRITE);
@@ -87,8 +87,8 @@ fn pages_become_read_only_and_writable_again() {
             write(alias(page(addr, number)).checked_add(8).expect("no wrap"), number);
             assert_eq!(read(page(addr, number).checked_add(8).expect("no wrap")), number);
         }
-        raw!(instance::vfree(addr)).expect("an area");
-        instance::vmap_space().check().expect("the areas' invariants");
+        raw!(global::vfree(addr)).expect("an area");
+        global::vmap_space().check().expect("the areas' invariants");
     }
 }
 
@@ -98,9 +98,9 @@ ktest!(
     machine max = "cpu=max"
 );
 fn a_read_only_page_cannot_be_written() {
-    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
     (0..4).for_each(|number| write(page(addr, number), 1));
-    raw!(instance::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
+    raw!(global::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
     write(addr, 2);
     write(page(addr, 3), 2);
     expect_fault(FaultKind::Permission(AccessKind::Write), page(addr, 2));
@@ -109,10 +109,10 @@ fn a_read_only_page_cannot_be_written() {
 
 ktest!(the_linear_map_of_a_read_only_page_cannot_be_written);
 fn the_linear_map_of_a_read_only_page_cannot_be_written() {
-    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
     let there = alias(page(addr, 2));
     write(there, 1);
-    raw!(instance::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
+    raw!(global::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
     assert_eq!(read(there), 1);
     expect_fault(FaultKind::Permission(AccessKind::Write), there);
     write(there, 2);
@@ -132,29 +132,29 @@ fn call(addr: VirtAddr) -> u32 {
 // Behaviour 251
 ktest!(code_is_written_first_and_then_executed, machine a72 = "", machine large = "mem=2G", machine max = "cpu=max");
 fn code_is_written_first_and_then_executed() {
-    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
     for number in 1..20 {
         write_code(addr, number);
-        let refused = raw!(instance::set_memory_x(addr, 1));
+        let refused = raw!(global::set_memory_x(addr, 1));
         assert_eq!(refused, Err(SetMemoryError::WritableExecutable(addr)));
-        raw!(instance::set_memory_ro(addr, 1)).expect("a page");
-        raw!(instance::set_memory_x(addr, 1)).expect("read-only");
+        raw!(global::set_memory_ro(addr, 1)).expect("a page");
+        raw!(global::set_memory_x(addr, 1)).expect("read-only");
         sound();
         assert_eq!(access(addr), (Access::Execute, Access::ReadOnly));
         assert_eq!(u64::from(call(addr)), number);
-        assert_eq!(raw!(instance::set_memory_rw(addr, 1)), Err(SetMemoryError::WritableExecutable(addr)));
+        assert_eq!(raw!(global::set_memory_rw(addr, 1)), Err(SetMemoryError::WritableExecutable(addr)));
         // The second page is writable: all or nothing.
-        assert!(raw!(instance::set_memory_x(addr, 2)).is_err() && access(page(addr, 1)) == READ_WRITE);
-        raw!(instance::set_memory_nx(addr, 2)).expect("the area");
+        assert!(raw!(global::set_memory_x(addr, 2)).is_err() && access(page(addr, 1)) == READ_WRITE);
+        raw!(global::set_memory_nx(addr, 2)).expect("the area");
         assert_eq!((access(addr), access(page(addr, 1))), (READ_ONLY, READ_WRITE));
-        raw!(instance::set_memory_rw(addr, 1)).expect("read-only");
+        raw!(global::set_memory_rw(addr, 1)).expect("read-only");
         sound();
     }
     // Freed while it is executable.
-    raw!(instance::set_memory_ro(addr, 2)).expect("the area");
-    raw!(instance::set_memory_x(addr, 2)).expect("read-only");
+    raw!(global::set_memory_ro(addr, 2)).expect("the area");
+    raw!(global::set_memory_x(addr, 2)).expect("read-only");
     let there = [alias(addr), alias(page(addr, 1))];
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
     assert!(
         there.iter().all(|alias| translation(*alias).leaf.prot.is_writable()),
         "whoever gets the pages can write them"
@@ -170,11 +170,11 @@ ktest!(
     timeout = 60,
 );
 fn every_cpu_executes_what_was_written_last() {
-    let addr = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc_exec(PAGE_SIZE).expect("memory");
     for number in 1..=12 {
         write_code(addr, number);
-        raw!(instance::set_memory_ro(addr, 1)).expect("a page");
-        raw!(instance::set_memory_x(addr, 1)).expect("read-only");
+        raw!(global::set_memory_ro(addr, 1)).expect("a page");
+        raw!(global::set_memory_x(addr, 1)).expect("read-only");
         let old = AtomicU32::new(0);
         let ran = run_everywhere(&|_| {
             // Twice: what is fetched the first time may be kept.
@@ -183,21 +183,21 @@ fn every_cpu_executes_what_was_written_last() {
             }
         });
         assert_eq!((ran, old.into_inner()), (4, 0), "calls that executed what was there before {number}");
-        raw!(instance::set_memory_nx(addr, 1)).expect("a page");
-        raw!(instance::set_memory_rw(addr, 1)).expect("not executable");
+        raw!(global::set_memory_nx(addr, 1)).expect("a page");
+        raw!(global::set_memory_rw(addr, 1)).expect("not executable");
     }
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
     sound();
 }
 
 ktest!(what_is_executable_no_longer_faults);
 fn what_is_executable_no_longer_faults() {
-    let addr = instance::vmalloc(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(PAGE_SIZE).expect("memory");
     write_code(addr, 7);
-    raw!(instance::set_memory_ro(addr, 1)).expect("a page");
-    raw!(instance::set_memory_x(addr, 1)).expect("read-only");
+    raw!(global::set_memory_ro(addr, 1)).expect("a page");
+    raw!(global::set_memory_x(addr, 1)).expect("read-only");
     assert_eq!(call(addr), 7);
-    raw!(instance::set_memory_nx(addr, 1)).expect("a page");
+    raw!(global::set_memory_nx(addr, 1)).expect("a page");
     expect_fault(FaultKind::Permission(AccessKind::Execute), addr);
     call(addr);
 }
@@ -205,29 +205,29 @@ fn what_is_executable_no_longer_faults() {
 ktest!(an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed);
 fn an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed() {
     let request = VmallocRequest { prot: Prot::KERNEL_RO, ..VmallocRequest::new(PAGE_SIZE, Gfp::KERNEL) };
-    let addr = instance::vmap_space().vmalloc(&request).expect("memory");
+    let addr = global::vmap_space().vmalloc(&request).expect("memory");
     assert_eq!(access(addr), (Access::ReadOnly, Access::ReadWrite));
     write_code(alias(addr), 11);
-    raw!(instance::set_memory_x(addr, 1)).expect("read-only");
+    raw!(global::set_memory_x(addr, 1)).expect("read-only");
     assert_eq!((access(addr), call(addr)), ((Access::Execute, Access::ReadOnly), 11));
     sound();
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
 }
 
 ktest!(pages_of_a_freed_area_are_anybodys, machine a72 = "", machine max = "cpu=max");
 fn pages_of_a_freed_area_are_anybodys() {
     let counts = || {
-        instance::vmap_space().purge_all();
-        instance::drain_all_pages();
-        (instance::nr_free_pages(), instance::vmap_space().iter().count())
+        global::vmap_space().purge_all();
+        global::drain_all_pages();
+        (global::nr_free_pages(), global::vmap_space().iter().count())
     };
     let round = || {
-        let areas = [3, 40, 512].map(|pages| instance::vmalloc(pages * PAGE_SIZE).expect("memory"));
+        let areas = [3, 40, 512].map(|pages| global::vmalloc(pages * PAGE_SIZE).expect("memory"));
         for addr in areas {
-            raw!(instance::set_memory_ro(addr, 3)).expect("pages");
-            raw!(instance::set_memory_x(page(addr, 1), 1)).expect("a read-only page");
+            raw!(global::set_memory_ro(addr, 3)).expect("pages");
+            raw!(global::set_memory_x(page(addr, 1), 1)).expect("a read-only page");
         }
-        areas.into_iter().for_each(|addr| raw!(instance::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
     };
     round();
     let before = counts();
@@ -235,45 +235,45 @@ fn pages_of_a_freed_area_are_anybodys() {
     assert_eq!(counts(), before, "tables of blocks that were split once are there already");
     // All of RAM that can be had is writable.
     let mut taken = alloc::vec::Vec::new();
-    while let Ok(page) = instance::alloc_page(Gfp::NOWAIT | Gfp::NOWARN) {
+    while let Ok(page) = global::alloc_page(Gfp::NOWAIT | Gfp::NOWARN) {
         taken.push(page);
-        write(instance::page_address(page), 1);
+        write(global::page_address(page), 1);
     }
     assert!(taken.len() > 10_000);
-    taken.into_iter().for_each(|page| raw!(instance::free_page(page)).expect("ours"));
+    taken.into_iter().for_each(|page| raw!(global::free_page(page)).expect("ours"));
 }
 
 ktest!(what_is_no_page_of_an_area_stays_as_it_is);
 fn what_is_no_page_of_an_area_stays_as_it_is() {
-    let addr = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
-    assert_eq!(raw!(instance::set_memory_ro(addr, 0)), Err(SetMemoryError::Empty));
+    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    assert_eq!(raw!(global::set_memory_ro(addr, 0)), Err(SetMemoryError::Empty));
     let odd = addr.checked_add(8).expect("no wrap");
-    assert_eq!(raw!(instance::set_memory_ro(odd, 1)), Err(SetMemoryError::Unaligned(odd)));
+    assert_eq!(raw!(global::set_memory_ro(odd, 1)), Err(SetMemoryError::Unaligned(odd)));
     for (first, pages) in [(0, 5), (3, 2), (4, 1), (0, u64::MAX)] {
-        assert!(matches!(raw!(instance::set_memory_ro(page(addr, first), pages)), Err(SetMemoryError::Outside(_))));
+        assert!(matches!(raw!(global::set_memory_ro(page(addr, first), pages)), Err(SetMemoryError::Outside(_))));
     }
     let linear = alias(addr);
-    assert_eq!(raw!(instance::set_memory_ro(linear, 1)), Err(SetMemoryError::Area(AreaError::NoArea(linear))));
-    let one = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let mapping = instance::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
-    assert!(matches!(raw!(instance::set_memory_ro(mapping, 1)), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
-    raw!(instance::vunmap(mapping)).expect("a mapping");
-    raw!(instance::free_page(one)).expect("ours");
+    assert_eq!(raw!(global::set_memory_ro(linear, 1)), Err(SetMemoryError::Area(AreaError::NoArea(linear))));
+    let one = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let mapping = global::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    assert!(matches!(raw!(global::set_memory_ro(mapping, 1)), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
+    raw!(global::vunmap(mapping)).expect("a mapping");
+    raw!(global::free_page(one)).expect("ours");
     assert!((0..4).all(|number| access(page(addr, number)) == READ_WRITE));
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
 }
 
 ktest!(a_block_is_split_where_an_edge_falls_into_it);
 fn a_block_is_split_where_an_edge_falls_into_it() {
-    let addr = instance::vmalloc(4 * MIB).expect("memory");
+    let addr = global::vmalloc(4 * MIB).expect("memory");
     assert_eq!(translation(addr).leaf.level, LeafLevel::Pmd);
-    raw!(instance::set_memory_ro(page(addr, 3), 1)).expect("a page");
+    raw!(global::set_memory_ro(page(addr, 3), 1)).expect("a page");
     assert_eq!(translation(addr).leaf.level, LeafLevel::Pte);
     assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd, "the other stays whole");
     // Whole blocks change as blocks.
-    raw!(instance::set_memory_ro(page(addr, 512), 512)).expect("a block");
+    raw!(global::set_memory_ro(page(addr, 512), 512)).expect("a block");
     assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd);
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
 }
 
 // Behaviour 385: the others use their memory all the while, through blocks that are being split.
@@ -290,11 +290,11 @@ fn other_cpus_go_on_while_blocks_are_split() {
     let cpus = run_everywhere(&|cpu: CpuId| {
         if cpu != CpuId::BOOT {
             while !OVER.load(Ordering::Acquire) {
-                let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-                let addr = instance::page_address(page);
+                let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+                let addr = global::page_address(page);
                 (0..512).for_each(|word| write(addr.checked_add(word * 8).expect("a page"), word));
                 assert!((0..512).all(|word| read(addr.checked_add(word * 8).expect("a page")) == word));
-                raw!(instance::free_page(page)).expect("ours");
+                raw!(global::free_page(page)).expect("ours");
                 WORKED.fetch_add(1, Ordering::Relaxed);
             }
             return;
@@ -303,10 +303,10 @@ fn other_cpus_go_on_while_blocks_are_split() {
             quarry::arch::aarch64::cpu::relax();
         }
         // Large enough that each is in blocks of its own, which are split here for the first time.
-        let areas: alloc::vec::Vec<VirtAddr> = (0..16).map(|_| instance::vmalloc(4 * MIB).expect("memory")).collect();
+        let areas: alloc::vec::Vec<VirtAddr> = (0..16).map(|_| global::vmalloc(4 * MIB).expect("memory")).collect();
         for addr in &areas {
             for number in [3, 700] {
-                raw!(instance::set_memory_ro(page(*addr, number), 1)).expect("a page");
+                raw!(global::set_memory_ro(page(*addr, number), 1)).expect("a page");
                 assert_eq!(access(page(*addr, number)), READ_ONLY);
             }
         }
@@ -315,7 +315,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
             quarry::arch::aarch64::cpu::relax();
         }
         OVER.store(true, Ordering::Release);
-        areas.into_iter().for_each(|addr| raw!(instance::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
     });
     assert!(cpus > 1);
     sound();
@@ -333,7 +333,7 @@ fn nobody_uses_a_block_while_it_is_split() {
     static USED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
     static OVER: AtomicBool = AtomicBool::new(false);
     static READS: AtomicU32 = AtomicU32::new(0);
-    let areas: alloc::vec::Vec<VirtAddr> = (0..64).map(|_| instance::vmalloc(4 * MIB).expect("memory")).collect();
+    let areas: alloc::vec::Vec<VirtAddr> = (0..64).map(|_| global::vmalloc(4 * MIB).expect("memory")).collect();
     let cpus = run_everywhere(&|cpu: CpuId| {
         if cpu != CpuId::BOOT {
             while !OVER.load(Ordering::Acquire) {
@@ -354,22 +354,22 @@ fn nobody_uses_a_block_while_it_is_split() {
             while READS.load(Ordering::Relaxed) < before + 8 {
                 quarry::arch::aarch64::cpu::relax();
             }
-            raw!(instance::set_memory_ro(page(block, 3), 1)).expect("a page");
+            raw!(global::set_memory_ro(page(block, 3), 1)).expect("a page");
         }
         OVER.store(true, Ordering::Release);
     });
     assert!(cpus > 1);
-    areas.into_iter().for_each(|addr| raw!(instance::vfree(addr)).expect("an area"));
+    areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
     sound();
 }
 
 ktest!(nobody_can_be_held_with_interrupts_masked, machine = "smp=2");
 fn nobody_can_be_held_with_interrupts_masked() {
-    let addr = instance::vmalloc(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(PAGE_SIZE).expect("memory");
     let flags = irq::local_irq_save_flags();
-    let refused = raw!(instance::set_memory_ro(addr, 1));
+    let refused = raw!(global::set_memory_ro(addr, 1));
     irq::local_irq_restore_flags(flags);
     assert_eq!((refused, access(addr)), (Err(SetMemoryError::OtherCpus), READ_WRITE));
-    raw!(instance::set_memory_ro(addr, 1)).expect("a page");
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::set_memory_ro(addr, 1)).expect("a page");
+    raw!(global::vfree(addr)).expect("an area");
 }

@@ -2,13 +2,13 @@
 
 use core::ptr::NonNull;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache};
+use quarry::global::{self, KmemCache};
 use quarry::ktest;
 use quarry::mm::slab::{CacheSpec, DestroyError, Misuse, SlabFlags};
 
 fn check() {
-    instance::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
-    instance::page_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
+    global::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
+    global::page_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 fn fill(object: NonNull<u8>, byte: u8, size: usize) {
@@ -25,16 +25,16 @@ ktest!(every_size_is_memory_of_its_own, machine a72 = "", machine max = "cpu=max
 fn every_size_is_memory_of_its_own() {
     let sizes = [1, 8, 9, 16, 33, 64, 65, 96, 97, 128, 129, 192, 193, 1000, 4096, 4097, 8192, 8193, 70_000, 4 << 20];
     for round in 0..3 {
-        let objects = sizes.map(|size| instance::kmalloc(size, Gfp::KERNEL).expect("memory"));
+        let objects = sizes.map(|size| global::kmalloc(size, Gfp::KERNEL).expect("memory"));
         for (index, (object, size)) in (1..).zip(objects.iter().zip(sizes)) {
-            assert!(instance::ksize(object.as_ptr()).expect("allocated") >= size, "{size}");
+            assert!(global::ksize(object.as_ptr()).expect("allocated") >= size, "{size}");
             assert!(!size.is_power_of_two() || object.addr().get().is_multiple_of(size.min(4096)), "{size} {object:?}");
             fill(*object, index, size);
         }
         for (index, (object, size)) in (1..).zip(objects.iter().zip(sizes)) {
             assert!(holds(*object, index, size), "{size} in round {round}");
             // SAFETY: the test's own, not used afterwards.
-            unsafe { instance::kfree(object.as_ptr()) };
+            unsafe { global::kfree(object.as_ptr()) };
         }
         check();
     }
@@ -83,24 +83,24 @@ fn a_cache_gives_its_pages_back_when_it_is_destroyed() {
 }
 
 fn free_pages() -> u64 {
-    instance::slab_allocator().shrink_all();
-    instance::drain_all_pages();
-    instance::nr_free_pages()
+    global::slab_allocator().shrink_all();
+    global::drain_all_pages();
+    global::nr_free_pages()
 }
 
 ktest!(wrong_frees_are_named);
 fn wrong_frees_are_named() {
-    let object = instance::kmalloc(100, Gfp::KERNEL).expect("memory").as_ptr();
+    let object = global::kmalloc(100, Gfp::KERNEL).expect("memory").as_ptr();
     let stack = 0_u8;
     let wrong = [object.wrapping_add(1), (&raw const stack).cast_mut(), 0x1000 as *mut u8];
     // SAFETY: none of these is freed.
-    let answers = wrong.map(|address| unsafe { instance::try_kfree(address) });
+    let answers = wrong.map(|address| unsafe { global::try_kfree(address) });
     assert!(matches!(answers[0], Err(Misuse::Misaligned { .. })), "{answers:?}");
     assert!(matches!(answers[1], Err(Misuse::NotLinear(_))), "{answers:?}");
     assert!(matches!(answers[2], Err(Misuse::NotLinear(_))), "{answers:?}");
     // SAFETY: the test's own.
-    assert_eq!(unsafe { instance::try_kfree(object) }, Ok(()));
+    assert_eq!(unsafe { global::try_kfree(object) }, Ok(()));
     // SAFETY: it is not freed again.
-    assert!(matches!(unsafe { instance::try_kfree(object) }, Err(Misuse::DoubleFree { .. })));
+    assert!(matches!(unsafe { global::try_kfree(object) }, Err(Misuse::DoubleFree { .. })));
     check();
 }

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache};
+use quarry::global::{self, KmemCache};
 use quarry::ktest;
 use quarry::mm::slab::{CacheSpec, KmallocRow, SlabFlags};
 
@@ -78,13 +78,13 @@ ktest!(
     report = "kmalloc-32 alone"
 );
 fn the_boot_argument_debugs_one_cache() {
-    let object = instance::kmalloc(18, Gfp::KERNEL).expect("memory");
-    assert_eq!(instance::ksize(object.as_ptr()), Ok(18));
+    let object = global::kmalloc(18, Gfp::KERNEL).expect("memory");
+    assert_eq!(global::ksize(object.as_ptr()), Ok(18));
     write(object, 18, 0xab);
     write(object, 19, 0xab);
     // SAFETY: the test's own.
-    unsafe { instance::kfree(object.as_ptr()) };
-    let slabs = instance::slab_allocator();
+    unsafe { global::kfree(object.as_ptr()) };
+    let slabs = global::slab_allocator();
     let flags = |size| slabs.kmalloc_cache(KmallocRow::Normal, size).expect("a cache").flags() & SlabFlags::DEBUG;
     assert_eq!(flags(32), SlabFlags::RED_ZONE | SlabFlags::STORE_USER);
     assert_eq!(flags(64), SlabFlags::empty());
@@ -106,7 +106,7 @@ fn a_double_free_is_reported_with_its_caller() {
     who_frees(&cache, one);
     who_frees(&cache, two);
     who_frees(&cache, one);
-    assert_eq!(instance::slab_allocator().info(cache.cache()).active_objects, 0);
+    assert_eq!(global::slab_allocator().info(cache.cache()).active_objects, 0);
     cache.destroy().expect("nothing is in use");
     log::info!("freed once");
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache, ThisKernel};
+use quarry::global::{self, KmemCache, ThisKernel};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, Rounds, fail_every};
 use quarry::mm::slab::{CacheSpec, SlabFlags};
@@ -13,13 +13,13 @@ const KERNEL: Gfp = Gfp::KERNEL;
 fn every<R, E: core::fmt::Debug>(operation: impl FnMut() -> Result<R, E>, undo: impl FnMut(R)) -> Rounds {
     let rounds = fail_every(&ThisKernel, MayRecover::Yes, operation, undo);
     let rounds = rounds.unwrap_or_else(|_| panic!("an allocation that failed has left something behind"));
-    instance::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
+    global::slab_allocator().check().unwrap_or_else(|broken| panic!("{broken}"));
     rounds
 }
 
 fn kfree(object: NonNull<u8>) {
     // SAFETY: the test's own, not used afterwards.
-    unsafe { instance::kfree(object.as_ptr()) };
+    unsafe { global::kfree(object.as_ptr()) };
 }
 
 fn spec(name: &'static str, size: u32) -> CacheSpec {
@@ -30,13 +30,13 @@ fn spec(name: &'static str, size: u32) -> CacheSpec {
 ktest!(no_failed_object_loses_anything, machine = "mem=64M", timeout = 120);
 fn no_failed_object_loses_anything() {
     for size in [8, 64, 1000, 4096, 8192, 100_000] {
-        let rounds = every(|| instance::kmalloc(size, KERNEL), kfree);
+        let rounds = every(|| global::kmalloc(size, KERNEL), kfree);
         assert!(rounds.points >= 1, "{size}");
     }
     let grown = || {
-        let small = instance::kmalloc(60, KERNEL)?;
+        let small = global::kmalloc(60, KERNEL)?;
         // SAFETY: not used if this succeeds.
-        unsafe { instance::krealloc(small.as_ptr(), 3000, KERNEL) }.inspect_err(|_| kfree(small))
+        unsafe { global::krealloc(small.as_ptr(), 3000, KERNEL) }.inspect_err(|_| kfree(small))
     };
     assert!(every(grown, kfree).points >= 2);
     let rounds = every(

@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::{cpu, probe};
 use quarry::gfp::Gfp;
+use quarry::global::{self, KmemCache};
 use quarry::hal::prot::Prot;
-use quarry::instance::{self, KmemCache};
 use quarry::kernel::cpus;
 use quarry::ktest;
 use quarry::mm::slab::{CacheSpec, SlabFlags};
@@ -61,7 +61,7 @@ unsafe impl Send for Object {}
 impl Object {
     pub(crate) fn new(size: usize, content: u64, gfp: Gfp) -> Option<Self> {
         let [byte, ..] = content.to_le_bytes();
-        let object = instance::kmalloc(size, gfp).ok()?;
+        let object = global::kmalloc(size, gfp).ok()?;
         // SAFETY: as many bytes have just been allocated.
         unsafe { object.write_bytes(byte, size) };
         let object = object.cast::<u64>();
@@ -89,7 +89,7 @@ impl Object {
         let bytes = unsafe { core::slice::from_raw_parts(bytes, size) };
         assert!(bytes.iter().skip(8).all(|found| *found == byte), "object {:?} of {size} bytes, of {byte:#x}", self.0);
         // SAFETY: nobody else has it.
-        unsafe { instance::kfree(self.0.as_ptr().cast()) };
+        unsafe { global::kfree(self.0.as_ptr().cast()) };
     }
 }
 
@@ -107,12 +107,12 @@ pub(crate) fn make_use_and_destroy_a_cache(size: u32) {
 }
 
 fn check() {
-    instance::slab_allocator().shrink_all();
-    instance::vmap_space().purge_all();
-    instance::drain_all_pages();
-    instance::page_allocator().check().expect("the page allocator keeps its invariants");
-    instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
-    instance::vmap_space().check().expect("the areas keep their invariants");
+    global::slab_allocator().shrink_all();
+    global::vmap_space().purge_all();
+    global::drain_all_pages();
+    global::page_allocator().check().expect("the page allocator keeps its invariants");
+    global::slab_allocator().check().expect("the slab allocator keeps its invariants");
+    global::vmap_space().check().expect("the areas keep their invariants");
 }
 
 /// Returns when all of `count` contexts have come here.
@@ -135,25 +135,25 @@ fn every_cpu_frees_what_another_has_allocated() {
     const EACH: usize = 200;
     static BLOCKS: [[AtomicU64; EACH]; 4] = [const { [const { AtomicU64::new(0) }; EACH] }; 4];
     check();
-    let before = instance::nr_free_pages();
+    let before = global::nr_free_pages();
     for _ in 0..10 {
         let place = AtomicU32::new(0);
         cpus::run_everywhere(&|cpu: CpuId| {
             let own = BLOCKS.get(cpu.get() as usize).expect("four CPUs");
             for (number, block) in own.iter().enumerate() {
                 let order = Order::new(if number % 16 == 0 { 3 } else { 0 }).expect("an order");
-                let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
-                block.store(instance::page_address(page).get(), Ordering::Relaxed);
+                let page = global::alloc_pages(Gfp::KERNEL, order).expect("memory");
+                block.store(global::page_address(page).get(), Ordering::Relaxed);
             }
             meet(&place, 4);
             let next = BLOCKS.get((cpu.get() as usize + 1) % 4).expect("four CPUs");
             for (number, block) in next.iter().enumerate() {
                 let order = Order::new(if number % 16 == 0 { 3 } else { 0 }).expect("an order");
-                raw!(instance::free_pages(VirtAddr::new(block.load(Ordering::Relaxed)), order)).expect("allocated");
+                raw!(global::free_pages(VirtAddr::new(block.load(Ordering::Relaxed)), order)).expect("allocated");
             }
         });
         check();
-        assert_eq!(instance::nr_free_pages(), before);
+        assert_eq!(global::nr_free_pages(), before);
     }
 }
 
@@ -161,13 +161,13 @@ fn every_cpu_frees_what_another_has_allocated() {
 ktest!(cpus_race_for_the_last_pages, machine four = "smp=4 mem=64M", timeout = 60);
 fn cpus_race_for_the_last_pages() {
     check();
-    let before = instance::nr_free_pages();
+    let before = global::nr_free_pages();
     let taken = AtomicUsize::new(0);
     let place = AtomicU32::new(0);
     cpus::run_everywhere(&|_| {
         let (mut first, mut count) = (VirtAddr::ZERO, 0);
-        while let Ok(page) = instance::alloc_page(Gfp::NOWAIT | Gfp::NOWARN) {
-            let addr = instance::page_address(page);
+        while let Ok(page) = global::alloc_page(Gfp::NOWAIT | Gfp::NOWARN) {
+            let addr = global::page_address(page);
             // SAFETY: the page has just been allocated; each keeps the one before.
             unsafe { addr.as_ptr::<u64>().write(first.get()) };
             (first, count) = (addr, count + 1);
@@ -177,12 +177,12 @@ fn cpus_race_for_the_last_pages() {
         while first != VirtAddr::ZERO {
             // SAFETY: written above.
             let next = unsafe { first.as_ptr::<u64>().read() };
-            raw!(instance::free_page(first)).expect("allocated above");
+            raw!(global::free_page(first)).expect("allocated above");
             first = VirtAddr::new(next);
         }
     });
     check();
-    assert_eq!(instance::nr_free_pages(), before);
+    assert_eq!(global::nr_free_pages(), before);
     let taken = taken.into_inner() as u64;
     assert!(taken > before * 3 / 4 && taken <= before, "{taken} of {before} pages");
 }
@@ -214,11 +214,11 @@ fn no_cpu_reads_new_content_through_an_old_address() {
             return;
         }
         for _ in 0..2_000 {
-            let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-            let linear = instance::page_address(page).as_ptr::<u64>();
+            let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+            let linear = global::page_address(page).as_ptr::<u64>();
             // SAFETY: the page is this test's.
             unsafe { linear.write_volatile(OLD) };
-            let addr = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room");
+            let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room");
             place.store(addr.get(), Ordering::Release);
             let seen = reads.load(Ordering::Relaxed);
             for _ in 0..200 {
@@ -227,10 +227,10 @@ fn no_cpu_reads_new_content_through_an_old_address() {
                 }
                 cpu::relax();
             }
-            raw!(instance::vunmap(addr)).expect("mapped above");
+            raw!(global::vunmap(addr)).expect("mapped above");
             // SAFETY: the page is still this test's, and mapped in the linear map alone.
             unsafe { linear.write_volatile(NEW) };
-            raw!(instance::free_page(page)).expect("allocated above");
+            raw!(global::free_page(page)).expect("allocated above");
         }
         done.store(true, Ordering::Release);
     });
@@ -269,22 +269,22 @@ fn areas_travel_between_cpus() {
     cpus::run_everywhere(&|cpu: CpuId| {
         let mut random = Random(u64::from(cpu.get()) + 11);
         for _ in 0..300 {
-            let area = instance::vmalloc((1 + random.below(12)) * PAGE_SIZE).expect("memory");
+            let area = global::vmalloc((1 + random.below(12)) * PAGE_SIZE).expect("memory");
             // SAFETY: the area's first word.
             unsafe { area.as_ptr::<u64>().write(area.get()) };
             let taken = AREAS.take();
             if !AREAS.put(area.get()) {
-                raw!(instance::vfree(area)).expect("allocated above");
+                raw!(global::vfree(area)).expect("allocated above");
             }
             if let Some(other) = taken.map(VirtAddr::new) {
                 // SAFETY: an area that somebody gave away.
                 assert_eq!(unsafe { other.as_ptr::<u64>().read() }, other.get());
-                raw!(instance::vfree(other)).expect("somebody allocated it");
+                raw!(global::vfree(other)).expect("somebody allocated it");
             }
         }
     });
     while let Some(area) = AREAS.take() {
-        raw!(instance::vfree(VirtAddr::new(area))).expect("somebody allocated it");
+        raw!(global::vfree(VirtAddr::new(area))).expect("somebody allocated it");
     }
     check();
 }

@@ -13,14 +13,14 @@ use quarry::arch::aarch64::{irq, trap};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KEPT_STACKS, KVec, KernelStack, StackAllocError};
+use quarry::global::{self, KEPT_STACKS, KVec, KernelStack, StackAllocError};
 use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::vmalloc::AreaError;
 
 fn translate(addr: VirtAddr) -> bool {
-    instance::kernel_tables().expect("the final tables").translate(addr).is_some()
+    global::kernel_tables().expect("the final tables").translate(addr).is_some()
 }
 
 fn owner_of(addr: VirtAddr) -> Option<StackOwner> {
@@ -28,11 +28,11 @@ fn owner_of(addr: VirtAddr) -> Option<StackOwner> {
 }
 
 fn free_pages() -> u64 {
-    instance::drain_kernel_stacks();
-    instance::slab_allocator().shrink_all();
-    instance::vmap_space().purge_all();
-    instance::drain_all_pages();
-    instance::nr_free_pages()
+    global::drain_kernel_stacks();
+    global::slab_allocator().shrink_all();
+    global::vmap_space().purge_all();
+    global::drain_all_pages();
+    global::nr_free_pages()
 }
 
 ktest!(a_thread_runs_on_its_stack);
@@ -113,7 +113,7 @@ fn no_memory_is_lost_where_there_are_no_addresses_for_a_stack() {
 ktest!(a_stack_of_a_wrong_size_is_refused);
 fn a_stack_of_a_wrong_size_is_refused() {
     for size in [0, 1, PAGE_SIZE + 1, 64 << 10] {
-        assert_eq!(instance::alloc_stack(size, "odd"), Err(StackAllocError::BadSize(size)));
+        assert_eq!(global::alloc_stack(size, "odd"), Err(StackAllocError::BadSize(size)));
     }
 }
 
@@ -132,26 +132,26 @@ fn bytes_used(name: &str, deed: fn()) -> u64 {
 
 fn use_objects() {
     for size in [64, 8192, 100 << 10] {
-        let object = instance::kmalloc(size, Gfp::KERNEL).expect("memory");
+        let object = global::kmalloc(size, Gfp::KERNEL).expect("memory");
         // SAFETY: allocated above, and not used any more.
-        unsafe { instance::kfree(object.as_ptr()) };
+        unsafe { global::kfree(object.as_ptr()) };
     }
 }
 
 fn use_pages() {
     for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
-        let page = instance::alloc_pages(Gfp::KERNEL, order).expect("memory");
-        raw!(instance::free_pages(page, order)).expect("allocated above");
+        let page = global::alloc_pages(Gfp::KERNEL, order).expect("memory");
+        raw!(global::free_pages(page, order)).expect("allocated above");
     }
-    instance::drain_all_pages();
+    global::drain_all_pages();
 }
 
 fn use_areas() {
     for pages in [1, 40, 700] {
-        let area = instance::vmalloc(pages * PAGE_SIZE).expect("memory");
-        raw!(instance::vfree(area)).expect("allocated above");
+        let area = global::vmalloc(pages * PAGE_SIZE).expect("memory");
+        raw!(global::vfree(area)).expect("allocated above");
     }
-    instance::vmap_space().purge_all();
+    global::vmap_space().purge_all();
 }
 
 fn write_a_line() {

@@ -12,7 +12,7 @@ use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KmemCache};
+use quarry::global::{self, KmemCache};
 use quarry::ktest;
 use quarry::mm::slab::{CacheInfo, CacheSpec, SlabFlags};
 use spin::mutex::SpinMutex;
@@ -386,12 +386,12 @@ impl Pool for Own {
     }
 
     fn check() {
-        instance::slab_allocator().check_cache(cache().cache()).unwrap_or_else(|broken| panic!("{broken}"));
+        global::slab_allocator().check_cache(cache().cache()).unwrap_or_else(|broken| panic!("{broken}"));
     }
 }
 
 fn info() -> CacheInfo {
-    instance::slab_allocator().info(cache().cache())
+    global::slab_allocator().info(cache().cache())
 }
 
 fn pointer(object: u64) -> NonNull<u8> {
@@ -417,7 +417,7 @@ fn free_to_cache(object: u64) {
 
 fn kfree(object: u64) {
     // SAFETY: as above.
-    unsafe { instance::kfree(pointer(object).as_ptr()) };
+    unsafe { global::kfree(pointer(object).as_ptr()) };
 }
 
 /// With interrupts masked.
@@ -441,7 +441,7 @@ fn alloc_masked() -> u64 {
 /// With interrupts masked.
 fn kfree_masked(object: u64) {
     // SAFETY: the test's own, not used afterwards.
-    unsafe { instance::try_kfree(pointer(object).as_ptr()) }.expect("allocated");
+    unsafe { global::try_kfree(pointer(object).as_ptr()) }.expect("allocated");
 }
 
 /// The deeds, as functions without arguments.
@@ -515,9 +515,9 @@ static LONG_WAY: Calls = Calls { states: &[0], restarts: None, ..RESTARTING };
 // Behaviour 185: as with a cache that is debugged, or with failures on request.
 ktest!(an_interrupt_at_any_instruction_of_a_call_without_arrays, machine = "mem=64M", timeout = 60);
 fn an_interrupt_at_any_instruction_of_a_call_without_arrays() {
-    instance::slab_allocator().set_careful(true);
+    global::slab_allocator().set_careful(true);
     interrupt_everywhere::<Own>(&LONG_WAY, &deeds!(Own, LONG_WAY), &[Arrival::InTheStep]);
-    instance::slab_allocator().set_careful(false);
+    global::slab_allocator().set_careful(false);
 }
 
 // Behaviour 185.

@@ -11,8 +11,8 @@ use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, VirtAddr};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
+use quarry::global;
 use quarry::hal::wait::{Context, Scope};
-use quarry::instance;
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
 use quarry::mm::page::{Kind, Page, PageMap};
@@ -43,7 +43,7 @@ fn of(mail: &'static [Mailbox; CPUS], cpu: CpuId) -> &'static Mailbox {
 /// The bits of `count` pages from `page` on must all be the other way round, and are turned.
 fn turn(page: Page, order: Order, used: bool) {
     let bits = VirtAddr::new(USED.load(Ordering::Relaxed)).as_ptr::<AtomicBool>();
-    let first = instance::page_to_pfn(page).get() - FIRST_PFN.load(Ordering::Relaxed);
+    let first = global::page_to_pfn(page).get() - FIRST_PFN.load(Ordering::Relaxed);
     for index in first..first + order.pages() {
         let bit = VirtAddr::new(VirtAddr::of(bits).get() + index).as_ptr::<AtomicBool>();
         // SAFETY: there is a byte for each frame of RAM, zeroed at first, until everybody has finished.
@@ -53,20 +53,20 @@ fn turn(page: Page, order: Order, used: bool) {
 }
 
 fn take_block(gfp: Gfp, order: Order) -> Option<u64> {
-    let page = instance::alloc_pages(gfp | Gfp::NOWARN, order).ok()?;
+    let page = global::alloc_pages(gfp | Gfp::NOWARN, order).ok()?;
     turn(page, order, true);
-    Some(instance::page_address(page).get() | u64::from(order.get()))
+    Some(global::page_address(page).get() | u64::from(order.get()))
 }
 
 fn free_block(block: u64) {
     let (addr, order) = (VirtAddr::new(block & !0xfff), Order::new(block.to_le_bytes()[0] & 0xf).expect("an order"));
-    turn(instance::virt_to_page(addr).expect("a page"), order, false);
-    raw!(instance::free_pages(addr, order)).expect("it was allocated");
+    turn(global::virt_to_page(addr).expect("a page"), order, false);
+    raw!(global::free_pages(addr, order)).expect("it was allocated");
 }
 
 /// An area that says in its first word how large it is, and holds a word of its own at the start of each page.
 fn take_area(gfp: Gfp, pages: u64) -> Option<u64> {
-    let start = instance::vmalloc_gfp(pages * PAGE_SIZE, gfp | Gfp::NOWARN).ok()?;
+    let start = global::vmalloc_gfp(pages * PAGE_SIZE, gfp | Gfp::NOWARN).ok()?;
     for page in 0..pages {
         // SAFETY: inside the area that was just allocated.
         unsafe {
@@ -86,12 +86,12 @@ fn free_area(start: u64) {
     for page in 0..pages {
         assert_eq!(word(page), start ^ page ^ pages << 56, "page {page} of the area at {start:#x}");
     }
-    raw!(instance::vfree(VirtAddr::new(start))).expect("it was allocated");
+    raw!(global::vfree(VirtAddr::new(start))).expect("it was allocated");
 }
 
 /// What a handler does: takes, gives back, and frees what others have sent.
 fn each() {
-    assert!(instance::context().is_inside(Scope::Interrupt), "the context says where it is");
+    assert!(global::context().is_inside(Scope::Interrupt), "the context says where it is");
     let cpu = cpu::current();
     let draw = DRAWS.get(cpu.get() as usize).expect("eight CPUs at most");
     let mut random = Random(draw.load(Ordering::Relaxed) | 1);
@@ -142,13 +142,13 @@ pub(crate) struct Balance {
 
 /// Afterwards there are as many of each as counted. After [`note_frames`].
 pub(crate) fn balance() -> Balance {
-    let (slabs, space, pages) = (instance::slab_allocator(), instance::vmap_space(), instance::page_allocator());
-    cpus::run_everywhere(&|_| instance::drain_kernel_stacks());
-    instance::idle();
+    let (slabs, space, pages) = (global::slab_allocator(), global::vmap_space(), global::page_allocator());
+    cpus::run_everywhere(&|_| global::drain_kernel_stacks());
+    global::idle();
     slabs.shrink_all();
     space.purge_all();
-    instance::percpu_trim();
-    instance::drain_all_pages();
+    global::percpu_trim();
+    global::drain_all_pages();
     // Those under construction are never complete: addresses that stay for `vm_map_ram`, registers of the kernel's own.
     let in_use = space.iter().filter(|area| !area.flags.contains(VmFlags::UNINITIALIZED));
     let mut balance = Balance { areas: in_use.count(), ..Balance::default() };
@@ -159,7 +159,7 @@ pub(crate) fn balance() -> Balance {
     });
     assert!(counted.is_ok(), "not in atomic context");
     let first = FIRST_PFN.load(Ordering::Relaxed);
-    for page in (first..first + FRAMES.load(Ordering::Relaxed)).filter_map(|pfn| instance::pfn_to_page(Pfn::new(pfn))) {
+    for page in (first..first + FRAMES.load(Ordering::Relaxed)).filter_map(|pfn| global::pfn_to_page(Pfn::new(pfn))) {
         let Ok((head, state)) = pages.head(page) else { continue };
         let count = state.order().pages();
         match state.kind() {
@@ -175,7 +175,7 @@ pub(crate) fn balance() -> Balance {
 
 /// Notes which frames there are: how many.
 pub(crate) fn note_frames() -> u64 {
-    let memblock = instance::memblock();
+    let memblock = global::memblock();
     let regions = memblock.memory().regions();
     let (first, last) = (regions.first().expect("RAM"), regions.last().expect("RAM"));
     let start = first.range.start().get();
@@ -188,7 +188,7 @@ pub(crate) fn note_frames() -> u64 {
 /// Runs `work` on all CPUs in a storm, and looks afterwards whether everything is where it was.
 fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     let frames = note_frames();
-    let used = instance::vzalloc(frames).expect("memory");
+    let used = global::vzalloc(frames).expect("memory");
     USED.store(used.get(), Ordering::Relaxed);
     for (draw, seed) in DRAWS.iter().zip(1_u64..) {
         draw.store(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
@@ -198,7 +198,7 @@ fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     assert_eq!(balance(), before, "what is in use");
     let ticks = round(&work, 2);
     assert_eq!(balance(), before, "what is in use");
-    raw!(instance::vfree(used)).expect("allocated above");
+    raw!(global::vfree(used)).expect("allocated above");
     quarry::kprintln!("storm: {ticks} interrupts");
 }
 
@@ -212,11 +212,11 @@ fn round(work: &(impl Fn(CpuId, &mut Random) + Sync), seed: u64) -> u64 {
             work(cpu, &mut random);
         }
     });
-    let ticks = instance::online_cpus().map(tick::count);
+    let ticks = global::online_cpus().map(tick::count);
     let (least, sum) = ticks.fold((u64::MAX, 0), |(least, sum), count| (least.min(count), sum + count));
     tick::stop().expect("it runs");
     assert!(least >= ENOUGH, "a CPU had {least} interrupts: that is no storm");
-    for cpu in instance::online_cpus() {
+    for cpu in global::online_cpus() {
         while let Some(block) = of(&PAGES, cpu).take() {
             free_block(block);
         }
@@ -227,12 +227,12 @@ fn round(work: &(impl Fn(CpuId, &mut Random) + Sync), seed: u64) -> u64 {
             free_area(area);
         }
     }
-    let pages = instance::page_allocator();
+    let pages = global::page_allocator();
     balance();
     pages.check().expect("the page allocator keeps its invariants");
-    instance::slab_allocator().check().expect("the slab allocator keeps its invariants");
-    instance::vmap_space().check().expect("the areas keep their invariants");
-    instance::kernel_tables().expect("the final tables").check().expect("the tables keep their invariants");
+    global::slab_allocator().check().expect("the slab allocator keeps its invariants");
+    global::vmap_space().check().expect("the areas keep their invariants");
+    global::kernel_tables().expect("the final tables").check().expect("the tables keep their invariants");
     for kind in [ZoneType::Dma, ZoneType::Dma32, ZoneType::Normal] {
         let Some(traffic) = pages.traffic(kind) else { continue };
         let Some(zone) = pages.zone(kind) else { continue };
@@ -264,8 +264,8 @@ impl ArrayVec {
 
 /// A CPU that runs, which may be the sender.
 fn anybody(random: &mut Random) -> CpuId {
-    let count = instance::online_cpus().count();
-    instance::online_cpus().nth(random.index(count)).expect("a CPU")
+    let count = global::online_cpus().count();
+    global::online_cpus().nth(random.index(count)).expect("a CPU")
 }
 
 /// Registers a storm on every machine that interrupts otherwise.
@@ -313,7 +313,7 @@ fn pages_in_a_storm() {
                     }
                 }
                 14 => of(&PAGES, cpu).take().into_iter().for_each(free_block),
-                _ if random.below(64) == 0 => instance::drain_all_pages(),
+                _ if random.below(64) == 0 => global::drain_all_pages(),
                 _ => {}
             }
         }
@@ -363,11 +363,11 @@ fn areas_in_a_storm() {
             }
             of(&AREAS, cpu).take().into_iter().for_each(free_area);
             match random.below(64) {
-                0 => instance::vmap_space().purge_all(),
-                1 => drop(instance::KernelStack::new("passing").expect("memory")),
+                0 => global::vmap_space().purge_all(),
+                1 => drop(global::KernelStack::new("passing").expect("memory")),
                 _ => {}
             }
         }
-        instance::drain_kernel_stacks();
+        global::drain_kernel_stacks();
     });
 }

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
 use quarry::arch::aarch64::{mte, probe};
 use quarry::gfp::Gfp;
+use quarry::global::{self, KmemCache, VVec};
 use quarry::hal::prot::{MemoryType, Prot};
-use quarry::instance::{self, KmemCache, VVec};
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::kernel::{cpus, tags};
 use quarry::ktest;
@@ -57,12 +57,12 @@ fn again(cache: &KmemCache, wanted: VirtAddr) -> VirtAddr {
 
 fn kfree(pointer: VirtAddr) {
     // SAFETY: the tests pass what they have, once, or are about what happens otherwise.
-    unsafe { instance::kfree(pointer.as_ptr()) };
+    unsafe { global::kfree(pointer.as_ptr()) };
 }
 
 fn check() {
-    instance::slab_allocator().check().expect("the invariants of objects hold");
-    instance::page_allocator().check().expect("and those of pages");
+    global::slab_allocator().check().expect("the invariants of objects hold");
+    global::page_allocator().check().expect("and those of pages");
 }
 
 // Behaviour 467: with the right tag all is well; with a wrong one the access is a fault of that name, and the address
@@ -75,7 +75,7 @@ ktest!(
     machine neoverse = "cpu=neoverse-n2 mte gic=3 append='kasan=on'"
 );
 fn a_wrong_tag_is_a_tag_check_fault() {
-    let pointer = at(instance::kzalloc(64, Gfp::KERNEL).expect("memory"));
+    let pointer = at(global::kzalloc(64, Gfp::KERNEL).expect("memory"));
     assert_eq!(probe::load_u64(pointer), Some(0));
     assert_eq!(memory_tag(pointer), pointer.tag());
     let wrong = pointer.with_tag(Tag::from_bits(u64::from(pointer.tag().get()) + 1));
@@ -92,7 +92,7 @@ ktest!(
     machine el3 = "cpu=max mte smp=2 secure virtualization loader=elf append='kasan=on'"
 );
 fn wrong_tags_fault_on_every_cpu_and_in_handlers() {
-    assert!(instance::tags_are_on());
+    assert!(global::tags_are_on());
     assert!(tags::self_test());
 }
 
@@ -140,28 +140,28 @@ fn no_allocation_has_a_tag_that_matches_all() {
     let mut seen = 0_u32;
     for _ in 0..256 {
         let size = 1 + random.index(1024);
-        let pointer = at(instance::kmalloc(size, Gfp::KERNEL).expect("memory"));
+        let pointer = at(global::kmalloc(size, Gfp::KERNEL).expect("memory"));
         fits(pointer);
         seen |= 1 << pointer.tag().get();
         kfree(pointer);
         let order = Order::new(1 + u8::try_from(random.below(4)).expect("small")).expect("an order");
-        let pages = instance::get_free_pages(Gfp::KERNEL, order).expect("memory");
+        let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
         fits(pages);
         fits(behind(pages, order.bytes() - 1));
-        raw!(instance::free_pages(pages, order)).expect("allocated above");
-        let area = instance::vmalloc(1 + random.below(3 * PAGE_SIZE)).expect("memory");
+        raw!(global::free_pages(pages, order)).expect("allocated above");
+        let area = global::vmalloc(1 + random.below(3 * PAGE_SIZE)).expect("memory");
         fits(area);
-        raw!(instance::vfree(area)).expect("allocated above");
+        raw!(global::vfree(area)).expect("allocated above");
     }
     assert_eq!(seen, 0x3fff, "all others are given out");
     check();
-    instance::check_vmalloc().expect("and those of vmalloc");
+    global::check_vmalloc().expect("and those of vmalloc");
 }
 
 // Behaviour 471: an address without a tag matches all; against a pointer's tag every other tag of the memory faults.
 ktest!(only_equal_tags_agree, machine = "cpu=max mte append='kasan=on'");
 fn only_equal_tags_agree() {
-    let pointer = at(instance::kzalloc(64, Gfp::KERNEL).expect("memory"));
+    let pointer = at(global::kzalloc(64, Gfp::KERNEL).expect("memory"));
     let own = pointer.tag();
     for tag in (0..16).map(Tag::from_bits) {
         // SAFETY: the test's own object, whose tag is put back below.
@@ -178,11 +178,11 @@ fn only_equal_tags_agree() {
 // Behaviour 472: atomics and bit operations are checked as well: 48 bytes of a class of 64, and the next word.
 ktest!(an_atomic_behind_the_object_faults, machine = "cpu=max mte append='kasan=on'");
 fn an_atomic_behind_the_object_faults() {
-    let object = at(instance::kzalloc(48, Gfp::KERNEL).expect("memory"));
+    let object = at(global::kzalloc(48, Gfp::KERNEL).expect("memory"));
     let (last, next) = (behind(object, 40), behind(object, 48));
     // SAFETY: the last word of the object.
     unsafe { AtomicU64::from_ptr(last.as_ptr()) }.fetch_or(1, Ordering::Relaxed);
-    assert_eq!(instance::ksize(object.as_ptr()), Ok(48), "what is not to be used is not counted");
+    assert_eq!(global::ksize(object.as_ptr()), Ok(48), "what is not to be used is not counted");
     expect_fault(FaultKind::TagCheck, next);
     // SAFETY: the access takes the announced fault, and the machine ends.
     unsafe { AtomicU64::from_ptr(next.as_ptr()) }.fetch_or(1, Ordering::Relaxed);
@@ -226,27 +226,27 @@ fn an_old_pointer_is_found_out_after_two_owners() {
 // Behaviour 474: arithmetic on addresses leaves tags out.
 ktest!(address_arithmetic_strips_tags, machine = "cpu=max mte append='kasan=on'");
 fn address_arithmetic_strips_tags() {
-    let pages = instance::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
     let plain = pages.untagged();
     assert_ne!(pages, plain);
-    let page = instance::virt_to_page(behind(pages, 123)).expect("RAM");
-    assert_eq!(instance::virt_to_phys(pages), Some(instance::page_to_phys(page)));
-    assert_eq!(instance::virt_to_phys(pages), instance::virt_to_phys(plain));
-    assert_eq!(instance::page_address(page), pages, "a page's address has the tag of who has it");
-    assert_eq!(instance::phys_to_virt(instance::page_to_phys(page)), Some(plain));
+    let page = global::virt_to_page(behind(pages, 123)).expect("RAM");
+    assert_eq!(global::virt_to_phys(pages), Some(global::page_to_phys(page)));
+    assert_eq!(global::virt_to_phys(pages), global::virt_to_phys(plain));
+    assert_eq!(global::page_address(page), pages, "a page's address has the tag of who has it");
+    assert_eq!(global::phys_to_virt(global::page_to_phys(page)), Some(plain));
     assert_eq!(behind(plain, 8).distance_from(pages), Some(8));
     assert_eq!(behind(pages, 8).distance_from(plain), Some(8));
-    let area = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
-    assert!(instance::is_vmalloc_addr(area) && instance::is_vmalloc_addr(area.untagged()));
-    assert!(!instance::is_vmalloc_addr(pages) && instance::vmalloc_to_page(area).is_some());
-    assert_eq!(instance::vmalloc_to_page(area), instance::vmalloc_to_page(area.untagged()));
+    let area = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    assert!(global::is_vmalloc_addr(area) && global::is_vmalloc_addr(area.untagged()));
+    assert!(!global::is_vmalloc_addr(pages) && global::vmalloc_to_page(area).is_some());
+    assert_eq!(global::vmalloc_to_page(area), global::vmalloc_to_page(area.untagged()));
     let found = alloc::format!("{}", quarry::kernel::whereabouts::Whereabouts(area));
     assert!(found.contains("in vmalloc area"), "{found}");
-    raw!(instance::vfree(area)).expect("allocated above");
+    raw!(global::vfree(area)).expect("allocated above");
     // Without its tag a pointer can be freed, as it can be used.
-    raw!(instance::free_page(plain)).expect("allocated above");
-    kfree(at(instance::kmalloc(100, Gfp::KERNEL).expect("memory")).untagged());
-    kfree(at(instance::kmalloc(20_000, Gfp::KERNEL).expect("memory")).untagged());
+    raw!(global::free_page(plain)).expect("allocated above");
+    kfree(at(global::kmalloc(100, Gfp::KERNEL).expect("memory")).untagged());
+    kfree(at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory")).untagged());
     check();
 }
 
@@ -260,36 +260,36 @@ fn rows_in_memory_of_vmalloc_are_tagged() {
     }
     assert!(row.as_slice().iter().copied().eq(0..10_000));
     drop(row);
-    let huge = instance::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
+    let huge = global::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
     assert!(!huge.is_untagged());
-    raw!(instance::vfree(huge)).expect("allocated above");
+    raw!(global::vfree(huge)).expect("allocated above");
     check();
-    instance::check_vmalloc().expect("and those of vmalloc");
+    global::check_vmalloc().expect("and those of vmalloc");
 }
 
 // Behaviour 475: what is mapped as ordinary memory keeps no tags, so nothing would be checked; the canary says so. The
 // linear map is mapped as tagged memory.
 ktest!(memory_that_keeps_no_tags_is_noticed, machine = "cpu=max mte append='kasan=on'");
 fn memory_that_keeps_no_tags_is_noticed() {
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let linear = instance::page_address(page).untagged();
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let linear = global::page_address(page).untagged();
     let memory =
-        |at| instance::kernel_tables().and_then(|tables| tables.translate(at)).expect("mapped").leaf.prot.memory();
+        |at| global::kernel_tables().and_then(|tables| tables.translate(at)).expect("mapped").leaf.prot.memory();
     assert_eq!(memory(linear), MemoryType::WriteBackTagged);
     // SAFETY: the test's own page, in each mapping.
-    assert!(unsafe { instance::keeps_tags(linear) });
-    let plain = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    assert!(unsafe { global::keeps_tags(linear) });
+    let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
     assert_eq!(memory(plain), MemoryType::WriteBack);
     // SAFETY: as above.
-    assert!(!unsafe { instance::keeps_tags(plain) });
+    assert!(!unsafe { global::keeps_tags(plain) });
     assert!(is_readable(plain.with_tag(Tag::from_bits(3))), "nothing is checked there");
-    raw!(instance::vunmap(plain)).expect("mapped above");
-    let tagged = instance::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses");
+    raw!(global::vunmap(plain)).expect("mapped above");
+    let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses");
     assert_eq!(memory(tagged), MemoryType::WriteBackTagged);
     // SAFETY: as above.
-    assert!(unsafe { instance::keeps_tags(tagged) });
-    raw!(instance::vunmap(tagged)).expect("mapped above");
-    raw!(instance::free_page(page)).expect("allocated above");
+    assert!(unsafe { global::keeps_tags(tagged) });
+    raw!(global::vunmap(tagged)).expect("mapped above");
+    raw!(global::free_page(page)).expect("allocated above");
 }
 
 // A stale pointer frees nothing, though its memory is somebody's: behaviour 469's other half.
@@ -305,18 +305,18 @@ fn a_stale_pointer_frees_nothing() {
     kfree(old);
     let new = again(&cache, old);
     // SAFETY: the test is about what happens.
-    let refused = unsafe { instance::try_kfree(old.as_ptr()) };
+    let refused = unsafe { global::try_kfree(old.as_ptr()) };
     assert_eq!(refused, Err(Misuse::Stale { at: old, cache: "handed_on", memory: new.tag() }));
     kfree(old);
     assert!(is_readable(new));
     kfree(new);
-    let old = instance::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    raw!(instance::free_page(old)).expect("allocated above");
-    assert_eq!(raw!(instance::free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
-    let large = at(instance::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
+    let old = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    raw!(global::free_page(old)).expect("allocated above");
+    assert_eq!(raw!(global::free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
+    let large = at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
     let wrong = large.with_tag(Tag::from_bits(u64::from(large.tag().get()) ^ 1));
     // SAFETY: as above.
-    assert!(matches!(unsafe { instance::try_kfree(wrong.as_ptr()) }, Err(Misuse::Stale { .. })));
+    assert!(matches!(unsafe { global::try_kfree(wrong.as_ptr()) }, Err(Misuse::Stale { .. })));
     kfree(large);
     check();
     log::info!("nothing was lost");
@@ -325,31 +325,31 @@ fn a_stale_pointer_frees_nothing() {
 // Sizes change: the tag goes with the bytes that are asked for, here and elsewhere.
 ktest!(resizing_takes_the_tag_along, machine = "cpu=max mte append='kasan=on'");
 fn resizing_takes_the_tag_along() {
-    let object = at(instance::kzalloc(40, Gfp::KERNEL).expect("memory"));
+    let object = at(global::kzalloc(40, Gfp::KERNEL).expect("memory"));
     assert!(is_readable(behind(object, 47)) && !is_readable(behind(object, 48)));
     // SAFETY: the test's own, here and below.
-    let longer = at(unsafe { instance::krealloc(object.as_ptr(), 64, Gfp::KERNEL | Gfp::ZERO) }.expect("room"));
+    let longer = at(unsafe { global::krealloc(object.as_ptr(), 64, Gfp::KERNEL | Gfp::ZERO) }.expect("room"));
     assert_eq!(longer, object);
     assert_eq!(probe::load_u64(behind(object, 56)), Some(0));
     // SAFETY: as above.
-    let shorter = at(unsafe { instance::krealloc(object.as_ptr(), 16, Gfp::KERNEL) }.expect("room"));
+    let shorter = at(unsafe { global::krealloc(object.as_ptr(), 16, Gfp::KERNEL) }.expect("room"));
     assert!(shorter == object && is_readable(object) && !is_readable(behind(object, 16)));
     // SAFETY: as above.
-    let moved = at(unsafe { instance::krealloc(object.as_ptr(), 20_000, Gfp::KERNEL) }.expect("room"));
+    let moved = at(unsafe { global::krealloc(object.as_ptr(), 20_000, Gfp::KERNEL) }.expect("room"));
     assert!(!is_readable(object) && is_readable(behind(moved, 19_999)) && !is_readable(behind(moved, 20_016)));
-    assert_eq!(instance::ksize(moved.as_ptr()), Ok(20_000));
+    assert_eq!(global::ksize(moved.as_ptr()), Ok(20_000));
     kfree(moved);
-    let area = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(3 * PAGE_SIZE).expect("memory");
     // SAFETY: as above.
-    let shorter = unsafe { instance::vrealloc(area, 100, Gfp::KERNEL) }.expect("room");
+    let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room");
     assert!(shorter == area && is_readable(behind(area, 104)) && !is_readable(behind(area, 112)));
     // SAFETY: as above.
-    let longer = unsafe { instance::vrealloc(area, 2 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longer = unsafe { global::vrealloc(area, 2 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
     assert!(is_readable(behind(longer, 2 * PAGE_SIZE - 1)));
     // SAFETY: as above.
-    let longest = unsafe { instance::vrealloc(longer, 40 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longest = unsafe { global::vrealloc(longer, 40 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
     assert!(is_readable(behind(longest, 40 * PAGE_SIZE - 1)));
-    raw!(instance::vfree(longest)).expect("allocated above");
+    raw!(global::vfree(longest)).expect("allocated above");
     let mut row: Vec<u64> = Vec::new();
     row.extend(0..5000);
     row.truncate(3);
@@ -360,7 +360,7 @@ fn resizing_takes_the_tag_along() {
 
 #[inline(never)]
 fn who_allocates(size: usize) -> VirtAddr {
-    core::hint::black_box(at(instance::kmalloc(size, Gfp::KERNEL).expect("memory")))
+    core::hint::black_box(at(global::kmalloc(size, Gfp::KERNEL).expect("memory")))
 }
 
 #[inline(never)]
@@ -427,8 +427,8 @@ ktest!(
 );
 fn a_page_used_after_its_free_is_named_with_its_owners() {
     let order = Order::new(1).expect("an order");
-    let pages = instance::get_free_pages(Gfp::KERNEL, order).expect("memory");
-    raw!(instance::free_pages(pages, order)).expect("allocated above");
+    let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
+    raw!(global::free_pages(pages, order)).expect("allocated above");
     // SAFETY: the load takes a fault that ends the machine.
     unsafe { behind(pages, 5000).as_ptr::<u8>().read_volatile() };
 }
@@ -441,7 +441,7 @@ ktest!(
     report = "out of bounds, byte 8 behind the memory with the pointer's tag"
 );
 fn an_overflow_of_vmalloc_memory_is_named() {
-    let area = instance::vmalloc(5000).expect("memory");
+    let area = global::vmalloc(5000).expect("memory");
     // SAFETY: the store takes a fault that ends the machine: 5,000 bytes end in a granule that ends at 5,008.
     unsafe { behind(area, 5016).as_ptr::<u8>().write_volatile(1) };
 }
@@ -449,12 +449,12 @@ fn an_overflow_of_vmalloc_memory_is_named() {
 // Red zones, poison and users go with tags; so do caches whose objects keep what a constructor made.
 ktest!(tags_go_with_debugging, machine = "cpu=max mte append='kasan=on slub_debug=FZPU,kmalloc-64'");
 fn tags_go_with_debugging() {
-    let object = at(instance::kzalloc(20, Gfp::KERNEL).expect("memory"));
+    let object = at(global::kzalloc(20, Gfp::KERNEL).expect("memory"));
     assert!(is_readable(behind(object, 31)) && !is_readable(behind(object, 32)));
     // The last granule is the object's as a whole: what is behind byte 20 is the red zone's business.
-    let debugged = at(instance::kzalloc(40, Gfp::KERNEL).expect("memory"));
+    let debugged = at(global::kzalloc(40, Gfp::KERNEL).expect("memory"));
     assert!(!is_readable(behind(debugged, 48)));
-    assert_eq!(instance::ksize(debugged.as_ptr()), Ok(40));
+    assert_eq!(global::ksize(debugged.as_ptr()), Ok(40));
     kfree(debugged);
     kfree(object);
     let fenced = cache("fenced_and_tagged", 72, SlabFlags::DEBUG);
@@ -472,7 +472,7 @@ ktest!(tagged_memory_survives_a_mix_on_four_cpus, machine = "cpu=max mte smp=4 a
 fn tagged_memory_survives_a_mix_on_four_cpus() {
     let in_use = || {
         let mut sum = 0;
-        let slabs = instance::slab_allocator();
+        let slabs = global::slab_allocator();
         slabs.for_each(|cache| sum += slabs.info(cache).active_objects).expect("a thread");
         sum
     };
@@ -484,7 +484,7 @@ fn tagged_memory_survives_a_mix_on_four_cpus() {
             if held.len() < 32 && random.below(3) != 0 {
                 let most = if random.below(8) == 0 { 20_000 } else { 512 };
                 let size = 1 + random.index(most);
-                let object = at(instance::kmalloc(size, Gfp::KERNEL).expect("memory"));
+                let object = at(global::kmalloc(size, Gfp::KERNEL).expect("memory"));
                 // SAFETY: as large, and this CPU's.
                 unsafe { object.as_ptr::<u8>().write_bytes(0x5a, size) };
                 held.push((object, size));
@@ -508,8 +508,8 @@ ktest!(
     machine max_without_mte = "cpu=max append='kasan=on'"
 );
 fn without_mte_kasan_says_so() {
-    assert!(!instance::tags_are_on());
-    let object = at(instance::kmalloc(64, Gfp::KERNEL).expect("memory"));
+    assert!(!global::tags_are_on());
+    let object = at(global::kmalloc(64, Gfp::KERNEL).expect("memory"));
     assert!(object.is_untagged());
     kfree(object);
 }
@@ -518,17 +518,17 @@ ktest!(boot: without_mte_the_log_says_so, machine = "append='kasan=on'", report 
 // Nobody has asked: a CPU with tags leaves them alone, and a pointer with one is as wild as any.
 ktest!(tags_are_off_unless_they_are_asked_for, machine = "cpu=max mte");
 fn tags_are_off_unless_they_are_asked_for() {
-    assert!(!instance::tags_are_on());
-    let object = at(instance::kmalloc(64, Gfp::KERNEL).expect("memory"));
+    assert!(!global::tags_are_on());
+    let object = at(global::kmalloc(64, Gfp::KERNEL).expect("memory"));
     assert!(object.is_untagged());
     let wild = object.with_tag(Tag::from_bits(3));
     assert!(!is_readable(wild));
     // SAFETY: nothing is freed by it.
-    assert_eq!(unsafe { instance::try_kfree(wild.as_ptr()) }, Err(Misuse::NotLinear(wild)));
-    assert!(matches!(instance::virt_to_page(wild), Err(FreeError::NotLinear(_))));
+    assert_eq!(unsafe { global::try_kfree(wild.as_ptr()) }, Err(Misuse::NotLinear(wild)));
+    assert!(matches!(global::virt_to_page(wild), Err(FreeError::NotLinear(_))));
     kfree(object);
-    let pages = instance::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    assert!(pages.is_untagged() && raw!(instance::free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
-    raw!(instance::free_page(pages)).expect("allocated above");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    assert!(pages.is_untagged() && raw!(global::free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
+    raw!(global::free_page(pages)).expect("allocated above");
     assert_eq!(to_usize(TAG_GRANULE), 16);
 }

@@ -5,7 +5,7 @@ use quarry::addr::{CpuId, PhysAddr, PhysRange};
 use quarry::arch::aarch64::boot;
 use quarry::fdt::Cpu;
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use quarry::kernel::cpus::{self, CpuError, CpuState, ReleaseError};
 use quarry::kernel::init::{self, Machine};
 use quarry::kernel::memmap::{Owner, Row};
@@ -22,7 +22,7 @@ fn memory_is_right() {
     let account = account(machine()).expect("RAM adds up");
     let stated: u64 = machine().tree.memory().flatten().map(|range| range.size()).sum();
     assert_eq!(account.map.total(), stated);
-    let memblock = instance::memblock();
+    let memblock = global::memblock();
     memblock.check().expect("memblock keeps its invariants");
     assert!(!memblock.is_lent(), "the room that was lent is the page allocator's now");
     for region in machine().tree.reserved_memory().filter(|region| region.is_enabled()) {
@@ -45,7 +45,7 @@ ktest!(
 );
 fn regions_by_the_thousand_are_taken() {
     memory_is_right();
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     for region in machine().tree.reserved_memory() {
         for range in region.ranges().flatten() {
             let alias = layout::phys_to_virt(range.start()).expect("in reach");
@@ -64,11 +64,11 @@ ktest!(
 fn regions_without_an_address_are_all_placed_and_named() {
     memory_is_right();
     let account = account(machine()).expect("RAM adds up");
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let mut placed = 0;
     for region in machine().tree.reserved_memory().filter(|region| region.name() != "huge") {
         let (name, size) = (region.name(), region.size().expect("a number").expect("a size"));
-        let place = instance::memblock().reserved().reserved_for(region.node().offset()).expect("a place");
+        let place = global::memblock().reserved().reserved_for(region.node().offset()).expect("a place");
         assert_eq!(place.size(), size, "{name}");
         let owner = if region.is_no_map() { Owner::NoMap(name) } else { Owner::Reserved(name) };
         assert_eq!(account.map.sum(|of| of == owner), size, "{name}");
@@ -103,13 +103,13 @@ fn what_is_reserved_over_the_image_stays_reserved() {
     let account = account(machine()).expect("RAM adds up");
     let is_free = |row: &&Row| row.owner == Owner::Pages && row.range.overlaps(taken);
     assert_eq!(account.map.rows().iter().find(is_free), None);
-    assert!(!instance::memblock().free_ranges().any(|free| free.overlaps(taken)));
+    assert!(!global::memblock().free_ranges().any(|free| free.overlaps(taken)));
     let init = boot.image_phys(boot::init_start());
     let row = account.map.rows().iter().find(|row| row.range.contains(init)).expect("a row");
     assert!(matches!(row.owner, Owner::Reserved("/memreserve/" | "k@48200000")), "{row}");
     // What the kernel runs in stays mapped; so the region is no `no-map` one any more.
-    assert!(instance::memblock().maps_any(taken));
-    assert!(instance::io_space().reserved().ranges().iter().all(|reserved| !reserved.no_map));
+    assert!(global::memblock().maps_any(taken));
+    assert!(global::io_space().reserved().ranges().iter().all(|reserved| !reserved.no_map));
     assert_eq!(machine().found.still_mapped, machine().tree.reserved_memory().filter(|of| of.is_no_map()).count());
 }
 
@@ -162,7 +162,7 @@ ktest!(
 fn banks_beyond_reach_are_left_out() {
     memory_is_right();
     assert_eq!((machine().found.stated, machine().found.beyond), ((256 << 20) + (1 << 30), 1 << 30));
-    assert_eq!(instance::memblock().usable_size(), Ok(256 << 20));
+    assert_eq!(global::memblock().usable_size(), Ok(256 << 20));
     let account = account(machine()).expect("RAM adds up");
     assert_eq!(account.map.sum(|owner| owner == Owner::LeftOut), 1 << 30);
 }
@@ -181,7 +181,7 @@ ktest!(
 );
 fn only_the_memory_that_is_given_is_used() {
     memory_is_right();
-    assert_eq!(instance::memblock().usable_size(), Ok(64 << 20));
+    assert_eq!(global::memblock().usable_size(), Ok(64 << 20));
     let account = account(machine()).expect("RAM adds up");
     let outside = |row: &&Row| !(0x4800_0000..0x4c00_0000).contains(&row.range.start().get());
     assert!(account.map.rows().iter().filter(outside).all(|row| row.owner != Owner::Pages));
@@ -300,9 +300,9 @@ ktest!(
 );
 fn runs_of_pages_are_aligned_by_their_address() {
     memory_is_right();
-    let page = instance::alloc_contig_pages(1, 2048, Gfp::KERNEL).expect("a page");
-    assert!(instance::page_to_pfn(page).start().is_aligned(8 << 20));
-    raw!(instance::free_contig_range(page, 1)).expect("it is ours");
+    let page = global::alloc_contig_pages(1, 2048, Gfp::KERNEL).expect("a page");
+    assert!(global::page_to_pfn(page).start().is_aligned(8 << 20));
+    raw!(global::free_contig_range(page, 1)).expect("it is ours");
 }
 
 // Conduits that nobody serves.

@@ -4,9 +4,9 @@
 use quarry::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::Prot;
-use quarry::instance;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::page::Page;
@@ -41,12 +41,12 @@ pub(crate) fn use_memory(start: VirtAddr, size: u64) {
 
 /// The pages and areas that are taken now.
 fn balance() -> (u64, usize) {
-    instance::vmap_space().purge_all();
-    instance::execmem_space().purge_all();
-    instance::check_vmalloc().expect("the areas' invariants");
-    instance::slab_allocator().shrink_all();
-    instance::drain_all_pages();
-    (instance::nr_free_pages(), instance::vmap_space().iter().count())
+    global::vmap_space().purge_all();
+    global::execmem_space().purge_all();
+    global::check_vmalloc().expect("the areas' invariants");
+    global::slab_allocator().shrink_all();
+    global::drain_all_pages();
+    (global::nr_free_pages(), global::vmap_space().iter().count())
 }
 
 /// Runs `f`, whose memory must all come back. Tables and descriptors that were made stay, so the second run counts.
@@ -61,10 +61,10 @@ ktest!(every_size_is_memory);
 fn every_size_is_memory() {
     leaves_nothing(|| {
         for size in [1, 8, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE, 64 << 10, 200 << 10, MIB, 2 * MIB, 5 * MIB + 1] {
-            let addr = instance::vmalloc(size).expect("memory");
+            let addr = global::vmalloc(size).expect("memory");
             use_memory(addr, size & !7);
-            assert!(instance::is_vmalloc_addr(addr));
-            raw!(instance::vfree(addr)).expect("an area");
+            assert!(global::is_vmalloc_addr(addr));
+            raw!(global::vfree(addr)).expect("an area");
         }
     });
 }
@@ -73,13 +73,13 @@ ktest!(zeroed_memory_is_zero);
 fn zeroed_memory_is_zero() {
     leaves_nothing(|| {
         for _ in 0..8 {
-            let dirty = instance::vmalloc(40 * PAGE_SIZE).expect("memory");
+            let dirty = global::vmalloc(40 * PAGE_SIZE).expect("memory");
             use_memory(dirty, 40 * PAGE_SIZE);
-            raw!(instance::vfree(dirty)).expect("an area");
-            instance::vmap_space().purge_all();
-            let clean = instance::vzalloc(40 * PAGE_SIZE).expect("memory");
+            raw!(global::vfree(dirty)).expect("an area");
+            global::vmap_space().purge_all();
+            let clean = global::vzalloc(40 * PAGE_SIZE).expect("memory");
             assert!((0..40 * PAGE_SIZE).step_by(8).all(|offset| read(at(clean, offset)) == 0));
-            raw!(instance::vfree(clean)).expect("an area");
+            raw!(global::vfree(clean)).expect("an area");
         }
     });
 }
@@ -87,19 +87,19 @@ fn zeroed_memory_is_zero() {
 // Behaviour 250
 ktest!(large_areas_are_blocks_and_groups);
 fn large_areas_are_blocks_and_groups() {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     let leaf = |addr| tables.translate(addr).expect("mapped").leaf;
-    let huge = instance::vmalloc(4 * MIB).expect("memory");
+    let huge = global::vmalloc(4 * MIB).expect("memory");
     assert_eq!(leaf(huge).level, LeafLevel::Pmd);
     use_memory(huge, 4 * MIB);
-    let group = instance::vmalloc(64 << 10).expect("memory");
+    let group = global::vmalloc(64 << 10).expect("memory");
     assert!(leaf(group).contiguous);
     use_memory(group, 64 << 10);
-    let user = instance::vmalloc_user(64 << 10).expect("memory");
+    let user = global::vmalloc_user(64 << 10).expect("memory");
     assert!(!leaf(user).contiguous && leaf(user).level == LeafLevel::Pte);
     for addr in [huge, group, user] {
         assert!(!leaf(addr).prot.is_executable() && leaf(addr).prot.is_writable());
-        raw!(instance::vfree(addr)).expect("an area");
+        raw!(global::vfree(addr)).expect("an area");
     }
 }
 
@@ -107,41 +107,41 @@ fn large_areas_are_blocks_and_groups() {
 ktest!(what_cannot_be_is_refused);
 fn what_cannot_be_is_refused() {
     let before = balance();
-    assert_eq!(instance::vmalloc(0), Err(MapError::Empty));
+    assert_eq!(global::vmalloc(0), Err(MapError::Empty));
     for size in [u64::MAX, 1 << 46, 1 << 40] {
-        assert_eq!(instance::vmalloc(size), Err(MapError::TooLarge(size)));
+        assert_eq!(global::vmalloc(size), Err(MapError::TooLarge(size)));
     }
-    assert_eq!(raw!(instance::vfree(VirtAddr::ZERO)), Ok(()));
-    let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+    assert_eq!(raw!(global::vfree(VirtAddr::ZERO)), Ok(()));
+    let addr = global::vmalloc(3 * PAGE_SIZE).expect("memory");
     for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
-        assert!(matches!(raw!(instance::vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+        assert!(matches!(raw!(global::vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
     }
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let linear = instance::page_address(page);
-    assert!(matches!(raw!(instance::vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
-    let mapping = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
-    assert!(matches!(raw!(instance::vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(instance::vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
-    let inside = instance::vmalloc_to_page(addr).expect("mapped");
-    assert!(raw!(instance::free_page(inside)).is_err(), "a page of an area");
-    raw!(instance::vfree(addr)).expect("an area");
-    assert!(matches!(raw!(instance::vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
-    raw!(instance::vunmap(mapping)).expect("a mapping");
-    raw!(instance::free_page(page)).expect("ours");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let linear = global::page_address(page);
+    assert!(matches!(raw!(global::vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
+    let mapping = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    assert!(matches!(raw!(global::vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    let inside = global::vmalloc_to_page(addr).expect("mapped");
+    assert!(raw!(global::free_page(inside)).is_err(), "a page of an area");
+    raw!(global::vfree(addr)).expect("an area");
+    assert!(matches!(raw!(global::vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    raw!(global::vunmap(mapping)).expect("a mapping");
+    raw!(global::free_page(page)).expect("ours");
     assert_eq!(balance().1, before.1);
 }
 
 /// Pages that do not follow on, each with its number in it.
 pub(crate) fn scattered(count: usize) -> alloc::vec::Vec<Page> {
     let pages: alloc::vec::Vec<Page> =
-        (0..2 * count).map(|_| instance::alloc_page(Gfp::KERNEL).expect("memory")).collect();
+        (0..2 * count).map(|_| global::alloc_page(Gfp::KERNEL).expect("memory")).collect();
     let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
         pages.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     for (_, page) in freed {
-        raw!(instance::free_page(page)).expect("ours");
+        raw!(global::free_page(page)).expect("ours");
     }
     for (number, page) in &kept {
-        write(instance::page_address(*page), *number as u64);
+        write(global::page_address(*page), *number as u64);
     }
     kept.into_iter().map(|(_, page)| page).rev().collect()
 }
@@ -152,16 +152,16 @@ fn vmap_shows_pages_in_the_order_of_the_list() {
     leaves_nothing(|| {
         let pages = scattered(40);
         for _ in 0..3 {
-            let addr = instance::vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+            let addr = global::vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
             for (index, page) in pages.iter().enumerate() {
                 let here = at(addr, index as u64 * PAGE_SIZE);
-                assert_eq!(read(here), read(instance::page_address(*page)));
-                assert_eq!(instance::vmalloc_to_page(here), Some(*page));
+                assert_eq!(read(here), read(global::page_address(*page)));
+                assert_eq!(global::vmalloc_to_page(here), Some(*page));
             }
-            raw!(instance::vunmap(addr)).expect("a mapping");
+            raw!(global::vunmap(addr)).expect("a mapping");
         }
         for page in pages {
-            raw!(instance::free_page(page)).expect("ours");
+            raw!(global::free_page(page)).expect("ours");
         }
     });
 }
@@ -171,15 +171,15 @@ fn vm_map_ram_shows_other_pages_at_the_same_address() {
     let pages = scattered(63);
     for first in 0..40 {
         let list = pages.get(first..first + 1 + first % 23).expect("as many");
-        let addr = instance::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
+        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
         for (index, page) in list.iter().enumerate() {
-            assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(instance::page_address(*page)));
+            assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(global::page_address(*page)));
         }
-        assert!(raw!(instance::vm_unmap_ram(addr, list.len() + 1)).is_err());
-        raw!(instance::vm_unmap_ram(addr, list.len())).expect("a mapping");
+        assert!(raw!(global::vm_unmap_ram(addr, list.len() + 1)).is_err());
+        raw!(global::vm_unmap_ram(addr, list.len())).expect("a mapping");
     }
     for page in pages {
-        raw!(instance::free_page(page)).expect("ours");
+        raw!(global::free_page(page)).expect("ours");
     }
 }
 
@@ -188,9 +188,9 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
     leaves_nothing(|| {
         let flags = quarry::arch::aarch64::irq::local_irq_save_flags();
         for _ in 0..200 {
-            let addr = instance::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
+            let addr = global::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
             write(addr, 7);
-            raw!(instance::vfree(addr)).expect("an area");
+            raw!(global::vfree(addr)).expect("an area");
         }
         quarry::arch::aarch64::irq::local_irq_restore_flags(flags);
     });
@@ -199,16 +199,16 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
 // Behaviour 239: behind the last page, and before the first, behind which the guard page of another area lies.
 ktest!(the_page_behind_an_area_faults, report = "guard page after vmalloc area", report = "tests/kernel/vmalloc.rs");
 fn the_page_behind_an_area_faults() {
-    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
     write(at(addr, 2 * PAGE_SIZE), 1);
 }
 
 ktest!(an_area_that_was_freed_faults_after_the_purge);
 fn an_area_that_was_freed_faults_after_the_purge() {
-    let addr = instance::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
     write(addr, 1);
-    raw!(instance::vfree(addr)).expect("an area");
-    instance::vmap_space().purge_all();
+    raw!(global::vfree(addr)).expect("an area");
+    global::vmap_space().purge_all();
     expect_fault(FaultKind::Translation(AccessKind::Read), addr);
     read(addr);
 }
@@ -216,8 +216,8 @@ fn an_area_that_was_freed_faults_after_the_purge() {
 // Behaviour 267
 ktest!(a_read_only_mapping_cannot_be_written);
 fn a_read_only_mapping_cannot_be_written() {
-    let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    let addr = instance::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RO).expect("addresses");
+    let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RO).expect("addresses");
     read(addr);
     expect_fault(FaultKind::Permission(AccessKind::Write), addr);
     write(addr, 1);
@@ -226,80 +226,80 @@ fn a_read_only_mapping_cannot_be_written() {
 // Promises 3, 4 and 9: what the descriptor says decides, for every page of the machine that is not the caller's.
 ktest!(what_is_not_the_callers_is_not_mapped, machine a72 = "", machine max = "cpu=max");
 fn what_is_not_the_callers_is_not_mapped() {
-    let mine = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    let object = instance::kmalloc(64, Gfp::KERNEL).expect("memory");
-    let code = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
-    raw!(instance::set_memory_ro(code, 1)).expect("a page");
-    raw!(instance::set_memory_x(code, 1)).expect("read-only");
-    let page_of = |phys| instance::pfn_to_page(Pfn::containing(phys));
+    let mine = global::alloc_page(Gfp::KERNEL).expect("memory");
+    let object = global::kmalloc(64, Gfp::KERNEL).expect("memory");
+    let code = global::vmalloc_exec(PAGE_SIZE).expect("memory");
+    raw!(global::set_memory_ro(code, 1)).expect("a page");
+    raw!(global::set_memory_x(code, 1)).expect("read-only");
+    let page_of = |phys| global::pfn_to_page(Pfn::containing(phys));
     let translated = |at: VirtAddr| {
-        instance::kernel_tables().and_then(|tables| tables.translate(at)).and_then(|found| page_of(found.phys))
+        global::kernel_tables().and_then(|tables| tables.translate(at)).and_then(|found| page_of(found.phys))
     };
     let text = VirtAddr::of(what_is_not_the_callers_is_not_mapped as fn() as *const ());
     let rodata = VirtAddr::of("some bytes that nobody writes".as_ptr());
-    let root = instance::kernel_tables().and_then(|tables| page_of(tables.root()));
+    let root = global::kernel_tables().and_then(|tables| page_of(tables.root()));
     let slab = translated(VirtAddr::of(object.as_ptr()));
-    let free = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    raw!(instance::free_page(free)).expect("ours");
+    let free = global::alloc_page(Gfp::KERNEL).expect("memory");
+    raw!(global::free_page(free)).expect("ours");
     let outside = [mine.offset(1 << 24), mine.offset(1 << 30)];
     let inside = [translated(text), translated(rodata), root, slab, translated(code), Some(free)];
     for page in inside.into_iter().chain(outside.map(Some)) {
         let page = page.expect("RAM");
         for list in [&[page][..], &[mine, page, mine]] {
-            let refused = instance::vmap(list, VmFlags::empty(), Prot::KERNEL_RW);
+            let refused = global::vmap(list, VmFlags::empty(), Prot::KERNEL_RW);
             assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
-            let refused = instance::vm_map_ram(list, Prot::KERNEL_RO);
+            let refused = global::vm_map_ram(list, Prot::KERNEL_RO);
             assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
         }
     }
     // A page that is mapped stays, whoever frees it.
     for round in 0..3 {
-        let brief = instance::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(instance::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        let brief = global::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours");
+        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         write(brief, 7);
-        raw!(instance::vm_unmap_ram(brief, 1)).expect("mapped");
-        let area = instance::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(instance::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        raw!(global::vm_unmap_ram(brief, 1)).expect("mapped");
+        let area = global::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours");
+        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         assert_eq!(read(area), 7);
-        raw!(instance::vunmap(area)).expect("mapped");
+        raw!(global::vunmap(area)).expect("mapped");
     }
-    raw!(instance::free_page(mine)).expect("not mapped any more");
+    raw!(global::free_page(mine)).expect("not mapped any more");
     // SAFETY: allocated above, and used no more.
-    unsafe { instance::kfree(object.as_ptr()) };
-    raw!(instance::vfree(code)).expect("an area");
+    unsafe { global::kfree(object.as_ptr()) };
+    raw!(global::vfree(code)).expect("an area");
 }
 
 // The blocks of vm_map_ram alone are 128 MiB of addresses.
 ktest!(short_mappings_need_no_room_for_blocks, machine = "append='vmalloc=64M'");
 fn short_mappings_need_no_room_for_blocks() {
-    let page = instance::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
     for count in [1, 16, 63, 64] {
         let list = alloc::vec![page; count];
-        let addr = instance::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
+        let addr = global::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
         write(addr, 1);
-        assert!(raw!(instance::vunmap(addr)).is_err(), "not one of vmap");
-        raw!(instance::vm_unmap_ram(addr, count)).expect("mapped");
+        assert!(raw!(global::vunmap(addr)).is_err(), "not one of vmap");
+        raw!(global::vm_unmap_ram(addr, count)).expect("mapped");
     }
-    raw!(instance::free_page(page)).expect("allocated");
-    instance::check_vmalloc().expect("sound");
+    raw!(global::free_page(page)).expect("allocated");
+    global::check_vmalloc().expect("sound");
 }
 
 ktest!(a_small_region_is_bounded, machine = "append='vmalloc=16M'");
 fn a_small_region_is_bounded() {
-    let region = instance::vmap_space().region().expect("set up");
+    let region = global::vmap_space().region().expect("set up");
     assert_eq!(region.size(), 16 * MIB);
     // The stacks of CPUs are there already. An area takes its guard page too, and starts at a multiple of 64 KiB.
-    let taken: u64 = instance::vmap_space().iter().map(|area| area.range.size()).sum();
+    let taken: u64 = global::vmap_space().iter().map(|area| area.range.size()).sum();
     let room = (16 * MIB - taken) / (MIB + (64 << 10));
     assert!(room >= 10);
     let mut live = alloc::vec::Vec::new();
-    while let Ok(addr) = instance::vmalloc(MIB) {
+    while let Ok(addr) = global::vmalloc(MIB) {
         assert!(region.contains(addr));
         live.push(addr);
     }
     assert_eq!(live.len(), to_usize(room));
     for addr in live {
-        raw!(instance::vfree(addr)).expect("an area");
+        raw!(global::vfree(addr)).expect("an area");
     }
-    raw!(instance::vfree(instance::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
+    raw!(global::vfree(global::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
 }

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::ptr;
 use quarry::addr::{Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
+use quarry::global::{self, KVec, Pages, ThisKernel, VBox, VVec, Vmap};
 use quarry::hal::level::LeafLevel;
-use quarry::instance::{self, KVec, Pages, ThisKernel, VBox, VVec, Vmap};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 
 fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     // SAFETY: the tests are the only users of what they allocate, and forget the old address.
-    unsafe { instance::vrealloc(addr, size, gfp) }
+    unsafe { global::vrealloc(addr, size, gfp) }
 }
 
 // Behaviour 252
@@ -44,71 +44,70 @@ fn memory_keeps_what_it_holds_when_its_length_changes() {
             assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
         }
         assert_eq!(vrealloc(addr, 0, gfp), Ok(VirtAddr::ZERO), "freed");
-        assert!(raw!(instance::vfree(addr)).is_err());
+        assert!(raw!(global::vfree(addr)).is_err());
     });
 }
 
 ktest!(kvmalloc_takes_what_it_can_get);
 fn kvmalloc_takes_what_it_can_get() {
     let is_vmalloc =
-        |memory: ptr::NonNull<u8>| instance::is_vmalloc_addr(VirtAddr::new(memory.as_ptr().expose_provenance() as u64));
+        |memory: ptr::NonNull<u8>| global::is_vmalloc_addr(VirtAddr::new(memory.as_ptr().expose_provenance() as u64));
     leaves_nothing(|| {
         for (size, area) in [(8, false), (4096, false), (100_000, false), (4 << 20, false), (5 << 20, true)] {
-            let memory = instance::kvzalloc(size, Gfp::KERNEL).expect("memory");
+            let memory = global::kvzalloc(size, Gfp::KERNEL).expect("memory");
             assert_eq!(is_vmalloc(memory), area, "{size}");
             // SAFETY: so many bytes, just allocated.
             let bytes = unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), size) };
             assert!(bytes.iter().all(|byte| *byte == 0));
             bytes.fill(0x5a);
             // SAFETY: allocated above, and not used afterwards.
-            let longer =
-                unsafe { instance::kvrealloc(memory.as_ptr(), size + 3_000_000, Gfp::KERNEL) }.expect("memory");
+            let longer = unsafe { global::kvrealloc(memory.as_ptr(), size + 3_000_000, Gfp::KERNEL) }.expect("memory");
             // SAFETY: at least so many bytes.
             let bytes = unsafe { core::slice::from_raw_parts(longer.as_ptr(), size) };
             assert!(bytes.iter().all(|byte| *byte == 0x5a), "{size}");
             // SAFETY: not used afterwards.
-            unsafe { instance::kvfree(longer.as_ptr()) };
+            unsafe { global::kvfree(longer.as_ptr()) };
         }
-        assert!(instance::kvmalloc(1 << 31, Gfp::KERNEL).is_err());
-        assert!(instance::kvcalloc(usize::MAX / 2, 4, Gfp::KERNEL).is_err());
+        assert!(global::kvmalloc(1 << 31, Gfp::KERNEL).is_err());
+        assert!(global::kvcalloc(usize::MAX / 2, 4, Gfp::KERNEL).is_err());
         // SAFETY: null is nothing to free.
-        unsafe { instance::kvfree(ptr::null_mut()) };
+        unsafe { global::kvfree(ptr::null_mut()) };
     });
 }
 
 // Behaviour 237
 ktest!(whoever_is_idle_does_what_atomic_frees_have_left);
 fn whoever_is_idle_does_what_atomic_frees_have_left() {
-    let space = instance::vmap_space();
+    let space = global::vmap_space();
     space.purge_all();
     let share = space.lazy_max_pages();
     let mut waiting = 0;
     while waiting < share {
-        let addr = instance::vmalloc(16 * PAGE_SIZE).expect("memory");
+        let addr = global::vmalloc(16 * PAGE_SIZE).expect("memory");
         write(addr, 1);
-        raw!(instance::vfree_atomic(addr)).expect("an area");
+        raw!(global::vfree_atomic(addr)).expect("an area");
         waiting += 16;
         assert_eq!(space.lazy_pages(), waiting, "nothing is done by the free");
     }
-    instance::idle();
+    global::idle();
     assert_eq!(space.lazy_pages(), 0);
-    assert!(raw!(instance::vfree_atomic(VirtAddr::ZERO)).is_ok());
+    assert!(raw!(global::vfree_atomic(VirtAddr::ZERO)).is_ok());
 }
 
 ktest!(memory_that_waits_is_there_when_it_is_needed);
 fn memory_that_waits_is_there_when_it_is_needed() {
-    let space = instance::vmap_space();
+    let space = global::vmap_space();
     space.purge_all();
-    let addr = instance::vmalloc(100 * PAGE_SIZE).expect("memory");
-    raw!(instance::vfree_atomic(addr)).expect("an area");
+    let addr = global::vmalloc(100 * PAGE_SIZE).expect("memory");
+    raw!(global::vfree_atomic(addr)).expect("an area");
     assert_eq!(space.lazy_pages(), 100);
-    let mut taken = Vec::with_capacity(to_usize(instance::nr_free_pages()));
-    while let Ok(page) = instance::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
+    let mut taken = Vec::with_capacity(to_usize(global::nr_free_pages()));
+    while let Ok(page) = global::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
         taken.push(page);
     }
     assert_eq!(space.lazy_pages(), 0, "the purge is the reclaimer's to call");
     for page in taken {
-        raw!(instance::free_page(page)).expect("ours");
+        raw!(global::free_page(page)).expect("ours");
     }
 }
 
@@ -116,16 +115,15 @@ fn memory_that_waits_is_there_when_it_is_needed() {
 ktest!(no_failed_area_loses_anything, timeout = 60);
 fn no_failed_area_loses_anything() {
     for pages in [1, 5, 40, 700] {
-        let make = || instance::vmalloc(pages * PAGE_SIZE);
+        let make = || global::vmalloc(pages * PAGE_SIZE);
         // Tables that stay, and tables that others left and a block takes the place of.
-        raw!(instance::vfree(make().expect("memory"))).expect("an area");
-        let rounds =
-            fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(instance::vfree(addr)).expect("an area"));
+        raw!(global::vfree(make().expect("memory"))).expect("an area");
+        let rounds = fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(global::vfree(addr)).expect("an area"));
         assert!(rounds.expect("sound").points >= 1, "{pages}");
     }
-    let memory = || instance::kvmalloc(6 << 20, Gfp::KERNEL);
+    let memory = || global::kvmalloc(6 << 20, Gfp::KERNEL);
     // SAFETY: what has just been allocated.
-    let free = |memory: ptr::NonNull<u8>| unsafe { instance::kvfree(memory.as_ptr()) };
+    let free = |memory: ptr::NonNull<u8>| unsafe { global::kvfree(memory.as_ptr()) };
     // Tables that smaller areas have left go when blocks take their place.
     free(memory().expect("memory"));
     assert!(fail_every(&ThisKernel, MayRecover::Yes, memory, free).expect("sound").points >= 1);
@@ -134,51 +132,51 @@ fn no_failed_area_loses_anything() {
 // Behaviour 251: never among other areas, near enough for a branch, and not writable while it is executable.
 ktest!(code_has_a_region_of_its_own, machine a72 = "", machine max = "cpu=max");
 fn code_has_a_region_of_its_own() {
-    let prot = |addr| instance::kernel_tables().and_then(|tables| tables.translate(addr)).expect("mapped").leaf.prot;
-    let data = instance::vmalloc(PAGE_SIZE).expect("memory");
-    let code = instance::vmalloc_exec(2 * PAGE_SIZE).expect("memory");
-    assert!((MODULES_VADDR..MODULES_END).contains(&code.get()) && !instance::is_vmalloc_addr(code));
-    assert!(instance::is_vmalloc_addr(data));
+    let prot = |addr| global::kernel_tables().and_then(|tables| tables.translate(addr)).expect("mapped").leaf.prot;
+    let data = global::vmalloc(PAGE_SIZE).expect("memory");
+    let code = global::vmalloc_exec(2 * PAGE_SIZE).expect("memory");
+    assert!((MODULES_VADDR..MODULES_END).contains(&code.get()) && !global::is_vmalloc_addr(code));
+    assert!(global::is_vmalloc_addr(data));
     assert!(prot(code).is_writable() && !prot(code).is_executable());
     // mov w0, #42; ret
     write(code, 0xd65f_03c0_5280_0540);
-    assert_eq!(raw!(instance::set_memory_x(code, 2)), Err(SetMemoryError::WritableExecutable(code)));
-    raw!(instance::set_memory_ro(code, 2)).expect("an area");
-    raw!(instance::set_memory_x(code, 2)).expect("read-only");
-    let alias = instance::page_address(instance::vmalloc_to_page(code).expect("mapped"));
+    assert_eq!(raw!(global::set_memory_x(code, 2)), Err(SetMemoryError::WritableExecutable(code)));
+    raw!(global::set_memory_ro(code, 2)).expect("an area");
+    raw!(global::set_memory_x(code, 2)).expect("read-only");
+    let alias = global::page_address(global::vmalloc_to_page(code).expect("mapped"));
     assert!(prot(code).is_executable() && !prot(alias).is_writable());
     // SAFETY: the function has been written there, and is executable.
     let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(code.as_ptr::<()>()) };
     assert_eq!(function(), 42);
-    assert!(instance::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
-    raw!(instance::vfree(code)).expect("an area");
+    assert!(global::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
+    raw!(global::vfree(code)).expect("an area");
     assert!(prot(alias).is_writable(), "whoever gets the page can write it");
-    raw!(instance::vfree(data)).expect("an area");
-    instance::check_vmalloc().expect("sound");
+    raw!(global::vfree(data)).expect("an area");
+    global::check_vmalloc().expect("sound");
 }
 
 ktest!(code_moves_within_its_region_and_read_only_code_does_not);
 fn code_moves_within_its_region_and_read_only_code_does_not() {
     leaves_nothing(|| {
-        let first = instance::vmalloc_exec(PAGE_SIZE).expect("memory");
+        let first = global::vmalloc_exec(PAGE_SIZE).expect("memory");
         write(first, 42);
         let moved = vrealloc(first, MIB, Gfp::KERNEL).expect("memory");
         assert!((MODULES_VADDR..MODULES_END).contains(&moved.get()), "in reach of a branch: {moved}");
         assert_eq!(read(moved), 42);
-        raw!(instance::set_memory_ro(moved, 1)).expect("an area");
+        raw!(global::set_memory_ro(moved, 1)).expect("an area");
         for size in [8, MIB, 2 * MIB] {
             let refused = vrealloc(moved, size, Gfp::KERNEL | Gfp::ZERO);
             assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
         }
         assert_eq!(read(moved), 42);
-        raw!(instance::vfree(moved)).expect("an area");
+        raw!(global::vfree(moved)).expect("an area");
     });
 }
 
 // Behaviour 244
 ktest!(the_region_has_its_edges);
 fn the_region_has_its_edges() {
-    let inside = |addr: u64| instance::is_vmalloc_addr(VirtAddr::new(addr));
+    let inside = |addr: u64| global::is_vmalloc_addr(VirtAddr::new(addr));
     let edges = [VMALLOC_START - 1, VMALLOC_START, VMALLOC_END - 1, VMALLOC_END];
     assert_eq!(edges.map(inside), [false, true, true, false]);
 }
@@ -191,7 +189,7 @@ ktest!(
 );
 fn the_prompt_shows_areas_and_reads_any_address() {
     let machine = init::machine().expect("booted");
-    let addr = instance::vmalloc(3 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(3 * PAGE_SIZE).expect("memory");
     prompt::execute(machine, "vmallocinfo");
     prompt::execute(machine, "check");
     prompt::execute(machine, &alloc::format!("peek {:#x}", at(addr, 3 * PAGE_SIZE).get()));
@@ -205,7 +203,7 @@ fn values_live_in_areas() {
             // SAFETY: zeroes are numbers.
             unsafe { room.assume_init() }
         };
-        assert!(instance::is_vmalloc_addr(VirtAddr::of(&raw const *large)));
+        assert!(global::is_vmalloc_addr(VirtAddr::of(&raw const *large)));
         assert!(large.iter().all(|number| *number == 0));
         large.fill(7);
         let mut row = VVec::new();
@@ -213,7 +211,7 @@ fn values_live_in_areas() {
             row.push(number, Gfp::KERNEL).expect("memory");
         }
         assert!(row.as_slice().iter().zip(0_u64..).all(|(found, number)| *found == number));
-        assert!(instance::is_vmalloc_addr(VirtAddr::of(row.as_slice().as_ptr())));
+        assert!(global::is_vmalloc_addr(VirtAddr::of(row.as_slice().as_ptr())));
         row.truncate(10);
         row.shrink_to_fit(Gfp::KERNEL).expect("less");
         assert_eq!((row.len(), row.as_slice().last(), large.iter().sum::<u64>()), (10, Some(&9), 21_000));
@@ -250,12 +248,12 @@ fn owned_pages_are_mapped_in_a_row() {
 ktest!(huge_areas_are_aligned_for_blocks);
 fn huge_areas_are_aligned_for_blocks() {
     leaves_nothing(|| {
-        let addr = instance::vmalloc_huge(4 * MIB, Gfp::KERNEL).expect("memory");
+        let addr = global::vmalloc_huge(4 * MIB, Gfp::KERNEL).expect("memory");
         assert!(addr.is_aligned(2 * MIB));
-        let found = instance::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
+        let found = global::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
         assert_eq!(found.leaf.level, LeafLevel::Pmd);
-        raw!(instance::vfree(addr)).expect("an area");
-        let small = instance::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
-        raw!(instance::vfree(small)).expect("an area");
+        raw!(global::vfree(addr)).expect("an area");
+        let small = global::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
+        raw!(global::vfree(small)).expect("an area");
     });
 }

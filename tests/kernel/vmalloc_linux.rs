@@ -4,8 +4,8 @@ use crate::vmalloc::{at, leaves_nothing, read, scattered, write};
 use alloc::vec::Vec;
 use quarry::addr::{PAGE_SIZE, VirtAddr};
 use quarry::gfp::Gfp;
+use quarry::global;
 use quarry::hal::prot::Prot;
-use quarry::instance;
 use quarry::ktest;
 use quarry::mm::vmalloc::{AreaError, AreaRequest, MapError, VmFlags, VmallocRequest};
 
@@ -22,20 +22,20 @@ impl Random {
 }
 
 fn vmalloc(pages: u64) -> VirtAddr {
-    let addr = instance::vmalloc(pages * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(pages * PAGE_SIZE).expect("memory");
     write(addr, addr.get());
     addr
 }
 
 fn vfree(addr: VirtAddr) {
     assert_eq!(read(addr), addr.get(), "nobody else has written there");
-    raw!(instance::vfree(addr)).expect("an area");
+    raw!(global::vfree(addr)).expect("an area");
 }
 
 /// Aligned to `align`.
 fn aligned(pages: u64, align: u64) -> Result<VirtAddr, MapError> {
     let request = VmallocRequest { align, ..VmallocRequest::new(pages * PAGE_SIZE, Gfp::KERNEL) };
-    let addr = instance::vmap_space().vmalloc(&request)?;
+    let addr = global::vmap_space().vmalloc(&request)?;
     write(addr, addr.get());
     Ok(addr)
 }
@@ -59,7 +59,7 @@ fn full_fit() {
         for addr in junk.iter().step_by(2) {
             vfree(*addr);
         }
-        instance::vmap_space().purge_all();
+        global::vmap_space().purge_all();
         for _ in 0..10_000 {
             let addr = vmalloc(1);
             assert!(addr < top, "it fits into a hole");
@@ -151,15 +151,15 @@ fn align_shift() {
 // 35,000 allocations of up to a quarter of a page each, aligned to up to 2 KiB: what they hold is looked at.
 ktest!(pcpu, machine one = "", machine four = "smp=4 mem=512M", timeout = 120);
 fn pcpu() {
-    instance::percpu_trim();
-    let before = instance::percpu_stats();
+    global::percpu_trim();
+    let before = global::percpu_stats();
     let mut random = Random(0x7063_7075);
     let mut live = Vec::with_capacity(35_000);
     for _ in 0..35_000 {
         let (size, align) = (1 + random.below(PAGE_SIZE / 4), 1 << (1 + random.below(11)));
-        let ptr = instance::alloc_percpu(size, align).expect("memory");
-        for cpu in instance::possible_cpus() {
-            let at = instance::per_cpu_ptr(ptr, cpu);
+        let ptr = global::alloc_percpu(size, align).expect("memory");
+        for cpu in global::possible_cpus() {
+            let at = global::per_cpu_ptr(ptr, cpu);
             assert!(at.is_aligned(align));
             let copy = at.as_ptr::<u8>();
             // SAFETY: allocated just now, so many bytes.
@@ -169,20 +169,20 @@ fn pcpu() {
         }
         live.push((ptr, size));
     }
-    instance::check_percpu().expect("sound");
+    global::check_percpu().expect("sound");
     for (ptr, size) in live {
-        for cpu in instance::possible_cpus() {
-            let at = instance::per_cpu_ptr(ptr, cpu);
+        for cpu in global::possible_cpus() {
+            let at = global::per_cpu_ptr(ptr, cpu);
             // SAFETY: as above, and not freed yet.
             let copy = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), usize::try_from(size).expect("small")) };
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");
         }
-        raw!(instance::free_percpu(ptr)).expect("allocated");
+        raw!(global::free_percpu(ptr)).expect("allocated");
     }
-    instance::percpu_trim();
-    assert_eq!(instance::percpu_stats(), before);
-    instance::check_percpu().expect("sound");
+    global::percpu_trim();
+    assert_eq!(global::percpu_stats(), before);
+    global::check_percpu().expect("sound");
 }
 
 ktest!(vm_map_ram, timeout = 60);
@@ -192,15 +192,15 @@ fn vm_map_ram() {
     for _ in 0..10_000 {
         let count = 1 + usize::try_from(random.below(63)).expect("small");
         let list = pages.get(..count).expect("as many");
-        let addr = instance::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
+        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
         let last = at(addr, (count as u64 - 1) * PAGE_SIZE);
-        assert_eq!(read(last), read(instance::page_address(*list.last().expect("one"))));
-        raw!(instance::vm_unmap_ram(addr, count)).expect("a mapping");
+        assert_eq!(read(last), read(global::page_address(*list.last().expect("one"))));
+        raw!(global::vm_unmap_ram(addr, count)).expect("a mapping");
     }
     for page in pages {
-        raw!(instance::free_page(page)).expect("ours");
+        raw!(global::free_page(page)).expect("ours");
     }
-    instance::check_vmalloc().expect("sound");
+    global::check_vmalloc().expect("sound");
 }
 
 ktest!(no_block, timeout = 60);
@@ -210,7 +210,7 @@ fn no_block() {
         let flags = quarry::arch::aarch64::irq::local_irq_save_flags();
         for round in 0..4_000 {
             let gfp = if round % 2 == 0 { Gfp::NOWAIT } else { Gfp::ATOMIC };
-            let addr = instance::vmalloc_gfp((1 + random.below(10)) * PAGE_SIZE, gfp).expect("memory");
+            let addr = global::vmalloc_gfp((1 + random.below(10)) * PAGE_SIZE, gfp).expect("memory");
             write(addr, addr.get());
             vfree(addr);
         }
@@ -221,7 +221,7 @@ fn no_block() {
 // Areas alone, many of them, of a size that no pool keeps.
 ktest!(a_hundred_thousand_areas_are_found_by_their_addresses, machine = "mem=512M", timeout = 120);
 fn a_hundred_thousand_areas_are_found_by_their_addresses() {
-    let space = instance::vmap_space();
+    let space = global::vmap_space();
     let request = AreaRequest::new(PAGE_SIZE, VmFlags::MAP);
     let areas: Vec<VirtAddr> = (0..100_000).map(|_| space.alloc(&request).expect("addresses").start()).collect();
     for addr in &areas {
@@ -230,5 +230,5 @@ fn a_hundred_thousand_areas_are_found_by_their_addresses() {
     for addr in areas {
         raw!(space.recycle(space.remove(addr, VmFlags::MAP).expect("an area")));
     }
-    instance::check_vmalloc().expect("sound");
+    global::check_vmalloc().expect("sound");
 }

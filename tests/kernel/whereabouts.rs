@@ -8,7 +8,7 @@ use core::fmt;
 use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::arch::aarch64::boot;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, KernelStack};
+use quarry::global::{self, KernelStack};
 use quarry::kernel::cpus;
 use quarry::kernel::whereabouts;
 use quarry::ktest;
@@ -31,9 +31,9 @@ ktest!(
     exit = 1
 );
 fn a_freed_area_is_named() {
-    let area = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
-    raw!(instance::vfree(area)).expect("allocated above");
-    instance::vmap_space().purge_all();
+    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    raw!(global::vfree(area)).expect("allocated above");
+    global::vmap_space().purge_all();
     store(area);
 }
 
@@ -45,7 +45,7 @@ ktest!(
     exit = 1
 );
 fn the_guard_page_of_an_area_is_named_with_its_owner() {
-    let area = instance::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
     store(VirtAddr::new(area.get() + 4 * PAGE_SIZE));
 }
 
@@ -59,7 +59,7 @@ ktest!(
     exit = 1
 );
 fn execution_of_an_object_breaks_a_rule() {
-    let object = instance::kmalloc(64, Gfp::KERNEL).expect("memory");
+    let object = global::kmalloc(64, Gfp::KERNEL).expect("memory");
     execute(VirtAddr::of(object.as_ptr()));
 }
 
@@ -98,7 +98,7 @@ ktest!(
     exit = 1
 );
 fn a_no_map_region_that_was_placed_is_named_with_its_owner() {
-    let regions = instance::io_space().reserved().ranges();
+    let regions = global::io_space().reserved().ranges();
     let scratch = regions.iter().find(|region| region.name == "scratch").expect("the tree has one");
     store(layout::phys_to_virt(scratch.range.start()).expect("in reach"));
 }
@@ -120,9 +120,9 @@ ktest!(
     report = ", freed in "
 );
 fn a_freed_object_that_is_written_to_is_named_with_who_had_it() {
-    let object = instance::kmalloc(256, Gfp::KERNEL).expect("memory");
+    let object = global::kmalloc(256, Gfp::KERNEL).expect("memory");
     // SAFETY: the test's own; only its address is used afterwards.
-    unsafe { instance::kfree(object.as_ptr()) };
+    unsafe { global::kfree(object.as_ptr()) };
     let machine = quarry::kernel::init::machine().expect("booted");
     quarry::kernel::prompt::execute(machine, &alloc::format!("what {:#x}", object.addr().get() + 8));
 }
@@ -156,15 +156,15 @@ fn the_engine_of_the_reports_can_be_asked() {
     let stack = KernelStack::new("asked").expect("memory");
     assert!(says(stack.range().start(), "on the stack of thread asked"));
     assert!(says(VirtAddr::new(stack.range().start().get() - 1), "in a guard page, below the stack of thread asked"));
-    let page = instance::alloc_page(Gfp::KERNEL).expect("memory");
-    assert!(says(instance::page_address(page), ": Block, block of 1 pages"));
-    raw!(instance::free_page(page)).expect("allocated above");
+    let page = global::alloc_page(Gfp::KERNEL).expect("memory");
+    assert!(says(global::page_address(page), ": Block, block of 1 pages"));
+    raw!(global::free_page(page)).expect("allocated above");
     assert!(says(VirtAddr::new(0x10_0000), "in the user half"));
-    let object = instance::kmalloc(100, Gfp::KERNEL).expect("memory");
+    let object = global::kmalloc(100, Gfp::KERNEL).expect("memory");
     let inside = VirtAddr::of(object.as_ptr()).checked_add(5).expect("no wrap");
     assert!(says(inside, "of the cache kmalloc-128 of 128 bytes, in use, byte 5 of it"));
     // SAFETY: the test's own, not used afterwards.
-    unsafe { instance::kfree(object.as_ptr()) };
+    unsafe { global::kfree(object.as_ptr()) };
     assert!(says(inside, "of the cache kmalloc-128 of 128 bytes, free, byte 5 of it"));
     cpus::run_everywhere(&|cpu: CpuId| {
         let here = 0_u64;

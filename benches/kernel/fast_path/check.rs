@@ -12,7 +12,7 @@ use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::irq;
 use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use spin::mutex::SpinMutex;
 
 /// Whether frees are refused that must be, and what interrupts do at every instruction does no harm.
@@ -36,15 +36,15 @@ fn wrong_frees_are_refused<E: CompareExchange>(slub: &Slub) -> Result<(), Unable
     // Of a slab that is full, and of the CPU's own.
     let [elsewhere, .., own] = objects;
     let inside = |distance| VirtAddr::new(own.get() + distance);
-    let page = instance::alloc_page(Gfp::KERNEL).map_err(|_| FAILED)?;
-    let foreign = [inside(8), inside(32), inside(1), instance::page_address(page), VirtAddr::of(&raw const SLUB)];
+    let page = global::alloc_page(Gfp::KERNEL).map_err(|_| FAILED)?;
+    let foreign = [inside(8), inside(32), inside(1), global::page_address(page), VirtAddr::of(&raw const SLUB)];
     let nowhere = [VirtAddr::new(0), VirtAddr::new(0xffff_7000_0000_0000), VirtAddr::new(0x5a5a_5a5a_5a5a_5a58)];
     let refused = foreign.into_iter().chain(nowhere).all(|wrong| !slub.give::<E>(wrong));
     let freed = [elsewhere, own].into_iter().all(|object| slub.give::<E>(object));
     let twice = [own, elsewhere].into_iter().any(|object| slub.give::<E>(object));
     let [_, rest @ .., _] = objects;
     let all = rest.into_iter().all(|object| slub.give::<E>(object));
-    raw!(instance::free_page(page)).map_err(|_| FAILED)?;
+    raw!(global::free_page(page)).map_err(|_| FAILED)?;
     match (refused, freed && all, twice, slub.shrink::<E>()) {
         (true, true, false, 0) => Ok(()),
         (false, ..) => Err("what is no object was freed"),

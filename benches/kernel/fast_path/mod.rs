@@ -21,7 +21,7 @@ use core::marker::PhantomData;
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use quarry::mm::slab::{KmallocRow, Slot, masked};
 use short::{CompareAndSwapPair, CompareExchange, Exclusives};
 use slub::Slub;
@@ -71,13 +71,13 @@ impl Candidate for Kmalloc {
 
     #[inline(always)]
     fn take(&self) -> Option<VirtAddr> {
-        instance::kmalloc(SIZE, Gfp::ATOMIC).ok().map(|object| VirtAddr::of(object.as_ptr()))
+        global::kmalloc(SIZE, Gfp::ATOMIC).ok().map(|object| VirtAddr::of(object.as_ptr()))
     }
 
     #[inline(always)]
     fn give(&self, object: VirtAddr) -> bool {
         // SAFETY: the rows free what they have allocated, and forget it.
-        unsafe { instance::kfree(object.as_ptr()) };
+        unsafe { global::kfree(object.as_ptr()) };
         true
     }
 }
@@ -87,13 +87,13 @@ struct Masked(Slot);
 
 impl Candidate for Masked {
     fn new(_: bool) -> Result<Self, Unable> {
-        let cache = instance::slab_allocator().kmalloc_cache(KmallocRow::Normal, SIZE).ok_or(FAILED)?;
+        let cache = global::slab_allocator().kmalloc_cache(KmallocRow::Normal, SIZE).ok_or(FAILED)?;
         Ok(Self(cache.slot()))
     }
 
     #[inline(always)]
     fn take(&self) -> Option<VirtAddr> {
-        match masked::take(instance::slab_allocator().hal(), self.0, 0, false) {
+        match masked::take(global::slab_allocator().hal(), self.0, 0, false) {
             Some(object) => Some(object),
             None => Kmalloc.take(),
         }
@@ -101,7 +101,7 @@ impl Candidate for Masked {
 
     #[inline(always)]
     fn give(&self, object: VirtAddr) -> bool {
-        masked::give(instance::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
+        masked::give(global::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
     }
 }
 

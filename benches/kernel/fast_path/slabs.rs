@@ -5,7 +5,7 @@ use super::short::{CompareExchange, Pair};
 use crate::heap::Unable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use quarry::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, to_usize};
-use quarry::instance;
+use quarry::global;
 use quarry::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use quarry::mm::page::{Page, PageDescriptor, PageMap};
 use quarry::mm::zone::PageHal;
@@ -101,10 +101,10 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new() -> Result<Self, Unable> {
-        let map = instance::page_allocator().hal().map();
+        let map = global::page_allocator().hal().map();
         let pages = map.sections().last().map_or(0, |section| section.end);
         let bytes = u64::from(pages) * size_of::<Shared>() as u64;
-        let start = instance::vzalloc(bytes).map_err(|_| "no room for the table of slabs")?;
+        let start = global::vzalloc(bytes).map_err(|_| "no room for the table of slabs")?;
         Ok(Self { start, origin: map.origin() })
     }
 
@@ -123,12 +123,12 @@ impl Table {
 
     /// The page whose descriptor lies at an address.
     pub(super) fn page_at(&self, descriptor: u64) -> Option<Page> {
-        instance::pfn_to_page(Pfn::new(descriptor.checked_sub(VMEMMAP_START)? / PAGE_DESCRIPTOR_SIZE))
+        global::pfn_to_page(Pfn::new(descriptor.checked_sub(VMEMMAP_START)? / PAGE_DESCRIPTOR_SIZE))
     }
 
     /// The page of a number.
     pub(super) fn page(&self, number: u32) -> Option<Page> {
-        instance::pfn_to_page(Pfn::new(self.origin.get() + u64::from(number)))
+        global::pfn_to_page(Pfn::new(self.origin.get() + u64::from(number)))
     }
 
     /// The slab after one on the list.
@@ -163,7 +163,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Err(error) = raw!(instance::vfree(self.start)) {
+        if let Err(error) = raw!(global::vfree(self.start)) {
             panic!("the table of slabs: {error}");
         }
     }

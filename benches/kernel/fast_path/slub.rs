@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use quarry::addr::{Order, VirtAddr};
 use quarry::arch::aarch64::irq;
 use quarry::gfp::Gfp;
-use quarry::instance;
+use quarry::global;
 use quarry::mm::page::Page;
 use spin::mutex::SpinMutex;
 use tock_registers::interfaces::Writeable;
@@ -198,7 +198,7 @@ impl Slub {
         }
         drop(partial);
         self.load(0, 0);
-        let page = instance::alloc_pages(Gfp::ATOMIC, Order::ZERO).ok()?;
+        let page = global::alloc_pages(Gfp::ATOMIC, Order::ZERO).ok()?;
         let first = self.prepare(page);
         self.load(first, page.index());
         Some(())
@@ -228,7 +228,7 @@ impl Slub {
 
     /// Makes a page a slab, all of whose objects are this CPU's: the first of them.
     fn prepare(&self, page: Page) -> u64 {
-        let start = instance::page_address(page).get();
+        let start = global::page_address(page).get();
         let mut order: [u64; OBJECTS] = core::array::from_fn(|index| start + index as u64 * SIZE);
         self.order.lock().shuffle(&mut order);
         let mut next = 0;
@@ -247,7 +247,7 @@ impl Slub {
         self.table.descriptor(number).aux().store(0, Relaxed);
         self.slabs.fetch_sub(1, Relaxed);
         let Some(page) = self.table.page(number) else { return };
-        if let Err(error) = raw!(instance::free_pages(page, Order::ZERO)) {
+        if let Err(error) = raw!(global::free_pages(page, Order::ZERO)) {
             panic!("a slab: {error}");
         }
     }
@@ -255,7 +255,7 @@ impl Slub {
     /// Frees an object of a slab that is not this CPU's (Linux: `__slab_free`).
     #[inline(never)]
     fn give_elsewhere<E: CompareExchange>(&self, object: VirtAddr) -> bool {
-        let Ok(page) = instance::virt_to_page(object) else { return false };
+        let Ok(page) = global::virt_to_page(object) else { return false };
         let number = page.index();
         let row = self.table.row(number);
         word(object, 0).store(MARK, Relaxed);

@@ -3,20 +3,20 @@
 use super::{HOTPLUG, no_answer, patience};
 use crate::arch::aarch64::{cpu, hold, irq};
 use crate::driver::timer;
+use crate::global;
 use crate::hal::wait::Context;
-use crate::instance;
 use crate::kernel::smp_call::{CallError, smp_call_async};
 
 /// Runs `work` with interrupts masked while every other CPU that is online waits, and none comes or goes. Whether it
 /// ran: not where waiting is not legal, nor if a CPU does not answer for more than a second.
 pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
-    if instance::context().atomic().is_some() || !irq::local_irqs_enabled() {
+    if global::context().atomic().is_some() || !irq::local_irqs_enabled() {
         return false;
     }
     let _one = HOTPLUG.lock();
     let number = hold::next();
     let here = cpu::current();
-    let others = || instance::online_cpus().filter(move |cpu| *cpu != here);
+    let others = || global::online_cpus().filter(move |cpu| *cpu != here);
     let start = timer::ticks();
     let is_late = || timer::ticks().wrapping_sub(start) > patience();
     for other in others() {

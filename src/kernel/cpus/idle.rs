@@ -3,7 +3,7 @@
 use super::{CpuState, Record, start, work};
 use crate::addr::CpuId;
 use crate::arch::aarch64::{cpu, irq};
-use crate::instance;
+use crate::global;
 use core::sync::atomic::Ordering;
 
 /// Runs what is sent here, answers other CPUs, works in the background, and sleeps until an interrupt. Whoever sends
@@ -16,14 +16,14 @@ pub(super) fn run(cpu: CpuId, record: &Record) -> ! {
             start::leave(cpu, record);
             worked = true;
         }
-        if instance::idle() || worked {
+        if global::idle() || worked {
             continue;
         }
         irq::local_irq_disable();
         record.idle.store(true, Ordering::SeqCst);
         // What was sent before now is seen here; what is sent later has an interrupt that ends the sleep, masked or not.
         if work::is_free(record) && record.state() == CpuState::Online {
-            instance::asleep(cpu::wait_for_interrupt);
+            global::asleep(cpu::wait_for_interrupt);
         }
         record.idle.store(false, Ordering::SeqCst);
         irq::local_irq_enable();

@@ -27,8 +27,8 @@ use crate::arch::aarch64::secondary::AFFINITY;
 use crate::arch::aarch64::stack::StackError;
 use crate::driver::timer;
 use crate::fdt::{Cpu, EnableMethod, Tree};
+use crate::global::{self, StackAllocError};
 use crate::hal::wait::Atomic;
-use crate::instance::{self, StackAllocError};
 use crate::sync::{OrderedLock, class};
 use ::log::{error, info, warn};
 use core::fmt;
@@ -213,7 +213,7 @@ pub(super) fn no_answer(cpu: CpuId) {
 
 /// Wakes a CPU that sleeps because it has nothing to do, if there is one.
 pub(super) fn rouse() {
-    let sleeper = instance::online_cpus().find(|cpu| Record::of(*cpu).is_some_and(|r| r.idle.load(Ordering::Relaxed)));
+    let sleeper = global::online_cpus().find(|cpu| Record::of(*cpu).is_some_and(|r| r.idle.load(Ordering::Relaxed)));
     if let Some(cpu) = sleeper {
         interrupts::kick(cpu);
     }
@@ -240,15 +240,15 @@ pub(super) fn init(tree: &Tree<'_>, limit: Option<u64>) {
     }
     survey(tree);
     let wanted = limit.unwrap_or(u64::MAX).saturating_sub(1);
-    let others = instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT).take(to_usize(wanted));
+    let others = global::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT).take(to_usize(wanted));
     for cpu in others {
         if let Err(error) = start::bring_up(cpu) {
             warn!("{cpu:?} is left out: {error}");
         }
     }
-    let possible = instance::possible_cpus().count();
+    let possible = global::possible_cpus().count();
     if possible > 1 {
-        info!("CPUs: {} of {possible} are up", instance::online_cpus().count());
+        info!("CPUs: {} of {possible} are up", global::online_cpus().count());
     }
 }
 
@@ -263,7 +263,7 @@ fn survey(tree: &Tree<'_>) {
     if !tree.cpus().any(is_own) {
         warn!("the device tree does not list the CPU that booted, with affinity {own:#x}");
     }
-    let mut numbers = instance::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT);
+    let mut numbers = global::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT);
     for described in tree.cpus().filter(|cpu| cpu.is_enabled()) {
         let affinity = match described.mpidr() {
             Ok(mpidr) => mpidr & AFFINITY,

@@ -7,8 +7,8 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
 use crate::arch::aarch64::{cpu, irq, mem, protect, psci, secondary, spin_table, tlb, trap};
 use crate::driver::timer;
+use crate::global;
 use crate::hal::wait::Context;
-use crate::instance;
 use crate::kernel::{interrupts, smp_call, tick};
 use crate::mm::io::resource::{ResourceInfo, Span};
 use crate::mm::layout;
@@ -38,7 +38,7 @@ fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
     if stack::of_cpu(cpu, stack_use).is_some() {
         return Ok(());
     }
-    let range = instance::alloc_stack(stack_use.size(), "a CPU").map_err(CpuError::Stack)?;
+    let range = global::alloc_stack(stack_use.size(), "a CPU").map_err(CpuError::Stack)?;
     stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
 }
 
@@ -65,7 +65,7 @@ pub(super) fn bring_up(cpu: CpuId) -> Result<(), CpuError> {
     for stack_use in [StackUse::Kernel, StackUse::Interrupt, StackUse::Overflow] {
         give_stack(cpu, stack_use)?;
     }
-    let tables = instance::kernel_tables().ok_or(CpuError::NoTables)?;
+    let tables = global::kernel_tables().ok_or(CpuError::NoTables)?;
     let stack = stack::of_cpu(cpu, StackUse::Kernel).ok_or(CpuError::NoTables)?;
     let affinity = record.affinity.load(Ordering::Relaxed);
     secondary::prepare(cpu, affinity, tables.root(), stack.range.end());
@@ -123,21 +123,21 @@ fn release_word(word: PhysAddr) -> Result<VirtAddr, ReleaseError> {
         return Err(ReleaseError::InTree);
     }
     let mapped = |virt: &VirtAddr| {
-        let found = instance::kernel_tables().and_then(|tables| tables.translate(*virt));
+        let found = global::kernel_tables().and_then(|tables| tables.translate(*virt));
         found.is_some_and(|found| found.phys == word)
     };
     let Some(virt) = layout::phys_to_virt(word).filter(mapped) else {
         let place = Span::new(word, word);
         let is_there = |found: &ResourceInfo<'_>| found.depth == 1 && place.is_some_and(|at| found.span.contains(at));
-        let device = instance::iomem_resource().with(|tree| tree.iter().find(is_there).map(|found| found.name));
+        let device = global::iomem_resource().with(|tree| tree.iter().find(is_there).map(|found| found.name));
         return Err(ReleaseError::NoRam(device));
     };
-    let reserved = instance::memblock().reserved().find(word).is_some();
+    let reserved = global::memblock().reserved().find(word).is_some();
     reserved.then_some(virt).ok_or(ReleaseError::NotReserved)
 }
 
 fn might_sleep(call: &'static str) -> Result<(), CpuError> {
-    instance::might_sleep(call).map_err(|_| CpuError::Atomic(instance::context().atomic()))
+    global::might_sleep(call).map_err(|_| CpuError::Atomic(global::context().atomic()))
 }
 
 /// The first Rust code of a CPU that the kernel has started, on its own stack, exceptions masked.
@@ -154,7 +154,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     tlb::init_cpu(false);
     let features = IdRegisters::read();
     protect::init_cpu(&features);
-    if !instance::start_tags_on_cpu() || !mem::can_run_on(&features) {
+    if !global::start_tags_on_cpu() || !mem::can_run_on(&features) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);
@@ -167,15 +167,15 @@ fn come_online(cpu: CpuId, record: &Record) {
         give_up(cpu, record, format_args!("{error}"));
     }
     // SAFETY: this CPU has just come, masked, on its own stack; what it left the last time was emptied before it was started.
-    if !unsafe { instance::bring_cpu_online() } {
+    if !unsafe { global::bring_cpu_online() } {
         give_up(cpu, record, format_args!("it has no data of its own"));
     }
-    instance::forbid_waiting_in_atomic(true);
+    global::forbid_waiting_in_atomic(true);
     // What was asked while it was away.
-    instance::answer_requests();
+    global::answer_requests();
     if !record.go(CpuState::Arrived, CpuState::Online) {
         // SAFETY: masked, and it stops below without another call.
-        unsafe { instance::take_cpu_offline() };
+        unsafe { global::take_cpu_offline() };
         give_up(cpu, record, format_args!("it came too late"));
     }
     tick::start_here();
@@ -223,12 +223,12 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
                 return Err(CpuError::NoAnswer(cpu));
             }
             _ => {
-                instance::idle();
+                global::idle();
                 cpu::relax();
             }
         }
     };
-    instance::drain_offline_cpu(cpu);
+    global::drain_offline_cpu(cpu);
     if record.release.load(Ordering::Relaxed) == 0 {
         // Firmware takes it from here: it is off when firmware says so.
         let affinity = parked.affinity.load(Ordering::Relaxed);
@@ -258,7 +258,7 @@ pub(super) fn leave(cpu: CpuId, record: &Record) {
     }
     timer::stop();
     // SAFETY: interrupts are masked since the start of this function. What follows takes no memory.
-    unsafe { instance::take_cpu_offline() };
+    unsafe { global::take_cpu_offline() };
     smp_call::refuse(cpu);
     interrupts::leave_cpu();
     irq::mask_all();

@@ -5,7 +5,7 @@ use super::{CpuState, Record, no_answer, patience};
 use crate::addr::CpuId;
 use crate::arch::aarch64::cpu;
 use crate::driver::timer;
-use crate::instance;
+use crate::global;
 use crate::kernel::interrupts;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -56,13 +56,13 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
         let body = unsafe { &*body.cast::<F>() };
         body(cpu);
     }
-    if instance::might_sleep("run_everywhere").is_err() {
+    if global::might_sleep("run_everywhere").is_err() {
         return 0;
     }
     let job = Job { run: call::<F>, body: (&raw const *body).cast(), left: AtomicU32::new(0) };
     let here = cpu::current();
     let mut count = 1;
-    for cpu in instance::online_cpus().filter(|cpu| *cpu != here) {
+    for cpu in global::online_cpus().filter(|cpu| *cpu != here) {
         let Some(record) = Record::of(cpu) else { continue };
         job.left.fetch_add(1, Ordering::Relaxed);
         if !send(&job, cpu, record) {
@@ -77,10 +77,10 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     while job.left.load(Ordering::Acquire) != 0 {
         if timer::ticks().wrapping_sub(start) > patience() {
             start = timer::ticks();
-            let late = instance::online_cpus().filter(|cpu| Record::of(*cpu).is_some_and(|record| !is_free(record)));
+            let late = global::online_cpus().filter(|cpu| Record::of(*cpu).is_some_and(|record| !is_free(record)));
             late.for_each(no_answer);
         }
-        instance::idle();
+        global::idle();
         cpu::relax();
     }
     count
@@ -94,7 +94,7 @@ fn send(job: &Job, cpu: CpuId, record: &Record) -> bool {
         if record.state() != CpuState::Online {
             return false;
         }
-        instance::idle();
+        global::idle();
         cpu::relax();
     }
     // A CPU that goes looks for work once more after its state has changed. So one that is seen to stay finds this; one

@@ -2,7 +2,7 @@
 //!
 //! An [`Allocator`] is told with each call what it may do to find memory, and says by `Result` whether it did. [`KBox`]
 //! owns one value of it, [`KVec`] a row of them, a [`Cache`] makes [`CacheBox`]es of one type. They are generic over the
-//! allocator; the kernel's own names for them, with its `kmalloc` filled in, are in `instance`. [`WithGfp`] is the bridge
+//! allocator; the kernel's own names for them, with its `kmalloc` filled in, are in `global`. [`WithGfp`] is the bridge
 //! to collections that are written against the `allocator-api2` trait, and `GlobalHeap` (with the feature
 //! `global-allocator`) the one to `alloc`.
 //!

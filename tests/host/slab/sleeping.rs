@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the functions of the slab layer are.
-const SOURCES: [&str; 3] = ["src/mm/slab", "src/mm/alloc", "src/instance"];
+const SOURCES: [&str; 3] = ["src/mm/slab", "src/mm/alloc", "src/global"];
 /// What the documentation of each that may sleep says.
 const WORDS: &str = "where sleeping is allowed";
 
@@ -37,8 +37,8 @@ fn sources() -> Vec<(String, String)> {
                 folders.push(entry);
             } else {
                 let name = entry.strip_prefix(root.join("src")).unwrap().to_str().unwrap().to_owned();
-                // Of the instance, what is about objects.
-                if !name.starts_with("instance") || ["instance/slab.rs", "instance/alloc.rs"].contains(&name.as_str()) {
+                // Of the statics, what is about objects.
+                if !name.starts_with("global") || ["global/slab.rs", "global/alloc.rs"].contains(&name.as_str()) {
                     files.push((name, fs::read_to_string(entry).unwrap()));
                 }
             }
@@ -93,7 +93,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
         let destroy = DestroyError::Atomic(refusal("SlabAllocator::destroy"));
         // What stands at the calls that only pass on is what they pass on to.
         let calls: [(&[&str], &dyn Fn()); 10] = [
-            (&["mm/slab/global.rs create", "mm/alloc/kmem.rs create", "instance/slab.rs create"], &|| {
+            (&["mm/slab/global.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
                 assert_eq!(slabs.create(&spec("none", 64)).map(|_| ()).unwrap_err(), create);
             }),
             (&["mm/alloc/cache.rs create", "mm/alloc/cache.rs create_in"], &|| {
@@ -104,7 +104,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 let none = ConstructedCache::<Value, _>::create_in("none", SlabFlags::empty(), slabs);
                 assert_eq!(none.map(|_| ()).unwrap_err(), create);
             }),
-            (&["mm/slab/global.rs destroy", "mm/alloc/kmem.rs destroy", "instance/slab.rs destroy"], &|| {
+            (&["mm/slab/global.rs destroy", "mm/alloc/kmem.rs destroy", "global/slab.rs destroy"], &|| {
                 let (back, why) = slabs.destroy(cache.take().unwrap()).unwrap_err();
                 assert_eq!(why, destroy);
                 cache.replace(Some(back));
@@ -117,7 +117,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 assert_eq!(why, destroy);
                 made.replace(Some(back));
             }),
-            (&["mm/slab/shrink.rs shrink", "instance/slab.rs shrink"], &|| {
+            (&["mm/slab/shrink.rs shrink", "global/slab.rs shrink"], &|| {
                 assert!(!slabs.shrink(cache.borrow().as_ref().unwrap().cache()));
             }),
             (&["mm/slab/shrink.rs shrink_all"], &|| assert!(!slabs.shrink_all())),

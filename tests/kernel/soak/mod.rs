@@ -17,7 +17,7 @@ use quarry::addr::CpuId;
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
-use quarry::instance::{self, configure_faults, fault_injector};
+use quarry::global::{self, configure_faults, fault_injector};
 use quarry::kernel::bootargs::parse_number;
 use quarry::kernel::{cpus, init, memory_map, tick};
 use quarry::ktest;
@@ -118,11 +118,11 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
                 operate(&mut random, gfp);
             }
             match random.below(2_048) {
-                0..8 => instance::drain_all_pages(),
-                8..16 => instance::vmap_space().purge_all(),
-                16 => _ = instance::slab_allocator().shrink_all(),
-                17..24 => _ = instance::percpu_trim(),
-                24..28 => drop(instance::KernelStack::new("passing")),
+                0..8 => global::drain_all_pages(),
+                8..16 => global::vmap_space().purge_all(),
+                16 => _ = global::slab_allocator().shrink_all(),
+                17..24 => _ = global::percpu_trim(),
+                24..28 => drop(global::KernelStack::new("passing")),
                 // By one CPU at a time, as they all give it the same name.
                 28..30 if !fault_injector().is_armed() && !NAMED.swap(true, Ordering::Acquire) => {
                     make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small"));
@@ -135,14 +135,14 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
             }
         }
     });
-    let interrupts = instance::online_cpus().map(tick::count).sum();
+    let interrupts = global::online_cpus().map(tick::count).sum();
     tick::stop().expect("it runs");
     interrupts
 }
 
 /// Tests every invariant there is, and that all RAM adds up.
 fn check() {
-    instance::check_all(&mut |part, result: Result<(), &dyn Display>| {
+    global::check_all(&mut |part, result: Result<(), &dyn Display>| {
         result.unwrap_or_else(|error| panic!("{part}: {error}"));
     });
     let machine = init::machine().expect("booted");
@@ -156,7 +156,7 @@ fn run(plan: Plan) {
     let start = timer::ticks();
     let elapsed = || (timer::ticks() - start) / timer::frequency();
     let late = || plan.seconds != 0 && elapsed() >= plan.seconds;
-    let (before, percpu) = (balance(), instance::percpu_stats());
+    let (before, percpu) = (balance(), global::percpu_stats());
     // A long run is checked no less often than every so many operations.
     let step = (plan.operations / ROUNDS).clamp(1, 250_000);
     let (mut rounds, mut interrupts, mut forced) = (0, 0, 0);
@@ -178,9 +178,9 @@ fn run(plan: Plan) {
         }
     }
     assert_eq!(balance(), before, "what is in use");
-    assert_eq!(instance::percpu_stats(), percpu, "what is in use for each CPU");
+    assert_eq!(global::percpu_stats(), percpu, "what is in use for each CPU");
     check();
-    let (cpus, refused) = (instance::online_cpus().count(), REFUSED.load(Ordering::Relaxed));
+    let (cpus, refused) = (global::online_cpus().count(), REFUSED.load(Ordering::Relaxed));
     for (name, count) in NAMES.iter().zip(&DONE) {
         assert!(count.load(Ordering::Relaxed) != 0, "{name} has not been tried");
     }

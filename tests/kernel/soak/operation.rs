@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::arch::aarch64::cpu::Relax;
 use quarry::gfp::Gfp;
+use quarry::global::{self, KmemCache};
 use quarry::hal::prot::Prot;
-use quarry::instance::{self, KmemCache};
 use quarry::mm::io::IoError;
 use quarry::mm::page::Page;
 use quarry::mm::percpu::{PerCpuError, UNIT_SIZE};
@@ -47,15 +47,15 @@ pub(super) fn warm_up(most: usize) {
         live.extend((0..most).map(|_| make()));
         for how in live.drain(..) {
             match how {
-                How::Ioremap(at) => raw!(instance::iounmap(VirtAddr::new(at))).expect("mapped"),
-                How::PerCpu(ptr) => raw!(instance::free_percpu(ptr)).expect("allocated"),
+                How::Ioremap(at) => raw!(global::iounmap(VirtAddr::new(at))).expect("mapped"),
+                How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
                 _ => {}
             }
         }
     };
     let [(device, size), _] = DEVICES;
-    each(&|| How::Ioremap(instance::ioremap(PhysAddr::new(device), size).expect("addresses").get()));
-    each(&|| How::PerCpu(instance::alloc_percpu(UNIT_SIZE, 8).expect("memory")));
+    each(&|| How::Ioremap(global::ioremap(PhysAddr::new(device), size).expect("addresses").get()));
+    each(&|| How::PerCpu(global::alloc_percpu(UNIT_SIZE, 8).expect("memory")));
 }
 
 fn addr(memory: NonNull<u8>) -> VirtAddr {
@@ -76,7 +76,7 @@ fn size(random: &mut Random, small: u64, large: u64) -> u64 {
 fn row(random: &mut Random, gfp: Gfp) -> Row {
     let mut row = Row::new();
     for _ in 0..=random.index(PAGES) {
-        let Ok(page) = instance::alloc_page(gfp) else { break };
+        let Ok(page) = global::alloc_page(gfp) else { break };
         assert!(row.push(page), "room");
     }
     row
@@ -84,7 +84,7 @@ fn row(random: &mut Random, gfp: Gfp) -> Row {
 
 fn free_row(mut row: Row) {
     while let Some(page) = row.pop() {
-        raw!(instance::free_page(page)).expect("allocated");
+        raw!(global::free_page(page)).expect("allocated");
     }
 }
 
@@ -108,25 +108,25 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
                 _ => 2,
             };
             let order = random.order(most + 1);
-            let page = instance::alloc_pages(gfp, order).ok()?;
-            Block::new(How::Pages(order), instance::page_address(page), order.bytes())
+            let page = global::alloc_pages(gfp, order).ok()?;
+            Block::new(How::Pages(order), global::page_address(page), order.bytes())
         }
         1 => {
             let mut row = Row::new();
             // Fewer than wanted will do.
-            let _ = instance::alloc_pages_bulk(gfp, &mut row);
+            let _ = global::alloc_pages_bulk(gfp, &mut row);
             if row.pages().is_empty() {
                 return None;
             }
             let block = Block::new(How::Bulk(row), VirtAddr::ZERO, 0);
             if let How::Bulk(row) = &block.how {
-                row.pages().iter().for_each(|page| block.fill(instance::page_address(*page), PAGE_SIZE));
+                row.pages().iter().for_each(|page| block.fill(global::page_address(*page), PAGE_SIZE));
             }
             return Some(block);
         }
         2 => {
             let bytes = size(random, 256, 64 << 10);
-            Block::new(How::Kmalloc, addr(instance::kmalloc(to_usize(bytes), gfp).ok()?), bytes)
+            Block::new(How::Kmalloc, addr(global::kmalloc(to_usize(bytes), gfp).ok()?), bytes)
         }
         3 => {
             let number = random.index(SIZES.len());
@@ -135,7 +135,7 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
         }
         4 => {
             let bytes = size(random, 3 * PAGE_SIZE, 1 << 20);
-            Block::new(How::Vmalloc, or_short(instance::vmalloc_gfp(bytes, gfp))?, bytes)
+            Block::new(How::Vmalloc, or_short(global::vmalloc_gfp(bytes, gfp))?, bytes)
         }
         5 | 6 => {
             let row = row(random, gfp);
@@ -144,9 +144,9 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
             }
             let bytes = row.pages().len() as u64 * PAGE_SIZE;
             let mapped = if kind == 5 {
-                instance::vmap(row.pages(), VmFlags::empty(), Prot::KERNEL_RW)
+                global::vmap(row.pages(), VmFlags::empty(), Prot::KERNEL_RW)
             } else {
-                instance::vm_map_ram(row.pages(), Prot::KERNEL_RW)
+                global::vm_map_ram(row.pages(), Prot::KERNEL_RW)
             };
             let Some(at) = or_short(mapped) else {
                 free_row(row);
@@ -158,7 +158,7 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
         8 => {
             let bytes = size(random, 64, UNIT_SIZE);
             let align = 1 << random.below(7);
-            let ptr = match instance::alloc_percpu_gfp(bytes, align, gfp) {
+            let ptr = match global::alloc_percpu_gfp(bytes, align, gfp) {
                 Ok(ptr) => ptr,
                 Err(PerCpuError::OutOfMemory | PerCpuError::Tables(_) | PerCpuError::Area(AreaError::NoDescriptor)) => {
                     return None;
@@ -166,12 +166,12 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
                 Err(error) => panic!("{error}"),
             };
             let block = Block::new(How::PerCpu(ptr), ptr.addr(), bytes);
-            instance::possible_cpus().for_each(|cpu| block.fill(ptr.of(cpu), bytes));
+            global::possible_cpus().for_each(|cpu| block.fill(ptr.of(cpu), bytes));
             return Some(block);
         }
         _ => {
             let bytes = size(random, 2_000, 512 << 10);
-            Block::new(How::Kvmalloc, addr(instance::kvmalloc(to_usize(bytes), gfp).ok()?), bytes)
+            Block::new(How::Kvmalloc, addr(global::kvmalloc(to_usize(bytes), gfp).ok()?), bytes)
         }
     };
     block.fill(block.at, block.bytes);
@@ -183,7 +183,7 @@ fn take_device(random: &mut Random) -> Option<Block> {
     let (start, size) = *DEVICES.get(random.index(DEVICES.len()))?;
     let offset = random.below(size);
     let (phys, bytes) = (start + offset, 1 + random.below(size - offset));
-    match instance::ioremap(PhysAddr::new(phys), bytes) {
+    match global::ioremap(PhysAddr::new(phys), bytes) {
         Ok(at) => Some(Block::new(How::Ioremap(phys), at, bytes)),
         Err(IoError::NoClaim | IoError::Tables(_) | IoError::Area(AreaError::NoDescriptor)) => None,
         Err(error) => panic!("{error}"),
@@ -207,11 +207,11 @@ fn resize(block: Block, random: &mut Random, gfp: Gfp) -> Block {
     let old = block.at.as_ptr::<u8>();
     let new = match block.how {
         // SAFETY: this block's memory, which nobody uses meanwhile.
-        How::Kmalloc => unsafe { instance::krealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
+        How::Kmalloc => unsafe { global::krealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
         // SAFETY: as above.
-        How::Vmalloc => unsafe { instance::vrealloc(block.at, bytes, gfp) }.ok(),
+        How::Vmalloc => unsafe { global::vrealloc(block.at, bytes, gfp) }.ok(),
         // SAFETY: as above.
-        _ => unsafe { instance::kvrealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
+        _ => unsafe { global::kvrealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
     };
     let Some(at) = new else {
         // It is what it was.
@@ -230,9 +230,9 @@ pub(super) fn free(block: Block, random: &mut Random) {
     let memory = block.at.as_ptr::<u8>();
     match &block.how {
         How::Bulk(row) => {
-            row.pages().iter().for_each(|page| block.verify(instance::page_address(*page), PAGE_SIZE));
+            row.pages().iter().for_each(|page| block.verify(global::page_address(*page), PAGE_SIZE));
         }
-        How::PerCpu(ptr) => instance::possible_cpus().for_each(|cpu| block.verify(ptr.of(cpu), block.bytes)),
+        How::PerCpu(ptr) => global::possible_cpus().for_each(|cpu| block.verify(ptr.of(cpu), block.bytes)),
         How::Ioremap(phys) => check_device(&block, *phys),
         How::Vmap(row) | How::MapRam(row) => {
             block.verify(block.at, block.bytes);
@@ -241,35 +241,35 @@ pub(super) fn free(block: Block, random: &mut Random) {
         _ => block.verify(block.at, block.bytes),
     }
     match block.how {
-        How::Pages(order) => raw!(instance::free_pages(block.at, order)).expect("allocated"),
-        How::Bulk(mut row) => raw!(instance::free_pages_bulk(&mut row)).expect("allocated"),
+        How::Pages(order) => raw!(global::free_pages(block.at, order)).expect("allocated"),
+        How::Bulk(mut row) => raw!(global::free_pages_bulk(&mut row)).expect("allocated"),
         // SAFETY: this block's memory, which nobody uses any more.
-        How::Kmalloc => unsafe { instance::kfree(memory) },
+        How::Kmalloc => unsafe { global::kfree(memory) },
         How::Cache(number) => {
             let object = NonNull::new(memory).expect("an object");
             // SAFETY: as above.
             unsafe { cache(number).free(object) };
         }
-        How::Vmalloc if random.below(8) == 0 => raw!(instance::vfree_atomic(block.at)).expect("allocated"),
-        How::Vmalloc => raw!(instance::vfree(block.at)).expect("allocated"),
+        How::Vmalloc if random.below(8) == 0 => raw!(global::vfree_atomic(block.at)).expect("allocated"),
+        How::Vmalloc => raw!(global::vfree(block.at)).expect("allocated"),
         How::Vmap(row) => {
-            raw!(instance::vunmap(block.at)).expect("mapped");
+            raw!(global::vunmap(block.at)).expect("mapped");
             free_row(row);
         }
         How::MapRam(row) => {
-            raw!(instance::vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
+            raw!(global::vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
             free_row(row);
         }
-        How::Ioremap(_) => raw!(instance::iounmap(block.at)).expect("mapped"),
-        How::PerCpu(ptr) => raw!(instance::free_percpu(ptr)).expect("allocated"),
+        How::Ioremap(_) => raw!(global::iounmap(block.at)).expect("mapped"),
+        How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
         // SAFETY: as above.
-        How::Kvmalloc => unsafe { instance::kvfree(memory) },
+        How::Kvmalloc => unsafe { global::kvfree(memory) },
     }
 }
 
 /// The first and the last byte of a mapping lead where they should.
 fn check_device(block: &Block, phys: u64) {
-    let tables = instance::kernel_tables().expect("the final tables");
+    let tables = global::kernel_tables().expect("the final tables");
     for offset in [0, block.bytes - 1] {
         let found = tables.translate(VirtAddr::new(block.at.get() + offset));
         assert_eq!(found.map(|found| found.phys.get()), Some(phys + offset), "a mapping of a device");
@@ -279,7 +279,7 @@ fn check_device(block: &Block, phys: u64) {
 /// What was written through a mapping is in its pages, in their order: the first word of each.
 fn check_linear(block: &Block, pages: &[Page]) {
     for (page, index) in pages.iter().zip(0_u64..) {
-        let word = instance::page_address(*page).as_ptr::<u64>();
+        let word = global::page_address(*page).as_ptr::<u64>();
         // SAFETY: a page of this block, mapped in the linear map.
         let found = unsafe { word.read() };
         let number = index * (PAGE_SIZE / 8);

@@ -4,7 +4,7 @@ use super::tables;
 use crate::addr::CpuId;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{cpu, mem, tlb};
-use crate::instance::{answer_requests, bring_cpu_online, start_tags_on_cpu};
+use crate::global::{answer_requests, bring_cpu_online, start_tags_on_cpu};
 use aarch64_cpu::registers::TTBR1_EL1;
 use core::fmt;
 

@@ -3,8 +3,8 @@
 
 use super::{BringUpError, Memory};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
-use crate::instance::linear::phys_range_to_virt;
-use crate::instance::memblock;
+use crate::global::linear::phys_range_to_virt;
+use crate::global::memblock;
 use crate::mm::layout::{LINEAR_MAP_SIZE, REGIONS};
 use crate::mm::memblock::Surroundings;
 use crate::mm::page::MAX_SPAN;

@@ -4,12 +4,12 @@ use super::{BringUpError, Options};
 use crate::addr::{CpuId, PAGE_SIZE, PMD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::arch::aarch64::mem;
-use crate::hal::prot::Prot;
-use crate::instance::linear::{phys_range_to_virt, phys_to_virt};
-use crate::instance::{
+use crate::global::linear::{phys_range_to_virt, phys_to_virt};
+use crate::global::{
     BootMemblock, CPU_LOCAL_SIZE, CPU_LOCAL_USED, MemblockFrames, give_cpu, kernel_tables, memblock, page_allocator,
     tags_are_on,
 };
+use crate::hal::prot::Prot;
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
 use crate::mm::memblock::{MemblockError, Window};
 use crate::mm::page::{PAGEBLOCK_PAGES, Section, Vmemmap, sections_of};
