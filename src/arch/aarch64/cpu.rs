@@ -1,7 +1,8 @@
 //! Which CPU this is, and what it does while it has nothing to do.
 //!
 //! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` holds the address of the CPU's own data, and the exception
-//! vectors need a number without touching memory.
+//! vectors need a number without touching memory. The upper half says that somebody has set it: after reset the register
+//! holds anything.
 
 use super::features::IdRegisters;
 use crate::addr::{CpuId, VirtAddr};
@@ -15,6 +16,9 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
 pub const MAX_CPUS: usize = 256;
 
+/// What the upper half of the register holds once a CPU has its number.
+const NUMBERED: u64 = 0x5175_7272;
+
 /// The CPU that executes this. Any context; one register read.
 #[must_use]
 pub fn current() -> CpuId {
@@ -23,7 +27,13 @@ pub fn current() -> CpuId {
 
 /// Tells this CPU its number; once, before anything asks for it. Clears the vectors' count of bad stacks.
 pub fn set_current(cpu: CpuId) {
-    TPIDRRO_EL0.set(u64::from(cpu.get()));
+    TPIDRRO_EL0.set(NUMBERED << 32 | u64::from(cpu.get()));
+}
+
+/// Whether this CPU has been told its number.
+#[must_use]
+pub fn is_numbered() -> bool {
+    TPIDRRO_EL0.get() >> 32 == NUMBERED
 }
 
 /// The affinity fields of this CPU's `MPIDR_EL1`: what firmware and the interrupt controller call it.
@@ -132,7 +142,7 @@ pub fn wait_no_more() {
 /// Whether [`wait_no_more`] has been called on this CPU.
 #[must_use]
 pub fn waits_no_more() -> bool {
-    ENDS.load(Ordering::Relaxed) == current().get() + 1
+    is_numbered() && ENDS.load(Ordering::Relaxed) == current().get() + 1
 }
 
 impl spin::RelaxStrategy for Relax {

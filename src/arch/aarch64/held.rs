@@ -12,9 +12,13 @@ const RECORDS: usize = if CHECKED { MAX_CPUS } else { 0 };
 
 static HELD: [HeldLocks; RECORDS] = [const { HeldLocks::new() }; RECORDS];
 
-/// The locks that this CPU holds. `None` in a build that does not check.
+/// The locks that this CPU holds. `None` in a build that does not check, and on a CPU that has no number: two of those would
+/// be taken for one.
 #[must_use]
 pub fn held_locks() -> Option<&'static HeldLocks> {
+    if CHECKED && !cpu::is_numbered() {
+        return None;
+    }
     HELD.get(to_usize(u64::from(cpu::current().get())))
 }
 
