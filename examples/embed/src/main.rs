@@ -1,6 +1,5 @@
 //! A small kernel that is not Quarry's: it reads the device tree, keeps its memory in a memblock, builds page tables
-//! with exact permissions, switches the MMU on, checks W^X, and then lives on `kmalloc`. Everything about the machine is its
-//! own.
+//! with exact permissions, switches the MMU on, checks W^X, and then lives on `kmalloc`, by the heap of one CPU.
 //!
 //! `cargo build --target aarch64-unknown-none-softfloat` here, then
 //! `qemu-system-aarch64 -machine virt -cpu cortex-a72 -nic none -nographic -kernel target/…/debug/embed`.
@@ -167,7 +166,8 @@ extern "C" fn main() -> ! {
     let _ = writeln!(Serial, "embed: MMU on, W^X ok: {} entries, {census:?}", report.entries);
 
     let _ = table;
-    machine::start(&mut frames.0.into_inner(), range(ram.start, ram.end));
+    let memblock = frames.0.into_inner();
+    machine::start(memblock.free_ranges().max_by_key(|range| range.size()).unwrap());
     // The first round also makes what the allocators keep for themselves.
     live();
     let before = machine::free_pages();
@@ -184,7 +184,7 @@ struct Task {
 
 /// What a kernel does all day, over `kmalloc`.
 fn live() {
-    let slabs = &machine::SLABS;
+    let slabs = machine::slabs();
     let cache = Cache::create_in("task", SlabFlags::empty(), slabs).unwrap();
     let mut tasks = KVec::new_in(slabs);
     for number in 0..1000 {
