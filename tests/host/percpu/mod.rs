@@ -13,6 +13,9 @@ use std::sync::atomic::Ordering;
 
 impl<'m> PerCpuHal<'m> for Kernel<'m> {
     fn row(&self, count: usize, _: Gfp) -> Option<&'m mut [Chunk<'m>]> {
+        if self.no_rows.load(Ordering::Relaxed) {
+            return None;
+        }
         self.rows.fetch_add(1, Ordering::Relaxed);
         Some(Box::leak(vec![Chunk::FREE; count].into_boxed_slice()))
     }
