@@ -3,7 +3,7 @@
 use super::machine::{MIB, Pages, Spec, run_on};
 use super::{blocks, give_back, order, take_all};
 use quarry::addr::{CpuId, Order};
-use quarry::gfp::Gfp;
+use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::page::Page;
 
 const CPU: CpuId = CpuId::BOOT;
@@ -101,6 +101,9 @@ fn draining_leaves_nothing_and_merges_all() {
         assert_ne!(pages.pages_on_lists(CPU), 0);
         assert_eq!(blocks(pages), before);
         assert_eq!(pages.pages_on_lists(CPU), 0);
+        // Wherever they came from and went, they are counted once.
+        let traffic = pages.traffic(ZoneType::Dma).unwrap();
+        assert_eq!((traffic.allocated, traffic.freed), (3000, 3000));
     });
 }
 

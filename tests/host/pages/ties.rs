@@ -60,6 +60,20 @@ fn a_page_block_is_stolen_from_half_of_it_on() {
     assert_eq!(steal(6 * MIB, false, half), (1, 0, 0));
 }
 
+#[test]
+fn new_marks_are_not_raised_by_what_was() {
+    Spec::of_size(16 * MIB).without_reserve().run(|pages| {
+        let mut taken = take_movable(pages);
+        give_back(pages, taken.drain(..PAGEBLOCK_PAGES as usize / 2), Order::ZERO);
+        pages.drain_all();
+        let page = pages.alloc_pages(Gfp::ATOMIC, Order::ZERO).unwrap();
+        assert_ne!(pages.zone(ZoneType::Dma).unwrap().boost, 0);
+        pages.set_tuning(pages.tuning());
+        assert_eq!(pages.zone(ZoneType::Dma).unwrap().boost, 0);
+        give_back(pages, taken.into_iter().chain([page]), Order::ZERO);
+    });
+}
+
 // An unmovable page goes to the reclaimable ones before it goes to the movable ones.
 #[test]
 fn of_two_types_with_equal_blocks_the_nearer_one_is_taken() {

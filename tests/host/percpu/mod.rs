@@ -14,6 +14,9 @@ use std::sync::atomic::Ordering;
 // SAFETY: no memory is behind the addresses; each row is leaked once.
 unsafe impl<'m> PerCpuHal<'m> for Kernel<'m> {
     fn row(&self, count: usize, _: Gfp) -> Option<&'m mut [Chunk<'m>]> {
+        if self.no_rows.load(Ordering::Relaxed) {
+            return None;
+        }
         self.rows.fetch_add(1, Ordering::Relaxed);
         Some(Box::leak(vec![Chunk::FREE; count].into_boxed_slice()))
     }

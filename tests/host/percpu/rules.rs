@@ -1,7 +1,7 @@
 //! What is promised, one rule at a time.
 
 use super::with_allocator;
-use crate::vmalloc::kernel::{before_mapping, take_page, touch};
+use crate::vmalloc::kernel::{acknowledging_late, before_mapping, take_page, touch};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::mm::percpu::{PerCpuError, PerCpuPtr, UNIT_SIZE};
@@ -249,6 +249,57 @@ fn pages_that_are_under_way_for_one_allocation_serve_no_other() {
             for ptr in [first, second, third] {
                 raw!(percpu.free(ptr)).unwrap();
             }
+            percpu.trim();
+        }
+    });
+}
+
+// They are unmapped, and other CPUs have not acknowledged it yet.
+#[test]
+fn pages_that_are_on_their_way_out_serve_nobody() {
+    with_allocator(|space, percpu| {
+        let small = percpu.alloc(16, 16, GFP).unwrap();
+        let large = percpu.alloc(3 * PAGE_SIZE, 4096, GFP).unwrap();
+        touch(space, large.addr(), 3);
+        raw!(percpu.free(large)).unwrap();
+        let taken = Cell::new(None);
+        let look = || {
+            if taken.get().is_none() {
+                taken.set(Some(percpu.alloc(2 * PAGE_SIZE, 4096, GFP).unwrap()));
+            }
+        };
+        assert_eq!(acknowledging_late(&look, || percpu.trim()), 2 * 3);
+        let other = taken.take().unwrap();
+        assert!(other.addr().get() >= large.addr().get() + 3 * PAGE_SIZE, "behind those that go");
+        touch(space, other.addr(), 2);
+        percpu.check().unwrap();
+        // When they have gone they are had again.
+        let again = percpu.alloc(3 * PAGE_SIZE, 4096, GFP).unwrap();
+        assert_eq!(again, large);
+        for ptr in [small, other, again] {
+            raw!(percpu.free(ptr)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_chunk_that_cannot_be_recorded_leaves_no_area() {
+    with_allocator(|space, percpu| {
+        for round in 0..2 {
+            let before = (space.iter().count(), percpu.stats().chunks);
+            space.hal().no_rows.store(true, Ordering::Relaxed);
+            let mut full = Vec::new();
+            // As many as there are records for.
+            while let Ok(ptr) = percpu.alloc(UNIT_SIZE, 4, GFP) {
+                full.push(ptr);
+                assert!(full.len() < 5);
+            }
+            assert_eq!(percpu.alloc(UNIT_SIZE, 4, GFP), Err(PerCpuError::OutOfMemory));
+            assert_eq!(space.iter().count() - before.0, percpu.stats().chunks - before.1, "round {round}");
+            percpu.check().unwrap();
+            space.hal().no_rows.store(false, Ordering::Relaxed);
+            full.push(percpu.alloc(UNIT_SIZE, 4, GFP).unwrap());
+            full.into_iter().for_each(|ptr| raw!(percpu.free(ptr)).unwrap());
             percpu.trim();
         }
     });

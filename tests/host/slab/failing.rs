@@ -1,7 +1,7 @@
 //! No memory, at every place where some is wanted.
 
 use super::*;
-use machine::run_on;
+use machine::{in_interrupt, run_on};
 use quarry::mm::slab::{AllocError, CacheSpec, CreateError, SlabFlags};
 use std::sync::atomic::Ordering;
 
@@ -151,6 +151,16 @@ fn only_the_smallest_slab_is_waited_for() {
                 assert!(large > small, "{asked:?}");
                 assert!(!first.intersects(pressing) && all(first, wanted - pressing), "{first}, for {wanted}");
                 assert!(all(second, wanted), "{second}, for {wanted}");
+                // Where waiting is not legal, whatever the caller says.
+                let refused = with_pages(slabs, 0, || {
+                    slabs.hal().asked.lock().unwrap().clear();
+                    in_interrupt(|| slabs.alloc_object(cache.cache(), gfp | Gfp::NOWARN))
+                });
+                assert_eq!(refused, Err(AllocError::OutOfMemory));
+                let asked = std::mem::take(&mut *slabs.hal().asked.lock().unwrap());
+                assert!(!asked.is_empty());
+                let never = Gfp::DIRECT_RECLAIM | Gfp::NOFAIL;
+                assert!(asked.iter().all(|(flags, _)| !flags.intersects(never)), "{asked:?}");
                 // There are pages for a small one.
                 slabs.hal().asked.lock().unwrap().clear();
                 let object = slabs.alloc_object(cache.cache(), gfp).unwrap();

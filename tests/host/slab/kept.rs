@@ -133,3 +133,42 @@ fn spares_without_objects_go_back_when_memory_is_short() {
         slabs.destroy(cache).unwrap();
     });
 }
+
+// From slabs that have a few free objects each: the last of them may have more than are wanted.
+#[test]
+fn an_array_is_filled_with_a_batch_and_no_more() {
+    for (size, capacity, _) in SIZES {
+        Spec::of_size(32 << 20).run(|slabs| {
+            let cache = slabs.create(&spec("kept", size)).unwrap();
+            let batch = (capacity + 1) as u64 / 2;
+            let objects = take(slabs, cache.cache(), 20 * capacity);
+            let (gone, kept): (Vec<_>, Vec<_>) = objects.into_iter().enumerate().partition(|(index, _)| index % 3 == 0);
+            give(slabs, cache.cache(), gone.into_iter().map(|(_, object)| object));
+            slabs.shrink(cache.cache());
+            assert_eq!(slabs.info(cache.cache()).at_hand, 0);
+            let mut kept: Vec<_> = kept.into_iter().map(|(_, object)| object).collect();
+            for _ in 0..3 {
+                kept.push(slabs.alloc_object(cache.cache(), KERNEL).unwrap());
+                let at_hand = slabs.info(cache.cache()).at_hand;
+                assert_eq!(at_hand, batch - 1, "{size} bytes");
+                kept.extend(take(slabs, cache.cache(), usize::try_from(at_hand).unwrap()));
+            }
+            give(slabs, cache.cache(), kept);
+            slabs.destroy(cache).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_cache_that_is_made_while_every_call_goes_the_long_way_keeps_nothing_yet() {
+    Spec::of_size(32 << 20).exchanging().run(|slabs| {
+        slabs.set_careful(true);
+        let cache = slabs.create(&spec("kept", 64)).unwrap();
+        give(slabs, cache.cache(), take(slabs, cache.cache(), 300));
+        assert_eq!(slabs.info(cache.cache()).at_hand, 0);
+        slabs.set_careful(false);
+        give(slabs, cache.cache(), take(slabs, cache.cache(), 300));
+        assert_ne!(slabs.info(cache.cache()).at_hand, 0);
+        slabs.destroy(cache).unwrap();
+    });
+}

@@ -94,6 +94,22 @@ fn large_mappings_have_areas_of_their_own() {
     });
 }
 
+// The longest that a block takes, and a page more, where there is a block.
+#[test]
+fn a_mapping_that_is_too_long_for_a_block_by_a_page_has_an_area() {
+    with_blocks(|space, blocks, pages| {
+        let short = map(blocks, &pages[..1]);
+        let longest = map(blocks, &pages[..MAX_PAGES]);
+        assert_eq!(blocks.pages_in_use(), 2 + 64, "each with its guard page");
+        let area = map(blocks, &pages[..=MAX_PAGES]);
+        assert_eq!(space.find(area).unwrap().flags, VmFlags::MAP_RAM);
+        assert_eq!(blocks.pages_in_use(), 2 + 64);
+        for (addr, count) in [(area, MAX_PAGES + 1), (short, 1), (longest, MAX_PAGES)] {
+            raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
+        }
+    });
+}
+
 #[test]
 fn unmapping_an_area_takes_no_addresses_for_blocks() {
     with_blocks(|space, blocks, pages| {

@@ -129,30 +129,20 @@ fn addresses_that_are_kept_are_given_only_where_they_are_aligned() {
     }
 }
 
-// What the purges before took back is forgotten: each looks at what nobody needed since the last one.
+// The last few areas of a node, and those before them.
 #[test]
-fn pooled_addresses_that_nobody_needs_go_back_by_two_purges() {
-    let mut nodes = memory(600);
-    let space = space(Machine::new(1, &mut nodes), 1 << 14);
-    for round in 0..3 {
-        let starts: Vec<_> = (0..100).map(|_| alloc(&space, &of_pages(7)).unwrap().start()).collect();
-        starts.into_iter().for_each(|start| free(&space, start));
-        // Purges of other sizes, as many waiting pages make them; one page each, so that few addresses are in the way.
-        let flushes = || space.hal().flushes.load(Ordering::Relaxed);
-        let end = flushes() + 3;
-        while flushes() < end {
-            let area = alloc(&space, &of_pages(1)).unwrap();
-            free(&space, area.start());
-        }
-        // Nearly all of the region is one gap, though nothing was purged for whoever wants it.
-        let before = flushes();
-        let region = space.region().unwrap();
-        let wanted = AreaRequest::new(region.size() - 4 * MIB, VmFlags::NO_GUARD);
-        let area = space.alloc(&wanted).unwrap_or_else(|error| panic!("round {round}: {error}"));
-        assert_eq!(flushes(), before, "nothing had to be given back first");
-        raw!(space.recycle(space.abandon(area).unwrap()));
-        space.purge_all();
+fn an_area_is_the_next_one_at_its_first_address_and_not_behind_it() {
+    let mut nodes = memory(60);
+    let space = space(Machine::new(2, &mut nodes), 1 << 14);
+    let mut starts: Vec<VirtAddr> = (0..12).map(|_| alloc(&space, &of_pages(3)).unwrap().start()).collect();
+    starts.sort_unstable();
+    let next = |addr: u64| space.next(VirtAddr::new(addr)).map(|area| area.range.start());
+    for (index, start) in starts.iter().enumerate() {
+        assert_eq!(next(start.get()), Some(*start));
+        assert_eq!(next(start.get() + 1), starts.get(index + 1).copied());
+        assert_eq!(space.find(*start).unwrap().range.start(), *start);
     }
+    starts.into_iter().for_each(|start| free(&space, start));
     all_free(&space);
 }
 

@@ -317,6 +317,8 @@ pub(crate) struct Kernel<'m> {
     pub(crate) cleared: Mutex<Vec<VirtRange>>,
     /// Rows of records of per-CPU memory.
     pub(crate) rows: AtomicUsize,
+    /// No more of them can be had.
+    pub(crate) no_rows: AtomicBool,
 }
 
 impl Interrupts for Kernel<'_> {
@@ -461,6 +463,7 @@ fn boot<'m>(
         asked: Mutex::default(),
         cleared: Mutex::default(),
         rows: AtomicUsize::new(0),
+        no_rows: AtomicBool::new(false),
     };
     let space = VmapSpace::new(kernel);
     space.set_up(&Tuning { region: pages_at(0, GIB / PAGE_SIZE), ram_pages: size / PAGE_SIZE }).unwrap();
