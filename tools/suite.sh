@@ -155,6 +155,12 @@ own_boot() {
     [ "$(lines examples/own-boot/src/memory.rs)" -le 40 ]
 }
 
+# Firmware without MMU: what it pays for its heap is stated, and bounded.
+firmware() {
+    boots firmware || return 1
+    case $said in *"sum 499500, 75 KiB of statics"*"924 again"*) ;; *) return 1 ;; esac
+}
+
 # In the release profile, and for packages of their own.
 release_steps() {
     step "boot, nobody there" run_unattended
@@ -162,6 +168,7 @@ release_steps() {
     step "benchmarks, one row" benchmarks copy_page
     step "example embed" embed
     step "example own-boot" own_boot
+    step "example firmware" firmware
     step "library for other machines" other_machines
 }
 

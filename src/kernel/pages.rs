@@ -72,6 +72,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Pages
         handed.zones,
         Bytes(descriptors)
     );
+    info!("slab: kmalloc up");
     free_init_memory()
 }
 

@@ -144,7 +144,7 @@ fn sensitive_content_is_gone_before_anybody_else_has_the_object() {
 ktest!(alloc_is_kmalloc_from_the_hand_over_on, machine a72 = "", machine max = "cpu=max");
 fn alloc_is_kmalloc_from_the_hand_over_on() {
     let early = heap::usage();
-    assert!(early.0 != 0, "booting keeps some blocks of it");
+    assert_eq!(early.0, 0, "what booting took of it has gone back");
     let boxes: Vec<Box<u64>> = (0..100).map(Box::new).collect();
     for (number, boxed) in boxes.iter().enumerate() {
         assert_eq!((**boxed, global::ksize((&raw const **boxed).cast())), (number as u64, Ok(KMALLOC_MIN_SIZE)));

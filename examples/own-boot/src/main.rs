@@ -133,6 +133,10 @@ extern "C" fn main(cpu: u32) -> ! {
     // SAFETY: the registers of the machine's clock, which nobody else uses.
     let clock = unsafe { IoMem::<0x1000>::request(PhysAddr::new(RTC), 0x1000, MemoryType::DeviceNGnRE, "rtc") };
     say!("the clock has {:#x} for its part number", clock.map(|clock| clock.read::<u32, 0xfe0>()).unwrap_or_default());
+    // RAM has its own address here, so that is where it is remapped to.
+    let page = Pages::new(Gfp::KERNEL, Order::ZERO).expect("a page");
+    let phys = page_to_phys(page.page());
+    assert_eq!(memremap(phys, PAGE_SIZE, MemoryType::WriteBack), Ok(VirtAddr::new(phys.get())));
     work(0);
     while DONE.load(Ordering::Acquire) != CPUS - 1 {
         quarry::idle();
