@@ -22,7 +22,11 @@
 //! them the lists of pages and the arrays of objects of its CPU.
 
 use crate::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
+#[cfg(feature = "global-allocator")]
+use crate::gfp::Gfp;
 use crate::hal::cpu::{Interrupts, PerCpu};
+#[cfg(feature = "global-allocator")]
+use crate::mm::page::PageMap as _;
 use crate::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section, sections_of};
 use crate::mm::slab::{ArrayHeader, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
 use crate::mm::zone::{CpuPages, FreeError, PageAllocator, PageHal, Pressure, SetupError, WatermarkTuning, ZoneLimits};
@@ -373,20 +377,94 @@ impl Carver {
     }
 }
 
-// SAFETY: as `GlobalHeap`; before there is memory there is none.
+/// What a heap looks like before it has memory: copied, since it is too large for many a stack.
+static BLANK: Pages = Pages::new(OneCpu::new());
+
+impl Heap {
+    /// A heap that lies in its memory itself, for whoever has no static for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Heap::start`].
+    pub unsafe fn place(memory: *mut u8, size: usize, seed: u64) -> Result<&'static Self, StartError> {
+        let start = PhysAddr::new(memory.expose_provenance() as u64);
+        let given = PhysRange::from_size(start, size as u64).unwrap_or_default();
+        let too_small = StartError::TooSmall(given);
+        let mut carver = Carver { at: given.start(), end: given.end() };
+        let pages = carver.carve::<Pages>(1).ok_or(too_small)?;
+        let heap = carver.carve::<Self>(1).ok_or(too_small)?;
+        // SAFETY: room for one, aligned, nobody else's; the blank one has nothing that a copy would share, as it is never started.
+        unsafe { pages.copy_from_nonoverlapping(NonNull::from(&BLANK), 1) };
+        // SAFETY: as above: the only pointer to it.
+        let pages = unsafe { &mut *pages.as_ptr() };
+        pages.hal_mut().seed = seed;
+        // SAFETY: as above.
+        unsafe { heap.write(Self::new(pages)) };
+        // SAFETY: written by the line above, and there for good.
+        let heap = unsafe { &*heap.as_ptr() };
+        let rest = to_usize(given.end().get() - carver.at.get());
+        // SAFETY: the caller's promise, for the rest of the memory.
+        unsafe { heap.start(VirtAddr::new(carver.at.get()).as_ptr(), rest) }?;
+        Ok(heap)
+    }
+}
+
+/// Pages of a block that is larger than `kmalloc`'s largest, and what their number is a multiple of; `None` for others.
+#[cfg(feature = "global-allocator")]
+fn large(layout: core::alloc::Layout) -> Option<(u32, u32)> {
+    let page = to_usize(PAGE_SIZE);
+    let pages = |bytes: usize| u32::try_from(bytes.div_ceil(page)).ok();
+    let is_large = layout.size() > crate::mm::slab::KMALLOC_MAX_SIZE;
+    pages(layout.size()).zip(pages(layout.align())).filter(|_| is_large)
+}
+
+#[cfg(feature = "global-allocator")]
+impl Heap {
+    /// A block of contiguous pages, each for itself.
+    fn get_large(&self, pages: u32, align: u32, gfp: Gfp) -> Option<NonNull<u8>> {
+        let allocator = self.slabs.pages();
+        let first = allocator.alloc_contig_pages(pages, align, gfp).ok()?;
+        NonNull::new(allocator.hal().to_virt(allocator.hal().map().phys(first)).as_ptr())
+    }
+
+    /// Gives it back.
+    fn give_large(&self, block: *mut u8, pages: u32) {
+        let at = VirtAddr::new(block.expose_provenance() as u64);
+        let freed = self.page_at(at).and_then(|first| self.slabs.pages().do_free_contig_range(first, pages));
+        if let Err(error) = freed {
+            log::error!("dealloc({at}): {error}");
+        }
+    }
+}
+
+// SAFETY: as `GlobalHeap`, and blocks of contiguous pages are nobody else's; before there is memory there is none.
 #[cfg(feature = "global-allocator")]
 unsafe impl core::alloc::GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
+        if let Some((pages, align)) = large(layout) {
+            return self.get_large(pages, align, Gfp::KERNEL).map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        }
         // SAFETY: the caller's contract.
         self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: core::alloc::Layout) -> *mut u8 {
+        if let Some((pages, align)) = large(layout) {
+            let block = self.get_large(pages, align, Gfp::KERNEL | Gfp::ZERO);
+            return block.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        }
         // SAFETY: the caller's contract.
         self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.alloc_zeroed(layout) })
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: core::alloc::Layout) {
+        if let Some((pages, _)) = large(layout) {
+            return self.give_large(block, pages);
+        }
         if let Some(heap) = self.global.get() {
             // SAFETY: the caller's contract.
             unsafe { heap.dealloc(block, layout) };
@@ -394,7 +472,19 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
     }
 
     unsafe fn realloc(&self, block: *mut u8, old: core::alloc::Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's contract.
-        self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.realloc(block, old, size) })
+        let Ok(new) = core::alloc::Layout::from_size_align(size, old.align()) else { return core::ptr::null_mut() };
+        if large(old).is_none() && large(new).is_none() {
+            // SAFETY: the caller's contract.
+            return self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.realloc(block, old, size) });
+        }
+        // SAFETY: the caller's contract: the size is not zero.
+        let moved = unsafe { self.alloc(new) };
+        if !moved.is_null() {
+            // SAFETY: both have as many bytes, and are two.
+            unsafe { moved.copy_from_nonoverlapping(block, old.size().min(size)) };
+            // SAFETY: the caller's contract.
+            unsafe { self.dealloc(block, old) };
+        }
+        moved
     }
 }

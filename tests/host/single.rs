@@ -99,7 +99,7 @@ fn too_little_memory_is_refused_and_nothing_is_served() {
 fn collections_live_on_it() {
     let heap = started(16 << 20);
     let before = at_rest(heap);
-    for size in [1, 8, 100, 4096, 9000, 1 << 20] {
+    for size in [1, 8, 100, 4096, 9000, 1 << 20, 3 << 20] {
         for align in [1, 64, 4096] {
             let layout = Layout::from_size_align(size, align).unwrap();
             // SAFETY: the layout is not empty.
@@ -115,6 +115,44 @@ fn collections_live_on_it() {
         }
     }
     assert_eq!(at_rest(heap), before);
+}
+
+#[test]
+fn a_block_may_be_larger_than_the_largest_of_kmalloc() {
+    let heap = started(64 << 20);
+    let before = at_rest(heap);
+    let layout = Layout::from_size_align(20 << 20, 8).unwrap();
+    // SAFETY: the layout is not empty.
+    let block = unsafe { heap.alloc(layout) };
+    // SAFETY: as many bytes are this test's.
+    unsafe { block.write_bytes(3, 20 << 20) };
+    // SAFETY: allocated above.
+    let block = unsafe { heap.realloc(block, layout, 25 << 20) };
+    // SAFETY: as above.
+    assert!(unsafe { std::slice::from_raw_parts(block, 20 << 20) }.iter().all(|byte| *byte == 3));
+    let large = Layout::from_size_align(25 << 20, 8).unwrap();
+    // SAFETY: as above.
+    let block = unsafe { heap.realloc(block, large, 100) };
+    assert!(at_rest(heap) + 8 > before, "the large one has gone back");
+    // SAFETY: as above.
+    unsafe { heap.dealloc(block, Layout::from_size_align(100, 8).unwrap()) };
+    // SAFETY: the layout is not empty.
+    assert!(unsafe { heap.alloc(Layout::from_size_align(100 << 20, 8).unwrap()) }.is_null());
+    assert_eq!(at_rest(heap), before);
+}
+
+#[test]
+fn a_heap_lies_in_its_own_memory_if_nobody_has_a_static_for_it() {
+    let (at, size) = memory(1 << 20, 24);
+    // SAFETY: leaked memory, and this thread alone.
+    let heap = unsafe { Heap::place(at, size, 9) }.unwrap();
+    let before = at_rest(heap);
+    let object = heap.slabs().kmalloc(100, Gfp::KERNEL).unwrap();
+    assert!((at as u64..at as u64 + size as u64).contains(&object.get()));
+    raw!(heap.slabs().kfree(object)).unwrap();
+    assert_eq!(at_rest(heap), before);
+    // SAFETY: as above.
+    assert!(unsafe { Heap::place(memory(64 << 10, 0).0, 64 << 10, 0) }.is_err());
 }
 
 thread_local! {

@@ -207,6 +207,11 @@ impl<H: PageHal> PageAllocator<H> {
         &self.hal
     }
 
+    /// The machine, as long as nobody else has the allocator.
+    pub const fn hal_mut(&mut self) -> &mut H {
+        &mut self.hal
+    }
+
     #[inline]
     fn layout(&self) -> Option<&ZoneLayout> {
         self.layout.get()
