@@ -66,7 +66,7 @@ pub unsafe trait Machine: Sync {
     fn rouse(&self) {}
 
     /// Runs `work` while all other CPUs stand still, if that can be done: whether it ran. Live blocks of the linear map are
-    /// split so on CPUs that need break-before-make. Called where sleeping is allowed.
+    /// split so on CPUs that need break-before-make. Not from an interrupt handler.
     fn hold_others(&self, work: &mut dyn FnMut()) -> bool {
         let _ = work;
         false
