@@ -5,7 +5,8 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L6 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
+//! | L6 | `boot` | from the boot stub to memory |
+//! | L7 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
 //! | L5 | `global`, [`single`], [`prelude`] | the statics, and free functions over them; one CPU's heap; the face |
 //! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
@@ -109,17 +110,18 @@
 //! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
+//! | `boot/entry.rs` | the stub's symbols, the kernel's function |
+//! | `boot/init_memory.rs` | memory that only booting needed |
+//! | `boot/switch.rs` | the switch to the final tables |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
-//! | `kernel/device_tree.rs` | the mapped tree as bytes |
-//! | `kernel/early_map.rs` | taking the stub's fixmap over |
-//! | `kernel/early_regions.rs` | memory of the image as regions |
+//! | `boot/device_tree.rs` | the mapped tree as bytes |
+//! | `boot/early_map.rs` | taking the stub's fixmap over |
+//! | `boot/early_regions.rs` | memory of the image as regions |
 //! | `kernel/heap.rs` | the grant of the early heap |
-//! | `kernel/init.rs` | the switch to the final tables |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/machine.rs` | the promise of the reference kernel |
-//! | `kernel/pages.rs` | memory that only booting needed |
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
@@ -172,6 +174,8 @@ pub mod sync;
 
 #[cfg(all(feature = "kernel", target_os = "none"))]
 pub mod board;
+#[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
+pub mod boot;
 #[cfg(any(feature = "host", all(feature = "kernel", target_os = "none")))]
 pub mod driver;
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]

@@ -58,10 +58,12 @@ on_host() {
     cargo "$command" --target "$host" --no-default-features --features host "$@"
 }
 
-# The benchmarks with the peers, and without them.
+# The benchmarks with the peers, and without them; the library as other kernels take it.
 lints_kernel() {
     cargo clippy --quiet --workspace --features quarry-benches/peers --lib --bins --tests --benches -- -D warnings &&
-        cargo clippy --quiet -p quarry-benches --benches -- -D warnings
+        cargo clippy --quiet -p quarry-benches --benches -- -D warnings &&
+        cargo clippy --quiet --lib --no-default-features --features global -- -D warnings &&
+        cargo clippy --quiet --lib --no-default-features --features boot -- -D warnings
 }
 
 # The examples in the documentation, compiled and run on the host: the library has no test harness on the bare machine,
@@ -124,6 +126,9 @@ other_machines() {
     case $refused in *"is for soft-float targets"*"1 previous error"*) ;; *) echo "$refused"; return 1 ;; esac
 }
 
+# What no image of a kernel without the boot stub holds.
+not_asked_for="quarry_boot_main exception_vectors __ktests_start"
+
 # boots NAME QEMU-OPTIONS...: builds the example and boots it; what it said is in $said. It finds nothing in its image that
 # it did not ask for.
 boots() {
@@ -133,7 +138,7 @@ boots() {
     case $built in /*) ;; *) built=$PWD/$built ;; esac
     (cd "examples/$name" && CARGO_TARGET_DIR=$built cargo build --quiet) || return 1
     image=$built/aarch64-unknown-none-softfloat/debug/$name
-    for forced in quarry_boot_main exception_vectors __ktests_start; do
+    for forced in $not_asked_for; do
         ! grep -aq "$forced" "$image" || { echo "the image holds $forced"; return 1; }
     done
     said=$(watch "${QUARRY_QEMU:-qemu-system-aarch64}" -machine virt -cpu cortex-a72 -nic none -display none \
@@ -160,6 +165,15 @@ own_boot() {
     [ "$(lines examples/own-boot/src/memory.rs)" -le 40 ]
 }
 
+# Someone else's `main` on this crate's boot stub: manifest, build script and source together.
+own_main() {
+    not_asked_for=quarry_ktest boots own-main || return 1
+    case $said in *"linux,dummy-virt: kmalloc, vmalloc and a device"*) ;; *) return 1 ;; esac
+    taken=$(lines examples/own-main/Cargo.toml examples/own-main/build.rs examples/own-main/src/main.rs)
+    echo "lines that it takes: $taken"
+    [ "$taken" -le 40 ]
+}
+
 # Firmware without MMU: what it pays for its heap is stated, and bounded.
 firmware() {
     boots firmware || return 1
@@ -180,6 +194,7 @@ release_steps() {
     step "benchmarks, one row" benchmarks copy_page
     step "example embed" embed
     step "example own-boot" own_boot
+    step "example own-main" own_main
     step "example firmware" firmware
     step "example arceos" arceos
     step "library for other machines" other_machines

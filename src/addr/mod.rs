@@ -8,11 +8,13 @@
 //! let address: VirtAddr = PhysAddr::new(0x4000_0000);
 //! ```
 
+mod bytes;
 mod frame;
 mod range;
 mod tag;
 mod types;
 
+pub use bytes::Bytes;
 pub use frame::{CpuId, MAX_ORDER, Order, Pfn};
 pub use range::{PhysRange, Range, VirtRange};
 pub use tag::{TAG_GRANULE, Tag, TagSet};

@@ -27,7 +27,7 @@ mod vmalloc;
 
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up, bring_up, join_cpu};
-#[cfg(feature = "kernel")]
+#[cfg(feature = "boot")]
 pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
 use cpu::start_boot_cpu;

@@ -1,31 +1,29 @@
 //! The order of boot: vectors, device tree, console, memblock, final tables, early heap; each step logs its figures.
 
 use super::bootargs::BootArgs;
-use super::bytes::Bytes;
-use super::early_map::EarlyMap;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    console, cpus, device_tree, discovery, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages,
-    panic, power, pressure, prompt, report, serial, slabs, tables, tags, vmalloc, whereabouts,
+    console, cpus, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, power, pressure,
+    prompt, report, serial, slabs, tags, vmalloc, whereabouts,
 };
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::addr::{Bytes, PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::linear::LinearMemory;
-use crate::arch::aarch64::mmu::FixmapMmu;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
 use crate::arch::aarch64::{irq, mem, pmu, protect, psci, tlb};
 use crate::board::Board;
-use crate::fdt::{Located, Tree};
-use crate::global::{self, BringUpError, MemblockFrames};
-use crate::hal::prot::Prot;
+use crate::boot::early_map::EarlyMap;
+use crate::boot::switch::switch_to_final_tables;
+use crate::boot::{BootError, device_tree, discovery};
+use crate::fdt::Tree;
+use crate::global;
 use crate::hal::wait::Scope;
 use crate::kprintln;
-use crate::mm::layout::{self, PAGE_OFFSET};
-use crate::mm::memblock::{DiscoverError, Discovery, MemblockError, Window};
+use crate::mm::layout;
+use crate::mm::memblock::{Discovery, MemblockError, Window};
 use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
-use crate::mm::pgtable::{MapFlags, PageTable, PgtableError, Space};
+use crate::mm::pgtable::{MapFlags, PageTable, Space};
 use crate::mm::zone::Scrub;
 use crate::sync;
 use ::log::{error, info, warn};
@@ -34,35 +32,27 @@ use spin::once::Once;
 
 /// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum BootError {
-    NoTree(device_tree::NoTree),
-    Damaged(PhysAddr, Located<'static>),
-    /// An error of memory discovery, and the tree that it came from.
-    Discover(DiscoverError, &'static [u8]),
-    Memblock(MemblockError),
-    Tables(PgtableError),
+pub(super) enum StartError {
+    Boot(BootError),
     Wx(WxViolation),
-    Pages(pages::PagesError),
     Map(MapError),
-    Vmalloc(BringUpError),
     MemEquals(&'static str),
 }
 
-impl fmt::Display for BootError {
+impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoTree(error) => error.fmt(f),
-            Self::Damaged(at, error) => write!(f, "damaged device tree at {at}: {error}"),
-            Self::Discover(DiscoverError::Tree(error), tree) => write!(f, "device tree: {}", error.located(tree)),
-            Self::Discover(error, _) => error.fmt(f),
-            Self::Memblock(error) => error.fmt(f),
-            Self::Tables(error) => write!(f, "page tables: {error}"),
+            Self::Boot(error) => error.fmt(f),
             Self::Wx(error) => write!(f, "W^X violated: {error}"),
-            Self::Pages(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
-            Self::Vmalloc(error) => error.fmt(f),
             Self::MemEquals(text) => write!(f, "boot argument mem={text} is no size"),
         }
+    }
+}
+
+impl<E: Into<BootError>> From<E> for StartError {
+    fn from(error: E) -> Self {
+        Self::Boot(error.into())
     }
 }
 
@@ -133,7 +123,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
             // Without a tree the image's place says which board it is; what a tree does not name is not there.
-            let unknown = matches!(error, BootError::NoTree(_) | BootError::Damaged(..));
+            let unknown = matches!(error, StartError::Boot(BootError::NoTree(_) | BootError::Damaged(..)));
             if unknown && console::ports().next().is_none() {
                 serial::open_fallback(guess, &early);
             }
@@ -171,7 +161,7 @@ fn go(machine: &Machine) -> ! {
 }
 
 /// Brings the machine up.
-fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
+fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     let cpu = IdRegisters::read();
     mem::use_features(&cpu);
     tlb::init_cpu(true);
@@ -201,7 +191,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
         warn!("{complaint}");
     }
 
-    let limit = args.size("mem").map_err(BootError::MemEquals)?;
+    let limit = args.size("mem").map_err(StartError::MemEquals)?;
     let found = discovery::fill(boot, &tree, tree_range, &cpu, limit)
         .map_err(|error| BootError::Discover(error, tree.blob()))?;
     let tagged = tags::wanted(args, &cpu);
@@ -211,12 +201,12 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     }
     grant_early_heap()?;
     slabs::add_entropy(&tree);
-    pages::init(&tree, args).map_err(BootError::Pages)?;
+    pages::init(&tree, args)?;
     heap::hand_over();
     info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
     faults::init(args);
     pressure::init();
-    vmalloc::init(args).map_err(BootError::Vmalloc)?;
+    vmalloc::init(args)?;
     tags::remember_owners(args);
     irq::unmask_serror();
     if let Err(error) = interrupts::init(&tree, early) {
@@ -234,7 +224,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, BootError> {
     if boot_cost != 0 {
         info!("boot cost: {boot_cost} instructions from entry to here");
     }
-    let boot_memory = BootMemory::survey().map_err(BootError::Map)?;
+    let boot_memory = BootMemory::survey().map_err(StartError::Map)?;
     cpus::remember_places(boot, tree_range);
     cpus::init(&tree, max_cpus(args));
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
@@ -256,47 +246,14 @@ fn linear_flags(args: BootArgs<'_>) -> MapFlags {
     }
 }
 
-/// Builds the final tables, and runs on them from here on.
-fn switch_to_final_tables(boot: &BootInfo, early: &EarlyMap, linear: (Prot, MapFlags)) -> Result<(), BootError> {
-    let frames = MemblockFrames;
-    // SAFETY: the first and only call, on the boot stub's tables.
-    let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
-    // SAFETY: this function is the only one that changes these tables until they are given to `global`, and it maps
-    // each frame with the type that its owner wants: RAM write-back, devices as the fixmap had them.
-    let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }.map_err(BootError::Tables)?;
-    // Taking frames for tables needs the memblock, so it is asked for one bank after the other. They stay as they are.
-    let mut passed = PhysAddr::ZERO;
-    let banks = core::iter::from_fn(|| {
-        let bank = global::memblock().mapped_range_from(passed)?;
-        passed = bank.end();
-        Some(bank)
-    });
-    tables::fill(&table, &frames, boot, banks, early.lasting(), linear).map_err(BootError::Tables)?;
-    // SAFETY: `fill` mapped the image where it is now, with the stacks, and every device and the device tree at the
-    // addresses they have; exceptions are masked and the other CPUs are parked outside the tables.
-    unsafe { boot::switch_tables(boot, table.root()) };
-
-    // SAFETY: the linear map is live from here on; `tlb::init_cpu` has run.
-    let mmu = unsafe { global::linear_mmu() };
-    // SAFETY: the linear map holds every frame of RAM, and so those of the tables.
-    let table = unsafe { table.with_mmu(mmu) };
-    global::set_kernel_tables(table);
-    // SAFETY: the linear map maps all RAM that the memblock manages, and this is the one memblock, which knows the
-    // image, the device tree and everything that the tree reserves.
-    global::memblock().set_backing(Some(unsafe { LinearMemory::new(PAGE_OFFSET) }));
-    let mut memblock = global::memblock();
-    memblock.allow_resize();
-    memblock.leave_lent_slots().map_err(BootError::Memblock)
-}
-
 /// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
 /// alias.
-pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, BootError> {
+pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, StartError> {
     let Some(table) = global::kernel_tables() else { return Ok(WxReport::default()) };
     let idmap = boot.image_phys(boot::idmap_tables());
     // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
     let idmap = unsafe { PageTable::adopt(*table.mmu(), idmap, Space::Identity) };
-    wx::check(&[table, &idmap]).map_err(BootError::Wx)
+    wx::check(&[table, &idmap]).map_err(StartError::Wx)
 }
 
 /// Gives the early heap its memory.

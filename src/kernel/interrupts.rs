@@ -1,12 +1,12 @@
 //! Who handles which interrupt: the controller that the device tree names, a table of handlers, and the interrupts that
 //! CPUs send each other.
 
-use super::early_map::EarlyMap;
 use super::{panic, smp_call};
 use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::early_fixmap::FixmapError;
 use crate::arch::aarch64::irq;
+use crate::boot::early_map::EarlyMap;
 use crate::driver::gic::{Gic, GicError, GicVersion, INTIDS, IntId, REGIONS, Trigger};
 use crate::fdt::{Node, Tree};
 use crate::global::{self, BuddyFrames};

@@ -4,16 +4,14 @@ use super::bootargs::parse_number;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{at, probe};
+use crate::boot::reserved::reserved_map;
 use crate::fdt::Tree;
 use crate::global;
 use crate::hal::prot::{Access, MemoryType, Prot};
 use crate::kprintln;
-use crate::mm::io::ReservedMap;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
 use crate::mm::memblock::Discovery;
 use ::log::{info, warn};
-use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
 
 /// Lets device memory be mapped. Boot CPU, once, when the kernel's own devices are and memory can be allocated.
 pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
@@ -30,20 +28,6 @@ pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
     }
     let early: u64 = global::io_space().iter().map(|mapping| mapping.phys.size()).sum();
     info!("device memory: up to {} bits, {} KiB mapped while booting", cpu.physical_bits(), early >> 10);
-}
-
-/// What the device tree sets aside, written down: it may be asked for in any context.
-fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, TryReserveError> {
-    let mut ranges = Vec::new();
-    if found.reserved_regions != 0 {
-        let placed = |node| global::memblock().reserved().reserved_for(node);
-        let is_mapped = |range| global::memblock().maps_any(range);
-        for range in ReservedMap::ranges_of(tree, placed, is_mapped) {
-            ranges.try_reserve(1)?;
-            ranges.push(range);
-        }
-    }
-    Ok(ReservedMap::new(tree, ranges.leak()))
 }
 
 /// The short names of the memory types, by number.

@@ -1,9 +1,9 @@
 //! What there is at which physical address, entered at boot: RAM and what the kernel has of it, and the devices of the
 //! device tree.
 
-use super::early_map::EarlyMap;
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
+use crate::boot::early_map::EarlyMap;
 use crate::fdt::Tree;
 use crate::global;
 use crate::mm::io::ReservedRange;

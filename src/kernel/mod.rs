@@ -2,7 +2,6 @@
 
 pub mod account;
 pub mod bootargs;
-pub mod bytes;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
@@ -13,14 +12,6 @@ pub mod ring;
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpus;
-#[cfg(target_os = "none")]
-mod device_tree;
-#[cfg(target_os = "none")]
-mod discovery;
-#[cfg(target_os = "none")]
-mod early_map;
-#[cfg(target_os = "none")]
-mod early_regions;
 #[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
@@ -65,8 +56,6 @@ mod slabs;
 pub mod smp_call;
 #[cfg(target_os = "none")]
 mod symbol;
-#[cfg(target_os = "none")]
-mod tables;
 #[cfg(target_os = "none")]
 pub mod tags;
 #[cfg(target_os = "none")]

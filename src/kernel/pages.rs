@@ -1,65 +1,19 @@
 //! Pages and objects, as the device tree and the boot arguments want them, and the memory that only booting needed.
 
 use super::bootargs::BootArgs;
-use super::bytes::Bytes;
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtRange};
-use crate::arch::aarch64::boot;
+use crate::addr::{Bytes, PAGE_SIZE, PhysAddr};
 use crate::arch::aarch64::cpu::{MAX_CPUS, affinity};
 use crate::arch::aarch64::secondary::AFFINITY;
+use crate::boot::BootError;
+use crate::boot::init_memory::free_init_memory;
 use crate::fdt::{Cpu, Tree};
-use crate::global::{self, BringUpError, BuddyFrames, Options};
-use crate::mm::memblock::BOOT_ONLY;
-use crate::mm::pgtable::{PgtableError, UnmapFlags};
+use crate::global::{self, Options};
 use crate::mm::slab::SlabOptions;
-use crate::mm::zone::{FreeError, Scrub, SetupError, WatermarkTuning};
+use crate::mm::zone::{Scrub, WatermarkTuning};
 use ::log::info;
-use alloc::vec::Vec;
-use core::fmt;
-
-/// Why there can be no page allocator.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PagesError {
-    BringUp(BringUpError),
-    Tables(PgtableError),
-    Setup(SetupError),
-    Free(FreeError),
-    /// The page tables are not the final ones yet.
-    NoTables,
-    /// The early heap has no room for the list of what to hand over.
-    NoMemory,
-}
-
-impl fmt::Display for PagesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::BringUp(error) = self {
-            return error.fmt(f);
-        }
-        f.write_str("page allocator: ")?;
-        match self {
-            Self::BringUp(_) => Ok(()),
-            Self::Tables(error) => error.fmt(f),
-            Self::Setup(error) => error.fmt(f),
-            Self::Free(error) => error.fmt(f),
-            Self::NoTables => f.write_str("no page tables"),
-            Self::NoMemory => f.write_str("the early heap is too small for so many regions"),
-        }
-    }
-}
-
-impl From<BringUpError> for PagesError {
-    fn from(error: BringUpError) -> Self {
-        Self::BringUp(error)
-    }
-}
-
-impl From<PgtableError> for PagesError {
-    fn from(error: PgtableError) -> Self {
-        Self::Tables(error)
-    }
-}
 
 /// Brings pages and objects up and retires the memblock. Boot CPU, once, when the linear map and the early heap are there.
-pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), PagesError> {
+pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), BootError> {
     let options = options(tree, args);
     let (handed, descriptors) = global::bring_allocators_up(possible_cpus(tree), &options)?;
     if !options.scrub.is_empty() {
@@ -73,7 +27,9 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), Pages
         Bytes(descriptors)
     );
     info!("slab: kmalloc up");
-    free_init_memory()
+    let freed = free_init_memory()?;
+    info!("pages: {} of boot-time image freed", Bytes(freed * PAGE_SIZE));
+    Ok(())
 }
 
 /// What the tree and the boot arguments say about memory.
@@ -127,44 +83,4 @@ pub(super) fn scrub(args: BootArgs<'_>) -> Scrub {
     scrub.set(Scrub::POISON, args.switch("page_poison"));
     scrub.set(Scrub::UNMAP, args.switch("debug_pagealloc"));
     scrub
-}
-
-/// The items of `list`, of which there are no more than `most`.
-fn list_of<T>(list: impl Iterator<Item = T>, most: usize) -> Result<Vec<T>, PagesError> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(most).map_err(|_| PagesError::NoMemory)?;
-    // No more than there is room for: a list that grows would need twice the room.
-    items.extend(list.take(most));
-    Ok(items)
-}
-
-/// Gives the memory of the image that only booting needed to the page allocator, but for what the device tree reserves.
-fn free_init_memory() -> Result<(), PagesError> {
-    let Some(range) = VirtRange::new(boot::init_start(), boot::init_end()).filter(|range| !range.is_empty()) else {
-        return Ok(());
-    };
-    let parts = {
-        let memblock = global::memblock();
-        if memblock.is_lent() {
-            // It is still in use.
-            return Ok(());
-        }
-        let boot_only = || memblock.reserved().regions().iter().filter(|region| region.owner == Some(BOOT_ONLY));
-        list_of(boot_only().filter_map(|region| region.range.align_inwards(PAGE_SIZE)), boot_only().count())?
-    };
-    let table = global::kernel_tables().ok_or(PagesError::NoTables)?;
-    let frames = BuddyFrames::ATOMIC;
-    // Its name in the image goes first; the linear map is what the next owner uses.
-    table.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)?;
-    let mut freed = 0;
-    for part in parts {
-        let first = Pfn::containing(part.start());
-        let page = global::pfn_to_page(first).ok_or(PagesError::Setup(SetupError::NoDescriptor(first)))?;
-        let count = u32::try_from(part.size() / PAGE_SIZE).unwrap_or(u32::MAX);
-        // SAFETY: the image's memory for booting, less what the tree reserves: the caller has done with it, and its mapping
-        // in the image has just gone.
-        freed += unsafe { global::page_allocator().free_reserved(page, count) }.map_err(PagesError::Free)?;
-    }
-    info!("pages: {} of boot-time image freed", Bytes(u64::from(freed) * PAGE_SIZE));
-    Ok(())
 }

@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::init::{self, Machine};
 use super::line::{LineReader, Refusal, Step};
 use super::whereabouts::Whereabouts;
-use super::{faults, input, io, memory_map, power, reserved, tables};
+use super::{faults, input, io, memory_map, power, reserved};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -266,7 +266,7 @@ impl fmt::Write for Out {
 fn ptdump() {
     if let Some(table) = global::kernel_tables() {
         // The console takes everything.
-        let _ = table.dump(&mut Out, &tables::markers());
+        let _ = table.dump(&mut Out, &crate::boot::tables::markers());
     }
 }
 

@@ -1,11 +1,11 @@
 //! Which serial ports the console uses: the one that the device tree names, the Pi's PL011 beside it, and where there
 //! is no tree to ask, whatever the board is known for.
 
-use super::early_map::EarlyMap;
 use super::{console, input};
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::probe;
 use crate::board::{Board, FallbackUart};
+use crate::boot::early_map::EarlyMap;
 use crate::driver::uart::{Line, Uart, UartKind};
 use crate::fdt::{Node, Tree};
 

@@ -1,7 +1,7 @@
 //! Bringing the vmalloc region up.
 
 use super::bootargs::BootArgs;
-use super::bytes::Bytes;
+use crate::addr::Bytes;
 use crate::addr::PAGE_SIZE;
 use crate::global::{self, BringUpError, Options};
 use log::info;

@@ -1,7 +1,7 @@
 //! Boot arguments: words, and sizes in them.
 
+use quarry::addr::Bytes;
 use quarry::kernel::bootargs::{ARGUMENTS, BootArgs, Kind, parse_number, parse_size, parse_switch};
-use quarry::kernel::bytes::Bytes;
 
 #[test]
 fn arguments_are_words() {

@@ -19,7 +19,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("driver", 4),
     ("global", 5),
     ("single", 5),
-    ("kernel", 6),
+    ("boot", 6),
+    ("kernel", 7),
     ("prelude", 6),
 ];
 const MM_ORDER: &[&str] = &[

@@ -1,6 +1,5 @@
-//! The assembly boot stub, what it hands over, and the linker's symbols. Building with feature `boot` obliges the
-//! kernel to define `quarry_boot_main`, `quarry_secondary_main` and `exception_vectors`, and to link with a script like
-//! `linker.ld`.
+//! The assembly boot stub, what it hands over, and the symbols of `linker.ld`. It calls `quarry_boot_main` and
+//! `quarry_secondary_main`, which `crate::boot` defines, or the reference kernel.
 
 use crate::addr::{PhysAddr, PhysRange, Range, VirtAddr, VirtRange};
 use core::arch::global_asm;

@@ -1,8 +1,7 @@
 //! Filling the memblock from the device tree, and saying what came of it.
 
-use super::bytes::Bytes;
 use super::early_regions;
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{Bytes, PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::fdt::Tree;
@@ -13,7 +12,7 @@ use crate::mm::page::MAX_SPAN;
 use ::log::{info, warn};
 
 /// Fills the memblock; `limit` is that of `mem=`. Boot CPU, once, before the final tables.
-pub(super) fn fill(
+pub(crate) fn fill(
     boot: &BootInfo,
     tree: &Tree<'static>,
     tree_range: PhysRange,

@@ -1,18 +1,18 @@
 //! Finding the device tree: where the boot loader said, or where QEMU puts it when it says nothing; and mapping all of
 //! it before any of it is believed.
 
+use super::early_map;
 use crate::addr::{PhysAddr, PhysRange};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::early_fixmap::{Fixmap, FixmapError};
 use crate::arch::aarch64::probe;
 use crate::fdt::{self, FdtError};
 use crate::hal::prot::Prot;
-use crate::kernel::early_map;
 use core::fmt;
 
 /// Why there is no device tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum NoTree {
+pub enum NoTree {
     /// x0 was zero, and there is none where QEMU leaves it for an ELF image.
     NoPointer,
     /// The pointer is not a multiple of 8.
@@ -66,7 +66,7 @@ impl fmt::Display for NoTree {
 }
 
 /// Finds the tree and maps it, read-write, in its window.
-pub(super) fn find(
+pub(crate) fn find(
     boot: &BootInfo,
     fixmap: &Fixmap,
     physical_bits: u8,

@@ -15,9 +15,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Pages through which table frames are written while the linear map does not reach them.
-pub(super) const TABLE_PAGES: usize = 4;
+pub(crate) const TABLE_PAGES: usize = 4;
 /// Pages for device registers.
-pub(super) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
+pub(crate) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
 /// The slots of what is mapped for a moment.
 const SLOT_PAGES: (usize, usize) = (DEVICE_PAGES.1, 512);
 /// Pages of each.
@@ -25,7 +25,7 @@ const SLOT: usize = to_usize(EARLY_SLOT_PAGES);
 /// Devices whose registers are noted: consoles, the interrupt controller's blocks, and some to spare.
 const DEVICES: usize = 12;
 /// The device-tree window.
-pub(super) const TREE_PAGES: (usize, usize) = (512, 1536);
+pub(crate) const TREE_PAGES: (usize, usize) = (512, 1536);
 
 const _: () = {
     assert!(SLOT_PAGES.0 + EARLY_SLOTS * SLOT == SLOT_PAGES.1);
@@ -44,8 +44,8 @@ const fn slot_pages(slot: usize) -> (usize, usize) {
 /// Its entries are those of the boot stub, which are init-only memory: nobody reads them once the final tables are live,
 /// and they are gone when the page allocator is up.
 #[derive(Debug)]
-pub(super) struct EarlyMap {
-    pub(super) fixmap: Fixmap,
+pub(crate) struct EarlyMap {
+    pub(crate) fixmap: Fixmap,
     entries: &'static [AtomicU64],
     next_device: AtomicUsize,
     /// The registers that were mapped.
@@ -59,7 +59,7 @@ impl EarlyMap {
     /// # Safety
     ///
     /// Called once, while TTBR1 holds the boot stub's tables.
-    pub(super) unsafe fn of_boot_stub() -> Self {
+    pub(crate) unsafe fn of_boot_stub() -> Self {
         let entries = boot::fixmap_tables().as_ptr::<AtomicU64>();
         // SAFETY: the boot stub reserves the tables for all pages up to the end of the tree window, and the linker
         // script keeps everything else out of them.
@@ -77,7 +77,7 @@ impl EarlyMap {
 
     /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
     /// final ones once the page allocator is up. Boot CPU.
-    pub(super) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
+    pub(crate) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let count = to_usize(pages.size() / PAGE_SIZE);
         let first = self.next_device.load(Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl EarlyMap {
     }
 
     /// The registers that are mapped.
-    pub(super) fn devices(&self) -> impl Iterator<Item = PhysRange> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = PhysRange> {
         self.devices.iter().map(Cell::get).filter(|range| !range.is_empty())
     }
 
@@ -117,7 +117,7 @@ impl EarlyMap {
     ///
     /// [`EarlyError`].
     #[track_caller]
-    pub(super) fn early_ioremap(&self, range: PhysRange) -> Result<VirtRange, EarlyError> {
+    pub(crate) fn early_ioremap(&self, range: PhysRange) -> Result<VirtRange, EarlyError> {
         let slot = self.slots.borrow_mut().take(range)?;
         let (first, limit) = slot_pages(slot);
         let mapped = match global::kernel_tables() {
@@ -135,7 +135,7 @@ impl EarlyMap {
     /// # Errors
     ///
     /// [`EarlyError::NotMapped`].
-    pub(super) fn early_iounmap(&self, at: VirtAddr) -> Result<(), EarlyError> {
+    pub(crate) fn early_iounmap(&self, at: VirtAddr) -> Result<(), EarlyError> {
         let page = to_usize(at.get().wrapping_sub(layout::FIXMAP_START) / PAGE_SIZE);
         let slot = page.wrapping_sub(SLOT_PAGES.0) / SLOT;
         let range = self.slots.borrow_mut().give_back(slot)?;
@@ -155,7 +155,7 @@ impl EarlyMap {
     }
 
     /// The slots that are still in use: at the end of booting, forgotten ones.
-    pub(super) fn leaks(&self) -> impl Iterator<Item = EarlyMapping> {
+    pub(crate) fn leaks(&self) -> impl Iterator<Item = EarlyMapping> {
         let leaked = self.slots.borrow();
         let leaked: [Option<EarlyMapping>; EARLY_SLOTS] = {
             let mut in_use = leaked.in_use();
@@ -169,14 +169,14 @@ impl EarlyMap {
     /// # Safety
     ///
     /// Called once, while TTBR1 holds the boot stub's tables.
-    pub(super) unsafe fn table_slots(&self) -> FixmapSlots<TABLE_PAGES> {
+    pub(crate) unsafe fn table_slots(&self) -> FixmapSlots<TABLE_PAGES> {
         let entries: NonNull<[AtomicU64; TABLE_PAGES]> = NonNull::from(self.entries).cast();
         // SAFETY: these are the entries of the first pages of the fixmap, which `fixmap` never touches.
         unsafe { FixmapSlots::new(entries, VirtAddr::new(layout::FIXMAP_START)) }
     }
 
     /// What must keep its address when the tables change: every mapping of a device, and the device tree.
-    pub(super) fn lasting(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr, Prot)> {
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr, Prot)> {
         let start = layout::FIXMAP_START + TABLE_PAGES as u64 * PAGE_SIZE;
         self.fixmap.mappings().filter(move |(virt, _, _)| virt.get() >= start)
     }

@@ -34,7 +34,7 @@ fn read_only_frames(boot: &BootInfo) -> PhysRange {
 /// `ram` is what the linear map holds: all RAM but `no-map` regions. `fixmap` is what must keep its address across the
 /// switch. `linear` is how it maps what may be written, and what it must not
 /// use.
-pub(super) fn fill<M: Mmu, F: FrameSource>(
+pub(crate) fn fill<M: Mmu, F: FrameSource>(
     table: &PageTable<M>,
     frames: &F,
     boot: &BootInfo,
@@ -85,6 +85,6 @@ fn map_run<M: Mmu, F: FrameSource>(
 }
 
 /// The regions of the address map, as `ptdump` wants them.
-pub(super) fn markers() -> [Marker<'static>; layout::REGIONS.len()] {
+pub(crate) fn markers() -> [Marker<'static>; layout::REGIONS.len()] {
     layout::REGIONS.map(|region| Marker { start: region.start, name: region.name })
 }

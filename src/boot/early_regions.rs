@@ -8,14 +8,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// Which halves have been given away.
 static GIVEN: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
-/// The slots for the list of memory; the second time none. Boot CPU. [`pages`](super::pages) gives the memory to the page
+/// The slots for the list of memory; the second time none. Boot CPU. [`init_memory`](super::init_memory) gives the memory to the page
 /// allocator when memblock has left it, and not before.
-pub(super) fn for_memory() -> &'static mut [Region] {
+pub(crate) fn for_memory() -> &'static mut [Region] {
     slots(0)
 }
 
 /// The same for the list of reservations.
-pub(super) fn for_reserved() -> &'static mut [Region] {
+pub(crate) fn for_reserved() -> &'static mut [Region] {
     slots(1)
 }
 

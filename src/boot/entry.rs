@@ -1,0 +1,139 @@
+//! The entry of a kernel that takes this crate's boot stub and vectors, and nothing of the reference kernel: everything up to
+//! memory, and then the kernel's own function.
+
+use super::early_map::EarlyMap;
+use super::init_memory::free_init_memory;
+use super::reserved::reserved_map;
+use super::switch::switch_to_final_tables;
+use super::{BootError, device_tree, discovery};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::arch::aarch64::boot::BootInfo;
+use crate::arch::aarch64::cpu::{self, Relax};
+use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
+use crate::arch::aarch64::{irq, mem, protect, tlb};
+use crate::fdt::Tree;
+use crate::global::{self, BringUpError, Options};
+use crate::hal::prot::Prot;
+use crate::hal::wait::Scope;
+use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
+use crate::mm::pgtable::MapFlags;
+use crate::sync;
+use spin::once::Once;
+
+/// What a kernel finds when its function is called.
+#[derive(Debug)]
+pub struct Booted {
+    /// What the boot stub handed over.
+    pub boot: BootInfo,
+    /// The device tree.
+    pub tree: Tree<'static>,
+}
+
+/// Names the function that a kernel on this crate's boot stub begins with: `fn(&'static Booted) -> !`. It is called on the
+/// boot CPU, on the boot stack of 32 KiB, on the final page tables, with all of memory up and interrupts masked.
+///
+/// Once in a kernel, beside [`machine!`](crate::machine). The image is linked with this crate's `linker.ld`, which a build script
+/// finds in `DEP_QUARRY_LINKER_SCRIPT`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            static __QUARRY_MAIN: fn(&'static $crate::boot::Booted) -> ! = $main;
+        };
+    };
+}
+
+unsafe extern "Rust" {
+    safe static __QUARRY_MAIN: fn(&'static Booted) -> !;
+}
+
+static BOOTED: Once<Booted, Relax> = Once::new();
+static INTERRUPTS: Once<fn(), Relax> = Once::new();
+static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal };
+
+/// What booting found; `None` while it is still at it.
+#[must_use]
+pub fn booted() -> Option<&'static Booted> {
+    BOOTED.get()
+}
+
+/// Says what handles interrupts: called masked, inside the scope of an interrupt. The first call counts; before it an interrupt
+/// is the kernel's end.
+pub fn set_interrupt_handler(handler: fn()) {
+    INTERRUPTS.call_once(|| handler);
+}
+
+fn on_sync(frame: &mut TrapFrame) -> Outcome {
+    if global::repair(&mut frame.exception()) { Outcome::Resume } else { Outcome::Unhandled }
+}
+
+#[expect(clippy::panic, reason = "an interrupt that nobody handles comes again for ever")]
+fn on_irq(_: &mut TrapFrame) {
+    let _scope = sync::enter(global::context(), Scope::Interrupt);
+    match INTERRUPTS.get() {
+        Some(handle) => handle(),
+        None => panic!("an interrupt, and no handler"),
+    }
+}
+
+#[expect(clippy::panic, reason = "this is the kernel's end, by its own panic handler")]
+fn fatal(frame: &TrapFrame, why: Fatal) -> ! {
+    panic!("{why:?}: {}, at {}, address {}", frame.esr, frame.elr, frame.far)
+}
+
+/// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
+#[unsafe(no_mangle)]
+#[expect(clippy::panic, reason = "without memory there is no kernel; its own panic handler says so")]
+extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: u64) -> ! {
+    let boot = BootInfo {
+        device_tree: PhysAddr::new(device_tree),
+        image: PhysAddr::new(image),
+        entry_level: (level & 3) as u8,
+        entry_count: count,
+    };
+    trap::set_handlers(&HANDLERS);
+    let _ = trap::init_boot_cpu();
+    // SAFETY: the first use, on the boot stub's tables.
+    let early = unsafe { EarlyMap::of_boot_stub() };
+    match start(&boot, &early) {
+        Ok(tree) => __QUARRY_MAIN(BOOTED.call_once(|| Booted { boot, tree })),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Brings the machine up to where memory can be had.
+fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Tree<'static>, BootError> {
+    let cpu = IdRegisters::read();
+    mem::use_features(&cpu);
+    tlb::init_cpu(true);
+    protect::init_cpu(&cpu);
+    // SAFETY: the boot CPU is alone, and this is the first call of that module.
+    unsafe { global::start_cpu() };
+    let (range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
+    let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(range.start(), error))?;
+    let found =
+        discovery::fill(boot, &tree, range, &cpu, None).map_err(|error| BootError::Discover(error, tree.blob()))?;
+    switch_to_final_tables(boot, early, (Prot::KERNEL_RW, MapFlags::empty()))?;
+    if let Some(seed) = tree.chosen().and_then(|chosen| chosen.kaslr_seed()) {
+        global::add_entropy(seed);
+    }
+    global::add_entropy(cpu::random(&cpu).unwrap_or_default());
+    let options = Options::DEFAULT;
+    let _ = global::bring_allocators_up(1, &options)?;
+    free_init_memory()?;
+    let _ = global::bring_areas_up(&options)?;
+    let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).unwrap_or_default();
+    let reserved = reserved_map(&tree, &found).map_err(BootError::NoMemory)?;
+    global::io_init(cpu.physical_bits(), fixmap, reserved).map_err(BringUpError::Io)?;
+    global::set_memory_init()?;
+    irq::unmask_serror();
+    Ok(tree)
+}
+
+/// A further CPU: no kernel on this entry starts one yet.
+#[unsafe(no_mangle)]
+extern "C" fn quarry_secondary_main(_: u32) -> ! {
+    cpu::park()
+}

@@ -1,0 +1,21 @@
+//! L6: from the boot stub to memory: what a kernel on this crate's stub has in common with the reference kernel, and the
+//! entry of one that has nothing else ([`entry!`](crate::entry)).
+
+pub(crate) mod device_tree;
+pub(crate) mod discovery;
+#[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "the reference kernel maps its own devices through it"))]
+pub(crate) mod early_map;
+mod early_regions;
+#[cfg(not(feature = "kernel"))]
+mod entry;
+mod error;
+pub(crate) mod init_memory;
+pub(crate) mod reserved;
+pub(crate) mod switch;
+#[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "the reference kernel prints it"))]
+pub(crate) mod tables;
+
+pub use device_tree::NoTree;
+#[cfg(not(feature = "kernel"))]
+pub use entry::{Booted, booted, set_interrupt_handler};
+pub use error::BootError;

@@ -1,0 +1,25 @@
+//! What the device tree sets aside, written down: it may be asked for in any context.
+#![forbid(unsafe_code)]
+
+use crate::fdt::Tree;
+use crate::gfp::Gfp;
+use crate::global::{KBox, KVec, memblock};
+use crate::mm::io::ReservedMap;
+use crate::mm::memblock::Discovery;
+use crate::mm::slab::AllocError;
+
+/// Writes it down, for good. Boot CPU, when objects can be allocated.
+pub(crate) fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, AllocError> {
+    let mut ranges = KVec::new();
+    if found.reserved_regions != 0 {
+        let placed = |node| memblock().reserved().reserved_for(node);
+        let is_mapped = |range| memblock().maps_any(range);
+        for range in ReservedMap::ranges_of(tree, placed, is_mapped) {
+            ranges.reserve(1, Gfp::KERNEL)?;
+            // There is room.
+            let _ = ranges.push_within_capacity(range);
+        }
+    }
+    let ranges = ranges.into_boxed_slice(Gfp::KERNEL).map_err(|refused| refused.error)?;
+    Ok(ReservedMap::new(tree, KBox::leak(ranges)))
+}
