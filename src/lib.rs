@@ -119,6 +119,7 @@
 //! | `boot/early_map.rs` | taking the stub's fixmap over |
 //! | `boot/early_regions.rs` | memory of the image as regions |
 //! | `kernel/heap.rs` | the grant of the early heap |
+//! | `kernel/init.rs` | the boot CPU's first steps, the identity map, the grant of the early heap |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/machine.rs` | the promise of the reference kernel |

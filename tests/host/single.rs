@@ -104,7 +104,7 @@ fn too_little_memory_is_refused_and_nothing_is_served() {
 
 #[test]
 fn collections_live_on_it() {
-    let heap = started(16 << 20);
+    let heap = started(64 << 20);
     let before = at_rest(heap);
     for size in [1, 8, 100, 4096, 9000, 1 << 20, 3 << 20] {
         for align in [1, 64, 4096] {
