@@ -313,19 +313,15 @@ impl Heap {
         let records = carver.carve::<(Bank<'static>, Section)>(1).ok_or(too_small)?;
         let descriptors = carver.carve::<PageDescriptor>(pages).ok_or(too_small)?;
         let blocks = carver.carve::<AtomicU8>(pages / PAGEBLOCK_PAGES as usize).ok_or(too_small)?;
-        // SAFETY: zeroed memory for as many of each that nobody else has; zeroes are valid descriptors and types.
-        let (descriptors, blocks) = unsafe {
-            (
-                core::slice::from_raw_parts(descriptors.as_ptr(), pages),
-                core::slice::from_raw_parts(blocks.as_ptr(), pages / PAGEBLOCK_PAGES as usize),
-            )
-        };
-        // SAFETY: as above, aligned; written before it is read.
-        let (bank, section) = unsafe {
-            records.write((Bank { section, descriptors, blocks }, section));
-            let (bank, section) = records.as_ref();
-            (core::slice::from_ref(bank), core::slice::from_ref(section))
-        };
+        // SAFETY: zeroed memory for as many that nobody else has; zeroes are a valid descriptor.
+        let descriptors = unsafe { core::slice::from_raw_parts(descriptors.as_ptr(), pages) };
+        // SAFETY: as above; zero is a valid type.
+        let blocks = unsafe { core::slice::from_raw_parts(blocks.as_ptr(), pages / PAGEBLOCK_PAGES as usize) };
+        // SAFETY: room for one, aligned, nobody else's.
+        unsafe { records.write((Bank { section, descriptors, blocks }, section)) };
+        // SAFETY: written by the line above, and not changed any more.
+        let (bank, section) = unsafe { records.as_ref() };
+        let (bank, section) = (core::slice::from_ref(bank), core::slice::from_ref(section));
         let map = BankMap::new(origin, bank, section)
             .ok_or(StartError::Pages(SetupError::NoDescriptor(Pfn::containing(ram.start()))))?;
         let allocator = self.slabs.pages();
