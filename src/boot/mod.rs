@@ -1,5 +1,5 @@
 //! L6: from the boot stub to memory: what a kernel on this crate's stub has in common with the reference kernel, and the
-//! entry of one that has nothing else ([`entry!`](crate::entry)).
+//! entry of one that has nothing else (`entry!`).
 
 pub(crate) mod device_tree;
 pub(crate) mod discovery;

@@ -6,7 +6,7 @@ use super::stack::drain_stacks;
 use crate::addr::CpuId;
 use crate::hal::cpu::PerCpu;
 
-/// Does what other CPUs have asked of this one: what [`CpuHooks::kick`](super::CpuHooks::kick) makes a CPU do. Any context.
+/// Does what other CPUs have asked of this one: what [`Machine::kick`](super::Machine::kick) makes a CPU do. Any context.
 pub fn answer_requests() {
     while answer_request() {}
 }

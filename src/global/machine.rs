@@ -16,7 +16,7 @@ use core::fmt;
 ///
 /// # Safety
 ///
-/// - `MACH-1`: all RAM that the kernel gives to [`bring_up`](super::bring_up) is mapped read-write, write-back, at its
+/// - `MACH-1`: all RAM that the kernel gives to [`bring_up`](super::bring_up()) is mapped read-write, write-back, at its
 ///   physical address plus the `linear_offset` of [`machine!`](crate::machine), wrapping, on all CPUs, from before that call
 ///   on and for good.
 /// - `MACH-2`: [`Machine::hold_others`] answers `true` only if it has run the function once, while no other CPU executed

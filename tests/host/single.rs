@@ -10,11 +10,13 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::thread::LocalKey;
 
+const PAGE: usize = 4096;
+
 /// Memory that is the test's for good, starting `skew` bytes behind a page.
 fn memory(size: usize, skew: usize) -> (*mut u8, usize) {
-    let room = vec![0xa5_u8; size + 2 * PAGE_SIZE as usize].leak();
+    let room = vec![0xa5_u8; size + 2 * PAGE].leak();
     let at = room.as_mut_ptr();
-    let skip = at.align_offset(PAGE_SIZE as usize) + skew;
+    let skip = at.align_offset(PAGE) + skew;
     (at.wrapping_add(skip), size)
 }
 

@@ -16,7 +16,7 @@ pub enum CpuRefused {
     Number(CpuId),
     /// It lacks what the CPU that booted has: memory tags, or instructions that are in use.
     Lacks(CpuId),
-    /// Its registers are not as [`bring_up`](super::bring_up) wants them.
+    /// Its registers are not as [`bring_up`](super::bring_up()) wants them.
     Registers(super::BringUpError),
 }
 
@@ -41,7 +41,7 @@ impl core::error::Error for CpuRefused {}
 ///
 /// # Safety
 ///
-/// As for [`bring_up`](super::bring_up), of this CPU's registers and vectors. No other CPU has the number.
+/// As for [`bring_up`](super::bring_up()), of this CPU's registers and vectors. No other CPU has the number.
 pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
     // A kernel that adopted its own tables has them in TTBR1 already.
     if let Some(root) = tables::root().filter(|root| root.get() != TTBR1_EL1.get_baddr()) {

@@ -10,7 +10,7 @@ use crate::mm::vmalloc;
 use crate::mm::zone::{self, RegistryError};
 use core::fmt;
 
-/// Why [`bring_up`](super::bring_up) could not do it.
+/// Why [`bring_up`](super::bring_up()) could not do it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BringUpError {

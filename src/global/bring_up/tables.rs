@@ -35,7 +35,7 @@ pub(super) fn check_registers() -> Result<(), BringUpError> {
 ///
 /// # Safety
 ///
-/// As for [`bring_up`](super::bring_up); memblock knows of all memory.
+/// As for [`bring_up`](super::bring_up()); memblock knows of all memory.
 pub(super) unsafe fn take_over(tables: Tables) -> Result<(), BringUpError> {
     // SAFETY: MACH-1 is the caller's promise; this is the one memblock, which knows of all that is in use.
     memblock().set_backing(Some(unsafe { LinearMemory::new(linear_offset()) }));
