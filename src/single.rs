@@ -24,6 +24,7 @@
 use crate::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 #[cfg(feature = "global-allocator")]
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::hal::cpu::{Interrupts, PerCpu};
 #[cfg(feature = "global-allocator")]
 use crate::mm::page::PageMap as _;
@@ -197,16 +198,16 @@ unsafe impl PageHal for OneCpu {
         Some(PhysAddr::new(virt.get()))
     }
 
-    fn zero(&self, start: PhysAddr, pages: u64) {
-        self.fill(start, pages, 0);
+    fn zero(&self, internal: Internal, start: PhysAddr, pages: u64) {
+        self.fill(internal, start, pages, 0);
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         // SAFETY: pages that the allocator has taken for its caller.
         unsafe { self.to_virt(start).as_ptr::<u8>().write_bytes(byte, to_usize(pages * PAGE_SIZE)) };
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let first = self.to_virt(start).as_ptr::<u8>();
         // SAFETY: as above.
         let bytes = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE)) };
@@ -243,7 +244,7 @@ unsafe impl SlabHal for OneCpu {
         self.seed
     }
 
-    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize) {
         // SAFETY: an object that is the allocator's or its caller's.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
     }

@@ -7,6 +7,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
 use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
@@ -201,16 +202,16 @@ unsafe impl PageHal for Machine {
         Some(PhysAddr::new(virt.get()))
     }
 
-    fn zero(&self, start: PhysAddr, pages: u64) {
-        self.fill(start, pages, 0);
+    fn zero(&self, internal: Internal, start: PhysAddr, pages: u64) {
+        self.fill(internal, start, pages, 0);
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         // SAFETY: pages that the allocator has taken for its caller.
         unsafe { self.to_virt(start).as_ptr::<u8>().write_bytes(byte, to_usize(pages * PAGE_SIZE)) };
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
         // SAFETY: as above.
         let bytes = unsafe { std::slice::from_raw_parts(at, to_usize(pages * PAGE_SIZE)) };
@@ -246,7 +247,7 @@ unsafe impl SlabHal for Machine {
         RandomState::new().hash_one(0)
     }
 
-    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize) {
         // SAFETY: an object that is the allocator's or its caller's.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
     }

@@ -11,6 +11,7 @@ use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
 use crate::arch::aarch64::{mem, monitor};
 use crate::gfp::{Gfp, ZoneType};
+use crate::hal::Internal;
 use crate::hal::cpu::PerCpu;
 use crate::hal::frame::{FrameSource, NoFrame};
 use crate::hal::prot::Prot;
@@ -60,7 +61,7 @@ unsafe impl PageHal for KernelPages {
     }
 
     #[inline(always)]
-    fn tags(&self) -> Option<&dyn TagMemory> {
+    fn tags(&self, _: Internal) -> Option<&dyn TagMemory> {
         tags::tags()
     }
 
@@ -83,7 +84,7 @@ unsafe impl PageHal for KernelPages {
         layout::VMALLOC_END - layout::VMALLOC_START
     }
 
-    fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
+    fn set_present(&self, _: Internal, start: PhysAddr, pages: u64, present: bool) {
         if let Err(error) = change_linear_map(start, pages, present) {
             log::error!("debug_pagealloc: {pages} pages at {start} stay as they are: {error}");
         }
@@ -104,7 +105,7 @@ unsafe impl PageHal for KernelPages {
     }
 
     #[inline]
-    fn zero(&self, start: PhysAddr, pages: u64) {
+    fn zero(&self, _: Internal, start: PhysAddr, pages: u64) {
         let first = linear(start).as_ptr::<mem::Page>();
         if let Some(first) = NonNull::new(first).filter(|_| pages != 0) {
             // SAFETY: the allocator has just taken these pages of RAM for its caller, and the linear map maps them.
@@ -112,13 +113,13 @@ unsafe impl PageHal for KernelPages {
         }
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         let first = linear(start).as_ptr::<u8>();
         // SAFETY: pages of RAM that the allocator is about to put on its lists, or has there under the zone's lock.
         unsafe { first.write_bytes(byte, to_usize(pages * PAGE_SIZE)) };
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let first = linear(start).as_ptr::<u64>();
         // SAFETY: pages of RAM that the allocator has just taken for its caller; whoever writes to them all the same is
         // what is looked for, and writes no more than bytes.

@@ -5,6 +5,7 @@ use super::{KVec, KernelPages, Kmalloc, context, possible_cpus, reclaim};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::{cpu, irq};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::alloc::KBox;
 use crate::mm::percpu::{Chunk, PerCpuAllocator, PerCpuError, PerCpuHal, PerCpuPtr, PerCpuStats};
 use crate::mm::vmalloc::Broken;
@@ -28,7 +29,7 @@ unsafe impl PerCpuHal<'static> for KernelPages {
         drop(unsafe { KBox::<_, Kmalloc>::from_raw(core::ptr::from_mut(row)) });
     }
 
-    fn clear(&self, range: VirtRange) {
+    fn clear(&self, _: Internal, range: VirtRange) {
         // SAFETY: the allocator has mapped it, read-write, and gives it to its caller afterwards.
         unsafe { range.start().as_ptr::<u8>().write_bytes(0, to_usize(range.size())) };
     }

@@ -13,6 +13,7 @@ use crate::arch::aarch64::counter;
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::mem;
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::slab::{
     AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, DestroyError,
@@ -69,7 +70,7 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+    fn take_free(&self, _: Internal, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
         let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
@@ -78,7 +79,14 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn give_many(&self, local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+    fn give_many(
+        &self,
+        _: Internal,
+        local: &CpuLocal,
+        of: &CacheObjects,
+        objects: &[VirtAddr],
+        room: &[AtomicU64],
+    ) -> usize {
         slab_fast::give_many(local, of, objects, room)
     }
 
@@ -96,7 +104,7 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize) {
         if bytes.is_multiple_of(to_usize(PAGE_SIZE))
             && object.is_aligned(PAGE_SIZE)
             && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
@@ -280,7 +288,7 @@ fn kfree_other(object: VirtAddr) {
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are no misuse.
-    if !SLABS.hal().give_free_to(object, cache.slot())
+    if !SLABS.hal().give_free_to(Internal::CALL, object, cache.slot())
         && !SLABS.give_swapped(object, |slot| slot == cache.slot())
         && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
     {

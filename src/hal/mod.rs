@@ -3,8 +3,10 @@
 
 mod boot_memory;
 pub mod cpu;
+mod internal;
 
 pub use boot_memory::{BootMemory, Unreachable};
+pub use internal::Internal;
 pub mod entry;
 pub mod frame;
 pub mod io;

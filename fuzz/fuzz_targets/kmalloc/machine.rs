@@ -1,5 +1,6 @@
 //! A machine of two CPUs that one thread plays, with 64 MiB of real memory; made once, and used by every input.
 
+use quarry::hal::Internal;
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
@@ -164,17 +165,17 @@ unsafe impl PageHal for Machine {
         Some(PhysAddr::new(BASE + offset))
     }
 
-    fn zero(&self, start: PhysAddr, pages: u64) {
-        self.fill(start, pages, 0);
+    fn zero(&self, internal: Internal, start: PhysAddr, pages: u64) {
+        self.fill(internal, start, pages, 0);
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         let at = self.to_virt(start).as_ptr::<u8>();
         // SAFETY: pages that the allocator has taken for its caller.
         unsafe { at.write_bytes(byte, (pages * PAGE_SIZE) as usize) };
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
         // SAFETY: as above.
         let bytes = unsafe { std::slice::from_raw_parts(at, (pages * PAGE_SIZE) as usize) };
@@ -205,7 +206,7 @@ unsafe impl SlabHal for Machine {
         0
     }
 
-    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize) {
         // SAFETY: an object that is the allocator's or its caller's.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
     }

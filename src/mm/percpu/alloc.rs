@@ -6,6 +6,7 @@ use super::map::{BITS, PAGES};
 use super::{MIN_ALLOC, PerCpuError, PerCpuHal, PerCpuPtr, UNIT_SIZE};
 use crate::addr::{CpuId, PAGE_SIZE, VirtRange};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmapSpace};
 use crate::sync::{OrderedLock, class};
 use core::fmt;
@@ -96,7 +97,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         let ptr = taken.ptr();
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             if let Some(range) = VirtRange::from_size(ptr.of(cpu), u64::from(bits) * MIN_ALLOC) {
-                self.hal().clear(range);
+                self.hal().clear(Internal::CALL, range);
             }
         }
         Ok(ptr)

@@ -3,6 +3,7 @@
 use super::Chunk;
 use crate::addr::VirtRange;
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::vmalloc::VmallocHal;
 
 /// What per-CPU memory asks of a machine beyond what vmalloc does.
@@ -19,5 +20,5 @@ pub unsafe trait PerCpuHal<'a>: VmallocHal<'a> {
     fn free_row(&self, row: &'a mut [Chunk<'a>]);
 
     /// Zeroes memory that the allocator has mapped and that nobody uses.
-    fn clear(&self, range: VirtRange);
+    fn clear(&self, _: Internal, range: VirtRange);
 }

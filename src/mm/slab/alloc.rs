@@ -11,6 +11,7 @@ use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, VirtAddr};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::page::PageMap;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,7 +47,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     {
         if plain(gfp)
             && !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.hal().take_free(slot, mark, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(Internal::CALL, slot, mark, gfp.may_wait())
         {
             return Ok(object);
         }
@@ -104,7 +105,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             slot.store(cache.shape.link, 0);
         }
         if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
-            self.hal().zero_object(object, cache.shape.object_size as usize);
+            self.hal().zero_object(Internal::CALL, object, cache.shape.object_size as usize);
         }
         Ok(past.map_or(object, |past| self.tag_object(cache, object, asked, past, caller)))
     }

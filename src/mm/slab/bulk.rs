@@ -12,6 +12,7 @@ use super::object::{Object, load_words};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Objects that the loop of allocations handles in one round.
@@ -134,7 +135,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let local = self.hal().local();
         let array = Array::new::<H>(local, cache.slot);
         let burst = objects.get(..BURST).unwrap_or(objects);
-        let given = self.hal().give_many(local, &cache.objects(), burst, array.room());
+        let given = self.hal().give_many(Internal::CALL, local, &cache.objects(), burst, array.room());
         // INVARIANT: ARR-1, ARR-2: marked, and no more than there was room for.
         array.give_many(given);
         self.hal().restore(saved);

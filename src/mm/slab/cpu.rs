@@ -64,15 +64,15 @@ impl Slot {
 #[repr(C)]
 pub struct ArrayHeader {
     /// Allocations that it has served. Exact but for a sequence that was interrupted right after it had counted.
-    pub served: AtomicU64,
+    pub(crate) served: AtomicU64,
     /// The address of the first free entry.
-    pub top: AtomicU64,
+    pub(crate) top: AtomicU64,
     /// The address behind the last entry.
-    pub limit: AtomicU64,
+    pub(crate) limit: AtomicU64,
     /// What the marks of the cache's objects differ in from their addresses. The same on every CPU.
-    pub mark: AtomicU64,
+    pub(crate) mark: AtomicU64,
     /// The address of the first entry.
-    pub base: AtomicU64,
+    pub(crate) base: AtomicU64,
     /// That of the spare's, or zero, in 48 bits; those above differ from the address's by how many objects are in it.
     spare: AtomicU64,
     /// Allocations and frees of this CPU that took the long way.
@@ -81,6 +81,13 @@ pub struct ArrayHeader {
 }
 
 impl ArrayHeader {
+    /// The addresses of the first entry, of the first free one, and behind the last: for tests that damage them.
+    #[cfg(feature = "host")]
+    #[must_use]
+    pub const fn words(&self) -> [&AtomicU64; 3] {
+        [&self.base, &self.top, &self.limit]
+    }
+
     /// An array that is off.
     #[must_use]
     pub const fn new() -> Self {
@@ -392,7 +399,7 @@ impl<'l> Array<'l> {
 pub struct CpuSlabs {
     /// Where the descriptor of the page at address zero would lie, for a machine whose short way of freeing computes with
     /// it. The same on every CPU.
-    pub descriptors: AtomicU64,
+    pub(crate) descriptors: AtomicU64,
     /// The caches whose objects other CPUs have asked for, by number.
     wanted: [AtomicU64; SET_WORDS],
     /// How often they have asked.

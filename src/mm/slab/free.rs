@@ -11,6 +11,7 @@ use super::slab::Place;
 use super::word::SlabWord;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{Pfn, VirtAddr};
+use crate::hal::Internal;
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 use core::sync::atomic::Ordering;
 
@@ -24,7 +25,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`Self::free_object`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
     pub(crate) fn do_free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
-        if self.hal().give_free_to(at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
+        if self.hal().give_free_to(Internal::CALL, at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
     /// Frees what the short way could not.
@@ -80,7 +81,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             // The mark is in the first word, and stays.
             let kept = 8.min(cache.shape.object_size);
             let rest = VirtAddr::new(at.get().wrapping_add(kept.into()));
-            self.hal().zero_object(rest, cache.shape.object_size.wrapping_sub(kept) as usize);
+            self.hal().zero_object(Internal::CALL, rest, cache.shape.object_size.wrapping_sub(kept) as usize);
         }
         self.put_back(place);
     }

@@ -3,6 +3,7 @@
 use super::{ArrayHeader, CacheObjects, CpuSlabs, Misuse, Slot, masked};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::zone::PageHal;
 use core::sync::atomic::AtomicU64;
@@ -44,7 +45,7 @@ pub unsafe trait SlabHal: PageHal + Sized {
     fn entropy(&self) -> u64;
 
     /// Zeroes an object that has just been allocated or is being freed.
-    fn zero_object(&self, object: VirtAddr, bytes: usize);
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize);
 
     /// A test wants this allocation to fail. Asked only while the allocator is careful
     /// ([`SlabAllocator::set_careful`](super::SlabAllocator::set_careful)).
@@ -83,28 +84,35 @@ pub unsafe trait SlabHal: PageHal + Sized {
     /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
     /// if the caller wants to wait where it may not.
     #[inline(always)]
-    fn take_free(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        masked::take(self, slot, mark, wait)
+    fn take_free(&self, internal: Internal, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+        masked::take(internal, self, slot, mark, wait)
     }
 
     /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
     /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
     #[inline(always)]
-    fn give_free(&self, at: VirtAddr) -> bool {
-        masked::give(self, at, |_| true)
+    fn give_free(&self, internal: Internal, at: VirtAddr) -> bool {
+        masked::give(internal, self, at, |_| true)
     }
 
     /// Does the same if the object's cache has this array.
     #[inline(always)]
-    fn give_free_to(&self, at: VirtAddr, slot: Slot) -> bool {
-        masked::give(self, at, |own| own == slot)
+    fn give_free_to(&self, internal: Internal, at: VirtAddr, slot: Slot) -> bool {
+        masked::give(internal, self, at, |own| own == slot)
     }
 
     /// Frees objects of one cache, from the first on, as long as nothing is wrong and there is room, the rest of this CPU's
     /// array: writes their marks, and their addresses to `room`. How many. Interrupts masked.
     #[inline(always)]
-    fn give_many(&self, local: &Self::Local, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
-        masked::give_many(self, local, of, objects, room)
+    fn give_many(
+        &self,
+        internal: Internal,
+        local: &Self::Local,
+        of: &CacheObjects,
+        objects: &[VirtAddr],
+        room: &[AtomicU64],
+    ) -> usize {
+        masked::give_many(internal, self, local, of, objects, room)
     }
 }
 

@@ -10,6 +10,7 @@ use super::shape::Shape;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr, to_usize};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::page::{Kind, PageMap};
 
 /// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
@@ -271,12 +272,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, AllocError> {
         let row = KmallocRow::of(gfp);
         if super::alloc::plain(gfp)
-            && let Some(object) = self.hal().take_free(slot::<H>(row, index), 0, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(Internal::CALL, slot::<H>(row, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
                 // All of it: `krealloc` may give out the rest without a look at what is there.
                 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
-                self.hal().zero_object(object, kmalloc_size(index as u8));
+                self.hal().zero_object(Internal::CALL, object, kmalloc_size(index as u8));
             }
             return Ok(object);
         }
@@ -332,7 +333,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`Self::kfree`], on what this crate knows to be its own, or passes on for who said so.
     #[inline(always)]
     pub(crate) fn do_kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
-        if self.hal().give_free(at) { Ok(()) } else { self.kfree_slow(at) }
+        if self.hal().give_free(Internal::CALL, at) { Ok(()) } else { self.kfree_slow(at) }
     }
 
     /// Frees what the short way could not.

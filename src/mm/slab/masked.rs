@@ -8,12 +8,13 @@ use super::member::{CacheObjects, Members};
 use super::object::Object;
 use super::word::{Book, SlabWord};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::hal::Internal;
 use crate::mm::page::{Page, PageMap};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes an object off this CPU's array and clears its mark; see [`SlabHal::take_free`].
 #[inline(always)]
-pub fn take<H: SlabHal>(hal: &H, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+pub fn take<H: SlabHal>(_: Internal, hal: &H, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
     let saved = hal.save();
     let local = hal.local();
     let mut taken = None;
@@ -30,7 +31,7 @@ pub fn take<H: SlabHal>(hal: &H, slot: Slot, mark: u32, wait: bool) -> Option<Vi
 /// Marks an object as free and puts it on this CPU's array, if `is_right` agrees with that array; see
 /// [`SlabHal::give_free`].
 #[inline(always)]
-pub fn give<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
     let Some(phys) = hal.to_phys(at) else { return false };
     let saved = hal.save();
     let local = hal.local();
@@ -55,6 +56,7 @@ pub fn give<H: SlabHal>(hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bo
 /// Marks objects as free and puts them into the room of this CPU's array; see [`SlabHal::give_many`].
 #[inline(always)]
 pub fn give_many<H: SlabHal>(
+    _: Internal,
     hal: &H,
     local: &H::Local,
     of: &CacheObjects,

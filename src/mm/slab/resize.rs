@@ -6,6 +6,7 @@ use super::object::Object;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{VirtAddr, to_usize};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 
 /// What an allocation is.
 #[derive(Clone, Copy)]
@@ -132,7 +133,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(());
         }
         let extent = self.extent(at)?;
-        self.hal().zero_object(at, if extent.red { extent.asked } else { extent.usable });
+        self.hal().zero_object(Internal::CALL, at, if extent.red { extent.asked } else { extent.usable });
         self.do_kfree(at)
     }
 

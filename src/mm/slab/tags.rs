@@ -14,6 +14,7 @@ use super::object::Object;
 use super::slab::Place;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr, to_usize};
+use crate::hal::Internal;
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::PageMap;
 use crate::mm::tags::{self, whole_granules};
@@ -29,17 +30,17 @@ impl<H: SlabHal> Cache<H> {
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`SlabFlags::KASAN`], if memory has tags here.
     pub(super) fn tag_flag(&self) -> SlabFlags {
-        if self.hal().tags().is_some() { SlabFlags::KASAN } else { SlabFlags::empty() }
+        if self.hal().tags(Internal::CALL).is_some() { SlabFlags::KASAN } else { SlabFlags::empty() }
     }
 
     /// An address as tables and arithmetic want it. One with a tag stays as it is where there are none: it is wild.
     pub(super) fn untag(&self, at: VirtAddr) -> VirtAddr {
-        if self.hal().tags().is_some() { at.untagged() } else { at }
+        if self.hal().tags(Internal::CALL).is_some() { at.untagged() } else { at }
     }
 
     /// The tags, and where in physical memory an address without one lies.
     fn tags_at(&self, at: VirtAddr) -> Option<(&dyn TagMemory, PhysAddr)> {
-        self.hal().tags().zip(self.hal().to_phys(at))
+        self.hal().tags(Internal::CALL).zip(self.hal().to_phys(at))
     }
 
     /// The tag of the memory at an address, whatever tag that has.

@@ -6,6 +6,7 @@ use super::{Area, Pages, SetMemoryError};
 use crate::addr::VirtRange;
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::frame::FrameSource;
 use crate::hal::mmu::Mmu;
@@ -29,16 +30,16 @@ pub unsafe trait AreaHal<'a>: Interrupts + PerCpu {
 
     /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
     /// will do.
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
+    fn unmap_and_flush(&self, _: Internal, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
 
     /// Frees the tables that `range` has to itself. Nothing is mapped there, and nobody maps there meanwhile. It is 2 MiB or
     /// 1 GiB, and aligned to its size.
-    fn free_tables(&self, range: VirtRange) {
+    fn free_tables(&self, _: Internal, range: VirtRange) {
         let _ = range;
     }
 
     /// Takes the pages of an area that no CPU translates any more.
-    fn release(&self, pages: Pages);
+    fn release(&self, _: Internal, pages: Pages);
 
     /// Whether this is an interrupt handler.
     fn in_interrupt(&self) -> bool;
@@ -87,7 +88,7 @@ unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         VmallocHal::descriptor(self, gfp)
     }
 
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
+    fn unmap_and_flush(&self, _: Internal, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64) {
         let (tables, frames) = (self.tables(), self.frames(TABLE_GFP));
         let mut gather = tables.gather_pages(&frames, pages);
         for range in ranges {
@@ -98,11 +99,11 @@ unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         gather.flush();
     }
 
-    fn free_tables(&self, range: VirtRange) {
+    fn free_tables(&self, _: Internal, range: VirtRange) {
         self.tables().free_tables(&self.frames(TABLE_GFP), range);
     }
 
-    fn release(&self, pages: Pages) {
+    fn release(&self, _: Internal, pages: Pages) {
         Blocks::from_pages(&pages).free(self.pages());
     }
 

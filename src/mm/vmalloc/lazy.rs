@@ -6,6 +6,7 @@ use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
 use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};
+use crate::hal::Internal;
 use core::sync::atomic::Ordering;
 
 /// Areas of this size and more do not wait: 2 MiB.
@@ -36,7 +37,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             }
             // An invalidation is little beside the rest, and so much memory is better used than kept.
             // By address: there may be few leaves.
-            self.hal.unmap_and_flush(&mut core::iter::once(area.mapped()), 0);
+            self.hal.unmap_and_flush(Internal::CALL, &mut core::iter::once(area.mapped()), 0);
             return self.do_recycle(area);
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
@@ -94,7 +95,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
 
     #[inline(never)]
     fn release_and_keep(&self, layout: &Layout, area: Owned<'a, Area>) {
-        self.hal.release(area.take_pages());
+        self.hal.release(Internal::CALL, area.take_pages());
         self.keep(layout, area);
     }
 
@@ -140,7 +141,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let (pages, mut lazy, mut surplus) =
             self.with_node(index, |node| (node.lazy_pages(), node.take_lazy(), node.shrink(depth == Depth::Full)));
         if !lazy.is_empty() {
-            self.hal.unmap_and_flush(&mut lazy.iter().map(Area::mapped), pages);
+            self.hal.unmap_and_flush(Internal::CALL, &mut lazy.iter().map(Area::mapped), pages);
         }
         while !lazy.is_empty() {
             // No CPU translates them any more: here, and nowhere else, pages come out of areas that were retired.
@@ -149,7 +150,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 let Some(area) = lazy.pop_front() else { break };
                 let pages = area.take_pages();
                 if pages.count() != 0 {
-                    self.hal.release(pages);
+                    self.hal.release(Internal::CALL, pages);
                 }
                 clean.push_back(area);
             }

@@ -11,6 +11,7 @@ use super::node::VmapNode;
 use super::pages::Blocks;
 use super::{AreaError, AreaInfo, Removed, SetMemoryHal, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
+use crate::hal::Internal;
 use crate::hal::entry::Entry;
 use crate::hal::mmu::{BbmLevel, Mmu};
 use crate::hal::prot::Access;
@@ -184,7 +185,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         });
         match reset {
             Ok(()) if pages.count() == 0 => {}
-            Ok(()) => super::AreaHal::release(hal, pages),
+            Ok(()) => super::AreaHal::release(hal, Internal::CALL, pages),
             // Whoever got them could not write to them.
             Err(error) => log::error!("{} pages that stay read-only are lost: {error}", pages.count()),
         }

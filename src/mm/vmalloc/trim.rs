@@ -7,6 +7,7 @@ use super::{Area, AreaHal, VmapSpace};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;
 use crate::ds::rbtree::{Owned, Payload};
+use crate::hal::Internal;
 use core::sync::atomic::Ordering;
 
 /// What the two smallest tables translate.
@@ -44,7 +45,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     fn trim_unit(&self, unit: Owned<'a, Area>) -> u64 {
         let end = unit.end();
         if let Some(range) = VirtRange::from_size(VirtAddr::new(unit.key()), unit.size()) {
-            self.hal.free_tables(range);
+            self.hal.free_tables(Internal::CALL, range);
         }
         self.give(unit);
         end

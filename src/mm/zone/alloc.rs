@@ -10,6 +10,7 @@ use super::zone::Zone;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal, ZoneLayout};
 use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
+use crate::hal::Internal;
 use crate::mm::page::{MigrateType, Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
@@ -61,7 +62,7 @@ impl<H: PageHal> PageAllocator<H> {
             if gfp.intersects(AFTERWARDS.difference(Gfp::ZERO)) {
                 self.finish(page, gfp, order);
             } else if gfp.contains(Gfp::ZERO) {
-                self.hal.zero(self.hal.map().phys(page), order.pages());
+                self.hal.zero(Internal::CALL, self.hal.map().phys(page), order.pages());
             }
             return Ok(plain(page));
         }
@@ -106,7 +107,7 @@ impl<H: PageHal> PageAllocator<H> {
             self.accounted.fetch_add(order.pages(), Ordering::Relaxed);
         }
         if gfp.contains(Gfp::ZERO) {
-            self.hal.zero(map.phys(page), order.pages());
+            self.hal.zero(Internal::CALL, map.phys(page), order.pages());
         }
     }
 

@@ -8,6 +8,7 @@ use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE};
 use crate::gfp::{Gfp, Mobility};
+use crate::hal::Internal;
 use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
 };
@@ -69,7 +70,7 @@ impl<H: PageHal> PageAllocator<H> {
         }
         self.scrub_taken(first, u64::from(pages), gfp, || self.hal().caller());
         if gfp.contains(Gfp::ZERO) {
-            self.hal.zero(self.hal.map().phys(first), u64::from(pages));
+            self.hal.zero(Internal::CALL, self.hal.map().phys(first), u64::from(pages));
         }
         Ok(())
     }

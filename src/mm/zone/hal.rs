@@ -2,6 +2,7 @@
 
 use super::{CpuPages, Pressure, scrub};
 use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::hal::Internal;
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::tags::TagMemory;
 use crate::mm::page::PageMap;
@@ -62,14 +63,14 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     }
 
     /// Zeroes `pages` whole pages of RAM from `start` on. They are the caller's.
-    fn zero(&self, start: PhysAddr, pages: u64);
+    fn zero(&self, _: Internal, start: PhysAddr, pages: u64);
 
     /// Makes every byte of `pages` whole pages of RAM from `start` on `byte`. They are nobody else's.
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8);
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8);
 
     /// Maps `pages` whole pages of RAM from `start` on in the linear map, or takes them out of it and waits until no CPU
     /// translates them. They are nobody else's. Any context; for [`Scrub::UNMAP`](super::Scrub::UNMAP).
-    fn set_present(&self, start: PhysAddr, pages: u64, present: bool) {
+    fn set_present(&self, _: Internal, start: PhysAddr, pages: u64, present: bool) {
         let _ = (start, pages, present);
     }
 
@@ -80,7 +81,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     }
 
     /// The first byte of `pages` whole pages from `start` on that is not `byte`, and what it is.
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)>;
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)>;
 
     /// Somebody wrote to memory that was free: `found` is what the byte at `at` holds, the first of those that changed.
     fn overwritten(&self, at: PhysAddr, found: u8) {
@@ -88,7 +89,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     }
 
     /// The tags of memory, if the machine has them and they are on.
-    fn tags(&self) -> Option<&dyn TagMemory> {
+    fn tags(&self, _: Internal) -> Option<&dyn TagMemory> {
         None
     }
 

@@ -7,6 +7,7 @@
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
+use crate::hal::Internal;
 use crate::mm::page::{MigrateType, Page, PageMap};
 use bitflags::bitflags;
 use core::sync::atomic::Ordering;
@@ -60,13 +61,13 @@ impl<H: PageHal> PageAllocator<H> {
                         let mut at = zone.lists.first(order, kind);
                         while let Some(page) = at {
                             if let Some(byte) = scrub.of_free() {
-                                self.hal.fill(map.phys(page), 1 << order, byte);
+                                self.hal.fill(Internal::CALL, map.phys(page), 1 << order, byte);
                             }
                             if scrub.contains(Scrub::TAG) {
                                 self.tag_freed(page, 1 << order, VirtAddr::ZERO);
                             }
                             if scrub.contains(Scrub::UNMAP) {
-                                self.hal.set_present(map.phys(page), 1 << order, false);
+                                self.hal.set_present(Internal::CALL, map.phys(page), 1 << order, false);
                             }
                             let next = map.get(page).next();
                             at = (next != Page::NIL).then_some(Page::new(next));
@@ -89,13 +90,13 @@ impl<H: PageHal> PageAllocator<H> {
     pub(super) fn scrub_freed(&self, page: Page, pages: u64, caller: impl FnOnce() -> VirtAddr) {
         let scrub = self.scrub();
         if let Some(byte) = scrub.of_free() {
-            self.hal.fill(self.hal.map().phys(page), pages, byte);
+            self.hal.fill(Internal::CALL, self.hal.map().phys(page), pages, byte);
         }
         if scrub.contains(Scrub::TAG) {
             self.tag_freed(page, pages, caller());
         }
         if scrub.contains(Scrub::UNMAP) {
-            self.hal.set_present(self.hal.map().phys(page), pages, false);
+            self.hal.set_present(Internal::CALL, self.hal.map().phys(page), pages, false);
         }
     }
 
@@ -108,15 +109,15 @@ impl<H: PageHal> PageAllocator<H> {
         }
         let start = self.hal.map().phys(page);
         if scrub.contains(Scrub::UNMAP) {
-            self.hal.set_present(start, pages, true);
+            self.hal.set_present(Internal::CALL, start, pages, true);
         }
         if scrub.contains(Scrub::POISON)
-            && let Some((at, found)) = self.hal.find_other(start, pages, PAGE_POISON)
+            && let Some((at, found)) = self.hal.find_other(Internal::CALL, start, pages, PAGE_POISON)
         {
             self.hal.overwritten(at, found);
         }
         if scrub.contains(Scrub::ZERO_ON_ALLOC) && !gfp.contains(Gfp::ZERO) {
-            self.hal.zero(start, pages);
+            self.hal.zero(Internal::CALL, start, pages);
         }
         if scrub.contains(Scrub::TAG) {
             self.tag_taken(page, pages, caller());

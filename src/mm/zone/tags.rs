@@ -5,6 +5,7 @@
 
 use super::{FreeError, PageAllocator, PageHal, Scrub};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, VirtAddr};
+use crate::hal::Internal;
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 use crate::mm::tags;
@@ -33,7 +34,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// Tags pages that are somebody's from here on, and remembers who asked.
     pub(super) fn tag_taken(&self, page: Page, pages: u64, caller: VirtAddr) {
         let start = self.hal.map().phys(page);
-        let (Some(memory), Some(range)) = (self.hal.tags(), PhysRange::from_size(start, pages * PAGE_SIZE)) else {
+        let (Some(memory), Some(range)) =
+            (self.hal.tags(Internal::CALL), PhysRange::from_size(start, pages * PAGE_SIZE))
+        else {
             return;
         };
         for _ in 0..TRIES {
@@ -51,7 +54,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// Takes the tags of pages away that become free.
     pub(super) fn tag_freed(&self, page: Page, pages: u64, caller: VirtAddr) {
         let start = self.hal.map().phys(page);
-        if let (Some(memory), Some(range)) = (self.hal.tags(), PhysRange::from_size(start, pages * PAGE_SIZE)) {
+        if let (Some(memory), Some(range)) =
+            (self.hal.tags(Internal::CALL), PhysRange::from_size(start, pages * PAGE_SIZE))
+        {
             self.note_block(memory, start, pages, caller, true);
             memory.set(range, Tag::FREE);
         }
@@ -68,7 +73,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// matches all. Any context. Cost: a look at the block's head.
     pub fn page_tag(&self, page: Page) -> Tag {
         let map = self.hal.map();
-        let Some((memory, (_, state))) = self.hal.tags().zip(find_head(&map, page)) else { return Tag::MATCH_ALL };
+        let Some((memory, (_, state))) = self.hal.tags(Internal::CALL).zip(find_head(&map, page)) else {
+            return Tag::MATCH_ALL;
+        };
         match state.kind() {
             Kind::Hole | Kind::Reserved | Kind::Free | Kind::Pcp | Kind::Slab => Tag::MATCH_ALL,
             _ => match memory.get(map.phys(page)) {
@@ -81,7 +88,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// The page at an address that is none of the linear map as it stands: it may be one with a tag, which must be right.
     #[cold]
     pub(super) fn page_at_tagged(&self, addr: VirtAddr) -> Result<Page, FreeError> {
-        let memory = self.hal.tags().filter(|_| !addr.is_untagged()).ok_or(FreeError::NotLinear(addr))?;
+        let memory = self.hal.tags(Internal::CALL).filter(|_| !addr.is_untagged()).ok_or(FreeError::NotLinear(addr))?;
         let phys = self.hal.to_phys(addr.untagged()).ok_or(FreeError::NotLinear(addr))?;
         if !phys.is_aligned(PAGE_SIZE) {
             return Err(FreeError::Unaligned(addr));

@@ -8,6 +8,7 @@ use crate::vmalloc::kernel::{Kernel, Vmalloc, at_rest, with_machine};
 use quarry::addr::VirtRange;
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
+use quarry::hal::Internal;
 use quarry::mm::percpu::{Chunk, PerCpuAllocator, PerCpuHal};
 use std::sync::atomic::Ordering;
 
@@ -27,7 +28,7 @@ unsafe impl<'m> PerCpuHal<'m> for Kernel<'m> {
         drop(unsafe { Box::from_raw(std::ptr::from_mut(row)) });
     }
 
-    fn clear(&self, range: VirtRange) {
+    fn clear(&self, _: Internal, range: VirtRange) {
         self.cleared.lock().unwrap().push(range);
     }
 }

@@ -115,7 +115,7 @@ fn with_array(count: usize, f: impl FnOnce(&Slabs<'_, '_>, &quarry::mm::slab::Ar
         slabs.shrink(cache.cache());
         give(slabs, cache.cache(), at_hand);
         let header = Sim::header(slabs.hal().local(), cache.cache().slot());
-        let base = header.base.load(Ordering::Relaxed);
+        let base = header.words()[0].load(Ordering::Relaxed);
         let entries: &[AtomicU64] = {
             // SAFETY: ARR-2: so many entries start there.
             unsafe { std::slice::from_raw_parts(VirtAddr::new(base).as_ptr::<AtomicU64>(), count) }
@@ -142,7 +142,7 @@ fn with_value(slabs: &Slabs<'_, '_>, word: &AtomicU64, value: u64) -> Option<&'s
 fn an_array_that_is_damaged_is_named() {
     with_array(20, |slabs, header, entries, used| {
         let other = slabs.kmalloc(64, KERNEL).unwrap();
-        let (first, top) = (entries[0].load(Ordering::Relaxed), header.top.load(Ordering::Relaxed));
+        let (first, top) = (entries[0].load(Ordering::Relaxed), header.words()[1].load(Ordering::Relaxed));
         let slab = VirtAddr::new(first).align_down(PAGE_SIZE);
         for (entry, expected, what) in [
             (entries[1].load(Ordering::Relaxed), "ARR-1", "an object twice"),
@@ -158,10 +158,14 @@ fn an_array_that_is_damaged_is_named() {
             let found = flipped(slabs, &entries[5], bit);
             assert!(found.is_some(), "bit {bit} of an entry in {slab}");
         }
-        let limit = header.limit.load(Ordering::Relaxed);
-        assert_eq!(with_value(slabs, &header.top, limit + 8), Some("ARR-2"), "more than it holds");
-        assert_eq!(with_value(slabs, &header.limit, limit + 8), Some("ARR-2"), "larger than the cache's arrays are");
-        assert_eq!(with_value(slabs, &header.top, top - 8), None, "an object that nobody has is not noticed");
+        let limit = header.words()[2].load(Ordering::Relaxed);
+        assert_eq!(with_value(slabs, header.words()[1], limit + 8), Some("ARR-2"), "more than it holds");
+        assert_eq!(
+            with_value(slabs, header.words()[2], limit + 8),
+            Some("ARR-2"),
+            "larger than the cache's arrays are"
+        );
+        assert_eq!(with_value(slabs, header.words()[1], top - 8), None, "an object that nobody has is not noticed");
         raw!(slabs.kfree(other)).unwrap();
     });
 }

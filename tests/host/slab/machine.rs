@@ -6,6 +6,7 @@ pub(super) use super::thread::{at_open_points, in_interrupt, run_on};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr};
 use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::tags::{TagEvent, TagMemory};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
@@ -229,19 +230,19 @@ unsafe impl<'m> PageHal for Sim<'m> {
         Some(PhysAddr::new(self.base + offset))
     }
 
-    fn zero(&self, start: PhysAddr, pages: u64) {
-        self.fill(start, pages, 0);
+    fn zero(&self, internal: Internal, start: PhysAddr, pages: u64) {
+        self.fill(internal, start, pages, 0);
     }
 
-    fn tags(&self) -> Option<&dyn TagMemory> {
+    fn tags(&self, _: Internal) -> Option<&dyn TagMemory> {
         self.tags.as_ref().map(|tags| -> &dyn TagMemory { tags })
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         fill(self.to_virt(start), byte, usize::try_from(pages * PAGE_SIZE).unwrap());
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let found = bytes(self.to_virt(start), usize::try_from(pages * PAGE_SIZE).unwrap());
         let at = found.iter().position(|found| *found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), found[at]))
@@ -277,7 +278,7 @@ unsafe impl SlabHal for Sim<'_> {
         self.arena
     }
 
-    fn zero_object(&self, object: VirtAddr, bytes: usize) {
+    fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize) {
         // SAFETY: memory of the arena that the allocator has just given out.
         unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
     }

@@ -8,6 +8,7 @@ use quarry::arch::aarch64::desc::Stage1;
 use quarry::arch::host::{Config, Machine as TlbMachine, SimCpu, SimFrames, Who};
 use quarry::ds::rbtree::{Chain, Node, Owned};
 use quarry::gfp::Gfp;
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::entry::RawEntry;
 use quarry::hal::level::{Run, Slot};
@@ -278,18 +279,18 @@ unsafe impl<'m> PageHal for PagesOf<'m> {
         quarry::mm::layout::virt_to_phys(virt)
     }
 
-    fn zero(&self, _: PhysAddr, pages: u64) {
+    fn zero(&self, _: Internal, _: PhysAddr, pages: u64) {
         self.zeroed.fetch_add(pages, Ordering::Relaxed);
     }
 
-    fn fill(&self, _: PhysAddr, _: u64, _: u8) {}
+    fn fill(&self, _: Internal, _: PhysAddr, _: u64, _: u8) {}
 
     fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
         // SAFETY: set while what it points to is borrowed.
         BRIEFLY.get().is_some_and(|maps| unsafe { &*maps }(first, pages))
     }
 
-    fn find_other(&self, _: PhysAddr, _: u64, _: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, _: PhysAddr, _: u64, _: u8) -> Option<(PhysAddr, u8)> {
         None
     }
 }

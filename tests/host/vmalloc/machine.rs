@@ -4,6 +4,7 @@
 use quarry::addr::{CpuId, VirtRange};
 use quarry::ds::rbtree::{Chain, Node, Owned};
 use quarry::gfp::Gfp;
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::vmalloc::{Area, AreaHal, Pages, VmapSpace};
 use std::cell::Cell;
@@ -138,7 +139,7 @@ unsafe impl<'a> AreaHal<'a> for Machine<'a> {
         self.descriptors.lock().unwrap().pop_front()
     }
 
-    fn unmap_and_flush(&self, ranges: &mut dyn Iterator<Item = VirtRange>, _: u64) {
+    fn unmap_and_flush(&self, _: Internal, ranges: &mut dyn Iterator<Item = VirtRange>, _: u64) {
         assert!(!CPU.get().1, "no lock is held during a flush");
         self.flushes.fetch_add(1, Ordering::Relaxed);
         if self.forget_flush.load(Ordering::Relaxed) {
@@ -149,7 +150,7 @@ unsafe impl<'a> AreaHal<'a> for Machine<'a> {
         mapped.retain(|_, range| !gone.contains(&range.start()));
     }
 
-    fn release(&self, pages: Pages) {
+    fn release(&self, _: Internal, pages: Pages) {
         assert!(!CPU.get().1, "no lock is held while pages are freed");
         if self.mapped.lock().unwrap().contains_key(&pages.word()) {
             self.too_early.fetch_add(1, Ordering::Relaxed);

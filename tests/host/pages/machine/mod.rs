@@ -7,6 +7,7 @@ mod threads;
 
 use quarry::addr::{CpuId, Pfn, PhysAddr, VirtAddr};
 use quarry::gfp::{Gfp, ZoneType};
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu, with_local};
 use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
@@ -296,19 +297,19 @@ unsafe impl<'m> PageHal for Sim<'m> {
         layout::virt_to_phys(virt)
     }
 
-    fn zero(&self, start: PhysAddr, pages: u64) {
+    fn zero(&self, _: Internal, start: PhysAddr, pages: u64) {
         let mut contents = self.contents.lock().unwrap();
         for page in 0..pages {
             contents.insert(Pfn::containing(start).get() + page, 0);
         }
     }
 
-    fn fill(&self, start: PhysAddr, pages: u64, byte: u8) {
+    fn fill(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) {
         let mut contents = self.contents.lock().unwrap();
         contents.extend((0..pages).map(|page| (Pfn::containing(start).get() + page, byte)));
     }
 
-    fn find_other(&self, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
+    fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let contents = self.contents.lock().unwrap();
         (0..pages).map(|page| Pfn::new(Pfn::containing(start).get() + page)).find_map(|pfn| {
             let found = contents.get(&pfn.get()).copied().unwrap_or(0xff);
