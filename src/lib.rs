@@ -24,6 +24,7 @@
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `sync/held.rs` | references in a table of the checking build |
 //! | `hal/frame.rs` | the promise of a source of table frames |
+//! | `hal/internal.rs` | the promise of who plays an allocator |
 //! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
 //! | `mm/alloc/allocator.rs` | the promise of an allocator |

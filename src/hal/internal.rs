@@ -1,5 +1,4 @@
 //! Who calls what a machine does to memory.
-#![forbid(unsafe_code)]
 
 /// What the allocators alone have. A method of a machine that takes it changes memory, by an address that its caller answers for;
 /// so nobody else can call it, although a machine can be reached from everywhere. It costs nothing.
@@ -18,10 +17,13 @@ impl Internal {
     /// This crate calls.
     pub(crate) const CALL: Self = Self(());
 
-    /// A test plays the allocator, on a machine of its own.
-    #[cfg(feature = "host")]
+    /// Somebody else plays the allocator: a test, or a measurement.
+    ///
+    /// # Safety
+    ///
+    /// The caller answers for all memory that it names together with it, as an allocator does for its own.
     #[must_use]
-    pub const fn of_test() -> Self {
+    pub const unsafe fn promised() -> Self {
         Self(())
     }
 }

@@ -22,6 +22,7 @@ use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::gfp::Gfp;
 use quarry::global;
+use quarry::hal::Internal;
 use quarry::mm::slab::{KmallocRow, Slot, masked};
 use short::{CompareAndSwapPair, CompareExchange, Exclusives};
 use slub::Slub;
@@ -93,7 +94,9 @@ impl Candidate for Masked {
 
     #[inline(always)]
     fn take(&self) -> Option<VirtAddr> {
-        match masked::take(global::slab_allocator().hal(), self.0, 0, false) {
+        // SAFETY: the slot is the cache's, whose objects have their mark in the first word.
+        let internal = unsafe { Internal::promised() };
+        match masked::take(internal, global::slab_allocator().hal(), self.0, 0, false) {
             Some(object) => Some(object),
             None => Kmalloc.take(),
         }
@@ -101,7 +104,9 @@ impl Candidate for Masked {
 
     #[inline(always)]
     fn give(&self, object: VirtAddr) -> bool {
-        masked::give(global::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
+        // SAFETY: the rows free what they have allocated, and forget it.
+        let internal = unsafe { Internal::promised() };
+        masked::give(internal, global::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
     }
 }
 

@@ -13,7 +13,7 @@ fn phys_of(sim: &Sim<'_>, page: Page) -> PhysAddr {
 }
 
 fn tag_at(sim: &Sim<'_>, page: Page) -> Tag {
-    sim.tags(quarry::hal::Internal::of_test()).unwrap().get(phys_of(sim, page))
+    sim.tags(raw!(quarry::hal::Internal::promised())).unwrap().get(phys_of(sim, page))
 }
 
 /// Whether a tag is one that an owner may have.

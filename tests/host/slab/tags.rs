@@ -145,7 +145,7 @@ fn owners_are_remembered() {
 fn neighbouring_blocks_of_pages_differ() {
     Spec::of_size(16 << 20).tagged().run(|slabs| {
         let (pages, hal) = (slabs.pages(), slabs.hal());
-        let tag_at = |page| hal.tags(quarry::hal::Internal::of_test()).unwrap().get(hal.map().phys(page));
+        let tag_at = |page| hal.tags(raw!(quarry::hal::Internal::promised())).unwrap().get(hal.map().phys(page));
         let mut blocks = Vec::new();
         for turn in 0..300_u32 {
             let order = Order::new(u8::try_from(turn % 4).unwrap()).unwrap();
