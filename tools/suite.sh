@@ -208,9 +208,9 @@ step "lints, library on hard-float" \
 step "library on hard-float" cargo build --quiet --lib --no-default-features --target aarch64-unknown-none
 step "lints, host" on_host clippy --quiet --workspace --features quarry-benches/peers --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
-together
 step "host tests" host_tests
 step "documentation examples" doc_examples
+together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
 step "kmalloc from 128 bytes on, stacks of 8 KiB" kernel_tests "--features dma-minalign,stack-8k" kmalloc stacks::
