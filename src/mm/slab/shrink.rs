@@ -16,6 +16,9 @@ use core::sync::atomic::{Ordering, fence};
 /// Slabs that are looked at with interrupts masked.
 const AT_ONCE: u32 = 32;
 
+/// Rounds over all caches, at most: memory of caches' own is caches' again a few times, not more.
+const ROUNDS: u32 = 16;
+
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
     /// `kmem_cache_shrink`). Whether anything was given up. Where sleeping is allowed; elsewhere that is reported, and
@@ -35,8 +38,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return false;
         }
         let (mut any, mut idle) = (false, 0);
-        // What a cache gives back of its own memory goes to caches that have been shrunk already.
-        while idle < 2 {
+        // What a cache gives back of its own memory goes to caches that have been shrunk already. Handlers that allocate
+        // meanwhile leave something in every round, so there is a last one.
+        for _ in 0..ROUNDS {
+            if idle == 2 {
+                break;
+            }
             let mut registry = self.registry.lock();
             self.drain_all(&self.caches());
             let round = self.empty_nodes(&mut registry, u64::MAX) != 0;
