@@ -113,6 +113,7 @@
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |
 //! | `boot/init_memory.rs` | memory that only booting needed |
+//! | `boot/mod.rs` | the boot CPU's first steps |
 //! | `boot/switch.rs` | the switch to the final tables |
 //! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
 //! | `kernel/cpus/work.rs` | jobs as pointers |
@@ -120,7 +121,7 @@
 //! | `boot/early_map.rs` | taking the stub's fixmap over |
 //! | `boot/early_regions.rs` | memory of the image as regions |
 //! | `kernel/heap.rs` | the grant of the early heap |
-//! | `kernel/init.rs` | the boot CPU's first steps, the identity map, the grant of the early heap |
+//! | `kernel/init.rs` | the boot stub's fixmap, the identity map, the grant of the early heap |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/machine.rs` | the promise of the reference kernel |

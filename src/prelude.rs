@@ -1,4 +1,4 @@
-//! What a file of a kernel needs: `use quarry::prelude::*`.
+//! Everything that a file of a kernel needs: `use quarry::prelude::*`.
 //!
 //! The vocabulary always; and with the feature `global` every family of calls, under Linux's names.
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
 //! One CPU without tables: a range of memory in, pages, `kmalloc` and the allocator of `alloc` out. For firmware, UEFI, other
-//! architectures, tests on the host: for whatever has memory at one address and no second CPU.
+//! architectures, tests on the host: for any machine whose memory has one address and that has one CPU.
 //!
 //! ```
 //! use quarry::single::{Heap, OneCpu, Pages};
@@ -73,7 +73,7 @@ pub struct OneCpu {
     seed: u64,
 }
 
-/// What its CPU has.
+/// The data of its CPU.
 #[derive(Debug)]
 pub struct Local {
     arrays: [ArrayHeader; MAX_CACHES],
@@ -292,7 +292,7 @@ impl Heap {
         }
     }
 
-    /// Gives it its memory, once. What is no whole page of it is not used.
+    /// Gives it its memory, once. Partial pages at its ends stay unused.
     ///
     /// # Errors
     ///
@@ -374,11 +374,11 @@ impl Carver {
     }
 }
 
-/// What a heap looks like before it has memory: copied, since it is too large for many a stack.
+/// A heap without memory. It is copied from here, since it is too large for many stacks.
 static BLANK: Pages = Pages::new(OneCpu::new());
 
 impl Heap {
-    /// A heap that lies in its memory itself, for whoever has no static for it.
+    /// A heap that lies inside its own memory, for callers without a static.
     ///
     /// # Errors
     ///

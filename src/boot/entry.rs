@@ -5,15 +5,14 @@ use super::early_map::EarlyMap;
 use super::init_memory::free_init_memory;
 use super::reserved::reserved_map;
 use super::switch::switch_to_final_tables;
-use super::{BootError, device_tree, discovery};
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use super::{BootError, device_tree, discovery, prepare_boot_cpu};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::cpu::{self, Relax};
-use crate::arch::aarch64::features::IdRegisters;
+use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
-use crate::arch::aarch64::{irq, mem, protect, tlb};
 use crate::fdt::Tree;
-use crate::global::{self, BringUpError, Options};
+use crate::global::{self, BringUpError, Options, machine};
 use crate::hal::prot::Prot;
 use crate::hal::wait::Scope;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
@@ -21,10 +20,10 @@ use crate::mm::pgtable::MapFlags;
 use crate::sync;
 use spin::once::Once;
 
-/// What a kernel finds when its function is called.
+/// The results of booting, as the kernel's function gets them.
 #[derive(Debug)]
 pub struct Booted {
-    /// What the boot stub handed over.
+    /// The boot stub's findings.
     pub boot: BootInfo,
     /// The device tree.
     pub tree: Tree<'static>,
@@ -53,7 +52,7 @@ static BOOTED: Once<Booted, Relax> = Once::new();
 static INTERRUPTS: Once<fn(), Relax> = Once::new();
 static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal };
 
-/// What booting found; `None` while it is still at it.
+/// The results of booting; `None` until booting has ended.
 #[must_use]
 pub fn booted() -> Option<&'static Booted> {
     BOOTED.get()
@@ -85,32 +84,21 @@ fn fatal(frame: &TrapFrame, why: Fatal) -> ! {
 
 /// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
 #[unsafe(no_mangle)]
-#[expect(clippy::panic, reason = "without memory there is no kernel; its own panic handler says so")]
 extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: u64) -> ! {
-    let boot = BootInfo {
-        device_tree: PhysAddr::new(device_tree),
-        image: PhysAddr::new(image),
-        entry_level: (level & 3) as u8,
-        entry_count: count,
-    };
+    let boot = BootInfo::new(device_tree, image, level, count);
     trap::set_handlers(&HANDLERS);
     let _ = trap::init_boot_cpu();
     // SAFETY: the first use, on the boot stub's tables.
     let early = unsafe { EarlyMap::of_boot_stub() };
     match start(&boot, &early) {
         Ok(tree) => __QUARRY_MAIN(BOOTED.call_once(|| Booted { boot, tree })),
-        Err(error) => panic!("{error}"),
+        Err(error) => machine().cannot_boot(format_args!("{error}")),
     }
 }
 
 /// Brings the machine up to where memory can be had.
 fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Tree<'static>, BootError> {
-    let cpu = IdRegisters::read();
-    mem::use_features(&cpu);
-    tlb::init_cpu(true);
-    protect::init_cpu(&cpu);
-    // SAFETY: the boot CPU is alone, and this is the first call of that module.
-    unsafe { global::start_cpu() };
+    let cpu = prepare_boot_cpu();
     let (range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(range.start(), error))?;
     let found =

@@ -1,4 +1,4 @@
-//! What the device tree sets aside, written down: it may be asked for in any context.
+//! A list of the memory that the device tree reserves, which may be read in any context.
 #![forbid(unsafe_code)]
 
 use crate::fdt::Tree;

@@ -1,4 +1,4 @@
-//! What a kernel's exception vectors owe this crate, whosever vectors they are.
+//! The two calls that the exception vectors of every kernel on this crate make.
 #![forbid(unsafe_code)]
 
 use crate::addr::VirtAddr;

@@ -23,7 +23,7 @@ pub fn phys_to_virt(phys: PhysAddr) -> Option<VirtAddr> {
     (phys.get() < LINEAR_MAP_SIZE).then(|| linear(phys))
 }
 
-/// What is at an address of the linear map; `None` for any other, and for one with a memory tag.
+/// The physical address behind an address of the linear map; `None` for any other address, and for one with a memory tag.
 #[inline(always)]
 pub(super) fn linear_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
     let phys = virt.get().wrapping_sub(linear_offset());

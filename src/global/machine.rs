@@ -1,8 +1,8 @@
-//! What a kernel tells this crate of its machine: one trait, implemented once and named once, by
+//! The trait by which a kernel describes its machine. A kernel implements it once, and names the value once, by
 //! [`machine!`](crate::machine).
 
 use crate::addr::{CpuId, Order, VirtAddr};
-use crate::arch::aarch64::counter;
+use crate::arch::aarch64::{counter, cpu};
 use crate::gfp::Gfp;
 use crate::hal::wait::{Atomic, WaitQueue};
 use crate::mm::zone::Shortage;
@@ -91,6 +91,13 @@ pub unsafe trait Machine: Sync {
         false
     }
 
+    /// The machine cannot be booted, for a reason of its own: a damaged device tree, too little memory. Called by the entry of the
+    /// feature `boot`, on the boot stack, before there is memory. Stops this CPU, unless a kernel has something better.
+    fn cannot_boot(&self, why: fmt::Arguments<'_>) -> ! {
+        self.print(format_args!("cannot boot: {why}"));
+        cpu::park()
+    }
+
     /// An allocation fails without [`Gfp::NOWARN`].
     fn allocation_failed(&self, shortage: &Shortage) {
         self.print(format_args!("page allocation failure: order:{}, mode:{}", shortage.order.get(), shortage.gfp));
@@ -150,11 +157,11 @@ unsafe extern "Rust" {
 
 /// The kernel's machine.
 #[inline]
-pub(super) fn machine() -> &'static dyn Machine {
+pub(crate) fn machine() -> &'static dyn Machine {
     __QUARRY_MACHINE
 }
 
-/// What the linear map adds to a physical address.
+/// The offset of the linear map from physical addresses.
 #[inline(always)]
 pub(super) fn linear_offset() -> u64 {
     __QUARRY_LINEAR_OFFSET

@@ -47,6 +47,8 @@ pub use io::{
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
 pub use machine::Machine;
+#[cfg(all(feature = "boot", not(feature = "kernel")))]
+pub(crate) use machine::machine;
 pub use pages::{
     BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,

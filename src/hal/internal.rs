@@ -1,7 +1,8 @@
-//! Who calls what a machine does to memory.
+//! The capability to call a machine's methods that change memory.
 
-/// What the allocators alone have. A method of a machine that takes it changes memory, by an address that its caller answers for;
-/// so nobody else can call it, although a machine can be reached from everywhere. It costs nothing.
+/// The allocators alone can make this. Each method of a machine that changes memory by an address takes it, since the caller
+/// answers for the address; so no other code can call such a method, although every caller can reach a machine. It has no
+/// size and costs nothing.
 ///
 /// ```compile_fail,E0423
 /// use quarry::hal::Internal;

@@ -7,15 +7,15 @@ use super::{
     console, cpus, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, power, pressure,
     prompt, report, serial, slabs, tags, vmalloc, whereabouts,
 };
-use crate::addr::{Bytes, PAGE_SIZE, PhysAddr, PhysRange};
+use crate::addr::{Bytes, PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, mem, pmu, protect, psci, tlb};
+use crate::arch::aarch64::{irq, pmu, psci};
 use crate::board::Board;
 use crate::boot::early_map::EarlyMap;
 use crate::boot::switch::switch_to_final_tables;
-use crate::boot::{BootError, device_tree, discovery};
+use crate::boot::{BootError, device_tree, discovery, prepare_boot_cpu};
 use crate::fdt::Tree;
 use crate::global;
 use crate::hal::wait::Scope;
@@ -103,12 +103,7 @@ fn on_irq(_: &mut trap::TrapFrame) {
 /// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
 #[unsafe(no_mangle)]
 extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: u64) -> ! {
-    let boot = BootInfo {
-        device_tree: PhysAddr::new(device_tree),
-        image: PhysAddr::new(image),
-        entry_level: (level & 3) as u8,
-        entry_count: count,
-    };
+    let boot = BootInfo::new(device_tree, image, level, count);
     log::init();
     trap::set_handlers(&HANDLERS);
     report::add_describer(whereabouts::describe);
@@ -162,12 +157,7 @@ fn go(machine: &Machine) -> ! {
 
 /// Brings the machine up.
 fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
-    let cpu = IdRegisters::read();
-    mem::use_features(&cpu);
-    tlb::init_cpu(true);
-    protect::init_cpu(&cpu);
-    // SAFETY: the boot CPU is alone, and this is the first call of that module.
-    unsafe { global::start_cpu() };
+    let cpu = prepare_boot_cpu();
 
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;

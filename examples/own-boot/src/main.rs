@@ -156,7 +156,7 @@ struct Task {
     number: u32,
 }
 
-/// What a kernel does all day: objects, large buffers, pages, an area of code's size, per-CPU counters.
+/// The daily work of a kernel: objects, large buffers, pages, per-CPU counters.
 fn work(cpu: u32) {
     let counts = PerCpu::new(Gfp::KERNEL, |_| AtomicU32::new(0)).expect("per-CPU memory");
     for round in 0..50 {

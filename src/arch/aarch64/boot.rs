@@ -103,6 +103,17 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
+    /// The values that the stub passes to its first Rust function.
+    #[must_use]
+    pub const fn new(device_tree: u64, image: u64, level: u64, count: u64) -> Self {
+        Self {
+            device_tree: PhysAddr::new(device_tree),
+            image: PhysAddr::new(image),
+            entry_level: (level & 3) as u8,
+            entry_count: count,
+        }
+    }
+
     /// The image's physical range, BSS and boot stacks included.
     #[must_use]
     pub fn image_range(&self) -> PhysRange {

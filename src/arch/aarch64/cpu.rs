@@ -16,7 +16,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// More CPUs than any board that Quarry knows (QEMU virt: up to 256 in its device trees).
 pub const MAX_CPUS: usize = 256;
 
-/// What the upper half of the register holds once a CPU has its number.
+/// The upper half of the register, once a CPU has its number.
 const NUMBERED: u64 = 0x5175_7272;
 
 /// The CPU that executes this. Any context; one register read.

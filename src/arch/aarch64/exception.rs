@@ -1,5 +1,4 @@
-//! What an exception leaves, as far as the code of this crate looks at it or changes it: whatever frame a kernel's vectors
-//! make, it is seen through this.
+//! A view of an exception that fits the frame of any kernel's vectors: the registers that this crate reads or changes.
 #![forbid(unsafe_code)]
 
 use super::esr::Esr;

@@ -52,7 +52,7 @@ const _: () = assert!(OVERFLOW_STACK_SIZE.is_power_of_two(), "the vectors test i
 const _: () = assert!(INTERRUPT_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
 
 impl TrapFrame {
-    /// What the repair of a fault looks at and changes.
+    /// The registers that the repair of a fault reads and changes.
     #[must_use]
     pub const fn exception(&mut self) -> Exception<'_> {
         Exception { x: &mut self.x, elr: &mut self.elr, esr: self.esr, far: self.far }

@@ -57,7 +57,7 @@ pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
     if !unsafe { bring_cpu_online() } {
         return Err(CpuRefused::Number(number));
     }
-    // What was asked of it before it came.
+    // Requests that were queued before this CPU came online.
     answer_requests();
     Ok(())
 }

@@ -24,7 +24,7 @@ pub enum BringUpError {
     NotMasked,
     /// RAM that lies where it would take addresses of the address map for page descriptors.
     LinearMap(PhysRange),
-    /// What the device tree says of memory cannot be used.
+    /// The device tree's description of memory cannot be used.
     Discover(DiscoverError),
     /// The list of memory.
     Memblock(MemblockError),

@@ -1,4 +1,4 @@
-//! What memory there is, into memblock.
+//! Tells memblock of all memory.
 #![forbid(unsafe_code)]
 
 use super::{BringUpError, Memory};

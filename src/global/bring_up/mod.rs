@@ -24,7 +24,7 @@ use crate::mm::io::ReservedMap;
 use crate::mm::slab::SlabOptions;
 use crate::mm::zone::{Handed, Scrub, WatermarkTuning};
 
-/// What memory there is.
+/// The memory of the machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Memory<'s> {
     /// RAM, and what of it is in use: the kernel's image and stacks, its page tables, what the boot loader left. Counts to
@@ -32,7 +32,7 @@ pub enum Memory<'s> {
     Ranges {
         /// The banks.
         ram: &'s [PhysRange],
-        /// What is in use for good.
+        /// Memory in use for good.
         reserved: &'s [PhysRange],
     },
     /// All that a device tree says of memory: banks, reservations, the initial RAM disk.
@@ -58,7 +58,7 @@ pub enum Tables {
     New,
 }
 
-/// What a kernel may choose. [`Options::DEFAULT`] suits.
+/// The settings of a kernel. [`Options::DEFAULT`] suits most.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// When memory is short.
@@ -67,7 +67,7 @@ pub struct Options {
     pub dma_end: Option<PhysAddr>,
     /// Bytes of the zone for such devices, if it shall be smaller (`dma_zone=`).
     pub dma_zone: Option<u64>,
-    /// What is done to pages that change hands.
+    /// How pages are scrubbed when they are allocated and freed.
     pub scrub: Scrub,
     /// Debugging of objects.
     pub slabs: SlabOptions,
@@ -103,11 +103,11 @@ pub struct Setup<'s> {
     pub options: Options,
 }
 
-/// What there is afterwards.
+/// The result of [`bring_up`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Up {
-    /// What the page allocator has.
+    /// The memory of the page allocator.
     pub pages: Handed,
     /// Bytes that the page descriptors take.
     pub descriptors: u64,
@@ -129,7 +129,7 @@ pub struct Up {
 /// - The machine that [`machine!`](crate::machine) names keeps its promises (MACH-1, MACH-2).
 /// - `setup.memory` is true: every byte of RAM in it that is in use is reserved.
 /// - This CPU runs at EL1, alone, with interrupts masked, MMU and caches on. `TPIDR_EL1` and `TPIDRRO_EL0` are this crate's from
-///   here on, on every CPU, and so is the FP-free code that it is compiled to: it uses no FP register.
+///   here on, on every CPU.
 /// - `MAIR_EL1` is [`mair_el1`](crate::arch::aarch64::mair::mair_el1), and `TCR_EL1` has 48-bit addresses of 4 KiB pages for
 ///   TTBR1; both are looked at. In the upper half nothing is mapped in the regions of
 ///   [the address map](crate::mm::layout) but the image, nor will be but by this crate.

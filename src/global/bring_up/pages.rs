@@ -30,12 +30,12 @@ pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), Bring
             _ => memblock().alloc(CPU_LOCAL_SIZE, PAGE_SIZE, Window::ANYWHERE)?,
         };
         let virt = phys_range_to_virt(place).ok_or(MemblockError::NoMemory)?;
-        // SAFETY: zeroed pages that memblock has just given to us, in the linear map; each CPU once, exceptions masked. What is
-        // behind the bytes that it uses may be the sections'.
+        // SAFETY: zeroed pages that memblock has just given to us, in the linear map; each CPU once, exceptions masked. The bytes
+        // behind its data may hold the sections.
         unsafe { give_cpu(CpuId::new(cpu), virt.start(), map) };
     }
     let mut memblock = memblock();
-    // What is free is read once more below, beside what there is.
+    // The free ranges are read again below, together with the banks.
     let _ = memblock.retire()?;
     let pages = page_allocator();
     let handed = pages.do_hand_over(banks(&memblock), memblock.free_pages(), limits, options.watermarks)?;

@@ -1,4 +1,4 @@
-//! What per-CPU memory asks of a machine.
+//! The machine trait of per-CPU memory.
 
 use super::Chunk;
 use crate::addr::VirtRange;

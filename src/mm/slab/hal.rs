@@ -1,4 +1,4 @@
-//! What the slab allocator asks of a machine.
+//! The machine trait of the slab allocator.
 
 use super::{ArrayHeader, CacheObjects, CpuSlabs, Misuse, Slot, masked};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};

@@ -16,7 +16,7 @@ use core::sync::atomic::{Ordering, fence};
 /// Slabs that are looked at with interrupts masked.
 const AT_ONCE: u32 = 32;
 
-/// Rounds over all caches, at most: memory of caches' own is caches' again a few times, not more.
+/// The most rounds over all caches. Two or three suffice without interrupts.
 const ROUNDS: u32 = 16;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -38,8 +38,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return false;
         }
         let (mut any, mut idle) = (false, 0);
-        // What a cache gives back of its own memory goes to caches that have been shrunk already. Handlers that allocate
-        // meanwhile leave something in every round, so there is a last one.
+        // A shrunk cache may get memory back when the caches of descriptors are shrunk, so one round is not enough. Interrupt
+        // handlers that allocate leave something to shrink in every round, so the number of rounds is bounded.
         for _ in 0..ROUNDS {
             if idle == 2 {
                 break;

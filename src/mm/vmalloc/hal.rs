@@ -1,4 +1,4 @@
-//! What areas, and what is mapped in them, ask of a machine.
+//! The machine traits of areas and of their mappings.
 
 use super::map::TABLE_GFP;
 use super::pages::Blocks;

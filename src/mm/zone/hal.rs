@@ -1,4 +1,4 @@
-//! What the page allocator asks of a machine.
+//! The machine trait of the page allocator.
 
 use super::{CpuPages, Pressure, scrub};
 use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
@@ -46,7 +46,8 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     /// Where the linear map has physical memory. Whether anything is mapped there is another question.
     fn to_virt(&self, phys: PhysAddr) -> VirtAddr;
 
-    /// What the linear map has at an address, or `None` outside of it; an address with a memory tag is outside.
+    /// The physical address behind an address of the linear map, or `None` outside of it. An address with a memory tag is
+    /// outside.
     fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
 
     /// Where the linear map has a range of physical memory, or `None` if it does not reach all of it.
