@@ -62,8 +62,8 @@ on_host() {
 lints_kernel() {
     cargo clippy --quiet --workspace --features quarry-benches/peers --lib --bins --tests --benches -- -D warnings &&
         cargo clippy --quiet -p quarry-benches --benches -- -D warnings &&
-        cargo clippy --quiet --lib --no-default-features --features global -- -D warnings &&
-        cargo clippy --quiet --lib --no-default-features --features boot -- -D warnings
+        cargo clippy --quiet -p quarry --lib --features global -- -D warnings &&
+        cargo clippy --quiet -p quarry --lib --features boot -- -D warnings
 }
 
 # The examples in the documentation, compiled and run on the host: the library has no test harness on the bare machine,
@@ -118,11 +118,11 @@ other_machines() {
             echo "please type: rustup target add $machine"
             return 1
         }
-        cargo check --quiet --lib --no-default-features --features global-allocator --target "$machine" || return 1
+        cargo check --quiet -p quarry --lib --features global-allocator --target "$machine" || return 1
     done
-    refused=$(cargo check --quiet --lib --no-default-features --features global --target x86_64-unknown-none 2>&1) && return 1
+    refused=$(cargo check --quiet -p quarry --lib --features global --target x86_64-unknown-none 2>&1) && return 1
     case $refused in *"are for a bare-metal target of 64-bit Arm"*"1 previous error"*) ;; *) echo "$refused"; return 1 ;; esac
-    refused=$(cargo check --quiet --lib --no-default-features --features boot --target aarch64-unknown-none 2>&1) && return 1
+    refused=$(cargo check --quiet -p quarry --lib --features boot --target aarch64-unknown-none 2>&1) && return 1
     case $refused in *"is for soft-float targets"*"1 previous error"*) ;; *) echo "$refused"; return 1 ;; esac
 }
 
@@ -204,8 +204,8 @@ step "format" cargo fmt --all --check
 beside release_steps
 step "lints, kernel" lints_kernel
 step "lints, library on hard-float" \
-    cargo clippy --quiet --lib --no-default-features --target aarch64-unknown-none -- -D warnings
-step "library on hard-float" cargo build --quiet --lib --no-default-features --target aarch64-unknown-none
+    cargo clippy --quiet -p quarry --lib --target aarch64-unknown-none -- -D warnings
+step "library on hard-float" cargo build --quiet -p quarry --lib --target aarch64-unknown-none
 step "lints, host" on_host clippy --quiet --workspace --features quarry-benches/peers --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 step "host tests" host_tests
