@@ -34,6 +34,11 @@ bench: setup
 bench-readme: bench
 	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
 
+## make budget     every figure into benches/budget.tsv; REASON='…' where one rises (docs/measuring.md)
+.PHONY: budget
+budget: setup
+	cargo bench --quiet --profile release -p quarry-benches --bench kernel -- '--new-budget=$(REASON)'
+
 ## make bench-host     the heaps against each other in real time, on this machine, with one thread and two
 .PHONY: bench-host
 bench-host: toolchain

@@ -1,17 +1,25 @@
 #!/bin/sh
-# What cargo runs for a program of the bare machine: builds quarry-run for this machine if it is older than its sources,
-# and hands over. Its target directory is its own, so that it never waits for the cargo that called.
+# What cargo runs for a program of the bare machine: hands over to quarry-run, which is built for this machine if it is older
+# than its sources. Its target directory is its own, so that it never waits for the cargo that called.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=${CARGO_TARGET_DIR:-$root/target}/runner
-run=$out/debug/quarry-run
-if [ ! -x "$run" ] || [ -n "$(find "$root/tools/run" "$root/Cargo.toml" "$root/Cargo.lock" -newer "$run")" ]; then
+target=${CARGO_TARGET_DIR:-$root/target}
+run=$target/runner/debug/quarry-run
+is_new() {
+    [ -x "$1" ] && [ -z "$(find "$root/tools/run" "$root/Cargo.toml" "$root/Cargo.lock" -newer "$1")" ]
+}
+if ! is_new "$run"; then
     host=$(cd "$root" && rustc -vV | sed -n 's/^host: //p')
+    # The host tests build it too; what they have built need not be built again.
+    built=$target/$host/debug/quarry-run
     # Without --target the binary's directory has no triple in it; the package's own default is the bare machine.
-    (cd "$root" && CARGO_BUILD_TARGET='' cargo build --quiet --no-default-features --features host --bin quarry-run \
-        --target "$host" --target-dir "$out") >&2
-    mkdir -p "$out/debug"
-    cp "$out/$host/debug/quarry-run" "$run.new.$$"
+    is_new "$built" || {
+        (cd "$root" && CARGO_BUILD_TARGET='' cargo build --quiet -p quarry --features host --bin quarry-run \
+            --target "$host" --target-dir "$target/runner") >&2
+        built=$target/runner/$host/debug/quarry-run
+    }
+    mkdir -p "$target/runner/debug"
+    cp "$built" "$run.new.$$"
     mv "$run.new.$$" "$run"
 fi
 exec "$run" "$@"

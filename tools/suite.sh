@@ -191,7 +191,7 @@ arceos() {
 release_steps() {
     step "boot, nobody there" run_unattended
     step "files for a Raspberry Pi 4" rpi4_files
-    step "benchmarks, one row" benchmarks copy_page
+    step "figures within their budget" benchmarks --budget
     step "example embed" embed
     step "example own-boot" own_boot
     step "example own-main" own_main
@@ -201,6 +201,8 @@ release_steps() {
 }
 
 step "format" cargo fmt --all --check
+# What boots machines, and what the host tests build upon.
+step "runner" on_host build --quiet --bin quarry-run
 beside release_steps
 step "lints, kernel" lints_kernel
 step "lints, library on hard-float" \

@@ -1,9 +1,11 @@
 //! The test runner: selects, groups tests by machine, boots, reports.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::elf::Kernel;
 use crate::libtest::{Options, Report};
@@ -13,6 +15,8 @@ use crate::session::{self, Outcome};
 
 /// How many tests one boot is asked to run at most: their numbers must fit the boot arguments.
 const GROUP: usize = 100;
+/// How long the tests of one boot may take together, by their limits: boots run side by side, tests of one boot do not.
+const GROUP_TIME: Duration = Duration::from_secs(600);
 
 /// Answers libtest's command line for the tests in `kernel`; whether all selected tests passed.
 pub(crate) fn run(kernel: &Kernel, tests: &[Test], options: &Options) -> bool {
@@ -26,7 +30,10 @@ pub(crate) fn run(kernel: &Kernel, tests: &[Test], options: &Options) -> bool {
     for test in ignored {
         report.ignore(test);
     }
-    let groups = Mutex::new(VecDeque::from(groups(&wanted)));
+    // The longest first, so that the last to end is a short one.
+    let mut groups = groups(&wanted);
+    groups.sort_by_key(|group| Reverse(limit(group)));
+    let groups = Mutex::new(VecDeque::from(groups));
     let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let program = Program { kernel };
     let jobs = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
@@ -80,7 +87,9 @@ fn groups<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {
     let mut groups: Vec<Vec<&Test>> = Vec::new();
     for &test in tests {
         let shares = |group: &&mut Vec<&Test>| {
-            group.len() < GROUP && group.iter().all(|other| !other.is_alone() && other.machine == test.machine)
+            group.len() < GROUP
+                && limit(group) + test.timeout <= GROUP_TIME
+                && group.iter().all(|other| !other.is_alone() && other.machine == test.machine)
         };
         match groups.iter_mut().find(shares).filter(|_| !test.is_alone()) {
             Some(group) => group.push(test),
@@ -88,6 +97,11 @@ fn groups<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {
         }
     }
     groups
+}
+
+/// How long a group may take.
+fn limit(group: &[&Test]) -> Duration {
+    group.iter().map(|test| test.timeout).sum()
 }
 
 #[cfg(test)]
@@ -105,5 +119,14 @@ mod tests {
             .map(|group| group.iter().map(|test| test.number).collect())
             .collect();
         assert_eq!(numbers, [vec![0, 2, 5], vec![1], vec![3], vec![4]]);
+    }
+
+    #[test]
+    fn long_tests_do_not_wait_for_each_other_in_one_boot() {
+        let texts = ["k::a\ttimeout=300", "k::b\ttimeout=300", "k::c\ttimeout=300", "k::d\ttimeout=700"];
+        let tests: Vec<_> =
+            texts.iter().enumerate().map(|(number, text)| Test::parse(number, text, true).unwrap()).collect();
+        let lengths: Vec<usize> = groups(&tests.iter().collect::<Vec<_>>()).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [2, 1, 1]);
     }
 }

@@ -111,7 +111,7 @@ pub(crate) fn rows(image: &Path, benches: &Kernel, entry: usize, options: &Optio
 /// image as it was.
 fn build_kernel() -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = ["build", "--quiet", "--release", "--package", "quarry", "--bin", "quarry"];
+    let build = ["build", "--quiet", "--release", "--package", "quarry-kernel", "--bin", "quarry"];
     let status =
         Command::new(cargo).args(build).status().map_err(|error| format!("cargo cannot be started: {error}"))?;
     if status.success() { Ok(()) } else { Err("the kernel does not build".to_owned()) }

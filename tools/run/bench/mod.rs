@@ -2,6 +2,7 @@
 //! writes what they print as JSON lines and as a table. `docs/measuring.md` says what the figures mean.
 
 mod boots;
+mod budget;
 mod decode;
 mod figures;
 mod readme;
@@ -29,6 +30,8 @@ const ENTRY: &str = "benchmarks";
 const OURS: &str = "quarry";
 /// The machine that counts: virt with a cortex-a72 unless told otherwise.
 const MACHINE: &str = "icount mem=1G";
+/// What each row may cost.
+const BUDGET: &str = "benches/budget.tsv";
 /// An operation dearer than this, in instructions, is not traced one by one.
 const TRACED: f64 = 400_000.0;
 /// Nor is one that takes more to prepare: the log has that too.
@@ -40,15 +43,28 @@ struct Options {
     filter: String,
     /// More words of the machine's specification.
     machine: String,
+    /// What becomes of `benches/budget.tsv`.
+    budget: Option<Purpose>,
+}
+
+/// What a run is for, other than the table.
+#[derive(Clone)]
+enum Purpose {
+    /// Every row is held against its budget.
+    Check,
+    /// The budgets are written anew; the text is the reason of those that rise.
+    Write(String),
 }
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { filter: String::new(), machine: String::new() };
+        let mut options = Self { filter: String::new(), machine: String::new(), budget: None };
         for &arg in args {
             match arg.split_once('=') {
                 _ if arg == "--bench" => {}
                 Some(("--machine", words)) => words.clone_into(&mut options.machine),
+                Some(("--new-budget", reason)) => options.budget = Some(Purpose::Write(reason.to_owned())),
+                _ if arg == "--budget" => options.budget = Some(Purpose::Check),
                 _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
                 _ if arg.contains([' ', '\t']) => return Err(format!("no row has a space in its name: {arg:?}")),
                 _ => arg.clone_into(&mut options.filter),
@@ -82,7 +98,10 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
     };
 
     results.count(kernel, &words, &spec, &versions)?;
-    results.trace(kernel, &words, &spec)?;
+    let is_check = matches!(options.budget, Some(Purpose::Check));
+    if !is_check {
+        results.trace(kernel, &words, &spec, &|_| true)?;
+    }
     if "boot/1GiB boot/each_further_GiB metadata/slope".contains(&options.filter) {
         results.rows.extend(boots::rows(path, kernel, entry.number, &options)?);
     }
@@ -90,7 +109,15 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
     if results.rows.is_empty() {
         return Err(format!("no row is called {:?}", options.filter));
     }
+    if is_check {
+        return results.check_budget(kernel, &words, &spec, &options);
+    }
 
+    if let Some(Purpose::Write(reason)) = &options.budget {
+        let path = in_package(Path::new(BUDGET));
+        let renewed = budget::renewed(&budget::read(&path)?, &results, &kernel.code()?.functions, reason)?;
+        return scratch::write(&path, budget::written(&renewed).as_bytes());
+    }
     let recorded = figures::read(&in_package(Path::new("benches/figures.tsv")))?;
     let dir = output_dir(path)?;
     let json: String = results.rows.iter().map(|row| row.json(&results.cpu) + "\n").collect();
@@ -223,11 +250,40 @@ impl Results {
         Ok(())
     }
 
-    /// Lets the rows that are not too long run once more, and tells what they executed.
-    fn trace(&mut self, kernel: &Kernel, words: &str, spec: &Spec) -> Result<(), String> {
+    /// Holds every row that was counted against its budget, and says which functions of those above it grew.
+    fn check_budget(&mut self, kernel: &Kernel, words: &str, spec: &Spec, options: &Options) -> Result<(), String> {
+        let budgets = budget::read(&in_package(Path::new(BUDGET)))?;
+        let names: Vec<String> = budget::exceeded(&budgets, &self.rows).iter().map(|row| row.name.clone()).collect();
+        let mut complaints: Vec<String> = Vec::new();
+        if !names.is_empty() {
+            self.trace(kernel, words, spec, &|row| names.contains(&row.name))?;
+            let functions = kernel.code()?.functions;
+            let exceeded = budget::exceeded(&budgets, &self.rows);
+            complaints.extend(exceeded.into_iter().map(|row| budget::complaint(&budgets, row, &functions)));
+        }
+        if options.filter.is_empty() {
+            let stale = budget::stale(&budgets, &self.rows);
+            complaints.extend(stale.iter().map(|name| format!("{name} has a line in {BUDGET}, and was not counted")));
+        }
+        complaints.extend(self.unable.iter().map(|(name, _, why)| format!("{name}: {why}")));
+        if complaints.is_empty() {
+            println!("{} rows within their budget", self.rows.len());
+            return Ok(());
+        }
+        Err(format!("{}\na higher figure needs a reason: make budget REASON='…'", complaints.join("\n")))
+    }
+
+    /// Lets the rows that are `wanted` and not too long run once more, and tells what they executed.
+    fn trace(
+        &mut self,
+        kernel: &Kernel,
+        words: &str,
+        spec: &Spec,
+        wanted: &dyn Fn(&Row) -> bool,
+    ) -> Result<(), String> {
         let is_short =
             |figures: &Figures| figures.setup <= PREPARED && figures.whole().is_some_and(|whole| whole <= TRACED);
-        let traced = || self.rows.iter().filter(|row| is_short(&row.figures));
+        let traced = || self.rows.iter().filter(|row| is_short(&row.figures) && wanted(row));
         let numbers: Vec<usize> = traced().filter_map(|row| row.number).collect();
         if numbers.is_empty() {
             return Ok(());
