@@ -44,6 +44,12 @@ budget: setup
 bench-host: toolchain
 	cargo bench -p quarry-benches $(HOST_FLAGS),peers --bench host -- $(BENCH)
 
+## make public-names   the names that other crates see into docs/public-names.txt
+.PHONY: public-names
+public-names: toolchain
+	cargo doc --quiet --no-deps -p quarry --features kernel
+	tools/runner.sh public-names --write $(TARGET_DIR)/aarch64-unknown-none-softfloat/doc/quarry docs/public-names.txt
+
 ## make soak      all allocators at random on four CPUs with interrupts; SOAK_OPS=10000000 SOAK_SEED=1 SOAK_SECONDS=0 (docs/testing.md)
 .PHONY: soak
 soak: setup

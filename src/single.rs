@@ -32,11 +32,10 @@ use crate::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section, s
 use crate::mm::slab::{ArrayHeader, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
 use crate::mm::zone::{CpuPages, FreeError, PageAllocator, PageHal, Pressure, SetupError, WatermarkTuning, ZoneLimits};
 use crate::sync::LockHal;
+use crate::sync::Once;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU8;
-use spin::once::Once;
-use spin::relax::RelaxStrategy;
 
 /// Its page allocator.
 pub type Pages = PageAllocator<OneCpu>;
@@ -47,13 +46,11 @@ pub type Slabs = SlabAllocator<'static, OneCpu>;
 #[derive(Clone, Copy, Debug)]
 pub struct Relax;
 
-impl RelaxStrategy for Relax {
+impl LockHal for Relax {
     fn relax() {
         core::hint::spin_loop();
     }
 }
-
-impl LockHal for Relax {}
 
 /// How a CPU masks interrupts, and undoes it.
 #[derive(Clone, Copy, Debug)]

@@ -74,6 +74,12 @@ doc_examples() {
             "quarry=$target/$host/debug/libquarry.rlib"
 }
 
+# What the library shows to other crates, name by name.
+public_names() {
+    cargo doc --quiet --no-deps -p quarry --features kernel &&
+        tools/runner.sh public-names "$target/aarch64-unknown-none-softfloat/doc/quarry" docs/public-names.txt
+}
+
 # The release image, as `make run` boots it with nobody there.
 run_unattended() {
     cargo build --quiet --release --bin quarry && watch cargo run --quiet --release --bin quarry
@@ -210,6 +216,7 @@ step "lints, library on hard-float" \
 step "library on hard-float" cargo build --quiet -p quarry --lib --target aarch64-unknown-none
 step "lints, host" on_host clippy --quiet --workspace --features quarry-benches/peers --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+step "public names" public_names
 step "host tests" host_tests
 step "documentation examples" doc_examples
 together

@@ -170,7 +170,7 @@ impl Pressure for Machine {}
 // SAFETY: one thread is one CPU here: its number and its data are its own; memory is at its own address.
 unsafe impl PageHal for Machine {
     type Map = BankMap<'static>;
-    type Relax = spin::relax::Spin;
+    type Relax = quarry::arch::host::Spin;
 
     #[inline(always)]
     fn map(&self) -> BankMap<'static> {

@@ -18,7 +18,7 @@ use crate::hal::wait::Scope;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
 use crate::mm::pgtable::MapFlags;
 use crate::sync;
-use spin::once::Once;
+use crate::sync::Once;
 
 /// The results of booting, as the kernel's function gets them.
 #[derive(Debug)]

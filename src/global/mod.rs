@@ -88,8 +88,8 @@ use crate::arch::aarch64::linear::LinearMemory;
 use crate::hal::frame::{FrameSource, NoFrame};
 use crate::mm::memblock::{Memblock, MemblockError, Window};
 use crate::mm::pgtable::PageTable;
+use crate::sync::Once;
 use crate::sync::{OrderedGuard, OrderedLock, class};
-use spin::once::Once;
 
 /// The kernel's memblock: it reaches no memory until the linear map is up.
 pub type BootMemblock = Memblock<'static, Option<LinearMemory>>;

@@ -21,9 +21,9 @@ use crate::mm::layout;
 use crate::mm::page::{Kind, Page, PageMap, Vmemmap};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::{AllocError, ContigError, CpuPages, FreeError, PageAllocator, PageBatch, PageHal};
+use crate::sync::Once;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
-use spin::once::Once;
 
 /// Whether a mapping of `vm_map_ram` leads to one of so many frames.
 static BRIEF_MAPPINGS: Once<fn(Pfn, u64) -> bool, Relax> = Once::new();

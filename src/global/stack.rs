@@ -195,7 +195,7 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
 }
 
 fn stack_relax() {
-    <Relax as spin::relax::RelaxStrategy>::relax();
+    <Relax as crate::sync::LockHal>::relax();
 }
 
 /// Maps pages of a new stack of `size` bytes in a slot of its own. May wait.

@@ -15,8 +15,8 @@ use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::Page;
 use crate::mm::tags::{Evidence, Owner, OwnerRing, RingEntry, Verdict, for_block, whole_granules};
 use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use spin::once::Once;
 
 /// How far away the memory is looked for that an access has missed.
 const REACH: u64 = 512;

@@ -18,8 +18,8 @@ use crate::mm::vmalloc::{
     Area, Broken, MapError, RamBlocks, Resized, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace,
 };
 use crate::mm::zone::{PageAllocator, Purge};
+use crate::sync::Once;
 use core::mem::MaybeUninit;
-use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
 pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));

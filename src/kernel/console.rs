@@ -8,10 +8,10 @@
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
 use crate::driver::uart::Uart;
+use crate::sync::Once;
 use crate::sync::{Watched, class};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use spin::once::Once;
 
 /// Ports that the console can hold.
 pub const MAX_PORTS: usize = 2;

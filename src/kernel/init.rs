@@ -26,9 +26,9 @@ use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
 use crate::mm::pgtable::{MapFlags, PageTable, Space};
 use crate::mm::zone::Scrub;
 use crate::sync;
+use crate::sync::Once;
 use ::log::{error, info, warn};
 use core::fmt;
-use spin::once::Once;
 
 /// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
 #[derive(Clone, Copy, Debug)]

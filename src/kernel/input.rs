@@ -7,9 +7,9 @@ use crate::driver::gic::{IntId, Trigger};
 use crate::driver::uart::{Received, Uart};
 use crate::fdt::Node;
 use crate::global;
+use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::once::Once;
 
 /// Bytes that may wait for the reader: several lines that are pasted.
 const WAITING: usize = 1024;

@@ -13,11 +13,11 @@ use crate::global::{self, BuddyFrames};
 use crate::hal::prot::Prot;
 use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::vmalloc::{AreaError, AreaRequest, VmFlags};
+use crate::sync::Once;
 use ::log::{info, warn};
 use aarch64_cpu::asm::barrier;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use spin::once::Once;
 
 /// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
 /// level-triggered source must be quiet when it returns.

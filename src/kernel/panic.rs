@@ -16,9 +16,9 @@ use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
 use crate::driver::timer;
 use crate::global;
+use crate::sync::Once;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use spin::once::Once;
 
 /// Asks whether this fault is one that somebody waits for; a function that knows it does not return. Called before
 /// anything is printed.

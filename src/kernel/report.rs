@@ -10,9 +10,9 @@ use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::esr::{Abort, Access, FaultStatus};
 use crate::arch::aarch64::stack::{self, StackOwner};
 use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
+use crate::sync::Once;
 use core::fmt;
 use core::panic::PanicInfo;
-use spin::once::Once;
 
 /// The longest backtrace that is printed.
 const MAX_LINES: usize = 64;

@@ -10,9 +10,9 @@ use crate::arch::aarch64::irq;
 use crate::driver::gic::{IntId, Trigger};
 use crate::driver::timer;
 use crate::global;
+use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use spin::once::Once;
 
 /// What happens at each tick: in the interrupt handler, masked.
 pub type Each = fn();

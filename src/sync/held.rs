@@ -9,7 +9,6 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use spin::relax::RelaxStrategy;
 
 /// Whether this build checks locks: one with debug assertions, which all tests are.
 pub const CHECKED: bool = cfg!(debug_assertions);
@@ -30,7 +29,10 @@ pub enum LockContext {
 }
 
 /// How a CPU waits for a lock, and what it remembers of those that it holds.
-pub trait LockHal: RelaxStrategy {
+pub trait LockHal {
+    /// One turn of waiting: the architecture's hint (YIELD, or WFE where an event is sure to come). Any context.
+    fn relax();
+
     /// Runs `f`, uninterrupted, with what the running CPU, or thread, holds, and with where it is. As it stands, for
     /// machines that remember nothing: their locks are not checked.
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {

@@ -12,9 +12,11 @@ mod lock;
 mod ordered;
 mod scopes;
 mod sleep;
+mod waiting;
 
 pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};
 pub use scopes::{ScopeGuard, Scopes, enter};
 pub use sleep::{Sleeper, rest, sleep_for_memory};
+pub(crate) use waiting::{Once, Waiting};

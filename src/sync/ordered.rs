@@ -1,6 +1,7 @@
 //! A spin lock with a place in the order of all locks.
 #![forbid(unsafe_code)]
 
+use super::Waiting;
 use super::class::Class;
 use super::held::{self, Attempt, CHECKED, LockHal};
 use core::fmt;
@@ -12,7 +13,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// against what the CPU holds, and a call that could deadlock panics, naming both locks; in a release there is nothing
 /// but the lock.
 pub struct OrderedLock<T, C, R> {
-    data: SpinMutex<T, R>,
+    data: SpinMutex<T, Waiting<R>>,
     class: PhantomData<fn() -> C>,
 }
 
@@ -92,7 +93,7 @@ impl<T, C, R> fmt::Debug for OrderedLock<T, C, R> {
 /// ```
 #[must_use = "the lock is opened when the guard is dropped"]
 pub struct OrderedGuard<'l, T, C: Class, R: LockHal> {
-    data: SpinMutexGuard<'l, T, R>,
+    data: SpinMutexGuard<'l, T, Waiting<R>>,
     class: PhantomData<C>,
     /// Neither `Send` nor `Sync`.
     this_cpu: PhantomData<*mut ()>,

@@ -2,9 +2,9 @@
 
 use core::panic::Location;
 use quarry::arch::host;
+use quarry::arch::host::Spin;
 use quarry::sync::class::{Class, Console, Embedder, Hotplug, Interrupts, LOCK_CLASSES, SlabNode, SlabRegistry, Zone};
 use quarry::sync::{HeldLocks, LockContext, OrderedLock, Violation};
-use spin::relax::Spin;
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;

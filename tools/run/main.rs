@@ -5,6 +5,7 @@
 //! - `quarry-run size ELF`: say what the image is made of;
 //! - `quarry-run watch SECONDS COMMAND…`: run a command, and end it if it prints nothing for so long;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
+//! - `quarry-run public-names [--write] DOCS LIST`: hold the documentation's names against a list;
 //! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
 //!   booted; with `--bench` the image's benchmarks are run.
@@ -17,6 +18,7 @@ mod elf;
 mod kallsyms;
 mod libtest;
 mod machine;
+mod names;
 mod progress;
 mod qemu;
 mod registry;
@@ -51,11 +53,15 @@ fn main() -> ExitCode {
         ["watch", seconds, command @ ..] if let Ok(seconds) = seconds.parse() => {
             watch::run(Duration::from_secs(seconds), command).map(ExitCode::from)
         }
+        ["public-names", docs, list] => names::run(Path::new(docs), Path::new(list), false).map(|()| ExitCode::SUCCESS),
+        ["public-names", "--write", docs, list] => {
+            names::run(Path::new(docs), Path::new(list), true).map(|()| ExitCode::SUCCESS)
+        }
         ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
             "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | bench-readme TABLE FILE \
-             | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
+             | public-names [--write] DOCS LIST | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),
     };

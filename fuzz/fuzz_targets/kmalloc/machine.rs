@@ -138,7 +138,7 @@ impl Pressure for Machine {}
 // SAFETY: one thread runs, whichever CPU it plays; memory is in the arena, there for good.
 unsafe impl PageHal for Machine {
     type Map = BankMap<'static>;
-    type Relax = spin::Spin;
+    type Relax = quarry::arch::host::Spin;
 
     fn map(&self) -> BankMap<'static> {
         self.map

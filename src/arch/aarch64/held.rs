@@ -42,6 +42,10 @@ fn context(interrupts: IrqFlags) -> LockContext {
 }
 
 impl LockHal for Relax {
+    fn relax() {
+        Self::turn();
+    }
+
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         // Debug exceptions too: whoever steps through code takes locks between its instructions.
         let interrupts = irq::local_irq_save_flags();

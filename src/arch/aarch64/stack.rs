@@ -6,10 +6,10 @@
 
 use super::cpu::{self, MAX_CPUS};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
+use crate::sync::Once;
 use core::arch::global_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use spin::once::Once;
 
 /// log2 of [`STACK_SIZE_MAX`], and the bit that is clear in every address of a stack and set in as many bytes below it.
 pub const STACK_SHIFT: u32 = 15;

@@ -13,11 +13,11 @@ use super::stack::{
 };
 use super::{cpu, rseq, step};
 use crate::addr::{CpuId, VirtAddr, VirtRange};
+use crate::sync::Once;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::VBAR_EL1;
 use core::fmt;
 use core::mem::{offset_of, size_of};
-use spin::once::Once;
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// The state of the interrupted code, as the vectors store it.

@@ -16,10 +16,10 @@ use crate::mm::vmalloc::{
     AreaError, AreaInfo, AreaRef, AreaRequest, Removed, TABLE_GFP, VmFlags, VmallocHal, VmapSpace,
 };
 use crate::mm::zone::PageHal;
+use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::panic::Location;
-use spin::once::Once;
 
 /// What mapping device memory asks of a machine beside what vmalloc does.
 pub trait IoHal<'a>: VmallocHal<'a> {

@@ -79,6 +79,7 @@ pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
 use crate::mm::zone::PageAllocator;
+use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +87,6 @@ use debug::DebugChoice;
 use global::{Registry, Table};
 use node::Node;
 use random::Random;
-use spin::once::Once;
 
 /// What boot arguments say about slabs.
 #[derive(Clone, Copy, Debug, Default)]

@@ -15,10 +15,10 @@ use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::{PgtableError, PinnedTable};
 use crate::mm::zone::PageHal;
+use crate::sync::LockHal;
+use crate::sync::Once;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use spin::once::Once;
-use spin::relax::RelaxStrategy;
 
 /// Pages of one mapping, at most (Linux: `VMAP_MAX_ALLOC`, 64 on a 64-bit machine). A guard page makes it a bit less than
 /// a word of the bitmap.
@@ -135,7 +135,7 @@ struct Block<R> {
     table: Once<PinnedTable, R>,
 }
 
-impl<R: RelaxStrategy> Block<R> {
+impl<R: LockHal> Block<R> {
     const fn new() -> Self {
         Self { groups: [const { Group::new() }; WORDS], owner: AtomicU32::new(NOBODY), table: Once::new() }
     }

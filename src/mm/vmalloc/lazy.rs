@@ -115,7 +115,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         if !self.hal.in_interrupt() {
             // Acquire pairs with the release of `purge_node`: what the others gave back is there.
             while self.purging.load(Ordering::Acquire) != 0 {
-                <H::Relax as spin::relax::RelaxStrategy>::relax();
+                <H::Relax as crate::sync::LockHal>::relax();
             }
         }
     }

@@ -9,10 +9,10 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
 use crate::gfp::Gfp;
+use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use spin::once::Once;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]

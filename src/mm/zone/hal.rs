@@ -8,7 +8,6 @@ use crate::hal::tags::TagMemory;
 use crate::mm::page::PageMap;
 use crate::sync::LockHal;
 use core::sync::atomic::{AtomicU64, Ordering};
-use spin::relax::RelaxStrategy as _;
 
 /// What the page allocator asks of a machine.
 ///

@@ -73,9 +73,9 @@ pub use zone::ZoneEvents;
 use crate::addr::Order;
 use crate::gfp::{Mobility, ZoneType};
 use crate::mm::page::{Page, ZoneId};
+use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use spin::once::Once;
 use zone::Zone;
 
 /// Blocks that move between a list and its zone at once, at most.

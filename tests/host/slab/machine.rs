@@ -307,14 +307,12 @@ unsafe impl SlabHal for Sim<'_> {
 /// How threads wait that play CPUs.
 pub(super) struct Yield;
 
-impl spin::RelaxStrategy for Yield {
+impl LockHal for Yield {
     fn relax() {
         open_point();
         std::thread::yield_now();
     }
-}
 
-impl LockHal for Yield {
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         host::with_held(f);
     }

@@ -253,7 +253,7 @@ impl Pressure for PagesOf<'_> {
 // SAFETY: one thread runs, whichever CPU it plays; no memory is behind the pages.
 unsafe impl<'m> PageHal for PagesOf<'m> {
     type Map = BankMap<'m>;
-    type Relax = spin::relax::Loop;
+    type Relax = quarry::arch::host::Spin;
 
     fn map(&self) -> BankMap<'m> {
         self.map
@@ -365,7 +365,7 @@ unsafe impl<'m> VmallocHal<'m> for Kernel<'m> {
     type Mmu = Forgetful;
     type Frames = SimFrames;
     type Pages = PagesOf<'m>;
-    type Relax = spin::relax::Loop;
+    type Relax = quarry::arch::host::Spin;
 
     fn descriptor(&self, gfp: Gfp) -> Option<Owned<'m, Area>> {
         self.asked.lock().unwrap().descriptors.push(gfp);

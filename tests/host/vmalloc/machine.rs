@@ -132,7 +132,7 @@ impl PerCpu for Machine<'_> {
 
 // SAFETY: each descriptor is taken once; nothing is mapped behind the areas but in the list that is checked.
 unsafe impl<'a> AreaHal<'a> for Machine<'a> {
-    type Relax = spin::relax::Loop;
+    type Relax = quarry::arch::host::Spin;
 
     fn descriptor(&self, _: Gfp) -> Option<Owned<'a, Area>> {
         assert!(!CPU.get().1, "no lock is held while memory is asked for");

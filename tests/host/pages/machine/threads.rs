@@ -111,13 +111,11 @@ pub(in crate::pages) fn on_cpus<R: Send>(pages: &Pages<'_>, cpus: u32, run: impl
 /// How threads wait that play CPUs.
 pub(in crate::pages) struct Yield;
 
-impl spin::RelaxStrategy for Yield {
+impl LockHal for Yield {
     fn relax() {
         std::thread::yield_now();
     }
-}
 
-impl LockHal for Yield {
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         host::with_held(f);
     }
