@@ -311,7 +311,7 @@ pub(super) unsafe fn start_boot_cpu() {
 ///
 /// `place` is [`CPU_LOCAL_USED`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
 /// the one of this machine. Called once a CPU, before pages are handed over, with interrupts masked.
-pub unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
+pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let local = place.as_ptr::<CpuLocal>();
     // SAFETY: the caller's promise: large enough, aligned and nobody else's.
     let field = unsafe { &raw mut (*local).map };

@@ -48,7 +48,7 @@ pub fn io_space() -> &'static IoSpace<'static, 'static, KernelPages> {
 /// # Errors
 ///
 /// Those of [`IoSpace::adopt`].
-pub fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap<'static>) -> Result<(), IoError> {
+pub(crate) fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap<'static>) -> Result<(), IoError> {
     IO.set_up(PhysAddr::new(1 << physical_bits.min(63)), reserved);
     IO.adopt(early)
 }

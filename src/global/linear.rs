@@ -59,6 +59,6 @@ pub type KernelMmu = El1Mmu<LinearWindow>;
 ///
 /// MACH-1 holds from now on, and [`tlb::init_cpu`](crate::arch::aarch64::tlb::init_cpu) has run.
 #[must_use]
-pub const unsafe fn linear_mmu() -> KernelMmu {
+pub(crate) const unsafe fn linear_mmu() -> KernelMmu {
     El1Mmu::with_window(LinearWindow(()))
 }

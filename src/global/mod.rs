@@ -30,22 +30,27 @@ pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up,
 #[cfg(feature = "boot")]
 pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
+pub use cpu::cpu_locals;
+pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{
-    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
-    forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
+    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online,
+    forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
-pub use drain::{answer_request, answer_requests, drain_offline_cpu};
+pub use drain::drain_offline_cpu;
+pub use drain::{answer_request, answer_requests};
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
+#[cfg(feature = "boot")]
+pub(crate) use io::io_init;
 pub use io::{
-    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot,
-    ioremap_wc, ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq,
-    readq_relaxed, readw, readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
-    writew, writew_relaxed,
+    Devres, IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
+    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
-pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
+pub(crate) use linear::linear_mmu;
+pub use linear::{KernelMmu, LinearWindow, phys_to_virt};
 pub use machine::Machine;
 #[cfg(all(feature = "boot", not(feature = "kernel")))]
 pub(crate) use machine::machine;
@@ -56,30 +61,34 @@ pub use pages::{
     page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, put_page, split_page,
     totalram_pages, virt_to_page, virt_to_phys,
 };
+pub(crate) use percpu::percpu_init;
 pub use percpu::{
-    PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_init, percpu_stats,
-    percpu_trim, this_cpu_ptr,
+    PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_stats, percpu_trim,
+    this_cpu_ptr,
 };
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };
 pub use reserved::{ReservedRegion, memory_region};
 pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
-pub use set_memory::{set_memory_init, set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
+pub(crate) use set_memory::set_memory_init;
+pub use set_memory::{set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
-    slab_allocator, start_slabs, try_kfree,
+    slab_allocator, try_kfree,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
-pub use tags::{
-    TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
-};
+pub use tags::enable_tags;
+pub use tags::remember_owners;
+pub use tags::start_tags_on_cpu;
+pub use tags::tag_report;
+pub use tags::{TagError, TagReport, keeps_tags, tags_are_on, untag};
 
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
+pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
-    vmalloc_exec, vmalloc_gfp, vmalloc_init, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap,
-    vzalloc,
+    vmalloc_exec, vmalloc_gfp, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -110,7 +119,7 @@ pub fn kernel_tables() -> Option<&'static PageTable<KernelMmu>> {
 }
 
 /// Makes `tables` the kernel's. The first call counts.
-pub fn set_kernel_tables(tables: PageTable<KernelMmu>) {
+pub(crate) fn set_kernel_tables(tables: PageTable<KernelMmu>) {
     KERNEL_TABLES.call_once(|| tables);
 }
 

@@ -57,7 +57,7 @@ impl Purge for Idle {
 /// # Errors
 ///
 /// [`RegistryError::Full`].
-pub fn percpu_init() -> Result<(), RegistryError> {
+pub(crate) fn percpu_init() -> Result<(), RegistryError> {
     // For good.
     reclaim().purges().register(context(), &Idle).map(drop)
 }

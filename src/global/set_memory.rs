@@ -58,7 +58,7 @@ unsafe impl SetMemoryHal<'static> for KernelPages {
 /// # Errors
 ///
 /// [`PgtableError::NoFrame`].
-pub fn set_memory_init() -> Result<(), PgtableError> {
+pub(crate) fn set_memory_init() -> Result<(), PgtableError> {
     let page = VirtAddr::new(FIXMAP_START);
     let (Some(tables), Some(range)) = (kernel_tables(), VirtRange::from_size(page, PAGE_SIZE)) else { return Ok(()) };
     tables.populate(&BuddyFrames::ATOMIC, range, LeafLevel::Pte)?;

@@ -169,7 +169,7 @@ pub fn slab_allocator() -> &'static SlabAllocator<'static, KernelPages> {
 /// # Errors
 ///
 /// [`CreateError`].
-pub fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
+pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
     SLABS.start(options)?;
     if let Err(error) = reclaim().shrinkers().register(context(), &SlabShrinker) {
         log::error!("slab: no shrinker: {error}");

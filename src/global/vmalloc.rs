@@ -115,7 +115,7 @@ pub fn check_vmalloc() -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`SetupError`].
-pub fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
+pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
     #[expect(clippy::cast_possible_truncation, reason = "two cache lines")]
     let spec = CacheSpec {
         name: "vmap_area",

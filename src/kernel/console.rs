@@ -14,7 +14,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// Ports that the console can hold.
-pub const MAX_PORTS: usize = 2;
+pub(crate) const MAX_PORTS: usize = 2;
 /// Bytes of early text that are kept.
 const EARLY_BYTES: usize = 4096;
 /// Bytes of a line that no other text comes into.

@@ -5,7 +5,7 @@ use crate::global::Kmalloc;
 use crate::mm::alloc::GlobalHeap;
 
 /// Bytes that the early heap is given.
-pub const EARLY_HEAP_SIZE: u64 = 256 << 10;
+pub(crate) const EARLY_HEAP_SIZE: u64 = 256 << 10;
 
 #[global_allocator]
 static HEAP: GlobalHeap<Kmalloc> = GlobalHeap::new(Kmalloc);

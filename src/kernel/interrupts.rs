@@ -183,7 +183,7 @@ fn send(number: u32, cpu: CpuId) {
 /// # Errors
 ///
 /// [`InterruptError::NoController`], [`InterruptError::Controller`].
-pub fn enable_here(intid: IntId, trigger: Trigger) -> Result<(), InterruptError> {
+pub(crate) fn enable_here(intid: IntId, trigger: Trigger) -> Result<(), InterruptError> {
     let gic = GIC.get().ok_or(InterruptError::NoController)?;
     gic.enable(intid, trigger).map_err(InterruptError::Controller)
 }

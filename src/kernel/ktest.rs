@@ -109,7 +109,7 @@ macro_rules! ktest {
 /// Runs the tests of `list`, which is what `ktest=` in the boot arguments says, one after the other, and leaves the machine:
 /// with [`power::SUCCESS`] if each returned. To be called once,
 /// on the boot CPU, when everything that the tests use is up. Each test starts with interrupts unmasked.
-pub fn run_list(list: &str) -> ! {
+pub(crate) fn run_list(list: &str) -> ! {
     panic::set_expected(on_fault);
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

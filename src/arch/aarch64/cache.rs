@@ -14,7 +14,7 @@ fn line() -> u64 {
 
 /// Writes what the caches hold of `range` to memory, where a CPU with its MMU off sees it. It has got there when this
 /// returns. Any context. `range` must be mapped, or the instruction faults. One instruction a line.
-pub fn clean_to_poc(range: VirtRange) {
+pub(crate) fn clean_to_poc(range: VirtRange) {
     let line = line();
     let mut at = range.start().align_down(line).get();
     while at < range.end().get() {

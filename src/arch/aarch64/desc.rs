@@ -21,19 +21,19 @@ use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 /// Bit 0: walkers use the entry.
 pub const VALID: u64 = 1 << 0;
 /// Bit 1: a table above the last level, a page at the last one; clear for a block.
-pub const TABLE_OR_PAGE: u64 = 1 << 1;
+pub(crate) const TABLE_OR_PAGE: u64 = 1 << 1;
 /// Bits 4:2, `AttrIndx`: the slot of `MAIR_EL1`.
-pub const ATTR_SHIFT: u32 = 2;
+pub(crate) const ATTR_SHIFT: u32 = 2;
 /// Bit 6, `AP[1]`: EL0 may access.
-pub const AP_EL0: u64 = 1 << 6;
+pub(crate) const AP_EL0: u64 = 1 << 6;
 /// Bit 7, `AP[2]`: read-only.
 pub const AP_READ_ONLY: u64 = 1 << 7;
 /// Bits 9:8, `SH`: inner shareable. Ignored for Device and Non-cacheable memory, and written all the same.
-pub const SH_INNER: u64 = 0b11 << 8;
+pub(crate) const SH_INNER: u64 = 0b11 << 8;
 /// Bit 10, `AF`: accessed; the first use of an entry without it faults.
 pub const ACCESSED: u64 = 1 << 10;
 /// Bit 11, `nG`: belongs to one address space number.
-pub const NOT_GLOBAL: u64 = 1 << 11;
+pub(crate) const NOT_GLOBAL: u64 = 1 << 11;
 /// Bits 47:12: the output address.
 pub const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 /// Bit 51, `DBM`: writable; the CPU may clear `AP[2]` on the first write.

@@ -7,7 +7,7 @@ use crate::addr::VirtAddr;
 /// Instructions between the two that are looked at; compilers need a handful.
 const REACH: u32 = 16;
 /// Places that a sequence may go on at.
-pub const EXITS: usize = 4;
+pub(crate) const EXITS: usize = 4;
 
 /// Whether an instruction is LDXR, LDAXR or one of their kin.
 #[must_use]

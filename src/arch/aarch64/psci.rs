@@ -29,7 +29,7 @@ pub fn init(conduit: Option<Conduit>) {
 
 /// Whether there is firmware to call.
 #[must_use]
-pub fn is_present() -> bool {
+pub(crate) fn is_present() -> bool {
     CONDUIT.load(Ordering::Relaxed) != NONE
 }
 
@@ -68,7 +68,7 @@ pub fn cpu_off() -> Result<(), Error> {
 /// # Errors
 ///
 /// What firmware answers.
-pub fn is_off(affinity: u64) -> Result<bool, Error> {
+pub(crate) fn is_off(affinity: u64) -> Result<bool, Error> {
     let state = call!(affinity_info(affinity, LowestAffinityLevel::All))?;
     Ok(state == AffinityState::Off)
 }
@@ -78,7 +78,7 @@ pub fn is_off(affinity: u64) -> Result<bool, Error> {
 /// # Errors
 ///
 /// What firmware answers.
-pub fn system_off() -> Result<(), Error> {
+pub(crate) fn system_off() -> Result<(), Error> {
     call!(system_off())
 }
 
@@ -86,7 +86,7 @@ pub fn system_off() -> Result<(), Error> {
 /// the function would (Arm DEN 0028 7.1: -1 in x0). Whether it was. For the handler of synchronous exceptions.
 ///
 /// A device tree may name a conduit that this machine does not have; a boot without the other CPUs is better than none.
-pub fn answer_undefined(frame: &mut TrapFrame) -> bool {
+pub(crate) fn answer_undefined(frame: &mut TrapFrame) -> bool {
     const HVC: u32 = 0xd400_0002;
     const SMC: u32 = 0xd400_0003;
     if frame.esr.class() != ExceptionClass::UNKNOWN || !frame.elr.is_aligned(4) {

@@ -7,7 +7,7 @@ use crate::addr::{CpuId, PhysAddr, VirtAddr, VirtRange, to_usize};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The affinity fields of `MPIDR_EL1`.
-pub const AFFINITY: u64 = 0xff_00ff_ffff;
+pub(crate) const AFFINITY: u64 = 0xff_00ff_ffff;
 /// The bit of an entry that is in use.
 const IN_USE: u64 = 1 << 63;
 

@@ -161,7 +161,7 @@ pub struct Handlers {
 static HANDLERS: Once<&'static Handlers, cpu::Relax> = Once::new();
 
 /// Registers the kernel's handlers, for all CPUs. The first call counts.
-pub fn set_handlers(handlers: &'static Handlers) {
+pub(crate) fn set_handlers(handlers: &'static Handlers) {
     HANDLERS.call_once(|| handlers);
 }
 
@@ -170,7 +170,7 @@ pub fn set_handlers(handlers: &'static Handlers) {
 /// # Errors
 ///
 /// [`StackError`] if the linker script's stacks do not fit the vectors; the vectors are installed nevertheless.
-pub fn init_boot_cpu() -> Result<(), StackError> {
+pub(crate) fn init_boot_cpu() -> Result<(), StackError> {
     let registered = stack::register(CpuId::BOOT, StackUse::Kernel, boot::boot_stack_top());
     let overflow = stack::register(CpuId::BOOT, StackUse::Overflow, boot::overflow_stack_top());
     init(CpuId::BOOT);

@@ -20,7 +20,7 @@ use v2::V2;
 use v3::V3;
 
 /// The INTIDs that can carry an interrupt are below this: GICv2, and GICv3 without extended ranges and LPIs.
-pub const INTIDS: u32 = 1020;
+pub(crate) const INTIDS: u32 = 1020;
 /// Regions that the redistributors of a GICv3 may lie in; boards have one, QEMU with more than 123 CPUs two.
 pub const REGIONS: usize = 4;
 /// The lowest INTID of a shared interrupt.

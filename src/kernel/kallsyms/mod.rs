@@ -26,7 +26,7 @@ pub use encode::{EncodeError, encode};
 use core::fmt;
 
 /// The first word of a table.
-pub const MAGIC: u32 = u32::from_le_bytes(*b"QSY1");
+pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"QSY1");
 /// Words in the header.
 const HEADER_WORDS: usize = 7;
 /// Entries of a pool between two words of its index.

@@ -5,7 +5,6 @@ use crate::smp::Random;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
-use quarry::arch::aarch64::cpu::Relax;
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
 use quarry::hal::prot::Prot;
@@ -26,7 +25,7 @@ pub(super) const NAMES: [&str; KINDS] =
 const DEVICES: [(u64, u64); 2] = [(0x901_0000, 0x1000), (0x400_0000, 2 << 20)];
 
 const SIZES: [(&str, u32); 3] = [("soak-40", 40), ("soak-200", 200), ("soak-1500", 1_500)];
-static CACHES: [Once<KmemCache, Relax>; 3] = [const { Once::new() }; 3];
+static CACHES: [Once<KmemCache>; 3] = [const { Once::new() }; 3];
 
 fn cache(number: usize) -> &'static KmemCache {
     CACHES.get(number).and_then(Once::get).expect("prepared")
