@@ -102,6 +102,7 @@
 //! | `global/linear.rs` | table frames through the linear map |
 //! | `global/machine.rs` | the promise of a kernel's machine |
 //! | `global/mod.rs` | memblock as a source of frames |
+//! | `global/page_frees.rs` | what is owed by calls that give pages back |
 //! | `global/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `global/percpu.rs` | values of CPUs |
 //! | `global/set_memory.rs` | the window that the linear map is split through |

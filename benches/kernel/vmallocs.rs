@@ -38,9 +38,9 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
             return Err("what was written is not read");
         }
     }
-    let mut done = raw!(global::vfree(addr)).is_ok();
+    let mut done = raw!(global::try_vfree(addr)).is_ok();
     let figures = meter.measure(|| match global::vmalloc(black_box(BYTES)) {
-        Ok(addr) => done &= raw!(global::vfree(black_box(addr))).is_ok(),
+        Ok(addr) => done &= raw!(global::try_vfree(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("vmalloc or vfree failed") }
@@ -50,7 +50,7 @@ fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     mapping::<PAGES>(
         meter,
         |list| global::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
-        |addr| raw!(global::vunmap(addr)).is_ok(),
+        |addr| raw!(global::try_vunmap(addr)).is_ok(),
     )
 }
 
@@ -58,7 +58,7 @@ fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> 
     mapping::<PAGES>(
         meter,
         |list| global::vm_map_ram(list, Prot::KERNEL_RW).ok(),
-        |addr| raw!(global::vm_unmap_ram(addr, PAGES)).is_ok(),
+        |addr| raw!(global::try_vm_unmap_ram(addr, PAGES)).is_ok(),
     )
 }
 
@@ -89,6 +89,6 @@ fn mapping<const PAGES: usize>(
         Some(addr) => done &= unmap(black_box(addr)),
         None => done = false,
     });
-    done &= raw!(global::free_pages_bulk(&mut batch)).is_ok();
+    done &= raw!(global::try_free_pages_bulk(&mut batch)).is_ok();
     if done { Ok(figures) } else { Err("mapping or unmapping failed") }
 }

@@ -200,30 +200,6 @@ unsafe impl FrameSource for BuddyFrames {
     }
 }
 
-/// What names a block: its first page, or the address of its first byte in the linear map.
-pub trait BlockName: Copy {
-    /// The first page.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError`] for an address that is no page's.
-    fn page(self) -> Result<Page, FreeError>;
-}
-
-impl BlockName for Page {
-    #[inline(always)]
-    fn page(self) -> Result<Page, FreeError> {
-        Ok(self)
-    }
-}
-
-impl BlockName for VirtAddr {
-    #[inline]
-    fn page(self) -> Result<Page, FreeError> {
-        PAGES.page_at(self)
-    }
-}
-
 /// Allocates 2^order pages, aligned to their size. See [`PageAllocator::alloc_pages`].
 ///
 /// # Errors
@@ -242,40 +218,6 @@ pub fn alloc_pages(gfp: Gfp, order: Order) -> Result<Page, AllocError> {
 #[inline(always)]
 pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
     PAGES.alloc_pages(gfp, Order::ZERO)
-}
-
-/// Gives a block back, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by
-/// type here).
-///
-/// # Errors
-///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_pages(block: impl BlockName, order: Order) -> Result<(), FreeError> {
-    PAGES.do_free_pages(block.page()?, order)
-}
-
-/// Gives a page back, named by itself or by its address.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_page(page: impl BlockName) -> Result<(), FreeError> {
-    // SAFETY: the caller's contract.
-    unsafe { free_pages(page, Order::ZERO) }
 }
 
 /// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
@@ -319,22 +261,6 @@ pub fn alloc_pages_bulk<const N: usize>(gfp: Gfp, batch: &mut PageBatch<N>) -> R
     PAGES.alloc_pages_bulk(gfp, batch)
 }
 
-/// Frees the pages of a batch; see [`PageAllocator::free_pages_bulk`].
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> Result<(), FreeError> {
-    PAGES.do_free_pages_bulk(batch)
-}
-
 /// Allocates the fewest contiguous pages that hold `bytes`; see [`PageAllocator::alloc_pages_exact`].
 ///
 /// # Errors
@@ -342,21 +268,6 @@ pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> Resul
 /// [`AllocError`].
 pub fn alloc_pages_exact(gfp: Gfp, bytes: u64) -> Result<VirtAddr, AllocError> {
     PAGES.alloc_pages_exact(gfp, bytes).map(page_address)
-}
-
-/// Gives back what [`alloc_pages_exact`] returned for as many bytes.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-pub unsafe fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeError> {
-    PAGES.do_free_pages_exact(start.page()?, bytes)
 }
 
 /// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
@@ -391,21 +302,6 @@ pub fn alloc_contig_range(first: Page, pages: u32, gfp: Gfp) -> Result<(), Conti
     PAGES.alloc_contig_range(first, pages, gfp)
 }
 
-/// Frees contiguous pages, each a block of its own.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-pub unsafe fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError> {
-    PAGES.do_free_contig_range(first, pages)
-}
-
 /// Takes another reference to an allocated block; see [`PageAllocator::get_page`].
 ///
 /// # Errors
@@ -413,19 +309,6 @@ pub unsafe fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError
 /// [`FreeError`] if the block is not allocated.
 pub fn get_page(page: Page) -> Result<(), FreeError> {
     PAGES.get_page(page)
-}
-
-/// Drops a reference; the last one frees the block.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The reference is the caller's to drop: after the last one nobody uses the memory by any address or mapping of it.
-pub unsafe fn put_page(page: Page) -> Result<(), FreeError> {
-    PAGES.do_put_page(page)
 }
 
 /// References to the block that holds `page`; 0 if it is free.

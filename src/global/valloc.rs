@@ -81,8 +81,8 @@ unsafe impl Allocator for Vmalloc {
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
         // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. What is wrong with it is
-        // logged there.
-        let _ = unsafe { vfree(address(block)) };
+        // reported there.
+        unsafe { vfree(block) };
     }
 }
 
@@ -163,7 +163,7 @@ impl fmt::Debug for Vmap {
 impl Drop for Vmap {
     fn drop(&mut self) {
         // SAFETY: VMP-1: the area is this value's alone, and every reference into it ends with it. When it returns, no CPU
-        // translates the addresses; what is wrong is logged there.
-        let _ = unsafe { vunmap(self.range.start()) };
+        // translates the addresses; what is wrong is reported there.
+        unsafe { vunmap(self.range.start()) };
     }
 }

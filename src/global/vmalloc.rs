@@ -1,10 +1,11 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
+use super::misuse::refused;
 use super::pages::set_brief_mappings;
 use super::slab::KmemCache;
 use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
-use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
@@ -19,6 +20,7 @@ use crate::mm::vmalloc::{
 };
 use crate::mm::zone::{PageAllocator, Purge};
 use core::mem::MaybeUninit;
+use core::panic::Location;
 use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
@@ -219,35 +221,62 @@ pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     allocate(&VmallocRequest::new(size, gfp))
 }
 
-/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
 /// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vfree(addr: VirtAddr) -> Result<(), MapError> {
-    let addr = untag(addr);
-    space_of(addr).do_vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vfree(addr: impl Pointer) {
+    if let Err(error) = space_of(untag(addr.at())).do_vfree(untag(addr.at())) {
+        refused("vfree", addr.at(), &error, Location::caller());
+    }
 }
 
-/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. Any context.
+/// As [`vfree`], but what is wrong with the address is the answer, and is not reported.
 ///
 /// # Errors
 ///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vfree`].
+#[inline(always)]
+pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
+    space_of(untag(addr.at())).do_vfree(untag(addr.at()))
+}
+
+/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
 /// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-pub unsafe fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
-    let addr = untag(addr);
-    space_of(addr).do_vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vfree_atomic(addr: impl Pointer) {
+    if let Err(error) = space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at())) {
+        refused("vfree_atomic", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vfree_atomic`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vfree_atomic`].
+#[inline(always)]
+pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
+    space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at()))
 }
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
@@ -268,7 +297,7 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
     }
     if size == 0 {
         // SAFETY: the caller's contract: nobody uses the memory afterwards.
-        return unsafe { vfree(addr) }.map(|()| VirtAddr::ZERO);
+        return unsafe { try_vfree(addr) }.map(|()| VirtAddr::ZERO);
     }
     let (pointer, addr) = (addr, untag(addr));
     let space = space_of(addr);
@@ -292,7 +321,7 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
     // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
     // SAFETY: the caller's contract: nobody uses the old memory afterwards.
-    unsafe { vfree(addr) }?;
+    unsafe { try_vfree(addr) }?;
     Ok(new)
 }
 
@@ -307,19 +336,33 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapE
     VMALLOC.vmap(pages, flags, prot)
 }
 
-/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
-/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
-/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.do_vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+/// The caller owns the area, alone: no owning type ([`Vmap`](super::Vmap)) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vunmap(addr: impl Pointer) {
+    if let Err(error) = VMALLOC.do_vunmap(untag(addr.at())) {
+        refused("vunmap", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vunmap`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vunmap`].
+#[inline(always)]
+pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
+    VMALLOC.do_vunmap(untag(addr.at()))
 }
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
@@ -333,19 +376,33 @@ pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
     RAM_BLOCKS.vm_map_ram(pages, prot)
 }
 
-/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError`], also logged: nothing has changed then.
+/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
-/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
-/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
-    RAM_BLOCKS.do_vm_unmap_ram(addr, pages).inspect_err(|error| log::error!("vm_unmap_ram({addr}, {pages}): {error}"))
+/// The caller owns the area, alone: no owning type ([`Vmap`](super::Vmap)) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vm_unmap_ram(addr: impl Pointer, pages: usize) {
+    if let Err(error) = RAM_BLOCKS.do_vm_unmap_ram(addr.at(), pages) {
+        refused("vm_unmap_ram", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vm_unmap_ram`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vm_unmap_ram`].
+#[inline(always)]
+pub unsafe fn try_vm_unmap_ram(addr: impl Pointer, pages: usize) -> Result<(), MapError> {
+    RAM_BLOCKS.do_vm_unmap_ram(addr.at(), pages)
 }
 
 /// Whether an address lies in the vmalloc region.

@@ -165,8 +165,8 @@ fn use_memory(cpu: CpuId) {
         let stack = global::KernelStack::new("passing").expect("memory");
         // SAFETY: allocated above, and not used any more.
         unsafe { global::kfree(object.as_ptr()) };
-        raw!(global::free_page(page)).expect("allocated above");
-        raw!(global::vfree(area)).expect("allocated above");
+        raw!(global::try_free_page(page)).expect("allocated above");
+        raw!(global::try_vfree(area)).expect("allocated above");
         drop(stack);
     }
 }

@@ -88,7 +88,7 @@ fn object(size: usize, gfp: Gfp) {
 fn block(order: u8, gfp: Gfp) {
     if let Ok(page) = timed(|| global::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
         let order = Order::new(order).expect("small");
-        timed(|| raw!(global::free_pages(page, order))).expect("allocated here");
+        timed(|| raw!(global::try_free_pages(page, order))).expect("allocated here");
     }
 }
 
@@ -114,7 +114,7 @@ fn no_call_takes_long_in_a_storm() {
             if round % 8 == 0 {
                 let pages = 1 + round % 40;
                 let area = timed(|| global::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
-                timed(|| raw!(global::vfree(area))).expect("allocated here");
+                timed(|| raw!(global::try_vfree(area))).expect("allocated here");
             }
             if round % 64 == 63 {
                 global::slab_allocator().shrink_all();

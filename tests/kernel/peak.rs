@@ -35,7 +35,7 @@ fn free() -> (u64, usize) {
         *block = global::alloc_pages(Gfp::NOWAIT, largest).ok();
     }
     let count = blocks.iter().flatten().count();
-    blocks.into_iter().flatten().for_each(|block| raw!(global::free_pages(block, largest)).expect("live"));
+    blocks.into_iter().flatten().for_each(|block| raw!(global::try_free_pages(block, largest)).expect("live"));
     (pages, count)
 }
 
@@ -87,11 +87,11 @@ impl Peak {
     }
 
     fn free(&mut self) {
-        self.per_cpu.drain(..).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
-        self.areas.drain(..).for_each(|at| raw!(global::vfree(at)).expect("live"));
+        self.per_cpu.drain(..).for_each(|ptr| raw!(global::try_free_percpu(ptr)).expect("live"));
+        self.areas.drain(..).for_each(|at| raw!(global::try_vfree(at)).expect("live"));
         self.stacks.clear();
-        self.devices.drain(..).for_each(|at| raw!(global::iounmap(at)).expect("live"));
-        self.brief.drain(..).for_each(|at| raw!(global::vm_unmap_ram(at, 1)).expect("live"));
+        self.devices.drain(..).for_each(|at| raw!(global::try_iounmap(at)).expect("live"));
+        self.brief.drain(..).for_each(|at| raw!(global::try_vm_unmap_ram(at, 1)).expect("live"));
     }
 }
 
@@ -123,16 +123,16 @@ fn a_peak_leaves_memory_in_large_blocks() {
             // Makes room for the next.
             if kind == 0 {
                 let half = peak.per_cpu.len() / 2;
-                peak.per_cpu.drain(..half).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
+                peak.per_cpu.drain(..half).for_each(|ptr| raw!(global::try_free_percpu(ptr)).expect("live"));
                 global::percpu_trim();
             }
             let half = peak.areas.len() / 2;
-            peak.areas.drain(..half).for_each(|at| raw!(global::vfree(at)).expect("live"));
+            peak.areas.drain(..half).for_each(|at| raw!(global::try_vfree(at)).expect("live"));
             global::vmap_space().purge_all();
         }
         back("all together", &mut peak);
     }
-    pages.into_iter().for_each(|page| raw!(global::free_page(page)).expect("live"));
+    pages.into_iter().for_each(|page| raw!(global::try_free_page(page)).expect("live"));
     ThisKernel.check().expect("sound");
     global::check_vmalloc().expect("sound");
 }

@@ -57,12 +57,15 @@ ktest!(what_is_not_allocated_is_not_freed, report = "free_percpu(");
 fn what_is_not_allocated_is_not_freed() {
     let ptr = global::alloc_percpu(100, 8).expect("memory");
     let inside = PerCpuPtr::new(VirtAddr::new(ptr.addr().get() + 8));
-    assert_eq!(raw!(global::free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
+    assert_eq!(raw!(global::try_free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
     let area = global::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(raw!(global::free_percpu(PerCpuPtr::new(area))).is_err() && raw!(global::vfree(ptr.addr())).is_err());
-    raw!(global::vfree(area)).expect("an area");
-    raw!(global::free_percpu(ptr)).expect("allocated");
-    assert!(raw!(global::free_percpu(ptr)).is_err(), "twice");
+    assert!(
+        raw!(global::try_free_percpu(PerCpuPtr::new(area))).is_err() && raw!(global::try_vfree(ptr.addr())).is_err()
+    );
+    raw!(global::try_vfree(area)).expect("an area");
+    raw!(global::try_free_percpu(ptr)).expect("allocated");
+    assert!(raw!(global::try_free_percpu(ptr)).is_err(), "twice");
+    raw!(global::free_percpu(ptr));
     global::check_percpu().expect("sound");
 }
 
@@ -71,14 +74,14 @@ ktest!(no_failed_allocation_loses_anything, machine = "smp=2", timeout = 60);
 fn no_failed_allocation_loses_anything() {
     // Tables and records are there and stay.
     let warm = global::alloc_percpu(UNIT_SIZE, 8).expect("memory");
-    raw!(global::free_percpu(warm)).expect("allocated");
+    raw!(global::try_free_percpu(warm)).expect("allocated");
     global::percpu_trim();
     let make = || {
         global::percpu_trim();
         global::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
     };
     let free = |ptr| {
-        raw!(global::free_percpu(ptr)).expect("allocated");
+        raw!(global::try_free_percpu(ptr)).expect("allocated");
         global::percpu_trim();
     };
     let make = || make().inspect_err(|_| _ = global::percpu_trim());
@@ -106,7 +109,7 @@ fn give(ptr: PerCpuPtr) {
         // SAFETY: as in `take`, and not freed yet.
         assert_eq!(unsafe { at.as_ptr::<u64>().read() }, at.get(), "nobody else has written there");
     }
-    raw!(global::free_percpu(ptr)).expect("allocated");
+    raw!(global::try_free_percpu(ptr)).expect("allocated");
 }
 
 fn each() {

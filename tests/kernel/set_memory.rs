@@ -87,7 +87,7 @@ fn pages_become_read_only_and_writable_again() {
             write(alias(page(addr, number)).checked_add(8).expect("no wrap"), number);
             assert_eq!(read(page(addr, number).checked_add(8).expect("no wrap")), number);
         }
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
         global::vmap_space().check().expect("the areas' invariants");
     }
 }
@@ -154,7 +154,7 @@ fn code_is_written_first_and_then_executed() {
     raw!(global::set_memory_ro(addr, 2)).expect("the area");
     raw!(global::set_memory_x(addr, 2)).expect("read-only");
     let there = [alias(addr), alias(page(addr, 1))];
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     assert!(
         there.iter().all(|alias| translation(*alias).leaf.prot.is_writable()),
         "whoever gets the pages can write them"
@@ -186,7 +186,7 @@ fn every_cpu_executes_what_was_written_last() {
         raw!(global::set_memory_nx(addr, 1)).expect("a page");
         raw!(global::set_memory_rw(addr, 1)).expect("not executable");
     }
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     sound();
 }
 
@@ -211,7 +211,7 @@ fn an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed(
     raw!(global::set_memory_x(addr, 1)).expect("read-only");
     assert_eq!((access(addr), call(addr)), ((Access::Execute, Access::ReadOnly), 11));
     sound();
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 ktest!(pages_of_a_freed_area_are_anybodys, machine a72 = "", machine max = "cpu=max");
@@ -227,7 +227,7 @@ fn pages_of_a_freed_area_are_anybodys() {
             raw!(global::set_memory_ro(addr, 3)).expect("pages");
             raw!(global::set_memory_x(page(addr, 1), 1)).expect("a read-only page");
         }
-        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     };
     round();
     let before = counts();
@@ -240,7 +240,7 @@ fn pages_of_a_freed_area_are_anybodys() {
         write(global::page_address(page), 1);
     }
     assert!(taken.len() > 10_000);
-    taken.into_iter().for_each(|page| raw!(global::free_page(page)).expect("ours"));
+    taken.into_iter().for_each(|page| raw!(global::try_free_page(page)).expect("ours"));
 }
 
 ktest!(what_is_no_page_of_an_area_stays_as_it_is);
@@ -257,10 +257,10 @@ fn what_is_no_page_of_an_area_stays_as_it_is() {
     let one = global::alloc_page(Gfp::KERNEL).expect("memory");
     let mapping = global::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
     assert!(matches!(raw!(global::set_memory_ro(mapping, 1)), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
-    raw!(global::vunmap(mapping)).expect("a mapping");
-    raw!(global::free_page(one)).expect("ours");
+    raw!(global::try_vunmap(mapping)).expect("a mapping");
+    raw!(global::try_free_page(one)).expect("ours");
     assert!((0..4).all(|number| access(page(addr, number)) == READ_WRITE));
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 ktest!(a_block_is_split_where_an_edge_falls_into_it);
@@ -273,7 +273,7 @@ fn a_block_is_split_where_an_edge_falls_into_it() {
     // Whole blocks change as blocks.
     raw!(global::set_memory_ro(page(addr, 512), 512)).expect("a block");
     assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd);
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 // Behaviour 385: the others use their memory all the while, through blocks that are being split.
@@ -294,7 +294,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
                 let addr = global::page_address(page);
                 (0..512).for_each(|word| write(addr.checked_add(word * 8).expect("a page"), word));
                 assert!((0..512).all(|word| read(addr.checked_add(word * 8).expect("a page")) == word));
-                raw!(global::free_page(page)).expect("ours");
+                raw!(global::try_free_page(page)).expect("ours");
                 WORKED.fetch_add(1, Ordering::Relaxed);
             }
             return;
@@ -315,7 +315,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
             quarry::arch::aarch64::cpu::relax();
         }
         OVER.store(true, Ordering::Release);
-        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     });
     assert!(cpus > 1);
     sound();
@@ -359,7 +359,7 @@ fn nobody_uses_a_block_while_it_is_split() {
         OVER.store(true, Ordering::Release);
     });
     assert!(cpus > 1);
-    areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+    areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     sound();
 }
 
@@ -371,5 +371,5 @@ fn nobody_can_be_held_with_interrupts_masked() {
     irq::local_irq_restore_flags(flags);
     assert_eq!((refused, access(addr)), (Err(SetMemoryError::OtherCpus), READ_WRITE));
     raw!(global::set_memory_ro(addr, 1)).expect("a page");
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }

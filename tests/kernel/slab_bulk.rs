@@ -73,7 +73,7 @@ fn what_is_wrong_among_many_is_left_out() {
         }
         // SAFETY: the test's own.
         unsafe { other.free(foreign) };
-        raw!(global::free_page(page)).expect("its owner");
+        raw!(global::try_free_page(page)).expect("its owner");
         // Nothing of either is in use.
         cache.destroy().expect("all are free");
         other.destroy().expect("all are free");

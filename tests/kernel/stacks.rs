@@ -141,7 +141,7 @@ fn use_objects() {
 fn use_pages() {
     for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
         let page = global::alloc_pages(Gfp::KERNEL, order).expect("memory");
-        raw!(global::free_pages(page, order)).expect("allocated above");
+        raw!(global::try_free_pages(page, order)).expect("allocated above");
     }
     global::drain_all_pages();
 }
@@ -149,7 +149,7 @@ fn use_pages() {
 fn use_areas() {
     for pages in [1, 40, 700] {
         let area = global::vmalloc(pages * PAGE_SIZE).expect("memory");
-        raw!(global::vfree(area)).expect("allocated above");
+        raw!(global::try_vfree(area)).expect("allocated above");
     }
     global::vmap_space().purge_all();
 }

@@ -61,7 +61,7 @@ fn take_block(gfp: Gfp, order: Order) -> Option<u64> {
 fn free_block(block: u64) {
     let (addr, order) = (VirtAddr::new(block & !0xfff), Order::new(block.to_le_bytes()[0] & 0xf).expect("an order"));
     turn(global::virt_to_page(addr).expect("a page"), order, false);
-    raw!(global::free_pages(addr, order)).expect("it was allocated");
+    raw!(global::try_free_pages(addr, order)).expect("it was allocated");
 }
 
 /// An area that says in its first word how large it is, and holds a word of its own at the start of each page.
@@ -86,7 +86,7 @@ fn free_area(start: u64) {
     for page in 0..pages {
         assert_eq!(word(page), start ^ page ^ pages << 56, "page {page} of the area at {start:#x}");
     }
-    raw!(global::vfree(VirtAddr::new(start))).expect("it was allocated");
+    raw!(global::try_vfree(VirtAddr::new(start))).expect("it was allocated");
 }
 
 /// What a handler does: takes, gives back, and frees what others have sent.
@@ -198,7 +198,7 @@ fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     assert_eq!(balance(), before, "what is in use");
     let ticks = round(&work, 2);
     assert_eq!(balance(), before, "what is in use");
-    raw!(global::vfree(used)).expect("allocated above");
+    raw!(global::try_vfree(used)).expect("allocated above");
     quarry::kprintln!("storm: {ticks} interrupts");
 }
 

@@ -64,7 +64,7 @@ fn every_size_is_memory() {
             let addr = global::vmalloc(size).expect("memory");
             use_memory(addr, size & !7);
             assert!(global::is_vmalloc_addr(addr));
-            raw!(global::vfree(addr)).expect("an area");
+            raw!(global::try_vfree(addr)).expect("an area");
         }
     });
 }
@@ -75,11 +75,11 @@ fn zeroed_memory_is_zero() {
         for _ in 0..8 {
             let dirty = global::vmalloc(40 * PAGE_SIZE).expect("memory");
             use_memory(dirty, 40 * PAGE_SIZE);
-            raw!(global::vfree(dirty)).expect("an area");
+            raw!(global::try_vfree(dirty)).expect("an area");
             global::vmap_space().purge_all();
             let clean = global::vzalloc(40 * PAGE_SIZE).expect("memory");
             assert!((0..40 * PAGE_SIZE).step_by(8).all(|offset| read(at(clean, offset)) == 0));
-            raw!(global::vfree(clean)).expect("an area");
+            raw!(global::try_vfree(clean)).expect("an area");
         }
     });
 }
@@ -99,7 +99,7 @@ fn large_areas_are_blocks_and_groups() {
     assert!(!leaf(user).contiguous && leaf(user).level == LeafLevel::Pte);
     for addr in [huge, group, user] {
         assert!(!leaf(addr).prot.is_executable() && leaf(addr).prot.is_writable());
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
     }
 }
 
@@ -111,23 +111,23 @@ fn what_cannot_be_is_refused() {
     for size in [u64::MAX, 1 << 46, 1 << 40] {
         assert_eq!(global::vmalloc(size), Err(MapError::TooLarge(size)));
     }
-    assert_eq!(raw!(global::vfree(VirtAddr::ZERO)), Ok(()));
+    assert_eq!(raw!(global::try_vfree(VirtAddr::ZERO)), Ok(()));
     let addr = global::vmalloc(3 * PAGE_SIZE).expect("memory");
     for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
-        assert!(matches!(raw!(global::vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+        assert!(matches!(raw!(global::try_vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
     }
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     let linear = global::page_address(page);
-    assert!(matches!(raw!(global::vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
+    assert!(matches!(raw!(global::try_vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
     let mapping = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
-    assert!(matches!(raw!(global::vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(global::vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
     let inside = global::vmalloc_to_page(addr).expect("mapped");
-    assert!(raw!(global::free_page(inside)).is_err(), "a page of an area");
-    raw!(global::vfree(addr)).expect("an area");
-    assert!(matches!(raw!(global::vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
-    raw!(global::vunmap(mapping)).expect("a mapping");
-    raw!(global::free_page(page)).expect("ours");
+    assert!(raw!(global::try_free_page(inside)).is_err(), "a page of an area");
+    raw!(global::try_vfree(addr)).expect("an area");
+    assert!(matches!(raw!(global::try_vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    raw!(global::try_vunmap(mapping)).expect("a mapping");
+    raw!(global::try_free_page(page)).expect("ours");
     assert_eq!(balance().1, before.1);
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn scattered(count: usize) -> alloc::vec::Vec<Page> {
     let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
         pages.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     for (_, page) in freed {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
     for (number, page) in &kept {
         write(global::page_address(*page), *number as u64);
@@ -158,10 +158,10 @@ fn vmap_shows_pages_in_the_order_of_the_list() {
                 assert_eq!(read(here), read(global::page_address(*page)));
                 assert_eq!(global::vmalloc_to_page(here), Some(*page));
             }
-            raw!(global::vunmap(addr)).expect("a mapping");
+            raw!(global::try_vunmap(addr)).expect("a mapping");
         }
         for page in pages {
-            raw!(global::free_page(page)).expect("ours");
+            raw!(global::try_free_page(page)).expect("ours");
         }
     });
 }
@@ -175,11 +175,11 @@ fn vm_map_ram_shows_other_pages_at_the_same_address() {
         for (index, page) in list.iter().enumerate() {
             assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(global::page_address(*page)));
         }
-        assert!(raw!(global::vm_unmap_ram(addr, list.len() + 1)).is_err());
-        raw!(global::vm_unmap_ram(addr, list.len())).expect("a mapping");
+        assert!(raw!(global::try_vm_unmap_ram(addr, list.len() + 1)).is_err());
+        raw!(global::try_vm_unmap_ram(addr, list.len())).expect("a mapping");
     }
     for page in pages {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
 }
 
@@ -190,7 +190,7 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
         for _ in 0..200 {
             let addr = global::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
             write(addr, 7);
-            raw!(global::vfree(addr)).expect("an area");
+            raw!(global::try_vfree(addr)).expect("an area");
         }
         quarry::arch::aarch64::irq::local_irq_restore_flags(flags);
     });
@@ -207,7 +207,7 @@ ktest!(an_area_that_was_freed_faults_after_the_purge);
 fn an_area_that_was_freed_faults_after_the_purge() {
     let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
     write(addr, 1);
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     global::vmap_space().purge_all();
     expect_fault(FaultKind::Translation(AccessKind::Read), addr);
     read(addr);
@@ -240,7 +240,7 @@ fn what_is_not_the_callers_is_not_mapped() {
     let root = global::kernel_tables().and_then(|tables| page_of(tables.root()));
     let slab = translated(VirtAddr::of(object.as_ptr()));
     let free = global::alloc_page(Gfp::KERNEL).expect("memory");
-    raw!(global::free_page(free)).expect("ours");
+    raw!(global::try_free_page(free)).expect("ours");
     let outside = [mine.offset(1 << 24), mine.offset(1 << 30)];
     let inside = [translated(text), translated(rodata), root, slab, translated(code), Some(free)];
     for page in inside.into_iter().chain(outside.map(Some)) {
@@ -255,18 +255,18 @@ fn what_is_not_the_callers_is_not_mapped() {
     // A page that is mapped stays, whoever frees it.
     for round in 0..3 {
         let brief = global::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        assert!(matches!(raw!(global::try_free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         write(brief, 7);
-        raw!(global::vm_unmap_ram(brief, 1)).expect("mapped");
+        raw!(global::try_vm_unmap_ram(brief, 1)).expect("mapped");
         let area = global::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        assert!(matches!(raw!(global::try_free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         assert_eq!(read(area), 7);
-        raw!(global::vunmap(area)).expect("mapped");
+        raw!(global::try_vunmap(area)).expect("mapped");
     }
-    raw!(global::free_page(mine)).expect("not mapped any more");
+    raw!(global::try_free_page(mine)).expect("not mapped any more");
     // SAFETY: allocated above, and used no more.
     unsafe { global::kfree(object.as_ptr()) };
-    raw!(global::vfree(code)).expect("an area");
+    raw!(global::try_vfree(code)).expect("an area");
 }
 
 // The blocks of vm_map_ram alone are 128 MiB of addresses.
@@ -277,10 +277,10 @@ fn short_mappings_need_no_room_for_blocks() {
         let list = alloc::vec![page; count];
         let addr = global::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
         write(addr, 1);
-        assert!(raw!(global::vunmap(addr)).is_err(), "not one of vmap");
-        raw!(global::vm_unmap_ram(addr, count)).expect("mapped");
+        assert!(raw!(global::try_vunmap(addr)).is_err(), "not one of vmap");
+        raw!(global::try_vm_unmap_ram(addr, count)).expect("mapped");
     }
-    raw!(global::free_page(page)).expect("allocated");
+    raw!(global::try_free_page(page)).expect("allocated");
     global::check_vmalloc().expect("sound");
 }
 
@@ -299,7 +299,7 @@ fn a_small_region_is_bounded() {
     }
     assert_eq!(live.len(), to_usize(room));
     for addr in live {
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
     }
-    raw!(global::vfree(global::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
+    raw!(global::try_vfree(global::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
 }

@@ -44,7 +44,7 @@ fn memory_keeps_what_it_holds_when_its_length_changes() {
             assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
         }
         assert_eq!(vrealloc(addr, 0, gfp), Ok(VirtAddr::ZERO), "freed");
-        assert!(raw!(global::vfree(addr)).is_err());
+        assert!(raw!(global::try_vfree(addr)).is_err());
     });
 }
 
@@ -71,7 +71,7 @@ fn kvmalloc_takes_what_it_can_get() {
         assert!(global::kvmalloc(1 << 31, Gfp::KERNEL).is_err());
         assert!(global::kvcalloc(usize::MAX / 2, 4, Gfp::KERNEL).is_err());
         // SAFETY: null is nothing to free.
-        unsafe { global::kvfree(ptr::null_mut()) };
+        unsafe { global::kvfree(ptr::null_mut::<u8>()) };
     });
 }
 
@@ -85,13 +85,13 @@ fn whoever_is_idle_does_what_atomic_frees_have_left() {
     while waiting < share {
         let addr = global::vmalloc(16 * PAGE_SIZE).expect("memory");
         write(addr, 1);
-        raw!(global::vfree_atomic(addr)).expect("an area");
+        raw!(global::try_vfree_atomic(addr)).expect("an area");
         waiting += 16;
         assert_eq!(space.lazy_pages(), waiting, "nothing is done by the free");
     }
     global::idle();
     assert_eq!(space.lazy_pages(), 0);
-    assert!(raw!(global::vfree_atomic(VirtAddr::ZERO)).is_ok());
+    assert!(raw!(global::try_vfree_atomic(VirtAddr::ZERO)).is_ok());
 }
 
 ktest!(memory_that_waits_is_there_when_it_is_needed);
@@ -99,7 +99,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     let space = global::vmap_space();
     space.purge_all();
     let addr = global::vmalloc(100 * PAGE_SIZE).expect("memory");
-    raw!(global::vfree_atomic(addr)).expect("an area");
+    raw!(global::try_vfree_atomic(addr)).expect("an area");
     assert_eq!(space.lazy_pages(), 100);
     let mut taken = Vec::with_capacity(to_usize(global::nr_free_pages()));
     while let Ok(page) = global::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
@@ -107,7 +107,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     }
     assert_eq!(space.lazy_pages(), 0, "the purge is the reclaimer's to call");
     for page in taken {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
 }
 
@@ -117,8 +117,9 @@ fn no_failed_area_loses_anything() {
     for pages in [1, 5, 40, 700] {
         let make = || global::vmalloc(pages * PAGE_SIZE);
         // Tables that stay, and tables that others left and a block takes the place of.
-        raw!(global::vfree(make().expect("memory"))).expect("an area");
-        let rounds = fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(global::vfree(addr)).expect("an area"));
+        raw!(global::try_vfree(make().expect("memory"))).expect("an area");
+        let rounds =
+            fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(global::try_vfree(addr)).expect("an area"));
         assert!(rounds.expect("sound").points >= 1, "{pages}");
     }
     let memory = || global::kvmalloc(6 << 20, Gfp::KERNEL);
@@ -149,9 +150,9 @@ fn code_has_a_region_of_its_own() {
     let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(code.as_ptr::<()>()) };
     assert_eq!(function(), 42);
     assert!(global::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
-    raw!(global::vfree(code)).expect("an area");
+    raw!(global::try_vfree(code)).expect("an area");
     assert!(prot(alias).is_writable(), "whoever gets the page can write it");
-    raw!(global::vfree(data)).expect("an area");
+    raw!(global::try_vfree(data)).expect("an area");
     global::check_vmalloc().expect("sound");
 }
 
@@ -169,7 +170,7 @@ fn code_moves_within_its_region_and_read_only_code_does_not() {
             assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
         }
         assert_eq!(read(moved), 42);
-        raw!(global::vfree(moved)).expect("an area");
+        raw!(global::try_vfree(moved)).expect("an area");
     });
 }
 
@@ -252,8 +253,8 @@ fn huge_areas_are_aligned_for_blocks() {
         assert!(addr.is_aligned(2 * MIB));
         let found = global::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
         assert_eq!(found.leaf.level, LeafLevel::Pmd);
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
         let small = global::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
-        raw!(global::vfree(small)).expect("an area");
+        raw!(global::try_vfree(small)).expect("an area");
     });
 }

@@ -29,7 +29,7 @@ fn vmalloc(pages: u64) -> VirtAddr {
 
 fn vfree(addr: VirtAddr) {
     assert_eq!(read(addr), addr.get(), "nobody else has written there");
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 /// Aligned to `align`.
@@ -178,7 +178,7 @@ fn pcpu() {
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");
         }
-        raw!(global::free_percpu(ptr)).expect("allocated");
+        raw!(global::try_free_percpu(ptr)).expect("allocated");
     }
     global::percpu_trim();
     assert_eq!(global::percpu_stats(), before);
@@ -195,10 +195,10 @@ fn vm_map_ram() {
         let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
         let last = at(addr, (count as u64 - 1) * PAGE_SIZE);
         assert_eq!(read(last), read(global::page_address(*list.last().expect("one"))));
-        raw!(global::vm_unmap_ram(addr, count)).expect("a mapping");
+        raw!(global::try_vm_unmap_ram(addr, count)).expect("a mapping");
     }
     for page in pages {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
     global::check_vmalloc().expect("sound");
 }

@@ -32,7 +32,7 @@ ktest!(
 );
 fn a_freed_area_is_named() {
     let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
-    raw!(global::vfree(area)).expect("allocated above");
+    raw!(global::try_vfree(area)).expect("allocated above");
     global::vmap_space().purge_all();
     store(area);
 }
@@ -158,7 +158,7 @@ fn the_engine_of_the_reports_can_be_asked() {
     assert!(says(VirtAddr::new(stack.range().start().get() - 1), "in a guard page, below the stack of thread asked"));
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     assert!(says(global::page_address(page), ": Block, block of 1 pages"));
-    raw!(global::free_page(page)).expect("allocated above");
+    raw!(global::try_free_page(page)).expect("allocated above");
     assert!(says(VirtAddr::new(0x10_0000), "in the user half"));
     let object = global::kmalloc(100, Gfp::KERNEL).expect("memory");
     let inside = VirtAddr::of(object.as_ptr()).checked_add(5).expect("no wrap");

@@ -163,7 +163,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Err(error) = raw!(global::vfree(self.start)) {
+        if let Err(error) = raw!(global::try_vfree(self.start)) {
             panic!("the table of slabs: {error}");
         }
     }

@@ -47,8 +47,8 @@ pub(super) fn warm_up(most: usize) {
         live.extend((0..most).map(|_| make()));
         for how in live.drain(..) {
             match how {
-                How::Ioremap(at) => raw!(global::iounmap(VirtAddr::new(at))).expect("mapped"),
-                How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
+                How::Ioremap(at) => raw!(global::try_iounmap(VirtAddr::new(at))).expect("mapped"),
+                How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
                 _ => {}
             }
         }
@@ -84,7 +84,7 @@ fn row(random: &mut Random, gfp: Gfp) -> Row {
 
 fn free_row(mut row: Row) {
     while let Some(page) = row.pop() {
-        raw!(global::free_page(page)).expect("allocated");
+        raw!(global::try_free_page(page)).expect("allocated");
     }
 }
 
@@ -241,8 +241,8 @@ pub(super) fn free(block: Block, random: &mut Random) {
         _ => block.verify(block.at, block.bytes),
     }
     match block.how {
-        How::Pages(order) => raw!(global::free_pages(block.at, order)).expect("allocated"),
-        How::Bulk(mut row) => raw!(global::free_pages_bulk(&mut row)).expect("allocated"),
+        How::Pages(order) => raw!(global::try_free_pages(block.at, order)).expect("allocated"),
+        How::Bulk(mut row) => raw!(global::try_free_pages_bulk(&mut row)).expect("allocated"),
         // SAFETY: this block's memory, which nobody uses any more.
         How::Kmalloc => unsafe { global::kfree(memory) },
         How::Cache(number) => {
@@ -250,18 +250,18 @@ pub(super) fn free(block: Block, random: &mut Random) {
             // SAFETY: as above.
             unsafe { cache(number).free(object) };
         }
-        How::Vmalloc if random.below(8) == 0 => raw!(global::vfree_atomic(block.at)).expect("allocated"),
-        How::Vmalloc => raw!(global::vfree(block.at)).expect("allocated"),
+        How::Vmalloc if random.below(8) == 0 => raw!(global::try_vfree_atomic(block.at)).expect("allocated"),
+        How::Vmalloc => raw!(global::try_vfree(block.at)).expect("allocated"),
         How::Vmap(row) => {
-            raw!(global::vunmap(block.at)).expect("mapped");
+            raw!(global::try_vunmap(block.at)).expect("mapped");
             free_row(row);
         }
         How::MapRam(row) => {
-            raw!(global::vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
+            raw!(global::try_vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
             free_row(row);
         }
-        How::Ioremap(_) => raw!(global::iounmap(block.at)).expect("mapped"),
-        How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
+        How::Ioremap(_) => raw!(global::try_iounmap(block.at)).expect("mapped"),
+        How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
         // SAFETY: as above.
         How::Kvmalloc => unsafe { global::kvfree(memory) },
     }
