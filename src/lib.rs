@@ -158,7 +158,7 @@ const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
 
 /// Bytes of a thread's stack: 16 KiB, or with the feature `stack-8k` or `stack-4k` as many.
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-const KERNEL_STACK_SIZE: u64 = if cfg!(feature = "stack-8k") {
+const KERNEL_STACK_SIZE: usize = if cfg!(feature = "stack-8k") {
     8 << 10
 } else if cfg!(feature = "stack-4k") {
     4 << 10

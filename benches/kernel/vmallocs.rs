@@ -5,7 +5,8 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
 use alloc::vec::Vec;
 use core::hint::black_box;
-use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use core::ptr::NonNull;
+use quarry::addr::{Address, PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::prot::Prot;
@@ -25,11 +26,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "vm_map_ram/16", by: QUARRY, run: vm_map_ram::<16> },
 ];
 
-fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+fn vmalloc<const BYTES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     // From the same state, whatever ran before.
     global::vmap_space().purge_all();
-    let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
-    for offset in (0..BYTES).step_by(to_usize(PAGE_SIZE)) {
+    let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?.at();
+    for offset in (0..BYTES as u64).step_by(PAGE_BYTES) {
         let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
         // SAFETY: memory that vmalloc has just given to us.
         unsafe { word.write_volatile(offset) };
@@ -66,8 +67,8 @@ fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> 
 #[inline(always)]
 fn mapping<const PAGES: usize>(
     meter: &mut Meter,
-    map: impl Fn(&[Page]) -> Option<VirtAddr>,
-    unmap: impl Fn(VirtAddr) -> bool,
+    map: impl Fn(&[Page]) -> Option<NonNull<u8>>,
+    unmap: impl Fn(NonNull<u8>) -> bool,
 ) -> Result<Figures, Unable> {
     global::vmap_space().purge_all();
     let mut batch = PageBatch::<PAGES>::new();
@@ -79,7 +80,7 @@ fn mapping<const PAGES: usize>(
     let list: Vec<Page> = even.chain(odd).copied().collect();
     let addr = map(&list).ok_or("the pages cannot be mapped")?;
     for (index, page) in list.iter().enumerate() {
-        let here = VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE);
+        let here = VirtAddr::new(addr.at().get() + index as u64 * PAGE_SIZE);
         if global::vmalloc_to_page(here) != Some(*page) {
             return Err("a page is not where it should be");
         }

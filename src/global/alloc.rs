@@ -61,8 +61,7 @@ unsafe impl Kmem for Kmalloc {
     }
 
     fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let memory = vmalloc::vmalloc_gfp(size as u64, gfp).map_err(|error| refused(&error))?;
-        NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory)
+        vmalloc::vmalloc_gfp(size, gfp).map_err(|error| refused(&error))
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {

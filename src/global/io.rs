@@ -1,5 +1,6 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
+use super::linear::pointer;
 use super::misuse::refused;
 use super::vmalloc::VMALLOC;
 use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kfree, kmalloc};
@@ -13,6 +14,7 @@ use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
 use core::ops::Deref;
 use core::panic::Location;
+use core::ptr::NonNull;
 
 /// How descriptors are looked for: in any context, and among memory that goes back.
 const CLAIM_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN).union(Gfp::RECLAIMABLE);
@@ -145,8 +147,8 @@ pub unsafe fn try_iounmap(addr: impl Pointer) -> Result<(), IoError> {
 /// [`IoError`].
 #[track_caller]
 #[inline]
-pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
-    IO.memremap(phys, size, memory)
+pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<NonNull<u8>, IoError> {
+    IO.memremap(phys, size, memory).map(pointer)
 }
 
 /// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. What is wrong with the

@@ -2,12 +2,12 @@
 
 use super::misuse::refused;
 use super::slab::{self, kfree, kmalloc, try_kfree};
-use super::vmalloc::{allocate, is_vmalloc_addr, try_vfree, vrealloc};
+use super::vmalloc::{is_vmalloc_addr, try_vfree, vmalloc_gfp, vrealloc};
 use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::size_mul;
 use crate::mm::slab::{AllocError, Misuse};
-use crate::mm::vmalloc::{MapError, VmallocRequest};
+use crate::mm::vmalloc::MapError;
 use core::fmt;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -57,11 +57,6 @@ impl fmt::Display for KvFreeError {
 
 impl core::error::Error for KvFreeError {}
 
-/// Memory at an address that vmalloc gave.
-fn memory(addr: VirtAddr) -> Result<NonNull<u8>, KvError> {
-    NonNull::new(addr.as_ptr::<u8>()).ok_or(KvError::Vmalloc(MapError::Empty))
-}
-
 /// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
 /// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
@@ -87,10 +82,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
         Ok(memory) => Ok(memory),
         Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
-        Err(_) => {
-            let addr = allocate(&VmallocRequest::new(size as u64, gfp)).map_err(KvError::Vmalloc)?;
-            memory(addr)
-        }
+        Err(_) => vmalloc_gfp(size, gfp).map_err(KvError::Vmalloc),
     }
 }
 
@@ -137,8 +129,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     }
     if is_vmalloc_addr(old) {
         // SAFETY: the caller's promise.
-        let addr = unsafe { vrealloc(old, size as u64, gfp) }.map_err(KvError::Vmalloc)?;
-        return memory(addr);
+        return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }
     // SAFETY: the caller's promise.
     match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {

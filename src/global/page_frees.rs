@@ -150,8 +150,8 @@ pub unsafe fn try_free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> R
 /// wrong in itself is found and refused.
 #[inline]
 #[track_caller]
-pub unsafe fn free_pages_exact(start: impl BlockName, bytes: u64) {
-    if let Err(error) = start.page().and_then(|page| PAGES.do_free_pages_exact(page, bytes)) {
+pub unsafe fn free_pages_exact(start: impl BlockName, bytes: usize) {
+    if let Err(error) = start.page().and_then(|page| PAGES.do_free_pages_exact(page, bytes as u64)) {
         refused("free_pages_exact", start.named(), &error, Location::caller());
     }
 }
@@ -166,8 +166,8 @@ pub unsafe fn free_pages_exact(start: impl BlockName, bytes: u64) {
 ///
 /// As for [`free_pages_exact`].
 #[inline]
-pub unsafe fn try_free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeError> {
-    start.page().and_then(|page| PAGES.do_free_pages_exact(page, bytes))
+pub unsafe fn try_free_pages_exact(start: impl BlockName, bytes: usize) -> Result<(), FreeError> {
+    start.page().and_then(|page| PAGES.do_free_pages_exact(page, bytes as u64))
 }
 
 /// Frees contiguous pages, each a block of its own.

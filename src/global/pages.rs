@@ -4,9 +4,9 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
-use super::linear::{linear, linear_to_phys, phys_range_to_virt};
+use super::linear::{linear, linear_to_phys, phys_range_to_virt, pointer};
 use super::{faults, kernel_tables, tags};
-use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
+use crate::addr::{Address, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
 use crate::arch::aarch64::{mem, monitor};
@@ -226,9 +226,9 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
 ///
 /// [`AllocError`].
 #[inline(always)]
-pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
+pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
     // What comes from a list of this CPU has no tag.
-    PAGES.alloc_pages_as(gfp, order, linear_address, page_address)
+    PAGES.alloc_pages_as(gfp, order, |page| pointer(linear_address(page)), |page| pointer(page_address(page)))
 }
 
 /// Allocates a zeroed page and answers with its address.
@@ -237,7 +237,7 @@ pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
 ///
 /// [`AllocError`].
 #[inline(always)]
-pub fn get_zeroed_page(gfp: Gfp) -> Result<VirtAddr, AllocError> {
+pub fn get_zeroed_page(gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::ZERO, Order::ZERO)
 }
 
@@ -247,7 +247,7 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<VirtAddr, AllocError> {
 ///
 /// [`AllocError`]; flags for another zone contradict these.
 #[inline(always)]
-pub fn get_dma_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
+pub fn get_dma_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::DMA, order)
 }
 
@@ -266,8 +266,8 @@ pub fn alloc_pages_bulk<const N: usize>(gfp: Gfp, batch: &mut PageBatch<N>) -> R
 /// # Errors
 ///
 /// [`AllocError`].
-pub fn alloc_pages_exact(gfp: Gfp, bytes: u64) -> Result<VirtAddr, AllocError> {
-    PAGES.alloc_pages_exact(gfp, bytes).map(page_address)
+pub fn alloc_pages_exact(gfp: Gfp, bytes: usize) -> Result<NonNull<u8>, AllocError> {
+    PAGES.alloc_pages_exact(gfp, bytes as u64).map(|page| pointer(page_address(page)))
 }
 
 /// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
@@ -354,14 +354,14 @@ pub fn pfn_to_page(pfn: Pfn) -> Option<Page> {
 /// # Errors
 ///
 /// [`FreeError::NotLinear`] for an address outside the linear map, [`FreeError::NoDescriptor`] where there is no RAM.
-pub fn virt_to_page(addr: VirtAddr) -> Result<Page, FreeError> {
-    PAGES.page_at(addr.align_down(1 << PAGE_SHIFT))
+pub fn virt_to_page(addr: impl Address) -> Result<Page, FreeError> {
+    PAGES.page_at(addr.at().align_down(1 << PAGE_SHIFT))
 }
 
 /// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
 #[must_use]
-pub fn virt_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
-    linear_to_phys(tags::untag(virt))
+pub fn virt_to_phys(virt: impl Address) -> Option<PhysAddr> {
+    linear_to_phys(tags::untag(virt.at()))
 }
 
 /// Pages that the allocator manages, free or not.
@@ -384,14 +384,14 @@ pub fn drain_all_pages() {
 /// Maps a page into the kernel's address space. All RAM is in the linear map of a 64-bit machine, so this is
 /// [`page_address`], never fails and costs nothing; it exists so that code which ran where memory is high runs here.
 #[must_use]
-pub fn kmap(page: Page) -> VirtAddr {
-    page_address(page)
+pub fn kmap(page: Page) -> NonNull<u8> {
+    pointer(page_address(page))
 }
 
 /// As [`kmap`], for contexts that may not sleep. Here neither does.
 #[must_use]
-pub fn kmap_atomic(page: Page) -> VirtAddr {
-    page_address(page)
+pub fn kmap_atomic(page: Page) -> NonNull<u8> {
+    pointer(page_address(page))
 }
 
 /// Undoes [`kmap`] and [`kmap_atomic`]: nothing to do on a 64-bit machine.

@@ -70,8 +70,8 @@ pub fn percpu_init() -> Result<(), RegistryError> {
 ///
 /// [`PerCpuError`].
 #[track_caller]
-pub fn alloc_percpu(size: u64, align: u64) -> Result<PerCpuPtr, PerCpuError> {
-    PERCPU.alloc(size, align, Gfp::KERNEL)
+pub fn alloc_percpu(size: usize, align: usize) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size as u64, align as u64, Gfp::KERNEL)
 }
 
 /// [`alloc_percpu`] with flags: with [`Gfp::ATOMIC`] in any context.
@@ -80,8 +80,8 @@ pub fn alloc_percpu(size: u64, align: u64) -> Result<PerCpuPtr, PerCpuError> {
 ///
 /// [`PerCpuError`].
 #[track_caller]
-pub fn alloc_percpu_gfp(size: u64, align: u64, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
-    PERCPU.alloc(size, align, gfp)
+pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size as u64, align as u64, gfp)
 }
 
 /// Frees what [`alloc_percpu`] gave. What is wrong with the name is reported, and nothing has changed then. Any context;

@@ -4,6 +4,7 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
+use super::linear::pointer;
 use super::machine::machine;
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
@@ -175,12 +176,6 @@ pub fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
         log::error!("slab: no shrinker: {error}");
     }
     Ok(())
-}
-
-#[inline(always)]
-fn pointer(object: VirtAddr) -> NonNull<u8> {
-    // SAFETY: an object lies in the linear map, and an allocation of no bytes is not at zero either.
-    unsafe { NonNull::new_unchecked(object.as_ptr()) }
 }
 
 /// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. Where size and flags are constant nothing is left of finding

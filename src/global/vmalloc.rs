@@ -1,11 +1,12 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
+use super::linear::pointer;
 use super::misuse::refused;
 use super::pages::set_brief_mappings;
 use super::slab::KmemCache;
 use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
-use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
@@ -21,6 +22,7 @@ use crate::mm::vmalloc::{
 use crate::mm::zone::{PageAllocator, Purge};
 use core::mem::MaybeUninit;
 use core::panic::Location;
+use core::ptr::NonNull;
 use spin::once::Once;
 
 /// The space of vmalloc, vmap and ioremap.
@@ -165,8 +167,9 @@ pub fn execmem_space() -> &'static VmapSpace<'static, KernelPages> {
 ///
 /// [`MapError`].
 #[track_caller]
-pub fn vmalloc_exec(size: u64) -> Result<VirtAddr, MapError> {
-    EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..VmallocRequest::new(size, Gfp::KERNEL) })
+pub fn vmalloc_exec(size: usize) -> Result<NonNull<u8>, MapError> {
+    let request = VmallocRequest::new(size as u64, Gfp::KERNEL);
+    EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..request }).map(pointer)
 }
 
 /// Memory in the vmalloc region, with a tag where memory is tagged.
@@ -182,8 +185,8 @@ pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, Gfp::KERNEL))
+pub fn vmalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+    vmalloc_gfp(size, Gfp::KERNEL)
 }
 
 /// [`vmalloc`], zeroed.
@@ -193,8 +196,8 @@ pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vzalloc(size: u64) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO))
+pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+    vmalloc_gfp(size, Gfp::KERNEL | Gfp::ZERO)
 }
 
 /// [`vzalloc`] for memory that user space may map: in single pages.
@@ -204,9 +207,10 @@ pub fn vzalloc(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_user(size: u64) -> Result<VirtAddr, MapError> {
+pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
     let flags = VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP;
-    VMALLOC.vmalloc(&VmallocRequest { flags, ..VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO) })
+    let request = VmallocRequest::new(size as u64, Gfp::KERNEL | Gfp::ZERO);
+    VMALLOC.vmalloc(&VmallocRequest { flags, ..request }).map(pointer)
 }
 
 /// [`vmalloc`] with flags: what may be waited for, which zone the pages are of, whether they are zeroed. With
@@ -217,8 +221,8 @@ pub fn vmalloc_user(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, gfp))
+pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+    allocate(&VmallocRequest::new(size as u64, gfp)).map(pointer)
 }
 
 /// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. What is wrong with the
@@ -280,26 +284,35 @@ pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
 }
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
-/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Address zero is nothing yet, and `size` 0 frees.
-/// Context as `gfp` says.
+/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Null is nothing yet. Context as `gfp` says.
 ///
 /// # Errors
 ///
-/// [`MapError`]; the memory is as it was then.
+/// [`MapError`], [`MapError::Empty`] for no bytes among it (Linux frees); the memory is as it was then.
 ///
 /// # Safety
 ///
 /// Nobody uses the memory meanwhile, nor what goes afterwards: all of it, if the address is another one.
 #[track_caller]
-pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    if addr == VirtAddr::ZERO {
+pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+    if old.at() == VirtAddr::ZERO {
         return vmalloc_gfp(size, gfp);
     }
+    // SAFETY: the caller's contract.
+    unsafe { resize(old.at(), size as u64, gfp) }.map(pointer)
+}
+
+/// [`vrealloc`] of what there is.
+///
+/// # Safety
+///
+/// As for [`vrealloc`].
+#[track_caller]
+unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     if size == 0 {
-        // SAFETY: the caller's contract: nobody uses the memory afterwards.
-        return unsafe { try_vfree(addr) }.map(|()| VirtAddr::ZERO);
+        return Err(MapError::Empty);
     }
-    let (pointer, addr) = (addr, untag(addr));
+    let addr = untag(tagged);
     let space = space_of(addr);
     let old = match space.resize(addr, size, gfp)? {
         Resized::InPlace(bytes) => {
@@ -308,8 +321,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
                 // SAFETY: mapped, as the area has so many bytes, and used by nobody, as the caller promises.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
-            tags::retag_vmalloc(pointer, size, bytes);
-            return Ok(pointer);
+            tags::retag_vmalloc(tagged, size, bytes);
+            return Ok(tagged);
         }
         Resized::MustMove(old) => old,
     };
@@ -332,8 +345,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
-    VMALLOC.vmap(pages, flags, prot)
+pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, MapError> {
+    VMALLOC.vmap(pages, flags, prot).map(pointer)
 }
 
 /// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. What is wrong with the
@@ -372,8 +385,8 @@ pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
-    RAM_BLOCKS.vm_map_ram(pages, prot)
+pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
+    RAM_BLOCKS.vm_map_ram(pages, prot).map(pointer)
 }
 
 /// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. What is wrong with the
@@ -407,13 +420,13 @@ pub unsafe fn try_vm_unmap_ram(addr: impl Pointer, pages: usize) -> Result<(), M
 
 /// Whether an address lies in the vmalloc region.
 #[must_use]
-pub fn is_vmalloc_addr(addr: VirtAddr) -> bool {
-    (VMALLOC_START..VMALLOC_END).contains(&untag(addr).get())
+pub fn is_vmalloc_addr(addr: impl Address) -> bool {
+    (VMALLOC_START..VMALLOC_END).contains(&untag(addr.at()).get())
 }
 
 /// The page behind an address of an area; see [`VmapSpace::vmalloc_to_page`].
 #[must_use]
-pub fn vmalloc_to_page(addr: VirtAddr) -> Option<Page> {
-    let addr = untag(addr);
+pub fn vmalloc_to_page(addr: impl Address) -> Option<Page> {
+    let addr = untag(addr.at());
     space_of(addr).vmalloc_to_page(addr)
 }

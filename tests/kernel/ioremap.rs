@@ -3,7 +3,7 @@
 
 use crate::io::device;
 use core::ops::ControlFlow;
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use quarry::addr::{Address, PAGE_BYTES, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::at;
 use quarry::arch::aarch64::mair::attribute;
 use quarry::gfp::Gfp;
@@ -69,7 +69,7 @@ fn every_memory_type_is_in_the_descriptor_and_in_the_cpu() {
     let before = live();
     let flash = device("cfi-flash", 1);
     let (phys, size) = (flash.start(), flash.size());
-    let write_back = |phys, size| global::memremap(phys, size, MemoryType::WriteBack);
+    let write_back = |phys, size| global::memremap(phys, size, MemoryType::WriteBack).map(Address::at);
     let tagged = |phys, size| {
         let prot = Prot::KERNEL_RW.with_memory(MemoryType::WriteBackTagged).expect("not executable");
         global::ioremap_prot(phys, size, prot)
@@ -151,7 +151,7 @@ fn what_is_no_device_memory_is_refused() {
     // A page of it at either end.
     assert!(matches!(global::ioremap(phys(ram.start().get() - PAGE_SIZE), PAGE_SIZE + 1), Err(IoError::Ram(_))));
     assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
-    let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there");
+    let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there").at();
     assert_eq!(Some(linear), global::phys_to_virt(page));
     raw!(global::try_memunmap(linear)).expect("nothing to do");
     assert!(matches!(global::memremap(page, PAGE_SIZE, MemoryType::WriteThrough), Err(IoError::Ram(_))));
@@ -222,7 +222,7 @@ fn only_what_ioremap_returned_is_unmapped() {
         );
     }
     assert!(at::translate(addr).is_some());
-    let memory = global::vmalloc(PAGE_SIZE).expect("memory");
+    let memory = global::vmalloc(PAGE_BYTES).expect("memory").at();
     assert!(matches!(raw!(global::try_iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
     raw!(global::try_vfree(memory)).expect("an area");
     let linear = global::phys_to_virt(PhysAddr::ZERO).expect("in the linear map");

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use core::fmt::Display;
-use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
+use quarry::addr::{Address, Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
 use quarry::arch::aarch64::probe;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::global;
@@ -431,7 +431,7 @@ fn a_page_that_was_freed_faults_when_it_is_read() {
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr.untagged()).is_none()));
     }
     // Whatever lies above goes on.
-    let memory = global::vmalloc(100 << 10).expect("memory");
+    let memory = global::vmalloc(100 << 10).expect("memory").at();
     raw!(global::try_vfree(memory)).expect("an area");
     let objects: Vec<_> = (0..2_000).map(|_| global::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();
     for object in objects {

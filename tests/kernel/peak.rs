@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use alloc::vec::Vec;
-use quarry::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::addr::{Address, MAX_ORDER, Order, PAGE_BYTES, PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KernelStack, ThisKernel};
 use quarry::hal::prot::Prot;
@@ -67,17 +67,19 @@ impl Peak {
         while global::nr_free_pages() > LEFT && number < 39_999 {
             number += 1;
             let done = match kind {
-                0 => global::alloc_percpu_gfp(UNIT_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+                0 => global::alloc_percpu_gfp(to_usize(UNIT_SIZE), 8, Gfp::KERNEL | Gfp::NOWARN)
                     .map(|ptr| self.per_cpu.push(ptr))
                     .is_ok(),
-                1 => global::vmalloc_gfp(PAGE_SIZE, Gfp::KERNEL | Gfp::NOWARN).map(|at| self.areas.push(at)).is_ok(),
+                1 => global::vmalloc_gfp(PAGE_BYTES, Gfp::KERNEL | Gfp::NOWARN)
+                    .map(|area| self.areas.push(area.at()))
+                    .is_ok(),
                 2 => KernelStack::new("peak").map(|stack| self.stacks.push(stack)).is_ok(),
                 3 => global::ioremap(PhysAddr::new(NOWHERE + 2 * number * PAGE_SIZE), PAGE_SIZE)
                     .map(|at| self.devices.push(at))
                     .is_ok(),
                 // A page is mapped by so many areas at most.
                 _ => global::vm_map_ram(next.next().map(core::slice::from_ref).expect("pages"), Prot::KERNEL_RW)
-                    .map(|at| self.brief.push(at))
+                    .map(|mapped| self.brief.push(mapped.at()))
                     .is_ok(),
             };
             if !done {

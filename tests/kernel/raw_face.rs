@@ -1,6 +1,6 @@
 //! The raw face: each family frees in one way, and says one thing when it is told the wrong name.
 
-use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
+use quarry::addr::{Address, Order, PAGE_BYTES, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::prot::Prot;
@@ -44,9 +44,9 @@ fn each_free_reports_rule_object_owner_and_caller() {
     raw!(global::free_pages(slab, Order::ZERO));
     raw!(global::put_page(page));
     raw!(global::free_contig_range(page, 1));
-    raw!(global::free_pages_exact(page, PAGE_SIZE));
+    raw!(global::free_pages_exact(page, PAGE_BYTES));
 
-    let area = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     let inside = VirtAddr::new(area.get() + 8);
     raw!(global::vfree(inside));
     raw!(global::vfree_atomic(inside));
@@ -74,7 +74,7 @@ fn each_free_has_a_sister_that_answers() {
     assert!(raw!(global::try_free_pages(page, Order::ZERO)).is_err());
     assert!(raw!(global::try_put_page(page)).is_err());
     assert!(raw!(global::try_free_contig_range(page, 1)).is_err());
-    assert!(raw!(global::try_free_pages_exact(page, PAGE_SIZE)).is_err());
+    assert!(raw!(global::try_free_pages_exact(page, PAGE_BYTES)).is_err());
 
     let area = global::kvmalloc(1 << 20, Gfp::KERNEL).expect("memory");
     let inside = area.as_ptr().wrapping_add(8);
@@ -114,7 +114,7 @@ ktest!(
 );
 fn a_refused_free_is_the_end_where_that_is_asked_for() {
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
-    let mapped = global::vm_map_ram(&[page], Prot::KERNEL_RW).expect("addresses");
+    let mapped = global::vm_map_ram(&[page], Prot::KERNEL_RW).expect("addresses").at();
     raw!(global::vunmap(mapped));
     log::error!("a refused call was not the end");
 }

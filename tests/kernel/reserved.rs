@@ -1,7 +1,7 @@
 //! Memory that the device tree sets aside, on a machine that has it: no-map regions inside RAM, outside of it, and placed
 //! while booting; mapped by the devices of tests/data/dts/virt-owners.dts that own them, and by nobody else.
 
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{Address, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::aarch64::at;
 use quarry::fdt::Node;
 use quarry::gfp::Gfp;
@@ -48,7 +48,7 @@ fn only_its_owner_maps_a_no_map_region() {
         for map in calls {
             assert!(is_refused(map(start, size), "firmware@49000000"));
         }
-        assert!(is_refused(global::memremap(start, size, MemoryType::WriteBack), "firmware@49000000"));
+        assert!(is_refused(global::memremap(start, size, MemoryType::WriteBack).map(Address::at), "firmware@49000000"));
         assert!(is_refused(global::ioremap_prot(start, size, Prot::KERNEL_DEVICE), "firmware@49000000"));
     }
     // The other half of the mailbox's page is nobody's, and yet not to be had; the orphan's pages have no owner; the SRAM

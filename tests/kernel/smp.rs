@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Address, CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::{cpu, probe};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
@@ -218,7 +218,7 @@ fn no_cpu_reads_new_content_through_an_old_address() {
             let linear = global::page_address(page).as_ptr::<u64>();
             // SAFETY: the page is this test's.
             unsafe { linear.write_volatile(OLD) };
-            let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room");
+            let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room").at();
             place.store(addr.get(), Ordering::Release);
             let seen = reads.load(Ordering::Relaxed);
             for _ in 0..200 {
@@ -269,7 +269,7 @@ fn areas_travel_between_cpus() {
     cpus::run_everywhere(&|cpu: CpuId| {
         let mut random = Random(u64::from(cpu.get()) + 11);
         for _ in 0..300 {
-            let area = global::vmalloc((1 + random.below(12)) * PAGE_SIZE).expect("memory");
+            let area = global::vmalloc(to_usize((1 + random.below(12)) * PAGE_SIZE)).expect("memory").at();
             // SAFETY: the area's first word.
             unsafe { area.as_ptr::<u64>().write(area.get()) };
             let taken = AREAS.take();

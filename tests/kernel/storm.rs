@@ -7,7 +7,7 @@
 
 use crate::smp::{Mailbox, Object, Random, make_use_and_destroy_a_cache};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, VirtAddr};
+use quarry::addr::{Address, CpuId, Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
@@ -66,7 +66,7 @@ fn free_block(block: u64) {
 
 /// An area that says in its first word how large it is, and holds a word of its own at the start of each page.
 fn take_area(gfp: Gfp, pages: u64) -> Option<u64> {
-    let start = global::vmalloc_gfp(pages * PAGE_SIZE, gfp | Gfp::NOWARN).ok()?;
+    let start = global::vmalloc_gfp(to_usize(pages * PAGE_SIZE), gfp | Gfp::NOWARN).ok()?.at();
     for page in 0..pages {
         // SAFETY: inside the area that was just allocated.
         unsafe {
@@ -188,7 +188,7 @@ pub(crate) fn note_frames() -> u64 {
 /// Runs `work` on all CPUs in a storm, and looks afterwards whether everything is where it was.
 fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     let frames = note_frames();
-    let used = global::vzalloc(frames).expect("memory");
+    let used = global::vzalloc(to_usize(frames)).expect("memory").at();
     USED.store(used.get(), Ordering::Relaxed);
     for (draw, seed) in DRAWS.iter().zip(1_u64..) {
         draw.store(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);

@@ -5,7 +5,7 @@ use crate::smp::Random;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
+use quarry::addr::{Address, CpuId, Order, PAGE_BYTES, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
 use quarry::arch::aarch64::{mte, probe};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache, VVec};
@@ -145,11 +145,11 @@ fn no_allocation_has_a_tag_that_matches_all() {
         seen |= 1 << pointer.tag().get();
         kfree(pointer);
         let order = Order::new(1 + u8::try_from(random.below(4)).expect("small")).expect("an order");
-        let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
+        let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory").at();
         fits(pages);
         fits(behind(pages, order.bytes() - 1));
         raw!(global::try_free_pages(pages, order)).expect("allocated above");
-        let area = global::vmalloc(1 + random.below(3 * PAGE_SIZE)).expect("memory");
+        let area = global::vmalloc(to_usize(1 + random.below(3 * PAGE_SIZE))).expect("memory").at();
         fits(area);
         raw!(global::try_vfree(area)).expect("allocated above");
     }
@@ -226,7 +226,7 @@ fn an_old_pointer_is_found_out_after_two_owners() {
 // Behaviour 474: arithmetic on addresses leaves tags out.
 ktest!(address_arithmetic_strips_tags, machine = "cpu=max mte append='kasan=on'");
 fn address_arithmetic_strips_tags() {
-    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
     let plain = pages.untagged();
     assert_ne!(pages, plain);
     let page = global::virt_to_page(behind(pages, 123)).expect("RAM");
@@ -236,7 +236,7 @@ fn address_arithmetic_strips_tags() {
     assert_eq!(global::phys_to_virt(global::page_to_phys(page)), Some(plain));
     assert_eq!(behind(plain, 8).distance_from(pages), Some(8));
     assert_eq!(behind(pages, 8).distance_from(plain), Some(8));
-    let area = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     assert!(global::is_vmalloc_addr(area) && global::is_vmalloc_addr(area.untagged()));
     assert!(!global::is_vmalloc_addr(pages) && global::vmalloc_to_page(area).is_some());
     assert_eq!(global::vmalloc_to_page(area), global::vmalloc_to_page(area.untagged()));
@@ -260,7 +260,7 @@ fn rows_in_memory_of_vmalloc_are_tagged() {
     }
     assert!(row.as_slice().iter().copied().eq(0..10_000));
     drop(row);
-    let huge = global::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
+    let huge = global::vmalloc_huge(to_usize(2 * PMD_SIZE), Gfp::KERNEL).expect("memory").at();
     assert!(!huge.is_untagged());
     raw!(global::try_vfree(huge)).expect("allocated above");
     check();
@@ -278,13 +278,13 @@ fn memory_that_keeps_no_tags_is_noticed() {
     assert_eq!(memory(linear), MemoryType::WriteBackTagged);
     // SAFETY: the test's own page, in each mapping.
     assert!(unsafe { global::keeps_tags(linear) });
-    let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(plain), MemoryType::WriteBack);
     // SAFETY: as above.
     assert!(!unsafe { global::keeps_tags(plain) });
     assert!(is_readable(plain.with_tag(Tag::from_bits(3))), "nothing is checked there");
     raw!(global::try_vunmap(plain)).expect("mapped above");
-    let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses");
+    let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(tagged), MemoryType::WriteBackTagged);
     // SAFETY: as above.
     assert!(unsafe { global::keeps_tags(tagged) });
@@ -310,7 +310,7 @@ fn a_stale_pointer_frees_nothing() {
     kfree(old);
     assert!(is_readable(new));
     kfree(new);
-    let old = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let old = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
     raw!(global::try_free_page(old)).expect("allocated above");
     assert_eq!(raw!(global::try_free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
     let large = at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
@@ -339,15 +339,15 @@ fn resizing_takes_the_tag_along() {
     assert!(!is_readable(object) && is_readable(behind(moved, 19_999)) && !is_readable(behind(moved, 20_016)));
     assert_eq!(global::ksize(moved), Ok(20_000));
     kfree(moved);
-    let area = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
     // SAFETY: as above.
-    let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room");
+    let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room").at();
     assert!(shorter == area && is_readable(behind(area, 104)) && !is_readable(behind(area, 112)));
     // SAFETY: as above.
-    let longer = unsafe { global::vrealloc(area, 2 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longer = unsafe { global::vrealloc(area, 2 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longer, 2 * PAGE_SIZE - 1)));
     // SAFETY: as above.
-    let longest = unsafe { global::vrealloc(longer, 40 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longest = unsafe { global::vrealloc(longer, 40 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longest, 40 * PAGE_SIZE - 1)));
     raw!(global::try_vfree(longest)).expect("allocated above");
     let mut row: Vec<u64> = Vec::new();
@@ -427,7 +427,7 @@ ktest!(
 );
 fn a_page_used_after_its_free_is_named_with_its_owners() {
     let order = Order::new(1).expect("an order");
-    let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
+    let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory").at();
     raw!(global::try_free_pages(pages, order)).expect("allocated above");
     // SAFETY: the load takes a fault that ends the machine.
     unsafe { behind(pages, 5000).as_ptr::<u8>().read_volatile() };
@@ -441,7 +441,7 @@ ktest!(
     report = "out of bounds, byte 8 behind the memory with the pointer's tag"
 );
 fn an_overflow_of_vmalloc_memory_is_named() {
-    let area = global::vmalloc(5000).expect("memory");
+    let area = global::vmalloc(5000).expect("memory").at();
     // SAFETY: the store takes a fault that ends the machine: 5,000 bytes end in a granule that ends at 5,008.
     unsafe { behind(area, 5016).as_ptr::<u8>().write_volatile(1) };
 }
@@ -527,7 +527,7 @@ fn tags_are_off_unless_they_are_asked_for() {
     assert_eq!(unsafe { global::try_kfree(wild) }, Err(Misuse::NotLinear(wild)));
     assert!(matches!(global::virt_to_page(wild), Err(FreeError::NotLinear(_))));
     kfree(object);
-    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
     assert!(pages.is_untagged() && raw!(global::try_free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
     raw!(global::try_free_page(pages)).expect("allocated above");
     assert_eq!(to_usize(TAG_GRANULE), 16);

@@ -5,7 +5,7 @@ extern crate alloc;
 
 use core::arch::asm;
 use core::fmt;
-use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::addr::{Address, CpuId, PAGE_BYTES, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::arch::aarch64::boot;
 use quarry::gfp::Gfp;
 use quarry::global::{self, KernelStack};
@@ -31,7 +31,7 @@ ktest!(
     exit = 1
 );
 fn a_freed_area_is_named() {
-    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     raw!(global::try_vfree(area)).expect("allocated above");
     global::vmap_space().purge_all();
     store(area);
@@ -45,7 +45,7 @@ ktest!(
     exit = 1
 );
 fn the_guard_page_of_an_area_is_named_with_its_owner() {
-    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     store(VirtAddr::new(area.get() + 4 * PAGE_SIZE));
 }
 

@@ -55,7 +55,7 @@ pub(super) fn warm_up(most: usize) {
     };
     let [(device, size), _] = DEVICES;
     each(&|| How::Ioremap(global::ioremap(PhysAddr::new(device), size).expect("addresses").get()));
-    each(&|| How::PerCpu(global::alloc_percpu(UNIT_SIZE, 8).expect("memory")));
+    each(&|| How::PerCpu(global::alloc_percpu(to_usize(UNIT_SIZE), 8).expect("memory")));
 }
 
 fn addr(memory: NonNull<u8>) -> VirtAddr {
@@ -135,7 +135,7 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
         }
         4 => {
             let bytes = size(random, 3 * PAGE_SIZE, 1 << 20);
-            Block::new(How::Vmalloc, or_short(global::vmalloc_gfp(bytes, gfp))?, bytes)
+            Block::new(How::Vmalloc, addr(or_short(global::vmalloc_gfp(to_usize(bytes), gfp))?), bytes)
         }
         5 | 6 => {
             let row = row(random, gfp);
@@ -152,13 +152,13 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
                 free_row(row);
                 return None;
             };
-            Block::new(if kind == 5 { How::Vmap(row) } else { How::MapRam(row) }, at, bytes)
+            Block::new(if kind == 5 { How::Vmap(row) } else { How::MapRam(row) }, addr(at), bytes)
         }
         7 => return take_device(random),
         8 => {
             let bytes = size(random, 64, UNIT_SIZE);
             let align = 1 << random.below(7);
-            let ptr = match global::alloc_percpu_gfp(bytes, align, gfp) {
+            let ptr = match global::alloc_percpu_gfp(to_usize(bytes), to_usize(align), gfp) {
                 Ok(ptr) => ptr,
                 Err(PerCpuError::OutOfMemory | PerCpuError::Tables(_) | PerCpuError::Area(AreaError::NoDescriptor)) => {
                     return None;
@@ -209,7 +209,7 @@ fn resize(block: Block, random: &mut Random, gfp: Gfp) -> Block {
         // SAFETY: this block's memory, which nobody uses meanwhile.
         How::Kmalloc => unsafe { global::krealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
         // SAFETY: as above.
-        How::Vmalloc => unsafe { global::vrealloc(block.at, bytes, gfp) }.ok(),
+        How::Vmalloc => unsafe { global::vrealloc(block.at, to_usize(bytes), gfp) }.ok().map(addr),
         // SAFETY: as above.
         _ => unsafe { global::kvrealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
     };
