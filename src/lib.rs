@@ -102,6 +102,7 @@
 //! | `global/linear.rs` | table frames through the linear map |
 //! | `global/machine.rs` | the promise of a kernel's machine |
 //! | `global/mod.rs` | memblock as a source of frames |
+//! | `global/page_frees.rs` | what is owed by calls that give pages back |
 //! | `global/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `global/percpu.rs` | values of CPUs |
 //! | `global/set_memory.rs` | the window that the linear map is split through |
@@ -157,7 +158,7 @@ const DMA_MINALIGN: bool = cfg!(feature = "dma-minalign");
 
 /// Bytes of a thread's stack: 16 KiB, or with the feature `stack-8k` or `stack-4k` as many.
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-const KERNEL_STACK_SIZE: u64 = if cfg!(feature = "stack-8k") {
+const KERNEL_STACK_SIZE: usize = if cfg!(feature = "stack-8k") {
     8 << 10
 } else if cfg!(feature = "stack-4k") {
     4 << 10

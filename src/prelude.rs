@@ -3,7 +3,9 @@
 //! The vocabulary always; and with the feature `global` every family of calls, under Linux's names.
 #![forbid(unsafe_code)]
 
-pub use crate::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+pub use crate::addr::{
+    Address, CpuId, Order, PAGE_BYTES, PAGE_SIZE, Pfn, PhysAddr, PhysRange, Pointer, VirtAddr, VirtRange,
+};
 pub use crate::gfp::{Gfp, ZoneType};
 pub use crate::hal::prot::{Access, MemoryType, Prot};
 pub use crate::mm::page::Page;

@@ -8,7 +8,7 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::rows::Row;
 use core::hint::black_box;
 use core::mem::MaybeUninit;
-use quarry::addr::{Order, PAGE_SIZE, to_usize};
+use quarry::addr::{Address, Order, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global;
 
@@ -57,7 +57,7 @@ struct Step {
 /// An array in pages of its own, which are lost: there may be too much of it for the heap.
 fn array<T: Copy>(len: usize, mut next: impl FnMut(usize) -> Option<T>) -> Result<&'static mut [T], Unable> {
     let order = Order::for_bytes((len * size_of::<T>()) as u64).ok_or("too much for one block")?;
-    let place = global::get_free_pages(Gfp::KERNEL, order).map_err(|_| "no memory")?.as_ptr::<MaybeUninit<T>>();
+    let place = global::get_free_pages(Gfp::KERNEL, order).map_err(|_| "no memory")?.at().as_ptr::<MaybeUninit<T>>();
     for index in 0..len {
         // SAFETY: the block has just been allocated, and has room for so many.
         let slot = unsafe { place.add(index) };

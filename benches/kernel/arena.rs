@@ -114,7 +114,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = raw!(global::free_pages(self.0, Order::MAX)) {
+        if let Err(error) = raw!(global::try_free_pages(self.0, Order::MAX)) {
             panic!("the room of a row: {error}");
         }
     }

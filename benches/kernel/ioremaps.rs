@@ -31,9 +31,9 @@ fn ioremap<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
     if unsafe { global::readl(addr) } != HOST_BRIDGE {
         return Err("what is mapped is not the configuration space");
     }
-    let mut done = raw!(global::iounmap(addr)).is_ok();
+    let mut done = raw!(global::try_iounmap(addr)).is_ok();
     let figures = meter.measure(|| match global::ioremap(black_box(phys), black_box(BYTES)) {
-        Ok(addr) => done &= raw!(global::iounmap(black_box(addr))).is_ok(),
+        Ok(addr) => done &= raw!(global::try_iounmap(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("ioremap or iounmap failed") }

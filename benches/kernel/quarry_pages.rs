@@ -42,7 +42,7 @@ impl PageAllocator for QuarryPages {
 
     #[inline]
     fn free<const ORDER: u8>(&mut self, page: Page) -> bool {
-        raw!(global::free_pages(page, Of::<ORDER>::ORDER)).is_ok()
+        raw!(global::try_free_pages(page, Of::<ORDER>::ORDER)).is_ok()
     }
 
     fn start(&self, page: Page) -> NonNull<u8> {
@@ -63,6 +63,6 @@ impl PageAllocator for QuarryPages {
     #[inline]
     fn bulk(&mut self, _: &mut [Option<Page>; BULK]) -> bool {
         let complete = global::alloc_pages_bulk(Gfp::KERNEL, &mut self.batch) == Ok(BULK);
-        raw!(global::free_pages_bulk(black_box(&mut self.batch))).is_ok() && complete
+        raw!(global::try_free_pages_bulk(black_box(&mut self.batch))).is_ok() && complete
     }
 }

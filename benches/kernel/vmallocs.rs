@@ -5,7 +5,8 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
 use alloc::vec::Vec;
 use core::hint::black_box;
-use quarry::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use core::ptr::NonNull;
+use quarry::addr::{Address, PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::prot::Prot;
@@ -25,11 +26,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "vm_map_ram/16", by: QUARRY, run: vm_map_ram::<16> },
 ];
 
-fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+fn vmalloc<const BYTES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     // From the same state, whatever ran before.
     global::vmap_space().purge_all();
-    let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?;
-    for offset in (0..BYTES).step_by(to_usize(PAGE_SIZE)) {
+    let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?.at();
+    for offset in (0..BYTES as u64).step_by(PAGE_BYTES) {
         let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
         // SAFETY: memory that vmalloc has just given to us.
         unsafe { word.write_volatile(offset) };
@@ -38,9 +39,9 @@ fn vmalloc<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
             return Err("what was written is not read");
         }
     }
-    let mut done = raw!(global::vfree(addr)).is_ok();
+    let mut done = raw!(global::try_vfree(addr)).is_ok();
     let figures = meter.measure(|| match global::vmalloc(black_box(BYTES)) {
-        Ok(addr) => done &= raw!(global::vfree(black_box(addr))).is_ok(),
+        Ok(addr) => done &= raw!(global::try_vfree(black_box(addr))).is_ok(),
         Err(_) => done = false,
     });
     if done { Ok(figures) } else { Err("vmalloc or vfree failed") }
@@ -50,7 +51,7 @@ fn vmap<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     mapping::<PAGES>(
         meter,
         |list| global::vmap(list, VmFlags::empty(), Prot::KERNEL_RW).ok(),
-        |addr| raw!(global::vunmap(addr)).is_ok(),
+        |addr| raw!(global::try_vunmap(addr)).is_ok(),
     )
 }
 
@@ -58,7 +59,7 @@ fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> 
     mapping::<PAGES>(
         meter,
         |list| global::vm_map_ram(list, Prot::KERNEL_RW).ok(),
-        |addr| raw!(global::vm_unmap_ram(addr, PAGES)).is_ok(),
+        |addr| raw!(global::try_vm_unmap_ram(addr, PAGES)).is_ok(),
     )
 }
 
@@ -66,8 +67,8 @@ fn vm_map_ram<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> 
 #[inline(always)]
 fn mapping<const PAGES: usize>(
     meter: &mut Meter,
-    map: impl Fn(&[Page]) -> Option<VirtAddr>,
-    unmap: impl Fn(VirtAddr) -> bool,
+    map: impl Fn(&[Page]) -> Option<NonNull<u8>>,
+    unmap: impl Fn(NonNull<u8>) -> bool,
 ) -> Result<Figures, Unable> {
     global::vmap_space().purge_all();
     let mut batch = PageBatch::<PAGES>::new();
@@ -79,7 +80,7 @@ fn mapping<const PAGES: usize>(
     let list: Vec<Page> = even.chain(odd).copied().collect();
     let addr = map(&list).ok_or("the pages cannot be mapped")?;
     for (index, page) in list.iter().enumerate() {
-        let here = VirtAddr::new(addr.get() + index as u64 * PAGE_SIZE);
+        let here = VirtAddr::new(addr.at().get() + index as u64 * PAGE_SIZE);
         if global::vmalloc_to_page(here) != Some(*page) {
             return Err("a page is not where it should be");
         }
@@ -89,6 +90,6 @@ fn mapping<const PAGES: usize>(
         Some(addr) => done &= unmap(black_box(addr)),
         None => done = false,
     });
-    done &= raw!(global::free_pages_bulk(&mut batch)).is_ok();
+    done &= raw!(global::try_free_pages_bulk(&mut batch)).is_ok();
     if done { Ok(figures) } else { Err("mapping or unmapping failed") }
 }

@@ -10,12 +10,14 @@
 
 mod bytes;
 mod frame;
+mod pointer;
 mod range;
 mod tag;
 mod types;
 
 pub use bytes::Bytes;
 pub use frame::{CpuId, MAX_ORDER, Order, Pfn};
+pub use pointer::{Address, Pointer};
 pub use range::{PhysRange, Range, VirtRange};
 pub use tag::{TAG_GRANULE, Tag, TagSet};
 pub use types::{DmaAddr, PhysAddr, UserAddr, VirtAddr};
@@ -24,6 +26,8 @@ pub use types::{DmaAddr, PhysAddr, UserAddr, VirtAddr};
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in a page frame: the 4 KiB granule.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// [`PAGE_SIZE`] as Rust's own index type: for bytes of memory, as the allocators take them.
+pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
 /// log2 of the PMD block size, 2 MiB.
 pub const PMD_SHIFT: u32 = 21;
 /// Bytes that a block entry at the PMD level maps, 2 MiB.

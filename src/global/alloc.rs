@@ -3,7 +3,6 @@
 use super::slab::{self, KmemCache};
 use super::valloc::refused;
 use super::vmalloc;
-use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::irq;
 use crate::gfp::Gfp;
@@ -62,15 +61,13 @@ unsafe impl Kmem for Kmalloc {
     }
 
     fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let memory = vmalloc::vmalloc_gfp(size as u64, gfp).map_err(|error| refused(&error))?;
-        NonNull::new(memory.as_ptr()).ok_or(AllocError::OutOfMemory)
+        vmalloc::vmalloc_gfp(size, gfp).map_err(|error| refused(&error))
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {
-        let memory = VirtAddr::new(memory.expose_provenance().get() as u64);
         // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. What is wrong with it is
-        // logged there.
-        let _ = unsafe { vmalloc::vfree(memory) };
+        // reported there.
+        unsafe { vmalloc::vfree(memory) };
     }
 
     fn create(&self, spec: &CacheSpec) -> Result<KmemCache, CreateError> {

@@ -1,8 +1,10 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
+use super::linear::pointer;
+use super::misuse::refused;
 use super::vmalloc::VMALLOC;
 use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kfree, kmalloc};
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PhysAddr, Pointer, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
@@ -11,6 +13,8 @@ use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
 use core::ops::Deref;
+use core::panic::Location;
+use core::ptr::NonNull;
 
 /// How descriptors are looked for: in any context, and among memory that goes back.
 const CLAIM_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN).union(Gfp::RECLAIMABLE);
@@ -30,7 +34,7 @@ impl IoHal<'static> for KernelPages {
 
     fn free_claim(&self, claim: Owned<'static, Claim>) {
         // SAFETY: allocated above; the holder of the `Owned` has the only pointer to the node.
-        unsafe { kfree(claim.into_ptr().cast_mut().cast()) };
+        unsafe { kfree(claim.into_ptr().cast_mut()) };
     }
 }
 
@@ -107,19 +111,33 @@ pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, I
     IO.ioremap_prot(phys, size, prot)
 }
 
-/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. Any context.
-///
-/// # Errors
-///
-/// [`IoError`], also logged: nothing has changed then.
+/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type ([`IoMem`]) holds it, and after the call nobody uses its addresses,
 /// or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn iounmap(addr: VirtAddr) -> Result<(), IoError> {
-    IO.do_iounmap(addr).inspect_err(|error| log::error!("iounmap({addr}): {error}"))
+#[inline(always)]
+#[track_caller]
+pub unsafe fn iounmap(addr: impl Pointer) {
+    if let Err(error) = IO.do_iounmap(addr.at()) {
+        refused("iounmap", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`iounmap`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`IoError`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`iounmap`].
+#[inline(always)]
+pub unsafe fn try_iounmap(addr: impl Pointer) -> Result<(), IoError> {
+    IO.do_iounmap(addr.at())
 }
 
 /// Maps memory that is no device's registers; see [`IoSpace::memremap`]. Any context.
@@ -129,23 +147,37 @@ pub unsafe fn iounmap(addr: VirtAddr) -> Result<(), IoError> {
 /// [`IoError`].
 #[track_caller]
 #[inline]
-pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
-    IO.memremap(phys, size, memory)
+pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<NonNull<u8>, IoError> {
+    IO.memremap(phys, size, memory).map(pointer)
 }
 
-/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. Any context.
-///
-/// # Errors
-///
-/// [`IoError`], also logged: nothing has changed then.
+/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
-/// The caller owns the area, alone: no owning type (`ReservedMemory`, …) holds it, and after the call nobody uses its
-/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn memunmap(addr: VirtAddr) -> Result<(), IoError> {
-    IO.do_memunmap(addr).inspect_err(|error| log::error!("memunmap({addr}): {error}"))
+/// The caller owns the area, alone: no owning type ([`IoMem`], [`ReservedRegion`]) holds it, and after the call nobody uses its addresses,
+/// or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn memunmap(addr: impl Pointer) {
+    if let Err(error) = IO.do_memunmap(addr.at()) {
+        refused("memunmap", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`memunmap`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`IoError`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`memunmap`].
+#[inline(always)]
+pub unsafe fn try_memunmap(addr: impl Pointer) -> Result<(), IoError> {
+    IO.do_memunmap(addr.at())
 }
 
 /// Device memory that is unmapped when this is dropped, of which `SIZE` bytes at least are known when compiling. Reading
@@ -214,7 +246,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
         let registers = unsafe { Mmio::new(Bus, range) };
         let registers = registers.sized::<SIZE>().map_err(|error| {
             // SAFETY: the caller's contract: it is this function's to unmap, and nobody has it yet.
-            let _ = unsafe { memunmap(start) };
+            unsafe { memunmap(start) };
             IoMemError::Size(error)
         })?;
         Ok(Self { registers, region: None })
@@ -289,9 +321,9 @@ impl<const SIZE: u64> Deref for IoMem<SIZE> {
 
 impl<const SIZE: u64> Drop for IoMem<SIZE> {
     fn drop(&mut self) {
-        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Logged if it fails. What is in
+        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Reported if it fails. What is in
         // the linear map stays there.
-        let _ = unsafe { memunmap(self.registers.start()) };
+        unsafe { memunmap(self.registers.start()) };
     }
 }
 

@@ -1,13 +1,15 @@
 //! Memory from `kmalloc` if it has any, and else from `vmalloc` (Linux: `kvmalloc`): above both.
 
-use super::slab::{self, kfree, kmalloc};
-use super::vmalloc::{allocate, is_vmalloc_addr, vfree, vrealloc};
-use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use super::misuse::refused;
+use super::slab::{self, kfree, kmalloc, try_kfree};
+use super::vmalloc::{is_vmalloc_addr, try_vfree, vmalloc_gfp, vrealloc};
+use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::size_mul;
-use crate::mm::slab::AllocError;
-use crate::mm::vmalloc::{MapError, VmallocRequest};
+use crate::mm::slab::{AllocError, Misuse};
+use crate::mm::vmalloc::MapError;
 use core::fmt;
+use core::panic::Location;
 use core::ptr::NonNull;
 
 /// The most that may be asked for (Linux: `INT_MAX`).
@@ -34,15 +36,26 @@ impl fmt::Display for KvError {
 
 impl core::error::Error for KvError {}
 
-/// The address of a byte.
-fn address(memory: *const u8) -> VirtAddr {
-    VirtAddr::new(memory.expose_provenance() as u64)
+/// Why memory was not freed. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum KvFreeError {
+    /// It is none that the slab allocator gave.
+    Slab(Misuse),
+    /// It is none that vmalloc gave.
+    Vmalloc(MapError),
 }
 
-/// Memory at an address that vmalloc gave.
-fn memory(addr: VirtAddr) -> Result<NonNull<u8>, KvError> {
-    NonNull::new(addr.as_ptr::<u8>()).ok_or(KvError::Vmalloc(MapError::Empty))
+impl fmt::Display for KvFreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slab(misuse) => misuse.fmt(f),
+            Self::Vmalloc(error) => error.fmt(f),
+        }
+    }
 }
+
+impl core::error::Error for KvFreeError {}
 
 /// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
 /// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
@@ -69,10 +82,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
         Ok(memory) => Ok(memory),
         Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
-        Err(_) => {
-            let addr = allocate(&VmallocRequest::new(size as u64, gfp)).map_err(KvError::Vmalloc)?;
-            memory(addr)
-        }
+        Err(_) => vmalloc_gfp(size, gfp).map_err(KvError::Vmalloc),
     }
 }
 
@@ -109,17 +119,17 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
 /// The memory came from [`kvmalloc`] or [`kmalloc`], or from vmalloc. If this succeeds, nobody uses the
 /// old pointer afterwards.
 #[track_caller]
-pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
-    if old.is_null() {
+pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
+    let old = old.at();
+    if old == VirtAddr::ZERO {
         return kvmalloc(size, gfp);
     }
     if size == 0 {
         return Err(KvError::Vmalloc(MapError::Empty));
     }
-    if is_vmalloc_addr(address(old)) {
+    if is_vmalloc_addr(old) {
         // SAFETY: the caller's promise.
-        let addr = unsafe { vrealloc(address(old), size as u64, gfp) }.map_err(KvError::Vmalloc)?;
-        return memory(addr);
+        return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }
     // SAFETY: the caller's promise.
     match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {
@@ -131,7 +141,7 @@ pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u
             let had = slab::ksize(old).map_err(|_| KvError::Slab(error))?;
             let new = kvmalloc(size, gfp)?;
             // SAFETY: both have so many bytes, and the new memory is nobody else's.
-            unsafe { new.as_ptr().copy_from_nonoverlapping(old, had.min(size)) };
+            unsafe { new.as_ptr().copy_from_nonoverlapping(old.as_ptr(), had.min(size)) };
             // SAFETY: the caller's promise.
             unsafe { kfree(old) };
             Ok(new)
@@ -146,12 +156,34 @@ pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u
 ///
 /// Nobody uses the memory afterwards.
 #[inline]
-pub unsafe fn kvfree(memory: *mut u8) {
-    if is_vmalloc_addr(address(memory)) {
-        // SAFETY: the caller's contract. What is wrong has been reported.
-        let _ = unsafe { vfree(address(memory)) };
+#[track_caller]
+pub unsafe fn kvfree(memory: impl Pointer) {
+    let at = memory.at();
+    if !is_vmalloc_addr(at) {
+        // SAFETY: the caller's promise.
+        unsafe { kfree(at) };
+    // SAFETY: the caller's promise.
+    } else if let Err(error) = unsafe { try_vfree(at) } {
+        refused("kvfree", at, &error, Location::caller());
+    }
+}
+
+/// As [`kvfree`], but what is wrong with the pointer is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`KvFreeError`]; nothing is freed then.
+///
+/// # Safety
+///
+/// As for [`kvfree`].
+pub unsafe fn try_kvfree(memory: impl Pointer) -> Result<(), KvFreeError> {
+    let at = memory.at();
+    if is_vmalloc_addr(at) {
+        // SAFETY: the caller's promise.
+        unsafe { try_vfree(at) }.map_err(KvFreeError::Vmalloc)
     } else {
         // SAFETY: the caller's promise.
-        unsafe { kfree(memory) };
+        unsafe { try_kfree(at) }.map_err(KvFreeError::Slab)
     }
 }

@@ -17,6 +17,14 @@ pub(super) fn linear(phys: PhysAddr) -> VirtAddr {
     })
 }
 
+/// An address that an allocator gave, as a pointer to its first byte.
+#[inline(always)]
+pub(super) const fn pointer(memory: VirtAddr) -> NonNull<u8> {
+    // SAFETY: neither area nor object nor page is at the address zero: where RAM would be there, `bring_up` has set its page
+    // aside. An allocation of no bytes is not there either.
+    unsafe { NonNull::new_unchecked(memory.as_ptr()) }
+}
+
 /// The address of physical memory in the linear map, or `None` if the linear map cannot reach it.
 #[must_use]
 pub fn phys_to_virt(phys: PhysAddr) -> Option<VirtAddr> {

@@ -12,6 +12,8 @@ mod io;
 mod kvmalloc;
 mod linear;
 mod machine;
+mod misuse;
+mod page_frees;
 mod pages;
 mod percpu;
 mod reclaim;
@@ -46,25 +48,29 @@ pub(crate) use io::io_init;
 pub use io::{
     Devres, IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
     ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
-    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
+    readw_relaxed, try_iounmap, try_memunmap, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
+    writew, writew_relaxed,
 };
-pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
+pub use kvmalloc::{KvError, KvFreeError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc, try_kvfree};
 pub(crate) use linear::linear_mmu;
 pub use linear::{KernelMmu, LinearWindow, phys_to_virt};
 pub use machine::Machine;
 #[cfg(all(feature = "boot", not(feature = "kernel")))]
 pub(crate) use machine::machine;
+pub use page_frees::{
+    BlockName, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact, put_page,
+    try_free_contig_range, try_free_page, try_free_pages, try_free_pages_bulk, try_free_pages_exact, try_put_page,
+};
 pub use pages::{
-    BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
-    alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
-    get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic, kunmap, nr_free_pages, page_address,
-    page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page, put_page, split_page,
-    totalram_pages, virt_to_page, virt_to_phys,
+    BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
+    alloc_pages_exact, drain_all_pages, get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic,
+    kunmap, nr_free_pages, page_address, page_allocator, page_count, page_to_pfn, page_to_phys, page_zone, pfn_to_page,
+    split_page, totalram_pages, virt_to_page, virt_to_phys,
 };
 pub(crate) use percpu::percpu_init;
 pub use percpu::{
     PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_stats, percpu_trim,
-    this_cpu_ptr,
+    this_cpu_ptr, try_free_percpu,
 };
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
@@ -75,7 +81,7 @@ pub(crate) use set_memory::set_memory_init;
 pub use set_memory::{set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
-    slab_allocator, try_kfree,
+    slab_allocator, try_kfree, try_kfree_sensitive,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use tags::enable_tags;
@@ -87,8 +93,9 @@ pub use tags::{TagError, TagReport, keeps_tags, tags_are_on, untag};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{
-    check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,
-    vmalloc_exec, vmalloc_gfp, vmalloc_to_page, vmalloc_user, vmap, vmap_space, vrealloc, vunmap, vzalloc,
+    check_vmalloc, execmem_space, is_vmalloc_addr, try_vfree, try_vfree_atomic, try_vm_unmap_ram, try_vunmap, vfree,
+    vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc, vmalloc_exec, vmalloc_gfp, vmalloc_to_page, vmalloc_user, vmap,
+    vmap_space, vrealloc, vunmap, vzalloc,
 };
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};

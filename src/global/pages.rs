@@ -4,9 +4,9 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
-use super::linear::{linear, linear_to_phys, phys_range_to_virt};
+use super::linear::{linear, linear_to_phys, phys_range_to_virt, pointer};
 use super::{faults, kernel_tables, tags};
-use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
+use crate::addr::{Address, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
 use crate::arch::aarch64::{mem, monitor};
@@ -200,30 +200,6 @@ unsafe impl FrameSource for BuddyFrames {
     }
 }
 
-/// What names a block: its first page, or the address of its first byte in the linear map.
-pub trait BlockName: Copy {
-    /// The first page.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError`] for an address that is no page's.
-    fn page(self) -> Result<Page, FreeError>;
-}
-
-impl BlockName for Page {
-    #[inline(always)]
-    fn page(self) -> Result<Page, FreeError> {
-        Ok(self)
-    }
-}
-
-impl BlockName for VirtAddr {
-    #[inline]
-    fn page(self) -> Result<Page, FreeError> {
-        PAGES.page_at(self)
-    }
-}
-
 /// Allocates 2^order pages, aligned to their size. See [`PageAllocator::alloc_pages`].
 ///
 /// # Errors
@@ -244,49 +220,15 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
     PAGES.alloc_pages(gfp, Order::ZERO)
 }
 
-/// Gives a block back, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by
-/// type here).
-///
-/// # Errors
-///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_pages(block: impl BlockName, order: Order) -> Result<(), FreeError> {
-    PAGES.do_free_pages(block.page()?, order)
-}
-
-/// Gives a page back, named by itself or by its address.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_page(page: impl BlockName) -> Result<(), FreeError> {
-    // SAFETY: the caller's contract.
-    unsafe { free_pages(page, Order::ZERO) }
-}
-
 /// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
 ///
 /// # Errors
 ///
 /// [`AllocError`].
 #[inline(always)]
-pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
+pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
     // What comes from a list of this CPU has no tag.
-    PAGES.alloc_pages_as(gfp, order, linear_address, page_address)
+    PAGES.alloc_pages_as(gfp, order, |page| pointer(linear_address(page)), |page| pointer(page_address(page)))
 }
 
 /// Allocates a zeroed page and answers with its address.
@@ -295,7 +237,7 @@ pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
 ///
 /// [`AllocError`].
 #[inline(always)]
-pub fn get_zeroed_page(gfp: Gfp) -> Result<VirtAddr, AllocError> {
+pub fn get_zeroed_page(gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::ZERO, Order::ZERO)
 }
 
@@ -305,7 +247,7 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<VirtAddr, AllocError> {
 ///
 /// [`AllocError`]; flags for another zone contradict these.
 #[inline(always)]
-pub fn get_dma_pages(gfp: Gfp, order: Order) -> Result<VirtAddr, AllocError> {
+pub fn get_dma_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::DMA, order)
 }
 
@@ -319,44 +261,13 @@ pub fn alloc_pages_bulk<const N: usize>(gfp: Gfp, batch: &mut PageBatch<N>) -> R
     PAGES.alloc_pages_bulk(gfp, batch)
 }
 
-/// Frees the pages of a batch; see [`PageAllocator::free_pages_bulk`].
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-#[inline(always)]
-pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> Result<(), FreeError> {
-    PAGES.do_free_pages_bulk(batch)
-}
-
 /// Allocates the fewest contiguous pages that hold `bytes`; see [`PageAllocator::alloc_pages_exact`].
 ///
 /// # Errors
 ///
 /// [`AllocError`].
-pub fn alloc_pages_exact(gfp: Gfp, bytes: u64) -> Result<VirtAddr, AllocError> {
-    PAGES.alloc_pages_exact(gfp, bytes).map(page_address)
-}
-
-/// Gives back what [`alloc_pages_exact`] returned for as many bytes.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-pub unsafe fn free_pages_exact(start: impl BlockName, bytes: u64) -> Result<(), FreeError> {
-    PAGES.do_free_pages_exact(start.page()?, bytes)
+pub fn alloc_pages_exact(gfp: Gfp, bytes: usize) -> Result<NonNull<u8>, AllocError> {
+    PAGES.alloc_pages_exact(gfp, bytes as u64).map(|page| pointer(page_address(page)))
 }
 
 /// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
@@ -391,21 +302,6 @@ pub fn alloc_contig_range(first: Page, pages: u32, gfp: Gfp) -> Result<(), Conti
     PAGES.alloc_contig_range(first, pages, gfp)
 }
 
-/// Frees contiguous pages, each a block of its own.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The caller owns what it names, alone: it came from this allocator, no owning type ([`Pages`], `KBox`, `KernelStack`,
-/// …) holds it, and after the call nobody uses the memory by any address or mapping of it. A name that is wrong in
-/// itself is found and refused.
-pub unsafe fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError> {
-    PAGES.do_free_contig_range(first, pages)
-}
-
 /// Takes another reference to an allocated block; see [`PageAllocator::get_page`].
 ///
 /// # Errors
@@ -413,19 +309,6 @@ pub unsafe fn free_contig_range(first: Page, pages: u32) -> Result<(), FreeError
 /// [`FreeError`] if the block is not allocated.
 pub fn get_page(page: Page) -> Result<(), FreeError> {
     PAGES.get_page(page)
-}
-
-/// Drops a reference; the last one frees the block.
-///
-/// # Errors
-///
-/// As for [`free_pages`].
-///
-/// # Safety
-///
-/// The reference is the caller's to drop: after the last one nobody uses the memory by any address or mapping of it.
-pub unsafe fn put_page(page: Page) -> Result<(), FreeError> {
-    PAGES.do_put_page(page)
 }
 
 /// References to the block that holds `page`; 0 if it is free.
@@ -471,14 +354,14 @@ pub fn pfn_to_page(pfn: Pfn) -> Option<Page> {
 /// # Errors
 ///
 /// [`FreeError::NotLinear`] for an address outside the linear map, [`FreeError::NoDescriptor`] where there is no RAM.
-pub fn virt_to_page(addr: VirtAddr) -> Result<Page, FreeError> {
-    PAGES.page_at(addr.align_down(1 << PAGE_SHIFT))
+pub fn virt_to_page(addr: impl Address) -> Result<Page, FreeError> {
+    PAGES.page_at(addr.at().align_down(1 << PAGE_SHIFT))
 }
 
 /// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
 #[must_use]
-pub fn virt_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
-    linear_to_phys(tags::untag(virt))
+pub fn virt_to_phys(virt: impl Address) -> Option<PhysAddr> {
+    linear_to_phys(tags::untag(virt.at()))
 }
 
 /// Pages that the allocator manages, free or not.
@@ -501,14 +384,14 @@ pub fn drain_all_pages() {
 /// Maps a page into the kernel's address space. All RAM is in the linear map of a 64-bit machine, so this is
 /// [`page_address`], never fails and costs nothing; it exists so that code which ran where memory is high runs here.
 #[must_use]
-pub fn kmap(page: Page) -> VirtAddr {
-    page_address(page)
+pub fn kmap(page: Page) -> NonNull<u8> {
+    pointer(page_address(page))
 }
 
 /// As [`kmap`], for contexts that may not sleep. Here neither does.
 #[must_use]
-pub fn kmap_atomic(page: Page) -> VirtAddr {
-    page_address(page)
+pub fn kmap_atomic(page: Page) -> NonNull<u8> {
+    pointer(page_address(page))
 }
 
 /// Undoes [`kmap`] and [`kmap_atomic`]: nothing to do on a 64-bit machine.

@@ -1,5 +1,6 @@
 //! The kernel's per-CPU memory that is asked for while running, Linux's names for it, and a value for each CPU.
 
+use super::misuse::refused;
 use super::vmalloc::VMALLOC;
 use super::{KVec, KernelPages, Kmalloc, context, possible_cpus, reclaim};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
@@ -12,6 +13,7 @@ use crate::mm::vmalloc::Broken;
 use crate::mm::zone::{Purge, RegistryError};
 use core::fmt;
 use core::marker::PhantomData;
+use core::panic::Location;
 
 static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator::new(&VMALLOC);
 
@@ -68,8 +70,8 @@ pub(crate) fn percpu_init() -> Result<(), RegistryError> {
 ///
 /// [`PerCpuError`].
 #[track_caller]
-pub fn alloc_percpu(size: u64, align: u64) -> Result<PerCpuPtr, PerCpuError> {
-    PERCPU.alloc(size, align, Gfp::KERNEL)
+pub fn alloc_percpu(size: usize, align: usize) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size as u64, align as u64, Gfp::KERNEL)
 }
 
 /// [`alloc_percpu`] with flags: with [`Gfp::ATOMIC`] in any context.
@@ -78,22 +80,35 @@ pub fn alloc_percpu(size: u64, align: u64) -> Result<PerCpuPtr, PerCpuError> {
 ///
 /// [`PerCpuError`].
 #[track_caller]
-pub fn alloc_percpu_gfp(size: u64, align: u64, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
-    PERCPU.alloc(size, align, gfp)
+pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr, PerCpuError> {
+    PERCPU.alloc(size as u64, align as u64, gfp)
 }
 
-/// Frees what [`alloc_percpu`] gave. Any context; needs no memory.
-///
-/// # Errors
-///
-/// [`PerCpuError::NotAllocated`], also logged: nothing has changed then.
+/// Frees what [`alloc_percpu`] gave. What is wrong with the name is reported, and nothing has changed then. Any context;
+/// needs no memory.
 ///
 /// # Safety
 ///
 /// The caller owns the memory, alone: no [`PerCpu`] holds it, and nobody uses it after the call, on any CPU. A name
 /// that is wrong in itself is found and refused.
-pub unsafe fn free_percpu(ptr: PerCpuPtr) -> Result<(), PerCpuError> {
-    PERCPU.do_free(ptr).inspect_err(|error| log::error!("free_percpu({}): {error}", ptr.addr()))
+#[track_caller]
+pub unsafe fn free_percpu(ptr: PerCpuPtr) {
+    if let Err(error) = PERCPU.do_free(ptr) {
+        refused("free_percpu", ptr.addr(), &error, Location::caller());
+    }
+}
+
+/// As [`free_percpu`], but what is wrong with the name is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`PerCpuError::NotAllocated`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`free_percpu`].
+pub unsafe fn try_free_percpu(ptr: PerCpuPtr) -> Result<(), PerCpuError> {
+    PERCPU.do_free(ptr)
 }
 
 /// The address of a CPU's copy. Any context.
@@ -193,8 +208,8 @@ impl<T> Drop for PerCpu<T> {
             // SAFETY: PCV-1, and not used afterwards.
             unsafe { self.ptr.of(cpu).as_ptr::<T>().drop_in_place() };
         }
-        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. What is wrong has been logged.
-        let _ = unsafe { free_percpu(self.ptr) };
+        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. What is wrong is reported.
+        unsafe { free_percpu(self.ptr) };
     }
 }
 

@@ -4,7 +4,7 @@ use super::machine::machine;
 use super::tags::untag;
 use super::vmalloc::space_of;
 use super::{BuddyFrames, KernelPages, kernel_tables, online_cpus, phys_to_virt};
-use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::{break_window, icache};
 use crate::hal::cpu::Interrupts;
@@ -79,9 +79,9 @@ pub(crate) fn set_memory_init() -> Result<(), PgtableError> {
     Ok(())
 }
 
-fn change(addr: VirtAddr, pages: u64, permission: Permission) -> Result<(), SetMemoryError> {
+fn change(addr: VirtAddr, pages: usize, permission: Permission) -> Result<(), SetMemoryError> {
     let addr = untag(addr);
-    space_of(addr).do_set_memory(addr, pages, permission)
+    space_of(addr).do_set_memory(addr, pages as u64, permission)
 }
 
 /// Makes pages of a vmalloc area read-only; see [`VmapSpace::set_memory`](crate::mm::vmalloc::VmapSpace::set_memory). Not
@@ -94,8 +94,8 @@ fn change(addr: VirtAddr, pages: u64, permission: Permission) -> Result<(), SetM
 /// # Safety
 ///
 /// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
-pub unsafe fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    change(addr, pages, Permission::ReadOnly)
+pub unsafe fn set_memory_ro(addr: impl Pointer, pages: usize) -> Result<(), SetMemoryError> {
+    change(addr.at(), pages, Permission::ReadOnly)
 }
 
 /// Makes them writable; executable ones must lose that first. As [`set_memory_ro`].
@@ -107,8 +107,8 @@ pub unsafe fn set_memory_ro(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryE
 /// # Safety
 ///
 /// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
-pub unsafe fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    change(addr, pages, Permission::ReadWrite)
+pub unsafe fn set_memory_rw(addr: impl Pointer, pages: usize) -> Result<(), SetMemoryError> {
+    change(addr.at(), pages, Permission::ReadWrite)
 }
 
 /// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
@@ -122,8 +122,8 @@ pub unsafe fn set_memory_rw(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryE
 ///
 /// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid; what is
 /// there is code that was meant to be executed.
-pub unsafe fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    change(addr, pages, Permission::Execute)
+pub unsafe fn set_memory_x(addr: impl Pointer, pages: usize) -> Result<(), SetMemoryError> {
+    change(addr.at(), pages, Permission::Execute)
 }
 
 /// Makes them not executable. As [`set_memory_ro`].
@@ -135,6 +135,6 @@ pub unsafe fn set_memory_x(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryEr
 /// # Safety
 ///
 /// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid.
-pub unsafe fn set_memory_nx(addr: VirtAddr, pages: u64) -> Result<(), SetMemoryError> {
-    change(addr, pages, Permission::NoExecute)
+pub unsafe fn set_memory_nx(addr: impl Pointer, pages: usize) -> Result<(), SetMemoryError> {
+    change(addr.at(), pages, Permission::NoExecute)
 }

@@ -4,11 +4,12 @@
 //! [`Gfp::DIRECT_RECLAIM`].
 
 use super::cpu::{CpuLocal, KernelPages};
+use super::linear::pointer;
 use super::machine::machine;
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
 use super::{faults, slab_fast};
-use crate::addr::{PAGE_SIZE, VirtAddr, to_usize};
+use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::arch::aarch64::counter;
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::mem;
@@ -177,17 +178,6 @@ pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
     Ok(())
 }
 
-#[inline(always)]
-fn pointer(object: VirtAddr) -> NonNull<u8> {
-    // SAFETY: an object lies in the linear map, and an allocation of no bytes is not at zero either.
-    unsafe { NonNull::new_unchecked(object.as_ptr()) }
-}
-
-#[inline(always)]
-fn address(object: *const u8) -> VirtAddr {
-    VirtAddr::new(object.expose_provenance() as u64)
-}
-
 /// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. Where size and flags are constant nothing is left of finding
 /// the cache.
 ///
@@ -238,8 +228,8 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
 /// # Safety
 ///
 /// Nobody uses the old allocation afterwards, if this succeeds.
-pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-    SLABS.do_krealloc(address(object), size, gfp).map(pointer)
+pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    SLABS.do_krealloc(object.at(), size, gfp).map(pointer)
 }
 
 /// Frees what [`kmalloc`] and its kin or a cache gave; null is nothing to free. What is wrong with the pointer is
@@ -249,9 +239,10 @@ pub unsafe fn krealloc(object: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull
 ///
 /// Nobody uses the allocation afterwards.
 #[inline(always)]
-pub unsafe fn kfree(object: *mut u8) {
-    if !object.is_null() && !slab_fast::give(address(object)) {
-        kfree_slow(address(object));
+pub unsafe fn kfree(object: impl Pointer) {
+    let at = object.at();
+    if at != VirtAddr::ZERO && !slab_fast::give(at) {
+        kfree_slow(at);
     }
 }
 
@@ -305,11 +296,25 @@ fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
 /// # Safety
 ///
 /// As for [`kfree`].
-pub unsafe fn try_kfree(object: *mut u8) -> Result<(), Misuse> {
-    SLABS.do_kfree(address(object))
+pub unsafe fn try_kfree(object: impl Pointer) -> Result<(), Misuse> {
+    SLABS.do_kfree(object.at())
 }
 
-/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`].
+/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. What is wrong with the pointer is reported,
+/// and nothing is zeroed or freed then.
+///
+/// # Safety
+///
+/// As for [`kfree`].
+// Inlined, so that a report names the caller.
+#[inline(always)]
+pub unsafe fn kfree_sensitive(object: impl Pointer) {
+    if let Err(misuse) = SLABS.do_kfree_sensitive(object.at()) {
+        SLABS.report(&misuse);
+    }
+}
+
+/// As [`kfree_sensitive`], but what is wrong with the pointer is the answer, and is not reported.
 ///
 /// # Errors
 ///
@@ -318,8 +323,8 @@ pub unsafe fn try_kfree(object: *mut u8) -> Result<(), Misuse> {
 /// # Safety
 ///
 /// As for [`kfree`].
-pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), Misuse> {
-    SLABS.do_kfree_sensitive(address(object))
+pub unsafe fn try_kfree_sensitive(object: impl Pointer) -> Result<(), Misuse> {
+    SLABS.do_kfree_sensitive(object.at())
 }
 
 /// Bytes of an allocation that may be used; see [`SlabAllocator::ksize`].
@@ -327,8 +332,8 @@ pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), Misuse> {
 /// # Errors
 ///
 /// [`Misuse`], if there is no such allocation.
-pub fn ksize(object: *const u8) -> Result<usize, Misuse> {
-    SLABS.ksize(address(object))
+pub fn ksize(object: impl Address) -> Result<usize, Misuse> {
+    SLABS.ksize(object.at())
 }
 
 /// A cache of objects of one size. Dropping it keeps the cache for good.
@@ -391,11 +396,24 @@ impl KmemCache {
     ///
     /// Nobody uses the object afterwards.
     #[inline(always)]
-    pub unsafe fn free(&self, object: NonNull<u8>) {
-        let at = address(object.as_ptr());
+    pub unsafe fn free(&self, object: impl Pointer) {
+        let at = object.at();
         if !slab_fast::give_to(at, self.word, self.secret) {
             free_object_slow(at, self.cache());
         }
+    }
+
+    /// As [`KmemCache::free`], but what is wrong with the pointer is the answer, and is not reported.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`]; nothing is freed then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`KmemCache::free`].
+    pub unsafe fn try_free(&self, object: impl Pointer) -> Result<(), Misuse> {
+        SLABS.do_free_object(self.cache(), object.at())
     }
 
     /// Allocates an object for each place of `objects`, or none; see [`SlabAllocator::alloc_bulk`].

@@ -9,7 +9,7 @@ use super::pages::PAGES;
 use super::{
     BuddyFrames, alloc_page, kernel_tables, kfree, kzalloc, page_to_pfn, pfn_to_page, vmalloc_to_page, vmap_space,
 };
-use crate::addr::{Order, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Order, PAGE_BYTES, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::stack::{self, STACK_ALIGN, STACK_SIZE_MAX, Stack, StackOwner, ThreadName};
 use crate::gfp::Gfp;
@@ -64,7 +64,7 @@ static MAKING: OrderedLock<(), class::StackRows, Relax> = OrderedLock::new(());
 #[non_exhaustive]
 pub enum StackAllocError {
     /// A size that is no stack's: not whole pages, or more than the largest.
-    BadSize(u64),
+    BadSize(usize),
     /// No pages.
     Pages(AllocError),
     /// No memory for the record of more stacks.
@@ -203,11 +203,12 @@ fn stack_relax() {
 /// # Errors
 ///
 /// [`StackAllocError`]; everything is as it was then.
-pub fn alloc_stack(size: u64, name: &str) -> Result<VirtRange, StackAllocError> {
-    let count = to_usize(size / PAGE_SIZE);
-    if size == 0 || !size.is_multiple_of(PAGE_SIZE) || count > PAGES_MAX {
+pub fn alloc_stack(size: usize, name: &str) -> Result<VirtRange, StackAllocError> {
+    let count = size / PAGE_BYTES;
+    if size == 0 || !size.is_multiple_of(PAGE_BYTES) || count > PAGES_MAX {
         return Err(StackAllocError::BadSize(size));
     }
+    let size = size as u64;
     let tables = kernel_tables().ok_or(StackAllocError::NotReady)?;
     let (row, index) = take_slot()?;
     let start = VirtAddr::new(row.range().start().get() + index as u64 * STACK_ALIGN);
@@ -297,7 +298,7 @@ pub struct KernelStack {
 
 impl KernelStack {
     /// Bytes of a stack: a build option of this package.
-    pub const SIZE: u64 = crate::KERNEL_STACK_SIZE;
+    pub const SIZE: usize = crate::KERNEL_STACK_SIZE;
 
     /// A stack for the thread `name`: one that this CPU has kept, or a new one, whose pages are allocated as
     /// `KERNEL` says.
@@ -310,7 +311,7 @@ impl KernelStack {
         let saved = hal.save();
         let kept = hal.local().stacks.take();
         hal.restore(saved);
-        let kept = kept.and_then(|start| VirtRange::from_size(start, Self::SIZE));
+        let kept = kept.and_then(|start| VirtRange::from_size(start, Self::SIZE as u64));
         let range = match kept {
             Some(range) => {
                 rename(range, name);
@@ -368,7 +369,7 @@ pub(super) fn drain_stacks(hal: &KernelPages, take: impl Fn(&KernelPages) -> Opt
         let saved = hal.save();
         let start = take(hal);
         hal.restore(saved);
-        match start.and_then(|start| VirtRange::from_size(start, KernelStack::SIZE)) {
+        match start.and_then(|start| VirtRange::from_size(start, KernelStack::SIZE as u64)) {
             Some(range) => free_stack(range),
             None => return,
         }

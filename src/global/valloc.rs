@@ -1,8 +1,9 @@
 //! vmalloc for Rust types: memory that is contiguous in addresses alone, as values; and pages that are mapped in a row.
 
+use super::linear::pointer;
 use super::vmalloc::{self, vfree, vmalloc_gfp, vmap, vrealloc, vunmap};
 use super::{KVec, Pages};
-use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Address, PAGE_SIZE, PMD_SIZE, VirtRange, to_usize};
 use crate::gfp::Gfp;
 use crate::hal::prot::Prot;
 use crate::mm::alloc::{self, Allocator, Stateless};
@@ -32,14 +33,6 @@ pub(super) const fn refused(error: &MapError) -> AllocError {
     }
 }
 
-fn memory(addr: VirtAddr) -> Result<NonNull<u8>, AllocError> {
-    NonNull::new(addr.as_ptr()).ok_or(AllocError::OutOfMemory)
-}
-
-fn address(block: NonNull<u8>) -> VirtAddr {
-    VirtAddr::new(block.expose_provenance().get() as u64)
-}
-
 impl Stateless for Vmalloc {
     const THE: Self = Self;
 }
@@ -50,7 +43,7 @@ unsafe impl Allocator for Vmalloc {
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let align = (layout.align() as u64).max(PAGE_SIZE);
         let request = VmallocRequest { align, ..VmallocRequest::new(layout.size() as u64, gfp) };
-        vmalloc::allocate(&request).map_err(|error| refused(&error)).and_then(memory)
+        vmalloc::allocate(&request).map(pointer).map_err(|error| refused(&error))
     }
 
     #[track_caller]
@@ -65,8 +58,7 @@ unsafe impl Allocator for Vmalloc {
             moved
         } else {
             // SAFETY: the caller's promise.
-            let addr = unsafe { vrealloc(address(block), new.size() as u64, gfp) };
-            addr.map_err(|error| refused(&error)).and_then(memory)?
+            unsafe { vrealloc(block, new.size(), gfp) }.map_err(|error| refused(&error))?
         };
         if gfp.contains(Gfp::ZERO)
             && let Some(more) = new.size().checked_sub(old.size())
@@ -81,8 +73,8 @@ unsafe impl Allocator for Vmalloc {
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
         // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. What is wrong with it is
-        // logged there.
-        let _ = unsafe { vfree(address(block)) };
+        // reported there.
+        unsafe { vfree(block) };
     }
 }
 
@@ -93,11 +85,12 @@ unsafe impl Allocator for Vmalloc {
 ///
 /// [`MapError`].
 #[track_caller]
-pub fn vmalloc_huge(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    if size < crate::addr::PMD_SIZE {
+pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+    let request = VmallocRequest::new(size as u64, gfp);
+    if request.size < PMD_SIZE {
         return vmalloc_gfp(size, gfp);
     }
-    vmalloc::allocate(&VmallocRequest { align: crate::addr::PMD_SIZE, ..VmallocRequest::new(size, gfp) })
+    vmalloc::allocate(&VmallocRequest { align: PMD_SIZE, ..request }).map(pointer)
 }
 
 /// Blocks of pages that are mapped in a row, read-write: unmapped and freed when this is dropped.
@@ -129,7 +122,7 @@ impl Vmap {
             }
         }
         let start = vmap(list.as_slice(), VmFlags::empty(), Prot::KERNEL_RW)?;
-        let range = VirtRange::from_size(start, list.len() as u64 * PAGE_SIZE).unwrap_or_default();
+        let range = VirtRange::from_size(start.at(), list.len() as u64 * PAGE_SIZE).unwrap_or_default();
         // INVARIANT: VMP-1.
         Ok(Self { range, pages })
     }
@@ -163,7 +156,7 @@ impl fmt::Debug for Vmap {
 impl Drop for Vmap {
     fn drop(&mut self) {
         // SAFETY: VMP-1: the area is this value's alone, and every reference into it ends with it. When it returns, no CPU
-        // translates the addresses; what is wrong is logged there.
-        let _ = unsafe { vunmap(self.range.start()) };
+        // translates the addresses; what is wrong is reported there.
+        unsafe { vunmap(self.range.start()) };
     }
 }

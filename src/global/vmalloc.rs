@@ -1,10 +1,12 @@
 //! The kernel's vmalloc region, and Linux's names for it as free functions.
 
+use super::linear::pointer;
+use super::misuse::refused;
 use super::pages::set_brief_mappings;
 use super::slab::KmemCache;
 use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
-use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
+use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
@@ -20,6 +22,8 @@ use crate::mm::vmalloc::{
 use crate::mm::zone::{PageAllocator, Purge};
 use crate::sync::Once;
 use core::mem::MaybeUninit;
+use core::panic::Location;
+use core::ptr::NonNull;
 
 /// The space of vmalloc, vmap and ioremap.
 pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
@@ -163,8 +167,9 @@ pub fn execmem_space() -> &'static VmapSpace<'static, KernelPages> {
 ///
 /// [`MapError`].
 #[track_caller]
-pub fn vmalloc_exec(size: u64) -> Result<VirtAddr, MapError> {
-    EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..VmallocRequest::new(size, Gfp::KERNEL) })
+pub fn vmalloc_exec(size: usize) -> Result<NonNull<u8>, MapError> {
+    let request = VmallocRequest::new(size as u64, Gfp::KERNEL);
+    EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..request }).map(pointer)
 }
 
 /// Memory in the vmalloc region, with a tag where memory is tagged.
@@ -180,8 +185,8 @@ pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, Gfp::KERNEL))
+pub fn vmalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+    vmalloc_gfp(size, Gfp::KERNEL)
 }
 
 /// [`vmalloc`], zeroed.
@@ -191,8 +196,8 @@ pub fn vmalloc(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vzalloc(size: u64) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO))
+pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+    vmalloc_gfp(size, Gfp::KERNEL | Gfp::ZERO)
 }
 
 /// [`vzalloc`] for memory that user space may map: in single pages.
@@ -202,9 +207,10 @@ pub fn vzalloc(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_user(size: u64) -> Result<VirtAddr, MapError> {
+pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
     let flags = VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP;
-    VMALLOC.vmalloc(&VmallocRequest { flags, ..VmallocRequest::new(size, Gfp::KERNEL | Gfp::ZERO) })
+    let request = VmallocRequest::new(size as u64, Gfp::KERNEL | Gfp::ZERO);
+    VMALLOC.vmalloc(&VmallocRequest { flags, ..request }).map(pointer)
 }
 
 /// [`vmalloc`] with flags: what may be waited for, which zone the pages are of, whether they are zeroed. With
@@ -215,62 +221,98 @@ pub fn vmalloc_user(size: u64) -> Result<VirtAddr, MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_gfp(size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    allocate(&VmallocRequest::new(size, gfp))
+pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+    allocate(&VmallocRequest::new(size as u64, gfp)).map(pointer)
 }
 
-/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
 /// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vfree(addr: VirtAddr) -> Result<(), MapError> {
-    let addr = untag(addr);
-    space_of(addr).do_vfree(addr).inspect_err(|error| log::error!("vfree({addr}): {error}"))
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vfree(addr: impl Pointer) {
+    if let Err(error) = space_of(untag(addr.at())).do_vfree(untag(addr.at())) {
+        refused("vfree", addr.at(), &error, Location::caller());
+    }
 }
 
-/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. Any context.
+/// As [`vfree`], but what is wrong with the address is the answer, and is not reported.
 ///
 /// # Errors
 ///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vfree`].
+#[inline(always)]
+pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
+    space_of(untag(addr.at())).do_vfree(untag(addr.at()))
+}
+
+/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
 /// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-pub unsafe fn vfree_atomic(addr: VirtAddr) -> Result<(), MapError> {
-    let addr = untag(addr);
-    space_of(addr).do_vfree_atomic(addr).inspect_err(|error| log::error!("vfree_atomic({addr}): {error}"))
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vfree_atomic(addr: impl Pointer) {
+    if let Err(error) = space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at())) {
+        refused("vfree_atomic", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vfree_atomic`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vfree_atomic`].
+#[inline(always)]
+pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
+    space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at()))
 }
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
-/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Address zero is nothing yet, and `size` 0 frees.
-/// Context as `gfp` says.
+/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Null is nothing yet. Context as `gfp` says.
 ///
 /// # Errors
 ///
-/// [`MapError`]; the memory is as it was then.
+/// [`MapError`], [`MapError::Empty`] for no bytes among it (Linux frees); the memory is as it was then.
 ///
 /// # Safety
 ///
 /// Nobody uses the memory meanwhile, nor what goes afterwards: all of it, if the address is another one.
 #[track_caller]
-pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
-    if addr == VirtAddr::ZERO {
+pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+    if old.at() == VirtAddr::ZERO {
         return vmalloc_gfp(size, gfp);
     }
+    // SAFETY: the caller's contract.
+    unsafe { resize(old.at(), size as u64, gfp) }.map(pointer)
+}
+
+/// [`vrealloc`] of what there is.
+///
+/// # Safety
+///
+/// As for [`vrealloc`].
+#[track_caller]
+unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     if size == 0 {
-        // SAFETY: the caller's contract: nobody uses the memory afterwards.
-        return unsafe { vfree(addr) }.map(|()| VirtAddr::ZERO);
+        return Err(MapError::Empty);
     }
-    let (pointer, addr) = (addr, untag(addr));
+    let addr = untag(tagged);
     let space = space_of(addr);
     let old = match space.resize(addr, size, gfp)? {
         Resized::InPlace(bytes) => {
@@ -279,8 +321,8 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
                 // SAFETY: mapped, as the area has so many bytes, and used by nobody, as the caller promises.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
-            tags::retag_vmalloc(pointer, size, bytes);
-            return Ok(pointer);
+            tags::retag_vmalloc(tagged, size, bytes);
+            return Ok(tagged);
         }
         Resized::MustMove(old) => old,
     };
@@ -292,7 +334,7 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
     // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
     // SAFETY: the caller's contract: nobody uses the old memory afterwards.
-    unsafe { vfree(addr) }?;
+    unsafe { try_vfree(addr) }?;
     Ok(new)
 }
 
@@ -303,23 +345,37 @@ pub unsafe fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, 
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
-    VMALLOC.vmap(pages, flags, prot)
+pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, MapError> {
+    VMALLOC.vmap(pages, flags, prot).map(pointer)
 }
 
-/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError::Area`], also logged: nothing has changed then.
+/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
-/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
-/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
-    VMALLOC.do_vunmap(untag(addr)).inspect_err(|error| log::error!("vunmap({addr}): {error}"))
+/// The caller owns the area, alone: no owning type ([`Vmap`](super::Vmap)) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vunmap(addr: impl Pointer) {
+    if let Err(error) = VMALLOC.do_vunmap(untag(addr.at())) {
+        refused("vunmap", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vunmap`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError::Area`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vunmap`].
+#[inline(always)]
+pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
+    VMALLOC.do_vunmap(untag(addr.at()))
 }
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
@@ -329,34 +385,48 @@ pub unsafe fn vunmap(addr: VirtAddr) -> Result<(), MapError> {
 /// [`MapError`].
 #[track_caller]
 #[inline]
-pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
-    RAM_BLOCKS.vm_map_ram(pages, prot)
+pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
+    RAM_BLOCKS.vm_map_ram(pages, prot).map(pointer)
 }
 
-/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. Any context.
-///
-/// # Errors
-///
-/// [`MapError`], also logged: nothing has changed then.
+/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. What is wrong with the
+/// address is reported, and nothing has changed then. Any context.
 ///
 /// # Safety
 ///
-/// The caller owns the area, alone: no owning type (`Vmap`) holds it, and after the call nobody uses its addresses, or
-/// the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
-#[inline]
-pub unsafe fn vm_unmap_ram(addr: VirtAddr, pages: usize) -> Result<(), MapError> {
-    RAM_BLOCKS.do_vm_unmap_ram(addr, pages).inspect_err(|error| log::error!("vm_unmap_ram({addr}, {pages}): {error}"))
+/// The caller owns the area, alone: no owning type ([`Vmap`](super::Vmap)) holds it, and after the call nobody uses its
+/// addresses, or the memory of its pages if they are its own. A name that is wrong in itself is found and refused.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn vm_unmap_ram(addr: impl Pointer, pages: usize) {
+    if let Err(error) = RAM_BLOCKS.do_vm_unmap_ram(addr.at(), pages) {
+        refused("vm_unmap_ram", addr.at(), &error, Location::caller());
+    }
+}
+
+/// As [`vm_unmap_ram`], but what is wrong with the address is the answer, and is not reported.
+///
+/// # Errors
+///
+/// [`MapError`]; nothing has changed then.
+///
+/// # Safety
+///
+/// As for [`vm_unmap_ram`].
+#[inline(always)]
+pub unsafe fn try_vm_unmap_ram(addr: impl Pointer, pages: usize) -> Result<(), MapError> {
+    RAM_BLOCKS.do_vm_unmap_ram(addr.at(), pages)
 }
 
 /// Whether an address lies in the vmalloc region.
 #[must_use]
-pub fn is_vmalloc_addr(addr: VirtAddr) -> bool {
-    (VMALLOC_START..VMALLOC_END).contains(&untag(addr).get())
+pub fn is_vmalloc_addr(addr: impl Address) -> bool {
+    (VMALLOC_START..VMALLOC_END).contains(&untag(addr.at()).get())
 }
 
 /// The page behind an address of an area; see [`VmapSpace::vmalloc_to_page`].
 #[must_use]
-pub fn vmalloc_to_page(addr: VirtAddr) -> Option<Page> {
-    let addr = untag(addr);
+pub fn vmalloc_to_page(addr: impl Address) -> Option<Page> {
+    let addr = untag(addr.at());
     space_of(addr).vmalloc_to_page(addr)
 }

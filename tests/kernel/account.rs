@@ -65,7 +65,7 @@ fn the_account_follows_what_is_allocated() {
         if kind != Kind::Block {
             raw!(global::page_allocator().disown(page, kind)).expect("it is ours");
         }
-        raw!(global::free_pages(page, order)).expect("it is ours");
+        raw!(global::try_free_pages(page, order)).expect("it is ours");
     }
     global::drain_all_pages();
     let after = account(machine()).expect("RAM adds up");
@@ -201,7 +201,7 @@ fn the_prompt_says_what_a_frame_is() {
     let inside = global::page_address(page).get() + 3 * PAGE_SIZE + 17;
     prompt::execute(machine(), &alloc::format!("page {inside:#x}"));
     raw!(global::page_allocator().disown(page, Kind::Slab)).expect("it is ours");
-    raw!(global::free_pages(page, order)).expect("it is ours");
+    raw!(global::try_free_pages(page, order)).expect("it is ours");
     prompt::execute(machine(), &alloc::format!("page {:#x}", machine().boot.image.get() / PAGE_SIZE));
     for line in ["page 0x1", "page 0xffff800000000000", "page all"] {
         prompt::execute(machine(), line);

@@ -4,7 +4,7 @@
 use crate::interrupts::wait_for;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
+use quarry::addr::{Address, CpuId, Order, PAGE_BYTES, VirtAddr};
 use quarry::arch::aarch64::stack::{self, StackOwner, StackUse};
 use quarry::arch::aarch64::{cpu, irq};
 use quarry::driver::timer;
@@ -161,12 +161,12 @@ fn use_memory(cpu: CpuId) {
         let size = 16_usize << ((round + cpu.get()) % 8);
         let object = global::kmalloc(size, Gfp::KERNEL).expect("memory");
         let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-        let area = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+        let area = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
         let stack = global::KernelStack::new("passing").expect("memory");
         // SAFETY: allocated above, and not used any more.
         unsafe { global::kfree(object.as_ptr()) };
-        raw!(global::free_page(page)).expect("allocated above");
-        raw!(global::vfree(area)).expect("allocated above");
+        raw!(global::try_free_page(page)).expect("allocated above");
+        raw!(global::try_vfree(area)).expect("allocated above");
         drop(stack);
     }
 }

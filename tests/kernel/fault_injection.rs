@@ -1,7 +1,7 @@
 //! Allocations of the running kernel that fail on request: by boot argument, at the prompt, and each one once.
 
 use alloc::vec::Vec;
-use quarry::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange, to_usize};
+use quarry::addr::{Address, Order, PAGE_BYTES, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, BuddyFrames, Pages, ThisKernel, configure_faults, fault_injector};
 use quarry::hal::prot::Prot;
@@ -48,18 +48,18 @@ fn no_failed_allocation_loses_anything() {
         let rounds = fail_every(&ThisKernel, MayRecover::No, || Pages::new(Gfp::KERNEL, order), drop);
         assert_eq!(rounds.expect("sound").points, 1);
     }
-    let free = |start| raw!(global::free_pages_exact(start, 5 * PAGE_SIZE)).expect("allocated");
+    let free = |start| raw!(global::try_free_pages_exact(start, 5 * PAGE_BYTES)).expect("allocated");
     let rounds =
-        fail_every(&ThisKernel, MayRecover::No, || global::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_SIZE), free);
+        fail_every(&ThisKernel, MayRecover::No, || global::alloc_pages_exact(Gfp::KERNEL, 5 * PAGE_BYTES), free);
     assert_eq!(rounds.expect("sound").points, 1);
-    let free = |first| raw!(global::free_contig_range(first, 700)).expect("allocated");
+    let free = |first| raw!(global::try_free_contig_range(first, 700)).expect("allocated");
     let rounds = fail_every(&ThisKernel, MayRecover::No, || global::alloc_contig_pages(700, 1, Gfp::KERNEL), free);
     assert_eq!(rounds.expect("sound").points, 1);
     let bulk = || {
         let mut batch = PageBatch::<8>::new();
         global::alloc_pages_bulk(Gfp::KERNEL, &mut batch).map(|_| batch)
     };
-    let free = |mut batch| raw!(global::free_pages_bulk(&mut batch)).expect("allocated");
+    let free = |mut batch| raw!(global::try_free_pages_bulk(&mut batch)).expect("allocated");
     let rounds = fail_every(&ThisKernel, MayRecover::Yes, bulk, free).expect("sound");
     assert_eq!((rounds.points, rounds.recovered), (8, 7));
 }
@@ -140,15 +140,17 @@ fn what_must_not_fail_does_not_fail() {
                 let within = VirtRange::from_size(start, 1 << 30);
                 let request = VmallocRequest { within, ..VmallocRequest::new(round * PAGE_SIZE, gfp) };
                 live.push(global::vmap_space().vmalloc(&request).expect("NOFAIL"));
-                let addr = global::vmalloc_gfp(round * 5 * PAGE_SIZE, gfp).expect("NOFAIL");
+                let addr = global::vmalloc_gfp(to_usize(round * 5 * PAGE_SIZE), gfp).expect("NOFAIL").at();
                 // SAFETY: nobody else knows of it.
-                live.push(unsafe { global::vrealloc(addr, round * 11 * PAGE_SIZE, gfp) }.expect("NOFAIL"));
+                live.push(
+                    unsafe { global::vrealloc(addr, to_usize(round * 11 * PAGE_SIZE), gfp) }.expect("NOFAIL").at(),
+                );
                 large.push(global::kvmalloc(to_usize(round * 3 * PAGE_SIZE), gfp).expect("NOFAIL"));
-                per_cpu.push(global::alloc_percpu_gfp(UNIT_SIZE / 2, 8, gfp).expect("NOFAIL"));
+                per_cpu.push(global::alloc_percpu_gfp(to_usize(UNIT_SIZE / 2), 8, gfp).expect("NOFAIL"));
             }
         });
-        live.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
-        per_cpu.into_iter().for_each(|ptr| raw!(global::free_percpu(ptr)).expect("allocated"));
+        live.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
+        per_cpu.into_iter().for_each(|ptr| raw!(global::try_free_percpu(ptr)).expect("allocated"));
         // SAFETY: allocated above, and used no more.
         large.into_iter().for_each(|memory| unsafe { global::kvfree(memory.as_ptr()) });
         global::percpu_trim();

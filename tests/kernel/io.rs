@@ -82,7 +82,7 @@ fn the_firmware_configuration_signs() {
     registers.readsb(0, &mut signature).expect("inside");
     assert_eq!(&signature, b"QEMU");
     // From the start again, in one access: the device puts the first byte where big-endian memory has it.
-    registers.writew(SELECTOR, 0).expect("inside");
+    registers.writew(0, SELECTOR).expect("inside");
     assert_eq!(registers.readl(0).map(u32::to_le_bytes), Ok(*b"QEMU"));
 }
 
@@ -133,7 +133,7 @@ fn gpio_registers_keep_what_is_written() {
     let gpio = map::<0x1000>(device("arm,pl061", 0), MemoryType::DeviceNGnRE);
     for value in [0x00, 0xa5, 0xff, 0x00] {
         gpio.write::<u32, 0x404>(value);
-        gpio.writel_relaxed(0x408, !value & 0xff).expect("inside");
+        gpio.writel_relaxed(!value & 0xff, 0x408).expect("inside");
         assert_eq!((gpio.read::<u32, 0x404>(), gpio.readl(0x408)), (value, Ok(!value & 0xff)));
     }
     gpio.write::<u32, 0x408>(0);

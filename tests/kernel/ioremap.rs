@@ -3,7 +3,7 @@
 
 use crate::io::device;
 use core::ops::ControlFlow;
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use quarry::addr::{Address, PAGE_BYTES, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::aarch64::at;
 use quarry::arch::aarch64::mair::attribute;
 use quarry::gfp::Gfp;
@@ -69,7 +69,7 @@ fn every_memory_type_is_in_the_descriptor_and_in_the_cpu() {
     let before = live();
     let flash = device("cfi-flash", 1);
     let (phys, size) = (flash.start(), flash.size());
-    let write_back = |phys, size| global::memremap(phys, size, MemoryType::WriteBack);
+    let write_back = |phys, size| global::memremap(phys, size, MemoryType::WriteBack).map(Address::at);
     let tagged = |phys, size| {
         let prot = Prot::KERNEL_RW.with_memory(MemoryType::WriteBackTagged).expect("not executable");
         global::ioremap_prot(phys, size, prot)
@@ -95,7 +95,7 @@ fn every_memory_type_is_in_the_descriptor_and_in_the_cpu() {
             let expected = [false, true].map(|tags| attribute(memory, tags));
             assert!(expected.contains(&par.attribute), "{}: {:#04x}", memory.name(), par.attribute);
         }
-        raw!(global::iounmap(addr)).expect("what was returned");
+        raw!(global::try_iounmap(addr)).expect("what was returned");
         assert!(at::translate(addr).is_none(), "no CPU translates it");
     }
     assert_eq!(live(), before);
@@ -132,8 +132,8 @@ fn a_mapping_takes_as_few_entries_as_it_can() {
         assert!(area.phys == Some(PhysAddr::new(phys)) && area.flags.contains(VmFlags::IOREMAP));
         assert!(area.caller.is_some_and(|caller| caller.file().ends_with("ioremap.rs")));
         let first = VirtAddr::new(area.range.start().get() | addr.offset_in(PAGE_SIZE));
-        assert!(first == addr || matches!(raw!(global::iounmap(first)), Err(IoError::NotThePointer(..))));
-        raw!(global::iounmap(addr)).expect("what was returned");
+        assert!(first == addr || matches!(raw!(global::try_iounmap(first)), Err(IoError::NotThePointer(..))));
+        raw!(global::try_iounmap(addr)).expect("what was returned");
         assert_eq!(entries(addr, size), [0; 4]);
     }
     assert_eq!(live(), before);
@@ -151,9 +151,9 @@ fn what_is_no_device_memory_is_refused() {
     // A page of it at either end.
     assert!(matches!(global::ioremap(phys(ram.start().get() - PAGE_SIZE), PAGE_SIZE + 1), Err(IoError::Ram(_))));
     assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
-    let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there");
+    let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there").at();
     assert_eq!(Some(linear), global::phys_to_virt(page));
-    raw!(global::memunmap(linear)).expect("nothing to do");
+    raw!(global::try_memunmap(linear)).expect("nothing to do");
     assert!(matches!(global::memremap(page, PAGE_SIZE, MemoryType::WriteThrough), Err(IoError::Ram(_))));
     let straddling = phys(ram.start().get() - PAGE_SIZE);
     assert!(matches!(global::memremap(straddling, 2 * PAGE_SIZE, MemoryType::WriteBack), Err(IoError::Ram(_))));
@@ -183,12 +183,12 @@ fn one_range_has_one_memory_type() {
     for refused in [global::ioremap_wc(inside, 1), global::ioremap_np(inside, GIB / 4)] {
         assert!(matches!(refused, Err(IoError::Conflict(_, other)) if other.memory == MemoryType::DeviceNGnRE));
     }
-    raw!(global::iounmap(first)).expect("what was returned");
+    raw!(global::try_iounmap(first)).expect("what was returned");
     assert!(global::ioremap_wc(inside, 1).is_err(), "the second is alive");
     assert!(at::translate(second).is_some() && at::translate(first).is_none());
-    raw!(global::iounmap(second)).expect("what was returned");
+    raw!(global::try_iounmap(second)).expect("what was returned");
     let other = global::ioremap_wc(inside, 1).expect("nobody has it now");
-    raw!(global::iounmap(other)).expect("what was returned");
+    raw!(global::try_iounmap(other)).expect("what was returned");
     // The console's port is mapped since early boot.
     let port = device("arm,pl011", 0);
     assert!(matches!(global::ioremap_wc(port.start(), 4), Err(IoError::Conflict(..))));
@@ -196,7 +196,7 @@ fn one_range_has_one_memory_type() {
     // SAFETY: the port's flag register, which reading does not change.
     let flags = unsafe { global::readl(again.checked_add(0x18).expect("no wrap")) };
     assert_eq!(flags & 0x80, 0x80, "the transmit FIFO is empty");
-    raw!(global::iounmap(again)).expect("what was returned");
+    raw!(global::try_iounmap(again)).expect("what was returned");
     assert_eq!(live(), before);
 }
 
@@ -206,21 +206,30 @@ fn only_what_ioremap_returned_is_unmapped() {
     let before = live();
     let window = pci_windows()[0];
     let addr = global::ioremap(PhysAddr::new(window.start().get() + 0x10), 3 * PAGE_SIZE).expect("device memory");
-    assert!(matches!(raw!(global::vfree(addr)), Err(MapError::Area(AreaError::NotTheStart(..)))));
-    assert!(matches!(raw!(global::vfree(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(global::vunmap(addr.align_down(PAGE_SIZE))), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vfree(addr)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+    assert!(matches!(
+        raw!(global::try_vfree(addr.align_down(PAGE_SIZE))),
+        Err(MapError::Area(AreaError::WrongKind(_)))
+    ));
+    assert!(matches!(
+        raw!(global::try_vunmap(addr.align_down(PAGE_SIZE))),
+        Err(MapError::Area(AreaError::WrongKind(_)))
+    ));
     for wrong in [addr.get() - 0x10, addr.get() + 1, addr.get() + PAGE_SIZE, addr.get() + 4 * PAGE_SIZE - 0x10] {
-        assert!(matches!(raw!(global::iounmap(VirtAddr::new(wrong))), Err(IoError::NotThePointer(..))), "{wrong:#x}");
+        assert!(
+            matches!(raw!(global::try_iounmap(VirtAddr::new(wrong))), Err(IoError::NotThePointer(..))),
+            "{wrong:#x}"
+        );
     }
     assert!(at::translate(addr).is_some());
-    let memory = global::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(matches!(raw!(global::iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
-    raw!(global::vfree(memory)).expect("an area");
+    let memory = global::vmalloc(PAGE_BYTES).expect("memory").at();
+    assert!(matches!(raw!(global::try_iounmap(memory)), Err(IoError::Area(AreaError::WrongKind(_)))));
+    raw!(global::try_vfree(memory)).expect("an area");
     let linear = global::phys_to_virt(PhysAddr::ZERO).expect("in the linear map");
-    assert!(matches!(raw!(global::iounmap(linear)), Err(IoError::Area(AreaError::NoArea(_)))));
-    raw!(global::iounmap(addr)).expect("what was returned");
-    assert!(matches!(raw!(global::iounmap(addr)), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
-    assert_eq!(raw!(global::iounmap(VirtAddr::ZERO)), Ok(()));
+    assert!(matches!(raw!(global::try_iounmap(linear)), Err(IoError::Area(AreaError::NoArea(_)))));
+    raw!(global::try_iounmap(addr)).expect("what was returned");
+    assert!(matches!(raw!(global::try_iounmap(addr)), Err(IoError::Area(AreaError::NoArea(_)))), "twice");
+    assert_eq!(raw!(global::try_iounmap(VirtAddr::ZERO)), Ok(()));
     global::vmap_space().purge_all();
     assert_eq!(live(), before);
 }
@@ -230,7 +239,7 @@ fn an_unmapped_register_faults() {
     let clock = global::ioremap(device("arm,pl031", 0).start(), PAGE_SIZE).expect("device memory");
     // SAFETY: the clock's data register.
     assert_ne!(unsafe { global::readl(clock) }, 0);
-    raw!(global::iounmap(clock)).expect("what was returned");
+    raw!(global::try_iounmap(clock)).expect("what was returned");
     expect_fault(FaultKind::Translation(quarry::arch::aarch64::esr::Access::Read), clock);
     // SAFETY: as above.
     let _ = unsafe { global::readl(clock) };

@@ -91,7 +91,7 @@ fn no_bytes_are_a_pointer_that_can_be_freed() {
     for _ in 0..2 {
         free(none);
         // SAFETY: null is nothing to free.
-        unsafe { global::kfree(core::ptr::null_mut()) };
+        unsafe { global::kfree(core::ptr::null_mut::<u8>()) };
     }
     // SAFETY: each is the allocation that the call before returned.
     let grown = unsafe { global::krealloc(none.as_ptr(), 100, KERNEL) }.expect("memory");
@@ -129,13 +129,13 @@ fn sensitive_content_is_gone_before_anybody_else_has_the_object() {
         // SAFETY: the test's own, as large.
         unsafe { object.write_bytes(0xab, bytes) };
         // SAFETY: not used by anybody afterwards, but looked at while it is free.
-        unsafe { global::kfree_sensitive(object.as_ptr()) }.expect("an allocation");
+        unsafe { global::try_kfree_sensitive(object.as_ptr()) }.expect("an allocation");
         // The first word of a free object is the allocator's, and pages that are free keep what was there.
         // SAFETY: memory of the linear map, which nobody writes meanwhile.
         let rest = unsafe { core::slice::from_raw_parts(object.as_ptr().wrapping_add(8), bytes - 8) };
         assert!(rest.iter().all(|byte| *byte == 0), "{size} bytes");
         // SAFETY: it is not freed again.
-        let twice = unsafe { global::kfree_sensitive(object.as_ptr()) };
+        let twice = unsafe { global::try_kfree_sensitive(object.as_ptr()) };
         assert!(matches!(twice, Err(Misuse::DoubleFree { .. } | Misuse::Foreign { .. })), "{twice:?}");
     }
     check();
@@ -147,9 +147,9 @@ fn alloc_is_kmalloc_from_the_hand_over_on() {
     assert_eq!(early.0, 0, "what booting took of it has gone back");
     let boxes: Vec<Box<u64>> = (0..100).map(Box::new).collect();
     for (number, boxed) in boxes.iter().enumerate() {
-        assert_eq!((**boxed, global::ksize((&raw const **boxed).cast())), (number as u64, Ok(KMALLOC_MIN_SIZE)));
+        assert_eq!((**boxed, global::ksize(&raw const **boxed)), (number as u64, Ok(KMALLOC_MIN_SIZE)));
     }
-    assert!(global::ksize(boxes.as_ptr().cast()).is_ok());
+    assert!(global::ksize(boxes.as_ptr()).is_ok());
     assert_eq!(heap::usage(), early, "somebody still allocates from the early heap");
     #[repr(align(4096))]
     struct Aligned([u8; 100]);
@@ -183,7 +183,7 @@ impl Drop for Noted {
 ktest!(boxes_rows_and_caches_live_in_kmalloc, machine a72 = "", machine max = "cpu=max");
 fn boxes_rows_and_caches_live_in_kmalloc() {
     let boxed = KBox::new(Noted(5), KERNEL).expect("memory");
-    assert_eq!((boxed.0, global::ksize((&raw const *boxed).cast())), (5, Ok(KMALLOC_MIN_SIZE)));
+    assert_eq!((boxed.0, global::ksize(&raw const *boxed)), (5, Ok(KMALLOC_MIN_SIZE)));
     drop(boxed);
     assert_eq!(DROPPED.swap(0, Ordering::Relaxed), 1);
 
@@ -207,7 +207,7 @@ fn boxes_rows_and_caches_live_in_kmalloc() {
 
     let mut listed = allocator_api2::vec::Vec::new_in(KmallocApi::<{ Gfp::ATOMIC.bits() }>::THE);
     listed.extend(0..1000_u16);
-    assert!(listed.iter().copied().eq(0..1000) && global::ksize(listed.as_ptr().cast()).is_ok());
+    assert!(listed.iter().copied().eq(0..1000) && global::ksize(listed.as_ptr()).is_ok());
     drop((listed, slice));
     check();
 }

@@ -3,7 +3,7 @@
 
 use aarch64_cpu::registers::CNTV_CVAL_EL0;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, to_usize};
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
@@ -88,7 +88,7 @@ fn object(size: usize, gfp: Gfp) {
 fn block(order: u8, gfp: Gfp) {
     if let Ok(page) = timed(|| global::alloc_pages(gfp | Gfp::NOWARN, Order::new(order).expect("small"))) {
         let order = Order::new(order).expect("small");
-        timed(|| raw!(global::free_pages(page, order))).expect("allocated here");
+        timed(|| raw!(global::try_free_pages(page, order))).expect("allocated here");
     }
 }
 
@@ -113,8 +113,8 @@ fn no_call_takes_long_in_a_storm() {
             block(u8::try_from(round % 11).expect("small"), Gfp::KERNEL);
             if round % 8 == 0 {
                 let pages = 1 + round % 40;
-                let area = timed(|| global::vmalloc_gfp(pages * PAGE_SIZE, Gfp::KERNEL)).expect("memory");
-                timed(|| raw!(global::vfree(area))).expect("allocated here");
+                let area = timed(|| global::vmalloc_gfp(to_usize(pages * PAGE_SIZE), Gfp::KERNEL)).expect("memory");
+                timed(|| raw!(global::try_vfree(area))).expect("allocated here");
             }
             if round % 64 == 63 {
                 global::slab_allocator().shrink_all();

@@ -37,6 +37,7 @@ mod percpu;
 mod planted;
 mod prompt;
 mod protection;
+mod raw_face;
 mod reclaim;
 mod reserved;
 mod resource;

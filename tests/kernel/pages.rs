@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use core::fmt::Display;
-use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
+use quarry::addr::{Address, Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, to_usize};
 use quarry::arch::aarch64::probe;
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::global;
@@ -127,7 +127,7 @@ impl Held {
             // SAFETY: still the test's.
             assert_eq!(unsafe { place.read_volatile() }, self.mark, "step {step}: somebody wrote to {:?}", self.page);
         }
-        raw!(global::free_pages(self.page, self.order)).expect("a live block");
+        raw!(global::try_free_pages(self.page, self.order)).expect("a live block");
     }
 }
 
@@ -207,7 +207,7 @@ fn all_memory_comes_and_goes_page_by_page() {
         let page = numbered(last);
         // SAFETY: one of the pages taken above, still the test's.
         last = unsafe { global::page_address(page).as_ptr::<u32>().read_volatile() };
-        raw!(global::free_page(page)).expect("a live page");
+        raw!(global::try_free_page(page)).expect("a live page");
     }
     assert_eq!(blocks(), before);
     assert_eq!(blocks(), fewest_blocks());
@@ -239,13 +239,13 @@ fn zones_follow_the_machine() {
     let reaches = |gfp: Gfp, end: u64| {
         let page = global::alloc_page(gfp).expect("memory");
         assert!(global::page_to_phys(page).get() < end, "{gfp}");
-        raw!(global::free_page(page)).expect("a live page");
+        raw!(global::try_free_page(page)).expect("a live page");
     };
     reaches(Gfp::KERNEL | Gfp::DMA, 2 * GIB);
     reaches(Gfp::KERNEL | Gfp::DMA32, 4 * GIB);
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     assert!(global::page_to_phys(page).get() >= 4 * GIB, "the highest zone first");
-    raw!(global::free_page(page)).expect("a live page");
+    raw!(global::try_free_page(page)).expect("a live page");
     sound();
 }
 
@@ -274,42 +274,45 @@ fn each_wrong_free_is_named() {
     let compound = global::alloc_pages(Gfp::KERNEL | Gfp::COMP, order(3)).expect("memory");
     let inside = block.offset(2);
     assert_eq!(
-        raw!(global::free_pages(block, order(2))),
+        raw!(global::try_free_pages(block, order(2))),
         Err(FreeError::WrongOrder { page: pfn(block), allocated: order(3), freed: order(2) })
     );
     assert_eq!(
-        raw!(global::free_pages(block.offset(1), order(3))),
+        raw!(global::try_free_pages(block.offset(1), order(3))),
         Err(FreeError::InsideBlock { page: pfn(block.offset(1)), head: pfn(block) })
     );
-    assert_eq!(raw!(global::free_page(inside)), Err(FreeError::InsideBlock { page: pfn(inside), head: pfn(block) }));
+    assert_eq!(
+        raw!(global::try_free_page(inside)),
+        Err(FreeError::InsideBlock { page: pfn(inside), head: pfn(block) })
+    );
     let tail = compound.offset(7);
-    assert_eq!(raw!(global::free_page(tail)), Err(FreeError::InsideBlock { page: pfn(tail), head: pfn(compound) }));
+    assert_eq!(raw!(global::try_free_page(tail)), Err(FreeError::InsideBlock { page: pfn(tail), head: pfn(compound) }));
     let middle = VirtAddr::new(global::page_address(block).get() + 8);
-    assert_eq!(raw!(global::free_pages(middle, order(3))), Err(FreeError::Unaligned(middle)));
+    assert_eq!(raw!(global::try_free_pages(middle, order(3))), Err(FreeError::Unaligned(middle)));
 
     let pages = global::page_allocator();
     raw!(pages.claim(block, Kind::Slab, 1)).expect("nobody's");
     assert_eq!(
-        raw!(global::free_pages(block, order(3))),
+        raw!(global::try_free_pages(block, order(3))),
         Err(FreeError::Claimed { page: pfn(block), kind: Kind::Slab })
     );
     raw!(pages.disown(block, Kind::Slab)).expect("claimed above");
     raw!(pages.set_memory_type(block, MemoryType::NonCacheable)).expect("a live block");
     let other = FreeError::MemoryType { page: pfn(block), memory: MemoryType::NonCacheable };
-    assert_eq!(raw!(global::free_pages(block, order(3))), Err(other));
+    assert_eq!(raw!(global::try_free_pages(block, order(3))), Err(other));
     raw!(pages.set_memory_type(block, MemoryType::WriteBack)).expect("a live block");
 
-    raw!(global::free_pages(block, order(3))).expect("a live block");
-    assert_eq!(raw!(global::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))));
-    raw!(global::free_pages(compound, order(3))).expect("a live block");
+    raw!(global::try_free_pages(block, order(3))).expect("a live block");
+    assert_eq!(raw!(global::try_free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))));
+    raw!(global::try_free_pages(compound, order(3))).expect("a live block");
     global::drain_all_pages();
-    assert_eq!(raw!(global::free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))), "after merging");
-    assert_eq!(raw!(global::free_page(inside)), Err(FreeError::DoubleFree(pfn(inside))));
+    assert_eq!(raw!(global::try_free_pages(block, order(3))), Err(FreeError::DoubleFree(pfn(block))), "after merging");
+    assert_eq!(raw!(global::try_free_page(inside)), Err(FreeError::DoubleFree(pfn(inside))));
 
     // The kernel's image was never the allocator's.
     let image = quarry::kernel::init::machine().expect("booted").boot.image_range().start();
     let image = global::pfn_to_page(Pfn::containing(image)).expect("RAM");
-    assert_eq!(raw!(global::free_page(image)), Err(FreeError::Reserved(pfn(image))));
+    assert_eq!(raw!(global::try_free_page(image)), Err(FreeError::Reserved(pfn(image))));
     assert_eq!(blocks(), before, "nothing has changed");
     sound();
 }
@@ -320,14 +323,14 @@ fn no_ram_and_no_linear_address_are_named() {
     let linear = |phys| global::phys_to_virt(PhysAddr::new(phys)).expect("in the linear map");
     // Descriptors come in sections of 4 MiB, so the first frames behind RAM have one.
     let hole = Pfn::containing(PhysAddr::new(end));
-    assert_eq!(raw!(global::free_page(linear(end))), Err(FreeError::Hole(hole)));
+    assert_eq!(raw!(global::try_free_page(linear(end))), Err(FreeError::Hole(hole)));
     let beyond = PhysAddr::new(8 * GIB);
-    assert_eq!(raw!(global::free_page(linear(beyond.get()))), Err(FreeError::NoDescriptor(beyond)));
+    assert_eq!(raw!(global::try_free_page(linear(beyond.get()))), Err(FreeError::NoDescriptor(beyond)));
     let device = PhysAddr::new(0x0900_0000);
-    assert_eq!(raw!(global::free_page(linear(device.get()))), Err(FreeError::NoDescriptor(device)));
+    assert_eq!(raw!(global::try_free_page(linear(device.get()))), Err(FreeError::NoDescriptor(device)));
     for addr in [0, FIXMAP_START, VMEMMAP_START, VMALLOC_START] {
         let addr = VirtAddr::new(addr);
-        assert_eq!(raw!(global::free_page(addr)), Err(FreeError::NotLinear(addr)));
+        assert_eq!(raw!(global::try_free_page(addr)), Err(FreeError::NotLinear(addr)));
     }
     assert_eq!(global::pfn_to_page(Pfn::containing(beyond)), None);
     sound();
@@ -342,14 +345,14 @@ fn a_wild_page_number_is_an_error_and_no_crash() {
         let page = numbered(index);
         for raw in 0..=10 {
             assert_eq!(
-                raw!(global::free_pages(page, order(raw))),
+                raw!(global::try_free_pages(page, order(raw))),
                 Err(FreeError::NoDescriptor(map.phys(page))),
                 "{page:?}"
             );
         }
-        assert!(raw!(global::put_page(page)).is_err() && global::get_page(page).is_err());
+        assert!(raw!(global::try_put_page(page)).is_err() && global::get_page(page).is_err());
         assert!(raw!(global::split_page(page, order(1))).is_err());
-        assert!(raw!(global::free_contig_range(page, 2)).is_err());
+        assert!(raw!(global::try_free_contig_range(page, 2)).is_err());
     }
     assert_eq!(blocks(), before);
     sound();
@@ -379,7 +382,7 @@ fn freed_page() -> (Page, VirtAddr) {
     let at = global::page_address(page);
     // SAFETY: the test's page.
     unsafe { at.as_ptr::<u8>().write_bytes(0xab, 4096) };
-    raw!(global::free_page(page)).expect("a live page");
+    raw!(global::try_free_page(page)).expect("a live page");
     (page, at)
 }
 
@@ -401,7 +404,7 @@ fn pages_are_zeroed_as_the_boot_arguments_say() {
     assert!(holds(at, if on_free { 0 } else { 0xab }));
     global::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
     assert!(holds(at, 0));
-    raw!(global::free_page(page)).expect("a live page");
+    raw!(global::try_free_page(page)).expect("a live page");
     sound();
 }
 
@@ -423,13 +426,13 @@ fn a_page_that_was_freed_faults_when_it_is_read() {
         let (at, first) = (global::page_address(page), global::page_address(block));
         let last = first.checked_add(order.bytes() - 8).expect("no wrap");
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr).is_some()));
-        raw!(global::free_page(page)).expect("live");
-        raw!(global::free_pages(block, order)).expect("live");
+        raw!(global::try_free_page(page)).expect("live");
+        raw!(global::try_free_pages(block, order)).expect("live");
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr.untagged()).is_none()));
     }
     // Whatever lies above goes on.
-    let memory = global::vmalloc(100 << 10).expect("memory");
-    raw!(global::vfree(memory)).expect("an area");
+    let memory = global::vmalloc(100 << 10).expect("memory").at();
+    raw!(global::try_vfree(memory)).expect("an area");
     let objects: Vec<_> = (0..2_000).map(|_| global::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();
     for object in objects {
         // SAFETY: allocated above, and used no more.
@@ -451,7 +454,7 @@ fn a_write_to_a_free_page_is_reported() {
     // SAFETY: what is wrong about it is the test: nobody has the page.
     unsafe { at.as_ptr::<u8>().wrapping_add(123).write_volatile(0x42) };
     global::alloc_contig_range(page, 1, Gfp::KERNEL).expect("freed above");
-    raw!(global::free_page(page)).expect("a live page");
+    raw!(global::try_free_page(page)).expect("a live page");
     assert!(holds(at, PAGE_POISON));
     sound();
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use alloc::vec::Vec;
-use quarry::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::addr::{Address, MAX_ORDER, Order, PAGE_BYTES, PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KernelStack, ThisKernel};
 use quarry::hal::prot::Prot;
@@ -35,7 +35,7 @@ fn free() -> (u64, usize) {
         *block = global::alloc_pages(Gfp::NOWAIT, largest).ok();
     }
     let count = blocks.iter().flatten().count();
-    blocks.into_iter().flatten().for_each(|block| raw!(global::free_pages(block, largest)).expect("live"));
+    blocks.into_iter().flatten().for_each(|block| raw!(global::try_free_pages(block, largest)).expect("live"));
     (pages, count)
 }
 
@@ -67,17 +67,19 @@ impl Peak {
         while global::nr_free_pages() > LEFT && number < 39_999 {
             number += 1;
             let done = match kind {
-                0 => global::alloc_percpu_gfp(UNIT_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+                0 => global::alloc_percpu_gfp(to_usize(UNIT_SIZE), 8, Gfp::KERNEL | Gfp::NOWARN)
                     .map(|ptr| self.per_cpu.push(ptr))
                     .is_ok(),
-                1 => global::vmalloc_gfp(PAGE_SIZE, Gfp::KERNEL | Gfp::NOWARN).map(|at| self.areas.push(at)).is_ok(),
+                1 => global::vmalloc_gfp(PAGE_BYTES, Gfp::KERNEL | Gfp::NOWARN)
+                    .map(|area| self.areas.push(area.at()))
+                    .is_ok(),
                 2 => KernelStack::new("peak").map(|stack| self.stacks.push(stack)).is_ok(),
                 3 => global::ioremap(PhysAddr::new(NOWHERE + 2 * number * PAGE_SIZE), PAGE_SIZE)
                     .map(|at| self.devices.push(at))
                     .is_ok(),
                 // A page is mapped by so many areas at most.
                 _ => global::vm_map_ram(next.next().map(core::slice::from_ref).expect("pages"), Prot::KERNEL_RW)
-                    .map(|at| self.brief.push(at))
+                    .map(|mapped| self.brief.push(mapped.at()))
                     .is_ok(),
             };
             if !done {
@@ -87,11 +89,11 @@ impl Peak {
     }
 
     fn free(&mut self) {
-        self.per_cpu.drain(..).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
-        self.areas.drain(..).for_each(|at| raw!(global::vfree(at)).expect("live"));
+        self.per_cpu.drain(..).for_each(|ptr| raw!(global::try_free_percpu(ptr)).expect("live"));
+        self.areas.drain(..).for_each(|at| raw!(global::try_vfree(at)).expect("live"));
         self.stacks.clear();
-        self.devices.drain(..).for_each(|at| raw!(global::iounmap(at)).expect("live"));
-        self.brief.drain(..).for_each(|at| raw!(global::vm_unmap_ram(at, 1)).expect("live"));
+        self.devices.drain(..).for_each(|at| raw!(global::try_iounmap(at)).expect("live"));
+        self.brief.drain(..).for_each(|at| raw!(global::try_vm_unmap_ram(at, 1)).expect("live"));
     }
 }
 
@@ -123,16 +125,16 @@ fn a_peak_leaves_memory_in_large_blocks() {
             // Makes room for the next.
             if kind == 0 {
                 let half = peak.per_cpu.len() / 2;
-                peak.per_cpu.drain(..half).for_each(|ptr| raw!(global::free_percpu(ptr)).expect("live"));
+                peak.per_cpu.drain(..half).for_each(|ptr| raw!(global::try_free_percpu(ptr)).expect("live"));
                 global::percpu_trim();
             }
             let half = peak.areas.len() / 2;
-            peak.areas.drain(..half).for_each(|at| raw!(global::vfree(at)).expect("live"));
+            peak.areas.drain(..half).for_each(|at| raw!(global::try_vfree(at)).expect("live"));
             global::vmap_space().purge_all();
         }
         back("all together", &mut peak);
     }
-    pages.into_iter().for_each(|page| raw!(global::free_page(page)).expect("live"));
+    pages.into_iter().for_each(|page| raw!(global::try_free_page(page)).expect("live"));
     ThisKernel.check().expect("sound");
     global::check_vmalloc().expect("sound");
 }

@@ -3,7 +3,7 @@
 
 use crate::smp::Random;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::addr::{Address, CpuId, PAGE_BYTES, VirtAddr, to_usize};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
@@ -48,7 +48,7 @@ fn each_value_is_dropped_once() {
     let dropped = AtomicU64::new(0);
     drop(PerCpu::new(Gfp::KERNEL, |_| Noted(&dropped)).expect("memory"));
     assert_eq!(dropped.load(Ordering::Relaxed), 4);
-    let huge = global::alloc_percpu(UNIT_SIZE + 1, 8);
+    let huge = global::alloc_percpu(to_usize(UNIT_SIZE + 1), 8);
     assert_eq!(huge, Err(PerCpuError::TooLarge(UNIT_SIZE + 1)));
 }
 
@@ -57,12 +57,15 @@ ktest!(what_is_not_allocated_is_not_freed, report = "free_percpu(");
 fn what_is_not_allocated_is_not_freed() {
     let ptr = global::alloc_percpu(100, 8).expect("memory");
     let inside = PerCpuPtr::new(VirtAddr::new(ptr.addr().get() + 8));
-    assert_eq!(raw!(global::free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
-    let area = global::vmalloc(PAGE_SIZE).expect("memory");
-    assert!(raw!(global::free_percpu(PerCpuPtr::new(area))).is_err() && raw!(global::vfree(ptr.addr())).is_err());
-    raw!(global::vfree(area)).expect("an area");
-    raw!(global::free_percpu(ptr)).expect("allocated");
-    assert!(raw!(global::free_percpu(ptr)).is_err(), "twice");
+    assert_eq!(raw!(global::try_free_percpu(inside)), Err(PerCpuError::NotAllocated(inside.addr())));
+    let area = global::vmalloc(PAGE_BYTES).expect("memory").at();
+    assert!(
+        raw!(global::try_free_percpu(PerCpuPtr::new(area))).is_err() && raw!(global::try_vfree(ptr.addr())).is_err()
+    );
+    raw!(global::try_vfree(area)).expect("an area");
+    raw!(global::try_free_percpu(ptr)).expect("allocated");
+    assert!(raw!(global::try_free_percpu(ptr)).is_err(), "twice");
+    raw!(global::free_percpu(ptr));
     global::check_percpu().expect("sound");
 }
 
@@ -70,15 +73,15 @@ fn what_is_not_allocated_is_not_freed() {
 ktest!(no_failed_allocation_loses_anything, machine = "smp=2", timeout = 60);
 fn no_failed_allocation_loses_anything() {
     // Tables and records are there and stay.
-    let warm = global::alloc_percpu(UNIT_SIZE, 8).expect("memory");
-    raw!(global::free_percpu(warm)).expect("allocated");
+    let warm = global::alloc_percpu(to_usize(UNIT_SIZE), 8).expect("memory");
+    raw!(global::try_free_percpu(warm)).expect("allocated");
     global::percpu_trim();
     let make = || {
         global::percpu_trim();
-        global::alloc_percpu_gfp(2 * PAGE_SIZE, 8, Gfp::KERNEL | Gfp::NOWARN)
+        global::alloc_percpu_gfp(2 * PAGE_BYTES, 8, Gfp::KERNEL | Gfp::NOWARN)
     };
     let free = |ptr| {
-        raw!(global::free_percpu(ptr)).expect("allocated");
+        raw!(global::try_free_percpu(ptr)).expect("allocated");
         global::percpu_trim();
     };
     let make = || make().inspect_err(|_| _ = global::percpu_trim());
@@ -91,7 +94,7 @@ static HELD: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 /// Of an allocation every CPU's copy holds its own address.
 fn take(size: u64, gfp: Gfp) -> Option<PerCpuPtr> {
-    let ptr = global::alloc_percpu_gfp(size.max(8), 8, gfp | Gfp::NOWARN).ok()?;
+    let ptr = global::alloc_percpu_gfp(to_usize(size.max(8)), 8, gfp | Gfp::NOWARN).ok()?;
     for cpu in global::possible_cpus() {
         let at = ptr.of(cpu);
         // SAFETY: eight bytes at least, aligned, just allocated.
@@ -106,7 +109,7 @@ fn give(ptr: PerCpuPtr) {
         // SAFETY: as in `take`, and not freed yet.
         assert_eq!(unsafe { at.as_ptr::<u64>().read() }, at.get(), "nobody else has written there");
     }
-    raw!(global::free_percpu(ptr)).expect("allocated");
+    raw!(global::try_free_percpu(ptr)).expect("allocated");
 }
 
 fn each() {

@@ -73,7 +73,7 @@ impl Chain {
         while freed < count
             && let Some(page) = self.pop()
         {
-            raw!(global::free_page(page)).expect("a page of this test");
+            raw!(global::try_free_page(page)).expect("a page of this test");
             freed += 1;
         }
         freed
@@ -141,7 +141,7 @@ fn allocations_are_served_from_a_cache_that_shrinks() {
         HELD.push(global::alloc_page(Gfp::KERNEL).expect("the cache has memory"));
     }
     let block = global::alloc_pages(Gfp::KERNEL, Order::new(3).expect("an order")).expect("and larger blocks");
-    raw!(global::free_pages(block, Order::new(3).expect("an order"))).expect("just allocated");
+    raw!(global::try_free_pages(block, Order::new(3).expect("an order"))).expect("just allocated");
     assert!(CACHE.0.len() < cached);
     assert!(global::reclaim().events().direct > 0);
     leave(place, before);
@@ -292,7 +292,7 @@ fn a_sleeping_allocation_with_interrupts_masked_is_reported_with_its_caller() {
     let guard = irq::local_irq_save();
     let page = global::alloc_page(Gfp::KERNEL).expect("memory is plenty");
     drop(guard);
-    raw!(global::free_page(page)).expect("just allocated");
+    raw!(global::try_free_page(page)).expect("just allocated");
     quarry::kprintln!("it went on");
 }
 
@@ -307,7 +307,7 @@ fn a_sleeping_allocation_with_a_lock_held_is_reported() {
     let guard = LOCK.lock();
     let page = global::alloc_pages(Gfp::NOFS, order).expect("memory is plenty");
     drop(guard);
-    raw!(global::free_pages(page, order)).expect("just allocated");
+    raw!(global::try_free_pages(page, order)).expect("just allocated");
     quarry::kprintln!("it went on");
 }
 
@@ -316,7 +316,7 @@ fn allocate_in_interrupt(_: IntId) {
     irq::local_irq_enable();
     let page = global::alloc_page(Gfp::KERNEL).expect("memory is plenty");
     irq::local_irq_disable();
-    raw!(global::free_page(page)).expect("just allocated");
+    raw!(global::try_free_page(page)).expect("just allocated");
     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -341,7 +341,7 @@ fn flags_that_do_not_wait_are_never_reported() {
     let guard = irq::local_irq_save();
     for gfp in [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::ATOMIC | Gfp::ZERO] {
         let page = global::alloc_page(gfp).expect("memory is plenty");
-        raw!(global::free_page(page)).expect("just allocated");
+        raw!(global::try_free_page(page)).expect("just allocated");
     }
     drop(guard);
     drop(scope);

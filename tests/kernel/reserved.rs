@@ -1,7 +1,7 @@
 //! Memory that the device tree sets aside, on a machine that has it: no-map regions inside RAM, outside of it, and placed
 //! while booting; mapped by the devices of tests/data/dts/virt-owners.dts that own them, and by nobody else.
 
-use quarry::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{Address, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::aarch64::at;
 use quarry::fdt::Node;
 use quarry::gfp::Gfp;
@@ -48,7 +48,7 @@ fn only_its_owner_maps_a_no_map_region() {
         for map in calls {
             assert!(is_refused(map(start, size), "firmware@49000000"));
         }
-        assert!(is_refused(global::memremap(start, size, MemoryType::WriteBack), "firmware@49000000"));
+        assert!(is_refused(global::memremap(start, size, MemoryType::WriteBack).map(Address::at), "firmware@49000000"));
         assert!(is_refused(global::ioremap_prot(start, size, Prot::KERNEL_DEVICE), "firmware@49000000"));
     }
     // The other half of the mailbox's page is nobody's, and yet not to be had; the orphan's pages have no owner; the SRAM
@@ -76,10 +76,10 @@ fn only_its_owner_maps_a_no_map_region() {
     let again = shared.map(MemoryType::NonCacheable).expect("shared");
     // SAFETY: as above.
     assert_eq!(unsafe { global::readq(again) }, 0x1122_3344_5566_7788);
-    raw!(global::iounmap(addr)).expect("what was returned");
-    raw!(global::iounmap(again)).expect("what was returned");
+    raw!(global::try_iounmap(addr)).expect("what was returned");
+    raw!(global::try_iounmap(again)).expect("what was returned");
     let cached = shared.map(MemoryType::WriteBack).expect("nobody has it mapped now");
-    raw!(global::memunmap(cached)).expect("what was returned");
+    raw!(global::try_memunmap(cached)).expect("what was returned");
 
     // Not beyond it, and nobody else's.
     for (start, size) in [(FIRMWARE.get(), FIRMWARE_SIZE + 1), (FIRMWARE.get() - 1, 2), (ORPHAN.get(), 4)] {
@@ -88,7 +88,8 @@ fn only_its_owner_maps_a_no_map_region() {
     }
     let last = PhysAddr::new(FIRMWARE.get() + FIRMWARE_SIZE - 1);
     let read_only = Prot::KERNEL_DEVICE.with_access(Access::ReadOnly).expect("not executable");
-    raw!(global::iounmap(firmware.map_part(last, 1, read_only).expect("its last byte"))).expect("what was returned");
+    raw!(global::try_iounmap(firmware.map_part(last, 1, read_only).expect("its last byte")))
+        .expect("what was returned");
     assert_eq!(
         global::memory_region(device("quarry,modem"), 1),
         Err(RegionError::NoIndex { device: "modem", index: 1 })
@@ -113,12 +114,12 @@ fn every_kind_of_region_is_its_owners() {
         // SAFETY: as above.
         assert_eq!(unsafe { global::readl(addr) }, word);
         assert_eq!(at::translate(addr).expect("mapped").phys, region.range().start());
-        raw!(global::memunmap(addr)).expect("what was returned");
+        raw!(global::try_memunmap(addr)).expect("what was returned");
     }
     // Where nothing answers, and no RAM is near: mapped all the same.
     let sram = region("quarry,dsp", 4).map(MemoryType::DeviceNGnRE).expect("its own");
     assert_eq!(at::translate(sram).expect("mapped").phys, SRAM);
-    raw!(global::iounmap(sram)).expect("what was returned");
+    raw!(global::try_iounmap(sram)).expect("what was returned");
     // Mapped memory is where it is, and has no second type.
     let log = region("quarry,dsp", 3);
     assert_eq!(log.map(MemoryType::WriteBack).ok(), layout::phys_to_virt(LOG));

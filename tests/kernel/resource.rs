@@ -52,7 +52,7 @@ fn what_there_is_is_in_the_tree() {
     // Pages that the allocator has are in nothing but RAM.
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     assert_eq!(at(global::page_to_phys(page)).name, "System RAM");
-    raw!(global::free_page(page)).expect("ours");
+    raw!(global::try_free_page(page)).expect("ours");
     // The console that this is printed on is a device that the kernel has.
     let stdout = machine.tree.chosen().and_then(|chosen| chosen.stdout()).expect("a console");
     let registers = stdout.node.phys_ranges().next().expect("registers").expect("that the CPU reaches");
@@ -96,7 +96,7 @@ fn a_device_has_one_driver() {
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     let ram = MemRegion::request(global::page_to_phys(page), PAGE_SIZE, "mine");
     assert!(matches!(ram, Err(ResourceError::Busy(info)) if info.name == "System RAM"), "{ram:?}");
-    raw!(global::free_page(page)).expect("ours");
+    raw!(global::try_free_page(page)).expect("ours");
 }
 
 /// Says in which turn it is dropped.

@@ -2,7 +2,7 @@
 //! tables and this CPU's data lie behind are split while in use; and nothing is ever writable and executable.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use quarry::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use quarry::addr::{Address, CpuId, PAGE_BYTES, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::arch::aarch64::irq;
 use quarry::gfp::Gfp;
@@ -65,7 +65,7 @@ ktest!(
 );
 fn pages_become_read_only_and_writable_again() {
     for size in [PAGE_SIZE, 64 << 10, 200 << 10, 2 * MIB, 6 * MIB] {
-        let addr = global::vmalloc(size).expect("memory");
+        let addr = global::vmalloc(to_usize(size)).expect("memory").at();
         let pages = size / PAGE_SIZE;
         (0..pages).for_each(|number| write(page(addr, number), number ^ 0x5a5a));
         let middle = page(addr, pages / 2);
@@ -77,9 +77,9 @@ fn pages_become_read_only_and_writable_again() {
             assert_eq!((access(here), read(here)), (expected, number ^ 0x5a5a), "page {number} of {pages}");
             assert_eq!(read(alias(here)), number ^ 0x5a5a);
         }
-        raw!(global::set_memory_ro(addr, pages)).expect("the area");
+        raw!(global::set_memory_ro(addr, to_usize(pages))).expect("the area");
         assert!((0..pages).all(|number| access(page(addr, number)) == READ_ONLY));
-        raw!(global::set_memory_rw(addr, pages)).expect("the area");
+        raw!(global::set_memory_rw(addr, to_usize(pages))).expect("the area");
         sound();
         for number in 0..pages {
             assert_eq!(access(page(addr, number)), READ_WRITE);
@@ -87,7 +87,7 @@ fn pages_become_read_only_and_writable_again() {
             write(alias(page(addr, number)).checked_add(8).expect("no wrap"), number);
             assert_eq!(read(page(addr, number).checked_add(8).expect("no wrap")), number);
         }
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
         global::vmap_space().check().expect("the areas' invariants");
     }
 }
@@ -98,7 +98,7 @@ ktest!(
     machine max = "cpu=max"
 );
 fn a_read_only_page_cannot_be_written() {
-    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     (0..4).for_each(|number| write(page(addr, number), 1));
     raw!(global::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
     write(addr, 2);
@@ -109,7 +109,7 @@ fn a_read_only_page_cannot_be_written() {
 
 ktest!(the_linear_map_of_a_read_only_page_cannot_be_written);
 fn the_linear_map_of_a_read_only_page_cannot_be_written() {
-    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     let there = alias(page(addr, 2));
     write(there, 1);
     raw!(global::set_memory_ro(page(addr, 1), 2)).expect("pages of the area");
@@ -132,7 +132,7 @@ fn call(addr: VirtAddr) -> u32 {
 // Behaviour 251
 ktest!(code_is_written_first_and_then_executed, machine a72 = "", machine large = "mem=2G", machine max = "cpu=max");
 fn code_is_written_first_and_then_executed() {
-    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     for number in 1..20 {
         write_code(addr, number);
         let refused = raw!(global::set_memory_x(addr, 1));
@@ -154,7 +154,7 @@ fn code_is_written_first_and_then_executed() {
     raw!(global::set_memory_ro(addr, 2)).expect("the area");
     raw!(global::set_memory_x(addr, 2)).expect("read-only");
     let there = [alias(addr), alias(page(addr, 1))];
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     assert!(
         there.iter().all(|alias| translation(*alias).leaf.prot.is_writable()),
         "whoever gets the pages can write them"
@@ -170,7 +170,7 @@ ktest!(
     timeout = 60,
 );
 fn every_cpu_executes_what_was_written_last() {
-    let addr = global::vmalloc_exec(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc_exec(PAGE_BYTES).expect("memory").at();
     for number in 1..=12 {
         write_code(addr, number);
         raw!(global::set_memory_ro(addr, 1)).expect("a page");
@@ -186,13 +186,13 @@ fn every_cpu_executes_what_was_written_last() {
         raw!(global::set_memory_nx(addr, 1)).expect("a page");
         raw!(global::set_memory_rw(addr, 1)).expect("not executable");
     }
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     sound();
 }
 
 ktest!(what_is_executable_no_longer_faults);
 fn what_is_executable_no_longer_faults() {
-    let addr = global::vmalloc(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(PAGE_BYTES).expect("memory").at();
     write_code(addr, 7);
     raw!(global::set_memory_ro(addr, 1)).expect("a page");
     raw!(global::set_memory_x(addr, 1)).expect("read-only");
@@ -211,7 +211,7 @@ fn an_area_read_only_from_the_start_has_its_alias_changed_before_it_is_executed(
     raw!(global::set_memory_x(addr, 1)).expect("read-only");
     assert_eq!((access(addr), call(addr)), ((Access::Execute, Access::ReadOnly), 11));
     sound();
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 ktest!(pages_of_a_freed_area_are_anybodys, machine a72 = "", machine max = "cpu=max");
@@ -222,12 +222,12 @@ fn pages_of_a_freed_area_are_anybodys() {
         (global::nr_free_pages(), global::vmap_space().iter().count())
     };
     let round = || {
-        let areas = [3, 40, 512].map(|pages| global::vmalloc(pages * PAGE_SIZE).expect("memory"));
+        let areas = [3, 40, 512].map(|pages| global::vmalloc(to_usize(pages * PAGE_SIZE)).expect("memory").at());
         for addr in areas {
             raw!(global::set_memory_ro(addr, 3)).expect("pages");
             raw!(global::set_memory_x(page(addr, 1), 1)).expect("a read-only page");
         }
-        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     };
     round();
     let before = counts();
@@ -240,32 +240,32 @@ fn pages_of_a_freed_area_are_anybodys() {
         write(global::page_address(page), 1);
     }
     assert!(taken.len() > 10_000);
-    taken.into_iter().for_each(|page| raw!(global::free_page(page)).expect("ours"));
+    taken.into_iter().for_each(|page| raw!(global::try_free_page(page)).expect("ours"));
 }
 
 ktest!(what_is_no_page_of_an_area_stays_as_it_is);
 fn what_is_no_page_of_an_area_stays_as_it_is() {
-    let addr = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     assert_eq!(raw!(global::set_memory_ro(addr, 0)), Err(SetMemoryError::Empty));
     let odd = addr.checked_add(8).expect("no wrap");
     assert_eq!(raw!(global::set_memory_ro(odd, 1)), Err(SetMemoryError::Unaligned(odd)));
-    for (first, pages) in [(0, 5), (3, 2), (4, 1), (0, u64::MAX)] {
+    for (first, pages) in [(0, 5), (3, 2), (4, 1), (0, usize::MAX)] {
         assert!(matches!(raw!(global::set_memory_ro(page(addr, first), pages)), Err(SetMemoryError::Outside(_))));
     }
     let linear = alias(addr);
     assert_eq!(raw!(global::set_memory_ro(linear, 1)), Err(SetMemoryError::Area(AreaError::NoArea(linear))));
     let one = global::alloc_page(Gfp::KERNEL).expect("memory");
-    let mapping = global::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    let mapping = global::vmap(&[one], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
     assert!(matches!(raw!(global::set_memory_ro(mapping, 1)), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
-    raw!(global::vunmap(mapping)).expect("a mapping");
-    raw!(global::free_page(one)).expect("ours");
+    raw!(global::try_vunmap(mapping)).expect("a mapping");
+    raw!(global::try_free_page(one)).expect("ours");
     assert!((0..4).all(|number| access(page(addr, number)) == READ_WRITE));
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 ktest!(a_block_is_split_where_an_edge_falls_into_it);
 fn a_block_is_split_where_an_edge_falls_into_it() {
-    let addr = global::vmalloc(4 * MIB).expect("memory");
+    let addr = global::vmalloc(to_usize(4 * MIB)).expect("memory").at();
     assert_eq!(translation(addr).leaf.level, LeafLevel::Pmd);
     raw!(global::set_memory_ro(page(addr, 3), 1)).expect("a page");
     assert_eq!(translation(addr).leaf.level, LeafLevel::Pte);
@@ -273,7 +273,7 @@ fn a_block_is_split_where_an_edge_falls_into_it() {
     // Whole blocks change as blocks.
     raw!(global::set_memory_ro(page(addr, 512), 512)).expect("a block");
     assert_eq!(translation(page(addr, 512)).leaf.level, LeafLevel::Pmd);
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 // Behaviour 385: the others use their memory all the while, through blocks that are being split.
@@ -294,7 +294,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
                 let addr = global::page_address(page);
                 (0..512).for_each(|word| write(addr.checked_add(word * 8).expect("a page"), word));
                 assert!((0..512).all(|word| read(addr.checked_add(word * 8).expect("a page")) == word));
-                raw!(global::free_page(page)).expect("ours");
+                raw!(global::try_free_page(page)).expect("ours");
                 WORKED.fetch_add(1, Ordering::Relaxed);
             }
             return;
@@ -303,7 +303,8 @@ fn other_cpus_go_on_while_blocks_are_split() {
             quarry::arch::aarch64::cpu::relax();
         }
         // Large enough that each is in blocks of its own, which are split here for the first time.
-        let areas: alloc::vec::Vec<VirtAddr> = (0..16).map(|_| global::vmalloc(4 * MIB).expect("memory")).collect();
+        let areas: alloc::vec::Vec<VirtAddr> =
+            (0..16).map(|_| global::vmalloc(to_usize(4 * MIB)).expect("memory").at()).collect();
         for addr in &areas {
             for number in [3, 700] {
                 raw!(global::set_memory_ro(page(*addr, number), 1)).expect("a page");
@@ -315,7 +316,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
             quarry::arch::aarch64::cpu::relax();
         }
         OVER.store(true, Ordering::Release);
-        areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+        areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     });
     assert!(cpus > 1);
     sound();
@@ -333,7 +334,8 @@ fn nobody_uses_a_block_while_it_is_split() {
     static USED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
     static OVER: AtomicBool = AtomicBool::new(false);
     static READS: AtomicU32 = AtomicU32::new(0);
-    let areas: alloc::vec::Vec<VirtAddr> = (0..64).map(|_| global::vmalloc(4 * MIB).expect("memory")).collect();
+    let areas: alloc::vec::Vec<VirtAddr> =
+        (0..64).map(|_| global::vmalloc(to_usize(4 * MIB)).expect("memory").at()).collect();
     let cpus = run_everywhere(&|cpu: CpuId| {
         if cpu != CpuId::BOOT {
             while !OVER.load(Ordering::Acquire) {
@@ -359,17 +361,17 @@ fn nobody_uses_a_block_while_it_is_split() {
         OVER.store(true, Ordering::Release);
     });
     assert!(cpus > 1);
-    areas.into_iter().for_each(|addr| raw!(global::vfree(addr)).expect("an area"));
+    areas.into_iter().for_each(|addr| raw!(global::try_vfree(addr)).expect("an area"));
     sound();
 }
 
 ktest!(nobody_can_be_held_with_interrupts_masked, machine = "smp=2");
 fn nobody_can_be_held_with_interrupts_masked() {
-    let addr = global::vmalloc(PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(PAGE_BYTES).expect("memory").at();
     let flags = irq::local_irq_save_flags();
     let refused = raw!(global::set_memory_ro(addr, 1));
     irq::local_irq_restore_flags(flags);
     assert_eq!((refused, access(addr)), (Err(SetMemoryError::OtherCpus), READ_WRITE));
     raw!(global::set_memory_ro(addr, 1)).expect("a page");
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }

@@ -1,7 +1,7 @@
 //! Many objects at once in the machine, whose short way is not the simulated one's.
 
 use core::ptr::NonNull;
-use quarry::addr::Order;
+use quarry::addr::{Address, Order};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
 use quarry::ktest;
@@ -40,7 +40,7 @@ fn what_is_wrong_among_many_is_left_out() {
     for size in [24, 256] {
         let (cache, other) = (cache("many", size), cache("others", size));
         let foreign = other.alloc(Gfp::KERNEL).expect("memory");
-        let page = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+        let page = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
         let on_stack = 0_u64;
         for place in [0, 1, 2, 3, 6, 12, 13] {
             let kept = allocate(&cache);
@@ -73,7 +73,7 @@ fn what_is_wrong_among_many_is_left_out() {
         }
         // SAFETY: the test's own.
         unsafe { other.free(foreign) };
-        raw!(global::free_page(page)).expect("its owner");
+        raw!(global::try_free_page(page)).expect("its owner");
         // Nothing of either is in use.
         cache.destroy().expect("all are free");
         other.destroy().expect("all are free");

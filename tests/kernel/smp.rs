@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Address, CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::{cpu, probe};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
@@ -89,7 +89,7 @@ impl Object {
         let bytes = unsafe { core::slice::from_raw_parts(bytes, size) };
         assert!(bytes.iter().skip(8).all(|found| *found == byte), "object {:?} of {size} bytes, of {byte:#x}", self.0);
         // SAFETY: nobody else has it.
-        unsafe { global::kfree(self.0.as_ptr().cast()) };
+        unsafe { global::kfree(self.0) };
     }
 }
 
@@ -149,7 +149,7 @@ fn every_cpu_frees_what_another_has_allocated() {
             let next = BLOCKS.get((cpu.get() as usize + 1) % 4).expect("four CPUs");
             for (number, block) in next.iter().enumerate() {
                 let order = Order::new(if number % 16 == 0 { 3 } else { 0 }).expect("an order");
-                raw!(global::free_pages(VirtAddr::new(block.load(Ordering::Relaxed)), order)).expect("allocated");
+                raw!(global::try_free_pages(VirtAddr::new(block.load(Ordering::Relaxed)), order)).expect("allocated");
             }
         });
         check();
@@ -177,7 +177,7 @@ fn cpus_race_for_the_last_pages() {
         while first != VirtAddr::ZERO {
             // SAFETY: written above.
             let next = unsafe { first.as_ptr::<u64>().read() };
-            raw!(global::free_page(first)).expect("allocated above");
+            raw!(global::try_free_page(first)).expect("allocated above");
             first = VirtAddr::new(next);
         }
     });
@@ -218,7 +218,7 @@ fn no_cpu_reads_new_content_through_an_old_address() {
             let linear = global::page_address(page).as_ptr::<u64>();
             // SAFETY: the page is this test's.
             unsafe { linear.write_volatile(OLD) };
-            let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room");
+            let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("room").at();
             place.store(addr.get(), Ordering::Release);
             let seen = reads.load(Ordering::Relaxed);
             for _ in 0..200 {
@@ -227,10 +227,10 @@ fn no_cpu_reads_new_content_through_an_old_address() {
                 }
                 cpu::relax();
             }
-            raw!(global::vunmap(addr)).expect("mapped above");
+            raw!(global::try_vunmap(addr)).expect("mapped above");
             // SAFETY: the page is still this test's, and mapped in the linear map alone.
             unsafe { linear.write_volatile(NEW) };
-            raw!(global::free_page(page)).expect("allocated above");
+            raw!(global::try_free_page(page)).expect("allocated above");
         }
         done.store(true, Ordering::Release);
     });
@@ -269,22 +269,22 @@ fn areas_travel_between_cpus() {
     cpus::run_everywhere(&|cpu: CpuId| {
         let mut random = Random(u64::from(cpu.get()) + 11);
         for _ in 0..300 {
-            let area = global::vmalloc((1 + random.below(12)) * PAGE_SIZE).expect("memory");
+            let area = global::vmalloc(to_usize((1 + random.below(12)) * PAGE_SIZE)).expect("memory").at();
             // SAFETY: the area's first word.
             unsafe { area.as_ptr::<u64>().write(area.get()) };
             let taken = AREAS.take();
             if !AREAS.put(area.get()) {
-                raw!(global::vfree(area)).expect("allocated above");
+                raw!(global::try_vfree(area)).expect("allocated above");
             }
             if let Some(other) = taken.map(VirtAddr::new) {
                 // SAFETY: an area that somebody gave away.
                 assert_eq!(unsafe { other.as_ptr::<u64>().read() }, other.get());
-                raw!(global::vfree(other)).expect("somebody allocated it");
+                raw!(global::try_vfree(other)).expect("somebody allocated it");
             }
         }
     });
     while let Some(area) = AREAS.take() {
-        raw!(global::vfree(VirtAddr::new(area))).expect("somebody allocated it");
+        raw!(global::try_vfree(VirtAddr::new(area))).expect("somebody allocated it");
     }
     check();
 }

@@ -5,7 +5,7 @@ use crate::faults::recurse;
 use crate::interrupts::{wait_for, with_timer};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Address, CpuId, Order, PAGE_BYTES, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access;
 use quarry::arch::aarch64::stack::{self, STACK_ALIGN, StackOwner, StackUse};
 use quarry::arch::aarch64::trap::TrapFrame;
@@ -38,7 +38,7 @@ fn free_pages() -> u64 {
 ktest!(a_thread_runs_on_its_stack);
 fn a_thread_runs_on_its_stack() {
     let mut stack = KernelStack::new("worker").expect("memory");
-    assert_eq!(stack.range().size(), KernelStack::SIZE);
+    assert_eq!(stack.range().size(), KernelStack::SIZE as u64);
     assert!(stack.range().start().is_aligned(STACK_ALIGN));
     let (range, mut inside, mut callers) = (stack.range(), false, 0);
     stack.run(|| {
@@ -112,7 +112,7 @@ fn no_memory_is_lost_where_there_are_no_addresses_for_a_stack() {
 
 ktest!(a_stack_of_a_wrong_size_is_refused);
 fn a_stack_of_a_wrong_size_is_refused() {
-    for size in [0, 1, PAGE_SIZE + 1, 64 << 10] {
+    for size in [0, 1, PAGE_BYTES + 1, 64 << 10] {
         assert_eq!(global::alloc_stack(size, "odd"), Err(StackAllocError::BadSize(size)));
     }
 }
@@ -121,7 +121,7 @@ fn a_stack_of_a_wrong_size_is_refused() {
 fn bytes_used(name: &str, deed: fn()) -> u64 {
     let mut stack = KernelStack::new(name).expect("memory");
     let bytes = stack.range().start().as_ptr::<u8>();
-    let size = to_usize(KernelStack::SIZE);
+    let size = KernelStack::SIZE;
     // SAFETY: the stack is mapped, and nobody runs on it.
     unsafe { bytes.write_bytes(0x5a, size) };
     stack.run(deed);
@@ -141,15 +141,15 @@ fn use_objects() {
 fn use_pages() {
     for order in [0, 5, 9].map(|order| Order::new(order).expect("small")) {
         let page = global::alloc_pages(Gfp::KERNEL, order).expect("memory");
-        raw!(global::free_pages(page, order)).expect("allocated above");
+        raw!(global::try_free_pages(page, order)).expect("allocated above");
     }
     global::drain_all_pages();
 }
 
 fn use_areas() {
     for pages in [1, 40, 700] {
-        let area = global::vmalloc(pages * PAGE_SIZE).expect("memory");
-        raw!(global::vfree(area)).expect("allocated above");
+        let area = global::vmalloc(to_usize(pages * PAGE_SIZE)).expect("memory").at();
+        raw!(global::try_vfree(area)).expect("allocated above");
     }
     global::vmap_space().purge_all();
 }
@@ -167,7 +167,10 @@ fn every_call_leaves_room_on_a_threads_stack() {
     for (name, deed) in deeds {
         let used = bytes_used(name, deed);
         quarry::kprintln!("stack: {name}: {used} of {} bytes", KernelStack::SIZE);
-        assert!(used > 100 && used + 2 * size_of::<TrapFrame>() as u64 <= KernelStack::SIZE, "{name}: {used} bytes");
+        assert!(
+            used > 100 && used + 2 * size_of::<TrapFrame>() as u64 <= KernelStack::SIZE as u64,
+            "{name}: {used} bytes"
+        );
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::smp::{Mailbox, Object, Random, make_use_and_destroy_a_cache};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, VirtAddr};
+use quarry::addr::{Address, CpuId, Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::arch::aarch64::cpu;
 use quarry::driver::timer;
 use quarry::gfp::{Gfp, ZoneType};
@@ -61,12 +61,12 @@ fn take_block(gfp: Gfp, order: Order) -> Option<u64> {
 fn free_block(block: u64) {
     let (addr, order) = (VirtAddr::new(block & !0xfff), Order::new(block.to_le_bytes()[0] & 0xf).expect("an order"));
     turn(global::virt_to_page(addr).expect("a page"), order, false);
-    raw!(global::free_pages(addr, order)).expect("it was allocated");
+    raw!(global::try_free_pages(addr, order)).expect("it was allocated");
 }
 
 /// An area that says in its first word how large it is, and holds a word of its own at the start of each page.
 fn take_area(gfp: Gfp, pages: u64) -> Option<u64> {
-    let start = global::vmalloc_gfp(pages * PAGE_SIZE, gfp | Gfp::NOWARN).ok()?;
+    let start = global::vmalloc_gfp(to_usize(pages * PAGE_SIZE), gfp | Gfp::NOWARN).ok()?.at();
     for page in 0..pages {
         // SAFETY: inside the area that was just allocated.
         unsafe {
@@ -86,7 +86,7 @@ fn free_area(start: u64) {
     for page in 0..pages {
         assert_eq!(word(page), start ^ page ^ pages << 56, "page {page} of the area at {start:#x}");
     }
-    raw!(global::vfree(VirtAddr::new(start))).expect("it was allocated");
+    raw!(global::try_vfree(VirtAddr::new(start))).expect("it was allocated");
 }
 
 /// What a handler does: takes, gives back, and frees what others have sent.
@@ -188,7 +188,7 @@ pub(crate) fn note_frames() -> u64 {
 /// Runs `work` on all CPUs in a storm, and looks afterwards whether everything is where it was.
 fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     let frames = note_frames();
-    let used = global::vzalloc(frames).expect("memory");
+    let used = global::vzalloc(to_usize(frames)).expect("memory").at();
     USED.store(used.get(), Ordering::Relaxed);
     for (draw, seed) in DRAWS.iter().zip(1_u64..) {
         draw.store(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
@@ -198,7 +198,7 @@ fn in_a_storm(work: impl Fn(CpuId, &mut Random) + Sync) {
     assert_eq!(balance(), before, "what is in use");
     let ticks = round(&work, 2);
     assert_eq!(balance(), before, "what is in use");
-    raw!(global::vfree(used)).expect("allocated above");
+    raw!(global::try_vfree(used)).expect("allocated above");
     quarry::kprintln!("storm: {ticks} interrupts");
 }
 

@@ -5,7 +5,7 @@ use crate::smp::Random;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{CpuId, Order, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
+use quarry::addr::{Address, CpuId, Order, PAGE_BYTES, PAGE_SIZE, PMD_SIZE, TAG_GRANULE, Tag, VirtAddr, to_usize};
 use quarry::arch::aarch64::{mte, probe};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache, VVec};
@@ -57,7 +57,7 @@ fn again(cache: &KmemCache, wanted: VirtAddr) -> VirtAddr {
 
 fn kfree(pointer: VirtAddr) {
     // SAFETY: the tests pass what they have, once, or are about what happens otherwise.
-    unsafe { global::kfree(pointer.as_ptr()) };
+    unsafe { global::kfree(pointer) };
 }
 
 fn check() {
@@ -113,7 +113,7 @@ fn neighbours_are_never_alike_and_tags_change_with_the_owner() {
             let mut old = object;
             for _ in 0..if number % 7 == 0 { 4 } else { 0 } {
                 // SAFETY: an object of the cache; what is used of it afterwards is what the test is about.
-                unsafe { cache.free(NonNull::new(old.as_ptr()).expect("not null")) };
+                unsafe { cache.free(old) };
                 assert_eq!(memory_tag(old), Tag::FREE);
                 assert!(!is_readable(old), "a stale pointer reads");
                 let new = again(&cache, object);
@@ -122,7 +122,7 @@ fn neighbours_are_never_alike_and_tags_change_with_the_owner() {
                 old = new;
             }
             // SAFETY: as above.
-            unsafe { cache.free(NonNull::new(old.as_ptr()).expect("not null")) };
+            unsafe { cache.free(old) };
         }
         cache.destroy().expect("nothing is in use");
         check();
@@ -145,13 +145,13 @@ fn no_allocation_has_a_tag_that_matches_all() {
         seen |= 1 << pointer.tag().get();
         kfree(pointer);
         let order = Order::new(1 + u8::try_from(random.below(4)).expect("small")).expect("an order");
-        let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
+        let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory").at();
         fits(pages);
         fits(behind(pages, order.bytes() - 1));
-        raw!(global::free_pages(pages, order)).expect("allocated above");
-        let area = global::vmalloc(1 + random.below(3 * PAGE_SIZE)).expect("memory");
+        raw!(global::try_free_pages(pages, order)).expect("allocated above");
+        let area = global::vmalloc(to_usize(1 + random.below(3 * PAGE_SIZE))).expect("memory").at();
         fits(area);
-        raw!(global::vfree(area)).expect("allocated above");
+        raw!(global::try_vfree(area)).expect("allocated above");
     }
     assert_eq!(seen, 0x3fff, "all others are given out");
     check();
@@ -182,7 +182,7 @@ fn an_atomic_behind_the_object_faults() {
     let (last, next) = (behind(object, 40), behind(object, 48));
     // SAFETY: the last word of the object.
     unsafe { AtomicU64::from_ptr(last.as_ptr()) }.fetch_or(1, Ordering::Relaxed);
-    assert_eq!(global::ksize(object.as_ptr()), Ok(48), "what is not to be used is not counted");
+    assert_eq!(global::ksize(object), Ok(48), "what is not to be used is not counted");
     expect_fault(FaultKind::TagCheck, next);
     // SAFETY: the access takes the announced fault, and the machine ends.
     unsafe { AtomicU64::from_ptr(next.as_ptr()) }.fetch_or(1, Ordering::Relaxed);
@@ -226,7 +226,7 @@ fn an_old_pointer_is_found_out_after_two_owners() {
 // Behaviour 474: arithmetic on addresses leaves tags out.
 ktest!(address_arithmetic_strips_tags, machine = "cpu=max mte append='kasan=on'");
 fn address_arithmetic_strips_tags() {
-    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
     let plain = pages.untagged();
     assert_ne!(pages, plain);
     let page = global::virt_to_page(behind(pages, 123)).expect("RAM");
@@ -236,15 +236,15 @@ fn address_arithmetic_strips_tags() {
     assert_eq!(global::phys_to_virt(global::page_to_phys(page)), Some(plain));
     assert_eq!(behind(plain, 8).distance_from(pages), Some(8));
     assert_eq!(behind(pages, 8).distance_from(plain), Some(8));
-    let area = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     assert!(global::is_vmalloc_addr(area) && global::is_vmalloc_addr(area.untagged()));
     assert!(!global::is_vmalloc_addr(pages) && global::vmalloc_to_page(area).is_some());
     assert_eq!(global::vmalloc_to_page(area), global::vmalloc_to_page(area.untagged()));
     let found = alloc::format!("{}", quarry::kernel::whereabouts::Whereabouts(area));
     assert!(found.contains("in vmalloc area"), "{found}");
-    raw!(global::vfree(area)).expect("allocated above");
+    raw!(global::try_vfree(area)).expect("allocated above");
     // Without its tag a pointer can be freed, as it can be used.
-    raw!(global::free_page(plain)).expect("allocated above");
+    raw!(global::try_free_page(plain)).expect("allocated above");
     kfree(at(global::kmalloc(100, Gfp::KERNEL).expect("memory")).untagged());
     kfree(at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory")).untagged());
     check();
@@ -260,9 +260,9 @@ fn rows_in_memory_of_vmalloc_are_tagged() {
     }
     assert!(row.as_slice().iter().copied().eq(0..10_000));
     drop(row);
-    let huge = global::vmalloc_huge(2 * PMD_SIZE, Gfp::KERNEL).expect("memory");
+    let huge = global::vmalloc_huge(to_usize(2 * PMD_SIZE), Gfp::KERNEL).expect("memory").at();
     assert!(!huge.is_untagged());
-    raw!(global::vfree(huge)).expect("allocated above");
+    raw!(global::try_vfree(huge)).expect("allocated above");
     check();
     global::check_vmalloc().expect("and those of vmalloc");
 }
@@ -278,18 +278,18 @@ fn memory_that_keeps_no_tags_is_noticed() {
     assert_eq!(memory(linear), MemoryType::WriteBackTagged);
     // SAFETY: the test's own page, in each mapping.
     assert!(unsafe { global::keeps_tags(linear) });
-    let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+    let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(plain), MemoryType::WriteBack);
     // SAFETY: as above.
     assert!(!unsafe { global::keeps_tags(plain) });
     assert!(is_readable(plain.with_tag(Tag::from_bits(3))), "nothing is checked there");
-    raw!(global::vunmap(plain)).expect("mapped above");
-    let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses");
+    raw!(global::try_vunmap(plain)).expect("mapped above");
+    let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(tagged), MemoryType::WriteBackTagged);
     // SAFETY: as above.
     assert!(unsafe { global::keeps_tags(tagged) });
-    raw!(global::vunmap(tagged)).expect("mapped above");
-    raw!(global::free_page(page)).expect("allocated above");
+    raw!(global::try_vunmap(tagged)).expect("mapped above");
+    raw!(global::try_free_page(page)).expect("allocated above");
 }
 
 // A stale pointer frees nothing, though its memory is somebody's: behaviour 469's other half.
@@ -305,18 +305,18 @@ fn a_stale_pointer_frees_nothing() {
     kfree(old);
     let new = again(&cache, old);
     // SAFETY: the test is about what happens.
-    let refused = unsafe { global::try_kfree(old.as_ptr()) };
+    let refused = unsafe { global::try_kfree(old) };
     assert_eq!(refused, Err(Misuse::Stale { at: old, cache: "handed_on", memory: new.tag() }));
     kfree(old);
     assert!(is_readable(new));
     kfree(new);
-    let old = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    raw!(global::free_page(old)).expect("allocated above");
-    assert_eq!(raw!(global::free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
+    let old = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
+    raw!(global::try_free_page(old)).expect("allocated above");
+    assert_eq!(raw!(global::try_free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
     let large = at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
     let wrong = large.with_tag(Tag::from_bits(u64::from(large.tag().get()) ^ 1));
     // SAFETY: as above.
-    assert!(matches!(unsafe { global::try_kfree(wrong.as_ptr()) }, Err(Misuse::Stale { .. })));
+    assert!(matches!(unsafe { global::try_kfree(wrong) }, Err(Misuse::Stale { .. })));
     kfree(large);
     check();
     log::info!("nothing was lost");
@@ -328,28 +328,28 @@ fn resizing_takes_the_tag_along() {
     let object = at(global::kzalloc(40, Gfp::KERNEL).expect("memory"));
     assert!(is_readable(behind(object, 47)) && !is_readable(behind(object, 48)));
     // SAFETY: the test's own, here and below.
-    let longer = at(unsafe { global::krealloc(object.as_ptr(), 64, Gfp::KERNEL | Gfp::ZERO) }.expect("room"));
+    let longer = at(unsafe { global::krealloc(object, 64, Gfp::KERNEL | Gfp::ZERO) }.expect("room"));
     assert_eq!(longer, object);
     assert_eq!(probe::load_u64(behind(object, 56)), Some(0));
     // SAFETY: as above.
-    let shorter = at(unsafe { global::krealloc(object.as_ptr(), 16, Gfp::KERNEL) }.expect("room"));
+    let shorter = at(unsafe { global::krealloc(object, 16, Gfp::KERNEL) }.expect("room"));
     assert!(shorter == object && is_readable(object) && !is_readable(behind(object, 16)));
     // SAFETY: as above.
-    let moved = at(unsafe { global::krealloc(object.as_ptr(), 20_000, Gfp::KERNEL) }.expect("room"));
+    let moved = at(unsafe { global::krealloc(object, 20_000, Gfp::KERNEL) }.expect("room"));
     assert!(!is_readable(object) && is_readable(behind(moved, 19_999)) && !is_readable(behind(moved, 20_016)));
-    assert_eq!(global::ksize(moved.as_ptr()), Ok(20_000));
+    assert_eq!(global::ksize(moved), Ok(20_000));
     kfree(moved);
-    let area = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
     // SAFETY: as above.
-    let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room");
+    let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room").at();
     assert!(shorter == area && is_readable(behind(area, 104)) && !is_readable(behind(area, 112)));
     // SAFETY: as above.
-    let longer = unsafe { global::vrealloc(area, 2 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longer = unsafe { global::vrealloc(area, 2 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longer, 2 * PAGE_SIZE - 1)));
     // SAFETY: as above.
-    let longest = unsafe { global::vrealloc(longer, 40 * PAGE_SIZE, Gfp::KERNEL) }.expect("room");
+    let longest = unsafe { global::vrealloc(longer, 40 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longest, 40 * PAGE_SIZE - 1)));
-    raw!(global::vfree(longest)).expect("allocated above");
+    raw!(global::try_vfree(longest)).expect("allocated above");
     let mut row: Vec<u64> = Vec::new();
     row.extend(0..5000);
     row.truncate(3);
@@ -427,8 +427,8 @@ ktest!(
 );
 fn a_page_used_after_its_free_is_named_with_its_owners() {
     let order = Order::new(1).expect("an order");
-    let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory");
-    raw!(global::free_pages(pages, order)).expect("allocated above");
+    let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory").at();
+    raw!(global::try_free_pages(pages, order)).expect("allocated above");
     // SAFETY: the load takes a fault that ends the machine.
     unsafe { behind(pages, 5000).as_ptr::<u8>().read_volatile() };
 }
@@ -441,7 +441,7 @@ ktest!(
     report = "out of bounds, byte 8 behind the memory with the pointer's tag"
 );
 fn an_overflow_of_vmalloc_memory_is_named() {
-    let area = global::vmalloc(5000).expect("memory");
+    let area = global::vmalloc(5000).expect("memory").at();
     // SAFETY: the store takes a fault that ends the machine: 5,000 bytes end in a granule that ends at 5,008.
     unsafe { behind(area, 5016).as_ptr::<u8>().write_volatile(1) };
 }
@@ -454,7 +454,7 @@ fn tags_go_with_debugging() {
     // The last granule is the object's as a whole: what is behind byte 20 is the red zone's business.
     let debugged = at(global::kzalloc(40, Gfp::KERNEL).expect("memory"));
     assert!(!is_readable(behind(debugged, 48)));
-    assert_eq!(global::ksize(debugged.as_ptr()), Ok(40));
+    assert_eq!(global::ksize(debugged), Ok(40));
     kfree(debugged);
     kfree(object);
     let fenced = cache("fenced_and_tagged", 72, SlabFlags::DEBUG);
@@ -524,11 +524,11 @@ fn tags_are_off_unless_they_are_asked_for() {
     let wild = object.with_tag(Tag::from_bits(3));
     assert!(!is_readable(wild));
     // SAFETY: nothing is freed by it.
-    assert_eq!(unsafe { global::try_kfree(wild.as_ptr()) }, Err(Misuse::NotLinear(wild)));
+    assert_eq!(unsafe { global::try_kfree(wild) }, Err(Misuse::NotLinear(wild)));
     assert!(matches!(global::virt_to_page(wild), Err(FreeError::NotLinear(_))));
     kfree(object);
-    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    assert!(pages.is_untagged() && raw!(global::free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
-    raw!(global::free_page(pages)).expect("allocated above");
+    let pages = global::get_free_pages(Gfp::KERNEL, Order::ZERO).expect("memory").at();
+    assert!(pages.is_untagged() && raw!(global::try_free_page(pages.with_tag(Tag::from_bits(3)))).is_err());
+    raw!(global::try_free_page(pages)).expect("allocated above");
     assert_eq!(to_usize(TAG_GRANULE), 16);
 }

@@ -302,7 +302,7 @@ fn runs_of_pages_are_aligned_by_their_address() {
     memory_is_right();
     let page = global::alloc_contig_pages(1, 2048, Gfp::KERNEL).expect("a page");
     assert!(global::page_to_pfn(page).start().is_aligned(8 << 20));
-    raw!(global::free_contig_range(page, 1)).expect("it is ours");
+    raw!(global::try_free_contig_range(page, 1)).expect("it is ours");
 }
 
 // Conduits that nobody serves.

@@ -1,7 +1,7 @@
 //! vmalloc, vmap and vm_map_ram on the machine: Linux's `test_vmalloc` cases, faults behind and after an area, and what
 //! the descriptors say.
 
-use quarry::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
+use quarry::addr::{Address, Order, PAGE_BYTES, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::gfp::Gfp;
 use quarry::global;
@@ -61,10 +61,10 @@ ktest!(every_size_is_memory);
 fn every_size_is_memory() {
     leaves_nothing(|| {
         for size in [1, 8, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE, 64 << 10, 200 << 10, MIB, 2 * MIB, 5 * MIB + 1] {
-            let addr = global::vmalloc(size).expect("memory");
+            let addr = global::vmalloc(to_usize(size)).expect("memory").at();
             use_memory(addr, size & !7);
             assert!(global::is_vmalloc_addr(addr));
-            raw!(global::vfree(addr)).expect("an area");
+            raw!(global::try_vfree(addr)).expect("an area");
         }
     });
 }
@@ -73,13 +73,13 @@ ktest!(zeroed_memory_is_zero);
 fn zeroed_memory_is_zero() {
     leaves_nothing(|| {
         for _ in 0..8 {
-            let dirty = global::vmalloc(40 * PAGE_SIZE).expect("memory");
+            let dirty = global::vmalloc(40 * PAGE_BYTES).expect("memory").at();
             use_memory(dirty, 40 * PAGE_SIZE);
-            raw!(global::vfree(dirty)).expect("an area");
+            raw!(global::try_vfree(dirty)).expect("an area");
             global::vmap_space().purge_all();
-            let clean = global::vzalloc(40 * PAGE_SIZE).expect("memory");
+            let clean = global::vzalloc(40 * PAGE_BYTES).expect("memory").at();
             assert!((0..40 * PAGE_SIZE).step_by(8).all(|offset| read(at(clean, offset)) == 0));
-            raw!(global::vfree(clean)).expect("an area");
+            raw!(global::try_vfree(clean)).expect("an area");
         }
     });
 }
@@ -89,17 +89,17 @@ ktest!(large_areas_are_blocks_and_groups);
 fn large_areas_are_blocks_and_groups() {
     let tables = global::kernel_tables().expect("the final tables");
     let leaf = |addr| tables.translate(addr).expect("mapped").leaf;
-    let huge = global::vmalloc(4 * MIB).expect("memory");
+    let huge = global::vmalloc(to_usize(4 * MIB)).expect("memory").at();
     assert_eq!(leaf(huge).level, LeafLevel::Pmd);
     use_memory(huge, 4 * MIB);
-    let group = global::vmalloc(64 << 10).expect("memory");
+    let group = global::vmalloc(64 << 10).expect("memory").at();
     assert!(leaf(group).contiguous);
     use_memory(group, 64 << 10);
-    let user = global::vmalloc_user(64 << 10).expect("memory");
+    let user = global::vmalloc_user(64 << 10).expect("memory").at();
     assert!(!leaf(user).contiguous && leaf(user).level == LeafLevel::Pte);
     for addr in [huge, group, user] {
         assert!(!leaf(addr).prot.is_executable() && leaf(addr).prot.is_writable());
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
     }
 }
 
@@ -109,25 +109,25 @@ fn what_cannot_be_is_refused() {
     let before = balance();
     assert_eq!(global::vmalloc(0), Err(MapError::Empty));
     for size in [u64::MAX, 1 << 46, 1 << 40] {
-        assert_eq!(global::vmalloc(size), Err(MapError::TooLarge(size)));
+        assert_eq!(global::vmalloc(to_usize(size)), Err(MapError::TooLarge(size)));
     }
-    assert_eq!(raw!(global::vfree(VirtAddr::ZERO)), Ok(()));
-    let addr = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+    assert_eq!(raw!(global::try_vfree(VirtAddr::ZERO)), Ok(()));
+    let addr = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
     for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
-        assert!(matches!(raw!(global::vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+        assert!(matches!(raw!(global::try_vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
     }
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     let linear = global::page_address(page);
-    assert!(matches!(raw!(global::vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
-    let mapping = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
-    assert!(matches!(raw!(global::vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(global::vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
+    let mapping = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
+    assert!(matches!(raw!(global::try_vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
     let inside = global::vmalloc_to_page(addr).expect("mapped");
-    assert!(raw!(global::free_page(inside)).is_err(), "a page of an area");
-    raw!(global::vfree(addr)).expect("an area");
-    assert!(matches!(raw!(global::vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
-    raw!(global::vunmap(mapping)).expect("a mapping");
-    raw!(global::free_page(page)).expect("ours");
+    assert!(raw!(global::try_free_page(inside)).is_err(), "a page of an area");
+    raw!(global::try_vfree(addr)).expect("an area");
+    assert!(matches!(raw!(global::try_vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    raw!(global::try_vunmap(mapping)).expect("a mapping");
+    raw!(global::try_free_page(page)).expect("ours");
     assert_eq!(balance().1, before.1);
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn scattered(count: usize) -> alloc::vec::Vec<Page> {
     let (kept, freed): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
         pages.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
     for (_, page) in freed {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
     for (number, page) in &kept {
         write(global::page_address(*page), *number as u64);
@@ -152,16 +152,16 @@ fn vmap_shows_pages_in_the_order_of_the_list() {
     leaves_nothing(|| {
         let pages = scattered(40);
         for _ in 0..3 {
-            let addr = global::vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).expect("addresses");
+            let addr = global::vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
             for (index, page) in pages.iter().enumerate() {
                 let here = at(addr, index as u64 * PAGE_SIZE);
                 assert_eq!(read(here), read(global::page_address(*page)));
                 assert_eq!(global::vmalloc_to_page(here), Some(*page));
             }
-            raw!(global::vunmap(addr)).expect("a mapping");
+            raw!(global::try_vunmap(addr)).expect("a mapping");
         }
         for page in pages {
-            raw!(global::free_page(page)).expect("ours");
+            raw!(global::try_free_page(page)).expect("ours");
         }
     });
 }
@@ -171,15 +171,15 @@ fn vm_map_ram_shows_other_pages_at_the_same_address() {
     let pages = scattered(63);
     for first in 0..40 {
         let list = pages.get(first..first + 1 + first % 23).expect("as many");
-        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
+        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses").at();
         for (index, page) in list.iter().enumerate() {
             assert_eq!(read(at(addr, index as u64 * PAGE_SIZE)), read(global::page_address(*page)));
         }
-        assert!(raw!(global::vm_unmap_ram(addr, list.len() + 1)).is_err());
-        raw!(global::vm_unmap_ram(addr, list.len())).expect("a mapping");
+        assert!(raw!(global::try_vm_unmap_ram(addr, list.len() + 1)).is_err());
+        raw!(global::try_vm_unmap_ram(addr, list.len())).expect("a mapping");
     }
     for page in pages {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
 }
 
@@ -188,9 +188,9 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
     leaves_nothing(|| {
         let flags = quarry::arch::aarch64::irq::local_irq_save_flags();
         for _ in 0..200 {
-            let addr = global::vmalloc_gfp(20 * PAGE_SIZE, Gfp::ATOMIC).expect("memory");
+            let addr = global::vmalloc_gfp(20 * PAGE_BYTES, Gfp::ATOMIC).expect("memory").at();
             write(addr, 7);
-            raw!(global::vfree(addr)).expect("an area");
+            raw!(global::try_vfree(addr)).expect("an area");
         }
         quarry::arch::aarch64::irq::local_irq_restore_flags(flags);
     });
@@ -199,15 +199,15 @@ fn atomic_allocations_and_frees_work_with_interrupts_masked() {
 // Behaviour 239: behind the last page, and before the first, behind which the guard page of another area lies.
 ktest!(the_page_behind_an_area_faults, report = "guard page after vmalloc area", report = "tests/kernel/vmalloc.rs");
 fn the_page_behind_an_area_faults() {
-    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     write(at(addr, 2 * PAGE_SIZE), 1);
 }
 
 ktest!(an_area_that_was_freed_faults_after_the_purge);
 fn an_area_that_was_freed_faults_after_the_purge() {
-    let addr = global::vmalloc(2 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(2 * PAGE_BYTES).expect("memory").at();
     write(addr, 1);
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
     global::vmap_space().purge_all();
     expect_fault(FaultKind::Translation(AccessKind::Read), addr);
     read(addr);
@@ -217,7 +217,7 @@ fn an_area_that_was_freed_faults_after_the_purge() {
 ktest!(a_read_only_mapping_cannot_be_written);
 fn a_read_only_mapping_cannot_be_written() {
     let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
-    let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RO).expect("addresses");
+    let addr = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RO).expect("addresses").at();
     read(addr);
     expect_fault(FaultKind::Permission(AccessKind::Write), addr);
     write(addr, 1);
@@ -228,7 +228,7 @@ ktest!(what_is_not_the_callers_is_not_mapped, machine a72 = "", machine max = "c
 fn what_is_not_the_callers_is_not_mapped() {
     let mine = global::alloc_page(Gfp::KERNEL).expect("memory");
     let object = global::kmalloc(64, Gfp::KERNEL).expect("memory");
-    let code = global::vmalloc_exec(PAGE_SIZE).expect("memory");
+    let code = global::vmalloc_exec(PAGE_BYTES).expect("memory").at();
     raw!(global::set_memory_ro(code, 1)).expect("a page");
     raw!(global::set_memory_x(code, 1)).expect("read-only");
     let page_of = |phys| global::pfn_to_page(Pfn::containing(phys));
@@ -240,7 +240,7 @@ fn what_is_not_the_callers_is_not_mapped() {
     let root = global::kernel_tables().and_then(|tables| page_of(tables.root()));
     let slab = translated(VirtAddr::of(object.as_ptr()));
     let free = global::alloc_page(Gfp::KERNEL).expect("memory");
-    raw!(global::free_page(free)).expect("ours");
+    raw!(global::try_free_page(free)).expect("ours");
     let outside = [mine.offset(1 << 24), mine.offset(1 << 30)];
     let inside = [translated(text), translated(rodata), root, slab, translated(code), Some(free)];
     for page in inside.into_iter().chain(outside.map(Some)) {
@@ -254,19 +254,19 @@ fn what_is_not_the_callers_is_not_mapped() {
     }
     // A page that is mapped stays, whoever frees it.
     for round in 0..3 {
-        let brief = global::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        let brief = global::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours").at();
+        assert!(matches!(raw!(global::try_free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         write(brief, 7);
-        raw!(global::vm_unmap_ram(brief, 1)).expect("mapped");
-        let area = global::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours");
-        assert!(matches!(raw!(global::free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
+        raw!(global::try_vm_unmap_ram(brief, 1)).expect("mapped");
+        let area = global::vmap(&[mine], VmFlags::empty(), Prot::KERNEL_RW).expect("ours").at();
+        assert!(matches!(raw!(global::try_free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");
         assert_eq!(read(area), 7);
-        raw!(global::vunmap(area)).expect("mapped");
+        raw!(global::try_vunmap(area)).expect("mapped");
     }
-    raw!(global::free_page(mine)).expect("not mapped any more");
+    raw!(global::try_free_page(mine)).expect("not mapped any more");
     // SAFETY: allocated above, and used no more.
     unsafe { global::kfree(object.as_ptr()) };
-    raw!(global::vfree(code)).expect("an area");
+    raw!(global::try_vfree(code)).expect("an area");
 }
 
 // The blocks of vm_map_ram alone are 128 MiB of addresses.
@@ -275,12 +275,12 @@ fn short_mappings_need_no_room_for_blocks() {
     let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO).expect("memory");
     for count in [1, 16, 63, 64] {
         let list = alloc::vec![page; count];
-        let addr = global::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own");
+        let addr = global::vm_map_ram(&list, Prot::KERNEL_RW).expect("an area of its own").at();
         write(addr, 1);
-        assert!(raw!(global::vunmap(addr)).is_err(), "not one of vmap");
-        raw!(global::vm_unmap_ram(addr, count)).expect("mapped");
+        assert!(raw!(global::try_vunmap(addr)).is_err(), "not one of vmap");
+        raw!(global::try_vm_unmap_ram(addr, count)).expect("mapped");
     }
-    raw!(global::free_page(page)).expect("allocated");
+    raw!(global::try_free_page(page)).expect("allocated");
     global::check_vmalloc().expect("sound");
 }
 
@@ -293,13 +293,14 @@ fn a_small_region_is_bounded() {
     let room = (16 * MIB - taken) / (MIB + (64 << 10));
     assert!(room >= 10);
     let mut live = alloc::vec::Vec::new();
-    while let Ok(addr) = global::vmalloc(MIB) {
-        assert!(region.contains(addr));
+    while let Ok(addr) = global::vmalloc(to_usize(MIB)) {
+        assert!(region.contains(addr.at()));
         live.push(addr);
     }
     assert_eq!(live.len(), to_usize(room));
     for addr in live {
-        raw!(global::vfree(addr)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
     }
-    raw!(global::vfree(global::vmalloc(room * MIB).expect("what was freed, after a purge"))).expect("an area");
+    raw!(global::try_vfree(global::vmalloc(to_usize(room * MIB)).expect("what was freed, after a purge")))
+        .expect("an area");
 }

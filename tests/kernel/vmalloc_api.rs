@@ -3,7 +3,7 @@
 use crate::vmalloc::{at, leaves_nothing, read, use_memory, write};
 use alloc::vec::Vec;
 use core::ptr;
-use quarry::addr::{Order, PAGE_SIZE, VirtAddr, to_usize};
+use quarry::addr::{Address, Order, PAGE_BYTES, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KVec, Pages, ThisKernel, VBox, VVec, Vmap};
 use quarry::hal::level::LeafLevel;
@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 
 fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
     // SAFETY: the tests are the only users of what they allocate, and forget the old address.
-    unsafe { global::vrealloc(addr, size, gfp) }
+    unsafe { global::vrealloc(addr, to_usize(size), gfp) }.map(Address::at)
 }
 
 // Behaviour 252
@@ -43,8 +43,9 @@ fn memory_keeps_what_it_holds_when_its_length_changes() {
             assert!(kept(addr, size));
             assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
         }
-        assert_eq!(vrealloc(addr, 0, gfp), Ok(VirtAddr::ZERO), "freed");
-        assert!(raw!(global::vfree(addr)).is_err());
+        assert_eq!(vrealloc(addr, 0, gfp), Err(MapError::Empty), "refused");
+        assert!(kept(addr, 3 * PAGE_SIZE), "and as it was");
+        raw!(global::vfree(addr));
     });
 }
 
@@ -71,7 +72,7 @@ fn kvmalloc_takes_what_it_can_get() {
         assert!(global::kvmalloc(1 << 31, Gfp::KERNEL).is_err());
         assert!(global::kvcalloc(usize::MAX / 2, 4, Gfp::KERNEL).is_err());
         // SAFETY: null is nothing to free.
-        unsafe { global::kvfree(ptr::null_mut()) };
+        unsafe { global::kvfree(ptr::null_mut::<u8>()) };
     });
 }
 
@@ -83,23 +84,23 @@ fn whoever_is_idle_does_what_atomic_frees_have_left() {
     let share = space.lazy_max_pages();
     let mut waiting = 0;
     while waiting < share {
-        let addr = global::vmalloc(16 * PAGE_SIZE).expect("memory");
+        let addr = global::vmalloc(16 * PAGE_BYTES).expect("memory").at();
         write(addr, 1);
-        raw!(global::vfree_atomic(addr)).expect("an area");
+        raw!(global::try_vfree_atomic(addr)).expect("an area");
         waiting += 16;
         assert_eq!(space.lazy_pages(), waiting, "nothing is done by the free");
     }
     global::idle();
     assert_eq!(space.lazy_pages(), 0);
-    assert!(raw!(global::vfree_atomic(VirtAddr::ZERO)).is_ok());
+    assert!(raw!(global::try_vfree_atomic(VirtAddr::ZERO)).is_ok());
 }
 
 ktest!(memory_that_waits_is_there_when_it_is_needed);
 fn memory_that_waits_is_there_when_it_is_needed() {
     let space = global::vmap_space();
     space.purge_all();
-    let addr = global::vmalloc(100 * PAGE_SIZE).expect("memory");
-    raw!(global::vfree_atomic(addr)).expect("an area");
+    let addr = global::vmalloc(100 * PAGE_BYTES).expect("memory").at();
+    raw!(global::try_vfree_atomic(addr)).expect("an area");
     assert_eq!(space.lazy_pages(), 100);
     let mut taken = Vec::with_capacity(to_usize(global::nr_free_pages()));
     while let Ok(page) = global::alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN) {
@@ -107,7 +108,7 @@ fn memory_that_waits_is_there_when_it_is_needed() {
     }
     assert_eq!(space.lazy_pages(), 0, "the purge is the reclaimer's to call");
     for page in taken {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
 }
 
@@ -115,10 +116,11 @@ fn memory_that_waits_is_there_when_it_is_needed() {
 ktest!(no_failed_area_loses_anything, timeout = 60);
 fn no_failed_area_loses_anything() {
     for pages in [1, 5, 40, 700] {
-        let make = || global::vmalloc(pages * PAGE_SIZE);
+        let make = || global::vmalloc(to_usize(pages * PAGE_SIZE));
         // Tables that stay, and tables that others left and a block takes the place of.
-        raw!(global::vfree(make().expect("memory"))).expect("an area");
-        let rounds = fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(global::vfree(addr)).expect("an area"));
+        raw!(global::try_vfree(make().expect("memory"))).expect("an area");
+        let rounds =
+            fail_every(&ThisKernel, MayRecover::Yes, make, |addr| raw!(global::try_vfree(addr)).expect("an area"));
         assert!(rounds.expect("sound").points >= 1, "{pages}");
     }
     let memory = || global::kvmalloc(6 << 20, Gfp::KERNEL);
@@ -133,8 +135,8 @@ fn no_failed_area_loses_anything() {
 ktest!(code_has_a_region_of_its_own, machine a72 = "", machine max = "cpu=max");
 fn code_has_a_region_of_its_own() {
     let prot = |addr| global::kernel_tables().and_then(|tables| tables.translate(addr)).expect("mapped").leaf.prot;
-    let data = global::vmalloc(PAGE_SIZE).expect("memory");
-    let code = global::vmalloc_exec(2 * PAGE_SIZE).expect("memory");
+    let data = global::vmalloc(PAGE_BYTES).expect("memory").at();
+    let code = global::vmalloc_exec(2 * PAGE_BYTES).expect("memory").at();
     assert!((MODULES_VADDR..MODULES_END).contains(&code.get()) && !global::is_vmalloc_addr(code));
     assert!(global::is_vmalloc_addr(data));
     assert!(prot(code).is_writable() && !prot(code).is_executable());
@@ -149,16 +151,16 @@ fn code_has_a_region_of_its_own() {
     let function: extern "C" fn() -> u32 = unsafe { core::mem::transmute(code.as_ptr::<()>()) };
     assert_eq!(function(), 42);
     assert!(global::execmem_space().resize(code, PAGE_SIZE, Gfp::KERNEL).is_err(), "as long as it is executable");
-    raw!(global::vfree(code)).expect("an area");
+    raw!(global::try_vfree(code)).expect("an area");
     assert!(prot(alias).is_writable(), "whoever gets the page can write it");
-    raw!(global::vfree(data)).expect("an area");
+    raw!(global::try_vfree(data)).expect("an area");
     global::check_vmalloc().expect("sound");
 }
 
 ktest!(code_moves_within_its_region_and_read_only_code_does_not);
 fn code_moves_within_its_region_and_read_only_code_does_not() {
     leaves_nothing(|| {
-        let first = global::vmalloc_exec(PAGE_SIZE).expect("memory");
+        let first = global::vmalloc_exec(PAGE_BYTES).expect("memory").at();
         write(first, 42);
         let moved = vrealloc(first, MIB, Gfp::KERNEL).expect("memory");
         assert!((MODULES_VADDR..MODULES_END).contains(&moved.get()), "in reach of a branch: {moved}");
@@ -169,7 +171,7 @@ fn code_moves_within_its_region_and_read_only_code_does_not() {
             assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
         }
         assert_eq!(read(moved), 42);
-        raw!(global::vfree(moved)).expect("an area");
+        raw!(global::try_vfree(moved)).expect("an area");
     });
 }
 
@@ -189,7 +191,7 @@ ktest!(
 );
 fn the_prompt_shows_areas_and_reads_any_address() {
     let machine = init::machine().expect("booted");
-    let addr = global::vmalloc(3 * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
     prompt::execute(machine, "vmallocinfo");
     prompt::execute(machine, "check");
     prompt::execute(machine, &alloc::format!("peek {:#x}", at(addr, 3 * PAGE_SIZE).get()));
@@ -248,12 +250,12 @@ fn owned_pages_are_mapped_in_a_row() {
 ktest!(huge_areas_are_aligned_for_blocks);
 fn huge_areas_are_aligned_for_blocks() {
     leaves_nothing(|| {
-        let addr = global::vmalloc_huge(4 * MIB, Gfp::KERNEL).expect("memory");
+        let addr = global::vmalloc_huge(to_usize(4 * MIB), Gfp::KERNEL).expect("memory").at();
         assert!(addr.is_aligned(2 * MIB));
         let found = global::kernel_tables().expect("the final tables").translate(addr).expect("mapped");
         assert_eq!(found.leaf.level, LeafLevel::Pmd);
-        raw!(global::vfree(addr)).expect("an area");
-        let small = global::vmalloc_huge(100, Gfp::KERNEL).expect("memory");
-        raw!(global::vfree(small)).expect("an area");
+        raw!(global::try_vfree(addr)).expect("an area");
+        let small = global::vmalloc_huge(100, Gfp::KERNEL).expect("memory").at();
+        raw!(global::try_vfree(small)).expect("an area");
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::vmalloc::{at, leaves_nothing, read, scattered, write};
 use alloc::vec::Vec;
-use quarry::addr::{PAGE_SIZE, VirtAddr};
+use quarry::addr::{Address, PAGE_SIZE, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::prot::Prot;
@@ -22,14 +22,14 @@ impl Random {
 }
 
 fn vmalloc(pages: u64) -> VirtAddr {
-    let addr = global::vmalloc(pages * PAGE_SIZE).expect("memory");
+    let addr = global::vmalloc(to_usize(pages * PAGE_SIZE)).expect("memory").at();
     write(addr, addr.get());
     addr
 }
 
 fn vfree(addr: VirtAddr) {
     assert_eq!(read(addr), addr.get(), "nobody else has written there");
-    raw!(global::vfree(addr)).expect("an area");
+    raw!(global::try_vfree(addr)).expect("an area");
 }
 
 /// Aligned to `align`.
@@ -157,7 +157,7 @@ fn pcpu() {
     let mut live = Vec::with_capacity(35_000);
     for _ in 0..35_000 {
         let (size, align) = (1 + random.below(PAGE_SIZE / 4), 1 << (1 + random.below(11)));
-        let ptr = global::alloc_percpu(size, align).expect("memory");
+        let ptr = global::alloc_percpu(to_usize(size), to_usize(align)).expect("memory");
         for cpu in global::possible_cpus() {
             let at = global::per_cpu_ptr(ptr, cpu);
             assert!(at.is_aligned(align));
@@ -178,7 +178,7 @@ fn pcpu() {
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");
         }
-        raw!(global::free_percpu(ptr)).expect("allocated");
+        raw!(global::try_free_percpu(ptr)).expect("allocated");
     }
     global::percpu_trim();
     assert_eq!(global::percpu_stats(), before);
@@ -192,13 +192,13 @@ fn vm_map_ram() {
     for _ in 0..10_000 {
         let count = 1 + usize::try_from(random.below(63)).expect("small");
         let list = pages.get(..count).expect("as many");
-        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses");
+        let addr = global::vm_map_ram(list, Prot::KERNEL_RW).expect("addresses").at();
         let last = at(addr, (count as u64 - 1) * PAGE_SIZE);
         assert_eq!(read(last), read(global::page_address(*list.last().expect("one"))));
-        raw!(global::vm_unmap_ram(addr, count)).expect("a mapping");
+        raw!(global::try_vm_unmap_ram(addr, count)).expect("a mapping");
     }
     for page in pages {
-        raw!(global::free_page(page)).expect("ours");
+        raw!(global::try_free_page(page)).expect("ours");
     }
     global::check_vmalloc().expect("sound");
 }
@@ -210,7 +210,7 @@ fn no_block() {
         let flags = quarry::arch::aarch64::irq::local_irq_save_flags();
         for round in 0..4_000 {
             let gfp = if round % 2 == 0 { Gfp::NOWAIT } else { Gfp::ATOMIC };
-            let addr = global::vmalloc_gfp((1 + random.below(10)) * PAGE_SIZE, gfp).expect("memory");
+            let addr = global::vmalloc_gfp(to_usize((1 + random.below(10)) * PAGE_SIZE), gfp).expect("memory").at();
             write(addr, addr.get());
             vfree(addr);
         }

@@ -5,7 +5,7 @@ extern crate alloc;
 
 use core::arch::asm;
 use core::fmt;
-use quarry::addr::{CpuId, PAGE_SIZE, PhysAddr, VirtAddr};
+use quarry::addr::{Address, CpuId, PAGE_BYTES, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::arch::aarch64::boot;
 use quarry::gfp::Gfp;
 use quarry::global::{self, KernelStack};
@@ -31,8 +31,8 @@ ktest!(
     exit = 1
 );
 fn a_freed_area_is_named() {
-    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
-    raw!(global::vfree(area)).expect("allocated above");
+    let area = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
+    raw!(global::try_vfree(area)).expect("allocated above");
     global::vmap_space().purge_all();
     store(area);
 }
@@ -45,7 +45,7 @@ ktest!(
     exit = 1
 );
 fn the_guard_page_of_an_area_is_named_with_its_owner() {
-    let area = global::vmalloc(4 * PAGE_SIZE).expect("memory");
+    let area = global::vmalloc(4 * PAGE_BYTES).expect("memory").at();
     store(VirtAddr::new(area.get() + 4 * PAGE_SIZE));
 }
 
@@ -158,7 +158,7 @@ fn the_engine_of_the_reports_can_be_asked() {
     assert!(says(VirtAddr::new(stack.range().start().get() - 1), "in a guard page, below the stack of thread asked"));
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     assert!(says(global::page_address(page), ": Block, block of 1 pages"));
-    raw!(global::free_page(page)).expect("allocated above");
+    raw!(global::try_free_page(page)).expect("allocated above");
     assert!(says(VirtAddr::new(0x10_0000), "in the user half"));
     let object = global::kmalloc(100, Gfp::KERNEL).expect("memory");
     let inside = VirtAddr::of(object.as_ptr()).checked_add(5).expect("no wrap");

@@ -78,7 +78,7 @@ impl Candidate for Kmalloc {
     #[inline(always)]
     fn give(&self, object: VirtAddr) -> bool {
         // SAFETY: the rows free what they have allocated, and forget it.
-        unsafe { global::kfree(object.as_ptr()) };
+        unsafe { global::kfree(object) };
         true
     }
 }

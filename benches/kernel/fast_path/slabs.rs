@@ -4,7 +4,7 @@
 use super::short::{CompareExchange, Pair};
 use crate::heap::Unable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use quarry::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, to_usize};
+use quarry::addr::{Address, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, to_usize};
 use quarry::global;
 use quarry::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGE_OFFSET, VMEMMAP_START};
 use quarry::mm::page::{Page, PageDescriptor, PageMap};
@@ -104,7 +104,7 @@ impl Table {
         let map = global::page_allocator().hal().map();
         let pages = map.sections().last().map_or(0, |section| section.end);
         let bytes = u64::from(pages) * size_of::<Shared>() as u64;
-        let start = global::vzalloc(bytes).map_err(|_| "no room for the table of slabs")?;
+        let start = global::vzalloc(to_usize(bytes)).map_err(|_| "no room for the table of slabs")?.at();
         Ok(Self { start, origin: map.origin() })
     }
 
@@ -163,7 +163,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Err(error) = raw!(global::vfree(self.start)) {
+        if let Err(error) = raw!(global::try_vfree(self.start)) {
             panic!("the table of slabs: {error}");
         }
     }

@@ -247,7 +247,7 @@ impl Slub {
         self.table.descriptor(number).aux().store(0, Relaxed);
         self.slabs.fetch_sub(1, Relaxed);
         let Some(page) = self.table.page(number) else { return };
-        if let Err(error) = raw!(global::free_pages(page, Order::ZERO)) {
+        if let Err(error) = raw!(global::try_free_pages(page, Order::ZERO)) {
             panic!("a slab: {error}");
         }
     }

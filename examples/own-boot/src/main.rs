@@ -136,7 +136,7 @@ extern "C" fn main(cpu: u32) -> ! {
     // RAM has its own address here, so that is where it is remapped to.
     let page = Pages::new(Gfp::KERNEL, Order::ZERO).expect("a page");
     let phys = page_to_phys(page.page());
-    assert_eq!(memremap(phys, PAGE_SIZE, MemoryType::WriteBack), Ok(VirtAddr::new(phys.get())));
+    assert_eq!(memremap(phys, PAGE_SIZE, MemoryType::WriteBack).map(Address::at), Ok(VirtAddr::new(phys.get())));
     work(0);
     while DONE.load(Ordering::Acquire) != CPUS - 1 {
         quarry::idle();

@@ -1,7 +1,7 @@
 //! Starting a CPU, what it does first, and stopping it.
 
 use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
-use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr};
+use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
@@ -38,7 +38,7 @@ fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
     if stack::of_cpu(cpu, stack_use).is_some() {
         return Ok(());
     }
-    let range = global::alloc_stack(stack_use.size(), "a CPU").map_err(CpuError::Stack)?;
+    let range = global::alloc_stack(to_usize(stack_use.size()), "a CPU").map_err(CpuError::Stack)?;
     stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
 }
 

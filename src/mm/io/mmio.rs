@@ -97,13 +97,14 @@ macro_rules! accesses {
             self.place(offset, $word::WIDTH).map(|at| self.load(at))
         }
 
-        /// Writes the register at `offset`, after everything that was written to memory before.
+        /// Writes the register at `offset`, after everything that was written to memory before. The value comes first, as in
+        /// Linux and in the calls of `global`.
         ///
         /// # Errors
         ///
         /// [`AccessError`]; nothing has been accessed then.
         #[inline]
-        pub fn $write(&self, offset: u64, value: $word) -> Result<(), AccessError> {
+        pub fn $write(&self, value: $word, offset: u64) -> Result<(), AccessError> {
             let at = self.place(offset, $word::WIDTH)?;
             self.bus.order_before_store();
             self.store(at, value);
@@ -116,7 +117,7 @@ macro_rules! accesses {
         ///
         /// [`AccessError`]; nothing has been accessed then.
         #[inline]
-        pub fn $write_relaxed(&self, offset: u64, value: $word) -> Result<(), AccessError> {
+        pub fn $write_relaxed(&self, value: $word, offset: u64) -> Result<(), AccessError> {
             self.place(offset, $word::WIDTH).map(|at| self.store(at, value))
         }
 

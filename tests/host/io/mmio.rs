@@ -33,10 +33,10 @@ fn every_access_is_one_instruction_with_the_barrier_that_its_name_promises() {
             LoadBarrier(0x8f8e_8d8c_8b8a_8988),
         ]
     );
-    device.writeb(1, 0x11).unwrap();
-    device.writew(2, 0x2222).unwrap();
-    device.writel(4, 0x3333_3333).unwrap();
-    device.writeq(8, u64::MAX).unwrap();
+    device.writeb(0x11, 1).unwrap();
+    device.writew(0x2222, 2).unwrap();
+    device.writel(0x3333_3333, 4).unwrap();
+    device.writeq(u64::MAX, 8).unwrap();
     assert_eq!(
         recorder.take_events(),
         [
@@ -51,7 +51,7 @@ fn every_access_is_one_instruction_with_the_barrier_that_its_name_promises() {
         ]
     );
     assert_eq!(device.readl_relaxed(4), Ok(0x3333_3333));
-    device.writeq_relaxed(16, 5).unwrap();
+    device.writeq_relaxed(5, 16).unwrap();
     assert_eq!(recorder.take_events(), [Load(4, Width::Word), Store(16, Width::Double, 5)]);
     let known = registers(&recorder).sized::<0x40>().unwrap();
     assert_eq!(known.read::<u16, 2>(), 0x2222);
@@ -80,9 +80,9 @@ fn what_lies_outside_or_is_not_aligned_is_not_accessed() {
     assert_eq!(device.readb(0x10), Err(outside(0x10, 1)));
     assert_eq!(device.readl(0xd), Err(outside(0xd, 4)));
     assert_eq!(device.readq(u64::MAX), Err(outside(u64::MAX, 8)));
-    assert_eq!(device.writeq(9, 0), Err(outside(9, 8)));
+    assert_eq!(device.writeq(0, 9), Err(outside(9, 8)));
     for offset in [1, 2, 3] {
-        assert!(matches!(device.writel(offset, 0), Err(AccessError::Unaligned(_, Width::Word))));
+        assert!(matches!(device.writel(0, offset), Err(AccessError::Unaligned(_, Width::Word))));
     }
     assert!(matches!(device.readsw(1, &mut [0; 2]), Err(AccessError::Unaligned(_, Width::Half))));
     assert_eq!(device.memcpy_fromio(&mut [0; 9], 8), Err(outside(8, 9)));

@@ -46,15 +46,15 @@ pub(super) fn warm_up(most: usize) {
         live.extend((0..most).map(|_| make()));
         for how in live.drain(..) {
             match how {
-                How::Ioremap(at) => raw!(global::iounmap(VirtAddr::new(at))).expect("mapped"),
-                How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
+                How::Ioremap(at) => raw!(global::try_iounmap(VirtAddr::new(at))).expect("mapped"),
+                How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
                 _ => {}
             }
         }
     };
     let [(device, size), _] = DEVICES;
     each(&|| How::Ioremap(global::ioremap(PhysAddr::new(device), size).expect("addresses").get()));
-    each(&|| How::PerCpu(global::alloc_percpu(UNIT_SIZE, 8).expect("memory")));
+    each(&|| How::PerCpu(global::alloc_percpu(to_usize(UNIT_SIZE), 8).expect("memory")));
 }
 
 fn addr(memory: NonNull<u8>) -> VirtAddr {
@@ -83,7 +83,7 @@ fn row(random: &mut Random, gfp: Gfp) -> Row {
 
 fn free_row(mut row: Row) {
     while let Some(page) = row.pop() {
-        raw!(global::free_page(page)).expect("allocated");
+        raw!(global::try_free_page(page)).expect("allocated");
     }
 }
 
@@ -134,7 +134,7 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
         }
         4 => {
             let bytes = size(random, 3 * PAGE_SIZE, 1 << 20);
-            Block::new(How::Vmalloc, or_short(global::vmalloc_gfp(bytes, gfp))?, bytes)
+            Block::new(How::Vmalloc, addr(or_short(global::vmalloc_gfp(to_usize(bytes), gfp))?), bytes)
         }
         5 | 6 => {
             let row = row(random, gfp);
@@ -151,13 +151,13 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
                 free_row(row);
                 return None;
             };
-            Block::new(if kind == 5 { How::Vmap(row) } else { How::MapRam(row) }, at, bytes)
+            Block::new(if kind == 5 { How::Vmap(row) } else { How::MapRam(row) }, addr(at), bytes)
         }
         7 => return take_device(random),
         8 => {
             let bytes = size(random, 64, UNIT_SIZE);
             let align = 1 << random.below(7);
-            let ptr = match global::alloc_percpu_gfp(bytes, align, gfp) {
+            let ptr = match global::alloc_percpu_gfp(to_usize(bytes), to_usize(align), gfp) {
                 Ok(ptr) => ptr,
                 Err(PerCpuError::OutOfMemory | PerCpuError::Tables(_) | PerCpuError::Area(AreaError::NoDescriptor)) => {
                     return None;
@@ -208,7 +208,7 @@ fn resize(block: Block, random: &mut Random, gfp: Gfp) -> Block {
         // SAFETY: this block's memory, which nobody uses meanwhile.
         How::Kmalloc => unsafe { global::krealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
         // SAFETY: as above.
-        How::Vmalloc => unsafe { global::vrealloc(block.at, bytes, gfp) }.ok(),
+        How::Vmalloc => unsafe { global::vrealloc(block.at, to_usize(bytes), gfp) }.ok().map(addr),
         // SAFETY: as above.
         _ => unsafe { global::kvrealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
     };
@@ -240,8 +240,8 @@ pub(super) fn free(block: Block, random: &mut Random) {
         _ => block.verify(block.at, block.bytes),
     }
     match block.how {
-        How::Pages(order) => raw!(global::free_pages(block.at, order)).expect("allocated"),
-        How::Bulk(mut row) => raw!(global::free_pages_bulk(&mut row)).expect("allocated"),
+        How::Pages(order) => raw!(global::try_free_pages(block.at, order)).expect("allocated"),
+        How::Bulk(mut row) => raw!(global::try_free_pages_bulk(&mut row)).expect("allocated"),
         // SAFETY: this block's memory, which nobody uses any more.
         How::Kmalloc => unsafe { global::kfree(memory) },
         How::Cache(number) => {
@@ -249,18 +249,18 @@ pub(super) fn free(block: Block, random: &mut Random) {
             // SAFETY: as above.
             unsafe { cache(number).free(object) };
         }
-        How::Vmalloc if random.below(8) == 0 => raw!(global::vfree_atomic(block.at)).expect("allocated"),
-        How::Vmalloc => raw!(global::vfree(block.at)).expect("allocated"),
+        How::Vmalloc if random.below(8) == 0 => raw!(global::try_vfree_atomic(block.at)).expect("allocated"),
+        How::Vmalloc => raw!(global::try_vfree(block.at)).expect("allocated"),
         How::Vmap(row) => {
-            raw!(global::vunmap(block.at)).expect("mapped");
+            raw!(global::try_vunmap(block.at)).expect("mapped");
             free_row(row);
         }
         How::MapRam(row) => {
-            raw!(global::vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
+            raw!(global::try_vm_unmap_ram(block.at, row.pages().len())).expect("mapped");
             free_row(row);
         }
-        How::Ioremap(_) => raw!(global::iounmap(block.at)).expect("mapped"),
-        How::PerCpu(ptr) => raw!(global::free_percpu(ptr)).expect("allocated"),
+        How::Ioremap(_) => raw!(global::try_iounmap(block.at)).expect("mapped"),
+        How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
         // SAFETY: as above.
         How::Kvmalloc => unsafe { global::kvfree(memory) },
     }

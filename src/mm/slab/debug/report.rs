@@ -72,12 +72,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub fn report_from(&self, misuse: &Misuse, caller: VirtAddr) {
         self.hal().misuse(misuse);
         self.print_report(misuse, caller);
-        if self.panic_on_misuse.load(core::sync::atomic::Ordering::Relaxed) {
+        if self.panics_on_misuse() {
             #[expect(clippy::panic, reason = "what the boot argument asks for")]
             {
                 panic!("slab: {misuse}");
             }
         }
+    }
+
+    /// Whether misuse is the end: of objects, and for the raw calls above of anything else.
+    pub(crate) fn panics_on_misuse(&self) -> bool {
+        self.panic_on_misuse.load(core::sync::atomic::Ordering::Relaxed)
     }
 
     fn print_report(&self, misuse: &Misuse, caller: VirtAddr) {
