@@ -12,6 +12,7 @@ mod io;
 mod kvmalloc;
 mod linear;
 mod machine;
+mod mempool;
 mod pages;
 mod percpu;
 mod reclaim;
@@ -49,6 +50,11 @@ pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
 pub use machine::Machine;
 #[cfg(all(feature = "boot", not(feature = "kernel")))]
 pub(crate) use machine::machine;
+pub use mempool::{
+    FunctionPool, KmallocElements, KmallocPool, Mempool, MempoolBox, MempoolOf, PagePool, SlabPool, mempool_alloc,
+    mempool_alloc_preallocated, mempool_create, mempool_create_kmalloc_pool, mempool_create_page_pool,
+    mempool_create_slab_pool, mempool_destroy, mempool_free, mempool_resize, try_mempool_free,
+};
 pub use pages::{
     BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
