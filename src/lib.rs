@@ -39,6 +39,11 @@
 //! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
+//! | `mm/mempool/backing.rs` | the promise of a source of elements |
+//! | `mm/mempool/poison.rs` | memory of elements in a reserve |
+//! | `mm/mempool/pool.rs` | elements as the pool's own |
+//! | `mm/mempool/raw_calls.rs` | what is owed by calls on elements |
+//! | `mm/mempool/typed.rs` | elements as values |
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/percpu/hal.rs` | the promise of a machine with per-CPU memory |
 //! | `mm/percpu/raw_calls.rs` | what is owed by calls on per-CPU memory |
@@ -101,6 +106,7 @@
 //! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `global/linear.rs` | table frames through the linear map |
 //! | `global/machine.rs` | the promise of a kernel's machine |
+//! | `global/mempool.rs` | the promise of a source of elements |
 //! | `global/mod.rs` | memblock as a source of frames |
 //! | `global/page_frees.rs` | what is owed by calls that give pages back |
 //! | `global/pages.rs` | the buddy as a source of frames, zeroing |

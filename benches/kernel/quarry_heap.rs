@@ -68,6 +68,7 @@ impl Heap for Kmalloc {
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "kmem_cache/256", by: QUARRY, run: pair },
     Row { name: "kmem_cache_bulk/64", by: QUARRY, run: bulk },
+    Row { name: "mempool/256", by: QUARRY, run: pool },
     Row { name: "memory_lost/slabs", by: QUARRY, run: lost_by_slabs::<Kmalloc> },
 ];
 
@@ -87,6 +88,21 @@ fn pair(meter: &mut Meter) -> Result<Figures, Unable> {
         Err(_) => done = false,
     });
     let gone = cache.destroy().is_ok();
+    if done && gone { Ok(figures) } else { Err(FAILED) }
+}
+
+/// A reserve of four blocks of `kmalloc`, full all the while.
+fn pool(meter: &mut Meter) -> Result<Figures, Unable> {
+    let pool = global::mempool_create_kmalloc_pool("bench", 4, 256).map_err(|_| FAILED)?;
+    let own = black_box(&pool);
+    let mut done = true;
+    let figures = meter.measure(|| match global::mempool_alloc(own, Gfp::KERNEL) {
+        // SAFETY: it has just been allocated.
+        Ok(element) => unsafe { global::mempool_free(black_box(element).as_ptr(), own) },
+        Err(_) => done = false,
+    });
+    done &= pool.stats().reserve == 4;
+    let gone = global::mempool_destroy(pool).is_ok();
     if done && gone { Ok(figures) } else { Err(FAILED) }
 }
 

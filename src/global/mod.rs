@@ -12,6 +12,7 @@ mod io;
 mod kvmalloc;
 mod linear;
 mod machine;
+mod mempool;
 mod misuse;
 mod page_frees;
 mod pages;
@@ -57,6 +58,11 @@ pub use linear::{KernelMmu, LinearWindow, phys_to_virt};
 pub use machine::Machine;
 #[cfg(all(feature = "boot", not(feature = "kernel")))]
 pub(crate) use machine::machine;
+pub use mempool::{
+    FunctionPool, KmallocElements, KmallocPool, Mempool, MempoolBox, MempoolOf, PagePool, SlabPool, mempool_alloc,
+    mempool_alloc_preallocated, mempool_create, mempool_create_kmalloc_pool, mempool_create_page_pool,
+    mempool_create_slab_pool, mempool_destroy, mempool_free, mempool_resize, try_mempool_free,
+};
 pub use page_frees::{
     BlockName, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact, put_page,
     try_free_contig_range, try_free_page, try_free_pages, try_free_pages_bulk, try_free_pages_exact, try_put_page,

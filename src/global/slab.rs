@@ -380,6 +380,12 @@ impl KmemCache {
         SLABS.alloc_in(self.slot, self.mark, gfp, || self.cache()).map(pointer)
     }
 
+    /// Takes an object that is at hand on this CPU; `None` also if waiting, which the flags allow, is not legal.
+    #[inline(always)]
+    pub(super) fn take(&self, gfp: Gfp) -> Option<NonNull<u8>> {
+        SLABS.hal().take_free(Internal::CALL, self.slot, self.mark, gfp.may_wait()).map(pointer)
+    }
+
     /// Allocates a zeroed object.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::mm::slab::{ArrayHeader, CacheObjects, CpuSlabs, Slot};
 use crate::mm::zone::PageHal;
 use core::arch::asm;
 use core::mem::offset_of;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const NO_WAIT: usize = offset_of!(CpuLocal, scopes) + KernelScopes::NO_WAIT;
@@ -332,6 +333,31 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
         );
     }
     (VirtAddr::of(end).get().wrapping_sub(VirtAddr::of(room.as_ptr()).get()) / 8) as usize
+}
+
+/// The word at an address; zero if nothing is mapped there.
+#[inline(always)]
+pub(super) fn word_at(at: NonNull<u8>) -> u64 {
+    let word: u64;
+    // SAFETY: reads a word, which somebody else may be writing to, or faults and goes on with zero.
+    unsafe {
+        asm!(
+            "3: ldr {word}, [{at}]",
+            "8:",
+            ".subsection 1",
+            "9: mov {word}, xzr",
+            "b 8b",
+            ".previous",
+            ".pushsection quarry_extable, \"aR\"",
+            ".balign 8",
+            ".quad 3b, 3b + 4, 9b",
+            ".popsection",
+            at = in(reg) at.as_ptr(),
+            word = out(reg) word,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    word
 }
 
 /// The number of the page that starts at an address, if it has a descriptor.

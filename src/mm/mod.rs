@@ -5,6 +5,7 @@ pub mod fault_inject;
 pub mod io;
 pub mod layout;
 pub mod memblock;
+pub mod mempool;
 pub mod page;
 pub mod percpu;
 pub mod pgtable;

@@ -93,6 +93,8 @@ lock_classes! {
     WatermarkTuning = "watermark tuning", Masked;
     /// The free lists of a zone.
     Zone = "zone", Masked;
+    /// The reserve of a memory pool. Nothing is taken inside of it, so elements are freed whatever else is held.
+    Mempool = "mempool", Masked;
     /// The interrupt controller's registers that have no enable bit of their own.
     InterruptController = "interrupt controller", Masked;
     /// Who is told of each instruction.

@@ -34,6 +34,8 @@ mod may_sleep;
 #[cfg(test)]
 mod memblock;
 mod memory_map;
+#[cfg(test)]
+mod mempool;
 mod misuse;
 #[cfg(test)]
 mod pages;

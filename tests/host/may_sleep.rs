@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const WORDS: &str = "where sleeping is allowed";
 
 /// File and name of every function outside the slab layer, and the test that calls it in atomic context.
-const SHOWN: [(&str, &str); 11] = [
+const SHOWN: [(&str, &str); 23] = [
     ("mm/zone/reclaim/registry.rs unregister", "whoever_may_not_wait_unregisters_nobody"),
     ("mm/zone/reclaim/background.rs balance", "the_background_reclaimer_works_only_where_sleeping_is_allowed"),
     ("global/reclaim.rs defer_no_more", "whoever_may_not_wait_makes_no_waiting_call"),
@@ -20,6 +20,18 @@ const SHOWN: [(&str, &str); 11] = [
     ("kernel/smp_call.rs smp_call", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/tick.rs start", "whoever_may_not_wait_makes_no_waiting_call"),
     ("kernel/tick.rs stop", "whoever_may_not_wait_makes_no_waiting_call"),
+    ("mm/mempool/pool.rs create", "what_may_sleep_of_a_pool_refuses_in_atomic_context_before_it_changes_anything"),
+    ("mm/mempool/pool.rs resize", "what_may_sleep_of_a_pool_refuses_in_atomic_context_before_it_changes_anything"),
+    ("mm/mempool/pool.rs destroy", "what_may_sleep_of_a_pool_refuses_in_atomic_context_before_it_changes_anything"),
+    ("mm/mempool/typed.rs destroy", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_create", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_create_slab_pool", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_create_kmalloc_pool", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_create_page_pool", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_resize", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs mempool_destroy", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs create", "whoever_may_not_sleep_makes_no_pool"),
+    ("global/mempool.rs destroy_all", "whoever_may_not_sleep_makes_no_pool"),
     (
         "mm/slab, mm/alloc, global/{slab,alloc}.rs",
         "what_may_sleep_refuses_in_atomic_context_before_it_changes_anything",

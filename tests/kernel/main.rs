@@ -29,6 +29,7 @@ mod kmalloc;
 mod latency;
 mod locks;
 mod memory_routines;
+mod mempool;
 mod nested;
 mod pages;
 mod pagetable;

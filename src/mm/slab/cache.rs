@@ -113,6 +113,12 @@ impl<H: SlabHal> Cache<H> {
         self.shape.mark
     }
 
+    /// Whether a constructor makes its objects, which keep what it wrote while they are free.
+    #[must_use]
+    pub const fn is_constructed(&self) -> bool {
+        self.shape.constructed
+    }
+
     /// What the marks of its objects differ in from their addresses.
     #[must_use]
     pub const fn mark_secret(&self) -> u64 {

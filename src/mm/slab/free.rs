@@ -69,6 +69,29 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Err(Misuse::DoubleFree { at, cache: cache.name })
     }
 
+    /// Whether an object of `cache` that is in use starts at an address. Any context.
+    ///
+    /// # Errors
+    ///
+    /// What a free would find wrong, but for a mark that is there by accident.
+    pub(crate) fn verify_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
+        let pointer = at;
+        let at = self.untag(pointer);
+        let Some(place) = self.place(at) else { return Err(self.foreign(at)) };
+        let own = place.cache;
+        if place.offset != own.shape.object {
+            let object = place.object.addr().get().wrapping_add(own.shape.object.into());
+            return Err(Misuse::Misaligned { at, cache: own.name, object: VirtAddr::new(object) });
+        }
+        if own.id != cache.id {
+            return Err(Misuse::WrongCache { at, freed_to: cache.name, cache: own.name });
+        }
+        if own.is_free(place.object) && self.is_known_free(&place) {
+            return Err(Misuse::DoubleFree { at, cache: own.name });
+        }
+        if own.is_tagged() { self.check_tag(pointer, own.name) } else { Ok(()) }
+    }
+
     /// Frees an object that is marked, but in no place for free ones: nobody else frees it.
     fn free_claimed(&self, place: &Place<'_, H>, at: VirtAddr, caller: VirtAddr) {
         let cache = place.cache;

@@ -49,6 +49,21 @@ impl<H: PageHal> PageAllocator<H> {
         self.allocated_head(page).map(|(_, state)| state.order())
     }
 
+    /// The order of the allocated block that starts at `page`, which nobody has claimed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageAllocator::get_page`]; [`FreeError::InsideBlock`], [`FreeError::Claimed`].
+    pub(in crate::mm) fn block_order(&self, page: Page) -> Result<Order, FreeError> {
+        let (head, state) = self.allocated_head(page)?;
+        let (page, head) = (self.hal.map().pfn(page), self.hal.map().pfn(head));
+        match state.kind() {
+            _ if page != head => Err(FreeError::InsideBlock { page, head }),
+            Kind::Block => Ok(state.order()),
+            kind => Err(FreeError::Claimed { page, kind }),
+        }
+    }
+
     /// Takes another reference to the allocated block that holds `page`: it stays until each has been dropped (Linux:
     /// `get_page`). By somebody who has one. Any context.
     ///

@@ -2,7 +2,7 @@
 //! is kept for the test to look at.
 
 use super::thread::{self, open_point};
-pub(super) use super::thread::{at_open_points, in_interrupt, run_on};
+pub(crate) use super::thread::{at_open_points, in_interrupt, run_on};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, TAG_GRANULE, Tag, TagSet, VirtAddr};
 use quarry::arch::host;
 use quarry::gfp::{Gfp, ZoneType};
@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-pub(super) const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Where RAM starts, if a test does not say otherwise.
 const BASE: u64 = 1 << 30;
 /// Bytes of a block of the highest order: what the arena is aligned to.
@@ -35,12 +35,12 @@ std::thread_local! {
 }
 
 /// Says where this thread's calls come from, and when that is.
-pub(super) fn call_from(caller: u64, ticks: u64) {
+pub(crate) fn call_from(caller: u64, ticks: u64) {
     CALL.set((caller, ticks));
 }
 
 /// The machine as the allocators see it.
-pub(super) struct Sim<'m> {
+pub(crate) struct Sim<'m> {
     map: BankMap<'m>,
     locals: Vec<Local<'m>>,
     online: Vec<AtomicBool>,
@@ -48,32 +48,32 @@ pub(super) struct Sim<'m> {
     base: u64,
     size: u64,
     /// What was reported.
-    pub(super) misuse: Mutex<Vec<Misuse>>,
+    pub(crate) misuse: Mutex<Vec<Misuse>>,
     /// What was printed.
     lines: Mutex<Vec<String>>,
     /// Allocations that want to sleep where that is not legal.
-    pub(super) atomic_sleeps: AtomicU64,
+    pub(crate) atomic_sleeps: AtomicU64,
     /// Other functions that may sleep, called where that is not legal.
-    pub(super) atomic_calls: Mutex<Vec<&'static str>>,
+    pub(crate) atomic_calls: Mutex<Vec<&'static str>>,
     /// What was asked of the page allocator while calls go the long way.
-    pub(super) asked: Mutex<Vec<(Gfp, Order)>>,
+    pub(crate) asked: Mutex<Vec<(Gfp, Order)>>,
     /// After how many allocations of pages the next one fails; `u64::MAX` for never.
-    pub(super) pages_left: AtomicU64,
+    pub(crate) pages_left: AtomicU64,
     /// The same for objects that take the long way.
-    pub(super) slabs_left: AtomicU64,
+    pub(crate) slabs_left: AtomicU64,
     /// Interrupts sent to other CPUs.
-    pub(super) kicks: AtomicU64,
+    pub(crate) kicks: AtomicU64,
     /// The tags of memory, if it has any.
-    pub(super) tags: Option<TagModel>,
+    pub(crate) tags: Option<TagModel>,
 }
 
 /// A tag for each granule of RAM, as the machine would keep them; pointers with tags are not followed here.
-pub(super) struct TagModel {
+pub(crate) struct TagModel {
     base: u64,
     granules: Vec<AtomicU8>,
     random: AtomicU64,
     /// What was remembered.
-    pub(super) events: Mutex<Vec<TagEvent>>,
+    pub(crate) events: Mutex<Vec<TagEvent>>,
 }
 
 impl TagModel {
@@ -110,7 +110,7 @@ impl TagMemory for TagModel {
 }
 
 #[repr(C)]
-pub(super) struct Local<'m> {
+pub(crate) struct Local<'m> {
     number: u32,
     first: Vec<ArrayHeader>,
     slabs: CpuSlabs,
@@ -251,7 +251,7 @@ unsafe impl<'m> PageHal for Sim<'m> {
 
 impl Sim<'_> {
     /// The tag of the memory at an address, whatever tag that carries.
-    pub(super) fn tag_of(&self, at: VirtAddr) -> Tag {
+    pub(crate) fn tag_of(&self, at: VirtAddr) -> Tag {
         self.tags.as_ref().unwrap().get(self.to_phys(at.untagged()).unwrap())
     }
 }
@@ -305,7 +305,7 @@ unsafe impl SlabHal for Sim<'_> {
 }
 
 /// How threads wait that play CPUs.
-pub(super) struct Yield;
+pub(crate) struct Yield;
 
 impl LockHal for Yield {
     fn relax() {
@@ -318,55 +318,55 @@ impl LockHal for Yield {
     }
 }
 
-pub(super) type Slabs<'p, 'm> = SlabAllocator<'p, Sim<'m>>;
-pub(super) type Handle<'m> = CacheHandle<Sim<'m>>;
+pub(crate) type Slabs<'p, 'm> = SlabAllocator<'p, Sim<'m>>;
+pub(crate) type Handle<'m> = CacheHandle<Sim<'m>>;
 
 impl Sim<'_> {
-    pub(super) fn set_online(&self, cpu: u32, online: bool) {
+    pub(crate) fn set_online(&self, cpu: u32, online: bool) {
         self.online[cpu as usize].store(online, Ordering::Release);
     }
 
     /// What was reported since the last time.
-    pub(super) fn reports(&self) -> Vec<Misuse> {
+    pub(crate) fn reports(&self) -> Vec<Misuse> {
         std::mem::take(&mut self.misuse.lock().unwrap())
     }
 
     /// What was printed since the last time.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         std::mem::take(&mut self.lines.lock().unwrap())
     }
 
     /// Any address that is no RAM.
-    pub(super) fn outside(&self) -> VirtAddr {
+    pub(crate) fn outside(&self) -> VirtAddr {
         VirtAddr::new(self.arena + self.size + 0x1_0000)
     }
 
     /// The address behind the last byte of RAM.
-    pub(super) fn end(&self) -> VirtAddr {
+    pub(crate) fn end(&self) -> VirtAddr {
         VirtAddr::new(self.arena + self.size)
     }
 }
 
 /// Writes to an object.
-pub(super) fn fill(object: VirtAddr, byte: u8, size: usize) {
+pub(crate) fn fill(object: VirtAddr, byte: u8, size: usize) {
     // SAFETY: the tests pass objects that they have, and their sizes.
     unsafe { object.as_ptr::<u8>().write_bytes(byte, size) };
 }
 
 /// The bytes of an object.
-pub(super) fn bytes(object: VirtAddr, size: usize) -> Vec<u8> {
+pub(crate) fn bytes(object: VirtAddr, size: usize) -> Vec<u8> {
     // SAFETY: as above.
     unsafe { std::slice::from_raw_parts(object.as_ptr::<u8>(), size) }.to_vec()
 }
 
 /// Whether all of an object's bytes are `byte`.
-pub(super) fn holds(object: VirtAddr, byte: u8, size: usize) -> bool {
+pub(crate) fn holds(object: VirtAddr, byte: u8, size: usize) -> bool {
     // Compared at once: a loop over the bytes takes Miri minutes.
     bytes(object, size) == vec![byte; size]
 }
 
 /// What the machine is like.
-pub(super) struct Spec {
+pub(crate) struct Spec {
     base: u64,
     size: u64,
     cpus: u32,
@@ -390,7 +390,7 @@ impl Drop for Arena {
 impl Spec {
     /// `size` bytes of RAM, a multiple of 4 MiB. Under Miri there are no more than 4 MiB: it is slow at
     /// each page, and most tests need few.
-    pub(super) fn of_size(size: u64) -> Self {
+    pub(crate) fn of_size(size: u64) -> Self {
         assert!(size.is_multiple_of(SECTION));
         let size = if cfg!(miri) { SECTION } else { size };
         Self {
@@ -404,43 +404,43 @@ impl Spec {
         }
     }
 
-    pub(super) fn cpus(mut self, cpus: u32) -> Self {
+    pub(crate) fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
         self
     }
 
     /// RAM starts at `base`, a multiple of 4 MiB.
-    pub(super) fn at(mut self, base: u64) -> Self {
+    pub(crate) fn at(mut self, base: u64) -> Self {
         self.base = base;
         self
     }
 
     /// Memory has tags.
-    pub(super) fn tagged(mut self) -> Self {
+    pub(crate) fn tagged(mut self) -> Self {
         self.tagged = true;
         self
     }
 
     /// CPUs exchange the memory of their arrays: afterwards there is as much of it as before, but in other slabs.
-    pub(super) fn exchanging(mut self) -> Self {
+    pub(crate) fn exchanging(mut self) -> Self {
         self.moves = true;
         self
     }
 
     /// What runs is a thread that moves to the next CPU wherever interrupts are open.
-    pub(super) fn migrating(mut self) -> Self {
+    pub(crate) fn migrating(mut self) -> Self {
         self.migrates = true;
         self
     }
 
-    pub(super) fn options(mut self, options: SlabOptions) -> Self {
+    pub(crate) fn options(mut self, options: SlabOptions) -> Self {
         self.options = options;
         self
     }
 
     /// Runs `f` on such a machine, and checks every invariant afterwards, and that all pages come back that the test has
     /// not kept: with everything freed, `f` leaves what it found.
-    pub(super) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
+    pub(crate) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
         run_on(0);
         let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
         let layout =
@@ -516,7 +516,7 @@ impl Spec {
 
 /// Every invariant of both allocators. Not under Miri, which needs a minute for a look at all pages and is after something
 /// else.
-pub(super) fn check(slabs: &Slabs<'_, '_>) {
+pub(crate) fn check(slabs: &Slabs<'_, '_>) {
     if cfg!(miri) {
         return;
     }
@@ -532,13 +532,13 @@ fn in_use(slabs: &Slabs<'_, '_>) -> u64 {
 }
 
 /// Free pages, with nothing at hand anywhere.
-pub(super) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
+pub(crate) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
     slabs.shrink_all();
     slabs.pages().drain_all();
     slabs.pages().free_page_count()
 }
 
 /// A cache that shares no slabs.
-pub(super) fn spec(name: &'static str, size: u32) -> CacheSpec {
+pub(crate) fn spec(name: &'static str, size: u32) -> CacheSpec {
     CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None }
 }

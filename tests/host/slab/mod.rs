@@ -15,7 +15,7 @@ mod heap;
 mod kept;
 mod kmalloc;
 mod large;
-mod machine;
+pub(crate) mod machine;
 mod marks;
 mod misuse;
 mod model;
@@ -28,7 +28,7 @@ mod slabinfo;
 mod sleeping;
 mod stress;
 mod tags;
-mod thread;
+pub(crate) mod thread;
 mod typed;
 
 use machine::{Slabs, Spec, bytes, check, fill, holds, spec};

@@ -15,33 +15,33 @@ std::thread_local! {
 }
 
 /// Lets this thread play another CPU.
-pub(super) fn run_on(cpu: u32) {
+pub(crate) fn run_on(cpu: u32) {
     CPU.set((cpu, false));
 }
 
 /// The CPU that this thread plays.
-pub(super) fn here() -> u32 {
+pub(crate) fn here() -> u32 {
     CPU.get().0
 }
 
-pub(super) fn is_masked() -> bool {
+pub(crate) fn is_masked() -> bool {
     CPU.get().1
 }
 
 /// This thread looks at an array of a CPU.
-pub(super) fn note_array(cpu: u32) {
+pub(crate) fn note_array(cpu: u32) {
     if is_masked() && cpu != here() {
         FOREIGN.set(FOREIGN.get() + 1);
     }
 }
 
 /// How often this thread has looked at another CPU's array with interrupts masked, since the last time.
-pub(super) fn foreign_arrays() -> u32 {
+pub(crate) fn foreign_arrays() -> u32 {
     FOREIGN.take()
 }
 
 /// Masks interrupts; whether they were.
-pub(super) fn mask() -> bool {
+pub(crate) fn mask() -> bool {
     open_point();
     let (cpu, masked) = CPU.get();
     CPU.set((cpu, true));
@@ -49,7 +49,7 @@ pub(super) fn mask() -> bool {
 }
 
 /// Masks or opens them, as they were.
-pub(super) fn unmask(saved: bool) {
+pub(crate) fn unmask(saved: bool) {
     let (cpu, masked) = CPU.get();
     assert!(masked, "somebody unmasked interrupts in between");
     CPU.set((cpu, saved));
@@ -57,12 +57,12 @@ pub(super) fn unmask(saved: bool) {
 }
 
 /// Runs `f` with interrupts masked, as a handler does.
-pub(super) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn in_interrupt<R>(f: impl FnOnce() -> R) -> R {
     in_interrupt_of(here(), f)
 }
 
 /// The same on another CPU.
-pub(super) fn in_interrupt_of<R>(cpu: u32, f: impl FnOnce() -> R) -> R {
+pub(crate) fn in_interrupt_of<R>(cpu: u32, f: impl FnOnce() -> R) -> R {
     let before = CPU.replace((cpu, true));
     let result = f();
     CPU.set(before);
@@ -82,7 +82,7 @@ impl Drop for Unhook {
 /// Runs `f`, and `hook` at every point of it where interrupts are open and it matters what happens there: before they are
 /// masked and after that, and before it is looked which CPU this is. `hook` is an interrupt, or moves the thread to another
 /// CPU.
-pub(super) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
+pub(crate) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
     // SAFETY: the reference is dropped before this returns.
     OPEN.set(Some(unsafe { std::mem::transmute::<&dyn Fn(), &'static dyn Fn()>(hook) }));
     let _unhook = Unhook;
@@ -90,7 +90,7 @@ pub(super) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `f`, and `hook` for each CPU that it interrupts.
-pub(super) fn at_kicks<R>(hook: &dyn Fn(u32), f: impl FnOnce() -> R) -> R {
+pub(crate) fn at_kicks<R>(hook: &dyn Fn(u32), f: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     KICK.set(Some(unsafe { std::mem::transmute::<&dyn Fn(u32), &'static dyn Fn(u32)>(hook) }));
     let _unhook = Unhook;
@@ -98,7 +98,7 @@ pub(super) fn at_kicks<R>(hook: &dyn Fn(u32), f: impl FnOnce() -> R) -> R {
 }
 
 /// A point where an interrupt may come, unless they are masked.
-pub(super) fn open_point() {
+pub(crate) fn open_point() {
     if !is_masked()
         && let Some(hook) = OPEN.take()
     {
@@ -108,7 +108,7 @@ pub(super) fn open_point() {
 }
 
 /// This thread interrupts a CPU.
-pub(super) fn kick(cpu: u32) {
+pub(crate) fn kick(cpu: u32) {
     if let Some(hook) = KICK.take() {
         hook(cpu);
         KICK.set(Some(hook));
@@ -117,7 +117,7 @@ pub(super) fn kick(cpu: u32) {
 
 /// Runs `f` as a thread that moves on to the next CPU at every point where interrupts are open. All CPUs are online, and
 /// answer at once when they are asked.
-pub(super) fn migrating<R>(slabs: &Slabs<'_, '_>, cpus: u32, f: impl FnOnce() -> R) -> R {
+pub(crate) fn migrating<R>(slabs: &Slabs<'_, '_>, cpus: u32, f: impl FnOnce() -> R) -> R {
     (0..cpus).for_each(|cpu| slabs.hal().set_online(cpu, true));
     let move_on = || run_on((here() + 1) % cpus);
     let answer = |cpu| {

@@ -1,0 +1,26 @@
+//! Calls on elements that somebody names: whether they are the caller's, only the caller knows.
+//!
+//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+
+use super::backing::Backing;
+use super::error::NotFreed;
+use super::pool::{PoolHal, RawMempool};
+use core::ptr::NonNull;
+
+impl<H: PoolHal, B: Backing> RawMempool<'_, H, B> {
+    /// Frees an element: into the reserve if that lacks one, and wakes who waits for it; otherwise to the backing (Linux:
+    /// `mempool_free`). Null is nothing to free. Any context. Cost: three instructions more than the backing's free.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFreed`]; nothing has changed then. What the backing finds wrong it reports.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the element, alone: it came from this pool, no owning type (`MempoolBox`) holds it, and nobody uses
+    /// it after the call. What is wrong in itself (no element, in the reserve already) is found and refused.
+    #[inline(always)]
+    pub unsafe fn free(&self, element: *mut u8) -> Result<(), NotFreed> {
+        NonNull::new(element).map_or(Ok(()), |element| self.do_free(element))
+    }
+}
