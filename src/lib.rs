@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
 //! | `sync/held.rs` | references in a table of the checking build |
+//! | `hal/cache.rs` | the promise of a machine with data caches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/internal.rs` | the promise of who plays an allocator |
 //! | `hal/io.rs` | the promise of a bus with device registers |
@@ -66,6 +67,7 @@
 //! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
 //! | `arch/aarch64/cache.rs` | cache maintenance |
 //! | `arch/aarch64/cpu.rs` | hints, CPU registers |
+//! | `arch/aarch64/dcache.rs` | cache maintenance for devices |
 //! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
@@ -88,6 +90,7 @@
 //! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
+//! | `arch/host/cache.rs` | the simulated machine's RAM as bytes |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
 //! | `arch/host/io.rs` | the simulated machine's registers |
 //! | `driver/gic/mod.rs` | interrupt-controller registers |

@@ -2,6 +2,7 @@
 //! registers.
 
 mod boot_memory;
+pub mod cache;
 pub mod cpu;
 mod internal;
 

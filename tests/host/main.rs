@@ -17,6 +17,8 @@ mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
+#[cfg(test)]
+mod dma;
 mod fault_inject;
 mod fdt;
 mod features;

@@ -23,6 +23,8 @@ pub mod counter;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod cpu;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod dcache;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod early_fixmap;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 mod entries;

@@ -2,6 +2,7 @@
 //! entries for as long as the architecture lets them, and an oracle that reports what a real machine might punish only
 //! once in a million boots.
 
+mod cache;
 mod cpu;
 mod fault;
 mod held;
@@ -13,6 +14,7 @@ mod oracle;
 mod tlb;
 mod walker;
 
+pub use cache::{BusError, CacheConfig, CacheCounts, CachedRam, SimDevice, Window};
 pub use cpu::{SimCpu, SimFrames};
 pub use fault::{Fault, FaultKind, Who};
 pub use held::{Spin, with_held};

@@ -1,0 +1,32 @@
+//! Data caches, for devices that read and write memory past them (Arm ARM D7.5).
+
+use super::Internal;
+use crate::addr::VirtRange;
+
+/// Maintenance of the data caches, to the point of coherency: where devices see memory.
+///
+/// Each call works on whole lines, those that share a byte with the range. It is done for certain only when
+/// [`DataCache::complete`] has returned; until then a device may still see what was there before.
+///
+/// # Safety
+///
+/// - `HAL-12`: after [`DataCache::clean`] and [`DataCache::complete`] memory holds what the CPUs wrote to the range before.
+///   After [`DataCache::invalidate`] and [`DataCache::complete`] the CPUs read from memory what a device wrote there before,
+///   as long as no cacheable mapping lets them fetch it too early. [`DataCache::line`] is the smallest line of all caches.
+pub unsafe trait DataCache {
+    /// Bytes of the smallest line of all data caches, a power of two from 16 to 2048 (`CTR_EL0.DminLine`).
+    fn line(&self) -> u64;
+
+    /// Writes what the caches hold of `range` to memory, and keeps it (`DC CVAC`). Any context. `range` is mapped.
+    fn clean(&self, _: Internal, range: VirtRange);
+
+    /// Drops what the caches hold of `range`; what was not written to memory before may be lost (`DC IVAC`). Any context.
+    /// `range` is mapped, and lines that it shares with others lose their content too.
+    fn invalidate(&self, _: Internal, range: VirtRange);
+
+    /// Writes what the caches hold of `range` to memory, and drops it (`DC CIVAC`). Any context. `range` is mapped.
+    fn clean_and_invalidate(&self, _: Internal, range: VirtRange);
+
+    /// Waits until all maintenance of this CPU before is done, and orders it before what devices are told next (`DSB SY`).
+    fn complete(&self);
+}
