@@ -15,10 +15,33 @@ use quarry::single::{Heap, Pages};
 
 const PAGE_SIZE: usize = quarry::addr::PAGE_SIZE as usize;
 
-/// The allocator. It has no memory until [`BaseAllocator::init`], and takes no more later.
+/// Ranges of memory that one allocator takes: ArceOS gives each bank of RAM, and what firmware has left, for itself.
+const RANGES: usize = 16;
+
+/// A range of memory with a heap in it.
+#[derive(Clone, Copy)]
+struct Range {
+    start: usize,
+    size: usize,
+    heap: &'static Heap,
+}
+
+impl Range {
+    fn pages(self) -> &'static Pages {
+        self.heap.slabs().pages()
+    }
+
+    fn free_pages(self) -> usize {
+        let pages = self.pages();
+        (pages.free_page_count() + pages.pages_on_lists(quarry::addr::CpuId::BOOT)) as usize
+    }
+}
+
+/// The allocator. It has no memory until [`BaseAllocator::init`]; [`BaseAllocator::add_memory`] gives it more. A block lies in
+/// one range: those that touch are not joined.
 #[derive(Default)]
 pub struct QuarryAllocator {
-    heap: Option<&'static Heap>,
+    ranges: [Option<Range>; RANGES],
     bytes: usize,
     total_pages: usize,
     pages: usize,
@@ -27,18 +50,25 @@ pub struct QuarryAllocator {
 impl QuarryAllocator {
     /// Without memory.
     pub const fn new() -> Self {
-        Self { heap: None, bytes: 0, total_pages: 0, pages: 0 }
+        Self { ranges: [None; RANGES], bytes: 0, total_pages: 0, pages: 0 }
     }
 
-    fn heap(&self) -> AllocResult<&'static Heap> {
-        self.heap.ok_or(AllocError::NoMemory)
+    fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.ranges.iter().copied().flatten()
+    }
+
+    /// The range that an address is in.
+    fn range_of(&self, at: usize) -> Option<Range> {
+        self.ranges().find(|range| at.wrapping_sub(range.start) < range.size)
+    }
+
+    /// What the first range that has it gives.
+    fn first<T>(&self, take: impl FnMut(Range) -> Option<T>) -> AllocResult<T> {
+        self.ranges().find_map(take).ok_or(AllocError::NoMemory)
     }
 
     fn free_pages(&self) -> usize {
-        self.heap.map_or(0, |heap| {
-            let pages = heap.slabs().pages();
-            (pages.free_page_count() + pages.pages_on_lists(quarry::addr::CpuId::BOOT)) as usize
-        })
+        self.ranges().map(Range::free_pages).sum()
     }
 }
 
@@ -47,15 +77,24 @@ impl BaseAllocator for QuarryAllocator {
     ///
     /// If the memory is too small: the trait has no way to say so.
     fn init(&mut self, start: usize, size: usize) {
-        // SAFETY: ArceOS gives memory that is mapped and nobody else's, and calls from one context at a time: by `&mut`.
-        let heap = unsafe { Heap::place(core::ptr::with_exposed_provenance_mut(start), size, 0) };
-        self.heap = Some(heap.unwrap_or_else(|error| panic!("{error}")));
-        self.total_pages = self.free_pages();
+        if let Err(error) = self.add_memory(start, size) {
+            panic!("no heap in {size:#x} bytes at {start:#x}: {error:?}");
+        }
     }
 
-    fn add_memory(&mut self, _: usize, _: usize) -> AllocResult {
-        // Page descriptors are made once, for one range.
-        Err(AllocError::InvalidParam)
+    /// Fails where the range meets one that is there, is too small for its own descriptors, or is one too many.
+    fn add_memory(&mut self, start: usize, size: usize) -> AllocResult {
+        let end = start.checked_add(size).ok_or(AllocError::InvalidParam)?;
+        if self.ranges().any(|range| start < range.start + range.size && range.start < end) {
+            return Err(AllocError::MemoryOverlap);
+        }
+        let place = self.ranges.iter_mut().find(|range| range.is_none()).ok_or(AllocError::NoMemory)?;
+        // SAFETY: ArceOS gives memory that is mapped and nobody else's, and calls from one context at a time: by `&mut`.
+        let heap = unsafe { Heap::place(core::ptr::with_exposed_provenance_mut(start), size, 0) };
+        let range = Range { start, size, heap: heap.map_err(|_| AllocError::InvalidParam)? };
+        *place = Some(range);
+        self.total_pages += range.free_pages();
+        Ok(())
     }
 }
 
@@ -65,15 +104,15 @@ impl ByteAllocator for QuarryAllocator {
             return Err(AllocError::InvalidParam);
         }
         // SAFETY: the layout is not empty.
-        let block = NonNull::new(unsafe { self.heap()?.alloc(layout) }).ok_or(AllocError::NoMemory)?;
+        let block = self.first(|range| NonNull::new(unsafe { range.heap.alloc(layout) }))?;
         self.bytes += layout.size();
         Ok(block)
     }
 
     fn dealloc(&mut self, pos: NonNull<u8>, layout: Layout) {
-        if let Some(heap) = self.heap {
-            // SAFETY: the trait's contract: it came from `alloc` with this layout.
-            unsafe { heap.dealloc(pos.as_ptr(), layout) };
+        if let Some(range) = self.range_of(pos.addr().get()) {
+            // SAFETY: the trait's contract: it came from `alloc` with this layout, and from the heap that lies there.
+            unsafe { range.heap.dealloc(pos.as_ptr(), layout) };
             self.bytes = self.bytes.saturating_sub(layout.size());
         }
     }
@@ -107,27 +146,32 @@ fn address(pages: &Pages, page: Page) -> usize {
     pages.hal().to_virt(pages.hal().map().phys(page)).get() as usize
 }
 
+/// Takes pages out of one range, each of which is freed for itself.
+fn take_pages(pages: &'static Pages, wanted: u32, align: u32) -> Option<usize> {
+    // A block of the buddy system is aligned to its size.
+    let order = Order::new(wanted.trailing_zeros() as u8).filter(|_| wanted.is_power_of_two() && align <= wanted);
+    let first = match order {
+        Some(order) => pages.alloc_pages(Gfp::KERNEL, order).ok().inspect(|page| {
+            // SAFETY: allocated by the line above.
+            let _ = unsafe { pages.split_page(*page, order) };
+        }),
+        None => pages.alloc_contig_pages(wanted, align, Gfp::KERNEL).ok(),
+    };
+    first.map(|page| address(pages, page))
+}
+
 impl PageAllocator for QuarryAllocator {
     const PAGE_SIZE: usize = PAGE_SIZE;
 
     fn alloc_pages(&mut self, num_pages: usize, align: usize) -> AllocResult<usize> {
-        let (pages, wanted, align) = (self.heap()?.slabs().pages(), count(num_pages)?, aligned(align)?);
-        // A block of the buddy system is aligned to its size; of its pages each is freed for itself.
-        let order = Order::new(wanted.trailing_zeros() as u8).filter(|_| wanted.is_power_of_two() && align <= wanted);
-        let first = match order {
-            Some(order) => pages.alloc_pages(Gfp::KERNEL, order).ok().inspect(|page| {
-                // SAFETY: allocated by the line above.
-                let _ = unsafe { pages.split_page(*page, order) };
-            }),
-            None => pages.alloc_contig_pages(wanted, align, Gfp::KERNEL).ok(),
-        };
-        let first = first.ok_or(AllocError::NoMemory)?;
+        let (wanted, align) = (count(num_pages)?, aligned(align)?);
+        let at = self.first(|range| take_pages(range.pages(), wanted, align))?;
         self.pages += num_pages;
-        Ok(address(pages, first))
+        Ok(at)
     }
 
     fn dealloc_pages(&mut self, pos: usize, num_pages: usize) {
-        let (Some(heap), Ok(wanted)) = (self.heap, count(num_pages)) else { return };
+        let (Some(Range { heap, .. }), Ok(wanted)) = (self.range_of(pos), count(num_pages)) else { return };
         let Ok(first) = heap.page_at(VirtAddr::new(pos as u64)) else { return };
         // SAFETY: the trait's contract: the pages are the caller's, who does not use them any more.
         if unsafe { heap.slabs().pages().free_contig_range(first, wanted) }.is_ok() {
@@ -136,10 +180,11 @@ impl PageAllocator for QuarryAllocator {
     }
 
     fn alloc_pages_at(&mut self, base: usize, num_pages: usize, align: usize) -> AllocResult<usize> {
-        let (heap, wanted) = (self.heap()?, count(num_pages)?);
+        let wanted = count(num_pages)?;
         if !align.is_power_of_two() || !base.is_multiple_of(align.max(PAGE_SIZE)) {
             return Err(AllocError::InvalidParam);
         }
+        let heap = self.range_of(base).ok_or(AllocError::InvalidParam)?.heap;
         let first = heap.page_at(VirtAddr::new(base as u64)).map_err(|_| AllocError::InvalidParam)?;
         heap.slabs().pages().alloc_contig_range(first, wanted, Gfp::KERNEL).map_err(|_| AllocError::NoMemory)?;
         self.pages += num_pages;

@@ -128,3 +128,37 @@ fn pages_come_aligned_at_a_place_and_go_back_in_parts() {
     allocator.dealloc_pages(odd, 5);
     assert_eq!((allocator.used_pages(), allocator.available_pages()), (0, free));
 }
+
+#[test]
+fn memory_that_is_added_serves_when_the_first_is_used_up() {
+    const RANGE: usize = 4 << 20;
+    let layout = Layout::from_size_align(2 * RANGE, RANGE).unwrap();
+    // SAFETY: the layout is not empty.
+    let memory = unsafe { System.alloc(layout) }.expose_provenance();
+    let mut allocator = QuarryAllocator::new();
+    allocator.init(memory, RANGE);
+    let first = allocator.total_pages();
+    assert!(allocator.add_memory(memory + RANGE / 2, RANGE).is_err(), "it meets the first");
+    assert!(allocator.add_memory(memory + RANGE, 4096).is_err(), "no room for its descriptors");
+    assert_eq!(allocator.total_pages(), first);
+    allocator.add_memory(memory + RANGE, RANGE).unwrap();
+    assert!(allocator.total_pages() > 2 * first - 64);
+
+    let block = Layout::from_size_align(1000, 8).unwrap();
+    let mut blocks: Vec<NonNull<u8>> = Vec::with_capacity(9000);
+    while let Ok(at) = allocator.alloc(block) {
+        blocks.push(at);
+    }
+    let in_second = blocks.iter().filter(|at| at.addr().get() >= memory + RANGE).count();
+    assert!(in_second > 3000 && blocks.len() - in_second > 3000, "{in_second} of {}", blocks.len());
+    for at in blocks {
+        allocator.dealloc(at, block);
+    }
+    assert_eq!(allocator.used_bytes(), 0);
+    let pages = allocator.alloc_pages(512, 4096).unwrap();
+    let more = allocator.alloc_pages(512, 4096).unwrap();
+    assert_ne!((pages < memory + RANGE), (more < memory + RANGE), "a range has no room for both");
+    allocator.dealloc_pages(pages, 512);
+    allocator.dealloc_pages(more, 512);
+    assert_eq!(allocator.used_pages(), 0);
+}

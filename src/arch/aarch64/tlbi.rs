@@ -50,7 +50,7 @@ pub const fn asid_operand(asid: Asid) -> u64 {
 /// the level, unless tables went too: then what was cached may have had any size.
 #[must_use]
 #[inline(always)]
-pub(crate) const fn page_operands(what: Invalidation, ttl: bool) -> PageOperands {
+pub const fn page_operands(what: Invalidation, ttl: bool) -> PageOperands {
     let hinted = if ttl && matches!(what.depth, WalkDepth::LastLevel) { u64::MAX } else { 0 };
     let first = page_operand(what.start, what.scope.asid(), None) | ttl_field(what.stride) & hinted;
     PageOperands { first, step: what.stride.size() >> PAGE_SHIFT, count: what.count }
@@ -88,7 +88,7 @@ impl PageOperands {
 
 /// The instructions of the range forms for an invalidation.
 #[must_use]
-pub(crate) const fn range_steps(what: Invalidation) -> RangeSteps {
+pub const fn range_steps(what: Invalidation) -> RangeSteps {
     RangeSteps::new(what.start, what.pages(), what.scope.asid())
 }
 
