@@ -107,12 +107,12 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
     kvzalloc(size_mul(count, size), gfp)
 }
 
-/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet. What both sizes have
-/// stays. Context as `gfp` says.
+/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet, and no bytes free it:
+/// the answer is then what [`kvmalloc`] of no bytes gives. What both sizes have stays. Context as `gfp` says.
 ///
 /// # Errors
 ///
-/// [`KvError`], also for no bytes; the memory is as it was then.
+/// [`KvError`]; the memory is as it was then.
 ///
 /// # Safety
 ///
@@ -124,10 +124,12 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     if old == VirtAddr::ZERO {
         return kvmalloc(size, gfp);
     }
-    if size == 0 {
-        return Err(KvError::Vmalloc(MapError::Empty));
-    }
     if is_vmalloc_addr(old) {
+        if size == 0 {
+            // SAFETY: the caller's promise.
+            unsafe { try_vfree(old) }.map_err(KvError::Vmalloc)?;
+            return kvmalloc(0, gfp);
+        }
         // SAFETY: the caller's promise.
         return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }

@@ -34,13 +34,13 @@ pub fn iomem_resource() -> &'static Resources<'static, KernelPages> {
 /// # Errors
 ///
 /// [`ResourceError::Busy`] if somebody has some of them, or they lie across a border of a device, of RAM, or of another
-/// range; [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
+/// range; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
 pub fn request_mem_region(
     start: PhysAddr,
     size: u64,
     name: &'static str,
 ) -> Result<ResourceId, ResourceError<'static>> {
-    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    let span = span_of(start, size)?;
     IOMEM.request_region(&Request { span, name, flags: ResourceFlags::MEM })
 }
 
@@ -49,10 +49,14 @@ pub fn request_mem_region(
 ///
 /// # Errors
 ///
-/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`NoSpan`](ResourceError::NoSpan).
+/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan).
 pub fn release_mem_region(start: PhysAddr, size: u64) -> Result<(), ResourceError<'static>> {
-    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    let span = span_of(start, size)?;
     IOMEM.release_region(span).inspect_err(|error| log::error!("release_mem_region({start}, {size:#x}): {error}"))
+}
+
+fn span_of(start: PhysAddr, size: u64) -> Result<Span, ResourceError<'static>> {
+    Span::from_size(start, size).ok_or(if size == 0 { ResourceError::Empty } else { ResourceError::NoSpan })
 }
 
 /// Addresses that are ours until this is dropped.
@@ -71,7 +75,7 @@ impl MemRegion {
     /// Those of [`request_mem_region`].
     pub fn request(start: PhysAddr, size: u64, name: &'static str) -> Result<Self, ResourceError<'static>> {
         let id = request_mem_region(start, size, name)?;
-        Ok(Self { id, span: Span::from_size(start, size).ok_or(ResourceError::NoSpan)? })
+        Ok(Self { id, span: span_of(start, size)? })
     }
 
     /// Asks for all of the range `span` that is called `outer`, which is busy to everybody else. Where there is no such
