@@ -6,6 +6,7 @@ mod bring_up;
 mod check;
 mod cpu;
 mod drain;
+mod error;
 mod exceptions;
 mod faults;
 mod io;
@@ -38,6 +39,7 @@ pub use cpu::{
     forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
+pub use error::Error;
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 pub use io::{
