@@ -1,17 +1,17 @@
 //! One error for all families, so that a driver passes on with `?` whatever any of them says.
 #![forbid(unsafe_code)]
 
-use super::{BringUpError, CpuRefused, IoMemError, KmemCache, KvError, KvFreeError, StackAllocError, TagError};
+use super::{BringUpError, CpuRefused, IoMemError, KvError, KvFreeError, StackAllocError, TagError};
 use crate::gfp::GfpError;
 use crate::hal::prot::ProtError;
-use crate::mm::alloc::InsertError;
+use crate::mm::alloc::{InsertError, Refused};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, IoError, RegionError};
 use crate::mm::percpu::PerCpuError;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::slab::{self, CreateError, DestroyError, Misuse};
 use crate::mm::vmalloc::{AreaError, MapError, SetMemoryError};
-use crate::mm::zone::{self, ContigError, FreeError, RegistryError};
+use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomic};
 use core::fmt;
 
 /// The enum, and for each family the way into it.
@@ -19,14 +19,7 @@ macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident($inner:ty),)+) => {
         /// What any family of calls says when it refuses: made of each family's own error by `?`. It prints as that error.
         ///
-        /// ```ignore
-        /// fn probe(registers: PhysAddr) -> Result<(), quarry::Error> {
-        ///     let buffer = kmalloc(256, Gfp::KERNEL)?;
-        ///     let ring = vmalloc(16 * PAGE_BYTES)?;
-        ///     let registers = ioremap(registers, PAGE_SIZE)?;
-        ///     …
-        /// }
-        /// ```
+        #[doc = concat!("```ignore\n", include_str!("../../examples/families/src/errors.rs"), "```")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
         pub enum Error {
@@ -109,6 +102,8 @@ families! {
     Flags(GfpError),
     /// Nothing registered with reclaim.
     Registry(RegistryError),
+    /// A call that may sleep, where that is not legal.
+    Sleeps(SleepsInAtomic),
     /// No memory tags.
     Tags(TagError),
     /// The kernel is not brought up.
@@ -117,9 +112,16 @@ families! {
     Cpu(CpuRefused),
 }
 
-/// Of [`KmemCache::destroy`]: the cache stays for good.
-impl From<(KmemCache, DestroyError)> for Error {
-    fn from((_, error): (KmemCache, DestroyError)) -> Self {
+/// Of [`KVec::push`](super::KVec) and its sisters: the value is dropped.
+impl<T, E: Into<Self>> From<Refused<T, E>> for Error {
+    fn from(refused: Refused<T, E>) -> Self {
+        refused.error.into()
+    }
+}
+
+/// Of [`KmemCache::destroy`](super::KmemCache::destroy) and that of a typed cache: the cache stays for good.
+impl<C> From<(C, DestroyError)> for Error {
+    fn from((_, error): (C, DestroyError)) -> Self {
         Self::Destroy(error)
     }
 }

@@ -60,6 +60,10 @@ impl core::error::Error for KvFreeError {}
 /// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
 /// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/kvmalloc.rs"), "```")]
+///
 /// # Errors
 ///
 /// [`KvError`].
@@ -88,6 +92,8 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvmalloc`], zeroed.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
 /// # Errors
 ///
 /// [`KvError`].
@@ -99,6 +105,8 @@ pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvzalloc`] for `count` elements of `size` bytes.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
 /// # Errors
 ///
 /// [`KvError`], also if the product is more than any size.
@@ -109,6 +117,8 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
 
 /// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet, and no bytes free it:
 /// the answer is then what [`kvmalloc`] of no bytes gives. What both sizes have stays. Context as `gfp` says.
+///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
 ///
 /// # Errors
 ///
@@ -153,6 +163,8 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 
 /// Frees what [`kvmalloc`], [`kmalloc`] or [`vmalloc`](super::vmalloc()) gave; null is nothing to free.
 /// Misuse is reported, and nothing is freed then. Any context.
+///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
 ///
 /// # Safety
 ///

@@ -31,6 +31,8 @@ pub fn iomem_resource() -> &'static Resources<'static, KernelPages> {
 /// Asks for the registers of a device, or other addresses: nobody else has them until they are released (Linux:
 /// `request_mem_region`). Any context. O(ranges) at most.
 ///
+/// As a value: [`MemRegion`].
+///
 /// # Errors
 ///
 /// [`ResourceError::Busy`] if somebody has some of them, or they lie across a border of a device, of RAM, or of another
@@ -47,6 +49,8 @@ pub fn request_mem_region(
 /// Gives back what [`request_mem_region`] gave, by its addresses (Linux: `release_mem_region`). Any context; needs no
 /// memory.
 ///
+/// As a value: [`MemRegion`].
+///
 /// # Errors
 ///
 /// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan).
@@ -60,6 +64,10 @@ fn span_of(start: PhysAddr, size: u64) -> Result<Span, ResourceError<'static>> {
 }
 
 /// Addresses that are ours until this is dropped.
+///
+/// Raw: [`request_mem_region`], [`release_mem_region`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/resources.rs"), "```")]
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct MemRegion {

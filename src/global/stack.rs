@@ -203,6 +203,8 @@ fn stack_relax() {
 
 /// Maps pages of a new stack of `size` bytes in a slot of its own. May wait.
 ///
+/// As a value: [`KernelStack`].
+///
 /// # Errors
 ///
 /// [`StackAllocError`]; everything is as it was then.
@@ -293,6 +295,10 @@ fn rename(range: VirtRange, name: &str) {
 
 /// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that
 /// names the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). What it held before is still there.
+///
+/// Raw: [`alloc_stack`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/stacks.rs"), "```")]
 ///
 /// # Invariants
 ///
