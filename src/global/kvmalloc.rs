@@ -175,9 +175,11 @@ pub unsafe fn kvfree(memory: impl Pointer) {
     let at = memory.at();
     if !is_vmalloc_addr(at) {
         // SAFETY: the caller's promise.
-        unsafe { kfree(at) };
+        return unsafe { kfree(at) };
+    }
     // SAFETY: the caller's promise.
-    } else if let Err(error) = unsafe { try_vfree(at) } {
+    let freed = unsafe { try_vfree(at) };
+    if let Err(error) = freed {
         refused("kvfree", at, &error, Location::caller());
     }
 }
