@@ -12,7 +12,7 @@
 //! | L3 | [`mm`] | algorithms and policy, generic over L1 |
 //! | L2 | [`sync`], [`ds`], [`fdt`] | locks, what a context may do; trees of nodes with links; device-tree reading |
 //! | L1 | [`hal`] | what `mm` asks of a machine |
-//! | L0 | [`addr`], [`error`], [`gfp`] | vocabulary |
+//! | L0 | [`addr`], [`gfp`] | vocabulary |
 //!
 //! # Where `unsafe` is
 //!
@@ -178,7 +178,6 @@ const KERNEL_STACK_SIZE: usize = if cfg!(feature = "stack-8k") {
 pub mod addr;
 pub mod arch;
 pub mod ds;
-pub mod error;
 pub mod fdt;
 pub mod gfp;
 pub mod hal;

@@ -15,10 +15,23 @@ use core::ptr::NonNull;
 pub struct Kmalloc;
 
 /// A value in memory of `kmalloc`.
+///
+/// Raw: [`kmalloc`](super::kmalloc), [`kzalloc`](super::kzalloc), [`kfree`](super::kfree),
+/// [`kfree_sensitive`](super::kfree_sensitive), [`kvmalloc`](super::kvmalloc()), [`kvzalloc`](super::kvzalloc),
+/// [`kvfree`](super::kvfree).
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/kmalloc.rs"), "```")]
 pub type KBox<T> = alloc::KBox<T, Kmalloc>;
 /// A row of values in memory of `kmalloc`.
+///
+/// Raw: [`kmalloc_array`](super::kmalloc_array), [`kcalloc`](super::kcalloc), [`krealloc`](super::krealloc),
+/// [`kvcalloc`](super::kvcalloc), [`kvrealloc`](super::kvrealloc).
 pub type KVec<T> = alloc::KVec<T, Kmalloc>;
 /// A cache of one type.
+///
+/// Raw: [`KmemCache`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/caches.rs"), "```")]
 pub type Cache<T> = alloc::Cache<T, Kmalloc>;
 /// A cache of one type with a constructor.
 pub type ConstructedCache<T> = alloc::ConstructedCache<T, Kmalloc>;

@@ -64,6 +64,8 @@ macro_rules! remap {
         ///
         /// See [`IoSpace::ioremap`]. Any context.
         ///
+        /// As a value: [`IoMem`].
+        ///
         /// # Errors
         ///
         /// [`IoError`].
@@ -102,6 +104,8 @@ remap! {
 
 /// Maps device memory with any type and protection; see [`IoSpace::ioremap_prot`]. Any context.
 ///
+/// As a value: [`IoMem`].
+///
 /// # Errors
 ///
 /// [`IoError`].
@@ -113,6 +117,8 @@ pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, I
 
 /// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
+///
+/// As a value: [`IoMem`].
 ///
 /// # Safety
 ///
@@ -142,6 +148,8 @@ pub unsafe fn try_iounmap(addr: impl Pointer) -> Result<(), IoError> {
 
 /// Maps memory that is no device's registers; see [`IoSpace::memremap`]. Any context.
 ///
+/// As a value: [`ReservedRegion`], [`IoMem`].
+///
 /// # Errors
 ///
 /// [`IoError`].
@@ -153,6 +161,8 @@ pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<NonNull
 
 /// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
+///
+/// As a value: [`ReservedRegion`], [`IoMem`].
 ///
 /// # Safety
 ///
@@ -182,6 +192,13 @@ pub unsafe fn try_memunmap(addr: impl Pointer) -> Result<(), IoError> {
 
 /// Device memory that is unmapped when this is dropped, of which `SIZE` bytes at least are known when compiling. Reading
 /// and writing: see [`Mmio`].
+///
+/// Raw: [`ioremap`], [`ioremap_np`], [`ioremap_ngre`],
+/// [`ioremap_gre`], [`ioremap_wc`], [`ioremap_wt`],
+/// [`ioremap_prot`], [`iounmap`], [`memremap`],
+/// [`memunmap`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/devices.rs"), "```")]
 #[derive(Debug)]
 pub struct IoMem<const SIZE: u64 = 0> {
     registers: Mmio<Bus, SIZE>,

@@ -60,6 +60,10 @@ impl core::error::Error for KvFreeError {}
 /// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
 /// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/kvmalloc.rs"), "```")]
+///
 /// # Errors
 ///
 /// [`KvError`].
@@ -88,6 +92,8 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvmalloc`], zeroed.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
 /// # Errors
 ///
 /// [`KvError`].
@@ -99,6 +105,8 @@ pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvzalloc`] for `count` elements of `size` bytes.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
 /// # Errors
 ///
 /// [`KvError`], also if the product is more than any size.
@@ -107,12 +115,14 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
     kvzalloc(size_mul(count, size), gfp)
 }
 
-/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet. What both sizes have
-/// stays. Context as `gfp` says.
+/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet, and no bytes free it:
+/// the answer is then what [`kvmalloc`] of no bytes gives. What both sizes have stays. Context as `gfp` says.
+///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
 ///
 /// # Errors
 ///
-/// [`KvError`], also for no bytes; the memory is as it was then.
+/// [`KvError`]; the memory is as it was then.
 ///
 /// # Safety
 ///
@@ -124,10 +134,12 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     if old == VirtAddr::ZERO {
         return kvmalloc(size, gfp);
     }
-    if size == 0 {
-        return Err(KvError::Vmalloc(MapError::Empty));
-    }
     if is_vmalloc_addr(old) {
+        if size == 0 {
+            // SAFETY: the caller's promise.
+            unsafe { try_vfree(old) }.map_err(KvError::Vmalloc)?;
+            return kvmalloc(0, gfp);
+        }
         // SAFETY: the caller's promise.
         return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }
@@ -152,6 +164,8 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 /// Frees what [`kvmalloc`], [`kmalloc`] or [`vmalloc`](super::vmalloc()) gave; null is nothing to free.
 /// Misuse is reported, and nothing is freed then. Any context.
 ///
+/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+///
 /// # Safety
 ///
 /// Nobody uses the memory afterwards.
@@ -161,9 +175,11 @@ pub unsafe fn kvfree(memory: impl Pointer) {
     let at = memory.at();
     if !is_vmalloc_addr(at) {
         // SAFETY: the caller's promise.
-        unsafe { kfree(at) };
+        return unsafe { kfree(at) };
+    }
     // SAFETY: the caller's promise.
-    } else if let Err(error) = unsafe { try_vfree(at) } {
+    let freed = unsafe { try_vfree(at) };
+    if let Err(error) = freed {
         refused("kvfree", at, &error, Location::caller());
     }
 }

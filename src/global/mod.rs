@@ -6,6 +6,7 @@ mod bring_up;
 mod check;
 mod cpu;
 mod drain;
+mod error;
 mod exceptions;
 mod faults;
 mod io;
@@ -33,15 +34,14 @@ pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up,
 #[cfg(feature = "boot")]
 pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
-pub use cpu::cpu_locals;
 pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{
-    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online,
+    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
     forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
-pub use drain::drain_offline_cpu;
-pub use drain::{answer_request, answer_requests};
+pub use drain::{answer_request, answer_requests, drain_offline_cpu};
+pub use error::Error;
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 #[cfg(feature = "boot")]
@@ -90,11 +90,9 @@ pub use slab::{
     slab_allocator, try_kfree, try_kfree_sensitive,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
-pub use tags::enable_tags;
-pub use tags::remember_owners;
-pub use tags::start_tags_on_cpu;
-pub use tags::tag_report;
-pub use tags::{TagError, TagReport, keeps_tags, tags_are_on, untag};
+pub use tags::{
+    TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
+};
 
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;

@@ -202,6 +202,8 @@ unsafe impl FrameSource for BuddyFrames {
 
 /// Allocates 2^order pages, aligned to their size. See [`PageAllocator::alloc_pages`].
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`AllocError`].
@@ -212,6 +214,8 @@ pub fn alloc_pages(gfp: Gfp, order: Order) -> Result<Page, AllocError> {
 
 /// Allocates a page.
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`AllocError`].
@@ -221,6 +225,8 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
 }
 
 /// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
+///
+/// As a value: [`Pages`].
 ///
 /// # Errors
 ///
@@ -233,6 +239,8 @@ pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError>
 
 /// Allocates a zeroed page and answers with its address.
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`AllocError`].
@@ -242,6 +250,8 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 }
 
 /// Allocates 2^order pages that every device reaches, and answers with their address (Linux: `__get_dma_pages`).
+///
+/// As a value: [`Pages`].
 ///
 /// # Errors
 ///
@@ -253,6 +263,8 @@ pub fn get_dma_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> 
 
 /// Fills a batch with single pages; see [`PageAllocator::alloc_pages_bulk`].
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`AllocError`] if there was not even one.
@@ -263,6 +275,8 @@ pub fn alloc_pages_bulk<const N: usize>(gfp: Gfp, batch: &mut PageBatch<N>) -> R
 
 /// Allocates the fewest contiguous pages that hold `bytes`; see [`PageAllocator::alloc_pages_exact`].
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`AllocError`].
@@ -272,9 +286,11 @@ pub fn alloc_pages_exact(gfp: Gfp, bytes: usize) -> Result<NonNull<u8>, AllocErr
 
 /// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
-/// As for [`free_pages`].
+/// As for [`free_pages`](super::free_pages).
 ///
 /// # Safety
 ///
@@ -286,6 +302,8 @@ pub unsafe fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
 /// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see
 /// [`PageAllocator::alloc_contig_pages`].
 ///
+/// As a value: [`Pages`].
+///
 /// # Errors
 ///
 /// [`ContigError`] if there is no such run of free pages.
@@ -294,6 +312,8 @@ pub fn alloc_contig_pages(pages: u32, align: u32, gfp: Gfp) -> Result<Page, Cont
 }
 
 /// Allocates the pages from `first` on; see [`PageAllocator::alloc_contig_range`].
+///
+/// As a value: [`Pages`].
 ///
 /// # Errors
 ///
@@ -398,6 +418,17 @@ pub fn kmap_atomic(page: Page) -> NonNull<u8> {
 pub fn kunmap(_page: Page) {}
 
 /// A block of pages that is freed when it is dropped.
+///
+/// Raw: [`alloc_pages`], [`alloc_page`],
+/// [`get_free_pages`], [`get_zeroed_page`],
+/// [`get_dma_pages`], [`alloc_pages_bulk`],
+/// [`alloc_pages_exact`], [`split_page`],
+/// [`alloc_contig_pages`], [`alloc_contig_range`],
+/// [`free_pages`](super::free_pages), [`free_page`](super::free_page), [`free_pages_bulk`](super::free_pages_bulk),
+/// [`free_pages_exact`](super::free_pages_exact), [`free_contig_range`](super::free_contig_range),
+/// [`put_page`](super::put_page).
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/pages.rs"), "```")]
 #[derive(Debug)]
 #[must_use = "the pages are freed at once if nobody keeps them"]
 pub struct Pages {

@@ -66,6 +66,8 @@ pub(crate) fn percpu_init() -> Result<(), RegistryError> {
 
 /// `size` zeroed bytes for each CPU; see [`PerCpuAllocator::alloc`] (Linux: `__alloc_percpu`). May wait.
 ///
+/// As a value: [`PerCpu`].
+///
 /// # Errors
 ///
 /// [`PerCpuError`].
@@ -75,6 +77,8 @@ pub fn alloc_percpu(size: usize, align: usize) -> Result<PerCpuPtr, PerCpuError>
 }
 
 /// [`alloc_percpu`] with flags: with [`Gfp::ATOMIC`] in any context.
+///
+/// As a value: [`PerCpu`].
 ///
 /// # Errors
 ///
@@ -86,6 +90,8 @@ pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr
 
 /// Frees what [`alloc_percpu`] gave. What is wrong with the name is reported, and nothing has changed then. Any context;
 /// needs no memory.
+///
+/// As a value: [`PerCpu`].
 ///
 /// # Safety
 ///
@@ -146,6 +152,11 @@ pub fn check_percpu() -> Result<(), Broken> {
 }
 
 /// A value for each CPU that may ever run, all dropped and freed together.
+///
+/// Raw: [`alloc_percpu`], [`alloc_percpu_gfp`],
+/// [`free_percpu`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/percpu.rs"), "```")]
 ///
 /// # Invariants
 ///

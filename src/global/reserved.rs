@@ -25,6 +25,8 @@ pub fn memory_region(device: Node<'_, 'static>, index: usize) -> Result<Reserved
 /// A region that a device owns; see [`io::ReservedRegion`]. It owns nothing that would have to be given back: what
 /// [`map`](Self::map) returns goes back by `memunmap`, what [`request`](Self::request) does by being dropped, and
 /// [`IoMem::of_region`](super::IoMem::of_region) is both.
+///
+/// Raw: [`memremap`](super::memremap), [`memunmap`](super::memunmap).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReservedRegion(io::ReservedRegion<'static>);
 

@@ -31,31 +31,43 @@ pub fn iomem_resource() -> &'static Resources<'static, KernelPages> {
 /// Asks for the registers of a device, or other addresses: nobody else has them until they are released (Linux:
 /// `request_mem_region`). Any context. O(ranges) at most.
 ///
+/// As a value: [`MemRegion`].
+///
 /// # Errors
 ///
 /// [`ResourceError::Busy`] if somebody has some of them, or they lie across a border of a device, of RAM, or of another
-/// range; [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
+/// range; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
 pub fn request_mem_region(
     start: PhysAddr,
     size: u64,
     name: &'static str,
 ) -> Result<ResourceId, ResourceError<'static>> {
-    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    let span = span_of(start, size)?;
     IOMEM.request_region(&Request { span, name, flags: ResourceFlags::MEM })
 }
 
 /// Gives back what [`request_mem_region`] gave, by its addresses (Linux: `release_mem_region`). Any context; needs no
 /// memory.
 ///
+/// As a value: [`MemRegion`].
+///
 /// # Errors
 ///
-/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`NoSpan`](ResourceError::NoSpan).
+/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan).
 pub fn release_mem_region(start: PhysAddr, size: u64) -> Result<(), ResourceError<'static>> {
-    let span = Span::from_size(start, size).ok_or(ResourceError::NoSpan)?;
+    let span = span_of(start, size)?;
     IOMEM.release_region(span).inspect_err(|error| log::error!("release_mem_region({start}, {size:#x}): {error}"))
 }
 
+fn span_of(start: PhysAddr, size: u64) -> Result<Span, ResourceError<'static>> {
+    Span::from_size(start, size).ok_or(if size == 0 { ResourceError::Empty } else { ResourceError::NoSpan })
+}
+
 /// Addresses that are ours until this is dropped.
+///
+/// Raw: [`request_mem_region`], [`release_mem_region`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/resources.rs"), "```")]
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct MemRegion {
@@ -71,7 +83,7 @@ impl MemRegion {
     /// Those of [`request_mem_region`].
     pub fn request(start: PhysAddr, size: u64, name: &'static str) -> Result<Self, ResourceError<'static>> {
         let id = request_mem_region(start, size, name)?;
-        Ok(Self { id, span: Span::from_size(start, size).ok_or(ResourceError::NoSpan)? })
+        Ok(Self { id, span: span_of(start, size)? })
     }
 
     /// Asks for all of the range `span` that is called `outer`, which is busy to everybody else. Where there is no such

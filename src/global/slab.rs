@@ -181,6 +181,8 @@ pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
 /// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. Where size and flags are constant nothing is left of finding
 /// the cache.
 ///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
+///
 /// # Errors
 ///
 /// [`AllocError`].
@@ -190,6 +192,8 @@ pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 }
 
 /// Allocates `size` zeroed bytes.
+///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
 /// # Errors
 ///
@@ -201,6 +205,8 @@ pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 
 /// Allocates room for `count` elements of `size` bytes; see [`SlabAllocator::kmalloc_array`].
 ///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
+///
 /// # Errors
 ///
 /// [`AllocError`]; [`AllocError::Overflow`] if the product does not fit.
@@ -211,6 +217,8 @@ pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>,
 
 /// Allocates zeroed room for `count` elements of `size` bytes.
 ///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
+///
 /// # Errors
 ///
 /// As for [`kmalloc_array`].
@@ -220,6 +228,8 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
 }
 
 /// Makes an allocation `size` bytes large, in place or elsewhere; see [`SlabAllocator::krealloc`].
+///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
 /// # Errors
 ///
@@ -234,6 +244,8 @@ pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<No
 
 /// Frees what [`kmalloc`] and its kin or a cache gave; null is nothing to free. What is wrong with the pointer is
 /// reported, and nothing is freed then.
+///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
 /// # Safety
 ///
@@ -303,6 +315,8 @@ pub unsafe fn try_kfree(object: impl Pointer) -> Result<(), Misuse> {
 /// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. What is wrong with the pointer is reported,
 /// and nothing is zeroed or freed then.
 ///
+/// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
+///
 /// # Safety
 ///
 /// As for [`kfree`].
@@ -337,6 +351,8 @@ pub fn ksize(object: impl Address) -> Result<usize, Misuse> {
 }
 
 /// A cache of objects of one size. Dropping it keeps the cache for good.
+///
+/// Of one type, with objects as values: [`Cache`].
 #[derive(Debug)]
 pub struct KmemCache {
     handle: CacheHandle<KernelPages>,

@@ -63,6 +63,8 @@ static MAKING: OrderedLock<(), class::StackRows, Relax> = OrderedLock::new(());
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StackAllocError {
+    /// No bytes.
+    Empty,
     /// A size that is no stack's: not whole pages, or more than the largest.
     BadSize(usize),
     /// No pages.
@@ -83,6 +85,7 @@ impl fmt::Display for StackAllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no stack: ")?;
         match self {
+            Self::Empty => f.write_str("a stack of no bytes"),
             Self::BadSize(size) => write!(f, "{size} bytes are no stack's size"),
             Self::Pages(error) => error.fmt(f),
             Self::Row(error) => error.fmt(f),
@@ -200,12 +203,17 @@ fn stack_relax() {
 
 /// Maps pages of a new stack of `size` bytes in a slot of its own. May wait.
 ///
+/// As a value: [`KernelStack`].
+///
 /// # Errors
 ///
 /// [`StackAllocError`]; everything is as it was then.
 pub fn alloc_stack(size: usize, name: &str) -> Result<VirtRange, StackAllocError> {
     let count = size / PAGE_BYTES;
-    if size == 0 || !size.is_multiple_of(PAGE_BYTES) || count > PAGES_MAX {
+    if size == 0 {
+        return Err(StackAllocError::Empty);
+    }
+    if !size.is_multiple_of(PAGE_BYTES) || count > PAGES_MAX {
         return Err(StackAllocError::BadSize(size));
     }
     let size = size as u64;
@@ -287,6 +295,10 @@ fn rename(range: VirtRange, name: &str) {
 
 /// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that
 /// names the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). What it held before is still there.
+///
+/// Raw: [`alloc_stack`].
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/stacks.rs"), "```")]
 ///
 /// # Invariants
 ///

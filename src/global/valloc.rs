@@ -21,8 +21,16 @@ use core::ptr::NonNull;
 pub struct Vmalloc;
 
 /// A value in memory of vmalloc.
+///
+/// Raw: [`vmalloc`](super::vmalloc()), [`vzalloc`](super::vzalloc), [`vmalloc_gfp`],
+/// [`vmalloc_huge`], [`vmalloc_user`](super::vmalloc_user), [`vfree`],
+/// [`vfree_atomic`](super::vfree_atomic).
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/vmalloc.rs"), "```")]
 pub type VBox<T> = alloc::KBox<T, Vmalloc>;
 /// A row of values in memory of vmalloc.
+///
+/// Raw: [`vrealloc`], [`kvmalloc`](super::kvmalloc()).
 pub type VVec<T> = alloc::KVec<T, Vmalloc>;
 
 /// What a caller that knows of no areas is told.
@@ -81,6 +89,8 @@ unsafe impl Allocator for Vmalloc {
 /// `size` bytes in blocks of 2 MiB as far as there are such blocks of memory, from an address on where they fit (Linux:
 /// `vmalloc_huge`); [`vmalloc`](super::vmalloc()) does so where there happens to be room. Context as `gfp` says.
 ///
+/// As a value: [`VBox`], [`VVec`].
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -94,6 +104,11 @@ pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
 }
 
 /// Blocks of pages that are mapped in a row, read-write: unmapped and freed when this is dropped.
+///
+/// Raw: [`vmap`], [`vunmap`], [`vm_map_ram`](super::vm_map_ram),
+/// [`vm_unmap_ram`](super::vm_unmap_ram).
+///
+#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/mappings.rs"), "```")]
 ///
 /// # Invariants
 ///

@@ -180,6 +180,8 @@ pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
 
 /// `size` bytes, contiguous in addresses; see [`VmapSpace::vmalloc`]. May wait.
 ///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -191,6 +193,8 @@ pub fn vmalloc(size: usize) -> Result<NonNull<u8>, MapError> {
 
 /// [`vmalloc`], zeroed.
 ///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -201,6 +205,8 @@ pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
 }
 
 /// [`vzalloc`] for memory that user space may map: in single pages.
+///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
 /// # Errors
 ///
@@ -216,6 +222,8 @@ pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
 /// [`vmalloc`] with flags: what may be waited for, which zone the pages are of, whether they are zeroed. With
 /// [`Gfp::ATOMIC`] in any context.
 ///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -227,6 +235,8 @@ pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
 
 /// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
+///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
 /// # Safety
 ///
@@ -257,6 +267,8 @@ pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
 /// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
 ///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
+///
 /// # Safety
 ///
 /// The caller owns the area, alone: no owning type (`VBox`, `VVec`, …) holds it, and after the call nobody uses its
@@ -285,6 +297,8 @@ pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
 
 /// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
 /// With [`Gfp::ZERO`], on this call and all before, all else is zero. Null is nothing yet. Context as `gfp` says.
+///
+/// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
 /// # Errors
 ///
@@ -340,6 +354,8 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
 
 /// Maps pages in their order; see [`VmapSpace::vmap`]. Any context.
 ///
+/// As a value: [`Vmap`](super::Vmap).
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -351,6 +367,8 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, M
 
 /// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
+///
+/// As a value: [`Vmap`](super::Vmap).
 ///
 /// # Safety
 ///
@@ -380,6 +398,8 @@ pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
 
 /// Maps pages for a short while; see [`RamBlocks::vm_map_ram`]. Any context.
 ///
+/// As a value: [`Vmap`](super::Vmap).
+///
 /// # Errors
 ///
 /// [`MapError`].
@@ -391,6 +411,8 @@ pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
 
 /// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. What is wrong with the
 /// address is reported, and nothing has changed then. Any context.
+///
+/// As a value: [`Vmap`](super::Vmap).
 ///
 /// # Safety
 ///

@@ -7,7 +7,6 @@ use std::path::Path;
 /// Top-level modules by floor, and the order inside `mm`, which is an order of imports too.
 const FLOORS: &[(&str, u8)] = &[
     ("addr", 0),
-    ("error", 0),
     ("gfp", 0),
     ("hal", 1),
     ("sync", 2),

@@ -49,6 +49,9 @@ mod random;
 // Reads the sources.
 #[cfg(not(miri))]
 mod raw_calls;
+// Reads the sources.
+#[cfg(not(miri))]
+mod raw_face;
 #[cfg(test)]
 mod rbtree;
 #[cfg(test)]

@@ -47,7 +47,8 @@ const VERBS: [&str; 39] = [
     "write",
 ];
 /// Types that name memory, a mapping or an area without owning it.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
+    "Address",
     "AreaRef",
     "BlockName",
     "NonNull",
@@ -58,6 +59,7 @@ const NAMES: [&str; 14] = [
     "Pfn",
     "PhysAddr",
     "PhysRange",
+    "Pointer",
     "Removed",
     "VirtAddr",
     "VirtRange",
@@ -168,6 +170,7 @@ fn what_ends_or_changes_something_by_its_name_is_unsafe() {
 fn a_safe_raw_call_is_seen() {
     let planted = [
         ("pub fn vfree(addr: VirtAddr) -> u8 {}", true),
+        ("pub fn vfree(addr: impl Pointer) {}", true),
         ("pub fn free_page(page: impl BlockName) {}", true),
         ("    pub fn unmap<F>(\n        &self,\n        range: VirtRange,\n    ) {}", true),
         ("pub fn take_cpu_offline() {}", true),

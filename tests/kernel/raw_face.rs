@@ -1,10 +1,16 @@
 //! The raw face: each family frees in one way, and says one thing when it is told the wrong name.
 
-use quarry::addr::{Address, Order, PAGE_BYTES, VirtAddr};
+use quarry::addr::{Address, Order, PAGE_BYTES, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::gfp::Gfp;
-use quarry::global;
-use quarry::hal::prot::Prot;
+use quarry::global::{self, StackAllocError};
+use quarry::hal::prot::{MemoryType, Prot};
 use quarry::ktest;
+use quarry::mm::io::IoError;
+use quarry::mm::io::resource::ResourceError;
+use quarry::mm::percpu::PerCpuError;
+use quarry::mm::slab::{CacheSpec, CreateError, SlabFlags};
+use quarry::mm::vmalloc::{MapError, SetMemoryError, VmFlags};
+use quarry::mm::zone::{AllocError, ContigError};
 
 ktest!(
     each_free_reports_rule_object_owner_and_caller,
@@ -98,12 +104,68 @@ fn each_free_has_a_sister_that_answers() {
 ktest!(nothing_is_freed_of_null);
 fn nothing_is_freed_of_null() {
     let null = core::ptr::null_mut::<u8>();
-    for refused in [raw!(global::try_vfree(null)).is_err(), raw!(global::try_vunmap(VirtAddr::ZERO)).is_err()] {
-        assert!(!refused);
-    }
+    assert!(raw!(global::try_vfree(null)).is_ok() && raw!(global::try_vunmap(VirtAddr::ZERO)).is_ok());
     assert!(raw!(global::try_iounmap(null)).is_ok() && raw!(global::try_memunmap(null)).is_ok());
     assert!(raw!(global::try_kfree(null)).is_ok() && raw!(global::try_kvfree(null)).is_ok());
     assert!(raw!(global::try_kfree_sensitive(null)).is_ok());
+}
+
+// Behaviours 191, 230, 287, 342: the table in docs/safety.md.
+ktest!(no_bytes_are_a_marker_or_are_refused_alike);
+fn no_bytes_are_a_marker_or_are_refused_alike() {
+    let gfp = Gfp::KERNEL;
+    // Objects: a pointer that is not null and is not used, and is nothing to free.
+    let markers = [
+        global::kmalloc(0, gfp),
+        global::kzalloc(0, gfp),
+        global::kmalloc_array(0, 8, gfp),
+        global::kcalloc(8, 0, gfp),
+        raw!(global::krealloc(global::kmalloc(64, gfp).expect("memory"), 0, gfp)),
+    ]
+    .map(|marker| marker.expect("no bytes are always there"));
+    let either = [
+        global::kvmalloc(0, gfp),
+        global::kvzalloc(0, gfp),
+        global::kvcalloc(0, 8, gfp),
+        raw!(global::kvrealloc(global::kvmalloc(64, gfp).expect("memory"), 0, gfp)),
+        raw!(global::kvrealloc(global::kvmalloc(5 << 20, gfp).expect("memory"), 0, gfp)),
+    ]
+    .map(|marker| marker.expect("no bytes are always there"));
+    for marker in markers.into_iter().chain(either) {
+        assert!(marker == markers[0] && marker.at().get() < PAGE_SIZE);
+        raw!(global::kfree(marker));
+        raw!(global::kvfree(marker));
+        raw!(global::kfree_sensitive(marker));
+    }
+
+    // Whole pages, areas, mappings: an error that is called `Empty`.
+    let area = global::vmalloc(PAGE_BYTES).expect("memory");
+    let areas = [
+        global::vmalloc(0),
+        global::vzalloc(0),
+        global::vmalloc_user(0),
+        global::vmalloc_gfp(0, gfp),
+        global::vmalloc_exec(0),
+        global::vmalloc_huge(0, gfp),
+        raw!(global::vrealloc(area, 0, gfp)),
+        global::vmap(&[], VmFlags::empty(), Prot::KERNEL_RW),
+        global::vm_map_ram(&[], Prot::KERNEL_RW),
+    ];
+    assert!(areas.iter().all(|refused| *refused == Err(MapError::Empty)), "{areas:?}");
+    assert_eq!(raw!(global::set_memory_ro(area, 0)), Err(SetMemoryError::Empty));
+    raw!(global::vfree(area));
+    assert_eq!(global::alloc_pages_exact(gfp, 0), Err(AllocError::Empty));
+    assert_eq!(global::alloc_contig_pages(0, 1, gfp), Err(ContigError::Empty));
+    let nowhere = PhysAddr::new(0);
+    let devices =
+        [global::ioremap, global::ioremap_np, global::ioremap_wc, global::ioremap_wt].map(|map| map(nowhere, 0));
+    assert!(devices.iter().all(|refused| *refused == Err(IoError::Empty)), "{devices:?}");
+    assert_eq!(global::memremap(nowhere, 0, MemoryType::WriteBack), Err(IoError::Empty));
+    assert_eq!(global::request_mem_region(nowhere, 0, "nothing").err(), Some(ResourceError::Empty));
+    assert_eq!(global::alloc_percpu(0, 8), Err(PerCpuError::Empty));
+    assert_eq!(global::alloc_stack(0, "nothing"), Err(StackAllocError::Empty));
+    let spec = CacheSpec { name: "nothing", size: 0, align: 8, flags: SlabFlags::empty(), constructor: None };
+    assert_eq!(global::KmemCache::create(&spec).err(), Some(CreateError::Empty));
 }
 
 ktest!(

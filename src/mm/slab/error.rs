@@ -252,7 +252,7 @@ pub enum CreateError {
     /// Another cache has the name. A cache that serves several has the name of the first.
     Duplicate,
     /// Objects of no bytes.
-    NoSize,
+    Empty,
     /// Objects larger than the largest slab.
     TooLarge,
     /// An alignment that is no power of two, or more than a page.
@@ -274,7 +274,7 @@ impl fmt::Display for CreateError {
         f.write_str(match self {
             Self::Name => "a cache needs a name without blanks",
             Self::Duplicate => "another cache has the name",
-            Self::NoSize => "objects without a size",
+            Self::Empty => "objects without a size",
             Self::TooLarge => "objects larger than the largest slab",
             Self::Align => "an alignment that is no power of two, or more than a page",
             Self::Unsupported => "a flag that this allocator does not have",

@@ -67,7 +67,7 @@ impl Shape {
         cpus: u32,
     ) -> Result<Self, CreateError> {
         if object_size == 0 {
-            return Err(CreateError::NoSize);
+            return Err(CreateError::Empty);
         }
         if object_size > MAX_SLAB_BYTES {
             return Err(CreateError::TooLarge);

@@ -82,9 +82,13 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`ContigError::NoRange`] if no range is free or `align` is no power of two, [`ContigError::Flags`].
+    /// [`ContigError::Empty`] for no pages; [`ContigError::NoRange`] if no range is free or `align` is no power of two;
+    /// [`ContigError::Flags`].
     pub fn alloc_contig_pages(&self, pages: u32, align: u32, gfp: Gfp) -> Result<Page, ContigError> {
         gfp.check()?;
+        if pages == 0 {
+            return Err(ContigError::Empty);
+        }
         let layout = self.layout().filter(|_| align.is_power_of_two()).ok_or(ContigError::NoRange)?;
         let gfp = self.without_illegal_wait(gfp, order_for(pages));
         if self.refuses(pages, gfp) {
@@ -117,7 +121,10 @@ impl<H: PageHal> PageAllocator<H> {
     /// The one zone that all of a range lies in, with no hole and nothing reserved in it.
     pub(super) fn contig_zone(&self, first: Page, pages: u32) -> Result<ZoneId, ContigError> {
         let map = self.hal.map();
-        let end = first.index().checked_add(pages).filter(|_| pages != 0).ok_or(ContigError::NoRange)?;
+        if pages == 0 {
+            return Err(ContigError::Empty);
+        }
+        let end = first.index().checked_add(pages).ok_or(ContigError::NoRange)?;
         let whole = |section: &&crate::mm::page::Section| section.first <= first.index() && end <= section.end;
         map.sections().iter().find(whole).ok_or(ContigError::NoRange)?;
         let inside = |zone: &mut Zone, _| zone.start <= first.index() && end <= zone.end;

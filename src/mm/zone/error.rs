@@ -18,7 +18,7 @@ pub enum AllocError {
     /// The flags contradict each other.
     Flags(GfpError),
     /// No pages were asked for.
-    Zero,
+    Empty,
     /// More than the largest block was asked for.
     TooLarge,
     /// A compound page of one page, or one whose pages shall be separate.
@@ -32,7 +32,7 @@ impl fmt::Display for AllocError {
         match self {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Flags(error) => write!(f, "contradictory flags: {error}"),
-            Self::Zero => f.write_str("allocation of no pages"),
+            Self::Empty => f.write_str("allocation of no pages"),
             Self::TooLarge => f.write_str("larger than the largest block"),
             Self::Compound => f.write_str("a compound page cannot be taken apart"),
             Self::NotReady => f.write_str("no page allocator yet"),
@@ -152,7 +152,9 @@ impl core::error::Error for FreeError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ContigError {
-    /// There is no such range, or none that is free: it is empty, or leaves its zone.
+    /// No pages were asked for.
+    Empty,
+    /// There is no such range, or none that is free, or it leaves its zone.
     NoRange,
     /// A page of the range is in use.
     Busy(Pfn),
@@ -165,6 +167,7 @@ pub enum ContigError {
 impl fmt::Display for ContigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Empty => f.write_str("a contiguous range of no pages"),
             Self::NoRange => f.write_str("no such contiguous range"),
             Self::Busy(page) => write!(f, "{page:?} is in use"),
             Self::Isolated => f.write_str("a page block that cannot be isolated"),

@@ -32,11 +32,11 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::Zero`], [`AllocError::TooLarge`], [`AllocError::Compound`] with [`Gfp::COMP`]; otherwise as for
+    /// [`AllocError::Empty`], [`AllocError::TooLarge`], [`AllocError::Compound`] with [`Gfp::COMP`]; otherwise as for
     /// [`PageAllocator::alloc_pages`].
     pub fn alloc_pages_exact(&self, gfp: Gfp, bytes: u64) -> Result<Page, AllocError> {
         if bytes == 0 {
-            return Err(AllocError::Zero);
+            return Err(AllocError::Empty);
         }
         if gfp.contains(Gfp::COMP) {
             return Err(AllocError::Compound);

@@ -301,7 +301,7 @@ fn the_lowest_aligned_gap_is_allocated() {
     ] {
         assert_eq!(place(size, align, min, max), Err(ResourceError::NoGap), "{size:#x} {align:#x} {min:#x} {max:#x}");
     }
-    assert_eq!(place(0, 1, 0, u64::MAX), Err(ResourceError::NoSpan));
+    assert_eq!(place(0, 1, 0, u64::MAX), Err(ResourceError::Empty));
     assert_eq!(place(1, 3, 0, u64::MAX), Err(ResourceError::BadAlignment(3)));
 }
 

@@ -102,7 +102,7 @@ fn exact_sizes_take_no_more_pages_than_they_need() {
             assert_eq!(total - pages.free_page_count(), bytes.div_ceil(PAGE_SIZE), "{bytes} bytes");
             raw!(pages.free_pages_exact(page, bytes)).unwrap();
         }
-        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 0), Err(AllocError::Zero));
+        assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 0), Err(AllocError::Empty));
         assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, 4 * MIB + 1), Err(AllocError::TooLarge));
         assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL, u64::MAX), Err(AllocError::TooLarge));
         assert_eq!(pages.alloc_pages_exact(Gfp::KERNEL | Gfp::COMP, 1), Err(AllocError::Compound));
@@ -126,7 +126,7 @@ fn a_given_range_is_had_or_refused() {
             assert_eq!(blocks(pages), before, "{count} pages from {offset}");
         }
         let first = page_at(pages, GIB);
-        assert_eq!(pages.alloc_contig_range(first, 0, Gfp::KERNEL), Err(ContigError::NoRange));
+        assert_eq!(pages.alloc_contig_range(first, 0, Gfp::KERNEL), Err(ContigError::Empty));
         assert_eq!(pages.alloc_contig_range(first, 8193, Gfp::KERNEL), Err(ContigError::NoRange));
         assert_eq!(pages.alloc_contig_range(first, u32::MAX, Gfp::KERNEL), Err(ContigError::NoRange));
         assert_eq!(blocks(pages), before);

@@ -21,7 +21,7 @@ fn a_cache_that_makes_no_sense_is_refused() {
         assert_eq!(refused(good), CreateError::Duplicate);
         assert_eq!(refused(spec("kmalloc-64", 64)), CreateError::Duplicate);
         assert_eq!(refused(spec("kmem_cache", 64)), CreateError::Duplicate);
-        assert_eq!(refused(spec("none", 0)), CreateError::NoSize);
+        assert_eq!(refused(spec("none", 0)), CreateError::Empty);
         assert_eq!(refused(spec("large", 32_769)), CreateError::TooLarge);
         assert_eq!(refused(CacheSpec { name: "odd", align: 24, ..good }), CreateError::Align);
         assert_eq!(refused(CacheSpec { name: "far", align: 8192, ..good }), CreateError::Align);

@@ -51,9 +51,9 @@ fn values_are_aligned_as_their_type_wants() {
             }
             drop(boxes);
             cache.destroy().unwrap();
-            assert_eq!(Cache::<(), _>::create_in("nothing", FLAGS, slabs).err(), Some(CreateError::NoSize));
+            assert_eq!(Cache::<(), _>::create_in("nothing", FLAGS, slabs).err(), Some(CreateError::Empty));
             let refused = Cache::<[TooWide; 1], _>::create_in("too-wide", FLAGS, slabs).err();
-            assert_eq!(refused, Some(CreateError::NoSize));
+            assert_eq!(refused, Some(CreateError::Empty));
             let refused = Cache::<(TooWide, u8), _>::create_in("too-wide", FLAGS, slabs).err();
             assert_eq!(refused, Some(CreateError::Align));
             let refused = Cache::<[u8; 1 << 20], _>::create_in("too-large", FLAGS, slabs).err();

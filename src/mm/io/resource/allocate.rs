@@ -11,7 +11,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::NoGap`]; [`NoSpan`](ResourceError::NoSpan) for no bytes;
+    /// [`ResourceError::NoGap`]; [`Empty`](ResourceError::Empty) for no bytes;
     /// [`BadAlignment`](ResourceError::BadAlignment), [`Stale`](ResourceError::Stale),
     /// [`NoMemory`](ResourceError::NoMemory).
     pub fn allocate(
@@ -23,7 +23,7 @@ impl<'a> ResourceTree<'a> {
     ) -> Result<(ResourceId, Span), ResourceError<'a>> {
         let link = self.live(parent)?;
         if size == 0 {
-            return Err(ResourceError::NoSpan);
+            return Err(ResourceError::Empty);
         }
         if !align.is_power_of_two() {
             return Err(ResourceError::BadAlignment(align));

@@ -8,7 +8,9 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ResourceError<'a> {
-    /// No bytes, or more than fit behind the start.
+    /// No bytes.
+    Empty,
+    /// More bytes than fit behind the start.
     NoSpan,
     /// The span is not inside the range that it was asked of.
     Outside(Span, ResourceInfo<'a>),
@@ -35,7 +37,8 @@ pub enum ResourceError<'a> {
 impl fmt::Display for ResourceError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSpan => f.write_str("no bytes, or more than there are addresses"),
+            Self::Empty => f.write_str("a range of no bytes"),
+            Self::NoSpan => f.write_str("more bytes than there are addresses"),
             Self::Outside(span, of) => write!(f, "{span} is not inside {of}"),
             Self::Busy(info) => write!(f, "busy: {info}"),
             Self::Across(info) => write!(f, "across a border of {info}"),
