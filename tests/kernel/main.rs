@@ -52,6 +52,7 @@ mod stacks;
 mod step;
 mod storm;
 mod tags;
+mod threads;
 mod trees;
 mod vmalloc;
 mod vmalloc_api;
