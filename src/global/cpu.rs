@@ -79,7 +79,7 @@ pub struct CpuLocal {
     /// The thread that this CPU runs.
     pub(super) thread: RunningThread,
     /// Whether it sleeps.
-    asleep: AtomicBool,
+    pub(super) asleep: AtomicBool,
 }
 
 impl CpuLocal {

@@ -6,6 +6,7 @@ use crate::arch::aarch64::held::held_locks;
 use crate::arch::aarch64::irq;
 use crate::hal::cpu::PerCpu;
 use crate::sync::{self, SwitchError, ThisCpu, ThreadContext};
+use core::sync::atomic::Ordering;
 
 /// This CPU leaves the thread `from` and runs `to`: what the first is inside of ([`Scope`](crate::hal::wait::Scope)), the
 /// locks that it holds and its number for failures on request stay with it, wherever it goes on, and those of the other
@@ -29,5 +30,8 @@ pub unsafe fn switch_thread(from: &ThreadContext, to: &ThreadContext) -> Result<
     }
     let local = KernelPages(()).local();
     let here = ThisCpu { cpu: cpu::current(), scopes: &local.scopes, held: held_locks(), thread: &local.thread };
-    sync::switch_thread(&here, from, to)
+    sync::switch_thread(&here, from, to)?;
+    // The thread that it leaves may have been about to sleep for memory (`sync::sleep_for_memory`), and may go on elsewhere.
+    local.asleep.store(false, Ordering::SeqCst);
+    Ok(())
 }
