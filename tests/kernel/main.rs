@@ -16,6 +16,7 @@ macro_rules! raw {
 mod account;
 mod asynchronous;
 mod boot;
+mod bring_up;
 mod calls;
 mod console;
 mod cpus;
@@ -54,6 +55,7 @@ mod stacks;
 mod step;
 mod storm;
 mod tags;
+mod threads;
 mod trees;
 mod vmalloc;
 mod vmalloc_api;
