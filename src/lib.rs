@@ -115,6 +115,7 @@
 //! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `global/stack.rs` | records of stacks, calls on one |
 //! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
+//! | `global/static_percpu.rs` | copies of static variables, restartable sequences on them |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |

@@ -30,6 +30,7 @@ mod meter;
 mod pages;
 #[cfg(feature = "peers")]
 mod peers;
+mod percpus;
 mod quarry_areas;
 mod quarry_heap;
 mod quarry_pages;

@@ -15,6 +15,7 @@ mod machine;
 mod mempool;
 mod pages;
 mod percpu;
+mod percpu_counter;
 mod reclaim;
 mod reserved;
 mod resource;
@@ -22,6 +23,7 @@ mod set_memory;
 mod slab;
 mod slab_fast;
 mod stack;
+mod static_percpu;
 mod tags;
 mod valloc;
 mod vmalloc;
@@ -33,17 +35,16 @@ pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
 use cpu::start_boot_cpu;
 pub use cpu::{
-    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
+    CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size, cpu_local_used, cpu_locals,
     forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 pub use io::{
-    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot,
-    ioremap_wc, ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq,
-    readq_relaxed, readw, readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
-    writew, writew_relaxed,
+    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
+    readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
 };
 pub use kvmalloc::{KvError, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc};
 pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
@@ -66,6 +67,7 @@ pub use percpu::{
     PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_init, percpu_stats,
     percpu_trim, this_cpu_ptr,
 };
+pub use percpu_counter::PerCpuCounter;
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };
@@ -77,6 +79,11 @@ pub use slab::{
     slab_allocator, start_slabs, try_kfree,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+pub use static_percpu::{
+    CPU_NUMBER, CpuVar, PerCpuWord, PinnedCpu, STATIC_PER_CPU_ALIGN, StaticPerCpu, finds_its_own_copy, get_cpu,
+    get_cpu_var, per_cpu_sum, this_cpu_add, this_cpu_cmpxchg, this_cpu_inc, this_cpu_read, this_cpu_write,
+    this_cpu_xchg,
+};
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };

@@ -7,12 +7,14 @@
 //! call to (docs/locks.md).
 
 pub mod class;
+mod cpu_guard;
 mod held;
 mod lock;
 mod ordered;
 mod scopes;
 mod sleep;
 
+pub use cpu_guard::{CpuGuard, pin_cpu};
 pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};

@@ -49,6 +49,7 @@ mod slab_failing;
 mod smp;
 mod soak;
 mod stacks;
+mod static_percpu;
 mod step;
 mod storm;
 mod tags;

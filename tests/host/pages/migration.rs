@@ -5,10 +5,11 @@ use super::reclaim::{Cache, alloc, exhaust, finish};
 use super::{Spec, blocks, order};
 use quarry::addr::{CpuId, Order};
 use quarry::gfp::Gfp;
-use quarry::hal::wait::{Context, Scope};
+use quarry::hal::cpu::PerCpu;
+use quarry::hal::wait::{Atomic, Context, Scope};
 use quarry::mm::page::Page;
 use quarry::mm::zone::{AllocError, PageBatch};
-use quarry::sync;
+use quarry::sync::{self, pin_cpu};
 
 const CPUS: u32 = 3;
 
@@ -60,7 +61,7 @@ fn a_scope_ends_on_the_cpu_that_it_began_on() {
     let machine = machine();
     let hal = machine.pages.hal();
     everywhere(machine, || {
-        for scope in [Scope::Lock, Scope::Reclaim, Scope::Interrupt, Scope::Deferred] {
+        for scope in [Scope::Lock, Scope::Reclaim, Scope::Interrupt, Scope::Deferred, Scope::Cpu] {
             for _ in 0..4 {
                 let guard = sync::enter(hal, scope);
                 assert!(hal.is_inside(scope));
@@ -76,6 +77,38 @@ fn a_scope_ends_on_the_cpu_that_it_began_on() {
         assert_eq!(hal.atomic(), None);
     }
     run_on(0);
+}
+
+// Behaviour 349: between get_cpu and put_cpu a thread stays where it is, and may not wait.
+#[test]
+fn a_pinned_thread_stays_on_its_cpu() {
+    let machine = machine();
+    let hal = machine.pages.hal();
+    everywhere(machine, || {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let outer = pin_cpu(hal);
+            seen.insert(outer.cpu());
+            for _ in 0..10 {
+                let inner = pin_cpu(hal);
+                assert_eq!((hal.cpu(), hal.cpu(), inner.cpu()), (outer.cpu(), outer.cpu(), outer.cpu()));
+            }
+            assert_eq!(hal.atomic(), Some(Atomic::Cpu));
+            drop(outer);
+            assert_eq!(hal.atomic(), None);
+        }
+        assert!(seen.len() > 1, "it migrates in between");
+    });
+}
+
+// Behaviour 349: the checking build notices a kernel that moves a context all the same.
+#[test]
+#[should_panic(expected = "between get_cpu and put_cpu")]
+fn a_context_that_is_moved_while_it_is_pinned_is_named() {
+    let machine = machine();
+    let pinned = pin_cpu(machine.pages.hal());
+    run_on(1);
+    drop(pinned);
 }
 
 #[test]
