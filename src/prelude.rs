@@ -17,7 +17,8 @@ pub use crate::define_per_cpu;
 pub use crate::global::{
     Cache, CacheBox, ConstructedCache, Deferred, Devres, IoMem, KBox, KVec, KernelStack, KmemCache, MemRegion, Mempool,
     MempoolBox, Pages, PerCpu, PerCpuCounter, ReservedRegion, SpinLock, StaticPerCpu, VBox, VVec, Vmap,
-    alloc_contig_pages, alloc_page, alloc_pages, alloc_pages_bulk, alloc_percpu, free_page,
+    alloc_contig_pages, alloc_page, alloc_pages, alloc_pages_bulk, alloc_percpu, devm_add_action_or_reset,
+    devm_ioremap, devm_ioremap_resource, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, free_page,
     free_pages, free_pages_bulk, free_percpu, get_cpu, get_cpu_var, get_free_pages, get_page, get_zeroed_page, ioremap,
     ioremap_np, ioremap_wc, ioremap_wt, iounmap, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc,
     ksize, kvfree, kvmalloc, kvzalloc, kzalloc, mempool_alloc, mempool_alloc_preallocated, mempool_create,

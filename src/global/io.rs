@@ -1,7 +1,7 @@
 //! The kernel's device memory, and Linux's names for it as free functions.
 
 use super::vmalloc::VMALLOC;
-use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kfree, kmalloc};
+use super::{KernelPages, MemRegion, ReservedRegion, kfree, kmalloc};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
@@ -10,6 +10,7 @@ use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
+use crate::mm::slab::AllocError;
 use core::ops::Deref;
 
 /// How descriptors are looked for: in any context, and among memory that goes back.
@@ -157,9 +158,6 @@ pub struct IoMem<const SIZE: u64 = 0> {
     region: Option<MemRegion>,
 }
 
-/// What a device's driver has, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
-pub type Devres = crate::mm::io::Devres<Kmalloc>;
-
 /// Why device memory could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -170,6 +168,8 @@ pub enum IoMemError {
     Map(IoError),
     /// It has fewer bytes than were asked for, or starts at no multiple of 8.
     Size(AccessError),
+    /// There is no memory to note that a device has it.
+    Memory(AllocError),
 }
 
 impl core::fmt::Display for IoMemError {
@@ -178,6 +178,7 @@ impl core::fmt::Display for IoMemError {
             Self::Region(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Size(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
         }
     }
 }

@@ -5,6 +5,7 @@ mod alloc;
 mod bring_up;
 mod check;
 mod cpu;
+mod devres;
 mod drain;
 mod exceptions;
 mod faults;
@@ -38,11 +39,16 @@ pub use cpu::{
     CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size, cpu_local_used, cpu_locals,
     forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
+pub use devres::{
+    Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,
+    devm_kcalloc, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, devres_close_group,
+    devres_open_group, devres_release_group,
+};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 pub use io::{
-    Devres, IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    IoMem, IoMemError, io_init, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
     ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
     readw_relaxed, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed, writew, writew_relaxed,
 };
