@@ -105,6 +105,7 @@
 //! | `global/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
 //! | `global/bring_up/tables.rs` | taking TTBR1 over |
 //! | `global/cpu.rs` | per-CPU state |
+//! | `global/devres.rs` | what is owed by calls on memory of devices |
 //! | `global/io.rs` | descriptors of mappings, device registers |
 //! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `global/linear.rs` | table frames through the linear map |
@@ -119,6 +120,7 @@
 //! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
 //! | `global/stack.rs` | records of stacks, calls on one |
 //! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
+//! | `global/static_percpu.rs` | copies of static variables, restartable sequences on them |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/threads.rs` | switching threads |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |

@@ -18,6 +18,7 @@ mod arena;
 mod counter;
 #[cfg(feature = "peers")]
 mod critical_section;
+mod drivers;
 mod fast_path;
 mod figures;
 mod fullness;
@@ -30,6 +31,7 @@ mod meter;
 mod pages;
 #[cfg(feature = "peers")]
 mod peers;
+mod percpus;
 mod quarry_areas;
 mod quarry_heap;
 mod quarry_pages;

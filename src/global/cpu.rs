@@ -1,6 +1,7 @@
 //! What each CPU has of its own, the CPUs that there are, and which of them run the kernel.
 
 use super::machine::{linear_offset, machine};
+use super::static_percpu;
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::held;
@@ -70,6 +71,8 @@ pub struct CpuLocal {
     pub(super) map: Vmemmap,
     /// What this CPU is inside of.
     pub(super) scopes: KernelScopes,
+    /// How far its copies of static variables lie from the variables; 0 if it has none.
+    pub(super) statics: AtomicU64,
     /// Here, so that the lists of single pages, and all before them, lie at small offsets from the address in the register.
     pub(super) pages: CpuPages,
     /// The arrays of all others.
@@ -90,6 +93,7 @@ impl CpuLocal {
             first_arrays: [const { ArrayHeader::new() }; _],
             map: Vmemmap::NONE,
             scopes: Scopes::new(),
+            statics: AtomicU64::new(0),
             pages: CpuPages::new(),
             arrays: [const { ArrayHeader::new() }; _],
             stacks: KeptStacks::new(),
@@ -294,10 +298,20 @@ pub unsafe fn start_cpu() {
     set_online(CpuId::BOOT, true);
 }
 
-/// Bytes that a CPU's data are.
-pub const CPU_LOCAL_USED: u64 = size_of::<CpuLocal>() as u64;
+/// Bytes of a CPU's data in front of its copies of static variables.
+const LOCAL: u64 = size_of::<CpuLocal>() as u64;
+
+/// Bytes that a CPU's data are, its copies of static variables included.
+#[must_use]
+pub fn cpu_local_used() -> u64 {
+    LOCAL + static_percpu::bytes_behind(LOCAL)
+}
+
 /// Bytes, a multiple of the page size, that a CPU's data take.
-pub const CPU_LOCAL_SIZE: u64 = CPU_LOCAL_USED.next_multiple_of(PAGE_SIZE);
+#[must_use]
+pub fn cpu_local_size() -> u64 {
+    cpu_local_used().next_multiple_of(PAGE_SIZE)
+}
 
 /// [`start_cpu`] on a CPU whose number nobody has set yet.
 ///
@@ -314,7 +328,7 @@ pub(super) unsafe fn start_boot_cpu() {
 ///
 /// # Safety
 ///
-/// `place` is [`CPU_LOCAL_USED`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
+/// `place` is [`cpu_local_used`] zeroed bytes, page aligned, mapped read-write for good and used by nobody else. `map` is
 /// the one of this machine. Called once a CPU, before pages are handed over, with interrupts masked.
 pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let local = place.as_ptr::<CpuLocal>();
@@ -322,8 +336,12 @@ pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let field = unsafe { &raw mut (*local).map };
     // SAFETY: as above.
     unsafe { field.write(map) };
-    // SAFETY: as above; the field is an atomic.
-    unsafe { &*local }.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
+    // SAFETY: as above; the fields are atomics.
+    let data = unsafe { &*local };
+    data.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
+    // SAFETY: the caller's promise: as many bytes lie behind the data.
+    let statics = unsafe { static_percpu::copy_template(cpu, place, LOCAL) };
+    data.statics.store(statics, Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
     // INVARIANT: LOCAL-1: zeroes are a valid value of all other fields. Release pairs with the acquire in `local_of`.
     slot.store(local, Ordering::Release);
@@ -336,7 +354,7 @@ pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
 /// The data of every CPU that has some.
 pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
     let places = LOCALS.iter().map(|slot| VirtAddr::of(slot.load(Ordering::Acquire)));
-    places.filter(|place| *place != VirtAddr::ZERO).filter_map(|place| VirtRange::from_size(place, CPU_LOCAL_SIZE))
+    places.filter(|place| *place != VirtAddr::ZERO).filter_map(|place| VirtRange::from_size(place, cpu_local_size()))
 }
 
 /// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.

@@ -3,7 +3,7 @@
 use super::linear::pointer;
 use super::misuse::refused;
 use super::vmalloc::VMALLOC;
-use super::{KernelPages, Kmalloc, MemRegion, ReservedRegion, kfree, kmalloc};
+use super::{KernelPages, MemRegion, ReservedRegion, kfree, kmalloc};
 use crate::addr::{PhysAddr, Pointer, VirtAddr, VirtRange};
 use crate::arch::aarch64::io::Mmio as Bus;
 use crate::ds::rbtree::{Node, Owned};
@@ -12,6 +12,7 @@ use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
+use crate::mm::slab::AllocError;
 use core::ops::Deref;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -206,9 +207,6 @@ pub struct IoMem<const SIZE: u64 = 0> {
     region: Option<MemRegion>,
 }
 
-/// What a device's driver has, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
-pub type Devres = crate::mm::io::Devres<Kmalloc>;
-
 /// Why device memory could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -219,6 +217,8 @@ pub enum IoMemError {
     Map(IoError),
     /// It has fewer bytes than were asked for, or starts at no multiple of 8.
     Size(AccessError),
+    /// There is no memory to note that a device has it.
+    Memory(AllocError),
 }
 
 impl core::fmt::Display for IoMemError {
@@ -227,6 +227,7 @@ impl core::fmt::Display for IoMemError {
             Self::Region(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Size(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
         }
     }
 }

@@ -251,6 +251,7 @@ pub fn mempool_resize<B: Backing>(pool: &MempoolOf<B>, new_min_nr: u32) -> Resul
 /// # Errors
 ///
 /// With the pool, [`PoolDestroyError`].
+#[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
 pub fn mempool_destroy<B: Backing>(pool: MempoolOf<B>) -> Result<(), (MempoolOf<B>, PoolDestroyError)> {
     if let Err(error) = super::might_sleep("mempool_destroy") {
         return Err((pool, PoolDestroyError::Atomic(error)));
@@ -287,6 +288,7 @@ impl<T> Mempool<T> {
     /// # Errors
     ///
     /// With the pool, if boxes were forgotten.
+    #[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
     pub fn destroy_all(self) -> Result<(), (Self, PoolDestroyError)> {
         if let Err(error) = super::might_sleep("Mempool::destroy_all") {
             return Err((self, PoolDestroyError::Atomic(error)));

@@ -5,6 +5,7 @@ mod alloc;
 mod bring_up;
 mod check;
 mod cpu;
+mod devres;
 mod drain;
 mod error;
 mod exceptions;
@@ -18,6 +19,7 @@ mod misuse;
 mod page_frees;
 mod pages;
 mod percpu;
+mod percpu_counter;
 mod reclaim;
 mod reserved;
 mod resource;
@@ -25,6 +27,7 @@ mod set_memory;
 mod slab;
 mod slab_fast;
 mod stack;
+mod static_percpu;
 mod tags;
 mod threads;
 mod valloc;
@@ -39,8 +42,14 @@ pub use check::{Tell, check_all, part as check_part};
 pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{
-    CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
-    forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
+    CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size,
+    cpu_local_used, cpu_locals, forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu,
+    take_cpu_offline, this_cpu,
+};
+pub use devres::{
+    Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,
+    devm_kcalloc, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, devres_close_group,
+    devres_open_group, devres_release_group,
 };
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
@@ -49,7 +58,7 @@ pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, ref
 #[cfg(feature = "boot")]
 pub(crate) use io::io_init;
 pub use io::{
-    Devres, IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
+    IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
     ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
     readw_relaxed, try_iounmap, try_memunmap, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
     writew, writew_relaxed,
@@ -80,6 +89,7 @@ pub use percpu::{
     PerCpu, alloc_percpu, alloc_percpu_gfp, check_percpu, free_percpu, per_cpu_ptr, percpu_stats, percpu_trim,
     this_cpu_ptr, try_free_percpu,
 };
+pub use percpu_counter::PerCpuCounter;
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };
@@ -92,6 +102,11 @@ pub use slab::{
     slab_allocator, try_kfree, try_kfree_sensitive,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
+pub use static_percpu::{
+    CPU_NUMBER, CpuVar, PerCpuWord, PinnedCpu, STATIC_PER_CPU_ALIGN, StaticPerCpu, finds_its_own_copy, get_cpu,
+    get_cpu_var, per_cpu_sum, this_cpu_add, this_cpu_cmpxchg, this_cpu_inc, this_cpu_read, this_cpu_write,
+    this_cpu_xchg,
+};
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };

@@ -7,6 +7,7 @@ use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::{cpu, irq};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
+use crate::hal::cpu::PerCpu as _;
 use crate::mm::alloc::KBox;
 use crate::mm::percpu::{Chunk, PerCpuAllocator, PerCpuError, PerCpuHal, PerCpuPtr, PerCpuStats};
 use crate::mm::vmalloc::Broken;
@@ -189,12 +190,13 @@ impl<T> PerCpu<T> {
         Ok(Self { ptr, owns: PhantomData })
     }
 
-    /// The value of a CPU, or `None` for a CPU that this machine does not have.
+    /// The value of a CPU, or `None` for a CPU that this machine does not have. O(1).
     #[inline]
     #[must_use]
     pub fn get(&self, cpu: CpuId) -> Option<&T> {
+        KernelPages(()).local_of(cpu)?;
         // SAFETY: PCV-1, as the CPU is possible.
-        possible_cpus().any(|other| other == cpu).then(|| unsafe { &*self.ptr.of(cpu).as_ptr::<T>() })
+        Some(unsafe { &*self.ptr.of(cpu).as_ptr::<T>() })
     }
 
     /// Runs `f` with the value of the CPU that executes this, and interrupts masked, so that it stays that CPU. Any

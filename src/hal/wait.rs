@@ -46,16 +46,18 @@ pub enum Scope {
     /// The context runs deferred work. A CPU that waits runs deferred work meanwhile, so this work must not wait itself: it
     /// would wait inside a wait.
     Deferred = 6,
+    /// The context stays on its CPU: between `get_cpu` and `put_cpu` (Linux: preemption is disabled).
+    Cpu = 7,
 }
 
 impl Scope {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// Whether a context inside may not wait.
     #[must_use]
     pub const fn forbids_waiting(self) -> bool {
-        matches!(self, Self::Interrupt | Self::Lock | Self::Reclaim | Self::Deferred)
+        matches!(self, Self::Interrupt | Self::Lock | Self::Reclaim | Self::Deferred | Self::Cpu)
     }
 }
 
@@ -72,6 +74,8 @@ pub enum Atomic {
     Reclaim,
     /// It does work that was put off.
     Deferred,
+    /// It has to stay on its CPU.
+    Cpu,
 }
 
 impl core::fmt::Display for Atomic {
@@ -82,6 +86,7 @@ impl core::fmt::Display for Atomic {
             Self::Lock => "a lock is held",
             Self::Reclaim => "inside a reclaimer",
             Self::Deferred => "in work that was put off",
+            Self::Cpu => "between get_cpu and put_cpu",
         })
     }
 }

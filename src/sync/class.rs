@@ -95,6 +95,8 @@ lock_classes! {
     Zone = "zone", Masked;
     /// The reserve of a memory pool. Nothing is taken inside of it, so elements are freed whatever else is held.
     Mempool = "mempool", Masked;
+    /// The shared part of a counter of all CPUs. Nothing is taken inside of it.
+    CounterFold = "per-cpu counter", Masked;
     /// The interrupt controller's registers that have no enable bit of their own.
     InterruptController = "interrupt controller", Masked;
     /// Who is told of each instruction.

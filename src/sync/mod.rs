@@ -8,6 +8,7 @@
 //! call to (docs/locks.md).
 
 pub mod class;
+mod cpu_guard;
 mod held;
 mod lock;
 mod ordered;
@@ -16,6 +17,7 @@ mod sleep;
 mod thread;
 mod waiting;
 
+pub use cpu_guard::{CpuGuard, pin_cpu};
 pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};

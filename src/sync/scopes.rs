@@ -5,11 +5,12 @@ use crate::hal::wait::{Atomic, Context, Scope};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The scopes that forbid waiting, the first that is named first.
-const FORBIDDING: [(Scope, Atomic); 4] = [
+const FORBIDDING: [(Scope, Atomic); 5] = [
     (Scope::Interrupt, Atomic::Interrupt),
     (Scope::Reclaim, Atomic::Reclaim),
     (Scope::Deferred, Atomic::Deferred),
     (Scope::Lock, Atomic::Lock),
+    (Scope::Cpu, Atomic::Cpu),
 ];
 
 /// What one CPU is inside of, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a

@@ -128,6 +128,8 @@ pub enum SwitchError {
     NotHere(Option<CpuId>),
     /// The next thread is run by a CPU already.
     Runs(CpuId),
+    /// The thread that is to be left has to stay on its CPU: it is between `get_cpu` and `put_cpu`.
+    Pinned,
 }
 
 impl fmt::Display for SwitchError {
@@ -138,6 +140,7 @@ impl fmt::Display for SwitchError {
             Self::NotHere(Some(cpu)) => write!(f, "the thread to leave runs on {cpu:?}"),
             Self::NotHere(None) => f.write_str("this CPU runs another thread than the one to leave"),
             Self::Runs(cpu) => write!(f, "the next thread still runs on {cpu:?}"),
+            Self::Pinned => f.write_str("the thread to leave is between get_cpu and put_cpu"),
         }
     }
 }
@@ -162,7 +165,7 @@ pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
 ///
 /// # Errors
 ///
-/// [`SwitchError::NotHere`], [`SwitchError::Runs`].
+/// [`SwitchError::NotHere`], [`SwitchError::Runs`], [`SwitchError::Pinned`].
 pub fn switch_thread<const MASKED: u64, const ALWAYS: u64>(
     here: &ThisCpu<'_, MASKED, ALWAYS>,
     from: &ThreadContext,
@@ -175,6 +178,9 @@ pub fn switch_thread<const MASKED: u64, const ALWAYS: u64>(
     }
     if core::ptr::eq(from, to) {
         return Ok(());
+    }
+    if scopes.is_inside(Scope::Cpu) {
+        return Err(SwitchError::Pinned);
     }
     if let Some(other) = to.runs_on() {
         return Err(SwitchError::Runs(other));

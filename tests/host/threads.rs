@@ -16,7 +16,8 @@ const ALWAYS: u64 = 2;
 /// A mask that lets interrupts in.
 const OPEN: u64 = ALWAYS;
 
-const SCOPES: [Scope; Scope::COUNT] =
+/// All but [`Scope::Cpu`], in which nobody switches.
+const SCOPES: [Scope; Scope::COUNT - 1] =
     [Scope::Interrupt, Scope::Lock, Scope::Reclaim, Scope::Memalloc, Scope::NoIo, Scope::NoFs, Scope::Deferred];
 
 struct Cpu {
@@ -257,4 +258,16 @@ fn every_thread_is_inside_of_what_it_has_entered_after_any_switches() {
         }
     }
     assert!(switches > 1000, "{switches}");
+}
+
+#[test]
+fn a_thread_that_has_to_stay_on_its_cpu_is_not_left() {
+    let [(cpu, idle), _] = two_cpus();
+    let (pinned, next) = (ThreadContext::new(), ThreadContext::new());
+    cpu.switch(&idle, &pinned).unwrap();
+    cpu.scopes.enter(Scope::Cpu);
+    assert_eq!(cpu.switch(&pinned, &next), Err(SwitchError::Pinned));
+    assert_eq!((pinned.runs_on(), next.runs_on()), (Some(cpu.id), None), "nothing has changed");
+    cpu.scopes.leave(Scope::Cpu);
+    cpu.switch(&pinned, &next).unwrap();
 }

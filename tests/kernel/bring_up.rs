@@ -43,7 +43,7 @@ fn is_whole() {
     assert_eq!(global::this_cpu(), CpuId::BOOT);
     assert!(cpu::is_numbered() && global::is_online(CpuId::BOOT));
     let page = global::alloc_pages(Gfp::KERNEL, Order::ZERO);
-    assert!(page.is_ok_and(|page| raw!(global::free_pages(page, Order::ZERO)).is_ok()));
+    assert!(page.is_ok_and(|page| raw!(global::try_free_pages(page, Order::ZERO)).is_ok()));
 }
 
 ktest!(registers_that_nothing_works_with_are_refused_by_name);

@@ -105,6 +105,11 @@ extern "C" fn fatal(_: &mut Frame) -> VirtAddr {
     panic!("an exception that nobody expects, at {}", elr());
 }
 
+define_per_cpu! {
+    /// Tasks that each CPU has made.
+    static MADE: AtomicU32 = AtomicU32::new(0);
+}
+
 static READY: AtomicU32 = AtomicU32::new(1);
 static DONE: AtomicU32 = AtomicU32::new(0);
 
@@ -146,6 +151,8 @@ extern "C" fn main(cpu: u32) -> ! {
             panic!("{part}: {broken}");
         }
     });
+    let made: u32 = MADE.iter().map(|(_, made)| made.load(Ordering::Relaxed)).sum();
+    assert_eq!(made, CPUS * 50 * 200);
     say!("{CPUS} CPUs, all invariants hold");
     psci(0x8400_0008, [0; 3]);
     loop {}
@@ -167,6 +174,7 @@ fn work(cpu: u32) {
             let name = name.into_boxed_slice(Gfp::KERNEL).expect("memory");
             tasks.push(KBox::new(Task { name, number }, Gfp::KERNEL).expect("memory"), Gfp::KERNEL).expect("memory");
             counts.with_this_cpu(|count| count.fetch_add(1, Ordering::Relaxed));
+            this_cpu_inc(&MADE);
         }
         let sum: u32 = tasks.iter().filter(|task| &*task.name == b"a task").map(|task| task.number).sum();
         assert_eq!(sum, 199 * 100);

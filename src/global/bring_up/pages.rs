@@ -6,7 +6,7 @@ use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::arch::aarch64::mem;
 use crate::global::linear::{phys_range_to_virt, phys_to_virt};
 use crate::global::{
-    BootMemblock, CPU_LOCAL_SIZE, CPU_LOCAL_USED, MemblockFrames, give_cpu, kernel_tables, memblock, page_allocator,
+    BootMemblock, MemblockFrames, cpu_local_size, cpu_local_used, give_cpu, kernel_tables, memblock, page_allocator,
     tags_are_on,
 };
 use crate::hal::prot::Prot;
@@ -21,13 +21,13 @@ use core::ptr::NonNull;
 pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
     let first = memblock().mapped_range_from(PhysAddr::ZERO).ok_or(SetupError::NoMemory)?;
     let limits = ZoneLimits::new(first.start(), options.dma_end, options.dma_zone);
-    let boot = memblock().alloc(CPU_LOCAL_SIZE, PAGE_SIZE, Window::ANYWHERE)?;
+    let boot = memblock().alloc(cpu_local_size(), PAGE_SIZE, Window::ANYWHERE)?;
     let (map, metadata) = build_map(boot)?;
     #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
     for cpu in 0..cpus.clamp(1, MAX_CPUS as u32) {
         let place = match cpu {
             0 => boot,
-            _ => memblock().alloc(CPU_LOCAL_SIZE, PAGE_SIZE, Window::ANYWHERE)?,
+            _ => memblock().alloc(cpu_local_size(), PAGE_SIZE, Window::ANYWHERE)?,
         };
         let virt = phys_range_to_virt(place).ok_or(MemblockError::NoMemory)?;
         // SAFETY: zeroed pages that memblock has just given to us, in the linear map; each CPU once, exceptions masked. The bytes
@@ -57,8 +57,9 @@ fn banks(memblock: &BootMemblock) -> impl Iterator<Item = PhysRange> + Clone {
 fn place_sections(place: PhysRange) -> Result<(&'static [Section], Pfn), BringUpError> {
     let count = sections_of(banks(&memblock())).0.count();
     let bytes = (count * size_of::<Section>()) as u64;
-    let place = match PhysRange::from_size(place.start(), CPU_LOCAL_SIZE - CPU_LOCAL_USED) {
-        Some(rest) if rest.size() >= bytes => PhysAddr::new(place.start().get() + CPU_LOCAL_USED),
+    let used = cpu_local_used().next_multiple_of(align_of::<Section>() as u64);
+    let place = match PhysRange::from_size(place.start(), cpu_local_size().saturating_sub(used)) {
+        Some(rest) if rest.size() >= bytes => PhysAddr::new(place.start().get() + used),
         _ => memblock().alloc(bytes.next_multiple_of(PAGE_SIZE), PAGE_SIZE, Window::ANYWHERE)?.start(),
     };
     let first = phys_to_virt(place).ok_or(MemblockError::NoMemory)?.as_ptr::<Section>();
@@ -67,8 +68,8 @@ fn place_sections(place: PhysRange) -> Result<(&'static [Section], Pfn), BringUp
     let mut written = 0;
     for section in sections.take(count) {
         let section = section.ok_or(SetupError::SpanTooLarge)?;
-        // SAFETY: memory of memblock's that is ours, in the linear map, with room for `count` of them; a CPU's data end at a
-        // multiple of their alignment.
+        // SAFETY: memory of memblock's that is ours, in the linear map, with room for `count` of them, aligned
+        // for them.
         let slot = unsafe { first.add(written) };
         // SAFETY: as above.
         unsafe { slot.write(section) };

@@ -1,40 +1,124 @@
 //! What the driver of a device has, given back in reverse when the device goes (Linux: `drivers/base/devres.c`).
 
+use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
-use crate::mm::alloc::{Allocator, KBox, Stateless};
+use crate::mm::alloc::{Allocator, KBox, Refused, Stateless};
 use crate::mm::slab::AllocError;
+use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
 
-/// Anything that is given back by being dropped.
-trait Kept: Send {}
+/// What is in front of each entry.
+#[repr(C, align(32))]
+struct Node {
+    /// The entry that was kept before.
+    below: Option<NonNull<Self>>,
+    /// Gives the entry back, its memory included.
+    release: unsafe fn(NonNull<Self>),
+    /// Above the low [`BYTES`] bits a number that grows with each entry; in them the bytes of memory behind the node.
+    stamp: u64,
+    /// Where the memory is, of an entry that is memory; null of others.
+    memory: *mut u8,
+}
 
-impl<T: Send> Kept for T {}
+/// Bits that hold how many bytes lie behind a node.
+const BYTES: u32 = 16;
 
-/// A value, above those that were kept before.
-struct Node<T: ?Sized, A: Allocator> {
-    below: Top<A>,
+impl Node {
+    const fn serial(&self) -> u64 {
+        self.stamp >> BYTES
+    }
+
+    const fn bytes(&self) -> usize {
+        (self.stamp & ((1 << BYTES) - 1)) as usize
+    }
+}
+
+/// An entry that is a value.
+#[repr(C)]
+struct Entry<T> {
+    node: Node,
     value: T,
 }
 
-type Top<A> = Option<KBox<Node<dyn Kept, A>, A>>;
+/// Bytes of a node: memory behind it is aligned to as many.
+const HEADER: usize = size_of::<Node>();
+/// Larger memory has a block of its own, aligned as `kmalloc` does it.
+const BEHIND_MAX: usize = 4096 - HEADER;
 
-/// What belongs to one device: values of any types, which are dropped last kept first, by [`Devres::release_all`] or when
-/// this is dropped. Mapped registers, requested regions, memory, and whatever gives itself back.
+const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES);
+
+/// What belongs to one device: values of any types, memory, actions, which are given back last kept first, by
+/// [`Devres::release_all`] or when this is dropped. Mapped registers, requested regions, and whatever gives itself back.
 ///
 /// Keeping needs memory, giving back never does. There is no lock: it goes from CPU to CPU, and is used by one at a time.
 ///
 /// # Invariants
 ///
-/// - `DEV-1`: a value stays where it is, and whole, until it is dropped; that needs `&mut`.
+/// - `DEV-1`: an entry stays where it is, and whole, until it is given back; that needs `&mut`, or is a raw call.
+/// - `DEV-2`: the nodes from `top` on are this one's alone, each with its release function, serials falling.
 pub struct Devres<A: Allocator + Stateless> {
-    top: Cell<Top<A>>,
-    count: Cell<usize>,
+    top: Cell<Option<NonNull<Node>>>,
+    serial: Cell<u64>,
+    /// Values of any type that is `Send`.
+    owns: PhantomData<A>,
 }
 
-/// How many values had been kept.
+// SAFETY: DEV-2: the entries are this one's alone, and every value in them is `Send`.
+unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
+
+/// What had been kept at some moment (Linux: a group that is open).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark(usize);
+pub struct Mark(u64);
+
+/// What was kept between two moments (Linux: a group that is closed).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Group {
+    from: Mark,
+    to: Mark,
+}
+
+/// Memory with this address is not the device's: nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotKept(pub VirtAddr);
+
+impl fmt::Display for NotKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no memory of the device", self.0)
+    }
+}
+
+impl core::error::Error for NotKept {}
+
+/// Memory in a block of its own.
+struct Block<A: Allocator + Stateless> {
+    at: NonNull<u8>,
+    layout: Layout,
+    allocator: PhantomData<A>,
+}
+
+// SAFETY: the block is its alone.
+unsafe impl<A: Allocator + Stateless> Send for Block<A> {}
+
+impl<A: Allocator + Stateless> Drop for Block<A> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `memory` with this layout, and nobody uses it any more (DEV-1).
+        unsafe { A::THE.free(self.at, self.layout) };
+    }
+}
+
+/// Runs a function when it is dropped.
+struct Action<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Action<F> {
+    fn drop(&mut self) {
+        if let Some(action) = self.0.take() {
+            action();
+        }
+    }
+}
 
 impl<A: Allocator + Stateless> Default for Devres<A> {
     fn default() -> Self {
@@ -42,44 +126,153 @@ impl<A: Allocator + Stateless> Default for Devres<A> {
     }
 }
 
+/// Drops an entry that is a value.
+///
+/// # Safety
+///
+/// `node` is the first field of an `Entry<T>` that was a box of `A`, and nobody uses it afterwards.
+unsafe fn release_value<T, A: Allocator + Stateless>(node: NonNull<Node>) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { KBox::<Entry<T>, A>::from_raw(node.cast().as_ptr()) });
+}
+
+/// The layout of a node and of memory behind it.
+fn layout_behind(bytes: usize) -> Result<Layout, AllocError> {
+    let size = bytes.checked_add(HEADER).ok_or(AllocError::Overflow)?;
+    Layout::from_size_align(size, align_of::<Node>()).map_err(|_| AllocError::Overflow)
+}
+
+/// Frees an entry that is memory.
+///
+/// # Safety
+///
+/// `node` starts a block of `A` with [`layout_behind`] its bytes, and nobody uses it afterwards.
+unsafe fn release_memory<A: Allocator + Stateless>(node: NonNull<Node>) {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { node.as_ref() }.bytes();
+    if let Ok(layout) = layout_behind(bytes) {
+        // SAFETY: the caller's promise.
+        unsafe { A::THE.free(node.cast(), layout) };
+    }
+}
+
 impl<A: Allocator + Stateless> Devres<A> {
     /// Nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { top: Cell::new(None), count: Cell::new(0) }
+        Self { top: Cell::new(None), serial: Cell::new(0), owns: PhantomData }
     }
 
-    /// Keeps a value, to be used as long as this is borrowed (Linux: `devm_add_action_or_reset`). Context as `gfp` says.
+    /// A node for the next entry.
+    fn node(&self, bytes: usize, memory: *mut u8, release: unsafe fn(NonNull<Node>)) -> Node {
+        let serial = self.serial.get() + 1;
+        self.serial.set(serial);
+        Node { below: self.top.get(), release, stamp: serial << BYTES | bytes as u64, memory }
+    }
+
+    /// Makes a value the newest entry.
+    fn push<T: Send>(&self, value: T, memory: *mut u8, gfp: Gfp) -> Result<&T, Refused<T>> {
+        let room = match KBox::<Entry<T>, A>::uninit(gfp) {
+            Ok(room) => room,
+            Err(error) => return Err(Refused { value, error }),
+        };
+        let entry = room.write(Entry { node: self.node(0, memory, release_value::<T, A>), value });
+        // SAFETY: a box is not null.
+        let entry = unsafe { NonNull::new_unchecked(KBox::into_raw(entry)) };
+        // INVARIANT: DEV-2: the newest.
+        self.top.set(Some(entry.cast()));
+        // SAFETY: DEV-1: the box is kept, untouched, and is dropped only with `&mut`, when this borrow is over.
+        Ok(unsafe { &(*entry.as_ptr()).value })
+    }
+
+    /// Keeps a value, to be used as long as this is borrowed. Context as `gfp` says.
     ///
     /// # Errors
     ///
     /// [`AllocError`]; the value has been dropped then.
     pub fn keep<T: Send + 'static>(&self, value: T, gfp: Gfp) -> Result<&T, AllocError> {
-        let node = KBox::<Node<T, A>, A>::into_raw(KBox::new(Node { below: None, value }, gfp)?);
-        // SAFETY: of a box with the same allocator, by the line above.
-        let mut top: KBox<Node<dyn Kept, A>, A> = unsafe { KBox::from_raw(node as *mut Node<dyn Kept, A>) };
-        top.below = self.top.take();
-        self.top.set(Some(top));
-        self.count.set(self.count.get() + 1);
-        // SAFETY: DEV-1: the box is kept, untouched, and is dropped only with `&mut`, when this borrow is over.
-        Ok(unsafe { &(*node).value })
+        self.push(value, ptr::null_mut(), gfp).map_err(|refused| refused.error)
     }
 
-    /// How many values there are, for [`Devres::release_to`] (Linux: `devres_open_group`).
+    /// Allocates memory that is the device's (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
+    /// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE). It is aligned to 32 bytes, from 4 KiB on to a page. Of no bytes
+    /// it is an address that may not be used. Context as `gfp` says.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    pub fn memory(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        if bytes > BEHIND_MAX {
+            let layout = Layout::from_size_align(bytes, 8).map_err(|_| AllocError::Overflow)?;
+            let at = A::THE.allocate(layout, gfp)?;
+            let block = Block::<A> { at, layout, allocator: PhantomData };
+            return self.push(block, at.as_ptr(), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
+        }
+        let place = A::THE.allocate(layout_behind(bytes)?, gfp)?.cast::<Node>();
+        // SAFETY: as many bytes lie behind the node, or it is its end.
+        let memory = unsafe { place.cast::<u8>().add(HEADER) };
+        // SAFETY: fresh, large enough and aligned for it.
+        unsafe { place.write(self.node(bytes, memory.as_ptr(), release_memory::<A>)) };
+        // INVARIANT: DEV-2: the newest.
+        self.top.set(Some(place));
+        Ok(memory)
+    }
+
+    /// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action_or_reset`). Context as `gfp`
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; the action has run then.
+    pub fn action(&self, action: impl FnOnce() + Send + 'static, gfp: Gfp) -> Result<(), AllocError> {
+        self.keep(Action(Some(action)), gfp).map(drop)
+    }
+
+    /// The same, but without memory the action comes back, and has not run (Linux: `devm_add_action`).
+    ///
+    /// # Errors
+    ///
+    /// The action, and [`AllocError`].
+    pub fn try_action<F: FnOnce() + Send + 'static>(&self, action: F, gfp: Gfp) -> Result<(), Refused<Option<F>>> {
+        self.push(Action(Some(action)), ptr::null_mut(), gfp)
+            .map(drop)
+            .map_err(|mut refused| Refused { value: refused.value.0.take(), error: refused.error })
+    }
+
+    /// Where we are, for [`Devres::release_to`] and [`Devres::close`] (Linux: `devres_open_group`).
     #[must_use]
     pub const fn mark(&self) -> Mark {
-        Mark(self.count.get())
+        Mark(self.serial.get())
     }
 
-    /// Drops what was kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the values
+    /// What was kept since `mark`, for [`Devres::release_group`], whatever is kept afterwards (Linux: `devres_close_group`).
+    #[must_use]
+    pub const fn close(&self, mark: Mark) -> Group {
+        Group { from: mark, to: self.mark() }
+    }
+
+    /// Gives back what was kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the values
     /// may be dropped.
     pub fn release_to(&mut self, mark: Mark) {
-        while self.count.get() > mark.0 {
-            let Some(mut top) = self.top.take() else { return };
+        while let Some(top) = self.top.get() {
+            // SAFETY: DEV-2.
+            let node = unsafe { top.as_ref() };
+            if node.serial() <= mark.0 {
+                return;
+            }
             // Unlinked before it is dropped: no drop runs inside another.
-            self.top.set(top.below.take());
-            self.count.set(self.count.get() - 1);
-            drop(top);
+            self.top.set(node.below);
+            // SAFETY: DEV-2: nothing leads to it any more.
+            unsafe { release(top) };
+        }
+    }
+
+    /// Gives back what is left of a group, last kept first (Linux: `devres_release_group`). O(entries kept since). Any context in
+    /// which the values may be dropped.
+    pub fn release_group(&mut self, group: Group) {
+        while let Some(node) = self.unlink(|node| (group.from.0 + 1..=group.to.0).contains(&node.serial())) {
+            // SAFETY: DEV-2: nothing leads to it any more.
+            unsafe { release(node) };
         }
     }
 
@@ -87,6 +280,72 @@ impl<A: Allocator + Stateless> Devres<A> {
     pub fn release_all(&mut self) {
         self.release_to(Mark(0));
     }
+
+    /// Runs `probe`, which sets a device up: if it fails, what it has kept is given back, last kept first.
+    ///
+    /// # Errors
+    ///
+    /// That of `probe`.
+    pub fn probe<R, E>(&mut self, probe: impl FnOnce(&Self) -> Result<R, E>) -> Result<R, E> {
+        let mark = self.mark();
+        let outcome = probe(self);
+        if outcome.is_err() {
+            self.release_to(mark);
+        }
+        outcome
+    }
+
+    /// Takes the newest entry out that `is_wanted`.
+    fn unlink(&self, is_wanted: impl Fn(&Node) -> bool) -> Option<NonNull<Node>> {
+        let (mut above, mut next) = (None::<NonNull<Node>>, self.top.get());
+        while let Some(at) = next {
+            // SAFETY: DEV-2.
+            let node = unsafe { at.as_ref() };
+            if is_wanted(node) {
+                match above {
+                    // SAFETY: DEV-2; nobody has a reference to a node.
+                    Some(mut above) => unsafe { above.as_mut() }.below = node.below,
+                    None => self.top.set(node.below),
+                }
+                return Some(at);
+            }
+            (above, next) = (Some(at), node.below);
+        }
+        None
+    }
+
+    /// How many entries there are. O(entries).
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let (mut count, mut next) = (0, self.top.get());
+        while let Some(at) = next {
+            count += 1;
+            // SAFETY: DEV-2.
+            next = unsafe { at.as_ref() }.below;
+        }
+        count
+    }
+
+    /// [`Self::free_memory`], on what this crate knows to be its own, or passes on for who said so.
+    pub(crate) fn do_free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
+        let kept = self.unlink(|node| !memory.is_null() && node.memory == memory);
+        let node = kept.ok_or(NotKept(VirtAddr::of(memory)))?;
+        // SAFETY: DEV-2: nothing leads to it any more, and nobody uses it, as the caller of the raw call promises.
+        unsafe { release(node) };
+        Ok(())
+    }
+}
+
+/// Gives an entry back.
+///
+/// # Safety
+///
+/// It is one, and nothing leads to it any more.
+unsafe fn release(node: NonNull<Node>) {
+    // SAFETY: the caller's promise.
+    let give_back = unsafe { node.as_ref() }.release;
+    // SAFETY: DEV-2: it is the entry's own.
+    unsafe { give_back(node) };
 }
 
 impl<A: Allocator + Stateless> Drop for Devres<A> {
@@ -97,6 +356,6 @@ impl<A: Allocator + Stateless> Drop for Devres<A> {
 
 impl<A: Allocator + Stateless> fmt::Debug for Devres<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Devres").field("kept", &self.mark().0).finish_non_exhaustive()
+        f.debug_struct("Devres").field("kept", &self.count()).finish_non_exhaustive()
     }
 }

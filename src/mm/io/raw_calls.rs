@@ -2,8 +2,10 @@
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
+use super::devres::{Devres, NotKept};
 use super::{IoError, IoHal, IoSpace};
 use crate::addr::VirtAddr;
+use crate::mm::alloc::{Allocator, Stateless};
 
 impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
@@ -38,5 +40,20 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     #[inline]
     pub unsafe fn memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         self.do_memunmap(addr)
+    }
+}
+
+impl<A: Allocator + Stateless> Devres<A> {
+    /// Frees memory that is the device's before its turn (Linux: `devm_kfree`). O(entries kept since). Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`NotKept`] for anything else, null among it; nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The memory is the caller's, who had it from [`Devres::memory`], and nobody uses it afterwards.
+    pub unsafe fn free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
+        self.do_free_memory(memory)
     }
 }

@@ -88,8 +88,7 @@ impl Element {
     pub(super) fn seal(self, poison: bool) {
         if poison && self.bytes != 0 {
             self.fill(POISON_FREE);
-            // SAFETY: POOL-4: the last of its bytes.
-            unsafe { self.at.add(self.bytes - 1).write(POISON_END) };
+            self.write_byte(self.bytes - 1, POISON_END);
         } else if self.bytes >= WORD {
             // SAFETY: POOL-4: it has as many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(self.mark()) };
@@ -106,8 +105,10 @@ impl Element {
     /// The first byte that has changed since it was sealed.
     pub(super) fn damage(self, poison: bool) -> Option<Damage> {
         let damaged = |offset: usize, expected: u8| {
-            // SAFETY: POOL-4, and the callers stay inside. Volatile, as whoever freed it may be writing to it.
-            let found = unsafe { self.at.add(offset).read_volatile() };
+            // SAFETY: POOL-4, and the callers stay inside.
+            let byte = unsafe { self.at.add(offset) };
+            // SAFETY: as above. Volatile, as whoever freed it may be writing to it.
+            let found = unsafe { byte.read_volatile() };
             (found != expected).then_some(Damage { offset, found, expected })
         };
         if poison && self.bytes != 0 {
@@ -126,6 +127,13 @@ impl Element {
             // SAFETY: POOL-4: it has as many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(0) };
         }
+    }
+
+    fn write_byte(self, offset: usize, byte: u8) {
+        // SAFETY: POOL-4, and the callers stay inside.
+        let at = unsafe { self.at.add(offset) };
+        // SAFETY: as above.
+        unsafe { at.write(byte) };
     }
 
     fn fill(self, byte: u8) {

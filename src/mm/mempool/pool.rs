@@ -348,6 +348,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// With the pool, which stays as it was: [`PoolDestroyError`]; elements in use have been reported.
     #[inline(never)]
+    #[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
     pub fn destroy(self) -> Result<B, (Self, PoolDestroyError)> {
         let caller = self.slabs.hal().return_address();
         if let Err(error) = self.slabs.pages().might_sleep("RawMempool::destroy") {
@@ -380,7 +381,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
             self.give_back(element);
         }
         let none = List::<'s, H>::new_in(self.slabs);
-        drop(self.locked(|reserve| reserve.into_list(none)));
+        drop(self.locked(|reserve| reserve.replace_list(none)));
         self.state.store(DESTROYED, Ordering::Relaxed);
         // So that each free goes the slow way, which looks at the state.
         self.lacking.store(u32::MAX, Ordering::Relaxed);

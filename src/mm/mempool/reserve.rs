@@ -120,7 +120,7 @@ impl<A: Allocator> Reserve<A> {
     }
 
     /// The list, when there is no pool any more.
-    pub(super) fn into_list(&mut self, empty: KVec<Element, A>) -> KVec<Element, A> {
+    pub(super) fn replace_list(&mut self, empty: KVec<Element, A>) -> KVec<Element, A> {
         core::mem::replace(&mut self.elements, empty)
     }
 

@@ -68,6 +68,7 @@ impl<'s, T, H: PoolHal, B: Backing> Mempool<'s, T, H, B> {
     /// # Errors
     ///
     /// With the pool, if boxes were forgotten: [`PoolDestroyError`].
+    #[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
     pub fn destroy(self) -> Result<B, (Self, PoolDestroyError)> {
         self.pool.destroy().map_err(|(pool, why)| (Self { pool, holds: PhantomData }, why))
     }

@@ -23,6 +23,7 @@
 mod alloc;
 mod check;
 mod chunk;
+mod counter;
 mod error;
 mod hal;
 mod map;
@@ -31,6 +32,7 @@ mod raw_calls;
 
 pub use alloc::{PerCpuAllocator, PerCpuStats};
 pub use chunk::Chunk;
+pub use counter::Counter;
 pub use error::PerCpuError;
 pub use hal::PerCpuHal;
 

@@ -6,10 +6,10 @@ use super::{Spec, blocks, order};
 use quarry::addr::{CpuId, Order};
 use quarry::gfp::Gfp;
 use quarry::hal::cpu::PerCpu;
-use quarry::hal::wait::{Context, Scope};
+use quarry::hal::wait::{Atomic, Context, Scope};
 use quarry::mm::page::Page;
 use quarry::mm::zone::{AllocError, PageBatch, scoped_gfp};
-use quarry::sync;
+use quarry::sync::{self, pin_cpu};
 use std::sync::atomic::Ordering;
 
 const CPUS: u32 = 3;
@@ -110,6 +110,38 @@ fn what_a_scope_forbids_is_forbidden_wherever_the_thread_goes() {
     });
     assert_eq!(reports(), 19);
     finish(machine, taken);
+}
+
+// Behaviour 349: between get_cpu and put_cpu a thread stays where it is, and may not wait.
+#[test]
+fn a_pinned_thread_stays_on_its_cpu() {
+    let machine = machine();
+    let hal = machine.pages.hal();
+    everywhere(machine, || {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let outer = pin_cpu(hal);
+            seen.insert(outer.cpu());
+            for _ in 0..10 {
+                let inner = pin_cpu(hal);
+                assert_eq!((hal.cpu(), hal.cpu(), inner.cpu()), (outer.cpu(), outer.cpu(), outer.cpu()));
+            }
+            assert_eq!(hal.atomic(), Some(Atomic::Cpu));
+            drop(outer);
+            assert_eq!(hal.atomic(), None);
+        }
+        assert!(seen.len() > 1, "it migrates in between");
+    });
+}
+
+// Behaviour 349: the checking build notices a kernel that moves a context all the same.
+#[test]
+#[should_panic(expected = "between get_cpu and put_cpu")]
+fn a_context_that_is_moved_while_it_is_pinned_is_named() {
+    let machine = machine();
+    let pinned = pin_cpu(machine.pages.hal());
+    run_on(1);
+    drop(pinned);
 }
 
 #[test]

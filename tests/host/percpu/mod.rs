@@ -1,6 +1,7 @@
 //! Per-CPU memory on a machine whose TLBs keep what they have: against a model of bytes, with failing allocations, and
 //! misused.
 
+mod counter;
 mod model;
 mod rules;
 

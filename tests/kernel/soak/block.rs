@@ -24,6 +24,7 @@ pub(super) enum How {
     /// The physical address that it leads to.
     Ioremap(u64),
     PerCpu(PerCpuPtr),
+    Mempool,
     Kvmalloc,
 }
 
@@ -56,7 +57,8 @@ impl Block {
             How::MapRam(_) => 6,
             How::Ioremap(_) => 7,
             How::PerCpu(_) => 8,
-            How::Kvmalloc => 9,
+            How::Mempool => 9,
+            How::Kvmalloc => 10,
         }
     }
 

@@ -177,6 +177,7 @@ fn run(plan: Plan) {
             operation::free(block, &mut random);
         }
     }
+    operation::check_pool();
     assert_eq!(balance(), before, "what is in use");
     assert_eq!(global::percpu_stats(), percpu, "what is in use for each CPU");
     check();

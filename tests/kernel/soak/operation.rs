@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
-use quarry::global::{self, KmemCache};
+use quarry::global::{self, KmallocPool, KmemCache};
 use quarry::hal::prot::Prot;
 use quarry::mm::io::IoError;
 use quarry::mm::page::Page;
@@ -16,16 +16,35 @@ use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
 use spin::once::Once;
 
 /// Kinds of blocks.
-pub(super) const KINDS: usize = 10;
+pub(super) const KINDS: usize = 11;
 /// Their names.
-pub(super) const NAMES: [&str; KINDS] =
-    ["pages", "bulk", "kmalloc", "kmem_cache", "vmalloc", "vmap", "vm_map_ram", "ioremap", "percpu", "kvmalloc"];
+pub(super) const NAMES: [&str; KINDS] = [
+    "pages",
+    "bulk",
+    "kmalloc",
+    "kmem_cache",
+    "vmalloc",
+    "vmap",
+    "vm_map_ram",
+    "ioremap",
+    "percpu",
+    "mempool",
+    "kvmalloc",
+];
 
 /// Devices of `virt` that nobody drives: the clock, and a part of the flash.
 const DEVICES: [(u64, u64); 2] = [(0x901_0000, 0x1000), (0x400_0000, 2 << 20)];
 
 const SIZES: [(&str, u32); 3] = [("soak-40", 40), ("soak-200", 200), ("soak-1500", 1_500)];
 static CACHES: [Once<KmemCache>; 3] = [const { Once::new() }; 3];
+
+/// Bytes of an element of the pool.
+const ELEMENT: usize = 320;
+static POOL: Once<KmallocPool> = Once::new();
+
+fn pool() -> &'static KmallocPool {
+    POOL.get().expect("prepared")
+}
 
 fn cache(number: usize) -> &'static KmemCache {
     CACHES.get(number).and_then(Once::get).expect("prepared")
@@ -37,6 +56,14 @@ pub(super) fn prepare() {
         let spec = CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
         place.call_once(|| KmemCache::create(&spec).expect("a cache"));
     }
+    POOL.call_once(|| global::mempool_create_kmalloc_pool("soak", 8, ELEMENT).expect("memory"));
+}
+
+/// The pool is sound, and its reserve full: everything has come back.
+pub(super) fn check_pool() {
+    pool().check().unwrap_or_else(|broken| panic!("{broken}"));
+    let stats = pool().stats();
+    assert_eq!((stats.min, stats.reserve, stats.set_aside), (8, 8, 0), "the pool's reserve");
 }
 
 /// Lets the allocators get the records that they keep for good, as many as `most` blocks of a kind can take.
@@ -168,6 +195,13 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
             global::possible_cpus().for_each(|cpu| block.fill(ptr.of(cpu), bytes));
             return Some(block);
         }
+        9 => {
+            let element = match random.below(16) {
+                0 => global::mempool_alloc_preallocated(pool())?,
+                _ => global::mempool_alloc(pool(), gfp).ok()?,
+            };
+            Block::new(How::Mempool, addr(element), ELEMENT as u64)
+        }
         _ => {
             let bytes = size(random, 2_000, 512 << 10);
             Block::new(How::Kvmalloc, addr(global::kvmalloc(to_usize(bytes), gfp).ok()?), bytes)
@@ -261,6 +295,8 @@ pub(super) fn free(block: Block, random: &mut Random) {
         }
         How::Ioremap(_) => raw!(global::try_iounmap(block.at)).expect("mapped"),
         How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
+        // SAFETY: as above.
+        How::Mempool => unsafe { global::mempool_free(memory, pool()) },
         // SAFETY: as above.
         How::Kvmalloc => unsafe { global::kvfree(memory) },
     }

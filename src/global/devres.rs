@@ -1,0 +1,166 @@
+//! What the driver of a device has, under Linux's names: memory, regions, mappings, actions, all given back in reverse when the
+//! device goes or its probe fails. What may wait for memory here does so with [`Gfp::KERNEL`].
+
+use super::{IoMem, IoMemError, Kmalloc, MemRegion, ioremap, ioremap_wc, iounmap};
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::gfp::Gfp;
+use crate::hal::prot::MemoryType;
+use crate::mm::alloc::Refused;
+use crate::mm::io::{Group, IoError, Mark, NotKept};
+use crate::mm::slab::AllocError;
+use core::ptr::NonNull;
+
+/// What a device's driver has, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
+pub type Devres = crate::mm::io::Devres<Kmalloc>;
+
+/// Allocates `size` bytes that are the device's, up to 4 MiB; see [`Devres::memory`]. Context as `gfp` says.
+///
+/// # Errors
+///
+/// [`AllocError`].
+#[inline]
+pub fn devm_kmalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    device.memory(size, gfp)
+}
+
+/// The same, zeroed.
+///
+/// # Errors
+///
+/// [`AllocError`].
+#[inline]
+pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    device.memory(size, gfp | Gfp::ZERO)
+}
+
+/// Zeroed room for `count` elements of `size` bytes that is the device's.
+///
+/// # Errors
+///
+/// [`AllocError`]; [`AllocError::Overflow`] if the product does not fit.
+pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    devm_kzalloc(device, count.checked_mul(size).ok_or(AllocError::Overflow)?, gfp)
+}
+
+/// Frees what [`devm_kmalloc`] and its kin gave, before its turn. O(entries kept since). Any context.
+///
+/// # Errors
+///
+/// [`NotKept`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// The memory is the caller's, and nobody uses it afterwards. What the device does not have is found and refused.
+pub unsafe fn devm_kfree(device: &Devres, memory: *mut u8) -> Result<(), NotKept> {
+    // SAFETY: the caller's promise.
+    unsafe { device.free_memory(memory) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
+}
+
+/// Requests addresses for the device; see [`request_mem_region`](super::request_mem_region).
+///
+/// # Errors
+///
+/// [`IoMemError::Region`], [`IoMemError::Memory`]; nothing is requested then.
+pub fn devm_request_mem_region<'d>(
+    device: &'d Devres,
+    start: PhysAddr,
+    size: u64,
+    name: &'static str,
+) -> Result<&'d MemRegion, IoMemError> {
+    let region = MemRegion::request(start, size, name).map_err(IoMemError::Region)?;
+    device.keep(region, Gfp::KERNEL).map_err(IoMemError::Memory)
+}
+
+/// A mapping that is undone when it is dropped.
+struct Mapping(VirtAddr);
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped below, and the address was given out as long as the device has it. Logged if it fails.
+        let _ = unsafe { iounmap(self.0) };
+    }
+}
+
+/// Undoes a mapping when the device gives it back.
+fn keep(device: &Devres, mapped: Result<VirtAddr, IoError>) -> Result<VirtAddr, IoMemError> {
+    let start = mapped.map_err(IoMemError::Map)?;
+    device.keep(Mapping(start), Gfp::KERNEL).map_err(IoMemError::Memory)?;
+    Ok(start)
+}
+
+/// Maps registers for the device, Device-nGnRE; see [`ioremap`](super::ioremap). The address is good until the device gives back
+/// what it has.
+///
+/// # Errors
+///
+/// [`IoMemError::Map`], [`IoMemError::Memory`]; nothing is mapped then.
+#[track_caller]
+pub fn devm_ioremap(device: &Devres, phys: PhysAddr, size: u64) -> Result<VirtAddr, IoMemError> {
+    keep(device, ioremap(phys, size))
+}
+
+/// The same for a frame buffer: writes are combined; see [`ioremap_wc`](super::ioremap_wc).
+///
+/// # Errors
+///
+/// As for [`devm_ioremap`].
+#[track_caller]
+pub fn devm_ioremap_wc(device: &Devres, phys: PhysAddr, size: u64) -> Result<VirtAddr, IoMemError> {
+    keep(device, ioremap_wc(phys, size))
+}
+
+/// Requests registers and maps them, Device-nGnRE, until the device gives them back; see [`IoMem::request`].
+///
+/// # Errors
+///
+/// [`IoMemError`]; nothing is requested or mapped then.
+///
+/// # Safety
+///
+/// As for [`IoMem::new`].
+#[track_caller]
+pub unsafe fn devm_ioremap_resource<'d>(
+    device: &'d Devres,
+    start: PhysAddr,
+    size: u64,
+    name: &'static str,
+) -> Result<&'d IoMem, IoMemError> {
+    // SAFETY: the caller's promise.
+    let registers = unsafe { IoMem::<0>::request(start, size, MemoryType::DeviceNGnRE, name) }?;
+    device.keep(registers, Gfp::KERNEL).map_err(IoMemError::Memory)
+}
+
+/// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action`).
+///
+/// # Errors
+///
+/// The action, which has not run, and [`AllocError`].
+pub fn devm_add_action<F: FnOnce() + Send + 'static>(device: &Devres, action: F) -> Result<(), Refused<Option<F>>> {
+    device.try_action(action, Gfp::KERNEL)
+}
+
+/// The same, but without memory the action runs at once.
+///
+/// # Errors
+///
+/// [`AllocError`]; the action has run then.
+pub fn devm_add_action_or_reset(device: &Devres, action: impl FnOnce() + Send + 'static) -> Result<(), AllocError> {
+    device.action(action, Gfp::KERNEL)
+}
+
+/// What is kept from here on is a group, which is open. Any context; takes no memory.
+#[must_use]
+pub const fn devres_open_group(device: &Devres) -> Mark {
+    device.mark()
+}
+
+/// What was kept since `group` was opened is a group, whatever is kept afterwards. Any context; takes no memory.
+#[must_use]
+pub const fn devres_close_group(device: &Devres, group: Mark) -> Group {
+    device.close(group)
+}
+
+/// Gives back what is left of a group, last kept first.
+pub fn devres_release_group(device: &mut Devres, group: Group) {
+    device.release_group(group);
+}
