@@ -103,6 +103,7 @@
 //! | `global/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
 //! | `global/bring_up/tables.rs` | taking TTBR1 over |
 //! | `global/cpu.rs` | per-CPU state |
+//! | `global/dma.rs` | descriptors of mappings for devices, bytes of bounce slots |
 //! | `global/io.rs` | descriptors of mappings, device registers |
 //! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `global/linear.rs` | table frames through the linear map |

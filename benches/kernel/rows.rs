@@ -4,8 +4,8 @@ use crate::meter::{Figures, Meter, Unable};
 #[cfg(feature = "peers")]
 use crate::peers::ROWS as PEERS;
 use crate::{
-    areas, fast_path, heaps, ioremaps, mapping, memory, pages, quarry_areas, quarry_heap, quarry_pages, quarry_tables,
-    vmallocs,
+    areas, dmas, fast_path, heaps, ioremaps, mapping, memory, pages, quarry_areas, quarry_heap, quarry_pages,
+    quarry_tables, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
@@ -34,6 +34,7 @@ const ROWS: &[&[Row]] = &[
     &areas::rows::<quarry_areas::QuarryAreas>(),
     vmallocs::ROWS,
     ioremaps::ROWS,
+    dmas::ROWS,
     fast_path::ROWS,
 ];
 

@@ -5,6 +5,7 @@ mod alloc;
 mod bring_up;
 mod check;
 mod cpu;
+mod dma;
 mod drain;
 mod exceptions;
 mod faults;
@@ -35,6 +36,13 @@ pub use cpu::{
     CPU_LOCAL_SIZE, CPU_LOCAL_USED, CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_locals,
     forbid_waiting_in_atomic, give_cpu, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
+pub use dma::{
+    CoherentBox, CoherentVec, DmaMapping, DmaPool, bounce_stats, check_dma, dma, dma_alloc_coherent,
+    dma_alloc_noncoherent, dma_alloc_wc, dma_bit_mask, dma_coherent_pool, dma_debug, dma_device, dma_device_gone,
+    dma_device_of, dma_free_coherent, dma_init, dma_map_page, dma_map_resource, dma_map_sg, dma_map_single,
+    dma_pool_create, dma_set_coherent_mask, dma_set_mask, dma_set_mask_and_coherent, dma_sync_single_for_cpu,
+    dma_sync_single_for_device, dma_unmap_page, dma_unmap_resource, dma_unmap_sg, dma_unmap_single,
+};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use exceptions::{repair, resume_at};
 pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
@@ -49,6 +57,7 @@ pub use linear::{KernelMmu, LinearWindow, linear_mmu, phys_to_virt};
 pub use machine::Machine;
 #[cfg(all(feature = "boot", not(feature = "kernel")))]
 pub(crate) use machine::machine;
+use pages::PAGES;
 pub use pages::{
     BlockName, BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_pages_exact, drain_all_pages, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,

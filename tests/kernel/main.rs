@@ -19,6 +19,7 @@ mod boot;
 mod calls;
 mod console;
 mod cpus;
+mod dma;
 mod fault_injection;
 mod faults;
 mod harness;
