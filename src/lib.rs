@@ -37,6 +37,9 @@
 //! | `mm/alloc/kvec.rs` | a block as a row of values |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
+//! | `mm/dma/hal.rs` | the promise of a machine with DMA |
+//! | `mm/dma/owned.rs` | coherent memory as values |
+//! | `mm/dma/raw_calls.rs` | what is owed by calls on mappings for devices |
 //! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
@@ -106,6 +109,7 @@
 //! | `global/bring_up/tables.rs` | taking TTBR1 over |
 //! | `global/cpu.rs` | per-CPU state |
 //! | `global/devres.rs` | what is owed by calls on memory of devices |
+//! | `global/dma.rs` | descriptors of mappings for devices, bytes of bounce slots |
 //! | `global/io.rs` | descriptors of mappings, device registers |
 //! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
 //! | `global/linear.rs` | table frames through the linear map |

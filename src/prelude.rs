@@ -4,24 +4,31 @@
 #![forbid(unsafe_code)]
 
 pub use crate::addr::{
-    Address, CpuId, Order, PAGE_BYTES, PAGE_SIZE, Pfn, PhysAddr, PhysRange, Pointer, VirtAddr, VirtRange,
+    Address, CpuId, DmaAddr, Order, PAGE_BYTES, PAGE_SIZE, Pfn, PhysAddr, PhysRange, Pointer, VirtAddr, VirtRange,
 };
+pub use crate::define_per_cpu;
 pub use crate::gfp::{Gfp, ZoneType};
 pub use crate::hal::prot::{Access, MemoryType, Prot};
+pub use crate::mm::dma::{
+    AnyBits, Bidirectional, CoherentBlock, Device, DeviceSpec, DmaError, DmaWindow, FromDevice, PoolShape, SgEntry,
+    ToDevice,
+};
 pub use crate::mm::mempool::PoolSpec;
 pub use crate::mm::page::Page;
 pub use crate::mm::slab::{CacheSpec, SlabFlags};
 pub use crate::mm::vmalloc::VmFlags;
 
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
-pub use crate::define_per_cpu;
-#[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 pub use crate::global::{
-    Cache, CacheBox, ConstructedCache, Deferred, Devres, Error, IoMem, KBox, KVec, KernelStack, KmemCache, MemRegion,
-    Mempool, MempoolBox, Pages, PerCpu, PerCpuCounter, ReservedRegion, SpinLock, StaticPerCpu, VBox, VVec, Vmap,
-    alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk, alloc_pages_exact, alloc_percpu,
-    alloc_percpu_gfp, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_kfree, devm_kmalloc,
-    devm_kzalloc, devm_request_mem_region, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
+    Cache, CacheBox, CoherentBox, CoherentVec, ConstructedCache, Deferred, Devres, DmaMapping, DmaPool, Error, IoMem,
+    KBox, KVec, KernelStack, KmemCache, MemRegion, Mempool, MempoolBox, Pages, PerCpu, PerCpuCounter, ReservedRegion,
+    SpinLock, StaticPerCpu, VBox, VVec, Vmap, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages,
+    alloc_pages_bulk, alloc_pages_exact, alloc_percpu, alloc_percpu_gfp, devm_add_action_or_reset, devm_ioremap,
+    devm_ioremap_resource, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, dma_alloc_coherent,
+    dma_alloc_noncoherent, dma_alloc_wc, dma_bit_mask, dma_device, dma_device_of, dma_free_coherent, dma_map_page,
+    dma_map_resource, dma_map_sg, dma_map_single, dma_pool_create, dma_set_coherent_mask, dma_set_mask,
+    dma_set_mask_and_coherent, dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_page, dma_unmap_resource,
+    dma_unmap_sg, dma_unmap_single, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact,
     free_percpu, get_cpu, get_cpu_var, get_dma_pages, get_free_pages, get_page, get_zeroed_page, ioremap, ioremap_gre,
     ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc, ioremap_wt, iounmap, is_vmalloc_addr, kcalloc, kfree,
     kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kvcalloc, kvfree, kvmalloc, kvrealloc, kvzalloc, kzalloc,

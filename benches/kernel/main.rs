@@ -18,6 +18,7 @@ mod arena;
 mod counter;
 #[cfg(feature = "peers")]
 mod critical_section;
+mod dmas;
 mod drivers;
 mod fast_path;
 mod figures;

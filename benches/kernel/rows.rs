@@ -4,7 +4,7 @@ use crate::meter::{Figures, Meter, Unable};
 #[cfg(feature = "peers")]
 use crate::peers::ROWS as PEERS;
 use crate::{
-    areas, drivers, fast_path, heaps, ioremaps, mapping, memory, pages, percpus, quarry_areas, quarry_heap,
+    areas, dmas, drivers, fast_path, heaps, ioremaps, mapping, memory, pages, percpus, quarry_areas, quarry_heap,
     quarry_pages, quarry_tables, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
@@ -36,6 +36,7 @@ const ROWS: &[&[Row]] = &[
     ioremaps::ROWS,
     percpus::ROWS,
     drivers::ROWS,
+    dmas::ROWS,
     fast_path::ROWS,
 ];
 

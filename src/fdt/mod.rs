@@ -10,6 +10,7 @@
 mod chosen;
 mod compact;
 mod cpu;
+mod dma;
 mod error;
 mod header;
 mod interrupt;

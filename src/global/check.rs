@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    check_percpu, check_vmalloc, io_space, iomem_resource, kernel_tables, memblock, page_allocator, slab_allocator,
+    check_dma, check_percpu, check_vmalloc, io_space, iomem_resource, kernel_tables, memblock, page_allocator,
+    slab_allocator,
 };
 use core::fmt::Display;
 
@@ -20,6 +21,7 @@ pub fn check_all(tell: &mut Tell<'_>) {
     part("slab allocator", slab_allocator().check(), tell);
     part("vmalloc", check_vmalloc(), tell);
     part("per-CPU memory", check_percpu(), tell);
+    part("DMA", check_dma(), tell);
     part("device memory", io_space().check(), tell);
     part("resources", iomem_resource().check(), tell);
     part("page tables", kernel_tables().map_or(Ok(()), |table| table.check().map(drop)), tell);

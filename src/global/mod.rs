@@ -6,6 +6,7 @@ mod bring_up;
 mod check;
 mod cpu;
 mod devres;
+mod dma;
 mod drain;
 mod error;
 mod exceptions;
@@ -42,14 +43,20 @@ pub use check::{Tell, check_all, part as check_part};
 pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{
-    CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size,
-    cpu_local_used, cpu_locals, forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu,
-    take_cpu_offline, this_cpu,
+    CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size, cpu_local_used, cpu_locals,
+    forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
 pub use devres::{
     Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,
     devm_kcalloc, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, devres_close_group,
     devres_open_group, devres_release_group,
+};
+pub use dma::{
+    CoherentBox, CoherentVec, DmaMapping, DmaPool, bounce_stats, check_dma, dma, dma_alloc_coherent,
+    dma_alloc_noncoherent, dma_alloc_wc, dma_bit_mask, dma_coherent_pool, dma_debug, dma_device, dma_device_gone,
+    dma_device_of, dma_free_coherent, dma_init, dma_map_page, dma_map_resource, dma_map_sg, dma_map_single,
+    dma_pool_create, dma_set_coherent_mask, dma_set_mask, dma_set_mask_and_coherent, dma_sync_single_for_cpu,
+    dma_sync_single_for_device, dma_unmap_page, dma_unmap_resource, dma_unmap_sg, dma_unmap_single,
 };
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
@@ -58,8 +65,8 @@ pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, ref
 #[cfg(feature = "boot")]
 pub(crate) use io::io_init;
 pub use io::{
-    IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc,
-    ioremap_wt, iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
+    IoMem, IoMemError, io_space, ioremap, ioremap_gre, ioremap_ngre, ioremap_np, ioremap_prot, ioremap_wc, ioremap_wt,
+    iounmap, memremap, memunmap, readb, readb_relaxed, readl, readl_relaxed, readq, readq_relaxed, readw,
     readw_relaxed, try_iounmap, try_memunmap, writeb, writeb_relaxed, writel, writel_relaxed, writeq, writeq_relaxed,
     writew, writew_relaxed,
 };
@@ -78,6 +85,7 @@ pub use page_frees::{
     BlockName, free_contig_range, free_page, free_pages, free_pages_bulk, free_pages_exact, put_page,
     try_free_contig_range, try_free_page, try_free_pages, try_free_pages_bulk, try_free_pages_exact, try_put_page,
 };
+use pages::PAGES;
 pub use pages::{
     BuddyFrames, Pages, alloc_contig_pages, alloc_contig_range, alloc_page, alloc_pages, alloc_pages_bulk,
     alloc_pages_exact, drain_all_pages, get_dma_pages, get_free_pages, get_page, get_zeroed_page, kmap, kmap_atomic,

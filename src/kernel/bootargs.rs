@@ -22,10 +22,13 @@ pub enum Kind {
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 17] = [
+pub const ARGUMENTS: [(&str, Kind); 20] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
+    ("coherent_pool", Kind::Size),
+    ("dma_debug", Kind::Number),
+    ("swiotlb", Kind::Number),
     ("maxcpus", Kind::Number),
     ("min_free_kbytes", Kind::Number),
     ("watermark_scale_factor", Kind::Number),

@@ -13,6 +13,8 @@ pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpus;
 #[cfg(target_os = "none")]
+mod dma;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 pub mod heap;

@@ -8,7 +8,9 @@ use log::info;
 
 /// Sets the region up, as large as `vmalloc=` says, and per-CPU memory. Boot CPU, once, when pages can be allocated.
 pub(super) fn init(args: BootArgs<'_>) -> Result<(), BringUpError> {
-    let region = global::bring_areas_up(&Options { vmalloc: args.any_size("vmalloc"), ..Options::DEFAULT })?;
+    let bounce_slots = args.number("swiotlb");
+    let options = Options { vmalloc: args.any_size("vmalloc"), bounce_slots, ..Options::DEFAULT };
+    let region = global::bring_areas_up(&options)?;
     let waiting = global::vmap_space().lazy_max_pages() * PAGE_SIZE;
     info!("vmalloc: {} at {}, {} may wait for a purge", Bytes(region.size()), region.start(), Bytes(waiting));
     Ok(())

@@ -1,6 +1,7 @@
 //! L3: the algorithms and policy of memory management, generic over the machine.
 
 pub mod alloc;
+pub mod dma;
 pub mod fault_inject;
 pub mod io;
 pub mod layout;

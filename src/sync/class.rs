@@ -73,6 +73,14 @@ lock_classes! {
     ResourceTree = "resource tree", Masked;
     /// Which bytes of per-CPU memory are in use.
     PerCpuChunks = "per-cpu chunks", Masked;
+    /// The blocks of one pool of coherent memory.
+    DmaPoolBlocks = "dma pool", Masked;
+    /// Which mappings devices have, for the checks.
+    DmaMappings = "dma mappings", Masked;
+    /// Which uncached memory is in use.
+    DmaReserves = "dma reserves", Masked;
+    /// Which bounce slots are in use.
+    BounceSlots = "bounce slots", Masked;
     /// Areas that are placed before there is memory for descriptors.
     EarlyAreas = "early areas", Masked;
     /// The areas in use, one lock for each part of them.

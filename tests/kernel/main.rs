@@ -21,6 +21,7 @@ mod calls;
 mod console;
 mod cpus;
 mod devres;
+mod dma;
 mod families;
 mod fault_injection;
 mod faults;

@@ -84,19 +84,16 @@ impl Copy {
     }
 
     fn read(&self, at: usize, into: &mut [u8]) {
-        assert!(at + into.len() <= self.layout.size(), "reads outside RAM");
-        for (index, byte) in into.iter_mut().enumerate() {
-            // SAFETY: inside the copy by the assertion; a byte read whatever CPUs do meanwhile, as memory is.
-            *byte = unsafe { self.start.add(at + index).read_volatile() };
-        }
+        let size = into.len();
+        assert!(at + size <= self.layout.size(), "reads outside RAM");
+        // SAFETY: inside the copy by the assertion; `into` is the model's own.
+        unsafe { self.start.add(at).copy_to_nonoverlapping(NonNull::from(into).cast(), size) };
     }
 
     fn write(&self, at: usize, from: &[u8]) {
         assert!(at + from.len() <= self.layout.size(), "writes outside RAM");
-        for (index, byte) in from.iter().enumerate() {
-            // SAFETY: inside the copy by the assertion; whoever runs on the model knows that its memory changes so.
-            unsafe { self.start.add(at + index).write_volatile(*byte) };
-        }
+        // SAFETY: inside the copy by the assertion; whoever runs on the model knows that its memory changes so.
+        unsafe { self.start.add(at).copy_from_nonoverlapping(NonNull::from(from).cast(), from.len()) };
     }
 }
 
@@ -116,7 +113,7 @@ pub struct CachedRam {
     state: Mutex<State>,
 }
 
-// SAFETY: the copies are accessed byte by byte under the lock; the pointers that are given out are the test's own affair.
+// SAFETY: the model accesses the copies under the lock; the pointers that are given out are the test's own affair.
 unsafe impl Send for CachedRam {}
 // SAFETY: as above.
 unsafe impl Sync for CachedRam {}

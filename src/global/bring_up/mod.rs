@@ -14,7 +14,7 @@ pub use cpus::{CpuRefused, join_cpu};
 pub use error::BringUpError;
 
 use super::slab::start_slabs;
-use super::{io, percpu_init, set_memory_init, vmalloc_init};
+use super::{dma_init, io, percpu_init, set_memory_init, vmalloc_init};
 use crate::addr::{PhysAddr, PhysRange, VirtRange};
 use crate::arch::aarch64::cpu::random;
 use crate::arch::aarch64::features::IdRegisters;
@@ -73,6 +73,9 @@ pub struct Options {
     pub slabs: SlabOptions,
     /// Bytes of the vmalloc region, if not all of it.
     pub vmalloc: Option<u64>,
+    /// Bounce slots of 2 KiB for devices that do not reach all memory or are not coherent, if not as many as 1 MiB has
+    /// (`swiotlb=`); zero for none.
+    pub bounce_slots: Option<u64>,
 }
 
 impl Options {
@@ -84,6 +87,7 @@ impl Options {
         scrub: Scrub::empty(),
         slabs: SlabOptions { debug: None, init_on_alloc: false, init_on_free: false, panic_on_misuse: false },
         vmalloc: None,
+        bounce_slots: None,
     };
 }
 
@@ -166,5 +170,6 @@ pub(crate) fn bring_allocators_up(cpus: u32, options: &Options) -> Result<(Hande
 pub(crate) fn bring_areas_up(options: &Options) -> Result<VirtRange, BringUpError> {
     let region = vmalloc_init(options.vmalloc)?;
     percpu_init()?;
+    dma_init(options.bounce_slots)?;
     Ok(region)
 }

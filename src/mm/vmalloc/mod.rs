@@ -49,6 +49,7 @@ mod resize;
 mod set_memory;
 mod space;
 mod trim;
+mod uncached;
 
 pub use area::{Area, AreaRef, Pages, Removed};
 pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
@@ -62,6 +63,7 @@ pub use map::VmallocRequest;
 pub use resize::Resized;
 pub use set_memory::{Permission, SetMemoryError};
 pub use space::{AreaRequest, Tuning, VmapSpace};
+pub use uncached::Uncached;
 
 #[cfg(doc)]
 use crate::ds::rbtree::fit::MaxSize;

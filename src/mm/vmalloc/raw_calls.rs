@@ -4,9 +4,9 @@
 
 use super::{
     AreaError, AreaHal, AreaRef, MapError, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal,
-    VmFlags, VmallocHal, VmapSpace,
+    Uncached, VmFlags, VmallocHal, VmapSpace,
 };
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
@@ -179,5 +179,36 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     #[inline]
     pub unsafe fn set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
         self.do_set_memory(addr, pages, to)
+    }
+
+    /// Takes a block of pages out of the linear map and maps it uncached (promise 9). When it returns, no CPU translates the
+    /// linear map's addresses of it; what the caches hold of it is still there. Not from an interrupt handler; needs memory
+    /// for tables where blocks have to be split.
+    ///
+    /// # Errors
+    ///
+    /// [`SetMemoryError`]; everything is as before then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the block, alone, a power of two of pages and aligned to its size, and cleans and invalidates the
+    /// caches through the new address before it is used.
+    #[inline]
+    pub unsafe fn uncache(&self, block: PhysRange) -> Result<Uncached, SetMemoryError> {
+        self.do_uncache(block)
+    }
+
+    /// Takes back what [`VmapSpace::uncache`] did. Not from an interrupt handler.
+    ///
+    /// # Errors
+    ///
+    /// [`SetMemoryError`]: then the block is in no mapping, and lost.
+    ///
+    /// # Safety
+    ///
+    /// The block was uncached so, and nobody uses it.
+    #[inline]
+    pub unsafe fn recache(&self, block: PhysRange, uncached: Uncached) -> Result<(), SetMemoryError> {
+        self.do_recache(block, uncached)
     }
 }

@@ -1,3 +1,13 @@
 //! Memory that devices access by themselves, on RAM behind a data cache that does whatever a cache may do.
 
+mod bounce;
 mod cache;
+mod coherent;
+mod debug;
+mod devices;
+mod machine;
+mod maintenance;
+mod owned;
+mod pool;
+mod random;
+mod stream;

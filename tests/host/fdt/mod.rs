@@ -10,6 +10,7 @@ mod builder;
 mod corpus;
 mod damage;
 mod devices;
+mod dma;
 mod memory;
 mod mutation;
 mod nops;

@@ -8,3 +8,4 @@ mod remap;
 mod reserved;
 mod resource;
 mod set_memory;
+mod uncached;

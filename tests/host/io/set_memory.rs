@@ -36,7 +36,7 @@ unsafe impl<'m> SetMemoryHal<'m> for Kernel<'m> {
 }
 
 /// Runs `f` on a machine with a linear map of all its RAM, and sees that everything is as before in the end.
-fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
+pub(super) fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
     with_machine(config, |space| {
         let (hal, free) = (space.hal(), space.hal().pages.free_page_count());
         let linear = VirtRange::from_size(layout::phys_to_virt(PhysAddr::new(RAM)).unwrap(), 64 * MIB).unwrap();
@@ -77,7 +77,7 @@ fn alias(space: &Vmalloc<'_>, addr: VirtAddr) -> VirtAddr {
 }
 
 /// No rule broken so far, nothing writable and executable.
-fn sound(space: &Vmalloc<'_>) {
+pub(super) fn sound(space: &Vmalloc<'_>) {
     wx::check(&[&space.hal().table]).unwrap_or_else(|error| panic!("{error}"));
     space.hal().machine.check().unwrap();
 }

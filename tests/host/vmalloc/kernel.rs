@@ -418,7 +418,7 @@ pub(super) fn on_a_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
 }
 
 /// Free pages, none of them on the list of a CPU.
-pub(super) fn free_pages(space: &Vmalloc<'_>) -> u64 {
+pub(crate) fn free_pages(space: &Vmalloc<'_>) -> u64 {
     space.hal().pages.drain_all();
     space.hal().pages.free_page_count()
 }

@@ -1,0 +1,298 @@
+//! Coherent memory: what CPU and device both access at any time, each seeing what the other wrote (Linux:
+//! `dma_alloc_coherent`).
+//!
+//! Of a coherent device it is ordinary memory. Of any other it is uncached: pages of a **reserve**, a block of 2 MiB that was
+//! taken out of the linear map whole and mapped uncached instead, so that no block of live mappings is split for each
+//! allocation, and no cacheable mapping leads there meanwhile (promise 9).
+#![forbid(unsafe_code)]
+
+use super::reserve::{Reserve, Reserves};
+use super::{Bidirectional, Broken, Device, Dma, DmaError, DmaHal, MappingKind};
+use crate::addr::{DmaAddr, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::hal::Internal;
+use crate::hal::cache::DataCache as _;
+use crate::hal::prot::MemoryType;
+use crate::mm::page::{Kind, Page, PageMap as _, PageState};
+use crate::mm::zone::PageHal as _;
+
+/// Memory that CPU and device both access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CoherentBlock {
+    /// Where the CPU finds it, page aligned.
+    pub addr: VirtAddr,
+    /// Where the device finds it.
+    pub bus: DmaAddr,
+}
+
+/// What the owner's word of a block of the page allocator says: whole blocks that are cached, or reserves.
+const CACHED: u64 = 1;
+const RESERVE: u64 = 2;
+/// The order of an ordinary reserve, 2 MiB.
+pub(super) const RESERVE_ORDER: Order = match Order::new(9) {
+    Some(order) => order,
+    None => Order::ZERO,
+};
+
+impl<'a, H: DmaHal<'a>> Dma<'a, H> {
+    pub(super) fn with_reserves<R>(&self, f: impl FnOnce(&mut Reserves) -> R) -> R {
+        let saved = self.hal.save();
+        let result = f(&mut self.reserves.lock());
+        self.hal.restore(saved);
+        result
+    }
+
+    /// `size` bytes, rounded up to whole pages and aligned to the power of two above, zeroed, that the device and the CPU see
+    /// alike without further calls (Linux: `dma_alloc_coherent`). Cached for a coherent device, uncached otherwise; of at most
+    /// 4 MiB. Context as `gfp` says, but where a new reserve is needed not in an interrupt handler, nor where other CPUs cannot
+    /// be held: `coherent_pool=` makes reserves beforehand.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::Empty`], [`DmaError::TooLarge`], [`DmaError::Alloc`], [`DmaError::Unreachable`], [`DmaError::NoReserve`],
+    /// [`DmaError::Alias`]. Nothing has changed then.
+    #[inline]
+    #[track_caller]
+    pub fn alloc_coherent(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        let cached = device.is_coherent();
+        let block = if cached { self.alloc_cached(device, size, gfp) } else { self.alloc_uncached(device, size, gfp) }?;
+        self.watch_block(device, block, size);
+        Ok(block)
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn watch_block(&self, device: &Device, block: CoherentBlock, size: u64) {
+        self.watch_map::<Bidirectional>(device, MappingKind::Coherent, (block.bus, PhysAddr::ZERO, size), 1);
+    }
+
+    /// [`Self::alloc_coherent`], uncached for any device, so that writes are combined (Linux: `dma_alloc_wc`).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::alloc_coherent`].
+    #[track_caller]
+    pub fn alloc_wc(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        let block = self.alloc_uncached(device, size, gfp)?;
+        self.watch_block(device, block, size);
+        Ok(block)
+    }
+
+    /// [`Self::alloc_coherent`], cached for any device: it is synced as a streaming mapping is (Linux: `dma_alloc_noncoherent`).
+    /// What was zeroed is clean.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::alloc_coherent`].
+    #[track_caller]
+    pub fn alloc_noncoherent(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        let block = self.alloc_cached(device, size, gfp)?;
+        if !device.is_coherent() {
+            let range = VirtRange::from_size(block.addr, size).unwrap_or_default();
+            self.hal.cache().clean(Internal::CALL, range);
+            self.hal.cache().complete();
+        }
+        self.watch_block(device, block, size);
+        Ok(block)
+    }
+
+    /// A block that the device reaches with its coherent mask, from the highest zone whose memory it does.
+    fn alloc_block(&self, device: &Device, order: Order, gfp: Gfp) -> Result<(Page, PhysRange), DmaError> {
+        let pages = self.hal.pages();
+        let gfp = gfp.difference(Gfp::ZERO | Gfp::COMP | Gfp::HIGHMEM);
+        let plain = gfp.difference(Gfp::DMA | Gfp::DMA32);
+        let zones: &[Gfp] = match gfp.intersection(Gfp::DMA | Gfp::DMA32) {
+            Gfp::DMA => &[Gfp::DMA],
+            Gfp::DMA32 => &[Gfp::DMA32, Gfp::DMA],
+            _ => &[Gfp::empty(), Gfp::DMA32, Gfp::DMA],
+        };
+        let mut last = PhysRange::EMPTY;
+        for zone in zones {
+            // What is not in a zone is not in those below it.
+            let page = pages.alloc_pages(plain | *zone, order)?;
+            let range = PhysRange::from_size(pages.hal().map().phys(page), order.bytes()).unwrap_or_default();
+            if device.translate(range, device.coherent_mask()).is_some() {
+                return Ok((page, range));
+            }
+            // Fresh, so that it goes back.
+            let _ = pages.do_free_pages(page, order);
+            last = range;
+        }
+        Err(DmaError::Unreachable(last))
+    }
+
+    #[inline]
+    fn alloc_cached(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        let order = order_of(size)?;
+        let (page, range) = self.alloc_block(device, order, gfp)?;
+        let bus = device.translate(range, device.coherent_mask()).ok_or(DmaError::Unreachable(range))?;
+        // Fresh, so that it is unclaimed.
+        self.hal.pages().do_claim(page, Kind::Dma, CACHED)?;
+        let addr = self.hal.to_virt(range.start());
+        self.hal.zero(Internal::CALL, addr, range.size());
+        Ok(CoherentBlock { addr, bus })
+    }
+
+    #[inline]
+    fn alloc_uncached(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        let order = order_of(size)?;
+        let pages = size.div_ceil(PAGE_SIZE);
+        loop {
+            let taken = self.with_reserves(|reserves| reserves.take(device, pages));
+            if let Some((addr, bus)) = taken {
+                self.hal.zero(Internal::CALL, addr, pages * PAGE_SIZE);
+                return Ok(CoherentBlock { addr, bus });
+            }
+            self.add_reserve(device, order.max(RESERVE_ORDER), gfp)?;
+        }
+    }
+
+    /// Makes one more reserve that the device reaches.
+    #[cold]
+    fn add_reserve(&self, device: &Device, order: Order, gfp: Gfp) -> Result<(), DmaError> {
+        if self.with_reserves(|reserves| reserves.is_full()) {
+            return Err(DmaError::NoReserve);
+        }
+        let pages = self.hal.pages();
+        let (page, range) = self.alloc_block(device, order, gfp)?;
+        let undo = |error: DmaError| {
+            let _ = pages.do_disown(page, Kind::Dma);
+            let _ = pages.do_free_pages(page, order);
+            error
+        };
+        // Claimed before, so that nobody maps it in between.
+        pages.do_claim(page, Kind::Dma, RESERVE).map_err(|error| undo(error.into()))?;
+        let uncached = self.hal.uncache(Internal::CALL, range).map_err(|error| undo(error.into()))?;
+        // Nothing can be fetched any more; a dirty line would be written back over what is written from now on.
+        let bytes = VirtRange::from_size(uncached.at, range.size()).unwrap_or_default();
+        self.hal.cache().clean_and_invalidate(Internal::CALL, bytes);
+        self.hal.cache().complete();
+        pages.do_set_memory_type(page, MemoryType::NonCacheable)?;
+        let reserve = Reserve::new(range, uncached);
+        if self.with_reserves(|reserves| reserves.add(reserve)) {
+            return Ok(());
+        }
+        self.give_reserve_back(reserve)?;
+        Err(DmaError::NoReserve)
+    }
+
+    /// Gives the memory of a reserve back, of which nothing is in use and which is on no list.
+    #[cold]
+    fn give_reserve_back(&self, reserve: Reserve) -> Result<(), DmaError> {
+        let pages = self.hal.pages();
+        let range = reserve.range();
+        let page = pages.hal().map().find(Pfn::containing(range.start()));
+        let (Some(page), Some(order)) = (page, Order::for_bytes(range.size())) else { return Ok(()) };
+        self.hal.recache(Internal::CALL, range, reserve.uncached())?;
+        pages.do_set_memory_type(page, MemoryType::WriteBack)?;
+        pages.do_disown(page, Kind::Dma)?;
+        pages.do_free_pages(page, order)?;
+        Ok(())
+    }
+
+    /// Makes reserves of uncached memory beforehand, of `bytes` together, rounded up to 2 MiB, that every device reaches
+    /// (`coherent_pool=`): allocations that cannot make one find them. May wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::alloc_coherent`]; what was made stays.
+    pub fn set_up_reserves(&self, device: &Device, bytes: u64) -> Result<(), DmaError> {
+        let wanted = bytes.div_ceil(RESERVE_ORDER.bytes());
+        while self.with_reserves(|reserves| reserves.count()) < wanted {
+            self.add_reserve(device, RESERVE_ORDER, Gfp::KERNEL | Gfp::DMA)?;
+        }
+        self.with_reserves(|reserves| reserves.keep(wanted));
+        Ok(())
+    }
+
+    /// Gives back reserves of which nothing is in use, but for those made beforehand: pages that are free now. For whoever is
+    /// short of memory.
+    pub fn trim_reserves(&self) -> u64 {
+        let mut freed = 0;
+        while let Some(reserve) = self.with_reserves(|reserves| reserves.take_empty()) {
+            let pages = reserve.range().size() / PAGE_SIZE;
+            match self.give_reserve_back(reserve) {
+                Ok(()) => freed += pages,
+                Err(error) => log::error!("a reserve at {} is lost: {error}", reserve.range()),
+            }
+        }
+        freed
+    }
+
+    /// Pages that [`Self::trim_reserves`] would give back.
+    #[must_use]
+    pub fn idle_pages(&self) -> u64 {
+        self.with_reserves(|reserves| reserves.idle_pages())
+    }
+
+    /// Pages of reserves, and how many of them are in use.
+    #[must_use]
+    pub fn reserved_pages(&self) -> (u64, u64) {
+        self.with_reserves(|reserves| reserves.pages())
+    }
+
+    /// [`Self::free_coherent`], on what this crate knows to be its own, or passes on for who said so.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn do_free_coherent(&self, device: &Device, size: u64, block: CoherentBlock) -> Result<(), DmaError> {
+        let CoherentBlock { addr, bus } = block;
+        let wrong = DmaError::NotAllocated(addr, bus, size);
+        if size == 0 || size > Order::MAX.bytes() {
+            return Err(wrong);
+        }
+        self.watch_unmap::<Bidirectional>(device, MappingKind::Coherent, (bus, size), 1)?;
+        let freed = self.with_reserves(|reserves| reserves.free(device, addr, bus, size.div_ceil(PAGE_SIZE)));
+        match freed {
+            Some(true) => Ok(()),
+            Some(false) => Err(wrong),
+            None => self.free_cached(device, size, block).ok_or(wrong)?,
+        }
+    }
+
+    fn free_cached(&self, device: &Device, size: u64, block: CoherentBlock) -> Option<Result<(), DmaError>> {
+        let phys = self.hal.to_phys(block.addr).filter(|phys| phys.is_aligned(PAGE_SIZE))?;
+        let pages = self.hal.pages();
+        let map = pages.hal().map();
+        let page = map.find(Pfn::containing(phys))?;
+        let (head, state) = pages.head(page).ok()?;
+        let order = order_of(size).ok()?;
+        let cached = state.kind() == Kind::Dma && state.memory_type() == MemoryType::WriteBack;
+        if head != page || !cached || map.get(head).owner() != CACHED || state.order() != order {
+            return None;
+        }
+        let range = PhysRange::from_size(phys, order.bytes())?;
+        device.translate(range, device.coherent_mask()).filter(|bus| *bus == block.bus)?;
+        let freed = pages.do_disown(page, Kind::Dma).and_then(|()| pages.do_free_pages(page, order));
+        Some(freed.map_err(DmaError::Free))
+    }
+
+    /// Tests the reserves, and that each is what its descriptor says.
+    pub(super) fn check_reserves(&self) -> Result<(), Broken> {
+        let map = self.hal.pages().hal().map();
+        self.with_reserves(|reserves| {
+            reserves.check()?;
+            for reserve in reserves.iter() {
+                let page = map.find(Pfn::containing(reserve.range().start()));
+                let state = page.map(|page| map.get(page).state());
+                let right = |state: &PageState| {
+                    state.kind() == Kind::Dma
+                        && state.memory_type() == MemoryType::NonCacheable
+                        && state.order().bytes() == reserve.range().size()
+                };
+                if !state.as_ref().is_some_and(right) {
+                    return Err(Broken { tag: "RSV-3", what: "a reserve is not what its descriptor says" });
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The order of a block of so many bytes.
+fn order_of(size: u64) -> Result<Order, DmaError> {
+    match Order::for_bytes(size) {
+        Some(order) => Ok(order),
+        None if size == 0 => Err(DmaError::Empty),
+        None => Err(DmaError::TooLarge(size)),
+    }
+}
