@@ -6,7 +6,6 @@
 pub use crate::addr::{
     Address, CpuId, DmaAddr, Order, PAGE_BYTES, PAGE_SIZE, Pfn, PhysAddr, PhysRange, Pointer, VirtAddr, VirtRange,
 };
-pub use crate::define_per_cpu;
 pub use crate::gfp::{Gfp, ZoneType};
 pub use crate::hal::prot::{Access, MemoryType, Prot};
 pub use crate::mm::dma::{
@@ -18,6 +17,8 @@ pub use crate::mm::page::Page;
 pub use crate::mm::slab::{CacheSpec, SlabFlags};
 pub use crate::mm::vmalloc::VmFlags;
 
+#[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
+pub use crate::define_per_cpu;
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 pub use crate::global::{
     Cache, CacheBox, CoherentBox, CoherentVec, ConstructedCache, Deferred, Devres, DmaMapping, DmaPool, Error, IoMem,

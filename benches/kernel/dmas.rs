@@ -4,7 +4,7 @@
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
 use core::hint::black_box;
-use quarry::addr::{DmaAddr, Order, VirtAddr};
+use quarry::addr::{Address as _, DmaAddr, Order, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::mm::dma::{Device, DeviceSpec, Direction, FromDevice, PoolShape, SgEntry, ToDevice};
@@ -35,9 +35,9 @@ fn device(coherent: bool) -> Device {
 /// Runs `f` with the address of a block of pages.
 fn with_pages(order: u8, f: impl FnOnce(VirtAddr) -> Result<Figures, Unable>) -> Result<Figures, Unable> {
     let order = Order::new(order).ok_or("no such order")?;
-    let block = global::get_free_pages(Gfp::KERNEL, order).map_err(|_| "no pages")?;
+    let block = global::get_free_pages(Gfp::KERNEL, order).map_err(|_| "no pages")?.at();
     let figures = f(block);
-    raw!(global::free_pages(block, order)).map_err(|_| "free_pages failed")?;
+    raw!(global::try_free_pages(block, order)).map_err(|_| "free_pages failed")?;
     figures
 }
 

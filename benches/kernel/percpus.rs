@@ -17,15 +17,15 @@ quarry::define_per_cpu! {
     static COUNT: AtomicU64 = AtomicU64::new(0);
 }
 
-fn alloc_percpu<const BYTES: u64>(meter: &mut Meter) -> Result<Figures, Unable> {
+fn alloc_percpu<const BYTES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
     // A chunk whose first page is there, as after the first allocation of any kernel.
     let warm = global::alloc_percpu(BYTES, 8).map_err(|_| "alloc_percpu failed")?;
     let mut done = true;
     let figures = meter.measure(|| match global::alloc_percpu(black_box(BYTES), 8) {
-        Ok(ptr) => done &= raw!(global::free_percpu(black_box(ptr))).is_ok(),
+        Ok(ptr) => done &= raw!(global::try_free_percpu(black_box(ptr))).is_ok(),
         Err(_) => done = false,
     });
-    done &= raw!(global::free_percpu(warm)).is_ok();
+    done &= raw!(global::try_free_percpu(warm)).is_ok();
     if done { Ok(figures) } else { Err("alloc_percpu or free_percpu failed") }
 }
 
