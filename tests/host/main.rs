@@ -17,8 +17,11 @@ mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
+// Reads the sources.
 #[cfg(test)]
 mod dma;
+#[cfg(all(test, not(miri)))]
+mod embedding;
 mod fault_inject;
 mod fdt;
 mod features;
