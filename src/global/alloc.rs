@@ -20,7 +20,7 @@ pub struct Kmalloc;
 /// [`kfree_sensitive`](super::kfree_sensitive), [`kvmalloc`](super::kvmalloc()), [`kvzalloc`](super::kvzalloc),
 /// [`kvfree`](super::kvfree).
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/kmalloc.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/kmalloc.rs"), "```")]
 pub type KBox<T> = alloc::KBox<T, Kmalloc>;
 /// A row of values in memory of `kmalloc`.
 ///
@@ -31,7 +31,7 @@ pub type KVec<T> = alloc::KVec<T, Kmalloc>;
 ///
 /// Raw: [`KmemCache`].
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/caches.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/caches.rs"), "```")]
 pub type Cache<T> = alloc::Cache<T, Kmalloc>;
 /// A cache of one type with a constructor.
 pub type ConstructedCache<T> = alloc::ConstructedCache<T, Kmalloc>;

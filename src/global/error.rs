@@ -19,7 +19,7 @@ macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident($inner:ty),)+) => {
         /// What any family of calls says when it refuses: made of each family's own error by `?`. It prints as that error.
         ///
-        #[doc = concat!("```ignore\n", include_str!("../../examples/families/src/errors.rs"), "```")]
+        #[doc = concat!("```ignore\n", include_str!("../../docs/families/errors.rs"), "```")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
         pub enum Error {

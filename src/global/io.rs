@@ -199,7 +199,7 @@ pub unsafe fn try_memunmap(addr: impl Pointer) -> Result<(), IoError> {
 /// [`ioremap_prot`], [`iounmap`], [`memremap`],
 /// [`memunmap`].
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/devices.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/devices.rs"), "```")]
 #[derive(Debug)]
 pub struct IoMem<const SIZE: u64 = 0> {
     registers: Mmio<Bus, SIZE>,

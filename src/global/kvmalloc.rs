@@ -62,7 +62,7 @@ impl core::error::Error for KvFreeError {}
 ///
 /// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/kvmalloc.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/kvmalloc.rs"), "```")]
 ///
 /// # Errors
 ///

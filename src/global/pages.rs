@@ -428,7 +428,7 @@ pub fn kunmap(_page: Page) {}
 /// [`free_pages_exact`](super::free_pages_exact), [`free_contig_range`](super::free_contig_range),
 /// [`put_page`](super::put_page).
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/pages.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/pages.rs"), "```")]
 #[derive(Debug)]
 #[must_use = "the pages are freed at once if nobody keeps them"]
 pub struct Pages {

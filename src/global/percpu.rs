@@ -157,7 +157,7 @@ pub fn check_percpu() -> Result<(), Broken> {
 /// Raw: [`alloc_percpu`], [`alloc_percpu_gfp`],
 /// [`free_percpu`].
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/percpu.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/percpu.rs"), "```")]
 ///
 /// # Invariants
 ///

@@ -67,7 +67,7 @@ fn span_of(start: PhysAddr, size: u64) -> Result<Span, ResourceError<'static>> {
 ///
 /// Raw: [`request_mem_region`], [`release_mem_region`].
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/resources.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/resources.rs"), "```")]
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct MemRegion {

@@ -298,7 +298,7 @@ fn rename(range: VirtRange, name: &str) {
 ///
 /// Raw: [`alloc_stack`].
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/stacks.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/stacks.rs"), "```")]
 ///
 /// # Invariants
 ///

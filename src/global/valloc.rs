@@ -26,7 +26,7 @@ pub struct Vmalloc;
 /// [`vmalloc_huge`], [`vmalloc_user`](super::vmalloc_user), [`vfree`],
 /// [`vfree_atomic`](super::vfree_atomic).
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/vmalloc.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/vmalloc.rs"), "```")]
 pub type VBox<T> = alloc::KBox<T, Vmalloc>;
 /// A row of values in memory of vmalloc.
 ///
@@ -108,7 +108,7 @@ pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
 /// Raw: [`vmap`], [`vunmap`], [`vm_map_ram`](super::vm_map_ram),
 /// [`vm_unmap_ram`](super::vm_unmap_ram).
 ///
-#[doc = concat!("```ignore\n", include_str!("../../examples/families/src/mappings.rs"), "```")]
+#[doc = concat!("```ignore\n", include_str!("../../docs/families/mappings.rs"), "```")]
 ///
 /// # Invariants
 ///

@@ -5,27 +5,27 @@ use quarry::addr::PhysAddr;
 use quarry::global::Error;
 use quarry::ktest;
 
-#[path = "../../examples/families/src/caches.rs"]
+#[path = "../../docs/families/caches.rs"]
 mod caches;
-#[path = "../../examples/families/src/devices.rs"]
+#[path = "../../docs/families/devices.rs"]
 mod devices;
-#[path = "../../examples/families/src/errors.rs"]
+#[path = "../../docs/families/errors.rs"]
 mod errors;
-#[path = "../../examples/families/src/kmalloc.rs"]
+#[path = "../../docs/families/kmalloc.rs"]
 mod kmalloc;
-#[path = "../../examples/families/src/kvmalloc.rs"]
+#[path = "../../docs/families/kvmalloc.rs"]
 mod kvmalloc;
-#[path = "../../examples/families/src/mappings.rs"]
+#[path = "../../docs/families/mappings.rs"]
 mod mappings;
-#[path = "../../examples/families/src/pages.rs"]
+#[path = "../../docs/families/pages.rs"]
 mod pages;
-#[path = "../../examples/families/src/percpu.rs"]
+#[path = "../../docs/families/percpu.rs"]
 mod percpu;
-#[path = "../../examples/families/src/resources.rs"]
+#[path = "../../docs/families/resources.rs"]
 mod resources;
-#[path = "../../examples/families/src/stacks.rs"]
+#[path = "../../docs/families/stacks.rs"]
 mod stacks;
-#[path = "../../examples/families/src/vmalloc.rs"]
+#[path = "../../docs/families/vmalloc.rs"]
 mod vmalloc;
 
 /// The clock of QEMU's board, a PrimeCell that no driver of the kernel has.
