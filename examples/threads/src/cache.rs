@@ -93,7 +93,7 @@ pub fn empty() {
 
 fn release(page: Page) {
     // SAFETY: taken out of the cache, or never put there.
-    unsafe { free_page(page) }.unwrap_or_else(|error| panic!("{error}"));
+    unsafe { try_free_page(page) }.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Pages that the shrinker has freed so far.

@@ -102,7 +102,7 @@ fn give_all_back(mut last: VirtAddr) {
         // SAFETY: a page of `take_all`.
         let next = unsafe { last.as_ptr::<VirtAddr>().read() };
         // SAFETY: as above; it is not used any more.
-        unsafe { free_page(last) }.unwrap_or_else(|error| panic!("{error}"));
+        unsafe { try_free_page(last) }.unwrap_or_else(|error| panic!("{error}"));
         last = next;
     }
 }

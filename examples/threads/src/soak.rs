@@ -47,7 +47,8 @@ impl Piece {
         let memory = match random.below(10) {
             0 => {
                 let size = PAGE_SIZE * (1 + random.below(12));
-                Memory::Area(quarry::vmalloc_gfp(size, gfp.difference(Gfp::NOFAIL)).ok()?, size)
+                let at = quarry::vmalloc_gfp(size as usize, gfp.difference(Gfp::NOFAIL)).ok()?;
+                Memory::Area(VirtAddr::of(at.as_ptr()), size)
             }
             1 | 2 => {
                 let order = Order::new(random.below(4) as u8)?;
@@ -87,11 +88,13 @@ impl Drop for Piece {
         assert!(self.is_intact(), "memory that two have");
         match self.memory {
             // SAFETY: the piece's own, and not used any more.
-            Memory::Object(at, _) => unsafe { kfree(at.as_ptr()) },
+            Memory::Object(at, _) => unsafe { try_kfree(at) }.unwrap_or_else(|error| panic!("{error}")),
             // SAFETY: as above.
-            Memory::Pages(page, order) => unsafe { free_pages(page, order) }.unwrap_or_else(|error| panic!("{error}")),
+            Memory::Pages(page, order) => {
+                unsafe { try_free_pages(page, order) }.unwrap_or_else(|error| panic!("{error}"))
+            }
             // SAFETY: as above.
-            Memory::Area(at, _) => unsafe { vfree(at) }.unwrap_or_else(|error| panic!("{error}")),
+            Memory::Area(at, _) => unsafe { try_vfree(at) }.unwrap_or_else(|error| panic!("{error}")),
         }
     }
 }
@@ -171,7 +174,7 @@ fn pages_at_rest() -> u64 {
     quarry::slab_allocator().shrink_all();
     quarry::vmap_space().purge_all();
     quarry::drain_all_pages();
-    quarry::nr_free_pages() + u64::from(quarry::stack_count()) * (KernelStack::SIZE / PAGE_SIZE)
+    quarry::nr_free_pages() + u64::from(quarry::stack_count()) * (KernelStack::SIZE / PAGE_BYTES) as u64
 }
 
 pub fn run() {
