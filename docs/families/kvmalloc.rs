@@ -4,7 +4,7 @@ use quarry::prelude::*;
 pub fn example() -> Result<(), Error> {
     let table = kvzalloc(600_000, Gfp::KERNEL)?;
     // SAFETY: so many bytes, ours.
-    assert_eq!(unsafe { table.add(599_999).read() }, 0);
+    assert_eq!(unsafe { table.read() }, 0);
     // SAFETY: ours, and the old pointer is not used afterwards.
     let longer = unsafe { kvrealloc(table, 5 << 20, Gfp::KERNEL) }?;
     // SAFETY: ours, and not used afterwards.

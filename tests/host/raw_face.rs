@@ -51,8 +51,7 @@ const PHYSICAL: &[(&str, &str)] = &[
     ("request_mem_region", "on the bus"),
 ];
 /// First words of calls that free.
-const FREES: [&str; 10] =
-    ["free", "iounmap", "kfree", "kvfree", "memunmap", "put", "vfree", "vm_unmap_ram", "vunmap", "kvfree"];
+const FREES: [&str; 9] = ["free", "iounmap", "kfree", "kvfree", "memunmap", "put", "vfree", "vm_unmap_ram", "vunmap"];
 /// Owning types, each with the file that declares it and the raw calls beside it.
 const OWNERS: &[(&str, &str, &str)] = &[
     (
