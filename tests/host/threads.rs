@@ -1,8 +1,4 @@
 //! Threads that go from CPU to CPU: what they are inside of goes with them, and nothing of it stays behind.
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a test's own helpers panic as the test does; clippy knows only #[test] for one"
-)]
 
 use core::panic::Location;
 use quarry::addr::CpuId;

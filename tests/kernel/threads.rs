@@ -67,6 +67,7 @@ fn a_cpu_that_switches_threads_is_awake() {
             assert_eq!(raw!(switch_thread(&FIRST, &SECOND)), Ok(()));
             step.store(3, Ordering::Release);
             wait_for(4);
+            assert_eq!(raw!(switch_thread(&SECOND, &FIRST)), Ok(()));
         });
     };
     cpus::run_everywhere(&|cpu: CpuId| {

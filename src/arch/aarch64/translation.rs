@@ -21,6 +21,7 @@ pub struct TranslationRegisters {
 
 /// What is wrong with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum WrongRegister {
     /// `MAIR_EL1`: what it is, and what it must be.
     Mair(u64, u64),
