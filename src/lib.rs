@@ -111,6 +111,7 @@
 //! | `global/mod.rs` | memblock as a source of frames |
 //! | `global/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `global/percpu.rs` | values of CPUs |
+//! | `global/ports.rs` | ports in a mapped window |
 //! | `global/set_memory.rs` | the window that the linear map is split through |
 //! | `global/slab_fast.rs` | restartable sequences |
 //! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |

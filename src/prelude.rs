@@ -16,7 +16,7 @@ pub use crate::define_per_cpu;
 #[cfg(all(feature = "global", target_arch = "aarch64", target_os = "none"))]
 pub use crate::global::{
     Cache, CacheBox, ConstructedCache, Deferred, Devres, IoMem, KBox, KVec, KernelStack, KmemCache, MemRegion, Mempool,
-    MempoolBox, Pages, PerCpu, PerCpuCounter, ReservedRegion, SpinLock, StaticPerCpu, VBox, VVec, Vmap,
+    MempoolBox, Pages, PerCpu, PerCpuCounter, PortRegion, ReservedRegion, SpinLock, StaticPerCpu, VBox, VVec, Vmap,
     alloc_contig_pages, alloc_page, alloc_pages, alloc_pages_bulk, alloc_percpu, devm_add_action_or_reset,
     devm_ioremap, devm_ioremap_resource, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, free_page,
     free_pages, free_pages_bulk, free_percpu, get_cpu, get_cpu_var, get_free_pages, get_page, get_zeroed_page, ioremap,

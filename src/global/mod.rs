@@ -17,6 +17,7 @@ mod mempool;
 mod pages;
 mod percpu;
 mod percpu_counter;
+mod ports;
 mod reclaim;
 mod reserved;
 mod resource;
@@ -74,6 +75,10 @@ pub use percpu::{
     percpu_trim, this_cpu_ptr,
 };
 pub use percpu_counter::PerCpuCounter;
+pub use ports::{
+    PortError, PortRegion, inb, inl, inw, ioport_resource, ioports_init, outb, outl, outw, release_region,
+    request_region,
+};
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };

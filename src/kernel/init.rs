@@ -4,8 +4,8 @@ use super::bootargs::BootArgs;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    console, cpus, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, power, pressure,
-    prompt, report, serial, slabs, tags, vmalloc, whereabouts,
+    console, cpus, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, ports, power,
+    pressure, prompt, report, serial, slabs, tags, vmalloc, whereabouts,
 };
 use crate::addr::{Bytes, PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -205,6 +205,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     input::init();
     io::init(&cpu, &tree, &found);
     iomem::init(boot, &tree, early);
+    ports::init(&tree);
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");
     }

@@ -37,6 +37,7 @@ mod pagetable;
 mod peak;
 mod percpu;
 mod planted;
+mod ports;
 mod prompt;
 mod protection;
 mod reclaim;
