@@ -119,6 +119,7 @@
 //! | `global/page_frees.rs` | what is owed by calls that give pages back |
 //! | `global/pages.rs` | the buddy as a source of frames, zeroing |
 //! | `global/percpu.rs` | values of CPUs |
+//! | `global/ports.rs` | ports in a mapped window |
 //! | `global/set_memory.rs` | the window that the linear map is split through |
 //! | `global/slab_fast.rs` | restartable sequences |
 //! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |

@@ -21,6 +21,7 @@ mod page_frees;
 mod pages;
 mod percpu;
 mod percpu_counter;
+mod ports;
 mod reclaim;
 mod reserved;
 mod resource;
@@ -98,6 +99,10 @@ pub use percpu::{
     this_cpu_ptr, try_free_percpu,
 };
 pub use percpu_counter::PerCpuCounter;
+pub use ports::{
+    PortError, PortRegion, inb, inl, inw, ioport_resource, ioports_init, outb, outl, outw, release_region,
+    request_region,
+};
 pub use reclaim::{
     Deferred, KernelReclaim, SpinLock, context, defer_no_more, defer_to, idle, might_sleep, reclaim, spin_lock,
 };

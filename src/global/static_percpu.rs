@@ -8,6 +8,12 @@
 //! The functions `this_cpu_…` are restartable sequences: an interrupt, or a migration to another CPU, between their loads
 //! and their store starts them again. They need no lock, no masking and no atomic instruction, in any context.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "registers hold the bits of the words of all sizes"
+)]
+
 use super::cpu::{CpuLocal, KernelPages};
 use super::possible_cpus;
 use crate::addr::{CpuId, VirtAddr, VirtRange};

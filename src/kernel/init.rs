@@ -4,7 +4,7 @@ use super::bootargs::BootArgs;
 use super::memmap::MapError;
 use super::memory_map::BootMemory;
 use super::{
-    console, cpus, dma, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, power,
+    console, cpus, dma, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, ports, power,
     pressure, prompt, report, serial, slabs, tags, vmalloc, whereabouts,
 };
 use crate::addr::{Bytes, PAGE_SIZE, PhysRange};
@@ -206,6 +206,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     io::init(&cpu, &tree, &found);
     dma::init(args);
     iomem::init(boot, &tree, early);
+    ports::init(&tree);
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");
     }

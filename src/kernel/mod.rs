@@ -41,6 +41,8 @@ mod pages;
 #[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
+mod ports;
+#[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
 mod pressure;

@@ -40,6 +40,7 @@ mod pagetable;
 mod peak;
 mod percpu;
 mod planted;
+mod ports;
 mod prompt;
 mod protection;
 mod raw_face;

@@ -195,8 +195,10 @@ fn misuse_of_elements_is_named() {
     let elements = [(); 2].map(|()| global::mempool_alloc_preallocated(&pool).expect("a reserve"));
     let [stale, other] = elements;
     free(stale, &pool);
+    // SAFETY: inside the element.
+    let byte = unsafe { stale.add(40) };
     // SAFETY: memory that is there; that it is freed is what the test is about.
-    unsafe { stale.add(40).write_volatile(1) };
+    unsafe { byte.write_volatile(1) };
     assert!(global::mempool_alloc_preallocated(&pool).is_none(), "nobody gets it");
     free(other, &pool);
     free(other, &pool);

@@ -19,7 +19,7 @@
 //! # What misuse a pool finds
 //!
 //! An element that goes into the reserve is looked at: it must be one of the backing's, in use, and not be in the reserve
-//! already. While it is there it is marked or, with [`PoolSpec::poison`], filled with a pattern; what comes out damaged was
+//! already. While it is there it is marked or, with [`PoolSpec::with_poison`], filled with a pattern; what comes out damaged was
 //! written to by somebody who had freed it: it is reported and set aside, never given out.
 //!
 //! # Contexts

@@ -43,7 +43,7 @@ impl PoolSpec {
 
     /// The same, poisoned in every build, or in none.
     #[must_use]
-    pub const fn poison(mut self, poison: bool) -> Self {
+    pub const fn with_poison(mut self, poison: bool) -> Self {
         self.poison = poison;
         self
     }
@@ -217,7 +217,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         Ok(element)
     }
 
-    /// Whether waiting is legal here; it is reported if not.
+    /// Whether the caller may wait where it is; it is reported if not.
     fn may_wait(&self, gfp: Gfp) -> bool {
         let may = self.slabs.may_wait();
         if !may {

@@ -8,7 +8,7 @@ use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::vmalloc::Broken;
 
 impl<'a, H: PerCpuHal<'a>> PerCpuAllocator<'_, 'a, H> {
-    /// Tests `PCM-1` to `PCM-3` and `PCU-1` to `PCU-3`. Nothing may be allocated or freed meanwhile, on any CPU.
+    /// Tests `PCM-1` to `PCM-3` and `PCU-1` to `PCU-4`. Nothing may be allocated or freed meanwhile, on any CPU.
     ///
     /// # Errors
     ///
@@ -17,6 +17,9 @@ impl<'a, H: PerCpuHal<'a>> PerCpuAllocator<'_, 'a, H> {
         self.with(|chunks| {
             if !chunks.lists_are_sound() {
                 return Err(Broken { tag: "PCU-3", what: "chunks that are not on their lists" });
+            }
+            if !chunks.parked_is_sound() {
+                return Err(Broken { tag: "PCU-4", what: "parked allocations that are none, or there twice" });
             }
             for (number, chunk) in chunks.iter() {
                 if chunk.map.check().is_none() {

@@ -73,6 +73,19 @@ impl Taken {
     }
 }
 
+/// Small allocations that were freed and are kept for the next ones of their size.
+const PARKED: usize = 8;
+/// Bits of the largest of them: 1 KiB.
+const PARKED_BITS: u32 = 256;
+
+/// An allocation that was freed, whose bits are still set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Parked {
+    chunk: u32,
+    start: u32,
+    bits: u32,
+}
+
 /// A chunk that is nobody's any more, with the pages that it has.
 #[derive(Debug)]
 pub(super) struct Detached<'a> {
@@ -87,8 +100,14 @@ pub(super) struct Detached<'a> {
 ///
 /// - `PCU-3`: a chunk is on the list that its longest gap says, once; a record that is not in use is on the free list, or
 ///   on its way there.
+/// - `PCU-4`: the first `parked_count` places of `parked` are allocations of chunks in use, each once, which nobody has and
+///   which are not counted.
 #[derive(Debug)]
 pub(super) struct Chunks<'a> {
+    parked: [Parked; PARKED],
+    parked_count: usize,
+    /// The chunk of the last allocation: most frees find theirs there.
+    recent: u32,
     pub(super) rows: Rows<'a, Chunk<'a>>,
     heads: [u32; LISTS],
     free: u32,
@@ -105,7 +124,17 @@ const fn list_of(bits: u32) -> usize {
 
 impl<'a> Chunks<'a> {
     pub(super) const fn new() -> Self {
-        Self { rows: Rows::new(), heads: [NONE; LISTS], free: NONE, count: 0, allocations: 0 }
+        let nothing = Parked { chunk: NONE, start: 0, bits: 0 };
+        Self {
+            parked: [nothing; PARKED],
+            parked_count: 0,
+            recent: NONE,
+            rows: Rows::new(),
+            heads: [NONE; LISTS],
+            free: NONE,
+            count: 0,
+            allocations: 0,
+        }
     }
 
     /// Takes the last row of records out, if all of them are on the free list; but not the first row.
@@ -242,6 +271,44 @@ impl<'a> Chunks<'a> {
         None
     }
 
+    fn parked(&self) -> &[Parked] {
+        self.parked.get(..self.parked_count).unwrap_or_default()
+    }
+
+    /// Takes a parked allocation out.
+    fn unpark(&mut self, index: usize) -> Option<Parked> {
+        let last = self.parked_count.checked_sub(1)?;
+        let parked = *self.parked().get(index)?;
+        // The last one comes into its place.
+        self.parked.swap(index, last);
+        self.parked_count = last;
+        Some(parked)
+    }
+
+    /// Takes a parked allocation of `bits` bits at a multiple of `align`, if there is one: the one that was freed last.
+    pub(super) fn take_parked(&mut self, bits: u32, align: u32) -> Option<Taken> {
+        let fits = |parked: &Parked| parked.bits == bits && parked.start & (align - 1) == 0;
+        let index = self.parked().iter().rposition(fits)?;
+        let Parked { chunk, start, bits } = self.unpark(index)?;
+        let base = self.rows.get(chunk)?.area?.start();
+        self.allocations += 1;
+        self.recent = chunk;
+        // INVARIANT: PCU-1: its pages are there, since its bits are set.
+        Some(Taken { chunk, base, run: start..start + bits, missing: 0 })
+    }
+
+    /// Really frees one parked allocation, if there is one; and the chunk, if it is to go.
+    pub(super) fn settle_one(&mut self) -> Option<Option<Detached<'a>>> {
+        let Parked { chunk, start, bits } = self.unpark(0)?;
+        Some(self.release(chunk, &(start..start + bits)))
+    }
+
+    /// The chunk of the last allocation, if `ptr` lies in its unit of CPU 0.
+    pub(super) fn recent_chunk(&self, ptr: PerCpuPtr) -> Option<u32> {
+        self.rows.get(self.recent)?.bit_of(ptr)?;
+        Some(self.recent)
+    }
+
     /// Takes `bits` bits at a multiple of `align` bits.
     pub(super) fn take(&mut self, bits: u32, align: u32) -> Option<Taken> {
         let found = self.find(bits, align);
@@ -253,6 +320,7 @@ impl<'a> Chunks<'a> {
         let missing = page_set(&run) & !chunk.populated;
         chunk.pending |= missing;
         self.allocations += 1;
+        self.recent = number;
         self.relink(number);
         Some(Taken { chunk: number, base, run, missing })
     }
@@ -270,17 +338,37 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Frees what begins at `ptr` in a chunk. `None` if nothing does; else the chunk, if it is to go since it is empty and
-    /// there is another one that is.
+    /// Frees what begins at `ptr` in a chunk: a small allocation is parked, in the place of the oldest one if there is no room.
+    /// `None` if nothing does; else the chunk to give up, if it became empty and there is another one that is.
     pub(super) fn give_back(&mut self, number: u32, ptr: PerCpuPtr) -> Option<Option<Detached<'a>>> {
-        let chunk = self.rows.get_mut(number)?;
+        let chunk = self.rows.get(number)?;
         let run = chunk.map.allocation(chunk.bit_of(ptr)?)?;
-        chunk.map.give_back(&run);
-        let is_empty = chunk.map.is_empty();
+        let parked = Parked { chunk: number, start: run.start, bits: run.end - run.start };
+        if self.parked().iter().any(|other| (other.chunk, other.start) == (number, run.start)) {
+            return None;
+        }
         self.allocations -= 1;
+        if parked.bits > PARKED_BITS {
+            return Some(self.release(number, &run));
+        }
+        // INVARIANT: PCU-4.
+        let gone = if self.parked_count == PARKED { self.settle_one() } else { None };
+        if let Some(place) = self.parked.get_mut(self.parked_count) {
+            *place = parked;
+            self.parked_count += 1;
+        }
+        Some(gone.flatten())
+    }
+
+    /// Clears the bits of an allocation that nobody has. The chunk to give up, if it became empty and there is another one that
+    /// is.
+    fn release(&mut self, number: u32, run: &Run) -> Option<Detached<'a>> {
+        let chunk = self.rows.get_mut(number)?;
+        chunk.map.give_back(run);
+        let is_empty = chunk.map.is_empty();
         self.relink(number);
         let spare = is_empty && self.list(list_of(BITS)).any(|(other, chunk)| other != number && chunk.map.is_empty());
-        Some(if spare { self.detach(number) } else { None })
+        if spare { self.detach(number) } else { None }
     }
 
     /// Takes an empty chunk out of use, if nothing comes or goes there.
@@ -311,6 +399,21 @@ impl<'a> Chunks<'a> {
         if let Some(chunk) = self.rows.get_mut(number) {
             chunk.pending &= !gone;
         }
+    }
+
+    /// Whether what is parked is as it should be (`PCU-4`).
+    pub(super) fn parked_is_sound(&self) -> bool {
+        let mut rest = self.parked();
+        while let [parked, others @ ..] = rest {
+            rest = others;
+            let again = others.iter().any(|other| (other.chunk, other.start) == (parked.chunk, parked.start));
+            let chunk = self.rows.get(parked.chunk).filter(|chunk| chunk.area.is_some());
+            let run = chunk.and_then(|chunk| chunk.map.allocation(parked.start));
+            if again || run != Some(parked.start..parked.start + parked.bits) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the lists are as they should be (`PCU-3`).

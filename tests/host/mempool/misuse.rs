@@ -14,13 +14,17 @@ fn pool<'s, 'm, B: Backing>(slabs: &'s Slabs<'s, 'm>, spec: PoolSpec, backing: B
 }
 
 fn write(element: NonNull<u8>, offset: usize, byte: u8) {
-    // SAFETY: inside the element, whose memory is there; that it is freed is what the test is about.
-    unsafe { element.add(offset).write_volatile(byte) };
+    // SAFETY: inside the element.
+    let at = unsafe { element.add(offset) };
+    // SAFETY: its memory is there; that it is freed is what the test is about.
+    unsafe { at.write_volatile(byte) };
 }
 
 fn read(element: NonNull<u8>, offset: usize) -> u8 {
     // SAFETY: as above.
-    unsafe { element.add(offset).read_volatile() }
+    let at = unsafe { element.add(offset) };
+    // SAFETY: as above.
+    unsafe { at.read_volatile() }
 }
 
 /// Lets the next allocation come from the reserve.
@@ -34,7 +38,7 @@ fn run_dry(slabs: &Slabs<'_, '_>, dry: bool) {
 fn a_byte_written_after_the_free_is_named_with_its_place() {
     with_slabs(|slabs| {
         for (offset, expected) in [(0, POISON_FREE), (17, POISON_FREE), (254, POISON_FREE), (255, POISON_END)] {
-            let pool = pool(slabs, PoolSpec::new("io", 1).poison(true), KmallocBacking::new(slabs, 256).unwrap());
+            let pool = pool(slabs, PoolSpec::new("io", 1).with_poison(true), KmallocBacking::new(slabs, 256).unwrap());
             let element = pool.alloc_preallocated().unwrap();
             assert_eq!((read(element, 0), read(element, 255)), (POISON_IN_USE, POISON_IN_USE));
             raw!(pool.free(element.as_ptr())).unwrap();
@@ -68,7 +72,7 @@ fn a_byte_written_after_the_free_is_named_with_its_place() {
 #[test]
 fn a_mark_written_after_the_free_is_named_without_poison() {
     with_slabs(|slabs| {
-        let pool = pool(slabs, PoolSpec::new("io", 2).poison(false), KmallocBacking::new(slabs, 256).unwrap());
+        let pool = pool(slabs, PoolSpec::new("io", 2).with_poison(false), KmallocBacking::new(slabs, 256).unwrap());
         let elements = [(); 2].map(|()| pool.alloc_preallocated().unwrap());
         assert!(
             elements.iter().all(|element| (0..8).all(|offset| read(*element, offset) == 0)),
@@ -92,7 +96,7 @@ fn a_mark_written_after_the_free_is_named_without_poison() {
 fn an_element_freed_twice_is_never_given_out_twice() {
     with_slabs(|slabs| {
         for (poison, full) in [(true, true), (true, false), (false, true), (false, false)] {
-            let spec = PoolSpec::new("twice", 2).poison(poison);
+            let spec = PoolSpec::new("twice", 2).with_poison(poison);
             let pool = pool(slabs, spec, KmallocBacking::new(slabs, 64).unwrap());
             let elements = [(); 2].map(|()| pool.alloc_preallocated().unwrap());
             raw!(pool.free(elements[0].as_ptr())).unwrap();

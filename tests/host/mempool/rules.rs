@@ -89,7 +89,8 @@ fn whoever_may_wait_gets_the_next_element_that_is_freed() {
         let elements: Vec<_> = (0..4).map(|_| pool.alloc(KERNEL).unwrap()).collect();
         let first = elements[0];
         // SAFETY: the deed is done, or gone, before the pool is.
-        let shared: &'static Numbers<'_, '_, '_> = unsafe { std::mem::transmute(&pool) };
+        let shared: &'static Numbers<'_, '_, '_> =
+            unsafe { std::mem::transmute::<&Numbers<'_, '_, '_>, &'static Numbers<'_, '_, '_>>(&pool) };
         ASLEEP.set(Some(Box::new(move || raw!(shared.free(first.as_ptr())).unwrap())));
         assert_eq!(pool.alloc(KERNEL), Ok(first));
         // Or until the backing has memory again.

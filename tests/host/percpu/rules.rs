@@ -46,6 +46,40 @@ fn what_cannot_be_is_refused() {
     });
 }
 
+// A freed allocation is kept for the next one of its size, is free to everybody who asks, and is not freed again.
+#[test]
+fn the_next_allocation_of_a_size_gets_the_last_that_was_freed() {
+    with_allocator(|_, percpu| {
+        // At no multiple of a page.
+        let pad = percpu.alloc(8, 8, GFP).unwrap();
+        let [first, second, third] = [(); 3].map(|()| percpu.alloc(64, 8, GFP).unwrap());
+        for ptr in [first, second] {
+            raw!(percpu.free(ptr)).unwrap();
+            percpu.check().unwrap();
+            assert_eq!(raw!(percpu.free(ptr)), Err(PerCpuError::NotAllocated(ptr.addr())), "twice, while it is kept");
+        }
+        assert_eq!(percpu.alloc(64, 8, GFP), Ok(second));
+        let small = percpu.alloc(60, 8, GFP).unwrap();
+        assert!(![first, second, third].contains(&small), "another size");
+        let aligned = percpu.alloc(64, 4096, GFP).unwrap();
+        assert!(aligned.addr().is_aligned(4096), "kept ones at other places do not do");
+        assert_eq!(percpu.alloc(64, 8, GFP), Ok(first));
+        // More than are kept.
+        let many: Vec<_> = (0..30).map(|_| percpu.alloc(64, 8, GFP).unwrap()).collect();
+        for ptr in many.iter().copied().chain([first, second, third, small, aligned, pad]) {
+            raw!(percpu.free(ptr)).unwrap();
+            percpu.check().unwrap();
+        }
+        for ptr in many {
+            assert_eq!(raw!(percpu.free(ptr)), Err(PerCpuError::NotAllocated(ptr.addr())), "twice, kept or not");
+        }
+        // All of a unit in one piece: nothing that is kept is in the way.
+        let whole = percpu.alloc(UNIT_SIZE, 4096, GFP).unwrap();
+        assert_eq!(percpu.stats().chunks, 1);
+        raw!(percpu.free(whole)).unwrap();
+    });
+}
+
 #[test]
 fn what_is_not_allocated_is_not_freed() {
     with_allocator(|space, percpu| {
@@ -82,6 +116,8 @@ fn a_gap_is_used_again_and_the_lowest_that_fits_is_taken() {
         for index in [3, 4, 10, 11, 12, 30] {
             raw!(percpu.free(rows[index])).unwrap();
         }
+        // Counting really frees what is kept for the next of a size.
+        assert_eq!(percpu.stats().allocations, 58);
         let take = |size| percpu.alloc(size, 4, GFP).unwrap();
         let again = [take(600), take(256), take(256), take(256)];
         assert_eq!(again, [rows[10], rows[3], rows[4], rows[30]]);

@@ -7,6 +7,8 @@ bitflags! {
     /// Flags of a resource. The values are Linux's (`include/linux/ioport.h`).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct ResourceFlags: u32 {
+        /// I/O ports.
+        const IO = 0x0000_0100;
         /// Addresses of memory and of registers in it.
         const MEM = 0x0000_0200;
         /// What is there is RAM.
