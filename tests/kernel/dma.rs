@@ -34,7 +34,7 @@ fn fill(at: VirtAddr, byte: u8, bytes: usize) {
 
 fn holds(at: VirtAddr, byte: u8, bytes: usize) -> bool {
     // SAFETY: the tests read memory that was given to them.
-    (0..bytes).all(|index| unsafe { at.as_ptr::<u8>().add(index).read_volatile() } == byte)
+    (0..bytes).all(|index| unsafe { at.as_ptr::<u8>().wrapping_add(index).read_volatile() } == byte)
 }
 
 // Behaviours 297, 301 and 326
@@ -242,6 +242,7 @@ impl FwCfg {
 ktest!(a_real_device_writes_to_coherent_streaming_and_bounced_memory, machine plain = "", machine watched = "append=dma_debug=64");
 fn a_real_device_writes_to_coherent_streaming_and_bounced_memory() {
     const SIZE: usize = 512;
+    const BYTES: u32 = 512;
     let mut fw_cfg = FwCfg::open();
     let order = Order::new(1).expect("an order");
     let at = global::get_free_pages(Gfp::KERNEL, order).expect("pages");
@@ -265,13 +266,13 @@ fn a_real_device_writes_to_coherent_streaming_and_bounced_memory() {
             fw_cfg.ask(&mut command, SIGNATURE, (mapping.bus(), 4));
             let signature = mapping.sync_for_cpu(|bytes| bytes.starts_with(b"QEMU")).expect("synced");
             assert!(signature, "the device wrote where it was told");
-            fw_cfg.ask(&mut command, DIRECTORY, (mapping.bus(), SIZE as u32));
+            fw_cfg.ask(&mut command, DIRECTORY, (mapping.bus(), BYTES));
         });
         seen.expect("mapped");
         answers[usize::from(bounced)].copy_from_slice(buffer);
         // And to coherent memory.
         let answer = CoherentVec::<u8>::new(dma, device, SIZE, Gfp::KERNEL).expect("memory");
-        fw_cfg.ask(&mut command, DIRECTORY, (answer.bus(), SIZE as u32));
+        fw_cfg.ask(&mut command, DIRECTORY, (answer.bus(), BYTES));
         assert!((0..SIZE).all(|index| answer.read(index) == Some(buffer[index])), "the same answer");
     }
     assert_eq!(answers[0], answers[1]);
