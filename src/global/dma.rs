@@ -84,7 +84,7 @@ unsafe impl DmaHal<'static> for KernelPages {
 
     fn find_other(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) -> Option<(u64, u8)> {
         // SAFETY: as above; a device may write to it all the same, so each byte is read by itself.
-        let read = |offset| unsafe { at.as_ptr::<u8>().add(to_usize(offset)).read_volatile() };
+        let read = |offset| unsafe { at.as_ptr::<u8>().wrapping_add(to_usize(offset)).read_volatile() };
         (0..bytes).map(|offset| (offset, read(offset))).find(|(_, found)| *found != byte)
     }
 

@@ -2,13 +2,13 @@
 //! instructions: a port is an address in the window, Device-nGnRE (Linux: `include/asm-generic/io.h`, `PCI_IOBASE`).
 
 use super::io::{ioremap, readb, readl, readw, writeb, writel, writew};
-use super::{KernelPages, iounmap};
+use super::{KernelPages, try_iounmap};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::arch::aarch64::cpu::Relax;
 use crate::mm::io::IoError;
 use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId, Resources, Span};
+use crate::sync::Once;
 use core::fmt;
-use spin::once::Once;
 
 /// Where the window is mapped, and how many ports it has.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ pub fn ioports_init(window: PhysRange) -> Result<(), PortError> {
     let mine = Window { base, ports: window.size() };
     if WINDOW.call_once(|| mine).base != base {
         // SAFETY: mapped above, and nobody knows of it.
-        return unsafe { iounmap(base) }.map_err(PortError::Map);
+        return unsafe { try_iounmap(base) }.map_err(PortError::Map);
     }
     Ok(())
 }

@@ -83,17 +83,21 @@ impl Copy {
         self.start.as_ptr().expose_provenance() as u64
     }
 
+    const fn place(&self, at: usize) -> *mut u8 {
+        self.start.as_ptr().wrapping_add(at)
+    }
+
     fn read(&self, at: usize, into: &mut [u8]) {
         let size = into.len();
         assert!(at + size <= self.layout.size(), "reads outside RAM");
         // SAFETY: inside the copy by the assertion; `into` is the model's own.
-        unsafe { self.start.add(at).copy_to_nonoverlapping(NonNull::from(into).cast(), size) };
+        unsafe { self.place(at).copy_to_nonoverlapping(into.as_mut_ptr(), size) };
     }
 
     fn write(&self, at: usize, from: &[u8]) {
         assert!(at + from.len() <= self.layout.size(), "writes outside RAM");
         // SAFETY: inside the copy by the assertion; whoever runs on the model knows that its memory changes so.
-        unsafe { self.start.add(at).copy_from_nonoverlapping(NonNull::from(from).cast(), from.len()) };
+        unsafe { self.place(at).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
 }
 

@@ -64,7 +64,6 @@ pub struct Dma<'a, H: DmaHal<'a>> {
 
 impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// DMA without bounce slots, reserves and checks.
-    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
     pub const fn new(hal: H) -> Self {
         Self {
             hal,

@@ -10,7 +10,7 @@ const WORDS: usize = 16;
 /// Pages that a word has a bit for.
 const BITS: u64 = 64;
 /// Reserves that there can be.
-pub(super) const MAX_RESERVES: usize = 64;
+pub(super) const MAX_RESERVES: usize = 48;
 
 /// A block that is uncached, and which of its pages are in use.
 ///

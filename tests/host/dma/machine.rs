@@ -149,7 +149,7 @@ unsafe impl<'a, 'm> DmaHal<'a> for Rig<'_, 'm> {
 
     fn find_other(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) -> Option<(u64, u8)> {
         unlocked();
-        let read = |offset| raw!(at.as_ptr::<u8>().add(offset as usize).read_volatile());
+        let read = |offset| raw!(at.as_ptr::<u8>().wrapping_add(offset as usize).read_volatile());
         let found = (0..bytes).map(|offset| (offset, read(offset))).find(|(_, found)| *found != byte);
         self.overwritten.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
         found
@@ -240,12 +240,12 @@ impl Buffer {
 
     pub(super) fn fill(&self, dma: &Machine<'_, '_>, value: impl Fn(u64) -> u8) {
         let start = self.addr(dma).as_ptr::<u8>();
-        (0..self.size).for_each(|index| raw!(start.add(index as usize).write_volatile(value(index))));
+        (0..self.size).for_each(|index| raw!(start.wrapping_add(index as usize).write_volatile(value(index))));
     }
 
     pub(super) fn read(&self, dma: &Machine<'_, '_>) -> Vec<u8> {
         let start = self.addr(dma).as_ptr::<u8>();
-        (0..self.size).map(|index| raw!(start.add(index as usize).read_volatile())).collect()
+        (0..self.size).map(|index| raw!(start.wrapping_add(index as usize).read_volatile())).collect()
     }
 
     pub(super) fn stir(&self, dma: &Machine<'_, '_>) {

@@ -122,12 +122,13 @@ fn coherent(dma: &Machine<'_, '_>, device: &Device) -> Seen {
     let hardware = hardware(dma, device);
     let block = dma.alloc_coherent(device, 4096, Gfp::KERNEL).unwrap();
     let words = block.addr.as_ptr::<u8>();
-    let read = |size: usize| (0..size).map(|index| raw!(words.add(index).read_volatile())).collect::<Vec<u8>>();
+    let read =
+        |size: usize| (0..size).map(|index| raw!(words.wrapping_add(index).read_volatile())).collect::<Vec<u8>>();
     let mut result = expect(read(4096).iter().all(|byte| *byte == 0), "it is not zero");
     let phys = quarry::addr::PhysAddr::new(block.bus.get() - super::machine::BUS + ram(dma).range().start().get());
     let stir = || ram(dma).stir_range(quarry::addr::PhysRange::from_size(phys, 4096).unwrap());
     for round in 1..4 {
-        (0..256).for_each(|index| raw!(words.add(index).write_volatile(pattern(round)(index as u64))));
+        (0..256).for_each(|index| raw!(words.wrapping_add(index).write_volatile(pattern(round)(index as u64))));
         stir();
         let right = device_reads(dma, &hardware, block.bus, 256) == bytes(round, 0, 256);
         result = result.and(expect(right, "the device reads what was written before"));

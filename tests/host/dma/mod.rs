@@ -1,4 +1,5 @@
 //! Memory that devices access by themselves, on RAM behind a data cache that does whatever a cache may do.
+#![expect(clippy::cast_possible_truncation, reason = "patterns of bytes, and sizes that are small")]
 
 mod bounce;
 mod cache;

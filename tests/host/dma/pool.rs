@@ -93,11 +93,11 @@ fn wrong_frees_are_named_and_poison_shows_a_late_write() {
         free(first).unwrap();
         assert_eq!(free(first), Err(PoolError::DoubleFree(first)));
         // The device goes on writing.
-        raw!(first.addr.as_ptr::<u8>().add(77).write_volatile(1));
+        raw!(first.addr.as_ptr::<u8>().wrapping_add(77).write_volatile(1));
         assert_eq!(pool.alloc(Gfp::KERNEL), Ok(first));
         assert_eq!(dma.hal().overwritten.load(Ordering::Relaxed), 1);
         let zeroed = pool.alloc(Gfp::KERNEL | Gfp::ZERO).unwrap();
-        assert!((0..96).all(|index| raw!(zeroed.addr.as_ptr::<u8>().add(index).read_volatile()) == 0));
+        assert!((0..96).all(|index| raw!(zeroed.addr.as_ptr::<u8>().wrapping_add(index).read_volatile()) == 0));
         assert_eq!(dma.hal().overwritten.load(Ordering::Relaxed), 1);
         [first, second, zeroed].into_iter().for_each(|block| free(block).unwrap());
         pool.destroy().unwrap();
