@@ -2,7 +2,7 @@
 //! device goes or its probe fails. What may wait for memory here does so with [`Gfp::KERNEL`].
 
 use super::{IoMem, IoMemError, Kmalloc, MemRegion, ioremap, ioremap_wc, iounmap};
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, Pointer, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::prot::MemoryType;
 use crate::mm::alloc::Refused;
@@ -51,9 +51,9 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
 /// # Safety
 ///
 /// The memory is the caller's, and nobody uses it afterwards. What the device does not have is found and refused.
-pub unsafe fn devm_kfree(device: &Devres, memory: *mut u8) -> Result<(), NotKept> {
+pub unsafe fn devm_kfree(device: &Devres, memory: impl Pointer) -> Result<(), NotKept> {
     // SAFETY: the caller's promise.
-    unsafe { device.free_memory(memory) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
+    unsafe { device.free_memory(memory.at().as_ptr()) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
 }
 
 /// Requests addresses for the device; see [`request_mem_region`](super::request_mem_region).

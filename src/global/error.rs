@@ -1,17 +1,20 @@
 //! One error for all families, so that a driver passes on with `?` whatever any of them says.
 #![forbid(unsafe_code)]
 
-use super::{BringUpError, CpuRefused, IoMemError, KvError, KvFreeError, StackAllocError, TagError};
+use super::{BringUpError, CpuRefused, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError};
 use crate::gfp::GfpError;
 use crate::hal::prot::ProtError;
 use crate::mm::alloc::{InsertError, Refused};
+use crate::mm::dma::{DmaError, PoolError, SpecError};
 use crate::mm::io::resource::ResourceError;
-use crate::mm::io::{AccessError, IoError, RegionError};
+use crate::mm::io::{AccessError, IoError, NotKept, RegionError};
+use crate::mm::mempool::{NotFreed, PoolCreateError, PoolDestroyError, PoolEmpty, PoolResizeError};
 use crate::mm::percpu::PerCpuError;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::slab::{self, CreateError, DestroyError, Misuse};
 use crate::mm::vmalloc::{AreaError, MapError, SetMemoryError};
 use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomic};
+use crate::sync::SwitchError;
 use core::fmt;
 
 /// The enum, and for each family the way into it.
@@ -92,6 +95,26 @@ families! {
     Region(RegionError),
     /// No per-CPU memory, or none that is freed.
     PerCpu(PerCpuError),
+    /// A pool of elements that is not made.
+    PoolCreate(PoolCreateError),
+    /// A pool whose reserve stays as large as it is.
+    PoolResize(PoolResizeError),
+    /// A pool that stays.
+    PoolDestroy(PoolDestroyError),
+    /// No element of a pool.
+    PoolEmpty(PoolEmpty),
+    /// An element that does not go back to its pool.
+    PoolFree(NotFreed),
+    /// No memory for a device, or none that is given back.
+    Dma(DmaError),
+    /// A device that its tree describes wrongly.
+    DmaDevice(SpecError),
+    /// No pool of coherent memory, or no block of it.
+    DmaPool(PoolError),
+    /// Memory that a device does not have.
+    NotKept(NotKept),
+    /// No I/O ports.
+    Port(PortError),
     /// No stack.
     Stack(StackAllocError),
     /// Page tables that stay as they are.
@@ -104,6 +127,8 @@ families! {
     Registry(RegistryError),
     /// A call that may sleep, where that is not legal.
     Sleeps(SleepsInAtomic),
+    /// A thread that is not left for another.
+    Switch(SwitchError),
     /// No memory tags.
     Tags(TagError),
     /// The kernel is not brought up.
@@ -123,5 +148,12 @@ impl<T, E: Into<Self>> From<Refused<T, E>> for Error {
 impl<C> From<(C, DestroyError)> for Error {
     fn from((_, error): (C, DestroyError)) -> Self {
         Self::Destroy(error)
+    }
+}
+
+/// Of [`mempool_destroy`](super::mempool_destroy): the pool stays.
+impl<C> From<(C, PoolDestroyError)> for Error {
+    fn from((_, error): (C, PoolDestroyError)) -> Self {
+        Self::PoolDestroy(error)
     }
 }

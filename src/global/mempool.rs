@@ -5,7 +5,7 @@ use super::cpu::KernelPages;
 use super::pages::PAGES;
 use super::slab::{KmemCache, slab_allocator};
 use super::slab_fast;
-use crate::addr::{Order, VirtAddr};
+use crate::addr::{Order, Pointer, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::alloc::Kmem;
@@ -215,9 +215,9 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
 ///
 /// As for [`RawMempool::free`].
 #[inline(always)]
-pub unsafe fn mempool_free<B: Backing>(element: *mut u8, pool: &MempoolOf<B>) {
+pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) {
     // SAFETY: the caller's promise.
-    if let Err(wrong) = unsafe { pool.free(element) } {
+    if let Err(wrong) = unsafe { pool.free(element.at().as_ptr()) } {
         pool.report_free(&wrong);
     }
 }
@@ -231,9 +231,9 @@ pub unsafe fn mempool_free<B: Backing>(element: *mut u8, pool: &MempoolOf<B>) {
 /// # Safety
 ///
 /// As for [`RawMempool::free`].
-pub unsafe fn try_mempool_free<B: Backing>(element: *mut u8, pool: &MempoolOf<B>) -> Result<(), NotFreed> {
+pub unsafe fn try_mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) -> Result<(), NotFreed> {
     // SAFETY: the caller's promise.
-    unsafe { pool.free(element) }
+    unsafe { pool.free(element.at().as_ptr()) }
 }
 
 /// Changes the size of the reserve; see [`RawMempool::resize`]. Where sleeping is allowed.

@@ -35,6 +35,8 @@ const MEMORY: &[&str] = &[
 ];
 /// Calls that answer with an address for all that: (name, why).
 const ADDRESSES: &[(&str, &str)] = &[
+    ("devm_ioremap", "registers"),
+    ("devm_ioremap_wc", "registers"),
     ("ioremap_prot", "registers"),
     ("page_address", "computes"),
     ("per_cpu_ptr", "computes"),
@@ -45,6 +47,22 @@ const ADDRESSES: &[(&str, &str)] = &[
 ];
 /// Sizes and lengths that are no `usize`: (name, why).
 const PHYSICAL: &[(&str, &str)] = &[
+    ("devm_ioremap", "on the bus"),
+    ("devm_ioremap_resource", "on the bus"),
+    ("devm_ioremap_wc", "on the bus"),
+    ("devm_request_mem_region", "on the bus"),
+    ("dma_alloc_coherent", "what a device transfers"),
+    ("dma_alloc_noncoherent", "what a device transfers"),
+    ("dma_alloc_wc", "what a device transfers"),
+    ("dma_coherent_pool", "what a device transfers"),
+    ("dma_free_coherent", "what a device transfers"),
+    ("dma_map_page", "what a device transfers"),
+    ("dma_map_single", "what a device transfers"),
+    ("dma_sync_single_for_cpu", "what a device transfers"),
+    ("dma_sync_single_for_device", "what a device transfers"),
+    ("dma_unmap_page", "what a device transfers"),
+    ("dma_unmap_resource", "what a device transfers"),
+    ("dma_unmap_single", "what a device transfers"),
     ("ioremap_prot", "on the bus"),
     ("memremap", "on the bus"),
     ("release_mem_region", "on the bus"),
@@ -285,6 +303,8 @@ fn every_familys_error_is_one_of_error() {
         let Some(result) = call.answers.strip_prefix("Result<") else { continue };
         let answer = parts(result.trim_end_matches('>'));
         let Some(error) = answer.get(1) else { continue };
+        // What is given back comes first.
+        let error = error.rsplit_once(", ").map_or(error.as_str(), |(_, error)| error).trim_end_matches(')');
         let error = error.trim_end_matches('>').split('<').next().unwrap().trim_start_matches("crate::mm::");
         // What only setting up answers with, and a table's check.
         if !["Broken", "SetupError", "()"].contains(&error) {

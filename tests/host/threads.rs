@@ -223,7 +223,7 @@ fn every_thread_is_inside_of_what_it_has_entered_after_any_switches() {
     let (mut state, mut switches) = (27, 0);
     for _ in 0..20_000 {
         let cpu = any(&mut state, CPUS);
-        let scope = SCOPES[any(&mut state, Scope::COUNT)];
+        let scope = SCOPES[any(&mut state, SCOPES.len())];
         let depth = &mut depths[runs[cpu]][scope as usize];
         match any(&mut state, 3) {
             0 if *depth < 5 => {

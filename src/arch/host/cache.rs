@@ -446,6 +446,7 @@ pub struct Window {
 
 /// Why a device did not reach memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum BusError {
     /// The device has not so many address lines.
     Mask(DmaAddr),

@@ -358,10 +358,10 @@ impl Sim<'_> {
         switch_thread(&here, from, to).unwrap();
     }
 
-    /// Moves a thread that migrates to the next CPU, unless interrupts are masked.
+    /// Moves a thread that migrates to the next CPU, unless interrupts are masked or it has to stay.
     fn migrate(&self) {
         let (cpu, masked) = CPU.get();
-        if !MIGRATES.get() || masked {
+        if !MIGRATES.get() || masked || self.locals[cpu as usize].scopes.is_inside(Scope::Cpu) {
             return;
         }
         let cpus = u32::try_from(self.locals.len()).unwrap();
