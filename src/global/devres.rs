@@ -77,7 +77,7 @@ struct Mapping(VirtAddr);
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped below, and the address was given out as long as the device has it. Logged if it fails.
-        let _ = unsafe { iounmap(self.0) };
+        unsafe { iounmap(self.0) };
     }
 }
 
