@@ -16,6 +16,7 @@ macro_rules! raw {
 mod account;
 mod asynchronous;
 mod boot;
+mod bring_up;
 mod calls;
 mod console;
 mod cpus;

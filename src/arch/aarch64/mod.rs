@@ -9,6 +9,7 @@ pub mod exclusive;
 pub mod features;
 pub mod mair;
 pub mod tlbi;
+pub mod translation;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod at;

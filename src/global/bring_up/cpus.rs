@@ -4,16 +4,18 @@ use super::tables;
 use crate::addr::CpuId;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{cpu, mem, tlb};
-use crate::global::{answer_requests, bring_cpu_online, start_tags_on_cpu};
+use crate::global::{answer_requests, bring_cpu_online, is_online, possible_cpus, start_tags_on_cpu};
 use aarch64_cpu::registers::TTBR1_EL1;
 use core::fmt;
 
-/// Why a CPU cannot take part. It must not call this crate.
+/// Why a CPU cannot take part. It must not call this crate, but for `join_cpu` once more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CpuRefused {
     /// It has no data: its number is not below [`Setup::cpus`](super::Setup::cpus).
     Number(CpuId),
+    /// A CPU with this number takes part already.
+    Taken(CpuId),
     /// It lacks what the CPU that booted has: memory tags, or instructions that are in use.
     Lacks(CpuId),
     /// Its registers are not as [`bring_up`](super::bring_up()) wants them.
@@ -24,6 +26,7 @@ impl fmt::Display for CpuRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(cpu) => write!(f, "{cpu:?} has no data: its number is too large"),
+            Self::Taken(cpu) => write!(f, "{cpu:?} takes part already: the number is another CPU's"),
             Self::Lacks(cpu) => write!(f, "{cpu:?} lacks what the CPU that booted has"),
             Self::Registers(error) => error.fmt(f),
         }
@@ -37,7 +40,7 @@ impl core::error::Error for CpuRefused {}
 ///
 /// # Errors
 ///
-/// [`CpuRefused`].
+/// [`CpuRefused`]; the CPU may come again, with another number.
 ///
 /// # Safety
 ///
@@ -48,6 +51,13 @@ pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
         tables::load(root);
     }
     tables::check_registers().map_err(CpuRefused::Registers)?;
+    // Before the CPU is told the number, of which its register holds 16 bits.
+    if !possible_cpus().any(|cpu| cpu == number) {
+        return Err(CpuRefused::Number(number));
+    }
+    if is_online(number) {
+        return Err(CpuRefused::Taken(number));
+    }
     cpu::set_current(number);
     tlb::init_cpu(false);
     if !start_tags_on_cpu() || !mem::can_run_on(&IdRegisters::read()) {

@@ -2,33 +2,23 @@
 
 use super::{BringUpError, Tables};
 use crate::addr::PhysAddr;
-use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::arch::aarch64::linear::LinearMemory;
-use crate::arch::aarch64::mair::mair_el1;
+use crate::arch::aarch64::translation::{TranslationRegisters, WrongRegister};
 use crate::global::machine::linear_offset;
 use crate::global::{MemblockFrames, kernel_tables, linear_mmu, memblock, set_kernel_tables};
 use crate::mm::pgtable::{PageTable, Space};
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{MAIR_EL1, SCTLR_EL1, TCR_EL1, TTBR1_EL1};
-use tock_registers::interfaces::{Readable, Writeable};
+use aarch64_cpu::registers::TTBR1_EL1;
+use tock_registers::interfaces::Writeable;
 
 /// Looks at what this CPU has in its registers.
 pub(super) fn check_registers() -> Result<(), BringUpError> {
-    let (mair, tagged) = (MAIR_EL1.get(), IdRegisters::read().has_mte2());
-    if mair != mair_el1(false) && !(tagged && mair == mair_el1(true)) {
-        return Err(BringUpError::Mair(mair, mair_el1(false)));
-    }
-    if TCR_EL1.read(TCR_EL1::T1SZ) != 16 || !TCR_EL1.matches_all(TCR_EL1::TG1::KiB_4 + TCR_EL1::EPD1::EnableTTBR1Walks)
-    {
-        return Err(BringUpError::Tcr(TCR_EL1.get()));
-    }
-    if !SCTLR_EL1.matches_all(SCTLR_EL1::M::Enable + SCTLR_EL1::C::Cacheable + SCTLR_EL1::I::Cacheable) {
-        return Err(BringUpError::MmuOff(SCTLR_EL1.get()));
-    }
-    let saved = irq::local_irq_save_flags();
-    irq::local_irq_restore_flags(saved);
-    if saved.bits() & IrqFlags::MASKED == 0 { Err(BringUpError::NotMasked) } else { Ok(()) }
+    TranslationRegisters::read().check().map_err(|wrong| match wrong {
+        WrongRegister::Mair(found, wanted) => BringUpError::Mair(found, wanted),
+        WrongRegister::Tcr(found) => BringUpError::Tcr(found),
+        WrongRegister::Sctlr(found) => BringUpError::MmuOff(found),
+        WrongRegister::NotMasked => BringUpError::NotMasked,
+    })
 }
 
 /// Makes the tables of TTBR1 this crate's, and lets memblock use the linear map.

@@ -3,3 +3,4 @@
 mod backtrace;
 mod esr;
 mod exclusive;
+mod translation;
