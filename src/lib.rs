@@ -110,6 +110,7 @@
 //! | `global/stack.rs` | records of stacks, calls on one |
 //! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
+//! | `global/threads.rs` | switching threads |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |
 //! | `boot/init_memory.rs` | memory that only booting needed |

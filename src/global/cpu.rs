@@ -10,7 +10,7 @@ use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
 use crate::mm::zone::CpuPages;
-use crate::sync::{self, OrderedLock, Scopes, Sleeper, class};
+use crate::sync::{self, OrderedLock, RunningThread, Scopes, Sleeper, class};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
@@ -58,7 +58,8 @@ impl KeptStacks {
 /// What a CPU of this kernel is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
 pub(super) type KernelScopes = Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>;
 
-/// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait.
+/// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait. What belongs to a thread is
+/// here while the thread runs: `scopes` and `thread`.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuLocal {
@@ -75,10 +76,10 @@ pub struct CpuLocal {
     pub(super) arrays: OtherArrays,
     /// Stacks for the next threads.
     pub(super) stacks: KeptStacks,
-    /// When the wait for another CPU began that is under way.
-    waiting_since: AtomicU64,
+    /// The thread that this CPU runs.
+    pub(super) thread: RunningThread,
     /// Whether it sleeps.
-    asleep: AtomicBool,
+    pub(super) asleep: AtomicBool,
 }
 
 impl CpuLocal {
@@ -92,7 +93,7 @@ impl CpuLocal {
             pages: CpuPages::new(),
             arrays: [const { ArrayHeader::new() }; _],
             stacks: KeptStacks::new(),
-            waiting_since: AtomicU64::new(0),
+            thread: RunningThread::new(),
             asleep: AtomicBool::new(false),
         }
     }
@@ -173,11 +174,15 @@ impl PerCpu for KernelPages {
     }
 
     fn waiting_for(&self, cpu: CpuId, step: u64) {
-        let (since, now) = (&self.local().waiting_since, machine().ticks());
-        if step == 0 {
-            since.store(now, Ordering::Relaxed);
-        } else if now.wrapping_sub(since.load(Ordering::Relaxed)) > machine().ticks_per_second() {
-            since.store(now, Ordering::Relaxed);
+        let now = machine().ticks();
+        let is_late = with_local(self, |local| {
+            let is_late = step != 0 && now.wrapping_sub(local.thread.waiting_since()) > machine().ticks_per_second();
+            if step == 0 || is_late {
+                local.thread.waits_since(now);
+            }
+            is_late
+        });
+        if is_late {
             machine().no_answer(cpu);
         }
     }

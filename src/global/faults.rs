@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::machine::machine;
-use super::pages::{drain_all_pages, nr_free_pages, page_allocator};
+use super::pages::{PAGES, drain_all_pages, nr_free_pages, page_allocator};
 use super::slab::slab_allocator;
 use super::vmalloc::vmap_space;
 use crate::arch::aarch64::cpu;
 use crate::gfp::Gfp;
+use crate::hal::cpu::with_local;
 use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
 use crate::mm::zone::Broken;
 
@@ -47,10 +48,18 @@ pub fn refuse_allocations() {
 /// Whether this call of a site is to fail. Any context.
 #[inline]
 pub(super) fn should_fail(site: FaultSite, gfp: Gfp, size: u64) -> bool {
-    FAULTS.should_fail(site, FaultRequest { context: FaultContext::of_cpu(cpu::current()), gfp, size })
+    FAULTS.should_fail(site, FaultRequest { context: running(), gfp, size })
 }
 
-/// This kernel, for [`fail_every`](crate::mm::fault_inject::fail_every): the calls of this CPU are counted.
+/// The running thread; the CPU where there are none.
+fn running() -> FaultContext {
+    with_local(PAGES.hal(), |local| {
+        local.thread.number().map_or(FaultContext::of_cpu(cpu::current()), FaultContext::new)
+    })
+}
+
+/// This kernel, for [`fail_every`](crate::mm::fault_inject::fail_every): the calls of the running thread are counted, or of this
+/// CPU where there are no threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisKernel;
 
@@ -72,7 +81,7 @@ impl FaultTarget for ThisKernel {
     }
 
     fn context(&self) -> FaultContext {
-        FaultContext::of_cpu(cpu::current())
+        running()
     }
 
     fn set_careful(&self, careful: bool) {

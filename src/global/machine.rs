@@ -73,8 +73,9 @@ pub unsafe trait Machine: Sync {
     }
 
     /// Blocks the running thread until [`WaitQueue::generation`] of `queue` is no longer `seen`, or for a shorter time,
-    /// and lets other threads run: whether it did. Without threads (`false`) the CPU works for other CPUs meanwhile, and
-    /// sleeps.
+    /// and lets other threads run: whether it did. `false` if no other thread can run, or if there are none: the CPU works for
+    /// other CPUs meanwhile, and sleeps, or finds that nobody is left who could free memory. A kernel that implements it
+    /// calls [`switch_thread`](super::switch_thread) at each switch.
     fn block(&self, queue: &WaitQueue, seen: u32) -> bool {
         let _ = (queue, seen);
         false

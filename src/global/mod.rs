@@ -22,9 +22,11 @@ mod slab;
 mod slab_fast;
 mod stack;
 mod tags;
+mod threads;
 mod valloc;
 mod vmalloc;
 
+pub use crate::sync::{SwitchError, ThreadContext};
 pub use alloc::{Cache, CacheBox, ConstructedCache, KBox, KVec, Kmalloc, KmallocApi};
 pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up, bring_up, join_cpu};
 #[cfg(feature = "boot")]
@@ -74,7 +76,7 @@ pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, 
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
-
+pub use threads::switch_thread;
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub use vmalloc::{
     check_vmalloc, execmem_space, is_vmalloc_addr, vfree, vfree_atomic, vm_map_ram, vm_unmap_ram, vmalloc,

@@ -86,8 +86,8 @@ impl core::fmt::Display for Atomic {
     }
 }
 
-/// What the running context is inside of. A kernel with threads keeps it by thread, and counts locks and interrupts by
-/// CPU if its locks forbid preemption; a kernel without threads keeps all of it by CPU.
+/// What the running context is inside of. A kernel without threads keeps it by CPU; one with threads does, too, and exchanges
+/// it at each switch ([`switch_thread`](crate::sync::switch_thread)).
 pub trait Context {
     /// The context is inside once more.
     fn enter(&self, scope: Scope);

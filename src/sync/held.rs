@@ -174,6 +174,25 @@ impl HeldLocks {
         self.enforced.store(enforced, Ordering::Relaxed);
     }
 
+    /// The running thread holds its locks no longer here but in `from`, and those that the next one holds are in `to`.
+    /// Whether the order counts stays: that is the CPU's.
+    pub(super) fn switch(&self, from: &Self, to: &Self) {
+        from.set(self);
+        self.set(to);
+    }
+
+    fn set(&self, other: &Self) {
+        let used = other.used.load(Ordering::Relaxed);
+        for (place, from) in self.places.iter().zip(&other.places).take(used) {
+            match from.get() {
+                Some(held) => place.set(&held),
+                None => place.clear(),
+            }
+        }
+        // INVARIANT: HELD-2.
+        self.used.store(used, Ordering::Relaxed);
+    }
+
     /// The locks that are held, the first one first.
     pub fn iter(&self) -> impl Iterator<Item = Held> {
         self.places.iter().take(self.used.load(Ordering::Relaxed)).filter_map(Place::get)

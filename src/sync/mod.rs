@@ -1,7 +1,8 @@
 //! L2: what the running context is inside of, and locks that know it.
 //!
 //! Sleeping is allowed where interrupts are unmasked, no interrupt is being handled, no lock is held and no memory is being
-//! reclaimed. [`Scopes`] counts all of it, so that one test answers; the guards keep the counts.
+//! reclaimed. [`Scopes`] counts all of it, so that one test answers; the guards keep the counts. In a kernel with threads
+//! [`switch_thread`] moves the counts with the thread.
 //!
 //! Every lock is an [`OrderedLock`] of a [`class`], whose place in the one order of all locks the checking build holds every
 //! call to (docs/locks.md).
@@ -12,9 +13,11 @@ mod lock;
 mod ordered;
 mod scopes;
 mod sleep;
+mod thread;
 
 pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};
 pub use scopes::{ScopeGuard, Scopes, enter};
 pub use sleep::{Sleeper, rest, sleep_for_memory};
+pub use thread::{RunningThread, SwitchError, ThisCpu, ThreadContext, switch_thread};

@@ -19,8 +19,8 @@ const FORBIDDING: [(Scope, Atomic); 4] = [
 /// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
 ///
 /// Its CPU alone changes it, with interrupts masked from before the CPU is looked at
-/// ([`with_local`](crate::hal::cpu::with_local)), so plain loads and stores do. A kernel whose threads migrate keeps a thread
-/// that is inside of a scope on its CPU, as Linux's `preempt_count` does, or counts by thread.
+/// ([`with_local`](crate::hal::cpu::with_local)), so plain loads and stores do. A kernel with threads moves the depths with the
+/// thread, at each switch ([`switch_thread`](super::switch_thread)).
 ///
 /// # Invariants
 ///
@@ -28,8 +28,34 @@ const FORBIDDING: [(Scope, Atomic); 4] = [
 #[derive(Debug)]
 pub struct Scopes<const MASKED: u64, const ALWAYS: u64> {
     no_wait: AtomicU64,
-    depths: [AtomicU32; Scope::COUNT],
+    depths: Depths,
     enforced: AtomicBool,
+}
+
+/// How often a context is inside of each scope. All-zero is a valid value: inside of nothing.
+#[derive(Debug)]
+pub(super) struct Depths([AtomicU32; Scope::COUNT]);
+
+impl Depths {
+    pub(super) const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; Scope::COUNT])
+    }
+
+    pub(super) fn is_inside(&self, scope: Scope) -> bool {
+        self.0.get(scope as usize).is_some_and(|depth| depth.load(Ordering::Relaxed) != 0)
+    }
+
+    fn change(&self, scope: Scope, by: u32) {
+        if let Some(depth) = self.0.get(scope as usize) {
+            depth.store(depth.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        }
+    }
+
+    fn set(&self, from: &Self) {
+        for (depth, other) in self.0.iter().zip(&from.0) {
+            depth.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
 }
 
 impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
@@ -38,11 +64,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
 
     /// Inside of nothing, while the machine boots.
     pub const fn new() -> Self {
-        Self {
-            no_wait: AtomicU64::new(0),
-            depths: [const { AtomicU32::new(0) }; Scope::COUNT],
-            enforced: AtomicBool::new(false),
-        }
+        Self { no_wait: AtomicU64::new(0), depths: Depths::new(), enforced: AtomicBool::new(false) }
     }
 
     /// The bits of a saved interrupt mask that forbid waiting.
@@ -69,7 +91,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
 
     /// See [`Context::is_inside`].
     pub fn is_inside(&self, scope: Scope) -> bool {
-        self.depths.get(scope as usize).is_some_and(|depth| depth.load(Ordering::Relaxed) != 0)
+        self.depths.is_inside(scope)
     }
 
     /// See [`Context::atomic`]; `saved` is the interrupt mask.
@@ -79,12 +101,18 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
     }
 
     fn change(&self, scope: Scope, by: u32) {
-        if let Some(depth) = self.depths.get(scope as usize) {
-            depth.store(depth.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-        }
+        self.depths.change(scope, by);
         if scope.forbids_waiting() {
             self.update();
         }
+    }
+
+    /// The CPU leaves the context that it is in, whose depths go to `from`, for another one, whose depths are in `to`. Whether
+    /// booting is over stays: that is the CPU's.
+    pub(super) fn switch(&self, from: &Depths, to: &Depths) {
+        from.set(&self.depths);
+        self.depths.set(to);
+        self.update();
     }
 
     fn update(&self) {

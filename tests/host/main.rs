@@ -56,6 +56,8 @@ mod slab;
 mod sleep;
 mod struct_page;
 mod tags;
+#[cfg(test)]
+mod threads;
 mod trap;
 #[cfg(test)]
 mod vmalloc;

@@ -1,14 +1,16 @@
 //! A thread that migrates to another CPU at every instruction where interrupts are open.
 
-use super::machine::{MIB, Reclaiming, migrating, run_on};
+use super::machine::{MIB, Reclaiming, run_on};
 use super::reclaim::{Cache, alloc, exhaust, finish};
 use super::{Spec, blocks, order};
 use quarry::addr::{CpuId, Order};
 use quarry::gfp::Gfp;
+use quarry::hal::cpu::PerCpu;
 use quarry::hal::wait::{Context, Scope};
 use quarry::mm::page::Page;
-use quarry::mm::zone::{AllocError, PageBatch};
+use quarry::mm::zone::{AllocError, PageBatch, scoped_gfp};
 use quarry::sync;
+use std::sync::atomic::Ordering;
 
 const CPUS: u32 = 3;
 
@@ -16,12 +18,14 @@ fn machine() -> Reclaiming {
     Spec::of_size(32 * MIB).cpus(CPUS).with_reclaimer()
 }
 
-/// Runs `f` in a thread that migrates between CPUs, all of which run meanwhile.
+/// Runs `f` in a thread that migrates between CPUs, all of which run meanwhile. This one is played again afterwards.
 fn everywhere<R>(machine: Reclaiming, f: impl FnOnce() -> R) -> R {
     let set_online = |online| (1..CPUS).for_each(|cpu| machine.pages.hal().set_online(cpu, online));
+    let here = machine.pages.hal().cpu().get();
     set_online(true);
-    let answer = migrating(f);
+    let answer = machine.pages.hal().in_migrant(f);
     set_online(false);
+    run_on(here);
     answer
 }
 
@@ -56,18 +60,22 @@ fn the_lists_of_every_cpu_are_emptied_wherever_the_thread_goes() {
 }
 
 #[test]
-fn a_scope_ends_on_the_cpu_that_it_began_on() {
+fn a_scope_goes_where_its_thread_goes() {
     let machine = machine();
     let hal = machine.pages.hal();
     everywhere(machine, || {
-        for scope in [Scope::Lock, Scope::Reclaim, Scope::Interrupt, Scope::Deferred] {
-            for _ in 0..4 {
-                let guard = sync::enter(hal, scope);
-                assert!(hal.is_inside(scope));
-                assert!(hal.atomic().is_some());
-                drop(guard);
-                assert_eq!(hal.atomic(), None);
+        for scope in [Scope::Lock, Scope::Reclaim, Scope::Interrupt, Scope::Deferred, Scope::NoFs, Scope::Memalloc] {
+            let mut seen = [false; CPUS as usize];
+            let guard = sync::enter(hal, scope);
+            while seen.contains(&false) {
+                // Each look moves the thread on.
+                assert!(hal.is_inside(scope), "{scope:?} is left behind");
+                assert_eq!(hal.atomic().is_some(), scope.forbids_waiting(), "{scope:?}");
+                let [cpu] = hal.cpus_inside(scope)[..] else { panic!("{scope:?} is on {:?}", hal.cpus_inside(scope)) };
+                seen[cpu as usize] = true;
             }
+            drop(guard);
+            assert_eq!((hal.atomic(), hal.cpus_inside(scope)), (None, vec![]));
         }
     });
     for cpu in 0..CPUS {
@@ -76,6 +84,32 @@ fn a_scope_ends_on_the_cpu_that_it_began_on() {
         assert_eq!(hal.atomic(), None);
     }
     run_on(0);
+}
+
+// The rules of a scope are those of the thread: on the CPU that it has left, waiting is legal and file systems are called.
+#[test]
+fn what_a_scope_forbids_is_forbidden_wherever_the_thread_goes() {
+    let machine = machine();
+    let hal = machine.pages.hal();
+    let reports = || hal.watcher.atomic_sleeps.load(Ordering::Relaxed);
+    let mut taken = Vec::new();
+    everywhere(machine, || {
+        let reclaims = sync::enter(hal, Scope::Reclaim);
+        for wanted in 1..20 {
+            taken.push(alloc(machine, Gfp::KERNEL, 0).unwrap());
+            assert_eq!(reports(), wanted, "inside a reclaimer nobody waits");
+        }
+        drop(reclaims);
+        let no_fs = sync::enter(hal, Scope::NoFs);
+        for _ in 0..20 {
+            assert_eq!(scoped_gfp(hal, Gfp::KERNEL), Gfp::NOFS);
+            taken.push(alloc(machine, Gfp::KERNEL, 0).unwrap());
+        }
+        drop(no_fs);
+        assert_eq!(scoped_gfp(hal, Gfp::KERNEL), Gfp::KERNEL);
+    });
+    assert_eq!(reports(), 19);
+    finish(machine, taken);
 }
 
 #[test]

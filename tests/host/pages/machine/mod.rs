@@ -14,7 +14,7 @@ use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultS
 use quarry::mm::layout;
 use quarry::mm::page::{Page, PageMap};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, Reclaim, Relief, Shortage, scoped_gfp};
-use quarry::sync::Scopes;
+use quarry::sync::{RunningThread, Scopes, ThisCpu, ThreadContext, switch_thread};
 use ram::Counted;
 pub(super) use ram::{visits, with_sections};
 pub(super) use spec::{Spec, range};
@@ -22,8 +22,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
+use threads::migrating;
 use threads::{CPU, MIGRATES, point};
-pub(super) use threads::{Yield, between, in_interrupt, migrating, on_cpus, run_on, was_between};
+pub(super) use threads::{Yield, between, in_interrupt, on_cpus, run_on, was_between};
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
@@ -73,6 +74,8 @@ pub(super) struct Sim<'m> {
     events: Condvar,
     /// Whether there is anybody who could wake a CPU that sleeps.
     pub(super) others: AtomicBool,
+    /// The thread that migrates.
+    migrant: ThreadContext,
 }
 
 /// A machine for good, with a reclaimer.
@@ -86,6 +89,9 @@ pub(super) struct Local<'m> {
     pages: CpuPages,
     map: Counted<'m>,
     scopes: Scopes<MASKED, ALWAYS>,
+    thread: RunningThread,
+    /// What the CPU runs while the thread that migrates is elsewhere.
+    idle: ThreadContext,
 }
 
 /// A bit of this machine's interrupt mask that says that interrupts are masked, and one that is always set.
@@ -330,15 +336,40 @@ impl Sim<'_> {
         self.local().scopes.no_wait() & ALWAYS != 0
     }
 
-    /// Moves a thread that migrates to the next CPU, if it may go.
+    /// The CPUs on which somebody is inside of a scope.
+    pub(super) fn cpus_inside(&self, scope: Scope) -> Vec<u32> {
+        (0..).zip(&self.locals).filter(|(_, local)| local.scopes.is_inside(scope)).map(|(cpu, _)| cpu).collect()
+    }
+
+    /// Runs `f` in the thread that migrates, which begins on this CPU.
+    pub(super) fn in_migrant<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.switch(|local| (&local.idle, &self.migrant));
+        let answer = migrating(f);
+        self.switch(|local| (&self.migrant, &local.idle));
+        answer
+    }
+
+    /// This CPU leaves the first thread for the second.
+    fn switch<'s>(&'s self, threads: impl FnOnce(&'s Local<'_>) -> (&'s ThreadContext, &'s ThreadContext)) {
+        let cpu = CPU.get().0;
+        let local = &self.locals[cpu as usize];
+        let here = ThisCpu { cpu: CpuId::new(cpu), scopes: &local.scopes, held: None, thread: &local.thread };
+        let (from, to) = threads(local);
+        switch_thread(&here, from, to).unwrap();
+    }
+
+    /// Moves a thread that migrates to the next CPU, unless interrupts are masked.
     fn migrate(&self) {
         let (cpu, masked) = CPU.get();
-        if !MIGRATES.get() || masked || self.locals[cpu as usize].scopes.no_wait() & ALWAYS != 0 {
+        if !MIGRATES.get() || masked {
             return;
         }
         let cpus = u32::try_from(self.locals.len()).unwrap();
         let next = (1..=cpus).map(|step| (cpu + step) % cpus).find(|next| self.is_online(CpuId::new(*next)));
-        CPU.set((next.unwrap_or(cpu), false));
+        let Some(next) = next.filter(|next| *next != cpu) else { return };
+        self.switch(|local| (&self.migrant, &local.idle));
+        CPU.set((next, false));
+        self.switch(|local| (&local.idle, &self.migrant));
     }
 
     pub(super) fn set_online(&self, cpu: u32, online: bool) {

@@ -6,7 +6,7 @@ use super::{GIB, Local, Pages, Reclaiming, Sim, Watcher};
 use quarry::addr::{PhysAddr, PhysRange};
 use quarry::mm::page::{Bank, BankMap};
 use quarry::mm::zone::{CpuPages, Handed, PageAllocator, Reclaim, SetupError, WatermarkTuning, ZoneLimits};
-use quarry::sync::Scopes;
+use quarry::sync::{RunningThread, Scopes, ThreadContext};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, OnceLock};
 
@@ -98,7 +98,8 @@ impl Spec {
         let local = || {
             let scopes = Scopes::new();
             scopes.enforce(true);
-            Local { pages: CpuPages::new(), map, scopes }
+            let (thread, idle) = (RunningThread::new(), ThreadContext::new());
+            Local { pages: CpuPages::new(), map, scopes, thread, idle }
         };
         let sim = Sim {
             map,
@@ -111,6 +112,7 @@ impl Spec {
             kicked: Mutex::new(vec![false; self.cpus as usize]),
             events: Condvar::new(),
             others: AtomicBool::new(false),
+            migrant: ThreadContext::new(),
         };
         PageAllocator::new(sim)
     }

@@ -47,15 +47,12 @@ pub(super) fn point() {
 }
 
 /// Runs `f` in a thread that migrates to the next CPU that is online at every point where interrupts are open: before they
-/// are masked, after they are opened again, and after each look at the CPU or at what it has. Not while it is inside of a
-/// scope that forbids waiting, which keeps it where it is. Ends on the CPU that it began on.
-pub(in crate::pages) fn migrating<R>(f: impl FnOnce() -> R) -> R {
-    let here = CPU.get();
+/// are masked, after they are opened again, and after each look at the CPU or at what it has. It stays where it is at the end.
+pub(super) fn migrating<R>(f: impl FnOnce() -> R) -> R {
     MIGRATES.set(true);
     let answer = f();
     MIGRATES.set(false);
     assert!(!CPU.get().1);
-    CPU.set(here);
     answer
 }
 
