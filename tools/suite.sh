@@ -165,6 +165,18 @@ own_boot() {
     [ "$(lines examples/own-boot/src/memory.rs)" -le 40 ]
 }
 
+# Someone else's kernel with threads, preemptive, on four CPUs. It asserts the counts that it prints, and says the last line
+# only if all of them were right; it leaves with a status.
+threads_example() {
+    boots threads -smp 4 -semihosting || return 1
+    case $said in
+    *"stack of thread bottomless"*"overflowed at"*"the thread ends"*"60 times nested scopes were held on three CPUs or more"*"threads waited in NOFAIL: blocked"*"nobody left to wait for: the OOM hook was called 2 times"*"calls of the shrinker in the reclaimer's thread"*"soak: 192000 operations of 12 threads, by CPU"*"all invariants hold"*"switches, "*"by the timer, "*"migrations"*) ;;
+    *) return 1 ;;
+    esac
+    echo "lines that it takes: $(lines examples/threads/src/memory.rs)"
+    [ "$(lines examples/threads/src/memory.rs)" -le 70 ]
+}
+
 # Someone else's `main` on this crate's boot stub: manifest, build script and source together.
 own_main() {
     not_asked_for=quarry_ktest boots own-main || return 1
@@ -194,6 +206,7 @@ release_steps() {
     step "benchmarks, one row" benchmarks copy_page
     step "example embed" embed
     step "example own-boot" own_boot
+    step "example threads" threads_example
     step "example own-main" own_main
     step "example firmware" firmware
     step "example arceos" arceos

@@ -17,6 +17,9 @@ mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod embedding;
 mod fault_inject;
 mod fdt;
 mod features;
