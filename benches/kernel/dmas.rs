@@ -43,11 +43,13 @@ fn with_pages(order: u8, f: impl FnOnce(VirtAddr) -> Result<Figures, Unable>) ->
 
 fn pair<D: Direction>(meter: &mut Meter, device: &Device, at: VirtAddr, size: u64) -> Result<Figures, Unable> {
     let mut done = true;
-    let figures =
-        meter.measure(|| match raw!(global::dma_map_single::<D>(black_box(device), black_box(at), black_box(size))) {
-            Ok(bus) => done &= raw!(global::dma_unmap_single::<D>(black_box(device), bus, black_box(size))).is_ok(),
+    let figures = meter.measure(|| {
+        let (device, at, size) = black_box((device, at, size));
+        match raw!(global::dma_map_single::<D>(device, at, size)) {
+            Ok(bus) => done &= raw!(global::dma_unmap_single::<D>(device, bus, size)).is_ok(),
             Err(_) => done = false,
-        });
+        }
+    });
     if done { Ok(figures) } else { Err("dma_map_single or dma_unmap_single failed") }
 }
 
@@ -62,7 +64,7 @@ fn sync(meter: &mut Meter, for_device: bool) -> Result<Figures, Unable> {
         let bus = raw!(global::dma_map_single::<FromDevice>(&device, at, 4096)).map_err(|_| "dma_map_single failed")?;
         let mut done = true;
         let figures = meter.measure(|| {
-            let (device, bus, size) = (black_box(&device), black_box(bus), black_box(4096));
+            let (device, bus, size) = black_box((&device, bus, 4096));
             done &= match for_device {
                 true => raw!(global::dma_sync_single_for_device::<FromDevice>(device, bus, size)).is_ok(),
                 false => raw!(global::dma_sync_single_for_cpu::<FromDevice>(device, bus, size)).is_ok(),

@@ -2,9 +2,10 @@
 
 use super::vmalloc::VMALLOC;
 use super::{KBox, KVec, KernelPages, Kmalloc, PAGES, context, reclaim};
-use crate::addr::{DmaAddr, PhysAddr, PhysRange, Pointer, VirtAddr, to_usize};
+use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, Pointer, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::dcache::Caches;
+use crate::arch::aarch64::mem;
 use crate::fdt::Node;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
@@ -16,6 +17,7 @@ use crate::mm::page::Page;
 use crate::mm::vmalloc::{SetMemoryError, Uncached};
 use crate::mm::zone::{PageAllocator, Purge, RegistryError};
 use core::fmt;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 static DMA: Dma<'static, KernelPages> = Dma::new(KernelPages(()));
@@ -67,14 +69,28 @@ unsafe impl DmaHal<'static> for KernelPages {
 
     #[inline]
     fn copy(&self, _: Internal, to: VirtAddr, from: VirtAddr, bytes: u64) {
-        // SAFETY: a buffer of the caller's and bounce slots that are this mapping's, which are apart.
-        unsafe { to.as_ptr::<u8>().copy_from_nonoverlapping(from.as_ptr(), to_usize(bytes)) };
+        if (to.get() | from.get() | bytes) & (PAGE_SIZE - 1) != 0 {
+            // SAFETY: a buffer of the caller's and bounce slots that are this mapping's, which are apart.
+            return unsafe { to.as_ptr::<u8>().copy_from_nonoverlapping(from.as_ptr(), to_usize(bytes)) };
+        }
+        for offset in (0..bytes).step_by(to_usize(PAGE_SIZE)) {
+            let page = |at: VirtAddr| NonNull::new(VirtAddr::new(at.get() + offset).as_ptr::<mem::Page>());
+            if let (Some(to), Some(from)) = (page(to), page(from)) {
+                // SAFETY: as above, whole pages.
+                unsafe { mem::copy_page(to, from) };
+            }
+        }
     }
 
     #[inline]
     fn zero(&self, _: Internal, at: VirtAddr, bytes: u64) {
-        // SAFETY: memory that was just taken for the caller, and is mapped there.
-        unsafe { at.as_ptr::<u8>().write_bytes(0, to_usize(bytes)) };
+        let whole = (at.get() | bytes) & (PAGE_SIZE - 1) == 0 && bytes != 0;
+        match NonNull::new(at.as_ptr::<mem::Page>()).filter(|_| whole) {
+            // SAFETY: memory that was just taken for the caller, and is mapped there as Normal memory, cached or not.
+            Some(first) => unsafe { mem::clear_pages(first, bytes / PAGE_SIZE) },
+            // SAFETY: as above.
+            None => unsafe { at.as_ptr::<u8>().write_bytes(0, to_usize(bytes)) },
+        }
     }
 
     fn fill(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) {

@@ -19,36 +19,48 @@ fn line() -> u64 {
     4 << (ctr >> 16 & 0xf)
 }
 
-/// One instruction for each line of a range: two instructions a line in runs of sixteen, four in what is left.
+/// One instruction for each line of a range that is not empty: two instructions a line in runs of 32, two and a half in runs of
+/// four, four in what is left.
 macro_rules! each_line {
     ($range:expr, $op:literal) => {{
         let (range, line): (VirtRange, u64) = ($range, line());
-        let (start, end) = (range.start().get() & !(line - 1), range.end().get());
+        let (start, end) = (range.start().get() & line.wrapping_neg(), range.end().get());
         // SAFETY: the caller owns the range, which is mapped, and answers for its lines; HAL-12 says what becomes of them.
         // Nothing else is changed.
         unsafe {
             asm!(
-                "cmp {at}, {whole}",
-                "b.hs 3f",
+                "cmp {at}, {many}",
+                "b.hi 3f",
                 "2:",
-                ".rept 16",
+                ".rept 32",
                 concat!("dc ", $op, ", {at}"),
                 "add {at}, {at}, {line}",
                 ".endr",
-                "cmp {at}, {whole}",
-                "b.lo 2b",
+                "cmp {at}, {many}",
+                "b.ls 2b",
                 "3:",
-                "cmp {at}, {end}",
-                "b.hs 5f",
+                "cmp {at}, {few}",
+                "b.hi 5f",
                 "4:",
+                ".rept 4",
+                concat!("dc ", $op, ", {at}"),
+                "add {at}, {at}, {line}",
+                ".endr",
+                "cmp {at}, {few}",
+                "b.ls 4b",
+                "5:",
+                "cmp {at}, {end}",
+                "b.hs 7f",
+                "6:",
                 concat!("dc ", $op, ", {at}"),
                 "add {at}, {at}, {line}",
                 "cmp {at}, {end}",
-                "b.lo 4b",
-                "5:",
+                "b.lo 6b",
+                "7:",
                 at = inout(reg) start => _,
-                // One past the last address from which sixteen lines end before the range does.
-                whole = in(reg) (start + ((end - start) & !(16 * line - 1))),
+                // The last addresses from which as many lines end with the range, or before.
+                many = in(reg) end.saturating_sub(line << 5),
+                few = in(reg) end.saturating_sub(line << 2),
                 line = in(reg) line,
                 end = in(reg) end,
                 options(nostack)
@@ -65,17 +77,17 @@ unsafe impl DataCache for Caches {
         line()
     }
 
-    #[inline]
+    #[inline(always)]
     fn clean(&self, _: Internal, range: VirtRange) {
         each_line!(range, "cvac");
     }
 
-    #[inline]
+    #[inline(always)]
     fn invalidate(&self, _: Internal, range: VirtRange) {
         each_line!(range, "ivac");
     }
 
-    #[inline]
+    #[inline(always)]
     fn clean_and_invalidate(&self, _: Internal, range: VirtRange) {
         each_line!(range, "civac");
     }

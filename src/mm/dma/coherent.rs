@@ -97,7 +97,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     }
 
     /// A block that the device reaches with its coherent mask, from the highest zone whose memory it does.
-    fn alloc_block(&self, device: &Device, order: Order, gfp: Gfp) -> Result<(Page, PhysRange), DmaError> {
+    #[inline]
+    fn alloc_block(&self, device: &Device, order: Order, gfp: Gfp) -> Result<(Page, PhysRange, DmaAddr), DmaError> {
         let pages = self.hal.pages();
         let gfp = gfp.difference(Gfp::ZERO | Gfp::COMP | Gfp::HIGHMEM);
         let plain = gfp.difference(Gfp::DMA | Gfp::DMA32);
@@ -111,8 +112,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             // What is not in a zone is not in those below it.
             let page = pages.alloc_pages(plain | *zone, order)?;
             let range = PhysRange::from_size(pages.hal().map().phys(page), order.bytes()).unwrap_or_default();
-            if device.translate(range, device.coherent_mask()).is_some() {
-                return Ok((page, range));
+            if let Some(bus) = device.translate_coherent(range) {
+                return Ok((page, range, bus));
             }
             // Fresh, so that it goes back.
             let _ = pages.do_free_pages(page, order);
@@ -124,10 +125,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     #[inline]
     fn alloc_cached(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
         let order = order_of(size)?;
-        let (page, range) = self.alloc_block(device, order, gfp)?;
-        let bus = device.translate(range, device.coherent_mask()).ok_or(DmaError::Unreachable(range))?;
-        // Fresh, so that it is unclaimed.
-        self.hal.pages().do_claim(page, Kind::Dma, CACHED)?;
+        let (page, range, bus) = self.alloc_block(device, order, gfp)?;
+        let map = self.hal.pages().hal().map();
+        let descriptor = map.get(page);
+        descriptor.claim_fresh(Kind::Dma);
+        descriptor.set_owner(CACHED);
         let addr = self.hal.to_virt(range.start());
         self.hal.zero(Internal::CALL, addr, range.size());
         Ok(CoherentBlock { addr, bus })
@@ -154,7 +156,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return Err(DmaError::NoReserve);
         }
         let pages = self.hal.pages();
-        let (page, range) = self.alloc_block(device, order, gfp)?;
+        let (page, range, _) = self.alloc_block(device, order, gfp)?;
         let undo = |error: DmaError| {
             let _ = pages.do_disown(page, Kind::Dma);
             let _ = pages.do_free_pages(page, order);
@@ -241,11 +243,14 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return Err(wrong);
         }
         self.watch_unmap::<Bidirectional>(device, MappingKind::Coherent, (bus, size), 1)?;
+        // What the linear map has is in no reserve.
+        if self.hal.to_phys(addr).is_some() {
+            return self.free_cached(device, size, block).ok_or(wrong)?;
+        }
         let freed = self.with_reserves(|reserves| reserves.free(device, addr, bus, size.div_ceil(PAGE_SIZE)));
         match freed {
             Some(true) => Ok(()),
-            Some(false) => Err(wrong),
-            None => self.free_cached(device, size, block).ok_or(wrong)?,
+            Some(false) | None => Err(wrong),
         }
     }
 
@@ -261,9 +266,10 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return None;
         }
         let range = PhysRange::from_size(phys, order.bytes())?;
-        device.translate(range, device.coherent_mask()).filter(|bus| *bus == block.bus)?;
-        let freed = pages.do_disown(page, Kind::Dma).and_then(|()| pages.do_free_pages(page, order));
-        Some(freed.map_err(DmaError::Free))
+        device.translate_coherent(range).filter(|bus| *bus == block.bus)?;
+        // Of two that free it at once, one finds it free already.
+        map.get(page).become_kind(Kind::Block, 0).ok()?;
+        Some(pages.do_free_pages(page, order).map_err(DmaError::Free))
     }
 
     /// Tests the reserves, and that each is what its descriptor says.

@@ -329,11 +329,28 @@ impl Device {
         Some(DmaAddr::new(range.start().get().wrapping_add(window.offset())))
     }
 
-    /// The memory behind a bus address: a range check and a subtraction for the largest window.
+    /// The memory behind a bus address, if it lies in the largest window: a range check and a subtraction.
     #[inline(always)]
+    pub(super) const fn reached_at(&self, bus: DmaAddr, size: u64) -> Option<PhysAddr> {
+        let phys = bus.get().wrapping_sub(self.offset);
+        let offset = phys.wrapping_sub(self.start);
+        if offset < self.size && size.wrapping_sub(1) < self.size - offset {
+            return Some(PhysAddr::new(phys));
+        }
+        None
+    }
+
+    /// The memory behind a bus address, through whichever window.
     pub(super) fn phys(&self, bus: DmaAddr, size: u64) -> Option<PhysAddr> {
-        let phys = PhysAddr::new(bus.get().wrapping_sub(self.offset));
-        if self.reach(phys, size).is_some() { Some(phys) } else { self.phys_slow(bus, size) }
+        self.reached_at(bus, size).or_else(|| self.phys_slow(bus, size))
+    }
+
+    /// Where the device finds memory with its coherent mask.
+    #[inline]
+    pub(super) fn translate_coherent(&self, range: PhysRange) -> Option<DmaAddr> {
+        // Mostly the masks are alike.
+        let near = if self.mask == self.coherent_mask { self.reach(range.start(), range.size()) } else { None };
+        near.or_else(|| self.translate(range, self.coherent_mask))
     }
 
     #[cold]

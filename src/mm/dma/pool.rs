@@ -77,6 +77,18 @@ struct Record {
     leads: bool,
 }
 
+impl Record {
+    /// The bit of a block, if one begins there.
+    #[inline(always)]
+    fn bit_of(&self, stride: u64, block: CoherentBlock) -> Option<u64> {
+        let offset = block.addr.get().wrapping_sub(self.addr.get());
+        let number = offset.checked_div(stride)?;
+        let exact = number.wrapping_mul(stride) == offset && block.bus.get().wrapping_sub(self.bus.get()) == offset;
+        let bit = 1_u64.checked_shl(u32::try_from(number).ok()?)?;
+        (exact && self.all & bit != 0).then_some(bit)
+    }
+}
+
 /// The records.
 ///
 /// # Invariants
@@ -307,45 +319,40 @@ impl<A: Stateless> State<A> {
         }
         let record = self.records.get_mut(self.hint)?;
         let bit = record.free.trailing_zeros();
-        record.free &= record.free - 1;
+        record.free &= record.free.wrapping_sub(1);
         // INVARIANT: POOL-2.
-        self.used += 1;
-        let offset = u64::from(bit) * stride;
+        self.used = self.used.wrapping_add(1);
+        // A record lies in a chunk, so nothing wraps.
+        let offset = u64::from(bit).wrapping_mul(stride);
         Some(CoherentBlock {
-            addr: VirtAddr::new(record.addr.get() + offset),
-            bus: DmaAddr::new(record.bus.get() + offset),
+            addr: VirtAddr::new(record.addr.get().wrapping_add(offset)),
+            bus: DmaAddr::new(record.bus.get().wrapping_add(offset)),
         })
     }
 
     /// The record of a block in use, and its bit there.
     #[inline(always)]
     fn find(&self, stride: u64, block: CoherentBlock) -> Result<(usize, u64), PoolError> {
-        let wrong = PoolError::NotOfPool(block);
-        let within = |record: &Record| record.addr <= block.addr;
-        // Mostly it is the one that was used last.
-        let index = match self.records.get(self.hint) {
-            Some(record) if block.addr.get().wrapping_sub(record.addr.get()) < BITS * stride => self.hint,
-            _ => self.records.partition_point(within).checked_sub(1).ok_or(wrong)?,
-        };
-        // The next one may begin within 64 blocks of it.
-        let index = match self.records.get(index + 1) {
-            Some(next) if next.addr <= block.addr => {
-                self.records.partition_point(within).checked_sub(1).ok_or(wrong)?
-            }
-            _ => index,
-        };
-        let record = self.records.get(index).ok_or(wrong)?;
-        let offset = block.addr.get() - record.addr.get();
-        let number = offset / stride;
-        if number >= BITS || !offset.is_multiple_of(stride) || block.bus.get().wrapping_sub(record.bus.get()) != offset
+        // Mostly it is of the record that was used last.
+        if let Some(record) = self.records.get(self.hint)
+            && let Some(bit) = record.bit_of(stride, block)
+            && record.free & bit == 0
         {
-            return Err(wrong);
+            return Ok((self.hint, bit));
         }
-        let bit = 1 << number;
-        match (record.all & bit, record.free & bit) {
-            (0, _) => Err(wrong),
-            (_, 0) => Ok((index, bit)),
-            _ => Err(PoolError::DoubleFree(block)),
+        self.find_slow(stride, block)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_slow(&self, stride: u64, block: CoherentBlock) -> Result<(usize, u64), PoolError> {
+        let wrong = PoolError::NotOfPool(block);
+        let index = self.records.partition_point(|record| record.addr <= block.addr).checked_sub(1).ok_or(wrong)?;
+        let record = self.records.get(index).ok_or(wrong)?;
+        match record.bit_of(stride, block) {
+            None => Err(wrong),
+            Some(bit) if record.free & bit == 0 => Ok((index, bit)),
+            Some(_) => Err(PoolError::DoubleFree(block)),
         }
     }
 
@@ -355,7 +362,7 @@ impl<A: Stateless> State<A> {
         if let Some(record) = self.records.get_mut(index) {
             record.free |= bit;
             // INVARIANT: POOL-2.
-            self.used -= 1;
+            self.used = self.used.wrapping_sub(1);
             // It is in the caches.
             self.hint = index;
         }

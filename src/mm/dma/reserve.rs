@@ -80,6 +80,9 @@ impl Reserve {
     }
 
     fn take(&mut self, count: u64) -> Option<u64> {
+        if count == 1 {
+            return self.take_one();
+        }
         let first = self.find(count.next_power_of_two())?;
         for (word, mask) in Self::masks(first, count) {
             *self.busy.get_mut(word)? |= mask;
@@ -88,6 +91,19 @@ impl Reserve {
         *self.starts.get_mut(to_usize(first / BITS))? |= 1 << (first % BITS);
         self.used += count;
         Some(first)
+    }
+
+    /// [`Reserve::take`] of one page.
+    #[inline]
+    fn take_one(&mut self) -> Option<u64> {
+        let words = self.words();
+        let (index, word) = self.busy.iter_mut().take(words).enumerate().find(|(_, word)| **word != u64::MAX)?;
+        let bit = word.trailing_ones();
+        *word |= 1 << bit;
+        // INVARIANT: RSV-1.
+        *self.starts.get_mut(index)? |= 1 << bit;
+        self.used += 1;
+        Some(index as u64 * BITS + u64::from(bit))
     }
 
     fn bit(words: &[u64; WORDS], page: u64) -> bool {
@@ -189,7 +205,7 @@ impl Reserves {
     /// Takes pages that a device reaches.
     pub(super) fn take(&mut self, device: &Device, pages: u64) -> Option<(VirtAddr, DmaAddr)> {
         self.iter_mut().find_map(|reserve| {
-            let bus = device.translate(reserve.range, device.coherent_mask())?;
+            let bus = device.translate_coherent(reserve.range)?;
             let offset = reserve.take(pages)? * PAGE_SIZE;
             Some((VirtAddr::new(reserve.uncached.at.get() + offset), DmaAddr::new(bus.get() + offset)))
         })

@@ -34,38 +34,48 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// [`Self::map_sg`], on what this crate knows to be its own, or passes on for who said so.
     #[track_caller]
     pub(crate) fn do_map_sg<D: Direction>(&self, device: &Device, list: &mut [SgEntry]) -> Result<(), DmaError> {
-        let mut mapped = 0;
-        let mut result = if list.is_empty() { Err(DmaError::Empty) } else { Ok(()) };
-        for entry in list.iter_mut() {
-            match self.map_entry::<D>(device, entry) {
-                Ok(bus) => entry.bus = bus,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+        if list.is_empty() {
+            return Err(DmaError::Empty);
+        }
+        for index in 0..list.len() {
+            let Some(entry) = list.get_mut(index) else { break };
+            let near = self
+                .hal
+                .to_phys(entry.addr)
+                .and_then(|phys| self.map_quietly::<D, false>(device, phys, entry.addr, u64::from(entry.length)));
+            match near {
+                Some(bus) => entry.bus = bus,
+                None => match self.map_entry::<D>(device, entry) {
+                    Ok(bus) => entry.bus = bus,
+                    Err(error) => return self.undo::<D>(device, list.get(..index).unwrap_or_default(), error),
+                },
             }
-            mapped += 1;
         }
         // One barrier for all of them.
         if !device.is_coherent() {
             self.hal.cache().complete();
         }
-        if result.is_err() {
-            self.end_entries::<D>(device, list.get(..mapped).unwrap_or_default())?;
-            return result;
-        }
         self.watch_list::<D>(device, list);
         Ok(())
     }
 
-    #[inline(always)]
-    fn map_entry<D: Direction>(&self, device: &Device, entry: &SgEntry) -> Result<DmaAddr, DmaError> {
-        let plain = || self.hal.to_phys(entry.addr.untagged());
-        let phys = self.hal.to_phys(entry.addr).or_else(plain).ok_or(DmaError::NotLinear(entry.addr))?;
-        match self.map_quietly::<D>(device, phys, entry.addr, u64::from(entry.length)) {
-            Some(bus) => Ok(bus),
-            None => self.map_any::<D>(device, phys, u64::from(entry.length)),
+    /// Ends what was mapped of a list that is not mapped whole.
+    #[cold]
+    #[inline(never)]
+    fn undo<D: Direction>(&self, device: &Device, mapped: &[SgEntry], error: DmaError) -> Result<(), DmaError> {
+        if !device.is_coherent() {
+            self.hal.cache().complete();
         }
+        self.end_entries::<D>(device, mapped)?;
+        Err(error)
+    }
+
+    /// Maps an entry by any means.
+    #[cold]
+    #[inline(never)]
+    fn map_entry<D: Direction>(&self, device: &Device, entry: &SgEntry) -> Result<DmaAddr, DmaError> {
+        let phys = self.hal.to_phys(entry.addr.untagged()).ok_or(DmaError::NotLinear(entry.addr))?;
+        self.map_any::<D>(device, phys, u64::from(entry.length))
     }
 
     /// [`Self::unmap_sg`], on what this crate knows to be its own, or passes on for who said so.

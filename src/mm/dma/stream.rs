@@ -55,19 +55,16 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         at: VirtAddr,
         size: u64,
     ) -> Result<DmaAddr, DmaError> {
-        let Some(bus) = self.map_quietly::<D>(device, phys, at, size) else {
+        let Some(bus) = self.map_quietly::<D, true>(device, phys, at, size) else {
             return self.map_slow::<D>(device, phys, size);
         };
-        if !device.is_coherent() {
-            self.hal.cache().complete();
-        }
         self.watch_map::<D>(device, MappingKind::Single, (bus, phys, size), 1);
         Ok(bus)
     }
 
-    /// Maps what needs neither another window nor a copy, but for the barrier that completes the maintenance.
+    /// Maps what needs neither another window nor a copy; with the barrier that completes the maintenance or without.
     #[inline(always)]
-    pub(super) fn map_quietly<D: Direction>(
+    pub(super) fn map_quietly<D: Direction, const BARRIER: bool>(
         &self,
         device: &Device,
         phys: PhysAddr,
@@ -83,6 +80,9 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             }
             // Of what the device will write too: a dirty line could be written back over it.
             cache.clean(Internal::CALL, span(at, size));
+            if BARRIER {
+                cache.complete();
+            }
         }
         Some(bus)
     }
@@ -163,10 +163,27 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if device.is_coherent() || !D::FROM_DEVICE {
             return Ok(());
         }
-        let phys = device.phys(bus, size).ok_or(DmaError::NoWindow(bus))?;
-        // Lines may have been fetched while the device wrote.
+        match device.reached_at(bus, size) {
+            Some(phys) => {
+                self.drop_lines(phys, size);
+                Ok(())
+            }
+            None => self.after_slow(device, bus, size),
+        }
+    }
+
+    /// The CPU reads what the device wrote: lines may have been fetched while it did.
+    #[inline(always)]
+    fn drop_lines(&self, phys: PhysAddr, size: u64) {
         self.hal.cache().invalidate(Internal::CALL, span(self.hal.to_virt(phys), size));
         self.hal.cache().complete();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn after_slow(&self, device: &Device, bus: DmaAddr, size: u64) -> Result<(), DmaError> {
+        let phys = device.phys(bus, size).ok_or(DmaError::NoWindow(bus))?;
+        self.drop_lines(phys, size);
         Ok(())
     }
 
@@ -198,6 +215,15 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         size: u64,
     ) -> Result<(), DmaError> {
         self.watch_sync::<D>(device, (bus, size))?;
+        if device.has_bounced() {
+            return self.cpu_slow::<D>(device, bus, size);
+        }
+        self.after::<D>(device, bus, size)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cpu_slow<D: Direction>(&self, device: &Device, bus: DmaAddr, size: u64) -> Result<(), DmaError> {
         match self.slot_at(device, bus, size) {
             Some(slot) => self.bounce_for_cpu::<D>(device, slot, (bus, size)),
             None => self.after::<D>(device, bus, size),
@@ -214,6 +240,25 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         size: u64,
     ) -> Result<(), DmaError> {
         self.watch_sync::<D>(device, (bus, size))?;
+        if device.has_bounced() {
+            return self.sync_slow::<D>(device, bus, size);
+        }
+        if device.is_coherent() {
+            return Ok(());
+        }
+        match device.reached_at(bus, size) {
+            Some(phys) => {
+                self.hal.cache().clean(Internal::CALL, span(self.hal.to_virt(phys), size));
+                self.hal.cache().complete();
+                Ok(())
+            }
+            None => self.sync_slow::<D>(device, bus, size),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sync_slow<D: Direction>(&self, device: &Device, bus: DmaAddr, size: u64) -> Result<(), DmaError> {
         if let Some(slot) = self.slot_at(device, bus, size) {
             self.bounce_for_device::<D>(device, slot, (bus, size))?;
             if !D::TO_DEVICE {

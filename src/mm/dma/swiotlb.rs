@@ -92,7 +92,9 @@ impl<'a> Slots<'a> {
         let lead = original.get() & mask;
         let count = to_usize((lead + size).div_ceil(SLOT_SIZE));
         // Aligned so that the low bits can be what they were, and that what fits inside the boundary does not cross it.
-        let unit = (mask + 1).max(SLOT_SIZE);
+        // Whole pages go to whole pages, which are copied faster.
+        let whole = (original.get() | size) & (PAGE_SIZE - 1) == 0;
+        let unit = (mask + 1).max(if whole { PAGE_SIZE } else { SLOT_SIZE });
         let total = self.records.len();
         let mut at = self.next;
         let mut wrapped = false;

@@ -194,7 +194,7 @@ fn random_allocations_agree_with_a_model() {
         let device = device(dma, false);
         let mut random = Random(7);
         let mut live: Vec<(CoherentBlock, u64, u8)> = Vec::new();
-        for round in 0..if cfg!(miri) { 20 } else { 1500 } {
+        for round in 0..if cfg!(miri) { 20_u32 } else { 1500 } {
             if random.below(5) < 3 && live.len() < 60 {
                 let size = 1 << random.below(19);
                 let size = size + random.below(size);
