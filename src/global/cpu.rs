@@ -249,13 +249,13 @@ pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
     (0..HERE.cpus()).map(CpuId::new).filter(|cpu| HERE.local_of(*cpu).is_some())
 }
 
-/// This CPU, which has data since [`give_cpu`], uses them from here on, and takes part: whoever wants pages or objects from
-/// it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next
+/// This CPU, which has data since [`bring_up`](super::bring_up()), uses them from here on, and takes part: a CPU that wants
+/// pages or objects from it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next
 /// thing that it does is [`answer_requests`](super::answer_requests).
 ///
 /// # Safety
 ///
-/// This CPU has just come, with interrupts masked, and runs on as the contract of [`give_cpu`] wants; nobody has taken
+/// This CPU has just come, with interrupts masked, and runs on as [`bring_up`](super::bring_up()) has left it; nobody has taken
 /// what it left the last time and still uses it.
 pub unsafe fn bring_cpu_online() -> bool {
     let cpu = cpu::current();

@@ -88,7 +88,7 @@ fn keep(device: &Devres, mapped: Result<VirtAddr, IoError>) -> Result<VirtAddr, 
     Ok(start)
 }
 
-/// Maps registers for the device, Device-nGnRE; see [`ioremap`](super::ioremap). The address is good until the device gives back
+/// Maps registers for the device, Device-nGnRE; see [`ioremap`]. The address is good until the device gives back
 /// what it has.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub fn devm_ioremap(device: &Devres, phys: PhysAddr, size: u64) -> Result<VirtAd
     keep(device, ioremap(phys, size))
 }
 
-/// The same for a frame buffer: writes are combined; see [`ioremap_wc`](super::ioremap_wc).
+/// The same for a frame buffer: writes are combined; see [`ioremap_wc`].
 ///
 /// # Errors
 ///

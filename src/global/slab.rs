@@ -37,7 +37,7 @@ const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 static ENTROPY: AtomicU64 = AtomicU64::new(0);
 
 /// Adds bits that nobody outside knows to those from which the order and the secrets of caches are made: the boot
-/// loader's seed, say. Before [`start_slabs`].
+/// loader's seed, say. Before [`bring_up`](super::bring_up()).
 pub fn add_entropy(bits: u64) {
     ENTROPY.fetch_add(bits.rotate_left(32) ^ bits.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
 }

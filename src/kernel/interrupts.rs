@@ -189,7 +189,7 @@ pub(crate) fn enable_here(intid: IntId, trigger: Trigger) -> Result<(), Interrup
 }
 
 /// Makes `handler` take the interrupt `intid`, and lets it through to this CPU (Linux: `request_irq`); a private one that
-/// others shall take too is let through there by [`enable_here`]. Any context.
+/// others shall take too is let through there by `enable_here`. Any context.
 ///
 /// # Errors
 ///

@@ -32,12 +32,12 @@ const FIRST_PRIVATE_DEVICE: u32 = 16;
 ///
 /// # Invariants
 ///
-/// - `INTID-1`: below [`INTIDS`].
+/// - `INTID-1`: below `INTIDS`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct IntId(u32);
 
 impl IntId {
-    /// The interrupt `raw`, or `None` at or above [`INTIDS`].
+    /// The interrupt `raw`, or `None` at or above `INTIDS`.
     #[must_use]
     pub const fn new(raw: u32) -> Option<Self> {
         // INVARIANT: INTID-1 by the comparison.

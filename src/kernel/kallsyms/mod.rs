@@ -8,7 +8,7 @@
 //!
 //! | part | content |
 //! |---|---|
-//! | header | [`MAGIC`]; number of symbols; number of tokens; end of the last symbol; where offsets, names and tokens begin |
+//! | header | `MAGIC`; number of symbols; number of tokens; end of the last symbol; where offsets, names and tokens begin |
 //! | offsets | one word a symbol, ascending: its address less the image's |
 //! | names | a pool; entry `i` is the name of symbol `i`, as a sequence of token numbers |
 //! | tokens | a pool; entry `i` is a piece of text, such as `::fmt` or `<core` |

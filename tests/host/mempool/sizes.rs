@@ -51,7 +51,7 @@ fn what_may_sleep_of_a_pool_refuses_in_atomic_context_before_it_changes_anything
         let pool = numbers(slabs, 2, &source).unwrap();
         assert!(matches!(in_interrupt(|| pool.resize(5)), Err(PoolResizeError::Atomic(_))));
         assert_eq!(pool.stats().min, 2);
-        let (pool, why) = in_interrupt(|| pool.destroy()).unwrap_err();
+        let (pool, why) = in_interrupt(|| pool.destroy().unwrap_err());
         assert!(matches!(why, PoolDestroyError::Atomic(_)));
         let calls = std::mem::take(&mut *slabs.hal().atomic_calls.lock().unwrap());
         assert_eq!(calls, ["RawMempool::create", "RawMempool::resize", "RawMempool::destroy"]);
