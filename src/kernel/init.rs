@@ -205,8 +205,9 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     input::init();
     io::init(&cpu, &tree, &found);
     dma::init(args);
-    iomem::init(boot, &tree, early);
-    ports::init(&tree);
+    if let Some(pci) = iomem::init(boot, &tree, early) {
+        ports::init(&tree, pci);
+    }
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");
     }

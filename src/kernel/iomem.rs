@@ -20,12 +20,14 @@ const TAKEN: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
 
 type Entered = Result<(), ResourceError<'static>>;
 
-/// Fills the tree. Boot CPU, once, when memory can be allocated.
-pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) {
+/// Fills the tree. Boot CPU, once, when memory can be allocated. Where in the device tree the first PCI host is, if there is
+/// one: all nodes are looked at here.
+pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) -> Option<usize> {
     if let Err(error) = enter_ram(boot) {
         warn!("resources: RAM: {error}");
     }
-    let refused = enter_devices(tree) + enter_reserved();
+    let mut pci = None;
+    let refused = enter_devices(tree, &mut pci) + enter_reserved();
     if refused != 0 {
         warn!("resources: {refused} ranges of the device tree lie across others and were left out");
     }
@@ -33,6 +35,7 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) {
         warn!("resources: the kernel's own devices: {error}");
     }
     info!("resources: {} ranges", global::iomem_resource().with(|tree| tree.len()));
+    pci
 }
 
 /// RAM, with the image and what else is reserved in it.
@@ -82,12 +85,16 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
 }
 
 /// The registers and memories of every device that is there and that the CPU reaches, by the name of its node. How many
-/// are left out because they lie across others.
-fn enter_devices(tree: &Tree<'static>) -> usize {
+/// are left out because they lie across others. Where the first node is that is called as a PCI host is (Devicetree
+/// Specification 2.2.2) comes into `pci`.
+fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     let mut refused = 0;
     // Copied, since entering takes memory.
     let banks: Vec<_> = global::memblock().memory().regions().iter().map(|bank| bank.range).collect();
     tree.for_each_range(&mut |bus, node, range| {
+        if pci.is_none() && matches!(node.base_name(), "pci" | "pcie") {
+            *pci = Some(node.offset());
+        }
         let Ok(range) = range else { return };
         // RAM is there already. Few others lie in it.
         let is_memory = banks.iter().any(|bank| bank.overlaps(range)) && node.str("device_type") == Some("memory");
