@@ -287,7 +287,9 @@ ktest!(
     exit = 1
 );
 fn an_allocation_in_a_report_does_not_wait_for_the_slabs() {
+    // Neither objects nor blocks are at hand, of any size.
     global::slab_allocator().shrink_all();
+    global::drain_all_pages();
     let _ = step_through(end_inside_node, || global::kmalloc(64, Gfp::KERNEL));
 }
 

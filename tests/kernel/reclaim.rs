@@ -121,8 +121,10 @@ fn all_is_back(before: u64) {
 }
 
 fn free_pages_now() -> u64 {
-    // What caches keep at hand are pages in use.
+    // What caches keep at hand are pages in use, as is memory that is kept for the next caller.
     global::slab_allocator().shrink_all();
+    global::percpu_trim();
+    global::dma().trim_reserves();
     global::drain_all_pages();
     global::nr_free_pages()
 }

@@ -98,7 +98,7 @@ ktest!(
 fn what_is_reserved_over_the_image_stays_reserved() {
     memory_is_right();
     let boot = &machine().boot;
-    let taken = PhysRange::from_size(PhysAddr::new(0x4820_0000), 0x40_0000).expect("4 MiB");
+    let taken = PhysRange::from_size(PhysAddr::new(0x4820_0000), 0x80_0000).expect("8 MiB");
     assert!(taken.contains_range(boot.image_range()), "else the tree has to be changed");
     let account = account(machine()).expect("RAM adds up");
     let is_free = |row: &&Row| row.owner == Owner::Pages && row.range.overlaps(taken);
@@ -117,7 +117,7 @@ ktest!(
     boot: a_no_map_region_over_the_image_is_named,
     machine = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/nomapkernel.dtb.gz",
     report = "1 ranges of no-map regions stay mapped",
-    report = "/reserved-memory/k@48200000 [0x48200000..0x48600000) lies over the kernel image",
+    report = "/reserved-memory/k@48200000 [0x48200000..0x48a00000) lies over the kernel image",
     report = "sum 262144 KiB",
     exit = 0
 );
