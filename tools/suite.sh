@@ -186,11 +186,12 @@ threads_example() {
 # Someone else's `main` on this crate's boot stub: manifest, build script and source together.
 # It stands on the packaged library, as a registry hands it out.
 own_main() {
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     cargo package --quiet -p quarry --allow-dirty --no-verify || return 1
     packages=$target/package
     case $packages in /*) ;; *) packages=$PWD/$packages ;; esac
-    tar -C "$packages" -xzf "$packages/quarry-0.1.0.crate" || return 1
-    not_asked_for=quarry_ktest from=$packages/quarry-0.1.0 boots own-main || return 1
+    tar -C "$packages" -xzf "$packages/quarry-$version.crate" || return 1
+    not_asked_for=quarry_ktest from=$packages/quarry-$version boots own-main || return 1
     case $said in *"linux,dummy-virt: kmalloc, vmalloc and a device"*) ;; *) return 1 ;; esac
     taken=$(lines examples/own-main/Cargo.toml examples/own-main/build.rs examples/own-main/src/main.rs)
     echo "lines that it takes: $taken"
