@@ -140,10 +140,13 @@ fn no_allocation_has_a_tag_that_matches_all() {
     let mut seen = 0_u32;
     for _ in 0..256 {
         let size = 1 + random.index(1024);
-        let pointer = at(global::kmalloc(size, Gfp::KERNEL).expect("memory"));
-        fits(pointer);
-        seen |= 1 << pointer.tag().get();
-        kfree(pointer);
+        // Several at once: an object has one half of the tags or the other, by its place in the slab.
+        let pointers: [VirtAddr; 8] = core::array::from_fn(|_| at(global::kmalloc(size, Gfp::KERNEL).expect("memory")));
+        for pointer in pointers {
+            fits(pointer);
+            seen |= 1 << pointer.tag().get();
+        }
+        pointers.into_iter().for_each(kfree);
         let order = Order::new(1 + u8::try_from(random.below(4)).expect("small")).expect("an order");
         let pages = global::get_free_pages(Gfp::KERNEL, order).expect("memory").at();
         fits(pages);
