@@ -121,10 +121,11 @@ fn all_is_back(before: u64) {
 }
 
 fn free_pages_now() -> u64 {
-    // What caches keep at hand are pages in use, as is memory that is kept for the next caller.
-    global::slab_allocator().shrink_all();
+    // What is kept for the next caller, and what caches keep at hand, are pages in use. Areas are given up lazily.
     global::percpu_trim();
     global::dma().trim_reserves();
+    global::vmap_space().purge_all();
+    global::slab_allocator().shrink_all();
     global::drain_all_pages();
     global::nr_free_pages()
 }
