@@ -1,4 +1,4 @@
-//! What the tree says of a device that accesses memory by itself.
+//! Reads the description of a DMA-capable device from the device tree.
 
 use super::error::FdtError;
 use super::node::Node;

@@ -113,7 +113,7 @@ unsafe impl DmaHal<'static> for KernelPages {
     }
 }
 
-/// Reserves of uncached memory of which nothing is in use, for whoever is short of memory.
+/// Reserves of uncached memory of which nothing is in use, for allocations that run short of memory.
 struct Idle;
 
 impl Purge for Idle {
@@ -130,7 +130,7 @@ impl Purge for Idle {
     }
 }
 
-/// Lets reserves that are idle be had by whoever is short of memory; `slots` bounce slots, if that is said, are made when the
+/// Lets reserves that are idle be reclaimed when memory is short; `slots` bounce slots, if that is said, are made when the
 /// first device comes that may need them (`swiotlb=`). Boot CPU, once.
 ///
 /// # Errors

@@ -116,8 +116,8 @@ pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, I
     IO.ioremap_prot(phys, size, prot)
 }
 
-/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`IoMem`].
 ///
@@ -160,8 +160,8 @@ pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<NonNull
     IO.memremap(phys, size, memory).map(pointer)
 }
 
-/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`ReservedRegion`], [`IoMem`].
 ///

@@ -209,7 +209,7 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
     pool.alloc_preallocated()
 }
 
-/// Frees an element; null is nothing to free. What is wrong with it is reported, and nothing is freed then. Any context.
+/// Frees an element; null is nothing to free. A wrong element is reported, and nothing is freed. Any context.
 ///
 /// # Safety
 ///

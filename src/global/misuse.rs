@@ -1,4 +1,4 @@
-//! What is said about a raw call that was refused: the rule, what was named, who has it, and who called.
+//! Reports of refused raw calls: the rule, the object, its owner and the caller.
 #![forbid(unsafe_code)]
 
 use super::machine::machine;
@@ -9,7 +9,7 @@ use crate::mm::page::Kind;
 use core::fmt;
 use core::panic::Location;
 
-/// Who has what is at an address.
+/// The owner of the memory at an address.
 struct Owner(VirtAddr);
 
 impl fmt::Display for Owner {

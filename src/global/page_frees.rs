@@ -46,7 +46,7 @@ impl<P: Pointer> BlockName for P {
 
 /// Gives a block back, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by
 /// type here). Allocated by [`alloc_pages`](super::alloc_pages) and its kin; owned by [`Pages`](super::Pages).
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -78,7 +78,7 @@ pub unsafe fn try_free_pages(block: impl BlockName, order: Order) -> Result<(), 
 }
 
 /// Gives a page back, named by itself or by its address: [`free_pages`] of order zero.
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -110,7 +110,7 @@ pub unsafe fn try_free_page(page: impl BlockName) -> Result<(), FreeError> {
 }
 
 /// Frees the pages of a batch; see [`PageAllocator::free_pages_bulk`](crate::mm::zone::PageAllocator::free_pages_bulk).
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -147,7 +147,7 @@ pub unsafe fn try_free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> R
 }
 
 /// Gives back what [`alloc_pages_exact`](super::alloc_pages_exact) returned for as many bytes.
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -179,7 +179,7 @@ pub unsafe fn try_free_pages_exact(start: impl BlockName, bytes: usize) -> Resul
 }
 
 /// Frees contiguous pages, each a block of its own.
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -211,7 +211,7 @@ pub unsafe fn try_free_contig_range(first: Page, pages: u32) -> Result<(), FreeE
 }
 
 /// Drops a reference; the last one frees the block.
-/// What is wrong with the name is reported, and nothing has changed then. Any context.
+/// A wrong name is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///

@@ -38,7 +38,7 @@ unsafe impl PerCpuHal<'static> for KernelPages {
     }
 }
 
-/// What is idle in it, for whoever is short of memory.
+/// Its idle pages, for allocations that run short of memory.
 struct Idle;
 
 impl Purge for Idle {
@@ -89,7 +89,7 @@ pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr
     PERCPU.alloc(size as u64, align as u64, gfp)
 }
 
-/// Frees what [`alloc_percpu`] gave. What is wrong with the name is reported, and nothing has changed then. Any context;
+/// Frees what [`alloc_percpu`] gave. A wrong name is reported, and nothing changes. Any context;
 /// needs no memory.
 ///
 /// As a value: [`PerCpu`].

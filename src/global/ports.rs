@@ -19,7 +19,7 @@ struct Window {
 
 static WINDOW: Once<Window, Relax> = Once::new();
 
-/// Who has which ports (Linux: `ioport_resource`).
+/// The tree of requested I/O ports (Linux: `ioport_resource`).
 static IOPORTS: Resources<'static, KernelPages> =
     Resources::new(KernelPages(()), Span::ALL, "PCI IO", ResourceFlags::IO);
 

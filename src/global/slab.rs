@@ -412,7 +412,7 @@ impl KmemCache {
         self.alloc(gfp | Gfp::ZERO)
     }
 
-    /// Frees an object of this cache. What is wrong with the pointer is reported, and nothing is freed then.
+    /// Frees an object of this cache. A wrong pointer is reported, and nothing is freed.
     ///
     /// # Safety
     ///

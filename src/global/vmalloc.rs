@@ -78,7 +78,7 @@ pub fn vmap_space() -> &'static VmapSpace<'static, KernelPages> {
     &VMALLOC
 }
 
-/// What waits in the space, for whoever is short of memory.
+/// Areas that wait for their purge, for allocations that run short of memory.
 struct Lazy;
 
 impl Purge for Lazy {
@@ -233,8 +233,8 @@ pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
     allocate(&VmallocRequest::new(size as u64, gfp)).map(pointer)
 }
 
-/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -264,8 +264,8 @@ pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
     space_of(untag(addr.at())).do_vfree(untag(addr.at()))
 }
 
-/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -365,8 +365,8 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, M
     VMALLOC.vmap(pages, flags, prot).map(pointer)
 }
 
-/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Vmap`](super::Vmap).
 ///
@@ -409,8 +409,8 @@ pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
     RAM_BLOCKS.vm_map_ram(pages, prot).map(pointer)
 }
 
-/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. What is wrong with the
-/// address is reported, and nothing has changed then. Any context.
+/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. A wrong
+/// address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`Vmap`](super::Vmap).
 ///

@@ -66,7 +66,7 @@ struct Thread {
     cpu: Option<usize>,
 }
 
-/// What has happened so far.
+/// Counters of events so far.
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// Switches from one thread to another, those to and from idle threads among them.
@@ -224,7 +224,7 @@ pub fn wake(queue: &WaitQueue) {
     }
 }
 
-/// A thread is ready: whoever has nothing to do takes it.
+/// A thread is ready: an idle CPU takes it.
 fn rouse_others() {
     board::interrupt((1 << CPUS) - 1 & !(1 << this_cpu()), board::READY);
 }

@@ -1,5 +1,5 @@
 //! The soak: many threads allocate, check and free objects, pages and areas, inside of scopes and outside; a cache takes
-//! all memory that is left, and its shrinker, in the reclaimer's thread or in whoever allocates, gives it back.
+//! all memory that is left, and its shrinker, in the reclaimer's thread or in an allocating thread, gives it back.
 
 use crate::sched::{CPUS, counts, spawn, yield_now};
 use crate::{cache, phases, say};

@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Both copies are aligned to this, so that an address in A is aligned as its physical address is.
 const ALIGN: u64 = 2 << 20;
 
-/// What the cache is like.
+/// The parameters of the simulated cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheConfig {
     /// Bytes of a line: a power of two from 16 to 2048.
@@ -32,7 +32,7 @@ pub struct CacheConfig {
     pub events: u32,
 }
 
-/// What was asked of the cache.
+/// A maintenance operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CacheCounts {
     /// Lines cleaned, with those that were cleaned and invalidated.
@@ -358,7 +358,7 @@ impl CachedRam {
         }
     }
 
-    /// What was asked of the cache so far.
+    /// The maintenance operations requested so far.
     #[must_use]
     pub fn counts(&self) -> CacheCounts {
         self.lock().counts

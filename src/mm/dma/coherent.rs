@@ -79,7 +79,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     }
 
     /// [`Self::alloc_coherent`], cached for any device: it is synced as a streaming mapping is (Linux: `dma_alloc_noncoherent`).
-    /// What was zeroed is clean.
+    /// The zeroed memory is clean in the cache.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         };
         let mut last = PhysRange::EMPTY;
         for zone in zones {
-            // What is not in a zone is not in those below it.
+            // Zonelists fall back downwards: where this one has nothing, those below it have nothing either.
             let page = pages.alloc_pages(plain | *zone, order)?;
             let range = PhysRange::from_size(pages.hal().map().phys(page), order.bytes()).unwrap_or_default();
             if let Some(bus) = device.translate_coherent(range) {
@@ -207,8 +207,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Ok(())
     }
 
-    /// Gives back reserves of which nothing is in use, but for those made beforehand: pages that are free now. For whoever is
-    /// short of memory.
+    /// Gives back reserves of which nothing is in use, but for those made beforehand: pages that are free now. For callers
+    /// that are short of memory.
     pub fn trim_reserves(&self) -> u64 {
         let mut freed = 0;
         while let Some(reserve) = self.with_reserves(|reserves| reserves.take_empty()) {

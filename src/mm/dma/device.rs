@@ -296,7 +296,7 @@ impl Device {
         Ok(())
     }
 
-    /// What the device reaches with this mask, as the CPU finds it.
+    /// The physical range that the device reaches with this mask.
     pub(super) fn reached(&self, mask: u64) -> impl Iterator<Item = PhysRange> {
         self.windows().filter_map(move |window| window.within(mask))
     }
