@@ -12,5 +12,6 @@ pub mod percpu;
 pub mod pgtable;
 pub mod slab;
 pub mod tags;
+pub mod user;
 pub mod vmalloc;
 pub mod zone;

@@ -1,0 +1,1 @@
+//! How the kernel reads and writes memory of a process.

@@ -1,0 +1,1 @@
+//! The areas of a user address space: policy, without page tables.

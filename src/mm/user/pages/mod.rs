@@ -1,0 +1,1 @@
+//! The page tables of a user address space and the frames behind them.
