@@ -249,8 +249,8 @@ step "documentation examples" doc_examples
 together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
-step "kmalloc from 128 bytes on, stacks of 8 KiB" kernel_tests "--features dma-minalign,stack-8k" kmalloc stacks::
-step "stacks of 4 KiB" kernel_tests "--features stack-4k" stacks::
+# Stacks of 8 KiB are the example of threads.
+step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
 
 printf '\n'
 tools/runner.sh size "$target/aarch64-unknown-none-softfloat/release/quarry" || true
