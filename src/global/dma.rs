@@ -170,7 +170,13 @@ pub fn bounce_stats() -> BounceStats {
 #[must_use]
 pub fn dma_device(spec: &DeviceSpec<'_>) -> Device {
     let device = DMA.device(spec);
-    if DMA.may_bounce(&device) && DMA.bounce_stats().slots == 0 {
+    make_slots_for(&device);
+    device
+}
+
+/// Makes bounce slots if there are none and this device may need them.
+fn make_slots_for(device: &Device) {
+    if DMA.may_bounce(device) && DMA.bounce_stats().slots == 0 {
         match BOUNCE_SLOTS.load(Ordering::Relaxed) {
             0 => {}
             slots => match DMA.set_up_bounce(slots) {
@@ -179,7 +185,6 @@ pub fn dma_device(spec: &DeviceSpec<'_>) -> Device {
             },
         }
     }
-    device
 }
 
 /// The device that a node of the device tree stands for; see [`DeviceSpec::from_node`] and [`dma_device`].
@@ -219,13 +224,16 @@ pub fn dma_device_gone(device: Device) -> u64 {
     DMA.device_gone(&device)
 }
 
-/// Sets how far the device's addresses reach; see [`Dma::set_mask`].
+/// Sets how far the device's addresses reach; see [`Dma::set_mask`]. The first device that may need bounce slots has them made,
+/// and may wait for them.
 ///
 /// # Errors
 ///
 /// [`DmaError::MaskTooNarrow`].
 pub fn dma_set_mask(device: &mut Device, mask: u64) -> Result<(), DmaError> {
-    DMA.set_mask(device, mask)
+    DMA.set_mask(device, mask)?;
+    make_slots_for(device);
+    Ok(())
 }
 
 /// The same for coherent memory; see [`Dma::set_coherent_mask`].
@@ -244,7 +252,7 @@ pub fn dma_set_coherent_mask(device: &mut Device, mask: u64) -> Result<(), DmaEr
 /// [`DmaError::MaskTooNarrow`]; both are as before then.
 pub fn dma_set_mask_and_coherent(device: &mut Device, mask: u64) -> Result<(), DmaError> {
     // The same RAM is in reach or out of it for both.
-    DMA.set_mask(device, mask)?;
+    dma_set_mask(device, mask)?;
     DMA.set_coherent_mask(device, mask)
 }
 

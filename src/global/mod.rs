@@ -7,6 +7,7 @@ mod check;
 mod cpu;
 mod devres;
 mod dma;
+mod dma_barrier;
 mod drain;
 mod error;
 mod exceptions;
@@ -59,6 +60,7 @@ pub use dma::{
     dma_pool_create, dma_set_coherent_mask, dma_set_mask, dma_set_mask_and_coherent, dma_sync_single_for_cpu,
     dma_sync_single_for_device, dma_unmap_page, dma_unmap_resource, dma_unmap_sg, dma_unmap_single,
 };
+pub use dma_barrier::{dma_mb, dma_rmb, dma_wmb};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
 pub use exceptions::{repair, resume_at};

@@ -1,4 +1,4 @@
-//! docs/embedding.md stays true: what it shows of a kernel with threads is what the example does.
+//! docs/embedding.md and docs/drivers.md stay true: what they show of a kernel is what the examples do.
 
 use std::fs;
 use std::path::Path;
@@ -30,4 +30,16 @@ fn the_lines_about_threads_are_the_examples() {
     assert_eq!(invented(block, &sources), [] as [&str; 0]);
     // Seen to find what the example does not have.
     assert_eq!(invented("let at = quarry::resume_at(elr); // so\n", &sources), ["let at = quarry::resume_at(elr);"]);
+}
+
+#[test]
+fn the_lines_about_drivers_are_the_examples() {
+    let page = read("docs/drivers.md");
+    let sources = ["rng.rs", "virtio.rs"].map(|name| read(&format!("examples/driver/src/{name}")));
+    let blocks: Vec<&str> =
+        page.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 7, "{}", blocks.len());
+    for block in blocks {
+        assert_eq!(invented(block, &sources), [] as [&str; 0]);
+    }
 }
