@@ -129,5 +129,16 @@ macro_rules! range {
     };
 }
 
+impl Range<VirtAddr> {
+    /// The range of `size` bytes from `start`, which are known to lie in the address space: on a path where that has been checked
+    /// already.
+    #[inline(always)]
+    pub(crate) const fn within_space(start: VirtAddr, size: u64) -> Self {
+        debug_assert!(start.checked_add(size).is_some());
+        // INVARIANT: RNG-1 by the caller's knowledge.
+        Self { start, end: VirtAddr::new(start.get().wrapping_add(size)) }
+    }
+}
+
 range!(PhysAddr);
 range!(VirtAddr);

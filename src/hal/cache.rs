@@ -12,10 +12,11 @@ use crate::addr::VirtRange;
 ///
 /// - `HAL-12`: after [`DataCache::clean`] and [`DataCache::complete`] memory holds what the CPUs wrote to the range before.
 ///   After [`DataCache::invalidate`] and [`DataCache::complete`] the CPUs read from memory what a device wrote there before,
-///   as long as no cacheable mapping lets them fetch it too early. [`DataCache::line`] is the smallest line of all caches.
+///   as long as no cacheable mapping lets them fetch it too early. No write-back touches memory outside of the [`DataCache::granule`] that was written to.
 pub unsafe trait DataCache {
-    /// Bytes of the smallest line of all data caches, a power of two from 16 to 2048 (`CTR_EL0.DminLine`).
-    fn line(&self) -> u64;
+    /// Bytes that a write-back may overwrite at most, a power of two from 16 to 2048 (`CTR_EL0.CWG`): what a buffer that a device
+    /// writes to must not share with anything else. Maintenance goes by lines, which may be smaller.
+    fn granule(&self) -> u64;
 
     /// Writes what the caches hold of `range` to memory, and keeps it (`DC CVAC`). Any context. `range` is mapped.
     fn clean(&self, _: Internal, range: VirtRange);

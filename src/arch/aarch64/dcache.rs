@@ -3,66 +3,67 @@
 use crate::addr::VirtRange;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache;
-use core::arch::asm;
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+global_asm!(include_str!("dcache.S"));
 
 /// The data caches of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caches;
 
-/// Bytes of the smallest line of all data caches.
-#[inline(always)]
-fn line() -> u64 {
+/// Bytes of the smallest line of all data caches of all CPUs (`CTR_EL0.DminLine`): what maintenance goes by. Before [`init_cpu`]
+/// the smallest that there can be, which is right for every machine, as lines may be maintained more than once.
+static LINE: AtomicU64 = AtomicU64::new(16);
+/// Bytes that a write-back may overwrite at most, on any CPU (`CTR_EL0.CWG`): what buffers must not share. Before [`init_cpu`] the
+/// largest that there can be.
+static GRANULE: AtomicU64 = AtomicU64::new(2048);
+/// The granule of a CPU that does not say (Linux: `ARCH_DMA_MINALIGN`).
+const UNKNOWN_GRANULE: u64 = 128;
+
+/// Takes this CPU's caches into account. Each CPU once, before it maintains a cache; the boot CPU, which is `first`, before all
+/// others. A CPU whose lines are longer than another's must not step over the other's.
+pub fn init_cpu(first: bool) {
     let ctr: u64;
     // SAFETY: reading an ID register has no effect.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(pure, nomem, nostack, preserves_flags)) };
-    // DminLine: log2 of words.
-    4 << (ctr >> 16 & 0xf)
+    // Both are log2 of words of four bytes.
+    let line = 4 << (ctr >> 16 & 0xf);
+    let granule = match ctr >> 24 & 0xf {
+        0 => UNKNOWN_GRANULE,
+        words => 4 << words.min(9),
+    };
+    if first {
+        LINE.store(line, Ordering::Relaxed);
+        GRANULE.store(granule, Ordering::Relaxed);
+    } else {
+        LINE.fetch_min(line, Ordering::Relaxed);
+        GRANULE.fetch_max(granule, Ordering::Relaxed);
+    }
 }
 
-/// One instruction for each line of a range that is not empty: two instructions a line in runs of 32, two and a half in runs of
-/// four, four in what is left.
+/// One instruction for each line of a range that is not empty. The first line is done in place, since small buffers have no
+/// more; for the others a jump into a run of 64 leaves two instructions a line.
 macro_rules! each_line {
     ($range:expr, $op:literal) => {{
-        let (range, line): (VirtRange, u64) = ($range, line());
-        let (start, end) = (range.start().get() & line.wrapping_neg(), range.end().get());
+        let (range, line): (VirtRange, u64) = ($range, LINE.load(Ordering::Relaxed));
+        let start = range.start().get() & line.wrapping_neg();
         // SAFETY: the caller owns the range, which is mapped, and answers for its lines; HAL-12 says what becomes of them.
-        // Nothing else is changed.
+        // Nothing else is changed, and what the routine clobbers is said.
         unsafe {
             asm!(
-                "cmp {at}, {many}",
-                "b.hi 3f",
+                concat!("dc ", $op, ", x9"),
+                "add x9, x9, x10",
+                "cmp x9, x11",
+                "b.hs 2f",
+                concat!("bl dc_lines_", $op),
                 "2:",
-                ".rept 32",
-                concat!("dc ", $op, ", {at}"),
-                "add {at}, {at}, {line}",
-                ".endr",
-                "cmp {at}, {many}",
-                "b.ls 2b",
-                "3:",
-                "cmp {at}, {few}",
-                "b.hi 5f",
-                "4:",
-                ".rept 4",
-                concat!("dc ", $op, ", {at}"),
-                "add {at}, {at}, {line}",
-                ".endr",
-                "cmp {at}, {few}",
-                "b.ls 4b",
-                "5:",
-                "cmp {at}, {end}",
-                "b.hs 7f",
-                "6:",
-                concat!("dc ", $op, ", {at}"),
-                "add {at}, {at}, {line}",
-                "cmp {at}, {end}",
-                "b.lo 6b",
-                "7:",
-                at = inout(reg) start => _,
-                // The last addresses from which as many lines end with the range, or before.
-                many = in(reg) end.saturating_sub(line << 5),
-                few = in(reg) end.saturating_sub(line << 2),
-                line = in(reg) line,
-                end = in(reg) end,
+                inout("x9") start => _,
+                in("x10") line,
+                inout("x11") range.end().get() => _,
+                out("x12") _,
+                out("x13") _,
+                out("lr") _,
                 options(nostack)
             )
         };
@@ -73,8 +74,8 @@ macro_rules! each_line {
 // CTR_EL0 states (Arm ARM D7.5.9); DSB SY completes them for every observer.
 unsafe impl DataCache for Caches {
     #[inline(always)]
-    fn line(&self) -> u64 {
-        line()
+    fn granule(&self) -> u64 {
+        GRANULE.load(Ordering::Relaxed)
     }
 
     #[inline(always)]

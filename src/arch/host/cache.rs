@@ -410,7 +410,7 @@ impl CachedRam {
 
 // SAFETY: HAL-12: a model that does what is said, no sooner than it must.
 unsafe impl DataCache for CachedRam {
-    fn line(&self) -> u64 {
+    fn granule(&self) -> u64 {
         self.config.line
     }
 

@@ -18,7 +18,7 @@ use super::{dma_init, io, percpu_init, set_memory_init, vmalloc_init};
 use crate::addr::{PhysAddr, PhysRange, VirtRange};
 use crate::arch::aarch64::cpu::random;
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{mem, rseq, tlb};
+use crate::arch::aarch64::{dcache, mem, rseq, tlb};
 use crate::fdt::Tree;
 use crate::mm::io::ReservedMap;
 use crate::mm::slab::SlabOptions;
@@ -144,6 +144,7 @@ pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     tables::check_registers()?;
     mem::use_features(&cpu);
     tlb::init_cpu(true);
+    dcache::init_cpu(true);
     // SAFETY: the caller's promise: this CPU is alone, and has called nothing of this crate.
     unsafe { super::start_boot_cpu() };
     memory::fill(&setup.memory, cpu.physical_bits())?;

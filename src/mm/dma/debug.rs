@@ -271,11 +271,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         &self,
         device: &Device,
         kind: MappingKind,
-        place: (DmaAddr, PhysAddr, u64),
+        (bus, phys, size): (DmaAddr, PhysAddr, u64),
         count: usize,
     ) {
         if self.is_watching() {
-            self.note_map(device, kind, D::DIRECTION, place, (count, Location::caller()));
+            self.note_map(device, kind, D::DIRECTION, (bus, phys, size), (count, Location::caller()));
         }
     }
 
@@ -304,7 +304,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         {
             self.tell(Misuse::NotOwned(wrong), device, (bus, size), caller);
         }
-        let line = self.hal.cache().line();
+        let line = self.hal.cache().granule();
         let lines = |entry: &Entry| (entry.phys.get() & !(line - 1), (entry.phys.get() + entry.size - 1) | (line - 1));
         let (start, last) = lines(&entry);
         let streams = |kind| matches!(kind, MappingKind::Single | MappingKind::List);
@@ -350,11 +350,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         &self,
         device: &Device,
         kind: MappingKind,
-        place: (DmaAddr, u64),
+        (bus, size): (DmaAddr, u64),
         count: usize,
     ) -> Result<(), DmaError> {
         if self.is_watching() {
-            self.note_unmap(device, kind, D::DIRECTION, place, (count, Location::caller()))
+            self.note_unmap(device, kind, D::DIRECTION, (bus, size), (count, Location::caller()))
         } else {
             Ok(())
         }

@@ -75,7 +75,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if !device.is_coherent() {
             let cache = self.hal.cache();
             // What shares a cache line with others would lose what they write, or they what the device wrote.
-            if D::FROM_DEVICE && (phys.get() | size) & (cache.line() - 1) != 0 {
+            if D::FROM_DEVICE && (phys.get() | size) & (cache.granule().wrapping_sub(1)) != 0 {
                 return None;
             }
             // Of what the device will write too: a dirty line could be written back over it.
@@ -111,8 +111,9 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return Err(DmaError::Empty);
         }
         let range = PhysRange::from_size(phys, size).ok_or(DmaError::Wraps(phys, size))?;
-        let shares =
-            !device.is_coherent() && D::FROM_DEVICE && (phys.get() | size) & (self.hal.cache().line() - 1) != 0;
+        let shares = !device.is_coherent()
+            && D::FROM_DEVICE
+            && (phys.get() | size) & (self.hal.cache().granule().wrapping_sub(1)) != 0;
         match device.translate(range, device.mask()) {
             Some(bus) if !shares => {
                 if !device.is_coherent() {
@@ -303,5 +304,5 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
 /// Bytes that are known not to wrap: a device reaches them.
 #[inline(always)]
 fn span(at: VirtAddr, size: u64) -> VirtRange {
-    VirtRange::from_size(at, size).unwrap_or_default()
+    VirtRange::within_space(at, size)
 }

@@ -43,8 +43,8 @@ impl Caches {
 
 // SAFETY: a model; being wrong on demand is the purpose.
 unsafe impl DataCache for Caches {
-    fn line(&self) -> u64 {
-        self.ram.line()
+    fn granule(&self) -> u64 {
+        self.ram.granule()
     }
 
     fn clean(&self, internal: Internal, range: VirtRange) {
