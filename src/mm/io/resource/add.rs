@@ -18,16 +18,20 @@ impl<'a> ResourceTree<'a> {
         if !self.span(parent).is_some_and(|of| of.contains(span)) {
             return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
         }
-        let mut before = None;
-        for child in self.children(parent) {
-            let Some(of) = self.span(child) else { break };
-            if of.overlaps(span) {
-                return Ok(Place::Taken(child, before));
-            }
-            if of.start() > span.last() {
-                break;
-            }
-            before = Some(child);
+        let before = self.floor(parent, span.start());
+        if let Some(child) = before
+            && self.span(child).is_some_and(|of| of.overlaps(span))
+        {
+            return Ok(Place::Taken(child, self.before(parent, child)));
+        }
+        let next = match before {
+            Some(before) => self.slots.get(before).and_then(|slot| slot.sibling.some()),
+            None => self.slots.get(parent).and_then(|slot| slot.child.some()),
+        };
+        if let Some(child) = next
+            && self.span(child).is_some_and(|of| of.start() <= span.last())
+        {
+            return Ok(Place::Taken(child, before));
         }
         Ok(Place::Free(before))
     }
@@ -47,10 +51,11 @@ impl<'a> ResourceTree<'a> {
         let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2 by the caller's search, RES-3 by this.
         self.set_next(parent, before, link);
+        self.index(parent, link);
         Ok(self.id(link))
     }
 
-    /// Enters a range directly inside `parent` (Linux: `request_resource`). O(children).
+    /// Enters a range directly inside `parent` (Linux: `request_resource`). O(log n).
     ///
     /// # Errors
     ///
@@ -65,7 +70,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Enters a range that somebody has from now on, as far inside `parent` as there are ranges around it that nobody has
-    /// (Linux: `request_region`): it is marked busy. O(depth × children).
+    /// (Linux: `request_region`): it is marked busy. O(depth × log n).
     ///
     /// # Errors
     ///
@@ -101,8 +106,8 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Enters a range wherever it belongs inside `parent` (Linux: `insert_resource`): inside a child that spans it,
-    /// around the children that it spans, or beside them. Of two equal ranges the new one is the outer. O(depth ×
-    /// children).
+    /// around the children that it spans, or beside them. Of two equal ranges the new one is the outer. O(depth × log n),
+    /// and O(log n) for each child that it spans.
     ///
     /// # Errors
     ///
@@ -145,6 +150,13 @@ impl<'a> ResourceTree<'a> {
         // INVARIANT: RES-1 and RES-2: all that it overlaps lies in it. RES-3 by the rest of this.
         self.set_next(parent, before, link);
         self.set_next(link, Some(last), Link::NONE);
+        let mut at = Some(first);
+        while let Some(child) = at {
+            self.unindex(parent, child);
+            self.index(link, child);
+            at = self.slots.get(child).and_then(|slot| slot.sibling.some());
+        }
+        self.index(parent, link);
         self.adopt(first, link);
         Ok(self.id(link))
     }
@@ -164,7 +176,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`).
-    /// How many pieces. What lies outside `parent` is left out. O(children²).
+    /// How many pieces. What lies outside `parent` is left out. O(pieces × log n).
     ///
     /// # Errors
     ///

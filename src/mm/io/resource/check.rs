@@ -6,14 +6,18 @@ use super::slots::Link;
 use crate::ds::rbtree::Broken;
 
 impl ResourceTree<'_> {
-    /// Tests `RES-1` to `RES-3`. O(records).
+    /// Tests `RES-1` to `RES-4`. O(records × log n), and O(children²).
     ///
     /// # Errors
     ///
     /// The first that does not hold.
     pub fn check(&self) -> Result<(), Broken> {
         const LINKS: Broken = Broken { tag: "RES-3", what: "a record that is not where its links say" };
+        const INDEX: Broken = Broken { tag: "RES-4", what: "an index that is not that of the ranges inside" };
         let all = self.slots.all().count();
+        if !self.is_indexed(Link::ROOT, all) {
+            return Err(INDEX);
+        }
         let mut seen = 0;
         // Every step visits a record, and a tree without circles has no more than there are.
         let mut ranges = self.iter();
@@ -27,6 +31,9 @@ impl ResourceTree<'_> {
             }
             if !parent.span.contains(slot.span) {
                 return Err(Broken { tag: "RES-1", what: "a range that is not inside the one above" });
+            }
+            if !self.is_indexed(info.id.link, all) {
+                return Err(INDEX);
             }
             if let Some(next) = slot.sibling.some().and_then(|next| self.slots.get(next))
                 && (next.span.start() <= slot.span.last() || next.parent != slot.parent)

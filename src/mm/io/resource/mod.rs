@@ -23,6 +23,7 @@ mod allocate;
 mod check;
 mod error;
 mod flags;
+mod index;
 mod iomem;
 mod registry;
 mod release;

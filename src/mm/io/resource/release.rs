@@ -5,7 +5,7 @@ use super::slots::Link;
 use super::{ResourceError, ResourceFlags, ResourceId, ResourceTree, Span};
 
 impl<'a> ResourceTree<'a> {
-    /// Gives a range up that has nothing inside (Linux: `release_resource`). O(children).
+    /// Gives a range up that has nothing inside (Linux: `release_resource`). O(log n).
     ///
     /// # Errors
     ///
@@ -20,7 +20,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Gives a range up, and what is directly inside lies directly in the one above from then on (Linux:
-    /// `remove_resource`). O(children).
+    /// `remove_resource`). O(log n), and as much for each of them.
     ///
     /// # Errors
     ///
@@ -32,7 +32,8 @@ impl<'a> ResourceTree<'a> {
         }
         let Some(slot) = self.slots.get(link) else { return Err(ResourceError::Stale) };
         let (parent, behind, first) = (slot.parent, slot.sibling, slot.child);
-        let before = self.children(parent).take_while(|child| *child != link).last();
+        let before = self.before(parent, link);
+        self.unindex(parent, link);
         let Some(first) = first.some() else {
             self.set_next(parent, before, behind);
             self.slots.give_back(link);
@@ -40,6 +41,11 @@ impl<'a> ResourceTree<'a> {
         };
         // INVARIANT: RES-2: what was inside lies between the same neighbours. RES-3: it gets its new parent.
         let last = self.adopt(first, parent);
+        let mut at = Some(first);
+        while let Some(child) = at {
+            self.index(parent, child);
+            at = self.slots.get(child).and_then(|slot| slot.sibling.some());
+        }
         self.set_next(parent, before, first);
         self.set_next(parent, Some(last), behind);
         self.slots.give_back(link);
@@ -47,7 +53,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Gives up what [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:
-    /// `release_region`). O(depth × children).
+    /// `release_region`). O(depth × log n).
     ///
     /// # Errors
     ///
@@ -56,8 +62,7 @@ impl<'a> ResourceTree<'a> {
     pub fn release_region(&mut self, parent: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
         let mut parent = self.live(parent)?;
         loop {
-            let found = self.children(parent).find(|child| self.span(*child).is_some_and(|of| of.contains(span)));
-            let child = found.ok_or(ResourceError::NotThere(span))?;
+            let child = self.around(parent, span).ok_or(ResourceError::NotThere(span))?;
             let Some(slot) = self.slots.get(child) else { return Err(ResourceError::Stale) };
             if !slot.flags.contains(ResourceFlags::BUSY) {
                 parent = child;
@@ -105,7 +110,7 @@ impl<'a> ResourceTree<'a> {
 
     /// Whether `link` stays between its neighbours when it has the addresses `span`, which none of them has.
     fn keeps_its_place(&self, parent: Link, link: Link, span: Span) -> bool {
-        let below = self.children(parent).take_while(|child| *child != link).last().and_then(|child| self.span(child));
+        let below = self.before(parent, link).and_then(|child| self.span(child));
         let above = self.slots.get(link).and_then(|slot| self.span(slot.sibling.some()?));
         below.is_none_or(|below| below.last() < span.start()) && above.is_none_or(|above| span.last() < above.start())
     }

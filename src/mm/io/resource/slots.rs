@@ -14,7 +14,13 @@ impl Link {
     /// To the tree's own range, which is in no row.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
 
-    /// The link, unless it leads nowhere.
+    /// The record's place in an index is above those of lower priority.
+    #[inline]
+    pub(super) const fn priority(self) -> u32 {
+        self.0.wrapping_mul(0x9e37_79b1)
+    }
+
+    /// The link, unless it points to nothing.
     #[inline]
     pub(super) fn some(self) -> Option<Self> {
         (self != Self::NONE).then_some(self)
@@ -34,6 +40,11 @@ pub struct Slot<'a> {
     pub(super) sibling: Link,
     /// The lowest range inside.
     pub(super) child: Link,
+    /// The topmost record of the index over the ranges inside.
+    pub(super) top: Link,
+    /// In the index of the parent: what is below these addresses, and what is above.
+    pub(super) left: Link,
+    pub(super) right: Link,
     pub(super) used: bool,
 }
 
@@ -47,6 +58,9 @@ impl<'a> Slot<'a> {
         parent: Link::NONE,
         sibling: Link::NONE,
         child: Link::NONE,
+        top: Link::NONE,
+        left: Link::NONE,
+        right: Link::NONE,
         used: false,
     };
 

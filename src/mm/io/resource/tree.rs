@@ -52,6 +52,7 @@ impl fmt::Display for ResourceInfo<'_> {
 /// - `RES-1`: a range lies in its parent's.
 /// - `RES-2`: ranges with one parent are linked by address and share none.
 /// - `RES-3`: every record in use is reached from the root once, with the right parent; all others are on the free list.
+/// - `RES-4`: the index of a range has what is directly inside it, by address, and nothing else.
 #[derive(Debug)]
 pub struct ResourceTree<'a> {
     pub(super) slots: Slots<'a>,
@@ -130,12 +131,12 @@ impl<'a> ResourceTree<'a> {
         }
     }
 
-    /// The innermost range that `addr` lies in.
+    /// The innermost range that `addr` lies in. O(depth × log n).
     #[must_use]
     pub fn at(&self, addr: PhysAddr) -> Option<ResourceInfo<'a>> {
         let span = Span::new(addr, addr)?;
         let mut inner = Link::ROOT;
-        while let Some(child) = self.children(inner).find(|child| self.span(*child).is_some_and(|s| s.contains(span))) {
+        while let Some(child) = self.around(inner, span) {
             inner = child;
         }
         self.info_of(inner).filter(|info| info.span.contains(span))
@@ -178,8 +179,13 @@ impl<'a> ResourceTree<'a> {
         self.slots.get(link).map(|slot| slot.span)
     }
 
+    /// The range directly inside `parent` that spans all of `span`. O(log n).
+    pub(super) fn around(&self, parent: Link, span: Span) -> Option<Link> {
+        self.floor(parent, span.start()).filter(|child| self.span(*child).is_some_and(|of| of.contains(span)))
+    }
+
     /// The ranges directly inside one, by address.
-    pub(super) fn children(&self, parent: Link) -> impl Iterator<Item = Link> + '_ {
+    pub(super) fn children(&self, parent: Link) -> impl Iterator<Item = Link> + Clone + '_ {
         let first = self.slots.get(parent).and_then(|slot| slot.child.some());
         core::iter::successors(first, |link| self.slots.get(*link)?.sibling.some())
     }
