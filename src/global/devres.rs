@@ -1,11 +1,13 @@
 //! What the driver of a device has, under Linux's names: memory, regions, mappings, actions, all given back in reverse when the
 //! device goes or its probe fails. What may wait for memory here does so with [`Gfp::KERNEL`].
 
+use super::dma::dma;
 use super::{IoMem, IoMemError, Kmalloc, MemRegion, ioremap, ioremap_wc, iounmap};
 use crate::addr::{PhysAddr, Pointer, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::prot::MemoryType;
 use crate::mm::alloc::Refused;
+use crate::mm::dma::{CoherentBlock, Device, DmaError};
 use crate::mm::io::{Group, IoError, Mark, NotKept};
 use crate::mm::slab::AllocError;
 use core::ptr::NonNull;
@@ -128,6 +130,42 @@ pub unsafe fn devm_ioremap_resource<'d>(
     // SAFETY: the caller's promise.
     let registers = unsafe { IoMem::<0>::request(start, size, MemoryType::DeviceNGnRE, name) }?;
     device.keep(registers, Gfp::KERNEL).map_err(IoMemError::Memory)
+}
+
+/// Coherent memory that is freed when it is dropped.
+struct Coherent {
+    device: Device,
+    size: u64,
+    block: CoherentBlock,
+}
+
+impl Drop for Coherent {
+    fn drop(&mut self) {
+        // Allocated below for this device, and given out as long as `Devres` has it.
+        if let Err(error) = dma().do_free_coherent(&self.device, self.size, self.block) {
+            log::error!("dmam_alloc_coherent({}): {error}", self.device.name());
+        }
+    }
+}
+
+/// Coherent memory of `device` until `resources` are given back; see
+/// [`dma_alloc_coherent`](super::dma_alloc_coherent). The device no longer accesses it by then: keep an action that stops it behind the
+/// memory.
+///
+/// # Errors
+///
+/// Those of `dma_alloc_coherent`; [`DmaError::NoRecords`] without memory for the entry. Nothing is allocated then.
+#[track_caller]
+pub fn dmam_alloc_coherent(
+    resources: &Devres,
+    device: &Device,
+    size: u64,
+    gfp: Gfp,
+) -> Result<CoherentBlock, DmaError> {
+    let block = dma().alloc_coherent(device, size, gfp)?;
+    // Without memory for the entry the block is dropped with it.
+    let kept = resources.keep(Coherent { device: device.twin(), size, block }, Gfp::KERNEL);
+    kept.map(|_| block).map_err(|_| DmaError::NoRecords)
 }
 
 /// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action`).

@@ -6,6 +6,7 @@ use quarry::addr::{PhysAddr, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global::{self, Devres, IoMemError, ThisKernel};
 use quarry::ktest;
+use quarry::mm::dma::{DeviceSpec, DmaError};
 use quarry::mm::fault_inject::{MayRecover, fail_every};
 use quarry::mm::io::IoError;
 use quarry::mm::io::resource::ResourceError;
@@ -98,4 +99,39 @@ fn memory_of_a_device_is_as_large_as_kmallocs() {
     raw!(global::devm_kfree(&device, kept.as_ptr())).expect("its own");
     raw!(global::devm_kfree(&device, kept.as_ptr())).expect_err("twice");
     assert_eq!(device.count(), 0);
+}
+
+ktest!(coherent_memory_of_a_device_goes_with_what_else_it_has);
+fn coherent_memory_of_a_device_goes_with_what_else_it_has() {
+    for coherent in [false, true] {
+        let clock = global::dma_device(&DeviceSpec::new("clock").with_coherent(coherent));
+        let start = || {
+            let device = Devres::new();
+            let both =
+                [4096, 8192].map(|size| global::dmam_alloc_coherent(&device, &clock, size, Gfp::KERNEL | Gfp::NOWARN));
+            match both {
+                [Ok(first), Ok(second)] => {
+                    assert_ne!(first.bus, second.bus);
+                    Ok(device)
+                }
+                [Err(error), _] | [_, Err(error)] => {
+                    drop(device);
+                    // What was made for the memory stays until memory is short.
+                    global::dma().trim_reserves();
+                    Err::<Devres, DmaError>(error)
+                }
+            }
+        };
+        let end = |device: Devres| {
+            assert_eq!(device.count(), 2);
+            drop(device);
+            // It is nobody's any more: a reserve of which nothing is in use goes back whole.
+            global::dma().trim_reserves();
+            assert_eq!(global::dma().reserved_pages().0, 0);
+        };
+        end(start().expect("memory"));
+        let rounds = fail_every(&ThisKernel, MayRecover::Yes, start, end).expect("sound");
+        assert!(rounds.points >= 3, "{rounds:?}");
+    }
+    global::check_dma().expect("sound");
 }

@@ -213,6 +213,11 @@ impl Device {
         self.windows.iter().take(self.count).copied()
     }
 
+    /// The same device once more, for whoever gives its memory back when the first value may be gone. It has not bounced anything.
+    pub(crate) fn twin(&self) -> Self {
+        Self { bounced: AtomicBool::new(false), ..*self }
+    }
+
     /// What reports call it.
     #[must_use]
     pub fn name(&self) -> &str {
