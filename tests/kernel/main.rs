@@ -39,6 +39,7 @@ mod pages;
 mod pagetable;
 mod peak;
 mod percpu;
+mod pi_dma;
 mod planted;
 mod ports;
 mod prompt;
