@@ -1,9 +1,12 @@
-//! DMA at boot: what the boot arguments ask for.
+//! DMA at boot, as the boot arguments ask for it, and at the prompt.
 #![forbid(unsafe_code)]
 
-use super::bootargs::BootArgs;
+use super::bootargs::{BootArgs, parse_number};
+use super::dma_benchmark::DmaBenchmark;
 use crate::addr::Bytes;
 use crate::global;
+use crate::kprintln;
+use crate::mm::dma::DmaDirection;
 use log::{info, warn};
 
 /// Makes reserves of uncached memory (`coherent_pool=`) and lets calls be checked (`dma_debug=`). Boot CPU, once, when the
@@ -21,5 +24,33 @@ pub(super) fn init(args: BootArgs<'_>) {
             Ok(Err(error)) => warn!("dma_debug={mappings}: {error}"),
             Err(error) => warn!("dma_debug={mappings}: {error}"),
         }
+    }
+}
+
+/// The prompt's command: the state of DMA, or a benchmark of one second for each direction.
+pub(super) fn command(rest: &str) {
+    let mut words =
+        rest.split_whitespace().map(|word| parse_number(word).and_then(|number| u32::try_from(number).ok()));
+    match (words.next(), words.next()) {
+        (None, _) => {
+            let bounce = global::bounce_stats();
+            let (pages, used) = global::dma().reserved_pages();
+            kprintln!("bounce slots: {}, {} in use, at most {} so far", bounce.slots, bounce.used, bounce.most);
+            kprintln!(
+                "uncached: {}, {} in use",
+                Bytes(pages * crate::addr::PAGE_SIZE),
+                Bytes(used * crate::addr::PAGE_SIZE)
+            );
+        }
+        (Some(Some(threads)), Some(Some(granule))) => {
+            for direction in [DmaDirection::ToDevice, DmaDirection::FromDevice, DmaDirection::Bidirectional] {
+                let run = DmaBenchmark { threads, seconds: 1, granule, bits: 64, direction, coherent: false };
+                match run.run() {
+                    Ok(latency) => kprintln!("{direction:?}: {latency}"),
+                    Err(error) => return kprintln!("{error}"),
+                }
+            }
+        }
+        _ => kprintln!("dma CPUS PAGES: two numbers, such as dma 1 16"),
     }
 }

@@ -15,6 +15,8 @@ pub mod cpus;
 #[cfg(target_os = "none")]
 mod dma;
 #[cfg(target_os = "none")]
+pub mod dma_benchmark;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 pub mod heap;

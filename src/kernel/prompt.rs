@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::init::{self, Machine};
 use super::line::{LineReader, Refusal, Step};
 use super::whereabouts::Whereabouts;
-use super::{faults, input, io, memory_map, power, reserved};
+use super::{dma, faults, input, io, memory_map, power, reserved};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 25] = [
+const COMMANDS: [Command; 26] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -121,6 +121,12 @@ const COMMANDS: [Command; 25] = [
         argument: "",
         help: "the areas of vmalloc, and who asked for them",
         run: |_, _| kprint!("{}{}", global::execmem_space().info(), global::vmap_space().info()),
+    },
+    Command {
+        name: "dma",
+        argument: "[CPUS PAGES]",
+        help: "bounce slots and uncached memory; with numbers, how long mapping such buffers takes there",
+        run: |_, rest| dma::command(rest),
     },
     Command {
         name: "faults",

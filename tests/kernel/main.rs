@@ -22,6 +22,7 @@ mod console;
 mod cpus;
 mod devres;
 mod dma;
+mod dma_benchmark;
 mod families;
 mod fault_injection;
 mod faults;
