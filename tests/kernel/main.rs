@@ -18,6 +18,7 @@ mod asynchronous;
 mod boot;
 mod bring_up;
 mod calls;
+mod cma;
 mod console;
 mod cpus;
 mod devres;

@@ -198,6 +198,12 @@ pub enum RegionError {
         /// The region's node.
         region: &'static str,
     },
+    /// The region is a contiguous area, which the page allocator lends to others: its devices allocate from it (`cma_alloc`,
+    /// `dma_alloc_coherent`), and nobody maps it.
+    Lent {
+        /// The region's node.
+        region: &'static str,
+    },
     /// The region is only a size, for which there was no room.
     NoPlace {
         /// The region's node.
@@ -213,6 +219,7 @@ impl fmt::Display for RegionError {
             Self::NoIndex { device, index } => write!(f, "{device} has no memory-region {index}"),
             Self::LeadsNowhere { device, index, error } => write!(f, "memory-region {index} of {device}: {error}"),
             Self::Disabled { region } => write!(f, "the reserved region {region} is disabled"),
+            Self::Lent { region } => write!(f, "the reserved region {region} is the page allocator's, to lend"),
             Self::NoPlace { region } => write!(f, "there was no room for the reserved region {region}"),
         }
     }

@@ -1,5 +1,6 @@
 //! Reserved memory that becomes the allocator's: what only booting needed (Linux: `free_reserved_area`).
 
+use super::cma::CmaArea;
 use super::contig::page_blocks;
 use super::error::{ContigError, FreeError};
 use super::{PageAllocator, PageHal};
@@ -56,7 +57,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Makes reserved memory the allocator's that is kept for contiguous allocations (Linux:
-    /// `init_cma_reserved_pageblock`): movable allocations borrow it meanwhile. Whole page blocks only. Any context.
+    /// `init_cma_reserved_pageblock`), [`PageAllocator::cma_alloc`]: movable allocations borrow it meanwhile. Whole page blocks
+    /// only. Any context.
     ///
     /// # Safety
     ///
@@ -66,7 +68,7 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// [`ContigError::Isolated`] if the range is no whole page blocks of one zone, [`ContigError::NoRange`] if it is not
     /// reserved; nothing has changed then.
-    pub unsafe fn add_cma(&self, first: Page, pages: u32) -> Result<(), ContigError> {
+    pub unsafe fn add_cma(&self, first: Page, pages: u32) -> Result<CmaArea, ContigError> {
         let zone = self.contig_zone(first, pages)?;
         if !first.is_aligned(PAGEBLOCK_ORDER) || !pages.is_multiple_of(PAGEBLOCK_PAGES) {
             return Err(ContigError::Isolated);
@@ -81,7 +83,9 @@ impl<H: PageHal> PageAllocator<H> {
             page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
         });
         // SAFETY: the caller's promise is the same.
-        unsafe { self.free_reserved(first, pages) }.map(|_| ()).map_err(|_| ContigError::NoRange)
+        unsafe { self.free_reserved(first, pages) }.map_err(|_| ContigError::NoRange)?;
+        // INVARIANT: CMA-1: what is reserved is free now.
+        Ok(CmaArea::new(first, pages))
     }
 
     /// The reserved block that holds a page, and its zone.
