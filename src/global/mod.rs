@@ -6,6 +6,7 @@ mod bring_up;
 mod check;
 mod cma;
 mod cpu;
+mod device_memory;
 mod devres;
 mod dma;
 mod drain;
@@ -49,6 +50,12 @@ use cpu::start_boot_cpu;
 pub use cpu::{
     CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size, cpu_local_used, cpu_locals,
     forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
+};
+#[cfg(feature = "boot")]
+pub(crate) use device_memory::default_pool_of;
+pub use device_memory::{
+    DeviceMemoryError, of_reserved_mem_device_init, of_reserved_mem_device_init_by_idx,
+    of_reserved_mem_device_init_by_name, of_reserved_mem_device_release,
 };
 pub use devres::{
     Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,

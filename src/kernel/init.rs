@@ -204,7 +204,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     }
     input::init();
     io::init(&cpu, &tree, &found);
-    dma::init(args);
+    dma::init(&tree, args);
     if let Some(pci) = iomem::init(boot, &tree, early) {
         ports::init(&tree, pci);
     }

@@ -21,6 +21,7 @@ mod calls;
 mod cma;
 mod console;
 mod cpus;
+mod device_memory;
 mod devres;
 mod dma;
 mod families;

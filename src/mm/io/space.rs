@@ -145,14 +145,21 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// [`RegionError`].
     pub fn memory_region(&self, device: Node<'_, 'static>, index: usize) -> Result<ReservedRegion<'a>, RegionError> {
         let region = self.limits.get().ok_or(RegionError::NotReady)?.reserved.region(device, index)?;
-        match self.is_lent(region.range().start()) {
+        match self.is_managed(region.range().start()) {
             true => Err(RegionError::Lent { region: region.first().name }),
             false => Ok(region),
         }
     }
 
-    /// Whether memory of a region is the page allocator's, which has it to lend.
-    fn is_lent(&self, start: PhysAddr) -> bool {
+    /// The region of a node of this machine's tree, by [`Node::offset`], for the kernel itself, which has it for all devices
+    /// whose it is. Any context.
+    #[cfg(feature = "global")]
+    pub(crate) fn own_region(&self, node: usize) -> Option<ReservedRegion<'a>> {
+        self.reserved().region_of(node, "the kernel")
+    }
+
+    /// Whether memory of a region is the page allocator's, which has it to lend, or for a pool.
+    pub(crate) fn is_managed(&self, start: PhysAddr) -> bool {
         let map = self.space.hal().pages().hal().map();
         let found = map.find(Pfn::containing(start)).and_then(|page| find_head(&map, page));
         found.is_some_and(|(_, state)| !matches!(state.kind(), Kind::Reserved | Kind::Hole))

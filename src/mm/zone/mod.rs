@@ -245,7 +245,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Whether the caller's context may wait.
-    fn may_wait(&self) -> bool {
+    pub(in crate::mm) fn may_wait(&self) -> bool {
         let saved = self.hal.save();
         let may = self.hal.may_wait(self.hal.local(), saved);
         self.hal.restore(saved);
