@@ -11,13 +11,14 @@ use crate::mm::memblock::{DiscoverError, Discovery, InitrdError, Surroundings};
 use crate::mm::page::MAX_SPAN;
 use ::log::{info, warn};
 
-/// Fills the memblock; `limit` is that of `mem=`. Boot CPU, once, before the final tables.
+/// Fills the memblock; `limit` is that of `mem=`; `other_cma`: `cma=` says what the default contiguous area is. Boot CPU, once, before the final tables.
 pub(crate) fn fill(
     boot: &BootInfo,
     tree: &Tree<'static>,
     tree_range: PhysRange,
     cpu: &IdRegisters,
     limit: Option<u64>,
+    other_cma: bool,
 ) -> Result<Discovery, DiscoverError> {
     let boot_only = PhysRange::new(boot.image_phys(boot::init_start()), boot.image_phys(boot::init_end()));
     let around = Surroundings {
@@ -27,6 +28,7 @@ pub(crate) fn fill(
         end: PhysAddr::new((1_u64 << cpu.physical_bits().min(63)).min(layout::LINEAR_MAP_SIZE)),
         span: MAX_SPAN,
         limit,
+        other_cma,
     };
     let mut memblock = global::memblock();
     memblock.lend_slots(early_regions::for_memory, early_regions::for_reserved);
@@ -69,6 +71,11 @@ pub(crate) fn fill(
             for range in region.ranges().flatten().filter(|range| memblock.maps_any(*range)) {
                 warn!("  {} {range} lies over the kernel image, the device tree or the initrd", region.node().path());
             }
+        }
+    }
+    if found.passed_over != 0 {
+        for region in tree.reserved_memory().filter(|region| around.passes_over(region)) {
+            info!("memory: {} is not reserved, since cma= says what the default area is", region.node().path());
         }
     }
     if found.unplaced != 0 {

@@ -150,6 +150,34 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.node.has("linux,cma-default")
     }
 
+    /// Whether this is memory that devices allocate from (`shared-dma-pool`).
+    #[must_use]
+    pub fn is_dma_pool(self) -> bool {
+        self.is_compatible("shared-dma-pool")
+    }
+
+    /// Whether all that the device maps is to be copied into this memory (`restricted-dma-pool`).
+    #[must_use]
+    pub fn is_restricted_pool(self) -> bool {
+        self.is_compatible("restricted-dma-pool")
+    }
+
+    /// Whether this is the pool of coherent memory for devices that have none of their own.
+    #[must_use]
+    pub fn is_dma_default(self) -> bool {
+        self.node.has("linux,dma-default")
+    }
+
+    /// Whether this is a pool that the kernel lends to movable pages until a device wants some of it: `reusable`, and mapped.
+    #[must_use]
+    pub fn is_contiguous_area(self) -> bool {
+        self.is_dma_pool() && self.is_reusable() && !self.is_no_map()
+    }
+
+    fn is_compatible(self, with: &str) -> bool {
+        self.node.compatible().any(|name| name == with)
+    }
+
     /// Whether the kernel is to find a place: there is a `size` and no `reg`.
     #[must_use]
     pub fn is_dynamic(self) -> bool {

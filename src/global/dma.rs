@@ -15,12 +15,12 @@ use crate::mm::dma::{
 };
 use crate::mm::page::Page;
 use crate::mm::vmalloc::{SetMemoryError, Uncached};
-use crate::mm::zone::{PageAllocator, Purge, RegistryError};
+use crate::mm::zone::{CmaArea, PageAllocator, Purge, RegistryError};
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-static DMA: Dma<'static, KernelPages> = Dma::new(KernelPages(()));
+pub(super) static DMA: Dma<'static, KernelPages> = Dma::new(KernelPages(()));
 /// Bounce slots that are made when the first device comes that may need them.
 static BOUNCE_SLOTS: AtomicU64 = AtomicU64::new(DEFAULT_SLOTS);
 /// 1 MiB.
@@ -65,6 +65,14 @@ unsafe impl DmaHal<'static> for KernelPages {
 
     fn entries(&self, count: usize) -> Option<&'static mut [Entry]> {
         records(Entry::NONE, count)
+    }
+
+    fn words(&self, count: usize) -> Option<&'static mut [u64]> {
+        records(0, count)
+    }
+
+    fn contiguous_area(&self) -> Option<CmaArea> {
+        super::cma_default()
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! One error for all families, so that a driver passes on with `?` whatever any of them says.
 #![forbid(unsafe_code)]
 
-use super::{BringUpError, CpuRefused, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError};
+use super::{BringUpError, CpuRefused, DeviceMemoryError, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError};
 use crate::gfp::GfpError;
 use crate::hal::prot::ProtError;
 use crate::mm::alloc::{InsertError, Refused};
@@ -109,6 +109,8 @@ families! {
     Dma(DmaError),
     /// A device that its tree describes wrongly.
     DmaDevice(SpecError),
+    /// No memory of the device's own.
+    DeviceMemory(DeviceMemoryError),
     /// No pool of coherent memory, or no block of it.
     DmaPool(PoolError),
     /// Memory that a device does not have.

@@ -4,7 +4,9 @@
 mod alloc;
 mod bring_up;
 mod check;
+mod cma;
 mod cpu;
+mod device_memory;
 mod devres;
 mod dma;
 mod dma_barrier;
@@ -42,11 +44,19 @@ pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up,
 #[cfg(feature = "boot")]
 pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
+pub(crate) use cma::{add_cma_area, cma_areas_of};
+pub use cma::{KernelCmaArea, MAX_CMA_AREAS, cma_area_of, cma_areas, cma_default, movers};
 pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{
     CpuLocal, KEPT_STACKS, KernelPages, asleep, bring_cpu_online, cpu_local_size, cpu_local_used, cpu_locals,
     forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
+};
+#[cfg(feature = "boot")]
+pub(crate) use device_memory::default_pool_of;
+pub use device_memory::{
+    DeviceMemoryError, of_reserved_mem_device_init, of_reserved_mem_device_init_by_idx,
+    of_reserved_mem_device_init_by_name, of_reserved_mem_device_release,
 };
 pub use devres::{
     Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,

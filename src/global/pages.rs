@@ -5,7 +5,7 @@
 
 use super::cpu::{CpuLocal, KernelPages};
 use super::linear::{linear, linear_to_phys, phys_range_to_virt, pointer};
-use super::{faults, kernel_tables, tags};
+use super::{faults, kernel_tables, movers, tags};
 use crate::addr::{Address, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
@@ -58,6 +58,10 @@ unsafe impl PageHal for KernelPages {
     #[inline(always)]
     fn may_wait(&self, local: &CpuLocal, saved: IrqFlags) -> bool {
         saved.bits() & local.scopes.no_wait() == 0
+    }
+
+    fn evacuate(&self, _: Internal, page: Page, order: Order) -> bool {
+        movers().visit(self, |mover, _| mover.evacuate(page, order).then_some(())).is_some()
     }
 
     #[inline(always)]

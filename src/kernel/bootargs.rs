@@ -5,6 +5,8 @@
 //! the word `--` is for the first process.
 #![forbid(unsafe_code)]
 
+use crate::addr::PhysAddr;
+use crate::mm::memblock::ContiguousRequest;
 use core::fmt;
 
 /// What the value of an argument must be.
@@ -14,6 +16,8 @@ pub enum Kind {
     Size,
     /// See [`parse_number`].
     Number,
+    /// See [`parse_place`].
+    Place,
     /// See [`parse_switch`].
     Switch,
     /// There is none.
@@ -22,11 +26,12 @@ pub enum Kind {
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 20] = [
+pub const ARGUMENTS: [(&str, Kind); 21] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
     ("coherent_pool", Kind::Size),
+    ("cma", Kind::Place),
     ("dma_debug", Kind::Number),
     ("swiotlb", Kind::Number),
     ("maxcpus", Kind::Number),
@@ -77,6 +82,7 @@ impl Kind {
         match self {
             Self::Size => "a size (a number, and K, M, G or T)",
             Self::Number => "a number",
+            Self::Place => "SIZE, SIZE@START or SIZE@START-END",
             Self::Switch => "on or off",
             Self::Flag => "nothing",
         }
@@ -86,6 +92,7 @@ impl Kind {
         match self {
             Self::Size => parse_size(value).is_some(),
             Self::Number => parse_number(value).is_some(),
+            Self::Place => parse_place(value).is_some(),
             Self::Switch => parse_switch(value).is_some(),
             Self::Flag => false,
         }
@@ -173,6 +180,12 @@ impl<'a> BootArgs<'a> {
         self.values(name).filter_map(parse_number).last()
     }
 
+    /// The last `name=SIZE[@START[-END]]` that is one.
+    #[must_use]
+    pub fn place(self, name: &str) -> Option<ContiguousRequest> {
+        self.values(name).filter_map(parse_place).last()
+    }
+
     /// The last `name=on` or `name=off`; without one, off.
     #[must_use]
     pub fn switch(self, name: &str) -> bool {
@@ -250,6 +263,19 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => (text, 0),
     };
     parse_number(digits)?.checked_mul(1 << shift)
+}
+
+/// How many bytes, and where (Linux: `cma=`): `SIZE`, `SIZE@START` for one place, `SIZE@START-END` for somewhere in a range.
+/// `None` for anything else, and for an end that is not behind the start.
+#[must_use]
+pub fn parse_place(text: &str) -> Option<ContiguousRequest> {
+    let (size, place) = text.split_once('@').map_or((text, None), |(size, place)| (size, Some(place)));
+    let size = parse_size(size)?;
+    let Some(place) = place else { return Some(ContiguousRequest { size, start: None, end: None }) };
+    let (start, end) = place.split_once('-').map_or((place, None), |(start, end)| (start, Some(end)));
+    let start = parse_size(start)?;
+    let end = end.map(|end| parse_size(end).filter(|end| *end > start).ok_or(())).transpose().ok()?;
+    Some(ContiguousRequest { size, start: Some(PhysAddr::new(start)), end: end.map(PhysAddr::new) })
 }
 
 /// A number, decimal or `0x…`; an underscore may stand between two digits. `None` for anything else and for what does not

@@ -4,14 +4,16 @@
 use super::bootargs::{BootArgs, parse_number};
 use super::dma_benchmark::DmaBenchmark;
 use crate::addr::Bytes;
+use crate::fdt::Tree;
 use crate::global;
 use crate::kprintln;
 use crate::mm::dma::DmaDirection;
 use log::{info, warn};
 
-/// Makes reserves of uncached memory (`coherent_pool=`) and lets calls be checked (`dma_debug=`). Boot CPU, once, when the
+/// Makes the tree's default pool and reserves of uncached memory (`coherent_pool=`), and lets calls be checked (`dma_debug=`). Boot CPU, once, when the
 /// linear map can be changed.
-pub(super) fn init(args: BootArgs<'_>) {
+pub(super) fn init(tree: &Tree<'static>, args: BootArgs<'_>) {
+    global::default_pool_of(tree);
     if let Some(bytes) = args.any_size("coherent_pool") {
         match global::dma_coherent_pool(bytes) {
             Ok(()) => info!("DMA: {} uncached", Bytes(global::dma().reserved_pages().0 * crate::addr::PAGE_SIZE)),

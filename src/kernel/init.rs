@@ -182,7 +182,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     }
 
     let limit = args.size("mem").map_err(StartError::MemEquals)?;
-    let found = discovery::fill(boot, &tree, tree_range, &cpu, limit)
+    let found = discovery::fill(boot, &tree, tree_range, &cpu, limit, args.place("cma").is_some())
         .map_err(|error| BootError::Discover(error, tree.blob()))?;
     let tagged = tags::wanted(args, &cpu);
     switch_to_final_tables(boot, early, (tags::linear_prot(tagged), linear_flags(args)))?;
@@ -204,7 +204,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     }
     input::init();
     io::init(&cpu, &tree, &found);
-    dma::init(args);
+    dma::init(&tree, args);
     if let Some(pci) = iomem::init(boot, &tree, early) {
         ports::init(&tree, pci);
     }

@@ -27,6 +27,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), BootE
         Bytes(descriptors)
     );
     info!("slab: kmalloc up");
+    global::cma_areas_of(tree);
     let freed = free_init_memory()?;
     info!("pages: {} of boot-time image freed", Bytes(freed * PAGE_SIZE));
     Ok(())
@@ -41,6 +42,7 @@ fn options(tree: &Tree<'_>, args: BootArgs<'static>) -> Options {
         dma_end: lowest_dma_end(tree),
         dma_zone: args.any_size("dma_zone"),
         scrub: scrub(args),
+        cma: args.place("cma"),
         slabs: SlabOptions {
             debug: debug.map(|word| word.value.unwrap_or_default()),
             init_on_alloc: args.switch("init_on_alloc"),

@@ -79,6 +79,8 @@ lock_classes! {
     DmaMappings = "dma mappings", Masked;
     /// Which uncached memory is in use.
     DmaReserves = "dma reserves", Masked;
+    /// Which memory of devices' pools is in use.
+    DmaDevicePools = "dma device pools", Masked;
     /// Which bounce slots are in use.
     BounceSlots = "bounce slots", Masked;
     /// Areas that are placed before there is memory for descriptors.

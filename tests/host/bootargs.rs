@@ -1,7 +1,8 @@
 //! Boot arguments: words, and sizes in them.
 
-use quarry::addr::Bytes;
-use quarry::kernel::bootargs::{ARGUMENTS, BootArgs, Kind, parse_number, parse_size, parse_switch};
+use quarry::addr::{Bytes, PhysAddr};
+use quarry::kernel::bootargs::{ARGUMENTS, BootArgs, Kind, parse_number, parse_place, parse_size, parse_switch};
+use quarry::mm::memblock::ContiguousRequest;
 
 #[test]
 fn arguments_are_words() {
@@ -30,6 +31,24 @@ fn sizes_have_units_and_limits() {
         (Some(1000), Some(255), Some(10 << 10))
     );
     assert_eq!(parse_number("18446744073709551615"), Some(u64::MAX));
+}
+
+#[test]
+fn places_are_a_size_and_where() {
+    let place = |size, start: Option<u64>, end: Option<u64>| {
+        Some(ContiguousRequest { size, start: start.map(PhysAddr::new), end: end.map(PhysAddr::new) })
+    };
+    assert_eq!(parse_place("64M"), place(64 << 20, None, None));
+    assert_eq!(parse_place("0"), place(0, None, None));
+    assert_eq!(parse_place("64M@1G"), place(64 << 20, Some(1 << 30), None));
+    assert_eq!(parse_place("16M@0x48000000-0x4c000000"), place(16 << 20, Some(0x4800_0000), Some(0x4c00_0000)));
+    for text in ["", "@", "64M@", "@1G", "64M@1G-", "64M@1G-1G", "64M@1G-512M", "64M-1G", "64M@1G-2G-3G", "64M@1G@2G"] {
+        assert_eq!(parse_place(text), None, "{text}");
+    }
+    let args = BootArgs::new("cma=lots cma=8M@2G cma=-1");
+    assert_eq!(args.place("cma"), place(8 << 20, Some(2 << 30), None));
+    assert_eq!(args.complaints().count(), 2);
+    assert_eq!(BootArgs::new("cma").complaints().count(), 1);
 }
 
 #[test]
@@ -94,6 +113,7 @@ fn every_value_that_is_no_value_gets_a_line() {
         let (good, bad) = match kind {
             Kind::Size => ("=1M", "=x"),
             Kind::Number => ("=0x10", "=1M"),
+            Kind::Place => ("=1M@2G-3G", "=1M@"),
             Kind::Switch => ("=off", "=maybe"),
             Kind::Flag => ("", "=1"),
         };
@@ -135,6 +155,7 @@ fn the_table_of_arguments_has_all_that_are_asked_for() {
             ("size", Kind::Size),
             ("any_size", Kind::Size),
             ("number", Kind::Number),
+            ("place", Kind::Place),
             ("switch", Kind::Switch),
             ("flag", Kind::Flag),
         ] {

@@ -6,11 +6,11 @@ use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::global::linear::phys_range_to_virt;
 use crate::global::memblock;
 use crate::mm::layout::{LINEAR_MAP_SIZE, REGIONS};
-use crate::mm::memblock::Surroundings;
+use crate::mm::memblock::{ContiguousRequest, Surroundings};
 use crate::mm::page::MAX_SPAN;
 
-/// Fills memblock, and sees that the linear map of all RAM fits into the address map.
-pub(super) fn fill(memory: &Memory<'_>, physical_bits: u8) -> Result<(), BringUpError> {
+/// Fills memblock; with `cma` the default contiguous area is not the tree's. Sees that the linear map of all RAM fits into the address map.
+pub(super) fn fill(memory: &Memory<'_>, physical_bits: u8, cma: Option<ContiguousRequest>) -> Result<(), BringUpError> {
     let end = PhysAddr::new((1_u64 << physical_bits.min(63)).min(LINEAR_MAP_SIZE));
     let mut memblock = memblock();
     match *memory {
@@ -33,6 +33,7 @@ pub(super) fn fill(memory: &Memory<'_>, physical_bits: u8) -> Result<(), BringUp
                 end,
                 span: MAX_SPAN,
                 limit: None,
+                other_cma: cma.is_some(),
             };
             let _ = memblock.discover(tree, &around)?;
         }

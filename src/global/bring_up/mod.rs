@@ -14,13 +14,14 @@ pub use cpus::{CpuRefused, join_cpu};
 pub use error::BringUpError;
 
 use super::slab::start_slabs;
-use super::{dma_init, io, percpu_init, set_memory_init, vmalloc_init};
+use super::{cma_areas_of, dma_init, io, percpu_init, set_memory_init, vmalloc_init};
 use crate::addr::{PhysAddr, PhysRange, VirtRange};
 use crate::arch::aarch64::cpu::random;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{dcache, mem, rseq, tlb};
 use crate::fdt::Tree;
 use crate::mm::io::ReservedMap;
+use crate::mm::memblock::ContiguousRequest;
 use crate::mm::slab::SlabOptions;
 use crate::mm::zone::{Handed, Scrub, WatermarkTuning};
 
@@ -73,6 +74,8 @@ pub struct Options {
     pub slabs: SlabOptions,
     /// Bytes of the vmalloc region, if not all of it.
     pub vmalloc: Option<u64>,
+    /// The default contiguous area, if it is not the device tree's (`cma=`); one of no bytes for none.
+    pub cma: Option<ContiguousRequest>,
     /// Bounce slots of 2 KiB for devices that do not reach all memory or are not coherent, if not as many as 1 MiB has
     /// (`swiotlb=`); zero for none.
     pub bounce_slots: Option<u64>,
@@ -87,6 +90,7 @@ impl Options {
         scrub: Scrub::empty(),
         slabs: SlabOptions { debug: None, init_on_alloc: false, init_on_free: false, panic_on_misuse: false },
         vmalloc: None,
+        cma: None,
         bounce_slots: None,
     };
 }
@@ -147,12 +151,15 @@ pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     dcache::init_cpu(true);
     // SAFETY: the caller's promise: this CPU is alone, and has called nothing of this crate.
     unsafe { super::start_boot_cpu() };
-    memory::fill(&setup.memory, cpu.physical_bits())?;
+    memory::fill(&setup.memory, cpu.physical_bits(), setup.options.cma)?;
     // SAFETY: the caller's promise.
     unsafe { tables::take_over(setup.tables) }?;
     super::add_entropy(setup.seed);
     super::add_entropy(random(&cpu).unwrap_or_default());
     let (pages, descriptors) = bring_allocators_up(setup.cpus, &setup.options)?;
+    if let Memory::Tree { tree, .. } = setup.memory {
+        cma_areas_of(tree);
+    }
     let vmalloc = bring_areas_up(&setup.options)?;
     io::io_init(cpu.physical_bits(), VirtRange::default(), ReservedMap::NONE)?;
     set_memory_init()?;

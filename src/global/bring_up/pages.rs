@@ -6,9 +6,10 @@ use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::arch::aarch64::mem;
 use crate::global::linear::{phys_range_to_virt, phys_to_virt};
 use crate::global::{
-    BootMemblock, MemblockFrames, cpu_local_size, cpu_local_used, give_cpu, kernel_tables, memblock, page_allocator,
+    BootMemblock, MemblockFrames, add_cma_area, cpu_local_size, cpu_local_used, give_cpu, kernel_tables, memblock, page_allocator,
     tags_are_on,
 };
+use crate::gfp::ZoneType;
 use crate::hal::prot::Prot;
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
 use crate::mm::memblock::{MemblockError, Window};
@@ -21,6 +22,11 @@ use core::ptr::NonNull;
 pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
     let first = memblock().mapped_range_from(PhysAddr::ZERO).ok_or(SetupError::NoMemory)?;
     let limits = ZoneLimits::new(first.start(), options.dma_end, options.dma_zone);
+    let contiguous = options.cma.filter(|request| request.size != 0).and_then(|request| {
+        // In the zone that every device reaches.
+        let reserved = memblock().reserve_contiguous(request, limits.range(ZoneType::Dma).end());
+        reserved.inspect_err(|error| log::warn!("no contiguous area (cma=): {error}")).ok()
+    });
     let boot = memblock().alloc(cpu_local_size(), PAGE_SIZE, Window::ANYWHERE)?;
     let (map, metadata) = build_map(boot)?;
     #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
@@ -40,6 +46,13 @@ pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), Bring
     let pages = page_allocator();
     let handed = pages.do_hand_over(banks(&memblock), memblock.free_pages(), limits, options.watermarks)?;
     drop(memblock);
+    if let Some(range) = contiguous {
+        // SAFETY: reserved above for this alone, and nobody has it.
+        let added = unsafe { add_cma_area(range, None, true) };
+        if let Err(error) = added {
+            log::warn!("no contiguous area at {range} (cma=): {error}");
+        }
+    }
     let scrub = options.scrub | if tags_are_on() { Scrub::TAG } else { Scrub::empty() };
     if !scrub.is_empty() {
         pages.set_scrub(scrub);

@@ -6,15 +6,16 @@
 //! allocation, and no cacheable mapping leads there meanwhile (promise 9).
 #![forbid(unsafe_code)]
 
-use super::reserve::{Reserve, Reserves};
+use super::contiguous::LARGE;
+use super::reserve::{Origin, Reserve, Reserves};
 use super::{Bidirectional, Broken, Device, Dma, DmaError, DmaHal, MappingKind};
-use crate::addr::{DmaAddr, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{DmaAddr, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
 use crate::hal::prot::MemoryType;
 use crate::mm::page::{Kind, Page, PageMap as _, PageState};
-use crate::mm::zone::PageHal as _;
+use crate::mm::zone::{CmaArea, ContigError, PageHal as _};
 
 /// Memory that CPU and device both access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,18 +44,19 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     }
 
     /// `size` bytes, rounded up to whole pages and aligned to the power of two above, zeroed, that the device and the CPU see
-    /// alike without further calls (Linux: `dma_alloc_coherent`). Cached for a coherent device, uncached otherwise; of at most
-    /// 4 MiB. Context as `gfp` says, but where a new reserve is needed not in an interrupt handler, nor where other CPUs cannot
+    /// alike without further calls (Linux: `dma_alloc_coherent`). Cached for a coherent device, uncached otherwise. Of a device with
+    /// a pool ([`Device::pool`]) it is memory of the pool and no other. More than 64 KiB comes from a contiguous area, if there is one
+    /// and `gfp` permits waiting; more than 4 MiB comes from nowhere else, and is aligned to 2 MiB. Context as `gfp` says, but where a new reserve is needed not in an interrupt handler, nor where other CPUs cannot
     /// be held: `coherent_pool=` makes reserves beforehand.
     ///
     /// # Errors
     ///
     /// [`DmaError::Empty`], [`DmaError::TooLarge`], [`DmaError::Alloc`], [`DmaError::Unreachable`], [`DmaError::NoReserve`],
-    /// [`DmaError::Alias`]. Nothing has changed then.
+    /// [`DmaError::Alias`], [`DmaError::PoolFull`]. Nothing has changed then.
     #[inline]
     #[track_caller]
     pub fn alloc_coherent(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
-        let cached = device.is_coherent();
+        let cached = device.is_coherent() && device.pool().is_none();
         let block = if cached { self.alloc_cached(device, size, gfp) } else { self.alloc_uncached(device, size, gfp) }?;
         self.watch_block(device, block, size);
         Ok(block)
@@ -124,6 +126,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
 
     #[inline]
     fn alloc_cached(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        if (size > LARGE || device.area().is_some())
+            && let Some(block) = self.alloc_contiguous(device, size, gfp)
+        {
+            return Ok(block);
+        }
         let order = order_of(size)?;
         let (page, range, bus) = self.alloc_block(device, order, gfp)?;
         let map = self.hal.pages().hal().map();
@@ -137,40 +144,71 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
 
     #[inline]
     fn alloc_uncached(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
-        let order = order_of(size)?;
         let pages = size.div_ceil(PAGE_SIZE);
+        if let Some(found) = self.take_from_pool(device, pages) {
+            return found;
+        }
+        if pages > RESERVE_ORDER.pages()
+            && let Some(block) = self.alloc_whole(device, pages, gfp)
+        {
+            return Ok(block);
+        }
+        let order = order_of(size)?.max(RESERVE_ORDER);
+        // Of its own area first, as long as that has some.
+        let mut of = device.area();
         loop {
-            let taken = self.with_reserves(|reserves| reserves.take(device, pages));
+            let taken = self.with_reserves(|reserves| reserves.take(device, pages, of));
             if let Some((addr, bus)) = taken {
                 self.hal.zero(Internal::CALL, addr, pages * PAGE_SIZE);
                 return Ok(CoherentBlock { addr, bus });
             }
-            self.add_reserve(device, order.max(RESERVE_ORDER), gfp)?;
+            match of {
+                Some(area) if self.add_reserve_of(device, area, order, gfp).is_err() => of = None,
+                Some(_) => {}
+                None => self.add_reserve(device, order, gfp)?,
+            }
         }
     }
 
-    /// Makes one more reserve that the device reaches.
+    /// Makes one more reserve that the device reaches: of a block of pages, else of the contiguous area for everybody.
     #[cold]
     fn add_reserve(&self, device: &Device, order: Order, gfp: Gfp) -> Result<(), DmaError> {
         if self.with_reserves(|reserves| reserves.is_full()) {
             return Err(DmaError::NoReserve);
         }
-        let pages = self.hal.pages();
-        let (page, range, _) = self.alloc_block(device, order, gfp)?;
-        let undo = |error: DmaError| {
-            let _ = pages.do_disown(page, Kind::Dma);
-            let _ = pages.do_free_pages(page, order);
-            error
+        let memory = match self.alloc_block(device, order, gfp) {
+            Ok((page, range, _)) => (page, range, Origin::default()),
+            Err(error) => {
+                let area = self.hal.contiguous_area().ok_or(error)?;
+                self.contiguous_block(device, (area, None), order, gfp).ok_or(error)?
+            }
         };
-        // Claimed before, so that nobody maps it in between.
-        pages.do_claim(page, Kind::Dma, RESERVE).map_err(|error| undo(error.into()))?;
-        let uncached = self.hal.uncache(Internal::CALL, range).map_err(|error| undo(error.into()))?;
-        // Nothing can be fetched any more; a dirty line would be written back over what is written from now on.
-        let bytes = VirtRange::from_size(uncached.at, range.size()).unwrap_or_default();
-        self.hal.cache().clean_and_invalidate(Internal::CALL, bytes);
-        self.hal.cache().complete();
-        pages.do_set_memory_type(page, MemoryType::NonCacheable)?;
-        let reserve = Reserve::new(range, uncached);
+        self.add_reserve_made_of(memory)
+    }
+
+    /// The same of the device's own contiguous area, for devices that have it.
+    #[cold]
+    fn add_reserve_of(&self, device: &Device, area: CmaArea, order: Order, gfp: Gfp) -> Result<(), DmaError> {
+        if self.with_reserves(|reserves| reserves.is_full()) {
+            return Err(DmaError::NoReserve);
+        }
+        let memory = self.contiguous_block(device, (area, Some(area)), order, gfp);
+        self.add_reserve_made_of(memory.ok_or(DmaError::Contiguous(ContigError::NoRange))?)
+    }
+
+    fn contiguous_block(
+        &self,
+        device: &Device,
+        (area, of): (CmaArea, Option<CmaArea>),
+        order: Order,
+        gfp: Gfp,
+    ) -> Option<(Page, PhysRange, Origin)> {
+        let (first, range, _) = self.take_contiguous(device, area, (order.pages(), order.pages()), gfp)?;
+        Some((first, range, Origin { contiguous: true, of, whole: false }))
+    }
+
+    fn add_reserve_made_of(&self, memory: (Page, PhysRange, Origin)) -> Result<(), DmaError> {
+        let reserve = self.make_reserve(memory)?;
         if self.with_reserves(|reserves| reserves.add(reserve)) {
             return Ok(());
         }
@@ -178,18 +216,57 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Err(DmaError::NoReserve)
     }
 
+    /// Makes a reserve of pages that are the caller's; they have gone back if it fails.
+    pub(super) fn make_reserve(&self, (page, range, origin): (Page, PhysRange, Origin)) -> Result<Reserve, DmaError> {
+        let pages = self.hal.pages();
+        let claim = || if origin.contiguous { Ok(()) } else { pages.do_claim(page, Kind::Dma, RESERVE) };
+        // Claimed before, so that nobody maps it in between.
+        let uncached = claim().map_err(DmaError::from).and_then(|()| Ok(self.hal.uncache(Internal::CALL, range)?));
+        let uncached = match uncached {
+            Ok(uncached) => uncached,
+            Err(error) => {
+                // Fresh pages, which nobody has.
+                let _ = self.free_pages_of(page, range, origin);
+                return Err(error);
+            }
+        };
+        // Nothing can be fetched any more; a dirty line would be written back over what is written from now on.
+        let bytes = VirtRange::from_size(uncached.at, range.size()).unwrap_or_default();
+        self.hal.cache().clean_and_invalidate(Internal::CALL, bytes);
+        self.hal.cache().complete();
+        self.set_type_of(page, range, origin, MemoryType::NonCacheable)?;
+        Ok(Reserve::new(range, uncached, origin))
+    }
+
+    /// Notes the type of memory that is mapped in one way only.
+    fn set_type_of(&self, first: Page, range: PhysRange, origin: Origin, memory: MemoryType) -> Result<(), DmaError> {
+        let blocks = if origin.contiguous { range.size() / PAGE_SIZE } else { 1 };
+        for page in (first.index()..).take(to_usize(blocks)).map(Page::new) {
+            self.hal.pages().do_set_memory_type(page, memory)?;
+        }
+        Ok(())
+    }
+
+    /// Gives pages back that are mapped as any other.
+    fn free_pages_of(&self, page: Page, range: PhysRange, origin: Origin) -> Result<(), DmaError> {
+        let pages = self.hal.pages();
+        if origin.contiguous {
+            return Ok(pages.do_cma_release(page, u32::try_from(range.size() / PAGE_SIZE).unwrap_or(u32::MAX))?);
+        }
+        let Some(order) = Order::for_bytes(range.size()) else { return Ok(()) };
+        let _ = pages.do_disown(page, Kind::Dma);
+        Ok(pages.do_free_pages(page, order)?)
+    }
+
     /// Gives the memory of a reserve back, of which nothing is in use and which is on no list.
     #[cold]
-    fn give_reserve_back(&self, reserve: Reserve) -> Result<(), DmaError> {
-        let pages = self.hal.pages();
-        let range = reserve.range();
-        let page = pages.hal().map().find(Pfn::containing(range.start()));
-        let (Some(page), Some(order)) = (page, Order::for_bytes(range.size())) else { return Ok(()) };
+    pub(super) fn give_reserve_back(&self, reserve: Reserve) -> Result<(), DmaError> {
+        let (range, origin) = (reserve.range(), reserve.origin());
+        let page = self.hal.pages().hal().map().find(Pfn::containing(range.start()));
+        let Some(page) = page else { return Ok(()) };
         self.hal.recache(Internal::CALL, range, reserve.uncached())?;
-        pages.do_set_memory_type(page, MemoryType::WriteBack)?;
-        pages.do_disown(page, Kind::Dma)?;
-        pages.do_free_pages(page, order)?;
-        Ok(())
+        self.set_type_of(page, range, origin, MemoryType::WriteBack)?;
+        self.free_pages_of(page, range, origin)
     }
 
     /// Makes reserves of uncached memory beforehand, of `bytes` together, rounded up to 2 MiB, that every device reaches
@@ -210,8 +287,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// Gives back reserves of which nothing is in use, but for those made beforehand: pages that are free now. For callers
     /// that are short of memory.
     pub fn trim_reserves(&self) -> u64 {
+        self.trim(false)
+    }
+
+    /// The same, or of those alone that were one allocation each.
+    pub(super) fn trim(&self, only_whole: bool) -> u64 {
         let mut freed = 0;
-        while let Some(reserve) = self.with_reserves(|reserves| reserves.take_empty()) {
+        while let Some(reserve) = self.with_reserves(|reserves| reserves.take_empty(only_whole)) {
             let pages = reserve.range().size() / PAGE_SIZE;
             match self.give_reserve_back(reserve) {
                 Ok(()) => freed += pages,
@@ -239,17 +321,28 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     pub(crate) fn do_free_coherent(&self, device: &Device, size: u64, block: CoherentBlock) -> Result<(), DmaError> {
         let CoherentBlock { addr, bus } = block;
         let wrong = DmaError::NotAllocated(addr, bus, size);
-        if size == 0 || size > Order::MAX.bytes() {
+        if size == 0 {
             return Err(wrong);
         }
         self.watch_unmap::<Bidirectional>(device, MappingKind::Coherent, (bus, size), 1)?;
-        // What the linear map has is in no reserve.
-        if self.hal.to_phys(addr).is_some() {
+        // What the linear map has is in no reserve and in no pool.
+        if let Some(phys) = self.hal.to_phys(addr) {
+            if (size > LARGE || device.area().is_some())
+                && let Some(freed) = self.free_contiguous(device, phys, (bus, size))
+            {
+                return if freed { Ok(()) } else { Err(wrong) };
+            }
             return self.free_cached(device, size, block).ok_or(wrong)?;
         }
-        let freed = self.with_reserves(|reserves| reserves.free(device, addr, bus, size.div_ceil(PAGE_SIZE)));
-        match freed {
-            Some(true) => Ok(()),
+        let pages = size.div_ceil(PAGE_SIZE);
+        let freed = self.with_reserves(|reserves| reserves.free(device, addr, bus, pages));
+        match freed.or_else(|| self.free_to_pool(device, addr, bus, pages)) {
+            Some(true) => {
+                if pages > RESERVE_ORDER.pages() && self.hal.pages().may_wait() {
+                    self.trim(true);
+                }
+                Ok(())
+            }
             Some(false) | None => Err(wrong),
         }
     }
@@ -278,14 +371,16 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         self.with_reserves(|reserves| {
             reserves.check()?;
             for reserve in reserves.iter() {
-                let page = map.find(Pfn::containing(reserve.range().start()));
-                let state = page.map(|page| map.get(page).state());
-                let right = |state: &PageState| {
+                let (range, contiguous) = (reserve.range(), reserve.origin().contiguous);
+                let block = if contiguous { PAGE_SIZE } else { range.size() };
+                let right = |state: PageState| {
                     state.kind() == Kind::Dma
                         && state.memory_type() == MemoryType::NonCacheable
-                        && state.order().bytes() == reserve.range().size()
+                        && state.order().bytes() == block
                 };
-                if !state.as_ref().is_some_and(right) {
+                let first = map.find(Pfn::containing(range.start()));
+                let blocks = first.map(|first| (first.index()..).take(to_usize(range.size() / block)));
+                if !blocks.is_some_and(|mut blocks| blocks.all(|page| right(map.get(Page::new(page)).state()))) {
                     return Err(Broken { tag: "RSV-3", what: "a reserve is not what its descriptor says" });
                 }
             }

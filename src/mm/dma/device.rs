@@ -2,9 +2,10 @@
 //! accesses are coherent.
 #![forbid(unsafe_code)]
 
-use super::DmaError;
+use super::{DmaError, PoolId};
 use crate::addr::{DmaAddr, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::fdt::{FdtError, Node};
+use crate::mm::zone::CmaArea;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -157,6 +158,8 @@ pub struct Device {
     count: usize,
     name: [u8; NAME],
     length: usize,
+    pool: Option<PoolId>,
+    area: Option<CmaArea>,
 }
 
 /// What 32-bit devices reach: the mask that a device begins with (Linux: `DMA_BIT_MASK(32)`).
@@ -196,6 +199,8 @@ impl Device {
             count: spec.count.max(1),
             name,
             length,
+            pool: None,
+            area: None,
         };
         device.look_again();
         device
@@ -229,6 +234,30 @@ impl Device {
     #[inline(always)]
     pub const fn is_coherent(&self) -> bool {
         self.coherent
+    }
+
+    /// The pool that its coherent memory is from, and no other, if it has one (Linux: `dev->dma_mem`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn pool(&self) -> Option<PoolId> {
+        self.pool
+    }
+
+    /// Gives the device a pool of its machine, or takes it away. What it has allocated it frees before.
+    pub const fn set_pool(&mut self, pool: Option<PoolId>) {
+        self.pool = pool;
+    }
+
+    /// Its own contiguous area, if it has one (Linux: `dev->cma_area`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn area(&self) -> Option<CmaArea> {
+        self.area
+    }
+
+    /// Gives the device a contiguous area of its machine, or takes it away.
+    pub const fn set_area(&mut self, area: Option<CmaArea>) {
+        self.area = area;
     }
 
     /// The highest address that it can say for a streaming mapping.

@@ -49,6 +49,12 @@ pub enum DmaError {
     Alloc(AllocError),
     /// No memory in one piece.
     Contiguous(ContigError),
+    /// The device's pool has not so many bytes in a row now, or the device does not reach it: it has no other memory.
+    PoolFull(u64),
+    /// A pool that is not whole pages.
+    BadPool(PhysRange),
+    /// As many pools as there can be, [`MAX_DEVICE_POOLS`](super::MAX_DEVICE_POOLS).
+    TooManyPools,
     /// As many reserves of uncached memory as there can be are full.
     NoReserve,
     /// No memory to note what is there.
@@ -105,6 +111,9 @@ impl fmt::Display for DmaError {
             Self::TooLarge(size) => write!(f, "{size:#x} bytes are not had in one piece"),
             Self::Alloc(error) => error.fmt(f),
             Self::Contiguous(error) => error.fmt(f),
+            Self::PoolFull(size) => write!(f, "the device's pool has not {size:#x} bytes in one piece"),
+            Self::BadPool(range) => write!(f, "a pool at {range} is not whole pages"),
+            Self::TooManyPools => f.write_str("there are as many pools as there can be"),
             Self::NoReserve => f.write_str("all reserves of uncached memory are full"),
             Self::NoRecords => f.write_str("no memory to note it"),
             Self::AlreadySetUp => f.write_str("it is set up already"),

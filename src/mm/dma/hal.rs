@@ -7,7 +7,7 @@ use crate::hal::Internal;
 use crate::hal::cache::DataCache;
 use crate::hal::cpu::Interrupts;
 use crate::mm::vmalloc::{SetMemoryError, Uncached};
-use crate::mm::zone::{PageAllocator, PageHal};
+use crate::mm::zone::{CmaArea, PageAllocator, PageHal};
 use crate::sync::LockHal;
 
 /// What DMA asks of a machine.
@@ -17,7 +17,7 @@ use crate::sync::LockHal;
 /// - `HAL-13`: [`DmaHal::to_virt`] and [`DmaHal::to_phys`] undo each other, and where RAM is, the memory can be accessed there
 ///   but while it is uncached. When [`DmaHal::uncache`] has succeeded, no cacheable mapping leads to the block, so that no
 ///   cache fetches anything of it, and the address that it answers with reads and writes memory itself, until
-///   [`DmaHal::recache`]. [`DmaHal::slots`] and [`DmaHal::entries`] answer with memory that nobody else has.
+///   [`DmaHal::recache`]. [`DmaHal::slots`], [`DmaHal::entries`] and [`DmaHal::words`] answer with memory that nobody else has.
 pub unsafe trait DmaHal<'a>: Interrupts {
     /// The data caches.
     type Cache: DataCache;
@@ -43,6 +43,14 @@ pub unsafe trait DmaHal<'a>: Interrupts {
 
     /// Memory for the records of the checks, or `None`. May wait.
     fn entries(&self, count: usize) -> Option<&'a mut [Entry]>;
+
+    /// Memory for the bits of a pool, or `None`. May wait.
+    fn words(&self, count: usize) -> Option<&'a mut [u64]>;
+
+    /// The contiguous area of devices that have none of their own, if there is one.
+    fn contiguous_area(&self) -> Option<CmaArea> {
+        None
+    }
 
     /// Copies bytes from one buffer to another. Both are the caller's, and apart.
     fn copy(&self, _: Internal, to: VirtAddr, from: VirtAddr, bytes: u64);

@@ -6,17 +6,20 @@
 //!
 //! # Locks and contexts
 //!
-//! A streaming mapping takes no lock unless it bounces. The bounce slots, the reserves of uncached memory and the notes of the
-//! checks have a lock each, with interrupts masked; memory is copied, zeroed and asked for outside of them. What may be
+//! A streaming mapping takes no lock unless it bounces. The bounce slots, the reserves of uncached memory, the pools of devices and
+//! the notes of the checks have a lock each, with interrupts masked; memory is copied, zeroed and asked for outside of them. What may be
 //! called where is said by each function: all but set-up and a new reserve in any context.
 
 mod coherent;
+mod contiguous;
 mod debug;
 mod device;
+mod device_pool;
 mod direction;
 mod error;
 mod hal;
 mod owned;
+mod page_bits;
 mod pool;
 mod raw_calls;
 mod reserve;
@@ -27,6 +30,7 @@ mod swiotlb;
 pub use coherent::CoherentBlock;
 pub use debug::{Entry, MappingKind, Misuse, Report};
 pub use device::{Device, DeviceSpec, DmaWindow, MAX_WINDOWS, SpecError};
+pub use device_pool::{MAX_DEVICE_POOLS, PoolId};
 pub use direction::{Bidirectional, CpuReads, CpuWrites, Direction, DmaDirection, FromDevice, ToDevice};
 pub use error::{Broken, DmaError};
 pub use hal::DmaHal;
@@ -41,15 +45,16 @@ use crate::mm::zone::PageHal as _;
 use crate::sync::{OrderedLock, class};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use debug::Notes;
+use device_pool::DevicePools;
 use reserve::Reserves;
 use swiotlb::{BounceRange, Slots};
 
-/// A machine's DMA: bounce slots, reserves of uncached memory, checks.
+/// A machine's DMA: bounce slots, reserves of uncached memory, pools of devices, checks.
 ///
 /// # Invariants
 ///
 /// `BNC-1`, `BNC-2`: of the bounce slots. `RSV-1` to `RSV-3`: of the reserves; `RSV-3`: each is a block of [`Kind::Dma`] whose
-/// descriptor says that it is not cached. `DDBG-1`: of the notes. [`Dma::check`] tests them all.
+/// descriptor says that it is not cached. `DPL-1`, `DPL-2`: of the pools of devices. `DDBG-1`: of the notes. [`Dma::check`] tests them all.
 ///
 /// [`Kind::Dma`]: crate::mm::page::Kind::Dma
 pub struct Dma<'a, H: DmaHal<'a>> {
@@ -60,6 +65,9 @@ pub struct Dma<'a, H: DmaHal<'a>> {
     slots: OrderedLock<Slots<'a>, class::BounceSlots, H::Relax>,
     reserves: OrderedLock<Reserves, class::DmaReserves, H::Relax>,
     notes: OrderedLock<Notes<'a>, class::DmaMappings, H::Relax>,
+    pools: OrderedLock<DevicePools<'a>, class::DmaDevicePools, H::Relax>,
+    /// Whether there is a pool for devices without one: nobody looks for it otherwise.
+    has_default_pool: AtomicBool,
 }
 
 impl<'a, H: DmaHal<'a>> Dma<'a, H> {
@@ -73,6 +81,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             slots: OrderedLock::new(Slots::new()),
             reserves: OrderedLock::new(Reserves::new()),
             notes: OrderedLock::new(Notes::new()),
+            pools: OrderedLock::new(DevicePools::new()),
+            has_default_pool: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +154,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     pub fn check(&self) -> Result<(), Broken> {
         self.check_bounce()?;
         self.check_reserves()?;
+        self.check_pools()?;
         self.check_notes()
     }
 }

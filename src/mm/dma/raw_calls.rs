@@ -2,7 +2,7 @@
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
-use super::{CoherentBlock, Device, Direction, Dma, DmaError, DmaHal, DmaPool, PoolError, SgEntry};
+use super::{CoherentBlock, Device, Direction, Dma, DmaError, DmaHal, DmaPool, PoolError, PoolId, SgEntry};
 use crate::addr::{DmaAddr, PhysRange, VirtAddr};
 use crate::mm::alloc::Stateless;
 use crate::mm::page::Page;
@@ -52,6 +52,21 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         place: (u64, u64),
     ) -> Result<DmaAddr, DmaError> {
         self.do_map_page::<D>(device, page, place)
+    }
+
+    /// Lets devices have coherent memory of `range`, whole pages, which the CPU finds at `at`: those that are given the pool
+    /// ([`Device::set_pool`]), or, for the default pool, every device that is not coherent and has none. For good. May wait.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::BadPool`], [`DmaError::NoRecords`], [`DmaError::TooManyPools`]; [`DmaError::AlreadySetUp`] if a pool has some of
+    /// it already, or there is a default pool.
+    ///
+    /// # Safety
+    ///
+    /// The memory is the caller's, mapped uncached at `at` for good, and nowhere cached.
+    pub unsafe fn add_pool(&self, range: PhysRange, at: VirtAddr, is_default: bool) -> Result<PoolId, DmaError> {
+        self.do_add_pool(range, at, is_default)
     }
 
     /// Ends a mapping: the bytes are the CPU's again, which reads what the device wrote (Linux: `dma_unmap_single`,

@@ -1,14 +1,14 @@
 //! Reserves of uncached memory: which of their pages are in use.
 #![forbid(unsafe_code)]
 
+use super::page_bits::{BITS, PageBits};
 use super::{Broken, Device};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::mm::vmalloc::Uncached;
+use crate::mm::zone::CmaArea;
 
 /// Words of a bit for each page: of 4 MiB, the largest block.
 const WORDS: usize = 16;
-/// Pages that a word has a bit for.
-const BITS: u64 = 64;
 /// Reserves that there can be.
 pub(super) const MAX_RESERVES: usize = 48;
 
@@ -21,15 +21,33 @@ pub(super) const MAX_RESERVES: usize = 48;
 pub(super) struct Reserve {
     range: PhysRange,
     uncached: Uncached,
+    origin: Origin,
     busy: [u64; WORDS],
     /// The first pages of allocations.
     starts: [u64; WORDS],
     used: u64,
 }
 
+/// Where the memory of a reserve is from, and whose it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Origin {
+    /// It is a contiguous allocation, and not a block of the page allocator.
+    pub(super) contiguous: bool,
+    /// The contiguous area of some devices, who alone use it.
+    pub(super) of: Option<CmaArea>,
+    /// It is one allocation, and goes back with it.
+    pub(super) whole: bool,
+}
+
 impl Reserve {
-    pub(super) const fn new(range: PhysRange, uncached: Uncached) -> Self {
-        Self { range, uncached, busy: [0; WORDS], starts: [0; WORDS], used: 0 }
+    pub(super) const fn new(range: PhysRange, uncached: Uncached, origin: Origin) -> Self {
+        Self { range, uncached, origin, busy: [0; WORDS], starts: [0; WORDS], used: 0 }
+    }
+
+    /// The same with one allocation of so many pages, from its start on.
+    pub(super) const fn taken(self, pages: u64) -> Self {
+        // INVARIANT: RSV-1.
+        Self { used: pages, ..self }
     }
 
     pub(super) const fn range(&self) -> PhysRange {
@@ -40,111 +58,54 @@ impl Reserve {
         self.uncached
     }
 
+    pub(super) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
     const fn pages(&self) -> u64 {
         self.range.size() / PAGE_SIZE
     }
 
-    fn words(&self) -> usize {
-        to_usize(self.pages() / BITS)
+    fn bits(&mut self) -> PageBits<'_> {
+        let pages = self.pages();
+        PageBits::new(&mut self.busy, &mut self.starts, pages)
     }
 
-    /// The lowest `align` free pages in a row from a multiple of `align` on, a power of two.
-    fn find(&self, align: u64) -> Option<u64> {
-        let words = self.busy.get(..self.words())?;
-        if align > BITS {
-            let step = to_usize(align / BITS);
-            let index = words.chunks_exact(step).position(|run| run.iter().all(|word| *word == 0))?;
-            return Some((index * step) as u64 * BITS);
-        }
-        words.iter().enumerate().find_map(|(index, word)| {
-            let mut free = !word;
-            let mut shift = 1;
-            while shift < align {
-                free &= free >> shift;
-                shift <<= 1;
-            }
-            // Multiples of the alignment.
-            free &= u64::MAX / (u64::MAX >> (BITS - align));
-            (free != 0).then(|| index as u64 * BITS + u64::from(free.trailing_zeros()))
-        })
+    /// Whether it is of no use to anybody any more, or to nobody for now.
+    const fn is_idle(&self) -> bool {
+        self.used == 0
     }
 
-    /// The part of a run of pages that lies in each word, as a mask.
-    fn masks(first: u64, count: u64) -> impl Iterator<Item = (usize, u64)> {
-        let end = first + count;
-        (first / BITS..end.div_ceil(BITS)).map(move |word| {
-            let from = first.max(word * BITS) - word * BITS;
-            let to = end.min((word + 1) * BITS) - word * BITS;
-            (to_usize(word), u64::MAX >> (BITS - (to - from)) << from)
-        })
-    }
-
+    #[inline]
     fn take(&mut self, count: u64) -> Option<u64> {
-        if count == 1 {
-            return self.take_one();
-        }
-        let first = self.find(count.next_power_of_two())?;
-        for (word, mask) in Self::masks(first, count) {
-            *self.busy.get_mut(word)? |= mask;
-        }
+        let first = self.bits().take(count)?;
         // INVARIANT: RSV-1.
-        *self.starts.get_mut(to_usize(first / BITS))? |= 1 << (first % BITS);
         self.used += count;
         Some(first)
     }
 
-    /// [`Reserve::take`] of one page.
-    #[inline]
-    fn take_one(&mut self) -> Option<u64> {
-        let words = self.words();
-        let (index, word) = self.busy.iter_mut().take(words).enumerate().find(|(_, word)| **word != u64::MAX)?;
-        let bit = word.trailing_ones();
-        *word |= 1 << bit;
-        // INVARIANT: RSV-1.
-        *self.starts.get_mut(index)? |= 1 << bit;
-        self.used += 1;
-        Some(index as u64 * BITS + u64::from(bit))
-    }
-
-    fn bit(words: &[u64; WORDS], page: u64) -> bool {
-        words.get(to_usize(page / BITS)).is_some_and(|word| word >> (page % BITS) & 1 != 0)
-    }
-
     /// Frees an allocation of exactly `count` pages: whether there is one.
     fn free(&mut self, first: u64, count: u64) -> bool {
-        let end = first + count;
-        if end > self.pages() || !Self::bit(&self.starts, first) {
-            return false;
-        }
-        let whole = Self::masks(first, count).all(|(word, mask)| {
-            let busy = self.busy.get(word).copied().unwrap_or_default();
-            let starts = self.starts.get(word).copied().unwrap_or_default();
-            let own = if first / BITS == word as u64 { 1 << (first % BITS) } else { 0 };
-            busy & mask == mask && starts & mask & !own == 0
-        });
-        let goes_on = end < self.pages() && Self::bit(&self.busy, end) && !Self::bit(&self.starts, end);
-        if !whole || goes_on {
-            return false;
-        }
-        for (word, mask) in Self::masks(first, count) {
-            if let (Some(busy), Some(starts)) = (self.busy.get_mut(word), self.starts.get_mut(word)) {
-                *busy &= !mask;
-                *starts &= !mask;
-            }
-        }
+        let freed = match self.origin.whole {
+            true => first == 0 && count == self.used && count != 0,
+            false => self.bits().free(first, count),
+        };
         // INVARIANT: RSV-1.
-        self.used -= count;
-        true
+        self.used -= if freed { count } else { 0 };
+        freed
     }
 
     fn check(&self) -> Result<(), Broken> {
-        let used: u32 = self.busy.iter().map(|word| word.count_ones()).sum();
-        let orphan = self.starts.iter().zip(&self.busy).any(|(starts, busy)| starts & !busy != 0);
-        let outside = self.busy.iter().skip(self.words()).any(|word| *word != 0);
-        if u64::from(used) != self.used || orphan || outside {
-            return Err(Broken { tag: "RSV-1", what: "the pages of a reserve are miscounted" });
-        }
-        Ok(())
+        let mut copy = *self;
+        let right = match self.origin.whole {
+            true => self.used <= self.pages(),
+            false => {
+                let words = to_usize(self.pages().div_ceil(BITS));
+                let outside = self.busy.iter().skip(words).any(|word| *word != 0);
+                copy.bits().used() == Some(self.used) && !outside
+            }
+        };
+        if right { Ok(()) } else { Err(Broken { tag: "RSV-1", what: "the pages of a reserve are miscounted" }) }
     }
 }
 
@@ -173,8 +134,9 @@ impl Reserves {
         self.list.iter_mut().take(self.count).flatten()
     }
 
-    pub(super) const fn count(&self) -> u64 {
-        self.count as u64
+    /// Those that serve many allocations.
+    pub(super) fn count(&self) -> u64 {
+        self.iter().filter(|reserve| !reserve.origin.whole).count() as u64
     }
 
     pub(super) const fn is_full(&self) -> bool {
@@ -191,7 +153,8 @@ impl Reserves {
 
     pub(super) fn idle_pages(&self) -> u64 {
         let spare = to_usize(self.count().saturating_sub(self.kept));
-        self.iter().filter(|reserve| reserve.used == 0).take(spare).map(Reserve::pages).sum()
+        let idle = |whole: bool| self.iter().filter(move |reserve| reserve.is_idle() && reserve.origin.whole == whole);
+        idle(true).chain(idle(false).take(spare)).map(Reserve::pages).sum()
     }
 
     pub(super) fn add(&mut self, reserve: Reserve) -> bool {
@@ -202,9 +165,10 @@ impl Reserves {
         true
     }
 
-    /// Takes pages that a device reaches.
-    pub(super) fn take(&mut self, device: &Device, pages: u64) -> Option<(VirtAddr, DmaAddr)> {
-        self.iter_mut().find_map(|reserve| {
+    /// Takes pages that a device reaches, of what devices with this area have for themselves, or of what all share.
+    pub(super) fn take(&mut self, device: &Device, pages: u64, of: Option<CmaArea>) -> Option<(VirtAddr, DmaAddr)> {
+        let is_its = |reserve: &&mut Reserve| reserve.origin.of == of && !reserve.origin.whole;
+        self.iter_mut().filter(is_its).find_map(|reserve| {
             let bus = device.translate_coherent(reserve.range)?;
             let offset = reserve.take(pages)? * PAGE_SIZE;
             Some((VirtAddr::new(reserve.uncached.at.get() + offset), DmaAddr::new(bus.get() + offset)))
@@ -222,12 +186,11 @@ impl Reserves {
         })
     }
 
-    /// Takes a reserve off the list of which nothing is in use and that is one too many.
-    pub(super) fn take_empty(&mut self) -> Option<Reserve> {
-        if self.count() <= self.kept {
-            return None;
-        }
-        let index = self.list.iter().position(|reserve| reserve.is_some_and(|reserve| reserve.used == 0))?;
+    /// Takes a reserve off the list of which nothing is in use and that is one too many, or that was one allocation.
+    pub(super) fn take_empty(&mut self, only_whole: bool) -> Option<Reserve> {
+        let spare = self.count() > self.kept;
+        let goes = |reserve: &Reserve| reserve.is_idle() && (reserve.origin.whole || (spare && !only_whole));
+        let index = self.list.iter().position(|reserve| reserve.as_ref().is_some_and(goes))?;
         let last = self.count - 1;
         self.list.swap(index, last);
         // INVARIANT: RSV-2.

@@ -105,15 +105,19 @@ impl<'a> ReservedMap<'a> {
         if !region.is_enabled() {
             return Err(RegionError::Disabled { region: region.name() });
         }
-        let node = region.node().offset();
+        self.region_of(region.node().offset(), name).ok_or(RegionError::NoPlace { region: region.name() })
+    }
+
+    /// The region of a node, in the name of `device`.
+    pub(super) fn region_of(&self, node: usize, device: &'static str) -> Option<ReservedRegion<'a>> {
         let is_its = |reserved: &ReservedRange| reserved.node == node;
         let start = self.ranges.iter().position(is_its);
         let ranges =
             start.and_then(|start| self.ranges.get(start..)?.chunk_by(|one, next| one.node == next.node).next());
         // INVARIANT: RSV-2 by RSV-1.
         match ranges {
-            Some(ranges @ [first, ..]) => Ok(ReservedRegion { device: name, first: *first, ranges }),
-            _ => Err(RegionError::NoPlace { region: region.name() }),
+            Some(ranges @ [first, ..]) => Some(ReservedRegion { device, first: *first, ranges }),
+            _ => None,
         }
     }
 }
@@ -198,6 +202,12 @@ pub enum RegionError {
         /// The region's node.
         region: &'static str,
     },
+    /// The region is a contiguous area, which the page allocator lends to others, or a pool: its devices allocate from it
+    /// (`dma_alloc_coherent`), and nobody maps it.
+    Lent {
+        /// The region's node.
+        region: &'static str,
+    },
     /// The region is only a size, for which there was no room.
     NoPlace {
         /// The region's node.
@@ -213,6 +223,7 @@ impl fmt::Display for RegionError {
             Self::NoIndex { device, index } => write!(f, "{device} has no memory-region {index}"),
             Self::LeadsNowhere { device, index, error } => write!(f, "memory-region {index} of {device}: {error}"),
             Self::Disabled { region } => write!(f, "the reserved region {region} is disabled"),
+            Self::Lent { region } => write!(f, "the reserved region {region} is the page allocator's: devices allocate from it"),
             Self::NoPlace { region } => write!(f, "there was no room for the reserved region {region}"),
         }
     }

@@ -4,13 +4,13 @@
 use super::claim::{Claims, Refused};
 use super::ram::{Ram, ram_in};
 use super::{Claim, IoError, Mapping, RegionError, ReservedMap, ReservedRegion};
-use crate::addr::{PAGE_SIZE, PMD_SIZE, PUD_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::ds::rbtree::{Broken, Owned};
 use crate::fdt::Node;
 use crate::hal::entry::Entry;
 use crate::hal::level::LeafLevel;
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
-use crate::mm::page::{Page, PageMap, Section};
+use crate::mm::page::{Kind, Page, PageMap, Section, find_head};
 use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::vmalloc::{
     AreaError, AreaInfo, AreaRef, AreaRequest, Removed, TABLE_GFP, VmFlags, VmallocHal, VmapSpace,
@@ -144,7 +144,25 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     ///
     /// [`RegionError`].
     pub fn memory_region(&self, device: Node<'_, 'static>, index: usize) -> Result<ReservedRegion<'a>, RegionError> {
-        self.limits.get().ok_or(RegionError::NotReady)?.reserved.region(device, index)
+        let region = self.limits.get().ok_or(RegionError::NotReady)?.reserved.region(device, index)?;
+        match self.is_managed(region.range().start()) {
+            true => Err(RegionError::Lent { region: region.first().name }),
+            false => Ok(region),
+        }
+    }
+
+    /// The region of a node of this machine's tree, by [`Node::offset`], for the kernel itself, which has it for all devices
+    /// whose it is. Any context.
+    #[cfg(feature = "global")]
+    pub(crate) fn own_region(&self, node: usize) -> Option<ReservedRegion<'a>> {
+        self.reserved().region_of(node, "the kernel")
+    }
+
+    /// Whether memory of a region is the page allocator's, which has it to lend, or for a pool.
+    pub(crate) fn is_managed(&self, start: PhysAddr) -> bool {
+        let map = self.space.hal().pages().hal().map();
+        let found = map.find(Pfn::containing(start)).and_then(|page| find_head(&map, page));
+        found.is_some_and(|(_, state)| !matches!(state.kind(), Kind::Reserved | Kind::Hole))
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
 #![forbid(unsafe_code)]
 
+use super::contiguous::CONTIGUOUS_ALIGN;
 use super::region::span;
 use super::repaint::Paint;
 use super::{BOOT_ONLY, Memblock, MemblockError, RegionOwner, Which, Window};
@@ -26,6 +27,9 @@ pub struct Surroundings {
     /// Bytes from the lowest RAM on, holes included, beyond which RAM is left out (`mem=`): the machine then looks like
     /// one that has only so much.
     pub limit: Option<u64>,
+    /// The default contiguous area is not the tree's, since the boot argument `cma=` says what it is: the tree's is memory as
+    /// any other.
+    pub other_cma: bool,
 }
 
 /// What discovery found beside the lists in the memblock.
@@ -53,6 +57,8 @@ pub struct Discovery {
     pub placed: usize,
     /// Dynamic reserved regions for which there was no room; their devices have to do without.
     pub unplaced: usize,
+    /// Default contiguous areas of the tree that are memory as any other ([`Surroundings::other_cma`]).
+    pub passed_over: usize,
 }
 
 /// Why the memory that the tree states cannot be used.
@@ -233,9 +239,11 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
         }
         let kept = [image, around.device_tree, found.initrd.unwrap_or(PhysRange::EMPTY)];
-        let regions = || survey.reserved_memory.into_iter().flat_map(ReservedMemory::children_of);
-        for region in regions().filter(|region| region.is_enabled()) {
-            found.reserved_regions += 1;
+        let children = || survey.reserved_memory.into_iter().flat_map(ReservedMemory::children_of);
+        found.passed_over = children().filter(|region| around.passes_over(region)).count();
+        let regions = || children().filter(|region| region.is_enabled() && !around.passes_over(region));
+        found.reserved_regions = regions().count();
+        for region in regions().filter(|region| !region.is_contiguous_area()) {
             for range in region.ranges() {
                 let range = range?;
                 self.reserve_stated(range)?;
@@ -247,13 +255,17 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
                 }
             }
         }
+        // Last of what is stated: of an area that somebody else has some of, nothing is lent.
+        for region in regions().filter(|region| region.is_contiguous_area()) {
+            region.ranges().try_for_each(|range| Ok::<(), DiscoverError>(self.reserve_area(region, range?)?))?;
+        }
         if !around.boot_only.is_empty() {
             self.change(Which::Reserved, around.boot_only, Paint::CoverFor(BOOT_ONLY))?;
         }
         if self.free_ranges().next().is_none() {
             return Err(DiscoverError::AllReserved);
         }
-        for region in regions().filter(|region| region.is_enabled() && region.is_dynamic()) {
+        for region in regions().filter(|region| region.is_dynamic()) {
             match self.place_region(region)? {
                 Placement::Placed => found.placed += 1,
                 Placement::NoRoom => found.unplaced += 1,
@@ -322,7 +334,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let Some(size) = size.filter(|&size| size != 0) else { return Ok(Placement::Empty) };
         let owner = u32::try_from(region.node().offset()).ok().and_then(RegionOwner::new);
         let Some(owner) = owner else { return Ok(Placement::NoRoom) };
-        let align = align.unwrap_or(PAGE_SIZE).max(PAGE_SIZE);
+        let least = if region.is_contiguous_area() { CONTIGUOUS_ALIGN } else { PAGE_SIZE };
+        let align = align.unwrap_or(least).max(least);
         let align = align.checked_next_power_of_two().unwrap_or(align);
         let mut windows = region.alloc_ranges().peekable();
         let mut place = None;
@@ -342,7 +355,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// Reserves what the tree states. Where there can be no memory there is nothing to reserve.
-    fn reserve_stated(&mut self, range: PhysRange) -> Result<(), MemblockError> {
+    pub(super) fn reserve_stated(&mut self, range: PhysRange) -> Result<(), MemblockError> {
         if range.start().get() >= PHYS_SIZE_MAX { Ok(()) } else { self.reserve(range.start(), range.size()) }
     }
 
@@ -379,5 +392,12 @@ impl Surroundings {
         end: PhysAddr::new(PHYS_SIZE_MAX),
         span: PHYS_SIZE_MAX,
         limit: None,
+        other_cma: false,
     };
+
+    /// Whether a region of the tree is passed over.
+    #[must_use]
+    pub fn passes_over(&self, region: &ReservedMemory<'_, '_>) -> bool {
+        self.other_cma && region.is_enabled() && region.is_cma_default() && region.is_contiguous_area()
+    }
 }

@@ -25,6 +25,7 @@
 mod alloc;
 mod bootmem;
 mod check;
+mod contiguous;
 mod discover;
 mod dump;
 mod error;
@@ -39,6 +40,7 @@ mod trim;
 pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
+pub use contiguous::{CONTIGUOUS_ALIGN, ContiguousRequest};
 pub use discover::{Cut, DiscoverError, Discovery, InitrdError, Surroundings};
 pub use error::{Broken, MemblockError};
 pub use free::FreeRanges;

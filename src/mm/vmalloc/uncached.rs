@@ -31,7 +31,8 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         let linear = found.leaf.prot;
         let request = AreaRequest {
             size: block.size(),
-            align: block.size(),
+            // As large a mapping as its size admits.
+            align: 1 << block.size().trailing_zeros(),
             within: None,
             flags: VmFlags::DMA_COHERENT | VmFlags::UNINITIALIZED,
             caller: Some(Location::caller()),

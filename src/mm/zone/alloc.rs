@@ -308,7 +308,9 @@ impl<H: PageHal> PageAllocator<H> {
         #[expect(clippy::cast_possible_truncation, reason = "at most the batch")]
         let blocks = u64::from(batch).min(room as u64).min(spare) as u32;
         let state = PageState::on_pcp(list, order);
-        let kind = MigrateType::of(mobility);
+        // Movable pages fill the memory of contiguous allocations from the start, as in `Zone::take`.
+        let borrows = request.gfp.contains(Gfp::MOVABLE) && zone.free_cma > zone.free / 2;
+        let kind = if borrows { MigrateType::Cma } else { MigrateType::of(mobility) };
         if let Some(reserve) = pages.reserve(list).filter(|_| order == Order::ZERO) {
             self.set_short(zone.id, spare == 0);
             if blocks == 0 {

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::buddy::block_type;
+use super::cma::contiguous_run;
+use super::contig::is_cma;
 use super::error::Broken;
 use super::pcp::CpuPages;
 use super::zone::Zone;
 use super::{PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
-use crate::gfp::ZoneType;
+use crate::gfp::{Mobility, ZoneType};
 use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, SECTION_PAGES, ZoneId,
 };
@@ -82,6 +84,7 @@ impl<H: PageHal> PageAllocator<H> {
                 let page = Page::new(at);
                 let state = map.get(page).state();
                 let pages = self.check_block(map, page, state)?;
+                check_cma(map, page, state)?;
                 if state.kind() == Kind::Hole {
                     self.count_holes(&mut tallies, at, at + pages);
                 } else if let Some(tally) = state.zone().and_then(|zone| tallies.get_mut(zone.index())) {
@@ -208,6 +211,19 @@ impl<H: PageHal> PageAllocator<H> {
             }
         }
         Ok(())
+    }
+}
+
+/// Tests `CMA-1` and `CMA-2` of a block.
+fn check_cma<M: PageMap>(map: M, page: Page, state: PageState) -> Result<(), Broken> {
+    let in_use = state.kind().is_allocated() || state.kind() == Kind::Pcp;
+    let stays = in_use && state.mobility() != Some(Mobility::Movable);
+    if is_cma(map, page) && (stays || state.kind() == Kind::Reserved) {
+        return Err(broken("CMA-1", page, "a block that nobody moves, in memory of contiguous allocations"));
+    }
+    match contiguous_run(map, page, state) {
+        Some(Err(())) => Err(broken("CMA-2", page, "a page of a contiguous allocation without the others")),
+        _ => Ok(()),
     }
 }
 

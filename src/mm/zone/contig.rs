@@ -1,5 +1,5 @@
-//! Physically contiguous memory of any size: a range is isolated, emptied of per-CPU lists, and taken if all of it is
-//! free (Linux: `alloc_contig_range`, without migration: what is in use stays where it is).
+//! Physically contiguous memory of any size: a range is isolated, emptied of per-CPU lists and of pages whose owners move
+//! them, and taken if all of it is free then (Linux: `alloc_contig_range`).
 #![forbid(unsafe_code)]
 
 use super::buddy::{block_type, set_block_type};
@@ -14,12 +14,12 @@ use crate::mm::page::{
 };
 
 /// The order that reports give for so many pages: the largest one stands for all that is larger.
-fn order_for(pages: u32) -> Order {
+pub(super) fn order_for(pages: u32) -> Order {
     Order::for_bytes(u64::from(pages) * PAGE_SIZE).unwrap_or(Order::MAX)
 }
 
 /// The first page at or above page `at` whose frame number is a multiple of `align`; `None` if no page has that number.
-fn align_up<M: PageMap>(map: M, at: u32, align: u32) -> Option<u32> {
+pub(super) fn align_up<M: PageMap>(map: M, at: u32, align: u32) -> Option<u32> {
     let pfn = map.pfn(Page::new(at)).get();
     let up = pfn.checked_next_multiple_of(align.into())? - pfn;
     at.checked_add(u32::try_from(up).ok()?)
@@ -36,8 +36,9 @@ impl<H: PageHal> PageAllocator<H> {
     /// Allocates the `pages` pages from `first` on, each a block of its own with one reference.
     ///
     /// The page blocks of the range are isolated meanwhile, so no other allocation takes from them; afterwards those that
-    /// are left have the type they had. Fails if a page of the range is in use: nothing is moved. Any context; other
-    /// CPUs are asked for the pages on their lists. Cost: O(pages).
+    /// are left have the type they had. Movable pages in use are moved by their owners ([`Mover`](super::Mover)) if the
+    /// flags permit waiting; fails if a page of the range stays in use. Any context; other CPUs are asked for the pages on
+    /// their lists. Cost: O(pages), and what moving costs.
     ///
     /// # Errors
     ///
@@ -52,14 +53,18 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Whether a test wants this allocation to fail.
-    fn refuses(&self, pages: u32, gfp: Gfp) -> bool {
+    pub(super) fn refuses(&self, pages: u32, gfp: Gfp) -> bool {
         self.is_careful() && self.hal.should_fail(gfp, order_for(pages))
     }
 
-    fn take_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
+    pub(super) fn take_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
         let zone = self.contig_zone(first, pages)?;
         self.isolate(zone, first, pages)?;
         self.drain_all();
+        if gfp.may_wait() && self.evacuate(first, pages) {
+            // What was moved has left its pages on lists of CPUs.
+            self.drain_all();
+        }
         let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));
         self.release(zone, first, pages);
         self.announce();
@@ -68,16 +73,21 @@ impl<H: PageHal> PageAllocator<H> {
             Some(Err(busy)) => return Err(ContigError::Busy(self.hal.map().pfn(busy))),
             None => return Err(ContigError::NoRange),
         }
+        self.prepare_contig(first, pages, gfp);
+        Ok(())
+    }
+
+    /// Does what the flags and the settings want done to pages that have just been taken.
+    pub(super) fn prepare_contig(&self, first: Page, pages: u32, gfp: Gfp) {
         self.scrub_taken(first, u64::from(pages), gfp, || self.hal().caller());
         if gfp.contains(Gfp::ZERO) {
             self.hal.zero(Internal::CALL, self.hal.map().phys(first), u64::from(pages));
         }
-        Ok(())
     }
 
     /// Finds `pages` contiguous pages and allocates them (Linux: `alloc_contig_pages`). The physical address of the first
     /// one is a multiple of `align` pages, a power of two. Takes from the highest zone that the flags admit, and there the
-    /// lowest such range. Context and cost as for [`PageAllocator::alloc_contig_range`], for every range that is tried;
+    /// lowest such range, but nothing of the contiguous areas ([`PageAllocator::cma_alloc`]). Context and cost as for [`PageAllocator::alloc_contig_range`], for every range that is tried;
     /// free ranges are told by their blocks.
     ///
     /// # Errors
@@ -172,6 +182,12 @@ fn recall<M: PageMap>(map: M, block: Page) -> MigrateType {
     MigrateType::from_bits(map.block_type(block).load(core::sync::atomic::Ordering::Relaxed) >> MigrateType::BITS)
 }
 
+/// Whether a page block is kept for contiguous allocations, isolated for the moment or not.
+pub(super) fn is_cma<M: PageMap>(map: M, page: Page) -> bool {
+    let kind = block_type(map, page);
+    kind == MigrateType::Cma || (kind == MigrateType::Isolate && recall(map, page) == MigrateType::Cma)
+}
+
 impl Zone {
     /// The first page of a run of free blocks that holds `pages` pages from a frame number on that is a multiple of
     /// `align`, at or above `from`.
@@ -185,7 +201,8 @@ impl Zone {
             while at < end {
                 let (head, state) = find_head(&map, Page::new(at))?;
                 let after = head.index() + (1 << state.raw_order().min(MAX_ORDER));
-                if state.kind() == Kind::Free && block_type(map, head) != MigrateType::Isolate {
+                let kept = matches!(block_type(map, head), MigrateType::Isolate | MigrateType::Cma);
+                if state.kind() == Kind::Free && !kept {
                     let first = match start {
                         Some(first) => first,
                         None => *start.insert(align_up(map, at, align)?),
@@ -202,8 +219,10 @@ impl Zone {
         None
     }
 
-    /// Takes the pages of a range off the free lists, or answers with one that is not free.
-    fn take_range<M: PageMap>(&mut self, map: M, first: Page, pages: u32, mobility: Mobility) -> Result<(), Page> {
+    /// Takes the pages of a range off the free lists, or answers with one that is not free. In memory of contiguous
+    /// allocations they are movable, whatever `mobility` says: freed, they wait on lists that only movable allocations
+    /// take from.
+    pub(super) fn take_range<M: PageMap>(&mut self, map: M, first: Page, pages: u32, mobility: Mobility) -> Result<(), Page> {
         let end = first.index() + pages;
         let mut at = first;
         while at.index() < end {
@@ -214,7 +233,6 @@ impl Zone {
                 _ => return Err(at),
             }
         }
-        let list = PageState::list_number(self.id, mobility);
         let mut at = first;
         while at.index() < end {
             let Some((head, state)) = find_head(&map, at) else { return Err(at) };
@@ -227,6 +245,9 @@ impl Zone {
             for index in head.index()..after.index() {
                 let page = Page::new(index);
                 if first.index() <= index && index < end {
+                    // INVARIANT: CMA-1.
+                    let mobility = if is_cma(map, page) { Mobility::Movable } else { mobility };
+                    let list = PageState::list_number(self.id, mobility);
                     map.get(page).set_state(PageState::allocated(list, Order::ZERO));
                 }
             }

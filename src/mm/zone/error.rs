@@ -114,6 +114,13 @@ pub enum FreeError {
     },
     /// The block lies outside the zone that its descriptor names: somebody wrote to the descriptor.
     ForeignZone(Pfn),
+    /// No contiguous allocation of so many pages starts there.
+    NotContiguous {
+        /// What the caller named as the first page.
+        page: Pfn,
+        /// How many pages the caller named.
+        pages: u32,
+    },
     /// The descriptor holds what nobody wrote there on purpose.
     Corrupt(Pfn),
     /// There is no page allocator yet.
@@ -140,6 +147,9 @@ impl fmt::Display for FreeError {
             Self::Mapped(page) => write!(f, "{page:?} is still mapped by an area"),
             Self::MemoryType { page, memory } => write!(f, "{page:?} is still mapped {}", memory.name()),
             Self::ForeignZone(page) => write!(f, "{page:?} belongs to another zone"),
+            Self::NotContiguous { page, pages } => {
+                write!(f, "no contiguous allocation of {pages} pages starts at {page:?}")
+            }
             Self::Corrupt(page) => write!(f, "the descriptor of {page:?} is damaged"),
             Self::NotReady => f.write_str("no page allocator yet"),
         }

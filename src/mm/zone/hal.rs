@@ -1,11 +1,11 @@
 //! The machine trait of the page allocator.
 
 use super::{CpuPages, Pressure, scrub};
-use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{Order, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::hal::Internal;
 use crate::hal::cpu::{Interrupts, PerCpu};
 use crate::hal::tags::TagMemory;
-use crate::mm::page::PageMap;
+use crate::mm::page::{Page, PageMap};
 use crate::sync::LockHal;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,6 +77,13 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     /// Whether `vm_map_ram` maps one of `pages` frames from `first` on now. Any context.
     fn is_mapped_briefly(&self, first: Pfn, pages: u64) -> bool {
         let _ = (first, pages);
+        false
+    }
+
+    /// Asks the owners of movable pages to move what the block of `order` that starts at `page` holds, and to free it:
+    /// whether one of them has. No lock is held; where sleeping is allowed.
+    fn evacuate(&self, _: Internal, page: Page, order: Order) -> bool {
+        let _ = (page, order);
         false
     }
 

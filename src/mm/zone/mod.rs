@@ -25,6 +25,7 @@ mod buddy;
 mod bulk;
 mod census;
 mod check;
+mod cma;
 mod contig;
 mod drain;
 mod error;
@@ -35,6 +36,7 @@ mod hal;
 mod handoff;
 mod limits;
 mod might_sleep;
+mod migrate;
 mod owner;
 mod pageblock;
 mod pcp;
@@ -54,11 +56,13 @@ mod zone;
 
 pub use bulk::PageBatch;
 pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
+pub use cma::{CmaArea, CmaUsage};
 pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
 pub use hal::PageHal;
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
 pub use might_sleep::SleepsInAtomic;
+pub use migrate::Mover;
 pub use pcp::CpuPages;
 pub use pressure::{Pressure, Relief, Shortage};
 pub use reclaim::{
@@ -162,8 +166,8 @@ impl ZoneLayout {
 ///
 /// # Invariants
 ///
-/// Those of [`PageDescriptor`](crate::mm::page::PageDescriptor) (`PAGE`), of the free lists (`BUD`), the zones (`ZONE`)
-/// and the per-CPU lists (`PCP`); [`PageAllocator::check`] tests them all.
+/// Those of [`PageDescriptor`](crate::mm::page::PageDescriptor) (`PAGE`), of the free lists (`BUD`), the zones (`ZONE`),
+/// the per-CPU lists (`PCP`) and the contiguous areas (`CMA`); [`PageAllocator::check`] tests them all.
 pub struct PageAllocator<H: PageHal> {
     hal: H,
     zones: [OrderedLock<Zone, class::Zone, H::Relax>; ZoneType::COUNT],
@@ -241,7 +245,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Whether the caller's context may wait.
-    fn may_wait(&self) -> bool {
+    pub(in crate::mm) fn may_wait(&self) -> bool {
         let saved = self.hal.save();
         let may = self.hal.may_wait(self.hal.local(), saved);
         self.hal.restore(saved);

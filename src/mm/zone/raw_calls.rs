@@ -131,6 +131,22 @@ impl<H: PageHal> PageAllocator<H> {
         self.do_free_contig_range(first, pages)
     }
 
+    /// Frees a contiguous allocation whole (Linux: `cma_release`): movable allocations may borrow the pages again. Any context.
+    /// Cost: O(pages).
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError::NotContiguous`] if no contiguous allocation of so many pages starts there, its pages are not write-back, or
+    /// somebody else holds one of them (`get_page`); [`FreeError::DoubleFree`] if it is free already. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PageAllocator::free_contig_range`].
+    #[inline]
+    pub unsafe fn cma_release(&self, first: Page, pages: u32) -> Result<(), FreeError> {
+        self.do_cma_release(first, pages)
+    }
+
     /// Drops a reference to the block that holds `page`; the last one frees it (Linux: `put_page`). Any context.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Reserved memory that becomes the allocator's: what only booting needed (Linux: `free_reserved_area`).
 
+use super::cma::CmaArea;
 use super::contig::page_blocks;
 use super::error::{ContigError, FreeError};
 use super::{PageAllocator, PageHal};
 use crate::addr::{Order, VirtAddr};
-use crate::gfp::ZoneType;
+use crate::gfp::{Mobility, ZoneType};
 use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, ZoneId, find_head,
 };
@@ -56,7 +57,8 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Makes reserved memory the allocator's that is kept for contiguous allocations (Linux:
-    /// `init_cma_reserved_pageblock`): movable allocations borrow it meanwhile. Whole page blocks only. Any context.
+    /// `init_cma_reserved_pageblock`), [`PageAllocator::cma_alloc`]: movable allocations borrow it meanwhile. Whole page blocks
+    /// only. Any context.
     ///
     /// # Safety
     ///
@@ -66,7 +68,7 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// [`ContigError::Isolated`] if the range is no whole page blocks of one zone, [`ContigError::NoRange`] if it is not
     /// reserved; nothing has changed then.
-    pub unsafe fn add_cma(&self, first: Page, pages: u32) -> Result<(), ContigError> {
+    pub unsafe fn add_cma(&self, first: Page, pages: u32) -> Result<CmaArea, ContigError> {
         let zone = self.contig_zone(first, pages)?;
         if !first.is_aligned(PAGEBLOCK_ORDER) || !pages.is_multiple_of(PAGEBLOCK_PAGES) {
             return Err(ContigError::Isolated);
@@ -81,7 +83,66 @@ impl<H: PageHal> PageAllocator<H> {
             page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
         });
         // SAFETY: the caller's promise is the same.
-        unsafe { self.free_reserved(first, pages) }.map(|_| ()).map_err(|_| ContigError::NoRange)
+        unsafe { self.free_reserved(first, pages) }.map_err(|_| ContigError::NoRange)?;
+        // INVARIANT: CMA-1: what is reserved is free now.
+        Ok(CmaArea::new(first, pages))
+    }
+
+    /// Makes reserved pages allocated pages of the caller's, each a block of its own with one reference: all or none. Any
+    /// context. Cost: O(pages).
+    ///
+    /// # Safety
+    ///
+    /// The pages are reserved for the caller.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageAllocator::free_reserved`].
+    pub unsafe fn adopt_reserved(&self, first: Page, pages: u32) -> Result<(), FreeError> {
+        for index in 0..pages {
+            self.reserved_block(first.offset(index))?;
+        }
+        for index in 0..pages {
+            let page = first.offset(index);
+            let adopted = self.reserved_block(page).and_then(|(_, _, zone)| {
+                let taken = self.with_zone(zone, |zone, map| {
+                    // Once more, under the lock.
+                    let (head, state) = find_head(&map, page).filter(|(_, state)| state.kind() == Kind::Reserved)?;
+                    cut_out(map, head, state, page);
+                    let list = PageState::list_number(zone.id, Mobility::Unmovable);
+                    map.get(page).set_state(PageState::allocated(list, Order::ZERO));
+                    zone.managed += 1;
+                    Some(())
+                });
+                taken.flatten().ok_or(FreeError::DoubleFree(self.hal.map().pfn(page)))
+            });
+            if let Err(error) = adopted {
+                // Somebody else has adopted the rest.
+                self.do_reserve_again(first, index);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`PageAllocator::adopt_reserved`] did; pages that somebody has claimed stay what they are. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The pages were adopted by the caller, and nobody else has them.
+    pub unsafe fn reserve_again(&self, first: Page, pages: u32) {
+        self.do_reserve_again(first, pages);
+    }
+
+    fn do_reserve_again(&self, first: Page, pages: u32) {
+        for page in (0..pages).map(|index| first.offset(index)) {
+            let Ok((_, state)) = self.head(page) else { continue };
+            let Some(id) = state.zone().filter(|_| state.kind() == Kind::Block) else { continue };
+            let _ = self.with_zone(id, |zone, map| {
+                map.get(page).set_state(PageState::outside(zone.id, Order::ZERO, Kind::Reserved));
+                zone.managed -= 1;
+            });
+        }
     }
 
     /// The reserved block that holds a page, and its zone.

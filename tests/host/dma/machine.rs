@@ -1,6 +1,6 @@
 //! A machine for DMA: RAM behind a data cache, the page allocator, and maintenance that can be left out, call by call.
 
-use crate::vmalloc::kernel::{PagesOf, RAM, Vmalloc, free_pages, with_machine};
+use crate::vmalloc::kernel::{PagesOf, RAM, Vmalloc, free_pages, with_reserved};
 use quarry::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::host::{CacheConfig, CachedRam, Config, SimDevice, Window};
 use quarry::hal::Internal;
@@ -9,7 +9,7 @@ use quarry::hal::cpu::Interrupts;
 use quarry::hal::prot::Prot;
 use quarry::mm::dma::{Device, DeviceSpec, Dma, DmaHal, DmaWindow, Entry, Misuse, Report, Slot};
 use quarry::mm::vmalloc::{SetMemoryError, Uncached};
-use quarry::mm::zone::PageAllocator;
+use quarry::mm::zone::{CmaArea, PageAllocator};
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,6 +82,10 @@ pub(super) struct Rig<'k, 'm> {
     pub(super) no_records: AtomicBool,
     /// The linear map cannot be changed.
     pub(super) no_uncache: AtomicBool,
+    /// The contiguous area of every device.
+    pub(super) area: Mutex<Option<CmaArea>>,
+    /// The records that were given away, to be damaged.
+    pub(super) given: Mutex<Vec<(usize, usize)>>,
     /// Blocks of pools that were written to while they were free.
     pub(super) overwritten: AtomicU64,
 }
@@ -125,11 +129,19 @@ unsafe impl<'a, 'm> DmaHal<'a> for Rig<'_, 'm> {
     }
 
     fn slots(&self, count: usize) -> Option<&'a mut [Slot]> {
-        (!self.no_records.load(Ordering::Relaxed)).then(|| vec![Slot::FREE; count].leak())
+        (!self.no_records.load(Ordering::Relaxed)).then(|| self.give(Slot::FREE, count))
+    }
+
+    fn words(&self, count: usize) -> Option<&'a mut [u64]> {
+        (!self.no_records.load(Ordering::Relaxed)).then(|| self.give(0, count))
+    }
+
+    fn contiguous_area(&self) -> Option<CmaArea> {
+        *self.area.lock().unwrap()
     }
 
     fn entries(&self, count: usize) -> Option<&'a mut [Entry]> {
-        (!self.no_records.load(Ordering::Relaxed)).then(|| vec![Entry::NONE; count].leak())
+        (!self.no_records.load(Ordering::Relaxed)).then(|| self.give(Entry::NONE, count))
     }
 
     fn copy(&self, _: Internal, to: VirtAddr, from: VirtAddr, bytes: u64) {
@@ -177,11 +189,25 @@ unsafe impl<'a, 'm> DmaHal<'a> for Rig<'_, 'm> {
     }
 }
 
+impl Rig<'_, '_> {
+    /// Records for good, noted.
+    fn give<'a, T: Copy>(&self, none: T, count: usize) -> &'a mut [T] {
+        let records = vec![none; count].leak();
+        self.given.lock().unwrap().push((records.as_mut_ptr().expose_provenance(), size_of_val(records)));
+        records
+    }
+}
+
 pub(super) type Machine<'k, 'm> = Dma<'k, Rig<'k, 'm>>;
 
 /// Runs `f` on a machine whose cache lines have `line` bytes, and sees that everything is as before in the end.
 pub(super) fn on_a_machine(line: u64, seed: u64, f: impl FnOnce(&Machine<'_, '_>)) {
-    with_machine(Config::CORTEX_A72, |space| {
+    on_a_machine_with(PhysRange::EMPTY, line, seed, f);
+}
+
+/// The same with memory that is reserved.
+pub(super) fn on_a_machine_with(reserved: PhysRange, line: u64, seed: u64, f: impl FnOnce(&Machine<'_, '_>)) {
+    with_reserved(Config::CORTEX_A72, reserved, |space| {
         let free = free_pages(space);
         let range = PhysRange::from_size(PhysAddr::new(RAM), SIZE).unwrap();
         let ram = CachedRam::new(range, CacheConfig { line, seed, events: 2 });
@@ -195,6 +221,8 @@ pub(super) fn on_a_machine(line: u64, seed: u64, f: impl FnOnce(&Machine<'_, '_>
             space,
             reports: Mutex::default(),
             printed: Mutex::default(),
+            area: Mutex::default(),
+            given: Mutex::default(),
             no_records: AtomicBool::new(false),
             no_uncache: AtomicBool::new(false),
             overwritten: AtomicU64::new(0),
@@ -206,7 +234,9 @@ pub(super) fn on_a_machine(line: u64, seed: u64, f: impl FnOnce(&Machine<'_, '_>
         assert_eq!(dma.reserved_pages().1, 0, "no coherent memory is lost");
         assert_eq!(dma.hal().caches.ram.violations(), Vec::<String>::new());
         let kept = dma.bounce_stats().slots / 2 + dma.reserved_pages().0;
-        assert_eq!(free_pages(space) + kept, free, "pages are back");
+        // What was reserved and is lent now is free.
+        let lent = dma.hal().area.lock().unwrap().map_or(0, |area| u64::from(area.pages()));
+        assert_eq!(free_pages(space) + kept, free + lent, "pages are back");
         space.hal().pages.check().unwrap();
     });
 }

@@ -4,7 +4,9 @@
 mod bounce;
 mod cache;
 mod coherent;
+mod contiguous;
 mod debug;
+mod device_pool;
 mod devices;
 mod machine;
 mod maintenance;

@@ -4,6 +4,7 @@ mod add;
 mod alloc;
 mod arena;
 mod bootmem;
+mod contiguous;
 mod damage;
 mod device_tree;
 mod discover;

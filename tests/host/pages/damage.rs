@@ -115,7 +115,7 @@ fn each_planted_bug_is_found_by_its_tag() {
         // A page block of another type than its lists.
         let map = pages.hal().map();
         let free = page("free head");
-        let before = map.block_type(free).fetch_xor(4, Ordering::Relaxed);
+        let before = map.block_type(free).fetch_xor(3, Ordering::Relaxed);
         assert_eq!(tag(pages.check()), "BUD-5");
         map.block_type(free).store(before, Ordering::Relaxed);
     });
@@ -193,12 +193,14 @@ fn pages_that_the_zone_does_not_count_are_found() {
         let (reserved, hole) = ([28, 29, 31, 32], [30, 31, 32]);
         assert_eq!(tag_with(pages, single, &reserved), "ZONE-2");
         assert_eq!(tag_with(pages, single, &hole), "ZONE-2");
-        // A page block that nobody counted as kept for contiguous allocations.
-        let whole = pages.alloc_pages(Gfp::KERNEL, order(9)).unwrap();
-        let kind = pages.hal().map().block_type(whole).swap(MigrateType::Cma as u8, Ordering::Relaxed);
-        assert_eq!(tag(pages.check()), "ZONE-3");
-        pages.hal().map().block_type(whole).store(kind, Ordering::Relaxed);
-        give_back(pages, [whole], order(9));
+        // A page block that nobody counted as kept for contiguous allocations; one that nobody moves besides.
+        for (gfp, found) in [(Gfp::KERNEL | Gfp::MOVABLE, "ZONE-3"), (Gfp::KERNEL, "CMA-1")] {
+            let whole = pages.alloc_pages(gfp, order(9)).unwrap();
+            let kind = pages.hal().map().block_type(whole).swap(MigrateType::Cma as u8, Ordering::Relaxed);
+            assert_eq!(tag(pages.check()), found);
+            pages.hal().map().block_type(whole).store(kind, Ordering::Relaxed);
+            give_back(pages, [whole], order(9));
+        }
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod buddy;
 mod census;
+mod contiguous;
 mod cpus;
 mod damage;
 mod efforts;
@@ -67,7 +68,7 @@ fn free_reserved(pages: &Pages<'_>, first: Page, count: u32) -> Result<u32, Free
 /// The same for memory that contiguous allocations have first.
 fn add_cma(pages: &Pages<'_>, first: Page, count: u32) -> Result<(), ContigError> {
     // SAFETY: as above.
-    unsafe { pages.add_cma(first, count) }
+    unsafe { pages.add_cma(first, count) }.map(drop)
 }
 
 fn phys(pages: &Pages<'_>, page: Page) -> u64 {

@@ -255,6 +255,36 @@ fn the_lowest_range_begins_right_behind_a_page_block_of_two_zones() {
 }
 
 #[test]
+fn reserved_memory_can_be_adopted_by_whom_it_is_reserved_for() {
+    let reserved = range(GIB + MIB, 3 * MIB);
+    Spec::of_size(16 * MIB).reserve(reserved).run(|pages| {
+        let first = page_at(pages, GIB + 2 * MIB + 5 * PAGE_SIZE);
+        let managed = pages.total_pages();
+        let adopt = |first, count| raw!(pages.adopt_reserved(first, count));
+        // Reaches into memory that is free.
+        assert!(matches!(adopt(first, 600), Err(FreeError::DoubleFree(_))));
+        assert_eq!(pages.total_pages(), managed);
+        adopt(first, 300).unwrap();
+        pages.check().unwrap();
+        assert_eq!(pages.total_pages(), managed + 300);
+        assert!((0..300).all(|index| pages.page_count(first.offset(index)) == 1));
+        // Of what is adopted already nothing changes, and what would have come along goes back.
+        assert!(matches!(adopt(first.offset(299), 2), Err(FreeError::Claimed { .. })));
+        assert!(matches!(adopt(first.offset(298), 1), Err(FreeError::Claimed { .. })));
+        assert_eq!(pages.total_pages(), managed + 300);
+        raw!(pages.claim(first.offset(7), Kind::Dma, 3)).unwrap();
+        raw!(pages.reserve_again(first, 300));
+        assert_eq!(pages.total_pages(), managed + 1, "but for the one that somebody has");
+        raw!(pages.disown(first.offset(7), Kind::Dma)).unwrap();
+        raw!(pages.reserve_again(first, 300));
+        assert_eq!(pages.total_pages(), managed);
+        pages.check().unwrap();
+        adopt(first, 300).unwrap();
+        raw!(pages.reserve_again(first, 300));
+    });
+}
+
+#[test]
 fn reserved_memory_can_be_given_to_the_allocator() {
     let reserved = range(GIB + MIB, 3 * MIB);
     Spec::of_size(16 * MIB).reserve(reserved).run(|pages| {

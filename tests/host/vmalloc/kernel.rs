@@ -399,13 +399,18 @@ pub(crate) type Vmalloc<'m> = VmapSpace<'m, Kernel<'m>>;
 
 /// Runs `f` on a machine with everything free.
 pub(crate) fn with_machine(config: Config, f: impl FnOnce(&Vmalloc<'_>)) {
+    with_reserved(config, PhysRange::EMPTY, f);
+}
+
+/// The same, with memory in the middle that is reserved.
+pub(crate) fn with_reserved(config: Config, reserved: PhysRange, f: impl FnOnce(&Vmalloc<'_>)) {
     let size = if cfg!(miri) { 8 * MIB } else { 64 * MIB };
     let ram = Ram::new(size);
     let Ram { section, descriptors, blocks } = &ram;
     let (banks, sections) = ([Bank { section: *section, descriptors, blocks }], [*section]);
     let mut nodes = memory(4_000);
     let mut claims: Vec<_> = (0..CLAIMS).map(|_| Node::new(Claim::new())).collect();
-    f(&boot(&banks, &sections, size, (&mut nodes, &mut claims), config));
+    f(&boot(&banks, &sections, (size, reserved), (&mut nodes, &mut claims), config));
 }
 
 /// [`with_machine`], and sees that everything is as before in the end.
@@ -426,7 +431,7 @@ pub(crate) fn free_pages(space: &Vmalloc<'_>) -> u64 {
 fn boot<'m>(
     banks: &'m [Bank<'m>],
     sections: &'m [Section],
-    size: u64,
+    (size, reserved): (u64, PhysRange),
     (nodes, claim_nodes): (&'m mut [Node<'m, Area>], &'m mut [Node<'m, Claim>]),
     config: Config,
 ) -> Vmalloc<'m> {
@@ -437,7 +442,14 @@ fn boot<'m>(
     let pages = PageAllocator::new(PagesOf { map, locals, until_failure, zeroed: AtomicU64::new(0) });
     let ram = PhysRange::from_size(PhysAddr::new(RAM), size).unwrap();
     let limits = ZoneLimits::new(ram.start(), None, None);
-    raw!(pages.hand_over([ram].into_iter(), [ram].into_iter(), limits, WatermarkTuning::DEFAULT)).unwrap();
+    let free = match reserved.is_empty() {
+        true => vec![ram],
+        false => [(ram.start(), reserved.start()), (reserved.end(), ram.end())]
+            .into_iter()
+            .filter_map(|(start, end)| PhysRange::new(start, end))
+            .collect(),
+    };
+    raw!(pages.hand_over([ram].into_iter(), free.into_iter(), limits, WatermarkTuning::DEFAULT)).unwrap();
     let machine = TlbMachine::new(config, PhysRange::from_size(PhysAddr::new(0x4000_0000), 16 * MIB).unwrap());
     let frames = machine.frames();
     let mmu = Forgetful { cpu: machine.cpu(CpuId::BOOT), forget: AtomicBool::new(false) };

@@ -13,7 +13,7 @@ use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultRequest, FaultSite};
 use quarry::mm::layout;
 use quarry::mm::page::{Page, PageMap};
-use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, Reclaim, Relief, Shortage, scoped_gfp};
+use quarry::mm::zone::{CpuPages, Mover, PageAllocator, PageHal, Pressure, Reclaim, Relief, Shortage, scoped_gfp};
 use quarry::sync::{RunningThread, Scopes, ThisCpu, ThreadContext, switch_thread};
 use ram::Counted;
 pub(super) use ram::{visits, with_sections};
@@ -52,6 +52,8 @@ pub(super) struct Watcher {
     pub(super) leaves: AtomicBool,
     /// Called by `relieve`.
     pub(super) relief: Mutex<Option<Relieve>>,
+    /// Who moves movable pages.
+    pub(super) mover: OnceLock<&'static dyn Mover>,
 }
 
 /// What a test does about a shortage.
@@ -321,6 +323,11 @@ unsafe impl<'m> PageHal for Sim<'m> {
             let found = contents.get(&pfn.get()).copied().unwrap_or(0xff);
             (found != byte).then_some((pfn.start(), found))
         })
+    }
+
+    fn evacuate(&self, _: Internal, page: Page, order: quarry::addr::Order) -> bool {
+        assert!(!CPU.get().1, "called with interrupts masked by the allocator");
+        self.watcher.mover.get().is_some_and(|mover| mover.evacuate(page, order))
     }
 
     fn overwritten(&self, at: PhysAddr, found: u8) {
