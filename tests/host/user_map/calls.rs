@@ -58,6 +58,20 @@ fn a_hint_is_followed_where_it_is_free() {
 }
 
 #[test]
+fn what_others_may_write_to_is_not_executed() {
+    let mut world = World::new();
+    let shared = |access, backing| MmapRequest { backing, ..MmapRequest::anonymous(PAGE, access | VmFlags::SHARED) };
+    let errno = |result: Result<u64, MapError>| result.map_err(MapError::errno);
+    assert_eq!(errno(world.mmap(&shared(RX, Backing::Shared(object(1))))), Err(13));
+    let low = world.mmap(&shared(R, Backing::Shared(object(1)))).unwrap();
+    assert_eq!(world.mprotect(low, low + PAGE, RX).map_err(MapError::errno), Err(13));
+    assert_eq!(errno(world.mmap(&shared(RX, Backing::File(object(2))))), Err(13));
+    // A file that nobody may write to.
+    world.below.file_takes.set(VmFlags::MAYWRITE);
+    assert!(world.mmap(&shared(RX, Backing::File(object(2)))).is_ok());
+}
+
+#[test]
 fn mappings_go_below_one_another_or_above() {
     for (placement, places) in [(Placement::TopDown, [1, 2, 3]), (Placement::BottomUp, [0, 1, 2])] {
         let mut world = World::with(MapLayout { placement, ..LAYOUT }, Limits::DEFAULT);

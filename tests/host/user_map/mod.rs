@@ -3,6 +3,7 @@
 mod advice;
 mod calls;
 mod gaps;
+mod histories;
 mod layouts;
 mod text;
 mod world;

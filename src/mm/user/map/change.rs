@@ -3,10 +3,10 @@
 
 use super::limits::Usage;
 use super::merge::Proposal;
-use super::munmap::{user_range, whole_pages};
+use super::munmap::whole_pages;
 use super::records::Records;
 use super::translations::MapHal;
-use super::vma::{Record, Vma};
+use super::vma::{Record, Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, UserAddr, UserRange};
 

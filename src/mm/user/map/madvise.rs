@@ -1,9 +1,9 @@
 //! Advice about memory (Linux: `madvise`).
 #![forbid(unsafe_code)]
 
-use super::munmap::{user_range, whole_pages};
+use super::munmap::whole_pages;
 use super::translations::{Discard, MapHal};
-use super::vma::Vma;
+use super::vma::{Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::UserAddr;
 

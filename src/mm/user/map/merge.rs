@@ -8,7 +8,7 @@ use super::VmFlags;
 use super::records::Records;
 use super::translations::Objects;
 use super::tree::VmaTree;
-use super::vma::{ObjectId, Record, Vma};
+use super::vma::{ObjectId, Record, Vma, user_range};
 use crate::addr::PAGE_SHIFT;
 
 /// A range, and what an area there would be (Linux: `vma_merge_struct`).
@@ -32,6 +32,27 @@ impl Proposal {
 
     pub(super) const fn pages(&self) -> u64 {
         (self.high - self.low) >> PAGE_SHIFT
+    }
+
+    /// The file that wants to hear of its areas.
+    #[inline]
+    fn listener(&self) -> Option<ObjectId> {
+        self.object.filter(|_| self.flags.contains(VmFlags::HOOKS))
+    }
+
+    /// Tells the file of an area that is made here.
+    #[inline]
+    pub(super) fn tell_opened(&self, with: &impl Objects) {
+        if let Some(file) = self.listener() {
+            with.opened(file, user_range(self.low, self.high));
+        }
+    }
+
+    /// Tells the file that there is no area of its own here.
+    pub(super) fn tell_closed(&self, with: &impl Objects) {
+        if let Some(file) = self.listener() {
+            with.closed(file, user_range(self.low, self.high));
+        }
     }
 
     #[inline]

@@ -4,11 +4,11 @@
 use super::gap::{Found, Request};
 use super::limits::{MapLayout, Placement, Usage};
 use super::merge::{Join, Proposal};
-use super::munmap::{Removal, user_range};
+use super::munmap::Removal;
 use super::records::Records;
 use super::summary::start_with_guard;
 use super::translations::{Fill, MapHal, NewArea};
-use super::vma::{ObjectId, Record};
+use super::vma::{ObjectId, Record, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::ds::rbtree::Cursor;
@@ -73,7 +73,7 @@ impl MmapRequest {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadFlags`], [`MapError::WriteExec`].
+    /// [`MapError::BadFlags`], [`MapError::WriteExec`], [`MapError::Access`].
     #[inline]
     fn checked_flags(&self) -> Result<(VmFlags, Option<ObjectId>), MapError> {
         const KNOWN: VmFlags = VmFlags::ACCESS
@@ -86,10 +86,11 @@ impl MmapRequest {
             return Err(MapError::WriteExec);
         }
         let shared = flags.contains(VmFlags::SHARED);
-        let (flags, object) = match self.backing {
-            Backing::Anonymous if !shared => (flags, None),
-            Backing::Shared(object) if shared => (flags, Some(object)),
-            Backing::File(object) => (flags | VmFlags::FILE, Some(object)),
+        let (flags, may, object) = match self.backing {
+            Backing::Anonymous if !shared => (flags, VmFlags::MAYACCESS, None),
+            // Whoever shares it may write to it, so nobody executes it.
+            Backing::Shared(object) if shared => (flags, VmFlags::MAYREAD | VmFlags::MAYWRITE, Some(object)),
+            Backing::File(object) => (flags | VmFlags::FILE, VmFlags::MAYACCESS, Some(object)),
             _ => return Err(MapError::BadFlags(flags)),
         };
         let stack_of_object = flags.contains(VmFlags::GROWSDOWN) && object.is_some();
@@ -99,7 +100,8 @@ impl MmapRequest {
         {
             return Err(MapError::BadFlags(flags));
         }
-        Ok((flags | VmFlags::MAYACCESS, object))
+        let flags = flags | may;
+        if flags.access_is_allowed() { Ok((flags, object)) } else { Err(MapError::Access(flags)) }
     }
 }
 
@@ -168,7 +170,11 @@ impl<'a> AddressMap<'a> {
         let mut area =
             NewArea { range: user_range(range.low, range.high), page_offset: range.offset, flags: asked, fill: None };
         with.mmap(file, &mut area)?;
-        let flags = asked - VmFlags::MAYACCESS | asked & area.flags & VmFlags::MAYACCESS | area.flags & MAY_ADD;
+        let mut flags = asked - VmFlags::MAYACCESS | asked & area.flags & VmFlags::MAYACCESS | area.flags & MAY_ADD;
+        // What can be written to through one mapping is not executed through another.
+        if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
+            flags -= VmFlags::MAYEXEC;
+        }
         if !flags.access_is_allowed() {
             return Err(MapError::Access(flags));
         }
@@ -278,7 +284,9 @@ impl<'a> AddressMap<'a> {
             records.give_back(with);
             return Err(error);
         }
-        self.enter(with, (prev, next), join, range, &mut records);
+        if self.enter(with, (prev, next), join, range, &mut records) {
+            range.tell_opened(with);
+        }
         records.give_back(with);
         Ok(())
     }
@@ -307,7 +315,9 @@ impl<'a> AddressMap<'a> {
             self.unmap_translations(with, &removal);
         }
         let prev = self.remove(with, removal, &mut records);
-        self.enter_after(with, prev, range, &mut records);
+        if self.enter_after(with, prev, range, &mut records) {
+            range.tell_opened(with);
+        }
         records.give_back(with);
         Ok(())
     }
@@ -319,13 +329,14 @@ impl<'a> AddressMap<'a> {
         prev: Option<&'a Record<'a>>,
         range: &Proposal,
         records: &mut Records<'a>,
-    ) {
+    ) -> bool {
         let next = self.tree.next_of(prev);
         let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), range);
-        self.enter(with, (prev, next), join, range, records);
+        self.enter(with, (prev, next), join, range, records)
     }
 
-    /// Puts in an area, for which `records` has a record unless it joins others, and counts it.
+    /// Puts in an area, for which `records` has a record unless it joins others, and counts it: whether it is an area of its
+    /// own. Telling its file is the caller's part.
     #[inline]
     pub(super) fn enter<H: MapHal<'a>>(
         &mut self,
@@ -334,11 +345,11 @@ impl<'a> AddressMap<'a> {
         join: Option<Join>,
         range: &Proposal,
         records: &mut Records<'a>,
-    ) {
+    ) -> bool {
         if let Some(join) = join {
             self.tree.join_new(with, (prev, next), join, range, records);
         } else {
-            let Some(record) = records.pop() else { return };
+            let Some(record) = records.pop() else { return false };
             record.set_low(range.low);
             record.set_high(range.high);
             record.set_page_offset(range.offset);
@@ -346,16 +357,15 @@ impl<'a> AddressMap<'a> {
             record.set_object(range.object);
             if let Err(record) = self.tree.insert(prev, record) {
                 // Impossible: the range is free, and behind `prev`.
-                return records.push(record);
+                records.push(record);
+                return false;
             }
             if let Some(object) = range.object {
                 with.get(object);
-                if range.flags.contains(VmFlags::HOOKS) {
-                    with.opened(object, user_range(range.low, range.high));
-                }
             }
         }
         // INVARIANT: VMA-5.
         self.usage.add(range.flags, range.pages());
+        join.is_none()
     }
 }

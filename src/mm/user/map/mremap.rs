@@ -3,13 +3,14 @@
 
 use super::limits::Usage;
 use super::merge::{Join, Proposal};
-use super::munmap::{Removal, user_range};
+use super::munmap::{Removal, whole_pages};
 use super::records::Records;
 use super::summary::start_with_guard;
 use super::translations::MapHal;
-use super::vma::Record;
+use super::vma::{Record, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr, UserRange};
+use crate::ds::rbtree::Cursor;
 
 /// What is to become of a range of one area.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ impl<'a> AddressMap<'a> {
     /// Nothing has changed then.
     pub fn mremap<H: MapHal<'a>>(&mut self, with: &H, request: &MremapRequest) -> Result<UserAddr, MapError> {
         let end = self.layout.task_size;
-        let (addr, old_high) = super::munmap::whole_pages(request.addr, request.old_size, end)?;
+        let (addr, old_high) = whole_pages(request.addr, request.old_size, end)?;
         let new = request.new_size.checked_next_multiple_of(PAGE_SIZE).filter(|size| *size <= end.get());
         let new = new.ok_or(MapError::TooLarge(request.new_size))?;
         if new == 0 {
@@ -167,7 +168,8 @@ impl<'a> AddressMap<'a> {
             records.give_back(with);
             return Err(error);
         }
-        // Nothing fails from here on. The object stays while the area is in neither place.
+        // Nothing fails from here on. The object stays while the area is in neither place, and its file hears of the new
+        // place first.
         let (flags, object) = (area.flags(), area.object());
         let offset = match object {
             // Nothing refers to the page numbers of private anonymous memory, so that they can suit the new neighbours.
@@ -177,15 +179,19 @@ impl<'a> AddressMap<'a> {
         let range = Proposal { low: to, high: to + sizes.new, offset, flags, object };
         if let Some(object) = object {
             with.get(object);
+            range.tell_opened(with);
         }
         self.remove(with, destination, &mut records);
         // The areas may have been cut by that, so they are looked for again; none of them is sealed.
         if let Ok(source) = self.plan_removal(low, high) {
             self.remove(with, source, &mut records);
         }
-        let prev = self.tree.last_at_or_below(to).map(crate::ds::rbtree::Cursor::node);
-        self.enter_after(with, prev, &range, &mut records);
+        let prev = self.tree.last_at_or_below(to).map(Cursor::node);
+        let is_own = self.enter_after(with, prev, &range, &mut records);
         if let Some(object) = object {
+            if !is_own {
+                range.tell_closed(with);
+            }
             with.put(object);
         }
         records.give_back(with);

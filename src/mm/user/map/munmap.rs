@@ -4,9 +4,9 @@
 use super::limits::Usage;
 use super::records::Records;
 use super::translations::{MapHal, Objects, Translations, VmaSource};
-use super::vma::{Record, Vma};
+use super::vma::{Record, Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr, UserRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 
 /// What unmapping a range takes away.
 pub(super) struct Removal<'a> {
@@ -74,11 +74,6 @@ pub(super) fn whole_pages(addr: UserAddr, size: u64, end: UserAddr) -> Result<(u
         Some(high) if high <= end.get() => Ok((addr.get(), high)),
         _ => Err(MapError::BadRange(addr)),
     }
-}
-
-#[inline]
-pub(super) fn user_range(low: u64, high: u64) -> UserRange {
-    UserRange::new(UserAddr::new(low), UserAddr::new(high)).unwrap_or_default()
 }
 
 /// An area is no more: tells its object.

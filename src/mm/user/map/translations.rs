@@ -134,7 +134,8 @@ pub trait Objects {
         let _ = (object, range);
     }
 
-    /// An area with [`VmFlags::HOOKS`] is no more; its translations are gone (Linux: `vm_ops->close`).
+    /// An area with [`VmFlags::HOOKS`] is no more; its translations are gone, and something else may be mapped in its place
+    /// already (Linux: `vm_ops->close`).
     fn closed(&self, object: ObjectId, range: UserRange) {
         let _ = (object, range);
     }

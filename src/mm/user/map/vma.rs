@@ -31,6 +31,12 @@ pub struct Vma {
     gap: AtomicU32,
 }
 
+/// `low..high`, of which `low` is not the higher.
+#[inline]
+pub(super) fn user_range(low: u64, high: u64) -> UserRange {
+    UserRange::new(UserAddr::new(low), UserAddr::new(high)).unwrap_or_default()
+}
+
 /// The record with its links to the tree.
 pub type Record<'a> = Node<'a, Vma>;
 
@@ -85,7 +91,7 @@ impl Vma {
     #[inline]
     #[must_use]
     pub fn range(&self) -> UserRange {
-        UserRange::new(self.start(), self.end()).unwrap_or_default()
+        user_range(self.low(), self.high())
     }
 
     /// Where the area begins in its object, in pages. Of private anonymous memory: the page number of its address when it
