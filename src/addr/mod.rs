@@ -18,7 +18,7 @@ mod types;
 pub use bytes::Bytes;
 pub use frame::{CpuId, MAX_ORDER, Order, Pfn};
 pub use pointer::{Address, Pointer};
-pub use range::{PhysRange, Range, VirtRange};
+pub use range::{PhysRange, Range, UserRange, VirtRange};
 pub use tag::{TAG_GRANULE, Tag, TagSet};
 pub use types::{DmaAddr, PhysAddr, UserAddr, VirtAddr};
 

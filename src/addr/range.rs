@@ -1,6 +1,6 @@
 //! Half-open ranges of addresses that cannot wrap.
 
-use super::{PhysAddr, VirtAddr};
+use super::{PhysAddr, UserAddr, VirtAddr};
 use core::fmt;
 
 /// A half-open range `start..end` of addresses of one kind.
@@ -18,6 +18,8 @@ pub struct Range<A> {
 pub type PhysRange = Range<PhysAddr>;
 /// A range of kernel virtual addresses.
 pub type VirtRange = Range<VirtAddr>;
+/// A range of user virtual addresses.
+pub type UserRange = Range<UserAddr>;
 
 macro_rules! range {
     ($addr:ident) => {
@@ -142,3 +144,4 @@ impl Range<VirtAddr> {
 
 range!(PhysAddr);
 range!(VirtAddr);
+range!(UserAddr);

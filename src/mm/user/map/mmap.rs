@@ -1,0 +1,371 @@
+//! Mapping (Linux: `do_mmap`, `mmap_region`).
+#![forbid(unsafe_code)]
+
+use super::gap::{Found, Request};
+use super::limits::{MapLayout, Placement, Usage};
+use super::merge::{Join, Proposal};
+use super::munmap::Removal;
+use super::records::Records;
+use super::summary::start_with_guard;
+use super::translations::{Fill, MapHal, NewArea};
+use super::vma::{ObjectId, Record, user_range};
+use super::{AddressMap, MapError, VmFlags};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::ds::rbtree::Cursor;
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Wherever there is room.
+    Anywhere,
+    /// There, if it is free; else wherever there is room. Rounded down to a page, and up to the lowest address allowed.
+    Hint(UserAddr),
+    /// There, in place of what is mapped there (`MAP_FIXED`).
+    Fixed(UserAddr),
+    /// There and nowhere else, if it is free (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace(UserAddr),
+}
+
+/// What is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// Zeros, private: copied when it is written to after a fork.
+    Anonymous,
+    /// Anonymous memory with an identity, shared by all who map it. The flags say [`VmFlags::SHARED`].
+    Shared(ObjectId),
+    /// A file or a device, which says by its [`mmap`](super::Objects::mmap) operation what it permits.
+    File(ObjectId),
+}
+
+/// A mapping that is asked for.
+///
+/// The caller has a reference to the object and keeps it: the areas get their own.
+#[derive(Clone, Copy, Debug)]
+pub struct MmapRequest {
+    /// Where.
+    pub place: Place,
+    /// Bytes, rounded up to whole pages.
+    pub size: u64,
+    /// Of what the address is a multiple: a power of two; less than a page counts as one. Ignored where the place is fixed.
+    pub align: u64,
+    /// [`VmFlags::ACCESS`], [`VmFlags::SHARED`], [`VmFlags::GROWSDOWN`], [`VmFlags::LOCKED`], [`VmFlags::DONTCOPY`].
+    pub flags: VmFlags,
+    /// What.
+    pub backing: Backing,
+    /// Where in the object it begins: bytes, a multiple of the page size. Ignored for [`Backing::Anonymous`].
+    pub offset: u64,
+}
+
+impl MmapRequest {
+    /// Private anonymous memory wherever there is room.
+    #[must_use]
+    pub const fn anonymous(size: u64, access: VmFlags) -> Self {
+        Self { place: Place::Anywhere, size, align: 0, flags: access, backing: Backing::Anonymous, offset: 0 }
+    }
+
+    /// The same elsewhere.
+    #[must_use]
+    pub const fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The flags of the area, and its object.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::BadFlags`], [`MapError::WriteExec`], [`MapError::Access`].
+    #[inline]
+    fn checked_flags(&self) -> Result<(VmFlags, Option<ObjectId>), MapError> {
+        const KNOWN: VmFlags = VmFlags::ACCESS
+            .union(VmFlags::SHARED)
+            .union(VmFlags::GROWSDOWN)
+            .union(VmFlags::LOCKED)
+            .union(VmFlags::DONTCOPY);
+        let flags = self.flags;
+        if flags.is_write_exec() {
+            return Err(MapError::WriteExec);
+        }
+        let shared = flags.contains(VmFlags::SHARED);
+        let (flags, may, object) = match self.backing {
+            Backing::Anonymous if !shared => (flags, VmFlags::MAYACCESS, None),
+            // Whoever shares it may write to it, so nobody executes it.
+            Backing::Shared(object) if shared => (flags, VmFlags::MAYREAD | VmFlags::MAYWRITE, Some(object)),
+            Backing::File(object) => (flags | VmFlags::FILE, VmFlags::MAYACCESS, Some(object)),
+            _ => return Err(MapError::BadFlags(flags)),
+        };
+        let stack_of_object = flags.contains(VmFlags::GROWSDOWN) && object.is_some();
+        if !(KNOWN | VmFlags::FILE).contains(flags)
+            || stack_of_object
+            || !(self.align.is_power_of_two() || self.align == 0)
+        {
+            return Err(MapError::BadFlags(flags));
+        }
+        let flags = flags | may;
+        if flags.access_is_allowed() { Ok((flags, object)) } else { Err(MapError::Access(flags)) }
+    }
+}
+
+/// Where a mapping goes, and what has to go for it.
+struct Placed<'a> {
+    low: u64,
+    /// The last area before it.
+    prev: Option<&'a Record<'a>>,
+    /// What is mapped there.
+    removal: Option<Removal<'a>>,
+}
+
+impl<'a> AddressMap<'a> {
+    /// Maps memory or a file, and answers where. Nothing is read or allocated for it yet, but what a file maps at once.
+    ///
+    /// # Errors
+    ///
+    /// - [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Unaligned`], [`MapError::OffsetTooLarge`],
+    ///   [`MapError::BadFlags`]: the request.
+    /// - [`MapError::WriteExec`], [`MapError::Access`]: the access, by itself or by what the file permits.
+    /// - [`MapError::BelowMinimum`], [`MapError::OutsideSpace`], [`MapError::Exists`], [`MapError::Sealed`],
+    ///   [`MapError::NoGap`]: the place.
+    /// - [`MapError::LockedLimit`], [`MapError::AddressSpaceLimit`], [`MapError::DataLimit`], [`MapError::MapCount`],
+    ///   [`MapError::NoMemory`], [`MapError::File`].
+    ///
+    /// Nothing has changed then.
+    pub fn mmap<H: MapHal<'a>>(&mut self, with: &H, request: &MmapRequest) -> Result<UserAddr, MapError> {
+        let (flags, object) = request.checked_flags()?;
+        if request.size == 0 {
+            return Err(MapError::Empty);
+        }
+        let size = request.size.checked_next_multiple_of(PAGE_SIZE).filter(|size| *size <= self.layout.task_size.get());
+        let size = size.ok_or(MapError::TooLarge(request.size))?;
+        let pages = size >> PAGE_SHIFT;
+        if object.is_some() {
+            if !UserAddr::new(request.offset).is_aligned(PAGE_SIZE) {
+                return Err(MapError::Unaligned(request.offset));
+            }
+            request.offset.checked_add(size).ok_or(MapError::OffsetTooLarge(request.offset))?;
+        }
+        self.may_lock(flags, pages)?;
+        let Placed { low, prev, removal } = self.place(request, size)?;
+        let nothing = Usage::default();
+        self.may_expand(flags, pages, removal.as_ref().map_or(&nothing, |removal| &removal.usage))?;
+        let offset = if object.is_some() { request.offset } else { low } >> PAGE_SHIFT;
+        let mut range = Proposal { low, high: low + size, offset, flags, object };
+        let mut fill = None;
+        if let Some(file) = object.filter(|_| flags.contains(VmFlags::FILE)) {
+            (range.flags, fill) = Self::ask_file(with, file, &range)?;
+        }
+        match removal {
+            None => self.map_free(with, prev, &range, fill.as_ref())?,
+            Some(removal) => self.map_over(with, removal, &range, fill.as_ref())?,
+        }
+        Ok(UserAddr::new(low))
+    }
+
+    /// The file's own operation: the flags that it permits, and what it maps at once.
+    fn ask_file<H: MapHal<'a>>(
+        with: &H,
+        file: ObjectId,
+        range: &Proposal,
+    ) -> Result<(VmFlags, Option<Fill>), MapError> {
+        const MAY_ADD: VmFlags = VmFlags::SPECIAL.union(VmFlags::DONTCOPY).union(VmFlags::HOOKS);
+        let asked = range.flags;
+        let mut area =
+            NewArea { range: user_range(range.low, range.high), page_offset: range.offset, flags: asked, fill: None };
+        with.mmap(file, &mut area)?;
+        let mut flags = asked - VmFlags::MAYACCESS | asked & area.flags & VmFlags::MAYACCESS | area.flags & MAY_ADD;
+        // What can be written to through one mapping is not executed through another.
+        if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
+            flags -= VmFlags::MAYEXEC;
+        }
+        if !flags.access_is_allowed() {
+            return Err(MapError::Access(flags));
+        }
+        Ok((flags, area.fill))
+    }
+
+    /// Where the request goes.
+    fn place(&self, request: &MmapRequest, size: u64) -> Result<Placed<'a>, MapError> {
+        let (addr, replaces) = match request.place {
+            Place::Anywhere => return self.search(request, size),
+            Place::Hint(hint) => {
+                let low = hint.align_down(PAGE_SIZE).max(self.layout.mmap_min).get();
+                return match self.free_at(low, size) {
+                    Some((low, prev)) => Ok(Placed { low, prev, removal: None }),
+                    None => self.search(request, size),
+                };
+            }
+            Place::Fixed(addr) => (addr, true),
+            Place::FixedNoReplace(addr) => (addr, false),
+        };
+        let (low, high) = self.fixed(addr, size)?;
+        let first = self.tree.find(low);
+        if let Some(first) = first.filter(|first| first.low() < high) {
+            if !replaces {
+                return Err(MapError::Exists(first.range()));
+            }
+            return Ok(Placed { low, prev: None, removal: Some(self.plan_removal(low, high)?) });
+        }
+        Ok(Placed { low, prev: self.before(first), removal: None })
+    }
+
+    /// The range at a fixed address.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Unaligned`], [`MapError::BelowMinimum`], [`MapError::OutsideSpace`].
+    pub(super) fn fixed(&self, addr: UserAddr, size: u64) -> Result<(u64, u64), MapError> {
+        if !addr.is_aligned(PAGE_SIZE) {
+            return Err(MapError::Unaligned(addr.get()));
+        }
+        if addr < self.layout.mmap_min {
+            return Err(MapError::BelowMinimum(addr));
+        }
+        match addr.get().checked_add(size) {
+            Some(high) if high <= self.layout.task_size.get() => Ok((addr.get(), high)),
+            _ => Err(MapError::OutsideSpace(addr)),
+        }
+    }
+
+    /// The area before `area`, or the last.
+    pub(super) fn before(&self, area: Option<&'a Record<'a>>) -> Option<&'a Record<'a>> {
+        match area {
+            Some(area) => self.tree.prev(area),
+            None => self.tree.last().map(Cursor::node),
+        }
+    }
+
+    /// `low`, if `size` bytes are free there.
+    fn free_at(&self, low: u64, size: u64) -> Option<Found<'a>> {
+        let high = low.checked_add(size).filter(|high| *high <= self.layout.task_size.get())?;
+        let next = self.tree.find(low);
+        if next.is_some_and(|next| start_with_guard(next) < high) {
+            return None;
+        }
+        Some((low, self.before(next)))
+    }
+
+    /// Free addresses: from the base in the direction of the layout, and if there are none, on its other side.
+    pub(super) fn free_addresses(&self, size: u64, align: u64) -> Result<Found<'a>, MapError> {
+        let MapLayout { mmap_min, task_size, mmap_base, placement } = self.layout;
+        let (min, base, end) = (mmap_min.get(), mmap_base.get(), task_size.get());
+        let align = align.max(PAGE_SIZE);
+        let ((low, high), (other_low, other_high)) = match placement {
+            Placement::TopDown => ((min, base), (base, end)),
+            Placement::BottomUp => ((base, end), (min, base)),
+        };
+        let found = self.tree.find_gap(&Request { size, align, low, high }, placement);
+        let found = found.or_else(|| {
+            let request = Request { size, align, low: other_low, high: other_high };
+            self.tree.find_gap(&request, Placement::BottomUp)
+        });
+        found.ok_or(MapError::NoGap(size))
+    }
+
+    fn search(&self, request: &MmapRequest, size: u64) -> Result<Placed<'a>, MapError> {
+        let (low, prev) = self.free_addresses(size, request.align)?;
+        Ok(Placed { low, prev, removal: None })
+    }
+
+    /// Maps a range where nothing is mapped, behind `prev`.
+    #[inline]
+    fn map_free<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        prev: Option<&'a Record<'a>>,
+        range: &Proposal,
+        fill: Option<&Fill>,
+    ) -> Result<(), MapError> {
+        let next = self.tree.next_of(prev);
+        let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), range);
+        let needed = usize::from(join.is_none());
+        self.may_add_areas(needed)?;
+        let mut records = Records::take(with, needed)?;
+        if let Some(fill) = fill
+            && let Err(error) = with.fill(user_range(range.low, range.high), fill, range.flags)
+        {
+            records.give_back(with);
+            return Err(error);
+        }
+        if self.enter(with, (prev, next), join, range, &mut records) {
+            range.tell_opened(with);
+        }
+        records.give_back(with);
+        Ok(())
+    }
+
+    /// Maps a range in place of what is there.
+    fn map_over<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        removal: Removal<'a>,
+        range: &Proposal,
+        fill: Option<&Fill>,
+    ) -> Result<(), MapError> {
+        // The record of an area that goes serves for the one that comes.
+        let needed = removal.records() + usize::from(removal.whole == 0);
+        self.may_add_areas(needed)?;
+        let mut records = Records::take(with, needed)?;
+        let filled = || match fill {
+            Some(fill) => with.fill(user_range(range.low, range.high), fill, range.flags),
+            None => Ok(()),
+        };
+        if let Err(error) = removal.cut(with).and_then(|()| filled()) {
+            records.give_back(with);
+            return Err(error);
+        }
+        if fill.is_none() {
+            self.unmap_translations(with, &removal);
+        }
+        let prev = self.remove(with, removal, &mut records);
+        if self.enter_after(with, prev, range, &mut records) {
+            range.tell_opened(with);
+        }
+        records.give_back(with);
+        Ok(())
+    }
+
+    /// Puts in an area behind `prev`, merged if it can be.
+    pub(super) fn enter_after<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        prev: Option<&'a Record<'a>>,
+        range: &Proposal,
+        records: &mut Records<'a>,
+    ) -> bool {
+        let next = self.tree.next_of(prev);
+        let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), range);
+        self.enter(with, (prev, next), join, range, records)
+    }
+
+    /// Puts in an area, for which `records` has a record unless it joins others, and counts it: whether it is an area of its
+    /// own. Telling its file is the caller's part.
+    #[inline]
+    pub(super) fn enter<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        (prev, next): (Option<&'a Record<'a>>, Option<&'a Record<'a>>),
+        join: Option<Join>,
+        range: &Proposal,
+        records: &mut Records<'a>,
+    ) -> bool {
+        if let Some(join) = join {
+            self.tree.join_new(with, (prev, next), join, range, records);
+        } else {
+            let Some(record) = records.pop() else { return false };
+            record.set_low(range.low);
+            record.set_high(range.high);
+            record.set_page_offset(range.offset);
+            record.set_flags(range.flags);
+            record.set_object(range.object);
+            if let Err(record) = self.tree.insert(prev, record) {
+                // Impossible: the range is free, and behind `prev`.
+                records.push(record);
+                return false;
+            }
+            if let Some(object) = range.object {
+                with.get(object);
+            }
+        }
+        // INVARIANT: VMA-5.
+        self.usage.add(range.flags, range.pages());
+        join.is_none()
+    }
+}

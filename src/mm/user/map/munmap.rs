@@ -1,0 +1,222 @@
+//! Unmapping (Linux: `do_vmi_munmap`).
+#![forbid(unsafe_code)]
+
+use super::limits::Usage;
+use super::records::Records;
+use super::translations::{MapHal, Objects, Translations, VmaSource};
+use super::vma::{Record, Vma, user_range};
+use super::{AddressMap, MapError, VmFlags};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+
+/// What unmapping a range takes away.
+pub(super) struct Removal<'a> {
+    pub(super) low: u64,
+    pub(super) high: u64,
+    /// The first area that has some of the range; `None` if none has.
+    first: Option<&'a Record<'a>>,
+    /// What is mapped of the range ends here.
+    end: u64,
+    /// An edge is inside an area: below, above.
+    cuts: (bool, bool),
+    /// Areas that go as a whole.
+    pub(super) whole: usize,
+    /// Pages that go.
+    pub(super) usage: Usage,
+}
+
+impl<'a> Removal<'a> {
+    /// Nothing.
+    pub(super) fn nothing(low: u64, high: u64) -> Self {
+        Self { low, high, first: None, end: high, cuts: (false, false), whole: 0, usage: Usage::default() }
+    }
+
+    /// Whether there is nothing to take away.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Records that it needs: one if the range is in the middle of an area.
+    pub(super) fn records(&self) -> usize {
+        usize::from(self.cuts.0 && self.is_in_one_area())
+    }
+
+    fn is_in_one_area(&self) -> bool {
+        self.first.is_some_and(|first| first.high() > self.high)
+    }
+
+    /// Makes the edges in the page tables.
+    pub(super) fn cut(&self, with: &impl Translations) -> Result<(), MapError> {
+        if self.cuts.0 {
+            with.cut(UserAddr::new(self.low))?;
+        }
+        if self.cuts.1 {
+            with.cut(UserAddr::new(self.high))?;
+        }
+        Ok(())
+    }
+}
+
+/// The range of whole pages that a caller names.
+///
+/// # Errors
+///
+/// [`MapError::Unaligned`], [`MapError::Empty`], [`MapError::BadRange`].
+#[inline]
+pub(super) fn whole_pages(addr: UserAddr, size: u64, end: UserAddr) -> Result<(u64, u64), MapError> {
+    if !addr.is_aligned(PAGE_SIZE) {
+        return Err(MapError::Unaligned(addr.get()));
+    }
+    if size == 0 {
+        return Err(MapError::Empty);
+    }
+    let high = addr.get().checked_add(size).and_then(|high| high.checked_next_multiple_of(PAGE_SIZE));
+    match high {
+        Some(high) if high <= end.get() => Ok((addr.get(), high)),
+        _ => Err(MapError::BadRange(addr)),
+    }
+}
+
+/// An area is no more: tells its object.
+#[inline]
+fn let_go(with: &impl Objects, area: &Vma) {
+    if let Some(object) = area.object() {
+        if area.flags().contains(VmFlags::HOOKS) {
+            with.closed(object, area.range());
+        }
+        with.put(object);
+    }
+}
+
+impl<'a> AddressMap<'a> {
+    /// Unmaps what is mapped of `size` bytes from `addr`, rounded up to whole pages; areas that are partly inside keep the
+    /// rest. Addresses where nothing is mapped are no error.
+    ///
+    /// # Errors
+    ///
+    /// - [`MapError::Unaligned`], [`MapError::Empty`], [`MapError::BadRange`]: the range.
+    /// - [`MapError::Sealed`]: an area in it is sealed.
+    /// - [`MapError::MapCount`], [`MapError::NoMemory`]: an area has to be cut in two.
+    ///
+    /// Nothing has changed then.
+    #[inline]
+    pub fn munmap<H: MapHal<'a>>(&mut self, with: &H, addr: UserAddr, size: u64) -> Result<(), MapError> {
+        let (low, high) = whole_pages(addr, size, self.layout.task_size)?;
+        self.unmap_pages(with, low, high)
+    }
+
+    #[inline]
+    pub(super) fn unmap_pages<H: MapHal<'a>>(&mut self, with: &H, low: u64, high: u64) -> Result<(), MapError> {
+        let removal = self.plan_removal(low, high)?;
+        if removal.is_nothing() {
+            return Ok(());
+        }
+        let needed = removal.records();
+        self.may_add_areas(needed)?;
+        let mut records = Records::take(with, needed)?;
+        if let Err(error) = removal.cut(with) {
+            records.give_back(with);
+            return Err(error);
+        }
+        self.unmap_translations(with, &removal);
+        self.remove(with, removal, &mut records);
+        records.give_back(with);
+        Ok(())
+    }
+
+    /// What unmapping `low..high` takes away.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Sealed`].
+    #[inline]
+    pub(super) fn plan_removal(&self, low: u64, high: u64) -> Result<Removal<'a>, MapError> {
+        let mut removal = Removal::nothing(low, high);
+        let mut at = self.tree.find(low);
+        while let Some(area) = at.filter(|area| area.low() < high) {
+            let (flags, start, end) = (area.flags(), area.low(), area.high());
+            if flags.contains(VmFlags::SEALED) {
+                return Err(MapError::Sealed(area.range()));
+            }
+            let (cut_below, cut_above) = (start < low, end > high);
+            if removal.first.is_none() {
+                removal.first = Some(area);
+                removal.cuts.0 = cut_below;
+            }
+            removal.cuts.1 = cut_above;
+            removal.whole += usize::from(!cut_below && !cut_above);
+            removal.end = end.min(high);
+            removal.usage.add(flags, (removal.end - start.max(low)) >> PAGE_SHIFT);
+            if end >= high {
+                break;
+            }
+            at = self.tree.next(area);
+        }
+        Ok(removal)
+    }
+
+    /// Unmaps what is mapped of a removal's range, whose edges were cut.
+    #[inline]
+    pub(super) fn unmap_translations(&self, with: &impl Translations, removal: &Removal<'a>) {
+        if let Some(first) = removal.first {
+            with.unmap(user_range(first.low().max(removal.low), removal.end));
+        }
+    }
+
+    /// Takes the areas of a removal away, whose translations are gone. `records` has the one that it may need, and gets
+    /// those of areas that are no more. The last area that is left before the range.
+    pub(super) fn remove<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        removal: Removal<'a>,
+        records: &mut Records<'a>,
+    ) -> Option<&'a Record<'a>> {
+        let (low, high) = (removal.low, removal.high);
+        let first = removal.first?;
+        // INVARIANT: VMA-5.
+        self.usage.total -= removal.usage.total;
+        self.usage.data -= removal.usage.data;
+        self.usage.locked -= removal.usage.locked;
+        let (mut prev, mut at) = (self.tree.prev(first), Some(first));
+        if first.low() < low {
+            if first.high() > high {
+                self.tree.split_with(with, first, high, records);
+            }
+            self.tree.set_end(first, low);
+            (prev, at) = (Some(first), self.tree.next(first));
+        }
+        while let Some(area) = at.filter(|area| area.low() < high) {
+            if area.high() > high {
+                self.tree.set_start(area, high);
+                break;
+            }
+            at = self.tree.next(area);
+            let_go(with, area);
+            if let Some(record) = self.tree.remove(area) {
+                records.push(record);
+            }
+        }
+        prev
+    }
+
+    /// Unmaps everything: the process is gone. The heap is as if it had just begun.
+    pub fn clear<H: MapHal<'a>>(&mut self, with: &H) {
+        if let (Some(first), Some(last)) = (self.tree.first(), self.tree.last()) {
+            with.unmap(user_range(first.low(), last.high()));
+        }
+        self.release_areas(with);
+    }
+
+    /// Gives all areas up, of which nothing is translated.
+    pub(super) fn release_areas<H: VmaSource<'a> + Objects>(&mut self, with: &H) {
+        while let Some(first) = self.tree.first() {
+            let area = first.node();
+            let_go(with, area);
+            match self.tree.remove(area) {
+                Some(record) => with.give(record),
+                None => break,
+            }
+        }
+        self.usage = Usage::default();
+        self.brk = self.start_brk;
+    }
+}

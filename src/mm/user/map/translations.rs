@@ -1,0 +1,163 @@
+//! What a map of areas asks of those below it: records, objects, and what happens to translations.
+#![forbid(unsafe_code)]
+
+use super::vma::{ObjectId, Vma};
+use super::{MapError, VmFlags};
+use crate::addr::{PhysAddr, UserAddr, UserRange};
+use crate::ds::rbtree::Owned;
+use crate::gfp::Gfp;
+use crate::hal::prot::MemoryType;
+use core::fmt;
+
+/// Where records of areas come from and go to.
+///
+/// A record that is given back is in no tree, and no reference to it is left: a map hands none out for longer than it is
+/// borrowed. So its memory may be freed.
+pub trait VmaSource<'a> {
+    /// A record, or `None` if there is no memory for one; `gfp` says how it may be looked for.
+    fn take(&self, gfp: Gfp) -> Option<Owned<'a, Vma>>;
+
+    /// Takes a record back.
+    fn give(&self, record: Owned<'a, Vma>);
+}
+
+/// There is no memory for page tables. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMemory;
+
+impl From<NoMemory> for MapError {
+    fn from(_: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// How the content of a range is given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Discard {
+    /// At once: it reads as zeros afterwards, or as its object has it (`MADV_DONTNEED`).
+    Now,
+    /// When memory is short, unless it is written to before (`MADV_FREE`).
+    Lazily,
+}
+
+/// Frames that a file puts behind the area that is made, all at once (Linux: `remap_pfn_range` in the `mmap` operation).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fill {
+    /// The first, a multiple of the page size; the others follow.
+    pub phys: PhysAddr,
+    /// How they are mapped.
+    pub memory: MemoryType,
+}
+
+/// What happens to translations, over the page tables of one space. The space's map of areas is held for writing during
+/// every call. Ranges are whole pages, not empty.
+///
+/// What can fail is called first; nothing after it fails.
+pub trait Translations {
+    /// Makes an edge at `at`, so that no block or group of entries spans it. Only called inside an area.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] for the table that the edge needs.
+    fn cut(&self, at: UserAddr) -> Result<(), NoMemory> {
+        let _ = at;
+        Ok(())
+    }
+
+    /// Removes all translations of `range`, guard pages too, and gives up the pages behind them, no CPU having a stale
+    /// translation. Both ends are edges of areas, or were [`cut`](Self::cut).
+    fn unmap(&self, range: UserRange);
+
+    /// Makes all translations of `range` permit what `flags` permits, or less (a page may be copied at the first write). No
+    /// CPU has more than that when it returns.
+    fn protect(&self, range: UserRange, flags: VmFlags);
+
+    /// Moves the translations of `from`, guard pages too, to as many bytes at `to`, where translations may be, which are
+    /// removed as by [`unmap`](Self::unmap). They do not overlap.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] for tables at `to`: nothing has been moved, and nothing removed.
+    fn relocate(&self, from: UserRange, to: UserAddr) -> Result<(), NoMemory>;
+
+    /// Gives up the content of `range`, one area's part; guard pages stay.
+    fn discard(&self, range: UserRange, how: Discard);
+
+    /// Puts guard pages into all of `range`, whose content is given up, or takes those that are there away.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] for tables, if guards are put: nothing has changed.
+    fn guard(&self, range: UserRange, put: bool) -> Result<(), NoMemory>;
+
+    /// Maps the frames of `fill` to all of `range`, with `flags`, in place of the translations that are there, which are
+    /// removed as by [`unmap`](Self::unmap).
+    ///
+    /// # Errors
+    ///
+    /// Any: nothing has changed.
+    fn fill(&self, range: UserRange, fill: &Fill, flags: VmFlags) -> Result<(), MapError>;
+}
+
+/// An area about to be made, for the file that it maps to look at and to change (Linux: `vm_area_desc`).
+#[derive(Debug)]
+pub struct NewArea {
+    /// Its addresses.
+    pub range: UserRange,
+    /// Where it begins in the file, in pages.
+    pub page_offset: u64,
+    /// What was asked for. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
+    /// [`VmFlags::DONTCOPY`], [`VmFlags::HOOKS`]; no other change counts.
+    pub flags: VmFlags,
+    /// Frames to map at once; `None` for a file whose pages come by faults.
+    pub fill: Option<Fill>,
+}
+
+/// Files, devices and other objects that areas map.
+pub trait Objects {
+    /// The file's `mmap` operation: says what `area` may be. Nothing has been made yet, and something may fail later: the
+    /// file hears of the area only by [`opened`](Self::opened).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::File`] with the error number for the process.
+    fn mmap(&self, object: ObjectId, area: &mut NewArea) -> Result<(), MapError>;
+
+    /// One more area refers to `object`.
+    fn get(&self, object: ObjectId);
+
+    /// One area fewer refers to `object`.
+    fn put(&self, object: ObjectId);
+
+    /// An area with [`VmFlags::HOOKS`] came to be: by `mmap`, a split, a move or a fork (Linux: `vm_ops->open`).
+    fn opened(&self, object: ObjectId, range: UserRange) {
+        let _ = (object, range);
+    }
+
+    /// An area with [`VmFlags::HOOKS`] is no more; its translations are gone, and something else may be mapped in its place
+    /// already (Linux: `vm_ops->close`).
+    fn closed(&self, object: ObjectId, range: UserRange) {
+        let _ = (object, range);
+    }
+
+    /// Major and minor number of the device that `object` is on, and its inode, for `/proc/PID/maps`.
+    fn identity(&self, object: ObjectId) -> (u32, u32, u64) {
+        let _ = object;
+        (0, 0, 0)
+    }
+
+    /// Writes the name of `object`, for `/proc/PID/maps`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    fn name(&self, object: ObjectId, to: &mut dyn fmt::Write) -> fmt::Result {
+        let _ = (object, to);
+        Ok(())
+    }
+}
+
+/// All that a map of areas asks for.
+pub trait MapHal<'a>: VmaSource<'a> + Translations + Objects {}
+
+impl<'a, T: VmaSource<'a> + Translations + Objects> MapHal<'a> for T {}

@@ -1,0 +1,217 @@
+//! The tree of areas, with the free addresses below each kept as areas come, go and change.
+#![forbid(unsafe_code)]
+
+use super::summary::{MaxGap, pages_below};
+use super::vma::{Record, Vma};
+use crate::addr::PAGE_SHIFT;
+use crate::ds::rbtree::{Broken, Cursor, Owned, Payload, RbTree};
+
+/// The areas of a space by address.
+///
+/// # Invariants
+///
+/// - `VMA-1`: every area begins and ends at a page, and is not empty.
+/// - `VMA-2`: no two areas overlap.
+/// - `VMA-3`: every record has the free pages below its area ([`pages_below`]).
+///
+/// And those of [`RbTree`] (`RBT`).
+pub(super) struct VmaTree<'a> {
+    tree: RbTree<'a, Vma, MaxGap>,
+}
+
+impl<'a> VmaTree<'a> {
+    pub(super) const fn new() -> Self {
+        Self { tree: RbTree::new() }
+    }
+
+    /// Areas in the tree.
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    #[inline]
+    pub(super) fn root(&self) -> Option<Cursor<'_, 'a, Vma>> {
+        self.tree.root()
+    }
+
+    #[inline]
+    pub(super) fn first(&self) -> Option<Cursor<'_, 'a, Vma>> {
+        self.tree.first()
+    }
+
+    #[inline]
+    pub(super) fn last(&self) -> Option<Cursor<'_, 'a, Vma>> {
+        self.tree.last()
+    }
+
+    /// The area before `at`.
+    #[inline]
+    pub(super) fn prev(&self, at: &'a Record<'a>) -> Option<&'a Record<'a>> {
+        Some(self.tree.cursor(at)?.prev()?.node())
+    }
+
+    /// The area behind `at`.
+    #[inline]
+    pub(super) fn next(&self, at: &'a Record<'a>) -> Option<&'a Record<'a>> {
+        Some(self.tree.cursor(at)?.next()?.node())
+    }
+
+    /// The area behind `at`, or the first.
+    #[inline]
+    pub(super) fn next_of(&self, at: Option<&'a Record<'a>>) -> Option<&'a Record<'a>> {
+        match at {
+            Some(at) => self.next(at),
+            None => self.first().map(Cursor::node),
+        }
+    }
+
+    /// The first area that ends above `addr` (Linux: `find_vma`). O(log n).
+    #[inline]
+    pub(super) fn find(&self, addr: u64) -> Option<&'a Record<'a>> {
+        let cursor = match self.tree.last_at_or_below(addr) {
+            Some(at) if at.high() > addr => Some(at),
+            Some(at) => at.next(),
+            None => self.tree.first(),
+        };
+        cursor.map(Cursor::node)
+    }
+
+    /// The last area that starts at `addr` or below. O(log n).
+    #[inline]
+    pub(super) fn last_at_or_below(&self, addr: u64) -> Option<Cursor<'_, 'a, Vma>> {
+        self.tree.last_at_or_below(addr)
+    }
+
+    /// The first area that starts at `addr` or above. O(log n).
+    #[inline]
+    pub(super) fn first_at_or_above(&self, addr: u64) -> Option<Cursor<'_, 'a, Vma>> {
+        self.tree.first_at_or_above(addr)
+    }
+
+    /// All areas by address.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Vma> + ExactSizeIterator {
+        self.tree.iter().map(|record| record.payload())
+    }
+
+    /// Notes the free pages below `at` anew.
+    #[inline]
+    fn measure(&mut self, at: &'a Record<'a>) {
+        let end = self.prev(at).map_or(0, |prev| prev.high());
+        let gap = pages_below(at, end);
+        // INVARIANT: VMA-3.
+        if at.gap() != gap {
+            at.set_gap(gap);
+            self.tree.propagate(at);
+        }
+    }
+
+    #[inline]
+    fn measure_next(&mut self, at: Option<&'a Record<'a>>) {
+        if let Some(next) = self.next_of(at) {
+            self.measure(next);
+        }
+    }
+
+    /// Puts in a record, directly behind `prev`, or in front of all. Amortised O(1) but for the summaries.
+    ///
+    /// # Errors
+    ///
+    /// The record comes back if its place is not there.
+    #[inline]
+    pub(super) fn insert(
+        &mut self,
+        prev: Option<&'a Record<'a>>,
+        record: Owned<'a, Vma>,
+    ) -> Result<&'a Record<'a>, Owned<'a, Vma>> {
+        let end = prev.map_or(0, |prev| prev.high());
+        let next = self.next_of(prev).map_or(u64::MAX, |next| next.low());
+        // INVARIANT: VMA-2.
+        if record.low() < end || record.high() > next {
+            return Err(record);
+        }
+        // INVARIANT: VMA-3, for the record and the one behind it.
+        record.set_gap(pages_below(&record, end));
+        let at = match prev {
+            Some(prev) => self.tree.insert_after(prev, record)?,
+            None => self.tree.insert(record)?,
+        };
+        self.measure_next(Some(at));
+        Ok(at)
+    }
+
+    /// Takes a record out.
+    #[inline]
+    pub(super) fn remove(&mut self, at: &'a Record<'a>) -> Option<Owned<'a, Vma>> {
+        let prev = self.prev(at);
+        let record = self.tree.erase(at)?;
+        self.measure_next(prev);
+        Some(record)
+    }
+
+    /// Moves the end of `at`, not into the area behind it nor to its own start.
+    #[inline]
+    pub(super) fn set_end(&mut self, at: &'a Record<'a>, end: u64) {
+        at.set_high(end);
+        self.measure_next(Some(at));
+    }
+
+    /// Moves the start of `at`, and with it the offset of its first page; not into the area before it nor to its own end.
+    #[inline]
+    pub(super) fn set_start(&mut self, at: &'a Record<'a>, start: u64) {
+        let pages = (start.wrapping_sub(at.low()).cast_signed() >> PAGE_SHIFT).cast_unsigned();
+        at.set_page_offset(at.page_offset().wrapping_add(pages));
+        at.set_low(start);
+        self.measure(at);
+    }
+
+    /// Cuts `at` in two at `addr`, inside it: `record` becomes the upper part.
+    ///
+    /// # Errors
+    ///
+    /// The record comes back if `addr` is not inside `at`.
+    #[inline]
+    pub(super) fn split(
+        &mut self,
+        at: &'a Record<'a>,
+        addr: u64,
+        record: Owned<'a, Vma>,
+    ) -> Result<&'a Record<'a>, Owned<'a, Vma>> {
+        let end = at.high();
+        if addr <= at.key() || addr >= end {
+            return Err(record);
+        }
+        record.set_low(addr);
+        record.set_high(end);
+        record.set_page_offset(at.page_offset().wrapping_add((addr - at.low()) >> PAGE_SHIFT));
+        record.set_flags(at.flags());
+        record.set_object(at.object());
+        at.set_high(addr);
+        self.insert(Some(at), record)
+    }
+
+    /// Tests `VMA-1` to `VMA-3` and the tree.
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        const fn broken(tag: &'static str, what: &'static str) -> Result<(), Broken> {
+            Err(Broken { tag, what })
+        }
+        self.tree.check()?;
+        let mut end = 0;
+        for area in self.iter() {
+            if !area.start().is_aligned(1 << PAGE_SHIFT) || !area.end().is_aligned(1 << PAGE_SHIFT) {
+                return broken("VMA-1", "an area that is not whole pages");
+            }
+            if area.low() >= area.high() {
+                return broken("VMA-1", "an empty area");
+            }
+            if area.low() < end {
+                return broken("VMA-2", "areas that overlap");
+            }
+            if area.gap() != pages_below(area, end) {
+                return broken("VMA-3", "free pages below an area, and what its record says of them");
+            }
+            end = area.high();
+        }
+        Ok(())
+    }
+}
