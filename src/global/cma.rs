@@ -124,9 +124,8 @@ fn why_not(region: ReservedMemory<'_, '_>, place: Option<PhysRange>) -> &'static
             None => "there is no room for it within alloc-ranges",
         };
     }
-    let aligned = |range: PhysRange| {
-        range.start().is_aligned(CONTIGUOUS_ALIGN) && range.size().is_multiple_of(CONTIGUOUS_ALIGN)
-    };
+    let aligned =
+        |range: PhysRange| range.start().is_aligned(CONTIGUOUS_ALIGN) && range.size().is_multiple_of(CONTIGUOUS_ALIGN);
     match region.ranges().next() {
         Some(Ok(range)) if !aligned(range) => "reg does not start and end at multiples of 2 MiB",
         Some(Ok(_)) => "reg lies over memory that somebody else has, or where no RAM is",

@@ -135,7 +135,8 @@ impl<H: PageHal> PageAllocator<H> {
         // Looked for without the lock: what is found is looked at again.
         while let Some(first) = find_run(self.hal.map(), (from, area.end()), (pages, align), free) {
             let taken = self.with_zone(zone, |zone, map| {
-                if let Some(other) = page_blocks(first, pages).find(|block| block_type(map, *block) != MigrateType::Cma) {
+                if let Some(other) = page_blocks(first, pages).find(|block| block_type(map, *block) != MigrateType::Cma)
+                {
                     return Err(other.offset(PAGEBLOCK_PAGES - 1));
                 }
                 zone.take_range(map, first, pages, Mobility::Movable)

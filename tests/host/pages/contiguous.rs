@@ -215,10 +215,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         for (count, align) in [(2049, 1), (1, 3), (1, 0), (u32::MAX, 1), (2048, 1), (1, 1 << 31)] {
             assert_eq!(pages.cma_alloc(area, count, align, Gfp::KERNEL), Err(ContigError::NoRange), "{count} {align}");
         }
-        assert!(matches!(
-            pages.cma_alloc(area, 1, 1, Gfp::KERNEL | Gfp::DMA | Gfp::DMA32),
-            Err(ContigError::Flags(_))
-        ));
+        assert!(matches!(pages.cma_alloc(area, 1, 1, Gfp::KERNEL | Gfp::DMA | Gfp::DMA32), Err(ContigError::Flags(_))));
         let pfn = |page: Page| pages.hal().map().pfn(page);
         let wrong = [(first, 9), (first, 11), (first, 0), (first.offset(1), 9), (first.offset(10), 1)];
         for (page, count) in wrong {
@@ -273,8 +270,7 @@ fn a_range_taken_for_unmovable_pages_does_not_let_them_into_the_area() {
             pages.alloc_contig_range(area.first(), 600, Gfp::KERNEL).unwrap();
             pages.check().unwrap();
             raw!(pages.free_contig_range(area.first(), 600)).unwrap();
-            let unmovable: Vec<Page> =
-                (0..100).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+            let unmovable: Vec<Page> = (0..100).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
             assert!(!unmovable.iter().any(|page| area.contains(*page, 1)), "{round}");
             pages.check().unwrap();
             give_back(pages, unmovable, Order::ZERO);
