@@ -60,6 +60,9 @@
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
+//! | `mm/user/pages/hal.rs` | the promise of a machine with user spaces |
+//! | `mm/user/pages/raw_calls.rs` | what is owed by mapping memory of others |
+//! | `mm/user/pages/spare.rs` | frames for tables that are at hand |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
 //! | `mm/vmalloc/hal.rs` | the promise of a machine with areas |
 //! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |

@@ -59,6 +59,8 @@ pub struct Leaf {
 pub enum Entry {
     /// No translation.
     Absent,
+    /// No translation, and none to be made: an access is an error ([`EntryFormat::GUARD`]).
+    Guard,
     /// The next level's table lies at this address.
     Table(PhysAddr),
     /// Memory is mapped.
@@ -115,6 +117,10 @@ impl fmt::Display for Defect {
 pub trait EntryFormat {
     /// One past the highest output address that an entry can hold: adding a unit to a leaf must stay below.
     const OUTPUT_END: u64;
+
+    /// An invalid entry of the last level by which software marks a page that is not to be used (Linux: `PTE_MARKER_GUARD`).
+    /// It is no leaf made invalid.
+    const GUARD: RawEntry;
 
     /// What every leaf with this protection has in common: all but address, size and contiguous bit.
     fn attributes(prot: Prot) -> RawEntry;

@@ -67,6 +67,10 @@ lock_classes! {
     MemblockLists = "memblock", Unmasked;
     /// The fault that a kernel test has announced.
     ExpectedFault = "expected fault", Either;
+    /// Which page tables a user address space has.
+    UserTables = "user page tables", Either;
+    /// The entries of user page tables for some of the addresses of a space.
+    UserEntries = "user table entries", Either;
     /// Mappings of device memory.
     IoClaims = "device mappings", Masked;
     /// The tree of physical address ranges that somebody has requested.

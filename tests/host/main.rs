@@ -72,6 +72,8 @@ mod trap;
 #[cfg(test)]
 mod user_map;
 #[cfg(test)]
+mod user_pages;
+#[cfg(test)]
 mod vmalloc;
 // As above.
 #[cfg(all(test, not(miri)))]

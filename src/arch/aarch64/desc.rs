@@ -47,6 +47,9 @@ pub const UXN: u64 = 1 << 54;
 /// Bit 55, for software: written while it was writable.
 pub const SOFT_DIRTY: u64 = 1 << 55;
 
+/// Bit 58, for software, alone in an invalid entry: a page not to be used.
+const GUARD: u64 = 1 << 58;
+
 /// What a leaf may have besides its output address.
 const LEAF_BITS: u64 = VALID
     | TABLE_OR_PAGE
@@ -122,6 +125,7 @@ fn protection(raw: u64) -> Result<Prot, Defect> {
 
 impl EntryFormat for Stage1 {
     const OUTPUT_END: u64 = ADDRESS + PAGE_SIZE;
+    const GUARD: RawEntry = RawEntry::new(GUARD);
 
     #[inline]
     fn attributes(prot: Prot) -> RawEntry {
@@ -145,6 +149,9 @@ impl EntryFormat for Stage1 {
         let raw = entry.get();
         if raw == 0 {
             return Entry::Absent;
+        }
+        if raw == GUARD && matches!(level, Level::Pte) {
+            return Entry::Guard;
         }
         if !has(raw, VALID) {
             return Entry::Malformed(Defect::Leftover);

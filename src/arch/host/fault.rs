@@ -81,6 +81,14 @@ impl State {
         if permits(&leaf, who, intent) { Ok(phys) } else { Err(FaultKind::Permission) }
     }
 
+    /// Device memory takes aligned accesses only.
+    fn is_alignment_right(&self, cpu: usize, addr: VirtAddr) -> bool {
+        let asid = self.root_for(cpu, addr).and_then(|root| root.asid);
+        let is_device =
+            |cpu: &super::machine::Cpu| cpu.tlb.hits(addr, asid).any(|cached| cached.leaf.prot.memory().is_device());
+        addr.is_aligned(8) || !self.cpus.get(cpu).is_some_and(is_device)
+    }
+
     /// An entry changed by the CPU itself: atomic, and visible at once.
     fn update_by_hardware(&mut self, path: &[Loc], change: impl Fn(u64) -> u64) {
         if let Some(loc) = path.last() {
@@ -102,9 +110,21 @@ fn permits(leaf: &Leaf, who: Who, intent: Intent) -> bool {
 }
 
 impl SimCpu {
-    fn attempt(&self, addr: VirtAddr, who: Who, intent: Intent) -> Result<PhysAddr, Fault> {
+    /// Runs `f` with the memory of an access, as one step: nothing comes between the translation and the access, as a DSB
+    /// that completes an invalidation waits for accesses that used what it drops.
+    fn attempt<R>(
+        &self,
+        addr: VirtAddr,
+        who: Who,
+        intent: Intent,
+        f: impl FnOnce(&mut State, PhysAddr) -> R,
+    ) -> Result<R, Fault> {
         let mut state = self.machine().lock();
-        state.access(self.index(), addr, who, intent).map_err(|kind| Fault { addr, kind })
+        let phys = state.access(self.index(), addr, who, intent).map_err(|kind| Fault { addr, kind })?;
+        if intent != Intent::Fetch && !state.is_alignment_right(self.index(), addr) {
+            return Err(Fault { addr, kind: FaultKind::Alignment });
+        }
+        Ok(f(&mut state, phys))
     }
 
     /// Loads the eight bytes at `addr`.
@@ -113,9 +133,7 @@ impl SimCpu {
     ///
     /// The fault that the load takes.
     pub fn load(&self, addr: VirtAddr, who: Who) -> Result<u64, Fault> {
-        let phys = self.attempt(addr, who, Intent::Load)?;
-        self.check_alignment(addr)?;
-        Ok(self.machine().lock().memory.newest(phys.get() & !7))
+        self.attempt(addr, who, Intent::Load, |state, phys| state.memory.newest(phys.get() & !7))
     }
 
     /// Stores eight bytes at `addr`.
@@ -124,10 +142,9 @@ impl SimCpu {
     ///
     /// The fault that the store takes.
     pub fn store(&self, addr: VirtAddr, who: Who, value: u64) -> Result<(), Fault> {
-        let phys = self.attempt(addr, who, Intent::Store)?;
-        self.check_alignment(addr)?;
-        self.machine().lock().memory.show(phys.get() & !7, value);
-        Ok(())
+        self.attempt(addr, who, Intent::Store, |state, phys| {
+            state.memory.show(phys.get() & !7, value);
+        })
     }
 
     /// Fetches an instruction from `addr`; returns the physical address that it came from.
@@ -136,22 +153,11 @@ impl SimCpu {
     ///
     /// The fault that the fetch takes.
     pub fn fetch(&self, addr: VirtAddr, who: Who) -> Result<PhysAddr, Fault> {
-        self.attempt(addr, who, Intent::Fetch)
+        self.attempt(addr, who, Intent::Fetch, |_, phys| phys)
     }
 
     /// Lets the CPU fetch the translation of `addr`, as it may at any time.
     pub fn speculate(&self, addr: VirtAddr) {
         self.machine().lock().speculate(self.index(), addr);
-    }
-
-    /// Device memory takes aligned accesses only.
-    fn check_alignment(&self, addr: VirtAddr) -> Result<(), Fault> {
-        let state = self.machine().lock();
-        let asid = state.root_for(self.index(), addr).and_then(|root| root.asid);
-        let device = state
-            .cpus
-            .get(self.index())
-            .is_some_and(|cpu| cpu.tlb.hits(addr, asid).any(|cached| cached.leaf.prot.memory().is_device()));
-        if device && !addr.is_aligned(8) { Err(Fault { addr, kind: FaultKind::Alignment }) } else { Ok(()) }
     }
 }

@@ -12,7 +12,7 @@ use super::memory::{Memory, table_of};
 use super::op::TlbOp;
 use super::tlb::Tlb;
 use super::walker::Root;
-use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
+use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::hal::mmu::{Asid, BbmLevel};
 use std::collections::HashSet;
 use std::fmt;
@@ -260,6 +260,38 @@ impl Machine {
             cpu.ttbr0 = Some(Root { table: root, asid: Some(asid) });
         }
         state.speculate_all(cpu);
+    }
+
+    /// Leaves nothing in TTBR0 of one CPU (`TCR_EL1.EPD0`): no user address is translated any more. What is in its TLB stays.
+    pub fn clear_ttbr0(&self, cpu: CpuId) {
+        let mut state = self.lock();
+        if let Some(cpu) = state.cpus.get_mut(to_usize(u64::from(cpu.get()))) {
+            cpu.ttbr0 = None;
+        }
+    }
+
+    /// The eight bytes at a physical address, as software reads them through whatever maps them.
+    #[must_use]
+    pub fn peek(&self, at: PhysAddr) -> u64 {
+        self.lock().memory.newest(at.get() & !7)
+    }
+
+    /// Eight bytes at a physical address, as a device writes them that is coherent.
+    pub fn poke(&self, at: PhysAddr, value: u64) {
+        self.lock().memory.show(at.get() & !7, value);
+    }
+
+    /// Fills whole pages from `start` on with a 64-bit value.
+    pub fn fill(&self, start: PhysAddr, pages: u64, value: u64) {
+        let mut state = self.lock();
+        for page in 0..pages {
+            state.memory.fill_page(start.get() + page * PAGE_SIZE, value);
+        }
+    }
+
+    /// Copies a whole page of memory.
+    pub fn copy_page(&self, from: PhysAddr, to: PhysAddr) {
+        self.lock().memory.copy_page(from.get(), to.get());
     }
 
     /// States that the memory goes to a new owner: no CPU may hold a translation to it (promise 3 of the design).

@@ -76,6 +76,17 @@ impl Memory {
         }
     }
 
+    /// Ordinary memory: a page of one value.
+    pub(super) fn fill_page(&mut self, start: Word, value: u64) {
+        self.frame(start).words.fill(value);
+    }
+
+    /// Ordinary memory: one page like another.
+    pub(super) fn copy_page(&mut self, from: Word, to: Word) {
+        let words = self.frame(from).words.clone();
+        self.frame(to).words = words;
+    }
+
     /// The DSB of a CPU: all its stores become visible. Returns the words that changed.
     pub(super) fn drain(&mut self, cpu: usize) -> Vec<Word> {
         let mine: Vec<(Word, u64)> =

@@ -523,6 +523,16 @@ impl PageState {
         Self(self.0.wrapping_sub(Self::ONE_REFERENCE))
     }
 
+    /// The same with `more` references; `None` if they cannot be counted.
+    #[must_use]
+    #[inline(always)]
+    pub(in crate::mm) const fn with_more(self, more: u32) -> Option<Self> {
+        match self.0.checked_add((more as u64) << COUNT_SHIFT) {
+            Some(raw) => Some(Self(raw)),
+            None => None,
+        }
+    }
+
     /// The same with another memory type, and not mapped by `vm_map_ram`.
     #[must_use]
     pub(super) const fn with_memory_type(self, memory: MemoryType) -> Self {

@@ -116,6 +116,13 @@ impl PageDescriptor {
         self.prev.store(prev, Ordering::Relaxed);
     }
 
+    /// Adds `count`, which may be negative, to the number that the owner keeps in place of the second link.
+    #[inline]
+    pub(in crate::mm) fn add_prev(&self, count: i32) {
+        // Release: what was done through the pin comes before the page may be another's.
+        self.prev.fetch_add(count.cast_unsigned(), Ordering::AcqRel);
+    }
+
     /// Changes the owner's word. By the owner.
     #[inline]
     pub(in crate::mm) fn set_owner(&self, owner: u64) {

@@ -74,7 +74,7 @@ impl<M: Mmu> PageTable<M> {
 
     fn check_place(&self, place: &Place, census: &mut Census) -> Result<(), CheckError> {
         match M::Format::decode(place.table.level(), place.raw) {
-            Entry::Absent => Ok(()),
+            Entry::Absent | Entry::Guard => Ok(()),
             Entry::Table(_) => {
                 census.tables += 1;
                 Ok(())

@@ -75,11 +75,11 @@ impl Pending {
         let Span { start, count, stride, depth } = self.span;
         // INVARIANT: INV-1, by `issued` or `everything`.
         self.span.count = 0;
-        let what = Invalidation { start, count, stride, depth, scope: table.space.scope() };
+        let what = Invalidation { start, count, stride, depth, scope: table.scope() };
         let means = table.means(&what, self.by_address);
         if means == Means::ByRange {
             table.mmu.order_before_invalidate();
-            table.mmu.invalidate_range(what);
+            table.mmu.invalidate_range(table.scoped(what));
             self.issued = true;
             return;
         }
@@ -87,7 +87,7 @@ impl Pending {
         self.everything |= means == Means::Everything;
         if !self.everything {
             table.mmu.order_before_invalidate();
-            table.mmu.invalidate(what);
+            table.mmu.invalidate(table.scoped(what));
             self.issued = true;
         }
     }
@@ -128,8 +128,8 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn invalidate_space(&self) {
-        match self.space.scope() {
+    pub(super) fn invalidate_space(&self) {
+        match self.scope() {
             AsidScope::All => self.mmu.invalidate_all(),
             AsidScope::One(asid) => self.mmu.invalidate_asid(asid),
         }
@@ -137,16 +137,16 @@ impl<M: Mmu> PageTable<M> {
 
     /// Invalidates one leaf and waits.
     #[inline]
-    pub(super) fn flush_leaf(&self, start: VirtAddr, stride: LeafLevel) {
-        let scope = self.space.scope();
+    pub(in crate::mm) fn flush_leaf(&self, start: VirtAddr, stride: LeafLevel) {
         self.mmu.order_before_invalidate();
+        let scope = self.scope();
         self.mmu.invalidate(Invalidation { start, count: 1, stride, depth: WalkDepth::LastLevel, scope });
         self.mmu.complete();
     }
 
     /// Invalidates `count` leaves from `start` on and waits.
-    pub(super) fn flush_leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) {
-        let (depth, scope) = (WalkDepth::LastLevel, self.space.scope());
+    pub(in crate::mm) fn flush_leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) {
+        let (depth, scope) = (WalkDepth::LastLevel, self.scope());
         self.flush_span(Invalidation { start, count, stride, depth, scope });
     }
 
@@ -156,7 +156,7 @@ impl<M: Mmu> PageTable<M> {
         self.mmu.order_before_invalidate();
         match self.means(&what, 0) {
             Means::ByRange => self.invalidate_range(what.start, what.count, what.stride, what.depth),
-            Means::ByAddress => self.mmu.invalidate(what),
+            Means::ByAddress => self.mmu.invalidate(self.scoped(what)),
             Means::Everything => self.invalidate_space(),
         }
         self.mmu.complete();
@@ -165,7 +165,7 @@ impl<M: Mmu> PageTable<M> {
     /// By itself, with arguments in registers: whoever needs no range needs no stack then.
     #[inline(never)]
     fn invalidate_range(&self, start: VirtAddr, count: u64, stride: LeafLevel, depth: WalkDepth) {
-        self.mmu.invalidate_range(Invalidation { start, count, stride, depth, scope: self.space.scope() });
+        self.mmu.invalidate_range(Invalidation { start, count, stride, depth, scope: self.scope() });
     }
 }
 
@@ -210,7 +210,7 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
 
     /// Notes that `count` leaves of size `stride` from `start` on were made invalid.
     #[inline]
-    pub(super) fn note(&mut self, start: VirtAddr, count: u64, stride: LeafLevel) {
+    pub(in crate::mm) fn note(&mut self, start: VirtAddr, count: u64, stride: LeafLevel) {
         self.pending.note(self.table, start, count, stride, WalkDepth::LastLevel);
     }
 
@@ -231,6 +231,11 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
     /// A table is removed: it may be the one that is remembered.
     pub(super) const fn forget_table(&mut self) {
         self.leaves = None;
+    }
+
+    /// Notes that a table was unlinked that held nothing: any address under it names it.
+    pub(super) fn note_empty_table(&mut self, start: VirtAddr) {
+        self.pending.note(self.table, start, 1, LeafLevel::Pte, WalkDepth::AnyLevel);
     }
 
     /// Notes that everything below the entry of `level` for `start` went away with its table.

@@ -81,7 +81,7 @@ impl<M: Mmu> PageTable<M> {
                     count,
                     stride: LeafLevel::Pte,
                     depth: WalkDepth::LastLevel,
-                    scope: self.space.scope(),
+                    scope: self.scope(),
                 });
                 table.read_each(&self.mmu, run, |entry| each(M::Format::frame_of(entry)));
                 // No barrier: walkers do not tell invalid entries apart.

@@ -264,7 +264,7 @@ impl<M: Mmu> PageTable<M> {
 
     /// The table whose entries for `at` are of `level`, made if need be. If a leaf stands in the way, the table that
     /// holds it.
-    pub(super) fn table_for<F: FrameSource>(
+    pub(in crate::mm) fn table_for<F: FrameSource>(
         &self,
         frames: &F,
         at: VirtAddr,

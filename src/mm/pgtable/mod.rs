@@ -33,6 +33,7 @@
 mod check;
 mod collapse;
 mod dump;
+mod entries;
 mod error;
 mod gather;
 mod listed;
@@ -59,16 +60,17 @@ pub use map::MapFlags;
 pub use pinned::PinnedTable;
 pub use protect::Change;
 pub use rewrite::LivePolicy;
+pub(in crate::mm) use table::Table;
 pub use unmap::UnmapFlags;
 pub use walk::{Translation, Visit};
 
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{ENTRIES, Level, Run};
-use crate::hal::mmu::{Asid, AsidScope, Mmu};
+use crate::hal::mmu::{Asid, AsidScope, Invalidation, Mmu};
 use crate::hal::prot::{Privilege, Prot};
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use table::{FreshTable, Root};
 use walkers::Walkers;
 
@@ -105,11 +107,11 @@ impl Space {
         }
     }
 
-    /// Whom an invalidation must reach.
-    const fn scope(self) -> AsidScope {
+    /// The number to begin with.
+    const fn asid(self) -> AtomicU16 {
         match self {
-            Self::Kernel | Self::Identity => AsidScope::All,
-            Self::User(asid) => AsidScope::One(asid),
+            Self::Kernel | Self::Identity => AtomicU16::new(0),
+            Self::User(asid) => AtomicU16::new(asid.get()),
         }
     }
 
@@ -129,6 +131,8 @@ pub struct PageTable<M> {
     mmu: M,
     root: Root,
     space: Space,
+    /// The number of a user space in the TLB as it is now.
+    asid: AtomicU16,
     /// Tables taken and not given back: `PT-4`.
     tables: AtomicU64,
     /// Software that reads the tables, whosever range it is.
@@ -147,8 +151,13 @@ impl<M: Mmu> PageTable<M> {
     /// The caller answers for every later call on this value: that it keeps the module's contract, maps no frame whose
     /// owner does not agree, and unmaps or changes nothing that somebody still relies on.
     pub unsafe fn new<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
+        Self::with_root(mmu, frames, space)
+    }
+
+    /// New tables, for code of this crate that keeps the module's contract.
+    fn with_root<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
         let root = FreshTable::new(&mmu, frames, Level::Pgd)?.into_root(&mmu);
-        Ok(Self { mmu, root, space, tables: AtomicU64::new(1), walkers: Walkers::new() })
+        Ok(Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() })
     }
 
     /// Takes over tables that exist: those that boot built through a fixmap slot, now to be edited through the linear
@@ -161,7 +170,7 @@ impl<M: Mmu> PageTable<M> {
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
         // SAFETY: the caller's promise.
         let root = unsafe { Root::new(root) };
-        let table = Self { mmu, root, space, tables: AtomicU64::new(1), walkers: Walkers::new() };
+        let table = Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() };
         let mut found = 1;
         let _ = table.walk_all(|visit| {
             found += u64::from(visit.is_table());
@@ -178,7 +187,8 @@ impl<M: Mmu> PageTable<M> {
     ///
     /// As for [`PageTable::new`]; and `mmu` reaches every frame of these tables.
     pub unsafe fn with_mmu<N: Mmu<Format = M::Format>>(self, mmu: N) -> PageTable<N> {
-        PageTable { mmu, root: self.root, space: self.space, tables: self.tables, walkers: self.walkers }
+        let Self { root, space, asid, tables, walkers, .. } = self;
+        PageTable { mmu, root, space, asid, tables, walkers }
     }
 
     /// The root's address, as TTBR0 or TTBR1 wants it.
@@ -186,9 +196,31 @@ impl<M: Mmu> PageTable<M> {
         self.root.table().phys()
     }
 
-    /// What the root translates.
-    pub const fn space(&self) -> Space {
-        self.space
+    /// What the root translates; a user space with its present number.
+    pub fn space(&self) -> Space {
+        match self.space {
+            Space::User(_) => Space::User(Asid::new(self.asid.load(Ordering::Relaxed))),
+            other => other,
+        }
+    }
+
+    /// Whom an invalidation must reach.
+    #[inline]
+    fn scope(&self) -> AsidScope {
+        match self.space() {
+            Space::Kernel | Space::Identity => AsidScope::All,
+            Space::User(asid) => AsidScope::One(asid),
+        }
+    }
+
+    /// The invalidation under the number that a user space has now. After the barrier that makes the change of the entries
+    /// visible: a CPU that runs the space under a newer number has found the changed entries.
+    #[inline]
+    fn scoped(&self, what: Invalidation) -> Invalidation {
+        match self.space {
+            Space::Kernel | Space::Identity => what,
+            Space::User(_) => Invalidation { scope: self.scope(), ..what },
+        }
     }
 
     /// The machine.

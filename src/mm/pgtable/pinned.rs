@@ -104,7 +104,7 @@ impl<M: Mmu> PageTable<M> {
             count: run.count() as u64,
             stride: LeafLevel::Pte,
             depth: WalkDepth::LastLevel,
-            scope: pinned.space.scope(),
+            scope: self.scope(),
         });
     }
 }

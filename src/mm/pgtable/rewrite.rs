@@ -32,7 +32,7 @@ impl<M: Mmu> PageTable<M> {
 
     /// Changes the leaves of `run`, the first of which maps `start`, in size or contiguous bit, and waits until no CPU
     /// holds what they were.
-    pub(super) fn rewrite(
+    pub(in crate::mm) fn rewrite(
         &self,
         table: Table,
         run: Run,

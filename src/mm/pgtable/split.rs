@@ -87,8 +87,8 @@ impl<M: Mmu> PageTable<M> {
     }
 
     /// What an invalidation of `count` leaves from `start` on is.
-    const fn leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) -> Invalidation {
-        Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope: self.space.scope() }
+    fn leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) -> Invalidation {
+        Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope: self.scope() }
     }
 
     /// Fills the new table after the block as it is now and links it; again if the hardware set a flag meanwhile.

@@ -28,7 +28,7 @@ const POISON: u64 = 0xdead_7ab1_e000_0000;
 /// - `TAB-2`: an entry above the last level that reads as a table entry points to a table of the next level: only
 ///   [`Table::link`] writes such entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Table {
+pub(in crate::mm) struct Table {
     phys: PhysAddr,
     level: Level,
 }
@@ -52,6 +52,11 @@ impl Root {
         // INVARIANT: TAB-1 and TAB-2 are the promise that `Root::new` was given.
         Table { phys: self.0, level: Level::Pgd }
     }
+
+    /// Gives it back, with what is linked below it. `flushed` was waited for after the last use. The value is not used again.
+    pub(super) fn free<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, flushed: Flushed) -> u64 {
+        UnlinkedTable(self.table()).free(mmu, frames, flushed)
+    }
 }
 
 impl Table {
@@ -65,12 +70,12 @@ impl Table {
         self.phys
     }
 
-    pub(super) const fn level(self) -> Level {
+    pub(in crate::mm) const fn level(self) -> Level {
         self.level
     }
 
     #[inline]
-    pub(super) fn read<M: Mmu>(self, mmu: &M, slot: Slot) -> RawEntry {
+    pub(in crate::mm) fn read<M: Mmu>(self, mmu: &M, slot: Slot) -> RawEntry {
         // SAFETY: TAB-1.
         unsafe { mmu.read(self.phys, slot) }
     }
@@ -82,14 +87,14 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn is_empty<M: Mmu>(self, mmu: &M, run: Run) -> bool {
+    pub(in crate::mm) fn is_empty<M: Mmu>(self, mmu: &M, run: Run) -> bool {
         // SAFETY: TAB-1.
         unsafe { mmu.any(self.phys, run) }.is_absent()
     }
 
     /// The table that the entry at `slot` points to, or the entry if it points to none.
     #[inline]
-    pub(super) fn descend<M: Mmu>(self, mmu: &M, slot: Slot) -> Result<Self, RawEntry> {
+    pub(in crate::mm) fn descend<M: Mmu>(self, mmu: &M, slot: Slot) -> Result<Self, RawEntry> {
         let entry = self.read(mmu, slot);
         match (self.level.below(), M::Format::next_table(entry)) {
             // INVARIANT: TAB-1 and TAB-2 by TAB-2 of this table.
@@ -100,7 +105,7 @@ impl Table {
 
     /// Writes a leaf or an absent entry.
     #[inline]
-    pub(super) fn write<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) {
+    pub(in crate::mm) fn write<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) {
         // INVARIANT: TAB-2.
         debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
         // SAFETY: TAB-1; that the translation may change is the contract of the page table's maker.
@@ -119,7 +124,13 @@ impl Table {
     }
 
     /// Writes a leaf or an absent entry if the entry still is `current`, else returns what it is.
-    fn replace<M: Mmu>(self, mmu: &M, slot: Slot, current: RawEntry, entry: RawEntry) -> Result<(), RawEntry> {
+    pub(in crate::mm) fn replace<M: Mmu>(
+        self,
+        mmu: &M,
+        slot: Slot,
+        current: RawEntry,
+        entry: RawEntry,
+    ) -> Result<(), RawEntry> {
         // INVARIANT: TAB-2.
         debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
         // SAFETY: as for `write`.
@@ -128,7 +139,7 @@ impl Table {
 
     /// Writes leaves for memory that follows on, `step` bytes an entry.
     #[inline]
-    pub(super) fn fill<M: Mmu>(self, mmu: &M, run: Run, first: RawEntry, step: u64) {
+    pub(in crate::mm) fn fill<M: Mmu>(self, mmu: &M, run: Run, first: RawEntry, step: u64) {
         // INVARIANT: TAB-2.
         debug_assert!(self.is_no_link::<M>(first), "table entries are written by `link`");
         // SAFETY: as for `write`.
@@ -138,7 +149,7 @@ impl Table {
     /// Writes the leaf that `leaf` makes of each of `list`, which is as long as the run, up to the first of which it makes
     /// none: whether each has one.
     #[inline(always)]
-    pub(super) fn write_each<M: Mmu, T: Copy>(
+    pub(in crate::mm) fn write_each<M: Mmu, T: Copy>(
         self,
         mmu: &M,
         run: Run,
@@ -153,7 +164,7 @@ impl Table {
 
     /// Makes the leaves of `run` invalid; what they map can still be read.
     #[inline(always)]
-    pub(super) fn invalidate_each<M: Mmu>(self, mmu: &M, run: Run) {
+    pub(in crate::mm) fn invalidate_each<M: Mmu>(self, mmu: &M, run: Run) {
         debug_assert!(self.level == Level::Pte, "last entries lead to no table");
         // SAFETY: as for `write`. INVARIANT: TAB-2: leaves that are invalid lead to no table.
         unsafe { mmu.keep(self.phys, run, M::Format::invalidate(RawEntry::new(u64::MAX))) };
@@ -161,14 +172,14 @@ impl Table {
 
     /// Shows the entries of `run` one by one.
     #[inline(always)]
-    pub(super) fn read_each<M: Mmu>(self, mmu: &M, run: Run, each: impl FnMut(RawEntry)) {
+    pub(in crate::mm) fn read_each<M: Mmu>(self, mmu: &M, run: Run, each: impl FnMut(RawEntry)) {
         // SAFETY: TAB-1.
         unsafe { mmu.read_each(self.phys, run, each) };
     }
 
     /// Makes the entries of `run` absent.
     #[inline]
-    pub(super) fn clear<M: Mmu>(self, mmu: &M, run: Run) {
+    pub(in crate::mm) fn clear<M: Mmu>(self, mmu: &M, run: Run) {
         // SAFETY: as for `write`.
         unsafe { mmu.clear(self.phys, run) };
     }
@@ -272,9 +283,23 @@ impl FreshTable {
 /// A table that no entry points to any more, and that walkers may still be in.
 #[must_use = "a table that is not freed is lost"]
 #[derive(Debug)]
-pub(super) struct UnlinkedTable(Table);
+pub(in crate::mm) struct UnlinkedTable(Table);
 
 impl UnlinkedTable {
+    /// Links the table at another place of the same level, which is absent, once no walker is in it under its old one.
+    pub(super) fn link<M: Mmu>(
+        self,
+        mmu: &M,
+        parent: Table,
+        slot: Slot,
+        _flushed: &Flushed,
+    ) -> Result<(), (Self, RawEntry)> {
+        parent
+            .link(mmu, slot, RawEntry::ABSENT, FreshTable(self.0))
+            .map(|_| ())
+            .map_err(|(fresh, raw)| (Self(fresh.0), raw))
+    }
+
     /// Gives it back. `flushed` was waited for after it was unlinked.
     pub(super) fn free<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, flushed: Flushed) -> u64 {
         let mut list = RemovedTables::new();
@@ -285,7 +310,7 @@ impl UnlinkedTable {
 
 /// Proof that every invalidation issued so far has been completed on every CPU.
 #[derive(Debug)]
-pub(super) struct Flushed(());
+pub(in crate::mm) struct Flushed(());
 
 impl Flushed {
     /// Waits for the invalidations.

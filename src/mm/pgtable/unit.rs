@@ -84,7 +84,7 @@ impl<M: Mmu> PageTable<M> {
                 let run = Run::group(Level::Pte.slot(at));
                 let Some(table) = self.last_level(at) else { return false };
                 table.clear(&self.mmu, run);
-                let (count, scope) = (run.count() as u64, self.space().scope());
+                let (count, scope) = (run.count() as u64, self.scope());
                 let (stride, depth) = (LeafLevel::Pte, WalkDepth::LastLevel);
                 self.flush_span(Invalidation { start: at, count, stride, depth, scope });
             }

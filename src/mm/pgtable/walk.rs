@@ -103,13 +103,13 @@ impl<M: Mmu> PageTable<M> {
 
     /// The table of last-level entries for `addr`, if there is one: the short way to a page.
     #[inline(always)]
-    pub(super) fn last_level(&self, addr: VirtAddr) -> Option<Table> {
+    pub(in crate::mm) fn last_level(&self, addr: VirtAddr) -> Option<Table> {
         self.block_level(addr)?.descend(&self.mmu, Level::Pmd.slot(addr)).ok()
     }
 
     /// The table of the entries that span 2 MiB for `addr`, if there is one.
     #[inline(always)]
-    pub(super) fn block_level(&self, addr: VirtAddr) -> Option<Table> {
+    pub(in crate::mm) fn block_level(&self, addr: VirtAddr) -> Option<Table> {
         let pud = self.root.table().descend(&self.mmu, Level::Pgd.slot(addr)).ok()?;
         pud.descend(&self.mmu, Level::Pud.slot(addr)).ok()
     }

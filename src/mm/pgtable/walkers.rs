@@ -115,7 +115,7 @@ impl Cursor {
 impl<M: Mmu> PageTable<M> {
     /// Runs `look` while no table that it can reach is freed. It must be short.
     #[inline]
-    pub(super) fn look<R>(&self, look: impl FnOnce() -> R) -> R {
+    pub(in crate::mm) fn look<R>(&self, look: impl FnOnce() -> R) -> R {
         self.mmu.uninterrupted(|| {
             let _inside = self.walkers.enter();
             look()

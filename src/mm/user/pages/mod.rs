@@ -1,1 +1,56 @@
-//! The page tables of a user address space and the frames behind them.
+//! The page tables of a user address space and the frames behind them: faults, copy-on-write, fork, unmapping, pinning.
+//! Without areas: which addresses may be used and how is for [`super::map`] to know, and comes as a [`Backing`] with each
+//! call.
+//!
+//! # Who may call what, when
+//!
+//! All calls take `&self`, from any CPU, in a context that may take locks (no interrupt handler); those that take a `gfp`
+//! may sleep if it says so. Whatever runs at the same time, the tables stay whole, no frame is freed that a CPU reaches, and
+//! no page of one owner shows at another. What two calls do to the *same* address comes in one order or the other; a caller
+//! that wants a certain one (no page appears in a range while it is unmapped) keeps faults of that range out, as an area's
+//! lock does. Faults at different addresses run side by side.
+//!
+//! # Locks
+//!
+//! A space has a lock for each of 32 residues of the 2 MiB number of an address (class [`UserEntries`](class::UserEntries)):
+//! entries change under it, and it keeps the table of last entries in place. Linking and unlinking a table, and mapping a
+//! block where there was nothing, happens under one lock more (class [`UserTables`](class::UserTables)), taken first. Upper
+//! tables are read in a look (`WALK-1`), so that a fault waits for nobody who unmaps elsewhere. Nothing is allocated under
+//! a lock: a fault finds out what it needs, lets go, gets it, and looks again.
+//!
+//! # Invariants
+//!
+//! Tested by [`check`](check::check):
+//!
+//! - `USR-1`: a leaf of a private range that maps a block of [`Kind::User`](crate::mm::page::Kind::User) is writable only if
+//!   no other leaf and nobody but pins has a reference to that block.
+//! - `USR-2`: the references of a user block are the leaves that map its pages, in all spaces, and its pins.
+//! - `USR-3`: the counters of a space are the leaves it has: pages of user blocks, pages of others, tables.
+//! - `USR-4`: a pinned user block is mapped by one space.
+
+mod anon;
+mod backing;
+mod check;
+mod cow;
+mod error;
+mod fault;
+mod fork;
+mod frame;
+mod hal;
+mod pin;
+mod protect;
+mod raw_calls;
+mod relocate;
+mod remap;
+mod space_pages;
+mod spare;
+mod zap;
+
+pub use backing::{Backing, FaultAccess, Handled, Sharing};
+pub use check::{Broken, check};
+pub use error::{FaultError, PagesError};
+pub use hal::UserHal;
+pub use pin::Pinned;
+pub use space_pages::{Usage, UserPages};
+
+use crate::sync::class;

@@ -1,0 +1,131 @@
+//! Entries of user tables one by one, for `mm::user::pages`, which locks them: many CPUs change entries of one table there,
+//! and tables that fall empty are unlinked while others look.
+#![forbid(unsafe_code)]
+
+use super::table::{Flushed, Table, UnlinkedTable};
+use super::{Gather, PageTable, PgtableError, Space};
+use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
+use crate::hal::entry::RawEntry;
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::mmu::{Asid, Invalidation, Mmu, WalkDepth};
+use core::sync::atomic::Ordering;
+
+impl<M: Mmu> PageTable<M> {
+    /// Empty tables of a user space.
+    ///
+    /// # Errors
+    ///
+    /// [`PgtableError::NoFrame`].
+    pub(in crate::mm) fn new_user<F: FrameSource>(mmu: M, frames: &F, asid: Asid) -> Result<Self, PgtableError> {
+        Self::with_root(mmu, frames, Space::User(asid))
+    }
+
+    /// The number of a user space in the TLB from now on. Nothing is invalidated: no CPU runs the space, and none holds a
+    /// translation under the new number.
+    pub(in crate::mm) fn set_asid(&self, asid: Asid) {
+        self.asid.store(asid.get(), Ordering::Relaxed);
+    }
+
+    /// The table in which the descent for `at` ends, and the entry there. In a look, or by whoever keeps the table.
+    #[inline(always)]
+    pub(in crate::mm) fn lowest(&self, at: VirtAddr) -> (Table, RawEntry) {
+        let mut table = self.root.table();
+        loop {
+            match table.descend(&self.mmu, table.level().slot(at)) {
+                Ok(child) => table = child,
+                Err(raw) => return (table, raw),
+            }
+        }
+    }
+
+    /// The first part of `at..end` under one entry that spans 2 MiB and is not absent; `None` if there is none.
+    pub(in crate::mm) fn next_part(&self, at: VirtAddr, end: VirtAddr) -> Option<VirtRange> {
+        let start = self.next_part_of(at, end, Level::Pmd)?;
+        VirtRange::new(start, super::entry_end(start, PMD_SIZE, end))
+    }
+
+    /// The first address from `at` on, below `end`, whose entry of `level`, which is not the last, is not absent.
+    pub(in crate::mm) fn next_part_of(&self, at: VirtAddr, end: VirtAddr, level: Level) -> Option<VirtAddr> {
+        let mut at = at;
+        while at < end {
+            let (found, absent) = self.look(|| {
+                let mut table = self.root.table();
+                loop {
+                    let raw = table.read(&self.mmu, table.level().slot(at));
+                    match table.descend(&self.mmu, table.level().slot(at)) {
+                        Ok(child) if table.level() < level => table = child,
+                        _ => return (table.level(), raw.is_absent()),
+                    }
+                }
+            });
+            if !absent {
+                return Some(at);
+            }
+            at = super::entry_end(at, found.size(), end);
+        }
+        None
+    }
+
+    /// Unlinks the table under the entry of `level` for `at`, if there is one and nothing is in it; it is freed with the
+    /// gather. Nobody else links a table anywhere, or changes an entry of that table. Whether it did.
+    pub(in crate::mm) fn unlink_empty<F: FrameSource>(
+        &self,
+        at: VirtAddr,
+        level: Level,
+        gather: &mut Gather<'_, M, F>,
+    ) -> bool {
+        let mut table = self.root.table();
+        while table.level() < level {
+            match table.descend(&self.mmu, table.level().slot(at)) {
+                Ok(child) => table = child,
+                Err(_) => return false,
+            }
+        }
+        let slot = level.slot(at);
+        let empty = table.descend(&self.mmu, slot).is_ok_and(|child| child.is_empty(&self.mmu, Run::TABLE));
+        if empty {
+            table.supersede(&self.mmu, slot, RawEntry::ABSENT, &mut gather.removed);
+            gather.note_empty_table(at.align_down(level.size()));
+        }
+        empty
+    }
+
+    /// Takes the table out that the entry of 2 MiB for `at` points to, with all that is in it, and waits until no CPU
+    /// translates through it. Nobody else changes entries there.
+    pub(in crate::mm) fn take_table(&self, at: VirtAddr) -> Option<(UnlinkedTable, Flushed)> {
+        let table = self.block_level(at)?;
+        let unlinked = table.supersede_live(&self.mmu, Level::Pmd.slot(at), RawEntry::ABSENT)?;
+        let start = at.align_down(PMD_SIZE);
+        let (count, stride) = (PMD_SIZE / LeafLevel::Pte.size(), LeafLevel::Pte);
+        let scope = self.scope();
+        self.flush_span(Invalidation { start, count, stride, depth: WalkDepth::AnyLevel, scope });
+        Some((unlinked, Flushed::wait(&self.mmu)))
+    }
+
+    /// Links what [`PageTable::take_table`] took under the entry of 2 MiB for `at`.
+    ///
+    /// # Errors
+    ///
+    /// The table, if there is something, or no table above.
+    pub(in crate::mm) fn give_table(
+        &self,
+        at: VirtAddr,
+        taken: UnlinkedTable,
+        flushed: &Flushed,
+    ) -> Result<(), UnlinkedTable> {
+        let Some(table) = self.block_level(at) else { return Err(taken) };
+        let linked = taken.link(&self.mmu, table, Level::Pmd.slot(at), flushed);
+        self.mmu.publish();
+        linked.map_err(|(taken, _)| taken)
+    }
+
+    /// Frees the root of tables in which nothing is left, once no CPU has it in a TTBR. The value is not used again.
+    pub(in crate::mm) fn free_root<F: FrameSource>(&self, frames: &F) {
+        self.mmu.order_before_invalidate();
+        self.invalidate_space();
+        let flushed = Flushed::wait(&self.mmu);
+        self.walkers.wait();
+        self.count_given_back(self.root.free(&self.mmu, frames, flushed));
+    }
+}

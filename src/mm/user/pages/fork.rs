@@ -1,0 +1,280 @@
+//! Fork: the child gets the parent's pages, read-only on both sides where they are private.
+#![forbid(unsafe_code)]
+
+use super::frame::{Counted, Frames, pins};
+use super::space_pages::{Format, UserPages};
+use super::spare::Spare;
+use super::zap::run_of;
+use super::{PagesError, Sharing, UserHal};
+use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Level};
+use crate::hal::mmu::Mmu;
+use crate::hal::prot::{Access, Prot};
+use crate::mm::page::Kind;
+use crate::mm::pgtable::{Gather, Table};
+
+/// Where a part was left.
+enum Left {
+    /// All of it is done.
+    Done,
+    /// The page here is pinned, and is to be copied.
+    Pinned(VirtAddr),
+}
+
+impl<H: UserHal> UserPages<H> {
+    /// Gives `child`, a new space that no CPU runs, everything that `ranges` map here (Linux: `dup_mmap`). Pages of private
+    /// ranges become read-only on both sides and are copied by whoever writes first; pages of shared ranges, and memory of
+    /// drivers, stay as they are. A pinned page is copied for the child at once: the device goes on with the parent's. When
+    /// it returns, whatever it returns, no CPU has a writable translation of what has become read-only. May sleep if `gfp`
+    /// says so. Cost: some thirty instructions a page, one flush.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::OutOfMemory`], [`PagesError::Range`]. The child is empty then, and the parent has what it had: its
+    /// pages are its own again, and writable at the next write.
+    pub fn fork(
+        &self,
+        child: &mut Self,
+        ranges: impl IntoIterator<Item = (VirtRange, Sharing)>,
+        gfp: Gfp,
+    ) -> Result<(), PagesError> {
+        let frames = self.hal().frames(Gfp::ATOMIC);
+        let mut gather = self.tables().gather(&frames);
+        let mut result = Ok(());
+        for (range, sharing) in ranges {
+            result = self.fork_range(child, range, sharing, gfp, &mut gather);
+            if result.is_err() {
+                break;
+            }
+        }
+        gather.flush();
+        child.tables().mmu().publish();
+        if result.is_err()
+            && let Some(all) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(super::space_pages::USER_END))
+        {
+            child.zap_all(all);
+            child.reap(all);
+        }
+        result
+    }
+
+    fn fork_range<F: FrameSource>(
+        &self,
+        child: &mut Self,
+        range: VirtRange,
+        sharing: Sharing,
+        gfp: Gfp,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) -> Result<(), PagesError> {
+        self.admit(range)?;
+        let spare = Spare::new(child.hal(), gfp, Order::ZERO);
+        let mut at = range.start();
+        while let Some(part) = self.tables().next_part(at, range.end()) {
+            at = part.start();
+            // Before the lock. A block needs no such table, which is what the next look says.
+            let level = if self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte {
+                LeafLevel::Pte
+            } else {
+                LeafLevel::Pmd
+            };
+            child.grow(at, level, &spare)?;
+            while at < part.end() {
+                let rest = VirtRange::new(at, part.end()).unwrap_or_default();
+                match self.fork_part(child, rest, sharing, gather)? {
+                    Left::Done => break,
+                    Left::Pinned(pinned) => {
+                        at = pinned;
+                        child.grow(at, LeafLevel::Pte, &spare)?;
+                        self.fork_pinned(child, at, gfp)?;
+                        at = VirtAddr::new(at.get() + PAGE_SIZE);
+                    }
+                }
+            }
+            at = part.end();
+        }
+        Ok(())
+    }
+
+    fn fork_part<F: FrameSource>(
+        &self,
+        child: &Self,
+        part: VirtRange,
+        sharing: Sharing,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) -> Result<Left, PagesError> {
+        let at = part.start();
+        let _entries = self.lock_entries(at);
+        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        // Nobody else has the child.
+        let (copy, below) = child.tables().lowest(at);
+        match Format::<H>::decode(table.level(), raw) {
+            _ if table.level() == Level::Pte && copy.level() == Level::Pte => {
+                self.fork_entries(child, (table, copy), part, sharing, gather)
+            }
+            Entry::Leaf(leaf) if leaf.level == LeafLevel::Pmd => {
+                let frames = Frames::new(self.hal());
+                let block = frames.block(Pfn::containing(leaf.phys));
+                if let Some((head, state)) = block
+                    && sharing == Sharing::Private
+                    && state.kind() == Kind::User
+                    && pins(frames.descriptor(head)) != 0
+                {
+                    return Ok(Left::Pinned(at));
+                }
+                let whole = part.size() == leaf.level.size() && copy.level() == Level::Pmd && below.is_absent();
+                if !whole {
+                    // An area ends inside: the pages beyond are not its own.
+                    return Err(PagesError::Occupied(at));
+                }
+                let user = block.is_some_and(|(_, state)| state.kind() == Kind::User);
+                if let Some((head, _)) = block
+                    && !frames.hold(head, 1)
+                {
+                    return Err(PagesError::OutOfMemory);
+                }
+                let protect = user && sharing == Sharing::Private;
+                let prot = if protect { read_only(leaf.prot) } else { leaf.prot };
+                let entry = Format::<H>::leaf(LeafLevel::Pmd, leaf.phys, prot, false);
+                if prot != leaf.prot {
+                    table.write(self.tables().mmu(), Level::Pmd.slot(at), entry);
+                    gather.note(at, 1, LeafLevel::Pmd);
+                }
+                copy.write(child.tables().mmu(), Level::Pmd.slot(at), entry);
+                let pages = leaf.level.size() >> PAGE_SHIFT;
+                if user {
+                    child.count_anon(pages)
+                } else {
+                    child.count_mapped(pages)
+                }
+                Ok(Left::Done)
+            }
+            // Nothing is there any more.
+            _ => Ok(Left::Done),
+        }
+    }
+
+    fn fork_entries<F: FrameSource>(
+        &self,
+        child: &Self,
+        (table, copy): (Table, Table),
+        part: VirtRange,
+        sharing: Sharing,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) -> Result<Left, PagesError> {
+        let (mmu, frames) = (self.tables().mmu(), Frames::new(self.hal()));
+        let protected = Format::<H>::attributes(Prot::user(Access::ReadOnly));
+        let (mut at, mut anon, mut mapped) = (part.start(), 0, 0);
+        let mut result = Ok(Left::Done);
+        for slot in run_of(part).slots() {
+            let here = at;
+            at = VirtAddr::new(at.get() + PAGE_SIZE);
+            let mut raw = table.read(mmu, slot);
+            if raw.is_absent() {
+                continue;
+            }
+            if raw != Format::<H>::GUARD {
+                let pfn = Format::<H>::frame_of(raw);
+                // The usual case first: memory that nobody has pinned.
+                let counted = match frames.find(pfn) {
+                    Some(page) if frames.share(page) => Ok(Counted::Anon),
+                    _ => self.share_other(pfn, sharing, &frames),
+                };
+                match counted {
+                    Ok(Counted::Anon) => anon += 1,
+                    Ok(Counted::Mapped) => mapped += 1,
+                    Ok(Counted::Zero) => {}
+                    Err(Unshared::Pinned) => {
+                        result = Ok(Left::Pinned(here));
+                        break;
+                    }
+                    Err(Unshared::Full) => {
+                        result = Err(PagesError::OutOfMemory);
+                        break;
+                    }
+                }
+                let protect = sharing == Sharing::Private && counted == Ok(Counted::Anon);
+                if protect && Self::is_writable(raw) {
+                    self.unfold_if_grouped(table, slot, here);
+                    raw = Format::<H>::leaf_with(protected, LeafLevel::Pte, pfn.start(), false);
+                    table.write(mmu, slot, raw);
+                    gather.note(here, 1, LeafLevel::Pte);
+                }
+                raw = Format::<H>::with_contiguous(raw, false);
+            }
+            copy.write(child.tables().mmu(), slot, raw);
+        }
+        child.count_anon(anon);
+        child.count_mapped(mapped);
+        result
+    }
+
+    /// Whether a leaf of the last level may be written, now or after its first write fault.
+    #[inline]
+    fn is_writable(raw: RawEntry) -> bool {
+        matches!(Format::<H>::decode(Level::Pte, raw), Entry::Leaf(leaf) if leaf.prot.is_writable())
+    }
+
+    /// Takes the child's reference to the frame of a leaf, if it is no ordinary page: what it counts as.
+    #[cold]
+    fn share_other(&self, pfn: Pfn, sharing: Sharing, frames: &Frames<'_, H>) -> Result<Counted, Unshared> {
+        if pfn == self.hal().zero_page() {
+            return Ok(Counted::Zero);
+        }
+        let Some((head, state)) = frames.block(pfn) else { return Ok(Counted::Mapped) };
+        let user = state.kind() == Kind::User;
+        if user && sharing == Sharing::Private && pins(frames.descriptor(head)) != 0 {
+            return Err(Unshared::Pinned);
+        }
+        match frames.hold(head, 1) {
+            true => Ok(if user { Counted::Anon } else { Counted::Mapped }),
+            false => Err(Unshared::Full),
+        }
+    }
+
+    /// Gives the child a copy of the pinned page at `at`.
+    fn fork_pinned(&self, child: &Self, at: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        let frames = Frames::new(self.hal());
+        let page = frames.pages().alloc_pages(gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO), Order::ZERO)?;
+        frames.claim(page);
+        let _entries = self.lock_entries(at);
+        let leaf = self.leaf_at(at);
+        let (copy, below) = child.tables().lowest(at);
+        let Some(leaf) = leaf.filter(|_| copy.level() == Level::Pte && below.is_absent()) else {
+            // It went meanwhile.
+            frames.put(Pfn::containing(frames.phys(page)));
+            return Ok(());
+        };
+        let from = crate::addr::PhysAddr::new(leaf.phys.get() + at.offset_in(leaf.level.size()));
+        frames.copy(from, frames.phys(page), 1);
+        let entry = child.own_leaf(leaf.prot, page, &frames);
+        copy.write(child.tables().mmu(), Level::Pte.slot(at), entry);
+        child.count_anon(1);
+        Ok(())
+    }
+
+    /// The leaf that maps `at`. Under its lock.
+    pub(super) fn leaf_at(&self, at: VirtAddr) -> Option<Leaf> {
+        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        match Format::<H>::decode(table.level(), raw) {
+            Entry::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+}
+
+/// Why the child gets no reference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unshared {
+    /// The page is pinned: to be copied.
+    Pinned,
+    /// The references cannot be counted.
+    Full,
+}
+
+/// The same protection without the right to write.
+fn read_only(prot: Prot) -> Prot {
+    if prot.is_writable() { Prot::user(Access::ReadOnly).with_accessed(prot.is_accessed()) } else { prot }
+}

@@ -1,0 +1,215 @@
+//! A frame of user memory: who counts what in its descriptor.
+//!
+//! A leaf holds one reference to the block of its frame. So does a pin. The references of a block of kind
+//! [`Kind::User`] are the leaves that map any of its pages, in all spaces, and its pins; the last one frees it. Blocks of
+//! other kinds, mapped by a driver, are held in the same way beside their owner's references. Frames that nobody
+//! allocated (reserved, or without a descriptor) are mapped without.
+#![forbid(unsafe_code)]
+
+use super::UserHal;
+use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
+use crate::hal::Internal;
+use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, find_head};
+use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
+
+/// Pages that are dropped together.
+pub(super) const BATCH: usize = 64;
+
+/// What a leaf's frame counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counted {
+    /// Anonymous memory.
+    Anon,
+    /// Memory of a driver.
+    Mapped,
+    /// The zero page, which counts as nothing.
+    Zero,
+}
+
+/// Frames that left tables, and what they counted as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Dropped {
+    pub(super) anon: u64,
+    pub(super) mapped: u64,
+}
+
+impl Dropped {
+    pub(super) fn add(&mut self, what: Counted) {
+        match what {
+            Counted::Anon => self.anon += 1,
+            Counted::Mapped => self.mapped += 1,
+            Counted::Zero => {}
+        }
+    }
+}
+
+/// Pins of a user block (Linux: what `FOLL_PIN` adds to the reference count).
+pub(super) fn pins(head: &PageDescriptor) -> u32 {
+    head.prev()
+}
+
+/// Whether a block of user memory is mapped by one leaf and nobody else uses it.
+#[inline]
+pub(super) fn is_sole(head: &PageDescriptor, state: PageState) -> bool {
+    state.references() == 1 || state.references().wrapping_sub(pins(head)) == 1
+}
+
+/// The frames of a machine, for the code that maps them.
+pub(super) struct Frames<'h, H: UserHal> {
+    hal: &'h H,
+    map: <H::Pages as PageHal>::Map,
+}
+
+impl<'h, H: UserHal> Frames<'h, H> {
+    #[inline]
+    pub(super) fn new(hal: &'h H) -> Self {
+        Self { hal, map: hal.pages().hal().map() }
+    }
+
+    #[inline]
+    pub(super) fn pages(&self) -> &'h PageAllocator<H::Pages> {
+        self.hal.pages()
+    }
+
+    #[inline]
+    pub(super) fn phys(&self, page: Page) -> PhysAddr {
+        self.map.phys(page)
+    }
+
+    #[inline]
+    pub(super) fn descriptor(&self, page: Page) -> &PageDescriptor {
+        self.map.get(page)
+    }
+
+    #[inline]
+    pub(super) fn find(&self, pfn: Pfn) -> Option<Page> {
+        self.map.find(pfn)
+    }
+
+    /// The allocated block that a frame belongs to, with its state; `None` for one that nobody allocated.
+    pub(super) fn block(&self, pfn: Pfn) -> Option<(Page, PageState)> {
+        let page = self.find(pfn)?;
+        let state = self.map.get(page).state();
+        let (head, state) = if state.kind() == Kind::User { (page, state) } else { find_head(&self.map, page)? };
+        state.kind().is_allocated().then_some((head, state))
+    }
+
+    /// Whether a page with a descriptor is free.
+    pub(super) fn is_free(&self, page: Page) -> bool {
+        let kind = find_head(&self.map, page).map_or(Kind::Free, |(_, state)| state.kind());
+        matches!(kind, Kind::Free | Kind::Pcp)
+    }
+
+    /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come.
+    #[inline]
+    pub(super) fn claim(&self, page: Page) {
+        let descriptor = self.map.get(page);
+        // INVARIANT: USR-2.
+        descriptor.set_prev(0);
+        descriptor.claim_fresh(Kind::User);
+    }
+
+    /// The same as `count` pages, each a block of its own. The block is the caller's alone.
+    pub(super) fn claim_pages(&self, first: Page, count: u32) {
+        let state = self.map.get(first).state().with_order(Order::ZERO);
+        for index in 0..count {
+            let descriptor = self.map.get(first.offset(index));
+            descriptor.set_state(state);
+            self.claim(first.offset(index));
+        }
+    }
+
+    /// Takes `count` references to an allocated block, by somebody who keeps it from being freed; whether they can be counted.
+    pub(super) fn hold(&self, head: Page, count: u32) -> bool {
+        let descriptor = self.map.get(head);
+        let mut state = descriptor.state();
+        loop {
+            let more = state.with_more(count).filter(|_| state.kind().is_allocated() && state.references() != 0);
+            let Some(more) = more else { return false };
+            match descriptor.exchange(state, more) {
+                Ok(()) => return true,
+                Err(found) => state = found,
+            }
+        }
+    }
+
+    /// Takes back references that [`Frames::hold`] took, of those that there are.
+    pub(super) fn unhold(&self, head: Page, count: u32) {
+        let descriptor = self.map.get(head);
+        for _ in 0..count {
+            let mut state = descriptor.state();
+            while let Err(found) = descriptor.exchange(state, state.with_one_less()) {
+                state = found;
+            }
+        }
+    }
+
+    /// Takes a reference to a user block of any order whose first page this is, if nobody has pinned it: the short way of
+    /// fork. Whether it did.
+    #[inline(always)]
+    pub(super) fn share(&self, page: Page) -> bool {
+        let descriptor = self.map.get(page);
+        let one_more = |state: PageState| {
+            let user = state.kind() == Kind::User && descriptor.prev() == 0;
+            state.with_more(1).filter(|_| user).map(|more| (more, ()))
+        };
+        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
+    }
+
+    /// Drops the reference of a leaf that no CPU holds any more; the last one frees the block.
+    pub(super) fn put(&self, pfn: Pfn) -> Counted {
+        if pfn == self.hal.zero_page() {
+            return Counted::Zero;
+        }
+        loop {
+            let Some((head, state)) = self.block(pfn) else { return Counted::Mapped };
+            let counted = if state.kind() == Kind::User { Counted::Anon } else { Counted::Mapped };
+            if state.references() > 1 {
+                if self.map.get(head).exchange(state, state.with_one_less()).is_ok() {
+                    return counted;
+                }
+                continue;
+            }
+            let freed = match state.kind() {
+                Kind::User => self.pages().free_claimed(head, Kind::User),
+                _ => self.pages().do_free_pages(head, state.order()),
+            };
+            debug_assert!(freed.is_ok(), "the last reference frees the block: {freed:?}");
+            return counted;
+        }
+    }
+
+    /// [`Frames::put`] of many.
+    #[inline(always)]
+    pub(super) fn put_all(&self, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
+        loop {
+            let before = batch.pages().len();
+            self.pages().free_claimed_bulk(batch, Kind::User);
+            dropped.anon += (before - batch.pages().len()) as u64;
+            let Some(page) = batch.pop() else { return };
+            dropped.add(self.put(self.map.pfn(page)));
+        }
+    }
+
+    /// Adds the frame of a leaf to a batch, and drops all of it when it is full.
+    #[inline(always)]
+    pub(super) fn put_later(&self, pfn: Pfn, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
+        let Some(page) = self.find(pfn) else {
+            dropped.mapped += 1;
+            return;
+        };
+        if !batch.push(page) {
+            self.put_all(batch, dropped);
+            let pushed = batch.push(page);
+            debug_assert!(pushed, "the batch is empty");
+        }
+    }
+
+    /// Copies `pages` whole pages.
+    pub(super) fn copy(&self, from: PhysAddr, to: PhysAddr, pages: u64) {
+        for page in 0..pages {
+            let [from, to] = [from, to].map(|at| PhysAddr::new(at.get() + page * PAGE_SIZE));
+            self.hal.copy_page(Internal::CALL, from, to);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Pinning: a page stays where it is, with this space, while a device uses it (Linux: `pin_user_pages`, `FOLL_PIN`).
+#![forbid(unsafe_code)]
+
+use super::frame::{Frames, pins};
+use super::space_pages::{USER_END, UserPages};
+use super::{Backing, FaultAccess, FaultError, Sharing, UserHal};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::gfp::Gfp;
+use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::zone::PageHal;
+use core::fmt;
+
+/// A page of user memory that a device may use. Dropping it unpins the page, which is freed then if its space has given it up.
+#[must_use = "dropping it unpins the page"]
+pub struct Pinned<H: UserHal> {
+    hal: H,
+    page: Page,
+    /// The block that the page belongs to, if its pins are counted.
+    head: Option<Page>,
+}
+
+impl<H: UserHal> Pinned<H> {
+    /// The page.
+    #[must_use]
+    pub const fn page(&self) -> Page {
+        self.page
+    }
+
+    /// The page's first byte.
+    #[must_use]
+    pub fn phys(&self) -> PhysAddr {
+        self.hal.pages().hal().map().phys(self.page)
+    }
+
+    /// Unpins the page. The same as dropping it.
+    pub fn unpin(self) {
+        drop(self);
+    }
+}
+
+impl<H: UserHal> fmt::Debug for Pinned<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").field("page", &self.page).finish_non_exhaustive()
+    }
+}
+
+impl<H: UserHal> Drop for Pinned<H> {
+    fn drop(&mut self) {
+        let frames = Frames::new(&self.hal);
+        if let Some(head) = self.head {
+            // Before the reference goes, which may be the last.
+            frames.descriptor(head).add_prev(-1);
+        }
+        frames.put(Pfn::containing(frames.phys(self.page)));
+    }
+}
+
+impl<H: UserHal> UserPages<H> {
+    /// Pins the page at `addr`, for reading or for writing as well: brought in, and made this space's own where the area is
+    /// private, if it is not. It keeps its frame and its content through whatever the space does: a fork copies it for the
+    /// child, a write by the space goes to the same frame. May sleep if `gfp` says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UserPages::fault`]; [`FaultError::NotPinnable`].
+    pub fn pin(&self, addr: VirtAddr, write: bool, area: &Backing, gfp: Gfp) -> Result<Pinned<H>, FaultError> {
+        let at = addr.align_down(PAGE_SIZE);
+        let access = if write { FaultAccess::Write } else { FaultAccess::Read };
+        if !area.range.contains(at) || area.range.end().get() > USER_END {
+            return Err(FaultError::Outside(addr));
+        }
+        if !area.permits(access) || area.is_shared_code() {
+            return Err(FaultError::Denied(addr));
+        }
+        loop {
+            if let Some(pinned) = self.try_pin(at, write, area)? {
+                return Ok(pinned);
+            }
+            self.fault_slow(at, access, area, area.sharing == Sharing::Private, gfp)?;
+        }
+    }
+
+    /// Pins what is there, if it can stay as it is.
+    fn try_pin(&self, at: VirtAddr, write: bool, area: &Backing) -> Result<Option<Pinned<H>>, FaultError> {
+        let frames = Frames::new(self.hal());
+        let _entries = self.lock_entries(at);
+        let Some(leaf) = self.leaf_at(at).filter(|leaf| leaf.prot.is_writable() || !write) else { return Ok(None) };
+        let pfn = Pfn::containing(PhysAddr::new(leaf.phys.get() + at.offset_in(leaf.level.size())));
+        if pfn == self.hal().zero_page() {
+            return Ok(None);
+        }
+        let (Some(page), Some((head, state))) = (frames.find(pfn), frames.block(pfn)) else {
+            return Err(FaultError::NotPinnable(at));
+        };
+        let user = state.kind() == Kind::User;
+        if user && area.sharing == Sharing::Private && !self.is_own(&frames, head, state, leaf.level) {
+            return Ok(None);
+        }
+        // Half of what can be counted is enough for pins.
+        let full = user && pins(frames.descriptor(head)) > u32::MAX / 2;
+        if full || !frames.hold(head, 1) {
+            return Err(FaultError::OutOfMemory);
+        }
+        if user {
+            // INVARIANT: USR-2, USR-4.
+            frames.descriptor(head).add_prev(1);
+        }
+        Ok(Some(Pinned { hal: self.hal().clone(), page, head: user.then_some(head) }))
+    }
+}

@@ -1,0 +1,93 @@
+//! Changing what a range permits.
+#![forbid(unsafe_code)]
+
+use super::frame::Frames;
+use super::space_pages::{Format, UserPages};
+use super::zap::run_of;
+use super::{Backing, PagesError, Sharing, UserHal};
+use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::hal::entry::{Entry, EntryFormat, Leaf};
+use crate::hal::frame::FrameSource;
+use crate::hal::level::{LeafLevel, Level};
+use crate::hal::prot::{Access, Prot};
+use crate::mm::page::Kind;
+use crate::mm::pgtable::Gather;
+
+impl<H: UserHal> UserPages<H> {
+    /// Changes what accesses to everything mapped in `range` may do (Linux: `change_protection`). When it returns, no CPU acts
+    /// on what was permitted before. A page that others have too stays read-only where the range is private: its first write
+    /// copies it. Holes are no error; device memory does not become executable. May sleep if `gfp` says so. Cost: one flush.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::SharedExecutable`], [`PagesError::Range`]; [`PagesError::OutOfMemory`] as for [`UserPages::unmap`].
+    /// Nothing has changed then.
+    pub fn protect(&self, range: VirtRange, access: Access, sharing: Sharing, gfp: Gfp) -> Result<(), PagesError> {
+        self.admit(range)?;
+        let area = Backing { range, access, sharing, largest: Order::ZERO };
+        if area.is_shared_code() {
+            return Err(PagesError::SharedExecutable);
+        }
+        self.carve(range, gfp)?;
+        let frames = self.hal().frames(Gfp::ATOMIC);
+        let mut gather = self.tables().gather(&frames);
+        self.each_part(range, |part| self.protect_part(part, &area, &mut gather));
+        gather.flush();
+        Ok(())
+    }
+
+    fn protect_part<F: FrameSource>(&self, part: VirtRange, area: &Backing, gather: &mut Gather<'_, H::Mmu, F>) {
+        let frames = Frames::new(self.hal());
+        let mmu = self.tables().mmu();
+        let _entries = self.lock_entries(part.start());
+        let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+        if table.level() != Level::Pte {
+            if let Entry::Leaf(leaf) = Format::<H>::decode(table.level(), raw)
+                && part.size() == leaf.level.size()
+                && let Some(prot) = self.protection(&frames, area, &leaf)
+            {
+                let entry = Format::<H>::leaf(leaf.level, leaf.phys, prot, leaf.contiguous);
+                table.write(mmu, table.level().slot(part.start()), entry);
+                gather.note(part.start(), 1, leaf.level);
+            }
+            return;
+        }
+        self.cut_groups(table, part);
+        let mut at = part.start();
+        for slot in run_of(part).slots() {
+            let here = at;
+            at = VirtAddr::new(at.get() + PAGE_SIZE);
+            let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, table.read(mmu, slot)) else { continue };
+            let Some(prot) = self.protection(&frames, area, &leaf) else { continue };
+            if leaf.contiguous {
+                self.unfold(table, slot, here);
+            }
+            table.write(mmu, slot, Format::<H>::leaf(LeafLevel::Pte, leaf.phys, prot, false));
+            gather.note(here, 1, LeafLevel::Pte);
+        }
+    }
+
+    /// What a leaf will permit, if that is something else than now.
+    fn protection(&self, frames: &Frames<'_, H>, area: &Backing, leaf: &Leaf) -> Option<Prot> {
+        let pfn = Pfn::containing(leaf.phys);
+        let own = match frames.block(pfn) {
+            _ if pfn == self.hal().zero_page() => false,
+            Some((head, state)) if state.kind() == Kind::User => {
+                area.sharing == Sharing::Shared || self.is_own(frames, head, state, leaf.level)
+            }
+            // Memory of a driver is shared, whatever the area is.
+            _ => true,
+        };
+        let prot = if own { area.prot() } else { area.read_prot() };
+        let prot = prot
+            .with_memory(leaf.prot.memory())
+            .or_else(|_| Prot::user(Access::ReadOnly).with_memory(leaf.prot.memory()));
+        let prot = prot.ok()?.with_accessed(leaf.prot.is_accessed());
+        let prot = if prot.is_writable() { prot } else { prot.with_dirty(leaf.prot.is_dirty()) };
+        if prot.is_executable() && !leaf.prot.is_executable() && frames.find(pfn).is_some() {
+            self.hal().sync_instructions(leaf.phys, leaf.level.size() / PAGE_SIZE);
+        }
+        (prot != leaf.prot).then_some(prot)
+    }
+}

@@ -1,0 +1,209 @@
+//! Moving what a range maps to other addresses.
+#![forbid(unsafe_code)]
+
+use super::anon::part_end;
+use super::space_pages::{Format, UserPages};
+use super::spare::Spare;
+use super::zap::run_of;
+use super::{PagesError, UserHal};
+use crate::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::hal::entry::{EntryFormat, RawEntry};
+use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::mmu::Mmu;
+use crate::mm::pgtable::PgtableError;
+
+/// Entries that are moved with one flush.
+const MOVED: usize = 64;
+
+impl<H: UserHal> UserPages<H> {
+    /// Moves everything that `from` maps to the addresses from `to` on, where nothing is (Linux: `move_page_tables`): frames,
+    /// protections and guard pages. Whole tables and blocks move where both addresses agree in their offset in 2 MiB. The
+    /// caller keeps faults of both ranges out. May sleep if `gfp` says so. Cost: one flush for 64 pages, or for a table.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::Overlap`], [`PagesError::Occupied`], [`PagesError::Range`], [`PagesError::OutOfMemory`]. Everything is
+    /// where it was then.
+    pub fn relocate(&self, from: VirtRange, to: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        self.admit(from)?;
+        let outside = PagesError::Range(PgtableError::OutsideSpace);
+        let target = VirtRange::from_size(to, from.size()).ok_or(outside)?;
+        self.admit(target)?;
+        if target.overlaps(from) {
+            return Err(PagesError::Overlap);
+        }
+        self.check_vacant(target)?;
+        self.carve(from, gfp)?;
+        self.prepare_target(from, target, gfp)?;
+        let mut at = from.start();
+        while let Some(part) = self.tables().next_part(at, from.end()) {
+            at = part.end();
+            let there = counterpart(from, to, part.start());
+            if is_whole(part, there) && self.move_whole(part, there) {
+                continue;
+            }
+            self.move_entries(part, there)?;
+        }
+        self.reap(from);
+        Ok(())
+    }
+
+    /// Refuses a range with something in it.
+    fn check_vacant(&self, range: VirtRange) -> Result<(), PagesError> {
+        let mut at = range.start();
+        while let Some(part) = self.tables().next_part(at, range.end()) {
+            let _entries = self.lock_entries(part.start());
+            let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+            let empty = match table.level() {
+                Level::Pte => table.is_empty(self.tables().mmu(), run_of(part)),
+                _ => raw.is_absent(),
+            };
+            if !empty {
+                return Err(PagesError::Occupied(part.start()));
+            }
+            at = part.end();
+        }
+        Ok(())
+    }
+
+    /// Makes all tables that the move needs.
+    fn prepare_target(&self, from: VirtRange, target: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
+        let spare = Spare::new(self.hal(), gfp, Order::ZERO);
+        let mut at = from.start();
+        while let Some(part) = self.tables().next_part(at, from.end()) {
+            at = part.end();
+            let there = counterpart(from, target.start(), part.start());
+            let moved = VirtRange::from_size(there, part.size()).unwrap_or_default();
+            if is_whole(part, there) {
+                // An empty table that stands in the place.
+                self.reap(moved);
+                self.grow(there, LeafLevel::Pmd, &spare)?;
+                continue;
+            }
+            self.table_at(part.start(), gfp)?;
+            let mut place = moved.start();
+            while place < moved.end() {
+                self.grow(place, LeafLevel::Pte, &spare)?;
+                place = part_end(place, moved.end());
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a table or a block as it is; whether it could.
+    fn move_whole(&self, part: VirtRange, there: VirtAddr) -> bool {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let (slot, target) = (Level::Pmd.slot(part.start()), Level::Pmd.slot(there));
+        // Nothing is linked meanwhile, and upper tables stay.
+        let _structure = self.lock_structure();
+        let vacant = tables.block_level(there).filter(|table| table.read(mmu, target).is_absent());
+        let (Some(place), Some(source)) = (vacant, tables.block_level(part.start())) else { return false };
+        if source.descend(mmu, slot).is_ok() {
+            let taken = {
+                let _entries = self.lock_entries(part.start());
+                tables.take_table(part.start())
+            };
+            let Some((taken, flushed)) = taken else { return true };
+            let given = {
+                let _entries = self.lock_entries(there);
+                tables.give_table(there, taken, &flushed)
+            };
+            if let Err(taken) = given {
+                // The place was vacant, and nobody else fills it.
+                let back = tables.give_table(part.start(), taken, &flushed);
+                debug_assert!(back.is_ok(), "a table goes back where it was");
+                return false;
+            }
+            return true;
+        }
+        let block = {
+            let _entries = self.lock_entries(part.start());
+            let raw = source.read(mmu, slot);
+            if Format::<H>::is_valid(raw) {
+                source.write(mmu, slot, RawEntry::ABSENT);
+                tables.flush_leaf(part.start(), LeafLevel::Pmd);
+            }
+            raw
+        };
+        let _entries = self.lock_entries(there);
+        place.write(mmu, target, block);
+        mmu.publish();
+        true
+    }
+
+    /// Moves entries of the last level.
+    fn move_entries(&self, part: VirtRange, there: VirtAddr) -> Result<(), PagesError> {
+        let mut at = part.start();
+        while at < part.end() {
+            let target = VirtAddr::new(there.get() + (at.get() - part.start().get()));
+            let room = (part_end(target, VirtAddr::new(u64::MAX)).get() - target.get()) / PAGE_SIZE;
+            let pages = ((part.end().get() - at.get()) / PAGE_SIZE).min(room).min(MOVED as u64);
+            let Some(chunk) = VirtRange::from_size(at, pages * PAGE_SIZE) else { break };
+            at = chunk.end();
+            let mut taken = [RawEntry::ABSENT; MOVED];
+            if !self.take_entries(chunk, &mut taken) {
+                continue;
+            }
+            let whole = VirtRange::from_size(target, chunk.size()).unwrap_or_default();
+            if !self.give_entries(whole, &taken) {
+                // Somebody has freed the tables that were made for this.
+                let back = self.give_entries(chunk, &taken);
+                debug_assert!(back, "entries go back where they were");
+                return Err(PagesError::OutOfMemory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the entries of a chunk out, flushed; whether there were any.
+    fn take_entries(&self, chunk: VirtRange, taken: &mut [RawEntry; MOVED]) -> bool {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let _entries = self.lock_entries(chunk.start());
+        let (table, _) = tables.look(|| tables.lowest(chunk.start()));
+        let run = run_of(chunk);
+        if table.level() != Level::Pte || table.is_empty(mmu, run) {
+            return false;
+        }
+        let mut at = chunk.start();
+        for slot in run.slots() {
+            self.unfold_if_grouped(table, slot, at);
+            at = VirtAddr::new(at.get() + PAGE_SIZE);
+        }
+        table.invalidate_each(mmu, run);
+        tables.flush_leaves(chunk.start(), run.count() as u64, LeafLevel::Pte);
+        let mut places = taken.iter_mut();
+        table.read_each(mmu, run, |raw| {
+            if let Some(place) = places.next() {
+                let guard = raw.is_absent() || raw == Format::<H>::GUARD;
+                *place = if guard { raw } else { Format::<H>::revalidate(raw) };
+            }
+        });
+        table.clear(mmu, run);
+        true
+    }
+
+    /// Writes entries where nothing is; whether there is a table for them.
+    fn give_entries(&self, chunk: VirtRange, taken: &[RawEntry; MOVED]) -> bool {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let _entries = self.lock_entries(chunk.start());
+        let (table, _) = tables.look(|| tables.lowest(chunk.start()));
+        let run: Run = run_of(chunk);
+        if table.level() != Level::Pte || !table.is_empty(mmu, run) {
+            return false;
+        }
+        table.write_each(mmu, run, taken.get(..run.count()).unwrap_or_default(), Some);
+        mmu.publish();
+        true
+    }
+}
+
+/// Whether a part is all that an entry of 2 MiB translates, and so is its place.
+const fn is_whole(part: VirtRange, there: VirtAddr) -> bool {
+    part.size() == PMD_SIZE && there.is_aligned(PMD_SIZE)
+}
+
+/// Where an address of `from` comes to.
+const fn counterpart(from: VirtRange, to: VirtAddr, at: VirtAddr) -> VirtAddr {
+    VirtAddr::new(to.get() + (at.get() - from.start().get()))
+}

@@ -1,0 +1,224 @@
+//! [`UserPages`]: one space's tables, its locks and its counters.
+#![forbid(unsafe_code)]
+
+use super::frame::Dropped;
+use super::spare::Spare;
+use super::{FaultError, PagesError, UserHal, class};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PhysAddr, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
+use crate::hal::level::{LeafLevel, Level};
+use crate::hal::mmu::{Asid, Mmu};
+use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::sync::{OrderedGuard, OrderedLock};
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Locks for entries.
+const STRIPES: usize = 32;
+
+/// One past the last user address, which is at most this.
+pub(super) const USER_END: u64 = 0x0001_0000_0000_0000;
+
+/// The entry format of a machine's tables.
+pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;
+
+/// The lock of the entries for some addresses, held.
+pub(super) type Entries<'s, H> = OrderedGuard<'s, (), class::UserEntries, <H as UserHal>::Relax>;
+
+/// What a space has, in bytes (Linux: `VmRSS`, `VmPTE`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Anonymous memory mapped.
+    pub anon: u64,
+    /// Memory of drivers and devices mapped.
+    pub mapped: u64,
+    /// Page tables, the root included.
+    pub tables: u64,
+}
+
+impl Usage {
+    /// What its end would give back, at most: shared pages count in full (what an OOM hook compares).
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.anon.saturating_add(self.tables)
+    }
+}
+
+/// The page tables of one address space and the frames behind them. See the module for who may call what.
+///
+/// Dropping it frees everything: frames, tables and root. No CPU has the root in a TTBR then (`HAL-14`).
+pub struct UserPages<H: UserHal> {
+    hal: H,
+    tables: PageTable<H::Mmu>,
+    structure: OrderedLock<(), class::UserTables, H::Relax>,
+    entries: [OrderedLock<(), class::UserEntries, H::Relax>; STRIPES],
+    anon: AtomicU64,
+    mapped: AtomicU64,
+}
+
+impl<H: UserHal> UserPages<H> {
+    /// An empty space: a root. `asid` is its number in the TLB until [`UserPages::set_asid`]. May sleep if `gfp` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::OutOfMemory`].
+    pub fn new(hal: H, asid: Asid, gfp: Gfp) -> Result<Self, PagesError> {
+        let tables = PageTable::new_user(hal.mmu(), &hal.frames(gfp), asid)?;
+        Ok(Self {
+            hal,
+            tables,
+            structure: OrderedLock::new(()),
+            entries: [const { OrderedLock::new(()) }; STRIPES],
+            anon: AtomicU64::new(0),
+            mapped: AtomicU64::new(0),
+        })
+    }
+
+    /// Frees everything: frames after their flush, tables, root. The same as dropping it.
+    pub fn destroy(self) {
+        drop(self);
+    }
+
+    /// The machine.
+    pub const fn hal(&self) -> &H {
+        &self.hal
+    }
+
+    /// The tables, to be looked at.
+    pub const fn tables(&self) -> &PageTable<H::Mmu> {
+        &self.tables
+    }
+
+    /// The root's address, as TTBR0 wants it.
+    #[must_use]
+    pub const fn root(&self) -> PhysAddr {
+        self.tables.root()
+    }
+
+    /// The number in the TLB.
+    #[must_use]
+    pub fn asid(&self) -> Asid {
+        match self.tables.space() {
+            Space::User(asid) => asid,
+            Space::Kernel | Space::Identity => Asid::new(0),
+        }
+    }
+
+    /// Gives the space another number in the TLB (Linux: `check_and_switch_context`). Whoever gives it sees to it that no
+    /// CPU runs the space under the old one, and that none holds a translation under the new one. Before the root goes
+    /// into a TTBR with it. Any context.
+    pub fn set_asid(&self, asid: Asid) {
+        self.tables.set_asid(asid);
+    }
+
+    /// What the space has now. Any context.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            anon: self.anon.load(Ordering::Relaxed) * PAGE_SIZE,
+            mapped: self.mapped.load(Ordering::Relaxed) * PAGE_SIZE,
+            tables: self.tables.table_frames() * PAGE_SIZE,
+        }
+    }
+
+    #[inline]
+    pub(super) fn count_anon(&self, pages: u64) {
+        self.anon.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_mapped(&self, pages: u64) {
+        self.mapped.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_dropped(&self, dropped: Dropped) {
+        if dropped.anon != 0 {
+            self.anon.fetch_sub(dropped.anon, Ordering::Relaxed);
+        }
+        if dropped.mapped != 0 {
+            self.mapped.fetch_sub(dropped.mapped, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps others from the entries for `at`, and keeps their table in place.
+    #[inline]
+    #[track_caller]
+    #[expect(clippy::indexing_slicing, reason = "a remainder by the number of locks")]
+    pub(super) fn lock_entries(&self, at: VirtAddr) -> Entries<'_, H> {
+        const MASK: u64 = STRIPES as u64 - 1;
+        self.entries[crate::addr::to_usize(at.get() >> PMD_SHIFT & MASK)].lock()
+    }
+
+    /// Keeps others from linking and unlinking tables.
+    pub(super) fn lock_structure(&self) -> OrderedGuard<'_, (), class::UserTables, H::Relax> {
+        self.structure.lock()
+    }
+
+    /// Links the tables that are missing on the way to the entry of `level` for `at`, from those at hand; gets more of
+    /// them until it can. If something stands in the way, it stays.
+    pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
+        loop {
+            let grown = {
+                let _structure = self.lock_structure();
+                self.tables.table_for(&spare.tables, at, level)
+            };
+            match grown {
+                Err(PgtableError::NoFrame) => spare.get_table()?,
+                _ => {
+                    self.tables.mmu().publish();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Refuses what is no range of whole pages in user space.
+    pub(super) fn admit(&self, range: VirtRange) -> Result<(), PagesError> {
+        let (start, end) = (range.start().get(), range.end().get());
+        if (start | end) & (PAGE_SIZE - 1) != 0 {
+            Err(PagesError::Range(PgtableError::Unaligned))
+        } else if range.is_empty() {
+            Err(PagesError::Range(PgtableError::Empty))
+        } else if end > USER_END {
+            Err(PagesError::Range(PgtableError::OutsideSpace))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Unlinks and frees the tables all of whose addresses lie in `range`, if nothing is in them.
+    pub(super) fn reap(&self, range: VirtRange) {
+        let frames = self.hal.frames(Gfp::ATOMIC);
+        let mut gather = self.tables.gather(&frames);
+        for level in [Level::Pmd, Level::Pud, Level::Pgd] {
+            let Some(mut at) = range.start().align_up(level.size()) else { continue };
+            while let Some(next) = at.checked_add(level.size()).filter(|next| *next <= range.end()) {
+                let Some(part) = self.tables.next_part_of(at, range.end(), level) else { break };
+                if part != at {
+                    at = part;
+                    continue;
+                }
+                let _structure = self.lock_structure();
+                let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
+                self.tables.unlink_empty(at, level, &mut gather);
+                at = next;
+            }
+        }
+        gather.flush();
+    }
+}
+
+impl<H: UserHal> Drop for UserPages<H> {
+    fn drop(&mut self) {
+        if let Some(all) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END)) {
+            self.zap_all(all);
+            self.reap(all);
+        }
+        self.tables.free_root(&self.hal.frames(Gfp::ATOMIC));
+    }
+}
+
+impl<H: UserHal> fmt::Debug for UserPages<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserPages").field("root", &self.root()).field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
