@@ -70,6 +70,8 @@ mod tags;
 mod threads;
 mod trap;
 #[cfg(test)]
+mod user_access;
+#[cfg(test)]
 mod user_asid;
 #[cfg(test)]
 mod vmalloc;

@@ -224,6 +224,10 @@ impl fmt::Debug for AsidNumbers {
 pub enum AsidError {
     /// There are no more numbers than CPUs: a rollover could leave none free.
     TooFewNumbers,
+    /// This CPU has no data yet: it does not take part.
+    NoCpuData,
+    /// This CPU's registers do not translate the lower half as user tables want it: 48 bits, pages of 4 KiB.
+    LowerHalf,
     /// A rule is broken: its tag.
     Broken(&'static str),
 }
@@ -232,6 +236,8 @@ impl fmt::Display for AsidError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooFewNumbers => f.write_str("there are no more address space numbers than CPUs"),
+            Self::NoCpuData => f.write_str("this CPU has no data yet"),
+            Self::LowerHalf => f.write_str("TCR_EL1 does not translate 48-bit addresses by TTBR0_EL1 and its ASID"),
             Self::Broken(rule) => write!(f, "{rule} is broken"),
         }
     }
