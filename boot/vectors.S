@@ -8,6 +8,8 @@
 // An interrupt is handled on the interrupt stack of its CPU, with its frame on the stack that it interrupts; one that
 // interrupts a handler goes on below, on the same stack.
 //
+// From EL0 the stack is that of the call that went there, and is not tested: boot/user.S.
+//
 // Scratch registers on the way to the overflow stack: TPIDR_EL0 and SP_EL0, which user code does not keep across a
 // kernel that is about to end. TPIDRRO_EL0: bits 15:0 the CPU number, bits 19:16 how often this CPU came here.
 
@@ -34,6 +36,15 @@
     b       bad_stack_\number
 .endm
 
+// A slot for an exception that EL0 takes while it runs: none of the process's registers is free.
+.macro user_entry handler:req, tagging:req
+    .balign 0x80
+    .if \tagging
+    .inst   0xd503409f              // msr tco, #0
+    .endif
+    b       \handler
+.endm
+
 // The whole table, 2 KiB.
 .macro vector_table tagging=0
     // From EL1 with SP_EL0, which the kernel never selects.
@@ -47,10 +58,10 @@
     vector_entry 6, \tagging
     vector_entry 7, \tagging
     // From EL0 in AArch64.
-    vector_entry 8, \tagging
-    vector_entry 9, \tagging
+    user_entry quarry_user_sync, \tagging
+    user_entry quarry_user_irq, \tagging
     vector_entry 10, \tagging
-    vector_entry 11, \tagging
+    user_entry quarry_user_sync, \tagging
     // From EL0 in AArch32.
     vector_entry 12, \tagging
     vector_entry 13, \tagging
@@ -225,10 +236,10 @@ trap_stop:
     b       1b
     .size   trap_stop, . - trap_stop
 
-    .irp    number, 0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    .irp    number, 0, 1, 2, 3, 6, 7, 10, 12, 13, 14, 15
     fatal_vector \number
     .endr
-    .irp    number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    .irp    number, 0, 1, 2, 3, 4, 5, 6, 7, 10, 12, 13, 14, 15
     bad_stack \number
     .endr
     .global exception_vectors_end

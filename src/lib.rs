@@ -28,6 +28,7 @@
 //! | `hal/internal.rs` | the promise of who plays an allocator |
 //! | `hal/io.rs` | the promise of a bus with device registers |
 //! | `hal/mmu.rs` | the promise of a machine with page tables |
+//! | `hal/user.rs` | the promise of a way to user memory |
 //! | `mm/alloc/allocator.rs` | the promise of an allocator |
 //! | `mm/alloc/cache.rs` | objects as values |
 //! | `mm/alloc/global.rs` | the early heap's blocks, the allocator of `alloc` |
@@ -40,6 +41,9 @@
 //! | `mm/dma/hal.rs` | the promise of a machine with DMA |
 //! | `mm/dma/owned.rs` | coherent memory as values |
 //! | `mm/dma/raw_calls.rs` | what is owed by calls on mappings for devices |
+//! | `mm/user/access/copy.rs` | user memory within its range |
+//! | `mm/user/access/pointer.rs` | values as bytes |
+//! | `mm/user/access/word.rs` | user memory within its range |
 //! | `mm/io/devres.rs` | values of any type, kept |
 //! | `mm/io/mmio.rs` | mapped registers |
 //! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
@@ -96,9 +100,13 @@
 //! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
 //! | `arch/aarch64/tlb.rs` | barriers, TLBI |
 //! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
+//! | `arch/aarch64/ttbr0.rs` | the tables of the lower half |
+//! | `arch/aarch64/uaccess.rs` | user memory, the table that the linker makes |
+//! | `arch/aarch64/user.rs` | the way to EL0 |
 //! | `arch/host/cache.rs` | the simulated machine's RAM as bytes |
 //! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
 //! | `arch/host/io.rs` | the simulated machine's registers |
+//! | `arch/host/user.rs` | the simulated machine's user memory |
 //! | `driver/gic/mod.rs` | interrupt-controller registers |
 //! | `driver/gic/v2.rs` | interrupt-controller registers |
 //! | `driver/gic/v3.rs` | interrupt-controller registers |
@@ -129,6 +137,7 @@
 //! | `global/stack.rs` | records of stacks, calls on one |
 //! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
 //! | `global/static_percpu.rs` | copies of static variables, restartable sequences on them |
+//! | `global/switch_mm.rs` | a process's tables |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/threads.rs` | switching threads |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |

@@ -39,6 +39,7 @@ mod quarry_pages;
 mod quarry_tables;
 mod rows;
 mod trace;
+mod users;
 mod vmallocs;
 
 use meter::Meter;

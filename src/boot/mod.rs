@@ -21,7 +21,7 @@ pub use entry::{Booted, booted, set_interrupt_handler};
 pub use error::BootError;
 
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{dcache, mem, protect, tlb};
+use crate::arch::aarch64::{dcache, mem, protect, tlb, uaccess};
 use crate::global;
 
 /// The first steps of the boot CPU, on the boot stub's tables and before anything else: its features are looked at, and its
@@ -32,6 +32,7 @@ pub(crate) fn prepare_boot_cpu() -> IdRegisters {
     tlb::init_cpu(true);
     dcache::init_cpu(true);
     protect::init_cpu(&cpu);
+    uaccess::use_features(&cpu);
     // SAFETY: an entry calls this first, once, on the boot CPU, which is alone.
     unsafe { global::start_cpu() };
     cpu

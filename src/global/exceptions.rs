@@ -1,18 +1,21 @@
 //! The two calls that the exception vectors of every kernel on this crate make.
 #![forbid(unsafe_code)]
 
+use super::uaccess;
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::exception::Exception;
 use crate::arch::aarch64::{probe, rseq, spurious};
 use crate::mm::layout;
 
 /// Repairs a synchronous exception that was taken at EL1, if it is one that this crate expects: a load that may fault, a
-/// page descriptor that does not exist, or a translation that exists by now. Whether it was; the kernel returns to `elr`
-/// then, by way of [`resume_at`]. Call it before anything is reported. Any context; takes no lock.
+/// page descriptor that does not exist, a translation that exists by now, or an access to user memory. Whether it was; the kernel returns to `elr`
+/// then, by way of [`resume_at`]. Call it before anything is reported. Any context; takes no lock of its own: an
+/// access to user memory calls the kernel's handler ([`set_user_fault_handler`](super::set_user_fault_handler)).
 #[must_use]
 pub fn repair(exception: &mut Exception<'_>) -> bool {
     // First of all: a probe of an address that is mapped by now shall find it.
     spurious::is_spurious(exception)
+        || uaccess::repair(exception)
         || probe::fix_up(exception)
         || rseq::fix_up(exception)
         || probe::read_zero(exception, layout::descriptors())

@@ -33,8 +33,10 @@ mod slab;
 mod slab_fast;
 mod stack;
 mod static_percpu;
+mod switch_mm;
 mod tags;
 mod threads;
+mod uaccess;
 mod valloc;
 mod vmalloc;
 
@@ -132,10 +134,16 @@ pub use static_percpu::{
     get_cpu_var, per_cpu_sum, this_cpu_add, this_cpu_cmpxchg, this_cpu_inc, this_cpu_read, this_cpu_write,
     this_cpu_xchg,
 };
+pub use switch_mm::{KernelAsids, asids, current_mm, leave_mm, switch_mm};
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
 pub use threads::switch_thread;
+pub use uaccess::{
+    Resolution, UserFault, UserReader, UserWriter, check_zeroed_user, clear_user, cmpxchg_user_u32, cmpxchg_user_u64,
+    copy_from_user, copy_struct_from_user, copy_to_user, get_user, put_user, read_user, set_user_fault_handler,
+    strncpy_from_user, user_reader, user_writer, write_user,
+};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{

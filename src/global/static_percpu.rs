@@ -133,6 +133,12 @@ impl<T: Sync> StaticPerCpu<T> {
         self.at(KernelPages(()).local()).map(f)
     }
 
+    /// The copy of the CPU that executes this, with interrupts masked; `None` if it has no data yet.
+    #[inline(always)]
+    pub(super) fn here(&'static self) -> Option<&'static T> {
+        self.at(KernelPages(()).local())
+    }
+
     #[inline]
     fn at(&'static self, local: &CpuLocal) -> Option<&'static T> {
         let distance = Some(local.statics.load(Ordering::Relaxed)).filter(|distance| *distance != 0)?;

@@ -15,4 +15,5 @@ pub mod level;
 pub mod mmu;
 pub mod prot;
 pub mod tags;
+pub mod user;
 pub mod wait;

@@ -111,6 +111,8 @@ lock_classes! {
     Mempool = "mempool", Masked;
     /// The shared part of a counter of all CPUs. Nothing is taken inside of it.
     CounterFold = "per-cpu counter", Masked;
+    /// Which numbers address spaces have. Nothing is taken inside of it.
+    AsidNumbers = "address space numbers", Masked;
     /// The interrupt controller's registers that have no enable bit of their own.
     InterruptController = "interrupt controller", Masked;
     /// Who is told of each instruction.

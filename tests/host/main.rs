@@ -70,6 +70,10 @@ mod tags;
 mod threads;
 mod trap;
 #[cfg(test)]
+mod user_access;
+#[cfg(test)]
+mod user_asid;
+#[cfg(test)]
 mod user_map;
 #[cfg(test)]
 mod user_pages;

@@ -65,6 +65,8 @@ mod storm;
 mod tags;
 mod threads;
 mod trees;
+mod user;
+mod user_mode;
 mod vmalloc;
 mod vmalloc_api;
 mod vmalloc_linux;

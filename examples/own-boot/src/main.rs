@@ -83,12 +83,12 @@ fn elr() -> VirtAddr {
 /// Synchronous exceptions: first those that Quarry expects.
 #[unsafe(no_mangle)]
 extern "C" fn on_sync(frame: &mut Frame) -> VirtAddr {
-    let (esr, far): (u64, u64);
-    // SAFETY: reads two registers.
-    unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far) };
+    let (esr, far, spsr): (u64, u64, u64);
+    // SAFETY: reads three registers.
+    unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", "mrs {}, spsr_el1", out(reg) esr, out(reg) far, out(reg) spsr) };
     let mut at = elr();
     let (esr, far) = (Esr::new(esr), VirtAddr::new(far));
-    if quarry::repair(&mut Exception { x: &mut frame.0, elr: &mut at, esr, far }) {
+    if quarry::repair(&mut Exception { x: &mut frame.0, elr: &mut at, spsr, esr, far }) {
         return quarry::resume_at(at);
     }
     panic!("{esr} at {at}, address {far}");

@@ -85,5 +85,5 @@ pub fn in_interrupt(handler: impl FnOnce()) {
 /// Whether a synchronous exception is one that Quarry expects, and is over.
 pub fn repair(frame: &mut sched::Frame, esr: u64, far: u64) -> bool {
     let (esr, far) = (Esr::new(esr), VirtAddr::new(far));
-    quarry::repair(&mut Exception { x: &mut frame.x, elr: &mut frame.elr, esr, far })
+    quarry::repair(&mut Exception { x: &mut frame.x, elr: &mut frame.elr, spsr: frame.spsr, esr, far })
 }

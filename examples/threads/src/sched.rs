@@ -26,7 +26,7 @@ pub struct Frame {
     pub x: [u64; 31],
     sp: u64,
     pub elr: VirtAddr,
-    spsr: u64,
+    pub spsr: u64,
 }
 
 impl Frame {

@@ -119,6 +119,8 @@ pub struct ExceptionClass(u8);
 impl ExceptionClass {
     /// No class fits, among others an undefined instruction.
     pub const UNKNOWN: Self = Self(0x00);
+    /// An access to SVE, SIMD or FP registers, which are trapped.
+    pub const FP: Self = Self(0x07);
     /// SVC from AArch64.
     pub const SVC: Self = Self(0x15);
     /// HVC from AArch64.

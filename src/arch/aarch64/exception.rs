@@ -11,6 +11,8 @@ pub struct Exception<'f> {
     pub x: &'f mut [u64; 31],
     /// The instruction that is returned to: `ELR_EL1`.
     pub elr: &'f mut VirtAddr,
+    /// The state of the interrupted code: `SPSR_EL1`.
+    pub spsr: u64,
     /// `ESR_EL1`.
     pub esr: Esr,
     /// `FAR_EL1`.

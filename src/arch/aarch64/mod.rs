@@ -10,6 +10,7 @@ pub mod features;
 pub mod mair;
 pub mod tlbi;
 pub mod translation;
+pub mod user_exit;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod at;
@@ -75,3 +76,9 @@ pub mod step;
 pub mod tlb;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod trap;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod ttbr0;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod uaccess;
+#[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
+pub mod user;

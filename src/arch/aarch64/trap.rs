@@ -55,7 +55,7 @@ impl TrapFrame {
     /// The registers that the repair of a fault reads and changes.
     #[must_use]
     pub const fn exception(&mut self) -> Exception<'_> {
-        Exception { x: &mut self.x, elr: &mut self.elr, esr: self.esr, far: self.far }
+        Exception { x: &mut self.x, elr: &mut self.elr, spsr: self.spsr, esr: self.esr, far: self.far }
     }
 
     /// The address of the frame record, where a backtrace of the interrupted code starts after `elr`.

@@ -4,7 +4,7 @@
 use super::machine::{Machine, State};
 use super::memory::{FrameUse, word_of};
 use super::op::TlbOp;
-use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::addr::{CpuId, PAGE_SIZE, PhysAddr};
 use crate::arch::aarch64::desc::Stage1;
 use crate::arch::aarch64::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
 use crate::hal::entry::RawEntry;
@@ -37,6 +37,23 @@ impl SimCpu {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.machine.lock()
+    }
+
+    /// `TLBI VMALLE1; DSB NSH; ISB`: this CPU drops everything that it holds, and the others nothing.
+    pub fn invalidate_local(&self) {
+        self.lock().drop_local(self.index);
+    }
+
+    /// Puts `root` and `asid` into TTBR0 of this CPU (`MSR TTBR0_EL1; ISB`).
+    pub fn set_ttbr0(&self, root: PhysAddr, asid: Asid) {
+        self.machine.set_ttbr0(CpuId::new(u32::try_from(self.index).unwrap_or(u32::MAX)), root, asid);
+    }
+
+    /// What TTBR0 of this CPU holds.
+    #[must_use]
+    pub fn ttbr0(&self) -> Option<(PhysAddr, Asid)> {
+        let root = self.lock().cpus.get(self.index)?.ttbr0?;
+        Some((root.table, root.asid?))
     }
 
     fn issue(&self, op: TlbOp, count: impl FnOnce(&mut State)) {

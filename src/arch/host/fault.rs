@@ -42,8 +42,9 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+/// What an access wants to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Intent {
+pub(super) enum Intent {
     Load,
     Store,
     Fetch,
@@ -51,7 +52,13 @@ enum Intent {
 
 impl State {
     /// The physical address of an access, from the TLB or by a walk, or the fault that it takes.
-    fn access(&mut self, cpu: usize, addr: VirtAddr, who: Who, intent: Intent) -> Result<PhysAddr, FaultKind> {
+    pub(super) fn access(
+        &mut self,
+        cpu: usize,
+        addr: VirtAddr,
+        who: Who,
+        intent: Intent,
+    ) -> Result<PhysAddr, FaultKind> {
         let Some(root) = self.root_for(cpu, addr) else { return Err(FaultKind::Translation(Level::Pgd)) };
         let hit = self.cpus.get(cpu).and_then(|cpu| {
             cpu.tlb.hits(addr, root.asid).next().map(|cached| (cached.leaf, cached.phys_at(addr), cached.path.clone()))

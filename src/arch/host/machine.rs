@@ -81,8 +81,19 @@ pub(super) struct Cpu {
     pub(super) ttbr0: Option<Root>,
     pub(super) ttbr1: Option<Root>,
     pub(super) tlb: Tlb,
+    /// What it holds under ASIDs that it does not run with, of memory that has a new owner by now. It must be gone before the
+    /// CPU runs with such an ASID again.
+    pub(super) condemned: Tlb,
     /// Issued here and not waited for.
     pub(super) outstanding: Vec<TlbOp>,
+}
+
+impl Cpu {
+    /// Drops what `op` reaches. Returns an address under each entry that could still be used.
+    fn apply(&mut self, op: &TlbOp) -> Vec<VirtAddr> {
+        self.condemned.apply(op);
+        self.tlb.apply(op)
+    }
 }
 
 /// Everything behind the lock.
@@ -117,6 +128,8 @@ pub struct Counts {
     pub by_asid: u64,
     /// TLBI of everything.
     pub everything: u64,
+    /// TLBI of everything on one CPU alone.
+    pub local: u64,
     /// DSB of either kind.
     pub barriers: u64,
     /// 64-bit stores to tables.
@@ -159,6 +172,18 @@ impl State {
         }
     }
 
+    /// `TLBI VMALLE1; DSB NSH`: one CPU drops everything, and may fetch anew at once.
+    pub(super) fn drop_local(&mut self, cpu: usize) {
+        self.counts.local += 1;
+        self.barrier(cpu);
+        let dropped = self.cpus.get_mut(cpu).map(|cpu| cpu.apply(&TlbOp::EVERYTHING)).unwrap_or_default();
+        if self.config.eager {
+            for addr in dropped {
+                self.speculate(cpu, addr);
+            }
+        }
+    }
+
     /// DSB ISH: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
     /// the stores that no earlier barrier ordered.
     pub(super) fn complete(&mut self, cpu: usize) {
@@ -166,7 +191,7 @@ impl State {
         for victim in 0..self.cpus.len() {
             let mut dropped: Vec<VirtAddr> = Vec::new();
             if let Some(state) = self.cpus.get_mut(victim) {
-                dropped.extend(ops.iter().flat_map(|op| state.tlb.apply(op)));
+                dropped.extend(ops.iter().flat_map(|op| state.apply(op)));
             }
             if self.config.eager {
                 for addr in dropped {
@@ -259,6 +284,7 @@ impl Machine {
         if let Some(cpu) = state.cpus.get_mut(cpu) {
             cpu.ttbr0 = Some(Root { table: root, asid: Some(asid) });
         }
+        state.judge_asid(cpu, asid);
         state.speculate_all(cpu);
     }
 
@@ -297,6 +323,13 @@ impl Machine {
     /// States that the memory goes to a new owner: no CPU may hold a translation to it (promise 3 of the design).
     pub fn give_away(&self, memory: PhysRange) {
         self.lock().judge_new_owner(memory);
+    }
+
+    /// Takes TTBR0 of one CPU away, so that nothing of the lower half is translated there.
+    pub fn clear_ttbr0(&self, cpu: CpuId) {
+        if let Some(cpu) = self.lock().cpus.get_mut(to_usize(u64::from(cpu.get()))) {
+            cpu.ttbr0 = None;
+        }
     }
 
     /// What was executed so far.

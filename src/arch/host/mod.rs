@@ -12,6 +12,7 @@ mod memory;
 mod op;
 mod oracle;
 mod tlb;
+mod user;
 mod walker;
 
 pub use cache::{BusError, CacheConfig, CacheCounts, CachedRam, SimDevice, Window};
@@ -20,3 +21,4 @@ pub use fault::{Fault, FaultKind, Who};
 pub use held::{Spin, with_held};
 pub use io::{IoEvent, Recorder};
 pub use machine::{Config, Counts, Machine, Violations, Visibility};
+pub use user::{SimFaultHandler, SimUser};

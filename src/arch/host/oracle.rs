@@ -1,14 +1,30 @@
 //! The oracle: the rules that page-table code must keep, each judged at the moment at which it can be broken.
 #![forbid(unsafe_code)]
 
-use super::machine::State;
+use super::machine::{Cpu, State};
 use super::memory::word_of;
-use super::tlb::{Cached, Loc, TableKey};
+use super::tlb::{Cached, CachedTable, Loc, TableKey};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::arch::aarch64::desc::Stage1;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{Level, Slot};
-use crate::hal::mmu::BbmLevel;
+use crate::hal::mmu::{Asid, BbmLevel};
+
+/// Whether a CPU that runs with `asid` may use an entry with this tag.
+fn is_usable(tag: Option<Asid>, asid: Option<Asid>) -> bool {
+    tag.is_none() || tag == asid
+}
+
+impl Cpu {
+    /// Puts aside what it cannot use, since it runs with another ASID.
+    fn condemn(&mut self, leaf: impl Fn(&Cached) -> bool, table: impl Fn(&CachedTable) -> bool) {
+        let asid = self.ttbr0.and_then(|root| root.asid);
+        let leaves = self.tlb.leaves.extract_if(|key, cached| !is_usable(key.tag, asid) && leaf(cached));
+        self.condemned.leaves.extend(leaves);
+        let tables = self.tlb.tables.extract_if(|key, cached| !is_usable(key.tag, asid) && table(cached));
+        self.condemned.tables.extend(tables);
+    }
+}
 
 impl State {
     /// Break-before-make (Arm ARM D8.17): a valid entry is written while some CPU still holds, through the same place,
@@ -105,32 +121,53 @@ impl State {
         }
     }
 
-    /// Promise 3: memory goes to a new owner while a CPU holds a translation to it.
+    /// Promise 3: memory goes to a new owner while a CPU holds a translation to it. What it holds under an ASID that it does
+    /// not run with cannot be used now: that is judged when it runs with that ASID again.
     pub(super) fn judge_new_owner(&mut self, memory: PhysRange) {
         let mut found = Vec::new();
-        for (cpu, state) in self.cpus.iter().enumerate() {
-            for cached in state.tlb.leaves.values() {
+        for (cpu, state) in self.cpus.iter_mut().enumerate() {
+            let asid = state.ttbr0.and_then(|root| root.asid);
+            let reaches = |cached: &Cached| {
                 let phys = PhysRange::from_size(cached.leaf.phys, cached.key.size);
-                if phys.is_some_and(|phys| phys.overlaps(memory)) {
+                phys.is_some_and(|phys| phys.overlaps(memory))
+            };
+            for cached in state.tlb.leaves.values().filter(|cached| reaches(cached)) {
+                if is_usable(cached.key.tag, asid) {
                     found.push(format!("{memory:?} has a new owner, but CPU {cpu} still holds {cached:?}"));
                 }
             }
+            state.condemn(reaches, |_| false);
         }
         found.into_iter().for_each(|text| self.complain(text));
     }
 
-    /// Promise 3 for tables: one goes back to its source while a CPU may still walk through it.
+    /// Promise 3 for tables: one goes back to its source while a CPU may still walk through it; as for
+    /// [`State::judge_new_owner`].
     pub(super) fn judge_freed_table(&mut self, table: PhysAddr) {
         let mut found = Vec::new();
-        for (cpu, state) in self.cpus.iter().enumerate() {
-            let walks = state.tlb.tables.values().any(|cached| cached.table == table);
-            let leaves = state.tlb.leaves.values().any(|cached| cached.path.iter().any(|loc| loc.table == table));
+        for (cpu, state) in self.cpus.iter_mut().enumerate() {
+            let asid = state.ttbr0.and_then(|root| root.asid);
+            let through = |cached: &Cached| cached.path.iter().any(|loc| loc.table == table);
+            let is_it = |cached: &CachedTable| cached.table == table;
+            let walks = state.tlb.tables.iter().any(|(key, cached)| is_it(cached) && is_usable(key.tag, asid));
+            let leaves = state.tlb.leaves.values().any(|cached| through(cached) && is_usable(cached.key.tag, asid));
             let roots = [state.ttbr0, state.ttbr1].iter().flatten().any(|root| root.table == table);
             if walks || leaves || roots {
                 found.push(format!("table {table:?} is freed, but CPU {cpu} still translates through it"));
             }
+            state.condemn(through, is_it);
         }
         found.into_iter().for_each(|text| self.complain(text));
+    }
+
+    /// A CPU runs with `asid` from now on.
+    pub(super) fn judge_asid(&mut self, cpu: usize, asid: Asid) {
+        let Some(condemned) = self.cpus.get(cpu).map(|cpu| &cpu.condemned) else { return };
+        let leaf = condemned.leaves.keys().any(|key| key.tag == Some(asid));
+        let table = condemned.tables.keys().any(|key| key.tag == Some(asid));
+        if leaf || table {
+            self.complain(format!("CPU {cpu} runs with {asid:?} and still holds what it had under that long ago"));
+        }
     }
 
     /// Nothing is under way: stores are visible, invalidations complete, TLBs agree with the tables.

@@ -3,7 +3,7 @@
 use super::tables;
 use crate::addr::CpuId;
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{cpu, dcache, mem, tlb};
+use crate::arch::aarch64::{cpu, dcache, mem, tlb, uaccess};
 use crate::global::{answer_requests, bring_cpu_online, is_online, possible_cpus, start_tags_on_cpu};
 use aarch64_cpu::registers::TTBR1_EL1;
 use core::fmt;
@@ -61,7 +61,8 @@ pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
     cpu::set_current(number);
     tlb::init_cpu(false);
     dcache::init_cpu(false);
-    if !start_tags_on_cpu() || !mem::can_run_on(&IdRegisters::read()) {
+    let here = IdRegisters::read();
+    if !start_tags_on_cpu() || !mem::can_run_on(&here) || !uaccess::can_run_on(&here) {
         return Err(CpuRefused::Lacks(number));
     }
     // SAFETY: the caller's promise: it has just come, masked.

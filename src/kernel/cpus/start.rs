@@ -5,7 +5,7 @@ use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::boot::BootInfo;
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
-use crate::arch::aarch64::{cpu, dcache, irq, mem, protect, psci, secondary, spin_table, tlb, trap};
+use crate::arch::aarch64::{cpu, dcache, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess};
 use crate::driver::timer;
 use crate::global;
 use crate::hal::wait::Context;
@@ -155,7 +155,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     dcache::init_cpu(false);
     let features = IdRegisters::read();
     protect::init_cpu(&features);
-    if !global::start_tags_on_cpu() || !mem::can_run_on(&features) {
+    if !global::start_tags_on_cpu() || !mem::can_run_on(&features) || !uaccess::can_run_on(&features) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);

@@ -4,3 +4,4 @@ mod backtrace;
 mod esr;
 mod exclusive;
 mod translation;
+mod user_exit;

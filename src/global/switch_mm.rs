@@ -1,0 +1,120 @@
+//! Which process's memory each CPU sees: the numbers of address spaces, and `TTBR0_EL1`.
+
+use super::cpu::KernelPages;
+use super::static_percpu::StaticPerCpu;
+use crate::addr::{CpuId, PhysAddr};
+use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::{irq, ttbr0};
+use crate::hal::cpu::PerCpu as _;
+use crate::mm::user::asid::{
+    AsidAllocator, AsidCpu, AsidError, AsidHal, AsidNumbers, AsidSlot, NUMBERS_8_BIT, NUMBERS_16_BIT,
+};
+use crate::sync::{Once, OrderedLock, class};
+use core::sync::atomic::AtomicU64;
+
+crate::define_per_cpu! {
+    /// Which number this CPU uses.
+    static ASID_CPU: AsidCpu = AsidCpu::new();
+}
+
+static NUMBERS: OrderedLock<AsidNumbers, class::AsidNumbers, Relax> = OrderedLock::new(AsidNumbers::new());
+static ASIDS: Once<Result<AsidAllocator<KernelAsids>, AsidError>, Relax> = Once::new();
+
+/// This machine, as the allocator of address space numbers sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelAsids(());
+
+impl AsidHal for KernelAsids {
+    type Word = AtomicU64;
+
+    #[inline(always)]
+    fn local(&self) -> Option<&AsidCpu> {
+        StaticPerCpu::here(&ASID_CPU)
+    }
+
+    fn of(&self, cpu: CpuId) -> Option<&AsidCpu> {
+        ASID_CPU.get(cpu)
+    }
+
+    fn cpus(&self) -> u32 {
+        KernelPages(()).cpus()
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut AsidNumbers) -> R) -> R {
+        let _masked = irq::local_irq_save();
+        f(&mut NUMBERS.lock())
+    }
+
+    fn flush_local(&self) {
+        ttbr0::flush_local();
+    }
+
+    fn order_before_walks(&self) {
+        ttbr0::order_before_walks();
+    }
+}
+
+#[cold]
+fn start() -> &'static Result<AsidAllocator<KernelAsids>, AsidError> {
+    ASIDS.call_once(|| {
+        let half = ttbr0::lower_half();
+        if !half.is_usable {
+            return Err(AsidError::LowerHalf);
+        }
+        AsidAllocator::new(KernelAsids(()), if half.wide_asids { NUMBERS_16_BIT } else { NUMBERS_8_BIT })
+    })
+}
+
+/// The numbers of address spaces.
+///
+/// # Errors
+///
+/// [`AsidError`], if this machine cannot run processes.
+#[inline(always)]
+pub fn asids() -> Result<&'static AsidAllocator<KernelAsids>, AsidError> {
+    let asids = match ASIDS.get() {
+        Some(asids) => asids,
+        None => start(),
+    };
+    match asids {
+        Ok(asids) => Ok(asids),
+        Err(error) => Err(*error),
+    }
+}
+
+/// From now on this CPU sees the memory of the process with the tables at `root` (Linux: `switch_mm`). Any context; cost: some 30
+/// instructions, more after the numbers have run out. To be called with each change of threads, by a kernel that has threads.
+///
+/// # Errors
+///
+/// [`AsidError`], upon which nothing changes.
+///
+/// # Safety
+///
+/// `root` is the root of tables of [`Space::User`](crate::mm::pgtable::Space), which are not freed before each CPU that sees them has
+/// changed to others, or to none. `slot` belongs to these tables alone.
+#[inline]
+pub unsafe fn switch_mm(root: PhysAddr, slot: &AsidSlot) -> Result<(), AsidError> {
+    let asids = asids()?;
+    let saved = irq::local_irq_save_flags();
+    let asid = asids.activate(slot);
+    if let Some(asid) = asid {
+        // SAFETY: the caller vouches for the tables; the number is theirs, and interrupts are masked.
+        unsafe { ttbr0::set(root, asid) };
+    }
+    irq::local_irq_restore_flags(saved);
+    if asid.is_some() { Ok(()) } else { Err(AsidError::NoCpuData) }
+}
+
+/// From now on this CPU sees no process's memory: every access below the kernel's half faults (Linux: `cpu_set_reserved_ttbr0`).
+/// Any context.
+pub fn leave_mm() {
+    ttbr0::set_empty();
+}
+
+/// The root of the process's tables that this CPU sees; `None` if it sees none. Any context; of use with interrupts masked.
+#[must_use]
+pub fn current_mm() -> Option<PhysAddr> {
+    let (root, asid) = ttbr0::get();
+    (asid.get() != 0 && root != ttbr0::empty()).then_some(root)
+}
