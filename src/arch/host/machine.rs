@@ -325,13 +325,6 @@ impl Machine {
         self.lock().judge_new_owner(memory);
     }
 
-    /// Takes TTBR0 of one CPU away, so that nothing of the lower half is translated there.
-    pub fn clear_ttbr0(&self, cpu: CpuId) {
-        if let Some(cpu) = self.lock().cpus.get_mut(to_usize(u64::from(cpu.get()))) {
-            cpu.ttbr0 = None;
-        }
-    }
-
     /// What was executed so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
