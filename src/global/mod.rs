@@ -37,6 +37,7 @@ mod switch_mm;
 mod tags;
 mod threads;
 mod uaccess;
+mod user;
 mod valloc;
 mod vmalloc;
 
@@ -144,6 +145,7 @@ pub use uaccess::{
     copy_from_user, copy_struct_from_user, copy_to_user, get_user, put_user, read_user, set_user_fault_handler,
     strncpy_from_user, user_reader, user_writer, write_user,
 };
+pub use user::{AddressSpace, KernelUser, UserError, activate, user_init, user_layout};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{

@@ -14,6 +14,7 @@ macro_rules! raw {
 }
 
 mod account;
+mod address_space;
 mod asynchronous;
 mod boot;
 mod bring_up;

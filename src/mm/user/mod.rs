@@ -8,4 +8,12 @@
 pub mod access;
 pub mod asid;
 pub mod map;
+mod map_lock;
+mod over;
 pub mod pages;
+mod space;
+mod terms;
+
+pub use map_lock::Busy;
+pub use over::Over;
+pub use space::{AddressSpace, SpaceFault, SpaceHal};

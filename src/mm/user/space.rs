@@ -1,0 +1,369 @@
+//! One user address space: its areas, its pages and its number in the TLB, kept in step (Linux: `mm_struct`).
+
+use super::asid::AsidSlot;
+use super::map::{
+    AddressMap, Advice, Limits, MapError, MapLayout, MmapRequest, MremapRequest, Objects, VmFlags, Vma, VmaSource,
+};
+use super::map_lock::{Busy, MapLock, Reader};
+use super::over::Over;
+use super::pages::{Backing, FaultAccess, FaultError, Handled, Usage, UserHal, UserPages};
+use super::terms::{access, share, virt, virt_range};
+use crate::addr::{Order, PhysAddr, UserAddr};
+use crate::gfp::Gfp;
+use crate::hal::entry::Entry;
+use crate::hal::mmu::Asid;
+use crate::hal::prot::Access;
+use crate::hal::wait::{Context, Wait};
+use core::fmt;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// What an address space asks of a machine: tables and pages, records of areas, files, and how a caller sleeps.
+pub trait SpaceHal<'a>: UserHal + VmaSource<'a> + Objects + Wait + Context {}
+
+impl<'a, H: UserHal + VmaSource<'a> + Objects + Wait + Context> SpaceHal<'a> for H {}
+
+/// Why an access of a process cannot be (Linux: `SIGSEGV`, `SIGBUS`, the OOM killer).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SpaceFault {
+    /// Nothing is mapped there (`SEGV_MAPERR`).
+    NotMapped(UserAddr),
+    /// The area does not permit the access (`SEGV_ACCERR`).
+    Denied(UserAddr),
+    /// A guard page.
+    Guard(UserAddr),
+    /// The file or device has nothing there (`SIGBUS`).
+    NothingThere(UserAddr),
+    /// No memory. With flags that permit waiting, the process has to end.
+    OutOfMemory,
+    /// The caller may not wait, and somebody changes the areas: to be tried again where it may.
+    Busy,
+    /// The space is being killed.
+    Killed,
+}
+
+impl fmt::Display for SpaceFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped(at) => write!(f, "nothing is mapped at {at:#x}"),
+            Self::Denied(at) => write!(f, "the area at {at:#x} does not permit the access"),
+            Self::Guard(at) => write!(f, "guard page at {at:#x}"),
+            Self::NothingThere(at) => write!(f, "the object mapped at {at:#x} has nothing there"),
+            Self::OutOfMemory => f.write_str("no memory"),
+            Self::Busy => f.write_str("the areas are being changed, and the caller may not wait"),
+            Self::Killed => f.write_str("the address space is being killed"),
+        }
+    }
+}
+
+impl core::error::Error for SpaceFault {}
+
+/// A user address space. Calls come from any CPU; those that change areas run one at a time, faults side by side.
+///
+/// # Invariants
+///
+/// - `SPC-1`: everything that the tables map lies in an area, and permits no more than the area does.
+/// - `SPC-2`: a space that is being killed gets no page any more.
+///
+/// And those of the areas (`VMA`), the pages (`USR`) and the lock (`MAPL`).
+pub struct AddressSpace<'a, H: SpaceHal<'a>> {
+    map: MapLock<AddressMap<'a>>,
+    pages: UserPages<H>,
+    asid: AsidSlot,
+    killed: AtomicBool,
+    largest: Order,
+}
+
+/// The flags with which a call of a process allocates.
+const GFP: Gfp = Gfp::USER;
+
+impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
+    /// An empty space. May sleep if `gfp` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`].
+    pub fn new(hal: H, layout: MapLayout, limits: Limits, gfp: Gfp) -> Result<Self, MapError> {
+        let pages = UserPages::new(hal, Asid::new(0), gfp).map_err(|_| MapError::NoMemory)?;
+        Ok(Self {
+            map: MapLock::new(AddressMap::new(layout, limits)),
+            pages,
+            asid: AsidSlot::new(),
+            killed: AtomicBool::new(false),
+            largest: Backing::BLOCK,
+        })
+    }
+
+    /// Sets the largest unit in which anonymous memory comes by a fault: a page, [`Backing::RUN`] or, as in a new space,
+    /// [`Backing::BLOCK`] (Linux: `transparent_hugepage/enabled`). A child has what its parent has.
+    pub const fn set_largest_unit(&mut self, largest: Order) {
+        self.largest = largest;
+    }
+
+    /// The machine.
+    pub const fn hal(&self) -> &H {
+        self.pages.hal()
+    }
+
+    /// The pages, to be looked at.
+    pub const fn pages(&self) -> &UserPages<H> {
+        &self.pages
+    }
+
+    /// The root of the tables, for TTBR0.
+    #[must_use]
+    pub const fn root(&self) -> PhysAddr {
+        self.pages.root()
+    }
+
+    /// The number in the TLB, for whoever switches to the space.
+    #[must_use]
+    pub const fn asid(&self) -> &AsidSlot {
+        &self.asid
+    }
+
+    /// Memory that the space has. Any context.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.pages.usage()
+    }
+
+    /// Runs `f` with the areas, to read them. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`].
+    pub fn with_map<R>(&self, f: impl FnOnce(&AddressMap<'a>) -> R) -> Result<R, Busy> {
+        Ok(f(&*self.map.read(self.hal())?))
+    }
+
+    /// Changes the areas, and the translations with them.
+    fn change<R>(
+        &self,
+        f: impl FnOnce(&mut AddressMap<'a>, &Over<'_, H>) -> Result<R, MapError>,
+    ) -> Result<R, MapError> {
+        // Nobody is left who would give the lock back: memory is short for all.
+        let mut map = self.map.write(self.hal()).map_err(|Busy| MapError::NoMemory)?;
+        if self.killed.load(Ordering::Acquire) {
+            return Err(MapError::NoMemory);
+        }
+        f(&mut map, &Over::new(&self.pages))
+    }
+
+    /// Maps memory or a file; see [`AddressMap::mmap`]. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::mmap`]; [`MapError::NoMemory`] too for a space that is being killed.
+    pub fn mmap(&self, request: &MmapRequest) -> Result<UserAddr, MapError> {
+        self.change(|map, over| map.mmap(over, request))
+    }
+
+    /// Unmaps; see [`AddressMap::munmap`]. When it returns no CPU reaches what was there. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::munmap`].
+    pub fn munmap(&self, addr: UserAddr, size: u64) -> Result<(), MapError> {
+        self.change(|map, over| map.munmap(over, addr, size))
+    }
+
+    /// Changes what a range permits; see [`AddressMap::mprotect`]. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::mprotect`].
+    pub fn mprotect(&self, addr: UserAddr, size: u64, access: VmFlags) -> Result<(), MapError> {
+        self.change(|map, over| map.mprotect(over, addr, size, access))
+    }
+
+    /// Moves or resizes; see [`AddressMap::mremap`]. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::mremap`].
+    pub fn mremap(&self, request: &MremapRequest) -> Result<UserAddr, MapError> {
+        self.change(|map, over| map.mremap(over, request))
+    }
+
+    /// Moves the break; see [`AddressMap::brk`]. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::brk`].
+    pub fn brk(&self, to: UserAddr) -> Result<UserAddr, MapError> {
+        self.change(|map, over| map.brk(over, to))
+    }
+
+    /// Advice about a range; see [`AddressMap::madvise`]. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressMap::madvise`].
+    pub fn madvise(&self, addr: UserAddr, size: u64, advice: Advice) -> Result<(), MapError> {
+        self.change(|map, over| map.madvise(over, addr, size, advice))
+    }
+
+    /// Changes the map itself, for calls that this type has no name for. Only where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Those of `f`.
+    pub fn with_map_mut<R>(
+        &self,
+        f: impl FnOnce(&mut AddressMap<'a>, &Over<'_, H>) -> Result<R, MapError>,
+    ) -> Result<R, MapError> {
+        self.change(f)
+    }
+
+    /// Resolves a fault: when it returns `Ok` the access may be tried again (Linux: `do_page_fault`). With a `gfp` that
+    /// permits waiting only where sleeping is allowed; with [`Gfp::NOWAIT`] wherever locks may be taken. Faults in one space
+    /// run side by side.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceFault`]: the process gets a signal, or the copy that met it ends short.
+    pub fn fault(&self, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
+        let map = if gfp.may_wait() { self.map.read(self.hal()) } else { self.map.try_read(self.hal()) };
+        let map = map.map_err(|Busy| SpaceFault::Busy)?;
+        match map.find_vma(addr) {
+            Some(area) if area.start() <= addr => self.fault_in(area, addr, access, gfp),
+            // Below a stack.
+            Some(area) if area.flags().contains(VmFlags::GROWSDOWN) => self.grow_stack(map, addr, access, gfp),
+            _ => Err(SpaceFault::NotMapped(addr)),
+        }
+    }
+
+    #[inline]
+    fn fault_in(&self, area: &Vma, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
+        // INVARIANT: SPC-2: whoever kills sets this before it unmaps, with the map held for reading; the pages of a fault that
+        // came before are unmapped with the others, as it holds the map too.
+        if self.killed.load(Ordering::Acquire) {
+            return Err(SpaceFault::Killed);
+        }
+        let flags = area.flags();
+        let wanted = match access {
+            FaultAccess::Read => VmFlags::READ,
+            FaultAccess::Write => VmFlags::WRITE,
+            FaultAccess::Execute => VmFlags::EXEC,
+        };
+        let Some(backing) = backing(area, self.largest).filter(|_| flags.contains(wanted)) else {
+            return Err(SpaceFault::Denied(addr));
+        };
+        // Frames of a driver come when the area is made, or never.
+        if flags.contains(VmFlags::FILE) && self.pages.tables().translate(virt(addr)).is_none() {
+            return Err(SpaceFault::NothingThere(addr));
+        }
+        self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
+            FaultError::Guard(_) => SpaceFault::Guard(addr),
+            FaultError::OutOfMemory => SpaceFault::OutOfMemory,
+            FaultError::Outside(_) => SpaceFault::NotMapped(addr),
+            _ => SpaceFault::Denied(addr),
+        })
+    }
+
+    /// An access below a stack: the stack grows, if it may.
+    #[cold]
+    fn grow_stack(
+        &self,
+        map: Reader<'_, AddressMap<'a>, H>,
+        addr: UserAddr,
+        access: FaultAccess,
+        gfp: Gfp,
+    ) -> Result<Handled, SpaceFault> {
+        drop(map);
+        if !gfp.may_wait() {
+            return Err(SpaceFault::Busy);
+        }
+        let mut map = self.map.write(self.hal()).map_err(|Busy| SpaceFault::Busy)?;
+        let area = map.expand_stack(addr).map_err(|_| SpaceFault::NotMapped(addr))?;
+        self.fault_in(area, addr, access, gfp)
+    }
+
+    /// A child with the same areas and content (Linux: `dup_mm`). Private pages are copied by whoever writes first. Only where
+    /// sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`]: there is no child, and this space is as it was.
+    pub fn fork(&self) -> Result<Self, MapError> {
+        let map = self.map.write(self.hal()).map_err(|Busy| MapError::NoMemory)?;
+        if self.killed.load(Ordering::Acquire) {
+            return Err(MapError::NoMemory);
+        }
+        let mut child = Self::new(self.hal().clone(), *map.layout(), *map.limits(), GFP)?;
+        child.largest = self.largest;
+        *child.map.get_mut() = map.fork(self.hal())?;
+        let ranges = child.map.get_mut().areas().map(|area| (virt_range(area.range()), share(area.flags())));
+        // Dropped with its areas, if this fails.
+        self.pages.fork(&mut child.pages, ranges, GFP).map_err(|_| MapError::NoMemory)?;
+        Ok(child)
+    }
+
+    /// Takes all anonymous memory from a space whose process is to die, whoever runs it: for an OOM hook (Linux:
+    /// `oom_reap_task_mm`). Its next access faults with [`SpaceFault::Killed`]. Whether it was done: not while somebody
+    /// changes its areas. May be called inside a reclaimer; takes no memory.
+    pub fn kill(&self) -> bool {
+        self.killed.store(true, Ordering::Release);
+        let Ok(map) = self.map.try_read(self.hal()) else { return false };
+        for area in map.areas().filter(|area| area.is_anonymous()) {
+            let range = virt_range(area.range());
+            // A whole area has its edges at edges of blocks.
+            let _ = self.pages.discard(range, Gfp::ATOMIC);
+        }
+        true
+    }
+
+    /// Whether [`AddressSpace::kill`] was called.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// Tests `SPC-1` and the invariants of the areas. Nobody may use the space meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not hold.
+    pub fn check(&self) -> Result<(), crate::ds::rbtree::Broken> {
+        let outside = crate::ds::rbtree::Broken { tag: "SPC-1", what: "a translation that no area permits" };
+        let map = self.map.read(self.hal()).map_err(|Busy| outside)?;
+        map.check()?;
+        let walked = self.pages.tables().walk_all(|visit| {
+            let Entry::Leaf(leaf) = visit.entry else { return ControlFlow::Continue(()) };
+            let start = UserAddr::new(visit.start.get());
+            let wanted = match leaf.prot.access() {
+                Access::ReadOnly => VmFlags::READ,
+                Access::ReadWrite => VmFlags::READ | VmFlags::WRITE,
+                Access::Execute => VmFlags::EXEC,
+            };
+            let permits = |area: &Vma| area.flags().contains(wanted) && visit.last().get() < area.end().get();
+            match map.area_at(start) {
+                Some(area) if permits(area) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        });
+        if walked.is_break() { Err(outside) } else { Ok(()) }
+    }
+}
+
+impl<'a, H: SpaceHal<'a>> Drop for AddressSpace<'a, H> {
+    fn drop(&mut self) {
+        let Self { map, pages, .. } = self;
+        map.get_mut().clear(&Over::new(pages));
+    }
+}
+
+impl<'a, H: SpaceHal<'a>> fmt::Debug for AddressSpace<'a, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressSpace").field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// What a fault has to know of an area; `None` of one that permits nothing.
+fn backing(area: &Vma, largest: Order) -> Option<Backing> {
+    let flags = area.flags();
+    let largest = if area.is_anonymous() { largest } else { Order::ZERO };
+    Some(Backing { range: virt_range(area.range()), access: access(flags)?, sharing: share(flags), largest })
+}
