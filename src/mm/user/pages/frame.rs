@@ -77,6 +77,18 @@ impl<'h, H: UserHal> Frames<'h, H> {
     }
 
     #[inline]
+    pub(super) fn pfn(&self, page: Page) -> Pfn {
+        self.map.pfn(page)
+    }
+
+    /// Gives back a page that has just been allocated and not claimed.
+    #[cold]
+    pub(super) fn discard(&self, page: Page) {
+        let freed = self.pages().do_free_pages(page, Order::ZERO);
+        debug_assert!(freed.is_ok(), "a new page is nobody else's");
+    }
+
+    #[inline]
     pub(super) fn descriptor(&self, page: Page) -> &PageDescriptor {
         self.map.get(page)
     }
@@ -119,6 +131,13 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
+    /// Whether a page is a user block of its own that is mapped once, and not pinned. The zero page is not.
+    #[inline]
+    pub(super) fn is_sole_page(&self, page: Page) -> bool {
+        let state = self.map.get(page).state();
+        state.kind() == Kind::User && state.order() == Order::ZERO && state.references() == 1
+    }
+
     /// Takes `count` references to an allocated block, by somebody who keeps it from being freed; whether they can be counted.
     pub(super) fn hold(&self, head: Page, count: u32) -> bool {
         let descriptor = self.map.get(head);
@@ -149,8 +168,11 @@ impl<'h, H: UserHal> Frames<'h, H> {
     #[inline(always)]
     pub(super) fn share(&self, page: Page) -> bool {
         let descriptor = self.map.get(page);
+        if pins(descriptor) != 0 {
+            return false;
+        }
         let one_more = |state: PageState| {
-            let user = state.kind() == Kind::User && descriptor.prev() == 0;
+            let user = state.kind() == Kind::User;
             state.with_more(1).filter(|_| user).map(|more| (more, ()))
         };
         descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()

@@ -44,6 +44,7 @@ mod relocate;
 mod remap;
 mod space_pages;
 mod spare;
+mod usual;
 mod zap;
 
 pub use backing::{Backing, FaultAccess, Handled, Sharing};
