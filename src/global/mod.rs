@@ -32,6 +32,7 @@ mod stack;
 mod static_percpu;
 mod tags;
 mod threads;
+mod user_pages;
 mod valloc;
 mod vmalloc;
 
@@ -124,6 +125,7 @@ pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };
 pub use threads::switch_thread;
+pub use user_pages::{UserSpacePages, new_user_space};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{

@@ -191,7 +191,7 @@ impl<H: UserHal> UserPages<H> {
     ) -> (VirtAddr, Result<(), FaultError>) {
         let (tables, mmu, frames) = (self.tables(), self.tables().mmu(), Frames::new(self.hal()));
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.look(|| tables.lowest(at));
+        let (table, raw) = tables.lowest(at);
         if table.level() != Level::Pte {
             // A block; or the table has just been unlinked, and is made once more.
             return (if raw.is_absent() { at } else { end }, Ok(()));

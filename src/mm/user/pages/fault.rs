@@ -117,7 +117,7 @@ impl<H: UserHal> UserPages<H> {
         spare: &mut Spare<'_, H>,
     ) -> Result<Handled, Need> {
         let _entries = self.lock_entries(addr);
-        let (table, raw) = self.tables().look(|| self.tables().lowest(addr));
+        let (table, raw) = self.tables().lowest(addr);
         let slot = table.level().slot(addr);
         let at = At { addr, table, slot, area, access, own };
         match table.level() {

@@ -1,7 +1,7 @@
 //! Fork: the child gets the parent's pages, read-only on both sides where they are private.
 #![forbid(unsafe_code)]
 
-use super::frame::{Counted, Frames, pins};
+use super::frame::{Counted, Frames};
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
 use super::usual::{ordinary, without_address};
@@ -108,7 +108,7 @@ impl<H: UserHal> UserPages<H> {
     ) -> Result<Left, PagesError> {
         let at = part.start();
         let _entries = self.lock_entries(at);
-        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        let (table, raw) = self.tables().lowest(at);
         // Nobody else has the child.
         let (copy, below) = child.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
@@ -121,7 +121,7 @@ impl<H: UserHal> UserPages<H> {
                 if let Some((head, state)) = block
                     && sharing == Sharing::Private
                     && state.kind() == Kind::User
-                    && pins(frames.descriptor(head)) != 0
+                    && frames.pins(head) != 0
                 {
                     return Ok(Left::Pinned(at));
                 }
@@ -242,7 +242,7 @@ impl<H: UserHal> UserPages<H> {
         }
         let Some((head, state)) = frames.block(pfn) else { return Ok(Counted::Mapped) };
         let user = state.kind() == Kind::User;
-        if user && sharing == Sharing::Private && pins(frames.descriptor(head)) != 0 {
+        if user && sharing == Sharing::Private && frames.pins(head) != 0 {
             return Err(Unshared::Pinned);
         }
         match frames.hold(head, 1) {
@@ -274,7 +274,7 @@ impl<H: UserHal> UserPages<H> {
 
     /// The leaf that maps `at`. Under its lock.
     pub(super) fn leaf_at(&self, at: VirtAddr) -> Option<Leaf> {
-        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        let (table, raw) = self.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
             Entry::Leaf(leaf) => Some(leaf),
             _ => None,

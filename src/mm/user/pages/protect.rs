@@ -57,7 +57,7 @@ impl<H: UserHal> UserPages<H> {
         let frames = Frames::new(self.hal());
         let mmu = self.tables().mmu();
         let _entries = self.lock_entries(part.start());
-        let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+        let (table, raw) = self.tables().lowest(part.start());
         if table.level() != Level::Pte {
             if let Entry::Leaf(leaf) = Format::<H>::decode(table.level(), raw)
                 && part.size() == leaf.level.size()

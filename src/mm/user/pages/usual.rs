@@ -2,7 +2,7 @@
 //! Anything else is left to the slow path, with nothing changed.
 #![forbid(unsafe_code)]
 
-use super::frame::{Dropped, Frames, pins};
+use super::frame::{Dropped, Frames};
 use super::space_pages::{Format, UserPages};
 use super::{Backing, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
@@ -54,9 +54,9 @@ impl<H: UserHal> UserPages<H> {
         if pfn == self.hal().zero_page() {
             return Some(Plan::Replace);
         }
-        let descriptor = frames.descriptor(frames.find(pfn)?);
-        let state = descriptor.state();
-        if state.kind() != Kind::User || state.order() != Order::ZERO || pins(descriptor) != 0 {
+        let page = frames.find(pfn)?;
+        let state = frames.state(page);
+        if state.kind() != Kind::User || state.order() != Order::ZERO || frames.pins(page) != 0 {
             return None;
         }
         Some(if state.references() == 1 { Plan::Reuse } else { Plan::Copy })
@@ -67,7 +67,10 @@ impl<H: UserHal> UserPages<H> {
     pub(super) fn fault_write(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let frames = Frames::new(self.hal());
-        let (table, raw) = tables.look(|| tables.lowest(at));
+        let (table, raw) = {
+            let _entries = self.lock_entries(at);
+            tables.lowest(at)
+        };
         if table.level() != Level::Pte {
             return Ok(None);
         }
@@ -79,7 +82,7 @@ impl<H: UserHal> UserPages<H> {
             Plan::Reuse => None,
         };
         let entries = self.lock_entries(at);
-        let (table, found) = tables.look(|| tables.lowest(at));
+        let (table, found) = tables.lowest(at);
         if table.level() != Level::Pte || found != raw || self.plan(found, area, &frames) != Some(plan) {
             drop(entries);
             // Another CPU was quicker.
@@ -106,7 +109,7 @@ impl<H: UserHal> UserPages<H> {
             table.write(mmu, slot, RawEntry::ABSENT);
             tables.flush_leaf(at, LeafLevel::Pte);
         }
-        // The content is visible to walkers' CPUs before the entry is.
+        // The content is visible to every CPU before the entry is.
         mmu.publish_table();
         table.write(mmu, slot, leaf(new));
         mmu.publish();
@@ -130,7 +133,7 @@ impl<H: UserHal> UserPages<H> {
             return None;
         }
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.look(|| tables.lowest(at));
+        let (table, raw) = tables.lowest(at);
         if table.level() != Level::Pte || !raw.is_absent() {
             return None;
         }
