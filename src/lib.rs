@@ -140,6 +140,7 @@
 //! | `global/switch_mm.rs` | a process's tables |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/threads.rs` | switching threads |
+//! | `global/user_pages.rs` | the kernel's machine for user spaces |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |
 //! | `boot/init_memory.rs` | memory that only booting needed |

@@ -8,7 +8,7 @@ use quarry::addr::{Order, PAGE_SIZE, UserAddr};
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::gfp::Gfp;
-use quarry::global::{self, AddressSpace, KernelUser};
+use quarry::global::{self, AddressSpace};
 use quarry::mm::user::map::{Advice, Limits, MapError, MmapRequest, MremapRequest, Place, VmFlags};
 use quarry::mm::user::pages::FaultAccess;
 
@@ -54,8 +54,7 @@ fn failed(_: MapError) -> Unable {
 }
 
 fn space() -> Result<AddressSpace, Unable> {
-    let machine = KernelUser::new().map_err(|_| "no processes")?;
-    let space = AddressSpace::new(machine, global::user_layout(), Limits::DEFAULT, Gfp::KERNEL).map_err(failed)?;
+    let space = global::new_address_space(global::user_layout(), Limits::DEFAULT, Gfp::KERNEL).map_err(failed)?;
     let code = MmapRequest::anonymous(PAGE_SIZE, WRITE).at(Place::FixedNoReplace(CODE));
     space.mmap(&code).map_err(failed)?;
     space.fault(CODE, FaultAccess::Write, Gfp::USER).map_err(|_| "no page")?;

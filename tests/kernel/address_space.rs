@@ -6,7 +6,7 @@ use quarry::arch::aarch64::esr::Access as Tried;
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::gfp::Gfp;
-use quarry::global::{self, AddressSpace, KernelUser, Resolution, ThisKernel, UserFault};
+use quarry::global::{self, AddressSpace, Resolution, ThisKernel, UserFault};
 use quarry::kernel::cpus::run_everywhere;
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
@@ -76,8 +76,7 @@ impl Process {
     }
 
     fn limited(limits: Limits) -> Result<Self, MapError> {
-        let machine = KernelUser::new().expect("a machine with processes");
-        let process = Self { space: AddressSpace::new(machine, global::user_layout(), limits, Gfp::KERNEL)? };
+        let process = Self { space: global::new_address_space(global::user_layout(), limits, Gfp::KERNEL)? };
         let (first, end) = (&raw const quarry_space_touch, &raw const quarry_space_end);
         // SAFETY: the assembly above puts both labels around the programs, read-only and for good.
         let programs = unsafe { core::slice::from_raw_parts(first, end.addr() - first.addr()) };

@@ -27,15 +27,23 @@ impl<M: Mmu> PageTable<M> {
         self.asid.store(asid.get(), Ordering::Relaxed);
     }
 
-    /// The table in which the descent for `at` ends, and the entry there. In a look, or by whoever keeps the table.
+    /// The table in which the descent for `at` ends, and the entry there. In a look, or by
+    /// whoever keeps the tables.
     #[inline(always)]
     pub(in crate::mm) fn lowest(&self, at: VirtAddr) -> (Table, RawEntry) {
-        let mut table = self.root.table();
-        loop {
-            match table.descend(&self.mmu, table.level().slot(at)) {
-                Ok(child) => table = child,
-                Err(raw) => return (table, raw),
-            }
+        // Level by level, so that each is a constant.
+        let pgd = self.root.table();
+        let pud = match pgd.descend(&self.mmu, Level::Pgd.slot(at)) {
+            Ok(pud) => pud,
+            Err(raw) => return (pgd, raw),
+        };
+        let pmd = match pud.descend(&self.mmu, Level::Pud.slot(at)) {
+            Ok(pmd) => pmd,
+            Err(raw) => return (pud, raw),
+        };
+        match pmd.descend(&self.mmu, Level::Pmd.slot(at)) {
+            Ok(pte) => (pte, pte.read(&self.mmu, Level::Pte.slot(at))),
+            Err(raw) => (pmd, raw),
         }
     }
 

@@ -184,12 +184,21 @@ pub struct Gather<'t, M: Mmu, F: FrameSource> {
     /// the caller until the flush, so that nobody else has a range around all of it; and if the caller has one, it is
     /// forgotten.
     leaves: Option<(u64, Table)>,
+    /// All that was noted is invalidated, and waited for.
+    flushed: Option<Flushed>,
 }
 
 impl<M: Mmu> PageTable<M> {
     /// An empty gather. Tables that it frees go back to `frames`.
     pub const fn gather<'t, F: FrameSource>(&'t self, frames: &'t F) -> Gather<'t, M, F> {
-        Gather { table: self, frames, pending: Pending::new(), removed: RemovedTables::new(), leaves: None }
+        Gather {
+            table: self,
+            frames,
+            pending: Pending::new(),
+            removed: RemovedTables::new(),
+            leaves: None,
+            flushed: None,
+        }
     }
 
     /// A gather for `pages` pages in many places: if they are so many that everything will be dropped, nothing is
@@ -206,6 +215,13 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
     /// or one for everything; with FEAT_TLBIRANGE at most five for any range.
     pub fn flush(self) {
         drop(self);
+    }
+
+    /// Waits until no CPU holds what was unmapped so far. The tables are freed later, with the gather.
+    pub(in crate::mm) fn complete(&mut self) {
+        if let Some(flushed) = self.pending.flush(self.table) {
+            self.flushed = Some(flushed);
+        }
     }
 
     /// Notes that `count` leaves of size `stride` from `start` on were made invalid.
@@ -248,8 +264,8 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
 impl<M: Mmu, F: FrameSource> Drop for Gather<'_, M, F> {
     #[inline]
     fn drop(&mut self) {
-        // Tables are removed only together with a note, so there is a flush to wait for.
-        if let Some(flushed) = self.pending.flush(self.table)
+        // Tables are removed only together with a note, so there is a flush to wait for, or there was one since.
+        if let Some(flushed) = self.pending.flush(self.table).or(self.flushed.take())
             && !self.removed.is_empty()
         {
             // Every way to them was cleared before the flush, which ended in a DSB.

@@ -1,6 +1,6 @@
 //! What an access finds and brings about.
 
-use super::machine::{CPUS, MIB, data, on_a_machine, page, pages, run_on, va};
+use super::machine::{CPUS, data, on_a_machine, page, pages, run_on, va};
 use quarry::addr::{Order, PAGE_SIZE};
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
@@ -219,7 +219,35 @@ fn cpus_that_fault_on_one_page_at_once_get_the_same_one() {
 }
 
 #[test]
+fn tables_come_and_go_around_the_faults_of_other_cpus() {
+    let rounds = if cfg!(miri) { 3 } else { 60 };
+    on_a_machine(Config { eager: false, ..Config::CORTEX_A72 }, |kernel| {
+        let space = kernel.space(1);
+        let all = quarry::addr::VirtRange::new(va(0), va(1 << 47)).unwrap();
+        kernel.run_everywhere(&space);
+        std::thread::scope(|scope| {
+            for cpu in 0..CPUS {
+                let space = &space;
+                scope.spawn(move || {
+                    run_on(cpu);
+                    for round in 0..rounds {
+                        // Two pages of one table, two of others of the same GiB, one far away.
+                        let n = [3, 400, 5_000, 300_000, 1 << 28][(round % 5) as usize] + u64::from(cpu);
+                        let area = Backing::private(pages(n, 1), Access::ReadWrite);
+                        kernel.store(space, page(n), &area, round + 1).unwrap();
+                        assert_eq!(kernel.load(space, page(n), &area).unwrap().0, round + 1);
+                        space.unmap(pages(n, 1), all, Gfp::KERNEL).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!((space.usage().anon, space.usage().tables), (0, PAGE_SIZE));
+        kernel.check(&[&space]);
+        kernel.end([space]);
+    });
+}
+
+#[test]
 fn a_space_is_small() {
     assert!(size_of::<super::machine::Space>() <= 512, "{}", size_of::<super::machine::Space>());
-    let _ = MIB;
 }

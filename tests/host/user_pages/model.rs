@@ -1,8 +1,8 @@
 //! Random histories over four spaces and four CPUs, against a model of what every page holds.
 
-use super::machine::{CPUS, Kernel, Space, on_a_machine, page, pages, run_on, va};
+use super::machine::{CPUS, Kernel, Space, on_a_machine, page, pages, run_on};
 use crate::random::Random;
-use quarry::addr::{Order, PAGE_SIZE};
+use quarry::addr::Order;
 use quarry::arch::host::{Config, Visibility};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::Access;
@@ -221,9 +221,6 @@ fn one_step(
         _ => {
             // A child takes the place of another space.
             let child = (who + 1 + random.below(SPACES as u64 - 1) as usize) % SPACES;
-            if let Some(busy) = (0..CPUS).find(|_| false) {
-                run_on(busy);
-            }
             let asid = spaces[child].space.asid().get();
             let Ok(mut space) = quarry::mm::user::pages::UserPages::new(
                 super::machine::Handle(kernel),
@@ -256,16 +253,15 @@ fn one_step(
 
 #[test]
 fn random_histories_keep_every_byte_and_every_invariant() {
-    let steps = if cfg!(miri) { 60 } else { 40_000 };
-    history(Config::CORTEX_A72, 0x5eed_0001, steps, None);
-    history(Config { eager: false, ..Config::CORTEX_A72 }, 0x5eed_0002, steps, None);
-    history(Config { visibility: Visibility::Mixed(3), ..Config::MAX }, 0x5eed_0003, steps / 2, None);
+    let steps = |steps| if cfg!(miri) { 60 } else { steps };
+    history(Config::CORTEX_A72, 0x5eed_0001, steps(15_000), None);
+    history(Config { eager: false, ..Config::CORTEX_A72 }, 0x5eed_0002, steps(45_000), None);
+    history(Config { visibility: Visibility::Mixed(3), ..Config::MAX }, 0x5eed_0003, steps(10_000), None);
 }
 
 #[test]
 fn random_histories_in_which_allocations_fail_keep_every_byte() {
-    let steps = if cfg!(miri) { 60 } else { 20_000 };
-    history(Config::CORTEX_A72, 0x5eed_0011, steps, Some(4));
-    history(Config { eager: false, ..Config::MAX }, 0x5eed_0012, steps, Some(9));
-    let _ = (va(0), PAGE_SIZE);
+    let steps = |steps| if cfg!(miri) { 60 } else { steps };
+    history(Config::CORTEX_A72, 0x5eed_0011, steps(6_000), Some(4));
+    history(Config { eager: false, ..Config::MAX }, 0x5eed_0012, steps(24_000), Some(9));
 }

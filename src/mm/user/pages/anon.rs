@@ -17,38 +17,6 @@ use crate::mm::page::Page;
 use crate::mm::zone::{PageBatch, PageHal};
 
 impl<H: UserHal> UserPages<H> {
-    /// The usual case: a write to a page that was never touched, whose table is there. `None` if it is another.
-    #[inline]
-    pub(super) fn fault_anon(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
-        let tables = self.tables();
-        let missing = || {
-            let (table, raw) = tables.lowest(at);
-            (table.level() == Level::Pte && raw.is_absent()).then_some(table)
-        };
-        if tables.look(missing).is_none() {
-            return Ok(None);
-        }
-        let frames = Frames::new(self.hal());
-        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP) | Gfp::ZERO;
-        let page = frames.pages().alloc_pages(gfp, Order::ZERO)?;
-        frames.claim(page);
-        let entry = Format::<H>::leaf(LeafLevel::Pte, frames.phys(page), area.prot(), false);
-        let entries = self.lock_entries(at);
-        let Some(table) = tables.look(missing) else {
-            drop(entries);
-            // Another CPU was quicker.
-            frames.put(Pfn::containing(frames.phys(page)));
-            return Ok(None);
-        };
-        // The barrier of a publication orders the zeroes before the entry.
-        tables.mmu().publish_table();
-        table.write(tables.mmu(), Level::Pte.slot(at), entry);
-        tables.mmu().publish();
-        drop(entries);
-        self.count_anon(1);
-        Ok(Some(Handled::Zeroed(Order::ZERO)))
-    }
-
     /// An absent entry of the last level.
     pub(super) fn fault_absent(&self, at: &At<'_>, spare: &mut Spare<'_, H>) -> Result<Handled, Need> {
         if at.access != FaultAccess::Write && at.area.sharing == Sharing::Private && !at.own {
@@ -131,6 +99,7 @@ impl<H: UserHal> UserPages<H> {
                 let leaf = Format::<H>::leaf(LeafLevel::Pmd, frames.phys(page), prot, false);
                 table.write(mmu, slot, leaf);
                 mmu.publish();
+                self.count_anon(pages);
                 mapped = true;
             }
         }
@@ -140,7 +109,6 @@ impl<H: UserHal> UserPages<H> {
             frames.put(Pfn::containing(frames.phys(page)));
             return grown.map(|()| None);
         }
-        self.count_anon(pages);
         Ok(Some(Handled::Zeroed(Backing::BLOCK)))
     }
 
@@ -223,7 +191,7 @@ impl<H: UserHal> UserPages<H> {
     ) -> (VirtAddr, Result<(), FaultError>) {
         let (tables, mmu, frames) = (self.tables(), self.tables().mmu(), Frames::new(self.hal()));
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.look(|| tables.lowest(at));
+        let (table, raw) = tables.lowest(at);
         if table.level() != Level::Pte {
             // A block; or the table has just been unlinked, and is made once more.
             return (if raw.is_absent() { at } else { end }, Ok(()));

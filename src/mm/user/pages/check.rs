@@ -1,7 +1,7 @@
 //! The invariants `USR-1` to `USR-4`, tested over all spaces of a machine at rest.
 #![forbid(unsafe_code)]
 
-use super::frame::{Frames, pins};
+use super::frame::Frames;
 use super::{Usage, UserHal, UserPages};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::entry::{Entry, Leaf};
@@ -58,7 +58,7 @@ pub fn check<H: UserHal>(spaces: &[&UserPages<H>], is_shared: impl Fn(usize, Vir
     let frames = Frames::new(first.hal());
     // The first link of a user block is nobody's: leaves are counted there.
     each_user_block(&frames, |page| {
-        frames.descriptor(page).set_next(0);
+        frames.set_leaves(page, 0);
         Ok(())
     })?;
     for (number, space) in spaces.iter().enumerate() {
@@ -72,8 +72,7 @@ pub fn check<H: UserHal>(spaces: &[&UserPages<H>], is_shared: impl Fn(usize, Vir
                 return Ok(());
             }
             let part_of_block = state.order().get() != 0 && leaf.level == LeafLevel::Pte;
-            let descriptor = frames.descriptor(head);
-            if pins(descriptor) != 0 && !part_of_block && descriptor.next() > 1 {
+            if frames.pins(head) != 0 && !part_of_block && frames.leaves(head) > 1 {
                 return Err(Broken::PinnedTwice(Pfn::containing(leaf.phys)));
             }
             let own = space.is_own(&frames, head, state, leaf.level) || part_of_block;
@@ -81,8 +80,7 @@ pub fn check<H: UserHal>(spaces: &[&UserPages<H>], is_shared: impl Fn(usize, Vir
         })?;
     }
     each_user_block(&frames, |page| {
-        let descriptor = frames.descriptor(page);
-        let (references, leaves, pins) = (descriptor.state().references(), descriptor.next(), pins(descriptor));
+        let (references, leaves, pins) = (frames.state(page).references(), frames.leaves(page), frames.pins(page));
         let pfn = Pfn::containing(frames.phys(page));
         if u64::from(references) != u64::from(leaves) + u64::from(pins) {
             return Err(Broken::References(pfn, references, leaves, pins));
@@ -100,8 +98,7 @@ fn count<H: UserHal>(space: &UserPages<H>, number: usize, frames: &Frames<'_, H>
             _ if pfn == space.hal().zero_page() => {}
             Some((head, state)) if state.kind() == Kind::User => {
                 found.anon += bytes;
-                let descriptor = frames.descriptor(head);
-                descriptor.set_next(descriptor.next().wrapping_add(1));
+                frames.set_leaves(head, frames.leaves(head).wrapping_add(1));
             }
             None if frames.find(pfn).is_some_and(|page| frames.is_free(page)) => {
                 return Err(Broken::FreeFrame(number, at));

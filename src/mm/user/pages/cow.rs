@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::fault::{At, Need};
-use super::frame::{Dropped, Frames, is_sole, pins};
+use super::frame::{Dropped, Frames};
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
 use super::{FaultAccess, FaultError, Handled, Sharing, UserHal};
@@ -68,8 +68,7 @@ impl<H: UserHal> UserPages<H> {
     /// pages is not; what is pinned is this space's by `USR-4`.
     pub(super) fn is_own(&self, frames: &Frames<'_, H>, head: Page, state: PageState, level: LeafLevel) -> bool {
         let whole = state.order().pages() * PAGE_SIZE == level.size();
-        let descriptor = frames.descriptor(head);
-        (whole && is_sole(descriptor, state)) || pins(descriptor) != 0
+        (whole && frames.is_sole(head, state)) || frames.pins(head) != 0
     }
 
     /// Gives a leaf what the area permits.
@@ -144,7 +143,7 @@ impl<H: UserHal> UserPages<H> {
 
     /// The block of 2 MiB that maps `addr`. Under its lock.
     pub(super) fn block_at(&self, addr: VirtAddr) -> Option<Leaf> {
-        let (table, raw) = self.tables().look(|| self.tables().lowest(addr));
+        let (table, raw) = self.tables().lowest(addr);
         if table.level() != Level::Pmd || raw == RawEntry::ABSENT {
             return None;
         }

@@ -63,10 +63,12 @@ impl<H: UserHal> UserPages<H> {
         if !area.permits(access) || area.is_shared_code() {
             return Err(FaultError::Denied(addr));
         }
-        if access == FaultAccess::Write
-            && area.largest == Order::ZERO
-            && let Some(handled) = self.fault_anon(at, area, gfp)?
-        {
+        let usual = match access {
+            FaultAccess::Write if area.largest == Order::ZERO => self.fault_write(at, area, gfp)?,
+            FaultAccess::Read => self.fault_read(at, area),
+            FaultAccess::Write | FaultAccess::Execute => None,
+        };
+        if let Some(handled) = usual {
             return Ok(handled);
         }
         self.fault_slow(at, access, area, false, gfp)
@@ -115,7 +117,7 @@ impl<H: UserHal> UserPages<H> {
         spare: &mut Spare<'_, H>,
     ) -> Result<Handled, Need> {
         let _entries = self.lock_entries(addr);
-        let (table, raw) = self.tables().look(|| self.tables().lowest(addr));
+        let (table, raw) = self.tables().lowest(addr);
         let slot = table.level().slot(addr);
         let at = At { addr, table, slot, area, access, own };
         match table.level() {
@@ -129,8 +131,8 @@ impl<H: UserHal> UserPages<H> {
             },
             level => match Format::<H>::decode(level, raw) {
                 Entry::Leaf(leaf) => self.fault_present(&at, &leaf, spare),
-                // Nobody else changes entries, so there is nothing else.
-                _ => Err(Need::Never(FaultError::Denied(addr))),
+                // An upper table that has just been unlinked: the next look does not find it.
+                _ => Err(Need::Again),
             },
         }
     }

@@ -1,16 +1,17 @@
 //! Fork: the child gets the parent's pages, read-only on both sides where they are private.
 #![forbid(unsafe_code)]
 
-use super::frame::{Counted, Frames, pins};
+use super::frame::{Counted, Frames};
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
+use super::usual::{ordinary, without_address};
 use super::zap::run_of;
 use super::{PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
@@ -107,7 +108,7 @@ impl<H: UserHal> UserPages<H> {
     ) -> Result<Left, PagesError> {
         let at = part.start();
         let _entries = self.lock_entries(at);
-        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        let (table, raw) = self.tables().lowest(at);
         // Nobody else has the child.
         let (copy, below) = child.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
@@ -120,7 +121,7 @@ impl<H: UserHal> UserPages<H> {
                 if let Some((head, state)) = block
                     && sharing == Sharing::Private
                     && state.kind() == Kind::User
-                    && pins(frames.descriptor(head)) != 0
+                    && frames.pins(head) != 0
                 {
                     return Ok(Left::Pinned(at));
                 }
@@ -165,7 +166,8 @@ impl<H: UserHal> UserPages<H> {
         gather: &mut Gather<'_, H::Mmu, F>,
     ) -> Result<Left, PagesError> {
         let (mmu, frames) = (self.tables().mmu(), Frames::new(self.hal()));
-        let protected = Format::<H>::attributes(Prot::user(Access::ReadOnly));
+        let (writable, read_only_leaf) =
+            (ordinary::<Format<H>>(Access::ReadWrite), ordinary::<Format<H>>(Access::ReadOnly));
         let (mut at, mut anon, mut mapped) = (part.start(), 0, 0);
         let mut result = Ok(Left::Done);
         for slot in run_of(part).slots() {
@@ -196,13 +198,14 @@ impl<H: UserHal> UserPages<H> {
                     }
                 }
                 let protect = sharing == Sharing::Private && counted == Ok(Counted::Anon);
-                if protect && Self::is_writable(raw) {
-                    self.unfold_if_grouped(table, slot, here);
-                    raw = Format::<H>::leaf_with(protected, LeafLevel::Pte, pfn.start(), false);
+                let plain = without_address::<Format<H>>(raw);
+                if protect && plain == writable {
+                    raw = RawEntry::new(read_only_leaf.get() | pfn.start().get());
                     table.write(mmu, slot, raw);
                     gather.note(here, 1, LeafLevel::Pte);
+                } else if plain != read_only_leaf {
+                    raw = self.fork_unusual(table, (slot, here), raw, protect, gather);
                 }
-                raw = Format::<H>::with_contiguous(raw, false);
             }
             copy.write(child.tables().mmu(), slot, raw);
         }
@@ -211,10 +214,24 @@ impl<H: UserHal> UserPages<H> {
         result
     }
 
-    /// Whether a leaf of the last level may be written, now or after its first write fault.
-    #[inline]
-    fn is_writable(raw: RawEntry) -> bool {
-        matches!(Format::<H>::decode(Level::Pte, raw), Entry::Leaf(leaf) if leaf.prot.is_writable())
+    /// The child's entry for a leaf that is no ordinary one; the parent's becomes read-only if it is to be protected.
+    fn fork_unusual<F: FrameSource>(
+        &self,
+        table: Table,
+        (slot, at): (Slot, VirtAddr),
+        raw: RawEntry,
+        protect: bool,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) -> RawEntry {
+        let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { return RawEntry::ABSENT };
+        if protect && leaf.prot.is_writable() {
+            self.unfold_if_grouped(table, slot, at);
+            let raw = Format::<H>::leaf(LeafLevel::Pte, leaf.phys, read_only(leaf.prot), false);
+            table.write(self.tables().mmu(), slot, raw);
+            gather.note(at, 1, LeafLevel::Pte);
+            return raw;
+        }
+        Format::<H>::with_contiguous(raw, false)
     }
 
     /// Takes the child's reference to the frame of a leaf, if it is no ordinary page: what it counts as.
@@ -225,7 +242,7 @@ impl<H: UserHal> UserPages<H> {
         }
         let Some((head, state)) = frames.block(pfn) else { return Ok(Counted::Mapped) };
         let user = state.kind() == Kind::User;
-        if user && sharing == Sharing::Private && pins(frames.descriptor(head)) != 0 {
+        if user && sharing == Sharing::Private && frames.pins(head) != 0 {
             return Err(Unshared::Pinned);
         }
         match frames.hold(head, 1) {
@@ -257,7 +274,7 @@ impl<H: UserHal> UserPages<H> {
 
     /// The leaf that maps `at`. Under its lock.
     pub(super) fn leaf_at(&self, at: VirtAddr) -> Option<Leaf> {
-        let (table, raw) = self.tables().look(|| self.tables().lowest(at));
+        let (table, raw) = self.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
             Entry::Leaf(leaf) => Some(leaf),
             _ => None,

@@ -9,7 +9,7 @@
 use super::UserHal;
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
 use crate::hal::Internal;
-use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, find_head};
+use crate::mm::page::{Kind, Page, PageMap, PageState, find_head};
 use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
 
 /// Pages that are dropped together.
@@ -43,27 +43,21 @@ impl Dropped {
     }
 }
 
-/// Pins of a user block (Linux: what `FOLL_PIN` adds to the reference count).
-pub(super) fn pins(head: &PageDescriptor) -> u32 {
-    head.prev()
-}
-
-/// Whether a block of user memory is mapped by one leaf and nobody else uses it.
-#[inline]
-pub(super) fn is_sole(head: &PageDescriptor, state: PageState) -> bool {
-    state.references() == 1 || state.references().wrapping_sub(pins(head)) == 1
-}
-
 /// The frames of a machine, for the code that maps them.
 pub(super) struct Frames<'h, H: UserHal> {
     hal: &'h H,
-    map: <H::Pages as PageHal>::Map,
 }
 
 impl<'h, H: UserHal> Frames<'h, H> {
     #[inline]
     pub(super) fn new(hal: &'h H) -> Self {
-        Self { hal, map: hal.pages().hal().map() }
+        Self { hal }
+    }
+
+    /// Not kept: a copy of it costs more than finding it where one field is wanted.
+    #[inline(always)]
+    fn map(&self) -> <H::Pages as PageHal>::Map {
+        self.hal.pages().hal().map()
     }
 
     #[inline]
@@ -73,37 +67,76 @@ impl<'h, H: UserHal> Frames<'h, H> {
 
     #[inline]
     pub(super) fn phys(&self, page: Page) -> PhysAddr {
-        self.map.phys(page)
+        self.map().phys(page)
     }
 
     #[inline]
-    pub(super) fn descriptor(&self, page: Page) -> &PageDescriptor {
-        self.map.get(page)
+    pub(super) fn pfn(&self, page: Page) -> Pfn {
+        self.map().pfn(page)
+    }
+
+    /// Gives back a page that has just been allocated and not claimed.
+    #[cold]
+    pub(super) fn discard(&self, page: Page) {
+        let freed = self.pages().do_free_pages(page, Order::ZERO);
+        debug_assert!(freed.is_ok(), "a new page is nobody else's");
+    }
+
+    #[inline]
+    pub(super) fn state(&self, page: Page) -> PageState {
+        self.map().get(page).state()
+    }
+
+    /// Pins of a user block (Linux: what `FOLL_PIN` adds to the reference count).
+    #[inline]
+    pub(super) fn pins(&self, head: Page) -> u32 {
+        self.map().get(head).prev()
+    }
+
+    /// Counts a pin more, or one less.
+    pub(super) fn add_pin(&self, head: Page, count: i32) {
+        self.map().get(head).add_prev(count);
+    }
+
+    /// Leaves of a user block, as [`check`](super::check::check) has counted them in the link that is nobody's.
+    pub(super) fn leaves(&self, head: Page) -> u32 {
+        self.map().get(head).next()
+    }
+
+    pub(super) fn set_leaves(&self, head: Page, leaves: u32) {
+        self.map().get(head).set_next(leaves);
+    }
+
+    /// Whether a block of user memory is mapped by one leaf and nobody else uses it.
+    #[inline]
+    pub(super) fn is_sole(&self, head: Page, state: PageState) -> bool {
+        state.references() == 1 || state.references().wrapping_sub(self.pins(head)) == 1
     }
 
     #[inline]
     pub(super) fn find(&self, pfn: Pfn) -> Option<Page> {
-        self.map.find(pfn)
+        self.map().find(pfn)
     }
 
     /// The allocated block that a frame belongs to, with its state; `None` for one that nobody allocated.
     pub(super) fn block(&self, pfn: Pfn) -> Option<(Page, PageState)> {
         let page = self.find(pfn)?;
-        let state = self.map.get(page).state();
-        let (head, state) = if state.kind() == Kind::User { (page, state) } else { find_head(&self.map, page)? };
+        let state = self.state(page);
+        let (head, state) = if state.kind() == Kind::User { (page, state) } else { find_head(&self.map(), page)? };
         state.kind().is_allocated().then_some((head, state))
     }
 
     /// Whether a page with a descriptor is free.
     pub(super) fn is_free(&self, page: Page) -> bool {
-        let kind = find_head(&self.map, page).map_or(Kind::Free, |(_, state)| state.kind());
+        let kind = find_head(&self.map(), page).map_or(Kind::Free, |(_, state)| state.kind());
         matches!(kind, Kind::Free | Kind::Pcp)
     }
 
     /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come.
     #[inline]
     pub(super) fn claim(&self, page: Page) {
-        let descriptor = self.map.get(page);
+        let map = self.map();
+        let descriptor = map.get(page);
         // INVARIANT: USR-2.
         descriptor.set_prev(0);
         descriptor.claim_fresh(Kind::User);
@@ -111,17 +144,25 @@ impl<'h, H: UserHal> Frames<'h, H> {
 
     /// The same as `count` pages, each a block of its own. The block is the caller's alone.
     pub(super) fn claim_pages(&self, first: Page, count: u32) {
-        let state = self.map.get(first).state().with_order(Order::ZERO);
+        let map = self.map();
+        let state = map.get(first).state().with_order(Order::ZERO);
         for index in 0..count {
-            let descriptor = self.map.get(first.offset(index));
-            descriptor.set_state(state);
+            map.get(first.offset(index)).set_state(state);
             self.claim(first.offset(index));
         }
     }
 
+    /// Whether a page is a user block of its own that is mapped once, and not pinned. The zero page is not.
+    #[inline]
+    pub(super) fn is_sole_page(&self, page: Page) -> bool {
+        let state = self.state(page);
+        state.kind() == Kind::User && state.order() == Order::ZERO && state.references() == 1
+    }
+
     /// Takes `count` references to an allocated block, by somebody who keeps it from being freed; whether they can be counted.
     pub(super) fn hold(&self, head: Page, count: u32) -> bool {
-        let descriptor = self.map.get(head);
+        let map = self.map();
+        let descriptor = map.get(head);
         let mut state = descriptor.state();
         loop {
             let more = state.with_more(count).filter(|_| state.kind().is_allocated() && state.references() != 0);
@@ -135,7 +176,8 @@ impl<'h, H: UserHal> Frames<'h, H> {
 
     /// Takes back references that [`Frames::hold`] took, of those that there are.
     pub(super) fn unhold(&self, head: Page, count: u32) {
-        let descriptor = self.map.get(head);
+        let map = self.map();
+        let descriptor = map.get(head);
         for _ in 0..count {
             let mut state = descriptor.state();
             while let Err(found) = descriptor.exchange(state, state.with_one_less()) {
@@ -148,9 +190,13 @@ impl<'h, H: UserHal> Frames<'h, H> {
     /// fork. Whether it did.
     #[inline(always)]
     pub(super) fn share(&self, page: Page) -> bool {
-        let descriptor = self.map.get(page);
+        let map = self.map();
+        let descriptor = map.get(page);
+        if descriptor.prev() != 0 {
+            return false;
+        }
         let one_more = |state: PageState| {
-            let user = state.kind() == Kind::User && descriptor.prev() == 0;
+            let user = state.kind() == Kind::User;
             state.with_more(1).filter(|_| user).map(|more| (more, ()))
         };
         descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
@@ -165,7 +211,7 @@ impl<'h, H: UserHal> Frames<'h, H> {
             let Some((head, state)) = self.block(pfn) else { return Counted::Mapped };
             let counted = if state.kind() == Kind::User { Counted::Anon } else { Counted::Mapped };
             if state.references() > 1 {
-                if self.map.get(head).exchange(state, state.with_one_less()).is_ok() {
+                if self.map().get(head).exchange(state, state.with_one_less()).is_ok() {
                     return counted;
                 }
                 continue;
@@ -180,14 +226,14 @@ impl<'h, H: UserHal> Frames<'h, H> {
     }
 
     /// [`Frames::put`] of many.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn put_all(&self, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
         loop {
             let before = batch.pages().len();
             self.pages().free_claimed_bulk(batch, Kind::User);
             dropped.anon += (before - batch.pages().len()) as u64;
             let Some(page) = batch.pop() else { return };
-            dropped.add(self.put(self.map.pfn(page)));
+            dropped.add(self.put(self.map().pfn(page)));
         }
     }
 

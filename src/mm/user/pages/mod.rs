@@ -14,8 +14,9 @@
 //!
 //! A space has a lock for each of 32 residues of the 2 MiB number of an address (class [`UserEntries`](class::UserEntries)):
 //! entries change under it, and it keeps the table of last entries in place. Linking and unlinking a table, and mapping a
-//! block where there was nothing, happens under one lock more (class [`UserTables`](class::UserTables)), taken first. Upper
-//! tables are read in a look (`WALK-1`), so that a fault waits for nobody who unmaps elsewhere. Nothing is allocated under
+//! block where there was nothing, happens under one lock more (class [`UserTables`](class::UserTables)), taken first. An
+//! upper table that was unlinked is freed when each of the 32 locks was free once since: a descent is under one of them (or in
+//! a look, `WALK-1`). Nothing is allocated under
 //! a lock: a fault finds out what it needs, lets go, gets it, and looks again.
 //!
 //! # Invariants
@@ -44,6 +45,7 @@ mod relocate;
 mod remap;
 mod space_pages;
 mod spare;
+mod usual;
 mod zap;
 
 pub use backing::{Backing, FaultAccess, Handled, Sharing};

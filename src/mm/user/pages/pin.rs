@@ -1,7 +1,7 @@
 //! Pinning: a page stays where it is, with this space, while a device uses it (Linux: `pin_user_pages`, `FOLL_PIN`).
 #![forbid(unsafe_code)]
 
-use super::frame::{Frames, pins};
+use super::frame::Frames;
 use super::space_pages::{USER_END, UserPages};
 use super::{Backing, FaultAccess, FaultError, Sharing, UserHal};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
@@ -49,7 +49,7 @@ impl<H: UserHal> Drop for Pinned<H> {
         let frames = Frames::new(&self.hal);
         if let Some(head) = self.head {
             // Before the reference goes, which may be the last.
-            frames.descriptor(head).add_prev(-1);
+            frames.add_pin(head, -1);
         }
         frames.put(Pfn::containing(frames.phys(self.page)));
     }
@@ -97,13 +97,13 @@ impl<H: UserHal> UserPages<H> {
             return Ok(None);
         }
         // Half of what can be counted is enough for pins.
-        let full = user && pins(frames.descriptor(head)) > u32::MAX / 2;
+        let full = user && frames.pins(head) > u32::MAX / 2;
         if full || !frames.hold(head, 1) {
             return Err(FaultError::OutOfMemory);
         }
         if user {
             // INVARIANT: USR-2, USR-4.
-            frames.descriptor(head).add_prev(1);
+            frames.add_pin(head, 1);
         }
         Ok(Some(Pinned { hal: self.hal().clone(), page, head: user.then_some(head) }))
     }

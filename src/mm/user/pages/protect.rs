@@ -3,16 +3,32 @@
 
 use super::frame::Frames;
 use super::space_pages::{Format, UserPages};
+use super::usual::{ordinary, without_address};
 use super::zap::run_of;
 use super::{Backing, PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
-use crate::hal::entry::{Entry, EntryFormat, Leaf};
+use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
 use crate::mm::pgtable::Gather;
+
+/// Entries that are ordinary, the address taken out.
+struct Known([RawEntry; 3]);
+
+impl Known {
+    #[inline]
+    fn new<F: EntryFormat>() -> Self {
+        Self([Access::ReadOnly, Access::ReadWrite, Access::Execute].map(ordinary::<F>))
+    }
+
+    #[inline]
+    fn has(&self, plain: RawEntry) -> bool {
+        self.0.contains(&plain)
+    }
+}
 
 impl<H: UserHal> UserPages<H> {
     /// Changes what accesses to everything mapped in `range` may do (Linux: `change_protection`). When it returns, no CPU acts
@@ -41,7 +57,7 @@ impl<H: UserHal> UserPages<H> {
         let frames = Frames::new(self.hal());
         let mmu = self.tables().mmu();
         let _entries = self.lock_entries(part.start());
-        let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+        let (table, raw) = self.tables().lowest(part.start());
         if table.level() != Level::Pte {
             if let Entry::Leaf(leaf) = Format::<H>::decode(table.level(), raw)
                 && part.size() == leaf.level.size()
@@ -54,11 +70,34 @@ impl<H: UserHal> UserPages<H> {
             return;
         }
         self.cut_groups(table, part);
+        let known = Known::new::<Format<H>>();
+        let wanted = ordinary::<Format<H>>(area.access);
         let mut at = part.start();
         for slot in run_of(part).slots() {
             let here = at;
             at = VirtAddr::new(at.get() + PAGE_SIZE);
-            let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, table.read(mmu, slot)) else { continue };
+            let raw = table.read(mmu, slot);
+            if raw.is_absent() {
+                continue;
+            }
+            let plain = without_address::<Format<H>>(raw);
+            if plain == wanted {
+                continue;
+            }
+            // The usual case: it needs no look at who else has the page, or one at a single descriptor.
+            let pfn = Format::<H>::frame_of(raw);
+            let usual = known.has(plain)
+                && match area.access {
+                    Access::ReadOnly => true,
+                    Access::ReadWrite => frames.find(pfn).is_some_and(|page| frames.is_sole_page(page)),
+                    Access::Execute => false,
+                };
+            if usual {
+                table.write(mmu, slot, RawEntry::new(wanted.get() | pfn.start().get()));
+                gather.note(here, 1, LeafLevel::Pte);
+                continue;
+            }
+            let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { continue };
             let Some(prot) = self.protection(&frames, area, &leaf) else { continue };
             if leaf.contiguous {
                 self.unfold(table, slot, here);

@@ -54,7 +54,7 @@ impl<H: UserHal> UserPages<H> {
         let mut at = range.start();
         while let Some(part) = self.tables().next_part(at, range.end()) {
             let _entries = self.lock_entries(part.start());
-            let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+            let (table, raw) = self.tables().lowest(part.start());
             let empty = match table.level() {
                 Level::Pte => table.is_empty(self.tables().mmu(), run_of(part)),
                 _ => raw.is_absent(),
@@ -160,7 +160,7 @@ impl<H: UserHal> UserPages<H> {
     fn take_entries(&self, chunk: VirtRange, taken: &mut [RawEntry; MOVED]) -> bool {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(chunk.start());
-        let (table, _) = tables.look(|| tables.lowest(chunk.start()));
+        let (table, _) = tables.lowest(chunk.start());
         let run = run_of(chunk);
         if table.level() != Level::Pte || table.is_empty(mmu, run) {
             return false;
@@ -187,7 +187,7 @@ impl<H: UserHal> UserPages<H> {
     fn give_entries(&self, chunk: VirtRange, taken: &[RawEntry; MOVED]) -> bool {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(chunk.start());
-        let (table, _) = tables.look(|| tables.lowest(chunk.start()));
+        let (table, _) = tables.lowest(chunk.start());
         let run: Run = run_of(chunk);
         if table.level() != Level::Pte || !table.is_empty(mmu, run) {
             return false;

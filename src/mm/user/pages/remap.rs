@@ -77,7 +77,7 @@ impl<H: UserHal> UserPages<H> {
     fn insert_part(&self, part: VirtRange, first: Pfn, prot: Prot) -> Result<(), PagesError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
-        let (table, _) = tables.look(|| tables.lowest(part.start()));
+        let (table, _) = tables.lowest(part.start());
         let run = run_of(part);
         if table.level() != Level::Pte || !table.is_empty(mmu, run) {
             return Err(PagesError::Occupied(part.start()));

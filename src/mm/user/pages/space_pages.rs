@@ -13,6 +13,9 @@ use crate::sync::{OrderedGuard, OrderedLock};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// Tables that are unlinked with one flush, before others may link some.
+const REAPED: usize = 64;
+
 /// Locks for entries.
 const STRIPES: usize = 32;
 
@@ -185,23 +188,38 @@ impl<H: UserHal> UserPages<H> {
         }
     }
 
+    /// Returns when nobody reads an upper table any more that was unlinked before: each descent is under a lock of entries.
+    fn wait_for_descents(&self) {
+        for entries in &self.entries {
+            drop(entries.lock());
+        }
+    }
+
     /// Unlinks and frees the tables all of whose addresses lie in `range`, if nothing is in them.
     pub(super) fn reap(&self, range: VirtRange) {
         let frames = self.hal.frames(Gfp::ATOMIC);
         let mut gather = self.tables.gather(&frames);
+        let mut upper = false;
         for level in [Level::Pmd, Level::Pud, Level::Pgd] {
             let Some(mut at) = range.start().align_up(level.size()) else { continue };
-            while let Some(next) = at.checked_add(level.size()).filter(|next| *next <= range.end()) {
-                let Some(part) = self.tables.next_part_of(at, range.end(), level) else { break };
-                if part != at {
-                    at = part;
-                    continue;
-                }
+            while let Some(part) = self.tables.next_part_of(at, range.end(), level) {
                 let _structure = self.lock_structure();
-                let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
-                self.tables.unlink_empty(at, level, &mut gather);
-                at = next;
+                at = part;
+                for _ in 0..REAPED {
+                    let Some(next) = at.checked_add(level.size()).filter(|next| *next <= range.end()) else { break };
+                    let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
+                    upper |= self.tables.unlink_empty(at, level, &mut gather) && level != Level::Pmd;
+                    at = next;
+                }
+                // Before another table can be linked in the same place: a CPU may have this one cached.
+                gather.complete();
+                if at == part {
+                    break;
+                }
             }
+        }
+        if upper {
+            self.wait_for_descents();
         }
         gather.flush();
     }

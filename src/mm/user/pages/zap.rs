@@ -70,7 +70,7 @@ impl<H: UserHal> UserPages<H> {
             let end = part_end(at, range.end());
             let part = VirtRange::new(at, end).unwrap_or_default();
             let _entries = self.lock_entries(at);
-            let (table, _) = self.tables().look(|| self.tables().lowest(at));
+            let (table, _) = self.tables().lowest(at);
             if table.level() != Level::Pte {
                 // Somebody changes this range as well.
                 return Err(PagesError::OutOfMemory);
@@ -85,7 +85,7 @@ impl<H: UserHal> UserPages<H> {
     fn remove_guards(&self, part: VirtRange) {
         let _entries = self.lock_entries(part.start());
         let mmu = self.tables().mmu();
-        let (table, _) = self.tables().look(|| self.tables().lowest(part.start()));
+        let (table, _) = self.tables().lowest(part.start());
         if table.level() == Level::Pte {
             for slot in run_of(part).slots() {
                 if table.read(mmu, slot) == Format::<H>::GUARD {
@@ -149,7 +149,7 @@ impl<H: UserHal> UserPages<H> {
 
     fn zap_part(&self, part: VirtRange, keep_guards: bool) {
         let _entries = self.lock_entries(part.start());
-        let (table, raw) = self.tables().look(|| self.tables().lowest(part.start()));
+        let (table, raw) = self.tables().lowest(part.start());
         match Format::<H>::decode(table.level(), raw) {
             _ if table.level() == Level::Pte => self.zap_entries(table, part, keep_guards),
             // One that reaches beyond the part was mapped after the edges were made edges: it stays.

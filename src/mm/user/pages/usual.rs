@@ -1,0 +1,145 @@
+//! The usual faults, straight through: the first read and write of a page, the write after a fork, by its last owner or not.
+//! Anything else is left to the slow path, with nothing changed.
+#![forbid(unsafe_code)]
+
+use super::frame::{Dropped, Frames};
+use super::space_pages::{Format, UserPages};
+use super::{Backing, FaultError, Handled, Sharing, UserHal};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
+use crate::gfp::Gfp;
+use crate::hal::entry::{EntryFormat, RawEntry};
+use crate::hal::level::{LeafLevel, Level};
+use crate::hal::mmu::Mmu;
+use crate::hal::prot::{Access, Prot};
+use crate::mm::page::Kind;
+
+/// What a write to a page needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Plan {
+    /// A zeroed page: nothing is there.
+    Fill,
+    /// A zeroed page in place of the zero page.
+    Replace,
+    /// A copy: others have the page.
+    Copy,
+    /// Nothing: this space is the last owner.
+    Reuse,
+}
+
+/// An ordinary leaf of the last level with the address taken out.
+#[inline(always)]
+pub(super) fn ordinary<F: EntryFormat>(access: Access) -> RawEntry {
+    let prot = Prot::user(access).with_dirty(matches!(access, Access::ReadWrite));
+    F::leaf(LeafLevel::Pte, PhysAddr::ZERO, prot, false)
+}
+
+/// An entry with the address taken out, which stands at its own bit positions.
+#[inline(always)]
+pub(super) fn without_address<F: EntryFormat>(raw: RawEntry) -> RawEntry {
+    RawEntry::new(raw.get() ^ F::frame_of(raw).start().get())
+}
+
+impl<H: UserHal> UserPages<H> {
+    #[inline]
+    fn plan(&self, raw: RawEntry, area: &Backing, frames: &Frames<'_, H>) -> Option<Plan> {
+        if raw.is_absent() {
+            return Some(Plan::Fill);
+        }
+        if without_address::<Format<H>>(raw) != ordinary::<Format<H>>(Access::ReadOnly)
+            || area.sharing != Sharing::Private
+        {
+            return None;
+        }
+        let pfn = Format::<H>::frame_of(raw);
+        if pfn == self.hal().zero_page() {
+            return Some(Plan::Replace);
+        }
+        let page = frames.find(pfn)?;
+        let state = frames.state(page);
+        if state.kind() != Kind::User || state.order() != Order::ZERO || frames.pins(page) != 0 {
+            return None;
+        }
+        Some(if state.references() == 1 { Plan::Reuse } else { Plan::Copy })
+    }
+
+    /// A write to a page of a writable area that comes page by page. `None` if it is no usual case.
+    #[inline]
+    pub(super) fn fault_write(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let frames = Frames::new(self.hal());
+        let (table, raw) = {
+            let _entries = self.lock_entries(at);
+            tables.lowest(at)
+        };
+        if table.level() != Level::Pte {
+            return Ok(None);
+        }
+        let Some(plan) = self.plan(raw, area, &frames) else { return Ok(None) };
+        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO);
+        let page = match plan {
+            Plan::Fill | Plan::Replace => Some(frames.pages().alloc_pages(gfp | Gfp::ZERO, Order::ZERO)?),
+            Plan::Copy => Some(frames.pages().alloc_pages(gfp, Order::ZERO)?),
+            Plan::Reuse => None,
+        };
+        let entries = self.lock_entries(at);
+        let (table, found) = tables.lowest(at);
+        if table.level() != Level::Pte || found != raw || self.plan(found, area, &frames) != Some(plan) {
+            drop(entries);
+            // Another CPU was quicker.
+            if let Some(page) = page {
+                frames.discard(page);
+            }
+            return Ok(None);
+        }
+        let (slot, old) = (Level::Pte.slot(at), Format::<H>::frame_of(raw));
+        let leaf = |pfn: Pfn| RawEntry::new(ordinary::<Format<H>>(Access::ReadWrite).get() | pfn.start().get());
+        let Some(page) = page else {
+            table.write(mmu, slot, leaf(old));
+            tables.flush_leaf(at, LeafLevel::Pte);
+            return Ok(Some(Handled::Reused));
+        };
+        let new = frames.pfn(page);
+        frames.claim(page);
+        if plan == Plan::Copy {
+            // Nobody writes the old page meanwhile: each leaf that maps it is read-only.
+            frames.copy(old.start(), new.start(), 1);
+        }
+        if plan != Plan::Fill {
+            // Break-before-make: the leaf maps another frame from now on.
+            table.write(mmu, slot, RawEntry::ABSENT);
+            tables.flush_leaf(at, LeafLevel::Pte);
+        }
+        // The content is visible to every CPU before the entry is.
+        mmu.publish_table();
+        table.write(mmu, slot, leaf(new));
+        mmu.publish();
+        if plan == Plan::Copy {
+            // Not before the flush: the last other owner may free it at once.
+            let mut dropped = Dropped::default();
+            dropped.add(frames.put(old));
+            self.count_anon(1);
+            self.count_dropped(dropped);
+            return Ok(Some(Handled::Copied));
+        }
+        self.count_anon(1);
+        Ok(Some(Handled::Zeroed(Order::ZERO)))
+    }
+
+    /// A read of a page of a private area where nothing is, whose table is there. `None` if it is no usual case.
+    #[inline]
+    pub(super) fn fault_read(&self, at: VirtAddr, area: &Backing) -> Option<Handled> {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        if area.sharing != Sharing::Private {
+            return None;
+        }
+        let _entries = self.lock_entries(at);
+        let (table, raw) = tables.lowest(at);
+        if table.level() != Level::Pte || !raw.is_absent() {
+            return None;
+        }
+        let zero = self.hal().zero_page().start();
+        table.write(mmu, Level::Pte.slot(at), Format::<H>::leaf(LeafLevel::Pte, zero, area.read_prot(), false));
+        mmu.publish();
+        Some(Handled::ZeroPage)
+    }
+}
