@@ -14,6 +14,8 @@ use crate::mm::mempool::{NotFreed, PoolCreateError, PoolDestroyError, PoolEmpty,
 use crate::mm::percpu::PerCpuError;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::slab::{self, CreateError, DestroyError, Misuse};
+use crate::mm::user::access::UserAccessError;
+use crate::mm::user::asid::AsidError;
 use crate::mm::vmalloc::{AreaError, MapError, SetMemoryError};
 use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomic};
 use crate::sync::SwitchError;
@@ -117,6 +119,10 @@ families! {
     DmaPool(PoolError),
     /// Memory that a device does not have.
     NotKept(NotKept),
+    /// Memory of a process that cannot be accessed.
+    UserAccess(UserAccessError),
+    /// An address space that does not run.
+    Asid(AsidError),
     /// No I/O ports.
     Port(PortError),
     /// No stack.

@@ -8,7 +8,7 @@ use crate::arch::aarch64::irq;
 use crate::arch::aarch64::uaccess::{self, CpuUser};
 use crate::hal::user::USER_END;
 use crate::hal::wait::Context as _;
-use crate::mm::user::access::{self, AccessError, UserData, UserPtr, UserSlice, UserWord};
+use crate::mm::user::access::{self, UserAccessError, UserData, UserPtr, UserSlice, UserWord};
 use crate::sync::Once;
 
 /// Reads a [`UserSlice`] of the process that this CPU runs.
@@ -107,9 +107,9 @@ fn resolve(exception: &Exception<'_>) -> Resolution {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`]; the bytes that were not copied are zero in `to`.
+/// [`UserAccessError::Fault`]; the bytes that were not copied are zero in `to`.
 #[inline]
-pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<(), AccessError> {
+pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<(), UserAccessError> {
     access::copy_from_user(&CpuUser, to, from)
 }
 
@@ -117,9 +117,9 @@ pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<(), AccessError> 
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<(), AccessError> {
+pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<(), UserAccessError> {
     access::copy_to_user(&CpuUser, to, from)
 }
 
@@ -127,9 +127,9 @@ pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<(), AccessError> {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn clear_user(to: UserAddr, bytes: usize) -> Result<(), AccessError> {
+pub fn clear_user(to: UserAddr, bytes: usize) -> Result<(), UserAccessError> {
     access::clear_user(&CpuUser, to, bytes)
 }
 
@@ -137,9 +137,9 @@ pub fn clear_user(to: UserAddr, bytes: usize) -> Result<(), AccessError> {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn strncpy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, AccessError> {
+pub fn strncpy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, UserAccessError> {
     access::strncpy_from_user(&CpuUser, to, from)
 }
 
@@ -147,8 +147,8 @@ pub fn strncpy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, AccessE
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
-pub fn check_zeroed_user(from: UserAddr, bytes: usize) -> Result<bool, AccessError> {
+/// [`UserAccessError::Fault`].
+pub fn check_zeroed_user(from: UserAddr, bytes: usize) -> Result<bool, UserAccessError> {
     access::check_zeroed_user(&CpuUser, from, bytes)
 }
 
@@ -156,8 +156,8 @@ pub fn check_zeroed_user(from: UserAddr, bytes: usize) -> Result<bool, AccessErr
 ///
 /// # Errors
 ///
-/// [`AccessError::UnknownTail`], [`AccessError::Fault`].
-pub fn copy_struct_from_user(to: &mut [u8], from: UserAddr, bytes: usize) -> Result<(), AccessError> {
+/// [`UserAccessError::UnknownTail`], [`UserAccessError::Fault`].
+pub fn copy_struct_from_user(to: &mut [u8], from: UserAddr, bytes: usize) -> Result<(), UserAccessError> {
     access::copy_struct_from_user(&CpuUser, to, from, bytes)
 }
 
@@ -165,9 +165,9 @@ pub fn copy_struct_from_user(to: &mut [u8], from: UserAddr, bytes: usize) -> Res
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn get_user<W: UserWord>(from: UserPtr<W>) -> Result<W, AccessError> {
+pub fn get_user<W: UserWord>(from: UserPtr<W>) -> Result<W, UserAccessError> {
     access::get_user(&CpuUser, from.addr())
 }
 
@@ -175,9 +175,9 @@ pub fn get_user<W: UserWord>(from: UserPtr<W>) -> Result<W, AccessError> {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn put_user<W: UserWord>(to: UserPtr<W>, value: W) -> Result<(), AccessError> {
+pub fn put_user<W: UserWord>(to: UserPtr<W>, value: W) -> Result<(), UserAccessError> {
     access::put_user(&CpuUser, to.addr(), value)
 }
 
@@ -185,8 +185,8 @@ pub fn put_user<W: UserWord>(to: UserPtr<W>, value: W) -> Result<(), AccessError
 ///
 /// # Errors
 ///
-/// [`AccessError::Misaligned`], [`AccessError::Fault`], [`AccessError::Contended`].
-pub fn cmpxchg_user_u32(at: UserPtr<u32>, expected: u32, new: u32) -> Result<u32, AccessError> {
+/// [`UserAccessError::Misaligned`], [`UserAccessError::Fault`], [`UserAccessError::Contended`].
+pub fn cmpxchg_user_u32(at: UserPtr<u32>, expected: u32, new: u32) -> Result<u32, UserAccessError> {
     access::cmpxchg_user_u32(&CpuUser, at.addr(), expected, new)
 }
 
@@ -195,7 +195,7 @@ pub fn cmpxchg_user_u32(at: UserPtr<u32>, expected: u32, new: u32) -> Result<u32
 /// # Errors
 ///
 /// As for [`cmpxchg_user_u32`].
-pub fn cmpxchg_user_u64(at: UserPtr<u64>, expected: u64, new: u64) -> Result<u64, AccessError> {
+pub fn cmpxchg_user_u64(at: UserPtr<u64>, expected: u64, new: u64) -> Result<u64, UserAccessError> {
     access::cmpxchg_user_u64(&CpuUser, at.addr(), expected, new)
 }
 
@@ -203,9 +203,9 @@ pub fn cmpxchg_user_u64(at: UserPtr<u64>, expected: u64, new: u64) -> Result<u64
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn read_user<T: UserData>(from: UserPtr<T>) -> Result<T, AccessError> {
+pub fn read_user<T: UserData>(from: UserPtr<T>) -> Result<T, UserAccessError> {
     from.read(&CpuUser)
 }
 
@@ -213,9 +213,9 @@ pub fn read_user<T: UserData>(from: UserPtr<T>) -> Result<T, AccessError> {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn write_user<T: UserData>(to: UserPtr<T>, value: &T) -> Result<(), AccessError> {
+pub fn write_user<T: UserData>(to: UserPtr<T>, value: &T) -> Result<(), UserAccessError> {
     to.write(&CpuUser, value)
 }
 

@@ -15,7 +15,7 @@ use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::layout::phys_to_virt;
 use quarry::mm::pgtable::{MapFlags, PageTable, Space};
-use quarry::mm::user::access::{AccessError, UserPtr, UserSlice};
+use quarry::mm::user::access::{UserAccessError, UserPtr, UserSlice};
 use quarry::mm::user::asid::AsidSlot;
 
 /// Where a process has its first page.
@@ -97,7 +97,7 @@ fn a_copy_into_an_unmapped_page_says_what_is_left() {
         let start = at(end - there as u64);
         for size in SIZES {
             let left = size.saturating_sub(there);
-            let wanted = if left == 0 { Ok(()) } else { Err(AccessError::Fault { left }) };
+            let wanted = if left == 0 { Ok(()) } else { Err(UserAccessError::Fault { left }) };
             for align in 0..16 {
                 let own = pattern.get(align..align + size).expect("long enough");
                 assert_eq!(global::copy_to_user(start, own), wanted, "to: {there}, {size}, {align}");
@@ -163,7 +163,7 @@ fn a_string_is_read_to_its_nul_and_no_further() {
             // Without it the string goes on into the page that is not there.
             let there = length + 1 + usize::try_from(behind).expect("small");
             let left = buffer.len() - there;
-            assert_eq!(global::strncpy_from_user(&mut buffer, start), Err(AccessError::Fault { left }));
+            assert_eq!(global::strncpy_from_user(&mut buffer, start), Err(UserAccessError::Fault { left }));
         }
     }
 }
@@ -185,15 +185,23 @@ fn words_of_a_process_are_read_written_and_exchanged() {
     for wild in
         [end, end - 1, 0, 1 << 47, (1 << 48) - 4, 1 << 48, 0x5500_0000_0040_0000, u64::MAX - 3, 0xffff_0000_4000_0000]
     {
-        assert_eq!(global::get_user(UserPtr::<u64>::new(at(wild))), Err(AccessError::Fault { left: 8 }), "{wild:#x}");
-        assert_eq!(global::put_user(UserPtr::new(at(wild)), 1_u32), Err(AccessError::Fault { left: 4 }), "{wild:#x}");
+        assert_eq!(
+            global::get_user(UserPtr::<u64>::new(at(wild))),
+            Err(UserAccessError::Fault { left: 8 }),
+            "{wild:#x}"
+        );
+        assert_eq!(
+            global::put_user(UserPtr::new(at(wild)), 1_u32),
+            Err(UserAccessError::Fault { left: 4 }),
+            "{wild:#x}"
+        );
         assert_eq!(global::clear_user(at(wild), 100).map_err(|_| ()), Err(()), "{wild:#x}");
     }
     // The kernel's own memory, which is mapped.
     let mut secret = [7_u8; 128];
     let kernel = at(VirtAddr::of(secret.as_ptr()).get());
-    assert_eq!(global::copy_to_user(kernel, &[1; 128]), Err(AccessError::Fault { left: 128 }));
-    assert_eq!(global::copy_from_user(&mut [0; 16], kernel), Err(AccessError::Fault { left: 16 }));
+    assert_eq!(global::copy_to_user(kernel, &[1; 128]), Err(UserAccessError::Fault { left: 128 }));
+    assert_eq!(global::copy_from_user(&mut [0; 16], kernel), Err(UserAccessError::Fault { left: 16 }));
     assert_eq!(core::hint::black_box(&mut secret), &[7; 128]);
 
     assert_eq!(global::put_user(UserPtr::new(at(AT + 64)), 5_u64), Ok(()));
@@ -201,12 +209,12 @@ fn words_of_a_process_are_read_written_and_exchanged() {
     assert_eq!(global::cmpxchg_user_u32(UserPtr::new(at(AT + 64)), 5, 7), Ok(6));
     assert_eq!(global::cmpxchg_user_u64(UserPtr::new(at(AT + 64)), 6, u64::MAX), Ok(6));
     assert_eq!(global::get_user(UserPtr::<u64>::new(at(AT + 64))), Ok(u64::MAX));
-    assert_eq!(global::cmpxchg_user_u64(UserPtr::new(at(end)), 0, 1), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(global::cmpxchg_user_u32(UserPtr::new(at(AT + 66)), 0, 1), Err(AccessError::Misaligned));
+    assert_eq!(global::cmpxchg_user_u64(UserPtr::new(at(end)), 0, 1), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(global::cmpxchg_user_u32(UserPtr::new(at(AT + 66)), 0, 1), Err(UserAccessError::Misaligned));
 
     let mut writer = global::user_writer(UserSlice::new(at(end - 16), 32));
     assert_eq!(writer.write(&[1_u32, 2, 3]), Ok(()));
-    assert_eq!((writer.write(&4_u64), writer.remaining()), (Err(AccessError::Fault { left: 4 }), 16));
+    assert_eq!((writer.write(&4_u64), writer.remaining()), (Err(UserAccessError::Fault { left: 4 }), 16));
     let mut reader = global::user_reader(UserSlice::new(at(end - 16), 32));
     assert_eq!((reader.read(), reader.read::<[u32; 2]>()), (Ok(1_u32), Ok([2, 3])));
 }
@@ -219,10 +227,13 @@ fn a_read_only_page_is_not_written_for_the_process() {
     let mut bytes = [0; 200];
     let start = at(AT + PAGE_SIZE - 100);
     assert_eq!(global::copy_from_user(&mut bytes, start), Ok(()));
-    assert_eq!(global::copy_to_user(start, &[3; 200]), Err(AccessError::Fault { left: 100 }));
-    assert_eq!(global::copy_to_user(at(AT + PAGE_SIZE), &[3; 8]), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(global::clear_user(start, 164), Err(AccessError::Fault { left: 64 }));
-    assert_eq!(global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0, 1), Err(AccessError::Fault { left: 4 }));
+    assert_eq!(global::copy_to_user(start, &[3; 200]), Err(UserAccessError::Fault { left: 100 }));
+    assert_eq!(global::copy_to_user(at(AT + PAGE_SIZE), &[3; 8]), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(global::clear_user(start, 164), Err(UserAccessError::Fault { left: 64 }));
+    assert_eq!(
+        global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0, 1),
+        Err(UserAccessError::Fault { left: 4 })
+    );
     assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT + PAGE_SIZE))), Ok(2));
 }
 
@@ -242,7 +253,7 @@ fn one_address_shows_what_its_process_has_there() {
     );
     global::leave_mm();
     assert_eq!(global::current_mm(), None);
-    assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT))), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT))), Err(UserAccessError::Fault { left: 1 }));
     global::asids().expect("numbers").check_all().unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -255,8 +266,11 @@ fn the_kernel_does_not_read_a_user_page_by_accident() {
     // After a long copy, which clears PAN meanwhile, it is set again; so it is after one that faults.
     let mut bytes = [0; 200];
     assert_eq!(global::copy_from_user(&mut bytes, at(AT)), Ok(()));
-    assert_eq!(global::copy_to_user(at(AT + PAGE_SIZE - 100), &bytes), Err(AccessError::Fault { left: 100 }));
-    assert_eq!(global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0, 1), Err(AccessError::Fault { left: 4 }));
+    assert_eq!(global::copy_to_user(at(AT + PAGE_SIZE - 100), &bytes), Err(UserAccessError::Fault { left: 100 }));
+    assert_eq!(
+        global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0, 1),
+        Err(UserAccessError::Fault { left: 4 })
+    );
     assert!(protect::barriers(&IdRegisters::read()).pan);
     let page = VirtAddr::new(AT);
     expect_fault(FaultKind::Permission(AccessKind::Read), page);
@@ -291,10 +305,13 @@ fn a_copy_waits_for_the_page_that_its_fault_maps() {
     let mut bytes = [0_u8; 3 * PAGE_BYTES];
     // Where nobody may wait, the fault is an answer.
     let masked = quarry::arch::aarch64::irq::local_irq_save();
-    assert_eq!(global::copy_from_user(&mut bytes, at(AT + 8)), Err(AccessError::Fault { left: 2 * PAGE_BYTES + 8 }));
+    assert_eq!(
+        global::copy_from_user(&mut bytes, at(AT + 8)),
+        Err(UserAccessError::Fault { left: 2 * PAGE_BYTES + 8 })
+    );
     drop(masked);
     let pinned = global::get_cpu();
-    assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT + PAGE_SIZE))), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT + PAGE_SIZE))), Err(UserAccessError::Fault { left: 1 }));
     drop(pinned);
     assert_eq!(FAULTS.load(Ordering::Relaxed), 0);
     assert_eq!(global::copy_from_user(&mut bytes, at(AT + 8)), Ok(()));
@@ -302,6 +319,6 @@ fn a_copy_waits_for_the_page_that_its_fault_maps() {
     let (first, rest) = bytes.split_at(PAGE_BYTES - 8);
     assert!(first.iter().all(|byte| *byte == 1) && rest.iter().all(|byte| *byte == 9));
     let left = 2 * PAGE_BYTES + 8;
-    assert_eq!(global::copy_to_user(at(AT + 3 * PAGE_SIZE + 8), &bytes), Err(AccessError::Fault { left }));
+    assert_eq!(global::copy_to_user(at(AT + 3 * PAGE_SIZE + 8), &bytes), Err(UserAccessError::Fault { left }));
     ON_DEMAND.store(core::ptr::null_mut(), Ordering::Relaxed);
 }

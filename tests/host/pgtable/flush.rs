@@ -20,6 +20,7 @@ fn cost(config: Config, start: u64, size: u64, map: MapFlags, unmap: UnmapFlags)
         by_address: after.by_address - before.by_address,
         by_range: after.by_range - before.by_range,
         by_asid: after.by_asid - before.by_asid,
+        local: after.local - before.local,
         everything: after.everything - before.everything,
         barriers: after.barriers - before.barriers,
         stores: after.stores - before.stores,

@@ -4,7 +4,7 @@ use super::flat::Flat;
 use quarry::addr::UserAddr;
 use quarry::hal::user::USER_END;
 use quarry::mm::user::access::{
-    AccessError, UserPtr, check_range, check_zeroed_user, clear_user, cmpxchg_user_u32, cmpxchg_user_u64,
+    UserAccessError, UserPtr, check_range, check_zeroed_user, clear_user, cmpxchg_user_u32, cmpxchg_user_u64,
     copy_from_user, copy_struct_from_user, copy_to_user, get_user, put_user, strncpy_from_user,
 };
 
@@ -35,7 +35,7 @@ fn a_range_ends_where_user_memory_ends() {
         (0x0100_0000_0000_1000, 8),
         (0x8000_0000_0000_1000, 8),
     ] {
-        assert_eq!(check_range(at(start), bytes), Err(AccessError::Fault { left: bytes }), "{start:#x}, {bytes}");
+        assert_eq!(check_range(at(start), bytes), Err(UserAccessError::Fault { left: bytes }), "{start:#x}, {bytes}");
     }
     // No byte is nowhere.
     for start in [0, END, 1 << 55, u64::MAX] {
@@ -53,16 +53,16 @@ fn the_kernel_s_memory_is_never_reached() {
     let kernel = Flat::new(0xffff_8000_0000_0000, vec![7; 64]);
     let start = at(0xffff_8000_0000_0000);
     let mut buffer = [9; 8];
-    assert_eq!(copy_from_user(&kernel, &mut buffer, start), Err(AccessError::Fault { left: 8 }));
+    assert_eq!(copy_from_user(&kernel, &mut buffer, start), Err(UserAccessError::Fault { left: 8 }));
     assert_eq!(buffer, [0; 8], "what was not copied is zero");
-    assert_eq!(copy_to_user(&kernel, start, &[1; 8]), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(clear_user(&kernel, start, 8), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(get_user::<_, u32>(&kernel, start), Err(AccessError::Fault { left: 4 }));
-    assert_eq!(put_user(&kernel, start, 1_u16), Err(AccessError::Fault { left: 2 }));
-    assert_eq!(cmpxchg_user_u32(&kernel, start, 7, 8), Err(AccessError::Fault { left: 4 }));
-    assert_eq!(cmpxchg_user_u64(&kernel, start, 7, 8), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(strncpy_from_user(&kernel, &mut buffer, start), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(UserPtr::<u64>::new(start).read(&kernel), Err(AccessError::Fault { left: 8 }));
+    assert_eq!(copy_to_user(&kernel, start, &[1; 8]), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(clear_user(&kernel, start, 8), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(get_user::<_, u32>(&kernel, start), Err(UserAccessError::Fault { left: 4 }));
+    assert_eq!(put_user(&kernel, start, 1_u16), Err(UserAccessError::Fault { left: 2 }));
+    assert_eq!(cmpxchg_user_u32(&kernel, start, 7, 8), Err(UserAccessError::Fault { left: 4 }));
+    assert_eq!(cmpxchg_user_u64(&kernel, start, 7, 8), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(strncpy_from_user(&kernel, &mut buffer, start), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(UserPtr::<u64>::new(start).read(&kernel), Err(UserAccessError::Fault { left: 8 }));
     assert_eq!(kernel.bytes(), [7; 64]);
 }
 
@@ -96,7 +96,7 @@ fn zeros_are_told_from_anything_else() {
         }
     }
     let user = Flat::new(START, vec![0; 1024]);
-    assert_eq!(check_zeroed_user(&user, at(START + 1000), 100), Err(AccessError::Fault { left: 76 }));
+    assert_eq!(check_zeroed_user(&user, at(START + 1000), 100), Err(UserAccessError::Fault { left: 76 }));
     let user = Flat::new(START, vec![1; 1024]);
     assert_eq!(check_zeroed_user(&user, at(START + 1000), 100), Ok(false), "found in front of what is not there");
 }
@@ -119,15 +119,15 @@ fn a_structure_may_be_older_or_newer() {
     assert_eq!(older, [5; 24]);
     // Or does.
     let mut older = [9; 24];
-    assert_eq!(copy_struct_from_user(&user, &mut older, from, 33), Err(AccessError::UnknownTail));
+    assert_eq!(copy_struct_from_user(&user, &mut older, from, 33), Err(UserAccessError::UnknownTail));
     assert_eq!(older, [9; 24], "nothing is copied");
-    assert!(matches!(copy_struct_from_user(&user, &mut older, from, 41), Err(AccessError::UnknownTail)));
-    assert_eq!(copy_struct_from_user(&user, &mut older, at(0x1018), 32), Err(AccessError::Fault { left: 8 }));
+    assert!(matches!(copy_struct_from_user(&user, &mut older, from, 41), Err(UserAccessError::UnknownTail)));
+    assert_eq!(copy_struct_from_user(&user, &mut older, at(0x1018), 32), Err(UserAccessError::Fault { left: 8 }));
     assert_eq!(copy_struct_from_user(&user, &mut older, from, 0), Ok(()));
     assert_eq!(older, [0; 24]);
     assert_eq!(
         copy_struct_from_user(&user, &mut older, from, usize::MAX),
-        Err(AccessError::Fault { left: usize::MAX })
+        Err(UserAccessError::Fault { left: usize::MAX })
     );
 }
 
@@ -144,14 +144,14 @@ fn a_string_ends_at_its_nul_and_nowhere_behind_it() {
     assert_eq!(strncpy_from_user(&user, &mut buffer, at(0x100c)), Ok(4));
     let open = Flat::new(0x1000, b"open".to_vec());
     let mut buffer = [9; 16];
-    assert_eq!(strncpy_from_user(&open, &mut buffer, at(0x1000)), Err(AccessError::Fault { left: 12 }));
+    assert_eq!(strncpy_from_user(&open, &mut buffer, at(0x1000)), Err(UserAccessError::Fault { left: 12 }));
     assert_eq!(buffer[4..], [0; 12]);
     assert_eq!(strncpy_from_user(&open, &mut [], at(0x1000)), Ok(0));
     // Up to the end of user memory, and not beyond.
     let last = Flat::new(END - 4, b"end\0kernel\0".to_vec());
     assert_eq!(strncpy_from_user(&last, &mut buffer, at(END - 4)), Ok(3));
     let last = Flat::new(END - 4, b"endskernel\0".to_vec());
-    assert_eq!(strncpy_from_user(&last, &mut buffer, at(END - 4)), Err(AccessError::Fault { left: 12 }));
+    assert_eq!(strncpy_from_user(&last, &mut buffer, at(END - 4)), Err(UserAccessError::Fault { left: 12 }));
     assert_eq!(strncpy_from_user(&last, &mut buffer[..4], at(END - 4)), Ok(4));
 }
 

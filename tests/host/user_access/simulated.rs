@@ -6,7 +6,7 @@ use quarry::hal::mmu::Asid;
 use quarry::hal::prot::{Access, Prot};
 use quarry::mm::pgtable::{MapFlags, PageTable, Space};
 use quarry::mm::user::access::{
-    AccessError, clear_user, cmpxchg_user_u32, cmpxchg_user_u64, copy_from_user, copy_to_user, get_user, put_user,
+    UserAccessError, clear_user, cmpxchg_user_u32, cmpxchg_user_u64, copy_from_user, copy_to_user, get_user, put_user,
     strncpy_from_user,
 };
 use std::sync::Arc;
@@ -69,7 +69,7 @@ fn a_copy_into_the_next_page_says_how_much_is_left() {
         let start = end - there as u64;
         for size in [1, 7, 8, 9, 16, 33, 64, 65, 100, 300] {
             let left = size - there.min(size);
-            let wanted = if left == 0 { Ok(()) } else { Err(AccessError::Fault { left }) };
+            let wanted = if left == 0 { Ok(()) } else { Err(UserAccessError::Fault { left }) };
             let mut buffer = vec![0xaa; size];
             assert_eq!(copy_from_user(&user, &mut buffer, at(start)), wanted, "{there}, {size}");
             let mut copy = pattern(start, size);
@@ -95,17 +95,17 @@ fn words_go_both_ways() {
     assert_eq!((put_user(&user, at(AT + 5), -2_i16), get_user(&user, at(AT + 5))), (Ok(()), Ok(-2_i16)));
     assert_eq!((put_user(&user, at(AT + 8), u32::MAX - 1), get_user(&user, at(AT + 8))), (Ok(()), Ok(u32::MAX - 1)));
     assert_eq!((put_user(&user, at(AT + 16), i64::MIN), get_user(&user, at(AT + 16))), (Ok(()), Ok(i64::MIN)));
-    assert_eq!(get_user::<_, u64>(&user, at(AT + PAGE - 4)), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(put_user(&user, at(AT + PAGE), 1_u8), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(get_user::<_, u64>(&user, at(AT + PAGE - 4)), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(put_user(&user, at(AT + PAGE), 1_u8), Err(UserAccessError::Fault { left: 1 }));
     assert_eq!(put_user(&user, at(AT + 24), 5_u64), Ok(()));
     assert_eq!(cmpxchg_user_u32(&user, at(AT + 24), 5, 6), Ok(5));
     assert_eq!(cmpxchg_user_u32(&user, at(AT + 24), 5, 7), Ok(6), "not exchanged");
     assert_eq!(cmpxchg_user_u32(&user, at(AT + 28), 0, 1), Ok(0));
     assert_eq!(cmpxchg_user_u64(&user, at(AT + 24), 0x1_0000_0006, 9), Ok(0x1_0000_0006));
     assert_eq!(get_user(&user, at(AT + 24)), Ok(9_u64));
-    assert_eq!(cmpxchg_user_u32(&user, at(AT + 26), 0, 1), Err(AccessError::Misaligned));
-    assert_eq!(cmpxchg_user_u64(&user, at(AT + 28), 0, 1), Err(AccessError::Misaligned));
-    assert_eq!(cmpxchg_user_u64(&user, at(AT + PAGE), 0, 1), Err(AccessError::Fault { left: 8 }));
+    assert_eq!(cmpxchg_user_u32(&user, at(AT + 26), 0, 1), Err(UserAccessError::Misaligned));
+    assert_eq!(cmpxchg_user_u64(&user, at(AT + 28), 0, 1), Err(UserAccessError::Misaligned));
+    assert_eq!(cmpxchg_user_u64(&user, at(AT + PAGE), 0, 1), Err(UserAccessError::Fault { left: 8 }));
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn a_copy_has_the_rights_of_the_process() {
     let user = rig.user();
     let mut buffer = [0; 16];
     assert_eq!(copy_from_user(&user, &mut buffer, at(AT + PAGE - 8)), Ok(()));
-    assert_eq!(copy_to_user(&user, at(AT + PAGE - 8), &buffer), Err(AccessError::Fault { left: 8 }));
-    assert_eq!(cmpxchg_user_u32(&user, at(AT + PAGE), 0, 1), Err(AccessError::Fault { left: 4 }));
+    assert_eq!(copy_to_user(&user, at(AT + PAGE - 8), &buffer), Err(UserAccessError::Fault { left: 8 }));
+    assert_eq!(cmpxchg_user_u32(&user, at(AT + PAGE), 0, 1), Err(UserAccessError::Fault { left: 4 }));
 }
 
 // Behaviour 442: with a handler that maps each page at its first access.
@@ -141,11 +141,11 @@ fn a_page_that_is_mapped_on_demand_is_no_fault() {
     let mut back = vec![0; bytes.len()];
     assert_eq!(copy_from_user(&user, &mut back, at(AT + 100)), Ok(()));
     assert_eq!(back, bytes);
-    assert_eq!(clear_user(&user, at(AT + 3 * PAGE - 8), 2 * 4096), Err(AccessError::Fault { left: 4096 - 8 }));
+    assert_eq!(clear_user(&user, at(AT + 3 * PAGE - 8), 2 * 4096), Err(UserAccessError::Fault { left: 4096 - 8 }));
     assert_eq!(calls.load(Ordering::Relaxed), 4);
     // A handler that resolves nothing, and says that it did, is asked a few times only.
     let liar = rig.user().with_handler(Arc::new(|_, _| true));
-    assert_eq!(get_user::<_, u8>(&liar, at(AT + 5 * PAGE)), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(get_user::<_, u8>(&liar, at(AT + 5 * PAGE)), Err(UserAccessError::Fault { left: 1 }));
 }
 
 // Behaviour 445: over the MMU.
@@ -158,6 +158,6 @@ fn nothing_behind_the_nul_of_a_string_is_read() {
     let mut buffer = [0; 64];
     assert_eq!(strncpy_from_user(&user, &mut buffer, at(end - 6)), Ok(5));
     assert_eq!(copy_to_user(&user, at(end - 1), b"!"), Ok(()));
-    assert_eq!(strncpy_from_user(&user, &mut buffer, at(end - 6)), Err(AccessError::Fault { left: 58 }));
+    assert_eq!(strncpy_from_user(&user, &mut buffer, at(end - 6)), Err(UserAccessError::Fault { left: 58 }));
     assert_eq!(strncpy_from_user(&user, &mut buffer[..6], at(end - 6)), Ok(6));
 }

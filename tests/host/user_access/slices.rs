@@ -3,7 +3,7 @@
 use super::flat::Flat;
 use quarry::addr::UserAddr;
 use quarry::hal::user::USER_END;
-use quarry::mm::user::access::{AccessError, UserPtr, UserSlice};
+use quarry::mm::user::access::{UserAccessError, UserPtr, UserSlice};
 
 fn slice(start: u64, bytes: usize) -> UserSlice {
     UserSlice::new(UserAddr::new(start), bytes)
@@ -51,17 +51,17 @@ fn a_reader_says_exactly_what_is_left() {
     assert_eq!((reader.skip(10), reader.remaining()), (Ok(()), 80));
     assert_eq!(reader.read::<u16>(), Ok(u16::from_le_bytes([20, 21])));
     assert_eq!(reader.position(), UserAddr::new(0x1016));
-    assert_eq!(reader.skip(79), Err(AccessError::BeyondEnd { available: 78 }));
-    assert_eq!(reader.skip(usize::MAX), Err(AccessError::BeyondEnd { available: 78 }));
+    assert_eq!(reader.skip(79), Err(UserAccessError::BeyondEnd { available: 78 }));
+    assert_eq!(reader.skip(usize::MAX), Err(UserAccessError::BeyondEnd { available: 78 }));
     assert_eq!(reader.remaining(), 78);
     let mut reader = reader.limit(6).limit(100);
     assert_eq!(reader.remaining(), 6);
-    assert_eq!(reader.read::<u64>(), Err(AccessError::BeyondEnd { available: 6 }));
-    assert_eq!(reader.read_slice(&mut buffer), Err(AccessError::BeyondEnd { available: 6 }));
+    assert_eq!(reader.read::<u64>(), Err(UserAccessError::BeyondEnd { available: 6 }));
+    assert_eq!(reader.read_slice(&mut buffer), Err(UserAccessError::BeyondEnd { available: 6 }));
     assert_eq!((reader.read_some(&mut buffer), reader.is_empty()), (Ok(6), true));
     assert_eq!(buffer[..7], [22, 23, 24, 25, 26, 27, 6]);
     assert_eq!((reader.read_some(&mut buffer), reader.skip(0)), (Ok(0), Ok(())));
-    assert_eq!(reader.read::<u8>(), Err(AccessError::BeyondEnd { available: 0 }));
+    assert_eq!(reader.read::<u8>(), Err(UserAccessError::BeyondEnd { available: 0 }));
 }
 
 // Behaviour 446: a fault in the middle.
@@ -70,15 +70,15 @@ fn a_reader_stands_at_the_byte_that_it_cannot_read() {
     let user = Flat::new(0x1000, vec![1; 20]);
     let mut reader = slice(0x1000, 100).reader(Shared(&user));
     let mut buffer = [9; 32];
-    assert_eq!(reader.read_slice(&mut buffer), Err(AccessError::Fault { left: 12 }));
+    assert_eq!(reader.read_slice(&mut buffer), Err(UserAccessError::Fault { left: 12 }));
     assert_eq!((reader.remaining(), reader.position()), (80, UserAddr::new(0x1014)));
     assert_eq!((&buffer[..20], &buffer[20..]), (&[1; 20][..], &[0; 12][..]));
-    assert_eq!(reader.read::<u32>(), Err(AccessError::Fault { left: 4 }));
+    assert_eq!(reader.read::<u32>(), Err(UserAccessError::Fault { left: 4 }));
     assert_eq!(reader.remaining(), 80);
     let mut wild = slice(u64::MAX - 3, 100).reader(Shared(&user));
-    assert_eq!(wild.read::<u8>(), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(wild.read::<u8>(), Err(UserAccessError::Fault { left: 1 }));
     assert_eq!((wild.skip(50), wild.position(), wild.remaining()), (Ok(()), USER_END, 50));
-    assert_eq!(wild.read::<u8>(), Err(AccessError::Fault { left: 1 }));
+    assert_eq!(wild.read::<u8>(), Err(UserAccessError::Fault { left: 1 }));
 }
 
 // Behaviour 446: the same for writers.
@@ -90,14 +90,14 @@ fn a_writer_fills_what_it_is_given_and_no_more() {
     assert_eq!(writer.write(&0x0102_0304_u32), Ok(()));
     assert_eq!(writer.write(&[7_u16, 8]), Ok(()));
     assert_eq!(writer.fill_zero(4), Ok(()));
-    assert_eq!(writer.fill_zero(9), Err(AccessError::BeyondEnd { available: 8 }));
-    assert_eq!(writer.write_slice(&[1; 9]), Err(AccessError::BeyondEnd { available: 8 }));
+    assert_eq!(writer.fill_zero(9), Err(UserAccessError::BeyondEnd { available: 8 }));
+    assert_eq!(writer.write_slice(&[1; 9]), Err(UserAccessError::BeyondEnd { available: 8 }));
     assert_eq!(writer.write_some(&[1; 9]), Ok(8));
     assert!(writer.is_empty());
     assert_eq!(user.bytes()[..24], *b"abcd\x04\x03\x02\x01\x07\0\x08\0\0\0\0\0\x01\x01\x01\x01\x01\x01\x01\x01");
     assert_eq!(user.bytes()[24..], [0xee; 40]);
     let mut writer = slice(0x1030, 64).writer(Shared(&user));
-    assert_eq!(writer.fill_zero(32), Err(AccessError::Fault { left: 16 }));
+    assert_eq!(writer.fill_zero(32), Err(UserAccessError::Fault { left: 16 }));
     assert_eq!((writer.remaining(), writer.position()), (48, UserAddr::new(0x1040)));
 }
 

@@ -1,6 +1,6 @@
 //! Copies between the kernel and a process, each after a check of its range.
 
-use super::error::{AccessError, all_but};
+use super::error::{UserAccessError, all_but};
 use crate::addr::{PAGE_SIZE, UserAddr, to_usize};
 use crate::hal::user::{StringEnd, USER_END, UserAccess};
 
@@ -9,15 +9,15 @@ use crate::hal::user::{StringEnd, USER_END, UserAccess};
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] with all bytes left.
+/// [`UserAccessError::Fault`] with all bytes left.
 #[inline(always)]
-pub const fn check_range(start: UserAddr, bytes: usize) -> Result<(), AccessError> {
+pub const fn check_range(start: UserAddr, bytes: usize) -> Result<(), UserAccessError> {
     let size = bytes as u64;
     // Without a sum, which could wrap.
     if size <= USER_END.get() && start.get() <= USER_END.get() - size || bytes == 0 {
         Ok(())
     } else {
-        Err(AccessError::Fault { left: bytes })
+        Err(UserAccessError::Fault { left: bytes })
     }
 }
 
@@ -26,9 +26,9 @@ pub const fn check_range(start: UserAddr, bytes: usize) -> Result<(), AccessErro
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] with the bytes that were not copied: the last ones.
+/// [`UserAccessError::Fault`] with the bytes that were not copied: the last ones.
 #[inline]
-pub fn copy_from_user<A: UserAccess>(access: &A, to: &mut [u8], from: UserAddr) -> Result<(), AccessError> {
+pub fn copy_from_user<A: UserAccess>(access: &A, to: &mut [u8], from: UserAddr) -> Result<(), UserAccessError> {
     let left = match check_range(from, to.len()) {
         // SAFETY: checked by the line above.
         Ok(()) => unsafe { access.copy_in(to, from) },
@@ -52,9 +52,9 @@ fn zero_last(bytes: &mut [u8], left: usize) {
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] with the bytes that were not copied: the last ones.
+/// [`UserAccessError::Fault`] with the bytes that were not copied: the last ones.
 #[inline]
-pub fn copy_to_user<A: UserAccess>(access: &A, to: UserAddr, from: &[u8]) -> Result<(), AccessError> {
+pub fn copy_to_user<A: UserAccess>(access: &A, to: UserAddr, from: &[u8]) -> Result<(), UserAccessError> {
     check_range(to, from.len())?;
     // SAFETY: checked by the line above.
     all_but(unsafe { access.copy_out(to, from) })
@@ -64,9 +64,9 @@ pub fn copy_to_user<A: UserAccess>(access: &A, to: UserAddr, from: &[u8]) -> Res
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] with the bytes that were not zeroed: the last ones.
+/// [`UserAccessError::Fault`] with the bytes that were not zeroed: the last ones.
 #[inline]
-pub fn clear_user<A: UserAccess>(access: &A, to: UserAddr, bytes: usize) -> Result<(), AccessError> {
+pub fn clear_user<A: UserAccess>(access: &A, to: UserAddr, bytes: usize) -> Result<(), UserAccessError> {
     check_range(to, bytes)?;
     // SAFETY: checked by the line above.
     all_but(unsafe { access.clear(to, bytes) })
@@ -78,14 +78,14 @@ pub fn clear_user<A: UserAccess>(access: &A, to: UserAddr, bytes: usize) -> Resu
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] if a byte in front of the NUL cannot be read, with the bytes of `to` from there on. They are zero then.
+/// [`UserAccessError::Fault`] if a byte in front of the NUL cannot be read, with the bytes of `to` from there on. They are zero then.
 #[inline]
-pub fn strncpy_from_user<A: UserAccess>(access: &A, to: &mut [u8], from: UserAddr) -> Result<usize, AccessError> {
+pub fn strncpy_from_user<A: UserAccess>(access: &A, to: &mut [u8], from: UserAddr) -> Result<usize, UserAccessError> {
     let room = to.len();
     // A string may end right below the end of user memory, whatever room there is for it.
     let below = USER_END.offset_from(from).map_or(0, to_usize);
     let limit = room.min(below);
-    let Some(head) = to.get_mut(..limit) else { return Err(AccessError::Fault { left: room }) };
+    let Some(head) = to.get_mut(..limit) else { return Err(UserAccessError::Fault { left: room }) };
     // SAFETY: cut to what lies below the end.
     let (copied, end) = unsafe { access.copy_string(head, from) };
     match end {
@@ -94,7 +94,7 @@ pub fn strncpy_from_user<A: UserAccess>(access: &A, to: &mut [u8], from: UserAdd
         StringEnd::Full | StringEnd::Fault => {
             let left = room.saturating_sub(copied);
             zero_last(to, left);
-            Err(AccessError::Fault { left })
+            Err(UserAccessError::Fault { left })
         }
     }
 }
@@ -106,8 +106,8 @@ const CHUNK: usize = 64;
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`] if a byte cannot be read and all in front of it are zero.
-pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize) -> Result<bool, AccessError> {
+/// [`UserAccessError::Fault`] if a byte cannot be read and all in front of it are zero.
+pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize) -> Result<bool, UserAccessError> {
     check_range(from, bytes)?;
     let (mut at, mut left) = (from, bytes);
     let mut chunk = [0; CHUNK];
@@ -123,7 +123,7 @@ pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize
             return Ok(false);
         }
         if missing != 0 {
-            return Err(AccessError::Fault { left: left.saturating_sub(done) });
+            return Err(UserAccessError::Fault { left: left.saturating_sub(done) });
         }
         at = at.checked_add(size as u64).unwrap_or(USER_END);
         left -= size;
@@ -136,19 +136,19 @@ pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize
 ///
 /// # Errors
 ///
-/// [`AccessError::UnknownTail`], upon which nothing is copied; [`AccessError::Fault`].
+/// [`UserAccessError::UnknownTail`], upon which nothing is copied; [`UserAccessError::Fault`].
 pub fn copy_struct_from_user<A: UserAccess>(
     access: &A,
     to: &mut [u8],
     from: UserAddr,
     bytes: usize,
-) -> Result<(), AccessError> {
+) -> Result<(), UserAccessError> {
     check_range(from, bytes)?;
     let known = to.len().min(bytes);
     if bytes > known {
         let tail = from.checked_add(known as u64).unwrap_or(USER_END);
         if !check_zeroed_user(access, tail, bytes - known)? {
-            return Err(AccessError::UnknownTail);
+            return Err(UserAccessError::UnknownTail);
         }
     }
     let (head, rest) = to.split_at_mut_checked(known).unwrap_or_default();

@@ -5,7 +5,7 @@ use core::fmt;
 /// What is wrong with an access to memory of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum AccessError {
+pub enum UserAccessError {
     /// A byte cannot be accessed (Linux: `-EFAULT`).
     Fault {
         /// The bytes that were not accessed: that one, and all behind it.
@@ -24,7 +24,7 @@ pub enum AccessError {
     },
 }
 
-impl fmt::Display for AccessError {
+impl fmt::Display for UserAccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault { left } => write!(f, "user memory is not accessible, {left} bytes left"),
@@ -36,13 +36,13 @@ impl fmt::Display for AccessError {
     }
 }
 
-impl core::error::Error for AccessError {}
+impl core::error::Error for UserAccessError {}
 
 /// The result of a call that left `left` bytes.
 #[inline(always)]
-pub(super) const fn all_but(left: usize) -> Result<(), AccessError> {
+pub(super) const fn all_but(left: usize) -> Result<(), UserAccessError> {
     match left {
         0 => Ok(()),
-        left => Err(AccessError::Fault { left }),
+        left => Err(UserAccessError::Fault { left }),
     }
 }

@@ -26,7 +26,7 @@ mod word;
 pub use copy::{
     check_range, check_zeroed_user, clear_user, copy_from_user, copy_struct_from_user, copy_to_user, strncpy_from_user,
 };
-pub use error::AccessError;
+pub use error::UserAccessError;
 pub use pointer::{UserData, UserPtr};
 pub use slice::{UserReader, UserSlice, UserWriter};
 pub use word::{UserWord, cmpxchg_user_u32, cmpxchg_user_u64, get_user, put_user};

@@ -1,7 +1,7 @@
 //! A typed pointer of a process, which the kernel cannot dereference by mistake.
 
 use super::copy::{copy_from_user, copy_to_user};
-use super::error::AccessError;
+use super::error::UserAccessError;
 use super::slice::UserSlice;
 use crate::addr::UserAddr;
 use crate::hal::user::UserAccess;
@@ -120,9 +120,9 @@ impl<T: UserData> UserPtr<T> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Fault`].
+    /// [`UserAccessError::Fault`].
     #[inline]
-    pub fn read<A: UserAccess>(self, access: &A) -> Result<T, AccessError> {
+    pub fn read<A: UserAccess>(self, access: &A) -> Result<T, UserAccessError> {
         let mut value = MaybeUninit::<T>::zeroed();
         // SAFETY: as many bytes as the value has, all of them initialised, and this is the only reference.
         let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
@@ -135,9 +135,9 @@ impl<T: UserData> UserPtr<T> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Fault`]; the first bytes may have been written.
+    /// [`UserAccessError::Fault`]; the first bytes may have been written.
     #[inline]
-    pub fn write<A: UserAccess>(self, access: &A, value: &T) -> Result<(), AccessError> {
+    pub fn write<A: UserAccess>(self, access: &A, value: &T) -> Result<(), UserAccessError> {
         // SAFETY: a `T` has no padding, so all its bytes are initialised.
         let bytes = unsafe { core::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) };
         copy_to_user(access, self.addr, bytes)

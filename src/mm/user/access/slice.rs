@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::copy::{clear_user, copy_from_user, copy_to_user, strncpy_from_user};
-use super::error::AccessError;
+use super::error::UserAccessError;
 use super::pointer::{UserData, UserPtr};
 use crate::addr::UserAddr;
 use crate::hal::user::{USER_END, UserAccess};
@@ -59,23 +59,23 @@ impl UserSlice {
     }
 
     /// Cuts `bytes` bytes off the front.
-    fn advance(&mut self, bytes: usize) -> Result<(), AccessError> {
-        let left = self.bytes.checked_sub(bytes).ok_or(AccessError::BeyondEnd { available: self.bytes })?;
+    fn advance(&mut self, bytes: usize) -> Result<(), UserAccessError> {
+        let left = self.bytes.checked_sub(bytes).ok_or(UserAccessError::BeyondEnd { available: self.bytes })?;
         // Beyond the end of all addresses nothing can be accessed either way.
         self.start = self.start.checked_add(bytes as u64).unwrap_or(USER_END);
         self.bytes = left;
         Ok(())
     }
 
-    fn admit(self, bytes: usize) -> Result<(), AccessError> {
-        if bytes <= self.bytes { Ok(()) } else { Err(AccessError::BeyondEnd { available: self.bytes }) }
+    fn admit(self, bytes: usize) -> Result<(), UserAccessError> {
+        if bytes <= self.bytes { Ok(()) } else { Err(UserAccessError::BeyondEnd { available: self.bytes }) }
     }
 
     /// Cuts off what an access of `bytes` bytes has done.
-    fn account(&mut self, bytes: usize, result: Result<(), AccessError>) -> Result<(), AccessError> {
+    fn account(&mut self, bytes: usize, result: Result<(), UserAccessError>) -> Result<(), UserAccessError> {
         let done = match result {
             Ok(()) => bytes,
-            Err(AccessError::Fault { left }) => bytes.saturating_sub(left),
+            Err(UserAccessError::Fault { left }) => bytes.saturating_sub(left),
             Err(_) => 0,
         };
         self.advance(done)?;
@@ -108,8 +108,8 @@ macro_rules! position {
             ///
             /// # Errors
             ///
-            /// [`AccessError::BeyondEnd`]; it stays where it is then.
-            pub fn skip(&mut self, bytes: usize) -> Result<(), AccessError> {
+            /// [`UserAccessError::BeyondEnd`]; it stays where it is then.
+            pub fn skip(&mut self, bytes: usize) -> Result<(), UserAccessError> {
                 self.rest.advance(bytes)
             }
 
@@ -143,8 +143,8 @@ impl<A: UserAccess> UserReader<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::BeyondEnd`], upon which nothing is read; [`AccessError::Fault`], upon which the rest of `to` is zero.
-    pub fn read_slice(&mut self, to: &mut [u8]) -> Result<(), AccessError> {
+    /// [`UserAccessError::BeyondEnd`], upon which nothing is read; [`UserAccessError::Fault`], upon which the rest of `to` is zero.
+    pub fn read_slice(&mut self, to: &mut [u8]) -> Result<(), UserAccessError> {
         self.rest.admit(to.len())?;
         let result = copy_from_user(&self.access, to, self.rest.start);
         self.rest.account(to.len(), result)
@@ -154,8 +154,8 @@ impl<A: UserAccess> UserReader<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Fault`], if not all of them can be read.
-    pub fn read_some(&mut self, to: &mut [u8]) -> Result<usize, AccessError> {
+    /// [`UserAccessError::Fault`], if not all of them can be read.
+    pub fn read_some(&mut self, to: &mut [u8]) -> Result<usize, UserAccessError> {
         let bytes = to.len().min(self.rest.bytes);
         self.read_slice(to.get_mut(..bytes).unwrap_or_default())?;
         Ok(bytes)
@@ -165,8 +165,8 @@ impl<A: UserAccess> UserReader<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::BeyondEnd`], [`AccessError::Fault`].
-    pub fn read<T: UserData>(&mut self) -> Result<T, AccessError> {
+    /// [`UserAccessError::BeyondEnd`], [`UserAccessError::Fault`].
+    pub fn read<T: UserData>(&mut self) -> Result<T, UserAccessError> {
         let bytes = size_of::<T>();
         self.rest.admit(bytes)?;
         let value = UserPtr::<T>::new(self.rest.start).read(&self.access);
@@ -179,8 +179,8 @@ impl<A: UserAccess> UserReader<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Fault`].
-    pub fn read_string(&mut self, to: &mut [u8]) -> Result<usize, AccessError> {
+    /// [`UserAccessError::Fault`].
+    pub fn read_string(&mut self, to: &mut [u8]) -> Result<usize, UserAccessError> {
         let room = to.len().min(self.rest.bytes);
         let length = strncpy_from_user(&self.access, to.get_mut(..room).unwrap_or_default(), self.rest.start)?;
         self.rest.advance(room.min(length + 1))?;
@@ -202,8 +202,8 @@ impl<A: UserAccess> UserWriter<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::BeyondEnd`], upon which nothing is written; [`AccessError::Fault`].
-    pub fn write_slice(&mut self, from: &[u8]) -> Result<(), AccessError> {
+    /// [`UserAccessError::BeyondEnd`], upon which nothing is written; [`UserAccessError::Fault`].
+    pub fn write_slice(&mut self, from: &[u8]) -> Result<(), UserAccessError> {
         self.rest.admit(from.len())?;
         let result = copy_to_user(&self.access, self.rest.start, from);
         self.rest.account(from.len(), result)
@@ -213,8 +213,8 @@ impl<A: UserAccess> UserWriter<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Fault`], if not all of them can be written.
-    pub fn write_some(&mut self, from: &[u8]) -> Result<usize, AccessError> {
+    /// [`UserAccessError::Fault`], if not all of them can be written.
+    pub fn write_some(&mut self, from: &[u8]) -> Result<usize, UserAccessError> {
         let bytes = from.len().min(self.rest.bytes);
         self.write_slice(from.get(..bytes).unwrap_or_default())?;
         Ok(bytes)
@@ -224,8 +224,8 @@ impl<A: UserAccess> UserWriter<A> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::BeyondEnd`], [`AccessError::Fault`].
-    pub fn write<T: UserData>(&mut self, value: &T) -> Result<(), AccessError> {
+    /// [`UserAccessError::BeyondEnd`], [`UserAccessError::Fault`].
+    pub fn write<T: UserData>(&mut self, value: &T) -> Result<(), UserAccessError> {
         let bytes = size_of::<T>();
         self.rest.admit(bytes)?;
         let result = UserPtr::<T>::new(self.rest.start).write(&self.access, value);
@@ -237,7 +237,7 @@ impl<A: UserAccess> UserWriter<A> {
     /// # Errors
     ///
     /// As for [`UserWriter::write_slice`].
-    pub fn fill_zero(&mut self, bytes: usize) -> Result<(), AccessError> {
+    pub fn fill_zero(&mut self, bytes: usize) -> Result<(), UserAccessError> {
         self.rest.admit(bytes)?;
         let result = clear_user(&self.access, self.rest.start, bytes);
         self.rest.account(bytes, result)

@@ -1,7 +1,7 @@
 //! Single words of a process, and atomic changes of them.
 
 use super::copy::check_range;
-use super::error::AccessError;
+use super::error::UserAccessError;
 use crate::addr::UserAddr;
 use crate::hal::user::{Exchange, UserAccess};
 
@@ -51,28 +51,28 @@ words!(u8 as u8, u16 as u16, u32 as u32, u64 as u64, i8 as u8, i16 as u16, i32 a
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn get_user<A: UserAccess, W: UserWord>(access: &A, from: UserAddr) -> Result<W, AccessError> {
+pub fn get_user<A: UserAccess, W: UserWord>(access: &A, from: UserAddr) -> Result<W, UserAccessError> {
     let size = size_of::<W>();
     check_range(from, size)?;
     // SAFETY: checked by the line above.
     let bits = unsafe { access.load(from, size) };
-    bits.map(W::from_bits).ok_or(AccessError::Fault { left: size })
+    bits.map(W::from_bits).ok_or(UserAccessError::Fault { left: size })
 }
 
 /// Writes a word of a process (Linux: `put_user`): in one access if `to` is aligned. Contexts as for [`get_user`].
 ///
 /// # Errors
 ///
-/// [`AccessError::Fault`].
+/// [`UserAccessError::Fault`].
 #[inline]
-pub fn put_user<A: UserAccess, W: UserWord>(access: &A, to: UserAddr, value: W) -> Result<(), AccessError> {
+pub fn put_user<A: UserAccess, W: UserWord>(access: &A, to: UserAddr, value: W) -> Result<(), UserAccessError> {
     let size = size_of::<W>();
     check_range(to, size)?;
     // SAFETY: checked by the line above.
     let stored = unsafe { access.store(to, size, value.bits()) };
-    if stored { Ok(()) } else { Err(AccessError::Fault { left: size }) }
+    if stored { Ok(()) } else { Err(UserAccessError::Fault { left: size }) }
 }
 
 macro_rules! exchange {
@@ -81,23 +81,23 @@ macro_rules! exchange {
         ///
         /// # Errors
         ///
-        /// [`AccessError::Misaligned`], [`AccessError::Fault`], [`AccessError::Contended`].
+        /// [`UserAccessError::Misaligned`], [`UserAccessError::Fault`], [`UserAccessError::Contended`].
         pub fn $name<A: UserAccess>(
             access: &A,
             at: UserAddr,
             expected: $word,
             new: $word,
-        ) -> Result<$word, AccessError> {
+        ) -> Result<$word, UserAccessError> {
             let size = size_of::<$word>();
             check_range(at, size)?;
             if !at.is_aligned(size as u64) {
-                return Err(AccessError::Misaligned);
+                return Err(UserAccessError::Misaligned);
             }
             // SAFETY: checked by the lines above.
             match unsafe { access.$method(at, expected, new) } {
                 Exchange::Found(found) => Ok(found),
-                Exchange::Fault => Err(AccessError::Fault { left: size }),
-                Exchange::Contended => Err(AccessError::Contended),
+                Exchange::Fault => Err(UserAccessError::Fault { left: size }),
+                Exchange::Contended => Err(UserAccessError::Contended),
             }
         }
     };
