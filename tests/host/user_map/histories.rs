@@ -29,6 +29,7 @@ struct Page {
 struct Model {
     pages: Vec<Option<Page>>,
     limits: Limits,
+    placement: Placement,
     start_brk: u64,
     brk: u64,
 }
@@ -69,8 +70,11 @@ impl Model {
     /// Where `pages` pages go.
     fn place(&self, pages: u64) -> Option<u64> {
         let fits = |low: &u64| self.is_free(*low, low + pages);
-        let below = (MIN..(BASE + 1).saturating_sub(pages)).rev().find(fits);
-        below.or_else(|| (BASE..(PAGES + 1).saturating_sub(pages)).find(fits))
+        let (below, above) = (MIN..(BASE + 1).saturating_sub(pages), BASE..(PAGES + 1).saturating_sub(pages));
+        match self.placement {
+            Placement::TopDown => below.rev().find(fits).or_else(|| above.clone().find(fits)),
+            Placement::BottomUp => above.clone().find(fits).or_else(|| below.clone().find(fits)),
+        }
     }
 
     fn may_expand(&self, flags: VmFlags, pages: u64, replaced: &[Option<Page>]) -> Result<(), Refused> {
@@ -350,13 +354,14 @@ impl History {
             mmap_min: addr(MIN * PAGE),
             task_size: addr(PAGES * PAGE),
             mmap_base: addr(BASE * PAGE),
-            placement: Placement::TopDown,
+            placement: if seed % 2 == 0 { Placement::BottomUp } else { Placement::TopDown },
         };
         let limits = Limits { stack: 500, locked: 200, ..Limits::DEFAULT };
         let mut world = World::with(layout, limits);
         world.below.replaces.set(true);
         world.map.set_start_brk(addr(32 * PAGE));
-        let model = Model { pages: vec![None; PAGES as usize], limits, start_brk: 32, brk: 32 };
+        let placement = layout.placement;
+        let model = Model { pages: vec![None; PAGES as usize], limits, placement, start_brk: 32, brk: 32 };
         Self { world, model, random: Random(seed), outcomes: [0; 3] }
     }
 
@@ -522,9 +527,12 @@ impl History {
                 self.settle(what, before, result, model, expected);
             }
             8..=10 => {
+                // Where the limit stops it depends on the areas, which the model does not know.
+                self.world.map.set_limits(Limits { data: u64::MAX, ..self.model.limits });
                 let access = self.access();
                 let result = self.world.mprotect(low * PAGE, high * PAGE, access);
                 let expected = model.mprotect(low, high, access);
+                self.world.map.set_limits(self.model.limits);
                 self.settle(what, before, result, model, expected);
             }
             11 | 12 => self.mremap(what),
@@ -600,8 +608,9 @@ impl History {
         if self.random.below(8) == 0 {
             let map = &mut self.world.map;
             let mut limits = Limits { stack: 500, locked: 200, ..Limits::DEFAULT };
-            match self.random.below(4) {
+            match self.random.below(5) {
                 0 => limits.address_space = map.usage().total + self.random.below(100),
+                2 => limits.data = map.usage().data + self.random.below(100),
                 1 => limits.map_count = map.map_count() as u32 + self.random.below(2) as u32,
                 _ => {}
             }
