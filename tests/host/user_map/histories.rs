@@ -621,7 +621,7 @@ impl History {
 }
 
 /// Steps of all histories together; a page-by-page comparison follows each.
-const STEPS: u64 = if cfg!(miri) { 200 } else { 16_000 };
+const STEPS: u64 = if cfg!(miri) { 200 } else { 12_000 };
 
 #[test]
 fn random_histories_agree_with_a_model_of_pages() {
@@ -635,5 +635,5 @@ fn random_histories_agree_with_a_model_of_pages() {
             *all += some;
         }
     }
-    assert!(cfg!(miri) || outcomes.iter().all(|count| *count > 1000), "{outcomes:?}: not all of it was tried");
+    assert!(cfg!(miri) || outcomes.iter().all(|count| *count > 500), "{outcomes:?}: not all of it was tried");
 }

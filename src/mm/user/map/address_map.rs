@@ -16,7 +16,7 @@ use crate::ds::rbtree::Cursor;
 /// # Invariants
 ///
 /// - `VMA-4`: no area is writable and executable; none permits what it may not; one that maps a file or is shared has an
-///   object.
+///   object; one that is shared may become writable or executable, not both.
 /// - `VMA-6`: the break is not below its start, and every area is within the address space.
 ///
 /// And those of the tree (`VMA-1` to `VMA-3`, `RBT`) and of [`Usage`] (`VMA-5`); [`AddressMap::check`] tests them all.

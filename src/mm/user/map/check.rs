@@ -1,8 +1,8 @@
 //! The invariants of a map as code, by their tags.
 #![forbid(unsafe_code)]
 
-use super::AddressMap;
 use super::limits::Usage;
+use super::{AddressMap, VmFlags};
 use crate::ds::rbtree::Broken;
 
 impl AddressMap<'_> {
@@ -24,6 +24,9 @@ impl AddressMap<'_> {
             }
             if !flags.access_is_allowed() {
                 return broken("VMA-4", "an area that permits what it may not");
+            }
+            if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE | VmFlags::MAYEXEC) {
+                return broken("VMA-4", "an area that others may write to and that may become executable");
             }
             if flags.has_named_object() && area.object().is_none() {
                 return broken("VMA-4", "an area of a file, or shared, without an object");

@@ -8,7 +8,9 @@
 //! failure leaves the map as it was. The two exceptions are Linux's, and documented at [`AddressMap::mprotect`] and
 //! [`AddressMap::madvise`].
 //!
-//! A map has no lock: a space holds one around it, for reading to look and for writing to change.
+//! A map has no lock: a space holds one around it, for reading to look and for writing to change. Calls that change it take
+//! records with [`Gfp::KERNEL_ACCOUNT`](crate::gfp::Gfp::KERNEL_ACCOUNT), so they are for threads; what only looks is for any
+//! context.
 #![forbid(unsafe_code)]
 
 mod accounting;
