@@ -1,7 +1,6 @@
 //! The heap that grows at its end (Linux: `brk`).
 #![forbid(unsafe_code)]
 
-use super::limits::Usage;
 use super::merge::{Join, Proposal};
 use super::records::Records;
 use super::summary::start_with_guard;
@@ -47,14 +46,16 @@ impl<'a> AddressMap<'a> {
         if to < self.start_brk {
             return Err(MapError::BadRange(to));
         }
-        let pages_end = |addr: UserAddr| addr.align_up(PAGE_SIZE).filter(|end| *end <= self.layout.task_size);
-        let (Some(old), Some(new)) = (pages_end(self.brk), pages_end(to)) else {
+        if to > self.layout.task_size {
             return Err(MapError::OutsideSpace(to));
-        };
+        }
+        // The end of the address space is that of a page, so neither wraps.
+        let page_end = |addr: UserAddr| addr.get().wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+        let (old, new) = (page_end(self.brk), page_end(to));
         if new < old {
-            self.unmap_pages(with, new.get(), old.get())?;
+            self.unmap_pages(with, new, old)?;
         } else if old < new {
-            self.grow_heap(with, old.get(), new.get())?;
+            self.grow_heap(with, old, new)?;
         }
         self.brk = to;
         Ok(to)
@@ -72,7 +73,14 @@ impl<'a> AddressMap<'a> {
         if let Some(next) = next.filter(|next| start_with_guard(next) < high.saturating_add(PAGE_SIZE)) {
             return Err(MapError::Exists(next.range()));
         }
-        self.may_expand(HEAP, range.pages(), &Usage::default())?;
+        self.may_expand(HEAP, range.pages())?;
+        // Nearly always the heap just gets longer.
+        if let Some(prev) = prev.filter(|prev| range.continues(prev) && next.is_none_or(|next| next.low() > high)) {
+            self.tree.set_end(prev, high);
+            // INVARIANT: VMA-5.
+            self.usage.add(HEAP, range.pages());
+            return Ok(());
+        }
         let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), &range);
         let needed = usize::from(join.is_none());
         self.may_add_areas(needed)?;
