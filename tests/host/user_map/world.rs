@@ -156,7 +156,7 @@ impl Objects for Below {
         if self.may_fail().is_err() {
             return Err(MapError::File(19));
         }
-        area.flags = area.flags - self.file_takes.get() | self.file_adds.get();
+        area.flags = (area.flags - self.file_takes.get()) | self.file_adds.get();
         area.fill = self.file_fills.get();
         Ok(())
     }

@@ -193,7 +193,8 @@ impl<'a> AddressMap<'a> {
         let mut area =
             NewArea { range: user_range(range.low, range.high), page_offset: range.offset, flags: asked, fill: None };
         with.mmap(file, &mut area)?;
-        let mut flags = asked - VmFlags::MAYACCESS | asked & area.flags & VmFlags::MAYACCESS | area.flags & MAY_ADD;
+        let refused = VmFlags::MAYACCESS - area.flags;
+        let mut flags = (asked - refused) | (area.flags & MAY_ADD);
         // What can be written to through one mapping is not executed through another.
         if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             flags -= VmFlags::MAYEXEC;
