@@ -360,6 +360,7 @@ impl History {
         let limits = Limits { stack: 500, locked: 200, ..Limits::DEFAULT };
         let mut world = World::with(layout, limits);
         world.below.replaces.set(true);
+        world.below.areas.replace(Some(Vec::new()));
         world.map.set_start_brk(addr(32 * PAGE));
         let placement = layout.placement;
         let model = Model { pages: vec![None; PAGES as usize], limits, placement, start_brk: 32, brk: 32 };

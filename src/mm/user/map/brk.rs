@@ -1,7 +1,7 @@
 //! The heap that grows at its end (Linux: `brk`).
 #![forbid(unsafe_code)]
 
-use super::merge::{Join, Proposal};
+use super::merge::Proposal;
 use super::records::Records;
 use super::summary::start_with_guard;
 use super::translations::MapHal;
@@ -74,18 +74,16 @@ impl<'a> AddressMap<'a> {
             return Err(MapError::Exists(next.range()));
         }
         self.may_expand(HEAP, range.pages())?;
-        // Nearly always the heap just gets longer.
-        if let Some(prev) = prev.filter(|prev| range.continues(prev) && next.is_none_or(|next| next.low() > high)) {
+        // What comes next is not reached, so the heap joins what is before it or nothing.
+        if let Some(prev) = prev.filter(|prev| range.continues(prev)) {
             self.tree.set_end(prev, high);
             // INVARIANT: VMA-5.
             self.usage.add(HEAP, range.pages());
             return Ok(());
         }
-        let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), &range);
-        let needed = usize::from(join.is_none());
-        self.may_add_areas(needed)?;
-        let mut records = Records::take(with, needed)?;
-        self.enter(with, (prev, next), join, &range, &mut records);
+        self.may_add_areas(1)?;
+        let mut records = Records::take(with, 1)?;
+        self.enter(with, (prev, next), None, &range, &mut records);
         records.give_back(with);
         Ok(())
     }
