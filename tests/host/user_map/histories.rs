@@ -1,4 +1,5 @@
 //! Random histories of all calls against a model that knows pages alone, with failures of everything that can fail.
+#![expect(clippy::cast_possible_truncation, reason = "numbers of pages and areas are small")]
 
 use super::world::{Entry, World, addr, object};
 use super::{R, RW, RX};
@@ -138,7 +139,7 @@ impl Model {
     fn mprotect(&mut self, low: u64, high: u64, access: VmFlags) -> Result<(), Refused> {
         for page in self.range_mut(low, high) {
             let page = page.as_mut().ok_or(Refused)?;
-            let flags = page.flags - VmFlags::ACCESS | access;
+            let flags = (page.flags - VmFlags::ACCESS) | access;
             if page.flags.contains(VmFlags::SEALED) || !flags.access_is_allowed() {
                 return Err(Refused);
             }
@@ -354,11 +355,12 @@ impl History {
             mmap_min: addr(MIN * PAGE),
             task_size: addr(PAGES * PAGE),
             mmap_base: addr(BASE * PAGE),
-            placement: if seed % 2 == 0 { Placement::BottomUp } else { Placement::TopDown },
+            placement: if seed.is_multiple_of(2) { Placement::BottomUp } else { Placement::TopDown },
         };
         let limits = Limits { stack: 500, locked: 200, ..Limits::DEFAULT };
         let mut world = World::with(layout, limits);
         world.below.replaces.set(true);
+        world.below.areas.replace(Some(Vec::new()));
         world.map.set_start_brk(addr(32 * PAGE));
         let placement = layout.placement;
         let model = Model { pages: vec![None; PAGES as usize], limits, placement, start_brk: 32, brk: 32 };
@@ -463,7 +465,7 @@ impl History {
         if flags.contains(VmFlags::SHARED) {
             takes |= VmFlags::MAYEXEC;
         }
-        let all = flags | VmFlags::MAYACCESS - takes | if is_file { VmFlags::FILE | adds } else { VmFlags::empty() };
+        let all = flags | (VmFlags::MAYACCESS - takes) | if is_file { VmFlags::FILE | adds } else { VmFlags::empty() };
         let expected = if all.access_is_allowed() {
             model.mmap(place, high - low, all - NOT_MODELLED, behind)
         } else {

@@ -395,7 +395,7 @@ fn files_and_shared_memory_join_only_where_their_offsets_continue() {
     world.mmap(&request).unwrap();
     assert_eq!(layout(&world), [(0, 2), (2, 4), (4, 5), (5, 7)]);
     assert_eq!(world.below.references.borrow()[&object(3)], 2);
-    request.offset = u64::MAX & !4095;
+    request.offset = !4095;
     request.place = Place::Anywhere;
     request.size = 2 * 4096;
     assert_eq!(world.mmap(&request).map_err(MapError::errno), Err(75));

@@ -42,7 +42,9 @@ pub(super) struct Below {
     pub(super) file_fills: Cell<Option<Fill>>,
     /// Whether something new may be mapped where an area is closed.
     pub(super) replaces: Cell<bool>,
-    /// Edges that were made.
+    /// Where areas were at the last check; `None` where no test looks at their edges.
+    pub(super) areas: RefCell<Option<Vec<(u64, u64)>>>,
+    /// Edges that were made, and not looked at.
     pub(super) cuts: RefCell<Vec<u64>>,
     /// Ranges that were unmapped.
     pub(super) unmapped: RefCell<Vec<(u64, u64)>>,
@@ -66,6 +68,15 @@ impl Below {
     fn pages(range: UserRange) -> std::ops::Range<u64> {
         assert!(range.start().is_aligned(4096) && range.end().is_aligned(4096) && !range.is_empty(), "{range}");
         range.start().get() >> 12..range.end().get() >> 12
+    }
+
+    /// No block of a page table spans an end of `range`.
+    fn assert_edges(&self, range: UserRange) {
+        let (areas, cuts) = (self.areas.borrow(), self.cuts.borrow());
+        for end in [range.start().get(), range.end().get()] {
+            let inside = areas.iter().flatten().find(|(low, high)| *low < end && end < *high);
+            assert!(inside.is_none() || cuts.contains(&end), "{range} ends inside {inside:x?}");
+        }
     }
 
     fn take_entries(&self, range: UserRange) -> BTreeMap<u64, Entry> {
@@ -100,11 +111,13 @@ impl Translations for Below {
     }
 
     fn unmap(&self, range: UserRange) {
+        self.assert_edges(range);
         self.take_entries(range);
         self.unmapped.borrow_mut().push((range.start().get(), range.end().get()));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {
+        self.assert_edges(range);
         for (_, entry) in self.entries.borrow_mut().range_mut(Self::pages(range)) {
             if let Entry::Page(_, access) = entry {
                 *access = flags & VmFlags::ACCESS;
@@ -116,6 +129,8 @@ impl Translations for Below {
         self.may_fail()?;
         let destination = UserRange::from_size(to, from.size()).unwrap();
         assert!(!destination.overlaps(from));
+        self.assert_edges(from);
+        self.assert_edges(destination);
         self.take_entries(destination);
         let moved = self.take_entries(from);
         let shift = |page: u64| page - (from.start().get() >> 12) + (to.get() >> 12);
@@ -124,6 +139,7 @@ impl Translations for Below {
     }
 
     fn discard(&self, range: UserRange, how: Discard) {
+        self.assert_edges(range);
         if how == Discard::Now {
             let pages = Self::pages(range);
             self.entries.borrow_mut().retain(|page, entry| !pages.contains(page) || *entry == Entry::Guard);
@@ -156,7 +172,7 @@ impl Objects for Below {
         if self.may_fail().is_err() {
             return Err(MapError::File(19));
         }
-        area.flags = area.flags - self.file_takes.get() | self.file_adds.get();
+        area.flags = (area.flags - self.file_takes.get()) | self.file_adds.get();
         area.fill = self.file_fills.get();
         Ok(())
     }
@@ -231,6 +247,7 @@ impl World {
             file_takes: Cell::default(),
             file_fills: Cell::new(None),
             replaces: Cell::new(false),
+            areas: RefCell::new(None),
             cuts: RefCell::default(),
             unmapped: RefCell::default(),
         };
@@ -304,6 +321,11 @@ impl World {
         self.below.references.borrow_mut().retain(|_, count| *count != 0);
         assert_eq!(*self.below.references.borrow(), references, "one reference an area");
         assert_eq!(self.below.opened.get(), opened, "areas of which the file has heard");
+        if let Some(areas) = &mut *self.below.areas.borrow_mut() {
+            areas.clear();
+            areas.extend(self.areas().map(|area| (area.start().get(), area.end().get())));
+            self.below.cuts.borrow_mut().clear();
+        }
         for (page, entry) in &*self.below.entries.borrow() {
             let area = self.map.area_at(addr(page << 12)).expect("a translation outside all areas");
             match entry {

@@ -5,17 +5,28 @@ use super::limits::Usage;
 use super::{AddressMap, MapError, VmFlags};
 
 impl AddressMap<'_> {
-    /// Whether `pages` more with `flags` are within the limits, if what `less` counts goes for them.
+    /// Whether `pages` more with `flags` are within the limits.
     ///
     /// # Errors
     ///
     /// [`MapError::AddressSpaceLimit`], [`MapError::DataLimit`].
-    #[inline]
-    pub(super) fn may_expand(&self, flags: VmFlags, pages: u64, less: &Usage) -> Result<(), MapError> {
-        if (self.usage.total - less.total).saturating_add(pages) > self.limits.address_space {
+    #[inline(always)]
+    pub(super) fn may_expand(&self, flags: VmFlags, pages: u64) -> Result<(), MapError> {
+        self.may_replace(flags, pages, &Usage::NONE)
+    }
+
+    /// As [`Self::may_expand`], if what `less` counts goes for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::may_expand`].
+    #[inline(always)]
+    pub(super) fn may_replace(&self, flags: VmFlags, pages: u64, less: &Usage) -> Result<(), MapError> {
+        if self.usage.total.wrapping_sub(less.total).saturating_add(pages) > self.limits.address_space {
             return Err(MapError::AddressSpaceLimit(self.limits.address_space));
         }
-        if flags.is_data() && (self.usage.data - less.data).saturating_add(pages) > self.limits.data {
+        let data = self.usage.data.wrapping_sub(less.data).saturating_add(pages);
+        if flags.is_data() && data > self.limits.data {
             return Err(MapError::DataLimit(self.limits.data));
         }
         Ok(())
@@ -26,7 +37,7 @@ impl AddressMap<'_> {
     /// # Errors
     ///
     /// [`MapError::LockedLimit`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_lock(&self, flags: VmFlags, pages: u64) -> Result<(), MapError> {
         let locked = self.usage.locked.saturating_add(pages);
         if flags.contains(VmFlags::LOCKED) && locked > self.limits.locked {
@@ -40,7 +51,7 @@ impl AddressMap<'_> {
     /// # Errors
     ///
     /// [`MapError::MapCount`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_add_areas(&self, more: usize) -> Result<(), MapError> {
         if more > 0 && self.tree.len() + more > self.limits.map_count as usize {
             return Err(MapError::MapCount(self.limits.map_count));

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::MapError;
-use super::limits::{Limits, MapLayout, Usage};
+use super::limits::{Limits, MapLayout, Placement, Usage};
 use super::translations::Objects;
 use super::tree::VmaTree;
 use super::vma::{ObjectId, Vma};
@@ -37,10 +37,13 @@ impl<'a> AddressMap<'a> {
     #[must_use]
     pub const fn new(layout: MapLayout, limits: Limits) -> Self {
         Self {
-            tree: VmaTree::new(),
+            tree: VmaTree::new(match layout.placement {
+                Placement::TopDown => layout.mmap_base.get(),
+                Placement::BottomUp => u64::MAX,
+            }),
             layout,
             limits,
-            usage: Usage { total: 0, data: 0, locked: 0 },
+            usage: Usage::NONE,
             pinned: 0,
             start_brk: layout.mmap_min,
             brk: layout.mmap_min,

@@ -1,8 +1,7 @@
 //! The heap that grows at its end (Linux: `brk`).
 #![forbid(unsafe_code)]
 
-use super::limits::Usage;
-use super::merge::{Join, Proposal};
+use super::merge::Proposal;
 use super::records::Records;
 use super::summary::start_with_guard;
 use super::translations::MapHal;
@@ -47,14 +46,16 @@ impl<'a> AddressMap<'a> {
         if to < self.start_brk {
             return Err(MapError::BadRange(to));
         }
-        let pages_end = |addr: UserAddr| addr.align_up(PAGE_SIZE).filter(|end| *end <= self.layout.task_size);
-        let (Some(old), Some(new)) = (pages_end(self.brk), pages_end(to)) else {
+        if to > self.layout.task_size {
             return Err(MapError::OutsideSpace(to));
-        };
+        }
+        // The end of the address space is that of a page, so neither wraps.
+        let page_end = |addr: UserAddr| addr.get().wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+        let (old, new) = (page_end(self.brk), page_end(to));
         if new < old {
-            self.unmap_pages(with, new.get(), old.get())?;
+            self.unmap_pages(with, new, old)?;
         } else if old < new {
-            self.grow_heap(with, old.get(), new.get())?;
+            self.grow_heap(with, old, new)?;
         }
         self.brk = to;
         Ok(to)
@@ -72,12 +73,17 @@ impl<'a> AddressMap<'a> {
         if let Some(next) = next.filter(|next| start_with_guard(next) < high.saturating_add(PAGE_SIZE)) {
             return Err(MapError::Exists(next.range()));
         }
-        self.may_expand(HEAP, range.pages(), &Usage::default())?;
-        let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), &range);
-        let needed = usize::from(join.is_none());
-        self.may_add_areas(needed)?;
-        let mut records = Records::take(with, needed)?;
-        self.enter(with, (prev, next), join, &range, &mut records);
+        self.may_expand(HEAP, range.pages())?;
+        // What comes next is not reached, so the heap joins what is before it or nothing.
+        if let Some(prev) = prev.filter(|prev| range.continues(prev)) {
+            self.tree.set_end(prev, high);
+            // INVARIANT: VMA-5.
+            self.usage.add(HEAP, range.pages());
+            return Ok(());
+        }
+        self.may_add_areas(1)?;
+        let mut records = Records::take(with, 1)?;
+        self.enter(with, (prev, next), None, &range, &mut records);
         records.give_back(with);
         Ok(())
     }

@@ -78,6 +78,25 @@ impl<'a> VmaTree<'a> {
         if let Some(start) = request.place_in(last.map_or(0, |last| last.high()), u64::MAX, placement) {
             return Some((start, last.map(Cursor::node)));
         }
+        // The usual limit and alignment: the summaries have what lies below that limit. Only a gap all of which lies above
+        // would mislead.
+        if request.high == self.clip() && sure == least && sure != MANY {
+            let area = highest_under(self.root().filter(|root| root.summary() >= sure)?, sure)?;
+            let prev = area.prev();
+            if prev.is_none_or(|prev| prev.high() < request.high) {
+                let start = start_with_guard(&area).min(request.high).wrapping_sub(request.size);
+                return (start >= request.low).then_some((start, prev.map(Cursor::node)));
+            }
+        }
+        self.highest_gap_by_address(request)
+    }
+
+    /// As [`Self::highest_gap`], for any limit and alignment.
+    #[inline(never)]
+    fn highest_gap_by_address(&self, request: &Request) -> Option<Found<'a>> {
+        let placement = Placement::TopDown;
+        let (sure, least) = request.pages();
+        let last = self.last();
         // The gap that the upper limit cuts, if there is one.
         let mut below = u64::MAX;
         if let Some(last) = last.filter(|last| last.low() > request.high) {
@@ -110,7 +129,7 @@ impl<'a> VmaTree<'a> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn lowest_gap(&self, request: &Request) -> Option<Found<'a>> {
         let placement = Placement::BottomUp;
         let (sure, least) = request.pages();

@@ -69,27 +69,30 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Adds `pages` of an area with `flags`.
-    #[inline]
-    pub(super) fn add(&mut self, flags: VmFlags, pages: u64) {
-        self.total += pages;
+    /// Nothing.
+    pub(super) const NONE: Self = Self { total: 0, data: 0, locked: 0 };
+
+    /// Adds `pages` of an area with `flags`. Sums of pages of one address space do not wrap, nor do differences by `VMA-5`.
+    #[inline(always)]
+    pub(super) const fn add(&mut self, flags: VmFlags, pages: u64) {
+        self.total = self.total.wrapping_add(pages);
         if flags.is_data() {
-            self.data += pages;
+            self.data = self.data.wrapping_add(pages);
         }
         if flags.contains(VmFlags::LOCKED) {
-            self.locked += pages;
+            self.locked = self.locked.wrapping_add(pages);
         }
     }
 
     /// Takes `pages` of an area with `flags` away.
-    #[inline]
-    pub(super) fn sub(&mut self, flags: VmFlags, pages: u64) {
-        self.total -= pages;
+    #[inline(always)]
+    pub(super) const fn sub(&mut self, flags: VmFlags, pages: u64) {
+        self.total = self.total.wrapping_sub(pages);
         if flags.is_data() {
-            self.data -= pages;
+            self.data = self.data.wrapping_sub(pages);
         }
         if flags.contains(VmFlags::LOCKED) {
-            self.locked -= pages;
+            self.locked = self.locked.wrapping_sub(pages);
         }
     }
 }

@@ -26,12 +26,13 @@ impl Proposal {
     /// The part of `area` from `low` to `high`, with other flags.
     #[inline]
     pub(super) fn part_of(area: &Vma, low: u64, high: u64, flags: VmFlags) -> Self {
-        let offset = area.page_offset().wrapping_add((low - area.low()) >> PAGE_SHIFT);
+        let offset = area.page_offset().wrapping_add(low.wrapping_sub(area.low()) >> PAGE_SHIFT);
         Self { low, high, offset, flags, object: area.object() }
     }
 
+    #[inline(always)]
     pub(super) const fn pages(&self) -> u64 {
-        (self.high - self.low) >> PAGE_SHIFT
+        self.high.wrapping_sub(self.low) >> PAGE_SHIFT
     }
 
     /// The file that wants to hear of its areas.
@@ -55,15 +56,17 @@ impl Proposal {
         }
     }
 
-    #[inline]
-    fn continues(&self, prev: &Vma) -> bool {
+    /// Whether the range can be one with the area before it.
+    #[inline(always)]
+    pub(super) fn continues(&self, prev: &Vma) -> bool {
         prev.high() == self.low
             && prev.flags().merges_with(self.flags)
             && prev.page_offset().wrapping_add(prev.pages()) == self.offset
             && objects_agree(self.flags, prev.object(), self.object)
     }
 
-    #[inline]
+    /// Whether it can be one with the area behind it.
+    #[inline(always)]
     fn is_continued_by(&self, next: &Vma) -> bool {
         next.low() == self.high
             && next.flags().merges_with(self.flags)
@@ -73,7 +76,7 @@ impl Proposal {
 }
 
 /// Whether areas with these objects can be one. What is attached to private anonymous memory agrees with nothing attached.
-#[inline]
+#[inline(always)]
 fn objects_agree(flags: VmFlags, one: Option<ObjectId>, other: Option<ObjectId>) -> bool {
     one == other || !flags.has_named_object() && (one.is_none() || other.is_none())
 }
@@ -89,7 +92,7 @@ pub(super) enum Join {
 
 impl Join {
     /// With neighbours that suit by themselves, if they suit each other.
-    #[inline]
+    #[inline(always)]
     fn of(left: Option<&Vma>, right: Option<&Vma>, flags: VmFlags) -> Option<Self> {
         match (left, right) {
             (None, None) => None,
@@ -104,7 +107,7 @@ impl Join {
     }
 
     /// How a new range joins the areas before and behind it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of_new(prev: Option<&Vma>, next: Option<&Vma>, range: &Proposal) -> Option<Self> {
         let prev = prev.filter(|prev| range.continues(prev));
         let next = next.filter(|next| range.is_continued_by(next));
@@ -138,6 +141,7 @@ impl Change {
 
 /// `target` takes over what is attached to memory that is merged into it. `whole`: the other area is deleted, and its
 /// reference moves or goes; otherwise it stays, and `target` gets one of its own.
+#[inline]
 fn adopt(with: &impl Objects, target: &Vma, object: Option<ObjectId>, whole: bool) {
     let Some(object) = object else { return };
     match (target.object().is_none(), whole) {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::gap::{Found, Request};
-use super::limits::{MapLayout, Placement, Usage};
+use super::limits::{MapLayout, Placement};
 use super::merge::{Join, Proposal};
 use super::munmap::Removal;
 use super::records::Records;
@@ -105,13 +105,12 @@ impl MmapRequest {
     }
 }
 
-/// Where a mapping goes, and what has to go for it.
-struct Placed<'a> {
-    low: u64,
-    /// The last area before it.
-    prev: Option<&'a Record<'a>>,
-    /// What is mapped there.
-    removal: Option<Removal<'a>>,
+/// Where a mapping goes.
+enum Placed<'a> {
+    /// There, where nothing is mapped.
+    Free(Found<'a>),
+    /// There, for which something has to go.
+    Over(Removal<'a>),
 }
 
 impl<'a> AddressMap<'a> {
@@ -133,8 +132,11 @@ impl<'a> AddressMap<'a> {
         if request.size == 0 {
             return Err(MapError::Empty);
         }
-        let size = request.size.checked_next_multiple_of(PAGE_SIZE).filter(|size| *size <= self.layout.task_size.get());
-        let size = size.ok_or(MapError::TooLarge(request.size))?;
+        if request.size > self.layout.task_size.get() {
+            return Err(MapError::TooLarge(request.size));
+        }
+        // The end of the space is that of a page: what is not larger can be rounded up.
+        let size = request.size.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
         let pages = size >> PAGE_SHIFT;
         if object.is_some() {
             if !UserAddr::new(request.offset).is_aligned(PAGE_SIZE) {
@@ -143,20 +145,41 @@ impl<'a> AddressMap<'a> {
             request.offset.checked_add(size).ok_or(MapError::OffsetTooLarge(request.offset))?;
         }
         self.may_lock(flags, pages)?;
-        let Placed { low, prev, removal } = self.place(request, size)?;
-        let nothing = Usage::default();
-        self.may_expand(flags, pages, removal.as_ref().map_or(&nothing, |removal| &removal.usage))?;
+        let (low, prev) = match request.place {
+            Place::Anywhere => self.free_addresses(size, request.align)?,
+            _ => match self.place(request, size)? {
+                Placed::Free(found) => found,
+                Placed::Over(removal) => {
+                    self.may_replace(flags, pages, &removal.usage)?;
+                    let low = removal.low;
+                    let (range, fill) = Self::ask(with, request, (low, size), flags, object)?;
+                    self.map_over(with, removal, &range, fill.as_ref())?;
+                    return Ok(UserAddr::new(low));
+                }
+            },
+        };
+        self.may_expand(flags, pages)?;
+        let (range, fill) = Self::ask(with, request, (low, size), flags, object)?;
+        self.map_free(with, prev, &range, fill.as_ref())?;
+        Ok(UserAddr::new(low))
+    }
+
+    /// What the area will be, its file asked, and what the file maps at once.
+    #[inline(always)]
+    fn ask<H: MapHal<'a>>(
+        with: &H,
+        request: &MmapRequest,
+        (low, size): (u64, u64),
+        flags: VmFlags,
+        object: Option<ObjectId>,
+    ) -> Result<(Proposal, Option<Fill>), MapError> {
         let offset = if object.is_some() { request.offset } else { low } >> PAGE_SHIFT;
-        let mut range = Proposal { low, high: low + size, offset, flags, object };
+        let mut range = Proposal { low, high: low.wrapping_add(size), offset, flags, object };
         let mut fill = None;
         if let Some(file) = object.filter(|_| flags.contains(VmFlags::FILE)) {
             (range.flags, fill) = Self::ask_file(with, file, &range)?;
         }
-        match removal {
-            None => self.map_free(with, prev, &range, fill.as_ref())?,
-            Some(removal) => self.map_over(with, removal, &range, fill.as_ref())?,
-        }
-        Ok(UserAddr::new(low))
+        Ok((range, fill))
     }
 
     /// The file's own operation: the flags that it permits, and what it maps at once.
@@ -170,7 +193,8 @@ impl<'a> AddressMap<'a> {
         let mut area =
             NewArea { range: user_range(range.low, range.high), page_offset: range.offset, flags: asked, fill: None };
         with.mmap(file, &mut area)?;
-        let mut flags = asked - VmFlags::MAYACCESS | asked & area.flags & VmFlags::MAYACCESS | area.flags & MAY_ADD;
+        let refused = VmFlags::MAYACCESS - area.flags;
+        let mut flags = (asked - refused) | (area.flags & MAY_ADD);
         // What can be written to through one mapping is not executed through another.
         if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             flags -= VmFlags::MAYEXEC;
@@ -182,14 +206,15 @@ impl<'a> AddressMap<'a> {
     }
 
     /// Where the request goes.
+    #[inline(never)]
     fn place(&self, request: &MmapRequest, size: u64) -> Result<Placed<'a>, MapError> {
         let (addr, replaces) = match request.place {
-            Place::Anywhere => return self.search(request, size),
+            Place::Anywhere => return self.free_addresses(size, request.align).map(Placed::Free),
             Place::Hint(hint) => {
                 let low = hint.align_down(PAGE_SIZE).max(self.layout.mmap_min).get();
                 return match self.free_at(low, size) {
-                    Some((low, prev)) => Ok(Placed { low, prev, removal: None }),
-                    None => self.search(request, size),
+                    Some(found) => Ok(Placed::Free(found)),
+                    None => self.free_addresses(size, request.align).map(Placed::Free),
                 };
             }
             Place::Fixed(addr) => (addr, true),
@@ -201,9 +226,9 @@ impl<'a> AddressMap<'a> {
             if !replaces {
                 return Err(MapError::Exists(first.range()));
             }
-            return Ok(Placed { low, prev: None, removal: Some(self.plan_removal(low, high)?) });
+            return self.plan_removal(low, high).map(Placed::Over);
         }
-        Ok(Placed { low, prev: self.before(first), removal: None })
+        Ok(Placed::Free((low, self.before(first))))
     }
 
     /// The range at a fixed address.
@@ -243,29 +268,29 @@ impl<'a> AddressMap<'a> {
     }
 
     /// Free addresses: from the base in the direction of the layout, and if there are none, on its other side.
+    #[inline]
     pub(super) fn free_addresses(&self, size: u64, align: u64) -> Result<Found<'a>, MapError> {
-        let MapLayout { mmap_min, task_size, mmap_base, placement } = self.layout;
+        let MapLayout { mmap_min, task_size, mmap_base, placement } = &self.layout;
         let (min, base, end) = (mmap_min.get(), mmap_base.get(), task_size.get());
         let align = align.max(PAGE_SIZE);
-        let ((low, high), (other_low, other_high)) = match placement {
-            Placement::TopDown => ((min, base), (base, end)),
-            Placement::BottomUp => ((base, end), (min, base)),
-        };
-        let found = self.tree.find_gap(&Request { size, align, low, high }, placement);
-        let found = found.or_else(|| {
-            let request = Request { size, align, low: other_low, high: other_high };
-            self.tree.find_gap(&request, Placement::BottomUp)
-        });
-        found.ok_or(MapError::NoGap(size))
+        let (low, high) = if *placement == Placement::TopDown { (min, base) } else { (base, end) };
+        match self.tree.find_gap(&Request { size, align, low, high }, *placement) {
+            Some(found) => Ok(found),
+            None => self.free_on_other_side(size, align),
+        }
     }
 
-    fn search(&self, request: &MmapRequest, size: u64) -> Result<Placed<'a>, MapError> {
-        let (low, prev) = self.free_addresses(size, request.align)?;
-        Ok(Placed { low, prev, removal: None })
+    #[cold]
+    fn free_on_other_side(&self, size: u64, align: u64) -> Result<Found<'a>, MapError> {
+        let MapLayout { mmap_min, task_size, mmap_base, placement } = &self.layout;
+        let (low, high) =
+            if *placement == Placement::TopDown { (*mmap_base, *task_size) } else { (*mmap_min, *mmap_base) };
+        let request = Request { size, align, low: low.get(), high: high.get() };
+        self.tree.find_gap(&request, Placement::BottomUp).ok_or(MapError::NoGap(size))
     }
 
     /// Maps a range where nothing is mapped, behind `prev`.
-    #[inline]
+    #[inline(always)]
     fn map_free<H: MapHal<'a>>(
         &mut self,
         with: &H,
@@ -292,6 +317,7 @@ impl<'a> AddressMap<'a> {
     }
 
     /// Maps a range in place of what is there.
+    #[inline(never)]
     fn map_over<H: MapHal<'a>>(
         &mut self,
         with: &H,
@@ -337,7 +363,7 @@ impl<'a> AddressMap<'a> {
 
     /// Puts in an area, for which `records` has a record unless it joins others, and counts it: whether it is an area of its
     /// own. Telling its file is the caller's part.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter<H: MapHal<'a>>(
         &mut self,
         with: &H,

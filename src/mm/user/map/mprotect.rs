@@ -40,7 +40,7 @@ impl<'a> AddressMap<'a> {
         };
         let rule = |area: &Vma| {
             let flags = area.flags();
-            let new = flags - VmFlags::ACCESS | access;
+            let new = (flags - VmFlags::ACCESS) | access;
             if flags.contains(VmFlags::SEALED) {
                 Err(MapError::Sealed(area.range()))
             } else if !new.access_is_allowed() {

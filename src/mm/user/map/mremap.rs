@@ -1,7 +1,6 @@
 //! Making an area larger or smaller, and moving it (Linux: `mremap`).
 #![forbid(unsafe_code)]
 
-use super::limits::Usage;
 use super::merge::{Join, Proposal};
 use super::munmap::{Removal, whole_pages};
 use super::records::Records;
@@ -101,7 +100,7 @@ impl<'a> AddressMap<'a> {
             return Err(MapError::OffsetTooLarge(offset));
         }
         self.may_lock(flags, more >> PAGE_SHIFT)?;
-        self.may_expand(flags, more >> PAGE_SHIFT, &Usage::default())
+        self.may_expand(flags, more >> PAGE_SHIFT)
     }
 
     /// Makes the area larger where it is, if the range reaches to its end and there is room behind it: whether it was done.

@@ -69,9 +69,9 @@ pub(super) fn whole_pages(addr: UserAddr, size: u64, end: UserAddr) -> Result<(u
     if size == 0 {
         return Err(MapError::Empty);
     }
-    let high = addr.get().checked_add(size).and_then(|high| high.checked_next_multiple_of(PAGE_SIZE));
-    match high {
-        Some(high) if high <= end.get() => Ok((addr.get(), high)),
+    // The end of the space is that of a page: what does not go beyond it can be rounded up.
+    match addr.get().checked_add(size) {
+        Some(high) if high <= end.get() => Ok((addr.get(), high.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1))),
         _ => Err(MapError::BadRange(addr)),
     }
 }
@@ -106,10 +106,53 @@ impl<'a> AddressMap<'a> {
 
     #[inline]
     pub(super) fn unmap_pages<H: MapHal<'a>>(&mut self, with: &H, low: u64, high: u64) -> Result<(), MapError> {
-        let removal = self.plan_removal(low, high)?;
-        if removal.is_nothing() {
-            return Ok(());
+        let Some(first) = self.tree.find(low).filter(|first| first.low() < high) else { return Ok(()) };
+        // Nearly always it is one area, or an end of one.
+        if first.high() == high || first.high() > high && first.low() >= low {
+            self.unmap_of_one(with, first, low.max(first.low()), high)
+        } else {
+            self.unmap_of_many(with, low, high)
         }
+    }
+
+    /// Unmaps all or an end of one area: no record is needed.
+    #[inline]
+    fn unmap_of_one<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        area: &'a Record<'a>,
+        low: u64,
+        high: u64,
+    ) -> Result<(), MapError> {
+        let flags = area.flags();
+        if flags.contains(VmFlags::SEALED) {
+            return Err(MapError::Sealed(area.range()));
+        }
+        let (keeps_below, keeps_above) = (area.low() < low, area.high() > high);
+        if keeps_below {
+            with.cut(UserAddr::new(low))?;
+        } else if keeps_above {
+            with.cut(UserAddr::new(high))?;
+        }
+        with.unmap(user_range(low, high));
+        // INVARIANT: VMA-5.
+        self.usage.sub(flags, high.wrapping_sub(low) >> PAGE_SHIFT);
+        if keeps_below {
+            self.tree.set_end(area, low);
+        } else if keeps_above {
+            self.tree.set_start(area, high);
+        } else {
+            let_go(with, area);
+            if let Some(record) = self.tree.remove(area) {
+                with.give(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmaps from the middle of an area, or what several have.
+    fn unmap_of_many<H: MapHal<'a>>(&mut self, with: &H, low: u64, high: u64) -> Result<(), MapError> {
+        let removal = self.plan_removal(low, high)?;
         let needed = removal.records();
         self.may_add_areas(needed)?;
         let mut records = Records::take(with, needed)?;

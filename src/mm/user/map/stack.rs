@@ -1,7 +1,6 @@
 //! Stacks that grow when an address below them is touched (Linux: `expand_downwards`).
 #![forbid(unsafe_code)]
 
-use super::limits::Usage;
 use super::summary::STACK_GUARD_GAP;
 use super::vma::Vma;
 use super::{AddressMap, MapError, VmFlags};
@@ -45,7 +44,7 @@ impl AddressMap<'_> {
         }
         let pages = (area.low() - low) >> PAGE_SHIFT;
         self.may_lock(flags, pages)?;
-        self.may_expand(flags, pages, &Usage::default())?;
+        self.may_expand(flags, pages)?;
         self.tree.set_start(area, low);
         // INVARIANT: VMA-5.
         self.usage.add(flags, pages);

@@ -38,8 +38,11 @@ pub(super) fn start_with_guard(area: &Vma) -> u64 {
     if area.flags().contains(VmFlags::GROWSDOWN) { start.saturating_sub(STACK_GUARD_GAP) } else { start }
 }
 
-/// Free pages between `end`, where the area before ends, and `area`, as they are kept in its record.
+/// Free pages between `end`, where the area before ends, and `area`, as they are kept in its record: those below `clip`, if
+/// some are. So the search below the usual limit, which is `clip`, never meets addresses that it may not use in a gap.
 #[inline(always)]
-pub(super) fn pages_below(area: &Vma, end: u64) -> u32 {
-    u32::try_from(start_with_guard(area).saturating_sub(end) >> PAGE_SHIFT).unwrap_or(MANY)
+pub(super) fn pages_below(area: &Vma, end: u64, clip: u64) -> u32 {
+    let start = start_with_guard(area);
+    let start = if end < clip { start.min(clip) } else { start };
+    u32::try_from(start.saturating_sub(end) >> PAGE_SHIFT).unwrap_or(MANY)
 }

@@ -65,7 +65,7 @@ pub trait Translations {
     }
 
     /// Removes all translations of `range`, guard pages too, and gives up the pages behind them, no CPU having a stale
-    /// translation. Both ends are edges of areas, or were [`cut`](Self::cut).
+    /// translation. No end is inside an area, unless it was [`cut`](Self::cut) there; so it is for all calls.
     fn unmap(&self, range: UserRange);
 
     /// Makes all translations of `range` permit what `flags` permits, or less (a page may be copied at the first write). No

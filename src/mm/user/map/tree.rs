@@ -17,11 +17,20 @@ use crate::ds::rbtree::{Broken, Cursor, Owned, Payload, RbTree};
 /// And those of [`RbTree`] (`RBT`).
 pub(super) struct VmaTree<'a> {
     tree: RbTree<'a, Vma, MaxGap>,
+    /// The limit that cuts the gap that it lies in: see [`pages_below`].
+    clip: u64,
 }
 
 impl<'a> VmaTree<'a> {
-    pub(super) const fn new() -> Self {
-        Self { tree: RbTree::new() }
+    /// A tree whose gaps are cut at `clip`; `u64::MAX` for no such limit.
+    pub(super) const fn new(clip: u64) -> Self {
+        Self { tree: RbTree::new(), clip }
+    }
+
+    /// Where the gap is cut that it lies in.
+    #[inline(always)]
+    pub(super) const fn clip(&self) -> u64 {
+        self.clip
     }
 
     /// Areas in the tree.
@@ -94,22 +103,14 @@ impl<'a> VmaTree<'a> {
         self.tree.iter().map(|record| record.payload())
     }
 
-    /// Notes the free pages below `at` anew.
+    /// Notes the free pages below `at` anew, which begin at `end`.
     #[inline]
-    fn measure(&mut self, at: &'a Record<'a>) {
-        let end = self.prev(at).map_or(0, |prev| prev.high());
-        let gap = pages_below(at, end);
+    fn note_gap(&mut self, at: &'a Record<'a>, end: u64) {
+        let gap = pages_below(at, end, self.clip);
         // INVARIANT: VMA-3.
         if at.gap() != gap {
             at.set_gap(gap);
             self.tree.propagate(at);
-        }
-    }
-
-    #[inline]
-    fn measure_next(&mut self, at: Option<&'a Record<'a>>) {
-        if let Some(next) = self.next_of(at) {
-            self.measure(next);
         }
     }
 
@@ -125,27 +126,31 @@ impl<'a> VmaTree<'a> {
         record: Owned<'a, Vma>,
     ) -> Result<&'a Record<'a>, Owned<'a, Vma>> {
         let end = prev.map_or(0, |prev| prev.high());
-        let next = self.next_of(prev).map_or(u64::MAX, |next| next.low());
+        let next = self.next_of(prev);
         // INVARIANT: VMA-2.
-        if record.low() < end || record.high() > next {
+        if record.low() < end || next.is_some_and(|next| next.low() < record.high()) {
             return Err(record);
         }
         // INVARIANT: VMA-3, for the record and the one behind it.
-        record.set_gap(pages_below(&record, end));
+        record.set_gap(pages_below(&record, end, self.clip));
         let at = match prev {
             Some(prev) => self.tree.insert_after(prev, record)?,
             None => self.tree.insert(record)?,
         };
-        self.measure_next(Some(at));
+        if let Some(next) = next {
+            self.note_gap(next, at.high());
+        }
         Ok(at)
     }
 
     /// Takes a record out.
     #[inline]
     pub(super) fn remove(&mut self, at: &'a Record<'a>) -> Option<Owned<'a, Vma>> {
-        let prev = self.prev(at);
+        let (end, next) = (self.prev(at).map_or(0, |prev| prev.high()), self.next(at));
         let record = self.tree.erase(at)?;
-        self.measure_next(prev);
+        if let Some(next) = next {
+            self.note_gap(next, end);
+        }
         Some(record)
     }
 
@@ -153,7 +158,9 @@ impl<'a> VmaTree<'a> {
     #[inline]
     pub(super) fn set_end(&mut self, at: &'a Record<'a>, end: u64) {
         at.set_high(end);
-        self.measure_next(Some(at));
+        if let Some(next) = self.next(at) {
+            self.note_gap(next, end);
+        }
     }
 
     /// Moves the start of `at`, and with it the offset of its first page; not into the area before it nor to its own end.
@@ -162,7 +169,8 @@ impl<'a> VmaTree<'a> {
         let pages = (start.wrapping_sub(at.low()).cast_signed() >> PAGE_SHIFT).cast_unsigned();
         at.set_page_offset(at.page_offset().wrapping_add(pages));
         at.set_low(start);
-        self.measure(at);
+        let end = self.prev(at).map_or(0, |prev| prev.high());
+        self.note_gap(at, end);
     }
 
     /// Cuts `at` in two at `addr`, inside it: `record` becomes the upper part.
@@ -207,7 +215,7 @@ impl<'a> VmaTree<'a> {
             if area.low() < end {
                 return broken("VMA-2", "areas that overlap");
             }
-            if area.gap() != pages_below(area, end) {
+            if area.gap() != pages_below(area, end, self.clip) {
                 return broken("VMA-3", "free pages below an area, and what its record says of them");
             }
             end = area.high();

@@ -127,7 +127,7 @@ impl Vma {
     #[inline(always)]
     #[must_use]
     pub fn pages(&self) -> u64 {
-        (self.high() - self.low()) >> PAGE_SHIFT
+        self.high().wrapping_sub(self.low()) >> PAGE_SHIFT
     }
 
     /// Where `addr`, an address in the area, lies in the object, in pages.
