@@ -9,7 +9,10 @@ use super::terms::{access, share, virt, virt_range};
 use crate::addr::{UserAddr, UserRange, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
+use crate::hal::entry::Entry;
+use crate::mm::pgtable::Visit;
 use core::fmt;
+use core::ops::ControlFlow;
 
 /// The pages of a space, as its map of areas sees them.
 #[derive(Debug)]
@@ -20,6 +23,15 @@ pub struct Over<'s, H: UserHal> {
 impl<'s, H: UserHal> Over<'s, H> {
     pub(super) const fn new(pages: &'s UserPages<H>) -> Self {
         Self { pages }
+    }
+
+    /// Whether anything is mapped in a range.
+    pub(super) fn has_pages(&self, range: UserRange) -> bool {
+        let is_leaf = |visit: Visit| match visit.entry {
+            Entry::Leaf(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        self.pages.tables().walk(virt_range(range), is_leaf).is_break()
     }
 
     /// Logs what cannot be: the map has made all edges before.
@@ -77,25 +89,26 @@ impl<H: UserHal> Translations for Over<'_, H> {
     }
 
     fn unmap(&self, range: UserRange) {
-        let range = virt_range(range);
-        Self::done("unmap", UserRange::EMPTY, self.pages.unmap(range, range, Gfp::ATOMIC));
+        let all = virt_range(range);
+        Self::done("unmap", range, self.pages.unmap(all, all, Gfp::ATOMIC));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {
         let all = virt_range(range);
-        let result = match access(flags) {
-            Some(access) => self.pages.protect(all, access, share(flags), Gfp::ATOMIC),
-            None => self.pages.protect_none(all, Gfp::ATOMIC),
-        };
-        Self::done("protect", range, result);
+        // Without access there are no pages: the space has seen to that.
+        if let Some(access) = access(flags) {
+            Self::done("protect", range, self.pages.protect(all, access, share(flags), Gfp::ATOMIC));
+        }
     }
 
     fn relocate(&self, from: UserRange, to: UserAddr) -> Result<(), NoMemory> {
-        let target = UserRange::from_size(to, from.size()).ok_or(NoMemory)?;
+        let (from, target) = (virt_range(from), UserRange::from_size(to, from.size()).ok_or(NoMemory)?);
         let target = virt_range(target);
-        // TODO-order: what is there is removed only when nothing can fail any more.
-        self.pages.unmap(target, target, Gfp::USER)?;
-        Ok(self.pages.relocate(virt_range(from), virt(to), Gfp::USER)?)
+        // Tables for the edges first. What lies at the target is gone if there is no memory for other tables afterwards: the
+        // one failure that changes something, which `mremap` to a fixed place that is in use can meet.
+        self.pages.carve(target, Gfp::USER)?;
+        self.pages.unmap(target, target, Gfp::ATOMIC)?;
+        Ok(self.pages.relocate(from, target.start(), Gfp::USER)?)
     }
 
     fn discard(&self, range: UserRange, _: Discard) {
@@ -107,7 +120,8 @@ impl<H: UserHal> Translations for Over<'_, H> {
     }
 
     fn fill(&self, range: UserRange, fill: &Fill, flags: VmFlags) -> Result<(), MapError> {
+        // Frames of drivers: not done yet. ENODEV.
         let _ = (range, fill, flags);
-        Err(MapError::NoMemory)
+        Err(MapError::File(19))
     }
 }

@@ -8,7 +8,7 @@ use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
 use super::pages::{Backing, FaultAccess, FaultError, Handled, Usage, UserHal, UserPages};
 use super::terms::{access, share, virt, virt_range};
-use crate::addr::{Order, PhysAddr, UserAddr};
+use crate::addr::{Order, PhysAddr, UserAddr, UserRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::Entry;
 use crate::hal::mmu::Asid;
@@ -171,11 +171,19 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 
     /// Changes what a range permits; see [`AddressMap::mprotect`]. Only where sleeping is allowed.
     ///
+    /// Entries that keep a page and permit nothing do not exist yet: a range that has pages is not made inaccessible.
+    ///
     /// # Errors
     ///
-    /// Those of [`AddressMap::mprotect`].
+    /// Those of [`AddressMap::mprotect`]; [`MapError::HasPages`] for no access to a range that has pages.
     pub fn mprotect(&self, addr: UserAddr, size: u64, access: VmFlags) -> Result<(), MapError> {
-        self.change(|map, over| map.mprotect(over, addr, size, access))
+        self.change(|map, over| {
+            let range = UserRange::from_size(addr, size).unwrap_or_default();
+            if access.is_empty() && over.has_pages(range) {
+                return Err(MapError::HasPages(range));
+            }
+            map.mprotect(over, addr, size, access)
+        })
     }
 
     /// Moves or resizes; see [`AddressMap::mremap`]. Only where sleeping is allowed.

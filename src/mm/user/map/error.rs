@@ -57,6 +57,8 @@ pub enum MapError {
     LockedLimit(u64),
     /// An offset that does not fit beside the size.
     OffsetTooLarge(u64),
+    /// The range has pages, and would become inaccessible: not supported.
+    HasPages(UserRange),
     /// No memory for an area's record, or for page tables.
     NoMemory,
     /// The file refused, with this error number of Linux.
@@ -79,6 +81,7 @@ impl MapError {
             | Self::DataLimit(_)
             | Self::StackLimit(_)
             | Self::GuardGap(_)
+            | Self::HasPages(_)
             | Self::NoMemory => 12, // ENOMEM
             Self::WriteExec | Self::Access(_) => 13,      // EACCES
             Self::NotOneArea(_) | Self::NotExpandable(_) => 14, // EFAULT
@@ -120,6 +123,7 @@ impl fmt::Display for MapError {
             Self::AddressSpaceLimit(limit) => write!(f, "more than {limit} pages of addresses"),
             Self::DataLimit(limit) => write!(f, "more than {limit} pages of data"),
             Self::StackLimit(limit) => write!(f, "a stack of more than {limit} pages"),
+            Self::HasPages(range) => write!(f, "the range {range} has pages, which cannot be made inaccessible"),
             Self::GuardGap(below) => write!(f, "a stack too close to the area {below}"),
             Self::LockedLimit(limit) => write!(f, "more than {limit} locked pages"),
             Self::OffsetTooLarge(offset) => write!(f, "an offset of {offset:#x} bytes does not fit"),

@@ -118,7 +118,7 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// Makes the edges of `range` edges of leaves.
-    pub(super) fn carve(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
+    pub(in crate::mm::user) fn carve(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         for edge in [range.start(), range.end()] {
             let inside = !edge.is_aligned(PMD_SIZE);
             if inside && self.tables().next_part(edge, VirtAddr::new(edge.get() + 1)).is_some() {
