@@ -151,6 +151,8 @@ const fn wanted(tried: Tried) -> FaultAccess {
         Tried::Read => FaultAccess::Read,
         Tried::Write => FaultAccess::Write,
         Tried::Execute => FaultAccess::Execute,
+        // DC ZVA and its kin, which write or need the right to.
+        Tried::CacheMaintenance => FaultAccess::Write,
     }
 }
 
