@@ -94,7 +94,7 @@ fn a_fault_whose_entry_is_right_already_is_tried_again() {
     });
 }
 
-// Behaviours 390 and 391.
+// Behaviour 390.
 #[test]
 fn an_aged_page_is_young_again_after_an_access_by_a_fault_where_the_hardware_sets_no_flag() {
     for config in [Config::CORTEX_A72, Config::MAX] {
