@@ -16,6 +16,7 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::slab::{self, CreateError, DestroyError, Misuse};
 use crate::mm::user::access::UserAccessError;
 use crate::mm::user::asid::AsidError;
+use crate::mm::user::pages::{FaultError, PagesError};
 use crate::mm::vmalloc::{AreaError, MapError, SetMemoryError};
 use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomic};
 use crate::sync::SwitchError;
@@ -131,6 +132,10 @@ families! {
     Tables(PgtableError),
     /// Protections that contradict each other.
     Prot(ProtError),
+    /// Memory of a user space that stays as it is.
+    UserPages(PagesError),
+    /// An access of a user space that cannot be.
+    UserFault(FaultError),
     /// Flags that contradict each other.
     Flags(GfpError),
     /// Nothing registered with reclaim.

@@ -87,6 +87,12 @@ const SAFE: &[(&str, &str)] = &[
     ("src/mm/memblock/mod.rs remove", "as above"),
     ("src/mm/pgtable/map.rs populate", "adds empty tables: what is translated stays what it was"),
     ("src/mm/slab/exchange.rs give_swapped", "checks the object as a free does"),
+    (
+        "src/mm/user/pages/anon.rs populate",
+        "user addresses of a space that the caller has: the kernel refers to nothing there that is not pinned",
+    ),
+    ("src/mm/user/pages/protect.rs protect", "as above"),
+    ("src/mm/user/pages/zap.rs unmap", "as above"),
     ("src/mm/vmalloc/area.rs set_phys", "a note that reports print"),
     ("src/mm/vmalloc/early.rs add_early", "a note of addresses that are taken; nothing is mapped by it"),
 ];

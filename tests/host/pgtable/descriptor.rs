@@ -76,6 +76,7 @@ proptest! {
         let bits = if plausible { near } else { noise };
         match Stage1::decode(level, RawEntry::new(bits)) {
             Entry::Absent => prop_assert_eq!(bits, 0),
+            Entry::Guard => prop_assert_eq!((level, bits), (Level::Pte, Stage1::GUARD.get())),
             Entry::Table(table) => prop_assert_eq!(Stage1::table(table).get(), bits),
             Entry::Leaf(leaf) => {
                 let again = Stage1::leaf(leaf.level, leaf.phys, leaf.prot, leaf.contiguous).get();

@@ -94,6 +94,31 @@ fn a_fault_whose_entry_is_right_already_is_tried_again() {
     });
 }
 
+// Behaviour 390.
+#[test]
+fn an_aged_page_is_young_again_after_an_access_by_a_fault_where_the_hardware_sets_no_flag() {
+    for config in [Config::CORTEX_A72, Config::MAX] {
+        on_a_machine(config, |kernel| {
+            let (space, area) = (kernel.space(1), Backing { largest: Backing::RUN, ..data(64) });
+            kernel.run_everywhere(&space);
+            kernel.store(&space, page(0), &area, 1).unwrap();
+            kernel.store(&space, page(40), &data(64), 2).unwrap();
+            assert_eq!(space.age(pages(0, 64)), Ok(17));
+            assert_eq!(space.age(pages(0, 64)), Ok(0));
+            for (n, value) in [(0, 1), (40, 2)] {
+                let handled = kernel.load(&space, page(n), &area).unwrap();
+                let fault = if config.hardware_access_flag { vec![] } else { vec![Handled::Updated] };
+                assert_eq!(handled, (value, fault));
+            }
+            assert_eq!(space.age(pages(0, 64)), Ok(2));
+            kernel.store(&space, page(40), &area, 3).unwrap();
+            assert_eq!(kernel.load(&space, page(40), &area).unwrap().0, 3);
+            kernel.check(&[&space]);
+            kernel.end([space]);
+        });
+    }
+}
+
 #[test]
 fn nowait_without_memory_is_an_error_that_changes_nothing() {
     on_a_machine(Config::CORTEX_A72, |kernel| {

@@ -9,6 +9,7 @@ use quarry::hal::prot::Access;
 use quarry::mm::user::pages::{Backing, FaultError, Handled, PagesError, Sharing};
 use std::sync::atomic::Ordering;
 
+// Behaviours 432 and 434.
 #[test]
 fn what_is_unmapped_no_cpu_reaches_and_its_frames_are_free() {
     if cfg!(miri) {
@@ -113,6 +114,7 @@ fn discarded_memory_reads_as_zero() {
     });
 }
 
+// Behaviours 385 and 420: the part about pages.
 #[test]
 fn what_is_made_read_only_no_cpu_writes() {
     for largest in [quarry::addr::Order::ZERO, Backing::RUN, Backing::BLOCK] {

@@ -19,14 +19,15 @@ impl<H: UserHal> UserPages<H> {
         let pfn = Pfn::containing(leaf.phys);
         let block = frames.block(pfn);
         let is_zero = pfn == self.hal().zero_page() && leaf.level == LeafLevel::Pte;
+        let shared = at.area.sharing == Sharing::Shared;
         let may_stay = match block {
             _ if is_zero => !at.own && at.access != FaultAccess::Write,
             // Nobody writes it, so it may be executed by others too.
-            Some((_, state)) if at.access == FaultAccess::Execute && state.kind() == Kind::User => {
-                at.area.sharing == Sharing::Private
+            Some((_, state)) if state.kind() == Kind::User && at.access == FaultAccess::Execute => !shared,
+            Some((head, state)) if state.kind() == Kind::User => {
+                shared || self.is_own(&frames, head, state, leaf.level)
             }
-            _ if at.area.sharing == Sharing::Shared => true,
-            Some((head, state)) if state.kind() == Kind::User => self.is_own(&frames, head, state, leaf.level),
+            // A driver's memory permits what its driver said.
             _ => false,
         };
         if may_stay {
@@ -36,8 +37,8 @@ impl<H: UserHal> UserPages<H> {
             self.split_block(at.addr, &spare.tables)?;
             return Err(Need::Again);
         }
-        if block.is_none() && !is_zero {
-            // A device's memory has no copy.
+        if !is_zero && (block.is_none() || shared) {
+            // A device's memory has no copy; and what is shared is not copied.
             return Err(Need::Never(FaultError::Denied(at.addr)));
         }
         if leaf.contiguous {

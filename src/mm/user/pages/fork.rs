@@ -4,7 +4,7 @@
 use super::frame::{Counted, Frames};
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
-use super::usual::{ordinary, without_address};
+use super::usual::{Notes, ordinary, without_address};
 use super::zap::run_of;
 use super::{PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
@@ -169,7 +169,7 @@ impl<H: UserHal> UserPages<H> {
         let (writable, read_only_leaf) =
             (ordinary::<Format<H>>(Access::ReadWrite), ordinary::<Format<H>>(Access::ReadOnly));
         let (mut at, mut anon, mut mapped) = (part.start(), 0, 0);
-        let mut result = Ok(Left::Done);
+        let (mut result, mut notes) = (Ok(Left::Done), Notes::new());
         for slot in run_of(part).slots() {
             let here = at;
             at = VirtAddr::new(at.get() + PAGE_SIZE);
@@ -202,13 +202,14 @@ impl<H: UserHal> UserPages<H> {
                 if protect && plain == writable {
                     raw = RawEntry::new(read_only_leaf.get() | pfn.start().get());
                     table.write(mmu, slot, raw);
-                    gather.note(here, 1, LeafLevel::Pte);
+                    notes.add(here, gather);
                 } else if plain != read_only_leaf {
                     raw = self.fork_unusual(table, (slot, here), raw, protect, gather);
                 }
             }
             copy.write(child.tables().mmu(), slot, raw);
         }
+        notes.hand_on(gather);
         child.count_anon(anon);
         child.count_mapped(mapped);
         result

@@ -15,7 +15,8 @@ use crate::sync::LockHal;
 /// # Safety
 ///
 /// - `HAL-14`: [`UserHal::mmu`] reaches the tables of every space on the CPU that calls; [`UserHal::pages`] is the allocator
-///   of this machine's RAM, the same at each call. A root is in a TTBR of a CPU only while its space exists.
+///   of this machine's RAM, the same at each call. A root is in a TTBR of a CPU only while its space exists,
+///   and with its number, which no other space has.
 /// - `HAL-15`: [`UserHal::zero_page`] is a frame of RAM, zero from end to end for good, which nobody writes or frees.
 ///   [`UserHal::copy_page`] copies as it says.
 pub unsafe trait UserHal: Clone {

@@ -16,8 +16,7 @@
 //! entries change under it, and it keeps the table of last entries in place. Linking and unlinking a table, and mapping a
 //! block where there was nothing, happens under one lock more (class [`UserTables`](class::UserTables)), taken first. An
 //! upper table that was unlinked is freed when each of the 32 locks was free once since: a descent is under one of them (or in
-//! a look, `WALK-1`). Nothing is allocated under
-//! a lock: a fault finds out what it needs, lets go, gets it, and looks again.
+//! a look, `WALK-1`). Nothing is allocated under a lock: a fault finds out what it needs, lets go, gets it, and looks again.
 //!
 //! # Invariants
 //!

@@ -3,14 +3,14 @@
 
 use super::frame::Frames;
 use super::space_pages::{Format, UserPages};
-use super::usual::{ordinary, without_address};
+use super::usual::{Notes, ordinary, without_address};
 use super::zap::run_of;
 use super::{Backing, PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
 use crate::mm::pgtable::Gather;
@@ -70,7 +70,7 @@ impl<H: UserHal> UserPages<H> {
             return;
         }
         self.cut_groups(table, part);
-        let known = Known::new::<Format<H>>();
+        let (known, mut notes) = (Known::new::<Format<H>>(), Notes::new());
         let wanted = ordinary::<Format<H>>(area.access);
         let mut at = part.start();
         for slot in run_of(part).slots() {
@@ -94,7 +94,7 @@ impl<H: UserHal> UserPages<H> {
                 };
             if usual {
                 table.write(mmu, slot, RawEntry::new(wanted.get() | pfn.start().get()));
-                gather.note(here, 1, LeafLevel::Pte);
+                notes.add(here, gather);
                 continue;
             }
             let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { continue };
@@ -103,8 +103,44 @@ impl<H: UserHal> UserPages<H> {
                 self.unfold(table, slot, here);
             }
             table.write(mmu, slot, Format::<H>::leaf(LeafLevel::Pte, leaf.phys, prot, false));
-            gather.note(here, 1, LeafLevel::Pte);
+            notes.add(here, gather);
         }
+        notes.hand_on(gather);
+    }
+
+    /// Clears the accessed flags of everything that `range` maps, and tells how many pages had it: were used since the last
+    /// such call (Linux: `ptep_test_and_clear_young`, what its reclaim and the idle page tracking look at). The next access
+    /// sets the flag, by itself or by a fault. Cost: one flush.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::Range`].
+    pub fn age(&self, range: VirtRange) -> Result<u64, PagesError> {
+        self.admit(range)?;
+        let frames = self.hal().frames(Gfp::ATOMIC);
+        let mut gather = self.tables().gather(&frames);
+        let mut young = 0;
+        self.each_part(range, |part| {
+            let mmu = self.tables().mmu();
+            let _entries = self.lock_entries(part.start());
+            let (table, _) = self.tables().lowest(part.start());
+            let level = table.level();
+            let count = if level == Level::Pte { part.size() / PAGE_SIZE } else { 1 };
+            let mut at = part.start().align_down(level.size());
+            for slot in Run::from_slot(level.slot(at), count).slots() {
+                if let Entry::Leaf(leaf) = Format::<H>::decode(level, table.read(mmu, slot))
+                    && leaf.prot.is_accessed()
+                {
+                    let prot = leaf.prot.with_accessed(false);
+                    table.write(mmu, slot, Format::<H>::leaf(leaf.level, leaf.phys, prot, leaf.contiguous));
+                    gather.note(at, 1, leaf.level);
+                    young += leaf.level.size() / PAGE_SIZE;
+                }
+                at = VirtAddr::new(at.get() + level.size());
+            }
+        });
+        gather.flush();
+        Ok(young)
     }
 
     /// What a leaf will permit, if that is something else than now.

@@ -1,14 +1,26 @@
-//! Mapping memory that is not user memory: whether it may be shown to user space, only the caller knows.
+//! Mapping memory that is not user memory, and the number in the TLB: whether that is right, only the caller knows.
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
 use super::{PagesError, UserHal, UserPages};
 use crate::addr::{Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
+use crate::hal::mmu::Asid;
 use crate::hal::prot::{Access, MemoryType};
 use crate::mm::page::Page;
 
 impl<H: UserHal> UserPages<H> {
+    /// Gives the space another number in the TLB (Linux: `check_and_switch_context`), under which everything is invalidated
+    /// from now on. Before the root goes into a TTBR with it. Any context.
+    ///
+    /// # Safety
+    ///
+    /// No CPU runs the space under the old number, nor holds a translation under the new one; no other space has it.
+    #[inline]
+    pub unsafe fn set_asid(&self, asid: Asid) {
+        self.do_set_asid(asid);
+    }
+
     /// Maps a page of the kernel at `at`, where nothing is (Linux: `vm_insert_page`). The mapping holds a reference to its
     /// block: memory that its owner frees meanwhile stays until it is unmapped. May sleep if `gfp` says so.
     ///

@@ -107,10 +107,8 @@ impl<H: UserHal> UserPages<H> {
         }
     }
 
-    /// Gives the space another number in the TLB (Linux: `check_and_switch_context`). Whoever gives it sees to it that no
-    /// CPU runs the space under the old one, and that none holds a translation under the new one. Before the root goes
-    /// into a TTBR with it. Any context.
-    pub fn set_asid(&self, asid: Asid) {
+    /// [`Self::set_asid`], on what this crate knows to be right, or passes on for who said so.
+    pub(crate) fn do_set_asid(&self, asid: Asid) {
         self.tables.set_asid(asid);
     }
 

@@ -5,13 +5,15 @@
 use super::frame::{Dropped, Frames};
 use super::space_pages::{Format, UserPages};
 use super::{Backing, FaultError, Handled, Sharing, UserHal};
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::entry::{EntryFormat, RawEntry};
+use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
+use crate::mm::pgtable::Gather;
 
 /// What a write to a page needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +39,37 @@ pub(super) fn ordinary<F: EntryFormat>(access: Access) -> RawEntry {
 #[inline(always)]
 pub(super) fn without_address<F: EntryFormat>(raw: RawEntry) -> RawEntry {
     RawEntry::new(raw.get() ^ F::frame_of(raw).start().get())
+}
+
+/// Changed pages that follow on, noted together: what each costs is a comparison.
+pub(super) struct Notes {
+    start: u64,
+    end: u64,
+}
+
+impl Notes {
+    pub(super) const fn new() -> Self {
+        Self { start: 0, end: 0 }
+    }
+
+    /// Notes the page at `at`.
+    #[inline(always)]
+    pub(super) fn add<M: Mmu, F: FrameSource>(&mut self, at: VirtAddr, gather: &mut Gather<'_, M, F>) {
+        if self.end != at.get() || self.start == self.end {
+            self.hand_on(gather);
+            self.start = at.get();
+        }
+        self.end = at.get() + PAGE_SIZE;
+    }
+
+    /// Hands on what is left.
+    #[inline(never)]
+    pub(super) fn hand_on<M: Mmu, F: FrameSource>(&mut self, gather: &mut Gather<'_, M, F>) {
+        if self.start != self.end {
+            gather.note(VirtAddr::new(self.start), (self.end - self.start) / PAGE_SIZE, LeafLevel::Pte);
+            self.start = self.end;
+        }
+    }
 }
 
 impl<H: UserHal> UserPages<H> {
