@@ -136,7 +136,7 @@ pub use static_percpu::{
     get_cpu_var, per_cpu_sum, this_cpu_add, this_cpu_cmpxchg, this_cpu_inc, this_cpu_read, this_cpu_write,
     this_cpu_xchg,
 };
-pub use switch_mm::{KernelAsids, asids, current_mm, leave_mm, switch_mm};
+pub use switch_mm::{KernelAsids, asids, current_mm, leave_mm, switch_mm, switch_mm_noting};
 pub use tags::{
     TagError, TagReport, enable_tags, keeps_tags, remember_owners, start_tags_on_cpu, tag_report, tags_are_on, untag,
 };

@@ -6,6 +6,7 @@ use crate::addr::{CpuId, PhysAddr};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::{irq, ttbr0};
 use crate::hal::cpu::PerCpu as _;
+use crate::hal::mmu::Asid;
 use crate::mm::user::asid::{
     AsidAllocator, AsidCpu, AsidError, AsidHal, AsidNumbers, AsidSlot, NUMBERS_8_BIT, NUMBERS_16_BIT,
 };
@@ -95,9 +96,25 @@ pub fn asids() -> Result<&'static AsidAllocator<KernelAsids>, AsidError> {
 /// changed to others, or to none. `slot` belongs to these tables alone.
 #[inline]
 pub unsafe fn switch_mm(root: PhysAddr, slot: &AsidSlot) -> Result<(), AsidError> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { switch_mm_noting(root, slot, &mut |_| {}) }
+}
+
+/// [`switch_mm`]; if the process gets a number, `note` is told before any CPU uses it: for page tables that keep the number that
+/// they invalidate with. With interrupts masked and a lock held.
+///
+/// # Errors
+///
+/// As for [`switch_mm`].
+///
+/// # Safety
+///
+/// As for [`switch_mm`].
+#[inline(always)]
+pub unsafe fn switch_mm_noting(root: PhysAddr, slot: &AsidSlot, note: &mut dyn FnMut(Asid)) -> Result<(), AsidError> {
     let asids = asids()?;
     let saved = irq::local_irq_save_flags();
-    let asid = asids.activate(slot);
+    let asid = asids.activate_noting(slot, note);
     if let Some(asid) = asid {
         // SAFETY: the caller vouches for the tables; the number is theirs, and interrupts are masked.
         unsafe { ttbr0::set(root, asid) };

@@ -231,7 +231,7 @@ fn a_read_only_page_is_not_written_for_the_process() {
     assert_eq!(global::copy_to_user(at(AT + PAGE_SIZE), &[3; 8]), Err(UserAccessError::Fault { left: 8 }));
     assert_eq!(global::clear_user(start, 164), Err(UserAccessError::Fault { left: 64 }));
     assert_eq!(
-        global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0, 1),
+        global::cmpxchg_user_u32(UserPtr::new(at(AT + PAGE_SIZE)), 0x0202_0202, 1),
         Err(UserAccessError::Fault { left: 4 })
     );
     assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT + PAGE_SIZE))), Ok(2));

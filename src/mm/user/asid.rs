@@ -307,6 +307,13 @@ impl<H: AsidHal> AsidAllocator<H> {
     /// The fast path, where the space has a number of this generation, takes no lock; otherwise O(numbers / 64).
     #[inline(always)]
     pub fn activate(&self, slot: &AsidSlot<H::Word>) -> Option<Asid> {
+        self.activate_noting(slot, &mut |_| {})
+    }
+
+    /// [`AsidAllocator::activate`], and if the space gets a number, `note` is told before any CPU uses it: for page tables that
+    /// keep the number that they invalidate with. With the lock of the numbers held, interrupts masked.
+    #[inline(always)]
+    pub fn activate_noting(&self, slot: &AsidSlot<H::Word>, note: &mut dyn FnMut(Asid)) -> Option<Asid> {
         let cpu = self.hal.local()?;
         let id = slot.0.load();
         let active = cpu.active.load();
@@ -314,16 +321,24 @@ impl<H: AsidHal> AsidAllocator<H> {
         if active != 0 && self.is_current(id) && cpu.active.compare_exchange(active, id) {
             return Some(number(id));
         }
-        self.activate_slow(cpu, slot)
+        self.activate_slow(cpu, slot, note)
     }
 
     #[cold]
     #[inline(never)]
-    fn activate_slow(&self, cpu: &AsidCpu<H::Word>, slot: &AsidSlot<H::Word>) -> Option<Asid> {
+    fn activate_slow(
+        &self,
+        cpu: &AsidCpu<H::Word>,
+        slot: &AsidSlot<H::Word>,
+        note: &mut dyn FnMut(Asid),
+    ) -> Option<Asid> {
         let asid = self.hal.locked(|numbers| {
             let mut id = slot.0.load();
             if !self.is_current(id) {
                 id = self.renew(numbers, id)?;
+                note(number(id));
+                // A CPU that finds the new id by the fast path runs with it at once.
+                self.hal.order_before_walks();
                 slot.0.store(id);
             }
             if cpu.flush_pending.swap(0) != 0 {

@@ -236,7 +236,13 @@ impl World {
         self.allocator.hal().now.set(cpu);
         let from = self.running[cpu as usize].replace(to);
         self.changing[cpu as usize] = true;
-        let asid = self.allocator.activate(&self.spaces[to].slot).expect("every CPU has data");
+        let before = self.spaces[to].slot.asid();
+        let mut noted = None;
+        let asid = self.allocator.activate_noting(&self.spaces[to].slot, &mut |asid| noted = Some(asid));
+        let asid = asid.expect("every CPU has data");
+        if before != Some(asid) && noted != Some(asid) {
+            return Err(format!("space {to} has {asid:?}, and {noted:?} was noted"));
+        }
         if self.allocator.hal().planted == Planted::BroadcastOnly && self.allocator.rollovers() != self.rollovers {
             self.rollovers = self.allocator.rollovers();
             self.allocator.hal().cpu().invalidate_all();

@@ -1,7 +1,7 @@
 //! Copies between the kernel and a process, each after a check of its range.
 
 use super::error::{UserAccessError, all_but};
-use crate::addr::{PAGE_SIZE, UserAddr, to_usize};
+use crate::addr::{UserAddr, to_usize};
 use crate::hal::user::{StringEnd, USER_END, UserAccess};
 
 /// Whether `bytes` bytes from `start` on all lie where a process can have memory, so that none of them is the kernel's (Linux:
@@ -112,13 +112,12 @@ pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize
     let (mut at, mut left) = (from, bytes);
     let mut chunk = [0; CHUNK];
     while left != 0 {
-        // No further than to the end of a page, so that a byte that is not zero is found before a page that is not there.
-        let in_page = to_usize(PAGE_SIZE - at.offset_in(PAGE_SIZE));
-        let size = left.min(CHUNK).min(in_page);
+        let size = left.min(CHUNK);
         let part = chunk.get_mut(..size).unwrap_or_default();
         // SAFETY: inside the range that was checked.
         let missing = unsafe { access.copy_in(part, at) };
         let done = size.saturating_sub(missing);
+        // In front of a byte that cannot be read, all are looked at.
         if part.iter().take(done).any(|byte| *byte != 0) {
             return Ok(false);
         }
