@@ -531,7 +531,7 @@ impl History {
         match self.random.below(24) {
             0..=5 => self.mmap(what),
             6 | 7 => {
-                let result = map.munmap(below, at, size);
+                let result = self.world.munmap(low * PAGE, high * PAGE);
                 let expected = model.munmap(low, high);
                 self.settle(what, before, result, model, expected);
             }

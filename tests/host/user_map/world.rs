@@ -46,6 +46,8 @@ pub(super) struct Below {
     pub(super) areas: RefCell<Option<Vec<(u64, u64)>>>,
     /// Edges that were made, and not looked at.
     pub(super) cuts: RefCell<Vec<u64>>,
+    /// What is free around the range that was unmapped last.
+    hole: Cell<Option<(u64, u64)>>,
     /// Ranges that were unmapped.
     pub(super) unmapped: RefCell<Vec<(u64, u64)>>,
 }
@@ -110,7 +112,9 @@ impl Translations for Below {
         Ok(())
     }
 
-    fn unmap(&self, range: UserRange) {
+    fn unmap(&self, range: UserRange, hole: UserRange) {
+        assert!(hole.contains_range(range));
+        self.hole.set(Some((hole.start().get(), hole.end().get())));
         self.assert_edges(range);
         self.take_entries(range);
         self.unmapped.borrow_mut().push((range.start().get(), range.end().get()));
@@ -249,6 +253,7 @@ impl World {
             replaces: Cell::new(false),
             areas: RefCell::new(None),
             cuts: RefCell::default(),
+            hole: Cell::new(None),
             unmapped: RefCell::default(),
         };
         Self { map: AddressMap::new(layout, limits), below }
@@ -279,7 +284,14 @@ impl World {
     }
 
     pub(super) fn munmap(&mut self, low: u64, high: u64) -> Result<(), MapError> {
-        self.map.munmap(&self.below, addr(low), high - low)
+        self.below.hole.set(None);
+        let result = self.map.munmap(&self.below, addr(low), high - low);
+        if let Some(hole) = self.below.hole.get() {
+            let before = self.areas().filter(|area| area.end().get() <= low).last().map_or(0, |area| area.end().get());
+            let end = self.map.layout().task_size;
+            assert_eq!(hole, (before, self.map.find_vma(addr(low)).map_or(end, |area| area.start()).get()));
+        }
+        result
     }
 
     pub(super) fn mprotect(&mut self, low: u64, high: u64, access: VmFlags) -> Result<(), MapError> {

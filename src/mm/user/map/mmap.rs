@@ -338,7 +338,7 @@ impl<'a> AddressMap<'a> {
             return Err(error);
         }
         if fill.is_none() {
-            self.unmap_translations(with, &removal);
+            removal.unmap(with, user_range(range.low, range.high));
         }
         let prev = self.remove(with, removal, &mut records);
         if self.enter_after(with, prev, range, &mut records) {

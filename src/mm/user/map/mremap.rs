@@ -215,10 +215,12 @@ impl<'a> AddressMap<'a> {
         }
         with.relocate(user_range(low, low + moved), UserAddr::new(destination.low))?;
         if low + moved < high {
-            with.unmap(user_range(low + moved, high));
+            let rest = user_range(low + moved, high);
+            with.unmap(rest, rest);
         }
         if destination.low + moved < destination.high && !destination.is_nothing() {
-            with.unmap(user_range(destination.low + moved, destination.high));
+            let rest = user_range(destination.low + moved, destination.high);
+            with.unmap(rest, rest);
         }
         Ok(())
     }

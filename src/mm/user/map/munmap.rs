@@ -6,7 +6,7 @@ use super::records::Records;
 use super::translations::{MapHal, Objects, Translations, VmaSource};
 use super::vma::{Record, Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr, UserRange};
 
 /// What unmapping a range takes away.
 pub(super) struct Removal<'a> {
@@ -14,6 +14,8 @@ pub(super) struct Removal<'a> {
     pub(super) high: u64,
     /// The first area that has some of the range; `None` if none has.
     first: Option<&'a Record<'a>>,
+    /// The last one.
+    last: Option<&'a Record<'a>>,
     /// What is mapped of the range ends here.
     end: u64,
     /// An edge is inside an area: below, above.
@@ -27,7 +29,7 @@ pub(super) struct Removal<'a> {
 impl<'a> Removal<'a> {
     /// Nothing.
     pub(super) fn nothing(low: u64, high: u64) -> Self {
-        Self { low, high, first: None, end: high, cuts: (false, false), whole: 0, usage: Usage::default() }
+        Self { low, high, first: None, last: None, end: high, cuts: (false, false), whole: 0, usage: Usage::default() }
     }
 
     /// Whether there is nothing to take away.
@@ -53,6 +55,14 @@ impl<'a> Removal<'a> {
             with.cut(UserAddr::new(self.high))?;
         }
         Ok(())
+    }
+
+    /// Unmaps what is mapped of the range, whose edges were made.
+    #[inline]
+    pub(super) fn unmap(&self, with: &impl Translations, hole: UserRange) {
+        if let Some(first) = self.first {
+            with.unmap(user_range(first.low().max(self.low), self.end), hole);
+        }
     }
 }
 
@@ -134,7 +144,9 @@ impl<'a> AddressMap<'a> {
         } else if keeps_above {
             with.cut(UserAddr::new(high))?;
         }
-        with.unmap(user_range(low, high));
+        let hole_low = if keeps_below { low } else { self.end_before(area) };
+        let hole_high = if keeps_above { high } else { self.start_behind(area) };
+        with.unmap(user_range(low, high), user_range(hole_low, hole_high));
         // INVARIANT: VMA-5.
         self.usage.sub(flags, high.wrapping_sub(low) >> PAGE_SHIFT);
         if keeps_below {
@@ -160,7 +172,9 @@ impl<'a> AddressMap<'a> {
             records.give_back(with);
             return Err(error);
         }
-        self.unmap_translations(with, &removal);
+        let hole_low = removal.first.filter(|_| !removal.cuts.0).map_or(low, |first| self.end_before(first));
+        let hole_high = removal.last.filter(|_| !removal.cuts.1).map_or(high, |last| self.start_behind(last));
+        removal.unmap(with, user_range(hole_low, hole_high));
         self.remove(with, removal, &mut records);
         records.give_back(with);
         Ok(())
@@ -185,6 +199,7 @@ impl<'a> AddressMap<'a> {
                 removal.first = Some(area);
                 removal.cuts.0 = cut_below;
             }
+            removal.last = Some(area);
             removal.cuts.1 = cut_above;
             removal.whole += usize::from(!cut_below && !cut_above);
             removal.end = end.min(high);
@@ -197,12 +212,16 @@ impl<'a> AddressMap<'a> {
         Ok(removal)
     }
 
-    /// Unmaps what is mapped of a removal's range, whose edges were cut.
+    /// Where the area before `area` ends, or the space begins.
     #[inline]
-    pub(super) fn unmap_translations(&self, with: &impl Translations, removal: &Removal<'a>) {
-        if let Some(first) = removal.first {
-            with.unmap(user_range(first.low().max(removal.low), removal.end));
-        }
+    fn end_before(&self, area: &'a Record<'a>) -> u64 {
+        self.tree.prev(area).map_or(0, |prev| prev.high())
+    }
+
+    /// Where the area behind `area` begins, or the space ends.
+    #[inline]
+    fn start_behind(&self, area: &'a Record<'a>) -> u64 {
+        self.tree.next(area).map_or(self.layout.task_size.get(), |next| next.low())
     }
 
     /// Takes the areas of a removal away, whose translations are gone. `records` has the one that it may need, and gets
@@ -244,7 +263,7 @@ impl<'a> AddressMap<'a> {
     /// Unmaps everything: the process is gone. The heap is as if it had just begun.
     pub fn clear<H: MapHal<'a>>(&mut self, with: &H) {
         if let (Some(first), Some(last)) = (self.tree.first(), self.tree.last()) {
-            with.unmap(user_range(first.low(), last.high()));
+            with.unmap(user_range(first.low(), last.high()), user_range(0, self.layout.task_size.get()));
         }
         self.release_areas(with);
     }

@@ -13,7 +13,7 @@ pub const STACK_GUARD_GAP: u64 = 256 * PAGE_SIZE;
 /// The summary of the tree: the most free pages below an area of the subtree.
 ///
 /// A gap is what lies between the end of the area before and the start of an area, less the guard gap if that is a stack.
-/// It is kept as pages in 32 bits: [`MANY`] stands for that many and more, of which there are at most 16 in 48 bits of
+/// It is kept as pages in 32 bits: `u32::MAX` stands for that many and more, of which there are at most 16 in 48 bits of
 /// addresses, so that a search for so much looks at each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MaxGap;

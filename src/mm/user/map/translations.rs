@@ -66,7 +66,9 @@ pub trait Translations {
 
     /// Removes all translations of `range`, guard pages too, and gives up the pages behind them, no CPU having a stale
     /// translation. No end is inside an area, unless it was [`cut`](Self::cut) there; so it is for all calls.
-    fn unmap(&self, range: UserRange);
+    ///
+    /// `hole`, which holds `range`, has no area any more: page tables that lie in it as a whole can go.
+    fn unmap(&self, range: UserRange, hole: UserRange);
 
     /// Makes all translations of `range` permit what `flags` permits, or less (a page may be copied at the first write). No
     /// CPU has more than that when it returns.
