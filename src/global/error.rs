@@ -1,7 +1,9 @@
 //! One error for all families, so that a driver passes on with `?` whatever any of them says.
 #![forbid(unsafe_code)]
 
-use super::{BringUpError, CpuRefused, DeviceMemoryError, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError};
+use super::{
+    BringUpError, CpuRefused, DeviceMemoryError, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError,
+};
 use crate::gfp::GfpError;
 use crate::hal::prot::ProtError;
 use crate::mm::alloc::{InsertError, Refused};

@@ -43,8 +43,8 @@ pub use bring_up::{BringUpError, CpuRefused, Memory, Options, Setup, Tables, Up,
 #[cfg(feature = "boot")]
 pub(crate) use bring_up::{bring_allocators_up, bring_areas_up};
 pub use check::{Tell, check_all, part as check_part};
-pub(crate) use cma::{add_cma_area, cma_areas_of};
 pub use cma::{KernelCmaArea, MAX_CMA_AREAS, cma_area_of, cma_areas, cma_default, movers};
+pub(crate) use cma::{add_cma_area, cma_areas_of};
 pub(crate) use cpu::give_cpu;
 use cpu::start_boot_cpu;
 pub use cpu::{

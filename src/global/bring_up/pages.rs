@@ -4,12 +4,12 @@ use super::{BringUpError, Options};
 use crate::addr::{CpuId, PAGE_SIZE, PMD_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::arch::aarch64::mem;
+use crate::gfp::ZoneType;
 use crate::global::linear::{phys_range_to_virt, phys_to_virt};
 use crate::global::{
-    BootMemblock, MemblockFrames, add_cma_area, cpu_local_size, cpu_local_used, give_cpu, kernel_tables, memblock, page_allocator,
-    tags_are_on,
+    BootMemblock, MemblockFrames, add_cma_area, cpu_local_size, cpu_local_used, give_cpu, kernel_tables, memblock,
+    page_allocator, tags_are_on,
 };
-use crate::gfp::ZoneType;
 use crate::hal::prot::Prot;
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, PAGEBLOCK_START, VMEMMAP_START};
 use crate::mm::memblock::{MemblockError, Window};

@@ -223,7 +223,9 @@ impl fmt::Display for RegionError {
             Self::NoIndex { device, index } => write!(f, "{device} has no memory-region {index}"),
             Self::LeadsNowhere { device, index, error } => write!(f, "memory-region {index} of {device}: {error}"),
             Self::Disabled { region } => write!(f, "the reserved region {region} is disabled"),
-            Self::Lent { region } => write!(f, "the reserved region {region} is the page allocator's: devices allocate from it"),
+            Self::Lent { region } => {
+                write!(f, "the reserved region {region} is the page allocator's: devices allocate from it")
+            }
             Self::NoPlace { region } => write!(f, "there was no room for the reserved region {region}"),
         }
     }

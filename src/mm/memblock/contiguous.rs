@@ -12,7 +12,7 @@ use crate::hal::BootMemory;
 /// Start and size of a contiguous area are multiples of this: migrate types are those of whole page blocks.
 pub const CONTIGUOUS_ALIGN: u64 = PMD_SIZE;
 
-/// What `cma=SIZE[@START[-END]]` asks for.
+/// A request for a contiguous area: `cma=SIZE[@START[-END]]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContiguousRequest {
     /// Bytes; none means that there is to be no area.
@@ -51,10 +51,15 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
 
     /// Reserves what the tree states of a region that may be a contiguous area: for its owner, if it is free memory of whole
     /// page blocks, so that [`RegionList::reserved_for`](super::RegionList::reserved_for) finds it; otherwise like any other.
-    pub(super) fn reserve_area(&mut self, region: ReservedMemory<'_, '_>, range: PhysRange) -> Result<(), MemblockError> {
+    pub(super) fn reserve_area(
+        &mut self,
+        region: ReservedMemory<'_, '_>,
+        range: PhysRange,
+    ) -> Result<(), MemblockError> {
         let owner = u32::try_from(region.node().offset()).ok().and_then(RegionOwner::new);
         let aligned = range.start().is_aligned(CONTIGUOUS_ALIGN) && range.size().is_multiple_of(CONTIGUOUS_ALIGN);
-        let inside = self.memory.find(range.start()).is_some_and(|bank| bank.is_mapped() && bank.range.contains_range(range));
+        let inside =
+            self.memory.find(range.start()).is_some_and(|bank| bank.is_mapped() && bank.range.contains_range(range));
         match owner.filter(|_| aligned && inside && !range.is_empty() && !self.reserved.overlaps(range)) {
             Some(owner) => self.change(Which::Reserved, range, Paint::CoverFor(owner)).map(drop),
             None => self.reserve_stated(range),

@@ -68,7 +68,7 @@ impl CmaArea {
     }
 }
 
-/// What the pages of an area are used for; they add up to its size.
+/// How the pages of an area are used; the counts add up to its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CmaUsage {
     /// Free, on lists of the zone.
@@ -135,7 +135,8 @@ impl<H: PageHal> PageAllocator<H> {
         // Looked for without the lock: what is found is looked at again.
         while let Some(first) = find_run(self.hal.map(), (from, area.end()), (pages, align), free) {
             let taken = self.with_zone(zone, |zone, map| {
-                if let Some(other) = page_blocks(first, pages).find(|block| block_type(map, *block) != MigrateType::Cma) {
+                if let Some(other) = page_blocks(first, pages).find(|block| block_type(map, *block) != MigrateType::Cma)
+                {
                     return Err(other.offset(PAGEBLOCK_PAGES - 1));
                 }
                 zone.take_range(map, first, pages, Mobility::Movable)
@@ -225,7 +226,7 @@ impl<H: PageHal> PageAllocator<H> {
         (first == page).then_some(pages)
     }
 
-    /// What the pages of an area are used for, as of the moment at which each was looked at. Any context. Cost: O(blocks).
+    /// How the pages of an area are used, each as of the moment at which it was counted. Any context. Cost: O(blocks).
     ///
     /// # Errors
     ///

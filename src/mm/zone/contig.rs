@@ -62,7 +62,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.isolate(zone, first, pages)?;
         self.drain_all();
         if gfp.may_wait() && self.evacuate(first, pages) {
-            // What was moved has left its pages on lists of CPUs.
+            // Moving has left pages on lists of CPUs.
             self.drain_all();
         }
         let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));
@@ -222,7 +222,13 @@ impl Zone {
     /// Takes the pages of a range off the free lists, or answers with one that is not free. In memory of contiguous
     /// allocations they are movable, whatever `mobility` says: freed, they wait on lists that only movable allocations
     /// take from.
-    pub(super) fn take_range<M: PageMap>(&mut self, map: M, first: Page, pages: u32, mobility: Mobility) -> Result<(), Page> {
+    pub(super) fn take_range<M: PageMap>(
+        &mut self,
+        map: M,
+        first: Page,
+        pages: u32,
+        mobility: Mobility,
+    ) -> Result<(), Page> {
         let end = first.index() + pages;
         let mut at = first;
         while at.index() < end {

@@ -261,9 +261,8 @@ fn random_allocations_beside_movable_pages_agree_with_a_model() {
                     assert!(holds(block, size.next_multiple_of(PAGE_SIZE), byte), "nobody else wrote there");
                     free(dma, &devices[which], size, block).unwrap();
                 }
-                2 => movable.extend(
-                    (0..300).filter_map(|_| pages.alloc_pages(Gfp::NOWAIT | Gfp::MOVABLE, Order::ZERO).ok()),
-                ),
+                2 => movable
+                    .extend((0..300).filter_map(|_| pages.alloc_pages(Gfp::NOWAIT | Gfp::MOVABLE, Order::ZERO).ok())),
                 _ => movable.drain(..).for_each(|page| raw!(pages.free_pages(page, Order::ZERO)).unwrap()),
             }
             if round % 50 == 0 {

@@ -154,6 +154,28 @@ fn what_is_lent_is_moved_by_its_owner_and_keeps_what_it_holds() {
     pages.check().unwrap();
 }
 
+// A page that was freed last is allocated first, and it is one of those that are to go.
+#[test]
+fn a_page_is_moved_once_and_not_into_the_range_that_is_wanted() {
+    let machine = Spec::of_size(64 * MIB).reserve(area_range()).without_reserve().with_reclaimer();
+    let pages = machine.pages;
+    let (area, cache) = (area_of(pages, area_range()), Cache::register(machine));
+    // Movable pages borrow while there is little else, and then there is enough.
+    let fixed: Vec<Page> = (0..12_500).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+    (0..1200).for_each(|number| assert!(cache.take(number)));
+    give_back(pages, fixed, Order::ZERO);
+    pages.drain_all();
+    let lent = pages.cma_usage(area).unwrap().lent;
+    assert!(lent > 500, "{lent}");
+    let whole = alloc(pages, area, 2048, 1, Gfp::KERNEL).unwrap();
+    assert_eq!(cache.moves.load(Ordering::Relaxed), u64::from(lent));
+    pages.check().unwrap();
+    release(pages, whole, 2048).unwrap();
+    cache.drop_all();
+    pages.drain_all();
+    pages.check().unwrap();
+}
+
 #[test]
 fn a_page_that_nobody_moves_stays_and_the_next_range_is_taken() {
     with_area(|pages, area| {
@@ -215,10 +237,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         for (count, align) in [(2049, 1), (1, 3), (1, 0), (u32::MAX, 1), (2048, 1), (1, 1 << 31)] {
             assert_eq!(pages.cma_alloc(area, count, align, Gfp::KERNEL), Err(ContigError::NoRange), "{count} {align}");
         }
-        assert!(matches!(
-            pages.cma_alloc(area, 1, 1, Gfp::KERNEL | Gfp::DMA | Gfp::DMA32),
-            Err(ContigError::Flags(_))
-        ));
+        assert!(matches!(pages.cma_alloc(area, 1, 1, Gfp::KERNEL | Gfp::DMA | Gfp::DMA32), Err(ContigError::Flags(_))));
         let pfn = |page: Page| pages.hal().map().pfn(page);
         let wrong = [(first, 9), (first, 11), (first, 0), (first.offset(1), 9), (first.offset(10), 1)];
         for (page, count) in wrong {
@@ -273,8 +292,7 @@ fn a_range_taken_for_unmovable_pages_does_not_let_them_into_the_area() {
             pages.alloc_contig_range(area.first(), 600, Gfp::KERNEL).unwrap();
             pages.check().unwrap();
             raw!(pages.free_contig_range(area.first(), 600)).unwrap();
-            let unmovable: Vec<Page> =
-                (0..100).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+            let unmovable: Vec<Page> = (0..100).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
             assert!(!unmovable.iter().any(|page| area.contains(*page, 1)), "{round}");
             pages.check().unwrap();
             give_back(pages, unmovable, Order::ZERO);
