@@ -118,7 +118,9 @@
 //! | `global/bring_up/mod.rs` | all that a kernel promises |
 //! | `global/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
 //! | `global/bring_up/tables.rs` | taking TTBR1 over |
+//! | `global/cma.rs` | reserved memory that is lent |
 //! | `global/cpu.rs` | per-CPU state |
+//! | `global/device_memory.rs` | reserved memory that becomes a pool |
 //! | `global/devres.rs` | what is owed by calls on memory of devices |
 //! | `global/dma.rs` | descriptors of mappings for devices, bytes of bounce slots |
 //! | `global/io.rs` | descriptors of mappings, device registers |

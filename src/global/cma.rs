@@ -95,8 +95,8 @@ pub(crate) unsafe fn add_cma_area(range: PhysRange, node: Option<usize>, is_defa
     Ok(())
 }
 
-/// Makes the pools of a device tree that are `reusable` contiguous areas. What cannot be one is logged with the property that
-/// is wrong, and stays reserved. Boot CPU, once, when the page allocator has its memory.
+/// Makes the pools of a device tree that are `reusable` contiguous areas. A pool that cannot be one is logged with the property
+/// that is wrong, and stays reserved. Boot CPU, once, when the page allocator has its memory.
 pub(crate) fn cma_areas_of(tree: &Tree<'_>) {
     let has_default = cma_default().is_some();
     for region in tree.reserved_memory().filter(|region| region.is_enabled() && region.is_contiguous_area()) {
@@ -116,7 +116,7 @@ pub(crate) fn cma_areas_of(tree: &Tree<'_>) {
     }
 }
 
-/// What of a region's properties is wrong.
+/// Which property of a region is wrong, and how.
 fn why_not(region: ReservedMemory<'_, '_>, place: Option<PhysRange>) -> &'static str {
     if region.is_dynamic() {
         return match place {

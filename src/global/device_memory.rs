@@ -14,7 +14,7 @@ use crate::mm::vmalloc::SetMemoryError;
 use crate::mm::zone::{FreeError, PageHal as _};
 use core::fmt;
 
-/// What the descriptors of a pool's pages say, if they have some.
+/// The owner's word in the descriptors of a pool's pages.
 const POOL: u64 = 3;
 
 /// Why a device has no memory of its own.
@@ -61,7 +61,7 @@ impl core::error::Error for DeviceMemoryError {}
 
 /// Gives the device the memory that the first reference in the `memory-region` of its node names, to allocate coherent memory
 /// from (Linux: `of_reserved_mem_device_init`). Of a pool (`shared-dma-pool`) that is all that it gets; a contiguous area (with
-/// `reusable`) comes before other memory. Where sleeping is allowed.
+/// `reusable`) comes before other memory. May wait; not in an interrupt handler.
 ///
 /// # Errors
 ///

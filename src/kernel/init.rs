@@ -204,10 +204,10 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     }
     input::init();
     io::init(&cpu, &tree, &found);
-    dma::init(&tree, args);
     if let Some(pci) = iomem::init(boot, &tree, early) {
         ports::init(&tree, pci);
     }
+    dma::init(&tree, args);
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");
     }

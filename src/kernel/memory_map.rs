@@ -129,7 +129,7 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
     for range in machine.tree.reservations().flatten() {
         map.paint(range, Owner::Reserved("/memreserve/"))?;
     }
-    // What devices allocate from may be the page allocator's, to lend or for them.
+    // Memory that devices allocate from may be the page allocator's.
     let is_pages = |range: PhysRange| global::io_space().is_managed(range.start());
     for reserved in global::io_space().reserved().ranges().iter().filter(|reserved| !is_pages(reserved.range)) {
         let owner = if reserved.no_map { Owner::NoMap } else { Owner::Reserved };

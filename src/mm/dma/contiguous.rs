@@ -69,7 +69,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         let count = allocator.contiguous_pages(first)?;
         let range = PhysRange::from_size(phys, u64::from(count) * PAGE_SIZE)?;
         let exact = size.div_ceil(PAGE_SIZE) == u64::from(count) && device.translate_coherent(range) == Some(bus);
-        // What is uncached is refused.
+        // Uncached pages are refused.
         Some(exact && allocator.do_cma_release(first, count).is_ok())
     }
 
@@ -81,7 +81,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         }
         let area = device.area().or_else(|| self.hal.contiguous_area())?;
         let whole = pages.checked_next_multiple_of(UNIT)?;
-        let (first, range, bus) = self.take_contiguous(device, area, (whole, align_of(whole)), gfp)?;
+        let take = || self.take_contiguous(device, area, (whole, align_of(whole)), gfp);
+        let taken = take().or_else(|| {
+            // Reserves that are idle may have its memory.
+            let may_help = gfp.may_wait() && self.trim(false) != 0;
+            if may_help { take() } else { None }
+        });
+        let (first, range, bus) = taken?;
         let origin = Origin { contiguous: true, of: device.area(), whole: true };
         let reserve = self.make_reserve((first, range, origin)).ok()?.taken(pages);
         if !self.with_reserves(|reserves| reserves.add(reserve)) {

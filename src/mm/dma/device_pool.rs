@@ -117,7 +117,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         let mut pool = DevicePool { range, at, busy, starts, used: 0, is_default };
         // INVARIANT: DPL-1.
         pool.bits().clear();
-        // What the firmware has written is not to come later.
+        // Dirty lines of the firmware would be written back over what the device writes.
         let bytes = VirtRange::from_size(at, range.size()).unwrap_or_default();
         self.hal.cache().clean_and_invalidate(Internal::CALL, bytes);
         self.hal.cache().complete();

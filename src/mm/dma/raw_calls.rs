@@ -13,6 +13,17 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// whatever shares a cache line with others is bounced. Any context. Cost: a range check and an addition, and an
     /// instruction or two for each cache line of a device that is not coherent.
     ///
+    /// The address is had only by whoever asks whether there is one (Linux: `dma_mapping_error`, and its check that a driver
+    /// has called it):
+    ///
+    /// ```compile_fail,E0308
+    /// # use quarry::addr::{DmaAddr, VirtAddr};
+    /// # use quarry::mm::dma::{Device, Dma, DmaHal, ToDevice};
+    /// fn unasked<H: DmaHal<'static>>(dma: &Dma<'static, H>, device: &Device, at: VirtAddr) -> DmaAddr {
+    ///     unsafe { dma.map_single::<ToDevice>(device, at, 64) }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DmaError::NotLinear`], [`DmaError::Empty`], [`DmaError::Wraps`], [`DmaError::Unreachable`]; of bouncing

@@ -12,7 +12,7 @@ use crate::hal::BootMemory;
 /// Start and size of a contiguous area are multiples of this: migrate types are those of whole page blocks.
 pub const CONTIGUOUS_ALIGN: u64 = PMD_SIZE;
 
-/// What `cma=SIZE[@START[-END]]` asks for.
+/// A request for a contiguous area: `cma=SIZE[@START[-END]]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContiguousRequest {
     /// Bytes; none means that there is to be no area.

@@ -68,7 +68,7 @@ impl CmaArea {
     }
 }
 
-/// What the pages of an area are used for; they add up to its size.
+/// How the pages of an area are used; the counts add up to its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CmaUsage {
     /// Free, on lists of the zone.
@@ -226,7 +226,7 @@ impl<H: PageHal> PageAllocator<H> {
         (first == page).then_some(pages)
     }
 
-    /// What the pages of an area are used for, as of the moment at which each was looked at. Any context. Cost: O(blocks).
+    /// How the pages of an area are used, each as of the moment at which it was counted. Any context. Cost: O(blocks).
     ///
     /// # Errors
     ///

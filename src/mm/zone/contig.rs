@@ -62,7 +62,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.isolate(zone, first, pages)?;
         self.drain_all();
         if gfp.may_wait() && self.evacuate(first, pages) {
-            // What was moved has left its pages on lists of CPUs.
+            // Moving has left pages on lists of CPUs.
             self.drain_all();
         }
         let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));

@@ -81,7 +81,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     }
 
     /// Asks the owners of movable pages to move what the block of `order` that starts at `page` holds, and to free it:
-    /// whether one of them has. No lock is held; where sleeping is allowed.
+    /// whether one of them has. No lock is held, and it may wait.
     fn evacuate(&self, _: Internal, page: Page, order: Order) -> bool {
         let _ = (page, order);
         false

@@ -2,11 +2,13 @@
 //! part of it is the owners' here).
 #![forbid(unsafe_code)]
 
+use super::free::zone_of;
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::Mobility;
 use crate::hal::Internal;
-use crate::mm::page::{Kind, Page, PageState, find_head};
+use crate::hal::cpu::with_local;
+use crate::mm::page::{Kind, Page, PageMap as _, PageState, find_head};
 
 /// An owner of pages allocated with [`Gfp::MOVABLE`](crate::gfp::Gfp::MOVABLE) that can move what they hold: user address
 /// spaces, caches of files. Whoever allocates movable pages registers one; a page that nobody moves stays, and the range that
@@ -19,7 +21,7 @@ pub trait Mover: Sync {
     /// there, and frees it: whether it did. Whose the block is may have changed since it was looked at, so the answer for
     /// a block that is not the mover's own, or is held by somebody (`get_page`), is `false`.
     ///
-    /// No lock is held. Where sleeping is allowed. It may allocate pages, and asks for no contiguous range itself.
+    /// No lock is held. May wait, and allocate pages; it asks for no contiguous range itself.
     fn evacuate(&self, page: Page, order: Order) -> bool;
 }
 
@@ -46,9 +48,40 @@ impl<H: PageHal> PageAllocator<H> {
                     break;
                 }
                 moved = true;
+                self.unlist(head);
             }
             at = head.index().saturating_add(1 << state.raw_order().min(MAX_ORDER)).max(at + 1);
         }
         moved
+    }
+
+    /// Makes a block free in its zone that its owner has just moved: on the list of this CPU it would be the next one to be
+    /// moved to.
+    fn unlist(&self, page: Page) {
+        let done = with_local(&self.hal, |local| {
+            let (map, pages) = (self.hal.map(), H::pages(local));
+            let state = map.get(page).state();
+            if state.kind() != Kind::Pcp {
+                return true;
+            }
+            let (list, order) = (state.pcp_list(), state.order());
+            match (pages.pop(list, order), self.zones.get(zone_of(list).index())) {
+                (Some(top), Some(zone)) if top == page => {
+                    let mut zone = zone.lock();
+                    zone.events.freed += order.pages();
+                    zone.free_block(map, page, order.get());
+                    true
+                }
+                (Some(other), _) => {
+                    // There is room: it was just taken from there.
+                    let _ = pages.push(list, order, other);
+                    false
+                }
+                (None, _) => false,
+            }
+        });
+        if !done {
+            self.drain_local();
+        }
     }
 }

@@ -5,6 +5,7 @@ mod bounce;
 mod cache;
 mod coherent;
 mod contiguous;
+mod damage;
 mod debug;
 mod device_pool;
 mod devices;

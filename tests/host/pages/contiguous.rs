@@ -154,6 +154,28 @@ fn what_is_lent_is_moved_by_its_owner_and_keeps_what_it_holds() {
     pages.check().unwrap();
 }
 
+// A page that was freed last is allocated first, and it is one of those that are to go.
+#[test]
+fn a_page_is_moved_once_and_not_into_the_range_that_is_wanted() {
+    let machine = Spec::of_size(64 * MIB).reserve(area_range()).without_reserve().with_reclaimer();
+    let pages = machine.pages;
+    let (area, cache) = (area_of(pages, area_range()), Cache::register(machine));
+    // Movable pages borrow while there is little else, and then there is enough.
+    let fixed: Vec<Page> = (0..12_500).map(|_| pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap()).collect();
+    (0..1200).for_each(|number| assert!(cache.take(number)));
+    give_back(pages, fixed, Order::ZERO);
+    pages.drain_all();
+    let lent = pages.cma_usage(area).unwrap().lent;
+    assert!(lent > 500, "{lent}");
+    let whole = alloc(pages, area, 2048, 1, Gfp::KERNEL).unwrap();
+    assert_eq!(cache.moves.load(Ordering::Relaxed), u64::from(lent));
+    pages.check().unwrap();
+    release(pages, whole, 2048).unwrap();
+    cache.drop_all();
+    pages.drain_all();
+    pages.check().unwrap();
+}
+
 #[test]
 fn a_page_that_nobody_moves_stays_and_the_next_range_is_taken() {
     with_area(|pages, area| {

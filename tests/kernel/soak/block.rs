@@ -1,7 +1,8 @@
 //! What is allocated, and what it holds.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use quarry::addr::{Order, VirtAddr, to_usize};
+use quarry::addr::{DmaAddr, Order, VirtAddr, to_usize};
+use quarry::mm::dma::CoherentBlock;
 use quarry::mm::percpu::PerCpuPtr;
 use quarry::mm::zone::PageBatch;
 
@@ -26,6 +27,10 @@ pub(super) enum How {
     PerCpu(PerCpuPtr),
     Mempool,
     Kvmalloc,
+    /// The device's number, and where both find it.
+    Coherent(usize, CoherentBlock),
+    /// Pages of this order that the device with this number has, in part.
+    Streaming(usize, Order, DmaAddr, u64),
 }
 
 /// A block that somebody has.
@@ -59,6 +64,8 @@ impl Block {
             How::PerCpu(_) => 8,
             How::Mempool => 9,
             How::Kvmalloc => 10,
+            How::Coherent(..) => 11,
+            How::Streaming(..) => 12,
         }
     }
 

@@ -121,7 +121,8 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
                 0..8 => global::drain_all_pages(),
                 8..16 => global::vmap_space().purge_all(),
                 16 => _ = global::slab_allocator().shrink_all(),
-                17..24 => _ = global::percpu_trim(),
+                17..20 => _ = global::percpu_trim(),
+                20..24 => _ = global::dma().trim_reserves(),
                 24..28 => drop(global::KernelStack::new("passing")),
                 // By one CPU at a time, as they all give it the same name.
                 28..30 if !fault_injector().is_armed() && !NAMED.swap(true, Ordering::Acquire) => {
@@ -178,6 +179,9 @@ fn run(plan: Plan) {
         }
     }
     operation::check_pool();
+    global::dma().trim_reserves();
+    global::vmap_space().purge_all();
+    assert_eq!((global::dma().reserved_pages().1, global::bounce_stats().used), (0, 0), "what devices have");
     assert_eq!(balance(), before, "what is in use");
     assert_eq!(global::percpu_stats(), percpu, "what is in use for each CPU");
     check();
@@ -200,8 +204,8 @@ fn run(plan: Plan) {
 // Behaviours 104, 185, 477, 484: the short form of the soak.
 ktest!(
     all_allocators_at_once,
-    machine four = "smp=4 mem=512M alone",
-    machine four_gicv3 = "smp=4 mem=512M gic=3 cpu=max alone",
+    machine four = "smp=4 mem=512M alone append='cma=32M'",
+    machine four_gicv3 = "smp=4 mem=512M gic=3 cpu=max alone append='cma=32M'",
     timeout = 240,
 );
 fn all_allocators_at_once() {

@@ -8,6 +8,7 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmallocPool, KmemCache};
 use quarry::hal::prot::Prot;
+use quarry::mm::dma::{Bidirectional, Device, DeviceSpec, DmaError};
 use quarry::mm::io::IoError;
 use quarry::mm::page::Page;
 use quarry::mm::percpu::{PerCpuError, UNIT_SIZE};
@@ -16,7 +17,7 @@ use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
 use spin::once::Once;
 
 /// Kinds of blocks.
-pub(super) const KINDS: usize = 11;
+pub(super) const KINDS: usize = 13;
 /// Their names.
 pub(super) const NAMES: [&str; KINDS] = [
     "pages",
@@ -30,7 +31,16 @@ pub(super) const NAMES: [&str; KINDS] = [
     "percpu",
     "mempool",
     "kvmalloc",
+    "coherent",
+    "streaming",
 ];
+
+/// Devices that nobody drives: one whose accesses are not coherent, and one whose are.
+static MASTERS: [Once<Device>; 2] = [const { Once::new() }; 2];
+
+fn master(number: usize) -> &'static Device {
+    MASTERS.get(number).and_then(Once::get).expect("prepared")
+}
 
 /// Devices of `virt` that nobody drives: the clock, and a part of the flash.
 const DEVICES: [(u64, u64); 2] = [(0x901_0000, 0x1000), (0x400_0000, 2 << 20)];
@@ -55,6 +65,9 @@ pub(super) fn prepare() {
     for (place, (name, size)) in CACHES.iter().zip(SIZES) {
         let spec = CacheSpec { name, size, align: 0, flags: SlabFlags::NO_MERGE, constructor: None };
         place.call_once(|| KmemCache::create(&spec).expect("a cache"));
+    }
+    for (place, coherent) in MASTERS.iter().zip([false, true]) {
+        place.call_once(|| global::dma_device(&DeviceSpec::new("soak").with_coherent(coherent)));
     }
     POOL.call_once(|| global::mempool_create_kmalloc_pool("soak", 8, ELEMENT).expect("memory"));
 }
@@ -202,6 +215,18 @@ pub(super) fn take(kind: usize, random: &mut Random, gfp: Gfp) -> Option<Block> 
             };
             Block::new(How::Mempool, addr(element), ELEMENT as u64)
         }
+        11 => {
+            let (number, bytes) = (random.index(2), size(random, 2 * PAGE_SIZE, 5 << 20));
+            let block = match global::dma_alloc_coherent(master(number), bytes, gfp) {
+                Ok(block) => block,
+                Err(DmaError::Alloc(_) | DmaError::Alias(_) | DmaError::NoReserve | DmaError::TooLarge(_)) => {
+                    return None;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            Block::new(How::Coherent(number, block), block.addr, bytes)
+        }
+        12 => return take_mapping(random, gfp),
         _ => {
             let bytes = size(random, 2_000, 512 << 10);
             Block::new(How::Kvmalloc, addr(global::kvmalloc(to_usize(bytes), gfp).ok()?), bytes)
@@ -219,6 +244,30 @@ fn take_device(random: &mut Random) -> Option<Block> {
     match global::ioremap(PhysAddr::new(phys), bytes) {
         Ok(at) => Some(Block::new(How::Ioremap(phys), at, bytes)),
         Err(IoError::NoClaim | IoError::Tables(_) | IoError::Area(AreaError::NoDescriptor)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Gives part of some pages to a device, which does nothing with them.
+fn take_mapping(random: &mut Random, gfp: Gfp) -> Option<Block> {
+    let (number, order) = (random.index(2), random.order(3));
+    let page = global::alloc_pages(gfp, order).ok()?;
+    let at = global::page_address(page);
+    let offset = random.below(order.bytes());
+    let bytes = 1 + random.below(order.bytes() - offset);
+    let mut block = Block::new(How::Pages(order), at, order.bytes());
+    block.fill(at, order.bytes());
+    let start = VirtAddr::new(at.get() + offset);
+    // SAFETY: pages that were just allocated, which nobody touches until they are unmapped.
+    match unsafe { global::dma_map_single::<Bidirectional>(master(number), start, bytes) } {
+        Ok(bus) => {
+            block.how = How::Streaming(number, order, bus, bytes);
+            Some(block)
+        }
+        Err(DmaError::BounceFull(_)) => {
+            raw!(global::try_free_pages(at, order)).expect("allocated");
+            None
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -271,10 +320,19 @@ pub(super) fn free(block: Block, random: &mut Random) {
             block.verify(block.at, block.bytes);
             check_linear(&block, row.pages());
         }
+        How::Streaming(number, _, bus, bytes) => {
+            raw!(global::dma_unmap_single::<Bidirectional>(master(*number), *bus, *bytes)).expect("mapped");
+            block.verify(block.at, block.bytes);
+        }
         _ => block.verify(block.at, block.bytes),
     }
     match block.how {
-        How::Pages(order) => raw!(global::try_free_pages(block.at, order)).expect("allocated"),
+        How::Coherent(number, coherent) => {
+            raw!(global::dma_free_coherent(master(number), block.bytes, coherent)).expect("allocated");
+        }
+        How::Pages(order) | How::Streaming(_, order, ..) => {
+            raw!(global::try_free_pages(block.at, order)).expect("allocated")
+        }
         How::Bulk(mut row) => raw!(global::try_free_pages_bulk(&mut row)).expect("allocated"),
         // SAFETY: this block's memory, which nobody uses any more.
         How::Kmalloc => unsafe { global::kfree(memory) },
