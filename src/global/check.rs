@@ -7,7 +7,7 @@ use super::{
 };
 use core::fmt::Display;
 
-/// Who is told how the check of a part went.
+/// Callback that receives the result of each part's check.
 pub type Tell<'t> = dyn FnMut(&'static str, Result<(), &dyn Display>) + 't;
 
 /// Tests every invariant there is: walks every list, tree and table of every part, and tells of each part whether it is

@@ -1,4 +1,4 @@
-//! What each CPU has of its own, the CPUs that there are, and which of them run the kernel.
+//! Per-CPU data of the kernel, the possible CPUs, and which of them are online.
 
 use super::machine::{linear_offset, machine};
 use super::static_percpu;
@@ -20,8 +20,8 @@ pub const KEPT_STACKS: usize = 2;
 /// Bits of an address that its page's number is made of: the top byte, where a memory tag may be, is not among them.
 pub(super) const NUMBERED: u64 = (1 << 56) - (1 << PAGE_SHIFT);
 
-/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
-/// linear map, whatever tag they carry.
+/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the linear
+/// map, with any tag.
 pub(super) fn descriptor_of_zero() -> u64 {
     VMEMMAP_START.wrapping_sub(((linear_offset() & NUMBERED) >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE))
 }
@@ -56,11 +56,11 @@ impl KeptStacks {
     }
 }
 
-/// What a CPU of this kernel is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
+/// Scopes that a CPU of this kernel can be in. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
 pub(super) type KernelScopes = Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>;
 
-/// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait. What belongs to a thread is
-/// here while the thread runs: `scopes` and `thread`.
+/// Per-CPU data. All-zero is a valid value: a CPU that has no pages and may wait. `scopes` and `thread` belong to a thread, and
+/// are here while it runs.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuLocal {
@@ -69,7 +69,7 @@ pub struct CpuLocal {
     /// The arrays of the first caches, those of `kmalloc` without special flags.
     pub(super) first_arrays: FirstArrays,
     pub(super) map: Vmemmap,
-    /// What this CPU is inside of.
+    /// Scopes that this CPU is in.
     pub(super) scopes: KernelScopes,
     /// How far its copies of static variables lie from the variables; 0 if it has none.
     pub(super) statics: AtomicU64,
@@ -103,12 +103,12 @@ impl CpuLocal {
     }
 }
 
-/// What a CPU has until it is given something better.
+/// Data of a CPU that has not been set up yet.
 static NOTHING: CpuLocal = CpuLocal::new();
 
 /// The data of each CPU, or null.
 ///
-/// - `LOCAL-1`: a pointer that is not null leads to a [`CpuLocal`] that is there for good.
+/// - `LOCAL-1`: a pointer that is not null points to a [`CpuLocal`] that is never freed.
 static LOCALS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 /// One past the highest CPU number that has data.
 static CPUS: AtomicU32 = AtomicU32::new(0);

@@ -1,4 +1,4 @@
-//! What one CPU does for another: answers what it asks for, and gives back what one had that is no longer there.
+//! Work that one CPU does for another: it answers requests, and drains the caches of a CPU that went offline.
 
 use super::pages::PAGES;
 use super::slab::slab_allocator;
@@ -17,8 +17,8 @@ pub fn answer_request() -> bool {
     slab_allocator().answer_request()
 }
 
-/// Gives back what a CPU has at hand that is not online: pages, objects, stacks. Whether it was not online. Where memory may
-/// be freed.
+/// Drains the pages, objects and stacks cached on a CPU that is offline. Returns whether the CPU was offline. Any context in
+/// which memory may be freed.
 pub fn drain_offline_cpu(cpu: CpuId) -> bool {
     let Some(local) = PAGES.hal().local_of(cpu) else { return false };
     let slabs = slab_allocator().drain_offline(cpu);

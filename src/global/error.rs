@@ -1,4 +1,4 @@
-//! One error for all families, so that a driver passes on with `?` whatever any of them says.
+//! One error type for all families, so that a driver can pass on any error with `?`.
 #![forbid(unsafe_code)]
 
 use super::{BringUpError, CpuRefused, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError};
@@ -20,7 +20,7 @@ use core::fmt;
 /// The enum, and for each family the way into it.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident($inner:ty),)+) => {
-        /// What any family of calls says when it refuses: made of each family's own error by `?`. It prints as that error.
+        /// Error of any family of calls: each family's own error converts into it by `?`. It prints as that error.
         ///
         #[doc = concat!("```ignore\n", include_str!("../../docs/families/errors.rs"), "```")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,19 +71,19 @@ families! {
     Cache(CreateError),
     /// A cache that stays.
     Destroy(DestroyError),
-    /// Nothing put into a row of values.
+    /// Error of inserting into an array.
     Insert(InsertError),
     /// Neither an object nor an area.
     Either(KvError),
     /// Neither of them is freed.
     EitherFree(KvFreeError),
-    /// No mapping, or none that is taken away.
+    /// Error of mapping or unmapping.
     Map(MapError),
     /// No addresses.
     Area(AreaError),
     /// Permissions stay.
     SetMemory(SetMemoryError),
-    /// No mapping of a device, or none that is taken away.
+    /// Error of mapping or unmapping a device.
     Io(IoError),
     /// No registers as a value.
     IoMem(IoMemError),
@@ -93,7 +93,7 @@ families! {
     Resource(ResourceError<'static>),
     /// No reserved memory for a device.
     Region(RegionError),
-    /// No per-CPU memory, or none that is freed.
+    /// Error of allocating or freeing per-CPU memory.
     PerCpu(PerCpuError),
     /// A pool of elements that is not made.
     PoolCreate(PoolCreateError),
@@ -105,7 +105,7 @@ families! {
     PoolEmpty(PoolEmpty),
     /// An element that does not go back to its pool.
     PoolFree(NotFreed),
-    /// No memory for a device, or none that is given back.
+    /// Error of allocating or freeing memory for a device.
     Dma(DmaError),
     /// A device that its tree describes wrongly.
     DmaDevice(SpecError),

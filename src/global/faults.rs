@@ -17,8 +17,8 @@ fn print_stack() {
     machine().print_backtrace();
 }
 
-/// Who decides which allocations of this kernel fail: settings and statistics to read. To change settings:
-/// [`configure_faults`].
+/// The injector that decides which allocations of this kernel fail: its settings and statistics can be read. To change
+/// settings: [`configure_faults`].
 #[must_use]
 pub fn fault_injector() -> &'static FaultInjector {
     &FAULTS
@@ -37,8 +37,8 @@ fn go_carefully(careful: bool) {
     slab_allocator().set_careful(careful);
 }
 
-/// From now on no allocation goes beyond what a CPU has at hand: it fails before it takes a lock. For a CPU that
-/// reports the end of the kernel, when all others have stopped. Takes no lock.
+/// From now on an allocation is served from this CPU's caches only: it fails before it takes a lock. For the CPU that reports
+/// the end of the kernel, when all others have stopped. Takes no lock.
 pub fn refuse_allocations() {
     FAULTS.close();
     page_allocator().ask_always();

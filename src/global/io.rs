@@ -133,7 +133,7 @@ pub unsafe fn iounmap(addr: impl Pointer) {
     }
 }
 
-/// As [`iounmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`iounmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -177,7 +177,7 @@ pub unsafe fn memunmap(addr: impl Pointer) {
     }
 }
 
-/// As [`memunmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`memunmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -243,7 +243,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     ///
     /// # Safety
     ///
-    /// What the registers do is the affair of whoever has the value: no access to them through it breaks a promise that
+    /// The value's owner is responsible for the effect of the registers: no access to them through it breaks a promise that
     /// others rely on.
     #[track_caller]
     pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
@@ -252,7 +252,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
         unsafe { Self::of_mapping(start, size) }
     }
 
-    /// What was mapped at `start` just now.
+    /// Wraps the range that has just been mapped at `start`.
     ///
     /// # Safety
     ///
@@ -339,8 +339,8 @@ impl<const SIZE: u64> Deref for IoMem<SIZE> {
 
 impl<const SIZE: u64> Drop for IoMem<SIZE> {
     fn drop(&mut self) {
-        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Reported if it fails. What is in
-        // the linear map stays there.
+        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Reported if it fails. Memory in the
+        // linear map stays mapped.
         unsafe { memunmap(self.registers.start()) };
     }
 }

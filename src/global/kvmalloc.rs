@@ -40,9 +40,9 @@ impl core::error::Error for KvError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KvFreeError {
-    /// It is none that the slab allocator gave.
+    /// The slab allocator did not allocate it.
     Slab(Misuse),
-    /// It is none that vmalloc gave.
+    /// vmalloc did not allocate it.
     Vmalloc(MapError),
 }
 
@@ -115,8 +115,9 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
     kvzalloc(size_mul(count, size), gfp)
 }
 
-/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet, and no bytes free it:
-/// the answer is then what [`kvmalloc`] of no bytes gives. What both sizes have stays. Context as `gfp` says.
+/// Resizes an allocation of [`kvmalloc`] to `size` bytes, in place or by moving it. A null pointer allocates; a size of 0
+/// frees, and returns the same as [`kvmalloc`] of 0 bytes. The contents up to the smaller of both sizes are kept. Context as
+/// `gfp` says.
 ///
 /// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
 ///
@@ -184,7 +185,7 @@ pub unsafe fn kvfree(memory: impl Pointer) {
     }
 }
 
-/// As [`kvfree`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kvfree`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///

@@ -151,7 +151,7 @@ macro_rules! machine {
 }
 
 unsafe extern "Rust" {
-    // What `machine!` defines, in the kernel's own crate. With link-time optimisation both are constants here.
+    // Symbols that `machine!` defines, in the kernel's own crate. With link-time optimisation both are constants here.
     safe static __QUARRY_LINEAR_OFFSET: u64;
     safe static __QUARRY_MACHINE: &'static dyn Machine;
 }

@@ -1,4 +1,4 @@
-//! The machine's memory pools: Linux's names for them as free functions, over this kernel's short ways.
+//! The machine's memory pools: Linux's names for them as free functions, over this kernel's fast paths.
 
 use super::alloc::Kmalloc;
 use super::cpu::KernelPages;
@@ -31,7 +31,7 @@ pub type Mempool<T> = mempool::Mempool<'static, T, KernelPages, KmemCache>;
 /// A value out of a [`Mempool`].
 pub type MempoolBox<'p, T> = mempool::MempoolBox<'p, 'static, T, KernelPages, KmemCache>;
 
-/// Whether flags want nothing that is not at hand.
+/// Whether flags ask for nothing but a cached object.
 #[inline(always)]
 const fn plain(gfp: Gfp) -> bool {
     !gfp.intersects(Gfp::HIGHMEM.union(Gfp::DMA).union(Gfp::DMA32).union(Gfp::RECLAIMABLE))
@@ -222,7 +222,7 @@ pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B
     }
 }
 
-/// The same, but what is wrong is the answer, and is not reported.
+/// The same, but returns an error instead of reporting it.
 ///
 /// # Errors
 ///
@@ -297,7 +297,7 @@ impl<T> Mempool<T> {
     }
 }
 
-/// Gives a cache back that nothing is left of. What is left all the same is reported there.
+/// Destroys a cache from which no object is left. An object that is left all the same is reported there.
 fn destroy_cache(cache: KmemCache) {
     let _ = Kmalloc.destroy(cache);
 }

@@ -9,7 +9,7 @@ use crate::mm::page::Page;
 use crate::mm::zone::{FreeError, PageBatch};
 use core::panic::Location;
 
-/// What names a block: its first page, or a pointer to its first byte by the linear map.
+/// Name of a block: its first page, or a pointer to its first byte in the linear map.
 pub trait BlockName: Copy {
     /// The first page.
     ///
@@ -63,7 +63,7 @@ pub unsafe fn free_pages(block: impl BlockName, order: Order) {
     }
 }
 
-/// As [`free_pages`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -95,7 +95,7 @@ pub unsafe fn free_page(page: impl BlockName) {
     }
 }
 
-/// As [`free_page`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_page`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -132,7 +132,7 @@ pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) {
     }
 }
 
-/// As [`free_pages_bulk`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages_bulk`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -146,8 +146,8 @@ pub unsafe fn try_free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> R
     PAGES.do_free_pages_bulk(batch)
 }
 
-/// Gives back what [`alloc_pages_exact`](super::alloc_pages_exact) returned for as many bytes.
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees the pages that [`alloc_pages_exact`](super::alloc_pages_exact) returned for the same number of bytes. A wrong name is
+/// reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -164,7 +164,7 @@ pub unsafe fn free_pages_exact(start: impl BlockName, bytes: usize) {
     }
 }
 
-/// As [`free_pages_exact`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages_exact`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -196,7 +196,7 @@ pub unsafe fn free_contig_range(first: Page, pages: u32) {
     }
 }
 
-/// As [`free_contig_range`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_contig_range`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -226,7 +226,7 @@ pub unsafe fn put_page(page: Page) {
     }
 }
 
-/// As [`put_page`], but what is wrong with the name is the answer, and is not reported.
+/// As [`put_page`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///

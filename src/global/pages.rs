@@ -25,10 +25,10 @@ use crate::sync::Once;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-/// Whether a mapping of `vm_map_ram` leads to one of so many frames.
+/// Whether a mapping of `vm_map_ram` points to one of this number of frames.
 static BRIEF_MAPPINGS: Once<fn(Pfn, u64) -> bool, Relax> = Once::new();
 
-/// Says who knows what `vm_map_ram` maps. Once.
+/// Registers the function that knows the mappings of `vm_map_ram`. Once.
 pub(super) fn set_brief_mappings(maps: fn(Pfn, u64) -> bool) {
     BRIEF_MAPPINGS.call_once(|| maps);
 }
@@ -121,8 +121,8 @@ unsafe impl PageHal for KernelPages {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let first = linear(start).as_ptr::<u64>();
-        // SAFETY: pages of RAM that the allocator has just taken for its caller; whoever writes to them all the same is
-        // what is looked for, and writes no more than bytes.
+        // SAFETY: pages of RAM that the allocator has just taken for its caller; this check looks for a writer that uses them
+        // all the same, and such a writer writes no more than bytes.
         let words = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE / 8)) };
         let expected = u64::from_ne_bytes([byte; 8]);
         let (index, word) = words.iter().enumerate().find(|(_, word)| **word != expected)?;
@@ -191,7 +191,7 @@ unsafe impl FrameSource for BuddyFrames {
         // A table from before the hand-over is reserved memory, which becomes the allocator's here.
         let freed = match PAGES.do_disown(page, Kind::PageTable) {
             Ok(()) => PAGES.do_free_pages(page, Order::ZERO),
-            // SAFETY: the caller says that this is a table that nothing leads to any more.
+            // SAFETY: the caller says that this is a table to which nothing points any more.
             Err(_) => unsafe { PAGES.free_reserved(page, 1) }.map(|_| ()),
         };
         if let Err(error) = freed {
@@ -233,7 +233,7 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
 /// [`AllocError`].
 #[inline(always)]
 pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
-    // What comes from a list of this CPU has no tag.
+    // A page from a list of this CPU has no tag.
     PAGES.alloc_pages_as(gfp, order, |page| pointer(linear_address(page)), |page| pointer(page_address(page)))
 }
 
@@ -338,7 +338,7 @@ pub fn page_count(page: Page) -> u32 {
 }
 
 /// The address of a page's first byte in the linear map. Every page has one on a 64-bit machine. Where memory is tagged it
-/// carries the tag of who has the page, if that is one.
+/// carries the tag of the page's owner, if the owner is one.
 #[must_use]
 #[inline(always)]
 pub fn page_address(page: Page) -> VirtAddr {
@@ -378,7 +378,7 @@ pub fn virt_to_page(addr: impl Address) -> Result<Page, FreeError> {
     PAGES.page_at(addr.at().align_down(1 << PAGE_SHIFT))
 }
 
-/// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
+/// The physical address behind an address of the linear map, with any memory tag, or `None` for any other.
 #[must_use]
 pub fn virt_to_phys(virt: impl Address) -> Option<PhysAddr> {
     linear_to_phys(tags::untag(virt.at()))

@@ -18,7 +18,7 @@ use core::panic::Location;
 
 static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator::new(&VMALLOC);
 
-// SAFETY: HAL-11: a row is a fresh allocation, and what is cleared is written by the CPU.
+// SAFETY: HAL-11: an array is a fresh allocation, and memory is cleared by writes of the CPU.
 unsafe impl PerCpuHal<'static> for KernelPages {
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
         // Among memory that goes back.
@@ -55,7 +55,7 @@ impl Purge for Idle {
     }
 }
 
-/// Lets memory that is idle be had by whoever is short of it. Boot CPU, once.
+/// Registers the shrinker that frees idle per-CPU memory when memory is short. Boot CPU, once.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub unsafe fn free_percpu(ptr: PerCpuPtr) {
     }
 }
 
-/// As [`free_percpu`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_percpu`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -169,7 +169,7 @@ pub struct PerCpu<T> {
 
 // SAFETY: PCV-1: the values are this one's alone, wherever it is sent.
 unsafe impl<T: Send> Send for PerCpu<T> {}
-// SAFETY: PCV-1: whoever shares it has shared references to the values.
+// SAFETY: PCV-1: sharing it gives shared references to the values only.
 unsafe impl<T: Sync> Sync for PerCpu<T> {}
 
 impl<T> PerCpu<T> {
@@ -204,7 +204,7 @@ impl<T> PerCpu<T> {
     #[inline]
     pub fn with_this_cpu<R>(&self, f: impl FnOnce(&T) -> R) -> R {
         let _masked = irq::local_irq_save();
-        // SAFETY: PCV-1: whoever executes this is a possible CPU.
+        // SAFETY: PCV-1: the CPU that executes this is a possible CPU.
         f(unsafe { &*self.ptr.of(cpu::current()).as_ptr::<T>() })
     }
 
@@ -221,7 +221,7 @@ impl<T> Drop for PerCpu<T> {
             // SAFETY: PCV-1, and not used afterwards.
             unsafe { self.ptr.of(cpu).as_ptr::<T>().drop_in_place() };
         }
-        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. What is wrong is reported.
+        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. A bad pointer is reported.
         unsafe { free_percpu(self.ptr) };
     }
 }

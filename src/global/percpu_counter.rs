@@ -22,8 +22,8 @@ pub struct PerCpuCounter {
 }
 
 impl PerCpuCounter {
-    /// A counter of `start`. What a CPU keeps to itself is less than twice the number of CPUs, and 32 at least. Context as `gfp`
-    /// says.
+    /// A counter that starts at `start`. The part that a CPU keeps to itself is less than twice the number of CPUs, and 32 at
+    /// least. Context as `gfp` says.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl PerCpuCounter {
         Ok(Self { shared: Counter::new(start, batch), parts: PerCpu::new(gfp, |_| AtomicI64::new(0))? })
     }
 
-    /// What one CPU may keep to itself.
+    /// Limit of the part that one CPU may keep to itself.
     #[must_use]
     pub const fn batch(&self) -> i64 {
         self.shared.batch()

@@ -1,4 +1,4 @@
-//! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
+//! Actions of this kernel when memory is short: its reclaimer, and how a CPU without threads waits.
 
 use super::cpu::{KernelPages, rouse};
 use super::drain::answer_requests;
@@ -31,7 +31,7 @@ pub fn reclaim() -> &'static KernelReclaim {
     &RECLAIM
 }
 
-/// What the running context is inside of, and how it waits.
+/// Scopes of the running context, and how it waits.
 #[must_use]
 pub fn context() -> &'static KernelPages {
     PAGES.hal()
@@ -58,7 +58,7 @@ pub trait Deferred: Sync {
     fn run(&self) -> bool;
 }
 
-/// Lets whoever is idle or waits do the work that `work` has put off.
+/// Registers `work`: idle or waiting CPUs do the work that it has deferred.
 ///
 /// # Errors
 ///
@@ -76,8 +76,8 @@ pub fn defer_no_more(registration: Registration) -> Result<(), RegistryError> {
     DEFERRED.unregister(context(), registration)
 }
 
-/// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
-/// is wanted. Whether it did anything. Where sleeping is allowed; elsewhere that is reported, and nothing is done.
+/// Work of an idle CPU: it answers other CPUs, does deferred work, reclaims in the background if that is wanted. Returns
+/// whether it did anything. Where sleeping is allowed; elsewhere that is reported, and nothing is done.
 pub fn idle() -> bool {
     might_sleep("idle").is_ok() && work_meanwhile()
 }

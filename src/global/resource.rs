@@ -1,4 +1,4 @@
-//! Who has which physical addresses in this machine, and Linux's names for it as free functions.
+//! Records the owner of each physical address range of this machine, under Linux's names as free functions.
 #![forbid(unsafe_code)]
 
 use super::{KBox, KVec, KernelPages};

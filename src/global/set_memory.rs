@@ -20,7 +20,7 @@ use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-/// Whoever changes live mappings where that needs nobody to stand still.
+/// Held while live mappings are changed on a machine where no CPU has to stop for it.
 static CHANGING: OrderedLock<(), class::LiveMappings, Relax> = OrderedLock::new(());
 
 // SAFETY: HAL-10: with BBM level 2 under a lock, otherwise alone: the other CPUs are held, or there are none, and
@@ -111,7 +111,7 @@ pub unsafe fn set_memory_rw(addr: impl Pointer, pages: usize) -> Result<(), SetM
     change(addr.at(), pages, Permission::ReadWrite)
 }
 
-/// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
+/// Makes them executable; writable ones must lose that first. Instructions written there before are the ones executed. As
 /// [`set_memory_ro`].
 ///
 /// # Errors

@@ -33,7 +33,7 @@ const OTHERS: u32 = offset_of!(CpuLocal, arrays) as u32;
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
 const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
-/// What the machine knows that is not known outside.
+/// Random bits of the machine, unknown outside it.
 static ENTROPY: AtomicU64 = AtomicU64::new(0);
 
 /// Adds bits that nobody outside knows to those from which the order and the secrets of caches are made: the boot
@@ -61,7 +61,7 @@ unsafe impl SlabHal for KernelPages {
     fn header(local: &CpuLocal, slot: Slot) -> &ArrayHeader {
         let header =
             VirtAddr::new(VirtAddr::of(local).get().wrapping_add(slot.distance().into())).as_ptr::<ArrayHeader>();
-        // SAFETY: a slot that `slot` has made leads to a header in the CPU's data, which are there for good (LOCAL-1).
+        // SAFETY: a slot that `slot` has made points to a header in the CPU's data, which are never freed (LOCAL-1).
         unsafe { &*header }
     }
 
@@ -136,7 +136,7 @@ unsafe impl SlabHal for KernelPages {
     }
 }
 
-/// Gives back what caches keep at hand when memory is short.
+/// Frees the memory that caches hold in reserve when memory is short.
 struct SlabShrinker;
 
 impl Shrinker for SlabShrinker {
@@ -242,8 +242,8 @@ pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<No
     SLABS.do_krealloc(object.at(), size, gfp).map(pointer)
 }
 
-/// Frees what [`kmalloc`] and its kin or a cache gave; null is nothing to free. What is wrong with the pointer is
-/// reported, and nothing is freed then.
+/// Frees an allocation of [`kmalloc`] and its kin or of a cache; null is a no-op. A bad pointer is reported, and nothing is
+/// freed then.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -266,7 +266,7 @@ fn kfree_slow(object: VirtAddr) {
     }
 }
 
-/// What is no large block that is at hand.
+/// Tries the CPU's spare magazine, once the cached large blocks have been ruled out.
 #[cold]
 #[inline(never)]
 fn kfree_swapped(object: VirtAddr) {
@@ -275,8 +275,8 @@ fn kfree_swapped(object: VirtAddr) {
     }
 }
 
-/// What wants more than this CPU has at hand. The calls above are the last thing that their functions do, so the caller's
-/// caller is found from here.
+/// Slow path: this CPU's magazines cannot serve the free. The functions above tail-call here, so the return address is still
+/// `kfree`'s caller.
 #[cold]
 #[inline(never)]
 fn kfree_other(object: VirtAddr) {
@@ -299,7 +299,7 @@ fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     }
 }
 
-/// As [`kfree`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kfree`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///
@@ -312,8 +312,8 @@ pub unsafe fn try_kfree(object: impl Pointer) -> Result<(), Misuse> {
     SLABS.do_kfree(object.at())
 }
 
-/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. What is wrong with the pointer is reported,
-/// and nothing is zeroed or freed then.
+/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. A bad pointer is reported, and nothing is zeroed
+/// or freed then.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -328,7 +328,7 @@ pub unsafe fn kfree_sensitive(object: impl Pointer) {
     }
 }
 
-/// As [`kfree_sensitive`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kfree_sensitive`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///
@@ -356,7 +356,7 @@ pub fn ksize(object: impl Address) -> Result<usize, Misuse> {
 #[derive(Debug)]
 pub struct KmemCache {
     handle: CacheHandle<KernelPages>,
-    // What the short ways want of the cache.
+    // Slot of the cache, for the fast paths.
     slot: Slot,
     mark: u32,
     word: u64,
@@ -396,7 +396,7 @@ impl KmemCache {
         SLABS.alloc_in(self.slot, self.mark, gfp, || self.cache()).map(pointer)
     }
 
-    /// Takes an object that is at hand on this CPU; `None` also if waiting, which the flags allow, is not legal.
+    /// Takes an object from this CPU's array; `None` also if waiting, which the flags allow, is not legal.
     #[inline(always)]
     pub(super) fn take(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         SLABS.hal().take_free(Internal::CALL, self.slot, self.mark, gfp.may_wait()).map(pointer)
@@ -425,7 +425,7 @@ impl KmemCache {
         }
     }
 
-    /// As [`KmemCache::free`], but what is wrong with the pointer is the answer, and is not reported.
+    /// As [`KmemCache::free`], but returns an error for a bad pointer instead of reporting it.
     ///
     /// # Errors
     ///
@@ -450,7 +450,7 @@ impl KmemCache {
         SLABS.alloc_bulk(self.handle.cache(), gfp, objects)
     }
 
-    /// Frees objects of this cache. What is wrong with one is reported, and it is left out: how many there were.
+    /// Frees objects of this cache. A bad object is reported and skipped. Returns the number of bad objects.
     ///
     /// # Safety
     ///
@@ -462,7 +462,7 @@ impl KmemCache {
         SLABS.do_free_bulk(self.handle.cache(), objects)
     }
 
-    /// Gives memory that the cache keeps at hand back; whether there was any. Where sleeping is allowed.
+    /// Frees the memory that the cache holds in reserve. Returns whether there was any. Where sleeping is allowed.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
     }

@@ -1,10 +1,10 @@
-//! The short ways of allocating and freeing, as restartable sequences ([`rseq`](crate::arch::aarch64::rseq)): no
-//! interrupt is masked, and nothing is atomic.
+//! The fast paths of allocating and freeing, as restartable sequences ([`rseq`](crate::arch::aarch64::rseq)): no interrupt is
+//! masked, and nothing is atomic.
 //!
-//! Each reads where this CPU's data are, works on the array of the cache in them, and ends in one store to the array's
-//! `top`, before which nobody else can see what it did. The other loads that these sequences make may fault, and then
-//! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
-//! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
+//! Each reads the address of this CPU's data, works on the cache's array in them, and ends in one store to the array's `top`.
+//! Nobody else sees the result before that store. The other loads of these sequences may fault; the slow path then finds the
+//! cause. The load of a page's descriptor faults because an address outside the linear map computes to one that is never
+//! mapped; the load of the object itself faults because an invalid address may compute to any address.
 
 use super::cpu::{CpuLocal, KernelPages, KernelScopes, NUMBERED};
 use super::machine::linear_offset;
@@ -118,13 +118,13 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12
-/// where in the slab the object lies.
+/// Common part of the two fast paths of freeing: `$check` looks at the word of the page, in x10, and leaves the object's offset
+/// in the slab in x12.
 macro_rules! give {
     ($object:expr, $($check:literal,)+ mark: $($mark:literal,)+ $(word = $word:expr, secret = $secret:expr)?) => {
-        // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's
-        // array above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is
-        // not there, afterwards with the array.
+        // SAFETY: it writes only the mark of an object (the page's word says that it is one) and an entry of this CPU's array
+        // above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is not there,
+        // afterwards with the array.
         unsafe {
             asm!(
                 "2: mrs x9, tpidr_el1",
@@ -365,7 +365,7 @@ pub(super) fn word_at(at: NonNull<u8>) -> u64 {
 pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
     let local = KernelPages(()).local();
     let first = linear_offset().wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
-    // What does not start a page becomes large, as does what lies below the first one.
+    // A pointer that does not start a page becomes a large index, and so does one below the first page.
     let index = u32::try_from(at.get().wrapping_sub(first).rotate_right(PAGE_SHIFT)).ok()?;
     let descriptor =
         local.slab.descriptors.load(Ordering::Relaxed).wrapping_add((at.get() & NUMBERED) >> PAGE_SHIFT << 5);

@@ -1,5 +1,5 @@
-//! Stacks with a guard below, in slots of the vmalloc region: those of CPUs, and [`KernelStack`] for the threads of
-//! whoever embeds this.
+//! Stacks with a guard below, in slots of the vmalloc region: those of CPUs, and [`KernelStack`] for the threads of the
+//! embedding kernel.
 //!
 //! A slot is as large as a stack's alignment. The stack is at its start, the rest is never mapped and guards the stack in
 //! the next slot. So nothing else can ever lie below a stack, and whose stack an address belongs to is arithmetic.
@@ -28,14 +28,14 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 const SLOTS: usize = 64;
 /// The bit of the first slot.
 const GUARD: u64 = 1;
-// A row has its tables to itself.
+// An array has its page tables to itself.
 const _: () = assert!((SLOTS as u64 * STACK_ALIGN) & (PMD_SIZE - 1) == 0);
 /// Times that slots can be made.
 const CHUNKS: usize = 256;
 /// Pages of the largest stack.
 const PAGES_MAX: usize = to_usize(STACK_SIZE_MAX / PAGE_SIZE);
 
-/// A row of slots.
+/// An array of slots.
 struct Chunk {
     /// The address of the first slot.
     base: AtomicU64,
@@ -44,19 +44,19 @@ struct Chunk {
     slots: [Slot; SLOTS],
 }
 
-/// What a slot holds. All-zero is an empty one.
+/// Contents of a slot. All-zero is an empty one.
 struct Slot {
     /// Bytes of the stack, or zero.
     size: AtomicU64,
-    /// A [`ThreadName`]. Who reads it while it is changed sees some of either.
+    /// A [`ThreadName`]. A reader that races with a change sees parts of both names.
     name: [AtomicU64; ThreadName::WORDS],
 }
 
 /// The rows, made one after the other and there for good.
 ///
-/// - `CHUNK-1`: a pointer that is not null leads to a [`Chunk`] that is there for good.
+/// - `CHUNK-1`: a pointer that is not null points to a [`Chunk`] that is never freed.
 static ROWS: [AtomicPtr<Chunk>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
-/// Held while a row is made.
+/// Held while an array of slots is made.
 static MAKING: OrderedLock<(), class::StackRows, Relax> = OrderedLock::new(());
 
 /// Why there is no stack.
@@ -128,7 +128,7 @@ impl Chunk {
         self.used.fetch_and(!(1 << slot), Ordering::Release);
     }
 
-    /// Frees the tables of a row in which no stack is, if that is so.
+    /// Frees the page tables of an array that has no stack.
     fn trim(&self) {
         // Taken whole, so that nobody maps there meanwhile.
         if self.used.compare_exchange(GUARD, u64::MAX, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -293,8 +293,8 @@ fn rename(range: VirtRange, name: &str) {
     }
 }
 
-/// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that
-/// names the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). What it held before is still there.
+/// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that names
+/// the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). Its previous contents are not cleared.
 ///
 /// Raw: [`alloc_stack`].
 ///

@@ -1,9 +1,9 @@
 //! Variables that every CPU has a copy of from the start, with an initial value (Linux: `DEFINE_PER_CPU`).
 //!
-//! [`define_per_cpu!`](crate::define_per_cpu) puts a variable into a section of its own. What the image has there is the
-//! **template**: each CPU gets a copy of the whole section behind its other data, and its copy of a variable lies as far
-//! from the variable as the copies of all others do. That distance is a word in the CPU's data. The linker makes the symbols
-//! around the section by itself, so a kernel's linker script need not know of it.
+//! [`define_per_cpu!`](crate::define_per_cpu) puts a variable into a section of its own. The section in the image is the
+//! **template**: each CPU gets a copy of the whole section behind its other data, and its copy of a variable lies as far from
+//! the variable as the copies of all others do. That distance is a word in the CPU's data. The linker makes the symbols around
+//! the section by itself, so a kernel's linker script need not know of it.
 //!
 //! The functions `this_cpu_…` are restartable sequences: an interrupt, or a migration to another CPU, between their loads
 //! and their store starts them again. They need no lock, no masking and no atomic instruction, in any context.
@@ -189,7 +189,7 @@ pub struct CpuVar<T: 'static> {
 }
 
 impl<T> CpuVar<T> {
-    /// Whose copy it is.
+    /// CPU that this copy belongs to.
     #[must_use]
     pub const fn cpu(&self) -> CpuId {
         self.cpu.cpu()
@@ -218,12 +218,12 @@ pub fn get_cpu_var<T: Sync>(variable: &'static StaticPerCpu<T>) -> Option<CpuVar
 ///
 /// - `WORD-2`: as large and aligned as its `Value`, whose bits it holds.
 pub unsafe trait PerCpuWord: Sync + 'static {
-    /// What it holds.
+    /// Type of the value.
     type Value: Copy;
 
     /// Its value; a single access.
     fn load(&self) -> Self::Value;
-    /// Adds, and wraps, to this CPU's copy of the word at `at` in the template: what it holds then.
+    /// Adds to this CPU's copy of the word at `at` in the template, with wrapping. Returns the new value.
     fn add(at: VirtAddr, by: Self::Value) -> Self::Value;
     /// Adds one.
     fn inc(at: VirtAddr);
@@ -231,9 +231,9 @@ pub unsafe trait PerCpuWord: Sync + 'static {
     fn read(at: VirtAddr) -> Self::Value;
     /// Writes it.
     fn write(at: VirtAddr, value: Self::Value);
-    /// Writes it: what it held.
+    /// Writes it. Returns the previous value.
     fn exchange(at: VirtAddr, value: Self::Value) -> Self::Value;
-    /// Writes it if it holds `expected`: what it held.
+    /// Writes it if it holds `expected`. Returns the previous value.
     fn compare_exchange(at: VirtAddr, expected: Self::Value, value: Self::Value) -> Self::Value;
 }
 
@@ -371,8 +371,8 @@ words! {
     AtomicIsize: isize as u64, "ldr", "str", "";
 }
 
-/// Adds to this CPU's copy, and wraps: what it holds then (Linux: `this_cpu_add`, `this_cpu_add_return`). Any context. On a
-/// CPU that has no data yet all these functions work on the template: what everybody's copy starts with.
+/// Adds to this CPU's copy, with wrapping. Returns the new value (Linux: `this_cpu_add`, `this_cpu_add_return`). Any context.
+/// On a CPU that has no data yet all these functions work on the template: the initial value of every copy.
 #[inline(always)]
 pub fn this_cpu_add<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, by: W::Value) -> W::Value {
     W::add(variable.addr(), by)
@@ -384,7 +384,7 @@ pub fn this_cpu_inc<W: PerCpuWord>(variable: &'static StaticPerCpu<W>) {
     W::inc(variable.addr());
 }
 
-/// What this CPU's copy holds (Linux: `this_cpu_read`): that of the CPU that the caller was on at some moment of the call. Any
+/// Value of this CPU's copy (Linux: `this_cpu_read`): of the CPU that the caller was on at some moment of the call. Any
 /// context.
 #[inline(always)]
 #[must_use]
@@ -398,13 +398,13 @@ pub fn this_cpu_write<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, value: 
     W::write(variable.addr(), value);
 }
 
-/// Writes this CPU's copy: what it held (Linux: `this_cpu_xchg`). Any context.
+/// Writes this CPU's copy. Returns the previous value (Linux: `this_cpu_xchg`). Any context.
 #[inline(always)]
 pub fn this_cpu_xchg<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, value: W::Value) -> W::Value {
     W::exchange(variable.addr(), value)
 }
 
-/// Writes this CPU's copy if it holds `expected`: what it held (Linux: `this_cpu_cmpxchg`). Any context.
+/// Writes this CPU's copy if it holds `expected`. Returns the previous value (Linux: `this_cpu_cmpxchg`). Any context.
 #[inline(always)]
 pub fn this_cpu_cmpxchg<W: PerCpuWord>(
     variable: &'static StaticPerCpu<W>,
@@ -414,7 +414,7 @@ pub fn this_cpu_cmpxchg<W: PerCpuWord>(
     W::compare_exchange(variable.addr(), expected, value)
 }
 
-/// What all copies hold together. Each is read once, at its own moment. Any context.
+/// Sum of all copies. Each is read once, at its own moment. Any context.
 pub fn per_cpu_sum(variable: &'static StaticPerCpu<AtomicU64>) -> u64 {
     variable.iter().fold(0, |sum, (_, word)| sum.wrapping_add(word.load(Ordering::Relaxed)))
 }

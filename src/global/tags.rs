@@ -160,7 +160,7 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
     kept == [true; 3]
 }
 
-/// Remembers who has had memory, in so many places, for reports. When memory can be allocated, once.
+/// Sets aside `places` records of previous owners of memory, for reports. When memory can be allocated, once.
 ///
 /// # Errors
 ///
@@ -174,7 +174,7 @@ pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::AllocError>
     Ok(())
 }
 
-/// The address of a page with the tag of who has it.
+/// The address of a page with its owner's tag.
 #[cold]
 #[inline(never)]
 pub(super) fn tagged_page(page: Page) -> VirtAddr {
@@ -215,21 +215,21 @@ fn tag_pages(start: VirtAddr, size: u64, mapped: u64, tag: Tag) {
     }
 }
 
-/// What is known about a wrong tag.
+/// Description of a tag mismatch.
 #[derive(Clone, Copy, Debug)]
 pub struct TagReport {
     /// The pointer's tag and the memory's.
     pub pointer: Tag,
     /// The memory's.
     pub memory: Tag,
-    /// What went wrong.
+    /// Kind of error.
     pub verdict: Verdict,
-    /// Who had the memory of the pointer, as far as it is remembered.
+    /// Owner of the pointer's memory, as far as it is remembered.
     pub owner: Option<Owner>,
 }
 
-/// What is wrong with an access at `at`, a pointer with a tag into the linear map or memory of vmalloc; `None` for any
-/// other, and if nothing is. Any context; takes no lock.
+/// Finds the error in an access at `at`, a tagged pointer into the linear map or memory of vmalloc; `None` for any other
+/// pointer, and if there is no error. Any context; takes no lock.
 #[must_use]
 pub fn tag_report(at: VirtAddr) -> Option<TagReport> {
     let tags = tags()?;

@@ -72,7 +72,7 @@ unsafe impl VmallocHal<'static> for KernelPages {
     }
 }
 
-/// The space, for reports, checks and whoever needs addresses alone.
+/// The space, for reports, checks and callers that need addresses alone.
 #[must_use]
 pub fn vmap_space() -> &'static VmapSpace<'static, KernelPages> {
     &VMALLOC
@@ -250,7 +250,7 @@ pub unsafe fn vfree(addr: impl Pointer) {
     }
 }
 
-/// As [`vfree`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vfree`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -281,7 +281,7 @@ pub unsafe fn vfree_atomic(addr: impl Pointer) {
     }
 }
 
-/// As [`vfree_atomic`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vfree_atomic`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -382,7 +382,7 @@ pub unsafe fn vunmap(addr: impl Pointer) {
     }
 }
 
-/// As [`vunmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vunmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -426,7 +426,7 @@ pub unsafe fn vm_unmap_ram(addr: impl Pointer, pages: usize) {
     }
 }
 
-/// As [`vm_unmap_ram`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vm_unmap_ram`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What each further CPU owes, in one call.
+//! Brings up each further CPU, in one call.
 
 use super::tables;
 use crate::addr::CpuId;
@@ -16,7 +16,7 @@ pub enum CpuRefused {
     Number(CpuId),
     /// A CPU with this number takes part already.
     Taken(CpuId),
-    /// It lacks what the CPU that booted has: memory tags, or instructions that are in use.
+    /// It lacks a feature of the boot CPU that is in use: memory tags, or instructions.
     Lacks(CpuId),
     /// Its registers are not as [`bring_up`](super::bring_up()) wants them.
     Registers(super::BringUpError),

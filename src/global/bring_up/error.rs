@@ -14,11 +14,11 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BringUpError {
-    /// `MAIR_EL1` is not what page tables of this crate mean by their memory types: what it is, and what it must be.
+    /// `MAIR_EL1` does not match the memory types of this crate's page tables: its value, and the value needed.
     Mair(u64, u64),
-    /// `TCR_EL1` does not have TTBR1 with 48-bit addresses and 4 KiB pages: what it is.
+    /// `TCR_EL1` does not have TTBR1 with 48-bit addresses and 4 KiB pages: its value.
     Tcr(u64),
-    /// `SCTLR_EL1` says that the MMU or the caches are off: what it is.
+    /// `SCTLR_EL1` says that the MMU or the caches are off: its value.
     MmuOff(u64),
     /// There are no interrupts masked on the CPU that boots.
     NotMasked,

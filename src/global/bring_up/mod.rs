@@ -48,7 +48,7 @@ pub enum Memory<'s> {
     Known,
 }
 
-/// Whose page tables TTBR1 holds.
+/// Owner of the page tables in TTBR1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tables {
     /// The kernel's own, live in `TTBR1_EL1`: four levels of 4 KiB, 48-bit addresses.

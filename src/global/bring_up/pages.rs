@@ -17,7 +17,8 @@ use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::zone::{Handed, Scrub, SetupError, ZoneLimits};
 use core::ptr::NonNull;
 
-/// Starts the page allocator and retires memblock: what it has, and the bytes of the descriptors. Boot CPU, once, when the linear map is there.
+/// Starts the page allocator and retires memblock. Returns the pages handed over, and the bytes of the descriptors. Boot CPU,
+/// once, when the linear map is there.
 pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
     let first = memblock().mapped_range_from(PhysAddr::ZERO).ok_or(SetupError::NoMemory)?;
     let limits = ZoneLimits::new(first.start(), options.dma_end, options.dma_zone);
