@@ -435,7 +435,7 @@ impl Heap {
     }
 }
 
-// SAFETY: as `GlobalHeap`, and blocks of contiguous pages are nobody else's; before there is memory there is none.
+// SAFETY: as `GlobalHeap`, and blocks of contiguous pages are nobody else's; before memory is added there is no block.
 #[cfg(feature = "global-allocator")]
 unsafe impl core::alloc::GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {

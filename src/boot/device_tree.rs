@@ -23,7 +23,7 @@ pub enum NoTree {
     Unreadable(PhysAddr),
     /// There is a list of ATAGs, which nobody should have sent since 2012.
     Atags(PhysAddr),
-    /// What is there has another magic number.
+    /// The magic number differs: this is not a device tree blob.
     NoMagic {
         /// Where.
         at: PhysAddr,

@@ -1,5 +1,5 @@
-//! What the fixmap's pages are for, and mapping device registers through it: until the vmalloc region exists, every
-//! device that the kernel talks to lies here.
+//! Uses of the fixmap's pages, and mapping device registers through it: until the vmalloc region exists, every device that the
+//! kernel uses is mapped here.
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::boot;
@@ -175,7 +175,7 @@ impl EarlyMap {
         unsafe { FixmapSlots::new(entries, VirtAddr::new(layout::FIXMAP_START)) }
     }
 
-    /// What must keep its address when the tables change: every mapping of a device, and the device tree.
+    /// Mappings that must keep their address when the tables change: every mapping of a device, and the device tree.
     pub(crate) fn lasting(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr, Prot)> {
         let start = layout::FIXMAP_START + TABLE_PAGES as u64 * PAGE_SIZE;
         self.fixmap.mappings().filter(move |(virt, _, _)| virt.get() >= start)

@@ -6,7 +6,7 @@ use super::tree::Tree;
 use crate::addr::{PhysAddr, PhysRange};
 
 impl<'a> Tree<'a> {
-    /// The `/chosen` node; `None` if there is none.
+    /// The `/chosen` node, if present.
     #[must_use]
     pub fn chosen(&self) -> Option<Chosen<'_, 'a>> {
         self.root().child(CHOSEN).map(Chosen::of)
@@ -24,7 +24,7 @@ pub struct Chosen<'t, 'a> {
 pub struct Stdout<'t, 'a> {
     /// The device.
     pub node: Node<'t, 'a>,
-    /// What follows the colon, such as `115200n8`.
+    /// The part behind the colon, such as `115200n8`.
     pub options: Option<&'a str>,
 }
 
@@ -41,8 +41,8 @@ impl<'t, 'a> Chosen<'t, 'a> {
         self.node
     }
 
-    /// The console: `stdout-path` with its alias resolved and its options cut off. `None` if the property is absent or
-    /// leads nowhere.
+    /// The console: `stdout-path` with its alias resolved and its options cut off. `None` if the property is absent or names no
+    /// node.
     #[must_use]
     pub fn stdout(self) -> Option<Stdout<'t, 'a>> {
         let value = self.node.str("stdout-path").or_else(|| self.node.str("linux,stdout-path"))?;

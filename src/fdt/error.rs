@@ -1,4 +1,4 @@
-//! What can be wrong with a device tree, and where.
+//! Errors in a device tree, with their place.
 
 use core::fmt;
 

@@ -53,7 +53,7 @@ pub struct Header {
     pub(super) counts: Counts,
 }
 
-/// What the walk over the structure block counted.
+/// Counts of the walk over the structure block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// Nodes, the root among them.
@@ -143,7 +143,7 @@ impl Header {
         self.boot_cpu
     }
 
-    /// What the walk over the structure block counted.
+    /// Counts of the walk over the structure block.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts

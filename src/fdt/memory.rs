@@ -1,4 +1,4 @@
-//! What the tree says of RAM: memory nodes, and the children of `/reserved-memory`.
+//! Memory in the tree: memory nodes, and the children of `/reserved-memory`.
 
 use super::chosen::{CHOSEN, Chosen};
 use super::cpu::CPUS;
@@ -27,8 +27,8 @@ impl<'a> Tree<'a> {
         self.root().child(RESERVED_MEMORY).into_iter().flat_map(ReservedMemory::children_of)
     }
 
-    /// What memory discovery needs of the root's children, in one pass over the tree: [`memory`](Self::memory) through
-    /// `range`, and where the others are.
+    /// Collects the properties that memory discovery needs of the root's children, in one pass over the tree: calls `range` for
+    /// [`memory`](Self::memory), and returns the places of the others.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl<'a> Tree<'a> {
 const USABLE_MEMORY: &str = "linux,usable-memory";
 const RESERVED_MEMORY: &str = "reserved-memory";
 
-/// What [`Tree::survey`] came across.
+/// Result of [`Tree::survey`].
 #[derive(Clone, Copy, Debug)]
 pub struct Survey<'t, 'a> {
     /// `/chosen`.
@@ -187,8 +187,8 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.number("alignment")
     }
 
-    /// Whose it is: the nodes whose `memory-region` refers to it, enabled or not, in the order of the blob. Linear in
-    /// the size of the tree.
+    /// Its owners: the nodes whose `memory-region` refers to it, enabled or not, in the order of the blob. Linear in the size
+    /// of the tree.
     pub fn owners(self) -> impl Iterator<Item = Node<'t, 'a>> {
         let wanted = self.node.phandle();
         let names_it = move |node: &Node<'t, 'a>| node.region_references().any(|phandle| Some(phandle) == wanted);
@@ -204,7 +204,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
 impl<'t, 'a> Node<'t, 'a> {
     /// The nodes that `memory-region` refers to: the device's own memory, children of `/reserved-memory`.
     ///
-    /// An item is [`FdtError::NoSuchPhandle`] where a reference leads nowhere.
+    /// An item is [`FdtError::NoSuchPhandle`] for a reference to no node.
     pub fn memory_regions(self) -> impl Iterator<Item = Result<ReservedMemory<'t, 'a>, FdtError>> {
         self.region_references().map(move |phandle| self.region_behind(phandle))
     }

@@ -14,7 +14,7 @@ pub struct Node<'t, 'a> {
     place: Place,
 }
 
-/// What is known of where a node lies, so that most nodes find their parent without a search.
+/// Known position of a node, so that most nodes find their parent without a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Root,
@@ -109,19 +109,19 @@ impl<'t, 'a> Node<'t, 'a> {
         }
     }
 
-    /// Whether there is a property called `name`, whatever its value.
+    /// Whether there is a property called `name`, with any value.
     #[must_use]
     pub fn has(self, name: &str) -> bool {
         self.property(name).is_some()
     }
 
-    /// The property `name` as a string; `None` if it is absent or is none.
+    /// The property `name` as a string; `None` if it is absent or not a string.
     #[must_use]
     pub fn str(self, name: &str) -> Option<&'a str> {
         self.property(name)?.str()
     }
 
-    /// The property `name` as one cell; `None` if it is absent or is none.
+    /// The property `name` as one cell; `None` if it is absent or not one cell.
     #[must_use]
     pub fn u32(self, name: &str) -> Option<u32> {
         self.property(name)?.u32()
@@ -151,7 +151,7 @@ impl<'t, 'a> Node<'t, 'a> {
         })
     }
 
-    /// The first child called `name`; without a unit address in `name`, whatever the child's.
+    /// The first child called `name`; if `name` has no unit address, the child may have any.
     #[must_use]
     pub fn child(self, name: &str) -> Option<Self> {
         let name = name.as_bytes();

@@ -8,8 +8,8 @@ const COMPATIBLE: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", V0_1];
 const V0_1: &str = "arm,psci";
 
 impl<'a> Tree<'a> {
-    /// The usable node that is compatible with any version of PSCI, as [`find_by`](Self::find_by) finds it; `None` if
-    /// there is none.
+    /// The usable node that is compatible with any version of PSCI, as [`find_by`](Self::find_by) finds it; `None` if the tree
+    /// has none.
     #[must_use]
     pub fn psci(&self) -> Option<Psci<'_, 'a>> {
         self.find_by(|node| Psci::from_node(node).is_some() && node.is_available()).and_then(Psci::from_node)

@@ -42,7 +42,7 @@ pub(super) fn entries<'a>(
     name: &'static str,
     cells: Cells,
 ) -> Result<impl Iterator<Item = RegEntry> + Clone + 'a, FdtError> {
-    // An absent list is empty whatever the widths.
+    // An absent list is empty for all widths.
     if !property.value.is_empty() && (cells.address > 2 || cells.size > 2) {
         return Err(FdtError::WideCells { node });
     }

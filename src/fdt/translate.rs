@@ -59,8 +59,8 @@ pub struct DmaRange<'t, 'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// What the devices behind each bus can reach: every entry of the `dma-ranges` of every bus that is enabled and
-    /// lies below enabled nodes. A bus without entries has no limit of its own.
+    /// Memory that the devices behind each bus can reach: every entry of the `dma-ranges` of every bus that is enabled and lies
+    /// below enabled nodes. A bus without entries has no limit of its own.
     ///
     /// Items as for [`Node::dma_ranges`].
     pub fn dma_ranges(&self) -> impl Iterator<Item = Result<DmaRange<'_, 'a>, FdtError>> {

@@ -34,7 +34,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck()) finds; the blob is then unchanged.
+    /// The errors of [`precheck`](super::precheck()); the blob is then unchanged.
     pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
         Self::new_or_located(blob).map_err(|located| located.error())
     }
@@ -54,7 +54,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck()) finds; [`FdtError::HasNops`] if there is something to squeeze out.
+    /// The errors of [`precheck`](super::precheck()); [`FdtError::HasNops`] if there is something to squeeze out.
     pub fn from_read_only(blob: &'a [u8]) -> Result<Self, FdtError> {
         let header = precheck(blob)?;
         match header.counts.nops {
@@ -111,8 +111,8 @@ impl<'a> Tree<'a> {
         self.root().children().find(|node| wanted(*node)).or_else(|| self.nodes().find(|node| wanted(*node)))
     }
 
-    /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the
-    /// first child of that name whatever its unit address. Empty components are skipped.
+    /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the first child
+    /// of that name with any unit address. Empty components are skipped.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {
         let components = path.strip_prefix('/')?.split('/').filter(|component| !component.is_empty());

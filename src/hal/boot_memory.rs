@@ -5,7 +5,7 @@ use crate::addr::PhysRange;
 
 /// Authority over the bytes of free physical memory during boot.
 ///
-/// The methods are safe to call because the *value* is the authority: whoever makes one for real memory (through an
+/// The methods are safe to call because the *value* is the authority: the caller that makes one for real memory (through an
 /// `unsafe` constructor) promises that
 ///
 /// - it is given to one [`Memblock`](crate::mm::memblock::Memblock) and to nobody else, and

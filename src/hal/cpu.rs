@@ -1,10 +1,10 @@
-//! What an allocator asks of the CPU that it runs on: masking interrupts, and data of its own.
+//! An allocator's interface to the CPU that it runs on: masking interrupts, and per-CPU data.
 
 use crate::addr::CpuId;
 
 /// Masking interrupts on the CPU that executes the call.
 pub trait Interrupts {
-    /// What was masked before.
+    /// The previous interrupt mask.
     type Saved: Copy;
 
     /// Masks interrupts. Memory accesses are not moved across the call (Linux: `local_irq_save`).
@@ -18,7 +18,7 @@ pub trait Interrupts {
 ///
 /// Reaching another CPU's is safe: `Local` is `Sync`, and says itself what its owner alone may do.
 pub trait PerCpu {
-    /// What each CPU has.
+    /// Data of each CPU.
     type Local: Sync;
 
     /// That of the CPU that executes the call, which stays the same CPU as long as interrupts are masked.
@@ -58,8 +58,8 @@ pub trait PerCpu {
     }
 }
 
-/// Runs `f` on what the running CPU has, and keeps the thread on that CPU meanwhile: with interrupts masked from before the
-/// CPU is looked at. A thread may migrate at any instruction where they are open, so whatever is a CPU's own is reached so.
+/// Runs `f` on the running CPU's data, and keeps the thread on that CPU meanwhile: interrupts are masked from before the CPU
+/// number is read. A thread may migrate at any instruction where they are open, so all per-CPU data is accessed this way.
 #[inline]
 pub fn with_local<H: Interrupts + PerCpu, A>(hal: &H, f: impl FnOnce(&H::Local) -> A) -> A {
     let saved = hal.save();

@@ -48,13 +48,13 @@ pub struct Leaf {
     pub phys: PhysAddr,
     /// The level, and so the size.
     pub level: LeafLevel,
-    /// What the mapping permits.
+    /// Permissions and memory type of the mapping.
     pub prot: Prot,
     /// Whether the entry belongs to a contiguous group.
     pub contiguous: bool,
 }
 
-/// What an entry means.
+/// Decoded entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
     /// No translation.
@@ -67,7 +67,7 @@ pub enum Entry {
     Malformed(Defect),
 }
 
-/// What is wrong with an entry that this code did not write.
+/// Defect of an entry that this code did not write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Defect {
@@ -116,7 +116,7 @@ pub trait EntryFormat {
     /// One past the highest output address that an entry can hold: adding a unit to a leaf must stay below.
     const OUTPUT_END: u64;
 
-    /// What every leaf with this protection has in common: all but address, size and contiguous bit.
+    /// Bits that every leaf with this protection shares: all but address, size and contiguous bit.
     fn attributes(prot: Prot) -> RawEntry;
 
     /// The leaf with these attributes that maps the memory at `phys`, which must be a multiple of the level's size.
@@ -132,7 +132,7 @@ pub trait EntryFormat {
     /// The entry that points to the table at `table`.
     fn table(table: PhysAddr) -> RawEntry;
 
-    /// What `entry`, found in a table of `level`, means.
+    /// Decodes `entry`, found in a table of `level`.
     fn decode(level: Level, entry: RawEntry) -> Entry;
 
     /// The table that a valid entry above the last level points to; `None` for an absent entry and for a block. The

@@ -23,8 +23,8 @@ impl core::error::Error for NoFrame {}
 /// is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
 /// nothing else uses it until it comes back through [`FrameSource::free_table`].
 pub unsafe trait FrameSource {
-    /// A frame with undefined content. Called with whatever locks the page-table caller holds; the source decides
-    /// whether it may sleep, by the flags that it was made with for one.
+    /// A frame with undefined content. Called with all locks held that the page-table caller holds; the source decides whether
+    /// it may sleep, by the flags that it was made with for one.
     ///
     /// # Errors
     ///

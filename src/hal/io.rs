@@ -33,7 +33,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What one access carries: `u8`, `u16`, `u32` or `u64`. Devices are little-endian, as this kernel is.
+/// Type of one access: `u8`, `u16`, `u32` or `u64`. Devices are little-endian, as this kernel is.
 pub trait IoWord: Copy + sealed::Sealed {
     /// Bytes.
     const WIDTH: Width;

@@ -1,4 +1,4 @@
-//! What the page-table code asks of a live machine: entries in table frames, barriers, TLB invalidation.
+//! The page-table code's interface to a live machine: entries in table frames, barriers, TLB invalidation.
 //!
 //! The order that a change of live tables must keep (Arm ARM D8.16, D8.17):
 //!
@@ -100,9 +100,9 @@ pub enum BbmLevel {
 ///
 /// # Safety
 ///
-/// `mm::pgtable` derives "no CPU reaches this frame any more" from these functions, and whoever frees frames derives
-/// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states,
-/// on every CPU, for the machine's real tables.
+/// `mm::pgtable` derives "no CPU reaches this frame any more" from these functions, and the code that frees frames derives
+/// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states, on every
+/// CPU, for the machine's real tables.
 pub unsafe trait Mmu {
     /// How the machine writes its entries.
     type Format: EntryFormat;
@@ -199,8 +199,8 @@ pub unsafe trait Mmu {
         }
     }
 
-    /// Keeps those bits of a run of entries that are set in `mask`, and clears the others. What a walker changes meanwhile
-    /// may be lost.
+    /// Keeps those bits of a run of entries that are set in `mask`, and clears the others. A walker's concurrent changes may be
+    /// lost.
     ///
     /// # Safety
     ///
@@ -234,9 +234,9 @@ pub unsafe trait Mmu {
         unsafe { self.clear(table, Run::TABLE) };
     }
 
-    /// Changes entries of a run that map kernel addresses, each `entry` to `entry & keep | set`, by break-before-make: all
-    /// are invalid until no CPU holds `what` they translated. Between break and make, this CPU accesses the entries and
-    /// nothing else, and does so whatever it is that they map: the tables themselves, for one.
+    /// Changes entries of a run that map kernel addresses, each `entry` to `entry & keep | set`, by break-before-make: all are
+    /// invalid until no CPU holds `what` they translated. Between break and make, this CPU accesses the entries and nothing
+    /// else, and it works for all memory that they may map, the tables themselves included.
     ///
     /// # Safety
     ///
@@ -260,8 +260,8 @@ pub unsafe trait Mmu {
         self.publish();
     }
 
-    /// Runs `f`, which is short, without an interrupt on this CPU: what it has begun, no handler here waits for. Machines
-    /// without interrupts keep this.
+    /// Runs `f`, which is short, without an interrupt on this CPU: so no handler here waits for a change that it has begun.
+    /// Machines without interrupts keep this.
     #[inline]
     fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
@@ -296,7 +296,7 @@ pub unsafe trait Mmu {
     /// Whether FEAT_TLBIRANGE is there.
     fn has_range_invalidation(&self) -> bool;
 
-    /// What may be changed without break-before-make, on the least able CPU.
+    /// Changes that need no break-before-make, on the least able CPU.
     fn bbm_level(&self) -> BbmLevel;
 }
 

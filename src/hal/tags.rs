@@ -10,7 +10,7 @@ pub struct TagEvent {
     pub pointer: VirtAddr,
     /// Bytes behind it that its owner may use.
     pub bytes: u64,
-    /// Who asked, or zero.
+    /// Return address of the caller, or zero.
     pub caller: VirtAddr,
     /// Whether it came back.
     pub freed: bool,
@@ -18,8 +18,8 @@ pub struct TagEvent {
 
 /// Tags of memory.
 ///
-/// All ranges and addresses are those of RAM that the page allocator manages, and whoever sets tags has the memory for
-/// itself. Any context.
+/// All ranges and addresses are those of RAM that the page allocator manages, and the caller that sets tags owns the memory
+/// alone. Any context.
 pub trait TagMemory: Sync {
     /// Gives every granule that lies in `range`, a multiple of the granule at both ends, this tag. Cost: O(bytes).
     fn set(&self, range: PhysRange, tag: Tag);

@@ -1,5 +1,5 @@
-//! Waiting: what an allocator asks of a kernel that lets a context sleep, and of one that cannot; and the protocol by
-//! which no wake-up is lost, whatever the sleep itself is.
+//! Waiting: an allocator's interface to a kernel that lets a context sleep, and to one that cannot; and the protocol that loses
+//! no wake-up, with any kind of sleep.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
@@ -26,7 +26,7 @@ pub trait Wait {
     fn wake(&self, queue: &WaitQueue);
 }
 
-/// What a context may not do, or what it must, as long as it is inside (Linux: `preempt_count` and the `PF_MEMALLOC*`
+/// State in which a context is restricted or obliged, as long as it is inside (Linux: `preempt_count` and the `PF_MEMALLOC*`
 /// flags of a task).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -91,8 +91,8 @@ impl core::fmt::Display for Atomic {
     }
 }
 
-/// What the running context is inside of. A kernel without threads keeps it by CPU; one with threads does, too, and exchanges
-/// it at each switch ([`switch_thread`](crate::sync::switch_thread)).
+/// Scopes of the running context. A kernel without threads keeps them per CPU; one with threads does, too, and exchanges them
+/// at each switch ([`switch_thread`](crate::sync::switch_thread)).
 pub trait Context {
     /// The context is inside once more.
     fn enter(&self, scope: Scope);
@@ -132,12 +132,12 @@ impl WaitWord for AtomicU32 {
     }
 }
 
-/// Who waits for something, and how often it has happened.
+/// Count of the waiters for an event, and of its wake-ups.
 ///
 /// # Invariants
 ///
-/// - `WAIT-1`: a waiter is counted before it asks its condition, and whoever makes the condition true does so before it
-///   reads the count. One of the two sees the other.
+/// - `WAIT-1`: a waiter is counted before it asks its condition, and the waker makes the condition true before it reads the
+///   count. One of the two sees the other.
 /// - `WAIT-2`: a waiter reads the generation before it asks its condition and sleeps only while it is the same, and a
 ///   waker changes the generation before it ends any sleep.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl<W> WaitQueue<W> {
 }
 
 impl<W: WaitWord> WaitQueue<W> {
-    /// What changes with each wake-up that somebody waits for.
+    /// A number that changes with each wake-up for which somebody waits.
     pub fn generation(&self) -> u32 {
         self.generation.get()
     }

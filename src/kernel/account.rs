@@ -17,9 +17,9 @@ use core::fmt;
 /// - `ACCT-5`: what the map gives to the page allocator is what the allocator has, to the byte.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who has each byte.
+    /// Owner of each byte.
     pub map: MemoryMap,
-    /// What the page allocator's pages are used for.
+    /// Uses of the page allocator's pages.
     pub census: Census,
 }
 
@@ -27,7 +27,7 @@ pub struct Account {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// The map is wrong, or there is none.
+    /// The map is wrong, or missing.
     Map(MapError),
     /// The page allocator's pages do not add up.
     Pages(Miscount),

@@ -7,7 +7,7 @@
 
 use core::fmt;
 
-/// What the value of an argument must be.
+/// Type of an argument's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Bytes: see [`parse_size`].
@@ -16,7 +16,7 @@ pub enum Kind {
     Number,
     /// See [`parse_switch`].
     Switch,
-    /// There is none.
+    /// No value.
     Flag,
 }
 
@@ -50,9 +50,9 @@ pub const ARGUMENTS: [(&str, Kind); 20] = [
 pub struct Word<'a> {
     /// As it stands, without quotes around the whole.
     pub text: &'a str,
-    /// What stands before the first `=`, or all of it.
+    /// The part before the first `=`, or all of it.
     pub name: &'a str,
-    /// What stands behind the first `=`, without quotes around it.
+    /// The part behind the first `=`, without quotes around it.
     pub value: Option<&'a str>,
 }
 
@@ -179,7 +179,7 @@ impl<'a> BootArgs<'a> {
         self.values(name).filter_map(parse_switch).last().unwrap_or(false)
     }
 
-    /// What of the line is not heard.
+    /// Parts of the line that are ignored.
     pub fn complaints(self) -> impl Iterator<Item = Complaint<'a>> {
         self.pieces().filter_map(|piece| {
             let Some(word) = Word::new(piece) else { return Some(Complaint::NotText(piece)) };

@@ -1,9 +1,9 @@
 //! The console: up to two serial ports that get the same text, and the lock that keeps lines whole.
 //!
-//! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken
-//! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made
-//! before the lock is taken, a line at a time: what is printed may take locks of its own to look at things, and whoever
-//! holds one of those may be about to log.
+//! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken again by
+//! its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made before the
+//! lock is taken, a line at a time: formatting may take other locks to read state, and the holder of one of those may be about
+//! to log.
 
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
@@ -62,8 +62,8 @@ pub fn print(text: fmt::Arguments<'_>) {
     line.send();
 }
 
-/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. What has
-/// been made of the text is out, should making the rest fail.
+/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. If formatting fails,
+/// the part formatted so far is out.
 pub fn print_urgent(text: fmt::Arguments<'_>) {
     let _lock = Lock::acquire(Patience::TenthOfSecond);
     let _ = Writer.write_fmt(text);
@@ -209,8 +209,8 @@ impl Slot {
     }
 }
 
-/// What was written before there was a port; what does not fit is counted. Guarded by the console's lock; where a report
-/// has lost patience with that lock, bytes can get mixed and nothing worse.
+/// Text written before there was a port; bytes that do not fit are counted. Guarded by the console's lock; where a report has
+/// lost patience with that lock, bytes can get mixed and nothing worse.
 struct EarlyText {
     bytes: [AtomicU8; EARLY_BYTES],
     written: AtomicUsize,

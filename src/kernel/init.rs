@@ -56,10 +56,10 @@ impl<E: Into<BootError>> From<E> for StartError {
     }
 }
 
-/// What booting found out, for the prompt and the tests.
+/// Facts found during boot, for the prompt and the tests.
 #[derive(Debug)]
 pub struct Machine {
-    /// What the boot stub handed over.
+    /// Values handed over by the boot stub.
     pub boot: BootInfo,
     /// The ID registers of the boot CPU.
     pub cpu: IdRegisters,
@@ -71,20 +71,20 @@ pub struct Machine {
     pub tree: Tree<'static>,
     /// Where the device tree lies.
     pub tree_range: PhysRange,
-    /// What the device tree said about memory, beside what memblock keeps.
+    /// Facts about memory in the device tree, beside those that memblock keeps.
     pub found: Discovery,
     /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
     pub boot_cost: u64,
-    /// What the W^X checker walked.
+    /// Result of the W^X check.
     pub wx: WxReport,
-    /// What booting took of RAM, by name.
+    /// RAM that booting used, by name.
     pub(super) boot_memory: BootMemory,
 }
 
 static MACHINE: Once<Machine, crate::arch::aarch64::cpu::Relax> = Once::new();
 static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal: panic::fatal };
 
-/// What booting found out; `None` while it is still at it.
+/// Facts found during boot; `None` while boot is in progress.
 #[must_use]
 pub fn machine() -> Option<&'static Machine> {
     MACHINE.get()
@@ -231,7 +231,7 @@ fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     args.number("maxcpus")
 }
 
-/// What the linear map must not use: pages that come and go one by one need an entry each.
+/// Restrictions on the linear map: pages that are protected one by one need an entry each.
 fn linear_flags(args: BootArgs<'_>) -> MapFlags {
     match pages::scrub(args).contains(Scrub::UNMAP) {
         true => MapFlags::NO_HUGE | MapFlags::NO_CONT,

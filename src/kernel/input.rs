@@ -1,4 +1,4 @@
-//! What people type: from the receive interrupts of the console's ports to the one who reads, who sleeps meanwhile.
+//! Typed input: from the receive interrupts of the console's ports to the reader, which sleeps meanwhile.
 
 use super::ring::Ring;
 use super::{console, interrupts};
@@ -36,8 +36,8 @@ pub(super) fn remember(line: Option<(IntId, Trigger)>) {
     }
 }
 
-/// Lets the console's ports interrupt this CPU when something is typed. Boot CPU, once, when interrupts can be had. What
-/// cannot interrupt is polled, which keeps this CPU busy; that is said.
+/// Lets the console's ports interrupt this CPU when something is typed. Boot CPU, once, when interrupts work. A port that
+/// cannot interrupt is polled, which keeps this CPU busy; a line says so.
 pub(super) fn init() {
     let ports = console::ports().zip(&LINES);
     for (port, line) in ports {
@@ -102,7 +102,7 @@ pub(super) fn read() -> u8 {
             continue;
         }
         irq::local_irq_disable();
-        // What comes from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
+        // An interrupt from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
         if RING.is_empty() {
             global::asleep(cpu::wait_for_interrupt);
         }

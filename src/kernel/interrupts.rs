@@ -1,5 +1,5 @@
-//! Who handles which interrupt: the controller that the device tree names, a table of handlers, and the interrupts that
-//! CPUs send each other.
+//! Handlers of interrupts: the controller that the device tree names, a table of handlers, and the interrupts that CPUs send
+//! each other.
 
 use super::{panic, smp_call};
 use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
@@ -19,8 +19,8 @@ use aarch64_cpu::asm::barrier;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
-/// level-triggered source must be quiet when it returns.
+/// Handler of an interrupt: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A level-triggered
+/// source must be quiet when it returns.
 pub type Handler = fn(IntId);
 
 /// Bytes of a redistributor with all its frames.
@@ -247,7 +247,7 @@ pub(super) fn handle() {
     let Some(taken) = gic.acknowledge() else { return };
     let intid = taken.intid();
     if intid.is_between_cpus() {
-        // Ended first: what is sent from now on interrupts again.
+        // Ended first, so that an event from now on interrupts again.
         gic.end(taken);
         match intid.get() {
             CALL => {

@@ -17,7 +17,7 @@ use ::log::{info, warn};
 pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
     let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).unwrap_or_default();
     let Ok(reserved) = reserved_map(tree, found) else {
-        // Whoever maps something is told that it is too early: better that than what is another's.
+        // Calls that map devices then fail as too early, which is better than mapping memory of another owner.
         return warn!("device memory: no memory to note what is reserved");
     };
     if let Err(error) = global::io_init(cpu.physical_bits(), fixmap, reserved) {
@@ -83,7 +83,7 @@ pub(super) fn read(word: &str) {
     }
 }
 
-/// What the areas and the CPU know of an address.
+/// Prints what the areas and the CPU know of an address.
 pub(super) fn what(addr: VirtAddr) {
     if let Some(area) = global::vmap_space().find(addr) {
         match area.phys {

@@ -1,5 +1,5 @@
-//! What there is at which physical address, entered at boot: RAM and what the kernel has of it, and the devices of the
-//! device tree.
+//! Contents of the physical address space, entered at boot: RAM and the kernel's parts of it, and the devices of the device
+//! tree.
 
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -15,7 +15,7 @@ use log::{info, warn};
 
 /// RAM: nobody asks for it here.
 const RAM: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::SYSRAM).union(ResourceFlags::BUSY);
-/// What somebody has.
+/// A range that has an owner.
 const TAKEN: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
 
 type Entered = Result<(), ResourceError<'static>>;
@@ -45,7 +45,7 @@ fn enter_ram(boot: &BootInfo) -> Entered {
     let (banks, reserved) = {
         let memblock = global::memblock();
         let banks: Vec<_> = memblock.memory().regions().to_vec();
-        // What only booting needed was given to the page allocator.
+        // Memory that only booting needed was given to the page allocator.
         let for_good = memblock.reserved().regions().iter().filter(|region| region.owner != Some(BOOT_ONLY));
         let reserved: Vec<_> = for_good.map(|region| region.range).collect();
         (banks, reserved)
@@ -109,8 +109,8 @@ fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     refused
 }
 
-/// What the device tree sets aside, by the names of the nodes, inside what is there: busy, but for who owns it. How many
-/// lie across others.
+/// Enters the ranges that the device tree reserves, by the names of the nodes, inside the existing ranges: busy for all but
+/// their owner. Returns the number of ranges that overlap others partly.
 fn enter_reserved() -> usize {
     let resources = global::iomem_resource();
     let enter = |reserved: &ReservedRange| {
@@ -121,7 +121,7 @@ fn enter_reserved() -> usize {
     global::io_space().reserved().ranges().iter().filter(|reserved| enter(reserved).is_err()).count()
 }
 
-/// What the kernel itself drives since before there was a tree to ask: it has these registers.
+/// Devices that the kernel drives since before it had a tree: it owns these registers.
 fn enter_own(early: &EarlyMap) -> Entered {
     let areas = global::vmap_space().iter().filter(|area| area.flags.contains(VmFlags::IOREMAP));
     let areas = areas.filter_map(|area| PhysRange::from_size(area.phys?, area.range.size() - PAGE_SIZE));

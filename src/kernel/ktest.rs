@@ -68,9 +68,9 @@ impl Ktest {
 /// ktest!(boot: refuses_a_corrupt_tree, machine = "loader=raw x0=0x40000003", report = "misaligned", exit = 1);
 /// ```
 ///
-/// `machine` is described in `docs/testing.md`; `timeout` is in seconds of the host's clock. With `report` the test
-/// passes when the console has shown each of the texts, in this order, whatever becomes of the machine; with `exit`
-/// the machine must also leave with that status. `boot:` has no function: the machine is booted without tests.
+/// `machine` is described in `docs/testing.md`; `timeout` is in seconds of the host's clock. With `report` the test passes when
+/// the console has shown each of the texts, in this order, even if the machine dies; with `exit` the machine must also leave
+/// with that status. `boot:` has no function: the machine is booted without tests.
 #[macro_export]
 macro_rules! ktest {
     (boot: $name:ident $(, machine = $machine:literal)? $(, timeout = $timeout:literal)? $(, report = $report:literal)*

@@ -6,7 +6,7 @@ use core::fmt;
 /// Characters of a line, at most.
 pub const LINE: usize = 128;
 
-/// What the terminal shall show after a byte, or what became of the line.
+/// Output for the terminal after a byte, or the finished line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Nothing.
@@ -25,7 +25,7 @@ pub enum Step {
     Refused(Refusal),
 }
 
-/// Why a line is not run: what is there is not what somebody meant.
+/// Reason why a line is not run: its text may not be the intended command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// It was so many characters longer than a line can be.

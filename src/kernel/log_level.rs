@@ -5,7 +5,7 @@
 use super::bootargs::{BootArgs, Word};
 use log::LevelFilter;
 
-/// What the boot arguments say about the log.
+/// Boot arguments about the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogArguments<'a> {
     /// The least severe level that is shown.
@@ -15,7 +15,7 @@ pub struct LogArguments<'a> {
 }
 
 impl<'a> LogArguments<'a> {
-    /// Reads the boot arguments. What is not about the log is passed over.
+    /// Reads the boot arguments. Other arguments are skipped.
     #[must_use]
     pub fn parse(args: BootArgs<'a>) -> Self {
         let mut parsed = Self { filter: LevelFilter::Info, refused: None };

@@ -1,4 +1,4 @@
-//! Who has each byte of RAM: a map without gaps or overlaps whose sum is checked against what the device tree states.
+//! Owner of each byte of RAM: a map without gaps or overlaps whose sum is checked against the device tree's RAM.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range};
@@ -6,7 +6,7 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What a stretch of RAM is used for.
+/// Use of a stretch of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
     /// Nobody says that it is theirs. In a finished map an error: memory that is lost.
@@ -23,7 +23,7 @@ pub enum Owner {
     Kernel(&'static str),
     /// Memory taken while booting: tables, descriptors, the early heap.
     Boot(&'static str),
-    /// What is left of a page of which somebody has a part.
+    /// The remainder of a page that has an owner for another part.
     Remainder,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Owner {
 pub struct Row {
     /// Where it lies.
     pub range: PhysRange,
-    /// Who has it.
+    /// Its owner.
     pub owner: Owner,
 }
 
@@ -157,7 +157,7 @@ impl MemoryMap {
         Ok(Self { rows, total })
     }
 
-    /// Gives the RAM in `range` to `owner`. What of the range is no RAM is left out.
+    /// Gives the RAM in `range` to `owner`. Parts of the range that are not RAM are left out.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl MemoryMap {
         }
     }
 
-    /// Ends the making of a map: what is unclaimed and shares its page with somebody is the rest of that page.
+    /// Ends the making of a map: an unclaimed part of a page with an owner becomes that page's remainder.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The account of the running machine: what took its memory while it booted, by name, and who has each byte now.
+//! The account of the running machine: memory used during boot, by name, and the current owner of each byte.
 
 use super::account::{Account, AccountError};
 use super::heap;
@@ -20,8 +20,8 @@ const RUNS_MORE: usize = 16;
 
 const TABLES: Owner = Owner::Boot("page tables");
 
-/// What of RAM is used, and what booting took of it, by name: written down once, when booting is over and the boot CPU is
-/// still alone, from where each thing is and not from what was asked for.
+/// RAM in use, and the part of it that booting used, by name. It is recorded once, when booting is over and the boot CPU is
+/// still alone, from the final places and not from the sizes requested.
 #[derive(Debug)]
 pub(super) struct BootMemory {
     /// RAM that is not left out.
@@ -101,8 +101,8 @@ fn linear(virt: VirtRange) -> Option<PhysRange> {
     PhysRange::from_size(layout::virt_to_phys(virt.start())?, virt.size())
 }
 
-/// Who has each byte of RAM, now, checked. Any CPU, while others allocate and free; not from a context that holds the
-/// early heap or a zone. Cost: O(blocks + rows × names).
+/// Current owner of each byte of RAM, checked. Any CPU, while others allocate and free; not from a context that holds the early
+/// heap or a zone. Cost: O(blocks + rows × names).
 ///
 /// # Errors
 ///
@@ -150,7 +150,7 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
     Ok(map)
 }
 
-/// What the page allocator manages, as runs. The walk holds a zone's lock, under which nothing may be allocated: so the
+/// Memory of the page allocator, as runs of pages. The walk holds a zone's lock, under which nothing may be allocated: so the
 /// runs are counted first, and room for them is there before they are noted.
 fn managed_runs() -> Result<Vec<PhysRange>, AccountError> {
     let pages = global::page_allocator();

@@ -32,7 +32,7 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), BootE
     Ok(())
 }
 
-/// What the tree and the boot arguments say about memory.
+/// Settings for memory in the tree and the boot arguments.
 fn options(tree: &Tree<'_>, args: BootArgs<'static>) -> Options {
     // Linux called it by the second name until 6.9.
     let debug = args.words().filter(|word| matches!(word.name, "slab_debug" | "slub_debug")).last();
@@ -75,7 +75,7 @@ fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
     }
 }
 
-/// What the boot arguments want done to pages that change hands.
+/// The boot arguments' settings for pages that change hands.
 pub(super) fn scrub(args: BootArgs<'_>) -> Scrub {
     let mut scrub = Scrub::empty();
     scrub.set(Scrub::ZERO_ON_ALLOC, args.switch("init_on_alloc"));

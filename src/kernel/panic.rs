@@ -71,7 +71,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power::leave(power::FAILURE)
 }
 
-/// The CPU that reports, plus one; zero while there is none.
+/// The CPU that reports, plus one; zero while none does.
 static REPORTER: AtomicU32 = AtomicU32::new(0);
 /// Which CPUs have stopped because another one reports.
 static STOPPED: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
@@ -121,7 +121,7 @@ fn enter() -> Depth {
     let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
     match depth {
         0 => {
-            // What a report may do is another matter than what the kernel may.
+            // A report may break the lock order: the kernel's code may not.
             held::enforce_lock_order(false);
             Depth::First
         }

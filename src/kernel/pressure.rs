@@ -1,5 +1,4 @@
-//! What the reference kernel says and does when memory is short: reports with a backtrace, and an OOM hook that has
-//! nothing to kill.
+//! The reference kernel's reaction to a shortage of memory: reports with a backtrace, and an OOM hook that has nothing to kill.
 
 use super::report;
 use crate::arch::aarch64::trap;

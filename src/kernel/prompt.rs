@@ -135,7 +135,7 @@ const COMMANDS: [Command; 25] = [
 pub(super) fn run(machine: &Machine) -> ! {
     kprintln!("\nType help for a list of commands.");
     let mut line = LineReader::new();
-    // What came while nobody read, at other speeds or before the line was plugged in.
+    // Drops bytes that came while nobody read, at other speeds, or before the line was plugged in.
     input::take_lost();
     loop {
         kprint!("quarry> ");
@@ -209,7 +209,7 @@ fn check(machine: &Machine) {
     global::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
 }
 
-/// What the descriptor of a frame says, and for memory that was in use before there were descriptors, who has it.
+/// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
 fn page(machine: &Machine, text: &str) {
     let Some(number) = parse_number(text) else {
         return kprintln!("an address or a frame number, such as 0xffff000040200000, 0x40200000 or 0x40200");

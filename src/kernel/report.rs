@@ -1,4 +1,4 @@
-//! What a fault report looks like: the exception in words, where it happened, every register, the backtrace.
+//! Layout of a fault report: the exception in words, its place, every register, the backtrace.
 //!
 //! Nothing here allocates, takes a lock or trusts what it prints about: a report must come out of any state.
 
@@ -125,7 +125,7 @@ fn print_registers(frame: &TrapFrame) {
     }
 }
 
-/// Prints the chain of callers of whoever calls this.
+/// Prints the callers of this function, innermost first.
 pub(super) fn print_callers() {
     print_backtrace(None, trap::frame_pointer());
 }
@@ -190,7 +190,7 @@ impl fmt::Display for Spsr {
     }
 }
 
-/// What a CPU says that fails while another one reports.
+/// Prints the line of a CPU that fails while another one reports.
 pub(super) fn print_second(what: fmt::Arguments<'_>) {
     line!("{:?} fails as well: {what}", cpu::current());
 }

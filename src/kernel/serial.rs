@@ -1,5 +1,5 @@
-//! Which serial ports the console uses: the one that the device tree names, the Pi's PL011 beside it, and where there
-//! is no tree to ask, whatever the board is known for.
+//! Choice of the console's serial ports: the one that the device tree names, the Pi's PL011 beside it, and without a tree the
+//! board's known port.
 
 use super::{console, input};
 use crate::addr::{PAGE_SIZE, PhysRange};
@@ -61,7 +61,7 @@ pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {
         let Some(page) = PhysRange::from_size(uart.registers.align_down(PAGE_SIZE), PAGE_SIZE) else { continue };
         let Some(kind) = UartKind::for_compatible(uart.compatible) else { continue };
-        // What is off is not mapped for good.
+        // A port that is off is not mapped for good.
         let Ok(look) = early.early_ioremap(page) else { continue };
         let on = is_on(uart, look.start());
         if early.early_iounmap(look.start()).is_err() || !on {

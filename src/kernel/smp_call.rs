@@ -1,9 +1,9 @@
 //! Calls of functions on other CPUs, in an interrupt (Linux: `kernel/smp.c`). No memory is allocated.
 //!
-//! A call is a record, pushed onto the list of the CPU that shall make it; the interrupt makes that CPU take the whole list
-//! and make the calls in the order in which they came. A waiting caller has the record on its stack. Others use one of a few
-//! that each CPU has. What a CPU that goes offline has not called is refused, by itself after it has left and from then
-//! on by whoever finds that it is gone: each call is made or refused once.
+//! A call is a record, pushed onto the list of its target CPU; the interrupt makes that CPU take the whole list and run the
+//! calls in the order in which they came. A waiting caller has the record on its stack. Other callers use one of a few records
+//! that each CPU has. When a CPU goes offline, the calls that it has not run are refused: first by itself, and from then on by
+//! any CPU that finds it offline. Each call is run or refused once.
 //!
 //! Contexts: [`smp_call`] waits, so it is called with interrupts unmasked, no lock held and not from a handler; two CPUs
 //! that call each other serve each other. [`smp_call_async`] never waits, and may be called anywhere. The function
@@ -68,7 +68,7 @@ impl Call {
     }
 }
 
-/// What each CPU shall call, the latest first.
+/// Calls queued to each CPU, the latest first.
 static LISTS: [AtomicPtr<Call>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 /// The calls of each CPU that it does not wait for.
 static ASYNC: [[Call; ASYNC_CALLS]; MAX_CPUS] = [const { [const { Call::new(true) }; ASYNC_CALLS] }; MAX_CPUS];

@@ -58,7 +58,7 @@ pub(super) fn init(tree: &Tree<'_>) {
     let _ = global::memblock().free(page);
 }
 
-/// Lets reports name who had memory. Boot CPU, when memory can be allocated.
+/// Records previous owners of memory, for reports. Boot CPU, when memory can be allocated.
 pub(super) fn remember_owners(args: BootArgs<'_>) {
     if !global::tags_are_on() {
         return;
@@ -71,7 +71,7 @@ pub(super) fn remember_owners(args: BootArgs<'_>) {
     }
 }
 
-/// What a wrong tag did not do.
+/// Expected effects of a tag mismatch that did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Failure {
@@ -93,11 +93,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Whether accesses are checked where this runs: `pointer` leads to a word of tagged memory. Any context.
+/// Whether accesses are checked where this runs: `pointer` points to a word of tagged memory. Any context.
 ///
 /// # Errors
 ///
-/// What is wrong, in words.
+/// The failure, in words.
 fn try_tags(pointer: VirtAddr) -> Result<(), Failure> {
     if mte::is_overridden() {
         return Err(Failure::Overridden);
@@ -112,7 +112,7 @@ fn try_tags(pointer: VirtAddr) -> Result<(), Failure> {
     }
 }
 
-/// What [`in_handler`] found: 0 nothing yet, 1 nothing wrong, else one more than a [`Failure`].
+/// Result of [`in_handler`]: 0 none yet, 1 success, else one more than a [`Failure`].
 static FOUND: AtomicU8 = AtomicU8::new(0);
 static WORD: AtomicU64 = AtomicU64::new(0);
 

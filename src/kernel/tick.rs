@@ -14,7 +14,7 @@ use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// What happens at each tick: in the interrupt handler, masked.
+/// Function called at each tick: in the interrupt handler, masked.
 pub type Each = fn();
 
 /// Where the virtual timer is in the list of a device tree (Linux: bindings/timer/arm,arch_timer.yaml).

@@ -1,4 +1,4 @@
-//! What an address is, as far as the kernel's own map tells: for the reports of faults.
+//! Description of an address by the kernel's own map: for the reports of faults.
 
 use super::reserved::Owners;
 use super::tags;
@@ -73,8 +73,8 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     }
 }
 
-/// What the memory is that the linear map would have at an address: by the device tree where it is none of the page
-/// allocator's, and by its descriptor otherwise.
+/// Describes the memory at an address of the linear map: by the device tree if it does not belong to the page allocator,
+/// otherwise by its descriptor.
 fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     write!(out, "in the linear map, of physical address {phys}: ")?;
     let page = PhysRange::from_size(phys.align_down(PAGE_SIZE), PAGE_SIZE).unwrap_or_default();

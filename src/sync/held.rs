@@ -1,5 +1,4 @@
-//! What the checking build knows of locks: which ones each CPU holds, and what is wrong with taking one more (Linux:
-//! lockdep).
+//! The checking build's record of locks: which ones each CPU holds, and whether one more may be taken (Linux: lockdep).
 //!
 //! Checked is the rule, not the accident: a lock that could deadlock on another day is reported the first time that it is
 //! taken, whether anybody else wants it or not.
@@ -45,12 +44,12 @@ pub trait LockHal {
 pub struct Held {
     class: &'static LockClass,
     address: usize,
-    /// Who has taken it.
+    /// Place that took it.
     taken: &'static Location<'static>,
 }
 
 impl Held {
-    /// What kind of lock it is.
+    /// Class of the lock.
     #[must_use]
     pub const fn class(&self) -> &'static LockClass {
         self.class
@@ -63,7 +62,7 @@ impl fmt::Display for Held {
     }
 }
 
-/// What is wrong with taking a lock, or with giving it back.
+/// Error in taking or releasing a lock.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Violation {

@@ -17,7 +17,7 @@ pub struct Lock<T, C: Context, R: LockHal> {
 }
 
 impl<T, C: Context, R: LockHal> Lock<T, C, R> {
-    /// An open lock; `context` answers for whoever takes it.
+    /// An open lock; `context` belongs to the CPU that takes it.
     pub const fn new(context: C, data: T) -> Self {
         Self { context, data: OrderedLock::new(data) }
     }

@@ -32,7 +32,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     #[track_caller]
     pub fn lock(&self) -> OrderedGuard<'_, T, C, R> {
         if CHECKED {
-            // Before it waits: whoever waits for himself would not come back to tell.
+            // Before it waits: a CPU that waits for itself would never report it.
             held::taking::<R>(C::CLASS, self.address(), Attempt::Wait);
         }
         OrderedGuard { data: self.data.lock(), class: PhantomData, this_cpu: PhantomData }
@@ -67,7 +67,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
         self.lock()
     }
 
-    /// Takes the lock if it is open. Any context, and whatever else is held: nobody waits.
+    /// Takes the lock if it is open. Any context, with any other lock held: it does not wait.
     #[inline(always)]
     #[track_caller]
     pub fn try_lock(&self) -> Option<OrderedGuard<'_, T, C, R>> {

@@ -1,4 +1,4 @@
-//! What a context is inside of, as one CPU (or one thread) counts it.
+//! Scopes of a context, as one CPU (or one thread) counts them.
 #![forbid(unsafe_code)]
 
 use crate::hal::wait::{Atomic, Context, Scope};
@@ -13,9 +13,9 @@ const FORBIDDING: [(Scope, Atomic); 5] = [
     (Scope::Cpu, Atomic::Cpu),
 ];
 
-/// What one CPU is inside of, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a
-/// saved interrupt mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is
-/// set in every mask. So one AND with what has just been saved anyhow tells all.
+/// Scopes of one CPU, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a saved interrupt
+/// mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is set in every mask.
+/// So one AND with what has just been saved anyhow tells all.
 ///
 /// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
 ///

@@ -1,10 +1,10 @@
 //! How a CPU without threads sleeps while it waits for memory, and who notices that nobody is left who could free some.
 //!
-//! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes
-//! to the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same
-//! moment at least one sees all the others asleep, whatever the order. It tells no other waiter: an event would end its own
-//! sleep too (Arm ARM D1.6.1: SEV sets the event register of all PEs), and two that wait would wake each other for ever.
-//! Only a CPU that goes to rest without waiting for memory sends one, since those that wait have counted on it.
+//! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
+//! the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same moment
+//! at least one sees all the others asleep, in every order. It tells no other waiter: an event would end its own sleep too (Arm
+//! ARM D1.6.1: SEV sets the event register of all PEs), and two that wait would wake each other for ever. Only a CPU that goes
+//! to rest without waiting for memory sends one, since those that wait have counted on it.
 #![forbid(unsafe_code)]
 
 /// The running CPU, as it sleeps.

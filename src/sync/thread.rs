@@ -1,6 +1,6 @@
-//! What belongs to a thread and not to the CPU that runs it: what it is inside of, the locks that it holds, its number for
-//! failures on request. While it runs all of it is among the CPU's own data, where the fast paths find it with one load;
-//! a switch moves it out, and that of the next thread in.
+//! State that belongs to a thread and not to the CPU that runs it: its scopes, the locks that it holds, its number for fault
+//! injection. While the thread runs, all of it is in the CPU's own data, where the fast paths find it with one load; a switch
+//! moves it out, and that of the next thread in.
 #![forbid(unsafe_code)]
 
 use super::held::HeldLocks;
@@ -16,8 +16,8 @@ const FIRST_NUMBER: u32 = 1 << 16;
 /// The number of the next thread.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(FIRST_NUMBER);
 
-/// What this crate keeps of a thread while no CPU runs it. A kernel has one in each thread's control block, made with the
-/// thread ([`ThreadContext::new`]), and names it at each switch.
+/// This crate's state of a thread while no CPU runs it. A kernel has one in each thread's control block, made with the thread
+/// ([`ThreadContext::new`]), and names it at each switch.
 ///
 /// # Invariants
 ///
@@ -81,7 +81,7 @@ impl Default for ThreadContext {
     }
 }
 
-/// What a CPU has of the thread that it runs, besides [`Scopes`] and locks. All-zero is a valid value: it has not switched
+/// State of the running thread in the CPU's data, besides [`Scopes`] and locks. All-zero is a valid value: it has not switched
 /// yet. Its CPU alone changes it, with interrupts masked.
 #[derive(Debug)]
 pub struct RunningThread {
@@ -90,7 +90,7 @@ pub struct RunningThread {
 }
 
 impl RunningThread {
-    /// No thread: whatever runs since the CPU came.
+    /// No thread: the CPU has run no other code since it came up.
     #[must_use]
     pub const fn new() -> Self {
         Self { waiting_since: AtomicU64::new(0), number: AtomicU32::new(0) }
@@ -152,7 +152,7 @@ impl core::error::Error for SwitchError {}
 pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
     /// Its number.
     pub cpu: CpuId,
-    /// What the thread is inside of.
+    /// Scopes of the thread.
     pub scopes: &'c Scopes<MASKED, ALWAYS>,
     /// The locks that it holds, where they are remembered.
     pub held: Option<&'c HeldLocks>,
@@ -161,7 +161,7 @@ pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
 }
 
 /// The CPU leaves the thread `from` and runs `to` from here on. By that CPU, with interrupts masked; the caller's own lock
-/// orders the switches to a thread. What runs before the first switch becomes `from`.
+/// orders the switches to a thread. The context before the first switch becomes `from`.
 ///
 /// # Errors
 ///

@@ -62,7 +62,7 @@ impl V2 {
             0 => (SgiTargetListFilter::ForwardSelfOnly, 0),
             bits => (SgiTargetListFilter::CPUTargetList, (bits & 0xff) as u16),
         };
-        // What was stored before is seen by the handler.
+        // The handler sees all earlier stores.
         barrier::dsb(barrier::ISHST);
         self.driver().send_sgi(intid, SgiTarget::List { target_list_filter: filter, target_list: list });
     }

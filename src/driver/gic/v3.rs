@@ -52,7 +52,7 @@ impl V3 {
         GicCpuInterface::enable_system_register_el1();
         barrier::isb(barrier::SY);
         self.set_power(Power::Awake)?;
-        // One write ends an interrupt, whatever a loader or the kernel before has chosen (EOImode).
+        // One write ends an interrupt, no matter which EOImode a loader or the previous kernel chose.
         write_ctlr(0);
         redistributor.configure_default_settings();
         GicCpuInterface::set_priority_mask(0xff);
@@ -80,7 +80,7 @@ impl V3 {
     pub(super) fn send(&self, intid: ArmIntId, affinity: u64) -> Result<(), arm_gic::gicv3::GicError> {
         let [aff0, affinity1, affinity2, _, affinity3, ..] = affinity.to_le_bytes();
         let target = SgiTarget::List { affinity3, affinity2, affinity1, target_list: 1_u16 << (aff0 & 0xf) };
-        // What was stored before is seen by the handler, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
+        // The handler sees all earlier stores, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
         barrier::dsb(barrier::ISHST);
         GicCpuInterface::send_sgi(intid, target, SgiTargetGroup::CurrentGroup1)?;
         barrier::isb(barrier::SY);

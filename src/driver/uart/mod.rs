@@ -63,7 +63,7 @@ impl Default for Line {
     }
 }
 
-/// What a port has received.
+/// Result of receiving from a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
     /// Nothing more.

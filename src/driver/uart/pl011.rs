@@ -57,7 +57,7 @@ impl Pl011 {
         match self.registers().read_word() {
             Ok(Some(byte)) => Received::Byte(byte),
             Ok(None) => {
-                // What is raised by an error or a pause stays raised although nothing is left to take.
+                // An interrupt raised by an error or a pause stays raised although nothing is left to take.
                 self.registers().clear_interrupts(Interrupts::RTI | Interrupts::OEI);
                 Received::Nothing
             }

@@ -29,7 +29,7 @@ impl<P: Gap> Augment<P> for MaxSize {
     }
 }
 
-/// What is looked for.
+/// Size, alignment and range to search for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// How much; not 0.

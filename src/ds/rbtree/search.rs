@@ -62,7 +62,7 @@ impl<'a, P: Payload> Cursor<'_, 'a, P> {
         self.node.links().right.get().map(Self::at)
     }
 
-    /// What the tree knows of the subtree from here down.
+    /// Summary of the subtree from here down.
     #[inline(always)]
     #[must_use]
     pub fn summary(self) -> P::Summary {

@@ -1,7 +1,7 @@
 //! The CPUs: which there are, in which state each is, and the way up and down (docs/cpus.md).
 //!
-//! The boot CPU is number 0, whatever the device tree's order; the others follow in that order. A CPU is in one of these
-//! states, and moves only along the arrows:
+//! The boot CPU is number 0, in any order of the device tree; the others follow in that order. A CPU is in one of these states,
+//! and moves only along the arrows:
 //!
 //! ```text
 //!   Off, Waiting, Parked ──▶ Starting ──▶ Arrived ──▶ Online ◀──▶ Leaving ◀──▶ Stopping ──▶ Parked ──▶ Off
@@ -84,13 +84,13 @@ impl CpuState {
     }
 }
 
-/// What the kernel knows of a CPU.
+/// State of one CPU.
 struct Record {
     affinity: AtomicU64,
     /// Where its word of the spin table is, plus one; zero for a CPU that firmware starts.
     release: AtomicU64,
     state: AtomicU8,
-    /// What it shall do when it has nothing else to do.
+    /// Job that it runs when it is idle.
     job: AtomicPtr<Job>,
     /// Whether it is about to sleep until an interrupt.
     idle: AtomicBool,

@@ -172,7 +172,7 @@ fn come_online(cpu: CpuId, record: &Record) {
         give_up(cpu, record, format_args!("it has no data of its own"));
     }
     global::forbid_waiting_in_atomic(true);
-    // What was asked while it was away.
+    // Answers the requests made while it was offline.
     global::answer_requests();
     if !record.go(CpuState::Arrived, CpuState::Online) {
         // SAFETY: masked, and it stops below without another call.
@@ -213,12 +213,12 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
         match record.state() {
             CpuState::Parked => break record,
             CpuState::Leaving if timer::ticks().wrapping_sub(start) > patience() => {
-                // It may have begun to go in this very moment: whoever changes the state first decides.
+                // It may have begun to leave in this very moment: the first change of the state decides.
                 if record.go(CpuState::Leaving, CpuState::Online) {
                     return Err(CpuError::NoAnswer(cpu));
                 }
             }
-            // It takes no interrupts any more. What it holds stays its own, for when it comes back.
+            // It takes no interrupts any more. It keeps its cached memory, for when it comes back.
             CpuState::Stopping if timer::ticks().wrapping_sub(start) > 2 * patience() => {
                 error!("{cpu:?} has begun to go offline, and does not end");
                 return Err(CpuError::NoAnswer(cpu));
@@ -258,7 +258,7 @@ pub(super) fn leave(cpu: CpuId, record: &Record) {
         return;
     }
     timer::stop();
-    // SAFETY: interrupts are masked since the start of this function. What follows takes no memory.
+    // SAFETY: interrupts are masked since the start of this function. The code below allocates nothing.
     unsafe { global::take_cpu_offline() };
     smp_call::refuse(cpu);
     interrupts::leave_cpu();

@@ -32,11 +32,11 @@ const BUSY: *mut Job = core::ptr::without_provenance_mut(1);
 /// Does what waits for this CPU; whether there was anything.
 pub(super) fn run_here(record: &Record) -> bool {
     let job = record.job.load(Ordering::Relaxed);
-    // Whoever sent it may take it back, until it is taken here. Acquire pairs with the exchange in `send`.
+    // The sender may take it back, until it is taken here. Acquire pairs with the exchange in `send`.
     if job.is_null() || record.job.compare_exchange(job, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return false;
     }
-    // SAFETY: whoever put it there waits until it is done.
+    // SAFETY: the sender that put it there waits until it is done.
     let job = unsafe { &*job };
     // SAFETY: JOB-1.
     unsafe { (job.run)(job.body, cpu::current()) };
