@@ -121,7 +121,7 @@ fn enter() -> Depth {
     let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
     match depth {
         0 => {
-            // A report may break the lock order: the kernel's code may not.
+            // From here on the lock order is not enforced: a report may break it.
             held::enforce_lock_order(false);
             Depth::First
         }

@@ -32,15 +32,15 @@ impl<P: Gap> Augment<P> for MaxSize {
 /// Size, alignment and range to search for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// How much; not 0.
+    /// Size to find; not 0.
     pub size: u64,
-    /// Of what the start must be a multiple: a power of two.
+    /// Alignment of the start: a power of two.
     pub align: u64,
-    /// Of what every gap's start and size is a multiple: a power of two. It only saves slack.
+    /// Granule of every gap's start and size: a power of two. It only saves slack.
     pub granule: u64,
-    /// Not below this.
+    /// Lowest start.
     pub min: u64,
-    /// The end not above this.
+    /// Highest end.
     pub max: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Allocation: the hot path over this CPU's array, and the long way through depot, slabs and pages.
+//! Allocation: the hot path over this CPU's array, and the slow path through depot, slabs and pages.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -29,7 +29,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.alloc_in(cache.slot, cache.shape.mark, gfp, || cache)
     }
 
-    /// The same, where what the short way wants of the cache is at hand.
+    /// The same, if the caller has the slot for the fast path.
     ///
     /// # Errors
     ///
@@ -77,14 +77,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// The long way.
+    /// Slow path.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         self.alloc_for(cache, gfp, cache.shape.object_size, self.hal().return_address())
     }
 
-    /// The long way, for who called from `caller` and wants `asked` bytes of the object.
+    /// Slow path, on behalf of the caller at `caller`, which asks for `asked` bytes of the object.
     pub(super) fn alloc_for(
         &self,
         cache: &Cache<H>,
@@ -101,7 +101,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let past = cache.is_tagged().then(|| self.past_tag(cache, slot));
         slot.store(cache.shape.mark, 0);
         if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
-            // What was zeroed when it was freed is zero but for the link.
+            // An object that was zeroed when it was freed is zero except for its link.
             slot.store(cache.shape.link, 0);
         }
         if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
@@ -222,7 +222,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     entry.store(object.addr().get(), Ordering::Relaxed);
                 }
             });
-            // Each slab's objects by themselves: who wants many at once gets neighbours, though in no order.
+            // Shuffles the objects of each slab separately: a caller that takes many at once gets neighbours, though in no
+            // order.
             self.shuffle(room.get(..taken as usize).unwrap_or_default());
             count += taken;
         }

@@ -1,6 +1,5 @@
-//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a
-//! burst, the array is looked at once for as many objects as it has or has room for, and a slab once for objects of it
-//! in a row.
+//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a burst, the
+//! array is looked at once for as many objects as it has or has room for, and a slab once for all objects taken from it.
 #![forbid(unsafe_code)]
 
 use super::alloc::plain;
@@ -91,7 +90,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// [`Self::free_bulk`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_bulk`], for objects that this crate owns, or frees for a caller that made that promise.
     #[inline]
     pub(crate) fn do_free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let given = self.give_many(cache, objects);

@@ -91,12 +91,12 @@ impl<H: SlabHal> Cache<H> {
         self.slot
     }
 
-    /// What page number `page` of each of its slabs says.
+    /// Word of page number `page` of each of its slabs.
     pub(super) const fn word(&self, page: u32) -> SlabWord {
         SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
     }
 
-    /// What tells its objects from others.
+    /// Constants by which a fast path recognises its objects.
     #[inline(always)]
     pub(super) const fn objects(&self) -> CacheObjects {
         CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
@@ -119,19 +119,19 @@ impl<H: SlabHal> Cache<H> {
         self.shape.constructed
     }
 
-    /// What the marks of its objects differ in from their addresses.
+    /// Secret by which its objects' marks differ from their addresses.
     #[must_use]
     pub const fn mark_secret(&self) -> u64 {
         self.mark_secret
     }
 
-    /// What the first page of each of its slabs says.
+    /// Word of the first page of each of its slabs.
     #[must_use]
     pub const fn first_word(&self) -> SlabWord {
         self.word(0)
     }
 
-    /// Whether calls are to be debugged: all of them take the long way then.
+    /// Whether calls are to be debugged: all of them take the slow path then.
     pub(super) const fn is_debugged(&self) -> bool {
         !self.shape.flags.intersection(SlabFlags::DEBUG).is_empty()
     }

@@ -12,7 +12,7 @@ use crate::addr::{CpuId, VirtAddr};
 use crate::mm::page::{Kind, Page, PageMap};
 use core::sync::atomic::Ordering;
 
-/// What the mark of an object at hand differs in while its cache is tested.
+/// Difference in the mark of a cached free object while its cache is tested.
 const NOTED: u64 = 2;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -40,7 +40,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// The first invariant that does not hold.
     pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
-        // What is at hand bears another mark meanwhile, so that it is noticed wherever else it is.
+        // Cached free objects bear another mark meanwhile, so that a second place that holds one is noticed.
         let mut held = 0;
         let noted = self.for_each_held(cache, |at, tag| {
             held += 1;
@@ -58,7 +58,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         checked
     }
 
-    /// Tests the slabs of a cache, of whose objects so many are at hand.
+    /// Tests the slabs of a cache, `held` of whose objects are cached on CPUs and in the depot.
     fn check_slabs(&self, cache: &Cache<H>, held: u64) -> Result<(), Broken> {
         let (counted, first) = self.with_node(cache, |node| ((node.slabs, node.objects, node.pages), node.front()));
         self.check_list(cache, first)?;
@@ -233,7 +233,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 }
 
-/// Whether an object at hand has been met.
+/// Whether a cached free object has been met.
 fn is_noted<H: SlabHal>(cache: &Cache<H>, slot: Object) -> bool {
     slot.load(cache.shape.mark) == cache.mark_of(slot) ^ NOTED
 }

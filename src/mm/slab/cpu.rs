@@ -36,7 +36,7 @@ impl Slot {
         self.0
     }
 
-    /// What the words of its cache's pages have in their bits from 39 on ([`SlabWord`](super::SlabWord)).
+    /// Bits 39 and up of the words of its cache's pages ([`SlabWord`](super::SlabWord)).
     #[must_use]
     #[inline(always)]
     pub const fn tag(self) -> u64 {
@@ -69,13 +69,13 @@ pub struct ArrayHeader {
     pub(crate) top: AtomicU64,
     /// The address behind the last entry.
     pub(crate) limit: AtomicU64,
-    /// What the marks of the cache's objects differ in from their addresses. The same on every CPU.
+    /// Secret by which the marks of the cache's objects differ from their addresses. The same on every CPU.
     pub(crate) mark: AtomicU64,
     /// The address of the first entry.
     pub(crate) base: AtomicU64,
     /// That of the spare's, or zero, in 48 bits; those above differ from the address's by how many objects are in it.
     spare: AtomicU64,
-    /// Allocations and frees of this CPU that took the long way.
+    /// Allocations and frees of this CPU that took the slow path.
     slow_allocs: AtomicU64,
     slow_frees: AtomicU64,
 }
@@ -112,7 +112,7 @@ const fn pack(at: Magazine, count: u32) -> u64 {
     at.0 ^ (count as u64) << ADDRESS_BITS
 }
 
-/// What is packed.
+/// Unpacks the address and the number.
 const fn unpack(word: u64) -> (Magazine, u32) {
     // The highest bit is the address's: the number is small.
     let above = u64::MAX << ADDRESS_BITS;
@@ -269,7 +269,7 @@ impl<'l> Array<'l> {
         Magazine(get(&self.0.base))
     }
 
-    /// Allocations that it has served, and calls that took the long way. Any CPU.
+    /// Allocations that it has served, and calls that took the slow path. Any CPU.
     pub(super) fn events(&self) -> (u64, u64, u64) {
         (get(&self.0.served), get(&self.0.slow_allocs), get(&self.0.slow_frees))
     }
@@ -393,18 +393,18 @@ impl<'l> Array<'l> {
     }
 }
 
-/// What every CPU keeps at hand of the slab allocator besides its arrays. All-zero is the state before there is one.
+/// The slab allocator's data of each CPU besides its arrays. All-zero is the state before there is an allocator.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuSlabs {
-    /// Where the descriptor of the page at address zero would lie, for a machine whose short way of freeing computes with
-    /// it. The same on every CPU.
+    /// Where the descriptor of the page at address zero would lie, for a machine whose fast path of freeing computes with it.
+    /// The same on every CPU.
     pub(crate) descriptors: AtomicU64,
     /// The caches whose objects other CPUs have asked for, by number.
     wanted: [AtomicU64; SET_WORDS],
-    /// How often they have asked.
+    /// Number of requests so far.
     requested: AtomicU64,
-    /// What that was when it last began to give them back, and has done so.
+    /// Value of `requested` when this CPU last began to drain, once it has drained.
     answered: AtomicU64,
 }
 

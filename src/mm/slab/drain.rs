@@ -20,9 +20,10 @@ use crate::addr::CpuId;
 const AT_ONCE: usize = 32;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
-    /// causes, and by a CPU that is idle. Any context. Interrupts are as the caller has them after each cache: where they
-    /// are masked, a handler that would rather open them in between calls [`SlabAllocator::answer_request`].
+    /// Answers the requests of other CPUs to this one. Called by the handler of
+    /// [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick), and by an idle CPU. Any context. Interrupts are as the caller has them
+    /// after each cache: a handler that runs with them masked, but wants to open them in between, calls
+    /// [`SlabAllocator::answer_request`].
     pub fn answer_requests(&self) {
         while self.answer_request() {}
     }
@@ -69,8 +70,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Empties the arrays that have anything at hand, as [`SlabAllocator::drain_all`] does: a CPU that has nothing is not
-    /// asked.
+    /// Empties the arrays that hold any objects, as [`SlabAllocator::drain_all`] does: a CPU with empty arrays is not asked.
     pub(super) fn drain_held(&self, registry: &Registry) {
         let mut asked = false;
         for (cpu, local) in self.all_cpus() {
@@ -131,8 +131,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Does what a CPU has been asked for that is not online; whether it was not. What is left when it comes online it does
-    /// first of all, by itself.
+    /// Answers the requests to a CPU that is offline. Returns whether it was offline. If requests are left when it comes
+    /// online, it answers them itself before anything else.
     fn answer_offline(&self, cpu: CpuId) -> bool {
         let Some(local) = self.hal().local_of(cpu) else { return false };
         let mut more = true;
@@ -149,8 +149,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
-    /// Puts everything that a CPU that is not online has at hand back into its slabs. Whether it was not online. Any
-    /// context.
+    /// Returns all objects in the arrays of an offline CPU to their slabs. Returns whether the CPU was offline. Any context.
     pub fn drain_offline(&self, cpu: CpuId) -> bool {
         let Some(local) = self.hal().local_of(cpu) else { return false };
         // One that is online would have to be told.

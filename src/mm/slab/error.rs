@@ -23,7 +23,7 @@ pub enum AllocError {
     TooLarge,
     /// The number of elements times their size does not fit.
     Overflow,
-    /// What shall be resized is no allocation.
+    /// The pointer to be resized is no allocation.
     NotAllocated(VirtAddr),
     /// There is no slab allocator yet.
     NotReady,
@@ -57,8 +57,7 @@ impl From<zone::AllocError> for AllocError {
     }
 }
 
-/// What is wrong with a pointer that somebody wants to free. Nothing has changed then, except that the object of a double
-/// free may be lost.
+/// Error in a pointer that is to be freed. Nothing has changed then, except that the object of a double free may be lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -70,7 +69,7 @@ pub enum Misuse {
     Foreign {
         /// The pointer.
         at: VirtAddr,
-        /// What the page is used for.
+        /// Use of the page.
         kind: Kind,
     },
     /// The slab has no object that starts there.
@@ -113,12 +112,12 @@ pub enum Misuse {
         at: VirtAddr,
         /// The size that it was freed with.
         size: usize,
-        /// What it has.
+        /// The size that it has.
         usable: usize,
     },
-    /// The slab's free list is damaged; what was on it is lost.
+    /// The slab's free list is damaged; the objects on it are lost.
     FreeList {
-        /// The object whose link leads nowhere.
+        /// The object with the bad link.
         at: VirtAddr,
         /// Its cache.
         cache: &'static str,
@@ -129,20 +128,20 @@ pub enum Misuse {
         object: VirtAddr,
         /// Its cache.
         cache: &'static str,
-        /// What should be there.
+        /// Name of the expected contents.
         what: &'static str,
         /// The first wrong byte.
         at: VirtAddr,
         /// The byte after the last wrong one.
         end: VirtAddr,
-        /// What the first one is.
+        /// Value of the first wrong byte.
         found: u8,
-        /// What it should be.
+        /// Its expected value.
         expected: u8,
     },
-    /// The slab's free list leads in a circle.
+    /// The slab's free list is circular.
     Cycle {
-        /// The object that it leads to twice.
+        /// The object that the list reaches twice.
         at: VirtAddr,
         /// Its cache.
         cache: &'static str,
@@ -153,11 +152,11 @@ pub enum Misuse {
         slab: VirtAddr,
         /// Its cache.
         cache: &'static str,
-        /// What of.
+        /// Name of the count.
         what: &'static str,
         /// The count.
         found: u16,
-        /// What it should be.
+        /// The correct count.
         counted: u16,
     },
     /// A cache was to be destroyed while there are objects in use.
@@ -301,7 +300,7 @@ pub enum DestroyError {
 }
 
 impl DestroyError {
-    /// What is in use of it, if that is the reason.
+    /// The objects in use, if they are the reason.
     #[must_use]
     pub const fn in_use(&self) -> Option<InUse> {
         match self {
@@ -353,7 +352,7 @@ pub struct Broken {
     pub cache: &'static str,
     /// Where.
     pub at: Option<VirtAddr>,
-    /// What was found.
+    /// The rule that is broken.
     pub what: &'static str,
 }
 

@@ -1,5 +1,5 @@
-//! What happens when a CPU's array is used up or full: its magazines change places, and if that does not help, one of
-//! them is exchanged with the depot, filled from slabs, or emptied into them.
+//! Refilling and emptying a CPU's array: its magazines change places, and if that does not help, one of them is exchanged with
+//! the depot, filled from slabs, or emptied into them.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;

@@ -1,4 +1,4 @@
-//! What a cache is asked to be.
+//! Properties requested of a cache.
 #![forbid(unsafe_code)]
 
 use bitflags::bitflags;

@@ -1,4 +1,4 @@
-//! Freeing: the hot path onto this CPU's array, and the long way with its questions.
+//! Freeing: the hot path onto this CPU's array, and the slow path with its checks.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -28,7 +28,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.hal().give_free_to(Internal::CALL, at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
-    /// Frees what the short way could not.
+    /// Slow path: this CPU's magazines cannot serve the free.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_from(at, expected, self.hal().return_address())
     }
 
-    /// Frees what the short way could not, for who called from `caller`.
+    /// Slow path of a free, on behalf of the caller at `caller`.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// What a free would find wrong, but for a mark that is there by accident.
+    /// The error that a free would report, except for a mark that is there by accident.
     pub(crate) fn verify_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         let pointer = at;
         let at = self.untag(pointer);
@@ -155,7 +155,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.give_to(cache, node, head, index, freed);
     }
 
-    /// What a pointer is that lies in no slab.
+    /// Describes a pointer that lies in no slab.
     pub(super) fn foreign(&self, at: VirtAddr) -> Misuse {
         let Some(phys) = self.hal().to_phys(at) else { return Misuse::NotLinear(at) };
         let map = self.hal().map();

@@ -1,9 +1,9 @@
 //! The free list of a slab: each free object on it holds a hardened pointer to the next (Linux:
 //! `CONFIG_SLAB_FREELIST_HARDENED`).
 //!
-//! What is stored is the address of the next object, exclusive-ored with a secret of the cache and the byte-swapped
-//! address of the place itself. Whoever overwrites it without knowing both makes an address that is no object of the
-//! slab, and is found out when the object is taken.
+//! A link holds the address of the next object, exclusive-ored with a secret of the cache and the byte-swapped address of the
+//! link itself. A writer that knows neither turns it into an address that is no object of the slab; this is found when the
+//! object is taken.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Tag, VirtAddr};

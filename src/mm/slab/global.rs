@@ -21,14 +21,14 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
-/// What a cache shall be.
+/// Specification of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSpec {
-    /// What reports call it: not empty, without white space and control characters.
+    /// Name used in reports: not empty, without white space and control characters.
     pub name: &'static str,
     /// Bytes of an object.
     pub size: u32,
-    /// Every object starts at a multiple of this: a power of two up to a page, or 0 for whatever suits.
+    /// Every object starts at a multiple of this: a power of two up to a page, or 0 for the default.
     pub align: u32,
     /// Properties.
     pub flags: SlabFlags,
@@ -36,7 +36,7 @@ pub struct CacheSpec {
     pub constructor: Option<Constructor>,
 }
 
-/// What is protected by the lock of the registry.
+/// State protected by the registry's lock.
 pub(super) struct Registry {
     /// One past the highest number of a cache.
     len: usize,
@@ -261,7 +261,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// What a record holds at first.
+    /// Initial contents of a record.
     pub(super) fn record(
         &self,
         name: &'static str,

@@ -8,7 +8,7 @@ use crate::mm::page::{Page, PageMap};
 use crate::mm::zone::PageHal;
 use core::sync::atomic::AtomicU64;
 
-/// What the slab allocator asks of a machine, beyond what the page allocator does.
+/// The slab allocator's interface to a machine, beyond that of the page allocator.
 ///
 /// Each CPU has the headers of its arrays in its own data, at distances from their start that are the same for all. The
 /// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
@@ -31,7 +31,7 @@ pub unsafe trait SlabHal: PageHal + Sized {
     /// The header of an array.
     fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
 
-    /// What each CPU has besides.
+    /// The slab allocator's data of each CPU.
     fn slabs(local: &Self::Local) -> &CpuSlabs;
 
     /// The number of the page that starts at an address, if it has a descriptor.

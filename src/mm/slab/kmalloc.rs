@@ -35,15 +35,15 @@ pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
 const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
-/// What memory an allocation by size wants.
+/// Type of memory for an allocation by size (Linux: `kmalloc_cache_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum KmallocRow {
     /// Any.
     Normal = 0,
-    /// What a shrinker frees: [`Gfp::RECLAIMABLE`].
+    /// Memory that a shrinker frees: [`Gfp::RECLAIMABLE`].
     Reclaimable = 1,
-    /// What every device reaches: [`Gfp::DMA`].
+    /// Memory that every device reaches: [`Gfp::DMA`].
     Dma = 2,
 }
 
@@ -93,8 +93,8 @@ pub const fn kmalloc_size(index: u8) -> usize {
     }
 }
 
-/// The number of the smallest cache for `size` bytes, 1 to 8,192, in a row; 0 for any other size (Linux: `kmalloc_index`,
-/// `kmalloc_slab`). Nothing is left of it where the size is constant.
+/// Index of the smallest cache for `size` bytes, 1 to 8,192, among those of a type; 0 for any other size (Linux:
+/// `kmalloc_index`, `kmalloc_slab`). With a constant size it is evaluated at compile time.
 #[must_use]
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
@@ -145,13 +145,13 @@ fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
 /// Zeros in front of the largest size that a cache serves, less one.
 const LEAST_ZEROS: usize = (KMALLOC_MAX_CACHE_SIZE - 1).leading_zeros() as usize;
 
-/// Whether a row has a cache with this number.
+/// Whether a type has a cache with this index.
 const fn has(row: KmallocRow, index: u8) -> bool {
     let size = kmalloc_size(index);
     size != 0 && kmalloc_index(row, size) == index
 }
 
-/// The cache with this number in a row. The very first number, of no size, is that of the cache of records.
+/// ID of cache `index` of this kmalloc type. ID 0 has no size class; it is the cache of cache descriptors.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 42")]
 const fn id(row: KmallocRow, index: usize) -> CacheId {
@@ -234,8 +234,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     continue;
                 }
                 let shape = self.shape_for(name, row.flags() | self.tag_flag(), |flags| {
-                    // Objects are aligned to the largest power of two that divides their size, by being in a row from the
-                    // start of a block, unless something is put between them.
+                    // Objects are aligned to the largest power of two that divides their size, by lying side by side from the
+                    // start of a block, unless there are bytes between them.
                     let apart = flags.intersects(SlabFlags::DEBUG);
                     let align = if apart { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
                     #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
@@ -284,7 +284,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc_slow(row, index, size, gfp)
     }
 
-    /// What is too small or too large for a cache.
+    /// Sizes that are too small or too large for a cache.
     #[inline(always)]
     fn kmalloc_other(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         if size == 0 { Ok(Self::ZERO_SIZE) } else { self.alloc_large(size, gfp) }
@@ -302,7 +302,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc_long(id(row, index), size, gfp, self.hal().return_address())
     }
 
-    /// The long way, for who called from `caller`.
+    /// Slow path, on behalf of the caller at `caller`.
     #[inline(never)]
     fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
         let cache = self.cache(id).ok_or(AllocError::NotReady)?;
@@ -317,7 +317,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(object)
     }
 
-    /// What an allocation of no bytes is: an address that faults when it is used, and that can be freed (Linux:
+    /// Result of an allocation of 0 bytes: an address that faults when it is used, and that can be freed (Linux:
     /// `ZERO_SIZE_PTR`).
     pub const ZERO_SIZE: VirtAddr = VirtAddr::new(16);
 
@@ -336,7 +336,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if self.hal().give_free(Internal::CALL, at) { Ok(()) } else { self.kfree_slow(at) }
     }
 
-    /// Frees what the short way could not.
+    /// Slow path: this CPU's magazines cannot serve the free.
     ///
     /// # Errors
     ///
@@ -347,7 +347,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kfree_from(at, self.hal().return_address())
     }
 
-    /// Frees what the short way could not, for who called from `caller`.
+    /// Slow path of a free, on behalf of the caller at `caller`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap};
 use crate::mm::zone::FreeError;
 
-/// What reports call large blocks.
+/// Name of large blocks in reports.
 const LARGE: &str = "large kmalloc";
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -35,7 +35,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().to_virt(map.phys(page))
     }
 
-    /// What comes from the long way, and has a memory tag where there are any.
+    /// Slow path: with memory tags on, the block gets a tag.
     #[cold]
     #[inline(never)]
     fn alloc_tagged(&self, page: Page, order: Order, size: usize) -> VirtAddr {

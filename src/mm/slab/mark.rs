@@ -12,8 +12,8 @@
 //!  | next object, bits 31..3  |  1   |       0         |   ^ mark       3 in place of 1, and no next: the last one
 //! ```
 //!
-//! So a free object's word holds the low half of the mark, whatever list it is on, and the fast paths of freeing compare only
-//! that half. Once in 2^32 frees they mistake a user's word for a mark and take the slow path, which compares the whole word.
+//! So a free object's word holds the low half of the mark on every list, and the fast paths of freeing compare only that half.
+//! Once in 2^32 frees they mistake a user's word for a mark and take the slow path, which compares the whole word.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -24,7 +24,7 @@ use crate::addr::VirtAddr;
 
 /// The lowest bits of a link of one word: there is a next one.
 const NEXT: u32 = 1;
-/// And all of it where there is none.
+/// The whole link if there is no next one.
 const LAST: u32 = 3;
 /// The bits that an address of an object has not.
 const FLAGS: u32 = 7;
@@ -78,8 +78,8 @@ impl<H: SlabHal> Cache<H> {
         other == 0 || (self.is_one_word() && low(other) == 0 && is_link(high(other), slot))
     }
 
-    /// Marks an object that somebody frees; whether it was not free. Whatever else frees it at the same time, an interrupt or
-    /// another CPU, one of them is told that it was, if all of them ask here.
+    /// Marks an object that is being freed. Returns whether it was in use. If an interrupt or another CPU frees it at the same
+    /// time, exactly one of them gets `true`, provided that all of them claim it here.
     #[inline]
     pub(super) fn claim(&self, slot: Object) -> bool {
         loop {
@@ -94,7 +94,7 @@ impl<H: SlabHal> Cache<H> {
         }
     }
 
-    /// Lets a free object of one word lead to `next`, or to none.
+    /// Makes a free object of one word point to `next`, or to no object.
     #[inline]
     pub(super) fn link_one_word(&self, slot: Object, next: VirtAddr) {
         let link = if next == VirtAddr::ZERO { LAST } else { low(next.get()) | NEXT };

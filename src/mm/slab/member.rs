@@ -14,7 +14,7 @@ use crate::addr::VirtAddr;
 pub struct Divisor {
     /// The factor.
     pub factor: u64,
-    /// What it is too large by, times the size.
+    /// Its excess over the exact factor, times the size.
     pub excess: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct CacheObjects {
     pub size: Divisor,
     /// Bytes from the start of an object to its mark.
     pub mark: u32,
-    /// What the marks differ in from the addresses.
+    /// Secret by which the marks differ from the addresses.
     pub secret: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct CacheObjects {
 /// `bound`.
 ///
 /// That is exact for the addresses of the kernel's half, and for those that differ from one in the highest byte alone, since
-/// the factor is odd. Of what is no address at all, one in some 2^48 passes; whoever reads there faults.
+/// the factor is odd. Of values that are no address, one in some 2^48 passes; a read there faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members {
     factor: u64,

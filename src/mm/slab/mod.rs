@@ -1,8 +1,8 @@
 //! The slab allocator: many small objects in few pages (Linux: `mm/slub.c`, SLUB with sheaves).
 //!
-//! A **cache** has objects of one size. They lie in **slabs**, blocks of one to eight pages with objects in a row. A free
-//! object is in one of four places: in the **array** of a CPU, in the cache's **depot**, on the **free list** of its slab,
-//! or, if nobody has had it yet, it is **fresh**.
+//! A **cache** has objects of one size. They lie in **slabs**, blocks of one to eight pages with objects side by side. A free
+//! object is in one of four places: in the **array** of a CPU, in the cache's **depot**, on the **free list** of its slab, or,
+//! if it was never allocated, it is **fresh**.
 //!
 //! ```text
 //!   alloc ── array of this CPU ◄─ magazine ── depot ── slabs with free objects ── page allocator
@@ -15,11 +15,11 @@
 //!
 //! # What a free finds out
 //!
-//! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object
-//! starts at the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the
-//! object's address; allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache ([`SlabFlags`]) finds
-//! out more, at its price; where it is off it costs nothing, since a cache that is debugged has no arrays, so that every
-//! call takes the long way by itself.
+//! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object starts at
+//! the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the object's address;
+//! allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache
+//! ([`SlabFlags`]) finds out more, at its price; where it is off it costs nothing, since a cache that is debugged has no
+//! arrays, so that every call takes the slow path by itself.
 //!
 //! # Locks and contexts
 //!
@@ -88,7 +88,7 @@ use global::{Registry, Table};
 use node::Node;
 use random::Random;
 
-/// What boot arguments say about slabs.
+/// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlabOptions {
     /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is not there.

@@ -1,5 +1,5 @@
-//! What the CPUs share of a cache, behind one lock: the list of slabs that have free objects, and the depot of free
-//! objects that no CPU has at hand (Linux: `struct kmem_cache_node`, and its barn).
+//! State of a cache that the CPUs share, behind one lock: the list of slabs that have free objects, and the depot of free
+//! objects outside the CPUs' arrays (Linux: `struct kmem_cache_node`, and its barn).
 //!
 //! Slabs without free objects are on no list: a free finds its slab by the page. An empty slab stays on the list as long
 //! as there are few slabs on it, else its pages are given back.
@@ -104,7 +104,7 @@ impl Depot {
     }
 }
 
-/// What a node counts.
+/// Events that a node counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodeEvents {
     /// Full magazines that came from the depot.

@@ -12,7 +12,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the pointer. Nothing is freed then.
+    /// The error in the pointer. Nothing is freed then.
     ///
     /// # Safety
     ///
@@ -24,9 +24,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_kfree(at)
     }
 
-    /// Makes an allocation `size` bytes large, in place or elsewhere (Linux: `krealloc`). What fits of the content stays;
-    /// with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. Null is an allocation of no bytes; no bytes
-    /// free it. The old allocation is gone if this succeeds elsewhere, and untouched if it fails.
+    /// Resizes an allocation to `size` bytes, in place or by moving it (Linux: `krealloc`). The contents up to the smaller size
+    /// are kept; with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. A null pointer allocates; a size of 0
+    /// frees. The old allocation is freed if this succeeds by moving it, and untouched if it fails.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the pointer, [`Misuse::WrongCache`] among it. Nothing is freed then.
+    /// The error in the pointer, [`Misuse::WrongCache`] among them. Nothing is freed then.
     ///
     /// # Safety
     ///
@@ -74,9 +74,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_free_object(cache, at)
     }
 
-    /// Frees objects of this cache, whatever slabs they are in. What is wrong with one is reported, and it is left out: how
-    /// many there were. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each
-    /// time that the next one is of another slab.
+    /// Frees objects of this cache, from any of its slabs. A bad object is reported and skipped. Returns the number of bad
+    /// objects. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each time that
+    /// the next one is of another slab.
     ///
     /// # Safety
     ///
@@ -88,7 +88,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_free_bulk(cache, objects)
     }
 
-    /// Frees a large block onto a list of this CPU, if nothing is wrong and there is room; whether it did.
+    /// Frees a large block onto a list of this CPU, if it is valid and there is room. Returns whether it did.
     ///
     /// # Safety
     ///

@@ -8,7 +8,7 @@ use crate::addr::{VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 
-/// What an allocation is.
+/// Sizes of an allocation.
 #[derive(Clone, Copy)]
 struct Extent {
     /// Bytes that its user may use.
@@ -94,7 +94,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(at);
         }
         let new = self.kmalloc(size, gfp)?;
-        // What lies behind what was asked for is nobody's, and may be a red zone.
+        // The bytes behind the requested size have no owner, and may be a red zone.
         let kept = extent.asked.min(size);
         Object::of_array(new).copy_from(Object::of_array(at), kept);
         self.note_caller(new, caller);
@@ -103,7 +103,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp, caller: VirtAddr) {
-        // What is behind the bytes that were asked for is out of bounds for the pointer.
+        // The bytes behind the requested size are out of bounds for the pointer.
         let at = self.untag(at);
         let place = self.place(at);
         if let Some(place) = &place {

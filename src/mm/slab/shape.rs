@@ -24,7 +24,7 @@ pub(super) const TRACK: u32 = 3 * WORD;
 /// The most objects that a slab has.
 const MAX_OBJECTS: u32 = 4096;
 
-/// What a slot looks like. All distances are bytes from the start of the slot.
+/// Layout of a slot. All distances are bytes from the start of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shape {
     /// Bytes that the user asked for.
@@ -83,7 +83,7 @@ impl Shape {
         let red = flags.contains(SlabFlags::RED_ZONE);
         let object = if red { align } else { 0 };
         let tagged = flags.contains(SlabFlags::KASAN);
-        // What a tag protects shares no granule with what is the allocator's.
+        // A granule protected by the object's tag holds no data of the allocator.
         let room = object_size.next_multiple_of(if tagged { GRANULE } else { WORD });
         let red_zone = object + room;
         let mut end = red_zone + if red { WORD } else { 0 };
@@ -142,12 +142,12 @@ impl Shape {
         slab_bytes(order.get()) - self.objects(order) * self.size
     }
 
-    /// Whether freeing needs more than the short way tests: the mark is not in the first word.
+    /// Whether freeing needs more than the fast path tests: the mark is not in the first word.
     pub(super) const fn is_checked(&self) -> bool {
         self.mark != 0 || self.object != 0 || self.is_long_way()
     }
 
-    /// Whether every call is to take the long way: there is more to do than the short ones know of.
+    /// Whether every call must take the slow path: it has work that the fast paths do not do.
     pub(super) const fn is_long_way(&self) -> bool {
         !self.flags.intersection(SlabFlags::DEBUG.union(SlabFlags::KASAN)).is_empty()
     }
@@ -162,8 +162,8 @@ impl Shape {
     }
 }
 
-/// The alignment of objects: what is asked for, a cache line if that is wanted (for small objects, the part of one
-/// that holds them), a word at least.
+/// The alignment of objects: the requested one, a cache line if that is wanted (for small objects, the part of one that holds
+/// them), a word at least.
 const fn alignment(size: u32, asked: u32, flags: SlabFlags) -> u32 {
     let least = if flags.contains(SlabFlags::KASAN) { GRANULE } else { WORD };
     let mut align = if asked > least { asked } else { least };

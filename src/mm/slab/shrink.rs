@@ -20,9 +20,9 @@ const AT_ONCE: u32 = 32;
 const ROUNDS: u32 = 16;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
-    /// `kmem_cache_shrink`). Whether anything was given up. Where sleeping is allowed; elsewhere that is reported, and
-    /// nothing is done.
+    /// Returns all cached free objects of a cache to its slabs, and frees the slabs that are then empty (Linux:
+    /// `kmem_cache_shrink`). Returns whether any was freed. Where sleeping is allowed; elsewhere that is reported, and nothing
+    /// is done.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
         if self.pages.might_sleep("SlabAllocator::shrink").is_err() {
             return false;
@@ -53,10 +53,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         any
     }
 
-    /// Gives `pages` pages back, or what there is: for a shrinker, which may be running while a cache is being made or
-    /// destroyed. How many, or `None` in that case. First what no CPU has at hand; if that is not enough, each CPU that
-    /// has something is asked once for all of it. Where the caller may not wait, as a shrinker may not, what others
-    /// give is there for the next call.
+    /// Frees `pages` pages, or as many as it can: for a shrinker, which may be running while a cache is being made or
+    /// destroyed. Returns the number freed, or `None` in that case. It starts with the depots; if they are not enough, each CPU
+    /// that holds objects is asked once for all of them. If the caller may not wait, as a shrinker may not, the objects that
+    /// other CPUs return are there for the next call.
     pub fn try_shrink_all(&self, pages: u64) -> Option<u64> {
         let mut registry = self.registry.try_lock()?;
         let mut freed = self.empty_nodes(&mut registry, pages);
@@ -134,7 +134,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pages
     }
 
-    /// Pages that shrinking could give back, if every object at hand had a slab to itself and those like it. Any context.
+    /// Pages that shrinking could free, if every cached free object were in a slab with no objects in use. Any context.
     #[must_use]
     pub fn pages_at_hand(&self) -> u64 {
         let mut bytes: u64 = 0;
@@ -196,8 +196,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes every call take the long way from now on, where fault injection and zeroing are, or lets them take the
-    /// short way again.
+    /// Makes every call take the slow path from now on, where fault injection and zeroing are, or lets calls take the fast path
+    /// again.
     pub fn set_careful(&self, careful: bool) {
         let careful = careful || self.zeroes_on_alloc() || self.zeroes_on_free();
         self.careful.store(careful, Ordering::Relaxed);
@@ -206,13 +206,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.drain_all(&self.caches());
     }
 
-    /// Makes every call that takes the long way ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes
-    /// no lock. Any context.
+    /// Makes every call that takes the slow path ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes no
+    /// lock. Any context.
     pub fn ask_always(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }
 
-    /// What of a cache is in use, with its arrays and its depot empty.
+    /// Objects in use of a cache, with its arrays and its depot empty.
     pub(super) fn in_use(&self, cache: &Cache<H>) -> Option<InUse> {
         let objects = self.active_objects(cache);
         (objects != 0).then(|| InUse { objects, first: self.first_in_use(cache) })

@@ -1,5 +1,5 @@
-//! One slab: a block of pages with objects in a row. Making one, taking objects out and putting them back, giving its
-//! pages up.
+//! One slab: a block of pages with objects side by side. Making one, taking objects out and putting them back, freeing its
+//! pages.
 //!
 //! A new slab gives its objects out in a rotated order of its own, which starts at a place that depends on a secret; the
 //! array that they go to is shuffled. So the order is random, and nothing is done for an object that nobody wants yet,
@@ -140,7 +140,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             object = object.next(size);
         }
         if !shape.is_checked() && shape.tail(order) > shape.mark {
-            // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
+            // The space behind the last object looks like an object to the fast path of freeing; the mark diverts it to the
+            // slow path.
             cache.set_mark(slab.object_of(cache, u32::from(objects)));
         }
         if cache.is_debugged() {
@@ -175,7 +176,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pages
     }
 
-    /// The place of an address in its slab, whatever part of an object it is. `None` if it lies in none.
+    /// The place of an address in its slab, for any byte of an object. `None` if it lies in no slab.
     pub(super) fn place(&self, at: VirtAddr) -> Option<Place<'_, H>> {
         let map = self.hal().map();
         let at = self.untag(at);
@@ -254,7 +255,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// The object after `object` on its slab's free list; `None` if the link leads nowhere.
+    /// The object after `object` on its slab's free list; `None` if the link is bad.
     #[inline]
     pub(super) fn next_free(&self, cache: &Cache<H>, slab: Slab, book: Book, object: Object) -> Option<u16> {
         let shape = &cache.shape;
@@ -281,7 +282,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (index * shape.size == distance && index < book.objects.into()).then_some(index as u16)
     }
 
-    /// Lets a free object lead to `next`, the slot of another one, or zero.
+    /// Makes a free object point to `next`, the slot of another one, or zero.
     #[inline]
     pub(super) fn store_link(&self, cache: &Cache<H>, object: Object, next: VirtAddr) {
         if cache.is_one_word() {

@@ -1,5 +1,5 @@
-//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every
-//! call takes the long way, which tags the object, and no other cache pays anything.
+//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every call takes
+//! the slow path, which tags the object, and no other cache pays anything.
 //!
 //! An object has the tag of its user from its first byte to the last that was asked for, in whole granules; all else of
 //! a slab has that of free memory. The allocator itself uses addresses without tags, which match all. Where a free
@@ -43,7 +43,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().tags(Internal::CALL).zip(self.hal().to_phys(at))
     }
 
-    /// The tag of the memory at an address, whatever tag that has.
+    /// The tag of the memory at an address, with any tag in the pointer.
     fn memory_tag(&self, at: VirtAddr) -> Option<Tag> {
         self.tags_at(at.untagged()).map(|(tags, phys)| tags.get(phys))
     }
@@ -121,7 +121,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Remembers who frees an object or a large block.
+    /// Records the call that frees an object or a large block.
     pub(super) fn note_free(&self, at: VirtAddr, bytes: u64, caller: VirtAddr) {
         if let Some((memory, phys)) = self.tags_at(at.untagged()) {
             let pointer = at.with_tag(memory.get(phys));
@@ -129,8 +129,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes an object that goes back on its slab's list free memory. What leads to `next` from there, with the tag that
-    /// the object had. With the node locked.
+    /// Tags an object that goes back on its slab's list as free memory. Returns the link to `next`, with the tag that the
+    /// object had. With the node locked.
     pub(super) fn tag_freed(&self, cache: &Cache<H>, slot: Object, next: VirtAddr) -> VirtAddr {
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let past = self.memory_tag(object).unwrap_or(Tag::FREE);

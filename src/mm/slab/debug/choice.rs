@@ -6,11 +6,11 @@ use super::super::flags::SlabFlags;
 use super::super::shape::Shape;
 use super::super::{SlabAllocator, SlabHal};
 
-/// What the boot argument says. It is read again for every cache that is made: that is seldom.
+/// Text of the boot argument. It is parsed again for every cache that is made, which is seldom.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm::slab) struct DebugChoice(Option<&'static str>);
 
-/// What it wants for one cache.
+/// Settings for one cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Wanted {
     flags: SlabFlags,

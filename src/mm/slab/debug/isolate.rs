@@ -1,5 +1,5 @@
-//! Objects that are kept away: free, marked, on no list, counted as in use. What puts them there is damage; the cache goes
-//! on without them, and gets them back when it is destroyed.
+//! Objects that are kept away: free, marked, on no list, counted as in use. They are damaged; the cache goes on without them,
+//! and gets them back when it is destroyed.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;
@@ -51,7 +51,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         node.discard(map, head, book, freed);
     }
 
-    /// Tells who has objects of a cache that is to be destroyed: the first few.
+    /// Visits the objects in use of a cache that is to be destroyed: the first few.
     pub(super) fn for_each_used(&self, cache: &Cache<H>, mut f: impl FnMut(VirtAddr, Object)) {
         self.each_slab(cache, |head| {
             let book = Book::from_raw(self.hal().map().get(head).owner());

@@ -1,8 +1,8 @@
 //! Debugging of one cache or of all: red zones, poison, requested sizes, who was the last user. Caches that are debugged
 //! have no arrays, so every call comes here, and no other call pays anything.
 //!
-//! Whatever is found is reported, and made good: bytes are restored, a free object that somebody wrote to is never given out
-//! again, a free list that leads nowhere is cut off. The kernel goes on, unless it was asked to stop.
+//! All damage found is reported and repaired: bytes are restored, a free object that was written to is never given out again, a
+//! free list with a bad link is cut there. The kernel goes on, unless it was asked to stop.
 #![forbid(unsafe_code)]
 
 mod choice;
@@ -64,8 +64,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Book { fresh: 0, first: next, ..book }
     }
 
-    /// Tests a free object and makes it one in use. If it was written to it stays away for good, and the caller needs
-    /// another one: whoever has written may do so again.
+    /// Tests a free object and makes it one in use. If it was written to it stays away for good, and the caller needs another
+    /// one: the writer may write again.
     pub(super) fn allocated_debugged(&self, cache: &Cache<H>, slot: Object, caller: VirtAddr) -> bool {
         let mut findings = self.check_slot(cache, slot, State::Free, caller);
         findings += self.check_mark(cache, slot, caller);
@@ -84,8 +84,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         place.cache.shape.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && self.is_on_list(place)
     }
 
-    /// Tests an object in use and makes it a free one. What was overwritten is reported and restored, and the object is
-    /// freed all the same.
+    /// Tests an object in use and makes it a free one. Overwritten bytes are reported and restored, and the object is freed all
+    /// the same.
     pub(super) fn freed_debugged(&self, place: &Place<'_, H>, caller: VirtAddr) {
         let (cache, slot) = (place.cache, place.object);
         self.check_slot(cache, slot, State::Used(self.asked(cache, slot)), caller);

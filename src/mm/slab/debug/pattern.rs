@@ -10,7 +10,7 @@ use super::super::{SlabAllocator, SlabHal};
 use super::Findings;
 use crate::addr::VirtAddr;
 
-/// What a free object's bytes are (Linux: `POISON_FREE`).
+/// Byte pattern of a free object (Linux: `POISON_FREE`).
 const POISON_FREE: u8 = 0x6b;
 /// Its last byte (Linux: `POISON_END`).
 const POISON_END: u8 = 0xa5;
@@ -24,7 +24,7 @@ const RED_USED: u8 = 0xcc;
 /// Bytes of a slot that are all the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    /// What reports call it.
+    /// Name used in reports.
     pub(super) what: &'static str,
     /// Where it starts, from the start of the slot.
     pub(super) start: u32,
@@ -34,17 +34,17 @@ pub(super) struct Stretch {
     pub(super) byte: u8,
 }
 
-/// What an object is at the moment.
+/// State of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// Nobody's.
     Free,
-    /// Somebody's, who has asked for so many bytes.
+    /// In use, with this number of bytes requested.
     Used(u32),
 }
 
 impl Shape {
-    /// What is known of the bytes of a slot.
+    /// The bytes of a slot whose values are known.
     pub(super) fn stretches(&self, state: State) -> impl Iterator<Item = Stretch> + use<> {
         let poisoned = self.flags.contains(SlabFlags::POISON);
         let red = self.flags.contains(SlabFlags::RED_ZONE);
@@ -91,7 +91,7 @@ pub(super) const fn byte_at(slot: Object, offset: u32) -> VirtAddr {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Tests what is known of the bytes of a slot. What was changed is reported and restored.
+    /// Tests the bytes of a slot whose values are known. Changed bytes are reported and restored.
     pub(super) fn check_slot(&self, cache: &Cache<H>, slot: Object, state: State, caller: VirtAddr) -> Findings {
         let mut findings = Findings::default();
         for stretch in cache.shape.stretches(state) {

@@ -1,5 +1,5 @@
-//! What a report says, line by line, as Linux's SLUB does: what is wrong, where, who asked, who had the object, the slab,
-//! the object, and the bytes around it.
+//! Lines of a report, as Linux's SLUB prints them: the error, its place, the caller, the object's owners, the slab, the object,
+//! and the bytes around it.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;

@@ -1,4 +1,4 @@
-//! Who allocated an object, and who freed it last.
+//! The last allocator and the last freer of an object.
 #![forbid(unsafe_code)]
 
 use super::super::SlabHal;
@@ -6,7 +6,7 @@ use super::super::object::Object;
 use super::super::shape::{Shape, TRACK, WORD};
 use crate::addr::VirtAddr;
 
-/// What of.
+/// Call that is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     /// The last allocation.

@@ -1,5 +1,5 @@
-//! Looking through all slabs of a cache on request (Linux: `validate_slab_cache`): free lists, counts, marks, and every
-//! byte that is known. What is wrong is reported and put right.
+//! Looking through all slabs of a cache on request (Linux: `validate_slab_cache`): free lists, counts, marks, and every byte
+//! whose value is known. Errors are reported and repaired.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;
@@ -17,7 +17,7 @@ use crate::mm::page::{Kind, Page, PageMap};
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
-/// What was found wrong and what was done about it. Linux counts both as errors.
+/// Number of errors and repairs. Linux counts both as errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Findings {
     /// Reports.
@@ -80,7 +80,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// What a page says if it is the first one of a slab of the cache.
+    /// Book of a page that is the first one of a slab of the cache.
     fn book_of(&self, cache: &Cache<H>, page: Page) -> Option<Book> {
         let map = self.hal().map();
         let descriptor = map.get(page);
@@ -116,7 +116,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 findings += self.check_mark(cache, slot, caller);
             }
             if cache.is_debugged() {
-                // What a broken list has lost is free all the same.
+                // Objects that a broken list has lost are free all the same.
                 let free = free || cache.is_free(slot);
                 let state = if free { State::Free } else { State::Used(self.asked(cache, slot)) };
                 findings += self.check_slot(cache, slot, state, caller);
@@ -157,7 +157,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Findings { bugs: 1, fixes: 1 }
     }
 
-    /// Follows the free list of a slab, notes who is on it, and tests the count of objects in use.
+    /// Follows the free list of a slab, records the objects on it, and tests the count of objects in use.
     fn walk(&self, cache: &Cache<H>, slab: Slab, book: &mut Book, listed: &mut Marked, caller: VirtAddr) -> Findings {
         let mut findings = Findings::default();
         let mut free = 0;
