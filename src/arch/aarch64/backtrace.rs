@@ -8,7 +8,7 @@ use crate::addr::{VirtAddr, VirtRange};
 /// The longest walk: as many records as a kernel stack and an overflow stack have room for.
 pub const MAX_FRAMES: usize = 3 << 10;
 
-/// What the walk asks of the machine.
+/// Interface of the walk to the machine.
 pub trait StackMemory {
     /// The bounds of the stack that holds `addr`, or `None` if none does.
     fn stack_around(&self, addr: VirtAddr) -> Option<VirtRange>;
@@ -87,8 +87,8 @@ impl<M: StackMemory> Iterator for Backtrace<M> {
         if pc == VirtAddr::ZERO {
             return None;
         }
-        // A caller's record lies above on the same stack; another stack is entered only by an exception, and the walk
-        // back leads to a stack that it has not just left.
+        // A caller's record lies above on the same stack; another stack is entered only by an exception, so the walk back
+        // reaches a stack that it has not just left.
         let goes_up = next > record || !stack.contains(next);
         let comes_back = self.stack.is_some_and(|before| before != stack && before.contains(next));
         let left = if self.from_vectors { Left::Exception } else { Left::Call };

@@ -80,7 +80,7 @@ pub fn return_address() -> VirtAddr {
     VirtAddr::new(to)
 }
 
-/// How often the source of random numbers is asked, which may be slower than who asks.
+/// Attempts to read the source of random numbers, which may be slower than its reader.
 const RANDOM_TRIES: u32 = 8;
 
 /// A number out of this CPU's own source of random ones; `None` if it has none or that has nothing to give (Arm ARM D24.2,
@@ -106,14 +106,14 @@ pub fn random(features: &IdRegisters) -> Option<u64> {
     })
 }
 
-/// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the
-/// last call ends this one at once, the return from an interrupt among them, so whoever looks first and sleeps then misses
+/// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the last
+/// call ends this one at once, the return from an interrupt among them, so a caller that first checks and then sleeps misses
 /// nothing (Arm ARM D1.6.1). It may end for no reason.
 pub fn wait_for_event() {
     asm::wfe();
 }
 
-/// Ends the sleep of all CPUs in [`wait_for_event`], or their next one. What was stored before is seen by who wakes.
+/// Ends the sleep of all CPUs in [`wait_for_event`], or their next one. A CPU that wakes sees all earlier stores.
 pub fn send_event() {
     barrier::dsb(barrier::ISHST);
     asm::sev();

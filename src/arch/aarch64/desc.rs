@@ -47,7 +47,7 @@ pub const UXN: u64 = 1 << 54;
 /// Bit 55, for software: written while it was writable.
 pub const SOFT_DIRTY: u64 = 1 << 55;
 
-/// What a leaf may have besides its output address.
+/// Bits that a leaf may have besides its output address.
 const LEAF_BITS: u64 = VALID
     | TABLE_OR_PAGE
     | 0b111 << ATTR_SHIFT
@@ -91,7 +91,7 @@ const fn has(raw: u64, bit: u64) -> bool {
     raw & bit != 0
 }
 
-/// What the attribute bits of a leaf stand for, or why they stand for nothing that this code writes.
+/// Decodes the attribute bits of a leaf, or says why they are none that this code writes.
 fn protection(raw: u64) -> Result<Prot, Defect> {
     let user = has(raw, AP_EL0);
     let writable = has(raw, DBM) || !has(raw, AP_READ_ONLY);

@@ -12,7 +12,7 @@ pub(crate) const EXITS: usize = 4;
 /// Whether an instruction is LDXR, LDAXR or one of their kin.
 #[must_use]
 pub const fn is_load(instruction: u32) -> bool {
-    // What has this form with bit 31 clear and bit 21 set is CASP, which is a whole by itself.
+    // With bit 31 clear and bit 21 set, this form is CASP, which is complete by itself.
     instruction & 0x3fc0_0000 == 0x0840_0000 && instruction & 0x8020_0000 != 0x0020_0000
 }
 
@@ -50,7 +50,7 @@ const fn next(pc: VirtAddr) -> VirtAddr {
     VirtAddr::new(pc.get().wrapping_add(4))
 }
 
-/// What is behind the store-exclusive that code at `pc` comes to before it branches, if it does.
+/// Address behind the store-exclusive that code at `pc` reaches before it branches, if it reaches one.
 fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<VirtAddr> {
     for _ in 0..REACH {
         let instruction = load(pc);

@@ -1,4 +1,4 @@
-//! What this CPU can do, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
+//! Features of this CPU, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
 
 use core::fmt;
 

@@ -11,7 +11,7 @@ static ARRIVED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 /// The last hold that is over.
 static RELEASED: AtomicU64 = AtomicU64::new(0);
 
-/// The number of the next hold. Whoever calls this sees to it that there is one at a time.
+/// The number of the next hold. The caller must make sure that there is one hold at a time.
 pub fn next() -> u64 {
     RELEASED.load(Ordering::Relaxed) + 1
 }

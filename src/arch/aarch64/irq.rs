@@ -32,7 +32,7 @@ impl Drop for IrqGuard {
     }
 }
 
-/// What the exception mask was before [`local_irq_save_flags`].
+/// The exception mask before [`local_irq_save_flags`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "interrupts stay masked until it is restored"]
 pub struct IrqFlags(u64);

@@ -24,7 +24,7 @@ static CPUS: AtomicU64 = AtomicU64::new(0);
 /// memory that is mapped as tagged. `seed` is what this CPU chooses tags by if it has no randomness of its own.
 /// Exceptions masked.
 pub fn init_cpu(seed: u64) {
-    // What the generator starts from: 16 bits, not all zero (Arm ARM D24.2, `RGSR_EL1`).
+    // Start value of the generator: 16 bits, not all zero (Arm ARM D24.2, `RGSR_EL1`).
     let number = CPUS.fetch_add(1, Ordering::Relaxed);
     let start = (seed.rotate_left((number & 63) as u32) ^ number) & 0xffff;
     let rgsr = if start == 0 { 1 << 8 } else { start << 8 };

@@ -48,7 +48,7 @@ macro_rules! call {
 ///
 /// # Errors
 ///
-/// What firmware answers; [`Error::NotSupported`] without any.
+/// The firmware's error; [`Error::NotSupported`] without firmware.
 pub fn cpu_on(affinity: u64, entry: PhysAddr) -> Result<(), Error> {
     call!(cpu_on(affinity, entry.get(), 0))
 }
@@ -58,7 +58,7 @@ pub fn cpu_on(affinity: u64, entry: PhysAddr) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub fn cpu_off() -> Result<(), Error> {
     call!(cpu_off())
 }
@@ -67,7 +67,7 @@ pub fn cpu_off() -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub(crate) fn is_off(affinity: u64) -> Result<bool, Error> {
     let state = call!(affinity_info(affinity, LowestAffinityLevel::All))?;
     Ok(state == AffinityState::Off)
@@ -77,7 +77,7 @@ pub(crate) fn is_off(affinity: u64) -> Result<bool, Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub(crate) fn system_off() -> Result<(), Error> {
     call!(system_off())
 }

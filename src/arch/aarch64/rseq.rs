@@ -1,11 +1,11 @@
 //! Restartable sequences, and loads that may fault: what the kernel's exception return knows of certain instructions.
 //!
-//! A **restartable sequence** works on data of the CPU that executes it, without masking interrupts and without an atomic:
-//! it reads where the data are, computes, and ends in one store that makes its work count. If an exception is taken in
-//! between, the handler may have changed the data, or the code may go on, on another CPU; so every return from an exception
-//! at EL1 looks where it returns to, and if that is inside a sequence it returns to the sequence's resumption point
-//! instead, usually its start ([`rewind`]). What a sequence did before must not matter: it may write where nobody looks,
-//! and registers that it sets itself.
+//! A **restartable sequence** works on data of the CPU that executes it, without masking interrupts and without an atomic: it
+//! reads the address of the data, computes, and ends in one store that commits its work. If an exception is taken in between,
+//! the handler may have changed the data, or the code may continue on another CPU; so every return from an exception at EL1
+//! checks its return address, and if that is inside a sequence it returns to the sequence's resumption point instead, usually
+//! its start ([`rewind`]). An aborted sequence must leave no trace: it may write only to memory that nobody reads yet, and to
+//! registers that it sets itself.
 //!
 //! A **load that may fault** resumes elsewhere if it does ([`fix_up`]).
 //!

@@ -1,4 +1,4 @@
-//! What a CPU finds when the kernel starts it: a table that `boot/secondary.S` reads with the MMU off, by affinity.
+//! Data for a CPU that the kernel starts: a table that `boot/secondary.S` reads with the MMU off, by affinity.
 
 use super::boot;
 use super::cache;

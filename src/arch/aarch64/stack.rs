@@ -1,8 +1,8 @@
-//! The stacks that exist: of each CPU the one it runs the kernel on, the one it handles interrupts on and the one it
-//! reports a stack overflow on; and those of threads, if somebody has registered who knows them.
+//! The stacks that exist: of each CPU the one it runs the kernel on, the one it handles interrupts on and the one it reports a
+//! stack overflow on; and those of threads, if a function that finds them is registered.
 //!
-//! A stack starts at a multiple of twice the largest size that there is, with unmapped memory below. So one bit of the
-//! stack pointer tells the vectors whether it has overflowed, whatever the size (Linux: `CONFIG_VMAP_STACK`).
+//! A stack starts at a multiple of twice the largest size that there is, with unmapped memory below. So one bit of the stack
+//! pointer tells the vectors whether it has overflowed, for every size (Linux: `CONFIG_VMAP_STACK`).
 
 use super::cpu::{self, MAX_CPUS};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const STACK_SHIFT: u32 = 15;
 /// Bytes of the largest stack.
 pub const STACK_SIZE_MAX: u64 = 1 << STACK_SHIFT;
-/// What the lowest address of a stack is a multiple of.
+/// Alignment of a stack's lowest address.
 pub const STACK_ALIGN: u64 = 2 * STACK_SIZE_MAX;
 /// Bytes of the stack that a CPU runs the kernel on.
 pub const STACK_SIZE: u64 = STACK_SIZE_MAX;
@@ -33,7 +33,7 @@ pub(super) static OVERFLOW_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_
 pub(super) static INTERRUPT_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_CPUS];
 static KERNEL_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_CPUS];
 
-/// What a CPU has a stack for.
+/// Use of a CPU's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StackUse {
     /// Running the kernel.
@@ -66,7 +66,7 @@ impl StackUse {
     }
 }
 
-/// Whose a stack is.
+/// Owner of a stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StackOwner {
     /// A CPU's own.
@@ -75,7 +75,7 @@ pub enum StackOwner {
     Thread(ThreadName),
 }
 
-/// What a thread is called in reports: the first bytes of a text (Linux: `comm`).
+/// Name of a thread in reports: the first bytes of a text (Linux: `comm`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadName([u8; Self::WORDS * 8]);
 
@@ -126,7 +126,7 @@ impl fmt::Display for ThreadName {
 /// One stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stack {
-    /// Whose it is, and what for.
+    /// Owner and use.
     pub owner: StackOwner,
     /// The addresses it may use.
     pub range: VirtRange,
@@ -201,7 +201,7 @@ pub type FindThreadStack = fn(VirtAddr) -> Option<Stack>;
 
 static FIND_THREAD_STACK: Once<FindThreadStack, cpu::Relax> = Once::new();
 
-/// Registers who knows the stacks of threads. The first call counts.
+/// Registers the function that finds the stacks of threads. The first call counts.
 pub fn set_thread_stacks(find: FindThreadStack) {
     FIND_THREAD_STACK.call_once(|| find);
 }

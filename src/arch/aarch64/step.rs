@@ -17,7 +17,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 use tock_registers::interfaces::ReadWriteable;
 
-/// What is about to be executed.
+/// The instruction about to be executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
     /// The instruction.
@@ -43,7 +43,7 @@ pub enum Then {
 /// Told of every instruction before it is executed. Runs as an exception handler does, everything masked.
 pub type Visitor = fn(&Step) -> Then;
 
-/// Who is told, on which CPU.
+/// The CPU that is stepped, and its visitor.
 static VISITOR: OrderedLock<Option<(CpuId, Visitor)>, class::StepVisitor, cpu::Relax> = OrderedLock::new(None);
 /// A pair of exclusive accesses was met that cannot be stepped over: the code has run on.
 static LOST: AtomicBool = AtomicBool::new(false);

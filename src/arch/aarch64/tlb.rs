@@ -19,7 +19,7 @@ const TTL: u8 = 1 << 1;
 /// `ID_AA64MMFR2_EL1.BBM` is 2, on a core that never answers with a TLB conflict abort.
 const BBM2: u8 = 1 << 2;
 
-/// What every CPU that has started can do.
+/// Features that every started CPU has.
 static FEATURES: AtomicU8 = AtomicU8::new(0);
 
 /// Cores whose level 2 of FEAT_BBM never raises a TLB conflict abort, by implementer and part number of `MIDR_EL1`, and
@@ -75,7 +75,7 @@ pub fn has_range_invalidation() -> bool {
     FEATURES.load(Ordering::Relaxed) & RANGE != 0
 }
 
-/// What may be changed without break-before-make.
+/// Changes that need no break-before-make.
 #[must_use]
 pub fn bbm_level() -> BbmLevel {
     if FEATURES.load(Ordering::Relaxed) & BBM2 != 0 { BbmLevel::Two } else { BbmLevel::Zero }

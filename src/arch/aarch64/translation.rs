@@ -4,7 +4,7 @@
 
 use super::mair::mair_el1;
 
-/// What a CPU has in its registers.
+/// Translation registers of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TranslationRegisters {
     /// `MAIR_EL1`.
@@ -19,15 +19,15 @@ pub struct TranslationRegisters {
     pub has_tags: bool,
 }
 
-/// What is wrong with them.
+/// Error in the registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WrongRegister {
-    /// `MAIR_EL1`: what it is, and what it must be.
+    /// `MAIR_EL1`: its value, and the value needed.
     Mair(u64, u64),
-    /// `TCR_EL1`: what it is.
+    /// `TCR_EL1`: its value.
     Tcr(u64),
-    /// `SCTLR_EL1`: what it is.
+    /// `SCTLR_EL1`: its value.
     Sctlr(u64),
     /// Interrupts are not masked.
     NotMasked,

@@ -6,9 +6,9 @@
 //! when the line came or was last written back: A differs from S where the line is dirty. Of a line that the cache does not
 //! hold A is the same as M, unless a CPU has written to it since: then the cache holds it now.
 //!
-//! As unkind as the architecture permits: at each [`CachedRam::step`], and before each access of a device, a dirty line may
-//! be written back, a clean one may be dropped, and a line may be fetched that nobody asked for, if a cacheable mapping leads
-//! to it. Maintenance that no barrier has completed may not have happened yet when a device looks. All by a seed.
+//! As unkind as the architecture permits: at each [`CachedRam::step`], and before each access of a device, a dirty line may be
+//! written back, a clean one may be dropped, and a line may be fetched without an access, if it has a cacheable mapping.
+//! Maintenance that no barrier has completed may not have happened yet when a device reads. All by a seed.
 
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
 use crate::hal::Internal;
@@ -28,7 +28,7 @@ pub struct CacheConfig {
     pub line: u64,
     /// Decides what happens by itself, and when.
     pub seed: u64,
-    /// What may happen at a step, at most.
+    /// Most events at a step.
     pub events: u32,
 }
 
@@ -96,7 +96,7 @@ impl Copy {
 
     fn write(&self, at: usize, from: &[u8]) {
         assert!(at + from.len() <= self.layout.size(), "writes outside RAM");
-        // SAFETY: inside the copy by the assertion; whoever runs on the model knows that its memory changes so.
+        // SAFETY: inside the copy by the assertion; all code that runs on the model expects its memory to change this way.
         unsafe { self.place(at).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
 }
@@ -303,7 +303,7 @@ impl CachedRam {
         }
     }
 
-    /// What happens to `lines` by itself: each may be written back, dropped if it is clean, or fetched.
+    /// Spontaneous events of a line: it may be written back, dropped if it is clean, or fetched.
     fn stir(&self, state: &mut State, line: usize) {
         match state.below(4) {
             0 => self.write_back(state, line),
@@ -364,13 +364,13 @@ impl CachedRam {
         self.lock().counts
     }
 
-    /// What must not happen and did.
+    /// Violations found so far.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// A device reads or writes memory. What is at `at` is what it accesses past the cache.
+    /// A device reads or writes memory. It accesses the bytes at `at` past the cache.
     fn by_device(&self, range: PhysRange, snoops: bool, access: impl FnOnce(usize, &Copy)) -> Option<()> {
         let at = self.offset(range)?;
         let size = to_usize(self.config.line);
@@ -457,7 +457,7 @@ pub enum BusError {
 /// A device that accesses memory by itself.
 #[derive(Clone, Debug)]
 pub struct SimDevice {
-    /// What it reaches, and where.
+    /// Memory that it reaches, and the addresses there.
     pub windows: Vec<Window>,
     /// The highest address that it can say.
     pub mask: u64,

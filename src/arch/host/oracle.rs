@@ -43,7 +43,7 @@ impl State {
         })
     }
 
-    /// What a CPU holds through `loc` that `new` contradicts.
+    /// Describes a cached entry of a CPU, read through `loc`, that `new` contradicts.
     fn contradiction(&self, cpu: usize, loc: Loc, new: RawEntry) -> Option<String> {
         let tlb = &self.cpus.get(cpu)?.tlb;
         let level = self.level_of(loc.table)?;

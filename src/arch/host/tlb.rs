@@ -15,7 +15,7 @@ pub(super) struct Loc {
     pub(super) slot: Slot,
 }
 
-/// What finds a cached leaf: the address space it belongs to (`None`: global), first address, size.
+/// Key of a cached leaf: the address space it belongs to (`None`: global), first address, size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
     pub(super) tag: Option<Asid>,
@@ -51,7 +51,7 @@ impl Cached {
     }
 }
 
-/// What finds a cached table: the address space whose root it hangs from, its level, its first address.
+/// Key of a cached table: the address space whose root it hangs from, its level, its first address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct TableKey {
     pub(super) tag: Option<Asid>,

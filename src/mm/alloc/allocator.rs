@@ -1,4 +1,4 @@
-//! What a source of memory for Rust types does, and how a value comes back for which there was none.
+//! Interface of a source of memory for Rust types, and the error that returns a value for which there was no room.
 
 use crate::gfp::Gfp;
 use crate::mm::slab::AllocError;
@@ -23,8 +23,8 @@ pub unsafe trait Allocator {
     /// [`AllocError`]; nothing has changed then.
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Gives a block another layout, in place or elsewhere. What fits of the content stays; with [`Gfp::ZERO`] what is new
-    /// is zero.
+    /// Gives a block another layout, in place or by moving it. The contents up to the smaller size are kept; with [`Gfp::ZERO`]
+    /// new bytes are zero.
     ///
     /// # Errors
     ///

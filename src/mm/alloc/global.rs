@@ -11,15 +11,15 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use linked_list_allocator::Heap;
 
-/// What a kernel declares as its `#[global_allocator]`.
+/// Type of a kernel's `#[global_allocator]`.
 ///
 /// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc`
 /// from there on; blocks of the grant are known by their addresses and go back to it, whenever that is. Memory that is
 /// not there is a null, never a panic; what `alloc` makes of a null is an abort, so a kernel's own code had better use
 /// [`KBox`](super::KBox) and [`KVec`](super::KVec), which say so.
 ///
-/// `alloc` does not say what its caller may do. It gets what is at hand; if there is nothing, the caller waits where that
-/// is legal, and takes from the reserve where it is not. Any context. What is larger than [`KMALLOC_MAX_SIZE`] comes from
+/// `alloc` has no flags for its caller's context. It tries the CPU's caches first; if they are empty, the caller waits where
+/// that is legal, and takes from the reserve where it is not. Any context. Blocks larger than [`KMALLOC_MAX_SIZE`] come from
 /// `vmalloc`, if `kmem` has it.
 ///
 /// # Invariants
@@ -105,7 +105,7 @@ impl<K: Kmem> GlobalHeap<K> {
         self.insist(|context| self.kmem.allocate(layout, context | gfp))
     }
 
-    /// Runs an attempt with what is at hand, and if that is not enough, once more with all that the context permits.
+    /// Runs an attempt on the CPU's caches, and if that fails, once more with everything that the context permits.
     #[inline]
     fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, AllocError>) -> Option<NonNull<u8>> {
         match attempt(Gfp::NOWAIT) {

@@ -1,4 +1,4 @@
-//! The values of a row one by one, each taken out of it.
+//! Iterator that moves the values out of an array one by one.
 
 use super::allocator::Allocator;
 use super::raw::RawBuf;

@@ -16,7 +16,7 @@ use core::ptr::{self, NonNull};
 ///
 /// A box of a trait object is made of one of a sized value: `KBox::from_raw(KBox::into_raw(value) as *mut dyn Trait)`.
 ///
-/// What has been freed cannot be used:
+/// A freed value cannot be used:
 ///
 /// ```compile_fail,E0382
 /// fn free_twice<A: quarry::mm::alloc::Allocator>(value: quarry::mm::alloc::KBox<u32, A>) {
@@ -27,7 +27,7 @@ use core::ptr::{self, NonNull};
 ///
 /// # Invariants
 ///
-/// - `BOX-1`: `at` leads to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both are this
+/// - `BOX-1`: `at` points to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both are this
 ///   box's alone.
 pub struct KBox<T: ?Sized, A: Allocator> {
     at: NonNull<T>,
@@ -200,7 +200,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         A: 'a,
     {
         let (at, allocator) = Self::into_raw_with_allocator(this);
-        // What the allocator refers to must not be freed before the value's lifetime is over, and is not: `A: 'a`.
+        // Data that the allocator refers to must live as long as the value, and does: `A: 'a`.
         let _ = ManuallyDrop::new(allocator);
         // SAFETY: BOX-1, and nobody frees the block.
         unsafe { &mut *at }
@@ -218,7 +218,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
     }
 }
 
-/// A block that is freed whatever happens to the value in it.
+/// A block that is freed in any case, even if its value is moved out or its drop panics.
 struct Block<'a, A: Allocator> {
     at: NonNull<u8>,
     layout: Layout,

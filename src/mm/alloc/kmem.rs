@@ -11,8 +11,8 @@ use crate::sync::{CHECKED, LockHal};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-/// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with shorter ways of its own
-/// writes another.
+/// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with fast paths of its own writes
+/// another.
 ///
 /// # Safety
 ///
@@ -187,8 +187,8 @@ fn wasted<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> Option<usize> {
     kmem.ksize(block).ok().filter(|usable| is_wasteful(*usable, size))
 }
 
-/// What the last word of a block holds, in the checking build, that is wastefully large for the `size` bytes that its user
-/// wants, as there was no memory to move it to.
+/// Note in the last word of a block (checking build only): the block stays wastefully large for the `size` bytes that its user
+/// wants, because there was no memory to move it.
 fn small_note(block: NonNull<u8>, size: usize) -> u64 {
     0x7368_7275_6e6b_656e ^ address(block).get() ^ size as u64
 }
@@ -202,10 +202,10 @@ fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
     }
 }
 
-/// Whether a block may have been asked to have `size` bytes, as far as its own size tells. What may not is reported.
+/// Whether a block may have been requested with `size` bytes, as far as its own size tells. A wrong size is reported.
 #[inline(never)]
 fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
-    // What is wrong with a block of no size `kfree` says.
+    // `kfree` reports a block that has no size.
     let Ok(usable) = kmem.ksize(block) else { return true };
     let right = if is_wasteful(usable, size) {
         // SAFETY: the block has as many bytes.

@@ -1,7 +1,7 @@
-//! Values in a row that grows (Linux: `rust/kernel/alloc/kvec.rs`).
+//! A growable array (Linux: `rust/kernel/alloc/kvec.rs`).
 //!
-//! What needs memory takes a [`Gfp`] and returns a `Result`; a value that found no room comes back with the error. Nothing
-//! here panics; an index out of bounds is an answer, except in what `[T]` itself does.
+//! Functions that need memory take a [`Gfp`] and return a `Result`; the error returns a value for which there was no room.
+//! Nothing here panics: an index out of bounds is an error or `None`, except in the methods of `[T]` itself.
 
 use super::allocator::{Allocator, Refused, Stateless};
 use super::into_iter::IntoIter;
@@ -13,7 +13,7 @@ use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::{self, NonNull};
 
-/// A row of values in a block of an allocator. An empty one has no block.
+/// A growable array of values in a block of an allocator. An empty one has no block.
 ///
 /// # Invariants
 ///
@@ -114,7 +114,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
@@ -223,7 +223,7 @@ impl<T, A: Allocator> KVec<T, A> {
     /// Drops the values from `len` on.
     pub fn truncate(&mut self, len: usize) {
         let Some(gone) = self.len.checked_sub(len) else { return };
-        // INVARIANT: VEC-1 holds while they are dropped, whatever that does.
+        // INVARIANT: VEC-1 holds while they are dropped, even if a drop panics.
         self.len = len;
         // SAFETY: the first value that goes, or the end.
         let first = unsafe { self.buf.at().add(len) };

@@ -1,4 +1,4 @@
-//! What a row of values does by way of its slice: inserting, removing, copying, comparing, printing.
+//! Slice operations of the array: inserting, removing, copying, comparing, printing.
 #![forbid(unsafe_code)]
 
 use super::allocator::{Allocator, Refused};
@@ -26,13 +26,13 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Takes the value at a place; those behind it move down by one. `None` if there is none.
+    /// Removes and returns the value at `index`; those behind it move down by one. `None` if it is out of bounds.
     pub fn remove(&mut self, index: usize) -> Option<T> {
         self.get_mut(index..).filter(|tail| !tail.is_empty())?.rotate_left(1);
         self.pop()
     }
 
-    /// Takes the value at a place; the last one goes there. `None` if there is none.
+    /// Removes and returns the value at `index`; the last one takes its place. `None` if it is out of bounds.
     pub fn swap_remove(&mut self, index: usize) -> Option<T> {
         let last = self.len().checked_sub(1)?;
         if index > last {
@@ -111,14 +111,14 @@ impl<T, A: Allocator> KVec<T, A> {
         }
     }
 
-    /// Puts what an iterator gives at the end, until it is through.
+    /// Appends all values of an iterator.
     ///
     /// # Errors
     ///
-    /// [`AllocError`], with the value that found no room; those before it are in the row.
+    /// [`AllocError`], with the value for which there was no room; those before it are in the array.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>, gfp: Gfp) -> Result<(), Refused<T>> {
         let values = values.into_iter();
-        // What an iterator says is a hint, and room for it is none that must be had.
+        // `size_hint` is only a hint; failing to reserve for it is not an error.
         let _ = self.reserve(values.size_hint().0, gfp | Gfp::NOWARN);
         values.into_iter().try_for_each(|value| self.push(value, gfp))
     }

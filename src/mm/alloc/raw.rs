@@ -66,8 +66,8 @@ impl<T, A: Allocator> RawBuf<T, A> {
         Layout::array::<T>(room).map_err(|_| AllocError::Overflow)
     }
 
-    /// Makes room for exactly so many values. What is there stays, as far as it fits. With [`Gfp::ZERO`] what is new is
-    /// zero.
+    /// Makes room for exactly this number of values. The existing ones are kept, as far as they fit. With [`Gfp::ZERO`] new
+    /// bytes are zero.
     ///
     /// Less room is refused only for lack of memory to move to.
     pub(super) fn resize(&mut self, room: usize, gfp: Gfp) -> Result<(), AllocError> {

@@ -44,7 +44,7 @@ impl fmt::Display for Probability {
     }
 }
 
-/// What is logged when a failure is forced.
+/// Amount of logging when a failure is forced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Verbosity {
@@ -81,9 +81,9 @@ pub struct FaultAttr {
     pub space: u64,
     /// How often it fails at most; `None`: no limit.
     pub times: Option<u32>,
-    /// What is logged.
+    /// Amount of logging.
     pub verbose: Verbosity,
-    /// What the chances come from: the same seed and the same calls make the same failures.
+    /// Seed of the chances: the same seed and the same calls make the same failures.
     pub seed: u64,
     /// Calls for less, in the unit of the site, pass.
     pub min_size: u64,
@@ -144,8 +144,8 @@ impl FaultAttr {
     /// | `ignore`, `only` | names of [`Gfp`], joined by `\|` |
     /// | `context` | the number of a CPU |
     ///
-    /// `probability` is in per cent and may have one digit behind a point, `times` is -1 for no limit. What is not named
-    /// is as in [`FaultAttr::off`].
+    /// `probability` is in per cent and may have one digit behind a point, `times` is -1 for no limit. Settings that are not
+    /// named are as in [`FaultAttr::off`].
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl FaultAttr {
     }
 }
 
-/// What is wrong with written settings.
+/// Error in written settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultArgError<'a> {

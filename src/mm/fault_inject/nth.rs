@@ -71,9 +71,9 @@ impl Drop for FailNth<'_> {
 }
 
 impl FaultInjector {
-    /// Makes the `nth` call of `context` from now on fail, whichever site it asks, whatever the filters of the site; 1 is
-    /// the very next one. Only [`Gfp::NOFAIL`](crate::gfp::Gfp::NOFAIL) is never counted. Any context; called by the
-    /// context itself, or while it does nothing.
+    /// Makes the `nth` call of `context` from now on fail, at any site and regardless of the site's filters; 1 is the very next
+    /// one. Only [`Gfp::NOFAIL`](crate::gfp::Gfp::NOFAIL) is never counted. Any context; called by the context itself, or while
+    /// it does nothing.
     ///
     /// # Errors
     ///

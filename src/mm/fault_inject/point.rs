@@ -11,15 +11,15 @@ const NONE: u32 = u32::MAX;
 /// A call that may be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultRequest {
-    /// Who calls.
+    /// The calling context.
     pub context: FaultContext,
-    /// What the caller permits.
+    /// The caller's flags.
     pub gfp: Gfp,
     /// How much it wants, in the unit of the site.
     pub size: u64,
 }
 
-/// What has happened at a site since it was configured.
+/// Statistics of a site since it was configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FaultStatistics {
     /// Calls that asked.

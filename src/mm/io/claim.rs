@@ -20,7 +20,7 @@ const fn class(memory: MemoryType) -> usize {
 
 /// A live mapping, in the tree of its class.
 ///
-/// Fields are atomics, accessed relaxed: written by whoever has the node, read under the lock of the trees.
+/// Fields are atomics, accessed relaxed: written by the node's owner, read under the lock of the trees.
 #[derive(Debug, Default)]
 pub struct Claim {
     start: AtomicU64,
@@ -97,9 +97,9 @@ impl fmt::Display for Mapping {
 /// Why a claim was not entered.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// What was wanted overlaps with another class.
+    /// The request overlaps a mapping of another class.
     Conflict(MemoryType, Mapping),
-    /// No descriptor is at hand.
+    /// No spare descriptor is left.
     NoSpare,
 }
 

@@ -1,4 +1,4 @@
-//! What the driver of a device has, given back in reverse when the device goes (Linux: `drivers/base/devres.c`).
+//! Resources of a device's driver, released in reverse order when the device goes (Linux: `drivers/base/devres.c`).
 
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
@@ -10,7 +10,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// What is in front of each entry.
+/// Header in front of each entry.
 #[repr(C, align(32))]
 struct Node {
     /// The entry that was kept before.
@@ -50,8 +50,8 @@ const BEHIND_MAX: usize = 4096 - HEADER;
 
 const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES);
 
-/// What belongs to one device: values of any types, memory, actions, which are given back last kept first, by
-/// [`Devres::release_all`] or when this is dropped. Mapped registers, requested regions, and whatever gives itself back.
+/// Resources of one device: values of any types, memory, actions. They are released last kept first, by [`Devres::release_all`]
+/// or when this is dropped. Examples are mapped registers, requested regions, and any value that releases itself when dropped.
 ///
 /// Keeping needs memory, giving back never does. There is no lock: it goes from CPU to CPU, and is used by one at a time.
 ///
@@ -69,11 +69,11 @@ pub struct Devres<A: Allocator + Stateless> {
 // SAFETY: DEV-2: the entries are this one's alone, and every value in them is `Send`.
 unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
 
-/// What had been kept at some moment (Linux: a group that is open).
+/// The resources kept up to some moment (Linux: a group that is open).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark(u64);
 
-/// What was kept between two moments (Linux: a group that is closed).
+/// The resources kept between two moments (Linux: a group that is closed).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
     from: Mark,
@@ -245,7 +245,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         Mark(self.serial.get())
     }
 
-    /// What was kept since `mark`, for [`Devres::release_group`], whatever is kept afterwards (Linux: `devres_close_group`).
+    /// The resources kept since `mark` and none kept afterwards, for [`Devres::release_group`] (Linux: `devres_close_group`).
     #[must_use]
     pub const fn close(&self, mark: Mark) -> Group {
         Group { from: mark, to: self.mark() }
@@ -262,7 +262,7 @@ impl<A: Allocator + Stateless> Devres<A> {
             }
             // Unlinked before it is dropped: no drop runs inside another.
             self.top.set(node.below);
-            // SAFETY: DEV-2: nothing leads to it any more.
+            // SAFETY: DEV-2: nothing points to it any more.
             unsafe { release(top) };
         }
     }
@@ -271,7 +271,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     /// which the values may be dropped.
     pub fn release_group(&mut self, group: Group) {
         while let Some(node) = self.unlink(|node| (group.from.0 + 1..=group.to.0).contains(&node.serial())) {
-            // SAFETY: DEV-2: nothing leads to it any more.
+            // SAFETY: DEV-2: nothing points to it any more.
             unsafe { release(node) };
         }
     }
@@ -326,11 +326,11 @@ impl<A: Allocator + Stateless> Devres<A> {
         count
     }
 
-    /// [`Self::free_memory`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_memory`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
         let kept = self.unlink(|node| !memory.is_null() && node.memory == memory);
         let node = kept.ok_or(NotKept(VirtAddr::of(memory)))?;
-        // SAFETY: DEV-2: nothing leads to it any more, and nobody uses it, as the caller of the raw call promises.
+        // SAFETY: DEV-2: nothing points to it any more, and nobody uses it, as the caller of the raw call promises.
         unsafe { release(node) };
         Ok(())
     }
@@ -340,7 +340,7 @@ impl<A: Allocator + Stateless> Devres<A> {
 ///
 /// # Safety
 ///
-/// It is one, and nothing leads to it any more.
+/// It is one, and nothing points to it any more.
 unsafe fn release(node: NonNull<Node>) {
     // SAFETY: the caller's promise.
     let give_back = unsafe { node.as_ref() }.release;

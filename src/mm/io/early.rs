@@ -16,9 +16,9 @@ pub const EARLY_SLOT_PAGES: u64 = 64;
 pub struct EarlyMapping {
     /// The slot's number.
     pub slot: usize,
-    /// What is mapped there.
+    /// The physical range mapped there.
     pub range: PhysRange,
-    /// Who asked for it.
+    /// The requester.
     pub caller: &'static Location<'static>,
 }
 

@@ -62,8 +62,8 @@ pub unsafe trait RegisterBlock {}
 ///
 /// # Invariants
 ///
-/// - `MMIO-1`: the `size` bytes from `start` on are mapped, and stay so while the value lives; reading and writing them is
-///   the affair of whoever has the value.
+/// - `MMIO-1`: the `size` bytes from `start` on are mapped, and stay so while the value lives; the value's owner is responsible
+///   for reading and writing them.
 /// - `MMIO-2`: `size` is at least `SIZE`; if that is not zero, `start` is a multiple of 8.
 #[derive(Debug)]
 pub struct Mmio<B, const SIZE: u64 = 0> {

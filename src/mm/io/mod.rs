@@ -6,7 +6,8 @@
 //! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
 //! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
 //! Memory that the device tree marks `no-map` is mapped only in the name of a device that owns it ([`ReservedRegion`]).
-//! Who has which addresses is in [`resource`]; what a device's driver has, to be given back in reverse, in a [`Devres`].
+//! [`resource`] records the owner of each physical address range; a [`Devres`] holds the resources of a device's driver, to be
+//! released in reverse order.
 //!
 //! # Locks and contexts
 //!

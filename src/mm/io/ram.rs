@@ -15,7 +15,7 @@ pub(super) enum Ram {
     Everywhere,
 }
 
-/// Looks at the whole pages of `range`. What a device tree marks `no-map` is no RAM here. O(1) away from RAM, otherwise
+/// Looks at the whole pages of `range`. Memory that a device tree marks `no-map` is not RAM here. O(1) away from RAM, otherwise
 /// O(blocks).
 pub(super) fn ram_in(map: &impl PageMap, range: PhysRange) -> Ram {
     let (mut at, end) = (range.start().get() / PAGE_SIZE, range.end().get() / PAGE_SIZE);
@@ -49,7 +49,7 @@ fn next_section(map: &impl PageMap, at: u64) -> Option<u64> {
 /// Whether a page is RAM, and the number of a page behind it before which all are as it is.
 fn block_of(map: &impl PageMap, page: Page) -> (bool, u64) {
     match find_head(map, page) {
-        // Whatever becomes of a block meanwhile: what was RAM stays RAM, and holes stay holes.
+        // Concurrent changes of a block do not matter: RAM stays RAM, and holes stay holes.
         Some((head, state)) => (state.kind() != Kind::Hole, u64::from(head.index()) + (1 << state.raw_order())),
         // In the middle of being split or merged, which only RAM is.
         None => (true, u64::from(page.index()) + 1),

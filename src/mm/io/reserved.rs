@@ -42,9 +42,9 @@ impl<'a> ReservedMap<'a> {
     /// No region, of no tree.
     pub const NONE: Self = Self { blob: &[], ranges: &[] };
 
-    /// What `tree` says, and `placed` of the regions that are only a size: where the one of a node lies, by
-    /// [`Node::offset`], if it found a place. A `no-map` region of which the linear map holds a byte, as `is_mapped` says,
-    /// is not one. To be kept for [`ReservedMap::new`]. Linear in the size of `/reserved-memory`.
+    /// The reserved ranges of `tree`. For a region that is only a size, `placed` returns its place by its node's
+    /// [`Node::offset`], if it found one. A `no-map` region of which the linear map holds a byte, as `is_mapped` says, does not
+    /// count. The result is to be kept for [`ReservedMap::new`]. Linear in the size of `/reserved-memory`.
     pub fn ranges_of(
         tree: &Tree<'static>,
         placed: impl Fn(usize) -> Option<PhysRange>,
@@ -90,7 +90,7 @@ impl<'a> ReservedMap<'a> {
     }
 
     /// The region that the `index`-th reference in the `memory-region` of `device` names. Only [`IoSpace`](super::IoSpace)
-    /// answers with one, so that whoever has a region got it by the node of a device that owns it.
+    /// returns one, so that every holder of a region got it by the node of a device that owns it.
     pub(super) fn region(&self, device: Node<'_, 'static>, index: usize) -> Result<ReservedRegion<'a>, RegionError> {
         if !core::ptr::eq(device.tree().blob(), self.blob) {
             return Err(RegionError::AnotherTree);
@@ -118,8 +118,8 @@ impl<'a> ReservedMap<'a> {
     }
 }
 
-/// A region of `/reserved-memory`, in the hands of a device whose `memory-region` names it: who has one may map the
-/// region. Got by [`IoSpace::memory_region`](super::IoSpace::memory_region).
+/// A region of `/reserved-memory`, as a handle for a device whose `memory-region` names it: its holder may map the region.
+/// Returned by [`IoSpace::memory_region`](super::IoSpace::memory_region).
 ///
 /// # Invariants
 ///
@@ -184,13 +184,13 @@ pub enum RegionError {
         /// Which reference was asked for.
         index: usize,
     },
-    /// The reference leads to no child of `/reserved-memory`.
+    /// The reference names no child of `/reserved-memory`.
     LeadsNowhere {
         /// The device's node.
         device: &'static str,
         /// Which reference was asked for.
         index: usize,
-        /// What was found.
+        /// The error in the tree.
         error: FdtError,
     },
     /// The region's `status` takes it out of force: it is memory as any other.

@@ -21,7 +21,7 @@ use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::panic::Location;
 
-/// What mapping device memory asks of a machine beside what vmalloc does.
+/// Interface for mapping device memory, beside that of vmalloc.
 pub trait IoHal<'a>: VmallocHal<'a> {
     /// A new descriptor of a live mapping, or `None` if there is no memory for one.
     fn claim(&self) -> Option<Owned<'a, Claim>>;
@@ -33,7 +33,7 @@ pub trait IoHal<'a>: VmallocHal<'a> {
 /// Leaves and groups of leaves that a mapping may be made of, the largest first. A group of 1 GiB blocks is never made.
 const UNITS: [u64; 4] = [PUD_SIZE, LeafLevel::Pmd.contiguous_size(), PMD_SIZE, LeafLevel::Pte.contiguous_size()];
 
-/// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; a page if
+/// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; otherwise a page.
 /// there is none.
 const fn unit_for(range: PhysRange, below: u64) -> u64 {
     if range.size() < LeafLevel::Pte.contiguous_size() {
@@ -54,17 +54,17 @@ const fn unit_for(range: PhysRange, below: u64) -> u64 {
     PAGE_SIZE
 }
 
-/// An area that begins before what is mapped in it, in one of the bits that are the architecture's.
+/// Architecture-private flag: the area starts below its first mapped page.
 const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
 
-/// What physical memory there is.
+/// Limits of physical memory.
 #[derive(Clone, Copy, Debug)]
 struct Limits<'a> {
     /// Where physical addresses end.
     end: PhysAddr,
     /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere nothing is kept from anybody.
     kept: PhysRange,
-    /// What the device tree sets aside.
+    /// The ranges that the device tree reserves.
     reserved: ReservedMap<'a>,
 }
 
@@ -83,7 +83,7 @@ impl Limits<'_> {
     }
 }
 
-/// Who asks for a mapping.
+/// Requester of a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asker {
     Anybody,
@@ -100,7 +100,7 @@ fn hull(one: PhysRange, other: PhysRange) -> PhysRange {
 ///
 /// # Invariants
 ///
-/// - `IO-1`: live mappings of one frame agree in their memory type, whatever else they do.
+/// - `IO-1`: live mappings of one frame agree in their memory type; they may differ in everything else.
 /// - `IO-2`: every live mapping is what the tables say.
 ///
 /// [`IoSpace::check`] tests them, and `IO-3` of the records.
@@ -130,15 +130,15 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.limits.call_once(|| Limits { end: phys_end, kept, reserved });
     }
 
-    /// What the device tree sets aside; nothing before [`IoSpace::set_up`]. Any context.
+    /// The ranges that the device tree reserves; none before [`IoSpace::set_up`]. Any context.
     #[must_use]
     pub fn reserved(&self) -> ReservedMap<'a> {
         self.limits.get().map_or(ReservedMap::NONE, |limits| limits.reserved)
     }
 
-    /// The region that the `index`-th reference in the `memory-region` of `device` names, counted from 0, to be mapped
-    /// by [`IoSpace::ioremap_region`] (Linux: `of_reserved_mem_region_to_resource`). Whether the device itself is enabled
-    /// is not asked: whoever has its node drives it. Any context. Cost: linear in the size of the tree.
+    /// The region that the `index`-th reference in the `memory-region` of `device` names, counted from 0, to be mapped by
+    /// [`IoSpace::ioremap_region`] (Linux: `of_reserved_mem_region_to_resource`). It does not check whether the device itself
+    /// is enabled: the caller has its node, so it drives the device. Any context. Cost: linear in the size of the tree.
     ///
     /// # Errors
     ///
@@ -187,10 +187,9 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
-    /// `memory`, readable and writable (Linux: `ioremap` and its sisters). The address leads to the byte at `phys`. Any
-    /// context; needs memory for tables. Cost: O(log n) in the areas and the live mappings, and a few instructions a
-    /// leaf.
+    /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type `memory`,
+    /// readable and writable (Linux: `ioremap` and its sisters). The address points to the byte at `phys`. Any context; needs
+    /// memory for tables. Cost: O(log n) in the areas and the live mappings, and a few instructions a leaf.
     ///
     /// # Errors
     ///
@@ -305,7 +304,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// Notes a mapping.
     #[inline(always)]
     fn enter(&self, mapping: Mapping) -> Result<(), IoError> {
-        // What is refused has changed nothing, and may be tried again.
+        // A refused mapping has changed nothing, and may be tried again.
         let entered = self.with_claims(|claims| claims.enter(mapping));
         entered.or_else(|_| self.with_spare(|claims| claims.enter(mapping)))
     }
@@ -351,7 +350,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// [`Self::iounmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::iounmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
@@ -453,7 +452,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.remap_memory(phys, size, prot, Asker::Owner, caller)
     }
 
-    /// [`Self::memunmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::memunmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         match self.space.hal().pages().hal().to_phys(addr) {
             Some(_) => Ok(()),

@@ -71,8 +71,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.limit
     }
 
-    /// Lets every allocation, and every array of a list, end at or below `limit` from now on: what is mapped so far
-    /// (Linux: `memblock_set_current_limit`).
+    /// From now on every allocation, and every array of a list, must end at or below `limit`, the end of the memory mapped so
+    /// far (Linux: `memblock_set_current_limit`).
     pub fn set_limit(&mut self, limit: PhysAddr) {
         self.limit = limit.min(PHYS_END);
     }

@@ -98,7 +98,7 @@ pub fn check_lists(memory: ListView<'_>, reserved: ListView<'_>) -> Result<(), B
 }
 
 impl<const INIT: usize> RegionList<'_, INIT> {
-    /// What [`check_lists`] tests of this list.
+    /// View of this list for [`check_lists`].
     #[must_use]
     pub fn view(&self) -> ListView<'_> {
         ListView {

@@ -10,12 +10,13 @@ use crate::fdt::{Chosen, Cpu, FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
 use core::fmt;
 
-/// What the device tree does not know.
+/// Facts that the device tree does not contain.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
     /// The kernel image, BSS and boot stacks included.
     pub image: PhysRange,
-    /// What of the image only booting needs. What the tree does not reserve of it is reserved for [`BOOT_ONLY`].
+    /// The part of the image that only booting needs. Bytes of it that the tree does not reserve are reserved for
+    /// [`BOOT_ONLY`].
     pub boot_only: PhysRange,
     /// The device tree's own bytes.
     pub device_tree: PhysRange,
@@ -28,7 +29,7 @@ pub struct Surroundings {
     pub limit: Option<u64>,
 }
 
-/// What discovery found beside the lists in the memblock.
+/// Results of discovery beside the lists in the memblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Discovery {
     /// Bytes of RAM that the tree states, merged.
@@ -66,14 +67,14 @@ pub enum DiscoverError {
         /// Where the image lies.
         image: PhysRange,
     },
-    /// What leaves RAM out leaves the kernel image out, or some of it.
+    /// The limit on RAM excludes all or a part of the kernel image.
     ImageLeftOut {
         /// Why RAM is left out.
         by: Cut,
         /// Where the image lies.
         image: PhysRange,
     },
-    /// What leaves RAM out leaves none.
+    /// The limit on RAM excludes all RAM.
     NothingLeft(Cut),
     /// A property about memory cannot be read.
     Tree(FdtError),
@@ -104,7 +105,7 @@ impl fmt::Display for Cut {
     }
 }
 
-/// Why the initial RAM disk that the tree speaks of is none.
+/// Reason why the tree's initial RAM disk is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitrdError {
@@ -187,7 +188,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
             Ok::<(), DiscoverError>(self.add(range.start(), inside)?)
         })?;
-        // What is no whole page cannot be mapped.
+        // A partial page cannot be mapped.
         self.trim_memory(PAGE_SIZE)?;
         let inside = self.usable_size().unwrap_or(0);
         found.stated = inside.saturating_add(found.beyond);
@@ -362,7 +363,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 }
 
-/// What became of a region that is only a size.
+/// Result of placing a region that is only a size.
 enum Placement {
     Placed,
     NoRoom,

@@ -12,7 +12,7 @@ pub enum MemblockError {
     ZeroSize,
     /// The alignment is zero or not a power of two.
     BadAlignment {
-        /// What was asked for.
+        /// The alignment requested.
         align: u64,
     },
     /// The range starts at or above [`PHYS_SIZE_MAX`](crate::addr::PHYS_SIZE_MAX), where there can be no memory.

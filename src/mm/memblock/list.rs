@@ -27,8 +27,8 @@ pub struct RegionList<'m, const INIT: usize> {
     total: u64,
 }
 
-/// Makes the slots of an array that is lent ([`Memblock::lend_slots`](super::Memblock::lend_slots)); called when the
-/// array is needed, and no more than once. What the slots hold does not matter.
+/// Makes the slots of an array that is lent ([`Memblock::lend_slots`](super::Memblock::lend_slots)); called when the array is
+/// needed, and no more than once. The contents of the slots do not matter.
 pub type LentSlots<'m> = fn() -> &'m mut [Region];
 
 /// Where the slots are.

@@ -219,7 +219,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         &self.memory
     }
 
-    /// What is taken.
+    /// The reserved memory.
     #[must_use]
     pub const fn reserved(&self) -> &RegionList<'m, INIT> {
         &self.reserved

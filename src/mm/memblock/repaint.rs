@@ -10,7 +10,7 @@
 use super::region::{Region, RegionFlags, RegionOwner, span};
 use crate::addr::PhysRange;
 
-/// What becomes of the bytes of a range.
+/// Change to the bytes of a range.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Paint {
     /// Bytes outside all regions become part of one with these flags. The others keep theirs.
@@ -27,7 +27,7 @@ pub(super) enum Paint {
     Clear(RegionFlags),
 }
 
-/// What there is to say of a byte in a region.
+/// Properties of a byte in a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Colour {
     flags: RegionFlags,
@@ -95,7 +95,7 @@ impl Plan {
     }
 }
 
-/// What a change did to the figures of its list.
+/// Effect of a change on the figures of its list.
 pub(super) struct Outcome {
     /// Regions afterwards.
     pub(super) count: usize,

@@ -23,23 +23,23 @@ pub unsafe trait Backing {
     /// Allocates an element. Context as `gfp` says.
     fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>>;
 
-    /// Takes an element that is at hand on this CPU, without asking for memory. `None` also if there is nothing of the kind,
-    /// if the flags want more than that, or if they allow waiting where it is not legal.
+    /// Takes an element from this CPU's cache, without asking for memory. `None` also if the backing has no such cache, if the
+    /// flags ask for more than that, or if they allow waiting where it is not legal.
     #[inline(always)]
     fn alloc_at_hand(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         let _ = gfp;
         None
     }
 
-    /// Frees an element. What is wrong with it is reported. Any context.
+    /// Frees an element. A bad element is reported. Any context.
     ///
     /// # Safety
     ///
     /// It came from here, and nobody uses it afterwards.
     unsafe fn free(&self, element: NonNull<u8>);
 
-    /// The first eight bytes of an element of as many at least, so that one of the reserve is known at a glance; 0 for any
-    /// other, or for an address that is none.
+    /// The first eight bytes of an element that has at least eight, as a quick test for an element of the reserve; 0 for any
+    /// other element, or for an address of none.
     #[inline(always)]
     fn first_word(&self, element: NonNull<u8>) -> u64 {
         let _ = element;
@@ -50,7 +50,7 @@ pub unsafe trait Backing {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The error in it.
     fn verify(&self, element: NonNull<u8>) -> Result<(), NotElement>;
 }
 
@@ -102,7 +102,7 @@ fn address(element: NonNull<u8>) -> VirtAddr {
     VirtAddr::new(element.expose_provenance().get() as u64)
 }
 
-/// What `kmalloc` is asked for, so that an element has a first word.
+/// Size requested of `kmalloc`, so that an element has a first word.
 fn element_size(size: usize) -> Option<usize> {
     (1..=KMALLOC_MAX_SIZE).contains(&size).then(|| size.next_multiple_of(8))
 }
@@ -298,7 +298,7 @@ impl<D> Functions<D> {
         Self { alloc_fn, free_fn, pool_data }
     }
 
-    /// What the functions get.
+    /// Argument of the functions.
     #[must_use]
     pub const fn pool_data(&self) -> &D {
         &self.pool_data

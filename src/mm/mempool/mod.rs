@@ -18,9 +18,9 @@
 //!
 //! # What misuse a pool finds
 //!
-//! An element that goes into the reserve is looked at: it must be one of the backing's, in use, and not be in the reserve
-//! already. While it is there it is marked or, with [`PoolSpec::with_poison`], filled with a pattern; what comes out damaged was
-//! written to by somebody who had freed it: it is reported and set aside, never given out.
+//! An element that goes into the reserve is checked: it must belong to the backing, be in use, and not be in the reserve
+//! already. While it is there it is marked or, with [`PoolSpec::with_poison`], filled with a pattern. An element that comes out
+//! damaged was written to after its free: it is reported and set aside, never given out.
 //!
 //! # Contexts
 //!

@@ -1,19 +1,19 @@
-//! What is written into elements while they are in a reserve, and looked at when they leave it.
+//! Bytes written into elements when they enter a reserve, and checked when they leave it.
 
 use crate::addr::VirtAddr;
 use core::ptr::NonNull;
 
-/// What a poisoned element of a reserve is full of (Linux: `POISON_FREE`).
+/// Byte pattern of a poisoned element in a reserve (Linux: `POISON_FREE`).
 pub const POISON_FREE: u8 = 0x6b;
 /// Its last byte (Linux: `POISON_END`).
 pub const POISON_END: u8 = 0xa5;
-/// What it is full of when it is given out (Linux: `POISON_INUSE`).
+/// Byte pattern of such an element when it is given out (Linux: `POISON_INUSE`).
 pub const POISON_IN_USE: u8 = 0x5a;
 
 /// Bytes of a mark.
 const WORD: usize = 8;
 
-/// What the first word of an element in a reserve is.
+/// First word of an element in a reserve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
     keep: u64,
@@ -48,7 +48,7 @@ pub(super) struct Element {
     bytes: usize,
 }
 
-// SAFETY: POOL-4: the pool is its only owner, on whatever CPU.
+// SAFETY: POOL-4: the pool is its only owner, on every CPU.
 unsafe impl Send for Element {}
 
 /// A byte of an element that is not what it should be.
@@ -79,7 +79,7 @@ impl Element {
         VirtAddr::of(self.at.as_ptr())
     }
 
-    /// What its first word is in a reserve where it is not poisoned.
+    /// Its first word in a reserve without poison.
     fn mark(self) -> u64 {
         Seal::new(false).word(self.at)
     }
@@ -107,7 +107,7 @@ impl Element {
         let damaged = |offset: usize, expected: u8| {
             // SAFETY: POOL-4, and the callers stay inside.
             let byte = unsafe { self.at.add(offset) };
-            // SAFETY: as above. Volatile, as whoever freed it may be writing to it.
+            // SAFETY: as above. Volatile, as its previous owner may still be writing to it.
             let found = unsafe { byte.read_volatile() };
             (found != expected).then_some(Damage { offset, found, expected })
         };

@@ -15,15 +15,15 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// What a pool asks of a machine.
+/// A pool's interface to a machine.
 pub trait PoolHal: SlabHal + Wait {}
 
 impl<H: SlabHal + Wait> PoolHal for H {}
 
-/// What a pool shall be.
+/// Specification of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolSpec {
-    /// What reports call it.
+    /// Name used in reports.
     pub name: &'static str,
     /// Elements that the reserve holds, at least one (Linux: `min_nr`).
     pub min: u32,
@@ -62,21 +62,21 @@ pub struct PoolStats {
 
 type List<'s, H> = KVec<Element, &'s SlabAllocator<'s, H>>;
 
-/// What the state of a pool is before and after its end: any other value is none of a pool.
+/// State of a pool before and after its end: any other value is not a pool's.
 const ALIVE: u32 = 0x706f_6f6c;
 const DESTROYED: u32 = 0xdead_706f;
 
 /// A pool of elements that are pointers (Linux: `mempool_t`). [`Mempool`](super::Mempool) has values in them.
 ///
-/// Dropping it gives its reserve back, whoever has elements; [`RawMempool::destroy`] refuses then.
+/// Dropping it frees its reserve, even while elements are in use; [`RawMempool::destroy`] refuses then.
 ///
 /// # Invariants
 ///
 /// - `POOL-1`, `POOL-3` of the reserve, `POOL-4` of its elements.
 /// - `POOL-2`: `lacking` is what the reserve lacks, as it was when its lock was last free.
-/// - `POOL-5`: whoever puts an element into the reserve wakes the waiters afterwards, and a waiter looks into the reserve
-///   after it has been counted (`WAIT-1`). Nobody waits who has not found the reserve empty, so it lacks some then, and each
-///   free fills it.
+/// - `POOL-5`: a free that puts an element into the reserve wakes the waiters afterwards, and a waiter checks the reserve after
+///   it has been counted (`WAIT-1`). A context waits only after it found the reserve empty, so elements are lacking then, and
+///   each free fills it.
 ///
 /// [`RawMempool::check`] tests them.
 pub struct RawMempool<'s, H: PoolHal, B: Backing> {
@@ -203,7 +203,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
             return Err(PoolEmpty::Zero);
         }
         let waits = gfp.may_wait() && self.may_wait(gfp);
-        // The reserve of the zones is not for who has one of his own, and nobody waits or searches for long who has one.
+        // The pool has a reserve of its own, so it neither takes from the zones' reserve nor waits or searches for long.
         let brief = (gfp - Gfp::NOFAIL - Gfp::RETRY_MAYFAIL) | Gfp::NOMEMALLOC | Gfp::NORETRY | Gfp::NOWARN;
         let never_waits = brief - Gfp::DIRECT_RECLAIM - Gfp::IO;
         let at_once = || self.backing.alloc(never_waits).or_else(|| self.take_reserved(caller));
@@ -244,7 +244,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
             let element = self.locked(Reserve::take)?;
             let Some(damage) = element.damage(self.poison) else {
                 element.unseal(self.poison);
-                // Pairs with the fence in `free`: whoever gets this element, by whatever way, finds that the reserve lacks it.
+                // Pairs with the fence in `free`: any later owner of this element sees that the reserve lacks it.
                 fence(Ordering::Release);
                 return Some(element.pointer());
             };
@@ -260,7 +260,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         }
     }
 
-    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free(&self, element: NonNull<u8>) -> Result<(), NotFreed> {
         // Pairs with the fence in `take_reserved`. Where the element came here by anything with an order it does nothing.

@@ -13,12 +13,12 @@ impl<H: PoolHal, B: Backing> RawMempool<'_, H, B> {
     ///
     /// # Errors
     ///
-    /// [`NotFreed`]; nothing has changed then. What the backing finds wrong it reports.
+    /// [`NotFreed`]; nothing has changed then. Errors that the backing finds are reported by it.
     ///
     /// # Safety
     ///
-    /// The caller owns the element, alone: it came from this pool, no owning type (`MempoolBox`) holds it, and nobody uses
-    /// it after the call. What is wrong in itself (no element, in the reserve already) is found and refused.
+    /// The caller owns the element, alone: it came from this pool, no owning type (`MempoolBox`) holds it, and nobody uses it
+    /// after the call. A name that is wrong in itself (no element, in the reserve already) is found and refused.
     #[inline(always)]
     pub unsafe fn free(&self, element: *mut u8) -> Result<(), NotFreed> {
         NonNull::new(element).map_or(Ok(()), |element| self.do_free(element))

@@ -4,7 +4,7 @@
 use super::poison::Element;
 use crate::mm::alloc::{Allocator, KVec};
 
-/// What the pool's lock protects.
+/// State protected by the pool's lock.
 ///
 /// # Invariants
 ///

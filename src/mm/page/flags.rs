@@ -14,7 +14,7 @@ use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::Mobility;
 use crate::hal::prot::MemoryType;
 
-/// What a block of frames is used for.
+/// Use of a block of frames.
 ///
 /// All-zero is [`Kind::Inside`]. The kinds from [`Kind::Block`] on are allocated: their top bit is set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,7 +30,7 @@ pub enum Kind {
     Reserved = 3,
     /// No RAM, or RAM that the kernel may not touch.
     Hole = 4,
-    /// Not the first frame of a compound block; leads to the head.
+    /// Not the first frame of a compound block; points to the head.
     Tail = 5,
     /// Allocated, and nobody has said what for.
     Block = 8,
@@ -109,7 +109,7 @@ impl Kind {
         self.is_allocated() && to.is_allocated() && (matches!(self, Self::Block) != matches!(to, Self::Block))
     }
 
-    /// What reports call it.
+    /// Name used in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -131,7 +131,7 @@ impl Kind {
     }
 }
 
-/// What the free memory of a page block may be used for (Linux: `enum migratetype`).
+/// Purpose of the free memory of a page block (Linux: `enum migratetype`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum MigrateType {
@@ -253,7 +253,7 @@ const KIND_SHIFT: u32 = 28;
 const KIND: u64 = 0b1111 << KIND_SHIFT;
 const COUNT_SHIFT: u32 = 32;
 
-/// What a head may say that is not free.
+/// Bits that may be set in a head that is not free.
 const KNOWN: u64 = 0xf
     | 0xf << ORDER_SHIFT
     | MEMORY
@@ -343,21 +343,21 @@ impl PageState {
         crate::addr::to_usize(self.0 ^ Self::allocated(0, order).0)
     }
 
-    /// The same for a block that is claimed as `kind`, of whatever order it says.
+    /// The same for a block that is claimed as `kind`, of any order.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn claimed_list(self, kind: Kind) -> usize {
         crate::addr::to_usize(self.0 ^ Self::allocated(0, self.order()).with_kind(kind).0)
     }
 
-    /// Whether this is a free block of this zone and order, whatever list it is on.
+    /// Whether this is a free block of this zone and order, on any list.
     #[must_use]
     #[inline]
     pub const fn is_free_buddy(self, zone: ZoneId, order: u8) -> bool {
         self.0 & !LIST == Self::free(zone, order, MigrateType::Unmovable).0
     }
 
-    /// What the block is used for.
+    /// Use of the block.
     #[must_use]
     pub const fn kind(self) -> Kind {
         Kind::from_bits(self.0 >> KIND_SHIFT)
@@ -391,7 +391,7 @@ impl PageState {
         MigrateType::from_bits((self.0 >> LIST_SHIFT & 0b111) as u8)
     }
 
-    /// What an allocated block was asked for; `None` in a damaged descriptor.
+    /// Mobility with which an allocated block was requested; `None` in a damaged descriptor.
     #[must_use]
     pub const fn mobility(self) -> Option<Mobility> {
         match self.0 & MOBILITY {
@@ -429,8 +429,7 @@ impl PageState {
         self.0 & BRIEF != 0
     }
 
-    /// Whether whoever has the block may map its pages: it is allocated, nobody has claimed it, and its linear alias is
-    /// ordinary memory.
+    /// Whether the block's owner may map its pages: it is allocated, not claimed, and its linear alias is ordinary memory.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn may_be_mapped(self) -> bool {

@@ -12,7 +12,7 @@ use core::fmt;
 pub struct Page(u32);
 
 impl Page {
-    /// What links hold that lead nowhere.
+    /// Value of links that point to no page.
     pub(in crate::mm) const NIL: u32 = u32::MAX;
 
     /// The page at this distance. Whether it has a descriptor is for the caller to know.

@@ -29,9 +29,8 @@ impl Section {
     }
 }
 
-/// What pages have descriptors where `ram` is (sorted, disjoint): the sections in order, those that touch as one. The
-/// second value is the frame of page 0. `None` among the sections: RAM spans 16 TiB or more, which is more than page
-/// numbers reach.
+/// Sections of pages that have descriptors for `ram` (sorted, disjoint), in order; adjacent ones are merged. The second value
+/// is the frame of page 0. `None` among the sections: RAM spans 16 TiB or more, which is more than page numbers reach.
 pub fn sections_of(ram: impl Iterator<Item = PhysRange> + Clone) -> (impl Iterator<Item = Option<Section>>, Pfn) {
     let size = u64::from(SECTION_PAGES) * PAGE_SIZE;
     let lowest = ram.clone().next().map_or(PhysAddr::ZERO, PhysRange::start);
@@ -71,7 +70,7 @@ pub unsafe trait PageMap: Copy {
     /// The frame of page 0.
     fn origin(&self) -> Pfn;
 
-    /// What pages have descriptors.
+    /// Sections of pages that have descriptors.
     fn sections(&self) -> &[Section];
 
     /// One past the last page of the first section.
@@ -210,7 +209,7 @@ unsafe impl PageMap for Vmemmap {
 /// The descriptors of one section in ordinary memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bank<'m> {
-    /// What pages they are.
+    /// Its pages.
     pub section: Section,
     /// One for each page.
     pub descriptors: &'m [PageDescriptor],

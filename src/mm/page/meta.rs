@@ -8,10 +8,10 @@ use crate::mm::layout::PAGE_DESCRIPTOR_SIZE;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What the kernel knows about one frame: 32 bytes, all-zero at first.
+/// Descriptor of one frame: 32 bytes, all-zero at first.
 ///
-/// Every field is an atomic, accessed relaxed: plain loads and stores. What orders them is the lock of the zone, the
-/// ownership of the block, or the reference count, as the field says.
+/// Every field is an atomic, accessed relaxed: plain loads and stores. The zone's lock, the ownership of the block, or the
+/// reference count orders them, as each field says.
 ///
 /// # Invariants
 ///
@@ -21,12 +21,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 ///   [`Kind::Tail`] if it is compound, and a frame that is neither starts a block.
 /// - `PAGE-2`: a block is aligned to its size and lies in one zone.
 /// - `PAGE-3`: a head is free, on a per-CPU list, allocated with at least one reference, reserved, or a hole.
-/// - `PAGE-4`: the frames of a compound block lead to its head.
+/// - `PAGE-4`: the frames of a compound block point to its head.
 /// - `PAGE-5`: the allocator's count of accounted pages is that of the blocks that say so.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PageDescriptor {
-    /// A [`PageState`]. Written by whoever has the block; the count also by whoever holds a reference.
+    /// A [`PageState`]. Written by the block's owner; the count also by holders of a reference.
     state: AtomicU64,
     /// Free: the next block of the list. Tail: the head. Otherwise the owner's.
     next: AtomicU32,
@@ -57,7 +57,7 @@ impl PageDescriptor {
         PageState::from_raw(self.state.load(Ordering::Relaxed))
     }
 
-    /// Replaces the state. By whoever has the block, while there is no reference but its own.
+    /// Replaces the state. Caller must own the block, and hold its only reference.
     #[inline]
     pub(in crate::mm) fn set_state(&self, state: PageState) {
         self.state.store(state.raw(), Ordering::Relaxed);
@@ -67,7 +67,7 @@ impl PageDescriptor {
     ///
     /// # Errors
     ///
-    /// What it is instead.
+    /// The current state.
     pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> Result<(), PageState> {
         // Acquire and release: what was done to the memory before a free comes before what its next owner does.
         let exchanged = self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl PageDescriptor {
         })
     }
 
-    /// Changes the state, whatever others do to it meanwhile.
+    /// Changes the state atomically, even if others change it meanwhile.
     fn change(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<(), PageState> {
         let changed = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
         changed.map(|_| ()).map_err(PageState::from_raw)
@@ -234,7 +234,7 @@ pub fn find_head<M: PageMap>(map: &M, page: Page) -> Option<(Page, PageState)> {
     if state.kind() == Kind::Tail {
         let head = Page::new(map.get(page).next());
         let reach = page.index().wrapping_sub(head.index());
-        // A damaged link is no reason to read outside the block that it could lead to.
+        // A damaged link must not cause a read outside the block that it could point into.
         if reach >> MAX_ORDER != 0 || head.align_down(MAX_ORDER) != page.align_down(MAX_ORDER) {
             return None;
         }

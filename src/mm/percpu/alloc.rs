@@ -130,7 +130,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// Makes a chunk, and takes the bits from it or from whatever fits by then.
+    /// Makes a chunk, and takes the bits from it, or from another chunk that has room by then.
     fn take_from_new(
         &self,
         bits: u32,
@@ -170,7 +170,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
         let wrong = PerCpuError::NotAllocated(ptr.addr());
         let freed = self.with(|chunks| Some(chunks.give_back(chunks.recent_chunk(ptr)?, ptr)));

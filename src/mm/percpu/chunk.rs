@@ -28,7 +28,7 @@ pub(super) fn page_set(run: &Run) -> PageSet {
 /// # Invariants
 ///
 /// - `PCU-1`: what an allocation touches has pages in every unit, or they are under way for it.
-/// - `PCU-2`: pages under way are in `pending`, and whoever marked them is the only one to map or unmap there.
+/// - `PCU-2`: pages under way are in `pending`, and only the caller that marked them maps or unmaps there.
 #[derive(Clone, Debug)]
 pub struct Chunk<'a> {
     /// Its addresses; `None` for a record that is not in use.
@@ -258,7 +258,7 @@ impl<'a> Chunks<'a> {
                 if chunk.map.contig() < bits {
                     continue;
                 }
-                // What comes or goes for somebody else is not waited for.
+                // It does not wait for pages that another caller is mapping or unmapping.
                 let run = chunk.map.find(bits, align, |run| {
                     let busy = pages(run).rfind(|page| chunk.pending >> page & 1 != 0);
                     busy.map(|page| (u32::try_from(page).unwrap_or(0) + 1) * BLOCK_BITS)
@@ -325,7 +325,7 @@ impl<'a> Chunks<'a> {
         Some(Taken { chunk: number, base, run, missing })
     }
 
-    /// The pages that were missing are there, or are not and the allocation is none.
+    /// Ends the populating of `taken`: its missing pages are mapped, or they are not and the allocation has failed.
     pub(super) fn populated(&mut self, taken: &Taken, there: bool) {
         let Some(chunk) = self.rows.get_mut(taken.chunk) else { return };
         chunk.pending &= !taken.missing;

@@ -5,7 +5,7 @@ use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::sync::atomic::{AtomicI64, Ordering};
 
-/// What all CPUs of a counter share. Each CPU adds to a part of its own, and moves that here when it is large.
+/// Part of a counter that all CPUs share. Each CPU adds to a part of its own, and moves that here when it is large.
 ///
 /// # Invariants
 ///
@@ -26,7 +26,7 @@ impl<R: LockHal> Counter<R> {
         Self { shared: AtomicI64::new(start), batch, folding: OrderedLock::new(()) }
     }
 
-    /// What one CPU may keep to itself.
+    /// Limit of the part that one CPU may keep to itself.
     #[must_use]
     pub const fn batch(&self) -> i64 {
         self.batch
@@ -43,7 +43,7 @@ impl<R: LockHal> Counter<R> {
         }
     }
 
-    /// Moves `part` to what is shared. Release, so that whoever reads it there sees what was done before.
+    /// Moves `part` to the shared part. Release, so that a reader of it sees the CPU's earlier writes.
     #[cold]
     fn fold(&self, local: &AtomicI64, part: i64) {
         let folding = self.folding.lock();

@@ -6,7 +6,7 @@ use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::vmalloc::VmallocHal;
 
-/// What per-CPU memory asks of a machine beyond what vmalloc does.
+/// Interface of per-CPU memory to a machine, beyond that of vmalloc.
 ///
 /// # Safety
 ///

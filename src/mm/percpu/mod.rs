@@ -1,8 +1,8 @@
 //! Memory that every CPU has one of, asked for while running (Linux: `mm/percpu.c`).
 //!
-//! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. What is allocated lies
-//! at the same offset in every unit, so that a pointer is the address in CPU 0's unit and the way from CPU to CPU is a
-//! constant, whatever the chunk.
+//! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. An allocation lies at the
+//! same offset in every unit, so that a pointer is the address in CPU 0's unit, and the distance from CPU to CPU is a constant,
+//! the same in every chunk.
 //!
 //! ```text
 //!   chunk    │ unit of CPU 0 │ unit of CPU 1 │ unit of CPU 2 │ …
@@ -43,7 +43,7 @@ pub const UNIT_SIZE: u64 = 32 << 10;
 /// The unit of what is given out, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
 pub const MIN_ALLOC: u64 = 4;
 
-/// What an allocation is known by: its address in the unit of CPU 0.
+/// Name of an allocation: its address in the unit of CPU 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PerCpuPtr(VirtAddr);
 

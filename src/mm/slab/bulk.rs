@@ -97,7 +97,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if given == objects.len() { 0 } else { self.free_rest(cache, objects.get(given..).unwrap_or_default()) }
     }
 
-    /// Frees objects, for the first of which there is no room, or with which something is wrong.
+    /// Frees objects. There is no room for the first one, or it is bad.
     #[inline(never)]
     fn free_rest(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let mut wrong = 0;

@@ -22,7 +22,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().map().find(Pfn::containing(self.hal().to_phys(at)?))
     }
 
-    /// [`Self::free_object`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_object`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         if self.hal().give_free_to(Internal::CALL, at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }

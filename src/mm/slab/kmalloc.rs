@@ -330,7 +330,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// [`Self::kfree`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::kfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
         if self.hal().give_free(Internal::CALL, at) { Ok(()) } else { self.kfree_slow(at) }

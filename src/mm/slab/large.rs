@@ -50,7 +50,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (state.kind() == Kind::LargeKmalloc).then_some((page, state.order()))
     }
 
-    /// [`Self::free_large_fast`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_large_fast`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_large_fast(&self, at: VirtAddr) -> bool {
         let page = self.hal().page_number(at).map(Page::new);

@@ -71,7 +71,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc(bytes, gfp)
     }
 
-    /// [`Self::krealloc`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::krealloc`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(never)]
     pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let caller = self.hal().return_address();
@@ -127,7 +127,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.retag(place.as_ref(), at, size, extent.usable);
     }
 
-    /// [`Self::kfree_sensitive`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::kfree_sensitive`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_kfree_sensitive(&self, at: VirtAddr) -> Result<(), Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());

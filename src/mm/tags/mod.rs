@@ -2,10 +2,10 @@
 //!
 //! - Memory in use has one of fourteen tags, and its owner's pointer the same. Free memory has [`Tag::FREE`], which no
 //!   pointer carries, so every use after free faults as long as nobody else has the memory.
-//! - Neighbours are never alike, so that every overflow by less than an object faults: objects of a slab have even and odd
-//!   tags by turns, and what lies at the edge of a block avoids the tag across the edge.
-//! - Who gets memory again gets another tag than who had it before, so that a stale pointer faults for sure the first time,
-//!   and with a chance of six in seven from then on.
+//! - Neighbours are never alike, so that every overflow by less than an object faults: objects of a slab have even and odd tags
+//!   by turns, and an allocation at the edge of a block avoids the tag across the edge.
+//! - A new owner of memory gets a tag that differs from the previous owner's, so that a stale pointer faults for sure the first
+//!   time, and with a chance of six in seven from then on.
 #![forbid(unsafe_code)]
 
 mod ring;
@@ -35,7 +35,7 @@ pub fn for_block(across: [Option<Tag>; 2]) -> TagSet {
     across.into_iter().flatten().fold(TagSet::OWNERS, TagSet::without)
 }
 
-/// What is known about an access that failed its tag check.
+/// Facts about an access that failed its tag check.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence {
     /// The pointer's tag.
@@ -46,11 +46,11 @@ pub struct Evidence {
     pub behind: Option<u64>,
     /// Bytes from the address to the nearest higher one.
     pub before: Option<u64>,
-    /// Whether memory at the address was freed by who had the pointer's tag.
+    /// Whether memory at the address was freed by the owner with the pointer's tag.
     pub freed: bool,
 }
 
-/// What went wrong.
+/// Kind of error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The tags agree, or the pointer matches all.

@@ -1,5 +1,5 @@
-//! Who had tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring). Written
-//! from any context without a lock; whoever reads looks backwards from the latest.
+//! Previous owners of tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring).
+//! Written from any context without a lock; a reader goes backwards from the latest.
 #![forbid(unsafe_code)]
 
 use super::whole_granules;
@@ -90,13 +90,13 @@ impl OwnerRing {
         (before && there(Ordering::Relaxed)).then_some(event)
     }
 
-    /// The latest who had, by a pointer with the tag of `at`, memory that reaches from `at` no further away than
-    /// `reach` bytes; who had the byte itself before all others. Takes no lock. Cost: O(length of the ring).
+    /// The most recent owner, through a pointer with `at`'s tag, of memory within `reach` bytes of `at`; an owner of that exact
+    /// byte wins. Takes no lock. Cost: O(length of the ring).
     #[must_use]
     pub fn owner_of(&self, at: VirtAddr, reach: u64) -> Option<Owner> {
         let mut found: Option<(u64, Owner)> = None;
-        // The memory next to the byte that was given out since, by whatever pointer: what it is a part of is nobody's as a
-        // whole any more, as a block is that has become a slab.
+        // The latest allocation next to the byte, through any pointer. If it is a part of an older allocation, that one has
+        // been divided since, as a block that became a slab, and no longer counts.
         let mut part: Option<(u64, TagEvent)> = None;
         let latest = self.next.load(Ordering::Acquire);
         for number in (0..latest).rev().take(self.entries.len()) {

@@ -24,13 +24,13 @@ pub(super) struct FreeSpace<'a> {
 /// Gaps that are looked at under one hold of the lock.
 const LOOKS: usize = 64;
 
-/// What [`FreeSpace::take_unit`] found.
+/// Result of [`FreeSpace::take_unit`].
 pub(super) enum Unit<'a> {
     /// A unit, taken.
     Taken(Owned<'a, Area>),
-    /// Nothing below this.
+    /// No unit below this address.
     After(u64),
-    /// Nothing.
+    /// No unit.
     None,
 }
 
@@ -65,7 +65,7 @@ impl<'a> FreeSpace<'a> {
         let Some((gap, start)) = self.tree.lowest_fit(request) else { return Ok(None) };
         let gap = gap.node();
         let (gap_start, gap_end, end) = (gap.key(), gap.end(), start.wrapping_add(request.size));
-        // INVARIANT: FREE-1, FREE-2 in each case: what is left of the gap is not empty, and is less than it was.
+        // INVARIANT: FREE-1, FREE-2 in each case: the remaining gap is not empty, and is smaller than before.
         match (start == gap_start, end == gap_end) {
             // The whole gap: its descriptor becomes the area's.
             (true, true) => Ok(self.tree.erase(gap)),
@@ -120,7 +120,7 @@ impl<'a> FreeSpace<'a> {
         }
         let prev = prev.filter(|prev| prev.end() == start);
         let next = next.filter(|next| next.key() == end);
-        // INVARIANT: FREE-1: merged with whatever it touches.
+        // INVARIANT: FREE-1: merged with the gaps that it touches.
         match (prev, next) {
             (Some(prev), Some(next)) => {
                 let end = next.end();
@@ -162,7 +162,7 @@ impl<'a> FreeSpace<'a> {
                 let exact = Request { size, align: size, granule: small, min: start, max: start.saturating_add(size) };
                 return match self.take(&exact) {
                     Ok(Some(area)) => Unit::Taken(area),
-                    // Without a descriptor at hand there is nothing to be done.
+                    // Without a spare descriptor no unit can be taken.
                     Ok(None) | Err(NoSpare) => Unit::None,
                 };
             }

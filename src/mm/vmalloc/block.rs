@@ -37,8 +37,8 @@ const NOBODY: u32 = u32::MAX;
 /// # Invariants
 ///
 /// - `BLK-1`: a mapping and its guard page are set in `used`, from before it is mapped until no CPU translates it.
-/// - `BLK-2`: the number of the first page of a mapping leads to its pages, with the guard page, in `lengths`, and all
-///   others to 0; who clears it is the one that unmaps it.
+/// - `BLK-2`: `lengths` has the number of pages of a mapping, guard page included, at the number of its first page, and 0 at
+///   all others; the caller that clears the entry is the one that unmaps the mapping.
 struct Group {
     used: AtomicU64,
     lengths: [AtomicU8; 64],
@@ -266,7 +266,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     fn pin<'b>(&self, block: &'b Block<H::Relax>, base: VirtAddr, index: usize) -> Result<&'b PinnedTable, MapError> {
         let hal = self.space.hal();
         let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
-        // Whoever comes second finds the same table.
+        // A second caller finds the same table.
         let table = hal.tables().pin(&hal.frames(TABLE_GFP), start).map_err(MapError::Tables)?;
         Ok(block.table.call_once(|| table))
     }
@@ -297,7 +297,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         self.map_elsewhere(list, prot, Location::caller())
     }
 
-    /// The same where this CPU has no room at hand. By itself, so that the short way keeps what it has in registers.
+    /// Slow path: this CPU's block has no room. A separate function, so that the fast path keeps its values in registers.
     #[inline(never)]
     fn map_elsewhere(
         &self,
@@ -379,7 +379,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         })
     }
 
-    /// [`Self::vm_unmap_ram`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vm_unmap_ram`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
         // Without a base nothing was ever mapped in a block.
@@ -398,7 +398,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if !group.claim(page, count) {
             return Err(not_mapped);
         }
-        // What was mapped has a table.
+        // A mapping that exists has a table.
         if let Some(table) = block.table.get() {
             self.space.hal().tables().do_unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
         }

@@ -84,7 +84,7 @@ impl<'a> Busy<'a> {
         }
     }
 
-    /// Takes out the area that starts at `start`, if `accept` has nothing against it. `None` if there is none.
+    /// Removes the area that starts at `start`, if `accept` permits it. `None` if no area starts there.
     ///
     /// # Errors
     ///

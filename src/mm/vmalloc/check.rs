@@ -14,7 +14,7 @@ use core::fmt;
 pub struct Broken {
     /// Its tag.
     pub tag: &'static str,
-    /// What was found.
+    /// The rule that is broken.
     pub what: &'static str,
 }
 

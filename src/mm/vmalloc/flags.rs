@@ -1,11 +1,11 @@
-//! What an area is for.
+//! Flags of an area.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
 bitflags::bitflags! {
-    /// What an area is for, and how it is handled. The values are Linux's (`include/linux/vmalloc.h`); bits from 20 up
-    /// are the architecture's.
+    /// Purpose of an area, and its handling. The values are Linux's (`include/linux/vmalloc.h`); bits from 20 up are the
+    /// architecture's.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct VmFlags: u32 {
         /// Device registers, by `ioremap`.

@@ -14,7 +14,7 @@ use crate::mm::pgtable::{LivePolicy, PageTable, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
 use crate::sync::LockHal;
 
-/// What an address space asks of a machine.
+/// An address space's interface to a machine.
 ///
 /// # Safety
 ///
@@ -24,8 +24,8 @@ pub unsafe trait AreaHal<'a>: Interrupts + PerCpu {
     /// How a CPU waits for a lock, or for another CPU.
     type Relax: LockHal;
 
-    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be looked for. It is a descriptor
-    /// for good: whoever still has a reference to it finds one.
+    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be found. It stays a descriptor for
+    /// good: a stale reference to it still points to a descriptor.
     fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
 
     /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
@@ -45,7 +45,7 @@ pub unsafe trait AreaHal<'a>: Interrupts + PerCpu {
     fn in_interrupt(&self) -> bool;
 }
 
-/// What vmalloc asks of a machine: tables, frames for them, and pages.
+/// vmalloc's interface to a machine: tables, frames for them, and pages.
 ///
 /// # Safety
 ///
@@ -112,12 +112,12 @@ unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
     }
 }
 
-/// What changing permissions asks of a machine beside what vmalloc does.
+/// Interface for changing permissions, beside that of vmalloc.
 ///
 /// # Safety
 ///
-/// - `HAL-10`: what is handed to [`SetMemoryHal::change_live`] runs with the policy that suits the CPU, and while nobody else
-///   changes live mappings; by break-before-make only while nothing else runs that may use what it changes.
+/// - `HAL-10`: the closure passed to [`SetMemoryHal::change_live`] runs with the policy that suits the CPU, and while nobody
+///   else changes live mappings; by break-before-make only while no other code runs that may use the mappings that it changes.
 pub unsafe trait SetMemoryHal<'a>: VmallocHal<'a> {
     /// Runs `f` so that it may change live mappings by the policy that it is given, while nobody else does: not in an
     /// interrupt handler; by break-before-make only while no other CPU runs and this one is not interrupted.
@@ -127,6 +127,6 @@ pub unsafe trait SetMemoryHal<'a>: VmallocHal<'a> {
     /// [`SetMemoryError::InInterrupt`], [`SetMemoryError::OtherCpus`]; and those of `f`.
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError>;
 
-    /// What was written to these addresses is what every CPU executes there from now on (Linux: `flush_icache_range`).
+    /// Every CPU executes the instructions written to these addresses from now on (Linux: `flush_icache_range`).
     fn sync_instructions(&self, range: VirtRange);
 }

@@ -1,4 +1,4 @@
-//! What is known of an area, as a copy for reports.
+//! A copy of an area's data, for reports.
 #![forbid(unsafe_code)]
 
 use super::{Area, AreaHal, VmFlags, VmapSpace};
@@ -25,13 +25,13 @@ impl<'a, H: AreaHal<'a>> fmt::Display for VmallocInfo<'_, 'a, H> {
 pub struct AreaInfo {
     /// Its addresses, the guard page included.
     pub range: VirtRange,
-    /// What it is for.
+    /// Its flags.
     pub flags: VmFlags,
-    /// What is mapped there, if that is one physical range: the start of it.
+    /// Start of the physical range mapped there, if it is one contiguous range.
     pub phys: Option<PhysAddr>,
     /// Pages of its own, or given to it.
     pub pages: u32,
-    /// Who asked for it.
+    /// Its requester.
     pub caller: Option<&'static Location<'static>>,
 }
 

@@ -72,7 +72,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         worked
     }
 
-    /// [`Self::recycle`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::recycle`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_recycle(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
@@ -84,7 +84,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Keeps an area without pages at hand.
+    /// Keeps an area without pages in this CPU's pools.
     #[inline(always)]
     fn keep(&self, layout: &Layout, area: Owned<'a, Area>) {
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
@@ -170,7 +170,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             self.with_free(|free| {
                 for _ in 0..BATCH {
                     let Some(area) = surplus.pop_front() else { break };
-                    // What cannot be given back is damaged, and better lost.
+                    // An area that cannot be given back is damaged: losing it is safer.
                     let _ = free.give(area);
                 }
             });
@@ -181,7 +181,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Gives addresses back to the free tree.
     #[inline(never)]
     pub(super) fn give(&self, area: Owned<'a, Area>) {
-        // What cannot be given back is damaged, and better lost.
+        // An area that cannot be given back is damaged: losing it is safer.
         let _ = self.with_free(|free| free.give(area));
     }
 }

@@ -18,22 +18,22 @@ const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 /// The flags of page tables for callers that pass none: such calls are legal in any context.
 pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
 
-/// What is asked of [`VmapSpace::vmalloc`].
+/// Arguments of [`VmapSpace::vmalloc`].
 #[derive(Clone, Copy, Debug)]
 pub struct VmallocRequest {
     /// Bytes; rounded up to whole pages.
     pub size: u64,
-    /// Of what the start is a multiple; a power of two.
+    /// Alignment of the start; a power of two.
     pub align: u64,
     /// How the pages are allocated, and the tables and descriptors behind them. Zone and `ZERO` concern the pages alone.
     pub gfp: Gfp,
     /// How they are mapped.
     pub prot: Prot,
-    /// What is noted beside [`VmFlags::ALLOC`]; [`VmFlags::NO_HUGE_VMAP`] and [`VmFlags::NO_GUARD`] have their effect.
+    /// Flags recorded beside [`VmFlags::ALLOC`]; [`VmFlags::NO_HUGE_VMAP`] and [`VmFlags::NO_GUARD`] have their effect.
     pub flags: VmFlags,
     /// Where the area must lie; `None` for the whole space.
     pub within: Option<VirtRange>,
-    /// Who asks.
+    /// The requester.
     pub caller: Option<&'static Location<'static>>,
 }
 
@@ -48,8 +48,8 @@ impl VmallocRequest {
     }
 }
 
-/// What a caller of [`VmapSpace::vmap`] may ask for. The other flags say which call made an area, so that only its
-/// counterpart takes it back.
+/// Flags that a caller of [`VmapSpace::vmap`] may pass. The other flags record the call that made an area, so that only its
+/// counterpart frees it.
 const VMAP_FLAGS: VmFlags =
     VmFlags::USERMAP.union(VmFlags::MAP_PUT_PAGES).union(VmFlags::KASAN).union(VmFlags::NO_HUGE_VMAP);
 
@@ -72,7 +72,7 @@ fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
     prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::Protection(prot))
 }
 
-/// What a mapping of an area, in which nothing is mapped yet, may use.
+/// Flags for mapping into an area in which nothing is mapped yet.
 const fn map_flags(flags: VmFlags) -> MapFlags {
     if flags.contains(VmFlags::NO_HUGE_VMAP) {
         MapFlags::NO_HUGE.union(MapFlags::NO_CONT)
@@ -189,7 +189,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// [`Self::vfree`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
@@ -204,7 +204,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// [`Self::vfree_atomic`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vfree_atomic`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
@@ -282,7 +282,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// [`Self::vunmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vunmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {

@@ -16,8 +16,8 @@
 //! - A **lazy list** has areas that nobody uses but that CPUs may still translate. Only areas with pages of their own
 //!   come here. A **purge** unmaps and invalidates them all at once and only then lets go of their pages: promise 3 is
 //!   kept because the pages are in the area ([`Pages`]), and nothing but a purge takes them out.
-//! - **Pools** keep small areas by size, for the CPU that freed them. What a CPU allocates and frees again and again
-//!   costs no search, and no lock that another CPU wants.
+//! - **Pools** keep small areas by size, for the CPU that freed them. Areas that a CPU allocates and frees repeatedly cost no
+//!   search, and no lock that another CPU wants.
 //!
 //! An area's descriptor goes with its address range through all of these. So freeing needs no memory: only an allocation
 //! that splits a gap does, and it has its descriptors in hand before it begins.

@@ -1,8 +1,8 @@
-//! What a CPU has of an address space, more or less: areas in use, areas that wait for a purge, and small areas at hand
-//! (Linux: `struct vmap_node`).
+//! A node: areas in use, areas that wait for a purge, and pools of small areas. There is about one for each CPU (Linux:
+//! `struct vmap_node`).
 //!
-//! An area in use is in the node that its address names, since whoever frees it has nothing but the address. An area
-//! that has been freed stays with the CPU that freed it.
+//! An area in use is in the node that its address names, since the call that frees it has only the address. A freed area stays
+//! with the CPU that freed it.
 #![forbid(unsafe_code)]
 
 use super::busy::Busy;

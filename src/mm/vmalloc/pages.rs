@@ -11,7 +11,7 @@ use crate::mm::zone::{AllocError, FreeError, PageAllocator, PageHal};
 ///
 /// # Invariants
 ///
-/// - `CHAIN-2`: from `first` on, each block's descriptor leads to the next one's; the last leads to [`Page::NIL`]. Each is
+/// - `CHAIN-2`: from `first` on, each block's descriptor points to the next one's; the last points to [`Page::NIL`]. Each is
 ///   claimed as [`Kind::Vmalloc`], and together they are `pages` pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
@@ -41,7 +41,7 @@ impl Blocks {
         while blocks.pages < count {
             let fitting = (count - blocks.pages).ilog2();
             let order = Order::new(largest.min(u8::try_from(fitting).unwrap_or(MAX_ORDER))).unwrap_or_default();
-            // What most callers want, where the flags cost nothing.
+            // Fast path: these flags are constants.
             let block = if gfp == Gfp::KERNEL {
                 Self::alloc_block(pages, Gfp::KERNEL, order)
             } else {
@@ -78,7 +78,7 @@ impl Blocks {
     /// Adds a block that has just been allocated.
     #[inline]
     fn add<H: PageHal>(&mut self, pages: &PageAllocator<H>, page: Page, order: Order, owner: u64) {
-        // It is the caller's, and not claimed; so its descriptor is at hand, and nothing need be looked up.
+        // The caller owns it, and it is not claimed; so its descriptor is known, and needs no lookup.
         let claimed = pages.hal().map().get(page).become_kind(Kind::Vmalloc, owner);
         debug_assert!(claimed.is_ok(), "a new block is not claimed");
         self.link(pages, page);

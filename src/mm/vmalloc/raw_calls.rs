@@ -45,8 +45,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.do_vfree_atomic(addr)
     }
 
-    /// Takes away what [`VmapSpace::vmap`] mapped. When it returns, no CPU translates it; the pages stay with whoever
-    /// has them. Address zero is nothing to unmap. Any context. Needs no memory.
+    /// Unmaps an area of [`VmapSpace::vmap`]. When it returns, no CPU translates it; the pages stay with their owner. Address
+    /// zero is a no-op. Any context. Needs no memory.
     ///
     /// # Errors
     ///
@@ -84,9 +84,8 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 }
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
-    /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
-    /// empty: nobody finds it any more, and a second call for it fails. What it maps is still mapped. Any context.
-    /// O(log n).
+    /// Takes the area that starts at `start` out of use, if one of its flags is in `kinds` or `kinds` is empty: no lookup finds
+    /// it any more, and a second call for it fails. Its pages are still mapped. Any context. O(log n).
     ///
     /// # Errors
     ///
@@ -103,7 +102,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove(start, kinds)
     }
 
-    /// [`VmapSpace::remove`], if `accept` takes the area's flags and the physical address that it leads to.
+    /// [`VmapSpace::remove`], if `accept` permits the area's flags and the physical address that it maps.
     ///
     /// # Errors
     ///
@@ -156,7 +155,7 @@ impl<'a> AreaRef<'a> {
     ///
     /// # Safety
     ///
-    /// The caller has just made the area, and it has all that whoever frees it will give back.
+    /// The caller has just made the area, and it has everything that the call which frees it will give back.
     #[inline]
     pub unsafe fn complete(self) {
         self.do_complete()

@@ -8,12 +8,12 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
 
-/// What became of a request to change an area's length.
+/// Result of a request to change an area's length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resized {
     /// The area has so many bytes now, which may be more than were asked for.
     InPlace(u64),
-    /// It has so many bytes still, and the addresses behind it are somebody else's: what it holds has to move.
+    /// It still has this number of bytes, and the addresses behind it belong to another owner: its contents have to move.
     MustMove(u64),
 }
 
@@ -36,8 +36,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let area = self.claim(addr, VmFlags::ALLOC)?;
-        // New pages would need the permissions of the old ones, and old ones their linear map back; and whoever may not
-        // write to an area may not have it moved, zeroed or cut either.
+        // New pages would need the permissions of the old ones, and old ones their linear map back; and a caller that may not
+        // write to an area may not move, zero or cut it either.
         let writable = self.hal().tables().do_translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
         if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
             area.do_complete();

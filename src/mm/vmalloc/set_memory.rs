@@ -1,9 +1,9 @@
 //! Changing what areas permit: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
 //! arch/arm64/mm/pageattr.c).
 //!
-//! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and
-//! read-only elsewhere; it is never executable. So at no time is a frame both writable and executable, by whatever
-//! mapping. When the area is freed, the linear map is writable again before the pages go.
+//! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and read-only
+//! elsewhere; it is never executable. So at no time is a frame both writable and executable, through any mappings. When the
+//! area is freed, the linear map is writable again before the pages go.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;
@@ -20,7 +20,7 @@ use crate::mm::zone::PageHal as _;
 use core::fmt;
 use core::ops::ControlFlow;
 
-/// What is wanted of some pages.
+/// Requested change of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
     /// No longer writable; what is executable stays so.
@@ -86,7 +86,7 @@ impl fmt::Display for SetMemoryError {
 impl core::error::Error for SetMemoryError {}
 
 impl Permission {
-    /// What becomes of `access`; `None` if that would be writable and executable.
+    /// The changed `access`; `None` if it would be writable and executable.
     const fn apply(self, access: Access) -> Option<Access> {
         match (self, access) {
             (Self::ReadOnly, Access::ReadWrite) | (Self::NoExecute, Access::Execute) => Some(Access::ReadOnly),
@@ -107,7 +107,7 @@ fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Acce
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// What every leaf of `range` has, one after the other, as long as `f` returns `Ok`.
+    /// Calls `f` for every leaf of `range` in order, as long as it returns `Ok`.
     fn each_part(
         &self,
         range: VirtRange,
@@ -158,7 +158,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.hal().pages().hal().range_to_virt(frames).ok_or(PgtableError::OutsideSpace)
     }
 
-    /// Makes the linear map writable wherever it is not, for frames that no other mapping leads to any more.
+    /// Makes the linear map writable wherever it is not, for frames to which no other mapping points any more.
     #[cold]
     fn reset_alias(&self, frames: PhysRange) -> Result<(), PgtableError> {
         let alias = self.alias_of(frames)?;
@@ -186,7 +186,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         match reset {
             Ok(()) if pages.count() == 0 => {}
             Ok(()) => super::AreaHal::release(hal, Internal::CALL, pages),
-            // Whoever got them could not write to them.
+            // Their next owner could not write to them.
             Err(error) => log::error!("{} pages that stay read-only are lost: {error}", pages.count()),
         }
         self.do_recycle(Removed::new(area));
@@ -194,7 +194,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// [`Self::set_memory`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::set_memory`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
         let (range, area) = self.range_of(addr, pages)?;
         self.each_part(range, |part, _, access| match to.apply(access) {
@@ -203,8 +203,8 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })?;
         let tables = self.hal().tables();
         self.hal().change_live(&mut |policy| {
-            // What can fail comes first; a split changes no permission.
-            // Others may be held meanwhile: nobody could be waited for.
+            // Steps that can fail come first; a split changes no permission. Other CPUs may be held meanwhile, so nothing here
+            // may wait for them.
             let frames = self.hal().frames(TABLE_GFP);
             tables.do_carve(&frames, range, policy)?;
             self.each_alias(range, to, |alias, _| Ok(tables.do_carve(&frames, alias, policy)?))?;

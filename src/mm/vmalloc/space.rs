@@ -14,19 +14,19 @@ use crate::sync::{OrderedLock, class};
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What is asked for.
+/// Arguments of a request for an area.
 #[derive(Clone, Copy, Debug)]
 pub struct AreaRequest {
     /// Bytes, without the guard page; rounded up to whole pages.
     pub size: u64,
-    /// Of what the start is a multiple: a power of two; less than a page counts as one.
+    /// Alignment of the start: a power of two; less than a page counts as one.
     pub align: u64,
     /// Where the area must lie, guard page included; `None` for the whole space.
     pub within: Option<VirtRange>,
-    /// What it is for. Without [`VmFlags::NO_GUARD`] it gets a guard page behind it. With
-    /// [`VmFlags::UNINITIALIZED`] it cannot be given back before [`AreaRef::complete`].
+    /// Flags of the area. Without [`VmFlags::NO_GUARD`] it gets a guard page behind it. With [`VmFlags::UNINITIALIZED`] it
+    /// cannot be given back before [`AreaRef::complete`].
     pub flags: VmFlags,
-    /// Who asks.
+    /// The requester.
     pub caller: Option<&'static Location<'static>>,
 }
 
@@ -52,11 +52,11 @@ pub struct Tuning {
 
 /// The flags of descriptors for callers that pass none.
 pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
-/// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
-/// the cheapest, and waiting for more gains nothing but memory that nobody can use.
+/// Upper limit of the pages that wait in a node, also where the other bounds are higher: from this number on, one invalidation
+/// of everything is the cheapest, and waiting longer only makes more memory unusable.
 const LAZY_ENOUGH: u64 = 512;
 
-/// What a space is once it is set up: never changes, so it is read without a lock.
+/// State of a space after its setup: it never changes, so it is read without a lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) region: VirtRange,
@@ -215,7 +215,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// An area of exactly `size` bytes, guard page included, that this CPU has at hand, entered where its address names.
+    /// Takes an area of exactly `size` bytes, guard page included, from this CPU's pools, and enters it in the node that its
+    /// address names.
     ///
     /// # Errors
     ///
@@ -280,7 +281,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             if purged || !fit.is_possible() {
                 return Err(refused);
             }
-            // What waits has addresses, and descriptors.
+            // Areas that wait for a purge hold addresses, and descriptors.
             self.purge_all();
             purged = true;
         }
@@ -315,13 +316,13 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered.map_err(|area| AreaError::Overlap(area.range()))
     }
 
-    /// [`Self::remove`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::remove`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
         self.do_remove_if(start, kinds, |_, _| true)
     }
 
-    /// [`Self::remove_if`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::remove_if`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_remove_if(
         &self,

@@ -10,7 +10,7 @@ use crate::ds::rbtree::{Owned, Payload};
 use crate::hal::Internal;
 use core::sync::atomic::Ordering;
 
-/// What the two smallest tables translate.
+/// Bytes that the two lowest levels of tables translate.
 const UNITS: (u64, u64) = (PMD_SIZE, PMD_SIZE << 9);
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {

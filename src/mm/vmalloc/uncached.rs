@@ -17,13 +17,13 @@ use core::panic::Location;
 pub struct Uncached {
     /// The first address.
     pub at: VirtAddr,
-    /// What the linear map has where the block is not uncached.
+    /// Protection in the linear map where the block is not uncached.
     pub linear: Prot,
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// Takes a block that is the caller's out of the linear map and maps it uncached. What the caches hold of it is still
-    /// there: the caller cleans and invalidates it through the new address before anybody uses that.
+    /// Takes a block that is the caller's out of the linear map and maps it uncached. The caches may still hold lines of it:
+    /// the caller cleans and invalidates it through the new address before anybody uses that.
     pub(crate) fn do_uncache(&self, block: PhysRange) -> Result<Uncached, SetMemoryError> {
         let (hal, tables) = (self.hal(), self.hal().tables());
         let alias = hal.pages().hal().range_to_virt(block).ok_or(PgtableError::OutsideSpace)?;

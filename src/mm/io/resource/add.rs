@@ -59,7 +59,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Outside`]; [`Busy`](ResourceError::Busy) if there is something already, whatever it is;
+    /// [`ResourceError::Outside`]; [`Busy`](ResourceError::Busy) if any range is there already;
     /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn request(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let parent = self.live(parent)?;
@@ -175,8 +175,8 @@ impl<'a> ResourceTree<'a> {
         last
     }
 
-    /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`).
-    /// How many pieces. What lies outside `parent` is left out. O(pieces × log n).
+    /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`). Returns
+    /// the number of pieces. Parts outside `parent` are left out. O(pieces × log n).
     ///
     /// # Errors
     ///

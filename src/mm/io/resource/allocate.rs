@@ -33,7 +33,7 @@ impl<'a> ResourceTree<'a> {
         self.request(parent, &Request { span, name, flags }).map(|id| (id, span))
     }
 
-    /// What is free directly inside `parent` and within `within`, by address.
+    /// The free ranges directly inside `parent` and within `within`, by address.
     fn gaps(&self, parent: Link, within: Span) -> impl Iterator<Item = Span> + '_ {
         // Where the next gap may begin; `None` when the last address has been passed.
         let mut from = Some(within.start());

@@ -1,5 +1,5 @@
-//! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). The
-//! list of siblings is there beside it, for whoever visits all. A record's priority is a hash of its number, so that no order of
+//! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). A list
+//! of siblings beside it serves the callers that visit all. A record's priority is a hash of its number, so that no order of
 //! requests makes the tree deep, but for one that is made for that.
 #![forbid(unsafe_code)]
 
@@ -12,9 +12,9 @@ use crate::addr::PhysAddr;
 enum Hole {
     /// The topmost record of those inside this range.
     Top(Link),
-    /// What is below this record's addresses.
+    /// The records below this record's addresses.
     Left(Link),
-    /// What is above them.
+    /// The records above them.
     Right(Link),
 }
 

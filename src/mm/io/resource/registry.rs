@@ -11,7 +11,7 @@ use core::fmt;
 /// Records in the first row; each further one has twice as many.
 const FIRST_ROW: usize = 64;
 
-/// What a registry asks of a machine.
+/// A registry's interface to a machine.
 pub trait ResourceHal<'a>: Interrupts {
     /// How a CPU waits for a lock.
     type Relax: LockHal;
@@ -44,7 +44,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of `f`; [`ResourceError::NoMemory`] if there is none.
+    /// Those of `f`; [`ResourceError::NoMemory`] if there is no memory for a record.
     pub fn enter<R>(
         &self,
         mut f: impl FnMut(&mut ResourceTree<'a>) -> Result<R, ResourceError<'a>>,

@@ -42,7 +42,7 @@ pub struct Slot<'a> {
     pub(super) child: Link,
     /// The topmost record of the index over the ranges inside.
     pub(super) top: Link,
-    /// In the index of the parent: what is below these addresses, and what is above.
+    /// Subtrees in the parent's index: the records below these addresses, and those above.
     pub(super) left: Link,
     pub(super) right: Link,
     pub(super) used: bool,
@@ -85,7 +85,7 @@ impl<'a> Slots<'a> {
         Self { root, rows: Rows::new(), free: Link::NONE, used: 0 }
     }
 
-    /// Takes a row for good, as far as a link can name its records. Whether there was a place for it.
+    /// Takes an array for good, as far as a link can name its records. Returns whether there was room for it.
     pub(super) fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
         let Some(numbers) = self.rows.add(row) else { return false };
         for number in numbers.rev() {
@@ -146,7 +146,7 @@ impl<'a> Slots<'a> {
         Some(link)
     }
 
-    /// Gives up a record that nothing leads to any more.
+    /// Frees a record to which nothing points any more.
     pub(super) fn give_back(&mut self, link: Link) {
         let free = self.free;
         if let Some(slot) = self.get_mut(link) {

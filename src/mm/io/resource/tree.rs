@@ -13,27 +13,27 @@ pub struct ResourceId {
     pub(super) generation: u32,
 }
 
-/// What is to be entered.
+/// Arguments of a request for a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
     /// The addresses.
     pub span: Span,
-    /// Whose they are, or what is there.
+    /// Name of the owner, or of the device.
     pub name: &'a str,
-    /// What else is said of them.
+    /// Flags of the range.
     pub flags: ResourceFlags,
 }
 
-/// What is known of a range.
+/// Description of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ResourceInfo<'a> {
     /// Its name in the tree.
     pub id: ResourceId,
     /// The addresses.
     pub span: Span,
-    /// Whose they are, or what is there.
+    /// Name of the owner, or of the device.
     pub name: &'a str,
-    /// What else is said of them.
+    /// Flags of the range.
     pub flags: ResourceFlags,
     /// Ranges that it lies in: 0 for the tree's own.
     pub depth: usize,
@@ -65,8 +65,7 @@ impl<'a> ResourceTree<'a> {
         Self { slots: Slots::new(Slot::used(span, name, flags)) }
     }
 
-    /// Gives the tree a row of records, for good. Whether it has a place for it: it can have
-    /// [`ROWS`](crate::ds::rows::ROWS).
+    /// Gives the tree an array of records, for good. Returns whether it had room: it can have [`ROWS`](crate::ds::rows::ROWS).
     pub fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
         self.slots.add_row(row)
     }
@@ -83,7 +82,7 @@ impl<'a> ResourceTree<'a> {
         self.slots.used()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
@@ -95,7 +94,7 @@ impl<'a> ResourceTree<'a> {
         ResourceId { link: Link::ROOT, generation: 0 }
     }
 
-    /// What is known of a range.
+    /// Describes a range.
     ///
     /// # Errors
     ///
@@ -190,8 +189,7 @@ impl<'a> ResourceTree<'a> {
         core::iter::successors(first, |link| self.slots.get(*link)?.sibling.some())
     }
 
-    /// Makes the link that leads to what is behind `before` among the children of `parent`, or to the first of them,
-    /// lead to `to`.
+    /// Makes the link to the record behind `before` among the children of `parent`, or to the first of them, point to `to`.
     pub(super) fn set_next(&mut self, parent: Link, before: Option<Link>, to: Link) {
         match before {
             Some(before) => {
