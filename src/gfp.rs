@@ -1,4 +1,4 @@
-//! L0: `Gfp`, what a caller of an allocator permits and asks for (Linux: `include/linux/gfp_types.h`).
+//! L0: `Gfp`, the flags of a caller of an allocator (Linux: `include/linux/gfp_types.h`).
 #![forbid(unsafe_code)]
 
 use bitflags::bitflags;

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) const TABLE_PAGES: usize = 4;
 /// Pages for device registers.
 pub(crate) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
-/// The slots of what is mapped for a moment.
+/// The slots of short-lived mappings.
 const SLOT_PAGES: (usize, usize) = (DEVICE_PAGES.1, 512);
 /// Pages of each.
 const SLOT: usize = to_usize(EARLY_SLOT_PAGES);

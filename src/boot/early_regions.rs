@@ -35,6 +35,6 @@ fn slots(half: usize) -> &'static mut [Region] {
         // SAFETY: as above, aligned, and mapped read-write since the boot stub.
         unsafe { slot.write(Region::EMPTY) };
     }
-    // SAFETY: as above; every element has just been written, and the memory stays what it is as long as the list is in it.
+    // SAFETY: as above; every element has just been written, and the memory stays initialised as long as the list is in it.
     unsafe { core::slice::from_raw_parts_mut(first, count) }
 }

@@ -1,4 +1,4 @@
-//! L6: from the boot stub to memory: what a kernel on this crate's stub has in common with the reference kernel, and the
+//! L6: from the boot stub to memory: the boot code that a kernel on this crate's stub shares with the reference kernel, and the
 //! entry of one that has nothing else (`entry!`).
 
 pub(crate) mod device_tree;

@@ -1,4 +1,4 @@
-//! The final page tables: the image by section, all mapped RAM, and what the fixmap held, each with exact permissions.
+//! The final page tables: the image by section, all mapped RAM, and the fixmap's mappings, each with exact permissions.
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot::{self, BootInfo};

@@ -28,7 +28,7 @@ pub enum Power {
     Asleep,
 }
 
-/// A redistributor that did not do what it was told in time.
+/// A redistributor that did not complete its request in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unresponsive {
     /// State that was requested.

@@ -3,7 +3,7 @@
 
 /// Rows that can be given.
 pub const ROWS: usize = 12;
-/// The bits of a number that name a record in its row.
+/// The bits of a number that name a record in its array.
 const PLACE_BITS: u32 = 24;
 
 /// Records by number, in arrays. An array stays, and so does a record's number.
@@ -36,7 +36,7 @@ impl<'a, T> Rows<'a, T> {
         Some(first..first + count)
     }
 
-    /// The numbers of the last row's records.
+    /// The numbers of the last array's records.
     #[must_use]
     pub fn last_row(&self) -> Option<core::ops::Range<u32>> {
         let (number, row) =
@@ -46,7 +46,7 @@ impl<'a, T> Rows<'a, T> {
         Some(number << PLACE_BITS..(number << PLACE_BITS) + count)
     }
 
-    /// Takes the last row out: its numbers name nothing any more.
+    /// Takes the last array out: its numbers become invalid.
     pub fn pop(&mut self) -> Option<&'a mut [T]> {
         self.rows.iter_mut().rfind(|row| row.is_some())?.take()
     }

@@ -1,4 +1,4 @@
-//! `/chosen`: what the boot loader tells the kernel.
+//! `/chosen`: the boot loader's parameters for the kernel.
 
 use super::error::FdtError;
 use super::node::Node;

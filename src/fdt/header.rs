@@ -36,7 +36,7 @@ pub fn totalsize(first: &[u8; 8]) -> Result<u64, FdtError> {
     Ok(u64::from(totalsize))
 }
 
-/// A checked header, with what the walk over the structure block counted.
+/// A checked header, with the counts of the walk over the structure block.
 ///
 /// # Invariants
 ///
@@ -131,7 +131,7 @@ impl Header {
         u32::try_from((index + 1) * RESERVE_ENTRY).map_err(|_| outside)
     }
 
-    /// Bytes in the blob, padding included: what the kernel must map and reserve.
+    /// Bytes in the blob, padding included: the kernel must map and reserve them all.
     #[must_use]
     pub fn totalsize(&self) -> u64 {
         u64::from(self.totalsize)

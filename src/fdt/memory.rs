@@ -144,7 +144,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.node.has("reusable")
     }
 
-    /// Whether this is the pool for contiguous allocations of devices that have none of their own.
+    /// Whether this is the pool for contiguous allocations of devices without a pool of their own.
     #[must_use]
     pub fn is_cma_default(self) -> bool {
         self.node.has("linux,cma-default")

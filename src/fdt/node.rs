@@ -67,7 +67,7 @@ impl<'t, 'a> Node<'t, 'a> {
         self.name.as_ptr().addr().wrapping_sub(self.tree.blob().as_ptr().addr())
     }
 
-    /// Where what the node holds begins in the blob.
+    /// Start of the node's contents in the blob.
     fn body(self) -> usize {
         (self.offset() + self.name.len() + 1).next_multiple_of(4)
     }

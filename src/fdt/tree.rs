@@ -105,8 +105,8 @@ impl<'a> Tree<'a> {
         core::iter::once(self.root()).chain(Node::below_root(self))
     }
 
-    /// A node that `wanted` accepts: the root's first such child, where what a kernel looks for almost always is and
-    /// where it is cheap to see, or else the first anywhere.
+    /// A node that `wanted` accepts: the root's first such child, where a kernel almost always finds it, and where it is cheap
+    /// to see, or else the first anywhere.
     pub fn find_by(&self, wanted: impl Fn(Node<'_, 'a>) -> bool) -> Option<Node<'_, 'a>> {
         self.root().children().find(|node| wanted(*node)).or_else(|| self.nodes().find(|node| wanted(*node)))
     }
@@ -149,8 +149,8 @@ impl<'a> Tree<'a> {
         self.nodes().find(|node| node.phandle() == Some(phandle))
     }
 
-    /// The node whose name lies at `offset` of the blob, or that holds what lies there: what an [`FdtError`] points
-    /// at. `None` outside the structure block.
+    /// The node whose name lies at `offset` of the blob, or whose contents include `offset`: the place that an [`FdtError`]
+    /// points at. `None` outside the structure block.
     #[must_use]
     pub fn node_at(&self, offset: usize) -> Option<Node<'_, 'a>> {
         if !self.header.structure_range().contains(&offset) {

@@ -156,7 +156,7 @@ impl PerCpu for KernelPages {
     }
 
     fn is_online(&self, cpu: CpuId) -> bool {
-        // Acquire pairs with the release in `set_online`: what the CPU did to its data before it went is there.
+        // Acquire pairs with the release in `set_online`: the CPU's last changes to its data are visible.
         ONLINE.get(to_usize(u64::from(cpu.get()))).is_some_and(|online| online.load(Ordering::Acquire))
     }
 
@@ -339,7 +339,7 @@ pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     // SAFETY: as above; the fields are atomics.
     let data = unsafe { &*local };
     data.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
-    // SAFETY: the caller's promise: as many bytes lie behind the data.
+    // SAFETY: the caller's promise: that many bytes lie behind the data.
     let statics = unsafe { static_percpu::copy_template(cpu, place, LOCAL) };
     data.statics.store(statics, Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };

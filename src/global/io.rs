@@ -17,7 +17,7 @@ use core::ops::Deref;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-/// How descriptors are looked for: in any context, and among memory that goes back.
+/// Flags for allocating descriptors: any context, reclaimable memory.
 const CLAIM_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN).union(Gfp::RECLAIMABLE);
 
 /// All device memory that is mapped.
@@ -47,8 +47,8 @@ pub fn io_space() -> &'static IoSpace<'static, 'static, KernelPages> {
     &IO
 }
 
-/// Lets device memory be mapped, by a CPU with so many bits of physical address, what is `no-map` in `reserved` by its
-/// owners alone, and notes the devices that are mapped in `early` already. Boot CPU, when there are vmalloc areas.
+/// Lets device memory be mapped, by a CPU with this number of bits of physical address; the `no-map` ranges of `reserved` only
+/// by their owners. Records the devices that are mapped in `early` already. Boot CPU, when there are vmalloc areas.
 ///
 /// # Errors
 ///

@@ -60,7 +60,7 @@ impl core::error::Error for KvFreeError {}
 /// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
 /// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 #[doc = concat!("```ignore\n", include_str!("../../docs/families/kvmalloc.rs"), "```")]
 ///
@@ -92,7 +92,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvmalloc`], zeroed.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvzalloc`] for `count` elements of `size` bytes.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
@@ -119,7 +119,7 @@ pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvEr
 /// frees, and returns the same as [`kvmalloc`] of 0 bytes. The contents up to the smaller of both sizes are kept. Context as
 /// `gfp` says.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 /// Frees what [`kvmalloc`], [`kmalloc`] or [`vmalloc`](super::vmalloc()) gave; null is nothing to free.
 /// Misuse is reported, and nothing is freed then. Any context.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Safety
 ///

@@ -74,8 +74,8 @@ pub unsafe trait Machine: Sync {
 
     /// Blocks the running thread until [`WaitQueue::generation`] of `queue` is no longer `seen`, or for a shorter time,
     /// and lets other threads run: whether it did. `false` if no other thread can run, or if there are none: the CPU works for
-    /// other CPUs meanwhile, and sleeps, or finds that nobody is left who could free memory. A kernel that implements it
-    /// calls [`switch_thread`](super::switch_thread) at each switch.
+    /// other CPUs meanwhile, and sleeps, or finds that no CPU is left that could free memory. A kernel that implements it calls
+    /// [`switch_thread`](super::switch_thread) at each switch.
     fn block(&self, queue: &WaitQueue, seen: u32) -> bool {
         let _ = (queue, seen);
         false
@@ -119,9 +119,9 @@ pub unsafe trait Machine: Sync {
     }
 }
 
-/// Names the kernel's machine: a value of a type that is [`Machine`], in a constant expression, and what the linear map adds
-/// to a physical address: any multiple of 2 MiB, zero included (RAM is used where it is). Without `linear_offset` it is
-/// [`PAGE_OFFSET`](crate::mm::layout::PAGE_OFFSET). Cheapest are values that share no bit with an address of RAM.
+/// Names the kernel's machine: a value of a type that is [`Machine`], in a constant expression, and the offset that the linear
+/// map adds to a physical address: any multiple of 2 MiB, zero included (RAM is used where it is). Without `linear_offset` it
+/// is [`PAGE_OFFSET`](crate::mm::layout::PAGE_OFFSET). Cheapest are values that share no bit with an address of RAM.
 ///
 /// Once in a kernel; the linker says so if there is none, or a second one.
 ///

@@ -96,7 +96,7 @@ unsafe impl Backing for KmallocElements {
     }
 }
 
-// SAFETY: what a cache promises; an object of another one is not accepted.
+// SAFETY: the cache's guarantees hold; an object of another cache is not accepted.
 unsafe impl Backing for KmemCache {
     fn bytes(&self) -> usize {
         CacheBacking::writable(self.cache())

@@ -34,8 +34,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Reports that `call` was refused what it was told of, `at`, and who called. Any context; takes no lock that it does not
-/// find free.
+/// Reports that `call` was refused for the address `at`, and its caller. Any context; takes no lock that it does not find free.
 ///
 /// # Panics
 ///

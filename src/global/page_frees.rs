@@ -1,5 +1,5 @@
-//! Giving pages back, by page or by address: each call reports what is wrong with the name, and has a sister `try_…` that
-//! answers with it instead.
+//! Giving pages back, by page or by address: each call reports an error in the name, and has a sister `try_…` that answers with
+//! it instead.
 
 use super::linear::linear;
 use super::misuse::refused;
@@ -67,7 +67,7 @@ pub unsafe fn free_pages(block: impl BlockName, order: Order) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -99,7 +99,7 @@ pub unsafe fn free_page(page: impl BlockName) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -136,7 +136,7 @@ pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -168,7 +168,8 @@ pub unsafe fn free_pages_exact(start: impl BlockName, bytes: usize) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then. Of several pages, those before the one that is wrong are free.
+/// A variant of [`FreeError`] that names the error; nothing has changed then. Of several pages, those before the bad one are
+/// free.
 ///
 /// # Safety
 ///
@@ -200,7 +201,8 @@ pub unsafe fn free_contig_range(first: Page, pages: u32) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then. Of several pages, those before the one that is wrong are free.
+/// A variant of [`FreeError`] that names the error; nothing has changed then. Of several pages, those before the bad one are
+/// free.
 ///
 /// # Safety
 ///
@@ -230,7 +232,7 @@ pub unsafe fn put_page(page: Page) {
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///

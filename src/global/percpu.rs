@@ -21,7 +21,7 @@ static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator:
 // SAFETY: HAL-11: an array is a fresh allocation, and memory is cleared by writes of the CPU.
 unsafe impl PerCpuHal<'static> for KernelPages {
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
-        // Among memory that goes back.
+        // Reclaimable memory.
         let gfp = gfp | Gfp::RECLAIMABLE;
         let row = KVec::from_elem(Chunk::FREE, count, gfp).ok()?;
         Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))

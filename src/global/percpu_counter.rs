@@ -72,7 +72,7 @@ impl PerCpuCounter {
         self.shared.read()
     }
 
-    /// The same of what is never negative: a part that has not been moved yet may make it look so (Linux:
+    /// The same for a counter that is never negative: a part that has not been moved yet may make it look so (Linux:
     /// `percpu_counter_read_positive`).
     #[inline]
     #[must_use]
@@ -86,14 +86,13 @@ impl PerCpuCounter {
         self.shared.sum(&KernelPages(()), self.parts.iter().map(|(_, part)| part))
     }
 
-    /// The same of what is never negative (Linux: `percpu_counter_sum_positive`).
+    /// The same for a counter that is never negative (Linux: `percpu_counter_sum_positive`).
     #[must_use]
     pub fn sum_positive(&self) -> u64 {
         u64::try_from(self.sum()).unwrap_or(0)
     }
 
-    /// How it compares with `other`: by what is shared where that is clear, and exactly otherwise (Linux:
-    /// `percpu_counter_compare`).
+    /// Compares it with `other`: by the shared part if that decides, and exactly otherwise (Linux: `percpu_counter_compare`).
     #[must_use]
     pub fn compare(&self, other: i64) -> Ordering {
         let about = self.read();

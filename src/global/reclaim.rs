@@ -51,7 +51,7 @@ pub const fn spin_lock<T>(data: T) -> SpinLock<T> {
     Lock::new(KernelPages(()), data)
 }
 
-/// Work that an interrupt handler has put off, such as freeing what may not be freed there.
+/// Work that an interrupt handler has put off, such as freeing memory that may not be freed there.
 pub trait Deferred: Sync {
     /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU, inside [`Scope::Deferred`]: may not
     /// wait.

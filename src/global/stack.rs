@@ -39,7 +39,7 @@ const PAGES_MAX: usize = to_usize(STACK_SIZE_MAX / PAGE_SIZE);
 struct Chunk {
     /// The address of the first slot.
     base: AtomicU64,
-    /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty row are freed.
+    /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty array are freed.
     used: AtomicU64,
     slots: [Slot; SLOTS],
 }
@@ -75,7 +75,7 @@ pub enum StackAllocError {
     Area(AreaError),
     /// The pages could not be mapped.
     Tables(PgtableError),
-    /// There are as many stacks as there can be.
+    /// The maximum number of stacks exists already.
     TooMany,
     /// Memory is not up yet.
     NotReady,
@@ -187,7 +187,7 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
             unsafe { kfree(memory.as_ptr()) };
             StackAllocError::Area(error)
         })?;
-        // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid row.
+        // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid array.
         let fresh = unsafe { &*row };
         fresh.base.store(area.start().get(), Ordering::Relaxed);
         fresh.used.store(GUARD, Ordering::Relaxed);

@@ -98,7 +98,7 @@ impl<T: Sync> StaticPerCpu<T> {
     ///
     /// # Safety
     ///
-    /// It is a static in the section `quarry_percpu`, and `value` is a constant: there may be as many of it as there are CPUs.
+    /// It is a static in the section `quarry_percpu`, and `value` is a constant: every CPU may have a copy.
     #[must_use]
     pub const unsafe fn in_section(value: T) -> Self {
         const {

@@ -1,5 +1,5 @@
-//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and what is known about a
-//! wrong one.
+//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and the facts known about a wrong
+//! one.
 //!
 //! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch
 //! where an address is made of a page or taken apart.
@@ -168,7 +168,7 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
 pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::AllocError> {
     let bytes = places.saturating_mul(size_of::<RingEntry>());
     let memory = super::kzalloc(bytes, crate::gfp::Gfp::KERNEL)?.cast::<RingEntry>();
-    // SAFETY: as many bytes, aligned to words, zero, which is a valid entry, and nobody else's for good.
+    // SAFETY: that many bytes, aligned to words, zero, which is a valid entry, and never owned by others.
     let entries = unsafe { core::slice::from_raw_parts(memory.as_ptr().cast_const(), places) };
     OWNERS.call_once(|| OwnerRing::new(entries));
     Ok(())

@@ -72,7 +72,7 @@ unsafe impl Allocator for Vmalloc {
         if gfp.contains(Gfp::ZERO)
             && let Some(more) = new.size().checked_sub(old.size())
         {
-            // SAFETY: behind what was there, inside the block.
+            // SAFETY: behind the old contents, inside the block.
             let tail = unsafe { moved.add(old.size()) };
             // SAFETY: as above; not all calls before asked for zeroes.
             unsafe { tail.write_bytes(0, more) };
@@ -171,7 +171,7 @@ impl fmt::Debug for Vmap {
 impl Drop for Vmap {
     fn drop(&mut self) {
         // SAFETY: VMP-1: the area is this value's alone, and every reference into it ends with it. When it returns, no CPU
-        // translates the addresses; what is wrong is reported there.
+        // translates the addresses; an error is reported there.
         unsafe { vunmap(self.range.start()) };
     }
 }

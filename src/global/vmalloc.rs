@@ -125,7 +125,7 @@ pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> 
         name: "vmap_area",
         size: size_of::<Node<'static, Area>>() as u32,
         align: align_of::<Node<'static, Area>>() as u32,
-        // Among what goes back: there may be many after a peak, and they lie close together then.
+        // Reclaimable memory: there may be many after a peak, and they lie close together then.
         flags: SlabFlags::NO_MERGE.union(SlabFlags::RECLAIM_ACCOUNT),
         constructor: None,
     };
@@ -219,8 +219,8 @@ pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
     VMALLOC.vmalloc(&VmallocRequest { flags, ..request }).map(pointer)
 }
 
-/// [`vmalloc`] with flags: what may be waited for, which zone the pages are of, whether they are zeroed. With
-/// [`Gfp::ATOMIC`] in any context.
+/// [`vmalloc`] with flags: whether it may wait, the zone of the pages, whether they are zeroed. With [`Gfp::ATOMIC`] in any
+/// context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///

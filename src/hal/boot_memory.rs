@@ -25,8 +25,8 @@ pub trait BootMemory<'m> {
     /// [`Unreachable`] if part of the range is not mapped; nothing was written then.
     fn zero(&mut self, range: PhysRange) -> Result<(), Unreachable>;
 
-    /// Turns `range` into as many values of `T` as fit, each one set to `fill`. The caller owns them until it has
-    /// dropped the slice and freed the range.
+    /// Turns `range` into the largest number of values of `T` that fits, each one set to `fill`. The caller owns them until it
+    /// has dropped the slice and freed the range.
     ///
     /// # Errors
     ///

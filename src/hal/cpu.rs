@@ -52,7 +52,7 @@ pub trait PerCpu {
     fn kick(&self, cpu: CpuId);
 
     /// This CPU waits for an answer of `cpu`, and has looked `step` times, from 0 on, whether it is there. A machine with a
-    /// clock reports here who lets others wait for too long.
+    /// clock reports callers that let others wait for too long.
     fn waiting_for(&self, cpu: CpuId, step: u64) {
         let _ = (cpu, step);
     }

@@ -1,5 +1,5 @@
-//! Page-table entries: the raw 64 bits, what they mean, and the trait by which an architecture says how the one
-//! becomes the other.
+//! Page-table entries: the raw 64 bits, their meaning, and the trait by which an architecture says how the one becomes the
+//! other.
 #![forbid(unsafe_code)]
 
 use super::level::{LeafLevel, Level};
@@ -86,7 +86,7 @@ pub enum Defect {
     WritableExecutable,
     /// A kernel entry without `UXN`: user space could execute it, even though it cannot read it.
     KernelWithoutUxn,
-    /// A user entry without `PXN`: the kernel could be led to execute it.
+    /// A user entry without `PXN`: the kernel could be tricked into executing it.
     UserWithoutPxn,
     /// Executable Device memory.
     ExecutableDevice,

@@ -19,8 +19,8 @@ impl core::error::Error for NoFrame {}
 ///
 /// # Safety
 ///
-/// `mm::pgtable` writes to what it is given and lets hardware walkers read it. The implementer promises that each frame
-/// is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
+/// `mm::pgtable` writes to the frames that it gets and lets hardware walkers read them. The implementer promises that each
+/// frame is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
 /// nothing else uses it until it comes back through [`FrameSource::free_table`].
 pub unsafe trait FrameSource {
     /// A frame with undefined content. Called with all locks held that the page-table caller holds; the source decides whether

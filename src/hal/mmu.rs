@@ -121,7 +121,7 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::read`]; and the caller may change that translation.
     unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry);
 
-    /// Writes `new` if the entry is still `current`, else returns what it is.
+    /// Writes `new` if the entry is still `current`, else returns its value.
     ///
     /// # Errors
     ///
@@ -300,5 +300,5 @@ pub unsafe trait Mmu {
     fn bbm_level(&self) -> BbmLevel;
 }
 
-/// Pages that one call of [`Mmu::invalidate_range`] may cover: what the largest scale can say (Arm ARM C5.5, TLBI RVAE1IS).
+/// Pages that one call of [`Mmu::invalidate_range`] may cover: the limit of the largest scale (Arm ARM C5.5, TLBI RVAE1IS).
 pub const MAX_RANGE_PAGES: u64 = 1 << 21;

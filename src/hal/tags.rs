@@ -33,6 +33,6 @@ pub trait TagMemory: Sync {
     /// Tags set before are seen by every CPU before tags read afterwards are read.
     fn fence(&self);
 
-    /// Remembers who gave or took memory, for reports.
+    /// Records the callers that allocate and free memory, for reports.
     fn note(&self, _event: &TagEvent) {}
 }

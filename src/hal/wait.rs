@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 pub enum Waited {
     /// The condition held.
     Woken,
-    /// The condition did not hold, and nobody is left who could make it: waiting on would be for ever.
+    /// The condition did not hold, and no CPU is left that could make it hold: the wait would never end.
     WouldNeverWake,
 }
 
@@ -198,7 +198,7 @@ impl<W: WaitWord> WaitQueue<W> {
         answer
     }
 
-    /// The waker's side, after the change has been made: `rouse` ends the sleep of all who wait here.
+    /// The waker's side, after the change has been made: `rouse` ends the sleep of all waiters.
     pub fn wake_with(&self, rouse: impl FnOnce()) {
         // INVARIANT: WAIT-1.
         W::barrier();

@@ -1,5 +1,5 @@
-//! The account of all RAM: the map by address, what the page allocator's part of it is used for, and whether the two
-//! agree (promise: every byte is accounted for).
+//! The account of all RAM: the map by address, the uses of the page allocator's part of it, and whether the two agree (promise:
+//! every byte is accounted for).
 #![forbid(unsafe_code)]
 
 use super::memmap::{MapError, MemoryMap, Owner};
@@ -14,7 +14,7 @@ use core::fmt;
 ///
 /// Those of [`MemoryMap`], those of the counters that [`Census::check`] compares, and
 ///
-/// - `ACCT-5`: what the map gives to the page allocator is what the allocator has, to the byte.
+/// - `ACCT-5`: the map's memory of the page allocator is the allocator's own count, to the byte.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Owner of each byte.

@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
-/// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
+/// `log=`, `loglevel=`) are refused by their readers if need be. `mem=` with a wrong value ends booting.
 pub const ARGUMENTS: [(&str, Kind); 20] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),

@@ -1,4 +1,4 @@
-//! DMA at boot: what the boot arguments ask for.
+//! DMA at boot: the settings of the boot arguments.
 #![forbid(unsafe_code)]
 
 use super::bootargs::BootArgs;

@@ -117,7 +117,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     let machine = match result {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
-            // Without a tree the image's place says which board it is; what a tree does not name is not there.
+            // Without a tree the image's place says which board it is; a device that the tree does not name does not exist.
             let unknown = matches!(error, StartError::Boot(BootError::NoTree(_) | BootError::Damaged(..)));
             if unknown && console::ports().next().is_none() {
                 serial::open_fallback(guess, &early);

@@ -57,7 +57,7 @@ pub(super) fn init() {
     }
 }
 
-/// Takes what has arrived at every port. Boot CPU alone, interrupts masked: the one writer of the ring.
+/// Takes the bytes that have arrived at every port. Boot CPU alone, interrupts masked: the one writer of the ring.
 fn collect() {
     for port in console::ports() {
         drain(port);
@@ -83,8 +83,8 @@ fn on_input(_: IntId) {
     collect();
 }
 
-/// The next byte that somebody types. Sleeps until there is one, and does what the background has to do meanwhile. Boot
-/// CPU; called by the prompt alone.
+/// The next byte typed. Sleeps until there is one, and does the background work meanwhile. Boot CPU; called by the prompt
+/// alone.
 pub(super) fn read() -> u8 {
     loop {
         if POLLED.load(Ordering::Relaxed) {

@@ -198,7 +198,7 @@ pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), I
     let gic = GIC.get().ok_or(InterruptError::NoController)?;
     let slot = slot(intid).ok_or(InterruptError::NoController)?;
     let null = core::ptr::null_mut();
-    // INVARIANT: IRQ-1. Release pairs with the acquire in `handle`: the handler finds what was set up for it.
+    // INVARIANT: IRQ-1. Release pairs with the acquire in `handle`: the handler sees all setup made for it.
     slot.compare_exchange(null, handler as *mut (), Ordering::Release, Ordering::Relaxed)
         .map_err(|_| InterruptError::Taken(intid))?;
     gic.enable(intid, trigger).map_err(|error| {
@@ -207,8 +207,8 @@ pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), I
     })
 }
 
-/// [`request`] for a handler that never frees memory and never wakes anybody who waits for it, for good: nobody sleeps until
-/// such an interrupt comes.
+/// [`request`] for a handler that never frees memory and never wakes anybody who waits for it, for good: no context sleeps
+/// until such an interrupt comes.
 ///
 /// # Errors
 ///

@@ -57,7 +57,7 @@ pub(super) fn map(words: &str) {
 /// `iounmap ADDR`.
 pub(super) fn unmap(word: &str) {
     match parse_number(word).map(|addr| global::io_space().do_iounmap(VirtAddr::new(addr))) {
-        // For the call, null is nothing to unmap (Linux); a person who types it has meant something else.
+        // For the call, null is nothing to unmap (Linux); but a user who types it has made a mistake.
         Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
         Some(Ok(())) => kprintln!("unmapped"),
         Some(Err(error)) => kprintln!("{error}"),

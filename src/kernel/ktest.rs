@@ -1,4 +1,5 @@
-//! Kernel tests: the registry that [`ktest!`](crate::ktest!) fills and the loop that runs what the boot arguments name.
+//! Kernel tests: the registry that [`ktest!`](crate::ktest!) fills and the loop that runs the tests that the boot arguments
+//! name.
 //!
 //! The runner on the host (`tools/run`) reads the registry from the ELF file, decides which machine each test boots on
 //! and passes the tests' numbers as `ktest=0-3,7`. The lines that start with `ktest: ` on the console tell it how each

@@ -169,7 +169,7 @@ impl LineReader {
         if shown == 0 { Step::Nothing } else { Step::Erase(shown) }
     }
 
-    /// Characters from the start of the last word on, with what was not shown.
+    /// Characters from the start of the last word on, with the part that was not shown.
     fn last_word(&self) -> usize {
         let text = self.text();
         let kept = text.trim_end().rfind(' ').map_or(0, |blank| blank + 1);

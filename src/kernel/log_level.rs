@@ -51,7 +51,7 @@ fn level_of(word: Word<'_>) -> Argument {
     level.map_or(Argument::Refused, Argument::Level)
 }
 
-/// Linux shows what is more severe than the number: errors are 3, warnings 4, notices 5, information 6, debugging 7.
+/// Linux shows messages more severe than the number: errors are 3, warnings 4, notices 5, information 6, debugging 7.
 fn level_of_number(number: u32) -> LevelFilter {
     match number {
         0..=3 => LevelFilter::Off,

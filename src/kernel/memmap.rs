@@ -93,7 +93,7 @@ pub struct MemoryMap {
     total: u64,
 }
 
-/// Why there is no map, or what is wrong with it.
+/// Reason why there is no map, or error in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MapError {
@@ -195,7 +195,7 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// `ACCT-4` and the row that somebody else has, [`MapError::NoMemory`]; nothing has changed then.
+    /// `ACCT-4` and the row that another owner has, [`MapError::NoMemory`]; nothing has changed then.
     pub fn paint_pages(&mut self, range: PhysRange, gave_up: impl Fn(Owner) -> bool) -> Result<(), MapError> {
         let free = |owner| owner == Owner::Unclaimed || gave_up(owner);
         match self.rows.iter().find(|row| row.range.overlaps(range) && !free(row.owner)) {

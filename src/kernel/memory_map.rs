@@ -143,7 +143,7 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
         }
     }
     for run in managed_runs()? {
-        // A table from before the hand-over is given back when what it mapped is unmapped.
+        // A table from before the hand-over is freed when its mappings are unmapped.
         map.paint_pages(run, |owner| owner == TABLES)?;
     }
     map.finish()?;

@@ -27,8 +27,8 @@ pub type Expected = fn(Esr, VirtAddr);
 static EXPECTED: Once<Expected, cpu::Relax> = Once::new();
 static DEPTH: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
 
-/// Registers who may wait for a fault: the test harness. The address is `FAR_EL1` where the syndrome says that it is
-/// valid, and the faulting instruction's own otherwise. The first call counts.
+/// Registers the waiter for a fault: the test harness. The address is `FAR_EL1` where the syndrome says that it is valid, and
+/// the faulting instruction's own otherwise. The first call counts.
 pub(crate) fn set_expected(expected: Expected) {
     EXPECTED.call_once(|| expected);
 }

@@ -49,7 +49,7 @@ impl RateLimit {
 static FAILURES: RateLimit = RateLimit::new();
 static KILLS: RateLimit = RateLimit::new();
 
-/// Registers what is done when memory is exhausted. Boot CPU, once, when there is a page allocator.
+/// Registers the OOM hook. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
     if let Err(error) = global::reclaim().oom_hooks().register(global::context(), &NothingToKill) {
         warn!("no OOM hook: {error}");

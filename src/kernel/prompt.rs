@@ -15,7 +15,7 @@ use crate::mm::zone::PageHal;
 use crate::{kprint, kprintln};
 use core::fmt;
 
-/// A command: its name, what follows it, what it does.
+/// A command: its name, its arguments, its effect.
 struct Command {
     name: &'static str,
     argument: &'static str,
@@ -220,7 +220,7 @@ fn page(machine: &Machine, text: &str) {
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
             Pfn::new(number).start()
         }
-        // No frame has this number, and there is RAM at this physical address: that is what was meant.
+        // No frame has this number, and there is RAM at this physical address: so the argument is an address.
         None if number < layout::LINEAR_MAP_SIZE && is_ram(PhysAddr::new(number)) => {
             kprintln!("{number:#x} taken for a physical address: RAM has no frame of that number");
             PhysAddr::new(number)

@@ -1,6 +1,6 @@
 //! Layout of a fault report: the exception in words, its place, every register, the backtrace.
 //!
-//! Nothing here allocates, takes a lock or trusts what it prints about: a report must come out of any state.
+//! Nothing here allocates, takes a lock or trusts the state that it prints: a report must come out of any state.
 
 use super::console;
 use super::symbol::Symbol;
@@ -20,7 +20,7 @@ const MAX_LINES: usize = 64;
 /// How many parts of the kernel can be asked about an address.
 const MAX_DESCRIBERS: usize = 8;
 
-/// Says in words what a part of the kernel knows about an address, for instance which of its areas it belongs to. Writes
+/// Describes in words a part of the kernel's knowledge about an address, for instance which of its areas it belongs to. Writes
 /// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
 pub type Describe = fn(VirtAddr, &mut dyn fmt::Write) -> fmt::Result;
 
@@ -66,13 +66,13 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     print_backtrace(Some((frame.elr, frame.link())), frame.frame_pointer());
 }
 
-/// Which rule of this kernel's memory an access has broken, if it has to do with one.
+/// The memory rule that an access has broken, if there is one.
 const fn rule(abort: Abort) -> Option<&'static str> {
     match (abort.status, abort.access) {
-        (FaultStatus::Permission(_), Access::Write) => Some("what is mapped read-only is not written"),
-        (FaultStatus::Permission(_), Access::Execute) => Some("what is not code is not executed: W^X"),
-        (FaultStatus::TagCheck, _) => Some("memory is accessed through the pointer that it was given out with"),
-        (FaultStatus::Alignment, _) => Some("device memory is accessed at multiples of the access's size alone"),
+        (FaultStatus::Permission(_), Access::Write) => Some("write to a read-only mapping"),
+        (FaultStatus::Permission(_), Access::Execute) => Some("instruction fetch from non-executable memory (W^X)"),
+        (FaultStatus::TagCheck, _) => Some("access through a pointer whose tag is not the memory's"),
+        (FaultStatus::Alignment, _) => Some("access to device memory at an address that is not a multiple of its size"),
         _ => None,
     }
 }
@@ -131,7 +131,7 @@ pub(super) fn print_callers() {
 }
 
 /// Prints the chain of callers, frames of one recursion in a single line. `interrupted` is where the innermost function
-/// was interrupted, if it was, and its link register, which says who called it as long as it has no frame of its own.
+/// was interrupted, if it was, and its link register, which names its caller as long as it has no frame of its own.
 pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("backtrace:");
     let pc = interrupted.map(|(pc, _)| Frame { pc, left: Left::Exception });
@@ -168,7 +168,7 @@ impl fmt::Write for Note {
     }
 }
 
-/// SPSR_EL1 in words (Arm ARM C5.2.20): flags as letters, capital where set, then what is masked and the mode.
+/// SPSR_EL1 in words (Arm ARM C5.2.20): flags as letters, capital where set, then the masks and the mode.
 struct Spsr(u64);
 
 impl fmt::Display for Spsr {

@@ -3,8 +3,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// A queue of bytes with one writer and one reader, and a count of what was lost: what found no room, and what the sender
-/// says never came. Neither side waits.
+/// A queue of bytes with one writer and one reader, and a count of lost bytes: those that found no room, and those that the
+/// sender says never came. Neither side waits.
 ///
 /// # Invariants
 ///

@@ -55,7 +55,7 @@ fn open_at(kind: UartKind, registers: PhysRange, line: Line, early: &EarlyMap) -
     console::add_port(unsafe { Uart::open(kind, virt.start(), line) })
 }
 
-/// Opens what the board is known for, so that last words are heard even without a device tree, or with a tree of that
+/// Opens the port that the board is known for, so that last words are heard even without a device tree, or with a tree of that
 /// board that names no console. On any other board these addresses are something else.
 pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {

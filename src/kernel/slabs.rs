@@ -8,7 +8,7 @@ use ::log::info;
 use aarch64_cpu::registers::CNTPCT_EL0;
 use tock_registers::interfaces::Readable;
 
-/// Collects what the boot loader, the CPU and the clock have. Boot CPU, before the first objects.
+/// Collects the random bits of the boot loader, the CPU and the clock. Boot CPU, before the first objects.
 pub(super) fn add_entropy(tree: &Tree<'_>) {
     let mut bits = 0;
     if let Some(chosen) = tree.chosen() {

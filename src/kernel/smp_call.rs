@@ -63,7 +63,7 @@ impl Call {
 
     /// The last touch of a call that is on no list any more.
     fn finish(&self, state: u8) {
-        // Release pairs with the acquire of who waits.
+        // Release pairs with the acquire of the waiter.
         self.state.store(if self.is_async { FREE } else { state }, Ordering::Release);
     }
 }
@@ -174,7 +174,7 @@ fn push(cpu: CpuId, call: &Call) -> Result<(), CallError> {
     let mut first = list.load(Ordering::Relaxed);
     loop {
         call.next.store(first, Ordering::Relaxed);
-        // Release: who takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the
+        // Release: the CPU that takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the
         // CPU's own look at its list after it has left: one of the two sees the other.
         match list.compare_exchange_weak(first, pointer, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => break,

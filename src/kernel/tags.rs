@@ -1,5 +1,5 @@
 //! Memory tags: `kasan=on` in the boot arguments switches them on where the CPU has them (Linux: `kasan=`, hardware
-//! tags), the test at boot that a wrong tag really faults, and what a report says about one.
+//! tags), the test at boot that a wrong tag really faults, and the text of a report about one.
 
 use super::bootargs::BootArgs;
 use super::symbol::Symbol;
@@ -163,8 +163,8 @@ pub fn self_test() -> bool {
     fine
 }
 
-/// Writes what is wrong with an access through a pointer whose tag is not the memory's: for the reports of faults.
-/// Nothing if nothing is.
+/// Describes the error of an access through a pointer whose tag is not the memory's: for the reports of faults. Nothing if
+/// nothing is.
 ///
 /// # Errors
 ///

@@ -12,7 +12,7 @@ use core::fmt;
 /// Addresses below this are taken for a null pointer with an offset.
 const NEAR_NULL: u64 = 64 << 10;
 
-/// An address that prints what it is: [`describe`].
+/// An address that prints its description: [`describe`].
 #[derive(Clone, Copy, Debug)]
 pub struct Whereabouts(pub VirtAddr);
 

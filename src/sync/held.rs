@@ -27,12 +27,12 @@ pub enum LockContext {
     Unknown,
 }
 
-/// How a CPU waits for a lock, and what it remembers of those that it holds.
+/// How a CPU waits for a lock, and its record of those that it holds.
 pub trait LockHal {
     /// One turn of waiting: the architecture's hint (YIELD, or WFE where an event is sure to come). Any context.
     fn relax();
 
-    /// Runs `f`, uninterrupted, with what the running CPU, or thread, holds, and with where it is. As it stands, for
+    /// Runs `f`, uninterrupted, with the locks that the running CPU, or thread, holds, and with its context. As it stands, for
     /// machines that remember nothing: their locks are not checked.
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         let _ = f;
@@ -288,7 +288,7 @@ pub(super) enum Attempt {
     Taken,
 }
 
-/// Notes that the running CPU takes a lock, and reports what is wrong with that.
+/// Notes that the running CPU takes a lock, and reports an error in that.
 #[inline(never)]
 #[track_caller]
 pub(super) fn taking<R: LockHal>(class: &'static LockClass, address: usize, attempt: Attempt) {
@@ -330,7 +330,7 @@ pub struct Watched<C: Class, R: LockHal> {
 }
 
 impl<C: Class, R: LockHal> Watched<C, R> {
-    /// The caller is about to wait for the lock at `address`. Reports what is wrong with that.
+    /// The caller is about to wait for the lock at `address`. Reports an error in that.
     #[track_caller]
     #[inline]
     pub fn taking(address: usize) -> Self {

@@ -10,8 +10,8 @@ use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// A spin lock of class `C` (Linux: `raw_spinlock_t` with its `lock_class_key`). In the checking build every call is checked
-/// against what the CPU holds, and a call that could deadlock panics, naming both locks; in a release there is nothing
-/// but the lock.
+/// against the locks that the CPU holds, and a call that could deadlock panics, naming both locks; in a release there is
+/// nothing but the lock.
 pub struct OrderedLock<T, C, R> {
     data: SpinMutex<T, Waiting<R>>,
     class: PhantomData<fn() -> C>,

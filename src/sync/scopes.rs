@@ -15,7 +15,7 @@ const FORBIDDING: [(Scope, Atomic); 5] = [
 
 /// Scopes of one CPU, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a saved interrupt
 /// mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is set in every mask.
-/// So one AND with what has just been saved anyhow tells all.
+/// So one AND with the mask that has just been saved answers everything.
 ///
 /// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
 ///

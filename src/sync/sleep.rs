@@ -1,4 +1,5 @@
-//! How a CPU without threads sleeps while it waits for memory, and who notices that nobody is left who could free some.
+//! How a CPU without threads sleeps while it waits for memory, and how the last one notices that no CPU is left that could free
+//! some.
 //!
 //! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
 //! the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same moment
@@ -9,7 +10,7 @@
 
 /// The running CPU, as it sleeps.
 pub trait Sleeper {
-    /// Says for all CPUs to see, in one order with what they say, whether this one sleeps.
+    /// Publishes whether this CPU sleeps, in one total order with the other CPUs' statements.
     fn set_asleep(&self, asleep: bool);
 
     /// Whether another CPU is awake, which may free memory.

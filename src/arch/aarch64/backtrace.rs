@@ -5,7 +5,7 @@
 
 use crate::addr::{VirtAddr, VirtRange};
 
-/// The longest walk: as many records as a kernel stack and an overflow stack have room for.
+/// The longest walk: the number of records for which a kernel stack and an overflow stack have room.
 pub const MAX_FRAMES: usize = 3 << 10;
 
 /// Interface of the walk to the machine.

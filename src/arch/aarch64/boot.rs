@@ -1,4 +1,4 @@
-//! The assembly boot stub, what it hands over, and the symbols of `linker.ld`. It calls `quarry_boot_main` and
+//! The assembly boot stub, the values it hands over, and the symbols of `linker.ld`. It calls `quarry_boot_main` and
 //! `quarry_secondary_main`, which `crate::boot` defines, or the reference kernel.
 
 use crate::addr::{PhysAddr, PhysRange, Range, VirtAddr, VirtRange};
@@ -89,7 +89,7 @@ unsafe extern "C" {
     fn replace_ttbr1(tables: PhysAddr, empty: PhysAddr, idmap: PhysAddr, routine: PhysAddr);
 }
 
-/// Where the image lies, and what the boot loader said.
+/// Place of the image, and the boot loader's values.
 #[derive(Clone, Copy, Debug)]
 pub struct BootInfo {
     /// x0 at entry: the device tree's physical address if the loader kept the protocol.
@@ -166,8 +166,8 @@ pub fn image_sections() -> [(&'static str, VirtRange); 5] {
     ]
 }
 
-/// The image by what is in it: name and range. The pages between them and after them are padding and guards; what only
-/// booting needed is left out.
+/// The parts of the image: name and range. The pages between them and after them are padding and guards; what only booting
+/// needed is left out.
 #[must_use]
 pub fn image_parts() -> [(&'static str, VirtRange); 9] {
     let range = |start, end| Range::<VirtAddr>::new(start, end).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which CPU this is, and what it does while it has nothing to do.
+//! The number of this CPU, and its sleep while it has nothing to do.
 //!
 //! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` holds the address of the CPU's own data, and the exception
 //! vectors need a number without touching memory. The upper half says that somebody has set it: after reset the register

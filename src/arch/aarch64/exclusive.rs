@@ -66,7 +66,7 @@ fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<Vir
 }
 
 /// Where the code goes on that is at the load-exclusive at `pc`: behind the store-exclusive, and where a branch between
-/// the two leads. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or what follows is none of
+/// the two leads. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or the code behind it is none of
 /// the usual forms.
 #[must_use]
 pub fn exits(mut pc: VirtAddr, load: impl Fn(VirtAddr) -> u32) -> Option<[Option<VirtAddr>; EXITS]> {

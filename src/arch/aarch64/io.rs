@@ -77,7 +77,7 @@ unsafe impl IoBus for Mmio {
         }
     }
 
-    /// DMB OSHST: what was written to memory before is there when the device sees the store (Linux: `__io_bw`).
+    /// DMB OSHST: earlier writes to memory are visible when the device sees the store (Linux: `__io_bw`).
     #[inline(always)]
     fn order_before_store(&self) {
         // SAFETY: a barrier.

@@ -8,7 +8,7 @@ use crate::addr::{TAG_GRANULE, Tag, TagSet, VirtAddr};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// `TCR_EL1`: TBI1, the top byte of a kernel address is no part of it; TCMA1, what has the tag 0xf there is not checked.
+/// `TCR_EL1`: TBI1, the top byte of a kernel address is no part of it; TCMA1, accesses with the tag 0xf there are not checked.
 const TCR_TAGS: u64 = 1 << 38 | 1 << 58;
 /// `SCTLR_EL1`: ATA, tags are accessible; TCF, a wrong one is a synchronous exception.
 const SCTLR_ATA: u64 = 1 << 43;
@@ -41,7 +41,7 @@ pub fn init_cpu(seed: u64) {
             options(nostack, preserves_flags),
         );
     }
-    // SAFETY: the top byte of every kernel address in use is 0xff, so all mean what they did; the TLB may hold the register.
+    // SAFETY: the top byte of every kernel address in use is 0xff, so all keep their meaning; the TLB may hold the register.
     unsafe {
         asm!(
             "mrs {tcr}, tcr_el1",

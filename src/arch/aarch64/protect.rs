@@ -27,7 +27,7 @@ pub struct Barriers {
     pub e0pd: bool,
 }
 
-/// Switches on, on this CPU, what it has. Once, before it takes interrupts.
+/// Switches on the protections that this CPU has. Once, before it takes interrupts.
 pub fn init_cpu(cpu: &IdRegisters) {
     if cpu.has_pan() {
         let epan = if cpu.has_epan() { EPAN } else { 0 };

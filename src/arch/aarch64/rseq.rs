@@ -1,4 +1,4 @@
-//! Restartable sequences, and loads that may fault: what the kernel's exception return knows of certain instructions.
+//! Restartable sequences, and loads that may fault: the part of the kernel's exception return that knows certain instructions.
 //!
 //! A **restartable sequence** works on data of the CPU that executes it, without masking interrupts and without an atomic: it
 //! reads the address of the data, computes, and ends in one store that commits its work. If an exception is taken in between,

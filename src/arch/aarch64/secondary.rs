@@ -42,9 +42,8 @@ pub fn entry() -> VirtAddr {
     boot::secondary_entry_point()
 }
 
-/// Says what the CPU with `affinity` starts with, should it start: its number, the kernel's tables and a stack that ends
-/// at `stack_end`. A CPU keeps its number and affinity; what is written has reached memory when this returns. By one CPU
-/// at a time.
+/// Writes the start values for the CPU with `affinity`: its number, the kernel's tables and a stack that ends at `stack_end`. A
+/// CPU keeps its number and affinity; the values have reached memory when this returns. By one CPU at a time.
 pub fn prepare(cpu: CpuId, affinity: u64, tables: PhysAddr, stack_end: VirtAddr) {
     let Some(entry) = SECONDARIES.entries.get(to_usize(u64::from(cpu.get()))) else { return };
     SECONDARIES.tables.store(tables.get(), Ordering::Relaxed);

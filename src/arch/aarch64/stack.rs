@@ -11,7 +11,8 @@ use core::arch::global_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// log2 of [`STACK_SIZE_MAX`], and the bit that is clear in every address of a stack and set in as many bytes below it.
+/// log2 of [`STACK_SIZE_MAX`], and the bit that is clear in every address of a stack and set in the same number of bytes below
+/// it.
 pub const STACK_SHIFT: u32 = 15;
 /// Bytes of the largest stack.
 pub const STACK_SIZE_MAX: u64 = 1 << STACK_SHIFT;

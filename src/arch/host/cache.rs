@@ -1,10 +1,10 @@
 //! RAM behind a data cache, and devices that access it past the cache.
 //!
 //! CPUs access the RAM through plain pointers, of which the model sees nothing. So it keeps two copies of the RAM and finds
-//! out by comparing them: **A** is what CPUs read and write, the linear map; **M** is memory, what devices see, and what a
-//! non-cacheable mapping of a CPU reads and writes. A line that the cache holds has a **snapshot** S, which is A as it was
-//! when the line came or was last written back: A differs from S where the line is dirty. Of a line that the cache does not
-//! hold A is the same as M, unless a CPU has written to it since: then the cache holds it now.
+//! out by comparing them: **A** is the copy that CPUs read and write, the linear map; **M** is memory, the copy that devices
+//! see, and that a non-cacheable mapping of a CPU reads and writes. A line that the cache holds has a **snapshot** S, which is
+//! A as it was when the line came or was last written back: A differs from S where the line is dirty. Of a line that the cache
+//! does not hold A is the same as M, unless a CPU has written to it since: then the cache holds it now.
 //!
 //! As unkind as the architecture permits: at each [`CachedRam::step`], and before each access of a device, a dirty line may be
 //! written back, a clean one may be dropped, and a line may be fetched without an access, if it has a cacheable mapping.
@@ -408,7 +408,7 @@ impl CachedRam {
     }
 }
 
-// SAFETY: HAL-12: a model that does what is said, no sooner than it must.
+// SAFETY: HAL-12: a model that does every operation, no sooner than it must.
 unsafe impl DataCache for CachedRam {
     fn granule(&self) -> u64 {
         self.config.line

@@ -74,7 +74,7 @@ impl Recorder {
         open(&self.events).push(event);
     }
 
-    /// The offset of an access, and what it reaches.
+    /// The offset of an access, and the bytes that it reaches.
     #[expect(clippy::panic, reason = "a machine would stop with a fault")]
     fn reach<R>(&self, at: VirtAddr, width: Width, f: impl FnOnce(&mut [u8]) -> R) -> (u64, R) {
         let offset = at.offset_from(self.start).unwrap_or(u64::MAX);

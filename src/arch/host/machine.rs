@@ -159,8 +159,8 @@ impl State {
         }
     }
 
-    /// DSB ISH: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
-    /// the stores that no earlier barrier ordered.
+    /// DSB ISH: invalidations first, on every CPU; each CPU may fetch anew from the entries visible by then; and only then the
+    /// stores that no earlier barrier ordered.
     pub(super) fn complete(&mut self, cpu: usize) {
         let ops = self.cpus.get_mut(cpu).map(|cpu| std::mem::take(&mut cpu.outstanding)).unwrap_or_default();
         for victim in 0..self.cpus.len() {

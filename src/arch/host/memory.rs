@@ -98,7 +98,7 @@ impl Memory {
         self.frames.get(&(table.get() >> PAGE_SHIFT)).map_or(FrameUse::Data, |frame| frame.used_for)
     }
 
-    /// Gives the frame a new use and forgets what it held.
+    /// Gives the frame a new use and forgets its contents.
     pub(super) fn reuse(&mut self, table: PhysAddr, used_for: FrameUse) {
         let last = table.get() + (1 << PAGE_SHIFT);
         let words: Vec<Word> = self.pending.range(table.get()..last).map(|(&word, _)| word).collect();

@@ -166,7 +166,7 @@ impl State {
         walk.path.iter().any(|loc| loc.table == table)
     }
 
-    /// How a cached leaf differs from what the tables say. Address spaces that are not in use now are left alone.
+    /// The difference between a cached leaf and the tables. Address spaces that are not in use now are left alone.
     fn staleness(&self, cpu: usize, cached: &Cached) -> Option<String> {
         let addr = VirtAddr::new(cached.key.start);
         let root = self.root_for(cpu, addr)?;

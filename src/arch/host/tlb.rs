@@ -74,7 +74,7 @@ pub(super) const fn table_span(level: Level) -> u64 {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CachedTable {
     pub(super) table: PhysAddr,
-    /// The entries that led to it, the one that names it last.
+    /// The entries on the walk to it; the last one names it.
     pub(super) path: Vec<Loc>,
 }
 

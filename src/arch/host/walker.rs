@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    /// Every CPU may at once fetch what has become visible at `word`.
+    /// Every CPU may at once fetch the entry that has become visible at `word`.
     pub(super) fn speculate_word(&mut self, word: u64) {
         if !self.config.eager {
             return;

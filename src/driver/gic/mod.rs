@@ -96,7 +96,7 @@ impl Trigger {
     }
 }
 
-/// Why the controller could not do what it was asked.
+/// Reason why the controller refused a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GicError {
@@ -108,7 +108,7 @@ pub enum GicError {
     UnknownCpu(CpuId),
     /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
     Unreachable(u64),
-    /// The redistributor of this CPU did not do in time what it was told.
+    /// The redistributor of this CPU did not complete its request in time.
     Unresponsive(Unresponsive),
 }
 

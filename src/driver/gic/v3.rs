@@ -13,7 +13,7 @@ use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
 use safe_mmio::{field, field_shared};
 
-/// Bytes from one redistributor to the next; twice as many where it has the frames for virtual LPIs (§12.10).
+/// Bytes from one redistributor to the next; twice that where it has the frames for virtual LPIs (§12.10).
 const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
 
 /// The lowest affinity field of CPUs that the list of targets can name is below this (§12.11.44, without a range selector).
@@ -117,8 +117,8 @@ impl V3 {
 
     pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
         let word = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)?;
-        // The handler must see what was written before the interrupt was raised, and the acknowledgement must have
-        // taken effect (Linux: `gic_read_iar`).
+        // The handler must see all writes before the interrupt was raised, and the acknowledgement must have taken effect
+        // (Linux: `gic_read_iar`).
         barrier::dsb(barrier::SY);
         Some(Acknowledged { word, intid: IntId::new(u32::from(word))? })
     }

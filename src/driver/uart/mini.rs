@@ -84,7 +84,7 @@ impl MiniUart {
     }
 
     fn registers(self) -> &'static Registers {
-        // SAFETY: MINI-1, and the registers are cells of their own, so that shared references are what they are for.
+        // SAFETY: MINI-1, and the registers are cells of their own, so shared references are enough.
         unsafe { &*self.base.as_ptr::<Registers>() }
     }
 }

@@ -128,7 +128,7 @@ impl Uart {
         true
     }
 
-    /// Takes what has arrived next. Does not wait. One caller at a time.
+    /// Takes the next byte that has arrived. Does not wait. One caller at a time.
     #[must_use]
     pub fn receive(self) -> Received {
         match self.0 {

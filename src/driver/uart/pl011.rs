@@ -35,7 +35,7 @@ impl Pl011 {
         let port = Self { base };
         if port.control() & CONTROL_ON != CONTROL_ON {
             let config = LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
-            // A line that cannot be set is not worth ending the boot for: the port stays off and drops what it is given.
+            // A line that cannot be set is not worth ending the boot for: the port stays off and drops its bytes.
             let _ = port.registers().enable(config, line.baud, line.clock);
         }
         port

@@ -4,7 +4,7 @@
 //! in key order, and a **summary** of the subtree below it, which an [`Augment`] computes: the largest free size for
 //! areas, nothing for a plain index. With it the lowest gap that fits is found in one way down ([`fit`]).
 //!
-//! # Who owns a node
+//! # Owner of a node
 //!
 //! A node lives as long as `'a` and is never moved; the code that makes the reference provides its memory. It is at any time
 //! either
@@ -139,7 +139,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         }
     }
 
-    /// Recomputes summaries from `at` upwards, as far as they change, but not `end` nor what is above it.
+    /// Recomputes summaries from `at` upwards, as far as they change, but not `end` nor the nodes above it.
     #[inline]
     fn refresh(mut at: Link<'a, P>, end: Link<'a, P>) {
         if !A::KEPT {

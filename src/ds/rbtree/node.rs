@@ -1,4 +1,4 @@
-//! A node: its payload, its links, and who may touch those.
+//! A node: its payload, its links, and the rule for access to the links.
 
 use super::Payload;
 use core::cell::Cell;
@@ -114,13 +114,13 @@ impl<'a, P: Payload> Node<'a, P> {
     }
 
     /// The number of the tree that the node is in, or 0. A tree that reads its own number here may rely on it: it alone
-    /// writes it, so what it wrote last it also reads.
+    /// writes it, so it reads its own last write.
     #[inline(always)]
     pub(super) fn tree(&self) -> u64 {
         self.tree.load(Ordering::Relaxed)
     }
 
-    /// By the tree that takes the node or gives it up.
+    /// By the tree that takes the node or releases it.
     #[inline(always)]
     pub(super) fn set_tree(&self, number: u64) {
         self.tree.store(number, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl<'a, P: Payload> Owned<'a, P> {
         &self.0.payload
     }
 
-    /// By a tree or chain that gives up a node.
+    /// By a tree or chain that releases a node.
     #[inline(always)]
     pub(super) const fn give(node: &'a Node<'a, P>) -> Self {
         Self(node)

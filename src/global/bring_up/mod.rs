@@ -27,8 +27,8 @@ use crate::mm::zone::{Handed, Scrub, WatermarkTuning};
 /// The memory of the machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Memory<'s> {
-    /// RAM, and what of it is in use: the kernel's image and stacks, its page tables, what the boot loader left. Counts to
-    /// the byte.
+    /// RAM, and the parts of it that are in use: the kernel's image and stacks, its page tables, the boot loader's data. Counts
+    /// to the byte.
     Ranges {
         /// The banks.
         ram: &'s [PhysRange],

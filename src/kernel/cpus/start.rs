@@ -1,4 +1,4 @@
-//! Starting a CPU, what it does first, and stopping it.
+//! Starting a CPU, its first steps, and stopping it.
 
 use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
 use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
@@ -106,7 +106,7 @@ fn release(record: &Record, entry: PhysAddr) -> Result<(), CpuError> {
     Ok(())
 }
 
-/// The address of a word of the spin table in the linear map, if what the device tree says can be true.
+/// The address of a word of the spin table in the linear map, if the device tree's value is possible.
 fn release_word(word: PhysAddr) -> Result<VirtAddr, ReleaseError> {
     if !word.is_aligned(8) {
         return Err(ReleaseError::Misaligned);
@@ -167,7 +167,7 @@ fn come_online(cpu: CpuId, record: &Record) {
     if let Err(error) = interrupts::init_cpu() {
         give_up(cpu, record, format_args!("{error}"));
     }
-    // SAFETY: this CPU has just come, masked, on its own stack; what it left the last time was emptied before it was started.
+    // SAFETY: this CPU has just come, masked, on its own stack; its caches of the last time were drained before it was started.
     if !unsafe { global::bring_cpu_online() } {
         give_up(cpu, record, format_args!("it has no data of its own"));
     }
@@ -190,7 +190,7 @@ fn give_up(cpu: CpuId, record: &Record, why: core::fmt::Arguments<'_>) -> ! {
     cpu::park()
 }
 
-/// Stops a CPU (Linux: `cpu_down`): it finishes what it is at, its pages, objects and stacks go back to where all CPUs find
+/// Stops a CPU (Linux: `cpu_down`): it finishes its current work, its pages, objects and stacks go back to where all CPUs find
 /// them, and it is switched off, or parked where firmware cannot do that. Where sleeping is allowed.
 ///
 /// # Errors
@@ -251,7 +251,7 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
 /// This CPU has been asked to go, and has nothing left to do. Returns when it is back, or if it stays.
 pub(super) fn leave(cpu: CpuId, record: &Record) {
     irq::local_irq_disable();
-    // From here on nobody sends work; what was sent before is done first.
+    // From here on nobody sends work; work sent before is done first.
     if !record.go(CpuState::Leaving, CpuState::Stopping) || !work::is_free(record) {
         record.go(CpuState::Stopping, CpuState::Leaving);
         irq::local_irq_enable();

@@ -73,7 +73,7 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     }
     body(here);
     let mut start = timer::ticks();
-    // Acquire pairs with the release in `run_here`: what the others did has been done.
+    // Acquire pairs with the release in `run_here`: the other CPUs' work is visible.
     while job.left.load(Ordering::Acquire) != 0 {
         if timer::ticks().wrapping_sub(start) > patience() {
             start = timer::ticks();
@@ -97,8 +97,8 @@ fn send(job: &Job, cpu: CpuId, record: &Record) -> bool {
         global::idle();
         cpu::relax();
     }
-    // A CPU that goes looks for work once more after its state has changed. So one that is seen to stay finds this; one
-    // that is seen to go may find it too, unless it is taken back here first.
+    // A CPU that leaves looks for work once more after its state has changed. So one that is seen to stay finds this; one that
+    // is seen to go may find it too, unless it is taken back here first.
     let stays = matches!(record.state(), CpuState::Online | CpuState::Leaving);
     if !stays && place.compare_exchange(pointer, core::ptr::null_mut(), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
         return false;

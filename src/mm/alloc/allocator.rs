@@ -6,7 +6,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
-/// A source of memory that is told with each call what it may do (Linux: `kernel::alloc::Allocator`).
+/// A source of memory whose calls take flags (Linux: `kernel::alloc::Allocator`).
 ///
 /// Layouts have at least one byte: owners of nothing ask for nothing. A block may be freed by another CPU and in another
 /// context than it was allocated in.
@@ -28,7 +28,7 @@ pub unsafe trait Allocator {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the block is then what it was.
+    /// [`AllocError`]; the block is then unchanged.
     ///
     /// # Safety
     ///
@@ -46,7 +46,7 @@ pub unsafe trait Allocator {
 
 /// An allocator of which there is one in the machine, so that its owners need not remember which one they have.
 pub trait Stateless: Allocator + Sized {
-    /// The allocator. Any two are the same: what one gives out, another frees.
+    /// The allocator. Any two are the same: one may free the blocks of another.
     const THE: Self;
 }
 

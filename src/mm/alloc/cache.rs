@@ -52,7 +52,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
         Ok(Self { cache: kmem.create(&spec::<T>(name, flags)?)?, kmem, makes: PhantomData })
     }
 
-    /// The cache, for what is not typed.
+    /// The cache, for untyped calls.
     pub const fn cache(&self) -> &K::Cache {
         &self.cache
     }

@@ -119,7 +119,7 @@ impl<K: Kmem> GlobalHeap<K> {
     fn get_early(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
         let block = self.kmem.masked(|| self.early.lock().allocate_first_fit(layout)).ok()?;
         if gfp.contains(Gfp::ZERO) {
-            // SAFETY: the block has as many bytes.
+            // SAFETY: the block has that many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         Some(block)
@@ -151,7 +151,7 @@ impl<K: Kmem> GlobalHeap<K> {
             return self.insist(|context| unsafe { self.kmem.resize(block, old, new, context) });
         }
         let moved = self.get(new, Gfp::empty())?;
-        // SAFETY: both have as many bytes, and are two.
+        // SAFETY: both have that many bytes, and are distinct.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
         // SAFETY: the caller's promise.
         unsafe { self.give(block, old) };

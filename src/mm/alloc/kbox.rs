@@ -137,7 +137,7 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
         unsafe { self.assume_init() }
     }
 
-    /// Takes what is in the room for a value.
+    /// Takes the value out of its room.
     ///
     /// # Safety
     ///

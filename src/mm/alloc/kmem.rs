@@ -58,7 +58,7 @@ pub unsafe trait Kmem {
     /// [`Misuse`], if there is no such allocation.
     fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse>;
 
-    /// Reports what is wrong with a block that somebody frees, and that is not freed.
+    /// Reports the error in a block that a caller frees, and that is not freed.
     fn report(&self, misuse: &Misuse);
 
     /// Allocates more than the largest block has, page aligned and contiguous in addresses alone: what `vmalloc` is for. A
@@ -114,8 +114,8 @@ fn address(object: NonNull<u8>) -> VirtAddr {
     VirtAddr::new(object.expose_provenance().get() as u64)
 }
 
-// SAFETY: what the slab allocator promises: its caches' objects are apart and aligned, its large blocks are blocks of the
-// page allocator.
+// SAFETY: the slab allocator's guarantees: its caches' objects are apart and aligned, its large blocks are blocks of the page
+// allocator.
 unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     type Cache = CacheHandle<H>;
     type Relax = H::Relax;
@@ -169,8 +169,8 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     }
 }
 
-/// How many bytes `kmalloc` must be asked for, so that what it gives has the layout: a multiple of the alignment, since
-/// each class is aligned to what divides it, and a block of pages for alignments above a page.
+/// Size to request of `kmalloc`, so that the block has the layout: a multiple of the alignment, since each class is aligned to
+/// what divides it, and a block of pages for alignments above a page.
 #[inline(always)]
 const fn request(layout: Layout) -> usize {
     let size = layout.pad_to_align().size();
@@ -195,7 +195,7 @@ fn small_note(block: NonNull<u8>, size: usize) -> u64 {
 
 fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
     if CHECKED && let Some(usable) = wasted(kmem, block, size) {
-        // SAFETY: the block has as many bytes.
+        // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
         // SAFETY: as above, and its user wants less than half of them.
         unsafe { last.write_unaligned(small_note(block, size)) };
@@ -208,7 +208,7 @@ fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
     // `kfree` reports a block that has no size.
     let Ok(usable) = kmem.ksize(block) else { return true };
     let right = if is_wasteful(usable, size) {
-        // SAFETY: the block has as many bytes.
+        // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
         // SAFETY: as above; nobody uses it any more.
         unsafe { last.read_unaligned() == small_note(block, size) }
@@ -234,7 +234,7 @@ unsafe fn move_block<K: Kmem>(
     gfp: Gfp,
 ) -> Result<NonNull<u8>, AllocError> {
     let moved = kmem.kmalloc(request(new), gfp)?;
-    // SAFETY: both blocks have as many bytes, and are two.
+    // SAFETY: both blocks have that many bytes, and are distinct.
     unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
     // SAFETY: the caller's promise.
     unsafe { kmem.kfree(block) };

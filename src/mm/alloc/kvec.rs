@@ -17,7 +17,7 @@ use core::ptr::{self, NonNull};
 ///
 /// # Invariants
 ///
-/// - `VEC-1`: the first `len` places of `buf` hold values, which are this row's alone.
+/// - `VEC-1`: the first `len` places of `buf` hold values, which belong to this array alone.
 pub struct KVec<T, A: Allocator> {
     buf: RawBuf<T, A>,
     len: usize,
@@ -27,7 +27,7 @@ pub struct KVec<T, A: Allocator> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InsertError {
-    /// There is no such place: the row is shorter.
+    /// The index is out of bounds: the array is shorter.
     OutOfBounds,
     /// There was no memory to grow.
     Memory(AllocError),
@@ -45,13 +45,13 @@ impl fmt::Display for InsertError {
 impl core::error::Error for InsertError {}
 
 impl<T, A: Allocator + Stateless> KVec<T, A> {
-    /// An empty row.
+    /// An empty array.
     #[must_use]
     pub const fn new() -> Self {
         Self::new_in(A::THE)
     }
 
-    /// An empty row with room for `capacity` values.
+    /// An empty array with room for `capacity` values.
     ///
     /// # Errors
     ///
@@ -89,14 +89,14 @@ impl<T, A: Allocator> KVec<T, A> {
         _ => 1,
     };
 
-    /// An empty row that will be in memory of `allocator`.
+    /// An empty array that will be in memory of `allocator`.
     #[must_use]
     pub const fn new_in(allocator: A) -> Self {
         // INVARIANT: VEC-1: none.
         Self { buf: RawBuf::new(allocator), len: 0 }
     }
 
-    /// An empty row with room for `capacity` values in memory of `allocator`.
+    /// An empty array with room for `capacity` values in memory of `allocator`.
     ///
     /// # Errors
     ///
@@ -128,11 +128,11 @@ impl<T, A: Allocator> KVec<T, A> {
         self.buf.capacity()
     }
 
-    /// Makes room for `additional` more values, and for as many again as there are if memory is plenty.
+    /// Makes room for `additional` more values, and for as many again as the array has if memory is plentiful.
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the row is unchanged then.
+    /// [`AllocError`]; the array is unchanged then.
     #[inline]
     pub fn reserve(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
         // VEC-1: there are no more values than there is room for.
@@ -165,7 +165,7 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`] of allocators that cannot shrink a block without another; the row is unchanged then.
+    /// [`AllocError`] of allocators that cannot shrink a block without another; the array is unchanged then.
     pub fn shrink_to_fit(&mut self, gfp: Gfp) -> Result<(), AllocError> {
         if self.len < self.capacity() { self.buf.resize(self.len, gfp) } else { Ok(()) }
     }
@@ -225,7 +225,7 @@ impl<T, A: Allocator> KVec<T, A> {
         let Some(gone) = self.len.checked_sub(len) else { return };
         // INVARIANT: VEC-1 holds while they are dropped, even if a drop panics.
         self.len = len;
-        // SAFETY: the first value that goes, or the end.
+        // SAFETY: the first value to be dropped, or the end.
         let first = unsafe { self.buf.at().add(len) };
         // SAFETY: VEC-1 as it was: so many values that are not counted any more.
         unsafe { NonNull::slice_from_raw_parts(first, gone).drop_in_place() };
@@ -270,8 +270,7 @@ impl<T, A: Allocator> KVec<T, A> {
         unsafe { core::slice::from_raw_parts_mut(self.buf.at().as_ptr(), self.len) }
     }
 
-    /// Gives the row up: where it is, how many values there are, how many there is room for. For
-    /// [`KVec::from_raw_parts_in`].
+    /// Gives the array up. Returns its address, its length, and its capacity. For [`KVec::from_raw_parts_in`].
     #[must_use = "the values would never be dropped"]
     pub fn into_raw_parts_with_allocator(self) -> (*mut T, usize, usize, A) {
         let len = self.len;
@@ -279,14 +278,14 @@ impl<T, A: Allocator> KVec<T, A> {
         (at.as_ptr(), len, room, allocator)
     }
 
-    /// The row that [`KVec::into_raw_parts_with_allocator`] gave up.
+    /// The array that [`KVec::into_raw_parts_with_allocator`] gave up.
     ///
     /// # Safety
     ///
     /// The parts came from there, once, with this allocator; the first `len` places hold values.
     #[must_use]
     pub const unsafe fn from_raw_parts_in(at: *mut T, len: usize, capacity: usize, allocator: A) -> Self {
-        // SAFETY: a row's pointer is not null.
+        // SAFETY: an array's pointer is not null.
         let at = unsafe { NonNull::new_unchecked(at) };
         // SAFETY: the caller's promise.
         let buf = unsafe { RawBuf::from_parts(at, capacity, allocator) };
@@ -305,21 +304,21 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// The row, as for [`KVec::shrink_to_fit`].
+    /// The array, as for [`KVec::shrink_to_fit`].
     pub fn into_boxed_slice(mut self, gfp: Gfp) -> Result<KBox<[T], A>, Refused<Self>> {
         if let Err(error) = self.shrink_to_fit(gfp) {
             return Err(Refused { value: self, error });
         }
         let (at, len, _, allocator) = self.into_raw_parts_with_allocator();
-        // SAFETY: BOX-1: as many values as the block has room for, or none and no block.
+        // SAFETY: BOX-1: the block's capacity is full of values, or there is no value and no block.
         Ok(unsafe { KBox::from_raw_in(ptr::slice_from_raw_parts_mut(at, len), allocator) })
     }
 
-    /// The values of a box as a row.
+    /// The values of a box as an array.
     #[must_use]
     pub fn from_boxed_slice(values: KBox<[T], A>) -> Self {
         let (at, allocator) = KBox::into_raw_with_allocator(values);
-        // SAFETY: BOX-1: a block for as many values, all of which are there.
+        // SAFETY: BOX-1: a block for that many values, all of which are there.
         unsafe { Self::from_raw_parts_in(at.cast(), at.len(), at.len(), allocator) }
     }
 }
@@ -337,7 +336,7 @@ impl<T, A: Allocator> IntoIterator for KVec<T, A> {
 
     fn into_iter(self) -> IntoIter<T, A> {
         let len = self.len;
-        // SAFETY: VEC-1: so many values, which the row has given up.
+        // SAFETY: VEC-1: so many values, which the array has given up.
         unsafe { IntoIter::new(self.into_buf(), len) }
     }
 }

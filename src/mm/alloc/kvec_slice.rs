@@ -13,7 +13,7 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`InsertError`], with the value; the row is unchanged then.
+    /// [`InsertError`], with the value; the array is unchanged then.
     pub fn insert(&mut self, index: usize, value: T, gfp: Gfp) -> Result<(), Refused<T, InsertError>> {
         if index > self.len() {
             return Err(Refused { value, error: InsertError::OutOfBounds });
@@ -58,7 +58,7 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the row is unchanged then.
+    /// [`AllocError`]; the array is unchanged then.
     pub fn extend_from_slice(&mut self, values: &[T], gfp: Gfp) -> Result<(), AllocError>
     where
         T: Clone,

@@ -110,8 +110,8 @@ type Finding<T, E> = FaultFinding<<T as FaultTarget>::Counts, <T as FaultTarget>
 /// Runs `operation` with its first allocation failing, with its second, and so on until it passes because it makes no
 /// more (Linux: the loop around `fail-nth`). `undo` undoes what succeeded.
 ///
-/// After every round the counts are what they were and the invariants hold; and the operation, run again with nothing
-/// failing, succeeds. Where counting is legal, with nothing else running.
+/// After every round the counts are unchanged and the invariants hold; and the operation, run again with nothing failing,
+/// succeeds. Where counting is legal, with nothing else running.
 ///
 /// # Errors
 ///

@@ -135,7 +135,7 @@ impl FaultInjector {
         }
     }
 
-    /// The settings of a site, with what is left of space and times.
+    /// The settings of a site, with the remaining space and times.
     #[must_use]
     pub fn attr(&self, site: FaultSite) -> FaultAttr {
         self.point(site).map_or(FaultAttr::off(site), FaultPoint::attr)

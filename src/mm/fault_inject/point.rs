@@ -104,7 +104,7 @@ impl FaultPoint {
         before
     }
 
-    /// The settings, with what is left of `space` and `times`.
+    /// The settings, with the remaining `space` and `times`.
     pub(super) fn attr(&self) -> FaultAttr {
         FaultAttr {
             interval: self.interval.load(Relaxed),

@@ -77,7 +77,7 @@ impl Augment<Claim> for MaxEnd {
     }
 }
 
-/// A copy of what is known of a live mapping.
+/// A copy of a live mapping's record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
     /// The frames, whole pages.
@@ -103,7 +103,7 @@ pub(super) enum Refused {
     NoSpare,
 }
 
-/// Mappings that are kept out of the trees: those entered last, since what is mapped for a moment is unmapped first.
+/// Mappings that are kept out of the trees: those entered last, since short-lived mappings are unmapped first.
 const RECENT: usize = 8;
 
 /// Descriptors that are kept for the next mappings; more go back.

@@ -43,7 +43,7 @@ struct Entry<T> {
     value: T,
 }
 
-/// Bytes of a node: memory behind it is aligned to as many.
+/// Bytes of a node: memory behind it is aligned to that number.
 const HEADER: usize = size_of::<Node>();
 /// Larger memory has a block of its own, aligned as `kmalloc` does it.
 const BEHIND_MAX: usize = 4096 - HEADER;
@@ -209,7 +209,7 @@ impl<A: Allocator + Stateless> Devres<A> {
             return self.push(block, at.as_ptr(), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
         }
         let place = A::THE.allocate(layout_behind(bytes)?, gfp)?.cast::<Node>();
-        // SAFETY: as many bytes lie behind the node, or it is its end.
+        // SAFETY: that many bytes lie behind the node, or it is its end.
         let memory = unsafe { place.cast::<u8>().add(HEADER) };
         // SAFETY: fresh, large enough and aligned for it.
         unsafe { place.write(self.node(bytes, memory.as_ptr(), release_memory::<A>)) };
@@ -218,7 +218,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         Ok(memory)
     }
 
-    /// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action_or_reset`). Context as `gfp`
+    /// Runs `action` when the device releases its resources, in its turn (Linux: `devm_add_action_or_reset`). Context as `gfp`
     /// says.
     ///
     /// # Errors
@@ -251,8 +251,8 @@ impl<A: Allocator + Stateless> Devres<A> {
         Group { from: mark, to: self.mark() }
     }
 
-    /// Gives back what was kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the values
-    /// may be dropped.
+    /// Releases the resources kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the
+    /// values may be dropped.
     pub fn release_to(&mut self, mark: Mark) {
         while let Some(top) = self.top.get() {
             // SAFETY: DEV-2.
@@ -267,8 +267,8 @@ impl<A: Allocator + Stateless> Devres<A> {
         }
     }
 
-    /// Gives back what is left of a group, last kept first (Linux: `devres_release_group`). O(entries kept since). Any context in
-    /// which the values may be dropped.
+    /// Releases the remaining resources of a group, last kept first (Linux: `devres_release_group`). O(entries kept since). Any
+    /// context in which the values may be dropped.
     pub fn release_group(&mut self, group: Group) {
         while let Some(node) = self.unlink(|node| (group.from.0 + 1..=group.to.0).contains(&node.serial())) {
             // SAFETY: DEV-2: nothing points to it any more.
@@ -281,7 +281,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.release_to(Mark(0));
     }
 
-    /// Runs `probe`, which sets a device up: if it fails, what it has kept is given back, last kept first.
+    /// Runs `probe`, which sets a device up: if it fails, the resources that it has kept are released, last kept first.
     ///
     /// # Errors
     ///

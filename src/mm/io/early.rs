@@ -92,7 +92,7 @@ impl EarlySlots {
         }
     }
 
-    /// Gives a slot back: what was mapped there.
+    /// Frees a slot. Returns the range that was mapped there.
     ///
     /// # Errors
     ///

@@ -94,7 +94,7 @@ pub enum AccessError {
     },
     /// The address is no multiple of the access's width, which Device memory does not allow.
     Unaligned(VirtAddr, Width),
-    /// The start of the region is no multiple of what the registers need.
+    /// The start of the region is not a multiple of the alignment that the registers need.
     Misplaced(VirtAddr, u64),
 }
 

@@ -26,8 +26,8 @@ pub unsafe trait RegisterBlock {}
 /// | `writeb` … `writeq` | DMB OSHST | |
 /// | `…_relaxed`, strings, blocks | | |
 ///
-/// Two ways to the same registers. With the offset as a number that is known when compiling, [`Mmio::read`] and
-/// [`Mmio::write`] cost the access and nothing else, and what lies outside does not compile:
+/// There are two ways to access the registers. With an offset known at compile time, [`Mmio::read`] and [`Mmio::write`] cost
+/// the access and nothing else, and an access outside does not compile:
 ///
 /// ```
 /// # use quarry::hal::io::IoBus;
@@ -328,7 +328,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Outside`] if the block is larger than what is left, [`AccessError::Misplaced`] if it is not aligned.
+    /// [`AccessError::Outside`] if the block is larger than the rest, [`AccessError::Misplaced`] if it is not aligned.
     pub fn registers<T: RegisterBlock>(&self, offset: u64) -> Result<&T, AccessError> {
         let at = self.part(offset, size_of::<T>() as u64)?;
         if !at.is_aligned(align_of::<T>() as u64) {

@@ -52,7 +52,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Safety
     ///
-    /// The memory is the caller's, who had it from [`Devres::memory`], and nobody uses it afterwards.
+    /// The memory is the caller's, which got it from [`Devres::memory`], and nobody uses it afterwards.
     pub unsafe fn free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
         self.do_free_memory(memory)
     }

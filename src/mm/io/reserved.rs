@@ -1,12 +1,12 @@
-//! The memory that the device tree sets aside for devices (`/reserved-memory`), and whose it is: what of it is `no-map` is
-//! mapped by nobody but a device whose `memory-region` names it (Linux: `drivers/of/of_reserved_mem.c`).
+//! The memory that the device tree sets aside for devices (`/reserved-memory`), and its owners: only a device whose
+//! `memory-region` names a `no-map` region may map it (Linux: `drivers/of/of_reserved_mem.c`).
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysRange;
 use crate::fdt::{FdtError, Node, Tree};
 use core::fmt;
 
-/// A range of a region: what one entry of its `reg` says, or where it was placed.
+/// A range of a region: one entry of its `reg`, or its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReservedRange {
     /// Where it lies, to the byte.

@@ -101,7 +101,7 @@ fn hull(one: PhysRange, other: PhysRange) -> PhysRange {
 /// # Invariants
 ///
 /// - `IO-1`: live mappings of one frame agree in their memory type; they may differ in everything else.
-/// - `IO-2`: every live mapping is what the tables say.
+/// - `IO-2`: the tables agree with the record of every live mapping.
 ///
 /// [`IoSpace::check`] tests them, and `IO-3` of the records.
 pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
@@ -117,8 +117,8 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Self { space, limits: Once::new(), claims: OrderedLock::new(Claims::new()) }
     }
 
-    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped, and of what is `no-map` in
-    /// `reserved` by its owners alone. The first call counts; page descriptors exist by then.
+    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped; the `no-map` ranges in `reserved`
+    /// only by their owners. The first call counts; page descriptors exist by then.
     pub fn set_up(&self, phys_end: PhysAddr, reserved: ReservedMap<'a>) {
         let map = self.space.hal().pages().hal().map();
         let section = |section: &Section| (map.phys(Page::new(section.first)), map.phys(Page::new(section.end)));
@@ -209,10 +209,10 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// # Errors
     ///
     /// [`IoError::Empty`], [`Wraps`](IoError::Wraps), [`BeyondPhysical`](IoError::BeyondPhysical); [`Ram`](IoError::Ram);
-    /// [`NoMap`](IoError::NoMap) for what has an owner, who calls [`IoSpace::ioremap_region`];
+    /// [`NoMap`](IoError::NoMap) for memory with an owner, which calls [`IoSpace::ioremap_region`];
     /// [`Conflict`](IoError::Conflict) with the live mapping of another memory type; [`BadProt`](IoError::BadProt);
-    /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out.
-    /// Nothing has changed then.
+    /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out. Nothing
+    /// has changed then.
     #[track_caller]
     #[inline]
     pub fn ioremap_prot(&self, phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
@@ -309,7 +309,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         entered.or_else(|_| self.with_spare(|claims| claims.enter(mapping)))
     }
 
-    /// Changes what is noted, with a descriptor more if need be.
+    /// Changes the records, with one more descriptor if need be.
     #[cold]
     fn with_spare(&self, f: impl Fn(&mut Claims<'a>) -> Result<(), Refused>) -> Result<(), IoError> {
         loop {
@@ -333,7 +333,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         hal.tables().do_map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
-    /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
+    /// Unmaps a range that was mapped as one, or nothing, and waits until no CPU translates it.
     #[inline]
     fn unmap(&self, range: VirtRange) {
         let hal = self.space.hal();
@@ -405,7 +405,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.remap_memory(phys, size, prot, Asker::Anybody, caller)
     }
 
-    /// [`IoSpace::memremap`] of what may be RAM, or may have an owner.
+    /// [`IoSpace::memremap`] of memory that may be RAM, or may have an owner.
     fn remap_memory(
         &self,
         phys: PhysAddr,
@@ -460,12 +460,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Notes what is mapped as a device in `range` already, so that nobody maps it with another type: what drivers got
-    /// before there were areas. Boot CPU, once for a range.
+    /// Records mappings of devices that exist in `range` already, so that nobody maps them with another type: those that
+    /// drivers got before there were areas. Boot CPU, once for a range.
     ///
     /// # Errors
     ///
-    /// [`IoError::NoClaim`], [`IoError::Conflict`]; what was noted until then stays.
+    /// [`IoError::NoClaim`], [`IoError::Conflict`]; earlier records stay.
     pub fn adopt(&self, range: VirtRange) -> Result<(), IoError> {
         let walked = self.space.hal().tables().walk(range, |visit| match visit.entry {
             Entry::Leaf(leaf) if leaf.prot.memory().is_device() => {

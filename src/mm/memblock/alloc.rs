@@ -96,7 +96,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.take(range)
     }
 
-    /// Like [`alloc`](Self::alloc), without touching the bytes: they keep what was in them, and need not be mapped.
+    /// Like [`alloc`](Self::alloc), without touching the bytes: they keep their contents, and need not be mapped.
     ///
     /// Cost: O(regions).
     ///

@@ -34,7 +34,7 @@ pub struct Surroundings {
 pub struct Discovery {
     /// Bytes of RAM that the tree states, merged.
     pub stated: u64,
-    /// Bytes of it that are left out because they lie beyond what the machine, the linear map or page numbers reach.
+    /// Bytes of it that are left out because they lie beyond the reach of the machine, the linear map or page numbers.
     pub beyond: u64,
     /// Bytes that are left out because the boot loader does not give them to this kernel.
     pub withheld: u64,
@@ -45,7 +45,7 @@ pub struct Discovery {
     /// Why there is none although the tree speaks of one; its memory is then free, like any other.
     pub initrd_error: Option<InitrdError>,
     /// Ranges of `no-map` regions that stay mapped and are only reserved, since the kernel, the tree or the initial RAM
-    /// disk lies there: what was reserved before stays what it is, as in Linux.
+    /// disk lies there: earlier reservations stay, as in Linux.
     pub still_mapped: usize,
     /// Children of `/reserved-memory` that are enabled, wherever they lie.
     pub reserved_regions: usize,
@@ -115,7 +115,7 @@ pub enum InitrdError {
     OverImage(PhysRange),
     /// It lies over the device tree.
     OverTree(PhysRange),
-    /// Not all of it lies in RAM, or in what is left of it.
+    /// Not all of it lies in RAM, or in the rest of it.
     OutsideMemory(PhysRange),
 }
 
@@ -372,7 +372,7 @@ enum Placement {
 }
 
 impl Surroundings {
-    /// Nothing but the tree: what the tree alone says, for tools and tests.
+    /// Nothing but the tree's own statements, for tools and tests.
     pub const NONE: Self = Self {
         image: PhysRange::EMPTY,
         boot_only: PhysRange::EMPTY,

@@ -36,8 +36,8 @@ fn whole_pages(free: impl Iterator<Item = PhysRange>) -> impl Iterator<Item = Ph
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// Hands the free memory over and ends allocation from here. From now on every call that would change something
-    /// fails with [`Retired`](MemblockError::Retired) and says in the log who made it; the lists stay readable, and
-    /// their arrays stay reserved.
+    /// fails with [`Retired`](MemblockError::Retired) and logs its caller; the lists stay readable, and their arrays stay
+    /// reserved.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use super::region::{Region, RegionOwner};
 use super::repaint::{Paint, Plan};
 use crate::addr::{PhysAddr, PhysRange};
 
-/// One of the two region lists of a [`Memblock`](super::Memblock): what memory there is, or what of it is taken.
+/// One of the two region lists of a [`Memblock`](super::Memblock): the existing memory, or the reserved part of it.
 ///
 /// # Invariants
 ///
@@ -140,7 +140,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         let count = self.count;
         let outcome = plan.commit(self.slots_mut(), count);
         self.count = outcome.count;
-        // INVARIANT: MEMB-4, what the change took away was part of the total.
+        // INVARIANT: MEMB-4, the bytes that the change took away were part of the total.
         self.total = self.total - outcome.removed + outcome.added;
         true
     }

@@ -1,9 +1,9 @@
 //! memblock: the boot-time memory manager, from the device tree to the page allocator.
 //!
-//! Two lists of address ranges say everything: **memory** is what RAM there is, **reserved** is what of the address
-//! space is taken. Memory that is not reserved and not `NOMAP` is free. The lists are independent: a reservation may
-//! overlap another one, lie outside memory, or be made before the memory is known; ranges arrive in any order, overlap
-//! and touch, and each list stays sorted, disjoint and merged.
+//! Two lists of address ranges say everything: **memory** has all RAM, **reserved** has the parts of the address space that are
+//! taken. Memory that is not reserved and not `NOMAP` is free. The lists are independent: a reservation may overlap another
+//! one, lie outside memory, or be made before the memory is known; ranges arrive in any order, overlap and touch, and each list
+//! stays sorted, disjoint and merged.
 //!
 //! ```text
 //!   memory    |======== mapped ========|-- NOMAP --|=== mapped ===|
@@ -167,8 +167,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.change(Which::Reserved, clamp(base, size)?, Paint::Cover(RegionFlags::empty()))
     }
 
-    /// Ends the reservation of `range`: what an allocation returned, or part of it. Bytes that are not reserved stay as
-    /// they are.
+    /// Ends the reservation of `range`: the range of an allocation, or part of it. Bytes that are not reserved stay as they
+    /// are.
     ///
     /// # Errors
     ///
@@ -300,7 +300,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// Refuses, loudly, what comes after the hand-over: the caller believes that memory is free which is not.
+    /// Refuses a call after the hand-over and logs it: its caller takes memory for free that is not.
     #[track_caller]
     fn open(&self, call: &str) -> Result<(), MemblockError> {
         if self.retired {

@@ -1,4 +1,4 @@
-//! A region: a range of physical addresses and what is special about it.
+//! A region: a range of physical addresses and its properties.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PhysAddr, PhysRange};
@@ -19,11 +19,11 @@ bitflags! {
 /// [`BOOT_ONLY`].
 pub type RegionOwner = NonZeroU32;
 
-/// The owner of what of the image only booting needs, and nothing else reserves: free when booting is over. No tree is so
+/// Owner of the image's memory that only booting needs, and nothing else reserves: free when booting is over. No tree is so
 /// large that a node has this offset.
 pub const BOOT_ONLY: RegionOwner = NonZeroU32::MAX;
 
-/// A range of physical addresses, and what is special about it.
+/// A range of physical addresses, and its properties.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Region {
     /// The bytes of the region.

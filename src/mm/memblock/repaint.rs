@@ -1,10 +1,10 @@
 //! The one algorithm that changes a region list: every byte of a range is repainted, and the regions around it are
 //! split and merged in one pass over the array, in place.
 //!
-//! Adding, removing and marking differ only in what they make of a byte ([`Paint`]). A dry run over the affected
-//! regions finds out how many slots the result takes, so that a change that does not fit changes nothing. The real run
-//! first moves the affected regions up by as many slots as the output ever runs ahead of the input, then reads them
-//! from there while it writes the result from the old place on.
+//! Adding, removing and marking differ only in their effect on a byte ([`Paint`]). A dry run over the affected regions finds
+//! out how many slots the result takes, so that a change that does not fit changes nothing. The real run first moves the
+//! affected regions up by the largest number of slots by which the output runs ahead of the input, then reads them from there
+//! while it writes the result from the old place on.
 #![forbid(unsafe_code)]
 
 use super::region::{Region, RegionFlags, RegionOwner, span};

@@ -185,7 +185,7 @@ impl<'s, H: SlabHal> CacheBacking<'s, H> {
     }
 }
 
-// SAFETY: what a cache promises; an object of another one is not accepted.
+// SAFETY: the cache's guarantees hold; an object of another cache is not accepted.
 unsafe impl<H: SlabHal> Backing for CacheBacking<'_, H> {
     fn bytes(&self) -> usize {
         Self::writable(self.cache)
@@ -238,7 +238,7 @@ impl<'p, H: PageHal> PageBacking<'p, H> {
     }
 }
 
-// SAFETY: what the page allocator promises; blocks are in the linear map, and have the order that is verified.
+// SAFETY: the page allocator's guarantees hold; blocks are in the linear map, and have the order that is verified.
 unsafe impl<H: PageHal> Backing for PageBacking<'_, H> {
     fn bytes(&self) -> usize {
         to_usize(PAGE_SIZE) << self.order.get()
@@ -273,7 +273,7 @@ unsafe impl<H: PageHal> Backing for PageBacking<'_, H> {
 }
 
 /// Functions of the caller (Linux: `mempool_create` with `alloc_fn`, `free_fn`, `pool_data`). The pool does not write to
-/// what they give: elements may be anything that a pointer stands for.
+/// their results: elements may be anything that a pointer can stand for.
 #[derive(Debug)]
 pub struct Functions<D> {
     alloc_fn: fn(Gfp, &D) -> Option<NonNull<u8>>,

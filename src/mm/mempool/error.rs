@@ -17,7 +17,7 @@ pub enum PoolEmpty {
     Flags(GfpError),
     /// Backing and reserve have none, and the caller may not wait.
     Empty,
-    /// Backing and reserve have none, and nobody is left who could free one.
+    /// Backing and reserve are empty, and no CPU is left that could free an element.
     WouldNeverWake,
 }
 

@@ -3,7 +3,7 @@
 //! A pool stands in front of a [`Backing`]: pages, `kmalloc`, a cache, or functions of the caller. It keeps a **reserve** of
 //! elements, allocated when the pool is made. As long as the backing has memory the reserve is not touched; when the backing
 //! fails, elements come out of the reserve; when that is empty too, a caller that may wait waits until an element is freed.
-//! A freed element fills the reserve before anything goes back to the backing. So work that frees what it allocates always
+//! A freed element fills the reserve before anything goes back to the backing. So work that frees its own allocations always
 //! gets on, one element at a time at least, however short memory is.
 //!
 //! ```text

@@ -51,7 +51,7 @@ pub(super) struct Element {
 // SAFETY: POOL-4: the pool is its only owner, on every CPU.
 unsafe impl Send for Element {}
 
-/// A byte of an element that is not what it should be.
+/// A byte of an element that differs from the pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Damage {
     /// Its distance from the start.
@@ -84,13 +84,13 @@ impl Element {
         Seal::new(false).word(self.at)
     }
 
-    /// Writes what it holds in a reserve.
+    /// Writes its contents for the reserve.
     pub(super) fn seal(self, poison: bool) {
         if poison && self.bytes != 0 {
             self.fill(POISON_FREE);
             self.write_byte(self.bytes - 1, POISON_END);
         } else if self.bytes >= WORD {
-            // SAFETY: POOL-4: it has as many bytes.
+            // SAFETY: POOL-4: it has that many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(self.mark()) };
         }
     }
@@ -98,7 +98,7 @@ impl Element {
     /// Whether it might be sealed: not if it holds something else.
     pub(super) fn looks_sealed(self, poison: bool) -> bool {
         let wanted = if poison { u64::from_ne_bytes([POISON_FREE; WORD]) } else { self.mark() };
-        // SAFETY: POOL-4: it has as many bytes.
+        // SAFETY: POOL-4: it has that many bytes.
         self.bytes <= WORD || unsafe { self.at.cast::<u64>().read_unaligned() } == wanted
     }
 
@@ -124,7 +124,7 @@ impl Element {
         if poison {
             self.fill(POISON_IN_USE);
         } else if self.bytes >= WORD {
-            // SAFETY: POOL-4: it has as many bytes.
+            // SAFETY: POOL-4: it has that many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(0) };
         }
     }

@@ -73,7 +73,7 @@ const DESTROYED: u32 = 0xdead_706f;
 /// # Invariants
 ///
 /// - `POOL-1`, `POOL-3` of the reserve, `POOL-4` of its elements.
-/// - `POOL-2`: `lacking` is what the reserve lacks, as it was when its lock was last free.
+/// - `POOL-2`: `lacking` is the number of elements that the reserve lacked when its lock was last free.
 /// - `POOL-5`: a free that puts an element into the reserve wakes the waiters afterwards, and a waiter checks the reserve after
 ///   it has been counted (`WAIT-1`). A context waits only after it found the reserve empty, so elements are lacking then, and
 ///   each free fills it.
@@ -94,7 +94,7 @@ pub struct RawMempool<'s, H: PoolHal, B: Backing> {
     seal: Seal,
 }
 
-/// Elements that a list has room for. An address space has room for as many pointers as 32 bits count.
+/// Elements that a list has room for. An address space has room for 2^32 pointers.
 const fn room_for(min: u32) -> usize {
     min as usize
 }
@@ -104,7 +104,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// With the backing, [`PoolCreateError`]; what was allocated of the reserve has been freed then.
+    /// With the backing, [`PoolCreateError`]; the elements allocated for the reserve have been freed then.
     pub fn create(
         slabs: &'s SlabAllocator<'s, H>,
         spec: &PoolSpec,
@@ -174,7 +174,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// [`PoolEmpty`]: without the right to wait [`PoolEmpty::Empty`]; with it none but for flags, and where nobody is left who
+    /// [`PoolEmpty`]: without the right to wait [`PoolEmpty::Empty`]; with it only for bad flags, and where no CPU is left that
     /// could free an element.
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, PoolEmpty> {
@@ -300,7 +300,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         Ok(())
     }
 
-    /// [`Self::do_free`], and what is wrong is reported.
+    /// [`Self::do_free`], with a report of an error.
     #[inline(always)]
     pub(crate) fn do_free_reported(&self, element: NonNull<u8>) {
         if let Err(wrong) = self.do_free(element) {

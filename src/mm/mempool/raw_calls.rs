@@ -8,7 +8,7 @@ use super::pool::{PoolHal, RawMempool};
 use core::ptr::NonNull;
 
 impl<H: PoolHal, B: Backing> RawMempool<'_, H, B> {
-    /// Frees an element: into the reserve if that lacks one, and wakes who waits for it; otherwise to the backing (Linux:
+    /// Frees an element: into the reserve if that lacks one, and wakes its waiters; otherwise to the backing (Linux:
     /// `mempool_free`). Null is nothing to free. Any context. Cost: three instructions more than the backing's free.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ impl PageDescriptor {
     ///
     /// The current state.
     pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> Result<(), PageState> {
-        // Acquire and release: what was done to the memory before a free comes before what its next owner does.
+        // Acquire and release: accesses to the memory before a free come before those of its next owner.
         let exchanged = self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed);
         exchanged.map(|_| ()).map_err(PageState::from_raw)
     }
@@ -122,8 +122,8 @@ impl PageDescriptor {
         self.owner.store(owner, Ordering::Relaxed);
     }
 
-    /// Notes what a block is used for that has just been allocated, so that nobody else has a reference. The owner's word
-    /// stays zero.
+    /// Records the use of a block that has just been allocated, so that nobody else has a reference. The owner's word stays
+    /// zero.
     #[inline]
     pub(in crate::mm) fn claim_fresh(&self, kind: Kind) {
         self.set_state(self.state().with_kind(kind));
@@ -170,7 +170,7 @@ impl PageDescriptor {
     /// Takes back what [`PageDescriptor::hold`] counted. When no CPU translates the mapping any more.
     pub(in crate::mm) fn release(&self) {
         debug_assert!(self.state().mappings() != 0, "what is released was held");
-        // Release: what was done through the mapping comes before a free, which reads the state first.
+        // Release: accesses through the mapping come before a free, which reads the state first.
         self.state.fetch_sub(PageState::ONE_MAPPING, Ordering::Release);
     }
 

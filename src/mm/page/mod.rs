@@ -1,4 +1,4 @@
-//! Page descriptors: what the kernel knows about each frame of RAM (Linux: `struct page`).
+//! Page descriptors: the kernel's record of each frame of RAM (Linux: `struct page`).
 //!
 //! A [`Page`] names a frame, its [`PageDescriptor`] (32 bytes) says how the frame is used, and a [`PageMap`] finds the one from
 //! the other: by a shift and an addition in the kernel, whose descriptors lie in one virtual array that is mapped only where

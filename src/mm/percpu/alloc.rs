@@ -12,7 +12,7 @@ use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::panic::Location;
 
-/// Records in the first row; each further one has twice as many.
+/// Records in the first array; each further one is twice as long.
 const FIRST_ROW: usize = 4;
 
 /// How much there is of what.
@@ -121,7 +121,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// Really frees what is kept for the next allocations of its size.
+    /// Frees the offsets that are kept for the next allocations of their size.
     pub(super) fn settle(&self) {
         while let Some(gone) = self.with(Chunks::settle_one) {
             if let Some(empty) = gone {

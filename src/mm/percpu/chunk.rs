@@ -13,7 +13,7 @@ const _: () = assert!(PAGES == PageSet::BITS as usize);
 
 /// The lists: list `n` has the chunks whose longest gap has `n` binary digits.
 const LISTS: usize = (BITS.ilog2() + 2) as usize;
-/// Chunks that are looked at although what is wanted may lie wrong in their gaps, or be longer.
+/// Chunks that are searched although the allocation may not fit into their gaps by alignment or length.
 const TRIES: u32 = 32;
 /// No chunk.
 const NONE: u32 = u32::MAX;
@@ -27,7 +27,7 @@ pub(super) fn page_set(run: &Run) -> PageSet {
 ///
 /// # Invariants
 ///
-/// - `PCU-1`: what an allocation touches has pages in every unit, or they are under way for it.
+/// - `PCU-1`: the bytes of an allocation have pages in every unit, or they are under way for it.
 /// - `PCU-2`: pages under way are in `pending`, and only the caller that marked them maps or unmaps there.
 #[derive(Clone, Debug)]
 pub struct Chunk<'a> {
@@ -137,7 +137,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Takes the last row of records out, if all of them are on the free list; but not the first row.
+    /// Takes the last array of records out, if all of them are on the free list; but not the first array.
     pub(super) fn take_idle_row(&mut self) -> Option<&'a mut [Chunk<'a>]> {
         let last = self.rows.last_row().filter(|last| last.start != 0)?;
         let free = |chunks: &Self| {
@@ -339,7 +339,8 @@ impl<'a> Chunks<'a> {
     }
 
     /// Frees what begins at `ptr` in a chunk: a small allocation is parked, in the place of the oldest one if there is no room.
-    /// `None` if nothing does; else the chunk to give up, if it became empty and there is another one that is.
+    /// `None` if no allocation starts there; otherwise the chunk to release, when it became empty and another empty chunk
+    /// exists.
     pub(super) fn give_back(&mut self, number: u32, ptr: PerCpuPtr) -> Option<Option<Detached<'a>>> {
         let chunk = self.rows.get(number)?;
         let run = chunk.map.allocation(chunk.bit_of(ptr)?)?;
@@ -360,8 +361,8 @@ impl<'a> Chunks<'a> {
         Some(gone.flatten())
     }
 
-    /// Clears the bits of an allocation that nobody has. The chunk to give up, if it became empty and there is another one that
-    /// is.
+    /// Clears the bits of an allocation that has no owner. Returns the chunk to release, if it became empty and there is
+    /// another one that is.
     fn release(&mut self, number: u32, run: &Run) -> Option<Detached<'a>> {
         let chunk = self.rows.get_mut(number)?;
         chunk.map.give_back(run);
@@ -401,7 +402,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Whether what is parked is as it should be (`PCU-4`).
+    /// Whether the parked offsets are valid (`PCU-4`).
     pub(super) fn parked_is_sound(&self) -> bool {
         let mut rest = self.parked();
         while let [parked, others @ ..] = rest {

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicI64, Ordering};
 ///
 /// # Invariants
 ///
-/// - `CNT-1`: what was added so far is the shared part and the parts of all CPUs, whenever the lock is free and nobody adds.
+/// - `CNT-1`: the sum of all additions is the shared part plus the parts of all CPUs, whenever the lock is free and nobody
+///   adds.
 /// - `CNT-2`: a CPU's part is less than `batch`, either way.
 #[derive(Debug)]
 pub struct Counter<R> {
@@ -61,7 +62,7 @@ impl<R: LockHal> Counter<R> {
         self.shared.load(Ordering::Acquire)
     }
 
-    /// How much it is (Linux: `percpu_counter_sum`): exact if nobody adds meanwhile, and otherwise with or without what is added
+    /// The sum (Linux: `percpu_counter_sum`): exact if nobody adds meanwhile, and otherwise with or without the additions made
     /// in these moments, nothing twice. `parts` are those of all CPUs. Any context.
     pub fn sum<'l>(&self, interrupts: &impl Interrupts, parts: impl Iterator<Item = &'l AtomicI64>) -> i64 {
         let saved = interrupts.save();

@@ -10,8 +10,7 @@ use crate::mm::vmalloc::VmallocHal;
 ///
 /// # Safety
 ///
-/// - `HAL-11`: when [`PerCpuHal::clear`] returns, the range is zero. [`PerCpuHal::row`] answers with memory that nobody else
-///   has.
+/// - `HAL-11`: when [`PerCpuHal::clear`] returns, the range is zero. [`PerCpuHal::row`] returns memory that nobody else has.
 pub unsafe trait PerCpuHal<'a>: VmallocHal<'a> {
     /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;

@@ -39,7 +39,7 @@ impl Block {
 ///
 /// - `PCM-1`: an allocation's bits are set in `used`, all others are clear.
 /// - `PCM-2`: in `bounds` a bit is set where an allocation begins, and where one ends and none begins behind it.
-/// - `PCM-3`: the hints are what the bits say.
+/// - `PCM-3`: the hints agree with the bits.
 #[derive(Clone, Debug)]
 pub(super) struct UnitMap {
     used: [u64; WORDS],

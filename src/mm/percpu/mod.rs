@@ -9,11 +9,10 @@
 //!              ▲ +offset       ▲ +offset       ▲ +offset
 //! ```
 //!
-//! A bitmap with a bit for every four bytes says what of a unit is in use, a second one where allocations begin and end. The
-//! bitmap is divided into **blocks**, each with hints that say whether it is worth looking at.
-//! Chunks are on lists by the largest gap that they have. Pages come when an allocation touches them first, in all units
-//! together; an empty chunk stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing
-//! lies in.
+//! A bitmap with a bit for every four bytes says which bytes of a unit are in use, a second one where allocations begin and
+//! end. The bitmap is divided into **blocks**, each with hints that say whether it is worth looking at. Chunks are on lists by
+//! the largest gap that they have. Pages come when an allocation touches them first, in all units together; an empty chunk
+//! stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing lies in.
 //!
 //! # Locks and contexts
 //!
@@ -40,7 +39,7 @@ use crate::addr::VirtAddr;
 
 /// Bytes of a CPU's share of a chunk, and the most that can be asked for (Linux: `PCPU_MIN_UNIT_SIZE`).
 pub const UNIT_SIZE: u64 = 32 << 10;
-/// The unit of what is given out, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
+/// Unit of allocation, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
 pub const MIN_ALLOC: u64 = 4;
 
 /// Name of an allocation: its address in the unit of CPU 0.

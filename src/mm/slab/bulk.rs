@@ -83,7 +83,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             let hot = array.hot(places.len().min(BURST));
             taken = hot.len();
             take_all(places.get_mut(..taken).unwrap_or_default(), hot, cache.shape.mark);
-            // INVARIANT: ARR-1: what was taken is above the top from here on.
+            // INVARIANT: ARR-1: the objects taken are above the top from here on.
             array.take_many(taken);
         }
         self.hal().restore(saved);
@@ -97,7 +97,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if given == objects.len() { 0 } else { self.free_rest(cache, objects.get(given..).unwrap_or_default()) }
     }
 
-    /// Frees objects. There is no room for the first one, or it is bad.
+    /// Slow path: this CPU's array has no room for the first object, or the object is bad.
     #[inline(never)]
     fn free_rest(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let mut wrong = 0;
@@ -142,7 +142,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 }
 
-/// Gives the objects of `entries` their new owner. There are as many places.
+/// Gives the objects of `entries` their new owner. Both have the same length.
 #[inline(always)]
 fn take_all(places: &mut [VirtAddr], entries: &[AtomicU64], mark: u32) {
     let take = |object: u64| {

@@ -15,9 +15,9 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicBool;
 
-/// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
-/// The object's memory is writable and as large as the cache's objects; what it held before is undefined. Interrupts are
-/// as the caller of the allocation has them; no lock is held.
+/// Initialises an object to its state between users: called once for each object of a new slab, with its first byte. The
+/// object's memory is writable and as large as the cache's objects; its previous contents are undefined. Interrupts are as the
+/// caller of the allocation has them; no lock is held.
 pub type Constructor = fn(NonNull<u8>);
 
 /// A cache of objects of one size.
@@ -78,7 +78,7 @@ impl<H: SlabHal> Cache<H> {
     }
 
     /// Where a free object that is on its slab's list keeps its link, in bytes from the start of the object (Linux:
-    /// `kmem_cache.offset`). For who looks at damaged memory.
+    /// `kmem_cache.offset`). For reports of damaged memory.
     #[must_use]
     pub const fn link_offset(&self) -> u32 {
         self.shape.link - self.shape.object

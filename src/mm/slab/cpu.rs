@@ -46,8 +46,8 @@ impl Slot {
 
 /// The header of an array. By its CPU alone, interrupts masked or in a sequence that restarts; others may look.
 ///
-/// The entries lie elsewhere, in a **magazine**: memory for as many addresses as arrays of the cache hold. The word below
-/// them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
+/// The entries lie elsewhere, in a **magazine**: memory for the number of addresses that the cache's arrays hold. The word
+/// below them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
 /// array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
 ///
 /// A CPU has a second magazine, the spare, which is full or empty between two calls. When the first is used up or full,
@@ -56,8 +56,8 @@ impl Slot {
 ///
 /// # Invariants
 ///
-/// - `ARR-1`: the words from `base` up to `top`, and as many from `spare` on as are in it, are the addresses of free
-///   objects of the cache, each in no other place.
+/// - `ARR-1`: the words from `base` up to `top`, and those in use from `spare` on, are the addresses of free objects of the
+///   cache, each in no other place.
 /// - `ARR-2`: `base <= top <= limit`, in steps of eight, with room for as many entries as the cache's arrays hold, or none;
 ///   or all three are zero. The words below `base` and `spare` are zero.
 #[derive(Debug)]
@@ -428,8 +428,8 @@ impl CpuSlabs {
                 wanted.fetch_or(bits, Ordering::Relaxed);
             }
         }
-        // Release pairs with the acquire in `requests`: what was decided before is seen by who answers. A count and no
-        // flag: who answers one request must not answer another that has come since it began.
+        // Release pairs with the acquire in `requests`: the CPU that answers sees all decisions made before. A count, not a
+        // flag: the answer to one request must not answer another that has come since it began.
         let before = self.requested.fetch_add(1, Ordering::Release);
         // Pairs with the fence in `answer`: the CPU sees this request after it has answered the last one, or the answer is
         // seen here.

@@ -37,7 +37,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         more
     }
 
-    /// Does the next part of what a CPU is asked for; whether there is more. By that CPU, or for one that is not online;
+    /// Does the next part of a CPU's requests. Returns whether there is more. By that CPU, or for one that is not online;
     /// interrupts masked.
     fn answer_for(&self, local: &H::Local) -> bool {
         let slabs = H::slabs(local);
@@ -110,7 +110,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Waits until every CPU has answered what it has been asked up to now.
+    /// Waits until every CPU has answered all requests made up to now.
     fn await_answers(&self) {
         for (cpu, local) in self.all_cpus() {
             let slabs = H::slabs(local);

@@ -258,7 +258,7 @@ pub enum CreateError {
     Align,
     /// A flag that this allocator does not have.
     Unsupported,
-    /// There are as many caches as there can be.
+    /// The maximum number of caches exists already.
     TooMany,
     /// No memory for the cache.
     OutOfMemory,

@@ -13,7 +13,7 @@ bitflags! {
         const RED_ZONE = 1 << 1;
         /// `P`: free objects are filled with known bytes, tested when they are allocated.
         const POISON = 1 << 2;
-        /// `U`: each object remembers who allocated and who freed it last.
+        /// `U`: each object records its last allocation and its last free.
         const STORE_USER = 1 << 3;
         /// Objects start at a cache line, small ones at a fraction of one.
         const HWCACHE_ALIGN = 1 << 4;

@@ -128,7 +128,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_slabs(freed);
     }
 
-    /// Moves the coldest `count` objects of an array to their slabs. Returns the slabs to give up. Interrupts masked.
+    /// Moves the coldest `count` objects of an array to their slabs. Returns the slabs to be freed. Interrupts masked.
     pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_>, count: u32) -> Chain {
         let held = array.count();
         let count = count.min(held);

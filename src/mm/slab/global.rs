@@ -32,7 +32,7 @@ pub struct CacheSpec {
     pub align: u32,
     /// Properties.
     pub flags: SlabFlags,
-    /// Makes an object of a new slab what it is between its users.
+    /// Initialises an object of a new slab to its state between users.
     pub constructor: Option<Constructor>,
 }
 
@@ -112,7 +112,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// The caches that are there: a CPU that is asked looks at each of its numbers. A cache that is being made is among them,
-    /// or sees what the caller wrote before a fence. Any context.
+    /// or sees the caller's writes before a fence. Any context.
     pub(super) fn caches(&self) -> CacheSet {
         let mut set = CacheSet::of(CacheId::BOOT);
         for (number, record) in (0..).zip(&self.table) {

@@ -41,7 +41,7 @@ pub unsafe trait SlabHal: PageHal + Sized {
         self.map().find(Pfn::containing(phys)).map(Page::index)
     }
 
-    /// Bits that nobody outside knows, as many as there are to be had.
+    /// Random bits unknown outside the machine, as many as it has.
     fn entropy(&self) -> u64;
 
     /// Zeroes an object that has just been allocated or is being freed.

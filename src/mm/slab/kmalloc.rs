@@ -16,11 +16,11 @@ use crate::mm::page::{Kind, PageMap};
 /// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
 /// `dma-minalign`, so that no two objects share a line that a device writes.
 pub const KMALLOC_MIN_SIZE: usize = if crate::DMA_MINALIGN { DMA_LINE } else { 8 };
-/// Bytes of the largest cache; what is larger comes from the page allocator.
+/// Bytes of the largest cache; larger sizes come from the page allocator.
 pub const KMALLOC_MAX_CACHE_SIZE: usize = 8 << 10;
 /// Bytes of the largest block.
 pub const KMALLOC_MAX_SIZE: usize = to_usize(PAGE_SIZE) << MAX_ORDER;
-/// The cache line of the largest machine: sizes of the DMA row are multiples of it.
+/// The cache line of the largest machine: sizes of the DMA type are multiples of it.
 const DMA_LINE: usize = 128;
 const SIZES: usize = KMALLOC_SIZES as usize;
 /// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
@@ -51,7 +51,7 @@ impl KmallocRow {
     /// All of them, by number.
     pub const ALL: [Self; ROWS] = [Self::Normal, Self::Reclaimable, Self::Dma];
 
-    /// The row that flags ask for.
+    /// The type that flags ask for.
     #[must_use]
     #[inline(always)]
     pub const fn of(gfp: Gfp) -> Self {
@@ -158,7 +158,7 @@ const fn id(row: KmallocRow, index: usize) -> CacheId {
     CacheId::new((row as usize * SIZES + index) as u16)
 }
 
-/// The array of a cache. Those of the usual row lie in order.
+/// The array of a cache. Those of the normal type lie in order.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
 fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
@@ -169,7 +169,7 @@ fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
     }
 }
 
-/// Their names, by row and number.
+/// Their names, by type and index.
 const NAMES: [[&str; SIZES]; ROWS] = [
     [
         "",
@@ -252,7 +252,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Allocates `size` bytes (Linux: `kmalloc`). Memory is aligned to the largest power of two that divides the size of its
     /// class, up to a page: a power of two to itself, anything to eight bytes at least. With [`Gfp::ZERO`] all of it is
-    /// zeroed, what the class has beyond `size` too. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
+    /// zeroed, the bytes of the class beyond `size` too. A size of 0 returns [`ZERO_SIZE`](Self::ZERO_SIZE).
     ///
     /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
     /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.
@@ -275,7 +275,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             && let Some(object) = self.hal().take_free(Internal::CALL, slot::<H>(row, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
-                // All of it: `krealloc` may give out the rest without a look at what is there.
+                // All of it: `krealloc` may give out the rest without clearing it.
                 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
                 self.hal().zero_object(Internal::CALL, object, kmalloc_size(index as u8));
             }

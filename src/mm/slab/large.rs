@@ -43,7 +43,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.tag_large(at, order.bytes(), size as u64, self.hal().return_address())
     }
 
-    /// The large block that starts at an address; `None` if the page is none of one.
+    /// The large block that starts at an address; `None` if the page belongs to none.
     fn large_at(&self, at: VirtAddr) -> Option<(Page, Order)> {
         let page = self.page_of(at)?;
         let state = self.hal().map().get(page).state();

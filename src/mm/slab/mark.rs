@@ -1,4 +1,4 @@
-//! The freed mark: what a free object holds in one word, by which a second free of it is noticed.
+//! The freed mark: a word in a free object by which a second free of it is detected.
 //!
 //! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same, what
 //! is read of one by a stale pointer is the mark of no other, and those of one cache say nothing about those of

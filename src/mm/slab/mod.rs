@@ -13,7 +13,7 @@
 //! reads; it takes no lock and writes no line that another CPU writes. An object that is freed on another CPU than it was
 //! allocated on goes into that CPU's array. `kmalloc` is a set of caches and, above 8 KiB, the page allocator.
 //!
-//! # What a free finds out
+//! # Checks of a free
 //!
 //! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object starts at
 //! the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the object's address;
@@ -24,7 +24,7 @@
 //! # Locks and contexts
 //!
 //! A CPU's arrays are its own. Each cache has one lock, taken with interrupts masked; no lock is held while pages are
-//! allocated or freed, or a constructor runs. The registry's lock is taken by who makes or destroys a cache, where
+//! allocated or freed, or a constructor runs. The registry's lock is taken by callers that make or destroy a cache, where
 //! sleeping is allowed, and is outside all others. So allocating without the right to wait, and freeing, are allowed
 //! everywhere: in interrupt handlers, with locks held, on any CPU.
 

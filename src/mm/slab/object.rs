@@ -52,7 +52,7 @@ impl Object {
         self.0.as_ptr::<u8>().wrapping_add(offset as usize).cast()
     }
 
-    /// Reads a word. An object that is freed twice may be somebody's, so what is read may be anything.
+    /// Reads a word. An object that is freed twice may have a new owner, so the value may be anything.
     #[inline(always)]
     pub(super) fn load(self, offset: u32) -> u64 {
         // SAFETY: OBJ-1: mapped and aligned. Atomic, as a wrong user may be writing to it.
@@ -114,7 +114,7 @@ impl Object {
 
     /// The slot as words, of which there are so many.
     pub(super) fn words<'m>(self, words: usize) -> &'m [AtomicU64] {
-        // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and gives it up only when the words are no longer
+        // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and releases it only when the words are no longer
         // used.
         unsafe { core::slice::from_raw_parts(self.0.as_ptr::<AtomicU64>(), words) }
     }
@@ -124,14 +124,14 @@ impl Object {
 #[inline(always)]
 pub(super) fn copy_words(to: &[AtomicU64], from: &[AtomicU64]) {
     let words = to.len().min(from.len());
-    // SAFETY: both slices have as many words and, being words of different memory or moved down, may be copied one by
-    // one from the start; `copy` allows for an overlap. Nobody else uses them: arrays are their CPU's, depots their lock's.
+    // SAFETY: both slices have the same number of words and, being words of different memory or moved down, may be copied one
+    // by one from the start; `copy` allows for an overlap. Nobody else uses them: arrays are their CPU's, depots their lock's.
     unsafe { core::ptr::copy(from.as_ptr().cast::<u64>(), to.as_ptr().cast::<u64>().cast_mut(), words) };
 }
 
 /// Reads words that nobody else uses meanwhile.
 #[inline(always)]
 pub(super) const fn load_words<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
-    // SAFETY: atomics are as large and aligned as what is in them, and their CPU alone writes to the entries of an array.
+    // SAFETY: atomics have the size and alignment of their values, and their CPU alone writes to the entries of an array.
     unsafe { core::ptr::from_ref(from).cast::<[u64; N]>().read() }
 }

@@ -1,5 +1,5 @@
 //! How many pages a slab has (Linux: `calculate_order`): few objects would mean many trips to the page allocator, many
-//! pages would be hard to find, and what is left behind the last object is lost.
+//! pages would be hard to find, and the space behind the last object is lost.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, PAGE_SIZE};

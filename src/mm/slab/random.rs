@@ -13,7 +13,7 @@ impl Random {
         Self(AtomicU64::new(0))
     }
 
-    /// Adds what is not known outside.
+    /// Mixes in bits unknown outside.
     pub(super) fn seed(&self, entropy: u64) {
         self.0.fetch_add(mix(entropy), Ordering::Relaxed);
     }

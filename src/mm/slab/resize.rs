@@ -15,7 +15,7 @@ struct Extent {
     usable: usize,
     /// Bytes that its user asked for, as far as that is known.
     asked: usize,
-    /// Whether what is behind them is a red zone.
+    /// Whether the bytes behind them are a red zone.
     red: bool,
 }
 
@@ -47,7 +47,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Bytes of an allocation that may be used, at least as many as were asked for (Linux: `ksize`). 0 for null and for
-    /// an allocation of no bytes. In a cache with red zones what was not asked for stays out of bounds, and is not counted.
+    /// an allocation of no bytes. In a cache with red zones the bytes beyond the requested size stay out of bounds, and are not
+    /// counted.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
                 self.note_request(place.cache, at, size);
             }
-            // Nobody remembers what was asked for: what the user gives up now is zeroed now, so that it is zero when it
+            // The requested size is not recorded: bytes that the user gives up are zeroed now, so that they are zero when it
             // comes back.
             None if gfp.contains(Gfp::ZERO) => {
                 Object::of_array(at).fill_from(size, 0, extent.usable - size);
@@ -137,7 +138,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_kfree(at)
     }
 
-    /// Frees what is known to be allocated.
+    /// Frees an allocation known to be valid.
     fn free_reported(&self, at: VirtAddr) {
         if let Err(misuse) = self.do_kfree(at) {
             self.report(&misuse);

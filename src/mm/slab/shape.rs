@@ -1,4 +1,4 @@
-//! The shape of a cache: what an object's slot in a slab looks like, and how many there are in one.
+//! The shape of a cache: the layout of an object's slot, and the number of slots in a slab.
 //!
 //! ```text
 //!  plain:           | mark .. link in the middle .. |            while the object is free
@@ -19,7 +19,7 @@ pub(super) const WORD: u32 = 8;
 const GRANULE: u32 = TAG_GRANULE as u32;
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: u32 = 64;
-/// Bytes that a record of a user takes: who, when, on which CPU.
+/// Bytes of a record of a user: caller, time, CPU.
 pub(super) const TRACK: u32 = 3 * WORD;
 /// The most objects that a slab has.
 const MAX_OBJECTS: u32 = 4096;

@@ -127,7 +127,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
             }
         }
-        // By itself: it is what a new slab of small objects costs.
+        // A separate loop: it is the main cost of a new slab of small objects.
         let (mut object, size) = (slab.object_of(cache, 0), shape.size);
         for _ in 0..objects / 4 {
             for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! Which tag memory gets, and what a wrong tag means: the policy of memory tagging (Linux: `mm/kasan`, hardware tags).
+//! The choice of tags for memory, and the meaning of a wrong tag: the policy of memory tagging (Linux: `mm/kasan`, hardware
+//! tags).
 //!
 //! - Memory in use has one of fourteen tags, and its owner's pointer the same. Free memory has [`Tag::FREE`], which no
 //!   pointer carries, so every use after free faults as long as nobody else has the memory.

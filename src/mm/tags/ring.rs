@@ -66,7 +66,7 @@ impl OwnerRing {
             return;
         };
         entry.number.store(0, Ordering::Relaxed);
-        // Pairs with the fence in `read`: who sees a new word does not see the old number.
+        // Pairs with the fence in `read`: a reader that sees a new word does not see the old number.
         core::sync::atomic::fence(Ordering::Release);
         entry.pointer.store(event.pointer.get(), Ordering::Relaxed);
         entry.caller.store(event.caller.get(), Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl OwnerRing {
                 continue;
             }
             if let Some((_, owner)) = found.as_mut().filter(|(_, owner)| owner.pointer == event.pointer) {
-                // The allocation that the free undid; what is older is another life of the same memory.
+                // The allocation that the free undid; older events belong to an earlier allocation of the same memory.
                 if owner.allocated.is_none() && !event.freed {
                     owner.allocated = Some(event.caller);
                     owner.bytes = event.bytes;

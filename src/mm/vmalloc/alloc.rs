@@ -7,7 +7,7 @@ use crate::ds::rbtree::{Chain, Entry, Owned, Payload, RbTree};
 
 /// Descriptors that a split may need: one for the area, one for the second part of a gap.
 const SPLIT: usize = 2;
-/// Descriptors that are kept: those of a split, and as many for a split at a time when there is no memory.
+/// Descriptors that are kept: those of one split, and those of another split at a time when there is no memory.
 pub(super) const RESERVE: usize = 2 * SPLIT;
 
 /// Every address that no area has, and descriptors that no address has.

@@ -1,5 +1,5 @@
-//! The areas in use of a node: those that came last in places, as what is mapped for a moment is unmapped first; the
-//! others in a tree, where each finds its neighbours.
+//! The areas in use of a node: the latest ones in slots, since short-lived mappings are unmapped first; the others in a tree,
+//! where each finds its neighbours.
 #![forbid(unsafe_code)]
 
 use super::{Area, AreaRef};

@@ -38,7 +38,7 @@ pub enum AreaError {
     NotTheStart(VirtAddr, AreaInfo),
     /// The area is being built, and not its builder's to give back yet.
     Uninitialized(AreaInfo),
-    /// The area is none that this call may give back: a mapping handed to `vfree`, say.
+    /// This call may not free the area: a mapping passed to `vfree`, for example.
     WrongKind(AreaInfo),
 }
 

@@ -43,7 +43,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Unmaps what was mapped before a page was refused, or a table could not be had.
+    /// Unmaps the pages that were mapped before a page was refused, or a table could not be allocated.
     #[cold]
     fn refuse(
         &self,

@@ -20,7 +20,7 @@ impl<'a, H: AreaHal<'a>> fmt::Display for VmallocInfo<'_, 'a, H> {
     }
 }
 
-/// A copy of what an area was at some moment.
+/// A snapshot of an area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
     /// Its addresses, the guard page included.

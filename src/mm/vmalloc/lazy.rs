@@ -113,7 +113,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.purging.fetch_sub(1, Ordering::Release);
         // In a handler it may be a purge of this CPU that was interrupted.
         if !self.hal.in_interrupt() {
-            // Acquire pairs with the release of `purge_node`: what the others gave back is there.
+            // Acquire pairs with the release of `purge_node`: areas that other CPUs gave back are visible.
             while self.purging.load(Ordering::Acquire) != 0 {
                 <H::Relax as crate::sync::LockHal>::relax();
             }
@@ -127,7 +127,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
     }
 
-    /// Pages that may wait at most, on all CPUs together, before they are purged; twice as many if all are freed by
+    /// Pages that may wait at most, on all CPUs together, before they are purged; twice that number if all are freed by
     /// interrupt handlers.
     #[must_use]
     pub fn lazy_max_pages(&self) -> u64 {

@@ -171,7 +171,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// Unmaps what lies between two addresses that were mapped as one, and flushes it.
+    /// Unmaps the range between two addresses that was mapped as one, and flushes it.
     pub(super) fn unmap(&self, start: VirtAddr, end: VirtAddr) {
         if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
             let frames = self.hal().frames(TABLE_GFP);
@@ -222,7 +222,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// caller has allocated, and that nobody has claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur
     /// more than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, are the area's from
     /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page
-    /// with `vunmap`, of a page that is not the first of its block twice as many.
+    /// with `vunmap`, for a page that is not the first of its block twice that.
     ///
     /// # Errors
     ///

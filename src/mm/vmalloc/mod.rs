@@ -1,4 +1,4 @@
-//! Kernel address ranges and what is mapped there: vmalloc, vmap, ioremap (Linux: `mm/vmalloc.c`).
+//! Kernel address ranges and their mappings: vmalloc, vmap, ioremap (Linux: `mm/vmalloc.c`).
 //!
 //! A [`VmapSpace`] divides a region of kernel addresses into **areas**. An area is at any time in one of four places:
 //!
@@ -11,8 +11,8 @@
 //!
 //! - The **free tree** has every gap once, merged, with the largest gap below each node ([`MaxSize`]), so that the
 //!   lowest that fits is found in O(log n). One lock.
-//! - **Busy trees** find an area by address. There are as many as CPUs, up to [`NODES`], each with a lock; the address
-//!   says which one an area is in. The few that came last wait before their tree, and most leave from there.
+//! - **Busy trees** find an area by address. There is one for each CPU, up to [`NODES`], each with a lock; the address says
+//!   which one an area is in. The few that came last wait before their tree, and most leave from there.
 //! - A **lazy list** has areas that nobody uses but that CPUs may still translate. Only areas with pages of their own
 //!   come here. A **purge** unmaps and invalidates them all at once and only then lets go of their pages: promise 3 is
 //!   kept because the pages are in the area ([`Pages`]), and nothing but a purge takes them out.

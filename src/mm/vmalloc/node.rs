@@ -21,7 +21,7 @@ const STRIPE_SHIFT: u32 = PAGE_SHIFT + 4;
 /// Free areas of one size.
 pub(super) struct Pool<'a> {
     areas: Chain<'a, Area>,
-    /// The fewest there were since the last purge: as many were not needed.
+    /// Lowest number since the last purge: that many were not needed.
     idle: usize,
 }
 

@@ -28,7 +28,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// Those of [`PageAllocator::alloc_pages`]; then what was had is free again.
+    /// Those of [`PageAllocator::alloc_pages`]; then the pages already allocated are free again.
     #[inline]
     pub(super) fn alloc<H: PageHal>(
         pages: &PageAllocator<H>,

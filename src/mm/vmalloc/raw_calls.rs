@@ -15,7 +15,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`MapError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -50,7 +50,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`MapError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -106,7 +106,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for what is not accepted.
+    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for an area that is not accepted.
     ///
     /// # Safety
     ///
@@ -164,8 +164,8 @@ impl<'a> AreaRef<'a> {
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
-    /// it returns, no CPU acts on what was permitted before. Not from an interrupt handler; needs memory for tables where
-    /// blocks have to be split. The caller has the area, and changes it from one CPU at a time.
+    /// it returns, no CPU acts on the old permissions. Not from an interrupt handler; needs memory for tables where blocks have
+    /// to be split. The caller has the area, and changes it from one CPU at a time.
     ///
     /// # Errors
     ///
@@ -181,8 +181,8 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Takes a block of pages out of the linear map and maps it uncached (promise 9). When it returns, no CPU translates the
-    /// linear map's addresses of it; what the caches hold of it is still there. Not from an interrupt handler; needs memory
-    /// for tables where blocks have to be split.
+    /// linear map's addresses of it; the caches may still hold lines of it. Not from an interrupt handler; needs memory for
+    /// tables where blocks have to be split.
     ///
     /// # Errors
     ///

@@ -18,10 +18,10 @@ pub enum Resized {
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Makes what [`VmapSpace::vmalloc`] gave `size` bytes long, as far as that goes without moving it. Pages that are not
-    /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it
-    /// can grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that `gfp` allows;
-    /// the caller sees to it that nobody uses what goes.
+    /// Resizes an area of [`VmapSpace::vmalloc`] to `size` bytes, as far as that is possible in place. Pages that are not
+    /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it can
+    /// grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that
+    /// `gfp` allows; the caller sees to it that nobody uses what goes.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Ok(Resized::MustMove(have << PAGE_SHIFT));
         }
         let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(MapError::Pages)?;
-        // As what is there already is mapped.
+        // With the mapping of the existing pages.
         if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags, gfp) {
             blocks.free(hal.pages());
             return Err(MapError::Tables(error));
@@ -74,7 +74,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(Resized::InPlace(wanted << PAGE_SHIFT))
     }
 
-    /// Takes away what lies behind the first `wanted` pages, in whole blocks. Returns how many pages are left.
+    /// Unmaps and frees the pages behind the first `wanted` ones, in whole blocks. Returns how many pages are left.
     fn shrink(&self, area: AreaRef<'a>, wanted: u64, have: u64) -> u64 {
         let hal = self.hal();
         let kept = Blocks::from_pages(&area.area().peek_pages()).pages_up_to(hal.pages(), wanted);

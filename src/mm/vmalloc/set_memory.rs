@@ -23,13 +23,13 @@ use core::ops::ControlFlow;
 /// Requested change of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
-    /// No longer writable; what is executable stays so.
+    /// Not writable; executable pages stay executable.
     ReadOnly,
     /// Writable.
     ReadWrite,
     /// Executable.
     Execute,
-    /// No longer executable; what is writable stays so.
+    /// Not executable; writable pages stay writable.
     NoExecute,
 }
 
@@ -98,7 +98,7 @@ impl Permission {
     }
 }
 
-/// The part of a leaf that lies in `range`: its addresses, the frames behind, and what may be done there.
+/// The part of a leaf that lies in `range`: its addresses, the frames behind, and the access permitted there.
 fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Access)> {
     let Entry::Leaf(leaf) = visit.entry else { return None };
     let part = VirtRange::from_size(visit.start, visit.level.size())?.intersection(range)?;
@@ -163,7 +163,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     fn reset_alias(&self, frames: PhysRange) -> Result<(), PgtableError> {
         let alias = self.alias_of(frames)?;
         let tables = self.hal().tables();
-        // Only what was split before is read-only, so that nothing is split here.
+        // Only pages that were split before are read-only, so that nothing is split here.
         let policy = match tables.mmu().bbm_level() {
             BbmLevel::Two => LivePolicy::BbmLevel2,
             _ => LivePolicy::BreakBeforeMake,
@@ -252,7 +252,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         Ok((range, area.range.start()))
     }
 
-    /// The linear map's addresses of what `range` maps, each with what the area will permit there.
+    /// Calls `f` for the linear map's alias of each part of `range`, with the access that the area will have there.
     fn each_alias(
         &self,
         range: VirtRange,

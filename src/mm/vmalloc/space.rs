@@ -382,7 +382,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Takes an area out of use that `area` names, complete or not: for its builder alone, who gives it up.
+    /// Takes an area out of use that `area` names, complete or not: only for its builder, which gives it up.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Giving back tables that nothing needs: those that areas left which have none of their addresses to themselves.
+//! Freeing tables that nothing needs: those left by areas that shared their range of addresses with others.
 #![forbid(unsafe_code)]
 
 use super::alloc::Unit;

@@ -1,7 +1,7 @@
 //! Blocks of RAM that are uncached for a while, for devices that are not coherent: their only mapping is an area's.
 //!
 //! A frame has one memory type (promise 9). So the linear map loses the block first; only then, when no CPU can fetch a line
-//! of it any more, is it mapped anew, and what the caches still hold of it is written back and dropped by the caller.
+//! of it any more, is it mapped anew, and the caller writes back and drops the lines that the caches still hold of it.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;

@@ -1,4 +1,4 @@
-//! Entering ranges: as neighbours, inside what has them, around what is there, and where nothing is yet.
+//! Entering ranges: as neighbours, inside the range that holds them, around existing ranges, and into free addresses.
 #![forbid(unsafe_code)]
 
 use super::slots::Link;
@@ -8,7 +8,7 @@ use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slo
 enum Place {
     /// Behind this child, or before all.
     Free(Option<Link>),
-    /// This is the first child that shares an address with it, and what is before it.
+    /// This is the first child that shares an address with it, and the sibling before it.
     Taken(Link, Option<Link>),
 }
 
@@ -161,7 +161,7 @@ impl<'a> ResourceTree<'a> {
         Ok(self.id(link))
     }
 
-    /// Makes `parent` the parent of `first` and what is linked behind it. The last of them.
+    /// Makes `parent` the parent of `first` and the records linked behind it. Returns the last of them.
     pub(super) fn adopt(&mut self, first: Link, parent: Link) -> Link {
         let mut last = first;
         let mut at = Some(first);

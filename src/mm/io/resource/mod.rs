@@ -10,8 +10,8 @@
 //!
 //! # Memory
 //!
-//! Records ([`Slot`]) come in rows that the tree is given and keeps; what is released goes onto a list for the next
-//! request. So a release needs no memory, and the memory is bounded by the most ranges there ever were.
+//! Records ([`Slot`]) come in arrays that the tree is given and keeps; a released record goes onto a list for the next request.
+//! So a release needs no memory, and the memory is bounded by the most ranges there ever were.
 //!
 //! # Locks and contexts
 //!

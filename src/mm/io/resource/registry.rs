@@ -8,7 +8,7 @@ use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 
-/// Records in the first row; each further one has twice as many.
+/// Records in the first array; each further one is twice as long.
 const FIRST_ROW: usize = 64;
 
 /// A registry's interface to a machine.
@@ -40,7 +40,8 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
         result
     }
 
-    /// [`Resources::with`] for what may need a record: as often as it was short of memory and there was more.
+    /// [`Resources::with`] for calls that may need a record: repeated as long as records were short and memory for more was
+    /// found.
     ///
     /// # Errors
     ///

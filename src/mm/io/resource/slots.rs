@@ -11,7 +11,7 @@ pub(super) struct Link(u32);
 impl Link {
     /// To none.
     pub(super) const NONE: Self = Self(u32::MAX);
-    /// To the tree's own range, which is in no row.
+    /// To the tree's own range, which is in no array.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
 
     /// The record's place in an index is above those of lower priority.

@@ -52,7 +52,7 @@ impl fmt::Display for ResourceInfo<'_> {
 /// - `RES-1`: a range lies in its parent's.
 /// - `RES-2`: ranges with one parent are linked by address and share none.
 /// - `RES-3`: every record in use is reached from the root once, with the right parent; all others are on the free list.
-/// - `RES-4`: the index of a range has what is directly inside it, by address, and nothing else.
+/// - `RES-4`: the index of a range has the ranges directly inside it, by address, and nothing else.
 #[derive(Debug)]
 pub struct ResourceTree<'a> {
     pub(super) slots: Slots<'a>,

@@ -20,7 +20,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Empties the slabs of a cache all of whose objects are free, though some are on no list. Nobody uses the cache any
-    /// more, and its arrays and its depot are empty. Returns the slabs to give up.
+    /// more, and its arrays and its depot are empty. Returns the slabs to be freed.
     pub(in crate::mm::slab) fn recover(&self, cache: &Cache<H>) -> Chain {
         let mut freed = Chain::NONE;
         self.each_slab(cache, |head| {

@@ -1,5 +1,5 @@
-//! Debugging of one cache or of all: red zones, poison, requested sizes, who was the last user. Caches that are debugged
-//! have no arrays, so every call comes here, and no other call pays anything.
+//! Debugging of one cache or of all: red zones, poison, requested sizes, the last user. Caches that are debugged have no
+//! arrays, so every call comes here, and no other call pays anything.
 //!
 //! All damage found is reported and repaired: bytes are restored, a free object that was written to is never given out again, a
 //! free list with a bad link is cut there. The kernel goes on, unless it was asked to stop.
@@ -121,14 +121,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         })
     }
 
-    /// Notes who called for an object, in place of who did so on their behalf.
+    /// Records the real caller for an object, in place of the function that called on its behalf.
     pub(super) fn note_caller(&self, at: VirtAddr, caller: VirtAddr) {
         if let Some(place) = self.place(at).filter(|place| place.cache.is_debugged()) {
             Track::now(self.hal(), caller).store(&place.cache.shape, place.object, Event::Alloc);
         }
     }
 
-    /// Notes that `size` bytes of an object were asked for: what lies behind is red zone.
+    /// Notes that `size` bytes of an object were asked for: the bytes behind are red zone.
     pub(super) fn note_request(&self, cache: &Cache<H>, object: VirtAddr, size: usize) {
         let object = self.untag(object);
         let slot = Object::of_array(VirtAddr::new(object.get().wrapping_sub(cache.shape.object.into())));

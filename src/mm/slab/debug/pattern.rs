@@ -73,7 +73,7 @@ impl Shape {
     }
 }
 
-/// Makes a slot what it is in this state.
+/// Fills a slot with the bytes of this state.
 pub(super) fn fill(shape: &Shape, slot: Object, state: State) {
     for stretch in shape.stretches(state) {
         slot.fill(stretch.start, stretch.byte, (stretch.end - stretch.start) as usize);

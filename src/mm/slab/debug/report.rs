@@ -152,7 +152,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Prints who allocated and who freed an object, where that is noted.
+    /// Prints the callers that allocated and freed an object, if they are recorded.
     fn print_users(&self, cache: &Cache<H>, slot: Object) {
         for (what, event) in [("Allocated", Event::Alloc), ("Freed", Event::Free)] {
             let Some(track) = Track::load(&cache.shape, slot, event) else { continue };
@@ -172,7 +172,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Says what was done about damage.
+    /// Prints the repair of damage.
     pub(super) fn fixed(&self, cache: &Cache<H>, what: fmt::Arguments<'_>) {
         self.hal().print(format_args!("FIX {}: {what}", cache.name));
     }

@@ -57,10 +57,10 @@ impl Marked {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Looks through all slabs of a cache (Linux: `validate_slab_cache`): reports what is wrong, repairs it, and
-    /// counts. Objects may be allocated and freed meanwhile; what their users do to them in that moment is not taken
-    /// for damage, as each slab is looked at under the cache's lock. Any context but inside the allocator. Cost:
-    /// O(pages of RAM + bytes of the cache), a slab at a time with interrupts masked.
+    /// Looks through all slabs of a cache (Linux: `validate_slab_cache`): reports errors, repairs them, and counts. Objects may
+    /// be allocated and freed meanwhile; what their users do to them in that moment is not taken for damage, as each slab is
+    /// looked at under the cache's lock. Any context but inside the allocator. Cost: O(pages of RAM + bytes of the cache), a
+    /// slab at a time with interrupts masked.
     pub fn validate(&self, cache: &Cache<H>) -> Findings {
         let caller = self.hal().return_address();
         let mut findings = Findings::default();
