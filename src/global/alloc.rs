@@ -1,4 +1,4 @@
-//! The kernel's `kmalloc` for Rust types: what [`mm::alloc`](crate::mm::alloc) is generic over, filled in.
+//! The kernel's `kmalloc` for Rust types: the generic types of [`mm::alloc`](crate::mm::alloc) over this kernel's allocator.
 
 use super::slab::{self, KmemCache};
 use super::valloc::refused;
@@ -10,7 +10,7 @@ use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
 use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, Misuse};
 use core::ptr::NonNull;
 
-/// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
+/// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context that the flags of each call allow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kmalloc;
 

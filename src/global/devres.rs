@@ -15,7 +15,7 @@ use core::ptr::NonNull;
 /// Resources of a device's driver, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
 pub type Devres = crate::mm::io::Devres<Kmalloc>;
 
-/// Allocates `size` bytes that are the device's, up to 4 MiB; see [`Devres::memory`]. Context as `gfp` says.
+/// Allocates `size` bytes that belong to the device, up to 4 MiB; see [`Devres::memory`]. Context as `gfp` says.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8
     device.memory(size, gfp | Gfp::ZERO)
 }
 
-/// Zeroed room for `count` elements of `size` bytes that is the device's.
+/// Allocates zeroed room for `count` elements of `size` bytes that belongs to the device.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
     devm_kzalloc(device, count.checked_mul(size).ok_or(AllocError::Overflow)?, gfp)
 }
 
-/// Frees what [`devm_kmalloc`] and its kin gave, before its turn. O(entries kept since). Any context.
+/// Frees an allocation of [`devm_kmalloc`] and its kin early. O(entries kept since). Any context.
 ///
 /// # Errors
 ///
@@ -90,8 +90,7 @@ fn keep(device: &Devres, mapped: Result<VirtAddr, IoError>) -> Result<VirtAddr, 
     Ok(start)
 }
 
-/// Maps registers for the device, Device-nGnRE; see [`ioremap`]. The address is good until the device gives back
-/// what it has.
+/// Maps registers for the device, Device-nGnRE; see [`ioremap`]. The address is valid until the device releases its resources.
 ///
 /// # Errors
 ///

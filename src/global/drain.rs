@@ -6,12 +6,14 @@ use super::stack::drain_stacks;
 use crate::addr::CpuId;
 use crate::hal::cpu::PerCpu;
 
-/// Does what other CPUs have asked of this one: what [`Machine::kick`](super::Machine::kick) makes a CPU do. Any context.
+/// Answers the requests of other CPUs to this one; the handler of [`Machine::kick`](super::Machine::kick)'s interrupt calls it.
+/// Any context.
 pub fn answer_requests() {
     while answer_request() {}
 }
 
-/// Does the next part of it, after which a handler may let other interrupts in; whether there is more to do. Any context.
+/// Answers the next part of the requests, after which a handler may let other interrupts in. Returns whether there is more to
+/// do. Any context.
 pub fn answer_request() -> bool {
     PAGES.answer_requests();
     slab_allocator().answer_request()
@@ -22,7 +24,7 @@ pub fn answer_request() -> bool {
 pub fn drain_offline_cpu(cpu: CpuId) -> bool {
     let Some(local) = PAGES.hal().local_of(cpu) else { return false };
     let slabs = slab_allocator().drain_offline(cpu);
-    // Two that drain the same CPU's stacks would get different ones.
+    // Two CPUs that drain the same CPU's stacks get different ones.
     if slabs {
         drain_stacks(PAGES.hal(), |_| local.stacks.take());
     }

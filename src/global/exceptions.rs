@@ -6,21 +6,21 @@ use crate::arch::aarch64::exception::Exception;
 use crate::arch::aarch64::{probe, rseq, spurious};
 use crate::mm::layout;
 
-/// Repairs a synchronous exception that was taken at EL1, if it is one that this crate expects: a load that may fault, a
-/// page descriptor that does not exist, or a translation that exists by now. Whether it was; the kernel returns to `elr`
-/// then, by way of [`resume_at`]. Call it before anything is reported. Any context; takes no lock.
+/// Repairs a synchronous exception that was taken at EL1, if it is one that this crate expects: a load that may fault, a page
+/// descriptor that does not exist, or a translation that exists by now. Returns whether it repaired one; the kernel then
+/// returns to `elr` through [`resume_at`]. Call it before anything is reported. Any context; takes no lock.
 #[must_use]
 pub fn repair(exception: &mut Exception<'_>) -> bool {
-    // First of all: a probe of an address that is mapped by now shall find it.
+    // This comes first: a probe of an address that is mapped by now must find it.
     spurious::is_spurious(exception)
         || probe::fix_up(exception)
         || rseq::fix_up(exception)
         || probe::read_zero(exception, layout::descriptors())
 }
 
-/// Where an exception that was taken at EL1 returns to, instead of `elr`: the same place, or the start of a sequence that was
-/// interrupted and must not go on. Before **every** return to EL1, interrupts among them, and whenever a thread that was
-/// interrupted there goes on. Any context; takes no lock. Cost: a binary search.
+/// Return address of an exception taken at EL1, to be used in place of `elr`: the same address, or the start of a restartable
+/// sequence that was interrupted. Call it before **every** return to EL1, from interrupts too, and whenever a thread that was
+/// interrupted there continues. Any context; takes no lock. Cost: a binary search.
 #[must_use]
 #[inline]
 pub fn resume_at(elr: VirtAddr) -> VirtAddr {

@@ -24,9 +24,9 @@ pub type KmallocPool = MempoolOf<KmallocElements>;
 pub type SlabPool<'c> = MempoolOf<&'c KmemCache>;
 /// A pool of blocks of pages.
 pub type PagePool = MempoolOf<PageBacking<'static, KernelPages>>;
-/// A pool of what two functions give and take.
+/// A pool of elements that two functions allocate and free.
 pub type FunctionPool<D> = MempoolOf<Functions<D>>;
-/// A pool of values of one type, with a cache of its own.
+/// A pool of values of one type, with its own cache.
 pub type Mempool<T> = mempool::Mempool<'static, T, KernelPages, KmemCache>;
 /// A value out of a [`Mempool`].
 pub type MempoolBox<'p, T> = mempool::MempoolBox<'p, 'static, T, KernelPages, KmemCache>;
@@ -45,7 +45,7 @@ fn address(element: NonNull<u8>) -> VirtAddr {
 #[derive(Debug)]
 pub struct KmallocElements {
     size: usize,
-    /// Where each CPU has free ones; `None` for blocks that are larger than the largest cache's.
+    /// Slot of their cache in each CPU's data; `None` for blocks that are larger than the largest cache's.
     slot: Option<Slot>,
 }
 
@@ -62,7 +62,7 @@ impl KmallocElements {
     }
 }
 
-// SAFETY: what `kmalloc` promises.
+// SAFETY: the guarantees of `kmalloc`.
 unsafe impl Backing for KmallocElements {
     fn bytes(&self) -> usize {
         self.size
@@ -119,7 +119,7 @@ unsafe impl Backing for KmemCache {
 
     #[inline(always)]
     fn first_word(&self, element: NonNull<u8>) -> u64 {
-        // Objects of less than a word, or with a constructor, hold no mark; a slot of eight bytes they have all the same.
+        // Objects of less than a word, or with a constructor, hold no mark; they still have a slot of eight bytes.
         slab_fast::word_at(element)
     }
 
@@ -132,8 +132,8 @@ fn create<B: Backing>(name: &'static str, min: u32, backing: B) -> Result<Mempoo
     RawMempool::create(slab_allocator(), &PoolSpec::new(name, min), backing).map_err(|refused| refused.error)
 }
 
-/// Makes a pool of what `alloc_fn` gives and `free_fn` takes, both with `pool_data`; see [`RawMempool::create`] and
-/// [`Functions::new`] (Linux: `mempool_create`). Where sleeping is allowed.
+/// Makes a pool of elements that `alloc_fn` allocates and `free_fn` frees, both with `pool_data`; see [`RawMempool::create`]
+/// and [`Functions::new`] (Linux: `mempool_create`). Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -209,7 +209,7 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
     pool.alloc_preallocated()
 }
 
-/// Frees an element; null is nothing to free. A wrong element is reported, and nothing is freed. Any context.
+/// Frees an element; null is a no-op. A wrong element is reported, and nothing is freed. Any context.
 ///
 /// # Safety
 ///
@@ -246,7 +246,7 @@ pub fn mempool_resize<B: Backing>(pool: &MempoolOf<B>, new_min_nr: u32) -> Resul
     pool.resize(new_min_nr)
 }
 
-/// Gives a pool up; see [`RawMempool::destroy`]. Where sleeping is allowed.
+/// Destroys a pool; see [`RawMempool::destroy`]. Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -260,7 +260,7 @@ pub fn mempool_destroy<B: Backing>(pool: MempoolOf<B>) -> Result<(), (MempoolOf<
 }
 
 impl<T> Mempool<T> {
-    /// Makes a pool of values, with a cache of its own, which gets the pool's name. Where sleeping is allowed.
+    /// Makes a pool of values, with its own cache, which gets the pool's name. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -283,7 +283,7 @@ impl<T> Mempool<T> {
         }
     }
 
-    /// Gives the pool and its cache up. Where sleeping is allowed.
+    /// Destroys the pool and its cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///

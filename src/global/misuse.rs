@@ -38,7 +38,7 @@ impl fmt::Display for Owner {
 ///
 /// # Panics
 ///
-/// If `panic_on_warn` says so ([`SlabOptions::panic_on_misuse`](crate::mm::slab::SlabOptions::panic_on_misuse)).
+/// Panics if `panic_on_warn` says so ([`SlabOptions::panic_on_misuse`](crate::mm::slab::SlabOptions::panic_on_misuse)).
 #[cold]
 #[inline(never)]
 pub(super) fn refused(call: &str, at: VirtAddr, error: &dyn fmt::Display, caller: &Location<'_>) {

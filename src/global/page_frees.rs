@@ -15,7 +15,7 @@ pub trait BlockName: Copy {
     ///
     /// # Errors
     ///
-    /// [`FreeError`] for an address that is no page's.
+    /// [`FreeError`] for an address that belongs to no page.
     fn page(self) -> Result<Page, FreeError>;
 
     /// The address, for a report.
@@ -44,9 +44,9 @@ impl<P: Pointer> BlockName for P {
     }
 }
 
-/// Gives a block back, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by
-/// type here). Allocated by [`alloc_pages`](super::alloc_pages) and its kin; owned by [`Pages`](super::Pages).
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees a block, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by type here).
+/// Allocated by [`alloc_pages`](super::alloc_pages) and its kin; owned by [`Pages`](super::Pages). A wrong name is reported,
+/// and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -77,8 +77,8 @@ pub unsafe fn try_free_pages(block: impl BlockName, order: Order) -> Result<(), 
     block.page().and_then(|page| PAGES.do_free_pages(page, order))
 }
 
-/// Gives a page back, named by itself or by its address: [`free_pages`] of order zero.
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees a page, named by its descriptor or by its address: [`free_pages`] of order zero. A wrong name is reported, and nothing
+/// changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///

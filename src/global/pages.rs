@@ -139,14 +139,14 @@ pub fn page_allocator() -> &'static PageAllocator<KernelPages> {
     &PAGES
 }
 
-/// How the linear map maps pages that come and go: as the first one that was taken out.
+/// Mapping flags of pages that enter and leave the linear map: those of the first page that was taken out.
 static LINEAR_PROT: Once<Prot, Relax> = Once::new();
 
-/// Maps pages in the linear map, or takes them out of it, where it has an entry for each.
+/// Maps pages in the linear map, or takes them out of it, if it has an entry for each.
 fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), PgtableError> {
     let range = PhysRange::from_size(start, pages.saturating_mul(PAGE_SIZE)).and_then(phys_range_to_virt);
     let (Some(tables), Some(range)) = (kernel_tables(), range) else { return Err(PgtableError::OutsideSpace) };
-    // The tables stay, so that none is asked for in the middle of an allocation.
+    // The tables stay, so that no table is needed in the middle of an allocation.
     let frames = BuddyFrames::ATOMIC;
     if present {
         let prot = *LINEAR_PROT.get().ok_or(PgtableError::OutsideSpace)?;
@@ -157,7 +157,7 @@ fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), P
     tables.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)
 }
 
-/// Page frames for page tables, looked for as its flags say.
+/// Page frames for page tables, allocated with its flags.
 #[derive(Clone, Copy, Debug)]
 pub struct BuddyFrames(Gfp);
 
@@ -165,7 +165,7 @@ impl BuddyFrames {
     /// For any context.
     pub const ATOMIC: Self = Self(Gfp::ATOMIC);
 
-    /// Looked for as `gfp` says: of it, what [`Gfp::effort`] keeps.
+    /// Allocated with the part of `gfp` that [`Gfp::effort`] keeps.
     #[inline]
     #[must_use]
     pub const fn new(gfp: Gfp) -> Self {
@@ -179,7 +179,8 @@ unsafe impl FrameSource for BuddyFrames {
         if faults::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
-        // The caller is told, and says so or has another way. Tables go back, and lie close together until then.
+        // The caller gets the error, and reports it or uses a fallback. Tables are reclaimable, and lie close together until
+        // then.
         let page = alloc_page(self.0 | Gfp::NOWARN | Gfp::RECLAIMABLE).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
         let _ = PAGES.do_claim(page, Kind::PageTable, 0);
@@ -224,7 +225,7 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
     PAGES.alloc_pages(gfp, Order::ZERO)
 }
 
-/// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
+/// Allocates 2^order pages and returns their address in the linear map (Linux: `__get_free_pages`).
 ///
 /// As a value: [`Pages`].
 ///
@@ -237,7 +238,7 @@ pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError>
     PAGES.alloc_pages_as(gfp, order, |page| pointer(linear_address(page)), |page| pointer(page_address(page)))
 }
 
-/// Allocates a zeroed page and answers with its address.
+/// Allocates a zeroed page and returns its address.
 ///
 /// As a value: [`Pages`].
 ///
@@ -249,7 +250,7 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::ZERO, Order::ZERO)
 }
 
-/// Allocates 2^order pages that every device reaches, and answers with their address (Linux: `__get_dma_pages`).
+/// Allocates 2^order pages that every device reaches, and returns their address (Linux: `__get_dma_pages`).
 ///
 /// As a value: [`Pages`].
 ///
@@ -284,7 +285,7 @@ pub fn alloc_pages_exact(gfp: Gfp, bytes: usize) -> Result<NonNull<u8>, AllocErr
     PAGES.alloc_pages_exact(gfp, bytes as u64).map(|page| pointer(page_address(page)))
 }
 
-/// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
+/// Splits an allocated block into single pages; see [`PageAllocator::split_page`].
 ///
 /// As a value: [`Pages`].
 ///
@@ -299,8 +300,7 @@ pub unsafe fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.do_split_page(page, order)
 }
 
-/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see
-/// [`PageAllocator::alloc_contig_pages`].
+/// Allocates `pages` contiguous pages, any number, from a multiple of `align` on; see [`PageAllocator::alloc_contig_pages`].
 ///
 /// As a value: [`Pages`].
 ///
@@ -396,7 +396,7 @@ pub fn nr_free_pages() -> u64 {
     PAGES.free_page_count()
 }
 
-/// Gives the pages on every CPU's lists back to their zones; see [`PageAllocator::drain_all`].
+/// Returns the pages on every CPU's lists to their zones; see [`PageAllocator::drain_all`].
 pub fn drain_all_pages() {
     PAGES.drain_all();
 }
@@ -414,7 +414,7 @@ pub fn kmap_atomic(page: Page) -> NonNull<u8> {
     pointer(page_address(page))
 }
 
-/// Undoes [`kmap`] and [`kmap_atomic`]: nothing to do on a 64-bit machine.
+/// Undoes [`kmap`] and [`kmap_atomic`]: a no-op on a 64-bit machine.
 pub fn kunmap(_page: Page) {}
 
 /// A block of pages that is freed when it is dropped.

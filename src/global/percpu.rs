@@ -1,4 +1,4 @@
-//! The kernel's per-CPU memory that is asked for while running, Linux's names for it, and a value for each CPU.
+//! The kernel's dynamic per-CPU memory, Linux's names for it, and a value for each CPU.
 
 use super::misuse::refused;
 use super::vmalloc::VMALLOC;
@@ -61,7 +61,7 @@ impl Purge for Idle {
 ///
 /// [`RegistryError::Full`].
 pub(crate) fn percpu_init() -> Result<(), RegistryError> {
-    // For good.
+    // Registered for good.
     reclaim().purges().register(context(), &Idle).map(drop)
 }
 
@@ -89,8 +89,7 @@ pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr
     PERCPU.alloc(size as u64, align as u64, gfp)
 }
 
-/// Frees what [`alloc_percpu`] gave. A wrong name is reported, and nothing changes. Any context;
-/// needs no memory.
+/// Frees an allocation of [`alloc_percpu`]. A wrong name is reported, and nothing changes. Any context; needs no memory.
 ///
 /// As a value: [`PerCpu`].
 ///
@@ -132,13 +131,13 @@ pub fn this_cpu_ptr(ptr: PerCpuPtr) -> VirtAddr {
     ptr.of(cpu::current())
 }
 
-/// How much per-CPU memory there is.
+/// Amount of per-CPU memory.
 #[must_use]
 pub fn percpu_stats() -> PerCpuStats {
     PERCPU.stats()
 }
 
-/// Gives back the pages of per-CPU memory that nothing lies in: how many. Any context.
+/// Frees the unused pages of per-CPU memory. Returns their number. Any context.
 pub fn percpu_trim() -> u64 {
     PERCPU.trim()
 }
@@ -161,19 +160,19 @@ pub fn check_percpu() -> Result<(), Broken> {
 ///
 /// # Invariants
 ///
-/// - `PCV-1`: at `ptr`, in the unit of each possible CPU, is a value; all are this one's alone.
+/// - `PCV-1`: at `ptr`, in the unit of each possible CPU, is a value; all belong to this value alone.
 pub struct PerCpu<T> {
     ptr: PerCpuPtr,
     owns: PhantomData<T>,
 }
 
-// SAFETY: PCV-1: the values are this one's alone, wherever it is sent.
+// SAFETY: PCV-1: the values belong to this value alone, on every CPU.
 unsafe impl<T: Send> Send for PerCpu<T> {}
 // SAFETY: PCV-1: sharing it gives shared references to the values only.
 unsafe impl<T: Sync> Sync for PerCpu<T> {}
 
 impl<T> PerCpu<T> {
-    /// A value for each CPU, as `make` makes it. Context as `gfp` says.
+    /// Makes a value for each CPU with `make`. Context as `gfp` says.
     ///
     /// # Errors
     ///

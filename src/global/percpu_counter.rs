@@ -11,11 +11,11 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::sync::atomic::AtomicI64;
 
-/// The least that a CPU keeps to itself (Linux: `percpu_counter_batch`).
+/// Smallest batch of a CPU (Linux: `percpu_counter_batch`).
 const BATCH_MIN: u32 = 32;
 
-/// A number that all CPUs add to, each to a part of its own, so that no cache line is fought for; each moves its part to what is
-/// shared when it reaches the batch.
+/// A number that all CPUs add to, each to a part of its own, so that they do not contend for a cache line; each moves its part
+/// to the shared part when it reaches the batch.
 pub struct PerCpuCounter {
     shared: Counter<Relax>,
     parts: PerCpu<AtomicI64>,
@@ -32,7 +32,7 @@ impl PerCpuCounter {
         Self::with_batch(start, (2 * KernelPages(()).cpus()).max(BATCH_MIN), gfp)
     }
 
-    /// The same, whose CPUs keep less than `batch` each to themselves; at least 1.
+    /// The same with a batch of `batch`: each CPU keeps less than that to itself; at least 1.
     ///
     /// # Errors
     ///
@@ -59,13 +59,13 @@ impl PerCpuCounter {
         self.add(1);
     }
 
-    /// Takes one off.
+    /// Subtracts one.
     #[inline]
     pub fn dec(&self) {
         self.add(-1);
     }
 
-    /// About how much it is, off by less than the batch for each CPU (Linux: `percpu_counter_read`). Any context; one load.
+    /// Approximate value, off by less than the batch for each CPU (Linux: `percpu_counter_read`). Any context; one load.
     #[inline]
     #[must_use]
     pub fn read(&self) -> i64 {
@@ -80,7 +80,7 @@ impl PerCpuCounter {
         u64::try_from(self.read()).unwrap_or(0)
     }
 
-    /// How much it is, exactly if nobody adds meanwhile (Linux: `percpu_counter_sum`). Any context; O(CPUs).
+    /// Value, exact if nobody adds meanwhile (Linux: `percpu_counter_sum`). Any context; O(CPUs).
     #[must_use]
     pub fn sum(&self) -> i64 {
         self.shared.sum(&KernelPages(()), self.parts.iter().map(|(_, part)| part))

@@ -37,7 +37,8 @@ pub fn context() -> &'static KernelPages {
     PAGES.hal()
 }
 
-/// Asserts that sleeping is allowed where the caller is; see [`PageAllocator::might_sleep`](crate::mm::zone::PageAllocator).
+/// Asserts that sleeping is allowed in the caller's context; see
+/// [`PageAllocator::might_sleep`](crate::mm::zone::PageAllocator).
 ///
 /// # Errors
 ///
@@ -53,8 +54,8 @@ pub const fn spin_lock<T>(data: T) -> SpinLock<T> {
 
 /// Work that an interrupt handler has put off, such as freeing memory that may not be freed there.
 pub trait Deferred: Sync {
-    /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU, inside [`Scope::Deferred`]: may not
-    /// wait.
+    /// Does the work. Returns whether there was any. Called with interrupts unmasked and no lock held, on any CPU, inside
+    /// [`Scope::Deferred`]: it may not wait.
     fn run(&self) -> bool;
 }
 
@@ -67,7 +68,7 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
     DEFERRED.register(context(), work)
 }
 
-/// Ends it: when this returns the work is being done nowhere. Where sleeping is allowed, and not in the work itself.
+/// Ends the registration: when this returns, no CPU is doing the work. Where sleeping is allowed, and not in the work itself.
 ///
 /// # Errors
 ///
@@ -82,7 +83,7 @@ pub fn idle() -> bool {
     might_sleep("idle").is_ok() && work_meanwhile()
 }
 
-/// [`idle`] for a caller that waits, and so has asked.
+/// [`idle`] for a caller that waits, and has checked that it may.
 fn work_meanwhile() -> bool {
     answer_requests();
     let mut worked = false;
@@ -164,7 +165,7 @@ impl Pressure for KernelPages {
     }
 
     fn failed(&self, shortage: &Shortage) {
-        // A report about memory looks at the zones, which may be locked for good when the kernel ends.
+        // A report about memory reads the zones, which may stay locked when the kernel ends.
         if !faults::fault_injector().is_closed() {
             machine().allocation_failed(shortage);
         }

@@ -36,8 +36,8 @@ const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 /// Random bits of the machine, unknown outside it.
 static ENTROPY: AtomicU64 = AtomicU64::new(0);
 
-/// Adds bits that nobody outside knows to those from which the order and the secrets of caches are made: the boot
-/// loader's seed, say. Before [`bring_up`](super::bring_up()).
+/// Adds random bits to the seed of the caches' order and secrets: the boot loader's seed, for example. Before
+/// [`bring_up`](super::bring_up()).
 pub fn add_entropy(bits: u64) {
     ENTROPY.fetch_add(bits.rotate_left(32) ^ bits.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
 }
@@ -110,7 +110,7 @@ unsafe impl SlabHal for KernelPages {
             && object.is_aligned(PAGE_SIZE)
             && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
         {
-            // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
+            // SAFETY: the allocator guarantees the object: allocated for the caller, or being freed, and at least `bytes` long.
             unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
         } else if bytes.is_multiple_of(8) {
             // In words, so that a constant number of them needs no call.
@@ -178,8 +178,7 @@ pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
     Ok(())
 }
 
-/// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. Where size and flags are constant nothing is left of finding
-/// the cache.
+/// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. With constant size and flags the cache is found at compile time.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -227,7 +226,7 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
     kmalloc_array(count, size, gfp | Gfp::ZERO)
 }
 
-/// Makes an allocation `size` bytes large, in place or elsewhere; see [`SlabAllocator::krealloc`].
+/// Resizes an allocation to `size` bytes, in place or by moving it; see [`SlabAllocator::krealloc`].
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -290,7 +289,7 @@ fn kfree_other(object: VirtAddr) {
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
-    // Objects that do not start in the first page of their slab are no misuse.
+    // Objects that do not start in the first page of their slab are not misuse.
     if !SLABS.hal().give_free_to(Internal::CALL, object, cache.slot())
         && !SLABS.give_swapped(object, |slot| slot == cache.slot())
         && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
@@ -341,7 +340,7 @@ pub unsafe fn try_kfree_sensitive(object: impl Pointer) -> Result<(), Misuse> {
     SLABS.do_kfree_sensitive(object.at())
 }
 
-/// Bytes of an allocation that may be used; see [`SlabAllocator::ksize`].
+/// Usable bytes of an allocation; see [`SlabAllocator::ksize`].
 ///
 /// # Errors
 ///
@@ -380,7 +379,7 @@ impl KmemCache {
         Self { handle, slot, mark, word, secret }
     }
 
-    /// The cache as reports see it.
+    /// The cache's data for reports.
     #[must_use]
     pub const fn cache(&self) -> &Cache<KernelPages> {
         self.handle.cache()

@@ -27,8 +27,8 @@ const _: () = {
     assert!(offset_of!(ArrayHeader, served) == 0 && offset_of!(ArrayHeader, top) == 8);
     assert!(offset_of!(ArrayHeader, limit) == 16 && PAGE_DESCRIPTOR_SIZE == 32 && PAGE_SHIFT == 12);
     assert!(NO_WAIT <= 32_760 && NO_WAIT.is_multiple_of(8), "an offset that a load can have");
-    // An address of the kernel's half outside the linear map computes to a descriptor in the space behind those that
-    // there can be. Nothing may ever be mapped there.
+    // An address of the kernel's half outside the linear map computes to a descriptor in the space behind all possible ones.
+    // Nothing may ever be mapped there.
     let (start, end) = (layout::VMEMMAP_END, layout::VMEMMAP_END + (layout::VMEMMAP_END - VMEMMAP_START));
     let mut rest: &[layout::Region] = &layout::REGIONS;
     while let [region, tail @ ..] = rest {
@@ -38,7 +38,7 @@ const _: () = {
 };
 
 /// Ends a sequence that takes an object: `2` is its start, `8` its end, `3` the load that faults as long as there are no
-/// arrays, `7` where there is none to have.
+/// arrays, `7` the exit if the array is empty.
 macro_rules! take_tables {
     () => {
         ".subsection 1
@@ -85,7 +85,7 @@ pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// The same for a caller that may want to wait: `None` also if waiting is not legal where it is.
+/// The same for a caller that may want to wait: `None` also if waiting is not legal in its context.
 #[inline(always)]
 pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     let object: u64;
@@ -183,7 +183,7 @@ macro_rules! give {
     };
 }
 
-/// Frees an object of any cache. Whether that could be done.
+/// Frees an object of any cache. Returns whether it could.
 #[inline(always)]
 pub(super) fn give(object: VirtAddr) -> bool {
     give!(
@@ -198,7 +198,7 @@ pub(super) fn give(object: VirtAddr) -> bool {
 }
 
 /// Frees an object whose page has this very word, for the first page of a slab, and whose mark differs from its address in
-/// `secret`: those of the cache. Whether that could be done.
+/// `secret`: those of the cache. Returns whether it could.
 #[inline(always)]
 pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
     give!(
@@ -214,16 +214,16 @@ pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
     true
 }
 
-/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a
-/// time: of four that are not all right, those before the one that is wrong are looked at one by one.
+/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a time: if
+/// one of four is bad, those before it are checked one by one.
 ///
 /// [`SlabHal::give_many`]: crate::mm::slab::SlabHal::give_many
 #[inline(always)]
 pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
     let end: *const AtomicU64;
     // SAFETY: no more is read and written than both slices have. An object is touched once it is known to be one, of which
-    // the mark is the allocator's while it is free. Of four with one that is marked, what was in each is written back,
-    // the last first, as the same one may come twice.
+    // the mark is the allocator's while it is free. If one of four is marked already, the old words of all are written back,
+    // the last first, as one object may come twice.
     unsafe {
         asm!(
             "cbz {left}, 5f",

@@ -33,7 +33,7 @@ use core::sync::atomic::{
 /// The largest alignment of a variable: a cache line.
 pub const STATIC_PER_CPU_ALIGN: u64 = 64;
 
-/// Where a CPU's data have the distance of its copies.
+/// Offset of the distance of its copies in a CPU's data.
 const DISTANCE: usize = offset_of!(CpuLocal, statics);
 
 const _: () = assert!(DISTANCE <= 32_760 && DISTANCE.is_multiple_of(8), "an offset that a load can have");
@@ -54,7 +54,7 @@ pub(super) fn template() -> VirtRange {
     VirtRange::new(VirtAddr::of(start), VirtAddr::of(stop)).unwrap_or_default()
 }
 
-/// Bytes that the copy of a CPU takes behind data of `used` bytes, with what is left free so that all alignments are kept.
+/// Bytes of a CPU's copy behind data of `used` bytes, with the padding that keeps all alignments.
 pub(super) fn bytes_behind(used: u64) -> u64 {
     start_behind(used) - used + template().size()
 }
@@ -85,8 +85,8 @@ pub(super) unsafe fn copy_template(cpu: CpuId, place: VirtAddr, used: u64) -> u6
 ///
 /// # Invariants
 ///
-/// - `SPC-1`: it lies in the section of such variables. Of its value in the template there is no reference, so that copies are
-///   what the initial value is.
+/// - `SPC-1`: it lies in the section of such variables. There is no reference to its value in the template, so that all copies
+///   start with the initial value.
 #[repr(transparent)]
 pub struct StaticPerCpu<T>(UnsafeCell<T>);
 
@@ -148,7 +148,7 @@ impl<T: Sync + fmt::Debug + 'static> fmt::Debug for StaticPerCpu<T> {
 }
 
 /// Defines variables that every CPU has a copy of (Linux: `DEFINE_PER_CPU`). The type is shared between CPUs and handlers, so
-/// it is one that may be: an atomic for numbers, which the functions `this_cpu_…` work on; a lock; anything of these.
+/// it must allow that: an atomic for numbers, which the functions `this_cpu_…` work on; a lock; anything of these.
 ///
 /// ```ignore
 /// quarry::define_per_cpu! {
@@ -180,7 +180,7 @@ pub fn get_cpu() -> PinnedCpu {
 }
 
 /// This CPU's copy of a variable, on which the context stays until this is dropped (Linux: `get_cpu_var`, `put_cpu_var`).
-/// Interrupts stay as they are: a handler may use the copy meanwhile.
+/// Interrupts are not masked: a handler may use the copy meanwhile.
 #[must_use = "the context may leave the CPU when the guard is dropped"]
 #[derive(Debug)]
 pub struct CpuVar<T: 'static> {
@@ -212,7 +212,7 @@ pub fn get_cpu_var<T: Sync>(variable: &'static StaticPerCpu<T>) -> Option<CpuVar
     Some(CpuVar { value, cpu })
 }
 
-/// A number that the functions `this_cpu_…` work on.
+/// A number that the functions `this_cpu_…` accept.
 ///
 /// # Safety
 ///
@@ -240,8 +240,8 @@ pub unsafe trait PerCpuWord: Sync + 'static {
 /// A restartable sequence of `$body` behind the address of this CPU's copy, in `base` and `at`; `6` is its end.
 macro_rules! sequence {
     ($at:expr, [$($body:expr),+], $($operands:tt)*) => {
-        // SAFETY: SPC-1: the copy of a word of this size is there. An exception in between starts it again, and the one
-        // store is the last instruction.
+        // SAFETY: SPC-1: the copy of a word of this size exists. An exception in between starts it again, and the one store is
+        // the last instruction.
         unsafe {
             asm!(
                 "2: mrs {base}, tpidr_el1",
@@ -262,7 +262,7 @@ macro_rules! sequence {
     };
 }
 
-/// `$r` is how a register of this size is written, `$bits` the integer that fills one.
+/// `$r` is the assembly name of a register of this size, `$bits` the integer that fills one.
 macro_rules! words {
     ($($word:ident: $value:ty as $bits:ty, $load:literal, $store:literal, $r:literal;)*) => {$(
         const _: () = {
@@ -346,7 +346,7 @@ macro_rules! words {
                             "b.ne 6f",
                             concat!($store, " {value", $r, "}, [{base}, {at}]")
                         ],
-                        // As the load has it: no more bits than the value has.
+                        // As the load left it: no more bits than the value has.
                         found = out(reg) found, expected = in(reg) expected as $bits & FULL, value = in(reg) value as $bits,
                     );
                     found as $value
@@ -419,7 +419,7 @@ pub fn per_cpu_sum(variable: &'static StaticPerCpu<AtomicU64>) -> u64 {
     variable.iter().fold(0, |sum, (_, word)| sum.wrapping_add(word.load(Ordering::Relaxed)))
 }
 
-/// Whether the CPU that executes this finds its own number in its copy: a check of the register that leads there.
+/// Whether the CPU that executes this finds its own number in its copy: a check of the register that points there.
 #[must_use]
 pub fn finds_its_own_copy() -> bool {
     CPU_NUMBER.with_this_cpu(|number| number.load(Ordering::Relaxed) == cpu::current().get()) == Some(true)

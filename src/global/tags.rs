@@ -1,8 +1,8 @@
 //! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and the facts known about a wrong
 //! one.
 //!
-//! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch
-//! where an address is made of a page or taken apart.
+//! Tags are off until [`enable_tags`] is called. While they are off, nothing here is called; the only cost is one branch where
+//! a page is converted to an address or back.
 
 use super::linear::{linear, linear_to_phys};
 use super::pages::{PAGES, page_to_phys};
@@ -18,7 +18,7 @@ use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
 use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How far away the memory is looked for that an access has missed.
+/// Distance within which the memory that an access has missed is searched.
 const REACH: u64 = 512;
 
 /// Whether memory is tagged.
@@ -72,15 +72,15 @@ pub(super) fn tags() -> Option<&'static dyn TagMemory> {
     if tags_are_on() { Some(&LinearTags) } else { None }
 }
 
-/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Elsewhere it is what
-/// it is.
+/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Without tags it is
+/// unchanged.
 #[must_use]
 #[inline(always)]
 pub fn untag(at: VirtAddr) -> VirtAddr {
     if tags_are_on() { at.untagged() } else { at }
 }
 
-/// Why memory is not tagged.
+/// Reason why memory is not tagged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TagError {
@@ -102,9 +102,9 @@ impl core::fmt::Display for TagError {
 
 impl core::error::Error for TagError {}
 
-/// Switches tags on, on the boot CPU; the others follow as they start. When the linear map is mapped as tagged memory,
-/// before the page allocator has any. `seed` is what tags are chosen by where the CPU has no randomness of its own;
-/// `scratch` is a page of the linear map that is nobody's.
+/// Switches tags on, on the boot CPU; the others follow as they start. Call it when the linear map is mapped as tagged memory,
+/// before the page allocator has any. `seed` determines the tags if the CPU has no randomness of its own; `scratch` is an
+/// unused page of the linear map.
 ///
 /// # Errors
 ///
@@ -128,8 +128,8 @@ pub unsafe fn enable_tags(seed: u64, scratch: VirtAddr) -> Result<(), TagError> 
     Ok(())
 }
 
-/// Whether this CPU may run: it has tags if they are on, and checks them from here on. On a CPU that starts, before it
-/// follows a pointer to memory that was allocated.
+/// Switches tag checks on, on this CPU, if tags are on. Returns whether it may run: it needs tags if they are on. Call it on a
+/// CPU that starts, before it follows a pointer to allocated memory.
 #[must_use]
 pub fn start_tags_on_cpu() -> bool {
     if !tags_are_on() {
@@ -181,7 +181,7 @@ pub(super) fn tagged_page(page: Page) -> VirtAddr {
     linear(page_to_phys(page)).with_tag(PAGES.page_tag(page))
 }
 
-/// Memory of vmalloc with a tag of its own, behind the bytes that were asked for that of free memory.
+/// Tags memory of vmalloc: a tag of its own for the requested bytes, the tag of free memory behind them.
 #[cold]
 #[inline(never)]
 pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -192,8 +192,8 @@ pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapEr
     Ok(start.with_tag(tag))
 }
 
-/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free
-/// memory: when an area has become longer or shorter.
+/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free memory.
+/// Called when an area has become longer or shorter.
 pub(super) fn retag_vmalloc(pointer: VirtAddr, size: u64, mapped: u64) {
     if tags_are_on() && !pointer.is_untagged() {
         tag_pages(pointer.untagged(), size, mapped, pointer.tag());

@@ -60,7 +60,7 @@ unsafe impl Allocator for Vmalloc {
         let moved = if new.align() as u64 > PAGE_SIZE {
             // A block that is moved may use any page.
             let moved = self.allocate(new, gfp)?;
-            // SAFETY: both have so many bytes, and the new block is nobody else's.
+            // SAFETY: both have that many bytes, and the new block has no other owner.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
             // SAFETY: the caller's promise.
             unsafe { self.free(block, old) };
@@ -86,7 +86,7 @@ unsafe impl Allocator for Vmalloc {
     }
 }
 
-/// `size` bytes in blocks of 2 MiB as far as there are such blocks of memory, from an address on where they fit (Linux:
+/// Allocates `size` bytes in blocks of 2 MiB as far as memory has such blocks, at an address where they fit (Linux:
 /// `vmalloc_huge`); [`vmalloc`](super::vmalloc()) does so where there happens to be room. Context as `gfp` says.
 ///
 /// As a value: [`VBox`], [`VVec`].
@@ -153,7 +153,7 @@ impl Vmap {
         self.pages.as_slice()
     }
 
-    /// The bytes. Pages hold anything unless they were allocated with [`Gfp::ZERO`].
+    /// The bytes. The contents of pages are undefined unless they were allocated with [`Gfp::ZERO`].
     #[must_use]
     pub fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
         let start = self.range.start().as_ptr::<MaybeUninit<u8>>();
