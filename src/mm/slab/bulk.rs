@@ -32,7 +32,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if done == objects.len() { Ok(()) } else { self.alloc_rest(cache, gfp, objects, done) }
     }
 
-    /// Allocates all but the first `done` objects, which are there.
+    /// Allocates all but the first `done` objects, which exist already.
     #[inline(never)]
     fn alloc_rest(
         &self,
@@ -58,7 +58,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Fills this CPU's array if it is used up and that takes no new slab.
+    /// Refills this CPU's array if it is empty and that needs no new slab.
     fn fill_used_up(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
@@ -68,7 +68,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().restore(saved);
     }
 
-    /// Fills the first of `places` from this CPU's array: how many.
+    /// Fills the first of `places` from this CPU's array. Returns the number filled.
     #[inline(always)]
     fn take_many(&self, cache: &Cache<H>, gfp: Gfp, places: &mut [VirtAddr]) -> usize {
         if !plain(gfp) || gfp.contains(Gfp::ZERO) {
@@ -90,7 +90,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// [`Self::free_bulk`], for objects that this crate owns, or frees for a caller that made that promise.
+    /// [`Self::free_bulk`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let given = self.give_many(cache, objects);
@@ -118,7 +118,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         wrong
     }
 
-    /// Gets room into this CPU's array if it is full.
+    /// Makes room in this CPU's array if it is full.
     fn make_room(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
@@ -127,7 +127,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_slabs(freed);
     }
 
-    /// Puts the first of `objects` on this CPU's array, as long as there is room and nothing is wrong: how many.
+    /// Puts the first of `objects` on this CPU's array, as long as there is room and the objects are valid. Returns their
+    /// number.
     #[inline(always)]
     fn give_many(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let saved = self.hal().save();

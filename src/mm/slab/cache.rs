@@ -1,4 +1,4 @@
-//! A cache: what its objects are like, and where its free ones are.
+//! A cache: the properties of its objects, and the places of the free ones.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -26,13 +26,13 @@ pub struct Cache<H: SlabHal> {
     pub(super) id: CacheId,
     pub(super) shape: Shape,
     pub(super) constructor: Option<Constructor>,
-    /// Where each CPU keeps free objects of it.
+    /// Slot of its array in each CPU's data.
     pub(super) slot: Slot,
     /// Objects that an array holds; 0 if the cache has no arrays.
     pub(super) capacity: u32,
-    /// Empty slabs are kept as long as there are no more slabs than that with free objects.
+    /// Empty slabs are kept as long as the list of slabs with free objects is not longer than this.
     pub(super) min_partial: u32,
-    /// Division by the size of its objects.
+    /// Divisor by the size of its objects.
     pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
@@ -84,7 +84,7 @@ impl<H: SlabHal> Cache<H> {
         self.shape.link - self.shape.object
     }
 
-    /// Where each CPU keeps free objects of it.
+    /// Slot of its array in each CPU's data.
     #[must_use]
     #[inline(always)]
     pub const fn slot(&self) -> Slot {
@@ -102,7 +102,7 @@ impl<H: SlabHal> Cache<H> {
         CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
     }
 
-    /// Objects that move between an array and slabs at once.
+    /// Number of objects that move between an array and slabs at once.
     pub(super) const fn batch(&self) -> u32 {
         self.capacity.div_ceil(2)
     }
@@ -113,7 +113,7 @@ impl<H: SlabHal> Cache<H> {
         self.shape.mark
     }
 
-    /// Whether a constructor makes its objects, which keep what it wrote while they are free.
+    /// Whether a constructor makes its objects; they keep its contents while they are free.
     #[must_use]
     pub const fn is_constructed(&self) -> bool {
         self.shape.constructed

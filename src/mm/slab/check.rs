@@ -80,7 +80,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Shows every object in an array or in the depot to `f`, with the tag of the invariant that has it there.
+    /// Calls `f` for every object in an array or in the depot, with the tag of the invariant that places it there.
     fn for_each_held(
         &self,
         cache: &Cache<H>,
@@ -103,7 +103,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// An object in an array or in the depot: one of the cache's, and marked. It is noted.
+    /// Checks an object in an array or in the depot: it must be one of the cache's, and marked. It is noted.
     fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
         let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
         match place {
@@ -189,7 +189,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Shows every slab of a cache to `f`, with or without free objects. Cost: O(pages).
+    /// Calls `f` for every slab of a cache, with or without free objects. Cost: O(pages).
     fn for_each_slab(
         &self,
         cache: &Cache<H>,
@@ -213,7 +213,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// An object of a cache that is not free, if there is one. Its arrays and its depot are empty.
+    /// An object of a cache that is in use, if there is one. Its arrays and its depot are empty.
     pub(super) fn first_in_use(&self, cache: &Cache<H>) -> Option<VirtAddr> {
         let mut found = None;
         // The closure never fails.

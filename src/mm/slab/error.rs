@@ -1,4 +1,4 @@
-//! Why a call of the slab allocator was refused, and what misuse it met.
+//! Errors of the slab allocator's calls, and the misuse that they report.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Tag, VirtAddr};
@@ -7,7 +7,7 @@ use crate::mm::page::Kind;
 use crate::mm::zone::{self, SleepsInAtomic};
 use core::fmt;
 
-/// Why memory could not be allocated. Nothing has changed then.
+/// Reason why memory could not be allocated. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AllocError {
@@ -19,7 +19,7 @@ pub enum AllocError {
     Zone(Gfp),
     /// [`Gfp::ZERO`] for objects that a constructor has made.
     ZeroConstructed,
-    /// More than the largest block was asked for.
+    /// The size is more than the largest block.
     TooLarge,
     /// The number of elements times their size does not fit.
     Overflow,
@@ -61,7 +61,7 @@ impl From<zone::AllocError> for AllocError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// No address of the linear map: a stack, the image, a vmalloc area, user space.
+    /// The address is outside the linear map: a stack, the image, a vmalloc area, user space.
     NotLinear(VirtAddr),
     /// There is no RAM at the address.
     NoMemory(VirtAddr),
@@ -88,7 +88,7 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// The pointer's memory tag is not the object's: it was freed, and may be somebody else's since.
+    /// The pointer's memory tag is not the object's: it was freed, and may have a new owner since.
     Stale {
         /// The pointer.
         at: VirtAddr,
@@ -106,7 +106,7 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// A block was freed with a size that it has not: found in the checking build.
+    /// A block was freed with a size that is not its own: found in the checking build.
     WrongSize {
         /// The block.
         at: VirtAddr,
@@ -122,7 +122,7 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// Debugging found bytes that should be others.
+    /// Debugging found bytes that differ from the expected ones.
     Overwritten {
         /// The object.
         object: VirtAddr,
@@ -146,7 +146,7 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// A slab has counted wrongly.
+    /// A slab's count is wrong.
     Count {
         /// Its first byte.
         slab: VirtAddr,
@@ -159,11 +159,11 @@ pub enum Misuse {
         /// The correct count.
         counted: u16,
     },
-    /// A cache was to be destroyed while there are objects in use.
+    /// A cache with objects in use was to be destroyed.
     Remaining {
         /// The cache.
         cache: &'static str,
-        /// How many.
+        /// Their number.
         objects: u64,
         /// One of them.
         first: Option<VirtAddr>,
@@ -188,7 +188,7 @@ impl Misuse {
         }
     }
 
-    /// The address that it is about: that of an object where there is one.
+    /// The address that it is about: that of an object if there is one.
     #[must_use]
     pub const fn at(&self) -> Option<VirtAddr> {
         match *self {
@@ -242,19 +242,19 @@ impl fmt::Display for Misuse {
 
 impl core::error::Error for Misuse {}
 
-/// Why a cache could not be made.
+/// Reason why a cache could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CreateError {
     /// An empty name, or one with blanks, which would make `slabinfo` unreadable.
     Name,
-    /// Another cache has the name. A cache that serves several has the name of the first.
+    /// Another cache has this name. A cache that serves several has the name of the first.
     Duplicate,
-    /// Objects of no bytes.
+    /// The size is 0.
     Empty,
-    /// Objects larger than the largest slab.
+    /// The size is more than the largest slab.
     TooLarge,
-    /// An alignment that is no power of two, or more than a page.
+    /// The alignment is not a power of two, or more than a page.
     Align,
     /// A flag that this allocator does not have.
     Unsupported,
@@ -264,7 +264,7 @@ pub enum CreateError {
     OutOfMemory,
     /// There is no slab allocator yet.
     NotReady,
-    /// Sleeping is not legal where the caller is.
+    /// Sleeping is not legal in the caller's context.
     Atomic(SleepsInAtomic),
 }
 
@@ -287,15 +287,15 @@ impl fmt::Display for CreateError {
 
 impl core::error::Error for CreateError {}
 
-/// Why a cache was not destroyed. It stays as it was.
+/// Reason why a cache was not destroyed. It stays unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DestroyError {
     /// It still has objects.
     InUse(InUse),
-    /// Sleeping is not legal where the caller is.
+    /// Sleeping is not legal in the caller's context.
     Atomic(SleepsInAtomic),
-    /// It is a cache of another allocator.
+    /// It belongs to another allocator.
     Foreign,
 }
 
@@ -322,10 +322,10 @@ impl fmt::Display for DestroyError {
 
 impl core::error::Error for DestroyError {}
 
-/// Why a cache stays: it still has objects.
+/// Reason why a cache stays: it still has objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InUse {
-    /// How many.
+    /// Their number.
     pub objects: u64,
     /// One of them.
     pub first: Option<VirtAddr>,
@@ -350,7 +350,7 @@ pub struct Broken {
     pub tag: &'static str,
     /// The cache.
     pub cache: &'static str,
-    /// Where.
+    /// The place.
     pub at: Option<VirtAddr>,
     /// The rule that is broken.
     pub what: &'static str,

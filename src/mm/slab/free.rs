@@ -92,7 +92,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if own.is_tagged() { self.check_tag(pointer, own.name) } else { Ok(()) }
     }
 
-    /// Frees an object that is marked, but in no place for free ones: nobody else frees it.
+    /// Frees an object that is marked but not yet in a place for free ones, so nobody else frees it.
     fn free_claimed(&self, place: &Place<'_, H>, at: VirtAddr, caller: VirtAddr) {
         let cache = place.cache;
         if cache.is_tagged() {
@@ -109,7 +109,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.put_back(place);
     }
 
-    /// Puts a free, marked object where its next user finds it.
+    /// Puts a free, marked object into this CPU's array, or into its slab.
     fn put_back(&self, place: &Place<'_, H>) {
         let cache = place.cache;
         let saved = self.hal().save();

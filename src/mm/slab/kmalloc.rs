@@ -1,4 +1,4 @@
-//! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes in three rows, blocks of pages above.
+//! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes for three types of memory, blocks of pages above.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -25,7 +25,7 @@ const DMA_LINE: usize = 128;
 const SIZES: usize = KMALLOC_SIZES as usize;
 /// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
 pub const KMALLOC_SIZES: u16 = 14;
-/// Rows of caches.
+/// Types of memory that have caches.
 const ROWS: usize = 3;
 /// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
 #[expect(clippy::cast_possible_truncation, reason = "three")]
@@ -39,7 +39,7 @@ const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum KmallocRow {
-    /// Any.
+    /// Any memory.
     Normal = 0,
     /// Memory that a shrinker frees: [`Gfp::RECLAIMABLE`].
     Reclaimable = 1,
@@ -48,10 +48,10 @@ pub enum KmallocRow {
 }
 
 impl KmallocRow {
-    /// All of them, by number.
+    /// All types, by number.
     pub const ALL: [Self; ROWS] = [Self::Normal, Self::Reclaimable, Self::Dma];
 
-    /// The type that flags ask for.
+    /// The type for these flags.
     #[must_use]
     #[inline(always)]
     pub const fn of(gfp: Gfp) -> Self {
@@ -103,7 +103,7 @@ pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
     let size = if size < least { least * (size != 0) as usize } else { size };
     match size {
         0 => 0,
-        // No multiples of 128.
+        // Only multiples of 128.
         65..=96 if least <= 32 => 1,
         129..=192 if least <= 64 => 2,
         1..=8 => 3,
@@ -222,7 +222,7 @@ const NAMES: [[&str; SIZES]; ROWS] = [
 ];
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Makes the caches of all rows.
+    /// Makes the caches of all types.
     pub(super) fn make_kmalloc_caches(&self) -> Result<(), CreateError> {
         let mut registry = self.registry.lock();
         for row in KmallocRow::ALL {
@@ -245,17 +245,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
         }
-        // Once all are there: their arrays are objects of theirs.
+        // When all caches exist: their arrays are objects of theirs.
         self.for_each_in(&registry, |cache| self.make_arrays(cache, self.is_careful()));
         Ok(())
     }
 
     /// Allocates `size` bytes (Linux: `kmalloc`). Memory is aligned to the largest power of two that divides the size of its
-    /// class, up to a page: a power of two to itself, anything to eight bytes at least. With [`Gfp::ZERO`] all of it is
-    /// zeroed, the bytes of the class beyond `size` too. A size of 0 returns [`ZERO_SIZE`](Self::ZERO_SIZE).
+    /// class, up to a page: a power of two to itself, any size to at least eight bytes. With [`Gfp::ZERO`] all of it is zeroed,
+    /// the bytes of the class beyond `size` too. A size of 0 returns [`ZERO_SIZE`](Self::ZERO_SIZE).
     ///
-    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
-    /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.
+    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array with
+    /// constant size and flags, since the cache is found at compile time; eight more if the size is not constant.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(always)]
     fn claim_large(&self, page: Page) -> VirtAddr {
         let map = self.hal().map();
-        // Fresh from the allocator the block is ours alone, so nobody else changes the state.
+        // The block is fresh from the allocator and has no other owner, so nobody else changes the state.
         map.get(page).claim_fresh(Kind::LargeKmalloc);
         self.hal().to_virt(map.phys(page))
     }
@@ -68,7 +68,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.note_free(at, self.hal().map().get(page).state().order().bytes(), caller);
         let freed = self.pages.free_claimed(page, Kind::LargeKmalloc);
         freed.map_err(|error| match error {
-            // Another CPU was quicker.
+            // Another CPU has freed it first.
             FreeError::DoubleFree(_) => Misuse::DoubleFree { at, cache: LARGE },
             _ => Misuse::Foreign { at, kind: Kind::LargeKmalloc },
         })

@@ -1,8 +1,7 @@
 //! The freed mark: a word in a free object by which a second free of it is detected.
 //!
-//! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same, what
-//! is read of one by a stale pointer is the mark of no other, and those of one cache say nothing about those of
-//! another.
+//! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same mark, a
+//! mark read through a stale pointer is no other object's mark, and marks of one cache reveal nothing about those of another.
 //!
 //! An object of one word has no room for both mark and link while it is on its slab's list. Its word is the mark then, with
 //! the low half of the next one's address in the high half:
@@ -24,9 +23,9 @@ use crate::addr::VirtAddr;
 
 /// The lowest bits of a link of one word: there is a next one.
 const NEXT: u32 = 1;
-/// The whole link if there is no next one.
+/// A link with no next object.
 const LAST: u32 = 3;
-/// The bits that an address of an object has not.
+/// The bits that are zero in every address of an object.
 const FLAGS: u32 = 7;
 
 /// The low half.
@@ -71,7 +70,7 @@ impl<H: SlabHal> Cache<H> {
         self.says_free(slot, slot.load(self.shape.mark))
     }
 
-    /// Whether an object is free in whose mark's place this is.
+    /// Whether an object is free whose mark's place holds this word.
     #[inline]
     fn says_free(&self, slot: Object, word: u64) -> bool {
         let other = word ^ self.mark_of(slot);
@@ -101,8 +100,8 @@ impl<H: SlabHal> Cache<H> {
         slot.store(self.shape.link, self.mark_of(slot) ^ u64::from(link) << 32);
     }
 
-    /// Where a free object of one word leads, in the slab that starts at `start`; zero for nowhere. `None` if its word was
-    /// overwritten.
+    /// The next object after a free object of one word, in the slab that starts at `start`; zero at the end of the list. `None`
+    /// if its word was overwritten.
     #[inline]
     pub(super) fn next_one_word(&self, slot: Object, start: VirtAddr) -> Option<VirtAddr> {
         let other = slot.load(self.shape.link) ^ self.mark_of(slot);
@@ -117,7 +116,7 @@ impl<H: SlabHal> Cache<H> {
     }
 }
 
-/// Whether a free object of one word may lead there: to none, or to one that can be in the same slab.
+/// Whether a free object of one word may have this link: no next object, or one that can be in the same slab.
 const fn is_link(link: u32, slot: Object) -> bool {
     let most = MAX_SLAB_BYTES;
     let distance = (link & !FLAGS).wrapping_sub(low(slot.addr().get()));

@@ -1,4 +1,4 @@
-//! Which addresses are objects of a slab, without a division: one multiplication and one comparison each.
+//! Test whether addresses are objects of a slab, without a division: one multiplication and one comparison each.
 #![forbid(unsafe_code)]
 
 use super::cpu::Slot;
@@ -29,10 +29,10 @@ impl Divisor {
     }
 }
 
-/// Which objects a free of many is for, those of one cache.
+/// Constants of a bulk free's objects, which are of one cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheObjects {
-    /// Where each CPU has the header of the cache's array.
+    /// Slot of the cache's array.
     pub slot: Slot,
     /// Their size.
     pub size: Divisor,
@@ -58,7 +58,7 @@ impl Members {
     /// No objects.
     pub(super) const NONE: Self = Self { factor: 0, offset: 0, bound: 0 };
 
-    /// The objects of the slab that starts at `start`, so many of them.
+    /// The objects of the slab that starts at `start`, `objects` of them.
     #[inline(always)]
     pub(super) const fn new(by: Divisor, start: VirtAddr, objects: u16) -> Self {
         Self {

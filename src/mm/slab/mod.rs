@@ -15,11 +15,11 @@
 //!
 //! # Checks of a free
 //!
-//! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object starts at
-//! the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the object's address;
-//! allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache
-//! ([`SlabFlags`]) finds out more, at its price; where it is off it costs nothing, since a cache that is debugged has no
-//! arrays, so that every call takes the slow path by itself.
+//! The page's descriptor says whether the page belongs to a slab, to which cache, and by a multiplication whether an object
+//! starts at the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the object's
+//! address; allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging
+//! per cache ([`SlabFlags`]) finds more errors, at a cost; where it is off it costs nothing, since a cache that is debugged has
+//! no arrays, so that every call takes the slow path by itself.
 //!
 //! # Locks and contexts
 //!
@@ -91,13 +91,13 @@ use random::Random;
 /// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlabOptions {
-    /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is not there.
+    /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is absent.
     pub debug: Option<&'static str>,
     /// `init_on_alloc=`: all objects and blocks are zeroed when they are allocated.
     pub init_on_alloc: bool,
-    /// `init_on_free=`: and when they are freed.
+    /// `init_on_free=`: all objects and blocks are zeroed when they are freed.
     pub init_on_free: bool,
-    /// `panic_on_warn=`: misuse of an object is the end of the kernel, not only a report.
+    /// `panic_on_warn=`: misuse of an object ends the kernel.
     pub panic_on_misuse: bool,
 }
 
@@ -138,7 +138,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         }
     }
 
-    /// Makes the first caches. Once, when the page allocator is up and every CPU that may ever run has its data; on the boot
+    /// Makes the first caches. Once, when the page allocator is up and every CPU that may ever run has its data; by the boot
     /// CPU, while no other runs.
     ///
     /// # Errors

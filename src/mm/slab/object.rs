@@ -1,9 +1,9 @@
-//! The memory of objects: the one place of the slab allocator that touches it.
+//! The memory of objects: the only file of the slab allocator that accesses it.
 
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory of a slab, from the start of one of its objects' slots on.
+/// Memory of a slab, from the start of one object's slot on.
 ///
 /// # Invariants
 ///
@@ -25,7 +25,7 @@ impl Object {
         Self(addr)
     }
 
-    /// The slot whose address an array holds, or held, or for which the page's descriptor says that it is one.
+    /// The slot whose address an array holds, or held, or that the page's descriptor confirms.
     #[inline(always)]
     pub(super) const fn of_array(addr: VirtAddr) -> Self {
         // INVARIANT: OBJ-1 by ARR-1 and WORD-1.
@@ -39,7 +39,7 @@ impl Object {
         Self(VirtAddr::new(self.0.get().wrapping_add(size as u64)))
     }
 
-    /// Where the slot starts.
+    /// Start of the slot.
     #[inline(always)]
     pub(super) const fn addr(self) -> VirtAddr {
         self.0
@@ -66,7 +66,7 @@ impl Object {
         unsafe { AtomicU64::from_ptr(self.word(offset)) }.store(value, Ordering::Relaxed);
     }
 
-    /// Writes a word of an object that somebody frees, if it holds `before`; whether it did.
+    /// Writes a word of an object that is being freed, if it holds `before`. Returns whether it did.
     #[inline]
     pub(super) fn replace(self, offset: u32, before: u64, value: u64) -> bool {
         // SAFETY: OBJ-1: mapped and aligned. Atomic, as somebody else may be freeing it too.
@@ -82,12 +82,12 @@ impl Object {
         unsafe { start.write_bytes(byte, len) };
     }
 
-    /// The first of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    /// Offset, from `offset`, of the first of `len` bytes that is not `byte`.
     pub(super) fn find_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
         (0..len).find(|at| self.byte(offset + at) != byte)
     }
 
-    /// The last of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    /// Offset, from `offset`, of the last of `len` bytes that is not `byte`.
     pub(super) fn find_last_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
         (0..len).rfind(|at| self.byte(offset + at) != byte)
     }
@@ -108,11 +108,11 @@ impl Object {
 
     /// Copies the first `len` bytes of another allocation, at least as large as this one, here.
     pub(super) fn copy_from(self, other: Self, len: usize) {
-        // SAFETY: OBJ-1 for both, and the caller stays in the allocations, which are two.
+        // SAFETY: OBJ-1 for both, and the caller stays in the allocations, which are distinct.
         unsafe { self.0.as_ptr::<u8>().copy_from_nonoverlapping(other.0.as_ptr::<u8>(), len) };
     }
 
-    /// The slot as words, of which there are so many.
+    /// The slot as an array of `words` words.
     pub(super) fn words<'m>(self, words: usize) -> &'m [AtomicU64] {
         // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and releases it only when the words are no longer
         // used.
@@ -120,7 +120,7 @@ impl Object {
     }
 }
 
-/// Copies words that nobody else uses meanwhile: those that both slices have.
+/// Copies words that nobody else uses meanwhile: as many as both slices have.
 #[inline(always)]
 pub(super) fn copy_words(to: &[AtomicU64], from: &[AtomicU64]) {
     let words = to.len().min(from.len());

@@ -1,14 +1,14 @@
-//! Calls on objects that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on objects that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{AllocError, Cache, Misuse, SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Frees what `kmalloc` or a cache gave (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are nothing to free.
-    /// Any context.
+    /// Frees an allocation of `kmalloc` or of a cache (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are no-ops. Any
+    /// context.
     ///
     /// # Errors
     ///
@@ -34,8 +34,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Self::kfree); where the object moves, or shrinks, nobody uses the old one, or what lies beyond,
-    /// any more.
+    /// As for [`kfree`](Self::kfree); where the object moves, or shrinks, nobody uses the old one, or the bytes beyond, any
+    /// more.
     #[inline(never)]
     pub unsafe fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         self.do_krealloc(at, size, gfp)

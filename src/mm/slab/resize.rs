@@ -11,9 +11,9 @@ use crate::hal::Internal;
 /// Sizes of an allocation.
 #[derive(Clone, Copy)]
 struct Extent {
-    /// Bytes that its user may use.
+    /// Usable bytes.
     usable: usize,
-    /// Bytes that its user asked for, as far as that is known.
+    /// Bytes requested, as far as they are known.
     asked: usize,
     /// Whether the bytes behind them are a red zone.
     red: bool,
@@ -46,9 +46,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(Extent { usable, asked, red: asked < usable })
     }
 
-    /// Bytes of an allocation that may be used, at least as many as were asked for (Linux: `ksize`). 0 for null and for
-    /// an allocation of no bytes. In a cache with red zones the bytes beyond the requested size stay out of bounds, and are not
-    /// counted.
+    /// Usable bytes of an allocation, at least those requested (Linux: `ksize`). 0 for null and for an allocation of no bytes.
+    /// In a cache with red zones the bytes beyond the requested size stay out of bounds, and are not counted.
     ///
     /// # Errors
     ///
@@ -77,7 +76,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let caller = self.hal().return_address();
         gfp.check().map_err(AllocError::Flags)?;
-        // Also where it stays in place: a caller that may not wait had better not depend on sizes.
+        // Checked even if the object stays in place, so that a caller that may not wait does not depend on sizes.
         let gfp = self.without_illegal_wait(gfp);
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return self.kmalloc(size, gfp);

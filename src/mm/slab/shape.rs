@@ -12,7 +12,7 @@ use super::flags::SlabFlags;
 use super::order::{MAX_SLAB_BYTES, calculate_order, min_order, objects, slab_bytes};
 use crate::addr::{Order, TAG_GRANULE};
 
-/// Bytes of the smallest slot, and what every alignment is a multiple of.
+/// Bytes of the smallest slot; every alignment is a multiple of it.
 pub(super) const WORD: u32 = 8;
 /// Bytes that share a memory tag.
 #[expect(clippy::cast_possible_truncation, reason = "16")]
@@ -27,33 +27,33 @@ const MAX_OBJECTS: u32 = 4096;
 /// Layout of a slot. All distances are bytes from the start of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shape {
-    /// Bytes that the user asked for.
+    /// Bytes that the user requested.
     pub(super) object_size: u32,
     /// Bytes from slot to slot.
     pub(super) size: u32,
     /// Every object starts at a multiple of this.
     pub(super) align: u32,
-    /// Where the object starts: behind the left red zone, if there is one.
+    /// Offset of the object: behind the left red zone, if there is one.
     pub(super) object: u32,
-    /// Where a free object on the slab's list keeps its link.
+    /// Offset of a free object's link while it is on the slab's list.
     pub(super) link: u32,
-    /// Where a free object keeps its mark.
+    /// Offset of a free object's mark.
     pub(super) mark: u32,
-    /// Where the right red zone starts, the size rounded up to words; it is a word long.
+    /// Offset of the right red zone, the size rounded up to words; it is a word long.
     pub(super) red_zone: u32,
-    /// Where the number of bytes that were asked for stands; 0 if that is not noted.
+    /// Offset of the number of bytes requested; 0 if that is not recorded.
     pub(super) asked: u32,
-    /// Where the records of users start; 0 if there are none.
+    /// Offset of the records of users; 0 if there are none.
     pub(super) tracks: u32,
-    /// Where the bytes start that are there for the alignment of the next slot alone.
+    /// Offset of the padding that aligns the next slot.
     pub(super) padding: u32,
     /// Properties.
     pub(super) flags: SlabFlags,
     /// Whether there is a constructor, whose work free objects keep.
     pub(super) constructed: bool,
-    /// The slabs' order where pages are plenty.
+    /// Preferred order of the slabs.
     pub(super) order: Order,
-    /// And where they are not.
+    /// Smallest order of the slabs.
     pub(super) min_order: Order,
 }
 
@@ -92,7 +92,7 @@ impl Shape {
             end += 2 * WORD;
             (link, link + WORD)
         } else {
-            // In the middle, where an overrun of the object before does not reach first.
+            // In the middle, where an overrun of the previous object does not reach first.
             let bytes = if tagged { room } else { object_size };
             ((bytes / 2) & !(WORD - 1), 0)
         };

@@ -11,7 +11,7 @@ use core::fmt;
 /// Size and counters of a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheInfo {
-    /// Objects that users have.
+    /// Objects in use.
     pub active_objects: u64,
     /// Objects in all slabs.
     pub objects: u64,
@@ -36,7 +36,7 @@ pub struct CacheInfo {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// The figures of a cache. Any context; a moment later they may be others.
+    /// The figures of a cache. Any context; they may change at any moment.
     #[must_use]
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));

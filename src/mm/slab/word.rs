@@ -76,8 +76,8 @@ impl SlabWord {
         (self.0 >> Self::PAGE_SHIFT & 0xf) as u32
     }
 
-    /// Whether an object of the slab starts at the byte `offset` of this page, as far as its size tells: what lies
-    /// behind the last object is not told from one.
+    /// Whether an object of the slab starts at the byte `offset` of this page, as far as its size tells: the space behind the
+    /// last object is not distinguished from one.
     #[must_use]
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
@@ -87,7 +87,7 @@ impl SlabWord {
         within.wrapping_mul(reciprocal) < reciprocal
     }
 
-    /// Where each CPU keeps free objects of the cache.
+    /// Slot of the cache's array.
     #[must_use]
     #[inline(always)]
     pub(super) const fn slot(self) -> Slot {
@@ -95,7 +95,7 @@ impl SlabWord {
     }
 }
 
-/// Says that the word is a slab's, where the reciprocal is zero.
+/// Bit that marks a slab's word where the reciprocal is zero.
 const SLAB: u64 = 1 << 39;
 
 /// No object.
@@ -106,7 +106,7 @@ pub(super) const NIL: u16 = 0x1fff;
 pub(super) struct Book {
     /// The cache.
     pub(super) cache: CacheId,
-    /// Objects that nobody has had yet: the last ones in the slab's own order.
+    /// Objects that were never allocated: the last ones in the slab's own order.
     pub(super) fresh: u16,
     /// Objects that are not on the slab's free list: with users, in a CPU's array, in the depot.
     pub(super) in_use: u16,

@@ -14,7 +14,7 @@ use crate::addr::VirtAddr;
 const POISON_FREE: u8 = 0x6b;
 /// Its last byte (Linux: `POISON_END`).
 const POISON_END: u8 = 0xa5;
-/// Bytes that are nobody's at any time (Linux: `POISON_INUSE`).
+/// Bytes that have no owner at any time (Linux: `POISON_INUSE`).
 const PADDING: u8 = 0x5a;
 /// Red zone of a free object (Linux: `SLUB_RED_INACTIVE`).
 const RED_FREE: u8 = 0xbb;
@@ -26,9 +26,9 @@ const RED_USED: u8 = 0xcc;
 pub(super) struct Stretch {
     /// Name used in reports.
     pub(super) what: &'static str,
-    /// Where it starts, from the start of the slot.
+    /// Offset of its start in the slot.
     pub(super) start: u32,
-    /// Where it ends.
+    /// Offset of its end.
     pub(super) end: u32,
     /// The byte.
     pub(super) byte: u8,
@@ -37,7 +37,7 @@ pub(super) struct Stretch {
 /// State of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Nobody's.
+    /// Free.
     Free,
     /// In use, with this number of bytes requested.
     Used(u32),
@@ -85,7 +85,7 @@ pub(super) const fn tail_stretch(bytes: u32) -> Stretch {
     Stretch { what: "Padding", start: 0, end: bytes, byte: PADDING }
 }
 
-/// The byte so far from the start of a slot.
+/// The byte at this offset in a slot.
 pub(super) const fn byte_at(slot: Object, offset: u32) -> VirtAddr {
     VirtAddr::new(slot.addr().get().wrapping_add(offset as u64))
 }

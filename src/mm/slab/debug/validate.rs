@@ -58,9 +58,9 @@ impl Marked {
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Looks through all slabs of a cache (Linux: `validate_slab_cache`): reports errors, repairs them, and counts. Objects may
-    /// be allocated and freed meanwhile; what their users do to them in that moment is not taken for damage, as each slab is
-    /// looked at under the cache's lock. Any context but inside the allocator. Cost: O(pages of RAM + bytes of the cache), a
-    /// slab at a time with interrupts masked.
+    /// be allocated and freed meanwhile; a concurrent call is not taken for damage, as each slab is checked under the cache's
+    /// lock. Any context outside the allocator. Cost: O(pages of RAM + bytes of the cache), a slab at a time with interrupts
+    /// masked.
     pub fn validate(&self, cache: &Cache<H>) -> Findings {
         let caller = self.hal().return_address();
         let mut findings = Findings::default();
@@ -70,7 +70,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         findings
     }
 
-    /// Shows every slab of a cache to `f`, with or without free objects. Cost: O(pages).
+    /// Calls `f` for every slab of a cache, with or without free objects. Cost: O(pages).
     pub(super) fn each_slab(&self, cache: &Cache<H>, mut f: impl FnMut(Page)) {
         let map = self.hal().map();
         for page in map.sections().iter().flat_map(|section| section.first..section.end).map(Page::new) {
@@ -91,9 +91,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(Book::from_raw(descriptor.owner())).filter(|book| book.cache == cache.id)
     }
 
-    /// Looks through one slab, with the node locked.
+    /// Checks one slab, with the node locked.
     fn validate_slab(&self, cache: &Cache<H>, node: &mut Node, head: Page, caller: VirtAddr) -> Findings {
-        // Another CPU may have given it up meanwhile.
+        // Another CPU may have freed it meanwhile.
         let Some(mut book) = self.book_of(cache, head) else { return Findings::default() };
         let map = self.hal().map();
         let slab = self.slab(cache, head, book);
@@ -131,7 +131,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         findings
     }
 
-    /// Tests how many objects the slab says it has.
+    /// Tests the slab's number of objects.
     fn check_objects_count(
         &self,
         cache: &Cache<H>,
@@ -149,7 +149,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let slab = self.hal().to_virt(self.hal().map().phys(head));
         let what = "number of objects";
         self.report_from(&Misuse::Count { slab, cache: cache.name, what, found, counted }, caller);
-        // INVARIANT: SLAB-3: the node has counted those that there are.
+        // INVARIANT: SLAB-3: the node has counted the slabs that exist.
         let _ = node;
         book.objects = counted;
         book.fresh = book.fresh.min(counted);
