@@ -10,7 +10,7 @@ const SPLIT: usize = 2;
 /// Descriptors that are kept: those of one split, and those of another split at a time when there is no memory.
 pub(super) const RESERVE: usize = 2 * SPLIT;
 
-/// Every address that no area has, and descriptors that no address has.
+/// All free addresses, and the unused descriptors.
 ///
 /// # Invariants
 ///
@@ -21,7 +21,7 @@ pub(super) struct FreeSpace<'a> {
     spare: Chain<'a, Area>,
 }
 
-/// Gaps that are looked at under one hold of the lock.
+/// Gaps that are checked under one hold of the lock.
 const LOOKS: usize = 64;
 
 /// Result of [`FreeSpace::take_unit`].
@@ -34,7 +34,7 @@ pub(super) enum Unit<'a> {
     None,
 }
 
-/// Addresses that are free already, or damage.
+/// Addresses that are free already; they, or the tree, are damaged.
 #[derive(Debug)]
 pub(super) struct NotFree;
 
@@ -43,13 +43,13 @@ impl<'a> FreeSpace<'a> {
         Self { tree: RbTree::new(), spare: Chain::new() }
     }
 
-    /// Whether the reserve has been touched, and should be filled while there is memory.
+    /// Whether the reserve of descriptors is below its target, and should be filled while there is memory.
     #[inline]
     pub(super) const fn is_short(&self) -> bool {
         self.spare.len() < RESERVE
     }
 
-    /// Keeps a descriptor of nothing.
+    /// Keeps an unused descriptor.
     #[inline]
     pub(super) fn add_spare(&mut self, descriptor: Owned<'a, Area>) {
         self.spare.push_front(descriptor);
@@ -59,7 +59,7 @@ impl<'a> FreeSpace<'a> {
     ///
     /// # Errors
     ///
-    /// [`NoSpare`], if descriptors are wanting; nothing has changed.
+    /// [`NoSpare`], if descriptors are missing; nothing has changed.
     #[inline]
     pub(super) fn take(&mut self, request: &Request) -> Result<Option<Owned<'a, Area>>, NoSpare> {
         let Some((gap, start)) = self.tree.lowest_fit(request) else { return Ok(None) };
@@ -106,11 +106,11 @@ impl<'a> FreeSpace<'a> {
         }
     }
 
-    /// Gives addresses back, merged with the gaps that they touch.
+    /// Frees addresses, merged with the gaps that they touch.
     ///
     /// # Errors
     ///
-    /// The area comes back if some of it is free: it, or the tree, is damaged.
+    /// Returns the area if some of it is free: the area, or the tree, is damaged.
     pub(super) fn give(&mut self, area: Owned<'a, Area>) -> Result<(), (NotFree, Owned<'a, Area>)> {
         let (start, end) = (area.key(), area.end());
         let Entry::Vacant(place) = self.tree.entry(start) else { return Err((NotFree, area)) };
@@ -145,7 +145,7 @@ impl<'a> FreeSpace<'a> {
     }
 
     /// Takes the lowest unit out of its gap that begins at `min` or above, below `end`, and is free as a whole: a multiple of
-    /// `large`, or else of `small`. Few gaps are looked at, so that the lock is not held for long.
+    /// `large`, or else of `small`. It checks few gaps, so that the lock is not held for long.
     pub(super) fn take_unit(&mut self, min: u64, end: u64, (small, large): (u64, u64)) -> Unit<'a> {
         let mut at = min;
         let mut gap = self.tree.last_at_or_below(min).filter(|gap| gap.end() > min);

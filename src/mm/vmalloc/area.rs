@@ -1,4 +1,4 @@
-//! An area: a range of addresses, and what belongs to it.
+//! An area: a range of addresses, and the data that belong to it.
 #![forbid(unsafe_code)]
 
 use super::caller::Caller;
@@ -33,7 +33,7 @@ impl Pages {
         self.word
     }
 
-    /// How many.
+    /// Number of pages.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
@@ -42,8 +42,8 @@ impl Pages {
 
 /// The descriptor of an area, in use or free.
 ///
-/// Fields are atomics, accessed relaxed: a descriptor is changed by the one that has it, and read by others under the
-/// lock of the tree that it is in.
+/// Fields are atomics, accessed relaxed: a descriptor is changed by its owner, and read by others under the lock of the tree
+/// that it is in.
 #[derive(Default)]
 pub struct Area {
     start: AtomicU64,
@@ -82,7 +82,7 @@ impl Gap for Area {
 }
 
 impl Area {
-    /// A descriptor of nothing.
+    /// An unused descriptor.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -125,7 +125,7 @@ impl Area {
         Pages::new(self.page_word.load(Ordering::Relaxed), count)
     }
 
-    /// The pages, while nobody can take them: they stay the area's.
+    /// The pages, while nobody can take them; the area keeps them.
     pub(super) fn peek_pages(&self) -> Pages {
         Pages::new(self.page_word.load(Ordering::Relaxed), self.pages.load(Ordering::Relaxed))
     }
@@ -226,15 +226,15 @@ impl<'a> AreaRef<'a> {
         self.0.flags.store(flags.bits(), Ordering::Release);
     }
 
-    /// Notes something more about the area.
+    /// Adds flags to the area.
     pub fn add_flags(self, flags: VmFlags) {
         self.0.flags.fetch_or(flags.bits(), Ordering::Relaxed);
     }
 }
 
-/// An area that is in use no longer, and found no longer; CPUs may still translate it.
+/// An area out of use, which no lookup finds any more; CPUs may still translate it.
 ///
-/// Its pages cannot be had from it.
+/// Its pages cannot be taken from it.
 #[must_use = "the area is lost unless it is retired or recycled"]
 pub struct Removed<'a>(Owned<'a, Area>);
 

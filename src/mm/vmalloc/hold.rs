@@ -1,4 +1,4 @@
-//! Pages of others, while an area maps them: whose they may be, and that they are not freed meanwhile.
+//! Pages of others, while an area maps them: which pages may be mapped, and that they are not freed meanwhile.
 //!
 //! The page's descriptor decides, not the caller: only a page of an allocated block that is not claimed may be mapped. So text,
 //! slabs, page tables, other areas' pages, free pages and memory that is not RAM are refused. Each mapping counts in the
@@ -57,7 +57,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         match (mapped, refused) {
             (Err(error), _) => MapError::Tables(error),
             (Ok(_), Some(error)) => MapError::BadPage(error),
-            // A page is left out only if it is refused.
+            // A page is left out only if the map refuses it.
             (Ok(_), None) => MapError::Empty,
         }
     }
@@ -76,7 +76,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             previous = page.index();
         });
         if range.size() >= PMD_SIZE {
-            // Tables that are empty now.
+            // Frees the tables that are empty now.
             self.unmap(range.start(), range.end());
         }
     }

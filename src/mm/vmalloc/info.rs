@@ -36,19 +36,19 @@ pub struct AreaInfo {
 }
 
 impl AreaInfo {
-    /// Of an area that its tree or its owner keeps as it is.
+    /// Caller must be in a position to keep the area unchanged: its tree or its owner.
     pub(super) fn of(area: &Area) -> Self {
         let (flags, phys, pages, caller) = (area.flags(), area.phys(), area.page_count(), area.caller());
         Self { range: area.range(), flags, phys, pages, caller }
     }
 
-    /// Bytes that may be used: without the guard page.
+    /// Usable bytes: without the guard page.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.range.size() - if self.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE }
     }
 
-    /// The addresses that may be used: without the guard page.
+    /// Usable addresses: without the guard page.
     #[must_use]
     pub fn mapped(&self) -> VirtRange {
         VirtRange::from_size(self.range.start(), self.size()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Areas with something mapped in them: `vmalloc`, `vfree`, `vmap`, `vunmap`.
+//! Areas with mappings: `vmalloc`, `vfree`, `vmap`, `vunmap`.
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
@@ -38,7 +38,7 @@ pub struct VmallocRequest {
 }
 
 impl VmallocRequest {
-    /// `size` bytes of ordinary kernel memory, asked for by the caller of this function.
+    /// `size` bytes of ordinary kernel memory, requested by the caller of this function.
     #[must_use]
     #[track_caller]
     #[inline]
@@ -82,14 +82,14 @@ const fn map_flags(flags: VmFlags) -> MapFlags {
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Memory that is contiguous in addresses and in nothing else: pages, mapped in an area of their own with blocks and
-    /// contiguous groups where they fit, a guard page behind (Linux: `__vmalloc_node_range`). The bytes are what the
-    /// pages had, unless `gfp` says `ZERO`. May be called in any context that `gfp` allows.
+    /// Allocates memory that is contiguous in virtual addresses only: pages, mapped in an area of their own with blocks and
+    /// contiguous groups where they fit, and a guard page behind (Linux: `__vmalloc_node_range`). The contents are undefined,
+    /// unless `gfp` says `ZERO`. May be called in any context that `gfp` allows.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Protection`];
-    /// [`MapError::Area`], [`MapError::Pages`], [`MapError::Tables`] with everything undone.
+    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than all RAM; [`MapError::Protection`]; [`MapError::Area`],
+    /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
     // The flags and the protection are constants of the callers, whose checks then cost nothing.
     #[inline(always)]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -147,7 +147,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Maps blocks one behind the other from `start` on, all or nothing; tables are looked for as `gfp` says.
+    /// Maps blocks one behind the other from `start` on, all or nothing; tables are allocated as `gfp` says.
     #[inline]
     pub(super) fn map_blocks(
         &self,
@@ -180,10 +180,10 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Gives back an area in which nothing is mapped.
+    /// Frees an area in which nothing is mapped.
     #[cold]
     fn give_up(&self, area: AreaRef<'a>) {
-        // Its builder has it, so it is there.
+        // The builder still owns it, so it exists.
         if let Ok(removed) = self.abandon(area) {
             self.do_recycle(removed);
         }
@@ -219,16 +219,16 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). The pages are of blocks that the
-    /// caller has allocated, and that nobody has claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur
-    /// more than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, are the area's from
-    /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page
-    /// with `vunmap`, for a page that is not the first of its block twice that.
+    /// caller has allocated, and that are not claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur more
+    /// than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, belong to the area from then
+    /// on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page with `vunmap`, for a page
+    /// that is not the first of its block twice that.
     ///
     /// # Errors
     ///
     /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::Flags`],
-    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that is not the caller's to map, or to give away;
-    /// [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that the caller may not map, or give away; [`MapError::Area`],
+    /// [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -268,7 +268,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(start)
     }
 
-    /// Maps pages in a new area, whose they are from then on.
+    /// Maps pages in a new area, which owns them from then on.
     #[inline(never)]
     fn map_put(&self, area: AreaRef<'a>, list: &[Page], prot: Prot) -> Result<(), MapError> {
         let (hal, start) = (self.hal(), area.start());
@@ -305,8 +305,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// The page behind an address of a vmalloc or vmap area (Linux: `vmalloc_to_page`); `None` where nothing is mapped,
-    /// or no RAM. The caller keeps the area. O(1).
+    /// The page behind an address of a vmalloc or vmap area (Linux: `vmalloc_to_page`); `None` where nothing is mapped, or
+    /// memory that is not RAM. The caller keeps the area. O(1).
     #[must_use]
     pub fn vmalloc_to_page(&self, addr: VirtAddr) -> Option<Page> {
         self.region().filter(|region| region.contains(addr))?;

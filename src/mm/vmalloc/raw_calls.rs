@@ -1,6 +1,6 @@
-//! Calls on areas that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on areas that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{
     AreaError, AreaHal, AreaRef, MapError, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal,
@@ -9,9 +9,9 @@ use super::{
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
-    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
-    /// [`VmapSpace::retire`]. Any context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
+    /// Frees an area of [`VmapSpace::vmalloc`], or one whose pages were given to [`VmapSpace::vmap`] with
+    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is a no-op. The next purge frees the pages: see [`VmapSpace::retire`]. Any
+    /// context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
     ///
     /// # Errors
     ///
@@ -27,9 +27,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.do_vfree(addr)
     }
 
-    /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
-    /// freed by this call unless twice as much as may wait does, or permissions of the area have been changed. O(log n)
-    /// otherwise.
+    /// [`VmapSpace::vfree`] that leaves all work to other contexts (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
+    /// freed by this call unless twice the limit waits, or permissions of the area have been changed. O(log n) otherwise.
     ///
     /// # Errors
     ///
@@ -64,8 +63,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 }
 
 impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
-    /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
-    /// no memory.
+    /// Unmaps a mapping of [`RamBlocks::vm_map_ram`], all of it. When it returns, no CPU translates it. Any context. Needs no
+    /// memory.
     ///
     /// # Errors
     ///
@@ -90,7 +89,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// # Errors
     ///
     /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized),
-    /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
+    /// [`WrongKind`](AreaError::WrongKind); the space is unchanged.
     ///
     /// # Safety
     ///
@@ -123,8 +122,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove_if(start, kinds, accept)
     }
 
-    /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
-    /// O(1) for a small area, O(log n) otherwise.
+    /// Frees an area that no CPU translates any more: its addresses are free at once. Any context. Needs no memory. O(1) for a
+    /// small area, O(log n) otherwise.
     ///
     /// # Safety
     ///
@@ -140,12 +139,12 @@ impl<'a> AreaRef<'a> {
     ///
     /// # Errors
     ///
-    /// They come back if it has pages already.
+    /// Returns them if it has pages already.
     ///
     /// # Safety
     ///
-    /// The caller has just made the area: nobody else fills, completes or frees it at the same time. The pages are the
-    /// caller's to give, and mapped in the area.
+    /// The caller has just made the area: nobody else fills, completes or frees it at the same time. The caller owns the pages,
+    /// and they are mapped in the area.
     #[inline]
     pub unsafe fn give_pages(self, pages: Pages) -> Result<(), Pages> {
         self.do_give_pages(pages)
@@ -163,13 +162,13 @@ impl<'a> AreaRef<'a> {
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
+    /// Changes the permissions of `pages` pages from `addr` on, all of an area or a part of it, and of their linear map. When
     /// it returns, no CPU acts on the old permissions. Not from an interrupt handler; needs memory for tables where blocks have
     /// to be split. The caller has the area, and changes it from one CPU at a time.
     ///
     /// # Errors
     ///
-    /// [`SetMemoryError`]; permissions are as before then.
+    /// [`SetMemoryError`]; permissions are unchanged then.
     ///
     /// # Safety
     ///
@@ -186,7 +185,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`SetMemoryError`]; everything is as before then.
+    /// [`SetMemoryError`]; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -197,7 +196,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         self.do_uncache(block)
     }
 
-    /// Takes back what [`VmapSpace::uncache`] did. Not from an interrupt handler.
+    /// Undoes [`VmapSpace::uncache`]. Not from an interrupt handler.
     ///
     /// # Errors
     ///
@@ -205,7 +204,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Safety
     ///
-    /// The block was uncached so, and nobody uses it.
+    /// The block was uncached by that call, and nobody uses it.
     #[inline]
     pub unsafe fn recache(&self, block: PhysRange, uncached: Uncached) -> Result<(), SetMemoryError> {
         self.do_recache(block, uncached)

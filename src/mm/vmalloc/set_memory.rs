@@ -1,4 +1,4 @@
-//! Changing what areas permit: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
+//! Changing the permissions of areas: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
 //! arch/arm64/mm/pageattr.c).
 //!
 //! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and read-only
@@ -33,26 +33,26 @@ pub enum Permission {
     NoExecute,
 }
 
-/// Why permissions were not changed. They are as before then.
+/// Reason why permissions were not changed. They are unchanged then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SetMemoryError {
-    /// No pages.
+    /// The number of pages is 0.
     Empty,
-    /// The address is no multiple of the page size.
+    /// The address is not a multiple of the page size.
     Unaligned(VirtAddr),
-    /// No area, or one without pages of its own.
+    /// No area is there, or one without pages of its own.
     Area(AreaError),
-    /// The pages go on beyond the area.
+    /// The pages extend beyond the area.
     Outside(AreaInfo),
-    /// Writable memory is to become executable, or executable memory writable: one must go before the other comes.
+    /// Writable memory is to become executable, or executable memory writable: the old permission must be removed first.
     WritableExecutable(VirtAddr),
     /// An interrupt handler may not split blocks.
     InInterrupt,
-    /// A block may have to be split, this CPU cannot do that while others use it, and others run that cannot be held: from
-    /// where waiting is not legal, for one.
+    /// A block may have to be split, this CPU cannot do that while others use it, and the other CPUs cannot be held, for
+    /// example because waiting is not legal here.
     OtherCpus,
-    /// The tables.
+    /// Error of the tables.
     Tables(PgtableError),
 }
 
@@ -122,7 +122,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         walked.break_value().map_or(Ok(()), Err)
     }
 
-    /// The next part of `range` that `wanted` says yes to, leaves that follow on as one.
+    /// The next part of `range` that `wanted` accepts; adjacent leaves are merged.
     fn next_part(&self, range: VirtRange, wanted: impl Fn(Access) -> bool) -> Option<VirtRange> {
         let mut found: Option<VirtRange> = None;
         let _ = self.hal().tables().do_walk(range, |visit| {
@@ -137,7 +137,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         found
     }
 
-    /// Gives every part of `range` that `wanted` says yes to the access `to`. The edges of those parts are edges of leaves.
+    /// Gives every part of `range` that `wanted` accepts the access `to`. The edges of those parts are edges of leaves.
     fn protect_parts(
         &self,
         range: VirtRange,
@@ -153,7 +153,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// Where the linear map has frames.
+    /// Linear-map addresses of frames.
     fn alias_of(&self, frames: PhysRange) -> Result<VirtRange, PgtableError> {
         self.hal().pages().hal().range_to_virt(frames).ok_or(PgtableError::OutsideSpace)
     }
@@ -171,8 +171,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.protect_parts(alias, |access| access == Access::ReadOnly, Access::ReadWrite, policy)
     }
 
-    /// Gives back an area some of whose pages may be read-only in the linear map: at once, not by a purge (Linux:
-    /// `vm_reset_perms`).
+    /// Frees an area some of whose pages may be read-only in the linear map: at once, not by a purge (Linux: `vm_reset_perms`).
     #[cold]
     pub(super) fn reset_permissions(&self, area: Removed<'a>) {
         let hal = self.hal();
@@ -219,7 +218,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
                     self.follow(range, policy)?;
                 }
                 Permission::Execute => {
-                    // It may have been read-only from the start, and its alias is not.
+                    // The area may have been read-only from the start, while its alias is not.
                     self.follow(range, policy)?;
                     self.hal().sync_instructions(range);
                     self.protect_parts(range, |access| access == Access::ReadOnly, Access::Execute, policy)?;
@@ -232,7 +231,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// The addresses, if they are pages of an area that has pages of its own, and where that starts.
+    /// The addresses, if they are pages of an area that owns its pages, and the start of the area.
     fn range_of(&self, addr: VirtAddr, pages: u64) -> Result<(VirtRange, VirtAddr), SetMemoryError> {
         if pages == 0 {
             return Err(SetMemoryError::Empty);
@@ -280,7 +279,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// Notes that the linear map is to be writable again before the pages go.
+    /// Records that the linear map must be writable again before the pages are freed.
     fn mark(&self, area: VirtAddr) {
         let nodes = self.layout.get().map_or(1, |layout| layout.nodes);
         self.with_node(VmapNode::of_address(area.get(), nodes), |node| {

@@ -1,4 +1,4 @@
-//! An address space: areas that are asked for, found, and given back.
+//! An address space: allocating, finding and freeing areas.
 #![forbid(unsafe_code)]
 
 use super::alloc::FreeSpace;
@@ -31,7 +31,7 @@ pub struct AreaRequest {
 }
 
 impl AreaRequest {
-    /// `size` bytes anywhere, for `flags`, asked for by the caller of this function.
+    /// `size` bytes anywhere, for `flags`, requested by the caller of this function.
     #[must_use]
     #[track_caller]
     #[inline]
@@ -40,13 +40,13 @@ impl AreaRequest {
     }
 }
 
-/// How a space is set up.
+/// Settings of a space.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// The addresses, whole pages.
     pub region: VirtRange,
-    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2 MiB
-    /// a CPU.
+    /// Pages of RAM: the pages that wait for a purge are at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2
+    /// MiB a CPU.
     pub ram_pages: u64,
 }
 
@@ -136,7 +136,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let cpus = self.hal.cpus().max(1);
         let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);
-        // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that one CPU counts.
+        // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that it is not zero for one CPU.
         let by_cpus = u64::from(cpus.ilog2() + 1) * ((32 << 20) >> PAGE_SHIFT);
         let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).clamp(1, LAZY_ENOUGH);
         self.take_over(Layout { region, nodes, lazy_share, ram_pages })
@@ -167,10 +167,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         result
     }
 
-    /// An area: one of the size that this CPU has freed, or from the lowest gap that fits. With an alignment of more than a
-    /// page that is the lowest gap with room wherever its start lies (the size, and what aligning can take at most); one
-    /// below it that happens to lie right is used only if there is none of these. Any context. Cost: O(log n) in the gaps
-    /// and the areas; in the last case for each gap of at least the size.
+    /// Allocates an area: one of this size that this CPU has freed, or from the lowest gap that fits. With an alignment of more
+    /// than a page that is the lowest gap with room for any start (the size, plus the largest padding for alignment); a lower
+    /// gap that happens to be aligned is used only if there is no such gap. Any context. Cost: O(log n) in the gaps and the
+    /// areas; in the last case for each gap of at least the size.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.alloc_gfp(request, DESCRIPTOR_GFP)
     }
 
-    /// [`VmapSpace::alloc`], with flags for the descriptors: of `gfp`, what [`Gfp::effort`] keeps.
-    /// Any context that they allow.
+    /// [`VmapSpace::alloc`], with flags for the descriptors: the part of `gfp` that [`Gfp::effort`] keeps. Any context that
+    /// they allow.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// `None` if there is none; an area that is in use already, which cannot be.
+    /// `None` if the pool is empty; an area that is in use already, which is impossible.
     #[inline(never)]
     fn alloc_pooled(
         &self,
@@ -250,7 +250,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered
     }
 
-    /// An area that is split off a gap, and entered; the size of `request` includes the guard page.
+    /// Splits an area off a gap, and enters it; the size of `request` includes the guard page.
     #[inline(never)]
     fn alloc_split(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
         let area = self.alloc_from_tree(layout, request, gfp.effort())?;
@@ -350,8 +350,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         removed.unwrap_or_else(|| Err(self.why_not(start))).map(Removed::new)
     }
 
-    /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody gives it back: it is under
-    /// construction again until [`AreaRef::complete`].
+    /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody frees it: it is under construction again
+    /// until [`AreaRef::complete`].
     ///
     /// # Errors
     ///
@@ -373,7 +373,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         claimed.unwrap_or_else(|| Err(self.why_not(start)))
     }
 
-    /// Why no area starts at `addr`.
+    /// Reason why no area starts at `addr`.
     #[cold]
     fn why_not(&self, addr: VirtAddr) -> AreaError {
         match self.find(addr) {
@@ -382,7 +382,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Takes an area out of use that `area` names, complete or not: only for its builder, which gives it up.
+    /// Takes the area of `area` out of use, complete or not: only for its builder, which frees it.
     ///
     /// # Errors
     ///
@@ -392,13 +392,13 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove(area.start(), VmFlags::empty())
     }
 
-    /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an
-    /// address in the first 64 KiB of an area; for others times the number of nodes.
+    /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an address
+    /// in the first 64 KiB of an area; for others that times the number of nodes.
     #[must_use]
     pub fn find(&self, addr: VirtAddr) -> Option<AreaInfo> {
         let layout = self.layout.get().filter(|layout| layout.region.contains(addr))?;
         let home = VmapNode::of_address(addr.get(), layout.nodes);
-        // Backwards from its own node: an area that starts not far below is found soon.
+        // Backwards from its own node: an area that starts a short distance below is found early.
         let candidates = (0..layout.nodes).map(|back| home.wrapping_sub(back) & (layout.nodes - 1));
         for index in candidates {
             let found = self.with_node(index, |node| {
@@ -428,8 +428,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// The area in use with the lowest start that is not below `addr`: with it all are visited in order, each as it is at
-    /// that moment. Any context. O(nodes × log n).
+    /// The area in use with the lowest start that is not below `addr`: it serves to visit all in order, each in its current
+    /// state. Any context. O(nodes × log n).
     #[must_use]
     pub fn next(&self, addr: VirtAddr) -> Option<AreaInfo> {
         let layout = self.layout.get()?;
