@@ -22,7 +22,7 @@ pub(crate) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
 const SLOT_PAGES: (usize, usize) = (DEVICE_PAGES.1, 512);
 /// Pages of each.
 const SLOT: usize = to_usize(EARLY_SLOT_PAGES);
-/// Devices whose registers are noted: consoles, the interrupt controller's blocks, and some to spare.
+/// Device register ranges that are recorded: consoles, the interrupt controller's blocks, and some to spare.
 const DEVICES: usize = 12;
 /// The device-tree window.
 pub(crate) const TREE_PAGES: (usize, usize) = (512, 1536);
@@ -48,7 +48,7 @@ pub(crate) struct EarlyMap {
     pub(crate) fixmap: Fixmap,
     entries: &'static [AtomicU64],
     next_device: AtomicUsize,
-    /// The registers that were mapped.
+    /// The register ranges that were mapped.
     devices: [Cell<PhysRange>; DEVICES],
     slots: RefCell<EarlySlots>,
 }
@@ -75,8 +75,8 @@ impl EarlyMap {
         }
     }
 
-    /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
-    /// final ones once the page allocator is up. Boot CPU.
+    /// Maps the registers in `range` as Device-nGnRE and returns their address: in the boot stub's tables, or in the final ones
+    /// once the page allocator is up. Boot CPU.
     pub(crate) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let count = to_usize(pages.size() / PAGE_SIZE);
@@ -111,7 +111,7 @@ impl EarlyMap {
         self.devices.iter().map(Cell::get).filter(|range| !range.is_empty())
     }
 
-    /// Maps the registers in `range` as Device-nGnRE for a moment, in a slot (Linux: `early_ioremap`). Boot CPU.
+    /// Maps the registers in `range` as Device-nGnRE temporarily, in a slot (Linux: `early_ioremap`). Boot CPU.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use crate::arch::aarch64::boot;
 use crate::mm::memblock::Region;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Which halves have been given away.
+/// Halves that have been given away.
 static GIVEN: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
 /// The slots for the list of memory; the second time none. Boot CPU. [`init_memory`](super::init_memory) gives the memory to the page

@@ -23,7 +23,7 @@ pub struct Account {
     pub census: Census,
 }
 
-/// RAM does not add up.
+/// Error in the account of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccountError {

@@ -1,8 +1,8 @@
 //! The boot arguments: `name=value` words and flags, as the loader put them in `/chosen/bootargs`.
 //!
-//! Words are split as Linux splits them (`lib/cmdline.c`, `kernel/params.c`): at blanks, but not inside double quotes,
-//! which may stand around a value or a whole word and are no part of it; `-` and `_` in a name are the same; what follows
-//! the word `--` is for the first process.
+//! Words are split as Linux splits them (`lib/cmdline.c`, `kernel/params.c`): at blanks, but not inside double quotes, which
+//! may enclose a value or a whole word and are not part of it; `-` and `_` in a name are the same; the words after `--` are for
+//! the first process.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -20,8 +20,8 @@ pub enum Kind {
     Flag,
 }
 
-/// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
-/// `log=`, `loglevel=`) are refused by their readers if need be. `mem=` with a wrong value ends booting.
+/// Every argument whose value is of one of these kinds. Arguments with a syntax of their own (`slab_debug=`, `fail_…=`, `log=`,
+/// `loglevel=`) are refused by their readers if need be. `mem=` with a wrong value ends booting.
 pub const ARGUMENTS: [(&str, Kind); 20] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
@@ -56,11 +56,11 @@ pub struct Word<'a> {
     pub value: Option<&'a str>,
 }
 
-/// The words of a command line. Unknown words are somebody else's business.
+/// The words of a command line. Unknown words are left to other readers.
 #[derive(Clone, Copy)]
 pub struct BootArgs<'a>(&'a [u8]);
 
-/// Something in the line that is not heard.
+/// A part of the line that is ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Complaint<'a> {
@@ -140,7 +140,7 @@ impl<'a> BootArgs<'a> {
         self.pieces().filter_map(Word::new)
     }
 
-    /// Whether the word `name` stands alone in the line.
+    /// Whether the line has the word `name` without a value.
     #[must_use]
     pub fn flag(self, name: &str) -> bool {
         self.words().any(|word| word.value.is_none() && is_name(word.name, name))
@@ -156,18 +156,18 @@ impl<'a> BootArgs<'a> {
     ///
     /// # Errors
     ///
-    /// The text of the last value, if it is no size.
+    /// The text of the last value, if it is not a size.
     pub fn size(self, name: &str) -> Result<Option<u64>, &'a str> {
         self.value(name).map(|text| parse_size(text).ok_or(text)).transpose()
     }
 
-    /// The last `name=SIZE` that is one, in bytes.
+    /// The last valid `name=SIZE`, in bytes.
     #[must_use]
     pub fn any_size(self, name: &str) -> Option<u64> {
         self.values(name).filter_map(parse_size).last()
     }
 
-    /// The last `name=NUMBER` that is one.
+    /// The last valid `name=NUMBER`.
     #[must_use]
     pub fn number(self, name: &str) -> Option<u64> {
         self.values(name).filter_map(parse_number).last()
@@ -216,7 +216,7 @@ impl<'a> BootArgs<'a> {
 }
 
 impl<'a> Word<'a> {
-    /// The word that `piece` is; `None` if it is no text.
+    /// Decodes the word `piece`; `None` if it is not UTF-8.
     fn new(piece: &'a [u8]) -> Option<Self> {
         let text = without_quotes(core::str::from_utf8(piece).ok()?);
         let (name, value) = match text.split_once('=') {
@@ -227,7 +227,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// `text` without the quotes around it; one at the end that is missing is not missed.
+/// `text` without the quotes around it; a missing one at the end is accepted.
 fn without_quotes(text: &str) -> &str {
     text.strip_prefix('"').map_or(text, |inside| inside.strip_suffix('"').unwrap_or(inside))
 }
@@ -238,8 +238,8 @@ fn is_name(word: &str, name: &str) -> bool {
     word.len() == name.len() && word.bytes().map(dash).eq(name.bytes().map(dash))
 }
 
-/// A number of bytes: decimal or `0x…`, with an optional `K`, `M`, `G` or `T` (powers of 1024). `None` for anything else
-/// and for what does not fit 64 bits.
+/// A number of bytes: decimal or `0x…`, with an optional `K`, `M`, `G` or `T` (powers of 1024). `None` for anything else, and
+/// for a number that does not fit 64 bits.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
@@ -252,8 +252,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
     parse_number(digits)?.checked_mul(1 << shift)
 }
 
-/// A number, decimal or `0x…`; an underscore may stand between two digits. `None` for anything else and for what does not
-/// fit 64 bits.
+/// A number, decimal or `0x…`; an underscore may stand between two digits. `None` for anything else, and for a number that does
+/// not fit 64 bits.
 #[must_use]
 pub fn parse_number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {

@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering}
 pub(crate) const MAX_PORTS: usize = 2;
 /// Bytes of early text that are kept.
 const EARLY_BYTES: usize = 4096;
-/// Bytes of a line that no other text comes into.
+/// Bytes of a line that are printed without interruption.
 const LINE_BYTES: usize = 256;
 
 static PORTS: [Slot; MAX_PORTS] = [const { Slot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
@@ -27,14 +27,14 @@ static EARLY: EarlyText = EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_
 /// A port, if there is one.
 struct Slot {
     port: Once<Uart, cpu::Relax>,
-    /// Its last byte found no room in time. Until one does, nobody waits for it: a dead port costs one pause.
+    /// Set when the last byte found no room in time. Until a byte does, nobody waits for the port: a dead port costs one pause.
     stuck: AtomicBool,
 }
 
 /// [`OWNER`] while nobody writes; otherwise it is the writer's CPU number plus one.
 const FREE: u32 = 0;
 
-/// Adds a port and hands it the early text if it is the first. Whether there was room.
+/// Adds a port and hands it the early text if it is the first. Returns whether there was room.
 ///
 /// Called while the boot CPU is alone; takes no memory.
 pub fn add_port(port: Uart) -> bool {
@@ -116,14 +116,14 @@ impl Write for Line {
     }
 }
 
-/// How long to wait for the console.
+/// Patience of a wait for the console.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     Endless,
     TenthOfSecond,
 }
 
-/// The right to write, with interrupts masked.
+/// Ownership of the console for writing, with interrupts masked.
 struct Lock {
     /// Whether this took the lock; false if this CPU held it already or patience ran out.
     outermost: bool,
@@ -235,7 +235,7 @@ impl EarlyText {
     }
 }
 
-/// One port as a writer, for text that the others do not need.
+/// One port as a writer, for text that the other ports do not get.
 struct Direct<'a>(&'a Slot);
 
 impl Write for Direct<'_> {

@@ -30,7 +30,7 @@ use crate::sync::Once;
 use ::log::{error, info, warn};
 use core::fmt;
 
-/// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
+/// Reason why the machine cannot be booted. Each is printed on the console, if need be on the board's default one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StartError {
     Boot(BootError),
@@ -132,7 +132,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     go(machine)
 }
 
-/// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
+/// Prints the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
     let args = machine.args;
     match memory_map::account(machine) {
@@ -140,7 +140,7 @@ fn go(machine: &Machine) -> ! {
         Err(error) => error!("memory does not add up: {error}"),
     }
     kprintln!("address map:\n{}", layout::AddressMap);
-    // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
+    // Booting is over: from here on this CPU takes interrupts, and waits only where that is legal.
     global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
     if global::tags_are_on() {
@@ -223,7 +223,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
 }
 
-/// How many CPUs the boot arguments want: `maxcpus=N`, and `nosmp` for one.
+/// Number of CPUs by the boot arguments: `maxcpus=N`, and `nosmp` for one.
 fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     if args.flag("nosmp") {
         return Some(1);

@@ -11,14 +11,14 @@ use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes that may wait for the reader: several lines that are pasted.
+/// Bytes that may wait for the reader: several pasted lines.
 const WAITING: usize = 1024;
 
 static RING: Ring<WAITING> = Ring::new();
 /// The interrupt of each port of the console, in the order of the ports.
 static LINES: [Once<Option<(IntId, Trigger)>, cpu::Relax>; console::MAX_PORTS] =
     [const { Once::new() }; console::MAX_PORTS];
-/// A port has no interrupt that can be had, so all are polled.
+/// Set when a port has no usable interrupt, so that all are polled.
 static POLLED: AtomicBool = AtomicBool::new(false);
 
 /// The interrupt that a port's node names, if the controller is a GIC.
@@ -28,8 +28,7 @@ pub(super) fn line_of(node: Node<'_, '_>) -> Option<(IntId, Trigger)> {
     Some((intid, Trigger::from_flags(line.gic_flags().unwrap_or(4))))
 }
 
-/// Notes the interrupt of the console's next port. Boot CPU, once for each port, in the order of
-/// [`console::add_port`].
+/// Records the interrupt of the console's next port. Boot CPU, once for each port, in the order of [`console::add_port`].
 pub(super) fn remember(line: Option<(IntId, Trigger)>) {
     if let Some(place) = LINES.iter().find(|place| place.get().is_none()) {
         place.call_once(|| line);
@@ -65,7 +64,7 @@ fn collect() {
 }
 
 fn drain(port: Uart) {
-    // As much as a FIFO holds, so that a port which is never empty keeps nobody here.
+    // At most one FIFO's contents, so that a port which is never empty keeps nobody here.
     for _ in 0..64 {
         match port.receive() {
             Received::Nothing => break,
@@ -110,7 +109,7 @@ pub(super) fn read() -> u8 {
     }
 }
 
-/// Characters that were typed and lost since this was asked last.
+/// Number of typed characters lost since the last call.
 pub(super) fn take_lost() -> u64 {
     RING.take_lost()
 }

@@ -13,15 +13,15 @@ use crate::mm::vmalloc::VmFlags;
 use alloc::vec::Vec;
 use log::{info, warn};
 
-/// RAM: nobody asks for it here.
+/// RAM: nobody requests it here.
 const RAM: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::SYSRAM).union(ResourceFlags::BUSY);
 /// A range that has an owner.
 const TAKEN: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
 
 type Entered = Result<(), ResourceError<'static>>;
 
-/// Fills the tree. Boot CPU, once, when memory can be allocated. Where in the device tree the first PCI host is, if there is
-/// one: all nodes are looked at here.
+/// Fills the tree. Boot CPU, once, when memory can be allocated. Returns the place of the first PCI host in the device tree, if
+/// there is one: this function visits all nodes.
 pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) -> Option<usize> {
     if let Err(error) = enter_ram(boot) {
         warn!("resources: RAM: {error}");
@@ -38,7 +38,7 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) -> O
     pci
 }
 
-/// RAM, with the image and what else is reserved in it.
+/// Enters RAM, with the image and the other reserved ranges in it.
 fn enter_ram(boot: &BootInfo) -> Entered {
     let resources = global::iomem_resource();
     // Copied, since entering takes memory.
@@ -84,9 +84,9 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
     Ok(())
 }
 
-/// The registers and memories of every device that is there and that the CPU reaches, by the name of its node. How many
-/// are left out because they lie across others. Where the first node is that is called as a PCI host is (Devicetree
-/// Specification 2.2.2) comes into `pci`.
+/// Enters the registers and memories of every enabled device that the CPU reaches, by the name of its node. Returns the number
+/// left out because they lie across others. The place of the first node with the name of a PCI host (Devicetree Specification
+/// 2.2.2) goes into `pci`.
 fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     let mut refused = 0;
     // Copied, since entering takes memory.
@@ -96,7 +96,7 @@ fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
             *pci = Some(node.offset());
         }
         let Ok(range) = range else { return };
-        // RAM is there already. Few others lie in it.
+        // RAM exists already. Few other ranges lie in it.
         let is_memory = banks.iter().any(|bank| bank.overlaps(range)) && node.str("device_type") == Some("memory");
         if is_memory || bus.name() == "reserved-memory" {
             return;

@@ -107,9 +107,9 @@ macro_rules! ktest {
     };
 }
 
-/// Runs the tests of `list`, which is what `ktest=` in the boot arguments says, one after the other, and leaves the machine:
-/// with [`power::SUCCESS`] if each returned. To be called once,
-/// on the boot CPU, when everything that the tests use is up. Each test starts with interrupts unmasked.
+/// Runs the tests of `list`, the value of `ktest=` in the boot arguments, one after the other, and leaves the machine: with
+/// [`power::SUCCESS`] if each returned. To be called once, on the boot CPU, when everything that the tests use is up. Each test
+/// starts with interrupts unmasked.
 pub(crate) fn run_list(list: &str) -> ! {
     panic::set_expected(on_fault);
     for range in list.split(',') {
@@ -169,7 +169,7 @@ pub enum FaultKind {
     Alignment,
     /// A memory tag that does not match its pointer's.
     TagCheck,
-    /// An instruction that this CPU does not have, or not here.
+    /// An undefined instruction on this CPU, or at this level.
     Undefined,
 }
 
@@ -219,7 +219,7 @@ impl fmt::Display for Expected {
 
 /// A fault on any CPU may meet it.
 static EXPECTED: OrderedLock<Option<Expected>, class::ExpectedFault, cpu::Relax> = OrderedLock::new(None);
-/// The number of the test that runs.
+/// The number of the running test.
 static RUNNING: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Announces that the running test will cause exactly this fault: from here on it passes only by it, and the machine

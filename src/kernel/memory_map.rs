@@ -15,7 +15,7 @@ use crate::mm::zone::Stock;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-/// Room for runs beyond those that were counted.
+/// Room for more runs than were counted.
 const RUNS_MORE: usize = 16;
 
 const TABLES: Owner = Owner::Boot("page tables");
@@ -30,7 +30,7 @@ pub(super) struct BootMemory {
 }
 
 impl BootMemory {
-    /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
+    /// Records all memory that memblock allocated during boot. Boot CPU, before any other CPU runs.
     pub(super) fn survey() -> Result<Self, MapError> {
         let mut found = Self { ram: Vec::new(), taken: Vec::new() };
         let memblock = global::memblock();

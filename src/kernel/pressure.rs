@@ -14,9 +14,9 @@ const BURST: u32 = 10;
 /// Seconds of an interval (Linux: `DEFAULT_RATELIMIT_INTERVAL`).
 const INTERVAL: u64 = 5;
 
-/// Lets ten reports through in five seconds. Two CPUs at once may get one more.
+/// Limits reports to ten in five seconds. Two CPUs at once may get one more.
 struct RateLimit {
-    /// When the interval ends, in ticks of the counter.
+    /// End of the interval, in ticks of the counter.
     end: AtomicU64,
     shown: AtomicU32,
     held_back: AtomicU32,
@@ -27,7 +27,7 @@ impl RateLimit {
         Self { end: AtomicU64::new(0), shown: AtomicU32::new(0), held_back: AtomicU32::new(0) }
     }
 
-    /// Whether a report may be shown now; says first how many were not.
+    /// Whether a report may be shown now; prints first the number of those that were not.
     fn admits(&self) -> bool {
         let now = timer::ticks();
         if now >= self.end.load(Ordering::Relaxed) {

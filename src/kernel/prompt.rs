@@ -147,7 +147,7 @@ pub(super) fn run(machine: &Machine) -> ! {
     }
 }
 
-/// Runs one line, as it is typed. Boot CPU, at the prompt or where a test stands for a person.
+/// Runs one line, as it is typed. Boot CPU, at the prompt or from a test that imitates it.
 pub fn execute(machine: &Machine, line: &str) {
     let text = line.trim();
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -198,7 +198,7 @@ fn memmap(machine: &Machine) {
     }
 }
 
-/// Walks everything that has a checker, each part by itself: one that is broken does not hide the next.
+/// Runs every checker, each part separately: a broken part does not hide the next.
 fn check(machine: &Machine) {
     let mut tell = |part: &'static str, result: Result<(), &dyn fmt::Display>| match result {
         Ok(()) => kprintln!("{part}: ok"),
@@ -253,7 +253,7 @@ fn page(machine: &Machine, text: &str) {
     }
 }
 
-/// The console as the writer that `ptdump` wants.
+/// The console as the writer for `ptdump`.
 struct Out;
 
 impl fmt::Write for Out {
@@ -265,7 +265,7 @@ impl fmt::Write for Out {
 
 fn ptdump() {
     if let Some(table) = global::kernel_tables() {
-        // The console takes everything.
+        // The console accepts everything.
         let _ = table.dump(&mut Out, &crate::boot::tables::markers());
     }
 }

@@ -17,17 +17,17 @@ use core::panic::PanicInfo;
 /// The longest backtrace that is printed.
 const MAX_LINES: usize = 64;
 
-/// How many parts of the kernel can be asked about an address.
+/// Maximum number of describers.
 const MAX_DESCRIBERS: usize = 8;
 
 /// Describes in words a part of the kernel's knowledge about an address, for instance which of its areas it belongs to. Writes
-/// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
+/// nothing if it knows nothing. Called from reports: it must take no lock that it does not find free.
 pub type Describe = fn(VirtAddr, &mut dyn fmt::Write) -> fmt::Result;
 
 static DESCRIBERS: [Once<Describe, cpu::Relax>; MAX_DESCRIBERS] = [const { Once::new() }; MAX_DESCRIBERS];
 
-/// Adds `describe` to those that reports ask about the fault address, after those that are there. Whether there was
-/// room. Called while the boot CPU is alone.
+/// Adds `describe` to the functions that reports call with the fault address, after the existing ones. Returns whether there
+/// was room. Called while the boot CPU is alone.
 pub fn add_describer(describe: Describe) -> bool {
     let free = DESCRIBERS.iter().find(|slot| slot.get().is_none());
     free.map(|slot| slot.call_once(|| describe)).is_some()
@@ -49,7 +49,7 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
         line!("fault: at address {}", frame.far);
         for describe in DESCRIBERS.iter().filter_map(Once::get) {
             let mut note = Note { begun: false };
-            // The note has no errors of its own; one from `describe` has cut it, which shows.
+            // The note has no errors of its own; an error of `describe` has cut it, which is visible.
             let _ = describe(frame.far, &mut note);
             if note.begun {
                 line!("");
@@ -152,7 +152,7 @@ pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: Vir
     line!("  and more");
 }
 
-/// A line that begins with its first word, so that there is none if there is nothing to say.
+/// A line that prints its prefix only before its first text, so that it stays empty if there is none.
 struct Note {
     begun: bool,
 }
@@ -195,7 +195,7 @@ pub(super) fn print_second(what: fmt::Arguments<'_>) {
     line!("{:?} fails as well: {what}", cpu::current());
 }
 
-/// Says that a CPU goes on while another one reports.
+/// Reports that a CPU goes on while another one reports.
 pub(super) fn print_not_stopped(cpu: CpuId) {
     line!("\n{cpu:?} did not stop within a tenth of a second, and may go on while this is printed");
 }

@@ -9,7 +9,8 @@ use crate::boot::early_map::EarlyMap;
 use crate::driver::uart::{Line, Uart, UartKind};
 use crate::fdt::{Node, Tree};
 
-/// Opens the console that `tree` names, and on a Pi the PL011 as well if nothing else uses it. How many ports are open.
+/// Opens the console that `tree` names, and on a Pi the PL011 as well if nothing else uses it. Returns the number of open
+/// ports.
 pub(super) fn open(tree: &Tree<'_>, board: Board, early: &EarlyMap) -> usize {
     let stdout = tree.chosen().and_then(|chosen| chosen.stdout());
     let mut open = 0;
@@ -56,7 +57,7 @@ fn open_at(kind: UartKind, registers: PhysRange, line: Line, early: &EarlyMap) -
 }
 
 /// Opens the port that the board is known for, so that last words are heard even without a device tree, or with a tree of that
-/// board that names no console. On any other board these addresses are something else.
+/// board that names no console. On any other board these addresses have another use.
 pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {
         let Some(page) = PhysRange::from_size(uart.registers.align_down(PAGE_SIZE), PAGE_SIZE) else { continue };
@@ -76,7 +77,7 @@ pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     }
 }
 
-/// Whether the word that says so, if there is one, says that the port is switched on.
+/// Whether the status word, if there is one, says that the port is on.
 fn is_on(uart: &FallbackUart, page: crate::addr::VirtAddr) -> bool {
     uart.enabled.is_none_or(|(offset, mask)| {
         let word = page.checked_add(offset).and_then(probe::load_u32);

@@ -1,4 +1,4 @@
-//! Bits that nobody outside knows, for the slab allocator.
+//! Random bits for the slab allocator, unknown outside the machine.
 
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::features::IdRegisters;
@@ -22,7 +22,7 @@ pub(super) fn add_entropy(tree: &Tree<'_>) {
         global::add_entropy(random);
         bits += u64::BITS;
     }
-    // Little, but different from boot to boot on a machine that tells nothing.
+    // Few bits, but different from boot to boot on a machine without better sources.
     global::add_entropy(CNTPCT_EL0.get());
     info!("entropy: {bits} bits of seed");
 }

@@ -19,29 +19,29 @@ use crate::hal::wait::{Atomic, Context};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 
-/// Calls of one CPU that nobody waits for and that have not been made yet, at most.
+/// Maximum number of queued asynchronous calls of one CPU.
 pub const ASYNC_CALLS: usize = 4;
 
 const FREE: u8 = 0;
 /// On a list.
 const SENT: u8 = 1;
 const DONE: u8 = 2;
-/// The CPU had gone.
+/// The CPU was offline.
 const REFUSED: u8 = 3;
 
 /// A call.
 ///
 /// # Invariants
 ///
-/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a
-///   pair that was given together.
+/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a pair that
+///   belongs together.
 struct Call {
     next: AtomicPtr<Call>,
     /// A `fn(usize)`, or null.
     function: AtomicPtr<()>,
     argument: AtomicUsize,
     state: AtomicU8,
-    /// Whether nobody waits: the record is free again once the call has been made.
+    /// Whether no caller waits: the record is free again once the call has run.
     is_async: bool,
 }
 
@@ -61,7 +61,7 @@ impl Call {
         self.argument.store(argument, Ordering::Relaxed);
     }
 
-    /// The last touch of a call that is on no list any more.
+    /// The last access to a call that is on no list any more.
     fn finish(&self, state: u8) {
         // Release pairs with the acquire of the waiter.
         self.state.store(if self.is_async { FREE } else { state }, Ordering::Release);
@@ -70,18 +70,18 @@ impl Call {
 
 /// Calls queued to each CPU, the latest first.
 static LISTS: [AtomicPtr<Call>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
-/// The calls of each CPU that it does not wait for.
+/// Records for each CPU's asynchronous calls.
 static ASYNC: [[Call; ASYNC_CALLS]; MAX_CPUS] = [const { [const { Call::new(true) }; ASYNC_CALLS] }; MAX_CPUS];
 
-/// Why a call was not made.
+/// Reason why a call was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The CPU does not run the kernel.
+    /// The CPU is not online.
     Offline(CpuId),
     /// The caller may not wait.
     Atomic(Option<Atomic>),
-    /// All records of this CPU are under way.
+    /// All records of this CPU are in use.
     Busy,
 }
 
@@ -109,7 +109,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     struct Pair<'t, T>(fn(&T), &'t T);
     fn call<T>(pair: usize) {
         let pair = core::ptr::with_exposed_provenance::<Pair<'_, T>>(pair);
-        // SAFETY: made below from a pair of this type, which is there until the call has been made.
+        // SAFETY: made below from a pair of this type, which lives until the call has run.
         let Pair(function, argument) = unsafe { &*pair };
         function(argument);
     }
@@ -118,7 +118,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     let record = Call::new(false);
     record.fill(call::<T>, (&raw const pair).expose_provenance());
     {
-        // Masked before the look, so that this stays the CPU that was looked at.
+        // Masked before the CPU number is read, so that it stays valid.
         let _masked = irq::local_irq_save();
         if cpu == cpu::current() {
             function(argument);
@@ -144,8 +144,8 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     }
 }
 
-/// Has `function` called with `argument` on `cpu`, in an interrupt, and does not wait for it. A CPU that goes offline
-/// meanwhile does not call it. Any context.
+/// Calls `function` with `argument` on `cpu`, in an interrupt, without waiting for it. A CPU that goes offline meanwhile does
+/// not call it. Any context.
 ///
 /// # Errors
 ///
@@ -201,13 +201,13 @@ fn take(cpu: CpuId) -> impl Iterator<Item = &'static Call> {
     core::iter::from_fn(move || {
         // SAFETY: as above, or null.
         let call = unsafe { reversed.as_ref() }?;
-        // Before it is finished: afterwards it may be gone.
+        // Read before it is finished: afterwards it may be freed.
         reversed = call.next.load(Ordering::Relaxed);
         Some(call)
     })
 }
 
-/// Makes the calls that wait for this CPU: in the interrupt's handler, masked.
+/// Runs the calls queued to this CPU: in the interrupt's handler, masked.
 pub(super) fn run_pending() {
     for call in take(cpu::current()) {
         let function = call.function.load(Ordering::Relaxed);
@@ -219,7 +219,7 @@ pub(super) fn run_pending() {
     }
 }
 
-/// Refuses what waits for a CPU that is not online. Any context.
+/// Refuses the calls queued to a CPU that is offline. Any context.
 pub(super) fn refuse(cpu: CpuId) {
     take(cpu).for_each(|call| call.finish(REFUSED));
 }

@@ -6,7 +6,7 @@ use crate::arch::aarch64::backtrace::Frame;
 use crate::arch::aarch64::boot;
 use core::fmt;
 
-/// Bytes that the image keeps for its symbol table. The tool that fills it says how much it needs if this is too small.
+/// Bytes that the image keeps for its symbol table. The tool that fills it reports the size needed if this is too small.
 const ROOM: usize = if cfg!(debug_assertions) { 128 << 10 } else { 64 << 10 };
 
 /// The room itself. Nothing reads it by this name: the compiler would take the zeros for granted.

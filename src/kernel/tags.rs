@@ -20,12 +20,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tock_registers::interfaces::Readable;
 
-/// How many allocations and frees are remembered without `kasan.stack_ring_size=`.
+/// Records of allocations and frees without `kasan.stack_ring_size=`.
 const OWNERS: u64 = 4096;
-/// And at most: more than 4 MiB, the largest block, would not fit.
+/// Maximum number of records: more than 4 MiB, the largest block, would not fit.
 const MOST_OWNERS: u64 = 128 << 10;
 
-/// Whether memory is to be tagged.
+/// Whether memory should be tagged.
 pub(super) fn wanted(args: BootArgs<'_>, cpu: &IdRegisters) -> bool {
     let asked = args.switch("kasan");
     if asked && !cpu.has_mte2() {
@@ -34,10 +34,10 @@ pub(super) fn wanted(args: BootArgs<'_>, cpu: &IdRegisters) -> bool {
     asked && cpu.has_mte2()
 }
 
-/// How the linear map maps RAM that may be written.
+/// Mapping of writable RAM in the linear map.
 pub(super) fn linear_prot(tagged: bool) -> Prot {
     let prot = Prot::KERNEL_RW;
-    // Data are no code, so that every type will do.
+    // Data are not code, so every memory type is allowed.
     if tagged { prot.with_memory(MemoryType::WriteBackTagged).unwrap_or(prot) } else { prot }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn init(tree: &Tree<'_>) {
     if let Err(error) = unsafe { global::enable_tags(seed, virt.start()) } {
         error!("memory tags: off: {error}");
     }
-    // A page that memblock does not take back is lost, and nothing worse.
+    // A page that memblock does not take back is lost; that does no other harm.
     let _ = global::memblock().free(page);
 }
 
@@ -75,11 +75,11 @@ pub(super) fn remember_owners(args: BootArgs<'_>) {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Failure {
-    /// Checks are overridden where this ran.
+    /// Tag checks are overridden in this context.
     Overridden = 1,
     /// The right tag, or the one that matches all, faulted.
     Faults,
-    /// A wrong tag did not.
+    /// A wrong tag did not fault.
     Unchecked,
 }
 
@@ -93,7 +93,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Whether accesses are checked where this runs: `pointer` points to a word of tagged memory. Any context.
+/// Whether accesses are checked in this context: `pointer` points to a word of tagged memory. Any context.
 ///
 /// # Errors
 ///
@@ -121,8 +121,8 @@ fn in_handler(_: usize) {
     FOUND.store(found.map_or_else(|failure| failure as u8 + 1, |()| 1), Ordering::Release);
 }
 
-/// Tries on every CPU that a wrong tag faults: on this one outside of a handler too, on each in the handler of an interrupt.
-/// Whether it does. Boot CPU, interrupts unmasked, when the others are up.
+/// Tests on every CPU that a wrong tag faults: on this one outside of a handler too, on each in the handler of an interrupt.
+/// Returns whether it does. Boot CPU, interrupts unmasked, when the others are up.
 pub fn self_test() -> bool {
     let Ok(object) = global::kzalloc(64, Gfp::KERNEL) else { return false };
     let word = VirtAddr::new(object.as_ptr().expose_provenance() as u64);
@@ -163,8 +163,8 @@ pub fn self_test() -> bool {
     fine
 }
 
-/// Describes the error of an access through a pointer whose tag is not the memory's: for the reports of faults. Nothing if
-/// nothing is.
+/// Describes the error of an access through a pointer whose tag is not the memory's: for the reports of faults. Writes nothing
+/// if there is no error.
 ///
 /// # Errors
 ///

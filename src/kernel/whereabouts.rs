@@ -29,8 +29,7 @@ impl fmt::Display for Whereabouts {
     }
 }
 
-/// Writes what `addr` is, in words: the engine of fault reports, as a call. Any context, takes no lock that it does not find
-/// free.
+/// Describes `addr` in words, as a fault report does. Any context, takes no lock that it does not find free.
 ///
 /// # Errors
 ///
@@ -43,7 +42,7 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     if let Some(stack) = stack::containing(addr) {
         return write!(out, "on the {stack}");
     }
-    // Nothing else lies within a stack's size below a stack, but for the boot stacks, which have a page.
+    // Nothing else lies within a stack's size below a stack, except below the boot stacks, which have one page.
     let guarded = addr.align_down(PAGE_SIZE).checked_add(PAGE_SIZE).and_then(stack::containing);
     if let Some(stack) = guarded.or_else(|| stack::overflowed(addr).filter(|_| global::is_vmalloc_addr(addr))) {
         return write!(out, "in a guard page, below the {stack}");

@@ -15,12 +15,12 @@ use crate::mm::layout;
 use ::log::{error, info};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Where a CPU that is started begins.
+/// Entry point of a CPU that is started.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
-/// The kernel's image and the device tree, in which nothing is released.
+/// The kernel's image and the device tree, where no spin-table word may lie.
 static KEPT: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
 
-/// Notes where the image and the device tree are. Boot CPU, before the first CPU is started.
+/// Records the places of the image and the device tree. Boot CPU, before the first CPU is started.
 pub(in crate::kernel) fn remember_places(boot: &BootInfo, tree: PhysRange) {
     ENTRY.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
     for ([start, end], range) in KEPT.iter().zip([boot.image_range(), tree]) {
@@ -42,8 +42,7 @@ fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
     stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
 }
 
-/// Starts a CPU that is off, or that has gone (Linux: `cpu_up`). When this returns it is online. Where sleeping is
-/// allowed.
+/// Starts a CPU that is off or offline (Linux: `cpu_up`). When this returns it is online. Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -147,7 +146,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     trap::init(cpu);
     let Some(record) = Record::of(cpu) else { cpu::park() };
     if !record.go(CpuState::Starting, CpuState::Arrived) {
-        // Too late: nobody expects this CPU any more.
+        // Too late: the kernel has given this CPU up.
         let _refused = psci::cpu_off();
         cpu::park();
     }
@@ -162,7 +161,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     idle::run(cpu, record)
 }
 
-/// Makes this CPU take part. Exceptions masked.
+/// Brings this CPU online. Exceptions masked.
 fn come_online(cpu: CpuId, record: &Record) {
     if let Err(error) = interrupts::init_cpu() {
         give_up(cpu, record, format_args!("{error}"));
@@ -248,7 +247,7 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
     Ok(())
 }
 
-/// This CPU has been asked to go, and has nothing left to do. Returns when it is back, or if it stays.
+/// Takes this CPU offline, which was asked for, when it has no work left. Returns when it is back, or if it stays online.
 pub(super) fn leave(cpu: CpuId, record: &Record) {
     irq::local_irq_disable();
     // From here on nobody sends work; work sent before is done first.
