@@ -96,7 +96,7 @@ pub enum ZoneType {
 }
 
 impl ZoneType {
-    /// How many there are.
+    /// Number of zones.
     pub const COUNT: usize = 3;
     /// All of them, lowest first.
     pub const ALL: [Self; Self::COUNT] = [Self::Dma, Self::Dma32, Self::Normal];
@@ -131,11 +131,11 @@ pub enum Mobility {
 }
 
 impl Mobility {
-    /// How many there are.
+    /// Number of mobilities.
     pub const COUNT: usize = 3;
 }
 
-/// Why a set of flags is refused: it contradicts itself.
+/// Reason why a set of flags is refused: it contradicts itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GfpError {

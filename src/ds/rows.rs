@@ -51,7 +51,7 @@ impl<'a, T> Rows<'a, T> {
         self.rows.iter_mut().rfind(|row| row.is_some())?.take()
     }
 
-    /// How many rows there are.
+    /// Number of arrays.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows.iter().flatten().count()

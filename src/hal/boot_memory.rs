@@ -1,5 +1,5 @@
-//! How the boot-time memory manager reaches the bytes of the memory it manages: zeroing a range, and turning a range
-//! into storage of its own. Everything unsafe about that lies in the implementor.
+//! Access of the boot-time memory manager to the bytes of its memory: zeroing a range, and turning a range into storage of its
+//! own. Everything unsafe about that lies in the implementor.
 
 use crate::addr::PhysRange;
 
@@ -34,7 +34,7 @@ pub trait BootMemory<'m> {
     fn claim<T: Copy + 'm>(&mut self, range: PhysRange, fill: T) -> Result<&'m mut [T], Unreachable>;
 }
 
-/// A [`BootMemory`] has no way to reach the range that it was asked for.
+/// A [`BootMemory`] cannot reach the requested range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unreachable;
 

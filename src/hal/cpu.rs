@@ -21,10 +21,10 @@ pub trait PerCpu {
     /// Data of each CPU.
     type Local: Sync;
 
-    /// That of the CPU that executes the call, which stays the same CPU as long as interrupts are masked.
+    /// Data of the CPU that executes the call, which stays the same CPU as long as interrupts are masked.
     fn local(&self) -> &Self::Local;
 
-    /// That of any CPU, or `None` for a CPU that this machine does not have.
+    /// Data of any CPU, or `None` for a CPU that this machine does not have.
     fn local_of(&self, cpu: CpuId) -> Option<&Self::Local>;
 
     /// The CPU that executes the call.

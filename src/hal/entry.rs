@@ -108,7 +108,7 @@ impl fmt::Display for Defect {
     }
 }
 
-/// How an architecture writes and reads entries. All functions are pure and cheap; none touches memory.
+/// Format of an architecture's entries. All functions are pure and cheap; none touches memory.
 ///
 /// An output address stands in the entry at its own bit positions: the leaf for the next unit of memory is this leaf
 /// plus the unit's size. [`super::mmu::Mmu::fill`] relies on it.

@@ -1,4 +1,4 @@
-//! Where page tables get their frames from: memblock at boot, the buddy allocator later, an arena in a test.
+//! Sources of frames for page tables: memblock at boot, the buddy allocator later, an arena in a test.
 
 use crate::addr::PhysAddr;
 use core::fmt;
@@ -36,7 +36,7 @@ pub unsafe trait FrameSource {
     /// # Safety
     ///
     /// The frame came from this source, or from one that shares its memory, and no CPU holds a translation or a cached
-    /// walk that goes through it.
+    /// walk through it.
     unsafe fn free_table(&self, table: PhysAddr);
 }
 

@@ -76,7 +76,7 @@ word!(u32, Word, |bits: u64| {
 });
 word!(u64, Double, |bits: u64| bits);
 
-/// How a machine reaches device registers.
+/// Access of a machine to device registers.
 ///
 /// # Safety
 ///
@@ -98,7 +98,7 @@ pub unsafe trait IoBus {
     unsafe fn store<W: IoWord>(&self, at: VirtAddr, value: W);
 
     /// No later access, to memory or to a device, and no later instruction that could be seen to have happened, comes
-    /// before the load that gave `value` (Linux: `__io_ar`).
+    /// before the load of `value` (Linux: `__io_ar`).
     fn order_after_load<W: IoWord>(&self, value: W);
 
     /// Every earlier write to memory is seen by devices before the store that follows (Linux: `__io_bw`).

@@ -19,7 +19,7 @@ use crate::addr::{PAGE_SHIFT, PhysAddr, VirtAddr};
 pub struct Asid(u16);
 
 impl Asid {
-    /// Names `raw` as an address space number. How many bits count is the CPU's affair (`ID_AA64MMFR0_EL1.ASIDBits`).
+    /// Names `raw` as an address space number. The CPU decides how many bits count (`ID_AA64MMFR0_EL1.ASIDBits`).
     #[must_use]
     pub const fn new(raw: u16) -> Self {
         Self(raw)
@@ -66,7 +66,7 @@ pub enum WalkDepth {
 pub struct Invalidation {
     /// The first address, a multiple of the stride.
     pub start: VirtAddr,
-    /// How many strides; at least one.
+    /// Number of strides; at least one.
     pub count: u64,
     /// The size of the smallest leaf that was there: one TLBI reaches a whole block.
     pub stride: LeafLevel,
@@ -84,7 +84,7 @@ impl Invalidation {
     }
 }
 
-/// How far the CPUs support changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).
+/// Level of the CPUs' support for changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum BbmLevel {
@@ -104,7 +104,7 @@ pub enum BbmLevel {
 /// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states, on every
 /// CPU, for the machine's real tables.
 pub unsafe trait Mmu {
-    /// How the machine writes its entries.
+    /// Format of the machine's entries.
     type Format: EntryFormat;
 
     /// Reads an entry, as one 64-bit access.
@@ -167,7 +167,7 @@ pub unsafe trait Mmu {
     }
 
     /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first of which
-    /// it makes nothing: whether there was none.
+    /// it makes nothing. Returns whether there was none.
     ///
     /// # Safety
     ///

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// How a wait ended.
+/// Result of a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Waited {
@@ -51,7 +51,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// How many there are.
+    /// Number of scopes.
     pub const COUNT: usize = 8;
 
     /// Whether a context inside may not wait.
@@ -61,7 +61,7 @@ impl Scope {
     }
 }
 
-/// Why a context may not wait.
+/// Reason why a context may not wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Atomic {
     /// Interrupts are masked.
@@ -103,7 +103,7 @@ pub trait Context {
     /// Whether it is inside.
     fn is_inside(&self, scope: Scope) -> bool;
 
-    /// Why it may not wait, or `None` if it may.
+    /// Reason why it may not wait, or `None` if it may.
     fn atomic(&self) -> Option<Atomic>;
 }
 

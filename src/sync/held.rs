@@ -14,7 +14,7 @@ pub const CHECKED: bool = cfg!(debug_assertions);
 /// Locks that one CPU may hold at once, those of interrupted code included.
 const MAX_HELD: usize = if CHECKED { 16 } else { 0 };
 
-/// Where a lock is taken, as far as interrupts go.
+/// Interrupt context in which a lock is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockContext {
     /// Interrupts are unmasked.
@@ -27,7 +27,7 @@ pub enum LockContext {
     Unknown,
 }
 
-/// How a CPU waits for a lock, and its record of those that it holds.
+/// Way of waiting of a CPU for a lock, and its record of those that it holds.
 pub trait LockHal {
     /// One turn of waiting: the architecture's hint (YIELD, or WFE where an event is sure to come). Any context.
     fn relax();

@@ -33,7 +33,7 @@ pub struct Scopes<const MASKED: u64, const ALWAYS: u64> {
     enforced: AtomicBool,
 }
 
-/// How often a context is inside of each scope. All-zero is a valid value: inside of nothing.
+/// Depth of a context in each scope. All-zero is a valid value: inside no scope.
 #[derive(Debug)]
 pub(super) struct Depths([AtomicU32; Scope::COUNT]);
 

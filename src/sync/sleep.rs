@@ -1,5 +1,5 @@
-//! How a CPU without threads sleeps while it waits for memory, and how the last one notices that no CPU is left that could free
-//! some.
+//! Sleep of a CPU without threads while it waits for memory, and how the last one notices that no CPU is left that could free
+//! some. some.
 //!
 //! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
 //! the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same moment
@@ -23,8 +23,8 @@ pub trait Sleeper {
     fn wait_for_event(&self);
 }
 
-/// A CPU that waits for memory sleeps until an event, unless nobody would ever send one: whether it slept. `may_be_woken` is
-/// whether anything but the running contexts of CPUs may free memory, such as the handler of an interrupt.
+/// A CPU that waits for memory sleeps until an event, unless no CPU is left to send one. Returns whether it slept.
+/// `may_be_woken` is whether anything but the running contexts of CPUs may free memory, such as the handler of an interrupt.
 #[must_use]
 pub fn sleep_for_memory(cpu: &impl Sleeper, may_be_woken: bool) -> bool {
     // Before the look at the others.

@@ -33,7 +33,7 @@ pub struct ThreadContext {
 }
 
 impl ThreadContext {
-    /// That of a thread that has not run yet: inside of nothing, with no lock held.
+    /// Context of a thread that has not run yet: inside no scope, with no lock held.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -101,7 +101,7 @@ impl RunningThread {
         Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != 0)
     }
 
-    /// When the thread began to wait for another CPU, as it was told: in ticks.
+    /// Time, in ticks, when the thread began to wait for another CPU.
     pub fn waiting_since(&self) -> u64 {
         self.waiting_since.load(Ordering::Relaxed)
     }
@@ -118,7 +118,7 @@ impl Default for RunningThread {
     }
 }
 
-/// Why a switch was not made. Nothing has changed.
+/// Reason why a switch was not made. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SwitchError {
@@ -147,7 +147,7 @@ impl fmt::Display for SwitchError {
 
 impl core::error::Error for SwitchError {}
 
-/// Where the running CPU has what belongs to the thread that it runs.
+/// Places of the running thread's state in the CPU's data.
 #[derive(Debug)]
 pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
     /// Its number.

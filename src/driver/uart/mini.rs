@@ -33,7 +33,7 @@ register_structs! {
     }
 }
 
-/// A mini-UART. Its baud rate hangs on the core clock, which only the firmware knows: it is used as it was found.
+/// A mini-UART. Its baud rate hangs on the core clock, which only the firmware knows: it is used unchanged.
 ///
 /// # Invariants
 ///

@@ -45,7 +45,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether there is room for it between its own limits.
+    /// Whether its own limits leave room for it.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         let mask = self.align.wrapping_sub(1);

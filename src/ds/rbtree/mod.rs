@@ -50,9 +50,9 @@ pub trait Payload: Sync {
     fn key(&self) -> Self::Key;
 }
 
-/// How a summary comes about.
+/// Rule for computing a summary.
 pub trait Augment<P: Payload> {
-    /// Whether there is one at all.
+    /// Whether the payload has a summary at all.
     const KEPT: bool;
 
     /// The summary of a subtree from its top node and the summaries of the subtrees below, `None` for an empty subtree. It may

@@ -65,7 +65,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
     #[inline]
     pub fn alloc(&self, value: T, gfp: Gfp) -> Result<CacheBox<T, K>, AllocError> {
         let object = self.object(gfp)?;
-        // SAFETY: TYPE-1: room for a `T` that is nobody else's.
+        // SAFETY: TYPE-1: room for a `T`, without another owner.
         unsafe { object.write(value) };
         // SAFETY: written just now.
         Ok(unsafe { self.own(object) })
@@ -78,7 +78,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
 
     /// # Safety
     ///
-    /// The object is one of this cache, nobody else's, and holds a value.
+    /// The object belongs to this cache, has no other owner, and holds a value.
     #[inline]
     unsafe fn own(&self, object: NonNull<T>) -> CacheBox<T, K> {
         // SAFETY: BOX-1: `kfree`, which frees blocks of `kmem`, frees objects of its caches too.

@@ -24,7 +24,7 @@ use linked_list_allocator::Heap;
 ///
 /// # Invariants
 ///
-/// - `HEAP-1`: the addresses from `start` on, `size` of them, are the early heap's and nobody else's.
+/// - `HEAP-1`: the addresses from `start` on, `size` of them, belong to the early heap alone.
 pub struct GlobalHeap<K: Kmem> {
     early: OrderedLock<Heap, class::EarlyHeap, K::Relax>,
     start: AtomicU64,

@@ -22,7 +22,7 @@ impl<T, A: Allocator> IntoIter<T, A> {
     ///
     /// # Safety
     ///
-    /// They are there, and nobody else's.
+    /// They exist, without another owner.
     pub(super) const unsafe fn new(buf: RawBuf<T, A>, len: usize) -> Self {
         // INVARIANT: ITER-1 is the caller's promise.
         Self { buf, next: 0, end: len }

@@ -158,7 +158,7 @@ impl<T: ?Sized, A: Allocator + Stateless> KBox<T, A> {
         Self::into_raw_with_allocator(this).0
     }
 
-    /// The box of what [`KBox::into_raw`] gave up.
+    /// The box of a pointer from [`KBox::into_raw`].
     ///
     /// # Safety
     ///
@@ -180,7 +180,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         (this.at.as_ptr(), allocator)
     }
 
-    /// The box of what [`KBox::into_raw_with_allocator`] gave up.
+    /// The box of a pointer from [`KBox::into_raw_with_allocator`].
     ///
     /// # Safety
     ///
@@ -193,7 +193,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         Self { at, allocator, owns: PhantomData }
     }
 
-    /// Gives the value away for good, or as long as its allocator is there.
+    /// Leaks the value: it stays for good, or as long as its allocator lives.
     #[must_use = "the value would be lost"]
     pub fn leak<'a>(this: Self) -> &'a mut T
     where
@@ -213,7 +213,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         A: 'static,
     {
         // SAFETY: the value is not moved with its box, and its memory is used for nothing else until it has been
-        // dropped, not even if the box is forgotten, since the allocator is there for good.
+        // dropped, not even if the box is forgotten, since the allocator is never dropped.
         unsafe { Pin::new_unchecked(this) }
     }
 }

@@ -16,14 +16,14 @@ use core::ptr::NonNull;
 ///
 /// # Safety
 ///
-/// `kmalloc` returns memory of the size that was asked for, mapped read-write, that nobody else has until `kfree`; it is
-/// aligned to the largest power of two that divides the size of its class, up to a page, and blocks that are larger than
-/// [`KMALLOC_MAX_CACHE_SIZE`] are aligned to their size rounded up to a power of two. `alloc_object` returns as much for
-/// the size and alignment of the cache, which `create` took from its spec.
+/// `kmalloc` returns memory of the requested size, mapped read-write, without another owner until `kfree`; it is aligned to the
+/// largest power of two that divides the size of its class, up to a page, and blocks that are larger than
+/// [`KMALLOC_MAX_CACHE_SIZE`] are aligned to their size rounded up to a power of two. `alloc_object` returns as much for the
+/// size and alignment of the cache, which `create` took from its spec.
 pub unsafe trait Kmem {
-    /// A cache that somebody holds.
+    /// A handle of a cache.
     type Cache;
-    /// How a lock waits.
+    /// Way of waiting for a lock.
     type Relax: LockHal;
 
     /// Allocates `size` bytes, not zero; see [`SlabAllocator::kmalloc`].
@@ -44,7 +44,7 @@ pub unsafe trait Kmem {
     /// `object` came from here. If this succeeds, nobody uses it afterwards.
     unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Frees what `kmalloc` or `alloc_object` gave. Misuse is reported.
+    /// Frees an allocation of `kmalloc` or `alloc_object`. Misuse is reported.
     ///
     /// # Safety
     ///
@@ -71,7 +71,7 @@ pub unsafe trait Kmem {
         Err(AllocError::TooLarge)
     }
 
-    /// Frees what `vmalloc` gave.
+    /// Frees an area of `vmalloc`.
     ///
     /// # Safety
     ///

@@ -23,7 +23,7 @@ pub struct KVec<T, A: Allocator> {
     len: usize,
 }
 
-/// Why a value was not inserted.
+/// Reason why a value was not inserted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InsertError {
@@ -107,7 +107,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(row)
     }
 
-    /// How many values there are.
+    /// Number of values.
     #[must_use]
     #[inline(always)]
     pub const fn len(&self) -> usize {
@@ -121,7 +121,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.len == 0
     }
 
-    /// How many values there is room for.
+    /// Capacity, in values.
     #[must_use]
     #[inline(always)]
     pub const fn capacity(&self) -> usize {
@@ -216,7 +216,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.len = self.len.checked_sub(1)?;
         // SAFETY: VEC-1: a value was there.
         let place = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: it is no longer counted, so that nobody else has it.
+        // SAFETY: it is no longer counted, so it has no other owner.
         Some(unsafe { place.read() })
     }
 
@@ -227,7 +227,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.len = len;
         // SAFETY: the first value to be dropped, or the end.
         let first = unsafe { self.buf.at().add(len) };
-        // SAFETY: VEC-1 as it was: so many values that are not counted any more.
+        // SAFETY: VEC-1 as it was: that many values, which are not counted any more.
         unsafe { NonNull::slice_from_raw_parts(first, gone).drop_in_place() };
     }
 
@@ -251,7 +251,7 @@ impl<T, A: Allocator> KVec<T, A> {
     pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<T>] {
         // SAFETY: inside the room, or its end.
         let spare = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: BUF-1: so many places that hold no values, or whose values are forgotten.
+        // SAFETY: BUF-1: that many places, which hold no values, or whose values are forgotten.
         unsafe { core::slice::from_raw_parts_mut(spare.cast().as_ptr(), self.capacity() - self.len) }
     }
 
@@ -278,7 +278,7 @@ impl<T, A: Allocator> KVec<T, A> {
         (at.as_ptr(), len, room, allocator)
     }
 
-    /// The array that [`KVec::into_raw_parts_with_allocator`] gave up.
+    /// The array of the parts from [`KVec::into_raw_parts_with_allocator`].
     ///
     /// # Safety
     ///
@@ -336,7 +336,7 @@ impl<T, A: Allocator> IntoIterator for KVec<T, A> {
 
     fn into_iter(self) -> IntoIter<T, A> {
         let len = self.len;
-        // SAFETY: VEC-1: so many values, which the array has given up.
+        // SAFETY: VEC-1: that many values, which the array has given up.
         unsafe { IntoIter::new(self.into_buf(), len) }
     }
 }

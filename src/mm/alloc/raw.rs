@@ -34,7 +34,7 @@ impl<T, A: Allocator> RawBuf<T, A> {
         Self { at: NonNull::dangling(), room: 0, allocator, owns: PhantomData }
     }
 
-    /// Takes over room that somebody had.
+    /// Takes over existing room.
     ///
     /// # Safety
     ///
@@ -52,12 +52,12 @@ impl<T, A: Allocator> RawBuf<T, A> {
         (this.at, this.room, allocator)
     }
 
-    /// Where the first value is.
+    /// Address of the first value.
     pub(super) const fn at(&self) -> NonNull<T> {
         self.at
     }
 
-    /// How many values there is room for: any number of those that have no bytes.
+    /// Capacity, in values: any number for types without bytes.
     pub(super) const fn capacity(&self) -> usize {
         if size_of::<T>() == 0 { usize::MAX } else { self.room }
     }

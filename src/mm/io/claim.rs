@@ -94,7 +94,7 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// Why a claim was not entered.
+/// Reason why a claim was not entered.
 #[derive(Debug)]
 pub(super) enum Refused {
     /// The request overlaps a mapping of another class.

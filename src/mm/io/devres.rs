@@ -19,7 +19,7 @@ struct Node {
     release: unsafe fn(NonNull<Self>),
     /// Above the low [`BYTES`] bits a number that grows with each entry; in them the bytes of memory behind the node.
     stamp: u64,
-    /// Where the memory is, of an entry that is memory; null of others.
+    /// Address of an entry that is memory; null for other entries.
     memory: *mut u8,
 }
 
@@ -239,7 +239,7 @@ impl<A: Allocator + Stateless> Devres<A> {
             .map_err(|mut refused| Refused { value: refused.value.0.take(), error: refused.error })
     }
 
-    /// Where we are, for [`Devres::release_to`] and [`Devres::close`] (Linux: `devres_open_group`).
+    /// Current position, for [`Devres::release_to`] and [`Devres::close`] (Linux: `devres_open_group`).
     #[must_use]
     pub const fn mark(&self) -> Mark {
         Mark(self.serial.get())
@@ -285,7 +285,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Errors
     ///
-    /// That of `probe`.
+    /// The error of `probe`.
     pub fn probe<R, E>(&mut self, probe: impl FnOnce(&Self) -> Result<R, E>) -> Result<R, E> {
         let mark = self.mark();
         let outcome = probe(self);
@@ -314,7 +314,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         None
     }
 
-    /// How many entries there are. O(entries).
+    /// Number of entries. O(entries).
     #[must_use]
     pub fn count(&self) -> usize {
         let (mut count, mut next) = (0, self.top.get());

@@ -1,5 +1,4 @@
-//! Mappings that booting makes for a moment, before anything can be allocated: which of a few slots is whose (Linux:
-//! `mm/early_ioremap.c`).
+//! Temporary mappings during boot, before anything can be allocated: the owners of a few slots (Linux: `mm/early_ioremap.c`).
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysRange;
@@ -28,7 +27,7 @@ impl fmt::Display for EarlyMapping {
     }
 }
 
-/// Why there is no slot.
+/// Reason why there is no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EarlyError {
@@ -102,7 +101,7 @@ impl EarlySlots {
         place.map(|(range, _)| range).ok_or(EarlyError::NotMapped(slot))
     }
 
-    /// The slots in use: at the end of booting, those that somebody has forgotten (Linux: `check_early_ioremap_leak`).
+    /// The slots in use: at the end of booting, forgotten ones (Linux: `check_early_ioremap_leak`).
     pub fn in_use(&self) -> impl Iterator<Item = EarlyMapping> {
         let places = self.slots.iter().enumerate();
         places.filter_map(|(slot, place)| place.map(|(range, caller)| EarlyMapping { slot, range, caller }))

@@ -1,4 +1,4 @@
-//! Why device memory was not mapped, not unmapped, or not accessed.
+//! Reasons why device memory was not mapped, not unmapped, or not accessed.
 #![forbid(unsafe_code)]
 
 use super::{Mapping, ReservedRange};
@@ -9,11 +9,11 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::vmalloc::{AreaError, AreaInfo};
 use core::fmt;
 
-/// Why nothing was mapped or unmapped. Nothing has changed then.
+/// Reason why nothing was mapped or unmapped. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IoError {
-    /// No bytes were asked for.
+    /// The size is 0.
     Empty,
     /// The end of the range wraps.
     Wraps(PhysAddr, u64),
@@ -79,17 +79,17 @@ impl fmt::Display for IoError {
 
 impl core::error::Error for IoError {}
 
-/// Why an access was not made.
+/// Reason why an access was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// Bytes from the offset on, of a region of so many.
+    /// The access exceeds the region.
     Outside {
-        /// From where.
+        /// Its offset in the region.
         offset: u64,
-        /// How many.
+        /// Number of bytes requested.
         bytes: u64,
-        /// How many there are.
+        /// Number of bytes of the region.
         size: u64,
     },
     /// The address is no multiple of the access's width, which Device memory does not allow.

@@ -192,7 +192,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         self.start
     }
 
-    /// Where `bytes` bytes at `offset` lie.
+    /// Address of `bytes` bytes at `offset`.
     #[inline]
     fn part(&self, offset: u64, bytes: u64) -> Result<VirtAddr, AccessError> {
         if offset > self.size || bytes > self.size - offset {
@@ -202,7 +202,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         Ok(VirtAddr::new(self.start.get().wrapping_add(offset)))
     }
 
-    /// Where an access at `offset` goes.
+    /// Address of an access at `offset`.
     #[inline]
     fn place(&self, offset: u64, width: Width) -> Result<VirtAddr, AccessError> {
         let at = self.part(offset, width.bytes())?;

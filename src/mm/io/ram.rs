@@ -4,7 +4,7 @@
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange};
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 
-/// How much of a range is RAM that the kernel may touch.
+/// Share of a range that is RAM which the kernel may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ram {
     /// None.
@@ -46,7 +46,7 @@ fn next_section(map: &impl PageMap, at: u64) -> Option<u64> {
     sections.get(place).map(|section| origin + u64::from(section.first))
 }
 
-/// Whether a page is RAM, and the number of a page behind it before which all are as it is.
+/// Whether a page is RAM, and the number of a later page up to which all pages are the same.
 fn block_of(map: &impl PageMap, page: Page) -> (bool, u64) {
     match find_head(map, page) {
         // Concurrent changes of a block do not matter: RAM stays RAM, and holes stay holes.

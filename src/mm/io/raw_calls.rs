@@ -1,4 +1,4 @@
-//! Calls on mappings that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on mappings that the caller names: only the caller knows whether it owns them.
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
@@ -14,7 +14,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// # Errors
     ///
     /// [`IoError::Area`] for an address in no area or in one of another kind; [`NotThePointer`](IoError::NotThePointer)
-    /// for another address of a mapping, or one that somebody else is unmapping. Nothing has changed then.
+    /// for another address of a mapping, or one that another caller is unmapping. Nothing has changed then.
     ///
     /// # Safety
     ///
@@ -26,11 +26,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.do_iounmap(addr)
     }
 
-    /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.
+    /// Unmaps a mapping of [`IoSpace::memremap`]. For an address in the linear map it is a no-op.
     ///
     /// # Errors
     ///
-    /// Those of [`IoSpace::iounmap`].
+    /// The errors of [`IoSpace::iounmap`].
     ///
     /// # Safety
     ///

@@ -9,7 +9,7 @@ use core::fmt;
 /// A range of a region: one entry of its `reg`, or its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReservedRange {
-    /// Where it lies, to the byte.
+    /// Its addresses, to the byte.
     pub range: PhysRange,
     /// The name of the region's node.
     pub name: &'static str,
@@ -138,13 +138,13 @@ impl<'a> ReservedRegion<'a> {
         self.device
     }
 
-    /// Where the region lies, and how it is called; of one that has several entries, the first.
+    /// Addresses and name of the region; the first entry, if it has several.
     #[must_use]
     pub const fn first(&self) -> ReservedRange {
         self.first
     }
 
-    /// Where the region lies, to the byte; of one that has several entries, the first.
+    /// Addresses of the region, to the byte; the first entry, if it has several.
     #[must_use]
     pub const fn range(&self) -> PhysRange {
         self.first.range
@@ -169,7 +169,7 @@ impl fmt::Display for ReservedRegion<'_> {
     }
 }
 
-/// Why a device has no such region.
+/// Reason why a device has no such region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RegionError {
@@ -181,14 +181,14 @@ pub enum RegionError {
     NoIndex {
         /// The device's node.
         device: &'static str,
-        /// Which reference was asked for.
+        /// Index of the reference.
         index: usize,
     },
     /// The reference names no child of `/reserved-memory`.
     LeadsNowhere {
         /// The device's node.
         device: &'static str,
-        /// Which reference was asked for.
+        /// Index of the reference.
         index: usize,
         /// The error in the tree.
         error: FdtError,

@@ -60,7 +60,7 @@ const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
 /// Limits of physical memory.
 #[derive(Clone, Copy, Debug)]
 struct Limits<'a> {
-    /// Where physical addresses end.
+    /// End of physical addresses.
     end: PhysAddr,
     /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere nothing is kept from anybody.
     kept: PhysRange,
@@ -161,7 +161,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.limits.get().ok_or(IoError::NotReady)
     }
 
-    /// How much of these pages is RAM.
+    /// Share of these pages that is RAM.
     #[inline]
     fn ram_in(&self, limits: &Limits<'a>, pages: PhysRange) -> Ram {
         if !limits.kept.overlaps(pages) {
@@ -193,7 +193,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`IoSpace::ioremap_prot`].
+    /// The errors of [`IoSpace::ioremap_prot`].
     #[track_caller]
     #[inline]
     pub fn ioremap(&self, phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
@@ -281,7 +281,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             };
             match self.space.alloc(&request) {
                 Ok(area) => return Ok((area, lead)),
-                // Where there is no room for that, smaller leaves do.
+                // Without room for that, smaller leaves serve.
                 Err(AreaError::Exhausted | AreaError::TooLarge(_)) if unit > PAGE_SIZE => unit = unit_for(pages, unit),
                 Err(error) => return Err(error.into()),
             }
@@ -293,7 +293,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.let_go(mapping.phys.start(), mapping.virt);
     }
 
-    /// Forgets a mapping, and gives back a descriptor that is one too many.
+    /// Removes the record of a mapping, and frees a descriptor that is not needed.
     #[inline]
     fn let_go(&self, start: PhysAddr, virt: VirtAddr) {
         if let Some(claim) = self.with_claims(|claims| claims.forget(start, virt)) {
@@ -344,7 +344,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     /// Gives back an area in which nothing is mapped.
     #[cold]
     fn give_up(&self, area: AreaRef<'a>) {
-        // Its builder has it, so it is there.
+        // The builder still owns it, so it exists.
         if let Ok(removed) = self.space.abandon(area) {
             self.space.do_recycle(removed);
         }
@@ -389,7 +389,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     }
 
     /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).
-    /// RAM that the kernel has is there already: as write-back, the answer is its address in the linear map.
+    /// RAM of the kernel is mapped already: as write-back, the result is its address in the linear map.
     ///
     /// # Errors
     ///
@@ -480,7 +480,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.with_spare(Claims::settle_all)
     }
 
-    /// The live mappings by physical address, each as it is at that moment.
+    /// The live mappings by physical address, each in its current state.
     pub fn iter(&self) -> impl Iterator<Item = Mapping> + use<'_, 's, 'a, H> {
         let mut from = Some((PhysAddr::ZERO, VirtAddr::ZERO));
         core::iter::from_fn(move || {

@@ -16,7 +16,7 @@ pub enum Direction {
     BottomUp,
 }
 
-/// Where an allocation may lie. The upper limit always binds.
+/// Range for an allocation. The upper limit always applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window {
     min: PhysAddr,
@@ -110,8 +110,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.take(range)
     }
 
-    /// Like [`alloc_raw`](Self::alloc_raw), for somebody whose reservation stays apart from its neighbours and is found
-    /// by its owner ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
+    /// Like [`alloc_raw`](Self::alloc_raw), for an owner whose reservation stays apart from its neighbours and is found by its
+    /// owner ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
     ///
     /// # Errors
     ///

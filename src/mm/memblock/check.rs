@@ -17,7 +17,7 @@ pub struct ListView<'a> {
     pub count: usize,
     /// Bytes of all regions, as the list says.
     pub total: u64,
-    /// Where the slots are, if in memory that the memblock describes.
+    /// Place of the slots, if in memory that the memblock describes.
     pub storage: Option<PhysRange>,
 }
 

@@ -42,7 +42,7 @@ pub struct Discovery {
     pub limited: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
-    /// Why there is none although the tree speaks of one; its memory is then free, like any other.
+    /// Reason why there is none although the tree names one; its memory is then free, like any other.
     pub initrd_error: Option<InitrdError>,
     /// Ranges of `no-map` regions that stay mapped and are only reserved, since the kernel, the tree or the initial RAM
     /// disk lies there: earlier reservations stay, as in Linux.
@@ -56,7 +56,7 @@ pub struct Discovery {
     pub unplaced: usize,
 }
 
-/// Why the memory that the tree states cannot be used.
+/// Reason why the tree's memory cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiscoverError {
@@ -64,34 +64,34 @@ pub enum DiscoverError {
     NoMemoryStated,
     /// The kernel runs from memory that the tree does not state: it is not the tree of this machine.
     ImageOutsideMemory {
-        /// Where the image lies.
+        /// Place of the image.
         image: PhysRange,
     },
     /// The limit on RAM excludes all or a part of the kernel image.
     ImageLeftOut {
-        /// Why RAM is left out.
+        /// Reason why RAM is left out.
         by: Cut,
-        /// Where the image lies.
+        /// Place of the image.
         image: PhysRange,
     },
     /// The limit on RAM excludes all RAM.
     NothingLeft(Cut),
     /// A property about memory cannot be read.
     Tree(FdtError),
-    /// The tree reserves all memory that there is.
+    /// The tree reserves all memory.
     AllReserved,
     /// The memblock refused.
     Memblock(MemblockError),
 }
 
-/// Why RAM is left out.
+/// Reason why RAM is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The machine, the linear map or page numbers reach no further.
     Reach,
     /// `linux,usable-memory-range` of `/chosen`.
     Withheld,
-    /// The boot argument `mem=`, so many bytes.
+    /// The boot argument `mem=`, in bytes.
     Limit(u64),
 }
 
@@ -269,7 +269,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         image.is_empty() || self.memory.find(image.start()).is_some_and(|bank| bank.range.contains_range(image))
     }
 
-    /// Leaves out what `f` leaves out, which may not be the image or all there is: so many bytes.
+    /// Removes the memory that `f` leaves out, which may not be the image or all memory. Returns the bytes left out.
     fn cut(
         &mut self,
         by: Cut,
@@ -286,7 +286,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         if self.holds(image) { Ok(before - left) } else { Err(DiscoverError::ImageLeftOut { by, image }) }
     }
 
-    /// Leaves out what `/chosen` does not give to this kernel: so many bytes.
+    /// Removes the memory that `/chosen` does not give to this kernel. Returns the bytes left out.
     fn withhold(&mut self, chosen: Chosen<'_, '_>, image: PhysRange) -> Result<u64, DiscoverError> {
         let usable = chosen.usable_memory();
         if let Some(error) = usable.clone().find_map(Result::err) {

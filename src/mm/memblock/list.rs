@@ -21,7 +21,7 @@ use crate::addr::{PhysAddr, PhysRange};
 pub struct RegionList<'m, const INIT: usize> {
     name: &'static str,
     slots: Slots<'m, INIT>,
-    /// Where the regions move when they outgrow the value and no memory can be had yet.
+    /// Place for the regions when they outgrow the value and no memory can be allocated yet.
     lent: Option<LentSlots<'m>>,
     count: usize,
     total: u64,
@@ -31,7 +31,7 @@ pub struct RegionList<'m, const INIT: usize> {
 /// needed, and no more than once. The contents of the slots do not matter.
 pub type LentSlots<'m> = fn() -> &'m mut [Region];
 
-/// Where the slots are.
+/// Place of the slots.
 #[derive(Debug)]
 enum Slots<'m, const INIT: usize> {
     Initial([Region; INIT]),
@@ -72,7 +72,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.count
     }
 
-    /// Whether there is no region.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0

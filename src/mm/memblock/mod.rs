@@ -213,7 +213,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// The memory that there is.
+    /// All memory.
     #[must_use]
     pub const fn memory(&self) -> &RegionList<'m, INIT> {
         &self.memory

@@ -105,7 +105,7 @@ pub(super) struct Outcome {
     pub(super) added: u64,
 }
 
-/// Where a change reads the old regions and writes the new ones, each in ascending order.
+/// Positions at which a change reads the old regions and writes the new ones, each in ascending order.
 trait Tape {
     fn read(&mut self) -> Option<Region>;
     fn write(&mut self, region: Region);

@@ -1,4 +1,4 @@
-//! Where the arrays of the lists lie once they have outgrown the value: in memory that the memblock hands to itself.
+//! Arrays of the lists that have outgrown the value: they lie in memory that the memblock reserves for itself.
 #![forbid(unsafe_code)]
 
 use super::region::{Region, span};

@@ -1,4 +1,4 @@
-//! Where the elements of a pool come from: `kmalloc`, a cache, pages, or functions of the caller.
+//! Sources of a pool's elements: `kmalloc`, a cache, pages, or functions of the caller.
 
 use super::error::{NotElement, PoolCreateError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 ///
 /// # Safety
 ///
-/// - `BACK-1`: an element that was given out is nobody else's until it is freed.
+/// - `BACK-1`: an allocated element has no other owner until it is freed.
 /// - `BACK-2`: [`Backing::bytes`] bytes of each may be read and written meanwhile; it is the same at each call.
 /// - `BACK-3`: [`Backing::verify`] accepts nothing that does not have these bytes.
 pub unsafe trait Backing {
@@ -287,8 +287,8 @@ impl<D> Functions<D> {
     ///
     /// # Safety
     ///
-    /// An element that `alloc_fn` has given is nobody else's until `free_fn` takes it. In turn `free_fn` gets such elements
-    /// alone, each once, when nobody uses them any more.
+    /// An element of `alloc_fn` has no other owner until `free_fn` takes it. In turn `free_fn` gets such elements alone, each
+    /// once, when nobody uses them any more.
     #[must_use]
     pub const unsafe fn new(
         alloc_fn: fn(Gfp, &D) -> Option<NonNull<u8>>,

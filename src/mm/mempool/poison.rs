@@ -119,7 +119,7 @@ impl Element {
         mark.into_iter().enumerate().take(self.bytes / WORD * WORD).find_map(|(offset, byte)| damaged(offset, byte))
     }
 
-    /// Makes it an element that somebody gets.
+    /// Prepares it for its next owner.
     pub(super) fn unseal(self, poison: bool) {
         if poison {
             self.fill(POISON_IN_USE);

@@ -27,7 +27,7 @@ pub struct PoolSpec {
     pub name: &'static str,
     /// Elements that the reserve holds, at least one (Linux: `min_nr`).
     pub min: u32,
-    /// How the elements of the reserve are allocated: [`Gfp::KERNEL`], with [`Gfp::DMA`] where elements must be that.
+    /// Flags for allocating the elements of the reserve: [`Gfp::KERNEL`], with [`Gfp::DMA`] where elements must be DMA memory.
     pub gfp: Gfp,
     /// Whether elements of the reserve are filled with a pattern, and all of it is looked at when they leave it. Without
     /// that their first word alone is.
@@ -49,7 +49,7 @@ impl PoolSpec {
     }
 }
 
-/// How a pool is.
+/// State of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolStats {
     /// Elements that the reserve shall hold (Linux: `min_nr`).
@@ -149,7 +149,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.name
     }
 
-    /// Where its elements come from.
+    /// Its backing.
     #[must_use]
     pub fn backing(&self) -> &B {
         &self.backing
@@ -159,7 +159,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.poison
     }
 
-    /// How it is now. Any context.
+    /// Its current state. Any context.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.locked(|reserve| PoolStats {
@@ -226,8 +226,8 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         may
     }
 
-    /// Waits until somebody frees an element, or until there is memory again. Where nobody would, the last means that the
-    /// flags allow are tried, the OOM hook among them.
+    /// Waits until an element is freed, or until there is memory again. Where nobody would, the last means that the flags allow
+    /// are tried, the OOM hook among them.
     fn wait_for_element(&self, gfp: Gfp, never_waits: Gfp, caller: VirtAddr) -> Option<NonNull<u8>> {
         let mut element = None;
         let _ = self.slabs.hal().wait(&self.freed, &mut || {
@@ -346,7 +346,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// With the pool, which stays as it was: [`PoolDestroyError`]; elements in use have been reported.
+    /// With the pool, which is unchanged: [`PoolDestroyError`]; elements in use have been reported.
     #[inline(never)]
     #[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
     pub fn destroy(self) -> Result<B, (Self, PoolDestroyError)> {
@@ -375,7 +375,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         if CHECKED { self.out.load(Ordering::Relaxed) } else { self.locked(|reserve| reserve.owed()) }
     }
 
-    /// Gives everything back that the pool has, but for the backing itself.
+    /// Frees everything that the pool has, except the backing itself.
     fn end(&mut self) {
         while let Some(element) = self.locked(Reserve::empty) {
             self.give_back(element);
@@ -387,7 +387,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.lacking.store(u32::MAX, Ordering::Relaxed);
     }
 
-    /// Fills the reserve from the backing; whether it is full.
+    /// Fills the reserve from the backing. Returns whether it is full.
     fn fill(&self) -> bool {
         while self.lacking.load(Ordering::Relaxed) != 0 {
             let Some(element) = self.backing.alloc(self.gfp) else { return false };
@@ -405,7 +405,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
 
     fn give_back(&self, element: Element) {
         element.unseal(self.poison);
-        // SAFETY: POOL-4: the backing's, and nobody else's.
+        // SAFETY: POOL-4: the backing's, without another owner.
         unsafe { self.backing.free(element.pointer()) };
     }
 

@@ -1,4 +1,4 @@
-//! Calls on elements that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on elements that the caller names: only the caller knows whether it owns them.
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 

@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// Whether this is a block that somebody holds.
+    /// Whether this block has an owner.
     #[must_use]
     pub const fn is_allocated(self) -> bool {
         self as u8 >= Self::Block as u8
@@ -145,12 +145,12 @@ pub enum MigrateType {
     HighAtomic = 3,
     /// Kept for contiguous allocations; movable ones may borrow it.
     Cma = 4,
-    /// For nobody: somebody is about to take the whole range.
+    /// For no allocation: the whole range is about to be taken.
     Isolate = 5,
 }
 
 impl MigrateType {
-    /// How many there are.
+    /// Number of types.
     pub const COUNT: usize = 6;
     /// Bits that a number takes.
     pub const BITS: u32 = 3;
@@ -335,8 +335,7 @@ impl PageState {
     }
 
     /// If this is an allocated block of `order` that may be freed without further ado (unclaimed, one reference,
-    /// write-back, no flag): the number of its per-CPU list. Otherwise a number that is none, at least
-    /// [`PageState::LISTS`].
+    /// write-back, no flag): the number of its per-CPU list. Otherwise an invalid number, at least [`PageState::LISTS`].
     #[must_use]
     #[inline]
     pub const fn plain_list(self, order: Order) -> usize {
@@ -443,11 +442,11 @@ impl PageState {
     #[inline(always)]
     pub(in crate::mm) const fn with_one_mapping(self) -> Option<Self> {
         let more = self.0.wrapping_add(Self::ONE_MAPPING);
-        // Where the count had no room, the kind is another one now.
+        // If the count had no room, the kind is another one now.
         if more & (KIND | MEMORY) == (Kind::Block as u64) << KIND_SHIFT { Some(Self(more)) } else { None }
     }
 
-    /// The same with one mapping less, of those that there are.
+    /// The same with one mapping less, of the existing ones.
     #[inline(always)]
     pub(in crate::mm) const fn with_one_mapping_less(self) -> Option<Self> {
         if self.0 & MAPPINGS != 0 { Some(Self(self.0.wrapping_sub(Self::ONE_MAPPING))) } else { None }
@@ -516,7 +515,7 @@ impl PageState {
         Self(self.0 & !(KIND | BRIEF) | (kind as u64) << KIND_SHIFT)
     }
 
-    /// The same with one reference less, of those that there are.
+    /// The same with one reference less, of the existing ones.
     #[must_use]
     pub(in crate::mm) const fn with_one_less(self) -> Self {
         Self(self.0.wrapping_sub(Self::ONE_REFERENCE))

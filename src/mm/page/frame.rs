@@ -15,7 +15,7 @@ impl Page {
     /// Value of links that point to no page.
     pub(in crate::mm) const NIL: u32 = u32::MAX;
 
-    /// The page at this distance. Whether it has a descriptor is for the caller to know.
+    /// The page at this distance. The caller must know whether it has a descriptor.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn new(index: u32) -> Self {

@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU8;
 /// block has a descriptor.
 pub const SECTION_PAGES: u32 = 1 << MAX_ORDER;
 
-/// How many bytes from the lowest RAM on page numbers reach, wherever in its section the RAM begins.
+/// Bytes from the lowest RAM on that page numbers reach, wherever in its section the RAM begins.
 pub const MAX_SPAN: u64 = ((Page::NIL as u64 - 1) / SECTION_PAGES as u64 - 1) * SECTION_PAGES as u64 * PAGE_SIZE;
 
 /// Pages `first` to `end` (exclusive) that have descriptors; both are multiples of [`SECTION_PAGES`].
@@ -131,7 +131,7 @@ pub unsafe trait PageMap: Copy {
 /// - `VMM-1`: `base` is the address of page 0's descriptor in an array that is mapped, read-write and for good, for
 ///   every page in a section. The rest of what 32 bits of page number reach, up to
 ///   [`PAGE_NUMBERS_END`](crate::mm::layout::PAGE_NUMBERS_END), is not mapped, or is descriptors as well, so that a wrong
-///   page number meets a fault and not somebody's memory.
+///   page number meets a fault and not other memory.
 /// - `VMM-2`: the same holds for `blocks`, one byte for each page block.
 #[derive(Clone, Copy, Debug)]
 pub struct Vmemmap {

@@ -47,7 +47,7 @@ const _: () = {
 impl PageDescriptor {
     /// Distance of [`PageDescriptor::aux`] from the start, for code that does not know the type.
     pub const AUX: usize = offset_of!(Self, aux);
-    /// That of [`PageDescriptor::owner`].
+    /// Distance of [`PageDescriptor::owner`] from the start.
     pub const OWNER: usize = offset_of!(Self, owner);
 
     /// The state.
@@ -141,7 +141,7 @@ impl PageDescriptor {
         &self.aux
     }
 
-    /// Takes another reference (Linux: `get_page`); whether there was one to begin with.
+    /// Takes another reference (Linux: `get_page`). Returns whether there was one before.
     pub(in crate::mm) fn get(&self) -> bool {
         let another = |raw| {
             let state = PageState::from_raw(raw);
@@ -216,7 +216,7 @@ impl PageDescriptor {
         Ok(())
     }
 
-    /// Notes the memory type that the block is mapped with from now on; whether it is allocated.
+    /// Records the memory type with which the block is mapped from now on. Returns whether it is allocated.
     pub(in crate::mm) fn set_memory_type(&self, memory: MemoryType) -> bool {
         let change = |raw| {
             let state = PageState::from_raw(raw);

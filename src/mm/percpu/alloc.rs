@@ -15,7 +15,7 @@ use core::panic::Location;
 /// Records in the first array; each further one is twice as long.
 const FIRST_ROW: usize = 4;
 
-/// How much there is of what.
+/// Amounts of per-CPU memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PerCpuStats {
     /// Chunks.
@@ -187,7 +187,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         Ok(())
     }
 
-    /// Gives back a chunk that nobody finds any more. How many pages it had.
+    /// Frees a chunk that no lookup finds any more. Returns the number of its pages.
     fn destroy(&self, chunk: &Detached<'a>) -> u64 {
         let pages = self.depopulate(chunk.area.start(), chunk.populated);
         self.drop_area(chunk.area);
@@ -195,8 +195,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         pages
     }
 
-    /// Gives back every chunk that is empty, every page that nothing lies in, and records that are too many: how many pages
-    /// of chunks. Any context.
+    /// Frees every empty chunk, every unused page, and surplus records. Returns how many pages of chunks. Any context.
     pub fn trim(&self) -> u64 {
         self.settle();
         let mut freed = 0;
@@ -218,7 +217,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         freed
     }
 
-    /// Pages that [`PerCpuAllocator::trim`] would give back.
+    /// Pages that [`PerCpuAllocator::trim`] would free.
     #[must_use]
     pub fn idle_pages(&self) -> u64 {
         let idle = |chunk: &Chunk<'a>| {
@@ -227,7 +226,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         self.with(|chunks| chunks.iter().map(|(_, chunk)| idle(chunk)).sum::<u64>()) * u64::from(self.hal().cpus())
     }
 
-    /// How much there is of what.
+    /// Amounts of per-CPU memory.
     #[must_use]
     pub fn stats(&self) -> PerCpuStats {
         self.settle();

@@ -60,7 +60,7 @@ impl Chunk<'_> {
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) chunk: u32,
-    /// Where the chunk begins.
+    /// Base address of the chunk.
     pub(super) base: VirtAddr,
     pub(super) run: Run,
     /// Pages that are to be made, marked as under way.
@@ -117,7 +117,7 @@ pub(super) struct Chunks<'a> {
     pub(super) allocations: usize,
 }
 
-/// The list for a gap of so many bits.
+/// The list for a gap of this number of bits.
 const fn list_of(bits: u32) -> usize {
     (u32::BITS - bits.leading_zeros()) as usize
 }

@@ -15,7 +15,7 @@ pub unsafe trait PerCpuHal<'a>: VmallocHal<'a> {
     /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
 
-    /// Takes records back that [`PerCpuHal::row`] gave.
+    /// Frees records of [`PerCpuHal::row`].
     fn free_row(&self, row: &'a mut [Chunk<'a>]);
 
     /// Zeroes memory that the allocator has mapped and that nobody uses.

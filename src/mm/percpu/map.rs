@@ -123,8 +123,8 @@ impl UnitMap {
         self.blocks.get(page).is_some_and(|block| block.contig == BLOCK_BITS)
     }
 
-    /// The first place for `bits` bits at a multiple of `align` that `blocked` does not object to. It is asked for each
-    /// run that would do, and answers with the bit from which on to go on looking.
+    /// The first place for `bits` bits at a multiple of `align` that `blocked` accepts. It is asked for each run that would do,
+    /// and answers with the bit from which on to go on looking.
     pub(super) fn find(&self, bits: u32, align: u32, blocked: impl Fn(&Run) -> Option<u32>) -> Option<Run> {
         let fit = |gap: Run| {
             let mut start = gap.start.next_multiple_of(align);

@@ -1,4 +1,4 @@
-//! Memory that every CPU has one of, asked for while running (Linux: `mm/percpu.c`).
+//! Dynamic per-CPU memory: a copy for every CPU (Linux: `mm/percpu.c`).
 //!
 //! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. An allocation lies at the
 //! same offset in every unit, so that a pointer is the address in CPU 0's unit, and the distance from CPU to CPU is a constant,
@@ -12,7 +12,7 @@
 //! A bitmap with a bit for every four bytes says which bytes of a unit are in use, a second one where allocations begin and
 //! end. The bitmap is divided into **blocks**, each with hints that say whether it is worth looking at. Chunks are on lists by
 //! the largest gap that they have. Pages come when an allocation touches them first, in all units together; an empty chunk
-//! stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing lies in.
+//! stays if it is the only one, and [`PerCpuAllocator::trim`] frees every unused page.
 //!
 //! # Locks and contexts
 //!
@@ -37,7 +37,7 @@ pub use hal::PerCpuHal;
 
 use crate::addr::VirtAddr;
 
-/// Bytes of a CPU's share of a chunk, and the most that can be asked for (Linux: `PCPU_MIN_UNIT_SIZE`).
+/// Bytes of a CPU's share of a chunk, and the largest allocation (Linux: `PCPU_MIN_UNIT_SIZE`).
 pub const UNIT_SIZE: u64 = 32 << 10;
 /// Unit of allocation, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
 pub const MIN_ALLOC: u64 = 4;

@@ -25,7 +25,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         })
     }
 
-    /// Maps fresh pages wherever `set` says, in every unit. Nothing is mapped there, and nobody else does it.
+    /// Maps fresh pages wherever `set` says, in every unit. Nothing is mapped there, and no other caller maps anything there.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     }
 
     /// Unmaps and frees the pages that `set` names, in every unit; the caller must be the only one that works on them. When a
-    /// page is free, no CPU translates it. How many were freed.
+    /// page is free, no CPU translates it. Returns the number freed.
     pub(super) fn depopulate(&self, base: VirtAddr, set: PageSet) -> u64 {
         let (tables, frames) = (self.hal().tables(), self.hal().frames(TABLE_GFP));
         let mut at = self.addresses(base, set);

@@ -1,4 +1,4 @@
-//! Calls on per-CPU memory that somebody names: whether it is the caller's, only the caller knows.
+//! Calls on per-CPU memory that the caller names: only the caller knows whether it owns it.
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 

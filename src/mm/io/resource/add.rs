@@ -4,7 +4,7 @@
 use super::slots::Link;
 use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
 
-/// Where a span would go among the children of a range.
+/// Place for a span among the children of a range.
 enum Place {
     /// Behind this child, or before all.
     Free(Option<Link>),
@@ -13,7 +13,7 @@ enum Place {
 }
 
 impl<'a> ResourceTree<'a> {
-    /// Where `span` would go inside `parent`.
+    /// Place for `span` inside `parent`.
     fn place(&self, parent: Link, span: Span) -> Result<Place, ResourceError<'a>> {
         if !self.span(parent).is_some_and(|of| of.contains(span)) {
             return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
@@ -69,12 +69,12 @@ impl<'a> ResourceTree<'a> {
         }
     }
 
-    /// Enters a range that somebody has from now on, as far inside `parent` as there are ranges around it that nobody has
-    /// (Linux: `request_region`): it is marked busy. O(depth × log n).
+    /// Enters a range that has an owner from now on, as far inside `parent` as the ranges around it have no owner (Linux:
+    /// `request_region`): it is marked busy. O(depth × log n).
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Busy`] if somebody has some of it, or it lies across a border of a range on the way;
+    /// [`ResourceError::Busy`] if a part of it has an owner, or it lies across a border of a range on the way;
     /// [`Outside`](ResourceError::Outside), [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn request_region(
         &mut self,

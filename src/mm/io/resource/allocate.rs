@@ -35,7 +35,7 @@ impl<'a> ResourceTree<'a> {
 
     /// The free ranges directly inside `parent` and within `within`, by address.
     fn gaps(&self, parent: Link, within: Span) -> impl Iterator<Item = Span> + '_ {
-        // Where the next gap may begin; `None` when the last address has been passed.
+        // Earliest start of the next gap; `None` when the last address has been passed.
         let mut from = Some(within.start());
         let mut children = self.children(parent);
         core::iter::from_fn(move || {

@@ -1,10 +1,10 @@
-//! Why a range was not entered or not released.
+//! Reasons why a range was not entered or not released.
 #![forbid(unsafe_code)]
 
 use super::{ResourceInfo, Span};
 use core::fmt;
 
-/// Why nothing was entered or released: the tree is as it was.
+/// Reason why nothing was entered or released: the tree is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ResourceError<'a> {
@@ -28,7 +28,7 @@ pub enum ResourceError<'a> {
     HasChildren(ResourceInfo<'a>),
     /// The range that this names has been released.
     Stale,
-    /// The tree's own range, which is there for good.
+    /// The tree's own range, which is never released.
     Root,
     /// No memory for a record.
     NoMemory,

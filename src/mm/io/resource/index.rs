@@ -1,6 +1,6 @@
 //! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). A list
 //! of siblings beside it serves the callers that visit all. A record's priority is a hash of its number, so that no order of
-//! requests makes the tree deep, but for one that is made for that.
+//! requests makes the tree deep, except one built for that purpose.
 #![forbid(unsafe_code)]
 
 use super::ResourceTree;

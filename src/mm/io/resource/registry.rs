@@ -13,14 +13,14 @@ const FIRST_ROW: usize = 64;
 
 /// A registry's interface to a machine.
 pub trait ResourceHal<'a>: Interrupts {
-    /// How a CPU waits for a lock.
+    /// Way of waiting for a lock.
     type Relax: LockHal;
 
     /// Memory for `count` records, for good, or `None`.
     fn row(&self, count: usize) -> Option<&'a mut [Slot<'a>]>;
 }
 
-/// A [`ResourceTree`] under a lock, which gets its memory by itself. Any context.
+/// A [`ResourceTree`] under a lock, which allocates its memory itself. Any context.
 pub struct Resources<'a, H: ResourceHal<'a>> {
     hal: H,
     tree: OrderedLock<ResourceTree<'a>, class::ResourceTree, H::Relax>,
@@ -45,7 +45,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of `f`; [`ResourceError::NoMemory`] if there is no memory for a record.
+    /// The errors of `f`; [`ResourceError::NoMemory`] if there is no memory for a record.
     pub fn enter<R>(
         &self,
         mut f: impl FnMut(&mut ResourceTree<'a>) -> Result<R, ResourceError<'a>>,
@@ -66,7 +66,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::request_region`].
+    /// The errors of [`ResourceTree::request_region`].
     pub fn request_region(&self, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         self.enter(|tree| tree.request_region(tree.root(), request))
     }
@@ -75,7 +75,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::release_region`].
+    /// The errors of [`ResourceTree::release_region`].
     pub fn release_region(&self, span: Span) -> Result<(), ResourceError<'a>> {
         self.with(|tree| tree.release_region(tree.root(), span))
     }
@@ -84,7 +84,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::insert`].
+    /// The errors of [`ResourceTree::insert`].
     pub fn insert(&self, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         self.enter(|tree| tree.insert(tree.root(), request))
     }
@@ -93,7 +93,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::release`].
+    /// The errors of [`ResourceTree::release`].
     pub fn release(&self, id: ResourceId) -> Result<(), ResourceError<'a>> {
         self.with(|tree| tree.release(id))
     }
@@ -108,7 +108,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::check`].
+    /// The errors of [`ResourceTree::check`].
     pub fn check(&self) -> Result<(), Broken> {
         self.with(|tree| tree.check())
     }

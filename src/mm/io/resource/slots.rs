@@ -33,7 +33,7 @@ pub struct Slot<'a> {
     pub(super) span: Span,
     pub(super) name: &'a str,
     pub(super) flags: ResourceFlags,
-    /// How often the record was given out: what tells an old handle.
+    /// Number of uses of the record, which distinguishes an old handle.
     pub(super) generation: u32,
     pub(super) parent: Link,
     /// The next higher range with the same parent; the next free record.
@@ -97,7 +97,7 @@ impl<'a> Slots<'a> {
         true
     }
 
-    /// How many rows there are.
+    /// Number of arrays.
     pub(super) fn rows(&self) -> usize {
         self.rows.rows()
     }

@@ -84,7 +84,7 @@ impl Span {
         self.overlaps(other).then_some(Self { start, last })
     }
 
-    /// The addresses that are in both, or `None` if there is none (Linux: `resource_intersection`).
+    /// The addresses that are in both, or `None` if there are none (Linux: `resource_intersection`).
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::new(self.start.max(other.start), self.last.min(other.last))

@@ -70,7 +70,7 @@ impl<'a> ResourceTree<'a> {
         self.slots.add_row(row)
     }
 
-    /// How many rows it has.
+    /// Number of its arrays of records.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.slots.rows()
