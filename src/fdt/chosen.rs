@@ -59,7 +59,7 @@ impl<'t, 'a> Chosen<'t, 'a> {
         self.node.property("bootargs").map(|property| property.value)
     }
 
-    /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none, or one without bytes.
+    /// Address range of the initial RAM disk; neither end need be aligned. `None` if the tree names none, or an empty one.
     ///
     /// # Errors
     ///
@@ -97,13 +97,13 @@ impl<'t, 'a> Chosen<'t, 'a> {
         ranges.filter(|range| !matches!(range, Ok(range) if range.is_empty()))
     }
 
-    /// The seed for address randomisation, if the boot loader gave one.
+    /// The seed for address randomisation, if the boot loader passed one.
     #[must_use]
     pub fn kaslr_seed(self) -> Option<u64> {
         self.node.property("kaslr-seed")?.number()
     }
 
-    /// Random bytes for the kernel's generator, if the boot loader gave some.
+    /// Random bytes for the kernel's generator, if the boot loader passed some.
     #[must_use]
     pub fn rng_seed(self) -> Option<&'a [u8]> {
         self.node.property("rng-seed").map(|property| property.value)

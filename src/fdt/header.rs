@@ -149,12 +149,12 @@ impl Header {
         self.counts
     }
 
-    /// Where the structure block lies in the blob.
+    /// Place of the structure block in the blob.
     pub(super) fn structure_range(&self) -> Range<usize> {
         self.structure.0 as usize..self.structure.0 as usize + self.structure.1 as usize
     }
 
-    /// Where the strings block lies in the blob.
+    /// Place of the strings block in the blob.
     pub(super) fn strings_range(&self) -> Range<usize> {
         self.strings.0 as usize..self.strings.0 as usize + self.strings.1 as usize
     }

@@ -12,8 +12,8 @@ use crate::addr::PhysRange;
 impl<'a> Tree<'a> {
     /// The ranges of RAM: every entry of every child of the root with `device_type = "memory"` that is enabled, as it
     /// stands: in any order, possibly overlapping or touching. Where a node has `linux,usable-memory`, that counts instead
-    /// of its `reg` (a boot loader leaves the rest to somebody else). Entries of size 0 are left out. There may be none:
-    /// many trees rely on the boot loader to fill them in.
+    /// of its `reg` (a boot loader leaves the rest to other owners). Entries of size 0 are left out. There may be none: many
+    /// trees rely on the boot loader to fill them in.
     ///
     /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read: memory that is misread
     /// is worse than memory refused.
@@ -80,7 +80,7 @@ impl<'t> Node<'t, '_> {
     }
 }
 
-/// A list or the reason why there is none, as one list.
+/// A list, or the error in place of it, as one list.
 pub(super) fn flatten<T>(
     list: Result<impl Iterator<Item = Result<T, FdtError>>, FdtError>,
 ) -> impl Iterator<Item = Result<T, FdtError>> {
@@ -164,7 +164,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         flatten(self.node.ranges_of("reg", self.cells))
     }
 
-    /// Where a dynamic region may be placed; nothing means anywhere. Items as for [`ranges`](Self::ranges).
+    /// Ranges in which a dynamic region may be placed; none means anywhere. Items as for [`ranges`](Self::ranges).
     pub fn alloc_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
         flatten(self.node.ranges_of("alloc-ranges", self.cells))
     }

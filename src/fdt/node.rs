@@ -61,7 +61,7 @@ impl<'t, 'a> Node<'t, 'a> {
         self.name.get(..len).and_then(|base| core::str::from_utf8(base).ok()).unwrap_or_default()
     }
 
-    /// Where the node's name lies in the blob, in bytes: the node's identity, and what errors name.
+    /// Offset of the node's name in the blob, in bytes: the node's identity, and the place that errors name.
     #[must_use]
     pub fn offset(self) -> usize {
         self.name.as_ptr().addr().wrapping_sub(self.tree.blob().as_ptr().addr())

@@ -16,7 +16,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// How firmware is called.
+/// Instruction that calls the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conduit {
     /// By `SMC`, into EL3.
@@ -44,7 +44,7 @@ impl<'t, 'a> Psci<'t, 'a> {
         self.node
     }
 
-    /// How firmware is called; `None` if the tree does not say or says something else.
+    /// Instruction that calls the firmware; `None` if the tree names none or an unknown one.
     #[must_use]
     pub fn conduit(self) -> Option<Conduit> {
         match self.node.str("method")? {

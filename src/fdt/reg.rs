@@ -17,7 +17,7 @@ pub struct Cells {
 /// An entry of a `reg` property, as it stands: an address on the bus of the node's parent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegEntry {
-    /// Where it begins.
+    /// Its start.
     pub address: u64,
     /// Bytes in it; 0 on a bus without sizes.
     pub size: u64,

@@ -85,7 +85,7 @@ fn ranges<T: fmt::Display>(
     Ok(())
 }
 
-/// A property that is a number, if it is there.
+/// A property that is a number, if it is present.
 fn number(
     f: &mut fmt::Formatter<'_>,
     tree: &Tree<'_>,

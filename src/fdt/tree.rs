@@ -71,7 +71,7 @@ impl<'a> Tree<'a> {
         Ok(Self { fdt, blob, header })
     }
 
-    /// The header, as it is after the NOPs went.
+    /// The header, after the NOPs were removed.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

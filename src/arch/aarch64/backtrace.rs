@@ -21,7 +21,7 @@ pub trait StackMemory {
     fn in_vectors(&self, pc: VirtAddr) -> bool;
 }
 
-/// How control left a function.
+/// Way in which control left a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Left {
     /// By a call: `pc` is the instruction behind it.
@@ -33,9 +33,9 @@ pub enum Left {
 /// One function that has not returned yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// Where it goes on.
+    /// Address at which it continues.
     pub pc: VirtAddr,
-    /// How control left it.
+    /// Way in which control left it.
     pub left: Left,
 }
 

@@ -81,7 +81,7 @@ linker_symbols! {
     fixmap_tables = __fixmap_pte;
     /// The routine that exchanges TTBR1, in the idmap page.
     idmap_replace_routine = idmap_replace_ttbr1;
-    /// Where a CPU that the kernel starts begins, with its MMU off.
+    /// Entry point of a CPU that the kernel starts, with its MMU off.
     secondary_entry_point = secondary_entry;
 }
 
@@ -127,8 +127,8 @@ impl BootInfo {
         PhysAddr::new(virt.get().wrapping_sub(image_start().get()).wrapping_add(self.image.get()))
     }
 
-    /// Where an ELF loader that passes no pointer leaves the tree on QEMU's virt machine: at the start of RAM, 2 MiB
-    /// below the image (QEMU `hw/arm/boot.c`, `arm_load_dtb` with no kernel header).
+    /// Place of the tree with an ELF loader that passes no pointer, on QEMU's virt machine: at the start of RAM, 2 MiB below
+    /// the image (QEMU `hw/arm/boot.c`, `arm_load_dtb` with no kernel header).
     #[must_use]
     pub fn elf_device_tree(&self) -> PhysAddr {
         PhysAddr::new(self.image.get().saturating_sub(2 << 20))

@@ -11,7 +11,7 @@ use crate::hal::prot::Prot;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a page of the fixmap could not be mapped.
+/// Reason why a page of the fixmap could not be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FixmapError {

@@ -25,7 +25,7 @@ const fn is_clear(instruction: u32) -> bool {
     instruction & 0xffff_f0ff == 0xd503_305f
 }
 
-/// Where a conditional branch at `pc` leads, if `instruction` is one.
+/// Target of a conditional branch at `pc`, if `instruction` is one.
 fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     // The offset in instructions, its sign bit at the top of the word.
     let (shifted, bits) = if instruction & 0xff00_0010 == 0x5400_0000 || instruction & 0x7e00_0000 == 0x3400_0000 {
@@ -39,7 +39,7 @@ fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     Some(VirtAddr::new(pc.get().wrapping_add_signed(i64::from(words) * 4)))
 }
 
-/// Where an unconditional branch at `pc` leads, if `instruction` is one.
+/// Target of an unconditional branch at `pc`, if `instruction` is one.
 fn jump_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     let words = (instruction << 6).cast_signed() >> 6;
     let is_jump = instruction & 0xfc00_0000 == 0x1400_0000;

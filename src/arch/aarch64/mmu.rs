@@ -22,7 +22,7 @@ type Entries = [AtomicU64; ENTRIES];
 /// [`TableWindow::window`] returns a pointer to the frame's 4 KiB, mapped readable and writable as write-back memory,
 /// aligned to 4 KiB, and valid until the next call on the same value.
 pub unsafe trait TableWindow {
-    /// Where the frame `table` can be accessed.
+    /// Address at which the frame `table` can be accessed.
     ///
     /// # Safety
     ///

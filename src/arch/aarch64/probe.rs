@@ -55,7 +55,7 @@ pub fn load_u64(addr: VirtAddr) -> Option<u64> {
     (answer.faulted == 0).then_some(answer.value)
 }
 
-/// If this is a data abort of one of the loads above, makes it return "faulted". Whether it was. For the handler of
+/// If this is a data abort of one of the loads above, makes it return "faulted". Returns whether it was one. For the handler of
 /// synchronous exceptions.
 pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     let probing = *exception.elr == VirtAddr::of(&raw const probe_load_u32_access)

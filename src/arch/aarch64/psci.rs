@@ -27,7 +27,7 @@ pub fn init(conduit: Option<Conduit>) {
     CONDUIT.store(conduit, Ordering::Relaxed);
 }
 
-/// Whether there is firmware to call.
+/// Whether the machine has PSCI firmware.
 #[must_use]
 pub(crate) fn is_present() -> bool {
     CONDUIT.load(Ordering::Relaxed) != NONE
@@ -83,7 +83,7 @@ pub(crate) fn system_off() -> Result<(), Error> {
 }
 
 /// If `frame` is an HVC or SMC that is undefined, as there is no exception level to take it, answers as firmware without
-/// the function would (Arm DEN 0028 7.1: -1 in x0). Whether it was. For the handler of synchronous exceptions.
+/// the function would (Arm DEN 0028 7.1: -1 in x0). Returns whether it was one. For the handler of synchronous exceptions.
 ///
 /// A device tree may name a conduit that this machine does not have; a boot without the other CPUs is better than none.
 pub(crate) fn answer_undefined(frame: &mut TrapFrame) -> bool {

@@ -114,7 +114,7 @@ unsafe fn table(start: *const Stretch, end: *const Stretch) -> &'static [Stretch
     unsafe { core::slice::from_raw_parts(start, count) }
 }
 
-/// Makes the tables quick to search: how many sequences and loads there are. Boot CPU, once; until then each search looks at
+/// Makes the tables quick to search. Returns the number of sequences and loads. Boot CPU, once; until then each search looks at
 /// every entry.
 pub fn init() -> (usize, usize) {
     SEQUENCES.make(sequences());
@@ -132,21 +132,21 @@ fn find(table: &[Stretch], index: &Index, at: VirtAddr) -> Option<VirtAddr> {
     found.map(|stretch| stretch.resume)
 }
 
-/// Where the interrupted code goes on: at the resumption point of the sequence that it was in, if it was in one. Before
-/// every return from an exception that was taken at EL1.
+/// Address at which the interrupted code continues: the resumption point of its sequence, if it was in one. Before every return
+/// from an exception that was taken at EL1.
 pub fn rewind(elr: &mut VirtAddr) {
     if let Some(resume) = resumption(*elr) {
         *elr = resume;
     }
 }
 
-/// Where code goes on that is interrupted at `at`, if that is in a sequence.
+/// Resumption point of code that is interrupted at `at`, if that is in a sequence.
 pub fn resumption(at: VirtAddr) -> Option<VirtAddr> {
     find(sequences(), &SEQUENCES, at)
 }
 
-/// If this is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the
-/// handler of synchronous exceptions.
+/// If this is a data abort of a load that may fault, makes it resume at its expected address. Returns whether it was one. For
+/// the handler of synchronous exceptions.
 pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     match find(loads(), &LOADS, *exception.elr) {
         Some(resume) => {

@@ -36,7 +36,7 @@ pub(super) static SECONDARIES: Secondaries = Secondaries {
     entries: [const { Secondary { affinity: AtomicU64::new(0), stack: AtomicU64::new(0) } }; MAX_CPUS],
 };
 
-/// Where a secondary CPU enters the kernel with its MMU off: an address of the image, to be given by its physical one.
+/// Entry point of a secondary CPU with its MMU off: an address of the image, to be passed as a physical one.
 #[must_use]
 pub fn entry() -> VirtAddr {
     boot::secondary_entry_point()

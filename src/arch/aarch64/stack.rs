@@ -25,7 +25,7 @@ pub const INTERRUPT_STACK_SIZE: u64 = 16 << 10;
 /// Bytes of an overflow stack.
 pub const OVERFLOW_STACK_SIZE: u64 = 16 << 10;
 
-/// Where a kind of stack ends, by CPU number; zero for a CPU without.
+/// Ends of the stacks of a kind, by CPU number; zero for a CPU without.
 type Tops = [AtomicU64; MAX_CPUS];
 
 /// Read by the vectors.
@@ -105,7 +105,7 @@ impl ThreadName {
         words
     }
 
-    /// The name that [`ThreadName::words`] gave.
+    /// The name of [`ThreadName::words`].
     #[must_use]
     pub fn from_words(words: [u64; Self::WORDS]) -> Self {
         let mut name = [0; Self::WORDS * 8];
@@ -145,7 +145,7 @@ impl fmt::Display for Stack {
     }
 }
 
-/// Why a stack was refused.
+/// Reason why a stack was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StackError {

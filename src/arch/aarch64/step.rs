@@ -28,7 +28,7 @@ pub struct Step {
     pub in_sequence: bool,
 }
 
-/// How the code goes on.
+/// Way to continue the code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Then {
@@ -78,7 +78,7 @@ fn set_visitor(visitor: Option<(CpuId, Visitor)>) {
     *VISITOR.lock() = visitor;
 }
 
-/// Takes a step or a breakpoint that belongs to [`step_through`]; whether it did.
+/// Takes a step or a breakpoint that belongs to [`step_through`]. Returns whether it did.
 pub(super) fn handle(frame: &mut TrapFrame) -> bool {
     let visitor = match *VISITOR.lock() {
         Some((cpu, visitor)) if cpu == cpu::current() => visitor,

@@ -43,7 +43,7 @@ const SCTLR_WANTED: u64 = 1 | 1 << 2 | 1 << 12;
 const DAIF_I: u64 = 1 << 7;
 
 impl TranslationRegisters {
-    /// Those of the CPU that this runs on.
+    /// Registers of the CPU that this runs on.
     #[cfg(all(target_arch = "aarch64", target_os = "none"))]
     #[must_use]
     pub fn read() -> Self {

@@ -26,7 +26,7 @@ const ALIGN: u64 = 2 << 20;
 pub struct CacheConfig {
     /// Bytes of a line: a power of two from 16 to 2048.
     pub line: u64,
-    /// Decides what happens by itself, and when.
+    /// Seed of the spontaneous events and of their times.
     pub seed: u64,
     /// Most events at a step.
     pub events: u32,
@@ -51,10 +51,10 @@ enum Op {
 }
 
 struct State {
-    /// Of each line: whether the cache holds it.
+    /// For each line: whether the cache holds it.
     present: Vec<bool>,
     snapshot: Vec<u8>,
-    /// Of each page: whether the linear map has it, so that its lines may be fetched.
+    /// For each page: whether the linear map has it, so that its lines may be fetched.
     cacheable: Vec<bool>,
     /// Maintenance that no barrier has completed, in its order.
     pending: VecDeque<(Op, usize)>,
@@ -165,13 +165,13 @@ impl CachedRam {
         self.range
     }
 
-    /// Where the linear map has the RAM: a pointer that may be used.
+    /// Address of the RAM in the linear map: a pointer that may be used.
     #[must_use]
     pub fn linear(&self, phys: PhysAddr) -> VirtAddr {
         VirtAddr::new(self.cached.virt().wrapping_add(phys.get().wrapping_sub(self.range.start().get())))
     }
 
-    /// Where a non-cacheable mapping has it.
+    /// Address of the RAM in a non-cacheable mapping.
     #[must_use]
     pub fn uncached(&self, phys: PhysAddr) -> VirtAddr {
         VirtAddr::new(self.memory.virt().wrapping_add(phys.get().wrapping_sub(self.range.start().get())))
@@ -438,23 +438,23 @@ unsafe impl DataCache for CachedRam {
 /// Memory as a device finds it: an entry of `dma-ranges`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window {
-    /// Where the device finds it.
+    /// Its address for the device.
     pub bus: DmaAddr,
-    /// Where the CPU does.
+    /// Its address for the CPU.
     pub cpu: PhysRange,
 }
 
-/// Why a device did not reach memory.
+/// Reason why a device did not reach memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BusError {
-    /// The device has not so many address lines.
+    /// The device has too few address lines.
     Mask(DmaAddr),
     /// Nothing answers at the address.
     Nothing(DmaAddr),
 }
 
-/// A device that accesses memory by itself.
+/// A device that accesses memory directly.
 #[derive(Clone, Debug)]
 pub struct SimDevice {
     /// Memory that it reaches, and the addresses there.

@@ -26,7 +26,7 @@ pub struct Recorder {
     events: Mutex<Vec<IoEvent>>,
 }
 
-/// Where the registers lie, in a world of their own.
+/// Address of the registers, in a separate address space.
 const START: u64 = 0xffff_8001_2345_6000;
 
 fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

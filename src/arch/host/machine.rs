@@ -33,7 +33,7 @@ pub enum Visibility {
 /// Properties of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// How many CPUs.
+    /// Number of CPUs.
     pub cpus: u32,
     /// `ID_AA64MMFR2_EL1.BBM`.
     pub bbm: BbmLevel,
@@ -45,7 +45,7 @@ pub struct Config {
     pub hardware_access_flag: bool,
     /// The CPUs keep the dirty state (FEAT_HAFDBS, `TCR_EL1.HD`).
     pub hardware_dirty: bool,
-    /// Every CPU fetches every translation as soon as it is there. Without it, only accesses fill TLBs.
+    /// Every CPU fetches every translation as soon as it exists. Without it, only accesses fill TLBs.
     pub eager: bool,
     /// When walkers see a store.
     pub visibility: Visibility,

@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// Why a cached leaf and the one that is now in its place must not meet.
+    /// Reason why a cached leaf and the one that replaced it must not coexist.
     fn incompatible(&self, cached: &Cached, addr: VirtAddr, found: Option<(u64, Leaf)>) -> Option<&'static str> {
         let Some((start, leaf)) = found else { return Some("nothing is mapped there now") };
         let old = &cached.leaf;

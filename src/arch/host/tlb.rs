@@ -103,7 +103,7 @@ impl Tlb {
         })
     }
 
-    /// Where the table at `table` stands in the address space, if it is cached.
+    /// Place of the table at `table` in the address space, if it is cached.
     pub(super) fn place_of(&self, table: PhysAddr) -> Option<TableKey> {
         self.tables.iter().find(|(_, cached)| cached.table == table).map(|(&key, _)| key)
     }
