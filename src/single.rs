@@ -365,7 +365,7 @@ impl Carver {
         let end = start.checked_add((count * size_of::<T>()) as u64).filter(|end| *end <= self.end)?;
         self.at = end;
         let place = NonNull::new(VirtAddr::new(start.get()).as_ptr::<T>())?;
-        // SAFETY: inside the memory that `Heap::start` was given, and nobody's yet.
+        // SAFETY: inside the memory that `Heap::start` was given, without an owner yet.
         unsafe { place.write_bytes(0, count) };
         Some(place)
     }

@@ -339,7 +339,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
 #[inline(always)]
 pub(super) fn word_at(at: NonNull<u8>) -> u64 {
     let word: u64;
-    // SAFETY: reads a word, which somebody else may be writing to, or faults and goes on with zero.
+    // SAFETY: reads a word, which another context may be writing to, or faults and goes on with zero.
     unsafe {
         asm!(
             "3: ldr {word}, [{at}]",

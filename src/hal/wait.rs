@@ -167,7 +167,7 @@ impl<W> WaitQueue<W> {
 }
 
 impl<W: WaitWord> WaitQueue<W> {
-    /// A number that changes with each wake-up for which somebody waits.
+    /// A number that changes with each wake-up for which a waiter waits.
     pub fn generation(&self) -> u32 {
         self.generation.get()
     }

@@ -1,4 +1,4 @@
-//! A line as somebody types it: which bytes are text, which edit it, and which lines are not run.
+//! A typed line: which bytes are text, which edit it, and which lines are not run.
 #![forbid(unsafe_code)]
 
 use core::fmt;

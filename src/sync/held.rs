@@ -284,7 +284,7 @@ fn may_nest(outer: &LockClass, inner: &LockClass) -> bool {
 pub(super) enum Attempt {
     /// The caller waits until it is open, so everything is checked.
     Wait,
-    /// It has been open: nobody waits.
+    /// It has been released: nobody waits.
     Taken,
 }
 
@@ -307,7 +307,7 @@ pub(super) fn taking<R: LockHal>(class: &'static LockClass, address: usize, atte
     }
 }
 
-/// Notes that it gives a lock back.
+/// Records that the CPU releases a lock.
 #[inline(never)]
 #[track_caller]
 pub(super) fn giving<R: LockHal>(class: &'static LockClass, address: usize) {

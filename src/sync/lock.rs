@@ -1,4 +1,4 @@
-//! A spin lock whose holder may not wait, and is told so if it tries.
+//! A spin lock whose holder may not wait, and gets an error if it tries.
 #![forbid(unsafe_code)]
 
 use super::class::Embedder;

@@ -27,7 +27,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
         self.data.as_mut_ptr().addr()
     }
 
-    /// Waits for the lock and takes it. Where its class says.
+    /// Waits for the lock and takes it. Contexts as its class states.
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> OrderedGuard<'_, T, C, R> {

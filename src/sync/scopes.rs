@@ -108,7 +108,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
         }
     }
 
-    /// The CPU leaves the context that it is in, whose depths go to `from`, for another one, whose depths are in `to`. Whether
+    /// The CPU leaves its context, whose depths go to `from`, for another one, whose depths are in `to`. Returns whether
     /// booting is over stays: that is the CPU's.
     pub(super) fn switch(&self, from: &Depths, to: &Depths) {
         from.set(&self.depths);

@@ -2,7 +2,7 @@
 //! some. some.
 //!
 //! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
-//! the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same moment
+//! the OOM hook, or fails. Each marks itself asleep before it checks the others; of those that fall asleep at the same moment
 //! at least one sees all the others asleep, in every order. It tells no other waiter: an event would end its own sleep too (Arm
 //! ARM D1.6.1: SEV sets the event register of all PEs), and two that wait would wake each other for ever. Only a CPU that goes
 //! to rest without waiting for memory sends one, since those that wait have counted on it.
@@ -27,7 +27,7 @@ pub trait Sleeper {
 /// `may_be_woken` is whether anything but the running contexts of CPUs may free memory, such as the handler of an interrupt.
 #[must_use]
 pub fn sleep_for_memory(cpu: &impl Sleeper, may_be_woken: bool) -> bool {
-    // Before the look at the others.
+    // Before the other CPUs are checked.
     cpu.set_asleep(true);
     let sleeps = may_be_woken || cpu.others_are_awake();
     if sleeps {

@@ -21,7 +21,7 @@ static NEXT_NUMBER: AtomicU32 = AtomicU32::new(FIRST_NUMBER);
 ///
 /// # Invariants
 ///
-/// - `THR-1`: one CPU at most runs it, whose number plus one is in `cpu`; then the rest is out of date.
+/// - `THR-1`: at most one CPU runs it, whose number plus one is in `cpu`; the other fields are stale then.
 #[derive(Debug)]
 pub struct ThreadContext {
     depths: Depths,

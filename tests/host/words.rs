@@ -24,8 +24,8 @@ const PHRASES: &[(&str, &str)] = &[
     ("the general way", "the general path"),
     ("at hand", "in the CPU's cache, known, current"),
     ("whoever", "the caller, the owner"),
-    ("but what is wrong", "an error for a bad name"),
-    ("what is wrong with it", "its error"),
+    ("what is wrong", "the error"),
+    ("leads in a circle", "is circular"),
     ("for who said so", "on their caller's promise"),
     ("is none that", "is not one that"),
     ("goes in whole blocks", "is freed in whole blocks"),
@@ -36,14 +36,14 @@ const PHRASES: &[(&str, &str)] = &[
 /// Directories and files that are not clean yet: at most this many places each.
 const NOT_YET: &[(&str, usize)] = &[
     ("docs/behaviours.md", 1),
-    ("docs/dma.md", 2),
+    ("docs/dma.md", 3),
     ("src/arch/aarch64/esr.rs", 4),
     ("src/arch/aarch64/trap.rs", 2),
     ("src/global/dma.rs", 1),
     ("src/lib.rs", 1),
-    ("src/mm/dma/", 50),
-    ("src/mm/pgtable/", 54),
-    ("src/mm/zone/", 136),
+    ("src/mm/dma/", 55),
+    ("src/mm/pgtable/", 56),
+    ("src/mm/zone/", 137),
     ("src/sync/class.rs", 8),
 ];
 

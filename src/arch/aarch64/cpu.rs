@@ -30,7 +30,7 @@ pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(NUMBERED << 32 | u64::from(cpu.get()));
 }
 
-/// Whether this CPU has been told its number.
+/// Whether the number of this CPU has been set.
 #[must_use]
 pub fn is_numbered() -> bool {
     TPIDRRO_EL0.get() >> 32 == NUMBERED
@@ -83,7 +83,7 @@ pub fn return_address() -> VirtAddr {
 /// Attempts to read the source of random numbers, which may be slower than its reader.
 const RANDOM_TRIES: u32 = 8;
 
-/// A number out of this CPU's own source of random ones; `None` if it has none or that has nothing to give (Arm ARM D24.2,
+/// A number out of this CPU's own source of random ones; `None` if it has no source or the source has no number (Arm ARM D24.2,
 /// `RNDR`). Any context.
 #[must_use]
 pub fn random(features: &IdRegisters) -> Option<u64> {

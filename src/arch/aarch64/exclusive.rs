@@ -4,9 +4,9 @@
 
 use crate::addr::VirtAddr;
 
-/// Instructions between the two that are looked at; compilers need a handful.
+/// Instructions between the two that are scanned; compilers need a handful.
 const REACH: u32 = 16;
-/// Places that a sequence may go on at.
+/// Places at which a sequence may continue.
 pub(crate) const EXITS: usize = 4;
 
 /// Whether an instruction is LDXR, LDAXR or one of their kin.
@@ -65,8 +65,8 @@ fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<Vir
     None
 }
 
-/// Where the code goes on that is at the load-exclusive at `pc`: behind the store-exclusive, and where a branch between
-/// the two leads. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or the code behind it is none of
+/// Addresses at which code at the load-exclusive at `pc` may continue: behind the store-exclusive, and the targets of branches
+/// between the two. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or the code behind it is none of
 /// the usual forms.
 #[must_use]
 pub fn exits(mut pc: VirtAddr, load: impl Fn(VirtAddr) -> u32) -> Option<[Option<VirtAddr>; EXITS]> {

@@ -66,8 +66,8 @@ pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     probing
 }
 
-/// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and go on. Whether it
-/// was. For the handler of synchronous exceptions.
+/// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and continue. Returns whether it
+/// was one. For the handler of synchronous exceptions.
 ///
 /// Code reads descriptors that do not exist this way: all-zero says that the page starts no block, so that a wrong page number
 /// takes the slow path with its checks, and costs the fast path nothing.

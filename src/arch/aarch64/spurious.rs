@@ -11,8 +11,8 @@ use super::at;
 use super::esr::{ExceptionClass, FaultStatus};
 use super::exception::Exception;
 
-/// Whether this is such a fault, of the kernel's own access, and nothing has to be done but to go on. For the handler of
-/// synchronous exceptions.
+/// Whether this is such a fault, of the kernel's own access, and the handler only has to return. For the handler of synchronous
+/// exceptions.
 #[must_use]
 pub fn is_spurious(exception: &Exception<'_>) -> bool {
     let own = [ExceptionClass::DATA_ABORT, ExceptionClass::INSTRUCTION_ABORT].contains(&exception.esr.class());

@@ -151,7 +151,7 @@ impl fmt::Display for Stack {
 pub enum StackError {
     /// The CPU number is [`MAX_CPUS`] or more.
     CpuNumber(CpuId),
-    /// A stack on which overflows are looked for does not start at a multiple of [`STACK_ALIGN`].
+    /// A stack that is checked for overflow does not start at a multiple of [`STACK_ALIGN`].
     Start(VirtAddr),
     /// The overflow stack's end is not a multiple of 16 or leaves no room for the stack below.
     OverflowStackTop(VirtAddr),
@@ -214,7 +214,7 @@ pub fn containing(addr: VirtAddr) -> Option<Stack> {
 }
 
 /// The stack whose end a stack pointer or an access at `addr` has run through: it lies at most [`STACK_SIZE_MAX`] below
-/// it. Overflow stacks are not looked at.
+/// it. Overflow stacks are not searched.
 #[must_use]
 pub fn overflowed(addr: VirtAddr) -> Option<Stack> {
     find(addr, |stack| {
@@ -257,8 +257,8 @@ unsafe extern "C" {
     fn run_on_stack(end: VirtAddr, function: extern "C" fn(*mut ()), argument: *mut ());
 }
 
-/// Calls `function` with `argument` on the stack that ends at `end`, and comes back. A backtrace crosses it. Not from an
-/// interrupt handler, whose stack another interrupt would begin anew.
+/// Calls `function` with `argument` on the stack that ends at `end`, and returns. A backtrace crosses it. Not from an interrupt
+/// handler, whose stack another interrupt would begin anew.
 ///
 /// # Safety
 ///

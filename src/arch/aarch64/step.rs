@@ -1,6 +1,5 @@
-//! Stepping through code, one instruction at a time, with a visitor that is told of each (Arm ARM D2.11): for tests that
-//! let something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions
-//! back.
+//! Stepping through code, one instruction at a time, with a visitor that is called for each (Arm ARM D2.11): for tests that let
+//! something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions back.
 //!
 //! A step is an exception like any other, taken on the stack of the code. The way to step over a pair of exclusive
 //! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step.
@@ -54,7 +53,7 @@ const DEBUG_MASKED: u32 = 1 << 3;
 
 /// Runs `body` on this CPU, and tells `visitor` of every instruction of it until that wants no more. Where code masks
 /// debug exceptions it runs through. One CPU at a time; not from an exception handler. `None` if something in the code
-/// could not be stepped over, so that the visitor has not been told of all.
+/// could not be stepped over, so that the visitor has not been called for all.
 pub fn step_through<R>(visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> {
     set_visitor(Some((cpu::current(), visitor)));
     LOST.store(false, Ordering::Relaxed);

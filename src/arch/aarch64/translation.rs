@@ -33,7 +33,7 @@ pub enum WrongRegister {
     NotMasked,
 }
 
-/// The fields of `TCR_EL1` that are looked at: T1SZ, EPD1, TG1.
+/// The fields of `TCR_EL1` that are checked: T1SZ, EPD1, TG1.
 const TCR_FIELDS: u64 = 0x3f << 16 | 1 << 23 | 0b11 << 30;
 /// 48-bit addresses, walks enabled, 4 KiB pages.
 const TCR_WANTED: u64 = 16 << 16 | 0b10 << 30;

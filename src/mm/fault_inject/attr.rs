@@ -73,7 +73,7 @@ impl Verbosity {
 /// `times` are left it fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultAttr {
-    /// Of so many calls one may fail; 0 and 1: each.
+    /// One call in this number may fail; 0 and 1: every call.
     pub interval: u32,
     /// How likely that one is to fail.
     pub probability: Probability,

@@ -28,7 +28,7 @@ impl NthSlot {
         context != FaultContext::INTERRUPT && self.context.load(Relaxed) == context.get()
     }
 
-    /// Counts a call of the context that has the slot: whether it is the one that fails, or `None` if that one is past.
+    /// Counts a call of the context of the slot. Returns whether it is the one that fails, or `None` if that one is past.
     pub(super) fn count(&self) -> Option<bool> {
         self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok().map(|left| left == 1)
     }

@@ -86,7 +86,7 @@ struct Parked {
     bits: u32,
 }
 
-/// A chunk that is nobody's any more, with the pages that it has.
+/// A chunk without an owner, and its pages.
 #[derive(Debug)]
 pub(super) struct Detached<'a> {
     pub(super) chunk: u32,

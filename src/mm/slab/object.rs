@@ -69,7 +69,7 @@ impl Object {
     /// Writes a word of an object that is being freed, if it holds `before`. Returns whether it did.
     #[inline]
     pub(super) fn replace(self, offset: u32, before: u64, value: u64) -> bool {
-        // SAFETY: OBJ-1: mapped and aligned. Atomic, as somebody else may be freeing it too.
+        // SAFETY: OBJ-1: mapped and aligned. Atomic, as another context may be freeing it too.
         let word = unsafe { AtomicU64::from_ptr(self.word(offset)) };
         word.compare_exchange(before, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }

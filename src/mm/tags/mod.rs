@@ -56,7 +56,7 @@ pub struct Evidence {
 pub enum Verdict {
     /// The tags agree, or the pointer matches all.
     Fine,
-    /// The memory is free, or somebody else's since.
+    /// The memory is free, or has a new owner since.
     UseAfterFree,
     /// So many bytes behind the memory of the pointer, 0 for the first.
     Overflow(u64),

@@ -33,7 +33,7 @@ pub struct Owner {
     pub freed: Option<VirtAddr>,
 }
 
-/// The last events, in memory that somebody gave for good.
+/// The last events, in memory that the ring owns for good.
 #[derive(Debug)]
 pub struct OwnerRing {
     entries: &'static [RingEntry],
@@ -41,7 +41,7 @@ pub struct OwnerRing {
 }
 
 impl OwnerRing {
-    /// A ring of so many places.
+    /// A ring with one place for each entry.
     #[must_use]
     pub const fn new(entries: &'static [RingEntry]) -> Self {
         Self { entries, next: AtomicUsize::new(0) }
