@@ -1,5 +1,5 @@
 //! Sleep of a CPU without threads while it waits for memory, and how the last one notices that no CPU is left that could free
-//! some. some.
+//! some.
 //!
 //! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
 //! the OOM hook, or fails. Each marks itself asleep before it checks the others; of those that fall asleep at the same moment

@@ -15,7 +15,7 @@ use core::ptr::{self, NonNull};
 struct Node {
     /// The entry that was kept before.
     below: Option<NonNull<Self>>,
-    /// Gives the entry back, its memory included.
+    /// Releases the entry, its memory included.
     release: unsafe fn(NonNull<Self>),
     /// Above the low [`BYTES`] bits a number that grows with each entry; in them the bytes of memory behind the node.
     stamp: u64,
@@ -23,7 +23,7 @@ struct Node {
     memory: *mut u8,
 }
 
-/// Bits that hold how many bytes lie behind a node.
+/// Bits for the number of bytes behind a node.
 const BYTES: u32 = 16;
 
 impl Node {
@@ -53,12 +53,13 @@ const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES);
 /// Resources of one device: values of any types, memory, actions. They are released last kept first, by [`Devres::release_all`]
 /// or when this is dropped. Examples are mapped registers, requested regions, and any value that releases itself when dropped.
 ///
-/// Keeping needs memory, giving back never does. There is no lock: it goes from CPU to CPU, and is used by one at a time.
+/// Keeping needs memory, releasing never does. There is no lock: it may move from CPU to CPU, and is used by one at a time.
 ///
 /// # Invariants
 ///
-/// - `DEV-1`: an entry stays where it is, and whole, until it is given back; that needs `&mut`, or is a raw call.
-/// - `DEV-2`: the nodes from `top` on are this one's alone, each with its release function, serials falling.
+/// - `DEV-1`: an entry is neither moved nor changed until it is released; that needs `&mut`, or is a raw call.
+/// - `DEV-2`: the nodes from `top` on belong to this value alone, each with its release function, in descending order of
+///   serials.
 pub struct Devres<A: Allocator + Stateless> {
     top: Cell<Option<NonNull<Node>>>,
     serial: Cell<u64>,
@@ -66,7 +67,7 @@ pub struct Devres<A: Allocator + Stateless> {
     owns: PhantomData<A>,
 }
 
-// SAFETY: DEV-2: the entries are this one's alone, and every value in them is `Send`.
+// SAFETY: DEV-2: the entries belong to this value alone, and every value in them is `Send`.
 unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
 
 /// The resources kept up to some moment (Linux: a group that is open).
@@ -80,7 +81,7 @@ pub struct Group {
     to: Mark,
 }
 
-/// Memory with this address is not the device's: nothing has changed.
+/// Memory with this address does not belong to the device: nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotKept(pub VirtAddr);
 
@@ -99,7 +100,7 @@ struct Block<A: Allocator + Stateless> {
     allocator: PhantomData<A>,
 }
 
-// SAFETY: the block is its alone.
+// SAFETY: the block belongs to it alone.
 unsafe impl<A: Allocator + Stateless> Send for Block<A> {}
 
 impl<A: Allocator + Stateless> Drop for Block<A> {
@@ -194,9 +195,9 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.push(value, ptr::null_mut(), gfp).map_err(|refused| refused.error)
     }
 
-    /// Allocates memory that is the device's (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
-    /// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE). It is aligned to 32 bytes, from 4 KiB on to a page. Of no bytes
-    /// it is an address that may not be used. Context as `gfp` says.
+    /// Allocates memory that belongs to the device (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
+    /// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE). It is aligned to 32 bytes, from 4 KiB on to a page. For 0 bytes
+    /// it returns an address that may not be used. Context as `gfp` says.
     ///
     /// # Errors
     ///
@@ -228,7 +229,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.keep(Action(Some(action)), gfp).map(drop)
     }
 
-    /// The same, but without memory the action comes back, and has not run (Linux: `devm_add_action`).
+    /// The same, but without memory it returns the action, which has not run (Linux: `devm_add_action`).
     ///
     /// # Errors
     ///
@@ -336,7 +337,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     }
 }
 
-/// Gives an entry back.
+/// Releases an entry.
 ///
 /// # Safety
 ///

@@ -31,11 +31,11 @@ impl fmt::Display for EarlyMapping {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EarlyError {
-    /// No bytes.
+    /// The size is 0.
     Empty,
     /// More pages than a slot has.
     TooLarge(PhysRange),
-    /// All slots are in use; this is the one that has been for longest.
+    /// All slots are in use; this one has been for longest.
     NoSlot(EarlyMapping),
     /// Nothing is mapped there.
     NotMapped(usize),
@@ -54,20 +54,20 @@ impl fmt::Display for EarlyError {
 
 impl core::error::Error for EarlyError {}
 
-/// Which slots are in use.
+/// Slots in use.
 #[derive(Debug, Default)]
 pub struct EarlySlots {
     slots: [Option<(PhysRange, &'static Location<'static>)>; EARLY_SLOTS],
 }
 
 impl EarlySlots {
-    /// All are free.
+    /// All slots are free.
     #[must_use]
     pub const fn new() -> Self {
         Self { slots: [None; EARLY_SLOTS] }
     }
 
-    /// Takes a slot for the pages that `range` touches: its number.
+    /// Takes a slot for the pages that `range` touches. Returns its number.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ pub enum IoError {
     Empty,
     /// The end of the range wraps.
     Wraps(PhysAddr, u64),
-    /// The range goes on beyond the physical addresses that the CPU has.
+    /// The range exceeds the CPU's physical addresses.
     BeyondPhysical(PhysRange, PhysAddr),
     /// RAM in the range: the kernel has it mapped already, as write-back memory.
     Ram(PhysRange),
@@ -34,13 +34,13 @@ pub enum IoError {
     BadProt,
     /// The space has not been set up yet.
     NotReady,
-    /// No memory to note the mapping.
+    /// No memory to record the mapping.
     NoClaim,
-    /// The area.
+    /// Error of the area.
     Area(AreaError),
-    /// The tables.
+    /// Error of the tables.
     Tables(PgtableError),
-    /// The address lies in a mapping, and is not the one that mapping it returned.
+    /// The address lies in a mapping, and is not the one that was returned for it.
     NotThePointer(VirtAddr, AreaInfo),
 }
 
@@ -92,7 +92,7 @@ pub enum AccessError {
         /// Number of bytes of the region.
         size: u64,
     },
-    /// The address is no multiple of the access's width, which Device memory does not allow.
+    /// The address is not a multiple of the access's width, which Device memory does not allow.
     Unaligned(VirtAddr, Width),
     /// The start of the region is not a multiple of the alignment that the registers need.
     Misplaced(VirtAddr, u64),

@@ -7,15 +7,15 @@ use crate::mm::page::{Kind, Page, PageMap, find_head};
 /// Share of a range that is RAM which the kernel may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ram {
-    /// None.
+    /// No page of it.
     Nowhere,
-    /// Some of it.
+    /// Some pages of it.
     Somewhere,
-    /// All of it.
+    /// All pages of it.
     Everywhere,
 }
 
-/// Looks at the whole pages of `range`. Memory that a device tree marks `no-map` is not RAM here. O(1) away from RAM, otherwise
+/// Checks the whole pages of `range`. Memory that a device tree marks `no-map` is not RAM here. O(1) away from RAM, otherwise
 /// O(blocks).
 pub(super) fn ram_in(map: &impl PageMap, range: PhysRange) -> Ram {
     let (mut at, end) = (range.start().get() / PAGE_SIZE, range.end().get() / PAGE_SIZE);

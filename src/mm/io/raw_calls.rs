@@ -1,6 +1,6 @@
 //! Calls on mappings that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::devres::{Devres, NotKept};
 use super::{IoError, IoHal, IoSpace};
@@ -8,8 +8,8 @@ use crate::addr::VirtAddr;
 use crate::mm::alloc::{Allocator, Stateless};
 
 impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
-    /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
-    /// When it returns, no CPU translates it. Any context. Needs no memory.
+    /// Unmaps a mapping, named by exactly the address that was returned for it; address zero is a no-op. When it returns, no
+    /// CPU translates it. Any context. Needs no memory.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
 }
 
 impl<A: Allocator + Stateless> Devres<A> {
-    /// Frees memory that is the device's before its turn (Linux: `devm_kfree`). O(entries kept since). Any context.
+    /// Frees memory of the device early (Linux: `devm_kfree`). O(entries kept since). Any context.
     ///
     /// # Errors
     ///

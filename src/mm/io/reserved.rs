@@ -1,4 +1,4 @@
-//! The memory that the device tree sets aside for devices (`/reserved-memory`), and its owners: only a device whose
+//! The memory that the device tree reserves for devices (`/reserved-memory`), and its owners: only a device whose
 //! `memory-region` names a `no-map` region may map it (Linux: `drivers/of/of_reserved_mem.c`).
 #![forbid(unsafe_code)]
 
@@ -66,7 +66,7 @@ impl<'a> ReservedMap<'a> {
         })
     }
 
-    /// The map of `tree`, from what [`ReservedMap::ranges_of`] said of it.
+    /// The map of `tree`, from the result of [`ReservedMap::ranges_of`].
     #[must_use]
     pub fn new(tree: &Tree<'static>, ranges: &'a [ReservedRange]) -> Self {
         Self { blob: tree.blob(), ranges }
@@ -150,13 +150,13 @@ impl<'a> ReservedRegion<'a> {
         self.first.range
     }
 
-    /// All its ranges; hardly ever more than one.
+    /// All its ranges; rarely more than one.
     #[must_use]
     pub const fn ranges(&self) -> &'a [ReservedRange] {
         self.ranges
     }
 
-    /// Whether one of its ranges has all of `range`.
+    /// Whether one of its ranges contains all of `range`.
     #[must_use]
     pub fn contains_range(&self, range: PhysRange) -> bool {
         self.ranges.iter().any(|reserved| reserved.range.contains_range(range))
@@ -193,7 +193,7 @@ pub enum RegionError {
         /// The error in the tree.
         error: FdtError,
     },
-    /// The region's `status` takes it out of force: it is memory as any other.
+    /// The region's `status` disables it: it is ordinary memory.
     Disabled {
         /// The region's node.
         region: &'static str,

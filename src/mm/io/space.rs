@@ -26,7 +26,7 @@ pub trait IoHal<'a>: VmallocHal<'a> {
     /// A new descriptor of a live mapping, or `None` if there is no memory for one.
     fn claim(&self) -> Option<Owned<'a, Claim>>;
 
-    /// Takes a descriptor back that nobody looks at any more.
+    /// Takes back a descriptor that nothing refers to any more.
     fn free_claim(&self, claim: Owned<'a, Claim>);
 }
 
@@ -34,7 +34,6 @@ pub trait IoHal<'a>: VmallocHal<'a> {
 const UNITS: [u64; 4] = [PUD_SIZE, LeafLevel::Pmd.contiguous_size(), PMD_SIZE, LeafLevel::Pte.contiguous_size()];
 
 /// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; otherwise a page.
-/// there is none.
 const fn unit_for(range: PhysRange, below: u64) -> u64 {
     if range.size() < LeafLevel::Pte.contiguous_size() {
         return PAGE_SIZE;
@@ -62,7 +61,7 @@ const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
 struct Limits<'a> {
     /// End of physical addresses.
     end: PhysAddr,
-    /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere nothing is kept from anybody.
+    /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere every caller may map.
     kept: PhysRange,
     /// The ranges that the device tree reserves.
     reserved: ReservedMap<'a>,
@@ -201,10 +200,10 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.ioremap_for(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
-    /// [`IoSpace::ioremap`] with any protection that a device can have: read-only, for one.
+    /// [`IoSpace::ioremap`] with any protection that a device can have, such as read-only.
     ///
     /// The area is placed so that virtual and physical address agree below the largest leaf of which a whole one fits:
-    /// wherever the range lies, it is mapped by as few entries as it can be.
+    /// any range is mapped by the fewest entries possible.
     ///
     /// # Errors
     ///
@@ -219,7 +218,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.ioremap_any(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
-    /// [`IoSpace::ioremap_for`] for a protection that is known only when running.
+    /// [`IoSpace::ioremap_for`] for a protection that is not a constant.
     #[inline(never)]
     fn ioremap_any(
         &self,
@@ -266,7 +265,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Ok(addr)
     }
 
-    /// An area under construction for `pages`, and how far into it they begin.
+    /// An area under construction for `pages`, and their offset in it.
     #[inline]
     fn area_for(&self, pages: PhysRange, caller: &'static Location<'static>) -> Result<(AreaRef<'a>, u64), IoError> {
         let mut unit = unit_for(pages, u64::MAX);
@@ -301,7 +300,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Notes a mapping.
+    /// Records a mapping.
     #[inline(always)]
     fn enter(&self, mapping: Mapping) -> Result<(), IoError> {
         // A refused mapping has changed nothing, and may be tried again.
@@ -328,7 +327,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     fn map(&self, pages: PhysRange, first: VirtAddr, prot: Prot) -> Result<(), IoError> {
         let hal = self.space.hal();
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
-        // Nothing is mapped in a new area, and tables that lie in it whole are its alone.
+        // Nothing is mapped in a new area, and tables that lie entirely in it belong to it alone.
         let flags = MapFlags::REPLACE_TABLES;
         hal.tables().do_map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
@@ -341,7 +340,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
     }
 
-    /// Gives back an area in which nothing is mapped.
+    /// Frees an area in which nothing is mapped.
     #[cold]
     fn give_up(&self, area: AreaRef<'a>) {
         // The builder still owns it, so it exists.
@@ -375,7 +374,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Ok(())
     }
 
-    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only align it.
+    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only serve alignment.
     #[cold]
     fn remove_inside(&self, addr: VirtAddr, area: AreaInfo) -> Result<Removed<'a>, IoError> {
         if !area.flags.contains(VmFlags::IOREMAP) {
@@ -384,7 +383,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let start = area.phys.map(|phys| phys.align_down(PAGE_SIZE));
         let known = start.and_then(|start| self.with_claims(|claims| claims.find(start, addr)));
         known.ok_or(IoError::NotThePointer(addr, area))?;
-        // Somebody else may be quicker; then the area is gone, or is another's.
+        // Another caller may be first; then the area is gone, or belongs to another.
         Ok(self.space.do_remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
     }
 

@@ -85,7 +85,7 @@ impl<'a> ResourceTree<'a> {
         let mut entered = false;
         loop {
             let place = match self.place(parent, request.span) {
-                // Across the border of what nobody has.
+                // Only the border of a range without an owner is crossed.
                 Err(ResourceError::Outside(_, info)) if entered => return Err(ResourceError::Busy(info)),
                 place => place?,
             };
@@ -111,7 +111,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Across`] if it would have some of a range and not all; [`Outside`](ResourceError::Outside),
+    /// [`ResourceError::Across`] if it would contain only a part of a range; [`Outside`](ResourceError::Outside),
     /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn insert(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let mut parent = self.live(parent)?;

@@ -6,8 +6,8 @@ use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Spa
 use crate::addr::PhysAddr;
 
 impl<'a> ResourceTree<'a> {
-    /// Enters `size` bytes in the lowest gap directly inside `parent` that has room for them, at a multiple of `align`, a
-    /// power of two, and within `bounds` (Linux: `allocate_resource`). Where, and under which name. O(children).
+    /// Enters `size` bytes in the lowest gap directly inside `parent` that has room for them, at a multiple of `align`, a power
+    /// of two, and within `bounds` (Linux: `allocate_resource`). Returns its place and its name. O(children).
     ///
     /// # Errors
     ///

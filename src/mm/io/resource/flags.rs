@@ -13,7 +13,7 @@ bitflags! {
         const MEM = 0x0000_0200;
         /// The range is RAM.
         const SYSRAM = 0x0100_0000;
-        /// Somebody has it: a region cannot be requested inside.
+        /// The range has an owner: a region cannot be requested inside.
         const BUSY = 0x8000_0000;
     }
 }

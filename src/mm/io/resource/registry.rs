@@ -16,7 +16,7 @@ pub trait ResourceHal<'a>: Interrupts {
     /// Way of waiting for a lock.
     type Relax: LockHal;
 
-    /// Memory for `count` records, for good, or `None`.
+    /// Memory for `count` records, never freed, or `None`.
     fn row(&self, count: usize) -> Option<&'a mut [Slot<'a>]>;
 }
 

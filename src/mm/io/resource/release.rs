@@ -1,11 +1,11 @@
-//! Giving ranges up. No memory is needed.
+//! Releasing ranges. No memory is needed.
 #![forbid(unsafe_code)]
 
 use super::slots::Link;
 use super::{ResourceError, ResourceFlags, ResourceId, ResourceTree, Span};
 
 impl<'a> ResourceTree<'a> {
-    /// Gives a range up that has nothing inside (Linux: `release_resource`). O(log n).
+    /// Releases a range that has nothing inside (Linux: `release_resource`). O(log n).
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::NotThere`] if nobody has requested exactly this; [`HasChildren`](ResourceError::HasChildren),
+    /// [`ResourceError::NotThere`] if this is not exactly a requested range; [`HasChildren`](ResourceError::HasChildren),
     /// [`Stale`](ResourceError::Stale).
     pub fn release_region(&mut self, parent: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
         let mut parent = self.live(parent)?;

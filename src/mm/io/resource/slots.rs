@@ -1,4 +1,4 @@
-//! The memory of a tree: rows of records, and the list of those that are not in use.
+//! The memory of a tree: arrays of records, and the list of unused ones.
 #![forbid(unsafe_code)]
 
 use super::{ResourceFlags, Span};
@@ -9,7 +9,7 @@ use crate::ds::rows::Rows;
 pub(super) struct Link(u32);
 
 impl Link {
-    /// To none.
+    /// To no record.
     pub(super) const NONE: Self = Self(u32::MAX);
     /// To the tree's own range, which is in no array.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
@@ -27,7 +27,7 @@ impl Link {
     }
 }
 
-/// A record: a range of the tree, or one that waits to be used.
+/// A record: a range of the tree, or an unused one.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
     pub(super) span: Span,
@@ -107,12 +107,12 @@ impl<'a> Slots<'a> {
         self.used
     }
 
-    /// All records there are, without the root's.
+    /// All records, without the root's.
     pub(super) fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
         self.rows.iter().map(|(_, slot)| slot)
     }
 
-    /// The record that waits first.
+    /// The first unused record.
     pub(super) const fn first_free(&self) -> Link {
         self.free
     }

@@ -16,7 +16,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Every address there is.
+    /// All addresses.
     // INVARIANT: SPAN-1.
     pub const ALL: Self = Self { start: PhysAddr::ZERO, last: PhysAddr::MAX };
 
@@ -27,8 +27,8 @@ impl Span {
         if start.get() <= last.get() { Some(Self { start, last }) } else { None }
     }
 
-    /// `size` bytes from `start` on, or `None` for no bytes and for what wraps. The last byte of the address space may be
-    /// the last.
+    /// `size` bytes from `start` on, or `None` for 0 bytes and for a range that wraps. The last byte of the address space may
+    /// be the last.
     #[must_use]
     pub const fn from_size(start: PhysAddr, size: u64) -> Option<Self> {
         let Some(more) = size.checked_sub(1) else { return None };

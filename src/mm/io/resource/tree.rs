@@ -59,7 +59,7 @@ pub struct ResourceTree<'a> {
 }
 
 impl<'a> ResourceTree<'a> {
-    /// A tree of `span`, with nothing in it and without memory for anything.
+    /// An empty tree of `span`, without memory for records.
     #[must_use]
     pub const fn new(span: Span, name: &'a str, flags: ResourceFlags) -> Self {
         Self { slots: Slots::new(Slot::used(span, name, flags)) }
@@ -141,7 +141,7 @@ impl<'a> ResourceTree<'a> {
         self.info_of(inner).filter(|info| info.span.contains(span))
     }
 
-    /// The link of a range that is still there.
+    /// The link of a range that still exists.
     pub(super) fn live(&self, id: ResourceId) -> Result<Link, ResourceError<'a>> {
         match self.slots.get(id.link) {
             Some(slot) if slot.used && slot.generation == id.generation => Ok(id.link),
