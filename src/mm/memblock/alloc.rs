@@ -25,7 +25,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Wherever there is memory.
+    /// Anywhere in memory.
     pub const ANYWHERE: Self = Self::between(PhysAddr::ZERO, PHYS_END);
 
     /// At or above `min`, or below it if there is no room above.

@@ -1,5 +1,5 @@
-//! Memory discovery: everything that the device tree says about memory, brought into a memblock in the one order that
-//! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
+//! Memory discovery: all memory of the device tree, entered into a memblock in the one order that is safe: all RAM, then all
+//! reservations, and only then the first allocation (the dynamic reserved regions).
 #![forbid(unsafe_code)]
 
 use super::region::span;
@@ -168,7 +168,7 @@ impl From<MemblockError> for DiscoverError {
 }
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
-    /// Brings in all that `tree` says about memory. The memblock must be empty.
+    /// Enters all memory of `tree`. The memblock must be empty.
     ///
     /// Reservations count to the byte here; whole pages are kept out at the hand-over. Regions with `no-map` leave the
     /// linear map by whole pages. Regions that are only a size are placed at the end, within their `alloc-ranges`.
@@ -180,7 +180,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let mut found = Discovery::default();
         let survey = tree.survey(|range| {
             let range = range?;
-            // A bank of which there is nothing in the physical address space is left out like one in the linear map's.
+            // A bank that lies entirely outside the physical address space is left out like one in the linear map's.
             let inside = PHYS_SIZE_MAX.saturating_sub(range.start().get()).min(range.size());
             found.beyond = found.beyond.saturating_add(range.size() - inside);
             if inside == 0 {
@@ -342,7 +342,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         Ok(Placement::Placed)
     }
 
-    /// Reserves what the tree states. Where there can be no memory there is nothing to reserve.
+    /// Reserves the tree's reservations. Outside possible memory there is nothing to reserve.
     fn reserve_stated(&mut self, range: PhysRange) -> Result<(), MemblockError> {
         if range.start().get() >= PHYS_SIZE_MAX { Ok(()) } else { self.reserve(range.start(), range.size()) }
     }

@@ -42,7 +42,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// # Errors
     ///
     /// [`Retired`](MemblockError::Retired) the second time; [`NoMemory`](MemblockError::NoMemory) if there is no whole
-    /// free page, and the memblock goes on.
+    /// free page, and the memblock stays in use.
     #[track_caller]
     pub fn retire(&mut self) -> Result<HandOver<'_>, MemblockError> {
         self.open("retire")?;

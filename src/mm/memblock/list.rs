@@ -180,7 +180,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.lent = slots;
     }
 
-    /// Moves the regions into the slots that were lent, or answers `false` if there are none, or no more than now.
+    /// Moves the regions into the lent slots. Returns `false` if there are none, or no more than now.
     #[must_use = "without room the list is full"]
     pub(super) fn move_into_lent(&mut self) -> bool {
         let Some(slots) = self.lent.take().map(|make| make()) else { return false };

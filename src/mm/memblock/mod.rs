@@ -106,7 +106,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// Replaces the way to reach memory, say when the linear map has come up. Arrays that have moved out stay reachable
+    /// Replaces the access to memory, for example when the linear map has come up. Arrays that have moved out stay reachable
     /// the old way, so their mapping must stay, too.
     pub fn set_backing(&mut self, backing: M) {
         self.backing = backing;
@@ -143,7 +143,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.change(Which::Memory, clamp(base, size)?, Paint::Cover(flags))
     }
 
-    /// Makes the `size` bytes from `base` no memory at all. Reservations stay. Cut at the end like [`add`](Self::add).
+    /// Removes the `size` bytes from `base` from memory. Reservations stay. Cut at the end like [`add`](Self::add).
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     ///
     /// # Errors
     ///
-    /// [`NoMemory`](MemblockError::NoMemory) if there are none: no kernel can go on from there.
+    /// [`NoMemory`](MemblockError::NoMemory) if there are none: no kernel can continue then.
     pub fn usable_size(&self) -> Result<u64, MemblockError> {
         Some(self.mapped_ranges().map(PhysRange::size).sum()).filter(|&bytes| bytes != 0).ok_or(MemblockError::NoMemory)
     }

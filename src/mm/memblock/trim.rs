@@ -88,7 +88,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         Ok(())
     }
 
-    /// Removes mapped memory from `cut` on, unless that is all there is.
+    /// Removes mapped memory from `cut` on, unless that is all memory.
     fn cut_mapped(&mut self, cut: PhysAddr) -> Result<(), MemblockError> {
         if !self.mapped_ranges().any(|range| range.start() < cut) {
             return Err(MemblockError::NoMemory);

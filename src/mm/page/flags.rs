@@ -32,7 +32,7 @@ pub enum Kind {
     Hole = 4,
     /// Not the first frame of a compound block; points to the head.
     Tail = 5,
-    /// Allocated, and nobody has said what for.
+    /// Allocated, without a stated use.
     Block = 8,
     /// A slab: many small objects.
     Slab = 9,
@@ -135,7 +135,7 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum MigrateType {
-    /// Allocations that stay where they are.
+    /// Allocations that cannot be moved.
     Unmovable = 0,
     /// Allocations that can be moved or dropped.
     Movable = 1,
@@ -158,8 +158,8 @@ impl MigrateType {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
 
-    /// The type whose number the low three bits hold. Numbers that are none count as [`MigrateType::Isolate`], which
-    /// nobody allocates from.
+    /// The type whose number the low three bits hold. Invalid numbers count as [`MigrateType::Isolate`], from which no call
+    /// allocates.
     #[must_use]
     #[inline]
     pub const fn from_bits(bits: u8) -> Self {
@@ -457,7 +457,7 @@ impl PageState {
         Self(self.0 | BRIEF)
     }
 
-    /// Whether a head that is not free has bits set that nobody sets.
+    /// Whether a head that is not free has bits set that are never set.
     #[must_use]
     pub(in crate::mm) const fn has_unknown_bits(self) -> bool {
         let mapped = self.0 & (BRIEF | MAPPINGS) != 0 && !self.may_be_mapped();
@@ -502,7 +502,7 @@ impl PageState {
         Self(self.0 & !(0xf << ORDER_SHIFT) | (order.get() as u64) << ORDER_SHIFT)
     }
 
-    /// The same as an allocated block that nobody has claimed.
+    /// The same as an allocated block that is not claimed.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn unclaimed(self) -> Self {

@@ -34,7 +34,7 @@ pub struct PageDescriptor {
     prev: AtomicU32,
     /// By kind. The low half is zero but in the pages of a slab ([`SlabWord`](crate::mm::slab::SlabWord)).
     aux: AtomicU64,
-    /// The owner's word: its cache, its area, its address space. Zero while nobody has claimed the block.
+    /// The owner's word: its cache, its area, its address space. Zero while the block is not claimed.
     owner: AtomicU64,
 }
 
@@ -81,8 +81,8 @@ impl PageDescriptor {
         self.state.compare_exchange_weak(from.raw(), to.raw(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Replaces the state by what `change` makes of it, if that makes something of it and nobody else changes the state
-    /// meanwhile: what `change` says besides. By the machine's means, which may fail for no reason.
+    /// Replaces the state by the one that `change` returns, if it returns one and nobody else changes the state meanwhile.
+    /// Returns the second value of `change`. It uses the machine's instructions, which may fail spuriously.
     #[inline(always)]
     pub(in crate::mm) fn try_change<T>(
         &self,
@@ -135,7 +135,7 @@ impl PageDescriptor {
         self.owner.load(Ordering::Relaxed)
     }
 
-    /// Eight bytes whose meaning the block's kind says.
+    /// Eight bytes whose meaning depends on the block's kind.
     #[must_use]
     pub fn aux(&self) -> &AtomicU64 {
         &self.aux
