@@ -1,5 +1,5 @@
 //! Access of the boot-time memory manager to the bytes of its memory: zeroing a range, and turning a range into storage of its
-//! own. Everything unsafe about that lies in the implementor.
+//! own. All unsafe code for that is in the implementor.
 
 use crate::addr::PhysRange;
 
@@ -11,9 +11,8 @@ use crate::addr::PhysRange;
 /// - it is given to one [`Memblock`](crate::mm::memblock::Memblock) and to nobody else, and
 /// - that memblock is told of every byte in use (kernel image, device tree, firmware) before its first allocation.
 ///
-/// The memblock's part of the bargain: it calls these methods only with ranges that lie in mapped memory (not
-/// `NOMAP`), overlap no reservation, and stay untouched by anybody else until they are freed. `'m` is how long the
-/// memory lives; for a kernel that is `'static`.
+/// In return the memblock calls these methods only with ranges that lie in mapped memory (not `NOMAP`), overlap no reservation,
+/// and stay untouched by anybody else until they are freed. `'m` is how long the memory lives; for a kernel that is `'static`.
 ///
 /// Both calls happen on the boot CPU only. An implementor may reach part of memory, or none as long as the linear map
 /// does not exist yet: `None` for an [`Option`] of an implementor reaches nothing.

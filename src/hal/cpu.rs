@@ -14,9 +14,9 @@ pub trait Interrupts {
     fn restore(&self, saved: Self::Saved);
 }
 
-/// Data that each CPU has one of.
+/// Per-CPU data.
 ///
-/// Reaching another CPU's is safe: `Local` is `Sync`, and says itself what its owner alone may do.
+/// Access to another CPU's data is safe: `Local` is `Sync`, and documents the operations of its owner alone.
 pub trait PerCpu {
     /// Data of each CPU.
     type Local: Sync;
@@ -33,13 +33,13 @@ pub trait PerCpu {
     /// One past the highest CPU number of this machine.
     fn cpus(&self) -> u32;
 
-    /// Whether the CPU executes kernel code. The data of one that does not is at rest, and anybody's to use.
+    /// Whether the CPU executes kernel code. The data of a CPU that does not are at rest, and any CPU may use them.
     fn is_online(&self, cpu: CpuId) -> bool;
 
-    /// Runs `work` if `cpu` is not online, and keeps it from coming online meanwhile, and anybody else from such work.
-    /// Whether it was not online. Any context.
+    /// Runs `work` if `cpu` is offline, keeps it from coming online meanwhile, and keeps others from such work. Returns whether
+    /// it was offline. Any context.
     ///
-    /// As it stands, for a machine on which no CPU comes or goes while another one may call this.
+    /// The default body is for a machine on which no CPU goes online or offline while another one may call this.
     fn while_offline(&self, cpu: CpuId, work: &mut dyn FnMut()) -> bool {
         let offline = !self.is_online(cpu);
         if offline {
@@ -48,11 +48,11 @@ pub trait PerCpu {
         offline
     }
 
-    /// Asks an online CPU to look at its requests soon, by interrupt or otherwise.
+    /// Asks an online CPU to answer its requests soon, by interrupt or otherwise.
     fn kick(&self, cpu: CpuId);
 
-    /// This CPU waits for an answer of `cpu`, and has looked `step` times, from 0 on, whether it is there. A machine with a
-    /// clock reports callers that let others wait for too long.
+    /// Called while this CPU waits for an answer of `cpu`, after `step` checks, counted from 0. A machine with a clock reports
+    /// callers that let others wait for too long.
     fn waiting_for(&self, cpu: CpuId, step: u64) {
         let _ = (cpu, step);
     }

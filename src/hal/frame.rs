@@ -24,14 +24,14 @@ impl core::error::Error for NoFrame {}
 /// nothing else uses it until it comes back through [`FrameSource::free_table`].
 pub unsafe trait FrameSource {
     /// A frame with undefined content. Called with all locks held that the page-table caller holds; the source decides whether
-    /// it may sleep, by the flags that it was made with for one.
+    /// it may sleep, for example by the flags with which it was made.
     ///
     /// # Errors
     ///
     /// [`NoFrame`] if none is left.
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame>;
 
-    /// Takes a frame back.
+    /// Frees a frame.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! Device registers as instructions reach them: one load or store of 1, 2, 4 or 8 bytes, and what keeps it in order with
+//! Device registers as accessed by instructions: one load or store of 1, 2, 4 or 8 bytes, and the barriers that order it with
 //! other accesses.
 
 use crate::addr::VirtAddr;
@@ -38,10 +38,10 @@ pub trait IoWord: Copy + sealed::Sealed {
     /// Bytes.
     const WIDTH: Width;
 
-    /// From the low bits.
+    /// Converts from the low bits.
     fn from_bits(bits: u64) -> Self;
 
-    /// In the low bits.
+    /// Converts into the low bits.
     fn to_bits(self) -> u64;
 }
 
@@ -87,7 +87,7 @@ pub unsafe trait IoBus {
     ///
     /// # Safety
     ///
-    /// `at` is mapped, a multiple of the width, and reading it harms nothing.
+    /// `at` is mapped, a multiple of the width, and reading it does no harm.
     unsafe fn load<W: IoWord>(&self, at: VirtAddr) -> W;
 
     /// Writes a register.
@@ -101,7 +101,7 @@ pub unsafe trait IoBus {
     /// before the load of `value` (Linux: `__io_ar`).
     fn order_after_load<W: IoWord>(&self, value: W);
 
-    /// Every earlier write to memory is seen by devices before the store that follows (Linux: `__io_bw`).
+    /// Devices see every earlier write to memory before the store that follows (Linux: `__io_bw`).
     fn order_before_store(&self);
 }
 

@@ -35,9 +35,9 @@ impl Asid {
 /// Which address spaces an invalidation reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AsidScope {
-    /// Every one: kernel mappings are global.
+    /// All of them: kernel mappings are global.
     All,
-    /// One, and global entries.
+    /// One address space, and global entries.
     One(Asid),
 }
 
@@ -68,7 +68,7 @@ pub struct Invalidation {
     pub start: VirtAddr,
     /// Number of strides; at least one.
     pub count: u64,
-    /// The size of the smallest leaf that was there: one TLBI reaches a whole block.
+    /// The size of the smallest leaf that existed: one TLBI reaches a whole block.
     pub stride: LeafLevel,
     /// Leaves, or tables as well.
     pub depth: WalkDepth,
@@ -166,8 +166,8 @@ pub unsafe trait Mmu {
         }
     }
 
-    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first of which
-    /// it makes nothing. Returns whether there was none.
+    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first for which
+    /// it returns `None`. Returns whether there was none.
     ///
     /// # Safety
     ///
@@ -187,7 +187,7 @@ pub unsafe trait Mmu {
         true
     }
 
-    /// Shows `each` of a run of entries.
+    /// Calls `each` for a run of entries.
     ///
     /// # Safety
     ///
@@ -261,7 +261,7 @@ pub unsafe trait Mmu {
     }
 
     /// Runs `f`, which is short, without an interrupt on this CPU: so no handler here waits for a change that it has begun.
-    /// Machines without interrupts keep this.
+    /// Machines without interrupts keep this body.
     #[inline]
     fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
@@ -293,7 +293,7 @@ pub unsafe trait Mmu {
     /// dropped (DSB ISH; ISB).
     fn complete(&self);
 
-    /// Whether FEAT_TLBIRANGE is there.
+    /// Whether the CPUs have FEAT_TLBIRANGE.
     fn has_range_invalidation(&self) -> bool;
 
     /// Changes that need no break-before-make, on the least able CPU.

@@ -10,7 +10,7 @@ use core::fmt;
 pub enum MemoryType {
     /// Device, no gathering, no reordering, no early write acknowledgement: configuration space.
     DeviceNGnRnE = 0,
-    /// Device, no gathering, no reordering: what registers want, and `ioremap` gives.
+    /// Device, no gathering, no reordering: the type for registers, and of `ioremap`.
     DeviceNGnRE = 1,
     /// Device, no gathering.
     DeviceNGRE = 2,
@@ -45,7 +45,7 @@ impl MemoryType {
         self as u8
     }
 
-    /// The type at an index of `MAIR_EL1`; only the low three bits are looked at.
+    /// The type at an index of `MAIR_EL1`; only the low three bits are used.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
         match index & 7 {

@@ -3,7 +3,7 @@
 
 use crate::addr::{PhysAddr, PhysRange, Tag, TagSet, VirtAddr};
 
-/// Memory that was given out, or came back.
+/// Memory that was allocated, or freed.
 #[derive(Clone, Copy, Debug)]
 pub struct TagEvent {
     /// The pointer, with its tag.
@@ -12,7 +12,7 @@ pub struct TagEvent {
     pub bytes: u64,
     /// Return address of the caller, or zero.
     pub caller: VirtAddr,
-    /// Whether it came back.
+    /// Whether it was freed.
     pub freed: bool,
 }
 
@@ -27,10 +27,10 @@ pub trait TagMemory: Sync {
     /// The tag of the granule at an address.
     fn get(&self, at: PhysAddr) -> Tag;
 
-    /// One of `choices`, which are not empty, that nobody can foretell.
+    /// A random one of `choices`, which are not empty.
     fn random(&self, choices: TagSet) -> Tag;
 
-    /// Tags set before are seen by every CPU before tags read afterwards are read.
+    /// Every CPU sees the tags set before, ahead of tags read afterwards.
     fn fence(&self);
 
     /// Records the callers that allocate and free memory, for reports.

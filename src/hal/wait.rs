@@ -14,12 +14,12 @@ pub enum Waited {
     WouldNeverWake,
 }
 
-/// The one way in which `mm` waits.
+/// The only way in which `mm` waits.
 pub trait Wait {
-    /// Waits until `condition` holds, which is asked at the start and after each [`Wait::wake`] of this queue, by the
-    /// waiting context. Only where [`Context::atomic`] has nothing against it.
+    /// Waits until `condition` holds, which is checked at the start and after each [`Wait::wake`] of this queue, by the waiting
+    /// context. Only where [`Context::atomic`] permits it.
     ///
-    /// An embedding kernel blocks the thread; [`WaitQueue::wait_with`] has the protocol and wants the sleep alone.
+    /// An embedding kernel blocks the thread; [`WaitQueue::wait_with`] has the protocol and needs only the sleep.
     fn wait(&self, queue: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited;
 
     /// Something has changed that a waiter of this queue may have been waiting for. Any context. Cheap if nobody waits.
@@ -72,7 +72,7 @@ pub enum Atomic {
     Lock,
     /// It reclaims memory.
     Reclaim,
-    /// It does work that was put off.
+    /// It does deferred work.
     Deferred,
     /// It has to stay on its CPU.
     Cpu,
@@ -94,13 +94,13 @@ impl core::fmt::Display for Atomic {
 /// Scopes of the running context. A kernel without threads keeps them per CPU; one with threads does, too, and exchanges them
 /// at each switch ([`switch_thread`](crate::sync::switch_thread)).
 pub trait Context {
-    /// The context is inside once more.
+    /// The context enters the scope once more.
     fn enter(&self, scope: Scope);
 
-    /// It has left, once for each [`Context::enter`], in reverse order.
+    /// The context leaves the scope, once for each [`Context::enter`], in reverse order.
     fn leave(&self, scope: Scope);
 
-    /// Whether it is inside.
+    /// Whether the context is inside.
     fn is_inside(&self, scope: Scope) -> bool;
 
     /// Reason why it may not wait, or `None` if it may.
@@ -112,7 +112,7 @@ pub trait Context {
 pub trait WaitWord {
     /// Its value.
     fn get(&self) -> u32;
-    /// Adds, and wraps.
+    /// Adds, with wrapping.
     fn add(&self, value: u32);
     /// A barrier that all CPUs see in one order.
     fn barrier();
@@ -147,7 +147,7 @@ pub struct WaitQueue<W = AtomicU32> {
 }
 
 impl WaitQueue {
-    /// A queue that nobody waits on.
+    /// A queue without waiters.
     pub const fn new() -> Self {
         Self::from_words(AtomicU32::new(0), AtomicU32::new(0))
     }
@@ -172,14 +172,14 @@ impl<W: WaitWord> WaitQueue<W> {
         self.generation.get()
     }
 
-    /// Whether anybody waits.
+    /// Whether any context waits.
     pub fn is_awaited(&self) -> bool {
         self.waiters.get() != 0
     }
 
-    /// The waiter's side. `sleep(seen)` sleeps until [`WaitQueue::generation`] is no longer `seen`, or for a shorter time,
-    /// and answers whether it makes sense to go on; between its own look at the generation and its sleep no wake-up may
-    /// slip through, which every sleep has a means for: a mutex around both, or an event that is remembered.
+    /// The waiter's side. `sleep(seen)` sleeps until [`WaitQueue::generation`] is no longer `seen`, or for a shorter time, and
+    /// returns whether waiting on makes sense; between its check of the generation and its sleep no wake-up may be lost. Every
+    /// kind of sleep has a means for that: a mutex around both, or a latched event.
     pub fn wait_with(&self, condition: &mut dyn FnMut() -> bool, mut sleep: impl FnMut(u32) -> bool) -> Waited {
         // INVARIANT: WAIT-1.
         self.waiters.add(1);

@@ -1,7 +1,7 @@
 //! The checking build's record of locks: which ones each CPU holds, and whether one more may be taken (Linux: lockdep).
 //!
-//! Checked is the rule, not the accident: a lock that could deadlock on another day is reported the first time that it is
-//! taken, whether anybody else wants it or not.
+//! It checks the rule, not an actual deadlock: a lock that could deadlock some day is reported the first time that it is taken,
+//! even without contention.
 
 use super::class::{Class, Interrupts, LockClass};
 use core::fmt;
@@ -23,7 +23,7 @@ pub enum LockContext {
     Masked,
     /// In an interrupt handler.
     Handler,
-    /// Nobody can tell, or it does not count: the machine has no interrupts, or boots, or reports its end.
+    /// Unknown, or without effect: the machine has no interrupts, or boots, or reports its end.
     Unknown,
 }
 
@@ -32,8 +32,8 @@ pub trait LockHal {
     /// One turn of waiting: the architecture's hint (YIELD, or WFE where an event is sure to come). Any context.
     fn relax();
 
-    /// Runs `f`, uninterrupted, with the locks that the running CPU, or thread, holds, and with its context. As it stands, for
-    /// machines that remember nothing: their locks are not checked.
+    /// Runs `f`, uninterrupted, with the locks that the running CPU, or thread, holds, and with its context. The default body
+    /// is for machines without records: their locks are not checked.
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         let _ = f;
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Held {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Violation {
-    /// This CPU has it, so it would wait for itself.
+    /// This CPU holds it, so it would wait for itself.
     Double(Held, &'static Location<'static>),
     /// A lock is held whose place is behind this one's, or the same.
     Order(Held, &'static LockClass, &'static Location<'static>),
@@ -78,7 +78,7 @@ pub enum Violation {
     InHandler(&'static LockClass, &'static Location<'static>),
     /// Interrupts were unmasked while it was held.
     Unmasked(Held),
-    /// More locks are held than can be remembered.
+    /// More locks are held than can be recorded.
     TooMany(&'static LockClass, &'static Location<'static>),
 }
 
@@ -114,11 +114,11 @@ impl fmt::Display for Violation {
 
 /// The locks that one CPU holds, or one thread. Nothing in a build that does not check.
 ///
-/// The CPU alone changes it, uninterrupted, so plain loads and stores do.
+/// The CPU alone changes it, uninterrupted, so plain loads and stores are enough.
 ///
 /// # Invariants
 ///
-/// - `HELD-1`: a class or a location that is not null is a reference for good.
+/// - `HELD-1`: a class or a location that is not null is a `'static` reference.
 /// - `HELD-2`: places from `used` on are free; a place below with a null class is, too.
 #[derive(Debug)]
 pub struct HeldLocks {
@@ -164,19 +164,19 @@ impl Place {
 }
 
 impl HeldLocks {
-    /// None.
+    /// No lock.
     pub const fn new() -> Self {
         Self { places: [const { Place::new() }; MAX_HELD], used: AtomicUsize::new(0), enforced: AtomicBool::new(false) }
     }
 
-    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. That
-    /// nobody waits for himself counts always.
+    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. The rule that no
+    /// CPU waits for itself always counts.
     pub fn enforce(&self, enforced: bool) {
         self.enforced.store(enforced, Ordering::Relaxed);
     }
 
-    /// The running thread holds its locks no longer here but in `from`, and those that the next one holds are in `to`.
-    /// Whether the order counts stays: that is the CPU's.
+    /// Moves the locks of the running thread to `from`, and those of the next one here from `to`. The state "the order counts"
+    /// belongs to the CPU, and stays.
     pub(super) fn switch(&self, from: &Self, to: &Self) {
         from.set(self);
         self.set(to);
@@ -194,12 +194,12 @@ impl HeldLocks {
         self.used.store(used, Ordering::Relaxed);
     }
 
-    /// The locks that are held, the first one first.
+    /// The locks that are held, in the order in which they were taken.
     pub fn iter(&self) -> impl Iterator<Item = Held> {
         self.places.iter().take(self.used.load(Ordering::Relaxed)).filter_map(Place::get)
     }
 
-    /// Whether a lock may be taken that the caller would wait for.
+    /// Whether the caller may take, and wait for, a lock.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl HeldLocks {
         }
     }
 
-    /// Remembers a lock.
+    /// Records a lock.
     ///
     /// # Errors
     ///
@@ -245,11 +245,11 @@ impl HeldLocks {
         Ok(())
     }
 
-    /// Forgets a lock that is given back. Any order.
+    /// Removes the record of a lock that is released. Any order.
     ///
     /// # Errors
     ///
-    /// [`Violation::Unmasked`]; it is forgotten all the same.
+    /// [`Violation::Unmasked`]; its record is removed nevertheless.
     pub fn give(&self, class: &'static LockClass, address: usize, context: LockContext) -> Result<(), Violation> {
         let places = self.places.get(..self.used.load(Ordering::Relaxed)).unwrap_or(&[]);
         let is_it = |place: &&Place| place.get().is_some_and(|held| held.address == address && held.class == class);
@@ -274,12 +274,12 @@ impl Default for HeldLocks {
     }
 }
 
-/// Whether the order says nothing of two classes: an embedding kernel's own locks are in an order of its own.
+/// Whether the order does not cover two classes: an embedding kernel's own locks are in an order of its own.
 fn may_nest(outer: &LockClass, inner: &LockClass) -> bool {
     outer.level == 0 && inner.level == 0
 }
 
-/// Whether a lock is waited for or not.
+/// Whether the caller waits for a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Attempt {
     /// The caller waits until it is open, so everything is checked.
@@ -288,7 +288,7 @@ pub(super) enum Attempt {
     Taken,
 }
 
-/// Notes that the running CPU takes a lock, and reports an error in that.
+/// Records that the running CPU takes a lock, and reports an error in that.
 #[inline(never)]
 #[track_caller]
 pub(super) fn taking<R: LockHal>(class: &'static LockClass, address: usize, attempt: Attempt) {
@@ -350,7 +350,7 @@ impl<C: Class, R: LockHal> Drop for Watched<C, R> {
     }
 }
 
-/// Going on would hang, or would on another day. Only checking builds come here.
+/// Continuing would hang, now or some day. Only checking builds come here.
 #[cold]
 #[track_caller]
 #[expect(

@@ -48,7 +48,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     /// assert_eq!(*zone.lock_inside(&outer), 2);
     /// ```
     ///
-    /// The other way round it is no program:
+    /// The reverse order does not compile:
     ///
     /// ```compile_fail,E0080
     /// use quarry::arch::host::Spin;

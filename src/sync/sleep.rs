@@ -8,7 +8,7 @@
 //! to rest without waiting for memory sends one, since those that wait have counted on it.
 #![forbid(unsafe_code)]
 
-/// The running CPU, as it sleeps.
+/// Interface to the sleep of the running CPU.
 pub trait Sleeper {
     /// Publishes whether this CPU sleeps, in one total order with the other CPUs' statements.
     fn set_asleep(&self, asleep: bool);

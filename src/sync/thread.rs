@@ -96,7 +96,7 @@ impl RunningThread {
         Self { waiting_since: AtomicU64::new(0), number: AtomicU32::new(0) }
     }
 
-    /// The number of the thread, or `None` before the first switch. No CPU's number is such a one, nor `u32::MAX`.
+    /// The number of the thread, or `None` before the first switch. It differs from every CPU's number, and from `u32::MAX`.
     pub fn number(&self) -> Option<u32> {
         Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != 0)
     }
@@ -124,9 +124,9 @@ impl Default for RunningThread {
 pub enum SwitchError {
     /// Interrupts are not masked.
     NotMasked,
-    /// The thread that is to be left is not the one that this CPU runs: the one that does run it, if any.
+    /// The thread that is to be left does not run on this CPU; the CPU that runs it, if any.
     NotHere(Option<CpuId>),
-    /// The next thread is run by a CPU already.
+    /// A CPU runs the next thread already.
     Runs(CpuId),
     /// The thread that is to be left has to stay on its CPU: it is between `get_cpu` and `put_cpu`.
     Pinned,
@@ -154,14 +154,14 @@ pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
     pub cpu: CpuId,
     /// Scopes of the thread.
     pub scopes: &'c Scopes<MASKED, ALWAYS>,
-    /// The locks that it holds, where they are remembered.
+    /// The locks that it holds, if they are recorded.
     pub held: Option<&'c HeldLocks>,
-    /// The rest.
+    /// All other state.
     pub thread: &'c RunningThread,
 }
 
-/// The CPU leaves the thread `from` and runs `to` from here on. By that CPU, with interrupts masked; the caller's own lock
-/// orders the switches to a thread. The context before the first switch becomes `from`.
+/// The CPU leaves the thread `from` and runs `to` from here on. Caller must be that CPU, with interrupts masked; the caller's
+/// own lock orders the switches to a thread. The context before the first switch becomes `from`.
 ///
 /// # Errors
 ///
