@@ -85,7 +85,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
         CacheBox(unsafe { KBox::from_raw_in(object.as_ptr(), self.kmem) })
     }
 
-    /// Gives the cache back. Where sleeping is allowed.
+    /// Destroys the cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl<T: fmt::Debug, K: Kmem> fmt::Debug for CacheBox<T, K> {
     }
 }
 
-/// A type whose values are made once for each object of a slab, and stay made while the object is free: what one user leaves
-/// the next one finds. There is nothing that unmakes them, so they must not need it.
+/// A type whose values are made once for each object of a slab, and stay valid while the object is free: the next user finds
+/// the values that the previous one left. They are never dropped, so they must not need that.
 pub trait Constructed {
     /// The value of an object of a new slab.
     fn construct() -> Self;
@@ -171,7 +171,7 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
         Ok(Self(Cache { cache: kmem.create(&spec)?, kmem, makes: PhantomData }))
     }
 
-    /// A box of what its last user left, or the constructor.
+    /// A box of the value that its last user left, or of the constructor's.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
         Ok(unsafe { self.0.own(object) })
     }
 
-    /// Gives the cache back. Where sleeping is allowed.
+    /// Destroys the cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///

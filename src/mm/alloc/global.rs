@@ -13,10 +13,10 @@ use linked_list_allocator::Heap;
 
 /// Type of a kernel's `#[global_allocator]`.
 ///
-/// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc`
-/// from there on; blocks of the grant are known by their addresses and go back to it, whenever that is. Memory that is
-/// not there is a null, never a panic; what `alloc` makes of a null is an abort, so a kernel's own code had better use
-/// [`KBox`](super::KBox) and [`KVec`](super::KVec), which say so.
+/// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc` from
+/// there on; blocks of the grant are recognised by their addresses and go back to it at any time. Without memory it returns
+/// null and never panics; `alloc` aborts on a null, so a kernel's own code should use [`KBox`](super::KBox) and
+/// [`KVec`](super::KVec), which return an error.
 ///
 /// `alloc` has no flags for its caller's context. It tries the CPU's caches first; if they are empty, the caller waits where
 /// that is legal, and takes from the reserve where it is not. Any context. Blocks larger than [`KMALLOC_MAX_SIZE`] come from
@@ -62,7 +62,7 @@ impl<K: Kmem> GlobalHeap<K> {
         self.size.store(range.size(), Ordering::Release);
     }
 
-    /// From here on `kmalloc` serves, which must be up.
+    /// From here on `kmalloc` serves; it must be up.
     pub fn hand_over(&self) {
         self.serving.store(true, Ordering::Release);
     }
@@ -83,7 +83,7 @@ impl<K: Kmem> GlobalHeap<K> {
         })
     }
 
-    /// Whether a block is the early heap's.
+    /// Whether a block belongs to the early heap.
     #[inline]
     fn is_early(&self, block: NonNull<u8>) -> bool {
         let distance = (block.addr().get() as u64).wrapping_sub(self.start.load(Ordering::Relaxed));
@@ -127,7 +127,7 @@ impl<K: Kmem> GlobalHeap<K> {
 
     /// # Safety
     ///
-    /// The block was given out by this heap with this layout, and is not used afterwards.
+    /// This heap allocated the block with this layout, and it is not used afterwards.
     #[inline]
     unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
         if self.is_early(block) {
@@ -159,7 +159,7 @@ impl<K: Kmem> GlobalHeap<K> {
     }
 }
 
-/// Whether blocks of a layout are more than `kmalloc` has.
+/// Whether blocks of a layout are larger than the largest of `kmalloc`.
 const fn is_large(layout: Layout) -> bool {
     layout.size() > KMALLOC_MAX_SIZE && layout.align() <= to_usize(PAGE_SIZE)
 }

@@ -27,15 +27,15 @@ use core::ptr::{self, NonNull};
 ///
 /// # Invariants
 ///
-/// - `BOX-1`: `at` points to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both are this
-///   box's alone.
+/// - `BOX-1`: `at` points to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both belong to
+///   this box alone.
 pub struct KBox<T: ?Sized, A: Allocator> {
     at: NonNull<T>,
     allocator: A,
     owns: PhantomData<T>,
 }
 
-// SAFETY: BOX-1: the value is this box's alone, and reached through it alone.
+// SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Send + ?Sized, A: Allocator + Send> Send for KBox<T, A> {}
 // SAFETY: as above.
 unsafe impl<T: Sync + ?Sized, A: Allocator + Sync> Sync for KBox<T, A> {}
@@ -120,7 +120,7 @@ impl<T, A: Allocator> KBox<T, A> {
         unsafe { room.assume_init_read() }
     }
 
-    /// The box, without its value, which is the caller's to drop.
+    /// The box, without its value, which the caller must drop.
     fn into_room(self) -> KBox<MaybeUninit<T>, A> {
         let (at, allocator) = Self::into_raw_with_allocator(self);
         // SAFETY: BOX-1 with another type of the same layout.
@@ -152,7 +152,7 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
 }
 
 impl<T: ?Sized, A: Allocator + Stateless> KBox<T, A> {
-    /// Gives the box up: the value and its memory are the caller's, for [`KBox::from_raw`].
+    /// Gives the box up: the caller owns the value and its memory, for [`KBox::from_raw`].
     #[must_use = "the value would never be dropped"]
     pub fn into_raw(this: Self) -> *mut T {
         Self::into_raw_with_allocator(this).0

@@ -33,7 +33,7 @@ pub unsafe trait Kmem {
     /// [`AllocError`].
     fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Makes an allocation `size` bytes large, not zero; see [`SlabAllocator::krealloc`].
+    /// Resizes an allocation to `size` bytes, not zero; see [`SlabAllocator::krealloc`].
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ pub unsafe trait Kmem {
     /// `object` came from here. Nobody uses it afterwards.
     unsafe fn kfree(&self, object: NonNull<u8>);
 
-    /// Bytes that an allocation has.
+    /// Bytes of an allocation.
     ///
     /// # Errors
     ///
@@ -61,8 +61,8 @@ pub unsafe trait Kmem {
     /// Reports the error in a block that a caller frees, and that is not freed.
     fn report(&self, misuse: &Misuse);
 
-    /// Allocates more than the largest block has, page aligned and contiguous in addresses alone: what `vmalloc` is for. A
-    /// machine without it has none.
+    /// Allocates more bytes than the largest block has, page aligned and contiguous in virtual addresses only, by `vmalloc`. A
+    /// machine without `vmalloc` refuses.
     ///
     /// # Errors
     ///
@@ -85,21 +85,21 @@ pub unsafe trait Kmem {
     /// [`CreateError`].
     fn create(&self, spec: &CacheSpec) -> Result<Self::Cache, CreateError>;
 
-    /// Allocates an object of a cache that was made here.
+    /// Allocates an object of a cache made by [`Kmem::create`].
     ///
     /// # Errors
     ///
     /// [`AllocError`].
     fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Gives a cache back; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
+    /// Destroys a cache; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
     /// The cache, and why it stays.
     fn destroy(&self, cache: Self::Cache) -> Result<(), (Self::Cache, DestroyError)>;
 
-    /// Whether the caller may wait where it is.
+    /// Whether the caller may wait in its context.
     fn may_wait(&self) -> bool;
 
     /// Runs `f` with interrupts masked on this CPU.
@@ -260,7 +260,7 @@ unsafe impl<K: Kmem> Allocator for K {
             let moved = unsafe { move_block(self, block, old, new, plain | Gfp::NOWARN) };
             match moved {
                 Ok(moved) => moved,
-                // It fits where it is.
+                // It fits in place.
                 Err(_) => {
                     // SAFETY: the caller's promise.
                     let stays = unsafe { self.krealloc(block, size, plain) }?;

@@ -82,7 +82,7 @@ impl<T, A: Allocator + Stateless> Default for KVec<T, A> {
 }
 
 impl<T, A: Allocator> KVec<T, A> {
-    /// Values that the first block has room for: eight bytes of small ones, four of others, one of large ones.
+    /// Capacity of the first block, in values: eight bytes of small ones, four of others, one of large ones.
     const FIRST: usize = match size_of::<T>() {
         0..=1 => 8,
         2..=1024 => 4,
@@ -153,7 +153,7 @@ impl<T, A: Allocator> KVec<T, A> {
     fn grow(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
         let needed = self.len.checked_add(additional).ok_or(AllocError::Overflow)?;
         let wanted = self.capacity().saturating_mul(2).max(needed).max(Self::FIRST);
-        // The rest of the doubled room is nothing to wait for, nor to complain about.
+        // The rest of the doubled room is optional: no wait for it, no warning without it.
         let modest = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NOWARN;
         if wanted > needed && self.buf.resize(wanted, modest).is_ok() {
             return Ok(());
@@ -161,7 +161,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.buf.resize(needed, gfp)
     }
 
-    /// Gives room back that no value is in. It costs a move to a smaller block, or nothing.
+    /// Frees unused room. It costs a move to a smaller block, or nothing.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl<T, A: Allocator> KVec<T, A> {
         if self.len < self.capacity() { self.buf.resize(self.len, gfp) } else { Ok(()) }
     }
 
-    /// Puts a value at the end.
+    /// Appends a value.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts a value at the end if there is room.
+    /// Appends a value if there is room.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts a value at the end, where there is room.
+    /// Appends a value, where there is room.
     #[inline]
     fn put(&mut self, value: T) {
         debug_assert!(self.len < self.capacity(), "there is room");
@@ -236,7 +236,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.truncate(0);
     }
 
-    /// Says how many values there are.
+    /// Sets the number of values.
     ///
     /// # Safety
     ///
@@ -293,7 +293,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Self { buf, len }
     }
 
-    /// The room, without its values, which are the caller's to drop.
+    /// The room, without its values, which the caller must drop.
     pub(super) fn into_buf(self) -> RawBuf<T, A> {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither used nor dropped afterwards.

@@ -9,7 +9,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 impl<T, A: Allocator> KVec<T, A> {
-    /// Puts a value at a place; those from there on move up by one.
+    /// Inserts a value at `index`; those from there on move up by one.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.pop()
     }
 
-    /// Drops the values that `keep` does not want. The others keep their order.
+    /// Drops the values that `keep` rejects. The others keep their order.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         let mut kept = 0;
         for index in 0..self.len() {
@@ -54,7 +54,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.truncate(kept);
     }
 
-    /// Puts copies of all of `values` at the end.
+    /// Appends copies of all of `values`.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts `count` copies of a value at the end.
+    /// Appends `count` copies of a value.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Drops values at the end, or puts copies of `value` there, until there are `len`.
+    /// Drops values at the end, or appends copies of `value`, until there are `len`.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use crate::addr::MAX_ORDER;
 use crate::gfp::Gfp;
 use core::fmt;
 
-/// How likely, in thousandths.
+/// Probability, in thousandths.
 ///
 /// # Invariants
 ///
@@ -20,7 +20,7 @@ impl Probability {
     /// Always.
     pub const ALWAYS: Self = Self(1000);
 
-    /// So many thousandths; `None` above 1000.
+    /// The probability in thousandths; `None` above 1000.
     #[must_use]
     pub const fn per_mille(thousandths: u32) -> Option<Self> {
         // INVARIANT: PROB-1 by the comparison.
@@ -52,7 +52,7 @@ pub enum Verbosity {
     Silent = 0,
     /// A line with the settings.
     Line = 1,
-    /// The line, and the stack of the caller.
+    /// The line, and the caller's stack.
     Stack = 2,
 }
 
@@ -75,11 +75,11 @@ impl Verbosity {
 pub struct FaultAttr {
     /// One call in this number may fail; 0 and 1: every call.
     pub interval: u32,
-    /// How likely that one is to fail.
+    /// Probability that one fails.
     pub probability: Probability,
     /// Calls pass until they have asked for this much in sum, in the unit of the site ([`FaultSite::unit`]).
     pub space: u64,
-    /// How often it fails at most; `None`: no limit.
+    /// Maximum number of failures; `None`: no limit.
     pub times: Option<u32>,
     /// Amount of logging.
     pub verbose: Verbosity,

@@ -58,16 +58,16 @@ pub enum Verdict {
     Fine,
     /// The memory is free, or has a new owner since.
     UseAfterFree,
-    /// So many bytes behind the memory of the pointer, 0 for the first.
+    /// This number of bytes behind the memory of the pointer, 0 for the first.
     Overflow(u64),
-    /// So many bytes before it, 1 for the last.
+    /// This number of bytes before it, 1 for the last.
     Underflow(u64),
-    /// No memory nearby has the pointer's tag, and nobody remembers one.
+    /// No memory nearby has the pointer's tag, and no record names one.
     Stale,
 }
 
 impl Evidence {
-    /// The likeliest explanation.
+    /// The most likely explanation.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.pointer == self.memory || self.pointer == Tag::MATCH_ALL {

@@ -20,16 +20,16 @@ pub struct RingEntry {
 
 const FREED: u64 = 1 << 63;
 
-/// One that had memory.
+/// A previous owner of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner {
     /// The pointer, with its tag.
     pub pointer: VirtAddr,
-    /// Bytes that it had.
+    /// Bytes of that memory.
     pub bytes: u64,
-    /// Where the memory was allocated, if the ring still knows.
+    /// Caller that allocated the memory, if the ring still has it.
     pub allocated: Option<VirtAddr>,
-    /// Where it was freed, if it was.
+    /// Caller that freed it, if it was freed.
     pub freed: Option<VirtAddr>,
 }
 
@@ -47,13 +47,13 @@ impl OwnerRing {
         Self { entries, next: AtomicUsize::new(0) }
     }
 
-    /// Events that it holds at most.
+    /// Maximum number of events.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it can hold none.
+    /// Whether it has no places.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
