@@ -1,11 +1,11 @@
-//! L0: `Gfp`, what a caller of an allocator permits and asks for (Linux: `include/linux/gfp_types.h`).
+//! L0: `Gfp`, the flags of a caller of an allocator (Linux: `include/linux/gfp_types.h`).
 #![forbid(unsafe_code)]
 
 use bitflags::bitflags;
 use core::fmt;
 
 bitflags! {
-    /// What an allocation may do to succeed, and what the memory must be like.
+    /// Flags of an allocation: the actions it may take to succeed, and the kind of memory it needs.
     ///
     /// The compound names ([`Gfp::KERNEL`], [`Gfp::ATOMIC`], …) are what callers use; the modifiers are added to them.
     /// Combinations that contradict themselves are refused by every allocator: see [`Gfp::check`].
@@ -44,9 +44,9 @@ bitflags! {
         const NORETRY = 1 << 14;
         /// May use all of the reserve: the caller is about to free memory.
         const MEMALLOC = 1 << 15;
-        /// May not use the reserve, whatever else says so: wins over [`Gfp::MEMALLOC`].
+        /// May not use the reserve: wins over [`Gfp::MEMALLOC`] and all other flags.
         const NOMEMALLOC = 1 << 16;
-        /// A compound page: each of its pages leads to the first, which knows the order.
+        /// A compound page: each of its pages points to the first, which knows the order.
         const COMP = 1 << 17;
         /// Counted as memory that user space has caused.
         const ACCOUNT = 1 << 18;
@@ -87,16 +87,16 @@ bitflags! {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum ZoneType {
-    /// What every device can reach.
+    /// Memory that every device can reach.
     Dma = 0,
-    /// What devices with 32 address bits can reach.
+    /// Memory that devices with 32 address bits can reach.
     Dma32 = 1,
     /// The rest.
     Normal = 2,
 }
 
 impl ZoneType {
-    /// How many there are.
+    /// Number of zones.
     pub const COUNT: usize = 3;
     /// All of them, lowest first.
     pub const ALL: [Self; Self::COUNT] = [Self::Dma, Self::Dma32, Self::Normal];
@@ -118,8 +118,7 @@ impl ZoneType {
     }
 }
 
-/// What will become of the content of a block, which decides whose neighbour it is (Linux: the first three of
-/// `enum migratetype`).
+/// Later use of a block's content, which decides the page block it is placed in (Linux: the first three of `enum migratetype`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Mobility {
@@ -132,11 +131,11 @@ pub enum Mobility {
 }
 
 impl Mobility {
-    /// How many there are.
+    /// Number of mobilities.
     pub const COUNT: usize = 3;
 }
 
-/// Why a set of flags is refused: it contradicts itself.
+/// Reason why a set of flags is refused: it contradicts itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GfpError {
@@ -174,7 +173,7 @@ impl Gfp {
     const MOBILITIES: u32 = Self::MOVABLE.bits() | Self::RECLAIMABLE.bits();
     const EFFORTS: u32 = Self::NOFAIL.bits() | Self::RETRY_MAYFAIL.bits() | Self::NORETRY.bits();
     const ENDS: u32 = Self::HOT.bits() | Self::COLD.bits();
-    /// What [`Gfp::effort`] keeps.
+    /// Flags that [`Gfp::effort`] keeps.
     const EFFORT: Self = Self::RECLAIM
         .union(Self::HIGH)
         .union(Self::IO)
@@ -227,7 +226,7 @@ impl Gfp {
         }
     }
 
-    /// What will become of the content.
+    /// Mobility of the content.
     #[must_use]
     #[inline]
     pub const fn mobility(self) -> Mobility {
@@ -240,8 +239,8 @@ impl Gfp {
         }
     }
 
-    /// What these flags say of how memory may be looked for, without which memory it is and what becomes of it: what an
-    /// allocator passes on when it needs memory of its own to serve the caller (Linux: `GFP_RECLAIM_MASK`).
+    /// The flags that say how memory may be found, without those for the kind of memory and its later use. An allocator passes
+    /// them on when it needs memory of its own to serve the caller (Linux: `GFP_RECLAIM_MASK`).
     #[must_use]
     #[inline]
     pub const fn effort(self) -> Self {

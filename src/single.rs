@@ -55,7 +55,7 @@ impl LockHal for Relax {
 /// How a CPU masks interrupts, and undoes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Masking {
-    /// Masks them: what was masked before.
+    /// Masks them. Returns the previous mask.
     pub save: fn() -> usize,
     /// Restores what `save` returned.
     pub restore: fn(usize),
@@ -311,7 +311,7 @@ impl Heap {
         let records = carver.carve::<(Bank<'static>, Section)>(1).ok_or(too_small)?;
         let descriptors = carver.carve::<PageDescriptor>(pages).ok_or(too_small)?;
         let blocks = carver.carve::<AtomicU8>(pages / PAGEBLOCK_PAGES as usize).ok_or(too_small)?;
-        // SAFETY: zeroed memory for as many that nobody else has; zeroes are a valid descriptor.
+        // SAFETY: zeroed memory for that many, with no other owner; zeroes are a valid descriptor.
         let descriptors = unsafe { core::slice::from_raw_parts(descriptors.as_ptr(), pages) };
         // SAFETY: as above; zero is a valid type.
         let blocks = unsafe { core::slice::from_raw_parts(blocks.as_ptr(), pages / PAGEBLOCK_PAGES as usize) };
@@ -365,7 +365,7 @@ impl Carver {
         let end = start.checked_add((count * size_of::<T>()) as u64).filter(|end| *end <= self.end)?;
         self.at = end;
         let place = NonNull::new(VirtAddr::new(start.get()).as_ptr::<T>())?;
-        // SAFETY: inside the memory that `Heap::start` was given, and nobody's yet.
+        // SAFETY: inside the memory that `Heap::start` was given, without an owner yet.
         unsafe { place.write_bytes(0, count) };
         Some(place)
     }
@@ -435,7 +435,7 @@ impl Heap {
     }
 }
 
-// SAFETY: as `GlobalHeap`, and blocks of contiguous pages are nobody else's; before there is memory there is none.
+// SAFETY: as `GlobalHeap`, and blocks of contiguous pages are nobody else's; before memory is added there is no block.
 #[cfg(feature = "global-allocator")]
 unsafe impl core::alloc::GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
@@ -474,7 +474,7 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
         // SAFETY: the caller's contract: the size is not zero.
         let moved = unsafe { self.alloc(new) };
         if !moved.is_null() {
-            // SAFETY: both have as many bytes, and are two.
+            // SAFETY: both have that many bytes, and are distinct.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(size)) };
             // SAFETY: the caller's contract.
             unsafe { self.dealloc(block, old) };

@@ -108,8 +108,8 @@ fn answers(tree: &Tree<'_>) -> Result<String, DiscoverError> {
     ]))
 }
 
-/// One child of `/reserved-memory`: its name, and only what is stated of it. What cannot be read is null: of a region
-/// that is disabled, or that would be placed anew, nobody's memory depends on it.
+/// One child of `/reserved-memory`: its name, and only what is stated of it. A value that cannot be read is null: no memory
+/// depends on it in a region that is disabled, or that would be placed anew.
 fn reserved_region(region: ReservedMemory<'_, '_>, fixed: Option<&[PhysRange]>) -> String {
     let node = region.node();
     let flag = |is_set: bool| is_set.then(|| "true".to_owned());
@@ -185,7 +185,7 @@ fn object<K: Display>(members: impl IntoIterator<Item = (K, String)>) -> String 
     format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
 }
 
-/// Boot arguments without the NUL at their end, whatever their encoding.
+/// Boot arguments without the NUL at their end, in any encoding.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }

@@ -14,7 +14,7 @@ use quarry::global;
 
 /// Something that hands out address ranges.
 pub(crate) trait AreaAllocator: Sized {
-    /// Whose it is.
+    /// Name of its crate.
     const NAME: &'static str;
     /// The most areas with which it ends in bearable time.
     const LARGEST: usize;

@@ -43,7 +43,7 @@ fn memory() -> PhysRange {
 pub(crate) struct Arena(PhysRange);
 
 impl Arena {
-    /// The arena, with whatever the row before left in it.
+    /// The arena, with the contents left by the row before.
     pub(crate) fn get() -> Self {
         match PhysRange::from_size(memory().start(), ARENA_SIZE) {
             Some(range) => Self(range),

@@ -1,4 +1,5 @@
-//! What `embedded-alloc` calls where others take a lock: interrupts masked, as on the single-core machines that it is for.
+//! Critical section of `embedded-alloc`, where others take a lock: interrupts masked, as on the single-core machines that it is
+//! for.
 
 use critical_section::{Impl, RawRestoreState};
 

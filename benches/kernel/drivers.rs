@@ -1,4 +1,4 @@
-//! What drivers ask for: `devm_kzalloc/BYTES` with the release of its group, `request_mem_region/BYTES` with its release.
+//! Requests of drivers: `devm_kzalloc/BYTES` with the release of its group, `request_mem_region/BYTES` with its release.
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};

@@ -1,4 +1,4 @@
-//! What a row came to, and how it is printed for the runner.
+//! Result of a row, and its output for the runner.
 
 use core::fmt;
 
@@ -45,7 +45,7 @@ impl fmt::Display for Headline {
     }
 }
 
-/// What one row came to, a unit.
+/// Result of one row, per unit.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Figures {
     /// Of what the figures are.
@@ -53,7 +53,7 @@ pub(crate) struct Figures {
     pub(crate) headline: Headline,
     /// Single samples taken.
     pub(crate) n: u32,
-    /// What the row counts, in one operation.
+    /// Units of the row in one operation.
     pub(crate) units: u32,
     pub(crate) min: Hundredths,
     pub(crate) median: Hundredths,
@@ -68,7 +68,7 @@ pub(crate) struct Figures {
     pub(crate) setup: u32,
 }
 
-/// What figures count.
+/// Unit of the figures.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Quantity {
     #[default]

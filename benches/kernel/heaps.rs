@@ -257,7 +257,7 @@ fn worst_percent<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
     mixed::<H>(meter, Headline::P99)
 }
 
-/// What part of a full heap nobody asked for.
+/// Share of a full heap that nobody requested.
 fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
     let slots = slots.slice(LARGE / 512, Slot::default());
@@ -265,7 +265,7 @@ fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     Ok(Figures::percent(taken.saturating_sub(requested) as u64, taken as u64))
 }
 
-/// What part of a full heap its classes are not the cause of: slabs that are not full, arrays, tables.
+/// Share of a full heap that its classes do not cause: slabs that are not full, arrays, tables.
 pub(crate) fn lost_by_slabs<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
     let slots = slots.slice(LARGE / 512, Slot::default());

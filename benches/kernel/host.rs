@@ -1,5 +1,5 @@
 //! Benchmarks in real time, on the machine that builds: every heap through the same workloads in the same run, taking turns,
-//! so that what else the machine does falls on all of them. What to read are the ratios. `docs/measuring.md` says more.
+//! so that other work of the machine affects all of them. Compare the ratios. `docs/measuring.md` says more.
 
 extern crate alloc;
 
@@ -86,7 +86,7 @@ fn all() -> Vec<Row> {
     .collect()
 }
 
-/// What each row took, by workload and threads, then by heap.
+/// Time of each row, by workload and threads, then by heap.
 type Table<'a> = BTreeMap<(&'a str, u32), BTreeMap<&'a str, Result<Vec<f64>, String>>>;
 
 fn main() {
@@ -132,7 +132,7 @@ fn output() -> PathBuf {
     dir.join("host.jsonl")
 }
 
-/// What a panic said.
+/// Message of a panic.
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
@@ -171,7 +171,7 @@ fn print(name: &str, threads: u32, times: &BTreeMap<&str, Result<Vec<f64>, Strin
     json
 }
 
-/// What one heap took for one workload.
+/// Time of one heap for one workload.
 struct Figures<'a> {
     by: &'a str,
     n: usize,

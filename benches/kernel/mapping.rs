@@ -10,7 +10,7 @@ use quarry::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 
 /// Page tables under test, in use by this CPU.
 pub(crate) trait Mapper: Sized {
-    /// Whose they are.
+    /// Name of their crate.
     const NAME: &'static str;
     /// A 2 MiB-aligned address from which 16 MiB are free, in the half that the tables translate.
     const FREE: VirtAddr;
@@ -89,7 +89,7 @@ const fn page(start: u64, index: u64) -> VirtAddr {
     VirtAddr::new(start + index * PAGE_SIZE)
 }
 
-/// What the tables make of a write to `virt` (AT S1E1W; QEMU walks them, whatever the TLB holds).
+/// Result of a write to `virt` by the tables (AT S1E1W; QEMU walks them without regard to the TLB).
 fn translate(virt: VirtAddr) -> Option<PhysAddr> {
     let par: u64;
     // SAFETY: an address translation has no effect but on PAR_EL1.

@@ -44,15 +44,15 @@ pub(crate) struct Meter {
     traced: u32,
 }
 
-/// What a measured stretch costs besides its operations: the second reading, and this much each round for counting down
-/// and going back. What else the compiler puts between the readings stays in the figure.
+/// Overhead of a measured stretch besides its operations: the second reading, and this much each round for counting down and
+/// going back. Other instructions that the compiler puts between the readings stay in the figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overhead {
     round: u32,
 }
 
 impl Overhead {
-    /// What is left of `count` for the operations of `rounds` rounds.
+    /// The part of `count` that belongs to the operations of `rounds` rounds.
     const fn subtract(self, count: u32, rounds: u32) -> u32 {
         count.wrapping_sub(READING).wrapping_sub(self.round.wrapping_mul(rounds))
     }
@@ -95,7 +95,7 @@ fn stretch(rounds: u32, op: &mut impl FnMut()) -> u32 {
     counter::read().wrapping_sub(before)
 }
 
-/// What happens to the next count.
+/// Treatment of the next count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The first rounds; the last of them tells how many more the budget allows.

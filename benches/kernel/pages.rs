@@ -17,9 +17,9 @@ const PAGE: usize = to_usize(PAGE_SIZE);
 /// A page allocator under test. An implementation is one of these and a line in `rows::ROWS`. Orders are constants, as
 /// they are where a kernel calls its own.
 pub(crate) trait PageAllocator: Sized {
-    /// Whose it is.
+    /// Name of its crate.
     const NAME: &'static str;
-    /// What an allocation gives and a free takes, besides the order.
+    /// Value that an allocation returns and a free takes, besides the order.
     type Block: Copy;
 
     /// An allocator that manages the arena, unless it has memory of its own.

@@ -1,5 +1,5 @@
 //! Host only: this kernel's slab allocator on a machine whose CPUs are threads. It has memory of its own, for good, as a
-//! kernel has; a new heap is the same one, with nothing at hand.
+//! kernel has; a new heap is the same one, with empty caches.
 
 use crate::heap::{Heap, Memory, Unable};
 use core::alloc::Layout;
@@ -22,7 +22,7 @@ const CPUS: u32 = 4;
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
 const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
-/// What a thread has of its own while it is a CPU, in cache lines of its own.
+/// Data of a thread while it plays a CPU, in cache lines of its own.
 #[repr(align(128))]
 struct Local {
     arrays: [ArrayHeader; MAX_CACHES],
@@ -54,12 +54,12 @@ impl Drop for Place {
 }
 
 thread_local! {
-    /// What the thread has as a CPU, or null.
+    /// The thread's data as a CPU, or null.
     static LOCAL: Cell<*const Local> = const { Cell::new(ptr::null()) };
     static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
 }
 
-/// The allocator, made by whoever asks first.
+/// The allocator, made by its first user.
 fn slabs() -> &'static Slabs {
     static SLABS: OnceLock<Slabs> = OnceLock::new();
     SLABS.get_or_init(|| make().unwrap_or_else(|| panic!("no memory for a machine")))
@@ -86,7 +86,7 @@ fn make() -> Option<Slabs> {
     };
     let machine = Machine { locals: [local(0), local(1), local(2), local(3)], online: Mutex::default() };
     let allocator = Box::leak(Box::new(PageAllocator::new(machine)));
-    // Whoever makes it is the first CPU.
+    // The thread that makes it is the first CPU.
     allocator.hal().join();
     let ram = PhysRange::from_size(start, SIZE as u64)?;
     let limits = ZoneLimits::new(start, None, None);

@@ -15,7 +15,7 @@ use quarry::kprintln;
 pub(crate) struct Row {
     /// `operation/parameter`.
     pub(crate) name: &'static str,
-    /// Who does it: this kernel, or the name of a crate.
+    /// Its crate: this kernel, or the name of a peer.
     pub(crate) by: &'static str,
     /// Sets it up and measures it.
     pub(crate) run: fn(&mut Meter) -> Result<Figures, Unable>,
@@ -53,7 +53,7 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         if !row.name.contains(filter) || numbers.is_some_and(|list| !names(list, number)) {
             continue;
         }
-        // What the runner knows of a row that ends the machine.
+        // The runner's data of a row that ends the machine.
         kprintln!("bench: begin\t{number}\t{}\t{}", row.name, row.by);
         meter.begin();
         match (row.run)(meter) {

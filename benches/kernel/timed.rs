@@ -20,7 +20,7 @@ const LIVE: u16 = 1024;
 
 /// A workload: prepares what it needs for one thread, and returns a function that does that many pairs, or fails.
 pub(crate) trait Workload: Copy + Send + Sync {
-    /// What a thread keeps.
+    /// Data of a thread.
     type State;
 
     /// Prepares a thread.
@@ -164,7 +164,7 @@ pub(crate) fn together<H: Heap + Clone + Send, W: Workload>(memory: Memory, work
     let barrier = Barrier::new(2);
     let thread = |mut heap: H, seed| {
         let prepared = workload.prepare(&mut heap, seed);
-        // Both come here whatever becomes of either.
+        // Both come here, whether they succeed or fail.
         barrier.wait();
         let mut state = prepared?;
         let _ = workload.run(&mut heap, &mut state, WARM_UP).ok_or(FAILED)?;
@@ -194,7 +194,7 @@ const UNDER_WAY: usize = 16;
 /// One thread allocates blocks of 256 bytes, 64 at a time, the other frees them. Nanoseconds a block.
 pub(crate) fn handed_over<H: Heap + Clone + Send>(memory: Memory) -> Result<f64, Unable> {
     struct Block(NonNull<u8>);
-    // SAFETY: a block belongs to whoever has its address.
+    // SAFETY: a block belongs to the holder of its address.
     unsafe impl Send for Block {}
 
     let heap = H::new(memory)?;

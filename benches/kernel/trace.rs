@@ -1,5 +1,5 @@
 //! A mark for the emulator's log of executed instructions: a function that does nothing, at an address that the runner
-//! reads from the image's symbols. What ran between the two readings of the counter before it is what a row executes.
+//! reads from the image's symbols. A row executes the instructions between the two readings of the counter before it.
 
 core::arch::global_asm!(
     ".section .text.bench_trace_mark, \"ax\"",

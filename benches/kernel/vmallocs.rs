@@ -1,5 +1,5 @@
 //! This kernel's vmalloc, vmap and vm_map_ram: `vmalloc/BYTES`, `vmap/PAGES`, `vm_map_ram/PAGES`. A row counts
-//! allocation and free, or mapping and unmapping, together, with whatever purges fall due.
+//! allocation and free, or mapping and unmapping, together, with the purges that fall due.
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
@@ -27,7 +27,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn vmalloc<const BYTES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
-    // From the same state, whatever ran before.
+    // From the same state after every earlier row.
     global::vmap_space().purge_all();
     let addr = global::vmalloc(BYTES).map_err(|_| "vmalloc failed")?.at();
     for offset in (0..BYTES as u64).step_by(PAGE_BYTES) {

@@ -1,6 +1,6 @@
 use quarry::prelude::*;
 
-/// What a driver keeps: all of it is given back when it is dropped.
+/// Resources of a driver: all are released when it is dropped.
 pub struct Driver {
     pub registers: IoMem<0x1000>,
     pub ring: VVec<u64>,

@@ -1,6 +1,6 @@
 use quarry::prelude::*;
 
-/// Pages that do not follow on, mapped in a row: as a value, and by the raw calls.
+/// Pages that are not contiguous, mapped at consecutive addresses: as a value, and by the raw calls.
 pub fn example() -> Result<(), Error> {
     let mut blocks = KVec::new();
     for _ in 0..3 {

@@ -1,6 +1,6 @@
 use quarry::prelude::*;
 
-/// Who has which physical addresses: as a value, and by the raw calls.
+/// Requests for physical addresses: as a value, and by the raw calls.
 pub fn example(phys: PhysAddr) -> Result<(), Error> {
     let ours = MemRegion::request(phys, 0x1000, "families")?;
     assert!(MemRegion::request(phys, 8, "somebody else").is_err());

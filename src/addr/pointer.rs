@@ -1,4 +1,4 @@
-//! What names memory in a raw call: a pointer of any type, or an address.
+//! Memory names that raw calls accept: a pointer of any type, or an address.
 #![forbid(unsafe_code)]
 
 use super::VirtAddr;
@@ -8,15 +8,15 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What a raw call may look at: any pointer, or an address. Sealed.
+/// Name that a reading raw call accepts: any pointer, or an address. Sealed.
 pub trait Address: Copy + sealed::Sealed {
-    /// The address. The provenance of a pointer is exposed, so that whoever has the address may use it as the pointer.
+    /// The address. The provenance of a pointer is exposed, so that the address may be used as the pointer.
     #[must_use]
     fn at(self) -> VirtAddr;
 }
 
-/// What a raw call may free, move, unmap or change: an [`Address`] that is no pointer to what is only read. The calls that
-/// give memory out answer with `NonNull<u8>`, which is one, as is a pointer that may be null. Sealed.
+/// Name that a raw call accepts for memory to be freed, moved, unmapped or changed: an [`Address`], except a pointer to
+/// read-only data. The allocating calls return `NonNull<u8>`, which is a [`Pointer`], as is a pointer that may be null. Sealed.
 pub trait Pointer: Address {}
 
 impl sealed::Sealed for VirtAddr {}

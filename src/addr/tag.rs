@@ -13,10 +13,10 @@ pub const TAG_GRANULE: u64 = 16;
 pub struct Tag(u8);
 
 impl Tag {
-    /// What an ordinary kernel address carries, whose top byte is 0xff: with `TCR_EL1.TCMA1` its accesses are not checked.
-    /// Never given out.
+    /// Tag of an ordinary kernel address, whose top byte is 0xff: with `TCR_EL1.TCMA1` its accesses are not checked. Never
+    /// given out.
     pub const MATCH_ALL: Self = Self(0xf);
-    /// What free memory has (Linux: `KASAN_TAG_INVALID`). Never given out, so that whoever still uses it faults.
+    /// Tag of free memory (Linux: `KASAN_TAG_INVALID`). Never given out, so that a use after the free faults.
     pub const FREE: Self = Self(0xe);
 
     /// The tag in the low four bits.
@@ -68,7 +68,7 @@ impl TagSet {
         self.0.count_ones()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -115,13 +115,13 @@ impl VirtAddr {
         self.get() == self.untagged().get()
     }
 
-    /// Whether both name the same byte, whatever tags they carry.
+    /// Whether both name the same byte; tags are ignored.
     #[must_use]
     pub const fn same_byte(self, other: Self) -> bool {
         self.get() << 8 == other.get() << 8
     }
 
-    /// Bytes from `earlier` to `self`, whatever tags they carry; `None` if `earlier` lies behind `self`.
+    /// Bytes from `earlier` to `self`; tags are ignored; `None` if `earlier` lies behind `self`.
     #[must_use]
     pub const fn distance_from(self, earlier: Self) -> Option<u64> {
         self.untagged().offset_from(earlier.untagged())

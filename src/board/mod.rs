@@ -24,7 +24,7 @@ pub enum Board {
     QemuVirt,
     /// Raspberry Pi 4 Model B, Pi 400 and Compute Module 4 (BCM2711).
     RaspberryPi4,
-    /// Anything else: what the device tree says, and no more.
+    /// Any other board: only the device tree describes it.
     Other,
 }
 

@@ -1,5 +1,5 @@
-//! Finding the device tree: where the boot loader said, or where QEMU puts it when it says nothing; and mapping all of
-//! it before any of it is believed.
+//! Finding the device tree: at the boot loader's address, or at QEMU's default without one; and mapping all of it before any of
+//! it is trusted.
 
 use super::early_map;
 use crate::addr::{PhysAddr, PhysRange};
@@ -10,10 +10,10 @@ use crate::fdt::{self, FdtError};
 use crate::hal::prot::Prot;
 use core::fmt;
 
-/// Why there is no device tree.
+/// Reason why there is no device tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoTree {
-    /// x0 was zero, and there is none where QEMU leaves it for an ELF image.
+    /// x0 was zero, and there is no tree at QEMU's address for an ELF image.
     NoPointer,
     /// The pointer is not a multiple of 8.
     Misaligned(PhysAddr),
@@ -23,16 +23,16 @@ pub enum NoTree {
     Unreadable(PhysAddr),
     /// There is a list of ATAGs, which nobody should have sent since 2012.
     Atags(PhysAddr),
-    /// What is there has another magic number.
+    /// The magic number differs: this is not a device tree blob.
     NoMagic {
-        /// Where.
+        /// Its address.
         at: PhysAddr,
         /// The word found, as a big-endian number.
         found: u32,
     },
     /// The tree states an impossible size, or breaks a rule of the format.
     Damaged {
-        /// Where it lies.
+        /// Its address.
         at: PhysAddr,
         /// The rule.
         error: FdtError,

@@ -1,4 +1,4 @@
-//! Filling the memblock from the device tree, and saying what came of it.
+//! Filling the memblock from the device tree, and logging the result.
 
 use super::early_regions;
 use crate::addr::{Bytes, PhysAddr, PhysRange};

@@ -1,5 +1,5 @@
-//! What the fixmap's pages are for, and mapping device registers through it: until the vmalloc region exists, every
-//! device that the kernel talks to lies here.
+//! Uses of the fixmap's pages, and mapping device registers through it: until the vmalloc region exists, every device that the
+//! kernel uses is mapped here.
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::boot;
@@ -18,11 +18,11 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) const TABLE_PAGES: usize = 4;
 /// Pages for device registers.
 pub(crate) const DEVICE_PAGES: (usize, usize) = (TABLE_PAGES, 64);
-/// The slots of what is mapped for a moment.
+/// The slots of short-lived mappings.
 const SLOT_PAGES: (usize, usize) = (DEVICE_PAGES.1, 512);
 /// Pages of each.
 const SLOT: usize = to_usize(EARLY_SLOT_PAGES);
-/// Devices whose registers are noted: consoles, the interrupt controller's blocks, and some to spare.
+/// Device register ranges that are recorded: consoles, the interrupt controller's blocks, and some to spare.
 const DEVICES: usize = 12;
 /// The device-tree window.
 pub(crate) const TREE_PAGES: (usize, usize) = (512, 1536);
@@ -48,7 +48,7 @@ pub(crate) struct EarlyMap {
     pub(crate) fixmap: Fixmap,
     entries: &'static [AtomicU64],
     next_device: AtomicUsize,
-    /// The registers that were mapped.
+    /// The register ranges that were mapped.
     devices: [Cell<PhysRange>; DEVICES],
     slots: RefCell<EarlySlots>,
 }
@@ -75,8 +75,8 @@ impl EarlyMap {
         }
     }
 
-    /// Maps the registers in `range` as Device-nGnRE and returns where they are: in the boot stub's tables, or in the
-    /// final ones once the page allocator is up. Boot CPU.
+    /// Maps the registers in `range` as Device-nGnRE and returns their address: in the boot stub's tables, or in the final ones
+    /// once the page allocator is up. Boot CPU.
     pub(crate) fn device(&self, range: PhysRange) -> Result<VirtRange, FixmapError> {
         let pages = range.align_outwards(PAGE_SIZE).ok_or(FixmapError::NoRoom)?;
         let count = to_usize(pages.size() / PAGE_SIZE);
@@ -111,7 +111,7 @@ impl EarlyMap {
         self.devices.iter().map(Cell::get).filter(|range| !range.is_empty())
     }
 
-    /// Maps the registers in `range` as Device-nGnRE for a moment, in a slot (Linux: `early_ioremap`). Boot CPU.
+    /// Maps the registers in `range` as Device-nGnRE temporarily, in a slot (Linux: `early_ioremap`). Boot CPU.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl EarlyMap {
         unsafe { FixmapSlots::new(entries, VirtAddr::new(layout::FIXMAP_START)) }
     }
 
-    /// What must keep its address when the tables change: every mapping of a device, and the device tree.
+    /// Mappings that must keep their address when the tables change: every mapping of a device, and the device tree.
     pub(crate) fn lasting(&self) -> impl Iterator<Item = (VirtAddr, PhysAddr, Prot)> {
         let start = layout::FIXMAP_START + TABLE_PAGES as u64 * PAGE_SIZE;
         self.fixmap.mappings().filter(move |(virt, _, _)| virt.get() >= start)

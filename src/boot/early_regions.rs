@@ -5,7 +5,7 @@ use crate::arch::aarch64::boot;
 use crate::mm::memblock::Region;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Which halves have been given away.
+/// Halves that have been given away.
 static GIVEN: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
 /// The slots for the list of memory; the second time none. Boot CPU. [`init_memory`](super::init_memory) gives the memory to the page
@@ -35,6 +35,6 @@ fn slots(half: usize) -> &'static mut [Region] {
         // SAFETY: as above, aligned, and mapped read-write since the boot stub.
         unsafe { slot.write(Region::EMPTY) };
     }
-    // SAFETY: as above; every element has just been written, and the memory stays what it is as long as the list is in it.
+    // SAFETY: as above; every element has just been written, and the memory stays initialised as long as the list is in it.
     unsafe { core::slice::from_raw_parts_mut(first, count) }
 }

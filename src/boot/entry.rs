@@ -58,8 +58,8 @@ pub fn booted() -> Option<&'static Booted> {
     BOOTED.get()
 }
 
-/// Says what handles interrupts: called masked, inside the scope of an interrupt. The first call counts; before it an interrupt
-/// is the kernel's end.
+/// Registers the handler of interrupts: it is called masked, inside the scope of an interrupt. The first call counts; before it
+/// an interrupt ends the kernel.
 pub fn set_interrupt_handler(handler: fn()) {
     INTERRUPTS.call_once(|| handler);
 }
@@ -96,7 +96,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     }
 }
 
-/// Brings the machine up to where memory can be had.
+/// Brings the machine up to the point where memory can be allocated.
 fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Tree<'static>, BootError> {
     let cpu = prepare_boot_cpu();
     let (range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;

@@ -1,4 +1,4 @@
-//! Why the machine cannot be booted.
+//! Reasons why the machine cannot be booted.
 #![forbid(unsafe_code)]
 
 use super::device_tree::NoTree;
@@ -11,7 +11,7 @@ use crate::mm::slab;
 use crate::mm::zone::{FreeError, SetupError};
 use core::fmt;
 
-/// Why the machine cannot be booted, up to where memory can be had.
+/// Reason why the machine cannot be booted up to the point where memory can be allocated.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum BootError {
@@ -21,11 +21,11 @@ pub enum BootError {
     Damaged(PhysAddr, Located<'static>),
     /// An error of memory discovery, and the tree that it came from.
     Discover(DiscoverError, &'static [u8]),
-    /// The boot-time memory manager.
+    /// Error of the boot-time memory manager.
     Memblock(MemblockError),
-    /// Page tables.
+    /// Error of page tables.
     Tables(PgtableError),
-    /// Pages, objects, areas.
+    /// Error of pages, objects or areas.
     BringUp(BringUpError),
     /// Memory of the image that only booting needed, and that cannot be freed.
     Free(FreeError),

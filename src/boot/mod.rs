@@ -1,4 +1,4 @@
-//! L6: from the boot stub to memory: what a kernel on this crate's stub has in common with the reference kernel, and the
+//! L6: from the boot stub to memory: the boot code that a kernel on this crate's stub shares with the reference kernel, and the
 //! entry of one that has nothing else (`entry!`).
 
 pub(crate) mod device_tree;
@@ -24,8 +24,8 @@ use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{dcache, mem, protect, tlb, uaccess};
 use crate::global;
 
-/// The first steps of the boot CPU, on the boot stub's tables and before anything else: its features are looked at, and its
-/// protection and its data are in place. Called by one entry alone, once.
+/// The first steps of the boot CPU, on the boot stub's tables and before anything else: its features are checked, and its
+/// protection and its data are set up. Called by one entry alone, once.
 pub(crate) fn prepare_boot_cpu() -> IdRegisters {
     let cpu = IdRegisters::read();
     mem::use_features(&cpu);

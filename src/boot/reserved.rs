@@ -8,7 +8,7 @@ use crate::mm::io::{ReservedMap, ReservedRange};
 use crate::mm::memblock::{Discovery, Surroundings};
 use crate::mm::slab::AllocError;
 
-/// Writes it down, for good. Boot CPU, when objects can be allocated.
+/// Records it for good. Boot CPU, when objects can be allocated.
 pub(crate) fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, AllocError> {
     let mut ranges = KVec::new();
     if found.reserved_regions != 0 {

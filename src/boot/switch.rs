@@ -20,8 +20,8 @@ pub(crate) fn switch_to_final_tables(
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
     let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
-    // SAFETY: this function is the only one that changes these tables until they are given to `global`, and it maps
-    // each frame with the type that its owner wants: RAM write-back, devices as the fixmap had them.
+    // SAFETY: this function is the only one that changes these tables until they are given to `global`, and it maps each frame
+    // with its owner's memory type: RAM write-back, devices as the fixmap had them.
     let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }?;
     // Taking frames for tables needs the memblock, so it is asked for one bank after the other. They stay as they are.
     let mut passed = PhysAddr::ZERO;

@@ -1,4 +1,4 @@
-//! The final page tables: the image by section, all mapped RAM, and what the fixmap held, each with exact permissions.
+//! The final page tables: the image by section, all mapped RAM, and the fixmap's mappings, each with exact permissions.
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -8,13 +8,13 @@ use crate::hal::prot::Prot;
 use crate::mm::layout;
 use crate::mm::pgtable::{MapFlags, Marker, PageTable, PgtableError};
 
-/// The kernel image by permission: what is mapped where it was linked. The pages between the parts are guards.
+/// The kernel image by permission: the ranges mapped at their link addresses. The pages between the parts are guards.
 fn image_parts() -> [(VirtRange, Prot); 7] {
     let range = |start, end| VirtRange::new(start, end).unwrap_or_default();
     [
         (range(boot::image_start(), boot::text_end()), Prot::KERNEL_RX),
         (range(boot::rodata_start(), boot::rodata_end()), Prot::KERNEL_RO),
-        // What only booting needs is mapped for itself, so that it can be unmapped without splitting anything.
+        // Parts that only booting needs are mapped separately, so that they can be unmapped without splitting anything.
         (range(boot::data_start(), boot::init_start()), Prot::KERNEL_RW),
         (range(boot::init_start(), boot::init_end()), Prot::KERNEL_RW),
         (range(boot::init_end(), boot::boot_stack_guard()), Prot::KERNEL_RW),
@@ -42,7 +42,7 @@ pub(crate) fn fill<M: Mmu, F: FrameSource>(
     fixmap: impl Iterator<Item = (VirtAddr, PhysAddr, Prot)>,
     (linear, flags): (Prot, MapFlags),
 ) -> Result<(), PgtableError> {
-    // What lies between two parts may happen to be nothing.
+    // A range between two parts may be empty.
     for (range, prot) in image_parts().into_iter().filter(|(range, _)| !range.is_empty()) {
         table.do_map(frames, range, boot.image_phys(range.start()), prot, MapFlags::empty())?;
     }

@@ -6,8 +6,8 @@ use tock_registers::interfaces::Writeable;
 
 pub use crate::arch::aarch64::counter::{frequency, microseconds, ticks};
 
-/// Makes the virtual timer's interrupt pending `after` ticks from now, on this CPU, until [`stop`]. The virtual timer
-/// works whatever level the kernel was entered at: a hypervisor may keep the physical one.
+/// Makes the virtual timer's interrupt pending `after` ticks from now, on this CPU, until [`stop`]. The virtual timer works at
+/// every level at which the kernel may be entered: a hypervisor may keep the physical one.
 pub fn arm(after: u64) {
     CNTV_CVAL_EL0.set(ticks().saturating_add(after));
     CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR);

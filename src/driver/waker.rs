@@ -19,7 +19,7 @@ pub trait WakeRegister {
     fn write(&mut self, value: u32);
 }
 
-/// What a redistributor was to become.
+/// Power state requested of a redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
     /// It sends interrupts to its CPU.
@@ -28,12 +28,12 @@ pub enum Power {
     Asleep,
 }
 
-/// A redistributor that did not do what it was told in time.
+/// A redistributor that did not complete its request in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unresponsive {
-    /// What it was told.
+    /// State that was requested.
     pub wanted: Power,
-    /// What the register said at last.
+    /// Last value of the register.
     pub register: u32,
 }
 

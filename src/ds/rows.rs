@@ -3,10 +3,10 @@
 
 /// Rows that can be given.
 pub const ROWS: usize = 12;
-/// The bits of a number that name a record in its row.
+/// The bits of a number that name a record in its array.
 const PLACE_BITS: u32 = 24;
 
-/// Records by number. A row stays, and so does a record's number.
+/// Records by number, in arrays. An array stays, and so does a record's number.
 #[derive(Debug)]
 pub struct Rows<'a, T> {
     rows: [Option<&'a mut [T]>; ROWS],
@@ -25,7 +25,8 @@ impl<'a, T> Rows<'a, T> {
         Self { rows: [const { None }; ROWS] }
     }
 
-    /// Takes a row for good, as far as numbers reach: the numbers of its records, or `None` if there is no place for it.
+    /// Takes an array for good, as far as numbers reach. Returns the numbers of its records, or `None` if there is no room for
+    /// it.
     pub fn add(&mut self, row: &'a mut [T]) -> Option<core::ops::Range<u32>> {
         let (number, place) = self.rows.iter_mut().enumerate().find(|(_, place)| place.is_none())?;
         let (row, _) = row.split_at_mut(row.len().min(1 << PLACE_BITS));
@@ -35,7 +36,7 @@ impl<'a, T> Rows<'a, T> {
         Some(first..first + count)
     }
 
-    /// The numbers of the last row's records.
+    /// The numbers of the last array's records.
     #[must_use]
     pub fn last_row(&self) -> Option<core::ops::Range<u32>> {
         let (number, row) =
@@ -45,12 +46,12 @@ impl<'a, T> Rows<'a, T> {
         Some(number << PLACE_BITS..(number << PLACE_BITS) + count)
     }
 
-    /// Takes the last row out: its numbers name nothing any more.
+    /// Takes the last array out: its numbers become invalid.
     pub fn pop(&mut self) -> Option<&'a mut [T]> {
         self.rows.iter_mut().rfind(|row| row.is_some())?.take()
     }
 
-    /// How many rows there are.
+    /// Number of arrays.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows.iter().flatten().count()

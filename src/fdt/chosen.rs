@@ -1,4 +1,4 @@
-//! `/chosen`: what the boot loader tells the kernel.
+//! `/chosen`: the boot loader's parameters for the kernel.
 
 use super::error::FdtError;
 use super::node::Node;
@@ -6,7 +6,7 @@ use super::tree::Tree;
 use crate::addr::{PhysAddr, PhysRange};
 
 impl<'a> Tree<'a> {
-    /// The `/chosen` node; `None` if there is none.
+    /// The `/chosen` node, if present.
     #[must_use]
     pub fn chosen(&self) -> Option<Chosen<'_, 'a>> {
         self.root().child(CHOSEN).map(Chosen::of)
@@ -24,7 +24,7 @@ pub struct Chosen<'t, 'a> {
 pub struct Stdout<'t, 'a> {
     /// The device.
     pub node: Node<'t, 'a>,
-    /// What follows the colon, such as `115200n8`.
+    /// The part behind the colon, such as `115200n8`.
     pub options: Option<&'a str>,
 }
 
@@ -41,8 +41,8 @@ impl<'t, 'a> Chosen<'t, 'a> {
         self.node
     }
 
-    /// The console: `stdout-path` with its alias resolved and its options cut off. `None` if the property is absent or
-    /// leads nowhere.
+    /// The console: `stdout-path` with its alias resolved and its options cut off. `None` if the property is absent or names no
+    /// node.
     #[must_use]
     pub fn stdout(self) -> Option<Stdout<'t, 'a>> {
         let value = self.node.str("stdout-path").or_else(|| self.node.str("linux,stdout-path"))?;
@@ -59,7 +59,7 @@ impl<'t, 'a> Chosen<'t, 'a> {
         self.node.property("bootargs").map(|property| property.value)
     }
 
-    /// Where the initial RAM disk lies; neither end need be aligned. `None` if there is none, or one without bytes.
+    /// Address range of the initial RAM disk; neither end need be aligned. `None` if the tree names none, or an empty one.
     ///
     /// # Errors
     ///
@@ -97,13 +97,13 @@ impl<'t, 'a> Chosen<'t, 'a> {
         ranges.filter(|range| !matches!(range, Ok(range) if range.is_empty()))
     }
 
-    /// The seed for address randomisation, if the boot loader gave one.
+    /// The seed for address randomisation, if the boot loader passed one.
     #[must_use]
     pub fn kaslr_seed(self) -> Option<u64> {
         self.node.property("kaslr-seed")?.number()
     }
 
-    /// Random bytes for the kernel's generator, if the boot loader gave some.
+    /// Random bytes for the kernel's generator, if the boot loader passed some.
     #[must_use]
     pub fn rng_seed(self) -> Option<&'a [u8]> {
         self.node.property("rng-seed").map(|property| property.value)

@@ -5,8 +5,8 @@ use super::error::FdtError;
 use super::header::{Header, SIZE_DT_STRUCT};
 use super::token::Token;
 
-/// Moves the tokens of the structure block together, in place, and shortens the block. What it held behind the new end
-/// is zeroed. Needs a blob that passed [`precheck`](super::precheck()); time linear in the block.
+/// Moves the tokens of the structure block together, in place, and shortens the block. The space behind the new end is zeroed.
+/// Needs a blob that passed [`precheck`](super::precheck()); time linear in the block.
 pub(super) fn compact(blob: &mut [u8], header: &mut Header) -> Result<(), FdtError> {
     if header.counts.nops == 0 {
         return Ok(());

@@ -23,7 +23,7 @@ pub struct Cpu<'t, 'a> {
     cells: Cells,
 }
 
-/// How a CPU is started (Linux: Documentation/devicetree/bindings/arm/cpus.yaml).
+/// Method of starting a CPU (Linux: Documentation/devicetree/bindings/arm/cpus.yaml).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnableMethod {
@@ -31,7 +31,7 @@ pub enum EnableMethod {
     Psci,
     /// By writing the entry point to an address that the CPU polls.
     SpinTable {
-        /// Where the 64-bit entry point is written.
+        /// Address to which the 64-bit entry point is written.
         release: PhysAddr,
     },
     /// In a way that we do not know.
@@ -84,7 +84,7 @@ impl<'t, 'a> Cpu<'t, 'a> {
         }
     }
 
-    /// How the CPU is started; `None` if the tree does not say.
+    /// Method of starting the CPU; `None` if the tree does not say.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ impl<'t, 'a> Node<'t, 'a> {
         self.upwards().find(says).is_some_and(|node| node.has("dma-coherent"))
     }
 
-    /// What the device reaches: the `dma-ranges` of the nearest bus above that has entries there; nothing if none has, and
-    /// then memory is where the CPU finds it. Items as for [`Node::dma_ranges`].
+    /// Memory that the device can reach: the `dma-ranges` of the nearest bus above that has entries there; empty if no bus has,
+    /// and then bus addresses are CPU addresses. Items as for [`Node::dma_ranges`].
     pub fn dma_windows(self) -> impl Iterator<Item = Result<DmaRange<'t, 'a>, FdtError>> {
         let limited = |bus: &Self| bus.property("dma-ranges").is_some_and(|list| !list.value.is_empty());
         self.upwards().skip(1).find(limited).into_iter().flat_map(Self::dma_ranges)

@@ -1,4 +1,4 @@
-//! What can be wrong with a device tree, and where.
+//! Errors in a device tree, with their place.
 
 use core::fmt;
 
@@ -26,8 +26,8 @@ impl fmt::Display for Block {
     }
 }
 
-/// Why a device tree, or an answer from it, was refused. Every `offset` and `node` is in bytes from the start of the
-/// blob; for a node it is the offset of its name. [`FdtError::located`] prints the node's path instead.
+/// Reason why a device tree, or a value in it, was refused. Every `offset` and `node` is in bytes from the start of the blob;
+/// for a node it is the offset of its name. [`FdtError::located`] prints the node's path instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FdtError {
@@ -64,14 +64,14 @@ pub enum FdtError {
     BlockOutside {
         /// Which block.
         block: Block,
-        /// Where the header says that it begins.
+        /// Its start, by the header.
         offset: u32,
     },
     /// A block does not begin at a multiple of its alignment (structure: 4, memory reservations: 8).
     BlockMisaligned {
         /// Which block.
         block: Block,
-        /// Where the header says that it begins.
+        /// Its start, by the header.
         offset: u32,
     },
     /// Two blocks share bytes.
@@ -83,12 +83,12 @@ pub enum FdtError {
     },
     /// The structure block ends in the middle of a token, or before `FDT_END`.
     UnexpectedEnd {
-        /// Where the unfinished token begins.
+        /// Start of the unfinished token.
         offset: usize,
     },
     /// A word is not a token.
     BadToken {
-        /// Where it lies.
+        /// Its place.
         offset: usize,
         /// The word.
         found: u32,
@@ -96,25 +96,25 @@ pub enum FdtError {
     /// A token stands where the grammar does not allow it: a property after a child or outside a node, a second
     /// root, an end without a beginning.
     MisplacedToken {
-        /// Where it lies.
+        /// Its place.
         offset: usize,
         /// The token.
         found: u32,
     },
     /// A node lies more than [`MAX_DEPTH`](super::MAX_DEPTH) levels deep.
     TooDeep {
-        /// Where the node begins.
+        /// Start of the node.
         offset: usize,
     },
     /// A node's name does not end inside the block, holds a slash or something not printable, or is empty (the root's
     /// must be).
     BadNodeName {
-        /// Where the node begins.
+        /// Start of the node.
         offset: usize,
     },
     /// A property's value runs out of the structure block.
     ValueOutside {
-        /// Where the property begins.
+        /// Start of the property.
         offset: usize,
         /// The length that it states.
         len: u32,
@@ -122,19 +122,19 @@ pub enum FdtError {
     /// A property's name lies outside the strings block, does not end there, is longer than
     /// [`MAX_PROPERTY_NAME`](super::MAX_PROPERTY_NAME), is empty or not printable.
     BadPropertyName {
-        /// Where the property begins.
+        /// Start of the property.
         offset: usize,
         /// The offset in the strings block that it states.
         name: u32,
     },
     /// `#address-cells` or `#size-cells` is not one cell, or more than we can hold (4; for the root node 1 or 2).
     BadCells {
-        /// Where the property begins.
+        /// Start of the property.
         offset: usize,
     },
     /// The tree has `FDT_NOP` tokens, which must be squeezed out first, and the buffer is read-only.
     HasNops {
-        /// How many.
+        /// Their number.
         count: u32,
     },
     /// Reading needs addresses or sizes of a width that no 64-bit number holds.
@@ -183,7 +183,7 @@ pub enum FdtError {
     },
     /// A device's address does not reach the CPU: no `ranges` of a bus above it covers it.
     NotTranslatable {
-        /// The node whose address was asked for.
+        /// The node whose address was requested.
         node: usize,
         /// The address at which translation stopped.
         address: u64,

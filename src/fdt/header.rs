@@ -36,7 +36,7 @@ pub fn totalsize(first: &[u8; 8]) -> Result<u64, FdtError> {
     Ok(u64::from(totalsize))
 }
 
-/// A checked header, with what the walk over the structure block counted.
+/// A checked header, with the counts of the walk over the structure block.
 ///
 /// # Invariants
 ///
@@ -53,7 +53,7 @@ pub struct Header {
     pub(super) counts: Counts,
 }
 
-/// What the walk over the structure block counted.
+/// Counts of the walk over the structure block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// Nodes, the root among them.
@@ -131,7 +131,7 @@ impl Header {
         u32::try_from((index + 1) * RESERVE_ENTRY).map_err(|_| outside)
     }
 
-    /// Bytes in the blob, padding included: what the kernel must map and reserve.
+    /// Bytes in the blob, padding included: the kernel must map and reserve them all.
     #[must_use]
     pub fn totalsize(&self) -> u64 {
         u64::from(self.totalsize)
@@ -143,18 +143,18 @@ impl Header {
         self.boot_cpu
     }
 
-    /// What the walk over the structure block counted.
+    /// Counts of the walk over the structure block.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Where the structure block lies in the blob.
+    /// Place of the structure block in the blob.
     pub(super) fn structure_range(&self) -> Range<usize> {
         self.structure.0 as usize..self.structure.0 as usize + self.structure.1 as usize
     }
 
-    /// Where the strings block lies in the blob.
+    /// Place of the strings block in the blob.
     pub(super) fn strings_range(&self) -> Range<usize> {
         self.strings.0 as usize..self.strings.0 as usize + self.strings.1 as usize
     }

@@ -1,4 +1,4 @@
-//! Interrupts: which controller a device's lines lead to, and what each is called there.
+//! Interrupts: the controller that each line of a device goes to, and the line's number there.
 
 use super::error::FdtError;
 use super::node::Node;
@@ -27,7 +27,7 @@ impl<'a> Tree<'a> {
 /// An interrupt line of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt<'t, 'a> {
-    /// The controller that it leads to.
+    /// The controller that it goes to.
     pub controller: Node<'t, 'a>,
     specifier: [u32; MAX_SPECIFIER],
     cells: usize,
@@ -109,9 +109,9 @@ impl<'t, 'a, I: Iterator<Item = u32> + Clone> Iterator for Interrupts<'t, 'a, I>
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    /// The node that the node's interrupts lead to: what `interrupt-parent` names, of the node or of the nearest node
-    /// above that has one, or a node above that has `#interrupt-cells` itself and lies nearer. That is a controller or,
-    /// on some buses, a nexus, whose `interrupt-map` is not followed.
+    /// The node that receives the node's interrupts: the `interrupt-parent` of the node or of the nearest node above that has
+    /// one, or a node above that has `#interrupt-cells` itself and lies nearer. That is a controller or, on some buses, a
+    /// nexus, whose `interrupt-map` is not followed.
     #[must_use]
     pub fn interrupt_parent(self) -> Option<Self> {
         for (level, node) in self.upwards().enumerate() {

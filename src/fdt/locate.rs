@@ -1,4 +1,4 @@
-//! Where an error lies, in the words of a device tree: the path of the node, which needs no tree that is whole.
+//! Location of an error in a device tree: the path of the node, which is found even in a broken tree.
 
 use super::error::FdtError;
 use super::precheck::MAX_DEPTH;
@@ -19,7 +19,7 @@ impl FdtError {
         Located { error: self, blob }
     }
 
-    /// Where in the blob it lies; `None` if it is of no node.
+    /// Its offset in the blob; `None` if it belongs to no node.
     const fn place(&self) -> Option<usize> {
         match *self {
             Self::UnexpectedEnd { offset }
@@ -74,7 +74,7 @@ struct OpenNodes<'b> {
 }
 
 impl<'b> OpenNodes<'b> {
-    /// Those that have begun before `place` and do not end before it. `None` if the blob cannot be read so far.
+    /// Nodes that have begun before `place` and do not end before it. `None` if the blob cannot be read so far.
     fn at(blob: &'b [u8], place: usize) -> Option<Self> {
         let word = |index: usize| be32(blob, index * 4).map(|word| word as usize);
         let (start, size) = (word(2)?, word(9)?);

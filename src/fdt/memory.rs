@@ -1,4 +1,4 @@
-//! What the tree says of RAM: memory nodes, and the children of `/reserved-memory`.
+//! Memory in the tree: memory nodes, and the children of `/reserved-memory`.
 
 use super::chosen::{CHOSEN, Chosen};
 use super::cpu::CPUS;
@@ -12,8 +12,8 @@ use crate::addr::PhysRange;
 impl<'a> Tree<'a> {
     /// The ranges of RAM: every entry of every child of the root with `device_type = "memory"` that is enabled, as it
     /// stands: in any order, possibly overlapping or touching. Where a node has `linux,usable-memory`, that counts instead
-    /// of its `reg` (a boot loader leaves the rest to somebody else). Entries of size 0 are left out. There may be none:
-    /// many trees rely on the boot loader to fill them in.
+    /// of its `reg` (a boot loader leaves the rest to other owners). Entries of size 0 are left out. There may be none: many
+    /// trees rely on the boot loader to fill them in.
     ///
     /// An item is [`FdtError::BadValue`] or [`FdtError::Wraps`] where an entry cannot be read: memory that is misread
     /// is worse than memory refused.
@@ -27,8 +27,8 @@ impl<'a> Tree<'a> {
         self.root().child(RESERVED_MEMORY).into_iter().flat_map(ReservedMemory::children_of)
     }
 
-    /// What memory discovery needs of the root's children, in one pass over the tree: [`memory`](Self::memory) through
-    /// `range`, and where the others are.
+    /// Collects the properties that memory discovery needs of the root's children, in one pass over the tree: calls `range` for
+    /// [`memory`](Self::memory), and returns the places of the others.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl<'a> Tree<'a> {
 const USABLE_MEMORY: &str = "linux,usable-memory";
 const RESERVED_MEMORY: &str = "reserved-memory";
 
-/// What [`Tree::survey`] came across.
+/// Result of [`Tree::survey`].
 #[derive(Clone, Copy, Debug)]
 pub struct Survey<'t, 'a> {
     /// `/chosen`.
@@ -80,7 +80,7 @@ impl<'t> Node<'t, '_> {
     }
 }
 
-/// A list or the reason why there is none, as one list.
+/// A list, or the error in place of it, as one list.
 pub(super) fn flatten<T>(
     list: Result<impl Iterator<Item = Result<T, FdtError>>, FdtError>,
 ) -> impl Iterator<Item = Result<T, FdtError>> {
@@ -144,7 +144,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.node.has("reusable")
     }
 
-    /// Whether this is the pool for contiguous allocations of devices that have none of their own.
+    /// Whether this is the pool for contiguous allocations of devices without a pool of their own.
     #[must_use]
     pub fn is_cma_default(self) -> bool {
         self.node.has("linux,cma-default")
@@ -192,7 +192,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         flatten(self.node.ranges_of("reg", self.cells))
     }
 
-    /// Where a dynamic region may be placed; nothing means anywhere. Items as for [`ranges`](Self::ranges).
+    /// Ranges in which a dynamic region may be placed; none means anywhere. Items as for [`ranges`](Self::ranges).
     pub fn alloc_ranges(self) -> impl Iterator<Item = Result<PhysRange, FdtError>> {
         flatten(self.node.ranges_of("alloc-ranges", self.cells))
     }
@@ -215,8 +215,8 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
         self.number("alignment")
     }
 
-    /// Whose it is: the nodes whose `memory-region` refers to it, enabled or not, in the order of the blob. Linear in
-    /// the size of the tree.
+    /// Its owners: the nodes whose `memory-region` refers to it, enabled or not, in the order of the blob. Linear in the size
+    /// of the tree.
     pub fn owners(self) -> impl Iterator<Item = Node<'t, 'a>> {
         let wanted = self.node.phandle();
         let names_it = move |node: &Node<'t, 'a>| node.region_references().any(|phandle| Some(phandle) == wanted);
@@ -232,7 +232,7 @@ impl<'t, 'a> ReservedMemory<'t, 'a> {
 impl<'t, 'a> Node<'t, 'a> {
     /// The nodes that `memory-region` refers to: the device's own memory, children of `/reserved-memory`.
     ///
-    /// An item is [`FdtError::NoSuchPhandle`] where a reference leads nowhere.
+    /// An item is [`FdtError::NoSuchPhandle`] for a reference to no node.
     pub fn memory_regions(self) -> impl Iterator<Item = Result<ReservedMemory<'t, 'a>, FdtError>> {
         self.region_references().map(move |phandle| self.region_behind(phandle))
     }

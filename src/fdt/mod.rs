@@ -2,9 +2,9 @@
 //!
 //! A device tree comes from a boot loader: real ones are odd, and damaged ones must end in a message. So a blob goes
 //! through three doors. [`precheck()`] walks it once and refuses what breaks a rule; NOP tokens are then squeezed out;
-//! what is left is a [`Tree`], over which the `fdt` crate walks nodes and properties without a case that it panics on.
-//! The questions ([`Tree::memory`], [`Tree::reserved_memory`], [`Tree::chosen`], [`Tree::cpus`], …) are ours: they take
-//! no memory, recurse nowhere, and answer with iterators over the blob.
+//! the result is a [`Tree`], over which the `fdt` crate walks nodes and properties without a case that it panics on. The
+//! questions ([`Tree::memory`], [`Tree::reserved_memory`], [`Tree::chosen`], [`Tree::cpus`], …) are ours: they take no memory,
+//! recurse nowhere, and answer with iterators over the blob.
 #![forbid(unsafe_code)]
 
 mod chosen;

@@ -14,7 +14,7 @@ pub struct Node<'t, 'a> {
     place: Place,
 }
 
-/// What is known of where a node lies, so that most nodes find their parent without a search.
+/// Known position of a node, so that most nodes find their parent without a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Root,
@@ -61,13 +61,13 @@ impl<'t, 'a> Node<'t, 'a> {
         self.name.get(..len).and_then(|base| core::str::from_utf8(base).ok()).unwrap_or_default()
     }
 
-    /// Where the node's name lies in the blob, in bytes: the node's identity, and what errors name.
+    /// Offset of the node's name in the blob, in bytes: the node's identity, and the place that errors name.
     #[must_use]
     pub fn offset(self) -> usize {
         self.name.as_ptr().addr().wrapping_sub(self.tree.blob().as_ptr().addr())
     }
 
-    /// Where what the node holds begins in the blob.
+    /// Start of the node's contents in the blob.
     fn body(self) -> usize {
         (self.offset() + self.name.len() + 1).next_multiple_of(4)
     }
@@ -109,19 +109,19 @@ impl<'t, 'a> Node<'t, 'a> {
         }
     }
 
-    /// Whether there is a property called `name`, whatever its value.
+    /// Whether there is a property called `name`, with any value.
     #[must_use]
     pub fn has(self, name: &str) -> bool {
         self.property(name).is_some()
     }
 
-    /// The property `name` as a string; `None` if it is absent or is none.
+    /// The property `name` as a string; `None` if it is absent or not a string.
     #[must_use]
     pub fn str(self, name: &str) -> Option<&'a str> {
         self.property(name)?.str()
     }
 
-    /// The property `name` as one cell; `None` if it is absent or is none.
+    /// The property `name` as one cell; `None` if it is absent or not one cell.
     #[must_use]
     pub fn u32(self, name: &str) -> Option<u32> {
         self.property(name)?.u32()
@@ -151,7 +151,7 @@ impl<'t, 'a> Node<'t, 'a> {
         })
     }
 
-    /// The first child called `name`; without a unit address in `name`, whatever the child's.
+    /// The first child called `name`; if `name` has no unit address, the child may have any.
     #[must_use]
     pub fn child(self, name: &str) -> Option<Self> {
         let name = name.as_bytes();

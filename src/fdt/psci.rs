@@ -8,15 +8,15 @@ const COMPATIBLE: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", V0_1];
 const V0_1: &str = "arm,psci";
 
 impl<'a> Tree<'a> {
-    /// The usable node that is compatible with any version of PSCI, as [`find_by`](Self::find_by) finds it; `None` if
-    /// there is none.
+    /// The usable node that is compatible with any version of PSCI, as [`find_by`](Self::find_by) finds it; `None` if the tree
+    /// has none.
     #[must_use]
     pub fn psci(&self) -> Option<Psci<'_, 'a>> {
         self.find_by(|node| Psci::from_node(node).is_some() && node.is_available()).and_then(Psci::from_node)
     }
 }
 
-/// How firmware is called.
+/// Instruction that calls the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conduit {
     /// By `SMC`, into EL3.
@@ -44,7 +44,7 @@ impl<'t, 'a> Psci<'t, 'a> {
         self.node
     }
 
-    /// How firmware is called; `None` if the tree does not say or says something else.
+    /// Instruction that calls the firmware; `None` if the tree names none or an unknown one.
     #[must_use]
     pub fn conduit(self) -> Option<Conduit> {
         match self.node.str("method")? {

@@ -17,7 +17,7 @@ pub struct Cells {
 /// An entry of a `reg` property, as it stands: an address on the bus of the node's parent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegEntry {
-    /// Where it begins.
+    /// Its start.
     pub address: u64,
     /// Bytes in it; 0 on a bus without sizes.
     pub size: u64,
@@ -42,7 +42,7 @@ pub(super) fn entries<'a>(
     name: &'static str,
     cells: Cells,
 ) -> Result<impl Iterator<Item = RegEntry> + Clone + 'a, FdtError> {
-    // An absent list is empty whatever the widths.
+    // An absent list is empty for all widths.
     if !property.value.is_empty() && (cells.address > 2 || cells.size > 2) {
         return Err(FdtError::WideCells { node });
     }

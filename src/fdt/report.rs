@@ -1,4 +1,4 @@
-//! What the kernel understood of the tree, for the boot log and the prompt.
+//! Summary of the parsed tree, for the boot log and the prompt.
 
 use super::error::FdtError;
 use super::node::Node;
@@ -6,8 +6,7 @@ use super::tree::Tree;
 use core::fmt;
 
 impl<'a> Tree<'a> {
-    /// What the tree says of the machine as a whole, one answer a line, to print. A line says so where an answer cannot
-    /// be read.
+    /// Summary of the whole machine, one fact a line, to print. A line says so where a fact cannot be read.
     #[must_use]
     pub fn report(&self) -> Report<'_, 'a> {
         Report { tree: self }
@@ -15,7 +14,7 @@ impl<'a> Tree<'a> {
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    /// What the tree says of one device, to print: where the CPU finds it, its interrupts, its own memory.
+    /// Summary of one device, to print: its CPU addresses, its interrupts, its own memory.
     #[must_use]
     pub fn description(self) -> Description<'t, 'a> {
         Description { node: self }
@@ -86,7 +85,7 @@ fn ranges<T: fmt::Display>(
     Ok(())
 }
 
-/// A property that is a number, if it is there.
+/// A property that is a number, if it is present.
 fn number(
     f: &mut fmt::Formatter<'_>,
     tree: &Tree<'_>,

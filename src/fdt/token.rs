@@ -33,7 +33,7 @@ pub(super) enum Token<'b> {
     EndNode,
     /// A property of the innermost node.
     Property {
-        /// Where its name lies in the strings block.
+        /// Offset of its name in the strings block.
         name: u32,
         /// Its value.
         value: &'b [u8],

@@ -37,7 +37,7 @@ struct Window {
 }
 
 impl Window {
-    /// Where `size` bytes at `address` of the bus lie on the bus above, if the window holds all of them.
+    /// Address on the bus above of `size` bytes at `address` of the bus, if the window holds all of them.
     fn map(self, address: u64, size: u64) -> Option<u64> {
         let offset = address.checked_sub(self.child)?;
         if offset >= self.size || size > self.size - offset {
@@ -52,15 +52,15 @@ impl Window {
 pub struct DmaRange<'t, 'a> {
     /// The bus whose `dma-ranges` states it.
     pub bus: Node<'t, 'a>,
-    /// Where a device of the bus finds it.
+    /// Its address for a device of the bus.
     pub device: DmaAddr,
-    /// Where the CPU finds it.
+    /// Its address for the CPU.
     pub cpu: PhysRange,
 }
 
 impl<'a> Tree<'a> {
-    /// What the devices behind each bus can reach: every entry of the `dma-ranges` of every bus that is enabled and
-    /// lies below enabled nodes. A bus without entries has no limit of its own.
+    /// Memory that the devices behind each bus can reach: every entry of the `dma-ranges` of every bus that is enabled and lies
+    /// below enabled nodes. A bus without entries has no limit of its own.
     ///
     /// Items as for [`Node::dma_ranges`].
     pub fn dma_ranges(&self) -> impl Iterator<Item = Result<DmaRange<'_, 'a>, FdtError>> {

@@ -34,7 +34,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck()) finds; the blob is then unchanged.
+    /// The errors of [`precheck`](super::precheck()); the blob is then unchanged.
     pub fn new(blob: &'a mut [u8]) -> Result<Self, FdtError> {
         Self::new_or_located(blob).map_err(|located| located.error())
     }
@@ -54,7 +54,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     ///
-    /// What [`precheck`](super::precheck()) finds; [`FdtError::HasNops`] if there is something to squeeze out.
+    /// The errors of [`precheck`](super::precheck()); [`FdtError::HasNops`] if there is something to squeeze out.
     pub fn from_read_only(blob: &'a [u8]) -> Result<Self, FdtError> {
         let header = precheck(blob)?;
         match header.counts.nops {
@@ -71,7 +71,7 @@ impl<'a> Tree<'a> {
         Ok(Self { fdt, blob, header })
     }
 
-    /// The header, as it is after the NOPs went.
+    /// The header, after the NOPs were removed.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
@@ -105,14 +105,14 @@ impl<'a> Tree<'a> {
         core::iter::once(self.root()).chain(Node::below_root(self))
     }
 
-    /// A node that `wanted` accepts: the root's first such child, where what a kernel looks for almost always is and
-    /// where it is cheap to see, or else the first anywhere.
+    /// A node that `wanted` accepts: the root's first such child, where a kernel almost always finds it, and where it is cheap
+    /// to see, or else the first anywhere.
     pub fn find_by(&self, wanted: impl Fn(Node<'_, 'a>) -> bool) -> Option<Node<'_, 'a>> {
         self.root().children().find(|node| wanted(*node)).or_else(|| self.nodes().find(|node| wanted(*node)))
     }
 
-    /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the
-    /// first child of that name whatever its unit address. Empty components are skipped.
+    /// The node at `path`, which begins with a slash. As in libfdt, a component without a unit address matches the first child
+    /// of that name with any unit address. Empty components are skipped.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {
         let components = path.strip_prefix('/')?.split('/').filter(|component| !component.is_empty());
@@ -149,8 +149,8 @@ impl<'a> Tree<'a> {
         self.nodes().find(|node| node.phandle() == Some(phandle))
     }
 
-    /// The node whose name lies at `offset` of the blob, or that holds what lies there: what an [`FdtError`] points
-    /// at. `None` outside the structure block.
+    /// The node whose name lies at `offset` of the blob, or whose contents include `offset`: the place that an [`FdtError`]
+    /// points at. `None` outside the structure block.
     #[must_use]
     pub fn node_at(&self, offset: usize) -> Option<Node<'_, 'a>> {
         if !self.header.structure_range().contains(&offset) {

@@ -1,4 +1,4 @@
-//! What property values hold: strings, cells, ranges.
+//! Types of property values: strings, cells, ranges.
 
 use super::error::FdtError;
 use super::token::be32;

@@ -1,4 +1,4 @@
-//! The kernel's `kmalloc` for Rust types: what [`mm::alloc`](crate::mm::alloc) is generic over, filled in.
+//! The kernel's `kmalloc` for Rust types: the generic types of [`mm::alloc`](crate::mm::alloc) over this kernel's allocator.
 
 use super::slab::{self, KmemCache};
 use super::valloc::refused;
@@ -10,7 +10,7 @@ use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
 use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, Misuse};
 use core::ptr::NonNull;
 
-/// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context, as far as the flags of each call go.
+/// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context that the flags of each call allow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kmalloc;
 
@@ -22,7 +22,7 @@ pub struct Kmalloc;
 ///
 #[doc = concat!("```ignore\n", include_str!("../../docs/families/kmalloc.rs"), "```")]
 pub type KBox<T> = alloc::KBox<T, Kmalloc>;
-/// A row of values in memory of `kmalloc`.
+/// A growable array in memory of `kmalloc`.
 ///
 /// Raw: [`kmalloc_array`](super::kmalloc_array), [`kcalloc`](super::kcalloc), [`krealloc`](super::krealloc),
 /// [`kvcalloc`](super::kvcalloc), [`kvrealloc`](super::kvrealloc).
@@ -44,7 +44,7 @@ impl Stateless for Kmalloc {
     const THE: Self = Self;
 }
 
-// SAFETY: what the slab allocator promises, by its shorter ways.
+// SAFETY: the slab allocator's guarantees hold for its fast paths too.
 unsafe impl Kmem for Kmalloc {
     type Cache = KmemCache;
     type Relax = Relax;
@@ -78,8 +78,7 @@ unsafe impl Kmem for Kmalloc {
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {
-        // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. What is wrong with it is
-        // reported there.
+        // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. `vfree` reports a bad pointer.
         unsafe { vmalloc::vfree(memory) };
     }
 

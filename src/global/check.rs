@@ -7,15 +7,15 @@ use super::{
 };
 use core::fmt::Display;
 
-/// Who is told how the check of a part went.
+/// Callback that receives the result of each part's check.
 pub type Tell<'t> = dyn FnMut(&'static str, Result<(), &dyn Display>) + 't;
 
-/// Tests every invariant there is: walks every list, tree and table of every part, and tells of each part whether it is
-/// sound. A part that is broken tells its first broken invariant, and the others are tested all the same.
+/// Tests every invariant: walks every list, tree and table of every part, and reports the result of each part. A broken part
+/// reports its first broken invariant, and the others are tested all the same.
 ///
 /// Nothing may be allocated, freed or mapped meanwhile, on any CPU. Cost: O(pages + entries of tables).
 pub fn check_all(tell: &mut Tell<'_>) {
-    // A part joins with one line.
+    // A new part adds one line here.
     part("memblock", memblock().check(), tell);
     part("page allocator", page_allocator().check(), tell);
     part("slab allocator", slab_allocator().check(), tell);
@@ -27,7 +27,7 @@ pub fn check_all(tell: &mut Tell<'_>) {
     part("page tables", kernel_tables().map_or(Ok(()), |table| table.check().map(drop)), tell);
 }
 
-/// Tells how a check of one part went.
+/// Reports the check of one part.
 pub fn part<E: Display>(name: &'static str, result: Result<(), E>, tell: &mut Tell<'_>) {
     tell(name, result.as_ref().map(|&()| ()).map_err(|error| error as _));
 }

@@ -1,4 +1,4 @@
-//! What each CPU has of its own, the CPUs that there are, and which of them run the kernel.
+//! Per-CPU data of the kernel, the possible CPUs, and which of them are online.
 
 use super::machine::{linear_offset, machine};
 use super::static_percpu;
@@ -17,11 +17,11 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 /// Freed stacks that a CPU keeps for the next thread (Linux: `NR_CACHED_STACKS`).
 pub const KEPT_STACKS: usize = 2;
 
-/// Bits of an address that its page's number is made of: the top byte, where a memory tag may be, is not among them.
+/// Bits of an address that form its page's number: the top byte, where a memory tag may be, is not among them.
 pub(super) const NUMBERED: u64 = (1 << 56) - (1 << PAGE_SHIFT);
 
-/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the
-/// linear map, whatever tag they carry.
+/// Where the descriptor of the page at address zero would lie: the sum wraps, and comes out right for addresses of the linear
+/// map, with any tag.
 pub(super) fn descriptor_of_zero() -> u64 {
     VMEMMAP_START.wrapping_sub(((linear_offset() & NUMBERED) >> PAGE_SHIFT).wrapping_mul(PAGE_DESCRIPTOR_SIZE))
 }
@@ -31,7 +31,7 @@ const HERE: KernelPages = KernelPages(());
 
 /// The headers of the arrays of the first caches.
 pub(super) type FirstArrays = [ArrayHeader; KMALLOC_SIZES as usize];
-/// And of the others.
+/// The headers of the arrays of all other caches.
 pub(super) type OtherArrays = [ArrayHeader; MAX_CACHES - KMALLOC_SIZES as usize];
 
 /// The stacks that a CPU keeps, by the address of each. All-zero is a CPU that keeps none.
@@ -43,24 +43,24 @@ impl KeptStacks {
         Self([const { AtomicU64::new(0) }; KEPT_STACKS])
     }
 
-    /// By their CPU, interrupts masked, or for one that is not online.
+    /// Caller must be this CPU with interrupts masked, or act for an offline CPU.
     pub(super) fn take(&self) -> Option<VirtAddr> {
         let kept = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) != 0)?;
         Some(VirtAddr::new(kept.swap(0, Ordering::Relaxed)))
     }
 
-    /// By their CPU, interrupts masked. Whether there was room.
+    /// Caller must be this CPU with interrupts masked. Returns whether there was room.
     pub(super) fn keep(&self, start: VirtAddr) -> bool {
         let free = self.0.iter().find(|kept| kept.load(Ordering::Relaxed) == 0);
         free.map(|kept| kept.store(start.get(), Ordering::Relaxed)).is_some()
     }
 }
 
-/// What a CPU of this kernel is inside of. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
+/// Scopes that a CPU of this kernel can be in. FIQ is masked for good in this kernel, so that its bit is in every saved mask.
 pub(super) type KernelScopes = Scopes<{ IrqFlags::MASKED }, { IrqFlags::FIQ_MASKED }>;
 
-/// What each CPU has of its own. All-zero is a valid value: a CPU that has no pages and may wait. What belongs to a thread is
-/// here while the thread runs: `scopes` and `thread`.
+/// Per-CPU data. All-zero is a valid value: a CPU that has no pages and may wait. `scopes` and `thread` belong to a thread, and
+/// are here while it runs.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuLocal {
@@ -69,9 +69,9 @@ pub struct CpuLocal {
     /// The arrays of the first caches, those of `kmalloc` without special flags.
     pub(super) first_arrays: FirstArrays,
     pub(super) map: Vmemmap,
-    /// What this CPU is inside of.
+    /// Scopes that this CPU is in.
     pub(super) scopes: KernelScopes,
-    /// How far its copies of static variables lie from the variables; 0 if it has none.
+    /// Distance from the static variables to this CPU's copies; 0 if it has none.
     pub(super) statics: AtomicU64,
     /// Here, so that the lists of single pages, and all before them, lie at small offsets from the address in the register.
     pub(super) pages: CpuPages,
@@ -103,12 +103,12 @@ impl CpuLocal {
     }
 }
 
-/// What a CPU has until it is given something better.
+/// Data of a CPU that has not been set up yet.
 static NOTHING: CpuLocal = CpuLocal::new();
 
 /// The data of each CPU, or null.
 ///
-/// - `LOCAL-1`: a pointer that is not null leads to a [`CpuLocal`] that is there for good.
+/// - `LOCAL-1`: a pointer that is not null points to a [`CpuLocal`] that is never freed.
 static LOCALS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 /// One past the highest CPU number that has data.
 static CPUS: AtomicU32 = AtomicU32::new(0);
@@ -156,7 +156,7 @@ impl PerCpu for KernelPages {
     }
 
     fn is_online(&self, cpu: CpuId) -> bool {
-        // Acquire pairs with the release in `set_online`: what the CPU did to its data before it went is there.
+        // Acquire pairs with the release in `set_online`: the CPU's last changes to its data are visible.
         ONLINE.get(to_usize(u64::from(cpu.get()))).is_some_and(|online| online.load(Ordering::Acquire))
     }
 
@@ -173,7 +173,7 @@ impl PerCpu for KernelPages {
     }
 
     fn kick(&self, cpu: CpuId) {
-        // A kernel that cannot interrupt another CPU makes each answer by itself: docs/embedding.md.
+        // A kernel that cannot interrupt another CPU relies on each CPU to answer by itself: docs/embedding.md.
         let _ = machine().kick(cpu);
     }
 
@@ -194,7 +194,7 @@ impl PerCpu for KernelPages {
 
 /// Which CPUs run the kernel.
 static ONLINE: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
-/// Held while a CPU comes or goes, and while somebody uses the data of one that is away; interrupts masked.
+/// Held while a CPU goes online or offline, and while another one uses the data of an offline CPU; interrupts masked.
 static COMING_AND_GOING: OrderedLock<(), class::ComingAndGoing, Relax> = OrderedLock::new(());
 
 /// The CPU that executes this. Any context.
@@ -249,14 +249,14 @@ pub fn possible_cpus() -> impl Iterator<Item = CpuId> {
     (0..HERE.cpus()).map(CpuId::new).filter(|cpu| HERE.local_of(*cpu).is_some())
 }
 
-/// This CPU, which has data since [`bring_up`](super::bring_up()), uses them from here on, and takes part: a CPU that wants
-/// pages or objects from it asks it. Whether it has data. On a CPU that starts, interrupts masked, before it allocates anything; the next
-/// thing that it does is [`answer_requests`](super::answer_requests).
+/// This CPU uses the data that [`bring_up`](super::bring_up()) gave it from here on, and is online: another CPU asks it for its
+/// pages or objects. Returns whether it has data. Call it on a CPU that starts, interrupts masked, before it allocates
+/// anything; it must call [`answer_requests`](super::answer_requests) next.
 ///
 /// # Safety
 ///
-/// This CPU has just come, with interrupts masked, and runs on as [`bring_up`](super::bring_up()) has left it; nobody has taken
-/// what it left the last time and still uses it.
+/// This CPU has just started, with interrupts masked, in the state that [`bring_up`](super::bring_up()) requires; no other CPU
+/// is still using the data that it left the last time.
 pub unsafe fn bring_cpu_online() -> bool {
     let cpu = cpu::current();
     let Some(local) = HERE.local_of(cpu) else { return false };
@@ -265,8 +265,8 @@ pub unsafe fn bring_cpu_online() -> bool {
     true
 }
 
-/// This CPU takes part no longer: its pages and objects are anybody's, and it does not touch them again. Interrupts masked,
-/// for good.
+/// This CPU goes offline: other CPUs may take its pages and objects, and it does not touch them again. Interrupts masked, for
+/// good.
 ///
 /// # Safety
 ///
@@ -301,7 +301,7 @@ pub unsafe fn start_cpu() {
 /// Bytes of a CPU's data in front of its copies of static variables.
 const LOCAL: u64 = size_of::<CpuLocal>() as u64;
 
-/// Bytes that a CPU's data are, its copies of static variables included.
+/// Bytes of a CPU's data, its copies of static variables included.
 #[must_use]
 pub fn cpu_local_used() -> u64 {
     LOCAL + static_percpu::bytes_behind(LOCAL)
@@ -313,7 +313,7 @@ pub fn cpu_local_size() -> u64 {
     cpu_local_used().next_multiple_of(PAGE_SIZE)
 }
 
-/// [`start_cpu`] on a CPU whose number nobody has set yet.
+/// [`start_cpu`] on a CPU whose number is not set yet.
 ///
 /// # Safety
 ///
@@ -324,7 +324,7 @@ pub(super) unsafe fn start_boot_cpu() {
     unsafe { start_cpu() };
 }
 
-/// Gives a CPU its data. If it is this CPU, it uses them from here on.
+/// Gives a CPU its data. If it is this CPU, the CPU uses them from here on.
 ///
 /// # Safety
 ///
@@ -339,7 +339,7 @@ pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     // SAFETY: as above; the fields are atomics.
     let data = unsafe { &*local };
     data.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
-    // SAFETY: the caller's promise: as many bytes lie behind the data.
+    // SAFETY: the caller's promise: that many bytes lie behind the data.
     let statics = unsafe { static_percpu::copy_template(cpu, place, LOCAL) };
     data.statics.store(statics, Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
@@ -357,7 +357,7 @@ pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
     places.filter(|place| *place != VirtAddr::ZERO).filter_map(|place| VirtRange::from_size(place, cpu_local_size()))
 }
 
-/// From now on an allocation that may wait is reported where interrupts are masked, on this CPU: booting is over.
+/// Booting is over: from now on an allocation that may wait is reported on this CPU if interrupts are masked.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
     with_local(&HERE, |local| local.scopes.enforce(forbid));
     held::enforce_lock_order(forbid);

@@ -1,5 +1,5 @@
-//! What the driver of a device has, under Linux's names: memory, regions, mappings, actions, all given back in reverse when the
-//! device goes or its probe fails. What may wait for memory here does so with [`Gfp::KERNEL`].
+//! Resources of a device's driver, under Linux's names: memory, regions, mappings, actions. All are released in reverse order
+//! when the device goes or its probe fails. Calls that may wait for memory here use [`Gfp::KERNEL`].
 
 use super::dma::dma;
 use super::{IoMem, IoMemError, Kmalloc, MemRegion, ioremap, ioremap_wc, iounmap};
@@ -12,10 +12,10 @@ use crate::mm::io::{Group, IoError, Mark, NotKept};
 use crate::mm::slab::AllocError;
 use core::ptr::NonNull;
 
-/// What a device's driver has, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
+/// Resources of a device's driver, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
 pub type Devres = crate::mm::io::Devres<Kmalloc>;
 
-/// Allocates `size` bytes that are the device's, up to 4 MiB; see [`Devres::memory`]. Context as `gfp` says.
+/// Allocates `size` bytes that belong to the device, up to 4 MiB; see [`Devres::memory`]. Context as `gfp` says.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8
     device.memory(size, gfp | Gfp::ZERO)
 }
 
-/// Zeroed room for `count` elements of `size` bytes that is the device's.
+/// Allocates zeroed room for `count` elements of `size` bytes that belongs to the device.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
     devm_kzalloc(device, count.checked_mul(size).ok_or(AllocError::Overflow)?, gfp)
 }
 
-/// Frees what [`devm_kmalloc`] and its kin gave, before its turn. O(entries kept since). Any context.
+/// Frees an allocation of [`devm_kmalloc`] and its kin early. O(entries kept since). Any context.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
 ///
 /// # Safety
 ///
-/// The memory is the caller's, and nobody uses it afterwards. What the device does not have is found and refused.
+/// The memory is the caller's, and nobody uses it afterwards. An allocation that the device does not have is found and refused.
 pub unsafe fn devm_kfree(device: &Devres, memory: impl Pointer) -> Result<(), NotKept> {
     // SAFETY: the caller's promise.
     unsafe { device.free_memory(memory.at().as_ptr()) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
@@ -90,8 +90,7 @@ fn keep(device: &Devres, mapped: Result<VirtAddr, IoError>) -> Result<VirtAddr, 
     Ok(start)
 }
 
-/// Maps registers for the device, Device-nGnRE; see [`ioremap`]. The address is good until the device gives back
-/// what it has.
+/// Maps registers for the device, Device-nGnRE; see [`ioremap`]. The address is valid until the device releases its resources.
 ///
 /// # Errors
 ///
@@ -168,7 +167,7 @@ pub fn dmam_alloc_coherent(
     kept.map(|_| block).map_err(|_| DmaError::NoRecords)
 }
 
-/// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action`).
+/// Runs `action` when the device releases its resources, in its turn (Linux: `devm_add_action`).
 ///
 /// # Errors
 ///
@@ -186,19 +185,19 @@ pub fn devm_add_action_or_reset(device: &Devres, action: impl FnOnce() + Send + 
     device.action(action, Gfp::KERNEL)
 }
 
-/// What is kept from here on is a group, which is open. Any context; takes no memory.
+/// Opens a group: it takes the resources kept from here on. Any context; takes no memory.
 #[must_use]
 pub const fn devres_open_group(device: &Devres) -> Mark {
     device.mark()
 }
 
-/// What was kept since `group` was opened is a group, whatever is kept afterwards. Any context; takes no memory.
+/// Closes `group`: it holds the resources kept since it was opened, and none kept afterwards. Any context; takes no memory.
 #[must_use]
 pub const fn devres_close_group(device: &Devres, group: Mark) -> Group {
     device.close(group)
 }
 
-/// Gives back what is left of a group, last kept first.
+/// Releases the remaining resources of a group, last kept first.
 pub fn devres_release_group(device: &mut Devres, group: Group) {
     device.release_group(group);
 }

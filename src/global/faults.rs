@@ -1,4 +1,4 @@
-//! Failures on request in this kernel: one injector for all its allocators.
+//! Fault injection in this kernel: one injector for all its allocators.
 #![forbid(unsafe_code)]
 
 use super::machine::machine;
@@ -17,41 +17,41 @@ fn print_stack() {
     machine().print_backtrace();
 }
 
-/// Who decides which allocations of this kernel fail: settings and statistics to read. To change settings:
-/// [`configure_faults`].
+/// The injector that decides which allocations of this kernel fail: its settings and statistics can be read. To change
+/// settings: [`configure_faults`].
 #[must_use]
 pub fn fault_injector() -> &'static FaultInjector {
     &FAULTS
 }
 
-/// Sets when a site fails, and makes every allocator go the way that asks, or no longer. Where the per-CPU lists may be
-/// drained: any context.
+/// Sets when a site fails, and makes every allocator take the slow path, which asks the injector, or lets it take the fast path
+/// again. Any context in which the per-CPU lists may be drained.
 pub fn configure_faults(site: FaultSite, attr: &FaultAttr) {
     FAULTS.configure(site, attr);
     go_carefully(FAULTS.is_armed());
 }
 
-/// Makes every allocator of this kernel go the way that asks.
+/// Makes every allocator of this kernel take the slow path, which asks the injector.
 fn go_carefully(careful: bool) {
     page_allocator().set_careful(careful);
     slab_allocator().set_careful(careful);
 }
 
-/// From now on no allocation goes beyond what a CPU has at hand: it fails before it takes a lock. For a CPU that
-/// reports the end of the kernel, when all others have stopped. Takes no lock.
+/// From now on an allocation is served from this CPU's caches only: it fails before it takes a lock. For the CPU that reports
+/// the end of the kernel, when all others have stopped. Takes no lock.
 pub fn refuse_allocations() {
     FAULTS.close();
     page_allocator().ask_always();
     slab_allocator().ask_always();
 }
 
-/// Whether this call of a site is to fail. Any context.
+/// Whether this call of a site must fail. Any context.
 #[inline]
 pub(super) fn should_fail(site: FaultSite, gfp: Gfp, size: u64) -> bool {
     FAULTS.should_fail(site, FaultRequest { context: running(), gfp, size })
 }
 
-/// The running thread; the CPU where there are none.
+/// The running thread; the CPU in a kernel without threads.
 fn running() -> FaultContext {
     with_local(PAGES.hal(), |local| {
         local.thread.number().map_or(FaultContext::of_cpu(cpu::current()), FaultContext::new)
@@ -63,7 +63,7 @@ fn running() -> FaultContext {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisKernel;
 
-/// All that an operation and its undoing must leave as it was.
+/// Counts that an operation and its undoing must leave unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelCounts {
     /// Free pages.

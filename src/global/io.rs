@@ -17,7 +17,7 @@ use core::ops::Deref;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-/// How descriptors are looked for: in any context, and among memory that goes back.
+/// Flags for allocating descriptors: any context, reclaimable memory.
 const CLAIM_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN).union(Gfp::RECLAIMABLE);
 
 /// All device memory that is mapped.
@@ -47,8 +47,8 @@ pub fn io_space() -> &'static IoSpace<'static, 'static, KernelPages> {
     &IO
 }
 
-/// Lets device memory be mapped, by a CPU with so many bits of physical address, what is `no-map` in `reserved` by its
-/// owners alone, and notes the devices that are mapped in `early` already. Boot CPU, when there are vmalloc areas.
+/// Lets device memory be mapped, by a CPU with this number of bits of physical address; the `no-map` ranges of `reserved` only
+/// by their owners. Records the devices that are mapped in `early` already. Boot CPU, when there are vmalloc areas.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub(crate) fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap
     IO.adopt(early)
 }
 
-/// The names of the types, each a function.
+/// Defines a function for each memory type.
 macro_rules! remap {
     ($(#[$doc:meta])* $name:ident, $memory:ident) => {
         $(#[$doc])*
@@ -116,8 +116,8 @@ pub fn ioremap_prot(phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, I
     IO.ioremap_prot(phys, size, prot)
 }
 
-/// Unmaps what `ioremap` and its sisters returned; see [`IoSpace::iounmap`]. A wrong
-/// address is reported, and nothing changes. Any context.
+/// Unmaps a mapping of `ioremap` and its sisters; see [`IoSpace::iounmap`]. A wrong address is reported, and nothing changes.
+/// Any context.
 ///
 /// As a value: [`IoMem`].
 ///
@@ -133,7 +133,7 @@ pub unsafe fn iounmap(addr: impl Pointer) {
     }
 }
 
-/// As [`iounmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`iounmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ pub unsafe fn try_iounmap(addr: impl Pointer) -> Result<(), IoError> {
     IO.do_iounmap(addr.at())
 }
 
-/// Maps memory that is no device's registers; see [`IoSpace::memremap`]. Any context.
+/// Maps memory that is not a device's registers; see [`IoSpace::memremap`]. Any context.
 ///
 /// As a value: [`ReservedRegion`], [`IoMem`].
 ///
@@ -160,8 +160,7 @@ pub fn memremap(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<NonNull
     IO.memremap(phys, size, memory).map(pointer)
 }
 
-/// Unmaps what [`memremap`] returned; see [`IoSpace::memunmap`]. A wrong
-/// address is reported, and nothing changes. Any context.
+/// Unmaps a mapping of [`memremap`]; see [`IoSpace::memunmap`]. A wrong address is reported, and nothing changes. Any context.
 ///
 /// As a value: [`ReservedRegion`], [`IoMem`].
 ///
@@ -177,7 +176,7 @@ pub unsafe fn memunmap(addr: impl Pointer) {
     }
 }
 
-/// As [`memunmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`memunmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -191,8 +190,8 @@ pub unsafe fn try_memunmap(addr: impl Pointer) -> Result<(), IoError> {
     IO.do_memunmap(addr.at())
 }
 
-/// Device memory that is unmapped when this is dropped, of which `SIZE` bytes at least are known when compiling. Reading
-/// and writing: see [`Mmio`].
+/// Device memory that is unmapped when this is dropped, of which at least `SIZE` bytes are known at compile time. Reading and
+/// writing: see [`Mmio`].
 ///
 /// Raw: [`ioremap`], [`ioremap_np`], [`ioremap_ngre`],
 /// [`ioremap_gre`], [`ioremap_wc`], [`ioremap_wt`],
@@ -203,21 +202,21 @@ pub unsafe fn try_memunmap(addr: impl Pointer) -> Result<(), IoError> {
 #[derive(Debug)]
 pub struct IoMem<const SIZE: u64 = 0> {
     registers: Mmio<Bus, SIZE>,
-    /// Released when they are unmapped.
+    /// Addresses that are released when they are unmapped.
     region: Option<MemRegion>,
 }
 
-/// Why device memory could not be had.
+/// Reason why device memory could not be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IoMemError {
-    /// Somebody else has it.
+    /// It has another owner.
     Region(ResourceError<'static>),
     /// It could not be mapped.
     Map(IoError),
-    /// It has fewer bytes than were asked for, or starts at no multiple of 8.
+    /// It has fewer bytes than requested, or its start is not a multiple of 8.
     Size(AccessError),
-    /// There is no memory to note that a device has it.
+    /// There is no memory to record that a device has it.
     Memory(AllocError),
 }
 
@@ -243,7 +242,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     ///
     /// # Safety
     ///
-    /// What the registers do is the affair of whoever has the value: no access to them through it breaks a promise that
+    /// The value's owner is responsible for the effect of the registers: no access to them through it breaks a promise that
     /// others rely on.
     #[track_caller]
     pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
@@ -252,7 +251,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
         unsafe { Self::of_mapping(start, size) }
     }
 
-    /// What was mapped at `start` just now.
+    /// Wraps the range that has just been mapped at `start`.
     ///
     /// # Safety
     ///
@@ -270,12 +269,12 @@ impl<const SIZE: u64> IoMem<SIZE> {
         Ok(Self { registers, region: None })
     }
 
-    /// [`IoMem::new`] of what nobody else has, and nobody else has until this is dropped: the addresses are requested
-    /// first (Linux: `devm_ioremap_resource`). Any context.
+    /// [`IoMem::new`] of addresses without another owner, which it owns until it is dropped: they are requested first (Linux:
+    /// `devm_ioremap_resource`). Any context.
     ///
     /// # Errors
     ///
-    /// [`IoMemError::Region`] if somebody has some of it; else as for [`IoMem::new`]. Nothing is requested or mapped then.
+    /// [`IoMemError::Region`] if some of them have an owner; else as for [`IoMem::new`]. Nothing is requested or mapped then.
     ///
     /// # Safety
     ///
@@ -293,8 +292,8 @@ impl<const SIZE: u64> IoMem<SIZE> {
         Ok(mapped.with_region(region))
     }
 
-    /// [`IoMem::request`] of memory that the device tree sets aside, in the name of the device that owns it: all of the
-    /// region's first range. Any context.
+    /// [`IoMem::request`] of memory that the device tree reserves, in the name of the device that owns it: all of the region's
+    /// first range. Any context.
     ///
     /// # Errors
     ///
@@ -339,8 +338,8 @@ impl<const SIZE: u64> Deref for IoMem<SIZE> {
 
 impl<const SIZE: u64> Drop for IoMem<SIZE> {
     fn drop(&mut self) {
-        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Reported if it fails. What is in
-        // the linear map stays there.
+        // SAFETY: MMIO-1: the mapping is this value's alone, which nobody can use any more. Reported if it fails. Memory in the
+        // linear map stays mapped.
         unsafe { memunmap(self.registers.start()) };
     }
 }
@@ -348,11 +347,11 @@ impl<const SIZE: u64> Drop for IoMem<SIZE> {
 /// Accesses at addresses, by Linux's names.
 macro_rules! accesses {
     ($word:ident: $read:ident $read_relaxed:ident $write:ident $write_relaxed:ident) => {
-        /// Reads a register; nothing later comes before it. Any context.
+        /// Reads a register; no later access is ordered before it. Any context.
         ///
         /// # Safety
         ///
-        /// `at` is a mapped device register and a multiple of the width, and reading it harms nothing.
+        /// `at` is a mapped device register and a multiple of the width, and reading it does no harm.
         #[must_use]
         #[inline]
         pub unsafe fn $read(at: VirtAddr) -> $word {
@@ -374,7 +373,7 @@ macro_rules! accesses {
             unsafe { Bus.load(at) }
         }
 
-        /// Writes a register, after everything that was written to memory before. Any context.
+        /// Writes a register, after all earlier writes to memory. Any context.
         ///
         /// # Safety
         ///

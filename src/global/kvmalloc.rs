@@ -1,4 +1,4 @@
-//! Memory from `kmalloc` if it has any, and else from `vmalloc` (Linux: `kvmalloc`): above both.
+//! Memory from `kmalloc` if possible, otherwise from `vmalloc` (Linux: `kvmalloc`): built on both.
 
 use super::misuse::refused;
 use super::slab::{self, kfree, kmalloc, try_kfree};
@@ -12,16 +12,16 @@ use core::fmt;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-/// The most that may be asked for (Linux: `INT_MAX`).
+/// The largest size (Linux: `INT_MAX`).
 const LARGEST: usize = i32::MAX as usize;
 
-/// Why there is no memory.
+/// Reason why there is no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KvError {
-    /// The slab allocator refused, and another allocator is no way out.
+    /// The slab allocator refused, for a reason that vmalloc cannot help.
     Slab(AllocError),
-    /// Both refused; this is what vmalloc said.
+    /// Both refused; this is vmalloc's error.
     Vmalloc(MapError),
 }
 
@@ -36,13 +36,13 @@ impl fmt::Display for KvError {
 
 impl core::error::Error for KvError {}
 
-/// Why memory was not freed. Nothing has changed then.
+/// Reason why memory was not freed. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KvFreeError {
-    /// It is none that the slab allocator gave.
+    /// The slab allocator did not allocate it.
     Slab(Misuse),
-    /// It is none that vmalloc gave.
+    /// vmalloc did not allocate it.
     Vmalloc(MapError),
 }
 
@@ -57,10 +57,10 @@ impl fmt::Display for KvFreeError {
 
 impl core::error::Error for KvFreeError {}
 
-/// `size` bytes, contiguous in addresses: from [`kmalloc`] if it can be had there without much ado, else,
-/// if it is more than a page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
+/// `size` bytes, contiguous in addresses: from [`kmalloc`] if it succeeds without much effort, otherwise, if it is more than a
+/// page, from [`vmalloc`](super::vmalloc()) (Linux: `kvmalloc`). Context as `gfp` says.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 #[doc = concat!("```ignore\n", include_str!("../../docs/families/kvmalloc.rs"), "```")]
 ///
@@ -81,7 +81,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     if size > LARGEST {
         return Err(KvError::Slab(AllocError::TooLarge));
     }
-    // There is another way, unless the caller asks for the effort.
+    // vmalloc is tried too, unless the caller asks for the effort.
     let effort = if gfp.contains(Gfp::RETRY_MAYFAIL) { Gfp::empty() } else { Gfp::NORETRY };
     match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
         Ok(memory) => Ok(memory),
@@ -92,7 +92,7 @@ fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvmalloc`], zeroed.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
@@ -105,24 +105,25 @@ pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 
 /// [`kvzalloc`] for `count` elements of `size` bytes.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
-/// [`KvError`], also if the product is more than any size.
+/// [`KvError`], also if the product overflows.
 #[track_caller]
 pub fn kvcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     kvzalloc(size_mul(count, size), gfp)
 }
 
-/// Makes what [`kvmalloc`] gave `size` bytes large, where it is or elsewhere; null is nothing yet, and no bytes free it:
-/// the answer is then what [`kvmalloc`] of no bytes gives. What both sizes have stays. Context as `gfp` says.
+/// Resizes an allocation of [`kvmalloc`] to `size` bytes, in place or by moving it. A null pointer allocates; a size of 0
+/// frees, and returns the same as [`kvmalloc`] of 0 bytes. The contents up to the smaller of both sizes are kept. Context as
+/// `gfp` says.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Errors
 ///
-/// [`KvError`]; the memory is as it was then.
+/// [`KvError`]; the memory is unchanged then.
 ///
 /// # Safety
 ///
@@ -152,7 +153,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
         Err(error) => {
             let had = slab::ksize(old).map_err(|_| KvError::Slab(error))?;
             let new = kvmalloc(size, gfp)?;
-            // SAFETY: both have so many bytes, and the new memory is nobody else's.
+            // SAFETY: both have that many bytes, and the new memory has no other owner.
             unsafe { new.as_ptr().copy_from_nonoverlapping(old.as_ptr(), had.min(size)) };
             // SAFETY: the caller's promise.
             unsafe { kfree(old) };
@@ -164,7 +165,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 /// Frees what [`kvmalloc`], [`kmalloc`] or [`vmalloc`](super::vmalloc()) gave; null is nothing to free.
 /// Misuse is reported, and nothing is freed then. Any context.
 ///
-/// As a value: [`KVec`](super::KVec) of what is small, [`VVec`](super::VVec) of what is large.
+/// As a value: [`KVec`](super::KVec) for small sizes, [`VVec`](super::VVec) for large ones.
 ///
 /// # Safety
 ///
@@ -184,7 +185,7 @@ pub unsafe fn kvfree(memory: impl Pointer) {
     }
 }
 
-/// As [`kvfree`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kvfree`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The linear map: all RAM, at its physical address plus what [`machine!`](crate::machine) says.
+//! The linear map: all RAM, at its physical address plus the offset of [`machine!`](crate::machine).
 
 use super::machine::linear_offset;
 use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
@@ -6,7 +6,7 @@ use crate::arch::aarch64::mmu::{El1Mmu, TableWindow};
 use crate::mm::layout::LINEAR_MAP_SIZE;
 use core::ptr::NonNull;
 
-/// The address of a physical address that the linear map reaches.
+/// The linear-map address of a physical address that the linear map reaches.
 #[inline(always)]
 pub(super) fn linear(phys: PhysAddr) -> VirtAddr {
     let offset = linear_offset();
@@ -17,7 +17,7 @@ pub(super) fn linear(phys: PhysAddr) -> VirtAddr {
     })
 }
 
-/// An address that an allocator gave, as a pointer to its first byte.
+/// An address returned by an allocator, as a pointer to its first byte.
 #[inline(always)]
 pub(super) const fn pointer(memory: VirtAddr) -> NonNull<u8> {
     // SAFETY: neither area nor object nor page is at the address zero: where RAM would be there, `bring_up` has set its page
@@ -38,7 +38,7 @@ pub(super) fn linear_to_phys(virt: VirtAddr) -> Option<PhysAddr> {
     (phys < LINEAR_MAP_SIZE).then_some(PhysAddr::new(phys))
 }
 
-/// Where the linear map has a range, or `None` if it does not reach all of it.
+/// The linear-map addresses of a range, or `None` if the linear map does not reach all of it.
 pub(super) fn phys_range_to_virt(phys: PhysRange) -> Option<VirtRange> {
     let reached = phys.end().get() <= LINEAR_MAP_SIZE;
     phys_to_virt(phys.start()).filter(|_| reached).and_then(|start| VirtRange::from_size(start, phys.size()))

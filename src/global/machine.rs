@@ -8,8 +8,8 @@ use crate::hal::wait::{Atomic, WaitQueue};
 use crate::mm::zone::Shortage;
 use core::fmt;
 
-/// The machine of a kernel, as far as this crate cannot know it by itself. Every method has a body that is right for one
-/// CPU without threads; a kernel that grows replaces them one by one (docs/embedding.md).
+/// The part of a kernel's machine that this crate cannot know by itself. Every method has a default body for one CPU without
+/// threads; a kernel that grows replaces them one by one (docs/embedding.md).
 ///
 /// All methods but [`Machine::hold_others`] and [`Machine::block`] are called in any context, interrupt handlers and
 /// reports of the kernel's end among them, so they take no lock that they might hold already and allocate nothing.
@@ -22,9 +22,9 @@ use core::fmt;
 /// - `MACH-2`: [`Machine::hold_others`] answers `true` only if it has run the function once, while no other CPU executed
 ///   anything but a wait in memory that the function does not change, and interrupts were masked on this one.
 pub unsafe trait Machine: Sync {
-    /// Makes an online CPU call [`answer_requests`](super::answer_requests) soon, by an interrupt; whether it can. Another
-    /// CPU waits for the answer, so a kernel of several CPUs without such an interrupt must call that function on each CPU
-    /// again and again: from its timer's handler and from its idle loop.
+    /// Makes an online CPU call [`answer_requests`](super::answer_requests) soon, by an interrupt. Returns whether it can.
+    /// Another CPU waits for the answer, so a kernel of several CPUs without such an interrupt must call that function on each
+    /// CPU repeatedly: from its timer's handler and from its idle loop.
     fn kick(&self, cpu: CpuId) -> bool {
         let _ = cpu;
         false
@@ -38,7 +38,7 @@ pub unsafe trait Machine: Sync {
     /// Prints the backtrace of its caller, behind lines of a report.
     fn print_backtrace(&self) {}
 
-    /// Writes an address in the code for people to read.
+    /// Writes an address of code in readable form.
     ///
     /// # Errors
     ///
@@ -57,24 +57,24 @@ pub unsafe trait Machine: Sync {
         counter::frequency()
     }
 
-    /// Another CPU has not answered for a second; the wait goes on.
+    /// Called when another CPU has not answered for a second; the wait continues.
     fn no_answer(&self, cpu: CpuId) {
         self.print(format_args!("{:?} has waited a second for {cpu:?}", super::this_cpu()));
     }
 
-    /// There is work in the background: lets a CPU that has nothing to do call [`idle`](super::idle).
+    /// Called when there is background work: makes an idle CPU call [`idle`](super::idle).
     fn rouse(&self) {}
 
-    /// Runs `work` while all other CPUs stand still, if that can be done: whether it ran. Live blocks of the linear map are
-    /// split so on CPUs that need break-before-make. Not from an interrupt handler.
+    /// Runs `work` while all other CPUs are stopped, if that is possible. Returns whether it ran. Live blocks of the linear map
+    /// are split this way on CPUs that need break-before-make. Not from an interrupt handler.
     fn hold_others(&self, work: &mut dyn FnMut()) -> bool {
         let _ = work;
         false
     }
 
-    /// Blocks the running thread until [`WaitQueue::generation`] of `queue` is no longer `seen`, or for a shorter time,
-    /// and lets other threads run: whether it did. `false` if no other thread can run, or if there are none: the CPU works for
-    /// other CPUs meanwhile, and sleeps, or finds that nobody is left who could free memory. A kernel that implements it
+    /// Blocks the running thread until [`WaitQueue::generation`] of `queue` is no longer `seen`, or for a shorter time, and
+    /// lets other threads run. Returns whether it did: `false` if no other thread can run, or if there are none: the CPU works
+    /// for other CPUs meanwhile, and sleeps, or finds that no CPU is left that could free memory. A kernel that implements it
     /// calls [`switch_thread`](super::switch_thread) at each switch.
     fn block(&self, queue: &WaitQueue, seen: u32) -> bool {
         let _ = (queue, seen);
@@ -86,44 +86,44 @@ pub unsafe trait Machine: Sync {
         let _ = queue;
     }
 
-    /// Whether anything but the running contexts of CPUs may yet free memory: an interrupt's handler. If nothing can, an
-    /// allocation that waits fails at last instead of waiting for ever.
+    /// Whether memory may still be freed outside the running contexts of CPUs, by an interrupt handler for example. If not, an
+    /// allocation that waits fails in the end instead of waiting for ever.
     fn may_free_memory(&self) -> bool {
         false
     }
 
-    /// The machine cannot be booted, for a reason of its own: a damaged device tree, too little memory. Called by the entry of the
-    /// feature `boot`, on the boot stack, before there is memory. Stops this CPU, unless a kernel has something better.
+    /// Called when the machine cannot boot: a damaged device tree, too little memory. The caller is the entry of the feature
+    /// `boot`, on the boot stack, before there is memory. Stops this CPU, unless a kernel has something better.
     fn cannot_boot(&self, why: fmt::Arguments<'_>) -> ! {
         self.print(format_args!("cannot boot: {why}"));
         cpu::park()
     }
 
-    /// An allocation fails without [`Gfp::NOWARN`].
+    /// Called when an allocation fails without [`Gfp::NOWARN`].
     fn allocation_failed(&self, shortage: &Shortage) {
         self.print(format_args!("page allocation failure: order:{}, mode:{}", shortage.order.get(), shortage.gfp));
         self.print_backtrace();
     }
 
-    /// An allocation that may wait was made where waiting is not legal, and goes on without.
+    /// Called when an allocation that may wait was made where waiting is not legal; the allocation goes on without waiting.
     fn waits_in_atomic(&self, gfp: Gfp, order: Order, why: Atomic) {
         let order = order.get();
         self.print(format_args!("sleeping allocation in atomic context ({why}): order:{order}, mode:{gfp}"));
         self.print_backtrace();
     }
 
-    /// A function that may sleep, by its name, was called where that is not legal; it is refused.
+    /// Called when a function that may sleep was called where that is not legal, with the function's name; the call is refused.
     fn sleeps_in_atomic(&self, call: &'static str, why: Atomic) {
         self.print(format_args!("sleeping function called in atomic context ({why}): {call}"));
         self.print_backtrace();
     }
 }
 
-/// Names the kernel's machine: a value of a type that is [`Machine`], in a constant expression, and what the linear map adds
-/// to a physical address: any multiple of 2 MiB, zero included (RAM is used where it is). Without `linear_offset` it is
-/// [`PAGE_OFFSET`](crate::mm::layout::PAGE_OFFSET). Cheapest are values that share no bit with an address of RAM.
+/// Names the kernel's machine: a value of a type that is [`Machine`], in a constant expression, and the offset that the linear
+/// map adds to a physical address: any multiple of 2 MiB, zero included (RAM is used where it is). Without `linear_offset` it
+/// is [`PAGE_OFFSET`](crate::mm::layout::PAGE_OFFSET). Cheapest are values that share no bit with an address of RAM.
 ///
-/// Once in a kernel; the linker says so if there is none, or a second one.
+/// Use it once in a kernel; the linker reports a missing or a second one.
 ///
 /// ```ignore
 /// struct MyKernel;
@@ -151,7 +151,7 @@ macro_rules! machine {
 }
 
 unsafe extern "Rust" {
-    // What `machine!` defines, in the kernel's own crate. With link-time optimisation both are constants here.
+    // Symbols that `machine!` defines, in the kernel's own crate. With link-time optimisation both are constants here.
     safe static __QUARRY_LINEAR_OFFSET: u64;
     safe static __QUARRY_MACHINE: &'static dyn Machine;
 }

@@ -1,4 +1,4 @@
-//! The machine's memory pools: Linux's names for them as free functions, over this kernel's short ways.
+//! The machine's memory pools: Linux's names for them as free functions, over this kernel's fast paths.
 
 use super::alloc::Kmalloc;
 use super::cpu::KernelPages;
@@ -24,14 +24,14 @@ pub type KmallocPool = MempoolOf<KmallocElements>;
 pub type SlabPool<'c> = MempoolOf<&'c KmemCache>;
 /// A pool of blocks of pages.
 pub type PagePool = MempoolOf<PageBacking<'static, KernelPages>>;
-/// A pool of what two functions give and take.
+/// A pool of elements that two functions allocate and free.
 pub type FunctionPool<D> = MempoolOf<Functions<D>>;
-/// A pool of values of one type, with a cache of its own.
+/// A pool of values of one type, with its own cache.
 pub type Mempool<T> = mempool::Mempool<'static, T, KernelPages, KmemCache>;
 /// A value out of a [`Mempool`].
 pub type MempoolBox<'p, T> = mempool::MempoolBox<'p, 'static, T, KernelPages, KmemCache>;
 
-/// Whether flags want nothing that is not at hand.
+/// Whether flags ask for nothing but a cached object.
 #[inline(always)]
 const fn plain(gfp: Gfp) -> bool {
     !gfp.intersects(Gfp::HIGHMEM.union(Gfp::DMA).union(Gfp::DMA32).union(Gfp::RECLAIMABLE))
@@ -45,7 +45,7 @@ fn address(element: NonNull<u8>) -> VirtAddr {
 #[derive(Debug)]
 pub struct KmallocElements {
     size: usize,
-    /// Where each CPU has free ones; `None` for blocks that are larger than the largest cache's.
+    /// Slot of their cache in each CPU's data; `None` for blocks that are larger than the largest cache's.
     slot: Option<Slot>,
 }
 
@@ -62,7 +62,7 @@ impl KmallocElements {
     }
 }
 
-// SAFETY: what `kmalloc` promises.
+// SAFETY: the guarantees of `kmalloc`.
 unsafe impl Backing for KmallocElements {
     fn bytes(&self) -> usize {
         self.size
@@ -96,7 +96,7 @@ unsafe impl Backing for KmallocElements {
     }
 }
 
-// SAFETY: what a cache promises; an object of another one is not accepted.
+// SAFETY: the cache's guarantees hold; an object of another cache is not accepted.
 unsafe impl Backing for KmemCache {
     fn bytes(&self) -> usize {
         CacheBacking::writable(self.cache())
@@ -119,7 +119,7 @@ unsafe impl Backing for KmemCache {
 
     #[inline(always)]
     fn first_word(&self, element: NonNull<u8>) -> u64 {
-        // Objects of less than a word, or with a constructor, hold no mark; a slot of eight bytes they have all the same.
+        // Objects of less than a word, or with a constructor, hold no mark; they still have a slot of eight bytes.
         slab_fast::word_at(element)
     }
 
@@ -132,8 +132,8 @@ fn create<B: Backing>(name: &'static str, min: u32, backing: B) -> Result<Mempoo
     RawMempool::create(slab_allocator(), &PoolSpec::new(name, min), backing).map_err(|refused| refused.error)
 }
 
-/// Makes a pool of what `alloc_fn` gives and `free_fn` takes, both with `pool_data`; see [`RawMempool::create`] and
-/// [`Functions::new`] (Linux: `mempool_create`). Where sleeping is allowed.
+/// Makes a pool of elements that `alloc_fn` allocates and `free_fn` frees, both with `pool_data`; see [`RawMempool::create`]
+/// and [`Functions::new`] (Linux: `mempool_create`). Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -209,7 +209,7 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
     pool.alloc_preallocated()
 }
 
-/// Frees an element; null is nothing to free. A wrong element is reported, and nothing is freed. Any context.
+/// Frees an element; null is a no-op. A wrong element is reported, and nothing is freed. Any context.
 ///
 /// # Safety
 ///
@@ -222,7 +222,7 @@ pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B
     }
 }
 
-/// The same, but what is wrong is the answer, and is not reported.
+/// The same, but returns an error instead of reporting it.
 ///
 /// # Errors
 ///
@@ -246,7 +246,7 @@ pub fn mempool_resize<B: Backing>(pool: &MempoolOf<B>, new_min_nr: u32) -> Resul
     pool.resize(new_min_nr)
 }
 
-/// Gives a pool up; see [`RawMempool::destroy`]. Where sleeping is allowed.
+/// Destroys a pool; see [`RawMempool::destroy`]. Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -260,7 +260,7 @@ pub fn mempool_destroy<B: Backing>(pool: MempoolOf<B>) -> Result<(), (MempoolOf<
 }
 
 impl<T> Mempool<T> {
-    /// Makes a pool of values, with a cache of its own, which gets the pool's name. Where sleeping is allowed.
+    /// Makes a pool of values, with its own cache, which gets the pool's name. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -283,7 +283,7 @@ impl<T> Mempool<T> {
         }
     }
 
-    /// Gives the pool and its cache up. Where sleeping is allowed.
+    /// Destroys the pool and its cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -297,7 +297,7 @@ impl<T> Mempool<T> {
     }
 }
 
-/// Gives a cache back that nothing is left of. What is left all the same is reported there.
+/// Destroys a cache from which no object is left. An object that is left all the same is reported there.
 fn destroy_cache(cache: KmemCache) {
     let _ = Kmalloc.destroy(cache);
 }

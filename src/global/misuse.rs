@@ -34,12 +34,11 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Reports that `call` was refused what it was told of, `at`, and who called. Any context; takes no lock that it does not
-/// find free.
+/// Reports that `call` was refused for the address `at`, and its caller. Any context; takes no lock that it does not find free.
 ///
 /// # Panics
 ///
-/// If `panic_on_warn` says so ([`SlabOptions::panic_on_misuse`](crate::mm::slab::SlabOptions::panic_on_misuse)).
+/// Panics if `panic_on_warn` says so ([`SlabOptions::panic_on_misuse`](crate::mm::slab::SlabOptions::panic_on_misuse)).
 #[cold]
 #[inline(never)]
 pub(super) fn refused(call: &str, at: VirtAddr, error: &dyn fmt::Display, caller: &Location<'_>) {

@@ -1,5 +1,5 @@
-//! L5: the one file with the statics of the memory subsystem, and free functions over them. The generics of the layers
-//! below stop here.
+//! L5: the one module with the statics of the memory subsystem, and free functions over them. The generics of the layers below
+//! stop here.
 
 mod alloc;
 mod bring_up;
@@ -177,13 +177,13 @@ pub fn memblock() -> OrderedGuard<'static, BootMemblock, class::MemblockLists, R
     MEMBLOCK.lock()
 }
 
-/// The tables that TTBR1 holds, once they are the final ones. Any context.
+/// The final tables of TTBR1, once they are in use. Any context.
 #[must_use]
 pub fn kernel_tables() -> Option<&'static PageTable<KernelMmu>> {
     KERNEL_TABLES.get()
 }
 
-/// Makes `tables` the kernel's. The first call counts.
+/// Registers `tables` as the kernel's. The first call counts.
 pub(crate) fn set_kernel_tables(tables: PageTable<KernelMmu>) {
     KERNEL_TABLES.call_once(|| tables);
 }
@@ -202,7 +202,7 @@ unsafe impl FrameSource for MemblockFrames {
 
     unsafe fn free_table(&self, table: PhysAddr) {
         if let Some(page) = PhysRange::from_size(table, PAGE_SIZE) {
-            // A page that memblock does not take back is lost, and nothing worse.
+            // A page that memblock does not take back is lost; that does no other harm.
             let _ = memblock().free(page);
         }
     }

@@ -1,5 +1,5 @@
-//! Giving pages back, by page or by address: each call reports what is wrong with the name, and has a sister `try_…` that
-//! answers with it instead.
+//! Giving pages back, by page or by address: each call reports an error in the name, and has a sister `try_…` that answers with
+//! it instead.
 
 use super::linear::linear;
 use super::misuse::refused;
@@ -9,13 +9,13 @@ use crate::mm::page::Page;
 use crate::mm::zone::{FreeError, PageBatch};
 use core::panic::Location;
 
-/// What names a block: its first page, or a pointer to its first byte by the linear map.
+/// Name of a block: its first page, or a pointer to its first byte in the linear map.
 pub trait BlockName: Copy {
     /// The first page.
     ///
     /// # Errors
     ///
-    /// [`FreeError`] for an address that is no page's.
+    /// [`FreeError`] for an address that belongs to no page.
     fn page(self) -> Result<Page, FreeError>;
 
     /// The address, for a report.
@@ -44,9 +44,9 @@ impl<P: Pointer> BlockName for P {
     }
 }
 
-/// Gives a block back, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by
-/// type here). Allocated by [`alloc_pages`](super::alloc_pages) and its kin; owned by [`Pages`](super::Pages).
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees a block, named by its first page or by its address (Linux: `__free_pages` and `free_pages`, told apart by type here).
+/// Allocated by [`alloc_pages`](super::alloc_pages) and its kin; owned by [`Pages`](super::Pages). A wrong name is reported,
+/// and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -63,11 +63,11 @@ pub unsafe fn free_pages(block: impl BlockName, order: Order) {
     }
 }
 
-/// As [`free_pages`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -77,8 +77,8 @@ pub unsafe fn try_free_pages(block: impl BlockName, order: Order) -> Result<(), 
     block.page().and_then(|page| PAGES.do_free_pages(page, order))
 }
 
-/// Gives a page back, named by itself or by its address: [`free_pages`] of order zero.
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees a page, named by its descriptor or by its address: [`free_pages`] of order zero. A wrong name is reported, and nothing
+/// changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -95,11 +95,11 @@ pub unsafe fn free_page(page: impl BlockName) {
     }
 }
 
-/// As [`free_page`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_page`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -132,11 +132,11 @@ pub unsafe fn free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) {
     }
 }
 
-/// As [`free_pages_bulk`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages_bulk`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -146,8 +146,8 @@ pub unsafe fn try_free_pages_bulk<const N: usize>(batch: &mut PageBatch<N>) -> R
     PAGES.do_free_pages_bulk(batch)
 }
 
-/// Gives back what [`alloc_pages_exact`](super::alloc_pages_exact) returned for as many bytes.
-/// A wrong name is reported, and nothing changes. Any context.
+/// Frees the pages that [`alloc_pages_exact`](super::alloc_pages_exact) returned for the same number of bytes. A wrong name is
+/// reported, and nothing changes. Any context.
 ///
 /// As a value: [`Pages`](super::Pages).
 ///
@@ -164,11 +164,12 @@ pub unsafe fn free_pages_exact(start: impl BlockName, bytes: usize) {
     }
 }
 
-/// As [`free_pages_exact`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_pages_exact`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then. Of several pages, those before the one that is wrong are free.
+/// A variant of [`FreeError`] that names the error; nothing has changed then. Of several pages, those before the bad one are
+/// free.
 ///
 /// # Safety
 ///
@@ -196,11 +197,12 @@ pub unsafe fn free_contig_range(first: Page, pages: u32) {
     }
 }
 
-/// As [`free_contig_range`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_contig_range`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then. Of several pages, those before the one that is wrong are free.
+/// A variant of [`FreeError`] that names the error; nothing has changed then. Of several pages, those before the bad one are
+/// free.
 ///
 /// # Safety
 ///
@@ -226,11 +228,11 @@ pub unsafe fn put_page(page: Page) {
     }
 }
 
-/// As [`put_page`], but what is wrong with the name is the answer, and is not reported.
+/// As [`put_page`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
-/// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+/// A variant of [`FreeError`] that names the error; nothing has changed then.
 ///
 /// # Safety
 ///

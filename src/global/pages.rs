@@ -25,10 +25,10 @@ use crate::sync::Once;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-/// Whether a mapping of `vm_map_ram` leads to one of so many frames.
+/// Whether a mapping of `vm_map_ram` points to one of this number of frames.
 static BRIEF_MAPPINGS: Once<fn(Pfn, u64) -> bool, Relax> = Once::new();
 
-/// Says who knows what `vm_map_ram` maps. Once.
+/// Registers the function that knows the mappings of `vm_map_ram`. Once.
 pub(super) fn set_brief_mappings(maps: fn(Pfn, u64) -> bool) {
     BRIEF_MAPPINGS.call_once(|| maps);
 }
@@ -125,8 +125,8 @@ unsafe impl PageHal for KernelPages {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let first = linear(start).as_ptr::<u64>();
-        // SAFETY: pages of RAM that the allocator has just taken for its caller; whoever writes to them all the same is
-        // what is looked for, and writes no more than bytes.
+        // SAFETY: pages of RAM that the allocator has just taken for its caller; this check looks for a writer that uses them
+        // all the same, and such a writer writes no more than bytes.
         let words = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE / 8)) };
         let expected = u64::from_ne_bytes([byte; 8]);
         let (index, word) = words.iter().enumerate().find(|(_, word)| **word != expected)?;
@@ -143,14 +143,14 @@ pub fn page_allocator() -> &'static PageAllocator<KernelPages> {
     &PAGES
 }
 
-/// How the linear map maps pages that come and go: as the first one that was taken out.
+/// Mapping flags of pages that enter and leave the linear map: those of the first page that was taken out.
 static LINEAR_PROT: Once<Prot, Relax> = Once::new();
 
-/// Maps pages in the linear map, or takes them out of it, where it has an entry for each.
+/// Maps pages in the linear map, or takes them out of it, if it has an entry for each.
 fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), PgtableError> {
     let range = PhysRange::from_size(start, pages.saturating_mul(PAGE_SIZE)).and_then(phys_range_to_virt);
     let (Some(tables), Some(range)) = (kernel_tables(), range) else { return Err(PgtableError::OutsideSpace) };
-    // The tables stay, so that none is asked for in the middle of an allocation.
+    // The tables stay, so that no table is needed in the middle of an allocation.
     let frames = BuddyFrames::ATOMIC;
     if present {
         let prot = *LINEAR_PROT.get().ok_or(PgtableError::OutsideSpace)?;
@@ -161,7 +161,7 @@ fn change_linear_map(start: PhysAddr, pages: u64, present: bool) -> Result<(), P
     tables.do_unmap_and_flush(&frames, range, UnmapFlags::KEEP_TABLES)
 }
 
-/// Page frames for page tables, looked for as its flags say.
+/// Page frames for page tables, allocated with its flags.
 #[derive(Clone, Copy, Debug)]
 pub struct BuddyFrames(Gfp);
 
@@ -169,7 +169,7 @@ impl BuddyFrames {
     /// For any context.
     pub const ATOMIC: Self = Self(Gfp::ATOMIC);
 
-    /// Looked for as `gfp` says: of it, what [`Gfp::effort`] keeps.
+    /// Allocated with the part of `gfp` that [`Gfp::effort`] keeps.
     #[inline]
     #[must_use]
     pub const fn new(gfp: Gfp) -> Self {
@@ -183,7 +183,8 @@ unsafe impl FrameSource for BuddyFrames {
         if faults::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
-        // The caller is told, and says so or has another way. Tables go back, and lie close together until then.
+        // The caller gets the error, and reports it or uses a fallback. Tables are reclaimable, and lie close together until
+        // then.
         let page = alloc_page(self.0 | Gfp::NOWARN | Gfp::RECLAIMABLE).map_err(|_| NoFrame)?;
         // A fresh page is unclaimed.
         let _ = PAGES.do_claim(page, Kind::PageTable, 0);
@@ -195,7 +196,7 @@ unsafe impl FrameSource for BuddyFrames {
         // A table from before the hand-over is reserved memory, which becomes the allocator's here.
         let freed = match PAGES.do_disown(page, Kind::PageTable) {
             Ok(()) => PAGES.do_free_pages(page, Order::ZERO),
-            // SAFETY: the caller says that this is a table that nothing leads to any more.
+            // SAFETY: the caller says that this is a table to which nothing points any more.
             Err(_) => unsafe { PAGES.free_reserved(page, 1) }.map(|_| ()),
         };
         if let Err(error) = freed {
@@ -228,7 +229,7 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
     PAGES.alloc_pages(gfp, Order::ZERO)
 }
 
-/// Allocates 2^order pages and answers with their address in the linear map (Linux: `__get_free_pages`).
+/// Allocates 2^order pages and returns their address in the linear map (Linux: `__get_free_pages`).
 ///
 /// As a value: [`Pages`].
 ///
@@ -237,11 +238,11 @@ pub fn alloc_page(gfp: Gfp) -> Result<Page, AllocError> {
 /// [`AllocError`].
 #[inline(always)]
 pub fn get_free_pages(gfp: Gfp, order: Order) -> Result<NonNull<u8>, AllocError> {
-    // What comes from a list of this CPU has no tag.
+    // A page from a list of this CPU has no tag.
     PAGES.alloc_pages_as(gfp, order, |page| pointer(linear_address(page)), |page| pointer(page_address(page)))
 }
 
-/// Allocates a zeroed page and answers with its address.
+/// Allocates a zeroed page and returns its address.
 ///
 /// As a value: [`Pages`].
 ///
@@ -253,7 +254,7 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     get_free_pages(gfp | Gfp::ZERO, Order::ZERO)
 }
 
-/// Allocates 2^order pages that every device reaches, and answers with their address (Linux: `__get_dma_pages`).
+/// Allocates 2^order pages that every device reaches, and returns their address (Linux: `__get_dma_pages`).
 ///
 /// As a value: [`Pages`].
 ///
@@ -288,7 +289,7 @@ pub fn alloc_pages_exact(gfp: Gfp, bytes: usize) -> Result<NonNull<u8>, AllocErr
     PAGES.alloc_pages_exact(gfp, bytes as u64).map(|page| pointer(page_address(page)))
 }
 
-/// Makes an allocated block into single pages; see [`PageAllocator::split_page`].
+/// Splits an allocated block into single pages; see [`PageAllocator::split_page`].
 ///
 /// As a value: [`Pages`].
 ///
@@ -303,8 +304,7 @@ pub unsafe fn split_page(page: Page, order: Order) -> Result<(), FreeError> {
     PAGES.do_split_page(page, order)
 }
 
-/// Allocates `pages` contiguous pages, however many, from a multiple of `align` on; see
-/// [`PageAllocator::alloc_contig_pages`].
+/// Allocates `pages` contiguous pages, any number, from a multiple of `align` on; see [`PageAllocator::alloc_contig_pages`].
 ///
 /// As a value: [`Pages`].
 ///
@@ -342,7 +342,7 @@ pub fn page_count(page: Page) -> u32 {
 }
 
 /// The address of a page's first byte in the linear map. Every page has one on a 64-bit machine. Where memory is tagged it
-/// carries the tag of who has the page, if that is one.
+/// carries the tag of the page's owner, if the owner is one.
 #[must_use]
 #[inline(always)]
 pub fn page_address(page: Page) -> VirtAddr {
@@ -382,7 +382,7 @@ pub fn virt_to_page(addr: impl Address) -> Result<Page, FreeError> {
     PAGES.page_at(addr.at().align_down(1 << PAGE_SHIFT))
 }
 
-/// The physical address behind an address of the linear map, whatever memory tag it carries, or `None` for any other.
+/// The physical address behind an address of the linear map, with any memory tag, or `None` for any other.
 #[must_use]
 pub fn virt_to_phys(virt: impl Address) -> Option<PhysAddr> {
     linear_to_phys(tags::untag(virt.at()))
@@ -400,7 +400,7 @@ pub fn nr_free_pages() -> u64 {
     PAGES.free_page_count()
 }
 
-/// Gives the pages on every CPU's lists back to their zones; see [`PageAllocator::drain_all`].
+/// Returns the pages on every CPU's lists to their zones; see [`PageAllocator::drain_all`].
 pub fn drain_all_pages() {
     PAGES.drain_all();
 }
@@ -418,7 +418,7 @@ pub fn kmap_atomic(page: Page) -> NonNull<u8> {
     pointer(page_address(page))
 }
 
-/// Undoes [`kmap`] and [`kmap_atomic`]: nothing to do on a 64-bit machine.
+/// Undoes [`kmap`] and [`kmap_atomic`]: a no-op on a 64-bit machine.
 pub fn kunmap(_page: Page) {}
 
 /// A block of pages that is freed when it is dropped.

@@ -1,4 +1,4 @@
-//! The kernel's per-CPU memory that is asked for while running, Linux's names for it, and a value for each CPU.
+//! The kernel's dynamic per-CPU memory, Linux's names for it, and a value for each CPU.
 
 use super::misuse::refused;
 use super::vmalloc::VMALLOC;
@@ -18,10 +18,10 @@ use core::panic::Location;
 
 static PERCPU: PerCpuAllocator<'static, 'static, KernelPages> = PerCpuAllocator::new(&VMALLOC);
 
-// SAFETY: HAL-11: a row is a fresh allocation, and what is cleared is written by the CPU.
+// SAFETY: HAL-11: an array is a fresh allocation, and memory is cleared by writes of the CPU.
 unsafe impl PerCpuHal<'static> for KernelPages {
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'static mut [Chunk<'static>]> {
-        // Among memory that goes back.
+        // Reclaimable memory.
         let gfp = gfp | Gfp::RECLAIMABLE;
         let row = KVec::from_elem(Chunk::FREE, count, gfp).ok()?;
         Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))
@@ -55,13 +55,13 @@ impl Purge for Idle {
     }
 }
 
-/// Lets memory that is idle be had by whoever is short of it. Boot CPU, once.
+/// Registers the shrinker that frees idle per-CPU memory when memory is short. Boot CPU, once.
 ///
 /// # Errors
 ///
 /// [`RegistryError::Full`].
 pub(crate) fn percpu_init() -> Result<(), RegistryError> {
-    // For good.
+    // Registered for good.
     reclaim().purges().register(context(), &Idle).map(drop)
 }
 
@@ -89,8 +89,7 @@ pub fn alloc_percpu_gfp(size: usize, align: usize, gfp: Gfp) -> Result<PerCpuPtr
     PERCPU.alloc(size as u64, align as u64, gfp)
 }
 
-/// Frees what [`alloc_percpu`] gave. A wrong name is reported, and nothing changes. Any context;
-/// needs no memory.
+/// Frees an allocation of [`alloc_percpu`]. A wrong name is reported, and nothing changes. Any context; needs no memory.
 ///
 /// As a value: [`PerCpu`].
 ///
@@ -105,7 +104,7 @@ pub unsafe fn free_percpu(ptr: PerCpuPtr) {
     }
 }
 
-/// As [`free_percpu`], but what is wrong with the name is the answer, and is not reported.
+/// As [`free_percpu`], but returns an error for a bad name instead of reporting it.
 ///
 /// # Errors
 ///
@@ -132,13 +131,13 @@ pub fn this_cpu_ptr(ptr: PerCpuPtr) -> VirtAddr {
     ptr.of(cpu::current())
 }
 
-/// How much per-CPU memory there is.
+/// Amount of per-CPU memory.
 #[must_use]
 pub fn percpu_stats() -> PerCpuStats {
     PERCPU.stats()
 }
 
-/// Gives back the pages of per-CPU memory that nothing lies in: how many. Any context.
+/// Frees the unused pages of per-CPU memory. Returns their number. Any context.
 pub fn percpu_trim() -> u64 {
     PERCPU.trim()
 }
@@ -161,19 +160,19 @@ pub fn check_percpu() -> Result<(), Broken> {
 ///
 /// # Invariants
 ///
-/// - `PCV-1`: at `ptr`, in the unit of each possible CPU, is a value; all are this one's alone.
+/// - `PCV-1`: at `ptr`, in the unit of each possible CPU, is a value; all belong to this value alone.
 pub struct PerCpu<T> {
     ptr: PerCpuPtr,
     owns: PhantomData<T>,
 }
 
-// SAFETY: PCV-1: the values are this one's alone, wherever it is sent.
+// SAFETY: PCV-1: the values belong to this value alone, on every CPU.
 unsafe impl<T: Send> Send for PerCpu<T> {}
-// SAFETY: PCV-1: whoever shares it has shared references to the values.
+// SAFETY: PCV-1: sharing it gives shared references to the values only.
 unsafe impl<T: Sync> Sync for PerCpu<T> {}
 
 impl<T> PerCpu<T> {
-    /// A value for each CPU, as `make` makes it. Context as `gfp` says.
+    /// Makes a value for each CPU with `make`. Context as `gfp` says.
     ///
     /// # Errors
     ///
@@ -204,7 +203,7 @@ impl<T> PerCpu<T> {
     #[inline]
     pub fn with_this_cpu<R>(&self, f: impl FnOnce(&T) -> R) -> R {
         let _masked = irq::local_irq_save();
-        // SAFETY: PCV-1: whoever executes this is a possible CPU.
+        // SAFETY: PCV-1: the CPU that executes this is a possible CPU.
         f(unsafe { &*self.ptr.of(cpu::current()).as_ptr::<T>() })
     }
 
@@ -221,7 +220,7 @@ impl<T> Drop for PerCpu<T> {
             // SAFETY: PCV-1, and not used afterwards.
             unsafe { self.ptr.of(cpu).as_ptr::<T>().drop_in_place() };
         }
-        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. What is wrong is reported.
+        // SAFETY: PCV-1: the memory is this value's alone, and its contents are dropped. A bad pointer is reported.
         unsafe { free_percpu(self.ptr) };
     }
 }

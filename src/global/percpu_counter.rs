@@ -11,19 +11,19 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::sync::atomic::AtomicI64;
 
-/// The least that a CPU keeps to itself (Linux: `percpu_counter_batch`).
+/// Smallest batch of a CPU (Linux: `percpu_counter_batch`).
 const BATCH_MIN: u32 = 32;
 
-/// A number that all CPUs add to, each to a part of its own, so that no cache line is fought for; each moves its part to what is
-/// shared when it reaches the batch.
+/// A number that all CPUs add to, each to a part of its own, so that they do not contend for a cache line; each moves its part
+/// to the shared part when it reaches the batch.
 pub struct PerCpuCounter {
     shared: Counter<Relax>,
     parts: PerCpu<AtomicI64>,
 }
 
 impl PerCpuCounter {
-    /// A counter of `start`. What a CPU keeps to itself is less than twice the number of CPUs, and 32 at least. Context as `gfp`
-    /// says.
+    /// A counter that starts at `start`. The part that a CPU keeps to itself is less than twice the number of CPUs, and 32 at
+    /// least. Context as `gfp` says.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl PerCpuCounter {
         Self::with_batch(start, (2 * KernelPages(()).cpus()).max(BATCH_MIN), gfp)
     }
 
-    /// The same, whose CPUs keep less than `batch` each to themselves; at least 1.
+    /// The same with a batch of `batch`: each CPU keeps less than that to itself; at least 1.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl PerCpuCounter {
         Ok(Self { shared: Counter::new(start, batch), parts: PerCpu::new(gfp, |_| AtomicI64::new(0))? })
     }
 
-    /// What one CPU may keep to itself.
+    /// Limit of the part that one CPU may keep to itself.
     #[must_use]
     pub const fn batch(&self) -> i64 {
         self.shared.batch()
@@ -59,20 +59,20 @@ impl PerCpuCounter {
         self.add(1);
     }
 
-    /// Takes one off.
+    /// Subtracts one.
     #[inline]
     pub fn dec(&self) {
         self.add(-1);
     }
 
-    /// About how much it is, off by less than the batch for each CPU (Linux: `percpu_counter_read`). Any context; one load.
+    /// Approximate value, off by less than the batch for each CPU (Linux: `percpu_counter_read`). Any context; one load.
     #[inline]
     #[must_use]
     pub fn read(&self) -> i64 {
         self.shared.read()
     }
 
-    /// The same of what is never negative: a part that has not been moved yet may make it look so (Linux:
+    /// The same for a counter that is never negative: a part that has not been moved yet may make it look so (Linux:
     /// `percpu_counter_read_positive`).
     #[inline]
     #[must_use]
@@ -80,20 +80,19 @@ impl PerCpuCounter {
         u64::try_from(self.read()).unwrap_or(0)
     }
 
-    /// How much it is, exactly if nobody adds meanwhile (Linux: `percpu_counter_sum`). Any context; O(CPUs).
+    /// Value, exact if nobody adds meanwhile (Linux: `percpu_counter_sum`). Any context; O(CPUs).
     #[must_use]
     pub fn sum(&self) -> i64 {
         self.shared.sum(&KernelPages(()), self.parts.iter().map(|(_, part)| part))
     }
 
-    /// The same of what is never negative (Linux: `percpu_counter_sum_positive`).
+    /// The same for a counter that is never negative (Linux: `percpu_counter_sum_positive`).
     #[must_use]
     pub fn sum_positive(&self) -> u64 {
         u64::try_from(self.sum()).unwrap_or(0)
     }
 
-    /// How it compares with `other`: by what is shared where that is clear, and exactly otherwise (Linux:
-    /// `percpu_counter_compare`).
+    /// Compares it with `other`: by the shared part if that decides, and exactly otherwise (Linux: `percpu_counter_compare`).
     #[must_use]
     pub fn compare(&self, other: i64) -> Ordering {
         let about = self.read();

@@ -10,7 +10,7 @@ use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceId,
 use crate::sync::Once;
 use core::fmt;
 
-/// Where the window is mapped, and how many ports it has.
+/// Address of the window, and its number of ports.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     base: VirtAddr,
@@ -23,22 +23,22 @@ static WINDOW: Once<Window, Relax> = Once::new();
 static IOPORTS: Resources<'static, KernelPages> =
     Resources::new(KernelPages(()), Span::ALL, "PCI IO", ResourceFlags::IO);
 
-/// Why a port was not reached, or not had. Nothing has changed then.
+/// Reason why a port was not accessed, or not granted. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PortError {
     /// This machine has no ports: its device tree names no window.
     NoPorts,
-    /// The access, or the request, goes beyond the last port.
+    /// The access, or the request, exceeds the last port.
     Beyond {
-        /// The first port of it.
+        /// Its first port.
         port: u64,
-        /// How many ports there are.
+        /// Number of ports of the machine.
         ports: u64,
     },
-    /// The port is no multiple of the width of the access.
+    /// The port is not a multiple of the access's width.
     Unaligned(u64),
-    /// Somebody has some of these ports.
+    /// Some of these ports have an owner.
     Resource(ResourceError<'static>),
     /// The window cannot be mapped.
     Map(IoError),
@@ -83,7 +83,7 @@ fn window() -> Result<Window, PortError> {
     WINDOW.get().copied().ok_or(PortError::NoPorts)
 }
 
-/// The ports from `start` on, `count` of them, all of which there are.
+/// The ports from `start` on, `count` of them; all must exist.
 fn span(start: u64, count: u64) -> Result<Span, PortError> {
     let Window { ports, .. } = window()?;
     let fits = start.checked_add(count).is_some_and(|end| end <= ports);
@@ -91,7 +91,7 @@ fn span(start: u64, count: u64) -> Result<Span, PortError> {
     span.ok_or(PortError::Beyond { port: start, ports })
 }
 
-/// Asks for ports: nobody else has them until they are released (Linux: `request_region`). Any context.
+/// Requests ports: nobody else gets them until they are released (Linux: `request_region`). Any context.
 ///
 /// # Errors
 ///
@@ -101,17 +101,17 @@ pub fn request_region(start: u64, count: u64, name: &'static str) -> Result<Reso
     IOPORTS.request_region(&request).map_err(PortError::Resource)
 }
 
-/// Gives back what [`request_region`] gave, by its ports (Linux: `release_region`). Any context; needs no memory.
+/// Releases ports of [`request_region`] (Linux: `release_region`). Any context; needs no memory.
 ///
 /// # Errors
 ///
-/// [`PortError`], also logged, if nobody has exactly this.
+/// [`PortError`], also logged, if this is not exactly a requested range.
 pub fn release_region(start: u64, count: u64) -> Result<(), PortError> {
     let released = span(start, count).and_then(|span| IOPORTS.release_region(span).map_err(PortError::Resource));
     released.inspect_err(|error| log::error!("release_region({start:#x}, {count:#x}): {error}"))
 }
 
-/// Where a port is.
+/// Address of a port.
 fn port_at(port: u64, width: u64) -> Result<VirtAddr, PortError> {
     let Window { base, ports } = window()?;
     if port.checked_add(width).is_none_or(|end| end > ports) {
@@ -125,7 +125,7 @@ fn port_at(port: u64, width: u64) -> Result<VirtAddr, PortError> {
 
 macro_rules! accesses {
     ($($word:ident: $in:ident by $read:ident, $out:ident by $write:ident;)*) => {$(
-        /// Reads a port; nothing later comes before it. Any context.
+        /// Reads a port; no later access is ordered before it. Any context.
         ///
         /// # Errors
         ///
@@ -133,14 +133,14 @@ macro_rules! accesses {
         ///
         /// # Safety
         ///
-        /// Reading this port harms nothing.
+        /// Reading this port does no harm.
         pub unsafe fn $in(port: u64) -> Result<$word, PortError> {
             let at = port_at(port, size_of::<$word>() as u64)?;
             // SAFETY: a port inside the window, which is mapped for good; and the caller's promise.
             Ok(unsafe { $read(at) })
         }
 
-        /// Writes a port, after everything that was written to memory before. Any context.
+        /// Writes a port, after all earlier writes to memory. Any context.
         ///
         /// # Errors
         ///
@@ -164,7 +164,7 @@ accesses! {
     u32: inl by readl, outl by writel;
 }
 
-/// Ports that are ours until this is dropped.
+/// Ports that this value owns until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct PortRegion {
@@ -173,7 +173,7 @@ pub struct PortRegion {
 }
 
 impl PortRegion {
-    /// Asks for `count` ports from `start` on; see [`request_region`].
+    /// Requests `count` ports from `start` on; see [`request_region`].
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What this kernel does when memory is short: its reclaimer, and how a CPU without threads waits.
+//! Actions of this kernel when memory is short: its reclaimer, and how a CPU without threads waits.
 
 use super::cpu::{KernelPages, rouse};
 use super::drain::answer_requests;
@@ -31,13 +31,14 @@ pub fn reclaim() -> &'static KernelReclaim {
     &RECLAIM
 }
 
-/// What the running context is inside of, and how it waits.
+/// Scopes of the running context, and how it waits.
 #[must_use]
 pub fn context() -> &'static KernelPages {
     PAGES.hal()
 }
 
-/// Asserts that sleeping is allowed where the caller is; see [`PageAllocator::might_sleep`](crate::mm::zone::PageAllocator).
+/// Asserts that sleeping is allowed in the caller's context; see
+/// [`PageAllocator::might_sleep`](crate::mm::zone::PageAllocator).
 ///
 /// # Errors
 ///
@@ -51,14 +52,14 @@ pub const fn spin_lock<T>(data: T) -> SpinLock<T> {
     Lock::new(KernelPages(()), data)
 }
 
-/// Work that an interrupt handler has put off, such as freeing what may not be freed there.
+/// Work that an interrupt handler has put off, such as freeing memory that may not be freed there.
 pub trait Deferred: Sync {
-    /// Does it: whether there was any. Interrupts unmasked, no lock held, on any CPU, inside [`Scope::Deferred`]: may not
-    /// wait.
+    /// Does the work. Returns whether there was any. Called with interrupts unmasked and no lock held, on any CPU, inside
+    /// [`Scope::Deferred`]: it may not wait.
     fn run(&self) -> bool;
 }
 
-/// Lets whoever is idle or waits do the work that `work` has put off.
+/// Registers `work`: idle or waiting CPUs do the work that it has deferred.
 ///
 /// # Errors
 ///
@@ -67,7 +68,7 @@ pub fn defer_to(work: &'static dyn Deferred) -> Result<Registration, RegistryErr
     DEFERRED.register(context(), work)
 }
 
-/// Ends it: when this returns the work is being done nowhere. Where sleeping is allowed, and not in the work itself.
+/// Ends the registration: when this returns, no CPU is doing the work. Where sleeping is allowed, and not in the work itself.
 ///
 /// # Errors
 ///
@@ -76,13 +77,13 @@ pub fn defer_no_more(registration: Registration) -> Result<(), RegistryError> {
     DEFERRED.unregister(context(), registration)
 }
 
-/// What a CPU does that has nothing else to do: answers other CPUs, does deferred work, reclaims in the background if that
-/// is wanted. Whether it did anything. Where sleeping is allowed; elsewhere that is reported, and nothing is done.
+/// Work of an idle CPU: it answers other CPUs, does deferred work, reclaims in the background if that is wanted. Returns
+/// whether it did anything. Where sleeping is allowed; elsewhere that is reported, and nothing is done.
 pub fn idle() -> bool {
     might_sleep("idle").is_ok() && work_meanwhile()
 }
 
-/// [`idle`] for a caller that waits, and so has asked.
+/// [`idle`] for a caller that waits, and has checked that it may.
 fn work_meanwhile() -> bool {
     answer_requests();
     let mut worked = false;
@@ -164,7 +165,7 @@ impl Pressure for KernelPages {
     }
 
     fn failed(&self, shortage: &Shortage) {
-        // A report about memory looks at the zones, which may be locked for good when the kernel ends.
+        // A report about memory reads the zones, which may stay locked when the kernel ends.
         if !faults::fault_injector().is_closed() {
             machine().allocation_failed(shortage);
         }

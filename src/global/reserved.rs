@@ -1,4 +1,4 @@
-//! Memory that the device tree sets aside for a device, for the driver of that device.
+//! Memory that the device tree reserves for a device, for that device's driver.
 #![forbid(unsafe_code)]
 
 use super::{MemRegion, io_space};
@@ -22,9 +22,9 @@ pub fn memory_region(device: Node<'_, 'static>, index: usize) -> Result<Reserved
     io_space().memory_region(device, index).map(ReservedRegion)
 }
 
-/// A region that a device owns; see [`io::ReservedRegion`]. It owns nothing that would have to be given back: what
-/// [`map`](Self::map) returns goes back by `memunmap`, what [`request`](Self::request) does by being dropped, and
-/// [`IoMem::of_region`](super::IoMem::of_region) is both.
+/// A region that a device owns; see [`io::ReservedRegion`]. It holds no resources itself: a mapping of [`map`](Self::map) is
+/// undone by `memunmap`, the value of [`request`](Self::request) is released by its drop, and
+/// [`IoMem::of_region`](super::IoMem::of_region) combines both.
 ///
 /// Raw: [`memremap`](super::memremap), [`memunmap`](super::memunmap).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,12 +53,12 @@ impl ReservedRegion {
         io_space().ioremap_region(self, phys, size, prot)
     }
 
-    /// Asks for the addresses of the region, so that no other driver has them until this is dropped: where devices share
-    /// it, one at a time. `request_mem_region` refuses them to everybody. Any context. O(ranges of the tree).
+    /// Requests the addresses of the region, so that no other driver has them until this is dropped: devices that share it take
+    /// turns. `request_mem_region` refuses them to everybody. Any context. O(ranges of the tree).
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Busy`] if somebody has some of them, or the region lies across other ranges;
+    /// [`ResourceError::Busy`] if some of them have an owner, or the region lies across other ranges;
     /// [`NoMemory`](ResourceError::NoMemory).
     pub fn request(&self, name: &'static str) -> Result<MemRegion, ResourceError<'static>> {
         MemRegion::request_inside(Span::of(self.range()).ok_or(ResourceError::NoSpan)?, self.first().name, name)

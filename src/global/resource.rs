@@ -1,4 +1,4 @@
-//! Who has which physical addresses in this machine, and Linux's names for it as free functions.
+//! Records the owner of each physical address range of this machine, under Linux's names as free functions.
 #![forbid(unsafe_code)]
 
 use super::{KBox, KVec, KernelPages};
@@ -8,7 +8,7 @@ use crate::gfp::Gfp;
 use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceHal, ResourceId, Resources, Slot, Span};
 use core::fmt;
 
-/// All of it (Linux: `iomem_resource`).
+/// The whole address space (Linux: `iomem_resource`).
 static IOMEM: Resources<'static, KernelPages> =
     Resources::new(KernelPages(()), Span::ALL, "PCI mem", ResourceFlags::MEM);
 
@@ -28,15 +28,15 @@ pub fn iomem_resource() -> &'static Resources<'static, KernelPages> {
     &IOMEM
 }
 
-/// Asks for the registers of a device, or other addresses: nobody else has them until they are released (Linux:
+/// Requests the registers of a device, or other addresses: nobody else gets them until they are released (Linux:
 /// `request_mem_region`). Any context. O(ranges) at most.
 ///
 /// As a value: [`MemRegion`].
 ///
 /// # Errors
 ///
-/// [`ResourceError::Busy`] if somebody has some of them, or they lie across a border of a device, of RAM, or of another
-/// range; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
+/// [`ResourceError::Busy`] if some of them have an owner, or they lie across a border of a device, of RAM, or of another range;
+/// [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan), [`NoMemory`](ResourceError::NoMemory).
 pub fn request_mem_region(
     start: PhysAddr,
     size: u64,
@@ -46,14 +46,14 @@ pub fn request_mem_region(
     IOMEM.request_region(&Request { span, name, flags: ResourceFlags::MEM })
 }
 
-/// Gives back what [`request_mem_region`] gave, by its addresses (Linux: `release_mem_region`). Any context; needs no
-/// memory.
+/// Releases addresses of [`request_mem_region`] (Linux: `release_mem_region`). Any context; needs no memory.
 ///
 /// As a value: [`MemRegion`].
 ///
 /// # Errors
 ///
-/// [`ResourceError::NotThere`], also logged, if nobody has exactly this; [`Empty`](ResourceError::Empty), [`NoSpan`](ResourceError::NoSpan).
+/// [`ResourceError::NotThere`], also logged, if this is not exactly a requested range; [`Empty`](ResourceError::Empty),
+/// [`NoSpan`](ResourceError::NoSpan).
 pub fn release_mem_region(start: PhysAddr, size: u64) -> Result<(), ResourceError<'static>> {
     let span = span_of(start, size)?;
     IOMEM.release_region(span).inspect_err(|error| log::error!("release_mem_region({start}, {size:#x}): {error}"))
@@ -63,7 +63,7 @@ fn span_of(start: PhysAddr, size: u64) -> Result<Span, ResourceError<'static>> {
     Span::from_size(start, size).ok_or(if size == 0 { ResourceError::Empty } else { ResourceError::NoSpan })
 }
 
-/// Addresses that are ours until this is dropped.
+/// Addresses that this value owns until it is dropped.
 ///
 /// Raw: [`request_mem_region`], [`release_mem_region`].
 ///
@@ -76,7 +76,7 @@ pub struct MemRegion {
 }
 
 impl MemRegion {
-    /// Asks for `size` bytes from `start` on; see [`request_mem_region`].
+    /// Requests `size` bytes from `start` on; see [`request_mem_region`].
     ///
     /// # Errors
     ///
@@ -86,8 +86,8 @@ impl MemRegion {
         Ok(Self { id, span: span_of(start, size)? })
     }
 
-    /// Asks for all of the range `span` that is called `outer`, which is busy to everybody else. Where there is no such
-    /// range, because it would lie across others, they are what is busy.
+    /// Requests all of the range `span` with the name `outer`, which is busy for everybody else. If there is no such range,
+    /// because it would lie across others, those are busy instead.
     pub(super) fn request_inside(span: Span, outer: &str, name: &'static str) -> Result<Self, ResourceError<'static>> {
         let request = Request { span, name, flags: ResourceFlags::MEM };
         let id = IOMEM.enter(|tree| {

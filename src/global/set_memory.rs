@@ -20,11 +20,11 @@ use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-/// Whoever changes live mappings where that needs nobody to stand still.
+/// Held while live mappings are changed on a machine where no CPU has to stop for it.
 static CHANGING: OrderedLock<(), class::LiveMappings, Relax> = OrderedLock::new(());
 
-// SAFETY: HAL-10: with BBM level 2 under a lock, otherwise alone: the other CPUs are held, or there are none, and
-// interrupts are masked.
+// SAFETY: HAL-10: with BBM level 2 under a lock, otherwise alone: the other CPUs are held, or do not exist, and interrupts are
+// masked.
 unsafe impl SetMemoryHal<'static> for KernelPages {
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError> {
         if self.is_inside(Scope::Interrupt) {
@@ -52,8 +52,8 @@ unsafe impl SetMemoryHal<'static> for KernelPages {
     }
 }
 
-/// Lets blocks of the linear map be split while they are in use, through the first page of the fixmap, which nobody needs
-/// once the linear map is up. Boot CPU, once.
+/// Enables the split of live blocks of the linear map, through the first page of the fixmap, which is unused once the linear
+/// map is up. Boot CPU, once.
 ///
 /// # Errors
 ///
@@ -98,7 +98,7 @@ pub unsafe fn set_memory_ro(addr: impl Pointer, pages: usize) -> Result<(), SetM
     change(addr.at(), pages, Permission::ReadOnly)
 }
 
-/// Makes them writable; executable ones must lose that first. As [`set_memory_ro`].
+/// Makes pages writable; executable ones must lose that first. As [`set_memory_ro`].
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ pub unsafe fn set_memory_rw(addr: impl Pointer, pages: usize) -> Result<(), SetM
     change(addr.at(), pages, Permission::ReadWrite)
 }
 
-/// Makes them executable; writable ones must lose that first. What was written there is what is executed. As
+/// Makes pages executable; writable ones must lose that first. The CPUs execute the instructions written there before. As
 /// [`set_memory_ro`].
 ///
 /// # Errors
@@ -120,13 +120,13 @@ pub unsafe fn set_memory_rw(addr: impl Pointer, pages: usize) -> Result<(), SetM
 ///
 /// # Safety
 ///
-/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid; what is
-/// there is code that was meant to be executed.
+/// The caller owns the area. Nobody holds a reference, or goes on executing, as the new permissions forbid; the area holds code
+/// that was meant to be executed.
 pub unsafe fn set_memory_x(addr: impl Pointer, pages: usize) -> Result<(), SetMemoryError> {
     change(addr.at(), pages, Permission::Execute)
 }
 
-/// Makes them not executable. As [`set_memory_ro`].
+/// Makes pages not executable. As [`set_memory_ro`].
 ///
 /// # Errors
 ///

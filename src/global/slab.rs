@@ -33,11 +33,11 @@ const OTHERS: u32 = offset_of!(CpuLocal, arrays) as u32;
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
 const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
-/// What the machine knows that is not known outside.
+/// Random bits of the machine, unknown outside it.
 static ENTROPY: AtomicU64 = AtomicU64::new(0);
 
-/// Adds bits that nobody outside knows to those from which the order and the secrets of caches are made: the boot
-/// loader's seed, say. Before [`bring_up`](super::bring_up()).
+/// Adds random bits to the seed of the caches' order and secrets: the boot loader's seed, for example. Before
+/// [`bring_up`](super::bring_up()).
 pub fn add_entropy(bits: u64) {
     ENTROPY.fetch_add(bits.rotate_left(32) ^ bits.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
 }
@@ -61,7 +61,7 @@ unsafe impl SlabHal for KernelPages {
     fn header(local: &CpuLocal, slot: Slot) -> &ArrayHeader {
         let header =
             VirtAddr::new(VirtAddr::of(local).get().wrapping_add(slot.distance().into())).as_ptr::<ArrayHeader>();
-        // SAFETY: a slot that `slot` has made leads to a header in the CPU's data, which are there for good (LOCAL-1).
+        // SAFETY: a slot that `slot` has made points to a header in the CPU's data, which are never freed (LOCAL-1).
         unsafe { &*header }
     }
 
@@ -110,7 +110,7 @@ unsafe impl SlabHal for KernelPages {
             && object.is_aligned(PAGE_SIZE)
             && let Some(first) = NonNull::new(object.as_ptr::<mem::Page>()).filter(|_| bytes != 0)
         {
-            // SAFETY: the allocator vouches for the object: allocated for the caller, or being freed, and as large.
+            // SAFETY: the allocator guarantees the object: allocated for the caller, or being freed, and at least `bytes` long.
             unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
         } else if bytes.is_multiple_of(8) {
             // In words, so that a constant number of them needs no call.
@@ -136,7 +136,7 @@ unsafe impl SlabHal for KernelPages {
     }
 }
 
-/// Gives back what caches keep at hand when memory is short.
+/// Frees the memory that caches hold in reserve when memory is short.
 struct SlabShrinker;
 
 impl Shrinker for SlabShrinker {
@@ -178,8 +178,7 @@ pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
     Ok(())
 }
 
-/// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. Where size and flags are constant nothing is left of finding
-/// the cache.
+/// Allocates `size` bytes; see [`SlabAllocator::kmalloc`]. With constant size and flags the cache is found at compile time.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -227,7 +226,7 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
     kmalloc_array(count, size, gfp | Gfp::ZERO)
 }
 
-/// Makes an allocation `size` bytes large, in place or elsewhere; see [`SlabAllocator::krealloc`].
+/// Resizes an allocation to `size` bytes, in place or by moving it; see [`SlabAllocator::krealloc`].
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -242,8 +241,8 @@ pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<No
     SLABS.do_krealloc(object.at(), size, gfp).map(pointer)
 }
 
-/// Frees what [`kmalloc`] and its kin or a cache gave; null is nothing to free. What is wrong with the pointer is
-/// reported, and nothing is freed then.
+/// Frees an allocation of [`kmalloc`] and its kin or of a cache; null is a no-op. A bad pointer is reported, and nothing is
+/// freed then.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -266,7 +265,7 @@ fn kfree_slow(object: VirtAddr) {
     }
 }
 
-/// What is no large block that is at hand.
+/// Tries the CPU's spare magazine, once the cached large blocks have been ruled out.
 #[cold]
 #[inline(never)]
 fn kfree_swapped(object: VirtAddr) {
@@ -275,8 +274,8 @@ fn kfree_swapped(object: VirtAddr) {
     }
 }
 
-/// What wants more than this CPU has at hand. The calls above are the last thing that their functions do, so the caller's
-/// caller is found from here.
+/// Slow path: this CPU's magazines cannot serve the free. The functions above tail-call here, so the return address is still
+/// `kfree`'s caller.
 #[cold]
 #[inline(never)]
 fn kfree_other(object: VirtAddr) {
@@ -290,7 +289,7 @@ fn kfree_other(object: VirtAddr) {
 #[inline(never)]
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
-    // Objects that do not start in the first page of their slab are no misuse.
+    // Objects that do not start in the first page of their slab are not misuse.
     if !SLABS.hal().give_free_to(Internal::CALL, object, cache.slot())
         && !SLABS.give_swapped(object, |slot| slot == cache.slot())
         && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
@@ -299,7 +298,7 @@ fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     }
 }
 
-/// As [`kfree`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kfree`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///
@@ -312,8 +311,8 @@ pub unsafe fn try_kfree(object: impl Pointer) -> Result<(), Misuse> {
     SLABS.do_kfree(object.at())
 }
 
-/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. What is wrong with the pointer is reported,
-/// and nothing is zeroed or freed then.
+/// Zeroes an allocation and frees it; see [`SlabAllocator::kfree_sensitive`]. A bad pointer is reported, and nothing is zeroed
+/// or freed then.
 ///
 /// As a value: [`KBox`](super::KBox), [`KVec`](super::KVec).
 ///
@@ -328,7 +327,7 @@ pub unsafe fn kfree_sensitive(object: impl Pointer) {
     }
 }
 
-/// As [`kfree_sensitive`], but what is wrong with the pointer is the answer, and is not reported.
+/// As [`kfree_sensitive`], but returns an error for a bad pointer instead of reporting it.
 ///
 /// # Errors
 ///
@@ -341,7 +340,7 @@ pub unsafe fn try_kfree_sensitive(object: impl Pointer) -> Result<(), Misuse> {
     SLABS.do_kfree_sensitive(object.at())
 }
 
-/// Bytes of an allocation that may be used; see [`SlabAllocator::ksize`].
+/// Usable bytes of an allocation; see [`SlabAllocator::ksize`].
 ///
 /// # Errors
 ///
@@ -356,7 +355,7 @@ pub fn ksize(object: impl Address) -> Result<usize, Misuse> {
 #[derive(Debug)]
 pub struct KmemCache {
     handle: CacheHandle<KernelPages>,
-    // What the short ways want of the cache.
+    // Slot of the cache, for the fast paths.
     slot: Slot,
     mark: u32,
     word: u64,
@@ -380,7 +379,7 @@ impl KmemCache {
         Self { handle, slot, mark, word, secret }
     }
 
-    /// The cache as reports see it.
+    /// The cache's data for reports.
     #[must_use]
     pub const fn cache(&self) -> &Cache<KernelPages> {
         self.handle.cache()
@@ -396,7 +395,7 @@ impl KmemCache {
         SLABS.alloc_in(self.slot, self.mark, gfp, || self.cache()).map(pointer)
     }
 
-    /// Takes an object that is at hand on this CPU; `None` also if waiting, which the flags allow, is not legal.
+    /// Takes an object from this CPU's array; `None` also if waiting, which the flags allow, is not legal.
     #[inline(always)]
     pub(super) fn take(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         SLABS.hal().take_free(Internal::CALL, self.slot, self.mark, gfp.may_wait()).map(pointer)
@@ -425,7 +424,7 @@ impl KmemCache {
         }
     }
 
-    /// As [`KmemCache::free`], but what is wrong with the pointer is the answer, and is not reported.
+    /// As [`KmemCache::free`], but returns an error for a bad pointer instead of reporting it.
     ///
     /// # Errors
     ///
@@ -450,7 +449,7 @@ impl KmemCache {
         SLABS.alloc_bulk(self.handle.cache(), gfp, objects)
     }
 
-    /// Frees objects of this cache. What is wrong with one is reported, and it is left out: how many there were.
+    /// Frees objects of this cache. A bad object is reported and skipped. Returns the number of bad objects.
     ///
     /// # Safety
     ///
@@ -462,7 +461,7 @@ impl KmemCache {
         SLABS.do_free_bulk(self.handle.cache(), objects)
     }
 
-    /// Gives memory that the cache keeps at hand back; whether there was any. Where sleeping is allowed.
+    /// Frees the memory that the cache holds in reserve. Returns whether there was any. Where sleeping is allowed.
     pub fn shrink(&self) -> bool {
         SLABS.shrink(self.handle.cache())
     }

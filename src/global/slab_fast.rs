@@ -1,10 +1,10 @@
-//! The short ways of allocating and freeing, as restartable sequences ([`rseq`](crate::arch::aarch64::rseq)): no
-//! interrupt is masked, and nothing is atomic.
+//! The fast paths of allocating and freeing, as restartable sequences ([`rseq`](crate::arch::aarch64::rseq)): no interrupt is
+//! masked, and nothing is atomic.
 //!
-//! Each reads where this CPU's data are, works on the array of the cache in them, and ends in one store to the array's
-//! `top`, before which nobody else can see what it did. The other loads that these sequences make may fault, and then
-//! the long way finds out why: that of a page's descriptor, since an address outside the linear map computes to one that
-//! is never mapped; and that of the object itself, since an address that is none at all computes to whatever.
+//! Each reads the address of this CPU's data, works on the cache's array in them, and ends in one store to the array's `top`.
+//! Nobody else sees the result before that store. The other loads of these sequences may fault; the slow path then finds the
+//! cause. The load of a page's descriptor faults because an address outside the linear map computes to one that is never
+//! mapped; the load of the object itself faults because an invalid address may compute to any address.
 
 use super::cpu::{CpuLocal, KernelPages, KernelScopes, NUMBERED};
 use super::machine::linear_offset;
@@ -27,8 +27,8 @@ const _: () = {
     assert!(offset_of!(ArrayHeader, served) == 0 && offset_of!(ArrayHeader, top) == 8);
     assert!(offset_of!(ArrayHeader, limit) == 16 && PAGE_DESCRIPTOR_SIZE == 32 && PAGE_SHIFT == 12);
     assert!(NO_WAIT <= 32_760 && NO_WAIT.is_multiple_of(8), "an offset that a load can have");
-    // An address of the kernel's half outside the linear map computes to a descriptor in the space behind those that
-    // there can be. Nothing may ever be mapped there.
+    // An address of the kernel's half outside the linear map computes to a descriptor in the space behind all possible ones.
+    // Nothing may ever be mapped there.
     let (start, end) = (layout::VMEMMAP_END, layout::VMEMMAP_END + (layout::VMEMMAP_END - VMEMMAP_START));
     let mut rest: &[layout::Region] = &layout::REGIONS;
     while let [region, tail @ ..] = rest {
@@ -38,7 +38,7 @@ const _: () = {
 };
 
 /// Ends a sequence that takes an object: `2` is its start, `8` its end, `3` the load that faults as long as there are no
-/// arrays, `7` where there is none to have.
+/// arrays, `7` the exit if the array is empty.
 macro_rules! take_tables {
     () => {
         ".subsection 1
@@ -85,7 +85,7 @@ pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// The same for a caller that may want to wait: `None` also if waiting is not legal where it is.
+/// The same for a caller that may want to wait: `None` also if waiting is not legal in its context.
 #[inline(always)]
 pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     let object: u64;
@@ -118,13 +118,13 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
     (object != 0).then(|| VirtAddr::new(object))
 }
 
-/// What the two short ways of freeing have in common: `$check` looks at the word of the page, in x10, and leaves in x12
-/// where in the slab the object lies.
+/// Common part of the two fast paths of freeing: `$check` looks at the word of the page, in x10, and leaves the object's offset
+/// in the slab in x12.
 macro_rules! give {
     ($object:expr, $($check:literal,)+ mark: $($mark:literal,)+ $(word = $word:expr, secret = $secret:expr)?) => {
-        // SAFETY: what is written is the mark of an object that its page's word says is one, and an entry of this CPU's
-        // array above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is
-        // not there, afterwards with the array.
+        // SAFETY: it writes only the mark of an object (the page's word says that it is one) and an entry of this CPU's array
+        // above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is not there,
+        // afterwards with the array.
         unsafe {
             asm!(
                 "2: mrs x9, tpidr_el1",
@@ -183,7 +183,7 @@ macro_rules! give {
     };
 }
 
-/// Frees an object of any cache. Whether that could be done.
+/// Frees an object of any cache. Returns whether it could.
 #[inline(always)]
 pub(super) fn give(object: VirtAddr) -> bool {
     give!(
@@ -198,7 +198,7 @@ pub(super) fn give(object: VirtAddr) -> bool {
 }
 
 /// Frees an object whose page has this very word, for the first page of a slab, and whose mark differs from its address in
-/// `secret`: those of the cache. Whether that could be done.
+/// `secret`: those of the cache. Returns whether it could.
 #[inline(always)]
 pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
     give!(
@@ -214,16 +214,16 @@ pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
     true
 }
 
-/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a
-/// time: of four that are not all right, those before the one that is wrong are looked at one by one.
+/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a time: if
+/// one of four is bad, those before it are checked one by one.
 ///
 /// [`SlabHal::give_many`]: crate::mm::slab::SlabHal::give_many
 #[inline(always)]
 pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
     let end: *const AtomicU64;
     // SAFETY: no more is read and written than both slices have. An object is touched once it is known to be one, of which
-    // the mark is the allocator's while it is free. Of four with one that is marked, what was in each is written back,
-    // the last first, as the same one may come twice.
+    // the mark is the allocator's while it is free. If one of four is marked already, the old words of all are written back,
+    // the last first, as one object may come twice.
     unsafe {
         asm!(
             "cbz {left}, 5f",
@@ -339,7 +339,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
 #[inline(always)]
 pub(super) fn word_at(at: NonNull<u8>) -> u64 {
     let word: u64;
-    // SAFETY: reads a word, which somebody else may be writing to, or faults and goes on with zero.
+    // SAFETY: reads a word, which another context may be writing to, or faults and goes on with zero.
     unsafe {
         asm!(
             "3: ldr {word}, [{at}]",
@@ -365,7 +365,7 @@ pub(super) fn word_at(at: NonNull<u8>) -> u64 {
 pub(super) fn page_number(at: VirtAddr) -> Option<u32> {
     let local = KernelPages(()).local();
     let first = linear_offset().wrapping_add(KernelPages::local_map(local).origin().get() << PAGE_SHIFT);
-    // What does not start a page becomes large, as does what lies below the first one.
+    // A pointer that does not start a page becomes a large index, and so does one below the first page.
     let index = u32::try_from(at.get().wrapping_sub(first).rotate_right(PAGE_SHIFT)).ok()?;
     let descriptor =
         local.slab.descriptors.load(Ordering::Relaxed).wrapping_add((at.get() & NUMBERED) >> PAGE_SHIFT << 5);

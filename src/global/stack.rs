@@ -1,8 +1,8 @@
-//! Stacks with a guard below, in slots of the vmalloc region: those of CPUs, and [`KernelStack`] for the threads of
-//! whoever embeds this.
+//! Stacks with a guard below, in slots of the vmalloc region: those of CPUs, and [`KernelStack`] for the threads of the
+//! embedding kernel.
 //!
-//! A slot is as large as a stack's alignment. The stack is at its start, the rest is never mapped and guards the stack in
-//! the next slot. So nothing else can ever lie below a stack, and whose stack an address belongs to is arithmetic.
+//! A slot is as large as a stack's alignment. The stack is at its start, the rest is never mapped and guards the stack in the
+//! next slot. So nothing else can ever lie below a stack, and the stack of an address is found by arithmetic.
 
 use super::cpu::KernelPages;
 use super::pages::PAGES;
@@ -24,48 +24,48 @@ use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// Slots that are made at once: a bit each in a word. The first never has a stack: it guards the second.
+/// Slots that are made at once: one bit each in a word. The first never has a stack: it guards the second.
 const SLOTS: usize = 64;
 /// The bit of the first slot.
 const GUARD: u64 = 1;
-// A row has its tables to itself.
+// An array has its page tables to itself.
 const _: () = assert!((SLOTS as u64 * STACK_ALIGN) & (PMD_SIZE - 1) == 0);
-/// Times that slots can be made.
+/// Limit on the number of arrays of slots.
 const CHUNKS: usize = 256;
 /// Pages of the largest stack.
 const PAGES_MAX: usize = to_usize(STACK_SIZE_MAX / PAGE_SIZE);
 
-/// A row of slots.
+/// An array of slots.
 struct Chunk {
     /// The address of the first slot.
     base: AtomicU64,
-    /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty row are freed.
+    /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty array are freed.
     used: AtomicU64,
     slots: [Slot; SLOTS],
 }
 
-/// What a slot holds. All-zero is an empty one.
+/// Contents of a slot. All-zero is an empty one.
 struct Slot {
     /// Bytes of the stack, or zero.
     size: AtomicU64,
-    /// A [`ThreadName`]. Who reads it while it is changed sees some of either.
+    /// A [`ThreadName`]. A reader that races with a change sees parts of both names.
     name: [AtomicU64; ThreadName::WORDS],
 }
 
-/// The rows, made one after the other and there for good.
+/// The arrays, made one after the other and never freed.
 ///
-/// - `CHUNK-1`: a pointer that is not null leads to a [`Chunk`] that is there for good.
+/// - `CHUNK-1`: a pointer that is not null points to a [`Chunk`] that is never freed.
 static ROWS: [AtomicPtr<Chunk>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
-/// Held while a row is made.
+/// Held while an array of slots is made.
 static MAKING: OrderedLock<(), class::StackRows, Relax> = OrderedLock::new(());
 
-/// Why there is no stack.
+/// Reason why there is no stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StackAllocError {
-    /// No bytes.
+    /// The size is 0.
     Empty,
-    /// A size that is no stack's: not whole pages, or more than the largest.
+    /// The size is not whole pages, or larger than the largest stack.
     BadSize(usize),
     /// No pages.
     Pages(AllocError),
@@ -75,7 +75,7 @@ pub enum StackAllocError {
     Area(AreaError),
     /// The pages could not be mapped.
     Tables(PgtableError),
-    /// There are as many stacks as there can be.
+    /// The maximum number of stacks exists already.
     TooMany,
     /// Memory is not up yet.
     NotReady,
@@ -128,9 +128,9 @@ impl Chunk {
         self.used.fetch_and(!(1 << slot), Ordering::Release);
     }
 
-    /// Frees the tables of a row in which no stack is, if that is so.
+    /// Frees the page tables of an array that has no stack.
     fn trim(&self) {
-        // Taken whole, so that nobody maps there meanwhile.
+        // All slots are taken, so that nobody maps there meanwhile.
         if self.used.compare_exchange(GUARD, u64::MAX, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return;
         }
@@ -156,7 +156,7 @@ impl Slot {
     }
 }
 
-/// The slot at or right above `addr`: of the stack that holds it, or whose guard does. Takes no lock.
+/// The slot at or right above `addr`: of the stack, or guard, that contains it. Takes no lock.
 fn find(addr: VirtAddr) -> Option<Stack> {
     let above = addr.checked_add(STACK_SIZE_MAX)?.align_down(STACK_ALIGN);
     let row = rows().find(|row| row.range().contains(above))?;
@@ -179,7 +179,7 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
         let place = ROWS.iter().find(|row| row.load(Ordering::Acquire).is_null()).ok_or(StackAllocError::TooMany)?;
         let memory = kzalloc(size_of::<Chunk>(), Gfp::KERNEL | Gfp::RECLAIMABLE).map_err(StackAllocError::Row)?;
         let row = memory.cast::<Chunk>().as_ptr();
-        // Never complete, so that nobody unmaps it by its address.
+        // It is never completed, so that nobody unmaps it by its address.
         let flags = VmFlags::MAP | VmFlags::NO_GUARD | VmFlags::UNINITIALIZED;
         let request = AreaRequest { align: PMD_SIZE, ..AreaRequest::new(SLOTS as u64 * STACK_ALIGN, flags) };
         let area = vmap_space().alloc(&request).map_err(|error| {
@@ -187,7 +187,7 @@ fn take_slot() -> Result<(&'static Chunk, usize), StackAllocError> {
             unsafe { kfree(memory.as_ptr()) };
             StackAllocError::Area(error)
         })?;
-        // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid row.
+        // SAFETY: zeroed memory of kmalloc, large enough and aligned to words, never freed; zero is a valid array.
         let fresh = unsafe { &*row };
         fresh.base.store(area.start().get(), Ordering::Relaxed);
         fresh.used.store(GUARD, Ordering::Relaxed);
@@ -201,13 +201,13 @@ fn stack_relax() {
     <Relax as crate::sync::LockHal>::relax();
 }
 
-/// Maps pages of a new stack of `size` bytes in a slot of its own. May wait.
+/// Maps a new stack of `size` bytes in a slot of its own. May wait.
 ///
 /// As a value: [`KernelStack`].
 ///
 /// # Errors
 ///
-/// [`StackAllocError`]; everything is as it was then.
+/// [`StackAllocError`]; nothing has changed then.
 pub fn alloc_stack(size: usize, name: &str) -> Result<VirtRange, StackAllocError> {
     let count = size / PAGE_BYTES;
     if size == 0 {
@@ -293,8 +293,8 @@ fn rename(range: VirtRange, name: &str) {
     }
 }
 
-/// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that
-/// names the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). What it held before is still there.
+/// The stack of a kernel's own thread: [`KernelStack::SIZE`] bytes, guarded below, so that an overflow is a report that names
+/// the thread and not a corruption (Linux: `CONFIG_VMAP_STACK`). Its previous contents are not cleared.
 ///
 /// Raw: [`alloc_stack`].
 ///
@@ -302,7 +302,7 @@ fn rename(range: VirtRange, name: &str) {
 ///
 /// # Invariants
 ///
-/// - `KSTK-1`: `range` is a stack that [`alloc_stack`] gave, mapped and nobody else's.
+/// - `KSTK-1`: `range` is a stack of [`alloc_stack`], mapped and without another owner.
 #[derive(Debug)]
 pub struct KernelStack {
     range: VirtRange,
@@ -335,13 +335,13 @@ impl KernelStack {
         Ok(Self { range })
     }
 
-    /// The addresses that may be used.
+    /// The usable addresses.
     #[must_use]
     pub const fn range(&self) -> VirtRange {
         self.range
     }
 
-    /// Where the stack pointer starts: the end, a multiple of 16.
+    /// Initial stack pointer: the end, a multiple of 16.
     #[must_use]
     pub const fn top(&self) -> VirtAddr {
         self.range.end()
@@ -388,7 +388,7 @@ pub(super) fn drain_stacks(hal: &KernelPages, take: impl Fn(&KernelPages) -> Opt
     }
 }
 
-/// Stacks that there are: those of CPUs but for the boot CPU's first two, of threads, and kept ones. Any context.
+/// Number of stacks: those of CPUs except the boot CPU's first two, of threads, and kept ones. Any context.
 #[must_use]
 pub fn stack_count() -> u32 {
     rows().map(|row| (row.used.load(Ordering::Relaxed) & !GUARD).count_ones()).sum()

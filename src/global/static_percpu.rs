@@ -1,9 +1,9 @@
 //! Variables that every CPU has a copy of from the start, with an initial value (Linux: `DEFINE_PER_CPU`).
 //!
-//! [`define_per_cpu!`](crate::define_per_cpu) puts a variable into a section of its own. What the image has there is the
-//! **template**: each CPU gets a copy of the whole section behind its other data, and its copy of a variable lies as far
-//! from the variable as the copies of all others do. That distance is a word in the CPU's data. The linker makes the symbols
-//! around the section by itself, so a kernel's linker script need not know of it.
+//! [`define_per_cpu!`](crate::define_per_cpu) puts a variable into a section of its own. The section in the image is the
+//! **template**: each CPU gets a copy of the whole section behind its other data, and its copy of a variable lies as far from
+//! the variable as the copies of all others do. That distance is a word in the CPU's data. The linker makes the symbols around
+//! the section by itself, so a kernel's linker script need not know of it.
 //!
 //! The functions `this_cpu_…` are restartable sequences: an interrupt, or a migration to another CPU, between their loads
 //! and their store starts them again. They need no lock, no masking and no atomic instruction, in any context.
@@ -33,7 +33,7 @@ use core::sync::atomic::{
 /// The largest alignment of a variable: a cache line.
 pub const STATIC_PER_CPU_ALIGN: u64 = 64;
 
-/// Where a CPU's data have the distance of its copies.
+/// Offset of the distance of its copies in a CPU's data.
 const DISTANCE: usize = offset_of!(CpuLocal, statics);
 
 const _: () = assert!(DISTANCE <= 32_760 && DISTANCE.is_multiple_of(8), "an offset that a load can have");
@@ -54,7 +54,7 @@ pub(super) fn template() -> VirtRange {
     VirtRange::new(VirtAddr::of(start), VirtAddr::of(stop)).unwrap_or_default()
 }
 
-/// Bytes that the copy of a CPU takes behind data of `used` bytes, with what is left free so that all alignments are kept.
+/// Bytes of a CPU's copy behind data of `used` bytes, with the padding that keeps all alignments.
 pub(super) fn bytes_behind(used: u64) -> u64 {
     start_behind(used) - used + template().size()
 }
@@ -85,8 +85,8 @@ pub(super) unsafe fn copy_template(cpu: CpuId, place: VirtAddr, used: u64) -> u6
 ///
 /// # Invariants
 ///
-/// - `SPC-1`: it lies in the section of such variables. Of its value in the template there is no reference, so that copies are
-///   what the initial value is.
+/// - `SPC-1`: it lies in the section of such variables. There is no reference to its value in the template, so that all copies
+///   start with the initial value.
 #[repr(transparent)]
 pub struct StaticPerCpu<T>(UnsafeCell<T>);
 
@@ -98,7 +98,7 @@ impl<T: Sync> StaticPerCpu<T> {
     ///
     /// # Safety
     ///
-    /// It is a static in the section `quarry_percpu`, and `value` is a constant: there may be as many of it as there are CPUs.
+    /// It is a static in the section `quarry_percpu`, and `value` is a constant: every CPU may have a copy.
     #[must_use]
     pub const unsafe fn in_section(value: T) -> Self {
         const {
@@ -154,7 +154,7 @@ impl<T: Sync + fmt::Debug + 'static> fmt::Debug for StaticPerCpu<T> {
 }
 
 /// Defines variables that every CPU has a copy of (Linux: `DEFINE_PER_CPU`). The type is shared between CPUs and handlers, so
-/// it is one that may be: an atomic for numbers, which the functions `this_cpu_…` work on; a lock; anything of these.
+/// it must allow that: an atomic for numbers, which the functions `this_cpu_…` work on; a lock; anything of these.
 ///
 /// ```ignore
 /// quarry::define_per_cpu! {
@@ -186,7 +186,7 @@ pub fn get_cpu() -> PinnedCpu {
 }
 
 /// This CPU's copy of a variable, on which the context stays until this is dropped (Linux: `get_cpu_var`, `put_cpu_var`).
-/// Interrupts stay as they are: a handler may use the copy meanwhile.
+/// Interrupts are not masked: a handler may use the copy meanwhile.
 #[must_use = "the context may leave the CPU when the guard is dropped"]
 #[derive(Debug)]
 pub struct CpuVar<T: 'static> {
@@ -195,7 +195,7 @@ pub struct CpuVar<T: 'static> {
 }
 
 impl<T> CpuVar<T> {
-    /// Whose copy it is.
+    /// CPU that this copy belongs to.
     #[must_use]
     pub const fn cpu(&self) -> CpuId {
         self.cpu.cpu()
@@ -218,18 +218,18 @@ pub fn get_cpu_var<T: Sync>(variable: &'static StaticPerCpu<T>) -> Option<CpuVar
     Some(CpuVar { value, cpu })
 }
 
-/// A number that the functions `this_cpu_…` work on.
+/// A number that the functions `this_cpu_…` accept.
 ///
 /// # Safety
 ///
 /// - `WORD-2`: as large and aligned as its `Value`, whose bits it holds.
 pub unsafe trait PerCpuWord: Sync + 'static {
-    /// What it holds.
+    /// Type of the value.
     type Value: Copy;
 
     /// Its value; a single access.
     fn load(&self) -> Self::Value;
-    /// Adds, and wraps, to this CPU's copy of the word at `at` in the template: what it holds then.
+    /// Adds to this CPU's copy of the word at `at` in the template, with wrapping. Returns the new value.
     fn add(at: VirtAddr, by: Self::Value) -> Self::Value;
     /// Adds one.
     fn inc(at: VirtAddr);
@@ -237,17 +237,17 @@ pub unsafe trait PerCpuWord: Sync + 'static {
     fn read(at: VirtAddr) -> Self::Value;
     /// Writes it.
     fn write(at: VirtAddr, value: Self::Value);
-    /// Writes it: what it held.
+    /// Writes it. Returns the previous value.
     fn exchange(at: VirtAddr, value: Self::Value) -> Self::Value;
-    /// Writes it if it holds `expected`: what it held.
+    /// Writes it if it holds `expected`. Returns the previous value.
     fn compare_exchange(at: VirtAddr, expected: Self::Value, value: Self::Value) -> Self::Value;
 }
 
 /// A restartable sequence of `$body` behind the address of this CPU's copy, in `base` and `at`; `6` is its end.
 macro_rules! sequence {
     ($at:expr, [$($body:expr),+], $($operands:tt)*) => {
-        // SAFETY: SPC-1: the copy of a word of this size is there. An exception in between starts it again, and the one
-        // store is the last instruction.
+        // SAFETY: SPC-1: the copy of a word of this size exists. An exception in between starts it again, and the one store is
+        // the last instruction.
         unsafe {
             asm!(
                 "2: mrs {base}, tpidr_el1",
@@ -268,7 +268,7 @@ macro_rules! sequence {
     };
 }
 
-/// `$r` is how a register of this size is written, `$bits` the integer that fills one.
+/// `$r` is the assembly name of a register of this size, `$bits` the integer that fills one.
 macro_rules! words {
     ($($word:ident: $value:ty as $bits:ty, $load:literal, $store:literal, $r:literal;)*) => {$(
         const _: () = {
@@ -352,7 +352,7 @@ macro_rules! words {
                             "b.ne 6f",
                             concat!($store, " {value", $r, "}, [{base}, {at}]")
                         ],
-                        // As the load has it: no more bits than the value has.
+                        // As the load left it: no more bits than the value has.
                         found = out(reg) found, expected = in(reg) expected as $bits & FULL, value = in(reg) value as $bits,
                     );
                     found as $value
@@ -377,8 +377,8 @@ words! {
     AtomicIsize: isize as u64, "ldr", "str", "";
 }
 
-/// Adds to this CPU's copy, and wraps: what it holds then (Linux: `this_cpu_add`, `this_cpu_add_return`). Any context. On a
-/// CPU that has no data yet all these functions work on the template: what everybody's copy starts with.
+/// Adds to this CPU's copy, with wrapping. Returns the new value (Linux: `this_cpu_add`, `this_cpu_add_return`). Any context.
+/// On a CPU that has no data yet all these functions work on the template: the initial value of every copy.
 #[inline(always)]
 pub fn this_cpu_add<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, by: W::Value) -> W::Value {
     W::add(variable.addr(), by)
@@ -390,7 +390,7 @@ pub fn this_cpu_inc<W: PerCpuWord>(variable: &'static StaticPerCpu<W>) {
     W::inc(variable.addr());
 }
 
-/// What this CPU's copy holds (Linux: `this_cpu_read`): that of the CPU that the caller was on at some moment of the call. Any
+/// Value of this CPU's copy (Linux: `this_cpu_read`): of the CPU that the caller was on at some moment of the call. Any
 /// context.
 #[inline(always)]
 #[must_use]
@@ -404,13 +404,13 @@ pub fn this_cpu_write<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, value: 
     W::write(variable.addr(), value);
 }
 
-/// Writes this CPU's copy: what it held (Linux: `this_cpu_xchg`). Any context.
+/// Writes this CPU's copy. Returns the previous value (Linux: `this_cpu_xchg`). Any context.
 #[inline(always)]
 pub fn this_cpu_xchg<W: PerCpuWord>(variable: &'static StaticPerCpu<W>, value: W::Value) -> W::Value {
     W::exchange(variable.addr(), value)
 }
 
-/// Writes this CPU's copy if it holds `expected`: what it held (Linux: `this_cpu_cmpxchg`). Any context.
+/// Writes this CPU's copy if it holds `expected`. Returns the previous value (Linux: `this_cpu_cmpxchg`). Any context.
 #[inline(always)]
 pub fn this_cpu_cmpxchg<W: PerCpuWord>(
     variable: &'static StaticPerCpu<W>,
@@ -420,12 +420,12 @@ pub fn this_cpu_cmpxchg<W: PerCpuWord>(
     W::compare_exchange(variable.addr(), expected, value)
 }
 
-/// What all copies hold together. Each is read once, at its own moment. Any context.
+/// Sum of all copies. Each is read once, at its own moment. Any context.
 pub fn per_cpu_sum(variable: &'static StaticPerCpu<AtomicU64>) -> u64 {
     variable.iter().fold(0, |sum, (_, word)| sum.wrapping_add(word.load(Ordering::Relaxed)))
 }
 
-/// Whether the CPU that executes this finds its own number in its copy: a check of the register that leads there.
+/// Whether the CPU that executes this finds its own number in its copy: a check of the register that points there.
 #[must_use]
 pub fn finds_its_own_copy() -> bool {
     CPU_NUMBER.with_this_cpu(|number| number.load(Ordering::Relaxed) == cpu::current().get()) == Some(true)

@@ -1,8 +1,8 @@
-//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and what is known about a
-//! wrong one.
+//! The machine's memory tags: switching them on, the tags of pages and of vmalloc's memory, and the facts known about a wrong
+//! one.
 //!
-//! While they are off, which is so unless somebody calls [`enable_tags`], nothing here is called, but for one branch
-//! where an address is made of a page or taken apart.
+//! Tags are off until [`enable_tags`] is called. While they are off, nothing here is called; the only cost is one branch where
+//! a page is converted to an address or back.
 
 use super::linear::{linear, linear_to_phys};
 use super::pages::{PAGES, page_to_phys};
@@ -18,7 +18,7 @@ use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
 use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How far away the memory is looked for that an access has missed.
+/// Distance within which the memory that an access has missed is searched.
 const REACH: u64 = 512;
 
 /// Whether memory is tagged.
@@ -72,15 +72,15 @@ pub(super) fn tags() -> Option<&'static dyn TagMemory> {
     if tags_are_on() { Some(&LinearTags) } else { None }
 }
 
-/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Elsewhere it is what
-/// it is.
+/// An address without the tag that it may carry where memory is tagged (Linux: `kasan_reset_tag`). Without tags it is
+/// unchanged.
 #[must_use]
 #[inline(always)]
 pub fn untag(at: VirtAddr) -> VirtAddr {
     if tags_are_on() { at.untagged() } else { at }
 }
 
-/// Why memory is not tagged.
+/// Reason why memory is not tagged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TagError {
@@ -102,9 +102,9 @@ impl core::fmt::Display for TagError {
 
 impl core::error::Error for TagError {}
 
-/// Switches tags on, on the boot CPU; the others follow as they start. When the linear map is mapped as tagged memory,
-/// before the page allocator has any. `seed` is what tags are chosen by where the CPU has no randomness of its own;
-/// `scratch` is a page of the linear map that is nobody's.
+/// Switches tags on, on the boot CPU; the others follow as they start. Call it when the linear map is mapped as tagged memory,
+/// before the page allocator has any. `seed` determines the tags if the CPU has no randomness of its own; `scratch` is an
+/// unused page of the linear map.
 ///
 /// # Errors
 ///
@@ -128,8 +128,8 @@ pub unsafe fn enable_tags(seed: u64, scratch: VirtAddr) -> Result<(), TagError> 
     Ok(())
 }
 
-/// Whether this CPU may run: it has tags if they are on, and checks them from here on. On a CPU that starts, before it
-/// follows a pointer to memory that was allocated.
+/// Switches tag checks on, on this CPU, if tags are on. Returns whether it may run: it needs tags if they are on. Call it on a
+/// CPU that starts, before it follows a pointer to allocated memory.
 #[must_use]
 pub fn start_tags_on_cpu() -> bool {
     if !tags_are_on() {
@@ -160,7 +160,7 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
     kept == [true; 3]
 }
 
-/// Remembers who has had memory, in so many places, for reports. When memory can be allocated, once.
+/// Sets aside `places` records of previous owners of memory, for reports. When memory can be allocated, once.
 ///
 /// # Errors
 ///
@@ -168,20 +168,20 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
 pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::AllocError> {
     let bytes = places.saturating_mul(size_of::<RingEntry>());
     let memory = super::kzalloc(bytes, crate::gfp::Gfp::KERNEL)?.cast::<RingEntry>();
-    // SAFETY: as many bytes, aligned to words, zero, which is a valid entry, and nobody else's for good.
+    // SAFETY: that many bytes, aligned to words, zero, which is a valid entry, and never owned by others.
     let entries = unsafe { core::slice::from_raw_parts(memory.as_ptr().cast_const(), places) };
     OWNERS.call_once(|| OwnerRing::new(entries));
     Ok(())
 }
 
-/// The address of a page with the tag of who has it.
+/// The address of a page with its owner's tag.
 #[cold]
 #[inline(never)]
 pub(super) fn tagged_page(page: Page) -> VirtAddr {
     linear(page_to_phys(page)).with_tag(PAGES.page_tag(page))
 }
 
-/// Memory of vmalloc with a tag of its own, behind the bytes that were asked for that of free memory.
+/// Tags memory of vmalloc: a tag of its own for the requested bytes, the tag of free memory behind them.
 #[cold]
 #[inline(never)]
 pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -192,8 +192,8 @@ pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapEr
     Ok(start.with_tag(tag))
 }
 
-/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free
-/// memory: when an area has become longer or shorter.
+/// Gives the first `size` bytes of `mapped` of vmalloc's memory the tag of their pointer, and the rest that of free memory.
+/// Called when an area has become longer or shorter.
 pub(super) fn retag_vmalloc(pointer: VirtAddr, size: u64, mapped: u64) {
     if tags_are_on() && !pointer.is_untagged() {
         tag_pages(pointer.untagged(), size, mapped, pointer.tag());
@@ -215,21 +215,21 @@ fn tag_pages(start: VirtAddr, size: u64, mapped: u64, tag: Tag) {
     }
 }
 
-/// What is known about a wrong tag.
+/// Description of a tag mismatch.
 #[derive(Clone, Copy, Debug)]
 pub struct TagReport {
     /// The pointer's tag and the memory's.
     pub pointer: Tag,
     /// The memory's.
     pub memory: Tag,
-    /// What went wrong.
+    /// Kind of error.
     pub verdict: Verdict,
-    /// Who had the memory of the pointer, as far as it is remembered.
+    /// Owner of the pointer's memory, as far as it is remembered.
     pub owner: Option<Owner>,
 }
 
-/// What is wrong with an access at `at`, a pointer with a tag into the linear map or memory of vmalloc; `None` for any
-/// other, and if nothing is. Any context; takes no lock.
+/// Finds the error in an access at `at`, a tagged pointer into the linear map or memory of vmalloc; `None` for any other
+/// pointer, and if there is no error. Any context; takes no lock.
 #[must_use]
 pub fn tag_report(at: VirtAddr) -> Option<TagReport> {
     let tags = tags()?;

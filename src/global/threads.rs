@@ -8,11 +8,11 @@ use crate::hal::cpu::PerCpu;
 use crate::sync::{self, SwitchError, ThisCpu, ThreadContext};
 use core::sync::atomic::Ordering;
 
-/// This CPU leaves the thread `from` and runs `to`: what the first is inside of ([`Scope`](crate::hal::wait::Scope)), the
-/// locks that it holds and its number for failures on request stay with it, wherever it goes on, and those of the other
-/// come into force. At each switch between threads, a CPU's idle thread among them, beside that of registers and stacks, in
-/// either order; with interrupts masked from before the one until after the other. What a CPU ran before its first switch
-/// is `from` then. Costs some 40 instructions; takes no lock.
+/// This CPU leaves the thread `from` and runs `to`: the scopes of `from` ([`Scope`](crate::hal::wait::Scope)), the locks that
+/// it holds and its number for fault injection stay with it, on any CPU where it continues, and those of `to` come into force.
+/// At each switch between threads, a CPU's idle thread among them, beside that of registers and stacks, in either order; with
+/// interrupts masked from before the first until after the last. At its first switch a CPU passes the context that ran so far
+/// as `from`. Costs some 40 instructions; takes no lock.
 ///
 /// # Errors
 ///
@@ -22,8 +22,8 @@ use core::sync::atomic::Ordering;
 ///
 /// - This CPU executes the thread `from` until this call, and `to` next. Each thread has one context, which lives as long
 ///   as the thread.
-/// - Whatever lets a thread go on on another CPU orders this call before the next one that names the thread: the lock of
-///   the scheduler's list does.
+/// - The mechanism that lets a thread continue on another CPU must order this call before the next one that names the thread;
+///   the lock of the scheduler's list does.
 pub unsafe fn switch_thread(from: &ThreadContext, to: &ThreadContext) -> Result<(), SwitchError> {
     if irq::local_irqs_enabled() {
         return Err(SwitchError::NotMasked);

@@ -1,4 +1,5 @@
-//! vmalloc for Rust types: memory that is contiguous in addresses alone, as values; and pages that are mapped in a row.
+//! vmalloc for Rust types: memory that is contiguous in virtual addresses alone, as values; and pages mapped at consecutive
+//! addresses.
 
 use super::linear::pointer;
 use super::vmalloc::{self, vfree, vmalloc_gfp, vmap, vrealloc, vunmap};
@@ -28,12 +29,12 @@ pub struct Vmalloc;
 ///
 #[doc = concat!("```ignore\n", include_str!("../../docs/families/vmalloc.rs"), "```")]
 pub type VBox<T> = alloc::KBox<T, Vmalloc>;
-/// A row of values in memory of vmalloc.
+/// A growable array in memory of vmalloc.
 ///
 /// Raw: [`vrealloc`], [`kvmalloc`](super::kvmalloc()).
 pub type VVec<T> = alloc::KVec<T, Vmalloc>;
 
-/// What a caller that knows of no areas is told.
+/// Error for a caller that does not know areas.
 pub(super) const fn refused(error: &MapError) -> AllocError {
     match error {
         MapError::TooLarge(_) => AllocError::TooLarge,
@@ -57,9 +58,9 @@ unsafe impl Allocator for Vmalloc {
     #[track_caller]
     unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let moved = if new.align() as u64 > PAGE_SIZE {
-            // What moves by itself goes to any page.
+            // A block that is moved may use any page.
             let moved = self.allocate(new, gfp)?;
-            // SAFETY: both have so many bytes, and the new block is nobody else's.
+            // SAFETY: both have that many bytes, and the new block has no other owner.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
             // SAFETY: the caller's promise.
             unsafe { self.free(block, old) };
@@ -71,7 +72,7 @@ unsafe impl Allocator for Vmalloc {
         if gfp.contains(Gfp::ZERO)
             && let Some(more) = new.size().checked_sub(old.size())
         {
-            // SAFETY: behind what was there, inside the block.
+            // SAFETY: behind the old contents, inside the block.
             let tail = unsafe { moved.add(old.size()) };
             // SAFETY: as above; not all calls before asked for zeroes.
             unsafe { tail.write_bytes(0, more) };
@@ -80,13 +81,12 @@ unsafe impl Allocator for Vmalloc {
     }
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. What is wrong with it is
-        // reported there.
+        // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. `vfree` reports a bad block.
         unsafe { vfree(block) };
     }
 }
 
-/// `size` bytes in blocks of 2 MiB as far as there are such blocks of memory, from an address on where they fit (Linux:
+/// Allocates `size` bytes in blocks of 2 MiB as far as memory has such blocks, at an address where they fit (Linux:
 /// `vmalloc_huge`); [`vmalloc`](super::vmalloc()) does so where there happens to be room. Context as `gfp` says.
 ///
 /// As a value: [`VBox`], [`VVec`].
@@ -103,7 +103,7 @@ pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
     vmalloc::allocate(&VmallocRequest { align: PMD_SIZE, ..request }).map(pointer)
 }
 
-/// Blocks of pages that are mapped in a row, read-write: unmapped and freed when this is dropped.
+/// Blocks of pages mapped at consecutive addresses, read-write: unmapped and freed when this is dropped.
 ///
 /// Raw: [`vmap`], [`vunmap`], [`vm_map_ram`](super::vm_map_ram),
 /// [`vm_unmap_ram`](super::vm_unmap_ram).
@@ -112,7 +112,7 @@ pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
 ///
 /// # Invariants
 ///
-/// - `VMP-1`: the bytes of `range` are mapped read-write, lead to `pages`, and are this one's alone.
+/// - `VMP-1`: the bytes of `range` are mapped read-write, point to `pages`, and belong to this value alone.
 pub struct Vmap {
     range: VirtRange,
     /// Freed behind the unmapping.
@@ -153,7 +153,7 @@ impl Vmap {
         self.pages.as_slice()
     }
 
-    /// The bytes. Pages hold anything unless they were allocated with [`Gfp::ZERO`].
+    /// The bytes. The contents of pages are undefined unless they were allocated with [`Gfp::ZERO`].
     #[must_use]
     pub fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
         let start = self.range.start().as_ptr::<MaybeUninit<u8>>();
@@ -171,7 +171,7 @@ impl fmt::Debug for Vmap {
 impl Drop for Vmap {
     fn drop(&mut self) {
         // SAFETY: VMP-1: the area is this value's alone, and every reference into it ends with it. When it returns, no CPU
-        // translates the addresses; what is wrong is reported there.
+        // translates the addresses; an error is reported there.
         unsafe { vunmap(self.range.start()) };
     }
 }

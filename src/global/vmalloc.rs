@@ -31,7 +31,7 @@ pub(super) static VMALLOC: VmapSpace<'static, KernelPages> = VmapSpace::new(Kern
 static EXECMEM: VmapSpace<'static, KernelPages> = VmapSpace::new(KernelPages(()));
 /// The blocks of `vm_map_ram`.
 static RAM_BLOCKS: RamBlocks<'static, 'static, KernelPages> = RamBlocks::new(&VMALLOC);
-/// Where descriptors come from. They stay descriptors for good, as areas come and go.
+/// Source of descriptors. They stay descriptors for good, as areas come and go.
 static DESCRIPTORS: Once<KmemCache, Relax> = Once::new();
 
 // SAFETY: HAL-9: the tables of TTBR1 on all CPUs, of which this crate has the regions of the address map to itself;
@@ -72,7 +72,7 @@ unsafe impl VmallocHal<'static> for KernelPages {
     }
 }
 
-/// The space, for reports, checks and whoever needs addresses alone.
+/// The space, for reports, checks and callers that need addresses alone.
 #[must_use]
 pub fn vmap_space() -> &'static VmapSpace<'static, KernelPages> {
     &VMALLOC
@@ -125,7 +125,7 @@ pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> 
         name: "vmap_area",
         size: size_of::<Node<'static, Area>>() as u32,
         align: align_of::<Node<'static, Area>>() as u32,
-        // Among what goes back: there may be many after a peak, and they lie close together then.
+        // Reclaimable memory: there may be many after a peak, and they lie close together then.
         flags: SlabFlags::NO_MERGE.union(SlabFlags::RECLAIM_ACCOUNT),
         constructor: None,
     };
@@ -141,7 +141,7 @@ pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> 
     EXECMEM.set_up(&Tuning { region: code, ram_pages })?;
     set_brief_mappings(|first, pages| RAM_BLOCKS.maps(first, pages));
     let registered = reclaim().purges().register(context(), &Lazy).and(defer_to(&Lazy));
-    // For good.
+    // Registered for good.
     let _ = registered.map_err(|_| SetupError::Unregistered)?;
     Ok(region)
 }
@@ -158,10 +158,10 @@ pub fn execmem_space() -> &'static VmapSpace<'static, KernelPages> {
     &EXECMEM
 }
 
-/// `size` bytes for code, where the kernel's own text is reached by a branch (Linux: `execmem_alloc`): writable and not
-/// executable. When the code is there, [`set_memory_ro`](super::set_memory_ro) and then
-/// [`set_memory_x`](super::set_memory_x) make it executable, and the linear map of its pages read-only; it is never both,
-/// by no mapping. [`vfree`] frees it, executable or not. May wait.
+/// Allocates `size` bytes for code, within reach of a branch from the kernel's own text (Linux: `execmem_alloc`): writable and
+/// not executable. When the code is there, [`set_memory_ro`](super::set_memory_ro) and then
+/// [`set_memory_x`](super::set_memory_x) make it executable, and the linear map of its pages read-only; no mapping is ever
+/// both. [`vfree`] frees it, executable or not. May wait.
 ///
 /// # Errors
 ///
@@ -178,7 +178,7 @@ pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
     if tags::tags_are_on() { tags::tagged_vmalloc(request) } else { VMALLOC.vmalloc(request) }
 }
 
-/// `size` bytes, contiguous in addresses; see [`VmapSpace::vmalloc`]. May wait.
+/// Allocates `size` bytes, contiguous in addresses; see [`VmapSpace::vmalloc`]. May wait.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -204,7 +204,7 @@ pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
     vmalloc_gfp(size, Gfp::KERNEL | Gfp::ZERO)
 }
 
-/// [`vzalloc`] for memory that user space may map: in single pages.
+/// [`vzalloc`] for memory that user space may map: it consists of single pages.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -219,8 +219,8 @@ pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
     VMALLOC.vmalloc(&VmallocRequest { flags, ..request }).map(pointer)
 }
 
-/// [`vmalloc`] with flags: what may be waited for, which zone the pages are of, whether they are zeroed. With
-/// [`Gfp::ATOMIC`] in any context.
+/// [`vmalloc`] with flags: whether it may wait, the zone of the pages, whether they are zeroed. With [`Gfp::ATOMIC`] in any
+/// context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -233,8 +233,8 @@ pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
     allocate(&VmallocRequest::new(size as u64, gfp)).map(pointer)
 }
 
-/// Frees what vmalloc gave; see [`VmapSpace::vfree`]. Null is nothing to free. A wrong
-/// address is reported, and nothing changes. Any context.
+/// Frees an area of vmalloc; see [`VmapSpace::vfree`]. Null is a no-op. A wrong address is reported, and nothing changes. Any
+/// context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -250,7 +250,7 @@ pub unsafe fn vfree(addr: impl Pointer) {
     }
 }
 
-/// As [`vfree`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vfree`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -264,8 +264,8 @@ pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
     space_of(untag(addr.at())).do_vfree(untag(addr.at()))
 }
 
-/// [`vfree`] that leaves the work to others; see [`VmapSpace::vfree_atomic`]. A wrong
-/// address is reported, and nothing changes. Any context.
+/// [`vfree`] that leaves the purge to other contexts; see [`VmapSpace::vfree_atomic`]. A wrong address is reported, and nothing
+/// changes. Any context.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
@@ -281,7 +281,7 @@ pub unsafe fn vfree_atomic(addr: impl Pointer) {
     }
 }
 
-/// As [`vfree_atomic`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vfree_atomic`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -295,18 +295,19 @@ pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
     space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at()))
 }
 
-/// Makes what vmalloc gave `size` bytes long, where it is or elsewhere (Linux: `vrealloc`); what both sizes have stays.
-/// With [`Gfp::ZERO`], on this call and all before, all else is zero. Null is nothing yet. Context as `gfp` says.
+/// Resizes an area of vmalloc to `size` bytes, in place or by moving it (Linux: `vrealloc`). The contents up to the smaller
+/// size are kept. With [`Gfp::ZERO`], on this call and all before, all other bytes are zero. Null allocates. Context as `gfp`
+/// says.
 ///
 /// As a value: [`VBox`](super::VBox), [`VVec`](super::VVec).
 ///
 /// # Errors
 ///
-/// [`MapError`], [`MapError::Empty`] for no bytes among it (Linux frees); the memory is as it was then.
+/// [`MapError`], [`MapError::Empty`] among them for a size of 0 (Linux frees); the memory is unchanged then.
 ///
 /// # Safety
 ///
-/// Nobody uses the memory meanwhile, nor what goes afterwards: all of it, if the address is another one.
+/// Nobody uses the memory meanwhile, nor the freed part afterwards: all of it, if the address changes.
 #[track_caller]
 pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
     if old.at() == VirtAddr::ZERO {
@@ -316,7 +317,7 @@ pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNu
     unsafe { resize(old.at(), size as u64, gfp) }.map(pointer)
 }
 
-/// [`vrealloc`] of what there is.
+/// [`vrealloc`] of an existing area.
 ///
 /// # Safety
 ///
@@ -332,7 +333,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
         Resized::InPlace(bytes) => {
             if gfp.contains(Gfp::ZERO) && bytes > size {
                 let tail = VirtAddr::new(addr.get() + size).as_ptr::<u8>();
-                // SAFETY: mapped, as the area has so many bytes, and used by nobody, as the caller promises.
+                // SAFETY: mapped, as the area has that many bytes, and used by nobody, as the caller promises.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
             tags::retag_vmalloc(tagged, size, bytes);
@@ -345,7 +346,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
     let request = VmallocRequest { flags, ..VmallocRequest::new(size, gfp) };
     // Code stays within reach of a branch, and carries no tags.
     let new = if core::ptr::eq(space, &EXECMEM) { EXECMEM.vmalloc(&request)? } else { allocate(&request)? };
-    // SAFETY: both areas are mapped for so many bytes: it moves because it is too short. The new one is nobody else's.
+    // SAFETY: both areas are mapped for that many bytes: it moves because it is too short. The new one has no other owner.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
     // SAFETY: the caller's contract: nobody uses the old memory afterwards.
     unsafe { try_vfree(addr) }?;
@@ -365,8 +366,8 @@ pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, M
     VMALLOC.vmap(pages, flags, prot).map(pointer)
 }
 
-/// Unmaps what [`vmap`] mapped; see [`VmapSpace::vunmap`]. Null is nothing to unmap. A wrong
-/// address is reported, and nothing changes. Any context.
+/// Unmaps an area of [`vmap`]; see [`VmapSpace::vunmap`]. Null is a no-op. A wrong address is reported, and nothing changes.
+/// Any context.
 ///
 /// As a value: [`Vmap`](super::Vmap).
 ///
@@ -382,7 +383,7 @@ pub unsafe fn vunmap(addr: impl Pointer) {
     }
 }
 
-/// As [`vunmap`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vunmap`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///
@@ -409,8 +410,8 @@ pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
     RAM_BLOCKS.vm_map_ram(pages, prot).map(pointer)
 }
 
-/// Unmaps what [`vm_map_ram`] mapped; see [`RamBlocks::vm_unmap_ram`]. A wrong
-/// address is reported, and nothing changes. Any context.
+/// Unmaps a mapping of [`vm_map_ram`]; see [`RamBlocks::vm_unmap_ram`]. A wrong address is reported, and nothing changes. Any
+/// context.
 ///
 /// As a value: [`Vmap`](super::Vmap).
 ///
@@ -426,7 +427,7 @@ pub unsafe fn vm_unmap_ram(addr: impl Pointer, pages: usize) {
     }
 }
 
-/// As [`vm_unmap_ram`], but what is wrong with the address is the answer, and is not reported.
+/// As [`vm_unmap_ram`], but returns an error for a bad address instead of reporting it.
 ///
 /// # Errors
 ///

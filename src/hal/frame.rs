@@ -1,4 +1,4 @@
-//! Where page tables get their frames from: memblock at boot, the buddy allocator later, an arena in a test.
+//! Sources of frames for page tables: memblock at boot, the buddy allocator later, an arena in a test.
 
 use crate::addr::PhysAddr;
 use core::fmt;
@@ -19,24 +19,24 @@ impl core::error::Error for NoFrame {}
 ///
 /// # Safety
 ///
-/// `mm::pgtable` writes to what it is given and lets hardware walkers read it. The implementer promises that each frame
-/// is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
+/// `mm::pgtable` writes to the frames that it gets and lets hardware walkers read them. The implementer promises that each
+/// frame is ordinary write-back memory that the [`super::mmu::Mmu`] in use can reach, aligned to its own 4 KiB, and that
 /// nothing else uses it until it comes back through [`FrameSource::free_table`].
 pub unsafe trait FrameSource {
-    /// A frame with undefined content. Called with whatever locks the page-table caller holds; the source decides
-    /// whether it may sleep, by the flags that it was made with for one.
+    /// A frame with undefined content. Called with all locks held that the page-table caller holds; the source decides whether
+    /// it may sleep, for example by the flags with which it was made.
     ///
     /// # Errors
     ///
     /// [`NoFrame`] if none is left.
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame>;
 
-    /// Takes a frame back.
+    /// Frees a frame.
     ///
     /// # Safety
     ///
     /// The frame came from this source, or from one that shares its memory, and no CPU holds a translation or a cached
-    /// walk that goes through it.
+    /// walk through it.
     unsafe fn free_table(&self, table: PhysAddr);
 }
 

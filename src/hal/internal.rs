@@ -1,8 +1,8 @@
 //! The capability to call a machine's methods that change memory.
 
-/// The allocators alone can make this. Each method of a machine that changes memory by an address takes it, since the caller
-/// answers for the address; so no other code can call such a method, although every caller can reach a machine. It has no
-/// size and costs nothing.
+/// Only the allocators can make this. Each method of a machine that changes memory by an address takes it, since the caller
+/// answers for the address; so no other code can call such a method, although every caller can reach a machine. It has no size
+/// and costs nothing.
 ///
 /// ```compile_fail,E0423
 /// use quarry::hal::Internal;
@@ -15,10 +15,10 @@
 pub struct Internal(());
 
 impl Internal {
-    /// This crate calls.
+    /// This crate is the caller.
     pub(crate) const CALL: Self = Self(());
 
-    /// Somebody else plays the allocator: a test, or a measurement.
+    /// Another caller plays the allocator: a test, or a measurement.
     ///
     /// # Safety
     ///

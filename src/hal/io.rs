@@ -1,4 +1,4 @@
-//! Device registers as instructions reach them: one load or store of 1, 2, 4 or 8 bytes, and what keeps it in order with
+//! Device registers as accessed by instructions: one load or store of 1, 2, 4 or 8 bytes, and the barriers that order it with
 //! other accesses.
 
 use crate::addr::VirtAddr;
@@ -33,15 +33,15 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What one access carries: `u8`, `u16`, `u32` or `u64`. Devices are little-endian, as this kernel is.
+/// Type of one access: `u8`, `u16`, `u32` or `u64`. Devices are little-endian, as this kernel is.
 pub trait IoWord: Copy + sealed::Sealed {
     /// Bytes.
     const WIDTH: Width;
 
-    /// From the low bits.
+    /// Converts from the low bits.
     fn from_bits(bits: u64) -> Self;
 
-    /// In the low bits.
+    /// Converts into the low bits.
     fn to_bits(self) -> u64;
 }
 
@@ -76,7 +76,7 @@ word!(u32, Word, |bits: u64| {
 });
 word!(u64, Double, |bits: u64| bits);
 
-/// How a machine reaches device registers.
+/// Access of a machine to device registers.
 ///
 /// # Safety
 ///
@@ -87,7 +87,7 @@ pub unsafe trait IoBus {
     ///
     /// # Safety
     ///
-    /// `at` is mapped, a multiple of the width, and reading it harms nothing.
+    /// `at` is mapped, a multiple of the width, and reading it does no harm.
     unsafe fn load<W: IoWord>(&self, at: VirtAddr) -> W;
 
     /// Writes a register.
@@ -98,10 +98,10 @@ pub unsafe trait IoBus {
     unsafe fn store<W: IoWord>(&self, at: VirtAddr, value: W);
 
     /// No later access, to memory or to a device, and no later instruction that could be seen to have happened, comes
-    /// before the load that gave `value` (Linux: `__io_ar`).
+    /// before the load of `value` (Linux: `__io_ar`).
     fn order_after_load<W: IoWord>(&self, value: W);
 
-    /// Every earlier write to memory is seen by devices before the store that follows (Linux: `__io_bw`).
+    /// Devices see every earlier write to memory before the store that follows (Linux: `__io_bw`).
     fn order_before_store(&self);
 }
 

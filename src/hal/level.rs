@@ -60,7 +60,7 @@ impl Level {
         }
     }
 
-    /// Where the entry for `addr` lies in a table of this level.
+    /// Address of the entry for `addr` in a table of this level.
     #[must_use]
     pub const fn slot(self, addr: VirtAddr) -> Slot {
         Slot::wrapping(addr.get() >> self.shift())
@@ -202,7 +202,7 @@ impl Run {
         self.first
     }
 
-    /// How many entries.
+    /// Number of entries.
     #[must_use]
     pub const fn count(self) -> usize {
         self.count

@@ -1,4 +1,4 @@
-//! What the page-table code asks of a live machine: entries in table frames, barriers, TLB invalidation.
+//! The page-table code's interface to a live machine: entries in table frames, barriers, TLB invalidation.
 //!
 //! The order that a change of live tables must keep (Arm ARM D8.16, D8.17):
 //!
@@ -19,7 +19,7 @@ use crate::addr::{PAGE_SHIFT, PhysAddr, VirtAddr};
 pub struct Asid(u16);
 
 impl Asid {
-    /// Names `raw` as an address space number. How many bits count is the CPU's affair (`ID_AA64MMFR0_EL1.ASIDBits`).
+    /// Names `raw` as an address space number. The CPU decides how many bits count (`ID_AA64MMFR0_EL1.ASIDBits`).
     #[must_use]
     pub const fn new(raw: u16) -> Self {
         Self(raw)
@@ -35,9 +35,9 @@ impl Asid {
 /// Which address spaces an invalidation reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AsidScope {
-    /// Every one: kernel mappings are global.
+    /// All of them: kernel mappings are global.
     All,
-    /// One, and global entries.
+    /// One address space, and global entries.
     One(Asid),
 }
 
@@ -66,9 +66,9 @@ pub enum WalkDepth {
 pub struct Invalidation {
     /// The first address, a multiple of the stride.
     pub start: VirtAddr,
-    /// How many strides; at least one.
+    /// Number of strides; at least one.
     pub count: u64,
-    /// The size of the smallest leaf that was there: one TLBI reaches a whole block.
+    /// The size of the smallest leaf that existed: one TLBI reaches a whole block.
     pub stride: LeafLevel,
     /// Leaves, or tables as well.
     pub depth: WalkDepth,
@@ -84,7 +84,7 @@ impl Invalidation {
     }
 }
 
-/// How far the CPUs support changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).
+/// Level of the CPUs' support for changing block size without break-before-make (`ID_AA64MMFR2_EL1.BBM`, Arm ARM D8.17.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum BbmLevel {
@@ -100,11 +100,11 @@ pub enum BbmLevel {
 ///
 /// # Safety
 ///
-/// `mm::pgtable` derives "no CPU reaches this frame any more" from these functions, and whoever frees frames derives
-/// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states,
-/// on every CPU, for the machine's real tables.
+/// `mm::pgtable` derives "no CPU reaches this frame any more" from these functions, and the code that frees frames derives
+/// "nobody else uses it" from that. The implementer promises that each function has the effect that its text states, on every
+/// CPU, for the machine's real tables.
 pub unsafe trait Mmu {
-    /// How the machine writes its entries.
+    /// Format of the machine's entries.
     type Format: EntryFormat;
 
     /// Reads an entry, as one 64-bit access.
@@ -121,7 +121,7 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::read`]; and the caller may change that translation.
     unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry);
 
-    /// Writes `new` if the entry is still `current`, else returns what it is.
+    /// Writes `new` if the entry is still `current`, else returns its value.
     ///
     /// # Errors
     ///
@@ -166,8 +166,8 @@ pub unsafe trait Mmu {
         }
     }
 
-    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first of which
-    /// it makes nothing: whether there was none.
+    /// Writes what `entry` makes of each of `list`, which is as long as the run, to a run of entries, up to the first for which
+    /// it returns `None`. Returns whether there was none.
     ///
     /// # Safety
     ///
@@ -187,7 +187,7 @@ pub unsafe trait Mmu {
         true
     }
 
-    /// Shows `each` of a run of entries.
+    /// Calls `each` for a run of entries.
     ///
     /// # Safety
     ///
@@ -199,8 +199,8 @@ pub unsafe trait Mmu {
         }
     }
 
-    /// Keeps those bits of a run of entries that are set in `mask`, and clears the others. What a walker changes meanwhile
-    /// may be lost.
+    /// Keeps those bits of a run of entries that are set in `mask`, and clears the others. A walker's concurrent changes may be
+    /// lost.
     ///
     /// # Safety
     ///
@@ -234,9 +234,9 @@ pub unsafe trait Mmu {
         unsafe { self.clear(table, Run::TABLE) };
     }
 
-    /// Changes entries of a run that map kernel addresses, each `entry` to `entry & keep | set`, by break-before-make: all
-    /// are invalid until no CPU holds `what` they translated. Between break and make, this CPU accesses the entries and
-    /// nothing else, and does so whatever it is that they map: the tables themselves, for one.
+    /// Changes entries of a run that map kernel addresses, each `entry` to `entry & keep | set`, by break-before-make: all are
+    /// invalid until no CPU holds `what` they translated. Between break and make, this CPU accesses the entries and nothing
+    /// else, and it works for all memory that they may map, the tables themselves included.
     ///
     /// # Safety
     ///
@@ -260,8 +260,8 @@ pub unsafe trait Mmu {
         self.publish();
     }
 
-    /// Runs `f`, which is short, without an interrupt on this CPU: what it has begun, no handler here waits for. Machines
-    /// without interrupts keep this.
+    /// Runs `f`, which is short, without an interrupt on this CPU: so no handler here waits for a change that it has begun.
+    /// Machines without interrupts keep this body.
     #[inline]
     fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
@@ -293,12 +293,12 @@ pub unsafe trait Mmu {
     /// dropped (DSB ISH; ISB).
     fn complete(&self);
 
-    /// Whether FEAT_TLBIRANGE is there.
+    /// Whether the CPUs have FEAT_TLBIRANGE.
     fn has_range_invalidation(&self) -> bool;
 
-    /// What may be changed without break-before-make, on the least able CPU.
+    /// Changes that need no break-before-make, on the least able CPU.
     fn bbm_level(&self) -> BbmLevel;
 }
 
-/// Pages that one call of [`Mmu::invalidate_range`] may cover: what the largest scale can say (Arm ARM C5.5, TLBI RVAE1IS).
+/// Pages that one call of [`Mmu::invalidate_range`] may cover: the limit of the largest scale (Arm ARM C5.5, TLBI RVAE1IS).
 pub const MAX_RANGE_PAGES: u64 = 1 << 21;

@@ -1,5 +1,4 @@
-//! L1: what `mm` asks of a machine: page-table entries, TLB, caches, CPU, waiting, device
-//! registers.
+//! L1: the interface of `mm` to a machine: page-table entries, TLB, caches, CPU, waiting, device registers.
 
 mod boot_memory;
 pub mod cache;

@@ -1,5 +1,5 @@
-//! What a mapping permits and how its memory behaves: access, privilege, memory type. Two combinations have no
-//! encoding at all: writable and executable together, and Device memory that is executable.
+//! Protection and memory type of a mapping: access, privilege, memory behaviour. Two combinations have no encoding at all:
+//! writable and executable together, and Device memory that is executable.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -10,7 +10,7 @@ use core::fmt;
 pub enum MemoryType {
     /// Device, no gathering, no reordering, no early write acknowledgement: configuration space.
     DeviceNGnRnE = 0,
-    /// Device, no gathering, no reordering: what registers want, and `ioremap` gives.
+    /// Device, no gathering, no reordering: the type for registers, and of `ioremap`.
     DeviceNGnRE = 1,
     /// Device, no gathering.
     DeviceNGRE = 2,
@@ -45,7 +45,7 @@ impl MemoryType {
         self as u8
     }
 
-    /// The type at an index of `MAIR_EL1`; only the low three bits are looked at.
+    /// The type at an index of `MAIR_EL1`; only the low three bits are used.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
         match index & 7 {
@@ -90,7 +90,7 @@ impl MemoryType {
     }
 }
 
-/// What an access may do. One field for write and execute, so that both together cannot be said.
+/// Accesses that a mapping permits. One field for write and execute, so that both together cannot be expressed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
     /// Read.
@@ -101,7 +101,7 @@ pub enum Access {
     Execute,
 }
 
-/// Who a mapping is for.
+/// Privilege level that may use a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Privilege {
     /// EL1 alone. EL0 can neither read nor execute it.
@@ -232,13 +232,13 @@ impl Prot {
         Self { dirty: dirty && !matches!(self.access, Access::Execute), ..self }
     }
 
-    /// What an access may do.
+    /// Accesses that the mapping permits.
     #[must_use]
     pub const fn access(self) -> Access {
         self.access
     }
 
-    /// Who the mapping is for.
+    /// Privilege level that may use the mapping.
     #[must_use]
     pub const fn privilege(self) -> Privilege {
         self.privilege

@@ -3,23 +3,23 @@
 
 use crate::addr::{PhysAddr, PhysRange, Tag, TagSet, VirtAddr};
 
-/// Memory that was given out, or came back.
+/// Memory that was allocated, or freed.
 #[derive(Clone, Copy, Debug)]
 pub struct TagEvent {
     /// The pointer, with its tag.
     pub pointer: VirtAddr,
     /// Bytes behind it that its owner may use.
     pub bytes: u64,
-    /// Who asked, or zero.
+    /// Return address of the caller, or zero.
     pub caller: VirtAddr,
-    /// Whether it came back.
+    /// Whether it was freed.
     pub freed: bool,
 }
 
 /// Tags of memory.
 ///
-/// All ranges and addresses are those of RAM that the page allocator manages, and whoever sets tags has the memory for
-/// itself. Any context.
+/// All ranges and addresses are those of RAM that the page allocator manages, and the caller that sets tags owns the memory
+/// alone. Any context.
 pub trait TagMemory: Sync {
     /// Gives every granule that lies in `range`, a multiple of the granule at both ends, this tag. Cost: O(bytes).
     fn set(&self, range: PhysRange, tag: Tag);
@@ -27,12 +27,12 @@ pub trait TagMemory: Sync {
     /// The tag of the granule at an address.
     fn get(&self, at: PhysAddr) -> Tag;
 
-    /// One of `choices`, which are not empty, that nobody can foretell.
+    /// A random one of `choices`, which are not empty.
     fn random(&self, choices: TagSet) -> Tag;
 
-    /// Tags set before are seen by every CPU before tags read afterwards are read.
+    /// Every CPU sees the tags set before, ahead of tags read afterwards.
     fn fence(&self);
 
-    /// Remembers who gave or took memory, for reports.
+    /// Records the callers that allocate and free memory, for reports.
     fn note(&self, _event: &TagEvent) {}
 }

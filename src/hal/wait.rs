@@ -1,32 +1,32 @@
-//! Waiting: what an allocator asks of a kernel that lets a context sleep, and of one that cannot; and the protocol by
-//! which no wake-up is lost, whatever the sleep itself is.
+//! Waiting: an allocator's interface to a kernel that lets a context sleep, and to one that cannot; and the protocol that loses
+//! no wake-up, with any kind of sleep.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// How a wait ended.
+/// Result of a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Waited {
     /// The condition held.
     Woken,
-    /// The condition did not hold, and nobody is left who could make it: waiting on would be for ever.
+    /// The condition did not hold, and no CPU is left that could make it hold: the wait would never end.
     WouldNeverWake,
 }
 
-/// The one way in which `mm` waits.
+/// The only way in which `mm` waits.
 pub trait Wait {
-    /// Waits until `condition` holds, which is asked at the start and after each [`Wait::wake`] of this queue, by the
-    /// waiting context. Only where [`Context::atomic`] has nothing against it.
+    /// Waits until `condition` holds, which is checked at the start and after each [`Wait::wake`] of this queue, by the waiting
+    /// context. Only where [`Context::atomic`] permits it.
     ///
-    /// An embedding kernel blocks the thread; [`WaitQueue::wait_with`] has the protocol and wants the sleep alone.
+    /// An embedding kernel blocks the thread; [`WaitQueue::wait_with`] has the protocol and needs only the sleep.
     fn wait(&self, queue: &WaitQueue, condition: &mut dyn FnMut() -> bool) -> Waited;
 
     /// Something has changed that a waiter of this queue may have been waiting for. Any context. Cheap if nobody waits.
     fn wake(&self, queue: &WaitQueue);
 }
 
-/// What a context may not do, or what it must, as long as it is inside (Linux: `preempt_count` and the `PF_MEMALLOC*`
+/// State in which a context is restricted or obliged, as long as it is inside (Linux: `preempt_count` and the `PF_MEMALLOC*`
 /// flags of a task).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -51,7 +51,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// How many there are.
+    /// Number of scopes.
     pub const COUNT: usize = 8;
 
     /// Whether a context inside may not wait.
@@ -61,7 +61,7 @@ impl Scope {
     }
 }
 
-/// Why a context may not wait.
+/// Reason why a context may not wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Atomic {
     /// Interrupts are masked.
@@ -72,7 +72,7 @@ pub enum Atomic {
     Lock,
     /// It reclaims memory.
     Reclaim,
-    /// It does work that was put off.
+    /// It does deferred work.
     Deferred,
     /// It has to stay on its CPU.
     Cpu,
@@ -91,19 +91,19 @@ impl core::fmt::Display for Atomic {
     }
 }
 
-/// What the running context is inside of. A kernel without threads keeps it by CPU; one with threads does, too, and exchanges
-/// it at each switch ([`switch_thread`](crate::sync::switch_thread)).
+/// Scopes of the running context. A kernel without threads keeps them per CPU; one with threads does, too, and exchanges them
+/// at each switch ([`switch_thread`](crate::sync::switch_thread)).
 pub trait Context {
-    /// The context is inside once more.
+    /// The context enters the scope once more.
     fn enter(&self, scope: Scope);
 
-    /// It has left, once for each [`Context::enter`], in reverse order.
+    /// The context leaves the scope, once for each [`Context::enter`], in reverse order.
     fn leave(&self, scope: Scope);
 
-    /// Whether it is inside.
+    /// Whether the context is inside.
     fn is_inside(&self, scope: Scope) -> bool;
 
-    /// Why it may not wait, or `None` if it may.
+    /// Reason why it may not wait, or `None` if it may.
     fn atomic(&self) -> Option<Atomic>;
 }
 
@@ -112,7 +112,7 @@ pub trait Context {
 pub trait WaitWord {
     /// Its value.
     fn get(&self) -> u32;
-    /// Adds, and wraps.
+    /// Adds, with wrapping.
     fn add(&self, value: u32);
     /// A barrier that all CPUs see in one order.
     fn barrier();
@@ -132,12 +132,12 @@ impl WaitWord for AtomicU32 {
     }
 }
 
-/// Who waits for something, and how often it has happened.
+/// Count of the waiters for an event, and of its wake-ups.
 ///
 /// # Invariants
 ///
-/// - `WAIT-1`: a waiter is counted before it asks its condition, and whoever makes the condition true does so before it
-///   reads the count. One of the two sees the other.
+/// - `WAIT-1`: a waiter is counted before it asks its condition, and the waker makes the condition true before it reads the
+///   count. One of the two sees the other.
 /// - `WAIT-2`: a waiter reads the generation before it asks its condition and sleeps only while it is the same, and a
 ///   waker changes the generation before it ends any sleep.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ pub struct WaitQueue<W = AtomicU32> {
 }
 
 impl WaitQueue {
-    /// A queue that nobody waits on.
+    /// A queue without waiters.
     pub const fn new() -> Self {
         Self::from_words(AtomicU32::new(0), AtomicU32::new(0))
     }
@@ -167,19 +167,19 @@ impl<W> WaitQueue<W> {
 }
 
 impl<W: WaitWord> WaitQueue<W> {
-    /// What changes with each wake-up that somebody waits for.
+    /// A number that changes with each wake-up for which a waiter waits.
     pub fn generation(&self) -> u32 {
         self.generation.get()
     }
 
-    /// Whether anybody waits.
+    /// Whether any context waits.
     pub fn is_awaited(&self) -> bool {
         self.waiters.get() != 0
     }
 
-    /// The waiter's side. `sleep(seen)` sleeps until [`WaitQueue::generation`] is no longer `seen`, or for a shorter time,
-    /// and answers whether it makes sense to go on; between its own look at the generation and its sleep no wake-up may
-    /// slip through, which every sleep has a means for: a mutex around both, or an event that is remembered.
+    /// The waiter's side. `sleep(seen)` sleeps until [`WaitQueue::generation`] is no longer `seen`, or for a shorter time, and
+    /// returns whether waiting on makes sense; between its check of the generation and its sleep no wake-up may be lost. Every
+    /// kind of sleep has a means for that: a mutex around both, or a latched event.
     pub fn wait_with(&self, condition: &mut dyn FnMut() -> bool, mut sleep: impl FnMut(u32) -> bool) -> Waited {
         // INVARIANT: WAIT-1.
         self.waiters.add(1);
@@ -198,7 +198,7 @@ impl<W: WaitWord> WaitQueue<W> {
         answer
     }
 
-    /// The waker's side, after the change has been made: `rouse` ends the sleep of all who wait here.
+    /// The waker's side, after the change has been made: `rouse` ends the sleep of all waiters.
     pub fn wake_with(&self, rouse: impl FnOnce()) {
         // INVARIANT: WAIT-1.
         W::barrier();

@@ -1,5 +1,5 @@
-//! The account of all RAM: the map by address, what the page allocator's part of it is used for, and whether the two
-//! agree (promise: every byte is accounted for).
+//! The account of all RAM: the map by address, the uses of the page allocator's part of it, and whether the two agree (promise:
+//! every byte is accounted for).
 #![forbid(unsafe_code)]
 
 use super::memmap::{MapError, MemoryMap, Owner};
@@ -14,20 +14,20 @@ use core::fmt;
 ///
 /// Those of [`MemoryMap`], those of the counters that [`Census::check`] compares, and
 ///
-/// - `ACCT-5`: what the map gives to the page allocator is what the allocator has, to the byte.
+/// - `ACCT-5`: the map's memory of the page allocator is the allocator's own count, to the byte.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who has each byte.
+    /// Owner of each byte.
     pub map: MemoryMap,
-    /// What the page allocator's pages are used for.
+    /// Uses of the page allocator's pages.
     pub census: Census,
 }
 
-/// RAM does not add up.
+/// Error in the account of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// The map is wrong, or there is none.
+    /// The map is wrong, or missing.
     Map(MapError),
     /// The page allocator's pages do not add up.
     Pages(Miscount),

@@ -1,9 +1,9 @@
 //! The console: up to two serial ports that get the same text, and the lock that keeps lines whole.
 //!
-//! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken
-//! again by its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made
-//! before the lock is taken, a line at a time: what is printed may take locks of its own to look at things, and whoever
-//! holds one of those may be about to log.
+//! Text that comes before the first port is known waits in a small buffer. The lock masks interrupts and may be taken again by
+//! its owner: an exception while a line is half out can still report, and never deadlocks with itself. Text is made before the
+//! lock is taken, a line at a time: formatting may take other locks to read state, and the holder of one of those may be about
+//! to log.
 
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering}
 pub(crate) const MAX_PORTS: usize = 2;
 /// Bytes of early text that are kept.
 const EARLY_BYTES: usize = 4096;
-/// Bytes of a line that no other text comes into.
+/// Bytes of a line that are printed without interruption.
 const LINE_BYTES: usize = 256;
 
 static PORTS: [Slot; MAX_PORTS] = [const { Slot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
@@ -27,14 +27,14 @@ static EARLY: EarlyText = EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_
 /// A port, if there is one.
 struct Slot {
     port: Once<Uart, cpu::Relax>,
-    /// Its last byte found no room in time. Until one does, nobody waits for it: a dead port costs one pause.
+    /// Set when the last byte found no room in time. Until a byte does, nobody waits for the port: a dead port costs one pause.
     stuck: AtomicBool,
 }
 
 /// [`OWNER`] while nobody writes; otherwise it is the writer's CPU number plus one.
 const FREE: u32 = 0;
 
-/// Adds a port and hands it the early text if it is the first. Whether there was room.
+/// Adds a port and hands it the early text if it is the first. Returns whether there was room.
 ///
 /// Called while the boot CPU is alone; takes no memory.
 pub fn add_port(port: Uart) -> bool {
@@ -62,8 +62,8 @@ pub fn print(text: fmt::Arguments<'_>) {
     line.send();
 }
 
-/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. What has
-/// been made of the text is out, should making the rest fail.
+/// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. If formatting fails,
+/// the part formatted so far is out.
 pub fn print_urgent(text: fmt::Arguments<'_>) {
     let _lock = Lock::acquire(Patience::TenthOfSecond);
     let _ = Writer.write_fmt(text);
@@ -116,14 +116,14 @@ impl Write for Line {
     }
 }
 
-/// How long to wait for the console.
+/// Patience of a wait for the console.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     Endless,
     TenthOfSecond,
 }
 
-/// The right to write, with interrupts masked.
+/// Ownership of the console for writing, with interrupts masked.
 struct Lock {
     /// Whether this took the lock; false if this CPU held it already or patience ran out.
     outermost: bool,
@@ -209,8 +209,8 @@ impl Slot {
     }
 }
 
-/// What was written before there was a port; what does not fit is counted. Guarded by the console's lock; where a report
-/// has lost patience with that lock, bytes can get mixed and nothing worse.
+/// Text written before there was a port; bytes that do not fit are counted. Guarded by the console's lock; where a report has
+/// lost patience with that lock, bytes can get mixed and nothing worse.
 struct EarlyText {
     bytes: [AtomicU8; EARLY_BYTES],
     written: AtomicUsize,
@@ -235,7 +235,7 @@ impl EarlyText {
     }
 }
 
-/// One port as a writer, for text that the others do not need.
+/// One port as a writer, for text that the other ports do not get.
 struct Direct<'a>(&'a Slot);
 
 impl Write for Direct<'_> {

@@ -1,4 +1,4 @@
-//! Failures on request, from the boot arguments and from the prompt.
+//! Fault injection, from the boot arguments and from the prompt.
 
 use super::bootargs::BootArgs;
 use crate::global;
@@ -7,8 +7,8 @@ use crate::mm::fault_inject::{FaultAttr, FaultSite};
 use ::log::{info, warn};
 use core::fmt;
 
-/// Applies the boot arguments, `fail_page_alloc=` and those of the other sites. When the allocators are there: from here
-/// on allocations fail.
+/// Applies the boot arguments, `fail_page_alloc=` and those of the other sites. Called when the allocators are up: from here on
+/// allocations fail.
 pub(super) fn init(args: BootArgs<'_>) {
     for site in FaultSite::ALL {
         let Some(text) = args.value(site.name()) else { continue };

@@ -4,7 +4,7 @@ use crate::addr::VirtRange;
 use crate::global::Kmalloc;
 use crate::mm::alloc::GlobalHeap;
 
-/// Bytes that the early heap is given.
+/// Bytes of the early heap.
 pub(crate) const EARLY_HEAP_SIZE: u64 = 256 << 10;
 
 #[global_allocator]

@@ -30,7 +30,7 @@ use crate::sync::Once;
 use ::log::{error, info, warn};
 use core::fmt;
 
-/// Why the machine cannot be booted. Each ends in a message on the console, the board's usual one if need be.
+/// Reason why the machine cannot be booted. Each is printed on the console, if need be on the board's default one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StartError {
     Boot(BootError),
@@ -56,10 +56,10 @@ impl<E: Into<BootError>> From<E> for StartError {
     }
 }
 
-/// What booting found out, for the prompt and the tests.
+/// Facts found during boot, for the prompt and the tests.
 #[derive(Debug)]
 pub struct Machine {
-    /// What the boot stub handed over.
+    /// Values handed over by the boot stub.
     pub boot: BootInfo,
     /// The ID registers of the boot CPU.
     pub cpu: IdRegisters,
@@ -71,20 +71,20 @@ pub struct Machine {
     pub tree: Tree<'static>,
     /// Where the device tree lies.
     pub tree_range: PhysRange,
-    /// What the device tree said about memory, beside what memblock keeps.
+    /// Facts about memory in the device tree, beside those that memblock keeps.
     pub found: Discovery,
     /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
     pub boot_cost: u64,
-    /// What the W^X checker walked.
+    /// Result of the W^X check.
     pub wx: WxReport,
-    /// What booting took of RAM, by name.
+    /// RAM that booting used, by name.
     pub(super) boot_memory: BootMemory,
 }
 
 static MACHINE: Once<Machine, crate::arch::aarch64::cpu::Relax> = Once::new();
 static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal: panic::fatal };
 
-/// What booting found out; `None` while it is still at it.
+/// Facts found during boot; `None` while boot is in progress.
 #[must_use]
 pub fn machine() -> Option<&'static Machine> {
     MACHINE.get()
@@ -117,7 +117,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     let machine = match result {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
-            // Without a tree the image's place says which board it is; what a tree does not name is not there.
+            // Without a tree the image's place says which board it is; a device that the tree does not name does not exist.
             let unknown = matches!(error, StartError::Boot(BootError::NoTree(_) | BootError::Damaged(..)));
             if unknown && console::ports().next().is_none() {
                 serial::open_fallback(guess, &early);
@@ -132,7 +132,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
     go(machine)
 }
 
-/// Shows the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
+/// Prints the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
     let args = machine.args;
     match memory_map::account(machine) {
@@ -140,7 +140,7 @@ fn go(machine: &Machine) -> ! {
         Err(error) => error!("memory does not add up: {error}"),
     }
     kprintln!("address map:\n{}", layout::AddressMap);
-    // Booting is over: from here on this CPU is interrupted, and waits only where that is legal.
+    // Booting is over: from here on this CPU takes interrupts, and waits only where that is legal.
     global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
     if global::tags_are_on() {
@@ -223,7 +223,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     Ok(Machine { boot: *boot, cpu, board, args, tree, tree_range, found, boot_cost, wx, boot_memory })
 }
 
-/// How many CPUs the boot arguments want: `maxcpus=N`, and `nosmp` for one.
+/// Number of CPUs by the boot arguments: `maxcpus=N`, and `nosmp` for one.
 fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     if args.flag("nosmp") {
         return Some(1);
@@ -231,7 +231,7 @@ fn max_cpus(args: BootArgs<'_>) -> Option<u64> {
     args.number("maxcpus")
 }
 
-/// What the linear map must not use: pages that come and go one by one need an entry each.
+/// Restrictions on the linear map: pages that are protected one by one need an entry each.
 fn linear_flags(args: BootArgs<'_>) -> MapFlags {
     match pages::scrub(args).contains(Scrub::UNMAP) {
         true => MapFlags::NO_HUGE | MapFlags::NO_CONT,

@@ -1,4 +1,4 @@
-//! What people type: from the receive interrupts of the console's ports to the one who reads, who sleeps meanwhile.
+//! Typed input: from the receive interrupts of the console's ports to the reader, which sleeps meanwhile.
 
 use super::ring::Ring;
 use super::{console, interrupts};
@@ -11,14 +11,14 @@ use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes that may wait for the reader: several lines that are pasted.
+/// Bytes that may wait for the reader: several pasted lines.
 const WAITING: usize = 1024;
 
 static RING: Ring<WAITING> = Ring::new();
 /// The interrupt of each port of the console, in the order of the ports.
 static LINES: [Once<Option<(IntId, Trigger)>, cpu::Relax>; console::MAX_PORTS] =
     [const { Once::new() }; console::MAX_PORTS];
-/// A port has no interrupt that can be had, so all are polled.
+/// Set when a port has no usable interrupt, so that all are polled.
 static POLLED: AtomicBool = AtomicBool::new(false);
 
 /// The interrupt that a port's node names, if the controller is a GIC.
@@ -28,16 +28,15 @@ pub(super) fn line_of(node: Node<'_, '_>) -> Option<(IntId, Trigger)> {
     Some((intid, Trigger::from_flags(line.gic_flags().unwrap_or(4))))
 }
 
-/// Notes the interrupt of the console's next port. Boot CPU, once for each port, in the order of
-/// [`console::add_port`].
+/// Records the interrupt of the console's next port. Boot CPU, once for each port, in the order of [`console::add_port`].
 pub(super) fn remember(line: Option<(IntId, Trigger)>) {
     if let Some(place) = LINES.iter().find(|place| place.get().is_none()) {
         place.call_once(|| line);
     }
 }
 
-/// Lets the console's ports interrupt this CPU when something is typed. Boot CPU, once, when interrupts can be had. What
-/// cannot interrupt is polled, which keeps this CPU busy; that is said.
+/// Lets the console's ports interrupt this CPU when something is typed. Boot CPU, once, when interrupts work. A port that
+/// cannot interrupt is polled, which keeps this CPU busy; a line says so.
 pub(super) fn init() {
     let ports = console::ports().zip(&LINES);
     for (port, line) in ports {
@@ -57,7 +56,7 @@ pub(super) fn init() {
     }
 }
 
-/// Takes what has arrived at every port. Boot CPU alone, interrupts masked: the one writer of the ring.
+/// Takes the bytes that have arrived at every port. Boot CPU alone, interrupts masked: the one writer of the ring.
 fn collect() {
     for port in console::ports() {
         drain(port);
@@ -65,7 +64,7 @@ fn collect() {
 }
 
 fn drain(port: Uart) {
-    // As much as a FIFO holds, so that a port which is never empty keeps nobody here.
+    // At most one FIFO's contents, so that a port which is never empty keeps nobody here.
     for _ in 0..64 {
         match port.receive() {
             Received::Nothing => break,
@@ -83,8 +82,8 @@ fn on_input(_: IntId) {
     collect();
 }
 
-/// The next byte that somebody types. Sleeps until there is one, and does what the background has to do meanwhile. Boot
-/// CPU; called by the prompt alone.
+/// The next byte typed. Sleeps until there is one, and does the background work meanwhile. Boot CPU; called by the prompt
+/// alone.
 pub(super) fn read() -> u8 {
     loop {
         if POLLED.load(Ordering::Relaxed) {
@@ -102,7 +101,7 @@ pub(super) fn read() -> u8 {
             continue;
         }
         irq::local_irq_disable();
-        // What comes from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
+        // An interrupt from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
         if RING.is_empty() {
             global::asleep(cpu::wait_for_interrupt);
         }
@@ -110,7 +109,7 @@ pub(super) fn read() -> u8 {
     }
 }
 
-/// Characters that were typed and lost since this was asked last.
+/// Number of typed characters lost since the last call.
 pub(super) fn take_lost() -> u64 {
     RING.take_lost()
 }

@@ -1,5 +1,5 @@
-//! Who handles which interrupt: the controller that the device tree names, a table of handlers, and the interrupts that
-//! CPUs send each other.
+//! Handlers of interrupts: the controller that the device tree names, a table of handlers, and the interrupts that CPUs send
+//! each other.
 
 use super::{panic, smp_call};
 use crate::addr::{CpuId, PhysRange, VirtRange, to_usize};
@@ -19,15 +19,15 @@ use aarch64_cpu::asm::barrier;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// What an interrupt does: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A
-/// level-triggered source must be quiet when it returns.
+/// Handler of an interrupt: runs with interrupts masked, on the CPU's interrupt stack, and must not wait. A level-triggered
+/// source must be quiet when it returns.
 pub type Handler = fn(IntId);
 
 /// Bytes of a redistributor with all its frames.
 const REDISTRIBUTOR_MAX: u64 = 256 << 10;
-/// Sent to a CPU that shall look at its requests and make its calls.
+/// Sent to a CPU that must answer requests and run its calls.
 const CALL: u32 = 0;
-/// Sent to a CPU that shall stop for good.
+/// Sent to a CPU that must stop for good.
 const STOP: u32 = 1;
 /// Bytes of a GICv2's register block that the driver uses; trees state up to 64 KiB.
 const V2_BLOCK: u64 = 8 << 10;
@@ -39,10 +39,10 @@ static GIC: Once<Gic, cpu::Relax> = Once::new();
 /// - `IRQ-1`: every pointer but null was a `Handler`.
 static HANDLERS: [AtomicPtr<()>; INTIDS as usize] = [const { AtomicPtr::new(core::ptr::null_mut()) }; INTIDS as usize];
 
-/// How many of them are known to free no memory.
+/// Number of handlers known to free no memory.
 static QUIET: AtomicUsize = AtomicUsize::new(0);
 
-/// Why an interrupt cannot be had.
+/// Reason why an interrupt cannot be requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InterruptError {
@@ -50,13 +50,13 @@ pub enum InterruptError {
     NoController,
     /// The controller's registers could not be mapped.
     Fixmap(FixmapError),
-    /// There are no addresses for them.
+    /// No addresses are left for them.
     Area(AreaError),
-    /// There are no tables for them.
+    /// No memory is left for their tables.
     Tables(PgtableError),
-    /// Somebody has it already.
+    /// It has a handler already.
     Taken(IntId),
-    /// The controller does not do it.
+    /// The controller refused the request.
     Controller(GicError),
     /// The call sleeps, and sleeping is not allowed here.
     Atomic,
@@ -129,11 +129,11 @@ fn map(range: PhysRange, size: u64, early: &EarlyMap) -> Result<VirtRange, Inter
     early.device(part).map_err(InterruptError::Fixmap)
 }
 
-/// Maps the first `size` bytes of `range`: more than the fixmap has room for. In entries of 4 KiB, as a page of them is not
-/// for reading.
+/// Maps the first `size` bytes of `range`: more than the fixmap has room for. In entries of 4 KiB, as one of the pages must not
+/// be read.
 fn map_redistributors(range: PhysRange, size: u64) -> Result<VirtRange, InterruptError> {
     let (start, size) = (range.start(), range.size().min(size));
-    // Never complete, so that nobody unmaps it by its address.
+    // It is never completed, so that nobody unmaps it by its address.
     let flags = VmFlags::IOREMAP | VmFlags::UNINITIALIZED;
     let area = global::vmap_space().alloc(&AreaRequest::new(size, flags)).map_err(InterruptError::Area)?;
     area.set_phys(start);
@@ -144,7 +144,7 @@ fn map_redistributors(range: PhysRange, size: u64) -> Result<VirtRange, Interrup
     Ok(virt)
 }
 
-/// Lets this CPU take interrupts, those of other CPUs first of all. On each CPU, interrupts masked.
+/// Enables interrupts on this CPU, first of all those of other CPUs. On each CPU, interrupts masked.
 pub(super) fn init_cpu() -> Result<(), InterruptError> {
     let gic = GIC.get().ok_or(InterruptError::NoController)?;
     gic.init_cpu().map_err(InterruptError::Controller)?;
@@ -154,14 +154,14 @@ pub(super) fn init_cpu() -> Result<(), InterruptError> {
     Ok(())
 }
 
-/// This CPU takes no interrupts any more. Masked.
+/// Disables all interrupts on this CPU. Masked.
 pub(super) fn leave_cpu() {
     if let Some(Err(error)) = GIC.get().map(Gic::leave_cpu) {
         log::error!("{:?} goes offline, but {error}", cpu::current());
     }
 }
 
-/// Makes a CPU look at its requests and make its calls soon. Any context. Nothing happens to a CPU that takes no interrupts.
+/// Makes a CPU answer its requests and run its calls soon. Any context. It has no effect on a CPU that takes no interrupts.
 pub(super) fn kick(cpu: CpuId) {
     send(CALL, cpu);
 }
@@ -173,12 +173,12 @@ pub(super) fn send_stop(cpu: CpuId) {
 
 fn send(number: u32, cpu: CpuId) {
     if let (Some(gic), Some(intid)) = (GIC.get(), IntId::new(number)) {
-        // A CPU that takes none has gone, or has not come; it looks when it does.
+        // Such a CPU is offline, or not online yet; it checks when it comes.
         let _ = gic.send(intid, cpu);
     }
 }
 
-/// Lets the private interrupt `intid`, which somebody has requested, through to this CPU too. Any context.
+/// Enables the private interrupt `intid`, which has a handler, on this CPU too. Any context.
 ///
 /// # Errors
 ///
@@ -188,8 +188,8 @@ pub(crate) fn enable_here(intid: IntId, trigger: Trigger) -> Result<(), Interrup
     gic.enable(intid, trigger).map_err(InterruptError::Controller)
 }
 
-/// Makes `handler` take the interrupt `intid`, and lets it through to this CPU (Linux: `request_irq`); a private one that
-/// others shall take too is let through there by `enable_here`. Any context.
+/// Makes `handler` take the interrupt `intid`, and enables it on this CPU (Linux: `request_irq`); a private one that other CPUs
+/// must take too is enabled there by `enable_here`. Any context.
 ///
 /// # Errors
 ///
@@ -198,7 +198,7 @@ pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), I
     let gic = GIC.get().ok_or(InterruptError::NoController)?;
     let slot = slot(intid).ok_or(InterruptError::NoController)?;
     let null = core::ptr::null_mut();
-    // INVARIANT: IRQ-1. Release pairs with the acquire in `handle`: the handler finds what was set up for it.
+    // INVARIANT: IRQ-1. Release pairs with the acquire in `handle`: the handler sees all setup made for it.
     slot.compare_exchange(null, handler as *mut (), Ordering::Release, Ordering::Relaxed)
         .map_err(|_| InterruptError::Taken(intid))?;
     gic.enable(intid, trigger).map_err(|error| {
@@ -207,8 +207,8 @@ pub fn request(intid: IntId, trigger: Trigger, handler: Handler) -> Result<(), I
     })
 }
 
-/// [`request`] for a handler that never frees memory and never wakes anybody who waits for it, for good: nobody sleeps until
-/// such an interrupt comes.
+/// [`request`] for a handler that never frees memory and never wakes anybody who waits for it, for good: no context sleeps
+/// until such an interrupt comes.
 ///
 /// # Errors
 ///
@@ -219,8 +219,8 @@ pub(super) fn request_quiet(intid: IntId, trigger: Trigger, handler: Handler) ->
     Ok(())
 }
 
-/// Holds the interrupt back again and forgets its handler (Linux: `free_irq`). On the CPU that requested it; the handler
-/// may still be running on another.
+/// Disables the interrupt and removes its handler (Linux: `free_irq`). On the CPU that requested it; the handler may still be
+/// running on another.
 ///
 /// # Errors
 ///
@@ -247,7 +247,7 @@ pub(super) fn handle() {
     let Some(taken) = gic.acknowledge() else { return };
     let intid = taken.intid();
     if intid.is_between_cpus() {
-        // Ended first: what is sent from now on interrupts again.
+        // Ended first, so that an event from now on interrupts again.
         gic.end(taken);
         match intid.get() {
             CALL => {
@@ -271,10 +271,10 @@ pub(super) fn handle() {
     gic.end(taken);
 }
 
-/// Does what other CPUs have asked of this one, and lets other interrupts in between any two parts of it: there may be as
-/// many parts as caches. In a handler, after the end of its interrupt.
+/// Answers the requests of other CPUs, and lets other interrupts in between any two parts of that: there may be as many parts
+/// as caches. In a handler, after the end of its interrupt.
 fn answer_requests() {
-    /// The CPUs that are at it: what interrupts them leaves the rest to them.
+    /// CPUs that are answering: a handler that interrupts them leaves the rest to them.
     static ANSWERING: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
     let Some(answering) = ANSWERING.get(to_usize(u64::from(cpu::current().get()))) else { return };
     if answering.swap(true, Ordering::Relaxed) {

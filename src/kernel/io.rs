@@ -13,11 +13,11 @@ use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
 use crate::mm::memblock::Discovery;
 use ::log::{info, warn};
 
-/// Lets device memory be mapped. Boot CPU, once, when the kernel's own devices are and memory can be allocated.
+/// Enables the mapping of device memory. Boot CPU, once, when the kernel's own devices are mapped and memory can be allocated.
 pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
     let fixmap = VirtRange::new(VirtAddr::new(FIXMAP_START), VirtAddr::new(FIXMAP_END)).unwrap_or_default();
     let Ok(reserved) = reserved_map(tree, found) else {
-        // Whoever maps something is told that it is too early: better that than what is another's.
+        // Calls that map devices then fail as too early, which is better than mapping memory of another owner.
         return warn!("device memory: no memory to note what is reserved");
     };
     if let Err(error) = global::io_init(cpu.physical_bits(), fixmap, reserved) {
@@ -39,7 +39,7 @@ pub(super) fn memory_type(word: Option<&str>) -> Option<MemoryType> {
     MemoryType::ALL.into_iter().zip(TYPES).find(|(_, name)| *name == word).map(|(memory, _)| memory)
 }
 
-/// `ioremap PHYS SIZE [TYPE]`: maps device memory, and says how.
+/// `ioremap PHYS SIZE [TYPE]`: maps device memory, and prints the mapping.
 pub(super) fn map(words: &str) {
     let mut words = words.split_whitespace();
     let (phys, size) = (words.next().and_then(parse_number), words.next().and_then(parse_number));
@@ -54,10 +54,10 @@ pub(super) fn map(words: &str) {
     }
 }
 
-/// `iounmap ADDR`.
+/// `iounmap ADDR`: unmaps it.
 pub(super) fn unmap(word: &str) {
     match parse_number(word).map(|addr| global::io_space().do_iounmap(VirtAddr::new(addr))) {
-        // For the call, null is nothing to unmap (Linux); a person who types it has meant something else.
+        // For the call, null is nothing to unmap (Linux); but a user who types it has made a mistake.
         Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
         Some(Ok(())) => kprintln!("unmapped"),
         Some(Err(error)) => kprintln!("{error}"),
@@ -72,7 +72,7 @@ pub(super) fn list() {
     }
 }
 
-/// `readl ADDR`: four bytes, in one access, which a register may want.
+/// `readl ADDR`: reads four bytes, in one access, as a register may require.
 pub(super) fn read(word: &str) {
     let Some(addr) = parse_number(word).map(VirtAddr::new).filter(|addr| addr.is_aligned(4)) else {
         return kprintln!("an address that is a multiple of 4");
@@ -83,7 +83,7 @@ pub(super) fn read(word: &str) {
     }
 }
 
-/// What the areas and the CPU know of an address.
+/// Prints what the areas and the CPU know of an address.
 pub(super) fn what(addr: VirtAddr) {
     if let Some(area) = global::vmap_space().find(addr) {
         match area.phys {

@@ -1,5 +1,5 @@
-//! What there is at which physical address, entered at boot: RAM and what the kernel has of it, and the devices of the
-//! device tree.
+//! Contents of the physical address space, entered at boot: RAM and the kernel's parts of it, and the devices of the device
+//! tree.
 
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -13,15 +13,15 @@ use crate::mm::vmalloc::VmFlags;
 use alloc::vec::Vec;
 use log::{info, warn};
 
-/// RAM: nobody asks for it here.
+/// RAM: nobody requests it here.
 const RAM: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::SYSRAM).union(ResourceFlags::BUSY);
-/// What somebody has.
+/// A range that has an owner.
 const TAKEN: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
 
 type Entered = Result<(), ResourceError<'static>>;
 
-/// Fills the tree. Boot CPU, once, when memory can be allocated. Where in the device tree the first PCI host is, if there is
-/// one: all nodes are looked at here.
+/// Fills the tree. Boot CPU, once, when memory can be allocated. Returns the place of the first PCI host in the device tree, if
+/// there is one: this function visits all nodes.
 pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) -> Option<usize> {
     if let Err(error) = enter_ram(boot) {
         warn!("resources: RAM: {error}");
@@ -38,14 +38,14 @@ pub(super) fn init(boot: &BootInfo, tree: &Tree<'static>, early: &EarlyMap) -> O
     pci
 }
 
-/// RAM, with the image and what else is reserved in it.
+/// Enters RAM, with the image and the other reserved ranges in it.
 fn enter_ram(boot: &BootInfo) -> Entered {
     let resources = global::iomem_resource();
     // Copied, since entering takes memory.
     let (banks, reserved) = {
         let memblock = global::memblock();
         let banks: Vec<_> = memblock.memory().regions().to_vec();
-        // What only booting needed was given to the page allocator.
+        // Memory that only booting needed was given to the page allocator.
         let for_good = memblock.reserved().regions().iter().filter(|region| region.owner != Some(BOOT_ONLY));
         let reserved: Vec<_> = for_good.map(|region| region.range).collect();
         (banks, reserved)
@@ -84,9 +84,9 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
     Ok(())
 }
 
-/// The registers and memories of every device that is there and that the CPU reaches, by the name of its node. How many
-/// are left out because they lie across others. Where the first node is that is called as a PCI host is (Devicetree
-/// Specification 2.2.2) comes into `pci`.
+/// Enters the registers and memories of every enabled device that the CPU reaches, by the name of its node. Returns the number
+/// left out because they lie across others. The place of the first node with the name of a PCI host (Devicetree Specification
+/// 2.2.2) goes into `pci`.
 fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     let mut refused = 0;
     // Copied, since entering takes memory.
@@ -96,7 +96,7 @@ fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
             *pci = Some(node.offset());
         }
         let Ok(range) = range else { return };
-        // RAM is there already. Few others lie in it.
+        // RAM exists already. Few other ranges lie in it.
         let is_memory = banks.iter().any(|bank| bank.overlaps(range)) && node.str("device_type") == Some("memory");
         if is_memory || bus.name() == "reserved-memory" {
             return;
@@ -109,8 +109,8 @@ fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     refused
 }
 
-/// What the device tree sets aside, by the names of the nodes, inside what is there: busy, but for who owns it. How many
-/// lie across others.
+/// Enters the ranges that the device tree reserves, by the names of the nodes, inside the existing ranges: busy for all but
+/// their owner. Returns the number of ranges that overlap others partly.
 fn enter_reserved() -> usize {
     let resources = global::iomem_resource();
     let enter = |reserved: &ReservedRange| {
@@ -121,7 +121,7 @@ fn enter_reserved() -> usize {
     global::io_space().reserved().ranges().iter().filter(|reserved| enter(reserved).is_err()).count()
 }
 
-/// What the kernel itself drives since before there was a tree to ask: it has these registers.
+/// Devices that the kernel drives since before it had a tree: it owns these registers.
 fn enter_own(early: &EarlyMap) -> Entered {
     let areas = global::vmap_space().iter().filter(|area| area.flags.contains(VmFlags::IOREMAP));
     let areas = areas.filter_map(|area| PhysRange::from_size(area.phys?, area.range.size() - PAGE_SIZE));

@@ -1,4 +1,5 @@
-//! Kernel tests: the registry that [`ktest!`](crate::ktest!) fills and the loop that runs what the boot arguments name.
+//! Kernel tests: the registry that [`ktest!`](crate::ktest!) fills and the loop that runs the tests that the boot arguments
+//! name.
 //!
 //! The runner on the host (`tools/run`) reads the registry from the ELF file, decides which machine each test boots on
 //! and passes the tests' numbers as `ktest=0-3,7`. The lines that start with `ktest: ` on the console tell it how each
@@ -68,9 +69,9 @@ impl Ktest {
 /// ktest!(boot: refuses_a_corrupt_tree, machine = "loader=raw x0=0x40000003", report = "misaligned", exit = 1);
 /// ```
 ///
-/// `machine` is described in `docs/testing.md`; `timeout` is in seconds of the host's clock. With `report` the test
-/// passes when the console has shown each of the texts, in this order, whatever becomes of the machine; with `exit`
-/// the machine must also leave with that status. `boot:` has no function: the machine is booted without tests.
+/// `machine` is described in `docs/testing.md`; `timeout` is in seconds of the host's clock. With `report` the test passes when
+/// the console has shown each of the texts, in this order, even if the machine dies; with `exit` the machine must also leave
+/// with that status. `boot:` has no function: the machine is booted without tests.
 #[macro_export]
 macro_rules! ktest {
     (boot: $name:ident $(, machine = $machine:literal)? $(, timeout = $timeout:literal)? $(, report = $report:literal)*
@@ -106,9 +107,9 @@ macro_rules! ktest {
     };
 }
 
-/// Runs the tests of `list`, which is what `ktest=` in the boot arguments says, one after the other, and leaves the machine:
-/// with [`power::SUCCESS`] if each returned. To be called once,
-/// on the boot CPU, when everything that the tests use is up. Each test starts with interrupts unmasked.
+/// Runs the tests of `list`, the value of `ktest=` in the boot arguments, one after the other, and leaves the machine: with
+/// [`power::SUCCESS`] if each returned. To be called once, on the boot CPU, when everything that the tests use is up. Each test
+/// starts with interrupts unmasked.
 pub(crate) fn run_list(list: &str) -> ! {
     panic::set_expected(on_fault);
     for range in list.split(',') {
@@ -168,7 +169,7 @@ pub enum FaultKind {
     Alignment,
     /// A memory tag that does not match its pointer's.
     TagCheck,
-    /// An instruction that this CPU does not have, or not here.
+    /// An undefined instruction on this CPU, or at this level.
     Undefined,
 }
 
@@ -218,7 +219,7 @@ impl fmt::Display for Expected {
 
 /// A fault on any CPU may meet it.
 static EXPECTED: OrderedLock<Option<Expected>, class::ExpectedFault, cpu::Relax> = OrderedLock::new(None);
-/// The number of the test that runs.
+/// The number of the running test.
 static RUNNING: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Announces that the running test will cause exactly this fault: from here on it passes only by it, and the machine

@@ -1,38 +1,38 @@
-//! A line as somebody types it: which bytes are text, which edit it, and which lines are not run.
+//! A typed line: which bytes are text, which edit it, and which lines are not run.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// Characters of a line, at most.
+/// Maximum number of characters of a line.
 pub const LINE: usize = 128;
 
-/// What the terminal shall show after a byte, or what became of the line.
+/// Output for the terminal after a byte, or the finished line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Nothing.
     Nothing,
     /// This character, at the end of the line.
     Echo(u8),
-    /// So many characters less.
+    /// This number of characters is deleted.
     Erase(usize),
     /// The byte was not taken.
     Bell,
-    /// The line was given up (Ctrl-C): an empty one begins.
+    /// The line was cancelled (Ctrl-C): an empty one begins.
     Cancelled,
-    /// The line is complete, and [`LineReader::text`] is what to run.
+    /// The line is complete: [`LineReader::text`] returns it.
     Complete,
     /// The line is complete, and must not be run.
     Refused(Refusal),
 }
 
-/// Why a line is not run: what is there is not what somebody meant.
+/// Reason why a line is not run: its text may not be the intended command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// It was so many characters longer than a line can be.
+    /// It was this number of characters longer than a line can be.
     TooLong(usize),
-    /// It held bytes that are no ASCII.
+    /// It held bytes that are not ASCII.
     NotAscii,
-    /// So many bytes were lost on the way here.
+    /// This number of bytes was lost on the way here.
     Lost(u64),
 }
 
@@ -48,10 +48,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Where in a sequence of bytes from a special key (ECMA-48) the next byte is.
+/// Place of the next byte in the sequence of a special key (ECMA-48).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Escape {
-    /// In none.
+    /// In no sequence.
     Outside,
     /// Behind ESC.
     Begun,
@@ -68,7 +68,7 @@ pub struct LineReader {
     length: usize,
     /// Characters behind the last that had room.
     excess: usize,
-    /// Bytes that are no ASCII.
+    /// Number of bytes that are not ASCII.
     foreign: usize,
     escape: Escape,
     /// The last byte was a carriage return, so a line feed belongs to it.
@@ -156,8 +156,8 @@ impl LineReader {
         }
     }
 
-    /// Takes so many characters away: first those that were not shown. Nobody knows where in the line the others were that
-    /// are no ASCII, so they count until all of it is gone.
+    /// Deletes `count` characters: first those that were not shown. The places of the non-ASCII ones in the line are unknown,
+    /// so they count until all of it is deleted.
     fn erase(&mut self, count: usize) -> Step {
         let unseen = count.min(self.excess);
         self.excess -= unseen;
@@ -169,7 +169,7 @@ impl LineReader {
         if shown == 0 { Step::Nothing } else { Step::Erase(shown) }
     }
 
-    /// Characters from the start of the last word on, with what was not shown.
+    /// Number of characters from the start of the last word on, with the part that was not shown.
     fn last_word(&self) -> usize {
         let text = self.text();
         let kept = text.trim_end().rfind(' ').map_or(0, |blank| blank + 1);

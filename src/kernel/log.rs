@@ -29,7 +29,7 @@ impl Log for ConsoleLog {
     }
 }
 
-/// Puts the log on the console, with [`LevelFilter::Info`] until [`apply`] has read the boot arguments.
+/// Directs the log to the console, with [`LevelFilter::Info`] until [`apply`] has read the boot arguments.
 pub fn init() {
     // The logger can be set once; a second call finds the same one in place.
     let _ = log::set_logger(&LOG);

@@ -5,7 +5,7 @@
 use super::bootargs::{BootArgs, Word};
 use log::LevelFilter;
 
-/// What the boot arguments say about the log.
+/// Boot arguments about the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogArguments<'a> {
     /// The least severe level that is shown.
@@ -15,7 +15,7 @@ pub struct LogArguments<'a> {
 }
 
 impl<'a> LogArguments<'a> {
-    /// Reads the boot arguments. What is not about the log is passed over.
+    /// Reads the boot arguments. Other arguments are skipped.
     #[must_use]
     pub fn parse(args: BootArgs<'a>) -> Self {
         let mut parsed = Self { filter: LevelFilter::Info, refused: None };
@@ -51,7 +51,7 @@ fn level_of(word: Word<'_>) -> Argument {
     level.map_or(Argument::Refused, Argument::Level)
 }
 
-/// Linux shows what is more severe than the number: errors are 3, warnings 4, notices 5, information 6, debugging 7.
+/// Linux shows messages more severe than the number: errors are 3, warnings 4, notices 5, information 6, debugging 7.
 fn level_of_number(number: u32) -> LevelFilter {
     match number {
         0..=3 => LevelFilter::Off,

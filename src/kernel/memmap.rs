@@ -1,4 +1,4 @@
-//! Who has each byte of RAM: a map without gaps or overlaps whose sum is checked against what the device tree states.
+//! Owner of each byte of RAM: a map without gaps or overlaps whose sum is checked against the device tree's RAM.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, Range};
@@ -6,16 +6,16 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What a stretch of RAM is used for.
+/// Use of a stretch of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// Nobody says that it is theirs. In a finished map an error: memory that is lost.
+    /// No owner. In a finished map an error: memory that is lost.
     Unclaimed,
-    /// The page allocator's, free or allocated.
+    /// The page allocator, free or allocated.
     Pages,
     /// RAM that is not used: above `mem=`, beyond this CPU's reach, or less than a page at the edge of a bank.
     LeftOut,
-    /// The boot loader, the firmware or a device, by the name of the node or block that says so.
+    /// The boot loader, the firmware or a device, by the name of the node or block that reserves it.
     Reserved(&'static str),
     /// As [`Owner::Reserved`], and the kernel may not even map it.
     NoMap(&'static str),
@@ -23,7 +23,7 @@ pub enum Owner {
     Kernel(&'static str),
     /// Memory taken while booting: tables, descriptors, the early heap.
     Boot(&'static str),
-    /// What is left of a page of which somebody has a part.
+    /// The remainder of a page that has an owner for another part.
     Remainder,
 }
 
@@ -65,9 +65,9 @@ impl fmt::Display for Owner {
 /// A stretch of RAM with one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Where it lies.
+    /// Its addresses.
     pub range: PhysRange,
-    /// Who has it.
+    /// Its owner.
     pub owner: Owner,
 }
 
@@ -86,14 +86,14 @@ impl fmt::Display for Row {
 /// - `ACCT-1`: rows are not empty, sorted, and do not overlap.
 /// - `ACCT-2`: their sizes add up to the RAM that the map was made of.
 /// - `ACCT-3`: in a finished map every byte has an owner.
-/// - `ACCT-4`: the page allocator has nothing that somebody else has.
+/// - `ACCT-4`: the page allocator has no byte that has another owner.
 #[derive(Clone, Debug)]
 pub struct MemoryMap {
     rows: Vec<Row>,
     total: u64,
 }
 
-/// Why there is no map, or what is wrong with it.
+/// Reason why there is no map, or error in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MapError {
@@ -101,9 +101,9 @@ pub enum MapError {
     NoMemory,
     /// An invariant does not hold.
     Broken {
-        /// Which, by its tag.
+        /// The invariant, by its tag.
         tag: &'static str,
-        /// The row at which it was seen, if there is one.
+        /// The row of the map at which it was seen, if any.
         row: Option<Row>,
     },
 }
@@ -129,7 +129,7 @@ impl From<TryReserveError> for MapError {
 }
 
 impl MemoryMap {
-    /// A map in which all of `ram`, in any order, is left out.
+    /// A map in which all of `ram`, in any order, is marked as left out.
     ///
     /// # Errors
     ///
@@ -157,7 +157,7 @@ impl MemoryMap {
         Ok(Self { rows, total })
     }
 
-    /// Gives the RAM in `range` to `owner`. What of the range is no RAM is left out.
+    /// Gives the RAM in `range` to `owner`. Parts of the range that are not RAM are left out.
     ///
     /// # Errors
     ///
@@ -190,12 +190,12 @@ impl MemoryMap {
         Ok(())
     }
 
-    /// Gives `range` to the page allocator. Nobody else may have any of it, but for owners that `gave_up` names: their
+    /// Gives `range` to the page allocator. No part of it may have another owner, except owners that `gave_up` names: their
     /// memory may have become the allocator's.
     ///
     /// # Errors
     ///
-    /// `ACCT-4` and the row that somebody else has, [`MapError::NoMemory`]; nothing has changed then.
+    /// `ACCT-4` and the row that another owner has, [`MapError::NoMemory`]; nothing has changed then.
     pub fn paint_pages(&mut self, range: PhysRange, gave_up: impl Fn(Owner) -> bool) -> Result<(), MapError> {
         let free = |owner| owner == Owner::Unclaimed || gave_up(owner);
         match self.rows.iter().find(|row| row.range.overlaps(range) && !free(row.owner)) {
@@ -204,7 +204,7 @@ impl MemoryMap {
         }
     }
 
-    /// Ends the making of a map: what is unclaimed and shares its page with somebody is the rest of that page.
+    /// Finishes a map: an unclaimed part of a page with an owner becomes that page's remainder.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ impl fmt::Display for MemoryMap {
     }
 }
 
-/// A size as it is printed: rounded nowhere, so that the columns add up.
+/// A size as printed: never rounded, so that the columns add up.
 const fn in_units(bytes: u64) -> (u64, &'static str) {
     if bytes.is_multiple_of(1 << 10) { (bytes >> 10, "KiB") } else { (bytes, "bytes") }
 }

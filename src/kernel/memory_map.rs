@@ -1,4 +1,4 @@
-//! The account of the running machine: what took its memory while it booted, by name, and who has each byte now.
+//! The account of the running machine: memory used during boot, by name, and the current owner of each byte.
 
 use super::account::{Account, AccountError};
 use super::heap;
@@ -15,13 +15,13 @@ use crate::mm::zone::Stock;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-/// Room for runs beyond those that were counted.
+/// Room for more runs than were counted.
 const RUNS_MORE: usize = 16;
 
 const TABLES: Owner = Owner::Boot("page tables");
 
-/// What of RAM is used, and what booting took of it, by name: written down once, when booting is over and the boot CPU is
-/// still alone, from where each thing is and not from what was asked for.
+/// RAM in use, and the part of it that booting used, by name. It is recorded once, when booting is over and the boot CPU is
+/// still alone, from the final places and not from the sizes requested.
 #[derive(Debug)]
 pub(super) struct BootMemory {
     /// RAM that is not left out.
@@ -30,7 +30,7 @@ pub(super) struct BootMemory {
 }
 
 impl BootMemory {
-    /// Looks for everything that memblock gave away while booting. Boot CPU, before anybody else runs.
+    /// Records all memory that memblock allocated during boot. Boot CPU, before any other CPU runs.
     pub(super) fn survey() -> Result<Self, MapError> {
         let mut found = Self { ram: Vec::new(), taken: Vec::new() };
         let memblock = global::memblock();
@@ -101,8 +101,8 @@ fn linear(virt: VirtRange) -> Option<PhysRange> {
     PhysRange::from_size(layout::virt_to_phys(virt.start())?, virt.size())
 }
 
-/// Who has each byte of RAM, now, checked. Any CPU, while others allocate and free; not from a context that holds the
-/// early heap or a zone. Cost: O(blocks + rows × names).
+/// Current owner of each byte of RAM, checked. Any CPU, while others allocate and free; not from a context that holds the early
+/// heap or a zone. Cost: O(blocks + rows × names).
 ///
 /// # Errors
 ///
@@ -145,14 +145,14 @@ fn map_of(machine: &Machine) -> Result<MemoryMap, AccountError> {
         }
     }
     for run in managed_runs()? {
-        // A table from before the hand-over is given back when what it mapped is unmapped.
+        // A table from before the hand-over is freed when its mappings are unmapped.
         map.paint_pages(run, |owner| owner == TABLES)?;
     }
     map.finish()?;
     Ok(map)
 }
 
-/// What the page allocator manages, as runs. The walk holds a zone's lock, under which nothing may be allocated: so the
+/// Memory of the page allocator, as runs of pages. The walk holds a zone's lock, under which nothing may be allocated: so the
 /// runs are counted first, and room for them is there before they are noted.
 fn managed_runs() -> Result<Vec<PhysRange>, AccountError> {
     let pages = global::page_allocator();

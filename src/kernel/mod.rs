@@ -1,4 +1,5 @@
-//! L6: the reference kernel: order of boot, log, panic, tests, prompt. What needs no machine is built on the host too.
+//! L6: the reference kernel: order of boot, log, panic, tests, prompt. The parts that need no machine are built on the host
+//! too.
 
 pub mod account;
 pub mod bootargs;

@@ -1,4 +1,5 @@
-//! Pages and objects, as the device tree and the boot arguments want them, and the memory that only booting needed.
+//! Brings up pages and objects with the settings of the device tree and the boot arguments, and frees the memory that only
+//! booting needed.
 
 use super::bootargs::BootArgs;
 use crate::addr::{Bytes, PAGE_SIZE, PhysAddr};
@@ -12,7 +13,7 @@ use crate::mm::slab::SlabOptions;
 use crate::mm::zone::{Scrub, WatermarkTuning};
 use ::log::info;
 
-/// Brings pages and objects up and retires the memblock. Boot CPU, once, when the linear map and the early heap are there.
+/// Brings pages and objects up and retires the memblock. Boot CPU, once, when the linear map and the early heap are up.
 pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), BootError> {
     let options = options(tree, args);
     let (handed, descriptors) = global::bring_allocators_up(possible_cpus(tree), &options)?;
@@ -33,9 +34,9 @@ pub(super) fn init(tree: &Tree<'_>, args: BootArgs<'static>) -> Result<(), BootE
     Ok(())
 }
 
-/// What the tree and the boot arguments say about memory.
+/// Settings for memory in the tree and the boot arguments.
 fn options(tree: &Tree<'_>, args: BootArgs<'static>) -> Options {
-    // Linux called it by the second name until 6.9.
+    // Linux used the second name until 6.9.
     let debug = args.words().filter(|word| matches!(word.name, "slab_debug" | "slub_debug")).last();
     Options {
         watermarks: tuning(args),
@@ -53,7 +54,7 @@ fn options(tree: &Tree<'_>, args: BootArgs<'static>) -> Options {
     }
 }
 
-/// How many CPUs may ever run: this one, and one for each other that the device tree has enabled.
+/// Number of CPUs that may ever run: this one, and one for each other that the device tree has enabled.
 #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CPUS")]
 fn possible_cpus(tree: &Tree<'_>) -> u32 {
     let is_other =
@@ -61,12 +62,12 @@ fn possible_cpus(tree: &Tree<'_>) -> u32 {
     tree.cpus().filter(is_other).count().saturating_add(1).min(MAX_CPUS) as u32
 }
 
-/// Where the memory ends that the least able device reaches.
+/// End of the memory that the least able device reaches.
 fn lowest_dma_end(tree: &Tree<'_>) -> Option<PhysAddr> {
     tree.dma_ranges().filter_map(|range| range.ok().map(|range| range.cpu.end())).min()
 }
 
-/// The watermarks as the boot arguments want them.
+/// The watermark settings of the boot arguments.
 fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
     let default = WatermarkTuning::DEFAULT;
     WatermarkTuning {
@@ -77,7 +78,7 @@ fn tuning(args: BootArgs<'_>) -> WatermarkTuning {
     }
 }
 
-/// What the boot arguments want done to pages that change hands.
+/// The boot arguments' settings for pages that change hands.
 pub(super) fn scrub(args: BootArgs<'_>) -> Scrub {
     let mut scrub = Scrub::empty();
     scrub.set(Scrub::ZERO_ON_ALLOC, args.switch("init_on_alloc"));

@@ -3,9 +3,9 @@
 //! The first CPU that comes here stops the others before it reports, each within a bound; one that does not stop is named.
 //! A second CPU that comes here says so in a line and stops.
 //!
-//! Each CPU counts how often it has come here. The first time it prints the whole report; the second time, from inside
-//! that report, one line; the third time nothing but a stop. Each step runs on less than the one before: the second
-//! needs the console, the third nothing.
+//! Each CPU counts its calls here. The first time it prints the whole report; the second time, from inside that report, one
+//! line; the third time nothing but a stop. Each step runs on less than the one before: the second needs the console, the third
+//! nothing.
 
 use super::{interrupts, power, report};
 use crate::addr::{CpuId, VirtAddr, to_usize};
@@ -20,15 +20,14 @@ use crate::sync::Once;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-/// Asks whether this fault is one that somebody waits for; a function that knows it does not return. Called before
-/// anything is printed.
+/// Handler of an expected fault; if the fault is expected, it does not return. Called before anything is printed.
 pub type Expected = fn(Esr, VirtAddr);
 
 static EXPECTED: Once<Expected, cpu::Relax> = Once::new();
 static DEPTH: [AtomicU8; MAX_CPUS] = [const { AtomicU8::new(0) }; MAX_CPUS];
 
-/// Registers who may wait for a fault: the test harness. The address is `FAR_EL1` where the syndrome says that it is
-/// valid, and the faulting instruction's own otherwise. The first call counts.
+/// Registers the waiter for a fault: the test harness. The address is `FAR_EL1` where the syndrome says that it is valid, and
+/// the faulting instruction's own otherwise. The first call counts.
 pub(crate) fn set_expected(expected: Expected) {
     EXPECTED.call_once(|| expected);
 }
@@ -71,12 +70,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power::leave(power::FAILURE)
 }
 
-/// The CPU that reports, plus one; zero while there is none.
+/// The CPU that reports, plus one; zero while none does.
 static REPORTER: AtomicU32 = AtomicU32::new(0);
-/// Which CPUs have stopped because another one reports.
+/// CPUs that have stopped because another one reports.
 static STOPPED: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
 
-/// Makes this CPU the one that reports and stops the others. If there is one already, says `what` in a line, and stops.
+/// Makes this CPU the reporter and stops the others. If another CPU reports already, prints `what` in a line, and stops.
 fn stop_others(what: core::fmt::Arguments<'_>) {
     let here = cpu::current();
     if REPORTER.compare_exchange(0, here.get() + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -85,7 +84,7 @@ fn stop_others(what: core::fmt::Arguments<'_>) {
     }
     let others = || global::online_cpus().filter(|cpu| *cpu != here);
     others().for_each(interrupts::send_stop);
-    // A tenth of a second for all together.
+    // A tenth of a second for all CPUs together.
     let start = timer::ticks();
     while !others().all(has_stopped) && timer::ticks().wrapping_sub(start) < timer::frequency() / 10 {
         cpu::relax();
@@ -107,7 +106,7 @@ pub(super) fn stop_here() -> ! {
     cpu::park()
 }
 
-/// How many ends are under way on this CPU.
+/// Number of nested reports on this CPU.
 enum Depth {
     First,
     Second,
@@ -117,11 +116,11 @@ enum Depth {
 fn enter() -> Depth {
     irq::mask_all();
     let index = to_usize(u64::from(cpu::current().get()));
-    // A CPU number that is out of range is itself a sign of damage: straight to the short report.
+    // A CPU number that is out of range is itself a sign of damage: go straight to the short report.
     let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
     match depth {
         0 => {
-            // What a report may do is another matter than what the kernel may.
+            // From here on the lock order is not enforced: a report may break it.
             held::enforce_lock_order(false);
             Depth::First
         }

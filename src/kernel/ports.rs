@@ -9,7 +9,7 @@ use log::{info, warn};
 const HOSTS: [&str; 2] = ["pci-host-ecam-generic", "pci-host-cam-generic"];
 /// Cells of an entry of a PCI host's `ranges`: three of the bus, two of the CPU, two of the size.
 const ENTRY: usize = 7;
-/// What kind of addresses an entry is about: bits of its first cell (PCI Bus Binding to Open Firmware, 2.2.1.1).
+/// Address space of an entry: bits of its first cell (PCI Bus Binding to Open Firmware, 2.2.1.1).
 const KIND: u32 = 0x0300_0000;
 const PORTS: u32 = 0x0100_0000;
 

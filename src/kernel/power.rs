@@ -1,4 +1,4 @@
-//! Leaving: how the machine is switched off when the kernel has ended, with a status where somebody reads it.
+//! Switching the machine off when the kernel has ended, with a status where a host reads it.
 
 use crate::arch::aarch64::{cpu, psci};
 use crate::fdt::Conduit;
@@ -13,16 +13,15 @@ pub const FAILURE: u32 = 1;
 
 static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
 
-/// Tells how this machine can be left. `semihosting` only if whoever started the kernel said in the boot arguments that
-/// somebody listens: elsewhere the instruction is an undefined one. `conduit` is
-/// that of the device tree's PSCI node, if that has the standard function numbers.
+/// Records the ways to leave this machine. `semihosting` only if the boot arguments say that a host listens: elsewhere the
+/// instruction is undefined. `conduit` is that of the device tree's PSCI node, if that has the standard function numbers.
 pub fn init(semihosting: bool, conduit: Option<Conduit>) {
     SEMIHOSTING.store(semihosting, Ordering::Relaxed);
     psci::init(conduit);
 }
 
-/// Ends the kernel: by semihosting with `status`, by PSCI SYSTEM_OFF, or, where there is neither, by stopping this CPU.
-/// Any context. What was printed has left the console first.
+/// Ends the kernel: by semihosting with `status`, by PSCI SYSTEM_OFF, or, where there is neither, by stopping this CPU. Any
+/// context. All printed text has left the console first.
 pub fn leave(status: u32) -> ! {
     console::flush();
     if SEMIHOSTING.load(Ordering::Relaxed) {

@@ -1,5 +1,4 @@
-//! What the reference kernel says and does when memory is short: reports with a backtrace, and an OOM hook that has
-//! nothing to kill.
+//! The reference kernel's reaction to a shortage of memory: reports with a backtrace, and an OOM hook that has nothing to kill.
 
 use super::report;
 use crate::arch::aarch64::trap;
@@ -15,9 +14,9 @@ const BURST: u32 = 10;
 /// Seconds of an interval (Linux: `DEFAULT_RATELIMIT_INTERVAL`).
 const INTERVAL: u64 = 5;
 
-/// Lets ten reports through in five seconds. Two CPUs at once may get one more.
+/// Limits reports to ten in five seconds. Two CPUs at once may get one more.
 struct RateLimit {
-    /// When the interval ends, in ticks of the counter.
+    /// End of the interval, in ticks of the counter.
     end: AtomicU64,
     shown: AtomicU32,
     held_back: AtomicU32,
@@ -28,7 +27,7 @@ impl RateLimit {
         Self { end: AtomicU64::new(0), shown: AtomicU32::new(0), held_back: AtomicU32::new(0) }
     }
 
-    /// Whether a report may be shown now; says first how many were not.
+    /// Whether a report may be shown now; prints first the number of those that were not.
     fn admits(&self) -> bool {
         let now = timer::ticks();
         if now >= self.end.load(Ordering::Relaxed) {
@@ -50,7 +49,7 @@ impl RateLimit {
 static FAILURES: RateLimit = RateLimit::new();
 static KILLS: RateLimit = RateLimit::new();
 
-/// Registers what is done when memory is exhausted. Boot CPU, once, when there is a page allocator.
+/// Registers the OOM hook. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
     if let Err(error) = global::reclaim().oom_hooks().register(global::context(), &NothingToKill) {
         warn!("no OOM hook: {error}");

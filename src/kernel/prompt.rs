@@ -15,7 +15,7 @@ use crate::mm::zone::PageHal;
 use crate::{kprint, kprintln};
 use core::fmt;
 
-/// A command: its name, what follows it, what it does.
+/// A command: its name, its arguments, its effect.
 struct Command {
     name: &'static str,
     argument: &'static str,
@@ -141,7 +141,7 @@ const COMMANDS: [Command; 26] = [
 pub(super) fn run(machine: &Machine) -> ! {
     kprintln!("\nType help for a list of commands.");
     let mut line = LineReader::new();
-    // What came while nobody read, at other speeds or before the line was plugged in.
+    // Drops bytes that came while nobody read, at other speeds, or before the line was plugged in.
     input::take_lost();
     loop {
         kprint!("quarry> ");
@@ -153,7 +153,7 @@ pub(super) fn run(machine: &Machine) -> ! {
     }
 }
 
-/// Runs one line, as it is typed. Boot CPU, at the prompt or where a test stands for a person.
+/// Runs one line, as it is typed. Boot CPU, at the prompt or from a test that imitates it.
 pub fn execute(machine: &Machine, line: &str) {
     let text = line.trim();
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -204,7 +204,7 @@ fn memmap(machine: &Machine) {
     }
 }
 
-/// Walks everything that has a checker, each part by itself: one that is broken does not hide the next.
+/// Runs every checker, each part separately: a broken part does not hide the next.
 fn check(machine: &Machine) {
     let mut tell = |part: &'static str, result: Result<(), &dyn fmt::Display>| match result {
         Ok(()) => kprintln!("{part}: ok"),
@@ -215,7 +215,7 @@ fn check(machine: &Machine) {
     global::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
 }
 
-/// What the descriptor of a frame says, and for memory that was in use before there were descriptors, who has it.
+/// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
 fn page(machine: &Machine, text: &str) {
     let Some(number) = parse_number(text) else {
         return kprintln!("an address or a frame number, such as 0xffff000040200000, 0x40200000 or 0x40200");
@@ -226,7 +226,7 @@ fn page(machine: &Machine, text: &str) {
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
             Pfn::new(number).start()
         }
-        // No frame has this number, and there is RAM at this physical address: that is what was meant.
+        // No frame has this number, and there is RAM at this physical address: so the argument is an address.
         None if number < layout::LINEAR_MAP_SIZE && is_ram(PhysAddr::new(number)) => {
             kprintln!("{number:#x} taken for a physical address: RAM has no frame of that number");
             PhysAddr::new(number)
@@ -259,7 +259,7 @@ fn page(machine: &Machine, text: &str) {
     }
 }
 
-/// The console as the writer that `ptdump` wants.
+/// The console as the writer for `ptdump`.
 struct Out;
 
 impl fmt::Write for Out {
@@ -271,7 +271,7 @@ impl fmt::Write for Out {
 
 fn ptdump() {
     if let Some(table) = global::kernel_tables() {
-        // The console takes everything.
+        // The console accepts everything.
         let _ = table.dump(&mut Out, &crate::boot::tables::markers());
     }
 }

@@ -1,6 +1,6 @@
-//! What a fault report looks like: the exception in words, where it happened, every register, the backtrace.
+//! Layout of a fault report: the exception in words, its place, every register, the backtrace.
 //!
-//! Nothing here allocates, takes a lock or trusts what it prints about: a report must come out of any state.
+//! Nothing here allocates, takes a lock or trusts the state that it prints: a report must come out of any state.
 
 use super::console;
 use super::symbol::Symbol;
@@ -17,17 +17,17 @@ use core::panic::PanicInfo;
 /// The longest backtrace that is printed.
 const MAX_LINES: usize = 64;
 
-/// How many parts of the kernel can be asked about an address.
+/// Maximum number of describers.
 const MAX_DESCRIBERS: usize = 8;
 
-/// Says in words what a part of the kernel knows about an address, for instance which of its areas it belongs to. Writes
-/// nothing if it knows nothing. Called from reports: must take no lock that it does not find free.
+/// Describes in words a part of the kernel's knowledge about an address, for instance which of its areas it belongs to. Writes
+/// nothing if it knows nothing. Called from reports: it must take no lock that it does not find free.
 pub type Describe = fn(VirtAddr, &mut dyn fmt::Write) -> fmt::Result;
 
 static DESCRIBERS: [Once<Describe, cpu::Relax>; MAX_DESCRIBERS] = [const { Once::new() }; MAX_DESCRIBERS];
 
-/// Adds `describe` to those that reports ask about the fault address, after those that are there. Whether there was
-/// room. Called while the boot CPU is alone.
+/// Adds `describe` to the functions that reports call with the fault address, after the existing ones. Returns whether there
+/// was room. Called while the boot CPU is alone.
 pub fn add_describer(describe: Describe) -> bool {
     let free = DESCRIBERS.iter().find(|slot| slot.get().is_none());
     free.map(|slot| slot.call_once(|| describe)).is_some()
@@ -49,7 +49,7 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
         line!("fault: at address {}", frame.far);
         for describe in DESCRIBERS.iter().filter_map(Once::get) {
             let mut note = Note { begun: false };
-            // The note has no errors of its own; one from `describe` has cut it, which shows.
+            // The note has no errors of its own; an error of `describe` has cut it, which is visible.
             let _ = describe(frame.far, &mut note);
             if note.begun {
                 line!("");
@@ -66,13 +66,13 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     print_backtrace(Some((frame.elr, frame.link())), frame.frame_pointer());
 }
 
-/// Which rule of this kernel's memory an access has broken, if it has to do with one.
+/// The memory rule that an access has broken, if there is one.
 const fn rule(abort: Abort) -> Option<&'static str> {
     match (abort.status, abort.access) {
-        (FaultStatus::Permission(_), Access::Write) => Some("what is mapped read-only is not written"),
-        (FaultStatus::Permission(_), Access::Execute) => Some("what is not code is not executed: W^X"),
-        (FaultStatus::TagCheck, _) => Some("memory is accessed through the pointer that it was given out with"),
-        (FaultStatus::Alignment, _) => Some("device memory is accessed at multiples of the access's size alone"),
+        (FaultStatus::Permission(_), Access::Write) => Some("write to a read-only mapping"),
+        (FaultStatus::Permission(_), Access::Execute) => Some("instruction fetch from non-executable memory (W^X)"),
+        (FaultStatus::TagCheck, _) => Some("access through a pointer whose tag is not the memory's"),
+        (FaultStatus::Alignment, _) => Some("access to device memory at an address that is not a multiple of its size"),
         _ => None,
     }
 }
@@ -125,13 +125,13 @@ fn print_registers(frame: &TrapFrame) {
     }
 }
 
-/// Prints the chain of callers of whoever calls this.
+/// Prints the callers of this function, innermost first.
 pub(super) fn print_callers() {
     print_backtrace(None, trap::frame_pointer());
 }
 
 /// Prints the chain of callers, frames of one recursion in a single line. `interrupted` is where the innermost function
-/// was interrupted, if it was, and its link register, which says who called it as long as it has no frame of its own.
+/// was interrupted, if it was, and its link register, which names its caller as long as it has no frame of its own.
 pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("backtrace:");
     let pc = interrupted.map(|(pc, _)| Frame { pc, left: Left::Exception });
@@ -152,7 +152,7 @@ pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: Vir
     line!("  and more");
 }
 
-/// A line that begins with its first word, so that there is none if there is nothing to say.
+/// A line that prints its prefix only before its first text, so that it stays empty if there is none.
 struct Note {
     begun: bool,
 }
@@ -168,7 +168,7 @@ impl fmt::Write for Note {
     }
 }
 
-/// SPSR_EL1 in words (Arm ARM C5.2.20): flags as letters, capital where set, then what is masked and the mode.
+/// SPSR_EL1 in words (Arm ARM C5.2.20): flags as letters, capital where set, then the masks and the mode.
 struct Spsr(u64);
 
 impl fmt::Display for Spsr {
@@ -190,12 +190,12 @@ impl fmt::Display for Spsr {
     }
 }
 
-/// What a CPU says that fails while another one reports.
+/// Prints the line of a CPU that fails while another one reports.
 pub(super) fn print_second(what: fmt::Arguments<'_>) {
     line!("{:?} fails as well: {what}", cpu::current());
 }
 
-/// Says that a CPU goes on while another one reports.
+/// Reports that a CPU goes on while another one reports.
 pub(super) fn print_not_stopped(cpu: CpuId) {
     line!("\n{cpu:?} did not stop within a tenth of a second, and may go on while this is printed");
 }

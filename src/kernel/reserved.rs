@@ -1,4 +1,4 @@
-//! The memory that the device tree sets aside, with its owners: for reports and at the prompt.
+//! The memory that the device tree reserves, with its owners: for reports and at the prompt.
 
 use super::init::{self, Machine};
 use super::io;
@@ -25,7 +25,7 @@ impl fmt::Display for Owners {
     }
 }
 
-/// `regions`: every range, and whose it is.
+/// `regions`: every range, and its owners.
 pub(super) fn list() {
     for reserved in global::io_space().reserved().ranges() {
         kprintln!("{reserved}: {}", Owners(*reserved));

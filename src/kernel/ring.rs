@@ -3,8 +3,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// A queue of bytes with one writer and one reader, and a count of what was lost: what found no room, and what the sender
-/// says never came. Neither side waits.
+/// A queue of bytes with one writer and one reader, and a count of lost bytes: those that found no room, and those that the
+/// sender says never came. Neither side waits.
 ///
 /// # Invariants
 ///
@@ -34,7 +34,7 @@ impl<const N: usize> Ring<N> {
     /// Adds a byte, or counts it as lost. The writer alone.
     pub fn push(&self, byte: u8) {
         let written = self.written.load(Ordering::Relaxed);
-        // Acquire pairs with the release in `pop`: the reader has done with the place.
+        // Acquire pairs with the release in `pop`: the reader has finished with the place.
         if written.wrapping_sub(self.read.load(Ordering::Acquire)) == N {
             return self.lose(1);
         }
@@ -68,7 +68,7 @@ impl<const N: usize> Ring<N> {
         self.written.load(Ordering::Acquire) == self.read.load(Ordering::Relaxed)
     }
 
-    /// How many bytes were lost since this was asked last.
+    /// Number of bytes lost since the last call.
     pub fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Which serial ports the console uses: the one that the device tree names, the Pi's PL011 beside it, and where there
-//! is no tree to ask, whatever the board is known for.
+//! Choice of the console's serial ports: the one that the device tree names, the Pi's PL011 beside it, and without a tree the
+//! board's known port.
 
 use super::{console, input};
 use crate::addr::{PAGE_SIZE, PhysRange};
@@ -9,7 +9,8 @@ use crate::boot::early_map::EarlyMap;
 use crate::driver::uart::{Line, Uart, UartKind};
 use crate::fdt::{Node, Tree};
 
-/// Opens the console that `tree` names, and on a Pi the PL011 as well if nothing else uses it. How many ports are open.
+/// Opens the console that `tree` names, and on a Pi the PL011 as well if nothing else uses it. Returns the number of open
+/// ports.
 pub(super) fn open(tree: &Tree<'_>, board: Board, early: &EarlyMap) -> usize {
     let stdout = tree.chosen().and_then(|chosen| chosen.stdout());
     let mut open = 0;
@@ -55,13 +56,13 @@ fn open_at(kind: UartKind, registers: PhysRange, line: Line, early: &EarlyMap) -
     console::add_port(unsafe { Uart::open(kind, virt.start(), line) })
 }
 
-/// Opens what the board is known for, so that last words are heard even without a device tree, or with a tree of that
-/// board that names no console. On any other board these addresses are something else.
+/// Opens the port that the board is known for, so that last words are heard even without a device tree, or with a tree of that
+/// board that names no console. On any other board these addresses have another use.
 pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     for uart in board.fallback_uarts() {
         let Some(page) = PhysRange::from_size(uart.registers.align_down(PAGE_SIZE), PAGE_SIZE) else { continue };
         let Some(kind) = UartKind::for_compatible(uart.compatible) else { continue };
-        // What is off is not mapped for good.
+        // A port that is off is not mapped for good.
         let Ok(look) = early.early_ioremap(page) else { continue };
         let on = is_on(uart, look.start());
         if early.early_iounmap(look.start()).is_err() || !on {
@@ -76,7 +77,7 @@ pub(super) fn open_fallback(board: Board, early: &EarlyMap) {
     }
 }
 
-/// Whether the word that says so, if there is one, says that the port is switched on.
+/// Whether the status word, if there is one, says that the port is on.
 fn is_on(uart: &FallbackUart, page: crate::addr::VirtAddr) -> bool {
     uart.enabled.is_none_or(|(offset, mask)| {
         let word = page.checked_add(offset).and_then(probe::load_u32);

@@ -1,4 +1,4 @@
-//! Bits that nobody outside knows, for the slab allocator.
+//! Random bits for the slab allocator, unknown outside the machine.
 
 use crate::arch::aarch64::cpu;
 use crate::arch::aarch64::features::IdRegisters;
@@ -8,7 +8,7 @@ use ::log::info;
 use aarch64_cpu::registers::CNTPCT_EL0;
 use tock_registers::interfaces::Readable;
 
-/// Collects what the boot loader, the CPU and the clock have. Boot CPU, before the first objects.
+/// Collects the random bits of the boot loader, the CPU and the clock. Boot CPU, before the first objects.
 pub(super) fn add_entropy(tree: &Tree<'_>) {
     let mut bits = 0;
     if let Some(chosen) = tree.chosen() {
@@ -22,7 +22,7 @@ pub(super) fn add_entropy(tree: &Tree<'_>) {
         global::add_entropy(random);
         bits += u64::BITS;
     }
-    // Little, but different from boot to boot on a machine that tells nothing.
+    // Few bits, but different from boot to boot on a machine without better sources.
     global::add_entropy(CNTPCT_EL0.get());
     info!("entropy: {bits} bits of seed");
 }

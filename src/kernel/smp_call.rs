@@ -1,9 +1,9 @@
 //! Calls of functions on other CPUs, in an interrupt (Linux: `kernel/smp.c`). No memory is allocated.
 //!
-//! A call is a record, pushed onto the list of the CPU that shall make it; the interrupt makes that CPU take the whole list
-//! and make the calls in the order in which they came. A waiting caller has the record on its stack. Others use one of a few
-//! that each CPU has. What a CPU that goes offline has not called is refused, by itself after it has left and from then
-//! on by whoever finds that it is gone: each call is made or refused once.
+//! A call is a record, pushed onto the list of its target CPU; the interrupt makes that CPU take the whole list and run the
+//! calls in the order in which they came. A waiting caller has the record on its stack. Other callers use one of a few records
+//! that each CPU has. When a CPU goes offline, the calls that it has not run are refused: first by itself, and from then on by
+//! any CPU that finds it offline. Each call is run or refused once.
 //!
 //! Contexts: [`smp_call`] waits, so it is called with interrupts unmasked, no lock held and not from a handler; two CPUs
 //! that call each other serve each other. [`smp_call_async`] never waits, and may be called anywhere. The function
@@ -19,29 +19,29 @@ use crate::hal::wait::{Atomic, Context};
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 
-/// Calls of one CPU that nobody waits for and that have not been made yet, at most.
+/// Maximum number of queued asynchronous calls of one CPU.
 pub const ASYNC_CALLS: usize = 4;
 
 const FREE: u8 = 0;
 /// On a list.
 const SENT: u8 = 1;
 const DONE: u8 = 2;
-/// The CPU had gone.
+/// The CPU was offline.
 const REFUSED: u8 = 3;
 
 /// A call.
 ///
 /// # Invariants
 ///
-/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a
-///   pair that was given together.
+/// - `CALL-1`: while it is [`SENT`] it is on one list, it is not moved or freed, and `function` and `argument` are a pair that
+///   belongs together.
 struct Call {
     next: AtomicPtr<Call>,
     /// A `fn(usize)`, or null.
     function: AtomicPtr<()>,
     argument: AtomicUsize,
     state: AtomicU8,
-    /// Whether nobody waits: the record is free again once the call has been made.
+    /// Whether no caller waits: the record is free again once the call has run.
     is_async: bool,
 }
 
@@ -61,27 +61,27 @@ impl Call {
         self.argument.store(argument, Ordering::Relaxed);
     }
 
-    /// The last touch of a call that is on no list any more.
+    /// The last access to a call that is on no list any more.
     fn finish(&self, state: u8) {
-        // Release pairs with the acquire of who waits.
+        // Release pairs with the acquire of the waiter.
         self.state.store(if self.is_async { FREE } else { state }, Ordering::Release);
     }
 }
 
-/// What each CPU shall call, the latest first.
+/// Calls queued to each CPU, the latest first.
 static LISTS: [AtomicPtr<Call>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
-/// The calls of each CPU that it does not wait for.
+/// Records for each CPU's asynchronous calls.
 static ASYNC: [[Call; ASYNC_CALLS]; MAX_CPUS] = [const { [const { Call::new(true) }; ASYNC_CALLS] }; MAX_CPUS];
 
-/// Why a call was not made.
+/// Reason why a call was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The CPU does not run the kernel.
+    /// The CPU is not online.
     Offline(CpuId),
     /// The caller may not wait.
     Atomic(Option<Atomic>),
-    /// All records of this CPU are under way.
+    /// All records of this CPU are in use.
     Busy,
 }
 
@@ -109,7 +109,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     struct Pair<'t, T>(fn(&T), &'t T);
     fn call<T>(pair: usize) {
         let pair = core::ptr::with_exposed_provenance::<Pair<'_, T>>(pair);
-        // SAFETY: made below from a pair of this type, which is there until the call has been made.
+        // SAFETY: made below from a pair of this type, which lives until the call has run.
         let Pair(function, argument) = unsafe { &*pair };
         function(argument);
     }
@@ -118,7 +118,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     let record = Call::new(false);
     record.fill(call::<T>, (&raw const pair).expose_provenance());
     {
-        // Masked before the look, so that this stays the CPU that was looked at.
+        // Masked before the CPU number is read, so that it stays valid.
         let _masked = irq::local_irq_save();
         if cpu == cpu::current() {
             function(argument);
@@ -144,8 +144,8 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
     }
 }
 
-/// Has `function` called with `argument` on `cpu`, in an interrupt, and does not wait for it. A CPU that goes offline
-/// meanwhile does not call it. Any context.
+/// Calls `function` with `argument` on `cpu`, in an interrupt, without waiting for it. A CPU that goes offline meanwhile does
+/// not call it. Any context.
 ///
 /// # Errors
 ///
@@ -174,7 +174,7 @@ fn push(cpu: CpuId, call: &Call) -> Result<(), CallError> {
     let mut first = list.load(Ordering::Relaxed);
     loop {
         call.next.store(first, Ordering::Relaxed);
-        // Release: who takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the
+        // Release: the CPU that takes the list sees the call. SeqCst with the look at `is_online` that follows, and with the
         // CPU's own look at its list after it has left: one of the two sees the other.
         match list.compare_exchange_weak(first, pointer, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => break,
@@ -201,13 +201,13 @@ fn take(cpu: CpuId) -> impl Iterator<Item = &'static Call> {
     core::iter::from_fn(move || {
         // SAFETY: as above, or null.
         let call = unsafe { reversed.as_ref() }?;
-        // Before it is finished: afterwards it may be gone.
+        // Read before it is finished: afterwards it may be freed.
         reversed = call.next.load(Ordering::Relaxed);
         Some(call)
     })
 }
 
-/// Makes the calls that wait for this CPU: in the interrupt's handler, masked.
+/// Runs the calls queued to this CPU: in the interrupt's handler, masked.
 pub(super) fn run_pending() {
     for call in take(cpu::current()) {
         let function = call.function.load(Ordering::Relaxed);
@@ -219,7 +219,7 @@ pub(super) fn run_pending() {
     }
 }
 
-/// Refuses what waits for a CPU that is not online. Any context.
+/// Refuses the calls queued to a CPU that is offline. Any context.
 pub(super) fn refuse(cpu: CpuId) {
     take(cpu).for_each(|call| call.finish(REFUSED));
 }

@@ -1,5 +1,5 @@
 //! Memory tags: `kasan=on` in the boot arguments switches them on where the CPU has them (Linux: `kasan=`, hardware
-//! tags), the test at boot that a wrong tag really faults, and what a report says about one.
+//! tags), the test at boot that a wrong tag really faults, and the text of a report about one.
 
 use super::bootargs::BootArgs;
 use super::symbol::Symbol;
@@ -20,12 +20,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tock_registers::interfaces::Readable;
 
-/// How many allocations and frees are remembered without `kasan.stack_ring_size=`.
+/// Records of allocations and frees without `kasan.stack_ring_size=`.
 const OWNERS: u64 = 4096;
-/// And at most: more than 4 MiB, the largest block, would not fit.
+/// Maximum number of records: more than 4 MiB, the largest block, would not fit.
 const MOST_OWNERS: u64 = 128 << 10;
 
-/// Whether memory is to be tagged.
+/// Whether memory should be tagged.
 pub(super) fn wanted(args: BootArgs<'_>, cpu: &IdRegisters) -> bool {
     let asked = args.switch("kasan");
     if asked && !cpu.has_mte2() {
@@ -34,10 +34,10 @@ pub(super) fn wanted(args: BootArgs<'_>, cpu: &IdRegisters) -> bool {
     asked && cpu.has_mte2()
 }
 
-/// How the linear map maps RAM that may be written.
+/// Mapping of writable RAM in the linear map.
 pub(super) fn linear_prot(tagged: bool) -> Prot {
     let prot = Prot::KERNEL_RW;
-    // Data are no code, so that every type will do.
+    // Data are not code, so every memory type is allowed.
     if tagged { prot.with_memory(MemoryType::WriteBackTagged).unwrap_or(prot) } else { prot }
 }
 
@@ -54,11 +54,11 @@ pub(super) fn init(tree: &Tree<'_>) {
     if let Err(error) = unsafe { global::enable_tags(seed, virt.start()) } {
         error!("memory tags: off: {error}");
     }
-    // A page that memblock does not take back is lost, and nothing worse.
+    // A page that memblock does not take back is lost; that does no other harm.
     let _ = global::memblock().free(page);
 }
 
-/// Lets reports name who had memory. Boot CPU, when memory can be allocated.
+/// Records previous owners of memory, for reports. Boot CPU, when memory can be allocated.
 pub(super) fn remember_owners(args: BootArgs<'_>) {
     if !global::tags_are_on() {
         return;
@@ -71,15 +71,15 @@ pub(super) fn remember_owners(args: BootArgs<'_>) {
     }
 }
 
-/// What a wrong tag did not do.
+/// Expected effects of a tag mismatch that did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Failure {
-    /// Checks are overridden where this ran.
+    /// Tag checks are overridden in this context.
     Overridden = 1,
     /// The right tag, or the one that matches all, faulted.
     Faults,
-    /// A wrong tag did not.
+    /// A wrong tag did not fault.
     Unchecked,
 }
 
@@ -93,11 +93,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Whether accesses are checked where this runs: `pointer` leads to a word of tagged memory. Any context.
+/// Whether accesses are checked in this context: `pointer` points to a word of tagged memory. Any context.
 ///
 /// # Errors
 ///
-/// What is wrong, in words.
+/// The failure, in words.
 fn try_tags(pointer: VirtAddr) -> Result<(), Failure> {
     if mte::is_overridden() {
         return Err(Failure::Overridden);
@@ -112,7 +112,7 @@ fn try_tags(pointer: VirtAddr) -> Result<(), Failure> {
     }
 }
 
-/// What [`in_handler`] found: 0 nothing yet, 1 nothing wrong, else one more than a [`Failure`].
+/// Result of [`in_handler`]: 0 none yet, 1 success, else one more than a [`Failure`].
 static FOUND: AtomicU8 = AtomicU8::new(0);
 static WORD: AtomicU64 = AtomicU64::new(0);
 
@@ -121,8 +121,8 @@ fn in_handler(_: usize) {
     FOUND.store(found.map_or_else(|failure| failure as u8 + 1, |()| 1), Ordering::Release);
 }
 
-/// Tries on every CPU that a wrong tag faults: on this one outside of a handler too, on each in the handler of an interrupt.
-/// Whether it does. Boot CPU, interrupts unmasked, when the others are up.
+/// Tests on every CPU that a wrong tag faults: on this one outside of a handler too, on each in the handler of an interrupt.
+/// Returns whether it does. Boot CPU, interrupts unmasked, when the others are up.
 pub fn self_test() -> bool {
     let Ok(object) = global::kzalloc(64, Gfp::KERNEL) else { return false };
     let word = VirtAddr::new(object.as_ptr().expose_provenance() as u64);
@@ -163,8 +163,8 @@ pub fn self_test() -> bool {
     fine
 }
 
-/// Writes what is wrong with an access through a pointer whose tag is not the memory's: for the reports of faults.
-/// Nothing if nothing is.
+/// Describes the error of an access through a pointer whose tag is not the memory's: for the reports of faults. Writes nothing
+/// if there is no error.
 ///
 /// # Errors
 ///

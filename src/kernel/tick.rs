@@ -1,6 +1,6 @@
-//! A tick: the generic timer's interrupt again and again, on every CPU.
+//! A tick: the generic timer's periodic interrupt, on every CPU.
 //!
-//! There is none unless somebody starts it: this kernel has nothing to schedule, and a CPU that sleeps shall sleep.
+//! It is off until it is started: this kernel has nothing to schedule, and an idle CPU should sleep.
 
 use super::interrupts::{self, InterruptError};
 use super::{init, smp_call};
@@ -14,13 +14,13 @@ use crate::sync::Once;
 use ::log::warn;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// What happens at each tick: in the interrupt handler, masked.
+/// Function called at each tick: in the interrupt handler, masked.
 pub type Each = fn();
 
-/// Where the virtual timer is in the list of a device tree (Linux: bindings/timer/arm,arch_timer.yaml).
+/// Index of the virtual timer in the list of a device tree (Linux: bindings/timer/arm,arch_timer.yaml).
 const VIRTUAL: usize = 2;
 
-/// Ticks of the counter from the end of one tick to the next; zero while there are none.
+/// Ticks of the counter from the end of one tick to the next; zero while the tick is off.
 static PERIOD: AtomicU64 = AtomicU64::new(0);
 /// An [`Each`], or null.
 ///
@@ -38,13 +38,13 @@ pub fn line() -> Option<(IntId, Trigger)> {
     Some((intid, Trigger::from_flags(line.gic_flags().unwrap_or(4))))
 }
 
-/// Starts the tick on every CPU that is online, and on those that come: `each` is called `period` ticks of the counter after
-/// it was called last. Where sleeping is allowed.
+/// Starts the tick on every CPU that is online, and on CPUs that come online later: `each` is called every `period` ticks of
+/// the counter. Where sleeping is allowed.
 ///
 /// # Errors
 ///
-/// [`InterruptError::Atomic`]; [`InterruptError::NoController`] without a timer in the device tree,
-/// [`InterruptError::Taken`] if somebody has the timer, and those of the controller.
+/// [`InterruptError::Atomic`]; [`InterruptError::NoController`] without a timer in the device tree, [`InterruptError::Taken`]
+/// if the timer has another handler, and those of the controller.
 pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
     global::might_sleep("tick::start").map_err(|_| InterruptError::Atomic)?;
     let (intid, trigger) = line().ok_or(InterruptError::NoController)?;
@@ -58,7 +58,7 @@ pub fn start(period: u64, each: Each) -> Result<(), InterruptError> {
     Ok(())
 }
 
-/// Ends it on every CPU. Where sleeping is allowed.
+/// Stops the tick on every CPU. Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn stop() -> Result<(), InterruptError> {
     interrupts::release(intid)
 }
 
-/// How many ticks a CPU has had since the last start.
+/// Number of ticks of a CPU since the last start.
 #[must_use]
 pub fn count(cpu: CpuId) -> u64 {
     COUNTS.get(to_usize(u64::from(cpu.get()))).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -79,7 +79,7 @@ pub fn count(cpu: CpuId) -> u64 {
 
 fn everywhere(what: fn()) {
     for cpu in global::online_cpus() {
-        // One that has gone meanwhile has stopped its timer itself.
+        // A CPU that went offline meanwhile has stopped its timer itself.
         let _ = smp_call::smp_call(cpu, |what: &fn()| what(), &what);
     }
 }

@@ -1,4 +1,4 @@
-//! What an address is, as far as the kernel's own map tells: for the reports of faults.
+//! Description of an address by the kernel's own map: for the reports of faults.
 
 use super::reserved::Owners;
 use super::tags;
@@ -12,7 +12,7 @@ use core::fmt;
 /// Addresses below this are taken for a null pointer with an offset.
 const NEAR_NULL: u64 = 64 << 10;
 
-/// An address that prints what it is: [`describe`].
+/// An address that prints its description: [`describe`].
 #[derive(Clone, Copy, Debug)]
 pub struct Whereabouts(pub VirtAddr);
 
@@ -29,8 +29,7 @@ impl fmt::Display for Whereabouts {
     }
 }
 
-/// Writes what `addr` is, in words: the engine of fault reports, as a call. Any context, takes no lock that it does not find
-/// free.
+/// Describes `addr` in words, as a fault report does. Any context, takes no lock that it does not find free.
 ///
 /// # Errors
 ///
@@ -43,7 +42,7 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     if let Some(stack) = stack::containing(addr) {
         return write!(out, "on the {stack}");
     }
-    // Nothing else lies within a stack's size below a stack, but for the boot stacks, which have a page.
+    // Nothing else lies within a stack's size below a stack, except below the boot stacks, which have one page.
     let guarded = addr.align_down(PAGE_SIZE).checked_add(PAGE_SIZE).and_then(stack::containing);
     if let Some(stack) = guarded.or_else(|| stack::overflowed(addr).filter(|_| global::is_vmalloc_addr(addr))) {
         return write!(out, "in a guard page, below the {stack}");
@@ -73,8 +72,8 @@ pub fn describe(addr: VirtAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     }
 }
 
-/// What the memory is that the linear map would have at an address: by the device tree where it is none of the page
-/// allocator's, and by its descriptor otherwise.
+/// Describes the memory at an address of the linear map: by the device tree if it does not belong to the page allocator,
+/// otherwise by its descriptor.
 fn describe_linear(phys: PhysAddr, out: &mut dyn fmt::Write) -> fmt::Result {
     write!(out, "in the linear map, of physical address {phys}: ")?;
     let page = PhysRange::from_size(phys.align_down(PAGE_SIZE), PAGE_SIZE).unwrap_or_default();

@@ -111,8 +111,8 @@ pub const fn phys_range_to_virt(phys: PhysRange) -> Option<VirtRange> {
     }
 }
 
-/// One past what a page number leads to, right or wrong: page numbers have 32 bits and count from the start of RAM,
-/// which may be as high as the linear map goes.
+/// One past the last address that a page number, right or wrong, can point to: page numbers have 32 bits and count from the
+/// start of RAM, which may be as high as the linear map goes.
 pub const PAGE_NUMBERS_END: u64 = VMEMMAP_END + (1 << 32) * PAGE_DESCRIPTOR_SIZE;
 
 /// Where page descriptors and the types of page blocks lie and would lie, and nothing else: mapped only where RAM is.

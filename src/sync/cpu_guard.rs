@@ -9,7 +9,7 @@ use crate::hal::wait::{Context, Scope};
 use core::marker::PhantomData;
 
 /// The running context stays on its CPU until this is dropped, and may not wait (Linux: `get_cpu`, `put_cpu`). It is not
-/// `Send`: what it promises is about the context that has it.
+/// `Send`: its guarantee is about the context that holds it.
 ///
 /// ```compile_fail,E0277
 /// use quarry::hal::{cpu::PerCpu, wait::Context};

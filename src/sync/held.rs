@@ -1,8 +1,7 @@
-//! What the checking build knows of locks: which ones each CPU holds, and what is wrong with taking one more (Linux:
-//! lockdep).
+//! The checking build's record of locks: which ones each CPU holds, and whether one more may be taken (Linux: lockdep).
 //!
-//! Checked is the rule, not the accident: a lock that could deadlock on another day is reported the first time that it is
-//! taken, whether anybody else wants it or not.
+//! It checks the rule, not an actual deadlock: a lock that could deadlock some day is reported the first time that it is taken,
+//! even without contention.
 
 use super::class::{Class, Interrupts, LockClass};
 use core::fmt;
@@ -15,7 +14,7 @@ pub const CHECKED: bool = cfg!(debug_assertions);
 /// Locks that one CPU may hold at once, those of interrupted code included.
 const MAX_HELD: usize = if CHECKED { 16 } else { 0 };
 
-/// Where a lock is taken, as far as interrupts go.
+/// Interrupt context in which a lock is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockContext {
     /// Interrupts are unmasked.
@@ -24,17 +23,17 @@ pub enum LockContext {
     Masked,
     /// In an interrupt handler.
     Handler,
-    /// Nobody can tell, or it does not count: the machine has no interrupts, or boots, or reports its end.
+    /// Unknown, or without effect: the machine has no interrupts, or boots, or reports its end.
     Unknown,
 }
 
-/// How a CPU waits for a lock, and what it remembers of those that it holds.
+/// Way of waiting of a CPU for a lock, and its record of those that it holds.
 pub trait LockHal {
     /// One turn of waiting: the architecture's hint (YIELD, or WFE where an event is sure to come). Any context.
     fn relax();
 
-    /// Runs `f`, uninterrupted, with what the running CPU, or thread, holds, and with where it is. As it stands, for
-    /// machines that remember nothing: their locks are not checked.
+    /// Runs `f`, uninterrupted, with the locks that the running CPU, or thread, holds, and with its context. The default body
+    /// is for machines without records: their locks are not checked.
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
         let _ = f;
     }
@@ -45,12 +44,12 @@ pub trait LockHal {
 pub struct Held {
     class: &'static LockClass,
     address: usize,
-    /// Who has taken it.
+    /// Place that took it.
     taken: &'static Location<'static>,
 }
 
 impl Held {
-    /// What kind of lock it is.
+    /// Class of the lock.
     #[must_use]
     pub const fn class(&self) -> &'static LockClass {
         self.class
@@ -63,11 +62,11 @@ impl fmt::Display for Held {
     }
 }
 
-/// What is wrong with taking a lock, or with giving it back.
+/// Error in taking or releasing a lock.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Violation {
-    /// This CPU has it, so it would wait for itself.
+    /// This CPU holds it, so it would wait for itself.
     Double(Held, &'static Location<'static>),
     /// A lock is held whose place is behind this one's, or the same.
     Order(Held, &'static LockClass, &'static Location<'static>),
@@ -79,7 +78,7 @@ pub enum Violation {
     InHandler(&'static LockClass, &'static Location<'static>),
     /// Interrupts were unmasked while it was held.
     Unmasked(Held),
-    /// More locks are held than can be remembered.
+    /// More locks are held than can be recorded.
     TooMany(&'static LockClass, &'static Location<'static>),
 }
 
@@ -115,11 +114,11 @@ impl fmt::Display for Violation {
 
 /// The locks that one CPU holds, or one thread. Nothing in a build that does not check.
 ///
-/// The CPU alone changes it, uninterrupted, so plain loads and stores do.
+/// The CPU alone changes it, uninterrupted, so plain loads and stores are enough.
 ///
 /// # Invariants
 ///
-/// - `HELD-1`: a class or a location that is not null is a reference for good.
+/// - `HELD-1`: a class or a location that is not null is a `'static` reference.
 /// - `HELD-2`: places from `used` on are free; a place below with a null class is, too.
 #[derive(Debug)]
 pub struct HeldLocks {
@@ -165,19 +164,19 @@ impl Place {
 }
 
 impl HeldLocks {
-    /// None.
+    /// No lock.
     pub const fn new() -> Self {
         Self { places: [const { Place::new() }; MAX_HELD], used: AtomicUsize::new(0), enforced: AtomicBool::new(false) }
     }
 
-    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. That
-    /// nobody waits for himself counts always.
+    /// Whether the order and the masking count from now on: from the end of booting to the report of the end. The rule that no
+    /// CPU waits for itself always counts.
     pub fn enforce(&self, enforced: bool) {
         self.enforced.store(enforced, Ordering::Relaxed);
     }
 
-    /// The running thread holds its locks no longer here but in `from`, and those that the next one holds are in `to`.
-    /// Whether the order counts stays: that is the CPU's.
+    /// Moves the locks of the running thread to `from`, and those of the next one here from `to`. The state "the order counts"
+    /// belongs to the CPU, and stays.
     pub(super) fn switch(&self, from: &Self, to: &Self) {
         from.set(self);
         self.set(to);
@@ -195,12 +194,12 @@ impl HeldLocks {
         self.used.store(used, Ordering::Relaxed);
     }
 
-    /// The locks that are held, the first one first.
+    /// The locks that are held, in the order in which they were taken.
     pub fn iter(&self) -> impl Iterator<Item = Held> {
         self.places.iter().take(self.used.load(Ordering::Relaxed)).filter_map(Place::get)
     }
 
-    /// Whether a lock may be taken that the caller would wait for.
+    /// Whether the caller may take, and wait for, a lock.
     ///
     /// # Errors
     ///
@@ -229,7 +228,7 @@ impl HeldLocks {
         }
     }
 
-    /// Remembers a lock.
+    /// Records a lock.
     ///
     /// # Errors
     ///
@@ -246,11 +245,11 @@ impl HeldLocks {
         Ok(())
     }
 
-    /// Forgets a lock that is given back. Any order.
+    /// Removes the record of a lock that is released. Any order.
     ///
     /// # Errors
     ///
-    /// [`Violation::Unmasked`]; it is forgotten all the same.
+    /// [`Violation::Unmasked`]; its record is removed nevertheless.
     pub fn give(&self, class: &'static LockClass, address: usize, context: LockContext) -> Result<(), Violation> {
         let places = self.places.get(..self.used.load(Ordering::Relaxed)).unwrap_or(&[]);
         let is_it = |place: &&Place| place.get().is_some_and(|held| held.address == address && held.class == class);
@@ -275,21 +274,21 @@ impl Default for HeldLocks {
     }
 }
 
-/// Whether the order says nothing of two classes: an embedding kernel's own locks are in an order of its own.
+/// Whether the order does not cover two classes: an embedding kernel's own locks are in an order of its own.
 fn may_nest(outer: &LockClass, inner: &LockClass) -> bool {
     outer.level == 0 && inner.level == 0
 }
 
-/// Whether a lock is waited for or not.
+/// Whether the caller waits for a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Attempt {
     /// The caller waits until it is open, so everything is checked.
     Wait,
-    /// It has been open: nobody waits.
+    /// It has been released: nobody waits.
     Taken,
 }
 
-/// Notes that the running CPU takes a lock, and reports what is wrong with that.
+/// Records that the running CPU takes a lock, and reports an error in that.
 #[inline(never)]
 #[track_caller]
 pub(super) fn taking<R: LockHal>(class: &'static LockClass, address: usize, attempt: Attempt) {
@@ -308,7 +307,7 @@ pub(super) fn taking<R: LockHal>(class: &'static LockClass, address: usize, atte
     }
 }
 
-/// Notes that it gives a lock back.
+/// Records that the CPU releases a lock.
 #[inline(never)]
 #[track_caller]
 pub(super) fn giving<R: LockHal>(class: &'static LockClass, address: usize) {
@@ -331,7 +330,7 @@ pub struct Watched<C: Class, R: LockHal> {
 }
 
 impl<C: Class, R: LockHal> Watched<C, R> {
-    /// The caller is about to wait for the lock at `address`. Reports what is wrong with that.
+    /// The caller is about to wait for the lock at `address`. Reports an error in that.
     #[track_caller]
     #[inline]
     pub fn taking(address: usize) -> Self {
@@ -351,7 +350,7 @@ impl<C: Class, R: LockHal> Drop for Watched<C, R> {
     }
 }
 
-/// Going on would hang, or would on another day. Only checking builds come here.
+/// Continuing would hang, now or some day. Only checking builds come here.
 #[cold]
 #[track_caller]
 #[expect(

@@ -1,4 +1,4 @@
-//! A spin lock whose holder may not wait, and is told so if it tries.
+//! A spin lock whose holder may not wait, and gets an error if it tries.
 #![forbid(unsafe_code)]
 
 use super::class::Embedder;
@@ -17,7 +17,7 @@ pub struct Lock<T, C: Context, R: LockHal> {
 }
 
 impl<T, C: Context, R: LockHal> Lock<T, C, R> {
-    /// An open lock; `context` answers for whoever takes it.
+    /// An open lock; `context` belongs to the CPU that takes it.
     pub const fn new(context: C, data: T) -> Self {
         Self { context, data: OrderedLock::new(data) }
     }

@@ -1,4 +1,4 @@
-//! L2: what the running context is inside of, and locks that know it.
+//! L2: the scopes of the running context, and locks that know them.
 //!
 //! Sleeping is allowed where interrupts are unmasked, no interrupt is being handled, no lock is held and no memory is being
 //! reclaimed. [`Scopes`] counts all of it, so that one test answers; the guards keep the counts. In a kernel with threads

@@ -10,8 +10,8 @@ use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// A spin lock of class `C` (Linux: `raw_spinlock_t` with its `lock_class_key`). In the checking build every call is checked
-/// against what the CPU holds, and a call that could deadlock panics, naming both locks; in a release there is nothing
-/// but the lock.
+/// against the locks that the CPU holds, and a call that could deadlock panics, naming both locks; in a release there is
+/// nothing but the lock.
 pub struct OrderedLock<T, C, R> {
     data: SpinMutex<T, Waiting<R>>,
     class: PhantomData<fn() -> C>,
@@ -27,12 +27,12 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
         self.data.as_mut_ptr().addr()
     }
 
-    /// Waits for the lock and takes it. Where its class says.
+    /// Waits for the lock and takes it. Contexts as its class states.
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> OrderedGuard<'_, T, C, R> {
         if CHECKED {
-            // Before it waits: whoever waits for himself would not come back to tell.
+            // Before it waits: a CPU that waits for itself would never report it.
             held::taking::<R>(C::CLASS, self.address(), Attempt::Wait);
         }
         OrderedGuard { data: self.data.lock(), class: PhantomData, this_cpu: PhantomData }
@@ -48,7 +48,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     /// assert_eq!(*zone.lock_inside(&outer), 2);
     /// ```
     ///
-    /// The other way round it is no program:
+    /// The reverse order does not compile:
     ///
     /// ```compile_fail,E0080
     /// use quarry::arch::host::Spin;
@@ -67,7 +67,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
         self.lock()
     }
 
-    /// Takes the lock if it is open. Any context, and whatever else is held: nobody waits.
+    /// Takes the lock if it is open. Any context, with any other lock held: it does not wait.
     #[inline(always)]
     #[track_caller]
     pub fn try_lock(&self) -> Option<OrderedGuard<'_, T, C, R>> {

@@ -1,4 +1,4 @@
-//! What a context is inside of, as one CPU (or one thread) counts it.
+//! Scopes of a context, as one CPU (or one thread) counts them.
 #![forbid(unsafe_code)]
 
 use crate::hal::wait::{Atomic, Context, Scope};
@@ -13,13 +13,13 @@ const FORBIDDING: [(Scope, Atomic); 5] = [
     (Scope::Cpu, Atomic::Cpu),
 ];
 
-/// What one CPU is inside of, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a
-/// saved interrupt mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is
-/// set in every mask. So one AND with what has just been saved anyhow tells all.
+/// Scopes of one CPU, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a saved interrupt
+/// mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is set in every mask.
+/// So one AND with the mask that has just been saved answers everything.
 ///
-/// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is no mistake.
+/// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is allowed.
 ///
-/// Its CPU alone changes it, with interrupts masked from before the CPU is looked at
+/// Its CPU alone changes it, with interrupts masked from before the CPU number is read
 /// ([`with_local`](crate::hal::cpu::with_local)), so plain loads and stores do. A kernel with threads moves the depths with the
 /// thread, at each switch ([`switch_thread`](super::switch_thread)).
 ///
@@ -33,7 +33,7 @@ pub struct Scopes<const MASKED: u64, const ALWAYS: u64> {
     enforced: AtomicBool,
 }
 
-/// How often a context is inside of each scope. All-zero is a valid value: inside of nothing.
+/// Depth of a context in each scope. All-zero is a valid value: inside no scope.
 #[derive(Debug)]
 pub(super) struct Depths([AtomicU32; Scope::COUNT]);
 
@@ -63,7 +63,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
     /// Distance of the word of [`Scopes::no_wait`] from the start, for code that does not know the type.
     pub const NO_WAIT: usize = core::mem::offset_of!(Self, no_wait);
 
-    /// Inside of nothing, while the machine boots.
+    /// Inside no scope, while the machine boots.
     pub const fn new() -> Self {
         Self { no_wait: AtomicU64::new(0), depths: Depths::new(), enforced: AtomicBool::new(false) }
     }
@@ -108,8 +108,8 @@ impl<const MASKED: u64, const ALWAYS: u64> Scopes<MASKED, ALWAYS> {
         }
     }
 
-    /// The CPU leaves the context that it is in, whose depths go to `from`, for another one, whose depths are in `to`. Whether
-    /// booting is over stays: that is the CPU's.
+    /// The CPU leaves its context, whose depths go to `from`, for another one, whose depths are in `to`. The state "booting is
+    /// over" belongs to the CPU, and stays.
     pub(super) fn switch(&self, from: &Depths, to: &Depths) {
         from.set(&self.depths);
         self.depths.set(to);
@@ -130,7 +130,7 @@ impl<const MASKED: u64, const ALWAYS: u64> Default for Scopes<MASKED, ALWAYS> {
     }
 }
 
-/// The running context is inside of a [`Scope`] until this is dropped, which it must be by the same context.
+/// The running context is inside a [`Scope`] until this is dropped, which the same context must do.
 #[must_use = "the scope ends when the guard is dropped"]
 #[derive(Debug)]
 pub struct ScopeGuard<'c, C: Context> {

@@ -1,15 +1,16 @@
-//! How a CPU without threads sleeps while it waits for memory, and who notices that nobody is left who could free some.
+//! Sleep of a CPU without threads while it waits for memory, and how the last one notices that no CPU is left that could free
+//! some.
 //!
-//! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes
-//! to the OOM hook, or fails. Each says that it sleeps before it looks at the others; of those that fall asleep at the same
-//! moment at least one sees all the others asleep, whatever the order. It tells no other waiter: an event would end its own
-//! sleep too (Arm ARM D1.6.1: SEV sets the event register of all PEs), and two that wait would wake each other for ever.
-//! Only a CPU that goes to rest without waiting for memory sends one, since those that wait have counted on it.
+//! A CPU that sleeps frees nothing. So the last one that would fall asleep waiting for memory must not: its allocation goes to
+//! the OOM hook, or fails. Each marks itself asleep before it checks the others; of those that fall asleep at the same moment
+//! at least one sees all the others asleep, in every order. It tells no other waiter: an event would end its own sleep too (Arm
+//! ARM D1.6.1: SEV sets the event register of all PEs), and two that wait would wake each other for ever. Only a CPU that goes
+//! to rest without waiting for memory sends one, since those that wait have counted on it.
 #![forbid(unsafe_code)]
 
-/// The running CPU, as it sleeps.
+/// Interface to the sleep of the running CPU.
 pub trait Sleeper {
-    /// Says for all CPUs to see, in one order with what they say, whether this one sleeps.
+    /// Publishes whether this CPU sleeps, in one total order with the other CPUs' statements.
     fn set_asleep(&self, asleep: bool);
 
     /// Whether another CPU is awake, which may free memory.
@@ -22,11 +23,11 @@ pub trait Sleeper {
     fn wait_for_event(&self);
 }
 
-/// A CPU that waits for memory sleeps until an event, unless nobody would ever send one: whether it slept. `may_be_woken` is
-/// whether anything but the running contexts of CPUs may free memory, such as the handler of an interrupt.
+/// A CPU that waits for memory sleeps until an event, unless no CPU is left to send one. Returns whether it slept.
+/// `may_be_woken` is whether anything but the running contexts of CPUs may free memory, such as the handler of an interrupt.
 #[must_use]
 pub fn sleep_for_memory(cpu: &impl Sleeper, may_be_woken: bool) -> bool {
-    // Before the look at the others.
+    // Before the other CPUs are checked.
     cpu.set_asleep(true);
     let sleeps = may_be_woken || cpu.others_are_awake();
     if sleeps {

@@ -1,6 +1,6 @@
-//! What belongs to a thread and not to the CPU that runs it: what it is inside of, the locks that it holds, its number for
-//! failures on request. While it runs all of it is among the CPU's own data, where the fast paths find it with one load;
-//! a switch moves it out, and that of the next thread in.
+//! State that belongs to a thread and not to the CPU that runs it: its scopes, the locks that it holds, its number for fault
+//! injection. While the thread runs, all of it is in the CPU's own data, where the fast paths find it with one load; a switch
+//! moves it out, and that of the next thread in.
 #![forbid(unsafe_code)]
 
 use super::held::HeldLocks;
@@ -16,12 +16,12 @@ const FIRST_NUMBER: u32 = 1 << 16;
 /// The number of the next thread.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(FIRST_NUMBER);
 
-/// What this crate keeps of a thread while no CPU runs it. A kernel has one in each thread's control block, made with the
-/// thread ([`ThreadContext::new`]), and names it at each switch.
+/// This crate's state of a thread while no CPU runs it. A kernel has one in each thread's control block, made with the thread
+/// ([`ThreadContext::new`]), and names it at each switch.
 ///
 /// # Invariants
 ///
-/// - `THR-1`: one CPU at most runs it, whose number plus one is in `cpu`; then the rest is out of date.
+/// - `THR-1`: at most one CPU runs it, whose number plus one is in `cpu`; the other fields are stale then.
 #[derive(Debug)]
 pub struct ThreadContext {
     depths: Depths,
@@ -33,7 +33,7 @@ pub struct ThreadContext {
 }
 
 impl ThreadContext {
-    /// That of a thread that has not run yet: inside of nothing, with no lock held.
+    /// Context of a thread that has not run yet: inside no scope, with no lock held.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Default for ThreadContext {
     }
 }
 
-/// What a CPU has of the thread that it runs, besides [`Scopes`] and locks. All-zero is a valid value: it has not switched
+/// State of the running thread in the CPU's data, besides [`Scopes`] and locks. All-zero is a valid value: it has not switched
 /// yet. Its CPU alone changes it, with interrupts masked.
 #[derive(Debug)]
 pub struct RunningThread {
@@ -90,18 +90,18 @@ pub struct RunningThread {
 }
 
 impl RunningThread {
-    /// No thread: whatever runs since the CPU came.
+    /// No thread: the CPU has run no other code since it came up.
     #[must_use]
     pub const fn new() -> Self {
         Self { waiting_since: AtomicU64::new(0), number: AtomicU32::new(0) }
     }
 
-    /// The number of the thread, or `None` before the first switch. No CPU's number is such a one, nor `u32::MAX`.
+    /// The number of the thread, or `None` before the first switch. It differs from every CPU's number, and from `u32::MAX`.
     pub fn number(&self) -> Option<u32> {
         Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != 0)
     }
 
-    /// When the thread began to wait for another CPU, as it was told: in ticks.
+    /// Time, in ticks, when the thread began to wait for another CPU.
     pub fn waiting_since(&self) -> u64 {
         self.waiting_since.load(Ordering::Relaxed)
     }
@@ -118,15 +118,15 @@ impl Default for RunningThread {
     }
 }
 
-/// Why a switch was not made. Nothing has changed.
+/// Reason why a switch was not made. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SwitchError {
     /// Interrupts are not masked.
     NotMasked,
-    /// The thread that is to be left is not the one that this CPU runs: the one that does run it, if any.
+    /// The thread that is to be left does not run on this CPU; the CPU that runs it, if any.
     NotHere(Option<CpuId>),
-    /// The next thread is run by a CPU already.
+    /// A CPU runs the next thread already.
     Runs(CpuId),
     /// The thread that is to be left has to stay on its CPU: it is between `get_cpu` and `put_cpu`.
     Pinned,
@@ -147,21 +147,21 @@ impl fmt::Display for SwitchError {
 
 impl core::error::Error for SwitchError {}
 
-/// Where the running CPU has what belongs to the thread that it runs.
+/// Places of the running thread's state in the CPU's data.
 #[derive(Debug)]
 pub struct ThisCpu<'c, const MASKED: u64, const ALWAYS: u64> {
     /// Its number.
     pub cpu: CpuId,
-    /// What the thread is inside of.
+    /// Scopes of the thread.
     pub scopes: &'c Scopes<MASKED, ALWAYS>,
-    /// The locks that it holds, where they are remembered.
+    /// The locks that it holds, if they are recorded.
     pub held: Option<&'c HeldLocks>,
-    /// The rest.
+    /// All other state.
     pub thread: &'c RunningThread,
 }
 
-/// The CPU leaves the thread `from` and runs `to` from here on. By that CPU, with interrupts masked; the caller's own lock
-/// orders the switches to a thread. What runs before the first switch becomes `from`.
+/// The CPU leaves the thread `from` and runs `to` from here on. Caller must be that CPU, with interrupts masked; the caller's
+/// own lock orders the switches to a thread. The context before the first switch becomes `from`.
 ///
 /// # Errors
 ///

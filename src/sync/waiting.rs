@@ -1,4 +1,4 @@
-//! How the locks of the crate `spin` wait: as the machine says. Nothing of that crate shows in a public signature.
+//! Wait strategy for the locks of the crate `spin`: the machine's. No type of that crate is in a public signature.
 #![forbid(unsafe_code)]
 
 use super::LockHal;

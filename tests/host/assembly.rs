@@ -1,5 +1,5 @@
-//! What can be told of the boot stub by reading it: every routine states its contract, and nothing that runs with the
-//! MMU off makes an exclusive access.
+//! Checks of the boot stub by reading its source: every routine states its contract, and nothing that runs with the MMU off
+//! makes an exclusive access.
 
 use std::fs;
 

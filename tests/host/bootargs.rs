@@ -73,7 +73,7 @@ fn quotes_hold_a_word_together() {
     assert_eq!(words("\"a=b c\"\td"), [("a", Some("b c")), ("d", None)]);
     assert_eq!(words("a=x\"y z\"w mem=1M"), [("a", Some("x\"y z\"w")), ("mem", Some("1M"))]);
     assert_eq!(words("mem=\"64M\""), [("mem", Some("64M"))]);
-    // What is not closed goes on to the end, as in Linux.
+    // A quote that is not closed reaches to the end, as in Linux.
     assert_eq!(words("a \"b mem=1M"), [("a", None), ("b mem", Some("1M"))]);
     assert_eq!(words("a=\"b mem=1M"), [("a", Some("b mem=1M"))]);
     assert_eq!(words(" \t\n "), []);
@@ -134,7 +134,7 @@ fn every_value_that_is_no_value_gets_a_line() {
     assert_eq!(complaints("kasan=maybe kasan=on kasan=perhaps").len(), 2, "each");
     assert!(complaints("kasan=\"a\nb\"")[0].contains(r#"kasan=\"a\nb\" has"#), "in one line");
     assert_eq!(complaints("unknown=x memory=y kasan2=z mem=lots"), [""; 0]);
-    // What is not heard takes nothing away from what was said before.
+    // An ignored word does not cancel an earlier one.
     let args = BootArgs::new("kasan=on dma_zone=1M maxcpus=2 kasan=maybe dma_zone=x maxcpus=all");
     assert_eq!(
         (args.switch("kasan"), args.any_size("dma_zone"), args.number("maxcpus")),

@@ -54,7 +54,7 @@ fn paths(text: &str) -> BTreeSet<(String, String)> {
         for piece in code.split("crate::").skip(1) {
             let ident = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
             let first = ident(piece);
-            // `use crate::{…}` is for macros alone, which live at the root whatever file defines them.
+            // `use crate::{…}` is for macros alone, which live at the root in every case.
             let grouped = piece.strip_prefix('{').and_then(|group| group.split('}').next());
             for name in grouped.into_iter().flat_map(|group| group.split(',')).map(str::trim) {
                 assert!(name.starts_with("kprint"), "write one `use crate::module` a line, not a group: {line}");
@@ -75,7 +75,7 @@ fn module_of(path: &str) -> (String, String) {
     (top, second)
 }
 
-/// What is wrong with the imports of the given (path, text) files.
+/// Errors in the imports of the given (path, text) files.
 fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -82,3 +82,6 @@ mod vmalloc;
 // As above.
 #[cfg(all(test, not(miri)))]
 mod wait;
+// Reads the sources.
+#[cfg(not(miri))]
+mod words;

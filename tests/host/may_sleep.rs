@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the documentation of each says.
+/// The documentation phrase for functions that may sleep.
 const WORDS: &str = "where sleeping is allowed";
 
 /// File and name of every function outside the slab layer, and the test that calls it in atomic context.

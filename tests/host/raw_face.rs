@@ -178,7 +178,7 @@ fn all_calls() -> BTreeMap<String, Call> {
     sources().values().flat_map(|text| calls(text)).map(|call| (call.name.clone(), call)).collect()
 }
 
-/// What is wrong with what a call answers or takes.
+/// Errors in the result or the arguments of a call.
 fn faults_of(call: &Call) -> Vec<String> {
     let mut faults = Vec::new();
     let listed = |list: &[(&str, &str)]| list.iter().any(|(name, _)| *name == call.name);
@@ -307,10 +307,10 @@ fn every_familys_error_is_one_of_error() {
         let Some(result) = call.answers.strip_prefix("Result<") else { continue };
         let answer = parts(result.trim_end_matches('>'));
         let Some(error) = answer.get(1) else { continue };
-        // What is given back comes first.
+        // The value that is given back comes first.
         let error = error.rsplit_once(", ").map_or(error.as_str(), |(_, error)| error).trim_end_matches(')');
         let error = error.trim_end_matches('>').split('<').next().unwrap().trim_start_matches("crate::mm::");
-        // What only setting up answers with, and a table's check.
+        // Errors that only the setup returns, and a table's check.
         if !["Broken", "SetupError", "()"].contains(&error) {
             assert!(declared.contains(error), "{}: no way from {error} to `Error`", call.name);
         }

@@ -45,7 +45,7 @@ fn at_rest(heap: &'static Heap) -> u64 {
 fn memory_in_pages_and_objects_out_and_all_of_it_back() {
     let heap = started(8 << 20);
     assert!(at_rest(heap) > (8 << 20) / PAGE_SIZE - 40, "two pages a MiB for descriptors");
-    // What the caches keep for themselves is there after the first round.
+    // The memory that the caches keep for themselves exists after the first round.
     fill_and_empty(heap);
     let before = at_rest(heap);
     fill_and_empty(heap);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What stands between the first two backticks of `text`, and the rest.
+/// The text between the first two backticks of `text`, and the rest.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let (_, text) = text.split_once('`')?;
     text.split_once('`')

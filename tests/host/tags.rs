@@ -99,7 +99,7 @@ fn the_owner_with_the_pointers_tag_is_found() {
     assert_eq!(ring.owner_of(at(140, tag(2)), 20), None, "out of reach");
     assert_eq!(ring.owner_of(at(120, tag(3)), 20).unwrap().pointer, at(128, tag(3)), "before it");
     assert_eq!(ring.owner_of(at(100, tag(9)), 100), None, "nobody had that tag");
-    // Who had the byte itself comes before who had one nearby later.
+    // An owner of the byte itself comes before a later owner of memory nearby.
     ring.add(&event(192, tag(1), 64, 0x14, false));
     assert_eq!(ring.owner_of(at(100, tag(1)), 100).unwrap().pointer, at(64, tag(1)));
     // The same memory with the same tag again: its latest life.

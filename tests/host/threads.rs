@@ -88,7 +88,7 @@ fn nested_scopes_end_one_by_one_wherever_the_thread_is() {
         first.scopes.enter(scope);
     }
     first.switch(&thread, &first_idle).unwrap();
-    // What the other CPU's own thread is inside of is its own.
+    // The scopes of the other CPU's own thread are its own.
     second.scopes.enter(Scope::Memalloc);
     second.switch(&second_idle, &thread).unwrap();
     assert_eq!(second.inside(), [Scope::Lock, Scope::NoIo, Scope::NoFs]);

@@ -1,4 +1,4 @@
-//! The protocol of wait queues under every schedule: whoever waits is woken.
+//! The protocol of wait queues under every schedule: every waiter is woken.
 
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::sync::{Condvar, Mutex};
@@ -118,7 +118,7 @@ impl Machine {
         *self.zone.lock().unwrap() > 0
     }
 
-    /// Gives a page back, as the long way of `PageAllocator::free_pages` does: no word for those who do not wait.
+    /// Gives a page back, as the slow path of `PageAllocator::free_pages` does: no wake-up if nobody waits.
     fn free(&self, planted: Planted) {
         let publish = || *self.zone.lock().unwrap() += 1;
         let announce = || {

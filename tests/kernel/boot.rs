@@ -34,7 +34,7 @@ fn read_register(name: &str) -> u64 {
     read!("sctlr_el1" "tcr_el1" "mair_el1" "ttbr0_el1" "ttbr1_el1" "CurrentEL" "SPSel" "daif" "cpacr_el1" "id_aa64mmfr0_el1")
 }
 
-// The values that boot/*.S must have set, by the fields of the Arm ARM, whatever the loader left.
+// The values that boot/*.S must have set, by the fields of the Arm ARM, after any loader.
 fn registers_are_as_the_stub_sets_them() {
     assert_eq!(read_register("CurrentEL") >> 2, 1);
     assert_eq!(read_register("SPSel"), 1);
@@ -236,7 +236,7 @@ ktest!(
     machine = "loader=raw virtualization granule=off",
     report = "quarry: this CPU has no 4 KiB translation granule"
 );
-// What cannot be booted says so, on the port that the board is known for.
+// A machine that cannot be booted says so, on the port that the board is known for.
 ktest!(boot: refuses_no_pointer, machine = "loader=raw addr=0x4a200000 x0=0", report = "no device tree: x0 was 0");
 ktest!(
     boot: refuses_a_misaligned_pointer,

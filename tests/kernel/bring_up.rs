@@ -1,4 +1,4 @@
-//! What a CPU must be like that takes part: `bring_up` and `join_cpu` refuse others by name, and change nothing.
+//! Requirements on a CPU that joins: `bring_up` and `join_cpu` refuse others by name, and change nothing.
 
 use core::arch::asm;
 use quarry::addr::{CpuId, Order};
@@ -81,7 +81,7 @@ fn a_number_without_data_or_of_a_cpu_that_runs_is_refused() {
     is_whole();
 }
 
-// What copies memory on the boot CPU would be undefined on a CPU without the instructions.
+// The copy routines of the boot CPU would be undefined on a CPU without the instructions.
 ktest!(
     a_cpu_that_lacks_instructions_in_use_is_told_so,
     machine plain = "",

@@ -173,7 +173,7 @@ fn meet(_: &Step) -> Then {
     Then::Run
 }
 
-// The call is put on a list of a CPU that has looked at it for the last time: whoever calls must see to it himself.
+// The call is put on a list of a CPU that has read it for the last time: the caller must handle that itself.
 ktest!(a_cpu_goes_at_any_instruction_of_a_call_to_it, machine = "smp=3", timeout = 120);
 fn a_cpu_goes_at_any_instruction_of_a_call_to_it() {
     static MADE: AtomicU32 = AtomicU32::new(0);

@@ -25,7 +25,7 @@ fn the_boot_arguments_set_the_log_level() {
     let wanted = LogArguments::parse(args).filter;
     let args = args.to_string();
     assert_eq!(log::max_level(), wanted);
-    // What the harness's bootargs stand for, so that the line above compares with something known.
+    // Expansion of the harness's bootargs, so that the line above compares with a known text.
     let known = [
         ("quiet log=trace", LevelFilter::Trace),
         ("quiet", LevelFilter::Error),

@@ -25,7 +25,7 @@ pub(crate) fn others() -> impl Iterator<Item = CpuId> {
     global::possible_cpus().filter(|cpu| *cpu != CpuId::BOOT)
 }
 
-/// What must be the same on every CPU: the registers that the boot stub sets, and those that say where the tables are.
+/// State that must be the same on every CPU: the registers that the boot stub sets, and those that point to the tables.
 fn registers() -> [u64; 10] {
     macro_rules! read {
         ($($name:literal)*) => {
@@ -147,7 +147,7 @@ ktest!(
     report = "CPUs: 2 of 4 are up"
 );
 
-/// Free pages, with nothing at hand anywhere.
+/// Free pages, with all caches drained.
 fn free_pages() -> u64 {
     global::slab_allocator().shrink_all();
     global::vmap_space().purge_all();
@@ -155,7 +155,7 @@ fn free_pages() -> u64 {
     global::nr_free_pages()
 }
 
-/// Takes and frees memory of every kind, so that this CPU has something of everything at hand.
+/// Takes and frees memory of every kind, so that this CPU has some of each in its caches.
 fn use_memory(cpu: CpuId) {
     for round in 0..20 {
         let size = 16_usize << ((round + cpu.get()) % 8);

@@ -28,7 +28,7 @@ fn step(device: &Devres, number: u32) -> Result<(), IoMemError> {
     global::devm_add_action_or_reset(device, back).map_err(IoMemError::Memory)
 }
 
-/// What a driver of the clock does.
+/// Steps of a driver of the clock.
 fn probe(device: &Devres) -> Result<VirtAddr, IoMemError> {
     global::devm_request_mem_region(device, RTC, RTC_SIZE, "probe")?;
     step(device, 1)?;
@@ -47,7 +47,7 @@ fn probe(device: &Devres) -> Result<VirtAddr, IoMemError> {
 
 ktest!(a_failed_probe_undoes_in_reverse_what_it_did, machine = "mem=64M", timeout = 120);
 fn a_failed_probe_undoes_in_reverse_what_it_did() {
-    // What stays once there was a mapping, a region.
+    // Memory that stays once there was a mapping, a region.
     let mut warm = Devres::new();
     warm.probe(probe).expect("memory");
     drop(warm);

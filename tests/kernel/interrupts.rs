@@ -1,4 +1,4 @@
-//! Interrupts arrive at whatever level the kernel was entered, and leave what they interrupt as it was.
+//! Interrupts arrive at every level at which the kernel may be entered, and do not disturb the interrupted code.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use core::arch::asm;

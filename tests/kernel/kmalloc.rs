@@ -223,7 +223,7 @@ impl Constructed for Made {
     }
 }
 
-// Behaviour 166: typed, by the short ways.
+// Behaviour 166: typed, by the fast paths.
 ktest!(a_constructed_value_stays_made_while_it_is_free);
 fn a_constructed_value_stays_made_while_it_is_free() {
     let cache = ConstructedCache::<Made>::create("made", SlabFlags::NO_MERGE).expect("a cache");

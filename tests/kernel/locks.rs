@@ -219,7 +219,7 @@ fn what_is_printed_may_take_locks() {
     quarry::kprintln!("text: {Caches}");
 }
 
-/// What allocating says in a report of the end: how many small objects there were, and what became of the rest.
+/// Result of allocating in a report of the end: the number of small objects, and the outcome of the other calls.
 struct Allocates;
 
 impl fmt::Display for Allocates {
@@ -287,7 +287,7 @@ ktest!(
     exit = 1
 );
 fn an_allocation_in_a_report_does_not_wait_for_the_slabs() {
-    // Neither objects nor blocks are at hand, of any size.
+    // Neither objects nor blocks of any size are cached.
     global::slab_allocator().shrink_all();
     global::drain_all_pages();
     let _ = step_through(end_inside_node, || global::kmalloc(64, Gfp::KERNEL));

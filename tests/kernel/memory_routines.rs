@@ -21,7 +21,7 @@ const DISTANCES: usize = 140;
 const LARGE: [usize; 7] = [511, 512, 1024, 4095, 4096, 4097, 30_011];
 /// Untouched bytes below and above what a routine writes: more than one DC ZVA block.
 const GUARD: usize = 320;
-/// What they hold.
+/// Their contents.
 const GUARD_BYTE: u8 = 0xee;
 
 const ROOM: usize = 32_768 + 2 * GUARD;
@@ -87,7 +87,7 @@ impl Memory {
     }
 }
 
-/// What runs a comparison of two operands at all lengths and alignments.
+/// Runs a comparison of two operands at all lengths and alignments.
 fn all_pairs(mut check: impl FnMut(usize, usize, usize)) {
     for n in 0..=LENGTHS {
         for to in 0..ALIGNS {

@@ -25,7 +25,7 @@ fn free<B: Backing>(element: NonNull<u8>, pool: &MempoolOf<B>) {
     unsafe { global::mempool_free(element.as_ptr(), pool) };
 }
 
-/// What the elements of a pool of functions are: places of this table.
+/// Elements of a pool of functions: places of this table.
 static PLACES: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 fn take_place(_: Gfp, places: &&'static [AtomicBool]) -> Option<NonNull<u8>> {
@@ -209,7 +209,7 @@ fn misuse_of_elements_is_named() {
     assert_eq!(why, PoolDestroyError::InUse { missing: 1 });
     free(held, &pool);
     destroyed(pool);
-    // What the pool has lost.
+    // Elements that the pool has lost.
     raw!(global::kfree(stale.as_ptr()));
 }
 

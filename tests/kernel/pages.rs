@@ -35,7 +35,7 @@ fn order(raw: usize) -> Order {
     u8::try_from(raw).ok().and_then(Order::new).expect("an order")
 }
 
-/// The page with this number, which may be none: whoever can add can make such a number.
+/// The page with this number, which may not exist: every caller can compute such a number.
 fn numbered(index: u32) -> Page {
     let map = global::page_allocator().hal().map();
     map.find(map.origin()).expect("the first page").offset(index)
@@ -50,7 +50,7 @@ fn sound() {
     });
 }
 
-/// Free blocks by order, in all zones, with nothing left on the lists of this CPU or at hand in caches.
+/// Free blocks by order, in all zones, with the lists of this CPU and the caches drained.
 fn blocks() -> [u64; 11] {
     global::slab_allocator().shrink_all();
     global::drain_all_pages();
@@ -214,7 +214,7 @@ fn all_memory_comes_and_goes_page_by_page() {
     sound();
 }
 
-/// What zones there are, with the addresses of their first and last pages.
+/// The zones, with the addresses of their first and last pages.
 fn spans() -> Vec<(ZoneType, u64, u64)> {
     let pages = global::page_allocator();
     let map = pages.hal().map();
@@ -408,7 +408,7 @@ fn pages_are_zeroed_as_the_boot_arguments_say() {
     sound();
 }
 
-// A freed page is in no mapping: reading it is a fault that says so, and whoever gets it next finds it mapped.
+// A freed page is in no mapping: reading it is a fault that says so, and its next owner finds it mapped.
 ktest!(
     a_page_that_was_freed_faults_when_it_is_read,
     machine plain = "append=debug_pagealloc=on",
@@ -430,7 +430,7 @@ fn a_page_that_was_freed_faults_when_it_is_read() {
         raw!(global::try_free_pages(block, order)).expect("live");
         assert!([at, first, last].into_iter().all(|addr| probe::load_u64(addr.untagged()).is_none()));
     }
-    // Whatever lies above goes on.
+    // All memory above is used as before.
     let memory = global::vmalloc(100 << 10).expect("memory").at();
     raw!(global::try_vfree(memory)).expect("an area");
     let objects: Vec<_> = (0..2_000).map(|_| global::kzalloc(300, Gfp::KERNEL).expect("memory")).collect();

@@ -1,4 +1,4 @@
-//! What a peak leaves behind: memory is as free as before, in blocks as large.
+//! Memory after a peak: it is as free as before, in blocks as large.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use alloc::vec::Vec;
@@ -97,7 +97,7 @@ impl Peak {
     }
 }
 
-// Promise 1. What may stay: records of areas, which stay for good, a table for each block of vm_map_ram, rows of stacks.
+// Promise 1. What may stay: records of areas, which stay for good, a table for each block of vm_map_ram, arrays of stacks.
 ktest!(a_peak_leaves_memory_in_large_blocks, machine one = "mem=128M", machine four = "mem=128M smp=4", timeout = 240);
 fn a_peak_leaves_memory_in_large_blocks() {
     let mut peak = Peak::new();

@@ -89,7 +89,7 @@ fn no_failed_allocation_loses_anything() {
     assert!(rounds.points >= 4, "two pages of two CPUs: {}", rounds.points);
 }
 
-/// What handlers have for each CPU, if anything.
+/// Memory of handlers for each CPU, if any.
 static HELD: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 /// Of an allocation every CPU's copy holds its own address.

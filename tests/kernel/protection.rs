@@ -1,4 +1,4 @@
-//! What bars the kernel from user pages, and what each CPU has switched on for it.
+//! Protections of the kernel from user pages, and those that each CPU has switched on.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use aarch64_cpu::asm::barrier;

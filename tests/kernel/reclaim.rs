@@ -121,7 +121,7 @@ fn all_is_back(before: u64) {
 }
 
 fn free_pages_now() -> u64 {
-    // What is kept for the next caller, and what caches keep at hand, are pages in use. Areas are given up lazily.
+    // Pages kept for the next caller, and in caches, are pages in use. Areas are freed lazily.
     global::percpu_trim();
     global::dma().trim_reserves();
     global::vmap_space().purge_all();

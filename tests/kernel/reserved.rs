@@ -52,7 +52,7 @@ fn only_its_owner_maps_a_no_map_region() {
         assert!(is_refused(global::ioremap_prot(start, size, Prot::KERNEL_DEVICE), "firmware@49000000"));
     }
     // The other half of the mailbox's page is nobody's, and yet not to be had; the orphan's pages have no owner; the SRAM
-    // lies far from RAM. What reaches from RAM into a region is RAM.
+    // lies far from RAM. A range that reaches from RAM into a region is RAM.
     assert!(is_refused(global::ioremap(MAILBOX.align_down(PAGE_SIZE), 4), "mailbox@4a000800"));
     assert!(is_refused(global::ioremap(ORPHAN, 4), "orphan@4b000000"));
     assert!(is_refused(global::ioremap(SRAM, 4), "sram@e000000"));
@@ -149,7 +149,7 @@ fn a_driver_has_its_region_to_itself() {
     drop(registers);
     assert_eq!(name(), "firmware@49000000");
     assert_eq!(global::io_space().iter().filter(|mapping| mapping.phys.contains(FIRMWARE)).count(), 0);
-    // Then the other has it. What is mapped anyway is requested in the same way.
+    // Then the other has it. Memory that is mapped anyway is requested in the same way.
     drop(shared.request("modem").expect("free now"));
     let log = region("quarry,dsp", 3);
     // SAFETY: as above; nobody reads the log.

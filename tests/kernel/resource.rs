@@ -1,4 +1,4 @@
-//! Who has which physical addresses: what booting entered, and what drivers ask for.
+//! Owners of physical addresses: the ranges entered at boot, and the requests of drivers.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -40,7 +40,7 @@ fn alias(addr: VirtAddr) -> VirtAddr {
     global::phys_to_virt(translation(addr).phys).expect("RAM")
 }
 
-/// What a page and its alias permit.
+/// Permissions of a page and of its alias.
 fn access(addr: VirtAddr) -> (Access, Access) {
     (translation(addr).leaf.prot.access(), translation(alias(addr)).leaf.prot.access())
 }
@@ -322,7 +322,7 @@ fn other_cpus_go_on_while_blocks_are_split() {
     sound();
 }
 
-// Where a block cannot be split live its entry is invalid for a moment: whoever read through it then would fault.
+// Where a block cannot be split live its entry is invalid briefly: a read through it would fault then.
 ktest!(
     nobody_uses_a_block_while_it_is_split,
     machine a72 = "smp=4 mem=2G",

@@ -1,4 +1,4 @@
-//! Many objects at once in the machine, whose short way is not the simulated one's.
+//! Many objects at once on the machine, whose fast path is not the simulated one's.
 
 use core::ptr::NonNull;
 use quarry::addr::{Address, Order};
@@ -34,7 +34,7 @@ fn at(address: usize) -> NonNull<u8> {
     NonNull::new(address as *mut u8).expect("not zero")
 }
 
-// Behaviours 157, 171: whatever it is, and whatever place of a round it has, the others are freed, once.
+// Behaviours 157, 171: for every bad object, in every place of a round, the others are freed, once.
 ktest!(what_is_wrong_among_many_is_left_out, machine a72 = "", machine max = "cpu=max");
 fn what_is_wrong_among_many_is_left_out() {
     for size in [24, 256] {

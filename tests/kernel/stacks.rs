@@ -158,8 +158,8 @@ fn write_a_line() {
     log::info!("a line from a thread, {} bytes of stack", KernelStack::SIZE);
 }
 
-// With each size that a build may choose (tools/suite.sh). What is left is for the frames of an interrupt and of a fault in
-// it; their handlers run elsewhere.
+// With each size that a build may choose (tools/suite.sh). The rest is for the frames of an interrupt and of a fault in it;
+// their handlers run elsewhere.
 ktest!(every_call_leaves_room_on_a_threads_stack);
 fn every_call_leaves_room_on_a_threads_stack() {
     let deeds: [(&str, fn()); 4] =

@@ -1,5 +1,5 @@
-//! Variables that every CPU has a copy of from the start: their initial values, and numbers that stay right whatever
-//! interrupts them.
+//! Variables that every CPU has a copy of from the start: their initial values, and numbers that stay right under every
+//! interrupt.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use core::sync::atomic::{AtomicI8, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use quarry::hal::wait::Context;
 use quarry::kernel::{cpus, tick};
 use quarry::ktest;
 
-/// What has a place of its own in a cache line.
+/// A value in a cache line of its own.
 #[repr(align(64))]
 struct Line(AtomicU32);
 
@@ -96,7 +96,7 @@ fn each() {
     assert!(global::finds_its_own_copy(), "the register leads to this CPU's data");
     this_cpu_add(&TALLY, 3);
     this_cpu_inc(&HANDLED);
-    // A number that goes from hand to hand: whoever takes one off sees what the last one has put there.
+    // A number that goes from hand to hand: the CPU that subtracts one sees the last CPU's writes.
     let took = this_cpu_xchg(&LAST, 1_000_000);
     this_cpu_add(&EXCHANGED, took);
     loop {
@@ -129,7 +129,7 @@ fn additions_in_a_storm_of_interrupts_are_all_there() {
             for _ in 0..1000 {
                 this_cpu_inc(&TALLY);
                 this_cpu_add(&TALLY, 1);
-                // Not lost and not doubled, whatever comes in between.
+                // Not lost and not doubled, at any interruption.
                 let took = this_cpu_xchg(&LAST, 2);
                 this_cpu_add(&EXCHANGED, took.wrapping_sub(2));
             }
@@ -141,7 +141,7 @@ fn additions_in_a_storm_of_interrupts_are_all_there() {
     let handled = total(&HANDLED);
     assert!(handled >= 200 * global::online_cpus().count() as u64, "{handled} interrupts");
     assert_eq!(total(&TALLY), adds.load(Ordering::Relaxed) + 3 * handled, "an addition is lost, or counted twice");
-    // What was taken out and what was put in: each CPU began with 1.
+    // Sum of the values taken out and put in: each CPU began with 1.
     let cpus = global::possible_cpus().count() as u64;
     assert_eq!(total(&EXCHANGED).wrapping_add(total(&LAST)), cpus, "an exchange is lost");
 }

@@ -48,24 +48,24 @@ struct Calls {
     free: fn(&[NonNull<u8>]),
     /// How many in one call.
     count: usize,
-    /// Numbers at hand from which paths differ.
+    /// Numbers of cached objects at which paths differ.
     states: &'static [usize],
-    /// What an interrupt handler calls, which may not wait: one a call.
+    /// Call of an interrupt handler, which may not wait: one for each kind.
     handler_alloc: fn() -> u64,
     handler_free: fn(u64),
-    /// Whether the caller's calls have sequences that restart; `None` if only their long ways do.
+    /// Whether the caller's calls have restartable sequences; `None` if only their slow paths have.
     restarts: Option<bool>,
 }
 
-/// What is allocated and freed.
+/// The thing that is allocated and freed.
 trait Pool {
     /// Bytes of one that the test fills.
     const SIZE: usize;
-    /// How many are at hand for this CPU.
+    /// Number cached on this CPU.
     fn at_hand() -> usize;
     /// How many are in use.
     fn in_use() -> u64;
-    /// Gives back what is at hand.
+    /// Drains the cached ones.
     fn shrink();
     /// Tests every invariant.
     fn check();
@@ -73,13 +73,13 @@ trait Pool {
     fn takes_the_long_way(operation: Operation, state: usize, count: usize) -> bool {
         if operation == Operation::Alloc { state < count } else { state + count > Self::FULL }
     }
-    /// As many as can be at hand.
+    /// Maximum number cached.
     const FULL: usize;
     /// More than that.
     const MANY: usize;
 }
 
-/// What the interrupt does.
+/// Action of the interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Deed {
     Take,
@@ -92,7 +92,7 @@ enum Deed {
     Exchange,
     /// The other way round: what lies on top is another than before.
     GiveAndTake,
-    /// So many that there is nothing at hand.
+    /// A number that empties all caches.
     TakeMany,
     /// So many that there is no room.
     GiveMany,
@@ -113,7 +113,7 @@ const DEEDS: [Deed; 10] = [
 ];
 
 impl Deed {
-    /// Whether it goes to what is behind the things at hand: the deeds that are tried in the long ways too.
+    /// Whether it goes beyond the caches: the actions that are tried in the slow paths too.
     const fn moves_much(self) -> bool {
         matches!(self, Self::TakeMany | Self::GiveMany | Self::Shrink)
     }
@@ -161,7 +161,7 @@ enum Arrival {
 
 /// The number of no instruction.
 const NEVER: u64 = u64::MAX;
-/// What [`visit`] is to do: the next interrupt comes at or after this instruction, and then again so many further on.
+/// Task of [`visit`]: the next interrupt comes at or after this instruction, and then again after this number of further ones.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static AGAIN: AtomicU64 = AtomicU64::new(0);
 static BY_TIMER: AtomicBool = AtomicBool::new(false);
@@ -224,7 +224,7 @@ fn verify_held<P: Pool>(held: &Held) {
     for item in items {
         assert!(words::<P>(*item).iter().all(|word| *word == pattern(*item)), "{item:#x} is somebody else's");
     }
-    // What holds its own pattern may still be there twice.
+    // An object that holds its own pattern may still exist twice.
     for item in items {
         let first = &mut words::<P>(*item)[0];
         assert_eq!(*first, pattern(*item), "{item:#x} was handed out twice");
@@ -239,7 +239,7 @@ enum Operation {
     Free,
 }
 
-/// Brings the pool into a state: so many at hand, and enough held to give.
+/// Brings the pool into a state: this number cached, and enough held to free.
 fn prepare<P: Pool>(calls: &Calls, at_hand: usize) {
     let mut held = HELD.lock();
     let enough = P::MANY * 2 + calls.count;
@@ -340,7 +340,7 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
     }
     let (came, in_sequence) = (CAME.load(Ordering::Relaxed), IN_SEQUENCE.load(Ordering::Relaxed));
     log::info!("{came} interrupts, {in_sequence} of them in sequences that restart");
-    // The long way of a masking call may want a magazine, which comes from `kmalloc` by its short way.
+    // The slow path of a masking call may need a magazine, which comes from `kmalloc` by its fast path.
     let as_expected = match calls.restarts {
         Some(true) => in_sequence != 0,
         Some(false) => in_sequence < came / 100,
@@ -506,7 +506,7 @@ static THREE: Calls = Calls {
     restarts: None,
 };
 
-/// More than a magazine has, so that most states lead to the same paths.
+/// More than a magazine holds, so that most states take the same paths.
 static FORTY: Calls = Calls { count: MOST, states: &[0, 31, 62], ..THREE };
 
 /// Where arrays are off: every call goes to the slabs.

@@ -1,8 +1,8 @@
 //! Interrupt storms: on every CPU the timer interrupts every few thousand instructions, and its handler allocates and
 //! frees, while the CPUs run the stress suites of pages, slab and vmalloc against each other.
 //!
-//! What one CPU allocates another one or a handler frees: addresses travel in mailboxes of atomics, which a handler can use
-//! wherever it comes. Everything that is allocated holds a pattern that is looked at before it is freed.
+//! Memory that one CPU allocates is freed by another one or a handler: addresses travel in mailboxes of atomics, which a
+//! handler can use wherever it comes. Everything that is allocated holds a pattern that is looked at before it is freed.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use crate::smp::{Mailbox, Object, Random, make_use_and_destroy_a_cache};
@@ -29,7 +29,7 @@ static PAGES: [Mailbox; CPUS] = [const { Mailbox::new() }; CPUS];
 static OBJECTS: [Mailbox; CPUS] = [const { Mailbox::new() }; CPUS];
 /// Areas that do.
 static AREAS: [Mailbox; CPUS] = [const { Mailbox::new() }; CPUS];
-/// What each CPU's handler draws.
+/// Random numbers of each CPU's handler.
 static DRAWS: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 /// For each page whether somebody has it.
 static USED: AtomicU64 = AtomicU64::new(0);
@@ -89,7 +89,7 @@ fn free_area(start: u64) {
     raw!(global::try_vfree(VirtAddr::new(start))).expect("it was allocated");
 }
 
-/// What a handler does: takes, gives back, and frees what others have sent.
+/// Work of a handler: it allocates, frees, and frees the memory that others have sent.
 fn each() {
     assert!(global::context().is_inside(Scope::Interrupt), "the context says where it is");
     let cpu = cpu::current();
@@ -126,8 +126,8 @@ fn each() {
     draw.store(random.0, Ordering::Relaxed);
 }
 
-/// What is in use, with nothing at hand anywhere. Not in it: pages of slabs, as how many hold as many objects depends on
-/// where those lie; and tables and descriptors of areas, which stay for the next ones.
+/// Memory in use, with all caches drained. Not included: pages of slabs, as how many hold as many objects depends on where
+/// those lie; and tables and descriptors of areas, which stay for the next ones.
 #[derive(PartialEq, Eq, Default, Debug)]
 pub(crate) struct Balance {
     objects: u64,

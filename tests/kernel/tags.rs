@@ -84,7 +84,7 @@ fn a_wrong_tag_is_a_tag_check_fault() {
     unsafe { wrong.as_ptr::<u64>().read_volatile() };
 }
 
-// Behaviour 467: on every CPU, in handlers too, whatever level the kernel was entered at.
+// Behaviour 467: on every CPU, in handlers too, at every level at which the kernel may be entered.
 ktest!(
     wrong_tags_fault_on_every_cpu_and_in_handlers,
     machine el1 = "cpu=max mte smp=4 append='kasan=on'",
@@ -129,7 +129,7 @@ fn neighbours_are_never_alike_and_tags_change_with_the_owner() {
     }
 }
 
-// Behaviour 470: whatever is allocated, however large: never the tag that matches all, nor that of free memory.
+// Behaviour 470: for every allocation of any size: never the tag that matches all, nor that of free memory.
 ktest!(no_allocation_has_a_tag_that_matches_all, machine = "cpu=max mte append='kasan=on'", timeout = 60);
 fn no_allocation_has_a_tag_that_matches_all() {
     let fits = |at: VirtAddr| {
@@ -253,7 +253,7 @@ fn address_arithmetic_strips_tags() {
     check();
 }
 
-// What Rust's types have of vmalloc is tagged as what callers ask for by size, wherever it moves.
+// Memory of Rust's types from vmalloc is tagged like memory requested by size, wherever it moves.
 ktest!(rows_in_memory_of_vmalloc_are_tagged, machine = "cpu=max mte append='kasan=on'");
 fn rows_in_memory_of_vmalloc_are_tagged() {
     let mut row = VVec::new();

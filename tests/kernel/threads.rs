@@ -28,7 +28,7 @@ fn a_thread_takes_its_scopes_and_its_failures_along() {
     assert_eq!(switch(&FIRST, &SECOND), Err(SwitchError::NotMasked));
     assert_eq!((FIRST.runs_on(), SECOND.runs_on()), (None, None));
     let _masked = irq::local_irq_save();
-    // What has run up to here is the first.
+    // The code that has run up to here is the first thread.
     let cpu = ThisKernel.context();
     assert_eq!(switch(&FIRST, &SECOND), Ok(()));
     assert_eq!((FIRST.runs_on(), SECOND.runs_on()), (None, Some(global::this_cpu())));

@@ -88,7 +88,7 @@ ktest!(
     exit = 0
 );
 
-// Whatever the device tree reserves of what only booting needed is not freed, and the map of RAM adds up.
+// Memory of booting alone that the device tree reserves is not freed, and the map of RAM adds up.
 ktest!(
     what_is_reserved_over_the_image_stays_reserved,
     machine memreserve = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/memres_kernel.dtb.gz",
@@ -107,7 +107,7 @@ fn what_is_reserved_over_the_image_stays_reserved() {
     let init = boot.image_phys(boot::init_start());
     let row = account.map.rows().iter().find(|row| row.range.contains(init)).expect("a row");
     assert!(matches!(row.owner, Owner::Reserved("/memreserve/" | "k@48200000")), "{row}");
-    // What the kernel runs in stays mapped; so the region is no `no-map` one any more.
+    // The kernel's own memory stays mapped; so the region is no `no-map` one any more.
     assert!(global::memblock().maps_any(taken));
     assert!(global::io_space().reserved().ranges().iter().all(|reserved| !reserved.no_map));
     assert_eq!(machine().found.still_mapped, machine().tree.reserved_memory().filter(|of| of.is_no_map()).count());
@@ -210,7 +210,7 @@ ktest!(
     report = "cannot boot: the boot argument mem= (0x0 bytes from the lowest RAM on) leaves no RAM"
 );
 
-// What stands in quotes is no argument, and what is no text takes nothing else away.
+// A word in quotes is no argument, and a word that is not UTF-8 does not disturb the others.
 ktest!(
     boot: a_quoted_limit_is_none,
     machine = "loader=raw addr=0x48200000 fdt_at=0x46000000 dtb=tests/data/reports/q1.dtb.gz bootargs=off",

@@ -252,7 +252,7 @@ fn what_is_not_the_callers_is_not_mapped() {
             assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
         }
     }
-    // A page that is mapped stays, whoever frees it.
+    // A mapped page stays, in spite of any free.
     for round in 0..3 {
         let brief = global::vm_map_ram(&[mine], Prot::KERNEL_RW).expect("ours").at();
         assert!(matches!(raw!(global::try_free_page(mine)), Err(FreeError::Mapped(_))), "round {round}");

@@ -1,4 +1,4 @@
-//! What stands on vmalloc: `vrealloc`, `kvmalloc`, deferred frees, reclaim, and what the prompt shows.
+//! Calls built on vmalloc: `vrealloc`, `kvmalloc`, deferred frees, reclaim, and the output of the prompt.
 
 use crate::vmalloc::{at, leaves_nothing, read, use_memory, write};
 use alloc::vec::Vec;

@@ -55,7 +55,7 @@ ktest!(
     report = "permission fault",
     report = "fault: in the linear map, of physical address 0x",
     report = " of the cache kmalloc-64 of 64 bytes, in use, byte 0 of it",
-    report = "fault: what is not code is not executed: W^X",
+    report = "fault: instruction fetch from non-executable memory (W^X)",
     exit = 1
 );
 fn execution_of_an_object_breaks_a_rule() {
@@ -67,7 +67,7 @@ ktest!(
     a_write_to_constants_breaks_a_rule,
     report = "permission fault, level 3",
     report = "fault: in the kernel's rodata",
-    report = "fault: what is mapped read-only is not written",
+    report = "fault: write to a read-only mapping",
     exit = 1
 );
 fn a_write_to_constants_breaks_a_rule() {

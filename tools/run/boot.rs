@@ -13,10 +13,10 @@ use crate::qemu::{self, Console, Program};
 /// How long a boot with nobody there may take.
 const UNATTENDED: Duration = Duration::from_secs(60);
 
-/// What tells the kernel that nobody is there: it leaves when it has booted.
+/// Argument that tells the kernel that nobody is there: it leaves when it has booted.
 pub(crate) const BATCH: &str = "quarry.batch";
 
-/// What a person gets who names no machine.
+/// Default machine, for a person who names none.
 pub(crate) const MACHINE: &str = "mem=1G smp=4";
 
 /// Boots `elf` on the machine `spec`. At a terminal, a person talks to it; otherwise the kernel is told to leave by

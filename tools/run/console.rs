@@ -23,7 +23,7 @@ pub(crate) struct Deadline {
     limit: Duration,
 }
 
-/// What waiting for the console brought.
+/// Result of waiting for the console.
 pub(crate) enum Event {
     /// Something was written; it is in [`Running::text`].
     Text,
@@ -50,7 +50,7 @@ pub(crate) struct Running {
     unfinished: Vec<u8>,
     /// Everything that the console has written, without carriage returns.
     pub(crate) text: String,
-    /// What the emulator itself has to say.
+    /// Output of the emulator itself.
     pub(crate) remarks: String,
     /// The command line, for reports.
     pub(crate) command: String,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// What a process has used of the host's CPUs (Linux: proc_pid_stat(5), in hundredths of a second).
+/// CPU time of a process on the host (Linux: proc_pid_stat(5), in hundredths of a second).
 pub(crate) fn cpu_time(process: u32) -> Result<Duration, String> {
     let path = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;

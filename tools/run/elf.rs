@@ -1,4 +1,4 @@
-//! What the runner reads from the kernel's ELF file: the flat Image, and the registry of tests.
+//! Reading the kernel's ELF file: the flat Image, and the registry of tests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -95,7 +95,7 @@ impl Kernel {
         symbol.ok_or_else(|| format!("the image has no symbol {name}"))
     }
 
-    /// What is executed from it.
+    /// Its executable part.
     pub(crate) fn code(&self) -> Result<Code<'_>, String> {
         let elf = self.parse()?;
         let headers = elf.elf_program_headers().iter().filter(|h| h.p_flags(LittleEndian) & PF_X != 0);

@@ -9,7 +9,7 @@ use rustc_demangle::demangle;
 /// Longer names are cut: what a backtrace needs stands at their start.
 const LONGEST_NAME: usize = 160;
 
-/// What became of the room.
+/// Result of filling the room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filled {
     /// Bytes that the table takes.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::registry::Test;
 use crate::session::Outcome;
 
-/// What `cargo test … -- …` asks for.
+/// Arguments of `cargo test … -- …`.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of libtest's command line")]
 pub(crate) struct Options {

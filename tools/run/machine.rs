@@ -48,7 +48,7 @@ pub(crate) struct Spec {
     pub(crate) loader: Loader,
     /// Where `raw` and `uboot` put the Image.
     pub(crate) addr: Option<u64>,
-    /// What `raw` passes in x0; without it, what QEMU passes, or `fdt_at`.
+    /// Value of x0 with `raw`; without it, QEMU's, or `fdt_at`.
     pub x0: Option<u64>,
     /// Where `raw` puts the device tree, unread by QEMU.
     pub(crate) fdt_at: Option<u64>,
@@ -66,7 +66,7 @@ pub(crate) struct Spec {
     pub(crate) semihosting: bool,
     /// Which of the board's serial ports is the console: the Pi's mini-UART is 1.
     pub(crate) serial: usize,
-    /// What is typed at the kernel's prompt, a piece each time that it is there.
+    /// Text typed at the kernel's prompt, a piece each time that it is there.
     pub(crate) typed: Vec<Vec<u8>>,
     /// The machine must print nothing: its console is not where the kernel could guess it.
     pub(crate) silent: bool,

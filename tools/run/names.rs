@@ -1,5 +1,5 @@
-//! The public names of the library, as `cargo doc` sees them, held against a list in the repository: whatever becomes public,
-//! or ceases to be, is seen as a change of that list.
+//! The public names of the library, as `cargo doc` sees them, compared with a list in the repository: every name that becomes
+//! public, or ceases to be, is a change of that list.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,7 +48,7 @@ fn items(all: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What belongs to an item: fields, variants, methods and constants; not what it has by implementing a trait.
+/// Members of an item: fields, variants, methods and constants; not those of the traits that it implements.
 fn parts(page: &str) -> BTreeSet<String> {
     const KINDS: [&str; 6] = ["structfield", "variant", "method", "tymethod", "associatedconstant", "associatedtype"];
     // The sections behind those of the item itself.

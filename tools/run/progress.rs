@@ -1,4 +1,4 @@
-//! What the kernel says about its tests, line by line (`src/kernel/ktest.rs`), and what follows from it.
+//! The kernel's lines about its tests (`src/kernel/ktest.rs`), and the state that follows from them.
 
 use crate::registry::Test;
 
@@ -15,7 +15,7 @@ pub(crate) enum End {
     Hung,
 }
 
-/// What a line of the console meant.
+/// Meaning of a line of the console.
 pub(crate) enum Step<'a> {
     None,
     Begun(&'a Test),

@@ -15,7 +15,7 @@ const RAW_ADDR: u64 = 0x4820_0000;
 /// Where a Pi's firmware puts it.
 const PI_ADDR: u64 = 0x20_0000;
 
-/// What happens with the console.
+/// Use of the console.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Console {
     /// A person's terminal, with QEMU's keys (Ctrl-A X leaves).
@@ -27,13 +27,13 @@ pub(crate) enum Console {
 /// A machine that is ready to start, with the files that it reads.
 pub(crate) struct Machine {
     pub(crate) command: Command,
-    /// What to type.
+    /// Text to type.
     pub(crate) typing: Option<Typing>,
     /// Held until the machine is gone.
     _scratch: Scratch,
 }
 
-/// What to boot.
+/// Image to boot.
 pub(crate) struct Program<'a> {
     pub(crate) kernel: &'a Kernel,
 }

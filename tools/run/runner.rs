@@ -59,7 +59,7 @@ pub(crate) fn run(kernel: &Kernel, tests: &[Test], options: &Options) -> bool {
     report.end()
 }
 
-/// What a test that fails on purpose starts its reason for being ignored with; the reason to fail for follows.
+/// Start of the ignore reason of a test that fails on purpose; the expected failure follows.
 const PLANTED: &str = "planted: ";
 
 /// Runs the tests that fail on purpose. One passes here if it failed for the reason that it states.

@@ -18,7 +18,7 @@ const LEAVE: Duration = Duration::from_secs(20);
 pub(crate) struct Outcome<'a> {
     pub(crate) test: &'a Test,
     pub(crate) verdict: Verdict,
-    /// What the console showed meanwhile.
+    /// Output of the console meanwhile.
     pub(crate) log: String,
     /// The machine's command line.
     pub(crate) command: String,

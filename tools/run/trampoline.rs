@@ -31,7 +31,7 @@ const TRAPPED: usize = 0xc00;
 const ANSWER_NO_GRANULE: [u32; 7] =
     [0xd51c_d041, 0xd53c_4021, 0x9100_1021, 0xd51c_4021, 0xd53c_d041, 0xd2be_0000, 0xd69f_03e0];
 
-/// What a careless loader leaves in a register: not aligned, not canonical.
+/// Value that a careless loader leaves in a register: not aligned, not canonical.
 const GARBAGE: u64 = 0xdead_beef_0bad_f00d;
 
 /// Code that enters `entry` with `x0`, or with x0 untouched; `dirty` and `granule` as in the machine's specification.

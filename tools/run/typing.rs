@@ -1,4 +1,4 @@
-//! What a script types on a machine's console, a piece at each prompt.
+//! Text that a script types on a machine's console, a piece at each prompt.
 
 use std::io::Write;
 use std::process::ChildStdin;

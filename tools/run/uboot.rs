@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Where Debian puts it; `QUARRY_UBOOT` names another file.
 const FIRMWARE: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
-/// What U-Boot prints while it waits for a key instead of booting.
+/// U-Boot's prompt while it waits for a key instead of booting.
 const COUNTDOWN: &str = "Hit any key to stop autoboot";
 /// Its prompt.
 const PROMPT: &str = "\n=> ";

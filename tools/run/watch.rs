@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// What libtest says of a test that takes long, behind its name.
+/// libtest's note on a test that takes long, behind its name.
 const LONG: &str = " has been running for over";
 
 /// Runs `command` and passes on what it prints; ends it, with all that it has started, if it prints nothing for `limit`.

@@ -1,5 +1,5 @@
 //! Whether the candidate does what an allocator must, before it is measured: what it hands out is one's own, wrong frees are
-//! refused, everything comes back; and so whatever an interrupt does at any of its instructions.
+//! refused, everything comes back; also with an interrupt at any of its instructions.
 
 use super::short::CompareExchange;
 use super::slabs::OBJECTS;
@@ -54,7 +54,7 @@ fn wrong_frees_are_refused<E: CompareExchange>(slub: &Slub) -> Result<(), Unable
     }
 }
 
-/// What the interrupt does, and what it interrupts.
+/// Work of the interrupt, and the code that it interrupts.
 #[derive(Clone, Copy)]
 enum Deed {
     Take,
@@ -70,10 +70,10 @@ enum Deed {
 
 const DEEDS: [Deed; 5] = [Deed::Take, Deed::GiveLast, Deed::GiveFirst, Deed::TakeTwoGiveOne, Deed::TakeMany];
 const OPERATIONS: [Deed; 3] = [Deed::Take, Deed::GiveLast, Deed::GiveFirst];
-/// Objects at hand.
+/// Number of cached objects.
 const STATES: [usize; 4] = [0, 1, 2, 5];
 
-/// Who has which objects.
+/// Owners of the objects.
 static HELD: SpinMutex<Vec<VirtAddr>> = SpinMutex::new(Vec::new());
 /// The most of them: two slabs that were prepared, what a deed takes, and the operation.
 const MOST: usize = 3 * OBJECTS + 2;

@@ -1,5 +1,5 @@
-//! The candidates for the short way of `kmalloc` and `kfree`, on equal terms: objects of 64 bytes, without the right to
-//! wait, every check on. `docs/slab.md` has the figures and says which was taken.
+//! The candidates for the fast path of `kmalloc` and `kfree`, on equal terms: objects of 64 bytes, without the right to wait,
+//! every check on. `docs/slab.md` has the figures and says which was taken.
 //!
 //! - `fast_path/NAME`: a pair, an object that is freed by who has just allocated it.
 //! - `fast_path_elsewhere/NAME`: of 1,024 live objects, in slabs that are half full, one after the other in a random order
@@ -27,7 +27,7 @@ use quarry::mm::slab::{KmallocRow, Slot, masked};
 use short::{CompareAndSwapPair, CompareExchange, Exclusives};
 use slub::Slub;
 
-/// Whose the rows are: not this kernel's, of which one is a part, nor a peer's.
+/// Owner name of the rows: not this kernel, of which one is a part, nor a peer.
 const BY: &str = "candidate";
 
 pub(crate) const ROWS: &[Row] = &[
@@ -62,7 +62,7 @@ trait Candidate: Sized {
     }
 }
 
-/// What this kernel runs: restartable sequences over an array of free objects.
+/// This kernel's own code: restartable sequences over an array of free objects.
 struct Kmalloc;
 
 impl Candidate for Kmalloc {

@@ -1,9 +1,9 @@
-//! The short ways of the candidate with `cmpxchg`, as its kernel would have them: in assembly, with the exclusive pairs of
+//! The fast paths of the candidate with `cmpxchg`, as its kernel would have them: in assembly, with the exclusive pairs of
 //! every Armv8 (LDXP, STXP) or the compare-and-swap of FEAT_LSE (CASP).
 //!
 //! Neither masks interrupts. Each reads the CPU's free list and its transaction number (`tid`), computes, and replaces
-//! both if both are still what they were; whoever changes the list adds one to the number, so a list that was changed
-//! and changed back is not taken for the same (Linux: `__update_cpu_freelist_fast`).
+//! both if both are unchanged; every change of the list adds one to the number, so a list that was changed and changed back is
+//! not taken for the same (Linux: `__update_cpu_freelist_fast`).
 
 use super::slub::{CpuSlab, LINK, Local, SLOT};
 use core::arch::asm;
@@ -20,7 +20,7 @@ const _: () = {
     assert!(PAGE_DESCRIPTOR_SIZE == 32 && PAGE_SHIFT == 12);
 };
 
-/// What a short way of freeing has found.
+/// Result of a fast path of freeing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Given {
     /// It is on the CPU's list.
@@ -46,8 +46,8 @@ pub(crate) trait CompareExchange {
     /// Marks an object as free and puts it on this CPU's list, if it is of the CPU's slab.
     fn give(object: VirtAddr) -> Given;
 
-    /// Replaces the words at `place` if they are `from`; whether they were. What was written before is seen by who sees the
-    /// new words.
+    /// Replaces the words at `place` if they are `from`. Returns whether they were. A CPU that sees the new words sees all
+    /// earlier writes.
     ///
     /// # Safety
     ///
@@ -70,8 +70,8 @@ macro_rules! short_ways {
             #[inline(always)]
             fn take() -> Option<VirtAddr> {
                 let object: u64;
-                // SAFETY: TPIDR_EL0 leads to this CPU's `Local`, and its list, if it is not empty, to a free object, or
-                // to one that was free a moment ago: mapped for good. What was read counts only if nothing has changed.
+                // SAFETY: TPIDR_EL0 points to this CPU's `Local`, and its list, if it is not empty, to a free object, or to one
+                // that was free a moment ago: mapped for good. What was read counts only if nothing has changed.
                 unsafe {
                     asm!(
                         $($extension,)?

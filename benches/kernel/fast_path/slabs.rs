@@ -1,5 +1,5 @@
-//! What all CPUs share of the candidate's slabs, by the number of the page that each is, and the list of those with free
-//! objects that no CPU has.
+//! State of the candidate's slabs that all CPUs share, by page number, and the list of slabs with free objects that no CPU
+//! owns.
 
 use super::short::{CompareExchange, Pair};
 use crate::heap::Unable;
@@ -22,7 +22,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const DESCRIPTORS: u64 =
     VMEMMAP_START.wrapping_sub((PAGE_OFFSET << 8 >> (8 + PAGE_SHIFT)).wrapping_mul(PAGE_DESCRIPTOR_SIZE));
 
-/// What all CPUs share of a slab (Linux: `struct slab`).
+/// State of a slab that all CPUs share (Linux: `struct slab`).
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub(super) struct Shared {

@@ -8,8 +8,8 @@
 //! (`cpu_partial`), which saves the lock once a slab; that is not here.
 //!
 //! Pages and descriptors are real. The word that a free looks at stands in the page's descriptor, as the kept design's does;
-//! the two shared words have no room there, and lie in a table beside. What the CPU would have behind TPIDR_EL1 is behind
-//! TPIDR_EL0, which this kernel uses for nothing else while it lives. One cache, of 64 bytes, one CPU.
+//! the two shared words have no room there, and lie in a table beside. The CPU's data, which would be behind TPIDR_EL1, are
+//! behind TPIDR_EL0, which this kernel uses for nothing else while it lives. One cache, of 64 bytes, one CPU.
 
 use super::short::{CompareExchange, Given};
 use super::slabs::{Counts, DESCRIPTORS, NONE, OBJECTS, Partial, SIZE, Table};
@@ -32,11 +32,11 @@ pub(crate) const LINK: u64 = SIZE / 2;
 const MIN_PARTIAL: u32 = 5;
 /// Where the CPU has its part of the cache, from the start of its data.
 pub(crate) const SLOT: u64 = 64;
-/// What free objects hold in their first word, and what is mixed into links.
+/// First word of free objects, and the secret mixed into links.
 const MARK: u64 = 0x5bd1_e995_1b87_3593;
 const SECRET: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
-/// What a CPU has of its own.
+/// Data of a CPU.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Local {
@@ -180,7 +180,7 @@ impl Slub {
             return Some(());
         }
         if let Some(own) = self.table.page_at(cache.slab.load(Relaxed)) {
-            // What others have freed meanwhile; if nothing, all its objects are in use, and it is on no list.
+            // Objects that other CPUs have freed meanwhile; if none, all its objects are in use, and it is on no list.
             let first = self.take_all::<E>(own.index(), true);
             if first != 0 {
                 self.load(first, own.index());
@@ -299,7 +299,7 @@ impl Drop for Slub {
     }
 }
 
-/// Lets a free object lead to `next`.
+/// Makes a free object point to `next`.
 fn store_link(object: VirtAddr, next: u64) {
     word(object, LINK).store(next ^ SECRET ^ (object.get() + LINK).swap_bytes(), Relaxed);
 }

@@ -64,7 +64,7 @@ impl Memory {
     }
 }
 
-/// The alignment that blocks are asked for with: what `kmalloc` promises whatever the size.
+/// Alignment of the requested blocks, which `kmalloc` guarantees for every size.
 pub(crate) const ALIGN: usize = 8;
 
 /// The layout of a block.
@@ -79,7 +79,7 @@ pub(crate) const BULK: usize = 64;
 
 /// A heap under test. An implementation is one of these, and a line in the lists of rows.
 pub(crate) trait Heap: Sized {
-    /// Whose it is.
+    /// Name of its crate.
     const NAME: &'static str;
 
     /// A heap that manages `memory`, unless it has memory of its own.

@@ -62,7 +62,7 @@ impl QuarryAllocator {
         self.ranges().find(|range| at.wrapping_sub(range.start) < range.size)
     }
 
-    /// What the first range that has it gives.
+    /// Memory of the first range that has it.
     fn first<T>(&self, take: impl FnMut(Range) -> Option<T>) -> AllocResult<T> {
         self.ranges().find_map(take).ok_or(AllocError::NoMemory)
     }

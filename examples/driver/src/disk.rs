@@ -55,7 +55,7 @@ unsafe impl Hal for Quarry {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (u64, NonNull<u8>) {
         match dma_alloc_coherent(device(), pages as u64 * PAGE_SIZE, Gfp::KERNEL) {
             Ok(block) => (block.bus.get(), NonNull::new(block.addr.as_ptr()).expect("a kernel address")),
-            // What the crate takes for an error.
+            // An error for the crate.
             Err(_) => (0, NonNull::dangling()),
         }
     }
@@ -154,7 +154,7 @@ fn segments(transport: &mut MmioTransport<'_>, queue: &mut VirtQueue<Quarry, 256
     wanted.for_each(|(place, part)| *place = part);
     queue.add_notify_wait_pop(&[&header[..]], &mut parts[..=count], transport).expect("answered");
     assert_eq!(status[0], 0, "the device says that all is well");
-    // What `exercise` wrote to sectors 64 to 127.
+    // Contents that `exercise` wrote to sectors 64 to 127.
     for (sector, part) in data.iter().enumerate().take(64) {
         assert!(
             part.iter().enumerate().all(|(at, byte)| *byte == pattern(64, sector * SECTOR_SIZE + at + 5)),

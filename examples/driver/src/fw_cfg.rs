@@ -42,7 +42,7 @@ pub fn run(node: Node<'_, '_>) -> Result<(), &'static str> {
     let registers = window.registers::<Registers>(0).map_err(|_| "too few registers")?;
     for coherent in [false, true] {
         let device = dma_device(&DeviceSpec::new("fw_cfg").with_coherent(coherent));
-        // `AnyBits`: whatever the device writes is a value.
+        // `AnyBits`: everything that the device writes is a value.
         let mut command =
             CoherentBox::<Command>::new(quarry::global::dma(), &device, Gfp::KERNEL).map_err(|_| "memory")?;
         // Not aligned to a cache line: for a device that does not snoop it is bounced.

@@ -7,7 +7,7 @@ use quarry::fdt::{Node, Tree};
 use quarry::prelude::*;
 use spin::Mutex;
 
-/// What an interrupt does: with interrupts masked; the device's line is low when it returns.
+/// Handler of an interrupt: with interrupts masked; the device's line is low when it returns.
 pub type Handler = fn();
 
 /// Lines that may be asked for, by INTID.

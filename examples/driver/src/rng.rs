@@ -36,7 +36,7 @@ fn on_interrupt() {
     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What a probe may fail with, in words.
+/// Error of a probe, in words.
 type Failed = &'static str;
 
 /// Drives the device of a node: probes it, has it fill a buffer twice, and lets it go.
@@ -47,7 +47,7 @@ pub fn run(node: Node<'_, '_>) -> Result<u64, Failed> {
     let mut device = dma_device_of(node).map_err(|_| "a node that describes no device")?;
     dma_set_mask_and_coherent(&mut device, dma_bit_mask(64)).map_err(|_| "no memory in reach")?;
     let sum = fill_twice(node, &device)?;
-    // What the driver has left mapped would be reported here.
+    // A mapping that the driver has left would be reported here.
     assert_eq!(quarry::global::dma_device_gone(device), 0, "mappings left");
     Ok(sum)
 }

@@ -21,7 +21,7 @@ pub fn slabs() -> &'static Slabs {
     HEAP.slabs()
 }
 
-/// Free pages, with all that is kept at hand given back.
+/// Free pages, with all caches drained.
 pub fn free_pages() -> u64 {
     slabs().shrink_all();
     slabs().pages().drain_all();

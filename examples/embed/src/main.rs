@@ -182,7 +182,7 @@ struct Task {
     number: u32,
 }
 
-/// What a kernel does all day, over `kmalloc`.
+/// The daily work of a kernel, over `kmalloc`.
 fn live() {
     let slabs = machine::slabs();
     let cache = Cache::create_in("task", SlabFlags::empty(), slabs).unwrap();
@@ -193,7 +193,7 @@ fn live() {
         let name = name.into_boxed_slice(Gfp::KERNEL).unwrap();
         tasks.push(cache.alloc(Task { name, number }, Gfp::KERNEL).unwrap(), Gfp::KERNEL).unwrap();
     }
-    // What comes from a crate that knows `alloc` alone.
+    // Work of a crate that knows `alloc` alone.
     let sum: u32 = tasks.iter().filter(|task| &*task.name == b"task").map(|task| task.number).sum();
     let text = alloc::format!("{sum}");
     let boxed = KBox::new_in(text, Gfp::ATOMIC, slabs).unwrap();

@@ -142,7 +142,7 @@ pub fn end_interrupt(taken: u32) {
     write(GICC + 0x10, taken);
 }
 
-/// Sends an interrupt to the CPUs whose bits are set. What was stored before is seen by its handler.
+/// Sends an interrupt to the CPUs whose bits are set. Its handler sees all earlier stores.
 pub fn interrupt(cpus: u32, number: u32) {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ishst") };

@@ -1,4 +1,4 @@
-//! What the kernel shows, one phase after the other. Each asserts what it says.
+//! The kernel's demonstrations, one phase after the other. Each asserts its result.
 
 use crate::sched::{blocked_for_memory, counts, reap, spawn, yield_now};
 use crate::{board, cache, say, soak};
@@ -138,7 +138,7 @@ fn nofail() {
     for round in 0..5 {
         let mut last = with_waiters(WAITERS);
         loop {
-            // The reclaimer may yet find some that CPUs have at hand, and a waiter may be first to take it.
+            // The reclaimer may yet find some in the CPUs' caches, and a waiter may be first to take it.
             last = take_all(last);
             let blocked = blocked_for_memory() as u32;
             if blocked + SERVED.load(Ordering::Relaxed) == (round + 1) * WAITERS {
@@ -156,7 +156,7 @@ fn nofail() {
     say!("{waited} threads waited in NOFAIL: blocked {blocked} times, woken {woken} times");
 }
 
-/// What the OOM hook of this kernel frees, and how often it was called because nobody was left.
+/// Memory that the OOM hook of this kernel frees, and the number of its calls because no thread could free any.
 static LAST: AtomicU64 = AtomicU64::new(0);
 static STUCK: AtomicU32 = AtomicU32::new(0);
 

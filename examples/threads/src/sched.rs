@@ -2,8 +2,8 @@
 //! to CPU all the time.
 //!
 //! A thread is left and goes on in exceptions alone: the timer's interrupt, or an SVC of its own. The vectors have saved its
-//! registers in a frame, and go on with whatever is in the frame when the handler returns; so a switch exchanges the frame,
-//! and what Quarry keeps of a thread.
+//! registers in a frame, and continue with the contents of the frame when the handler returns; so a switch exchanges the frame,
+//! and Quarry's state of a thread.
 
 use crate::{board, memory};
 use board::Locked;
@@ -46,7 +46,7 @@ enum State {
     Ended,
 }
 
-/// What a blocked thread waits for.
+/// Reason why a thread is blocked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     /// Another thread has to free some.
@@ -71,7 +71,7 @@ struct Thread {
 pub struct Counts {
     /// Switches from one thread to another, those to and from idle threads among them.
     pub switches: u64,
-    /// Of those: by the timer, in the middle of whatever the thread did.
+    /// Of those: by the timer, at an arbitrary instruction of the thread.
     pub preemptions: u64,
     /// Times that a thread went on on another CPU.
     pub migrations: u64,
@@ -187,7 +187,7 @@ fn this_cpu() -> usize {
     quarry::this_cpu().get() as usize
 }
 
-/// What a thread asks of the scheduler, by the number of its SVC: to let others run; to be blocked; to end.
+/// Requests of a thread to the scheduler, by the number of its SVC: to let others run; to be blocked; to end.
 const YIELD: u16 = 0;
 const BLOCK: u16 = 1;
 const END: u16 = 2;
@@ -289,7 +289,7 @@ pub fn counts() -> Counts {
     SCHEDULER.with(|all| all.counts)
 }
 
-/// What a CPU does first and whenever there is nothing else. Interrupts masked.
+/// Loop of a CPU at first and whenever it has no thread. Interrupts masked.
 pub fn idle() -> ! {
     memory::ready();
     board::start_interrupts();

@@ -10,7 +10,7 @@ use quarry::sync::enter;
 
 const WORKERS: u64 = 12;
 const OPERATIONS: u64 = 16_000;
-/// What a worker has at once.
+/// Maximum number of allocations of a worker.
 const HELD: usize = 24;
 
 /// Random numbers, the same in every run.

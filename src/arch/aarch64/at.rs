@@ -1,4 +1,4 @@
-//! What the CPU itself makes of an address: `AT S1E1R` and `PAR_EL1`.
+//! Translation of an address by the CPU itself: `AT S1E1R` and `PAR_EL1`.
 
 use super::esr::FaultStatus;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
@@ -13,13 +13,13 @@ pub struct Par {
     pub attribute: u8,
 }
 
-/// What a read of `addr` at EL1 reaches; `None` if it faults. Reads nothing. Any context.
+/// Physical address that a read of `addr` at EL1 reaches; `None` if it faults. Reads nothing. Any context.
 #[must_use]
 pub fn translate(addr: VirtAddr) -> Option<Par> {
     walk(addr).ok()
 }
 
-/// What a read of `addr` at EL1 reaches. Reads nothing. Any context.
+/// Physical address that a read of `addr` at EL1 reaches. Reads nothing. Any context.
 ///
 /// # Errors
 ///

@@ -5,10 +5,10 @@
 
 use crate::addr::{VirtAddr, VirtRange};
 
-/// The longest walk: as many records as a kernel stack and an overflow stack have room for.
+/// The longest walk: the number of records for which a kernel stack and an overflow stack have room.
 pub const MAX_FRAMES: usize = 3 << 10;
 
-/// What the walk asks of the machine.
+/// Interface of the walk to the machine.
 pub trait StackMemory {
     /// The bounds of the stack that holds `addr`, or `None` if none does.
     fn stack_around(&self, addr: VirtAddr) -> Option<VirtRange>;
@@ -21,7 +21,7 @@ pub trait StackMemory {
     fn in_vectors(&self, pc: VirtAddr) -> bool;
 }
 
-/// How control left a function.
+/// Way in which control left a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Left {
     /// By a call: `pc` is the instruction behind it.
@@ -33,9 +33,9 @@ pub enum Left {
 /// One function that has not returned yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// Where it goes on.
+    /// Address at which it continues.
     pub pc: VirtAddr,
-    /// How control left it.
+    /// Way in which control left it.
     pub left: Left,
 }
 
@@ -87,8 +87,8 @@ impl<M: StackMemory> Iterator for Backtrace<M> {
         if pc == VirtAddr::ZERO {
             return None;
         }
-        // A caller's record lies above on the same stack; another stack is entered only by an exception, and the walk
-        // back leads to a stack that it has not just left.
+        // A caller's record lies above on the same stack; another stack is entered only by an exception, so the walk back
+        // reaches a stack that it has not just left.
         let goes_up = next > record || !stack.contains(next);
         let comes_back = self.stack.is_some_and(|before| before != stack && before.contains(next));
         let left = if self.from_vectors { Left::Exception } else { Left::Call };

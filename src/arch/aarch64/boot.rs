@@ -1,4 +1,4 @@
-//! The assembly boot stub, what it hands over, and the symbols of `linker.ld`. It calls `quarry_boot_main` and
+//! The assembly boot stub, the values it hands over, and the symbols of `linker.ld`. It calls `quarry_boot_main` and
 //! `quarry_secondary_main`, which `crate::boot` defines, or the reference kernel.
 
 use crate::addr::{PhysAddr, PhysRange, Range, VirtAddr, VirtRange};
@@ -81,7 +81,7 @@ linker_symbols! {
     fixmap_tables = __fixmap_pte;
     /// The routine that exchanges TTBR1, in the idmap page.
     idmap_replace_routine = idmap_replace_ttbr1;
-    /// Where a CPU that the kernel starts begins, with its MMU off.
+    /// Entry point of a CPU that the kernel starts, with its MMU off.
     secondary_entry_point = secondary_entry;
 }
 
@@ -89,7 +89,7 @@ unsafe extern "C" {
     fn replace_ttbr1(tables: PhysAddr, empty: PhysAddr, idmap: PhysAddr, routine: PhysAddr);
 }
 
-/// Where the image lies, and what the boot loader said.
+/// Place of the image, and the boot loader's values.
 #[derive(Clone, Copy, Debug)]
 pub struct BootInfo {
     /// x0 at entry: the device tree's physical address if the loader kept the protocol.
@@ -127,8 +127,8 @@ impl BootInfo {
         PhysAddr::new(virt.get().wrapping_sub(image_start().get()).wrapping_add(self.image.get()))
     }
 
-    /// Where an ELF loader that passes no pointer leaves the tree on QEMU's virt machine: at the start of RAM, 2 MiB
-    /// below the image (QEMU `hw/arm/boot.c`, `arm_load_dtb` with no kernel header).
+    /// Place of the tree with an ELF loader that passes no pointer, on QEMU's virt machine: at the start of RAM, 2 MiB below
+    /// the image (QEMU `hw/arm/boot.c`, `arm_load_dtb` with no kernel header).
     #[must_use]
     pub fn elf_device_tree(&self) -> PhysAddr {
         PhysAddr::new(self.image.get().saturating_sub(2 << 20))
@@ -166,13 +166,13 @@ pub fn image_sections() -> [(&'static str, VirtRange); 5] {
     ]
 }
 
-/// The image by what is in it: name and range. The pages between them and after them are padding and guards; what only
-/// booting needed is left out.
+/// The parts of the image: name and range. The pages between them and after them are padding and guards; what only booting
+/// needed is left out.
 #[must_use]
 pub fn image_parts() -> [(&'static str, VirtRange); 9] {
     let range = |start, end| Range::<VirtAddr>::new(start, end).unwrap_or_default();
     [
-        // What follows is painted over these two.
+        // The later parts are painted over these two.
         ("padding, guard pages", range(image_start(), init_start())),
         ("padding, guard pages", range(init_end(), image_end())),
         ("text", range(image_start(), text_end())),

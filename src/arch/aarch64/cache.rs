@@ -1,4 +1,4 @@
-//! Data-cache maintenance by address (Arm ARM D7.5): for who reads memory past the caches.
+//! Data-cache maintenance by address (Arm ARM D7.5): for readers that bypass the caches.
 
 use crate::addr::VirtRange;
 use core::arch::asm;
@@ -12,13 +12,13 @@ fn line() -> u64 {
     4 << (ctr >> 16 & 0xf)
 }
 
-/// Writes what the caches hold of `range` to memory, where a CPU with its MMU off sees it. It has got there when this
-/// returns. Any context. `range` must be mapped, or the instruction faults. One instruction a line.
+/// Writes the cached lines of `range` to memory, where a CPU with its MMU off sees it. It has got there when this returns. Any
+/// context. `range` must be mapped, or the instruction faults. One instruction a line.
 pub(crate) fn clean_to_poc(range: VirtRange) {
     let line = line();
     let mut at = range.start().align_down(line).get();
     while at < range.end().get() {
-        // SAFETY: cleaning changes no memory that Rust knows of: it makes others see what is there.
+        // SAFETY: cleaning changes no memory that Rust knows of: it makes the contents visible to others.
         unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
         at += line;
     }

@@ -1,7 +1,7 @@
-//! Which CPU this is, and what it does while it has nothing to do.
+//! The number of this CPU, and its sleep while it has nothing to do.
 //!
 //! The number lives in `TPIDRRO_EL0`, bits 15:0: `TPIDR_EL1` holds the address of the CPU's own data, and the exception
-//! vectors need a number without touching memory. The upper half says that somebody has set it: after reset the register
+//! vectors need a number without touching memory. The upper half says that the number has been set: after reset the register
 //! holds anything.
 
 use super::features::IdRegisters;
@@ -30,7 +30,7 @@ pub fn set_current(cpu: CpuId) {
     TPIDRRO_EL0.set(NUMBERED << 32 | u64::from(cpu.get()));
 }
 
-/// Whether this CPU has been told its number.
+/// Whether the number of this CPU has been set.
 #[must_use]
 pub fn is_numbered() -> bool {
     TPIDRRO_EL0.get() >> 32 == NUMBERED
@@ -42,8 +42,8 @@ pub fn affinity() -> u64 {
     MPIDR_EL1.get() & 0xff_00ff_ffff
 }
 
-/// Where this CPU's own data lie, as [`set_local`] was told: one register read. Stays the same as long as the CPU does:
-/// while interrupts are masked.
+/// Address of this CPU's own data, set by [`set_local`]: one register read. Stays the same as long as the CPU does: while
+/// interrupts are masked.
 #[must_use]
 #[inline(always)]
 pub fn local() -> VirtAddr {
@@ -62,7 +62,7 @@ pub fn relax() {
     unsafe { core::arch::asm!("yield", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Where the function that this is inlined into returns to: what its frame record says.
+/// Return address of the function that this is inlined into, from its frame record.
 #[must_use]
 #[inline(always)]
 pub fn return_address() -> VirtAddr {
@@ -80,10 +80,10 @@ pub fn return_address() -> VirtAddr {
     VirtAddr::new(to)
 }
 
-/// How often the source of random numbers is asked, which may be slower than who asks.
+/// Attempts to read the source of random numbers, which may be slower than its reader.
 const RANDOM_TRIES: u32 = 8;
 
-/// A number out of this CPU's own source of random ones; `None` if it has none or that has nothing to give (Arm ARM D24.2,
+/// A number out of this CPU's own source of random ones; `None` if it has no source or the source has no number (Arm ARM D24.2,
 /// `RNDR`). Any context.
 #[must_use]
 pub fn random(features: &IdRegisters) -> Option<u64> {
@@ -92,7 +92,7 @@ pub fn random(features: &IdRegisters) -> Option<u64> {
     }
     (0..RANDOM_TRIES).find_map(|_| {
         let (value, given): (u64, u64);
-        // SAFETY: the register is there with FEAT_RNG; reading it sets the flags, Z for no number, and nothing else.
+        // SAFETY: the register exists with FEAT_RNG; reading it sets the flags, Z for no number, and nothing else.
         unsafe {
             core::arch::asm!(
                 "mrs {value}, s3_3_c2_c4_0",
@@ -106,14 +106,14 @@ pub fn random(features: &IdRegisters) -> Option<u64> {
     })
 }
 
-/// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the
-/// last call ends this one at once, the return from an interrupt among them, so whoever looks first and sleeps then misses
+/// Sleeps until an event: one sent by [`send_event`], or an interrupt that is not masked. An event that came since the last
+/// call ends this one at once, the return from an interrupt among them, so a caller that first checks and then sleeps misses
 /// nothing (Arm ARM D1.6.1). It may end for no reason.
 pub fn wait_for_event() {
     asm::wfe();
 }
 
-/// Ends the sleep of all CPUs in [`wait_for_event`], or their next one. What was stored before is seen by who wakes.
+/// Ends the sleep of all CPUs in [`wait_for_event`], or their next one. A CPU that wakes sees all earlier stores.
 pub fn send_event() {
     barrier::dsb(barrier::ISHST);
     asm::sev();
@@ -124,13 +124,13 @@ pub fn wait_for_interrupt() {
     asm::wfi();
 }
 
-/// How a lock of crate `spin` waits in this kernel.
+/// Wait strategy of the locks of crate `spin` in this kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Relax;
 
 /// The CPU that waits for locks no more, plus one.
 static ENDS: AtomicU32 = AtomicU32::new(0);
-/// How often it still looks.
+/// Number of further attempts.
 static LOOKS: AtomicU32 = AtomicU32::new(100_000);
 
 /// From now on this CPU waits for a lock only as long as one may yet be given back by a CPU that is slow to stop: the others

@@ -49,7 +49,7 @@ macro_rules! each_line {
         let (range, line): (VirtRange, u64) = ($range, LINE.load(Ordering::Relaxed));
         let start = range.start().get() & line.wrapping_neg();
         // SAFETY: the caller owns the range, which is mapped, and answers for its lines; HAL-12 says what becomes of them.
-        // Nothing else is changed, and what the routine clobbers is said.
+        // Nothing else is changed, and the routine's clobbers are declared.
         unsafe {
             asm!(
                 concat!("dc ", $op, ", x9"),

@@ -11,7 +11,7 @@ use crate::hal::prot::Prot;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a page of the fixmap could not be mapped.
+/// Reason why a page of the fixmap could not be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FixmapError {
@@ -19,7 +19,7 @@ pub enum FixmapError {
     NoSuchPage,
     /// The page is mapped already: it has to be cleared first, as a live entry must not change its address.
     InUse,
-    /// The range is larger than what is left.
+    /// The range is larger than the remaining slots.
     NoRoom,
 }
 
@@ -88,7 +88,7 @@ impl Fixmap {
         Ok(virt)
     }
 
-    /// Unmaps page `page`, on all CPUs, before it returns. Unmapping what is not mapped is fine.
+    /// Unmaps page `page`, on all CPUs, before it returns. Unmapping a page that is not mapped is a no-op.
     pub fn clear(&self, page: usize) {
         let (Some(entry), Ok(virt)) = (self.entries.get(page), self.page(page)) else { return };
         if entry.swap(RawEntry::ABSENT.get(), Ordering::Relaxed) != RawEntry::ABSENT.get() {

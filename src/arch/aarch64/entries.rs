@@ -75,8 +75,8 @@ pub(super) fn fill(entries: &[AtomicU64], first: u64, step: u64) {
     }
 }
 
-/// Writes what `entry` makes of each of `list` to the entries, up to the first of which it makes nothing: whether there was
-/// none.
+/// Writes what `entry` makes of each of `list` to the entries, up to the first for which it returns `None`. Returns whether
+/// there was none.
 #[inline(always)]
 pub(super) fn write_each<T: Copy>(
     entries: &[AtomicU64],

@@ -4,15 +4,15 @@
 
 use crate::addr::VirtAddr;
 
-/// Instructions between the two that are looked at; compilers need a handful.
+/// Instructions between the two that are scanned; compilers need a handful.
 const REACH: u32 = 16;
-/// Places that a sequence may go on at.
+/// Places at which a sequence may continue.
 pub(crate) const EXITS: usize = 4;
 
 /// Whether an instruction is LDXR, LDAXR or one of their kin.
 #[must_use]
 pub const fn is_load(instruction: u32) -> bool {
-    // What has this form with bit 31 clear and bit 21 set is CASP, which is a whole by itself.
+    // With bit 31 clear and bit 21 set, this form is CASP, which is complete by itself.
     instruction & 0x3fc0_0000 == 0x0840_0000 && instruction & 0x8020_0000 != 0x0020_0000
 }
 
@@ -25,7 +25,7 @@ const fn is_clear(instruction: u32) -> bool {
     instruction & 0xffff_f0ff == 0xd503_305f
 }
 
-/// Where a conditional branch at `pc` leads, if `instruction` is one.
+/// Target of a conditional branch at `pc`, if `instruction` is one.
 fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     // The offset in instructions, its sign bit at the top of the word.
     let (shifted, bits) = if instruction & 0xff00_0010 == 0x5400_0000 || instruction & 0x7e00_0000 == 0x3400_0000 {
@@ -39,7 +39,7 @@ fn branch_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     Some(VirtAddr::new(pc.get().wrapping_add_signed(i64::from(words) * 4)))
 }
 
-/// Where an unconditional branch at `pc` leads, if `instruction` is one.
+/// Target of an unconditional branch at `pc`, if `instruction` is one.
 fn jump_target(instruction: u32, pc: VirtAddr) -> Option<VirtAddr> {
     let words = (instruction << 6).cast_signed() >> 6;
     let is_jump = instruction & 0xfc00_0000 == 0x1400_0000;
@@ -50,7 +50,7 @@ const fn next(pc: VirtAddr) -> VirtAddr {
     VirtAddr::new(pc.get().wrapping_add(4))
 }
 
-/// What is behind the store-exclusive that code at `pc` comes to before it branches, if it does.
+/// Address behind the store-exclusive that code at `pc` reaches before it branches, if it reaches one.
 fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<VirtAddr> {
     for _ in 0..REACH {
         let instruction = load(pc);
@@ -65,8 +65,8 @@ fn behind_store(mut pc: VirtAddr, load: &impl Fn(VirtAddr) -> u32) -> Option<Vir
     None
 }
 
-/// Where the code goes on that is at the load-exclusive at `pc`: behind the store-exclusive, and where a branch between
-/// the two leads. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or what follows is none of
+/// Addresses at which code at the load-exclusive at `pc` may continue: behind the store-exclusive, and the targets of branches
+/// between the two. `load` reads an instruction. `None` if there is no load-exclusive at `pc`, or the code behind it is none of
 /// the usual forms.
 #[must_use]
 pub fn exits(mut pc: VirtAddr, load: impl Fn(VirtAddr) -> u32) -> Option<[Option<VirtAddr>; EXITS]> {

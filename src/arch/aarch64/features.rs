@@ -1,4 +1,4 @@
-//! What this CPU can do, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
+//! Features of this CPU, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
 
 use core::fmt;
 
@@ -80,7 +80,7 @@ impl IdRegisters {
         if field(self.mmfr0, 4) >= 2 { 16 } else { 8 }
     }
 
-    /// How far a live block may change size without break-before-make: `ID_AA64MMFR2_EL1.BBM`.
+    /// Level of support for changing the size of a live block without break-before-make: `ID_AA64MMFR2_EL1.BBM`.
     #[must_use]
     pub const fn bbm_level(&self) -> u8 {
         field(self.mmfr2, 52)
@@ -111,7 +111,7 @@ impl IdRegisters {
         field(self.isar0, 20) >= 2
     }
 
-    /// Whether there is a register of random numbers (`FEAT_RNG`).
+    /// Whether the CPU has a register of random numbers (`FEAT_RNG`).
     #[must_use]
     pub const fn has_rng(&self) -> bool {
         field(self.isar0, 60) >= 1
@@ -147,7 +147,7 @@ impl IdRegisters {
         field(self.pfr0, 24) >= 1
     }
 
-    /// Whether there is an architected PMU.
+    /// Whether the CPU has an architected PMU.
     #[must_use]
     pub const fn has_pmu(&self) -> bool {
         let version = field(self.dfr0, 8);

@@ -1,5 +1,5 @@
 //! Table frames through fixmap slots: for the time before the linear map, when the only way to write to a frame is to
-//! map it for a moment.
+//! map it temporarily.
 
 use super::desc::Stage1;
 use super::mmu::TableWindow;

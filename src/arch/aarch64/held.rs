@@ -47,7 +47,7 @@ impl LockHal for Relax {
     }
 
     fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
-        // Debug exceptions too: whoever steps through code takes locks between its instructions.
+        // Debug exceptions too: a handler that steps through code takes locks between its instructions.
         let interrupts = irq::local_irq_save_flags();
         irq::mask_all();
         if let Some(held) = held_locks() {

@@ -1,4 +1,4 @@
-//! Holding other CPUs while what they use is invalid: each waits out of registers, all exceptions masked, and touches
+//! Holding other CPUs while mappings that they use are invalid: each waits out of registers, all exceptions masked, and touches
 //! nothing but two words of the image.
 
 use super::cpu::MAX_CPUS;
@@ -6,12 +6,12 @@ use crate::addr::{CpuId, to_usize};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// The hold that each CPU has arrived at: numbers rise, so that one that comes late is mistaken for nothing.
+/// The hold that each CPU has arrived at: numbers only increase, so a late arrival cannot be mistaken for the current hold.
 static ARRIVED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 /// The last hold that is over.
 static RELEASED: AtomicU64 = AtomicU64::new(0);
 
-/// The number of the next hold. Whoever calls this sees to it that there is one at a time.
+/// The number of the next hold. The caller must make sure that there is one hold at a time.
 pub fn next() -> u64 {
     RELEASED.load(Ordering::Relaxed) + 1
 }
@@ -46,11 +46,11 @@ pub fn wait_here(cpu: CpuId, number: u64) {
 
 /// Whether a CPU is waiting in the hold `number`.
 pub fn is_held(cpu: CpuId, number: u64) -> bool {
-    // Acquire pairs with the store-release above: what the CPU did before is done.
+    // Acquire pairs with the store-release above: the CPU's earlier accesses are complete.
     ARRIVED.get(to_usize(u64::from(cpu.get()))).is_some_and(|arrived| arrived.load(Ordering::Acquire) == number)
 }
 
-/// Lets everybody go who waits in the hold `number`, or would come to it.
+/// Releases all CPUs that wait in the hold `number`, or would arrive in it.
 pub fn release(number: u64) {
     RELEASED.store(number, Ordering::Release);
     super::cpu::send_event();

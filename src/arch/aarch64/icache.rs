@@ -3,9 +3,8 @@
 use crate::addr::VirtRange;
 use core::arch::asm;
 
-/// What was written to `range` is what every CPU fetches there from now on (Linux: `flush_icache_range`; Arm ARM B2.7.4).
-/// By virtual address, so any mapping of the memory will do: one that may be read. Any context. Cost: two instructions a
-/// cache line.
+/// Every CPU fetches the instructions written to `range` from now on (Linux: `flush_icache_range`; Arm ARM B2.7.4). By virtual
+/// address, so any mapping of the memory will do: one that may be read. Any context. Cost: two instructions a cache line.
 pub fn sync(range: VirtRange) {
     let ctr: u64;
     // SAFETY: reading an ID register has no effect.

@@ -60,8 +60,8 @@ unsafe impl IoBus for Mmio {
         }
     }
 
-    /// DMB OSHLD: no later access overtakes the load. And a branch that depends on the value: what is no access, such as
-    /// a read of the system counter, waits for it too (Linux: `__io_ar`, arch/arm64/include/asm/io.h).
+    /// DMB OSHLD: no later access overtakes the load. And a branch that depends on the value: instructions that are no
+    /// accesses, such as a read of the system counter, wait for it too (Linux: `__io_ar`, arch/arm64/include/asm/io.h).
     #[inline(always)]
     fn order_after_load<W: IoWord>(&self, value: W) {
         // SAFETY: barriers and a branch to the next instruction.
@@ -77,7 +77,7 @@ unsafe impl IoBus for Mmio {
         }
     }
 
-    /// DMB OSHST: what was written to memory before is there when the device sees the store (Linux: `__io_bw`).
+    /// DMB OSHST: earlier writes to memory are visible when the device sees the store (Linux: `__io_bw`).
     #[inline(always)]
     fn order_before_store(&self) {
         // SAFETY: a barrier.

@@ -7,8 +7,8 @@ use core::arch::asm;
 use core::marker::PhantomData;
 use tock_registers::interfaces::Readable;
 
-/// Interrupts are masked while this lives; dropping it restores what was before. Guards must be dropped in the reverse
-/// order of their making, on the CPU that made them.
+/// Interrupts are masked while this lives; dropping it restores the previous mask. Guards must be dropped in the reverse order
+/// of their making, on the CPU that made them.
 #[must_use = "interrupts are unmasked again when the guard is dropped"]
 #[derive(Debug)]
 pub struct IrqGuard {
@@ -32,7 +32,7 @@ impl Drop for IrqGuard {
     }
 }
 
-/// What the exception mask was before [`local_irq_save_flags`].
+/// The exception mask before [`local_irq_save_flags`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "interrupts stay masked until it is restored"]
 pub struct IrqFlags(u64);
@@ -51,8 +51,8 @@ impl IrqFlags {
     }
 }
 
-/// Masks interrupts on this CPU and returns what was before: for code whose every instruction counts, where a guard is
-/// not wanted. Any context.
+/// Masks interrupts on this CPU and returns the previous mask: for code whose every instruction counts, where a guard is not
+/// wanted. Any context.
 #[inline(always)]
 pub fn local_irq_save_flags() -> IrqFlags {
     let before = DAIF.get();
@@ -63,7 +63,8 @@ pub fn local_irq_save_flags() -> IrqFlags {
 /// Restores the mask. On the same CPU, in the reverse order of saving.
 #[inline(always)]
 pub fn local_irq_restore_flags(flags: IrqFlags) {
-    // SAFETY: the mask was in force before, so what it lets through was then. Without `nomem` it is a compiler barrier.
+    // SAFETY: the mask was in force before, so the interrupts that it lets through were unmasked then. Without `nomem` it is a
+    // compiler barrier.
     unsafe { asm!("msr daif, {}", in(reg) flags.0, options(nostack, preserves_flags)) };
 }
 

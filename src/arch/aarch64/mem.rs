@@ -48,7 +48,7 @@ pub unsafe fn clear_page(page: NonNull<Page>) {
     unsafe { clear_page_asm(page.as_ptr().cast()) }
 }
 
-/// Zeroes `pages` pages in a row, at least one: 130 instructions each with 64-byte DC ZVA blocks. Any context.
+/// Zeroes `pages` contiguous pages, at least one: 130 instructions each with 64-byte DC ZVA blocks. Any context.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
 //! The [`Mmu`] of a CPU at EL1: table entries through a window onto table frames, the rest by instruction.
 //!
-//! What differs is only the window: the linear map ([`Linear`]), where it is one addition, or before there is one a
-//! fixmap slot ([`super::fixmap::FixmapSlots`]).
+//! Only the window differs: the linear map ([`Linear`]), where it is one addition, or, before the linear map exists, a fixmap
+//! slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
 use super::{break_window, entries, irq, tlb};
@@ -22,7 +22,7 @@ type Entries = [AtomicU64; ENTRIES];
 /// [`TableWindow::window`] returns a pointer to the frame's 4 KiB, mapped readable and writable as write-back memory,
 /// aligned to 4 KiB, and valid until the next call on the same value.
 pub unsafe trait TableWindow {
-    /// Where the frame `table` can be accessed.
+    /// Address at which the frame `table` can be accessed.
     ///
     /// # Safety
     ///
@@ -143,7 +143,7 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     ) -> Result<(), RawEntry> {
         // SAFETY: the caller's promise.
         let entry = unsafe { self.entry(table, slot) };
-        // Acquire on failure: whoever linked another table published what it holds before.
+        // Acquire on failure: another CPU linked a table, and published its contents before.
         match entry.compare_exchange(current.get(), new.get(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(found) => Err(RawEntry::new(found)),

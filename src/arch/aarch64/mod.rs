@@ -1,5 +1,5 @@
-//! L4: AArch64, EL1. What is pure arithmetic (descriptors, TLBI operands, register values, syndromes) builds on every
-//! machine and is tested on the host; what needs the instructions builds for the target alone.
+//! L4: AArch64, EL1. Code that is pure arithmetic (descriptors, TLBI operands, register values, syndromes) builds on every
+//! machine and is tested on the host; code that needs the instructions builds for the target alone.
 
 pub mod backtrace;
 pub mod desc;

@@ -1,9 +1,9 @@
-//! A load-exclusive and a store-exclusive apart from each other, for a word that is read, looked at, and changed unless
-//! another CPU has changed it: one comparison less than a compare-and-exchange after a load.
+//! A load-exclusive and a store-exclusive apart from each other, for a word that is read, tested, and changed unless another
+//! CPU has changed it: one comparison less than a compare-and-exchange after a load.
 //!
-//! Nothing accesses memory between the two where the compiler keeps what is between in registers, and then they succeed as
-//! surely as any such pair (Arm ARM B2.12.5). A build that is not optimised spills to the stack there, so it compares. Who
-//! calls has a longer way for the case that the store fails.
+//! Nothing accesses memory between the two where the compiler keeps the values between them in registers, and then they succeed
+//! as surely as any such pair (Arm ARM B2.12.5). A build that is not optimised spills to the stack there, so it compares.
+//! Callers have a slow path for the case that the store fails.
 
 use crate::sync::CHECKED;
 use core::arch::asm;

@@ -8,7 +8,7 @@ use crate::addr::{TAG_GRANULE, Tag, TagSet, VirtAddr};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// `TCR_EL1`: TBI1, the top byte of a kernel address is no part of it; TCMA1, what has the tag 0xf there is not checked.
+/// `TCR_EL1`: TBI1, the top byte of a kernel address is no part of it; TCMA1, accesses with the tag 0xf there are not checked.
 const TCR_TAGS: u64 = 1 << 38 | 1 << 58;
 /// `SCTLR_EL1`: ATA, tags are accessible; TCF, a wrong one is a synchronous exception.
 const SCTLR_ATA: u64 = 1 << 43;
@@ -24,7 +24,7 @@ static CPUS: AtomicU64 = AtomicU64::new(0);
 /// memory that is mapped as tagged. `seed` is what this CPU chooses tags by if it has no randomness of its own.
 /// Exceptions masked.
 pub fn init_cpu(seed: u64) {
-    // What the generator starts from: 16 bits, not all zero (Arm ARM D24.2, `RGSR_EL1`).
+    // Start value of the generator: 16 bits, not all zero (Arm ARM D24.2, `RGSR_EL1`).
     let number = CPUS.fetch_add(1, Ordering::Relaxed);
     let start = (seed.rotate_left((number & 63) as u32) ^ number) & 0xffff;
     let rgsr = if start == 0 { 1 << 8 } else { start << 8 };
@@ -41,7 +41,7 @@ pub fn init_cpu(seed: u64) {
             options(nostack, preserves_flags),
         );
     }
-    // SAFETY: the top byte of every kernel address in use is 0xff, so all mean what they did; the TLB may hold the register.
+    // SAFETY: the top byte of every kernel address in use is 0xff, so all keep their meaning; the TLB may hold the register.
     unsafe {
         asm!(
             "mrs {tcr}, tcr_el1",

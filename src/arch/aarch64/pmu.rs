@@ -18,8 +18,8 @@ pub fn counts_instructions(cpu: &IdRegisters) -> bool {
     events >> INST_RETIRED & 1 != 0
 }
 
-/// What event counter 0 shows: 32 bits of instructions retired since the boot stub started it, or 0 where there is no
-/// such event. Any context; the read itself is ordered after everything before it.
+/// Value of event counter 0: 32 bits of instructions retired since the boot stub started it, or 0 on a CPU without this event.
+/// Any context; the read itself is ordered after everything before it.
 #[must_use]
 pub fn instructions_retired(cpu: &IdRegisters) -> u64 {
     if !counts_instructions(cpu) {

@@ -37,8 +37,8 @@ unsafe extern "C" {
     static probe_faulted: u8;
 }
 
-/// Loads the 32-bit word at `addr`, a multiple of 4; `None` if the access faults. Any context, once the vectors and a
-/// handler that calls [`fix_up`] are in place. Reading a device register has whatever effect it has.
+/// Loads the 32-bit word at `addr`, a multiple of 4; `None` if the access faults. Any context, once the vectors and a handler
+/// that calls [`fix_up`] are in place. Reading a device register has its usual side effects.
 #[must_use]
 pub fn load_u32(addr: VirtAddr) -> Option<u32> {
     // SAFETY: a load has no effect on memory that Rust knows of, and a fault is fixed up.
@@ -55,7 +55,7 @@ pub fn load_u64(addr: VirtAddr) -> Option<u64> {
     (answer.faulted == 0).then_some(answer.value)
 }
 
-/// If this is a data abort of one of the loads above, makes it return "faulted". Whether it was. For the handler of
+/// If this is a data abort of one of the loads above, makes it return "faulted". Returns whether it was one. For the handler of
 /// synchronous exceptions.
 pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     let probing = *exception.elr == VirtAddr::of(&raw const probe_load_u32_access)
@@ -66,11 +66,11 @@ pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     probing
 }
 
-/// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and go on. Whether it
-/// was. For the handler of synchronous exceptions.
+/// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and continue. Returns whether it
+/// was one. For the handler of synchronous exceptions.
 ///
-/// What is read this way are descriptors that do not exist: all-zero says that the page starts no block, so that a wrong
-/// page number leads to the long way and its questions, and costs the short way nothing.
+/// Code reads descriptors that do not exist this way: all-zero says that the page starts no block, so that a wrong page number
+/// takes the slow path with its checks, and costs the fast path nothing.
 pub fn read_zero(exception: &mut Exception<'_>, range: VirtRange) -> bool {
     let missing = exception.esr.class() == ExceptionClass::DATA_ABORT
         && exception.esr.abort().is_some_and(|abort| {

@@ -1,4 +1,4 @@
-//! What keeps EL1 and EL0 from each other's memory beyond what the tables say, on CPUs that have it.
+//! Protection of EL1 and EL0 from each other's memory, beyond that by the tables, on CPUs that have it.
 //!
 //! Branch target identification is not among it: `core` as it comes with the stable compiler has no landing pads, so no
 //! page is guarded (`GP`), and the controls of `BTI` stay as they are at reset.
@@ -13,10 +13,10 @@ use tock_registers::interfaces::{Readable, Writeable};
 const SPAN: u64 = 1 << 23;
 /// `SCTLR_EL1.EPAN`: PAN counts for user pages that may only be executed, too.
 const EPAN: u64 = 1 << 57;
-/// `TCR_EL1.E0PD1`: an access from EL0 to the kernel's half faults at once, whatever is mapped there.
+/// `TCR_EL1.E0PD1`: an access from EL0 to the kernel's half faults at once, with any mapping there.
 const E0PD1: u64 = 1 << 56;
 
-/// What a CPU has switched on.
+/// Protections that a CPU has switched on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Barriers {
     /// EL1 does not load from or store to user pages by accident (`FEAT_PAN`).
@@ -27,7 +27,7 @@ pub struct Barriers {
     pub e0pd: bool,
 }
 
-/// Switches on, on this CPU, what it has. Once, before it takes interrupts.
+/// Switches on the protections that this CPU has. Once, before it takes interrupts.
 pub fn init_cpu(cpu: &IdRegisters) {
     if cpu.has_pan() {
         let epan = if cpu.has_epan() { EPAN } else { 0 };
@@ -42,7 +42,7 @@ pub fn init_cpu(cpu: &IdRegisters) {
     barrier::isb(barrier::SY);
 }
 
-/// What is switched on, on this CPU, by its registers.
+/// Protections that are on, on this CPU, by its registers.
 #[must_use]
 pub fn barriers(cpu: &IdRegisters) -> Barriers {
     let mut pan = 0_u64;

@@ -27,7 +27,7 @@ pub fn init(conduit: Option<Conduit>) {
     CONDUIT.store(conduit, Ordering::Relaxed);
 }
 
-/// Whether there is firmware to call.
+/// Whether the machine has PSCI firmware.
 #[must_use]
 pub(crate) fn is_present() -> bool {
     CONDUIT.load(Ordering::Relaxed) != NONE
@@ -48,7 +48,7 @@ macro_rules! call {
 ///
 /// # Errors
 ///
-/// What firmware answers; [`Error::NotSupported`] without any.
+/// The firmware's error; [`Error::NotSupported`] without firmware.
 pub fn cpu_on(affinity: u64, entry: PhysAddr) -> Result<(), Error> {
     call!(cpu_on(affinity, entry.get(), 0))
 }
@@ -58,7 +58,7 @@ pub fn cpu_on(affinity: u64, entry: PhysAddr) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub fn cpu_off() -> Result<(), Error> {
     call!(cpu_off())
 }
@@ -67,7 +67,7 @@ pub fn cpu_off() -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub(crate) fn is_off(affinity: u64) -> Result<bool, Error> {
     let state = call!(affinity_info(affinity, LowestAffinityLevel::All))?;
     Ok(state == AffinityState::Off)
@@ -77,13 +77,13 @@ pub(crate) fn is_off(affinity: u64) -> Result<bool, Error> {
 ///
 /// # Errors
 ///
-/// What firmware answers.
+/// The firmware's error.
 pub(crate) fn system_off() -> Result<(), Error> {
     call!(system_off())
 }
 
 /// If `frame` is an HVC or SMC that is undefined, as there is no exception level to take it, answers as firmware without
-/// the function would (Arm DEN 0028 7.1: -1 in x0). Whether it was. For the handler of synchronous exceptions.
+/// the function would (Arm DEN 0028 7.1: -1 in x0). Returns whether it was one. For the handler of synchronous exceptions.
 ///
 /// A device tree may name a conduit that this machine does not have; a boot without the other CPUs is better than none.
 pub(crate) fn answer_undefined(frame: &mut TrapFrame) -> bool {

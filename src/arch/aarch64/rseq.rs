@@ -1,11 +1,11 @@
-//! Restartable sequences, and loads that may fault: what the kernel's exception return knows of certain instructions.
+//! Restartable sequences, and loads that may fault: the part of the kernel's exception return that knows certain instructions.
 //!
-//! A **restartable sequence** works on data of the CPU that executes it, without masking interrupts and without an atomic:
-//! it reads where the data are, computes, and ends in one store that makes its work count. If an exception is taken in
-//! between, the handler may have changed the data, or the code may go on, on another CPU; so every return from an exception
-//! at EL1 looks where it returns to, and if that is inside a sequence it returns to the sequence's resumption point
-//! instead, usually its start ([`rewind`]). What a sequence did before must not matter: it may write where nobody looks,
-//! and registers that it sets itself.
+//! A **restartable sequence** works on data of the CPU that executes it, without masking interrupts and without an atomic: it
+//! reads the address of the data, computes, and ends in one store that commits its work. If an exception is taken in between,
+//! the handler may have changed the data, or the code may continue on another CPU; so every return from an exception at EL1
+//! checks its return address, and if that is inside a sequence it returns to the sequence's resumption point instead, usually
+//! its start ([`rewind`]). An aborted sequence must leave no trace: it may write only to memory that nobody reads yet, and to
+//! registers that it sets itself.
 //!
 //! A **load that may fault** resumes elsewhere if it does ([`fix_up`]).
 //!
@@ -114,7 +114,7 @@ unsafe fn table(start: *const Stretch, end: *const Stretch) -> &'static [Stretch
     unsafe { core::slice::from_raw_parts(start, count) }
 }
 
-/// Makes the tables quick to search: how many sequences and loads there are. Boot CPU, once; until then each search looks at
+/// Makes the tables quick to search. Returns the number of sequences and loads. Boot CPU, once; until then each search looks at
 /// every entry.
 pub fn init() -> (usize, usize) {
     SEQUENCES.make(sequences());
@@ -132,21 +132,21 @@ fn find(table: &[Stretch], index: &Index, at: VirtAddr) -> Option<VirtAddr> {
     found.map(|stretch| stretch.resume)
 }
 
-/// Where the interrupted code goes on: at the resumption point of the sequence that it was in, if it was in one. Before
-/// every return from an exception that was taken at EL1.
+/// Address at which the interrupted code continues: the resumption point of its sequence, if it was in one. Before every return
+/// from an exception that was taken at EL1.
 pub fn rewind(elr: &mut VirtAddr) {
     if let Some(resume) = resumption(*elr) {
         *elr = resume;
     }
 }
 
-/// Where code goes on that is interrupted at `at`, if that is in a sequence.
+/// Resumption point of code that is interrupted at `at`, if that is in a sequence.
 pub fn resumption(at: VirtAddr) -> Option<VirtAddr> {
     find(sequences(), &SEQUENCES, at)
 }
 
-/// If this is a data abort of a load that may fault, makes it resume where that is expected. Whether it was. For the
-/// handler of synchronous exceptions.
+/// If this is a data abort of a load that may fault, makes it resume at its expected address. Returns whether it was one. For
+/// the handler of synchronous exceptions.
 pub fn fix_up(exception: &mut Exception<'_>) -> bool {
     match find(loads(), &LOADS, *exception.elr) {
         Some(resume) => {

@@ -1,4 +1,4 @@
-//! What a CPU finds when the kernel starts it: a table that `boot/secondary.S` reads with the MMU off, by affinity.
+//! Data for a CPU that the kernel starts: a table that `boot/secondary.S` reads with the MMU off, by affinity.
 
 use super::boot;
 use super::cache;
@@ -36,15 +36,14 @@ pub(super) static SECONDARIES: Secondaries = Secondaries {
     entries: [const { Secondary { affinity: AtomicU64::new(0), stack: AtomicU64::new(0) } }; MAX_CPUS],
 };
 
-/// Where a secondary CPU enters the kernel with its MMU off: an address of the image, to be given by its physical one.
+/// Entry point of a secondary CPU with its MMU off: an address of the image, to be passed as a physical one.
 #[must_use]
 pub fn entry() -> VirtAddr {
     boot::secondary_entry_point()
 }
 
-/// Says what the CPU with `affinity` starts with, should it start: its number, the kernel's tables and a stack that ends
-/// at `stack_end`. A CPU keeps its number and affinity; what is written has reached memory when this returns. By one CPU
-/// at a time.
+/// Writes the start values for the CPU with `affinity`: its number, the kernel's tables and a stack that ends at `stack_end`. A
+/// CPU keeps its number and affinity; the values have reached memory when this returns. By one CPU at a time.
 pub fn prepare(cpu: CpuId, affinity: u64, tables: PhysAddr, stack_end: VirtAddr) {
     let Some(entry) = SECONDARIES.entries.get(to_usize(u64::from(cpu.get()))) else { return };
     SECONDARIES.tables.store(tables.get(), Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 /// # Safety
 ///
 /// `release` is a multiple of 8, mapped writable and cacheable, and a word of the spin table. The memory that the waiting
-/// CPU executes from stays as it is until it has left.
+/// CPU executes from stays unchanged until it has left.
 pub unsafe fn release(release: VirtAddr, entry: PhysAddr) {
     // SAFETY: the caller's promise.
     unsafe { release.as_ptr::<u64>().write_volatile(entry.get().to_le()) };

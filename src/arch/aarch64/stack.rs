@@ -1,8 +1,8 @@
-//! The stacks that exist: of each CPU the one it runs the kernel on, the one it handles interrupts on and the one it
-//! reports a stack overflow on; and those of threads, if somebody has registered who knows them.
+//! The stacks that exist: of each CPU the one it runs the kernel on, the one it handles interrupts on and the one it reports a
+//! stack overflow on; and those of threads, if a function that finds them is registered.
 //!
-//! A stack starts at a multiple of twice the largest size that there is, with unmapped memory below. So one bit of the
-//! stack pointer tells the vectors whether it has overflowed, whatever the size (Linux: `CONFIG_VMAP_STACK`).
+//! A stack starts at a multiple of twice the largest size that there is, with unmapped memory below. So one bit of the stack
+//! pointer tells the vectors whether it has overflowed, for every size (Linux: `CONFIG_VMAP_STACK`).
 
 use super::cpu::{self, MAX_CPUS};
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
@@ -11,11 +11,12 @@ use core::arch::global_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// log2 of [`STACK_SIZE_MAX`], and the bit that is clear in every address of a stack and set in as many bytes below it.
+/// log2 of [`STACK_SIZE_MAX`], and the bit that is clear in every address of a stack and set in the same number of bytes below
+/// it.
 pub const STACK_SHIFT: u32 = 15;
 /// Bytes of the largest stack.
 pub const STACK_SIZE_MAX: u64 = 1 << STACK_SHIFT;
-/// What the lowest address of a stack is a multiple of.
+/// Alignment of a stack's lowest address.
 pub const STACK_ALIGN: u64 = 2 * STACK_SIZE_MAX;
 /// Bytes of the stack that a CPU runs the kernel on.
 pub const STACK_SIZE: u64 = STACK_SIZE_MAX;
@@ -24,7 +25,7 @@ pub const INTERRUPT_STACK_SIZE: u64 = 16 << 10;
 /// Bytes of an overflow stack.
 pub const OVERFLOW_STACK_SIZE: u64 = 16 << 10;
 
-/// Where a kind of stack ends, by CPU number; zero for a CPU without.
+/// Ends of the stacks of a kind, by CPU number; zero for a CPU without.
 type Tops = [AtomicU64; MAX_CPUS];
 
 /// Read by the vectors.
@@ -33,7 +34,7 @@ pub(super) static OVERFLOW_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_
 pub(super) static INTERRUPT_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_CPUS];
 static KERNEL_STACK_TOPS: Tops = [const { AtomicU64::new(0) }; MAX_CPUS];
 
-/// What a CPU has a stack for.
+/// Use of a CPU's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StackUse {
     /// Running the kernel.
@@ -66,7 +67,7 @@ impl StackUse {
     }
 }
 
-/// Whose a stack is.
+/// Owner of a stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StackOwner {
     /// A CPU's own.
@@ -75,7 +76,7 @@ pub enum StackOwner {
     Thread(ThreadName),
 }
 
-/// What a thread is called in reports: the first bytes of a text (Linux: `comm`).
+/// Name of a thread in reports: the first bytes of a text (Linux: `comm`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadName([u8; Self::WORDS * 8]);
 
@@ -104,7 +105,7 @@ impl ThreadName {
         words
     }
 
-    /// The name that [`ThreadName::words`] gave.
+    /// The name of [`ThreadName::words`].
     #[must_use]
     pub fn from_words(words: [u64; Self::WORDS]) -> Self {
         let mut name = [0; Self::WORDS * 8];
@@ -126,7 +127,7 @@ impl fmt::Display for ThreadName {
 /// One stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stack {
-    /// Whose it is, and what for.
+    /// Owner and use.
     pub owner: StackOwner,
     /// The addresses it may use.
     pub range: VirtRange,
@@ -144,13 +145,13 @@ impl fmt::Display for Stack {
     }
 }
 
-/// Why a stack was refused.
+/// Reason why a stack was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StackError {
     /// The CPU number is [`MAX_CPUS`] or more.
     CpuNumber(CpuId),
-    /// A stack on which overflows are looked for does not start at a multiple of [`STACK_ALIGN`].
+    /// A stack that is checked for overflow does not start at a multiple of [`STACK_ALIGN`].
     Start(VirtAddr),
     /// The overflow stack's end is not a multiple of 16 or leaves no room for the stack below.
     OverflowStackTop(VirtAddr),
@@ -201,7 +202,7 @@ pub type FindThreadStack = fn(VirtAddr) -> Option<Stack>;
 
 static FIND_THREAD_STACK: Once<FindThreadStack, cpu::Relax> = Once::new();
 
-/// Registers who knows the stacks of threads. The first call counts.
+/// Registers the function that finds the stacks of threads. The first call counts.
 pub fn set_thread_stacks(find: FindThreadStack) {
     FIND_THREAD_STACK.call_once(|| find);
 }
@@ -213,7 +214,7 @@ pub fn containing(addr: VirtAddr) -> Option<Stack> {
 }
 
 /// The stack whose end a stack pointer or an access at `addr` has run through: it lies at most [`STACK_SIZE_MAX`] below
-/// it. Overflow stacks are not looked at.
+/// it. Overflow stacks are not searched.
 #[must_use]
 pub fn overflowed(addr: VirtAddr) -> Option<Stack> {
     find(addr, |stack| {
@@ -256,8 +257,8 @@ unsafe extern "C" {
     fn run_on_stack(end: VirtAddr, function: extern "C" fn(*mut ()), argument: *mut ());
 }
 
-/// Calls `function` with `argument` on the stack that ends at `end`, and comes back. A backtrace crosses it. Not from an
-/// interrupt handler, whose stack another interrupt would begin anew.
+/// Calls `function` with `argument` on the stack that ends at `end`, and returns. A backtrace crosses it. Not from an interrupt
+/// handler, whose stack another interrupt would begin anew.
 ///
 /// # Safety
 ///

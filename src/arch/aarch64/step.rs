@@ -1,6 +1,5 @@
-//! Stepping through code, one instruction at a time, with a visitor that is told of each (Arm ARM D2.11): for tests that
-//! let something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions
-//! back.
+//! Stepping through code, one instruction at a time, with a visitor that is called for each (Arm ARM D2.11): for tests that let
+//! something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions back.
 //!
 //! A step is an exception like any other, taken on the stack of the code. The way to step over a pair of exclusive
 //! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step.
@@ -17,7 +16,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 use tock_registers::interfaces::ReadWriteable;
 
-/// What is about to be executed.
+/// The instruction about to be executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
     /// The instruction.
@@ -28,7 +27,7 @@ pub struct Step {
     pub in_sequence: bool,
 }
 
-/// How the code goes on.
+/// Way to continue the code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Then {
@@ -43,7 +42,7 @@ pub enum Then {
 /// Told of every instruction before it is executed. Runs as an exception handler does, everything masked.
 pub type Visitor = fn(&Step) -> Then;
 
-/// Who is told, on which CPU.
+/// The CPU that is stepped, and its visitor.
 static VISITOR: OrderedLock<Option<(CpuId, Visitor)>, class::StepVisitor, cpu::Relax> = OrderedLock::new(None);
 /// A pair of exclusive accesses was met that cannot be stepped over: the code has run on.
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -54,7 +53,7 @@ const DEBUG_MASKED: u32 = 1 << 3;
 
 /// Runs `body` on this CPU, and tells `visitor` of every instruction of it until that wants no more. Where code masks
 /// debug exceptions it runs through. One CPU at a time; not from an exception handler. `None` if something in the code
-/// could not be stepped over, so that the visitor has not been told of all.
+/// could not be stepped over, so that the visitor has not been called for all.
 pub fn step_through<R>(visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> {
     set_visitor(Some((cpu::current(), visitor)));
     LOST.store(false, Ordering::Relaxed);
@@ -78,7 +77,7 @@ fn set_visitor(visitor: Option<(CpuId, Visitor)>) {
     *VISITOR.lock() = visitor;
 }
 
-/// Takes a step or a breakpoint that belongs to [`step_through`]; whether it did.
+/// Takes a step or a breakpoint that belongs to [`step_through`]. Returns whether it did.
 pub(super) fn handle(frame: &mut TrapFrame) -> bool {
     let visitor = match *VISITOR.lock() {
         Some((cpu, visitor)) if cpu == cpu::current() => visitor,

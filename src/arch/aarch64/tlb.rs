@@ -1,4 +1,4 @@
-//! TLB maintenance: the barriers and the TLBI instructions, inner shareable throughout, and what the CPUs can do.
+//! TLB maintenance: the barriers and the TLBI instructions, inner shareable throughout, and the CPUs' features.
 //!
 //! The sequence for a live change is store, [`order_before_invalidate`], TLBI…, [`complete`] (Arm ARM D8.16). Operands
 //! come from [`super::tlbi`], masked for either half of the address space.
@@ -19,13 +19,13 @@ const TTL: u8 = 1 << 1;
 /// `ID_AA64MMFR2_EL1.BBM` is 2, on a core that never answers with a TLB conflict abort.
 const BBM2: u8 = 1 << 2;
 
-/// What every CPU that has started can do.
+/// Features that every started CPU has.
 static FEATURES: AtomicU8 = AtomicU8::new(0);
 
 /// Cores whose level 2 of FEAT_BBM never raises a TLB conflict abort, by implementer and part number of `MIDR_EL1`, and
 /// the first revision (variant and revision) that holds for. The architecture permits the abort (Arm ARM D8.17.1), and
-/// a handler that must not touch what it repairs is no place to find out. The list is Linux's
-/// (`bbml2_noabort`, arch/arm64/kernel/cpufeature.c), and QEMU's `max`, which has no such abort.
+/// a handler that must not touch the mapping that it repairs is no place to find out. The list is Linux's (`bbml2_noabort`,
+/// arch/arm64/kernel/cpufeature.c), and QEMU's `max`, which has no such abort.
 const NO_CONFLICT_ABORT: [(u64, u64, u64); 6] = [
     (0x00, 0x051, 0x00), // QEMU max
     (0x41, 0xd82, 0x03), // Cortex-X4 r0p3
@@ -75,7 +75,7 @@ pub fn has_range_invalidation() -> bool {
     FEATURES.load(Ordering::Relaxed) & RANGE != 0
 }
 
-/// What may be changed without break-before-make.
+/// Changes that need no break-before-make.
 #[must_use]
 pub fn bbm_level() -> BbmLevel {
     if FEATURES.load(Ordering::Relaxed) & BBM2 != 0 { BbmLevel::Two } else { BbmLevel::Zero }

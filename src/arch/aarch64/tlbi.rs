@@ -1,5 +1,5 @@
 //! Operands of the TLBI instructions (Arm ARM C5.5). Pure arithmetic, for both halves of the address space: an address
-//! of the upper half has all its high bits set, and what is not masked off would be read as ASID, TTL or range fields.
+//! of the upper half has all its high bits set, and bits that are not masked off would be read as ASID, TTL or range fields.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PAGE_SHIFT, VirtAddr};
@@ -47,7 +47,7 @@ pub const fn asid_operand(asid: Asid) -> u64 {
 }
 
 /// The operands of the by-address forms for an invalidation, one a leaf. With `ttl`, which needs FEAT_TTL, each names
-/// the level, unless tables went too: then what was cached may have had any size.
+/// the level, unless tables went too: then the cached entries may have had any size.
 #[must_use]
 #[inline(always)]
 pub const fn page_operands(what: Invalidation, ttl: bool) -> PageOperands {
@@ -114,7 +114,7 @@ pub struct RangeSteps {
 }
 
 impl RangeSteps {
-    /// Splits `pages` pages from `start` on, at most [`MAX_RANGE_PAGES`]; what lies beyond is cut.
+    /// Splits `pages` pages from `start` on, at most [`MAX_RANGE_PAGES`]; pages beyond are cut.
     #[must_use]
     pub const fn new(start: VirtAddr, pages: u64, asid: Option<Asid>) -> Self {
         debug_assert!(pages <= MAX_RANGE_PAGES, "more pages than the range forms can say");

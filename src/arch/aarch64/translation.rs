@@ -4,7 +4,7 @@
 
 use super::mair::mair_el1;
 
-/// What a CPU has in its registers.
+/// Translation registers of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TranslationRegisters {
     /// `MAIR_EL1`.
@@ -19,21 +19,21 @@ pub struct TranslationRegisters {
     pub has_tags: bool,
 }
 
-/// What is wrong with them.
+/// Error in the registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WrongRegister {
-    /// `MAIR_EL1`: what it is, and what it must be.
+    /// `MAIR_EL1`: its value, and the value needed.
     Mair(u64, u64),
-    /// `TCR_EL1`: what it is.
+    /// `TCR_EL1`: its value.
     Tcr(u64),
-    /// `SCTLR_EL1`: what it is.
+    /// `SCTLR_EL1`: its value.
     Sctlr(u64),
     /// Interrupts are not masked.
     NotMasked,
 }
 
-/// The fields of `TCR_EL1` that are looked at: T1SZ, EPD1, TG1.
+/// The fields of `TCR_EL1` that are checked: T1SZ, EPD1, TG1.
 const TCR_FIELDS: u64 = 0x3f << 16 | 1 << 23 | 0b11 << 30;
 /// 48-bit addresses, walks enabled, 4 KiB pages.
 const TCR_WANTED: u64 = 16 << 16 | 0b10 << 30;
@@ -43,7 +43,7 @@ const SCTLR_WANTED: u64 = 1 | 1 << 2 | 1 << 12;
 const DAIF_I: u64 = 1 << 7;
 
 impl TranslationRegisters {
-    /// Those of the CPU that this runs on.
+    /// Registers of the CPU that this runs on.
     #[cfg(all(target_arch = "aarch64", target_os = "none"))]
     #[must_use]
     pub fn read() -> Self {

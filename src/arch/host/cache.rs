@@ -1,14 +1,14 @@
 //! RAM behind a data cache, and devices that access it past the cache.
 //!
 //! CPUs access the RAM through plain pointers, of which the model sees nothing. So it keeps two copies of the RAM and finds
-//! out by comparing them: **A** is what CPUs read and write, the linear map; **M** is memory, what devices see, and what a
-//! non-cacheable mapping of a CPU reads and writes. A line that the cache holds has a **snapshot** S, which is A as it was
-//! when the line came or was last written back: A differs from S where the line is dirty. Of a line that the cache does not
-//! hold A is the same as M, unless a CPU has written to it since: then the cache holds it now.
+//! out by comparing them: **A** is the copy that CPUs read and write, the linear map; **M** is memory, the copy that devices
+//! see, and that a non-cacheable mapping of a CPU reads and writes. A line that the cache holds has a **snapshot** S, which is
+//! A as it was when the line came or was last written back: A differs from S where the line is dirty. Of a line that the cache
+//! does not hold A is the same as M, unless a CPU has written to it since: then the cache holds it now.
 //!
-//! As unkind as the architecture permits: at each [`CachedRam::step`], and before each access of a device, a dirty line may
-//! be written back, a clean one may be dropped, and a line may be fetched that nobody asked for, if a cacheable mapping leads
-//! to it. Maintenance that no barrier has completed may not have happened yet when a device looks. All by a seed.
+//! As unkind as the architecture permits: at each [`CachedRam::step`], and before each access of a device, a dirty line may be
+//! written back, a clean one may be dropped, and a line may be fetched without an access, if it has a cacheable mapping.
+//! Maintenance that no barrier has completed may not have happened yet when a device reads. All by a seed.
 
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
 use crate::hal::Internal;
@@ -26,9 +26,9 @@ const ALIGN: u64 = 2 << 20;
 pub struct CacheConfig {
     /// Bytes of a line: a power of two from 16 to 2048.
     pub line: u64,
-    /// Decides what happens by itself, and when.
+    /// Seed of the spontaneous events and of their times.
     pub seed: u64,
-    /// What may happen at a step, at most.
+    /// Most events at a step.
     pub events: u32,
 }
 
@@ -51,10 +51,10 @@ enum Op {
 }
 
 struct State {
-    /// Of each line: whether the cache holds it.
+    /// For each line: whether the cache holds it.
     present: Vec<bool>,
     snapshot: Vec<u8>,
-    /// Of each page: whether the linear map has it, so that its lines may be fetched.
+    /// For each page: whether the linear map has it, so that its lines may be fetched.
     cacheable: Vec<bool>,
     /// Maintenance that no barrier has completed, in its order.
     pending: VecDeque<(Op, usize)>,
@@ -96,7 +96,7 @@ impl Copy {
 
     fn write(&self, at: usize, from: &[u8]) {
         assert!(at + from.len() <= self.layout.size(), "writes outside RAM");
-        // SAFETY: inside the copy by the assertion; whoever runs on the model knows that its memory changes so.
+        // SAFETY: inside the copy by the assertion; all code that runs on the model expects its memory to change this way.
         unsafe { self.place(at).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
 }
@@ -165,13 +165,13 @@ impl CachedRam {
         self.range
     }
 
-    /// Where the linear map has the RAM: a pointer that may be used.
+    /// Address of the RAM in the linear map: a pointer that may be used.
     #[must_use]
     pub fn linear(&self, phys: PhysAddr) -> VirtAddr {
         VirtAddr::new(self.cached.virt().wrapping_add(phys.get().wrapping_sub(self.range.start().get())))
     }
 
-    /// Where a non-cacheable mapping has it.
+    /// Address of the RAM in a non-cacheable mapping.
     #[must_use]
     pub fn uncached(&self, phys: PhysAddr) -> VirtAddr {
         VirtAddr::new(self.memory.virt().wrapping_add(phys.get().wrapping_sub(self.range.start().get())))
@@ -303,7 +303,7 @@ impl CachedRam {
         }
     }
 
-    /// What happens to `lines` by itself: each may be written back, dropped if it is clean, or fetched.
+    /// Spontaneous events of a line: it may be written back, dropped if it is clean, or fetched.
     fn stir(&self, state: &mut State, line: usize) {
         match state.below(4) {
             0 => self.write_back(state, line),
@@ -364,13 +364,13 @@ impl CachedRam {
         self.lock().counts
     }
 
-    /// What must not happen and did.
+    /// Violations found so far.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// A device reads or writes memory. What is at `at` is what it accesses past the cache.
+    /// A device reads or writes memory. It accesses the bytes at `at` past the cache.
     fn by_device(&self, range: PhysRange, snoops: bool, access: impl FnOnce(usize, &Copy)) -> Option<()> {
         let at = self.offset(range)?;
         let size = to_usize(self.config.line);
@@ -408,7 +408,7 @@ impl CachedRam {
     }
 }
 
-// SAFETY: HAL-12: a model that does what is said, no sooner than it must.
+// SAFETY: HAL-12: a model that does every operation, no sooner than it must.
 unsafe impl DataCache for CachedRam {
     fn granule(&self) -> u64 {
         self.config.line
@@ -438,26 +438,26 @@ unsafe impl DataCache for CachedRam {
 /// Memory as a device finds it: an entry of `dma-ranges`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window {
-    /// Where the device finds it.
+    /// Its address for the device.
     pub bus: DmaAddr,
-    /// Where the CPU does.
+    /// Its address for the CPU.
     pub cpu: PhysRange,
 }
 
-/// Why a device did not reach memory.
+/// Reason why a device did not reach memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BusError {
-    /// The device has not so many address lines.
+    /// The device has too few address lines.
     Mask(DmaAddr),
     /// Nothing answers at the address.
     Nothing(DmaAddr),
 }
 
-/// A device that accesses memory by itself.
+/// A device that accesses memory directly.
 #[derive(Clone, Debug)]
 pub struct SimDevice {
-    /// What it reaches, and where.
+    /// Memory that it reaches, and the addresses there.
     pub windows: Vec<Window>,
     /// The highest address that it can say.
     pub mask: u64,

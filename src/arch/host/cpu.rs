@@ -166,7 +166,7 @@ unsafe impl Mmu for SimCpu {
     }
 }
 
-/// The machine's source of table frames. A frame comes filled with what a walker would take for valid entries, and the
+/// The machine's source of table frames. A frame comes filled with bytes that a walker would take for valid entries, and the
 /// one freed last comes first.
 #[derive(Clone)]
 pub struct SimFrames {
@@ -179,7 +179,7 @@ impl SimFrames {
     }
 }
 
-// SAFETY: each frame is handed out once until it comes back, as `out` records; what it is in the model is RAM.
+// SAFETY: each frame is handed out once until it comes back, as `out` records; the model treats it as RAM.
 unsafe impl FrameSource for SimFrames {
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
         let mut state = self.machine.lock();

@@ -20,7 +20,7 @@ pub enum Who {
     User,
 }
 
-/// Why an access ended in an exception.
+/// Reason why an access ended in an exception.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
     /// Nothing is mapped; the level at which the walk ended.

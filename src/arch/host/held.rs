@@ -6,7 +6,8 @@ use crate::sync::{HeldLocks, LockContext, LockHal};
 #[derive(Clone, Copy, Debug)]
 pub struct Spin;
 
-/// Runs `f` with what the running thread holds: the body of [`LockHal::with_held`] for ways of waiting of a test's own.
+/// Runs `f` with the locks that the running thread holds: the body of [`LockHal::with_held`] for ways of waiting of a test's
+/// own.
 pub fn with_held(f: &mut dyn FnMut(&HeldLocks, LockContext)) {
     thread_local! {
         static HELD: HeldLocks = {

@@ -4,21 +4,21 @@ use crate::addr::{VirtAddr, VirtRange, to_usize};
 use crate::hal::io::{IoBus, IoWord, Width};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What happened to the registers.
+/// Event at the registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IoEvent {
     /// A load at an offset.
     Load(u64, Width),
     /// A store at an offset.
     Store(u64, Width, u64),
-    /// What follows a load that is in order with memory; the value it waits for.
+    /// Barrier after a load that is in order with memory; the value it waits for.
     LoadBarrier(u64),
-    /// What precedes a store that is in order with memory.
+    /// Barrier before a store that is in order with memory.
     StoreBarrier,
 }
 
-/// Registers that keep what is written to them, and remember how. Whoever accesses what is not there, or not in one
-/// aligned piece, is stopped.
+/// Registers that keep the values written to them, and record the accesses. An access outside them, or not in one aligned
+/// piece, panics.
 #[derive(Debug)]
 pub struct Recorder {
     start: VirtAddr,
@@ -26,7 +26,7 @@ pub struct Recorder {
     events: Mutex<Vec<IoEvent>>,
 }
 
-/// Where the registers lie, in a world of their own.
+/// Address of the registers, in a separate address space.
 const START: u64 = 0xffff_8001_2345_6000;
 
 fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,7 +53,7 @@ impl Recorder {
         VirtRange::from_size(self.start, open(&self.bytes).len() as u64).unwrap_or_default()
     }
 
-    /// What the registers hold.
+    /// Contents of the registers.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         open(&self.bytes).clone()
@@ -64,7 +64,7 @@ impl Recorder {
         open(&self.bytes).iter_mut().enumerate().for_each(|(index, byte)| *byte = with(index));
     }
 
-    /// What happened since the last call.
+    /// Events since the last call.
     #[must_use]
     pub fn take_events(&self) -> Vec<IoEvent> {
         std::mem::take(&mut *open(&self.events))
@@ -74,7 +74,7 @@ impl Recorder {
         open(&self.events).push(event);
     }
 
-    /// The offset of an access, and what it reaches.
+    /// The offset of an access, and the bytes that it reaches.
     #[expect(clippy::panic, reason = "a machine would stop with a fault")]
     fn reach<R>(&self, at: VirtAddr, width: Width, f: impl FnOnce(&mut [u8]) -> R) -> (u64, R) {
         let offset = at.offset_from(self.start).unwrap_or(u64::MAX);

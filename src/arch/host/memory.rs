@@ -6,10 +6,10 @@ use crate::addr::{PAGE_SHIFT, PhysAddr, to_usize};
 use crate::hal::level::{ENTRIES, Slot};
 use std::collections::{BTreeMap, HashMap};
 
-/// What a frame holds before anything is written to it: a valid table entry, if a walker takes it for one.
+/// Contents of a frame before anything is written to it: a valid table entry, if a walker takes it for one.
 pub(super) const GARBAGE: u64 = 0x0000_0bad_c0de_0003;
 
-/// What a frame is for.
+/// Use of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FrameUse {
     /// With the frame source, after it was a table.
@@ -50,13 +50,13 @@ impl Memory {
         self.frames.entry(word >> PAGE_SHIFT).or_insert_with(new)
     }
 
-    /// What walkers see.
+    /// The value that walkers see.
     pub(super) fn visible(&self, word: Word) -> u64 {
         let index = to_usize(word >> 3) % ENTRIES;
         self.frames.get(&(word >> PAGE_SHIFT)).and_then(|frame| frame.words.get(index)).copied().unwrap_or(GARBAGE)
     }
 
-    /// What software reads: caches are coherent.
+    /// The value that software reads: caches are coherent.
     pub(super) fn newest(&self, word: Word) -> u64 {
         self.pending.get(&word).map_or_else(|| self.visible(word), |&(_, value)| value)
     }
@@ -109,7 +109,7 @@ impl Memory {
         self.frames.get(&(table.get() >> PAGE_SHIFT)).map_or(FrameUse::Data, |frame| frame.used_for)
     }
 
-    /// Gives the frame a new use and forgets what it held.
+    /// Gives the frame a new use and forgets its contents.
     pub(super) fn reuse(&mut self, table: PhysAddr, used_for: FrameUse) {
         let last = table.get() + (1 << PAGE_SHIFT);
         let words: Vec<Word> = self.pending.range(table.get()..last).map(|(&word, _)| word).collect();

@@ -59,7 +59,7 @@ impl State {
         })
     }
 
-    /// What a CPU holds through `loc` that `new` contradicts.
+    /// Describes a cached entry of a CPU, read through `loc`, that `new` contradicts.
     fn contradiction(&self, cpu: usize, loc: Loc, new: RawEntry) -> Option<String> {
         let tlb = &self.cpus.get(cpu)?.tlb;
         let level = self.level_of(loc.table)?;
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Why a cached leaf and the one that is now in its place must not meet.
+    /// Reason why a cached leaf and the one that replaced it must not coexist.
     fn incompatible(&self, cached: &Cached, addr: VirtAddr, found: Option<(u64, Leaf)>) -> Option<&'static str> {
         let Some((start, leaf)) = found else { return Some("nothing is mapped there now") };
         let old = &cached.leaf;
@@ -203,7 +203,7 @@ impl State {
         walk.path.iter().any(|loc| loc.table == table)
     }
 
-    /// How a cached leaf differs from what the tables say. Address spaces that are not in use now are left alone.
+    /// The difference between a cached leaf and the tables. Address spaces that are not in use now are left alone.
     fn staleness(&self, cpu: usize, cached: &Cached) -> Option<String> {
         let addr = VirtAddr::new(cached.key.start);
         let root = self.root_for(cpu, addr)?;

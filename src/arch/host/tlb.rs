@@ -15,7 +15,7 @@ pub(super) struct Loc {
     pub(super) slot: Slot,
 }
 
-/// What finds a cached leaf: the address space it belongs to (`None`: global), first address, size.
+/// Key of a cached leaf: the address space it belongs to (`None`: global), first address, size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
     pub(super) tag: Option<Asid>,
@@ -51,7 +51,7 @@ impl Cached {
     }
 }
 
-/// What finds a cached table: the address space whose root it hangs from, its level, its first address.
+/// Key of a cached table: the address space whose root it hangs from, its level, its first address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct TableKey {
     pub(super) tag: Option<Asid>,
@@ -74,7 +74,7 @@ pub(super) const fn table_span(level: Level) -> u64 {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CachedTable {
     pub(super) table: PhysAddr,
-    /// The entries that led to it, the one that names it last.
+    /// The entries on the walk to it; the last one names it.
     pub(super) path: Vec<Loc>,
 }
 
@@ -103,7 +103,7 @@ impl Tlb {
         })
     }
 
-    /// Where the table at `table` stands in the address space, if it is cached.
+    /// Place of the table at `table` in the address space, if it is cached.
     pub(super) fn place_of(&self, table: PhysAddr) -> Option<TableKey> {
         self.tables.iter().find(|(_, cached)| cached.table == table).map(|(&key, _)| key)
     }

@@ -1,4 +1,4 @@
-//! The table walker of a CPU: through cached tables where there are any, and eager: whatever may be cached, is.
+//! The table walker of a CPU: it uses cached tables where it can, and is eager: it caches everything that may be cached.
 #![forbid(unsafe_code)]
 
 use super::machine::State;
@@ -15,11 +15,11 @@ use crate::hal::prot::Prot;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Root {
     pub(super) table: PhysAddr,
-    /// What tags entries that are not global; `None` for TTBR1, whose entries all are.
+    /// Tag of entries that are not global; `None` for TTBR1, whose entries all are.
     pub(super) asid: Option<Asid>,
 }
 
-/// What a walk came to.
+/// Result of a walk.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     /// The entries read, in order, the cached ones too.
@@ -28,7 +28,7 @@ pub(super) struct Walk {
     tables: Vec<(Level, CachedTable)>,
     /// The leaf, or the level at which there was none.
     pub(super) end: Result<Leaf, Level>,
-    /// What must not happen and did.
+    /// Violations found by the walk.
     complaints: Vec<String>,
 }
 
@@ -92,8 +92,8 @@ impl State {
         }
     }
 
-    /// What is wrong with the contiguous group of a leaf (Arm ARM D8.7.1): a member that is valid says something else.
-    /// Members that are invalid are being written or cleared.
+    /// Error in the contiguous group of a leaf (Arm ARM D8.7.1): a valid member that differs. Members that are invalid are
+    /// being written or cleared.
     fn group_complaint(&self, leaf: &Leaf, loc: Loc, addr: VirtAddr) -> Option<String> {
         if !leaf.contiguous {
             return None;
@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    /// Every CPU may at once fetch what has become visible at `word`.
+    /// Every CPU may at once fetch the entry that has become visible at `word`.
     pub(super) fn speculate_word(&mut self, word: u64) {
         if !self.config.eager {
             return;

@@ -72,7 +72,7 @@ impl IntId {
     }
 }
 
-/// What makes an interrupt pending.
+/// Condition that makes an interrupt pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
     /// A change of the line.
@@ -96,7 +96,7 @@ impl Trigger {
     }
 }
 
-/// Why the controller could not do what it was asked.
+/// Reason why the controller refused a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GicError {
@@ -108,7 +108,7 @@ pub enum GicError {
     UnknownCpu(CpuId),
     /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
     Unreachable(u64),
-    /// The redistributor of this CPU did not do in time what it was told.
+    /// The redistributor of this CPU did not complete its request in time.
     Unresponsive(Unresponsive),
 }
 
@@ -178,7 +178,7 @@ pub struct Gic {
     backend: Backend,
     /// Held while registers are changed that several CPUs share.
     configuration: OrderedLock<(), class::InterruptController, cpu::Relax>,
-    /// What the controller calls each CPU, plus one; zero for a CPU that takes no interrupts.
+    /// The controller's number of each CPU, plus one; zero for a CPU that takes no interrupts.
     names: [AtomicU64; MAX_CPUS],
 }
 
@@ -263,8 +263,8 @@ impl Gic {
         }
     }
 
-    /// Makes `intid`, one of the interrupts between CPUs, pending on `cpu`, be it this one. Any context; takes no lock. What
-    /// was written before is seen by the handler.
+    /// Makes `intid`, one of the interrupts between CPUs, pending on `cpu`, be it this one. Any context; takes no lock. The
+    /// handler sees all earlier writes.
     ///
     /// # Errors
     ///

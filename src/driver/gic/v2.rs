@@ -62,7 +62,7 @@ impl V2 {
             0 => (SgiTargetListFilter::ForwardSelfOnly, 0),
             bits => (SgiTargetListFilter::CPUTargetList, (bits & 0xff) as u16),
         };
-        // What was stored before is seen by the handler.
+        // The handler sees all earlier stores.
         barrier::dsb(barrier::ISHST);
         self.driver().send_sgi(intid, SgiTarget::List { target_list_filter: filter, target_list: list });
     }
@@ -85,7 +85,7 @@ impl V2 {
 
     pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
         let word = self.driver().get_and_acknowledge_interrupt(InterruptGroup::Group0)?;
-        // The handler must see what was written before the interrupt was raised (Linux: `gic_handle_irq`).
+        // The handler must see all writes before the interrupt was raised (Linux: `gic_handle_irq`).
         barrier::dsb(barrier::SY);
         Some(Acknowledged { word, intid: IntId::new(u32::from(word) & INTID_MASK)? })
     }
@@ -113,7 +113,7 @@ impl V2 {
 
     fn driver(&self) -> GicV2<'static> {
         // SAFETY: GICV2-1. Other such values can be in use at the same time: on other CPUs or in the code that an
-        // interrupt has interrupted. They make single volatile accesses; those that change what they have read hold the
+        // interrupt has interrupted. They make single volatile accesses; those that change the value that they read hold the
         // lock, with interrupts masked.
         unsafe { GicV2::new(self.distributor.as_ptr(), self.cpu_interface.as_ptr()) }
     }

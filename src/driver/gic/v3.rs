@@ -13,7 +13,7 @@ use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
 use safe_mmio::{field, field_shared};
 
-/// Bytes from one redistributor to the next; twice as many where it has the frames for virtual LPIs (§12.10).
+/// Bytes from one redistributor to the next; twice that where it has the frames for virtual LPIs (§12.10).
 const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
 
 /// The lowest affinity field of CPUs that the list of targets can name is below this (§12.11.44, without a range selector).
@@ -52,7 +52,7 @@ impl V3 {
         GicCpuInterface::enable_system_register_el1();
         barrier::isb(barrier::SY);
         self.set_power(Power::Awake)?;
-        // One write ends an interrupt, whatever a loader or the kernel before has chosen (EOImode).
+        // One write ends an interrupt, no matter which EOImode a loader or the previous kernel chose.
         write_ctlr(0);
         redistributor.configure_default_settings();
         GicCpuInterface::set_priority_mask(0xff);
@@ -80,7 +80,7 @@ impl V3 {
     pub(super) fn send(&self, intid: ArmIntId, affinity: u64) -> Result<(), arm_gic::gicv3::GicError> {
         let [aff0, affinity1, affinity2, _, affinity3, ..] = affinity.to_le_bytes();
         let target = SgiTarget::List { affinity3, affinity2, affinity1, target_list: 1_u16 << (aff0 & 0xf) };
-        // What was stored before is seen by the handler, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
+        // The handler sees all earlier stores, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
         barrier::dsb(barrier::ISHST);
         GicCpuInterface::send_sgi(intid, target, SgiTargetGroup::CurrentGroup1)?;
         barrier::isb(barrier::SY);
@@ -117,8 +117,8 @@ impl V3 {
 
     pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
         let word = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)?;
-        // The handler must see what was written before the interrupt was raised, and the acknowledgement must have
-        // taken effect (Linux: `gic_read_iar`).
+        // The handler must see all writes before the interrupt was raised, and the acknowledgement must have taken effect
+        // (Linux: `gic_read_iar`).
         barrier::dsb(barrier::SY);
         Some(Acknowledged { word, intid: IntId::new(u32::from(word))? })
     }

@@ -33,7 +33,7 @@ register_structs! {
     }
 }
 
-/// A mini-UART. Its baud rate hangs on the core clock, which only the firmware knows: it is used as it was found.
+/// A mini-UART. Its baud rate hangs on the core clock, which only the firmware knows: it is used unchanged.
 ///
 /// # Invariants
 ///
@@ -84,7 +84,7 @@ impl MiniUart {
     }
 
     fn registers(self) -> &'static Registers {
-        // SAFETY: MINI-1, and the registers are cells of their own, so that shared references are what they are for.
+        // SAFETY: MINI-1, and the registers are cells of their own, so shared references are enough.
         unsafe { &*self.base.as_ptr::<Registers>() }
     }
 }

@@ -14,7 +14,7 @@ use core::fmt;
 use mini::MiniUart;
 use pl011::Pl011;
 
-/// How long a port may hold up its writer. A reader that stops for longer loses text.
+/// Limit on the time that a port may block its writer. A reader that stops for longer loses text.
 const PATIENCE_SECONDS: u64 = 1;
 
 /// A kind of serial port.
@@ -47,7 +47,7 @@ impl fmt::Display for UartKind {
     }
 }
 
-/// How to set up a port that the loader left switched off. A running port is left as it is.
+/// Settings for a port that the loader left switched off. A running port is left unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
     /// Bits per second; 8 data bits, no parity, 1 stop bit.
@@ -63,7 +63,7 @@ impl Default for Line {
     }
 }
 
-/// What a port has received.
+/// Result of receiving from a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
     /// Nothing more.
@@ -113,12 +113,13 @@ impl Uart {
         }
     }
 
-    /// Sends one byte, waiting for room for at most a second; then the byte is dropped. Whether it was sent. Any context.
+    /// Sends one byte, waiting for room for at most a second; then the byte is dropped. Returns whether it was sent. Any
+    /// context.
     pub fn put(self, byte: u8) -> bool {
         wait_until(|| self.try_put(byte))
     }
 
-    /// Sends one byte if there is room for it now. Whether there was. Any context.
+    /// Sends one byte if there is room for it now. Returns whether there was. Any context.
     pub fn try_put(self, byte: u8) -> bool {
         match self.0 {
             Port::Pl011(port) if port.can_send() => port.send(byte),
@@ -128,7 +129,7 @@ impl Uart {
         true
     }
 
-    /// Takes what has arrived next. Does not wait. One caller at a time.
+    /// Takes the next byte that has arrived. Does not wait. One caller at a time.
     #[must_use]
     pub fn receive(self) -> Received {
         match self.0 {
@@ -154,7 +155,7 @@ impl Uart {
     }
 }
 
-/// Polls `ready` until it holds or patience is at an end; whether it held.
+/// Polls `ready` until it holds or the time limit is reached. Returns whether it held.
 fn wait_until(ready: impl Fn() -> bool) -> bool {
     if ready() {
         return true;

@@ -35,7 +35,7 @@ impl Pl011 {
         let port = Self { base };
         if port.control() & CONTROL_ON != CONTROL_ON {
             let config = LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
-            // A line that cannot be set is not worth ending the boot for: the port stays off and drops what it is given.
+            // A line that cannot be set is not worth ending the boot for: the port stays off and drops its bytes.
             let _ = port.registers().enable(config, line.baud, line.clock);
         }
         port
@@ -57,7 +57,7 @@ impl Pl011 {
         match self.registers().read_word() {
             Ok(Some(byte)) => Received::Byte(byte),
             Ok(None) => {
-                // What is raised by an error or a pause stays raised although nothing is left to take.
+                // An interrupt raised by an error or a pause stays raised although nothing is left to take.
                 self.registers().clear_interrupts(Interrupts::RTI | Interrupts::OEI);
                 Received::Nothing
             }

@@ -34,13 +34,13 @@ impl<'a, P: Payload> Chain<'a, P> {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the chain is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// What the first node carries.
+    /// Payload of the first node.
     #[must_use]
     pub fn first(&self) -> Option<&P> {
         self.first.map(|node| node.payload())
@@ -95,7 +95,7 @@ impl<'a, P: Payload> Chain<'a, P> {
         self.len += core::mem::take(&mut other.len);
     }
 
-    /// What the nodes carry, from the first to the last.
+    /// Payloads of the nodes, from the first to the last.
     pub fn iter(&self) -> impl Iterator<Item = &P> {
         core::iter::successors(self.first, |node| node.links().next.get()).map(|node| node.payload())
     }

@@ -10,7 +10,7 @@ use core::fmt;
 pub struct Broken {
     /// Its tag.
     pub tag: &'static str,
-    /// What was found.
+    /// The rule that is broken.
     pub what: &'static str,
 }
 
@@ -101,7 +101,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         Ok(())
     }
 
-    /// What concerns one node and its children.
+    /// Checks one node and its children.
     fn check_node(&self, node: &'a Node<'a, P>) -> Result<(), Broken> {
         let links = node.links();
         let children = [links.left.get(), links.right.get()];
@@ -124,7 +124,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
     }
 }
 
-/// What a walk over the whole tree has found so far.
+/// State of a walk over the whole tree.
 struct Walk<'a, P: Payload> {
     /// Black nodes on a path to a missing child.
     blacks: Option<usize>,

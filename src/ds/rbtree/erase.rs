@@ -5,7 +5,7 @@ use super::node::{Color, Link, Links, Side};
 use super::{Augment, Node, Owned, Payload, RbTree};
 
 impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
-    /// Takes `node` out, or answers `None` if it is not in this tree. O(log n), amortised O(1) but for the summaries.
+    /// Takes `node` out, or returns `None` if it is not in this tree. O(log n), amortised O(1) except for the summaries.
     #[inline]
     pub fn erase(&mut self, node: &'a Node<'a, P>) -> Option<Owned<'a, P>> {
         if !self.contains(node) {

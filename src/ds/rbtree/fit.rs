@@ -29,23 +29,23 @@ impl<P: Gap> Augment<P> for MaxSize {
     }
 }
 
-/// What is looked for.
+/// Size, alignment and range to search for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// How much; not 0.
+    /// Size to find; not 0.
     pub size: u64,
-    /// Of what the start must be a multiple: a power of two.
+    /// Alignment of the start: a power of two.
     pub align: u64,
-    /// Of what every gap's start and size is a multiple: a power of two. It only saves slack.
+    /// Granule of every gap's start and size: a power of two. It only saves slack.
     pub granule: u64,
-    /// Not below this.
+    /// Lowest start.
     pub min: u64,
-    /// The end not above this.
+    /// Highest end.
     pub max: u64,
 }
 
 impl Request {
-    /// Whether there is room for it between its own limits.
+    /// Whether its own limits leave room for it.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         let mask = self.align.wrapping_sub(1);

@@ -4,7 +4,7 @@
 use super::node::{Color, Link, Links, Side};
 use super::{Augment, Node, Owned, Payload, RbTree};
 
-/// Where a key belongs.
+/// Place for a key.
 pub enum Entry<'t, 'a, P: Payload, A: Augment<P>> {
     /// A node has the key.
     Occupied(&'a Node<'a, P>),
@@ -41,7 +41,7 @@ impl<'a, P: Payload, A: Augment<P>> Vacant<'_, 'a, P, A> {
         }
     }
 
-    /// Puts `node` there. O(log n), amortised O(1) but for the summaries.
+    /// Puts `node` there. O(log n), amortised O(1) except for the summaries.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
     }
 
     /// Puts `node` directly behind `at` without a search. Its key must lie between that of `at` and the next one's.
-    /// Amortised O(1) but for the summaries.
+    /// Amortised O(1) except for the summaries.
     ///
     /// # Errors
     ///

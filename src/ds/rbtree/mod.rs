@@ -4,10 +4,10 @@
 //! in key order, and a **summary** of the subtree below it, which an [`Augment`] computes: the largest free size for
 //! areas, nothing for a plain index. With it the lowest gap that fits is found in one way down ([`fit`]).
 //!
-//! # Who owns a node
+//! # Owner of a node
 //!
-//! A node lives as long as `'a` and is never moved; where its memory comes from is the affair of whoever makes the
-//! reference. It is at any time either
+//! A node lives as long as `'a` and is never moved; the code that makes the reference provides its memory. It is at any time
+//! either
 //!
 //! - **owned**, as an [`Owned`]: the only one there is, which cannot be copied; or
 //! - in a [`Chain`], which has taken that; or
@@ -37,11 +37,11 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 use node::{Link, Side};
 
-/// What a node of a tree carries besides its links.
+/// Data that a node of a tree carries besides its links.
 pub trait Payload: Sync {
-    /// What the tree is ordered by.
+    /// Sort key of the tree.
     type Key: Copy + Ord;
-    /// What a node keeps about the subtree below it; `()` for nothing.
+    /// Data that a node keeps about the subtree below it; `()` for nothing.
     type Summary: Copy + PartialEq + Send;
     /// The summary of a node that is in no tree.
     const NO_SUMMARY: Self::Summary;
@@ -50,13 +50,13 @@ pub trait Payload: Sync {
     fn key(&self) -> Self::Key;
 }
 
-/// How a summary comes about.
+/// Rule for computing a summary.
 pub trait Augment<P: Payload> {
-    /// Whether there is one at all.
+    /// Whether the payload has a summary at all.
     const KEPT: bool;
 
-    /// The summary of a subtree from its top node and the summaries of the subtrees below, `None` where there is none.
-    /// It may depend on nothing else.
+    /// The summary of a subtree from its top node and the summaries of the subtrees below, `None` for an empty subtree. It may
+    /// depend on nothing else.
     fn summarize(top: &P, left: Option<P::Summary>, right: Option<P::Summary>) -> P::Summary;
 }
 
@@ -117,7 +117,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the tree is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -139,7 +139,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         }
     }
 
-    /// Recomputes summaries from `at` upwards, as far as they change, but not `end` nor what is above it.
+    /// Recomputes summaries from `at` upwards, as far as they change, but not `end` nor the nodes above it.
     #[inline]
     fn refresh(mut at: Link<'a, P>, end: Link<'a, P>) {
         if !A::KEPT {
@@ -158,7 +158,7 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         }
     }
 
-    /// What the summary of `node` should be.
+    /// Computes the summary of `node`.
     #[inline]
     fn summary_of(node: &Node<'a, P>) -> P::Summary {
         let below = |side| node.links().child(side).get().map(|child: &Node<'a, P>| child.links().summary.get());

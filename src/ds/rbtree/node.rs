@@ -1,4 +1,4 @@
-//! A node: its payload, its links, and who may touch those.
+//! A node: its payload, its links, and the rule for access to the links.
 
 use super::Payload;
 use core::cell::Cell;
@@ -72,8 +72,8 @@ impl<'a, P: Payload> Links<'a, P> {
 ///
 /// # Invariants
 ///
-/// - `NODE-1`: the links are touched by whoever has the node, and nobody else: the one [`Owned`], or the chain or tree
-///   that took it, through `&` to read and `&mut` to write.
+/// - `NODE-1`: only the node's owner touches the links: the one [`Owned`], or the chain or tree that took it, through `&` to
+///   read and `&mut` to write.
 /// - `NODE-2`: `tree` is the number of the tree that the node is in, or 0. Only that tree writes it, with `&mut`.
 pub struct Node<'a, P: Payload> {
     links: Links<'a, P>,
@@ -101,7 +101,7 @@ impl<'a, P: Payload> Node<'a, P> {
         Self { links, tree: AtomicU64::new(0), payload }
     }
 
-    /// What the node carries.
+    /// The node's payload.
     #[inline(always)]
     pub const fn payload(&self) -> &P {
         &self.payload
@@ -114,13 +114,13 @@ impl<'a, P: Payload> Node<'a, P> {
     }
 
     /// The number of the tree that the node is in, or 0. A tree that reads its own number here may rely on it: it alone
-    /// writes it, so what it wrote last it also reads.
+    /// writes it, so it reads its own last write.
     #[inline(always)]
     pub(super) fn tree(&self) -> u64 {
         self.tree.load(Ordering::Relaxed)
     }
 
-    /// By the tree that takes the node or gives it up.
+    /// By the tree that takes the node or releases it.
     #[inline(always)]
     pub(super) fn set_tree(&self, number: u64) {
         self.tree.store(number, Ordering::Relaxed);
@@ -163,14 +163,14 @@ impl<'a, P: Payload> Owned<'a, P> {
         self.0
     }
 
-    /// What the node carries, for as long as the node lives: to look at, whoever has the node.
+    /// The node's payload, for as long as the node lives: for reading, no matter where the node is.
     #[inline(always)]
     #[must_use]
     pub const fn payload(&self) -> &'a P {
         &self.0.payload
     }
 
-    /// By a tree or chain that gives up a node.
+    /// By a tree or chain that releases a node.
     #[inline(always)]
     pub(super) const fn give(node: &'a Node<'a, P>) -> Self {
         Self(node)

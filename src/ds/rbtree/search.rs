@@ -6,7 +6,7 @@ use super::{Augment, Node, Payload, RbTree};
 use core::marker::PhantomData;
 use core::ops::Deref;
 
-/// A node of a tree, while the tree stays as it is.
+/// A node of a tree, while the tree does not change.
 pub struct Cursor<'t, 'a, P: Payload> {
     node: &'a Node<'a, P>,
     tree: PhantomData<&'t ()>,
@@ -62,7 +62,7 @@ impl<'a, P: Payload> Cursor<'_, 'a, P> {
         self.node.links().right.get().map(Self::at)
     }
 
-    /// What the tree knows of the subtree from here down.
+    /// Summary of the subtree from here down.
     #[inline(always)]
     #[must_use]
     pub fn summary(self) -> P::Summary {

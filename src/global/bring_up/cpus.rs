@@ -1,4 +1,4 @@
-//! What each further CPU owes, in one call.
+//! Brings up each further CPU, in one call.
 
 use super::tables;
 use crate::addr::CpuId;
@@ -8,17 +8,17 @@ use crate::global::{answer_requests, bring_cpu_online, is_online, possible_cpus,
 use aarch64_cpu::registers::TTBR1_EL1;
 use core::fmt;
 
-/// Why a CPU cannot take part. It must not call this crate, but for `join_cpu` once more.
+/// Reason why a CPU cannot join. It must call nothing of this crate except `join_cpu` once more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CpuRefused {
-    /// It has no data: its number is not below [`Setup::cpus`](super::Setup::cpus).
+    /// The CPU has no data: its number is not below [`Setup::cpus`](super::Setup::cpus).
     Number(CpuId),
-    /// A CPU with this number takes part already.
+    /// A CPU with this number has joined already.
     Taken(CpuId),
-    /// It lacks what the CPU that booted has: memory tags, or instructions that are in use.
+    /// It lacks a feature of the boot CPU that is in use: memory tags, or instructions.
     Lacks(CpuId),
-    /// Its registers are not as [`bring_up`](super::bring_up()) wants them.
+    /// Its registers do not have the values that [`bring_up`](super::bring_up()) needs.
     Registers(super::BringUpError),
 }
 
@@ -35,12 +35,12 @@ impl fmt::Display for CpuRefused {
 
 impl core::error::Error for CpuRefused {}
 
-/// This CPU takes part from here on, as number `number`. On a CPU that has just started, before anything else of this crate, with
+/// This CPU joins, as number `number`. Call it on a CPU that has just started, before any other function of this crate, with
 /// interrupts masked.
 ///
 /// # Errors
 ///
-/// [`CpuRefused`]; the CPU may come again, with another number.
+/// [`CpuRefused`]; the CPU may try again, with another number.
 ///
 /// # Safety
 ///

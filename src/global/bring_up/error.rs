@@ -1,4 +1,4 @@
-//! Why there is no memory subsystem.
+//! Reasons why the memory subsystem cannot start.
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysRange;
@@ -10,35 +10,35 @@ use crate::mm::vmalloc;
 use crate::mm::zone::{self, RegistryError};
 use core::fmt;
 
-/// Why [`bring_up`](super::bring_up()) could not do it.
+/// Error of [`bring_up`](super::bring_up()).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BringUpError {
-    /// `MAIR_EL1` is not what page tables of this crate mean by their memory types: what it is, and what it must be.
+    /// `MAIR_EL1` does not match the memory types of this crate's page tables: its value, and the value needed.
     Mair(u64, u64),
-    /// `TCR_EL1` does not have TTBR1 with 48-bit addresses and 4 KiB pages: what it is.
+    /// `TCR_EL1` does not have TTBR1 with 48-bit addresses and 4 KiB pages: its value.
     Tcr(u64),
-    /// `SCTLR_EL1` says that the MMU or the caches are off: what it is.
+    /// `SCTLR_EL1` says that the MMU or the caches are off: its value.
     MmuOff(u64),
-    /// There are no interrupts masked on the CPU that boots.
+    /// Interrupts are not masked on the boot CPU.
     NotMasked,
-    /// RAM that lies where it would take addresses of the address map for page descriptors.
+    /// RAM at a place where its page descriptors would overlap other regions of the address map.
     LinearMap(PhysRange),
     /// The device tree's description of memory cannot be used.
     Discover(DiscoverError),
-    /// The list of memory.
+    /// Error in the list of memory.
     Memblock(MemblockError),
-    /// Page tables.
+    /// Error of the page tables.
     Tables(PgtableError),
-    /// The page allocator.
+    /// Error of the page allocator.
     Pages(zone::SetupError),
-    /// The slab allocator.
+    /// Error of the slab allocator.
     Slabs(CreateError),
-    /// The vmalloc region.
+    /// Error of the vmalloc region.
     Vmalloc(vmalloc::SetupError),
-    /// No place for what gives memory back.
+    /// No free place for a shrinker.
     Registry(RegistryError),
-    /// Device memory.
+    /// Error of device memory.
     Io(IoError),
 }
 

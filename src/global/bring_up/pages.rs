@@ -18,7 +18,8 @@ use crate::mm::pgtable::{MapFlags, PgtableError};
 use crate::mm::zone::{Handed, Scrub, SetupError, ZoneLimits};
 use core::ptr::NonNull;
 
-/// Starts the page allocator and retires memblock: what it has, and the bytes of the descriptors. Boot CPU, once, when the linear map is there.
+/// Starts the page allocator and retires memblock. Returns the pages handed over, and the bytes of the descriptors. Boot CPU,
+/// once, when the linear map is there.
 pub(super) fn start(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
     let first = memblock().mapped_range_from(PhysAddr::ZERO).ok_or(SetupError::NoMemory)?;
     let limits = ZoneLimits::new(first.start(), options.dma_end, options.dma_zone);
@@ -65,8 +66,8 @@ fn banks(memblock: &BootMemblock) -> impl Iterator<Item = PhysRange> + Clone {
     memblock.mapped_ranges().filter_map(|bank| bank.align_inwards(PAGE_SIZE))
 }
 
-/// Writes down what has descriptors, for good: behind what the boot CPU uses of its data, in `place`, if there is room. With
-/// the frame of page 0.
+/// Records the sections that have descriptors, for good: behind the used part of the boot CPU's data, in `place`, if there is
+/// room. Returns them, and the frame of page 0.
 fn place_sections(place: PhysRange) -> Result<(&'static [Section], Pfn), BringUpError> {
     let count = sections_of(banks(&memblock())).0.count();
     let bytes = (count * size_of::<Section>()) as u64;
@@ -92,7 +93,8 @@ fn place_sections(place: PhysRange) -> Result<(&'static [Section], Pfn), BringUp
     Ok((unsafe { core::slice::from_raw_parts(first, written) }, origin))
 }
 
-/// Makes descriptors for all RAM and maps them: the map, and the bytes that it takes. The boot CPU's data are in `place`.
+/// Makes descriptors for all RAM and maps them. Returns the map, and the bytes that it takes. The boot CPU's data are in
+/// `place`.
 fn build_map(place: PhysRange) -> Result<(Vmemmap, u64), BringUpError> {
     let (sections, origin) = place_sections(place)?;
     let mut bytes = 0;
@@ -118,7 +120,7 @@ fn build_map(place: PhysRange) -> Result<(Vmemmap, u64), BringUpError> {
     Ok((map, bytes))
 }
 
-/// Maps zeroed memory behind the addresses from `start` to `end`, both page aligned: how many bytes.
+/// Maps zeroed memory behind the addresses from `start` to `end`, both page aligned. Returns the number of bytes.
 fn back(start: VirtAddr, end: VirtAddr) -> Result<u64, BringUpError> {
     let table = kernel_tables().ok_or(PgtableError::OutsideSpace)?;
     let mut at = start;
@@ -126,7 +128,7 @@ fn back(start: VirtAddr, end: VirtAddr) -> Result<u64, BringUpError> {
     while at < end {
         piece = piece.min(end.get() - at.get());
         let align = if piece >= PMD_SIZE { PMD_SIZE } else { PAGE_SIZE };
-        // One piece if there is one: fewer tables, and 2 MiB blocks.
+        // One piece, if one is free: fewer tables, and 2 MiB blocks.
         let found = memblock().alloc_raw(piece, align, Window::ANYWHERE);
         let memory = match found {
             Ok(memory) => memory,

@@ -11,7 +11,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::TTBR1_EL1;
 use tock_registers::interfaces::Writeable;
 
-/// Looks at what this CPU has in its registers.
+/// Checks this CPU's registers.
 pub(super) fn check_registers() -> Result<(), BringUpError> {
     TranslationRegisters::read().check().map_err(|wrong| match wrong {
         WrongRegister::Mair(found, wanted) => BringUpError::Mair(found, wanted),
@@ -21,7 +21,7 @@ pub(super) fn check_registers() -> Result<(), BringUpError> {
     })
 }
 
-/// Makes the tables of TTBR1 this crate's, and lets memblock use the linear map.
+/// Takes over the tables of TTBR1, and lets memblock use the linear map.
 ///
 /// # Safety
 ///
@@ -49,7 +49,7 @@ pub(super) unsafe fn take_over(tables: Tables) -> Result<(), BringUpError> {
     Ok(())
 }
 
-/// Puts a root into TTBR1, where an empty one was, or nothing.
+/// Puts a root into TTBR1, which held an empty one, or none.
 pub(super) fn load(root: PhysAddr) {
     // The root's entries are written before a walk can see them.
     barrier::dsb(barrier::ISH);

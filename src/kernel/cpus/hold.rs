@@ -1,4 +1,4 @@
-//! Work that needs every other CPU to stand still: splitting a block of the linear map where the CPUs cannot do that live.
+//! Work during which every other CPU must be stopped: splitting a block of the linear map where the CPUs cannot do that live.
 
 use super::{HOTPLUG, no_answer, patience};
 use crate::arch::aarch64::{cpu, hold, irq};
@@ -7,8 +7,8 @@ use crate::global;
 use crate::hal::wait::Context;
 use crate::kernel::smp_call::{CallError, smp_call_async};
 
-/// Runs `work` with interrupts masked while every other CPU that is online waits, and none comes or goes. Whether it
-/// ran: not where waiting is not legal, nor if a CPU does not answer for more than a second.
+/// Runs `work` with interrupts masked while every other CPU that is online waits, and none goes online or offline. Returns
+/// whether it ran: it does not where waiting is not legal, nor if a CPU does not answer for more than a second.
 pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
     if global::context().atomic().is_some() || !irq::local_irqs_enabled() {
         return false;
@@ -20,7 +20,7 @@ pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
     let start = timer::ticks();
     let is_late = || timer::ticks().wrapping_sub(start) > patience();
     for other in others() {
-        // A few calls may be under way that nobody waits for.
+        // Some asynchronous calls may still be queued.
         while smp_call_async(other, wait_here, crate::addr::to_usize(number)) == Err(CallError::Busy) {
             if is_late() {
                 hold::release(number);

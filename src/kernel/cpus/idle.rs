@@ -1,4 +1,4 @@
-//! What a CPU does that has nothing to do.
+//! Loop of an idle CPU.
 
 use super::{CpuState, Record, start, work};
 use crate::addr::CpuId;
@@ -6,12 +6,12 @@ use crate::arch::aarch64::{cpu, irq};
 use crate::global;
 use core::sync::atomic::Ordering;
 
-/// Runs what is sent here, answers other CPUs, works in the background, and sleeps until an interrupt. Whoever sends
-/// something sends an interrupt after it.
+/// Runs the jobs sent to this CPU, answers other CPUs, works in the background, and sleeps until an interrupt. A sender of a
+/// job sends an interrupt after it.
 pub(super) fn run(cpu: CpuId, record: &Record) -> ! {
     loop {
         let mut worked = work::run_here(record);
-        // Whether it leaves is decided once: by whoever changes the state first.
+        // The first change of the state decides whether the CPU leaves.
         if record.state() == CpuState::Leaving && work::is_free(record) {
             start::leave(cpu, record);
             worked = true;
@@ -21,7 +21,7 @@ pub(super) fn run(cpu: CpuId, record: &Record) -> ! {
         }
         irq::local_irq_disable();
         record.idle.store(true, Ordering::SeqCst);
-        // What was sent before now is seen here; what is sent later has an interrupt that ends the sleep, masked or not.
+        // This sees all jobs sent so far; a later one has an interrupt that ends the sleep, masked or not.
         if work::is_free(record) && record.state() == CpuState::Online {
             global::asleep(cpu::wait_for_interrupt);
         }

@@ -1,7 +1,7 @@
-//! The CPUs: which there are, in which state each is, and the way up and down (docs/cpus.md).
+//! The CPUs: their number, their states, and bringing them up and down (docs/cpus.md).
 //!
-//! The boot CPU is number 0, whatever the device tree's order; the others follow in that order. A CPU is in one of these
-//! states, and moves only along the arrows:
+//! The boot CPU is number 0, in any order of the device tree; the others follow in that order. A CPU is in one of these states,
+//! and moves only along the arrows:
 //!
 //! ```text
 //!   Off, Waiting, Parked ──▶ Starting ──▶ Arrived ──▶ Online ◀──▶ Leaving ◀──▶ Stopping ──▶ Parked ──▶ Off
@@ -35,16 +35,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use work::Job;
 
-/// How long another CPU may take for anything before it is reported: a second, in ticks of the counter.
+/// Limit on any step of another CPU before it is reported: a second, in ticks of the counter.
 pub(super) fn patience() -> u64 {
     timer::frequency()
 }
 
-/// Where a CPU is on its way.
+/// State of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum CpuState {
-    /// There is no such CPU, or no way to start it.
+    /// There is no such CPU, or it cannot be started.
     Absent = 0,
     /// Switched off; firmware starts it.
     Off = 1,
@@ -54,15 +54,15 @@ pub enum CpuState {
     Starting = 3,
     /// It runs the kernel, and gets ready.
     Arrived = 4,
-    /// It takes part.
+    /// It is online.
     Online = 5,
-    /// It has been asked to go.
+    /// It has been asked to go offline.
     Leaving = 6,
-    /// It goes, unless somebody has sent it something in this very moment.
+    /// It is going offline, unless a job was sent to it in this very moment.
     Stopping = 7,
-    /// It has gone, as far as it can: firmware switches it off, or it polls its state, everything masked.
+    /// It is offline: firmware switches it off, or it polls its state, everything masked.
     Parked = 8,
-    /// It did not come in time, or cannot be used. Should it come still, it stops.
+    /// It did not start in time, or cannot be used. If it still starts later, it stops.
     Late = 9,
 }
 
@@ -84,13 +84,13 @@ impl CpuState {
     }
 }
 
-/// What the kernel knows of a CPU.
+/// State of one CPU.
 struct Record {
     affinity: AtomicU64,
-    /// Where its word of the spin table is, plus one; zero for a CPU that firmware starts.
+    /// Address of its word of the spin table, plus one; zero for a CPU that firmware starts.
     release: AtomicU64,
     state: AtomicU8,
-    /// What it shall do when it has nothing else to do.
+    /// Job that it runs when it is idle.
     job: AtomicPtr<Job>,
     /// Whether it is about to sleep until an interrupt.
     idle: AtomicBool,
@@ -122,27 +122,27 @@ impl Record {
         self.state.store(state as u8, Ordering::SeqCst);
     }
 
-    /// Moves from one state to another; whether it was in the one.
+    /// Moves from one state to another. Returns whether it was in the first one.
     fn go(&self, from: CpuState, to: CpuState) -> bool {
         self.state.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 }
 
-/// Why a CPU was not started or stopped.
+/// Reason why a CPU was not started or stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CpuError {
     /// There is no such CPU, or it was given up.
     NoSuchCpu(CpuId, CpuState),
-    /// It is not in the state for that.
+    /// Its state does not permit that.
     State(CpuId, CpuState),
-    /// The boot CPU, and the one that asks, cannot be stopped.
+    /// The boot CPU and the calling CPU cannot be stopped.
     Refused(CpuId),
     /// The caller may not wait.
     Atomic(Option<Atomic>),
-    /// No stacks for it.
+    /// No memory for its stacks.
     Stack(StackAllocError),
-    /// Its stacks do not suit the vectors.
+    /// Its stacks do not have the layout that the vectors need.
     BadStack(StackError),
     /// Firmware refused.
     Firmware(psci::Error),
@@ -150,7 +150,7 @@ pub enum CpuError {
     Release(PhysAddr, ReleaseError),
     /// The kernel is not on its final tables.
     NoTables,
-    /// It did not come, or did not go, within a second.
+    /// It did not start, or did not stop, within a second.
     NoAnswer(CpuId),
 }
 
@@ -174,19 +174,19 @@ impl fmt::Display for CpuError {
 
 impl core::error::Error for CpuError {}
 
-/// Why the word of a spin table, which the device tree names, cannot be one.
+/// Reason why a word of a spin table, which the device tree names, is not usable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// It is no multiple of 8.
+    /// It is not a multiple of 8.
     Misaligned,
     /// It lies in the kernel's image.
     InImage,
     /// It lies in the device tree.
     InTree,
-    /// It is no RAM that the kernel uses; what the device tree has there, if anything.
+    /// It is not in RAM that the kernel uses, even if the device tree names it.
     NoRam(Option<&'static str>),
-    /// It is RAM that may have become somebody's.
+    /// It is in RAM that may have an owner by now.
     NotReserved,
 }
 
@@ -205,13 +205,13 @@ impl fmt::Display for ReleaseError {
 
 impl core::error::Error for ReleaseError {}
 
-/// Says that a CPU lets others wait. The wait goes on.
+/// Reports that a CPU makes others wait. The wait continues.
 pub(super) fn no_answer(cpu: CpuId) {
     let state = Record::of(cpu).map_or(CpuState::Absent, Record::state);
     error!("{:?} has waited a second for {cpu:?}, which is {state:?}", cpu::current());
 }
 
-/// Wakes a CPU that sleeps because it has nothing to do, if there is one.
+/// Wakes an idle CPU that sleeps, if there is one.
 pub(super) fn rouse() {
     let sleeper = global::online_cpus().find(|cpu| Record::of(*cpu).is_some_and(|r| r.idle.load(Ordering::Relaxed)));
     if let Some(cpu) = sleeper {
@@ -231,9 +231,9 @@ pub fn affinity(cpu: CpuId) -> u64 {
     Record::of(cpu).map_or(0, |record| record.affinity.load(Ordering::Relaxed))
 }
 
-/// Reads which CPUs there are, gives this one its interrupt stack, and starts the others, but no more than `limit` CPUs
-/// together. One that does not come is reported and left out. Boot CPU, once, interrupts masked, when stacks can be had and
-/// the interrupt controller is up.
+/// Reads the CPUs of the device tree, gives this one its interrupt stack, and starts the others, up to `limit` CPUs in total. A
+/// CPU that does not start is reported and left out. Boot CPU, once, interrupts masked, when stacks can be allocated and the
+/// interrupt controller is up.
 pub(super) fn init(tree: &Tree<'_>, limit: Option<u64>) {
     if let Err(error) = start::prepare_boot_cpu() {
         warn!("interrupts are handled on the stack that they interrupt: {error}");
@@ -252,7 +252,7 @@ pub(super) fn init(tree: &Tree<'_>, limit: Option<u64>) {
     }
 }
 
-/// Notes which CPU is which.
+/// Records the numbers of the CPUs.
 fn survey(tree: &Tree<'_>) {
     let own = cpu::affinity();
     if let Some(boot) = Record::of(CpuId::BOOT) {

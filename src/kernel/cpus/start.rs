@@ -1,4 +1,4 @@
-//! Starting a CPU, what it does first, and stopping it.
+//! Starting a CPU, its first steps, and stopping it.
 
 use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
 use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
@@ -15,12 +15,12 @@ use crate::mm::layout;
 use ::log::{error, info};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Where a CPU that is started begins.
+/// Entry point of a CPU that is started.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
-/// The kernel's image and the device tree, in which nothing is released.
+/// The kernel's image and the device tree, where no spin-table word may lie.
 static KEPT: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
 
-/// Notes where the image and the device tree are. Boot CPU, before the first CPU is started.
+/// Records the places of the image and the device tree. Boot CPU, before the first CPU is started.
 pub(in crate::kernel) fn remember_places(boot: &BootInfo, tree: PhysRange) {
     ENTRY.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
     for ([start, end], range) in KEPT.iter().zip([boot.image_range(), tree]) {
@@ -42,8 +42,7 @@ fn give_stack(cpu: CpuId, stack_use: StackUse) -> Result<(), CpuError> {
     stack::register(cpu, stack_use, range.end()).map_err(CpuError::BadStack)
 }
 
-/// Starts a CPU that is off, or that has gone (Linux: `cpu_up`). When this returns it is online. Where sleeping is
-/// allowed.
+/// Starts a CPU that is off or offline (Linux: `cpu_up`). When this returns it is online. Where sleeping is allowed.
 ///
 /// # Errors
 ///
@@ -106,7 +105,7 @@ fn release(record: &Record, entry: PhysAddr) -> Result<(), CpuError> {
     Ok(())
 }
 
-/// The address of a word of the spin table in the linear map, if what the device tree says can be true.
+/// The address of a word of the spin table in the linear map, if the device tree's value is possible.
 fn release_word(word: PhysAddr) -> Result<VirtAddr, ReleaseError> {
     if !word.is_aligned(8) {
         return Err(ReleaseError::Misaligned);
@@ -147,7 +146,7 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     trap::init(cpu);
     let Some(record) = Record::of(cpu) else { cpu::park() };
     if !record.go(CpuState::Starting, CpuState::Arrived) {
-        // Too late: nobody expects this CPU any more.
+        // Too late: the kernel has given this CPU up.
         let _refused = psci::cpu_off();
         cpu::park();
     }
@@ -162,17 +161,17 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
     idle::run(cpu, record)
 }
 
-/// Makes this CPU take part. Exceptions masked.
+/// Brings this CPU online. Exceptions masked.
 fn come_online(cpu: CpuId, record: &Record) {
     if let Err(error) = interrupts::init_cpu() {
         give_up(cpu, record, format_args!("{error}"));
     }
-    // SAFETY: this CPU has just come, masked, on its own stack; what it left the last time was emptied before it was started.
+    // SAFETY: this CPU has just come, masked, on its own stack; its caches of the last time were drained before it was started.
     if !unsafe { global::bring_cpu_online() } {
         give_up(cpu, record, format_args!("it has no data of its own"));
     }
     global::forbid_waiting_in_atomic(true);
-    // What was asked while it was away.
+    // Answers the requests made while it was offline.
     global::answer_requests();
     if !record.go(CpuState::Arrived, CpuState::Online) {
         // SAFETY: masked, and it stops below without another call.
@@ -190,7 +189,7 @@ fn give_up(cpu: CpuId, record: &Record, why: core::fmt::Arguments<'_>) -> ! {
     cpu::park()
 }
 
-/// Stops a CPU (Linux: `cpu_down`): it finishes what it is at, its pages, objects and stacks go back to where all CPUs find
+/// Stops a CPU (Linux: `cpu_down`): it finishes its current work, its pages, objects and stacks go back to where all CPUs find
 /// them, and it is switched off, or parked where firmware cannot do that. Where sleeping is allowed.
 ///
 /// # Errors
@@ -213,12 +212,12 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
         match record.state() {
             CpuState::Parked => break record,
             CpuState::Leaving if timer::ticks().wrapping_sub(start) > patience() => {
-                // It may have begun to go in this very moment: whoever changes the state first decides.
+                // It may have begun to leave in this very moment: the first change of the state decides.
                 if record.go(CpuState::Leaving, CpuState::Online) {
                     return Err(CpuError::NoAnswer(cpu));
                 }
             }
-            // It takes no interrupts any more. What it holds stays its own, for when it comes back.
+            // It takes no interrupts any more. It keeps its cached memory, for when it comes back.
             CpuState::Stopping if timer::ticks().wrapping_sub(start) > 2 * patience() => {
                 error!("{cpu:?} has begun to go offline, and does not end");
                 return Err(CpuError::NoAnswer(cpu));
@@ -248,17 +247,17 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
     Ok(())
 }
 
-/// This CPU has been asked to go, and has nothing left to do. Returns when it is back, or if it stays.
+/// Takes this CPU offline, which was asked for, when it has no work left. Returns when it is back, or if it stays online.
 pub(super) fn leave(cpu: CpuId, record: &Record) {
     irq::local_irq_disable();
-    // From here on nobody sends work; what was sent before is done first.
+    // From here on nobody sends work; work sent before is done first.
     if !record.go(CpuState::Leaving, CpuState::Stopping) || !work::is_free(record) {
         record.go(CpuState::Stopping, CpuState::Leaving);
         irq::local_irq_enable();
         return;
     }
     timer::stop();
-    // SAFETY: interrupts are masked since the start of this function. What follows takes no memory.
+    // SAFETY: interrupts are masked since the start of this function. The code below allocates nothing.
     unsafe { global::take_cpu_offline() };
     smp_call::refuse(cpu);
     interrupts::leave_cpu();

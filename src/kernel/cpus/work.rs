@@ -1,5 +1,4 @@
-//! Work for a CPU to do as itself and not as an interrupt handler: on its own stack, interrupts unmasked, so that it may
-//! wait.
+//! Work for a CPU to do outside of interrupt handlers: on its own stack, interrupts unmasked, so that it may wait.
 
 use super::{CpuState, Record, no_answer, patience};
 use crate::addr::CpuId;
@@ -9,11 +8,11 @@ use crate::global;
 use crate::kernel::interrupts;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// Something that several CPUs do.
+/// Job of several CPUs.
 ///
 /// # Invariants
 ///
-/// - `JOB-1`: `body` is what `run` wants, and there until `left` is zero.
+/// - `JOB-1`: `body` is the argument that `run` expects, and exists until `left` is zero.
 pub(super) struct Job {
     run: unsafe fn(*const (), CpuId),
     body: *const (),
@@ -21,34 +20,34 @@ pub(super) struct Job {
     left: AtomicU32,
 }
 
-/// Whether a CPU has nothing waiting.
+/// Whether a CPU has no job waiting.
 pub(super) fn is_free(record: &Record) -> bool {
     record.job.load(Ordering::SeqCst).is_null()
 }
 
-/// In a CPU's place for a job while it does one.
+/// Marks a CPU's job place while the CPU runs a job.
 const BUSY: *mut Job = core::ptr::without_provenance_mut(1);
 
-/// Does what waits for this CPU; whether there was anything.
+/// Runs the job that waits for this CPU. Returns whether there was one.
 pub(super) fn run_here(record: &Record) -> bool {
     let job = record.job.load(Ordering::Relaxed);
-    // Whoever sent it may take it back, until it is taken here. Acquire pairs with the exchange in `send`.
+    // The sender may take it back, until it is taken here. Acquire pairs with the exchange in `send`.
     if job.is_null() || record.job.compare_exchange(job, BUSY, Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return false;
     }
-    // SAFETY: whoever put it there waits until it is done.
+    // SAFETY: the sender that put it there waits until it is done.
     let job = unsafe { &*job };
     // SAFETY: JOB-1.
     unsafe { (job.run)(job.body, cpu::current()) };
     record.job.store(core::ptr::null_mut(), Ordering::Release);
-    // The last look at the job: its owner may be gone afterwards.
+    // The last access to the job: its owner may free it afterwards.
     job.left.fetch_sub(1, Ordering::Release);
     true
 }
 
-/// Runs `body` on every CPU that is online at once, on this one too, and returns when all have finished. How many they were.
-/// Where sleeping is allowed; elsewhere that is reported, nothing runs, and the answer is zero. While it waits this CPU does
-/// what an idle one does. A CPU that is at other such work does it first; one that takes more than a second for the rest is
+/// Runs `body` on every CPU that is online at once, on this one too, and returns when all have finished. Returns their number.
+/// Where sleeping is allowed; elsewhere that is reported, nothing runs, and the result is zero. While it waits, this CPU does
+/// the work of an idle one. A CPU that runs another job finishes it first; one that takes more than a second for the rest is
 /// reported each second.
 pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     unsafe fn call<F: Fn(CpuId) + Sync>(body: *const (), cpu: CpuId) {
@@ -73,7 +72,7 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     }
     body(here);
     let mut start = timer::ticks();
-    // Acquire pairs with the release in `run_here`: what the others did has been done.
+    // Acquire pairs with the release in `run_here`: the other CPUs' work is visible.
     while job.left.load(Ordering::Acquire) != 0 {
         if timer::ticks().wrapping_sub(start) > patience() {
             start = timer::ticks();
@@ -86,7 +85,7 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
     count
 }
 
-/// Gives the job to a CPU, after another one if it has one; whether it will do it.
+/// Gives the job to a CPU, after the one that it may have. Returns whether the CPU will run it.
 fn send(job: &Job, cpu: CpuId, record: &Record) -> bool {
     let place: &AtomicPtr<Job> = &record.job;
     let pointer = (&raw const *job).cast_mut();
@@ -97,8 +96,8 @@ fn send(job: &Job, cpu: CpuId, record: &Record) -> bool {
         global::idle();
         cpu::relax();
     }
-    // A CPU that goes looks for work once more after its state has changed. So one that is seen to stay finds this; one
-    // that is seen to go may find it too, unless it is taken back here first.
+    // A CPU that leaves looks for work once more after its state has changed. So one that is seen to stay finds this; one that
+    // is seen to go may find it too, unless it is taken back here first.
     let stays = matches!(record.state(), CpuState::Online | CpuState::Leaving);
     if !stays && place.compare_exchange(pointer, core::ptr::null_mut(), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
         return false;

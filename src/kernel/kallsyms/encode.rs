@@ -4,7 +4,7 @@ use super::{HEADER_WORDS, MAGIC, STRIDE};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Why there is no table.
+/// Reason why there is no table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EncodeError {

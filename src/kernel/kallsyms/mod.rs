@@ -61,7 +61,7 @@ impl<'a> SymbolTable<'a> {
         })
     }
 
-    /// How many symbols it holds.
+    /// Number of symbols.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.offsets.len()

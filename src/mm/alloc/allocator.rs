@@ -1,4 +1,4 @@
-//! What a source of memory for Rust types does, and how a value comes back for which there was none.
+//! Interface of a source of memory for Rust types, and the error that returns a value for which there was no room.
 
 use crate::gfp::Gfp;
 use crate::mm::slab::AllocError;
@@ -6,15 +6,15 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
-/// A source of memory that is told with each call what it may do (Linux: `kernel::alloc::Allocator`).
+/// A source of memory whose calls take flags (Linux: `kernel::alloc::Allocator`).
 ///
-/// Layouts have at least one byte: owners of nothing ask for nothing. A block may be freed by another CPU and in another
+/// Layouts have at least one byte: an owner without bytes makes no request. A block may be freed by another CPU and in another
 /// context than it was allocated in.
 ///
 /// # Safety
 ///
-/// A block that was given out has the size and the alignment of its layout, is mapped read-write, shares no byte with any
-/// other, and stays so until it is freed, wherever the allocator itself is moved to meanwhile.
+/// An allocated block has the size and the alignment of its layout, is mapped read-write, shares no byte with any other, and
+/// stays so until it is freed, even if the allocator itself is moved meanwhile.
 pub unsafe trait Allocator {
     /// Allocates a block. With [`Gfp::ZERO`] it is zeroed, else its content is undefined.
     ///
@@ -23,39 +23,39 @@ pub unsafe trait Allocator {
     /// [`AllocError`]; nothing has changed then.
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Gives a block another layout, in place or elsewhere. What fits of the content stays; with [`Gfp::ZERO`] what is new
-    /// is zero.
+    /// Gives a block another layout, in place or by moving it. The contents up to the smaller size are kept; with [`Gfp::ZERO`]
+    /// new bytes are zero.
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the block is then what it was.
+    /// [`AllocError`]; the block is then unchanged.
     ///
     /// # Safety
     ///
-    /// `block` was given out by this allocator with the layout `old`. If this succeeds, nobody uses it afterwards.
+    /// This allocator allocated `block` with the layout `old`. If this succeeds, nobody uses it afterwards.
     unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
     /// Frees a block.
     ///
     /// # Safety
     ///
-    /// `block` was given out by this allocator with this layout. Nobody uses it afterwards. In the checking build a block of
-    /// the slab allocator that cannot have this layout is reported, and stays.
+    /// This allocator allocated `block` with this layout. Nobody uses it afterwards. In the checking build a block of the slab
+    /// allocator that cannot have this layout is reported, and stays.
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout);
 }
 
-/// An allocator of which there is one in the machine, so that its owners need not remember which one they have.
+/// An allocator of which the machine has exactly one, so that its owners need not store which one they use.
 pub trait Stateless: Allocator + Sized {
-    /// The allocator. Any two are the same: what one gives out, another frees.
+    /// The allocator. Any two are the same: one may free the blocks of another.
     const THE: Self;
 }
 
-/// A value that did not find room, and why.
+/// A value that did not find room, and the error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Refused<T, E = AllocError> {
     /// The value, unchanged.
     pub value: T,
-    /// Why.
+    /// The error.
     pub error: E,
 }
 

@@ -52,7 +52,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
         Ok(Self { cache: kmem.create(&spec::<T>(name, flags)?)?, kmem, makes: PhantomData })
     }
 
-    /// The cache, for what is not typed.
+    /// The cache, for untyped calls.
     pub const fn cache(&self) -> &K::Cache {
         &self.cache
     }
@@ -65,7 +65,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
     #[inline]
     pub fn alloc(&self, value: T, gfp: Gfp) -> Result<CacheBox<T, K>, AllocError> {
         let object = self.object(gfp)?;
-        // SAFETY: TYPE-1: room for a `T` that is nobody else's.
+        // SAFETY: TYPE-1: room for a `T`, without another owner.
         unsafe { object.write(value) };
         // SAFETY: written just now.
         Ok(unsafe { self.own(object) })
@@ -78,14 +78,14 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
 
     /// # Safety
     ///
-    /// The object is one of this cache, nobody else's, and holds a value.
+    /// The object belongs to this cache, has no other owner, and holds a value.
     #[inline]
     unsafe fn own(&self, object: NonNull<T>) -> CacheBox<T, K> {
         // SAFETY: BOX-1: `kfree`, which frees blocks of `kmem`, frees objects of its caches too.
         CacheBox(unsafe { KBox::from_raw_in(object.as_ptr(), self.kmem) })
     }
 
-    /// Gives the cache back. Where sleeping is allowed.
+    /// Destroys the cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl<T: fmt::Debug, K: Kmem> fmt::Debug for CacheBox<T, K> {
     }
 }
 
-/// A type whose values are made once for each object of a slab, and stay made while the object is free: what one user leaves
-/// the next one finds. There is nothing that unmakes them, so they must not need it.
+/// A type whose values are made once for each object of a slab, and stay valid while the object is free: the next user finds
+/// the values that the previous one left. They are never dropped, so they must not need that.
 pub trait Constructed {
     /// The value of an object of a new slab.
     fn construct() -> Self;
@@ -171,7 +171,7 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
         Ok(Self(Cache { cache: kmem.create(&spec)?, kmem, makes: PhantomData }))
     }
 
-    /// A box of what its last user left, or the constructor.
+    /// A box of the value that its last user left, or of the constructor's.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
         Ok(unsafe { self.0.own(object) })
     }
 
-    /// Gives the cache back. Where sleeping is allowed.
+    /// Destroys the cache. Where sleeping is allowed.
     ///
     /// # Errors
     ///

@@ -11,20 +11,20 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use linked_list_allocator::Heap;
 
-/// What a kernel declares as its `#[global_allocator]`.
+/// Type of a kernel's `#[global_allocator]`.
 ///
-/// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc`
-/// from there on; blocks of the grant are known by their addresses and go back to it, whenever that is. Memory that is
-/// not there is a null, never a panic; what `alloc` makes of a null is an abort, so a kernel's own code had better use
-/// [`KBox`](super::KBox) and [`KVec`](super::KVec), which say so.
+/// It has no memory until [`GlobalHeap::grant`], serves from the grant until [`GlobalHeap::hand_over`], and from `kmalloc` from
+/// there on; blocks of the grant are recognised by their addresses and go back to it at any time. Without memory it returns
+/// null and never panics; `alloc` aborts on a null, so a kernel's own code should use [`KBox`](super::KBox) and
+/// [`KVec`](super::KVec), which return an error.
 ///
-/// `alloc` does not say what its caller may do. It gets what is at hand; if there is nothing, the caller waits where that
-/// is legal, and takes from the reserve where it is not. Any context. What is larger than [`KMALLOC_MAX_SIZE`] comes from
+/// `alloc` has no flags for its caller's context. It tries the CPU's caches first; if they are empty, the caller waits where
+/// that is legal, and takes from the reserve where it is not. Any context. Blocks larger than [`KMALLOC_MAX_SIZE`] come from
 /// `vmalloc`, if `kmem` has it.
 ///
 /// # Invariants
 ///
-/// - `HEAP-1`: the addresses from `start` on, `size` of them, are the early heap's and nobody else's.
+/// - `HEAP-1`: the addresses from `start` on, `size` of them, belong to the early heap alone.
 pub struct GlobalHeap<K: Kmem> {
     early: OrderedLock<Heap, class::EarlyHeap, K::Relax>,
     start: AtomicU64,
@@ -62,7 +62,7 @@ impl<K: Kmem> GlobalHeap<K> {
         self.size.store(range.size(), Ordering::Release);
     }
 
-    /// From here on `kmalloc` serves, which must be up.
+    /// From here on `kmalloc` serves; it must be up.
     pub fn hand_over(&self) {
         self.serving.store(true, Ordering::Release);
     }
@@ -83,7 +83,7 @@ impl<K: Kmem> GlobalHeap<K> {
         })
     }
 
-    /// Whether a block is the early heap's.
+    /// Whether a block belongs to the early heap.
     #[inline]
     fn is_early(&self, block: NonNull<u8>) -> bool {
         let distance = (block.addr().get() as u64).wrapping_sub(self.start.load(Ordering::Relaxed));
@@ -105,7 +105,7 @@ impl<K: Kmem> GlobalHeap<K> {
         self.insist(|context| self.kmem.allocate(layout, context | gfp))
     }
 
-    /// Runs an attempt with what is at hand, and if that is not enough, once more with all that the context permits.
+    /// Runs an attempt on the CPU's caches, and if that fails, once more with everything that the context permits.
     #[inline]
     fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, AllocError>) -> Option<NonNull<u8>> {
         match attempt(Gfp::NOWAIT) {
@@ -119,7 +119,7 @@ impl<K: Kmem> GlobalHeap<K> {
     fn get_early(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
         let block = self.kmem.masked(|| self.early.lock().allocate_first_fit(layout)).ok()?;
         if gfp.contains(Gfp::ZERO) {
-            // SAFETY: the block has as many bytes.
+            // SAFETY: the block has that many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         Some(block)
@@ -127,7 +127,7 @@ impl<K: Kmem> GlobalHeap<K> {
 
     /// # Safety
     ///
-    /// The block was given out by this heap with this layout, and is not used afterwards.
+    /// This heap allocated the block with this layout, and it is not used afterwards.
     #[inline]
     unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
         if self.is_early(block) {
@@ -151,7 +151,7 @@ impl<K: Kmem> GlobalHeap<K> {
             return self.insist(|context| unsafe { self.kmem.resize(block, old, new, context) });
         }
         let moved = self.get(new, Gfp::empty())?;
-        // SAFETY: both have as many bytes, and are two.
+        // SAFETY: both have that many bytes, and are distinct.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
         // SAFETY: the caller's promise.
         unsafe { self.give(block, old) };
@@ -159,7 +159,7 @@ impl<K: Kmem> GlobalHeap<K> {
     }
 }
 
-/// Whether blocks of a layout are more than `kmalloc` has.
+/// Whether blocks of a layout are larger than the largest of `kmalloc`.
 const fn is_large(layout: Layout) -> bool {
     layout.size() > KMALLOC_MAX_SIZE && layout.align() <= to_usize(PAGE_SIZE)
 }

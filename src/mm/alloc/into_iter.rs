@@ -1,4 +1,4 @@
-//! The values of a row one by one, each taken out of it.
+//! Iterator that moves the values out of an array one by one.
 
 use super::allocator::Allocator;
 use super::raw::RawBuf;
@@ -6,11 +6,11 @@ use core::fmt;
 use core::iter::FusedIterator;
 use core::ptr::NonNull;
 
-/// The values of a [`KVec`](super::KVec), in order. Those that nobody has taken are dropped with it.
+/// The values of a [`KVec`](super::KVec), in order. Values that are not taken are dropped with it.
 ///
 /// # Invariants
 ///
-/// - `ITER-1`: the places from `next` up to `end` hold values, which are this iterator's alone.
+/// - `ITER-1`: the places from `next` up to `end` hold values, which belong to this iterator alone.
 pub struct IntoIter<T, A: Allocator> {
     buf: RawBuf<T, A>,
     next: usize,
@@ -22,7 +22,7 @@ impl<T, A: Allocator> IntoIter<T, A> {
     ///
     /// # Safety
     ///
-    /// They are there, and nobody else's.
+    /// They exist, without another owner.
     pub(super) const unsafe fn new(buf: RawBuf<T, A>, len: usize) -> Self {
         // INVARIANT: ITER-1 is the caller's promise.
         Self { buf, next: 0, end: len }
@@ -40,7 +40,7 @@ impl<T, A: Allocator> IntoIter<T, A> {
         unsafe { place.read() }
     }
 
-    /// The values that nobody has taken.
+    /// The values not taken yet.
     #[must_use]
     pub const fn as_slice(&self) -> &[T] {
         // SAFETY: inside the buffer, or its end.

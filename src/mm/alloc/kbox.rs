@@ -16,7 +16,7 @@ use core::ptr::{self, NonNull};
 ///
 /// A box of a trait object is made of one of a sized value: `KBox::from_raw(KBox::into_raw(value) as *mut dyn Trait)`.
 ///
-/// What has been freed cannot be used:
+/// A freed value cannot be used:
 ///
 /// ```compile_fail,E0382
 /// fn free_twice<A: quarry::mm::alloc::Allocator>(value: quarry::mm::alloc::KBox<u32, A>) {
@@ -27,15 +27,15 @@ use core::ptr::{self, NonNull};
 ///
 /// # Invariants
 ///
-/// - `BOX-1`: `at` leads to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both are this
-///   box's alone.
+/// - `BOX-1`: `at` points to a value, and if that has bytes, to a block of `allocator` with the value's layout. Both belong to
+///   this box alone.
 pub struct KBox<T: ?Sized, A: Allocator> {
     at: NonNull<T>,
     allocator: A,
     owns: PhantomData<T>,
 }
 
-// SAFETY: BOX-1: the value is this box's alone, and reached through it alone.
+// SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Send + ?Sized, A: Allocator + Send> Send for KBox<T, A> {}
 // SAFETY: as above.
 unsafe impl<T: Sync + ?Sized, A: Allocator + Sync> Sync for KBox<T, A> {}
@@ -120,7 +120,7 @@ impl<T, A: Allocator> KBox<T, A> {
         unsafe { room.assume_init_read() }
     }
 
-    /// The box, without its value, which is the caller's to drop.
+    /// The box, without its value, which the caller must drop.
     fn into_room(self) -> KBox<MaybeUninit<T>, A> {
         let (at, allocator) = Self::into_raw_with_allocator(self);
         // SAFETY: BOX-1 with another type of the same layout.
@@ -137,7 +137,7 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
         unsafe { self.assume_init() }
     }
 
-    /// Takes what is in the room for a value.
+    /// Takes the value out of its room.
     ///
     /// # Safety
     ///
@@ -152,13 +152,13 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
 }
 
 impl<T: ?Sized, A: Allocator + Stateless> KBox<T, A> {
-    /// Gives the box up: the value and its memory are the caller's, for [`KBox::from_raw`].
+    /// Gives the box up: the caller owns the value and its memory, for [`KBox::from_raw`].
     #[must_use = "the value would never be dropped"]
     pub fn into_raw(this: Self) -> *mut T {
         Self::into_raw_with_allocator(this).0
     }
 
-    /// The box of what [`KBox::into_raw`] gave up.
+    /// The box of a pointer from [`KBox::into_raw`].
     ///
     /// # Safety
     ///
@@ -180,7 +180,7 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         (this.at.as_ptr(), allocator)
     }
 
-    /// The box of what [`KBox::into_raw_with_allocator`] gave up.
+    /// The box of a pointer from [`KBox::into_raw_with_allocator`].
     ///
     /// # Safety
     ///
@@ -193,14 +193,14 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         Self { at, allocator, owns: PhantomData }
     }
 
-    /// Gives the value away for good, or as long as its allocator is there.
+    /// Leaks the value: it stays for good, or as long as its allocator lives.
     #[must_use = "the value would be lost"]
     pub fn leak<'a>(this: Self) -> &'a mut T
     where
         A: 'a,
     {
         let (at, allocator) = Self::into_raw_with_allocator(this);
-        // What the allocator refers to must not be freed before the value's lifetime is over, and is not: `A: 'a`.
+        // Data that the allocator refers to must live as long as the value, and does: `A: 'a`.
         let _ = ManuallyDrop::new(allocator);
         // SAFETY: BOX-1, and nobody frees the block.
         unsafe { &mut *at }
@@ -213,12 +213,12 @@ impl<T: ?Sized, A: Allocator> KBox<T, A> {
         A: 'static,
     {
         // SAFETY: the value is not moved with its box, and its memory is used for nothing else until it has been
-        // dropped, not even if the box is forgotten, since the allocator is there for good.
+        // dropped, not even if the box is forgotten, since the allocator is never dropped.
         unsafe { Pin::new_unchecked(this) }
     }
 }
 
-/// A block that is freed whatever happens to the value in it.
+/// A block that is freed in any case, even if its value is moved out or its drop panics.
 struct Block<'a, A: Allocator> {
     at: NonNull<u8>,
     layout: Layout,

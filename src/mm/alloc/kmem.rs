@@ -11,19 +11,19 @@ use crate::sync::{CHECKED, LockHal};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-/// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with shorter ways of its own
-/// writes another.
+/// `kmalloc` and its kin, in pointers. A reference to a [`SlabAllocator`] is one; a kernel with fast paths of its own writes
+/// another.
 ///
 /// # Safety
 ///
-/// `kmalloc` returns memory of the size that was asked for, mapped read-write, that nobody else has until `kfree`; it is
-/// aligned to the largest power of two that divides the size of its class, up to a page, and blocks that are larger than
-/// [`KMALLOC_MAX_CACHE_SIZE`] are aligned to their size rounded up to a power of two. `alloc_object` returns as much for
-/// the size and alignment of the cache, which `create` took from its spec.
+/// `kmalloc` returns memory of the requested size, mapped read-write, without another owner until `kfree`; it is aligned to the
+/// largest power of two that divides the size of its class, up to a page, and blocks that are larger than
+/// [`KMALLOC_MAX_CACHE_SIZE`] are aligned to their size rounded up to a power of two. `alloc_object` returns as much for the
+/// size and alignment of the cache, which `create` took from its spec.
 pub unsafe trait Kmem {
-    /// A cache that somebody holds.
+    /// A handle of a cache.
     type Cache;
-    /// How a lock waits.
+    /// Way of waiting for a lock.
     type Relax: LockHal;
 
     /// Allocates `size` bytes, not zero; see [`SlabAllocator::kmalloc`].
@@ -33,7 +33,7 @@ pub unsafe trait Kmem {
     /// [`AllocError`].
     fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Makes an allocation `size` bytes large, not zero; see [`SlabAllocator::krealloc`].
+    /// Resizes an allocation to `size` bytes, not zero; see [`SlabAllocator::krealloc`].
     ///
     /// # Errors
     ///
@@ -44,25 +44,25 @@ pub unsafe trait Kmem {
     /// `object` came from here. If this succeeds, nobody uses it afterwards.
     unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Frees what `kmalloc` or `alloc_object` gave. Misuse is reported.
+    /// Frees an allocation of `kmalloc` or `alloc_object`. Misuse is reported.
     ///
     /// # Safety
     ///
     /// `object` came from here. Nobody uses it afterwards.
     unsafe fn kfree(&self, object: NonNull<u8>);
 
-    /// Bytes that an allocation has.
+    /// Bytes of an allocation.
     ///
     /// # Errors
     ///
     /// [`Misuse`], if there is no such allocation.
     fn ksize(&self, object: NonNull<u8>) -> Result<usize, Misuse>;
 
-    /// Reports what is wrong with a block that somebody frees, and that is not freed.
+    /// Reports the error in a block that a caller frees, and that is not freed.
     fn report(&self, misuse: &Misuse);
 
-    /// Allocates more than the largest block has, page aligned and contiguous in addresses alone: what `vmalloc` is for. A
-    /// machine without it has none.
+    /// Allocates more bytes than the largest block has, page aligned and contiguous in virtual addresses only, by `vmalloc`. A
+    /// machine without `vmalloc` refuses.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ pub unsafe trait Kmem {
         Err(AllocError::TooLarge)
     }
 
-    /// Frees what `vmalloc` gave.
+    /// Frees an area of `vmalloc`.
     ///
     /// # Safety
     ///
@@ -85,21 +85,21 @@ pub unsafe trait Kmem {
     /// [`CreateError`].
     fn create(&self, spec: &CacheSpec) -> Result<Self::Cache, CreateError>;
 
-    /// Allocates an object of a cache that was made here.
+    /// Allocates an object of a cache made by [`Kmem::create`].
     ///
     /// # Errors
     ///
     /// [`AllocError`].
     fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
 
-    /// Gives a cache back; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
+    /// Destroys a cache; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
     /// # Errors
     ///
     /// The cache, and why it stays.
     fn destroy(&self, cache: Self::Cache) -> Result<(), (Self::Cache, DestroyError)>;
 
-    /// Whether the caller may wait where it is.
+    /// Whether the caller may wait in its context.
     fn may_wait(&self) -> bool;
 
     /// Runs `f` with interrupts masked on this CPU.
@@ -114,8 +114,8 @@ fn address(object: NonNull<u8>) -> VirtAddr {
     VirtAddr::new(object.expose_provenance().get() as u64)
 }
 
-// SAFETY: what the slab allocator promises: its caches' objects are apart and aligned, its large blocks are blocks of the
-// page allocator.
+// SAFETY: the slab allocator's guarantees: its caches' objects are apart and aligned, its large blocks are blocks of the page
+// allocator.
 unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     type Cache = CacheHandle<H>;
     type Relax = H::Relax;
@@ -169,8 +169,8 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     }
 }
 
-/// How many bytes `kmalloc` must be asked for, so that what it gives has the layout: a multiple of the alignment, since
-/// each class is aligned to what divides it, and a block of pages for alignments above a page.
+/// Size to request of `kmalloc`, so that the block has the layout: a multiple of the alignment, since each class is aligned to
+/// what divides it, and a block of pages for alignments above a page.
 #[inline(always)]
 const fn request(layout: Layout) -> usize {
     let size = layout.pad_to_align().size();
@@ -187,28 +187,28 @@ fn wasted<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> Option<usize> {
     kmem.ksize(block).ok().filter(|usable| is_wasteful(*usable, size))
 }
 
-/// What the last word of a block holds, in the checking build, that is wastefully large for the `size` bytes that its user
-/// wants, as there was no memory to move it to.
+/// Note in the last word of a block (checking build only): the block stays wastefully large for the `size` bytes that its user
+/// wants, because there was no memory to move it.
 fn small_note(block: NonNull<u8>, size: usize) -> u64 {
     0x7368_7275_6e6b_656e ^ address(block).get() ^ size as u64
 }
 
 fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
     if CHECKED && let Some(usable) = wasted(kmem, block, size) {
-        // SAFETY: the block has as many bytes.
+        // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
         // SAFETY: as above, and its user wants less than half of them.
         unsafe { last.write_unaligned(small_note(block, size)) };
     }
 }
 
-/// Whether a block may have been asked to have `size` bytes, as far as its own size tells. What may not is reported.
+/// Whether a block may have been requested with `size` bytes, as far as its own size tells. A wrong size is reported.
 #[inline(never)]
 fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
-    // What is wrong with a block of no size `kfree` says.
+    // `kfree` reports a block that has no size.
     let Ok(usable) = kmem.ksize(block) else { return true };
     let right = if is_wasteful(usable, size) {
-        // SAFETY: the block has as many bytes.
+        // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
         // SAFETY: as above; nobody uses it any more.
         unsafe { last.read_unaligned() == small_note(block, size) }
@@ -234,7 +234,7 @@ unsafe fn move_block<K: Kmem>(
     gfp: Gfp,
 ) -> Result<NonNull<u8>, AllocError> {
     let moved = kmem.kmalloc(request(new), gfp)?;
-    // SAFETY: both blocks have as many bytes, and are two.
+    // SAFETY: both blocks have that many bytes, and are distinct.
     unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
     // SAFETY: the caller's promise.
     unsafe { kmem.kfree(block) };
@@ -260,7 +260,7 @@ unsafe impl<K: Kmem> Allocator for K {
             let moved = unsafe { move_block(self, block, old, new, plain | Gfp::NOWARN) };
             match moved {
                 Ok(moved) => moved,
-                // It fits where it is.
+                // It fits in place.
                 Err(_) => {
                     // SAFETY: the caller's promise.
                     let stays = unsafe { self.krealloc(block, size, plain) }?;

@@ -1,7 +1,7 @@
-//! Values in a row that grows (Linux: `rust/kernel/alloc/kvec.rs`).
+//! A growable array (Linux: `rust/kernel/alloc/kvec.rs`).
 //!
-//! What needs memory takes a [`Gfp`] and returns a `Result`; a value that found no room comes back with the error. Nothing
-//! here panics; an index out of bounds is an answer, except in what `[T]` itself does.
+//! Functions that need memory take a [`Gfp`] and return a `Result`; the error returns a value for which there was no room.
+//! Nothing here panics: an index out of bounds is an error or `None`, except in the methods of `[T]` itself.
 
 use super::allocator::{Allocator, Refused, Stateless};
 use super::into_iter::IntoIter;
@@ -13,21 +13,21 @@ use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::{self, NonNull};
 
-/// A row of values in a block of an allocator. An empty one has no block.
+/// A growable array of values in a block of an allocator. An empty one has no block.
 ///
 /// # Invariants
 ///
-/// - `VEC-1`: the first `len` places of `buf` hold values, which are this row's alone.
+/// - `VEC-1`: the first `len` places of `buf` hold values, which belong to this array alone.
 pub struct KVec<T, A: Allocator> {
     buf: RawBuf<T, A>,
     len: usize,
 }
 
-/// Why a value was not inserted.
+/// Reason why a value was not inserted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InsertError {
-    /// There is no such place: the row is shorter.
+    /// The index is out of bounds: the array is shorter.
     OutOfBounds,
     /// There was no memory to grow.
     Memory(AllocError),
@@ -45,13 +45,13 @@ impl fmt::Display for InsertError {
 impl core::error::Error for InsertError {}
 
 impl<T, A: Allocator + Stateless> KVec<T, A> {
-    /// An empty row.
+    /// An empty array.
     #[must_use]
     pub const fn new() -> Self {
         Self::new_in(A::THE)
     }
 
-    /// An empty row with room for `capacity` values.
+    /// An empty array with room for `capacity` values.
     ///
     /// # Errors
     ///
@@ -82,21 +82,21 @@ impl<T, A: Allocator + Stateless> Default for KVec<T, A> {
 }
 
 impl<T, A: Allocator> KVec<T, A> {
-    /// Values that the first block has room for: eight bytes of small ones, four of others, one of large ones.
+    /// Capacity of the first block, in values: eight bytes of small ones, four of others, one of large ones.
     const FIRST: usize = match size_of::<T>() {
         0..=1 => 8,
         2..=1024 => 4,
         _ => 1,
     };
 
-    /// An empty row that will be in memory of `allocator`.
+    /// An empty array that will be in memory of `allocator`.
     #[must_use]
     pub const fn new_in(allocator: A) -> Self {
         // INVARIANT: VEC-1: none.
         Self { buf: RawBuf::new(allocator), len: 0 }
     }
 
-    /// An empty row with room for `capacity` values in memory of `allocator`.
+    /// An empty array with room for `capacity` values in memory of `allocator`.
     ///
     /// # Errors
     ///
@@ -107,32 +107,32 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(row)
     }
 
-    /// How many values there are.
+    /// Number of values.
     #[must_use]
     #[inline(always)]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many values there is room for.
+    /// Capacity, in values.
     #[must_use]
     #[inline(always)]
     pub const fn capacity(&self) -> usize {
         self.buf.capacity()
     }
 
-    /// Makes room for `additional` more values, and for as many again as there are if memory is plenty.
+    /// Makes room for `additional` more values, and for as many again as the array has if memory is plentiful.
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the row is unchanged then.
+    /// [`AllocError`]; the array is unchanged then.
     #[inline]
     pub fn reserve(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
         // VEC-1: there are no more values than there is room for.
@@ -153,7 +153,7 @@ impl<T, A: Allocator> KVec<T, A> {
     fn grow(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
         let needed = self.len.checked_add(additional).ok_or(AllocError::Overflow)?;
         let wanted = self.capacity().saturating_mul(2).max(needed).max(Self::FIRST);
-        // The rest of the doubled room is nothing to wait for, nor to complain about.
+        // The rest of the doubled room is optional: no wait for it, no warning without it.
         let modest = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NOWARN;
         if wanted > needed && self.buf.resize(wanted, modest).is_ok() {
             return Ok(());
@@ -161,16 +161,16 @@ impl<T, A: Allocator> KVec<T, A> {
         self.buf.resize(needed, gfp)
     }
 
-    /// Gives room back that no value is in. It costs a move to a smaller block, or nothing.
+    /// Frees unused room. It costs a move to a smaller block, or nothing.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] of allocators that cannot shrink a block without another; the row is unchanged then.
+    /// [`AllocError`] of allocators that cannot shrink a block without another; the array is unchanged then.
     pub fn shrink_to_fit(&mut self, gfp: Gfp) -> Result<(), AllocError> {
         if self.len < self.capacity() { self.buf.resize(self.len, gfp) } else { Ok(()) }
     }
 
-    /// Puts a value at the end.
+    /// Appends a value.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts a value at the end if there is room.
+    /// Appends a value if there is room.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts a value at the end, where there is room.
+    /// Appends a value, where there is room.
     #[inline]
     fn put(&mut self, value: T) {
         debug_assert!(self.len < self.capacity(), "there is room");
@@ -216,18 +216,18 @@ impl<T, A: Allocator> KVec<T, A> {
         self.len = self.len.checked_sub(1)?;
         // SAFETY: VEC-1: a value was there.
         let place = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: it is no longer counted, so that nobody else has it.
+        // SAFETY: it is no longer counted, so it has no other owner.
         Some(unsafe { place.read() })
     }
 
     /// Drops the values from `len` on.
     pub fn truncate(&mut self, len: usize) {
         let Some(gone) = self.len.checked_sub(len) else { return };
-        // INVARIANT: VEC-1 holds while they are dropped, whatever that does.
+        // INVARIANT: VEC-1 holds while they are dropped, even if a drop panics.
         self.len = len;
-        // SAFETY: the first value that goes, or the end.
+        // SAFETY: the first value to be dropped, or the end.
         let first = unsafe { self.buf.at().add(len) };
-        // SAFETY: VEC-1 as it was: so many values that are not counted any more.
+        // SAFETY: VEC-1 as it was: that many values, which are not counted any more.
         unsafe { NonNull::slice_from_raw_parts(first, gone).drop_in_place() };
     }
 
@@ -236,7 +236,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.truncate(0);
     }
 
-    /// Says how many values there are.
+    /// Sets the number of values.
     ///
     /// # Safety
     ///
@@ -251,7 +251,7 @@ impl<T, A: Allocator> KVec<T, A> {
     pub fn spare_capacity_mut(&mut self) -> &mut [MaybeUninit<T>] {
         // SAFETY: inside the room, or its end.
         let spare = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: BUF-1: so many places that hold no values, or whose values are forgotten.
+        // SAFETY: BUF-1: that many places, which hold no values, or whose values are forgotten.
         unsafe { core::slice::from_raw_parts_mut(spare.cast().as_ptr(), self.capacity() - self.len) }
     }
 
@@ -270,8 +270,7 @@ impl<T, A: Allocator> KVec<T, A> {
         unsafe { core::slice::from_raw_parts_mut(self.buf.at().as_ptr(), self.len) }
     }
 
-    /// Gives the row up: where it is, how many values there are, how many there is room for. For
-    /// [`KVec::from_raw_parts_in`].
+    /// Gives the array up. Returns its address, its length, and its capacity. For [`KVec::from_raw_parts_in`].
     #[must_use = "the values would never be dropped"]
     pub fn into_raw_parts_with_allocator(self) -> (*mut T, usize, usize, A) {
         let len = self.len;
@@ -279,14 +278,14 @@ impl<T, A: Allocator> KVec<T, A> {
         (at.as_ptr(), len, room, allocator)
     }
 
-    /// The row that [`KVec::into_raw_parts_with_allocator`] gave up.
+    /// The array of the parts from [`KVec::into_raw_parts_with_allocator`].
     ///
     /// # Safety
     ///
     /// The parts came from there, once, with this allocator; the first `len` places hold values.
     #[must_use]
     pub const unsafe fn from_raw_parts_in(at: *mut T, len: usize, capacity: usize, allocator: A) -> Self {
-        // SAFETY: a row's pointer is not null.
+        // SAFETY: an array's pointer is not null.
         let at = unsafe { NonNull::new_unchecked(at) };
         // SAFETY: the caller's promise.
         let buf = unsafe { RawBuf::from_parts(at, capacity, allocator) };
@@ -294,7 +293,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Self { buf, len }
     }
 
-    /// The room, without its values, which are the caller's to drop.
+    /// The room, without its values, which the caller must drop.
     pub(super) fn into_buf(self) -> RawBuf<T, A> {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither used nor dropped afterwards.
@@ -305,21 +304,21 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// The row, as for [`KVec::shrink_to_fit`].
+    /// The array, as for [`KVec::shrink_to_fit`].
     pub fn into_boxed_slice(mut self, gfp: Gfp) -> Result<KBox<[T], A>, Refused<Self>> {
         if let Err(error) = self.shrink_to_fit(gfp) {
             return Err(Refused { value: self, error });
         }
         let (at, len, _, allocator) = self.into_raw_parts_with_allocator();
-        // SAFETY: BOX-1: as many values as the block has room for, or none and no block.
+        // SAFETY: BOX-1: the block's capacity is full of values, or there is no value and no block.
         Ok(unsafe { KBox::from_raw_in(ptr::slice_from_raw_parts_mut(at, len), allocator) })
     }
 
-    /// The values of a box as a row.
+    /// The values of a box as an array.
     #[must_use]
     pub fn from_boxed_slice(values: KBox<[T], A>) -> Self {
         let (at, allocator) = KBox::into_raw_with_allocator(values);
-        // SAFETY: BOX-1: a block for as many values, all of which are there.
+        // SAFETY: BOX-1: a block for that many values, all of which are there.
         unsafe { Self::from_raw_parts_in(at.cast(), at.len(), at.len(), allocator) }
     }
 }
@@ -337,7 +336,7 @@ impl<T, A: Allocator> IntoIterator for KVec<T, A> {
 
     fn into_iter(self) -> IntoIter<T, A> {
         let len = self.len;
-        // SAFETY: VEC-1: so many values, which the row has given up.
+        // SAFETY: VEC-1: that many values, which the array has given up.
         unsafe { IntoIter::new(self.into_buf(), len) }
     }
 }

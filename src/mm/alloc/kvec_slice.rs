@@ -1,4 +1,4 @@
-//! What a row of values does by way of its slice: inserting, removing, copying, comparing, printing.
+//! Slice operations of the array: inserting, removing, copying, comparing, printing.
 #![forbid(unsafe_code)]
 
 use super::allocator::{Allocator, Refused};
@@ -9,11 +9,11 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 impl<T, A: Allocator> KVec<T, A> {
-    /// Puts a value at a place; those from there on move up by one.
+    /// Inserts a value at `index`; those from there on move up by one.
     ///
     /// # Errors
     ///
-    /// [`InsertError`], with the value; the row is unchanged then.
+    /// [`InsertError`], with the value; the array is unchanged then.
     pub fn insert(&mut self, index: usize, value: T, gfp: Gfp) -> Result<(), Refused<T, InsertError>> {
         if index > self.len() {
             return Err(Refused { value, error: InsertError::OutOfBounds });
@@ -26,13 +26,13 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Takes the value at a place; those behind it move down by one. `None` if there is none.
+    /// Removes and returns the value at `index`; those behind it move down by one. `None` if it is out of bounds.
     pub fn remove(&mut self, index: usize) -> Option<T> {
         self.get_mut(index..).filter(|tail| !tail.is_empty())?.rotate_left(1);
         self.pop()
     }
 
-    /// Takes the value at a place; the last one goes there. `None` if there is none.
+    /// Removes and returns the value at `index`; the last one takes its place. `None` if it is out of bounds.
     pub fn swap_remove(&mut self, index: usize) -> Option<T> {
         let last = self.len().checked_sub(1)?;
         if index > last {
@@ -42,7 +42,7 @@ impl<T, A: Allocator> KVec<T, A> {
         self.pop()
     }
 
-    /// Drops the values that `keep` does not want. The others keep their order.
+    /// Drops the values that `keep` rejects. The others keep their order.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
         let mut kept = 0;
         for index in 0..self.len() {
@@ -54,11 +54,11 @@ impl<T, A: Allocator> KVec<T, A> {
         self.truncate(kept);
     }
 
-    /// Puts copies of all of `values` at the end.
+    /// Appends copies of all of `values`.
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the row is unchanged then.
+    /// [`AllocError`]; the array is unchanged then.
     pub fn extend_from_slice(&mut self, values: &[T], gfp: Gfp) -> Result<(), AllocError>
     where
         T: Clone,
@@ -72,7 +72,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Puts `count` copies of a value at the end.
+    /// Appends `count` copies of a value.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl<T, A: Allocator> KVec<T, A> {
         Ok(())
     }
 
-    /// Drops values at the end, or puts copies of `value` there, until there are `len`.
+    /// Drops values at the end, or appends copies of `value`, until there are `len`.
     ///
     /// # Errors
     ///
@@ -111,14 +111,14 @@ impl<T, A: Allocator> KVec<T, A> {
         }
     }
 
-    /// Puts what an iterator gives at the end, until it is through.
+    /// Appends all values of an iterator.
     ///
     /// # Errors
     ///
-    /// [`AllocError`], with the value that found no room; those before it are in the row.
+    /// [`AllocError`], with the value for which there was no room; those before it are in the array.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>, gfp: Gfp) -> Result<(), Refused<T>> {
         let values = values.into_iter();
-        // What an iterator says is a hint, and room for it is none that must be had.
+        // `size_hint` is only a hint; failing to reserve for it is not an error.
         let _ = self.reserve(values.size_hint().0, gfp | Gfp::NOWARN);
         values.into_iter().try_for_each(|value| self.push(value, gfp))
     }

@@ -1,10 +1,10 @@
 //! Memory for Rust's own types, with [`Gfp`](crate::gfp::Gfp) and without panics (Linux: `rust/kernel/alloc.rs`).
 //!
-//! An [`Allocator`] is told with each call what it may do to find memory, and says by `Result` whether it did. [`KBox`]
-//! owns one value of it, [`KVec`] a row of them, a [`Cache`] makes [`CacheBox`]es of one type. They are generic over the
-//! allocator; the kernel's own names for them, with its `kmalloc` filled in, are in `global`. [`WithGfp`] is the bridge
-//! to collections that are written against the `allocator-api2` trait, and `GlobalHeap` (with the feature
-//! `global-allocator`) the one to `alloc`.
+//! Each call of an [`Allocator`] takes flags that say how it may find memory, and returns a `Result`. [`KBox`] owns one value
+//! in its memory, [`KVec`] an array of them, a [`Cache`] makes [`CacheBox`]es of one type. They are generic over the allocator;
+//! the kernel's own names for them, with its `kmalloc` filled in, are in `global`. [`WithGfp`] is the bridge to collections
+//! that are written against the `allocator-api2` trait, and `GlobalHeap` (with the feature `global-allocator`) the one to
+//! `alloc`.
 //!
 //! No type here aborts for lack of memory, except what `alloc` itself does with a null from `GlobalHeap`.
 

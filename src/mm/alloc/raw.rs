@@ -1,4 +1,4 @@
-//! Room for a number of values, some of which may be there.
+//! Room for a number of values, some of which may exist.
 
 use super::allocator::Allocator;
 use crate::gfp::Gfp;
@@ -8,12 +8,12 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
-/// Room for `capacity` values of `T`. Dropping it frees the room; the values are its owner's to drop.
+/// Room for `capacity` values of `T`. Dropping it frees the room; its owner drops the values.
 ///
 /// # Invariants
 ///
-/// - `BUF-1`: if there are bytes to have, `at` is a block of `allocator` with the layout of an array of `room` values, and
-///   it is this buffer's alone; if not, `room` is zero and `at` dangles, aligned.
+/// - `BUF-1`: if there are bytes to have, `at` is a block of `allocator` with the layout of an array of `room` values, and it
+///   belongs to this buffer alone; if not, `room` is zero and `at` dangles, aligned.
 pub(super) struct RawBuf<T, A: Allocator> {
     at: NonNull<T>,
     room: usize,
@@ -22,7 +22,7 @@ pub(super) struct RawBuf<T, A: Allocator> {
     owns: PhantomData<T>,
 }
 
-// SAFETY: BUF-1: the room is this buffer's alone, as if it held the values itself.
+// SAFETY: BUF-1: the room belongs to this buffer alone, as if it held the values itself.
 unsafe impl<T: Send, A: Allocator + Send> Send for RawBuf<T, A> {}
 // SAFETY: as above.
 unsafe impl<T: Sync, A: Allocator + Sync> Sync for RawBuf<T, A> {}
@@ -34,7 +34,7 @@ impl<T, A: Allocator> RawBuf<T, A> {
         Self { at: NonNull::dangling(), room: 0, allocator, owns: PhantomData }
     }
 
-    /// Takes over room that somebody had.
+    /// Takes over existing room.
     ///
     /// # Safety
     ///
@@ -52,12 +52,12 @@ impl<T, A: Allocator> RawBuf<T, A> {
         (this.at, this.room, allocator)
     }
 
-    /// Where the first value is.
+    /// Address of the first value.
     pub(super) const fn at(&self) -> NonNull<T> {
         self.at
     }
 
-    /// How many values there is room for: any number of those that have no bytes.
+    /// Capacity, in values: any number for types without bytes.
     pub(super) const fn capacity(&self) -> usize {
         if size_of::<T>() == 0 { usize::MAX } else { self.room }
     }
@@ -66,8 +66,8 @@ impl<T, A: Allocator> RawBuf<T, A> {
         Layout::array::<T>(room).map_err(|_| AllocError::Overflow)
     }
 
-    /// Makes room for exactly so many values. What is there stays, as far as it fits. With [`Gfp::ZERO`] what is new is
-    /// zero.
+    /// Makes room for exactly this number of values. The existing ones are kept, as far as they fit. With [`Gfp::ZERO`] new
+    /// bytes are zero.
     ///
     /// Less room is refused only for lack of memory to move to.
     pub(super) fn resize(&mut self, room: usize, gfp: Gfp) -> Result<(), AllocError> {

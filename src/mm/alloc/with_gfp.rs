@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 /// An [`Allocator`] with the flags that its users would not know to pass: `Vec<T, WithGfp<Kmalloc>>`. `GFP` is
 /// [`Gfp::bits`]. Takes no room beyond the allocator's.
 ///
-/// What `allocator-api2`'s own `Vec` and `Box` do when memory is short is theirs to say: most of their methods abort,
+/// `allocator-api2`'s own `Vec` and `Box` decide their behaviour when memory is short: most of their methods abort,
 /// `try_reserve` and `try_new_in` do not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WithGfp<A, const GFP: u32 = { Gfp::KERNEL.bits() }>(A);

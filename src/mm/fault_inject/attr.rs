@@ -6,7 +6,7 @@ use crate::addr::MAX_ORDER;
 use crate::gfp::Gfp;
 use core::fmt;
 
-/// How likely, in thousandths.
+/// Probability, in thousandths.
 ///
 /// # Invariants
 ///
@@ -20,7 +20,7 @@ impl Probability {
     /// Always.
     pub const ALWAYS: Self = Self(1000);
 
-    /// So many thousandths; `None` above 1000.
+    /// The probability in thousandths; `None` above 1000.
     #[must_use]
     pub const fn per_mille(thousandths: u32) -> Option<Self> {
         // INVARIANT: PROB-1 by the comparison.
@@ -44,7 +44,7 @@ impl fmt::Display for Probability {
     }
 }
 
-/// What is logged when a failure is forced.
+/// Amount of logging when a failure is forced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Verbosity {
@@ -52,7 +52,7 @@ pub enum Verbosity {
     Silent = 0,
     /// A line with the settings.
     Line = 1,
-    /// The line, and the stack of the caller.
+    /// The line, and the caller's stack.
     Stack = 2,
 }
 
@@ -73,17 +73,17 @@ impl Verbosity {
 /// `times` are left it fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultAttr {
-    /// Of so many calls one may fail; 0 and 1: each.
+    /// One call in this number may fail; 0 and 1: every call.
     pub interval: u32,
-    /// How likely that one is to fail.
+    /// Probability that one fails.
     pub probability: Probability,
     /// Calls pass until they have asked for this much in sum, in the unit of the site ([`FaultSite::unit`]).
     pub space: u64,
-    /// How often it fails at most; `None`: no limit.
+    /// Maximum number of failures; `None`: no limit.
     pub times: Option<u32>,
-    /// What is logged.
+    /// Amount of logging.
     pub verbose: Verbosity,
-    /// What the chances come from: the same seed and the same calls make the same failures.
+    /// Seed of the chances: the same seed and the same calls make the same failures.
     pub seed: u64,
     /// Calls for less, in the unit of the site, pass.
     pub min_size: u64,
@@ -144,8 +144,8 @@ impl FaultAttr {
     /// | `ignore`, `only` | names of [`Gfp`], joined by `\|` |
     /// | `context` | the number of a CPU |
     ///
-    /// `probability` is in per cent and may have one digit behind a point, `times` is -1 for no limit. What is not named
-    /// is as in [`FaultAttr::off`].
+    /// `probability` is in per cent and may have one digit behind a point, `times` is -1 for no limit. Settings that are not
+    /// named are as in [`FaultAttr::off`].
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl FaultAttr {
     }
 }
 
-/// What is wrong with written settings.
+/// Error in written settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultArgError<'a> {

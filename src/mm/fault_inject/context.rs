@@ -1,4 +1,4 @@
-//! Who asks for memory, as far as failures on request tell contexts apart.
+//! Requesting contexts, as far as fault injection tells them apart.
 
 use crate::addr::CpuId;
 
@@ -16,7 +16,7 @@ impl FaultContext {
         Self(number)
     }
 
-    /// Whatever runs on this CPU and is no interrupt handler.
+    /// All code on this CPU except interrupt handlers.
     #[must_use]
     pub const fn of_cpu(cpu: CpuId) -> Self {
         Self(cpu.get())

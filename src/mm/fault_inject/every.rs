@@ -6,14 +6,14 @@ use core::fmt;
 /// Calls after which an operation is taken to be one that never ends.
 const CALLS_MAX: u32 = 1 << 20;
 
-/// What [`fail_every`] needs of the machine under test.
+/// Interface of [`fail_every`] to the machine under test.
 pub trait FaultTarget {
     /// All that must be the same before and after: free pages, objects of caches, areas, tables.
     type Counts: Clone + PartialEq + fmt::Debug;
     /// An invariant that does not hold.
     type Broken: fmt::Debug;
 
-    /// Whom its sites ask.
+    /// The injector that its sites ask.
     fn injector(&self) -> &FaultInjector;
 
     /// The context that runs the operation.
@@ -42,7 +42,7 @@ pub enum MayRecover {
     Yes,
 }
 
-/// What [`fail_every`] went through.
+/// Counts of a run of [`fail_every`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rounds {
     /// Calls that can fail, each of which did.
@@ -51,7 +51,7 @@ pub struct Rounds {
     pub recovered: u32,
 }
 
-/// What is wrong with an operation one of whose allocations failed. `call` is which, from 1; 0 before any did.
+/// Error of an operation one of whose allocations failed. `call` is the number of that allocation, from 1; 0 before any failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultFinding<C, B, E> {
@@ -59,7 +59,7 @@ pub enum FaultFinding<C, B, E> {
     FailsByItself {
         /// The calls that had been made to fail before.
         call: u32,
-        /// What it answers.
+        /// The error that it returns.
         error: E,
     },
     /// It succeeds although an allocation failed, and may not.
@@ -71,9 +71,9 @@ pub enum FaultFinding<C, B, E> {
     Leaks {
         /// The call that failed.
         call: u32,
-        /// What there was before.
+        /// The count before.
         before: C,
-        /// What there is now.
+        /// The count now.
         after: C,
     },
     /// An invariant does not hold.
@@ -110,12 +110,12 @@ type Finding<T, E> = FaultFinding<<T as FaultTarget>::Counts, <T as FaultTarget>
 /// Runs `operation` with its first allocation failing, with its second, and so on until it passes because it makes no
 /// more (Linux: the loop around `fail-nth`). `undo` undoes what succeeded.
 ///
-/// After every round the counts are what they were and the invariants hold; and the operation, run again with nothing
-/// failing, succeeds. Where counting is legal, with nothing else running.
+/// After every round the counts are unchanged and the invariants hold; and the operation, run again with nothing failing,
+/// succeeds. Where counting is legal, with nothing else running.
 ///
 /// # Errors
 ///
-/// [`FaultFinding`]: what is wrong, and which allocation has to fail to see it.
+/// [`FaultFinding`]: the error, and the allocation that has to fail to show it.
 pub fn fail_every<T: FaultTarget, R, E>(
     target: &T,
     may_recover: MayRecover,

@@ -1,4 +1,4 @@
-//! All sites together: who is asked.
+//! All sites together: the injector that they ask.
 
 use super::attr::{FaultAttr, Verbosity};
 use super::nth::{NthSlot, SLOTS};
@@ -7,7 +7,7 @@ use crate::gfp::Gfp;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// What can be made to fail.
+/// Kind of call that can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -37,7 +37,7 @@ impl FaultSite {
         }
     }
 
-    /// What its sizes count.
+    /// Unit of its sizes.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl FaultInjector {
         }
     }
 
-    /// Whether anything may fail: whether allocators have to go the long way, which asks.
+    /// Whether anything may fail: whether allocators must take the slow path, which asks.
     #[must_use]
     #[inline]
     pub fn is_armed(&self) -> bool {
@@ -123,8 +123,8 @@ impl FaultInjector {
         self.points.get(site as usize)
     }
 
-    /// Sets when a site fails, and its statistics to zero. Any context; one caller at a time for each site. The allocators
-    /// that ask have to be told to go the long way, or no longer to: [`FaultInjector::is_armed`].
+    /// Sets when a site fails, and its statistics to zero. Any context; one caller at a time for each site. The allocators that
+    /// ask have to be told to take the slow path, or no longer to: [`FaultInjector::is_armed`].
     pub fn configure(&self, site: FaultSite, attr: &FaultAttr) {
         let Some(point) = self.point(site) else { return };
         let before = point.configure(attr);
@@ -135,13 +135,13 @@ impl FaultInjector {
         }
     }
 
-    /// The settings of a site, with what is left of space and times.
+    /// The settings of a site, with the remaining space and times.
     #[must_use]
     pub fn attr(&self, site: FaultSite) -> FaultAttr {
         self.point(site).map_or(FaultAttr::off(site), FaultPoint::attr)
     }
 
-    /// What has happened at a site since it was configured.
+    /// Statistics of a site since it was configured.
     #[must_use]
     pub fn statistics(&self, site: FaultSite) -> FaultStatistics {
         self.point(site).map_or(FaultStatistics::default(), FaultPoint::statistics)
@@ -198,7 +198,7 @@ impl FaultInjector {
     }
 }
 
-/// What [`FaultInjector::report`] returns.
+/// Result of [`FaultInjector::report`].
 #[derive(Clone, Copy, Debug)]
 pub struct FaultReport<'i>(&'i FaultInjector);
 

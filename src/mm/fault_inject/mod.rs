@@ -1,15 +1,15 @@
 //! Failures on request: allocations that fail because a test wants to see what their callers do then (Linux:
 //! `Documentation/fault-injection`).
 //!
-//! Whatever allocates is a **site** ([`FaultSite`]) and asks a [`FaultInjector`] before it succeeds. A site fails by its
-//! settings ([`FaultAttr`]: every n-th call, by chance, a number of times, by size, flags and CPU), or because one
-//! context has been told that its n-th call from now on any site is to fail ([`FaultInjector::fail_nth`]). On the second
-//! way rests [`fail_every`]: it runs an operation again and again, with its first, its second, its third allocation
-//! failing, until it passes, and sees each time that nothing is lost.
+//! Every kind of allocation is a **site** ([`FaultSite`]) and asks a [`FaultInjector`] before it succeeds. A site fails by its
+//! settings ([`FaultAttr`]: every n-th call, by chance, a number of times, by size, flags and CPU), or because one context has
+//! been told that its n-th call from now on any site is to fail ([`FaultInjector::fail_nth`]). [`fail_every`] is built on the
+//! second: it runs an operation again and again, with its first, its second, its third allocation failing, until it passes, and
+//! sees each time that nothing is lost.
 //!
-//! Nothing is asked on a path that is meant to be fast. An allocator has a long way round that asks, and takes it only
-//! while it is told to: [`PageAllocator::set_careful`](crate::mm::zone::PageAllocator::set_careful) for pages. Who
-//! configures an injector switches that too.
+//! Fast paths ask nothing. An allocator has a slow path that asks, and takes it only while it is told to:
+//! [`PageAllocator::set_careful`](crate::mm::zone::PageAllocator::set_careful) for pages. The caller that configures an
+//! injector must switch that too.
 //!
 //! It comes before `zone` in the order of imports, so that every layer above can ask directly; the page allocator asks
 //! through [`Pressure::should_fail`](crate::mm::zone::Pressure::should_fail), which leaves the choice of the injector to

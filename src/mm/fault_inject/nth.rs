@@ -28,7 +28,7 @@ impl NthSlot {
         context != FaultContext::INTERRUPT && self.context.load(Relaxed) == context.get()
     }
 
-    /// Counts a call of the context that has the slot: whether it is the one that fails, or `None` if that one is past.
+    /// Counts a call of the context of the slot. Returns whether it is the one that fails, or `None` if that one is past.
     pub(super) fn count(&self) -> Option<bool> {
         self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok().map(|left| left == 1)
     }
@@ -71,9 +71,9 @@ impl Drop for FailNth<'_> {
 }
 
 impl FaultInjector {
-    /// Makes the `nth` call of `context` from now on fail, whichever site it asks, whatever the filters of the site; 1 is
-    /// the very next one. Only [`Gfp::NOFAIL`](crate::gfp::Gfp::NOFAIL) is never counted. Any context; called by the
-    /// context itself, or while it does nothing.
+    /// Makes the `nth` call of `context` from now on fail, at any site and regardless of the site's filters; 1 is the very next
+    /// one. Only [`Gfp::NOFAIL`](crate::gfp::Gfp::NOFAIL) is never counted. Any context; called by the context itself, or while
+    /// it does nothing.
     ///
     /// # Errors
     ///

@@ -11,15 +11,15 @@ const NONE: u32 = u32::MAX;
 /// A call that may be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultRequest {
-    /// Who calls.
+    /// The calling context.
     pub context: FaultContext,
-    /// What the caller permits.
+    /// The caller's flags.
     pub gfp: Gfp,
     /// How much it wants, in the unit of the site.
     pub size: u64,
 }
 
-/// What has happened at a site since it was configured.
+/// Statistics of a site since it was configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FaultStatistics {
     /// Calls that asked.
@@ -80,7 +80,7 @@ impl FaultPoint {
         }
     }
 
-    /// Replaces the settings and starts everything anew; whether the site was on before.
+    /// Replaces the settings and resets all counts. Returns whether the site was on before.
     pub(super) fn configure(&self, attr: &FaultAttr) -> bool {
         let on = attr.probability != Probability::NEVER;
         // Off while the settings change, so that nobody mixes them more than it must.
@@ -104,7 +104,7 @@ impl FaultPoint {
         before
     }
 
-    /// The settings, with what is left of `space` and `times`.
+    /// The settings, with the remaining `space` and `times`.
     pub(super) fn attr(&self) -> FaultAttr {
         FaultAttr {
             interval: self.interval.load(Relaxed),
@@ -174,7 +174,7 @@ impl FaultPoint {
             && (wanted == NONE || wanted == context.get())
     }
 
-    /// Takes `size` off the space; whether there was less than that left.
+    /// Subtracts `size` from the remaining space. Returns whether less than that was left.
     fn is_space_used_up(&self, size: u64) -> bool {
         let less = |space: u64| if space > size { Some(space - size) } else { None };
         self.space.fetch_update(Relaxed, Relaxed, less).is_err()
@@ -201,7 +201,7 @@ impl FaultPoint {
         mixed ^ (mixed >> 31)
     }
 
-    /// Takes one of the times that are left; whether there was one.
+    /// Takes one of the remaining times. Returns whether there was one.
     fn take_one_time(&self) -> bool {
         let less = |times| if times == NONE { Some(NONE) } else { u32::checked_sub(times, 1) };
         self.times.fetch_update(Relaxed, Relaxed, less).is_ok()

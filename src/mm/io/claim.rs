@@ -1,4 +1,4 @@
-//! Which physical ranges are mapped now, where, and with which memory type.
+//! Live mappings: their physical ranges, addresses and memory types.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
@@ -7,7 +7,7 @@ use crate::hal::prot::MemoryType;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory types that may not meet: write-back with and without tags count as one.
+/// Memory types that may not overlap: write-back with and without tags count as one.
 const CLASSES: usize = 7;
 
 /// The class of a memory type.
@@ -20,17 +20,17 @@ const fn class(memory: MemoryType) -> usize {
 
 /// A live mapping, in the tree of its class.
 ///
-/// Fields are atomics, accessed relaxed: written by whoever has the node, read under the lock of the trees.
+/// Fields are atomics, accessed relaxed: written by the node's owner, read under the lock of the trees.
 #[derive(Debug, Default)]
 pub struct Claim {
     start: AtomicU64,
     end: AtomicU64,
-    /// The address that the caller got.
+    /// The address returned to the caller.
     virt: AtomicU64,
 }
 
 impl Claim {
-    /// A claim of nothing.
+    /// An unused descriptor.
     #[must_use]
     pub const fn new() -> Self {
         Self { start: AtomicU64::new(0), end: AtomicU64::new(0), virt: AtomicU64::new(0) }
@@ -77,7 +77,7 @@ impl Augment<Claim> for MaxEnd {
     }
 }
 
-/// A copy of what is known of a live mapping.
+/// A copy of a live mapping's record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
     /// The frames, whole pages.
@@ -94,22 +94,22 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// Why a claim was not entered.
+/// Reason why a claim was not entered.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// What was wanted overlaps with another class.
+    /// The request overlaps a mapping of another class.
     Conflict(MemoryType, Mapping),
-    /// No descriptor is at hand.
+    /// No spare descriptor is left.
     NoSpare,
 }
 
-/// Mappings that are kept out of the trees: those entered last, since what is mapped for a moment is unmapped first.
+/// Mappings that are kept out of the trees: those entered last, since short-lived mappings are unmapped first.
 const RECENT: usize = 8;
 
 /// Descriptors that are kept for the next mappings; more go back.
 const SPARE: usize = RECENT;
 
-/// All live mappings: the last few in places, the others in a tree for each class.
+/// All live mappings: the last few in slots, the others in a tree for each class.
 ///
 /// # Invariants
 ///
@@ -118,7 +118,7 @@ const SPARE: usize = RECENT;
 pub(super) struct Claims<'a> {
     recent: [Mapping; RECENT],
     live: u32,
-    /// The place that is to be cleared next when all are taken.
+    /// The slot to be cleared next when all are taken.
     oldest: usize,
     trees: [Tree<'a>; CLASSES],
     filled: u32,
@@ -143,8 +143,7 @@ fn overlapping<'a>(tree: &Tree<'a>, range: PhysRange) -> Option<&'a Node<'a, Cla
     let (start, end) = (range.start().get(), range.end().get());
     let mut at = tree.root();
     while let Some(node) = at {
-        // If anything on the left ends behind the start, then either it overlaps or everything further right begins
-        // too late.
+        // If a mapping on the left ends behind the start, then either it overlaps or all further right begin too late.
         if let Some(left) = node.left().filter(|left| left.summary() > start) {
             at = Some(left);
             continue;
@@ -168,7 +167,7 @@ impl<'a> Claims<'a> {
         Self { recent: [NOTHING; RECENT], live: 0, oldest: 0, trees, filled: 0, spare: Chain::new() }
     }
 
-    /// Keeps a descriptor of nothing.
+    /// Keeps an unused descriptor.
     pub(super) fn add_spare(&mut self, descriptor: Owned<'a, Claim>) {
         self.spare.push_front(descriptor);
     }
@@ -236,13 +235,13 @@ impl<'a> Claims<'a> {
                 self.filled |= 1 << class;
                 self.live &= !(1 << place);
             }
-            // The same frames at the same address twice: no two live mappings have one address.
+            // The same frames at the same address twice: impossible, as no two live mappings have one address.
             Err(claim) => self.spare.push_front(claim),
         }
         Ok(())
     }
 
-    /// Moves all recent mappings into the trees: they are there to stay.
+    /// Moves all recent mappings into the trees, for good.
     ///
     /// # Errors
     ///
@@ -261,7 +260,7 @@ impl<'a> Claims<'a> {
         self.filled(u32::MAX).find_map(|(memory, tree)| Some(tree.find(key)?.mapping(memory)))
     }
 
-    /// Forgets a mapping: no CPU translates it any more. A descriptor that is one too many.
+    /// Removes the record of a mapping: no CPU translates it any more. Returns a surplus descriptor.
     #[inline]
     pub(super) fn forget(&mut self, start: PhysAddr, virt: VirtAddr) -> Option<Owned<'a, Claim>> {
         let found = bits(self.live).find(|place| self.recent.get(*place).is_some_and(|recent| recent.virt == virt));

@@ -1,4 +1,4 @@
-//! What the driver of a device has, given back in reverse when the device goes (Linux: `drivers/base/devres.c`).
+//! Resources of a device's driver, released in reverse order when the device goes (Linux: `drivers/base/devres.c`).
 
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
@@ -10,20 +10,20 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// What is in front of each entry.
+/// Header in front of each entry.
 #[repr(C, align(32))]
 struct Node {
     /// The entry that was kept before.
     below: Option<NonNull<Self>>,
-    /// Gives the entry back, its memory included.
+    /// Releases the entry, its memory included.
     release: unsafe fn(NonNull<Self>),
     /// Above the low [`BYTES`] bits a number that grows with each entry; in them the bytes of memory behind the node.
     stamp: u64,
-    /// Where the memory is, of an entry that is memory; null of others.
+    /// Address of an entry that is memory; null for other entries.
     memory: *mut u8,
 }
 
-/// Bits that hold how many bytes lie behind a node.
+/// Bits for the number of bytes behind a node.
 const BYTES: u32 = 16;
 
 impl Node {
@@ -43,22 +43,23 @@ struct Entry<T> {
     value: T,
 }
 
-/// Bytes of a node: memory behind it is aligned to as many.
+/// Bytes of a node: memory behind it is aligned to that number.
 const HEADER: usize = size_of::<Node>();
 /// Larger memory has a block of its own, aligned as `kmalloc` does it.
 const BEHIND_MAX: usize = 4096 - HEADER;
 
 const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES);
 
-/// What belongs to one device: values of any types, memory, actions, which are given back last kept first, by
-/// [`Devres::release_all`] or when this is dropped. Mapped registers, requested regions, and whatever gives itself back.
+/// Resources of one device: values of any types, memory, actions. They are released last kept first, by [`Devres::release_all`]
+/// or when this is dropped. Examples are mapped registers, requested regions, and any value that releases itself when dropped.
 ///
-/// Keeping needs memory, giving back never does. There is no lock: it goes from CPU to CPU, and is used by one at a time.
+/// Keeping needs memory, releasing never does. There is no lock: it may move from CPU to CPU, and is used by one at a time.
 ///
 /// # Invariants
 ///
-/// - `DEV-1`: an entry stays where it is, and whole, until it is given back; that needs `&mut`, or is a raw call.
-/// - `DEV-2`: the nodes from `top` on are this one's alone, each with its release function, serials falling.
+/// - `DEV-1`: an entry is neither moved nor changed until it is released; that needs `&mut`, or is a raw call.
+/// - `DEV-2`: the nodes from `top` on belong to this value alone, each with its release function, in descending order of
+///   serials.
 pub struct Devres<A: Allocator + Stateless> {
     top: Cell<Option<NonNull<Node>>>,
     serial: Cell<u64>,
@@ -66,21 +67,21 @@ pub struct Devres<A: Allocator + Stateless> {
     owns: PhantomData<A>,
 }
 
-// SAFETY: DEV-2: the entries are this one's alone, and every value in them is `Send`.
+// SAFETY: DEV-2: the entries belong to this value alone, and every value in them is `Send`.
 unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
 
-/// What had been kept at some moment (Linux: a group that is open).
+/// The resources kept up to some moment (Linux: a group that is open).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark(u64);
 
-/// What was kept between two moments (Linux: a group that is closed).
+/// The resources kept between two moments (Linux: a group that is closed).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
     from: Mark,
     to: Mark,
 }
 
-/// Memory with this address is not the device's: nothing has changed.
+/// Memory with this address does not belong to the device: nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotKept(pub VirtAddr);
 
@@ -99,7 +100,7 @@ struct Block<A: Allocator + Stateless> {
     allocator: PhantomData<A>,
 }
 
-// SAFETY: the block is its alone.
+// SAFETY: the block belongs to it alone.
 unsafe impl<A: Allocator + Stateless> Send for Block<A> {}
 
 impl<A: Allocator + Stateless> Drop for Block<A> {
@@ -194,9 +195,9 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.push(value, ptr::null_mut(), gfp).map_err(|refused| refused.error)
     }
 
-    /// Allocates memory that is the device's (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
-    /// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE). It is aligned to 32 bytes, from 4 KiB on to a page. Of no bytes
-    /// it is an address that may not be used. Context as `gfp` says.
+    /// Allocates memory that belongs to the device (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
+    /// [`KMALLOC_MAX_SIZE`](crate::mm::slab::KMALLOC_MAX_SIZE). It is aligned to 32 bytes, from 4 KiB on to a page. For 0 bytes
+    /// it returns an address that may not be used. Context as `gfp` says.
     ///
     /// # Errors
     ///
@@ -209,7 +210,7 @@ impl<A: Allocator + Stateless> Devres<A> {
             return self.push(block, at.as_ptr(), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
         }
         let place = A::THE.allocate(layout_behind(bytes)?, gfp)?.cast::<Node>();
-        // SAFETY: as many bytes lie behind the node, or it is its end.
+        // SAFETY: that many bytes lie behind the node, or it is its end.
         let memory = unsafe { place.cast::<u8>().add(HEADER) };
         // SAFETY: fresh, large enough and aligned for it.
         unsafe { place.write(self.node(bytes, memory.as_ptr(), release_memory::<A>)) };
@@ -218,7 +219,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         Ok(memory)
     }
 
-    /// Runs `action` when the device gives back what it has, in its turn (Linux: `devm_add_action_or_reset`). Context as `gfp`
+    /// Runs `action` when the device releases its resources, in its turn (Linux: `devm_add_action_or_reset`). Context as `gfp`
     /// says.
     ///
     /// # Errors
@@ -228,7 +229,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.keep(Action(Some(action)), gfp).map(drop)
     }
 
-    /// The same, but without memory the action comes back, and has not run (Linux: `devm_add_action`).
+    /// The same, but without memory it returns the action, which has not run (Linux: `devm_add_action`).
     ///
     /// # Errors
     ///
@@ -239,20 +240,20 @@ impl<A: Allocator + Stateless> Devres<A> {
             .map_err(|mut refused| Refused { value: refused.value.0.take(), error: refused.error })
     }
 
-    /// Where we are, for [`Devres::release_to`] and [`Devres::close`] (Linux: `devres_open_group`).
+    /// Current position, for [`Devres::release_to`] and [`Devres::close`] (Linux: `devres_open_group`).
     #[must_use]
     pub const fn mark(&self) -> Mark {
         Mark(self.serial.get())
     }
 
-    /// What was kept since `mark`, for [`Devres::release_group`], whatever is kept afterwards (Linux: `devres_close_group`).
+    /// The resources kept since `mark` and none kept afterwards, for [`Devres::release_group`] (Linux: `devres_close_group`).
     #[must_use]
     pub const fn close(&self, mark: Mark) -> Group {
         Group { from: mark, to: self.mark() }
     }
 
-    /// Gives back what was kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the values
-    /// may be dropped.
+    /// Releases the resources kept since `mark`, last kept first (Linux: `devres_release_group`). Any context in which the
+    /// values may be dropped.
     pub fn release_to(&mut self, mark: Mark) {
         while let Some(top) = self.top.get() {
             // SAFETY: DEV-2.
@@ -262,16 +263,16 @@ impl<A: Allocator + Stateless> Devres<A> {
             }
             // Unlinked before it is dropped: no drop runs inside another.
             self.top.set(node.below);
-            // SAFETY: DEV-2: nothing leads to it any more.
+            // SAFETY: DEV-2: nothing points to it any more.
             unsafe { release(top) };
         }
     }
 
-    /// Gives back what is left of a group, last kept first (Linux: `devres_release_group`). O(entries kept since). Any context in
-    /// which the values may be dropped.
+    /// Releases the remaining resources of a group, last kept first (Linux: `devres_release_group`). O(entries kept since). Any
+    /// context in which the values may be dropped.
     pub fn release_group(&mut self, group: Group) {
         while let Some(node) = self.unlink(|node| (group.from.0 + 1..=group.to.0).contains(&node.serial())) {
-            // SAFETY: DEV-2: nothing leads to it any more.
+            // SAFETY: DEV-2: nothing points to it any more.
             unsafe { release(node) };
         }
     }
@@ -281,11 +282,11 @@ impl<A: Allocator + Stateless> Devres<A> {
         self.release_to(Mark(0));
     }
 
-    /// Runs `probe`, which sets a device up: if it fails, what it has kept is given back, last kept first.
+    /// Runs `probe`, which sets a device up: if it fails, the resources that it has kept are released, last kept first.
     ///
     /// # Errors
     ///
-    /// That of `probe`.
+    /// The error of `probe`.
     pub fn probe<R, E>(&mut self, probe: impl FnOnce(&Self) -> Result<R, E>) -> Result<R, E> {
         let mark = self.mark();
         let outcome = probe(self);
@@ -314,7 +315,7 @@ impl<A: Allocator + Stateless> Devres<A> {
         None
     }
 
-    /// How many entries there are. O(entries).
+    /// Number of entries. O(entries).
     #[must_use]
     pub fn count(&self) -> usize {
         let (mut count, mut next) = (0, self.top.get());
@@ -326,21 +327,21 @@ impl<A: Allocator + Stateless> Devres<A> {
         count
     }
 
-    /// [`Self::free_memory`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_memory`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
         let kept = self.unlink(|node| !memory.is_null() && node.memory == memory);
         let node = kept.ok_or(NotKept(VirtAddr::of(memory)))?;
-        // SAFETY: DEV-2: nothing leads to it any more, and nobody uses it, as the caller of the raw call promises.
+        // SAFETY: DEV-2: nothing points to it any more, and nobody uses it, as the caller of the raw call promises.
         unsafe { release(node) };
         Ok(())
     }
 }
 
-/// Gives an entry back.
+/// Releases an entry.
 ///
 /// # Safety
 ///
-/// It is one, and nothing leads to it any more.
+/// It is one, and nothing points to it any more.
 unsafe fn release(node: NonNull<Node>) {
     // SAFETY: the caller's promise.
     let give_back = unsafe { node.as_ref() }.release;

@@ -1,5 +1,4 @@
-//! Mappings that booting makes for a moment, before anything can be allocated: which of a few slots is whose (Linux:
-//! `mm/early_ioremap.c`).
+//! Temporary mappings during boot, before anything can be allocated: the owners of a few slots (Linux: `mm/early_ioremap.c`).
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysRange;
@@ -16,9 +15,9 @@ pub const EARLY_SLOT_PAGES: u64 = 64;
 pub struct EarlyMapping {
     /// The slot's number.
     pub slot: usize,
-    /// What is mapped there.
+    /// The physical range mapped there.
     pub range: PhysRange,
-    /// Who asked for it.
+    /// The requester.
     pub caller: &'static Location<'static>,
 }
 
@@ -28,15 +27,15 @@ impl fmt::Display for EarlyMapping {
     }
 }
 
-/// Why there is no slot.
+/// Reason why there is no slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EarlyError {
-    /// No bytes.
+    /// The size is 0.
     Empty,
     /// More pages than a slot has.
     TooLarge(PhysRange),
-    /// All slots are in use; this is the one that has been for longest.
+    /// All slots are in use; this one has been for longest.
     NoSlot(EarlyMapping),
     /// Nothing is mapped there.
     NotMapped(usize),
@@ -55,20 +54,20 @@ impl fmt::Display for EarlyError {
 
 impl core::error::Error for EarlyError {}
 
-/// Which slots are in use.
+/// Slots in use.
 #[derive(Debug, Default)]
 pub struct EarlySlots {
     slots: [Option<(PhysRange, &'static Location<'static>)>; EARLY_SLOTS],
 }
 
 impl EarlySlots {
-    /// All are free.
+    /// All slots are free.
     #[must_use]
     pub const fn new() -> Self {
         Self { slots: [None; EARLY_SLOTS] }
     }
 
-    /// Takes a slot for the pages that `range` touches: its number.
+    /// Takes a slot for the pages that `range` touches. Returns its number.
     ///
     /// # Errors
     ///
@@ -92,7 +91,7 @@ impl EarlySlots {
         }
     }
 
-    /// Gives a slot back: what was mapped there.
+    /// Frees a slot. Returns the range that was mapped there.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl EarlySlots {
         place.map(|(range, _)| range).ok_or(EarlyError::NotMapped(slot))
     }
 
-    /// The slots in use: at the end of booting, those that somebody has forgotten (Linux: `check_early_ioremap_leak`).
+    /// The slots in use: at the end of booting, forgotten ones (Linux: `check_early_ioremap_leak`).
     pub fn in_use(&self) -> impl Iterator<Item = EarlyMapping> {
         let places = self.slots.iter().enumerate();
         places.filter_map(|(slot, place)| place.map(|(range, caller)| EarlyMapping { slot, range, caller }))

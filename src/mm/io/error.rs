@@ -1,4 +1,4 @@
-//! Why device memory was not mapped, not unmapped, or not accessed.
+//! Reasons why device memory was not mapped, not unmapped, or not accessed.
 #![forbid(unsafe_code)]
 
 use super::{Mapping, ReservedRange};
@@ -9,15 +9,15 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::vmalloc::{AreaError, AreaInfo};
 use core::fmt;
 
-/// Why nothing was mapped or unmapped. Nothing has changed then.
+/// Reason why nothing was mapped or unmapped. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IoError {
-    /// No bytes were asked for.
+    /// The size is 0.
     Empty,
     /// The end of the range wraps.
     Wraps(PhysAddr, u64),
-    /// The range goes on beyond the physical addresses that the CPU has.
+    /// The range exceeds the CPU's physical addresses.
     BeyondPhysical(PhysRange, PhysAddr),
     /// RAM in the range: the kernel has it mapped already, as write-back memory.
     Ram(PhysRange),
@@ -34,13 +34,13 @@ pub enum IoError {
     BadProt,
     /// The space has not been set up yet.
     NotReady,
-    /// No memory to note the mapping.
+    /// No memory to record the mapping.
     NoClaim,
-    /// The area.
+    /// Error of the area.
     Area(AreaError),
-    /// The tables.
+    /// Error of the tables.
     Tables(PgtableError),
-    /// The address lies in a mapping, and is not the one that mapping it returned.
+    /// The address lies in a mapping, and is not the one that was returned for it.
     NotThePointer(VirtAddr, AreaInfo),
 }
 
@@ -79,22 +79,22 @@ impl fmt::Display for IoError {
 
 impl core::error::Error for IoError {}
 
-/// Why an access was not made.
+/// Reason why an access was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// Bytes from the offset on, of a region of so many.
+    /// The access exceeds the region.
     Outside {
-        /// From where.
+        /// Its offset in the region.
         offset: u64,
-        /// How many.
+        /// Number of bytes requested.
         bytes: u64,
-        /// How many there are.
+        /// Number of bytes of the region.
         size: u64,
     },
-    /// The address is no multiple of the access's width, which Device memory does not allow.
+    /// The address is not a multiple of the access's width, which Device memory does not allow.
     Unaligned(VirtAddr, Width),
-    /// The start of the region is no multiple of what the registers need.
+    /// The start of the region is not a multiple of the alignment that the registers need.
     Misplaced(VirtAddr, u64),
 }
 

@@ -1,11 +1,10 @@
-//! Registers as something to read and write.
+//! Access to mapped registers.
 
 use super::AccessError;
 use crate::addr::{VirtAddr, VirtRange, to_usize};
 use crate::hal::io::{IoBus, IoWord, Width};
 
-/// A layout of registers that a reference may be made to where they are mapped: types of `tock-registers`, as a rule made
-/// by its `register_structs!`.
+/// A layout of registers to which references may be made: types of `tock-registers`, as a rule made by its `register_structs!`.
 ///
 /// Accesses through it are the compiler's volatile ones and have no barriers, as the `_relaxed` ones of [`Mmio`].
 ///
@@ -15,7 +14,7 @@ use crate::hal::io::{IoBus, IoWord, Width};
 /// valid.
 pub unsafe trait RegisterBlock {}
 
-/// Mapped registers: `size` bytes from an address on, of which at least `SIZE` are known when compiling.
+/// Mapped registers: `size` bytes from an address on, of which at least `SIZE` are known at compile time.
 ///
 /// Each access is one instruction of its width, in program order with other accesses to the same device. Those with plain
 /// names also keep their order with memory (Linux: Documentation/memory-barriers.txt, "Kernel I/O barrier effects"):
@@ -26,8 +25,8 @@ pub unsafe trait RegisterBlock {}
 /// | `writeb` … `writeq` | DMB OSHST | |
 /// | `…_relaxed`, strings, blocks | | |
 ///
-/// Two ways to the same registers. With the offset as a number that is known when compiling, [`Mmio::read`] and
-/// [`Mmio::write`] cost the access and nothing else, and what lies outside does not compile:
+/// There are two ways to access the registers. With an offset known at compile time, [`Mmio::read`] and [`Mmio::write`] cost
+/// the access and nothing else, and an access outside does not compile:
 ///
 /// ```
 /// # use quarry::hal::io::IoBus;
@@ -58,12 +57,12 @@ pub unsafe trait RegisterBlock {}
 /// # Ok::<(), quarry::mm::io::AccessError>(())
 /// ```
 ///
-/// With an offset that is computed, `readl(offset)` and its sisters compare and answer with an error.
+/// With a computed offset, `readl(offset)` and its sisters check it and return an error.
 ///
 /// # Invariants
 ///
-/// - `MMIO-1`: the `size` bytes from `start` on are mapped, and stay so while the value lives; reading and writing them is
-///   the affair of whoever has the value.
+/// - `MMIO-1`: the `size` bytes from `start` on are mapped, and stay so while the value lives; the value's owner is responsible
+///   for reading and writing them.
 /// - `MMIO-2`: `size` is at least `SIZE`; if that is not zero, `start` is a multiple of 8.
 #[derive(Debug)]
 pub struct Mmio<B, const SIZE: u64 = 0> {
@@ -75,7 +74,7 @@ pub struct Mmio<B, const SIZE: u64 = 0> {
 /// Accesses of one width by Linux's names.
 macro_rules! accesses {
     ($word:ident: $read:ident $read_relaxed:ident $write:ident $write_relaxed:ident $read_string:ident $write_string:ident) => {
-        /// Reads the register at `offset`; nothing later comes before it.
+        /// Reads the register at `offset`; no later access is ordered before it.
         ///
         /// # Errors
         ///
@@ -97,8 +96,8 @@ macro_rules! accesses {
             self.place(offset, $word::WIDTH).map(|at| self.load(at))
         }
 
-        /// Writes the register at `offset`, after everything that was written to memory before. The value comes first, as in
-        /// Linux and in the calls of `global`.
+        /// Writes the register at `offset`, after all earlier writes to memory. The value comes first, as in Linux and in the
+        /// calls of `global`.
         ///
         /// # Errors
         ///
@@ -121,7 +120,7 @@ macro_rules! accesses {
             self.place(offset, $word::WIDTH).map(|at| self.store(at, value))
         }
 
-        /// Reads the register at `offset` again and again, as a FIFO wants. No barrier.
+        /// Reads the register at `offset` repeatedly, for a FIFO. No barrier.
         ///
         /// # Errors
         ///
@@ -132,7 +131,7 @@ macro_rules! accesses {
             Ok(())
         }
 
-        /// Writes to the register at `offset` again and again. No barrier.
+        /// Writes to the register at `offset` repeatedly. No barrier.
         ///
         /// # Errors
         ///
@@ -161,12 +160,12 @@ impl<B: IoBus> Mmio<B> {
         Self { bus, start: range.start(), size: range.size() }
     }
 
-    /// The same with `SIZE` bytes known when compiling.
+    /// The same with `SIZE` bytes known at compile time.
     ///
     /// # Errors
     ///
-    /// [`AccessError::Outside`] if there are fewer, [`AccessError::Misplaced`] if the start is no multiple of 8; the value
-    /// is gone then, and the mapping is not.
+    /// [`AccessError::Outside`] if there are fewer, [`AccessError::Misplaced`] if the start is not a multiple of 8; the value
+    /// is dropped then, and the mapping stays.
     pub fn sized<const SIZE: u64>(self) -> Result<Mmio<B, SIZE>, AccessError> {
         if self.size < SIZE {
             return Err(AccessError::Outside { offset: 0, bytes: SIZE, size: self.size });
@@ -180,7 +179,7 @@ impl<B: IoBus> Mmio<B> {
 }
 
 impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
-    /// Bytes.
+    /// Number of bytes.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
@@ -192,7 +191,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         self.start
     }
 
-    /// Where `bytes` bytes at `offset` lie.
+    /// Address of `bytes` bytes at `offset`.
     #[inline]
     fn part(&self, offset: u64, bytes: u64) -> Result<VirtAddr, AccessError> {
         if offset > self.size || bytes > self.size - offset {
@@ -202,7 +201,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         Ok(VirtAddr::new(self.start.get().wrapping_add(offset)))
     }
 
-    /// Where an access at `offset` goes.
+    /// Address of an access at `offset`.
     #[inline]
     fn place(&self, offset: u64, width: Width) -> Result<VirtAddr, AccessError> {
         let at = self.part(offset, width.bytes())?;
@@ -223,7 +222,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         unsafe { self.bus.store(at, value) };
     }
 
-    /// The address of an access that is known when compiling.
+    /// Address of an access with an offset known at compile time.
     #[inline(always)]
     const fn known<W: IoWord, const OFFSET: u64>(&self) -> VirtAddr {
         const { assert!(fits(OFFSET, W::WIDTH, SIZE), "an access outside the registers, or at no multiple of its width") };
@@ -231,7 +230,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         VirtAddr::new(self.start.get().wrapping_add(OFFSET))
     }
 
-    /// Reads the register at `OFFSET`; nothing later comes before it.
+    /// Reads the register at `OFFSET`; no later access is ordered before it.
     #[inline]
     pub fn read<W: IoWord, const OFFSET: u64>(&self) -> W {
         let value = self.read_relaxed::<W, OFFSET>();
@@ -245,7 +244,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
         self.load(self.known::<W, OFFSET>())
     }
 
-    /// Writes the register at `OFFSET`, after everything that was written to memory before.
+    /// Writes the register at `OFFSET`, after all earlier writes to memory.
     #[inline]
     pub fn write<W: IoWord, const OFFSET: u64>(&self, value: W) {
         self.bus.order_before_store();
@@ -328,7 +327,7 @@ impl<B: IoBus, const SIZE: u64> Mmio<B, SIZE> {
     ///
     /// # Errors
     ///
-    /// [`AccessError::Outside`] if the block is larger than what is left, [`AccessError::Misplaced`] if it is not aligned.
+    /// [`AccessError::Outside`] if the block is larger than the rest, [`AccessError::Misplaced`] if it is not aligned.
     pub fn registers<T: RegisterBlock>(&self, offset: u64) -> Result<&T, AccessError> {
         let at = self.part(offset, size_of::<T>() as u64)?;
         if !at.is_aligned(align_of::<T>() as u64) {

@@ -1,17 +1,17 @@
-//! Device memory: mapping it with the memory type that it wants, and reaching registers in it (Linux: `mm/ioremap.c`,
+//! Device memory: mapping it with the right memory type, and accessing registers in it (Linux: `mm/ioremap.c`,
 //! `arch/arm64/include/asm/io.h`).
 //!
-//! An [`IoSpace`] maps physical ranges that are no RAM in areas of the vmalloc region, and remembers every live mapping
-//! by its physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12,
-//! mismatched attributes), so a call that disagrees is refused. An [`Mmio`] is a mapping as something to read and write:
-//! with barriers or without, checked when compiling where offset and size are known then, and otherwise at each access.
-//! Memory that the device tree marks `no-map` is mapped only in the name of a device that owns it ([`ReservedRegion`]).
-//! Who has which addresses is in [`resource`]; what a device's driver has, to be given back in reverse, in a [`Devres`].
+//! An [`IoSpace`] maps physical ranges outside RAM in areas of the vmalloc region, and records every live mapping by its
+//! physical range (`claim.rs`): two mappings of one frame must agree in their memory type (Arm ARM B2.12, mismatched
+//! attributes), so a call that disagrees is refused. An [`Mmio`] gives access to a mapping: with barriers or without, checked
+//! at compile time if offset and size are known then, and otherwise at each access. Memory that the device tree marks `no-map`
+//! is mapped only in the name of a device that owns it ([`ReservedRegion`]). [`resource`] records the owner of each physical
+//! address range; a [`Devres`] holds the resources of a device's driver, to be released in reverse order.
 //!
 //! # Locks and contexts
 //!
-//! One lock around the live mappings, with interrupts masked, never held while tables or areas are worked on. Everything
-//! may be called in any context.
+//! One lock around the live mappings, with interrupts masked, never held while tables or areas are worked on. All functions may
+//! be called in any context.
 
 mod claim;
 mod devres;

@@ -4,18 +4,18 @@
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange};
 use crate::mm::page::{Kind, Page, PageMap, find_head};
 
-/// How much of a range is RAM that the kernel may touch.
+/// Share of a range that is RAM which the kernel may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ram {
-    /// None.
+    /// No page of it.
     Nowhere,
-    /// Some of it.
+    /// Some pages of it.
     Somewhere,
-    /// All of it.
+    /// All pages of it.
     Everywhere,
 }
 
-/// Looks at the whole pages of `range`. What a device tree marks `no-map` is no RAM here. O(1) away from RAM, otherwise
+/// Checks the whole pages of `range`. Memory that a device tree marks `no-map` is not RAM here. O(1) away from RAM, otherwise
 /// O(blocks).
 pub(super) fn ram_in(map: &impl PageMap, range: PhysRange) -> Ram {
     let (mut at, end) = (range.start().get() / PAGE_SIZE, range.end().get() / PAGE_SIZE);
@@ -46,10 +46,10 @@ fn next_section(map: &impl PageMap, at: u64) -> Option<u64> {
     sections.get(place).map(|section| origin + u64::from(section.first))
 }
 
-/// Whether a page is RAM, and the number of a page behind it before which all are as it is.
+/// Whether a page is RAM, and the number of a later page up to which all pages are the same.
 fn block_of(map: &impl PageMap, page: Page) -> (bool, u64) {
     match find_head(map, page) {
-        // Whatever becomes of a block meanwhile: what was RAM stays RAM, and holes stay holes.
+        // Concurrent changes of a block do not matter: RAM stays RAM, and holes stay holes.
         Some((head, state)) => (state.kind() != Kind::Hole, u64::from(head.index()) + (1 << state.raw_order())),
         // In the middle of being split or merged, which only RAM is.
         None => (true, u64::from(page.index()) + 1),

@@ -1,6 +1,6 @@
-//! Calls on mappings that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on mappings that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::devres::{Devres, NotKept};
 use super::{IoError, IoHal, IoSpace};
@@ -8,13 +8,13 @@ use crate::addr::VirtAddr;
 use crate::mm::alloc::{Allocator, Stateless};
 
 impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
-    /// Takes away a mapping, named by exactly the address that mapping it returned; address zero is nothing to unmap.
-    /// When it returns, no CPU translates it. Any context. Needs no memory.
+    /// Unmaps a mapping, named by exactly the address that was returned for it; address zero is a no-op. When it returns, no
+    /// CPU translates it. Any context. Needs no memory.
     ///
     /// # Errors
     ///
     /// [`IoError::Area`] for an address in no area or in one of another kind; [`NotThePointer`](IoError::NotThePointer)
-    /// for another address of a mapping, or one that somebody else is unmapping. Nothing has changed then.
+    /// for another address of a mapping, or one that another caller is unmapping. Nothing has changed then.
     ///
     /// # Safety
     ///
@@ -26,11 +26,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.do_iounmap(addr)
     }
 
-    /// Takes away what [`IoSpace::memremap`] gave. For an address in the linear map there is nothing to do.
+    /// Unmaps a mapping of [`IoSpace::memremap`]. For an address in the linear map it is a no-op.
     ///
     /// # Errors
     ///
-    /// Those of [`IoSpace::iounmap`].
+    /// The errors of [`IoSpace::iounmap`].
     ///
     /// # Safety
     ///
@@ -44,7 +44,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
 }
 
 impl<A: Allocator + Stateless> Devres<A> {
-    /// Frees memory that is the device's before its turn (Linux: `devm_kfree`). O(entries kept since). Any context.
+    /// Frees memory of the device early (Linux: `devm_kfree`). O(entries kept since). Any context.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Safety
     ///
-    /// The memory is the caller's, who had it from [`Devres::memory`], and nobody uses it afterwards.
+    /// The memory is the caller's, which got it from [`Devres::memory`], and nobody uses it afterwards.
     pub unsafe fn free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
         self.do_free_memory(memory)
     }

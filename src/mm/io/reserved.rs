@@ -1,15 +1,15 @@
-//! The memory that the device tree sets aside for devices (`/reserved-memory`), and whose it is: what of it is `no-map` is
-//! mapped by nobody but a device whose `memory-region` names it (Linux: `drivers/of/of_reserved_mem.c`).
+//! The memory that the device tree reserves for devices (`/reserved-memory`), and its owners: only a device whose
+//! `memory-region` names a `no-map` region may map it (Linux: `drivers/of/of_reserved_mem.c`).
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysRange;
 use crate::fdt::{FdtError, Node, Tree};
 use core::fmt;
 
-/// A range of a region: what one entry of its `reg` says, or where it was placed.
+/// A range of a region: one entry of its `reg`, or its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReservedRange {
-    /// Where it lies, to the byte.
+    /// Its addresses, to the byte.
     pub range: PhysRange,
     /// The name of the region's node.
     pub name: &'static str,
@@ -42,9 +42,9 @@ impl<'a> ReservedMap<'a> {
     /// No region, of no tree.
     pub const NONE: Self = Self { blob: &[], ranges: &[] };
 
-    /// What `tree` says, and `placed` of the regions that are only a size: where the one of a node lies, by
-    /// [`Node::offset`], if it found a place. A `no-map` region of which the linear map holds a byte, as `is_mapped` says,
-    /// is not one. To be kept for [`ReservedMap::new`]. Linear in the size of `/reserved-memory`.
+    /// The reserved ranges of `tree`. For a region that is only a size, `placed` returns its place by its node's
+    /// [`Node::offset`], if it found one. A `no-map` region of which the linear map holds a byte, as `is_mapped` says, does not
+    /// count. The result is to be kept for [`ReservedMap::new`]. Linear in the size of `/reserved-memory`.
     pub fn ranges_of(
         tree: &Tree<'static>,
         placed: impl Fn(usize) -> Option<PhysRange>,
@@ -66,7 +66,7 @@ impl<'a> ReservedMap<'a> {
         })
     }
 
-    /// The map of `tree`, from what [`ReservedMap::ranges_of`] said of it.
+    /// The map of `tree`, from the result of [`ReservedMap::ranges_of`].
     #[must_use]
     pub fn new(tree: &Tree<'static>, ranges: &'a [ReservedRange]) -> Self {
         Self { blob: tree.blob(), ranges }
@@ -90,7 +90,7 @@ impl<'a> ReservedMap<'a> {
     }
 
     /// The region that the `index`-th reference in the `memory-region` of `device` names. Only [`IoSpace`](super::IoSpace)
-    /// answers with one, so that whoever has a region got it by the node of a device that owns it.
+    /// returns one, so that every holder of a region got it by the node of a device that owns it.
     pub(super) fn region(&self, device: Node<'_, 'static>, index: usize) -> Result<ReservedRegion<'a>, RegionError> {
         if !core::ptr::eq(device.tree().blob(), self.blob) {
             return Err(RegionError::AnotherTree);
@@ -122,8 +122,8 @@ impl<'a> ReservedMap<'a> {
     }
 }
 
-/// A region of `/reserved-memory`, in the hands of a device whose `memory-region` names it: who has one may map the
-/// region. Got by [`IoSpace::memory_region`](super::IoSpace::memory_region).
+/// A region of `/reserved-memory`, as a handle for a device whose `memory-region` names it: its holder may map the region.
+/// Returned by [`IoSpace::memory_region`](super::IoSpace::memory_region).
 ///
 /// # Invariants
 ///
@@ -142,25 +142,25 @@ impl<'a> ReservedRegion<'a> {
         self.device
     }
 
-    /// Where the region lies, and how it is called; of one that has several entries, the first.
+    /// Addresses and name of the region; the first entry, if it has several.
     #[must_use]
     pub const fn first(&self) -> ReservedRange {
         self.first
     }
 
-    /// Where the region lies, to the byte; of one that has several entries, the first.
+    /// Addresses of the region, to the byte; the first entry, if it has several.
     #[must_use]
     pub const fn range(&self) -> PhysRange {
         self.first.range
     }
 
-    /// All its ranges; hardly ever more than one.
+    /// All its ranges; rarely more than one.
     #[must_use]
     pub const fn ranges(&self) -> &'a [ReservedRange] {
         self.ranges
     }
 
-    /// Whether one of its ranges has all of `range`.
+    /// Whether one of its ranges contains all of `range`.
     #[must_use]
     pub fn contains_range(&self, range: PhysRange) -> bool {
         self.ranges.iter().any(|reserved| reserved.range.contains_range(range))
@@ -173,7 +173,7 @@ impl fmt::Display for ReservedRegion<'_> {
     }
 }
 
-/// Why a device has no such region.
+/// Reason why a device has no such region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RegionError {
@@ -185,19 +185,19 @@ pub enum RegionError {
     NoIndex {
         /// The device's node.
         device: &'static str,
-        /// Which reference was asked for.
+        /// Index of the reference.
         index: usize,
     },
-    /// The reference leads to no child of `/reserved-memory`.
+    /// The reference names no child of `/reserved-memory`.
     LeadsNowhere {
         /// The device's node.
         device: &'static str,
-        /// Which reference was asked for.
+        /// Index of the reference.
         index: usize,
-        /// What was found.
+        /// The error in the tree.
         error: FdtError,
     },
-    /// The region's `status` takes it out of force: it is memory as any other.
+    /// The region's `status` disables it: it is ordinary memory.
     Disabled {
         /// The region's node.
         region: &'static str,

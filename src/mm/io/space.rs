@@ -21,20 +21,19 @@ use crate::sync::{OrderedLock, class};
 use core::ops::ControlFlow;
 use core::panic::Location;
 
-/// What mapping device memory asks of a machine beside what vmalloc does.
+/// Interface for mapping device memory, beside that of vmalloc.
 pub trait IoHal<'a>: VmallocHal<'a> {
     /// A new descriptor of a live mapping, or `None` if there is no memory for one.
     fn claim(&self) -> Option<Owned<'a, Claim>>;
 
-    /// Takes a descriptor back that nobody looks at any more.
+    /// Takes back a descriptor that nothing refers to any more.
     fn free_claim(&self, claim: Owned<'a, Claim>);
 }
 
 /// Leaves and groups of leaves that a mapping may be made of, the largest first. A group of 1 GiB blocks is never made.
 const UNITS: [u64; 4] = [PUD_SIZE, LeafLevel::Pmd.contiguous_size(), PMD_SIZE, LeafLevel::Pte.contiguous_size()];
 
-/// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; a page if
-/// there is none.
+/// The largest of them, smaller than `below`, of which a whole one lies in `range` at a multiple of its size; otherwise a page.
 const fn unit_for(range: PhysRange, below: u64) -> u64 {
     if range.size() < LeafLevel::Pte.contiguous_size() {
         return PAGE_SIZE;
@@ -54,17 +53,17 @@ const fn unit_for(range: PhysRange, below: u64) -> u64 {
     PAGE_SIZE
 }
 
-/// An area that begins before what is mapped in it, in one of the bits that are the architecture's.
+/// Architecture-private flag: the area starts below its first mapped page.
 const LED: VmFlags = VmFlags::from_bits_retain(1 << 20);
 
-/// What physical memory there is.
+/// Limits of physical memory.
 #[derive(Clone, Copy, Debug)]
 struct Limits<'a> {
-    /// Where physical addresses end.
+    /// End of physical addresses.
     end: PhysAddr,
-    /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere nothing is kept from anybody.
+    /// From the first to the last byte that has a page descriptor or is `no-map`: elsewhere every caller may map.
     kept: PhysRange,
-    /// What the device tree sets aside.
+    /// The ranges that the device tree reserves.
     reserved: ReservedMap<'a>,
 }
 
@@ -83,7 +82,7 @@ impl Limits<'_> {
     }
 }
 
-/// Who asks for a mapping.
+/// Requester of a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asker {
     Anybody,
@@ -100,8 +99,8 @@ fn hull(one: PhysRange, other: PhysRange) -> PhysRange {
 ///
 /// # Invariants
 ///
-/// - `IO-1`: live mappings of one frame agree in their memory type, whatever else they do.
-/// - `IO-2`: every live mapping is what the tables say.
+/// - `IO-1`: live mappings of one frame agree in their memory type; they may differ in everything else.
+/// - `IO-2`: the tables agree with the record of every live mapping.
 ///
 /// [`IoSpace::check`] tests them, and `IO-3` of the records.
 pub struct IoSpace<'s, 'a, H: IoHal<'a>> {
@@ -117,8 +116,8 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Self { space, limits: Once::new(), claims: OrderedLock::new(Claims::new()) }
     }
 
-    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped, and of what is `no-map` in
-    /// `reserved` by its owners alone. The first call counts; page descriptors exist by then.
+    /// Makes the space ready: from now on physical addresses below `phys_end` can be mapped; the `no-map` ranges in `reserved`
+    /// only by their owners. The first call counts; page descriptors exist by then.
     pub fn set_up(&self, phys_end: PhysAddr, reserved: ReservedMap<'a>) {
         let map = self.space.hal().pages().hal().map();
         let section = |section: &Section| (map.phys(Page::new(section.first)), map.phys(Page::new(section.end)));
@@ -130,15 +129,15 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.limits.call_once(|| Limits { end: phys_end, kept, reserved });
     }
 
-    /// What the device tree sets aside; nothing before [`IoSpace::set_up`]. Any context.
+    /// The ranges that the device tree reserves; none before [`IoSpace::set_up`]. Any context.
     #[must_use]
     pub fn reserved(&self) -> ReservedMap<'a> {
         self.limits.get().map_or(ReservedMap::NONE, |limits| limits.reserved)
     }
 
-    /// The region that the `index`-th reference in the `memory-region` of `device` names, counted from 0, to be mapped
-    /// by [`IoSpace::ioremap_region`] (Linux: `of_reserved_mem_region_to_resource`). Whether the device itself is enabled
-    /// is not asked: whoever has its node drives it. Any context. Cost: linear in the size of the tree.
+    /// The region that the `index`-th reference in the `memory-region` of `device` names, counted from 0, to be mapped by
+    /// [`IoSpace::ioremap_region`] (Linux: `of_reserved_mem_region_to_resource`). It does not check whether the device itself
+    /// is enabled: the caller has its node, so it drives the device. Any context. Cost: linear in the size of the tree.
     ///
     /// # Errors
     ///
@@ -179,7 +178,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.limits.get().ok_or(IoError::NotReady)
     }
 
-    /// How much of these pages is RAM.
+    /// Share of these pages that is RAM.
     #[inline]
     fn ram_in(&self, limits: &Limits<'a>, pages: PhysRange) -> Ram {
         if !limits.kept.overlaps(pages) {
@@ -205,14 +204,13 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type
-    /// `memory`, readable and writable (Linux: `ioremap` and its sisters). The address leads to the byte at `phys`. Any
-    /// context; needs memory for tables. Cost: O(log n) in the areas and the live mappings, and a few instructions a
-    /// leaf.
+    /// Maps `size` bytes of device memory from `phys` on, anywhere in a page and of any length, with the memory type `memory`,
+    /// readable and writable (Linux: `ioremap` and its sisters). The address points to the byte at `phys`. Any context; needs
+    /// memory for tables. Cost: O(log n) in the areas and the live mappings, and a few instructions a leaf.
     ///
     /// # Errors
     ///
-    /// Those of [`IoSpace::ioremap_prot`].
+    /// The errors of [`IoSpace::ioremap_prot`].
     #[track_caller]
     #[inline]
     pub fn ioremap(&self, phys: PhysAddr, size: u64, memory: MemoryType) -> Result<VirtAddr, IoError> {
@@ -220,25 +218,25 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.ioremap_for(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
-    /// [`IoSpace::ioremap`] with any protection that a device can have: read-only, for one.
+    /// [`IoSpace::ioremap`] with any protection that a device can have, such as read-only.
     ///
     /// The area is placed so that virtual and physical address agree below the largest leaf of which a whole one fits:
-    /// wherever the range lies, it is mapped by as few entries as it can be.
+    /// any range is mapped by the fewest entries possible.
     ///
     /// # Errors
     ///
     /// [`IoError::Empty`], [`Wraps`](IoError::Wraps), [`BeyondPhysical`](IoError::BeyondPhysical); [`Ram`](IoError::Ram);
-    /// [`NoMap`](IoError::NoMap) for what has an owner, who calls [`IoSpace::ioremap_region`];
+    /// [`NoMap`](IoError::NoMap) for memory with an owner, which calls [`IoSpace::ioremap_region`];
     /// [`Conflict`](IoError::Conflict) with the live mapping of another memory type; [`BadProt`](IoError::BadProt);
-    /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out.
-    /// Nothing has changed then.
+    /// [`Area`](IoError::Area), [`Tables`](IoError::Tables), [`NoClaim`](IoError::NoClaim) when something has run out. Nothing
+    /// has changed then.
     #[track_caller]
     #[inline]
     pub fn ioremap_prot(&self, phys: PhysAddr, size: u64, prot: Prot) -> Result<VirtAddr, IoError> {
         self.ioremap_any(phys, size, prot, Asker::Anybody, Location::caller())
     }
 
-    /// [`IoSpace::ioremap_for`] for a protection that is known only when running.
+    /// [`IoSpace::ioremap_for`] for a protection that is not a constant.
     #[inline(never)]
     fn ioremap_any(
         &self,
@@ -285,7 +283,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Ok(addr)
     }
 
-    /// An area under construction for `pages`, and how far into it they begin.
+    /// An area under construction for `pages`, and their offset in it.
     #[inline]
     fn area_for(&self, pages: PhysRange, caller: &'static Location<'static>) -> Result<(AreaRef<'a>, u64), IoError> {
         let mut unit = unit_for(pages, u64::MAX);
@@ -300,7 +298,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
             };
             match self.space.alloc(&request) {
                 Ok(area) => return Ok((area, lead)),
-                // Where there is no room for that, smaller leaves do.
+                // Without room for that, smaller leaves serve.
                 Err(AreaError::Exhausted | AreaError::TooLarge(_)) if unit > PAGE_SIZE => unit = unit_for(pages, unit),
                 Err(error) => return Err(error.into()),
             }
@@ -312,7 +310,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.let_go(mapping.phys.start(), mapping.virt);
     }
 
-    /// Forgets a mapping, and gives back a descriptor that is one too many.
+    /// Removes the record of a mapping, and frees a descriptor that is not needed.
     #[inline]
     fn let_go(&self, start: PhysAddr, virt: VirtAddr) {
         if let Some(claim) = self.with_claims(|claims| claims.forget(start, virt)) {
@@ -320,15 +318,15 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Notes a mapping.
+    /// Records a mapping.
     #[inline(always)]
     fn enter(&self, mapping: Mapping) -> Result<(), IoError> {
-        // What is refused has changed nothing, and may be tried again.
+        // A refused mapping has changed nothing, and may be tried again.
         let entered = self.with_claims(|claims| claims.enter(mapping));
         entered.or_else(|_| self.with_spare(|claims| claims.enter(mapping)))
     }
 
-    /// Changes what is noted, with a descriptor more if need be.
+    /// Changes the records, with one more descriptor if need be.
     #[cold]
     fn with_spare(&self, f: impl Fn(&mut Claims<'a>) -> Result<(), Refused>) -> Result<(), IoError> {
         loop {
@@ -347,12 +345,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
     fn map(&self, pages: PhysRange, first: VirtAddr, prot: Prot) -> Result<(), IoError> {
         let hal = self.space.hal();
         let range = VirtRange::from_size(first, pages.size()).ok_or(IoError::Tables(PgtableError::OutsideSpace))?;
-        // Nothing is mapped in a new area, and tables that lie in it whole are its alone.
+        // Nothing is mapped in a new area, and tables that lie entirely in it belong to it alone.
         let flags = MapFlags::REPLACE_TABLES;
         hal.tables().do_map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
-    /// Unmaps what was mapped as one, or nothing, and waits until no CPU translates it.
+    /// Unmaps a range that was mapped as one, or nothing, and waits until no CPU translates it.
     #[inline]
     fn unmap(&self, range: VirtRange) {
         let hal = self.space.hal();
@@ -360,16 +358,16 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
     }
 
-    /// Gives back an area in which nothing is mapped.
+    /// Frees an area in which nothing is mapped.
     #[cold]
     fn give_up(&self, area: AreaRef<'a>) {
-        // Its builder has it, so it is there.
+        // The builder still owns it, so it exists.
         if let Ok(removed) = self.space.abandon(area) {
             self.space.do_recycle(removed);
         }
     }
 
-    /// [`Self::iounmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::iounmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_iounmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
@@ -394,7 +392,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         Ok(())
     }
 
-    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only align it.
+    /// Takes an area out of use whose mapping begins at `addr`, behind addresses that only serve alignment.
     #[cold]
     fn remove_inside(&self, addr: VirtAddr, area: AreaInfo) -> Result<Removed<'a>, IoError> {
         if !area.flags.contains(VmFlags::IOREMAP) {
@@ -403,12 +401,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let start = area.phys.map(|phys| phys.align_down(PAGE_SIZE));
         let known = start.and_then(|start| self.with_claims(|claims| claims.find(start, addr)));
         known.ok_or(IoError::NotThePointer(addr, area))?;
-        // Somebody else may be quicker; then the area is gone, or is another's.
+        // Another caller may be first; then the area is gone, or belongs to another.
         Ok(self.space.do_remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
     }
 
     /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).
-    /// RAM that the kernel has is there already: as write-back, the answer is its address in the linear map.
+    /// RAM of the kernel is mapped already: as write-back, the result is its address in the linear map.
     ///
     /// # Errors
     ///
@@ -424,7 +422,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.remap_memory(phys, size, prot, Asker::Anybody, caller)
     }
 
-    /// [`IoSpace::memremap`] of what may be RAM, or may have an owner.
+    /// [`IoSpace::memremap`] of memory that may be RAM, or may have an owner.
     fn remap_memory(
         &self,
         phys: PhysAddr,
@@ -471,7 +469,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.remap_memory(phys, size, prot, Asker::Owner, caller)
     }
 
-    /// [`Self::memunmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::memunmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_memunmap(&self, addr: VirtAddr) -> Result<(), IoError> {
         match self.space.hal().pages().hal().to_phys(addr) {
             Some(_) => Ok(()),
@@ -479,12 +477,12 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
     }
 
-    /// Notes what is mapped as a device in `range` already, so that nobody maps it with another type: what drivers got
-    /// before there were areas. Boot CPU, once for a range.
+    /// Records mappings of devices that exist in `range` already, so that nobody maps them with another type: those that
+    /// drivers got before there were areas. Boot CPU, once for a range.
     ///
     /// # Errors
     ///
-    /// [`IoError::NoClaim`], [`IoError::Conflict`]; what was noted until then stays.
+    /// [`IoError::NoClaim`], [`IoError::Conflict`]; earlier records stay.
     pub fn adopt(&self, range: VirtRange) -> Result<(), IoError> {
         let walked = self.space.hal().tables().walk(range, |visit| match visit.entry {
             Entry::Leaf(leaf) if leaf.prot.memory().is_device() => {
@@ -499,7 +497,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         self.with_spare(Claims::settle_all)
     }
 
-    /// The live mappings by physical address, each as it is at that moment.
+    /// The live mappings by physical address, each in its current state.
     pub fn iter(&self) -> impl Iterator<Item = Mapping> + use<'_, 's, 'a, H> {
         let mut from = Some((PhysAddr::ZERO, VirtAddr::ZERO));
         core::iter::from_fn(move || {

@@ -16,7 +16,7 @@ pub enum Direction {
     BottomUp,
 }
 
-/// Where an allocation may lie. The upper limit always binds.
+/// Range for an allocation. The upper limit always applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window {
     min: PhysAddr,
@@ -25,7 +25,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Wherever there is memory.
+    /// Anywhere in memory.
     pub const ANYWHERE: Self = Self::between(PhysAddr::ZERO, PHYS_END);
 
     /// At or above `min`, or below it if there is no room above.
@@ -71,8 +71,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.limit
     }
 
-    /// Lets every allocation, and every array of a list, end at or below `limit` from now on: what is mapped so far
-    /// (Linux: `memblock_set_current_limit`).
+    /// From now on every allocation, and every array of a list, must end at or below `limit`, the end of the memory mapped so
+    /// far (Linux: `memblock_set_current_limit`).
     pub fn set_limit(&mut self, limit: PhysAddr) {
         self.limit = limit.min(PHYS_END);
     }
@@ -96,7 +96,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.take(range)
     }
 
-    /// Like [`alloc`](Self::alloc), without touching the bytes: they keep what was in them, and need not be mapped.
+    /// Like [`alloc`](Self::alloc), without touching the bytes: they keep their contents, and need not be mapped.
     ///
     /// Cost: O(regions).
     ///
@@ -110,8 +110,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.take(range)
     }
 
-    /// Like [`alloc_raw`](Self::alloc_raw), for somebody whose reservation stays apart from its neighbours and is found
-    /// by its owner ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
+    /// Like [`alloc_raw`](Self::alloc_raw), for an owner whose reservation stays apart from its neighbours and is found by its
+    /// owner ([`RegionList::reserved_for`](super::RegionList::reserved_for)).
     ///
     /// # Errors
     ///

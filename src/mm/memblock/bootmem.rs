@@ -8,7 +8,7 @@ use crate::hal::BootMemory;
 /// Bytes of the cache line that small allocations are aligned to (Linux: `SMP_CACHE_BYTES`).
 pub const SMP_CACHE_BYTES: u64 = 64;
 
-/// One past the highest "low" address until [`Memblock::set_low_limit`] says otherwise: what a device with 32 address
+/// One past the highest "low" address until [`Memblock::set_low_limit`] says otherwise: the limit of a device with 32 address
 /// bits reaches.
 pub(super) const LOW_LIMIT: PhysAddr = PhysAddr::new(1 << 32);
 
@@ -64,7 +64,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.alloc(size, PAGE_SIZE, Window::below(self.low_limit))
     }
 
-    /// Gives back what one of the family returned. The size need not be whole pages.
+    /// Frees memory that one of the family returned. The size need not be whole pages.
     ///
     /// # Errors
     ///

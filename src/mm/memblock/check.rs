@@ -17,7 +17,7 @@ pub struct ListView<'a> {
     pub count: usize,
     /// Bytes of all regions, as the list says.
     pub total: u64,
-    /// Where the slots are, if in memory that the memblock describes.
+    /// Place of the slots, if in memory that the memblock describes.
     pub storage: Option<PhysRange>,
 }
 
@@ -98,7 +98,7 @@ pub fn check_lists(memory: ListView<'_>, reserved: ListView<'_>) -> Result<(), B
 }
 
 impl<const INIT: usize> RegionList<'_, INIT> {
-    /// What [`check_lists`] tests of this list.
+    /// View of this list for [`check_lists`].
     #[must_use]
     pub fn view(&self) -> ListView<'_> {
         ListView {

@@ -1,28 +1,28 @@
-//! Why a memblock call was refused, and which invariant a check found broken.
+//! Reasons why a memblock call was refused, and the invariant that a check found broken.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PhysAddr, PhysRange};
 use core::fmt;
 
-/// Why a memblock call was refused. Nothing has changed, except that a list may have grown.
+/// Reason why a memblock call was refused. Nothing has changed, except that a list may have grown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MemblockError {
-    /// An allocation of no bytes was asked for.
+    /// The size is 0.
     ZeroSize,
     /// The alignment is zero or not a power of two.
     BadAlignment {
-        /// What was asked for.
+        /// The alignment requested.
         align: u64,
     },
     /// The range starts at or above [`PHYS_SIZE_MAX`](crate::addr::PHYS_SIZE_MAX), where there can be no memory.
     OutsidePhysicalSpace {
-        /// Where it starts.
+        /// Start of the range.
         base: PhysAddr,
     },
     /// No free range within the limits holds the request.
     OutOfMemory {
-        /// Bytes asked for.
+        /// Bytes requested.
         size: u64,
         /// Their alignment.
         align: u64,
@@ -32,7 +32,7 @@ pub enum MemblockError {
     ListFull {
         /// `memory` or `reserved`.
         list: &'static str,
-        /// How many slots.
+        /// Number of slots.
         slots: usize,
     },
     /// A list has to move and no free range holds its array.
@@ -50,7 +50,7 @@ pub enum MemblockError {
     },
     /// The range holds an array of the memblock itself.
     HoldsList {
-        /// Where the array lies.
+        /// Place of the array.
         storage: PhysRange,
     },
     /// No byte of memory would be left to use.

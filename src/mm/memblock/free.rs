@@ -43,7 +43,7 @@ impl Iterator for FreeRanges<'_> {
             }
             let taken = self.reserved.first().filter(|taken| taken.start() < left.end());
             let end = taken.map_or(left.end(), Region::start);
-            // What follows the free part is taken as far as that region reaches.
+            // The memory behind the free part is reserved up to the end of that region.
             self.low = taken.map_or(left.end(), Region::end);
             if let Some(free) = span(left.start(), end) {
                 return Some(free);

@@ -36,13 +36,13 @@ fn whole_pages(free: impl Iterator<Item = PhysRange>) -> impl Iterator<Item = Ph
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// Hands the free memory over and ends allocation from here. From now on every call that would change something
-    /// fails with [`Retired`](MemblockError::Retired) and says in the log who made it; the lists stay readable, and
-    /// their arrays stay reserved.
+    /// fails with [`Retired`](MemblockError::Retired) and logs its caller; the lists stay readable, and their arrays stay
+    /// reserved.
     ///
     /// # Errors
     ///
     /// [`Retired`](MemblockError::Retired) the second time; [`NoMemory`](MemblockError::NoMemory) if there is no whole
-    /// free page, and the memblock goes on.
+    /// free page, and the memblock stays in use.
     #[track_caller]
     pub fn retire(&mut self) -> Result<HandOver<'_>, MemblockError> {
         self.open("retire")?;

@@ -5,7 +5,7 @@ use super::region::{Region, RegionOwner};
 use super::repaint::{Paint, Plan};
 use crate::addr::{PhysAddr, PhysRange};
 
-/// One of the two region lists of a [`Memblock`](super::Memblock): what memory there is, or what of it is taken.
+/// One of the two region lists of a [`Memblock`](super::Memblock): the existing memory, or the reserved part of it.
 ///
 /// # Invariants
 ///
@@ -21,17 +21,17 @@ use crate::addr::{PhysAddr, PhysRange};
 pub struct RegionList<'m, const INIT: usize> {
     name: &'static str,
     slots: Slots<'m, INIT>,
-    /// Where the regions move when they outgrow the value and no memory can be had yet.
+    /// Place for the regions when they outgrow the value and no memory can be allocated yet.
     lent: Option<LentSlots<'m>>,
     count: usize,
     total: u64,
 }
 
-/// Makes the slots of an array that is lent ([`Memblock::lend_slots`](super::Memblock::lend_slots)); called when the
-/// array is needed, and no more than once. What the slots hold does not matter.
+/// Makes the slots of an array that is lent ([`Memblock::lend_slots`](super::Memblock::lend_slots)); called when the array is
+/// needed, and no more than once. The contents of the slots do not matter.
 pub type LentSlots<'m> = fn() -> &'m mut [Region];
 
-/// Where the slots are.
+/// Place of the slots.
 #[derive(Debug)]
 enum Slots<'m, const INIT: usize> {
     Initial([Region; INIT]),
@@ -72,7 +72,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.count
     }
 
-    /// Whether there is no region.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
@@ -140,7 +140,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         let count = self.count;
         let outcome = plan.commit(self.slots_mut(), count);
         self.count = outcome.count;
-        // INVARIANT: MEMB-4, what the change took away was part of the total.
+        // INVARIANT: MEMB-4, the bytes that the change took away were part of the total.
         self.total = self.total - outcome.removed + outcome.added;
         true
     }
@@ -180,7 +180,7 @@ impl<'m, const INIT: usize> RegionList<'m, INIT> {
         self.lent = slots;
     }
 
-    /// Moves the regions into the slots that were lent, or answers `false` if there are none, or no more than now.
+    /// Moves the regions into the lent slots. Returns `false` if there are none, or no more than now.
     #[must_use = "without room the list is full"]
     pub(super) fn move_into_lent(&mut self) -> bool {
         let Some(slots) = self.lent.take().map(|make| make()) else { return false };

@@ -1,9 +1,9 @@
 //! memblock: the boot-time memory manager, from the device tree to the page allocator.
 //!
-//! Two lists of address ranges say everything: **memory** is what RAM there is, **reserved** is what of the address
-//! space is taken. Memory that is not reserved and not `NOMAP` is free. The lists are independent: a reservation may
-//! overlap another one, lie outside memory, or be made before the memory is known; ranges arrive in any order, overlap
-//! and touch, and each list stays sorted, disjoint and merged.
+//! Two lists of address ranges say everything: **memory** has all RAM, **reserved** has the parts of the address space that are
+//! taken. Memory that is not reserved and not `NOMAP` is free. The lists are independent: a reservation may overlap another
+//! one, lie outside memory, or be made before the memory is known; ranges arrive in any order, overlap and touch, and each list
+//! stays sorted, disjoint and merged.
 //!
 //! ```text
 //!   memory    |======== mapped ========|-- NOMAP --|=== mapped ===|
@@ -108,7 +108,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// Replaces the way to reach memory, say when the linear map has come up. Arrays that have moved out stay reachable
+    /// Replaces the access to memory, for example when the linear map has come up. Arrays that have moved out stay reachable
     /// the old way, so their mapping must stay, too.
     pub fn set_backing(&mut self, backing: M) {
         self.backing = backing;
@@ -145,7 +145,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.change(Which::Memory, clamp(base, size)?, Paint::Cover(flags))
     }
 
-    /// Makes the `size` bytes from `base` no memory at all. Reservations stay. Cut at the end like [`add`](Self::add).
+    /// Removes the `size` bytes from `base` from memory. Reservations stay. Cut at the end like [`add`](Self::add).
     ///
     /// # Errors
     ///
@@ -169,8 +169,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.change(Which::Reserved, clamp(base, size)?, Paint::Cover(RegionFlags::empty()))
     }
 
-    /// Ends the reservation of `range`: what an allocation returned, or part of it. Bytes that are not reserved stay as
-    /// they are.
+    /// Ends the reservation of `range`: the range of an allocation, or part of it. Bytes that are not reserved stay as they
+    /// are.
     ///
     /// # Errors
     ///
@@ -215,13 +215,13 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// The memory that there is.
+    /// All memory.
     #[must_use]
     pub const fn memory(&self) -> &RegionList<'m, INIT> {
         &self.memory
     }
 
-    /// What is taken.
+    /// The reserved memory.
     #[must_use]
     pub const fn reserved(&self) -> &RegionList<'m, INIT> {
         &self.reserved
@@ -265,7 +265,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     ///
     /// # Errors
     ///
-    /// [`NoMemory`](MemblockError::NoMemory) if there are none: no kernel can go on from there.
+    /// [`NoMemory`](MemblockError::NoMemory) if there are none: no kernel can continue then.
     pub fn usable_size(&self) -> Result<u64, MemblockError> {
         Some(self.mapped_ranges().map(PhysRange::size).sum()).filter(|&bytes| bytes != 0).ok_or(MemblockError::NoMemory)
     }
@@ -302,7 +302,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         }
     }
 
-    /// Refuses, loudly, what comes after the hand-over: the caller believes that memory is free which is not.
+    /// Refuses a call after the hand-over and logs it: its caller takes memory for free that is not.
     #[track_caller]
     fn open(&self, call: &str) -> Result<(), MemblockError> {
         if self.retired {

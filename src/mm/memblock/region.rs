@@ -1,4 +1,4 @@
-//! A region: a range of physical addresses and what is special about it.
+//! A region: a range of physical addresses and its properties.
 #![forbid(unsafe_code)]
 
 use crate::addr::{PhysAddr, PhysRange};
@@ -6,7 +6,7 @@ use bitflags::bitflags;
 use core::num::NonZeroU32;
 
 bitflags! {
-    /// What is special about a region. The values are Linux's, so that a dump reads the same.
+    /// Properties of a region. The values are Linux's, so that a dump reads the same.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RegionFlags: u32 {
         /// Not in the linear map and never handed out: the memory belongs to firmware or to one device (Linux:
@@ -15,27 +15,27 @@ bitflags! {
     }
 }
 
-/// Who a reservation was made for: the offset of a node in the device tree, by
-/// [`Node::offset`](crate::fdt::Node::offset), or [`BOOT_ONLY`].
+/// Owner of a reservation: the offset of a node in the device tree, by [`Node::offset`](crate::fdt::Node::offset), or
+/// [`BOOT_ONLY`].
 pub type RegionOwner = NonZeroU32;
 
-/// The owner of what of the image only booting needs, and nothing else reserves: free when booting is over. No tree is so
+/// Owner of the image's memory that only booting needs, and nothing else reserves: free when booting is over. No tree is so
 /// large that a node has this offset.
 pub const BOOT_ONLY: RegionOwner = NonZeroU32::MAX;
 
-/// A range of physical addresses, and what is special about it.
+/// A range of physical addresses, and its properties.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Region {
     /// The bytes of the region.
     pub range: PhysRange,
-    /// What is special about them.
+    /// Their properties.
     pub flags: RegionFlags,
-    /// Who a reservation was made for that the memblock found the place of; memory has none.
+    /// Owner of a reservation that the memblock placed; memory has none.
     pub owner: Option<RegionOwner>,
 }
 
 impl Region {
-    /// What a slot holds that is not in use.
+    /// Contents of an unused slot.
     pub const EMPTY: Self = Self { range: PhysRange::EMPTY, flags: RegionFlags::empty(), owner: None };
 
     /// First address.

@@ -1,16 +1,16 @@
 //! The one algorithm that changes a region list: every byte of a range is repainted, and the regions around it are
 //! split and merged in one pass over the array, in place.
 //!
-//! Adding, removing and marking differ only in what they make of a byte ([`Paint`]). A dry run over the affected
-//! regions finds out how many slots the result takes, so that a change that does not fit changes nothing. The real run
-//! first moves the affected regions up by as many slots as the output ever runs ahead of the input, then reads them
-//! from there while it writes the result from the old place on.
+//! Adding, removing and marking differ only in their effect on a byte ([`Paint`]). A dry run over the affected regions finds
+//! out how many slots the result takes, so that a change that does not fit changes nothing. The real run first moves the
+//! affected regions up by the largest number of slots by which the output runs ahead of the input, then reads them from there
+//! while it writes the result from the old place on.
 #![forbid(unsafe_code)]
 
 use super::region::{Region, RegionFlags, RegionOwner, span};
 use crate::addr::PhysRange;
 
-/// What becomes of the bytes of a range.
+/// Change to the bytes of a range.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Paint {
     /// Bytes outside all regions become part of one with these flags. The others keep theirs.
@@ -27,7 +27,7 @@ pub(super) enum Paint {
     Clear(RegionFlags),
 }
 
-/// What there is to say of a byte in a region.
+/// Properties of a byte in a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Colour {
     flags: RegionFlags,
@@ -95,7 +95,7 @@ impl Plan {
     }
 }
 
-/// What a change did to the figures of its list.
+/// Effect of a change on the figures of its list.
 pub(super) struct Outcome {
     /// Regions afterwards.
     pub(super) count: usize,
@@ -105,7 +105,7 @@ pub(super) struct Outcome {
     pub(super) added: u64,
 }
 
-/// Where a change reads the old regions and writes the new ones, each in ascending order.
+/// Positions at which a change reads the old regions and writes the new ones, each in ascending order.
 trait Tape {
     fn read(&mut self) -> Option<Region>;
     fn write(&mut self, region: Region);

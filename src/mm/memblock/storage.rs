@@ -1,4 +1,4 @@
-//! Where the arrays of the lists lie once they have outgrown the value: in memory that the memblock hands to itself.
+//! Arrays of the lists that have outgrown the value: they lie in memory that the memblock reserves for itself.
 #![forbid(unsafe_code)]
 
 use super::region::{Region, span};
@@ -13,8 +13,8 @@ const MOVING: usize = 2;
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// Lends each list an array, into which it moves should it be full before [`allow_resize`](Self::allow_resize):
-    /// while memory is not mapped, or not all is known that is in use. An array that is no larger than what the list has
-    /// is not used.
+    /// while memory is not mapped, or not all memory in use is known. An array that is no larger than what the list has is not
+    /// used.
     pub const fn lend_slots(&mut self, memory: LentSlots<'m>, reserved: LentSlots<'m>) {
         self.memory.lend(Some(memory));
         self.reserved.lend(Some(reserved));
@@ -59,7 +59,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// Moves every array that overlaps `range` to a place outside it: the range is about to become memory that nobody
-    /// may touch, or to belong to somebody else, who will not give it back when the array moves on.
+    /// may touch, or to belong to another owner, and is then not freed when the array moves on.
     pub(super) fn vacate(&mut self, range: PhysRange) -> Result<(), MemblockError> {
         for which in [Which::Reserved, Which::Memory] {
             if !self.list(which).stored_in(range) {

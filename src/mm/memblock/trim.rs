@@ -32,7 +32,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 
     /// Keeps `total` bytes of mapped memory, the lowest ones, down to a whole page; the rest is memory no more. `NOMAP`
-    /// memory and reservations stay: who owns them still matters. Linux on arm64 gives `mem=` this meaning.
+    /// memory and reservations stay: their owners still matter. Linux on arm64 gives `mem=` this meaning.
     ///
     /// # Errors
     ///
@@ -63,8 +63,8 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         self.cut_mapped(end.align_down(PAGE_SIZE).min(PHYS_END))
     }
 
-    /// Keeps what of the memory lies in one of `ranges`, which come in any order; the rest is memory no more. Cost:
-    /// O(ranges²) and O(regions) for each gap between them.
+    /// Keeps the memory that lies in one of `ranges`, which come in any order; the rest is memory no more. Cost: O(ranges²) and
+    /// O(regions) for each gap between them.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         Ok(())
     }
 
-    /// Removes mapped memory from `cut` on, unless that is all there is.
+    /// Removes mapped memory from `cut` on, unless that is all memory.
     fn cut_mapped(&mut self, cut: PhysAddr) -> Result<(), MemblockError> {
         if !self.mapped_ranges().any(|range| range.start() < cut) {
             return Err(MemblockError::NoMemory);

@@ -1,4 +1,4 @@
-//! Where the elements of a pool come from: `kmalloc`, a cache, pages, or functions of the caller.
+//! Sources of a pool's elements: `kmalloc`, a cache, pages, or functions of the caller.
 
 use super::error::{NotElement, PoolCreateError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn, VirtAddr, to_usize};
@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 ///
 /// # Safety
 ///
-/// - `BACK-1`: an element that was given out is nobody else's until it is freed.
+/// - `BACK-1`: an allocated element has no other owner until it is freed.
 /// - `BACK-2`: [`Backing::bytes`] bytes of each may be read and written meanwhile; it is the same at each call.
 /// - `BACK-3`: [`Backing::verify`] accepts nothing that does not have these bytes.
 pub unsafe trait Backing {
@@ -23,23 +23,23 @@ pub unsafe trait Backing {
     /// Allocates an element. Context as `gfp` says.
     fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>>;
 
-    /// Takes an element that is at hand on this CPU, without asking for memory. `None` also if there is nothing of the kind,
-    /// if the flags want more than that, or if they allow waiting where it is not legal.
+    /// Takes an element from this CPU's cache, without asking for memory. `None` also if the backing has no such cache, if the
+    /// flags ask for more than that, or if they allow waiting where it is not legal.
     #[inline(always)]
     fn alloc_at_hand(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         let _ = gfp;
         None
     }
 
-    /// Frees an element. What is wrong with it is reported. Any context.
+    /// Frees an element. A bad element is reported. Any context.
     ///
     /// # Safety
     ///
     /// It came from here, and nobody uses it afterwards.
     unsafe fn free(&self, element: NonNull<u8>);
 
-    /// The first eight bytes of an element of as many at least, so that one of the reserve is known at a glance; 0 for any
-    /// other, or for an address that is none.
+    /// The first eight bytes of an element that has at least eight, as a quick test for an element of the reserve; 0 for any
+    /// other element, or for an address of none.
     #[inline(always)]
     fn first_word(&self, element: NonNull<u8>) -> u64 {
         let _ = element;
@@ -50,7 +50,7 @@ pub unsafe trait Backing {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The error in it.
     fn verify(&self, element: NonNull<u8>) -> Result<(), NotElement>;
 }
 
@@ -102,7 +102,7 @@ fn address(element: NonNull<u8>) -> VirtAddr {
     VirtAddr::new(element.expose_provenance().get() as u64)
 }
 
-/// What `kmalloc` is asked for, so that an element has a first word.
+/// Size requested of `kmalloc`, so that an element has a first word.
 fn element_size(size: usize) -> Option<usize> {
     (1..=KMALLOC_MAX_SIZE).contains(&size).then(|| size.next_multiple_of(8))
 }
@@ -185,7 +185,7 @@ impl<'s, H: SlabHal> CacheBacking<'s, H> {
     }
 }
 
-// SAFETY: what a cache promises; an object of another one is not accepted.
+// SAFETY: the cache's guarantees hold; an object of another cache is not accepted.
 unsafe impl<H: SlabHal> Backing for CacheBacking<'_, H> {
     fn bytes(&self) -> usize {
         Self::writable(self.cache)
@@ -238,7 +238,7 @@ impl<'p, H: PageHal> PageBacking<'p, H> {
     }
 }
 
-// SAFETY: what the page allocator promises; blocks are in the linear map, and have the order that is verified.
+// SAFETY: the page allocator's guarantees hold; blocks are in the linear map, and have the order that is verified.
 unsafe impl<H: PageHal> Backing for PageBacking<'_, H> {
     fn bytes(&self) -> usize {
         to_usize(PAGE_SIZE) << self.order.get()
@@ -273,7 +273,7 @@ unsafe impl<H: PageHal> Backing for PageBacking<'_, H> {
 }
 
 /// Functions of the caller (Linux: `mempool_create` with `alloc_fn`, `free_fn`, `pool_data`). The pool does not write to
-/// what they give: elements may be anything that a pointer stands for.
+/// their results: elements may be anything that a pointer can stand for.
 #[derive(Debug)]
 pub struct Functions<D> {
     alloc_fn: fn(Gfp, &D) -> Option<NonNull<u8>>,
@@ -287,8 +287,8 @@ impl<D> Functions<D> {
     ///
     /// # Safety
     ///
-    /// An element that `alloc_fn` has given is nobody else's until `free_fn` takes it. In turn `free_fn` gets such elements
-    /// alone, each once, when nobody uses them any more.
+    /// An element of `alloc_fn` has no other owner until `free_fn` takes it. In turn `free_fn` gets such elements alone, each
+    /// once, when nobody uses them any more.
     #[must_use]
     pub const unsafe fn new(
         alloc_fn: fn(Gfp, &D) -> Option<NonNull<u8>>,
@@ -298,7 +298,7 @@ impl<D> Functions<D> {
         Self { alloc_fn, free_fn, pool_data }
     }
 
-    /// What the functions get.
+    /// Argument of the functions.
     #[must_use]
     pub const fn pool_data(&self) -> &D {
         &self.pool_data

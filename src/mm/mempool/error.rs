@@ -1,4 +1,4 @@
-//! Why a pool refused a call, and what misuse it met.
+//! Reasons why a pool refused a call, and the misuse that it met.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, VirtAddr};
@@ -7,7 +7,7 @@ use crate::mm::slab::{AllocError, CreateError, Misuse};
 use crate::mm::zone::{FreeError, SleepsInAtomic};
 use core::fmt;
 
-/// Why there is no element. Nothing has changed then.
+/// Reason why there is no element. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PoolEmpty {
@@ -17,7 +17,7 @@ pub enum PoolEmpty {
     Flags(GfpError),
     /// Backing and reserve have none, and the caller may not wait.
     Empty,
-    /// Backing and reserve have none, and nobody is left who could free one.
+    /// Backing and reserve are empty, and no CPU is left that could free an element.
     WouldNeverWake,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for PoolEmpty {
 
 impl core::error::Error for PoolEmpty {}
 
-/// Why a pool was not made. Nothing has changed then.
+/// Reason why a pool was not made. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PoolCreateError {
@@ -46,7 +46,7 @@ pub enum PoolCreateError {
     Size,
     /// The backing, or the list of the reserve, has no memory.
     OutOfMemory,
-    /// That of the pool's own.
+    /// The pool's own error.
     Cache(CreateError),
     /// Called where sleeping is not allowed.
     Atomic(SleepsInAtomic),
@@ -72,7 +72,7 @@ impl From<AllocError> for PoolCreateError {
     }
 }
 
-/// Why a pool kept its size.
+/// Reason why a pool kept its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PoolResizeError {
@@ -96,13 +96,13 @@ impl fmt::Display for PoolResizeError {
 
 impl core::error::Error for PoolResizeError {}
 
-/// Why a pool stays.
+/// Reason why a pool stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PoolDestroyError {
     /// Elements are in use.
     InUse {
-        /// How many, as far as the pool knows: in the checking build all, otherwise those that the reserve misses.
+        /// Their number, as far as the pool knows: in the checking build all, otherwise those that the reserve lacks.
         missing: u32,
     },
     /// Called where sleeping is not allowed.
@@ -120,7 +120,7 @@ impl fmt::Display for PoolDestroyError {
 
 impl core::error::Error for PoolDestroyError {}
 
-/// Why a pointer is no element that is in use.
+/// Reason why a pointer is not an element in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum NotElement {
@@ -139,7 +139,7 @@ pub enum NotElement {
     Order {
         /// Its order.
         block: Order,
-        /// That of the elements.
+        /// The error of the elements.
         element: Order,
     },
 }
@@ -157,7 +157,7 @@ impl fmt::Display for NotElement {
     }
 }
 
-/// Why an element was not taken back. Nothing has changed then.
+/// Reason why an element was not freed. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum NotFreed {

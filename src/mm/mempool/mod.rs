@@ -3,7 +3,7 @@
 //! A pool stands in front of a [`Backing`]: pages, `kmalloc`, a cache, or functions of the caller. It keeps a **reserve** of
 //! elements, allocated when the pool is made. As long as the backing has memory the reserve is not touched; when the backing
 //! fails, elements come out of the reserve; when that is empty too, a caller that may wait waits until an element is freed.
-//! A freed element fills the reserve before anything goes back to the backing. So work that frees what it allocates always
+//! A freed element fills the reserve before anything goes back to the backing. So work that frees its own allocations always
 //! gets on, one element at a time at least, however short memory is.
 //!
 //! ```text
@@ -18,9 +18,9 @@
 //!
 //! # What misuse a pool finds
 //!
-//! An element that goes into the reserve is looked at: it must be one of the backing's, in use, and not be in the reserve
-//! already. While it is there it is marked or, with [`PoolSpec::with_poison`], filled with a pattern; what comes out damaged was
-//! written to by somebody who had freed it: it is reported and set aside, never given out.
+//! An element that goes into the reserve is checked: it must belong to the backing, be in use, and not be in the reserve
+//! already. While it is there it is marked or, with [`PoolSpec::with_poison`], filled with a pattern. An element that comes out
+//! damaged was written to after its free: it is reported and set aside, never given out.
 //!
 //! # Contexts
 //!

@@ -1,19 +1,19 @@
-//! What is written into elements while they are in a reserve, and looked at when they leave it.
+//! Bytes written into elements when they enter a reserve, and checked when they leave it.
 
 use crate::addr::VirtAddr;
 use core::ptr::NonNull;
 
-/// What a poisoned element of a reserve is full of (Linux: `POISON_FREE`).
+/// Byte pattern of a poisoned element in a reserve (Linux: `POISON_FREE`).
 pub const POISON_FREE: u8 = 0x6b;
 /// Its last byte (Linux: `POISON_END`).
 pub const POISON_END: u8 = 0xa5;
-/// What it is full of when it is given out (Linux: `POISON_INUSE`).
+/// Byte pattern of such an element when it is given out (Linux: `POISON_INUSE`).
 pub const POISON_IN_USE: u8 = 0x5a;
 
 /// Bytes of a mark.
 const WORD: usize = 8;
 
-/// What the first word of an element in a reserve is.
+/// First word of an element in a reserve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
     keep: u64,
@@ -48,10 +48,10 @@ pub(super) struct Element {
     bytes: usize,
 }
 
-// SAFETY: POOL-4: the pool is its only owner, on whatever CPU.
+// SAFETY: POOL-4: the pool is its only owner, on every CPU.
 unsafe impl Send for Element {}
 
-/// A byte of an element that is not what it should be.
+/// A byte of an element that differs from the pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Damage {
     /// Its distance from the start.
@@ -79,18 +79,18 @@ impl Element {
         VirtAddr::of(self.at.as_ptr())
     }
 
-    /// What its first word is in a reserve where it is not poisoned.
+    /// Its first word in a reserve without poison.
     fn mark(self) -> u64 {
         Seal::new(false).word(self.at)
     }
 
-    /// Writes what it holds in a reserve.
+    /// Writes its contents for the reserve.
     pub(super) fn seal(self, poison: bool) {
         if poison && self.bytes != 0 {
             self.fill(POISON_FREE);
             self.write_byte(self.bytes - 1, POISON_END);
         } else if self.bytes >= WORD {
-            // SAFETY: POOL-4: it has as many bytes.
+            // SAFETY: POOL-4: it has that many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(self.mark()) };
         }
     }
@@ -98,7 +98,7 @@ impl Element {
     /// Whether it might be sealed: not if it holds something else.
     pub(super) fn looks_sealed(self, poison: bool) -> bool {
         let wanted = if poison { u64::from_ne_bytes([POISON_FREE; WORD]) } else { self.mark() };
-        // SAFETY: POOL-4: it has as many bytes.
+        // SAFETY: POOL-4: it has that many bytes.
         self.bytes <= WORD || unsafe { self.at.cast::<u64>().read_unaligned() } == wanted
     }
 
@@ -107,7 +107,7 @@ impl Element {
         let damaged = |offset: usize, expected: u8| {
             // SAFETY: POOL-4, and the callers stay inside.
             let byte = unsafe { self.at.add(offset) };
-            // SAFETY: as above. Volatile, as whoever freed it may be writing to it.
+            // SAFETY: as above. Volatile, as its previous owner may still be writing to it.
             let found = unsafe { byte.read_volatile() };
             (found != expected).then_some(Damage { offset, found, expected })
         };
@@ -119,12 +119,12 @@ impl Element {
         mark.into_iter().enumerate().take(self.bytes / WORD * WORD).find_map(|(offset, byte)| damaged(offset, byte))
     }
 
-    /// Makes it an element that somebody gets.
+    /// Prepares it for its next owner.
     pub(super) fn unseal(self, poison: bool) {
         if poison {
             self.fill(POISON_IN_USE);
         } else if self.bytes >= WORD {
-            // SAFETY: POOL-4: it has as many bytes.
+            // SAFETY: POOL-4: it has that many bytes.
             unsafe { self.at.cast::<u64>().write_unaligned(0) };
         }
     }

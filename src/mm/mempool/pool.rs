@@ -15,19 +15,19 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// What a pool asks of a machine.
+/// A pool's interface to a machine.
 pub trait PoolHal: SlabHal + Wait {}
 
 impl<H: SlabHal + Wait> PoolHal for H {}
 
-/// What a pool shall be.
+/// Specification of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolSpec {
-    /// What reports call it.
+    /// Name used in reports.
     pub name: &'static str,
     /// Elements that the reserve holds, at least one (Linux: `min_nr`).
     pub min: u32,
-    /// How the elements of the reserve are allocated: [`Gfp::KERNEL`], with [`Gfp::DMA`] where elements must be that.
+    /// Flags for allocating the elements of the reserve: [`Gfp::KERNEL`], with [`Gfp::DMA`] where elements must be DMA memory.
     pub gfp: Gfp,
     /// Whether elements of the reserve are filled with a pattern, and all of it is looked at when they leave it. Without
     /// that their first word alone is.
@@ -49,7 +49,7 @@ impl PoolSpec {
     }
 }
 
-/// How a pool is.
+/// State of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolStats {
     /// Elements that the reserve shall hold (Linux: `min_nr`).
@@ -62,21 +62,21 @@ pub struct PoolStats {
 
 type List<'s, H> = KVec<Element, &'s SlabAllocator<'s, H>>;
 
-/// What the state of a pool is before and after its end: any other value is none of a pool.
+/// State of a pool before and after its end: any other value is not a pool's.
 const ALIVE: u32 = 0x706f_6f6c;
 const DESTROYED: u32 = 0xdead_706f;
 
 /// A pool of elements that are pointers (Linux: `mempool_t`). [`Mempool`](super::Mempool) has values in them.
 ///
-/// Dropping it gives its reserve back, whoever has elements; [`RawMempool::destroy`] refuses then.
+/// Dropping it frees its reserve, even while elements are in use; [`RawMempool::destroy`] refuses then.
 ///
 /// # Invariants
 ///
 /// - `POOL-1`, `POOL-3` of the reserve, `POOL-4` of its elements.
-/// - `POOL-2`: `lacking` is what the reserve lacks, as it was when its lock was last free.
-/// - `POOL-5`: whoever puts an element into the reserve wakes the waiters afterwards, and a waiter looks into the reserve
-///   after it has been counted (`WAIT-1`). Nobody waits who has not found the reserve empty, so it lacks some then, and each
-///   free fills it.
+/// - `POOL-2`: `lacking` is the number of elements that the reserve lacked when its lock was last free.
+/// - `POOL-5`: a free that puts an element into the reserve wakes the waiters afterwards, and a waiter checks the reserve after
+///   it has been counted (`WAIT-1`). A context waits only after it found the reserve empty, so elements are lacking then, and
+///   each free fills it.
 ///
 /// [`RawMempool::check`] tests them.
 pub struct RawMempool<'s, H: PoolHal, B: Backing> {
@@ -94,7 +94,7 @@ pub struct RawMempool<'s, H: PoolHal, B: Backing> {
     seal: Seal,
 }
 
-/// Elements that a list has room for. An address space has room for as many pointers as 32 bits count.
+/// Elements that a list has room for. An address space has room for 2^32 pointers.
 const fn room_for(min: u32) -> usize {
     min as usize
 }
@@ -104,7 +104,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// With the backing, [`PoolCreateError`]; what was allocated of the reserve has been freed then.
+    /// With the backing, [`PoolCreateError`]; the elements allocated for the reserve have been freed then.
     pub fn create(
         slabs: &'s SlabAllocator<'s, H>,
         spec: &PoolSpec,
@@ -149,7 +149,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.name
     }
 
-    /// Where its elements come from.
+    /// Its backing.
     #[must_use]
     pub fn backing(&self) -> &B {
         &self.backing
@@ -159,7 +159,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.poison
     }
 
-    /// How it is now. Any context.
+    /// Its current state. Any context.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.locked(|reserve| PoolStats {
@@ -174,7 +174,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// [`PoolEmpty`]: without the right to wait [`PoolEmpty::Empty`]; with it none but for flags, and where nobody is left who
+    /// [`PoolEmpty`]: without the right to wait [`PoolEmpty::Empty`]; with it only for bad flags, and where no CPU is left that
     /// could free an element.
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, PoolEmpty> {
@@ -203,7 +203,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
             return Err(PoolEmpty::Zero);
         }
         let waits = gfp.may_wait() && self.may_wait(gfp);
-        // The reserve of the zones is not for who has one of his own, and nobody waits or searches for long who has one.
+        // The pool has a reserve of its own, so it neither takes from the zones' reserve nor waits or searches for long.
         let brief = (gfp - Gfp::NOFAIL - Gfp::RETRY_MAYFAIL) | Gfp::NOMEMALLOC | Gfp::NORETRY | Gfp::NOWARN;
         let never_waits = brief - Gfp::DIRECT_RECLAIM - Gfp::IO;
         let at_once = || self.backing.alloc(never_waits).or_else(|| self.take_reserved(caller));
@@ -226,8 +226,8 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         may
     }
 
-    /// Waits until somebody frees an element, or until there is memory again. Where nobody would, the last means that the
-    /// flags allow are tried, the OOM hook among them.
+    /// Waits until an element is freed, or until there is memory again. Where nobody would, the last means that the flags allow
+    /// are tried, the OOM hook among them.
     fn wait_for_element(&self, gfp: Gfp, never_waits: Gfp, caller: VirtAddr) -> Option<NonNull<u8>> {
         let mut element = None;
         let _ = self.slabs.hal().wait(&self.freed, &mut || {
@@ -244,7 +244,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
             let element = self.locked(Reserve::take)?;
             let Some(damage) = element.damage(self.poison) else {
                 element.unseal(self.poison);
-                // Pairs with the fence in `free`: whoever gets this element, by whatever way, finds that the reserve lacks it.
+                // Pairs with the fence in `free`: any later owner of this element sees that the reserve lacks it.
                 fence(Ordering::Release);
                 return Some(element.pointer());
             };
@@ -260,7 +260,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         }
     }
 
-    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free(&self, element: NonNull<u8>) -> Result<(), NotFreed> {
         // Pairs with the fence in `take_reserved`. Where the element came here by anything with an order it does nothing.
@@ -300,7 +300,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         Ok(())
     }
 
-    /// [`Self::do_free`], and what is wrong is reported.
+    /// [`Self::do_free`], with a report of an error.
     #[inline(always)]
     pub(crate) fn do_free_reported(&self, element: NonNull<u8>) {
         if let Err(wrong) = self.do_free(element) {
@@ -346,7 +346,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
     ///
     /// # Errors
     ///
-    /// With the pool, which stays as it was: [`PoolDestroyError`]; elements in use have been reported.
+    /// With the pool, which is unchanged: [`PoolDestroyError`]; elements in use have been reported.
     #[inline(never)]
     #[expect(clippy::result_large_err, reason = "the pool comes back as it was, by value")]
     pub fn destroy(self) -> Result<B, (Self, PoolDestroyError)> {
@@ -375,7 +375,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         if CHECKED { self.out.load(Ordering::Relaxed) } else { self.locked(|reserve| reserve.owed()) }
     }
 
-    /// Gives everything back that the pool has, but for the backing itself.
+    /// Frees everything that the pool has, except the backing itself.
     fn end(&mut self) {
         while let Some(element) = self.locked(Reserve::empty) {
             self.give_back(element);
@@ -387,7 +387,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
         self.lacking.store(u32::MAX, Ordering::Relaxed);
     }
 
-    /// Fills the reserve from the backing; whether it is full.
+    /// Fills the reserve from the backing. Returns whether it is full.
     fn fill(&self) -> bool {
         while self.lacking.load(Ordering::Relaxed) != 0 {
             let Some(element) = self.backing.alloc(self.gfp) else { return false };
@@ -405,7 +405,7 @@ impl<'s, H: PoolHal, B: Backing> RawMempool<'s, H, B> {
 
     fn give_back(&self, element: Element) {
         element.unseal(self.poison);
-        // SAFETY: POOL-4: the backing's, and nobody else's.
+        // SAFETY: POOL-4: the backing's, without another owner.
         unsafe { self.backing.free(element.pointer()) };
     }
 

@@ -4,7 +4,7 @@
 use super::poison::Element;
 use crate::mm::alloc::{Allocator, KVec};
 
-/// What the pool's lock protects.
+/// State protected by the pool's lock.
 ///
 /// # Invariants
 ///
@@ -23,28 +23,28 @@ impl<A: Allocator> Reserve<A> {
         Self { elements, wanted, owed: 0, set_aside: 0 }
     }
 
-    /// How many elements there shall be.
+    /// Number of elements that the reserve should have.
     pub(super) const fn wanted(&self) -> u32 {
         self.wanted
     }
 
-    /// How many there are.
+    /// Number of elements in it.
     #[expect(clippy::cast_possible_truncation, reason = "POOL-1: no more than there ever were wanted")]
     pub(super) const fn count(&self) -> u32 {
         self.elements.len() as u32
     }
 
-    /// How many are missing.
+    /// Number of missing elements.
     pub(super) const fn lacking(&self) -> u32 {
         self.wanted.saturating_sub(self.count())
     }
 
-    /// How many that came out of it are in use.
+    /// Number of its elements that are in use.
     pub(super) const fn owed(&self) -> u32 {
         self.owed
     }
 
-    /// How many were found damaged.
+    /// Number of elements found damaged.
     pub(super) const fn set_aside(&self) -> u32 {
         self.set_aside
     }
@@ -114,7 +114,7 @@ impl<A: Allocator> Reserve<A> {
         if self.count() > self.wanted { self.elements.pop() } else { None }
     }
 
-    /// Takes an element out to give it back to the backing: the pool ends.
+    /// Takes an element out to free it to the backing: the pool ends.
     pub(super) fn empty(&mut self) -> Option<Element> {
         self.elements.pop()
     }

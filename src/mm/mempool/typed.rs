@@ -57,7 +57,7 @@ impl<'s, T, H: PoolHal, B: Backing> Mempool<'s, T, H, B> {
     #[inline]
     pub fn alloc(&self, value: T, gfp: Gfp) -> Result<MempoolBox<'_, 's, T, H, B>, PoolEmpty> {
         let at = self.pool.alloc(gfp)?.cast::<T>();
-        // SAFETY: TPOOL-1: room for a value that is nobody else's.
+        // SAFETY: TPOOL-1: room for a value, without another owner.
         unsafe { at.write(value) };
         // INVARIANT: PBOX-1: written just now.
         Ok(MempoolBox { at, pool: &self.pool, owns: PhantomData })

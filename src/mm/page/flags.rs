@@ -14,7 +14,7 @@ use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::Mobility;
 use crate::hal::prot::MemoryType;
 
-/// What a block of frames is used for.
+/// Use of a block of frames.
 ///
 /// All-zero is [`Kind::Inside`]. The kinds from [`Kind::Block`] on are allocated: their top bit is set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,9 +30,9 @@ pub enum Kind {
     Reserved = 3,
     /// No RAM, or RAM that the kernel may not touch.
     Hole = 4,
-    /// Not the first frame of a compound block; leads to the head.
+    /// Not the first frame of a compound block; points to the head.
     Tail = 5,
-    /// Allocated, and nobody has said what for.
+    /// Allocated, without a stated use.
     Block = 8,
     /// A slab: many small objects.
     Slab = 9,
@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// Whether this is a block that somebody holds.
+    /// Whether this block has an owner.
     #[must_use]
     pub const fn is_allocated(self) -> bool {
         self as u8 >= Self::Block as u8
@@ -109,7 +109,7 @@ impl Kind {
         self.is_allocated() && to.is_allocated() && (matches!(self, Self::Block) != matches!(to, Self::Block))
     }
 
-    /// What reports call it.
+    /// Name used in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -131,11 +131,11 @@ impl Kind {
     }
 }
 
-/// What the free memory of a page block may be used for (Linux: `enum migratetype`).
+/// Purpose of the free memory of a page block (Linux: `enum migratetype`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum MigrateType {
-    /// Allocations that stay where they are.
+    /// Allocations that cannot be moved.
     Unmovable = 0,
     /// Allocations that can be moved or dropped.
     Movable = 1,
@@ -145,12 +145,12 @@ pub enum MigrateType {
     HighAtomic = 3,
     /// Kept for contiguous allocations; movable ones may borrow it.
     Cma = 4,
-    /// For nobody: somebody is about to take the whole range.
+    /// For no allocation: the whole range is about to be taken.
     Isolate = 5,
 }
 
 impl MigrateType {
-    /// How many there are.
+    /// Number of types.
     pub const COUNT: usize = 6;
     /// Bits that a number takes.
     pub const BITS: u32 = 3;
@@ -158,8 +158,8 @@ impl MigrateType {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
 
-    /// The type whose number the low three bits hold. Numbers that are none count as [`MigrateType::Isolate`], which
-    /// nobody allocates from.
+    /// The type whose number the low three bits hold. Invalid numbers count as [`MigrateType::Isolate`], from which no call
+    /// allocates.
     #[must_use]
     #[inline]
     pub const fn from_bits(bits: u8) -> Self {
@@ -253,7 +253,7 @@ const KIND_SHIFT: u32 = 28;
 const KIND: u64 = 0b1111 << KIND_SHIFT;
 const COUNT_SHIFT: u32 = 32;
 
-/// What a head may say that is not free.
+/// Bits that may be set in a head that is not free.
 const KNOWN: u64 = 0xf
     | 0xf << ORDER_SHIFT
     | MEMORY
@@ -335,29 +335,28 @@ impl PageState {
     }
 
     /// If this is an allocated block of `order` that may be freed without further ado (unclaimed, one reference,
-    /// write-back, no flag): the number of its per-CPU list. Otherwise a number that is none, at least
-    /// [`PageState::LISTS`].
+    /// write-back, no flag): the number of its per-CPU list. Otherwise an invalid number, at least [`PageState::LISTS`].
     #[must_use]
     #[inline]
     pub const fn plain_list(self, order: Order) -> usize {
         crate::addr::to_usize(self.0 ^ Self::allocated(0, order).0)
     }
 
-    /// The same for a block that is claimed as `kind`, of whatever order it says.
+    /// The same for a block that is claimed as `kind`, of any order.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn claimed_list(self, kind: Kind) -> usize {
         crate::addr::to_usize(self.0 ^ Self::allocated(0, self.order()).with_kind(kind).0)
     }
 
-    /// Whether this is a free block of this zone and order, whatever list it is on.
+    /// Whether this is a free block of this zone and order, on any list.
     #[must_use]
     #[inline]
     pub const fn is_free_buddy(self, zone: ZoneId, order: u8) -> bool {
         self.0 & !LIST == Self::free(zone, order, MigrateType::Unmovable).0
     }
 
-    /// What the block is used for.
+    /// Use of the block.
     #[must_use]
     pub const fn kind(self) -> Kind {
         Kind::from_bits(self.0 >> KIND_SHIFT)
@@ -391,7 +390,7 @@ impl PageState {
         MigrateType::from_bits((self.0 >> LIST_SHIFT & 0b111) as u8)
     }
 
-    /// What an allocated block was asked for; `None` in a damaged descriptor.
+    /// Mobility with which an allocated block was requested; `None` in a damaged descriptor.
     #[must_use]
     pub const fn mobility(self) -> Option<Mobility> {
         match self.0 & MOBILITY {
@@ -429,8 +428,7 @@ impl PageState {
         self.0 & BRIEF != 0
     }
 
-    /// Whether whoever has the block may map its pages: it is allocated, nobody has claimed it, and its linear alias is
-    /// ordinary memory.
+    /// Whether the block's owner may map its pages: it is allocated, not claimed, and its linear alias is ordinary memory.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn may_be_mapped(self) -> bool {
@@ -444,11 +442,11 @@ impl PageState {
     #[inline(always)]
     pub(in crate::mm) const fn with_one_mapping(self) -> Option<Self> {
         let more = self.0.wrapping_add(Self::ONE_MAPPING);
-        // Where the count had no room, the kind is another one now.
+        // If the count had no room, the kind is another one now.
         if more & (KIND | MEMORY) == (Kind::Block as u64) << KIND_SHIFT { Some(Self(more)) } else { None }
     }
 
-    /// The same with one mapping less, of those that there are.
+    /// The same with one mapping less, of the existing ones.
     #[inline(always)]
     pub(in crate::mm) const fn with_one_mapping_less(self) -> Option<Self> {
         if self.0 & MAPPINGS != 0 { Some(Self(self.0.wrapping_sub(Self::ONE_MAPPING))) } else { None }
@@ -459,7 +457,7 @@ impl PageState {
         Self(self.0 | BRIEF)
     }
 
-    /// Whether a head that is not free has bits set that nobody sets.
+    /// Whether a head that is not free has bits set that are never set.
     #[must_use]
     pub(in crate::mm) const fn has_unknown_bits(self) -> bool {
         let mapped = self.0 & (BRIEF | MAPPINGS) != 0 && !self.may_be_mapped();
@@ -504,7 +502,7 @@ impl PageState {
         Self(self.0 & !(0xf << ORDER_SHIFT) | (order.get() as u64) << ORDER_SHIFT)
     }
 
-    /// The same as an allocated block that nobody has claimed.
+    /// The same as an allocated block that is not claimed.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn unclaimed(self) -> Self {
@@ -517,7 +515,7 @@ impl PageState {
         Self(self.0 & !(KIND | BRIEF) | (kind as u64) << KIND_SHIFT)
     }
 
-    /// The same with one reference less, of those that there are.
+    /// The same with one reference less, of the existing ones.
     #[must_use]
     pub(in crate::mm) const fn with_one_less(self) -> Self {
         Self(self.0.wrapping_sub(Self::ONE_REFERENCE))

@@ -6,16 +6,16 @@ use core::fmt;
 /// A frame of RAM, by its distance from the lowest frame that has a descriptor.
 ///
 /// 32 bits reach 16 TiB; memory that spans more is refused at boot. Pages come from an allocator, or from
-/// [`PageMap::find`](super::PageMap::find), which knows what frames there are.
+/// [`PageMap::find`](super::PageMap::find), which knows the existing frames.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Page(u32);
 
 impl Page {
-    /// What links hold that lead nowhere.
+    /// Value of links that point to no page.
     pub(in crate::mm) const NIL: u32 = u32::MAX;
 
-    /// The page at this distance. Whether it has a descriptor is for the caller to know.
+    /// The page at this distance. The caller must know whether it has a descriptor.
     #[must_use]
     #[inline]
     pub(in crate::mm) const fn new(index: u32) -> Self {
@@ -36,7 +36,7 @@ impl Page {
         Self(self.0 ^ 1 << order)
     }
 
-    /// The page whose block of `order` would hold this one.
+    /// The page whose block of `order` would contain this one.
     #[must_use]
     #[inline]
     pub const fn align_down(self, order: u8) -> Self {

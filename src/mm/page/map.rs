@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU8;
 /// block has a descriptor.
 pub const SECTION_PAGES: u32 = 1 << MAX_ORDER;
 
-/// How many bytes from the lowest RAM on page numbers reach, wherever in its section the RAM begins.
+/// Bytes from the lowest RAM on that page numbers reach, wherever in its section the RAM begins.
 pub const MAX_SPAN: u64 = ((Page::NIL as u64 - 1) / SECTION_PAGES as u64 - 1) * SECTION_PAGES as u64 * PAGE_SIZE;
 
 /// Pages `first` to `end` (exclusive) that have descriptors; both are multiples of [`SECTION_PAGES`].
@@ -29,9 +29,8 @@ impl Section {
     }
 }
 
-/// What pages have descriptors where `ram` is (sorted, disjoint): the sections in order, those that touch as one. The
-/// second value is the frame of page 0. `None` among the sections: RAM spans 16 TiB or more, which is more than page
-/// numbers reach.
+/// Sections of pages that have descriptors for `ram` (sorted, disjoint), in order; adjacent ones are merged. The second value
+/// is the frame of page 0. `None` among the sections: RAM spans 16 TiB or more, which is more than page numbers reach.
 pub fn sections_of(ram: impl Iterator<Item = PhysRange> + Clone) -> (impl Iterator<Item = Option<Section>>, Pfn) {
     let size = u64::from(SECTION_PAGES) * PAGE_SIZE;
     let lowest = ram.clone().next().map_or(PhysAddr::ZERO, PhysRange::start);
@@ -71,7 +70,7 @@ pub unsafe trait PageMap: Copy {
     /// The frame of page 0.
     fn origin(&self) -> Pfn;
 
-    /// What pages have descriptors.
+    /// Sections of pages that have descriptors.
     fn sections(&self) -> &[Section];
 
     /// One past the last page of the first section.
@@ -132,7 +131,7 @@ pub unsafe trait PageMap: Copy {
 /// - `VMM-1`: `base` is the address of page 0's descriptor in an array that is mapped, read-write and for good, for
 ///   every page in a section. The rest of what 32 bits of page number reach, up to
 ///   [`PAGE_NUMBERS_END`](crate::mm::layout::PAGE_NUMBERS_END), is not mapped, or is descriptors as well, so that a wrong
-///   page number meets a fault and not somebody's memory.
+///   page number meets a fault and not other memory.
 /// - `VMM-2`: the same holds for `blocks`, one byte for each page block.
 #[derive(Clone, Copy, Debug)]
 pub struct Vmemmap {
@@ -210,7 +209,7 @@ unsafe impl PageMap for Vmemmap {
 /// The descriptors of one section in ordinary memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bank<'m> {
-    /// What pages they are.
+    /// Its pages.
     pub section: Section,
     /// One for each page.
     pub descriptors: &'m [PageDescriptor],

@@ -8,10 +8,10 @@ use crate::mm::layout::PAGE_DESCRIPTOR_SIZE;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What the kernel knows about one frame: 32 bytes, all-zero at first.
+/// Descriptor of one frame: 32 bytes, all-zero at first.
 ///
-/// Every field is an atomic, accessed relaxed: plain loads and stores. What orders them is the lock of the zone, the
-/// ownership of the block, or the reference count, as the field says.
+/// Every field is an atomic, accessed relaxed: plain loads and stores. The zone's lock, the ownership of the block, or the
+/// reference count orders them, as each field says.
 ///
 /// # Invariants
 ///
@@ -21,12 +21,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 ///   [`Kind::Tail`] if it is compound, and a frame that is neither starts a block.
 /// - `PAGE-2`: a block is aligned to its size and lies in one zone.
 /// - `PAGE-3`: a head is free, on a per-CPU list, allocated with at least one reference, reserved, or a hole.
-/// - `PAGE-4`: the frames of a compound block lead to its head.
+/// - `PAGE-4`: the frames of a compound block point to its head.
 /// - `PAGE-5`: the allocator's count of accounted pages is that of the blocks that say so.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PageDescriptor {
-    /// A [`PageState`]. Written by whoever has the block; the count also by whoever holds a reference.
+    /// A [`PageState`]. Written by the block's owner; the count also by holders of a reference.
     state: AtomicU64,
     /// Free: the next block of the list. Tail: the head. Otherwise the owner's.
     next: AtomicU32,
@@ -34,7 +34,7 @@ pub struct PageDescriptor {
     prev: AtomicU32,
     /// By kind. The low half is zero but in the pages of a slab ([`SlabWord`](crate::mm::slab::SlabWord)).
     aux: AtomicU64,
-    /// The owner's word: its cache, its area, its address space. Zero while nobody has claimed the block.
+    /// The owner's word: its cache, its area, its address space. Zero while the block is not claimed.
     owner: AtomicU64,
 }
 
@@ -47,7 +47,7 @@ const _: () = {
 impl PageDescriptor {
     /// Distance of [`PageDescriptor::aux`] from the start, for code that does not know the type.
     pub const AUX: usize = offset_of!(Self, aux);
-    /// That of [`PageDescriptor::owner`].
+    /// Distance of [`PageDescriptor::owner`] from the start.
     pub const OWNER: usize = offset_of!(Self, owner);
 
     /// The state.
@@ -57,7 +57,7 @@ impl PageDescriptor {
         PageState::from_raw(self.state.load(Ordering::Relaxed))
     }
 
-    /// Replaces the state. By whoever has the block, while there is no reference but its own.
+    /// Replaces the state. Caller must own the block, and hold its only reference.
     #[inline]
     pub(in crate::mm) fn set_state(&self, state: PageState) {
         self.state.store(state.raw(), Ordering::Relaxed);
@@ -67,9 +67,9 @@ impl PageDescriptor {
     ///
     /// # Errors
     ///
-    /// What it is instead.
+    /// The current state.
     pub(in crate::mm) fn exchange(&self, from: PageState, to: PageState) -> Result<(), PageState> {
-        // Acquire and release: what was done to the memory before a free comes before what its next owner does.
+        // Acquire and release: accesses to the memory before a free come before those of its next owner.
         let exchanged = self.state.compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed);
         exchanged.map(|_| ()).map_err(PageState::from_raw)
     }
@@ -81,8 +81,8 @@ impl PageDescriptor {
         self.state.compare_exchange_weak(from.raw(), to.raw(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Replaces the state by what `change` makes of it, if that makes something of it and nobody else changes the state
-    /// meanwhile: what `change` says besides. By the machine's means, which may fail for no reason.
+    /// Replaces the state by the one that `change` returns, if it returns one and nobody else changes the state meanwhile.
+    /// Returns the second value of `change`. It uses the machine's instructions, which may fail spuriously.
     #[inline(always)]
     pub(in crate::mm) fn try_change<T>(
         &self,
@@ -129,8 +129,8 @@ impl PageDescriptor {
         self.owner.store(owner, Ordering::Relaxed);
     }
 
-    /// Notes what a block is used for that has just been allocated, so that nobody else has a reference. The owner's word
-    /// stays zero.
+    /// Records the use of a block that has just been allocated, so that nobody else has a reference. The owner's word stays
+    /// zero.
     #[inline]
     pub(in crate::mm) fn claim_fresh(&self, kind: Kind) {
         self.set_state(self.state().with_kind(kind));
@@ -142,13 +142,13 @@ impl PageDescriptor {
         self.owner.load(Ordering::Relaxed)
     }
 
-    /// Eight bytes whose meaning the block's kind says.
+    /// Eight bytes whose meaning depends on the block's kind.
     #[must_use]
     pub fn aux(&self) -> &AtomicU64 {
         &self.aux
     }
 
-    /// Takes another reference (Linux: `get_page`); whether there was one to begin with.
+    /// Takes another reference (Linux: `get_page`). Returns whether there was one before.
     pub(in crate::mm) fn get(&self) -> bool {
         let another = |raw| {
             let state = PageState::from_raw(raw);
@@ -177,7 +177,7 @@ impl PageDescriptor {
     /// Takes back what [`PageDescriptor::hold`] counted. When no CPU translates the mapping any more.
     pub(in crate::mm) fn release(&self) {
         debug_assert!(self.state().mappings() != 0, "what is released was held");
-        // Release: what was done through the mapping comes before a free, which reads the state first.
+        // Release: accesses through the mapping come before a free, which reads the state first.
         self.state.fetch_sub(PageState::ONE_MAPPING, Ordering::Release);
     }
 
@@ -193,7 +193,7 @@ impl PageDescriptor {
         })
     }
 
-    /// Changes the state, whatever others do to it meanwhile.
+    /// Changes the state atomically, even if others change it meanwhile.
     fn change(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<(), PageState> {
         let changed = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
         changed.map(|_| ()).map_err(PageState::from_raw)
@@ -223,7 +223,7 @@ impl PageDescriptor {
         Ok(())
     }
 
-    /// Notes the memory type that the block is mapped with from now on; whether it is allocated.
+    /// Records the memory type with which the block is mapped from now on. Returns whether it is allocated.
     pub(in crate::mm) fn set_memory_type(&self, memory: MemoryType) -> bool {
         let change = |raw| {
             let state = PageState::from_raw(raw);
@@ -241,7 +241,7 @@ pub fn find_head<M: PageMap>(map: &M, page: Page) -> Option<(Page, PageState)> {
     if state.kind() == Kind::Tail {
         let head = Page::new(map.get(page).next());
         let reach = page.index().wrapping_sub(head.index());
-        // A damaged link is no reason to read outside the block that it could lead to.
+        // A damaged link must not cause a read outside the block that it could point into.
         if reach >> MAX_ORDER != 0 || head.align_down(MAX_ORDER) != page.align_down(MAX_ORDER) {
             return None;
         }

@@ -1,17 +1,16 @@
-//! Page descriptors: what the kernel knows about each frame of RAM (Linux: `struct page`).
+//! Page descriptors: the kernel's record of each frame of RAM (Linux: `struct page`).
 //!
-//! A [`Page`] names a frame, its [`PageDescriptor`] (32 bytes) says what the frame is used for, and a [`PageMap`] leads
-//! from the one to the other: by a shift and an addition in the kernel, whose descriptors lie in one virtual array
-//! that is mapped only where RAM is.
+//! A [`Page`] names a frame, its [`PageDescriptor`] (32 bytes) says how the frame is used, and a [`PageMap`] finds the one from
+//! the other: by a shift and an addition in the kernel, whose descriptors lie in one virtual array that is mapped only where
+//! RAM is.
 //!
-//! Frames come in *blocks* of 2^order frames, aligned to their size. The first frame of a block is its **head** and
-//! says everything; the descriptors of the others are [`Kind::Inside`] and say nothing, so that allocating and freeing
-//! a block costs the same whatever its order. Every frame that has a descriptor belongs to exactly one block: free, on
-//! a per-CPU list, allocated, reserved, or a hole. The head of any frame is found by at most eleven probes, one for
-//! each order that its block could have ([`find_head`]). In a compound block the others are [`Kind::Tail`] and lead to
-//! the head at once.
+//! Frames come in *blocks* of 2^order frames, aligned to their size. The first frame of a block is its **head** and says
+//! everything; the descriptors of the others are [`Kind::Inside`] and say nothing, so that allocating and freeing a block costs
+//! the same for every order. Every frame that has a descriptor belongs to exactly one block: free, on a per-CPU list,
+//! allocated, reserved, or a hole. The head of any frame is found by at most eleven probes, one for each order that its block
+//! could have ([`find_head`]). In a compound block the others are [`Kind::Tail`] and point to the head directly.
 //!
-//! Who owns a block owns its descriptor. The owner of an allocated block may note its kind and a word of its own; the
+//! The owner of a block owns its descriptor. The owner of an allocated block may note its kind and a word of its own; the
 //! zone's lock protects descriptors of free blocks; the CPU protects those of blocks on its lists.
 
 mod flags;

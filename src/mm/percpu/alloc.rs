@@ -12,10 +12,10 @@ use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::panic::Location;
 
-/// Records in the first row; each further one has twice as many.
+/// Records in the first array; each further one is twice as long.
 const FIRST_ROW: usize = 4;
 
-/// How much there is of what.
+/// Amounts of per-CPU memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PerCpuStats {
     /// Chunks.
@@ -121,7 +121,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// Really frees what is kept for the next allocations of its size.
+    /// Frees the offsets that are kept for the next allocations of their size.
     pub(super) fn settle(&self) {
         while let Some(gone) = self.with(Chunks::settle_one) {
             if let Some(empty) = gone {
@@ -130,7 +130,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// Makes a chunk, and takes the bits from it or from whatever fits by then.
+    /// Makes a chunk, and takes the bits from it, or from another chunk that has room by then.
     fn take_from_new(
         &self,
         bits: u32,
@@ -170,7 +170,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         }
     }
 
-    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
         let wrong = PerCpuError::NotAllocated(ptr.addr());
         let freed = self.with(|chunks| Some(chunks.give_back(chunks.recent_chunk(ptr)?, ptr)));
@@ -187,7 +187,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         Ok(())
     }
 
-    /// Gives back a chunk that nobody finds any more. How many pages it had.
+    /// Frees a chunk that no lookup finds any more. Returns the number of its pages.
     fn destroy(&self, chunk: &Detached<'a>) -> u64 {
         let pages = self.depopulate(chunk.area.start(), chunk.populated);
         self.drop_area(chunk.area);
@@ -195,8 +195,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         pages
     }
 
-    /// Gives back every chunk that is empty, every page that nothing lies in, and records that are too many: how many pages
-    /// of chunks. Any context.
+    /// Frees every empty chunk, every unused page, and surplus records. Returns how many pages of chunks. Any context.
     pub fn trim(&self) -> u64 {
         self.settle();
         let mut freed = 0;
@@ -218,7 +217,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         freed
     }
 
-    /// Pages that [`PerCpuAllocator::trim`] would give back.
+    /// Pages that [`PerCpuAllocator::trim`] would free.
     #[must_use]
     pub fn idle_pages(&self) -> u64 {
         let idle = |chunk: &Chunk<'a>| {
@@ -227,7 +226,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         self.with(|chunks| chunks.iter().map(|(_, chunk)| idle(chunk)).sum::<u64>()) * u64::from(self.hal().cpus())
     }
 
-    /// How much there is of what.
+    /// Amounts of per-CPU memory.
     #[must_use]
     pub fn stats(&self) -> PerCpuStats {
         self.settle();

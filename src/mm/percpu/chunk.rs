@@ -13,7 +13,7 @@ const _: () = assert!(PAGES == PageSet::BITS as usize);
 
 /// The lists: list `n` has the chunks whose longest gap has `n` binary digits.
 const LISTS: usize = (BITS.ilog2() + 2) as usize;
-/// Chunks that are looked at although what is wanted may lie wrong in their gaps, or be longer.
+/// Chunks that are searched although the allocation may not fit into their gaps by alignment or length.
 const TRIES: u32 = 32;
 /// No chunk.
 const NONE: u32 = u32::MAX;
@@ -27,8 +27,8 @@ pub(super) fn page_set(run: &Run) -> PageSet {
 ///
 /// # Invariants
 ///
-/// - `PCU-1`: what an allocation touches has pages in every unit, or they are under way for it.
-/// - `PCU-2`: pages under way are in `pending`, and whoever marked them is the only one to map or unmap there.
+/// - `PCU-1`: the bytes of an allocation have pages in every unit, or they are under way for it.
+/// - `PCU-2`: pages under way are in `pending`, and only the caller that marked them maps or unmaps there.
 #[derive(Clone, Debug)]
 pub struct Chunk<'a> {
     /// Its addresses; `None` for a record that is not in use.
@@ -60,7 +60,7 @@ impl Chunk<'_> {
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) chunk: u32,
-    /// Where the chunk begins.
+    /// Base address of the chunk.
     pub(super) base: VirtAddr,
     pub(super) run: Run,
     /// Pages that are to be made, marked as under way.
@@ -86,7 +86,7 @@ struct Parked {
     bits: u32,
 }
 
-/// A chunk that is nobody's any more, with the pages that it has.
+/// A chunk without an owner, and its pages.
 #[derive(Debug)]
 pub(super) struct Detached<'a> {
     pub(super) chunk: u32,
@@ -117,7 +117,7 @@ pub(super) struct Chunks<'a> {
     pub(super) allocations: usize,
 }
 
-/// The list for a gap of so many bits.
+/// The list for a gap of this number of bits.
 const fn list_of(bits: u32) -> usize {
     (u32::BITS - bits.leading_zeros()) as usize
 }
@@ -137,7 +137,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Takes the last row of records out, if all of them are on the free list; but not the first row.
+    /// Takes the last array of records out, if all of them are on the free list; but not the first array.
     pub(super) fn take_idle_row(&mut self) -> Option<&'a mut [Chunk<'a>]> {
         let last = self.rows.last_row().filter(|last| last.start != 0)?;
         let free = |chunks: &Self| {
@@ -258,7 +258,7 @@ impl<'a> Chunks<'a> {
                 if chunk.map.contig() < bits {
                     continue;
                 }
-                // What comes or goes for somebody else is not waited for.
+                // It does not wait for pages that another caller is mapping or unmapping.
                 let run = chunk.map.find(bits, align, |run| {
                     let busy = pages(run).rfind(|page| chunk.pending >> page & 1 != 0);
                     busy.map(|page| (u32::try_from(page).unwrap_or(0) + 1) * BLOCK_BITS)
@@ -325,7 +325,7 @@ impl<'a> Chunks<'a> {
         Some(Taken { chunk: number, base, run, missing })
     }
 
-    /// The pages that were missing are there, or are not and the allocation is none.
+    /// Ends the populating of `taken`: its missing pages are mapped, or they are not and the allocation has failed.
     pub(super) fn populated(&mut self, taken: &Taken, there: bool) {
         let Some(chunk) = self.rows.get_mut(taken.chunk) else { return };
         chunk.pending &= !taken.missing;
@@ -339,7 +339,8 @@ impl<'a> Chunks<'a> {
     }
 
     /// Frees what begins at `ptr` in a chunk: a small allocation is parked, in the place of the oldest one if there is no room.
-    /// `None` if nothing does; else the chunk to give up, if it became empty and there is another one that is.
+    /// `None` if no allocation starts there; otherwise the chunk to release, when it became empty and another empty chunk
+    /// exists.
     pub(super) fn give_back(&mut self, number: u32, ptr: PerCpuPtr) -> Option<Option<Detached<'a>>> {
         let chunk = self.rows.get(number)?;
         let run = chunk.map.allocation(chunk.bit_of(ptr)?)?;
@@ -360,8 +361,8 @@ impl<'a> Chunks<'a> {
         Some(gone.flatten())
     }
 
-    /// Clears the bits of an allocation that nobody has. The chunk to give up, if it became empty and there is another one that
-    /// is.
+    /// Clears the bits of an allocation that has no owner. Returns the chunk to release, if it became empty and there is
+    /// another one that is.
     fn release(&mut self, number: u32, run: &Run) -> Option<Detached<'a>> {
         let chunk = self.rows.get_mut(number)?;
         chunk.map.give_back(run);
@@ -401,7 +402,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Whether what is parked is as it should be (`PCU-4`).
+    /// Whether the parked offsets are valid (`PCU-4`).
     pub(super) fn parked_is_sound(&self) -> bool {
         let mut rest = self.parked();
         while let [parked, others @ ..] = rest {

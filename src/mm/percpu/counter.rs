@@ -5,11 +5,12 @@ use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::sync::atomic::{AtomicI64, Ordering};
 
-/// What all CPUs of a counter share. Each CPU adds to a part of its own, and moves that here when it is large.
+/// Part of a counter that all CPUs share. Each CPU adds to a part of its own, and moves that here when it is large.
 ///
 /// # Invariants
 ///
-/// - `CNT-1`: what was added so far is the shared part and the parts of all CPUs, whenever the lock is free and nobody adds.
+/// - `CNT-1`: the sum of all additions is the shared part plus the parts of all CPUs, whenever the lock is free and nobody
+///   adds.
 /// - `CNT-2`: a CPU's part is less than `batch`, either way.
 #[derive(Debug)]
 pub struct Counter<R> {
@@ -26,7 +27,7 @@ impl<R: LockHal> Counter<R> {
         Self { shared: AtomicI64::new(start), batch, folding: OrderedLock::new(()) }
     }
 
-    /// What one CPU may keep to itself.
+    /// Limit of the part that one CPU may keep to itself.
     #[must_use]
     pub const fn batch(&self) -> i64 {
         self.batch
@@ -43,7 +44,7 @@ impl<R: LockHal> Counter<R> {
         }
     }
 
-    /// Moves `part` to what is shared. Release, so that whoever reads it there sees what was done before.
+    /// Moves `part` to the shared part. Release, so that a reader of it sees the CPU's earlier writes.
     #[cold]
     fn fold(&self, local: &AtomicI64, part: i64) {
         let folding = self.folding.lock();
@@ -61,7 +62,7 @@ impl<R: LockHal> Counter<R> {
         self.shared.load(Ordering::Acquire)
     }
 
-    /// How much it is (Linux: `percpu_counter_sum`): exact if nobody adds meanwhile, and otherwise with or without what is added
+    /// The sum (Linux: `percpu_counter_sum`): exact if nobody adds meanwhile, and otherwise with or without the additions made
     /// in these moments, nothing twice. `parts` are those of all CPUs. Any context.
     pub fn sum<'l>(&self, interrupts: &impl Interrupts, parts: impl Iterator<Item = &'l AtomicI64>) -> i64 {
         let saved = interrupts.save();

@@ -1,4 +1,4 @@
-//! Why there is no per-CPU memory, or none to free.
+//! Reasons why per-CPU memory was not allocated, or not freed.
 #![forbid(unsafe_code)]
 
 use crate::addr::VirtAddr;
@@ -7,7 +7,7 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::vmalloc::AreaError;
 use core::fmt;
 
-/// Why nothing was allocated or freed. Nothing has changed then.
+/// Reason why nothing was allocated or freed. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PerCpuError {

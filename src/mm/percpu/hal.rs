@@ -6,17 +6,16 @@ use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::vmalloc::VmallocHal;
 
-/// What per-CPU memory asks of a machine beyond what vmalloc does.
+/// Interface of per-CPU memory to a machine, beyond that of vmalloc.
 ///
 /// # Safety
 ///
-/// - `HAL-11`: when [`PerCpuHal::clear`] returns, the range is zero. [`PerCpuHal::row`] answers with memory that nobody else
-///   has.
+/// - `HAL-11`: when [`PerCpuHal::clear`] returns, the range is zero. [`PerCpuHal::row`] returns memory that nobody else has.
 pub unsafe trait PerCpuHal<'a>: VmallocHal<'a> {
     /// Memory for `count` records, or `None`; `gfp` says how it may be looked for.
     fn row(&self, count: usize, gfp: Gfp) -> Option<&'a mut [Chunk<'a>]>;
 
-    /// Takes records back that [`PerCpuHal::row`] gave.
+    /// Frees records of [`PerCpuHal::row`].
     fn free_row(&self, row: &'a mut [Chunk<'a>]);
 
     /// Zeroes memory that the allocator has mapped and that nobody uses.

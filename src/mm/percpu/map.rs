@@ -1,4 +1,4 @@
-//! What of a unit is in use: bitmaps, and hints that say where to look.
+//! Used parts of a unit: bitmaps, and hints for the search.
 #![forbid(unsafe_code)]
 
 use super::{MIN_ALLOC, UNIT_SIZE};
@@ -18,7 +18,7 @@ const BLOCK_WORDS: usize = (BLOCK_BITS / 64) as usize;
 /// A run of bits, `start..end`.
 pub(super) type Run = core::ops::Range<u32>;
 
-/// What is known of a block without looking at its bits (Linux: `struct pcpu_block_md`).
+/// Summary of a block's bits, so that they need not be read (Linux: `struct pcpu_block_md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Block {
     /// Bits of the longest gap inside.
@@ -39,7 +39,7 @@ impl Block {
 ///
 /// - `PCM-1`: an allocation's bits are set in `used`, all others are clear.
 /// - `PCM-2`: in `bounds` a bit is set where an allocation begins, and where one ends and none begins behind it.
-/// - `PCM-3`: the hints are what the bits say.
+/// - `PCM-3`: the hints agree with the bits.
 #[derive(Clone, Debug)]
 pub(super) struct UnitMap {
     used: [u64; WORDS],
@@ -123,8 +123,8 @@ impl UnitMap {
         self.blocks.get(page).is_some_and(|block| block.contig == BLOCK_BITS)
     }
 
-    /// The first place for `bits` bits at a multiple of `align` that `blocked` does not object to. It is asked for each
-    /// run that would do, and answers with the bit from which on to go on looking.
+    /// The first place for `bits` bits at a multiple of `align` that `blocked` accepts. It is asked for each run that would do,
+    /// and answers with the bit from which on to go on looking.
     pub(super) fn find(&self, bits: u32, align: u32, blocked: impl Fn(&Run) -> Option<u32>) -> Option<Run> {
         let fit = |gap: Run| {
             let mut start = gap.start.next_multiple_of(align);
@@ -136,7 +136,7 @@ impl UnitMap {
                 }
             }
         };
-        // Where a gap began that reaches up to the block at hand.
+        // Start of a gap that reaches up to the current block.
         let mut open: Option<u32> = None;
         for (base, block) in (0..).step_by(BLOCK_BITS as usize).zip(&self.blocks) {
             let end = base + BLOCK_BITS;
@@ -188,7 +188,7 @@ impl UnitMap {
         self.refresh(run);
     }
 
-    /// What the bits of a block say.
+    /// Computes the summary of a block from its bits.
     fn block(&self, index: usize) -> Block {
         let base = index * BLOCK_WORDS;
         let words = self.used.get(base..base + BLOCK_WORDS).unwrap_or(&[]);

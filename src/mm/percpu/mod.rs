@@ -1,19 +1,18 @@
-//! Memory that every CPU has one of, asked for while running (Linux: `mm/percpu.c`).
+//! Dynamic per-CPU memory: a copy for every CPU (Linux: `mm/percpu.c`).
 //!
-//! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. What is allocated lies
-//! at the same offset in every unit, so that a pointer is the address in CPU 0's unit and the way from CPU to CPU is a
-//! constant, whatever the chunk.
+//! A **chunk** is an area of the vmalloc region with a **unit** for each CPU, one behind the other. An allocation lies at the
+//! same offset in every unit, so that a pointer is the address in CPU 0's unit, and the distance from CPU to CPU is a constant,
+//! the same in every chunk.
 //!
 //! ```text
 //!   chunk    │ unit of CPU 0 │ unit of CPU 1 │ unit of CPU 2 │ …
 //!              ▲ +offset       ▲ +offset       ▲ +offset
 //! ```
 //!
-//! A bitmap with a bit for every four bytes says what of a unit is in use, a second one where allocations begin and end. The
-//! bitmap is divided into **blocks**, each with hints that say whether it is worth looking at.
-//! Chunks are on lists by the largest gap that they have. Pages come when an allocation touches them first, in all units
-//! together; an empty chunk stays if it is the only one, and [`PerCpuAllocator::trim`] gives back every page that nothing
-//! lies in.
+//! A bitmap with a bit for every four bytes says which bytes of a unit are in use, a second one where allocations begin and
+//! end. The bitmap is divided into **blocks**, each with hints that say whether it is worth looking at. Chunks are on lists by
+//! the largest gap that they have. Pages come when an allocation touches them first, in all units together; an empty chunk
+//! stays if it is the only one, and [`PerCpuAllocator::trim`] frees every unused page.
 //!
 //! # Locks and contexts
 //!
@@ -38,12 +37,12 @@ pub use hal::PerCpuHal;
 
 use crate::addr::VirtAddr;
 
-/// Bytes of a CPU's share of a chunk, and the most that can be asked for (Linux: `PCPU_MIN_UNIT_SIZE`).
+/// Bytes of a CPU's share of a chunk, and the largest allocation (Linux: `PCPU_MIN_UNIT_SIZE`).
 pub const UNIT_SIZE: u64 = 32 << 10;
-/// The unit of what is given out, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
+/// Unit of allocation, in bytes (Linux: `PCPU_MIN_ALLOC_SIZE`).
 pub const MIN_ALLOC: u64 = 4;
 
-/// What an allocation is known by: its address in the unit of CPU 0.
+/// Name of an allocation: its address in the unit of CPU 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PerCpuPtr(VirtAddr);
 

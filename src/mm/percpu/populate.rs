@@ -1,4 +1,4 @@
-//! The pages of a chunk: as many as there are CPUs for each page of a unit.
+//! The pages of a chunk: one for each CPU, for each page of a unit.
 #![forbid(unsafe_code)]
 
 use super::chunk::PageSet;
@@ -25,7 +25,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         })
     }
 
-    /// Maps fresh pages wherever `set` says, in every unit. Nothing is mapped there, and nobody else does it.
+    /// Maps fresh pages wherever `set` says, in every unit. Nothing is mapped there, and no other caller maps anything there.
     ///
     /// # Errors
     ///
@@ -59,8 +59,8 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         debug_assert!(freed.is_ok(), "a page of a chunk: {freed:?}");
     }
 
-    /// Unmaps and frees what is mapped wherever `set` says, in every unit; nobody else does anything there. When a page is
-    /// free, no CPU translates it. How many were freed.
+    /// Unmaps and frees the pages that `set` names, in every unit; the caller must be the only one that works on them. When a
+    /// page is free, no CPU translates it. Returns the number freed.
     pub(super) fn depopulate(&self, base: VirtAddr, set: PageSet) -> u64 {
         let (tables, frames) = (self.hal().tables(), self.hal().frames(TABLE_GFP));
         let mut at = self.addresses(base, set);

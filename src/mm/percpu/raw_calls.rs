@@ -1,6 +1,6 @@
-//! Calls on per-CPU memory that somebody names: whether it is the caller's, only the caller knows.
+//! Calls on per-CPU memory that the caller names: only the caller knows whether it owns it.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{PerCpuAllocator, PerCpuError, PerCpuHal, PerCpuPtr};
 

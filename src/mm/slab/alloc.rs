@@ -1,4 +1,4 @@
-//! Allocation: the hot path over this CPU's array, and the long way through depot, slabs and pages.
+//! Allocation: the hot path over this CPU's array, and the slow path through depot, slabs and pages.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -16,8 +16,8 @@ use crate::mm::page::PageMap;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Allocates an object (Linux: `kmem_cache_alloc`). Zeroed with [`Gfp::ZERO`], else its content is undefined, or what
-    /// the constructor and its last user left.
+    /// Allocates an object (Linux: `kmem_cache_alloc`). Zeroed with [`Gfp::ZERO`], otherwise its contents are undefined, or
+    /// those that the constructor and its last user left.
     ///
     /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array.
     ///
@@ -29,7 +29,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.alloc_in(cache.slot, cache.shape.mark, gfp, || cache)
     }
 
-    /// The same, where what the short way wants of the cache is at hand.
+    /// The same, if the caller has the slot for the fast path.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.alloc_slow(cache(), gfp)
     }
 
-    /// Takes an object after an exchange of magazines, if that is all that is needed.
+    /// Takes an object after swapping magazines, if no more than that is needed.
     #[inline]
     pub(super) fn take_exchanged(&self, cache: &Cache<H>, gfp: Gfp) -> Option<VirtAddr> {
         if !plain(gfp) || gfp.contains(Gfp::ZERO) || self.is_careful() {
@@ -77,14 +77,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// The long way.
+    /// Slow path.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         self.alloc_for(cache, gfp, cache.shape.object_size, self.hal().return_address())
     }
 
-    /// The long way, for who called from `caller` and wants `asked` bytes of the object.
+    /// Slow path, on behalf of the caller at `caller`, which asks for `asked` bytes of the object.
     pub(super) fn alloc_for(
         &self,
         cache: &Cache<H>,
@@ -101,7 +101,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let past = cache.is_tagged().then(|| self.past_tag(cache, slot));
         slot.store(cache.shape.mark, 0);
         if self.zeroes_on_free() && !cache.shape.constructed && !cache.is_debugged() {
-            // What was zeroed when it was freed is zero but for the link.
+            // An object that was zeroed when it was freed is zero except for its link.
             slot.store(cache.shape.link, 0);
         }
         if gfp.contains(Gfp::ZERO) || (self.zeroes_on_alloc() && !cache.shape.constructed) {
@@ -110,7 +110,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(past.map_or(object, |past| self.tag_object(cache, object, asked, past, caller)))
     }
 
-    /// Refuses flags that make no sense for an object; the rest without the right to wait where waiting is not legal.
+    /// Refuses flags that are not valid for an object. Returns the rest, without the right to wait where waiting is not legal.
     fn check_flags(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Gfp, AllocError> {
         gfp.check().map_err(AllocError::Flags)?;
         if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
@@ -122,7 +122,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(self.without_illegal_wait(gfp))
     }
 
-    /// The flags, less the right to wait where waiting is not legal; that has been reported.
+    /// The flags, without the right to wait where waiting is not legal; that has been reported.
     pub(super) fn without_illegal_wait(&self, gfp: Gfp) -> Gfp {
         if !gfp.may_wait() {
             return gfp;
@@ -134,7 +134,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         gfp - Gfp::DIRECT_RECLAIM - Gfp::NOFAIL
     }
 
-    /// Whether an allocation with [`Gfp::DIRECT_RECLAIM`] is legal where the caller is.
+    /// Whether an allocation with [`Gfp::DIRECT_RECLAIM`] is legal in the caller's context.
     pub fn may_wait(&self) -> bool {
         let saved = self.hal().save();
         let may = self.hal().may_wait(self.hal().local(), saved);
@@ -142,7 +142,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         may
     }
 
-    /// A free object, out of wherever there is one.
+    /// Takes a free object from the first source that has one.
     fn slot_of_free(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Object, AllocError> {
         if self.is_careful() && self.hal().should_fail_slab(cache.name, gfp) {
             return Err(AllocError::OutOfMemory);
@@ -154,7 +154,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.refill(cache, Some(slab)).ok_or(AllocError::OutOfMemory)
     }
 
-    /// Fills this CPU's array, for which a new slab is added to the node first, and takes one object.
+    /// Refills this CPU's array, after adding a new slab to the node, and takes one object.
     fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
         let map = self.hal().map();
         let saved = self.hal().save();
@@ -201,14 +201,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         found
     }
 
-    /// Fills this CPU's array, which is empty, with what there is without a new slab. Interrupts masked.
+    /// Refills this CPU's empty array without making a slab. Interrupts masked.
     pub(super) fn fill_empty(&self, cache: &Cache<H>, array: &Array<'_>) {
         if !self.exchange_empty(cache, array) {
             self.fill(cache, &mut cache.node.lock(), array);
         }
     }
 
-    /// Fills an empty array with what slabs have, up to a batch.
+    /// Refills an empty array from slabs, up to a batch.
     fn fill(&self, cache: &Cache<H>, node: &mut Node, array: &Array<'_>) {
         let batch = cache.batch();
         let mut count = 0;
@@ -222,7 +222,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     entry.store(object.addr().get(), Ordering::Relaxed);
                 }
             });
-            // Each slab's objects by themselves: who wants many at once gets neighbours, though in no order.
+            // Shuffles the objects of each slab separately: a caller that takes many at once gets neighbours, though in no
+            // order.
             self.shuffle(room.get(..taken as usize).unwrap_or_default());
             count += taken;
         }
@@ -244,7 +245,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 }
 
-/// Whether flags ask for nothing that the hot path does not do.
+/// Whether the flags ask only for work that the hot path does.
 #[inline(always)]
 pub(super) const fn plain(gfp: Gfp) -> bool {
     gfp.check().is_ok() && !gfp.intersects(Gfp::HIGHMEM.union(Gfp::DMA32))

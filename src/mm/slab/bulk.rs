@@ -1,6 +1,5 @@
-//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a
-//! burst, the array is looked at once for as many objects as it has or has room for, and a slab once for objects of it
-//! in a row.
+//! Many objects at once (Linux: `kmem_cache_alloc_bulk`, `kmem_cache_free_bulk`): interrupts are masked once for a burst, the
+//! array is looked at once for as many objects as it has or has room for, and a slab once for all objects taken from it.
 #![forbid(unsafe_code)]
 
 use super::alloc::plain;
@@ -33,7 +32,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if done == objects.len() { Ok(()) } else { self.alloc_rest(cache, gfp, objects, done) }
     }
 
-    /// Allocates all but the first `done` objects, which are there.
+    /// Allocates all but the first `done` objects, which exist already.
     #[inline(never)]
     fn alloc_rest(
         &self,
@@ -59,7 +58,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Fills this CPU's array if it is used up and that takes no new slab.
+    /// Refills this CPU's array if it is empty and that needs no new slab.
     fn fill_used_up(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
@@ -69,7 +68,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().restore(saved);
     }
 
-    /// Fills the first of `places` from this CPU's array: how many.
+    /// Fills the first of `places` from this CPU's array. Returns the number filled.
     #[inline(always)]
     fn take_many(&self, cache: &Cache<H>, gfp: Gfp, places: &mut [VirtAddr]) -> usize {
         if !plain(gfp) || gfp.contains(Gfp::ZERO) {
@@ -84,21 +83,21 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             let hot = array.hot(places.len().min(BURST));
             taken = hot.len();
             take_all(places.get_mut(..taken).unwrap_or_default(), hot, cache.shape.mark);
-            // INVARIANT: ARR-1: what was taken is above the top from here on.
+            // INVARIANT: ARR-1: the objects taken are above the top from here on.
             array.take_many(taken);
         }
         self.hal().restore(saved);
         taken
     }
 
-    /// [`Self::free_bulk`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_bulk`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let given = self.give_many(cache, objects);
         if given == objects.len() { 0 } else { self.free_rest(cache, objects.get(given..).unwrap_or_default()) }
     }
 
-    /// Frees objects, for the first of which there is no room, or with which something is wrong.
+    /// Slow path: this CPU's array has no room for the first object, or the object is bad.
     #[inline(never)]
     fn free_rest(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let mut wrong = 0;
@@ -119,7 +118,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         wrong
     }
 
-    /// Gets room into this CPU's array if it is full.
+    /// Makes room in this CPU's array if it is full.
     fn make_room(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.slot);
@@ -128,7 +127,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_slabs(freed);
     }
 
-    /// Puts the first of `objects` on this CPU's array, as long as there is room and nothing is wrong: how many.
+    /// Puts the first of `objects` on this CPU's array, as long as there is room and the objects are valid. Returns their
+    /// number.
     #[inline(always)]
     fn give_many(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let saved = self.hal().save();
@@ -143,7 +143,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 }
 
-/// Gives the objects of `entries` their new owner. There are as many places.
+/// Gives the objects of `entries` their new owner. Both have the same length.
 #[inline(always)]
 fn take_all(places: &mut [VirtAddr], entries: &[AtomicU64], mark: u32) {
     let take = |object: u64| {

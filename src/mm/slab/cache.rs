@@ -1,4 +1,4 @@
-//! A cache: what its objects are like, and where its free ones are.
+//! A cache: the properties of its objects, and the places of the free ones.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -15,9 +15,9 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicBool;
 
-/// Makes an object what it is between its users: called once for each object of a new slab, with its first byte.
-/// The object's memory is writable and as large as the cache's objects; what it held before is undefined. Interrupts are
-/// as the caller of the allocation has them; no lock is held.
+/// Initialises an object to its state between users: called once for each object of a new slab, with its first byte. The
+/// object's memory is writable and as large as the cache's objects; its previous contents are undefined. Interrupts are as the
+/// caller of the allocation has them; no lock is held.
 pub type Constructor = fn(NonNull<u8>);
 
 /// A cache of objects of one size.
@@ -26,13 +26,13 @@ pub struct Cache<H: SlabHal> {
     pub(super) id: CacheId,
     pub(super) shape: Shape,
     pub(super) constructor: Option<Constructor>,
-    /// Where each CPU keeps free objects of it.
+    /// Slot of its array in each CPU's data.
     pub(super) slot: Slot,
     /// Objects that an array holds; 0 if the cache has no arrays.
     pub(super) capacity: u32,
-    /// Empty slabs are kept as long as there are no more slabs than that with free objects.
+    /// Empty slabs are kept as long as the list of slabs with free objects is not longer than this.
     pub(super) min_partial: u32,
-    /// Division by the size of its objects.
+    /// Divisor by the size of its objects.
     pub(super) divisor: Divisor,
     /// Mixed into links.
     pub(super) secret: u64,
@@ -78,31 +78,31 @@ impl<H: SlabHal> Cache<H> {
     }
 
     /// Where a free object that is on its slab's list keeps its link, in bytes from the start of the object (Linux:
-    /// `kmem_cache.offset`). For who looks at damaged memory.
+    /// `kmem_cache.offset`). For reports of damaged memory.
     #[must_use]
     pub const fn link_offset(&self) -> u32 {
         self.shape.link - self.shape.object
     }
 
-    /// Where each CPU keeps free objects of it.
+    /// Slot of its array in each CPU's data.
     #[must_use]
     #[inline(always)]
     pub const fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// What page number `page` of each of its slabs says.
+    /// Word of page number `page` of each of its slabs.
     pub(super) const fn word(&self, page: u32) -> SlabWord {
         SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
     }
 
-    /// What tells its objects from others.
+    /// Constants by which a fast path recognises its objects.
     #[inline(always)]
     pub(super) const fn objects(&self) -> CacheObjects {
         CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
     }
 
-    /// Objects that move between an array and slabs at once.
+    /// Number of objects that move between an array and slabs at once.
     pub(super) const fn batch(&self) -> u32 {
         self.capacity.div_ceil(2)
     }
@@ -113,25 +113,25 @@ impl<H: SlabHal> Cache<H> {
         self.shape.mark
     }
 
-    /// Whether a constructor makes its objects, which keep what it wrote while they are free.
+    /// Whether a constructor makes its objects; they keep its contents while they are free.
     #[must_use]
     pub const fn is_constructed(&self) -> bool {
         self.shape.constructed
     }
 
-    /// What the marks of its objects differ in from their addresses.
+    /// Secret by which its objects' marks differ from their addresses.
     #[must_use]
     pub const fn mark_secret(&self) -> u64 {
         self.mark_secret
     }
 
-    /// What the first page of each of its slabs says.
+    /// Word of the first page of each of its slabs.
     #[must_use]
     pub const fn first_word(&self) -> SlabWord {
         self.word(0)
     }
 
-    /// Whether calls are to be debugged: all of them take the long way then.
+    /// Whether calls are to be debugged: all of them take the slow path then.
     pub(super) const fn is_debugged(&self) -> bool {
         !self.shape.flags.intersection(SlabFlags::DEBUG).is_empty()
     }

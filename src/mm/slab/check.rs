@@ -12,7 +12,7 @@ use crate::addr::{CpuId, VirtAddr};
 use crate::mm::page::{Kind, Page, PageMap};
 use core::sync::atomic::Ordering;
 
-/// What the mark of an object at hand differs in while its cache is tested.
+/// Difference in the mark of a cached free object while its cache is tested.
 const NOTED: u64 = 2;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -40,7 +40,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// The first invariant that does not hold.
     pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
-        // What is at hand bears another mark meanwhile, so that it is noticed wherever else it is.
+        // Cached free objects bear another mark meanwhile, so that a second place that holds one is noticed.
         let mut held = 0;
         let noted = self.for_each_held(cache, |at, tag| {
             held += 1;
@@ -58,7 +58,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         checked
     }
 
-    /// Tests the slabs of a cache, of whose objects so many are at hand.
+    /// Tests the slabs of a cache, `held` of whose objects are cached on CPUs and in the depot.
     fn check_slabs(&self, cache: &Cache<H>, held: u64) -> Result<(), Broken> {
         let (counted, first) = self.with_node(cache, |node| ((node.slabs, node.objects, node.pages), node.front()));
         self.check_list(cache, first)?;
@@ -80,7 +80,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Shows every object in an array or in the depot to `f`, with the tag of the invariant that has it there.
+    /// Calls `f` for every object in an array or in the depot, with the tag of the invariant that places it there.
     fn for_each_held(
         &self,
         cache: &Cache<H>,
@@ -103,7 +103,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// An object in an array or in the depot: one of the cache's, and marked. It is noted.
+    /// Checks an object in an array or in the depot: it must be one of the cache's, and marked. It is noted.
     fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
         let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
         match place {
@@ -189,7 +189,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// Shows every slab of a cache to `f`, with or without free objects. Cost: O(pages).
+    /// Calls `f` for every slab of a cache, with or without free objects. Cost: O(pages).
     fn for_each_slab(
         &self,
         cache: &Cache<H>,
@@ -213,7 +213,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    /// An object of a cache that is not free, if there is one. Its arrays and its depot are empty.
+    /// An object of a cache that is in use, if there is one. Its arrays and its depot are empty.
     pub(super) fn first_in_use(&self, cache: &Cache<H>) -> Option<VirtAddr> {
         let mut found = None;
         // The closure never fails.
@@ -233,7 +233,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 }
 
-/// Whether an object at hand has been met.
+/// Whether a cached free object has been met.
 fn is_noted<H: SlabHal>(cache: &Cache<H>, slot: Object) -> bool {
     slot.load(cache.shape.mark) == cache.mark_of(slot) ^ NOTED
 }

@@ -13,7 +13,7 @@ use super::object::Object;
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Where each CPU has the header of a cache's array: bytes from the start of the CPU's data.
+/// Place of the header of a cache's array: bytes from the start of each CPU's data.
 ///
 /// # Invariants
 ///
@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 pub struct Slot(u32);
 
 impl Slot {
-    /// The slot this far from the start of each CPU's data: one that a machine has made with [`Slot::at`].
+    /// The slot at this distance from the start of each CPU's data: one that a machine has made with [`Slot::at`].
     #[inline(always)]
     pub(super) const fn from_distance(distance: u32) -> Self {
         Self(distance)
@@ -36,7 +36,7 @@ impl Slot {
         self.0
     }
 
-    /// What the words of its cache's pages have in their bits from 39 on ([`SlabWord`](super::SlabWord)).
+    /// Bits 39 and up of the words of its cache's pages ([`SlabWord`](super::SlabWord)).
     #[must_use]
     #[inline(always)]
     pub const fn tag(self) -> u64 {
@@ -44,11 +44,11 @@ impl Slot {
     }
 }
 
-/// The header of an array. By its CPU alone, interrupts masked or in a sequence that restarts; others may look.
+/// The header of an array. Written by its CPU alone, with interrupts masked or in a restartable sequence; others may read it.
 ///
-/// The entries lie elsewhere, in a **magazine**: memory for as many addresses as arrays of the cache hold. The word below
-/// them is zero for good, so that the entry on top of an empty array is null: that it is empty needs no comparison. An
-/// array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
+/// The entries lie elsewhere, in a **magazine**: memory for the number of addresses that the cache's arrays hold. The word
+/// below them is zero for good, so that the entry on top of an empty array is null: the test for an empty array needs no
+/// comparison. An array that is off has no room: it is empty and full at the same time. All-zero is an array that is off.
 ///
 /// A CPU has a second magazine, the spare, which is full or empty between two calls. When the first is used up or full,
 /// the two change places; only then, and if that does not help, is one of them exchanged with the depot (Bonwick and
@@ -56,26 +56,26 @@ impl Slot {
 ///
 /// # Invariants
 ///
-/// - `ARR-1`: the words from `base` up to `top`, and as many from `spare` on as are in it, are the addresses of free
-///   objects of the cache, each in no other place.
+/// - `ARR-1`: the words from `base` up to `top`, and those in use from `spare` on, are the addresses of free objects of the
+///   cache, each in no other place.
 /// - `ARR-2`: `base <= top <= limit`, in steps of eight, with room for as many entries as the cache's arrays hold, or none;
 ///   or all three are zero. The words below `base` and `spare` are zero.
 #[derive(Debug)]
 #[repr(C)]
 pub struct ArrayHeader {
-    /// Allocations that it has served. Exact but for a sequence that was interrupted right after it had counted.
+    /// Allocations that it has served. Exact except for a sequence that was interrupted right after it had counted.
     pub(crate) served: AtomicU64,
     /// The address of the first free entry.
     pub(crate) top: AtomicU64,
     /// The address behind the last entry.
     pub(crate) limit: AtomicU64,
-    /// What the marks of the cache's objects differ in from their addresses. The same on every CPU.
+    /// Secret by which the marks of the cache's objects differ from their addresses. The same on every CPU.
     pub(crate) mark: AtomicU64,
     /// The address of the first entry.
     pub(crate) base: AtomicU64,
-    /// That of the spare's, or zero, in 48 bits; those above differ from the address's by how many objects are in it.
+    /// Address of the first entry of the spare, or zero, in 48 bits; the bits above differ from the address by its count.
     spare: AtomicU64,
-    /// Allocations and frees of this CPU that took the long way.
+    /// Allocations and frees of this CPU that took the slow path.
     slow_allocs: AtomicU64,
     slow_frees: AtomicU64,
 }
@@ -112,7 +112,7 @@ const fn pack(at: Magazine, count: u32) -> u64 {
     at.0 ^ (count as u64) << ADDRESS_BITS
 }
 
-/// What is packed.
+/// Unpacks the address and the number.
 const fn unpack(word: u64) -> (Magazine, u32) {
     // The highest bit is the address's: the number is small.
     let above = u64::MAX << ADDRESS_BITS;
@@ -144,10 +144,10 @@ impl Default for ArrayHeader {
 pub(super) struct Magazine(u64);
 
 impl Magazine {
-    /// In place of one.
+    /// No magazine.
     pub(super) const NONE: Self = Self(0);
 
-    /// Zeroed memory for one word more than it has entries.
+    /// Zeroed memory for the entries and one word more.
     pub(super) const fn new(memory: VirtAddr) -> Self {
         Self(memory.get() + 8)
     }
@@ -176,7 +176,7 @@ fn set(word: &AtomicU64, value: u64) {
     word.store(value, Ordering::Relaxed);
 }
 
-/// An array of one CPU. By that CPU, interrupts masked, unless a method says otherwise.
+/// An array of one CPU. Caller must be that CPU, with interrupts masked, unless a method says otherwise.
 pub(super) struct Array<'l>(&'l ArrayHeader);
 
 impl<'l> Array<'l> {
@@ -185,7 +185,7 @@ impl<'l> Array<'l> {
         Self(H::header(local, slot))
     }
 
-    /// Takes the object that was given last.
+    /// Takes the object that was freed last.
     #[inline(always)]
     pub(super) fn pop(&self) -> Option<VirtAddr> {
         let top = self.0.top.load(Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl<'l> Array<'l> {
         Some(VirtAddr::new(object))
     }
 
-    /// Gives an object; whether there was room.
+    /// Puts an object on top. Returns whether there was room.
     #[inline(always)]
     pub(super) fn push(&self, object: VirtAddr) -> bool {
         let top = self.0.top.load(Ordering::Relaxed);
@@ -227,7 +227,7 @@ impl<'l> Array<'l> {
         set(&self.0.mark, secret);
     }
 
-    /// Objects in it, the spare not counted. Any CPU; a moment later it may be another number.
+    /// Objects in it, without the spare. Any CPU; the number may change at any moment.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn count(&self) -> u32 {
@@ -269,7 +269,7 @@ impl<'l> Array<'l> {
         Magazine(get(&self.0.base))
     }
 
-    /// Allocations that it has served, and calls that took the long way. Any CPU.
+    /// Allocations that it has served, and calls that took the slow path. Any CPU.
     pub(super) fn events(&self) -> (u64, u64, u64) {
         (get(&self.0.served), get(&self.0.slow_allocs), get(&self.0.slow_frees))
     }
@@ -284,7 +284,7 @@ impl<'l> Array<'l> {
         set(&self.0.slow_frees, get(&self.0.slow_frees).wrapping_add(1));
     }
 
-    /// The entries of the magazine in use, the coldest first.
+    /// The entries of the magazine in use, the coldest (oldest) first.
     pub(super) fn entries(&self) -> &'static [AtomicU64] {
         self.magazine().entries(self.capacity())
     }
@@ -299,7 +299,7 @@ impl<'l> Array<'l> {
         Magazine(top.wrapping_sub(8 * count as u64)).entries(count as u32)
     }
 
-    /// The entries that nothing is in yet.
+    /// The empty entries.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "arrays are small")]
     pub(super) fn room(&self) -> &'static [AtomicU64] {
@@ -308,25 +308,25 @@ impl<'l> Array<'l> {
         Magazine(top).entries((get(&self.0.limit).wrapping_sub(top) / 8) as u32)
     }
 
-    /// Sets the count, after entries have been changed: `ARR-1` is the caller's.
+    /// Sets the count, after entries have been changed: the caller keeps `ARR-1`.
     pub(super) fn set_count(&self, count: u32) {
         set(&self.0.top, get(&self.0.base).wrapping_add(8 * u64::from(count)));
     }
 
-    /// Drops the objects on top, which are the caller's then.
+    /// Drops the objects on top; the caller owns them from here on.
     #[inline]
     pub(super) fn take_many(&self, objects: usize) {
         set(&self.0.served, get(&self.0.served).wrapping_add(objects as u64));
         set(&self.0.top, get(&self.0.top).wrapping_sub(8 * objects as u64));
     }
 
-    /// Keeps the objects that have been written to the first entries of [`Array::room`].
+    /// Counts the objects that have been written to the first entries of [`Array::room`].
     #[inline]
     pub(super) fn give_many(&self, objects: usize) {
         set(&self.0.top, get(&self.0.top).wrapping_add(8 * objects as u64));
     }
 
-    /// Uses `magazine` with so many objects from here on, with room for `capacity`; returns the one used before.
+    /// Uses `magazine` with `count` objects from here on, with room for `capacity`; returns the one used before.
     #[inline]
     pub(super) fn load(&self, magazine: Magazine, count: u32, capacity: u32) -> Magazine {
         let before = self.magazine();
@@ -346,7 +346,7 @@ impl<'l> Array<'l> {
         before
     }
 
-    /// Lets the two magazines change places. The array is on, and there is a spare.
+    /// Swaps the two magazines. The array is on, and has a spare.
     #[inline]
     pub(super) fn swap(&self) {
         let (base, (Magazine(spare), count)) = (get(&self.0.base), unpack(get(&self.0.spare)));
@@ -359,31 +359,31 @@ impl<'l> Array<'l> {
         set(&self.0.spare, pack(Magazine(base), held));
     }
 
-    /// Whether there is nothing to take.
+    /// Whether the array is empty.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         get(&self.0.top) == get(&self.0.base)
     }
 
-    /// Whether there is no room, though it is on.
+    /// Whether the array is on and full.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         let limit = get(&self.0.limit);
         get(&self.0.top) == limit && limit != get(&self.0.base)
     }
 
-    /// Whether there is a spare, and nothing in it.
+    /// Whether it has a spare, and the spare is empty.
     #[inline]
     pub(super) fn has_empty_spare(&self) -> bool {
         matches!(unpack(get(&self.0.spare)), (spare, 0) if spare != Magazine::NONE)
     }
 
-    /// Sets how many objects it may hold, once it is empty; 0 switches it off.
+    /// Sets its capacity, while it is empty; 0 switches it off.
     pub(super) fn set_capacity(&self, objects: u32) {
         self.load(self.magazine(), 0, objects);
     }
 
-    /// Takes its magazines away, which are empty.
+    /// Takes its empty magazines away.
     pub(super) fn take_memory(&self) -> [Magazine; 2] {
         set(&self.0.limit, 0);
         set(&self.0.top, 0);
@@ -393,23 +393,23 @@ impl<'l> Array<'l> {
     }
 }
 
-/// What every CPU keeps at hand of the slab allocator besides its arrays. All-zero is the state before there is one.
+/// The slab allocator's data of each CPU besides its arrays. All-zero is the state before there is an allocator.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuSlabs {
-    /// Where the descriptor of the page at address zero would lie, for a machine whose short way of freeing computes with
-    /// it. The same on every CPU.
+    /// Where the descriptor of the page at address zero would lie, for a machine whose fast path of freeing computes with it.
+    /// The same on every CPU.
     pub(crate) descriptors: AtomicU64,
-    /// The caches whose objects other CPUs have asked for, by number.
+    /// Caches whose objects other CPUs have requested, by number.
     wanted: [AtomicU64; SET_WORDS],
-    /// How often they have asked.
+    /// Number of requests so far.
     requested: AtomicU64,
-    /// What that was when it last began to give them back, and has done so.
+    /// Value of `requested` when this CPU last began to drain, once it has drained.
     answered: AtomicU64,
 }
 
 impl CpuSlabs {
-    /// Before there is an allocator.
+    /// The state before there is an allocator.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -420,16 +420,16 @@ impl CpuSlabs {
         }
     }
 
-    /// Asks the CPU to give its objects of these caches back. The number of the request, and whether one that has yet to be
-    /// answered keeps the CPU at it. Any CPU.
+    /// Asks the CPU to drain its objects of these caches. Returns the number of the request, and whether an earlier request is
+    /// still unanswered, so that the CPU is at work already. Any CPU.
     pub(super) fn request(&self, caches: &CacheSet) -> (u64, bool) {
         for (wanted, bits) in self.wanted.iter().zip(caches.words()) {
             if bits != 0 {
                 wanted.fetch_or(bits, Ordering::Relaxed);
             }
         }
-        // Release pairs with the acquire in `requests`: what was decided before is seen by who answers. A count and no
-        // flag: who answers one request must not answer another that has come since it began.
+        // Release pairs with the acquire in `requests`: the CPU that answers sees all decisions made before. A count, not a
+        // flag: the answer to one request must not answer another that has come since it began.
         let before = self.requested.fetch_add(1, Ordering::Release);
         // Pairs with the fence in `answer`: the CPU sees this request after it has answered the last one, or the answer is
         // seen here.
@@ -437,7 +437,7 @@ impl CpuSlabs {
         (before.wrapping_add(1), self.owes(before))
     }
 
-    /// Takes one of the caches that it is asked for. By the CPU, interrupts masked.
+    /// Takes one of the requested caches. Caller must be the CPU, with interrupts masked.
     pub(super) fn take_wanted(&self) -> Option<u16> {
         for (word, number) in self.wanted.iter().zip((0_u16..).step_by(64)) {
             let bits = word.load(Ordering::Relaxed);
@@ -451,7 +451,7 @@ impl CpuSlabs {
         None
     }
 
-    /// How often it was asked.
+    /// Number of requests so far.
     pub(super) fn requests(&self) -> u64 {
         self.requested.load(Ordering::Acquire)
     }
@@ -462,7 +462,7 @@ impl CpuSlabs {
         self.answered.load(Ordering::Acquire) < requests
     }
 
-    /// Says that the objects have been given back, after `requests` were seen. By the CPU, interrupts masked.
+    /// Answers: the objects have been drained, after `requests` were seen. Caller must be the CPU, with interrupts masked.
     pub(super) fn answer(&self, requests: u64) {
         self.answered.store(requests, Ordering::Release);
         // As in `request`.

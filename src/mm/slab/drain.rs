@@ -1,11 +1,11 @@
-//! Emptying the arrays of all CPUs: each empties its own, when it is asked.
+//! Emptying the arrays of all CPUs: each empties its own, on request.
 //!
 //! A request is a bit for each cache in the data of the CPU, a count, and an interrupt, which is not sent again to a CPU
 //! that has not answered the last one. The CPU takes one bit after the other, with interrupts masked for one cache at a
 //! time, and answers when none is left. So one request may be for all caches, and none keeps interrupts out for long.
 //!
-//! A thread may move to another CPU wherever interrupts are open. So nothing here looks which CPU it is on and trusts that
-//! later: code that empties an array masks interrupts before it looks whose array it is.
+//! A thread may move to another CPU wherever interrupts are open. So no code here reads the CPU number and relies on it later:
+//! code that empties an array masks interrupts before it finds the array.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -16,19 +16,20 @@ use super::number::{CacheId, CacheSet};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 
-/// Arrays with nothing in them that are looked at with interrupts masked.
+/// Empty arrays that are checked with interrupts masked.
 const AT_ONCE: usize = 32;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Does what other CPUs have asked of this one. Called by whatever [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick)
-    /// causes, and by a CPU that is idle. Any context. Interrupts are as the caller has them after each cache: where they
-    /// are masked, a handler that would rather open them in between calls [`SlabAllocator::answer_request`].
+    /// Answers the requests of other CPUs to this one. Called by the handler of
+    /// [`PerCpu::kick`](crate::hal::cpu::PerCpu::kick), and by an idle CPU. Any context. Interrupts are as the caller has them
+    /// after each cache: a handler that runs with them masked, but wants to open them in between, calls
+    /// [`SlabAllocator::answer_request`].
     pub fn answer_requests(&self) {
         while self.answer_request() {}
     }
 
-    /// Does the next part of what other CPUs have asked of this one: empties the array of one cache. Whether there is more
-    /// to do. Any context.
+    /// Answers the next part of other CPUs' requests to this one: it empties the array of one cache. Returns whether there is
+    /// more to do. Any context.
     pub fn answer_request(&self) -> bool {
         let saved = self.hal().save();
         let more = self.answer_for(self.hal().local());
@@ -36,8 +37,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         more
     }
 
-    /// Does the next part of what a CPU is asked for; whether there is more. By that CPU, or for one that is not online;
-    /// interrupts masked.
+    /// Does the next part of a CPU's requests. Returns whether there is more. Caller must be that CPU, or act for an offline
+    /// one; interrupts masked.
     fn answer_for(&self, local: &H::Local) -> bool {
         let slabs = H::slabs(local);
         let requests = slabs.requests();
@@ -49,7 +50,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 slabs.answer(requests);
                 break;
             };
-            // GLB-2: the record is used up to the next restore of the mask, and the answer comes after.
+            // GLB-2: the record is in use up to the next restore of the mask, and the answer comes after.
             if self.cache(CacheId::new(number)).is_some_and(|cache| self.settle_array(cache, local)) {
                 break;
             }
@@ -57,9 +58,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         slabs.owes(slabs.requests())
     }
 
-    /// Empties the arrays of some caches on every CPU, and switches them on or off as the caches want: on this one
-    /// and those that are not online at once, on the others by asking them. Returns when all have answered where the caller
-    /// may wait. Any context.
+    /// Empties the arrays of some caches on every CPU, and switches them on or off as the caches require: at once on this CPU
+    /// and on offline ones, on the others by a request. If the caller may wait, it returns when all have answered. Any context.
     pub(super) fn drain_all(&self, wanted: &CacheSet) {
         for (cpu, local) in self.all_cpus() {
             self.ask(cpu, local, wanted);
@@ -69,8 +69,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Empties the arrays that have anything at hand, as [`SlabAllocator::drain_all`] does: a CPU that has nothing is not
-    /// asked.
+    /// Empties the arrays that hold any objects, as [`SlabAllocator::drain_all`] does: a CPU with empty arrays is not asked.
     pub(super) fn drain_held(&self, registry: &Registry) {
         let mut asked = false;
         for (cpu, local) in self.all_cpus() {
@@ -96,12 +95,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         cpus.filter_map(|cpu| self.hal().local_of(cpu).map(|local| (cpu, local)))
     }
 
-    /// Asks a CPU to empty arrays, and does so itself where that is possible.
+    /// Asks a CPU to empty arrays, and empties them here if that is possible.
     fn ask(&self, cpu: CpuId, local: &H::Local, wanted: &CacheSet) {
         let slabs = H::slabs(local);
         let (request, is_kicked) = slabs.request(wanted);
-        // A guess, which the thread may have made wrong by now: each CPU answers for itself, and what counts is whether
-        // this one has.
+        // A hint, which may be wrong if the thread has moved since: each CPU answers for itself, and only this one's answer
+        // counts.
         if self.hal().cpu() == cpu {
             self.answer_requests();
         }
@@ -110,19 +109,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Waits until every CPU has answered what it has been asked up to now.
+    /// Waits until every CPU has answered all requests made up to now.
     fn await_answers(&self) {
         for (cpu, local) in self.all_cpus() {
             let slabs = H::slabs(local);
-            // Those of the caller, and at most some others that came since.
+            // Requests of the caller, and at most some later ones of others.
             let requests = slabs.requests();
             let mut step = 0;
             while slabs.owes(requests) {
-                // It may have gone instead of answering.
+                // The CPU may have gone offline instead of answering.
                 if !self.hal().is_online(cpu) && self.answer_offline(cpu) {
                     continue;
                 }
-                // Two CPUs may be asking each other.
+                // Two CPUs may wait for each other's answer.
                 self.answer_requests();
                 self.hal().waiting_for(cpu, step);
                 step += 1;
@@ -131,8 +130,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Does what a CPU has been asked for that is not online; whether it was not. What is left when it comes online it does
-    /// first of all, by itself.
+    /// Answers the requests to a CPU that is offline. Returns whether it was offline. If requests are left when it comes
+    /// online, it answers them itself before anything else.
     fn answer_offline(&self, cpu: CpuId) -> bool {
         let Some(local) = self.hal().local_of(cpu) else { return false };
         let mut more = true;
@@ -149,21 +148,20 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
-    /// Puts everything that a CPU that is not online has at hand back into its slabs. Whether it was not online. Any
-    /// context.
+    /// Returns all objects in the arrays of an offline CPU to their slabs. Returns whether the CPU was offline. Any context.
     pub fn drain_offline(&self, cpu: CpuId) -> bool {
         let Some(local) = self.hal().local_of(cpu) else { return false };
-        // One that is online would have to be told.
+        // An online CPU would have to be told.
         let ask = &mut || _ = H::slabs(local).request(&CacheSet::ALL);
         self.hal().while_offline(cpu, ask) && self.answer_offline(cpu)
     }
 
-    /// Empties the array of a cache on a CPU, and switches it on or off as the cache wants; whether there was anything to
-    /// do. By that CPU, or for one that is not online; interrupts masked.
+    /// Empties the array of a cache on a CPU, and switches it on or off as the cache requires. Returns whether there was
+    /// anything to do. Caller must be that CPU, or act for an offline one; interrupts masked.
     fn settle_array(&self, cache: &Cache<H>, local: &H::Local) -> bool {
         let array = Array::new::<H>(local, cache.slot);
         let mut worked = array.count() != 0 || array.spare().is_some();
-        // First, as its memory may be an object of this very cache.
+        // This comes first, as the array's memory may be an object of this very cache.
         self.give_spare_up(cache, &array);
         let chain = self.drain_array(cache, &array);
         let on = self.wants_arrays(cache);
@@ -186,7 +184,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         freed
     }
 
-    /// Puts the objects of the spare back into their slabs, and gives its memory up. Interrupts masked.
+    /// Puts the objects of the spare back into their slabs, and frees its memory. Interrupts masked.
     fn give_spare_up(&self, cache: &Cache<H>, array: &Array<'_>) {
         let Some(spare) = array.spare() else { return };
         let mut freed = Chain::NONE;

@@ -1,4 +1,4 @@
-//! Why a call of the slab allocator was refused, and what misuse it met.
+//! Errors of the slab allocator's calls, and the misuse that they report.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Tag, VirtAddr};
@@ -7,7 +7,7 @@ use crate::mm::page::Kind;
 use crate::mm::zone::{self, SleepsInAtomic};
 use core::fmt;
 
-/// Why memory could not be allocated. Nothing has changed then.
+/// Reason why memory could not be allocated. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AllocError {
@@ -19,11 +19,11 @@ pub enum AllocError {
     Zone(Gfp),
     /// [`Gfp::ZERO`] for objects that a constructor has made.
     ZeroConstructed,
-    /// More than the largest block was asked for.
+    /// The size is more than the largest block.
     TooLarge,
     /// The number of elements times their size does not fit.
     Overflow,
-    /// What shall be resized is no allocation.
+    /// The pointer to be resized is no allocation.
     NotAllocated(VirtAddr),
     /// There is no slab allocator yet.
     NotReady,
@@ -57,12 +57,11 @@ impl From<zone::AllocError> for AllocError {
     }
 }
 
-/// What is wrong with a pointer that somebody wants to free. Nothing has changed then, except that the object of a double
-/// free may be lost.
+/// Error in a pointer that is to be freed. Nothing has changed then, except that the object of a double free may be lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// No address of the linear map: a stack, the image, a vmalloc area, user space.
+    /// The address is outside the linear map: a stack, the image, a vmalloc area, user space.
     NotLinear(VirtAddr),
     /// There is no RAM at the address.
     NoMemory(VirtAddr),
@@ -70,7 +69,7 @@ pub enum Misuse {
     Foreign {
         /// The pointer.
         at: VirtAddr,
-        /// What the page is used for.
+        /// Use of the page.
         kind: Kind,
     },
     /// The slab has no object that starts there.
@@ -89,7 +88,7 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// The pointer's memory tag is not the object's: it was freed, and may be somebody else's since.
+    /// The pointer's memory tag is not the object's: it was freed, and may have a new owner since.
     Stale {
         /// The pointer.
         at: VirtAddr,
@@ -107,64 +106,64 @@ pub enum Misuse {
         /// Its cache.
         cache: &'static str,
     },
-    /// A block was freed with a size that it has not: found in the checking build.
+    /// A block was freed with a size that is not its own: found in the checking build.
     WrongSize {
         /// The block.
         at: VirtAddr,
         /// The size that it was freed with.
         size: usize,
-        /// What it has.
+        /// The size that it has.
         usable: usize,
     },
-    /// The slab's free list is damaged; what was on it is lost.
+    /// The slab's free list is damaged; the objects on it are lost.
     FreeList {
-        /// The object whose link leads nowhere.
+        /// The object with the bad link.
         at: VirtAddr,
         /// Its cache.
         cache: &'static str,
     },
-    /// Debugging found bytes that should be others.
+    /// Debugging found bytes that differ from the expected ones.
     Overwritten {
         /// The object.
         object: VirtAddr,
         /// Its cache.
         cache: &'static str,
-        /// What should be there.
+        /// Name of the expected contents.
         what: &'static str,
         /// The first wrong byte.
         at: VirtAddr,
         /// The byte after the last wrong one.
         end: VirtAddr,
-        /// What the first one is.
+        /// Value of the first wrong byte.
         found: u8,
-        /// What it should be.
+        /// Its expected value.
         expected: u8,
     },
-    /// The slab's free list leads in a circle.
+    /// The slab's free list is circular.
     Cycle {
-        /// The object that it leads to twice.
+        /// The object that the list reaches twice.
         at: VirtAddr,
         /// Its cache.
         cache: &'static str,
     },
-    /// A slab has counted wrongly.
+    /// A slab's count is wrong.
     Count {
         /// Its first byte.
         slab: VirtAddr,
         /// Its cache.
         cache: &'static str,
-        /// What of.
+        /// Name of the count.
         what: &'static str,
         /// The count.
         found: u16,
-        /// What it should be.
+        /// The correct count.
         counted: u16,
     },
-    /// A cache was to be destroyed while there are objects in use.
+    /// A cache with objects in use was to be destroyed.
     Remaining {
         /// The cache.
         cache: &'static str,
-        /// How many.
+        /// Their number.
         objects: u64,
         /// One of them.
         first: Option<VirtAddr>,
@@ -189,7 +188,7 @@ impl Misuse {
         }
     }
 
-    /// The address that it is about: that of an object where there is one.
+    /// The address that it is about: that of an object if there is one.
     #[must_use]
     pub const fn at(&self) -> Option<VirtAddr> {
         match *self {
@@ -243,29 +242,29 @@ impl fmt::Display for Misuse {
 
 impl core::error::Error for Misuse {}
 
-/// Why a cache could not be made.
+/// Reason why a cache could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CreateError {
     /// An empty name, or one with blanks, which would make `slabinfo` unreadable.
     Name,
-    /// Another cache has the name. A cache that serves several has the name of the first.
+    /// Another cache has this name. A cache that serves several has the name of the first.
     Duplicate,
-    /// Objects of no bytes.
+    /// The size is 0.
     Empty,
-    /// Objects larger than the largest slab.
+    /// The size is more than the largest slab.
     TooLarge,
-    /// An alignment that is no power of two, or more than a page.
+    /// The alignment is not a power of two, or more than a page.
     Align,
     /// A flag that this allocator does not have.
     Unsupported,
-    /// There are as many caches as there can be.
+    /// The maximum number of caches exists already.
     TooMany,
     /// No memory for the cache.
     OutOfMemory,
     /// There is no slab allocator yet.
     NotReady,
-    /// Sleeping is not legal where the caller is.
+    /// Sleeping is not legal in the caller's context.
     Atomic(SleepsInAtomic),
 }
 
@@ -288,20 +287,20 @@ impl fmt::Display for CreateError {
 
 impl core::error::Error for CreateError {}
 
-/// Why a cache was not destroyed. It stays as it was.
+/// Reason why a cache was not destroyed. It stays unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DestroyError {
     /// It still has objects.
     InUse(InUse),
-    /// Sleeping is not legal where the caller is.
+    /// Sleeping is not legal in the caller's context.
     Atomic(SleepsInAtomic),
-    /// It is a cache of another allocator.
+    /// It belongs to another allocator.
     Foreign,
 }
 
 impl DestroyError {
-    /// What is in use of it, if that is the reason.
+    /// The objects in use, if they are the reason.
     #[must_use]
     pub const fn in_use(&self) -> Option<InUse> {
         match self {
@@ -323,10 +322,10 @@ impl fmt::Display for DestroyError {
 
 impl core::error::Error for DestroyError {}
 
-/// Why a cache stays: it still has objects.
+/// Reason why a cache stays: it still has objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InUse {
-    /// How many.
+    /// Their number.
     pub objects: u64,
     /// One of them.
     pub first: Option<VirtAddr>,
@@ -351,9 +350,9 @@ pub struct Broken {
     pub tag: &'static str,
     /// The cache.
     pub cache: &'static str,
-    /// Where.
+    /// The place.
     pub at: Option<VirtAddr>,
-    /// What was found.
+    /// The rule that is broken.
     pub what: &'static str,
 }
 

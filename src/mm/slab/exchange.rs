@@ -1,5 +1,5 @@
-//! What happens when a CPU's array is used up or full: its magazines change places, and if that does not help, one of
-//! them is exchanged with the depot, filled from slabs, or emptied into them.
+//! Refilling and emptying a CPU's array: its magazines change places, and if that does not help, one of them is exchanged with
+//! the depot, filled from slabs, or emptied into them.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -16,8 +16,8 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Takes an object off this CPU's spare, which is used from here on, if the array is empty and that is all that is
-    /// needed; see [`SlabHal::take_free`].
+    /// Takes an object off this CPU's spare, which becomes the magazine in use, if the array is empty and no more is needed;
+    /// see [`SlabHal::take_free`].
     #[inline]
     pub(super) fn take_swapped(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         let saved = self.hal().save();
@@ -38,8 +38,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// Frees an object onto this CPU's spare, which is used from here on, if `is_right` agrees with the array, that is full,
-    /// and nothing else is needed; whether it was. See [`SlabHal::give_free`].
+    /// Frees an object onto this CPU's spare, which becomes the magazine in use, if `is_right` accepts the array, the array is
+    /// full, and no more is needed. Returns whether it was freed. See [`SlabHal::give_free`].
     #[inline]
     pub fn give_swapped(&self, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
         let Some(page) = self.hal().page_number(at.align_down(PAGE_SIZE)).map(Page::new) else { return false };
@@ -61,8 +61,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         given
     }
 
-    /// Gets objects into an array that is empty, with the spare or a full magazine of the depot; whether there were any.
-    /// Interrupts masked.
+    /// Refills an empty array from the spare or with a full magazine of the depot. Returns whether there was one. Interrupts
+    /// masked.
     #[inline]
     pub(super) fn exchange_empty(&self, cache: &Cache<H>, array: &Array<'_>) -> bool {
         if array.spare_count() != 0 {
@@ -86,8 +86,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
-    /// Gets room into an array that is full. Returns the slabs that have become empty and are to be given up. Interrupts
-    /// masked.
+    /// Makes room in a full array. Returns the slabs that have become empty and are to be freed. Interrupts masked.
     #[inline]
     pub(super) fn exchange_full(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
@@ -133,8 +132,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         freed
     }
 
-    /// An empty magazine for an array that is full. `None` if there is no memory, or if the memory came out of this very
-    /// array, so that it is not full any more.
+    /// An empty magazine for a full array. `None` if there is no memory, or if the memory came out of this very array, which is
+    /// then not full any more.
     fn magazine_for(&self, cache: &Cache<H>, array: &Array<'_>) -> Option<Magazine> {
         let magazine = self.new_magazine(cache)?;
         if array.count() == cache.capacity {
@@ -146,8 +145,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         None
     }
 
-    /// Frees an object whose array is full, if nothing is wrong with it and an exchange is all that is needed; whether it
-    /// was. `page` holds it.
+    /// Frees an object whose array is full, if it is valid and an exchange is enough. Returns whether it was freed. `page`
+    /// holds it.
     #[inline(never)]
     pub(super) fn give_exchanged(&self, at: VirtAddr, page: Page) -> bool {
         let map = self.hal().map();
@@ -174,7 +173,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         given
     }
 
-    /// Puts half of the objects of the spare back into their slabs, and uses it: not all, as one call must not take long.
+    /// Puts half of the objects of the spare back into their slabs, and uses the spare: half of them, as one call must not take
+    /// long.
     fn empty_spare(&self, cache: &Cache<H>, array: &Array<'_>) -> Chain {
         let mut freed = Chain::NONE;
         let Some(spare) = array.spare() else { return freed };
@@ -210,7 +210,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc(bytes, Gfp::NOWAIT | Gfp::NOMEMALLOC | Gfp::ZERO).ok().map(Magazine::new)
     }
 
-    /// Gives the memory of a magazine back.
+    /// Frees the memory of a magazine.
     pub(super) fn free_magazine(&self, magazine: Magazine) {
         if magazine != Magazine::NONE
             && let Err(misuse) = self.do_kfree(magazine.memory())

@@ -1,4 +1,4 @@
-//! Freeing: the hot path onto this CPU's array, and the long way with its questions.
+//! Freeing: the hot path onto this CPU's array, and the slow path with its checks.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -22,13 +22,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.hal().map().find(Pfn::containing(self.hal().to_phys(at)?))
     }
 
-    /// [`Self::free_object`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_object`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         if self.hal().give_free_to(Internal::CALL, at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
-    /// Frees what the short way could not.
+    /// Slow path: this CPU's magazines cannot serve the free.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_from(at, expected, self.hal().return_address())
     }
 
-    /// Frees what the short way could not, for who called from `caller`.
+    /// Slow path of a free, on behalf of the caller at `caller`.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// What a free would find wrong, but for a mark that is there by accident.
+    /// The error that a free would report, except for a mark that is there by accident.
     pub(crate) fn verify_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
         let pointer = at;
         let at = self.untag(pointer);
@@ -92,7 +92,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if own.is_tagged() { self.check_tag(pointer, own.name) } else { Ok(()) }
     }
 
-    /// Frees an object that is marked, but in no place for free ones: nobody else frees it.
+    /// Frees an object that is marked but not yet in a place for free ones, so nobody else frees it.
     fn free_claimed(&self, place: &Place<'_, H>, at: VirtAddr, caller: VirtAddr) {
         let cache = place.cache;
         if cache.is_tagged() {
@@ -109,7 +109,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.put_back(place);
     }
 
-    /// Puts a free, marked object where its next user finds it.
+    /// Puts a free, marked object into this CPU's array, or into its slab.
     fn put_back(&self, place: &Place<'_, H>) {
         let cache = place.cache;
         let saved = self.hal().save();
@@ -128,7 +128,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.free_slabs(freed);
     }
 
-    /// Moves the coldest `count` objects of an array to their slabs. Returns the slabs to give up. Interrupts masked.
+    /// Moves the coldest `count` objects of an array to their slabs. Returns the slabs to be freed. Interrupts masked.
     pub(super) fn drain(&self, cache: &Cache<H>, array: &Array<'_>, count: u32) -> Chain {
         let held = array.count();
         let count = count.min(held);
@@ -155,7 +155,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.give_to(cache, node, head, index, freed);
     }
 
-    /// What a pointer is that lies in no slab.
+    /// Describes a pointer that lies in no slab.
     pub(super) fn foreign(&self, at: VirtAddr) -> Misuse {
         let Some(phys) = self.hal().to_phys(at) else { return Misuse::NotLinear(at) };
         let map = self.hal().map();

@@ -21,22 +21,22 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
-/// What a cache shall be.
+/// Specification of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSpec {
-    /// What reports call it: not empty, without white space and control characters.
+    /// Name used in reports: not empty, without white space and control characters.
     pub name: &'static str,
     /// Bytes of an object.
     pub size: u32,
-    /// Every object starts at a multiple of this: a power of two up to a page, or 0 for whatever suits.
+    /// Every object starts at a multiple of this: a power of two up to a page, or 0 for the default.
     pub align: u32,
     /// Properties.
     pub flags: SlabFlags,
-    /// Makes an object of a new slab what it is between its users.
+    /// Initialises an object of a new slab to its state between users.
     pub constructor: Option<Constructor>,
 }
 
-/// What is protected by the lock of the registry.
+/// State protected by the registry's lock.
 pub(super) struct Registry {
     /// One past the highest number of a cache.
     len: usize,
@@ -54,7 +54,7 @@ impl Registry {
         self.len
     }
 
-    /// The number of the cache whose turn it is to be shrunk.
+    /// The number of the cache to be shrunk next.
     #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
     pub(super) fn next_in_turn(&mut self) -> CacheId {
         let turn = if self.turn < self.len { self.turn } else { 0 };
@@ -63,7 +63,7 @@ impl Registry {
     }
 }
 
-/// A cache that somebody holds. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
+/// A handle of a cache. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
 #[must_use = "a cache that nobody holds cannot be destroyed"]
 pub struct CacheHandle<H: SlabHal>(NonNull<Cache<H>>);
 
@@ -90,12 +90,12 @@ impl<H: SlabHal> CacheHandle<H> {
 
 /// # Invariants
 ///
-/// - `GLB-1`: a record that is in the table is whole and stays where it is; it leaves the table, and is given up, when its
-///   handle is, at a time when the cache has no slab. The cache of records is not in the table: its own record is
-///   part of the allocator, and moves with it.
+/// - `GLB-1`: a record that is in the table is complete and never moves; it leaves the table, and is freed, together with its
+///   handle, when the cache has no slab. The cache of records is not in the table: its own record is part of the allocator, and
+///   moves with it.
 /// - `GLB-2`: code that takes a record out of the table and has neither an object of the cache, a handle nor the lock of the
-///   registry, has interrupts masked from before that until after the last use. A record that has left the table is given up
-///   when every CPU has answered a request since, and no CPU answers one in the middle of such a use.
+///   registry, has interrupts masked from before that until after the last use. A record that has left the table is freed when
+///   every CPU has answered a request since, and no CPU answers one in the middle of such a use.
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// The cache with this number.
     #[inline]
@@ -111,8 +111,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         unsafe { entry.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The caches that are there: a CPU that is asked looks at each of its numbers. A cache that is being made is among them,
-    /// or sees what the caller wrote before a fence. Any context.
+    /// The existing caches: a CPU that answers a request checks each of its numbers. A cache that is being made
+    /// is among them, or sees the caller's writes before a fence. Any context.
     pub(super) fn caches(&self) -> CacheSet {
         let mut set = CacheSet::of(CacheId::BOOT);
         for (number, record) in (0..).zip(&self.table) {
@@ -190,7 +190,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Memory for the record of a cache.
     pub(super) fn record_memory(&self) -> Result<VirtAddr, CreateError> {
         let boot = self.boot.get().ok_or(CreateError::NotReady)?;
-        // The allocator's own, whose accesses are not checked.
+        // The allocator's own memory, whose accesses are not checked.
         self.alloc_object(boot, Gfp::KERNEL).map(|memory| self.untag(memory)).map_err(|_| CreateError::OutOfMemory)
     }
 
@@ -253,7 +253,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(record)
     }
 
-    /// Tells each CPU how the cache's objects are marked. Before there are any.
+    /// Gives each CPU the secret of the cache's marks, before the cache has objects.
     fn share_mark(&self, cache: &Cache<H>) {
         let cpus = (0..self.hal().cpus()).map(CpuId::new);
         for local in cpus.filter_map(|cpu| self.hal().local_of(cpu)) {
@@ -261,7 +261,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// What a record holds at first.
+    /// Initial contents of a record.
     pub(super) fn record(
         &self,
         name: &'static str,
@@ -299,11 +299,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(boot)
     }
 
-    /// Gives a cache back (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
+    /// Destroys a cache (Linux: `kmem_cache_destroy`). Where sleeping is allowed.
     ///
     /// # Errors
     ///
-    /// With the handle, if the cache stays as it was: [`DestroyError::InUse`] if objects of the cache are in use, and
+    /// With the handle, if the cache stays: [`DestroyError::InUse`] if objects of the cache are in use, and
     /// [`DestroyError::Atomic`], which have been reported; [`DestroyError::Foreign`].
     #[inline(never)]
     pub fn destroy(&self, handle: CacheHandle<H>) -> Result<(), (CacheHandle<H>, DestroyError)> {

@@ -8,7 +8,7 @@ use crate::mm::page::{Page, PageMap};
 use crate::mm::zone::PageHal;
 use core::sync::atomic::AtomicU64;
 
-/// What the slab allocator asks of a machine, beyond what the page allocator does.
+/// The slab allocator's interface to a machine, beyond that of the page allocator.
 ///
 /// Each CPU has the headers of its arrays in its own data, at distances from their start that are the same for all. The
 /// three methods of the hot path have bodies that mask interrupts; a machine whose exception return can
@@ -16,22 +16,22 @@ use core::sync::atomic::AtomicU64;
 ///
 /// # Safety
 ///
-/// Beside what [`PageHal`] wants:
+/// Beside the requirements of [`PageHal`]:
 ///
-/// - `HAL-6`: [`SlabHal::slot`] answers with a slot of its own for each number, and [`SlabHal::header`] with the header
-///   there, in the data of the CPU that it is given, and nothing else uses it.
+/// - `HAL-6`: [`SlabHal::slot`] returns a different slot for each number, and [`SlabHal::header`] the header there, in the data
+///   of the CPU that it is given, and nothing else uses it.
 /// - `HAL-7`: the methods of the hot path do what their bodies here do.
 pub unsafe trait SlabHal: PageHal + Sized {
-    /// Where each CPU has the header of the array of cache number 0. Those of the first [`KMALLOC_SIZES`](super::KMALLOC_SIZES) numbers follow it.
+    /// Slot of cache number 0. Those of the first [`KMALLOC_SIZES`](super::KMALLOC_SIZES) numbers follow it.
     const FIRST_ARRAYS: u32;
 
-    /// Where each CPU has the header of the array of cache number `number`, less than [`MAX_CACHES`](super::MAX_CACHES).
+    /// Slot of cache number `number`, less than [`MAX_CACHES`](super::MAX_CACHES).
     fn slot(number: u16) -> Slot;
 
     /// The header of an array.
     fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
 
-    /// What each CPU has besides.
+    /// The slab allocator's data of each CPU.
     fn slabs(local: &Self::Local) -> &CpuSlabs;
 
     /// The number of the page that starts at an address, if it has a descriptor.
@@ -41,19 +41,19 @@ pub unsafe trait SlabHal: PageHal + Sized {
         self.map().find(Pfn::containing(phys)).map(Page::index)
     }
 
-    /// Bits that nobody outside knows, as many as there are to be had.
+    /// Random bits unknown outside the machine, as many as it has.
     fn entropy(&self) -> u64;
 
     /// Zeroes an object that has just been allocated or is being freed.
     fn zero_object(&self, _: Internal, object: VirtAddr, bytes: usize);
 
-    /// A test wants this allocation to fail. Asked only while the allocator is careful
+    /// Whether a test makes this allocation fail. Called only while the allocator is careful
     /// ([`SlabAllocator::set_careful`](super::SlabAllocator::set_careful)).
     fn should_fail_slab(&self, _cache: &'static str, _gfp: Gfp) -> bool {
         false
     }
 
-    /// Somebody misused an object, which is going to be printed. A cache's lock may be held.
+    /// Called when misuse of an object is about to be printed. A cache's lock may be held.
     fn misuse(&self, _misuse: &Misuse) {}
 
     /// Prints a line of a report. A cache's lock may be held.
@@ -61,13 +61,13 @@ pub unsafe trait SlabHal: PageHal + Sized {
         log::error!("{line}");
     }
 
-    /// Where the function that this is inlined into returns to, or zero where that cannot be told.
+    /// Return address of the function that this is inlined into, or zero if it is unknown.
     #[inline(always)]
     fn return_address(&self) -> VirtAddr {
         VirtAddr::ZERO
     }
 
-    /// Writes an address in the code for people to read.
+    /// Writes an address of code in readable form.
     ///
     /// # Errors
     ///
@@ -81,28 +81,28 @@ pub unsafe trait SlabHal: PageHal + Sized {
         0
     }
 
-    /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if there is none, or
+    /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if the array is empty, or
     /// if the caller wants to wait where it may not.
     #[inline(always)]
     fn take_free(&self, internal: Internal, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
         masked::take(internal, self, slot, mark, wait)
     }
 
-    /// Marks the object at `at` as free and puts it on this CPU's array; whether that could be done: the address is the
-    /// start of an object, it was not marked, and there was room. Otherwise nothing has changed.
+    /// Marks the object at `at` as free and puts it on this CPU's array. Returns whether it did: the address is the start of an
+    /// object, the object was not marked, and there was room. Otherwise nothing has changed.
     #[inline(always)]
     fn give_free(&self, internal: Internal, at: VirtAddr) -> bool {
         masked::give(internal, self, at, |_| true)
     }
 
-    /// Does the same if the object's cache has this array.
+    /// The same, but only if the object's cache has this array.
     #[inline(always)]
     fn give_free_to(&self, internal: Internal, at: VirtAddr, slot: Slot) -> bool {
         masked::give(internal, self, at, |own| own == slot)
     }
 
-    /// Frees objects of one cache, from the first on, as long as nothing is wrong and there is room, the rest of this CPU's
-    /// array: writes their marks, and their addresses to `room`. How many. Interrupts masked.
+    /// Frees objects of one cache, from the first on, as long as they are valid and there is room: writes their marks, and
+    /// their addresses to `room`, the rest of this CPU's array. Returns their number. Interrupts masked.
     #[inline(always)]
     fn give_many(
         &self,
@@ -117,7 +117,7 @@ pub unsafe trait SlabHal: PageHal + Sized {
 }
 
 impl Slot {
-    /// The slot this far from the start of each CPU's data.
+    /// The slot at this distance from the start of each CPU's data.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes in three rows, blocks of pages above.
+//! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes for three types of memory, blocks of pages above.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -16,16 +16,16 @@ use crate::mm::page::{Kind, PageMap};
 /// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
 /// `dma-minalign`, so that no two objects share a line that a device writes.
 pub const KMALLOC_MIN_SIZE: usize = if crate::DMA_MINALIGN { DMA_LINE } else { 8 };
-/// Bytes of the largest cache; what is larger comes from the page allocator.
+/// Bytes of the largest cache; larger sizes come from the page allocator.
 pub const KMALLOC_MAX_CACHE_SIZE: usize = 8 << 10;
 /// Bytes of the largest block.
 pub const KMALLOC_MAX_SIZE: usize = to_usize(PAGE_SIZE) << MAX_ORDER;
-/// The cache line of the largest machine: sizes of the DMA row are multiples of it.
+/// The cache line of the largest machine: sizes of the DMA type are multiples of it.
 const DMA_LINE: usize = 128;
 const SIZES: usize = KMALLOC_SIZES as usize;
 /// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
 pub const KMALLOC_SIZES: u16 = 14;
-/// Rows of caches.
+/// Types of memory that have caches.
 const ROWS: usize = 3;
 /// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
 #[expect(clippy::cast_possible_truncation, reason = "three")]
@@ -35,23 +35,23 @@ pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
 const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 
-/// What memory an allocation by size wants.
+/// Type of memory for an allocation by size (Linux: `kmalloc_cache_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum KmallocRow {
-    /// Any.
+    /// Any memory.
     Normal = 0,
-    /// What a shrinker frees: [`Gfp::RECLAIMABLE`].
+    /// Memory that a shrinker frees: [`Gfp::RECLAIMABLE`].
     Reclaimable = 1,
-    /// What every device reaches: [`Gfp::DMA`].
+    /// Memory that every device reaches: [`Gfp::DMA`].
     Dma = 2,
 }
 
 impl KmallocRow {
-    /// All of them, by number.
+    /// All types, by number.
     pub const ALL: [Self; ROWS] = [Self::Normal, Self::Reclaimable, Self::Dma];
 
-    /// The row that flags ask for.
+    /// The type for these flags.
     #[must_use]
     #[inline(always)]
     pub const fn of(gfp: Gfp) -> Self {
@@ -93,8 +93,8 @@ pub const fn kmalloc_size(index: u8) -> usize {
     }
 }
 
-/// The number of the smallest cache for `size` bytes, 1 to 8,192, in a row; 0 for any other size (Linux: `kmalloc_index`,
-/// `kmalloc_slab`). Nothing is left of it where the size is constant.
+/// Index of the smallest cache for `size` bytes, 1 to 8,192, among those of a type; 0 for any other size (Linux:
+/// `kmalloc_index`, `kmalloc_slab`). With a constant size it is evaluated at compile time.
 #[must_use]
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
@@ -103,7 +103,7 @@ pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
     let size = if size < least { least * (size != 0) as usize } else { size };
     match size {
         0 => 0,
-        // No multiples of 128.
+        // Only multiples of 128.
         65..=96 if least <= 32 => 1,
         129..=192 if least <= 64 => 2,
         1..=8 => 3,
@@ -145,20 +145,20 @@ fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
 /// Zeros in front of the largest size that a cache serves, less one.
 const LEAST_ZEROS: usize = (KMALLOC_MAX_CACHE_SIZE - 1).leading_zeros() as usize;
 
-/// Whether a row has a cache with this number.
+/// Whether a type has a cache with this index.
 const fn has(row: KmallocRow, index: u8) -> bool {
     let size = kmalloc_size(index);
     size != 0 && kmalloc_index(row, size) == index
 }
 
-/// The cache with this number in a row. The very first number, of no size, is that of the cache of records.
+/// ID of cache `index` of this kmalloc type. ID 0 has no size class; it is the cache of cache descriptors.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 42")]
 const fn id(row: KmallocRow, index: usize) -> CacheId {
     CacheId::new((row as usize * SIZES + index) as u16)
 }
 
-/// The array of a cache. Those of the usual row lie in order.
+/// The array of a cache. Those of the normal type lie in order.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
 fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
@@ -169,7 +169,7 @@ fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
     }
 }
 
-/// Their names, by row and number.
+/// Their names, by type and index.
 const NAMES: [[&str; SIZES]; ROWS] = [
     [
         "",
@@ -222,7 +222,7 @@ const NAMES: [[&str; SIZES]; ROWS] = [
 ];
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Makes the caches of all rows.
+    /// Makes the caches of all types.
     pub(super) fn make_kmalloc_caches(&self) -> Result<(), CreateError> {
         let mut registry = self.registry.lock();
         for row in KmallocRow::ALL {
@@ -234,8 +234,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     continue;
                 }
                 let shape = self.shape_for(name, row.flags() | self.tag_flag(), |flags| {
-                    // Objects are aligned to the largest power of two that divides their size, by being in a row from the
-                    // start of a block, unless something is put between them.
+                    // Objects are aligned to the largest power of two that divides their size, by lying side by side from the
+                    // start of a block, unless there are bytes between them.
                     let apart = flags.intersects(SlabFlags::DEBUG);
                     let align = if apart { (1_usize << size.trailing_zeros()).min(4096) } else { 8 };
                     #[expect(clippy::cast_possible_truncation, reason = "at most 8,192")]
@@ -245,17 +245,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
             }
         }
-        // Once all are there: their arrays are objects of theirs.
+        // When all caches exist: their arrays are objects of theirs.
         self.for_each_in(&registry, |cache| self.make_arrays(cache, self.is_careful()));
         Ok(())
     }
 
     /// Allocates `size` bytes (Linux: `kmalloc`). Memory is aligned to the largest power of two that divides the size of its
-    /// class, up to a page: a power of two to itself, anything to eight bytes at least. With [`Gfp::ZERO`] all of it is
-    /// zeroed, what the class has beyond `size` too. No bytes are [`ZERO_SIZE`](Self::ZERO_SIZE).
+    /// class, up to a page: a power of two to itself, any size to at least eight bytes. With [`Gfp::ZERO`] all of it is zeroed,
+    /// the bytes of the class beyond `size` too. A size of 0 returns [`ZERO_SIZE`](Self::ZERO_SIZE).
     ///
-    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array
-    /// where size and flags are constant, since nothing is left of finding the cache; eight more where the size is not.
+    /// Any context without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: a dozen instructions from this CPU's array with
+    /// constant size and flags, since the cache is found at compile time; eight more if the size is not constant.
     ///
     /// # Errors
     ///
@@ -275,7 +275,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             && let Some(object) = self.hal().take_free(Internal::CALL, slot::<H>(row, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
-                // All of it: `krealloc` may give out the rest without a look at what is there.
+                // All of it: `krealloc` may give out the rest without clearing it.
                 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
                 self.hal().zero_object(Internal::CALL, object, kmalloc_size(index as u8));
             }
@@ -284,7 +284,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc_slow(row, index, size, gfp)
     }
 
-    /// What is too small or too large for a cache.
+    /// Sizes that are too small or too large for a cache.
     #[inline(always)]
     fn kmalloc_other(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         if size == 0 { Ok(Self::ZERO_SIZE) } else { self.alloc_large(size, gfp) }
@@ -302,7 +302,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc_long(id(row, index), size, gfp, self.hal().return_address())
     }
 
-    /// The long way, for who called from `caller`.
+    /// Slow path, on behalf of the caller at `caller`.
     #[inline(never)]
     fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
         let cache = self.cache(id).ok_or(AllocError::NotReady)?;
@@ -317,7 +317,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(object)
     }
 
-    /// What an allocation of no bytes is: an address that faults when it is used, and that can be freed (Linux:
+    /// Result of an allocation of 0 bytes: an address that faults when it is used, and that can be freed (Linux:
     /// `ZERO_SIZE_PTR`).
     pub const ZERO_SIZE: VirtAddr = VirtAddr::new(16);
 
@@ -330,13 +330,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// [`Self::kfree`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::kfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
         if self.hal().give_free(Internal::CALL, at) { Ok(()) } else { self.kfree_slow(at) }
     }
 
-    /// Frees what the short way could not.
+    /// Slow path: this CPU's magazines cannot serve the free.
     ///
     /// # Errors
     ///
@@ -347,7 +347,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kfree_from(at, self.hal().return_address())
     }
 
-    /// Frees what the short way could not, for who called from `caller`.
+    /// Slow path of a free, on behalf of the caller at `caller`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap};
 use crate::mm::zone::FreeError;
 
-/// What reports call large blocks.
+/// Name of large blocks in reports.
 const LARGE: &str = "large kmalloc";
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
@@ -30,12 +30,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(always)]
     fn claim_large(&self, page: Page) -> VirtAddr {
         let map = self.hal().map();
-        // Fresh from the allocator the block is ours alone, so nobody else changes the state.
+        // The block is fresh from the allocator and has no other owner, so nobody else changes the state.
         map.get(page).claim_fresh(Kind::LargeKmalloc);
         self.hal().to_virt(map.phys(page))
     }
 
-    /// What comes from the long way, and has a memory tag where there are any.
+    /// Slow path: with memory tags on, the block gets a tag.
     #[cold]
     #[inline(never)]
     fn alloc_tagged(&self, page: Page, order: Order, size: usize) -> VirtAddr {
@@ -43,14 +43,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.tag_large(at, order.bytes(), size as u64, self.hal().return_address())
     }
 
-    /// The large block that starts at an address; `None` if the page is none of one.
+    /// The large block that starts at an address; `None` if the page belongs to none.
     fn large_at(&self, at: VirtAddr) -> Option<(Page, Order)> {
         let page = self.page_of(at)?;
         let state = self.hal().map().get(page).state();
         (state.kind() == Kind::LargeKmalloc).then_some((page, state.order()))
     }
 
-    /// [`Self::free_large_fast`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_large_fast`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_large_fast(&self, at: VirtAddr) -> bool {
         let page = self.hal().page_number(at).map(Page::new);
@@ -68,7 +68,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.note_free(at, self.hal().map().get(page).state().order().bytes(), caller);
         let freed = self.pages.free_claimed(page, Kind::LargeKmalloc);
         freed.map_err(|error| match error {
-            // Another CPU was quicker.
+            // Another CPU has freed it first.
             FreeError::DoubleFree(_) => Misuse::DoubleFree { at, cache: LARGE },
             _ => Misuse::Foreign { at, kind: Kind::LargeKmalloc },
         })

@@ -1,8 +1,7 @@
-//! The freed mark: what a free object holds in one word, by which a second free of it is noticed.
+//! The freed mark: a word in a free object by which a second free of it is detected.
 //!
-//! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same, what
-//! is read of one by a stale pointer is the mark of no other, and those of one cache say nothing about those of
-//! another.
+//! It is a secret of the cache, exclusive-ored with the address of the object's slot. So no two objects have the same mark, a
+//! mark read through a stale pointer is no other object's mark, and marks of one cache reveal nothing about those of another.
 //!
 //! An object of one word has no room for both mark and link while it is on its slab's list. Its word is the mark then, with
 //! the low half of the next one's address in the high half:
@@ -12,8 +11,8 @@
 //!  | next object, bits 31..3  |  1   |       0         |   ^ mark       3 in place of 1, and no next: the last one
 //! ```
 //!
-//! So a free object's word holds the low half of the mark, whatever list it is on, and the fast paths of freeing compare only
-//! that half. Once in 2^32 frees they mistake a user's word for a mark and take the slow path, which compares the whole word.
+//! So a free object's word holds the low half of the mark on every list, and the fast paths of freeing compare only that half.
+//! Once in 2^32 frees they mistake a user's word for a mark and take the slow path, which compares the whole word.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -24,9 +23,9 @@ use crate::addr::VirtAddr;
 
 /// The lowest bits of a link of one word: there is a next one.
 const NEXT: u32 = 1;
-/// And all of it where there is none.
+/// A link with no next object.
 const LAST: u32 = 3;
-/// The bits that an address of an object has not.
+/// The bits that are zero in every address of an object.
 const FLAGS: u32 = 7;
 
 /// The low half.
@@ -71,15 +70,15 @@ impl<H: SlabHal> Cache<H> {
         self.says_free(slot, slot.load(self.shape.mark))
     }
 
-    /// Whether an object is free in whose mark's place this is.
+    /// Whether an object is free whose mark's place holds this word.
     #[inline]
     fn says_free(&self, slot: Object, word: u64) -> bool {
         let other = word ^ self.mark_of(slot);
         other == 0 || (self.is_one_word() && low(other) == 0 && is_link(high(other), slot))
     }
 
-    /// Marks an object that somebody frees; whether it was not free. Whatever else frees it at the same time, an interrupt or
-    /// another CPU, one of them is told that it was, if all of them ask here.
+    /// Marks an object that is being freed. Returns whether it was in use. If an interrupt or another CPU frees it at the same
+    /// time, exactly one of them gets `true`, provided that all of them claim it here.
     #[inline]
     pub(super) fn claim(&self, slot: Object) -> bool {
         loop {
@@ -94,15 +93,15 @@ impl<H: SlabHal> Cache<H> {
         }
     }
 
-    /// Lets a free object of one word lead to `next`, or to none.
+    /// Makes a free object of one word point to `next`, or to no object.
     #[inline]
     pub(super) fn link_one_word(&self, slot: Object, next: VirtAddr) {
         let link = if next == VirtAddr::ZERO { LAST } else { low(next.get()) | NEXT };
         slot.store(self.shape.link, self.mark_of(slot) ^ u64::from(link) << 32);
     }
 
-    /// Where a free object of one word leads, in the slab that starts at `start`; zero for nowhere. `None` if its word was
-    /// overwritten.
+    /// The next object after a free object of one word, in the slab that starts at `start`; zero at the end of the list. `None`
+    /// if its word was overwritten.
     #[inline]
     pub(super) fn next_one_word(&self, slot: Object, start: VirtAddr) -> Option<VirtAddr> {
         let other = slot.load(self.shape.link) ^ self.mark_of(slot);
@@ -117,7 +116,7 @@ impl<H: SlabHal> Cache<H> {
     }
 }
 
-/// Whether a free object of one word may lead there: to none, or to one that can be in the same slab.
+/// Whether a free object of one word may have this link: no next object, or one that can be in the same slab.
 const fn is_link(link: u32, slot: Object) -> bool {
     let most = MAX_SLAB_BYTES;
     let distance = (link & !FLAGS).wrapping_sub(low(slot.addr().get()));

@@ -1,4 +1,4 @@
-//! The short ways for a machine that cannot restart a sequence: interrupts are masked meanwhile.
+//! The fast paths for a machine without restartable sequences: interrupts are masked meanwhile.
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
@@ -28,8 +28,7 @@ pub fn take<H: SlabHal>(_: Internal, hal: &H, slot: Slot, mark: u32, wait: bool)
     taken
 }
 
-/// Marks an object as free and puts it on this CPU's array, if `is_right` agrees with that array; see
-/// [`SlabHal::give_free`].
+/// Marks an object as free and puts it on this CPU's array, if `is_right` accepts that array; see [`SlabHal::give_free`].
 #[inline(always)]
 pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
     let Some(phys) = hal.to_phys(at) else { return false };
@@ -79,7 +78,7 @@ pub fn give_many<H: SlabHal>(
     objects.iter().zip(room).map_while(&mut give).count()
 }
 
-/// The objects of the slab that an address lies in, if it is one of the cache's and frees may take the short way.
+/// The objects of the slab that an address lies in, if the slab belongs to the cache and frees may take the fast path.
 fn members<H: SlabHal>(hal: &H, local: &H::Local, of: &CacheObjects, at: VirtAddr) -> Option<Members> {
     let map = H::local_map(local);
     let page = map.find(Pfn::containing(hal.to_phys(at)?))?;

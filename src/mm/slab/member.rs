@@ -1,4 +1,4 @@
-//! Which addresses are objects of a slab, without a division: one multiplication and one comparison each.
+//! Test whether addresses are objects of a slab, without a division: one multiplication and one comparison each.
 #![forbid(unsafe_code)]
 
 use super::cpu::Slot;
@@ -14,7 +14,7 @@ use crate::addr::VirtAddr;
 pub struct Divisor {
     /// The factor.
     pub factor: u64,
-    /// What it is too large by, times the size.
+    /// Its excess over the exact factor, times the size.
     pub excess: u64,
 }
 
@@ -29,16 +29,16 @@ impl Divisor {
     }
 }
 
-/// Which objects a free of many is for, those of one cache.
+/// Constants of a bulk free's objects, which are of one cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheObjects {
-    /// Where each CPU has the header of the cache's array.
+    /// Slot of the cache's array.
     pub slot: Slot,
     /// Their size.
     pub size: Divisor,
     /// Bytes from the start of an object to its mark.
     pub mark: u32,
-    /// What the marks differ in from the addresses.
+    /// Secret by which the marks differ from the addresses.
     pub secret: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct CacheObjects {
 /// `bound`.
 ///
 /// That is exact for the addresses of the kernel's half, and for those that differ from one in the highest byte alone, since
-/// the factor is odd. Of what is no address at all, one in some 2^48 passes; whoever reads there faults.
+/// the factor is odd. Of values that are no address, one in some 2^48 passes; a read there faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members {
     factor: u64,
@@ -58,7 +58,7 @@ impl Members {
     /// No objects.
     pub(super) const NONE: Self = Self { factor: 0, offset: 0, bound: 0 };
 
-    /// The objects of the slab that starts at `start`, so many of them.
+    /// The objects of the slab that starts at `start`, `objects` of them.
     #[inline(always)]
     pub(super) const fn new(by: Divisor, start: VirtAddr, objects: u16) -> Self {
         Self {

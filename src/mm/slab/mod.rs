@@ -1,8 +1,8 @@
 //! The slab allocator: many small objects in few pages (Linux: `mm/slub.c`, SLUB with sheaves).
 //!
-//! A **cache** has objects of one size. They lie in **slabs**, blocks of one to eight pages with objects in a row. A free
-//! object is in one of four places: in the **array** of a CPU, in the cache's **depot**, on the **free list** of its slab,
-//! or, if nobody has had it yet, it is **fresh**.
+//! A **cache** has objects of one size. They lie in **slabs**, blocks of one to eight pages with objects side by side. A free
+//! object is in one of four places: in the **array** of a CPU, in the cache's **depot**, on the **free list** of its slab, or,
+//! if it was never allocated, it is **fresh**.
 //!
 //! ```text
 //!   alloc ── array of this CPU ◄─ magazine ── depot ── slabs with free objects ── page allocator
@@ -13,18 +13,18 @@
 //! reads; it takes no lock and writes no line that another CPU writes. An object that is freed on another CPU than it was
 //! allocated on goes into that CPU's array. `kmalloc` is a set of caches and, above 8 KiB, the page allocator.
 //!
-//! # What a free finds out
+//! # Checks of a free
 //!
-//! The page's descriptor says whether the page is a slab's, of which cache, and by a multiplication whether an object
-//! starts at the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the
-//! object's address; allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging per cache ([`SlabFlags`]) finds
-//! out more, at its price; where it is off it costs nothing, since a cache that is debugged has no arrays, so that every
-//! call takes the long way by itself.
+//! The page's descriptor says whether the page belongs to a slab, to which cache, and by a multiplication whether an object
+//! starts at the address. A free object is *marked*: a word of it holds a secret of the cache, exclusive-ored with the object's
+//! address; allocation clears it. A free that finds the mark is a double free: it is reported, and changes nothing. Debugging
+//! per cache ([`SlabFlags`]) finds more errors, at a cost; where it is off it costs nothing, since a cache that is debugged has
+//! no arrays, so that every call takes the slow path by itself.
 //!
 //! # Locks and contexts
 //!
 //! A CPU's arrays are its own. Each cache has one lock, taken with interrupts masked; no lock is held while pages are
-//! allocated or freed, or a constructor runs. The registry's lock is taken by who makes or destroys a cache, where
+//! allocated or freed, or a constructor runs. The registry's lock is taken by callers that make or destroy a cache, where
 //! sleeping is allowed, and is outside all others. So allocating without the right to wait, and freeing, are allowed
 //! everywhere: in interrupt handlers, with locks held, on any CPU.
 
@@ -88,16 +88,16 @@ use global::{Registry, Table};
 use node::Node;
 use random::Random;
 
-/// What boot arguments say about slabs.
+/// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlabOptions {
-    /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is not there.
+    /// `slub_debug=`: flags, and after a comma the names of caches; `None` if it is absent.
     pub debug: Option<&'static str>,
     /// `init_on_alloc=`: all objects and blocks are zeroed when they are allocated.
     pub init_on_alloc: bool,
-    /// `init_on_free=`: and when they are freed.
+    /// `init_on_free=`: all objects and blocks are zeroed when they are freed.
     pub init_on_free: bool,
-    /// `panic_on_warn=`: misuse of an object is the end of the kernel, not only a report.
+    /// `panic_on_warn=`: misuse of an object ends the kernel.
     pub panic_on_misuse: bool,
 }
 
@@ -138,7 +138,7 @@ impl<'p, H: SlabHal> SlabAllocator<'p, H> {
         }
     }
 
-    /// Makes the first caches. Once, when the page allocator is up and every CPU that may ever run has its data; on the boot
+    /// Makes the first caches. Once, when the page allocator is up and every CPU that may ever run has its data; by the boot
     /// CPU, while no other runs.
     ///
     /// # Errors

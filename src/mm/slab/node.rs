@@ -1,8 +1,8 @@
-//! What the CPUs share of a cache, behind one lock: the list of slabs that have free objects, and the depot of free
-//! objects that no CPU has at hand (Linux: `struct kmem_cache_node`, and its barn).
+//! State of a cache that the CPUs share, behind one lock: the list of slabs that have free objects, and the depot of free
+//! objects outside the CPUs' arrays (Linux: `struct kmem_cache_node`, and its barn).
 //!
-//! Slabs without free objects are on no list: a free finds its slab by the page. An empty slab stays on the list as long
-//! as there are few slabs on it, else its pages are given back.
+//! Slabs without free objects are on no list: a free finds its slab by the page. An empty slab stays on the list as long as
+//! there are few slabs on it, otherwise its pages are freed.
 #![forbid(unsafe_code)]
 
 use super::cpu::Magazine;
@@ -34,14 +34,14 @@ impl Chain {
 /// Magazines that a depot holds of each kind.
 const DEPOT: usize = 8;
 
-/// Magazines that no CPU has: full ones, and empty ones.
+/// Magazines outside the CPUs: full ones, and empty ones.
 #[derive(Debug)]
 pub(super) struct Depot {
     full: [Magazine; DEPOT],
     empty: [Magazine; DEPOT],
     full_count: usize,
     empty_count: usize,
-    /// Full magazines that it may hold.
+    /// Limit on full magazines.
     limit: usize,
 }
 
@@ -57,7 +57,7 @@ impl Depot {
         self.full_count < self.limit
     }
 
-    /// Takes a full magazine in; whether there was room.
+    /// Adds a full magazine. Returns whether there was room.
     #[inline]
     pub(super) fn put_full(&mut self, magazine: Magazine) -> bool {
         let Some(place) = self.full.get_mut(self.full_count).filter(|_| self.full_count < self.limit) else {
@@ -68,7 +68,7 @@ impl Depot {
         true
     }
 
-    /// Gives a full magazine out.
+    /// Takes a full magazine out.
     #[inline]
     pub(super) fn take_full(&mut self) -> Option<Magazine> {
         let last = self.full_count.checked_sub(1)?;
@@ -76,7 +76,7 @@ impl Depot {
         self.full.get(last).copied()
     }
 
-    /// Takes an empty magazine in; whether there was room.
+    /// Adds an empty magazine. Returns whether there was room.
     #[inline]
     pub(super) fn put_empty(&mut self, magazine: Magazine) -> bool {
         let Some(place) = self.empty.get_mut(self.empty_count) else { return false };
@@ -85,7 +85,7 @@ impl Depot {
         true
     }
 
-    /// Gives an empty magazine out.
+    /// Takes an empty magazine out.
     #[inline]
     pub(super) fn take_empty(&mut self) -> Option<Magazine> {
         let last = self.empty_count.checked_sub(1)?;
@@ -104,12 +104,12 @@ impl Depot {
     }
 }
 
-/// What a node counts.
+/// Events that a node counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodeEvents {
     /// Full magazines that came from the depot.
     pub depot_taken: u64,
-    /// Full magazines that went there.
+    /// Full magazines that went to the depot.
     pub depot_put: u64,
     /// Objects taken from slabs.
     pub slab_taken: u64,
@@ -117,13 +117,13 @@ pub struct NodeEvents {
     pub slab_given: u64,
     /// Slabs made.
     pub slabs_made: u64,
-    /// Slabs whose pages were given back.
+    /// Slabs whose pages were freed.
     pub slabs_freed: u64,
     /// Slabs made smaller than preferred, for want of memory.
     pub smaller: u64,
-    /// Double frees met.
+    /// Double frees detected.
     pub double_frees: u64,
-    /// Free objects that somebody wrote to, and that are kept away since.
+    /// Free objects that were written to, and that are isolated since.
     pub isolated: u64,
 }
 
@@ -131,12 +131,12 @@ pub struct NodeEvents {
 ///
 /// # Invariants
 ///
-/// - `SLAB-1`: every slab of the cache that has a free object is on the list once; no other is. The list is linked both ways
-///   and `partial` long.
+/// - `SLAB-1`: every slab of the cache that has a free object is on the list once; no other is. The list is doubly linked and
+///   has `partial` slabs.
 /// - `SLAB-2`: a slab's `in_use` is its objects less those on its free list and those that are fresh; each of these is
 ///   marked free; an object of one word on a free list has its link in the high half of the mark.
-/// - `SLAB-3`: `slabs`, `objects` and `pages` are those of all slabs of the cache; each page of each carries the
-///   cache's word, and the first one is of kind `Slab`.
+/// - `SLAB-3`: `slabs`, `objects` and `pages` are the sums over all slabs of the cache; each page of each carries the cache's
+///   word, and the first one is of kind `Slab`.
 /// - `SLAB-4`: objects in arrays and in the depot count as in use, are marked free, and are in one place only.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -187,7 +187,7 @@ impl Node {
         (next != Page::NIL).then(|| Page::new(next))
     }
 
-    /// Puts a slab on the list: in front, to be used next, or last.
+    /// Puts a slab on the list: first, to be used next, or last.
     pub(super) fn insert<M: PageMap>(&mut self, map: M, slab: Page, front: bool) {
         let descriptor = map.get(slab);
         let (before, after) = if front { (Page::NIL, self.first) } else { (self.last, Page::NIL) };
@@ -231,7 +231,7 @@ impl Node {
         self.insert(map, slab, true);
     }
 
-    /// Forgets an empty slab that is on the list, whose pages go to `freed`.
+    /// Removes an empty slab from the list and the counts; its pages go to `freed`.
     pub(super) fn discard<M: PageMap>(&mut self, map: M, slab: Page, book: Book, freed: &mut Chain) {
         self.remove(map, slab);
         // INVARIANT: SLAB-3.

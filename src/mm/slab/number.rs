@@ -1,7 +1,7 @@
 //! The numbers of caches, and sets of them.
 #![forbid(unsafe_code)]
 
-/// Caches that there can be at a time.
+/// Maximum number of caches.
 pub const MAX_CACHES: usize = 512;
 
 /// The number of a cache.
@@ -26,13 +26,13 @@ const BITS: u16 = 64;
 /// Words of a set.
 pub(super) const SET_WORDS: usize = MAX_CACHES.div_ceil(BITS as usize);
 
-/// Some of the caches, by number.
+/// A set of caches, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CacheSet([u64; SET_WORDS]);
 
 impl CacheSet {
     pub(super) const NONE: Self = Self([0; SET_WORDS]);
-    /// All that there can be.
+    /// The set of all possible caches.
     pub(super) const ALL: Self = Self([u64::MAX; SET_WORDS]);
 
     /// One cache.

@@ -1,9 +1,9 @@
-//! The memory of objects: the one place of the slab allocator that touches it.
+//! The memory of objects: the only file of the slab allocator that accesses it.
 
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory of a slab, from the start of one of its objects' slots on.
+/// Memory of a slab, from the start of one object's slot on.
 ///
 /// # Invariants
 ///
@@ -25,7 +25,7 @@ impl Object {
         Self(addr)
     }
 
-    /// The slot whose address an array holds, or held, or for which the page's descriptor says that it is one.
+    /// The slot whose address an array holds, or held, or that the page's descriptor confirms.
     #[inline(always)]
     pub(super) const fn of_array(addr: VirtAddr) -> Self {
         // INVARIANT: OBJ-1 by ARR-1 and WORD-1.
@@ -39,7 +39,7 @@ impl Object {
         Self(VirtAddr::new(self.0.get().wrapping_add(size as u64)))
     }
 
-    /// Where the slot starts.
+    /// Start of the slot.
     #[inline(always)]
     pub(super) const fn addr(self) -> VirtAddr {
         self.0
@@ -52,7 +52,7 @@ impl Object {
         self.0.as_ptr::<u8>().wrapping_add(offset as usize).cast()
     }
 
-    /// Reads a word. An object that is freed twice may be somebody's, so what is read may be anything.
+    /// Reads a word. An object that is freed twice may have a new owner, so the value may be anything.
     #[inline(always)]
     pub(super) fn load(self, offset: u32) -> u64 {
         // SAFETY: OBJ-1: mapped and aligned. Atomic, as a wrong user may be writing to it.
@@ -66,10 +66,10 @@ impl Object {
         unsafe { AtomicU64::from_ptr(self.word(offset)) }.store(value, Ordering::Relaxed);
     }
 
-    /// Writes a word of an object that somebody frees, if it holds `before`; whether it did.
+    /// Writes a word of an object that is being freed, if it holds `before`. Returns whether it did.
     #[inline]
     pub(super) fn replace(self, offset: u32, before: u64, value: u64) -> bool {
-        // SAFETY: OBJ-1: mapped and aligned. Atomic, as somebody else may be freeing it too.
+        // SAFETY: OBJ-1: mapped and aligned. Atomic, as another context may be freeing it too.
         let word = unsafe { AtomicU64::from_ptr(self.word(offset)) };
         word.compare_exchange(before, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -82,12 +82,12 @@ impl Object {
         unsafe { start.write_bytes(byte, len) };
     }
 
-    /// The first of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    /// Offset, from `offset`, of the first of `len` bytes that is not `byte`.
     pub(super) fn find_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
         (0..len).find(|at| self.byte(offset + at) != byte)
     }
 
-    /// The last of `len` bytes from `offset` on that is not `byte`, as a distance from `offset`.
+    /// Offset, from `offset`, of the last of `len` bytes that is not `byte`.
     pub(super) fn find_last_other(self, offset: u32, byte: u8, len: u32) -> Option<u32> {
         (0..len).rfind(|at| self.byte(offset + at) != byte)
     }
@@ -108,30 +108,30 @@ impl Object {
 
     /// Copies the first `len` bytes of another allocation, at least as large as this one, here.
     pub(super) fn copy_from(self, other: Self, len: usize) {
-        // SAFETY: OBJ-1 for both, and the caller stays in the allocations, which are two.
+        // SAFETY: OBJ-1 for both, and the caller stays in the allocations, which are distinct.
         unsafe { self.0.as_ptr::<u8>().copy_from_nonoverlapping(other.0.as_ptr::<u8>(), len) };
     }
 
-    /// The slot as words, of which there are so many.
+    /// The slot as an array of `words` words.
     pub(super) fn words<'m>(self, words: usize) -> &'m [AtomicU64] {
-        // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and gives it up only when the words are no longer
+        // SAFETY: OBJ-1: mapped and aligned; the caller stays in the slot and releases it only when the words are no longer
         // used.
         unsafe { core::slice::from_raw_parts(self.0.as_ptr::<AtomicU64>(), words) }
     }
 }
 
-/// Copies words that nobody else uses meanwhile: those that both slices have.
+/// Copies words that nobody else uses meanwhile: as many as both slices have.
 #[inline(always)]
 pub(super) fn copy_words(to: &[AtomicU64], from: &[AtomicU64]) {
     let words = to.len().min(from.len());
-    // SAFETY: both slices have as many words and, being words of different memory or moved down, may be copied one by
-    // one from the start; `copy` allows for an overlap. Nobody else uses them: arrays are their CPU's, depots their lock's.
+    // SAFETY: both slices have the same number of words and, being words of different memory or moved down, may be copied one
+    // by one from the start; `copy` allows for an overlap. Nobody else uses them: arrays are their CPU's, depots their lock's.
     unsafe { core::ptr::copy(from.as_ptr().cast::<u64>(), to.as_ptr().cast::<u64>().cast_mut(), words) };
 }
 
 /// Reads words that nobody else uses meanwhile.
 #[inline(always)]
 pub(super) const fn load_words<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
-    // SAFETY: atomics are as large and aligned as what is in them, and their CPU alone writes to the entries of an array.
+    // SAFETY: atomics have the size and alignment of their values, and their CPU alone writes to the entries of an array.
     unsafe { core::ptr::from_ref(from).cast::<[u64; N]>().read() }
 }

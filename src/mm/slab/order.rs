@@ -1,10 +1,10 @@
-//! How many pages a slab has (Linux: `calculate_order`): few objects would mean many trips to the page allocator, many
-//! pages would be hard to find, and what is left behind the last object is lost.
+//! Number of pages in a slab (Linux: `calculate_order`): few objects would mean many trips to the page allocator, many pages
+//! would be hard to find, and the space behind the last object is lost.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, PAGE_SIZE};
 
-/// The largest slab that is made where a smaller one would do (Linux: `PAGE_ALLOC_COSTLY_ORDER`).
+/// Order of the largest slab that is made where a smaller one would do (Linux: `PAGE_ALLOC_COSTLY_ORDER`).
 pub(super) const MAX_SLAB_ORDER: u8 = 3;
 /// Bytes of the largest slab.
 pub(super) const MAX_SLAB_BYTES: u32 = slab_bytes(MAX_SLAB_ORDER);
@@ -29,8 +29,8 @@ pub(super) const fn min_order(size: u32) -> u8 {
     order
 }
 
-/// The preferred order for objects of `size` bytes, at most [`MAX_SLAB_BYTES`], on a machine with `cpus` CPUs: at most
-/// 1/16 lost and so many objects, else fewer objects, else 1/8 and 1/4 lost.
+/// The preferred order for objects of `size` bytes, at most [`MAX_SLAB_BYTES`], on a machine with `cpus` CPUs: at most 1/16
+/// lost and enough objects for the CPUs, else fewer objects, else 1/8 and 1/4 lost.
 pub(super) const fn calculate_order(size: u32, cpus: u32) -> Order {
     let wanted = 4 * (u32::BITS - cpus.leading_zeros() + 1);
     let most = objects(MAX_SLAB_ORDER, size);

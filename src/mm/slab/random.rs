@@ -3,8 +3,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// A generator that any number of CPUs may use: each call mixes the next number of a Weyl sequence (SplitMix64). Who knows
-/// one secret does not know the others as long as the seed is unknown.
+/// A generator that any number of CPUs may use: each call mixes the next number of a Weyl sequence (SplitMix64). Knowledge of
+/// one secret does not reveal the others as long as the seed is unknown.
 #[derive(Debug)]
 pub(super) struct Random(AtomicU64);
 
@@ -13,7 +13,7 @@ impl Random {
         Self(AtomicU64::new(0))
     }
 
-    /// Adds what is not known outside.
+    /// Mixes in bits unknown outside.
     pub(super) fn seed(&self, entropy: u64) {
         self.0.fetch_add(mix(entropy), Ordering::Relaxed);
     }

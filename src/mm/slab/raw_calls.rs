@@ -1,18 +1,18 @@
-//! Calls on objects that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on objects that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{AllocError, Cache, Misuse, SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Frees what `kmalloc` or a cache gave (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are nothing to free.
-    /// Any context.
+    /// Frees an allocation of `kmalloc` or of a cache (Linux: `kfree`). Null and [`SlabAllocator::ZERO_SIZE`] are no-ops. Any
+    /// context.
     ///
     /// # Errors
     ///
-    /// What is wrong with the pointer. Nothing is freed then.
+    /// The error in the pointer. Nothing is freed then.
     ///
     /// # Safety
     ///
@@ -24,9 +24,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_kfree(at)
     }
 
-    /// Makes an allocation `size` bytes large, in place or elsewhere (Linux: `krealloc`). What fits of the content stays;
-    /// with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. Null is an allocation of no bytes; no bytes
-    /// free it. The old allocation is gone if this succeeds elsewhere, and untouched if it fails.
+    /// Resizes an allocation to `size` bytes, in place or by moving it (Linux: `krealloc`). The contents up to the smaller size
+    /// are kept; with [`Gfp::ZERO`], on this call and on all before, new bytes are zero. A null pointer allocates; a size of 0
+    /// frees. The old allocation is freed if this succeeds by moving it, and untouched if it fails.
     ///
     /// # Errors
     ///
@@ -34,8 +34,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Self::kfree); where the object moves, or shrinks, nobody uses the old one, or what lies beyond,
-    /// any more.
+    /// As for [`kfree`](Self::kfree); where the object moves, or shrinks, nobody uses the old one, or the bytes beyond, any
+    /// more.
     #[inline(never)]
     pub unsafe fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         self.do_krealloc(at, size, gfp)
@@ -62,7 +62,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the pointer, [`Misuse::WrongCache`] among it. Nothing is freed then.
+    /// The error in the pointer, [`Misuse::WrongCache`] among them. Nothing is freed then.
     ///
     /// # Safety
     ///
@@ -74,9 +74,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_free_object(cache, at)
     }
 
-    /// Frees objects of this cache, whatever slabs they are in. What is wrong with one is reported, and it is left out: how
-    /// many there were. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each
-    /// time that the next one is of another slab.
+    /// Frees objects of this cache, from any of its slabs. A bad object is reported and skipped. Returns the number of bad
+    /// objects. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each time that
+    /// the next one is of another slab.
     ///
     /// # Safety
     ///
@@ -88,7 +88,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_free_bulk(cache, objects)
     }
 
-    /// Frees a large block onto a list of this CPU, if nothing is wrong and there is room; whether it did.
+    /// Frees a large block onto a list of this CPU, if it is valid and there is room. Returns whether it did.
     ///
     /// # Safety
     ///

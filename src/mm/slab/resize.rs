@@ -8,14 +8,14 @@ use crate::addr::{VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 
-/// What an allocation is.
+/// Sizes of an allocation.
 #[derive(Clone, Copy)]
 struct Extent {
-    /// Bytes that its user may use.
+    /// Usable bytes.
     usable: usize,
-    /// Bytes that its user asked for, as far as that is known.
+    /// Bytes requested, as far as they are known.
     asked: usize,
-    /// Whether what is behind them is a red zone.
+    /// Whether the bytes behind them are a red zone.
     red: bool,
 }
 
@@ -46,8 +46,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(Extent { usable, asked, red: asked < usable })
     }
 
-    /// Bytes of an allocation that may be used, at least as many as were asked for (Linux: `ksize`). 0 for null and for
-    /// an allocation of no bytes. In a cache with red zones what was not asked for stays out of bounds, and is not counted.
+    /// Usable bytes of an allocation, at least those requested (Linux: `ksize`). 0 for null and for an allocation of no bytes.
+    /// In a cache with red zones the bytes beyond the requested size stay out of bounds, and are not counted.
     ///
     /// # Errors
     ///
@@ -71,12 +71,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.kmalloc(bytes, gfp)
     }
 
-    /// [`Self::krealloc`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::krealloc`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(never)]
     pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
         let caller = self.hal().return_address();
         gfp.check().map_err(AllocError::Flags)?;
-        // Also where it stays in place: a caller that may not wait had better not depend on sizes.
+        // Checked even if the object stays in place, so that a caller that may not wait does not depend on sizes.
         let gfp = self.without_illegal_wait(gfp);
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return self.kmalloc(size, gfp);
@@ -94,7 +94,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Ok(at);
         }
         let new = self.kmalloc(size, gfp)?;
-        // What lies behind what was asked for is nobody's, and may be a red zone.
+        // The bytes behind the requested size have no owner, and may be a red zone.
         let kept = extent.asked.min(size);
         Object::of_array(new).copy_from(Object::of_array(at), kept);
         self.note_caller(new, caller);
@@ -103,7 +103,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     fn resize_in_place(&self, at: VirtAddr, size: usize, extent: Extent, gfp: Gfp, caller: VirtAddr) {
-        // What is behind the bytes that were asked for is out of bounds for the pointer.
+        // The bytes behind the requested size are out of bounds for the pointer.
         let at = self.untag(at);
         let place = self.place(at);
         if let Some(place) = &place {
@@ -117,7 +117,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
                 self.note_request(place.cache, at, size);
             }
-            // Nobody remembers what was asked for: what the user gives up now is zeroed now, so that it is zero when it
+            // The requested size is not recorded: bytes that the user gives up are zeroed now, so that they are zero when it
             // comes back.
             None if gfp.contains(Gfp::ZERO) => {
                 Object::of_array(at).fill_from(size, 0, extent.usable - size);
@@ -127,7 +127,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.retag(place.as_ref(), at, size, extent.usable);
     }
 
-    /// [`Self::kfree_sensitive`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::kfree_sensitive`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_kfree_sensitive(&self, at: VirtAddr) -> Result<(), Misuse> {
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
             return Ok(());
@@ -137,7 +137,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.do_kfree(at)
     }
 
-    /// Frees what is known to be allocated.
+    /// Frees an allocation known to be valid.
     fn free_reported(&self, at: VirtAddr) {
         if let Err(misuse) = self.do_kfree(at) {
             self.report(&misuse);

@@ -1,4 +1,4 @@
-//! The shape of a cache: what an object's slot in a slab looks like, and how many there are in one.
+//! The shape of a cache: the layout of an object's slot, and the number of slots in a slab.
 //!
 //! ```text
 //!  plain:           | mark .. link in the middle .. |            while the object is free
@@ -12,48 +12,48 @@ use super::flags::SlabFlags;
 use super::order::{MAX_SLAB_BYTES, calculate_order, min_order, objects, slab_bytes};
 use crate::addr::{Order, TAG_GRANULE};
 
-/// Bytes of the smallest slot, and what every alignment is a multiple of.
+/// Bytes of the smallest slot; every alignment is a multiple of it.
 pub(super) const WORD: u32 = 8;
 /// Bytes that share a memory tag.
 #[expect(clippy::cast_possible_truncation, reason = "16")]
 const GRANULE: u32 = TAG_GRANULE as u32;
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: u32 = 64;
-/// Bytes that a record of a user takes: who, when, on which CPU.
+/// Bytes of a record of a user: caller, time, CPU.
 pub(super) const TRACK: u32 = 3 * WORD;
 /// The most objects that a slab has.
 const MAX_OBJECTS: u32 = 4096;
 
-/// What a slot looks like. All distances are bytes from the start of the slot.
+/// Layout of a slot. All distances are bytes from the start of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shape {
-    /// Bytes that the user asked for.
+    /// Bytes that the user requested.
     pub(super) object_size: u32,
     /// Bytes from slot to slot.
     pub(super) size: u32,
     /// Every object starts at a multiple of this.
     pub(super) align: u32,
-    /// Where the object starts: behind the left red zone, if there is one.
+    /// Offset of the object: behind the left red zone, if there is one.
     pub(super) object: u32,
-    /// Where a free object on the slab's list keeps its link.
+    /// Offset of a free object's link while it is on the slab's list.
     pub(super) link: u32,
-    /// Where a free object keeps its mark.
+    /// Offset of a free object's mark.
     pub(super) mark: u32,
-    /// Where the right red zone starts, the size rounded up to words; it is a word long.
+    /// Offset of the right red zone, the size rounded up to words; it is a word long.
     pub(super) red_zone: u32,
-    /// Where the number of bytes that were asked for stands; 0 if that is not noted.
+    /// Offset of the number of bytes requested; 0 if that is not recorded.
     pub(super) asked: u32,
-    /// Where the records of users start; 0 if there are none.
+    /// Offset of the records of users; 0 if there are none.
     pub(super) tracks: u32,
-    /// Where the bytes start that are there for the alignment of the next slot alone.
+    /// Offset of the padding that aligns the next slot.
     pub(super) padding: u32,
     /// Properties.
     pub(super) flags: SlabFlags,
     /// Whether there is a constructor, whose work free objects keep.
     pub(super) constructed: bool,
-    /// The slabs' order where pages are plenty.
+    /// Preferred order of the slabs.
     pub(super) order: Order,
-    /// And where they are not.
+    /// Smallest order of the slabs.
     pub(super) min_order: Order,
 }
 
@@ -83,7 +83,7 @@ impl Shape {
         let red = flags.contains(SlabFlags::RED_ZONE);
         let object = if red { align } else { 0 };
         let tagged = flags.contains(SlabFlags::KASAN);
-        // What a tag protects shares no granule with what is the allocator's.
+        // A granule protected by the object's tag holds no data of the allocator.
         let room = object_size.next_multiple_of(if tagged { GRANULE } else { WORD });
         let red_zone = object + room;
         let mut end = red_zone + if red { WORD } else { 0 };
@@ -92,7 +92,7 @@ impl Shape {
             end += 2 * WORD;
             (link, link + WORD)
         } else {
-            // In the middle, where an overrun of the object before does not reach first.
+            // In the middle, where an overrun of the previous object does not reach first.
             let bytes = if tagged { room } else { object_size };
             ((bytes / 2) & !(WORD - 1), 0)
         };
@@ -142,12 +142,12 @@ impl Shape {
         slab_bytes(order.get()) - self.objects(order) * self.size
     }
 
-    /// Whether freeing needs more than the short way tests: the mark is not in the first word.
+    /// Whether freeing needs more than the fast path tests: the mark is not in the first word.
     pub(super) const fn is_checked(&self) -> bool {
         self.mark != 0 || self.object != 0 || self.is_long_way()
     }
 
-    /// Whether every call is to take the long way: there is more to do than the short ones know of.
+    /// Whether every call must take the slow path: it has work that the fast paths do not do.
     pub(super) const fn is_long_way(&self) -> bool {
         !self.flags.intersection(SlabFlags::DEBUG.union(SlabFlags::KASAN)).is_empty()
     }
@@ -162,8 +162,8 @@ impl Shape {
     }
 }
 
-/// The alignment of objects: what is asked for, a cache line if that is wanted (for small objects, the part of one
-/// that holds them), a word at least.
+/// The alignment of objects: the requested one, a cache line if that is wanted (for small objects, the part of one that holds
+/// them), a word at least.
 const fn alignment(size: u32, asked: u32, flags: SlabFlags) -> u32 {
     let least = if flags.contains(SlabFlags::KASAN) { GRANULE } else { WORD };
     let mut align = if asked > least { asked } else { least };

@@ -1,4 +1,4 @@
-//! Giving memory back: depots, empty slabs; and switching arrays on and off.
+//! Freeing memory: depots, empty slabs; and switching arrays on and off.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -13,16 +13,16 @@ use crate::addr::{CpuId, PAGE_SIZE};
 use crate::mm::page::PageMap;
 use core::sync::atomic::{Ordering, fence};
 
-/// Slabs that are looked at with interrupts masked.
+/// Slabs that are checked with interrupts masked.
 const AT_ONCE: u32 = 32;
 
 /// The most rounds over all caches. Two or three suffice without interrupts.
 const ROUNDS: u32 = 16;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Puts everything that a cache keeps at hand back into its slabs, and gives up those that are empty (Linux:
-    /// `kmem_cache_shrink`). Whether anything was given up. Where sleeping is allowed; elsewhere that is reported, and
-    /// nothing is done.
+    /// Returns all cached free objects of a cache to its slabs, and frees the slabs that are then empty (Linux:
+    /// `kmem_cache_shrink`). Returns whether any was freed. Where sleeping is allowed; elsewhere that is reported, and nothing
+    /// is done.
     pub fn shrink(&self, cache: &Cache<H>) -> bool {
         if self.pages.might_sleep("SlabAllocator::shrink").is_err() {
             return false;
@@ -31,15 +31,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.empty_node(cache, u64::MAX) != 0
     }
 
-    /// Shrinks every cache: for when memory is short. Whether anything was given up. Where sleeping is allowed; elsewhere
-    /// that is reported, and nothing is done.
+    /// Shrinks every cache when memory is short. Returns whether any slab was freed. Where sleeping is allowed; elsewhere that
+    /// is reported, and nothing is done.
     pub fn shrink_all(&self) -> bool {
         if self.pages.might_sleep("SlabAllocator::shrink_all").is_err() {
             return false;
         }
         let (mut any, mut idle) = (false, 0);
         // A shrunk cache may get memory back when the caches of descriptors are shrunk, so one round is not enough. Interrupt
-        // handlers that allocate leave something to shrink in every round, so the number of rounds is bounded.
+        // handlers that allocate leave some memory to shrink in every round, so the number of rounds is bounded.
         for _ in 0..ROUNDS {
             if idle == 2 {
                 break;
@@ -53,10 +53,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         any
     }
 
-    /// Gives `pages` pages back, or what there is: for a shrinker, which may be running while a cache is being made or
-    /// destroyed. How many, or `None` in that case. First what no CPU has at hand; if that is not enough, each CPU that
-    /// has something is asked once for all of it. Where the caller may not wait, as a shrinker may not, what others
-    /// give is there for the next call.
+    /// Frees `pages` pages, or as many as it can: for a shrinker, which may be running while a cache is being made or
+    /// destroyed. Returns the number freed, or `None` in that case. It starts with the depots; if they are not enough, each CPU
+    /// that holds objects is asked once for all of them. If the caller may not wait, as a shrinker may not, the objects that
+    /// other CPUs return are there for the next call.
     pub fn try_shrink_all(&self, pages: u64) -> Option<u64> {
         let mut registry = self.registry.try_lock()?;
         let mut freed = self.empty_nodes(&mut registry, pages);
@@ -67,7 +67,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(freed)
     }
 
-    /// Empties the nodes of caches, from that on where the last call ended, until so many pages are free: how many are.
+    /// Empties the nodes of caches, starting where the last call ended, until `pages` pages are free. Returns the number freed.
     fn empty_nodes(&self, registry: &mut Registry, pages: u64) -> u64 {
         let mut freed = 0;
         for _ in 0..registry.len() {
@@ -81,8 +81,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         freed
     }
 
-    /// Puts the objects of the depot back into their slabs, and gives its magazines and the empty slabs up, until so many
-    /// pages are free: how many are. Interrupts are open again after each magazine and after a few slabs.
+    /// Puts the objects of the depot back into their slabs, and frees its magazines and the empty slabs, until `pages` pages
+    /// are free. Returns the number freed. Interrupts are open again after each magazine and after a few slabs.
     pub(super) fn empty_node(&self, cache: &Cache<H>, pages: u64) -> u64 {
         let mut freed = 0;
         while freed < pages
@@ -96,7 +96,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         while let Some(empty) = self.with_node(cache, |node| node.depot.take_empty()) {
             self.free_magazine(empty);
         }
-        // Those that stay go to the end of the list, so that the next few are other ones.
+        // Those that stay go to the end of the list, so that the next call checks others.
         let mut left = self.with_node(cache, |node| node.partial);
         while left != 0 && freed < pages {
             let mut chain = Chain::NONE;
@@ -106,8 +106,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         freed
     }
 
-    /// Takes the empty ones of the first few slabs off the list, until they have so many pages; puts the others last. `left`
-    /// are to be looked at: how many still are.
+    /// Takes the empty ones of the first few slabs off the list, until they have `pages` pages; puts the others last. `left`
+    /// slabs are to be checked. Returns how many of them remain.
     fn discard_empty(&self, node: &mut Node, mut left: u32, pages: u64, freed: &mut Chain) -> u32 {
         let map = self.hal().map();
         let (end, mut found) = (left.saturating_sub(AT_ONCE), 0);
@@ -134,7 +134,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pages
     }
 
-    /// Pages that shrinking could give back, if every object at hand had a slab to itself and those like it. Any context.
+    /// Pages that shrinking could free, if every cached free object were in a slab with no objects in use. Any context.
     #[must_use]
     pub fn pages_at_hand(&self) -> u64 {
         let mut bytes: u64 = 0;
@@ -151,7 +151,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn for_each_record(&self, mut f: impl FnMut(&Cache<H>)) {
         let entries = self.table.iter().map(Some);
         for entry in core::iter::once(None).chain(entries) {
-            // GLB-2: from before the record is found until nothing uses it any more.
+            // GLB-2: from before the record is found until its last use.
             let saved = self.hal().save();
             if let Some(cache) = entry.map_or_else(|| self.boot.get(), |entry| self.cache_of(entry)) {
                 f(cache);
@@ -166,9 +166,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.drain_all(&CacheSet::of(cache.id));
     }
 
-    /// Gives each CPU memory for the entries of a cache's array, and switches the arrays on. A CPU for which there is none
-    /// does without; the cache works. Nobody but the caller knows the cache yet, or no other CPU runs. `careful` is
-    /// whether the allocator is.
+    /// Gives each CPU memory for the entries of a cache's array, and switches the arrays on. A CPU without memory for it has no
+    /// array; the cache still works. Only the caller knows the cache yet, or no other CPU runs. `careful` is the allocator's
+    /// setting.
     pub(super) fn make_arrays(&self, cache: &Cache<H>, careful: bool) {
         if cache.capacity == 0 {
             return;
@@ -183,12 +183,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         cache.arrays_wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the arrays of a cache are to be in use.
+    /// Whether the arrays of a cache should be in use.
     pub(super) fn wants_arrays(&self, cache: &Cache<H>) -> bool {
         cache.arrays_wanted.load(Ordering::Relaxed) && !self.is_careful()
     }
 
-    /// Gives the memory of the arrays of a cache back, which are off, and which nobody uses.
+    /// Frees the memory of a cache's arrays, which are off and unused.
     pub(super) fn free_arrays(&self, cache: &Cache<H>) {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
@@ -196,23 +196,23 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes every call take the long way from now on, where fault injection and zeroing are, or lets them take the
-    /// short way again.
+    /// Makes every call take the slow path from now on, where fault injection and zeroing are, or lets calls take the fast path
+    /// again.
     pub fn set_careful(&self, careful: bool) {
         let careful = careful || self.zeroes_on_alloc() || self.zeroes_on_free();
         self.careful.store(careful, Ordering::Relaxed);
-        // Pairs with the fence in `add`: a cache that is being made is in the table, or sees this.
+        // Pairs with the fence in `add`: a cache that is being made is in the table, or sees this setting.
         fence(Ordering::SeqCst);
         self.drain_all(&self.caches());
     }
 
-    /// Makes every call that takes the long way ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes
-    /// no lock. Any context.
+    /// Makes every call that takes the slow path ask [`SlabHal::should_fail_slab`], and leaves all else as it is. Takes no
+    /// lock. Any context.
     pub fn ask_always(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }
 
-    /// What of a cache is in use, with its arrays and its depot empty.
+    /// Objects in use of a cache, with its arrays and its depot empty.
     pub(super) fn in_use(&self, cache: &Cache<H>) -> Option<InUse> {
         let objects = self.active_objects(cache);
         (objects != 0).then(|| InUse { objects, first: self.first_in_use(cache) })

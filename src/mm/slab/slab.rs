@@ -1,9 +1,9 @@
-//! One slab: a block of pages with objects in a row. Making one, taking objects out and putting them back, giving its
-//! pages up.
+//! One slab: a block of pages with objects side by side. Making one, taking objects out and putting them back, freeing its
+//! pages.
 //!
-//! A new slab gives its objects out in a rotated order of its own, which starts at a place that depends on a secret; the
-//! array that they go to is shuffled. So the order is random, and nothing is done for an object that nobody wants yet,
-//! except that it is marked free.
+//! A new slab gives its objects out in a rotated order of its own, which starts at a place that depends on a secret; the array
+//! that they go to is shuffled. So the order is random, and no work is done for an object before it is allocated, except that
+//! it is marked free.
 
 use super::cache::Cache;
 use super::error::Misuse;
@@ -21,7 +21,7 @@ use crate::mm::zone;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-/// Flags of a caller that its slab's pages get too.
+/// Flags of a caller that apply to its slab's pages too.
 const PASSED_ON: Gfp = Gfp::RECLAIM
     .union(Gfp::IO)
     .union(Gfp::FS)
@@ -33,17 +33,17 @@ const PASSED_ON: Gfp = Gfp::RECLAIM
     .union(Gfp::MEMALLOC)
     .union(Gfp::NOMEMALLOC);
 
-/// A slab as the functions here see it.
+/// A slab as used by the functions here.
 #[derive(Clone, Copy)]
 pub(super) struct Slab {
     /// The address of its first byte.
     pub(super) start: VirtAddr,
-    /// Where the order of fresh objects starts.
+    /// Start of the order of fresh objects.
     rotation: u32,
 }
 
 impl Slab {
-    /// The object by number, less than the slab has.
+    /// Object number `index`, less than the slab's objects.
     #[inline(always)]
     pub(super) fn object_of<H: SlabHal>(self, cache: &Cache<H>, index: u32) -> Object {
         let addr = VirtAddr::new(self.start.get().wrapping_add(u64::from(index * cache.shape.size)));
@@ -51,7 +51,7 @@ impl Slab {
         unsafe { Object::new(addr) }
     }
 
-    /// Whether nobody has had the object of this number yet.
+    /// Whether the object of this number was never allocated.
     pub(super) const fn is_fresh(self, index: u32, book: Book) -> bool {
         let objects = book.objects as u32;
         // The order of the slab starts at `rotation`, and those at its end are fresh.
@@ -59,11 +59,11 @@ impl Slab {
     }
 }
 
-/// Where an address lies in a slab.
+/// Place of an address in a slab.
 pub(super) struct Place<'c, H: SlabHal> {
     pub(super) cache: &'c Cache<H>,
     pub(super) head: Page,
-    /// The slot whose byte it is, or the last one.
+    /// The slot that holds the byte, or the last one.
     pub(super) object: Object,
     pub(super) index: u16,
     /// Bytes from the slot's start to the address.
@@ -91,7 +91,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let shape = &cache.shape;
         let mut order = shape.order;
         let found = if shape.order > shape.min_order {
-            // Worth a look, not a wait.
+            // Without waiting: a smaller slab does as well.
             let attempt = (flags | Gfp::NOWARN) - Gfp::DIRECT_RECLAIM - Gfp::NOFAIL - Gfp::RETRY_MAYFAIL;
             self.pages.alloc_pages(attempt, shape.order)
         } else {
@@ -108,7 +108,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(head)
     }
 
-    /// Makes a fresh block a slab.
+    /// Makes a fresh block into a slab.
     fn prepare(&self, cache: &Cache<H>, head: Page, order: Order) {
         let map = self.hal().map();
         let shape = &cache.shape;
@@ -127,7 +127,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
             }
         }
-        // By itself: it is what a new slab of small objects costs.
+        // A separate loop: it is the main cost of a new slab of small objects.
         let (mut object, size) = (slab.object_of(cache, 0), shape.size);
         for _ in 0..objects / 4 {
             for _ in 0..4 {
@@ -140,7 +140,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             object = object.next(size);
         }
         if !shape.is_checked() && shape.tail(order) > shape.mark {
-            // What lies behind the last object looks like one to the short way of freeing; the mark sends it the long way.
+            // The space behind the last object looks like an object to the fast path of freeing; the mark diverts it to the
+            // slow path.
             cache.set_mark(slab.object_of(cache, u32::from(objects)));
         }
         if cache.is_debugged() {
@@ -152,7 +153,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Gives the pages of slabs back that are on no list any more: how many. Any context, no lock held.
+    /// Frees the pages of slabs that are on no list any more. Returns their number. Any context, no lock held.
     pub(super) fn free_slabs(&self, mut chain: Chain) -> u64 {
         let map = self.hal().map();
         let mut pages = 0;
@@ -175,7 +176,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         pages
     }
 
-    /// The place of an address in its slab, whatever part of an object it is. `None` if it lies in none.
+    /// The place of an address in its slab, for any byte of an object. `None` if it lies in no slab.
     pub(super) fn place(&self, at: VirtAddr) -> Option<Place<'_, H>> {
         let map = self.hal().map();
         let at = self.untag(at);
@@ -200,7 +201,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(Place { cache, head, object, index: index as u16, offset: distance - index * cache.shape.size })
     }
 
-    /// Takes up to `want` objects out of a slab and shows each to `out`. With the node locked.
+    /// Takes up to `want` objects out of a slab and passes each to `out`. With the node locked.
     #[inline]
     pub(super) fn take_from(
         &self,
@@ -219,7 +220,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             if book.first != NIL {
                 let object = slab.object_of(cache, book.first.into());
                 let Some(next) = self.next_free(cache, slab, book, object) else {
-                    // INVARIANT: SLAB-2: what cannot be reached counts as in use from here on, so the slab is never
+                    // INVARIANT: SLAB-2: objects that cannot be reached count as in use from here on, so the slab is never
                     // given back.
                     book.in_use = book.objects - book.fresh;
                     book.first = NIL;
@@ -254,7 +255,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         taken
     }
 
-    /// The object after `object` on its slab's free list; `None` if the link leads nowhere.
+    /// The object after `object` on its slab's free list; `None` if the link is bad.
     #[inline]
     pub(super) fn next_free(&self, cache: &Cache<H>, slab: Slab, book: Book, object: Object) -> Option<u16> {
         let shape = &cache.shape;
@@ -281,7 +282,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         (index * shape.size == distance && index < book.objects.into()).then_some(index as u16)
     }
 
-    /// Lets a free object lead to `next`, the slot of another one, or zero.
+    /// Makes a free object point to `next`, the slot of another one, or zero.
     #[inline]
     pub(super) fn store_link(&self, cache: &Cache<H>, object: Object, next: VirtAddr) {
         if cache.is_one_word() {
@@ -292,7 +293,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         object.store(cache.shape.link, encode(next, cache.secret, place));
     }
 
-    /// Puts an object back on its slab's free list. With the node locked; a slab that is given up goes to `freed`.
+    /// Puts an object back on its slab's free list. With the node locked; a slab that is freed goes to `freed`.
     #[inline]
     pub(super) fn give_to(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
         let map = self.hal().map();

@@ -8,10 +8,10 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 use core::fmt;
 
-/// What a cache has and has done.
+/// Size and counters of a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheInfo {
-    /// Objects that users have.
+    /// Objects in use.
     pub active_objects: u64,
     /// Objects in all slabs.
     pub objects: u64,
@@ -23,20 +23,20 @@ pub struct CacheInfo {
     pub partial: u64,
     /// Objects in arrays and in the depot.
     pub at_hand: u64,
-    /// Allocations that took the short way.
+    /// Allocations that took the fast path.
     pub fast_allocs: u64,
-    /// Allocations that took the long way.
+    /// Allocations that took the slow path.
     pub slow_allocs: u64,
-    /// Frees that took the short way.
+    /// Frees that took the fast path.
     pub fast_frees: u64,
-    /// Frees that took the long way, those with a report included.
+    /// Frees that took the slow path, those with a report included.
     pub slow_frees: u64,
-    /// What happened behind the arrays.
+    /// Events behind the arrays.
     pub events: NodeEvents,
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// The figures of a cache. Any context; a moment later they may be others.
+    /// The figures of a cache. Any context; they may change at any moment.
     #[must_use]
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
@@ -52,9 +52,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let (objects, slabs, pages, partial, depot, events) = self.with_node(cache, |node| {
             (node.objects, node.slabs, node.pages, u64::from(node.partial), node.depot.full_count() as u64, node.events)
         });
-        // The long way takes the object it wants from the array that it has filled, if there is one.
+        // The slow path takes its object from the array that it has filled, if the cache has one.
         let fast_allocs = if cache.capacity == 0 { 0 } else { served.saturating_sub(slow_allocs) };
-        // What was allocated and is not in use any more was freed: frees need no counter of their own.
+        // Allocations minus objects in use are frees: frees need no counter of their own.
         let freed = (fast_allocs + slow_allocs).saturating_sub(active_objects);
         CacheInfo {
             active_objects,
@@ -71,7 +71,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of short and long ways. Printed where
+    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of fast and slow paths. Printed where
     /// sleeping is allowed; elsewhere that is reported, and takes the place of the caches.
     pub const fn slabinfo(&self) -> SlabInfo<'_, H> {
         SlabInfo(self)

@@ -1,9 +1,9 @@
-//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every
-//! call takes the long way, which tags the object, and no other cache pays anything.
+//! Memory tags of objects ([`crate::mm::tags`]). Caches with tags have no arrays, as those that are debugged: every call takes
+//! the slow path, which tags the object, and no other cache pays anything.
 //!
-//! An object has the tag of its user from its first byte to the last that was asked for, in whole granules; all else of
-//! a slab has that of free memory. The allocator itself uses addresses without tags, which match all. Where a free
-//! object is on its slab's list, the link remembers the tag that it had.
+//! An object has the tag of its user from its first byte to the last one requested, in whole granules; the rest of a slab has
+//! that of free memory. The allocator itself uses addresses without tags, which match all. Where a free object is on its slab's
+//! list, the link records its previous tag.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -28,22 +28,22 @@ impl<H: SlabHal> Cache<H> {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// [`SlabFlags::KASAN`], if memory has tags here.
+    /// [`SlabFlags::KASAN`], if memory has tags on this machine.
     pub(super) fn tag_flag(&self) -> SlabFlags {
         if self.hal().tags(Internal::CALL).is_some() { SlabFlags::KASAN } else { SlabFlags::empty() }
     }
 
-    /// An address as tables and arithmetic want it. One with a tag stays as it is where there are none: it is wild.
+    /// An address without its tag, for tables and arithmetic. On a machine without tags it is unchanged: a tagged one is wild.
     pub(super) fn untag(&self, at: VirtAddr) -> VirtAddr {
         if self.hal().tags(Internal::CALL).is_some() { at.untagged() } else { at }
     }
 
-    /// The tags, and where in physical memory an address without one lies.
+    /// The tags, and the physical address of an address without a tag.
     fn tags_at(&self, at: VirtAddr) -> Option<(&dyn TagMemory, PhysAddr)> {
         self.hal().tags(Internal::CALL).zip(self.hal().to_phys(at))
     }
 
-    /// The tag of the memory at an address, whatever tag that has.
+    /// The tag of the memory at an address, with any tag in the pointer.
     fn memory_tag(&self, at: VirtAddr) -> Option<Tag> {
         self.tags_at(at.untagged()).map(|(tags, phys)| tags.get(phys))
     }
@@ -56,21 +56,21 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes all of a new slab free memory.
+    /// Tags all of a new slab as free memory.
     pub(super) fn tag_slab(&self, cache: &Cache<H>, start: VirtAddr, bytes: u64) {
         if cache.is_tagged() {
             self.set_tags(start, bytes, Tag::FREE);
         }
     }
 
-    /// The tag that a free object had when it was in use, as its link remembers it; any, if it was not yet. Before
-    /// anything is written to it.
+    /// The tag that a free object had when it was in use, from its link; any tag, if it was never in use. Call it before the
+    /// object is written to.
     pub(super) fn past_tag(&self, cache: &Cache<H>, slot: Object) -> Tag {
         let place = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.link.into()));
         split_past(decode(slot.load(cache.shape.link), cache.secret, place)).1
     }
 
-    /// Gives the first `asked` bytes of an object that `caller` has just got a tag: the pointer with it.
+    /// Tags the first `asked` bytes of an object that `caller` has just got. Returns the tagged pointer.
     pub(super) fn tag_object(
         &self,
         cache: &Cache<H>,
@@ -102,7 +102,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         [before, behind].map(|at| self.pages.tag_across(memory, at))
     }
 
-    /// Changes how many bytes its user may use of an object, or of a large block, that has `usable` of them. The tag stays.
+    /// Changes the number of usable bytes of an object, or of a large block, that has `usable` of them. The tag stays.
     pub(super) fn retag(&self, place: Option<&Place<'_, H>>, object: VirtAddr, asked: usize, usable: usize) {
         if place.is_some_and(|place| !place.cache.is_tagged()) {
             return;
@@ -113,7 +113,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         self.set_tags(VirtAddr::new(object.get().wrapping_add(whole)), all.saturating_sub(whole), Tag::FREE);
     }
 
-    /// Whether the tag of a pointer is that of the object whose first byte it names. One without a tag is right everywhere.
+    /// Whether the tag of a pointer is that of the object whose first byte it names. A pointer without a tag matches
+    /// everything.
     pub(super) fn check_tag(&self, at: VirtAddr, cache: &'static str) -> Result<(), Misuse> {
         match self.memory_tag(at) {
             Some(memory) if !at.is_untagged() && memory != at.tag() => Err(Misuse::Stale { at, cache, memory }),
@@ -121,7 +122,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Remembers who frees an object or a large block.
+    /// Records the call that frees an object or a large block.
     pub(super) fn note_free(&self, at: VirtAddr, bytes: u64, caller: VirtAddr) {
         if let Some((memory, phys)) = self.tags_at(at.untagged()) {
             let pointer = at.with_tag(memory.get(phys));
@@ -129,8 +130,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Makes an object that goes back on its slab's list free memory. What leads to `next` from there, with the tag that
-    /// the object had. With the node locked.
+    /// Tags an object that goes back on its slab's list as free memory. Returns the link to `next`, with the tag that the
+    /// object had. With the node locked.
     pub(super) fn tag_freed(&self, cache: &Cache<H>, slot: Object, next: VirtAddr) -> VirtAddr {
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let past = self.memory_tag(object).unwrap_or(Tag::FREE);
@@ -147,7 +148,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some((count * TAG_GRANULE).min(most))
     }
 
-    /// Tags the first `asked` bytes of a large block, which the page allocator has tagged, and makes the rest free memory.
+    /// Tags the first `asked` bytes of a large block, which the page allocator has tagged, and tags the rest as free memory.
     pub(super) fn tag_large(&self, at: VirtAddr, bytes: u64, asked: u64, caller: VirtAddr) -> VirtAddr {
         let Some((memory, phys)) = self.tags_at(at) else { return at };
         let pointer = at.with_tag(memory.get(phys));

@@ -15,9 +15,9 @@
 use super::cpu::Slot;
 use super::number::CacheId;
 
-/// What every page of a slab says about itself in the low half of its descriptor's `aux`, which nobody but a slab sets:
-/// whether an address is the start of one of its objects takes one multiplication, where the CPU keeps free objects of
-/// the cache takes one addition.
+/// Word that every page of a slab has in the low half of its descriptor's `aux`, which only slabs set. It answers with one
+/// multiplication whether an address is the start of one of the slab's objects, and with one addition where the CPU keeps free
+/// objects of the cache.
 ///
 /// # Invariants
 ///
@@ -29,8 +29,8 @@ impl SlabWord {
     const PAGE_SHIFT: u32 = 32;
     const SLOT_SHIFT: u32 = 40;
 
-    /// The word of page number `page` of a slab with objects of `size` bytes, at least 8. `checked` caches have a size
-    /// that the short way of freeing cannot test: they always take the long one.
+    /// The word of page number `page` of a slab with objects of `size` bytes, at least 8. `checked` caches have a size that the
+    /// fast path of freeing cannot test: they always take the slow path.
     #[must_use]
     pub(super) const fn new(size: u32, checked: bool, page: u32, slot: Slot) -> Self {
         let reciprocal = if checked { 0 } else { Self::reciprocal(size) };
@@ -76,8 +76,8 @@ impl SlabWord {
         (self.0 >> Self::PAGE_SHIFT & 0xf) as u32
     }
 
-    /// Whether an object of the slab starts at the byte `offset` of this page, as far as its size tells: what lies
-    /// behind the last object is not told from one.
+    /// Whether an object of the slab starts at the byte `offset` of this page, as far as its size tells: the space behind the
+    /// last object is not distinguished from one.
     #[must_use]
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
@@ -87,7 +87,7 @@ impl SlabWord {
         within.wrapping_mul(reciprocal) < reciprocal
     }
 
-    /// Where each CPU keeps free objects of the cache.
+    /// Slot of the cache's array.
     #[must_use]
     #[inline(always)]
     pub(super) const fn slot(self) -> Slot {
@@ -95,18 +95,18 @@ impl SlabWord {
     }
 }
 
-/// Says that the word is a slab's, where the reciprocal is zero.
+/// Bit that marks a slab's word where the reciprocal is zero.
 const SLAB: u64 = 1 << 39;
 
 /// No object.
 pub(super) const NIL: u16 = 0x1fff;
 
-/// What the first page of a slab says about the slab. Changed under the lock of the cache's node.
+/// A slab's data in its first page's descriptor. Changed under the lock of the cache's node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Book {
     /// The cache.
     pub(super) cache: CacheId,
-    /// Objects that nobody has had yet: the last ones in the slab's own order.
+    /// Objects that were never allocated: the last ones in the slab's own order.
     pub(super) fresh: u16,
     /// Objects that are not on the slab's free list: with users, in a CPU's array, in the depot.
     pub(super) in_use: u16,
@@ -144,7 +144,7 @@ impl Book {
     }
 }
 
-// What the short ways of a machine take apart by themselves, in assembly: both words' fields stay where they are.
+// Machines take these words apart in the assembly of their fast paths: the fields of both words must stay in place.
 const _: () = {
     let slot = Slot::from_distance(0x12_3450);
     let word = SlabWord::new(256, false, 5, slot);

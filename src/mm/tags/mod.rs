@@ -1,11 +1,12 @@
-//! Which tag memory gets, and what a wrong tag means: the policy of memory tagging (Linux: `mm/kasan`, hardware tags).
+//! The choice of tags for memory, and the meaning of a wrong tag: the policy of memory tagging (Linux: `mm/kasan`, hardware
+//! tags).
 //!
 //! - Memory in use has one of fourteen tags, and its owner's pointer the same. Free memory has [`Tag::FREE`], which no
 //!   pointer carries, so every use after free faults as long as nobody else has the memory.
-//! - Neighbours are never alike, so that every overflow by less than an object faults: objects of a slab have even and odd
-//!   tags by turns, and what lies at the edge of a block avoids the tag across the edge.
-//! - Who gets memory again gets another tag than who had it before, so that a stale pointer faults for sure the first time,
-//!   and with a chance of six in seven from then on.
+//! - Neighbours are never alike, so that every overflow by less than an object faults: objects of a slab have even and odd tags
+//!   by turns, and an allocation at the edge of a block avoids the tag across the edge.
+//! - A new owner of memory gets a tag that differs from the previous owner's, so that a stale pointer faults for sure the first
+//!   time, and with a chance of six in seven from then on.
 #![forbid(unsafe_code)]
 
 mod ring;
@@ -35,7 +36,7 @@ pub fn for_block(across: [Option<Tag>; 2]) -> TagSet {
     across.into_iter().flatten().fold(TagSet::OWNERS, TagSet::without)
 }
 
-/// What is known about an access that failed its tag check.
+/// Facts about an access that failed its tag check.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence {
     /// The pointer's tag.
@@ -46,27 +47,27 @@ pub struct Evidence {
     pub behind: Option<u64>,
     /// Bytes from the address to the nearest higher one.
     pub before: Option<u64>,
-    /// Whether memory at the address was freed by who had the pointer's tag.
+    /// Whether memory at the address was freed by the owner with the pointer's tag.
     pub freed: bool,
 }
 
-/// What went wrong.
+/// Kind of error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The tags agree, or the pointer matches all.
     Fine,
-    /// The memory is free, or somebody else's since.
+    /// The memory is free, or has a new owner since.
     UseAfterFree,
-    /// So many bytes behind the memory of the pointer, 0 for the first.
+    /// This number of bytes behind the memory of the pointer, 0 for the first.
     Overflow(u64),
-    /// So many bytes before it, 1 for the last.
+    /// This number of bytes before it, 1 for the last.
     Underflow(u64),
-    /// No memory nearby has the pointer's tag, and nobody remembers one.
+    /// No memory nearby has the pointer's tag, and no record names one.
     Stale,
 }
 
 impl Evidence {
-    /// The likeliest explanation.
+    /// The most likely explanation.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.pointer == self.memory || self.pointer == Tag::MATCH_ALL {

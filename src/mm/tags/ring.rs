@@ -1,5 +1,5 @@
-//! Who had tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring). Written
-//! from any context without a lock; whoever reads looks backwards from the latest.
+//! Previous owners of tagged memory: the last allocations and frees of a machine, in a ring (Linux: `kasan` stack ring).
+//! Written from any context without a lock; a reader goes backwards from the latest.
 #![forbid(unsafe_code)]
 
 use super::whole_granules;
@@ -20,20 +20,20 @@ pub struct RingEntry {
 
 const FREED: u64 = 1 << 63;
 
-/// One that had memory.
+/// A previous owner of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner {
     /// The pointer, with its tag.
     pub pointer: VirtAddr,
-    /// Bytes that it had.
+    /// Bytes of that memory.
     pub bytes: u64,
-    /// Where the memory was allocated, if the ring still knows.
+    /// Caller that allocated the memory, if the ring still has it.
     pub allocated: Option<VirtAddr>,
-    /// Where it was freed, if it was.
+    /// Caller that freed it, if it was freed.
     pub freed: Option<VirtAddr>,
 }
 
-/// The last events, in memory that somebody gave for good.
+/// The last events, in memory that the ring owns for good.
 #[derive(Debug)]
 pub struct OwnerRing {
     entries: &'static [RingEntry],
@@ -41,19 +41,19 @@ pub struct OwnerRing {
 }
 
 impl OwnerRing {
-    /// A ring of so many places.
+    /// A ring with one place for each entry.
     #[must_use]
     pub const fn new(entries: &'static [RingEntry]) -> Self {
         Self { entries, next: AtomicUsize::new(0) }
     }
 
-    /// Events that it holds at most.
+    /// Maximum number of events.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it can hold none.
+    /// Whether it has no places.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -66,7 +66,7 @@ impl OwnerRing {
             return;
         };
         entry.number.store(0, Ordering::Relaxed);
-        // Pairs with the fence in `read`: who sees a new word does not see the old number.
+        // Pairs with the fence in `read`: a reader that sees a new word does not see the old number.
         core::sync::atomic::fence(Ordering::Release);
         entry.pointer.store(event.pointer.get(), Ordering::Relaxed);
         entry.caller.store(event.caller.get(), Ordering::Relaxed);
@@ -90,13 +90,13 @@ impl OwnerRing {
         (before && there(Ordering::Relaxed)).then_some(event)
     }
 
-    /// The latest who had, by a pointer with the tag of `at`, memory that reaches from `at` no further away than
-    /// `reach` bytes; who had the byte itself before all others. Takes no lock. Cost: O(length of the ring).
+    /// The most recent owner, through a pointer with `at`'s tag, of memory within `reach` bytes of `at`; an owner of that exact
+    /// byte wins. Takes no lock. Cost: O(length of the ring).
     #[must_use]
     pub fn owner_of(&self, at: VirtAddr, reach: u64) -> Option<Owner> {
         let mut found: Option<(u64, Owner)> = None;
-        // The memory next to the byte that was given out since, by whatever pointer: what it is a part of is nobody's as a
-        // whole any more, as a block is that has become a slab.
+        // The latest allocation next to the byte, through any pointer. If it is a part of an older allocation, that one has
+        // been divided since, as a block that became a slab, and no longer counts.
         let mut part: Option<(u64, TagEvent)> = None;
         let latest = self.next.load(Ordering::Acquire);
         for number in (0..latest).rev().take(self.entries.len()) {
@@ -113,7 +113,7 @@ impl OwnerRing {
                 continue;
             }
             if let Some((_, owner)) = found.as_mut().filter(|(_, owner)| owner.pointer == event.pointer) {
-                // The allocation that the free undid; what is older is another life of the same memory.
+                // The allocation that the free undid; older events belong to an earlier allocation of the same memory.
                 if owner.allocated.is_none() && !event.freed {
                     owner.allocated = Some(event.caller);
                     owner.bytes = event.bytes;

@@ -7,10 +7,10 @@ use crate::ds::rbtree::{Chain, Entry, Owned, Payload, RbTree};
 
 /// Descriptors that a split may need: one for the area, one for the second part of a gap.
 const SPLIT: usize = 2;
-/// Descriptors that are kept: those of a split, and as many for a split at a time when there is no memory.
+/// Descriptors that are kept: those of one split, and those of another split at a time when there is no memory.
 pub(super) const RESERVE: usize = 2 * SPLIT;
 
-/// Every address that no area has, and descriptors that no address has.
+/// All free addresses, and the unused descriptors.
 ///
 /// # Invariants
 ///
@@ -21,20 +21,20 @@ pub(super) struct FreeSpace<'a> {
     spare: Chain<'a, Area>,
 }
 
-/// Gaps that are looked at under one hold of the lock.
+/// Gaps that are checked under one hold of the lock.
 const LOOKS: usize = 64;
 
-/// What [`FreeSpace::take_unit`] found.
+/// Result of [`FreeSpace::take_unit`].
 pub(super) enum Unit<'a> {
     /// A unit, taken.
     Taken(Owned<'a, Area>),
-    /// Nothing below this.
+    /// No unit below this address.
     After(u64),
-    /// Nothing.
+    /// No unit.
     None,
 }
 
-/// Addresses that are free already, or damage.
+/// Addresses that are free already; they, or the tree, are damaged.
 #[derive(Debug)]
 pub(super) struct NotFree;
 
@@ -43,13 +43,13 @@ impl<'a> FreeSpace<'a> {
         Self { tree: RbTree::new(), spare: Chain::new() }
     }
 
-    /// Whether the reserve has been touched, and should be filled while there is memory.
+    /// Whether the reserve of descriptors is below its target, and should be filled while there is memory.
     #[inline]
     pub(super) const fn is_short(&self) -> bool {
         self.spare.len() < RESERVE
     }
 
-    /// Keeps a descriptor of nothing.
+    /// Keeps an unused descriptor.
     #[inline]
     pub(super) fn add_spare(&mut self, descriptor: Owned<'a, Area>) {
         self.spare.push_front(descriptor);
@@ -59,13 +59,13 @@ impl<'a> FreeSpace<'a> {
     ///
     /// # Errors
     ///
-    /// [`NoSpare`], if descriptors are wanting; nothing has changed.
+    /// [`NoSpare`], if descriptors are missing; nothing has changed.
     #[inline]
     pub(super) fn take(&mut self, request: &Request) -> Result<Option<Owned<'a, Area>>, NoSpare> {
         let Some((gap, start)) = self.tree.lowest_fit(request) else { return Ok(None) };
         let gap = gap.node();
         let (gap_start, gap_end, end) = (gap.key(), gap.end(), start.wrapping_add(request.size));
-        // INVARIANT: FREE-1, FREE-2 in each case: what is left of the gap is not empty, and is less than it was.
+        // INVARIANT: FREE-1, FREE-2 in each case: the remaining gap is not empty, and is smaller than before.
         match (start == gap_start, end == gap_end) {
             // The whole gap: its descriptor becomes the area's.
             (true, true) => Ok(self.tree.erase(gap)),
@@ -106,11 +106,11 @@ impl<'a> FreeSpace<'a> {
         }
     }
 
-    /// Gives addresses back, merged with the gaps that they touch.
+    /// Frees addresses, merged with the gaps that they touch.
     ///
     /// # Errors
     ///
-    /// The area comes back if some of it is free: it, or the tree, is damaged.
+    /// Returns the area if some of it is free: the area, or the tree, is damaged.
     pub(super) fn give(&mut self, area: Owned<'a, Area>) -> Result<(), (NotFree, Owned<'a, Area>)> {
         let (start, end) = (area.key(), area.end());
         let Entry::Vacant(place) = self.tree.entry(start) else { return Err((NotFree, area)) };
@@ -120,7 +120,7 @@ impl<'a> FreeSpace<'a> {
         }
         let prev = prev.filter(|prev| prev.end() == start);
         let next = next.filter(|next| next.key() == end);
-        // INVARIANT: FREE-1: merged with whatever it touches.
+        // INVARIANT: FREE-1: merged with the gaps that it touches.
         match (prev, next) {
             (Some(prev), Some(next)) => {
                 let end = next.end();
@@ -145,7 +145,7 @@ impl<'a> FreeSpace<'a> {
     }
 
     /// Takes the lowest unit out of its gap that begins at `min` or above, below `end`, and is free as a whole: a multiple of
-    /// `large`, or else of `small`. Few gaps are looked at, so that the lock is not held for long.
+    /// `large`, or else of `small`. It checks few gaps, so that the lock is not held for long.
     pub(super) fn take_unit(&mut self, min: u64, end: u64, (small, large): (u64, u64)) -> Unit<'a> {
         let mut at = min;
         let mut gap = self.tree.last_at_or_below(min).filter(|gap| gap.end() > min);
@@ -162,7 +162,7 @@ impl<'a> FreeSpace<'a> {
                 let exact = Request { size, align: size, granule: small, min: start, max: start.saturating_add(size) };
                 return match self.take(&exact) {
                     Ok(Some(area)) => Unit::Taken(area),
-                    // Without a descriptor at hand there is nothing to be done.
+                    // Without a spare descriptor no unit can be taken.
                     Ok(None) | Err(NoSpare) => Unit::None,
                 };
             }

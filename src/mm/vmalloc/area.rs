@@ -1,4 +1,4 @@
-//! An area: a range of addresses, and what belongs to it.
+//! An area: a range of addresses, and the data that belong to it.
 #![forbid(unsafe_code)]
 
 use super::caller::Caller;
@@ -10,7 +10,7 @@ use core::fmt;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The pages that an area owns, as a number that means something to whoever put them there.
+/// The pages that an area owns, as a number with a meaning to the caller that put them there.
 ///
 /// There is one value for the pages of an area. It is in the area from [`AreaRef::give_pages`] on, and comes out as the
 /// argument of [`AreaHal::release`](super::AreaHal::release), when no CPU translates the area any more.
@@ -27,13 +27,13 @@ impl Pages {
         Self { word, count }
     }
 
-    /// What they are known as.
+    /// The number given to [`Pages::new`].
     #[must_use]
     pub const fn word(&self) -> u64 {
         self.word
     }
 
-    /// How many.
+    /// Number of pages.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
@@ -42,8 +42,8 @@ impl Pages {
 
 /// The descriptor of an area, in use or free.
 ///
-/// Fields are atomics, accessed relaxed: a descriptor is changed by the one that has it, and read by others under the
-/// lock of the tree that it is in.
+/// Fields are atomics, accessed relaxed: a descriptor is changed by its owner, and read by others under the lock of the tree
+/// that it is in.
 #[derive(Default)]
 pub struct Area {
     start: AtomicU64,
@@ -82,7 +82,7 @@ impl Gap for Area {
 }
 
 impl Area {
-    /// A descriptor of nothing.
+    /// An unused descriptor.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Area {
         }
     }
 
-    /// By whoever has the descriptor, or the tree that it is in.
+    /// Caller must own the descriptor, or the tree that it is in.
     #[inline(always)]
     pub(super) fn set_start(&self, start: u64) {
         self.start.store(start, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl Area {
         Pages::new(self.page_word.load(Ordering::Relaxed), count)
     }
 
-    /// The pages, while nobody can take them: they stay the area's.
+    /// The pages, while nobody can take them; the area keeps them.
     pub(super) fn peek_pages(&self) -> Pages {
         Pages::new(self.page_word.load(Ordering::Relaxed), self.pages.load(Ordering::Relaxed))
     }
@@ -174,7 +174,7 @@ impl fmt::Debug for Area {
     }
 }
 
-/// An area in use, for whoever asked for it: valid until the area is given back. Others find it by its address.
+/// An area in use, as a handle of its requester: valid until the area is freed. Others find it by its address.
 #[derive(Clone, Copy, Debug)]
 pub struct AreaRef<'a>(&'a Area);
 
@@ -191,7 +191,7 @@ impl<'a> AreaRef<'a> {
         VirtAddr::new(self.0.key())
     }
 
-    /// What is known of it.
+    /// A copy of the area's data, for reports.
     #[must_use]
     pub fn info(self) -> AreaInfo {
         AreaInfo::of(self.0)
@@ -202,12 +202,12 @@ impl<'a> AreaRef<'a> {
         self.0
     }
 
-    /// Notes where in physical memory the area leads, if it leads to one range.
+    /// Records the physical address that the area maps, if it maps one contiguous range.
     pub fn set_phys(self, phys: PhysAddr) {
         self.0.phys.store(phys.get().saturating_add(1), Ordering::Relaxed);
     }
 
-    /// [`Self::give_pages`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::give_pages`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_give_pages(self, pages: Pages) -> Result<(), Pages> {
         if self.0.page_count() != 0 {
@@ -218,23 +218,23 @@ impl<'a> AreaRef<'a> {
         Ok(())
     }
 
-    /// [`Self::complete`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::complete`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_complete(self) {
         let flags = self.0.flags() - VmFlags::UNINITIALIZED;
-        // Release: whoever sees that it is complete sees what it has.
+        // Release: a reader that sees it complete sees its contents.
         self.0.flags.store(flags.bits(), Ordering::Release);
     }
 
-    /// Notes something more about the area.
+    /// Adds flags to the area.
     pub fn add_flags(self, flags: VmFlags) {
         self.0.flags.fetch_or(flags.bits(), Ordering::Relaxed);
     }
 }
 
-/// An area that is in use no longer, and found no longer; CPUs may still translate it.
+/// An area out of use, which no lookup finds any more; CPUs may still translate it.
 ///
-/// Its pages cannot be had from it.
+/// Its pages cannot be taken from it.
 #[must_use = "the area is lost unless it is retired or recycled"]
 pub struct Removed<'a>(Owned<'a, Area>);
 
@@ -262,20 +262,20 @@ impl<'a> Removed<'a> {
         self.0.mapped()
     }
 
-    /// Where in physical memory it leads, if it leads to one range.
+    /// The physical address that it maps, if it maps one contiguous range.
     #[must_use]
     #[inline]
     pub fn phys(&self) -> Option<PhysAddr> {
         self.0.phys()
     }
 
-    /// What it was for.
+    /// Its flags while it was in use.
     #[inline]
     pub(super) fn flags(&self) -> VmFlags {
         self.0.flags()
     }
 
-    /// What it was.
+    /// A copy of its data, for reports.
     #[must_use]
     pub fn info(&self) -> AreaInfo {
         AreaInfo::of(&self.0)

@@ -1,9 +1,9 @@
 //! Short-lived mappings of a few pages: `vm_map_ram`, from blocks of addresses that a CPU has to itself (Linux: `struct
 //! vmap_block`).
 //!
-//! A block is 2 MiB of addresses, and a table of its own that stays. A bitmap says which pages are in use, and a byte for
-//! each page how long the mapping is that begins there, so that a wrong count is noticed; a page behind each mapping stays
-//! free as a guard. Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once:
+//! A block is 2 MiB of addresses, with a page table of its own that stays. A bitmap says which pages are in use, and a byte for
+//! each page has the length of the mapping that begins there, so that a wrong count is detected; a page behind each mapping
+//! stays free as a guard. Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once:
 //! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
@@ -27,9 +27,9 @@ pub const MAX_PAGES: usize = 63;
 const BLOCK_PAGES: usize = 512;
 /// Words of a bitmap.
 const WORDS: usize = BLOCK_PAGES / 64;
-/// Blocks at most: 128 MiB of addresses.
+/// Maximum number of blocks: 128 MiB of addresses.
 pub const BLOCKS: usize = 64;
-/// The owner of a block that nobody takes pages from.
+/// Owner of a block from which no CPU takes pages.
 const NOBODY: u32 = u32::MAX;
 
 /// 64 pages of a block: a mapping and its guard page lie in one group.
@@ -37,8 +37,8 @@ const NOBODY: u32 = u32::MAX;
 /// # Invariants
 ///
 /// - `BLK-1`: a mapping and its guard page are set in `used`, from before it is mapped until no CPU translates it.
-/// - `BLK-2`: the number of the first page of a mapping leads to its pages, with the guard page, in `lengths`, and all
-///   others to 0; who clears it is the one that unmaps it.
+/// - `BLK-2`: `lengths` has the number of pages of a mapping, guard page included, at the number of its first page, and 0 at
+///   all others; the caller that clears the entry is the one that unmaps the mapping.
 struct Group {
     used: AtomicU64,
     lengths: [AtomicU8; 64],
@@ -54,7 +54,7 @@ impl Group {
         Self { used: AtomicU64::new(0), lengths: [const { AtomicU8::new(0) }; 64] }
     }
 
-    /// How long the mapping is that begins at page `first` of the block.
+    /// Length of the mapping that begins at page `first` of the block.
     #[inline(always)]
     fn length(&self, first: u32) -> &AtomicU8 {
         let [zeroth, ..] = &self.lengths;
@@ -67,7 +67,7 @@ impl Group {
     fn take(&self, count: u32) -> Option<u32> {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
-            // Bit n stays set where n, n + 1, … n + count - 1 are free: by doubling the length that is known of.
+            // Bit n stays set where n, n + 1, … n + count - 1 are free: by doubling the known length.
             let (mut runs, mut known) = (!used, 1);
             while 2 * known <= count {
                 runs &= runs >> known;
@@ -102,7 +102,7 @@ impl Group {
         self.length(first).compare_exchange(count, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Gives back the pages of a mapping that was claimed, and that no CPU translates.
+    /// Frees the pages of a mapping that was claimed, and that no CPU translates.
     #[inline]
     fn give(&self, first: u32, count: u32) {
         // INVARIANT: BLK-1. By BLK-2 they lie in this group.
@@ -129,9 +129,9 @@ impl Group {
 /// 2 MiB of addresses.
 struct Block<R> {
     groups: [Group; WORDS],
-    /// The CPU that takes pages from it, or [`NOBODY`]. It only keeps CPUs apart; nothing rests on it.
+    /// The CPU that takes pages from it, or [`NOBODY`]. It only reduces contention; correctness does not depend on it.
     owner: AtomicU32,
-    /// The table of its entries, once there is one.
+    /// The table of its entries, once it exists.
     table: Once<PinnedTable, R>,
 }
 
@@ -140,12 +140,12 @@ impl<R: LockHal> Block<R> {
         Self { groups: [const { Group::new() }; WORDS], owner: AtomicU32::new(NOBODY), table: Once::new() }
     }
 
-    /// Takes `count` pages with the guard page. Returns where, and the number of the first.
+    /// Takes `count` pages with the guard page. Returns the group, and the number of the first page.
     fn take(&self, count: u32) -> Option<(&Group, u32)> {
         (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some((group, base + group.take(count)?)))
     }
 
-    /// The group that a page is in.
+    /// The group of a page.
     #[inline]
     fn group(&self, page: u32) -> &Group {
         let [first, ..] = &self.groups;
@@ -158,7 +158,7 @@ impl<R: LockHal> Block<R> {
         self.groups.iter().map(|group| u64::from(group.used.load(Ordering::Relaxed).count_ones())).sum()
     }
 
-    /// Makes the block the CPU's if nobody takes pages from it, or nobody has one of its pages.
+    /// Assigns the block to the CPU if no CPU takes pages from it, or none of its pages is in use.
     fn adopt(&self, cpu: CpuId) -> bool {
         let owner = self.owner.load(Ordering::Relaxed);
         let free = owner == NOBODY || self.used() == 0;
@@ -174,7 +174,7 @@ struct Run<'b> {
     page: u32,
 }
 
-/// The block where a CPU begins to look.
+/// The block where a CPU starts its search.
 #[inline(always)]
 fn home(cpu: CpuId) -> usize {
     to_usize(u64::from(cpu.get())) % BLOCKS
@@ -182,11 +182,11 @@ fn home(cpu: CpuId) -> usize {
 
 /// The blocks of an address space.
 ///
-/// A CPU takes pages from the block that it has, which nobody else takes from, so that its cache line stays; from another
-/// when that is full. A block of which nothing is in use is anybody's.
+/// A CPU takes pages from its own block, from which no other CPU takes any, so that the cache line stays local; when that is
+/// full, from another one. Any CPU may take over a block with no page in use.
 pub struct RamBlocks<'s, 'a, H: VmallocHal<'a>> {
     space: &'s VmapSpace<'a, H>,
-    /// Where the blocks lie, one behind the other.
+    /// Base address of the blocks, which are contiguous.
     base: Once<VirtAddr, H::Relax>,
     blocks: [Block<H::Relax>; BLOCKS],
 }
@@ -199,7 +199,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         Self { space, base: Once::new(), blocks: [const { Block::new() }; BLOCKS] }
     }
 
-    /// Where the blocks lie. The first caller takes the addresses; they are never given back.
+    /// Base address of the blocks. The first caller takes the addresses; they are never given back.
     #[inline]
     fn base(&self) -> Result<VirtAddr, AreaError> {
         if let Some(base) = self.base.get() {
@@ -218,13 +218,13 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let area = self.space.alloc(&request)?;
         let base = *self.base.call_once(|| area.start());
         if base != area.start() {
-            // Another CPU was quicker.
+            // Another CPU was first.
             self.space.do_recycle(self.space.abandon(area)?);
         }
         Ok(base)
     }
 
-    /// Takes addresses for `count` pages with the guard page where this CPU has taken the last ones.
+    /// Takes addresses for `count` pages with the guard page from the block where this CPU took the last ones.
     #[inline(always)]
     fn take(&self, count: u32) -> Option<Run<'_>> {
         let cpu = self.space.hal().cpu();
@@ -266,21 +266,21 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     fn pin<'b>(&self, block: &'b Block<H::Relax>, base: VirtAddr, index: usize) -> Result<&'b PinnedTable, MapError> {
         let hal = self.space.hal();
         let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
-        // Whoever comes second finds the same table.
+        // A second caller finds the same table.
         let table = hal.tables().pin(&hal.frames(TABLE_GFP), start).map_err(MapError::Tables)?;
         Ok(block.table.call_once(|| table))
     }
 
-    /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). The pages are of blocks that the caller has
-    /// allocated, and that nobody has claimed; while they are mapped they cannot be freed, but for a free by another CPU at
-    /// this very moment, which is the caller's to prevent. The free of a page that was ever mapped so costs a look through
-    /// what is mapped then: see [`RamBlocks::maps`]. More than [`MAX_PAGES`], or what finds no room in the blocks, gets an
-    /// area of its own. Any context.
+    /// Maps `list` in its order for a short while (Linux: `vm_map_ram`). The pages are of blocks that the caller has allocated,
+    /// and that are not claimed; while they are mapped they cannot be freed, except by another CPU at this very moment, which
+    /// the caller must prevent. The free of a page that was ever mapped here searches the current mappings: see
+    /// [`RamBlocks::maps`]. More than [`MAX_PAGES`] pages, or a list for which the blocks have no room, get an area of their
+    /// own. Any context.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`]; [`MapError::BadPage`] for a page that is not
-    /// the caller's to map; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`]; [`MapError::BadPage`] for a page that the caller
+    /// may not map; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vm_map_ram(&self, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
@@ -297,7 +297,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         self.map_elsewhere(list, prot, Location::caller())
     }
 
-    /// The same where this CPU has no room at hand. By itself, so that the short way keeps what it has in registers.
+    /// Slow path: this CPU's block has no room. A separate function, so that the fast path keeps its values in registers.
     #[inline(never)]
     fn map_elsewhere(
         &self,
@@ -319,7 +319,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
         let first = Slot::wrapping(u64::from(run.page));
-        // A page that is marked is the caller's to map.
+        // The caller may map a page that is marked.
         let page_of = |page: Page| map.get(page).state().is_brief().then_some(page.index());
         match hal.tables().do_map_pinned(run.table, first, list, map.origin(), page_of, prot) {
             Ok(true) => Ok(run.table.address(first)),
@@ -327,7 +327,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         }
     }
 
-    /// Marks pages, and maps those that are not mapped yet. If that cannot be, nothing is mapped.
+    /// Marks pages, and maps those that are not mapped yet. If one cannot be mapped, nothing is mapped.
     #[cold]
     fn map_unmarked(
         &self,
@@ -357,8 +357,8 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         })
     }
 
-    /// Marks the blocks that pages belong to, so that a free looks for mappings. If one must not be mapped, those before stay
-    /// marked, which costs their free a look through the blocks.
+    /// Marks the blocks that pages belong to, so that a free searches the mappings. If one must not be mapped, those before
+    /// stay marked, which costs their free a search of the blocks.
     fn mark(&self, list: &[Page]) -> Result<(), MapError> {
         let pages = self.space.hal().pages();
         list.iter().try_for_each(|page| pages.note_brief(*page)).map_err(MapError::BadPage)
@@ -379,7 +379,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         })
     }
 
-    /// [`Self::vm_unmap_ram`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vm_unmap_ram`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
         // Without a base nothing was ever mapped in a block.
@@ -398,7 +398,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if !group.claim(page, count) {
             return Err(not_mapped);
         }
-        // What was mapped has a table.
+        // A mapping that exists has a table.
         if let Some(table) = block.table.get() {
             self.space.hal().tables().do_unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
         }

@@ -1,25 +1,25 @@
-//! The areas in use of a node: those that came last in places, as what is mapped for a moment is unmapped first; the
-//! others in a tree, where each finds its neighbours.
+//! The areas in use of a node: the latest ones in slots, since short-lived mappings are unmapped first; the others in a tree,
+//! where each finds its neighbours.
 #![forbid(unsafe_code)]
 
 use super::{Area, AreaRef};
 use crate::ds::rbtree::{self, Owned, Payload, RbTree};
 
-/// Places: few enough that looking at all of them costs less than putting an area into a tree.
+/// Number of slots: few enough that a scan costs less than inserting an area into a tree.
 const RECENT: usize = 4;
-/// The start that stands for no area: none starts there, as it is no page's.
+/// Start value of an empty slot: no area starts there, as no page does.
 const NONE: u64 = u64::MAX;
 
 /// Areas in use, by their start.
 ///
 /// # Invariants
 ///
-/// - `BUSY-1`: a place has a start that is not [`NONE`] where it has an area, and that is the area's.
-/// - `BUSY-2`: no area in a place has a start that one in the tree has.
+/// - `BUSY-1`: a slot has a start other than [`NONE`] exactly if it has an area, and the start is the area's.
+/// - `BUSY-2`: no area in a slot has the start of one in the tree.
 pub(super) struct Busy<'a> {
     starts: [u64; RECENT],
     recent: [Option<Owned<'a, Area>>; RECENT],
-    /// The place whose area goes to the tree when all are taken.
+    /// The slot whose area goes to the tree when all are taken.
     oldest: usize,
     tree: RbTree<'a, Area>,
 }
@@ -34,11 +34,11 @@ impl<'a> Busy<'a> {
         self.starts.iter().position(|other| *other == start)
     }
 
-    /// Enters an area. O(1), or O(log n) if another has to make room.
+    /// Enters an area. O(1), or O(log n) if another has to make room for it.
     ///
     /// # Errors
     ///
-    /// The area comes back if something stands in the tree where an area is that is to go there: damage.
+    /// Returns the area if the tree already has an entry at the place of the area that is moved there: damage.
     #[inline]
     pub(super) fn insert(&mut self, area: Owned<'a, Area>) -> Result<AreaRef<'a>, Owned<'a, Area>> {
         let place = match self.place_of(NONE) {
@@ -59,7 +59,7 @@ impl<'a> Busy<'a> {
         }
     }
 
-    /// Moves the area that has its place longest to the tree: the place, if the tree took it.
+    /// Moves the area that has been in its slot longest to the tree. Returns the slot, if the tree took the area.
     #[inline(never)]
     fn settle(&mut self) -> Option<usize> {
         let place = self.oldest;
@@ -84,7 +84,7 @@ impl<'a> Busy<'a> {
         }
     }
 
-    /// Takes out the area that starts at `start`, if `accept` has nothing against it. `None` if there is none.
+    /// Removes the area that starts at `start`, if `accept` permits it. `None` if no area starts there.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl<'a> Busy<'a> {
         }
     }
 
-    /// The areas in places.
+    /// The areas in slots.
     fn recent(&self) -> impl Iterator<Item = &Area> {
         self.recent.iter().flatten().map(|area| &**area)
     }

@@ -1,4 +1,4 @@
-//! Who asked for an area, kept where several CPUs may read it.
+//! Requester of an area, stored so that several CPUs may read it.
 
 use core::panic::Location;
 use core::ptr;

@@ -14,7 +14,7 @@ use core::fmt;
 pub struct Broken {
     /// Its tag.
     pub tag: &'static str,
-    /// What was found.
+    /// The rule that is broken.
     pub what: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         ensure(bytes == layout.region.size(), "VMAP-1", "the sizes of all areas, and the size of the region")
     }
 
-    /// Tests the free tree, and answers how many bytes it has.
+    /// Tests the free tree, and returns its number of bytes.
     fn check_free(&self, layout: &Layout) -> Result<u64, Broken> {
         self.with_free(|free| {
             free.tree().check()?;
@@ -95,8 +95,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         Ok(bytes)
     }
 
-    /// Tests that an area overlaps no gap and no other area in use, and answers its size. `locked` is the node whose
-    /// lock is held; since nothing else happens, those of the others are open.
+    /// Tests that an area overlaps no gap and no other area in use, and returns its size. `locked` is the node whose lock is
+    /// held; since nothing else happens, those of the others are open.
     fn check_area(&self, layout: &Layout, area: &Area, locked: (usize, &VmapNode<'a>)) -> Result<u64, Broken> {
         let (start, end) = (area.key(), area.end());
         ensure(start < end && (start | end) & (PAGE_SIZE - 1) == 0, "VMAP-1", "an area that is not whole pages")?;
@@ -104,7 +104,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let gap = self.with_free(|free| free.tree().last_at_or_below(end - 1).is_some_and(|gap| gap.end() > start));
         ensure(!gap, "VMAP-2", "an area over free addresses")?;
         let overlapped = |node: &VmapNode<'a>| {
-            // Another that begins at or below the end, or the one before this one.
+            // Another area that begins at or below the end, or the one before this one.
             let last = node.busy.last_at_or_below(end - 1);
             let other = last.and_then(|last| match core::ptr::eq(last, area) {
                 true => node.busy.last_at_or_below(start.checked_sub(1)?),

@@ -9,7 +9,7 @@ use crate::ds::rbtree::Owned;
 use crate::ds::rbtree::fit::Request;
 use core::panic::Location;
 
-/// Early areas, at most.
+/// Maximum number of early areas.
 const EARLY_MAX: usize = 16;
 
 /// An area without a descriptor.
@@ -66,7 +66,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         placed
     }
 
-    /// Makes the region free but for the early areas, and the space ready.
+    /// Makes all of the region free except the early areas, and the space ready.
     pub(super) fn take_over(&self, layout: Layout) -> Result<(), SetupError> {
         let region = layout.region;
         let saved = self.hal.save();

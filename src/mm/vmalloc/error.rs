@@ -1,4 +1,4 @@
-//! Why a request for an area, or its return, was refused.
+//! Reasons why a request for an area, or its free, was refused.
 #![forbid(unsafe_code)]
 
 use super::{AreaInfo, VmFlags};
@@ -8,17 +8,17 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::zone::{AllocError, FreeError};
 use core::fmt;
 
-/// Why an area was not given or not taken back. Nothing has changed then.
+/// Reason why an area was not allocated or not freed. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AreaError {
-    /// No bytes were asked for.
+    /// The size is 0.
     Empty,
     /// The size, rounded up to pages and with its guard, is larger than any address range.
     TooLarge(u64),
-    /// An alignment that is no power of two.
+    /// The alignment is not a power of two.
     BadAlignment(u64),
-    /// The address range that was asked for has nothing of this space.
+    /// No part of the requested address range lies in this space.
     OutsideSpace,
     /// No gap of that size and alignment is left, after a purge too.
     Exhausted,
@@ -30,15 +30,15 @@ pub enum AreaError {
     AlreadyReady,
     /// No room for another area before the space is set up.
     TooManyEarly,
-    /// Another early area is there.
+    /// It overlaps another early area.
     Overlap(VirtRange),
     /// The address is in no area.
     NoArea(VirtAddr),
     /// The address is inside an area, not its start.
     NotTheStart(VirtAddr, AreaInfo),
-    /// The area is being built, and not its builder's to give back yet.
+    /// The area is under construction, and its builder may not free it yet.
     Uninitialized(AreaInfo),
-    /// The area is none that this call may give back: a mapping handed to `vfree`, say.
+    /// This call may not free the area: a mapping passed to `vfree`, for example.
     WrongKind(AreaInfo),
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for AreaError {
 
 impl core::error::Error for AreaError {}
 
-/// Why a space could not be set up.
+/// Reason why a space could not be set up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -95,29 +95,29 @@ impl fmt::Display for SetupError {
 
 impl core::error::Error for SetupError {}
 
-/// Why nothing was mapped or unmapped. Nothing has changed then.
+/// Reason why nothing was mapped or unmapped. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MapError {
-    /// No bytes, or no pages, were asked for.
+    /// The size, or the number of pages, is 0.
     Empty,
     /// More bytes than there is RAM.
     TooLarge(u64),
-    /// Flags that say which call made an area, or that are no caller's to set.
+    /// Flags that record the call that made an area, or that no caller may set.
     Flags(VmFlags),
     /// RAM mapped for execution, for user space, or with another memory type than its linear alias.
     Protection(Prot),
     /// The area is, or was, mapped otherwise than writable: its bytes cannot be changed or moved.
     NotWritable(AreaInfo),
-    /// The area.
+    /// Error of the area.
     Area(AreaError),
-    /// Pages for it.
+    /// Error of allocating pages for it.
     Pages(AllocError),
-    /// The tables.
+    /// Error of the tables.
     Tables(PgtableError),
-    /// A page that is not the caller's to map, or to give to an area.
+    /// A page that the caller may not map, or give to an area.
     BadPage(FreeError),
-    /// No mapping of so many pages starts there.
+    /// No mapping of this number of pages starts there.
     NotMapped(VirtAddr, usize),
 }
 

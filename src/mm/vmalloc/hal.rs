@@ -14,52 +14,52 @@ use crate::mm::pgtable::{LivePolicy, PageTable, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
 use crate::sync::LockHal;
 
-/// What an address space asks of a machine.
+/// An address space's interface to a machine.
 ///
 /// # Safety
 ///
-/// - `HAL-8`: when [`AreaHal::unmap_and_flush`] returns, no CPU translates any of the ranges; only then are their pages
-///   and addresses given to others. [`AreaHal::descriptor`] answers with a descriptor that nobody else has.
+/// - `HAL-8`: when [`AreaHal::unmap_and_flush`] returns, no CPU translates any of the ranges; only then are their pages and
+///   addresses given to others. [`AreaHal::descriptor`] returns a descriptor that nobody else has.
 pub unsafe trait AreaHal<'a>: Interrupts + PerCpu {
-    /// How a CPU waits for a lock, or for another CPU.
+    /// Way of waiting for a lock, or for another CPU.
     type Relax: LockHal;
 
-    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be looked for. It is a descriptor
-    /// for good: whoever still has a reference to it finds one.
+    /// A new descriptor, or `None` if there is no memory for one; `gfp` says how it may be found. It stays a descriptor for
+    /// good: a stale reference to it still points to a descriptor.
     fn descriptor(&self, gfp: Gfp) -> Option<Owned<'a, Area>>;
 
-    /// Unmaps all of these, `pages` pages together, and waits until no CPU translates any of them. One invalidation
-    /// will do.
+    /// Unmaps all of these ranges, `pages` pages together, and waits until no CPU translates any of them. One invalidation is
+    /// enough.
     fn unmap_and_flush(&self, _: Internal, ranges: &mut dyn Iterator<Item = VirtRange>, pages: u64);
 
-    /// Frees the tables that `range` has to itself. Nothing is mapped there, and nobody maps there meanwhile. It is 2 MiB or
-    /// 1 GiB, and aligned to its size.
+    /// Frees the tables that translate only `range`. Nothing is mapped there, and nobody maps there meanwhile. It is 2 MiB or 1
+    /// GiB, and aligned to its size.
     fn free_tables(&self, _: Internal, range: VirtRange) {
         let _ = range;
     }
 
-    /// Takes the pages of an area that no CPU translates any more.
+    /// Frees the pages of an area that no CPU translates any more.
     fn release(&self, _: Internal, pages: Pages);
 
-    /// Whether this is an interrupt handler.
+    /// Whether the caller is an interrupt handler.
     fn in_interrupt(&self) -> bool;
 }
 
-/// What vmalloc asks of a machine: tables, frames for them, and pages.
+/// vmalloc's interface to a machine: tables, frames for them, and pages.
 ///
 /// # Safety
 ///
-/// - `HAL-9`: [`VmallocHal::tables`] are the tables that all CPUs use, the same at each call; nobody else maps or unmaps
-///   in the region that the space is given. [`VmallocHal::descriptor`] answers with a descriptor that nobody else has.
+/// - `HAL-9`: [`VmallocHal::tables`] are the tables that all CPUs use, the same at each call; nobody else maps or unmaps in the
+///   region that the space is given. [`VmallocHal::descriptor`] returns a descriptor that nobody else has.
 ///   [`VmallocHal::pages`] is the allocator of this machine's RAM, the same at each call.
 pub unsafe trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The machine's tables.
     type Mmu: Mmu;
-    /// Where frames for tables come from.
+    /// Source of frames for tables.
     type Frames: FrameSource;
     /// The machine of the page allocator.
     type Pages: PageHal;
-    /// How a CPU waits for a lock, or for another CPU.
+    /// Way of waiting for a lock, or for another CPU.
     type Relax: LockHal;
 
     /// A new descriptor; see [`AreaHal::descriptor`].
@@ -71,7 +71,7 @@ pub unsafe trait VmallocHal<'a>: Interrupts + PerCpu {
     /// The kernel's tables.
     fn tables(&self) -> &PageTable<Self::Mmu>;
 
-    /// The source of frames for them. It allocates as `gfp` says (what [`Gfp::effort`] keeps of it); freeing a table ignores
+    /// The source of frames for them. It allocates as `gfp` says (the part that [`Gfp::effort`] keeps); freeing a table ignores
     /// `gfp`.
     fn frames(&self, gfp: Gfp) -> Self::Frames;
 
@@ -79,8 +79,7 @@ pub unsafe trait VmallocHal<'a>: Interrupts + PerCpu {
     fn pages(&self) -> &PageAllocator<Self::Pages>;
 }
 
-// SAFETY: HAL-8: the gather below flushes what it has unmapped, on all CPUs, before it lets go of any of it; descriptors by
-// HAL-9.
+// SAFETY: HAL-8: the gather below flushes what it has unmapped, on all CPUs, before it frees any of it; descriptors by HAL-9.
 unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
     type Relax = <H as VmallocHal<'a>>::Relax;
 
@@ -92,7 +91,7 @@ unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
         let (tables, frames) = (self.tables(), self.frames(TABLE_GFP));
         let mut gather = tables.gather_pages(&frames, pages);
         for range in ranges {
-            // The area was mapped as one, so its edges cut nothing.
+            // The area was mapped as one, so its edges cut no leaf.
             let unmapped = tables.do_unmap(range, UnmapFlags::empty(), &mut gather);
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
         }
@@ -112,21 +111,21 @@ unsafe impl<'a, H: VmallocHal<'a>> AreaHal<'a> for H {
     }
 }
 
-/// What changing permissions asks of a machine beside what vmalloc does.
+/// Interface for changing permissions, beside that of vmalloc.
 ///
 /// # Safety
 ///
-/// - `HAL-10`: what is handed to [`SetMemoryHal::change_live`] runs with the policy that suits the CPU, and while nobody else
-///   changes live mappings; by break-before-make only while nothing else runs that may use what it changes.
+/// - `HAL-10`: the closure passed to [`SetMemoryHal::change_live`] runs with the policy that suits the CPU, and while nobody
+///   else changes live mappings; by break-before-make only while no other code runs that may use the mappings that it changes.
 pub unsafe trait SetMemoryHal<'a>: VmallocHal<'a> {
-    /// Runs `f` so that it may change live mappings by the policy that it is given, while nobody else does: not in an
-    /// interrupt handler; by break-before-make only while no other CPU runs and this one is not interrupted.
+    /// Runs `f`, which may change live mappings by the given policy, while nobody else does: not in an interrupt handler; by
+    /// break-before-make only while no other CPU runs and this one is not interrupted.
     ///
     /// # Errors
     ///
     /// [`SetMemoryError::InInterrupt`], [`SetMemoryError::OtherCpus`]; and those of `f`.
     fn change_live(&self, f: &mut dyn FnMut(LivePolicy) -> Result<(), SetMemoryError>) -> Result<(), SetMemoryError>;
 
-    /// What was written to these addresses is what every CPU executes there from now on (Linux: `flush_icache_range`).
+    /// Every CPU executes the instructions written to these addresses from now on (Linux: `flush_icache_range`).
     fn sync_instructions(&self, range: VirtRange);
 }

@@ -1,10 +1,10 @@
-//! Pages of others, while an area maps them: whose they may be, and that they are not freed meanwhile.
+//! Pages of others, while an area maps them: which pages may be mapped, and that they are not freed meanwhile.
 //!
-//! What a page's descriptor says decides, not the caller: only a page of an allocated block that nobody has claimed may be
-//! mapped. So text, slabs, page tables, other areas' pages, free pages and what is no RAM are refused. Each mapping counts
-//! in the descriptor of the block, so that its free is refused: once for its first page, and once for another page if the page
-//! mapped just before belongs to another block. What `vm_map_ram` maps from its blocks is only marked, once: the free of a
-//! marked block looks through them.
+//! The page's descriptor decides, not the caller: only a page of an allocated block that is not claimed may be mapped. So text,
+//! slabs, page tables, other areas' pages, free pages and memory that is not RAM are refused. Each mapping counts in the
+//! descriptor of the block, so that its free is refused: once for its first page, and once for another page if the page mapped
+//! just before belongs to another block. A block that `vm_map_ram` maps is only marked, once: the free of a marked block
+//! searches the mappings of `vm_map_ram`.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;
@@ -43,7 +43,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Unmaps what was mapped before a page was refused, or a table could not be had.
+    /// Unmaps the pages that were mapped before a page was refused, or a table could not be allocated.
     #[cold]
     fn refuse(
         &self,
@@ -57,7 +57,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         match (mapped, refused) {
             (Err(error), _) => MapError::Tables(error),
             (Ok(_), Some(error)) => MapError::BadPage(error),
-            // A page is left out only if it is refused.
+            // A page is left out only if the map refuses it.
             (Ok(_), None) => MapError::Empty,
         }
     }
@@ -76,7 +76,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             previous = page.index();
         });
         if range.size() >= PMD_SIZE {
-            // Tables that are empty now.
+            // Frees the tables that are empty now.
             self.unmap(range.start(), range.end());
         }
     }

@@ -1,4 +1,4 @@
-//! What is known of an area, as a copy for reports.
+//! A copy of an area's data, for reports.
 #![forbid(unsafe_code)]
 
 use super::{Area, AreaHal, VmFlags, VmapSpace};
@@ -20,35 +20,35 @@ impl<'a, H: AreaHal<'a>> fmt::Display for VmallocInfo<'_, 'a, H> {
     }
 }
 
-/// A copy of what an area was at some moment.
+/// A snapshot of an area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
     /// Its addresses, the guard page included.
     pub range: VirtRange,
-    /// What it is for.
+    /// Its flags.
     pub flags: VmFlags,
-    /// What is mapped there, if that is one physical range: the start of it.
+    /// Start of the physical range mapped there, if it is one contiguous range.
     pub phys: Option<PhysAddr>,
     /// Pages of its own, or given to it.
     pub pages: u32,
-    /// Who asked for it.
+    /// Its requester.
     pub caller: Option<&'static Location<'static>>,
 }
 
 impl AreaInfo {
-    /// Of an area that its tree or its owner keeps as it is.
+    /// Caller must be in a position to keep the area unchanged: its tree or its owner.
     pub(super) fn of(area: &Area) -> Self {
         let (flags, phys, pages, caller) = (area.flags(), area.phys(), area.page_count(), area.caller());
         Self { range: area.range(), flags, phys, pages, caller }
     }
 
-    /// Bytes that may be used: without the guard page.
+    /// Usable bytes: without the guard page.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.range.size() - if self.flags.contains(VmFlags::NO_GUARD) { 0 } else { PAGE_SIZE }
     }
 
-    /// The addresses that may be used: without the guard page.
+    /// Usable addresses: without the guard page.
     #[must_use]
     pub fn mapped(&self) -> VirtRange {
         VirtRange::from_size(self.range.start(), self.size()).unwrap_or_default()

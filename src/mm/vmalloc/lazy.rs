@@ -1,4 +1,4 @@
-//! Giving areas back: at once, or after a purge that unmaps and invalidates many together.
+//! Freeing areas: at once, or in a purge that unmaps and invalidates many together.
 #![forbid(unsafe_code)]
 
 use super::node::VmapNode;
@@ -15,18 +15,18 @@ const AT_ONCE: u64 = PMD_SIZE;
 /// Areas that are handled under one hold of a lock.
 const BATCH: usize = 16;
 
-/// How far a purge goes.
+/// Extent of a purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Depth {
-    /// Areas that wait; of the pools what nobody needed.
+    /// Waiting areas, and those in the pools that nobody needed.
     Lazy,
-    /// And everything in the pools, so that gaps merge.
+    /// All areas in the pools too, so that gaps merge.
     Full,
 }
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
-    /// Gives an area back that may still be mapped and translated, its pages with it. They are freed by a purge: by this
-    /// very call, if too much waits on this CPU, or if the area has 2 MiB or more. In an interrupt handler as
+    /// Retires an area that may still be mapped and translated, with its pages. A purge frees them: this very call purges if
+    /// too many pages wait on this CPU, or if the area has 2 MiB or more. In an interrupt handler it works as
     /// [`VmapSpace::retire_later`]. Any context. Needs no memory. O(1) but for the purge.
     #[inline]
     pub fn retire(&self, area: Removed<'a>) {
@@ -35,8 +35,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             if self.hal.in_interrupt() {
                 return self.retire_later(area);
             }
-            // An invalidation is little beside the rest, and so much memory is better used than kept.
-            // By address: there may be few leaves.
+            // An invalidation is cheap compared with the rest, and that much memory should not wait. By address: the area may
+            // have few leaves.
             self.hal.unmap_and_flush(Internal::CALL, &mut core::iter::once(area.mapped()), 0);
             return self.do_recycle(area);
         }
@@ -47,8 +47,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// [`VmapSpace::retire`] that leaves the purge to others, [`VmapSpace::purge_due`] among them, unless twice as much
-    /// as may wait did so before. Any context. Needs no memory. O(1) but for that.
+    /// [`VmapSpace::retire`] that leaves the purge to others, [`VmapSpace::purge_due`] among them, unless twice the limit
+    /// waited before. Any context. Needs no memory. O(1) except for that.
     pub fn retire_later(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
@@ -58,8 +58,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Purges where more waits than may: what interrupt handlers have left. Whether there was any. Any context but that
-    /// of a handler.
+    /// Purges the nodes above their limit, which interrupt handlers have left. Returns whether there was any. Any context
+    /// except a handler.
     pub fn purge_due(&self) -> bool {
         let Some(Layout { nodes, lazy_share, .. }) = self.layout.get() else { return false };
         let mut worked = false;
@@ -72,7 +72,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         worked
     }
 
-    /// [`Self::recycle`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::recycle`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_recycle(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
@@ -84,7 +84,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Keeps an area without pages at hand.
+    /// Keeps an area without pages in this CPU's pools.
     #[inline(always)]
     fn keep(&self, layout: &Layout, area: Owned<'a, Area>) {
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
@@ -99,21 +99,20 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.keep(layout, area);
     }
 
-    /// Purges everything that waits, on behalf of all CPUs, empties the pools, and gives back tables that nothing needs any
-    /// more. Any context; but in an interrupt
-    /// handler, also waits for the purges of other CPUs.
+    /// Purges all waiting areas, on behalf of all CPUs, empties the pools, and frees tables that nothing needs any more. Any
+    /// context; outside interrupt handlers it also waits for the purges of other CPUs.
     pub fn purge_all(&self) {
         let Some(layout) = self.layout.get() else { return };
         for index in 0..layout.nodes {
             self.purge_node(index, Depth::Full);
         }
-        // A caller that finds no addresses meanwhile waits as for any purge.
+        // A caller that finds no addresses meanwhile waits for it as for any purge.
         self.purging.fetch_add(1, Ordering::Relaxed);
         self.trim_tables(layout);
         self.purging.fetch_sub(1, Ordering::Release);
         // In a handler it may be a purge of this CPU that was interrupted.
         if !self.hal.in_interrupt() {
-            // Acquire pairs with the release of `purge_node`: what the others gave back is there.
+            // Acquire pairs with the release of `purge_node`: areas that other CPUs gave back are visible.
             while self.purging.load(Ordering::Acquire) != 0 {
                 <H::Relax as crate::sync::LockHal>::relax();
             }
@@ -127,14 +126,14 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
     }
 
-    /// Pages that may wait at most, on all CPUs together, before they are purged; twice as many if all are freed by
-    /// interrupt handlers.
+    /// Limit of pages that wait, on all CPUs together, before they are purged; twice that if all are freed by interrupt
+    /// handlers.
     #[must_use]
     pub fn lazy_max_pages(&self) -> u64 {
         self.layout.get().map_or(0, |layout| layout.lazy_share * layout.nodes as u64)
     }
 
-    /// Unmaps and invalidates what waits in one node, then frees the pages, then the addresses.
+    /// Unmaps and invalidates the waiting areas of one node, then frees the pages, then the addresses.
     #[inline(never)]
     fn purge_node(&self, index: usize, depth: Depth) {
         self.purging.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +169,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             self.with_free(|free| {
                 for _ in 0..BATCH {
                     let Some(area) = surplus.pop_front() else { break };
-                    // What cannot be given back is damaged, and better lost.
+                    // An area that cannot be given back is damaged: losing it is safer.
                     let _ = free.give(area);
                 }
             });
@@ -178,10 +177,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.purging.fetch_sub(1, Ordering::Release);
     }
 
-    /// Gives addresses back to the free tree.
+    /// Returns addresses to the free tree.
     #[inline(never)]
     pub(super) fn give(&self, area: Owned<'a, Area>) {
-        // What cannot be given back is damaged, and better lost.
+        // An area that cannot be given back is damaged: losing it is safer.
         let _ = self.with_free(|free| free.give(area));
     }
 }

@@ -1,4 +1,4 @@
-//! Areas with something mapped in them: `vmalloc`, `vfree`, `vmap`, `vunmap`.
+//! Areas with mappings: `vmalloc`, `vfree`, `vmap`, `vunmap`.
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
@@ -18,27 +18,27 @@ const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 /// The flags of page tables for callers that pass none: such calls are legal in any context.
 pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
 
-/// What is asked of [`VmapSpace::vmalloc`].
+/// Arguments of [`VmapSpace::vmalloc`].
 #[derive(Clone, Copy, Debug)]
 pub struct VmallocRequest {
     /// Bytes; rounded up to whole pages.
     pub size: u64,
-    /// Of what the start is a multiple; a power of two.
+    /// Alignment of the start; a power of two.
     pub align: u64,
     /// How the pages are allocated, and the tables and descriptors behind them. Zone and `ZERO` concern the pages alone.
     pub gfp: Gfp,
     /// How they are mapped.
     pub prot: Prot,
-    /// What is noted beside [`VmFlags::ALLOC`]; [`VmFlags::NO_HUGE_VMAP`] and [`VmFlags::NO_GUARD`] have their effect.
+    /// Flags recorded beside [`VmFlags::ALLOC`]; [`VmFlags::NO_HUGE_VMAP`] and [`VmFlags::NO_GUARD`] have their effect.
     pub flags: VmFlags,
     /// Where the area must lie; `None` for the whole space.
     pub within: Option<VirtRange>,
-    /// Who asks.
+    /// The requester.
     pub caller: Option<&'static Location<'static>>,
 }
 
 impl VmallocRequest {
-    /// `size` bytes of ordinary kernel memory, asked for by the caller of this function.
+    /// `size` bytes of ordinary kernel memory, requested by the caller of this function.
     #[must_use]
     #[track_caller]
     #[inline]
@@ -48,8 +48,8 @@ impl VmallocRequest {
     }
 }
 
-/// What a caller of [`VmapSpace::vmap`] may ask for. The other flags say which call made an area, so that only its
-/// counterpart takes it back.
+/// Flags that a caller of [`VmapSpace::vmap`] may pass. The other flags record the call that made an area, so that only its
+/// counterpart frees it.
 const VMAP_FLAGS: VmFlags =
     VmFlags::USERMAP.union(VmFlags::MAP_PUT_PAGES).union(VmFlags::KASAN).union(VmFlags::NO_HUGE_VMAP);
 
@@ -72,7 +72,7 @@ fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
     prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::Protection(prot))
 }
 
-/// What a mapping of an area, in which nothing is mapped yet, may use.
+/// Flags for mapping into an area in which nothing is mapped yet.
 const fn map_flags(flags: VmFlags) -> MapFlags {
     if flags.contains(VmFlags::NO_HUGE_VMAP) {
         MapFlags::NO_HUGE.union(MapFlags::NO_CONT)
@@ -82,14 +82,14 @@ const fn map_flags(flags: VmFlags) -> MapFlags {
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Memory that is contiguous in addresses and in nothing else: pages, mapped in an area of their own with blocks and
-    /// contiguous groups where they fit, a guard page behind (Linux: `__vmalloc_node_range`). The bytes are what the
-    /// pages had, unless `gfp` says `ZERO`. May be called in any context that `gfp` allows.
+    /// Allocates memory that is contiguous in virtual addresses only: pages, mapped in an area of their own with blocks and
+    /// contiguous groups where they fit, and a guard page behind (Linux: `__vmalloc_node_range`). The contents are undefined,
+    /// unless `gfp` says `ZERO`. May be called in any context that `gfp` allows.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than the RAM there is; [`MapError::Protection`];
-    /// [`MapError::Area`], [`MapError::Pages`], [`MapError::Tables`] with everything undone.
+    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than all RAM; [`MapError::Protection`]; [`MapError::Area`],
+    /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
     // The flags and the protection are constants of the callers, whose checks then cost nothing.
     #[inline(always)]
     pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
@@ -147,7 +147,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Maps blocks one behind the other from `start` on, all or nothing; tables are looked for as `gfp` says.
+    /// Maps blocks one behind the other from `start` on, all or nothing; tables are allocated as `gfp` says.
     #[inline]
     pub(super) fn map_blocks(
         &self,
@@ -171,7 +171,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// Unmaps what lies between two addresses that were mapped as one, and flushes it.
+    /// Unmaps the range between two addresses that was mapped as one, and flushes it.
     pub(super) fn unmap(&self, start: VirtAddr, end: VirtAddr) {
         if let Some(range) = VirtRange::new(start, end).filter(|range| !range.is_empty()) {
             let frames = self.hal().frames(TABLE_GFP);
@@ -180,16 +180,16 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Gives back an area in which nothing is mapped.
+    /// Frees an area in which nothing is mapped.
     #[cold]
     fn give_up(&self, area: AreaRef<'a>) {
-        // Its builder has it, so it is there.
+        // The builder still owns it, so it exists.
         if let Ok(removed) = self.abandon(area) {
             self.do_recycle(removed);
         }
     }
 
-    /// [`Self::vfree`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
@@ -204,7 +204,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// [`Self::vfree_atomic`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vfree_atomic`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
@@ -219,16 +219,16 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Maps `list` in its order in an area of its own, a guard page behind (Linux: `vmap`). The pages are of blocks that the
-    /// caller has allocated, and that nobody has claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur
-    /// more than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, are the area's from
-    /// then on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page
-    /// with `vunmap`, of a page that is not the first of its block twice as many.
+    /// caller has allocated, and that are not claimed; until [`VmapSpace::vunmap`] they cannot be freed. A page may occur more
+    /// than once. With [`VmFlags::MAP_PUT_PAGES`] the pages, single and mapped by no other area, belong to the area from then
+    /// on, and [`VmapSpace::vfree`] frees them. Any context. Cost: about thirty instructions a page with `vunmap`, for a page
+    /// that is not the first of its block twice that.
     ///
     /// # Errors
     ///
     /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::Flags`],
-    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that is not the caller's to map, or to give away;
-    /// [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that the caller may not map, or give away; [`MapError::Area`],
+    /// [`MapError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
     pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
@@ -268,7 +268,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(start)
     }
 
-    /// Maps pages in a new area, whose they are from then on.
+    /// Maps pages in a new area, which owns them from then on.
     #[inline(never)]
     fn map_put(&self, area: AreaRef<'a>, list: &[Page], prot: Prot) -> Result<(), MapError> {
         let (hal, start) = (self.hal(), area.start());
@@ -282,7 +282,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// [`Self::vunmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::vunmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
         if addr == VirtAddr::ZERO {
@@ -305,8 +305,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// The page behind an address of a vmalloc or vmap area (Linux: `vmalloc_to_page`); `None` where nothing is mapped,
-    /// or no RAM. The caller keeps the area. O(1).
+    /// The page behind an address of a vmalloc or vmap area (Linux: `vmalloc_to_page`); `None` where nothing is mapped, or
+    /// memory that is not RAM. The caller keeps the area. O(1).
     #[must_use]
     pub fn vmalloc_to_page(&self, addr: VirtAddr) -> Option<Page> {
         self.region().filter(|region| region.contains(addr))?;

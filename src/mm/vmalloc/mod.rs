@@ -1,4 +1,4 @@
-//! Kernel address ranges and what is mapped there: vmalloc, vmap, ioremap (Linux: `mm/vmalloc.c`).
+//! Kernel address ranges and their mappings: vmalloc, vmap, ioremap (Linux: `mm/vmalloc.c`).
 //!
 //! A [`VmapSpace`] divides a region of kernel addresses into **areas**. An area is at any time in one of four places:
 //!
@@ -11,22 +11,22 @@
 //!
 //! - The **free tree** has every gap once, merged, with the largest gap below each node ([`MaxSize`]), so that the
 //!   lowest that fits is found in O(log n). One lock.
-//! - **Busy trees** find an area by address. There are as many as CPUs, up to [`NODES`], each with a lock; the address
-//!   says which one an area is in. The few that came last wait before their tree, and most leave from there.
-//! - A **lazy list** has areas that nobody uses but that CPUs may still translate. Only areas with pages of their own
-//!   come here. A **purge** unmaps and invalidates them all at once and only then lets go of their pages: promise 3 is
-//!   kept because the pages are in the area ([`Pages`]), and nothing but a purge takes them out.
-//! - **Pools** keep small areas by size, for the CPU that freed them. What a CPU allocates and frees again and again
-//!   costs no search, and no lock that another CPU wants.
+//! - **Busy trees** find an area by address. There is one for each CPU, up to [`NODES`], each with a lock; the address says
+//!   which one an area is in. The latest few are in slots in front of the tree, and most are freed from there.
+//! - A **lazy list** has areas that nobody uses but that CPUs may still translate. Only areas with pages of their own go there.
+//!   A **purge** unmaps and invalidates them all at once and only then frees their pages: promise 3 is kept because the pages
+//!   are in the area ([`Pages`]), and nothing but a purge takes them out.
+//! - **Pools** keep small areas by size, for the CPU that freed them. Areas that a CPU allocates and frees repeatedly cost no
+//!   search, and no lock that another CPU wants.
 //!
-//! An area's descriptor goes with its address range through all of these. So freeing needs no memory: only an allocation
-//! that splits a gap does, and it has its descriptors in hand before it begins.
+//! An area's descriptor goes with its address range through all of these. So freeing needs no memory: only an allocation that
+//! splits a gap does, and it reserves its descriptors before it begins.
 //!
 //! # Locks and contexts
 //!
-//! The lock of the free tree and those of the nodes, with interrupts masked, one at a time (but for the check of the
-//! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. Everything may be
-//! called in any context, but see [`VmapSpace::retire`].
+//! The lock of the free tree and those of the nodes, with interrupts masked, one at a time (except in the check of the
+//! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. All functions may be called
+//! in any context, but see [`VmapSpace::retire`].
 
 mod alloc;
 mod area;
@@ -68,5 +68,5 @@ pub use uncached::Uncached;
 #[cfg(doc)]
 use crate::ds::rbtree::fit::MaxSize;
 
-/// Busy trees, lazy lists and sets of pools, at most.
+/// Maximum number of busy trees, lazy lists and sets of pools.
 pub const NODES: usize = 16;

@@ -1,8 +1,8 @@
-//! What a CPU has of an address space, more or less: areas in use, areas that wait for a purge, and small areas at hand
-//! (Linux: `struct vmap_node`).
+//! A node: areas in use, areas that wait for a purge, and pools of small areas. There is about one for each CPU (Linux:
+//! `struct vmap_node`).
 //!
-//! An area in use is in the node that its address names, since whoever frees it has nothing but the address. An area
-//! that has been freed stays with the CPU that freed it.
+//! An area in use is in the node that its address names, since the call that frees it has only the address. A freed area stays
+//! with the CPU that freed it.
 #![forbid(unsafe_code)]
 
 use super::busy::Busy;
@@ -13,15 +13,15 @@ use crate::ds::rbtree::{Chain, Owned, Payload};
 
 /// Areas of up to this many pages, guard page included, are kept in pools: 256 KiB.
 const POOL_CLASSES: usize = 64;
-/// Larger areas that are kept.
+/// Number of larger areas that are kept.
 const LARGE_AREAS: usize = 4;
-/// log2 of the bytes of addresses after which the next node's turn comes: 64 KiB (Linux: `vmap_zone_size`).
+/// log2 of the bytes of addresses after which the next node follows: 64 KiB (Linux: `vmap_zone_size`).
 const STRIPE_SHIFT: u32 = PAGE_SHIFT + 4;
 
 /// Free areas of one size.
 pub(super) struct Pool<'a> {
     areas: Chain<'a, Area>,
-    /// The fewest there were since the last purge: as many were not needed.
+    /// Lowest number since the last purge: that many were not needed.
     idle: usize,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Pool<'a> {
         Self { areas: Chain::new(), idle: 0 }
     }
 
-    /// An area at a multiple of `align`; the first one is looked at, no more.
+    /// An area at a multiple of `align`; only the first one is checked.
     #[inline]
     fn take(&mut self, align: u64) -> Option<Owned<'a, Area>> {
         if align > PAGE_SIZE && self.areas.first()?.key() & (align - 1) != 0 {
@@ -66,11 +66,11 @@ pub(super) struct VmapNode<'a> {
     pools: [Pool<'a>; POOL_CLASSES],
     /// The last few of the areas that are too large for the pools.
     large: [Option<Owned<'a, Area>>; LARGE_AREAS],
-    /// The place in `large` that is overwritten next.
+    /// The slot in `large` that is overwritten next.
     oldest: usize,
 }
 
-/// Which pool holds areas of `bytes`.
+/// Pool for areas of `bytes`.
 #[inline]
 const fn class(bytes: u64) -> usize {
     to_usize((bytes >> PAGE_SHIFT).wrapping_sub(1))
@@ -114,7 +114,7 @@ impl<'a> VmapNode<'a> {
         self.large.iter_mut().find(|place| place.as_deref().is_some_and(fits))?.take()
     }
 
-    /// Keeps an area that nobody translates. Returns one that it has no room for, this one or another.
+    /// Keeps an area that no CPU translates. Returns an area for which there is no room, this one or another.
     #[inline]
     pub(super) fn keep(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
         // INVARIANT: NODE-5.
@@ -138,7 +138,7 @@ impl<'a> VmapNode<'a> {
         }
     }
 
-    /// Lets an area wait for the next purge. Returns how many pages wait now.
+    /// Adds an area that waits for the next purge. Returns the number of waiting pages.
     #[inline]
     pub(super) fn defer(&mut self, area: Owned<'a, Area>) -> u64 {
         // INVARIANT: NODE-4.
@@ -147,19 +147,19 @@ impl<'a> VmapNode<'a> {
         self.lazy_pages
     }
 
-    /// Takes all that wait.
+    /// Takes all waiting areas.
     pub(super) fn take_lazy(&mut self) -> Chain<'a, Area> {
         // INVARIANT: NODE-4.
         self.lazy_pages = 0;
         core::mem::take(&mut self.lazy)
     }
 
-    /// Pages that wait.
+    /// Waiting pages.
     pub(super) const fn lazy_pages(&self) -> u64 {
         self.lazy_pages
     }
 
-    /// Areas that wait.
+    /// Waiting areas.
     pub(super) const fn lazy(&self) -> &Chain<'a, Area> {
         &self.lazy
     }

@@ -11,7 +11,7 @@ use crate::mm::zone::{AllocError, FreeError, PageAllocator, PageHal};
 ///
 /// # Invariants
 ///
-/// - `CHAIN-2`: from `first` on, each block's descriptor leads to the next one's; the last leads to [`Page::NIL`]. Each is
+/// - `CHAIN-2`: from `first` on, each block's descriptor points to the next one's; the last points to [`Page::NIL`]. Each is
 ///   claimed as [`Kind::Vmalloc`], and together they are `pages` pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
@@ -23,12 +23,12 @@ pub(super) struct Blocks {
 impl Blocks {
     pub(super) const NONE: Self = Self { first: Page::NIL, last: Page::NIL, pages: 0 };
 
-    /// `count` pages in the largest blocks that can be had at once; only single pages are worth waiting for (Linux:
-    /// `vm_area_alloc_pages`). `owner` is noted in each block.
+    /// Allocates `count` pages in the largest blocks that are free at once; it waits for single pages only (Linux:
+    /// `vm_area_alloc_pages`). `owner` is recorded in each block.
     ///
     /// # Errors
     ///
-    /// Those of [`PageAllocator::alloc_pages`]; then what was had is free again.
+    /// Those of [`PageAllocator::alloc_pages`]; then the pages already allocated are free again.
     #[inline]
     pub(super) fn alloc<H: PageHal>(
         pages: &PageAllocator<H>,
@@ -41,7 +41,7 @@ impl Blocks {
         while blocks.pages < count {
             let fitting = (count - blocks.pages).ilog2();
             let order = Order::new(largest.min(u8::try_from(fitting).unwrap_or(MAX_ORDER))).unwrap_or_default();
-            // What most callers want, where the flags cost nothing.
+            // Fast path: these flags are constants.
             let block = if gfp == Gfp::KERNEL {
                 Self::alloc_block(pages, Gfp::KERNEL, order)
             } else {
@@ -59,7 +59,7 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// A block; several pages only if they can be had at once, as they are a bonus.
+    /// A block; several pages only if they are free at once, as larger blocks are an optimisation.
     #[inline(always)]
     fn alloc_block<H: PageHal>(pages: &PageAllocator<H>, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let lightly = gfp.difference(Gfp::DIRECT_RECLAIM.union(Gfp::RETRY_MAYFAIL).union(Gfp::NOFAIL));
@@ -78,7 +78,7 @@ impl Blocks {
     /// Adds a block that has just been allocated.
     #[inline]
     fn add<H: PageHal>(&mut self, pages: &PageAllocator<H>, page: Page, order: Order, owner: u64) {
-        // It is the caller's, and not claimed; so its descriptor is at hand, and nothing need be looked up.
+        // The caller owns it, and it is not claimed; so its descriptor is known, and needs no lookup.
         let claimed = pages.hal().map().get(page).become_kind(Kind::Vmalloc, owner);
         debug_assert!(claimed.is_ok(), "a new block is not claimed");
         self.link(pages, page);
@@ -98,11 +98,11 @@ impl Blocks {
         self.last = page.index();
     }
 
-    /// Takes over single pages that somebody else allocated: they are freed with the area.
+    /// Takes over single pages that a caller allocated: they are freed with the area.
     ///
     /// # Errors
     ///
-    /// That of the first page that is not an unclaimed block of its own; the others are as they were.
+    /// The error of the first page that is not an unclaimed block of its own; the others are unchanged.
     pub(super) fn adopt<H: PageHal>(pages: &PageAllocator<H>, list: &[Page], owner: u64) -> Result<Self, FreeError> {
         for (index, page) in list.iter().enumerate() {
             let pfn = pages.hal().map().pfn(*page);
@@ -129,7 +129,7 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Makes pages that were just taken over the caller's again.
+    /// Returns pages that were just taken over to the caller.
     #[cold]
     pub(super) fn let_go<H: PageHal>(pages: &PageAllocator<H>, list: &[Page]) {
         for page in list {
@@ -138,7 +138,7 @@ impl Blocks {
         }
     }
 
-    /// The runs of memory: blocks that follow on in memory as one.
+    /// The runs of memory: blocks that are adjacent in memory are merged.
     pub(super) fn runs<H: PageHal>(self, pages: &PageAllocator<H>) -> impl Iterator<Item = (PhysAddr, u64)> {
         let mut at = self.first;
         core::iter::from_fn(move || {
@@ -153,7 +153,7 @@ impl Blocks {
         })
     }
 
-    /// How many pages the first blocks are that have at least `wanted`.
+    /// Number of pages of the first blocks that have at least `wanted` together.
     pub(super) fn pages_up_to<H: PageHal>(self, pages: &PageAllocator<H>, wanted: u64) -> u64 {
         let map = pages.hal().map();
         let (mut at, mut sum) = (self.first, 0);
@@ -201,7 +201,7 @@ impl Blocks {
         Self { first: self.first, last: others.last, pages: self.pages + others.pages }
     }
 
-    /// Gives all blocks back.
+    /// Frees all blocks.
     #[inline]
     pub(super) fn free<H: PageHal>(self, pages: &PageAllocator<H>) {
         let map = pages.hal().map();
@@ -210,7 +210,7 @@ impl Blocks {
             let page = Page::new(at);
             let descriptor = map.get(page);
             at = descriptor.next();
-            // By CHAIN-2 the block is ours. If its descriptor says otherwise, it stays as it is.
+            // By CHAIN-2 the block belongs to this chain. If its descriptor says otherwise, it stays as it is.
             if descriptor.state().kind() == Kind::Vmalloc {
                 descriptor.set_owner(0);
                 let freed = pages.free_claimed(page, Kind::Vmalloc);
@@ -219,13 +219,13 @@ impl Blocks {
         }
     }
 
-    /// As what an area keeps.
+    /// Converts into the value that an area keeps.
     #[inline]
     pub(super) const fn into_pages(self) -> Pages {
         Pages::new(self.first as u64, self.pages)
     }
 
-    /// From what an area kept.
+    /// Converts from the value that an area kept.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the word was made of a u32")]
     pub(super) const fn from_pages(pages: &Pages) -> Self {

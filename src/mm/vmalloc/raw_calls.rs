@@ -1,6 +1,6 @@
-//! Calls on areas that somebody names: whether they are the caller's, only the caller knows.
+//! Calls on areas that the caller names: only the caller knows whether it owns them.
 //!
-//! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
+//! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{
     AreaError, AreaHal, AreaRef, MapError, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal,
@@ -9,13 +9,13 @@ use super::{
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Frees what [`VmapSpace::vmalloc`] gave, or pages that were given to [`VmapSpace::vmap`] with
-    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is nothing to free. The pages go at the next purge: see
-    /// [`VmapSpace::retire`]. Any context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
+    /// Frees an area of [`VmapSpace::vmalloc`], or one whose pages were given to [`VmapSpace::vmap`] with
+    /// [`VmFlags::MAP_PUT_PAGES`]; address zero is a no-op. The next purge frees the pages: see [`VmapSpace::retire`]. Any
+    /// context; in an interrupt handler as [`VmapSpace::vfree_atomic`]. Needs no memory.
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`MapError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -27,9 +27,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.do_vfree(addr)
     }
 
-    /// [`VmapSpace::vfree`] that leaves all work to others (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
-    /// freed by this call unless twice as much as may wait does, or permissions of the area have been changed. O(log n)
-    /// otherwise.
+    /// [`VmapSpace::vfree`] that leaves all work to other contexts (Linux: `vfree_atomic`): nothing is unmapped, invalidated or
+    /// freed by this call unless twice the limit waits, or permissions of the area have been changed. O(log n) otherwise.
     ///
     /// # Errors
     ///
@@ -45,12 +44,12 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.do_vfree_atomic(addr)
     }
 
-    /// Takes away what [`VmapSpace::vmap`] mapped. When it returns, no CPU translates it; the pages stay with whoever
-    /// has them. Address zero is nothing to unmap. Any context. Needs no memory.
+    /// Unmaps an area of [`VmapSpace::vmap`]. When it returns, no CPU translates it; the pages stay with their owner. Address
+    /// zero is a no-op. Any context. Needs no memory.
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with what is wrong about the address; nothing has changed then.
+    /// [`MapError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -64,8 +63,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 }
 
 impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
-    /// Unmaps what [`RamBlocks::vm_map_ram`] mapped, all of it. When it returns, no CPU translates it. Any context. Needs
-    /// no memory.
+    /// Unmaps a mapping of [`RamBlocks::vm_map_ram`], all of it. When it returns, no CPU translates it. Any context. Needs no
+    /// memory.
     ///
     /// # Errors
     ///
@@ -84,14 +83,13 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 }
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
-    /// Takes the area that starts at `start` out of use, if it is for one of `kinds`, or whatever it is for if that is
-    /// empty: nobody finds it any more, and a second call for it fails. What it maps is still mapped. Any context.
-    /// O(log n).
+    /// Takes the area that starts at `start` out of use, if one of its flags is in `kinds` or `kinds` is empty: no lookup finds
+    /// it any more, and a second call for it fails. Its pages are still mapped. Any context. O(log n).
     ///
     /// # Errors
     ///
     /// [`AreaError::NoArea`], [`NotTheStart`](AreaError::NotTheStart), [`Uninitialized`](AreaError::Uninitialized),
-    /// [`WrongKind`](AreaError::WrongKind); the space is as it was.
+    /// [`WrongKind`](AreaError::WrongKind); the space is unchanged.
     ///
     /// # Safety
     ///
@@ -103,11 +101,11 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove(start, kinds)
     }
 
-    /// [`VmapSpace::remove`], if `accept` takes the area's flags and the physical address that it leads to.
+    /// [`VmapSpace::remove`], if `accept` permits the area's flags and the physical address that it maps.
     ///
     /// # Errors
     ///
-    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for what is not accepted.
+    /// Those of [`VmapSpace::remove`]; [`AreaError::NotTheStart`] also for an area that is not accepted.
     ///
     /// # Safety
     ///
@@ -124,8 +122,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove_if(start, kinds, accept)
     }
 
-    /// Gives an area back that no CPU translates any more: its addresses are free at once. Any context. Needs no memory.
-    /// O(1) for a small area, O(log n) otherwise.
+    /// Frees an area that no CPU translates any more: its addresses are free at once. Any context. Needs no memory. O(1) for a
+    /// small area, O(log n) otherwise.
     ///
     /// # Safety
     ///
@@ -141,12 +139,12 @@ impl<'a> AreaRef<'a> {
     ///
     /// # Errors
     ///
-    /// They come back if it has pages already.
+    /// Returns them if it has pages already.
     ///
     /// # Safety
     ///
-    /// The caller has just made the area: nobody else fills, completes or frees it at the same time. The pages are the
-    /// caller's to give, and mapped in the area.
+    /// The caller has just made the area: nobody else fills, completes or frees it at the same time. The caller owns the pages,
+    /// and they are mapped in the area.
     #[inline]
     pub unsafe fn give_pages(self, pages: Pages) -> Result<(), Pages> {
         self.do_give_pages(pages)
@@ -156,7 +154,7 @@ impl<'a> AreaRef<'a> {
     ///
     /// # Safety
     ///
-    /// The caller has just made the area, and it has all that whoever frees it will give back.
+    /// The caller has just made the area, and it has everything that the call which frees it will give back.
     #[inline]
     pub unsafe fn complete(self) {
         self.do_complete()
@@ -164,13 +162,13 @@ impl<'a> AreaRef<'a> {
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// Changes what `pages` pages from `addr` on permit, all of an area or some of it, and the linear map with them. When
-    /// it returns, no CPU acts on what was permitted before. Not from an interrupt handler; needs memory for tables where
-    /// blocks have to be split. The caller has the area, and changes it from one CPU at a time.
+    /// Changes the permissions of `pages` pages from `addr` on, all of an area or a part of it, and of their linear map. When
+    /// it returns, no CPU acts on the old permissions. Not from an interrupt handler; needs memory for tables where blocks have
+    /// to be split. The caller has the area, and changes it from one CPU at a time.
     ///
     /// # Errors
     ///
-    /// [`SetMemoryError`]; permissions are as before then.
+    /// [`SetMemoryError`]; permissions are unchanged then.
     ///
     /// # Safety
     ///
@@ -182,12 +180,12 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Takes a block of pages out of the linear map and maps it uncached (promise 9). When it returns, no CPU translates the
-    /// linear map's addresses of it; what the caches hold of it is still there. Not from an interrupt handler; needs memory
-    /// for tables where blocks have to be split.
+    /// linear map's addresses of it; the caches may still hold lines of it. Not from an interrupt handler; needs memory for
+    /// tables where blocks have to be split.
     ///
     /// # Errors
     ///
-    /// [`SetMemoryError`]; everything is as before then.
+    /// [`SetMemoryError`]; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -198,7 +196,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         self.do_uncache(block)
     }
 
-    /// Takes back what [`VmapSpace::uncache`] did. Not from an interrupt handler.
+    /// Undoes [`VmapSpace::uncache`]. Not from an interrupt handler.
     ///
     /// # Errors
     ///
@@ -206,7 +204,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Safety
     ///
-    /// The block was uncached so, and nobody uses it.
+    /// The block was uncached by that call, and nobody uses it.
     #[inline]
     pub unsafe fn recache(&self, block: PhysRange, uncached: Uncached) -> Result<(), SetMemoryError> {
         self.do_recache(block, uncached)

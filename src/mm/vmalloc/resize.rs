@@ -1,4 +1,4 @@
-//! Making an area longer or shorter where it is: the part of `vrealloc` that needs no copy.
+//! Resizing an area in place: the part of `vrealloc` that needs no copy.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;
@@ -8,25 +8,25 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
 
-/// What became of a request to change an area's length.
+/// Result of a request to change an area's length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resized {
-    /// The area has so many bytes now, which may be more than were asked for.
+    /// The area has this number of bytes now, which may be more than requested.
     InPlace(u64),
-    /// It has so many bytes still, and the addresses behind it are somebody else's: what it holds has to move.
+    /// It still has this number of bytes, and the addresses behind it belong to another owner: its contents have to move.
     MustMove(u64),
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// Makes what [`VmapSpace::vmalloc`] gave `size` bytes long, as far as that goes without moving it. Pages that are not
-    /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it
-    /// can grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that `gfp` allows;
-    /// the caller sees to it that nobody uses what goes.
+    /// Resizes an area of [`VmapSpace::vmalloc`] to `size` bytes, as far as that is possible in place. Pages that are not
+    /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it can
+    /// grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that
+    /// `gfp` allows; the caller must make sure that nobody uses the pages that are freed.
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::NotWritable`] if the area is read-only
-    /// or its permissions have been changed; [`MapError::Pages`], [`MapError::Tables`]. The area is as it was then.
+    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::NotWritable`] if the area is read-only or
+    /// its permissions have been changed; [`MapError::Pages`], [`MapError::Tables`]. The area is unchanged then.
     pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, MapError> {
         let wanted = size.div_ceil(PAGE_SIZE);
         if wanted == 0 {
@@ -36,8 +36,8 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Err(MapError::TooLarge(size));
         }
         let area = self.claim(addr, VmFlags::ALLOC)?;
-        // New pages would need the permissions of the old ones, and old ones their linear map back; and whoever may not
-        // write to an area may not have it moved, zeroed or cut either.
+        // New pages would need the permissions of the old ones, and old ones their linear map back; and a caller that may not
+        // write to an area may not move, zero or cut it either.
         let writable = self.hal().tables().do_translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
         if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
             area.do_complete();
@@ -53,7 +53,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         resized
     }
 
-    /// Adds pages behind those that an area has, if it has the addresses.
+    /// Adds pages behind those of an area, if its address range has room.
     fn grow(&self, area: AreaRef<'a>, wanted: u64, have: u64, gfp: Gfp) -> Result<Resized, MapError> {
         let (hal, start) = (self.hal(), area.start());
         let more = u32::try_from(wanted - have).map_err(|_| MapError::TooLarge(wanted << PAGE_SHIFT))?;
@@ -63,7 +63,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             return Ok(Resized::MustMove(have << PAGE_SHIFT));
         }
         let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(MapError::Pages)?;
-        // As what is there already is mapped.
+        // With the mapping of the existing pages.
         if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags, gfp) {
             blocks.free(hal.pages());
             return Err(MapError::Tables(error));
@@ -74,14 +74,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(Resized::InPlace(wanted << PAGE_SHIFT))
     }
 
-    /// Takes away what lies behind the first `wanted` pages, in whole blocks. Returns how many pages are left.
+    /// Unmaps and frees the pages behind the first `wanted` ones, in whole blocks. Returns the number of remaining pages.
     fn shrink(&self, area: AreaRef<'a>, wanted: u64, have: u64) -> u64 {
         let hal = self.hal();
         let kept = Blocks::from_pages(&area.area().peek_pages()).pages_up_to(hal.pages(), wanted);
         let bounds = (area.start().checked_add(kept << PAGE_SHIFT), area.start().checked_add(have << PAGE_SHIFT));
         let (Some(from), Some(to)) = bounds else { return have };
         let Some(range) = VirtRange::new(from, to).filter(|range| !range.is_empty()) else { return have };
-        // Promise 3: nobody translates them any more, or nothing has happened: a leaf may reach across the edge.
+        // Promise 3: no CPU translates them any more, or nothing has changed: a leaf may reach across the edge.
         if hal.tables().do_unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::KEEP_TABLES).is_err() {
             return have;
         }

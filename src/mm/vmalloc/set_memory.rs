@@ -1,9 +1,9 @@
-//! Changing what areas permit: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
+//! Changing the permissions of areas: `set_memory_ro`, `set_memory_rw`, `set_memory_x`, `set_memory_nx` (Linux:
 //! arch/arm64/mm/pageattr.c).
 //!
-//! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and
-//! read-only elsewhere; it is never executable. So at no time is a frame both writable and executable, by whatever
-//! mapping. When the area is freed, the linear map is writable again before the pages go.
+//! The pages of an area have a second mapping, in the linear map. It follows: it is writable where the area is, and read-only
+//! elsewhere; it is never executable. So at no time is a frame both writable and executable, through any mappings. When the
+//! area is freed, the linear map is writable again before the pages go.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;
@@ -20,39 +20,39 @@ use crate::mm::zone::PageHal as _;
 use core::fmt;
 use core::ops::ControlFlow;
 
-/// What is wanted of some pages.
+/// Requested change of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
-    /// No longer writable; what is executable stays so.
+    /// Not writable; executable pages stay executable.
     ReadOnly,
     /// Writable.
     ReadWrite,
     /// Executable.
     Execute,
-    /// No longer executable; what is writable stays so.
+    /// Not executable; writable pages stay writable.
     NoExecute,
 }
 
-/// Why permissions were not changed. They are as before then.
+/// Reason why permissions were not changed. They are unchanged then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SetMemoryError {
-    /// No pages.
+    /// The number of pages is 0.
     Empty,
-    /// The address is no multiple of the page size.
+    /// The address is not a multiple of the page size.
     Unaligned(VirtAddr),
-    /// No area, or one without pages of its own.
+    /// No area is there, or one without pages of its own.
     Area(AreaError),
-    /// The pages go on beyond the area.
+    /// The pages extend beyond the area.
     Outside(AreaInfo),
-    /// Writable memory is to become executable, or executable memory writable: one must go before the other comes.
+    /// Writable memory is to become executable, or executable memory writable: the old permission must be removed first.
     WritableExecutable(VirtAddr),
     /// An interrupt handler may not split blocks.
     InInterrupt,
-    /// A block may have to be split, this CPU cannot do that while others use it, and others run that cannot be held: from
-    /// where waiting is not legal, for one.
+    /// A block may have to be split, this CPU cannot do that while others use it, and the other CPUs cannot be held, for
+    /// example because waiting is not legal here.
     OtherCpus,
-    /// The tables.
+    /// Error of the tables.
     Tables(PgtableError),
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for SetMemoryError {
 impl core::error::Error for SetMemoryError {}
 
 impl Permission {
-    /// What becomes of `access`; `None` if that would be writable and executable.
+    /// The changed `access`; `None` if it would be writable and executable.
     const fn apply(self, access: Access) -> Option<Access> {
         match (self, access) {
             (Self::ReadOnly, Access::ReadWrite) | (Self::NoExecute, Access::Execute) => Some(Access::ReadOnly),
@@ -98,7 +98,7 @@ impl Permission {
     }
 }
 
-/// The part of a leaf that lies in `range`: its addresses, the frames behind, and what may be done there.
+/// The part of a leaf that lies in `range`: its addresses, the frames behind, and the access permitted there.
 fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Access)> {
     let Entry::Leaf(leaf) = visit.entry else { return None };
     let part = VirtRange::from_size(visit.start, visit.level.size())?.intersection(range)?;
@@ -107,7 +107,7 @@ fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Acce
 }
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
-    /// What every leaf of `range` has, one after the other, as long as `f` returns `Ok`.
+    /// Calls `f` for every leaf of `range` in order, as long as it returns `Ok`.
     fn each_part(
         &self,
         range: VirtRange,
@@ -122,7 +122,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         walked.break_value().map_or(Ok(()), Err)
     }
 
-    /// The next part of `range` that `wanted` says yes to, leaves that follow on as one.
+    /// The next part of `range` that `wanted` accepts; adjacent leaves are merged.
     fn next_part(&self, range: VirtRange, wanted: impl Fn(Access) -> bool) -> Option<VirtRange> {
         let mut found: Option<VirtRange> = None;
         let _ = self.hal().tables().do_walk(range, |visit| {
@@ -137,7 +137,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         found
     }
 
-    /// Gives every part of `range` that `wanted` says yes to the access `to`. The edges of those parts are edges of leaves.
+    /// Gives every part of `range` that `wanted` accepts the access `to`. The edges of those parts are edges of leaves.
     fn protect_parts(
         &self,
         range: VirtRange,
@@ -153,17 +153,17 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         Ok(())
     }
 
-    /// Where the linear map has frames.
+    /// Linear-map addresses of frames.
     fn alias_of(&self, frames: PhysRange) -> Result<VirtRange, PgtableError> {
         self.hal().pages().hal().range_to_virt(frames).ok_or(PgtableError::OutsideSpace)
     }
 
-    /// Makes the linear map writable wherever it is not, for frames that no other mapping leads to any more.
+    /// Makes the linear map writable wherever it is not, for frames to which no other mapping points any more.
     #[cold]
     fn reset_alias(&self, frames: PhysRange) -> Result<(), PgtableError> {
         let alias = self.alias_of(frames)?;
         let tables = self.hal().tables();
-        // Only what was split before is read-only, so that nothing is split here.
+        // Only pages that were split before are read-only, so that nothing is split here.
         let policy = match tables.mmu().bbm_level() {
             BbmLevel::Two => LivePolicy::BbmLevel2,
             _ => LivePolicy::BreakBeforeMake,
@@ -171,8 +171,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         self.protect_parts(alias, |access| access == Access::ReadOnly, Access::ReadWrite, policy)
     }
 
-    /// Gives back an area some of whose pages may be read-only in the linear map: at once, not by a purge (Linux:
-    /// `vm_reset_perms`).
+    /// Frees an area some of whose pages may be read-only in the linear map: at once, not by a purge (Linux: `vm_reset_perms`).
     #[cold]
     pub(super) fn reset_permissions(&self, area: Removed<'a>) {
         let hal = self.hal();
@@ -186,7 +185,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         match reset {
             Ok(()) if pages.count() == 0 => {}
             Ok(()) => super::AreaHal::release(hal, Internal::CALL, pages),
-            // Whoever got them could not write to them.
+            // Their next owner could not write to them.
             Err(error) => log::error!("{} pages that stay read-only are lost: {error}", pages.count()),
         }
         self.do_recycle(Removed::new(area));
@@ -194,7 +193,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// [`Self::set_memory`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::set_memory`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_set_memory(&self, addr: VirtAddr, pages: u64, to: Permission) -> Result<(), SetMemoryError> {
         let (range, area) = self.range_of(addr, pages)?;
         self.each_part(range, |part, _, access| match to.apply(access) {
@@ -203,8 +202,8 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })?;
         let tables = self.hal().tables();
         self.hal().change_live(&mut |policy| {
-            // What can fail comes first; a split changes no permission.
-            // Others may be held meanwhile: nobody could be waited for.
+            // Steps that can fail come first; a split changes no permission. Other CPUs may be held meanwhile, so nothing here
+            // may wait for them.
             let frames = self.hal().frames(TABLE_GFP);
             tables.do_carve(&frames, range, policy)?;
             self.each_alias(range, to, |alias, _| Ok(tables.do_carve(&frames, alias, policy)?))?;
@@ -219,7 +218,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
                     self.follow(range, policy)?;
                 }
                 Permission::Execute => {
-                    // It may have been read-only from the start, and its alias is not.
+                    // The area may have been read-only from the start, while its alias is not.
                     self.follow(range, policy)?;
                     self.hal().sync_instructions(range);
                     self.protect_parts(range, |access| access == Access::ReadOnly, Access::Execute, policy)?;
@@ -232,7 +231,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// The addresses, if they are pages of an area that has pages of its own, and where that starts.
+    /// The addresses, if they are pages of an area that owns its pages, and the start of the area.
     fn range_of(&self, addr: VirtAddr, pages: u64) -> Result<(VirtRange, VirtAddr), SetMemoryError> {
         if pages == 0 {
             return Err(SetMemoryError::Empty);
@@ -252,7 +251,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         Ok((range, area.range.start()))
     }
 
-    /// The linear map's addresses of what `range` maps, each with what the area will permit there.
+    /// Calls `f` for the linear map's alias of each part of `range`, with the access that the area will have there.
     fn each_alias(
         &self,
         range: VirtRange,
@@ -280,7 +279,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// Notes that the linear map is to be writable again before the pages go.
+    /// Records that the linear map must be writable again before the pages are freed.
     fn mark(&self, area: VirtAddr) {
         let nodes = self.layout.get().map_or(1, |layout| layout.nodes);
         self.with_node(VmapNode::of_address(area.get(), nodes), |node| {

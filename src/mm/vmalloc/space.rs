@@ -1,4 +1,4 @@
-//! An address space: areas that are asked for, found, and given back.
+//! An address space: allocating, finding and freeing areas.
 #![forbid(unsafe_code)]
 
 use super::alloc::FreeSpace;
@@ -14,24 +14,24 @@ use crate::sync::{OrderedLock, class};
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What is asked for.
+/// Arguments of a request for an area.
 #[derive(Clone, Copy, Debug)]
 pub struct AreaRequest {
     /// Bytes, without the guard page; rounded up to whole pages.
     pub size: u64,
-    /// Of what the start is a multiple: a power of two; less than a page counts as one.
+    /// Alignment of the start: a power of two; less than a page counts as one.
     pub align: u64,
     /// Where the area must lie, guard page included; `None` for the whole space.
     pub within: Option<VirtRange>,
-    /// What it is for. Without [`VmFlags::NO_GUARD`] it gets a guard page behind it. With
-    /// [`VmFlags::UNINITIALIZED`] it cannot be given back before [`AreaRef::complete`].
+    /// Flags of the area. Without [`VmFlags::NO_GUARD`] it gets a guard page behind it. With [`VmFlags::UNINITIALIZED`] it
+    /// cannot be given back before [`AreaRef::complete`].
     pub flags: VmFlags,
-    /// Who asks.
+    /// The requester.
     pub caller: Option<&'static Location<'static>>,
 }
 
 impl AreaRequest {
-    /// `size` bytes anywhere, for `flags`, asked for by the caller of this function.
+    /// `size` bytes anywhere, for `flags`, requested by the caller of this function.
     #[must_use]
     #[track_caller]
     #[inline]
@@ -40,23 +40,23 @@ impl AreaRequest {
     }
 }
 
-/// How a space is set up.
+/// Settings of a space.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// The addresses, whole pages.
     pub region: VirtRange,
-    /// Pages of RAM: what waits for a purge is at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2 MiB
-    /// a CPU.
+    /// Pages of RAM: the pages that wait for a purge are at most a 64th of that, 32 MiB times the logarithm of the CPUs, and 2
+    /// MiB a CPU.
     pub ram_pages: u64,
 }
 
 /// The flags of descriptors for callers that pass none.
 pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
-/// Pages that wait in a node, at most, whatever the bounds: from so many on, one invalidation that drops everything is
-/// the cheapest, and waiting for more gains nothing but memory that nobody can use.
+/// Upper limit of the pages that wait in a node, also where the other bounds are higher: from this number on, one invalidation
+/// of everything is the cheapest, and waiting longer only makes more memory unusable.
 const LAZY_ENOUGH: u64 = 512;
 
-/// What a space is once it is set up: never changes, so it is read without a lock.
+/// State of a space after its setup: it never changes, so it is read without a lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) region: VirtRange,
@@ -136,7 +136,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let cpus = self.hal.cpus().max(1);
         let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);
-        // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that one CPU counts.
+        // Linux: `lazy_max_pages`, with `fls` for the logarithm, so that it is not zero for one CPU.
         let by_cpus = u64::from(cpus.ilog2() + 1) * ((32 << 20) >> PAGE_SHIFT);
         let lazy_share = (by_cpus.min(ram_pages / 64) / nodes as u64).clamp(1, LAZY_ENOUGH);
         self.take_over(Layout { region, nodes, lazy_share, ram_pages })
@@ -167,10 +167,10 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         result
     }
 
-    /// An area: one of the size that this CPU has freed, or from the lowest gap that fits. With an alignment of more than a
-    /// page that is the lowest gap with room wherever its start lies (the size, and what aligning can take at most); one
-    /// below it that happens to lie right is used only if there is none of these. Any context. Cost: O(log n) in the gaps
-    /// and the areas; in the last case for each gap of at least the size.
+    /// Allocates an area: one of this size that this CPU has freed, or from the lowest gap that fits. With an alignment of more
+    /// than a page that is the lowest gap with room for any start (the size, plus the largest padding for alignment); a lower
+    /// gap that happens to be aligned is used only if there is no such gap. Any context. Cost: O(log n) in the gaps and the
+    /// areas; in the last case for each gap of at least the size.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.alloc_gfp(request, DESCRIPTOR_GFP)
     }
 
-    /// [`VmapSpace::alloc`], with flags for the descriptors: of `gfp`, what [`Gfp::effort`] keeps.
-    /// Any context that they allow.
+    /// [`VmapSpace::alloc`], with flags for the descriptors: the part of `gfp` that [`Gfp::effort`] keeps. Any context that
+    /// they allow.
     ///
     /// # Errors
     ///
@@ -215,11 +215,12 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// An area of exactly `size` bytes, guard page included, that this CPU has at hand, entered where its address names.
+    /// Takes an area of exactly `size` bytes, guard page included, from this CPU's pools, and enters it in the node that its
+    /// address names.
     ///
     /// # Errors
     ///
-    /// `None` if there is none; an area that is in use already, which cannot be.
+    /// `None` if the pool is empty; an area that is in use already, which is impossible.
     #[inline(never)]
     fn alloc_pooled(
         &self,
@@ -249,7 +250,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered
     }
 
-    /// An area that is split off a gap, and entered; the size of `request` includes the guard page.
+    /// Splits an area off a gap, and enters it; the size of `request` includes the guard page.
     #[inline(never)]
     fn alloc_split(&self, layout: &Layout, request: &AreaRequest, gfp: Gfp) -> Result<AreaRef<'a>, AreaError> {
         let area = self.alloc_from_tree(layout, request, gfp.effort())?;
@@ -280,7 +281,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             if purged || !fit.is_possible() {
                 return Err(refused);
             }
-            // What waits has addresses, and descriptors.
+            // Areas that wait for a purge hold addresses, and descriptors.
             self.purge_all();
             purged = true;
         }
@@ -315,13 +316,13 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         entered.map_err(|area| AreaError::Overlap(area.range()))
     }
 
-    /// [`Self::remove`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::remove`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_remove(&self, start: VirtAddr, kinds: VmFlags) -> Result<Removed<'a>, AreaError> {
         self.do_remove_if(start, kinds, |_, _| true)
     }
 
-    /// [`Self::remove_if`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::remove_if`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_remove_if(
         &self,
@@ -349,8 +350,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         removed.unwrap_or_else(|| Err(self.why_not(start))).map(Removed::new)
     }
 
-    /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody gives it back: it is under
-    /// construction again until [`AreaRef::complete`].
+    /// Claims a complete area of one of `kinds` that starts at `start`, so that nobody frees it: it is under construction again
+    /// until [`AreaRef::complete`].
     ///
     /// # Errors
     ///
@@ -372,7 +373,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         claimed.unwrap_or_else(|| Err(self.why_not(start)))
     }
 
-    /// Why no area starts at `addr`.
+    /// Reason why no area starts at `addr`.
     #[cold]
     fn why_not(&self, addr: VirtAddr) -> AreaError {
         match self.find(addr) {
@@ -381,7 +382,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Takes an area out of use that `area` names, complete or not: for its builder alone, who gives it up.
+    /// Takes the area of `area` out of use, complete or not: only for its builder, which frees it.
     ///
     /// # Errors
     ///
@@ -391,13 +392,13 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.do_remove(area.start(), VmFlags::empty())
     }
 
-    /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an
-    /// address in the first 64 KiB of an area; for others times the number of nodes.
+    /// The area in use that `addr` lies in, guard page included (Linux: `find_vm_area`). Any context. O(log n) for an address
+    /// in the first 64 KiB of an area; for others that times the number of nodes.
     #[must_use]
     pub fn find(&self, addr: VirtAddr) -> Option<AreaInfo> {
         let layout = self.layout.get().filter(|layout| layout.region.contains(addr))?;
         let home = VmapNode::of_address(addr.get(), layout.nodes);
-        // Backwards from its own node: an area that starts not far below is found soon.
+        // Backwards from its own node: an area that starts a short distance below is found early.
         let candidates = (0..layout.nodes).map(|back| home.wrapping_sub(back) & (layout.nodes - 1));
         for index in candidates {
             let found = self.with_node(index, |node| {
@@ -427,8 +428,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         })
     }
 
-    /// The area in use with the lowest start that is not below `addr`: with it all are visited in order, each as it is at
-    /// that moment. Any context. O(nodes × log n).
+    /// The area in use with the lowest start that is not below `addr`: it serves to visit all in order, each in its current
+    /// state. Any context. O(nodes × log n).
     #[must_use]
     pub fn next(&self, addr: VirtAddr) -> Option<AreaInfo> {
         let layout = self.layout.get()?;

@@ -1,4 +1,4 @@
-//! Giving back tables that nothing needs: those that areas left which have none of their addresses to themselves.
+//! Freeing tables that nothing needs: those left by areas that shared their range of addresses with others.
 #![forbid(unsafe_code)]
 
 use super::alloc::Unit;
@@ -10,12 +10,12 @@ use crate::ds::rbtree::{Owned, Payload};
 use crate::hal::Internal;
 use core::sync::atomic::Ordering;
 
-/// What the two smallest tables translate.
+/// Bytes that the two lowest levels of tables translate.
 const UNITS: (u64, u64) = (PMD_SIZE, PMD_SIZE << 9);
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
-    /// Frees the tables of addresses that are free: each unit is taken meanwhile, so that nobody maps there. Any context.
-    /// Cost: a search for each unit up to the highest address that was in use since the last time.
+    /// Frees the tables of free addresses: each unit is reserved meanwhile, so that nobody maps there. Any context. Cost: a
+    /// search for each unit up to the highest address that was in use since the last time.
     pub(super) fn trim_tables(&self, layout: &Layout) {
         let end = self.touched.swap(0, Ordering::Relaxed);
         let (mut at, mut kept) = (layout.region.start().get(), 0);
@@ -23,7 +23,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             at = match self.with_free(|free| free.take_unit(at, end, UNITS)) {
                 Unit::Taken(unit) => {
                     if unit.key() > at {
-                        // Up to there something is in use.
+                        // Addresses up to here may have been in use.
                         kept = unit.key();
                     }
                     self.trim_unit(unit)
@@ -41,7 +41,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.touched.fetch_max(kept, Ordering::Relaxed);
     }
 
-    /// Frees the tables of a unit, and gives it back: its end.
+    /// Frees the tables of a unit, and the unit itself. Returns its end.
     fn trim_unit(&self, unit: Owned<'a, Area>) -> u64 {
         let end = unit.end();
         if let Some(range) = VirtRange::from_size(VirtAddr::new(unit.key()), unit.size()) {

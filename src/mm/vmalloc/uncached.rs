@@ -1,7 +1,7 @@
-//! Blocks of RAM that are uncached for a while, for devices that are not coherent: their only mapping is an area's.
+//! Blocks of RAM that are uncached temporarily, for devices that are not coherent: their only mapping is an area's.
 //!
 //! A frame has one memory type (promise 9). So the linear map loses the block first; only then, when no CPU can fetch a line
-//! of it any more, is it mapped anew, and what the caches still hold of it is written back and dropped by the caller.
+//! of it any more, is it mapped anew, and the caller writes back and drops the lines that the caches still hold of it.
 #![forbid(unsafe_code)]
 
 use super::map::TABLE_GFP;
@@ -12,18 +12,18 @@ use crate::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 use crate::mm::zone::PageHal as _;
 use core::panic::Location;
 
-/// Where a block is mapped uncached, and how the linear map had it.
+/// A block that is mapped uncached: its address, and its old mapping in the linear map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Uncached {
     /// The first address.
     pub at: VirtAddr,
-    /// What the linear map has where the block is not uncached.
+    /// Protection in the linear map where the block is not uncached.
     pub linear: Prot,
 }
 
 impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
-    /// Takes a block that is the caller's out of the linear map and maps it uncached. What the caches hold of it is still
-    /// there: the caller cleans and invalidates it through the new address before anybody uses that.
+    /// Takes a block that the caller owns out of the linear map and maps it uncached. The caches may still hold lines of it:
+    /// the caller cleans and invalidates it through the new address before anybody uses that.
     pub(crate) fn do_uncache(&self, block: PhysRange) -> Result<Uncached, SetMemoryError> {
         let (hal, tables) = (self.hal(), self.hal().tables());
         let alias = hal.pages().hal().range_to_virt(block).ok_or(PgtableError::OutsideSpace)?;
@@ -39,14 +39,14 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         };
         let area = self.alloc(&request)?;
         let give_up = |error: SetMemoryError| {
-            // Its builder has it, so it is there.
+            // The builder still owns it, so it exists.
             if let Ok(removed) = self.abandon(area) {
                 self.do_recycle(removed);
             }
             error
         };
         let carved = hal.change_live(&mut |policy| {
-            // A split changes no permission, so a failure leaves everything as it was.
+            // A split changes no permission, so a failure changes nothing.
             Ok(tables.do_carve(&hal.frames(TABLE_GFP), alias, policy)?)
         });
         carved.map_err(give_up)?;
@@ -66,7 +66,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         Ok(Uncached { at: area.start(), linear })
     }
 
-    /// Takes back what [`Self::do_uncache`] did, for a block that nobody uses.
+    /// Undoes [`Self::do_uncache`], for a block that nobody uses.
     pub(crate) fn do_recache(&self, block: PhysRange, uncached: Uncached) -> Result<(), SetMemoryError> {
         let alias = self.hal().pages().hal().range_to_virt(block).ok_or(PgtableError::OutsideSpace)?;
         let area = self.do_remove(uncached.at, VmFlags::DMA_COHERENT)?;
@@ -77,7 +77,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
         Ok(self.hal().tables().do_map(&frames, alias, block.start(), uncached.linear, flags)?)
     }
 
-    /// Maps a block in the linear map again, where it was a moment ago.
+    /// Maps a block in the linear map again, at its old addresses.
     #[cold]
     fn map_linear(&self, alias: VirtRange, block: PhysRange, linear: Prot) {
         let frames = self.hal().frames(TABLE_GFP);

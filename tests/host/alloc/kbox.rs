@@ -1,4 +1,4 @@
-//! Boxes: what is dropped and freed when, whatever the type.
+//! Boxes: their values are dropped and their blocks freed in time, for every type.
 
 use super::*;
 use std::fmt::Display;

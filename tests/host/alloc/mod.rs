@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 
 const KERNEL: Gfp = Gfp::KERNEL;
 
-/// What an allocator has given out.
+/// Blocks that an allocator has given out.
 #[derive(Default)]
 struct Ledger {
     live: RefCell<HashMap<usize, Layout>>,

@@ -296,7 +296,7 @@ fn an_error_names_the_node_by_its_path() {
     assert_eq!(root, "/: #address-cells or #size-cells is not one that we can hold");
     let deep = said(nested(MAX_DEPTH + 1));
     assert!(deep.starts_with(&format!("in {}: node at", "/n".repeat(MAX_DEPTH as usize))), "{deep}");
-    // What is of no node says so as before.
+    // An error outside all nodes prints as before.
     let mut blob = sound();
     patch(&mut blob, TOTALSIZE, 7);
     let error = precheck(&blob).unwrap_err();

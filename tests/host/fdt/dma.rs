@@ -1,4 +1,4 @@
-//! What the tree says of devices that access memory by themselves.
+//! The tree's description of devices that access memory by themselves.
 
 use super::builder::{Builder, corpus_tree};
 use quarry::addr::{DmaAddr, PhysAddr, PhysRange};

@@ -1,4 +1,4 @@
-//! Random damage: whatever bytes come, the reader answers or refuses, and reads nothing outside the buffer.
+//! Random damage: with any bytes the reader answers or refuses, and reads nothing outside the buffer.
 
 use super::builder::{Builder, NOP, SIZE_STRUCT, corpus_tree, patch, word};
 use proptest::prelude::*;

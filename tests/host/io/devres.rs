@@ -1,4 +1,4 @@
-//! What a device's driver has goes back in reverse.
+//! Resources of a device's driver are released in reverse order.
 
 use crate::alloc::TheSystem;
 use quarry::addr::VirtAddr;
@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 std::thread_local! {
-    /// What `Counted` has given out, and allocations until the next one fails.
+    /// Bytes that `Counted` has given out, and allocations until the next one fails.
     static LIVE: RefCell<BTreeMap<usize, Layout>> = const { RefCell::new(BTreeMap::new()) };
     static LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
 }
@@ -71,7 +71,7 @@ fn noted(log: &Log, value: u32) -> Noted {
     Noted(value, Arc::clone(log))
 }
 
-/// What was noted since the last time.
+/// Notes since the last call.
 fn seen(log: &Log) -> Vec<u32> {
     std::mem::take(&mut *log.lock().unwrap())
 }
@@ -208,7 +208,7 @@ fn a_failed_probe_undoes_what_it_did_in_reverse() {
             assert!(undone.is_empty());
             break;
         }
-        // What found no room was dropped first.
+        // The value that found no room was dropped first.
         let wanted: [&[u32]; 6] = [&[1], &[1], &[2, 1], &[2, 1], &[2, 1], &[3, 2, 1]];
         assert_eq!(undone, wanted[left as usize], "{left}");
         assert_eq!((device.count(), live()), (1, before), "{left}");

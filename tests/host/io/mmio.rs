@@ -111,8 +111,8 @@ fn strings_reach_one_register_again_and_again() {
     assert_eq!(recorder.take_events(), [store(1), store(2), store(3), load, load]);
 }
 
-/// What `memcpy_fromio`, `memcpy_toio` and `memset_io` may use for `count` bytes from `offset` on: double words at their
-/// own multiples, bytes before and behind.
+/// Accesses that `memcpy_fromio`, `memcpy_toio` and `memset_io` may use for `count` bytes from `offset` on: double words at
+/// their own multiples, bytes before and behind.
 fn accesses(offset: u64, count: u64) -> Vec<(u64, Width)> {
     let mut left: Vec<u64> = (offset..offset + count).collect();
     let mut found = Vec::new();
@@ -124,7 +124,7 @@ fn accesses(offset: u64, count: u64) -> Vec<(u64, Width)> {
     found
 }
 
-/// Where something was accessed, whatever it was.
+/// Addresses that were accessed, by any kind of access.
 fn places(recorder: &Recorder) -> Vec<(u64, Width)> {
     let place = |event| match event {
         IoEvent::Load(at, width) | IoEvent::Store(at, width, _) => (at, width),

@@ -379,7 +379,7 @@ fn a_conflict_is_found_among_neighbours() {
     });
 }
 
-// What a peak leaves: a few descriptors for the next mappings.
+// Memory kept after a peak: a few descriptors for the next mappings.
 #[test]
 fn descriptors_of_mappings_go_back() {
     on_a_machine(Config::CORTEX_A72, |space, io| {

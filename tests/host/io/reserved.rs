@@ -13,7 +13,7 @@ use quarry::mm::layout;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// What the tree calls RAM. The simulated machine has no descriptors of it, as if it were all left out.
+/// RAM of the tree. The simulated machine has no descriptors of it, as if it were all left out.
 const BANK: u64 = 0x10_0000_0000;
 const FIRMWARE: u64 = BANK + MIB;
 const ODD: u64 = BANK + 3 * MIB + 0x800;
@@ -63,7 +63,7 @@ fn tree_of(blob: Vec<u8>) -> &'static Tree<'static> {
     Box::leak(Box::new(Tree::from_read_only(blob.leak()).unwrap()))
 }
 
-/// What discovery makes of it.
+/// Result of discovery on it.
 fn ranges_of(tree: &Tree<'static>) -> Vec<ReservedRange> {
     reserved_ranges(tree, PhysRange::EMPTY)
 }
@@ -103,7 +103,7 @@ fn the_owner_maps_its_region_and_everybody_else_is_refused() {
         assert_eq!(region.to_string(), format!("the no-map region firmware@1000100000 {} of gpu", region.range()));
         let mapped = owner(io, &region, MemoryType::NonCacheable).unwrap();
         assert_eq!(io.iter().next().map(|mapping| mapping.phys), Some(region.range()));
-        // From each side, within, around; whatever the type, and whether it is mapped already.
+        // From each side, within, around; for every type, mapped already or not.
         let asked = [(FIRMWARE, 1), (FIRMWARE - 1, 2), (FIRMWARE + MIB - 1, 2), (FIRMWARE - MIB, 4 * MIB)];
         for (start, size) in asked {
             let pages = range(start, size).align_outwards(PAGE_SIZE).unwrap();
@@ -122,7 +122,7 @@ fn the_owner_maps_its_region_and_everybody_else_is_refused() {
         for memory in [MemoryType::WriteBack, MemoryType::WriteThrough, MemoryType::NonCacheable] {
             assert!(matches!(io.memremap(start, 8, memory), Err(IoError::NoMap(..))));
         }
-        // What lies directly before and behind it is nobody's.
+        // The memory directly before and behind it has no owner.
         for (start, size) in [(FIRMWARE - PAGE_SIZE, PAGE_SIZE), (FIRMWARE + MIB, 1)] {
             raw!(io.iounmap(stranger(io, start, size).unwrap())).unwrap();
         }
@@ -255,7 +255,7 @@ fn what_names_no_region_is_told_why() {
         assert_eq!(ask("/lost", 1).to_string(), "the reserved region off@1000600000 is disabled");
         assert_eq!(ask("/lost", 2), RegionError::NoPlace { region: "huge" });
         assert_eq!(ask("/lost", 2).to_string(), "there was no room for the reserved region huge");
-        // What is disabled is memory as any other.
+        // A disabled region is ordinary memory.
         raw!(io.iounmap(stranger(io, BANK + 6 * MIB, 8).unwrap())).unwrap();
         let twin = tree_of(blob());
         let refused = io.memory_region(node(twin, "/gpu"), 0);

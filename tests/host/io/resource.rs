@@ -143,7 +143,7 @@ fn a_request_across_a_border_is_busy() {
         }
     }
     assert_eq!(listing(&tree), before);
-    // What nobody has does not stand in the way: the request goes to the innermost that spans it.
+    // Addresses without an owner are no obstacle: the request goes to the innermost range that spans it.
     let driver = tree.request_region(tree.root(), &named("driver", 0x2000, 0x2fff)).unwrap();
     assert_eq!(tree.info(driver).unwrap().depth, 3);
     assert_eq!(tree.info(driver).unwrap().flags, BUSY);

@@ -60,7 +60,7 @@ fn page(start: VirtAddr, number: u64) -> VirtAddr {
     VirtAddr::new(start.get() + number * PAGE_SIZE)
 }
 
-/// What every CPU can do at an address: read, write, execute.
+/// Accesses that every CPU can make at an address: read, write, execute.
 fn can(space: &Vmalloc<'_>, addr: VirtAddr) -> (bool, bool, bool) {
     let of_cpu = |cpu| {
         let cpu = space.hal().machine.cpu(CpuId::new(cpu));

@@ -17,7 +17,7 @@ fn type_in(reader: &mut LineReader, keys: &[u8]) -> (String, Step) {
     (screen, last)
 }
 
-/// What `keys` from the start of a line leave to run.
+/// The line to run after `keys` from the start of a line.
 fn line(keys: &[u8]) -> Result<String, Refusal> {
     let mut reader = LineReader::new();
     match type_in(&mut reader, keys).1 {
@@ -53,7 +53,7 @@ fn a_line_is_refused_from_the_first_character_that_has_no_room() {
     for more in [1, 2, 1000] {
         let keys = [&full[..], &vec![b'y'; more], b"\r"].concat();
         assert_eq!(line(&keys), Err(Refusal::TooLong(more)));
-        // What is taken back is not there any more, the unseen part first.
+        // Deleted characters are gone, the unseen part first.
         let keys = [&full[..], &vec![b'y'; more], &vec![0x7f; more + 1], b"z\r"].concat();
         assert_eq!(line(&keys).map(|text| text.ends_with("xz") && text.len() == LINE), Ok(true));
         let keys = [&full[..], &vec![b'y'; more], b"\x15ok\r"].concat();

@@ -3,7 +3,7 @@
 use super::{Dir, run, script};
 use std::process::Command;
 
-/// What is derived for `bookworm-backports main` when apt's files are these.
+/// Result for `bookworm-backports main` when apt's files are these.
 fn derived(name: &str, files: &[(&str, &str)]) -> Option<String> {
     let dir = Dir::new(name);
     for (path, text) in files {

@@ -38,7 +38,7 @@ fn the_card_is_made_without_root() {
     let entry = &bytes[446..462];
     assert_eq!((entry[0], entry[4]), (0x80, 0x0c), "the first partition is not an active FAT32 one");
     assert_eq!(entry[8..12], (4_u32 << 11).to_le_bytes(), "it does not start at 4 MiB");
-    // What the kernel is read back as.
+    // Name under which the kernel is read back.
     let (ok, kernel, _) =
         run(Command::new("mtype").arg("-i").arg(format!("{}@@4M", image.display())).arg("::/kernel8.img"));
     assert!(ok);

@@ -1,4 +1,4 @@
-//! What `make` says on a machine that lacks something and where it may not install it.
+//! Messages of `make` on a machine that lacks a program and where it may not install it.
 
 use super::{Dir, run, script};
 use std::path::Path;

@@ -7,10 +7,10 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// What fresh RAM holds.
+/// Contents of fresh RAM.
 pub(super) const POISON: u8 = 0xa5;
 
-/// A block of RAM. What lies outside it is not mapped.
+/// A block of RAM. Memory outside it is not mapped.
 pub(super) struct Arena {
     range: PhysRange,
     bytes: NonNull<u8>,
@@ -32,7 +32,7 @@ impl Arena {
         Access { arena: self, _memory: PhantomData }
     }
 
-    /// What is in memory at `addr` now. No slice of a memblock lies there.
+    /// Current contents of memory at `addr`. No slice of a memblock lies there.
     pub(super) fn byte(&self, addr: PhysAddr) -> u8 {
         let byte = self.pointer(PhysRange::from_size(addr, 1).unwrap()).unwrap();
         // SAFETY: the byte lies in the block, which was written as a whole at first.

@@ -6,7 +6,7 @@ use super::{GIB, KIB, MIB, at, range, regions, unmapped};
 use quarry::addr::{PAGE_SIZE, PhysRange};
 use quarry::mm::memblock::{Memblock, MemblockError, Window};
 
-/// What of `banks` is free in the end, with each reservation made before and after the banks are known.
+/// Free memory of `banks` in the end, with each reservation made before and after the banks are known.
 fn free_after(banks: &[(u64, u64)], reservations: &[(u64, u64)]) -> Vec<PhysRange> {
     let results: Vec<_> = [false, true]
         .into_iter()

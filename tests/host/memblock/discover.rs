@@ -67,7 +67,7 @@ fn a_tree_that_states_no_memory_is_refused() {
     assert_eq!(unmapped().discover(&tree, &Surroundings::NONE), Err(DiscoverError::NoMemoryStated));
 }
 
-/// What `discover` says of a tree, with `INIT` slots in each list.
+/// Result of `discover` on a tree, with `INIT` slots in each list.
 fn refusal<const INIT: usize>(tree: Builder, around: &Surroundings) -> Option<DiscoverError> {
     let blob = tree.finish();
     let tree = Tree::from_read_only(&blob).unwrap();
@@ -75,7 +75,7 @@ fn refusal<const INIT: usize>(tree: Builder, around: &Surroundings) -> Option<Di
     memblock.discover(&tree, around).err()
 }
 
-/// What discovery makes of a tree, and the memblock that it leaves.
+/// Result of discovery on a tree, and the memblock that it leaves.
 fn discovered(tree: Builder, around: &Surroundings) -> (Discovery, super::Unmapped) {
     let blob = tree.finish();
     let tree = Tree::from_read_only(&blob).unwrap();
@@ -91,7 +91,7 @@ fn kernel() -> Surroundings {
     Surroundings { image, boot_only, device_tree: range(40 * MIB, 1000), ..Surroundings::NONE }
 }
 
-/// What of the image is free when booting is over.
+/// Parts of the image that are free when booting is over.
 fn boot_only(memblock: &super::Unmapped) -> Vec<(u64, u64)> {
     let regions = memblock.reserved().regions().iter().filter(|region| region.owner == Some(BOOT_ONLY));
     regions.map(|region| (region.start().get(), region.range.size())).collect()

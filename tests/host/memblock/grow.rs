@@ -220,7 +220,7 @@ fn a_full_list_that_may_not_grow_is_an_error() {
     assert_eq!(memblock.alloc(64, 64, Window::ANYWHERE).map(|_| ()), full);
     assert_eq!(memblock.free(range(BASE + KIB, KIB)), full);
     assert_eq!(regions(memblock.reserved()), before);
-    // What needs no slot still works: inside, beside, between, and the end of a region.
+    // Calls that need no slot still work: inside, beside, between, and the end of a region.
     memblock.reserve(at(BASE + KIB), KIB).unwrap();
     memblock.reserve(at(BASE + 4 * KIB), KIB).unwrap();
     memblock.free(range(BASE + 3 * KIB, 2 * KIB)).unwrap();
@@ -408,7 +408,7 @@ fn a_list_does_not_grow_into_what_is_not_mapped() {
     assert_eq!(memblock.reserved().storage(), Some(range(BASE + 60 * KIB, PAGE_SIZE)));
 }
 
-/// Sixteen slots, whatever was in them.
+/// Sixteen slots, with any contents.
 fn sixteen<'m>() -> &'m mut [Region] {
     vec![Region { range: range(7, 7), flags: RegionFlags::NOMAP, owner: None }; 16].leak()
 }

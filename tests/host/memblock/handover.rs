@@ -77,7 +77,7 @@ fn after_the_hand_over_every_change_is_refused() {
     assert_eq!(memblock.alloc_bootmem_pages(1).map(|_| ()), late);
     assert_eq!(memblock.alloc_bootmem_low(1).map(|_| ()), late);
     assert_eq!(memblock.alloc_bootmem_low_pages(1).map(|_| ()), late);
-    // What was there can still be read.
+    // The lists can still be read.
     memblock.check().unwrap();
     assert_eq!(regions(memblock.memory()), [(GIB, MIB)]);
     assert_eq!(regions(memblock.reserved()), [(GIB, PAGE_SIZE)]);

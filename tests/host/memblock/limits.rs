@@ -4,7 +4,7 @@ use super::{GIB, KIB, MIB, at, regions, unmapped, with_memory};
 use quarry::addr::{PAGE_SIZE, PHYS_SIZE_MAX};
 use quarry::mm::memblock::{MemblockError, RegionFlags, Window};
 
-/// What trimming to whole 64 KiB leaves of a region between two aligned ones.
+/// Remainder of a region between two aligned ones, after trimming to whole 64 KiB.
 fn trimmed(middle: (u64, u64)) -> Vec<(u64, u64)> {
     let mut memblock = unmapped();
     memblock.add(at(GIB), MIB).unwrap();

@@ -1,4 +1,4 @@
-//! What a memblock should say, computed the slow way: one entry a KiB, no lists.
+//! The expected results of a memblock, computed the slow way: one entry a KiB, no lists.
 
 use super::{at, range};
 use quarry::addr::{PAGE_SIZE, PhysRange};
@@ -118,20 +118,20 @@ impl Model {
         runs
     }
 
-    /// What the memory list should hold.
+    /// Expected memory list.
     pub(super) fn memory(&self) -> Vec<Region> {
         let region = |(first, cells, flags)| Region { range: self.range(first, cells), flags, owner: None };
         self.runs(|cell| cell.memory).into_iter().map(region).collect()
     }
 
-    /// What the reserved list should hold.
+    /// Expected reserved list.
     pub(super) fn reserved(&self) -> Vec<Region> {
         let region =
             |(first, cells, ())| Region { range: self.range(first, cells), flags: RegionFlags::empty(), owner: None };
         self.runs(|cell| cell.reserved.then_some(())).into_iter().map(region).collect()
     }
 
-    /// What should be free.
+    /// Expected free memory.
     pub(super) fn free(&self) -> Vec<PhysRange> {
         let free = |cell: &Cell| (cell.memory == Some(RegionFlags::empty()) && !cell.reserved).then_some(());
         self.runs(free).into_iter().map(|(first, cells, ())| self.range(first, cells)).collect()

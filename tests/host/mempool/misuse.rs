@@ -110,7 +110,7 @@ fn an_element_freed_twice_is_never_given_out_twice() {
             if !full {
                 raw!(pool.free(elements[1].as_ptr())).unwrap();
             }
-            // What was freed to the backing is not taken into the reserve.
+            // An element freed to the backing is not taken into the reserve.
             let other = pool.alloc(KERNEL).unwrap();
             raw!(pool.free(other.as_ptr())).unwrap();
             let reserved = pool.alloc_preallocated().unwrap();
@@ -139,7 +139,7 @@ fn a_number_freed_twice_is_found_while_the_reserve_lacks_one() {
     });
 }
 
-// What a reserve would give out as an element, and is none.
+// A pointer that a reserve would give out as an element, and that is not one.
 #[test]
 fn what_is_no_element_does_not_come_into_the_reserve() {
     with_slabs(|slabs| {

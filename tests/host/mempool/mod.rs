@@ -27,7 +27,7 @@ const KERNEL: Gfp = Gfp::KERNEL;
 const NOWAIT: Gfp = Gfp::NOWAIT;
 
 std::thread_local! {
-    /// What another CPU does as soon as this one sleeps, once; without it nobody would ever wake it, unless `OTHERS`.
+    /// Action of another CPU as soon as this one sleeps, once; without it nobody would ever wake it, unless `OTHERS`.
     static ASLEEP: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     /// Whether other threads may wake this one.
     static OTHERS: Cell<bool> = const { Cell::new(false) };
@@ -35,7 +35,7 @@ std::thread_local! {
 
 /// Longer than anything takes that a CPU sleeps for.
 const FOR_EVER: Duration = Duration::from_secs(60);
-/// Whoever sleeps does so on the condition; shared by all machines, as a wake-up too many does no harm.
+/// Condition on which CPUs sleep; shared by all machines, as a wake-up too many does no harm.
 static SLEEPERS: Mutex<()> = Mutex::new(());
 static EVENT: Condvar = Condvar::new();
 /// How often somebody has slept.

@@ -42,7 +42,7 @@ struct Pool {
     gone: AtomicU32,
     sleepers: Mutex<()>,
     event: Condvar,
-    /// An element on its way to another CPU, without an order: whoever sees it has it.
+    /// An element on its way to another CPU, without an order: the CPU that sees it owns it.
     mail: AtomicUsize,
 }
 

@@ -1,4 +1,4 @@
-//! What a pool does with the elements that it has, and when it waits.
+//! Rules for the elements that a pool has, and for its waits.
 
 use super::*;
 use crate::slab::machine::{bytes, fill, in_interrupt};
@@ -121,7 +121,7 @@ fn nobody_left_to_wake_is_an_error_after_all_else() {
     });
 }
 
-// Whatever may wait says so on each call, not only when the pool is empty.
+// A call that may wait asserts it every time, not only when the pool is empty.
 #[test]
 fn waiting_where_that_is_not_legal_is_reported_and_not_done() {
     with_slabs(|slabs| {
@@ -134,7 +134,7 @@ fn waiting_where_that_is_not_legal_is_reported_and_not_done() {
         assert_eq!(reported(), 1);
         in_interrupt(|| elements.into_iter().for_each(|element| raw!(pool.free(element.unwrap().as_ptr())).unwrap()));
         pool.destroy().unwrap();
-        // The same where elements are at hand.
+        // The same where elements are cached.
         let backing = KmallocBacking::new(slabs, 64).unwrap();
         let pool =
             RawMempool::create(slabs, &PoolSpec::new("atomic", 1), backing).map_err(|refused| refused.error).unwrap();

@@ -46,7 +46,7 @@ fn a_counter_is_off_by_less_than_a_batch_for_each_cpu_and_its_sum_is_exact() {
     assert_eq!(none.read(), 3, "nothing is kept back");
 }
 
-// Behaviour 352: whoever only takes off what was added before never sees less than nothing by an exact sum.
+// Behaviour 352: a caller that only subtracts earlier additions never sees a negative exact sum.
 #[test]
 fn no_sum_counts_anything_twice_or_misses_it() {
     let (counter, parts) = (Counter::<Spin>::new(0, 16), parts());

@@ -1,4 +1,4 @@
-//! What is promised, one rule at a time.
+//! The guarantees, one rule at a time.
 
 use super::with_allocator;
 use crate::vmalloc::kernel::{acknowledging_late, before_mapping, take_page, touch};
@@ -238,7 +238,7 @@ fn without_addresses_there_is_an_error() {
     });
 }
 
-// What a peak leaves: one row of records, whose memory is the first there was.
+// Memory kept after a peak: one array of records, whose memory is the first one.
 #[test]
 fn rows_of_records_go_back_when_none_is_in_use() {
     with_allocator(|space, percpu| {

@@ -1,4 +1,4 @@
-//! What the tree refuses, and damage that its check names.
+//! Calls that the tree refuses, and damage that its check names.
 
 use super::{Tree, chain, nodes, piece};
 use quarry::ds::rbtree::Entry;

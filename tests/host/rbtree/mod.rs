@@ -60,7 +60,7 @@ fn piece<'a>(spare: &mut Chain<'a, Piece>, start: u64, end: u64) -> Owned<'a, Pi
     node
 }
 
-/// What the tree holds, in order.
+/// Contents of the tree, in order.
 fn contents(tree: &Tree<'_>) -> Vec<(u64, u64)> {
     tree.iter().map(|node| (node.key(), node.end())).collect()
 }

@@ -87,7 +87,7 @@ fn a_block_that_shrinks_gives_memory_back_if_there_is_much() {
         assert_eq!(resize(moved, small, layout(70, 8)), moved);
         // SAFETY: the last layout.
         unsafe { slabs.free(moved, layout(70, 8)) };
-        // What there is no memory to move to stays where it is.
+        // A block that there is no memory to move stays in place.
         let block = slabs.allocate(large, KERNEL).unwrap();
         let same = with_pages(slabs, 0, || resize(block, large, layout(20_000, 8)));
         assert_eq!(same, block);
@@ -136,7 +136,7 @@ fn the_size_of_what_is_no_allocation_is_an_error() {
     for options in [SlabOptions::default(), debugged()] {
         Spec::of_size(16 << 20).options(options).run(|slabs| {
             let object = slabs.kmalloc(50, KERNEL).unwrap();
-            // In a cache with red zones what was not asked for stays out of bounds, whoever has asked how much there is.
+            // In a cache with red zones the bytes beyond the request stay out of bounds, even after a call of `ksize`.
             let usable = if options.debug.is_some() { 50 } else { 64 };
             assert_eq!(slabs.ksize(object), Ok(usable));
             assert!(matches!(slabs.ksize(offset(object, 8)), Err(Misuse::Misaligned { .. })));

@@ -83,7 +83,7 @@ fn what_one_user_writes_no_other_sees() {
     });
 }
 
-// Whoever runs this under Miri hears of an access behind the last byte of RAM.
+// Under Miri an access behind the last byte of RAM is an error.
 #[test]
 fn objects_are_had_up_to_the_last_byte_of_ram() {
     Spec::of_size(4 << 20).run(|slabs| {
@@ -139,7 +139,7 @@ fn empty_slabs_are_given_back_but_for_a_few() {
         let most = slabs.info(cache.cache()).slabs;
         give(slabs, cache.cache(), objects);
         let info = slabs.info(cache.cache());
-        // Those of the objects at hand, and `min_partial`.
+        // Those of the cached objects, and `min_partial`.
         assert!(info.slabs <= info.at_hand.div_ceil(8) + 5 + 1, "{info:?}");
         assert!(info.slabs < most / 4);
         assert!(slabs.shrink(cache.cache()));
@@ -185,7 +185,7 @@ fn a_cache_with_objects_in_use_stays_and_names_one() {
     });
 }
 
-// Whatever their shape and flags: otherwise a leak of one and a free to another would go unseen.
+// For all shapes and flags: otherwise a leak of one and a free to another would go unseen.
 #[test]
 fn caches_of_one_shape_keep_their_names_and_their_slabs() {
     Spec::of_size(16 << 20).run(|slabs| {

@@ -42,7 +42,7 @@ fn flipped(slabs: &Slabs<'_, '_>, word: &AtomicU64, bit: u32) -> Option<&'static
     found
 }
 
-/// A cache with objects in use and objects on the free list of a slab, none at hand.
+/// A cache with objects in use and objects on the free list of a slab, none in its arrays.
 fn with_free_list(size: u32, f: impl for<'p, 'm> FnOnce(&Slabs<'p, 'm>, &Cache<Sim<'m>>, &[VirtAddr], &[VirtAddr])) {
     Spec::of_size(16 << 20).run(|slabs| {
         let cache = slabs.create(&spec("damaged", size)).unwrap();
@@ -128,7 +128,7 @@ fn with_array(count: usize, f: impl FnOnce(&Slabs<'_, '_>, &quarry::mm::slab::Ar
     });
 }
 
-/// What the checker says while `word` is `value`.
+/// Result of the checker while `word` is `value`.
 fn with_value(slabs: &Slabs<'_, '_>, word: &AtomicU64, value: u64) -> Option<&'static str> {
     let before = word.swap(value, Ordering::Relaxed);
     let found = slabs.check().err().map(|broken| broken.tag);

@@ -133,7 +133,7 @@ fn an_object_that_was_written_to_while_free_is_not_given_out_again() {
             [("Poison", offset(object, 7), offset(object, 10), 0)]
         );
         assert_eq!(slabs.info(cache.cache()).events.isolated, 1);
-        // Whoever holds it may free it once more: that is one time too often.
+        // Its holder may free it once more: that is one free too many.
         assert!(matches!(raw!(slabs.free_object(cache.cache(), object)), Err(Misuse::DoubleFree { .. })));
         give(slabs, cache.cache(), more);
         check(slabs);
@@ -295,7 +295,7 @@ fn a_list_that_leads_in_a_circle_is_cut() {
     with_objects(SlabFlags::POISON, |slabs, cache, object| {
         let more = take(slabs, cache.cache(), 3);
         give(slabs, cache.cache(), more.iter().copied().chain([object]));
-        // Each leads to the one freed before: the link of the first is given that of an object freed later.
+        // Each points to the one freed before: the link of the first is given that of an object freed later.
         let secret = hardening::secret(cache.cache(), more[2], more[1]);
         hardening::set_link(cache.cache(), more[0], more[2], secret);
         let found = slabs.validate(cache.cache());

@@ -72,7 +72,7 @@ fn a_shrinker_interrupts_each_cpu_once() {
         in_interrupt(|| slabs.try_shrink_all(u64::MAX)).unwrap();
         assert_eq!(kicks(), 1);
         answer(2);
-        // And whoever may wait asks once for all, too.
+        // A caller that may wait asks once for all, too.
         at_kicks(&answer, || slabs.shrink_all());
         assert!(kicks() <= 24, "three CPUs, a few rounds");
         online(slabs, 4, false);
@@ -105,7 +105,7 @@ fn a_shrinker_stops_when_it_has_what_was_asked_for() {
     });
 }
 
-// What is done between two points where an interrupt may come: the work for one cache, whoever asks and whoever answers.
+// Work between two points where an interrupt may come: that of one cache, for all requesters and CPUs.
 #[test]
 fn interrupts_are_open_between_the_caches_that_are_emptied() {
     Spec::of_size(32 << 20).cpus(2).exchanging().run(|slabs| {
@@ -209,7 +209,7 @@ impl Cpus<'_, '_, '_> {
     }
 }
 
-// Whoever looks which CPU it is on, is moved, and empties that CPU's array then, works on an array that somebody else uses.
+// A thread that reads the CPU number, is moved, and then empties that CPU's array works on an array that another thread uses.
 #[test]
 #[cfg_attr(miri, ignore = "thousands of switches")]
 fn no_thread_empties_the_array_of_a_cpu_that_it_has_left() {

@@ -151,7 +151,7 @@ fn only_the_smallest_slab_is_waited_for() {
                 assert!(large > small, "{asked:?}");
                 assert!(!first.intersects(pressing) && all(first, wanted - pressing), "{first}, for {wanted}");
                 assert!(all(second, wanted), "{second}, for {wanted}");
-                // Where waiting is not legal, whatever the caller says.
+                // Where waiting is not legal, in spite of the caller's flags.
                 let refused = with_pages(slabs, 0, || {
                     slabs.hal().asked.lock().unwrap().clear();
                     in_interrupt(|| slabs.alloc_object(cache.cache(), gfp | Gfp::NOWARN))

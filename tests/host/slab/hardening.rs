@@ -1,4 +1,4 @@
-//! What a wrong free or a changed link does where nothing is debugged, and how links look.
+//! Effects of a wrong free or a changed link without debugging, and the format of links.
 
 use super::*;
 use quarry::mm::slab::{CacheSpec, Misuse, SlabFlags};
@@ -17,7 +17,7 @@ pub(super) fn secret(cache: &Cache<machine::Sim<'_>>, object: VirtAddr, next: Vi
     link_of(cache, object) ^ next.get() ^ place.get().swap_bytes()
 }
 
-/// Lets a free object lead to any address.
+/// Makes a free object point to any address.
 pub(super) fn set_link(cache: &Cache<machine::Sim<'_>>, object: VirtAddr, next: VirtAddr, secret: u64) {
     let place = offset(object, cache.link_offset().into());
     let stored = next.get() ^ secret ^ place.get().swap_bytes();
@@ -86,7 +86,7 @@ fn a_link_that_leads_to_no_object_cuts_its_list_off() {
             assert!(slabs.info(cache.cache()).slabs > slabs_before);
             check(slabs);
             give(slabs, cache.cache(), more);
-            // What was cut off is free by its marks, and comes back with the cache.
+            // Objects that were cut off are free by their marks, and come back with the cache.
             slabs.destroy(cache).unwrap();
         }
         give(slabs, other.cache(), [foreign]);

@@ -118,7 +118,7 @@ fn nobody_is_made_to_wait_where_that_is_not_legal() {
     });
 }
 
-// What a wrong size does: nothing in a release, as `kfree` asks nobody for it.
+// Effect of a wrong size: none in a release, as `kfree` needs no size.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "asks the checking build")]
 fn a_block_is_not_freed_as_more_or_much_less_than_it_is() {

@@ -1,4 +1,4 @@
-//! How many objects a cache keeps at hand: what the arrays of a CPU hold, and the depot.
+//! Number of objects that a cache keeps: the contents of a CPU's arrays, and of the depot.
 
 use super::*;
 use machine::{in_interrupt, run_on};
@@ -70,7 +70,7 @@ fn many_objects_freed_at_once_are_kept_like_one_after_the_other() {
     }
 }
 
-// Whatever they hold: from an array, from the depot, from slabs, and more than there are at hand.
+// With all contents: from an array, from the depot, from slabs, and more than are cached.
 #[test]
 fn many_zeroed_objects_at_once_are_zero() {
     Spec::of_size(32 << 20).exchanging().run(|slabs| {
@@ -90,7 +90,7 @@ fn many_zeroed_objects_at_once_are_zero() {
     });
 }
 
-// Who asks may not wait, so what is not done at once would stay.
+// The caller may not wait, so work that is not done at once would stay.
 #[test]
 fn what_a_cpu_that_is_not_online_keeps_is_had_at_once() {
     Spec::of_size(32 << 20).cpus(2).exchanging().run(|slabs| {
@@ -109,7 +109,7 @@ fn what_a_cpu_that_is_not_online_keeps_is_had_at_once() {
     });
 }
 
-// No objects are at hand, but memory that held some.
+// No objects are cached, but memory that held some.
 #[test]
 fn spares_without_objects_go_back_when_memory_is_short() {
     Spec::of_size(32 << 20).exchanging().run(|slabs| {

@@ -148,8 +148,8 @@ fn resizing_with_zero_gives_zeroes() {
     });
 }
 
-// Behaviour 211: what lies behind the bytes that were asked for with zeroes is zero too, whatever was there, since nobody
-// remembers how many those were.
+// Behaviour 211: what lies behind the bytes that were asked for with zeroes is zero too, with any earlier contents, since the
+// requested size is not recorded.
 #[test]
 fn growing_in_place_what_was_zeroed_gives_zeroes() {
     Spec::of_size(16 << 20).run(|slabs| {

@@ -47,19 +47,19 @@ pub(crate) struct Sim<'m> {
     arena: u64,
     base: u64,
     size: u64,
-    /// What was reported.
+    /// Reports.
     pub(crate) misuse: Mutex<Vec<Misuse>>,
-    /// What was printed.
+    /// Printed text.
     lines: Mutex<Vec<String>>,
     /// Allocations that want to sleep where that is not legal.
     pub(crate) atomic_sleeps: AtomicU64,
     /// Other functions that may sleep, called where that is not legal.
     pub(crate) atomic_calls: Mutex<Vec<&'static str>>,
-    /// What was asked of the page allocator while calls go the long way.
+    /// Requests to the page allocator while calls take the slow path.
     pub(crate) asked: Mutex<Vec<(Gfp, Order)>>,
     /// After how many allocations of pages the next one fails; `u64::MAX` for never.
     pub(crate) pages_left: AtomicU64,
-    /// The same for objects that take the long way.
+    /// The same for objects that take the slow path.
     pub(crate) slabs_left: AtomicU64,
     /// Interrupts sent to other CPUs.
     pub(crate) kicks: AtomicU64,
@@ -72,7 +72,7 @@ pub(crate) struct TagModel {
     base: u64,
     granules: Vec<AtomicU8>,
     random: AtomicU64,
-    /// What was remembered.
+    /// Records of owners.
     pub(crate) events: Mutex<Vec<TagEvent>>,
 }
 
@@ -153,7 +153,7 @@ impl<'m> PerCpu for Sim<'m> {
     }
 
     fn is_online(&self, cpu: CpuId) -> bool {
-        // Whoever runs is online: a test that plays several CPUs on one thread is on one of them at a time.
+        // The CPU that runs is online: a test that plays several CPUs on one thread is on one of them at a time.
         cpu == self.cpu() || self.online[cpu.get() as usize].load(Ordering::Acquire)
     }
 
@@ -250,7 +250,7 @@ unsafe impl<'m> PageHal for Sim<'m> {
 }
 
 impl Sim<'_> {
-    /// The tag of the memory at an address, whatever tag that carries.
+    /// The tag of the memory at an address, for any tag in the pointer.
     pub(crate) fn tag_of(&self, at: VirtAddr) -> Tag {
         self.tags.as_ref().unwrap().get(self.to_phys(at.untagged()).unwrap())
     }
@@ -326,12 +326,12 @@ impl Sim<'_> {
         self.online[cpu as usize].store(online, Ordering::Release);
     }
 
-    /// What was reported since the last time.
+    /// Reports since the last call.
     pub(crate) fn reports(&self) -> Vec<Misuse> {
         std::mem::take(&mut self.misuse.lock().unwrap())
     }
 
-    /// What was printed since the last time.
+    /// Printed text since the last call.
     pub(crate) fn lines(&self) -> Vec<String> {
         std::mem::take(&mut self.lines.lock().unwrap())
     }
@@ -365,7 +365,7 @@ pub(crate) fn holds(object: VirtAddr, byte: u8, size: usize) -> bool {
     bytes(object, size) == vec![byte; size]
 }
 
-/// What the machine is like.
+/// Properties of the machine.
 pub(crate) struct Spec {
     base: u64,
     size: u64,
@@ -427,7 +427,7 @@ impl Spec {
         self
     }
 
-    /// What runs is a thread that moves to the next CPU wherever interrupts are open.
+    /// The running thread moves to the next CPU wherever interrupts are open.
     pub(crate) fn migrating(mut self) -> Self {
         self.migrates = true;
         self
@@ -492,7 +492,7 @@ impl Spec {
         }
         let slabs = SlabAllocator::new(&allocator);
         slabs.start(self.options).unwrap();
-        // Nothing leads to where it was: it may move.
+        // Nothing points to its old place: it may move.
         let slabs = Box::new(slabs);
         let balance = || {
             // Not under Miri, as in `check`.
@@ -531,7 +531,7 @@ fn in_use(slabs: &Slabs<'_, '_>) -> u64 {
     objects
 }
 
-/// Free pages, with nothing at hand anywhere.
+/// Free pages, with all caches drained.
 pub(crate) fn free_pages(slabs: &Slabs<'_, '_>) -> u64 {
     slabs.shrink_all();
     slabs.pages().drain_all();

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 
-/// What a free object holds in its first word.
+/// First word of a free object.
 fn mark_of(object: VirtAddr) -> u64 {
     u64::from_le_bytes(bytes(object, 8).try_into().unwrap())
 }
@@ -16,7 +16,7 @@ fn double_free(at: VirtAddr, cache: &Cache<machine::Sim<'_>>) -> Result<(), Misu
     Err(Misuse::DoubleFree { at, cache: cache.name() })
 }
 
-// What a stale pointer reads of one object is the mark of no other, in its cache and elsewhere.
+// The mark that a stale pointer reads from one object is no other object's, in its cache and elsewhere.
 #[test]
 fn a_mark_is_the_objects_address_and_a_secret_of_the_cache_and_the_boot() {
     let secrets = |slabs: &Slabs<'_, '_>| {

@@ -98,7 +98,7 @@ fn a_pointer_into_a_slab_that_is_gone_is_named() {
             give(slabs, cache.cache(), objects.iter().copied());
             slabs.shrink(cache.cache());
             for overwritten in [false, true] {
-                // In every page of the slab, and whatever their next owner writes.
+                // In every page of the slab, after any write of their next owner.
                 for object in &objects {
                     if overwritten {
                         fill(*object, 0xa5, size as usize);
@@ -132,7 +132,7 @@ fn an_overwritten_link_is_found_when_the_object_is_taken() {
         assert!(more.iter().all(|object| !front.contains(object) && !rest.contains(object)));
         let reports = slabs.hal().reports();
         assert!(matches!(reports[..], [Misuse::FreeList { cache: "test", .. }]), "{reports:?}");
-        // What was on the list is lost, with its slab, for good: so are the cache and its page. Put back what is there.
+        // The objects on the list are lost, with their slab, for good: so are the cache and its page. The others are put back.
         give(slabs, cache.cache(), more);
         give(slabs, cache.cache(), front.iter().copied());
         give(

@@ -4,7 +4,7 @@ mod blocks;
 mod cache_model;
 mod caches;
 mod cpus;
-// What it tests is the check of all invariants, which Miri leaves out.
+// It tests by the check of all invariants, which Miri leaves out.
 #[cfg(not(miri))]
 mod damage;
 mod debug;

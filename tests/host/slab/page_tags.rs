@@ -1,4 +1,4 @@
-//! Pages with memory tags: pointers that lead to none, and blocks whose neighbours have nothing to say.
+//! Pages with memory tags: pointers to no page, and blocks whose neighbours have no tag.
 
 use super::machine::Sim;
 use super::*;

@@ -19,7 +19,7 @@ enum Planted {
     AnswerEarly,
 }
 
-/// What the CPU alone changes, until it has given it up: with an object that was freed before the cache is destroyed.
+/// State that the CPU alone changes, until it has released it: with an object that was freed before the cache is destroyed.
 struct Array {
     on: AtomicBool,
     count: AtomicU64,

@@ -1,4 +1,4 @@
-//! What a report says, line by line.
+//! Text of a report, line by line.
 
 use super::*;
 use quarry::mm::slab::{CacheSpec, SlabFlags};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the functions of the slab layer are.
 const SOURCES: [&str; 3] = ["src/mm/slab", "src/mm/alloc", "src/global"];
-/// What the documentation of each that may sleep says.
+/// The documentation phrase of each function that may sleep.
 const WORDS: &str = "where sleeping is allowed";
 
 struct Value {
@@ -91,7 +91,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
         let refusal = |call| SleepsInAtomic { call };
         let create = CreateError::Atomic(refusal("SlabAllocator::create"));
         let destroy = DestroyError::Atomic(refusal("SlabAllocator::destroy"));
-        // What stands at the calls that only pass on is what they pass on to.
+        // The phrase of a call that only forwards is that of its target.
         let calls: [(&[&str], &dyn Fn()); 10] = [
             (&["mm/slab/global.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
                 assert_eq!(slabs.create(&spec("none", 64)).map(|_| ()).unwrap_err(), create);

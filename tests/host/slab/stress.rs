@@ -94,7 +94,7 @@ fn producers_and_consumers_in_a_ring() {
             all.into_iter().for_each(|owned| owned.free(slabs));
             slabs.answer_requests();
         }
-        // Whoever ends first leaves the last ones to the others, and those to itself.
+        // The first thread that ends leaves the last objects to the others, and those to itself.
         for ring in &rings {
             let all = std::mem::take(&mut *ring.lock().unwrap());
             all.into_iter().for_each(|owned| owned.free(slabs));

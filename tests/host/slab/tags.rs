@@ -121,7 +121,7 @@ fn tags_go_with_debugging_and_constructors() {
     });
 }
 
-// Who had memory is remembered: the pointer, the bytes that were asked for, the caller.
+// Owners of memory are recorded: the pointer, the bytes requested, the caller.
 #[test]
 fn owners_are_remembered() {
     Spec::of_size(16 << 20).tagged().run(|slabs| {
@@ -140,7 +140,7 @@ fn owners_are_remembered() {
     });
 }
 
-// Behaviour 470 for pages: neighbouring blocks differ, whatever their orders, and free ones have the tag of free memory.
+// Behaviour 470 for pages: neighbouring blocks differ, for all orders, and free ones have the tag of free memory.
 #[test]
 fn neighbouring_blocks_of_pages_differ() {
     Spec::of_size(16 << 20).tagged().run(|slabs| {
@@ -189,7 +189,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 24 }, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is done, every pointer's tag is its memory's, to the last granule that was asked for and no further.
+    /// After every call, each pointer's tag is its memory's, to the last granule requested and no further.
     #[test]
     fn tags_follow_whatever_is_done(steps in steps()) {
         Spec::of_size(16 << 20).tagged().run(|slabs| {

@@ -1,4 +1,4 @@
-//! What a thread of a test plays: a CPU, with interrupts open or masked, and what happens to it where they are open.
+//! Role of a thread of a test: a CPU, with interrupts open or masked, and the events where they are open.
 
 use super::machine::Slabs;
 use std::cell::Cell;
@@ -6,11 +6,11 @@ use std::cell::Cell;
 std::thread_local! {
     /// The CPU that this thread plays, and whether its interrupts are masked.
     static CPU: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// What happens to this thread wherever its interrupts are open.
+    /// Event at this thread wherever its interrupts are open.
     static OPEN: Cell<Option<&'static dyn Fn()>> = const { Cell::new(None) };
-    /// How often this thread has looked at another CPU's array with interrupts masked, as whoever changes one does.
+    /// How often this thread has looked at another CPU's array with interrupts masked, as code that changes one does.
     static FOREIGN: Cell<u32> = const { Cell::new(0) };
-    /// What happens when this thread interrupts a CPU.
+    /// Event when this thread interrupts a CPU.
     static KICK: Cell<Option<&'static dyn Fn(u32)>> = const { Cell::new(None) };
 }
 

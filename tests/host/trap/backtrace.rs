@@ -114,7 +114,7 @@ fn what_called_the_vectors_was_interrupted() {
 }
 
 proptest! {
-    /// Whatever the stacks hold, the walk reads only what lies in them, and ends.
+    /// With any contents of the stacks, the walk reads only the stacks, and ends.
     #[test]
     fn any_memory_can_be_walked(
         words in prop::collection::vec(prop_oneof![

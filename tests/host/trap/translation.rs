@@ -15,7 +15,7 @@ const GOOD: TranslationRegisters = TranslationRegisters {
 #[test]
 fn registers_as_they_must_be_are_taken() {
     assert_eq!(GOOD.check(), Ok(()));
-    // What TTBR0 has is the kernel's own business, and so is who shares what.
+    // The kernel decides the contents of TTBR0, and the sharing between CPUs.
     for other in [0x1, 0x3f, 1 << 7, 3 << 14, 3 << 8, 3 << 28, 7 << 32, 1 << 37, 1 << 38] {
         assert_eq!(TranslationRegisters { tcr: GOOD.tcr ^ other, ..GOOD }.check(), Ok(()), "{other:#x}");
     }

@@ -67,7 +67,7 @@ fn a_split_without_memory_uses_the_spares_and_a_free_needs_none() {
     let space = space(Machine::new(1, &mut nodes), 64);
     let first = space.alloc(&exactly(10, 1)).unwrap();
     let kept = space.hal().run_dry();
-    // Two descriptors are at hand: a split into three parts still works, the next does not.
+    // Two descriptors are in reserve: a split into three parts still works, the next does not.
     let second = space.alloc(&exactly(20, 1)).map(|area| area.start());
     let mut live = vec![first.start()];
     live.extend(second.ok());
@@ -235,7 +235,7 @@ fn flags_have_linuxs_values_and_words() {
     }
 }
 
-// What `alloc` says of alignment: the lowest gap that fits wherever it starts, and by chance only where there is none.
+// The rule of `alloc` for alignment: the lowest gap that fits for any start, and by chance only where there is none.
 #[test]
 fn an_aligned_area_comes_from_the_lowest_gap_that_surely_fits() {
     let mut nodes = memory(64);

@@ -169,7 +169,7 @@ fn a_block_belongs_to_one_cpu_until_its_last_page_is_back() {
     });
 }
 
-// Each call takes back what its counterpart made, whatever the address.
+// Each call frees only the areas of its counterpart, at every address.
 #[test]
 fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
     with_blocks(|space, blocks, pages| {
@@ -186,7 +186,7 @@ fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
     });
 }
 
-// Promises 3, 4 and 9: what the descriptor says decides, whatever the caller says.
+// Promises 3, 4 and 9: the descriptor decides, not the caller.
 #[test]
 fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped_for_a_short_while() {
     with_blocks(|space, blocks, pages| {
@@ -196,7 +196,7 @@ fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped_for_a_short_wh
                 assert!(matches!(refused, Err(MapError::BadPage(error)) if wrong(error)), "{refused:?}");
                 assert_eq!(blocks.pages_in_use(), 0);
             }
-            // Addresses that were refused serve the next caller, and lead nowhere meanwhile.
+            // Addresses that were refused serve the next caller, and map nothing meanwhile.
             let addr = map(blocks, &pages[..3]);
             raw!(blocks.vm_unmap_ram(addr, 3)).unwrap();
             let _ = blocks.vm_map_ram(&[pages[0], page], Prot::KERNEL_RW);

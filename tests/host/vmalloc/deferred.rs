@@ -1,4 +1,4 @@
-//! What interrupt handlers free, and who does the work.
+//! Frees by interrupt handlers, and the contexts that do the deferred work.
 
 use super::kernel::{Vmalloc, free_pages, on_a_machine, take_page, touch};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
@@ -68,7 +68,7 @@ fn a_handler_may_unmap() {
     });
 }
 
-// Behaviour 271: the other CPU sees a fault, not the page of whoever maps next.
+// Behaviour 271: the other CPU sees a fault, not the page of the next mapping.
 #[test]
 fn an_address_that_was_unmapped_never_shows_the_next_page_to_a_cpu_that_kept_it() {
     on_a_machine(Config::CORTEX_A72, |space| {

@@ -35,7 +35,7 @@ pub(super) fn not_mine(space: &Vmalloc<'_>, mut f: impl FnMut(Page, fn(FreeError
     raw!(space.vfree(area)).unwrap();
 }
 
-// Promises 3, 4 and 9: what the descriptor says decides, whatever the caller says.
+// Promises 3, 4 and 9: the descriptor decides, not the caller.
 #[test]
 fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped() {
     on_a_machine(Config::CORTEX_A72, |space| {
@@ -133,7 +133,7 @@ fn pages_of_a_mapping_that_failed_are_free_to_go() {
                 assert_eq!(space.iter().count(), 0);
                 space.check().unwrap();
             }
-            // The addresses that the next caller gets lead nowhere when a page at the end is none to give away.
+            // The addresses that the next caller gets map nothing when a page at the end may not be given away.
             let addr = space.vmap(&list[..2], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
             touch(space, addr, 2);
             raw!(space.vunmap(addr)).unwrap();

@@ -39,7 +39,7 @@ std::thread_local! {
     static LATE: Cell<Option<*const Look<'static>>> = const { Cell::new(None) };
 }
 
-/// What somebody sees.
+/// The view of one reader.
 type Look<'a> = dyn Fn() + 'a;
 
 /// Runs `f` on a machine whose CPUs acknowledge invalidations late: `look` is called each time when some were issued and this
@@ -314,7 +314,7 @@ pub(crate) struct Kernel<'m> {
     pub(crate) in_handler: AtomicBool,
     /// How memory of vmalloc's own was asked for.
     pub(crate) asked: Mutex<Asked>,
-    /// What was zeroed through its own addresses.
+    /// Memory that was zeroed through its own addresses.
     pub(crate) cleared: Mutex<Vec<VirtRange>>,
     /// Rows of records of per-CPU memory.
     pub(crate) rows: AtomicUsize,

@@ -12,7 +12,7 @@ use quarry::mm::vmalloc::{RamBlocks, Resized, VmFlags, VmallocRequest};
 use quarry::mm::zone::{FreeError, PageHal};
 use std::cell::Cell;
 
-/// What a page is used for.
+/// Use of a page.
 fn kind(space: &Vmalloc<'_>, page: Page) -> Kind {
     space.hal().pages.head(page).unwrap().1.kind()
 }

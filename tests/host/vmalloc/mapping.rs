@@ -388,7 +388,7 @@ fn flags_reach_every_allocation_inside() {
         on_a_machine(Config::CORTEX_A72, |space| {
             let asked = || std::mem::take(&mut *space.hal().asked.lock().unwrap());
             asked();
-            // What is asked for the pages says nothing of what is behind them.
+            // The request for the pages says nothing about the memory behind them.
             let request = VmallocRequest::new(5 * PAGE_SIZE, gfp | Gfp::DMA | Gfp::ZERO | Gfp::ACCOUNT);
             let first = space.vmalloc(&request).unwrap();
             let Asked { descriptors, tables } = asked();
@@ -403,7 +403,7 @@ fn flags_reach_every_allocation_inside() {
     }
 }
 
-// Promises 4 and 9: whatever the caller says, RAM is mapped as its linear alias is, and never for execution.
+// Promises 4 and 9: for every caller, RAM is mapped as its linear alias is, and never for execution.
 #[test]
 fn ram_is_mapped_for_the_kernel_write_back_and_without_execution() {
     use quarry::hal::prot::{Access, MemoryType};
@@ -448,7 +448,7 @@ fn no_caller_says_by_which_call_an_area_was_made() {
     });
 }
 
-// What a peak leaves: tables that areas shared go back when nothing is left in them.
+// After a peak, tables that areas shared are freed when nothing is left in them.
 #[test]
 fn tables_go_back_when_the_last_area_in_them_does() {
     if cfg!(miri) {

@@ -1,4 +1,4 @@
-//! What is allocated, and what it holds.
+//! Allocated blocks, and their contents.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use quarry::addr::{DmaAddr, Order, VirtAddr, to_usize};
@@ -22,7 +22,7 @@ pub(super) enum How {
     /// The pages that it maps.
     Vmap(Row),
     MapRam(Row),
-    /// The physical address that it leads to.
+    /// Its physical address.
     Ioremap(u64),
     PerCpu(PerCpuPtr),
     Mempool,
@@ -38,7 +38,7 @@ pub(super) struct Block {
     pub(super) how: How,
     pub(super) at: VirtAddr,
     pub(super) bytes: u64,
-    /// What its pattern is made of: no two blocks have the same.
+    /// Seed of its pattern: no two blocks have the same.
     pub(super) key: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Everything at once: all allocators, mixed at random, on all CPUs and in their timers' handlers, with allocations that
 //! fail on purpose; every byte that is handed out is written and read back, and every invariant tested again and again.
 //!
-//! What one context allocates another one frees: all take from and put into one table.
+//! Memory that one context allocates is freed by another one: all take from and put into one table.
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod block;
@@ -33,9 +33,9 @@ const ROUNDS: u64 = 20;
 /// One of so many calls fails in every second round. A prime.
 const FAILING: u32 = 61;
 
-/// Whoever locks a place has it until it is done, and nobody waits for one: so a handler may come at any time.
+/// The context that locks a place owns it until it is done, and nobody waits for one: so a handler may come at any time.
 static TABLE: [SpinMutex<Option<Block>>; SLOTS] = [const { SpinMutex::new(None) }; SLOTS];
-/// What each CPU's handler draws.
+/// Random numbers of each CPU's handler.
 static DRAWS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 /// Operations of each kind, and those that were refused for lack of memory.
 static DONE: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
@@ -81,7 +81,7 @@ fn operate(random: &mut Random, gfp: Gfp) {
     DONE.get(kind).expect("a kind").fetch_add(1, Ordering::Relaxed);
 }
 
-/// What the timer's handler does.
+/// Work of the timer's handler.
 fn each() {
     let draw = of(cpu::current());
     let mut random = Random(draw.load(Ordering::Relaxed) | 1);

@@ -369,7 +369,7 @@ fn check_device(block: &Block, phys: u64) {
     }
 }
 
-/// What was written through a mapping is in its pages, in their order: the first word of each.
+/// Bytes written through a mapping are in its pages, in their order: the first word of each.
 fn check_linear(block: &Block, pages: &[Page]) {
     for (page, index) in pages.iter().zip(0_u64..) {
         let word = global::page_address(*page).as_ptr::<u64>();

@@ -19,7 +19,7 @@ const SIZES: [u64; 3] = [1, 2, 4];
 
 /// How a machine ended.
 pub(crate) enum End {
-    /// It left with status 0. What it has written.
+    /// It left with status 0. Its output.
     Well(String),
     /// It did not. In a few words, and what it has written.
     Badly(String, String),
@@ -62,7 +62,7 @@ fn console(
     }
 }
 
-/// What the kernel says that it ended by.
+/// The reason for the end that the kernel prints.
 fn reported(text: &str) -> Option<String> {
     text.lines().find(|line| line.starts_with("panic") || line.starts_with("fault")).map(str::to_owned)
 }

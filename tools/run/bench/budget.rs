@@ -1,4 +1,4 @@
-//! What each row may cost: `benches/budget.tsv` holds every figure as it was last accepted, with the functions in which the
+//! The budget of each row: `benches/budget.tsv` holds every figure as it was last accepted, with the functions in which the
 //! operation spent its instructions. `make test` counts again, and names the functions that grew.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::{OURS, Results};
 /// By how much a row may exceed its budget, in percent: as much as the layout of the code moves it.
 const SLACK: f64 = 3.0;
 
-/// What stands above the lines of the file.
+/// Text above the lines of the file.
 const HEAD: &str = "\
 # Instructions of every row, as `make budget` last counted them (no peers in the image, profile `release`). `make test` fails
 # when a row takes more than 3 % more, and names the functions that grew. A lower figure is a change of its line; a higher
@@ -94,7 +94,7 @@ pub(crate) fn stale<'b>(budgets: &'b Budgets, rows: &[Row]) -> Vec<&'b str> {
         .collect()
 }
 
-/// What is said of a row that is above its budget: by how much, and which functions grew.
+/// Message about a row that is above its budget: by how much, and which functions grew.
 pub(crate) fn complaint(budgets: &Budgets, row: &Row, names: &BTreeMap<u64, String>) -> String {
     let figure = row.figures.value();
     let Some(budget) = budgets.get(&row.name) else {

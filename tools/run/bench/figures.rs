@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What is known of an operation besides our own figure. Each is a number, or empty where nobody knows.
+/// Recorded figures of an operation besides our own. Each is a number, or empty if unknown.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recorded {
     /// `operation/parameter`, or `operation/first..last` for every row of the operation with a number between them.

@@ -30,24 +30,24 @@ const ENTRY: &str = "benchmarks";
 const OURS: &str = "quarry";
 /// The machine that counts: virt with a cortex-a72 unless told otherwise.
 const MACHINE: &str = "icount mem=1G";
-/// What each row may cost.
+/// The budget of each row.
 const BUDGET: &str = "benches/budget.tsv";
 /// An operation dearer than this, in instructions, is not traced one by one.
 const TRACED: f64 = 400_000.0;
 /// Nor is one that takes more to prepare: the log has that too.
 const PREPARED: u64 = 2_000_000;
 
-/// What the command line asks for.
+/// Options of the command line.
 struct Options {
     /// Rows whose names contain this.
     filter: String,
     /// More words of the machine's specification.
     machine: String,
-    /// What becomes of `benches/budget.tsv`.
+    /// Action on `benches/budget.tsv`.
     budget: Option<Purpose>,
 }
 
-/// What a run is for, other than the table.
+/// Purpose of a run, other than the table.
 #[derive(Clone)]
 enum Purpose {
     /// Every row is held against its budget.
@@ -163,13 +163,13 @@ fn own_version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// What a run has brought.
+/// Result of a run.
 struct Results {
     cpu: String,
     rows: Vec<Row>,
     /// `(operation, implementation, why)` of rows without figures.
     unable: Vec<(String, String, String)>,
-    /// What the image said of its own counting.
+    /// The image's report on its own counting.
     conditions: Vec<String>,
     overhead: Overhead,
     /// The row that has begun and not ended, as `(number, operation, implementation)`.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// A figure as the image printed it: digits, perhaps a point and two more.
 pub(crate) type Number = String;
 
-/// What a row came to.
+/// Result of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) n: u64,
@@ -105,7 +105,7 @@ impl Figures {
     }
 }
 
-/// What one operation executed, by kind, as the emulator logged it.
+/// Instructions that one operation executed, by kind, as the emulator logged them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Executed {
     pub(crate) instructions: u64,

@@ -1,5 +1,5 @@
-//! What the operations execute, instruction by instruction: a boot under the emulator's log of executed translation
-//! blocks, each one instruction long.
+//! Instructions that the operations execute, one by one: a boot under the emulator's log of executed translation blocks, each
+//! one instruction long.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +17,7 @@ use crate::qemu::{self, Console, Program};
 /// How long the boot may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// What the image counts besides an operation: once a stretch, and each round of it.
+/// Counts of the image besides an operation: once a stretch, and each round of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Overhead {
     pub(crate) stretch: u64,
@@ -92,7 +92,7 @@ const READING: u32 = 0xd53b_e800;
 /// How the log takes a block back: something else comes first, and the block is logged again.
 const STOPPED: &[u8] = b"Stopped execution of TB chain";
 
-/// What ran between two readings of the counter, for each pair before a mark, in the order in which the log has them.
+/// Instructions between two readings of the counter, for each pair before a mark, in the order of the log.
 fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result<Vec<Executed>, String> {
     let mark = kernel.symbol("bench_trace_mark")?;
     let code = kernel.code()?;

@@ -1,19 +1,19 @@
-//! Entering ranges: as neighbours, inside what has them, around what is there, and where nothing is yet.
+//! Entering ranges: as neighbours, inside the range that holds them, around existing ranges, and into free addresses.
 #![forbid(unsafe_code)]
 
 use super::slots::Link;
 use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
 
-/// Where a span would go among the children of a range.
+/// Place for a span among the children of a range.
 enum Place {
     /// Behind this child, or before all.
     Free(Option<Link>),
-    /// This is the first child that shares an address with it, and what is before it.
+    /// This is the first child that shares an address with it, and the sibling before it.
     Taken(Link, Option<Link>),
 }
 
 impl<'a> ResourceTree<'a> {
-    /// Where `span` would go inside `parent`.
+    /// Place for `span` inside `parent`.
     fn place(&self, parent: Link, span: Span) -> Result<Place, ResourceError<'a>> {
         if !self.span(parent).is_some_and(|of| of.contains(span)) {
             return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
@@ -59,7 +59,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Outside`]; [`Busy`](ResourceError::Busy) if there is something already, whatever it is;
+    /// [`ResourceError::Outside`]; [`Busy`](ResourceError::Busy) if any range is there already;
     /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn request(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let parent = self.live(parent)?;
@@ -69,12 +69,12 @@ impl<'a> ResourceTree<'a> {
         }
     }
 
-    /// Enters a range that somebody has from now on, as far inside `parent` as there are ranges around it that nobody has
-    /// (Linux: `request_region`): it is marked busy. O(depth × log n).
+    /// Enters a range that has an owner from now on, as far inside `parent` as the ranges around it have no owner (Linux:
+    /// `request_region`): it is marked busy. O(depth × log n).
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Busy`] if somebody has some of it, or it lies across a border of a range on the way;
+    /// [`ResourceError::Busy`] if a part of it has an owner, or it lies across a border of a range on the way;
     /// [`Outside`](ResourceError::Outside), [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn request_region(
         &mut self,
@@ -85,7 +85,7 @@ impl<'a> ResourceTree<'a> {
         let mut entered = false;
         loop {
             let place = match self.place(parent, request.span) {
-                // Across the border of what nobody has.
+                // Only the border of a range without an owner is crossed.
                 Err(ResourceError::Outside(_, info)) if entered => return Err(ResourceError::Busy(info)),
                 place => place?,
             };
@@ -111,7 +111,7 @@ impl<'a> ResourceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`ResourceError::Across`] if it would have some of a range and not all; [`Outside`](ResourceError::Outside),
+    /// [`ResourceError::Across`] if it would contain only a part of a range; [`Outside`](ResourceError::Outside),
     /// [`Stale`](ResourceError::Stale), [`NoMemory`](ResourceError::NoMemory).
     pub fn insert(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let mut parent = self.live(parent)?;
@@ -161,7 +161,7 @@ impl<'a> ResourceTree<'a> {
         Ok(self.id(link))
     }
 
-    /// Makes `parent` the parent of `first` and what is linked behind it. The last of them.
+    /// Makes `parent` the parent of `first` and the records linked behind it. Returns the last of them.
     pub(super) fn adopt(&mut self, first: Link, parent: Link) -> Link {
         let mut last = first;
         let mut at = Some(first);
@@ -175,8 +175,8 @@ impl<'a> ResourceTree<'a> {
         last
     }
 
-    /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`).
-    /// How many pieces. What lies outside `parent` is left out. O(pieces × log n).
+    /// Enters `request` in pieces where nothing is yet directly inside `parent` (Linux: `reserve_region_with_split`). Returns
+    /// the number of pieces. Parts outside `parent` are left out. O(pieces × log n).
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@ use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Spa
 use crate::addr::PhysAddr;
 
 impl<'a> ResourceTree<'a> {
-    /// Enters `size` bytes in the lowest gap directly inside `parent` that has room for them, at a multiple of `align`, a
-    /// power of two, and within `bounds` (Linux: `allocate_resource`). Where, and under which name. O(children).
+    /// Enters `size` bytes in the lowest gap directly inside `parent` that has room for them, at a multiple of `align`, a power
+    /// of two, and within `bounds` (Linux: `allocate_resource`). Returns its place and its name. O(children).
     ///
     /// # Errors
     ///
@@ -33,9 +33,9 @@ impl<'a> ResourceTree<'a> {
         self.request(parent, &Request { span, name, flags }).map(|id| (id, span))
     }
 
-    /// What is free directly inside `parent` and within `within`, by address.
+    /// The free ranges directly inside `parent` and within `within`, by address.
     fn gaps(&self, parent: Link, within: Span) -> impl Iterator<Item = Span> + '_ {
-        // Where the next gap may begin; `None` when the last address has been passed.
+        // Earliest start of the next gap; `None` when the last address has been passed.
         let mut from = Some(within.start());
         let mut children = self.children(parent);
         core::iter::from_fn(move || {

@@ -1,34 +1,34 @@
-//! Why a range was not entered or not released.
+//! Reasons why a range was not entered or not released.
 #![forbid(unsafe_code)]
 
 use super::{ResourceInfo, Span};
 use core::fmt;
 
-/// Why nothing was entered or released: the tree is as it was.
+/// Reason why nothing was entered or released: the tree is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ResourceError<'a> {
-    /// No bytes.
+    /// The size is 0.
     Empty,
-    /// More bytes than fit behind the start.
+    /// The range wraps.
     NoSpan,
-    /// The span is not inside the range that it was asked of.
+    /// The span is not inside the range that should contain it.
     Outside(Span, ResourceInfo<'a>),
-    /// Somebody has some of it.
+    /// A part of it has an owner.
     Busy(ResourceInfo<'a>),
     /// It lies across a border of this one, and neither is inside the other.
     Across(ResourceInfo<'a>),
     /// No gap is large enough, aligned so, within the bounds.
     NoGap,
-    /// The alignment is no power of two.
+    /// The alignment is not a power of two.
     BadAlignment(u64),
-    /// Nobody has requested exactly this.
+    /// This is not exactly a requested range.
     NotThere(Span),
-    /// There are ranges inside: they go first, or [`remove`](super::ResourceTree::remove) keeps them.
+    /// There are ranges inside: they must be released first, or [`remove`](super::ResourceTree::remove) keeps them.
     HasChildren(ResourceInfo<'a>),
-    /// The range that this names has been released.
+    /// The range of this name has been released.
     Stale,
-    /// The tree's own range, which is there for good.
+    /// The tree's own range, which is never released.
     Root,
     /// No memory for a record.
     NoMemory,

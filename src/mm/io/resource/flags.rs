@@ -1,4 +1,4 @@
-//! What is said of a range beside its name.
+//! Flags of a range.
 #![forbid(unsafe_code)]
 
 use bitflags::bitflags;
@@ -11,9 +11,9 @@ bitflags! {
         const IO = 0x0000_0100;
         /// Addresses of memory and of registers in it.
         const MEM = 0x0000_0200;
-        /// What is there is RAM.
+        /// The range is RAM.
         const SYSRAM = 0x0100_0000;
-        /// Somebody has it: a region cannot be requested inside.
+        /// The range has an owner: a region cannot be requested inside.
         const BUSY = 0x8000_0000;
     }
 }

@@ -1,6 +1,6 @@
-//! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). The
-//! list of siblings is there beside it, for whoever visits all. A record's priority is a hash of its number, so that no order of
-//! requests makes the tree deep, but for one that is made for that.
+//! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). A list
+//! of siblings beside it serves the callers that visit all. A record's priority is a hash of its number, so that no order of
+//! requests makes the tree deep, except one built for that purpose.
 #![forbid(unsafe_code)]
 
 use super::ResourceTree;
@@ -12,9 +12,9 @@ use crate::addr::PhysAddr;
 enum Hole {
     /// The topmost record of those inside this range.
     Top(Link),
-    /// What is below this record's addresses.
+    /// The records below this record's addresses.
     Left(Link),
-    /// What is above them.
+    /// The records above them.
     Right(Link),
 }
 
@@ -47,7 +47,7 @@ impl ResourceTree<'_> {
         }
     }
 
-    /// On which side of `node` something that begins at `start` lies, and what is there.
+    /// The side of `node` on which a range that begins at `start` lies, and the subtree there.
     fn side(&self, node: Link, start: PhysAddr) -> (Hole, Link) {
         match self.slots.get(node) {
             Some(slot) if slot.span.start() < start => (Hole::Right(node), slot.right),
@@ -63,7 +63,7 @@ impl ResourceTree<'_> {
         while node.some().is_some_and(|node| node.priority() >= link.priority()) {
             (hole, node) = self.side(node, start);
         }
-        // INVARIANT: RES-4: what was there is parted by address below the new record.
+        // INVARIANT: RES-4: the old subtree is split by address below the new record.
         self.put(hole, link);
         let (mut below, mut above) = (Hole::Left(link), Hole::Right(link));
         while let Some(at) = node.some() {
@@ -88,7 +88,7 @@ impl ResourceTree<'_> {
         while node != link && node != Link::NONE {
             (hole, node) = self.side(node, start);
         }
-        // INVARIANT: RES-4: what was below the record is joined, by priority.
+        // INVARIANT: RES-4: the subtrees below the record are joined, by priority.
         while let (Some(low), Some(high)) = (below.some(), above.some()) {
             if low.priority() >= high.priority() {
                 self.put(hole, low);

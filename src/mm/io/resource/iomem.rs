@@ -8,7 +8,7 @@ use core::fmt;
 /// Ranges deeper than this are indented no further (Linux: `MAX_IORES_LEVEL`).
 const DEEPEST: usize = 5;
 
-/// One line, of a tree whose addresses have at least so many digits.
+/// One line, with addresses of at least `width` digits.
 fn line(range: &ResourceInfo<'_>, width: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let indent = (range.depth.min(DEEPEST + 1) - 1) * 2;
     let (start, last) = (range.span.start().get(), range.span.last().get());
@@ -38,7 +38,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     }
 }
 
-/// A shared tree to print, each line as it is at that moment.
+/// A shared tree to print, each line in its current state.
 pub struct SharedIomem<'r, 'a, H: ResourceHal<'a>>(&'r Resources<'a, H>);
 
 impl<'a, H: ResourceHal<'a>> fmt::Display for SharedIomem<'_, 'a, H> {

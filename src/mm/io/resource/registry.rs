@@ -8,19 +8,19 @@ use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 
-/// Records in the first row; each further one has twice as many.
+/// Records in the first array; each further one is twice as long.
 const FIRST_ROW: usize = 64;
 
-/// What a registry asks of a machine.
+/// A registry's interface to a machine.
 pub trait ResourceHal<'a>: Interrupts {
-    /// How a CPU waits for a lock.
+    /// Way of waiting for a lock.
     type Relax: LockHal;
 
-    /// Memory for `count` records, for good, or `None`.
+    /// Memory for `count` records, never freed, or `None`.
     fn row(&self, count: usize) -> Option<&'a mut [Slot<'a>]>;
 }
 
-/// A [`ResourceTree`] under a lock, which gets its memory by itself. Any context.
+/// A [`ResourceTree`] under a lock, which allocates its memory itself. Any context.
 pub struct Resources<'a, H: ResourceHal<'a>> {
     hal: H,
     tree: OrderedLock<ResourceTree<'a>, class::ResourceTree, H::Relax>,
@@ -40,11 +40,12 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
         result
     }
 
-    /// [`Resources::with`] for what may need a record: as often as it was short of memory and there was more.
+    /// [`Resources::with`] for calls that may need a record: repeated as long as records were short and memory for more was
+    /// found.
     ///
     /// # Errors
     ///
-    /// Those of `f`; [`ResourceError::NoMemory`] if there is none.
+    /// The errors of `f`; [`ResourceError::NoMemory`] if there is no memory for a record.
     pub fn enter<R>(
         &self,
         mut f: impl FnMut(&mut ResourceTree<'a>) -> Result<R, ResourceError<'a>>,
@@ -65,7 +66,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::request_region`].
+    /// The errors of [`ResourceTree::request_region`].
     pub fn request_region(&self, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         self.enter(|tree| tree.request_region(tree.root(), request))
     }
@@ -74,7 +75,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::release_region`].
+    /// The errors of [`ResourceTree::release_region`].
     pub fn release_region(&self, span: Span) -> Result<(), ResourceError<'a>> {
         self.with(|tree| tree.release_region(tree.root(), span))
     }
@@ -83,7 +84,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::insert`].
+    /// The errors of [`ResourceTree::insert`].
     pub fn insert(&self, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         self.enter(|tree| tree.insert(tree.root(), request))
     }
@@ -92,7 +93,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::release`].
+    /// The errors of [`ResourceTree::release`].
     pub fn release(&self, id: ResourceId) -> Result<(), ResourceError<'a>> {
         self.with(|tree| tree.release(id))
     }
@@ -107,7 +108,7 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`ResourceTree::check`].
+    /// The errors of [`ResourceTree::check`].
     pub fn check(&self) -> Result<(), Broken> {
         self.with(|tree| tree.check())
     }

@@ -1,11 +1,11 @@
-//! Giving ranges up. No memory is needed.
+//! Releasing ranges. No memory is needed.
 #![forbid(unsafe_code)]
 
 use super::slots::Link;
 use super::{ResourceError, ResourceFlags, ResourceId, ResourceTree, Span};
 
 impl<'a> ResourceTree<'a> {
-    /// Gives a range up that has nothing inside (Linux: `release_resource`). O(log n).
+    /// Releases a range that has nothing inside (Linux: `release_resource`). O(log n).
     ///
     /// # Errors
     ///
@@ -19,8 +19,8 @@ impl<'a> ResourceTree<'a> {
         self.remove(id)
     }
 
-    /// Gives a range up, and what is directly inside lies directly in the one above from then on (Linux:
-    /// `remove_resource`). O(log n), and as much for each of them.
+    /// Releases a range; the ranges directly inside it move directly into the one above (Linux: `remove_resource`). O(log n),
+    /// and as much for each of them.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl<'a> ResourceTree<'a> {
             self.slots.give_back(link);
             return Ok(());
         };
-        // INVARIANT: RES-2: what was inside lies between the same neighbours. RES-3: it gets its new parent.
+        // INVARIANT: RES-2: the ranges inside lie between the same neighbours. RES-3: it gets its new parent.
         let last = self.adopt(first, parent);
         let mut at = Some(first);
         while let Some(child) = at {
@@ -52,12 +52,12 @@ impl<'a> ResourceTree<'a> {
         Ok(())
     }
 
-    /// Gives up what [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:
+    /// Releases a range that [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:
     /// `release_region`). O(depth × log n).
     ///
     /// # Errors
     ///
-    /// [`ResourceError::NotThere`] if nobody has requested exactly this; [`HasChildren`](ResourceError::HasChildren),
+    /// [`ResourceError::NotThere`] if this is not exactly a requested range; [`HasChildren`](ResourceError::HasChildren),
     /// [`Stale`](ResourceError::Stale).
     pub fn release_region(&mut self, parent: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
         let mut parent = self.live(parent)?;
@@ -75,13 +75,13 @@ impl<'a> ResourceTree<'a> {
         }
     }
 
-    /// Gives a range other bounds: inside its parent, apart from its neighbours, around what is inside (Linux:
+    /// Gives a range other bounds: inside its parent, apart from its neighbours, around its children (Linux:
     /// `adjust_resource`). O(children).
     ///
     /// # Errors
     ///
     /// [`ResourceError::Outside`], [`Busy`](ResourceError::Busy) for a neighbour, [`Across`](ResourceError::Across) for
-    /// what is inside; [`Root`](ResourceError::Root), [`Stale`](ResourceError::Stale).
+    /// its children; [`Root`](ResourceError::Root), [`Stale`](ResourceError::Stale).
     pub fn adjust(&mut self, id: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
         let link = self.live(id)?;
         if link == Link::ROOT {
@@ -108,7 +108,7 @@ impl<'a> ResourceTree<'a> {
         Ok(())
     }
 
-    /// Whether `link` stays between its neighbours when it has the addresses `span`, which none of them has.
+    /// Whether `link` stays between its neighbours when it has the addresses `span`, which belong to none of them.
     fn keeps_its_place(&self, parent: Link, link: Link, span: Span) -> bool {
         let below = self.before(parent, link).and_then(|child| self.span(child));
         let above = self.slots.get(link).and_then(|slot| self.span(slot.sibling.some()?));

@@ -1,4 +1,4 @@
-//! The memory of a tree: rows of records, and the list of those that are not in use.
+//! The memory of a tree: arrays of records, and the list of unused ones.
 #![forbid(unsafe_code)]
 
 use super::{ResourceFlags, Span};
@@ -9,9 +9,9 @@ use crate::ds::rows::Rows;
 pub(super) struct Link(u32);
 
 impl Link {
-    /// To none.
+    /// To no record.
     pub(super) const NONE: Self = Self(u32::MAX);
-    /// To the tree's own range, which is in no row.
+    /// To the tree's own range, which is in no array.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
 
     /// The record's place in an index is above those of lower priority.
@@ -27,13 +27,13 @@ impl Link {
     }
 }
 
-/// A record: a range of the tree, or one that waits to be used.
+/// A record: a range of the tree, or an unused one.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
     pub(super) span: Span,
     pub(super) name: &'a str,
     pub(super) flags: ResourceFlags,
-    /// How often the record was given out: what tells an old handle.
+    /// Number of uses of the record, which distinguishes an old handle.
     pub(super) generation: u32,
     pub(super) parent: Link,
     /// The next higher range with the same parent; the next free record.
@@ -42,7 +42,7 @@ pub struct Slot<'a> {
     pub(super) child: Link,
     /// The topmost record of the index over the ranges inside.
     pub(super) top: Link,
-    /// In the index of the parent: what is below these addresses, and what is above.
+    /// Subtrees in the parent's index: the records below these addresses, and those above.
     pub(super) left: Link,
     pub(super) right: Link,
     pub(super) used: bool,
@@ -85,7 +85,7 @@ impl<'a> Slots<'a> {
         Self { root, rows: Rows::new(), free: Link::NONE, used: 0 }
     }
 
-    /// Takes a row for good, as far as a link can name its records. Whether there was a place for it.
+    /// Takes an array for good, as far as a link can name its records. Returns whether there was room for it.
     pub(super) fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
         let Some(numbers) = self.rows.add(row) else { return false };
         for number in numbers.rev() {
@@ -97,7 +97,7 @@ impl<'a> Slots<'a> {
         true
     }
 
-    /// How many rows there are.
+    /// Number of arrays.
     pub(super) fn rows(&self) -> usize {
         self.rows.rows()
     }
@@ -107,12 +107,12 @@ impl<'a> Slots<'a> {
         self.used
     }
 
-    /// All records there are, without the root's.
+    /// All records, without the root's.
     pub(super) fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
         self.rows.iter().map(|(_, slot)| slot)
     }
 
-    /// The record that waits first.
+    /// The first unused record.
     pub(super) const fn first_free(&self) -> Link {
         self.free
     }
@@ -146,7 +146,7 @@ impl<'a> Slots<'a> {
         Some(link)
     }
 
-    /// Gives up a record that nothing leads to any more.
+    /// Frees a record to which nothing points any more.
     pub(super) fn give_back(&mut self, link: Link) {
         let free = self.free;
         if let Some(slot) = self.get_mut(link) {

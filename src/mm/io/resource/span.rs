@@ -16,7 +16,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Every address there is.
+    /// All addresses.
     // INVARIANT: SPAN-1.
     pub const ALL: Self = Self { start: PhysAddr::ZERO, last: PhysAddr::MAX };
 
@@ -27,8 +27,8 @@ impl Span {
         if start.get() <= last.get() { Some(Self { start, last }) } else { None }
     }
 
-    /// `size` bytes from `start` on, or `None` for no bytes and for what wraps. The last byte of the address space may be
-    /// the last.
+    /// `size` bytes from `start` on, or `None` for 0 bytes and for a range that wraps. The last byte of the address space may
+    /// be the last.
     #[must_use]
     pub const fn from_size(start: PhysAddr, size: u64) -> Option<Self> {
         let Some(more) = size.checked_sub(1) else { return None };
@@ -84,7 +84,7 @@ impl Span {
         self.overlaps(other).then_some(Self { start, last })
     }
 
-    /// The addresses that are in both, or `None` if there is none (Linux: `resource_intersection`).
+    /// The addresses that are in both, or `None` if there are none (Linux: `resource_intersection`).
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::new(self.start.max(other.start), self.last.min(other.last))

@@ -13,27 +13,27 @@ pub struct ResourceId {
     pub(super) generation: u32,
 }
 
-/// What is to be entered.
+/// Arguments of a request for a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
     /// The addresses.
     pub span: Span,
-    /// Whose they are, or what is there.
+    /// Name of the owner, or of the device.
     pub name: &'a str,
-    /// What else is said of them.
+    /// Flags of the range.
     pub flags: ResourceFlags,
 }
 
-/// What is known of a range.
+/// Description of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ResourceInfo<'a> {
     /// Its name in the tree.
     pub id: ResourceId,
     /// The addresses.
     pub span: Span,
-    /// Whose they are, or what is there.
+    /// Name of the owner, or of the device.
     pub name: &'a str,
-    /// What else is said of them.
+    /// Flags of the range.
     pub flags: ResourceFlags,
     /// Ranges that it lies in: 0 for the tree's own.
     pub depth: usize,
@@ -52,26 +52,25 @@ impl fmt::Display for ResourceInfo<'_> {
 /// - `RES-1`: a range lies in its parent's.
 /// - `RES-2`: ranges with one parent are linked by address and share none.
 /// - `RES-3`: every record in use is reached from the root once, with the right parent; all others are on the free list.
-/// - `RES-4`: the index of a range has what is directly inside it, by address, and nothing else.
+/// - `RES-4`: the index of a range has the ranges directly inside it, by address, and nothing else.
 #[derive(Debug)]
 pub struct ResourceTree<'a> {
     pub(super) slots: Slots<'a>,
 }
 
 impl<'a> ResourceTree<'a> {
-    /// A tree of `span`, with nothing in it and without memory for anything.
+    /// An empty tree of `span`, without memory for records.
     #[must_use]
     pub const fn new(span: Span, name: &'a str, flags: ResourceFlags) -> Self {
         Self { slots: Slots::new(Slot::used(span, name, flags)) }
     }
 
-    /// Gives the tree a row of records, for good. Whether it has a place for it: it can have
-    /// [`ROWS`](crate::ds::rows::ROWS).
+    /// Gives the tree an array of records, for good. Returns whether it had room: it can have [`ROWS`](crate::ds::rows::ROWS).
     pub fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
         self.slots.add_row(row)
     }
 
-    /// How many rows it has.
+    /// Number of its arrays of records.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.slots.rows()
@@ -83,7 +82,7 @@ impl<'a> ResourceTree<'a> {
         self.slots.used()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
@@ -95,7 +94,7 @@ impl<'a> ResourceTree<'a> {
         ResourceId { link: Link::ROOT, generation: 0 }
     }
 
-    /// What is known of a range.
+    /// Describes a range.
     ///
     /// # Errors
     ///
@@ -142,7 +141,7 @@ impl<'a> ResourceTree<'a> {
         self.info_of(inner).filter(|info| info.span.contains(span))
     }
 
-    /// The link of a range that is still there.
+    /// The link of a range that still exists.
     pub(super) fn live(&self, id: ResourceId) -> Result<Link, ResourceError<'a>> {
         match self.slots.get(id.link) {
             Some(slot) if slot.used && slot.generation == id.generation => Ok(id.link),
@@ -190,8 +189,7 @@ impl<'a> ResourceTree<'a> {
         core::iter::successors(first, |link| self.slots.get(*link)?.sibling.some())
     }
 
-    /// Makes the link that leads to what is behind `before` among the children of `parent`, or to the first of them,
-    /// lead to `to`.
+    /// Makes the link to the record behind `before` among the children of `parent`, or to the first of them, point to `to`.
     pub(super) fn set_next(&mut self, parent: Link, before: Option<Link>, to: Link) {
         match before {
             Some(before) => {

@@ -6,15 +6,15 @@ use super::super::flags::SlabFlags;
 use super::super::shape::Shape;
 use super::super::{SlabAllocator, SlabHal};
 
-/// What the boot argument says. It is read again for every cache that is made: that is seldom.
+/// Text of the boot argument. It is parsed again for every cache that is made, which is seldom.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm::slab) struct DebugChoice(Option<&'static str>);
 
-/// What it wants for one cache.
+/// Settings for one cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Wanted {
     flags: SlabFlags,
-    /// `O`: not if the cache's smallest slabs would become larger.
+    /// `O`: no debugging if the cache's smallest slabs would become larger.
     keeps_order: bool,
 }
 
@@ -40,13 +40,13 @@ impl Wanted {
     }
 }
 
-/// Whether a name of a list means a cache: a `*` stands for any rest.
+/// Whether a name of a list matches a cache: a `*` matches any rest.
 fn means(pattern: &str, name: &str) -> bool {
     pattern.split_once('*').map_or(pattern == name, |(start, _)| name.starts_with(start))
 }
 
 impl DebugChoice {
-    /// Takes the value of the boot argument, `None` if it is not there, and says which letters it does not know.
+    /// Parses the boot argument, `None` if it is absent, and reports the letters that it does not know.
     pub(in crate::mm::slab) fn parse(value: Option<&'static str>) -> Self {
         let blocks = value.unwrap_or_default().split(';');
         let letters = blocks.flat_map(|block| block.split(',').next().unwrap_or_default().chars());
@@ -72,8 +72,8 @@ impl DebugChoice {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// The shape of the cache `name`, which `make` makes of flags: of `flags` and of those that the boot argument wants.
-    /// If these make its objects larger than the largest slab, or its slabs larger with `O`, it is not debugged that way.
+    /// The shape of the cache `name`, made by `make` from `flags` and the flags of the boot argument. If these make its objects
+    /// larger than the largest slab, or with `O` its slabs larger, the boot argument's flags are left out.
     ///
     /// # Errors
     ///

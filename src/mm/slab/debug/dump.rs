@@ -1,4 +1,4 @@
-//! What object an address lies in, in a line: for reports about addresses (Linux: `kmem_dump_obj`).
+//! Describes the object that an address lies in, in one line: for reports about addresses (Linux: `kmem_dump_obj`).
 #![forbid(unsafe_code)]
 
 use super::super::{SlabAllocator, SlabHal};
@@ -8,9 +8,9 @@ use crate::addr::VirtAddr;
 use core::fmt;
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Writes which object of which cache `at` lies in, which byte of it, whether somebody has the object, and who had it,
-    /// where the cache notes that. `None` if `at` lies in no slab. Any context; takes no lock, so that what another CPU
-    /// does meanwhile may make it wrong.
+    /// Writes the cache and the object that `at` lies in, the byte of the object, whether the object is in use, and its last
+    /// owner, if the cache records owners. `None` if `at` lies in no slab. Any context; takes no lock, so the text may be wrong
+    /// if another CPU changes the object meanwhile.
     pub fn dump_object(&self, at: VirtAddr, out: &mut dyn fmt::Write) -> Option<fmt::Result> {
         let place = self.place(at)?;
         let (cache, slot, shape) = (place.cache, place.object, &place.cache.shape);

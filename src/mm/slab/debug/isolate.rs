@@ -1,5 +1,5 @@
-//! Objects that are kept away: free, marked, on no list, counted as in use. What puts them there is damage; the cache goes
-//! on without them, and gets them back when it is destroyed.
+//! Isolated objects: free, marked, on no list, counted as in use. They are damaged; the cache goes on without them, and gets
+//! them back when it is destroyed.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;
@@ -12,15 +12,15 @@ use crate::addr::VirtAddr;
 use crate::mm::page::{Page, PageMap};
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Keeps a free object away that has just been taken off its list.
+    /// Isolates a free object that has just been taken off its list.
     pub(super) fn isolate(&self, cache: &Cache<H>, slot: Object) {
         let object = byte_at(slot, cache.shape.object);
         self.with_node(cache, |node| node.events.isolated += 1);
         self.fixed(cache, format_args!("Isolating object {object}"));
     }
 
-    /// Empties the slabs of a cache all of whose objects are free, though some are on no list. Nobody uses the cache any
-    /// more, and its arrays and its depot are empty. Returns the slabs to give up.
+    /// Empties the slabs of a cache all of whose objects are free, though some are on no list. The cache has no users any more,
+    /// and its arrays and its depot are empty. Returns the slabs to be freed.
     pub(in crate::mm::slab) fn recover(&self, cache: &Cache<H>) -> Chain {
         let mut freed = Chain::NONE;
         self.each_slab(cache, |head| {
@@ -51,7 +51,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         node.discard(map, head, book, freed);
     }
 
-    /// Tells who has objects of a cache that is to be destroyed: the first few.
+    /// Visits the objects in use of a cache that is to be destroyed: the first few.
     pub(super) fn for_each_used(&self, cache: &Cache<H>, mut f: impl FnMut(VirtAddr, Object)) {
         self.each_slab(cache, |head| {
             let book = Book::from_raw(self.hal().map().get(head).owner());

@@ -1,8 +1,8 @@
-//! Debugging of one cache or of all: red zones, poison, requested sizes, who was the last user. Caches that are debugged
-//! have no arrays, so every call comes here, and no other call pays anything.
+//! Debugging of one cache or of all: red zones, poison, requested sizes, the last user. Caches that are debugged have no
+//! arrays, so every call comes here, and no other call pays anything.
 //!
-//! Whatever is found is reported, and made good: bytes are restored, a free object that somebody wrote to is never given out
-//! again, a free list that leads nowhere is cut off. The kernel goes on, unless it was asked to stop.
+//! All damage found is reported and repaired: bytes are restored, a free object that was written to is never given out again, a
+//! free list with a bad link is cut there. The kernel goes on, unless it was asked to stop.
 #![forbid(unsafe_code)]
 
 mod choice;
@@ -28,12 +28,12 @@ use pattern::{State, fill, tail_stretch};
 use track::{Event, Track};
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Makes the objects of a new slab what free ones are, and puts them all on the slab's list in random order, so that
-    /// none is fresh.
+    /// Makes the objects of a new slab free objects, and puts them all on the slab's list in random order, so that none is
+    /// fresh.
     pub(super) fn prepare_debugged(&self, cache: &Cache<H>, slab: Slab, book: Book, order: Order) -> Book {
         let shape = &cache.shape;
         let count = u32::from(book.objects);
-        // The order is a permutation, shuffled as it is made (Durstenfeld's, inside out). Until the list is made of it each
+        // The order is a permutation, shuffled as it is made (Durstenfeld's, inside out). Until the list is made from it, each
         // object's mark word holds one number of it.
         let place = |index| slab.object_of(cache, index);
         for index in 0..count {
@@ -64,8 +64,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Book { fresh: 0, first: next, ..book }
     }
 
-    /// Tests a free object and makes it one in use. If it was written to it stays away for good, and the caller needs
-    /// another one: whoever has written may do so again.
+    /// Tests a free object and makes it one in use. If it was written to, it is isolated for good, and the caller needs another
+    /// one: the writer may write again.
     pub(super) fn allocated_debugged(&self, cache: &Cache<H>, slot: Object, caller: VirtAddr) -> bool {
         let mut findings = self.check_slot(cache, slot, State::Free, caller);
         findings += self.check_mark(cache, slot, caller);
@@ -79,13 +79,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         true
     }
 
-    /// Whether an object that is not marked is free all the same, as somebody has overwritten its mark.
+    /// Whether an object that is not marked is free all the same, because its mark was overwritten.
     pub(super) fn is_known_free(&self, place: &Place<'_, H>) -> bool {
         place.cache.shape.flags.contains(SlabFlags::CONSISTENCY_CHECKS) && self.is_on_list(place)
     }
 
-    /// Tests an object in use and makes it a free one. What was overwritten is reported and restored, and the object is
-    /// freed all the same.
+    /// Tests an object in use and makes it a free one. Overwritten bytes are reported and restored, and the object is freed all
+    /// the same.
     pub(super) fn freed_debugged(&self, place: &Place<'_, H>, caller: VirtAddr) {
         let (cache, slot) = (place.cache, place.object);
         self.check_slot(cache, slot, State::Used(self.asked(cache, slot)), caller);
@@ -109,7 +109,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             let book = Book::from_raw(self.hal().map().get(place.head).owner());
             let slab = self.slab(cache, place.head, book);
             let mut at = book.first;
-            // A list that leads in a circle ends here too.
+            // A circular list ends here too.
             for _ in 0..book.objects {
                 if at == place.index || at == NIL {
                     return at == place.index;
@@ -121,14 +121,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         })
     }
 
-    /// Notes who called for an object, in place of who did so on their behalf.
+    /// Records the real caller for an object, in place of the function that called on its behalf.
     pub(super) fn note_caller(&self, at: VirtAddr, caller: VirtAddr) {
         if let Some(place) = self.place(at).filter(|place| place.cache.is_debugged()) {
             Track::now(self.hal(), caller).store(&place.cache.shape, place.object, Event::Alloc);
         }
     }
 
-    /// Notes that `size` bytes of an object were asked for: what lies behind is red zone.
+    /// Records that `size` bytes of an object were requested: the bytes behind are red zone.
     pub(super) fn note_request(&self, cache: &Cache<H>, object: VirtAddr, size: usize) {
         let object = self.untag(object);
         let slot = Object::of_array(VirtAddr::new(object.get().wrapping_sub(cache.shape.object.into())));
@@ -143,12 +143,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Bytes that were asked for, where that is noted.
+    /// Bytes requested, if they are recorded.
     pub(super) fn requested(&self, cache: &Cache<H>, slot: Object) -> Option<u32> {
         (cache.shape.asked != 0).then(|| self.asked(cache, slot))
     }
 
-    /// Bytes that were asked for, or could have been. A number that makes no sense was overwritten.
+    /// Bytes requested, or the largest possible request. An impossible number was overwritten.
     fn asked(&self, cache: &Cache<H>, slot: Object) -> u32 {
         let most = cache.shape.object_size;
         match cache.shape.asked {

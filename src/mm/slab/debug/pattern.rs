@@ -10,11 +10,11 @@ use super::super::{SlabAllocator, SlabHal};
 use super::Findings;
 use crate::addr::VirtAddr;
 
-/// What a free object's bytes are (Linux: `POISON_FREE`).
+/// Byte pattern of a free object (Linux: `POISON_FREE`).
 const POISON_FREE: u8 = 0x6b;
 /// Its last byte (Linux: `POISON_END`).
 const POISON_END: u8 = 0xa5;
-/// Bytes that are nobody's at any time (Linux: `POISON_INUSE`).
+/// Bytes that have no owner at any time (Linux: `POISON_INUSE`).
 const PADDING: u8 = 0x5a;
 /// Red zone of a free object (Linux: `SLUB_RED_INACTIVE`).
 const RED_FREE: u8 = 0xbb;
@@ -24,27 +24,27 @@ const RED_USED: u8 = 0xcc;
 /// Bytes of a slot that are all the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    /// What reports call it.
+    /// Name used in reports.
     pub(super) what: &'static str,
-    /// Where it starts, from the start of the slot.
+    /// Offset of its start in the slot.
     pub(super) start: u32,
-    /// Where it ends.
+    /// Offset of its end.
     pub(super) end: u32,
     /// The byte.
     pub(super) byte: u8,
 }
 
-/// What an object is at the moment.
+/// State of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Nobody's.
+    /// Free.
     Free,
-    /// Somebody's, who has asked for so many bytes.
+    /// In use, with this number of bytes requested.
     Used(u32),
 }
 
 impl Shape {
-    /// What is known of the bytes of a slot.
+    /// The bytes of a slot whose values are known.
     pub(super) fn stretches(&self, state: State) -> impl Iterator<Item = Stretch> + use<> {
         let poisoned = self.flags.contains(SlabFlags::POISON);
         let red = self.flags.contains(SlabFlags::RED_ZONE);
@@ -73,7 +73,7 @@ impl Shape {
     }
 }
 
-/// Makes a slot what it is in this state.
+/// Fills a slot with the bytes of this state.
 pub(super) fn fill(shape: &Shape, slot: Object, state: State) {
     for stretch in shape.stretches(state) {
         slot.fill(stretch.start, stretch.byte, (stretch.end - stretch.start) as usize);
@@ -85,13 +85,13 @@ pub(super) const fn tail_stretch(bytes: u32) -> Stretch {
     Stretch { what: "Padding", start: 0, end: bytes, byte: PADDING }
 }
 
-/// The byte so far from the start of a slot.
+/// The byte at this offset in a slot.
 pub(super) const fn byte_at(slot: Object, offset: u32) -> VirtAddr {
     VirtAddr::new(slot.addr().get().wrapping_add(offset as u64))
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Tests what is known of the bytes of a slot. What was changed is reported and restored.
+    /// Tests the bytes of a slot whose values are known. Changed bytes are reported and restored.
     pub(super) fn check_slot(&self, cache: &Cache<H>, slot: Object, state: State, caller: VirtAddr) -> Findings {
         let mut findings = Findings::default();
         for stretch in cache.shape.stretches(state) {

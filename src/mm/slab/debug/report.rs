@@ -1,5 +1,5 @@
-//! What a report says, line by line, as Linux's SLUB does: what is wrong, where, who asked, who had the object, the slab,
-//! the object, and the bytes around it.
+//! Lines of a report, as Linux's SLUB prints them: the error, its place, the caller, the object's owners, the slab, the object,
+//! and the bytes around it.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;
@@ -56,7 +56,7 @@ impl fmt::Display for Row {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Reports misuse of which the caller's caller is to blame. Any context; a cache's lock may be held.
+    /// Reports misuse by the caller's caller. Any context; a cache's lock may be held.
     #[cold]
     #[inline(never)]
     pub fn report(&self, misuse: &Misuse) {
@@ -67,7 +67,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Panics
     ///
-    /// If [`SlabOptions::panic_on_misuse`](super::super::SlabOptions::panic_on_misuse) says so.
+    /// Panics if [`SlabOptions::panic_on_misuse`](super::super::SlabOptions::panic_on_misuse) says so.
     #[cold]
     pub fn report_from(&self, misuse: &Misuse, caller: VirtAddr) {
         self.hal().misuse(misuse);
@@ -80,7 +80,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Whether misuse is the end: of objects, and for the raw calls above of anything else.
+    /// Whether misuse ends the kernel: of objects, and in the raw calls above of everything else.
     pub(crate) fn panics_on_misuse(&self) -> bool {
         self.panic_on_misuse.load(core::sync::atomic::Ordering::Relaxed)
     }
@@ -90,7 +90,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let line = |line: fmt::Arguments<'_>| hal.print(line);
         line(format_args!("============================================================================="));
         match misuse {
-            // The line below says where.
+            // The line below names the place.
             Misuse::Overwritten { cache, what, .. } => line(format_args!("BUG {cache}: {what} overwritten")),
             misuse if misuse.cache().is_none() => line(format_args!("BUG slab: {misuse}")),
             misuse => line(format_args!("BUG {misuse}")),
@@ -152,7 +152,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Prints who allocated and who freed an object, where that is noted.
+    /// Prints the callers that allocated and freed an object, if they are recorded.
     fn print_users(&self, cache: &Cache<H>, slot: Object) {
         for (what, event) in [("Allocated", Event::Alloc), ("Freed", Event::Free)] {
             let Some(track) = Track::load(&cache.shape, slot, event) else { continue };
@@ -172,12 +172,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// Says what was done about damage.
+    /// Prints the repair of damage.
     pub(super) fn fixed(&self, cache: &Cache<H>, what: fmt::Arguments<'_>) {
         self.hal().print(format_args!("FIX {}: {what}", cache.name));
     }
 
-    /// Says that a cache cannot be destroyed, and names the objects that are in use.
+    /// Reports that a cache cannot be destroyed, and names the objects that are in use.
     pub(in crate::mm::slab) fn report_in_use(&self, cache: &Cache<H>, left: &InUse, caller: VirtAddr) {
         let remaining = Misuse::Remaining { cache: cache.name, objects: left.objects, first: left.first };
         self.report_from(&remaining, caller);

@@ -1,4 +1,4 @@
-//! Who allocated an object, and who freed it last.
+//! The last allocator and the last freer of an object.
 #![forbid(unsafe_code)]
 
 use super::super::SlabHal;
@@ -6,7 +6,7 @@ use super::super::object::Object;
 use super::super::shape::{Shape, TRACK, WORD};
 use crate::addr::VirtAddr;
 
-/// What of.
+/// Call that is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     /// The last allocation.
@@ -18,11 +18,11 @@ pub(super) enum Event {
 /// One record: three words behind the object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Track {
-    /// Where the call returns to.
+    /// The call's return address.
     pub(super) caller: VirtAddr,
-    /// When it was, in the machine's ticks.
+    /// Its time, in the machine's ticks.
     pub(super) when: u64,
-    /// On which CPU.
+    /// Its CPU.
     pub(super) cpu: u64,
 }
 
@@ -31,7 +31,7 @@ impl Track {
         if shape.tracks == 0 { None } else { Some(shape.tracks + TRACK * event as u32) }
     }
 
-    /// A call from `caller` that happens now.
+    /// A call from `caller` at the current time.
     pub(super) fn now<H: SlabHal>(hal: &H, caller: VirtAddr) -> Self {
         Self { caller, when: hal.ticks(), cpu: hal.cpu().get().into() }
     }
@@ -45,7 +45,7 @@ impl Track {
         }
     }
 
-    /// Says that it has not happened yet.
+    /// Clears the record: the call has not happened yet.
     pub(super) fn clear(shape: &Shape, slot: Object) {
         for event in [Event::Alloc, Event::Free] {
             Self { caller: VirtAddr::ZERO, when: 0, cpu: 0 }.store(shape, slot, event);

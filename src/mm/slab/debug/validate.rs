@@ -1,5 +1,5 @@
-//! Looking through all slabs of a cache on request (Linux: `validate_slab_cache`): free lists, counts, marks, and every
-//! byte that is known. What is wrong is reported and put right.
+//! Looking through all slabs of a cache on request (Linux: `validate_slab_cache`): free lists, counts, marks, and every byte
+//! whose value is known. Errors are reported and repaired.
 #![forbid(unsafe_code)]
 
 use super::super::cache::Cache;
@@ -17,7 +17,7 @@ use crate::mm::page::{Kind, Page, PageMap};
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
-/// What was found wrong and what was done about it. Linux counts both as errors.
+/// Number of errors and repairs. Linux counts both as errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Findings {
     /// Reports.
@@ -57,10 +57,10 @@ impl Marked {
 }
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// Looks through all slabs of a cache (Linux: `validate_slab_cache`): reports what is wrong, repairs it, and
-    /// counts. Objects may be allocated and freed meanwhile; what their users do to them in that moment is not taken
-    /// for damage, as each slab is looked at under the cache's lock. Any context but inside the allocator. Cost:
-    /// O(pages of RAM + bytes of the cache), a slab at a time with interrupts masked.
+    /// Looks through all slabs of a cache (Linux: `validate_slab_cache`): reports errors, repairs them, and counts. Objects may
+    /// be allocated and freed meanwhile; a concurrent call is not taken for damage, as each slab is checked under the cache's
+    /// lock. Any context outside the allocator. Cost: O(pages of RAM + bytes of the cache), a slab at a time with interrupts
+    /// masked.
     pub fn validate(&self, cache: &Cache<H>) -> Findings {
         let caller = self.hal().return_address();
         let mut findings = Findings::default();
@@ -70,7 +70,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         findings
     }
 
-    /// Shows every slab of a cache to `f`, with or without free objects. Cost: O(pages).
+    /// Calls `f` for every slab of a cache, with or without free objects. Cost: O(pages).
     pub(super) fn each_slab(&self, cache: &Cache<H>, mut f: impl FnMut(Page)) {
         let map = self.hal().map();
         for page in map.sections().iter().flat_map(|section| section.first..section.end).map(Page::new) {
@@ -80,7 +80,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// What a page says if it is the first one of a slab of the cache.
+    /// Book of a page that is the first one of a slab of the cache.
     fn book_of(&self, cache: &Cache<H>, page: Page) -> Option<Book> {
         let map = self.hal().map();
         let descriptor = map.get(page);
@@ -91,9 +91,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Some(Book::from_raw(descriptor.owner())).filter(|book| book.cache == cache.id)
     }
 
-    /// Looks through one slab, with the node locked.
+    /// Checks one slab, with the node locked.
     fn validate_slab(&self, cache: &Cache<H>, node: &mut Node, head: Page, caller: VirtAddr) -> Findings {
-        // Another CPU may have given it up meanwhile.
+        // Another CPU may have freed it meanwhile.
         let Some(mut book) = self.book_of(cache, head) else { return Findings::default() };
         let map = self.hal().map();
         let slab = self.slab(cache, head, book);
@@ -116,7 +116,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 findings += self.check_mark(cache, slot, caller);
             }
             if cache.is_debugged() {
-                // What a broken list has lost is free all the same.
+                // Objects that a broken list has lost are free all the same.
                 let free = free || cache.is_free(slot);
                 let state = if free { State::Free } else { State::Used(self.asked(cache, slot)) };
                 findings += self.check_slot(cache, slot, state, caller);
@@ -131,7 +131,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         findings
     }
 
-    /// Tests how many objects the slab says it has.
+    /// Tests the slab's number of objects.
     fn check_objects_count(
         &self,
         cache: &Cache<H>,
@@ -149,7 +149,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let slab = self.hal().to_virt(self.hal().map().phys(head));
         let what = "number of objects";
         self.report_from(&Misuse::Count { slab, cache: cache.name, what, found, counted }, caller);
-        // INVARIANT: SLAB-3: the node has counted those that there are.
+        // INVARIANT: SLAB-3: the node has counted the slabs that exist.
         let _ = node;
         book.objects = counted;
         book.fresh = book.fresh.min(counted);
@@ -157,7 +157,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Findings { bugs: 1, fixes: 1 }
     }
 
-    /// Follows the free list of a slab, notes who is on it, and tests the count of objects in use.
+    /// Follows the free list of a slab, records the objects on it, and tests the count of objects in use.
     fn walk(&self, cache: &Cache<H>, slab: Slab, book: &mut Book, listed: &mut Marked, caller: VirtAddr) -> Findings {
         let mut findings = Findings::default();
         let mut free = 0;
