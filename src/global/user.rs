@@ -1,11 +1,10 @@
 //! User address spaces of this kernel: where their tables, pages and records come from, and how a CPU changes to one.
 
 use super::cpu::KernelPages;
-use super::switch_mm::asids;
+use super::switch_mm::{asids, switch_mm_noting};
 use super::{KmemCache, user_pages};
 use crate::addr::{UserAddr, UserRange, VirtAddr};
 use crate::arch::aarch64::cpu::Relax;
-use crate::arch::aarch64::{irq, ttbr0};
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::mm::slab::{CacheSpec, SlabFlags};
@@ -179,21 +178,8 @@ impl Objects for KernelPages {
 ///
 /// The space is dropped only when every CPU that sees it has changed to another one, or to none ([`leave_mm`](super::leave_mm)).
 pub unsafe fn activate(space: &AddressSpace) -> Result<(), AsidError> {
-    let asids = asids()?;
-    let saved = irq::local_irq_save_flags();
-    let asid = asids.activate(space.asid());
-    if let Some(asid) = asid {
-        if space.pages().asid() != asid {
-            // Before any walk under the new number: who changes entries reads the number after a barrier, so either this number
-            // is invalidated too, or the walks below see the change.
-            space.pages().set_asid(asid);
-            ttbr0::order_before_walks();
-        }
-        // SAFETY: the caller vouches for the space; the number is its own, and interrupts are masked.
-        unsafe { ttbr0::set(space.root(), asid) };
-    }
-    irq::local_irq_restore_flags(saved);
-    if asid.is_some() { Ok(()) } else { Err(AsidError::NoCpuData) }
+    // SAFETY: the caller vouches for the space; its number is its own, and told to its pages before any CPU uses it.
+    unsafe { switch_mm_noting(space.root(), space.asid(), &mut |asid| space.note_asid(asid)) }
 }
 
 /// Where processes of this kernel have their memory: Linux's places for 48 bits.

@@ -219,6 +219,7 @@ impl Device {
     }
 
     /// The same device once more, for whoever gives its memory back when the first value may be gone. It has not bounced anything.
+    #[cfg(all(feature = "global", target_os = "none"))]
     pub(crate) fn twin(&self) -> Self {
         Self { bounced: AtomicBool::new(false), ..*self }
     }

@@ -88,9 +88,8 @@ impl<H: UserHal> Translations for Over<'_, H> {
         Ok(self.pages.carve(edge, Gfp::USER)?)
     }
 
-    fn unmap(&self, range: UserRange) {
-        let all = virt_range(range);
-        Self::done("unmap", range, self.pages.unmap(all, all, Gfp::ATOMIC));
+    fn unmap(&self, range: UserRange, hole: UserRange) {
+        Self::done("unmap", range, self.pages.unmap(virt_range(range), virt_range(hole), Gfp::ATOMIC));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {

@@ -123,6 +123,13 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         &self.asid
     }
 
+    /// Tells the pages the number that the space has from now on: before any CPU uses it, by whoever takes it from the space's
+    /// own [`AsidSlot`].
+    #[cfg(all(feature = "global", target_os = "none"))]
+    pub(crate) fn note_asid(&self, asid: Asid) {
+        self.pages.do_set_asid(asid);
+    }
+
     /// Memory that the space has. Any context.
     #[must_use]
     pub fn usage(&self) -> Usage {
