@@ -67,6 +67,29 @@ fn after_a_fork_each_side_keeps_its_own_bytes_and_the_last_owner_copies_nothing(
 }
 
 #[test]
+fn a_range_named_twice_is_inherited_once_and_part_of_a_block_is_copied() {
+    if cfg!(miri) {
+        return;
+    }
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (parent, area) = (kernel.space(1), Backing { largest: Backing::BLOCK, ..data(1024) });
+        kernel.run_everywhere(&parent);
+        for n in [5, 600] {
+            kernel.store(&parent, page(n), &area, n).unwrap();
+        }
+        parent.discard(pages(512, 88), Gfp::KERNEL).unwrap();
+        let mut child = kernel.space(2);
+        let ranges = [(pages(0, 100), Sharing::Private), (pages(560, 100), Sharing::Private)];
+        parent.fork(&mut child, ranges.into_iter().chain(ranges), Gfp::KERNEL).unwrap();
+        kernel.check(&[&parent, &child]);
+        assert_eq!(child.usage().anon, (100 + 60) * PAGE_SIZE);
+        assert_eq!(kernel.load(&child, page(5), &area).unwrap().0, 5);
+        assert_eq!(kernel.load(&child, page(600), &area).unwrap().0, 600);
+        kernel.end([parent, child]);
+    });
+}
+
+#[test]
 fn the_last_owner_of_a_block_takes_it_back_whole() {
     if cfg!(miri) {
         return;

@@ -21,8 +21,10 @@ use crate::mm::pgtable::{Gather, Table};
 enum Left {
     /// All of it is done.
     Done,
-    /// The page here is pinned, and is to be copied.
+    /// The page here is pinned, or part of a block that goes to the child in part, and is to be copied.
     Pinned(VirtAddr),
+    /// The child needs a table of last entries here: the parent's block was split meanwhile.
+    Table,
 }
 
 impl<H: UserHal> UserPages<H> {
@@ -86,6 +88,7 @@ impl<H: UserHal> UserPages<H> {
                 let rest = VirtRange::new(at, part.end()).unwrap_or_default();
                 match self.fork_part(child, rest, sharing, gather)? {
                     Left::Done => break,
+                    Left::Table => child.grow(at, LeafLevel::Pte, &spare)?,
                     Left::Pinned(pinned) => {
                         at = pinned;
                         child.grow(at, LeafLevel::Pte, &spare)?;
@@ -115,19 +118,20 @@ impl<H: UserHal> UserPages<H> {
             _ if table.level() == Level::Pte && copy.level() == Level::Pte => {
                 self.fork_entries(child, (table, copy), part, sharing, gather)
             }
+            _ if table.level() == Level::Pte => Ok(Left::Table),
             Entry::Leaf(leaf) if leaf.level == LeafLevel::Pmd => {
                 let frames = Frames::new(self.hal());
                 let block = frames.block(Pfn::containing(leaf.phys));
+                let whole = part.size() == leaf.level.size() && copy.level() == Level::Pmd && below.is_absent();
                 if let Some((head, state)) = block
                     && sharing == Sharing::Private
                     && state.kind() == Kind::User
-                    && frames.pins(head) != 0
+                    && (frames.pins(head) != 0 || !whole)
                 {
                     return Ok(Left::Pinned(at));
                 }
-                let whole = part.size() == leaf.level.size() && copy.level() == Level::Pmd && below.is_absent();
                 if !whole {
-                    // An area ends inside: the pages beyond are not its own.
+                    // The range ends inside: the pages beyond are not its own.
                     return Err(PagesError::Occupied(at));
                 }
                 let user = block.is_some_and(|(_, state)| state.kind() == Kind::User);
@@ -174,7 +178,8 @@ impl<H: UserHal> UserPages<H> {
             let here = at;
             at = VirtAddr::new(at.get() + PAGE_SIZE);
             let mut raw = table.read(mmu, slot);
-            if raw.is_absent() {
+            // What is there already came with a range that overlaps this one.
+            if raw.is_absent() || !copy.read(child.tables().mmu(), slot).is_absent() {
                 continue;
             }
             if raw != Format::<H>::GUARD {
