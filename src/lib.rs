@@ -142,6 +142,7 @@
 //! | `global/switch_mm.rs` | a process's tables |
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/threads.rs` | switching threads |
+//! | `global/user.rs` | records of areas as objects, a space that a CPU changes to |
 //! | `global/user_pages.rs` | the kernel's machine for user spaces |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |

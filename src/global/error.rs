@@ -1,8 +1,9 @@
-//! One error for all families, so that a driver passes on with `?` whatever any of them says.
+//! One error type for all families, so that a driver can pass on any error with `?`.
 #![forbid(unsafe_code)]
 
 use super::{
-    BringUpError, CpuRefused, DeviceMemoryError, IoMemError, KvError, KvFreeError, PortError, StackAllocError, TagError,
+    BringUpError, CpuRefused, DeviceMemoryError, IoMemError, KvError, KvFreeError, PortError, StackAllocError,
+    TagError, UserError,
 };
 use crate::gfp::GfpError;
 use crate::hal::prot::ProtError;
@@ -22,10 +23,10 @@ use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomi
 use crate::sync::SwitchError;
 use core::fmt;
 
-/// The enum, and for each family the way into it.
+/// Defines the enum, and each family's conversion into it.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident($inner:ty),)+) => {
-        /// What any family of calls says when it refuses: made of each family's own error by `?`. It prints as that error.
+        /// Error of any family of calls: each family's own error converts into it by `?`. It prints as that error.
         ///
         #[doc = concat!("```ignore\n", include_str!("../../docs/families/errors.rs"), "```")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,75 +63,79 @@ macro_rules! families {
 }
 
 families! {
-    /// No pages.
+    /// Error of allocating pages.
     Pages(zone::AllocError),
-    /// No contiguous pages.
+    /// Error of allocating contiguous pages.
     Contig(ContigError),
-    /// Pages that are not freed.
+    /// Error of freeing pages.
     Free(FreeError),
-    /// No object.
+    /// Error of allocating an object.
     Object(slab::AllocError),
-    /// An object that is not freed.
+    /// Error of freeing an object.
     Misuse(Misuse),
-    /// No cache.
+    /// Error of making a cache.
     Cache(CreateError),
-    /// A cache that stays.
+    /// Error of destroying a cache: it stays.
     Destroy(DestroyError),
-    /// Nothing put into a row of values.
+    /// Error of inserting into an array.
     Insert(InsertError),
-    /// Neither an object nor an area.
+    /// Error of `kvmalloc`.
     Either(KvError),
-    /// Neither of them is freed.
+    /// Error of `kvfree`.
     EitherFree(KvFreeError),
-    /// No mapping, or none that is taken away.
+    /// Error of mapping or unmapping.
     Map(MapError),
-    /// No addresses.
+    /// Error of allocating addresses.
     Area(AreaError),
-    /// Permissions stay.
+    /// Error of changing permissions.
     SetMemory(SetMemoryError),
-    /// No mapping of a device, or none that is taken away.
+    /// Error of mapping or unmapping a device.
     Io(IoError),
-    /// No registers as a value.
+    /// Error of mapping registers as a value.
     IoMem(IoMemError),
-    /// No access to a register.
+    /// Error of accessing a register.
     Access(AccessError),
-    /// Addresses that are not to be had, or not given back.
+    /// Error of requesting or releasing addresses.
     Resource(ResourceError<'static>),
-    /// No reserved memory for a device.
+    /// Error of finding a device's reserved memory.
     Region(RegionError),
-    /// No per-CPU memory, or none that is freed.
+    /// Error of allocating or freeing per-CPU memory.
     PerCpu(PerCpuError),
-    /// A pool of elements that is not made.
+    /// Error of making a pool of elements.
     PoolCreate(PoolCreateError),
-    /// A pool whose reserve stays as large as it is.
+    /// Error of resizing a pool's reserve.
     PoolResize(PoolResizeError),
-    /// A pool that stays.
+    /// Error of destroying a pool: it stays.
     PoolDestroy(PoolDestroyError),
-    /// No element of a pool.
+    /// Error of allocating an element of a pool.
     PoolEmpty(PoolEmpty),
-    /// An element that does not go back to its pool.
+    /// Error of freeing an element to its pool.
     PoolFree(NotFreed),
-    /// No memory for a device, or none that is given back.
+    /// Error of allocating or freeing memory for a device.
     Dma(DmaError),
-    /// A device that its tree describes wrongly.
+    /// Error in a device tree's description of a device.
     DmaDevice(SpecError),
     /// No memory of the device's own.
     DeviceMemory(DeviceMemoryError),
     /// No pool of coherent memory, or no block of it.
     DmaPool(PoolError),
-    /// Memory that a device does not have.
+    /// Error of freeing memory that a device does not have.
     NotKept(NotKept),
     /// Memory of a process that cannot be accessed.
     UserAccess(UserAccessError),
     /// An address space that does not run.
     Asid(AsidError),
+    /// No processes on this machine.
+    User(UserError),
+    /// Error of changing the areas of a process.
+    UserMap(crate::mm::user::map::MapError),
     /// No I/O ports.
     Port(PortError),
-    /// No stack.
+    /// Error of allocating a stack.
     Stack(StackAllocError),
-    /// Page tables that stay as they are.
+    /// Error of changing page tables.
     Tables(PgtableError),
-    /// Protections that contradict each other.
+    /// Error of protections that contradict each other.
     Prot(ProtError),
     /// Memory of a user space that stays as it is.
     UserPages(PagesError),
@@ -138,35 +143,35 @@ families! {
     UserFault(FaultError),
     /// Flags that contradict each other.
     Flags(GfpError),
-    /// Nothing registered with reclaim.
+    /// Error of registering with reclaim.
     Registry(RegistryError),
-    /// A call that may sleep, where that is not legal.
+    /// Error of a call that may sleep, where that is not legal.
     Sleeps(SleepsInAtomic),
-    /// A thread that is not left for another.
+    /// Error of switching threads.
     Switch(SwitchError),
-    /// No memory tags.
+    /// Error of switching memory tags on.
     Tags(TagError),
-    /// The kernel is not brought up.
+    /// Error of bringing the kernel up.
     BringUp(BringUpError),
-    /// A CPU does not join.
+    /// Error of a CPU that joins.
     Cpu(CpuRefused),
 }
 
-/// Of [`KVec::push`](super::KVec) and its sisters: the value is dropped.
+/// From [`KVec::push`](super::KVec) and its sisters: the value is dropped.
 impl<T, E: Into<Self>> From<Refused<T, E>> for Error {
     fn from(refused: Refused<T, E>) -> Self {
         refused.error.into()
     }
 }
 
-/// Of [`KmemCache::destroy`](super::KmemCache::destroy) and that of a typed cache: the cache stays for good.
+/// From [`KmemCache::destroy`](super::KmemCache::destroy) and that of a typed cache: the cache stays for good.
 impl<C> From<(C, DestroyError)> for Error {
     fn from((_, error): (C, DestroyError)) -> Self {
         Self::Destroy(error)
     }
 }
 
-/// Of [`mempool_destroy`](super::mempool_destroy): the pool stays.
+/// From [`mempool_destroy`](super::mempool_destroy): the pool stays.
 impl<C> From<(C, PoolDestroyError)> for Error {
     fn from((_, error): (C, PoolDestroyError)) -> Self {
         Self::PoolDestroy(error)

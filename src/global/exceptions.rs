@@ -13,7 +13,7 @@ use crate::mm::layout;
 /// access to user memory calls the kernel's handler ([`set_user_fault_handler`](super::set_user_fault_handler)).
 #[must_use]
 pub fn repair(exception: &mut Exception<'_>) -> bool {
-    // First of all: a probe of an address that is mapped by now shall find it.
+    // This comes first: a probe of an address that is mapped by now must find it.
     spurious::is_spurious(exception)
         || uaccess::repair(exception)
         || probe::fix_up(exception)
@@ -21,9 +21,9 @@ pub fn repair(exception: &mut Exception<'_>) -> bool {
         || probe::read_zero(exception, layout::descriptors())
 }
 
-/// Where an exception that was taken at EL1 returns to, instead of `elr`: the same place, or the start of a sequence that was
-/// interrupted and must not go on. Before **every** return to EL1, interrupts among them, and whenever a thread that was
-/// interrupted there goes on. Any context; takes no lock. Cost: a binary search.
+/// Return address of an exception taken at EL1, to be used in place of `elr`: the same address, or the start of a restartable
+/// sequence that was interrupted. Call it before **every** return to EL1, from interrupts too, and whenever a thread that was
+/// interrupted there continues. Any context; takes no lock. Cost: a binary search.
 #[must_use]
 #[inline]
 pub fn resume_at(elr: VirtAddr) -> VirtAddr {

@@ -82,8 +82,8 @@ fn shared() -> &'static Result<Shared, UserError> {
     SHARED.call_once(|| set_up(&NoObjects))
 }
 
-/// Names the files and devices that processes can map. Only where sleeping is allowed; the first call counts, or the first space,
-/// after which there are none.
+/// Names the files and devices that processes can map. May sleep. The first call counts, or the first space: after one that came
+/// before there are none.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ pub fn user_init(objects: &'static (dyn Objects + Sync)) -> Result<(), UserError
     SHARED.call_once(|| set_up(objects)).as_ref().map(|_| ()).map_err(|error| *error)
 }
 
-/// A new, empty address space with these limits. Only where sleeping is allowed, the first time; later as `gfp` says.
+/// A new, empty address space with these limits. May sleep: the first time, and if `gfp` says so.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Page-table entries: the raw 64 bits, what they mean, and the trait by which an architecture says how the one
-//! becomes the other.
+//! Page-table entries: the raw 64 bits, their meaning, and the trait by which an architecture says how the one becomes the
+//! other.
 #![forbid(unsafe_code)]
 
 use super::level::{LeafLevel, Level};
@@ -48,13 +48,13 @@ pub struct Leaf {
     pub phys: PhysAddr,
     /// The level, and so the size.
     pub level: LeafLevel,
-    /// What the mapping permits.
+    /// Permissions and memory type of the mapping.
     pub prot: Prot,
     /// Whether the entry belongs to a contiguous group.
     pub contiguous: bool,
 }
 
-/// What an entry means.
+/// Decoded entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
     /// No translation.
@@ -69,7 +69,7 @@ pub enum Entry {
     Malformed(Defect),
 }
 
-/// What is wrong with an entry that this code did not write.
+/// Defect of an entry that this code did not write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Defect {
@@ -88,7 +88,7 @@ pub enum Defect {
     WritableExecutable,
     /// A kernel entry without `UXN`: user space could execute it, even though it cannot read it.
     KernelWithoutUxn,
-    /// A user entry without `PXN`: the kernel could be led to execute it.
+    /// A user entry without `PXN`: the kernel could be tricked into executing it.
     UserWithoutPxn,
     /// Executable Device memory.
     ExecutableDevice,
@@ -110,7 +110,7 @@ impl fmt::Display for Defect {
     }
 }
 
-/// How an architecture writes and reads entries. All functions are pure and cheap; none touches memory.
+/// Format of an architecture's entries. All functions are pure and cheap; none touches memory.
 ///
 /// An output address stands in the entry at its own bit positions: the leaf for the next unit of memory is this leaf
 /// plus the unit's size. [`super::mmu::Mmu::fill`] relies on it.
@@ -138,7 +138,7 @@ pub trait EntryFormat {
     /// The entry that points to the table at `table`.
     fn table(table: PhysAddr) -> RawEntry;
 
-    /// What `entry`, found in a table of `level`, means.
+    /// Decodes `entry`, found in a table of `level`.
     fn decode(level: Level, entry: RawEntry) -> Entry;
 
     /// The table that a valid entry above the last level points to; `None` for an absent entry and for a block. The

@@ -1,15 +1,15 @@
 //! The boot arguments: `name=value` words and flags, as the loader put them in `/chosen/bootargs`.
 //!
-//! Words are split as Linux splits them (`lib/cmdline.c`, `kernel/params.c`): at blanks, but not inside double quotes,
-//! which may stand around a value or a whole word and are no part of it; `-` and `_` in a name are the same; what follows
-//! the word `--` is for the first process.
+//! Words are split as Linux splits them (`lib/cmdline.c`, `kernel/params.c`): at blanks, but not inside double quotes, which
+//! may enclose a value or a whole word and are not part of it; `-` and `_` in a name are the same; the words after `--` are for
+//! the first process.
 #![forbid(unsafe_code)]
 
 use crate::addr::PhysAddr;
 use crate::mm::memblock::ContiguousRequest;
 use core::fmt;
 
-/// What the value of an argument must be.
+/// Type of an argument's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Bytes: see [`parse_size`].
@@ -20,7 +20,7 @@ pub enum Kind {
     Place,
     /// See [`parse_switch`].
     Switch,
-    /// There is none.
+    /// No value.
     Flag,
 }
 
@@ -55,17 +55,17 @@ pub const ARGUMENTS: [(&str, Kind); 21] = [
 pub struct Word<'a> {
     /// As it stands, without quotes around the whole.
     pub text: &'a str,
-    /// What stands before the first `=`, or all of it.
+    /// The part before the first `=`, or all of it.
     pub name: &'a str,
-    /// What stands behind the first `=`, without quotes around it.
+    /// The part behind the first `=`, without quotes around it.
     pub value: Option<&'a str>,
 }
 
-/// The words of a command line. Unknown words are somebody else's business.
+/// The words of a command line. Unknown words are left to other readers.
 #[derive(Clone, Copy)]
 pub struct BootArgs<'a>(&'a [u8]);
 
-/// Something in the line that is not heard.
+/// A part of the line that is ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Complaint<'a> {
@@ -147,7 +147,7 @@ impl<'a> BootArgs<'a> {
         self.pieces().filter_map(Word::new)
     }
 
-    /// Whether the word `name` stands alone in the line.
+    /// Whether the line has the word `name` without a value.
     #[must_use]
     pub fn flag(self, name: &str) -> bool {
         self.words().any(|word| word.value.is_none() && is_name(word.name, name))
@@ -163,18 +163,18 @@ impl<'a> BootArgs<'a> {
     ///
     /// # Errors
     ///
-    /// The text of the last value, if it is no size.
+    /// The text of the last value, if it is not a size.
     pub fn size(self, name: &str) -> Result<Option<u64>, &'a str> {
         self.value(name).map(|text| parse_size(text).ok_or(text)).transpose()
     }
 
-    /// The last `name=SIZE` that is one, in bytes.
+    /// The last valid `name=SIZE`, in bytes.
     #[must_use]
     pub fn any_size(self, name: &str) -> Option<u64> {
         self.values(name).filter_map(parse_size).last()
     }
 
-    /// The last `name=NUMBER` that is one.
+    /// The last valid `name=NUMBER`.
     #[must_use]
     pub fn number(self, name: &str) -> Option<u64> {
         self.values(name).filter_map(parse_number).last()
@@ -192,7 +192,7 @@ impl<'a> BootArgs<'a> {
         self.values(name).filter_map(parse_switch).last().unwrap_or(false)
     }
 
-    /// What of the line is not heard.
+    /// Parts of the line that are ignored.
     pub fn complaints(self) -> impl Iterator<Item = Complaint<'a>> {
         self.pieces().filter_map(|piece| {
             let Some(word) = Word::new(piece) else { return Some(Complaint::NotText(piece)) };
@@ -229,7 +229,7 @@ impl<'a> BootArgs<'a> {
 }
 
 impl<'a> Word<'a> {
-    /// The word that `piece` is; `None` if it is no text.
+    /// Decodes the word `piece`; `None` if it is not UTF-8.
     fn new(piece: &'a [u8]) -> Option<Self> {
         let text = without_quotes(core::str::from_utf8(piece).ok()?);
         let (name, value) = match text.split_once('=') {
@@ -240,7 +240,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// `text` without the quotes around it; one at the end that is missing is not missed.
+/// `text` without the quotes around it; a missing one at the end is accepted.
 fn without_quotes(text: &str) -> &str {
     text.strip_prefix('"').map_or(text, |inside| inside.strip_suffix('"').unwrap_or(inside))
 }
@@ -251,8 +251,8 @@ fn is_name(word: &str, name: &str) -> bool {
     word.len() == name.len() && word.bytes().map(dash).eq(name.bytes().map(dash))
 }
 
-/// A number of bytes: decimal or `0x…`, with an optional `K`, `M`, `G` or `T` (powers of 1024). `None` for anything else
-/// and for what does not fit 64 bits.
+/// A number of bytes: decimal or `0x…`, with an optional `K`, `M`, `G` or `T` (powers of 1024). `None` for anything else, and
+/// for a number that does not fit 64 bits.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {

@@ -44,6 +44,8 @@ pub enum BenchmarkError {
     Dma(DmaError),
     /// No memory for a buffer.
     NoMemory,
+    /// The run sleeps, and its caller may not, which has been reported.
+    Atomic,
 }
 
 impl fmt::Display for BenchmarkError {
@@ -55,6 +57,7 @@ impl fmt::Display for BenchmarkError {
             Self::Bits(count) => write!(f, "{count} address lines: from 20 to 64"),
             Self::Dma(error) => error.fmt(f),
             Self::NoMemory => f.write_str("no memory for a buffer"),
+            Self::Atomic => f.write_str("the run sleeps, and sleeping is not allowed here"),
         }
     }
 }
@@ -169,6 +172,7 @@ impl DmaBenchmark {
     ///
     /// [`BenchmarkError`]: a parameter out of its range, which is said before anything is done; or the first failure of a CPU.
     pub fn run(self) -> Result<DmaLatency, BenchmarkError> {
+        global::might_sleep("dma_map_benchmark").map_err(|_| BenchmarkError::Atomic)?;
         let Self { threads, seconds, granule, bits, direction, coherent } = self;
         let cpus = u32::try_from(online_cpus().count()).unwrap_or(u32::MAX);
         if threads == 0 || threads > cpus {

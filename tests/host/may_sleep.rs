@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const WORDS: &str = "where sleeping is allowed";
 
 /// File and name of every function outside the slab layer, and the test that calls it in atomic context.
-const SHOWN: [(&str, &str); 23] = [
+const SHOWN: [(&str, &str); 34] = [
     ("mm/zone/reclaim/registry.rs unregister", "whoever_may_not_wait_unregisters_nobody"),
     ("mm/zone/reclaim/background.rs balance", "the_background_reclaimer_works_only_where_sleeping_is_allowed"),
     ("global/reclaim.rs defer_no_more", "whoever_may_not_wait_makes_no_waiting_call"),
@@ -32,6 +32,17 @@ const SHOWN: [(&str, &str); 23] = [
     ("global/mempool.rs mempool_destroy", "whoever_may_not_sleep_makes_no_pool"),
     ("global/mempool.rs create", "whoever_may_not_sleep_makes_no_pool"),
     ("global/mempool.rs destroy_all", "whoever_may_not_sleep_makes_no_pool"),
+    ("mm/user/space.rs change", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs mmap", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs munmap", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs mprotect", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs mremap", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs brk", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs madvise", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs with_map", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs with_map_mut", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs fork", "areas_do_not_change_in_atomic_context"),
+    ("kernel/dma_benchmark.rs run", "parameters_out_of_range_are_refused"),
     (
         "mm/slab, mm/alloc, global/{slab,alloc}.rs",
         "what_may_sleep_refuses_in_atomic_context_before_it_changes_anything",

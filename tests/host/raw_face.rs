@@ -60,6 +60,7 @@ const PHYSICAL: &[(&str, &str)] = &[
     ("dma_map_single", "what a device transfers"),
     ("dma_sync_single_for_cpu", "what a device transfers"),
     ("dma_sync_single_for_device", "what a device transfers"),
+    ("dmam_alloc_coherent", "what a device transfers"),
     ("dma_unmap_page", "what a device transfers"),
     ("dma_unmap_resource", "what a device transfers"),
     ("dma_unmap_single", "what a device transfers"),

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use quarry::addr::{CpuId, PAGE_SIZE, UserAddr};
 use quarry::arch::aarch64::esr::Access as Tried;
+use quarry::arch::aarch64::irq;
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::gfp::Gfp;
@@ -12,7 +13,7 @@ use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
 use quarry::mm::user::SpaceFault;
 use quarry::mm::user::access::UserPtr;
-use quarry::mm::user::map::{Limits, MapError, MmapRequest, Place, VmFlags};
+use quarry::mm::user::map::{Advice, Limits, MapError, MmapRequest, MremapRequest, Place, VmFlags};
 use quarry::mm::user::pages::FaultAccess;
 
 const READ: VmFlags = VmFlags::READ;
@@ -333,4 +334,31 @@ fn what_a_killed_process_has_is_back_when_the_call_returns() {
     assert!(free_pages() >= free + 4096, "its memory is free");
     assert_eq!(process.run(Program::Sum, [at.get(), 1, 0]), Err(SpaceFault::Killed));
     process.space.check().expect("sound");
+}
+
+ktest!(
+    areas_do_not_change_in_atomic_context,
+    report = "sleeping function called in atomic context (interrupts are masked): mmap",
+    report = "sleeping function called in atomic context (interrupts are masked): fork"
+);
+fn areas_do_not_change_in_atomic_context() {
+    let process = Process::new();
+    let at = process.mmap(1, WRITE);
+    process.touch(at, 1, 1);
+    let space = &process.space;
+    {
+        let _masked = irq::local_irq_save();
+        assert_eq!(space.mmap(&MmapRequest::anonymous(PAGE_SIZE, WRITE)), Err(MapError::Atomic));
+        assert_eq!(space.munmap(at, PAGE_SIZE), Err(MapError::Atomic));
+        assert_eq!(space.mprotect(at, PAGE_SIZE, READ), Err(MapError::Atomic));
+        assert_eq!(space.brk(at), Err(MapError::Atomic));
+        assert_eq!(space.madvise(at, PAGE_SIZE, Advice::DontNeed), Err(MapError::Atomic));
+        let grown = MremapRequest { addr: at, old_size: PAGE_SIZE, new_size: 2 * PAGE_SIZE, may_move: true, to: None };
+        assert_eq!(space.mremap(&grown), Err(MapError::Atomic));
+        assert_eq!(space.fork().map(|_| ()), Err(MapError::Atomic));
+        assert!(space.with_map(|_| ()).is_err());
+        // A fault that does not wait is another thing.
+        assert!(space.fault(at, FaultAccess::Read, Gfp::NOWAIT).is_ok());
+    }
+    assert_eq!(process.sum(at, 1), 1);
 }

@@ -23,7 +23,11 @@ fn mapping_is_timed_on_one_cpu_and_on_four() {
 }
 
 // Behaviour 324
-ktest!(parameters_out_of_range_are_refused, machine = "smp=2");
+ktest!(
+    parameters_out_of_range_are_refused,
+    machine = "smp=2",
+    report = "sleeping function called in atomic context (interrupts are masked): dma_map_benchmark"
+);
 fn parameters_out_of_range_are_refused() {
     for threads in [0, 3, u32::MAX] {
         assert_eq!(DmaBenchmark { threads, ..RUN }.run(), Err(BenchmarkError::Threads(threads)));
@@ -37,4 +41,7 @@ fn parameters_out_of_range_are_refused() {
     for bits in [0, 19, 65] {
         assert_eq!(DmaBenchmark { bits, ..RUN }.run(), Err(BenchmarkError::Bits(bits)));
     }
+    let masked = quarry::arch::aarch64::irq::local_irq_save();
+    assert_eq!(RUN.run(), Err(BenchmarkError::Atomic));
+    drop(masked);
 }

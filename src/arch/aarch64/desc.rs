@@ -94,7 +94,7 @@ const fn has(raw: u64, bit: u64) -> bool {
     raw & bit != 0
 }
 
-/// What the attribute bits of a leaf stand for, or why they stand for nothing that this code writes.
+/// Decodes the attribute bits of a leaf, or says why they are none that this code writes.
 fn protection(raw: u64) -> Result<Prot, Defect> {
     let user = has(raw, AP_EL0);
     let writable = has(raw, DBM) || !has(raw, AP_READ_ONLY);

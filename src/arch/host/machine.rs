@@ -1,10 +1,10 @@
 //! The simulated machine: RAM, CPUs, and the list of what went wrong.
 //!
-//! It is as unkind as the architecture permits. A store to a table is invisible to walkers until its CPU executes a DSB
-//! (and, with [`Visibility::Mixed`], sometimes visible at once). An invalidation takes effect only when its CPU waits
-//! for it; until then every CPU goes on with what it holds. Whatever a CPU may cache, it does, at the first moment at
-//! which it may ([`Config::eager`]); what it holds it keeps until told otherwise. So code that lacks a barrier, a TLBI, a
-//! wait or a break before a make fails here at once, and not once in a million boots.
+//! It is as unkind as the architecture permits. A store to a table is invisible to walkers until its CPU executes a DSB (and,
+//! with [`Visibility::Mixed`], sometimes visible at once). An invalidation takes effect only when its CPU waits for it; until
+//! then every CPU uses the entries that it has cached. A CPU caches everything that it may, at the first moment at which it may
+//! ([`Config::eager`]), and keeps it until told otherwise. So code that lacks a barrier, a TLBI, a wait or a break before a
+//! make fails here at once, and not once in a million boots.
 #![forbid(unsafe_code)]
 
 use super::cpu::{SimCpu, SimFrames};
@@ -30,10 +30,10 @@ pub enum Visibility {
     Mixed(u64),
 }
 
-/// What the machine is like.
+/// Properties of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// How many CPUs.
+    /// Number of CPUs.
     pub cpus: u32,
     /// `ID_AA64MMFR2_EL1.BBM`.
     pub bbm: BbmLevel,
@@ -45,7 +45,7 @@ pub struct Config {
     pub hardware_access_flag: bool,
     /// The CPUs keep the dirty state (FEAT_HAFDBS, `TCR_EL1.HD`).
     pub hardware_dirty: bool,
-    /// Every CPU fetches every translation as soon as it is there. Without it, only accesses fill TLBs.
+    /// Every CPU fetches every translation as soon as it exists. Without it, only accesses fill TLBs.
     pub eager: bool,
     /// When walkers see a store.
     pub visibility: Visibility,
@@ -117,7 +117,7 @@ pub(super) struct FrameStock {
     pub(super) until_failure: Option<u64>,
 }
 
-/// What was executed.
+/// Counts of executed operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// TLBI by address.
@@ -209,7 +209,7 @@ pub struct Machine {
     state: Arc<Mutex<State>>,
 }
 
-/// What a machine has to complain about, one violation a line.
+/// Violations on a machine, one a line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Violations(Vec<String>);
 
@@ -325,7 +325,7 @@ impl Machine {
         self.lock().judge_new_owner(memory);
     }
 
-    /// What was executed so far.
+    /// Operations executed so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.lock().counts
@@ -342,7 +342,7 @@ impl Machine {
         self.lock().frames.until_failure = successes;
     }
 
-    /// What went wrong so far.
+    /// Violations so far.
     ///
     /// # Errors
     ///
@@ -354,8 +354,8 @@ impl Machine {
         }
     }
 
-    /// What went wrong so far; and, at a moment when no call is under way and no gather unflushed, that every store is
-    /// visible, every invalidation complete, and every TLB entry of every CPU what the tables say.
+    /// Violations so far. At a moment when no call is under way and no gather unflushed, it also tests that every store is
+    /// visible, every invalidation complete, and every TLB entry of every CPU equal to the tables.
     ///
     /// # Errors
     ///

@@ -28,15 +28,15 @@ use crate::mm::zone::{Handed, Scrub, WatermarkTuning};
 /// The memory of the machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Memory<'s> {
-    /// RAM, and what of it is in use: the kernel's image and stacks, its page tables, what the boot loader left. Counts to
-    /// the byte.
+    /// RAM, and the parts of it that are in use: the kernel's image and stacks, its page tables, the boot loader's data. Counts
+    /// to the byte.
     Ranges {
         /// The banks.
         ram: &'s [PhysRange],
         /// Memory in use for good.
         reserved: &'s [PhysRange],
     },
-    /// All that a device tree says of memory: banks, reservations, the initial RAM disk.
+    /// The memory in a device tree: banks, reservations, the initial RAM disk.
     Tree {
         /// The tree.
         tree: &'s Tree<'s>,
@@ -45,11 +45,11 @@ pub enum Memory<'s> {
         /// The kernel's image, stacks and page tables.
         image: PhysRange,
     },
-    /// [`memblock`](super::memblock) has been told already.
+    /// [`memblock`](super::memblock) has been filled already.
     Known,
 }
 
-/// Whose page tables TTBR1 holds.
+/// Owner of the page tables in TTBR1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tables {
     /// The kernel's own, live in `TTBR1_EL1`: four levels of 4 KiB, 48-bit addresses.
@@ -62,17 +62,17 @@ pub enum Tables {
 /// The settings of a kernel. [`Options::DEFAULT`] suits most.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// When memory is short.
+    /// Settings for reclaim.
     pub watermarks: WatermarkTuning,
-    /// Where the memory ends that the least able device reaches, if it does not reach all.
+    /// End of the memory that the least able device reaches, if it does not reach all.
     pub dma_end: Option<PhysAddr>,
-    /// Bytes of the zone for such devices, if it shall be smaller (`dma_zone=`).
+    /// Bytes of the zone for such devices, if it should be smaller (`dma_zone=`).
     pub dma_zone: Option<u64>,
     /// How pages are scrubbed when they are allocated and freed.
     pub scrub: Scrub,
     /// Debugging of objects.
     pub slabs: SlabOptions,
-    /// Bytes of the vmalloc region, if not all of it.
+    /// Bytes of the vmalloc region; `None` for all of it.
     pub vmalloc: Option<u64>,
     /// The default contiguous area, if it is not the device tree's (`cma=`); one of no bytes for none.
     pub cma: Option<ContiguousRequest>,
@@ -82,7 +82,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Those of a kernel that was told nothing.
+    /// The default settings.
     pub const DEFAULT: Self = Self {
         watermarks: WatermarkTuning::DEFAULT,
         dma_end: None,
@@ -95,19 +95,19 @@ impl Options {
     };
 }
 
-/// All that [`bring_up`] wants to know.
+/// Arguments of [`bring_up`].
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'s> {
     /// The memory.
     pub memory: Memory<'s>,
     /// The page tables.
     pub tables: Tables,
-    /// How many CPUs may ever run, the one that boots among them: their numbers are below.
+    /// Number of CPUs that may ever run, the boot CPU included: their numbers are below it.
     pub cpus: u32,
-    /// Bits that nobody outside knows, if there are any: the seed of the secrets of caches and of the order of objects. The
-    /// CPU's own, if it has some, are added.
+    /// Random bits unknown outside the machine, if there are any: the seed of the caches' secrets and of the order of objects.
+    /// The CPU's own random bits are added, if it has a source.
     pub seed: u64,
-    /// The rest.
+    /// All other settings.
     pub options: Options,
 }
 
@@ -123,8 +123,8 @@ pub struct Up {
     pub vmalloc: VirtRange,
 }
 
-/// Brings the memory subsystem up. When it returns, everything in this crate's prelude may be called on this CPU; further
-/// CPUs call [`join_cpu`]. On the CPU that boots, once, with interrupts masked.
+/// Brings the memory subsystem up. When it returns, everything in this crate's prelude may be called on this CPU; further CPUs
+/// call [`join_cpu`]. Boot CPU, once, with interrupts masked.
 ///
 /// Cost: some two million instructions for 1 GiB.
 ///
@@ -139,10 +139,10 @@ pub struct Up {
 /// - This CPU runs at EL1, alone, with interrupts masked, MMU and caches on. `TPIDR_EL1` and `TPIDRRO_EL0` are this crate's from
 ///   here on, on every CPU.
 /// - `MAIR_EL1` is [`mair_el1`](crate::arch::aarch64::mair::mair_el1), and `TCR_EL1` has 48-bit addresses of 4 KiB pages for
-///   TTBR1; both are looked at. In the upper half nothing is mapped in the regions of
-///   [the address map](crate::mm::layout) but the image, nor will be but by this crate.
-/// - The kernel's exception vectors call [`repair`](super::repair) for synchronous exceptions from EL1, and return to EL1 by
-///   way of [`resume_at`](super::resume_at), always.
+///   TTBR1; both are checked. In the upper half only the image is mapped in the regions of [the address
+///   map](crate::mm::layout), and only this crate maps anything there later.
+/// - The kernel's exception vectors call [`repair`](super::repair) for synchronous exceptions from EL1, and always return to
+///   EL1 through [`resume_at`](super::resume_at).
 pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     let cpu = IdRegisters::read();
     tables::check_registers()?;
@@ -167,7 +167,7 @@ pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     Ok(Up { pages, descriptors, vmalloc })
 }
 
-/// Pages and objects. Boot CPU, once, when memblock and tables are the final ones; interrupts masked.
+/// Pages and objects. Boot CPU, once, when memblock and the final tables are ready; interrupts masked.
 pub(crate) fn bring_allocators_up(cpus: u32, options: &Options) -> Result<(Handed, u64), BringUpError> {
     let handed = pages::start(cpus, options)?;
     rseq::init();
@@ -175,7 +175,7 @@ pub(crate) fn bring_allocators_up(cpus: u32, options: &Options) -> Result<(Hande
     Ok(handed)
 }
 
-/// Areas and what needs them. Boot CPU, once, when pages and objects can be had.
+/// Areas and their users. Boot CPU, once, when pages and objects can be allocated.
 pub(crate) fn bring_areas_up(options: &Options) -> Result<VirtRange, BringUpError> {
     let region = vmalloc_init(options.vmalloc)?;
     percpu_init()?;

@@ -1,5 +1,5 @@
-//! Memory discovery: everything that the device tree says about memory, brought into a memblock in the one order that
-//! is safe: all RAM, then all reservations, and only then the first allocation (the dynamic reserved regions).
+//! Memory discovery: all memory of the device tree, entered into a memblock in the one order that is safe: all RAM, then all
+//! reservations, and only then the first allocation (the dynamic reserved regions).
 #![forbid(unsafe_code)]
 
 use super::contiguous::CONTIGUOUS_ALIGN;
@@ -11,12 +11,13 @@ use crate::fdt::{Chosen, Cpu, FdtError, ReservedMemory, Tree};
 use crate::hal::BootMemory;
 use core::fmt;
 
-/// What the device tree does not know.
+/// Facts that the device tree does not contain.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
     /// The kernel image, BSS and boot stacks included.
     pub image: PhysRange,
-    /// What of the image only booting needs. What the tree does not reserve of it is reserved for [`BOOT_ONLY`].
+    /// The part of the image that only booting needs. Bytes of it that the tree does not reserve are reserved for
+    /// [`BOOT_ONLY`].
     pub boot_only: PhysRange,
     /// The device tree's own bytes.
     pub device_tree: PhysRange,
@@ -32,12 +33,12 @@ pub struct Surroundings {
     pub other_cma: bool,
 }
 
-/// What discovery found beside the lists in the memblock.
+/// Results of discovery beside the lists in the memblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Discovery {
     /// Bytes of RAM that the tree states, merged.
     pub stated: u64,
-    /// Bytes of it that are left out because they lie beyond what the machine, the linear map or page numbers reach.
+    /// Bytes of it that are left out because they lie beyond the reach of the machine, the linear map or page numbers.
     pub beyond: u64,
     /// Bytes that are left out because the boot loader does not give them to this kernel.
     pub withheld: u64,
@@ -45,10 +46,10 @@ pub struct Discovery {
     pub limited: u64,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
-    /// Why there is none although the tree speaks of one; its memory is then free, like any other.
+    /// Reason why there is none although the tree names one; its memory is then free, like any other.
     pub initrd_error: Option<InitrdError>,
     /// Ranges of `no-map` regions that stay mapped and are only reserved, since the kernel, the tree or the initial RAM
-    /// disk lies there: what was reserved before stays what it is, as in Linux.
+    /// disk lies there: earlier reservations stay, as in Linux.
     pub still_mapped: usize,
     /// Children of `/reserved-memory` that are enabled, wherever they lie.
     pub reserved_regions: usize,
@@ -61,7 +62,7 @@ pub struct Discovery {
     pub passed_over: usize,
 }
 
-/// Why the memory that the tree states cannot be used.
+/// Reason why the tree's memory cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiscoverError {
@@ -69,34 +70,34 @@ pub enum DiscoverError {
     NoMemoryStated,
     /// The kernel runs from memory that the tree does not state: it is not the tree of this machine.
     ImageOutsideMemory {
-        /// Where the image lies.
+        /// Place of the image.
         image: PhysRange,
     },
-    /// What leaves RAM out leaves the kernel image out, or some of it.
+    /// The limit on RAM excludes all or a part of the kernel image.
     ImageLeftOut {
-        /// Why RAM is left out.
+        /// Reason why RAM is left out.
         by: Cut,
-        /// Where the image lies.
+        /// Place of the image.
         image: PhysRange,
     },
-    /// What leaves RAM out leaves none.
+    /// The limit on RAM excludes all RAM.
     NothingLeft(Cut),
     /// A property about memory cannot be read.
     Tree(FdtError),
-    /// The tree reserves all memory that there is.
+    /// The tree reserves all memory.
     AllReserved,
     /// The memblock refused.
     Memblock(MemblockError),
 }
 
-/// Why RAM is left out.
+/// Reason why RAM is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The machine, the linear map or page numbers reach no further.
     Reach,
     /// `linux,usable-memory-range` of `/chosen`.
     Withheld,
-    /// The boot argument `mem=`, so many bytes.
+    /// The boot argument `mem=`, in bytes.
     Limit(u64),
 }
 
@@ -110,7 +111,7 @@ impl fmt::Display for Cut {
     }
 }
 
-/// Why the initial RAM disk that the tree speaks of is none.
+/// Reason why the tree's initial RAM disk is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitrdError {
@@ -120,7 +121,7 @@ pub enum InitrdError {
     OverImage(PhysRange),
     /// It lies over the device tree.
     OverTree(PhysRange),
-    /// Not all of it lies in RAM, or in what is left of it.
+    /// Not all of it lies in RAM, or in the rest of it.
     OutsideMemory(PhysRange),
 }
 
@@ -173,7 +174,7 @@ impl From<MemblockError> for DiscoverError {
 }
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
-    /// Brings in all that `tree` says about memory. The memblock must be empty.
+    /// Enters all memory of `tree`. The memblock must be empty.
     ///
     /// Reservations count to the byte here; whole pages are kept out at the hand-over. Regions with `no-map` leave the
     /// linear map by whole pages. Regions that are only a size are placed at the end, within their `alloc-ranges`.
@@ -185,7 +186,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         let mut found = Discovery::default();
         let survey = tree.survey(|range| {
             let range = range?;
-            // A bank of which there is nothing in the physical address space is left out like one in the linear map's.
+            // A bank that lies entirely outside the physical address space is left out like one in the linear map's.
             let inside = PHYS_SIZE_MAX.saturating_sub(range.start().get()).min(range.size());
             found.beyond = found.beyond.saturating_add(range.size() - inside);
             if inside == 0 {
@@ -193,7 +194,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             }
             Ok::<(), DiscoverError>(self.add(range.start(), inside)?)
         })?;
-        // What is no whole page cannot be mapped.
+        // A partial page cannot be mapped.
         self.trim_memory(PAGE_SIZE)?;
         let inside = self.usable_size().unwrap_or(0);
         found.stated = inside.saturating_add(found.beyond);
@@ -280,7 +281,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         image.is_empty() || self.memory.find(image.start()).is_some_and(|bank| bank.range.contains_range(image))
     }
 
-    /// Leaves out what `f` leaves out, which may not be the image or all there is: so many bytes.
+    /// Removes the memory that `f` leaves out, which may not be the image or all memory. Returns the bytes left out.
     fn cut(
         &mut self,
         by: Cut,
@@ -297,7 +298,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
         if self.holds(image) { Ok(before - left) } else { Err(DiscoverError::ImageLeftOut { by, image }) }
     }
 
-    /// Leaves out what `/chosen` does not give to this kernel: so many bytes.
+    /// Removes the memory that `/chosen` does not give to this kernel. Returns the bytes left out.
     fn withhold(&mut self, chosen: Chosen<'_, '_>, image: PhysRange) -> Result<u64, DiscoverError> {
         let usable = chosen.usable_memory();
         if let Some(error) = usable.clone().find_map(Result::err) {
@@ -375,7 +376,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     }
 }
 
-/// What became of a region that is only a size.
+/// Result of placing a region that is only a size.
 enum Placement {
     Placed,
     NoRoom,
@@ -384,7 +385,7 @@ enum Placement {
 }
 
 impl Surroundings {
-    /// Nothing but the tree: what the tree alone says, for tools and tests.
+    /// Nothing but the tree's own statements, for tools and tests.
     pub const NONE: Self = Self {
         image: PhysRange::EMPTY,
         boot_only: PhysRange::EMPTY,

@@ -56,7 +56,7 @@ impl<T> MapLock<T> {
         Ok(Reader { guard: Some(guard), queue: &self.queue, wait })
     }
 
-    /// Waits until it may be read; only where sleeping is allowed, and elsewhere like [`Self::try_read`].
+    /// Reads. Waits for a writer if the context may wait, and else is [`Self::try_read`].
     #[inline]
     pub(super) fn read<'l, W: Wait + Context>(&'l self, wait: &'l W) -> Result<Reader<'l, T, W>, Busy> {
         match self.try_read(wait) {
@@ -65,7 +65,7 @@ impl<T> MapLock<T> {
         }
     }
 
-    /// Waits until it may be changed; only where sleeping is allowed, and elsewhere it tries once.
+    /// Changes. Waits for others if the context may wait, and else tries once.
     pub(super) fn write<'l, W: Wait + Context>(&'l self, wait: &'l W) -> Result<Writer<'l, T, W>, Busy> {
         let attempt = || {
             let guard = self.data.try_write().ok_or(Busy)?;

@@ -142,14 +142,17 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// [`Busy`].
     pub fn with_map<R>(&self, f: impl FnOnce(&AddressMap<'a>) -> R) -> Result<R, Busy> {
+        self.hal().pages().might_sleep("with_map").map_err(|_| Busy)?;
         Ok(f(&*self.map.read(self.hal())?))
     }
 
-    /// Changes the areas, and the translations with them.
+    /// Changes the areas, and the translations with them. Only where sleeping is allowed.
     fn change<R>(
         &self,
+        call: &'static str,
         f: impl FnOnce(&mut AddressMap<'a>, &Over<'_, H>) -> Result<R, MapError>,
     ) -> Result<R, MapError> {
+        self.hal().pages().might_sleep(call).map_err(|_| MapError::Atomic)?;
         // Nobody is left who would give the lock back: memory is short for all.
         let mut map = self.map.write(self.hal()).map_err(|Busy| MapError::NoMemory)?;
         if self.killed.load(Ordering::Acquire) {
@@ -164,7 +167,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::mmap`]; [`MapError::NoMemory`] too for a space that is being killed.
     pub fn mmap(&self, request: &MmapRequest) -> Result<UserAddr, MapError> {
-        self.change(|map, over| map.mmap(over, request))
+        self.change("mmap", |map, over| map.mmap(over, request))
     }
 
     /// Unmaps; see [`AddressMap::munmap`]. When it returns no CPU reaches what was there. Only where sleeping is allowed.
@@ -173,7 +176,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::munmap`].
     pub fn munmap(&self, addr: UserAddr, size: u64) -> Result<(), MapError> {
-        self.change(|map, over| map.munmap(over, addr, size))
+        self.change("munmap", |map, over| map.munmap(over, addr, size))
     }
 
     /// Changes what a range permits; see [`AddressMap::mprotect`]. Only where sleeping is allowed.
@@ -184,7 +187,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::mprotect`]; [`MapError::HasPages`] for no access to a range that has pages.
     pub fn mprotect(&self, addr: UserAddr, size: u64, access: VmFlags) -> Result<(), MapError> {
-        self.change(|map, over| {
+        self.change("mprotect", |map, over| {
             let range = UserRange::from_size(addr, size).unwrap_or_default();
             if access.is_empty() && over.has_pages(range) {
                 return Err(MapError::HasPages(range));
@@ -199,7 +202,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::mremap`].
     pub fn mremap(&self, request: &MremapRequest) -> Result<UserAddr, MapError> {
-        self.change(|map, over| map.mremap(over, request))
+        self.change("mremap", |map, over| map.mremap(over, request))
     }
 
     /// Moves the break; see [`AddressMap::brk`]. Only where sleeping is allowed.
@@ -208,7 +211,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::brk`].
     pub fn brk(&self, to: UserAddr) -> Result<UserAddr, MapError> {
-        self.change(|map, over| map.brk(over, to))
+        self.change("brk", |map, over| map.brk(over, to))
     }
 
     /// Advice about a range; see [`AddressMap::madvise`]. Only where sleeping is allowed.
@@ -217,7 +220,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// Those of [`AddressMap::madvise`].
     pub fn madvise(&self, addr: UserAddr, size: u64, advice: Advice) -> Result<(), MapError> {
-        self.change(|map, over| map.madvise(over, addr, size, advice))
+        self.change("madvise", |map, over| map.madvise(over, addr, size, advice))
     }
 
     /// Changes the map itself, for calls that this type has no name for. Only where sleeping is allowed.
@@ -229,12 +232,11 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         &self,
         f: impl FnOnce(&mut AddressMap<'a>, &Over<'_, H>) -> Result<R, MapError>,
     ) -> Result<R, MapError> {
-        self.change(f)
+        self.change("with_map_mut", f)
     }
 
-    /// Resolves a fault: when it returns `Ok` the access may be tried again (Linux: `do_page_fault`). With a `gfp` that
-    /// permits waiting only where sleeping is allowed; with [`Gfp::NOWAIT`] wherever locks may be taken. Faults in one space
-    /// run side by side.
+    /// Resolves a fault: when it returns `Ok` the access may be tried again (Linux: `do_page_fault`). May sleep
+    /// if `gfp` says so; with [`Gfp::NOWAIT`] wherever locks may be taken. Faults in one space run side by side.
     ///
     /// # Errors
     ///
@@ -303,6 +305,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// [`MapError::NoMemory`]: there is no child, and this space is as it was.
     pub fn fork(&self) -> Result<Self, MapError> {
+        self.hal().pages().might_sleep("fork").map_err(|_| MapError::Atomic)?;
         let map = self.map.write(self.hal()).map_err(|Busy| MapError::NoMemory)?;
         if self.killed.load(Ordering::Acquire) {
             return Err(MapError::NoMemory);

@@ -59,6 +59,8 @@ pub enum MapError {
     OffsetTooLarge(u64),
     /// The range has pages, and would become inaccessible: not supported.
     HasPages(UserRange),
+    /// The call sleeps, and its caller may not, which has been reported.
+    Atomic,
     /// No memory for an area's record, or for page tables.
     NoMemory,
     /// The file refused, with this error number of Linux.
@@ -71,7 +73,7 @@ impl MapError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::BelowMinimum(_) | Self::Sealed(_) => 1, // EPERM
-            Self::LockedLimit(_) => 11,                   // EAGAIN
+            Self::LockedLimit(_) | Self::Atomic => 11,    // EAGAIN
             Self::TooLarge(_)
             | Self::OutsideSpace(_)
             | Self::NoGap(_)
@@ -123,6 +125,7 @@ impl fmt::Display for MapError {
             Self::AddressSpaceLimit(limit) => write!(f, "more than {limit} pages of addresses"),
             Self::DataLimit(limit) => write!(f, "more than {limit} pages of data"),
             Self::StackLimit(limit) => write!(f, "a stack of more than {limit} pages"),
+            Self::Atomic => f.write_str("the call sleeps, and sleeping is not allowed here"),
             Self::HasPages(range) => write!(f, "the range {range} has pages, which cannot be made inaccessible"),
             Self::GuardGap(below) => write!(f, "a stack too close to the area {below}"),
             Self::LockedLimit(limit) => write!(f, "more than {limit} locked pages"),
