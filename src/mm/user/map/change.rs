@@ -51,7 +51,7 @@ impl<'a> AddressMap<'a> {
             return Err(error);
         }
         let result = refused.map_or(Ok(()), Err);
-        // What is needed is known exactly for a range in one area, which is the usual case.
+        // The usual case is a range in one area, for which the number of records is known exactly.
         let (mut only, needed) = if core::ptr::eq(first, last) {
             let flags = rule(first)?;
             if flags == first.flags() {

@@ -8,7 +8,7 @@ use super::vma::{Record, Vma};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::ds::rbtree::{Cursor, Payload};
 
-/// What is looked for.
+/// The free addresses that a search looks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     /// Bytes, whole pages, not 0.

@@ -4,7 +4,7 @@
 use super::VmFlags;
 use crate::addr::UserAddr;
 
-/// What a process may have at most.
+/// The most that a process may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Pages of addresses (`RLIMIT_AS`).

@@ -75,7 +75,7 @@ impl Proposal {
     }
 }
 
-/// Whether areas with these objects can be one. What is attached to private anonymous memory agrees with nothing attached.
+/// Whether areas with these objects can be one. An object that is attached to private anonymous memory agrees with none.
 #[inline(always)]
 fn objects_agree(flags: VmFlags, one: Option<ObjectId>, other: Option<ObjectId>) -> bool {
     one == other || !flags.has_named_object() && (one.is_none() || other.is_none())

@@ -26,7 +26,7 @@ pub enum Place {
     FixedNoReplace(UserAddr),
 }
 
-/// What is mapped.
+/// The memory or file behind a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backing {
     /// Zeros, private: copied when it is written to after a fork.
@@ -88,7 +88,7 @@ impl MmapRequest {
         let shared = flags.contains(VmFlags::SHARED);
         let (flags, may, object) = match self.backing {
             Backing::Anonymous if !shared => (flags, VmFlags::MAYACCESS, None),
-            // Whoever shares it may write to it, so nobody executes it.
+            // Every process that shares it may write to it, so none executes it.
             Backing::Shared(object) if shared => (flags, VmFlags::MAYREAD | VmFlags::MAYWRITE, Some(object)),
             Backing::File(object) => (flags | VmFlags::FILE, VmFlags::MAYACCESS, Some(object)),
             _ => return Err(MapError::BadFlags(flags)),
@@ -195,7 +195,7 @@ impl<'a> AddressMap<'a> {
         with.mmap(file, &mut area)?;
         let refused = VmFlags::MAYACCESS - area.flags;
         let mut flags = (asked - refused) | (area.flags & MAY_ADD);
-        // What can be written to through one mapping is not executed through another.
+        // Memory that can be written to through one mapping is not executed through another.
         if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             flags -= VmFlags::MAYEXEC;
         }

@@ -11,7 +11,7 @@ use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr, UserRange};
 use crate::ds::rbtree::Cursor;
 
-/// What is to become of a range of one area.
+/// The range of one area to resize or move, and its new size and place.
 #[derive(Clone, Copy, Debug)]
 pub struct MremapRequest {
     /// Where it begins, a multiple of the page size.

@@ -16,7 +16,7 @@ pub(super) struct Removal<'a> {
     first: Option<&'a Record<'a>>,
     /// The last one.
     last: Option<&'a Record<'a>>,
-    /// What is mapped of the range ends here.
+    /// The end of the last mapped part of the range.
     end: u64,
     /// An edge is inside an area: below, above.
     cuts: (bool, bool),

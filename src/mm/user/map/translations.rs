@@ -49,10 +49,10 @@ pub struct Fill {
     pub memory: MemoryType,
 }
 
-/// What happens to translations, over the page tables of one space. The space's map of areas is held for writing during
+/// Changes of translations, over the page tables of one space. The space's map of areas is held for writing during
 /// every call. Ranges are whole pages, not empty.
 ///
-/// What can fail is called first; nothing after it fails.
+/// A map makes the calls that can fail first; no call after them fails.
 pub trait Translations {
     /// Makes an edge at `at`, so that no block or group of entries spans it. Only called inside an area.
     ///
