@@ -257,7 +257,7 @@ fn tables_come_and_go_around_the_faults_of_other_cpus() {
                     run_on(cpu);
                     for round in 0..rounds {
                         // Two pages of one table, two of others of the same GiB, one far away.
-                        let n = [3, 400, 5_000, 300_000, 1 << 28][(round % 5) as usize] + u64::from(cpu);
+                        let n = [3, 400, 5_000, 300_000, 1 << 28][quarry::addr::to_usize(round % 5)] + u64::from(cpu);
                         let area = Backing::private(pages(n, 1), Access::ReadWrite);
                         kernel.store(space, page(n), &area, round + 1).unwrap();
                         assert_eq!(kernel.load(space, page(n), &area).unwrap().0, round + 1);

@@ -1,8 +1,6 @@
 //! The pages of user spaces, on a machine whose TLBs keep what they have.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic,
     reason = "a test's own helpers panic as the test does; clippy knows only #[test] for one"
 )]
 

@@ -2,7 +2,7 @@
 
 use super::machine::{CPUS, Kernel, Space, on_a_machine, page, pages, run_on};
 use crate::random::Random;
-use quarry::addr::Order;
+use quarry::addr::{Order, to_usize};
 use quarry::arch::host::{Config, Visibility};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::Access;
@@ -34,14 +34,14 @@ struct Modelled {
 
 impl Modelled {
     fn new(kernel: &'static Kernel, asid: u16) -> Self {
-        let cells = vec![Cell::Value(0); PAGES as usize];
-        Self { space: kernel.space(asid), cells, access: vec![Access::ReadWrite; PAGES as usize], pinned: Vec::new() }
+        let cells = vec![Cell::Value(0); to_usize(PAGES)];
+        Self { space: kernel.space(asid), cells, access: vec![Access::ReadWrite; to_usize(PAGES)], pinned: Vec::new() }
     }
 
     /// The area around a page: what has the same permission.
     fn area(&self, n: u64, largest: Order) -> Backing {
-        let access = self.access[n as usize];
-        let same = |n: &u64| self.access[*n as usize] == access;
+        let access = self.access[to_usize(n)];
+        let same = |n: &u64| self.access[to_usize(*n)] == access;
         let first = (0..=n).rev().take_while(same).last().unwrap();
         let last = (n..PAGES).take_while(same).last().unwrap();
         Backing { range: pages(FIRST + first, last - first + 1), access, sharing: Sharing::Private, largest }
@@ -49,7 +49,7 @@ impl Modelled {
 
     /// Pages whose content the model knows and a pin does not hold.
     fn clear(&mut self, first: u64, count: u64, keep_guards: bool) {
-        for cell in &mut self.cells[first as usize..(first + count) as usize] {
+        for cell in &mut self.cells[to_usize(first)..to_usize(first + count)] {
             if !(keep_guards && *cell == Cell::Guard) {
                 *cell = Cell::Value(0);
             }
@@ -68,7 +68,7 @@ fn history(config: Config, seed: u64, steps: u64, failing: Option<u64>) {
     on_a_machine(config, |kernel| {
         let mut random = Random(seed);
         let mut next = 1;
-        let mut spaces: Vec<Modelled> = (0..SPACES).map(|n| Modelled::new(kernel, 10 + n as u16)).collect();
+        let mut spaces: Vec<Modelled> = (10_u16..).take(SPACES).map(|asid| Modelled::new(kernel, asid)).collect();
         let mut failures = 0;
         kernel.pages.set_careful(failing.is_some());
         for step in 0..steps {
@@ -83,7 +83,7 @@ fn history(config: Config, seed: u64, steps: u64, failing: Option<u64>) {
                 }
             }
             run_on(u32::try_from(random.below(u64::from(CPUS))).unwrap());
-            let who = random.below(SPACES as u64) as usize;
+            let who = to_usize(random.below(SPACES as u64));
             failures += u64::from(one_step(kernel, &mut random, &mut spaces, who, &mut next).is_err());
             if step % (steps / 40).max(1) == 0 {
                 kernel.sim.fail_allocation_after(None);
@@ -111,14 +111,13 @@ fn history(config: Config, seed: u64, steps: u64, failing: Option<u64>) {
 
 fn expect(kernel: &'static Kernel, one: &Modelled, n: u64) {
     let area = one.area(n, Order::ZERO);
-    match (one.cells[n as usize], kernel.load(&one.space, page(FIRST + n), &area)) {
+    match (one.cells[to_usize(n)], kernel.load(&one.space, page(FIRST + n), &area)) {
         (_, Err(FaultError::OutOfMemory)) => {}
         (Cell::Guard, found) => assert_eq!(found, Err(FaultError::Guard(page(FIRST + n))), "page {n}"),
         (Cell::Value(value), found) => assert_eq!(found.map(|(value, _)| value), Ok(value), "page {n}"),
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm an operation")]
 fn one_step(
     kernel: &'static Kernel,
     random: &mut Random,
@@ -136,11 +135,11 @@ fn one_step(
             *next += 1;
             match kernel.store(&one.space, page(FIRST + n), &area, *next) {
                 Ok(_) => {
-                    assert!(area.permits(FaultAccess::Write) && one.cells[n as usize] != Cell::Guard);
-                    one.cells[n as usize] = Cell::Value(*next);
+                    assert!(area.permits(FaultAccess::Write) && one.cells[to_usize(n)] != Cell::Guard);
+                    one.cells[to_usize(n)] = Cell::Value(*next);
                 }
                 Err(FaultError::Denied(_)) => assert!(!area.permits(FaultAccess::Write)),
-                Err(FaultError::Guard(_)) => assert_eq!(one.cells[n as usize], Cell::Guard),
+                Err(FaultError::Guard(_)) => assert_eq!(one.cells[to_usize(n)], Cell::Guard),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -160,15 +159,15 @@ fn one_step(
         80..86 => {
             let (first, count) = span(random);
             let access =
-                [Access::ReadOnly, Access::ReadWrite, Access::ReadWrite, Access::Execute][random.below(4) as usize];
+                [Access::ReadOnly, Access::ReadWrite, Access::ReadWrite, Access::Execute][to_usize(random.below(4))];
             one.space.protect(pages(FIRST + first, count), access, Sharing::Private, gfp)?;
-            one.access[first as usize..(first + count) as usize].fill(access);
+            one.access[to_usize(first)..to_usize(first + count)].fill(access);
         }
         86..88 => {
             let (first, count) = span(random);
             let on = random.below(3) != 0;
             one.space.guard(pages(FIRST + first, count), on, gfp)?;
-            for cell in &mut one.cells[first as usize..(first + count) as usize] {
+            for cell in &mut one.cells[to_usize(first)..to_usize(first + count)] {
                 *cell = match *cell {
                     _ if on => Cell::Guard,
                     Cell::Guard => Cell::Value(0),
@@ -196,13 +195,13 @@ fn one_step(
             let write = random.below(2) == 0;
             match one.space.pin(page(FIRST + n), write, &area, gfp) {
                 Ok(pinned) => {
-                    let Cell::Value(value) = one.cells[n as usize] else { panic!("a guard page is pinned") };
+                    let Cell::Value(value) = one.cells[to_usize(n)] else { panic!("a guard page is pinned") };
                     assert_eq!(kernel.sim.peek(pinned.phys()), value, "page {n}");
                     if write {
                         // A device.
                         *next += 1;
                         kernel.sim.poke(pinned.phys(), *next);
-                        one.cells[n as usize] = Cell::Value(*next);
+                        one.cells[to_usize(n)] = Cell::Value(*next);
                     }
                     if one.pinned.len() < 6 {
                         one.pinned.push((n, pinned));
@@ -214,13 +213,13 @@ fn one_step(
         }
         95..97 => {
             if !one.pinned.is_empty() {
-                let index = random.below(one.pinned.len() as u64) as usize;
+                let index = to_usize(random.below(one.pinned.len() as u64));
                 one.pinned.swap_remove(index).1.unpin();
             }
         }
         _ => {
             // A child takes the place of another space.
-            let child = (who + 1 + random.below(SPACES as u64 - 1) as usize) % SPACES;
+            let child = (who + 1 + to_usize(random.below(SPACES as u64 - 1))) % SPACES;
             let asid = spaces[child].space.asid().get();
             let Ok(mut space) = quarry::mm::user::pages::UserPages::new(
                 super::machine::Handle(kernel),
