@@ -266,7 +266,15 @@ fn what_names_no_region_is_told_why() {
 
 #[test]
 fn a_region_of_mapped_ram_is_where_the_linear_map_has_it() {
+    // Memory that the page allocator has is nobody's to map, whatever the tree says.
     on_a_machine(|tree, io| {
+        let lent = RegionError::Lent { region: "pool@8000100000" };
+        assert_eq!(io.memory_region(node(tree, "/gpu"), 4), Err(lent));
+    });
+    crate::vmalloc::kernel::with_reserved(Config::CORTEX_A72, range(POOL, MIB), |space| {
+        let tree = tree_of(blob());
+        let io = &IoSpace::new(space);
+        io.set_up(PhysAddr::new(1 << 44), ReservedMap::new(tree, ranges_of(tree).leak()));
         let region = io.memory_region(node(tree, "/gpu"), 4).unwrap();
         assert!(!region.first().no_map);
         let addr = owner(io, &region, MemoryType::WriteBack).unwrap();
