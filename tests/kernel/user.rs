@@ -2,7 +2,7 @@
 //! right.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use quarry::addr::{PAGE_BYTES, PAGE_SIZE, UserAddr, VirtAddr, VirtRange};
+use quarry::addr::{CpuId, PAGE_BYTES, PAGE_SIZE, UserAddr, VirtAddr, VirtRange, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
 use quarry::arch::aarch64::features::IdRegisters;
 use quarry::arch::aarch64::{icache, protect};
@@ -11,6 +11,7 @@ use quarry::global::{self, BuddyFrames, KernelMmu, Resolution, UserFault};
 use quarry::hal::mmu::{Asid, Mmu};
 use quarry::hal::prot::{Access, Prot};
 use quarry::hal::wait::Context as _;
+use quarry::kernel::cpus;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::layout::phys_to_virt;
@@ -255,6 +256,30 @@ fn one_address_shows_what_its_process_has_there() {
     assert_eq!(global::current_mm(), None);
     assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT))), Err(UserAccessError::Fault { left: 1 }));
     global::asids().expect("numbers").check_all().unwrap_or_else(|error| panic!("{error}"));
+}
+
+// Behaviour 389: on all CPUs at once, the same spaces and others.
+ktest!(cpus_change_spaces_side_by_side, machine a72 = "smp=4", machine max = "smp=4 cpu=max");
+fn cpus_change_spaces_side_by_side() {
+    let processes = [1, 2, 3, 4, 5, 6, 7].map(Process::with_page);
+    let cpus = cpus::run_everywhere(&|cpu: CpuId| {
+        for round in 0..2_000_usize {
+            let turn = (round * (2 * to_usize(cpu.get().into()) + 1)) % processes.len();
+            for (process, fill) in processes.iter().zip(1_u8..).skip(turn).take(1) {
+                // On one CPU, and undisturbed: nobody here changes spaces along with threads.
+                let _pinned = global::get_cpu();
+                process.enter();
+                assert_eq!(global::get_user(UserPtr::<u8>::new(at(AT + 99))), Ok(fill));
+            }
+        }
+        global::leave_mm();
+    });
+    assert_eq!(cpus, 4);
+    let asids = global::asids().expect("numbers");
+    asids.check_all().unwrap_or_else(|error| panic!("{error}"));
+    let slots = processes.iter().map(|process| &process.slot);
+    asids.check_slots(slots).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(asids.rollovers(), 0, "16 bits");
 }
 
 // Behaviour 451.
