@@ -154,6 +154,7 @@
 //! | `boot/device_tree.rs` | the mapped tree as bytes |
 //! | `boot/early_map.rs` | taking the stub's fixmap over |
 //! | `boot/early_regions.rs` | memory of the image as regions |
+//! | `kernel/dma_benchmark.rs` | buffers of its own, mapped for no device |
 //! | `kernel/heap.rs` | the grant of the early heap |
 //! | `kernel/init.rs` | the boot stub's fixmap, the identity map, the grant of the early heap |
 //! | `kernel/interrupts.rs` | handlers as pointers |
