@@ -25,20 +25,31 @@ pub(super) struct MapLock<T> {
     queue: WaitQueue,
 }
 
-/// The value, to read.
-pub(super) struct Reader<'l, T, W: Wait> {
-    /// Always there until it is dropped.
-    guard: Option<RwLockReadGuard<'l, T>>,
+/// Wakes the queue when it is dropped.
+struct Wake<'l, W: Wait> {
     queue: &'l WaitQueue,
     wait: &'l W,
 }
 
-/// The value, to change.
+impl<W: Wait> Drop for Wake<'_, W> {
+    #[inline]
+    fn drop(&mut self) {
+        self.wait.wake(self.queue);
+    }
+}
+
+/// The value, to read. Fields are dropped in their order.
+pub(super) struct Reader<'l, T, W: Wait> {
+    guard: RwLockReadGuard<'l, T>,
+    // INVARIANT: MAPL-2: dropped after the guard.
+    _wake: Wake<'l, W>,
+}
+
+/// The value, to change. Fields are dropped in their order.
 pub(super) struct Writer<'l, T, W: Wait> {
-    /// Always there until it is dropped.
-    guard: Option<RwLockWriteGuard<'l, T>>,
-    queue: &'l WaitQueue,
-    wait: &'l W,
+    guard: RwLockWriteGuard<'l, T>,
+    // INVARIANT: MAPL-2: dropped after the guard.
+    _wake: Wake<'l, W>,
 }
 
 impl<T> MapLock<T> {
@@ -53,7 +64,7 @@ impl<T> MapLock<T> {
             return Err(Busy);
         }
         let guard = self.data.try_read().ok_or(Busy)?;
-        Ok(Reader { guard: Some(guard), queue: &self.queue, wait })
+        Ok(Reader { guard, _wake: Wake { queue: &self.queue, wait } })
     }
 
     /// Reads. Waits for a writer if the context may wait, and else is [`Self::try_read`].
@@ -69,7 +80,7 @@ impl<T> MapLock<T> {
     pub(super) fn write<'l, W: Wait + Context>(&'l self, wait: &'l W) -> Result<Writer<'l, T, W>, Busy> {
         let attempt = || {
             let guard = self.data.try_write().ok_or(Busy)?;
-            Ok(Writer { guard: Some(guard), queue: &self.queue, wait })
+            Ok(Writer { guard, _wake: Wake { queue: &self.queue, wait } })
         };
         match attempt() {
             Err(Busy) if wait.atomic().is_none() => {
@@ -110,36 +121,27 @@ impl<T> MapLock<T> {
     }
 }
 
-macro_rules! guard {
-    ($Guard:ident) => {
-        impl<T, W: Wait> Deref for $Guard<'_, T, W> {
-            type Target = T;
+impl<T, W: Wait> Deref for Reader<'_, T, W> {
+    type Target = T;
 
-            #[inline]
-            #[expect(clippy::expect_used, reason = "taken by drop alone")]
-            fn deref(&self) -> &T {
-                self.guard.as_ref().expect("held until it is dropped")
-            }
-        }
-
-        impl<T, W: Wait> Drop for $Guard<'_, T, W> {
-            #[inline]
-            fn drop(&mut self) {
-                // INVARIANT: MAPL-2.
-                drop(self.guard.take());
-                self.wait.wake(self.queue);
-            }
-        }
-    };
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
 }
 
-guard!(Reader);
-guard!(Writer);
+impl<T, W: Wait> Deref for Writer<'_, T, W> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
 
 impl<T, W: Wait> DerefMut for Writer<'_, T, W> {
     #[inline]
-    #[expect(clippy::expect_used, reason = "taken by drop alone")]
     fn deref_mut(&mut self) -> &mut T {
-        self.guard.as_mut().expect("held until it is dropped")
+        &mut self.guard
     }
 }
