@@ -261,7 +261,6 @@ fn word_of(first: Page, pages: u32) -> u64 {
 }
 
 /// The contiguous allocation that a page belongs to: its first page, and how many there are.
-#[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
 fn contiguous<M: PageMap>(map: M, page: Page, state: PageState) -> Option<(Page, u32)> {
     let word = map.get(page).owner();
     let is_one = state.kind() == Kind::Dma && word & CONTIGUOUS != 0;
