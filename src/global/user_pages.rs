@@ -67,7 +67,7 @@ unsafe impl UserHal for KernelPages {
 ///
 /// # Errors
 ///
-/// [`PagesError::OutOfMemory`]; also before [`bring_up`](super::bring_up) has made the kernel's tables.
+/// [`PagesError::OutOfMemory`]; also before [`bring_up`](super::bring_up()) has made the kernel's tables.
 pub(super) fn prepare(gfp: Gfp) -> Result<(), PagesError> {
     if super::kernel_tables().is_none() {
         return Err(PagesError::OutOfMemory);
@@ -87,7 +87,7 @@ pub(super) fn prepare(gfp: Gfp) -> Result<(), PagesError> {
 ///
 /// # Errors
 ///
-/// [`PagesError::OutOfMemory`]; also before [`bring_up`](super::bring_up) has made the kernel's tables.
+/// [`PagesError::OutOfMemory`]; also before [`bring_up`](super::bring_up()) has made the kernel's tables.
 pub fn new_user_space(asid: Asid, gfp: Gfp) -> Result<UserSpacePages, PagesError> {
     prepare(gfp)?;
     UserPages::new(KernelPages(()), asid, gfp)

@@ -63,7 +63,7 @@ fn a_bounce_slot_that_is_lost_is_found() {
                 let bus = raw!(dma.map_single::<FromDevice>(&device, buffer.addr(dma), size)).unwrap();
                 let used = || slots.iter().filter(|slot| raw!(slot.read()) != Slot::FREE);
                 assert_eq!(used().count() as u64, (size + 8).div_ceil(2048).max(1));
-                assert_eq!(record_as(dma, *used().last().unwrap(), Slot::FREE), Some(expected));
+                assert_eq!(record_as(dma, *used().next_back().unwrap(), Slot::FREE), Some(expected));
                 // A slot that is nobody's.
                 let copy = raw!(used().next().unwrap().read());
                 assert_eq!(record_as(dma, slots[40], copy), Some("BNC-1"));
@@ -203,7 +203,7 @@ fn a_pool_of_blocks_that_miscounts_is_found() {
         assert!(counts.iter().any(|place| flip(*place, 1) == Some("POOL-2")));
         // The free blocks of the last page, which has three: one more than it has; one less.
         let (start, layout) = BLOCKS.with_borrow(|blocks| *blocks.last().unwrap());
-        let words = (0..layout.size() / 8).map(|index| start.as_ptr().cast::<u64>().wrapping_add(index));
+        let words = (0..layout.size() / 8).map(|index| start.cast::<u64>().as_ptr().wrapping_add(index));
         let free: Vec<_> = words.filter(|word| raw!(word.read_volatile()) == 0b1110).collect();
         assert!(free.iter().any(|place| flip(*place, 1 << 4) == Some("POOL-1")), "{} words", free.len());
         assert!(free.iter().any(|place| flip(*place, 1 << 3) == Some("POOL-2")));

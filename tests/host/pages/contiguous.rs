@@ -3,7 +3,7 @@
 use super::machine::{GIB, MIB, Pages, Reclaiming, in_interrupt, on_cpus, range};
 use super::{Spec, add_cma, blocks, give_back, order, phys, take_all};
 use crate::random::Random;
-use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, to_usize};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultTarget, MayRecover, Rounds, fail_every};
 use quarry::mm::page::{Kind, Page, PageMap};
@@ -70,14 +70,14 @@ impl Cache {
 
     fn take(&self, number: u32) -> bool {
         let Ok(page) = self.pages.alloc_pages(MOVABLE, Order::ZERO) else { return false };
-        self.pages.hal().fill(page, 1, number as u8);
+        self.pages.hal().fill(page, 1, number.to_le_bytes()[0]);
         assert!(self.held.lock().unwrap().insert(number, page).is_none());
         true
     }
 
     fn drop_all(&self) {
         for (number, page) in std::mem::take(&mut *self.held.lock().unwrap()) {
-            assert_eq!(self.pages.hal().byte(page), number as u8, "what a page holds comes along");
+            assert_eq!(self.pages.hal().byte(page), number.to_le_bytes()[0], "what a page holds comes along");
             raw!(self.pages.free_pages(page, Order::ZERO)).unwrap();
         }
     }
@@ -356,7 +356,7 @@ fn random_allocations_agree_with_a_model_and_every_page_is_counted() {
         for round in 0..if cfg!(miri) { 30 } else { 2500 } {
             match random.below(8) {
                 0 | 1 => {
-                    let (count, align) = (1 + random.below(700) as u32, 1 << random.below(10));
+                    let (count, align) = (1 + u32::try_from(random.below(700)).unwrap(), 1 << random.below(10));
                     if let Ok(first) = alloc(pages, area, count, align, Gfp::KERNEL | Gfp::NOWARN) {
                         let apart = |(other, pages): &(Page, u32)| {
                             first.index() >= other.index() + pages || other.index() >= first.index() + count
@@ -366,7 +366,7 @@ fn random_allocations_agree_with_a_model_and_every_page_is_counted() {
                     }
                 }
                 2 if !live.is_empty() => {
-                    let (first, count) = live.swap_remove(random.below(live.len() as u64) as usize);
+                    let (first, count) = live.swap_remove(to_usize(random.below(live.len() as u64)));
                     release(pages, first, count).unwrap();
                 }
                 3 if fixed.len() < 2000 => {
@@ -413,7 +413,7 @@ fn cpus_take_ranges_of_one_area_side_by_side_while_it_is_lent() {
         on_cpus(pages, 4, |cpu| {
             let mut random = Random(u64::from(cpu) + 1);
             for _ in 0..rounds {
-                let count = 1 + random.below(300) as u32;
+                let count = 1 + u32::try_from(random.below(300)).unwrap();
                 let gfp = if random.below(2) == 0 { Gfp::KERNEL } else { Gfp::ATOMIC };
                 if let Ok(first) = pages.cma_alloc(area, count, 1, gfp | Gfp::NOWARN) {
                     had.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Ranges, zeros, structures with versions, strings.
 
 use super::flat::Flat;
-use quarry::addr::UserAddr;
+use quarry::addr::{UserAddr, to_usize};
 use quarry::hal::user::USER_END;
 use quarry::mm::user::access::{
     UserAccessError, UserPtr, check_range, check_zeroed_user, clear_user, cmpxchg_user_u32, cmpxchg_user_u64,
@@ -19,12 +19,12 @@ const END: u64 = USER_END.get();
 fn a_range_ends_where_user_memory_ends() {
     assert_eq!(check_range(at(END - 16), 16), Ok(()));
     assert_eq!(check_range(at(END), 0), Ok(()));
-    assert_eq!(check_range(at(0), END as usize), Ok(()));
+    assert_eq!(check_range(at(0), to_usize(END)), Ok(()));
     for (start, bytes) in [
         (END - 16, 17),
         (END, 1),
-        (0, END as usize + 1),
-        (1, END as usize),
+        (0, to_usize(END) + 1),
+        (1, to_usize(END)),
         (u64::MAX, 1),
         (u64::MAX, 2),
         (u64::MAX - 15, 16),

@@ -1,6 +1,6 @@
 //! User memory as bytes with a first and a last one, for tests that make very many accesses.
 
-use quarry::addr::UserAddr;
+use quarry::addr::{UserAddr, to_usize};
 use quarry::hal::user::{Exchange, StringEnd, UserAccess};
 use std::cell::RefCell;
 
@@ -22,7 +22,7 @@ impl Flat {
     /// The bytes of `size` from `at` on that are there, from the first on.
     fn there(&self, at: UserAddr, size: usize) -> std::ops::Range<usize> {
         let len = self.bytes.borrow().len();
-        let first = at.get().checked_sub(self.start).map_or(len, |first| (first as usize).min(len));
+        let first = at.get().checked_sub(self.start).map_or(len, |first| to_usize(first).min(len));
         first..len.min(first + size)
     }
 }

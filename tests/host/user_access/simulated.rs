@@ -56,7 +56,7 @@ const fn at(raw: u64) -> UserAddr {
 
 /// Bytes that tell where they were.
 fn pattern(start: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64).map(|byte| (start + byte).wrapping_mul(7) as u8).collect()
+    (0..bytes as u64).map(|byte| (start + byte).wrapping_mul(7).to_le_bytes()[0]).collect()
 }
 
 // Behaviour 442: on the model. The routines of the target have the same test in the kernel.

@@ -1,7 +1,7 @@
 //! Many address spaces on few CPUs with few numbers, on the simulated machine: no access ever meets an entry of another space.
 
 use crate::random::Random;
-use quarry::addr::{CpuId, PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
 use quarry::arch::aarch64::desc::Stage1;
 use quarry::arch::host::{Config, Machine, SimCpu, Who};
 use quarry::hal::entry::{EntryFormat, RawEntry};
@@ -91,7 +91,7 @@ impl AsidHal for Sim {
     }
 
     fn cpus(&self) -> u32 {
-        self.cpus.len() as u32
+        u32::try_from(self.cpus.len()).unwrap()
     }
 
     fn locked<R>(&self, f: impl FnOnce(&mut AsidNumbers) -> R) -> R {
@@ -250,7 +250,7 @@ impl World {
         }
         if depth < 2 && self.random.below(4) == 0 {
             for _ in 0..self.random.below(4) {
-                let other = self.random.below(self.running.len() as u64) as u32;
+                let other = u32::try_from(self.random.below(self.running.len() as u64)).unwrap();
                 if !self.changing[other as usize] {
                     self.step(other, depth + 1)?;
                 }
@@ -279,7 +279,7 @@ impl World {
 
     fn step(&mut self, cpu: u32, depth: u32) -> Result<(), String> {
         self.allocator.hal().now.set(cpu);
-        let space = self.random.below(self.spaces.len() as u64) as usize;
+        let space = to_usize(self.random.below(self.spaces.len() as u64));
         match self.random.below(16) {
             0 => self.change_page(space),
             // While some CPU is on its way to another space, none ends.
@@ -296,7 +296,7 @@ impl World {
 
     fn run(&mut self, steps: u64) -> Result<(), String> {
         for number in 0..steps {
-            let cpu = self.random.below(self.running.len() as u64) as u32;
+            let cpu = u32::try_from(self.random.below(self.running.len() as u64)).unwrap();
             self.step(cpu, 0)?;
             if number % 1024 == 0 {
                 self.allocator.check_all().map_err(|error| error.to_string())?;
