@@ -5,7 +5,9 @@ use super::dma::DMA;
 use super::vmalloc::VMALLOC;
 use super::{cma_area_of, io_space, page_allocator};
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
-use crate::fdt::{Node, ReservedMemory, Tree};
+#[cfg(feature = "boot")]
+use crate::fdt::Tree;
+use crate::fdt::{Node, ReservedMemory};
 use crate::hal::prot::{Access, MemoryType, Prot};
 use crate::mm::dma::{Device, DmaError, PoolId};
 use crate::mm::io::{IoError, RegionError, ReservedRegion};
@@ -123,6 +125,7 @@ pub fn of_reserved_mem_device_release(device: &mut Device) {
 
 /// Makes the tree's default pool of coherent memory (`linux,dma-default`) that of every device that is not coherent and has none.
 /// Boot CPU, once, when memory can be mapped.
+#[cfg(feature = "boot")]
 pub(crate) fn default_pool_of(tree: &Tree<'static>) {
     let is_default = |region: &ReservedMemory<'_, '_>| {
         region.is_enabled() && region.is_dma_pool() && region.is_dma_default() && !region.is_contiguous_area()

@@ -139,7 +139,7 @@ fn row() -> KVec<Page> {
 fn fragment() -> (KVec<Page>, KVec<Page>) {
     let (mut kept, mut given) = (row(), row());
     while let Ok(page) = global::alloc_page(Gfp::NOWAIT) {
-        let row = if global::page_to_pfn(page).get() % 2 == 0 { &mut kept } else { &mut given };
+        let row = if global::page_to_pfn(page).get().is_multiple_of(2) { &mut kept } else { &mut given };
         row.push_within_capacity(page).expect("room for every page");
     }
     (kept, given)

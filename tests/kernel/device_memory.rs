@@ -45,11 +45,11 @@ fn alloc(device: &Device, size: u64) -> CoherentBlock {
     let bytes = size.next_multiple_of(4096);
     let at = block.addr.as_ptr::<u64>();
     for word in 0..usize::try_from(bytes / 8).expect("small") {
+        let place = at.wrapping_add(word);
         // SAFETY: allocated by the line above.
-        unsafe {
-            assert_eq!(at.wrapping_add(word).read_volatile(), 0);
-            at.wrapping_add(word).write_volatile(0x5555_5555_0000_0000 + word as u64);
-        }
+        assert_eq!(unsafe { place.read_volatile() }, 0);
+        // SAFETY: as above.
+        unsafe { place.write_volatile(0x5555_5555_0000_0000 + word as u64) };
     }
     block
 }
