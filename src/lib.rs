@@ -35,7 +35,7 @@
 //! | `mm/alloc/into_iter.rs` | taking values out of a row |
 //! | `mm/alloc/kbox.rs` | a block as a value |
 //! | `mm/alloc/kmem.rs` | the slab allocator as one of blocks |
-//! | `mm/alloc/kvec.rs` | a block as a row of values |
+//! | `mm/alloc/kvec.rs` | a block as an array of values that grows |
 //! | `mm/alloc/raw.rs` | room for values |
 //! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
 //! | `mm/dma/hal.rs` | the promise of a machine with DMA |
@@ -66,7 +66,7 @@
 //! | `mm/pgtable/table.rs` | entries of a table frame |
 //! | `mm/user/pages/hal.rs` | the promise of a machine with user spaces |
 //! | `mm/user/pages/raw_calls.rs` | what is owed by mapping memory of others |
-//! | `mm/user/pages/spare.rs` | frames for tables that are at hand |
+//! | `mm/user/pages/spare.rs` | frames for tables, allocated in advance |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
 //! | `mm/vmalloc/hal.rs` | the promise of a machine with areas |
 //! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |

@@ -21,7 +21,7 @@ pub type UserWriter = access::UserWriter<CpuUser>;
 pub struct UserFault {
     /// The address.
     pub addr: UserAddr,
-    /// What was tried.
+    /// The access that was tried.
     pub access: Access,
     /// Why it failed.
     pub status: FaultStatus,
@@ -50,7 +50,7 @@ impl UserFault {
     }
 }
 
-/// What became of a fault.
+/// The outcome of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Resolution {

@@ -40,7 +40,7 @@ impl fmt::Display for UserError {
 
 impl core::error::Error for UserError {}
 
-/// What all spaces share.
+/// State that all spaces share.
 struct Shared {
     /// Records of areas.
     areas: KmemCache,
@@ -104,7 +104,7 @@ pub fn new_address_space(layout: MapLayout, limits: Limits, gfp: Gfp) -> Result<
     Space::new(KernelPages(()), layout, limits, gfp)
 }
 
-/// What spaces share: there is one before there is a space.
+/// The state that spaces share; it exists before the first space does.
 fn common() -> Option<&'static Shared> {
     SHARED.get()?.as_ref().ok()
 }

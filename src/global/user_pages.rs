@@ -18,8 +18,8 @@ static ZERO_PAGE: Once<Pfn, Relax> = Once::new();
 /// The tables and pages of one user address space, with all of the kernel's machinery behind it.
 pub type UserSpacePages = UserPages<KernelPages>;
 
-// SAFETY: HAL-14: MACH-1 for the tables; the allocator is the kernel's. That a root is in no TTBR any more when its space ends
-// is the promise of whoever put it there. HAL-15: the page was allocated zeroed and is never given away.
+// SAFETY: HAL-14: MACH-1 for the tables; the allocator is the kernel's. The code that put a root into a TTBR promises
+// that it is in none any more when its space ends. HAL-15: the page was allocated zeroed and is never given away.
 unsafe impl UserHal for KernelPages {
     type Mmu = KernelMmu;
     type Frames = BuddyFrames;

@@ -122,7 +122,7 @@ pub trait EntryFormat {
     /// It is no leaf made invalid.
     const GUARD: RawEntry;
 
-    /// What every leaf with this protection has in common: all but address, size and contiguous bit.
+    /// The bits that every leaf with this protection has in common: all but address, size and contiguous bit.
     fn attributes(prot: Prot) -> RawEntry;
 
     /// The leaf with these attributes that maps the memory at `phys`, which must be a multiple of the level's size.

@@ -1,4 +1,4 @@
-//! What the kernel asks of a machine to reach memory of the process that runs on this CPU.
+//! The machine interface by which the kernel reaches memory of the process that runs on this CPU.
 
 use crate::addr::UserAddr;
 

@@ -36,13 +36,11 @@ const PHRASES: &[(&str, &str)] = &[
 /// Directories and files that are not clean yet: at most this many places each.
 const NOT_YET: &[(&str, usize)] = &[
     ("docs/behaviours.md", 1),
-    ("docs/dma.md", 3),
     ("src/arch/aarch64/esr.rs", 4),
     ("src/arch/aarch64/trap.rs", 2),
     ("src/global/dma.rs", 1),
-    ("src/lib.rs", 1),
-    ("src/mm/dma/", 55),
-    ("src/mm/pgtable/", 56),
+    ("src/mm/dma/", 53),
+    ("src/mm/pgtable/", 54),
     ("src/mm/zone/", 137),
     ("src/sync/class.rs", 8),
 ];

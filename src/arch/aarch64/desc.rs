@@ -50,7 +50,7 @@ pub const SOFT_DIRTY: u64 = 1 << 55;
 /// Bit 58, for software, alone in an invalid entry: a page not to be used.
 const GUARD: u64 = 1 << 58;
 
-/// What a leaf may have besides its output address.
+/// Bits that a leaf may have besides its output address.
 const LEAF_BITS: u64 = VALID
     | TABLE_OR_PAGE
     | 0b111 << ATTR_SHIFT

@@ -34,7 +34,7 @@ static EMPTY_TABLE: EmptyTable = EmptyTable([0; 512]);
 /// Its physical address, once that is known.
 static EMPTY: AtomicU64 = AtomicU64::new(0);
 
-/// What the registers say about the lower half.
+/// The configuration of the lower half, as the registers have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LowerHalf {
     /// Whether it is translated as this crate's user tables are: 48 bits, pages of 4 KiB, by `TTBR0_EL1` and its ASID.
@@ -43,7 +43,7 @@ pub struct LowerHalf {
     pub wide_asids: bool,
 }
 
-/// What this CPU's registers say.
+/// The configuration in this CPU's registers.
 #[must_use]
 pub fn lower_half() -> LowerHalf {
     use aarch64_cpu::registers::{Readable, TCR_EL1};

@@ -19,7 +19,7 @@ use core::mem::{offset_of, size_of};
 pub struct UserFrame {
     /// x0 to x30.
     pub x: [u64; 31],
-    /// What makes the following a pair.
+    /// Padding: the following fields are stored as pairs.
     reserved: u64,
     /// The instruction that it executes next.
     pub pc: UserAddr,
@@ -35,7 +35,7 @@ const _: () = assert!(offset_of!(UserFrame, pstate) == offset_of!(UserFrame, pc)
 const _: () = assert!(offset_of!(UserFrame, tls) == offset_of!(UserFrame, sp) + 8, "stored as a pair");
 const _: () = assert!(size_of::<UserFrame>() < 504, "every offset fits a load or store of a pair");
 
-/// What a process may set of its state: N, Z, C and V, TCO, DIT, SSBS, BTYPE.
+/// The `PSTATE` bits that a process may set: N, Z, C and V, TCO, DIT, SSBS, BTYPE.
 pub const USER_FLAGS: u64 = 0xf << 28 | 1 << 25 | 1 << 24 | 1 << 12 | 0b11 << 10;
 /// FIQ is masked for good in this kernel, at EL0 too.
 const FIQ_MASKED: u64 = 1 << 6;

@@ -28,7 +28,7 @@ pub enum UserExit {
 }
 
 impl UserExit {
-    /// What the exception with this syndrome and fault address is; all ones is an interrupt.
+    /// Decodes an exception from its syndrome and fault address; a syndrome of all ones is an interrupt.
     #[must_use]
     #[inline(always)]
     pub fn new(esr: Esr, far: VirtAddr) -> Self {

@@ -49,7 +49,7 @@ impl SimCpu {
         self.machine.set_ttbr0(CpuId::new(u32::try_from(self.index).unwrap_or(u32::MAX)), root, asid);
     }
 
-    /// What TTBR0 of this CPU holds.
+    /// The root and ASID in TTBR0 of this CPU; `None` if it has none.
     #[must_use]
     pub fn ttbr0(&self) -> Option<(PhysAddr, Asid)> {
         let root = self.lock().cpus.get(self.index)?.ttbr0?;

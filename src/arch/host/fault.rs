@@ -42,7 +42,7 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// What an access wants to do.
+/// The kind of an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intent {
     Load,

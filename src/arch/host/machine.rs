@@ -81,7 +81,7 @@ pub(super) struct Cpu {
     pub(super) ttbr0: Option<Root>,
     pub(super) ttbr1: Option<Root>,
     pub(super) tlb: Tlb,
-    /// What it holds under ASIDs that it does not run with, of memory that has a new owner by now. It must be gone before the
+    /// Translations under ASIDs that it does not run with, to memory that has a new owner by now. They must be gone before the
     /// CPU runs with such an ASID again.
     pub(super) condemned: Tlb,
     /// Issued here and not waited for.
@@ -288,7 +288,7 @@ impl Machine {
         state.speculate_all(cpu);
     }
 
-    /// Leaves nothing in TTBR0 of one CPU (`TCR_EL1.EPD0`): no user address is translated any more. What is in its TLB stays.
+    /// Leaves nothing in TTBR0 of one CPU (`TCR_EL1.EPD0`): no user address is translated any more. Its TLB keeps its entries.
     pub fn clear_ttbr0(&self, cpu: CpuId) {
         let mut state = self.lock();
         if let Some(cpu) = state.cpus.get_mut(to_usize(u64::from(cpu.get()))) {

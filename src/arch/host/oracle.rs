@@ -121,8 +121,8 @@ impl State {
         }
     }
 
-    /// Promise 3: memory goes to a new owner while a CPU holds a translation to it. What it holds under an ASID that it does
-    /// not run with cannot be used now: that is judged when it runs with that ASID again.
+    /// Promise 3: memory goes to a new owner while a CPU holds a translation to it. The CPU cannot use a translation
+    /// under an ASID that it does not run with now: that one is judged when the CPU runs with that ASID again.
     pub(super) fn judge_new_owner(&mut self, memory: PhysRange) {
         let mut found = Vec::new();
         for (cpu, state) in self.cpus.iter_mut().enumerate() {

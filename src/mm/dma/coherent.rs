@@ -325,7 +325,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return Err(wrong);
         }
         self.watch_unmap::<Bidirectional>(device, MappingKind::Coherent, (bus, size), 1)?;
-        // What the linear map has is in no reserve and in no pool.
+        // Memory that the linear map translates is in no reserve and in no pool.
         if let Some(phys) = self.hal.to_phys(addr) {
             if (size > LARGE || device.area().is_some())
                 && let Some(freed) = self.free_contiguous(device, phys, (bus, size))

@@ -244,7 +244,7 @@ impl Device {
         self.pool
     }
 
-    /// Gives the device a pool of its machine, or takes it away. What it has allocated it frees before.
+    /// Gives the device a pool of its machine, or takes it away. The caller frees its allocations from the old pool first.
     pub const fn set_pool(&mut self, pool: Option<PoolId>) {
         self.pool = pool;
     }

@@ -106,7 +106,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         u8::try_from(index).ok().map(PoolId)
     }
 
-    /// [`Self::add_pool`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::add_pool`], for memory that this crate knows to be its own, or that its caller promises to be.
     pub(crate) fn do_add_pool(&self, range: PhysRange, at: VirtAddr, is_default: bool) -> Result<PoolId, DmaError> {
         let whole = range.start().is_aligned(PAGE_SIZE) && range.size().is_multiple_of(PAGE_SIZE);
         if range.is_empty() || !whole {

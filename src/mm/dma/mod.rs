@@ -7,8 +7,8 @@
 //! # Locks and contexts
 //!
 //! A streaming mapping takes no lock unless it bounces. The bounce slots, the reserves of uncached memory, the pools of devices and
-//! the notes of the checks have a lock each, with interrupts masked; memory is copied, zeroed and asked for outside of them. What may be
-//! called where is said by each function: all but set-up and a new reserve in any context.
+//! the notes of the checks have a lock each, with interrupts masked; memory is copied, zeroed and asked for outside of them.
+//! Each function documents its contexts: any, but for set-up and a new reserve.
 
 mod coherent;
 mod contiguous;

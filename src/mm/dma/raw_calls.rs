@@ -13,7 +13,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// whatever shares a cache line with others is bounced. Any context. Cost: a range check and an addition, and an
     /// instruction or two for each cache line of a device that is not coherent.
     ///
-    /// The address is had only by whoever asks whether there is one (Linux: `dma_mapping_error`, and its check that a driver
+    /// A caller has to check the result before it can use the address (Linux: `dma_mapping_error`, and its check that a driver
     /// has called it):
     ///
     /// ```compile_fail,E0308

@@ -28,7 +28,7 @@ impl<M: Mmu> PageTable<M> {
     }
 
     /// The table in which the descent for `at` ends, and the entry there. In a look, or by
-    /// whoever keeps the tables.
+    /// a caller that keeps the tables.
     #[inline(always)]
     pub(in crate::mm) fn lowest(&self, at: VirtAddr) -> (Table, RawEntry) {
         // Level by level, so that each is a constant.

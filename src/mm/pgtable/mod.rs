@@ -196,7 +196,7 @@ impl<M: Mmu> PageTable<M> {
         self.root.table().phys()
     }
 
-    /// What the root translates; a user space with its present number.
+    /// The space that the root translates; a user space with its present number.
     pub fn space(&self) -> Space {
         match self.space {
             Space::User(_) => Space::User(Asid::new(self.asid.load(Ordering::Relaxed))),
@@ -204,7 +204,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    /// Whom an invalidation must reach.
+    /// The ASIDs that an invalidation must reach.
     #[inline]
     fn scope(&self) -> AsidScope {
         match self.space() {

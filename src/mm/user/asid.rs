@@ -9,8 +9,8 @@
 //! - [`AsidCpu`] has the number that its CPU uses (`active`). The fast path replaces it by compare-exchange, and the rollover
 //!   swaps it for zero. Either the rollover sees the new number and keeps it taken, or the fast path finds the zero and takes
 //!   the slow path, behind the rollover's lock.
-//! - What a rollover finds in use is **reserved** for its CPU until that CPU has changed to a space of the new generation.
-//!   A space whose number is reserved keeps the number in the next generation.
+//! - A number that a rollover finds in use is **reserved** for its CPU until that CPU has changed to a space of the new
+//!   generation. A space whose number is reserved keeps the number in the next generation.
 //! - Each CPU drops its own TLB. One broadcast invalidation at the rollover would be cheaper, and too early: a CPU that has
 //!   just stated its next number still has the tables of the last space in `TTBR0_EL1`, under a number that the rollover takes
 //!   for free, and may fetch translations of it after the broadcast.
@@ -20,7 +20,7 @@
 //! # Invariants
 //!
 //! - `ASID-1`: there are more numbers than CPUs, number 0 not counted, so that a rollover leaves a number free.
-//! - `ASID-2`: what a CPU uses, and what is reserved for it, is marked as taken.
+//! - `ASID-2`: the number that a CPU uses, and the number reserved for it, are marked as taken.
 //! - `ASID-3`: no two address spaces have the same number in one generation.
 //! - `ASID-4`: a CPU uses a number of an older generation only as long as its flush is pending.
 #![forbid(unsafe_code)]
@@ -34,7 +34,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const NUMBERS_8_BIT: u32 = 1 << 8;
 /// The numbers of a CPU with 16-bit ASIDs.
 pub const NUMBERS_16_BIT: u32 = 1 << 16;
-/// What a generation is a multiple of: the low half of an id is the number.
+/// A generation is a multiple of this: the low half of an id is the number.
 const GENERATION: u64 = 1 << 16;
 const WORDS: usize = (NUMBERS_16_BIT / 64) as usize;
 
@@ -76,15 +76,15 @@ impl AsidWord for AtomicU64 {
     }
 }
 
-/// What an allocator of numbers asks of the machine.
+/// The machine interface of the allocator of numbers.
 pub trait AsidHal {
     /// The words that its CPUs share.
     type Word: AsidWord;
 
-    /// What the CPU that executes the call has; `None` if it has nothing yet. Called with interrupts masked.
+    /// The allocator state of the CPU that executes the call; `None` if it has none yet. Called with interrupts masked.
     fn local(&self) -> Option<&AsidCpu<Self::Word>>;
 
-    /// What any CPU has; `None` for one that this machine does not have.
+    /// The allocator state of any CPU; `None` for one that this machine does not have.
     fn of(&self, cpu: CpuId) -> Option<&AsidCpu<Self::Word>>;
 
     /// One past the highest CPU number of this machine.
@@ -100,13 +100,13 @@ pub trait AsidHal {
     fn order_before_walks(&self);
 }
 
-/// What the allocator of numbers keeps of one CPU.
+/// The allocator's state of one CPU.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct AsidCpu<W = AtomicU64> {
     /// The id that the CPU uses; 0 since the last rollover.
     active: W,
-    /// What it used at the last rollover. Only with the lock held.
+    /// The id that it used at the last rollover. Only with the lock held.
     reserved: W,
     /// Not 0 if it must drop its TLB before it uses another number. Only with the lock held.
     flush_pending: W,
@@ -120,7 +120,7 @@ impl AsidCpu {
     }
 }
 
-/// What an address space has: the number that it got last, and the generation of that (Linux: `mm_context_t::id`).
+/// The id of an address space: the number that it got last, and the generation of that (Linux: `mm_context_t::id`).
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct AsidSlot<W = AtomicU64>(W);

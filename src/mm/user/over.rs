@@ -1,4 +1,4 @@
-//! What happens to translations when areas change: the map's calls over the pages of a space.
+//! Translations follow changes of areas: the map's calls over the pages of a space.
 #![forbid(unsafe_code)]
 
 use super::map::{
@@ -103,7 +103,7 @@ impl<H: UserHal> Translations for Over<'_, H> {
     fn relocate(&self, from: UserRange, to: UserAddr) -> Result<(), NoMemory> {
         let (from, target) = (virt_range(from), UserRange::from_size(to, from.size()).ok_or(NoMemory)?);
         let target = virt_range(target);
-        // Tables for the edges first. What lies at the target is gone if there is no memory for other tables afterwards: the
+        // Tables for the edges first. The target is already unmapped if there is no memory for other tables afterwards: the
         // one failure that changes something, which `mremap` to a fixed place that is in use can meet.
         self.pages.carve(target, Gfp::USER)?;
         self.pages.unmap(target, target, Gfp::ATOMIC)?;

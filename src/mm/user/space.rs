@@ -18,7 +18,7 @@ use core::fmt;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// What an address space asks of a machine: tables and pages, records of areas, files, and how a caller sleeps.
+/// The machine interface of an address space: tables and pages, records of areas, files, and how a caller sleeps.
 pub trait SpaceHal<'a>: UserHal + VmaSource<'a> + Objects + Wait + Context {}
 
 impl<'a, H: UserHal + VmaSource<'a> + Objects + Wait + Context> SpaceHal<'a> for H {}
@@ -117,14 +117,14 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         self.pages.root()
     }
 
-    /// The number in the TLB, for whoever switches to the space.
+    /// The number in the TLB, for the code that switches to the space.
     #[must_use]
     pub const fn asid(&self) -> &AsidSlot {
         &self.asid
     }
 
-    /// Tells the pages the number that the space has from now on: before any CPU uses it, by whoever takes it from the space's
-    /// own [`AsidSlot`].
+    /// Tells the pages the number that the space has from now on: before any CPU uses it. The caller takes it from the
+    /// space's own [`AsidSlot`].
     #[cfg(all(feature = "global", target_os = "none"))]
     pub(crate) fn note_asid(&self, asid: Asid) {
         self.pages.do_set_asid(asid);
@@ -254,7 +254,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 
     #[inline]
     fn fault_in(&self, area: &Vma, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
-        // INVARIANT: SPC-2: whoever kills sets this before it unmaps, with the map held for reading; the pages of a fault that
+        // INVARIANT: SPC-2: `kill` sets this before it unmaps, with the map held for reading; the pages of a fault that
         // came before are unmapped with the others, as it holds the map too.
         if self.killed.load(Ordering::Acquire) {
             return Err(SpaceFault::Killed);
@@ -298,8 +298,8 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         self.fault_in(area, addr, access, gfp)
     }
 
-    /// A child with the same areas and content (Linux: `dup_mm`). Private pages are copied by whoever writes first. Only where
-    /// sleeping is allowed.
+    /// A child with the same areas and content (Linux: `dup_mm`). Private pages are copied by the first writer. Only
+    /// where sleeping is allowed.
     ///
     /// # Errors
     ///
@@ -319,7 +319,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         Ok(child)
     }
 
-    /// Takes all anonymous memory from a space whose process is to die, whoever runs it: for an OOM hook (Linux:
+    /// Takes all anonymous memory from a space whose process is to die, even while CPUs run it: for an OOM hook (Linux:
     /// `oom_reap_task_mm`). Its next access faults with [`SpaceFault::Killed`]. Whether it was done: not while somebody
     /// changes its areas. May be called inside a reclaimer; takes no memory.
     pub fn kill(&self) -> bool {
@@ -379,7 +379,7 @@ impl<'a, H: SpaceHal<'a>> fmt::Debug for AddressSpace<'a, H> {
     }
 }
 
-/// What a fault has to know of an area; `None` of one that permits nothing.
+/// The description of an area that a fault needs; `None` for an area that permits nothing.
 fn backing(area: &Vma, largest: Order) -> Option<Backing> {
     let flags = area.flags();
     let largest = if area.is_anonymous() { largest } else { Order::ZERO };

@@ -27,7 +27,7 @@ pub(super) fn access(flags: VmFlags) -> Option<Access> {
     }
 }
 
-/// Whose writes are seen by whom in an area.
+/// Whether spaces see the writes of each other in an area.
 pub(super) const fn share(flags: VmFlags) -> Sharing {
     if flags.contains(VmFlags::SHARED) { Sharing::Shared } else { Sharing::Private }
 }

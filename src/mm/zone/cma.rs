@@ -180,7 +180,7 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
-    /// [`Self::cma_release`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::cma_release`], for pages that this crate knows to be its own, or that its caller promises to be.
     pub(crate) fn do_cma_release(&self, first: Page, pages: u32) -> Result<(), FreeError> {
         let map = self.hal.map();
         let wrong = FreeError::NotContiguous { page: map.pfn(first), pages };

@@ -116,7 +116,7 @@ pub enum FreeError {
     ForeignZone(Pfn),
     /// No contiguous allocation of so many pages starts there.
     NotContiguous {
-        /// What the caller named as the first page.
+        /// The first page, as the caller gave it.
         page: Pfn,
         /// How many pages the caller named.
         pages: u32,

@@ -11,14 +11,14 @@ use crate::hal::cpu::with_local;
 use crate::mm::page::{Kind, Page, PageMap as _, PageState, find_head};
 
 /// An owner of pages allocated with [`Gfp::MOVABLE`](crate::gfp::Gfp::MOVABLE) that can move what they hold: user address
-/// spaces, caches of files. Whoever allocates movable pages registers one; a page that nobody moves stays, and the range that
-/// it lies in cannot be had.
+/// spaces, caches of files. An allocator of movable pages registers one; a page that nobody moves stays, and its range cannot
+/// be allocated.
 pub trait Mover: Sync {
     /// The name in reports. Any context, whatever locks are held: takes none.
     fn name(&self) -> &str;
 
     /// Moves what the block of `order` that starts at `page` holds to another block, changes every translation that leads
-    /// there, and frees it: whether it did. Whose the block is may have changed since it was looked at, so the answer for
+    /// there, and frees it: whether it did. The owner of the block may have changed since it was looked at, so the answer for
     /// a block that is not the mover's own, or is held by somebody (`get_page`), is `false`.
     ///
     /// No lock is held. May wait, and allocate pages; it asks for no contiguous range itself.

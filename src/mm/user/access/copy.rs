@@ -21,8 +21,8 @@ pub const fn check_range(start: UserAddr, bytes: usize) -> Result<(), UserAccess
     }
 }
 
-/// Copies from a process. What cannot be read becomes zero in `to`, so that nothing old is left there. Any context; where it may
-/// not sleep, memory that is not there yet is an error.
+/// Copies from a process. Bytes that cannot be read become zero in `to`, so that nothing old is left there. Any context; where
+/// it may not sleep, memory that is not there yet is an error.
 ///
 /// # Errors
 ///
@@ -130,8 +130,9 @@ pub fn check_zeroed_user<A: UserAccess>(access: &A, from: UserAddr, bytes: usize
     Ok(true)
 }
 
-/// Copies a structure that has versions, by which it only grows: the process says how long the one is that it knows. What it
-/// does not know becomes zero in `to`; what this kernel does not know must be zero. Contexts as for [`copy_from_user`].
+/// Copies a structure that has versions, by which it only grows: the process gives the size of the version that it knows.
+/// Fields that it does not know become zero in `to`; fields that this kernel does not know must be zero. Contexts as for
+/// [`copy_from_user`].
 ///
 /// # Errors
 ///

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// What is wrong with an access to memory of a process.
+/// An error of an access to memory of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum UserAccessError {

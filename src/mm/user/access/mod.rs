@@ -5,7 +5,7 @@
 //! are left, exactly. All calls are generic over the machine's way to user memory
 //! ([`UserAccess`](crate::hal::user::UserAccess)); a kernel uses the free functions of `global`.
 //!
-//! What a process may do to the kernel by a pointer, and why it cannot:
+//! Attacks on the kernel that a process may try by a pointer, and why each fails:
 //!
 //! - **Name a kernel address**: every call checks that all its bytes lie below [`USER_END`](crate::hal::user::USER_END)
 //!   ([`check_range`]). Short accesses also have the rights of EL0. There are no tagged user pointers: a top byte other than zero

@@ -29,8 +29,8 @@ plain!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
 // SAFETY: elements follow on each other without gaps.
 unsafe impl<T: UserData, const N: usize> UserData for [T; N] {}
 
-/// A pointer that a process gave, to a `T` or a row of them (Linux: `T __user *`). Nothing is known of it: it may be null, not
-/// aligned, the kernel's, or lead to memory that is gone at the next instruction. So it has no dereference; each call
+/// A pointer that a process gave, to a `T` or an array of them (Linux: `T __user *`). Nothing is known of it: it may be null, not
+/// aligned, a kernel address, or point to memory that is gone at the next instruction. So it has no dereference; each call
 /// checks and copies.
 ///
 /// ```compile_fail,E0614

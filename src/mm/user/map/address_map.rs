@@ -56,18 +56,18 @@ impl<'a> AddressMap<'a> {
         &self.layout
     }
 
-    /// What the process may have.
+    /// The limits of the process.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Sets what the process may have. What it has already it keeps.
+    /// Sets the limits of the process. It keeps the memory that it has already.
     pub const fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// What it has.
+    /// The pages that it has, as counted against its limits.
     #[must_use]
     pub const fn usage(&self) -> Usage {
         self.usage

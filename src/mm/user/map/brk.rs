@@ -9,7 +9,7 @@ use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::ds::rbtree::Cursor;
 
-/// What the heap permits.
+/// The flags of the heap.
 const HEAP: VmFlags = VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAYACCESS);
 
 impl<'a> AddressMap<'a> {
@@ -74,7 +74,7 @@ impl<'a> AddressMap<'a> {
             return Err(MapError::Exists(next.range()));
         }
         self.may_expand(HEAP, range.pages())?;
-        // What comes next is not reached, so the heap joins what is before it or nothing.
+        // The heap does not reach the next area, so it merges with the area before it or with none.
         if let Some(prev) = prev.filter(|prev| range.continues(prev)) {
             self.tree.set_end(prev, high);
             // INVARIANT: VMA-5.

@@ -34,8 +34,8 @@ impl<'a> AddressMap<'a> {
     ///
     /// # Errors
     ///
-    /// Those of `rule`; [`MapError::NotMapped`] where nothing is mapped; the limits; [`MapError::NoMemory`]. What has
-    /// changed then says `extent`, but for a want of memory or areas nothing has.
+    /// Those of `rule`; [`MapError::NotMapped`] where nothing is mapped; the limits; [`MapError::NoMemory`]. `extent`
+    /// decides how much has changed then; upon a lack of memory or areas, nothing has.
     pub(super) fn change_flags<H: MapHal<'a>>(
         &mut self,
         with: &H,

@@ -1,10 +1,10 @@
-//! What an area of a user address space permits, and how it behaves (Linux: `vm_flags`).
+//! Permissions and behaviour of an area of a user address space (Linux: `vm_flags`).
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
 bitflags::bitflags! {
-    /// What an area permits, and how it behaves. Names as in Linux (`include/linux/mm.h`, without `VM_`); only the flags
+    /// Permissions and behaviour of an area. Names as in Linux (`include/linux/mm.h`, without `VM_`); only the flags
     /// that have an effect here exist.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct VmFlags: u32 {
@@ -46,9 +46,9 @@ bitflags::bitflags! {
         /// `munmap`, `mprotect` and `mremap` leave it alone (`mseal`).
         const SEALED = 1 << 31;
 
-        /// What `mprotect` changes.
+        /// The flags that `mprotect` changes.
         const ACCESS = Self::READ.bits() | Self::WRITE.bits() | Self::EXEC.bits();
-        /// What `mprotect` may be asked for at all.
+        /// The flags that limit `mprotect`: each lets it set the flag of `ACCESS` of the same name.
         const MAYACCESS = Self::MAYREAD.bits() | Self::MAYWRITE.bits() | Self::MAYEXEC.bits();
         /// An area with one of these is never merged, nor made larger (Linux: `VM_SPECIAL`).
         const SPECIAL = Self::IO.bits() | Self::DONTEXPAND.bits() | Self::PFNMAP.bits() | Self::MIXEDMAP.bits();

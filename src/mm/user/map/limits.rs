@@ -1,4 +1,4 @@
-//! What a process may have, what it has, and where.
+//! A process's limits, its usage, and the layout of its addresses.
 #![forbid(unsafe_code)]
 
 use super::VmFlags;

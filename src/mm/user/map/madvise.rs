@@ -7,7 +7,7 @@ use super::vma::{Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::UserAddr;
 
-/// What a process says of a range.
+/// Advice of a process about a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
     /// The content is not needed: it reads as zeros, or as the object has it, from now on.

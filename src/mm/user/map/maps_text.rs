@@ -14,7 +14,7 @@ const NAME_COLUMN: usize = 73;
 pub struct MapsLine<'m, O: Objects> {
     area: &'m Vma,
     objects: &'m O,
-    /// What it is called if its object has no name.
+    /// The name that is printed if its object has none.
     role: &'static str,
 }
 

@@ -50,7 +50,7 @@ pub struct MmapRequest {
     pub align: u64,
     /// [`VmFlags::ACCESS`], [`VmFlags::SHARED`], [`VmFlags::GROWSDOWN`], [`VmFlags::LOCKED`], [`VmFlags::DONTCOPY`].
     pub flags: VmFlags,
-    /// What.
+    /// The memory or object that is mapped.
     pub backing: Backing,
     /// Where in the object it begins: bytes, a multiple of the page size. Ignored for [`Backing::Anonymous`].
     pub offset: u64,
@@ -164,7 +164,7 @@ impl<'a> AddressMap<'a> {
         Ok(UserAddr::new(low))
     }
 
-    /// What the area will be, its file asked, and what the file maps at once.
+    /// The proposed area, after its file was asked, and the frames that the file maps at once.
     #[inline(always)]
     fn ask<H: MapHal<'a>>(
         with: &H,

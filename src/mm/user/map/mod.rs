@@ -1,8 +1,8 @@
 //! The areas of a user address space: policy, without page tables.
 //!
 //! An [`AddressMap`] knows which addresses a process may use and how; it makes, changes, merges and removes areas by the
-//! rules of Linux 6.12 and later (`mm/vma.c`, `mm/mmap.c`, `mm/mprotect.c`, `mm/mremap.c`). What that means for
-//! translations, for the objects that areas map, and where records come from, is behind the traits of [`translations`].
+//! rules of Linux 6.12 and later (`mm/vma.c`, `mm/mmap.c`, `mm/mprotect.c`, `mm/mremap.c`). The traits
+//! of [`translations`] connect it to page tables, to the objects that areas map, and to the source of records.
 //!
 //! Every call first finds out whether it can succeed, takes the records and tables that it needs, and then changes: a
 //! failure leaves the map as it was. The two exceptions are Linux's, and documented at [`AddressMap::mprotect`] and

@@ -197,7 +197,7 @@ impl<'a> AddressMap<'a> {
         Ok(UserAddr::new(to))
     }
 
-    /// What happens to the translations when `moved` bytes of `low..high` move to `destination`.
+    /// Changes the translations for a move of `moved` bytes of `low..high` to `destination`.
     fn move_translations<H: MapHal<'a>>(
         &self,
         with: &H,

@@ -8,7 +8,7 @@ use super::vma::{Record, Vma, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr, UserRange};
 
-/// What unmapping a range takes away.
+/// The areas, parts of areas and pages that unmapping a range removes.
 pub(super) struct Removal<'a> {
     pub(super) low: u64,
     pub(super) high: u64,
@@ -180,7 +180,7 @@ impl<'a> AddressMap<'a> {
         Ok(())
     }
 
-    /// What unmapping `low..high` takes away.
+    /// The areas, parts of areas and pages that unmapping `low..high` removes.
     ///
     /// # Errors
     ///

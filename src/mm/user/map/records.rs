@@ -1,4 +1,4 @@
-//! Records at hand for a call: taken before it changes anything, so that nothing fails halfway.
+//! Records for a call: allocated before it changes anything, so that nothing fails halfway.
 #![forbid(unsafe_code)]
 
 use super::vma::Vma;

@@ -1,4 +1,4 @@
-//! What a map of areas asks of those below it: records, objects, and what happens to translations.
+//! The interfaces below a map of areas: records, objects, and changes to translations.
 #![forbid(unsafe_code)]
 
 use super::vma::{ObjectId, Vma};
@@ -108,7 +108,7 @@ pub struct NewArea {
     pub range: UserRange,
     /// Where it begins in the file, in pages.
     pub page_offset: u64,
-    /// What was asked for. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
+    /// The requested flags. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
     /// [`VmFlags::DONTCOPY`], [`VmFlags::HOOKS`]; no other change counts.
     pub flags: VmFlags,
     /// Frames to map at once; `None` for a file whose pages come by faults.

@@ -8,7 +8,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A file, a device, or a piece of memory that areas map, as a number that means something to whoever made it: a pointer,
+/// A file, a device, or a piece of memory that areas map, as a number whose meaning its creator defines: a pointer,
 /// an index. Every area that maps it holds one reference ([`Objects`](super::Objects)).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
@@ -102,14 +102,14 @@ impl Vma {
         self.offset.load(Ordering::Relaxed)
     }
 
-    /// What it permits.
+    /// Its permissions and behaviour.
     #[inline(always)]
     #[must_use]
     pub fn flags(&self) -> VmFlags {
         VmFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
     }
 
-    /// What it maps; `None` for private anonymous memory to which nobody attached anything.
+    /// The object that it maps; `None` for private anonymous memory to which nobody attached an object.
     #[inline(always)]
     #[must_use]
     pub fn object(&self) -> Option<ObjectId> {
@@ -152,7 +152,7 @@ impl Vma {
         self.gap.load(Ordering::Relaxed)
     }
 
-    /// By whoever has the record, or the tree that it is in; so are all of these.
+    /// Only for the owner of the record, or of the tree that it is in; so are all setters below.
     #[inline(always)]
     pub(super) fn set_low(&self, start: u64) {
         self.start.store(start, Ordering::Relaxed);

@@ -119,7 +119,7 @@ impl<H: UserHal> UserPages<H> {
     /// # Errors
     ///
     /// [`PagesError::OutOfMemory`], [`PagesError::Fault`] with [`FaultError::Guard`], [`FaultError::Outside`] or
-    /// [`FaultError::Denied`]; [`PagesError::Range`]. What was brought in until then stays.
+    /// [`FaultError::Denied`]; [`PagesError::Range`]. Pages that were brought in until then stay.
     pub fn populate(&self, range: VirtRange, area: &Backing, gfp: Gfp) -> Result<(), PagesError> {
         self.admit(range)?;
         if !area.range.contains_range(range) {

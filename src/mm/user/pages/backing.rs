@@ -1,10 +1,10 @@
-//! What the caller knows of the area around an address, and what a fault did.
+//! The area around an address, as the caller describes it, and the outcome of a fault.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::hal::prot::{Access, Prot};
 
-/// Whose writes are seen by whom.
+/// Whether spaces see the writes of each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
     /// Each space has its own content once it writes (Linux: `MAP_PRIVATE`).
@@ -30,7 +30,7 @@ pub enum FaultAccess {
 pub struct Backing {
     /// Its addresses, whole pages: no block and no contiguous run reaches beyond.
     pub range: VirtRange,
-    /// What accesses it permits. Writable and executable together cannot be said.
+    /// The accesses that it permits. Writable and executable together cannot be said.
     pub access: Access,
     /// Private or shared.
     pub sharing: Sharing,
@@ -95,7 +95,7 @@ const fn order(raw: u8) -> Order {
     }
 }
 
-/// What a fault did.
+/// The outcome of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handled {
     /// A zeroed page, run or block of its own is mapped.

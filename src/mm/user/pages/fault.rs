@@ -74,7 +74,7 @@ impl<H: UserHal> UserPages<H> {
         self.fault_slow(at, access, area, false, gfp)
     }
 
-    /// Whatever the usual case is not.
+    /// The slow path of a fault: all cases but the usual ones.
     #[inline(never)]
     pub(super) fn fault_slow(
         &self,

@@ -29,7 +29,7 @@ enum Left {
 
 impl<H: UserHal> UserPages<H> {
     /// Gives `child`, a new space that no CPU runs, everything that `ranges` map here (Linux: `dup_mmap`). Pages of private
-    /// ranges become read-only on both sides and are copied by whoever writes first; pages of shared ranges, and memory of
+    /// ranges become read-only on both sides and are copied by the first writer; pages of shared ranges, and memory of
     /// drivers, stay as they are. A pinned page is copied for the child at once: the device goes on with the parent's. When
     /// it returns, whatever it returns, no CPU has a writable translation of what has become read-only. May sleep if `gfp`
     /// says so. Cost: some thirty instructions a page, one flush.
@@ -178,7 +178,7 @@ impl<H: UserHal> UserPages<H> {
             let here = at;
             at = VirtAddr::new(at.get() + PAGE_SIZE);
             let mut raw = table.read(mmu, slot);
-            // What is there already came with a range that overlaps this one.
+            // An entry that is there already came with a range that overlaps this one.
             if raw.is_absent() || !copy.read(child.tables().mmu(), slot).is_absent() {
                 continue;
             }

@@ -15,7 +15,7 @@ use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
 /// Pages that are dropped together.
 pub(super) const BATCH: usize = 64;
 
-/// What a leaf's frame counts as.
+/// The counter that a leaf's frame belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Counted {
     /// Anonymous memory.
@@ -186,8 +186,8 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
-    /// Takes a reference to a user block of any order whose first page this is, if nobody has pinned it: the short way of
-    /// fork. Whether it did.
+    /// Takes a reference to a user block of any order whose first page this is, if nobody has pinned it: the fast path of
+    /// fork. Returns whether it did.
     #[inline(always)]
     pub(super) fn share(&self, page: Page) -> bool {
         let map = self.map();

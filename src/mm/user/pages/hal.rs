@@ -8,7 +8,7 @@ use crate::hal::mmu::Mmu;
 use crate::mm::zone::{PageAllocator, PageHal};
 use crate::sync::LockHal;
 
-/// What the pages of user address spaces ask of a machine.
+/// The machine interface of the pages of user address spaces.
 ///
 /// A value is a handle: clones are the same machine.
 ///
@@ -44,7 +44,7 @@ pub unsafe trait UserHal: Clone {
     /// Copies a page of RAM to another one, which is nobody else's.
     fn copy_page(&self, _: Internal, from: PhysAddr, to: PhysAddr);
 
-    /// What was written to `pages` whole pages of RAM is what every CPU executes there from now on. Before user space may
-    /// execute them.
+    /// Makes instruction fetches coherent with writes: every CPU executes the bytes that were written to these `pages` whole
+    /// pages of RAM. Called before user space may execute them.
     fn sync_instructions(&self, start: PhysAddr, pages: u64);
 }

@@ -5,10 +5,10 @@
 //! # Who may call what, when
 //!
 //! All calls take `&self`, from any CPU, in a context that may take locks (no interrupt handler); those that take a `gfp`
-//! may sleep if it says so. Whatever runs at the same time, the tables stay whole, no frame is freed that a CPU reaches, and
-//! no page of one owner shows at another. What two calls do to the *same* address comes in one order or the other; a caller
-//! that wants a certain one (no page appears in a range while it is unmapped) keeps faults of that range out, as an area's
-//! lock does. Faults at different addresses run side by side.
+//! may sleep if it says so. No concurrent call breaks the tables, frees a frame that a CPU reaches, or shows a page of one owner
+//! to another. Two calls on the *same* address take effect in one order or the other; a caller that wants a certain order
+//! (no page appears in a range while it is unmapped) keeps faults of that range out, as an area's lock does. Faults at
+//! different addresses run side by side.
 //!
 //! # Locks
 //!

@@ -143,7 +143,7 @@ impl<H: UserHal> UserPages<H> {
         Ok(young)
     }
 
-    /// What a leaf will permit, if that is something else than now.
+    /// A leaf's new protection, if it differs from the current one.
     fn protection(&self, frames: &Frames<'_, H>, area: &Backing, leaf: &Leaf) -> Option<Prot> {
         let pfn = Pfn::containing(leaf.phys);
         let own = match frames.block(pfn) {

@@ -17,7 +17,7 @@ use crate::mm::page::{Kind, Page};
 use crate::mm::pgtable::PgtableError;
 
 impl<H: UserHal> UserPages<H> {
-    /// [`Self::insert_page`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::insert_page`], for a page that this crate knows to be its own, or that its caller promises to be.
     pub(crate) fn do_insert_page(&self, at: VirtAddr, page: Page, access: Access, gfp: Gfp) -> Result<(), PagesError> {
         let range = VirtRange::from_size(at, PAGE_SIZE).ok_or(PagesError::Range(PgtableError::OutsideSpace))?;
         let frames = Frames::new(self.hal());
@@ -28,7 +28,7 @@ impl<H: UserHal> UserPages<H> {
         self.do_insert_pfn(range, pfn, MemoryType::WriteBack, access, gfp)
     }
 
-    /// [`Self::insert_pfn`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::insert_pfn`], for frames that this crate knows to be its own, or that its caller promises to be.
     pub(crate) fn do_insert_pfn(
         &self,
         range: VirtRange,

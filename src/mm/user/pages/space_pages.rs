@@ -28,7 +28,7 @@ pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;
 /// The lock of the entries for some addresses, held.
 pub(super) type Entries<'s, H> = OrderedGuard<'s, (), class::UserEntries, <H as UserHal>::Relax>;
 
-/// What a space has, in bytes (Linux: `VmRSS`, `VmPTE`).
+/// Memory of a space, in bytes (Linux: `VmRSS`, `VmPTE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Anonymous memory mapped.
@@ -40,7 +40,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What its end would give back, at most: shared pages count in full (what an OOM hook compares).
+    /// The memory that its end would give back, at most: shared pages count in full (what an OOM hook compares).
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.anon.saturating_add(self.tables)
@@ -107,12 +107,12 @@ impl<H: UserHal> UserPages<H> {
         }
     }
 
-    /// [`Self::set_asid`], on what this crate knows to be right, or passes on for who said so.
+    /// [`Self::set_asid`], with a number that this crate knows to be right, or that its caller promises to be.
     pub(crate) fn do_set_asid(&self, asid: Asid) {
         self.tables.set_asid(asid);
     }
 
-    /// What the space has now. Any context.
+    /// The space's current usage. Any context.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
@@ -154,8 +154,8 @@ impl<H: UserHal> UserPages<H> {
         self.structure.lock()
     }
 
-    /// Links the tables that are missing on the way to the entry of `level` for `at`, from those at hand; gets more of
-    /// them until it can. If something stands in the way, it stays.
+    /// Links the tables that are missing on the way to the entry of `level` for `at`, from the spare ones; gets more
+    /// of those until it can. A leaf that is in the way stays.
     pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
         loop {
             let grown = {

@@ -1,4 +1,4 @@
-//! What a fault may need, found before a lock is taken: a page, and frames for tables.
+//! Resources that a fault may need, allocated before a lock is taken: a page, and frames for tables.
 
 use super::{FaultError, UserHal};
 use crate::addr::{Order, PhysAddr};
@@ -41,7 +41,7 @@ impl<'h, H: UserHal> Spare<'h, H> {
         Ok(())
     }
 
-    /// Gets a zeroed block, if there is one at hand; if not, nobody asks again.
+    /// Gets a zeroed block, if one is free without reclaim; if not, this fault tries only smaller ones from then on.
     pub(super) fn get_block(&mut self, order: Order) {
         self.give_back();
         let lightly = self.gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::RETRY_MAYFAIL | Gfp::NOFAIL);
@@ -81,7 +81,7 @@ impl<H: UserHal> Drop for Spare<'_, H> {
     }
 }
 
-/// Frames that are at hand: a source that never allocates.
+/// Frames that were allocated in advance: a source that never allocates.
 pub(super) struct Stash<F: FrameSource> {
     frames: [Cell<Option<PhysAddr>>; TABLES],
     source: F,

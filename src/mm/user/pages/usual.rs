@@ -15,7 +15,7 @@ use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
 use crate::mm::pgtable::Gather;
 
-/// What a write to a page needs.
+/// The page that a write needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Plan {
     /// A zeroed page: nothing is there.

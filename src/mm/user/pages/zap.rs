@@ -17,8 +17,8 @@ use crate::mm::zone::PageBatch;
 impl<H: UserHal> UserPages<H> {
     /// Unmaps `range`: when it returns, no CPU reaches what was there, the frames that nobody else has are free, and so are
     /// the tables all of whose addresses lie in `hole`, the gap between areas that `range` leaves or becomes part of (Linux:
-    /// `free_pgtables` with its floor and ceiling). Guard pages go too. What is not mapped is no error. May sleep if `gfp`
-    /// says so. Cost: one flush for 2 MiB of addresses, and some 24 instructions a page.
+    /// `free_pgtables` with its floor and ceiling). Guard pages go too. Addresses that are not mapped are no error. May sleep
+    /// if `gfp` says so. Cost: one flush for 2 MiB of addresses, and some 24 instructions a page.
     ///
     /// # Errors
     ///
