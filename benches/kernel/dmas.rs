@@ -30,14 +30,14 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// Hides three values from the compiler without a way through memory: a driver has them in registers.
 #[inline(always)]
-fn opaque<'d>(device: &'d Device, mut at: u64, mut size: u64) -> (&'d Device, u64, u64) {
+fn opaque(device: &Device, mut at: u64, mut size: u64) -> (&Device, u64, u64) {
     let mut device = &raw const *device;
     // SAFETY: no instruction at all.
     unsafe {
         core::arch::asm!("/* {0} {1} {2} */", inout(reg) device, inout(reg) at, inout(reg) size,
-            options(nomem, nostack, preserves_flags));
+            options(readonly, nostack, preserves_flags));
     }
-    // SAFETY: the same reference, which lives for 'd.
+    // SAFETY: the same reference.
     (unsafe { &*device }, at, size)
 }
 

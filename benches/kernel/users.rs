@@ -50,7 +50,7 @@ impl Process {
         let own = phys_to_virt(memory).ok_or("no linear map")?;
         for (word, number) in words.iter().zip(0..PAGE_BYTES / 4) {
             // SAFETY: inside the page, which is the benchmark's own.
-            unsafe { own.as_ptr::<u32>().add(number).write(*word) };
+            unsafe { own.as_ptr::<u32>().wrapping_add(number).write(*word) };
         }
         icache::sync(VirtRange::from_size(own, PAGE_SIZE).ok_or("no range")?);
         let range = VirtRange::from_size(VirtAddr::new(AT.get()), PAGE_SIZE).ok_or("no range")?;

@@ -1,7 +1,7 @@
 //! User address spaces with real processes: programs at EL0 whose memory comes by faults, is forked, changed and given back.
 
 use core::sync::atomic::{AtomicU32, Ordering};
-use quarry::addr::{CpuId, PAGE_SIZE, UserAddr};
+use quarry::addr::{CpuId, PAGE_SIZE, UserAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as Tried;
 use quarry::arch::aarch64::irq;
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
@@ -94,7 +94,7 @@ impl Process {
     /// This CPU sees the process.
     fn enter(&self) {
         set_up();
-        CURRENT[cpu()].store((&raw const self.space).cast_mut(), Ordering::Relaxed);
+        current().store((&raw const self.space).cast_mut(), Ordering::Relaxed);
         raw!(global::activate(&self.space)).expect("a number");
     }
 
@@ -162,13 +162,13 @@ type Current = core::sync::atomic::AtomicPtr<AddressSpace>;
 /// The space that each CPU sees, for faults of the kernel's own copies.
 static CURRENT: [Current; 8] = [const { Current::new(core::ptr::null_mut()) }; 8];
 
-fn cpu() -> usize {
-    global::this_cpu().get() as usize
+fn current() -> &'static Current {
+    CURRENT.get(to_usize(global::this_cpu().get().into())).expect("at most eight CPUs")
 }
 
 fn set_up() {
     global::set_user_fault_handler(|fault| {
-        let space = CURRENT[cpu()].load(Ordering::Relaxed);
+        let space = current().load(Ordering::Relaxed);
         // SAFETY: set by `enter` to a space that lives while the CPU sees it.
         match unsafe { space.as_ref() }.map(|space| space.fault(fault.addr, wanted(fault.access), Gfp::USER)) {
             Some(Ok(_)) => Resolution::Resolved,

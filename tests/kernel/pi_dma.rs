@@ -1,6 +1,8 @@
 //! The legacy DMA controller of a Raspberry Pi (Broadcom, BCM2711 ARM Peripherals, §4): it sees RAM through a window at
 //! 0xC000_0000 and has 30 address lines, so that what lies above 1 GiB is bounced.
 
+#![expect(clippy::indexing_slicing, reason = "parts of a page")]
+
 use quarry::addr::{Address as _, DmaAddr, Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use quarry::gfp::Gfp;
 use quarry::global::{self, CoherentBox, Devres, DmaMapping};
@@ -49,12 +51,13 @@ impl Controller {
         let bus = |at: DmaAddr| u32::try_from(at.get()).expect("an address of the controller");
         block.write([TRANSFER, bus(from), bus(to), size, 0, 0, 0, 0]);
         let (channel, enable) = (CHANNEL * 0x100, self.register(ENABLE));
-        // SAFETY: registers of a channel that is ours, and a control block that is complete and stays until the end.
-        unsafe {
-            global::writel(global::readl(enable) | 1 << CHANNEL, enable);
-            global::writel(RESET, self.register(channel + CS));
-            global::writel(bus(block.bus()), self.register(channel + CONBLK_AD));
-            global::writel(ACTIVE, self.register(channel + CS));
+        // SAFETY: a register of the controller, which is ours.
+        let enabled = unsafe { global::readl(enable) } | 1 << CHANNEL;
+        let block = bus(block.bus());
+        let commands = [(CS, RESET), (CONBLK_AD, block), (CS, ACTIVE)].map(|(offset, value)| (channel + offset, value));
+        for (offset, value) in [(ENABLE, enabled)].into_iter().chain(commands) {
+            // SAFETY: registers of a channel that is ours, and a control block that is complete and stays until the end.
+            unsafe { global::writel(value, self.register(offset)) };
         }
         // SAFETY: as above.
         let done = (0..1_000_000).any(|_| unsafe { global::readl(self.register(channel + CS)) } & END != 0);
