@@ -11,7 +11,8 @@ use crate::mm::memblock::{DiscoverError, Discovery, InitrdError, Surroundings};
 use crate::mm::page::MAX_SPAN;
 use ::log::{info, warn};
 
-/// Fills the memblock; `limit` is that of `mem=`; `other_cma`: `cma=` says what the default contiguous area is. Boot CPU, once, before the final tables.
+/// Fills the memblock; `limit` is that of `mem=`; with `other_cma` the default contiguous area is not the tree's, as `cma=` says
+/// another. Boot CPU, once, before the final tables.
 pub(crate) fn fill(
     boot: &BootInfo,
     tree: &Tree<'static>,

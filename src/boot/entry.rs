@@ -101,8 +101,8 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Tree<'static>, BootError> 
     let cpu = prepare_boot_cpu();
     let (range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(range.start(), error))?;
-    let found =
-        discovery::fill(boot, &tree, range, &cpu, None).map_err(|error| BootError::Discover(error, tree.blob()))?;
+    let found = discovery::fill(boot, &tree, range, &cpu, None, false)
+        .map_err(|error| BootError::Discover(error, tree.blob()))?;
     switch_to_final_tables(boot, early, (Prot::KERNEL_RW, MapFlags::empty()))?;
     if let Some(seed) = tree.chosen().and_then(|chosen| chosen.kaslr_seed()) {
         global::add_entropy(seed);
@@ -116,6 +116,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Tree<'static>, BootError> 
     let reserved = reserved_map(&tree, &found).map_err(BootError::NoMemory)?;
     global::io_init(cpu.physical_bits(), fixmap, reserved).map_err(BringUpError::Io)?;
     global::set_memory_init()?;
+    global::default_pool_of(&tree);
     irq::unmask_serror();
     Ok(tree)
 }

@@ -126,6 +126,7 @@ pub fn of_reserved_mem_device_release(device: &mut Device) {
 /// Makes the tree's default pool of coherent memory (`linux,dma-default`) that of every device that is not coherent and has none.
 /// Boot CPU, once, when memory can be mapped.
 #[cfg(feature = "boot")]
+#[cfg(feature = "boot")]
 pub(crate) fn default_pool_of(tree: &Tree<'static>) {
     let is_default = |region: &ReservedMemory<'_, '_>| {
         region.is_enabled() && region.is_dma_pool() && region.is_dma_default() && !region.is_contiguous_area()

@@ -57,6 +57,7 @@ pub use cpu::{
     forbid_waiting_in_atomic, is_online, online_cpus, possible_cpus, start_cpu, take_cpu_offline, this_cpu,
 };
 #[cfg(feature = "boot")]
+#[cfg(feature = "boot")]
 pub(crate) use device_memory::default_pool_of;
 pub use device_memory::{
     DeviceMemoryError, of_reserved_mem_device_init, of_reserved_mem_device_init_by_idx,
