@@ -162,7 +162,6 @@ pub struct AsidNumbers {
 impl AsidNumbers {
     /// All numbers free, but the one of the empty table.
     #[must_use]
-    #[expect(clippy::large_stack_arrays, reason = "constant, for a static")]
     pub const fn new() -> Self {
         let mut taken = [0; WORDS];
         let [first, ..] = &mut taken;
