@@ -10,7 +10,7 @@ use crate::hal::mmu::Asid;
 use crate::mm::user::asid::{
     AsidAllocator, AsidCpu, AsidError, AsidHal, AsidNumbers, AsidSlot, NUMBERS_8_BIT, NUMBERS_16_BIT,
 };
-use crate::sync::{Once, OrderedLock, class};
+use crate::sync::{OrderedLock, class};
 use core::sync::atomic::AtomicU64;
 
 crate::define_per_cpu! {
@@ -19,7 +19,7 @@ crate::define_per_cpu! {
 }
 
 static NUMBERS: OrderedLock<AsidNumbers, class::AsidNumbers, Relax> = OrderedLock::new(AsidNumbers::new());
-static ASIDS: Once<Result<AsidAllocator<KernelAsids>, AsidError>, Relax> = Once::new();
+static ASIDS: AsidAllocator<KernelAsids> = AsidAllocator::without_numbers(KernelAsids(()), AtomicU64::new(0));
 
 /// This machine, as the allocator of address space numbers sees it.
 #[derive(Clone, Copy, Debug)]
@@ -55,32 +55,20 @@ impl AsidHal for KernelAsids {
     }
 }
 
-#[cold]
-fn start() -> &'static Result<AsidAllocator<KernelAsids>, AsidError> {
-    ASIDS.call_once(|| {
-        let half = ttbr0::lower_half();
-        if !half.is_usable {
-            return Err(AsidError::LowerHalf);
-        }
-        AsidAllocator::new(KernelAsids(()), if half.wide_asids { NUMBERS_16_BIT } else { NUMBERS_8_BIT })
-    })
-}
-
-/// The numbers of address spaces.
+/// The numbers of address spaces. Any context.
 ///
 /// # Errors
 ///
 /// [`AsidError`], if this machine cannot run processes.
-#[inline(always)]
 pub fn asids() -> Result<&'static AsidAllocator<KernelAsids>, AsidError> {
-    let asids = match ASIDS.get() {
-        Some(asids) => asids,
-        None => start(),
-    };
-    match asids {
-        Ok(asids) => Ok(asids),
-        Err(error) => Err(*error),
+    if ASIDS.numbers() == 0 {
+        let half = ttbr0::lower_half();
+        if !half.is_usable {
+            return Err(AsidError::LowerHalf);
+        }
+        ASIDS.start(if half.wide_asids { NUMBERS_16_BIT } else { NUMBERS_8_BIT })?;
     }
+    Ok(&ASIDS)
 }
 
 /// From now on this CPU sees the memory of the process with the tables at `root` (Linux: `switch_mm`). Any context; cost: some 30
@@ -112,15 +100,24 @@ pub unsafe fn switch_mm(root: PhysAddr, slot: &AsidSlot) -> Result<(), AsidError
 /// As for [`switch_mm`].
 #[inline(always)]
 pub unsafe fn switch_mm_noting(root: PhysAddr, slot: &AsidSlot, note: &mut dyn FnMut(Asid)) -> Result<(), AsidError> {
-    let asids = asids()?;
     let saved = irq::local_irq_save_flags();
-    let asid = asids.activate_noting(slot, note);
-    if let Some(asid) = asid {
+    let asid = match ASIDS.activate_noting(slot, note) {
+        Some(asid) => Ok(asid),
+        None => activate_first(slot, note),
+    };
+    if let Ok(asid) = asid {
         // SAFETY: the caller vouches for the tables; the number is theirs, and interrupts are masked.
         unsafe { ttbr0::set(root, asid) };
     }
     irq::local_irq_restore_flags(saved);
-    if asid.is_some() { Ok(()) } else { Err(AsidError::NoCpuData) }
+    asid.map(drop)
+}
+
+/// There have been no numbers, or this CPU takes no part.
+#[cold]
+#[inline(never)]
+fn activate_first(slot: &AsidSlot, note: &mut dyn FnMut(Asid)) -> Result<Asid, AsidError> {
+    asids()?.activate_noting(slot, note).ok_or(AsidError::NoCpuData)
 }
 
 /// From now on this CPU sees no process's memory: every access below the kernel's half faults (Linux: `cpu_set_reserved_ttbr0`).

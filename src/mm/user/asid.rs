@@ -28,7 +28,7 @@
 use crate::addr::CpuId;
 use crate::hal::mmu::Asid;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The numbers of a CPU with 8-bit ASIDs.
 pub const NUMBERS_8_BIT: u32 = 1 << 8;
@@ -248,9 +248,10 @@ impl core::error::Error for AsidError {}
 #[derive(Debug)]
 pub struct AsidAllocator<H: AsidHal> {
     hal: H,
-    /// A multiple of [`GENERATION`], never 0.
+    /// A multiple of [`GENERATION`]; 0 until there are numbers.
     generation: H::Word,
-    numbers: u32,
+    /// How many there are. Written before the generation, with the lock held.
+    numbers: AtomicU32,
 }
 
 impl<H: AsidHal<Word = AtomicU64>> AsidAllocator<H> {
@@ -271,13 +272,34 @@ impl<H: AsidHal> AsidAllocator<H> {
     ///
     /// [`AsidError::TooFewNumbers`].
     pub fn with_word(hal: H, numbers: u32, generation: H::Word) -> Result<Self, AsidError> {
+        let allocator = Self::without_numbers(hal, generation);
+        allocator.start(numbers)?;
+        Ok(allocator)
+    }
+
+    /// An allocator for a static: no space gets a number before [`AsidAllocator::start`]. `generation` is 0.
+    pub const fn without_numbers(hal: H, generation: H::Word) -> Self {
+        Self { hal, generation, numbers: AtomicU32::new(0) }
+    }
+
+    /// Says how many numbers there are; see [`AsidAllocator::new`]. The first call counts. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`AsidError::TooFewNumbers`].
+    pub fn start(&self, numbers: u32) -> Result<(), AsidError> {
         let numbers = numbers.min(NUMBERS_16_BIT);
         // INVARIANT: ASID-1: number 0, one for each CPU, and one more.
-        if numbers < hal.cpus().saturating_add(2) {
+        if numbers < self.hal.cpus().saturating_add(2) {
             return Err(AsidError::TooFewNumbers);
         }
-        generation.store(GENERATION);
-        Ok(Self { hal, generation, numbers })
+        self.hal.locked(|_| {
+            if self.numbers() == 0 {
+                self.numbers.store(numbers, Ordering::Relaxed);
+                self.generation.store(GENERATION);
+            }
+        });
+        Ok(())
     }
 
     /// The machine.
@@ -285,14 +307,14 @@ impl<H: AsidHal> AsidAllocator<H> {
         &self.hal
     }
 
-    /// How many numbers there are.
-    pub const fn numbers(&self) -> u32 {
-        self.numbers
+    /// How many numbers there are; 0 before [`AsidAllocator::start`].
+    pub fn numbers(&self) -> u32 {
+        self.numbers.load(Ordering::Relaxed)
     }
 
     /// How often the numbers have run out.
     pub fn rollovers(&self) -> u64 {
-        self.generation.load() / GENERATION - 1
+        (self.generation.load() / GENERATION).saturating_sub(1)
     }
 
     #[inline(always)]
@@ -301,7 +323,8 @@ impl<H: AsidHal> AsidAllocator<H> {
     }
 
     /// The number that this CPU runs the space of `slot` with from now on: the caller writes it to `TTBR0_EL1`, together with
-    /// the space's root, before it unmasks interrupts. `None` on a CPU that has no data yet. Interrupts masked.
+    /// the space's root, before it unmasks interrupts. `None` on a CPU that has no data yet, and before there are numbers.
+    /// Interrupts masked.
     ///
     /// The fast path, where the space has a number of this generation, takes no lock; otherwise O(numbers / 64).
     #[inline(always)]
@@ -332,6 +355,9 @@ impl<H: AsidHal> AsidAllocator<H> {
         note: &mut dyn FnMut(Asid),
     ) -> Option<Asid> {
         let asid = self.hal.locked(|numbers| {
+            if self.numbers() == 0 {
+                return None;
+            }
             let mut id = slot.0.load();
             if !self.is_current(id) {
                 id = self.renew(numbers, id)?;
@@ -367,12 +393,12 @@ impl<H: AsidHal> AsidAllocator<H> {
             }
         }
         // INVARIANT: ASID-3: each number is taken once in a generation.
-        let asid = match numbers.take_next(self.numbers) {
+        let asid = match numbers.take_next(self.numbers()) {
             Some(asid) => asid,
             None => {
                 self.rollover(numbers);
                 // ASID-1: there is one.
-                numbers.take_next(self.numbers)?
+                numbers.take_next(self.numbers())?
             }
         };
         Some(self.generation.load() | u64::from(asid.get()))
@@ -418,7 +444,7 @@ impl<H: AsidHal> AsidAllocator<H> {
     pub fn check_all(&self) -> Result<(), AsidError> {
         let broken = |rule, is_kept: bool| if is_kept { Ok(()) } else { Err(AsidError::Broken(rule)) };
         self.hal.locked(|numbers| {
-            broken("ASID-1", self.numbers >= self.hal.cpus().saturating_add(2))?;
+            broken("ASID-1", self.numbers() == 0 || self.numbers() >= self.hal.cpus().saturating_add(2))?;
             broken("ASID-2", numbers.is_taken(Asid::new(0)))?;
             for cpu in self.each_cpu() {
                 let (active, pending) = (cpu.active.load(), cpu.flush_pending.load() != 0);

@@ -117,8 +117,11 @@ fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result
             }
             continue;
         };
-        // Before the MMU is on, the kernel runs elsewhere.
-        let Some(word) = code.word(pc) else { continue };
+        let Some(word) = code.word(pc) else {
+            // A process's, or the kernel's own before the MMU is on, which no reading of the counter stands before.
+            now.instructions += 1;
+            continue;
+        };
         now.count(word);
         *now.by_function.entry(code.function(pc)).or_default() += 1;
         if pc == mark {
