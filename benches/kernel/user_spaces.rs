@@ -19,7 +19,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "fault_zero_page/write", by: QUARRY, run: |meter| faults(meter, FaultAccess::Write, Before::ZeroPage) },
     Row { name: "fault_cow/copy", by: QUARRY, run: |meter| faults(meter, FaultAccess::Write, Before::Shared) },
     Row { name: "fault_cow/reuse", by: QUARRY, run: |meter| faults(meter, FaultAccess::Write, Before::Last) },
-    Row { name: "mmap/16", by: QUARRY, run: |meter| calls(meter, 0, 2, |space, _| mmap(space, 16).and_then(|at| unmap(space, at, 16))) },
+    Row {
+        name: "mmap/16",
+        by: QUARRY,
+        run: |meter| calls(meter, 0, 2, |space, _| mmap(space, 16).and_then(|at| unmap(space, at, 16))),
+    },
     Row { name: "mmap/16_among_1024", by: QUARRY, run: |meter| among(meter, 1024) },
     Row { name: "mmap/16_among_10000", by: QUARRY, run: |meter| among(meter, 10_000) },
     Row { name: "mprotect/16", by: QUARRY, run: |meter| calls(meter, 16, 2, |space, at| protect(space, at, 16)) },
@@ -146,7 +150,9 @@ fn mremap_grow(meter: &mut Meter) -> Result<Figures, Unable> {
     let figures = measure_calls(meter, &space, 1, || {
         let (old, new) = (pages * PAGE_SIZE, (pages + 16) * PAGE_SIZE);
         pages += 16;
-        space.mremap(black_box(&MremapRequest { addr: start, old_size: old, new_size: new, may_move: false, to: None })).map(|_| ())
+        space
+            .mremap(black_box(&MremapRequest { addr: start, old_size: old, new_size: new, may_move: false, to: None }))
+            .map(|_| ())
     });
     global::leave_mm();
     figures
