@@ -160,7 +160,13 @@ fn mremap_grow(meter: &mut Meter) -> Result<Figures, Unable> {
 
 fn brk_grow(meter: &mut Meter) -> Result<Figures, Unable> {
     let space = space()?;
-    let mut at = space.brk(UserAddr::new(0)).map_err(failed)?;
+    let mut at = UserAddr::new(0x20_0000_0000);
+    space
+        .with_map_mut(|map, _| {
+            map.set_start_brk(at);
+            Ok(())
+        })
+        .map_err(failed)?;
     let figures = measure_calls(meter, &space, 1, || {
         at = UserAddr::new(at.get() + PAGE_SIZE);
         space.brk(black_box(at)).map(|_| ())

@@ -7,7 +7,7 @@ use super::{Gather, PageTable, PgtableError, Space};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::entry::RawEntry;
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::level::{LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::{Asid, Invalidation, Mmu, WalkDepth};
 use core::sync::atomic::Ordering;
 
@@ -57,20 +57,31 @@ impl<M: Mmu> PageTable<M> {
     pub(in crate::mm) fn next_part_of(&self, at: VirtAddr, end: VirtAddr, level: Level) -> Option<VirtAddr> {
         let mut at = at;
         while at < end {
-            let (found, absent) = self.look(|| {
+            let (next, absent) = self.look(|| {
                 let mut table = self.root.table();
-                loop {
-                    let raw = table.read(&self.mmu, table.level().slot(at));
-                    match table.descend(&self.mmu, table.level().slot(at)) {
-                        Ok(child) if table.level() < level => table = child,
-                        _ => return (table.level(), raw.is_absent()),
-                    }
+                let mut raw = table.read(&self.mmu, table.level().slot(at));
+                while let (Ok(child), true) = (table.descend(&self.mmu, table.level().slot(at)), table.level() < level)
+                {
+                    table = child;
+                    raw = table.read(&self.mmu, table.level().slot(at));
                 }
+                // Absent entries of one table are passed over without a descent for each.
+                let (absent, size) = (raw.is_absent(), table.level().size());
+                let mut next = at;
+                while raw.is_absent() {
+                    next = super::entry_end(next, size, end);
+                    let slot = table.level().slot(next);
+                    if next >= end || slot == Slot::wrapping(0) {
+                        break;
+                    }
+                    raw = table.read(&self.mmu, slot);
+                }
+                (next, absent)
             });
             if !absent {
                 return Some(at);
             }
-            at = super::entry_end(at, found.size(), end);
+            at = next;
         }
         None
     }

@@ -195,16 +195,23 @@ impl<H: UserHal> UserPages<H> {
 
     /// Unlinks and frees the tables all of whose addresses lie in `range`, if nothing is in them.
     pub(super) fn reap(&self, range: VirtRange) {
+        self.reap_around(range, range);
+    }
+
+    /// The same for tables that translate an address of `emptied` and lie in `hole`: others have not become empty.
+    pub(super) fn reap_around(&self, emptied: VirtRange, hole: VirtRange) {
         let frames = self.hal.frames(Gfp::ATOMIC);
         let mut gather = self.tables.gather(&frames);
         let mut upper = false;
         for level in [Level::Pmd, Level::Pud, Level::Pgd] {
-            let Some(mut at) = range.start().align_up(level.size()) else { continue };
-            while let Some(part) = self.tables.next_part_of(at, range.end(), level) {
+            let Some(lowest) = hole.start().align_up(level.size()) else { continue };
+            let mut at = emptied.start().align_down(level.size()).max(lowest);
+            let end = emptied.end().align_up(level.size()).unwrap_or(hole.end()).min(hole.end());
+            while let Some(part) = self.tables.next_part_of(at, end, level) {
                 let _structure = self.lock_structure();
                 at = part;
                 for _ in 0..REAPED {
-                    let Some(next) = at.checked_add(level.size()).filter(|next| *next <= range.end()) else { break };
+                    let Some(next) = at.checked_add(level.size()).filter(|next| *next <= end) else { break };
                     let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
                     upper |= self.tables.unlink_empty(at, level, &mut gather) && level != Level::Pmd;
                     at = next;

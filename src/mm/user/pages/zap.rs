@@ -28,7 +28,7 @@ impl<H: UserHal> UserPages<H> {
         self.admit(range)?;
         self.carve(range, gfp)?;
         self.zap(range, false);
-        self.reap(if hole.contains_range(range) { hole } else { range });
+        self.reap_around(range, if hole.contains_range(range) { hole } else { range });
         Ok(())
     }
 
