@@ -4,14 +4,15 @@ use super::account::{Account, AccountError};
 use super::heap;
 use super::init::Machine;
 use super::memmap::{MapError, MemoryMap, Owner};
-use crate::addr::{PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
 use crate::arch::aarch64::boot;
 use crate::fdt::Cpu;
 use crate::global::{self, KernelMmu};
 use crate::hal::entry::Entry;
 use crate::mm::layout;
+use crate::mm::page::PageMap as _;
 use crate::mm::pgtable::PageTable;
-use crate::mm::zone::Stock;
+use crate::mm::zone::{PageHal as _, Stock};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
@@ -42,6 +43,13 @@ impl BootMemory {
             found.add(array, Owner::Boot("memblock"))?;
         }
         drop(memblock);
+        // The sections of RAM have a page of their own where the boot CPU's data leave no room for them behind.
+        let sections = global::page_allocator().hal().map().sections().as_ptr_range();
+        let (start, end) = (VirtAddr::of(sections.start), VirtAddr::of(sections.end));
+        let pages = VirtRange::new(start.align_down(PAGE_SIZE), end.align_up(PAGE_SIZE).unwrap_or(end));
+        if let Some(sections) = pages.and_then(linear) {
+            found.add(sections, Owner::Boot("page descriptors"))?;
+        }
         if let Some(heap) = heap::range().and_then(linear) {
             found.add(heap, Owner::Boot("early heap"))?;
         }
@@ -83,7 +91,7 @@ impl BootMemory {
 
     /// The tables themselves.
     fn add_tables(&mut self, tables: &PageTable<KernelMmu>) -> Result<(), MapError> {
-        let page = |table| PhysRange::from_size(table, crate::addr::PAGE_SIZE);
+        let page = |table| PhysRange::from_size(table, PAGE_SIZE);
         page(tables.root()).map_or(Ok(()), |root| self.add(root, TABLES))?;
         let walk = tables.walk_all(|visit| {
             let Entry::Table(table) = visit.entry else { return ControlFlow::Continue(()) };
