@@ -139,7 +139,7 @@ extern "C" fn main() -> ! {
         device_tree: range(TREE as u64, TREE as u64 + size),
         end: PhysAddr::new(1 << 40),
         span: 1 << 40,
-        limit: None,
+        ..Surroundings::NONE
     };
     memblock.discover(&tree, &around).unwrap();
     let _ = writeln!(Serial, "embed: {} MiB of RAM", memblock.usable_size().unwrap() >> 20);
