@@ -185,7 +185,7 @@ fn fork(meter: &mut Meter, touched: u64) -> Result<Figures, Unable> {
     figures
 }
 
-/// What is at an address before it is accessed.
+/// State of an address before the access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,

@@ -65,7 +65,7 @@ fn pools_of_the_tree_that_are_reusable_are_lent() {
     assert_eq!(global::cma_area_of(video.node.expect("a node")), Some(video.area));
     let pages = u64::from(default.area.pages() + video.area.pages());
     assert_eq!(pages, 40 * MIB / PAGE_SIZE);
-    // What booting took as movable is there, if anything.
+    // Movable pages taken during boot are in the area, if there are any.
     assert_eq!(counted().0, pages);
     assert!(counted().1 + 64 >= pages, "{:?}", counted());
     // Nobody maps it in a device's name.

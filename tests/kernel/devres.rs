@@ -116,7 +116,7 @@ fn coherent_memory_of_a_device_goes_with_what_else_it_has() {
                 }
                 [Err(error), _] | [_, Err(error)] => {
                     drop(device);
-                    // What was made for the memory stays until memory is short.
+                    // The reserve stays until memory is short.
                     global::dma().trim_reserves();
                     Err::<Devres, DmaError>(error)
                 }

@@ -109,7 +109,7 @@ fn the_legacy_controller_of_a_pi_copies_through_its_window() {
             let (before, rest) = target.split_at(start);
             let (middle, _) = rest.split_at(size);
             assert!(middle == &source[..size], "{start} {size}");
-            // What the first round wrote is still around the second's bytes.
+            // Bytes of the first round are still around the second's.
             assert!(before == &source[..start], "neighbours are untouched");
         }
         for at in [source_at, target_at] {

@@ -139,7 +139,7 @@ fn every_register_of_a_process_is_kept() {
     for (register, number) in frame.x.iter_mut().zip(1_u64..) {
         *register = number << 32;
     }
-    // What a process may not set: EL1, masks, single steps.
+    // Bits that a process may not set: EL1, masks, single steps.
     frame.pstate = u64::MAX;
     for round in 1..=3_u64 {
         let kept = core::hint::black_box(0x1234_5678_9abc_def0_u64 * round);
@@ -206,7 +206,7 @@ fn a_process_has_the_rights_of_its_mappings() {
     let (access, status, far) = abort(enter_user(&mut frame));
     assert_eq!((access, far), (AccessKind::Read, VirtAddr::new(AT + PAGE_SIZE)));
     assert!(matches!(status, FaultStatus::Translation(_)), "{status}");
-    // What it stores, the kernel reads.
+    // The kernel reads the value that the process stores.
     let (_process, mut frame) = start(store(), 0);
     (frame.x[0], frame.x[1]) = (AT + 8, 77);
     assert_eq!(enter_user(&mut frame), UserExit::Syscall(0));

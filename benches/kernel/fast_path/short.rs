@@ -71,7 +71,7 @@ macro_rules! short_ways {
             fn take() -> Option<VirtAddr> {
                 let object: u64;
                 // SAFETY: TPIDR_EL0 points to this CPU's `Local`, and its list, if it is not empty, to a free object, or to one
-                // that was free a moment ago: mapped for good. What was read counts only if nothing has changed.
+                // that was free a moment ago: mapped for good. The value read counts only if nothing has changed.
                 unsafe {
                     asm!(
                         $($extension,)?

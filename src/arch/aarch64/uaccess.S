@@ -280,7 +280,7 @@
 // Copies a string up to and with its NUL. No load crosses a page, so that nothing behind the NUL faults.
 //   in: x0 = to, x1 = from, in the user half for n bytes, x2 = n
 //   out: x0 = bytes copied without the NUL, x1 = 0: there was a NUL, 1: none in n bytes, 2: the next byte faults
-//   clobbers x2-x7, x9-x11, flags. What is written behind the NUL, up to 7 bytes of the n, is zero.
+//   clobbers x2-x7, x9-x11, flags. Up to 7 bytes behind the NUL, within the n, are written as zero.
 	user_routine quarry_strncpy_from_user
 	mov	x9, x0
 	add	x10, x0, x2			// one past the end of to

@@ -218,7 +218,7 @@ impl Device {
         self.windows.iter().take(self.count).copied()
     }
 
-    /// The same device once more, for whoever gives its memory back when the first value may be gone. It has not bounced anything.
+    /// A second value of the same device, which frees the device's memory when the first value may be gone. It has bounced nothing.
     #[cfg(all(feature = "global", target_os = "none"))]
     pub(crate) fn twin(&self) -> Self {
         Self { bounced: AtomicBool::new(false), ..*self }

@@ -284,7 +284,7 @@ fn nothing_stale_comes_back_over_what_a_device_writes_to_an_area() {
             let area = add_area(dma, area_range());
             *dma.hal().area.lock().unwrap() = Some(area);
             let pages = dma.hal().pages();
-            // Dirty lines of whoever borrowed the memory.
+            // Dirty lines of the previous owner.
             let lent: Vec<Page> =
                 std::iter::from_fn(|| pages.alloc_pages(Gfp::NOWAIT | Gfp::MOVABLE, Order::ZERO).ok()).collect();
             for page in &lent {

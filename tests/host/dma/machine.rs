@@ -234,7 +234,7 @@ pub(super) fn on_a_machine_with(reserved: PhysRange, line: u64, seed: u64, f: im
         assert_eq!(dma.reserved_pages().1, 0, "no coherent memory is lost");
         assert_eq!(dma.hal().caches.ram.violations(), Vec::<String>::new());
         let kept = dma.bounce_stats().slots / 2 + dma.reserved_pages().0;
-        // What was reserved and is lent now is free.
+        // Reserved memory that is lent now counts as free.
         let lent = dma.hal().area.lock().unwrap().map_or(0, |area| u64::from(area.pages()));
         assert_eq!(free_pages(space) + kept, free + lent, "pages are back");
         space.hal().pages.check().unwrap();

@@ -216,7 +216,7 @@ fn who_may_not_wait_gets_what_is_free_and_nobody_is_asked_to_move() {
     (0..).find(|number| !cache.take(*number));
     assert_eq!(in_interrupt(|| pages.cma_alloc(area, 2, 1, Gfp::ATOMIC)), Err(ContigError::NoRange));
     assert_eq!(cache.moves.load(Ordering::Relaxed), 0);
-    // Who says that it may wait, and may not, is reported, and nobody moves.
+    // A caller that says it may wait, where it may not, is reported; no page moves.
     assert_eq!(in_interrupt(|| pages.cma_alloc(area, 2, 1, Gfp::KERNEL)), Err(ContigError::NoRange));
     assert_eq!(pages.hal().watcher.atomic_sleeps.load(Ordering::Relaxed), 1);
     // All memory is in use: there is nowhere to move to.

@@ -9,7 +9,7 @@ fn slice(start: u64, bytes: usize) -> UserSlice {
     UserSlice::new(UserAddr::new(start), bytes)
 }
 
-/// What a test needs of a machine: by reference, so that the reader has a copy.
+/// A test's machine, by reference, so that the reader has a copy.
 struct Shared<'f>(&'f Flat);
 
 // SAFETY: that of `Flat`.

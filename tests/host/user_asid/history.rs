@@ -66,7 +66,7 @@ struct Sim {
     planted: Planted,
     cpus: Vec<AsidCpu<Word>>,
     numbers: RefCell<AsidNumbers>,
-    /// Who executes.
+    /// The CPU that executes.
     now: Cell<u32>,
     /// Whether the CPUs flushed since the lock was taken were asked for.
     forgetting: Cell<bool>,
@@ -121,7 +121,7 @@ struct Space {
     slot: AsidSlot<Word>,
     /// From the root down.
     tables: [PhysAddr; 4],
-    /// What the page is.
+    /// Kind of the page.
     frame: u64,
 }
 

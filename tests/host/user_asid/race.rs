@@ -72,7 +72,7 @@ impl AsidWord for Word {
 /// Numbers 1 to 3 for two CPUs.
 const NUMBERS: u32 = 4;
 
-/// What a CPU holds: whose entries it has under each number, and what TTBR0 says.
+/// State of a CPU: the space whose entries it has under each number, and TTBR0.
 #[derive(Default)]
 struct Tlb {
     entries: [Option<usize>; NUMBERS as usize],

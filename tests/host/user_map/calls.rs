@@ -201,7 +201,7 @@ fn mprotect_stops_where_nothing_is_mapped_or_not_permitted() {
     assert_eq!(errno(world.mprotect(page(6), page(10), R)), Ok(()));
     assert_eq!(errno(world.mprotect(page(7), page(10), RW)), Err(13));
     assert_eq!(layout(&world), [(0, 2), (2, 4), (6, 7), (7, 8), (8, 10)]);
-    // What turns writable counts as data.
+    // An area that turns writable counts as data.
     let data = world.map.usage().data;
     world.map.set_limits(Limits { data, ..Limits::DEFAULT });
     assert_eq!(world.mprotect(page(2), page(4), RW), Err(MapError::DataLimit(data)));
@@ -344,7 +344,7 @@ fn pages_are_locked_and_pinned_up_to_the_limit() {
     assert_eq!(world.map.usage().locked, 0);
     world.map.mlock(&world.below, addr(page(2)), 3 * PAGE).unwrap();
     assert_eq!(layout(&world), [(0, 2), (2, 5), (5, 8)]);
-    // What is locked already does not count twice.
+    // Locked areas do not count twice.
     world.map.mlock(&world.below, addr(page(1)), 4 * PAGE).unwrap();
     assert_eq!((layout(&world), world.map.usage().locked), (vec![(0, 1), (1, 5), (5, 8)], 4));
     let locked = MmapRequest::anonymous(PAGE, RW | VmFlags::LOCKED);
@@ -419,7 +419,7 @@ fn the_heap_grows_and_shrinks_at_its_end() {
     assert_eq!(brk(&mut world, page(18)), Err(MapError::DataLimit(16)));
     assert_eq!(brk(&mut world, page(17)), Ok(page(17)));
     assert!(brk(&mut world, u64::MAX).is_err());
-    // What was put where it would grow.
+    // A mapping in the place into which the area would grow.
     world.munmap(page(16), page(17)).unwrap();
     world.anonymous(page(16), page(18), R);
     assert!(brk(&mut world, page(19)).is_err());

@@ -17,7 +17,7 @@ const GUARD_PAGES: u64 = STACK_GUARD_GAP / PAGE;
 /// Flags that the model leaves to the map: they say what may be, and do not keep areas apart.
 const NOT_MODELLED: VmFlags = VmFlags::MAYBE_GUARD.union(VmFlags::HOOKS);
 
-/// What a process may do with a page, and what it finds there.
+/// Access that a process has to a page, and the page's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Page {
     flags: VmFlags,
@@ -420,7 +420,7 @@ impl History {
         }
     }
 
-    /// What a failure must not change, if there may be one.
+    /// State that a failure must not change, if there may be one.
     fn state(&self) -> Option<String> {
         let may_fail =
             self.world.below.fail_after.get().is_some() || self.model.limits.map_count < Limits::DEFAULT.map_count;

@@ -22,7 +22,7 @@ fn page(number: u64) -> u64 {
     BASE + number * 4096
 }
 
-/// What a layout is compared with: first page, one past the last, page offset from that of page 0.
+/// Expected area of a layout: first page, one past the last, page offset from that of page 0.
 fn layout(world: &World) -> Vec<(u64, u64)> {
     world.areas().map(|area| ((area.start().get() - BASE) / 4096, (area.end().get() - BASE) / 4096)).collect()
 }

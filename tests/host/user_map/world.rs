@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
-/// What a page table entry holds.
+/// Content of a page table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
     /// A page with this content, and the access that it permits.
@@ -21,7 +21,7 @@ pub(super) enum Entry {
     Guard,
 }
 
-/// What is below the map.
+/// The layers below the map: records, translations, objects.
 pub(super) struct Below {
     spare: RefCell<Chain<'static, Vma>>,
     /// Records that are out.
@@ -36,7 +36,7 @@ pub(super) struct Below {
     pub(super) references: RefCell<BTreeMap<ObjectId, i64>>,
     /// Areas with hooks that were opened and not closed.
     pub(super) opened: Cell<i64>,
-    /// What a file adds to an area, takes from it, and maps.
+    /// Flags that a file adds to an area and takes from it, and frames that it maps.
     pub(super) file_adds: Cell<VmFlags>,
     pub(super) file_takes: Cell<VmFlags>,
     pub(super) file_fills: Cell<Option<Fill>>,
@@ -46,7 +46,7 @@ pub(super) struct Below {
     pub(super) areas: RefCell<Option<Vec<(u64, u64)>>>,
     /// Edges that were made, and not looked at.
     pub(super) cuts: RefCell<Vec<u64>>,
-    /// What is free around the range that was unmapped last.
+    /// The gap around the range that was unmapped last.
     hole: Cell<Option<(u64, u64)>>,
     /// Ranges that were unmapped.
     pub(super) unmapped: RefCell<Vec<(u64, u64)>>,

@@ -1,4 +1,4 @@
-//! What an access finds and brings about.
+//! Faults: content that an access finds, and changes that it brings about.
 
 use super::machine::{CPUS, data, on_a_machine, page, pages, run_on, va};
 use quarry::addr::{Order, PAGE_SIZE};

@@ -161,7 +161,7 @@ fn what_other_cpus_write_during_a_fork_is_in_both_or_in_the_parent_alone() {
                     });
                 }
                 parent.fork(&mut child, [(pages(0, 32), Sharing::Private)], Gfp::KERNEL).unwrap();
-                // What the child has from now on is what it had.
+                // The child keeps the content that it had.
                 let words = |n| [1, 2].map(|cpu| super::machine::va(page(n).get() + 8 * cpu));
                 let read = |at| child.tables().translate(at).map(|found| kernel.sim.peek(found.phys)).unwrap();
                 let first: Vec<_> = (0..32).flat_map(words).map(read).collect();

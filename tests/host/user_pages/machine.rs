@@ -236,7 +236,7 @@ pub(super) struct Kernel {
     pub(super) pages: PageAllocator<PagesOf>,
     zero_page: Pfn,
     pub(super) forget: AtomicBool,
-    /// What is in TTBR0 of each CPU.
+    /// TTBR0 of each CPU.
     running: Mutex<HashMap<u32, (PhysAddr, Asid)>>,
     /// Pages made executable.
     pub(super) synced: AtomicU64,

@@ -17,7 +17,7 @@ const FIRST: u64 = 512 - PAGES / 2;
 /// Where they may be moved to and back from.
 const ELSEWHERE: u64 = 4096 + 37;
 
-/// What a page is.
+/// Kinds of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cell {
     /// Its first word.

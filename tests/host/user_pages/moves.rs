@@ -120,7 +120,7 @@ fn a_drivers_page_is_mapped_and_stays_until_it_is_unmapped() {
         assert_eq!(space.usage().mapped, 2 * PAGE_SIZE);
         kernel.store(&space, page(1), &area, 6).unwrap();
         assert_eq!(kernel.sim.peek(phys), 6);
-        // What the driver gave to be read is not written, whatever the area permits.
+        // A page that the driver gave for reading is not written, even if the area permits writing.
         assert_eq!(kernel.store(&space, page(0), &area, 7), Err(FaultError::Denied(page(0))));
         let mut child = kernel.space(2);
         space.fork(&mut child, [(area.range, Sharing::Private)], Gfp::KERNEL).unwrap();

@@ -52,7 +52,7 @@ pub(super) struct Watcher {
     pub(super) leaves: AtomicBool,
     /// Called by `relieve`.
     pub(super) relief: Mutex<Option<Relieve>>,
-    /// Who moves movable pages.
+    /// Registered movers of movable pages.
     pub(super) mover: OnceLock<&'static dyn Mover>,
 }
 
