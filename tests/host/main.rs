@@ -25,6 +25,9 @@ mod embedding;
 mod fault_inject;
 mod fdt;
 mod features;
+// Reads the pages and the sources.
+#[cfg(all(test, not(miri)))]
+mod guide;
 #[cfg(test)]
 mod io;
 mod kernel;
