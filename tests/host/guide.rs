@@ -50,7 +50,10 @@ fn missing_steps(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Str
     for line in page.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.split(" | ").collect();
         let (Some(file), Some(functions)) = (cells.get(1), cells.get(2)) else { continue };
-        let Some(file) = file.strip_prefix('`').and_then(|file| file.strip_suffix('`')).filter(|f| !f.contains('`')) else { continue };
+        let Some(file) = file.strip_prefix('`').and_then(|file| file.strip_suffix('`')).filter(|f| !f.contains('`'))
+        else {
+            continue;
+        };
         let Some(text) = source(file) else {
             missing.push(format!("{file} does not exist"));
             continue;
