@@ -230,7 +230,7 @@ impl StackMemory for LiveStacks {
     }
 
     fn load(&self, addr: VirtAddr) -> u64 {
-        // SAFETY: the trait's contract: aligned, and inside a registered stack, which `stack::register` says is mapped.
+        // SAFETY: `StackMemory::load`: aligned, and inside a registered stack, which `stack::register` says is mapped.
         // The word may be changed by its owner meanwhile, hence the volatile read.
         unsafe { addr.as_ptr::<u64>().read_volatile() }
     }

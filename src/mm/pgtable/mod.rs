@@ -168,7 +168,7 @@ impl<M: Mmu> PageTable<M> {
     /// As for [`PageTable::new`]; and `root` is a root table made by this code for the same format, which no other
     /// value edits any more. Every table below it lies in a frame that the sources of later calls will take back.
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `root` is a root table that no other value edits any more.
         let root = unsafe { Root::new(root) };
         let table = Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() };
         let mut found = 1;

@@ -369,7 +369,7 @@ impl RemovedTables {
                 // SAFETY: by REM-1 and the flush nobody else reaches the table.
                 unsafe { mmu.fill(table, Run::TABLE, RawEntry::new(POISON), 0) };
             }
-            // SAFETY: as above; the frame came from a source by TAB-1.
+            // SAFETY: by REM-1 and the flush nobody else reaches the table; the frame came from a source by TAB-1.
             unsafe { frames.free_table(table) };
             count += 1;
         }
