@@ -301,7 +301,7 @@ pub fn dma_alloc_noncoherent(device: &Device, size: u64, gfp: Gfp) -> Result<Coh
     DMA.alloc_noncoherent(device, size, gfp)
 }
 
-/// Whatever went wrong is the driver's mistake, and logged.
+/// Logs an error of a raw call: it is the driver's mistake.
 #[cold]
 fn complain(call: &'static str, device: &Device, error: impl fmt::Display) {
     log::error!("{call}({}): {error}", device.name());

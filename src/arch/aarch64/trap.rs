@@ -136,7 +136,7 @@ pub enum Fatal {
     BadStack(Vector),
 }
 
-/// What a handler of synchronous exceptions made of one.
+/// Result of a handler of synchronous exceptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Outcome {
@@ -146,7 +146,7 @@ pub enum Outcome {
     Unhandled,
 }
 
-/// What the kernel does with exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
+/// The kernel's handlers of exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
 /// lock taken: `sync` and `fatal` on the stack of the interrupted code, `irq` on the CPU's interrupt stack if it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Handlers {

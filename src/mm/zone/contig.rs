@@ -118,7 +118,7 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
-    /// [`Self::free_contig_range`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_contig_range`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_contig_range(&self, first: Page, pages: u32) -> Result<(), FreeError> {
         let map = self.hal.map();
         (0..pages).try_for_each(|index| {

@@ -9,7 +9,7 @@ use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, ZoneId, fi
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
-    /// [`Self::free_pages`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
@@ -60,7 +60,7 @@ impl<H: PageHal> PageAllocator<H> {
         freed
     }
 
-    /// [`Self::free_pages_cold`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages_cold`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_pages_cold(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
         let local = self.hal.local();
