@@ -246,7 +246,7 @@ impl Zone {
             self.lists.remove(map, head, order, state.list());
             self.count_taken(state.list(), 1 << order);
             let after = head.offset(1 << order);
-            // What of the first and the last block lies outside goes back, page by page: it merges by itself.
+            // The parts of the first and the last block outside the range go back, page by page: they merge by themselves.
             map.get(head).set_state(PageState::INSIDE);
             for index in head.index()..after.index() {
                 let page = Page::new(index);

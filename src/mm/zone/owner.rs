@@ -1,4 +1,4 @@
-//! What the holder of a block may do with its descriptor: references, claims, memory type.
+//! Calls of a block's owner on its descriptor: references, claims, memory type.
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
