@@ -128,6 +128,11 @@ fmt: toolchain
 doc: toolchain
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 
+## make book      the guide as a book in target/book/html (needs mdbook)
+.PHONY: book
+book:
+	@tools/book.sh $(TARGET_DIR)/book
+
 .PHONY: clean
 clean:
 	cargo clean

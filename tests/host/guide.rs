@@ -102,10 +102,24 @@ fn the_architecture_has_every_module() {
 #[test]
 fn the_index_has_every_page_once() {
     let index = read("docs/README.md");
-    for name in names("docs").iter().filter(|name| name.ends_with(".md") && *name != "README.md") {
+    let is_page = |name: &&String| name.ends_with(".md") && !["README.md", "SUMMARY.md"].contains(&name.as_str());
+    for name in names("docs").iter().filter(is_page) {
         let rows = index.matches(&format!("| [{name}]({name}) |")).count();
         assert_eq!(rows, 1, "docs/README.md lists {name} {rows} times");
     }
+}
+
+#[test]
+fn the_book_has_the_chapters_of_the_index_in_its_order() {
+    let pages = |text: &str| -> Vec<String> {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        targets.filter(|target| !target.starts_with("..")).map(str::to_owned).collect()
+    };
+    let (index, summary) = (read("docs/README.md"), read("docs/SUMMARY.md"));
+    let rows: String = index.lines().filter(|line| line.starts_with("| [")).collect();
+    let chapters = pages(&summary);
+    assert_eq!(chapters.first().map(String::as_str), Some("README.md"));
+    assert_eq!(pages(&rows), chapters[1..]);
 }
 
 /// The anchor that a heading has on the sites that render Markdown.
@@ -173,10 +187,39 @@ fn every_link_reaches_a_page_and_a_heading() {
     assert_eq!(dead_links("docs/a.md", planted, other), ["docs/a.md: c.md", "docs/a.md: #gone"]);
 }
 
+/// A text in which each `{…}` of a format string is `…`.
+fn with_gaps(text: &str) -> String {
+    let mut out = String::new();
+    for (number, part) in text.split('{').enumerate() {
+        match part.split_once('}') {
+            Some((inside, rest)) if number > 0 && inside.len() < 12 && !inside.contains('\n') => {
+                out += "…";
+                out += rest;
+            }
+            _ => out += part,
+        }
+    }
+    out
+}
+
+#[test]
+fn the_lines_of_a_fault_report_are_those_that_are_printed() {
+    let page = read("docs/fault-reports.md");
+    let sources = ["src/kernel/report.rs", "src/kernel/whereabouts.rs"].map(|path| with_gaps(&read(path))).join("\n");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    // `fault: …` with nothing else is explained in words.
+    let shown: Vec<&str> = rows.filter(|text| *text != "fault: …" && !text.starts_with('x')).collect();
+    assert!(shown.len() > 15, "{}", shown.len());
+    for text in shown {
+        assert!(sources.contains(text), "no report prints {text:?}");
+    }
+    assert_eq!(with_gaps("a {x:?} b {} c"), "a … b … c");
+}
+
 /// The table between the marks of the benchmarks.
 fn measured(page: &str) -> Vec<String> {
     let block = page.split("<!-- bench:begin -->").nth(1).and_then(|rest| rest.split("<!-- bench:end -->").next());
-    block.expect("the marks").lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect()
+    block.unwrap().lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect()
 }
 
 #[test]

@@ -49,6 +49,9 @@ mod misuse;
 mod pages;
 mod percpu;
 mod pgtable;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod pictures;
 #[cfg(test)]
 mod promises;
 mod random;
