@@ -85,9 +85,12 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::alloc_coherent`].
+    /// Those of [`Self::alloc_coherent`]; [`DmaError::Restricted`] of a device with a restricted pool, whose memory is uncached.
     #[track_caller]
     pub fn alloc_noncoherent(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        if device.is_restricted() {
+            return Err(DmaError::Restricted);
+        }
         let block = self.alloc_cached(device, size, gfp)?;
         if !device.is_coherent() {
             let range = VirtRange::from_size(block.addr, size).unwrap_or_default();

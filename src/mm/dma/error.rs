@@ -53,8 +53,11 @@ pub enum DmaError {
     PoolFull(u64),
     /// A pool that is not whole pages.
     BadPool(PhysRange),
-    /// As many pools as there can be, [`MAX_DEVICE_POOLS`](super::MAX_DEVICE_POOLS).
+    /// As many pools as there can be: [`MAX_DEVICE_POOLS`](super::MAX_DEVICE_POOLS), or
+    /// [`MAX_RESTRICTED_POOLS`](super::MAX_RESTRICTED_POOLS).
     TooManyPools,
+    /// The device has a restricted pool, and no cached memory but its bounce slots.
+    Restricted,
     /// As many reserves of uncached memory as there can be are full.
     NoReserve,
     /// No memory to note what is there.
@@ -114,6 +117,7 @@ impl fmt::Display for DmaError {
             Self::PoolFull(size) => write!(f, "the device's pool has not {size:#x} bytes in one piece"),
             Self::BadPool(range) => write!(f, "a pool at {range} is not whole pages"),
             Self::TooManyPools => f.write_str("there are as many pools as there can be"),
+            Self::Restricted => f.write_str("the device is restricted to its pool"),
             Self::NoReserve => f.write_str("all reserves of uncached memory are full"),
             Self::NoRecords => f.write_str("no memory to note it"),
             Self::AlreadySetUp => f.write_str("it is set up already"),

@@ -115,7 +115,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             && D::FROM_DEVICE
             && (phys.get() | size) & (self.hal.cache().granule().wrapping_sub(1)) != 0;
         match device.translate(range, device.mask()) {
-            Some(bus) if !shares => {
+            Some(bus) if !shares && !device.is_restricted() => {
                 if !device.is_coherent() {
                     self.hal.cache().clean(Internal::CALL, self.bytes(phys, size));
                 }
@@ -194,7 +194,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if !device.has_bounced() {
             return None;
         }
-        device.phys(bus, size).filter(|phys| self.bounce.contains(*phys))
+        device.phys(bus, size).filter(|phys| self.bounce_of(device).contains(*phys))
     }
 
     #[cold]

@@ -1,7 +1,7 @@
 //! Bounce buffers: memory that every device reaches, whose cache lines nobody else has (Linux: `kernel/dma/swiotlb.c`).
 //!
-//! One piece of memory in slots of 2 KiB. A buffer gets as many slots in a row as it needs, its bytes are copied by the
-//! direction of the mapping, and the device is told of the slots.
+//! One piece of memory in slots of 2 KiB, and one more for each restricted pool. A buffer gets as many slots in a row as it
+//! needs, its bytes are copied by the direction of the mapping, and the device is told of the slots.
 #![forbid(unsafe_code)]
 
 use super::{Broken, Device, Direction, Dma, DmaError, DmaHal};
@@ -11,6 +11,7 @@ use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
 use crate::mm::page::{Kind, PageMap as _};
 use crate::mm::zone::PageHal as _;
+use crate::sync::{OrderedLock, class};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a slot (Linux: `IO_TLB_SIZE`). No cache line is longer (`CTR_EL0` states 2048 at most), so no two slots share one.
@@ -78,8 +79,12 @@ pub struct BounceStats {
 }
 
 impl<'a> Slots<'a> {
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self { memory: PhysRange::EMPTY, records: &mut [], used: 0, next: 0, most: 0 }
+    }
+
+    const fn stats(&self) -> BounceStats {
+        BounceStats { slots: self.records.len() as u64, used: self.used as u64, most: self.most as u64 }
     }
 
     fn place(&self, slot: usize) -> PhysAddr {
@@ -213,12 +218,63 @@ impl BounceRange {
     }
 }
 
-impl<'a, H: DmaHal<'a>> Dma<'a, H> {
-    fn with_slots<R>(&self, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
-        let saved = self.hal.save();
+/// Bounce slots, and where they are.
+pub(super) struct Bounce<'a, H: DmaHal<'a>> {
+    range: BounceRange,
+    slots: OrderedLock<Slots<'a>, class::BounceSlots, H::Relax>,
+}
+
+impl<'a, H: DmaHal<'a>> Bounce<'a, H> {
+    pub(super) const fn new() -> Self {
+        Self { range: BounceRange::new(), slots: OrderedLock::new(Slots::new()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn contains(&self, phys: PhysAddr) -> bool {
+        self.range.contains(phys)
+    }
+
+    fn with<R>(&self, hal: &H, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
+        let saved = hal.save();
         let result = f(&mut self.slots.lock());
-        self.hal.restore(saved);
+        hal.restore(saved);
         result
+    }
+
+    /// Makes slots of memory that every caller may use from then on; whether there were none.
+    pub(super) fn install(&self, hal: &H, memory: PhysRange, records: &'a mut [Slot]) -> bool {
+        records.fill(Slot::FREE);
+        self.with(hal, |slots| {
+            let won = slots.records.is_empty();
+            if won {
+                *slots = Slots { memory, records, used: 0, next: 0, most: 0 };
+                self.range.start.store(memory.start().get(), Ordering::Relaxed);
+                self.range.size.store(memory.size(), Ordering::Release);
+            }
+            won
+        })
+    }
+
+    /// Where the slots are: no bytes without any.
+    pub(super) fn memory(&self, hal: &H) -> PhysRange {
+        self.with(hal, |slots| slots.memory)
+    }
+
+    pub(super) fn stats(&self, hal: &H) -> BounceStats {
+        self.with(hal, |slots| slots.stats())
+    }
+}
+
+impl<'a, H: DmaHal<'a>> Dma<'a, H> {
+    /// The bounce slots of a device: those of its restricted pool, or those for everybody.
+    #[inline(always)]
+    pub(super) fn bounce_of(&self, device: &Device) -> &Bounce<'a, H> {
+        let [common, restricted @ ..] = &self.bounce;
+        device.restricted_pool().and_then(|pool| restricted.get(pool.index())).unwrap_or(common)
+    }
+
+    fn with_slots<R>(&self, device: &Device, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
+        self.bounce_of(device).with(&self.hal, f)
     }
 
     /// Makes `slots` bounce slots, rounded up to whole pages, of memory that every device reaches (Linux: `swiotlb=`). May
@@ -255,17 +311,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             // Fresh, so that it is unclaimed.
             let _ = allocator.do_claim(first.offset(index), Kind::Dma, 0);
         }
-        records.fill(Slot::FREE);
-        let won = self.with_slots(|slots| {
-            if slots.records.is_empty() {
-                *slots = Slots { memory, records, used: 0, next: 0, most: 0 };
-                self.bounce.start.store(memory.start().get(), Ordering::Relaxed);
-                self.bounce.size.store(memory.size(), Ordering::Release);
-                return true;
-            }
-            false
-        });
-        if !won {
+        let [common, ..] = &self.bounce;
+        if !common.install(&self.hal, memory, records) {
             for index in 0..pages {
                 let _ = allocator.do_disown(first.offset(index), Kind::Dma);
             }
@@ -275,14 +322,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Ok(())
     }
 
-    /// How the bounce slots are used. Any context.
+    /// How the bounce slots for everybody are used. Any context.
     #[must_use]
     pub fn bounce_stats(&self) -> BounceStats {
-        self.with_slots(|slots| BounceStats {
-            slots: slots.records.len() as u64,
-            used: slots.used as u64,
-            most: slots.most as u64,
-        })
+        let [common, ..] = &self.bounce;
+        common.stats(&self.hal)
     }
 
     /// The linear map's addresses of bytes.
@@ -300,14 +344,14 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if size > MAX_BOUNCE || size > device.boundary().saturating_add(1) {
             return Err(DmaError::BounceTooLarge(size));
         }
-        let (memory, taken) = self.with_slots(|slots| (slots.memory, slots.take(device, phys, size)));
+        let (memory, taken) = self.with_slots(device, |slots| (slots.memory, slots.take(device, phys, size)));
         if memory.is_empty() {
             return Err(DmaError::NoBounceSlots);
         }
         let slot = taken.ok_or(DmaError::BounceFull(size))?;
         let reached = PhysRange::from_size(slot, size).and_then(|range| device.translate(range, device.mask()));
         let Some(bus) = reached else {
-            self.with_slots(|slots| slots.find(slot, size).into_iter().for_each(|bounced| slots.free(bounced)));
+            self.with_slots(device, |slots| slots.find(slot, size).into_iter().for_each(|bounced| slots.free(bounced)));
             return Err(DmaError::BounceUnreachable(memory));
         };
         let to = self.bytes(slot, size);
@@ -333,13 +377,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         slot: PhysAddr,
         (bus, size): (DmaAddr, u64),
     ) -> Result<(), DmaError> {
-        let found = self.with_slots(|slots| slots.find(slot, size));
+        let found = self.with_slots(device, |slots| slots.find(slot, size));
         let exact = |bounced: &Bounced| bounced.start == slot && bounced.size == size && bounced.device == device.id;
         let bounced = found.filter(exact).ok_or(DmaError::NotBounced(bus, size))?;
         if D::FROM_DEVICE {
             self.copy_out(device, bounced.original, slot, size);
         }
-        self.with_slots(|slots| slots.free(bounced));
+        self.with_slots(device, |slots| slots.free(bounced));
         Ok(())
     }
 
@@ -359,7 +403,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         slot: PhysAddr,
         (bus, size): (DmaAddr, u64),
     ) -> Result<PhysAddr, DmaError> {
-        let found = self.with_slots(|slots| slots.find(slot, size)).filter(|bounced| bounced.device == device.id);
+        let found =
+            self.with_slots(device, |slots| slots.find(slot, size)).filter(|bounced| bounced.device == device.id);
         let bounced = found.ok_or(DmaError::NotBounced(bus, size))?;
         let offset = slot.get() - bounced.start.get();
         Ok(PhysAddr::new(bounced.original.get() + offset))
@@ -403,6 +448,6 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
 
     /// Tests `BNC-1` and `BNC-2`.
     pub(super) fn check_bounce(&self) -> Result<(), Broken> {
-        self.with_slots(|slots| slots.check())
+        self.bounce.iter().try_for_each(|bounce| bounce.with(&self.hal, |slots| slots.check()))
     }
 }
