@@ -8,7 +8,7 @@ use super::linear::pointer;
 use super::machine::machine;
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
-use super::{faults, slab_fast};
+use super::{fault_injection, slab_fast};
 use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::arch::aarch64::counter;
 use crate::arch::aarch64::cpu;
@@ -97,7 +97,7 @@ unsafe impl SlabHal for KernelPages {
     }
 
     fn should_fail_slab(&self, _: &'static str, gfp: Gfp) -> bool {
-        faults::should_fail(FaultSite::Slab, gfp, 1)
+        fault_injection::should_fail(FaultSite::Slab, gfp, 1)
     }
 
     fn entropy(&self) -> u64 {

@@ -4,9 +4,9 @@
 use super::SlabHal;
 use super::cpu::Slot;
 use super::flags::SlabFlags;
+use super::id::CacheId;
 use super::member::{CacheObjects, Divisor};
 use super::node::Node;
-use super::number::CacheId;
 use super::shape::Shape;
 use super::word::SlabWord;
 use crate::sync::{OrderedLock, class};

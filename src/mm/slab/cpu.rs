@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::number::{CacheSet, SET_WORDS};
+use super::id::{CacheSet, SET_WORDS};
 use super::object::Object;
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicU64, Ordering, fence};

@@ -10,9 +10,9 @@
 
 use super::cache::Cache;
 use super::cpu::{Array, Magazine};
-use super::global::Registry;
+use super::id::{CacheId, CacheSet};
 use super::node::Chain;
-use super::number::{CacheId, CacheSet};
+use super::registry::Registry;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 

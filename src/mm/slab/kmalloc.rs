@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::cpu::{ArrayHeader, Slot};
 use super::error::{AllocError, CreateError};
 use super::flags::SlabFlags;
-use super::number::CacheId;
+use super::id::CacheId;
 use super::shape::Shape;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr, to_usize};

@@ -40,19 +40,19 @@ mod exchange;
 mod flags;
 mod free;
 mod freelist;
-mod global;
 mod hal;
+mod id;
 mod kmalloc;
 mod large;
 mod mark;
 pub mod masked;
 mod member;
 mod node;
-mod number;
 mod object;
 mod order;
 mod random;
 mod raw_calls;
+mod registry;
 mod resize;
 mod shape;
 mod shrink;
@@ -67,14 +67,14 @@ pub use cpu::{ArrayHeader, CpuSlabs, Slot};
 pub use debug::Findings;
 pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
 pub use flags::SlabFlags;
-pub use global::{CacheHandle, CacheSpec};
 pub use hal::SlabHal;
+pub use id::MAX_CACHES;
 pub use kmalloc::{
     KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
 };
 pub use member::CacheObjects;
 pub use node::NodeEvents;
-pub use number::MAX_CACHES;
+pub use registry::{CacheHandle, CacheSpec};
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
@@ -84,9 +84,9 @@ use crate::sync::{OrderedLock, class};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, Ordering};
 use debug::DebugChoice;
-use global::{Registry, Table};
 use node::Node;
 use random::Random;
+use registry::{Registry, Table};
 
 /// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]

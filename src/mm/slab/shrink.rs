@@ -4,9 +4,9 @@
 use super::cache::Cache;
 use super::cpu::Array;
 use super::error::InUse;
-use super::global::Registry;
+use super::id::CacheSet;
 use super::node::{Chain, Node};
-use super::number::CacheSet;
+use super::registry::Registry;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, PAGE_SIZE};

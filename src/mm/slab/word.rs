@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::cpu::Slot;
-use super::number::CacheId;
+use super::id::CacheId;
 
 /// Word that every page of a slab has in the low half of its descriptor's `aux`, which only slabs set. It answers with one
 /// multiplication whether an address is the start of one of the slab's objects, and with one addition where the CPU keeps free

@@ -90,7 +90,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 min: range.start().get(),
                 max: range.end().get(),
             };
-            for _ in 0..super::alloc::RESERVE {
+            for _ in 0..super::free_tree::RESERVE {
                 let spare = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(SetupError::NoDescriptor)?;
                 self.with_free(|free| free.add_spare(spare));
             }

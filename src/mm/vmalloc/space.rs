@@ -1,8 +1,8 @@
 //! An address space: allocating, finding and freeing areas.
 #![forbid(unsafe_code)]
 
-use super::alloc::FreeSpace;
 use super::early::EarlyAreas;
+use super::free_tree::FreeSpace;
 use super::node::VmapNode;
 use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags, VmallocInfo};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};

@@ -7,10 +7,10 @@ use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_part
 use super::cpu::Array;
 use super::error::{CreateError, DestroyError};
 use super::flags::SlabFlags;
+use super::id::{CacheId, CacheSet, MAX_CACHES};
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
 use super::node::Node;
-use super::number::{CacheId, CacheSet, MAX_CACHES};
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
