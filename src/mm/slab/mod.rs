@@ -63,14 +63,15 @@ mod tags;
 mod word;
 
 pub use cache::{Cache, Constructor};
-pub use cpu::{ArrayHeader, CpuSlabs, Slot};
+pub use cpu::{ArrayHeader, ArrayOffset, CpuSlabs};
 pub use debug::Findings;
-pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
+pub use error::{CreateError, DestroyError, InUse, Misuse, SlabAllocError, SlabBroken};
 pub use flags::SlabFlags;
 pub use hal::SlabHal;
 pub use id::MAX_CACHES;
 pub use kmalloc::{
-    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
+    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocCacheType, kmalloc_index,
+    kmalloc_size,
 };
 pub use member::CacheObjects;
 pub use node::NodeEvents;

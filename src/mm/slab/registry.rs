@@ -257,7 +257,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn share_mark(&self, cache: &Cache<H>) {
         let cpus = (0..self.hal().cpus()).map(CpuId::new);
         for local in cpus.filter_map(|cpu| self.hal().local_of(cpu)) {
-            Array::new::<H>(local, cache.slot).set_mark(cache.mark_secret);
+            Array::new::<H>(local, cache.array).set_mark(cache.mark_secret);
         }
     }
 
@@ -274,7 +274,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             id,
             shape,
             constructor,
-            slot: H::slot(id.get()),
+            array: H::array_offset(id.get()),
             capacity: if shape.is_long_way() { 0 } else { array_capacity(shape.size) },
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),

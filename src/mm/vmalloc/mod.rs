@@ -54,8 +54,7 @@ mod vmap_pages;
 
 pub use area::{Area, AreaRef, Pages, Removed};
 pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
-pub use check::Broken;
-pub use error::{AreaError, MapError, SetupError};
+pub use error::{AreaError, VmallocError, VmapSetupError};
 pub use flags::VmFlags;
 pub use hal::{AreaHal, SetMemoryHal, VmallocHal};
 pub use info::{AreaInfo, VmallocInfo};

@@ -57,7 +57,7 @@ mod zone;
 pub use bulk::PageBatch;
 pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use cma::{CmaArea, CmaUsage};
-pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
+pub use error::{AllocError, ContigError, FreeError, SetupError, ZoneBroken};
 pub use hal::PageHal;
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
