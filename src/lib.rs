@@ -22,7 +22,7 @@
 //! | file | what for |
 //! |---|---|
 //! | `ds/rbtree/node.rs` | links that their owner alone touches |
-//! | `sync/held.rs` | references in a table of the checking build |
+//! | `sync/held_locks.rs` | references in a table of the checking build |
 //! | `hal/cache.rs` | the promise of a machine with data caches |
 //! | `hal/frame.rs` | the promise of a source of table frames |
 //! | `hal/internal.rs` | the promise of who plays an allocator |
@@ -55,12 +55,12 @@
 //! | `mm/page/map.rs` | the page descriptors as one array |
 //! | `mm/percpu/hal.rs` | the promise of a machine with per-CPU memory |
 //! | `mm/percpu/raw_calls.rs` | what is owed by calls on per-CPU memory |
-//! | `mm/slab/global.rs` | records of caches as pointers |
+//! | `mm/slab/registry.rs` | records of caches as pointers |
 //! | `mm/slab/hal.rs` | the promise of a machine with objects |
 //! | `mm/slab/object.rs` | memory of objects |
 //! | `mm/slab/raw_calls.rs` | what is owed by calls on objects |
 //! | `mm/slab/slab.rs` | which memory is an object's |
-//! | `mm/zone/reserved.rs` | reserved memory that is said to be no longer needed |
+//! | `mm/zone/free_reserved.rs` | reserved memory that is said to be no longer needed |
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
@@ -82,7 +82,7 @@
 //! | `arch/aarch64/entries.rs` | runs of entries in pairs |
 //! | `arch/aarch64/features.rs` | ID registers |
 //! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
-//! | `arch/aarch64/hold.rs` | waiting out of registers |
+//! | `arch/aarch64/stop_machine.rs` | waiting out of registers |
 //! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
 //! | `arch/aarch64/io.rs` | loads and stores of device registers |
 //! | `arch/aarch64/irq.rs` | masking interrupts |
@@ -156,15 +156,16 @@
 //! | `boot/early_regions.rs` | memory of the image as regions |
 //! | `kernel/dma_benchmark.rs` | buffers of its own, mapped for no device |
 //! | `kernel/heap.rs` | the grant of the early heap |
-//! | `kernel/init.rs` | the boot stub's fixmap, the identity map, the grant of the early heap |
+//! | `kernel/init.rs` | the boot stub's fixmap, the grant of the early heap |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
-//! | `kernel/machine.rs` | the promise of the reference kernel |
+//! | `kernel/reference.rs` | the promise of the reference kernel |
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
 //! | `kernel/tags.rs` | switching tags on; the object of their self-test |
 //! | `kernel/tick.rs` | a handler as a pointer |
+//! | `kernel/wx_check.rs` | the boot stub's identity map |
 //! | `single.rs` | memory of one CPU, used where it is |
 #![cfg_attr(not(feature = "host"), no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
