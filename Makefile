@@ -29,10 +29,10 @@ test:
 bench: setup
 	cargo bench -p quarry-benches --features peers --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
 
-## make bench-readme   and put the table into README.md
+## make bench-readme   and put the tables into README.md and docs/performance.md
 .PHONY: bench-readme
 bench-readme: bench
-	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
+	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md docs/performance.md
 
 ## make budget     every figure into benches/budget.tsv; REASON='…' where one rises (docs/measuring.md)
 .PHONY: budget
@@ -127,6 +127,11 @@ fmt: toolchain
 .PHONY: doc
 doc: toolchain
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+
+## make book      the guide as a book in target/book/html (needs mdbook)
+.PHONY: book
+book:
+	@tools/book.sh $(TARGET_DIR)/book
 
 .PHONY: clean
 clean:

@@ -50,7 +50,7 @@ impl Heap for Kmalloc {
 
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { global::kfree(block.as_ptr()) };
     }
 

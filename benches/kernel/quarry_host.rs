@@ -213,14 +213,14 @@ unsafe impl PageHal for Machine {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
-        // SAFETY: as above.
+        // SAFETY: pages that the allocator has taken for its caller.
         let bytes = unsafe { std::slice::from_raw_parts(at, to_usize(pages * PAGE_SIZE)) };
         let (at, found) = bytes.iter().enumerate().find(|(_, found)| **found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), *found))
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: one thread is one CPU here; each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
@@ -274,7 +274,7 @@ impl Heap for Kmalloc {
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
         let at = VirtAddr::new(block.as_ptr().expose_provenance() as u64);
-        // SAFETY: the caller's contract: the block came from `alloc`, and nobody uses it afterwards.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         let freed = unsafe { slabs().kfree(at) };
         assert!(freed.is_ok(), "a block is freed once");
     }

@@ -55,13 +55,13 @@ unsafe impl Kmem for Kmalloc {
     }
 
     unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Kmem::krealloc`: `object` came from here, and nobody uses it after a success.
         unsafe { slab::krealloc(object.as_ptr(), size, gfp) }
     }
 
     #[inline(always)]
     unsafe fn kfree(&self, object: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Kmem::kfree`: `object` came from here, and nobody uses it afterwards.
         unsafe { slab::kfree(object.as_ptr()) };
     }
 
@@ -78,7 +78,7 @@ unsafe impl Kmem for Kmalloc {
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {
-        // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. `vfree` reports a bad pointer.
+        // SAFETY: `Kmem::vfree`: `memory` came from `vmalloc`, and nobody uses it afterwards. `vfree` reports a bad pointer.
         unsafe { vmalloc::vfree(memory) };
     }
 

@@ -54,7 +54,7 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
 ///
 /// The memory is the caller's, and nobody uses it afterwards. An allocation that the device does not have is found and refused.
 pub unsafe fn devm_kfree(device: &Devres, memory: impl Pointer) -> Result<(), NotKept> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, the memory is the caller's, and nobody uses it afterwards.
     unsafe { device.free_memory(memory.at().as_ptr()) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
 }
 
@@ -126,7 +126,7 @@ pub unsafe fn devm_ioremap_resource<'d>(
     size: u64,
     name: &'static str,
 ) -> Result<&'d IoMem, IoMemError> {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `IoMem::new`, which `request` asks for.
     let registers = unsafe { IoMem::<0>::request(start, size, MemoryType::DeviceNGnRE, name) }?;
     device.keep(registers, Gfp::KERNEL).map_err(IoMemError::Memory)
 }

@@ -292,7 +292,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     #[track_caller]
     pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
         let start = IO.ioremap(phys, size, memory).map_err(IoMemError::Map)?;
-        // SAFETY: mapped by the line above, and the caller's promise.
+        // SAFETY: mapped by the line above; `# Safety` of `new`: the registers' effect is the owner's responsibility.
         unsafe { Self::of_mapping(start, size) }
     }
 
@@ -304,10 +304,10 @@ impl<const SIZE: u64> IoMem<SIZE> {
     /// [`IoMem::new`].
     unsafe fn of_mapping(start: VirtAddr, size: u64) -> Result<Self, IoMemError> {
         let range = VirtRange::from_size(start, size).unwrap_or_default();
-        // SAFETY: MMIO-1: mapped, and unmapped by `drop` alone, by the caller's promise.
+        // SAFETY: MMIO-1: by this function's `# Safety` the bytes are mapped until `drop` unmaps them, which nobody else does.
         let registers = unsafe { Mmio::new(Bus, range) };
         let registers = registers.sized::<SIZE>().map_err(|error| {
-            // SAFETY: the caller's contract: it is this function's to unmap, and nobody has it yet.
+            // SAFETY: by this function's `# Safety`, the mapping is nobody else's to unmap; nobody has it yet.
             unsafe { memunmap(start) };
             IoMemError::Size(error)
         })?;
@@ -332,7 +332,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
         name: &'static str,
     ) -> Result<Self, IoMemError> {
         let region = MemRegion::request(phys, size, name).map_err(IoMemError::Region)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's `# Safety` is that of `new`.
         let mapped = unsafe { Self::new(phys, size, memory) }?;
         Ok(mapped.with_region(region))
     }
@@ -356,7 +356,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     ) -> Result<Self, IoMemError> {
         let addresses = region.request(name).map_err(IoMemError::Region)?;
         let start = region.map(memory).map_err(IoMemError::Map)?;
-        // SAFETY: mapped by the line above, and the caller's promise.
+        // SAFETY: mapped by the line above; `# Safety` of `new`: the registers' effect is the owner's responsibility.
         let mapped = unsafe { Self::of_mapping(start, region.range().size()) }?;
         Ok(mapped.with_region(addresses))
     }
@@ -400,7 +400,7 @@ macro_rules! accesses {
         #[must_use]
         #[inline]
         pub unsafe fn $read(at: VirtAddr) -> $word {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and reading it does no harm.
             let value = unsafe { $read_relaxed(at) };
             Bus.order_after_load(value);
             value
@@ -414,7 +414,7 @@ macro_rules! accesses {
         #[must_use]
         #[inline]
         pub unsafe fn $read_relaxed(at: VirtAddr) -> $word {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and reading it does no harm.
             unsafe { Bus.load(at) }
         }
 
@@ -426,7 +426,7 @@ macro_rules! accesses {
         #[inline]
         pub unsafe fn $write(value: $word, at: VirtAddr) {
             Bus.order_before_store();
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and writing it does no harm.
             unsafe { $write_relaxed(value, at) };
         }
 
@@ -437,7 +437,7 @@ macro_rules! accesses {
         /// As for the ordered one.
         #[inline]
         pub unsafe fn $write_relaxed(value: $word, at: VirtAddr) {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and writing it does no harm.
             unsafe { Bus.store(at, value) };
         }
     };

@@ -137,14 +137,14 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     }
     if is_vmalloc_addr(old) {
         if size == 0 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, the memory came from vmalloc; nobody uses it after a success.
             unsafe { try_vfree(old) }.map_err(KvError::Vmalloc)?;
             return kvmalloc(0, gfp);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the memory came from vmalloc; nobody uses it after a success.
         return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, the memory came from `kmalloc`; nobody uses it after a success.
     match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {
         Ok(memory) => Ok(memory),
         Err(error @ (SlabAllocError::Flags(_) | SlabAllocError::Zone(_) | SlabAllocError::NotAllocated(_))) => {
@@ -155,7 +155,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
             let new = kvmalloc(size, gfp)?;
             // SAFETY: both have that many bytes, and the new memory has no other owner.
             unsafe { new.as_ptr().copy_from_nonoverlapping(old.as_ptr(), had.min(size)) };
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, nobody uses the old pointer after a success, and this is one.
             unsafe { kfree(old) };
             Ok(new)
         }
@@ -175,10 +175,10 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 pub unsafe fn kvfree(memory: impl Pointer) {
     let at = memory.at();
     if !is_vmalloc_addr(at) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         return unsafe { kfree(at) };
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
     let freed = unsafe { try_vfree(at) };
     if let Err(error) = freed {
         refused("kvfree", at, &error, Location::caller());
@@ -197,10 +197,10 @@ pub unsafe fn kvfree(memory: impl Pointer) {
 pub unsafe fn try_kvfree(memory: impl Pointer) -> Result<(), KvFreeError> {
     let at = memory.at();
     if is_vmalloc_addr(at) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         unsafe { try_vfree(at) }.map_err(KvFreeError::Vmalloc)
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         unsafe { try_kfree(at) }.map_err(KvFreeError::Slab)
     }
 }

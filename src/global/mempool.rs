@@ -82,7 +82,7 @@ unsafe impl Backing for KmallocElements {
 
     #[inline(always)]
     unsafe fn free(&self, element: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Backing::free`: the element came from here, and nobody uses it afterwards.
         unsafe { super::slab::kfree(element.as_ptr()) };
     }
 
@@ -113,7 +113,7 @@ unsafe impl Backing for KmemCache {
 
     #[inline(always)]
     unsafe fn free(&self, element: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Backing::free`: the element came from here, and nobody uses it afterwards.
         unsafe { self.free(element) };
     }
 
@@ -150,7 +150,7 @@ pub unsafe fn mempool_create<D>(
     pool_data: D,
 ) -> Result<FunctionPool<D>, PoolCreateError> {
     super::might_sleep("mempool_create").map_err(PoolCreateError::Atomic)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `Functions::new`.
     create(name, min_nr, unsafe { Functions::new(alloc_fn, free_fn, pool_data) })
 }
 
@@ -216,7 +216,7 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
 /// As for [`RawMempool::free`].
 #[inline(always)]
 pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `RawMempool::free`.
     if let Err(wrong) = unsafe { pool.free(element.at().as_ptr()) } {
         pool.report_free(&wrong);
     }
@@ -232,7 +232,7 @@ pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B
 ///
 /// As for [`RawMempool::free`].
 pub unsafe fn try_mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) -> Result<(), NotFreed> {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `RawMempool::free`.
     unsafe { pool.free(element.at().as_ptr()) }
 }
 

@@ -114,10 +114,10 @@ unsafe impl SlabHal for KernelPages {
             unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
         } else if bytes.is_multiple_of(8) {
             // In words, so that a constant number of them needs no call.
-            // SAFETY: as above; objects are aligned to words.
+            // SAFETY: `bytes` of an object that is the allocator's or its caller's alone; objects are aligned to words.
             unsafe { object.as_ptr::<u64>().write_bytes(0, bytes / 8) };
         } else {
-            // SAFETY: as above.
+            // SAFETY: `bytes` of an object that is the allocator's or its caller's alone.
             unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
         }
     }

@@ -40,7 +40,7 @@ impl TagMemory for LinearTags {
     }
 
     fn get(&self, at: PhysAddr) -> Tag {
-        // SAFETY: as above.
+        // SAFETY: RAM of the page allocator, which the linear map maps as tagged, and whose caller has it (TAGS-1).
         unsafe { mte::get(linear(at)) }
     }
 
@@ -119,7 +119,7 @@ pub unsafe fn enable_tags(seed: u64, scratch: VirtAddr) -> Result<(), TagError> 
     }
     SEED.store(seed, Ordering::Relaxed);
     mte::init_cpu(seed);
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `scratch` is mapped and the caller's.
     if !unsafe { keeps_tags(scratch) } {
         return Err(TagError::NotKept);
     }
@@ -152,9 +152,9 @@ pub fn start_tags_on_cpu() -> bool {
 pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
     let at = at.untagged();
     let kept = [Tag::from_bits(5), Tag::from_bits(10), Tag::FREE].map(|tag| {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `at` is mapped, page aligned and the caller's.
         unsafe { mte::set(at, TAG_GRANULE, tag) };
-        // SAFETY: as above.
+        // SAFETY: by this function's `# Safety`, `at` is mapped, page aligned and the caller's.
         unsafe { mte::get(at) == tag }
     });
     kept == [true; 3]

@@ -178,7 +178,7 @@ impl Objects for KernelPages {
 ///
 /// The space is dropped only when every CPU that sees it has changed to another one, or to none ([`leave_mm`](super::leave_mm)).
 pub unsafe fn activate(space: &AddressSpace) -> Result<(), AsidError> {
-    // SAFETY: the caller vouches for the space; its number is its own, and told to its pages before any CPU uses it.
+    // SAFETY: by `# Safety` the space outlives its use; its number is its own, and told to its pages before any CPU uses it.
     unsafe { switch_mm_noting(space.root(), space.asid(), &mut |asid| space.note_asid(asid)) }
 }
 

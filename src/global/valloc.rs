@@ -68,11 +68,11 @@ unsafe impl Allocator for Vmalloc {
             let moved = self.allocate(new, gfp)?;
             // SAFETY: both have that many bytes, and the new block has no other owner.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block has the layout `old`, and nobody uses it after a success, which this is.
             unsafe { self.free(block, old) };
             moved
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
             unsafe { vrealloc(block, new.size(), gfp) }.map_err(|error| refused(&error))?
         };
         if gfp.contains(Gfp::ZERO)
@@ -80,14 +80,14 @@ unsafe impl Allocator for Vmalloc {
         {
             // SAFETY: behind the old contents, inside the block.
             let tail = unsafe { moved.add(old.size()) };
-            // SAFETY: as above; not all calls before asked for zeroes.
+            // SAFETY: the `more` bytes behind the old contents, inside the block; not all calls before asked for zeroes.
             unsafe { tail.write_bytes(0, more) };
         }
         Ok(moved)
     }
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. `vfree` reports a bad block.
+        // SAFETY: `Allocator::free`: the block came from here, and nobody uses it afterwards. `vfree` reports a bad block.
         unsafe { vfree(block) };
     }
 }

@@ -314,7 +314,7 @@ pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNu
     if old.at() == VirtAddr::ZERO {
         return vmalloc_gfp(size, gfp);
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: this function's `# Safety` is that of `resize`: nobody uses the memory meanwhile, nor the freed part afterwards.
     unsafe { resize(old.at(), size as u64, gfp) }.map(pointer)
 }
 
@@ -334,7 +334,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, Vmal
         Resized::InPlace(bytes) => {
             if gfp.contains(Gfp::ZERO) && bytes > size {
                 let tail = VirtAddr::new(addr.get() + size).as_ptr::<u8>();
-                // SAFETY: mapped, as the area has that many bytes, and used by nobody, as the caller promises.
+                // SAFETY: mapped, as the area has that many bytes; `# Safety` of `vrealloc`: nobody uses the memory meanwhile.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
             tags::retag_vmalloc(tagged, size, bytes);
@@ -349,7 +349,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, Vmal
     let new = if core::ptr::eq(space, &EXECMEM) { EXECMEM.vmalloc(&request)? } else { allocate(&request)? };
     // SAFETY: both areas are mapped for that many bytes: it moves because it is too short. The new one has no other owner.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
-    // SAFETY: the caller's contract: nobody uses the old memory afterwards.
+    // SAFETY: `# Safety` of `vrealloc`: the address changes, so nobody uses the old memory afterwards.
     unsafe { try_vfree(addr) }?;
     Ok(new)
 }

@@ -25,6 +25,9 @@ mod embedding;
 mod fault_inject;
 mod fdt;
 mod features;
+// Reads the pages and the sources.
+#[cfg(all(test, not(miri)))]
+mod guide;
 #[cfg(test)]
 mod io;
 mod kernel;
@@ -46,6 +49,9 @@ mod owner_map;
 mod pages;
 mod percpu;
 mod pgtable;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod pictures;
 #[cfg(test)]
 mod promises;
 mod random;

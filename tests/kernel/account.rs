@@ -99,7 +99,7 @@ impl Damage {
         let word = VirtAddr::new(VMEMMAP_START + frame * PAGE_DESCRIPTOR_SIZE).as_ptr::<u64>();
         // SAFETY: descriptors of RAM are mapped for good; nobody else runs.
         let before = unsafe { word.read_volatile() };
-        // SAFETY: as above; the test undoes it before anybody allocates.
+        // SAFETY: the descriptor's word, mapped for good; the test undoes it before anybody allocates.
         unsafe { word.write_volatile(change(before)) };
         Self { word, before }
     }

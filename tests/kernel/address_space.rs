@@ -272,7 +272,7 @@ fn a_stack_grows_to_its_limit_and_no_further() {
     assert_eq!(process.run(Program::Descend, [0, 40, 0]), Err(SpaceFault::NotMapped(end)));
 }
 
-// Behaviours 425 and 428 by several CPUs, 432
+// Behaviours 425 and 432, by several CPUs
 ktest!(threads_of_one_process_fault_unmap_and_fork_at_once, machine = "smp=4", timeout = 120);
 fn threads_of_one_process_fault_unmap_and_fork_at_once() {
     drop(Process::new());

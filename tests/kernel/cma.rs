@@ -257,7 +257,7 @@ fn what_borrows_is_moved_by_its_owner_and_keeps_what_it_holds() {
     assert!(CACHE.moved.load(Ordering::Relaxed) > 500);
     for (place, number) in CACHE.places.iter().zip(0_u64..) {
         let pfn = place.load(Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: a page of the cache's.
         assert_eq!(unsafe { word(pfn).read() }, number);
         raw!(global::try_free_page(global::pfn_to_page(Pfn::new(pfn)).expect("a page"))).expect("the cache's");
         place.store(0, Ordering::Relaxed);

@@ -48,7 +48,7 @@ fn alloc(device: &Device, size: u64) -> CoherentBlock {
         let place = at.wrapping_add(word);
         // SAFETY: allocated by the line above.
         assert_eq!(unsafe { place.read_volatile() }, 0);
-        // SAFETY: as above.
+        // SAFETY: a word of the memory that the line above has allocated.
         unsafe { place.write_volatile(0x5555_5555_0000_0000 + word as u64) };
     }
     block

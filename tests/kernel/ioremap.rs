@@ -241,7 +241,7 @@ fn an_unmapped_register_faults() {
     assert_ne!(unsafe { global::readl(clock) }, 0);
     raw!(global::try_iounmap(clock)).expect("what was returned");
     expect_fault(FaultKind::Translation(quarry::arch::aarch64::esr::Access::Read), clock);
-    // SAFETY: as above.
+    // SAFETY: the clock's data register.
     let _ = unsafe { global::readl(clock) };
 }
 

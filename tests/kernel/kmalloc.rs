@@ -95,7 +95,7 @@ fn no_bytes_are_a_pointer_that_can_be_freed() {
     }
     // SAFETY: each is the allocation that the call before returned.
     let grown = unsafe { global::krealloc(none.as_ptr(), 100, KERNEL) }.expect("memory");
-    // SAFETY: as above.
+    // SAFETY: each is the allocation that the call before returned.
     assert_eq!(unsafe { global::krealloc(grown.as_ptr(), 0, KERNEL) }, Ok(none));
 }
 

@@ -173,7 +173,7 @@ fn pcpu() {
     for (ptr, size) in live {
         for cpu in global::possible_cpus() {
             let at = global::per_cpu_ptr(ptr, cpu);
-            // SAFETY: as above, and not freed yet.
+            // SAFETY: allocated above, so many bytes, and not freed yet.
             let copy = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), usize::try_from(size).expect("small")) };
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");

@@ -177,14 +177,14 @@ unsafe impl PageHal for Machine {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
-        // SAFETY: as above.
+        // SAFETY: pages that the allocator has taken for its caller.
         let bytes = unsafe { std::slice::from_raw_parts(at, (pages * PAGE_SIZE) as usize) };
         let (at, found) = bytes.iter().enumerate().find(|(_, found)| **found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), *found))
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 

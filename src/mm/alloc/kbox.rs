@@ -37,7 +37,7 @@ pub struct KBox<T: ?Sized, A: Allocator> {
 
 // SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Send + ?Sized, A: Allocator + Send> Send for KBox<T, A> {}
-// SAFETY: as above.
+// SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Sync + ?Sized, A: Allocator + Sync> Sync for KBox<T, A> {}
 
 // The value stays where it is when its box moves.
@@ -146,7 +146,7 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
     #[must_use]
     pub unsafe fn assume_init(self) -> KBox<T, A> {
         let (at, allocator) = Self::into_raw_with_allocator(self);
-        // SAFETY: BOX-1 with the caller's promise.
+        // SAFETY: BOX-1: by this function's `# Safety`, the place holds a value.
         unsafe { KBox::from_raw_in(at.cast(), allocator) }
     }
 }
@@ -165,7 +165,7 @@ impl<T: ?Sized, A: Allocator + Stateless> KBox<T, A> {
     /// `raw` came from there, of a box with the same allocator, once; it may have been unsized since.
     #[must_use]
     pub const unsafe fn from_raw(raw: *mut T) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `raw` came from such a box, once; `A::THE` is its allocator.
         unsafe { Self::from_raw_in(raw, A::THE) }
     }
 }

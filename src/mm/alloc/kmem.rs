@@ -197,7 +197,7 @@ fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
     if CHECKED && let Some(usable) = wasted(kmem, block, size) {
         // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
-        // SAFETY: as above, and its user wants less than half of them.
+        // SAFETY: the last bytes of the block, whose user wants less than half of it.
         unsafe { last.write_unaligned(small_note(block, size)) };
     }
 }
@@ -210,7 +210,7 @@ fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
     let right = if is_wasteful(usable, size) {
         // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
-        // SAFETY: as above; nobody uses it any more.
+        // SAFETY: the last bytes of the block, which nobody uses any more.
         unsafe { last.read_unaligned() == small_note(block, size) }
     } else {
         size <= usable
@@ -236,7 +236,7 @@ unsafe fn move_block<K: Kmem>(
     let moved = kmem.kmalloc(request(new), gfp)?;
     // SAFETY: both blocks have that many bytes, and are distinct.
     unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-    // SAFETY: the caller's promise.
+    // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after the move.
     unsafe { kmem.kfree(block) };
     Ok(moved)
 }
@@ -259,29 +259,29 @@ unsafe impl<K: Kmem> Allocator for K {
         let plain = gfp - Gfp::ZERO;
         let shrinks = new.size() < old.size();
         let resized = if !block.addr().get().is_multiple_of(new.align()) {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` is that of `move_block`.
             unsafe { move_block(self, block, old, new, plain) }?
         } else if shrinks && self.ksize(block).is_ok_and(|usable| is_wasteful(usable, size)) {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` is that of `move_block`.
             let moved = unsafe { move_block(self, block, old, new, plain | Gfp::NOWARN) };
             match moved {
                 Ok(moved) => moved,
                 // It fits in place.
                 Err(_) => {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
                     let stays = unsafe { self.krealloc(block, size, plain) }?;
                     note_small(self, stays, size);
                     stays
                 }
             }
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
             unsafe { self.krealloc(block, size, plain) }?
         };
         if gfp.contains(Gfp::ZERO) && !shrinks {
             // SAFETY: the block has `new.size()` bytes.
             let tail = unsafe { resized.add(old.size()) };
-            // SAFETY: as above.
+            // SAFETY: bytes `old.size()` to `new.size()` of the block, which has as many.
             unsafe { tail.write_bytes(0, new.size() - old.size()) };
         }
         Ok(resized)
@@ -292,7 +292,7 @@ unsafe impl<K: Kmem> Allocator for K {
         if CHECKED && !has_size(self, block, request(layout)) {
             return;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::free`: the block came from here, and nobody uses it afterwards.
         unsafe { self.kfree(block) };
     }
 }

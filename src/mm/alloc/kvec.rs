@@ -204,7 +204,7 @@ impl<T, A: Allocator> KVec<T, A> {
         debug_assert!(self.len < self.capacity(), "there is room");
         // SAFETY: BUF-1: there is room behind the values.
         let place = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: as above; nothing there is dropped (VEC-1).
+        // SAFETY: BUF-1: there is room behind the values; nothing there is dropped (VEC-1).
         unsafe { place.write(value) };
         // INVARIANT: VEC-1.
         self.len += 1;
@@ -287,7 +287,7 @@ impl<T, A: Allocator> KVec<T, A> {
     pub const unsafe fn from_raw_parts_in(at: *mut T, len: usize, capacity: usize, allocator: A) -> Self {
         // SAFETY: an array's pointer is not null.
         let at = unsafe { NonNull::new_unchecked(at) };
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the parts came from a vector with this allocator, once.
         let buf = unsafe { RawBuf::from_parts(at, capacity, allocator) };
         // INVARIANT: VEC-1 is the caller's promise.
         Self { buf, len }

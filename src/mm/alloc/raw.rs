@@ -24,7 +24,7 @@ pub(super) struct RawBuf<T, A: Allocator> {
 
 // SAFETY: BUF-1: the room belongs to this buffer alone, as if it held the values itself.
 unsafe impl<T: Send, A: Allocator + Send> Send for RawBuf<T, A> {}
-// SAFETY: as above.
+// SAFETY: BUF-1: the room belongs to this buffer alone, as if it held the values itself.
 unsafe impl<T: Sync, A: Allocator + Sync> Sync for RawBuf<T, A> {}
 
 impl<T, A: Allocator> RawBuf<T, A> {

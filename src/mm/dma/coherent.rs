@@ -27,7 +27,7 @@ pub struct CoherentBlock {
     pub bus: DmaAddr,
 }
 
-/// What the owner's word of a block of the page allocator says: whole blocks that are cached, or reserves.
+/// Owner's word of a block of the page allocator: a whole block that is cached, or a reserve.
 const CACHED: u64 = 1;
 const RESERVE: u64 = 2;
 /// The order of an ordinary reserve, 2 MiB.
@@ -319,7 +319,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         self.with_reserves(|reserves| reserves.pages())
     }
 
-    /// [`Self::free_coherent`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_coherent`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     #[track_caller]
     pub(crate) fn do_free_coherent(&self, device: &Device, size: u64, block: CoherentBlock) -> Result<(), DmaError> {

@@ -1,4 +1,4 @@
-//! What is known of a device that accesses memory by itself: where it finds memory, how far its addresses reach, whether its
+//! Description of a device that accesses memory by itself: where it finds memory, how far its addresses reach, whether its
 //! accesses are coherent.
 #![forbid(unsafe_code)]
 
@@ -29,17 +29,17 @@ impl DmaWindow {
         self.bus.get().wrapping_sub(self.cpu.start().get())
     }
 
-    /// What of the window a device with this mask reaches, as the CPU finds it.
+    /// The part of the window, in CPU addresses, that a device with this mask reaches.
     fn within(self, mask: u64) -> Option<PhysRange> {
         let bytes = self.cpu.size().min(mask.checked_sub(self.bus.get())?.saturating_add(1));
         PhysRange::from_size(self.cpu.start(), bytes)
     }
 }
 
-/// What a device is made from, before it is one.
+/// Description from which a device is made.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSpec<'n> {
-    /// What reports call it.
+    /// Name in reports.
     pub name: &'n str,
     /// Whether its accesses are coherent with the data caches (`dma-coherent`).
     pub coherent: bool,
@@ -133,7 +133,7 @@ impl fmt::Display for SpecError {
 
 impl core::error::Error for SpecError {}
 
-/// A device that accesses memory by itself. What mapping a buffer needs of it is in its first cache line.
+/// A device that accesses memory by itself. The fields that mapping a buffer reads are in its first cache line.
 ///
 /// # Invariants
 ///
@@ -164,7 +164,7 @@ pub struct Device {
     restricted: Option<RestrictedPool>,
 }
 
-/// What 32-bit devices reach: the mask that a device begins with (Linux: `DMA_BIT_MASK(32)`).
+/// The addresses of 32-bit devices: the mask that a device begins with (Linux: `DMA_BIT_MASK(32)`).
 const FIRST_MASK: u64 = u32::MAX as u64;
 /// Bytes of a segment at most, unless the driver says otherwise (Linux: 64 KiB).
 const FIRST_SEGMENT: u32 = 64 << 10;
@@ -228,7 +228,7 @@ impl Device {
         Self { bounced: AtomicBool::new(false), ..*self }
     }
 
-    /// What reports call it.
+    /// Name in reports.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.get(..self.length).and_then(|name| str::from_utf8(name).ok()).unwrap_or_default()

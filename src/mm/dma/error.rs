@@ -64,7 +64,7 @@ pub enum DmaError {
     NoRecords,
     /// It is set up already.
     AlreadySetUp,
-    /// What is freed was not allocated, not as a whole, not in this size or not for this bus address.
+    /// A free of memory that was not allocated, or not as a whole, in this size or for this bus address.
     NotAllocated(VirtAddr, DmaAddr, u64),
     /// The checks have found something wrong, and reported it.
     Misused(Misuse),

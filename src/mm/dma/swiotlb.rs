@@ -117,7 +117,7 @@ impl<'a> Slots<'a> {
             let begin = self.place(first).get() + lead;
             let crosses = (begin ^ (begin + size - 1)) & !device.boundary() != 0;
             let run = self.records.get(first..first + count)?;
-            // What is in the way ends the search here, and the next one begins behind it.
+            // A slot in use ends the search here, and the next one begins behind it.
             match run.iter().rposition(|slot| slot.first != NONE) {
                 None if !crosses => return self.occupy(device, original, size, (first, count, lead)),
                 None => at = first + 1,

@@ -133,7 +133,7 @@ impl<A: Allocator + Stateless> Default for Devres<A> {
 ///
 /// `node` is the first field of an `Entry<T>` that was a box of `A`, and nobody uses it afterwards.
 unsafe fn release_value<T, A: Allocator + Stateless>(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `node` starts an entry that was a box of `A`, and nobody uses it afterwards.
     drop(unsafe { KBox::<Entry<T>, A>::from_raw(node.cast().as_ptr()) });
 }
 
@@ -149,10 +149,10 @@ fn layout_behind(bytes: usize) -> Result<Layout, SlabAllocError> {
 ///
 /// `node` starts a block of `A` with [`layout_behind`] its bytes, and nobody uses it afterwards.
 unsafe fn release_memory<A: Allocator + Stateless>(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `node` starts a block that nobody has freed yet.
     let bytes = unsafe { node.as_ref() }.bytes();
     if let Ok(layout) = layout_behind(bytes) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the block is of `A`, has this layout, and nobody uses it afterwards.
         unsafe { A::THE.free(node.cast(), layout) };
     }
 }
@@ -343,7 +343,7 @@ impl<A: Allocator + Stateless> Devres<A> {
 ///
 /// It is one, and nothing points to it any more.
 unsafe fn release(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, it is a node, and nothing points to it any more.
     let give_back = unsafe { node.as_ref() }.release;
     // SAFETY: DEV-2: it is the entry's own.
     unsafe { give_back(node) };

@@ -11,7 +11,7 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 use core::fmt;
 
-/// What [`PageTable::check`] counted.
+/// Counts of [`PageTable::check`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableCensus {
     /// Tables, the root included.

@@ -75,7 +75,7 @@ impl<H: SlabHal> fmt::Debug for CacheHandle<H> {
 
 // SAFETY: a handle is a shared reference to a record of atomics and locks (GLB-1).
 unsafe impl<H: SlabHal> Send for CacheHandle<H> {}
-// SAFETY: as above.
+// SAFETY: a handle is a shared reference to a record of atomics and locks (GLB-1).
 unsafe impl<H: SlabHal> Sync for CacheHandle<H> {}
 
 impl<H: SlabHal> CacheHandle<H> {

@@ -1,4 +1,4 @@
-//! What every page is used for: one walk over the descriptors, from block to block, while others go on allocating.
+//! The use of every page: one walk over the descriptors, from block to block, while others go on allocating.
 #![forbid(unsafe_code)]
 
 use super::error::ZoneBroken;
@@ -8,8 +8,8 @@ use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, Page, PageMap, PageState, SECTION_PAGES, ZoneId};
 use core::fmt;
 
-/// Walks after which a difference is believed that is larger than what other CPUs may be in the middle of: whoever was
-/// during one has mostly finished by the next.
+/// Walks after which a difference is believed that is larger than what other CPUs may be in the middle of: an operation
+/// under way during one walk has mostly finished by the next.
 const WALKS: u32 = 4;
 /// Pages that one CPU can be moving at a moment, out of one count and not yet in the other: a batch, or a block.
 const IN_FLIGHT: u64 = 1 << MAX_ORDER;
@@ -53,7 +53,7 @@ const fn is_managed(kind: Kind) -> bool {
     kind.is_allocated() || matches!(kind, Kind::Free | Kind::Pcp)
 }
 
-/// What a run of pages is, in the large.
+/// Coarse use of a run of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stock {
     /// The allocator's: free or allocated.
@@ -64,12 +64,12 @@ pub enum Stock {
     Hole,
 }
 
-/// What the pages of one zone are used for.
+/// Use of the pages of one zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ZoneCensus {
     /// The zone with its counters, as they were when the walk had passed it.
     pub zone: ZoneSnapshot,
-    /// What the descriptors say.
+    /// Use by descriptor.
     pub usage: Usage,
     /// Pages that the per-CPU lists have.
     pub listed: u64,
@@ -98,7 +98,7 @@ impl ZoneCensus {
     }
 }
 
-/// What every page of RAM is used for.
+/// Use of every page of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Census {
     /// By zone, the lowest first; `None` for zones without memory.

@@ -14,7 +14,7 @@ use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, SECTION_PAGES, ZoneId,
 };
 
-/// What the descriptors of one zone add up to.
+/// Sums over the descriptors of one zone.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     /// Free blocks by type and order.

@@ -84,28 +84,28 @@ pub enum FreeError {
         page: Pfn,
         /// The block's order.
         allocated: Order,
-        /// What the caller said.
+        /// Order in the call.
         freed: Order,
     },
     /// No block of this order starts at such a page.
     Misaligned {
         /// The page.
         page: Pfn,
-        /// What the caller said.
+        /// Order in the call.
         order: Order,
     },
     /// The block belongs to somebody, who has not let go of it.
     Claimed {
         /// The page.
         page: Pfn,
-        /// What it is used for.
+        /// Its use.
         kind: Kind,
     },
     /// Areas still map pages of the block: `vunmap` or `vm_unmap_ram` comes first.
     Mapped(Pfn),
     /// Areas map pages of the block more often than can be counted ([`PageState::MAX_MAPPINGS`]).
     MappedTooOften(Pfn),
-    /// The block is not mapped write-back; whoever changed that has to change it back first.
+    /// The block is not mapped write-back; the code that changed that has to change it back first.
     MemoryType {
         /// The page.
         page: Pfn,
@@ -228,7 +228,7 @@ pub struct ZoneBroken {
     pub tag: &'static str,
     /// The page at which it was seen, if there is one.
     pub page: Option<Page>,
-    /// What was found.
+    /// The finding, in words.
     pub what: &'static str,
 }
 

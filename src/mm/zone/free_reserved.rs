@@ -82,7 +82,7 @@ impl<H: PageHal> PageAllocator<H> {
         let _ = self.with_zone(zone, |zone, map| {
             page_blocks(first, pages).for_each(|block| zone.retype(map, block, MigrateType::Cma));
         });
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: this function's `# Safety` is that of `free_reserved`.
         unsafe { self.free_reserved(first, pages) }.map_err(|_| ContigError::NoRange)?;
         // INVARIANT: CMA-1: what is reserved is free now.
         Ok(CmaArea::new(first, pages))

@@ -7,7 +7,7 @@ use crate::addr::MAX_ORDER;
 use crate::gfp::Mobility;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap};
 
-/// Who has the pages of a page block.
+/// Owners of the pages of a page block.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct BlockUse {
     /// On free lists of the zone.

@@ -1,5 +1,5 @@
-//! What a CPU keeps behind a list of single pages: pages that came back in numbers and will be wanted in numbers again
-//! (Linux: what `pcp->high` grows by, between `high_min` and `high_max`).
+//! The reserve of a CPU behind a list of single pages: pages that came back in numbers and will be wanted in numbers
+//! again (Linux: the growth of `pcp->high` between `high_min` and `high_max`).
 //!
 //! A burst of frees overflows the list, and a burst of allocations empties it. Giving the overflow to the zone page by
 //! page, to be merged into large blocks which the next burst splits again, is most of what a page costs. So a batch goes
@@ -13,7 +13,7 @@ use super::free_area::Corrupt;
 use crate::mm::page::{Page, PageMap, PageState};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// The reserve of one list. Changed by whoever may change the list, with interrupts masked. All-zero is a valid value:
+/// The reserve of one list. Changed by the CPU that may change the list, with interrupts masked. All-zero is a valid value:
 /// empty, and taking nothing.
 ///
 /// # Invariants
@@ -76,7 +76,7 @@ impl Reserve {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
     first: u32,
-    /// What all of them say.
+    /// State that all of them have.
     state: PageState,
 }
 
@@ -97,7 +97,7 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if the chain leads to a page of another state: somebody wrote to a descriptor.
+    /// [`Corrupt`] if the chain points to a page of another state: somebody wrote to a descriptor.
     #[inline(always)]
     pub(super) fn pop<M: PageMap>(&mut self, map: M) -> Result<Page, Corrupt> {
         let page = Page::new(self.first);

@@ -177,7 +177,7 @@ unsafe impl Allocator for Noted {
         let moved = self.allocate(new, gfp)?;
         // SAFETY: both are as large.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
         unsafe { self.free(block, old) };
         Ok(moved)
     }

@@ -47,7 +47,7 @@ unsafe impl Allocator for Counted {
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         let known = LIVE.with_borrow_mut(|live| live.remove(&block.addr().get()));
         assert_eq!(known, Some(layout), "not what was given out");
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::free`: the block came from here with this layout, and nobody uses it afterwards.
         unsafe { TheSystem.free(block, layout) };
     }
 }
@@ -138,7 +138,7 @@ fn memory_is_aligned_zeroed_if_wanted_and_found_again() {
             let content = unsafe { std::slice::from_raw_parts(memory.as_ptr(), bytes) };
             let wanted = if gfp.contains(Gfp::ZERO) { 0 } else { 0xee };
             assert!(content.iter().all(|byte| *byte == wanted), "{bytes}");
-            // SAFETY: as above.
+            // SAFETY: as many bytes, which the allocator of this test has filled.
             unsafe { memory.write_bytes(0x55, bytes) };
             all.push(memory.as_ptr());
         }

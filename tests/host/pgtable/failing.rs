@@ -36,7 +36,7 @@ unsafe impl FrameSource for Asking<'_> {
     }
 
     unsafe fn free_table(&self, table: PhysAddr) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `FrameSource::free_table`: the frame came from the source behind this one, and no CPU walks through it.
         unsafe { self.frames.free_table(table) }
     }
 }

@@ -40,10 +40,10 @@ fn every_alignment_is_kept_by_allocation_and_by_resizing() {
                     assert!(is_aligned(grown) && holds(at(grown), 0xab, size), "{size}, {align}");
                     fill(at(grown), 0xab, size * 3);
                     let small = layout(size.div_ceil(4), align);
-                    // SAFETY: as above.
+                    // SAFETY: given out with the layout that is named, not used elsewhere.
                     let shrunk = unsafe { slabs.resize(grown, new, small, KERNEL) }.unwrap();
                     assert!(is_aligned(shrunk) && holds(at(shrunk), 0xab, small.size()), "{size}, {align}");
-                    // SAFETY: as above.
+                    // SAFETY: given out with the layout that is named, not used elsewhere.
                     unsafe { slabs.free(shrunk, small) };
                 }
             }
@@ -62,7 +62,7 @@ fn resizing_to_a_larger_alignment_moves_the_block() {
             // SAFETY: given out with this layout.
             let moved = unsafe { slabs.resize(block, old, new, KERNEL) }.unwrap();
             assert!(moved.addr().get().is_multiple_of(4096) && holds(at(moved), 7, 64));
-            // SAFETY: as above.
+            // SAFETY: given out with this layout.
             unsafe { slabs.free(moved, new) };
         }
     });
@@ -91,7 +91,7 @@ fn a_block_that_shrinks_gives_memory_back_if_there_is_much() {
         let block = slabs.allocate(large, KERNEL).unwrap();
         let same = with_pages(slabs, 0, || resize(block, large, layout(20_000, 8)));
         assert_eq!(same, block);
-        // SAFETY: as above.
+        // SAFETY: the last layout.
         unsafe { slabs.free(same, layout(20_000, 8)) };
     });
 }
@@ -237,7 +237,7 @@ proptest! {
                         let index = index % live.len();
                         let (block, was) = live[index];
                         let new = layout(usize::from(size).max(1), was.align());
-                        // SAFETY: as above.
+                        // SAFETY: the model's, with its layout.
                         let block = unsafe { slabs.resize(block, was, new, KERNEL) }.unwrap();
                         assert!(block.addr().get().is_multiple_of(new.align()));
                         assert!(holds(at(block), 0xab, was.size().min(new.size())));
@@ -249,7 +249,7 @@ proptest! {
             }
             for (block, was) in live {
                 assert!(holds(at(block), 0xab, was.size()));
-                // SAFETY: as above.
+                // SAFETY: the model's, with its layout.
                 unsafe { slabs.free(block, was) };
             }
         });

@@ -256,7 +256,7 @@ impl Sim<'_> {
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: a thread plays one CPU at a time; each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Sim<'_> {
     const FIRST_ARRAYS: u32 = 0;
 
@@ -355,7 +355,7 @@ pub(crate) fn fill(object: VirtAddr, byte: u8, size: usize) {
 
 /// The bytes of an object.
 pub(crate) fn bytes(object: VirtAddr, size: usize) -> Vec<u8> {
-    // SAFETY: as above.
+    // SAFETY: the tests pass objects that they have, and their sizes.
     unsafe { std::slice::from_raw_parts(object.as_ptr::<u8>(), size) }.to_vec()
 }
 
