@@ -29,7 +29,9 @@ use crate::hal::cpu::{Interrupts, PerCpu};
 #[cfg(feature = "global-allocator")]
 use crate::mm::page::PageMap as _;
 use crate::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section, sections_of};
-use crate::mm::slab::{ArrayHeader, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
+use crate::mm::slab::{
+    ArrayHeader, ArrayOffset, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions,
+};
 use crate::mm::zone::{CpuPages, FreeError, PageAllocator, PageHal, Pressure, SetupError, WatermarkTuning, ZoneLimits};
 use crate::sync::LockHal;
 use crate::sync::Once;
@@ -221,15 +223,15 @@ unsafe impl SlabHal for OneCpu {
     const FIRST_ARRAYS: u32 = 0;
 
     #[inline]
-    fn slot(number: u16) -> Slot {
-        // SAFETY: SLOT-1: the place of a number is where `header` looks for it.
-        unsafe { Slot::at(u32::from(number) * HEADER) }
+    fn array_offset(number: u16) -> ArrayOffset {
+        // SAFETY: ARR-3: the place of a number is where `header` looks for it.
+        unsafe { ArrayOffset::at(u32::from(number) * HEADER) }
     }
 
     #[inline]
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
         let [first, ..] = &local.arrays;
-        local.arrays.get((slot.distance() / HEADER) as usize).unwrap_or(first)
+        local.arrays.get((offset.distance() / HEADER) as usize).unwrap_or(first)
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
-use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
+use quarry::mm::slab::{ArrayHeader, ArrayOffset, CpuSlabs, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::sync::atomic::AtomicU8;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -225,15 +225,15 @@ unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
     #[inline(always)]
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         // SAFETY: the data of each CPU begin with the headers of all numbers.
-        unsafe { Slot::at(u32::from(number) * HEADER) }
+        unsafe { ArrayOffset::at(u32::from(number) * HEADER) }
     }
 
     #[inline(always)]
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
         let [first, ..] = &local.arrays;
-        local.arrays.get((slot.distance() / HEADER) as usize).unwrap_or(first)
+        local.arrays.get((offset.distance() / HEADER) as usize).unwrap_or(first)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use super::machine::{linear_offset, machine};
 use super::static_percpu;
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
-use crate::arch::aarch64::held;
+use crate::arch::aarch64::held_locks;
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::hal::cpu::{Interrupts, PerCpu, with_local};
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
@@ -360,5 +360,5 @@ pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
 /// Booting is over: from now on an allocation that may wait is reported on this CPU if interrupts are masked.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
     with_local(&HERE, |local| local.scopes.enforce(forbid));
-    held::enforce_lock_order(forbid);
+    held_locks::enforce_lock_order(forbid);
 }

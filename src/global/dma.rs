@@ -6,12 +6,13 @@ use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, Pointer, VirtAddr, to
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::dcache::Caches;
 use crate::arch::aarch64::mem;
+use crate::ds::Broken;
 use crate::fdt::Node;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::dma::{
-    BounceStats, Broken, CoherentBlock, Device, DeviceSpec, Direction, Dma, DmaError, DmaHal, Entry, PoolError,
-    PoolShape, SLOT_SIZE, SgEntry, Slot, SpecError,
+    BounceSlot, BounceStats, CoherentBlock, Device, DeviceSpec, Direction, Dma, DmaError, DmaHal, Entry, PoolError,
+    PoolShape, SLOT_SIZE, SgEntry, SpecError,
 };
 use crate::mm::page::Page;
 use crate::mm::vmalloc::{SetMemoryError, Uncached};
@@ -59,8 +60,8 @@ unsafe impl DmaHal<'static> for KernelPages {
         super::linear::linear_to_phys(virt)
     }
 
-    fn slots(&self, count: usize) -> Option<&'static mut [Slot]> {
-        records(Slot::FREE, count)
+    fn slots(&self, count: usize) -> Option<&'static mut [BounceSlot]> {
+        records(BounceSlot::FREE, count)
     }
 
     fn entries(&self, count: usize) -> Option<&'static mut [Entry]> {

@@ -12,7 +12,7 @@ use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::ops::Deref;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -58,49 +58,94 @@ pub(crate) fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap
     IO.adopt(early)
 }
 
-/// Defines a function for each memory type.
-macro_rules! remap {
-    ($(#[$doc:meta])* $name:ident, $memory:ident) => {
-        $(#[$doc])*
-        ///
-        /// See [`IoSpace::ioremap`]. Any context.
-        ///
-        /// As a value: [`IoMem`].
-        ///
-        /// # Errors
-        ///
-        /// [`IoError`].
-        #[track_caller]
-        #[inline]
-        pub fn $name(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
-            IO.ioremap(phys, size, MemoryType::$memory)
-        }
-    };
+/// Maps device registers: Device-nGnRE, a write may be acknowledged before it arrives.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGnRE)
 }
 
-remap! {
-    /// Maps device registers: Device-nGnRE, a write may be acknowledged before it arrives.
-    ioremap, DeviceNGnRE
+/// Maps configuration space: Device-nGnRnE, a write is acknowledged by the device itself.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_np(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGnRnE)
 }
-remap! {
-    /// Maps configuration space: Device-nGnRnE, a write is acknowledged by the device itself.
-    ioremap_np, DeviceNGnRnE
+
+/// Maps a device whose registers may be accessed out of order: Device-nGRE.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_ngre(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGRE)
 }
-remap! {
-    /// Maps a device whose registers may be accessed out of order: Device-nGRE.
-    ioremap_ngre, DeviceNGRE
+
+/// Maps a device whose accesses may be gathered and reordered: Device-GRE.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_gre(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceGRE)
 }
-remap! {
-    /// Maps a device whose accesses may be gathered and reordered: Device-GRE.
-    ioremap_gre, DeviceGRE
+
+/// Maps a frame buffer: Normal non-cacheable, writes are combined.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_wc(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::NonCacheable)
 }
-remap! {
-    /// Maps a frame buffer: Normal non-cacheable, writes are combined.
-    ioremap_wc, NonCacheable
-}
-remap! {
-    /// Maps device memory that is read often: Normal, written through.
-    ioremap_wt, WriteThrough
+
+/// Maps device memory that is read often: Normal, written through.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_wt(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::WriteThrough)
 }
 
 /// Maps device memory with any type and protection; see [`IoSpace::ioremap_prot`]. Any context.
@@ -217,7 +262,7 @@ pub enum IoMemError {
     /// It has fewer bytes than requested, or its start is not a multiple of 8.
     Size(AccessError),
     /// There is no memory to record that a device has it.
-    Memory(AllocError),
+    Memory(SlabAllocError),
 }
 
 impl core::fmt::Display for IoMemError {

@@ -6,8 +6,8 @@ use super::vmalloc::{is_vmalloc_addr, try_vfree, vmalloc_gfp, vrealloc};
 use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::size_mul;
-use crate::mm::slab::{AllocError, Misuse};
-use crate::mm::vmalloc::MapError;
+use crate::mm::slab::{Misuse, SlabAllocError};
+use crate::mm::vmalloc::VmallocError;
 use core::fmt;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -20,9 +20,9 @@ const LARGEST: usize = i32::MAX as usize;
 #[non_exhaustive]
 pub enum KvError {
     /// The slab allocator refused, for a reason that vmalloc cannot help.
-    Slab(AllocError),
+    Slab(SlabAllocError),
     /// Both refused; this is vmalloc's error.
-    Vmalloc(MapError),
+    Vmalloc(VmallocError),
 }
 
 impl fmt::Display for KvError {
@@ -43,7 +43,7 @@ pub enum KvFreeError {
     /// The slab allocator did not allocate it.
     Slab(Misuse),
     /// vmalloc did not allocate it.
-    Vmalloc(MapError),
+    Vmalloc(VmallocError),
 }
 
 impl fmt::Display for KvFreeError {
@@ -79,13 +79,13 @@ pub fn kvmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 #[track_caller]
 fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     if size > LARGEST {
-        return Err(KvError::Slab(AllocError::TooLarge));
+        return Err(KvError::Slab(SlabAllocError::TooLarge));
     }
     // vmalloc is tried too, unless the caller asks for the effort.
     let effort = if gfp.contains(Gfp::RETRY_MAYFAIL) { Gfp::empty() } else { Gfp::NORETRY };
     match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
         Ok(memory) => Ok(memory),
-        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
+        Err(error @ (SlabAllocError::Flags(_) | SlabAllocError::Zone(_))) => Err(KvError::Slab(error)),
         Err(_) => vmalloc_gfp(size, gfp).map_err(KvError::Vmalloc),
     }
 }
@@ -147,7 +147,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     // SAFETY: by this function's `# Safety`, the memory came from `kmalloc`; nobody uses it after a success.
     match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {
         Ok(memory) => Ok(memory),
-        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_) | AllocError::NotAllocated(_))) => {
+        Err(error @ (SlabAllocError::Flags(_) | SlabAllocError::Zone(_) | SlabAllocError::NotAllocated(_))) => {
             Err(KvError::Slab(error))
         }
         Err(error) => {

@@ -13,7 +13,7 @@ mod dma_barrier;
 mod drain;
 mod error;
 mod exceptions;
-mod faults;
+mod fault_injection;
 mod io;
 mod kvmalloc;
 mod linear;
@@ -79,7 +79,7 @@ pub use dma_barrier::{dma_mb, dma_rmb, dma_wmb};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
 pub use exceptions::{repair, resume_at};
-pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
+pub use fault_injection::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 #[cfg(feature = "boot")]
 pub(crate) use io::io_init;
 pub use io::{

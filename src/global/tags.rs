@@ -14,7 +14,7 @@ use crate::arch::aarch64::mte;
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::Page;
 use crate::mm::tags::{Evidence, Owner, OwnerRing, RingEntry, Verdict, for_block, whole_granules};
-use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use crate::mm::vmalloc::{VmFlags, VmallocError, VmallocRequest};
 use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -164,8 +164,8 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
 ///
 /// # Errors
 ///
-/// [`AllocError`](crate::mm::slab::AllocError).
-pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::AllocError> {
+/// [`AllocError`](crate::mm::slab::SlabAllocError).
+pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::SlabAllocError> {
     let bytes = places.saturating_mul(size_of::<RingEntry>());
     let memory = super::kzalloc(bytes, crate::gfp::Gfp::KERNEL)?.cast::<RingEntry>();
     // SAFETY: that many bytes, aligned to words, zero, which is a valid entry, and never owned by others.
@@ -184,7 +184,7 @@ pub(super) fn tagged_page(page: Page) -> VirtAddr {
 /// Tags memory of vmalloc: a tag of its own for the requested bytes, the tag of free memory behind them.
 #[cold]
 #[inline(never)]
-pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, VmallocError> {
     let start = vmap_space().vmalloc(&VmallocRequest { flags: request.flags | VmFlags::KASAN, ..*request })?;
     // Areas have no neighbours: there is a guard page between any two.
     let tag = mte::random(for_block([None; 2]));

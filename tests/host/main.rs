@@ -41,10 +41,10 @@ mod machine_setup;
 mod may_sleep;
 #[cfg(test)]
 mod memblock;
-mod memory_map;
 #[cfg(test)]
 mod mempool;
 mod misuse;
+mod owner_map;
 #[cfg(test)]
 mod pages;
 mod percpu;

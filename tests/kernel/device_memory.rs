@@ -7,7 +7,7 @@ use quarry::gfp::Gfp;
 use quarry::global::{self, DeviceMemoryError};
 use quarry::hal::prot::MemoryType;
 use quarry::kernel::init;
-use quarry::kernel::memory_map::account;
+use quarry::kernel::machine_account::account;
 use quarry::ktest;
 use quarry::mm::dma::{Bidirectional, CoherentBlock, Device, DeviceSpec, DmaError};
 use quarry::mm::io::RegionError;

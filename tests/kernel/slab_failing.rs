@@ -59,7 +59,7 @@ fn no_failed_bulk_loses_anything() {
     let filled = || {
         let object = cache.alloc(KERNEL)?;
         cache.shrink();
-        Ok::<_, quarry::mm::slab::AllocError>(object)
+        Ok::<_, quarry::mm::slab::SlabAllocError>(object)
     };
     // SAFETY: the test's own, not used afterwards.
     assert!(every(filled, |object| unsafe { cache.free(object) }).points >= 1);

@@ -4,7 +4,7 @@ use quarry::hal::Internal;
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
-use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot};
+use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, ArrayOffset};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::LazyLock;
@@ -188,13 +188,13 @@ unsafe impl PageHal for Machine {
 unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         // SAFETY: the data of each CPU begin with the headers of all numbers.
-        unsafe { Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
+        unsafe { ArrayOffset::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
     }
 
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
-        &local.arrays[slot.distance() as usize / size_of::<ArrayHeader>()]
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
+        &local.arrays[offset.distance() as usize / size_of::<ArrayHeader>()]
     }
 
     fn slabs(local: &Local) -> &CpuSlabs {

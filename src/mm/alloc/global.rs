@@ -4,7 +4,7 @@ use super::allocator::Allocator;
 use super::kmem::Kmem;
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
-use crate::mm::slab::{AllocError, KMALLOC_MAX_SIZE};
+use crate::mm::slab::{KMALLOC_MAX_SIZE, SlabAllocError};
 use crate::sync::{OrderedLock, class};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -107,10 +107,12 @@ impl<K: Kmem> GlobalHeap<K> {
 
     /// Runs an attempt on the CPU's caches, and if that fails, once more with everything that the context permits.
     #[inline]
-    fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, AllocError>) -> Option<NonNull<u8>> {
+    fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, SlabAllocError>) -> Option<NonNull<u8>> {
         match attempt(Gfp::NOWAIT) {
             Ok(block) => Some(block),
-            Err(AllocError::OutOfMemory) => attempt(if self.kmem.may_wait() { Gfp::KERNEL } else { Gfp::ATOMIC }).ok(),
+            Err(SlabAllocError::OutOfMemory) => {
+                attempt(if self.kmem.may_wait() { Gfp::KERNEL } else { Gfp::ATOMIC }).ok()
+            }
             Err(_) => None,
         }
     }

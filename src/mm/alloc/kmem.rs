@@ -4,7 +4,7 @@ use super::allocator::Allocator;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::slab::{
-    AllocError, CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator,
+    CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocError, SlabAllocator,
     SlabHal,
 };
 use crate::sync::{CHECKED, LockHal};
@@ -30,19 +30,19 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    /// [`SlabAllocError`].
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Resizes an allocation to `size` bytes, not zero; see [`SlabAllocator::krealloc`].
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the allocation is untouched then.
+    /// [`SlabAllocError`]; the allocation is untouched then.
     ///
     /// # Safety
     ///
     /// `object` came from here. If this succeeds, nobody uses it afterwards.
-    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Frees an allocation of `kmalloc` or `alloc_object`. Misuse is reported.
     ///
@@ -66,9 +66,9 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError::OutOfMemory`], [`AllocError::TooLarge`].
-    fn vmalloc(&self, _size: usize, _gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        Err(AllocError::TooLarge)
+    /// [`SlabAllocError::OutOfMemory`], [`SlabAllocError::TooLarge`].
+    fn vmalloc(&self, _size: usize, _gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        Err(SlabAllocError::TooLarge)
     }
 
     /// Frees an area of `vmalloc`.
@@ -89,8 +89,8 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    /// [`SlabAllocError`].
+    fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Destroys a cache; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
@@ -106,8 +106,8 @@ pub unsafe trait Kmem {
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R;
 }
 
-fn pointer(object: VirtAddr) -> Result<NonNull<u8>, AllocError> {
-    NonNull::new(object.as_ptr()).ok_or(AllocError::OutOfMemory)
+fn pointer(object: VirtAddr) -> Result<NonNull<u8>, SlabAllocError> {
+    NonNull::new(object.as_ptr()).ok_or(SlabAllocError::OutOfMemory)
 }
 
 fn address(object: NonNull<u8>) -> VirtAddr {
@@ -121,11 +121,11 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     type Relax = H::Relax;
 
     #[inline]
-    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::kmalloc(self, size, gfp).and_then(pointer)
     }
 
-    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::do_krealloc(self, address(object), size, gfp).and_then(pointer)
     }
 
@@ -145,7 +145,7 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     }
 
     #[inline]
-    fn alloc_object(&self, cache: &CacheHandle<H>, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn alloc_object(&self, cache: &CacheHandle<H>, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::alloc_object(self, cache.cache(), gfp).and_then(pointer)
     }
 
@@ -232,7 +232,7 @@ unsafe fn move_block<K: Kmem>(
     old: Layout,
     new: Layout,
     gfp: Gfp,
-) -> Result<NonNull<u8>, AllocError> {
+) -> Result<NonNull<u8>, SlabAllocError> {
     let moved = kmem.kmalloc(request(new), gfp)?;
     // SAFETY: both blocks have that many bytes, and are distinct.
     unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
@@ -244,11 +244,17 @@ unsafe fn move_block<K: Kmem>(
 // SAFETY: `Kmem` promises exclusive memory of the requested size; `request` asks for a size whose class has the alignment.
 unsafe impl<K: Kmem> Allocator for K {
     #[inline(always)]
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         self.kmalloc(request(layout), gfp)
     }
 
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let size = request(new);
         let plain = gfp - Gfp::ZERO;
         let shrinks = new.size() < old.size();

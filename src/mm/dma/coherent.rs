@@ -8,8 +8,9 @@
 
 use super::contiguous::LARGE;
 use super::reserve::{Origin, Reserve, Reserves};
-use super::{Bidirectional, Broken, Device, Dma, DmaError, DmaHal, MappingKind};
+use super::{Bidirectional, Device, Dma, DmaError, DmaHal, MappingKind};
 use crate::addr::{DmaAddr, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;

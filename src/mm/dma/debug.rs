@@ -4,6 +4,7 @@
 
 use super::{Device, Direction, Dma, DmaDirection, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::ds::Broken;
 use crate::hal::cache::DataCache as _;
 use crate::mm::page::{Kind, PageMap as _};
 use crate::mm::zone::PageHal as _;
@@ -418,13 +419,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         left
     }
 
-    pub(super) fn check_notes(&self) -> Result<(), super::Broken> {
+    pub(super) fn check_notes(&self) -> Result<(), Broken> {
         self.with_notes(|notes| {
             let used = notes.entries.iter().filter(|entry| entry.is_used()).count();
             if used == notes.used && used == notes.live().count() {
                 return Ok(());
             }
-            Err(super::Broken { tag: "DDBG-1", what: "notes of mappings are miscounted" })
+            Err(Broken { tag: "DDBG-1", what: "notes of mappings are miscounted" })
         })
     }
 }

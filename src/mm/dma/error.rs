@@ -130,20 +130,3 @@ impl fmt::Display for DmaError {
 }
 
 impl core::error::Error for DmaError {}
-
-/// A rule that does not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
-    /// Its tag.
-    pub tag: &'static str,
-    /// The error, in words.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.tag, self.what)
-    }
-}
-
-impl core::error::Error for Broken {}

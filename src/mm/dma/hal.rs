@@ -1,7 +1,7 @@
 //! The machine trait of DMA.
 
 use super::debug::{Entry, Report};
-use super::swiotlb::Slot;
+use super::swiotlb::BounceSlot;
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::hal::Internal;
 use crate::hal::cache::DataCache;
@@ -39,7 +39,7 @@ pub unsafe trait DmaHal<'a>: Interrupts {
     fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
 
     /// Memory for the records of bounce slots, or `None`. May wait.
-    fn slots(&self, count: usize) -> Option<&'a mut [Slot]>;
+    fn slots(&self, count: usize) -> Option<&'a mut [BounceSlot]>;
 
     /// Memory for the records of the checks, or `None`. May wait.
     fn entries(&self, count: usize) -> Option<&'a mut [Entry]>;

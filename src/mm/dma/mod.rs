@@ -33,13 +33,13 @@ pub use debug::{Entry, MappingKind, Misuse, Report};
 pub use device::{Device, DeviceSpec, DmaWindow, MAX_WINDOWS, SpecError};
 pub use device_pool::{MAX_DEVICE_POOLS, PoolId};
 pub use direction::{Bidirectional, CpuReads, CpuWrites, Direction, DmaDirection, FromDevice, ToDevice};
-pub use error::{Broken, DmaError};
+pub use error::DmaError;
 pub use hal::DmaHal;
 pub use owned::{AnyBits, CoherentBox, CoherentVec, DmaMapping};
 pub use pool::{DmaPool, POISON_FREED, PoolError, PoolShape};
 pub use restricted::{MAX_RESTRICTED_POOLS, RestrictedPool};
 pub use sg::SgEntry;
-pub use swiotlb::{BounceStats, MAX_BOUNCE, SLOT_SIZE, Slot};
+pub use swiotlb::{BounceSlot, BounceStats, MAX_BOUNCE, SLOT_SIZE};
 
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::mm::page::PageMap as _;
@@ -152,7 +152,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// # Errors
     ///
     /// The first that does not hold.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), crate::ds::Broken> {
         self.check_bounce()?;
         self.check_reserves()?;
         self.check_pools()?;

@@ -4,8 +4,9 @@
 //! block that is freed twice, or is none, is refused in O(log n), and nothing of the pool's own lies where the device writes.
 #![forbid(unsafe_code)]
 
-use super::{Broken, CoherentBlock, Device, Dma, DmaError, DmaHal};
+use super::{CoherentBlock, Device, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::alloc::{KVec, Stateless};

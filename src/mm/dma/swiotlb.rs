@@ -4,8 +4,9 @@
 //! needs, its bytes are copied by the direction of the mapping, and the device is told of the slots.
 #![forbid(unsafe_code)]
 
-use super::{Broken, Device, Direction, Dma, DmaError, DmaHal};
+use super::{Device, Direction, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
@@ -21,11 +22,11 @@ pub const MAX_BOUNCE: u64 = 128 * SLOT_SIZE;
 
 /// The record of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot {
+pub struct BounceSlot {
     /// Of a slot in use: where the bytes of its mapping belong, and how many they are.
     original: PhysAddr,
     size: u32,
-    /// The first slot of its mapping, or [`Slot::FREE`]'s.
+    /// The first slot of its mapping, or [`BounceSlot::FREE`]'s.
     first: u32,
     /// How far into the first slot the bytes begin.
     lead: u32,
@@ -34,7 +35,7 @@ pub struct Slot {
 
 const NONE: u32 = u32::MAX;
 
-impl Slot {
+impl BounceSlot {
     /// A slot that nobody uses.
     pub const FREE: Self = Self { original: PhysAddr::ZERO, size: 0, first: NONE, lead: 0, device: 0 };
 }
@@ -60,7 +61,7 @@ struct Bounced {
 /// - `BNC-2`: `used` slots are in use.
 pub(super) struct Slots<'a> {
     memory: PhysRange,
-    records: &'a mut [Slot],
+    records: &'a mut [BounceSlot],
     used: usize,
     /// Where the next search begins.
     next: usize,
@@ -138,7 +139,7 @@ impl<'a> Slots<'a> {
         let number = u32::try_from(first).ok()?;
         let (bytes, lead) = (u32::try_from(size).ok()?, u32::try_from(lead).ok()?);
         // INVARIANT: BNC-1.
-        self.records.get_mut(first..first + count)?.fill(Slot {
+        self.records.get_mut(first..first + count)?.fill(BounceSlot {
             original,
             size: bytes,
             first: number,
@@ -173,7 +174,7 @@ impl<'a> Slots<'a> {
 
     fn free(&mut self, bounced: Bounced) {
         if let Some(run) = self.records.get_mut(bounced.first..bounced.first + bounced.count) {
-            run.fill(Slot::FREE);
+            run.fill(BounceSlot::FREE);
             // INVARIANT: BNC-2.
             self.used -= bounced.count;
             // The cache has them.
@@ -242,8 +243,8 @@ impl<'a, H: DmaHal<'a>> Bounce<'a, H> {
     }
 
     /// Makes slots of memory that every caller may use from then on; whether there were none.
-    pub(super) fn install(&self, hal: &H, memory: PhysRange, records: &'a mut [Slot]) -> bool {
-        records.fill(Slot::FREE);
+    pub(super) fn install(&self, hal: &H, memory: PhysRange, records: &'a mut [BounceSlot]) -> bool {
+        records.fill(BounceSlot::FREE);
         self.with(hal, |slots| {
             let won = slots.records.is_empty();
             if won {

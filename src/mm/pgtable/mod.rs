@@ -51,7 +51,7 @@ mod walk;
 mod walkers;
 pub mod wx;
 
-pub use check::{Census, CheckError};
+pub use check::{CheckError, TableCensus};
 pub use collapse::Collapsed;
 pub use dump::Marker;
 pub use error::PgtableError;

@@ -223,7 +223,7 @@ impl core::error::Error for SetupError {}
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
+pub struct ZoneBroken {
     /// Which one, by its tag.
     pub tag: &'static str,
     /// The page at which it was seen, if there is one.
@@ -232,11 +232,11 @@ pub struct Broken {
     pub what: &'static str,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ZoneBroken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} broken: {}", self.tag, self.what)?;
         self.page.map_or(Ok(()), |page| write!(f, " at {page:?}"))
     }
 }
 
-impl core::error::Error for Broken {}
+impl core::error::Error for ZoneBroken {}

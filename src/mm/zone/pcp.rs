@@ -13,8 +13,8 @@
 use super::free::zone_of;
 use super::free_area::Corrupt;
 use super::pcp_lists::{Lists, PcpLists};
+use super::pcp_reserve::Reserve;
 use super::report::Traffic;
-use super::reserve::Reserve;
 use crate::addr::{MAX_ORDER, Order};
 use crate::mm::page::{Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};

@@ -57,10 +57,10 @@ fn without_memory_the_value_is_dropped_or_kept_as_one_likes() {
     Ledger::run(|ledger| {
         ledger.fail_after(0);
         let refused = KBox::new_in(Dropped::new(&count), KERNEL, Audited(ledger));
-        assert_eq!((refused.err(), count.get()), (Some(AllocError::OutOfMemory), 1));
+        assert_eq!((refused.err(), count.get()), (Some(SlabAllocError::OutOfMemory), 1));
         let value = Dropped::new(&count);
         let room = KBox::<Dropped<'_>, _>::uninit_in(KERNEL, Audited(ledger));
-        assert_eq!((room.err(), count.get()), (Some(AllocError::OutOfMemory), 1));
+        assert_eq!((room.err(), count.get()), (Some(SlabAllocError::OutOfMemory), 1));
         ledger.never_fail();
         let room = KBox::uninit_in(KERNEL, Audited(ledger)).unwrap();
         drop(room.write(value));

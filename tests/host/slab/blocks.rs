@@ -5,7 +5,7 @@ use super::*;
 use machine::MIB;
 use proptest::prelude::*;
 use quarry::mm::alloc::{Allocator, KBox, KVec, WithGfp};
-use quarry::mm::slab::{AllocError, KMALLOC_MAX_SIZE, Misuse, SlabOptions};
+use quarry::mm::slab::{KMALLOC_MAX_SIZE, Misuse, SlabAllocError, SlabOptions};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
@@ -104,9 +104,9 @@ fn a_block_that_cannot_grow_stays_what_it_was() {
         fill(object, 0x5a, 200);
         for size in [20_000, 100_000, KMALLOC_MAX_SIZE] {
             let refused = with_pages(slabs, 0, || raw!(slabs.krealloc(object, size, KERNEL)));
-            assert_eq!(refused, Err(AllocError::OutOfMemory), "{size}");
+            assert_eq!(refused, Err(SlabAllocError::OutOfMemory), "{size}");
         }
-        assert_eq!(raw!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL)), Err(AllocError::TooLarge));
+        assert_eq!(raw!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL)), Err(SlabAllocError::TooLarge));
         assert!(holds(object, 0x5a, 200));
         assert_eq!(slabs.ksize(object), Ok(256));
         raw!(slabs.kfree(object)).unwrap();
@@ -165,7 +165,7 @@ fn rows_and_boxes_grow_over_pages_and_come_back() {
         assert!(row.iter().copied().eq(0..values));
         let boxed = KBox::new_in([7_u64; 100], KERNEL, slabs).unwrap();
         let refused = row.reserve(1 << 20, KERNEL);
-        assert_eq!(refused, Err(AllocError::TooLarge));
+        assert_eq!(refused, Err(SlabAllocError::TooLarge));
         row.truncate(10);
         row.shrink_to_fit(KERNEL).unwrap();
         assert_eq!(slabs.ksize(VirtAddr::new(row.as_ptr().addr() as u64)), Ok(64));

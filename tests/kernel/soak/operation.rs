@@ -13,7 +13,7 @@ use quarry::mm::io::IoError;
 use quarry::mm::page::Page;
 use quarry::mm::percpu::{PerCpuError, UNIT_SIZE};
 use quarry::mm::slab::{CacheSpec, SlabFlags};
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+use quarry::mm::vmalloc::{AreaError, VmFlags, VmallocError};
 use spin::once::Once;
 
 /// Kinds of blocks.
@@ -128,10 +128,10 @@ fn free_row(mut row: Row) {
 }
 
 /// Only lack of memory is a reason.
-fn or_short<T>(result: Result<T, MapError>) -> Option<T> {
+fn or_short<T>(result: Result<T, VmallocError>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
-        Err(MapError::Pages(_) | MapError::Tables(_) | MapError::Area(AreaError::NoDescriptor)) => None,
+        Err(VmallocError::Pages(_) | VmallocError::Tables(_) | VmallocError::Area(AreaError::NoDescriptor)) => None,
         Err(error) => panic!("{error}"),
     }
 }

@@ -7,8 +7,8 @@
 //! searches the mappings of `vm_map_ram`.
 #![forbid(unsafe_code)]
 
-use super::map::TABLE_GFP;
-use super::{MapError, VmallocHal, VmapSpace};
+use super::vmalloc::TABLE_GFP;
+use super::{VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
@@ -21,9 +21,9 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadPage`], [`MapError::Tables`]; nothing is mapped or held then.
+    /// [`VmallocError::BadPage`], [`VmallocError::Tables`]; nothing is mapped or held then.
     #[inline]
-    pub(super) fn map_held(&self, start: VirtAddr, list: &[Page], prot: Prot) -> Result<(), MapError> {
+    pub(super) fn map_held(&self, start: VirtAddr, list: &[Page], prot: Prot) -> Result<(), VmallocError> {
         let (tables, pages) = (self.hal().tables(), self.hal().pages());
         let map = pages.hal().map();
         let (mut previous, mut refused) = (Page::NIL, None);
@@ -51,14 +51,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         list: &[Page],
         mapped: Result<bool, PgtableError>,
         refused: Option<FreeError>,
-    ) -> MapError {
+    ) -> VmallocError {
         let pages = self.hal().tables().mapped_from(start, list.len() as u64);
         self.unmap_held(VirtRange::from_size(start, pages * PAGE_SIZE).unwrap_or_default());
         match (mapped, refused) {
-            (Err(error), _) => MapError::Tables(error),
-            (Ok(_), Some(error)) => MapError::BadPage(error),
+            (Err(error), _) => VmallocError::Tables(error),
+            (Ok(_), Some(error)) => VmallocError::BadPage(error),
             // A page is left out only if the map refuses it.
-            (Ok(_), None) => MapError::Empty,
+            (Ok(_), None) => VmallocError::Empty,
         }
     }
 

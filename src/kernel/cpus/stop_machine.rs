@@ -1,7 +1,7 @@
 //! Work during which every other CPU must be stopped: splitting a block of the linear map where the CPUs cannot do that live.
 
 use super::{HOTPLUG, no_answer, patience};
-use crate::arch::aarch64::{cpu, hold, irq};
+use crate::arch::aarch64::{cpu, irq, stop_machine};
 use crate::driver::timer;
 use crate::global;
 use crate::hal::wait::Context;
@@ -14,7 +14,7 @@ pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
         return false;
     }
     let _one = HOTPLUG.lock();
-    let number = hold::next();
+    let number = stop_machine::next();
     let here = cpu::current();
     let others = || global::online_cpus().filter(move |cpu| *cpu != here);
     let start = timer::ticks();
@@ -23,15 +23,15 @@ pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
         // Some asynchronous calls may still be queued.
         while smp_call_async(other, wait_here, crate::addr::to_usize(number)) == Err(CallError::Busy) {
             if is_late() {
-                hold::release(number);
+                stop_machine::release(number);
                 return false;
             }
             cpu::relax();
         }
     }
-    while let Some(missing) = others().find(|cpu| !hold::is_held(*cpu, number)) {
+    while let Some(missing) = others().find(|cpu| !stop_machine::is_held(*cpu, number)) {
         if is_late() {
-            hold::release(number);
+            stop_machine::release(number);
             no_answer(missing);
             return false;
         }
@@ -39,11 +39,11 @@ pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
     }
     let masked = irq::local_irq_save();
     work();
-    hold::release(number);
+    stop_machine::release(number);
     drop(masked);
     true
 }
 
 fn wait_here(number: usize) {
-    hold::wait_here(cpu::current(), number as u64);
+    stop_machine::wait_here(cpu::current(), number as u64);
 }

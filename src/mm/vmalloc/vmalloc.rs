@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::pages::Blocks;
-use super::{AreaError, AreaRef, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaError, AreaRef, AreaRequest, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::level::LeafLevel;
@@ -56,20 +56,20 @@ const VMAP_FLAGS: VmFlags =
 /// Refuses a protection that would break promise 4 or 9: RAM is mapped for the kernel, without execution, and with the
 /// memory type of its linear alias.
 #[inline(always)]
-pub(super) fn check_prot(prot: Prot) -> Result<Prot, MapError> {
+pub(super) fn check_prot(prot: Prot) -> Result<Prot, VmallocError> {
     let ordinary = matches!(prot.memory(), MemoryType::WriteBack | MemoryType::WriteBackTagged);
     let kernel = prot.access() != Access::Execute && prot.privilege() == Privilege::Kernel;
-    if ordinary && kernel { Ok(prot) } else { Err(MapError::Protection(prot)) }
+    if ordinary && kernel { Ok(prot) } else { Err(VmallocError::Protection(prot)) }
 }
 
 /// The protection with which pages of an area are mapped: those of [`VmFlags::KASAN`] carry memory tags.
 #[inline]
-fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, MapError> {
+fn tagged(prot: Prot, flags: VmFlags) -> Result<Prot, VmallocError> {
     let prot = check_prot(prot)?;
     if !flags.contains(VmFlags::KASAN) {
         return Ok(prot);
     }
-    prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| MapError::Protection(prot))
+    prot.with_memory(MemoryType::WriteBackTagged).map_err(|_| VmallocError::Protection(prot))
 }
 
 /// Flags for mapping into an area in which nothing is mapped yet.
@@ -88,21 +88,21 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`]; [`MapError::TooLarge`] at once for more than all RAM; [`MapError::Protection`]; [`MapError::Area`],
-    /// [`MapError::Pages`], [`MapError::Tables`] with everything undone.
+    /// [`VmallocError::Empty`]; [`VmallocError::TooLarge`] at once for more than all RAM; [`VmallocError::Protection`]; [`VmallocError::Area`],
+    /// [`VmallocError::Pages`], [`VmallocError::Tables`] with everything undone.
     // The flags and the protection are constants of the callers, whose checks then cost nothing.
     #[inline(always)]
-    pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+    pub fn vmalloc(&self, request: &VmallocRequest) -> Result<VirtAddr, VmallocError> {
         let pages = self.hal().pages();
         if request.size == 0 {
-            return Err(MapError::Empty);
+            return Err(VmallocError::Empty);
         }
         if !request.align.is_power_of_two() {
             return Err(AreaError::BadAlignment(request.align).into());
         }
         let count = request.size.div_ceil(PAGE_SIZE);
         let count = u32::try_from(count).ok().filter(|count| u64::from(*count) <= self.ram_pages());
-        let count = count.ok_or(MapError::TooLarge(request.size))?;
+        let count = count.ok_or(VmallocError::TooLarge(request.size))?;
         let prot = tagged(request.prot, request.flags)?;
         let area = self.area_for(request)?;
         let start = area.start();
@@ -110,13 +110,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             Ok(blocks) => blocks,
             Err(error) => {
                 self.give_up(area);
-                return Err(MapError::Pages(error));
+                return Err(VmallocError::Pages(error));
             }
         };
         if let Err(error) = self.map_blocks(start, blocks, prot, request.flags, request.gfp) {
             blocks.free(pages);
             self.give_up(area);
-            return Err(MapError::Tables(error));
+            return Err(VmallocError::Tables(error));
         }
         // A new area has no pages.
         let given = area.do_give_pages(blocks.into_pages());
@@ -127,7 +127,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// An area under construction for `request`, aligned so that the largest leaves fit if there is room for that.
     #[inline]
-    fn area_for(&self, request: &VmallocRequest) -> Result<AreaRef<'a>, MapError> {
+    fn area_for(&self, request: &VmallocRequest) -> Result<AreaRef<'a>, VmallocError> {
         let VmallocRequest { size, flags, within, caller, .. } = *request;
         let natural = if flags.contains(VmFlags::NO_HUGE_VMAP) || size < CONT_PTE_SIZE {
             PAGE_SIZE
@@ -191,7 +191,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// [`Self::vfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
-    pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// [`Self::vfree_atomic`] for callers inside this crate, which own what they name or pass on their caller's promise.
-    pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -226,15 +226,15 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`] for more pages than there are; [`MapError::Flags`],
-    /// [`MapError::Protection`]; [`MapError::BadPage`] for one that the caller may not map, or give away; [`MapError::Area`],
-    /// [`MapError::Tables`]. Nothing has changed then.
+    /// [`VmallocError::Empty`], [`VmallocError::TooLarge`] for more pages than there are; [`VmallocError::Flags`],
+    /// [`VmallocError::Protection`]; [`VmallocError::BadPage`] for one that the caller may not map, or give away; [`VmallocError::Area`],
+    /// [`VmallocError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
-    pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, MapError> {
+    pub fn vmap(&self, list: &[Page], flags: VmFlags, prot: Prot) -> Result<VirtAddr, VmallocError> {
         let refused = flags.difference(VMAP_FLAGS);
         if !refused.is_empty() {
-            return Err(MapError::Flags(refused));
+            return Err(VmallocError::Flags(refused));
         }
         self.map_pages(list, flags | VmFlags::MAP, prot, Location::caller())
     }
@@ -246,14 +246,14 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         flags: VmFlags,
         prot: Prot,
         caller: &'static Location<'static>,
-    ) -> Result<VirtAddr, MapError> {
+    ) -> Result<VirtAddr, VmallocError> {
         if list.is_empty() {
-            return Err(MapError::Empty);
+            return Err(VmallocError::Empty);
         }
         let prot = tagged(prot, flags)?;
         let size = (list.len() as u64).saturating_mul(PAGE_SIZE);
         if list.len() as u64 > self.ram_pages() {
-            return Err(MapError::TooLarge(size));
+            return Err(VmallocError::TooLarge(size));
         }
         let flags = flags | VmFlags::UNINITIALIZED;
         let request = AreaRequest { size, align: PAGE_SIZE, within: None, flags, caller: Some(caller) };
@@ -270,13 +270,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// Maps pages in a new area, which owns them from then on.
     #[inline(never)]
-    fn map_put(&self, area: AreaRef<'a>, list: &[Page], prot: Prot) -> Result<(), MapError> {
+    fn map_put(&self, area: AreaRef<'a>, list: &[Page], prot: Prot) -> Result<(), VmallocError> {
         let (hal, start) = (self.hal(), area.start());
         let map = hal.pages().hal().map();
-        let blocks = Blocks::adopt(hal.pages(), list, start.get()).map_err(MapError::BadPage)?;
+        let blocks = Blocks::adopt(hal.pages(), list, start.get()).map_err(VmallocError::BadPage)?;
         let frames = hal.frames(TABLE_GFP);
         let mapped = hal.tables().do_map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot);
-        mapped.map_err(MapError::Tables).inspect_err(|_| Blocks::let_go(hal.pages(), list))?;
+        mapped.map_err(VmallocError::Tables).inspect_err(|_| Blocks::let_go(hal.pages(), list))?;
         let given = area.do_give_pages(blocks.into_pages());
         debug_assert!(given.is_ok(), "a new area has no pages");
         Ok(())
@@ -284,7 +284,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// [`Self::vunmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
-    pub(crate) fn do_vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub(crate) fn do_vunmap(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -293,7 +293,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
 
     /// Unmaps an area of one of `kinds`, whose pages stay with their owners.
     #[inline]
-    pub(super) fn unmap_area(&self, addr: VirtAddr, kinds: VmFlags) -> Result<(), MapError> {
+    pub(super) fn unmap_area(&self, addr: VirtAddr, kinds: VmFlags) -> Result<(), VmallocError> {
         let area = self.do_remove(addr, kinds)?;
         let range = area.mapped();
         if area.flags().contains(VmFlags::MAP_PUT_PAGES) {

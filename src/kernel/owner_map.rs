@@ -88,7 +88,7 @@ impl fmt::Display for Row {
 /// - `ACCT-3`: in a finished map every byte has an owner.
 /// - `ACCT-4`: the page allocator has no byte that has another owner.
 #[derive(Clone, Debug)]
-pub struct MemoryMap {
+pub struct OwnerMap {
     rows: Vec<Row>,
     total: u64,
 }
@@ -96,7 +96,7 @@ pub struct MemoryMap {
 /// Reason why there is no map, or error in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum MapError {
+pub enum OwnerMapError {
     /// No memory for the map itself.
     NoMemory,
     /// An invariant does not hold.
@@ -108,7 +108,7 @@ pub enum MapError {
     },
 }
 
-impl fmt::Display for MapError {
+impl fmt::Display for OwnerMapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemory => f.write_str("no memory for the memory map"),
@@ -120,21 +120,21 @@ impl fmt::Display for MapError {
     }
 }
 
-impl core::error::Error for MapError {}
+impl core::error::Error for OwnerMapError {}
 
-impl From<TryReserveError> for MapError {
+impl From<TryReserveError> for OwnerMapError {
     fn from(_: TryReserveError) -> Self {
         Self::NoMemory
     }
 }
 
-impl MemoryMap {
+impl OwnerMap {
     /// A map in which all of `ram`, in any order, is marked as left out.
     ///
     /// # Errors
     ///
-    /// [`MapError::NoMemory`].
-    pub fn new(ram: impl Iterator<Item = PhysRange>) -> Result<Self, MapError> {
+    /// [`OwnerMapError::NoMemory`].
+    pub fn new(ram: impl Iterator<Item = PhysRange>) -> Result<Self, OwnerMapError> {
         let mut banks: Vec<PhysRange> = Vec::new();
         for bank in ram.filter(|bank| !bank.is_empty()) {
             banks.try_reserve(1)?;
@@ -161,8 +161,8 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// [`MapError::NoMemory`]; nothing has changed then.
-    pub fn paint(&mut self, range: PhysRange, owner: Owner) -> Result<(), MapError> {
+    /// [`OwnerMapError::NoMemory`]; nothing has changed then.
+    pub fn paint(&mut self, range: PhysRange, owner: Owner) -> Result<(), OwnerMapError> {
         let mut rows: Vec<Row> = Vec::new();
         rows.try_reserve(self.rows.len() + 2)?;
         let mut push = |start: PhysAddr, end: PhysAddr, owner: Owner| {
@@ -195,11 +195,11 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// `ACCT-4` and the row that another owner has, [`MapError::NoMemory`]; nothing has changed then.
-    pub fn paint_pages(&mut self, range: PhysRange, gave_up: impl Fn(Owner) -> bool) -> Result<(), MapError> {
+    /// `ACCT-4` and the row that another owner has, [`OwnerMapError::NoMemory`]; nothing has changed then.
+    pub fn paint_pages(&mut self, range: PhysRange, gave_up: impl Fn(Owner) -> bool) -> Result<(), OwnerMapError> {
         let free = |owner| owner == Owner::Unclaimed || gave_up(owner);
         match self.rows.iter().find(|row| row.range.overlaps(range) && !free(row.owner)) {
-            Some(row) => Err(MapError::Broken { tag: "ACCT-4", row: Some(*row) }),
+            Some(row) => Err(OwnerMapError::Broken { tag: "ACCT-4", row: Some(*row) }),
             None => self.paint(range, Owner::Pages),
         }
     }
@@ -208,8 +208,8 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// [`MapError::NoMemory`].
-    pub fn finish(&mut self) -> Result<(), MapError> {
+    /// [`OwnerMapError::NoMemory`].
+    pub fn finish(&mut self) -> Result<(), OwnerMapError> {
         let mut at = PhysAddr::ZERO;
         while let Some(row) = self.rows.iter().find(|row| row.range.start() >= at && row.owner == Owner::Unclaimed) {
             let range = row.range;
@@ -247,8 +247,8 @@ impl MemoryMap {
     /// # Errors
     ///
     /// The first invariant that does not hold.
-    pub fn check(&self) -> Result<(), MapError> {
-        let broken = |tag, row: Option<&Row>| Err(MapError::Broken { tag, row: row.copied() });
+    pub fn check(&self) -> Result<(), OwnerMapError> {
+        let broken = |tag, row: Option<&Row>| Err(OwnerMapError::Broken { tag, row: row.copied() });
         for pair in self.rows.windows(2) {
             if let [below, above] = pair
                 && below.range.end() > above.range.start()
@@ -269,7 +269,7 @@ impl MemoryMap {
     }
 }
 
-impl fmt::Display for MemoryMap {
+impl fmt::Display for OwnerMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
             writeln!(f, "{row}")?;

@@ -9,7 +9,7 @@ use crate::arch::aarch64::cpu;
 use crate::gfp::Gfp;
 use crate::hal::cpu::with_local;
 use crate::mm::fault_inject::{FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget};
-use crate::mm::zone::Broken;
+use crate::mm::zone::ZoneBroken;
 
 static FAULTS: FaultInjector = FaultInjector::new(print_stack);
 
@@ -74,7 +74,7 @@ pub struct KernelCounts {
 
 impl FaultTarget for ThisKernel {
     type Counts = KernelCounts;
-    type Broken = Broken;
+    type Broken = ZoneBroken;
 
     fn injector(&self) -> &FaultInjector {
         &FAULTS
@@ -95,7 +95,7 @@ impl FaultTarget for ThisKernel {
         KernelCounts { free_pages: nr_free_pages(), accounted_pages: page_allocator().accounted_pages() }
     }
 
-    fn check(&self) -> Result<(), Broken> {
+    fn check(&self) -> Result<(), ZoneBroken> {
         page_allocator().check()
     }
 }

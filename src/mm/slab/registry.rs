@@ -7,10 +7,10 @@ use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_part
 use super::cpu::Array;
 use super::error::{CreateError, DestroyError};
 use super::flags::SlabFlags;
+use super::id::{CacheId, CacheSet, MAX_CACHES};
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
 use super::node::Node;
-use super::number::{CacheId, CacheSet, MAX_CACHES};
 use super::shape::{CACHE_LINE, Shape};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
@@ -257,7 +257,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn share_mark(&self, cache: &Cache<H>) {
         let cpus = (0..self.hal().cpus()).map(CpuId::new);
         for local in cpus.filter_map(|cpu| self.hal().local_of(cpu)) {
-            Array::new::<H>(local, cache.slot).set_mark(cache.mark_secret);
+            Array::new::<H>(local, cache.array).set_mark(cache.mark_secret);
         }
     }
 
@@ -274,7 +274,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             id,
             shape,
             constructor,
-            slot: H::slot(id.get()),
+            array: H::array_offset(id.get()),
             capacity: if shape.is_long_way() { 0 } else { array_capacity(shape.size) },
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),
