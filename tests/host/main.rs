@@ -29,6 +29,7 @@ mod features;
 mod io;
 mod kernel;
 mod layering;
+mod litmus;
 mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]
