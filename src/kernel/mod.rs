@@ -7,6 +7,7 @@ pub mod kallsyms;
 pub mod line;
 pub mod log_level;
 pub mod memmap;
+pub mod process;
 pub mod ring;
 
 #[cfg(target_os = "none")]
