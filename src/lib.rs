@@ -160,6 +160,8 @@
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/machine.rs` | the promise of the reference kernel |
+//! | `kernel/process/programs.rs` | the registry of programs |
+//! | `kernel/process/spaces.rs` | a process's memory that a CPU sees |
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |
