@@ -1,5 +1,6 @@
 //! Hands the linker script to the reference kernel's images, as any kernel on the boot stub does, and compiles the programs
 //! that they bring along for EL0 (user/): `programs.rs` in the output directory names them.
+#![expect(clippy::expect_used, reason = "a build script fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -57,11 +57,13 @@ fn a_program_finds_its_arguments_and_its_own_map() {
     check();
 }
 
+// Behaviour 389: two programs.
 ktest!(one_address_has_other_contents_in_each_process, machine one = "", machine four = "smp=4", timeout = 60);
 fn one_address_has_other_contents_in_each_process() {
     assert_eq!(run("address", &[]), Ended::Exited(0));
 }
 
+// Behaviours 430, 432 and 441: from EL0.
 ktest!(bad_deeds_end_the_process_and_not_the_kernel, machine a72 = "", machine max = "cpu=max smp=2", timeout = 60);
 fn bad_deeds_end_the_process_and_not_the_kernel() {
     assert_eq!(run("bad", &[]), Ended::Exited(0));
@@ -108,6 +110,7 @@ fn a_heap_takes_small_blocks_from_brk_and_large_ones_from_mmap() {
     assert_eq!(run("heap", &[]), Ended::Exited(0));
 }
 
+// Behaviours 425 and 428: from EL0.
 ktest!(
     threads_that_map_fault_unmap_and_fork_at_once_keep_every_byte,
     machine one = "",
@@ -136,6 +139,7 @@ fn a_process_that_never_calls_is_preempted_and_killed() {
     check();
 }
 
+// Behaviour 497
 ktest!(no_failed_allocation_of_a_start_loses_anything, machine = "mem=128M", timeout = 180);
 fn no_failed_allocation_of_a_start_loses_anything() {
     run("hello", &[]);
@@ -174,4 +178,18 @@ fn memory_used_up_ends_the_largest_process_and_no_other() {
     assert_eq!(free_pages(), before, "every page is back");
     check();
     quarry::kprintln!("the others live");
+}
+
+ktest!(
+    processes_start_only_where_sleeping_is_allowed,
+    report = "sleeping function called in atomic context (interrupts are masked): process::start",
+    report = "sleeping function called in atomic context (interrupts are masked): process::run"
+);
+fn processes_start_only_where_sleeping_is_allowed() {
+    let start = || process::start("hello", &[], Pid::NOBODY, process::default_limits());
+    let _masked = quarry::arch::aarch64::irq::local_irq_save();
+    assert_eq!(start(), Err(StartError::Atomic));
+    assert_eq!(process::execute("hello", &[], process::default_limits()), Err(StartError::Atomic));
+    process::run(&|| panic!("nobody runs"));
+    process::check().expect("sound");
 }

@@ -13,7 +13,7 @@ use crate::hal::user::USER_END;
 use crate::kprintln;
 use core::fmt;
 
-/// What the process did.
+/// The deed of the process.
 struct Deed(UserExit);
 
 impl fmt::Display for Deed {
@@ -41,7 +41,7 @@ impl fmt::Display for Deed {
     }
 }
 
-/// What is mapped at an address.
+/// The area at an address.
 struct Around<'s>(&'s Seen, UserAddr);
 
 impl fmt::Display for Around<'_> {
@@ -56,7 +56,7 @@ impl fmt::Display for Around<'_> {
     }
 }
 
-/// Tells on the console why the process of `turn` is killed. Where sleeping is allowed.
+/// Tells on the console why the process of `turn` is killed. In the turn of its thread, no lock held.
 pub(super) fn report(turn: &Turn, seen: &Seen, exit: UserExit, signal: Signal) {
     let name = processes().at(turn.place).map_or_else(|| Name::new("?"), |process| process.name);
     let frame = &turn.frame;

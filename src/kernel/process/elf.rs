@@ -92,7 +92,7 @@ pub struct Segment<'f> {
     pub start: UserAddr,
     /// Its bytes in the file; what follows them in `range` is zero.
     pub bytes: &'f [u8],
-    /// What the program may do there: read at least, never write and execute.
+    /// Access of the program: read at least, never write and execute.
     pub access: VmFlags,
 }
 

@@ -100,11 +100,11 @@ pub(super) fn with_current_space(f: &mut dyn FnMut(&AddressSpace)) {
 }
 
 /// Tests the invariants of the table, and those of every space that nobody uses at the moment: on one CPU, while no process
-/// runs. Only where sleeping is allowed.
+/// runs. No lock held.
 ///
 /// # Errors
 ///
-/// The tag of the first that does not hold, and what is wrong.
+/// The first that does not hold.
 #[cfg(target_os = "none")]
 pub fn check() -> Result<(), Broken> {
     processes().check()?;

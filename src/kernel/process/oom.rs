@@ -23,7 +23,7 @@ impl fmt::Display for Victim {
 }
 
 /// Kills the process with the most memory and takes its memory at once (Linux: `oom_kill_process`, `oom_reap_task_mm`); `None` if
-/// there is none that is not being killed already. For an OOM hook: with no lock held; takes no memory.
+/// all are being killed already. For an OOM hook: with no lock held; takes no memory.
 pub(crate) fn kill_largest() -> Option<Victim> {
     let sizes = (0..MAX_PROCESSES).map(Place).filter_map(|place| {
         let bytes = spaces::with(place, |space| (!space.is_killed()).then(|| space.usage().total())).flatten()?;

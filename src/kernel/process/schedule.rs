@@ -16,9 +16,12 @@ const TURNS_PER_SECOND: u64 = 250;
 /// CPUs that sleep for lack of threads, a bit each.
 static ASLEEP: AtomicU64 = AtomicU64::new(0);
 
-/// Runs the processes on every CPU until none is alive or `enough` says so; it is asked between two turns. Where sleeping is
-/// allowed; on one CPU at a time.
+/// Runs the processes on every CPU until none is alive or `enough` says so; it is asked between two turns. On one CPU
+/// at a time, where sleeping is allowed; elsewhere that is reported, and nobody runs.
 pub fn run(enough: &(impl Fn() -> bool + Sync)) {
+    if global::might_sleep("process::run").is_err() {
+        return;
+    }
     // Somebody else's tick takes the CPU from a thread as well; without a timer threads keep it until they call.
     let ticks = start_tick().is_ok();
     cpus::run_everywhere(&|cpu: CpuId| {

@@ -9,7 +9,7 @@ use crate::kprint;
 use crate::kprintln;
 use core::fmt;
 
-/// The areas of a space, a line each, in the format of Linux's `/proc/PID/maps`. Only where sleeping is allowed.
+/// The areas of a space, a line each, in the format of Linux's `/proc/PID/maps`. Printed with no lock held.
 pub(super) struct Maps<'s>(pub(super) &'s AddressSpace);
 
 impl fmt::Display for Maps<'_> {

@@ -24,6 +24,8 @@ pub enum StartError {
     TooMany,
     /// Its memory could not be mapped.
     Map(MapError),
+    /// The call sleeps, and its caller may not, which has been reported.
+    Atomic,
 }
 
 impl fmt::Display for StartError {
@@ -33,6 +35,7 @@ impl fmt::Display for StartError {
             Self::Elf(error) => error.fmt(f),
             Self::TooMany => f.write_str("there are as many processes as there can be"),
             Self::Map(error) => error.fmt(f),
+            Self::Atomic => f.write_str("starting a process sleeps, and sleeping is not allowed here"),
         }
     }
 }
@@ -53,6 +56,7 @@ pub fn default_limits() -> Limits {
 ///
 /// [`StartError`].
 pub fn start(name: &str, arguments: &[&str], parent: Pid, limits: Limits) -> Result<Pid, StartError> {
+    global::might_sleep("process::start").map_err(|_| StartError::Atomic)?;
     let program = programs::find(name).ok_or(StartError::NoProgram)?;
     start_file(program.file, name, arguments, parent, limits)
 }

@@ -29,7 +29,7 @@ impl Pid {
 
 impl fmt::Display for Pid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::KERNEL { f.write_str("0") } else { write!(f, "{}", self.0) }
+        fmt::Display::fmt(if *self == Self::KERNEL { &0 } else { &self.0 }, f)
     }
 }
 

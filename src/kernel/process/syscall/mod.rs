@@ -11,7 +11,7 @@ use super::spaces::Seen;
 use super::table::Turn;
 use crate::global::AddressSpace;
 
-/// What becomes of the thread after its call.
+/// The fate of the thread after its call.
 pub(super) enum Flow {
     /// It goes on.
     Continue,
@@ -40,7 +40,7 @@ enum Answer {
 
 type Result = core::result::Result<Answer, Errno>;
 
-/// Makes the system call that the frame of `turn` asks for. Where sleeping is allowed; this CPU sees the process's memory.
+/// Makes the system call that the frame of `turn` asks for. In the thread's turn: this CPU sees the process's memory, and no lock is held.
 pub(super) fn run(turn: &mut Turn, seen: &Seen) -> Flow {
     let Some(space) = seen.space() else { return Flow::Yield };
     let [x0, x1, x2, x3, x4, x5, _, _, number, ..] = turn.frame.x;
