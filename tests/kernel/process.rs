@@ -3,7 +3,7 @@
 use quarry::gfp::Gfp;
 use quarry::global::{self, ThisKernel};
 use quarry::kernel::process::{self, Ended, MAX_PROCESSES, Pid, Signal, StartError};
-use quarry::kernel::{init, memory_map};
+use quarry::kernel::{init, machine_account};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
 use quarry::mm::user::map::Limits;
@@ -15,7 +15,7 @@ fn check() {
         result.unwrap_or_else(|error| panic!("{part}: {error}"));
     });
     let machine = init::machine().expect("booted");
-    memory_map::account(machine).unwrap_or_else(|error| panic!("{error}"));
+    machine_account::account(machine).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Free pages, with all that is kept for later given back.
