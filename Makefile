@@ -56,6 +56,12 @@ soak: setup
 	QUARRY_APPEND='soak_ops=$(SOAK_OPS) soak_seed=$(SOAK_SEED) soak_seconds=$(SOAK_SECONDS)' \
 		cargo test --quiet --release --test kernel -- --exact soak::soak --ignored --nocapture
 
+## make cache-model   boot under a model of the caches, and with each clean, invalidation and barrier left out (docs/testing.md)
+.PHONY: cache-model
+cache-model: setup
+	tools/cache-model/run.sh "$$(cargo test --quiet --no-run --test kernel --message-format json | \
+		sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')"
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

@@ -15,6 +15,7 @@ use crate::mm::mempool::{NotFreed, PoolCreateError, PoolDestroyError, PoolEmpty,
 use crate::mm::percpu::PerCpuError;
 use crate::mm::pgtable::PgtableError;
 use crate::mm::slab::{self, CreateError, DestroyError, Misuse};
+use crate::mm::user::SpaceFault;
 use crate::mm::user::access::UserAccessError;
 use crate::mm::user::asid::AsidError;
 use crate::mm::user::pages::{FaultError, PagesError};
@@ -63,6 +64,8 @@ macro_rules! families {
 }
 
 families! {
+    /// An access of a process that cannot be.
+    Space(SpaceFault),
     /// Error of allocating pages.
     Pages(zone::AllocError),
     /// Error of allocating contiguous pages.

@@ -147,7 +147,7 @@ pub use uaccess::{
     copy_from_user, copy_struct_from_user, copy_to_user, get_user, put_user, read_user, set_user_fault_handler,
     strncpy_from_user, user_reader, user_writer, write_user,
 };
-pub use user::{AddressSpace, UserError, activate, new_address_space, user_init, user_layout};
+pub use user::{AddressSpace, UserError, activate, new_address_space, resolve_user_fault, user_init, user_layout};
 pub use user_pages::{UserSpacePages, new_user_space};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;

@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::line::{LineReader, Refusal, Step};
 use super::machine::Machine;
 use super::whereabouts::Whereabouts;
-use super::{dma, fault_injection, input, io, machine_account, power, reserved, wx_check};
+use super::{dma, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 26] = [
+const COMMANDS: [Command; 30] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -134,6 +134,15 @@ const COMMANDS: [Command; 26] = [
         help: "which allocations are made to fail; SITE and settings change it",
         run: |_, rest| fault_injection::command(rest),
     },
+    Command {
+        name: "exec",
+        argument: "NAME ...",
+        help: "runs a program at EL0, behind the prompt with & at the end; without a name lists them",
+        run: |_, rest| process::exec(rest),
+    },
+    Command { name: "ps", argument: "", help: "the processes; sizes in KiB", run: |_, _| process::ps() },
+    Command { name: "maps", argument: "PID", help: "the areas of a process", run: |_, rest| process::maps(rest) },
+    Command { name: "kill", argument: "PID", help: "ends a process", run: |_, rest| process::kill_command(rest) },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
 
@@ -212,6 +221,7 @@ fn check(machine: &Machine) {
     };
     global::check_all(&mut tell);
     global::check_part("W^X", wx_check::check_tables(&machine.boot).map(drop), &mut tell);
+    global::check_part("processes", process::check(), &mut tell);
     global::check_part("sum of all RAM", machine_account::account(machine).map(drop), &mut tell);
 }
 

@@ -1,9 +1,9 @@
 //! The reference kernel, as the memory subsystem sees it.
 
 use super::symbol::Symbol;
-use super::{cpus, interrupts, pressure, report};
+use super::{cpus, interrupts, pressure, process, report};
 use crate::addr::{CpuId, VirtAddr};
-use crate::global::Machine;
+use crate::global::{AddressSpace, Machine};
 use crate::kprintln;
 use crate::mm::zone::Shortage;
 use core::fmt::{self, Display};
@@ -41,6 +41,10 @@ unsafe impl Machine for ReferenceKernel {
 
     fn hold_others(&self, work: &mut dyn FnMut()) -> bool {
         cpus::hold_others(work)
+    }
+
+    fn with_current_space(&self, f: &mut dyn FnMut(&AddressSpace)) {
+        process::with_current_space(f);
     }
 
     fn may_free_memory(&self) -> bool {

@@ -32,6 +32,7 @@ mod guide;
 mod io;
 mod kernel;
 mod layering;
+mod litmus;
 mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]

@@ -61,11 +61,11 @@ unsafe extern "C" {
 const CODE: UserAddr = UserAddr::new(0x40_0000);
 
 /// A process: a space, and the programs in it.
-struct Process {
-    space: AddressSpace,
+pub(crate) struct Process {
+    pub(crate) space: AddressSpace,
 }
 
-enum Program {
+pub(crate) enum Program {
     Touch,
     Sum,
     Descend,
@@ -76,7 +76,7 @@ impl Process {
         Self::limited(Limits::DEFAULT).expect("memory")
     }
 
-    fn limited(limits: Limits) -> Result<Self, MapError> {
+    pub(crate) fn limited(limits: Limits) -> Result<Self, MapError> {
         let process = Self { space: global::new_address_space(global::user_layout(), limits, Gfp::KERNEL)? };
         let (first, end) = (&raw const quarry_space_touch, &raw const quarry_space_end);
         // SAFETY: the assembly above puts both labels around the programs, read-only and for good.
@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Runs a program with these arguments until it calls: x3, or the fault that ends it.
-    fn run(&self, program: Program, arguments: [u64; 3]) -> Result<u64, SpaceFault> {
+    pub(crate) fn run(&self, program: Program, arguments: [u64; 3]) -> Result<u64, SpaceFault> {
         let first = (&raw const quarry_space_touch).addr();
         let start = match program {
             Program::Touch => (&raw const quarry_space_touch).addr(),
@@ -139,7 +139,7 @@ impl Process {
         self.run(Program::Sum, [at.get(), pages, 0]).expect("memory")
     }
 
-    fn fork(&self) -> Result<Self, MapError> {
+    pub(crate) fn fork(&self) -> Result<Self, MapError> {
         self.space.fork().map(|space| Self { space })
     }
 }

@@ -225,7 +225,7 @@ fn all_that_a_restricted_device_maps_is_in_its_pool() {
     let copy = quarry::mm::layout::phys_to_virt(slot).expect("in reach").as_ptr::<u8>();
     // SAFETY: the test is the device, whose the slot is.
     assert_eq!(unsafe { copy.read_volatile() }, 0x61, "the device reads a copy");
-    // SAFETY: the test is the device, whose the slot is.
+    // SAFETY: the slot is the device's, which the test is.
     unsafe { copy.write_volatile(0x62) };
     // SAFETY: mapped above.
     unsafe { global::dma_unmap_single::<Bidirectional>(&wifi, bus, 4096) }.expect("unmapped");
