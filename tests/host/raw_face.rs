@@ -97,7 +97,11 @@ const OWNERS: &[(&str, &str, &str)] = &[
     ("VBox", "valloc.rs", "vmalloc vzalloc vmalloc_gfp vmalloc_huge vmalloc_user vfree vfree_atomic"),
     ("VVec", "valloc.rs", "vrealloc kvmalloc"),
     ("Vmap", "valloc.rs", "vmap vunmap vm_map_ram vm_unmap_ram"),
-    ("IoMem", "io.rs", "ioremap ioremap_gre ioremap_ngre ioremap_np ioremap_prot ioremap_wc ioremap_wt iounmap memremap memunmap"),
+    (
+        "IoMem",
+        "io.rs",
+        "ioremap ioremap_gre ioremap_ngre ioremap_np ioremap_prot ioremap_wc ioremap_wt iounmap memremap memunmap",
+    ),
     ("ReservedRegion", "reserved.rs", "memremap memunmap"),
     ("MemRegion", "resource.rs", "request_mem_region release_mem_region"),
     ("PerCpu", "percpu.rs", "alloc_percpu alloc_percpu_gfp free_percpu"),
