@@ -89,6 +89,7 @@
 //! | `arch/aarch64/linear.rs` | free memory through the linear map |
 //! | `arch/aarch64/mem.rs` | whole pages |
 //! | `arch/aarch64/mmu.rs` | entries of live tables |
+//! | `arch/aarch64/window.rs` | the promise of a way to table frames |
 //! | `arch/aarch64/monitor.rs` | exclusive accesses |
 //! | `arch/aarch64/mte.rs` | tags of memory, the registers that decide about them |
 //! | `arch/aarch64/pmu.rs` | counters |

@@ -28,7 +28,10 @@ fn values_without_bytes_are_only_counted() {
         assert_eq!(row.reserve(usize::MAX - 3, KERNEL), Ok(()));
         // SAFETY: units are there wherever one looks.
         unsafe { row.set_len(usize::MAX) };
-        assert_eq!(row.push((), KERNEL), Err(quarry::mm::alloc::Refused { value: (), error: SlabAllocError::Overflow }));
+        assert_eq!(
+            row.push((), KERNEL),
+            Err(quarry::mm::alloc::Refused { value: (), error: SlabAllocError::Overflow })
+        );
         row.truncate(2);
         assert_eq!(row.into_iter().rev().count(), 2);
         let mut row = super::row(ledger, [Nothing, Nothing]);
