@@ -12,8 +12,8 @@ use core::sync::atomic::Ordering;
 impl<H: PageHal> PageAllocator<H> {
     /// Sets what is done to pages that change hands, and makes all memory that is free now as free memory is to be.
     ///
-    /// Nobody else allocates or frees meanwhile: for booting, and for tests. While it is not empty every call goes the long
-    /// way, whatever [`PageAllocator::set_careful`] says. Cost: O(free memory).
+    /// Nobody else allocates or frees meanwhile: for booting, and for tests. While it is not empty every call takes the slow
+    /// path, whatever [`PageAllocator::set_careful`] says. Cost: O(free memory).
     pub fn set_scrub(&self, scrub: Scrub) {
         self.scrub.store(Scrub::empty().bits(), Ordering::Relaxed);
         self.set_careful(!scrub.is_empty());
@@ -42,7 +42,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.scrub.store(scrub.bits(), Ordering::Relaxed);
     }
 
-    /// What is done to pages that change hands.
+    /// Treatment of pages that change hands.
     #[must_use]
     pub fn scrub(&self) -> Scrub {
         Scrub::from_bits_truncate(self.scrub.load(Ordering::Relaxed))
