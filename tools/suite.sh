@@ -9,8 +9,8 @@ logs=$target/suite
 mkdir -p "$logs"
 # Everything is built once there, so that what makes the next build shorter only makes this one longer.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
-# Without debug information the host tests build an eighth faster; a failure names its place all the same.
-[ -z "${CI:-}" ] || host_debug=0
+# Without debug information everything builds an eighth faster; a failure names its place all the same.
+[ -z "${CI:-}" ] || export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
 steps=$logs/steps
 : >"$steps"
 
@@ -57,8 +57,7 @@ watch() { tools/runner.sh watch 180 "$@"; }
 on_host() {
     command=$1
     shift
-    env ${host_debug:+CARGO_PROFILE_DEV_DEBUG=$host_debug} \
-        cargo "$command" --target "$host" --no-default-features --features host "$@"
+    cargo "$command" --target "$host" --no-default-features --features host "$@"
 }
 
 # The benchmarks with the peers, and without them; the library as other kernels take it.
@@ -90,7 +89,7 @@ run_unattended() {
 
 host_tests() {
     on_host test --quiet --no-run &&
-        watch env ${host_debug:+CARGO_PROFILE_DEV_DEBUG=$host_debug} cargo test --target "$host" --no-default-features --features host
+        watch cargo test --target "$host" --no-default-features --features host
 }
 
 # kernel_tests FEATURES NAME...
