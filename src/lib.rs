@@ -72,6 +72,7 @@
 //! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |
 //! | `mm/zone/hal.rs` | the promise of a machine with pages |
 //! | `mm/zone/raw_calls.rs` | what is owed by calls on pages |
+//! | `arch/aarch64/alternative.rs` | instructions that are exchanged once, the table that the linker makes |
 //! | `arch/aarch64/at.rs` | address translation by the CPU |
 //! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
 //! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
@@ -113,6 +114,7 @@
 //! | `driver/uart/mini.rs` | serial-port registers |
 //! | `driver/uart/mod.rs` | serial-port registers |
 //! | `driver/uart/pl011.rs` | serial-port registers |
+//! | `driver/watchdog.rs` | watchdog registers |
 //! | `global/alloc.rs` | `kmalloc` as one of blocks |
 //! | `global/bring_up/cpus.rs` | a CPU that comes |
 //! | `global/bring_up/mod.rs` | all that a kernel promises |
@@ -155,11 +157,13 @@
 //! | `boot/early_map.rs` | taking the stub's fixmap over |
 //! | `boot/early_regions.rs` | memory of the image as regions |
 //! | `kernel/dma_benchmark.rs` | buffers of its own, mapped for no device |
+//! | `kernel/errata.rs` | exchanging instructions while the other CPUs are held |
 //! | `kernel/heap.rs` | the grant of the early heap |
 //! | `kernel/init.rs` | the boot stub's fixmap, the identity map, the grant of the early heap |
 //! | `kernel/interrupts.rs` | handlers as pointers |
 //! | `kernel/ktest.rs` | the registry of tests |
 //! | `kernel/machine.rs` | the promise of the reference kernel |
+//! | `kernel/resume.rs` | a page of the image that nobody clears |
 //! | `kernel/serial.rs` | opening mapped ports |
 //! | `kernel/smp_call.rs` | calls as pointers |
 //! | `kernel/symbol.rs` | the symbol table in the image |

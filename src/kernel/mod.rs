@@ -18,6 +18,8 @@ mod dma;
 #[cfg(target_os = "none")]
 pub mod dma_benchmark;
 #[cfg(target_os = "none")]
+mod errata;
+#[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
 pub mod heap;
@@ -55,6 +57,8 @@ pub mod prompt;
 pub mod report;
 #[cfg(target_os = "none")]
 mod reserved;
+#[cfg(target_os = "none")]
+mod resume;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]

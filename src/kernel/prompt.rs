@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::init::{self, Machine};
 use super::line::{LineReader, Refusal, Step};
 use super::whereabouts::Whereabouts;
-use super::{dma, faults, input, io, memory_map, power, reserved};
+use super::{dma, errata, faults, input, io, memory_map, power, reserved};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 26] = [
+const COMMANDS: [Command; 27] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -80,6 +80,12 @@ const COMMANDS: [Command; 26] = [
         run: |_, rest| io::read(rest),
     },
     Command { name: "cpu", argument: "", help: "what this CPU can do", run: |machine, _| kprintln!("{}", machine.cpu) },
+    Command {
+        name: "errata",
+        argument: "",
+        help: "what the CPUs cannot do, and what is done",
+        run: |_, _| errata::list(),
+    },
     Command {
         name: "memblock",
         argument: "",

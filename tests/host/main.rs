@@ -22,6 +22,7 @@ mod bootargs;
 mod dma;
 #[cfg(all(test, not(miri)))]
 mod embedding;
+mod errata;
 mod fault_inject;
 mod fdt;
 mod features;
