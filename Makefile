@@ -92,6 +92,18 @@ rpi4-sd: rpi4
 	@tools/setup.sh sd
 	tools/rpi4-sd.sh target/rpi4 target/rpi4-sd.img
 
+## make rpi4-test   the kernel's tests for a Raspberry Pi 4's card: target/rpi4-test/; SERIAL=port or log, NAMES='…' (docs/rpi4.md)
+.PHONY: rpi4-test
+rpi4-test: toolchain
+	elf=$$(tools/image-elf.sh tests) && tools/rpi4.sh rpi4-image "$$elf" target/rpi4-test $(NAMES)
+	$(if $(SERIAL),tools/runner.sh rpi4-log $(SERIAL))
+
+## make rpi4-bench   the benchmarks' rows in cycles and nanoseconds, for such a card: target/rpi4-bench/; SERIAL=, BENCH=name
+.PHONY: rpi4-bench
+rpi4-bench: toolchain
+	elf=$$(tools/image-elf.sh benches) && tools/rpi4.sh rpi4-bench-image "$$elf" target/rpi4-bench $(BENCH)
+	$(if $(SERIAL),tools/runner.sh rpi4-log $(SERIAL))
+
 ## make memmap DTB=file   what the kernel would make of a device tree, as JSON
 .PHONY: memmap
 memmap: toolchain

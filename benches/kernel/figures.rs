@@ -64,6 +64,8 @@ pub(crate) struct Figures {
     pub(crate) batch: u32,
     pub(crate) batch_mean: Hundredths,
     pub(crate) warm_up: u32,
+    /// Mean of the batch in real time, where that means something.
+    pub(crate) nanoseconds: Option<Hundredths>,
     /// Instructions before the first operation.
     pub(crate) setup: u32,
 }

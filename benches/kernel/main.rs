@@ -56,6 +56,7 @@ fn benchmarks() {
     let args = machine.args;
     match args.value("bench") {
         Some("memory") => memory_use(),
+        Some("clock") => rows::run(&mut Meter::clocking(&machine.cpu), args),
         Some("trace") => rows::run(&mut Meter::tracing(&machine.cpu), args),
         _ => rows::run(&mut Meter::counting(&machine.cpu), args),
     }

@@ -4,7 +4,9 @@ use crate::counter::{self, READING};
 use crate::figures::{Headline, Hundredths};
 use crate::trace;
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use quarry::arch::aarch64::features::IdRegisters;
+use quarry::driver::timer;
 use quarry::kprintln;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -48,18 +50,19 @@ pub(crate) struct Meter {
 /// going back. Other instructions that the compiler puts between the readings stay in the figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overhead {
+    reading: u32,
     round: u32,
 }
 
 impl Overhead {
     /// The part of `count` that belongs to the operations of `rounds` rounds.
     const fn subtract(self, count: u32, rounds: u32) -> u32 {
-        count.wrapping_sub(READING).wrapping_sub(self.round.wrapping_mul(rounds))
+        count.saturating_sub(self.reading).saturating_sub(self.round.saturating_mul(rounds))
     }
 
     /// Counts stretches of empty rounds; all lengths must agree. Returns also how much is left of each.
     fn measure() -> (Self, u32) {
-        let overhead = Self { round: empty_stretch(2) - empty_stretch(1) };
+        let overhead = Self { reading: READING, round: empty_stretch(2) - empty_stretch(1) };
         let rest = overhead.subtract(empty_stretch(1), 1);
         for rounds in [2, 3, 1_002] {
             let left = overhead.subtract(empty_stretch(rounds), rounds);
@@ -116,6 +119,16 @@ impl Meter {
         meter
     }
 
+    /// Counts cycles instead, and takes the time of each batch: for a CPU that is no emulator's. Figures vary.
+    pub(crate) fn clocking(cpu: &IdRegisters) -> Self {
+        counter::count_cycles(cpu);
+        CLOCKING.store(true, Ordering::Relaxed);
+        let least = |rounds| (0..32).map(|_| empty_stretch(rounds)).min().unwrap_or_default();
+        let round = least(1_001).saturating_sub(least(1)) / 1_000;
+        let overhead = Overhead { reading: least(1).saturating_sub(round), round };
+        Self { tracing: false, overhead, begun: 0, traced: 0 }
+    }
+
     /// Has the fourth round of each operation traced, and counts it too.
     pub(crate) fn tracing(cpu: &IdRegisters) -> Self {
         Self::calibrated(cpu, true).0
@@ -166,6 +179,18 @@ impl Meter {
     }
 }
 
+/// Whether the time of each batch is taken.
+static CLOCKING: AtomicBool = AtomicBool::new(false);
+/// The counter of time when the batch began, and then the ticks that it took.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// Notes the time before a batch, or since then. Out of line, so that the rows are compiled as without it.
+#[cold]
+#[inline(never)]
+fn note_time() {
+    TICKS.store(timer::ticks().wrapping_sub(TICKS.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
 /// Goes through the phases of one row.
 struct Accumulator {
     tracing: bool,
@@ -210,6 +235,10 @@ impl Accumulator {
             return Some(1);
         }
         self.batch = if self.tracing { 1 } else { rounds(BUDGET, self.cost, ROUNDS) };
+        if CLOCKING.load(Ordering::Relaxed) {
+            TICKS.store(0, Ordering::Relaxed);
+            note_time();
+        }
         Some(self.batch)
     }
 
@@ -229,7 +258,12 @@ impl Accumulator {
                 trace::mark();
                 self.batch_count = single;
             }
-            Phase::Batch => self.batch_count = self.overhead.subtract(count, self.batch),
+            Phase::Batch => {
+                if CLOCKING.load(Ordering::Relaxed) {
+                    note_time();
+                }
+                self.batch_count = self.overhead.subtract(count, self.batch);
+            }
         }
     }
 
@@ -242,6 +276,14 @@ impl Accumulator {
             batch: self.batch,
             batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
             warm_up: ESTIMATES + self.warm_up,
+            nanoseconds: CLOCKING.load(Ordering::Relaxed).then(|| {
+                let nanoseconds = u128::from(TICKS.load(Ordering::Relaxed)) * 1_000_000_000;
+                let nanoseconds = nanoseconds / u128::from(timer::frequency());
+                Hundredths::of(
+                    nanoseconds.try_into().unwrap_or(u64::MAX / 200),
+                    u64::from(self.batch) * u64::from(units),
+                )
+            }),
             ..Figures::of(samples, units, Headline::Batch)
         }
     }

@@ -59,6 +59,9 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         meter.begin();
         match (row.run)(meter) {
             Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}\t{}", meter.traced()),
+            Ok(figures) if let Some(time) = figures.nanoseconds => {
+                kprintln!("{} of {}: {} cycles, {time} ns", row.name, row.by, figures.batch_mean);
+            }
             Ok(figures) => kprintln!("bench: row\t{number}\t{}\t{}\t{figures}", row.name, row.by),
             Err(why) => kprintln!("bench: unable\t{number}\t{}\t{}\t{why}", row.name, row.by),
         }

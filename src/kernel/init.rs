@@ -5,17 +5,19 @@ use super::machine::{self, BootMemory};
 pub use super::machine::{Machine, machine};
 use super::owner_map::OwnerMapError;
 use super::{
-    console, cpus, dma, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log, machine_account,
-    pages, ports, power, pressure, prompt, report, serial, slabs, tags, vmalloc, whereabouts, wx_check,
+    console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
+    machine_account, pages, ports, power, pressure, prompt, report, resume, serial, slabs, tags, vmalloc, whereabouts,
+    wx_check,
 };
-use crate::addr::{Bytes, PAGE_SIZE};
-use crate::arch::aarch64::boot::BootInfo;
+use crate::addr::{Bytes, CpuId, PAGE_SIZE};
+use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::trap;
 use crate::arch::aarch64::{irq, pmu};
 use crate::board::Board;
 use crate::boot::early_map::EarlyMap;
 use crate::boot::switch::switch_to_final_tables;
 use crate::boot::{BootError, device_tree, discovery, prepare_boot_cpu};
+use crate::driver::timer;
 use crate::fdt::Tree;
 use crate::global;
 use crate::kprintln;
@@ -96,8 +98,12 @@ fn go(machine: &Machine) -> ! {
     // Booting is over: from here on this CPU takes interrupts, and waits only where that is legal.
     global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
+    errata::settle(&machine.boot);
     if global::tags_are_on() {
         tags::self_test();
+    }
+    if args.flag("ktest.resume") {
+        resume::run(machine, args.value("ktest").unwrap_or_default(), args.value("ktest.smp").unwrap_or_default());
     }
     if let Some(list) = args.value("ktest") {
         ktest::run_list(list);
@@ -115,20 +121,35 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
-    let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default());
+    let given = || tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default();
+    let args = BootArgs::new(boot::built_in_arguments().unwrap_or_else(given));
     power::init(
         args.flag("semihosting"),
         tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
     );
+    let lacks_frequency = timer::lacks_frequency();
+    if let Some(frequency) = tree.timer_frequency().filter(|_| lacks_frequency) {
+        timer::set_frequency(frequency.into());
+    }
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(board, early);
+    }
+    if let Some(watchdog) = serial::watchdog(&tree, early) {
+        resume::set_watchdog(watchdog);
     }
     log::apply(args);
     info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));
     info!("entered at EL{}, image at {}, device tree at {tree_range}", boot.entry_level, boot.image_range());
     info!("CPU: {cpu}");
+    errata::report(CpuId::BOOT, cpu.errata());
     if !args.is_empty() {
         info!("boot arguments: {args}");
+    }
+    if lacks_frequency {
+        match tree.timer_frequency() {
+            Some(frequency) => warn!("timer: CNTFRQ_EL0 is 0; {frequency} Hz by the device tree's clock-frequency"),
+            None => warn!("timer: CNTFRQ_EL0 is 0, and the device tree has no clock-frequency: times are wrong"),
+        }
     }
     for complaint in args.complaints() {
         warn!("{complaint}");

@@ -19,6 +19,8 @@ mod dma;
 #[cfg(target_os = "none")]
 pub mod dma_benchmark;
 #[cfg(target_os = "none")]
+mod errata;
+#[cfg(target_os = "none")]
 mod exceptions;
 #[cfg(target_os = "none")]
 mod fault_injection;
@@ -60,6 +62,8 @@ mod reference;
 pub mod report;
 #[cfg(target_os = "none")]
 mod reserved;
+#[cfg(target_os = "none")]
+mod resume;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]

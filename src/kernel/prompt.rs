@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::line::{LineReader, Refusal, Step};
 use super::machine::Machine;
 use super::whereabouts::Whereabouts;
-use super::{dma, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
+use super::{dma, errata, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 30] = [
+const COMMANDS: [Command; 31] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -80,6 +80,12 @@ const COMMANDS: [Command; 30] = [
         run: |_, rest| io::read(rest),
     },
     Command { name: "cpu", argument: "", help: "what this CPU can do", run: |machine, _| kprintln!("{}", machine.cpu) },
+    Command {
+        name: "errata",
+        argument: "",
+        help: "what the CPUs cannot do, and what is done",
+        run: |_, _| errata::list(),
+    },
     Command {
         name: "memblock",
         argument: "",

@@ -23,6 +23,7 @@ mod circles;
 mod dma;
 #[cfg(all(test, not(miri)))]
 mod embedding;
+mod errata;
 mod fault_inject;
 mod fdt;
 mod features;

@@ -29,6 +29,7 @@ mod device_memory;
 mod devres;
 mod dma;
 mod dma_benchmark;
+mod errata;
 mod families;
 mod fault_injection;
 mod faults;

@@ -45,6 +45,12 @@ linker_symbols! {
     kallsyms_start = __kallsyms_start;
     /// One past the room for the symbol table.
     kallsyms_end = __kallsyms_end;
+    /// First byte of the room for boot arguments, in read-only data.
+    bootargs_start = __bootargs_start;
+    /// One past the room for boot arguments.
+    bootargs_end = __bootargs_end;
+    /// First byte of a page of the image that nobody clears.
+    not_cleared = __not_cleared;
     /// First byte of writable data.
     data_start = _sdata;
     /// One past the initialised data: the end of the flat Image.
@@ -133,6 +139,18 @@ impl BootInfo {
     pub fn elf_device_tree(&self) -> PhysAddr {
         PhysAddr::new(self.image.get().saturating_sub(2 << 20))
     }
+}
+
+/// The boot arguments that a tool has put into the image (`quarry-run image --append=`), instead of those of the loader; `None` if
+/// it has put none there.
+#[must_use]
+pub fn built_in_arguments() -> Option<&'static [u8]> {
+    let (start, end) = (bootargs_start(), bootargs_end());
+    let size = crate::addr::to_usize(end.get().saturating_sub(start.get()));
+    // SAFETY: the linker script puts both symbols around bytes of read-only data. They are found by the symbols, not by their
+    // name: the compiler would take the zeros for granted.
+    let room = unsafe { core::slice::from_raw_parts(start.as_ptr::<u8>(), size) };
+    room.first().is_some_and(|first| *first != 0).then_some(room)
 }
 
 /// The kernel's translation tables are replaced by those at `tables`.

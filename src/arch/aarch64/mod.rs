@@ -2,7 +2,9 @@
 //! machine and is tested on the host; code that needs the instructions builds for the target alone.
 
 pub mod backtrace;
+pub mod cores;
 pub mod desc;
+pub mod errata;
 pub mod esr;
 pub mod exception;
 pub mod exclusive;
@@ -12,6 +14,8 @@ pub mod tlbi;
 pub mod translation;
 pub mod user_exit;
 
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod alternative;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod at;
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]

@@ -46,6 +46,6 @@ pub fn prepare(cpu: CpuId, affinity: u64, tables: PhysAddr, stack_end: VirtAddr)
     SECONDARIES.count.fetch_max(u64::from(cpu.get()) + 1, Ordering::Relaxed);
     let table = VirtAddr::of(&raw const SECONDARIES);
     if let Some(table) = VirtRange::from_size(table, size_of::<Secondaries>() as u64) {
-        cache::clean_to_poc(table);
+        cache::clean_and_invalidate_to_poc(table);
     }
 }

@@ -15,7 +15,7 @@ pub unsafe fn release(release: VirtAddr, entry: PhysAddr) {
     // SAFETY: by this function's `# Safety`, `release` is an aligned, writable word of the spin table.
     unsafe { release.as_ptr::<u64>().write_volatile(entry.get().to_le()) };
     if let Some(word) = VirtRange::from_size(release, 8) {
-        cache::clean_to_poc(word);
+        cache::clean_and_invalidate_to_poc(word);
     }
     cpu::send_event();
 }

@@ -5,10 +5,13 @@ use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
-use crate::arch::aarch64::{cpu, dcache, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess};
+use crate::arch::aarch64::{
+    alternative, cpu, dcache, errata, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess,
+};
 use crate::driver::timer;
 use crate::global;
 use crate::hal::wait::Context;
+use crate::kernel::errata::report;
 use crate::kernel::{interrupts, smp_call, tick};
 use crate::mm::io::resource::{ResourceInfo, Span};
 use crate::mm::layout;
@@ -150,14 +153,19 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
         let _refused = psci::cpu_off();
         cpu::park();
     }
+    let features = IdRegisters::read();
+    let met = errata::note(features.errata());
+    if !alternative::suits(features.errata()) {
+        give_up(cpu, record, format_args!("it has an erratum whose workaround has been taken out"));
+    }
     tlb::init_cpu(false);
     dcache::init_cpu(false);
-    let features = IdRegisters::read();
     protect::init_cpu(&features);
     if !global::start_tags_on_cpu() || !mem::can_run_on(&features) || !uaccess::can_run_on(&features) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);
+    report(cpu, met);
     idle::run(cpu, record)
 }
 
