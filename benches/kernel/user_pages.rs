@@ -7,18 +7,22 @@ use crate::rows::{QUARRY, Row};
 use crate::user_spaces::{CODE, STORES, WRITE, enter, failed, mmap, space, touch};
 use core::cell::RefCell;
 use core::hint::black_box;
-use quarry::addr::{Order, PAGE_SIZE, UserAddr};
+use quarry::addr::{Order, PAGE_SIZE, UserAddr, VirtAddr, VirtRange};
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::gfp::Gfp;
 use quarry::global::{self, AddressSpace};
+use quarry::hal::prot::Access;
 use quarry::mm::user::map::{Advice, MmapRequest, Place};
-use quarry::mm::user::pages::FaultAccess;
+use quarry::mm::user::pages::{Backing, FaultAccess};
 
 /// The rows.
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "fault_anon/4096_table", by: QUARRY, run: |meter| first_stores(meter, Order::ZERO) },
     Row { name: "fault_anon/2097152", by: QUARRY, run: |meter| first_stores(meter, Order::MAX) },
+    Row { name: "mmap/2097152_populate", by: QUARRY, run: populate },
+    Row { name: "get_user_pages/1", by: QUARRY, run: pins::<1> },
+    Row { name: "get_user_pages/16", by: QUARRY, run: pins::<16> },
     Row { name: "fork/bare", by: QUARRY, run: |meter| fork(meter, 0) },
     Row { name: "fork/1000", by: QUARRY, run: |meter| fork(meter, 1000) },
     Row { name: "exit/1000_shared", by: QUARRY, run: |meter| exit(meter, true) },
@@ -61,6 +65,54 @@ fn first_stores(meter: &mut Meter, largest: Order) -> Result<Figures, Unable> {
     done &= prepared && space.usage().anon >= unit;
     global::leave_mm();
     if done { Ok(figures) } else { Err("a fault was not resolved") }
+}
+
+/// The area and its pages, one after the other: `MAP_POPULATE` is two calls here.
+fn populate(meter: &mut Meter) -> Result<Figures, Unable> {
+    let space = space()?;
+    let at = UserAddr::new(0x10_0000_0000);
+    let request = MmapRequest::anonymous(BLOCK, WRITE).at(Place::FixedNoReplace(at));
+    let backing = backing(at, BLOCK)?;
+    enter(&space)?;
+    let mut frame = UserFrame::new(CODE, CODE);
+    let mut done = true;
+    let figures = meter.measure_each(
+        || {
+            let _ = space.munmap(at, BLOCK);
+        },
+        || {
+            done &= enter_user(black_box(&mut frame)) == UserExit::Syscall(0);
+            done &= space.mmap(black_box(&request)).is_ok();
+            done &= space.pages().populate(backing.range, &backing, Gfp::USER).is_ok();
+        },
+    );
+    done &= space.usage().anon >= BLOCK;
+    global::leave_mm();
+    if done { Ok(figures) } else { Err("not populated") }
+}
+
+fn backing(at: UserAddr, bytes: u64) -> Result<Backing, Unable> {
+    let range = VirtRange::from_size(VirtAddr::new(at.get()), bytes).ok_or("no range")?;
+    Ok(Backing::private(range, Access::ReadWrite))
+}
+
+/// Pins pages that are there, and unpins them.
+fn pins<const PAGES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
+    let space = space()?;
+    let at = mmap(&space, PAGES as u64).map_err(failed)?;
+    touch(&space, at, PAGES as u64)?;
+    let backing = backing(at, PAGES as u64 * PAGE_SIZE)?;
+    let start = backing.range.start();
+    let mut pinned = [const { None }; PAGES];
+    let mut done = true;
+    let figures = meter.measure(|| {
+        done &= space.pages().pin_pages(black_box(start), true, &backing, Gfp::USER, &mut pinned).is_ok();
+        for place in &mut pinned {
+            done &= place.take().is_some();
+        }
+    });
+    global::leave_mm();
+    if done { Ok(figures) } else { Err("not pinned") }
 }
 
 /// The call of a parent; the child before has ended.

@@ -75,7 +75,7 @@ impl Root {
     }
 }
 
-/// What the tables of a space hold in the end.
+/// A piece of what the tables of a space hold in the end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm) enum Last {
     /// A table of last entries.

@@ -7,13 +7,22 @@
 #![forbid(unsafe_code)]
 
 use super::UserHal;
-use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
+use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::gfp::Mobility;
 use crate::hal::Internal;
 use crate::mm::page::{Kind, Page, PageMap, PageState, find_head};
 use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
+use core::sync::atomic::Ordering;
 
 /// Pages that are dropped together.
 pub(super) const BATCH: usize = 64;
+
+/// The low bits of the number of the page at an address.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+const fn place_of(at: VirtAddr) -> u32 {
+    (at.get() >> PAGE_SHIFT) as u32
+}
 
 /// The counter that a leaf's frame belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,13 +113,24 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.map().get(head).add_prev(count);
     }
 
-    /// Leaves of a user block, as [`check`](super::check::check) has counted them in the link that is nobody's.
+    /// Leaves of a user block, as [`check`](super::check::check) has counted them in the word that is nobody's.
     pub(super) fn leaves(&self, head: Page) -> u32 {
-        self.map().get(head).next()
+        u32::try_from(self.map().get(head).aux().load(Ordering::Relaxed) >> u32::BITS).unwrap_or(u32::MAX)
     }
 
     pub(super) fn set_leaves(&self, head: Page, leaves: u32) {
-        self.map().get(head).set_next(leaves);
+        self.map().get(head).aux().store(u64::from(leaves) << u32::BITS, Ordering::Relaxed);
+    }
+
+    /// The low bits of the number of the page for whose address a page came: where it probably is.
+    pub(super) fn place(&self, page: Page) -> u32 {
+        self.map().get(page).next()
+    }
+
+    /// Notes the address at which a page will be mapped.
+    #[inline]
+    pub(super) fn note_place(&self, page: Page, at: VirtAddr) {
+        self.map().get(page).set_next(place_of(at));
     }
 
     /// Whether a block of user memory is mapped by one leaf and nobody else uses it.
@@ -138,23 +158,24 @@ impl<'h, H: UserHal> Frames<'h, H> {
         matches!(kind, Kind::Free | Kind::Pcp)
     }
 
-    /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come.
+    /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come, at `at`.
     #[inline]
-    pub(super) fn claim(&self, page: Page) {
+    pub(super) fn claim(&self, page: Page, at: VirtAddr) {
         let map = self.map();
         let descriptor = map.get(page);
+        descriptor.set_next(place_of(at));
         // INVARIANT: USR-2.
         descriptor.set_prev(0);
         descriptor.claim_fresh(Kind::User);
     }
 
     /// The same as `count` pages, each a block of its own. The block is the caller's alone.
-    pub(super) fn claim_pages(&self, first: Page, count: u32) {
+    pub(super) fn claim_pages(&self, first: Page, count: u32, start: VirtAddr) {
         let map = self.map();
         let state = map.get(first).state().with_order(Order::ZERO);
         for index in 0..count {
             map.get(first.offset(index)).set_state(state);
-            self.claim(first.offset(index));
+            self.claim(first.offset(index), VirtAddr::new(start.get() + u64::from(index) * PAGE_SIZE));
         }
     }
 
@@ -173,6 +194,23 @@ impl<'h, H: UserHal> Frames<'h, H> {
         loop {
             let more = state.with_more(count).filter(|_| state.kind().is_allocated() && state.references() != 0);
             let Some(more) = more else { return false };
+            match descriptor.exchange(state, more) {
+                Ok(()) => return true,
+                Err(found) => state = found,
+            }
+        }
+    }
+
+    /// Takes a reference to a single page of user memory that may be moved; whether it is one. Of no other: the owner of a block
+    /// that is not claimed yet changes its state without an atomic operation.
+    pub(super) fn hold_movable(&self, page: Page) -> bool {
+        let map = self.map();
+        let descriptor = map.get(page);
+        let mut state = descriptor.state();
+        loop {
+            let single = state.kind() == Kind::User && state.order() == Order::ZERO && state.references() != 0;
+            let movable = single && state.mobility() == Some(Mobility::Movable);
+            let Some(more) = state.with_more(1).filter(|_| movable) else { return false };
             match descriptor.exchange(state, more) {
                 Ok(()) => return true,
                 Err(found) => state = found,
@@ -213,6 +251,27 @@ impl<'h, H: UserHal> Frames<'h, H> {
             debug_assert!(freed.is_ok(), "the last reference frees the block: {freed:?}");
             return counted;
         }
+    }
+
+    /// Drops a reference to the block whose first page this frame is; whether it was the last, and the block is free.
+    pub(super) fn put_last(&self, pfn: Pfn) -> bool {
+        while let Some(page) = self.find(pfn) {
+            let state = self.state(page);
+            if state.references() == 1 {
+                self.put(pfn);
+                return true;
+            }
+            if self.map().get(page).exchange(state, state.with_one_less()).is_ok() {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Makes a page that has just been allocated one of user memory, in the place of `other`.
+    pub(super) fn claim_like(&self, page: Page, other: Page) {
+        self.claim(page, VirtAddr::ZERO);
+        self.map().get(page).set_next(self.place(other));
     }
 
     /// [`Frames::put`] of many.
@@ -256,10 +315,45 @@ impl<H: UserHal> Kept<H> {
         descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
     }
 
+    /// Pins the page of this frame, if it is one of user memory that one leaf maps, and nobody but pins uses: the page. Under the
+    /// lock of that leaf.
+    #[inline(always)]
+    pub(super) fn pin(&self, pfn: Pfn) -> Option<Page> {
+        let page = self.0.find(pfn)?;
+        let descriptor = self.0.get(page);
+        let pins = descriptor.prev();
+        let state = descriptor.state();
+        let own = state.kind() == Kind::User
+            && state.order() == Order::ZERO
+            && state.references().wrapping_sub(pins) == 1
+            // Half of what can be counted is enough for pins.
+            && pins <= u32::MAX / 2;
+        let more = state.with_more(1).filter(|_| own)?;
+        if descriptor.exchange(state, more).is_err() {
+            return None;
+        }
+        // INVARIANT: USR-2, USR-4.
+        descriptor.add_prev(1);
+        Some(page)
+    }
+
+    /// Drops the reference of a pin, if it is not the last one to the block: whether it did.
+    #[inline(always)]
+    pub(super) fn unpin(&self, head: Page) -> bool {
+        let descriptor = self.0.get(head);
+        let state = descriptor.state();
+        state.references() > 1 && descriptor.exchange(state, state.with_one_less()).is_ok()
+    }
+
     /// Drops a reference to such a block, if it is not the last: whether it did. No CPU reaches the frame through the leaf any
     /// more, so the flush has ordered what was done there before the free by the last owner.
     #[inline(always)]
-    fn unshare(&self, page: Page) -> bool {
+    pub(super) fn unshare(&self, pfn: Pfn) -> bool {
+        self.0.find(pfn).is_some_and(|page| self.unshare_page(page))
+    }
+
+    #[inline(always)]
+    fn unshare_page(&self, page: Page) -> bool {
         let one_less = |state: PageState| {
             let shared = state.kind() == Kind::User && state.references() > 1;
             shared.then(|| (state.with_one_less(), ()))
@@ -290,8 +384,9 @@ impl<'h, H: UserHal> Leaving<'h, H> {
             self.dropped.mapped += 1;
             return;
         };
-        if self.map.unshare(page) {
-            self.dropped.anon += 1;
+        if self.map.unshare_page(page) {
+            // Fewer than there are entries.
+            self.dropped.anon = self.dropped.anon.wrapping_add(1);
         } else if !self.batch.push(page) {
             self.free();
             let pushed = self.batch.push(page);

@@ -12,7 +12,7 @@ use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Tables that are unlinked with one flush, before others may link some.
 const REAPED: usize = 64;
@@ -32,7 +32,7 @@ pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;
 /// The lock of the entries for some addresses, held.
 pub(super) type Entries<'s, H> = OrderedGuard<'s, (), class::UserEntries, <H as UserHal>::Relax>;
 
-/// Memory of a space, in bytes (Linux: `VmRSS`, `VmPTE`).
+/// Memory of a space, in bytes (Linux: `RssAnon`, `VmRSS`, `VmPTE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Anonymous memory mapped.
@@ -49,6 +49,12 @@ impl Usage {
     pub const fn total(&self) -> u64 {
         self.anon.saturating_add(self.tables)
     }
+
+    /// Memory that the space maps (Linux: `VmRSS`).
+    #[must_use]
+    pub const fn resident(&self) -> u64 {
+        self.anon.saturating_add(self.mapped)
+    }
 }
 
 /// The page tables of one address space and the frames behind them. See the module for who may call what.
@@ -61,6 +67,8 @@ pub struct UserPages<H: UserHal> {
     entries: [OrderedLock<(), class::UserEntries, H::Relax>; STRIPES],
     anon: AtomicU64,
     mapped: AtomicU64,
+    /// A guess at what the next write fault needs: what the last one needed.
+    pub(super) expected: AtomicU8,
 }
 
 impl<H: UserHal> UserPages<H> {
@@ -71,6 +79,7 @@ impl<H: UserHal> UserPages<H> {
     /// [`PagesError::OutOfMemory`].
     pub fn new(hal: H, asid: Asid, gfp: Gfp) -> Result<Self, PagesError> {
         let tables = PageTable::new_user(hal.mmu(), &hal.frames(gfp), asid)?;
+        hal.count_space(true);
         Ok(Self {
             hal,
             tables,
@@ -78,6 +87,7 @@ impl<H: UserHal> UserPages<H> {
             entries: [const { OrderedLock::new(()) }; STRIPES],
             anon: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
+            expected: AtomicU8::new(0),
         })
     }
 
@@ -161,6 +171,12 @@ impl<H: UserHal> UserPages<H> {
     /// Links the tables that are missing on the way to the entry of `level` for `at`, from the spare ones; gets more
     /// of those until it can. A leaf that is in the way stays.
     pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
+        let found = self.tables.look(|| self.tables.lowest(at)).0.level();
+        let missing = (level.level() as usize).saturating_sub(found as usize);
+        if missing == 0 {
+            return Ok(());
+        }
+        spare.get_tables(missing)?;
         loop {
             let grown = {
                 let _structure = self.lock_structure();
@@ -274,6 +290,7 @@ impl<H: UserHal> UserPages<H> {
 impl<H: UserHal> Drop for UserPages<H> {
     fn drop(&mut self) {
         self.raze();
+        self.hal.count_space(false);
         self.tables.free_root(&self.hal.frames(Gfp::ATOMIC));
     }
 }
