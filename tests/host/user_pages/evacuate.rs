@@ -105,7 +105,7 @@ fn a_pinned_page_stays_and_one_that_was_moved_within_its_space_is_found() {
 
 #[test]
 fn no_write_is_lost_to_a_page_that_moves_meanwhile() {
-    let rounds = if cfg!(miri) { 1 } else { 40 };
+    let rounds = if cfg!(miri) { 1 } else { 400 };
     on_a_machine(Config::CORTEX_A72, |kernel| {
         let (space, area) = (kernel.space(1), data(8));
         kernel.run_everywhere(&space);

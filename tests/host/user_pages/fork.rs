@@ -342,3 +342,29 @@ fn many_pages_are_pinned_at_once_up_to_the_first_that_cannot_be() {
         kernel.end([space, child]);
     });
 }
+
+#[test]
+fn the_end_of_a_space_leaves_nothing_of_it_in_any_tlb() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(600));
+        for cpu in 0..CPUS {
+            run_on(cpu);
+            for n in [0, 7, 599] {
+                kernel.store(&space, page(n), &area, n).unwrap();
+            }
+        }
+        run_on(0);
+        let (asid, idle) = (space.asid(), kernel.space(0));
+        kernel.run_everywhere(&idle);
+        space.destroy();
+        // The number may be another space's from now on.
+        for cpu in (0..CPUS).map(CpuId::new) {
+            kernel.sim.set_ttbr0(cpu, idle.root(), asid);
+            for n in [0, 7, 599] {
+                assert!(kernel.sim.cpu(cpu).load(page(n), Who::User).is_err(), "page {n} on {cpu:?}");
+            }
+        }
+        kernel.check_quiet();
+        kernel.end([idle]);
+    });
+}
