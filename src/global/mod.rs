@@ -31,6 +31,7 @@ mod resource;
 mod set_memory;
 mod slab;
 mod slab_fast;
+mod spaces;
 mod stack;
 mod static_percpu;
 mod switch_mm;
@@ -130,6 +131,10 @@ pub use set_memory::{set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     slab_allocator, try_kfree, try_kfree_sensitive,
+};
+pub use spaces::{
+    KILL_LARGEST, KillLargest, Spaces, Victim, each_space, kill_largest_space, largest_space, register_spaces,
+    unregister_spaces,
 };
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use static_percpu::{

@@ -64,6 +64,7 @@ mod slab_debug;
 mod slab_failing;
 mod smp;
 mod soak;
+mod spaces;
 mod stacks;
 mod static_percpu;
 mod step;

@@ -5,8 +5,8 @@
 
 use super::desc::Stage1;
 pub use super::window::TableWindow;
-use super::{break_window, entries, irq, tlb};
-use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
+use super::{break_window, entries, irq, mem, tlb};
+use crate::addr::{PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
 use crate::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
@@ -197,8 +197,8 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     unsafe fn zero_table(&self, table: PhysAddr) {
         // SAFETY: `Mmu::zero_table`: the frame is the caller's own and reachable.
         let window = unsafe { self.window.window(table) };
-        // SAFETY: 4 KiB by `TableWindow`; the frame is the caller's own, so plain stores race with nothing.
-        unsafe { window.cast::<u8>().write_bytes(0, to_usize(PAGE_SIZE)) };
+        // SAFETY: 4 KiB by `TableWindow`, write-back and aligned; the frame is the caller's own, so that this races with nothing.
+        unsafe { mem::clear_page(window.cast()) };
     }
 
     #[inline]

@@ -136,7 +136,7 @@ impl<M: Mmu> PageTable<M> {
     }
 
     /// Invalidates one leaf and waits.
-    #[inline]
+    #[inline(always)]
     pub(in crate::mm) fn flush_leaf(&self, start: VirtAddr, stride: LeafLevel) {
         self.mmu.order_before_invalidate();
         let scope = self.scope();

@@ -8,15 +8,16 @@ use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
 use super::pages::{Backing, FaultAccess, FaultError, Handled, Usage, UserHal, UserPages};
 use super::terms::{access, share, virt, virt_range};
-use crate::addr::{Order, PhysAddr, UserAddr, UserRange};
+use crate::addr::{Order, PhysAddr, UserAddr, UserRange, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::Entry;
 use crate::hal::mmu::Asid;
 use crate::hal::prot::Access;
+use crate::hal::user::USER_END;
 use crate::hal::wait::{Context, Wait};
 use core::fmt;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The machine interface of an address space: tables and pages, records of areas, files, and how a caller sleeps.
 pub trait SpaceHal<'a>: UserHal + VmaSource<'a> + Objects + Wait + Context {}
@@ -252,10 +253,9 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fault_in(&self, area: &Vma, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
-        // INVARIANT: SPC-2: `kill` sets this before it unmaps, with the map held for reading; the pages of a fault that
-        // came before are unmapped with the others, as it holds the map too.
+        // INVARIANT: SPC-2: `kill` sets this before it unmaps.
         if self.killed.load(Ordering::Acquire) {
             return Err(SpaceFault::Killed);
         }
@@ -272,12 +272,29 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         if flags.contains(VmFlags::FILE) && self.pages.tables().translate(virt(addr)).is_none() {
             return Err(SpaceFault::NothingThere(addr));
         }
-        self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
+        let handled = self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
             FaultError::Guard(_) => SpaceFault::Guard(addr),
             FaultError::OutOfMemory => SpaceFault::OutOfMemory,
             FaultError::Outside(_) => SpaceFault::NotMapped(addr),
             _ => SpaceFault::Denied(addr),
-        })
+        })?;
+        // INVARIANT: SPC-2: `kill` has set this since, and may have passed the page before it was there. If it is not seen
+        // here, `kill` finds the page: the fault ended in a DSB, so that this load comes after the entry was written.
+        if self.killed.load(Ordering::Acquire) {
+            self.unmap_all();
+            return Err(SpaceFault::Killed);
+        }
+        Ok(handled)
+    }
+
+    /// Unmaps everything, for a space that is being killed.
+    #[cold]
+    fn unmap_all(&self) {
+        let all = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END.get())).unwrap_or_default();
+        // No leaf crosses the edges, so that nothing is split.
+        if let Err(error) = self.pages.unmap(all, all, Gfp::ATOMIC) {
+            log::error!("a killed address space keeps its memory: {error}");
+        }
     }
 
     /// An access below a stack: the stack grows, if it may.
@@ -319,18 +336,25 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         Ok(child)
     }
 
-    /// Takes all anonymous memory from a space whose process is to die, even while CPUs run it: for an OOM hook (Linux:
-    /// `oom_reap_task_mm`). Its next access faults with [`SpaceFault::Killed`]. Whether it was done: not while somebody
-    /// changes its areas. May be called inside a reclaimer; takes no memory.
+    /// Takes all memory from a space whose process is to die, tables and what drivers have mapped included, even while CPUs run
+    /// it: for an OOM hook (Linux: `oom_reap_task_mm`). Each access after that faults with [`SpaceFault::Killed`], and a copy by
+    /// the kernel ends there. Whether its memory is back: not while somebody changes its areas, who finds it killed at the next
+    /// call. May be called inside a reclaimer; takes no memory.
     pub fn kill(&self) -> bool {
-        self.killed.store(true, Ordering::Release);
-        let Ok(map) = self.map.try_read(self.hal()) else { return false };
-        for area in map.areas().filter(|area| area.is_anonymous()) {
-            let range = virt_range(area.range());
-            // A whole area has its edges at edges of blocks.
-            let _ = self.pages.discard(range, Gfp::ATOMIC);
-        }
+        self.killed.store(true, Ordering::SeqCst);
+        // INVARIANT: SPC-2: a fault that does not see it has written its entry before what follows looks.
+        fence(Ordering::SeqCst);
+        let Ok(_map) = self.map.try_read(self.hal()) else { return false };
+        self.unmap_all();
         true
+    }
+
+    /// Whether the area at `at` is shared, if somebody changes the areas: as if it was.
+    #[cfg(all(feature = "global", target_os = "none"))]
+    pub(crate) fn is_shared_at(&self, at: VirtAddr) -> bool {
+        self.map.try_read(self.hal()).is_ok_and(|map| {
+            map.area_at(UserAddr::new(at.get())).is_none_or(|area| area.flags().contains(VmFlags::SHARED))
+        })
     }
 
     /// Whether [`AddressSpace::kill`] was called.
@@ -369,7 +393,9 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 impl<'a, H: SpaceHal<'a>> Drop for AddressSpace<'a, H> {
     fn drop(&mut self) {
         let Self { map, pages, .. } = self;
-        map.get_mut().clear(&Over::new(pages));
+        // Translations first: what a file or a device gives up with its area, no CPU reaches any more.
+        pages.raze();
+        map.get_mut().release_areas(&Over::new(pages));
     }
 }
 

@@ -40,8 +40,8 @@ impl<const N: usize> PageBatch<N> {
     pub fn push(&mut self, page: Page) -> bool {
         let Some(place) = self.pages.get_mut(self.len) else { return false };
         *place = page;
-        // INVARIANT: BATCH-1.
-        self.len += 1;
+        // INVARIANT: BATCH-1: there was a place, so that it stays below `N`, and cannot overflow.
+        self.len = self.len.wrapping_add(1);
         true
     }
 }

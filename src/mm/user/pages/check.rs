@@ -47,6 +47,11 @@ impl fmt::Display for UserBroken {
 
 impl core::error::Error for UserBroken {}
 
+/// Shows a callback each of some spaces, with its number and which of its addresses are shared, until one is broken.
+pub(crate) type EachSpace<'e, H> = &'e dyn Fn(
+    &mut dyn FnMut(usize, &UserPages<H>, &dyn Fn(VirtAddr) -> bool) -> Result<(), UserBroken>,
+) -> Result<(), UserBroken>;
+
 /// Tests every invariant of the module over all spaces of a machine, while nobody uses any of them, nor any of their pages.
 /// `is_shared` says which addresses of a space are shared. Cost: O(entries) and O(RAM).
 ///
@@ -58,34 +63,47 @@ pub fn check<H: UserHal>(
     is_shared: impl Fn(usize, VirtAddr) -> bool,
 ) -> Result<(), UserBroken> {
     let Some(first) = spaces.first() else { return Ok(()) };
-    let frames = Frames::new(first.hal());
-    // The first link of a user block is nobody's: leaves are counted there.
+    check_each(first.hal(), true, &|f| {
+        spaces.iter().enumerate().try_for_each(|(number, space)| f(number, space, &|at| is_shared(number, at)))
+    })
+}
+
+/// [`check`] for spaces that are not in a list. If they are not `all` of the machine's, `USR-2` and `USR-4` are not tested:
+/// others may map the same pages.
+///
+/// # Errors
+///
+/// The first [`UserBroken`] found.
+pub(crate) fn check_each<H: UserHal>(hal: &H, all: bool, each: EachSpace<'_, H>) -> Result<(), UserBroken> {
+    let frames = Frames::new(hal);
+    // A word of a user block that is nobody's: leaves are counted there.
     each_user_block(&frames, |page| {
         frames.set_leaves(page, 0);
         Ok(())
     })?;
-    for (number, space) in spaces.iter().enumerate() {
+    each(&mut |number, space, _| {
         space.tables().check().map_err(|error| UserBroken::Tables(number, error))?;
-        count(space, number, &frames)?;
-    }
-    for (number, space) in spaces.iter().enumerate() {
+        count(space, number, &frames)
+    })?;
+    each(&mut |number, space, is_shared| {
         each_leaf(space, |at, leaf| {
             let Some((head, state)) = frames.block(Pfn::containing(leaf.phys)) else { return Ok(()) };
-            if state.kind() != Kind::User || is_shared(number, at) {
+            if state.kind() != Kind::User || is_shared(at) {
                 return Ok(());
             }
             let part_of_block = state.order().get() != 0 && leaf.level == LeafLevel::Pte;
-            if frames.pins(head) != 0 && !part_of_block && frames.leaves(head) > 1 {
+            if all && frames.pins(head) != 0 && !part_of_block && frames.leaves(head) > 1 {
                 return Err(UserBroken::PinnedTwice(Pfn::containing(leaf.phys)));
             }
             let own = space.is_own(&frames, head, state, leaf.level) || part_of_block;
             if leaf.prot.is_writable() && !own { Err(UserBroken::SharedWritable(number, at)) } else { Ok(()) }
-        })?;
-    }
+        })
+    })?;
     each_user_block(&frames, |page| {
         let (references, leaves, pins) = (frames.state(page).references(), frames.leaves(page), frames.pins(page));
         let pfn = Pfn::containing(frames.phys(page));
-        if u64::from(references) != u64::from(leaves) + u64::from(pins) {
+        frames.set_leaves(page, 0);
+        if all && u64::from(references) != u64::from(leaves) + u64::from(pins) {
             return Err(UserBroken::References(pfn, references, leaves, pins));
         }
         Ok(())
