@@ -64,9 +64,11 @@
 //! | `mm/pgtable/mod.rs` | making and taking over a root |
 //! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
 //! | `mm/pgtable/table.rs` | entries of a table frame |
+//! | `mm/user/map/fill.rs` | what is owed by giving frames to a process |
 //! | `mm/user/pages/hal.rs` | the promise of a machine with user spaces |
 //! | `mm/user/pages/raw_calls.rs` | what is owed by mapping memory of others |
 //! | `mm/user/pages/spare.rs` | frames for tables, allocated in advance |
+//! | `mm/user/space.rs` | what is owed by giving a page to a process |
 //! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
 //! | `mm/vmalloc/hal.rs` | the promise of a machine with areas |
 //! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |
@@ -143,6 +145,7 @@
 //! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
 //! | `global/threads.rs` | switching threads |
 //! | `global/user.rs` | records of areas as objects, a space that a CPU changes to |
+//! | `global/user_map.rs` | what is owed by giving registers and areas to a process |
 //! | `global/user_pages.rs` | the kernel's machine for user spaces |
 //! | `global/valloc.rs` | areas as values, mapped pages as bytes |
 //! | `boot/entry.rs` | the stub's symbols, the kernel's function |

@@ -4,4 +4,7 @@ mod fork;
 mod machine;
 mod model;
 mod moves;
+mod parked;
 mod ranges;
+mod whole;
+mod whole_history;

@@ -52,6 +52,7 @@ pub use check::{Broken, check};
 pub use error::{FaultError, PagesError};
 pub use hal::UserHal;
 pub use pin::Pinned;
+pub(in crate::mm::user) use remap::Inserted;
 pub use space_pages::{Usage, UserPages};
 
 use crate::sync::class;
