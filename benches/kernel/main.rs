@@ -39,6 +39,8 @@ mod quarry_pages;
 mod quarry_tables;
 mod rows;
 mod trace;
+mod user_pages;
+mod user_ranges;
 mod user_spaces;
 mod users;
 mod vmallocs;

@@ -148,6 +148,30 @@ impl Meter {
         self.measure_units(1, op)
     }
 
+    /// Measures an operation before each of which something is made ready, which does not count. The batch is single operations
+    /// too, one after the other.
+    #[inline(always)]
+    pub(crate) fn measure_each(&mut self, mut prepare: impl FnMut(), mut op: impl FnMut()) -> Figures {
+        let setup = counter::read().wrapping_sub(self.begun);
+        let mut row = Accumulator::new(self.tracing, self.overhead);
+        while let Some(rounds) = row.next_rounds() {
+            let mut count: u32 = 0;
+            for round in 0..rounds {
+                let before = counter::read();
+                prepare();
+                row.prepared = counter::read().wrapping_sub(before);
+                // Each round has a second reading of its own.
+                let beyond = if round == 0 { 0 } else { READING };
+                count = count.wrapping_add(stretch(1, &mut op).wrapping_sub(beyond));
+            }
+            row.take(count);
+        }
+        if self.tracing {
+            self.traced = row.batch_count;
+        }
+        Figures { setup, ..row.figures(1) }
+    }
+
     /// Measures an operation that does `units` of what the row counts.
     #[inline(always)]
     pub(crate) fn measure_units(&mut self, units: u32, mut op: impl FnMut()) -> Figures {
@@ -174,6 +198,8 @@ struct Accumulator {
     /// Stretches left in this phase.
     left: u32,
     cost: u32,
+    /// Instructions of what came before the last operation and does not count.
+    prepared: u32,
     warm_up: u32,
     samples: SpinMutexGuard<'static, [u32; SAMPLES.0 as usize]>,
     n: u32,
@@ -188,7 +214,19 @@ impl Accumulator {
     fn new(tracing: bool, overhead: Overhead) -> Self {
         let samples = STORE.lock();
         let (phase, left) = (Phase::Estimate, ESTIMATES);
-        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0 }
+        Self {
+            tracing,
+            overhead,
+            phase,
+            left,
+            cost: 0,
+            prepared: 0,
+            warm_up: 0,
+            samples,
+            n: 0,
+            batch: 0,
+            batch_count: 0,
+        }
     }
 
     /// How many rounds the next stretch has; `None` when all is done.
@@ -217,7 +255,7 @@ impl Accumulator {
     fn take(&mut self, count: u32) {
         let single = self.overhead.subtract(count, 1);
         match self.phase {
-            Phase::Estimate => self.cost = single,
+            Phase::Estimate => self.cost = single.saturating_add(self.prepared),
             Phase::WarmUp => {}
             Phase::Sample => {
                 if let Some(sample) = self.samples.get_mut(self.n as usize) {

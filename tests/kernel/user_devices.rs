@@ -13,7 +13,7 @@ use quarry::mm::user::SpaceFault;
 use quarry::mm::user::map::{
     Advice, Backing, MapError, MmapRequest, MremapRequest, NewArea, ObjectId, Objects, Place, VmFlags,
 };
-use quarry::sync::Once;
+use spin::Once;
 
 /// The PL031 of `virt`: register 0 is the time in seconds.
 const RTC: PhysAddr = PhysAddr::new(0x901_0000);
@@ -50,7 +50,7 @@ struct Drivers {
     opened: AtomicI32,
 }
 
-static DRIVERS: Once<Drivers, quarry::arch::aarch64::cpu::Relax> = Once::new();
+static DRIVERS: Once<Drivers> = Once::new();
 
 /// The file table of this kernel.
 struct Files;

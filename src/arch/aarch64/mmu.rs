@@ -4,8 +4,8 @@
 //! slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
-use super::{break_window, entries, irq, tlb};
-use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
+use super::{break_window, entries, irq, mem, tlb};
+use crate::addr::{PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
 use crate::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
@@ -213,8 +213,8 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
     unsafe fn zero_table(&self, table: PhysAddr) {
         // SAFETY: the caller vouches for the frame.
         let window = unsafe { self.window.window(table) };
-        // SAFETY: 4 KiB by `TableWindow`; the frame is the caller's own, so plain stores race with nothing.
-        unsafe { window.cast::<u8>().write_bytes(0, to_usize(PAGE_SIZE)) };
+        // SAFETY: 4 KiB by `TableWindow`, write-back and aligned; the frame is the caller's own, so that this races with nothing.
+        unsafe { mem::clear_page(window.cast()) };
     }
 
     #[inline]

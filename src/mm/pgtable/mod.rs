@@ -60,7 +60,7 @@ pub use map::MapFlags;
 pub use pinned::PinnedTable;
 pub use protect::Change;
 pub use rewrite::LivePolicy;
-pub(in crate::mm) use table::Table;
+pub(in crate::mm) use table::{Last, Table};
 pub use unmap::UnmapFlags;
 pub use walk::{Translation, Visit};
 

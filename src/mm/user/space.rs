@@ -432,7 +432,9 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 impl<'a, H: SpaceHal<'a>> Drop for AddressSpace<'a, H> {
     fn drop(&mut self) {
         let Self { map, pages, .. } = self;
-        map.get_mut().clear(&Over::new(pages));
+        // Translations first: what a file or a device gives up with its area, no CPU reaches any more.
+        pages.raze();
+        map.get_mut().release_areas(&Over::new(pages));
     }
 }
 

@@ -24,7 +24,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Gives a block back that was claimed as `kind` with an owner's word of zero: [`PageAllocator::disown`] and
     /// [`PageAllocator::free_pages`] in one. `page` has a descriptor. Any context.
     #[inline(always)]
-    pub(in crate::mm) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
+    pub(crate) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         if self.free_claimed_fast(page, kind) { Ok(()) } else { self.free_claimed_slow(page, kind) }
     }
 

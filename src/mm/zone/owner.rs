@@ -64,6 +64,13 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
+    /// Claims a block that the caller has just allocated, and nobody else has a reference to: [`PageAllocator::free_claimed`]
+    /// gives it back. The owner's word stays zero. Any context.
+    #[inline]
+    pub(crate) fn claim_fresh(&self, page: Page, kind: Kind) {
+        self.hal.map().get(page).claim_fresh(kind);
+    }
+
     /// Takes another reference to the allocated block that holds `page`: it stays until each has been dropped (Linux:
     /// `get_page`). By somebody who has one. Any context.
     ///

@@ -1,6 +1,7 @@
 //! The pages of user spaces, on a machine whose TLBs keep what they have.
 mod faults;
 mod fork;
+mod given;
 mod machine;
 mod model;
 mod moves;

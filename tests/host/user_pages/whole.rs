@@ -7,7 +7,9 @@ use quarry::ds::rbtree::{Chain, Node, Owned};
 use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::mmu::Asid;
+use quarry::hal::prot::MemoryType;
 use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
+use quarry::mm::page::Page;
 use quarry::mm::user::asid::{AsidAllocator, AsidCpu, AsidHal, AsidNumbers};
 use quarry::mm::user::map::{
     Limits, MapError, MapLayout, MmapRequest, MremapRequest, NewArea, ObjectId, Objects, Place, Placement, VmFlags,
@@ -18,6 +20,7 @@ use quarry::mm::user::{AddressSpace, SpaceFault};
 use quarry::mm::zone::PageAllocator;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) const R: VmFlags = VmFlags::READ;
@@ -25,7 +28,29 @@ pub(super) const RW: VmFlags = VmFlags::READ.union(VmFlags::WRITE);
 pub(super) const RX: VmFlags = VmFlags::READ.union(VmFlags::EXEC);
 pub(super) const NONE: VmFlags = VmFlags::empty();
 
-/// What lies below the spaces of one machine, beside its pages and tables.
+const fn object(number: u64) -> ObjectId {
+    match NonZeroU64::new(number) {
+        Some(number) => ObjectId(number),
+        None => unreachable!(),
+    }
+}
+
+/// A file that maps registers, from [`REGISTERS`] on.
+pub(super) const DEVICE: ObjectId = object(1);
+pub(super) const REGISTERS: PhysAddr = PhysAddr::new(0x900_0000);
+/// A file that maps [`GIVEN`].
+pub(super) const PAGES: ObjectId = object(2);
+
+std::thread_local! {
+    /// Pages that a driver gives away.
+    pub(super) static GIVEN: RefCell<Vec<Page>> = const { RefCell::new(Vec::new()) };
+}
+
+fn given(_: u64, number: u64) -> Option<Page> {
+    GIVEN.with_borrow(|given| given.get(to_usize(number)).copied())
+}
+
+/// The part of a machine below its spaces that is neither pages nor tables.
 pub(super) struct Lower {
     pub(super) kernel: &'static Kernel,
     spare: RefCell<Chain<'static, Vma>>,
@@ -98,7 +123,12 @@ impl VmaSource<'static> for Under {
 }
 
 impl Objects for Under {
-    fn mmap(&self, _: ObjectId, _: &mut NewArea) -> Result<(), MapError> {
+    fn mmap(&self, object: ObjectId, area: &mut NewArea) -> Result<(), MapError> {
+        match object {
+            DEVICE => raw!(area.io_remap_pfn_range(Pfn::containing(REGISTERS), MemoryType::DeviceNGnRE)),
+            PAGES => raw!(area.vm_map_pages(0, GIVEN.with_borrow(|given| given.len() as u64), given))?,
+            _ => return Err(MapError::File(19)),
+        }
         Ok(())
     }
 

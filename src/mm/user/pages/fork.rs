@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::frame::{Counted, Frames};
-use super::space_pages::{Format, UserPages};
+use super::space_pages::{Format, USER_END, UserPages};
 use super::spare::Spare;
 use super::usual::{Notes, ordinary, without_address};
 use super::zap::run_of;
@@ -16,6 +16,14 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
 use crate::mm::pgtable::{Gather, Table};
+
+/// How a range is copied.
+#[derive(Clone, Copy)]
+struct How {
+    sharing: Sharing,
+    /// The child has nothing in it.
+    fresh: bool,
+}
 
 /// Where a part was left.
 enum Left {
@@ -47,19 +55,20 @@ impl<H: UserHal> UserPages<H> {
         let frames = self.hal().frames(Gfp::ATOMIC);
         let mut gather = self.tables().gather(&frames);
         let mut result = Ok(());
+        let mut reached = if child.tables().table_frames() == 1 { VirtAddr::ZERO } else { VirtAddr::new(USER_END) };
         for (range, sharing) in ranges {
-            result = self.fork_range(child, range, sharing, gfp, &mut gather);
+            // Nothing is there in the child yet, if ranges come by rising address, as areas do.
+            let how = How { sharing, fresh: range.start() >= reached };
+            reached = reached.max(range.end());
+            result = self.fork_range(child, range, how, gfp, &mut gather);
             if result.is_err() {
                 break;
             }
         }
         gather.flush();
         child.tables().mmu().publish();
-        if result.is_err()
-            && let Some(all) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(super::space_pages::USER_END))
-        {
-            child.zap_all(all);
-            child.reap(all);
+        if result.is_err() {
+            child.raze();
         }
         result
     }
@@ -68,7 +77,7 @@ impl<H: UserHal> UserPages<H> {
         &self,
         child: &mut Self,
         range: VirtRange,
-        sharing: Sharing,
+        how: How,
         gfp: Gfp,
         gather: &mut Gather<'_, H::Mmu, F>,
     ) -> Result<(), PagesError> {
@@ -86,7 +95,7 @@ impl<H: UserHal> UserPages<H> {
             child.grow(at, level, &spare)?;
             while at < part.end() {
                 let rest = VirtRange::new(at, part.end()).unwrap_or_default();
-                match self.fork_part(child, rest, sharing, gather)? {
+                match self.fork_part(child, rest, how, gather)? {
                     Left::Done => break,
                     Left::Table => child.grow(at, LeafLevel::Pte, &spare)?,
                     Left::Pinned(pinned) => {
@@ -106,17 +115,17 @@ impl<H: UserHal> UserPages<H> {
         &self,
         child: &Self,
         part: VirtRange,
-        sharing: Sharing,
+        how: How,
         gather: &mut Gather<'_, H::Mmu, F>,
     ) -> Result<Left, PagesError> {
-        let at = part.start();
+        let (at, sharing) = (part.start(), how.sharing);
         let _entries = self.lock_entries(at);
         let (table, raw) = self.tables().lowest(at);
         // Nobody else has the child.
         let (copy, below) = child.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
             _ if table.level() == Level::Pte && copy.level() == Level::Pte => {
-                self.fork_entries(child, (table, copy), part, sharing, gather)
+                self.fork_entries(child, (table, copy), part, how, gather)
             }
             _ if table.level() == Level::Pte => Ok(Left::Table),
             Entry::Leaf(leaf) if leaf.level == LeafLevel::Pmd => {
@@ -193,33 +202,39 @@ impl<H: UserHal> UserPages<H> {
         child: &Self,
         (table, copy): (Table, Table),
         part: VirtRange,
-        sharing: Sharing,
+        how: How,
         gather: &mut Gather<'_, H::Mmu, F>,
     ) -> Result<Left, PagesError> {
-        let (mmu, frames) = (self.tables().mmu(), Frames::new(self.hal()));
+        let (mmu, map) = (self.tables().mmu(), Frames::new(self.hal()).kept());
         let (writable, read_only_leaf) =
             (ordinary::<Format<H>>(Access::ReadWrite), ordinary::<Format<H>>(Access::ReadOnly));
-        let (mut at, mut anon, mut mapped) = (part.start(), 0, 0);
+        let private = how.sharing == Sharing::Private;
+        let first = part.start().align_down(LeafLevel::Pmd.size()).get();
+        let (mut anon, mut mapped) = (0, 0);
         let (mut result, mut notes) = (Ok(Left::Done), Notes::new());
         for slot in run_of(part).slots() {
-            let here = at;
-            at = VirtAddr::new(at.get() + PAGE_SIZE);
             let mut raw = table.read(mmu, slot);
+            let (plain, pfn) = (without_address::<Format<H>>(raw), Format::<H>::frame_of(raw));
             // An entry that is there already came with a range that overlaps this one.
-            if raw.is_absent() || !copy.read(child.tables().mmu(), slot).is_absent() {
+            if raw.is_absent() || !(how.fresh || copy.read(mmu, slot).is_absent()) {
                 continue;
             }
-            if raw != Format::<H>::GUARD {
-                let pfn = Format::<H>::frame_of(raw);
-                // The usual case first: memory that nobody has pinned.
-                let counted = match frames.find(pfn) {
-                    Some(page) if frames.share(page) => Ok(Counted::Anon),
-                    _ => self.share_other(pfn, sharing, &frames),
-                };
-                match counted {
-                    Ok(Counted::Anon) => anon += 1,
-                    Ok(Counted::Mapped) => mapped += 1,
-                    Ok(Counted::Zero) => {}
+            // The usual cases first: memory that nobody has pinned, already read-only, or to be so from now on.
+            if plain == read_only_leaf && map.share(pfn) {
+                anon += 1;
+            } else if plain == writable && private && map.share(pfn) {
+                anon += 1;
+                raw = RawEntry::new(read_only_leaf.get() | pfn.start().get());
+                table.write(mmu, slot, raw);
+                notes.add(VirtAddr::new(first + ((slot.get() as u64) << PAGE_SHIFT)), gather);
+            } else {
+                let here = VirtAddr::new(first + ((slot.get() as u64) << PAGE_SHIFT));
+                match self.fork_unusual(table, (slot, here), raw, how.sharing, gather) {
+                    Ok((entry, counted)) => {
+                        raw = entry;
+                        anon += u64::from(counted == Some(Counted::Anon));
+                        mapped += u64::from(counted == Some(Counted::Mapped));
+                    }
                     Err(Unshared::Pinned) => {
                         result = Ok(Left::Pinned(here));
                         break;
@@ -229,17 +244,8 @@ impl<H: UserHal> UserPages<H> {
                         break;
                     }
                 }
-                let protect = sharing == Sharing::Private && counted == Ok(Counted::Anon);
-                let plain = without_address::<Format<H>>(raw);
-                if protect && plain == writable {
-                    raw = RawEntry::new(read_only_leaf.get() | pfn.start().get());
-                    table.write(mmu, slot, raw);
-                    notes.add(here, gather);
-                } else if plain != read_only_leaf {
-                    raw = self.fork_unusual(table, (slot, here), raw, protect, gather);
-                }
             }
-            copy.write(child.tables().mmu(), slot, raw);
+            copy.write(mmu, slot, raw);
         }
         notes.hand_on(gather);
         child.count_anon(anon);
@@ -247,33 +253,36 @@ impl<H: UserHal> UserPages<H> {
         result
     }
 
-    /// The child's entry for a leaf that is no ordinary one; the parent's becomes read-only if it is to be protected.
+    /// The child's entry for one that is not there as usual, and what it counts as. The parent's becomes read-only if both have
+    /// the page for themselves.
+    #[cold]
+    #[inline(never)]
     fn fork_unusual<F: FrameSource>(
         &self,
         table: Table,
         (slot, at): (Slot, VirtAddr),
         raw: RawEntry,
-        protect: bool,
+        sharing: Sharing,
         gather: &mut Gather<'_, H::Mmu, F>,
-    ) -> RawEntry {
-        let leaf = match Format::<H>::decode(Level::Pte, raw) {
-            Entry::Leaf(leaf) => leaf,
-            // Other owners of the page are looked at when it is given a permission.
-            Entry::Parked(_) => return raw,
-            _ => return RawEntry::ABSENT,
-        };
+    ) -> Result<(RawEntry, Option<Counted>), Unshared> {
+        if raw == Format::<H>::GUARD {
+            return Ok((raw, None));
+        }
+        let counted = self.share_other(Format::<H>::frame_of(raw), sharing, &Frames::new(self.hal()))?;
+        let protect = sharing == Sharing::Private && counted == Counted::Anon;
+        // Of a parked entry the permission is looked at when it gets one.
+        let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { return Ok((raw, Some(counted))) };
         if protect && leaf.prot.is_writable() {
             self.unfold_if_grouped(table, slot, at);
             let raw = Format::<H>::leaf(LeafLevel::Pte, leaf.phys, read_only(leaf.prot), false);
             table.write(self.tables().mmu(), slot, raw);
             gather.note(at, 1, LeafLevel::Pte);
-            return raw;
+            return Ok((raw, Some(counted)));
         }
-        Format::<H>::with_contiguous(raw, false)
+        Ok((Format::<H>::with_contiguous(raw, false), Some(counted)))
     }
 
     /// Takes the child's reference to the frame of a leaf, if it is no ordinary page: what it counts as.
-    #[cold]
     fn share_other(&self, pfn: Pfn, sharing: Sharing, frames: &Frames<'_, H>) -> Result<Counted, Unshared> {
         if pfn == self.hal().zero_page() {
             return Ok(Counted::Zero);

@@ -60,6 +60,12 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.hal.pages().hal().map()
     }
 
+    /// The descriptors, for a loop over many frames.
+    #[inline(always)]
+    pub(super) fn kept(&self) -> Kept<H> {
+        Kept(self.map())
+    }
+
     #[inline]
     pub(super) fn pages(&self) -> &'h PageAllocator<H::Pages> {
         self.hal.pages()
@@ -186,22 +192,6 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
-    /// Takes a reference to a user block of any order whose first page this is, if nobody has pinned it: the fast path of
-    /// fork. Returns whether it did.
-    #[inline(always)]
-    pub(super) fn share(&self, page: Page) -> bool {
-        let map = self.map();
-        let descriptor = map.get(page);
-        if descriptor.prev() != 0 {
-            return false;
-        }
-        let one_more = |state: PageState| {
-            let user = state.kind() == Kind::User;
-            state.with_more(1).filter(|_| user).map(|more| (more, ()))
-        };
-        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
-    }
-
     /// Drops the reference of a leaf that no CPU holds any more; the last one frees the block.
     pub(super) fn put(&self, pfn: Pfn) -> Counted {
         if pfn == self.hal.zero_page() {
@@ -237,25 +227,94 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
-    /// Adds the frame of a leaf to a batch, and drops all of it when it is full.
-    #[inline(always)]
-    pub(super) fn put_later(&self, pfn: Pfn, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
-        let Some(page) = self.find(pfn) else {
-            dropped.mapped += 1;
-            return;
-        };
-        if !batch.push(page) {
-            self.put_all(batch, dropped);
-            let pushed = batch.push(page);
-            debug_assert!(pushed, "the batch is empty");
-        }
-    }
-
     /// Copies `pages` whole pages.
     pub(super) fn copy(&self, from: PhysAddr, to: PhysAddr, pages: u64) {
         for page in 0..pages {
             let [from, to] = [from, to].map(|at| PhysAddr::new(at.get() + page * PAGE_SIZE));
             self.hal.copy_page(Internal::CALL, from, to);
         }
+    }
+}
+
+/// The descriptors of a machine, for the loops of fork and unmap: found once, not for each frame.
+pub(super) struct Kept<H: UserHal>(<H::Pages as PageHal>::Map);
+
+impl<H: UserHal> Kept<H> {
+    /// Takes a reference to the user block of any order whose first page this frame is, if nobody has pinned it: the fast path
+    /// of fork. Returns whether it did.
+    #[inline(always)]
+    pub(super) fn share(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.0.find(pfn) else { return false };
+        let descriptor = self.0.get(page);
+        if descriptor.prev() != 0 {
+            return false;
+        }
+        let one_more = |state: PageState| {
+            let user = state.kind() == Kind::User;
+            state.with_more(1).filter(|_| user).map(|more| (more, ()))
+        };
+        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
+    }
+
+    /// Drops a reference to such a block, if it is not the last: whether it did. No CPU reaches the frame through the leaf any
+    /// more, so the flush has ordered what was done there before the free by the last owner.
+    #[inline(always)]
+    fn unshare(&self, page: Page) -> bool {
+        let one_less = |state: PageState| {
+            let shared = state.kind() == Kind::User && state.references() > 1;
+            shared.then(|| (state.with_one_less(), ()))
+        };
+        self.0.get(page).try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_less).is_some()
+    }
+}
+
+/// Frames that leave tables together, when no CPU holds them any more. Those that nobody else has are free in the end.
+pub(super) struct Leaving<'h, H: UserHal> {
+    frames: Frames<'h, H>,
+    map: Kept<H>,
+    batch: PageBatch<BATCH>,
+    dropped: Dropped,
+}
+
+impl<'h, H: UserHal> Leaving<'h, H> {
+    #[inline]
+    pub(super) fn new(hal: &'h H) -> Self {
+        let frames = Frames::new(hal);
+        Self { map: frames.kept(), frames, batch: PageBatch::new(), dropped: Dropped::default() }
+    }
+
+    /// Drops the reference of a leaf of the last level.
+    #[inline(always)]
+    pub(super) fn add(&mut self, pfn: Pfn) {
+        let Some(page) = self.map.0.find(pfn) else {
+            self.dropped.mapped += 1;
+            return;
+        };
+        if self.map.unshare(page) {
+            self.dropped.anon += 1;
+        } else if !self.batch.push(page) {
+            self.free();
+            let pushed = self.batch.push(page);
+            debug_assert!(pushed, "the batch is empty");
+        }
+    }
+
+    /// Drops the reference of a leaf that maps so many pages at once.
+    pub(super) fn add_block(&mut self, pfn: Pfn, pages: u64) {
+        let mut one = Dropped::default();
+        one.add(self.frames.put(pfn));
+        self.dropped.anon += one.anon * pages;
+        self.dropped.mapped += one.mapped * pages;
+    }
+
+    #[inline(never)]
+    fn free(&mut self) {
+        self.frames.put_all(&mut self.batch, &mut self.dropped);
+    }
+
+    /// Frees what is left; what all of it counted as.
+    pub(super) fn finish(mut self) -> Dropped {
+        self.free();
+        self.dropped
     }
 }

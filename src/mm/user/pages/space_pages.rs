@@ -1,20 +1,24 @@
 //! [`UserPages`]: one space's tables, its locks and its counters.
 #![forbid(unsafe_code)]
 
-use super::frame::Dropped;
+use super::frame::{Dropped, Leaving};
 use super::spare::Spare;
 use super::{FaultError, PagesError, UserHal, class};
-use crate::addr::{PAGE_SIZE, PMD_SHIFT, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::entry::{Entry, EntryFormat};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::{Asid, Mmu};
-use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Tables that are unlinked with one flush, before others may link some.
 const REAPED: usize = 64;
+
+/// Entries that are looked at together, to be passed over if nothing is in them.
+const LOOK: usize = 16;
 
 /// Locks for entries.
 const STRIPES: usize = 32;
@@ -213,8 +217,13 @@ impl<H: UserHal> UserPages<H> {
                 for _ in 0..REAPED {
                     let Some(next) = at.checked_add(level.size()).filter(|next| *next <= end) else { break };
                     let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
-                    upper |= self.tables.unlink_empty(at, level, &mut gather) && level != Level::Pmd;
+                    let unlinked = self.tables.unlink_empty(at, level, &mut gather);
+                    upper |= unlinked && level != Level::Pmd;
                     at = next;
+                    // The search passes what is absent, or in use, faster than one look at each.
+                    if !unlinked {
+                        break;
+                    }
                 }
                 // Before another table can be linked in the same place: a CPU may have this one cached.
                 gather.complete();
@@ -230,12 +239,41 @@ impl<H: UserHal> UserPages<H> {
     }
 }
 
+impl<H: UserHal> UserPages<H> {
+    /// Frees everything but the root, for the end of a space: no CPU has it in a TTBR any more (`HAL-14`), nor ever will. One
+    /// flush, whatever there is; no entry is changed, and no lock taken.
+    pub(in crate::mm::user) fn raze(&mut self) {
+        let Self { hal, tables, .. } = self;
+        let source = hal.frames(Gfp::ATOMIC);
+        let mut leaving = Leaving::new(&*hal);
+        let mmu = hal.mmu();
+        tables.raze(&source, |last| match last {
+            Last::Entries(table) => {
+                for first in (0..ENTRIES as u64).step_by(LOOK) {
+                    let run = Run::from_slot(Slot::wrapping(first), LOOK as u64);
+                    if !table.is_empty(&mmu, run) {
+                        table.read_each(&mmu, run, |raw| {
+                            if Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
+                                leaving.add(Format::<H>::frame_of(raw));
+                            }
+                        });
+                    }
+                }
+            }
+            Last::Block(level, raw) => {
+                if let Entry::Leaf(leaf) | Entry::Parked(leaf) = Format::<H>::decode(level, raw) {
+                    leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() / PAGE_SIZE);
+                }
+            }
+        });
+        let dropped = leaving.finish();
+        self.count_dropped(dropped);
+    }
+}
+
 impl<H: UserHal> Drop for UserPages<H> {
     fn drop(&mut self) {
-        if let Some(all) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END)) {
-            self.zap_all(all);
-            self.reap(all);
-        }
+        self.raze();
         self.tables.free_root(&self.hal.frames(Gfp::ATOMIC));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::anon::part_end;
 use super::fault::Need;
-use super::frame::{BATCH, Dropped, Frames};
+use super::frame::Leaving;
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
 use super::{PagesError, UserHal};
@@ -12,7 +12,6 @@ use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::mm::pgtable::Table;
-use crate::mm::zone::PageBatch;
 
 impl<H: UserHal> UserPages<H> {
     /// Unmaps `range`: when it returns, no CPU reaches what was there, the frames that nobody else has are free, and so are
@@ -162,7 +161,7 @@ impl<H: UserHal> UserPages<H> {
         }
     }
 
-    /// Everything in `range`, for the end of the space.
+    /// Everything in `range`, whose edges are edges of leaves.
     pub(super) fn zap_all(&self, range: VirtRange) {
         self.zap(range, false);
     }
@@ -187,10 +186,9 @@ impl<H: UserHal> UserPages<H> {
     fn zap_block(&self, table: Table, start: VirtAddr, leaf: &Leaf) {
         table.write(self.tables().mmu(), table.level().slot(start), RawEntry::ABSENT);
         self.tables().flush_leaf(start, leaf.level);
-        let pages = leaf.level.size() >> PAGE_SHIFT;
-        let mut dropped = Dropped::default();
-        dropped.add(Frames::new(self.hal()).put(Pfn::containing(leaf.phys)));
-        self.count_dropped(Dropped { anon: dropped.anon * pages, mapped: dropped.mapped * pages });
+        let mut leaving = Leaving::new(self.hal());
+        leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() >> PAGE_SHIFT);
+        self.count_dropped(leaving.finish());
     }
 
     /// Frees what the entries of `part` map. Under their lock.
@@ -204,16 +202,14 @@ impl<H: UserHal> UserPages<H> {
         table.invalidate_each(mmu, run);
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
-        let frames = Frames::new(self.hal());
-        let (mut batch, mut dropped, mut guards) = (PageBatch::<BATCH>::new(), Dropped::default(), false);
+        let (mut leaving, mut guards) = (Leaving::new(self.hal()), false);
         table.read_each(mmu, run, |raw| {
             if raw == Format::<H>::GUARD {
                 guards = true;
             } else if !raw.is_absent() {
-                frames.put_later(Format::<H>::frame_of(raw), &mut batch, &mut dropped);
+                leaving.add(Format::<H>::frame_of(raw));
             }
         });
-        frames.put_all(&mut batch, &mut dropped);
         if guards && keep_guards {
             for slot in run.slots() {
                 if table.read(mmu, slot) != Format::<H>::GUARD {
@@ -224,7 +220,7 @@ impl<H: UserHal> UserPages<H> {
             // No barrier: walkers do not tell invalid entries apart.
             table.clear(mmu, run);
         }
-        self.count_dropped(dropped);
+        self.count_dropped(leaving.finish());
     }
 
     /// Unfolds the groups that an edge of `part` cuts. Under their lock.
