@@ -66,6 +66,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Claims a block that the caller has just allocated, and nobody else has a reference to: [`PageAllocator::free_claimed`]
     /// gives it back. The owner's word stays zero. Any context.
+    #[cfg(all(feature = "global", target_os = "none"))]
     #[inline]
     pub(crate) fn claim_fresh(&self, page: Page, kind: Kind) {
         self.hal.map().get(page).claim_fresh(kind);
