@@ -29,10 +29,10 @@ test:
 bench: setup
 	cargo bench -p quarry-benches --features peers --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
 
-## make bench-readme   and put the table into README.md
+## make bench-readme   and put the tables into README.md and docs/performance.md
 .PHONY: bench-readme
 bench-readme: bench
-	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
+	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md docs/performance.md
 
 ## make budget     every figure into benches/budget.tsv; REASON='…' where one rises (docs/measuring.md)
 .PHONY: budget
@@ -55,6 +55,12 @@ public-names: toolchain
 soak: setup
 	QUARRY_APPEND='soak_ops=$(SOAK_OPS) soak_seed=$(SOAK_SEED) soak_seconds=$(SOAK_SECONDS)' \
 		cargo test --quiet --release --test kernel -- --exact soak::soak --ignored --nocapture
+
+## make cache-model   boot under a model of the caches, and with each clean, invalidation and barrier left out (docs/testing.md)
+.PHONY: cache-model
+cache-model: setup
+	tools/cache-model/run.sh "$$(cargo test --quiet --no-run --test kernel --message-format json | \
+		sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')"
 
 ## make setup     only install what is missing
 .PHONY: setup
@@ -127,6 +133,11 @@ fmt: toolchain
 .PHONY: doc
 doc: toolchain
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+
+## make book      the guide as a book in target/book/html (needs mdbook)
+.PHONY: book
+book:
+	@tools/book.sh $(TARGET_DIR)/book
 
 .PHONY: clean
 clean:

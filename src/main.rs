@@ -2,4 +2,5 @@
 #![no_std]
 #![no_main]
 
-use quarry as _;
+// The programs for EL0.
+include!(concat!(env!("OUT_DIR"), "/programs.rs"));

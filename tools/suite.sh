@@ -112,6 +112,8 @@ kernel_elf() {
         sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p'
 }
 
+cache_model() { watch tools/cache-model/run.sh "$(kernel_elf)"; }
+
 planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
 # Exactly what the boot partition of a Pi's card takes.
@@ -269,6 +271,7 @@ step "documentation examples" doc_examples
 together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
+step "caches at boot" cache_model
 # Stacks of 8 KiB are the example of threads.
 step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
 

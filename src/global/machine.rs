@@ -1,6 +1,7 @@
 //! The trait by which a kernel describes its machine. A kernel implements it once, and names the value once, by
 //! [`machine!`](crate::machine).
 
+use super::AddressSpace;
 use crate::addr::{CpuId, Order, VirtAddr};
 use crate::arch::aarch64::{counter, cpu};
 use crate::gfp::Gfp;
@@ -84,6 +85,12 @@ pub unsafe trait Machine: Sync {
     /// Wakes the threads that [`Machine::block`] has blocked on `queue`. Any context.
     fn wake(&self, queue: &WaitQueue) {
         let _ = queue;
+    }
+
+    /// Calls `f` with the address space of the process that this CPU runs, if it runs one: a copy from or to user memory has met
+    /// a page that is not there. Called in the context of the copy, where it may sleep. The space must live until `f` returns.
+    fn with_current_space(&self, f: &mut dyn FnMut(&AddressSpace)) {
+        let _ = f;
     }
 
     /// Whether memory may still be freed outside the running contexts of CPUs, by an interrupt handler for example. If not, an

@@ -13,7 +13,7 @@ mod dma_barrier;
 mod drain;
 mod error;
 mod exceptions;
-mod faults;
+mod fault_injection;
 mod io;
 mod kvmalloc;
 mod linear;
@@ -80,7 +80,7 @@ pub use dma_barrier::{dma_mb, dma_rmb, dma_wmb};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
 pub use exceptions::{repair, resume_at};
-pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
+pub use fault_injection::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 #[cfg(feature = "boot")]
 pub(crate) use io::io_init;
 pub use io::{
@@ -148,7 +148,7 @@ pub use uaccess::{
     copy_from_user, copy_struct_from_user, copy_to_user, get_user, put_user, read_user, set_user_fault_handler,
     strncpy_from_user, user_reader, user_writer, write_user,
 };
-pub use user::{AddressSpace, UserError, activate, new_address_space, user_init, user_layout};
+pub use user::{AddressSpace, UserError, activate, new_address_space, resolve_user_fault, user_init, user_layout};
 pub use user_map::{remap_vmalloc_range, vm_iomap_memory};
 pub use user_pages::{UserSpacePages, new_user_space};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};

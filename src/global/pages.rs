@@ -5,7 +5,7 @@
 
 use super::cpu::{CpuLocal, KernelPages};
 use super::linear::{linear, linear_to_phys, phys_range_to_virt, pointer};
-use super::{faults, kernel_tables, movers, tags};
+use super::{fault_injection, kernel_tables, movers, tags};
 use crate::addr::{Address, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
@@ -180,7 +180,7 @@ impl BuddyFrames {
 // SAFETY: the page allocator gives whole pages of RAM that nothing else uses, which the linear map reaches.
 unsafe impl FrameSource for BuddyFrames {
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
-        if faults::should_fail(FaultSite::PageTable, self.0, 1) {
+        if fault_injection::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
         // The caller gets the error, and reports it or uses a fallback. Tables are reclaimable, and lie close together until

@@ -1,11 +1,14 @@
 //! Memory of the process that this CPU runs, under Linux's names, and what happens to an access of it that faults.
 
+use super::machine::machine;
+use super::user::resolve_user_fault;
 use crate::addr::{UserAddr, VirtAddr};
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::esr::{Access, Esr, ExceptionClass, FaultStatus};
 use crate::arch::aarch64::exception::Exception;
 use crate::arch::aarch64::irq;
 use crate::arch::aarch64::uaccess::{self, CpuUser};
+use crate::gfp::Gfp;
 use crate::hal::user::USER_END;
 use crate::hal::wait::Context as _;
 use crate::mm::user::access::{self, UserAccessError, UserData, UserPtr, UserSlice, UserWord};
@@ -62,7 +65,8 @@ pub enum Resolution {
 
 static HANDLER: Once<fn(&UserFault) -> Resolution, Relax> = Once::new();
 
-/// Says who resolves faults of user memory: by mapping what the process may access, as after a fault of its own. It is called on
+/// Says who resolves faults of user memory on a CPU whose process has no [`AddressSpace`](super::AddressSpace), or in a kernel
+/// whose machine does not name it ([`Machine::with_current_space`](super::Machine)): by mapping what the process may access, as after a fault of its own. It is called on
 /// the CPU and in the context of the access, with interrupts as they were, and may sleep. It is not called where the access was
 /// made in a context that may not sleep: there, memory that is not mapped is an error at once (Linux: `pagefault_disable`). The
 /// first call counts; without one every fault is an error.
@@ -88,18 +92,26 @@ pub(super) fn repair(exception: &mut Exception<'_>) -> bool {
 fn resolve(exception: &Exception<'_>) -> Resolution {
     /// `SPSR_EL1.I`.
     const MASKED: u64 = 1 << 7;
-    let (Some(handler), Some(fault)) = (HANDLER.get(), UserFault::new(exception.esr, exception.far)) else {
-        return Resolution::Bad;
-    };
+    let Some(fault) = UserFault::new(exception.esr, exception.far) else { return Resolution::Bad };
     if exception.spsr & MASKED != 0 {
         return Resolution::Bad;
     }
     irq::local_irq_enable();
     let resolution = match super::context().atomic() {
-        None => handler(&fault),
+        None => in_current_space(&fault).or_else(|| Some(HANDLER.get()?(&fault))).unwrap_or(Resolution::Bad),
         Some(_) => Resolution::Bad,
     };
     irq::local_irq_disable();
+    resolution
+}
+
+/// Resolves a fault in the space of the process that this CPU runs; `None` if the kernel names none.
+fn in_current_space(fault: &UserFault) -> Option<Resolution> {
+    let mut resolution = None;
+    machine().with_current_space(&mut |space| {
+        let is_resolved = resolve_user_fault(space, fault, Gfp::USER).is_ok();
+        resolution = Some(if is_resolved { Resolution::Resolved } else { Resolution::Bad });
+    });
     resolution
 }
 

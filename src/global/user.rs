@@ -2,15 +2,17 @@
 
 use super::cpu::KernelPages;
 use super::switch_mm::{asids, switch_mm_noting};
-use super::{KmemCache, user_pages};
+use super::{KmemCache, UserFault, user_pages};
 use crate::addr::{UserAddr, UserRange, VirtAddr};
 use crate::arch::aarch64::cpu::Relax;
+use crate::arch::aarch64::esr::Access;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::mm::slab::{CacheSpec, SlabFlags};
-use crate::mm::user::AddressSpace as Space;
 use crate::mm::user::asid::AsidError;
 use crate::mm::user::map::{Limits, MapError, MapLayout, NewArea, ObjectId, Objects, Placement, Vma, VmaSource};
+use crate::mm::user::pages::{FaultAccess, Handled};
+use crate::mm::user::{AddressSpace as Space, SpaceFault};
 use crate::sync::Once;
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -181,8 +183,24 @@ impl Objects for KernelPages {
 ///
 /// The space is dropped only when every CPU that sees it has changed to another one, or to none ([`leave_mm`](super::leave_mm)).
 pub unsafe fn activate(space: &AddressSpace) -> Result<(), AsidError> {
-    // SAFETY: the caller vouches for the space; its number is its own, and told to its pages before any CPU uses it.
+    // SAFETY: by `# Safety` the space outlives its use; its number is its own, and told to its pages before any CPU uses it.
     unsafe { switch_mm_noting(space.root(), space.asid(), &mut |asid| space.note_asid(asid)) }
+}
+
+/// Resolves a fault of the process that has `space`: one of its own, or one of the kernel's copies on its behalf. When it returns
+/// `Ok` the access may be tried again. May sleep if `gfp` says so; see [`AddressSpace::fault`](Space::fault).
+///
+/// # Errors
+///
+/// [`SpaceFault`]: the process may not make the access, or there is no memory for it.
+pub fn resolve_user_fault(space: &AddressSpace, fault: &UserFault, gfp: Gfp) -> Result<Handled, SpaceFault> {
+    let access = match fault.access {
+        Access::Read => FaultAccess::Read,
+        // Cache maintenance too, which needs the right to write or does so (`DC ZVA`).
+        Access::Write | Access::CacheMaintenance => FaultAccess::Write,
+        Access::Execute => FaultAccess::Execute,
+    };
+    space.fault(fault.addr, access, gfp)
 }
 
 /// Where processes of this kernel have their memory: Linux's places for 48 bits.

@@ -22,7 +22,7 @@ const EINVAL: MapError = MapError::File(22);
 /// for as long as an area maps its file.
 pub unsafe fn vm_iomap_memory<const SIZE: u64>(area: &mut NewArea, registers: &IoMem<SIZE>) -> Result<(), MapError> {
     let mapped = kernel_tables().and_then(|tables| tables.translate(registers.start())).ok_or(EINVAL)?;
-    // SAFETY: the caller's promise; the mapping in the kernel is the claim on the range, with this type.
+    // SAFETY: as this function says of the registers; `mapped` is the live claim on them, with this type.
     unsafe { area.vm_iomap_memory(mapped.phys, registers.size(), mapped.leaf.prot.memory()) }
 }
 

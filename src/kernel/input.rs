@@ -1,7 +1,7 @@
 //! Typed input: from the receive interrupts of the console's ports to the reader, which sleeps meanwhile.
 
 use super::ring::Ring;
-use super::{console, interrupts};
+use super::{console, interrupts, process};
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::gic::{IntId, Trigger};
 use crate::driver::uart::{Received, Uart};
@@ -13,6 +13,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that may wait for the reader: several pasted lines.
 const WAITING: usize = 1024;
+
+/// Ctrl-C.
+const CANCEL: u8 = 3;
+/// Whether it was typed since somebody asked.
+static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 static RING: Ring<WAITING> = Ring::new();
 /// The interrupt of each port of the console, in the order of the ports.
@@ -68,7 +73,12 @@ fn drain(port: Uart) {
     for _ in 0..64 {
         match port.receive() {
             Received::Nothing => break,
-            Received::Byte(byte) => RING.push(byte),
+            Received::Byte(byte) => {
+                if byte == CANCEL {
+                    CANCELLED.store(true, Ordering::Relaxed);
+                }
+                RING.push(byte);
+            }
             Received::Damaged => RING.lose(1),
             Received::Overrun(byte) => {
                 RING.lose(1);
@@ -82,7 +92,7 @@ fn on_input(_: IntId) {
     collect();
 }
 
-/// The next byte typed. Sleeps until there is one, and does the background work meanwhile. Boot CPU; called by the prompt
+/// The next byte typed. Sleeps until there is one, and does the background work meanwhile: processes have their turns. Boot CPU; called by the prompt
 /// alone.
 pub(super) fn read() -> u8 {
     loop {
@@ -93,7 +103,7 @@ pub(super) fn read() -> u8 {
         if let Some(byte) = RING.pop() {
             return byte;
         }
-        if global::idle() {
+        if global::idle() || process::run_here() {
             continue;
         }
         if POLLED.load(Ordering::Relaxed) {
@@ -107,6 +117,15 @@ pub(super) fn read() -> u8 {
         }
         irq::local_irq_enable();
     }
+}
+
+/// Whether Ctrl-C was typed since the last call. Boot CPU. The byte stays among those to be read.
+pub(super) fn take_cancelled() -> bool {
+    if POLLED.load(Ordering::Relaxed) {
+        let _masked = irq::local_irq_save();
+        collect();
+    }
+    CANCELLED.swap(false, Ordering::Relaxed)
 }
 
 /// Number of typed characters lost since the last call.

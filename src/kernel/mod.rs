@@ -6,7 +6,8 @@ pub mod bootargs;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
-pub mod memmap;
+pub mod owner_map;
+pub mod process;
 pub mod ring;
 
 #[cfg(target_os = "none")]
@@ -18,7 +19,9 @@ mod dma;
 #[cfg(target_os = "none")]
 pub mod dma_benchmark;
 #[cfg(target_os = "none")]
-mod faults;
+mod exceptions;
+#[cfg(target_os = "none")]
+mod fault_injection;
 #[cfg(target_os = "none")]
 pub mod heap;
 #[cfg(target_os = "none")]
@@ -36,9 +39,9 @@ pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
-mod machine;
+pub mod machine;
 #[cfg(target_os = "none")]
-pub mod memory_map;
+pub mod machine_account;
 #[cfg(target_os = "none")]
 mod pages;
 #[cfg(target_os = "none")]
@@ -51,6 +54,8 @@ pub mod power;
 mod pressure;
 #[cfg(target_os = "none")]
 pub mod prompt;
+#[cfg(target_os = "none")]
+mod reference;
 #[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]
@@ -71,3 +76,5 @@ pub mod tick;
 mod vmalloc;
 #[cfg(target_os = "none")]
 pub mod whereabouts;
+#[cfg(target_os = "none")]
+mod wx_check;

@@ -1,6 +1,7 @@
-//! The reference kernel's reaction to a shortage of memory: reports with a backtrace, and an OOM hook that has nothing to kill.
+//! The reference kernel's reaction to a shortage of memory: reports with a backtrace, and an OOM hook that kills the largest
+//! process.
 
-use super::report;
+use super::{process, report};
 use crate::arch::aarch64::trap;
 use crate::driver::timer;
 use crate::global;
@@ -51,7 +52,7 @@ static KILLS: RateLimit = RateLimit::new();
 
 /// Registers the OOM hook. Boot CPU, once, when there is a page allocator.
 pub(super) fn init() {
-    if let Err(error) = global::reclaim().oom_hooks().register(global::context(), &NothingToKill) {
+    if let Err(error) = global::reclaim().oom_hooks().register(global::context(), &KillLargest) {
         warn!("no OOM hook: {error}");
     }
 }
@@ -69,14 +70,26 @@ pub(super) fn allocation_failed(shortage: &Shortage) {
     }
 }
 
-/// A kernel without processes.
-struct NothingToKill;
+/// Kills the process with the most memory.
+struct KillLargest;
 
-impl OomHook for NothingToKill {
+impl OomHook for KillLargest {
     fn out_of_memory(&self, report: &OomReport<'_>) -> Relief {
-        if KILLS.admits() {
-            kprintln!("{report}nothing to kill");
+        let shown = KILLS.admits();
+        match process::kill_largest() {
+            Some(victim) => {
+                if shown {
+                    kprintln!("{report}killed {victim}");
+                }
+                // If somebody changes its areas, perhaps in this very allocation, its memory is back when that call ends.
+                if victim.is_reaped { Relief::Retry } else { Relief::GiveUp }
+            }
+            None => {
+                if shown {
+                    kprintln!("{report}nothing to kill");
+                }
+                Relief::GiveUp
+            }
         }
-        Relief::GiveUp
     }
 }

@@ -1,10 +1,10 @@
 //! The prompt: a person at the serial line explores the memory of the machine.
 
 use super::bootargs::parse_number;
-use super::init::{self, Machine};
 use super::line::{LineReader, Refusal, Step};
+use super::machine::Machine;
 use super::whereabouts::Whereabouts;
-use super::{dma, faults, input, io, memory_map, power, reserved};
+use super::{dma, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 26] = [
+const COMMANDS: [Command; 30] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -132,8 +132,17 @@ const COMMANDS: [Command; 26] = [
         name: "faults",
         argument: "...",
         help: "which allocations are made to fail; SITE and settings change it",
-        run: |_, rest| faults::command(rest),
+        run: |_, rest| fault_injection::command(rest),
     },
+    Command {
+        name: "exec",
+        argument: "NAME ...",
+        help: "runs a program at EL0, behind the prompt with & at the end; without a name lists them",
+        run: |_, rest| process::exec(rest),
+    },
+    Command { name: "ps", argument: "", help: "the processes; sizes in KiB", run: |_, _| process::ps() },
+    Command { name: "maps", argument: "PID", help: "the areas of a process", run: |_, rest| process::maps(rest) },
+    Command { name: "kill", argument: "PID", help: "ends a process", run: |_, rest| process::kill_command(rest) },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
 
@@ -198,7 +207,7 @@ fn help() {
 }
 
 fn memmap(machine: &Machine) {
-    match memory_map::account(machine) {
+    match machine_account::account(machine) {
         Ok(account) => kprintln!("{account}"),
         Err(error) => kprintln!("memory does not add up: {error}"),
     }
@@ -211,8 +220,9 @@ fn check(machine: &Machine) {
         Err(error) => kprintln!("{part}: {error}"),
     };
     global::check_all(&mut tell);
-    global::check_part("W^X", init::check_wx(&machine.boot).map(drop), &mut tell);
-    global::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
+    global::check_part("W^X", wx_check::check_tables(&machine.boot).map(drop), &mut tell);
+    global::check_part("processes", process::check(), &mut tell);
+    global::check_part("sum of all RAM", machine_account::account(machine).map(drop), &mut tell);
 }
 
 /// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
@@ -250,7 +260,7 @@ fn page(machine: &Machine, text: &str) {
         }
         Err(error) => kprintln!("{pfn:?}: {error}"),
     }
-    match memory_map::account(machine) {
+    match machine_account::account(machine) {
         Ok(account) => {
             let row = account.map.rows().iter().find(|row| row.range.contains(pfn.start()));
             row.map_or_else(|| kprintln!("  no RAM"), |row| kprintln!("{row}"));

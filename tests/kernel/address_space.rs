@@ -62,14 +62,14 @@ unsafe extern "C" {
 }
 
 /// Where the programs are.
-pub(super) const CODE: UserAddr = UserAddr::new(0x40_0000);
+pub(crate) const CODE: UserAddr = UserAddr::new(0x40_0000);
 
 /// A process: a space, and the programs in it.
-pub(super) struct Process {
-    pub(super) space: AddressSpace,
+pub(crate) struct Process {
+    pub(crate) space: AddressSpace,
 }
 
-pub(super) enum Program {
+pub(crate) enum Program {
     Touch,
     Sum,
     Descend,
@@ -77,11 +77,11 @@ pub(super) enum Program {
 }
 
 impl Process {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::limited(Limits::DEFAULT).expect("memory")
     }
 
-    fn limited(limits: Limits) -> Result<Self, MapError> {
+    pub(crate) fn limited(limits: Limits) -> Result<Self, MapError> {
         let process = Self { space: global::new_address_space(global::user_layout(), limits, Gfp::KERNEL)? };
         let (first, end) = (&raw const quarry_space_touch, &raw const quarry_space_end);
         // SAFETY: the assembly above puts both labels around the programs, read-only and for good.
@@ -104,7 +104,7 @@ impl Process {
     }
 
     /// Runs a program with these arguments until it calls: x3, or the fault that ends it.
-    pub(super) fn run(&self, program: Program, arguments: [u64; 3]) -> Result<u64, SpaceFault> {
+    pub(crate) fn run(&self, program: Program, arguments: [u64; 3]) -> Result<u64, SpaceFault> {
         let first = (&raw const quarry_space_touch).addr();
         let start = match program {
             Program::Touch => (&raw const quarry_space_touch).addr(),
@@ -133,19 +133,19 @@ impl Process {
         result
     }
 
-    pub(super) fn mmap(&self, pages: u64, access: VmFlags) -> UserAddr {
+    pub(crate) fn mmap(&self, pages: u64, access: VmFlags) -> UserAddr {
         self.space.mmap(&MmapRequest::anonymous(pages * PAGE_SIZE, access)).expect("room")
     }
 
-    pub(super) fn touch(&self, at: UserAddr, pages: u64, value: u64) -> u64 {
+    pub(crate) fn touch(&self, at: UserAddr, pages: u64, value: u64) -> u64 {
         self.run(Program::Touch, [at.get(), pages, value]).expect("memory")
     }
 
-    pub(super) fn sum(&self, at: UserAddr, pages: u64) -> u64 {
+    pub(crate) fn sum(&self, at: UserAddr, pages: u64) -> u64 {
         self.run(Program::Sum, [at.get(), pages, 0]).expect("memory")
     }
 
-    pub(super) fn fork(&self) -> Result<Self, MapError> {
+    pub(crate) fn fork(&self) -> Result<Self, MapError> {
         self.space.fork().map(|space| Self { space })
     }
 }
@@ -184,7 +184,7 @@ fn set_up() {
 }
 
 /// Free pages, with all that is kept for later given back.
-pub(super) fn free_pages() -> u64 {
+pub(crate) fn free_pages() -> u64 {
     global::slab_allocator().shrink_all();
     global::drain_all_pages();
     global::nr_free_pages()
@@ -288,7 +288,7 @@ fn a_stack_grows_to_its_limit_and_no_further() {
     assert_eq!(process.run(Program::Descend, [0, 40, 0]), Err(SpaceFault::NotMapped(end)));
 }
 
-// Behaviours 425 and 428 by several CPUs, 432
+// Behaviours 425 and 432, by several CPUs
 ktest!(threads_of_one_process_fault_unmap_and_fork_at_once, machine = "smp=4", timeout = 120);
 fn threads_of_one_process_fault_unmap_and_fork_at_once() {
     drop(Process::new());

@@ -13,6 +13,9 @@ macro_rules! raw {
     }};
 }
 
+// The programs for EL0.
+include!(concat!(env!("OUT_DIR"), "/programs.rs"));
+
 mod account;
 mod address_space;
 mod asynchronous;
@@ -46,6 +49,7 @@ mod percpu;
 mod pi_dma;
 mod planted;
 mod ports;
+mod process;
 mod prompt;
 mod protection;
 mod raw_face;

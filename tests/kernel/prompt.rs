@@ -79,3 +79,32 @@ ktest!(
     report = "/ has no memory-region",
     exit = 0
 );
+
+ktest!(
+    boot: programs_are_started_shown_and_killed,
+    machine = "smp=2 type='exec hello from here\\r|exec spin &\\r|ps\\r|maps 2\\r|kill 2\\r|ps\\r|maps 2\\r|exec nothing\\r|exec\\r|check\\r|quit\\r'",
+    timeout = 40,
+    report = "hello from process 1\n",
+    report = "argument 2: here\n",
+    report = "hello: exit status 3\n",
+    report = "spin is process 2\n",
+    report = "    2     0       1 R ",
+    report = " spin\n",
+    report = "00200000-00201000 r--p 00000000 00:00 0 \n",
+    report = " r-xp 00000000 00:00 0 \n",
+    report = " rw-p 00000000 00:00 0                          [stack]\n",
+    report = "TABLES COMMAND\nquarry> ",
+    report = "no process has the number 2",
+    report = "nothing: there is no such program",
+    report = "programs of this image:",
+    report = "processes: ok",
+    exit = 0
+);
+
+ktest!(
+    boot: ctrl_c_ends_a_program,
+    machine = "type='exec spin\\r\\x03|ps\\r|quit\\r'",
+    timeout = 40,
+    report = "spin: killed by SIGKILL\n",
+    exit = 0
+);

@@ -33,6 +33,23 @@ impl Kernel {
         &self.file
     }
 
+    /// The same kernel with other instructions: each a virtual address of its executable part, and the word there.
+    pub(crate) fn patched(&self, words: &[(u64, u32)]) -> Result<Self, String> {
+        let elf = self.parse()?;
+        let mut file = self.file.clone();
+        for &(at, word) in words {
+            let place =
+                elf.elf_program_headers().iter().filter(|h| h.p_flags(LittleEndian) & PF_X != 0).find_map(|h| {
+                    let inside =
+                        at.checked_sub(h.p_vaddr(LittleEndian)).filter(|&inside| inside < h.p_filesz(LittleEndian))?;
+                    usize::try_from(h.p_offset(LittleEndian) + inside).ok()
+                });
+            let bytes = place.and_then(|place| file.get_mut(place..)?.first_chunk_mut());
+            *bytes.ok_or_else(|| format!("{at:#x} is no code of the image"))? = word.to_le_bytes();
+        }
+        Ok(Self { file, symbols: self.symbols })
+    }
+
     fn parse(&self) -> Result<ElfFile64<'_, LittleEndian>, String> {
         let elf = ElfFile64::parse(self.file.as_slice()).map_err(|e| e.to_string())?;
         if elf.elf_header().e_machine(LittleEndian) != object::elf::EM_AARCH64 {

@@ -4,14 +4,16 @@
 //! - `quarry-run image ELF OUT`: write the flat Image;
 //! - `quarry-run size ELF`: say what the image is made of;
 //! - `quarry-run watch SECONDS COMMAND…`: run a command, and end it if it prints nothing for so long;
+//! - `quarry-run cache-model PLUGIN ELF`: boot under the model of the caches, and with maintenance left out;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
 //! - `quarry-run public-names [--write] DOCS LIST`: hold the documentation's names against a list;
-//! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
+//! - `quarry-run bench-readme TABLE SHORT WHOLE`: put the table of the last benchmarks into two Markdown files;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
 //!   booted; with `--bench` the image's benchmarks are run.
 
 mod bench;
 mod boot;
+mod cache_model;
 mod console;
 mod cpu_time;
 mod elf;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
         ["planted", elf] => planted(elf),
+        ["cache-model", plugin, elf] => cache_model::check(plugin, Path::new(elf)).map(status),
         ["watch", seconds, command @ ..] if let Ok(seconds) = seconds.parse() => {
             watch::run(Duration::from_secs(seconds), command).map(ExitCode::from)
         }
@@ -57,10 +60,10 @@ fn main() -> ExitCode {
         ["public-names", "--write", docs, list] => {
             names::run(Path::new(docs), Path::new(list), true).map(|()| ExitCode::SUCCESS)
         }
-        ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
+        ["bench-readme", table, short, whole] => bench::refresh(table, short, whole).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
-            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | bench-readme TABLE FILE \
+            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | cache-model PLUGIN ELF | bench-readme TABLE SHORT WHOLE \
              | public-names [--write] DOCS LIST | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),

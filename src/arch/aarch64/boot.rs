@@ -142,7 +142,7 @@ impl BootInfo {
 /// `tables` maps everything that the running code uses (text, stack, data, devices) where it is mapped now; exceptions
 /// are masked; no other CPU runs on the old tables.
 pub unsafe fn switch_tables(boot: &BootInfo, tables: PhysAddr) {
-    // SAFETY: the caller vouches for `tables`; the other three are the image's own, from the linker script.
+    // SAFETY: by `# Safety` `tables` maps all that runs; the other three are the image's own, from the linker script.
     unsafe {
         replace_ttbr1(
             tables,

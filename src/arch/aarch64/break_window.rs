@@ -46,7 +46,7 @@ pub(super) unsafe fn open() -> Option<FixmapSlots<1>> {
 /// is not empty, and `set` makes its entries valid.
 pub(super) unsafe fn rebuild(table: NonNull<u64>, run: Run, keep: RawEntry, set: RawEntry) {
     let first = run.first().get();
-    // SAFETY: the caller answers for the entries; every exception is masked before the first changes and unmasked again
+    // SAFETY: by `# Safety` the entries are the caller's; every exception is masked before the first changes and unmasked again
     // after the last; operands are in registers.
     unsafe {
         asm!(

@@ -48,7 +48,7 @@ macro_rules! each_line {
     ($range:expr, $op:literal) => {{
         let (range, line): (VirtRange, u64) = ($range, LINE.load(Ordering::Relaxed));
         let start = range.start().get() & line.wrapping_neg();
-        // SAFETY: the caller owns the range, which is mapped, and answers for its lines; HAL-12 says what becomes of them.
+        // SAFETY: the caller owns the range, which is mapped; HAL-12 says what becomes of its lines.
         // Nothing else is changed, and the routine's clobbers are declared.
         unsafe {
             asm!(

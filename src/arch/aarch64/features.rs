@@ -43,7 +43,7 @@ impl IdRegisters {
         let (isar2, ctr): (u64, u64);
         // SAFETY: reading an ID register has no effect; ID_AA64ISAR2_EL1 reads as zero where it is not defined.
         unsafe { core::arch::asm!("mrs {}, S3_0_C0_C6_2", out(reg) isar2, options(nomem, nostack, preserves_flags)) };
-        // SAFETY: as above.
+        // SAFETY: reading CTR_EL0 has no effect, and EL1 may read it.
         unsafe { core::arch::asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
         Self {
             midr: MIDR_EL1.get(),

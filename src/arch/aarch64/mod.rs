@@ -33,9 +33,7 @@ mod entries;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod fixmap;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
-pub mod held;
-#[cfg(all(target_arch = "aarch64", target_os = "none"))]
-pub mod hold;
+pub mod held_locks;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod icache;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
@@ -72,6 +70,8 @@ pub mod spurious;
 pub mod stack;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod step;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod stop_machine;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod tlb;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]

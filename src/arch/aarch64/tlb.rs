@@ -91,14 +91,14 @@ pub fn order_before_invalidate() {
 /// DSB ISHST; ISB: new entries can be used by every walker, and by the next instruction here.
 #[inline]
 pub fn publish() {
-    // SAFETY: as above.
+    // SAFETY: a barrier has no effect that Rust can see; no `nomem`, so that stores stay before it.
     unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) };
 }
 
 /// DSB ISH; ISB: every invalidation issued here is complete on every CPU.
 #[inline]
 pub fn complete() {
-    // SAFETY: as above.
+    // SAFETY: a barrier has no effect that Rust can see; no `nomem`, so that stores stay before it.
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
@@ -125,7 +125,7 @@ pub fn invalidate_all() {
 /// Drops every translation that belongs to `asid`.
 #[inline]
 pub fn invalidate_asid(asid: Asid) {
-    // SAFETY: as above.
+    // SAFETY: dropping translations is always allowed; they are walked anew.
     unsafe { asm!("tlbi aside1is, {}", in(reg) asid_operand(asid), options(nostack, preserves_flags)) };
 }
 

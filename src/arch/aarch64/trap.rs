@@ -136,7 +136,7 @@ pub enum Fatal {
     BadStack(Vector),
 }
 
-/// What a handler of synchronous exceptions made of one.
+/// Result of a handler of synchronous exceptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Outcome {
@@ -146,7 +146,7 @@ pub enum Outcome {
     Unhandled,
 }
 
-/// What the kernel does with exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
+/// The kernel's handlers of exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
 /// lock taken: `sync` and `fatal` on the stack of the interrupted code, `irq` on the CPU's interrupt stack if it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Handlers {
@@ -230,7 +230,7 @@ impl StackMemory for LiveStacks {
     }
 
     fn load(&self, addr: VirtAddr) -> u64 {
-        // SAFETY: the trait's contract: aligned, and inside a registered stack, which `stack::register` says is mapped.
+        // SAFETY: `StackMemory::load`: aligned, and inside a registered stack, which `stack::register` says is mapped.
         // The word may be changed by its owner meanwhile, hence the volatile read.
         unsafe { addr.as_ptr::<u64>().read_volatile() }
     }

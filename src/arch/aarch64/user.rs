@@ -60,8 +60,8 @@ unsafe extern "C" {
 impl UserFrame {
     /// A process that starts at `pc` with an empty stack that ends at `sp`. All other registers are zero.
     #[must_use]
-    pub fn new(pc: UserAddr, sp: UserAddr) -> Self {
-        Self { pc, sp, ..Self::default() }
+    pub const fn new(pc: UserAddr, sp: UserAddr) -> Self {
+        Self { x: [0; 31], reserved: 0, pc, pstate: 0, sp, tls: 0 }
     }
 }
 

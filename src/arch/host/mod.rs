@@ -5,7 +5,7 @@
 mod cache;
 mod cpu;
 mod fault;
-mod held;
+mod held_locks;
 mod io;
 mod machine;
 mod memory;
@@ -18,7 +18,7 @@ mod walker;
 pub use cache::{BusError, CacheConfig, CacheCounts, CachedRam, SimDevice, Window};
 pub use cpu::{SimCpu, SimFrames};
 pub use fault::{Fault, FaultKind, Who};
-pub use held::{Spin, with_held};
+pub use held_locks::{Spin, with_held};
 pub use io::{IoEvent, Recorder};
 pub use machine::{Config, Counts, Machine, Violations, Visibility};
 pub use user::{SimFaultHandler, SimUser};

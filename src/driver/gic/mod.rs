@@ -200,9 +200,9 @@ impl Gic {
     pub const unsafe fn new(version: GicVersion, distributor: VirtAddr, others: [VirtRange; REGIONS]) -> Self {
         let [first, ..] = others;
         let backend = match version {
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, the registers of both parts are mapped for good and no other driver's.
             GicVersion::V2 => Backend::V2(unsafe { V2::new(distributor, first.start()) }),
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, the registers of all parts are mapped for good and no other driver's.
             GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, others) }),
         };
         Self { backend, configuration: OrderedLock::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }

@@ -97,9 +97,9 @@ impl Uart {
     #[must_use]
     pub unsafe fn open(kind: UartKind, base: VirtAddr, line: Line) -> Self {
         Self(match kind {
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, a PL011's registers are mapped at `base` for good and no other driver's.
             UartKind::Pl011 => Port::Pl011(unsafe { Pl011::open(base, line) }),
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, a mini-UART's registers are mapped at `base` for good and no other driver's.
             UartKind::Mini => Port::Mini(unsafe { MiniUart::open(base) }),
         })
     }

@@ -27,8 +27,8 @@ mod insert;
 mod node;
 mod search;
 
+pub use super::broken::Broken;
 pub use chain::Chain;
-pub use check::Broken;
 pub use insert::{Entry, Vacant};
 pub use node::{Node, Owned};
 pub use search::{Cursor, Iter};

@@ -65,7 +65,7 @@ pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
     if !start_tags_on_cpu() || !mem::can_run_on(&here) || !uaccess::can_run_on(&here) {
         return Err(CpuRefused::Lacks(number));
     }
-    // SAFETY: the caller's promise: it has just come, masked.
+    // SAFETY: by this function's `# Safety`, the CPU has just come, with interrupts masked, and its registers are this crate's.
     if !unsafe { bring_cpu_online() } {
         return Err(CpuRefused::Number(number));
     }

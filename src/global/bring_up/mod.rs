@@ -150,10 +150,10 @@ pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     uaccess::use_features(&cpu);
     tlb::init_cpu(true);
     dcache::init_cpu(true);
-    // SAFETY: the caller's promise: this CPU is alone, and has called nothing of this crate.
+    // SAFETY: third bullet of `# Safety`: this CPU is alone and its registers are this crate's; nothing was called before.
     unsafe { super::start_boot_cpu() };
     memory::fill(&setup.memory, cpu.physical_bits(), setup.options.cma)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: second and fourth bullet of `# Safety`: memblock knows all memory in use, and the tables are as described.
     unsafe { tables::take_over(setup.tables) }?;
     super::add_entropy(setup.seed);
     super::add_entropy(random(&cpu).unwrap_or_default());

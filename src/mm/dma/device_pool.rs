@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::page_bits::{BITS, PageBits};
-use super::{Broken, CoherentBlock, Device, Dma, DmaError, DmaHal};
+use super::{CoherentBlock, Device, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
 use core::sync::atomic::Ordering;

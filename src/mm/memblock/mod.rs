@@ -42,7 +42,7 @@ pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
 pub use contiguous::{CONTIGUOUS_ALIGN, ContiguousRequest};
 pub use discover::{Cut, DiscoverError, Discovery, InitrdError, Surroundings};
-pub use error::{Broken, MemblockError};
+pub use error::{MemblockBroken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;
 pub use list::{LentSlots, RegionList};

@@ -13,7 +13,7 @@ use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::carve`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::carve`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_carve<F: FrameSource>(
         &self,
         frames: &F,
@@ -75,7 +75,7 @@ impl<M: Mmu> PageTable<M> {
         match self.link_split(place, fresh, current, leaf.level, below) {
             Ok(()) => self.count_taken(1),
             Err(fresh) => {
-                // The block is no more what it was: somebody broke the contract. What they made stays.
+                // The entry has changed: a caller broke the contract. The new entry stays.
                 fresh.discard(&self.mmu, frames);
                 return Err(PgtableError::Malformed(place.start));
             }
@@ -106,7 +106,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    /// What an invalidation of `count` leaves from `start` on is.
+    /// The invalidation of `count` leaves from `start` on.
     fn leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) -> Invalidation {
         Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope: self.scope() }
     }

@@ -15,7 +15,7 @@ const LINK: u64 = 1 << 1;
 /// All that a link has beside the address of the next table, a frame's.
 const LINK_BITS: u64 = !0x0000_ffff_ffff_f000;
 
-/// What a freed table is filled with in checking builds: an invalid entry that is easy to recognise.
+/// Word that freed tables are filled with in checking builds: an invalid entry that is easy to recognise.
 const POISON: u64 = 0xdead_7ab1_e000_0000;
 
 /// A table of a known level, linked or about to be.
@@ -194,7 +194,7 @@ impl Table {
     #[inline(always)]
     pub(in crate::mm) fn invalidate_each<M: Mmu>(self, mmu: &M, run: Run) {
         debug_assert!(self.level == Level::Pte, "last entries lead to no table");
-        // SAFETY: as for `write`. INVARIANT: TAB-2: leaves that are invalid lead to no table.
+        // SAFETY: as for `write`. INVARIANT: TAB-2: invalid leaves point to no table.
         unsafe { mmu.keep(self.phys, run, M::Format::invalidate(RawEntry::new(u64::MAX))) };
     }
 
@@ -213,7 +213,7 @@ impl Table {
     }
 
     /// Points the entry at `slot` to `child` if it still is `current`; else `child` comes back with the entry found.
-    /// What `child` holds is published first.
+    /// The entries of `child` are published first.
     pub(super) fn link<M: Mmu>(
         self,
         mmu: &M,
@@ -231,8 +231,8 @@ impl Table {
         }
     }
 
-    /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. What `child` holds
-    /// is published first. `what` is what the block translated.
+    /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. The entries
+    /// of `child` are published first. `what` is what the block translated.
     pub(super) fn link_broken<M: Mmu>(self, mmu: &M, slot: Slot, child: FreshTable, what: Invalidation) {
         let table = child.0;
         debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
@@ -433,7 +433,7 @@ impl RemovedTables {
                 // SAFETY: by REM-1 and the flush nobody else reaches the table.
                 unsafe { mmu.fill(table, Run::TABLE, RawEntry::new(POISON), 0) };
             }
-            // SAFETY: as above; the frame came from a source by TAB-1.
+            // SAFETY: by REM-1 and the flush nobody else reaches the table; the frame came from a source by TAB-1.
             unsafe { frames.free_table(table) };
             count += 1;
         }

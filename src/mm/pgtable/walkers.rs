@@ -157,7 +157,7 @@ impl<M: Mmu> PageTable<M> {
             }
             match child {
                 Ok(child) => table = child,
-                // What was a table when it was shown is a leaf by now.
+                // The table that was shown is a leaf by now.
                 Err(_) => {
                     cursor.pass(start, level.size());
                     return None;

@@ -2,13 +2,13 @@
 //! lock and without a shared write (Linux: per-CPU sheaves).
 //!
 //! An array is a stack of addresses. Its [`ArrayHeader`] lies in the CPU's own data, at a distance from their start that
-//! is the same on every CPU: the [`Slot`] of the cache. A CPU's arrays are its own: it alone changes them. An interrupt
+//! is the same on every CPU: the [`ArrayOffset`] of the cache. A CPU's arrays are its own: it alone changes them. An interrupt
 //! handler on the same CPU uses them too, so an operation either masks interrupts, as those in this file do, or can be
 //! interrupted anywhere before its last store and started again ([`SlabHal`] says how).
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::number::{CacheSet, SET_WORDS};
+use super::id::{CacheSet, SET_WORDS};
 use super::object::Object;
 use crate::addr::VirtAddr;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -17,13 +17,13 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 ///
 /// # Invariants
 ///
-/// - `SLOT-1`: each CPU's data have an [`ArrayHeader`] there.
+/// - `ARR-3`: each CPU's data have an [`ArrayHeader`] there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
-pub struct Slot(u32);
+pub struct ArrayOffset(u32);
 
-impl Slot {
-    /// The slot at this distance from the start of each CPU's data: one that a machine has made with [`Slot::at`].
+impl ArrayOffset {
+    /// The array at this distance from the start of each CPU's data: one that a machine has made with [`ArrayOffset::at`].
     #[inline(always)]
     pub(super) const fn from_distance(distance: u32) -> Self {
         Self(distance)
@@ -105,7 +105,7 @@ impl ArrayHeader {
 }
 
 const _: () =
-    assert!(size_of::<ArrayHeader>() == 64, "a cache line: the number of a cache becomes its slot by a shift");
+    assert!(size_of::<ArrayHeader>() == 64, "a cache line: the number of a cache becomes its offset by a shift");
 
 /// An address and a small number in one word.
 const fn pack(at: Magazine, count: u32) -> u64 {
@@ -181,8 +181,8 @@ pub(super) struct Array<'l>(&'l ArrayHeader);
 
 impl<'l> Array<'l> {
     #[inline(always)]
-    pub(super) fn new<H: SlabHal>(local: &'l H::Local, slot: Slot) -> Self {
-        Self(H::header(local, slot))
+    pub(super) fn new<H: SlabHal>(local: &'l H::Local, offset: ArrayOffset) -> Self {
+        Self(H::header(local, offset))
     }
 
     /// Takes the object that was freed last.

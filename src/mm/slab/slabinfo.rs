@@ -40,7 +40,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[must_use]
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
-        let arrays = || locals().map(|local| Array::new::<H>(local, cache.slot));
+        let arrays = || locals().map(|local| Array::new::<H>(local, cache.array));
         let held: u64 = arrays().map(|array| u64::from(array.held())).sum();
         let (mut served, mut slow_allocs, mut slow_frees) = (0, 0, 0);
         for (fast, allocs, frees) in arrays().map(|array| array.events()) {

@@ -1,7 +1,7 @@
 //! The machine traits of areas and of their mappings.
 
-use super::map::TABLE_GFP;
 use super::pages::Blocks;
+use super::vmalloc::TABLE_GFP;
 use super::{Area, Pages, SetMemoryError};
 use crate::addr::VirtRange;
 use crate::ds::rbtree::Owned;

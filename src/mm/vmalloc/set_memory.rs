@@ -6,9 +6,9 @@
 //! area is freed, the linear map is writable again before the pages go.
 #![forbid(unsafe_code)]
 
-use super::map::TABLE_GFP;
 use super::node::VmapNode;
 use super::pages::Blocks;
+use super::vmalloc::TABLE_GFP;
 use super::{AreaError, AreaInfo, Removed, SetMemoryHal, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
 use crate::hal::Internal;

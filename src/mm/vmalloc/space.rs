@@ -1,10 +1,10 @@
 //! An address space: allocating, finding and freeing areas.
 #![forbid(unsafe_code)]
 
-use super::alloc::FreeSpace;
 use super::early::EarlyAreas;
+use super::free_tree::FreeSpace;
 use super::node::VmapNode;
-use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags, VmallocInfo};
+use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, VmFlags, VmallocInfo, VmapSetupError};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
@@ -125,14 +125,14 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]; the space is not ready then.
-    pub fn set_up(&self, tuning: &Tuning) -> Result<(), SetupError> {
+    /// [`VmapSetupError`]; the space is not ready then.
+    pub fn set_up(&self, tuning: &Tuning) -> Result<(), VmapSetupError> {
         let Tuning { region, ram_pages } = *tuning;
         if self.layout.get().is_some() {
-            return Err(SetupError::Twice);
+            return Err(VmapSetupError::Twice);
         }
         if region.is_empty() || !region.start().is_aligned(PAGE_SIZE) || !region.end().is_aligned(PAGE_SIZE) {
-            return Err(SetupError::BadRegion(region));
+            return Err(VmapSetupError::BadRegion(region));
         }
         let cpus = self.hal.cpus().max(1);
         let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);

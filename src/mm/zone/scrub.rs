@@ -1,7 +1,7 @@
-//! What memory holds when it changes hands: zeroes on allocation or on free, or a pattern that tells who wrote to memory
+//! Contents of memory that changes hands: zeroes on allocation or on free, or a pattern that shows writes to memory
 //! that was free, or no mapping at all (Linux: `init_on_alloc=`, `init_on_free=`, `page_poison=`, `debug_pagealloc=`).
 //!
-//! All of it lives on the long way, where every call goes while any of it is on, so that it costs nothing where it is off.
+//! All of it lives on the slow path, which every call takes while any of it is on, so that it costs nothing where it is off.
 #![forbid(unsafe_code)]
 
 use super::{PageAllocator, PageHal};
@@ -12,18 +12,18 @@ use crate::mm::page::{MigrateType, Page, PageMap};
 use bitflags::bitflags;
 use core::sync::atomic::Ordering;
 
-/// What every byte of a free page is while pages are poisoned (Linux: `PAGE_POISON`).
+/// Value of every byte of a free page while pages are poisoned (Linux: `PAGE_POISON`).
 pub const PAGE_POISON: u8 = 0xaa;
 
 bitflags! {
-    /// What is done to pages that change hands.
+    /// Treatment of pages that change hands.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct Scrub: u8 {
         /// Pages are zeroed when they are allocated, whatever the flags.
         const ZERO_ON_ALLOC = 1 << 0;
         /// Pages are zeroed when they are freed. [`Scrub::POISON`] takes precedence.
         const ZERO_ON_FREE = 1 << 1;
-        /// Free pages hold [`PAGE_POISON`], and whoever wrote to one is reported when it is allocated.
+        /// Free pages hold [`PAGE_POISON`], and a write to one is reported when it is allocated.
         const POISON = 1 << 2;
         /// Pages carry memory tags, on a machine that has them.
         const TAG = 1 << 3;
@@ -34,7 +34,7 @@ bitflags! {
 }
 
 impl Scrub {
-    /// What every byte of a free page is.
+    /// Value of every byte of a free page.
     const fn of_free(self) -> Option<u8> {
         if self.contains(Self::POISON) {
             Some(PAGE_POISON)
@@ -49,8 +49,8 @@ impl Scrub {
 impl<H: PageHal> PageAllocator<H> {
     /// Sets what is done to pages that change hands, and makes all memory that is free now as free memory is to be.
     ///
-    /// Nobody else allocates or frees meanwhile: for booting, and for tests. While it is not empty every call goes the long
-    /// way, whatever [`PageAllocator::set_careful`] says. Cost: O(free memory).
+    /// Nobody else allocates or frees meanwhile: for booting, and for tests. While it is not empty every call takes the
+    /// slow path, also without [`PageAllocator::set_careful`]. Cost: O(free memory).
     pub fn set_scrub(&self, scrub: Scrub) {
         self.scrub.store(Scrub::empty().bits(), Ordering::Relaxed);
         self.set_careful(!scrub.is_empty());
@@ -79,7 +79,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.scrub.store(scrub.bits(), Ordering::Relaxed);
     }
 
-    /// What is done to pages that change hands.
+    /// Treatment of pages that change hands.
     #[must_use]
     pub fn scrub(&self) -> Scrub {
         Scrub::from_bits_truncate(self.scrub.load(Ordering::Relaxed))

@@ -1,5 +1,6 @@
 //! The parts of the reference kernel that need no machine.
 
+mod elf;
 mod kallsyms;
 mod line;
 mod log_level;

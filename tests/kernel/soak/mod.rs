@@ -6,6 +6,7 @@
 
 mod block;
 mod operation;
+mod processes;
 
 use crate::smp::{Random, make_use_and_destroy_a_cache};
 use crate::storm::{balance, note_frames};
@@ -19,7 +20,7 @@ use quarry::driver::timer;
 use quarry::gfp::Gfp;
 use quarry::global::{self, configure_faults, fault_injector};
 use quarry::kernel::bootargs::parse_number;
-use quarry::kernel::{cpus, init, memory_map, tick};
+use quarry::kernel::{cpus, init, machine_account, tick};
 use quarry::ktest;
 use quarry::mm::fault_inject::{FaultAttr, FaultSite, Verbosity};
 use spin::mutex::SpinMutex;
@@ -124,6 +125,7 @@ fn round(seed: u64, goal: u64, late: &(impl Fn() -> bool + Sync)) -> u64 {
                 17..20 => _ = global::percpu_trim(),
                 20..24 => _ = global::dma().trim_reserves(),
                 24..28 => drop(global::KernelStack::new("passing")),
+                32..96 => processes::fork_and_fault(&mut random),
                 // By one CPU at a time, as they all give it the same name.
                 28..30 if !fault_injector().is_armed() && !NAMED.swap(true, Ordering::Acquire) => {
                     make_use_and_destroy_a_cache(24 + 8 * u32::try_from(random.below(100)).expect("small"));
@@ -147,11 +149,12 @@ fn check() {
         result.unwrap_or_else(|error| panic!("{part}: {error}"));
     });
     let machine = init::machine().expect("booted");
-    memory_map::account(machine).unwrap_or_else(|error| panic!("{error}"));
+    machine_account::account(machine).unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn run(plan: Plan) {
     operation::prepare();
+    processes::prepare();
     operation::warm_up(SLOTS);
     note_frames();
     let start = timer::ticks();
@@ -189,11 +192,13 @@ fn run(plan: Plan) {
     for (name, count) in NAMES.iter().zip(&DONE) {
         assert!(count.load(Ordering::Relaxed) != 0, "{name} has not been tried");
     }
+    let (forks, short) = processes::counts();
+    assert!(forks != 0, "no process has forked");
     assert!(interrupts > rounds * cpus as u64, "{interrupts} interrupts");
     assert!(rounds < 2 || (forced != 0 && refused != 0), "{forced} forced failures, {refused} refused");
     quarry::kprintln!(
         "soak: seed {:#x}, {} operations on {cpus} CPUs in {} s, {interrupts} interrupts, {forced} forced failures, {} \
-         refused, {rounds} checks: nothing lost, nothing overlapped",
+         refused, {forks} forks and {short} processes without memory, {rounds} checks: nothing lost, nothing overlapped",
         plan.seed,
         done(),
         elapsed(),

@@ -10,7 +10,7 @@
 //!
 //! # Memory
 //!
-//! Records ([`Slot`]) come in arrays that the tree is given and keeps; a released record goes onto a list for the next request.
+//! Records ([`ResourceRecord`]) come in arrays that the tree is given and keeps; a released record goes onto a list for the next request.
 //! So a release needs no memory, and the memory is bounded by the most ranges there ever were.
 //!
 //! # Locks and contexts
@@ -35,6 +35,6 @@ pub use error::ResourceError;
 pub use flags::ResourceFlags;
 pub use iomem::{Iomem, SharedIomem};
 pub use registry::{ResourceHal, Resources};
-pub use slots::Slot;
+pub use slots::ResourceRecord;
 pub use span::Span;
 pub use tree::{Request, ResourceId, ResourceInfo, ResourceTree};

@@ -130,7 +130,7 @@ impl NewArea {
         let pages = (end.div_ceil(1 << PAGE_SHIFT)).saturating_sub(first.get());
         self.admit(pages)?;
         let first = first.checked_add(self.page_offset).ok_or(EINVAL)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: as this function says, for the part of the frames that the area has.
         unsafe { self.io_remap_pfn_range(first, memory) };
         Ok(())
     }

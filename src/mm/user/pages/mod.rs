@@ -48,7 +48,7 @@ mod usual;
 mod zap;
 
 pub use backing::{Backing, FaultAccess, Handled, Sharing};
-pub use check::{Broken, check};
+pub use check::{UserBroken, check};
 pub use error::{FaultError, PagesError};
 pub use hal::UserHal;
 pub use pin::Pinned;
