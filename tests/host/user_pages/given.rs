@@ -40,16 +40,17 @@ fn registers_take_the_place_of_memory_or_nothing_changes() {
         }
         world.enter_everywhere(&space);
         let usage = space.usage();
+        // Two records, as the area is cut in the middle; and the tables of the cut block.
         let mut failures = 0;
-        for what in [Scarce::Tables, Scarce::Records, Scarce::Pages] {
-            for count in 0.. {
+        'all: for (what, most) in [(Scarce::Records, 2), (Scarce::Tables, u64::MAX)] {
+            for count in 0..most {
                 world.fail_after(what, Some(count));
                 // Over the edge of a table, and into the middle of a block.
                 let mapped = mmap(&space, DEVICE, 10, 20, RW);
                 world.nothing_fails();
                 world.check(&[&space]);
                 if mapped.is_ok() {
-                    break;
+                    break 'all;
                 }
                 failures += 1;
                 assert_eq!(mapped, Err(MapError::NoMemory));
@@ -57,7 +58,7 @@ fn registers_take_the_place_of_memory_or_nothing_changes() {
                 (0..600).for_each(|n| assert_eq!(world.load(&space, page(n)), Ok(n + 1), "{what:?} {count}: page {n}"));
             }
         }
-        assert!(failures >= 2, "{failures}");
+        assert!(failures >= 3, "{failures}");
         assert_eq!((space.usage().anon, space.usage().mapped), (usage.anon - 20 * PAGE_SIZE, 20 * PAGE_SIZE));
         let register = |n: u64| PhysAddr::new(REGISTERS.get() + n * PAGE_SIZE);
         world.kernel.sim.poke(register(7), 70);

@@ -429,7 +429,7 @@ fn spaces_have_what_they_wrote_whatever_happens_to_them() {
 fn spaces_have_what_they_wrote_also_where_memory_is_scarce() {
     let outcomes =
         history(Config { eager: false, ..Config::CORTEX_A72 }, seed() + 2, STEPS * 4 / 10, Some(3), Planted::Nothing);
-    assert!(cfg!(miri) || outcomes[2] > 1_000, "{outcomes:?}");
+    assert!(cfg!(miri) || outcomes[2] > 300, "{outcomes:?}");
     history(Config::MAX, seed() + 3, STEPS / 50, Some(5), Planted::Nothing);
 }
 
