@@ -40,6 +40,7 @@ mod quarry_tables;
 mod rows;
 mod trace;
 mod user_pages;
+mod user_ranges;
 mod user_spaces;
 mod users;
 mod vmallocs;

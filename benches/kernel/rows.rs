@@ -5,7 +5,7 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::peers::ROWS as PEERS;
 use crate::{
     areas, dmas, drivers, fast_path, heaps, ioremaps, mapping, memory, pages, percpus, quarry_areas, quarry_heap,
-    quarry_pages, quarry_tables, user_pages, user_spaces, users, vmallocs,
+    quarry_pages, quarry_tables, user_pages, user_ranges, user_spaces, users, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
@@ -39,6 +39,7 @@ const ROWS: &[&[Row]] = &[
     dmas::ROWS,
     user_spaces::ROWS,
     user_pages::ROWS,
+    user_ranges::ROWS,
     users::ROWS,
     fast_path::ROWS,
 ];

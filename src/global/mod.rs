@@ -39,6 +39,7 @@ mod tags;
 mod threads;
 mod uaccess;
 mod user;
+mod user_map;
 mod user_pages;
 mod valloc;
 mod vmalloc;
@@ -153,6 +154,7 @@ pub use uaccess::{
     strncpy_from_user, user_reader, user_writer, write_user,
 };
 pub use user::{AddressSpace, UserError, activate, new_address_space, resolve_user_fault, user_init, user_layout};
+pub use user_map::{remap_vmalloc_range, vm_iomap_memory};
 pub use user_pages::{UserSpacePages, new_user_space};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;

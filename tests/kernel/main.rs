@@ -73,6 +73,7 @@ mod tags;
 mod threads;
 mod trees;
 mod user;
+mod user_devices;
 mod user_mode;
 mod vmalloc;
 mod vmalloc_api;

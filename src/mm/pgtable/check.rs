@@ -75,6 +75,9 @@ impl<M: Mmu> PageTable<M> {
     fn check_place(&self, place: &Place, census: &mut TableCensus) -> Result<(), CheckError> {
         match M::Format::decode(place.table.level(), place.raw) {
             Entry::Absent | Entry::Guard => Ok(()),
+            // Only memory of a process is parked.
+            Entry::Parked(leaf) if !self.space.admits(leaf.prot) => Err(CheckError::WrongPrivilege(place.start)),
+            Entry::Parked(_) => Ok(()),
             Entry::Table(_) => {
                 census.tables += 1;
                 Ok(())

@@ -36,7 +36,7 @@ impl Kind {
                 Some(Self::Leaf { level: leaf.level, contiguous: leaf.contiguous, prot })
             }
             Entry::Malformed(defect) => Some(Self::Malformed { level: visit.level, defect }),
-            Entry::Absent | Entry::Guard | Entry::Table(_) => None,
+            Entry::Absent | Entry::Guard | Entry::Parked(_) | Entry::Table(_) => None,
         }
     }
 }

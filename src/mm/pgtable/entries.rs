@@ -86,6 +86,26 @@ impl<M: Mmu> PageTable<M> {
         None
     }
 
+    /// The level of the absent entry under which all of `range` lies; `None` if there is no such entry above the last level.
+    pub(in crate::mm) fn absent_around(&self, range: VirtRange) -> Option<Level> {
+        let at = range.start();
+        self.look(|| {
+            let mut table = self.root.table();
+            loop {
+                let level = table.level();
+                match table.descend(&self.mmu, level.slot(at)) {
+                    Ok(child) if child.level() == Level::Pte => return None,
+                    Ok(child) => table = child,
+                    Err(raw) => {
+                        let alone = at.align_down(level.size())
+                            == VirtAddr::new(range.end().get().wrapping_sub(1)).align_down(level.size());
+                        return (raw.is_absent() && alone).then_some(level);
+                    }
+                }
+            }
+        })
+    }
+
     /// Unlinks the table under the entry of `level` for `at`, if there is one and nothing is in it; it is freed with the
     /// gather. Nobody else links a table anywhere, or changes an entry of that table. Whether it did.
     pub(in crate::mm) fn unlink_empty<F: FrameSource>(

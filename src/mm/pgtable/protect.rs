@@ -108,7 +108,7 @@ impl<M: Mmu> PageTable<M> {
             let refused = match visit.entry {
                 Entry::Table(_) | Entry::Absent => return ControlFlow::Continue(()),
                 Entry::Malformed(_) => PgtableError::Malformed(visit.start),
-                Entry::Guard => PgtableError::NotMapped(visit.start),
+                Entry::Guard | Entry::Parked(_) => PgtableError::NotMapped(visit.start),
                 Entry::Leaf(_) if visit.start != next => PgtableError::NotMapped(next),
                 Entry::Leaf(leaf) => match change.apply(leaf.prot) {
                     Err(error) => error.into(),

@@ -32,6 +32,7 @@ impl<M: Mmu> PageTable<M> {
             match M::Format::decode(place.table.level(), place.raw) {
                 Entry::Leaf(leaf) if leaf.contiguous => self.unfold(&place, &leaf, policy),
                 Entry::Leaf(leaf) => self.split_block(frames, &place, &leaf, policy)?,
+                Entry::Parked(leaf) => self.split_parked(frames, &place, &leaf)?,
                 _ => return Err(PgtableError::Malformed(at)),
             }
         }
@@ -84,6 +85,25 @@ impl<M: Mmu> PageTable<M> {
             LivePolicy::BreakBeforeMake | LivePolicy::NotLive => self.mmu.publish(),
         }
         Ok(())
+    }
+
+    /// Puts a table of 512 parked entries in the place of a parked block. No CPU has the block, so nothing is invalidated.
+    fn split_parked<F: FrameSource>(&self, frames: &F, place: &Place, leaf: &Leaf) -> Result<(), PgtableError> {
+        let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
+        let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        let first = M::Format::park(M::Format::leaf(below, leaf.phys, leaf.prot, false));
+        fresh.table().fill(&self.mmu, Run::TABLE, first, below.size());
+        match place.table.link(&self.mmu, place.slot, place.raw, fresh) {
+            Ok(_) => {
+                self.count_taken(1);
+                self.mmu.publish();
+                Ok(())
+            }
+            Err((fresh, _)) => {
+                fresh.discard(&self.mmu, frames);
+                Err(PgtableError::Malformed(place.start))
+            }
+        }
     }
 
     /// The invalidation of `count` leaves from `start` on.

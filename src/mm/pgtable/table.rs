@@ -75,7 +75,7 @@ impl Root {
     }
 }
 
-/// A piece of what the tables of a space hold in the end.
+/// Contents that the tables of a space have in the end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm) enum Last {
     /// A table of last entries.

@@ -6,15 +6,16 @@ use super::map::{
 };
 use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
-use super::pages::{Backing, FaultAccess, FaultError, Handled, Usage, UserHal, UserPages};
+use super::pages::{Backing, FaultAccess, FaultError, Handled, PagesError, Usage, UserHal, UserPages};
 use super::terms::{access, share, virt, virt_range};
-use crate::addr::{Order, PhysAddr, UserAddr, UserRange, VirtAddr, VirtRange};
+use crate::addr::{Order, PAGE_SIZE, PhysAddr, UserAddr, UserRange, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::Entry;
 use crate::hal::mmu::Asid;
 use crate::hal::prot::Access;
 use crate::hal::user::USER_END;
 use crate::hal::wait::{Context, Wait};
+use crate::mm::page::Page;
 use core::fmt;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, Ordering, fence};
@@ -182,19 +183,13 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 
     /// Changes what a range permits; see [`AddressMap::mprotect`]. Only where sleeping is allowed.
     ///
-    /// Entries that keep a page and permit nothing do not exist yet: a range that has pages is not made inaccessible.
+    /// Memory of a range to which no access is permitted stays, for when some is again.
     ///
     /// # Errors
     ///
-    /// Those of [`AddressMap::mprotect`]; [`MapError::HasPages`] for no access to a range that has pages.
+    /// Those of [`AddressMap::mprotect`].
     pub fn mprotect(&self, addr: UserAddr, size: u64, access: VmFlags) -> Result<(), MapError> {
-        self.change("mprotect", |map, over| {
-            let range = UserRange::from_size(addr, size).unwrap_or_default();
-            if access.is_empty() && over.has_pages(range) {
-                return Err(MapError::HasPages(range));
-            }
-            map.mprotect(over, addr, size, access)
-        })
+        self.change("mprotect", |map, over| map.mprotect(over, addr, size, access))
     }
 
     /// Moves or resizes; see [`AddressMap::mremap`]. Only where sleeping is allowed.
@@ -236,6 +231,35 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         self.change("with_map_mut", f)
     }
 
+    /// Maps a page of the kernel at `at`, where nothing is, in a shared area of a file that has marked it
+    /// [`MIXEDMAP`](VmFlags::MIXEDMAP), with the access of the area (Linux: `vm_insert_page`). The mapping holds the page. Only
+    /// where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`], [`MapError::WrongKind`], [`MapError::Access`]: the area; [`MapError::Unaligned`],
+    /// [`MapError::Exists`]: the address; [`MapError::File`] with `EINVAL` for a page that is not a driver's;
+    /// [`MapError::NoMemory`], [`MapError::Atomic`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the page, and user space may read what it holds, and write it if the area may be written to, for as long
+    /// as it is mapped.
+    pub unsafe fn insert_page(&self, at: UserAddr, page: Page) -> Result<(), MapError> {
+        self.hal().pages().might_sleep("insert_page").map_err(|_| MapError::Atomic)?;
+        if !at.is_aligned(PAGE_SIZE) {
+            return Err(MapError::Unaligned(at.get()));
+        }
+        let map = self.map.read(self.hal()).map_err(|Busy| MapError::NoMemory)?;
+        let area = map.area_at(at).ok_or(MapError::NotMapped(at))?;
+        let flags = area.flags();
+        if !flags.contains(VmFlags::MIXEDMAP | VmFlags::SHARED) {
+            return Err(MapError::WrongKind(area.range()));
+        }
+        let access = access(flags).ok_or(MapError::Access(flags))?;
+        Ok(self.pages.do_insert_page(virt(at), page, access, GFP)?)
+    }
+
     /// Resolves a fault: when it returns `Ok` the access may be tried again (Linux: `do_page_fault`). May sleep
     /// if `gfp` says so; with [`Gfp::NOWAIT`] wherever locks may be taken. Faults in one space run side by side.
     ///
@@ -251,6 +275,43 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
             Some(area) if area.flags().contains(VmFlags::GROWSDOWN) => self.grow_stack(map, addr, access, gfp),
             _ => Err(SpaceFault::NotMapped(addr)),
         }
+    }
+
+    /// Brings in the anonymous pages of a range that are not there, to be written where the area permits it (Linux:
+    /// `MAP_POPULATE`, `mm_populate`). Only where sleeping is allowed. Other areas have what they have.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceFault::NotMapped`], [`SpaceFault::Denied`], [`SpaceFault::Guard`] at the first address that cannot have a page;
+    /// [`SpaceFault::OutOfMemory`], [`SpaceFault::Busy`], [`SpaceFault::Killed`]. Pages that were brought in until then stay.
+    pub fn populate(&self, addr: UserAddr, size: u64) -> Result<(), SpaceFault> {
+        self.hal().pages().might_sleep("populate").map_err(|_| SpaceFault::Busy)?;
+        let map = self.map.read(self.hal()).map_err(|Busy| SpaceFault::Busy)?;
+        // INVARIANT: SPC-2, as for a fault.
+        if self.killed.load(Ordering::Acquire) {
+            return Err(SpaceFault::Killed);
+        }
+        let addr = addr.align_down(PAGE_SIZE);
+        let end = addr.get().checked_add(size).ok_or(SpaceFault::NotMapped(addr))?;
+        let end = UserAddr::new(end.checked_next_multiple_of(PAGE_SIZE).ok_or(SpaceFault::NotMapped(addr))?);
+        let mut at = addr;
+        for area in map.areas_from(addr) {
+            if at >= end || area.start() > at {
+                break;
+            }
+            let stop = area.end().min(end);
+            if area.is_anonymous() {
+                let backing = backing(area, self.largest).ok_or(SpaceFault::Denied(at))?;
+                let part = UserRange::new(at, stop).unwrap_or_default();
+                self.pages.populate(virt_range(part), &backing, GFP).map_err(|error| match error {
+                    PagesError::Fault(FaultError::Guard(at)) => SpaceFault::Guard(UserAddr::new(at.get())),
+                    PagesError::Fault(_) => SpaceFault::Denied(at),
+                    _ => SpaceFault::OutOfMemory,
+                })?;
+            }
+            at = stop;
+        }
+        if at < end { Err(SpaceFault::NotMapped(at)) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -373,16 +434,18 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         let map = self.map.read(self.hal()).map_err(|Busy| outside)?;
         map.check()?;
         let walked = self.pages.tables().walk_all(|visit| {
-            let Entry::Leaf(leaf) = visit.entry else { return ControlFlow::Continue(()) };
             let start = UserAddr::new(visit.start.get());
-            let wanted = match leaf.prot.access() {
-                Access::ReadOnly => VmFlags::READ,
-                Access::ReadWrite => VmFlags::READ | VmFlags::WRITE,
-                Access::Execute => VmFlags::EXEC,
+            let (wanted, parked) = match visit.entry {
+                Entry::Leaf(leaf) => (wanted_by(leaf.prot.access()), false),
+                Entry::Parked(_) => (VmFlags::empty(), true),
+                _ => return ControlFlow::Continue(()),
             };
-            let permits = |area: &Vma| area.flags().contains(wanted) && visit.last().get() < area.end().get();
+            let permits = |area: &Vma| {
+                let flags = area.flags();
+                flags.contains(wanted) && parked != flags.intersects(VmFlags::ACCESS)
+            };
             match map.area_at(start) {
-                Some(area) if permits(area) => ControlFlow::Continue(()),
+                Some(area) if permits(area) && visit.last().get() < area.end().get() => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });
@@ -402,6 +465,15 @@ impl<'a, H: SpaceHal<'a>> Drop for AddressSpace<'a, H> {
 impl<'a, H: SpaceHal<'a>> fmt::Debug for AddressSpace<'a, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddressSpace").field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// The permissions that an area of a leaf with this access has.
+const fn wanted_by(access: Access) -> VmFlags {
+    match access {
+        Access::ReadOnly => VmFlags::empty(),
+        Access::ReadWrite => VmFlags::WRITE,
+        Access::Execute => VmFlags::EXEC,
     }
 }
 

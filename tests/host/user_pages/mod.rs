@@ -2,7 +2,11 @@
 mod evacuate;
 mod faults;
 mod fork;
+mod given;
 mod machine;
 mod model;
 mod moves;
+mod parked;
 mod ranges;
+mod whole;
+mod whole_history;

@@ -6,6 +6,7 @@ use super::{Usage, UserHal, UserPages};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::entry::{Entry, Leaf};
 use crate::hal::level::LeafLevel;
+use crate::hal::prot::{Access, Prot};
 use crate::mm::page::{Kind, Page, PageMap};
 use crate::mm::pgtable::CheckError;
 use crate::mm::zone::PageHal;
@@ -136,6 +137,11 @@ fn each_leaf<H: UserHal>(
     mut f: impl FnMut(VirtAddr, &Leaf) -> Result<(), UserBroken>,
 ) -> Result<(), UserBroken> {
     let walked = space.tables().walk_all(|visit| match visit.entry {
+        // A parked entry holds its frame as a leaf does, and nobody writes it.
+        Entry::Parked(leaf) => match f(visit.start, &Leaf { prot: Prot::user(Access::ReadOnly), ..leaf }) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(broken) => ControlFlow::Break(broken),
+        },
         Entry::Leaf(leaf) => match f(visit.start, &leaf) {
             Ok(()) => ControlFlow::Continue(()),
             Err(broken) => ControlFlow::Break(broken),

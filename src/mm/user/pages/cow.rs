@@ -142,14 +142,14 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    /// The block of 2 MiB that maps `addr`. Under its lock.
+    /// The block of 2 MiB that maps `addr`, or would if it were not parked. Under its lock.
     pub(super) fn block_at(&self, addr: VirtAddr) -> Option<Leaf> {
         let (table, raw) = self.tables().lowest(addr);
         if table.level() != Level::Pmd || raw == RawEntry::ABSENT {
             return None;
         }
         match Format::<H>::decode(Level::Pmd, raw) {
-            Entry::Leaf(leaf) => Some(leaf),
+            Entry::Leaf(leaf) | Entry::Parked(leaf) => Some(leaf),
             _ => None,
         }
     }

@@ -131,6 +131,7 @@ impl<H: UserHal> UserPages<H> {
             },
             level => match Format::<H>::decode(level, raw) {
                 Entry::Leaf(leaf) => self.fault_present(&at, &leaf, spare),
+                Entry::Parked(_) => Err(Need::Never(FaultError::Denied(addr))),
                 // An upper table that has just been unlinked: the next look does not find it.
                 _ => Err(Need::Again),
             },

@@ -166,9 +166,36 @@ impl<H: UserHal> UserPages<H> {
                 }
                 Ok(Left::Done)
             }
+            Entry::Parked(leaf) if leaf.level == LeafLevel::Pmd => {
+                self.fork_parked(child, (copy, below), part, raw, &leaf)
+            }
             // Nothing is there any more.
             _ => Ok(Left::Done),
         }
+    }
+
+    /// Gives the child a parked block.
+    #[cold]
+    fn fork_parked(
+        &self,
+        child: &Self,
+        (copy, below): (Table, RawEntry),
+        part: VirtRange,
+        raw: RawEntry,
+        leaf: &Leaf,
+    ) -> Result<Left, PagesError> {
+        let (at, frames) = (part.start(), Frames::new(self.hal()));
+        let whole = part.size() == leaf.level.size() && copy.level() == Level::Pmd && below.is_absent();
+        let Some((head, _)) = frames.block(Pfn::containing(leaf.phys)) else { return Ok(Left::Done) };
+        if frames.pins(head) != 0 || !whole {
+            return Ok(Left::Pinned(at));
+        }
+        if !frames.hold(head, 1) {
+            return Err(PagesError::OutOfMemory);
+        }
+        copy.write(child.tables().mmu(), Level::Pmd.slot(at), raw);
+        child.count_anon(leaf.level.size() >> PAGE_SHIFT);
+        Ok(Left::Done)
     }
 
     fn fork_entries<F: FrameSource>(
@@ -245,6 +272,7 @@ impl<H: UserHal> UserPages<H> {
         }
         let counted = self.share_other(Format::<H>::frame_of(raw), sharing, &Frames::new(self.hal()))?;
         let protect = sharing == Sharing::Private && counted == Counted::Anon;
+        // Of a parked entry the permission is looked at when it gets one.
         let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { return Ok((raw, Some(counted))) };
         if protect && leaf.prot.is_writable() {
             self.unfold_if_grouped(table, slot, at);
@@ -279,7 +307,11 @@ impl<H: UserHal> UserPages<H> {
         let page = frames.pages().alloc_pages(gfp, Order::ZERO)?;
         frames.claim(page, at);
         let _entries = self.lock_entries(at);
-        let leaf = self.leaf_at(at);
+        let (table, raw) = self.tables().lowest(at);
+        let leaf = match Format::<H>::decode(table.level(), raw) {
+            Entry::Leaf(leaf) | Entry::Parked(leaf) => Some(leaf),
+            _ => None,
+        };
         let (copy, below) = child.tables().lowest(at);
         let Some(leaf) = leaf.filter(|_| copy.level() == Level::Pte && below.is_absent()) else {
             // It went meanwhile.
@@ -289,6 +321,7 @@ impl<H: UserHal> UserPages<H> {
         let from = crate::addr::PhysAddr::new(leaf.phys.get() + at.offset_in(leaf.level.size()));
         frames.copy(from, frames.phys(page), 1);
         let entry = child.own_leaf(leaf.prot, page, &frames);
+        let entry = if Format::<H>::is_parked(raw) { Format::<H>::park(entry) } else { entry };
         copy.write(child.tables().mmu(), Level::Pte.slot(at), entry);
         child.count_anon(1);
         Ok(())

@@ -56,6 +56,7 @@ pub use error::{FaultError, PagesError};
 pub use evacuate::{EverySpace, evacuate};
 pub use hal::UserHal;
 pub use pin::Pinned;
+pub(in crate::mm::user) use remap::Inserted;
 pub use space_pages::{Usage, UserPages};
 
 use crate::sync::class;

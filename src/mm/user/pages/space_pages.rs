@@ -269,7 +269,7 @@ impl<H: UserHal> UserPages<H> {
                     let run = Run::from_slot(Slot::wrapping(first), LOOK as u64);
                     if !table.is_empty(&mmu, run) {
                         table.read_each(&mmu, run, |raw| {
-                            if Format::<H>::is_valid(raw) {
+                            if Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
                                 leaving.add(Format::<H>::frame_of(raw));
                             }
                         });
@@ -277,7 +277,7 @@ impl<H: UserHal> UserPages<H> {
                 }
             }
             Last::Block(level, raw) => {
-                if let Entry::Leaf(leaf) = Format::<H>::decode(level, raw) {
+                if let Entry::Leaf(leaf) | Entry::Parked(leaf) = Format::<H>::decode(level, raw) {
                     leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() / PAGE_SIZE);
                 }
             }
