@@ -8,7 +8,7 @@ use super::{AddressSpace, movers};
 use crate::addr::{Order, PhysAddr};
 use crate::arch::aarch64::cpu::Relax;
 use crate::mm::page::Page;
-use crate::mm::user::pages::{Broken, Usage, check_each, evacuate};
+use crate::mm::user::pages::{Usage, UserBroken, check_each, evacuate};
 use crate::mm::zone::{Mover, OomHook, OomReport, Registration, Registry, RegistryError, Relief};
 use core::cell::{Cell, RefCell};
 use core::fmt;
@@ -152,7 +152,7 @@ impl OomHook for KillLargest {
 }
 
 /// Tests the pages of all registered spaces, over all spaces if all are registered. For [`super::check_all`].
-pub(super) fn check_spaces() -> Result<(), Broken> {
+pub(super) fn check_spaces() -> Result<(), UserBroken> {
     let found = Cell::new(0);
     each_space(&mut |_| found.set(found.get() + 1));
     if found.get() == 0 {
