@@ -1,12 +1,8 @@
-//! Errata of this machine's CPUs: the log's lines about them, and the end of the workarounds that none of them needs.
+//! Errata of this machine's CPUs: the log's lines about them, and the prompt's command.
 
-use super::cpus;
-use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
-use crate::arch::aarch64::boot::BootInfo;
+use crate::addr::CpuId;
+use crate::arch::aarch64::alternative;
 use crate::arch::aarch64::errata::{self, Handling, Rows};
-use crate::arch::aarch64::mmu::TableWindow;
-use crate::arch::aarch64::{alternative, break_window};
-use crate::global;
 use crate::kprintln;
 use ::log::{info, warn};
 
@@ -27,32 +23,4 @@ pub(super) fn list() {
     }
     let (sites, exchanged) = alternative::census();
     kprintln!("{exchanged} of {sites} instructions that only some cores need have been exchanged");
-}
-
-/// Takes the workarounds out that no CPU needs, if every CPU has shown itself. Boot CPU, once, when booting is over and interrupts
-/// are unmasked. A CPU that comes later and needs one is refused.
-pub(super) fn settle(boot: &BootInfo) {
-    if !global::possible_cpus().all(global::is_online) {
-        info!("errata: all workarounds stay, as some CPUs are not online");
-        return;
-    }
-    let mut exchanged = 0;
-    let held = cpus::hold_others(&mut || {
-        // SAFETY: the other CPUs are held, and this code changes no table meanwhile.
-        let Some(slots) = (unsafe { break_window::open() }) else { return };
-        let writable = |at: VirtAddr| {
-            let page = boot.image_phys(VirtAddr::new(at.get() - at.offset_in(PAGE_SIZE)));
-            // SAFETY: a page of the image is RAM.
-            let window = unsafe { slots.window(page) };
-            VirtAddr::of(window.as_ptr()).checked_add(at.offset_in(PAGE_SIZE))
-        };
-        // SAFETY: every CPU is online and has been looked up; the others are held, in registers, and synchronise when they
-        // leave. The window is writable, and moves only when it is asked for another page.
-        exchanged = unsafe { alternative::settle(errata::met(), writable) };
-    });
-    if held {
-        info!("errata: {exchanged} of {} instructions exchanged, as no CPU needs the former", alternative::census().0);
-    } else {
-        warn!("errata: all workarounds stay, as a CPU does not answer");
-    }
 }

@@ -7,7 +7,7 @@ use super::owner_map::OwnerMapError;
 use super::{
     console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
     machine_account, pages, ports, power, pressure, prompt, report, resume, serial, slabs, tags, vmalloc, whereabouts,
-    wx_check,
+    workarounds, wx_check,
 };
 use crate::addr::{Bytes, CpuId, PAGE_SIZE};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -98,7 +98,7 @@ fn go(machine: &Machine) -> ! {
     // Booting is over: from here on this CPU takes interrupts, and waits only where that is legal.
     global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
-    errata::settle(&machine.boot);
+    workarounds::settle(&machine.boot);
     if global::tags_are_on() {
         tags::self_test();
     }

@@ -81,4 +81,6 @@ mod vmalloc;
 #[cfg(target_os = "none")]
 pub mod whereabouts;
 #[cfg(target_os = "none")]
+mod workarounds;
+#[cfg(target_os = "none")]
 mod wx_check;

@@ -6,7 +6,7 @@
 
 use super::cpus;
 use super::init::Machine;
-use super::{console, errata, ktest, power};
+use super::{console, ktest, power, workarounds};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::{boot, cache};
 use crate::driver::timer;
@@ -137,7 +137,7 @@ pub(super) fn run(machine: &Machine, alone: &str, together: &str) -> ! {
         if all && is_alone {
             is_alone = false;
             bring_up_all();
-            errata::settle(&machine.boot);
+            workarounds::settle(&machine.boot);
         }
         #[expect(clippy::cast_possible_truncation, reason = "tests are a few thousand")]
         record.set(&[(Word::Next, place + 1), (Word::Running, number as u32 + 1)]);

@@ -91,7 +91,7 @@ pub unsafe fn settle(rows: Rows, mut writable: impl FnMut(VirtAddr) -> Option<Vi
         TAKEN_OUT.fetch_or(reason, Ordering::AcqRel);
         for site in sites().iter().filter(|site| site.reason == reason) {
             let Some(at) = writable(site.at) else { continue };
-            // SAFETY: the caller's promise.
+            // SAFETY: `settle`: `writable` answers with the instruction's writable alias, and no CPU executes it meanwhile.
             unsafe { at.as_ptr::<u32>().write_volatile(site.instruction.to_le()) };
             // Not through `icache`, which has sites itself.
             // SAFETY: the line was just written; its content is kept.

@@ -57,7 +57,7 @@ pub fn sync(range: VirtRange) {
             unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
         });
     } else {
-        // SAFETY: as above, of all lines.
+        // SAFETY: dropping all lines of the instruction cache changes no content.
         unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
     }
     // SAFETY: barriers.
