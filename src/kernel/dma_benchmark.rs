@@ -166,7 +166,7 @@ impl DmaBenchmark {
     /// The largest buffer, in pages: 4 MiB.
     pub const MAX_GRANULE: u32 = 1024;
 
-    /// Maps and unmaps on the first CPUs for as long as is asked. Only where sleeping is allowed: it waits for other CPUs.
+    /// Runs the benchmark on the first CPUs for the requested time. Only where sleeping is allowed: it waits for other CPUs.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The kernel's answer to an exception: repair, interrupt handlers, or the report of a panic.
+//! The handlers of exceptions: repair, interrupt handlers, or the report of a panic.
 
 use super::{interrupts, panic};
 use crate::arch::aarch64::psci;

@@ -17,6 +17,7 @@ mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
+mod circles;
 // Reads the sources.
 #[cfg(test)]
 mod dma;

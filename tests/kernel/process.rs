@@ -100,7 +100,7 @@ fn a_fork_bomb_ends_at_the_limit_of_processes() {
     check();
 }
 
-ktest!(a_leak_ends_at_the_limit_of_its_process, machine = "mem=128M", report = " MiB mapped and ", timeout = 60);
+ktest!(a_leak_ends_at_the_limit_of_its_process, machine = "mem=128M", timeout = 60, report = " MiB mapped and ");
 fn a_leak_ends_at_the_limit_of_its_process() {
     assert_eq!(run("leak", &[]), Ended::Exited(0));
 }
@@ -158,10 +158,10 @@ fn no_failed_allocation_of_a_start_loses_anything() {
 ktest!(
     memory_used_up_ends_the_largest_process_and_no_other,
     machine = "mem=128M smp=2",
+    timeout = 120,
     report = "killed process ",
     report = " (leak), which had ",
-    report = "the others live",
-    timeout = 120
+    report = "the others live"
 );
 fn memory_used_up_ends_the_largest_process_and_no_other() {
     process::execute("hello", &[], process::default_limits()).expect("it starts");

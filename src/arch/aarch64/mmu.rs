@@ -4,6 +4,7 @@
 //! slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
+pub use super::window::TableWindow;
 use super::{break_window, entries, irq, mem, tlb};
 use crate::addr::{PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
@@ -14,21 +15,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A table as the CPU sees it.
 type Entries = [AtomicU64; ENTRIES];
-
-/// A way to reach table frames.
-///
-/// # Safety
-///
-/// [`TableWindow::window`] returns a pointer to the frame's 4 KiB, mapped readable and writable as write-back memory,
-/// aligned to 4 KiB, and valid until the next call on the same value.
-pub unsafe trait TableWindow {
-    /// Address at which the frame `table` can be accessed.
-    ///
-    /// # Safety
-    ///
-    /// `table` is a frame of RAM that this window can reach.
-    unsafe fn window(&self, table: PhysAddr) -> NonNull<u64>;
-}
 
 /// Frames through the linear map: the frame at physical address `p` is mapped at `p + OFFSET`, wrapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,8 +39,6 @@ pub struct El1Mmu<W> {
 
 /// Tables through the linear map.
 pub type LinearMmu<const OFFSET: u64> = El1Mmu<Linear<OFFSET>>;
-/// Tables through fixmap slots.
-pub type FixmapMmu<const SLOTS: usize> = El1Mmu<super::fixmap::FixmapSlots<SLOTS>>;
 
 impl<const OFFSET: u64> LinearMmu<OFFSET> {
     /// Tables through the linear map.

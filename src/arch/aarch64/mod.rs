@@ -32,6 +32,8 @@ pub mod early_fixmap;
 mod entries;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod fixmap;
+#[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
+mod frame;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod held_locks;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
@@ -82,3 +84,5 @@ pub mod ttbr0;
 pub mod uaccess;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod user;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+mod window;

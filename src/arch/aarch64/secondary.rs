@@ -1,6 +1,5 @@
 //! Data for a CPU that the kernel starts: a table that `boot/secondary.S` reads with the MMU off, by affinity.
 
-use super::boot;
 use super::cache;
 use super::cpu::MAX_CPUS;
 use crate::addr::{CpuId, PhysAddr, VirtAddr, VirtRange, to_usize};
@@ -35,12 +34,6 @@ pub(super) static SECONDARIES: Secondaries = Secondaries {
     count: AtomicU64::new(0),
     entries: [const { Secondary { affinity: AtomicU64::new(0), stack: AtomicU64::new(0) } }; MAX_CPUS],
 };
-
-/// Entry point of a secondary CPU with its MMU off: an address of the image, to be passed as a physical one.
-#[must_use]
-pub fn entry() -> VirtAddr {
-    boot::secondary_entry_point()
-}
 
 /// Writes the start values for the CPU with `affinity`: its number, the kernel's tables and a stack that ends at `stack_end`. A
 /// CPU keeps its number and affinity; the values have reached memory when this returns. By one CPU at a time.

@@ -11,6 +11,7 @@ mod machine;
 mod memory;
 mod op;
 mod oracle;
+mod root;
 mod tlb;
 mod user;
 mod walker;

@@ -2,7 +2,7 @@
 
 use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
 use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
-use crate::arch::aarch64::boot::BootInfo;
+use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
 use crate::arch::aarch64::{cpu, dcache, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess};
@@ -22,7 +22,7 @@ static KEPT: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 
 
 /// Records the places of the image and the device tree. Boot CPU, before the first CPU is started.
 pub(in crate::kernel) fn remember_places(boot: &BootInfo, tree: PhysRange) {
-    ENTRY.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
+    ENTRY.store(boot.image_phys(boot::secondary_entry_point()).get(), Ordering::Relaxed);
     for ([start, end], range) in KEPT.iter().zip([boot.image_range(), tree]) {
         start.store(range.start().get(), Ordering::Relaxed);
         end.store(range.end().get(), Ordering::Relaxed);

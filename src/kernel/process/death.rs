@@ -8,9 +8,9 @@ use super::{Name, processes};
 use crate::addr::UserAddr;
 use crate::arch::aarch64::esr::Access;
 use crate::arch::aarch64::user_exit::UserExit;
-use crate::global::UserFault;
 use crate::hal::user::USER_END;
 use crate::kprintln;
+use crate::mm::user::SpaceFault;
 use core::fmt;
 
 /// The deed of the process.
@@ -56,8 +56,9 @@ impl fmt::Display for Around<'_> {
     }
 }
 
-/// Tells on the console why the process of `turn` is killed. In the turn of its thread, no lock held.
-pub(super) fn report(turn: &Turn, seen: &Seen, exit: UserExit, signal: Signal) {
+/// Tells on the console why the process of `turn` is killed: how it came back from EL0, and why its space refused the access
+/// if there was one. In the turn of its thread, no lock held.
+pub(super) fn report(turn: &Turn, seen: &Seen, (exit, why): (UserExit, Option<SpaceFault>), signal: Signal) {
     let name = processes().at(turn.place).map_or_else(|| Name::new("?"), |process| process.name);
     let frame = &turn.frame;
     let [.., lr] = frame.x;
@@ -70,9 +71,11 @@ pub(super) fn report(turn: &Turn, seen: &Seen, exit: UserExit, signal: Signal) {
         frame.sp.get(),
         Around(seen, frame.pc)
     );
-    if let UserExit::Abort(esr, far) = exit
-        && let Some(fault) = UserFault::new(esr, far)
-    {
-        kprintln!("  {:#x}: {}", fault.addr.get(), Around(seen, fault.addr));
+    match why {
+        Some(why @ (SpaceFault::Denied(at) | SpaceFault::Guard(at) | SpaceFault::NothingThere(at))) => {
+            kprintln!("  {why}, {}", Around(seen, at));
+        }
+        Some(why) => kprintln!("  {why}"),
+        None => {}
     }
 }

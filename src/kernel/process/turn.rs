@@ -67,6 +67,7 @@ fn run_seen(turn: &mut Turn, seen: &Seen) -> Over {
             return Over::Thread(Ended::Killed(Signal::Kill));
         }
         let exit = enter_user(&mut turn.frame);
+        let mut why = None;
         let signal = match exit {
             UserExit::Syscall(0) => match syscall::run(turn, seen) {
                 Flow::Continue => continue,
@@ -85,9 +86,10 @@ fn run_seen(turn: &mut Turn, seen: &Seen) -> Over {
             UserExit::Abort(esr, far) => match UserFault::new(esr, far) {
                 Some(fault) => match resolve(seen, &fault) {
                     Ok(()) => continue,
-                    Err(SpaceFault::NothingThere(_)) => Signal::Bus,
-                    Err(SpaceFault::OutOfMemory | SpaceFault::Killed | SpaceFault::Busy) => Signal::Kill,
-                    Err(_) => Signal::Segv,
+                    Err(error) => {
+                        why = Some(error);
+                        signal_of(error)
+                    }
                 },
                 None => match esr.abort().map(|abort| abort.status) {
                     Some(FaultStatus::Translation(_) | FaultStatus::Permission(_) | FaultStatus::AddressSize(_)) => {
@@ -103,8 +105,16 @@ fn run_seen(turn: &mut Turn, seen: &Seen) -> Over {
         };
         let first = processes().condemn(turn.place, Ended::Killed(signal));
         if first {
-            death::report(turn, seen, exit, signal);
+            death::report(turn, seen, (exit, why), signal);
         }
+    }
+}
+
+const fn signal_of(fault: SpaceFault) -> Signal {
+    match fault {
+        SpaceFault::NothingThere(_) => Signal::Bus,
+        SpaceFault::OutOfMemory | SpaceFault::Killed | SpaceFault::Busy => Signal::Kill,
+        SpaceFault::NotMapped(_) | SpaceFault::Denied(_) | SpaceFault::Guard(_) => Signal::Segv,
     }
 }
 

@@ -228,7 +228,7 @@ struct Block<'a, A: Allocator> {
 impl<A: Allocator> Drop for Block<'_, A> {
     fn drop(&mut self) {
         if self.layout.size() != 0 {
-            // SAFETY: BOX-1 of the box that this block is of, which is being dropped.
+            // SAFETY: BOX-1: the block belongs to the box that is being dropped.
             unsafe { self.allocator.free(self.at, self.layout) };
         }
     }

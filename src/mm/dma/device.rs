@@ -2,7 +2,8 @@
 //! accesses are coherent.
 #![forbid(unsafe_code)]
 
-use super::{DmaError, PoolId, RestrictedPool};
+use super::DmaError;
+use super::pool_id::{PoolId, RestrictedPool};
 use crate::addr::{DmaAddr, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::fdt::{FdtError, Node};
 use crate::mm::zone::CmaArea;

@@ -33,8 +33,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     ///
     /// # Safety
     ///
-    /// The bytes are RAM that the caller owns, and nobody accesses them as long as they are mapped, but for what is synced
-    /// for the CPU. The mapping is ended before the memory goes.
+    /// The bytes are RAM that the caller owns. While they are mapped nobody accesses them, except the part that is synced for
+    /// the CPU. The mapping is ended before the memory is freed.
     #[inline(always)]
     #[track_caller]
     pub unsafe fn map_single<D: Direction>(

@@ -6,31 +6,10 @@
 //! that firmware has set up, works, and no address of other memory is ever told to it.
 #![forbid(unsafe_code)]
 
+use super::pool_id::{PoolId, RestrictedPool};
 use super::swiotlb::SLOT_SIZE;
-use super::{BounceStats, Dma, DmaError, DmaHal, PoolId};
+use super::{BounceStats, Dma, DmaError, DmaHal};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, to_usize};
-
-/// Restricted pools that there can be.
-pub const MAX_RESTRICTED_POOLS: usize = 4;
-
-/// Names a restricted pool of the machine's, for [`Device::set_restricted_pool`](super::Device::set_restricted_pool).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RestrictedPool {
-    number: u8,
-    pool: PoolId,
-}
-
-impl RestrictedPool {
-    pub(super) fn index(self) -> usize {
-        usize::from(self.number)
-    }
-
-    /// The part for coherent memory.
-    #[must_use]
-    pub const fn coherent(self) -> PoolId {
-        self.pool
-    }
-}
 
 impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// [`Self::add_restricted_pool`], for memory that this crate knows to be its own, or that its caller promises to be.

@@ -70,11 +70,11 @@ pub struct Devres<A: Allocator + Stateless> {
 // SAFETY: DEV-2: the entries belong to this value alone, and every value in them is `Send`.
 unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
 
-/// The resources kept up to some moment (Linux: a group that is open).
+/// The start of an open group: resources that are added from here on belong to it (Linux: an open `devres_group`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark(u64);
 
-/// The resources kept between two moments (Linux: a group that is closed).
+/// A closed group: the resources that were added between two moments (Linux: a closed `devres_group`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
     from: Mark,

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
-use super::walk::Place;
-use super::walkers::Cursor;
+use super::cursor::Cursor;
+use super::place::Place;
 use crate::addr::VirtAddr;
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf};
 use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Run};

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::gather::Pending;
+use super::place::Place;
 use super::rewrite::LivePolicy;
 use super::table::Table;
-use super::walk::Place;
 use super::{MapFlags, PageTable, PgtableError};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};

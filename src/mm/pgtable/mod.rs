@@ -32,6 +32,7 @@
 
 mod check;
 mod collapse;
+mod cursor;
 mod dump;
 mod entries;
 mod error;
@@ -39,6 +40,7 @@ mod gather;
 mod listed;
 mod map;
 mod pinned;
+mod place;
 mod protect;
 mod raw_calls;
 mod rewrite;

@@ -2,9 +2,9 @@
 //! leaves.
 #![forbid(unsafe_code)]
 
+use super::place::Place;
 use super::rewrite::LivePolicy;
 use super::table::FreshTable;
-use super::walk::Place;
 use super::{PageTable, PgtableError, Space};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};

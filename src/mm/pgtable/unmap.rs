@@ -1,7 +1,7 @@
 //! Unmapping: entries cleared, tables that fall empty taken out, invalidations gathered.
 #![forbid(unsafe_code)]
 
-use super::walk::Place;
+use super::place::Place;
 use super::{Gather, PageTable, PgtableError, entry_end};
 use crate::addr::{PAGE_SHIFT, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};

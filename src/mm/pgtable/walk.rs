@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
+use super::cursor::Cursor;
+use super::place::Place;
 use super::table::Table;
-use super::walkers::Cursor;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
@@ -68,15 +69,6 @@ impl Stretch {
     pub(super) const fn nth(&self, index: u64) -> Visit {
         Visit { start: VirtAddr::new(self.first.start.get() + index * self.first.level.size()), ..self.first }
     }
-}
-
-/// Where an entry stands, for the code that changes it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) start: VirtAddr,
-    pub(super) table: Table,
-    pub(super) slot: Slot,
-    pub(super) raw: RawEntry,
 }
 
 impl<M: Mmu> PageTable<M> {

@@ -1,8 +1,9 @@
 //! Allocation: the hot path over this CPU's array, and the slow path through depot, slabs and pages.
 #![forbid(unsafe_code)]
 
+use super::array::ArrayOffset;
 use super::cache::Cache;
-use super::cpu::{Array, ArrayOffset};
+use super::cpu::Array;
 use super::error::SlabAllocError;
 use super::node::Node;
 use super::object::Object;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::cpu::ArrayOffset;
+use super::array::ArrayOffset;
 use super::flags::SlabFlags;
 use super::id::CacheId;
 use super::member::{CacheObjects, Divisor};

@@ -8,11 +8,12 @@
 //! code that empties an array masks interrupts before it finds the array.
 #![forbid(unsafe_code)]
 
+use super::array::Magazine;
 use super::cache::Cache;
-use super::cpu::{Array, Magazine};
+use super::cpu::Array;
 use super::id::{CacheId, CacheSet};
 use super::node::Chain;
-use super::registry::Registry;
+use super::table::Registry;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 

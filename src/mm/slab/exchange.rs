@@ -2,11 +2,11 @@
 //! the depot, filled from slabs, or emptied into them.
 #![forbid(unsafe_code)]
 
+use super::array::{ArrayOffset, Magazine};
 use super::cache::Cache;
-use super::cpu::{Array, ArrayOffset, Magazine};
-use super::mark::low;
+use super::cpu::Array;
 use super::node::{Chain, Node};
-use super::object::Object;
+use super::object::{Object, low};
 use super::word::{Book, SlabWord};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{PAGE_SIZE, VirtAddr};

@@ -1,8 +1,8 @@
 //! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes for three types of memory, blocks of pages above.
 #![forbid(unsafe_code)]
 
+use super::array::{ArrayHeader, ArrayOffset};
 use super::cache::Cache;
-use super::cpu::{ArrayHeader, ArrayOffset};
 use super::error::{CreateError, SlabAllocError};
 use super::flags::SlabFlags;
 use super::id::CacheId;

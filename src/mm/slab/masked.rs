@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::cpu::{Array, ArrayOffset};
-use super::mark::low;
+use super::array::ArrayOffset;
+use super::cpu::Array;
 use super::member::{CacheObjects, Members};
-use super::object::Object;
+use super::object::{Object, low};
 use super::word::{Book, SlabWord};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::Internal;

@@ -1,7 +1,7 @@
 //! Test whether addresses are objects of a slab, without a division: one multiplication and one comparison each.
 #![forbid(unsafe_code)]
 
-use super::cpu::ArrayOffset;
+use super::array::ArrayOffset;
 use crate::addr::VirtAddr;
 
 /// Division by the size of a cache's objects, at most 32 KiB, of distances between addresses.

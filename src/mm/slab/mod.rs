@@ -29,10 +29,12 @@
 //! everywhere: in interrupt handlers, with locks held, on any CPU.
 
 mod alloc;
+mod array;
 mod bulk;
 mod cache;
 mod check;
 mod cpu;
+mod cpu_slabs;
 mod debug;
 mod drain;
 mod error;
@@ -59,11 +61,13 @@ mod shrink;
 #[expect(clippy::module_inception, reason = "the slab itself, in the folder of all that slabs need")]
 mod slab;
 mod slabinfo;
+mod table;
 mod tags;
 mod word;
 
+pub use array::{ArrayHeader, ArrayOffset};
 pub use cache::{Cache, Constructor};
-pub use cpu::{ArrayHeader, ArrayOffset, CpuSlabs};
+pub use cpu_slabs::CpuSlabs;
 pub use debug::Findings;
 pub use error::{CreateError, DestroyError, InUse, Misuse, SlabAllocError, SlabBroken};
 pub use flags::SlabFlags;
@@ -87,7 +91,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use debug::DebugChoice;
 use node::Node;
 use random::Random;
-use registry::{Registry, Table};
+use table::{Registry, Table};
 
 /// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]

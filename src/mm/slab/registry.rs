@@ -7,11 +7,12 @@ use super::cache::{Cache, Constructor, array_capacity, depot_magazines, min_part
 use super::cpu::Array;
 use super::error::{CreateError, DestroyError};
 use super::flags::SlabFlags;
-use super::id::{CacheId, CacheSet, MAX_CACHES};
+use super::id::{CacheId, CacheSet};
 use super::kmalloc::KMALLOC_CACHES;
 use super::member::Divisor;
 use super::node::Node;
 use super::shape::{CACHE_LINE, Shape};
+use super::table::Registry;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, VirtAddr};
 use crate::gfp::Gfp;
@@ -34,33 +35,6 @@ pub struct CacheSpec {
     pub flags: SlabFlags,
     /// Initialises an object of a new slab to its state between users.
     pub constructor: Option<Constructor>,
-}
-
-/// State protected by the registry's lock.
-pub(super) struct Registry {
-    /// One past the highest number of a cache.
-    len: usize,
-    /// The number of the cache that is to be shrunk next.
-    turn: usize,
-}
-
-impl Registry {
-    pub(super) const fn new() -> Self {
-        Self { len: 0, turn: 0 }
-    }
-
-    /// One past the highest number of a cache.
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The number of the cache to be shrunk next.
-    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_CACHES")]
-    pub(super) fn next_in_turn(&mut self) -> CacheId {
-        let turn = if self.turn < self.len { self.turn } else { 0 };
-        self.turn = turn.wrapping_add(1);
-        CacheId::new(turn as u16)
-    }
 }
 
 /// A handle of a cache. Dropping the handle keeps the cache for good; [`SlabAllocator::destroy`] takes it back.
@@ -338,5 +312,3 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 }
-
-pub(super) type Table<H> = [AtomicPtr<Cache<H>>; MAX_CACHES];

@@ -6,7 +6,7 @@ use super::cpu::Array;
 use super::error::InUse;
 use super::id::CacheSet;
 use super::node::{Chain, Node};
-use super::registry::Registry;
+use super::table::Registry;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, PAGE_SIZE};

@@ -71,8 +71,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of fast and slow paths. Printed where
-    /// sleeping is allowed; elsewhere that is reported, and takes the place of the caches.
+    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of fast and slow paths. Print it where
+    /// sleeping is allowed; elsewhere an error is printed instead of the caches.
     pub const fn slabinfo(&self) -> SlabInfo<'_, H> {
         SlabInfo(self)
     }

@@ -12,7 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::cpu::ArrayOffset;
+use super::array::ArrayOffset;
 use super::id::CacheId;
 
 /// Word that every page of a slab has in the low half of its descriptor's `aux`, which only slabs set. It answers with one

@@ -7,7 +7,8 @@
 //! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
-use super::vmalloc::{TABLE_GFP, check_prot};
+use super::hal::TABLE_GFP;
+use super::vmalloc::check_prot;
 use super::{AreaError, AreaRequest, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr, to_usize};
 use crate::ds::Broken;

@@ -1,8 +1,8 @@
 //! The invariants of an address space as code, by their tags.
 #![forbid(unsafe_code)]
 
+use super::layout::Layout;
 use super::node::VmapNode;
-use super::space::Layout;
 use super::{Area, AreaHal, VmapSpace};
 use crate::addr::PAGE_SIZE;
 use crate::ds::Broken;

@@ -2,37 +2,14 @@
 //! `vm_area_register_early`, `vmalloc_init`).
 #![forbid(unsafe_code)]
 
-use super::space::{DESCRIPTOR_GFP, Layout};
+use super::early_areas::EarlyArea;
+use super::layout::Layout;
+use super::space::DESCRIPTOR_GFP;
 use super::{Area, AreaError, AreaHal, VmFlags, VmapSetupError, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::ds::rbtree::fit::Request;
 use core::panic::Location;
-
-/// Maximum number of early areas.
-const EARLY_MAX: usize = 16;
-
-/// An area without a descriptor.
-#[derive(Clone, Copy, Debug)]
-struct EarlyArea {
-    range: VirtRange,
-    flags: VmFlags,
-    phys: Option<PhysAddr>,
-    caller: &'static Location<'static>,
-}
-
-/// The areas that were placed early.
-#[derive(Debug)]
-pub(super) struct EarlyAreas {
-    areas: [Option<EarlyArea>; EARLY_MAX],
-    taken_over: bool,
-}
-
-impl EarlyAreas {
-    pub(super) const fn new() -> Self {
-        Self { areas: [None; EARLY_MAX], taken_over: false }
-    }
-}
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Places an area at `range`, which includes its guard page, before the space is set up (Linux:

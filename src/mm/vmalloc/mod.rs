@@ -29,19 +29,23 @@
 //! in any context, but see [`VmapSpace::retire`].
 
 mod area;
+mod area_info;
 mod block;
 mod busy;
 mod caller;
 mod check;
 mod early;
+mod early_areas;
 mod error;
 mod flags;
 mod free_tree;
 mod hal;
 mod info;
+mod layout;
 mod lazy;
 mod node;
 mod pages;
+mod permission;
 mod raw_calls;
 mod resize;
 mod set_memory;
@@ -53,16 +57,17 @@ mod vmalloc;
 mod vmap_pages;
 
 pub use area::{Area, AreaRef, Pages, Removed};
+pub use area_info::AreaInfo;
 pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
 pub use error::{AreaError, VmallocError, VmapSetupError};
 pub use flags::VmFlags;
+pub(in crate::mm) use hal::TABLE_GFP;
 pub use hal::{AreaHal, SetMemoryHal, VmallocHal};
-pub use info::{AreaInfo, VmallocInfo};
+pub use info::VmallocInfo;
+pub use permission::{Permission, SetMemoryError};
 pub use resize::Resized;
-pub use set_memory::{Permission, SetMemoryError};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 pub use uncached::Uncached;
-pub(in crate::mm) use vmalloc::TABLE_GFP;
 pub use vmalloc::VmallocRequest;
 
 #[cfg(doc)]

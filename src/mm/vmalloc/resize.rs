@@ -1,8 +1,8 @@
 //! Resizing an area in place: the part of `vrealloc` that needs no copy.
 #![forbid(unsafe_code)]
 
+use super::hal::TABLE_GFP;
 use super::pages::Blocks;
-use super::vmalloc::TABLE_GFP;
 use super::{AreaRef, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::free_tree::Unit;
-use super::space::Layout;
+use super::layout::Layout;
 use super::{Area, AreaHal, VmapSpace};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;

@@ -1,6 +1,7 @@
 //! Areas with mappings: `vmalloc`, `vfree`, `vmap`, `vunmap`.
 #![forbid(unsafe_code)]
 
+use super::hal::TABLE_GFP;
 use super::pages::Blocks;
 use super::{AreaError, AreaRef, AreaRequest, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
@@ -14,9 +15,6 @@ use core::panic::Location;
 
 /// Bytes of a contiguous group of pages.
 const CONT_PTE_SIZE: u64 = LeafLevel::Pte.contiguous_size();
-
-/// The flags of page tables for callers that pass none: such calls are legal in any context.
-pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
 
 /// Arguments of [`VmapSpace::vmalloc`].
 #[derive(Clone, Copy, Debug)]

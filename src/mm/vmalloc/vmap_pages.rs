@@ -7,7 +7,7 @@
 //! searches the mappings of `vm_map_ram`.
 #![forbid(unsafe_code)]
 
-use super::vmalloc::TABLE_GFP;
+use super::hal::TABLE_GFP;
 use super::{VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::prot::Prot;

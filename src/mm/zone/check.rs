@@ -190,7 +190,7 @@ impl<H: PageHal> PageAllocator<H> {
                         return Err(broken("PCP-1", page, "a block on a per-CPU list that says something else"));
                     }
                 }
-                if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
+                if let Some(sum) = listed.get_mut(super::traffic::zone_of(list).index()) {
                     *sum += count as u64;
                 }
             }
@@ -206,7 +206,7 @@ impl<H: PageHal> PageAllocator<H> {
                     return Err(broken("PCP-3", at, "a page in a reserve that says something else"));
                 }
             }
-            if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
+            if let Some(sum) = listed.get_mut(super::traffic::zone_of(list).index()) {
                 *sum += u64::from(reserve.count());
             }
         }

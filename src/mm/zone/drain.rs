@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::alloc::report;
-use super::free::zone_of;
 use super::pcp::CpuPages;
+use super::traffic::zone_of;
 use super::zone::Zone;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};

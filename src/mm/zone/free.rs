@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
+use super::traffic::zone_of;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
@@ -221,14 +222,5 @@ fn inside<M: PageMap>(map: M, page: Page) -> FreeError {
         Some((_, state)) if state.kind() == Kind::Hole => FreeError::Hole(pfn),
         Some((head, _)) => FreeError::InsideBlock { page: pfn, head: map.pfn(head) },
         None => FreeError::Corrupt(pfn),
-    }
-}
-
-/// The zone of a per-CPU list.
-pub(super) const fn zone_of(list: usize) -> ZoneId {
-    #[expect(clippy::cast_possible_truncation, reason = "lists are few")]
-    match ZoneId::new((list >> 2) as u8) {
-        Some(zone) => zone,
-        None => ZoneId::PREFERRED,
     }
 }

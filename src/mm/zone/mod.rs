@@ -48,8 +48,10 @@ mod raw_calls;
 mod reclaim;
 mod report;
 mod scrub;
+mod scrubbing;
 mod sizes;
 mod tags;
+mod traffic;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
 mod zone;
@@ -69,8 +71,9 @@ pub use reclaim::{
     Balanced, MemReport, Notes, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal,
     Registration, Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
 };
-pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
+pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, ZoneInfo, ZoneSnapshot};
 pub use scrub::{PAGE_POISON, Scrub};
+pub use traffic::Traffic;
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 

@@ -10,11 +10,11 @@
 //! updates. A CPU that wants another's pages back asks for them: [`CpuPages::request_drain`].
 #![forbid(unsafe_code)]
 
-use super::free::zone_of;
 use super::free_area::Corrupt;
 use super::pcp_lists::{Lists, PcpLists};
 use super::pcp_reserve::Reserve;
-use super::report::Traffic;
+use super::traffic::Traffic;
+use super::traffic::zone_of;
 use crate::addr::{MAX_ORDER, Order};
 use crate::mm::page::{Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};

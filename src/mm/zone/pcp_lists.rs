@@ -1,7 +1,7 @@
 //! The lists of one order: stacks of free blocks in arrays, with their control words.
 #![forbid(unsafe_code)]
 
-use super::report::Traffic;
+use super::traffic::Traffic;
 use crate::mm::page::{Page, PageState};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -1,6 +1,7 @@
 //! Reports for people: buddyinfo, zoneinfo, meminfo, pagetypeinfo, in Linux's format.
 #![forbid(unsafe_code)]
 
+use super::traffic::Traffic;
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
 use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT};
 use crate::gfp::ZoneType;
@@ -94,15 +95,6 @@ impl FreeBlocks {
         let usable: u64 = all.map(|order| self.blocks_of(order) << order.get()).sum();
         ((free - usable) * 1000).checked_div(free).unwrap_or(1000)
     }
-}
-
-/// Pages that went out and came back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Traffic {
-    /// Pages allocated.
-    pub allocated: u64,
-    /// Pages freed.
-    pub freed: u64,
 }
 
 impl<H: PageHal> PageAllocator<H> {

@@ -53,11 +53,15 @@ fn main(_: Arguments) -> i32 {
             0..4 => {
                 let bytes = if draw(16) == 0 { MMAP_THRESHOLD - 1 + draw(200_000) } else { 1 + draw(3000) };
                 let at = heap::malloc(bytes);
-                assert!(!at.is_null() && at.addr() % 16 == 0);
+                assert!(!at.is_null() && at.addr().is_multiple_of(16));
                 // SAFETY: it asks.
                 let in_heap = (start..unsafe { call::brk(0) }).contains(&at.addr());
                 assert_eq!(in_heap, bytes < MMAP_THRESHOLD, "{bytes} bytes at {at:?}");
-                if in_heap { small += 1 } else { large += 1 }
+                if in_heap {
+                    small += 1
+                } else {
+                    large += 1
+                }
                 let block = Block { at, bytes, value: round as u8 };
                 block.fill(0);
                 blocks.push(block);

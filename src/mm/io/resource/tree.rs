@@ -1,17 +1,10 @@
 //! The tree, and how to walk it.
 #![forbid(unsafe_code)]
 
+use super::info::{ResourceId, ResourceInfo};
 use super::slots::{Link, Slots};
 use super::{ResourceError, ResourceFlags, ResourceRecord, Span};
 use crate::addr::PhysAddr;
-use core::fmt;
-
-/// A range of a tree, by name. It is refused once the range has been released.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ResourceId {
-    pub(super) link: Link,
-    pub(super) generation: u32,
-}
 
 /// Arguments of a request for a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,27 +15,6 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Flags of the range.
     pub flags: ResourceFlags,
-}
-
-/// Description of a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ResourceInfo<'a> {
-    /// Its name in the tree.
-    pub id: ResourceId,
-    /// The addresses.
-    pub span: Span,
-    /// Name of the owner, or of the device.
-    pub name: &'a str,
-    /// Flags of the range.
-    pub flags: ResourceFlags,
-    /// Ranges that it lies in: 0 for the tree's own.
-    pub depth: usize,
-}
-
-impl fmt::Display for ResourceInfo<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.span, self.name)
-    }
 }
 
 /// Named ranges in named ranges.

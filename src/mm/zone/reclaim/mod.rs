@@ -146,7 +146,7 @@ impl<R: LockHal> Reclaim<R> {
         }
     }
 
-    /// Pages have come back while somebody waits for some: what [`Pressure::freed`](super::Pressure::freed) is to call. Any
+    /// Wakes the waiters for pages, since some have been freed: the body of [`Pressure::freed`](super::Pressure::freed). Any
     /// context.
     pub fn pages_freed<H: Wait>(&self, hal: &H) {
         hal.wake(&self.freed);
