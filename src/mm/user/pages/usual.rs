@@ -192,7 +192,13 @@ impl<H: UserHal> UserPages<H> {
                 tables.flush_leaf(at, LeafLevel::Pte);
                 return Carried::Out(Handled::Reused);
             }
-            Some((page, zeroed)) if plan == Plan::Copy || (plan != Plan::Reuse && zeroed) => page,
+            Some((page, zeroed)) if plan == Plan::Copy || (plan != Plan::Reuse && zeroed) => {
+                if plan == Plan::Copy && zeroed {
+                    // It serves, but the next one need not be zeroed.
+                    self.expect(plan);
+                }
+                page
+            }
             _ => {
                 self.expect(plan);
                 return Carried::Needs(plan);
