@@ -29,10 +29,10 @@ test:
 bench: setup
 	cargo bench -p quarry-benches --features peers --bench kernel -- $(BENCH) '--machine=$(MACHINE)'
 
-## make bench-readme   and put the table into README.md
+## make bench-readme   and put the tables into README.md and docs/performance.md
 .PHONY: bench-readme
 bench-readme: bench
-	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md
+	tools/runner.sh bench-readme $(TARGET_DIR)/bench/overview.md README.md docs/performance.md
 
 ## make budget     every figure into benches/budget.tsv; REASON='…' where one rises (docs/measuring.md)
 .PHONY: budget
@@ -55,6 +55,12 @@ public-names: toolchain
 soak: setup
 	QUARRY_APPEND='soak_ops=$(SOAK_OPS) soak_seed=$(SOAK_SEED) soak_seconds=$(SOAK_SECONDS)' \
 		cargo test --quiet --release --test kernel -- --exact soak::soak --ignored --nocapture
+
+## make cache-model   boot under a model of the caches, and with each clean, invalidation and barrier left out (docs/testing.md)
+.PHONY: cache-model
+cache-model: setup
+	tools/cache-model/run.sh "$$(cargo test --quiet --no-run --test kernel --message-format json | \
+		sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')"
 
 ## make setup     only install what is missing
 .PHONY: setup
@@ -85,6 +91,18 @@ rpi4: kernel
 rpi4-sd: rpi4
 	@tools/setup.sh sd
 	tools/rpi4-sd.sh target/rpi4 target/rpi4-sd.img
+
+## make rpi4-test   the kernel's tests for a Raspberry Pi 4's card: target/rpi4-test/; SERIAL=port or log, NAMES='…' (docs/rpi4.md)
+.PHONY: rpi4-test
+rpi4-test: toolchain
+	elf=$$(tools/image-elf.sh tests) && tools/rpi4.sh rpi4-image "$$elf" target/rpi4-test $(NAMES)
+	$(if $(SERIAL),tools/runner.sh rpi4-log $(SERIAL))
+
+## make rpi4-bench   the benchmarks' rows in cycles and nanoseconds, for such a card: target/rpi4-bench/; SERIAL=, BENCH=name
+.PHONY: rpi4-bench
+rpi4-bench: toolchain
+	elf=$$(tools/image-elf.sh benches) && tools/rpi4.sh rpi4-bench-image "$$elf" target/rpi4-bench $(BENCH)
+	$(if $(SERIAL),tools/runner.sh rpi4-log $(SERIAL))
 
 ## make memmap DTB=file   what the kernel would make of a device tree, as JSON
 .PHONY: memmap
@@ -127,6 +145,11 @@ fmt: toolchain
 .PHONY: doc
 doc: toolchain
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+
+## make book      the guide as a book in target/book/html (needs mdbook)
+.PHONY: book
+book:
+	@tools/book.sh $(TARGET_DIR)/book
 
 .PHONY: clean
 clean:

@@ -9,7 +9,8 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
-    for flag in [format!("-T{}", script.display()), "--no-dynamic-linker".to_owned(), "-znorelro".to_owned()] {
+    println!("cargo::rustc-link-arg-benches=-T{}", script.display());
+    for flag in ["--no-dynamic-linker", "-znorelro", "--fix-cortex-a53-843419"] {
         println!("cargo::rustc-link-arg-benches={flag}");
     }
 }

@@ -32,6 +32,7 @@ drop_to_el1:
 	b	at_el1
 
 from_el3:
+	bl	set_core_up
 	bl	gic_all_group1
 
 	mov	x1, #0x4b1			// SCR_EL3: RW, RES1, NS; SMD: SMC is undefined, as nothing stays at EL3 to answer it
@@ -227,6 +228,50 @@ at_el1:
 	ret	x17
 
 	.ltorg
+
+// What firmware at EL3 does for a core before its caches may be used, where there was none. Arm's cores up to Cortex-A73 take
+// part in coherency only once CPUECTLR_EL1.SMPEN says so (their TRMs; Trusted Firmware: lib/cpus/aarch64); later ones have no
+// such bit, and QEMU's `max` needs nothing. Another maker's core is not guessed at.
+//   in: x20 = physical address of _head   state: EL3, MMU off   clobbers x0-x3; does not return on a core that is not known
+set_core_up:
+	mrs	x0, midr_el1
+	ubfx	x1, x0, #24, #8			// implementer
+	ubfx	x2, x0, #4, #12			// part
+	cmp	x1, #0x41			// Arm
+	b.eq	1f
+	mov	x3, #0x051			// QEMU max: implementer 0
+	cmp	x2, x3
+	ccmp	x1, #0, #0, eq
+	b.ne	unknown_core
+	ret
+1:	mov	x3, #0xd03
+	sub	x2, x2, x3			// Cortex-A53, -A35, -A55, 0xd06, -A57, -A72, -A73
+	cmp	x2, #6
+	b.hi	2f
+	mov	x3, #0b1110011			// all but A55 and the one that is nobody's
+	lsr	x3, x3, x2
+	tbz	x3, #0, 2f
+	cmp	x2, #5				// Cortex-A72
+	b.ne	3f
+	lsr	x3, x20, #30
+	cbnz	x3, 3f
+	mrs	x3, S3_1_C11_C0_2		// L2CTLR_EL1: on the Pi 4 the L2 RAMs take three cycles (the Pi's armstub8.S)
+	mov	x1, #0x22
+	orr	x3, x3, x1
+	msr	S3_1_C11_C0_2, x3
+3:	mrs	x3, S3_1_C15_C2_1		// CPUECTLR_EL1
+	orr	x3, x3, #1 << 6			// SMPEN
+	msr	S3_1_C15_C2_1, x3
+	isb
+2:	ret
+
+unknown_core:
+	adr	x0, unknown_core_message
+	b	early_stop
+
+unknown_core_message:
+	.asciz	"quarry: entered at EL3 on a core that only its firmware can set up (MIDR_EL1); boot it with firmware, at EL2 or EL1\r\n"
+	.balign	4
 
 // Exceptions before the kernel's own vectors: there is nobody to tell but the console. For EL2 these vectors stay, and
 // answer what comes from EL1.

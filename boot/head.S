@@ -44,10 +44,14 @@ primary_entry:
 	b.eq	1f
 	cbz	x21, park_secondary
 1:
+	mov	w1, #1
+	bl	act_led
 	bl	drop_to_el1
 	bl	check_cpu
 	bl	early_counters
 	bl	create_early_tables
+	mov	w1, #0
+	bl	act_led
 	adrp	x0, __early_pgd
 	adrp	x1, __idmap_pgd
 	ldr	x30, =primary_switched
@@ -91,39 +95,85 @@ early_counters:
 	isb
 1:	ret
 
-// The last words of a CPU that cannot boot: writes to the UART of the machine that the load address suggests, then
-// parks. Only the Pi 4 has RAM below 1 GiB; virt has its devices there.
+// The last words of a CPU that cannot boot: writes to the UARTs of the machine that the load address suggests, then parks.
+// Only the Pi 4 has RAM below 1 GiB; virt has its devices there. On a Pi the mini-UART comes first: the firmware has clocked
+// it or says that it is off, while a PL011 may be without its clock, and take no byte, or hang the bus.
 //   in: x0 = NUL-terminated ASCII text, x20 = physical address of _head   state: any EL, MMU off   does not return
 	.global early_stop
 early_stop:
+	mov	x9, x0
+	mov	x10, #0x09000000		// virt: PL011
 	lsr	x1, x20, #30
-	cbz	x1, 1f
-	mov	x1, #0x09000000			// virt: PL011
-	b	2f
-1:	movz	x1, #0xfe20, lsl #16		// Pi 4: PL011 at 0xfe201000
-	movk	x1, #0x1000
-	movz	x2, #0xfe21, lsl #16		// and the mini-UART at 0xfe215040, if AUX_ENABLES says that it is on
-	movk	x2, #0x5000
-	ldr	w3, [x2, #4]
-	and	w3, w3, #1
-	cmp	w3, #0
-	csel	x2, x2, xzr, ne
-	b	3f
-2:	mov	x2, #0
-3:	ldr	w4, [x1, #0x30]			// UARTCR: the loader has set it up, or nobody has
-	orr	w4, w4, #1 << 8			// TXE
-	orr	w4, w4, #1			// UARTEN
-	str	w4, [x1, #0x30]
-6:	ldrb	w3, [x0], #1
-	cbz	w3, park
-4:	ldr	w4, [x1, #0x18]			// UARTFR
-	tbnz	w4, #5, 4b			// TXFF
-	str	w3, [x1]			// UARTDR
-	cbz	x2, 6b
-5:	ldr	w4, [x2, #0x54]			// AUX_MU_LSR_REG
-	tbz	w4, #5, 5b			// transmitter can take a byte
-	str	w3, [x2, #0x40]			// AUX_MU_IO_REG
-	b	6b
+	cbnz	x1, 1f
+	movz	x10, #0xfe20, lsl #16		// Pi 4: PL011
+	movk	x10, #0x1000
+	movz	x1, #0xfe21, lsl #16		// and the mini-UART, if AUX_ENABLES says that it is on
+	movk	x1, #0x5000
+	ldr	w2, [x1, #4]
+	tbz	w2, #0, 1f
+	add	x2, x1, #0x54			// AUX_MU_LSR_REG, bit 5: it can take a byte
+	add	x1, x1, #0x40			// AUX_MU_IO_REG
+	mov	w3, #1 << 5
+	bl	put_text
+1:	mov	x0, x9
+	ldr	w3, [x10, #0x30]		// UARTCR: the loader has set it up, or nobody has
+	orr	w3, w3, #1 << 8			// TXE
+	orr	w3, w3, #1			// UARTEN
+	str	w3, [x10, #0x30]
+	mov	x1, x10				// UARTDR
+	add	x2, x10, #0x18			// UARTFR, bit 5 (TXFF): it can take none
+	mov	w3, #0
+	bl	put_text
+	mov	w1, #1
+4:	bl	act_led
+	cbz	w0, park
+	eor	w1, w1, #1
+	mrs	x4, cntvct_el0
+5:	mrs	x5, cntvct_el0			// a third of a second on a Pi: the LED blinks
+	sub	x5, x5, x4
+	tbz	x5, #24, 5b
+	b	4b
+
+// Switches the green LED of a Pi 4 on or off, in an image that a tool has made for that board alone: on any other board these
+// addresses have another use.
+//   in: w1 = 1 for on, 0 for off   out: w0 = 0 in an image for any board   state: any EL, MMU off   clobbers x0, x2, x3
+act_led:
+	adr	x0, __act_led
+	ldr	w0, [x0]
+	cbz	w0, 1f
+	movz	x3, #0xfe20, lsl #16		// GPIO
+	ldr	w2, [x3, #0x10]			// GPFSEL4: GPIO 42 is an output
+	bic	w2, w2, #7 << 6
+	orr	w2, w2, #1 << 6
+	str	w2, [x3, #0x10]
+	mov	w2, #1 << 10
+	add	x3, x3, #0x20			// GPSET1
+	cbnz	w1, 2f
+	add	x3, x3, #0xc			// GPCLR1
+2:	str	w2, [x3]
+1:	ret
+
+	.global __act_led
+__act_led:
+	.long	0				// 1: quarry-run rpi4-image
+
+// Writes text to a UART, and gives up where a byte finds no room: the wait for one is bounded.
+//   in: x0 = NUL-terminated ASCII text, x1 = data register, x2 = status register, w3 = its bit 5 when there is room
+//   state: any EL, MMU off   clobbers x0, x4-x6
+put_text:
+	ldrb	w4, [x0], #1
+	cbz	w4, 3f
+	movz	w5, #0x10, lsl #16		// a byte takes 0.1 ms at 115,200 baud, an access to a device 50 ns or more
+1:	ldr	w6, [x2]
+	and	w6, w6, #1 << 5
+	cmp	w6, w3
+	b.eq	2f
+	subs	w5, w5, #1
+	b.ne	1b
+	ret					// nobody clocks it
+2:	str	w4, [x1]
+	b	put_text
+3:	ret
 
 	.global park
 park:

@@ -1,173 +1,65 @@
-//! Quarry: the memory subsystem of a kernel for 64-bit Arm.
+//! Quarry: the memory subsystem of a kernel for 64-bit Arm, as a library.
 //!
-//! From the first instruction after the boot loader to the allocators that a kernel lives on, in layers that import
-//! only downwards (a test reads every `use` and fails on an upward edge):
+//! It has the allocators that a kernel lives on, under Linux's names and with Linux's rules: pages, slab caches and `kmalloc`,
+//! `vmalloc`, `ioremap`, DMA, pools, per-CPU memory, address spaces of processes, and the page tables, boot memory and device
+//! tree beneath them. `no_std`, stable Rust, no allocator of its own needed.
 //!
-//! | layer | modules | what lives there |
-//! |---|---|---|
-//! | L6 | `boot` | from the boot stub to memory |
-//! | L7 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
-//! | L5 | `global`, [`single`], [`prelude`] | the statics, and free functions over them; one CPU's heap; the face |
-//! | L4 | [`arch`], `board`, `driver` | the machine: bodies of the L1 traits |
-//! | L3 | [`mm`] | algorithms and policy, generic over L1 |
-//! | L2 | [`sync`], [`ds`], [`fdt`] | locks, what a context may do; trees of nodes with links; device-tree reading |
-//! | L1 | [`hal`] | what `mm` asks of a machine |
-//! | L0 | [`addr`], [`gfp`] | vocabulary |
+//! # An example
 //!
-//! # Where `unsafe` is
+//! A range of memory, one CPU, any architecture. [`single`] needs no feature:
 //!
-//! Policy has none; mechanism has as little as it can, here and nowhere else (a test compares this list with the
-//! sources):
+//! ```
+//! use quarry::addr::Order;
+//! use quarry::gfp::Gfp;
+//! use quarry::single::{Heap, OneCpu, Pages};
 //!
-//! | file | what for |
+//! static PAGES: Pages = Pages::new(OneCpu::new());
+//! static HEAP: Heap = Heap::new(&PAGES);
+//!
+//! # let memory = Box::leak(vec![0_u64; 1 << 20].into_boxed_slice());
+//! # let (memory, size) = (memory.as_mut_ptr().cast::<u8>(), memory.len() * 8);
+//! // SAFETY: `size` bytes that nobody else uses, and one thread.
+//! unsafe { HEAP.start(memory, size) }.unwrap();
+//!
+//! let four_pages = PAGES.alloc_pages(Gfp::KERNEL, Order::new(2).unwrap()).unwrap();
+//! let object = HEAP.slabs().kmalloc(100, Gfp::KERNEL).unwrap();
+//!
+//! // SAFETY: both were allocated above, and neither is used again.
+//! unsafe { HEAP.slabs().kfree(object) }.unwrap();
+//! // SAFETY: as for the object, with the order of the allocation.
+//! unsafe { PAGES.free_pages(four_pages, Order::new(2).unwrap()) }.unwrap();
+//! ```
+//!
+//! A kernel on several CPUs names its machine (`machine!`), makes one call (`bring_up`), and then uses free functions:
+//! `kmalloc(100, Gfp::KERNEL)`. That is the feature `global`, for bare-metal targets of 64-bit Arm.
+//!
+//! # Where to go next
+//!
+//! The pages are files of this package.
+//!
+//! | you want | read |
 //! |---|---|
-//! | `ds/rbtree/node.rs` | links that their owner alone touches |
-//! | `sync/held.rs` | references in a table of the checking build |
-//! | `hal/cache.rs` | the promise of a machine with data caches |
-//! | `hal/frame.rs` | the promise of a source of table frames |
-//! | `hal/internal.rs` | the promise of who plays an allocator |
-//! | `hal/io.rs` | the promise of a bus with device registers |
-//! | `hal/mmu.rs` | the promise of a machine with page tables |
-//! | `hal/user.rs` | the promise of a way to user memory |
-//! | `mm/alloc/allocator.rs` | the promise of an allocator |
-//! | `mm/alloc/cache.rs` | objects as values |
-//! | `mm/alloc/global.rs` | the early heap's blocks, the allocator of `alloc` |
-//! | `mm/alloc/into_iter.rs` | taking values out of a row |
-//! | `mm/alloc/kbox.rs` | a block as a value |
-//! | `mm/alloc/kmem.rs` | the slab allocator as one of blocks |
-//! | `mm/alloc/kvec.rs` | a block as an array of values that grows |
-//! | `mm/alloc/raw.rs` | room for values |
-//! | `mm/alloc/with_gfp.rs` | the trait of `allocator-api2` |
-//! | `mm/dma/hal.rs` | the promise of a machine with DMA |
-//! | `mm/dma/owned.rs` | coherent memory as values |
-//! | `mm/dma/raw_calls.rs` | what is owed by calls on mappings for devices |
-//! | `mm/user/access/copy.rs` | user memory within its range |
-//! | `mm/user/access/pointer.rs` | values as bytes |
-//! | `mm/user/access/word.rs` | user memory within its range |
-//! | `mm/io/devres.rs` | values of any type, kept |
-//! | `mm/io/mmio.rs` | mapped registers |
-//! | `mm/io/raw_calls.rs` | what is owed by calls on mappings of devices |
-//! | `mm/mempool/backing.rs` | the promise of a source of elements |
-//! | `mm/mempool/poison.rs` | memory of elements in a reserve |
-//! | `mm/mempool/pool.rs` | elements as the pool's own |
-//! | `mm/mempool/raw_calls.rs` | what is owed by calls on elements |
-//! | `mm/mempool/typed.rs` | elements as values |
-//! | `mm/page/map.rs` | the page descriptors as one array |
-//! | `mm/percpu/hal.rs` | the promise of a machine with per-CPU memory |
-//! | `mm/percpu/raw_calls.rs` | what is owed by calls on per-CPU memory |
-//! | `mm/slab/global.rs` | records of caches as pointers |
-//! | `mm/slab/hal.rs` | the promise of a machine with objects |
-//! | `mm/slab/object.rs` | memory of objects |
-//! | `mm/slab/raw_calls.rs` | what is owed by calls on objects |
-//! | `mm/slab/slab.rs` | which memory is an object's |
-//! | `mm/zone/reserved.rs` | reserved memory that is said to be no longer needed |
-//! | `mm/pgtable/mod.rs` | making and taking over a root |
-//! | `mm/pgtable/raw_calls.rs` | what is owed by changes of mappings |
-//! | `mm/pgtable/table.rs` | entries of a table frame |
-//! | `mm/user/pages/hal.rs` | the promise of a machine with user spaces |
-//! | `mm/user/pages/raw_calls.rs` | what is owed by mapping memory of others |
-//! | `mm/user/pages/spare.rs` | frames for tables, allocated in advance |
-//! | `mm/vmalloc/caller.rs` | where a call came from, as a pointer |
-//! | `mm/vmalloc/hal.rs` | the promise of a machine with areas |
-//! | `mm/vmalloc/raw_calls.rs` | what is owed by calls on areas |
-//! | `mm/zone/hal.rs` | the promise of a machine with pages |
-//! | `mm/zone/raw_calls.rs` | what is owed by calls on pages |
-//! | `arch/aarch64/at.rs` | address translation by the CPU |
-//! | `arch/aarch64/boot.rs` | the boot stub's symbols, exchanging TTBR1 |
-//! | `arch/aarch64/break_window.rs` | entries of what the code itself lies behind |
-//! | `arch/aarch64/cache.rs` | cache maintenance |
-//! | `arch/aarch64/cpu.rs` | hints, CPU registers |
-//! | `arch/aarch64/dcache.rs` | cache maintenance for devices |
-//! | `arch/aarch64/early_fixmap.rs` | the fixmap's entries |
-//! | `arch/aarch64/entries.rs` | runs of entries in pairs |
-//! | `arch/aarch64/features.rs` | ID registers |
-//! | `arch/aarch64/fixmap.rs` | table frames through fixmap slots |
-//! | `arch/aarch64/hold.rs` | waiting out of registers |
-//! | `arch/aarch64/icache.rs` | cache maintenance for instructions |
-//! | `arch/aarch64/io.rs` | loads and stores of device registers |
-//! | `arch/aarch64/irq.rs` | masking interrupts |
-//! | `arch/aarch64/linear.rs` | free memory through the linear map |
-//! | `arch/aarch64/mem.rs` | whole pages |
-//! | `arch/aarch64/mmu.rs` | entries of live tables |
-//! | `arch/aarch64/monitor.rs` | exclusive accesses |
-//! | `arch/aarch64/mte.rs` | tags of memory, the registers that decide about them |
-//! | `arch/aarch64/pmu.rs` | counters |
-//! | `arch/aarch64/probe.rs` | loads that may fault |
-//! | `arch/aarch64/protect.rs` | controls of access |
-//! | `arch/aarch64/rseq.rs` | tables that the linker makes |
-//! | `arch/aarch64/spin_table.rs` | the word that a CPU waits on |
-//! | `arch/aarch64/stack.rs` | calls on another stack |
-//! | `arch/aarch64/step.rs` | debug exceptions, breakpoints |
-//! | `arch/aarch64/tlb.rs` | barriers, TLBI |
-//! | `arch/aarch64/trap.rs` | the frame that the vectors make, stacks |
-//! | `arch/aarch64/ttbr0.rs` | the tables of the lower half |
-//! | `arch/aarch64/uaccess.rs` | user memory, the table that the linker makes |
-//! | `arch/aarch64/user.rs` | the way to EL0 |
-//! | `arch/host/cache.rs` | the simulated machine's RAM as bytes |
-//! | `arch/host/cpu.rs` | the simulated machine's side of the promises |
-//! | `arch/host/io.rs` | the simulated machine's registers |
-//! | `arch/host/user.rs` | the simulated machine's user memory |
-//! | `driver/gic/mod.rs` | interrupt-controller registers |
-//! | `driver/gic/v2.rs` | interrupt-controller registers |
-//! | `driver/gic/v3.rs` | interrupt-controller registers |
-//! | `driver/uart/mini.rs` | serial-port registers |
-//! | `driver/uart/mod.rs` | serial-port registers |
-//! | `driver/uart/pl011.rs` | serial-port registers |
-//! | `global/alloc.rs` | `kmalloc` as one of blocks |
-//! | `global/bring_up/cpus.rs` | a CPU that comes |
-//! | `global/bring_up/mod.rs` | all that a kernel promises |
-//! | `global/bring_up/pages.rs` | mapping and clearing the page descriptors, the list of their sections |
-//! | `global/bring_up/tables.rs` | taking TTBR1 over |
-//! | `global/cma.rs` | reserved memory that is lent |
-//! | `global/cpu.rs` | per-CPU state |
-//! | `global/device_memory.rs` | reserved memory that becomes a pool |
-//! | `global/devres.rs` | what is owed by calls on memory of devices |
-//! | `global/dma.rs` | descriptors of mappings for devices, bytes of bounce slots |
-//! | `global/io.rs` | descriptors of mappings, device registers |
-//! | `global/kvmalloc.rs` | memory of one allocator copied to that of another |
-//! | `global/linear.rs` | table frames through the linear map |
-//! | `global/machine.rs` | the promise of a kernel's machine |
-//! | `global/mempool.rs` | the promise of a source of elements |
-//! | `global/mod.rs` | memblock as a source of frames |
-//! | `global/page_frees.rs` | what is owed by calls that give pages back |
-//! | `global/pages.rs` | the buddy as a source of frames, zeroing |
-//! | `global/percpu.rs` | values of CPUs |
-//! | `global/ports.rs` | ports in a mapped window |
-//! | `global/set_memory.rs` | the window that the linear map is split through |
-//! | `global/slab_fast.rs` | restartable sequences |
-//! | `global/slab.rs` | per-CPU arrays of free objects, allocations as pointers |
-//! | `global/stack.rs` | records of stacks, calls on one |
-//! | `global/vmalloc.rs` | pages and objects as descriptors of areas, memory that moves |
-//! | `global/static_percpu.rs` | copies of static variables, restartable sequences on them |
-//! | `global/switch_mm.rs` | a process's tables |
-//! | `global/tags.rs` | tags of RAM through the linear map, the memory of the ring of owners |
-//! | `global/threads.rs` | switching threads |
-//! | `global/user.rs` | records of areas as objects, a space that a CPU changes to |
-//! | `global/user_pages.rs` | the kernel's machine for user spaces |
-//! | `global/valloc.rs` | areas as values, mapped pages as bytes |
-//! | `boot/entry.rs` | the stub's symbols, the kernel's function |
-//! | `boot/init_memory.rs` | memory that only booting needed |
-//! | `boot/mod.rs` | the boot CPU's first steps |
-//! | `boot/switch.rs` | the switch to the final tables |
-//! | `kernel/cpus/start.rs` | the entry of CPUs, spin tables |
-//! | `kernel/cpus/work.rs` | jobs as pointers |
-//! | `boot/device_tree.rs` | the mapped tree as bytes |
-//! | `boot/early_map.rs` | taking the stub's fixmap over |
-//! | `boot/early_regions.rs` | memory of the image as regions |
-//! | `kernel/dma_benchmark.rs` | buffers of its own, mapped for no device |
-//! | `kernel/heap.rs` | the grant of the early heap |
-//! | `kernel/init.rs` | the boot stub's fixmap, the identity map, the grant of the early heap |
-//! | `kernel/interrupts.rs` | handlers as pointers |
-//! | `kernel/ktest.rs` | the registry of tests |
-//! | `kernel/machine.rs` | the promise of the reference kernel |
-//! | `kernel/process/programs.rs` | the registry of programs |
-//! | `kernel/process/spaces.rs` | a process's memory that a CPU sees |
-//! | `kernel/serial.rs` | opening mapped ports |
-//! | `kernel/smp_call.rs` | calls as pointers |
-//! | `kernel/symbol.rs` | the symbol table in the image |
-//! | `kernel/tags.rs` | switching tags on; the object of their self-test |
-//! | `kernel/tick.rs` | a handler as a pointer |
-//! | `single.rs` | memory of one CPU, used where it is |
+//! | Quarry under your kernel | `docs/embedding.md`, then the [`prelude`] |
+//! | the code's structure, and four calls followed through it | `docs/architecture.md` |
+//! | the rule that makes a call `unsafe` | `docs/safety.md` |
+//! | the files that contain `unsafe` | `docs/unsafe.md` |
+//! | one subsystem | `docs/README.md` lists a page for each |
+//! | to change something | `CONTRIBUTING.md` |
+//!
+//! # Layers
+//!
+//! Modules import only from layers below their own; a host test reads every `use` and fails on an upward edge.
+//!
+//! | layer | modules | contents |
+//! |---|---|---|
+//! | L7 | `kernel` | the reference kernel's policy: order of boot, prompt, panic, tests |
+//! | L6 | `boot`, [`prelude`] | from the boot stub to memory; the names that a kernel's file imports |
+//! | L5 | `global`, [`single`] | the statics, and free functions over them; one CPU's heap |
+//! | L4 | [`arch`], `board`, `driver` | the machine: implementations of the L1 traits |
+//! | L3 | [`mm`] | algorithms and policy, generic over L1 |
+//! | L2 | [`sync`], [`ds`], [`fdt`] | locks and what a context may do; trees of nodes with links; device-tree reading |
+//! | L1 | [`hal`] | traits: everything that `mm` asks of a machine |
+//! | L0 | [`addr`], [`gfp`] | vocabulary |
 #![cfg_attr(not(feature = "host"), no_std)]
 #![cfg_attr(all(test, target_os = "none"), no_main)]
 

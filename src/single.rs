@@ -29,7 +29,9 @@ use crate::hal::cpu::{Interrupts, PerCpu};
 #[cfg(feature = "global-allocator")]
 use crate::mm::page::PageMap as _;
 use crate::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section, sections_of};
-use crate::mm::slab::{ArrayHeader, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
+use crate::mm::slab::{
+    ArrayHeader, ArrayOffset, CpuSlabs, CreateError, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions,
+};
 use crate::mm::zone::{CpuPages, FreeError, PageAllocator, PageHal, Pressure, SetupError, WatermarkTuning, ZoneLimits};
 use crate::sync::LockHal;
 use crate::sync::Once;
@@ -206,7 +208,7 @@ unsafe impl PageHal for OneCpu {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let first = self.to_virt(start).as_ptr::<u8>();
-        // SAFETY: as above.
+        // SAFETY: pages that the allocator has taken for its caller.
         let bytes = unsafe { core::slice::from_raw_parts(first, to_usize(pages * PAGE_SIZE)) };
         let (at, found) = bytes.iter().enumerate().find(|(_, found)| **found != byte)?;
         Some((start.checked_add(at as u64)?, *found))
@@ -221,15 +223,15 @@ unsafe impl SlabHal for OneCpu {
     const FIRST_ARRAYS: u32 = 0;
 
     #[inline]
-    fn slot(number: u16) -> Slot {
-        // SAFETY: SLOT-1: the place of a number is where `header` looks for it.
-        unsafe { Slot::at(u32::from(number) * HEADER) }
+    fn array_offset(number: u16) -> ArrayOffset {
+        // SAFETY: ARR-3: the place of a number is where `header` looks for it.
+        unsafe { ArrayOffset::at(u32::from(number) * HEADER) }
     }
 
     #[inline]
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
         let [first, ..] = &local.arrays;
-        local.arrays.get((slot.distance() / HEADER) as usize).unwrap_or(first)
+        local.arrays.get((offset.distance() / HEADER) as usize).unwrap_or(first)
     }
 
     #[inline]
@@ -313,7 +315,7 @@ impl Heap {
         let blocks = carver.carve::<AtomicU8>(pages / PAGEBLOCK_PAGES as usize).ok_or(too_small)?;
         // SAFETY: zeroed memory for that many, with no other owner; zeroes are a valid descriptor.
         let descriptors = unsafe { core::slice::from_raw_parts(descriptors.as_ptr(), pages) };
-        // SAFETY: as above; zero is a valid type.
+        // SAFETY: zeroed memory for that many, with no other owner; zero is a valid type.
         let blocks = unsafe { core::slice::from_raw_parts(blocks.as_ptr(), pages / PAGEBLOCK_PAGES as usize) };
         // SAFETY: room for one, aligned, nobody else's.
         unsafe { records.write((Bank { section, descriptors, blocks }, section)) };
@@ -393,15 +395,15 @@ impl Heap {
         let heap = carver.carve::<Self>(1).ok_or(too_small)?;
         // SAFETY: room for one, aligned, nobody else's; the blank one has nothing that a copy would share, as it is never started.
         unsafe { pages.copy_from_nonoverlapping(NonNull::from(&BLANK), 1) };
-        // SAFETY: as above: the only pointer to it.
+        // SAFETY: the place that was just written, to which this is the only pointer.
         let pages = unsafe { &mut *pages.as_ptr() };
         pages.hal_mut().seed = seed;
-        // SAFETY: as above.
+        // SAFETY: room for one, aligned, nobody else's.
         unsafe { heap.write(Self::new(pages)) };
         // SAFETY: written by the line above, and there for good.
         let heap = unsafe { &*heap.as_ptr() };
         let rest = to_usize(given.end().get() - carver.at.get());
-        // SAFETY: the caller's promise, for the rest of the memory.
+        // SAFETY: this function's `# Safety` is that of `start`, for the rest of the memory.
         unsafe { heap.start(VirtAddr::new(carver.at.get()).as_ptr(), rest) }?;
         Ok(heap)
     }
@@ -442,7 +444,7 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
         if let Some((pages, align)) = large(layout) {
             return self.get_large(pages, align, Gfp::KERNEL).map_or(core::ptr::null_mut(), NonNull::as_ptr);
         }
-        // SAFETY: the caller's contract.
+        // SAFETY: `GlobalAlloc::alloc`: the size is not zero.
         self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.alloc(layout) })
     }
 
@@ -451,7 +453,7 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
             let block = self.get_large(pages, align, Gfp::KERNEL | Gfp::ZERO);
             return block.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         }
-        // SAFETY: the caller's contract.
+        // SAFETY: `GlobalAlloc::alloc_zeroed`: the size is not zero.
         self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.alloc_zeroed(layout) })
     }
 
@@ -460,7 +462,7 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
             return self.give_large(block, pages);
         }
         if let Some(heap) = self.global.get() {
-            // SAFETY: the caller's contract.
+            // SAFETY: `GlobalAlloc::dealloc`: the block came from here with this layout, and nobody uses it afterwards.
             unsafe { heap.dealloc(block, layout) };
         }
     }
@@ -468,15 +470,15 @@ unsafe impl core::alloc::GlobalAlloc for Heap {
     unsafe fn realloc(&self, block: *mut u8, old: core::alloc::Layout, size: usize) -> *mut u8 {
         let Ok(new) = core::alloc::Layout::from_size_align(size, old.align()) else { return core::ptr::null_mut() };
         if large(old).is_none() && large(new).is_none() {
-            // SAFETY: the caller's contract.
+            // SAFETY: `GlobalAlloc::realloc`: the block came from here with the layout `old`, and `size` is not zero.
             return self.global.get().map_or(core::ptr::null_mut(), |heap| unsafe { heap.realloc(block, old, size) });
         }
-        // SAFETY: the caller's contract: the size is not zero.
+        // SAFETY: `GlobalAlloc::realloc`: `size` is not zero.
         let moved = unsafe { self.alloc(new) };
         if !moved.is_null() {
             // SAFETY: both have that many bytes, and are distinct.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(size)) };
-            // SAFETY: the caller's contract.
+            // SAFETY: `GlobalAlloc::realloc`: the block came from here with the layout `old`, and nobody uses it after the move.
             unsafe { self.dealloc(block, old) };
         }
         moved

@@ -9,8 +9,8 @@ logs=$target/suite
 mkdir -p "$logs"
 # Everything is built once there, so that what makes the next build shorter only makes this one longer.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
-# Without debug information the host tests build an eighth faster; a failure names its place all the same.
-[ -z "${CI:-}" ] || host_debug=0
+# Without debug information everything builds an eighth faster; a failure names its place all the same.
+[ -z "${CI:-}" ] || export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
 steps=$logs/steps
 : >"$steps"
 
@@ -57,8 +57,7 @@ watch() { tools/runner.sh watch 180 "$@"; }
 on_host() {
     command=$1
     shift
-    env ${host_debug:+CARGO_PROFILE_DEV_DEBUG=$host_debug} \
-        cargo "$command" --target "$host" --no-default-features --features host "$@"
+    cargo "$command" --target "$host" --no-default-features --features host "$@"
 }
 
 # The benchmarks with the peers, and without them; the library as other kernels take it.
@@ -90,7 +89,7 @@ run_unattended() {
 
 host_tests() {
     on_host test --quiet --no-run &&
-        watch env ${host_debug:+CARGO_PROFILE_DEV_DEBUG=$host_debug} cargo test --target "$host" --no-default-features --features host
+        watch cargo test --target "$host" --no-default-features --features host
 }
 
 # kernel_tests FEATURES NAME...
@@ -107,10 +106,9 @@ benchmarks() {
         watch cargo bench --quiet --profile release -p quarry-benches --bench kernel -- "$@"
 }
 
-kernel_elf() {
-    cargo test --quiet --no-run --test kernel --message-format json |
-        sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p'
-}
+kernel_elf() { tools/image-elf.sh tests; }
+
+cache_model() { watch tools/cache-model/run.sh "$(kernel_elf)"; }
 
 planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
@@ -120,6 +118,19 @@ user_programs() {
     case $built in /*) ;; *) built=$PWD/$built ;; esac
     (cd user && cargo fmt --check && CARGO_TARGET_DIR=$built cargo clippy --quiet -- -D warnings)
 }
+
+# Sequences that Cortex-A53 gets wrong: reading an image fails where one is left. Both images have such places as they are
+# linked, so that a scan that finds nothing is a broken scan.
+a53() {
+    for elf in "$target/aarch64-unknown-none-softfloat/release/quarry" "$(kernel_elf)"; do
+        said=$(tools/runner.sh a53 "$elf") || return 1
+        echo "$said"
+        case $said in *"835769: 0 places"*) return 1 ;; *"places moved out of the way; 843419: none left"*) ;; *) return 1 ;; esac
+    done
+}
+
+# The tests on QEMU's Pi 4 as they run on a board: no semihosting, no boot arguments, by the serial port alone.
+rpi4_tests() { tools/runner.sh rpi4-test "$(kernel_elf)"; }
 
 # Exactly what the boot partition of a Pi's card takes.
 rpi4_files() {
@@ -290,6 +301,9 @@ step "documentation examples" doc_examples
 together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
+step "caches at boot" cache_model
+step "errata of Cortex-A53" a53
+step "tests for a Raspberry Pi 4" rpi4_tests
 # Stacks of 8 KiB are the example of threads.
 step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
 

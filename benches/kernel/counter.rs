@@ -20,6 +20,18 @@ pub(crate) fn read() -> u32 {
     count as u32
 }
 
+/// From now on the counter counts cycles of the CPU (event CPU_CYCLES), which every PMU has.
+///
+/// # Panics
+///
+/// If the CPU has no PMU.
+pub(crate) fn count_cycles(cpu: &IdRegisters) {
+    const CPU_CYCLES: u64 = 0x11;
+    assert!(cpu.has_pmu(), "this CPU has no PMU, and so no counter of cycles");
+    // SAFETY: the event of a counter that only the benchmarks read.
+    unsafe { asm!("msr pmevtyper0_el0, {}", "isb", in(reg) CPU_CYCLES, options(nomem, nostack, preserves_flags)) };
+}
+
 /// The count of a sequence of instructions written out between two readings.
 macro_rules! counted {
     ($($instruction:literal),* $(, in $operand:ident = $value:expr)?) => {{

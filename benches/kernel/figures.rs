@@ -64,6 +64,8 @@ pub(crate) struct Figures {
     pub(crate) batch: u32,
     pub(crate) batch_mean: Hundredths,
     pub(crate) warm_up: u32,
+    /// Mean of the batch in real time, where that means something.
+    pub(crate) nanoseconds: Option<Hundredths>,
     /// Instructions before the first operation.
     pub(crate) setup: u32,
 }
@@ -74,6 +76,7 @@ pub(crate) enum Quantity {
     #[default]
     Instructions,
     Percent,
+    Bytes,
 }
 
 impl fmt::Display for Quantity {
@@ -81,6 +84,7 @@ impl fmt::Display for Quantity {
         f.write_str(match self {
             Self::Instructions => "instructions",
             Self::Percent => "percent",
+            Self::Bytes => "bytes",
         })
     }
 }
@@ -102,10 +106,17 @@ impl Figures {
 
     /// A part of a whole, in percent.
     pub(crate) fn percent(part: u64, whole: u64) -> Self {
-        let percent = Hundredths::of(part * 100, whole.max(1));
-        let [min, median, mean, p99, max] = [percent; 5];
-        let (of, headline) = (Quantity::Percent, Headline::Max);
-        Self { of, headline, n: 1, units: 1, min, median, mean, p99, max, ..Self::default() }
+        Self::one(Quantity::Percent, Hundredths::of(part * 100, whole.max(1)))
+    }
+
+    /// Bytes of memory, for each of so many.
+    pub(crate) fn bytes(total: u64, count: u64) -> Self {
+        Self::one(Quantity::Bytes, Hundredths::of(total, count.max(1)))
+    }
+
+    fn one(of: Quantity, figure: Hundredths) -> Self {
+        let [min, median, mean, p99, max] = [figure; 5];
+        Self { of, headline: Headline::Max, n: 1, units: 1, min, median, mean, p99, max, ..Self::default() }
     }
 }
 

@@ -1,9 +1,9 @@
 //! How much of a heap's memory its user gets.
 
-use crate::heap::churn::Slot;
+use crate::heap::churn::ChurnSlot;
 use crate::heap::random::Random;
 use crate::heap::{FAILED, Heap, Memory, Unable};
-use quarry::mm::slab::{KmallocRow, kmalloc_index, kmalloc_size};
+use quarry::mm::slab::{KmallocCacheType, kmalloc_index, kmalloc_size};
 
 /// Bytes requested of live blocks, what they come to in the classes of `kmalloc`, and bytes that the heap has for them, when
 /// no more fits.
@@ -19,10 +19,10 @@ pub(crate) struct Filled {
 /// # Errors
 ///
 /// If `slots` are too few.
-pub(crate) fn fill_half_and_fill<H: Heap>(memory: Memory, slots: &mut [Slot]) -> Result<Filled, Unable> {
+pub(crate) fn fill_half_and_fill<H: Heap>(memory: Memory, slots: &mut [ChurnSlot]) -> Result<Filled, Unable> {
     let mut heap = H::new(memory)?;
     let mut random = Random::new(2);
-    slots.fill(Slot::default());
+    slots.fill(ChurnSlot::default());
     let mut live = until_full(&mut heap, memory, slots, 0, &mut random)?;
     let Some(filled) = slots.get_mut(..live) else { return Err(FAILED) };
     random.shuffle(filled);
@@ -34,7 +34,7 @@ pub(crate) fn fill_half_and_fill<H: Heap>(memory: Memory, slots: &mut [Slot]) ->
     let blocks = slots.get_mut(..live).ok_or(FAILED)?;
     let requested = blocks.iter().map(|slot| slot.size() as usize).sum();
     let in_classes =
-        blocks.iter().map(|slot| kmalloc_size(kmalloc_index(KmallocRow::Normal, slot.size() as usize))).sum();
+        blocks.iter().map(|slot| kmalloc_size(kmalloc_index(KmallocCacheType::Normal, slot.size() as usize))).sum();
     let filled = Filled { requested, in_classes, taken: heap.taken().unwrap_or(memory.size()) };
     for slot in blocks {
         slot.free(&mut heap);
@@ -46,7 +46,7 @@ pub(crate) fn fill_half_and_fill<H: Heap>(memory: Memory, slots: &mut [Slot]) ->
 fn until_full<H: Heap>(
     heap: &mut H,
     memory: Memory,
-    slots: &mut [Slot],
+    slots: &mut [ChurnSlot],
     next: usize,
     random: &mut Random,
 ) -> Result<usize, Unable> {

@@ -4,7 +4,7 @@ use crate::arena::{Arena, Scratch};
 use crate::counter::{self, READING};
 use crate::figures::Headline;
 use crate::fullness::{self, Filled};
-use crate::heap::churn::{self, Slot, Step};
+use crate::heap::churn::{self, ChurnSlot, Step};
 use crate::heap::random::Random;
 use crate::heap::{BULK, FAILED, Heap, Memory, check, hidden, layout};
 use crate::meter::{Figures, Meter, Unable};
@@ -200,7 +200,7 @@ const STEPS: usize = 4096;
 fn replace<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
     let mut heap = prepare::<H>(meter, Random::layout)?;
     let mut random = Random::new(4);
-    let mut slots: Vec<_> = (0..LIVE).map(|_| Slot::default()).collect();
+    let mut slots: Vec<_> = (0..LIVE).map(|_| ChurnSlot::default()).collect();
     churn::fill(&mut heap, &mut slots, &mut random)?;
     let steps: Vec<_> = (0..STEPS).map(|_| Step::random(&mut random, LIVE)).collect();
     let heap = black_box(&mut heap);
@@ -229,7 +229,7 @@ fn counted(op: impl FnOnce()) -> u32 {
 fn mixed<H: Heap>(meter: &mut Meter, headline: Headline) -> Result<Figures, Unable> {
     let mut heap = prepare::<H>(meter, Random::layout)?;
     let mut random = Random::new(5);
-    let mut slots: Vec<_> = (0..LIVE).map(|_| Slot::default()).collect();
+    let mut slots: Vec<_> = (0..LIVE).map(|_| ChurnSlot::default()).collect();
     let heap = black_box(&mut heap);
     let mut samples = Scratch::new()?;
     let samples = samples.slice(MIXED, 0);
@@ -260,7 +260,7 @@ fn worst_percent<H: Heap>(meter: &mut Meter) -> Result<Figures, Unable> {
 /// Share of a full heap that nobody requested.
 fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
-    let slots = slots.slice(LARGE / 512, Slot::default());
+    let slots = slots.slice(LARGE / 512, ChurnSlot::default());
     let Filled { requested, taken, .. } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
     Ok(Figures::percent(taken.saturating_sub(requested) as u64, taken as u64))
 }
@@ -268,7 +268,7 @@ fn lost<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
 /// Share of a full heap that its classes do not cause: slabs that are not full, arrays, tables.
 pub(crate) fn lost_by_slabs<H: Heap>(_: &mut Meter) -> Result<Figures, Unable> {
     let mut slots = Scratch::new()?;
-    let slots = slots.slice(LARGE / 512, Slot::default());
+    let slots = slots.slice(LARGE / 512, ChurnSlot::default());
     let Filled { in_classes, taken, .. } = fullness::fill_half_and_fill::<H>(memory(LARGE), slots)?;
     Ok(Figures::percent(taken.saturating_sub(in_classes) as u64, taken as u64))
 }

@@ -39,6 +39,8 @@ mod quarry_pages;
 mod quarry_tables;
 mod rows;
 mod trace;
+mod user_pages;
+mod user_ranges;
 mod user_spaces;
 mod users;
 mod vmallocs;
@@ -56,6 +58,7 @@ fn benchmarks() {
     let args = machine.args;
     match args.value("bench") {
         Some("memory") => memory_use(),
+        Some("clock") => rows::run(&mut Meter::clocking(&machine.cpu), args),
         Some("trace") => rows::run(&mut Meter::tracing(&machine.cpu), args),
         _ => rows::run(&mut Meter::counting(&machine.cpu), args),
     }

@@ -22,9 +22,9 @@ fn zero_page(meter: &mut Meter) -> Result<Figures, Unable> {
     let (page, _) = two_pages();
     // SAFETY: a page of the arena, which is ours.
     unsafe { page.write([0xa5; size_of::<Page>()]) };
-    // SAFETY: as above.
+    // SAFETY: a page of the arena, which is ours.
     let figures = meter.measure(|| unsafe { mem::clear_page(black_box(page)) });
-    // SAFETY: as above.
+    // SAFETY: a page of the arena, which is ours.
     let zero = unsafe { page.as_ref() }.iter().all(|&byte| byte == 0);
     if zero { Ok(figures) } else { Err("the page is not zero") }
 }
@@ -35,7 +35,7 @@ fn copy_page(meter: &mut Meter) -> Result<Figures, Unable> {
     unsafe { from.write([0x5a; size_of::<Page>()]) };
     // SAFETY: two pages of the arena, which are ours.
     let figures = meter.measure(|| unsafe { mem::copy_page(black_box(to), black_box(from)) });
-    // SAFETY: as above.
+    // SAFETY: two pages of the arena, which are ours.
     let (copy, original) = (unsafe { to.as_ref() }, unsafe { from.as_ref() });
     if copy == original { Ok(figures) } else { Err("the copy differs") }
 }

@@ -4,7 +4,9 @@ use crate::counter::{self, READING};
 use crate::figures::{Headline, Hundredths};
 use crate::trace;
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use quarry::arch::aarch64::features::IdRegisters;
+use quarry::driver::timer;
 use quarry::kprintln;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -48,18 +50,19 @@ pub(crate) struct Meter {
 /// going back. Other instructions that the compiler puts between the readings stay in the figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overhead {
+    reading: u32,
     round: u32,
 }
 
 impl Overhead {
     /// The part of `count` that belongs to the operations of `rounds` rounds.
     const fn subtract(self, count: u32, rounds: u32) -> u32 {
-        count.wrapping_sub(READING).wrapping_sub(self.round.wrapping_mul(rounds))
+        count.saturating_sub(self.reading).saturating_sub(self.round.saturating_mul(rounds))
     }
 
     /// Counts stretches of empty rounds; all lengths must agree. Returns also how much is left of each.
     fn measure() -> (Self, u32) {
-        let overhead = Self { round: empty_stretch(2) - empty_stretch(1) };
+        let overhead = Self { reading: READING, round: empty_stretch(2) - empty_stretch(1) };
         let rest = overhead.subtract(empty_stretch(1), 1);
         for rounds in [2, 3, 1_002] {
             let left = overhead.subtract(empty_stretch(rounds), rounds);
@@ -116,6 +119,16 @@ impl Meter {
         meter
     }
 
+    /// Counts cycles instead, and takes the time of each batch: for a CPU that is no emulator's. Figures vary.
+    pub(crate) fn clocking(cpu: &IdRegisters) -> Self {
+        counter::count_cycles(cpu);
+        CLOCKING.store(true, Ordering::Relaxed);
+        let least = |rounds| (0..32).map(|_| empty_stretch(rounds)).min().unwrap_or_default();
+        let round = least(1_001).saturating_sub(least(1)) / 1_000;
+        let overhead = Overhead { reading: least(1).saturating_sub(round), round };
+        Self { tracing: false, overhead, begun: 0, traced: 0 }
+    }
+
     /// Has the fourth round of each operation traced, and counts it too.
     pub(crate) fn tracing(cpu: &IdRegisters) -> Self {
         Self::calibrated(cpu, true).0
@@ -148,6 +161,30 @@ impl Meter {
         self.measure_units(1, op)
     }
 
+    /// Measures an operation before each of which something is made ready, which does not count. The batch is single operations
+    /// too, one after the other.
+    #[inline(always)]
+    pub(crate) fn measure_each(&mut self, mut prepare: impl FnMut(), mut op: impl FnMut()) -> Figures {
+        let setup = counter::read().wrapping_sub(self.begun);
+        let mut row = Accumulator::new(self.tracing, self.overhead);
+        while let Some(rounds) = row.next_rounds() {
+            let mut count: u32 = 0;
+            for round in 0..rounds {
+                let before = counter::read();
+                prepare();
+                row.prepared = counter::read().wrapping_sub(before);
+                // Each round has a second reading of its own.
+                let beyond = if round == 0 { 0 } else { READING };
+                count = count.wrapping_add(stretch(1, &mut op).wrapping_sub(beyond));
+            }
+            row.take(count);
+        }
+        if self.tracing {
+            self.traced = row.batch_count;
+        }
+        Figures { setup, ..row.figures(1) }
+    }
+
     /// Measures an operation that does `units` of what the row counts.
     #[inline(always)]
     pub(crate) fn measure_units(&mut self, units: u32, mut op: impl FnMut()) -> Figures {
@@ -166,6 +203,18 @@ impl Meter {
     }
 }
 
+/// Whether the time of each batch is taken.
+static CLOCKING: AtomicBool = AtomicBool::new(false);
+/// The counter of time when the batch began, and then the ticks that it took.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// Notes the time before a batch, or since then. Out of line, so that the rows are compiled as without it.
+#[cold]
+#[inline(never)]
+fn note_time() {
+    TICKS.store(timer::ticks().wrapping_sub(TICKS.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
 /// Goes through the phases of one row.
 struct Accumulator {
     tracing: bool,
@@ -174,6 +223,8 @@ struct Accumulator {
     /// Stretches left in this phase.
     left: u32,
     cost: u32,
+    /// Instructions of what came before the last operation and does not count.
+    prepared: u32,
     warm_up: u32,
     samples: SpinMutexGuard<'static, [u32; SAMPLES.0 as usize]>,
     n: u32,
@@ -188,7 +239,19 @@ impl Accumulator {
     fn new(tracing: bool, overhead: Overhead) -> Self {
         let samples = STORE.lock();
         let (phase, left) = (Phase::Estimate, ESTIMATES);
-        Self { tracing, overhead, phase, left, cost: 0, warm_up: 0, samples, n: 0, batch: 0, batch_count: 0 }
+        Self {
+            tracing,
+            overhead,
+            phase,
+            left,
+            cost: 0,
+            prepared: 0,
+            warm_up: 0,
+            samples,
+            n: 0,
+            batch: 0,
+            batch_count: 0,
+        }
     }
 
     /// How many rounds the next stretch has; `None` when all is done.
@@ -210,6 +273,10 @@ impl Accumulator {
             return Some(1);
         }
         self.batch = if self.tracing { 1 } else { rounds(BUDGET, self.cost, ROUNDS) };
+        if CLOCKING.load(Ordering::Relaxed) {
+            TICKS.store(0, Ordering::Relaxed);
+            note_time();
+        }
         Some(self.batch)
     }
 
@@ -217,7 +284,7 @@ impl Accumulator {
     fn take(&mut self, count: u32) {
         let single = self.overhead.subtract(count, 1);
         match self.phase {
-            Phase::Estimate => self.cost = single,
+            Phase::Estimate => self.cost = single.saturating_add(self.prepared),
             Phase::WarmUp => {}
             Phase::Sample => {
                 if let Some(sample) = self.samples.get_mut(self.n as usize) {
@@ -229,7 +296,12 @@ impl Accumulator {
                 trace::mark();
                 self.batch_count = single;
             }
-            Phase::Batch => self.batch_count = self.overhead.subtract(count, self.batch),
+            Phase::Batch => {
+                if CLOCKING.load(Ordering::Relaxed) {
+                    note_time();
+                }
+                self.batch_count = self.overhead.subtract(count, self.batch);
+            }
         }
     }
 
@@ -242,6 +314,14 @@ impl Accumulator {
             batch: self.batch,
             batch_mean: Hundredths::of(u64::from(self.batch_count), u64::from(self.batch) * u64::from(units)),
             warm_up: ESTIMATES + self.warm_up,
+            nanoseconds: CLOCKING.load(Ordering::Relaxed).then(|| {
+                let nanoseconds = u128::from(TICKS.load(Ordering::Relaxed)) * 1_000_000_000;
+                let nanoseconds = nanoseconds / u128::from(timer::frequency());
+                Hundredths::of(
+                    nanoseconds.try_into().unwrap_or(u64::MAX / 200),
+                    u64::from(self.batch) * u64::from(units),
+                )
+            }),
             ..Figures::of(samples, units, Headline::Batch)
         }
     }

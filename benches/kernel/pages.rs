@@ -120,7 +120,7 @@ fn get_zeroed_page<P: PageAllocator>(meter: &mut Meter) -> Result<Figures, Unabl
     unsafe { pages.start(dirty).write_bytes(0xa5, PAGE) };
     pages.free::<0>(dirty);
     let page = pages.alloc_zeroed().ok_or(FAILED)?;
-    // SAFETY: as above.
+    // SAFETY: the page has just been allocated.
     let bytes = unsafe { NonNull::slice_from_raw_parts(pages.start(page), PAGE).as_ref() };
     if bytes.iter().any(|&byte| byte != 0) {
         return Err("the page is not zero");

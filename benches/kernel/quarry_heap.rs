@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use quarry::addr::{CpuId, PAGE_SIZE, to_usize};
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
-use quarry::mm::slab::{CacheSpec, KMALLOC_SIZES, KmallocRow, SlabFlags, kmalloc_size};
+use quarry::mm::slab::{CacheSpec, KMALLOC_SIZES, KmallocCacheType, SlabFlags, kmalloc_size};
 
 /// The machine's own heap; the arena is some of its memory, and not needed.
 pub(crate) struct Kmalloc {
@@ -24,7 +24,7 @@ fn free_in_slabs() -> u64 {
     let sizes =
         (0..KMALLOC_SIZES).filter_map(|index| u8::try_from(index).ok()).map(kmalloc_size).filter(|size| *size != 0);
     let free = sizes.filter_map(|size| {
-        let info = slabs.info(slabs.kmalloc_cache(KmallocRow::Normal, size)?);
+        let info = slabs.info(slabs.kmalloc_cache(KmallocCacheType::Normal, size)?);
         Some(info.objects.saturating_sub(info.active_objects) * size as u64)
     });
     free.sum()
@@ -50,7 +50,7 @@ impl Heap for Kmalloc {
 
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { global::kfree(block.as_ptr()) };
     }
 

@@ -10,7 +10,7 @@ use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
-use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions, Slot};
+use quarry::mm::slab::{ArrayHeader, ArrayOffset, CpuSlabs, MAX_CACHES, SlabAllocator, SlabHal, SlabOptions};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::sync::atomic::AtomicU8;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -213,27 +213,27 @@ unsafe impl PageHal for Machine {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
-        // SAFETY: as above.
+        // SAFETY: pages that the allocator has taken for its caller.
         let bytes = unsafe { std::slice::from_raw_parts(at, to_usize(pages * PAGE_SIZE)) };
         let (at, found) = bytes.iter().enumerate().find(|(_, found)| **found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), *found))
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: one thread is one CPU here; each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
     #[inline(always)]
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         // SAFETY: the data of each CPU begin with the headers of all numbers.
-        unsafe { Slot::at(u32::from(number) * HEADER) }
+        unsafe { ArrayOffset::at(u32::from(number) * HEADER) }
     }
 
     #[inline(always)]
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
         let [first, ..] = &local.arrays;
-        local.arrays.get((slot.distance() / HEADER) as usize).unwrap_or(first)
+        local.arrays.get((offset.distance() / HEADER) as usize).unwrap_or(first)
     }
 
     #[inline(always)]
@@ -274,7 +274,7 @@ impl Heap for Kmalloc {
     #[inline(always)]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, _: Layout) {
         let at = VirtAddr::new(block.as_ptr().expose_provenance() as u64);
-        // SAFETY: the caller's contract: the block came from `alloc`, and nobody uses it afterwards.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         let freed = unsafe { slabs().kfree(at) };
         assert!(freed.is_ok(), "a block is freed once");
     }

@@ -5,7 +5,7 @@ use crate::meter::{Figures, Meter, Unable};
 use crate::peers::ROWS as PEERS;
 use crate::{
     areas, dmas, drivers, fast_path, heaps, ioremaps, mapping, memory, pages, percpus, quarry_areas, quarry_heap,
-    quarry_pages, quarry_tables, user_spaces, users, vmallocs,
+    quarry_pages, quarry_tables, user_pages, user_ranges, user_spaces, users, vmallocs,
 };
 use quarry::kernel::bootargs::BootArgs;
 use quarry::kprintln;
@@ -38,6 +38,8 @@ const ROWS: &[&[Row]] = &[
     drivers::ROWS,
     dmas::ROWS,
     user_spaces::ROWS,
+    user_pages::ROWS,
+    user_ranges::ROWS,
     users::ROWS,
     fast_path::ROWS,
 ];
@@ -59,6 +61,9 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         meter.begin();
         match (row.run)(meter) {
             Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}\t{}", meter.traced()),
+            Ok(figures) if let Some(time) = figures.nanoseconds => {
+                kprintln!("{} of {}: {} cycles, {time} ns", row.name, row.by, figures.batch_mean);
+            }
             Ok(figures) => kprintln!("bench: row\t{number}\t{}\t{}\t{figures}", row.name, row.by),
             Err(why) => kprintln!("bench: unable\t{number}\t{}\t{}\t{why}", row.name, row.by),
         }

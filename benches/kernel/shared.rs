@@ -32,7 +32,7 @@ impl<H: Heap> Heap for Locked<H> {
 
     #[inline]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { self.0.lock().unwrap_or_else(PoisonError::into_inner).dealloc(block, layout) }
     }
 
@@ -60,7 +60,7 @@ impl Heap for Libc {
 
     #[inline]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { System.dealloc(block.as_ptr(), layout) }
     }
 

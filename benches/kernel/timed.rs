@@ -1,7 +1,7 @@
 //! Host only: workloads in real time. Each takes a heap through some hundred thousand operations, in one thread or in two
 //! at once, and tells how many nanoseconds passed for each.
 
-use crate::heap::churn::{self, Slot, Step};
+use crate::heap::churn::{self, ChurnSlot, Step};
 use crate::heap::random::Random;
 use crate::heap::{BULK, FAILED, Heap, Memory, Unable, hidden, layout};
 use core::hint::black_box;
@@ -63,12 +63,12 @@ impl Workload for Pair {
 pub(crate) struct Batch;
 
 impl Workload for Batch {
-    type State = (Vec<u16>, Vec<Slot>);
+    type State = (Vec<u16>, Vec<ChurnSlot>);
 
     fn prepare<H: Heap>(self, _: &mut H, seed: u64) -> Result<Self::State, Unable> {
         let mut order: Vec<_> = (0..LIVE).collect();
         Random::new(seed).shuffle(&mut order);
-        Ok((order, vec![Slot::default(); usize::from(LIVE)]))
+        Ok((order, vec![ChurnSlot::default(); usize::from(LIVE)]))
     }
 
     #[inline(always)]
@@ -123,11 +123,11 @@ impl Workload for Bulk {
 pub(crate) struct Churn;
 
 impl Workload for Churn {
-    type State = (Vec<Step>, Vec<Slot>);
+    type State = (Vec<Step>, Vec<ChurnSlot>);
 
     fn prepare<H: Heap>(self, heap: &mut H, seed: u64) -> Result<Self::State, Unable> {
         let mut random = Random::new(seed);
-        let mut slots = vec![Slot::default(); usize::from(LIVE)];
+        let mut slots = vec![ChurnSlot::default(); usize::from(LIVE)];
         churn::fill(heap, &mut slots, &mut random)?;
         Ok(((0..4096).map(|_| Step::random(&mut random, LIVE)).collect(), slots))
     }

@@ -30,14 +30,12 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "mprotect/8_of_16", by: QUARRY, run: |meter| calls(meter, 16, 2, |space, at| protect(space, at, 8)) },
     Row { name: "mremap/grow", by: QUARRY, run: mremap_grow },
     Row { name: "brk/grow", by: QUARRY, run: brk_grow },
-    Row { name: "fork/bare", by: QUARRY, run: |meter| fork(meter, 0) },
-    Row { name: "fork/1000", by: QUARRY, run: |meter| fork(meter, 1000) },
 ];
 
 const READ: VmFlags = VmFlags::READ;
-const WRITE: VmFlags = VmFlags::READ.union(VmFlags::WRITE);
+pub(crate) const WRITE: VmFlags = VmFlags::READ.union(VmFlags::WRITE);
 /// Where the program is.
-const CODE: UserAddr = UserAddr::new(0x40_0000);
+pub(crate) const CODE: UserAddr = UserAddr::new(0x40_0000);
 
 /// `1: svc #0; b 1b`, then `1: str x1, [x0], #4096 (post-index by add); b 1b`, then the same with a load.
 const PROGRAM: [u32; 8] = [
@@ -50,14 +48,14 @@ const PROGRAM: [u32; 8] = [
     0x9140_0400, // add x0, x0, #1, lsl #12
     0x17ff_fffe, // b .-8
 ];
-const STORES: UserAddr = UserAddr::new(0x40_0008);
+pub(crate) const STORES: UserAddr = UserAddr::new(0x40_0008);
 const LOADS: UserAddr = UserAddr::new(0x40_0014);
 
-fn failed(_: MapError) -> Unable {
+pub(crate) fn failed(_: MapError) -> Unable {
     "a call of the process failed"
 }
 
-fn space() -> Result<AddressSpace, Unable> {
+pub(crate) fn space() -> Result<AddressSpace, Unable> {
     let space = global::new_address_space(global::user_layout(), Limits::DEFAULT, Gfp::KERNEL).map_err(failed)?;
     let code = MmapRequest::anonymous(PAGE_SIZE, WRITE).at(Place::FixedNoReplace(CODE));
     space.mmap(&code).map_err(failed)?;
@@ -70,12 +68,12 @@ fn space() -> Result<AddressSpace, Unable> {
     Ok(space)
 }
 
-fn enter(space: &AddressSpace) -> Result<(), Unable> {
+pub(crate) fn enter(space: &AddressSpace) -> Result<(), Unable> {
     // SAFETY: every row leaves the space before it is dropped.
     unsafe { global::activate(space) }.map_err(|_| "no number")
 }
 
-fn mmap(space: &AddressSpace, pages: u64) -> Result<UserAddr, MapError> {
+pub(crate) fn mmap(space: &AddressSpace, pages: u64) -> Result<UserAddr, MapError> {
     space.mmap(black_box(&MmapRequest::anonymous(pages * PAGE_SIZE, WRITE)))
 }
 
@@ -89,7 +87,7 @@ fn protect(space: &AddressSpace, at: UserAddr, pages: u64) -> Result<(), MapErro
 }
 
 /// Touches so many pages.
-fn touch(space: &AddressSpace, at: UserAddr, pages: u64) -> Result<(), Unable> {
+pub(crate) fn touch(space: &AddressSpace, at: UserAddr, pages: u64) -> Result<(), Unable> {
     (0..pages).try_for_each(|page| {
         let at = UserAddr::new(at.get() + page * PAGE_SIZE);
         space.fault(at, FaultAccess::Write, Gfp::USER).map(|_| ()).map_err(|_| "no page")
@@ -171,16 +169,6 @@ fn brk_grow(meter: &mut Meter) -> Result<Figures, Unable> {
         at = UserAddr::new(at.get() + PAGE_SIZE);
         space.brk(black_box(at)).map(|_| ())
     });
-    global::leave_mm();
-    figures
-}
-
-/// A fork and the end of the child.
-fn fork(meter: &mut Meter, touched: u64) -> Result<Figures, Unable> {
-    let space = space()?;
-    let at = mmap(&space, touched.max(1)).map_err(failed)?;
-    touch(&space, at, touched)?;
-    let figures = measure_calls(meter, &space, 1, || space.fork().map(drop));
     global::leave_mm();
     figures
 }

@@ -34,7 +34,7 @@ fn vmalloc<const BYTES: usize>(meter: &mut Meter) -> Result<Figures, Unable> {
         let word = VirtAddr::new(addr.get() + offset).as_ptr::<u64>();
         // SAFETY: memory that vmalloc has just given to us.
         unsafe { word.write_volatile(offset) };
-        // SAFETY: as above.
+        // SAFETY: memory that vmalloc has just given to us.
         if unsafe { word.read_volatile() } != offset {
             return Err("what was written is not read");
         }

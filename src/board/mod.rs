@@ -1,21 +1,12 @@
 //! L4: the boards that the reference kernel knows by name. One image serves all; the device tree says which it is on.
 
+mod fallback_uart;
 mod qemu_virt;
 mod rpi4;
 
-use crate::addr::PhysAddr;
+pub use fallback_uart::FallbackUart;
 
-/// A UART by model and address, where the device tree cannot be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FallbackUart {
-    /// The `compatible` string of its driver.
-    pub compatible: &'static str,
-    /// Physical address of its registers.
-    pub registers: PhysAddr,
-    /// Where the page of its registers says whether it is switched on: offset of a word, and a mask of which one bit is
-    /// set then. Without it, it can always be used.
-    pub enabled: Option<(u64, u32)>,
-}
+use crate::addr::PhysAddr;
 
 /// A machine that the kernel treats by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

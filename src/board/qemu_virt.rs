@@ -1,6 +1,6 @@
 //! QEMU's `virt` machine (QEMU `hw/arm/virt.c`, the memory map `base_memmap`).
 
-use super::FallbackUart;
+use super::fallback_uart::FallbackUart;
 use crate::addr::PhysAddr;
 
 pub(super) const COMPATIBLE: &str = "linux,dummy-virt";

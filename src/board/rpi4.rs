@@ -1,6 +1,6 @@
 //! Raspberry Pi 4 (BCM2711 ARM Peripherals, low-peripheral mode: bus 0x7e00_0000 is physical 0xfe00_0000).
 
-use super::FallbackUart;
+use super::fallback_uart::FallbackUart;
 use crate::addr::PhysAddr;
 
 pub(super) const COMPATIBLE: &str = "brcm,bcm2711";

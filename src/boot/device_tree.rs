@@ -53,8 +53,8 @@ impl fmt::Display for NoTree {
             Self::Unreadable(at) => write!(f, "no device tree: nothing can be read at x0 = {at}"),
             Self::Atags(at) => write!(
                 f,
-                "no device tree: x0 = {at} points to ATAGs. On a Pi put the board's .dtb beside kernel8.img and set \
-                 disable_commandline_tags=1 in config.txt; in QEMU pass -dtb"
+                "no device tree: x0 = {at} points to ATAGs. On a Pi put the board's .dtb beside kernel8.img, and let \
+                 device_tree= in config.txt name it; in QEMU pass -dtb"
             ),
             Self::NoMagic { at, found } => {
                 write!(f, "no device tree: the word at x0 = {at} is {found:#010x}, not {:#010x}", fdt::MAGIC)

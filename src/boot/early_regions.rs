@@ -32,9 +32,9 @@ fn slots(half: usize) -> &'static mut [Region] {
     for index in 0..count {
         // SAFETY: the linker script sets these bytes aside for nothing else, and this half is given away for the first time.
         let slot = unsafe { first.add(index) };
-        // SAFETY: as above, aligned, and mapped read-write since the boot stub.
+        // SAFETY: bytes of this half, set aside by the linker script, aligned, and mapped read-write since the boot stub.
         unsafe { slot.write(Region::EMPTY) };
     }
-    // SAFETY: as above; every element has just been written, and the memory stays initialised as long as the list is in it.
+    // SAFETY: this half, of which every element has just been written; it stays initialised as long as the list is in it.
     unsafe { core::slice::from_raw_parts_mut(first, count) }
 }

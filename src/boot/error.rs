@@ -30,7 +30,7 @@ pub enum BootError {
     /// Memory of the image that only booting needed, and that cannot be freed.
     Free(FreeError),
     /// No memory for a list.
-    NoMemory(slab::AllocError),
+    NoMemory(slab::SlabAllocError),
 }
 
 impl fmt::Display for BootError {

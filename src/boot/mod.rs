@@ -21,7 +21,7 @@ pub use entry::{Booted, booted, set_interrupt_handler};
 pub use error::BootError;
 
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{dcache, mem, protect, tlb, uaccess};
+use crate::arch::aarch64::{dcache, errata, mem, protect, tlb, uaccess};
 use crate::global;
 
 /// The first steps of the boot CPU, on the boot stub's tables and before anything else: its features are checked, and its
@@ -29,6 +29,7 @@ use crate::global;
 pub(crate) fn prepare_boot_cpu() -> IdRegisters {
     let cpu = IdRegisters::read();
     mem::use_features(&cpu);
+    errata::note(cpu.errata());
     tlb::init_cpu(true);
     dcache::init_cpu(true);
     protect::init_cpu(&cpu);

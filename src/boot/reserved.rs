@@ -6,10 +6,10 @@ use crate::gfp::Gfp;
 use crate::global::{KBox, KVec, memblock};
 use crate::mm::io::{ReservedMap, ReservedRange};
 use crate::mm::memblock::{Discovery, Surroundings};
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 
 /// Records it for good. Boot CPU, when objects can be allocated.
-pub(crate) fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, AllocError> {
+pub(crate) fn reserved_map(tree: &Tree<'static>, found: &Discovery) -> Result<ReservedMap<'static>, SlabAllocError> {
     let mut ranges = KVec::new();
     if found.reserved_regions != 0 {
         let around = Surroundings { other_cma: found.passed_over != 0, ..Surroundings::NONE };

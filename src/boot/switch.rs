@@ -5,7 +5,7 @@ use super::{BootError, tables};
 use crate::addr::PhysAddr;
 use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::linear::LinearMemory;
-use crate::arch::aarch64::mmu::FixmapMmu;
+use crate::arch::aarch64::mmu::El1Mmu;
 use crate::global::{self, MemblockFrames};
 use crate::hal::prot::Prot;
 use crate::mm::layout::PAGE_OFFSET;
@@ -19,7 +19,7 @@ pub(crate) fn switch_to_final_tables(
 ) -> Result<(), BootError> {
     let frames = MemblockFrames;
     // SAFETY: the first and only call, on the boot stub's tables.
-    let slots = FixmapMmu::with_window(unsafe { early.table_slots() });
+    let slots = El1Mmu::with_window(unsafe { early.table_slots() });
     // SAFETY: this function is the only one that changes these tables until they are given to `global`, and it maps each frame
     // with its owner's memory type: RAM write-back, devices as the fixmap had them.
     let table = unsafe { PageTable::new(slots, &frames, Space::Kernel) }?;

@@ -1,4 +1,4 @@
-//! L4: drivers that the reference kernel needs: UART, interrupt controller, timer.
+//! L4: drivers that the reference kernel needs: UART, interrupt controller, timer, watchdog.
 
 #[cfg(target_os = "none")]
 pub mod gic;
@@ -7,3 +7,5 @@ pub mod timer;
 #[cfg(target_os = "none")]
 pub mod uart;
 pub mod waker;
+#[cfg(target_os = "none")]
+pub mod watchdog;

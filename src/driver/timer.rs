@@ -4,7 +4,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0};
 use tock_registers::interfaces::Writeable;
 
-pub use crate::arch::aarch64::counter::{frequency, microseconds, ticks};
+pub use crate::arch::aarch64::counter::{frequency, lacks_frequency, microseconds, set_frequency, ticks};
 
 /// Makes the virtual timer's interrupt pending `after` ticks from now, on this CPU, until [`stop`]. The virtual timer works at
 /// every level at which the kernel may be entered: a hypervisor may keep the physical one.

@@ -1,8 +1,9 @@
 //! `/cpus`: which CPUs there are, and how each is started.
 
+use super::cells::Cells;
 use super::error::FdtError;
 use super::node::Node;
-use super::reg::{Cells, take_number};
+use super::reg::take_number;
 use super::tree::Tree;
 use crate::addr::{PhysAddr, PhysRange};
 

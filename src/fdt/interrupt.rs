@@ -17,10 +17,19 @@ impl<'a> Tree<'a> {
     /// The interrupts of the architected timer, in the order of its binding: secure EL1, non-secure EL1, virtual, EL2
     /// physical, and EL2 virtual where there is one (Linux: bindings/timer/arm,arch_timer.yaml).
     pub fn timer_interrupts(&self) -> impl Iterator<Item = Result<Interrupt<'_, 'a>, FdtError>> {
-        let timer = self.find_by(|node| {
+        self.timer().into_iter().flat_map(Node::interrupts)
+    }
+
+    /// Ticks a second of the architected timer, where the firmware has left that to the tree: `clock-frequency`.
+    #[must_use]
+    pub fn timer_frequency(&self) -> Option<u32> {
+        self.timer().and_then(|timer| timer.u32("clock-frequency")).filter(|frequency| *frequency != 0)
+    }
+
+    fn timer(&self) -> Option<Node<'_, 'a>> {
+        self.find_by(|node| {
             node.compatible().any(|name| matches!(name, "arm,armv8-timer" | "arm,armv7-timer")) && node.is_enabled()
-        });
-        timer.into_iter().flat_map(Node::interrupts)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Location of an error in a device tree: the path of the node, which is found even in a broken tree.
 
 use super::error::FdtError;
-use super::precheck::MAX_DEPTH;
+use super::limits::MAX_DEPTH;
 use super::token::{Token, be32};
 use core::fmt;
 

@@ -1,10 +1,10 @@
 //! Memory in the tree: memory nodes, and the children of `/reserved-memory`.
 
+use super::cells::Cells;
 use super::chosen::{CHOSEN, Chosen};
 use super::cpu::CPUS;
 use super::error::FdtError;
 use super::node::Node;
-use super::reg::Cells;
 use super::tree::Tree;
 use super::value::Property;
 use crate::addr::PhysRange;

@@ -7,6 +7,7 @@
 //! recurse nowhere, and answer with iterators over the blob.
 #![forbid(unsafe_code)]
 
+mod cells;
 mod chosen;
 mod compact;
 mod cpu;
@@ -14,6 +15,7 @@ mod dma;
 mod error;
 mod header;
 mod interrupt;
+mod limits;
 mod locate;
 mod memory;
 mod node;
@@ -26,17 +28,19 @@ mod translate;
 mod tree;
 mod value;
 
+pub use cells::Cells;
 pub use chosen::{Chosen, Stdout};
 pub use cpu::{Cpu, EnableMethod};
 pub use error::{Block, FdtError};
 pub use header::{Counts, HEADER_SIZE, Header, MAGIC, MAX_TOTALSIZE, totalsize};
 pub use interrupt::Interrupt;
+pub use limits::{MAX_DEPTH, MAX_PROPERTY_NAME};
 pub use locate::Located;
 pub use memory::{ReservedMemory, Survey};
 pub use node::Node;
-pub use precheck::{MAX_DEPTH, MAX_PROPERTY_NAME, precheck};
+pub use precheck::precheck;
 pub use psci::{Conduit, Psci};
-pub use reg::{Cells, RegEntry};
+pub use reg::RegEntry;
 pub use report::{Description, Report};
 pub use translate::DmaRange;
 pub use tree::{Path, Tree};

@@ -1,6 +1,6 @@
 //! A node: its name, properties, children and parent.
 
-use super::reg::Cells;
+use super::cells::Cells;
 use super::token::Token;
 use super::tree::{Path, Tree};
 use super::value::{Property, Strings};

@@ -3,14 +3,9 @@
 
 use super::error::FdtError;
 use super::header::{Counts, Header};
+use super::limits::{MAX_DEPTH, MAX_PROPERTY_NAME};
 use super::token::{Token, be32};
 
-/// Levels of nodes that we accept, the root being level 0. Real trees have up to 12; the `fdt` crate skips nodes by
-/// recursion and keeps an array of 64 parents, so this bounds both.
-pub const MAX_DEPTH: u32 = 32;
-/// Bytes in a property's name, the terminator left out. The specification says 31, real trees exceed it. Without a
-/// bound, many properties that share one long string would make each walk take time quadratic in the size.
-pub const MAX_PROPERTY_NAME: usize = 127;
 /// The most cells that any `#address-cells` or `#size-cells` may state (Linux: `OF_MAX_ADDR_CELLS`).
 const MAX_CELLS: u32 = 4;
 

@@ -1,18 +1,10 @@
 //! Addresses and sizes of one to three cells, and the `reg` lists made of them.
 
+use super::cells::Cells;
 use super::error::FdtError;
 use super::node::Node;
 use super::value::{Property, wrapping_range};
 use crate::addr::{PhysAddr, PhysRange};
-
-/// Widths, in cells of 32 bits, of addresses and sizes on a bus.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cells {
-    /// Cells in an address.
-    pub address: u32,
-    /// Cells in a size.
-    pub size: u32,
-}
 
 /// An entry of a `reg` property, as it stands: an address on the bus of the node's parent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

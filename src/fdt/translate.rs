@@ -1,9 +1,10 @@
 //! Addresses on a bus, as the CPU sees them, and the other way about: `ranges` and `dma-ranges`.
 
+use super::cells::Cells;
 use super::error::FdtError;
 use super::memory::flatten;
 use super::node::Node;
-use super::reg::{Cells, entries, take_number};
+use super::reg::{entries, take_number};
 use super::tree::Tree;
 use super::value::{Property, wrapping_range};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange};

@@ -7,7 +7,7 @@ use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::irq;
 use crate::gfp::Gfp;
 use crate::mm::alloc::{self, Kmem, Stateless, WithGfp};
-use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, Misuse};
+use crate::mm::slab::{CacheSpec, CreateError, DestroyError, Misuse, SlabAllocError};
 use core::ptr::NonNull;
 
 /// The allocator behind [`kmalloc`](super::kmalloc), as a value. Any context that the flags of each call allow.
@@ -50,18 +50,18 @@ unsafe impl Kmem for Kmalloc {
     type Relax = Relax;
 
     #[inline(always)]
-    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         slab::kmalloc(size, gfp)
     }
 
-    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        // SAFETY: the caller's promise.
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        // SAFETY: `Kmem::krealloc`: `object` came from here, and nobody uses it after a success.
         unsafe { slab::krealloc(object.as_ptr(), size, gfp) }
     }
 
     #[inline(always)]
     unsafe fn kfree(&self, object: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Kmem::kfree`: `object` came from here, and nobody uses it afterwards.
         unsafe { slab::kfree(object.as_ptr()) };
     }
 
@@ -73,12 +73,12 @@ unsafe impl Kmem for Kmalloc {
         slab::slab_allocator().report(misuse);
     }
 
-    fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         vmalloc::vmalloc_gfp(size, gfp).map_err(|error| refused(&error))
     }
 
     unsafe fn vfree(&self, memory: NonNull<u8>) {
-        // SAFETY: the trait's contract: it came from `vmalloc`, and nobody uses it afterwards. `vfree` reports a bad pointer.
+        // SAFETY: `Kmem::vfree`: `memory` came from `vmalloc`, and nobody uses it afterwards. `vfree` reports a bad pointer.
         unsafe { vmalloc::vfree(memory) };
     }
 
@@ -87,7 +87,7 @@ unsafe impl Kmem for Kmalloc {
     }
 
     #[inline(always)]
-    fn alloc_object(&self, cache: &KmemCache, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn alloc_object(&self, cache: &KmemCache, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         cache.alloc(gfp)
     }
 

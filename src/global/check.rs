@@ -1,6 +1,7 @@
 //! One function that tests every invariant of the memory subsystem.
 #![forbid(unsafe_code)]
 
+use super::spaces::check_spaces;
 use super::{
     check_dma, check_percpu, check_vmalloc, io_space, iomem_resource, kernel_tables, memblock, page_allocator,
     slab_allocator,
@@ -23,6 +24,7 @@ pub fn check_all(tell: &mut Tell<'_>) {
     part("per-CPU memory", check_percpu(), tell);
     part("DMA", check_dma(), tell);
     part("device memory", io_space().check(), tell);
+    part("user spaces", check_spaces(), tell);
     part("resources", iomem_resource().check(), tell);
     part("page tables", kernel_tables().map_or(Ok(()), |table| table.check().map(drop)), tell);
 }

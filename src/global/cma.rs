@@ -85,7 +85,7 @@ pub(crate) unsafe fn add_cma_area(range: PhysRange, node: Option<usize>, is_defa
     let pages = page_allocator();
     let first = pages.hal().map().find(Pfn::containing(range.start())).ok_or(none)?;
     let number = u32::try_from(range.size() / PAGE_SIZE).map_err(|_| none)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, the memory was reserved for this, and nobody has it.
     let area = unsafe { pages.add_cma(first, number) }.map_err(AreaRefused::Contig)?;
     let is_default = is_default && cma_default().is_none();
     place.call_once(|| KernelCmaArea { area, range, node, is_default });

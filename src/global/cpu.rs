@@ -4,7 +4,7 @@ use super::machine::{linear_offset, machine};
 use super::static_percpu;
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
-use crate::arch::aarch64::held;
+use crate::arch::aarch64::held_locks;
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::hal::cpu::{Interrupts, PerCpu, with_local};
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
@@ -320,7 +320,7 @@ pub fn cpu_local_size() -> u64 {
 /// As for [`start_cpu`].
 pub(super) unsafe fn start_boot_cpu() {
     cpu::set_current(CpuId::BOOT);
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `start_cpu`.
     unsafe { start_cpu() };
 }
 
@@ -332,14 +332,14 @@ pub(super) unsafe fn start_boot_cpu() {
 /// the one of this machine. Called once a CPU, before pages are handed over, with interrupts masked.
 pub(crate) unsafe fn give_cpu(cpu: CpuId, place: VirtAddr, map: Vmemmap) {
     let local = place.as_ptr::<CpuLocal>();
-    // SAFETY: the caller's promise: large enough, aligned and nobody else's.
+    // SAFETY: by this function's `# Safety`, `place` has room for the data, page aligned, and is nobody else's.
     let field = unsafe { &raw mut (*local).map };
-    // SAFETY: as above.
+    // SAFETY: a field of the data at `place`, which nobody else uses yet.
     unsafe { field.write(map) };
-    // SAFETY: as above; the fields are atomics.
+    // SAFETY: the data at `place`, zeroed and mapped for good; the fields are atomics, for which zero is valid.
     let data = unsafe { &*local };
     data.slab.descriptors.store(descriptor_of_zero(), Ordering::Relaxed);
-    // SAFETY: the caller's promise: that many bytes lie behind the data.
+    // SAFETY: by this function's `# Safety`, `place` has `cpu_local_used` bytes, and so those behind the data.
     let statics = unsafe { static_percpu::copy_template(cpu, place, LOCAL) };
     data.statics.store(statics, Ordering::Relaxed);
     let Some(slot) = LOCALS.get(to_usize(u64::from(cpu.get()))) else { return };
@@ -360,5 +360,5 @@ pub fn cpu_locals() -> impl Iterator<Item = VirtRange> {
 /// Booting is over: from now on an allocation that may wait is reported on this CPU if interrupts are masked.
 pub fn forbid_waiting_in_atomic(forbid: bool) {
     with_local(&HERE, |local| local.scopes.enforce(forbid));
-    held::enforce_lock_order(forbid);
+    held_locks::enforce_lock_order(forbid);
 }

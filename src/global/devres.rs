@@ -9,7 +9,7 @@ use crate::hal::prot::MemoryType;
 use crate::mm::alloc::Refused;
 use crate::mm::dma::{CoherentBlock, Device, DmaError};
 use crate::mm::io::{Group, IoError, Mark, NotKept};
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::ptr::NonNull;
 
 /// Resources of a device's driver, in memory of `kmalloc`; see [`mm::io::Devres`](crate::mm::io::Devres).
@@ -19,9 +19,9 @@ pub type Devres = crate::mm::io::Devres<Kmalloc>;
 ///
 /// # Errors
 ///
-/// [`AllocError`].
+/// [`SlabAllocError`].
 #[inline]
-pub fn devm_kmalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn devm_kmalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     device.memory(size, gfp)
 }
 
@@ -29,9 +29,9 @@ pub fn devm_kmalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8
 ///
 /// # Errors
 ///
-/// [`AllocError`].
+/// [`SlabAllocError`].
 #[inline]
-pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     device.memory(size, gfp | Gfp::ZERO)
 }
 
@@ -39,9 +39,9 @@ pub fn devm_kzalloc(device: &Devres, size: usize, gfp: Gfp) -> Result<NonNull<u8
 ///
 /// # Errors
 ///
-/// [`AllocError`]; [`AllocError::Overflow`] if the product does not fit.
-pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-    devm_kzalloc(device, count.checked_mul(size).ok_or(AllocError::Overflow)?, gfp)
+/// [`SlabAllocError`]; [`SlabAllocError::Overflow`] if the product does not fit.
+pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+    devm_kzalloc(device, count.checked_mul(size).ok_or(SlabAllocError::Overflow)?, gfp)
 }
 
 /// Frees an allocation of [`devm_kmalloc`] and its kin early. O(entries kept since). Any context.
@@ -54,7 +54,7 @@ pub fn devm_kcalloc(device: &Devres, count: usize, size: usize, gfp: Gfp) -> Res
 ///
 /// The memory is the caller's, and nobody uses it afterwards. An allocation that the device does not have is found and refused.
 pub unsafe fn devm_kfree(device: &Devres, memory: impl Pointer) -> Result<(), NotKept> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, the memory is the caller's, and nobody uses it afterwards.
     unsafe { device.free_memory(memory.at().as_ptr()) }.inspect_err(|error| log::error!("devm_kfree: {error}"))
 }
 
@@ -126,7 +126,7 @@ pub unsafe fn devm_ioremap_resource<'d>(
     size: u64,
     name: &'static str,
 ) -> Result<&'d IoMem, IoMemError> {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `IoMem::new`, which `request` asks for.
     let registers = unsafe { IoMem::<0>::request(start, size, MemoryType::DeviceNGnRE, name) }?;
     device.keep(registers, Gfp::KERNEL).map_err(IoMemError::Memory)
 }
@@ -171,7 +171,7 @@ pub fn dmam_alloc_coherent(
 ///
 /// # Errors
 ///
-/// The action, which has not run, and [`AllocError`].
+/// The action, which has not run, and [`SlabAllocError`].
 pub fn devm_add_action<F: FnOnce() + Send + 'static>(device: &Devres, action: F) -> Result<(), Refused<Option<F>>> {
     device.try_action(action, Gfp::KERNEL)
 }
@@ -180,8 +180,8 @@ pub fn devm_add_action<F: FnOnce() + Send + 'static>(device: &Devres, action: F)
 ///
 /// # Errors
 ///
-/// [`AllocError`]; the action has run then.
-pub fn devm_add_action_or_reset(device: &Devres, action: impl FnOnce() + Send + 'static) -> Result<(), AllocError> {
+/// [`SlabAllocError`]; the action has run then.
+pub fn devm_add_action_or_reset(device: &Devres, action: impl FnOnce() + Send + 'static) -> Result<(), SlabAllocError> {
     device.action(action, Gfp::KERNEL)
 }
 

@@ -6,12 +6,13 @@ use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, Pointer, VirtAddr, to
 use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::dcache::Caches;
 use crate::arch::aarch64::mem;
+use crate::ds::Broken;
 use crate::fdt::Node;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::dma::{
-    BounceStats, Broken, CoherentBlock, Device, DeviceSpec, Direction, Dma, DmaError, DmaHal, Entry, PoolError,
-    PoolShape, SLOT_SIZE, SgEntry, Slot, SpecError,
+    BounceSlot, BounceStats, CoherentBlock, Device, DeviceSpec, Direction, Dma, DmaError, DmaHal, Entry, PoolError,
+    PoolShape, SLOT_SIZE, SgEntry, SpecError,
 };
 use crate::mm::page::Page;
 use crate::mm::vmalloc::{SetMemoryError, Uncached};
@@ -59,8 +60,8 @@ unsafe impl DmaHal<'static> for KernelPages {
         super::linear::linear_to_phys(virt)
     }
 
-    fn slots(&self, count: usize) -> Option<&'static mut [Slot]> {
-        records(Slot::FREE, count)
+    fn slots(&self, count: usize) -> Option<&'static mut [BounceSlot]> {
+        records(BounceSlot::FREE, count)
     }
 
     fn entries(&self, count: usize) -> Option<&'static mut [Entry]> {
@@ -84,7 +85,7 @@ unsafe impl DmaHal<'static> for KernelPages {
         for offset in (0..bytes).step_by(to_usize(PAGE_SIZE)) {
             let page = |at: VirtAddr| NonNull::new(VirtAddr::new(at.get() + offset).as_ptr::<mem::Page>());
             if let (Some(to), Some(from)) = (page(to), page(from)) {
-                // SAFETY: as above, whole pages.
+                // SAFETY: whole pages of the caller's buffer and of bounce slots that are this mapping's, which are apart.
                 unsafe { mem::copy_page(to, from) };
             }
         }
@@ -96,18 +97,18 @@ unsafe impl DmaHal<'static> for KernelPages {
         match NonNull::new(at.as_ptr::<mem::Page>()).filter(|_| whole) {
             // SAFETY: memory that was just taken for the caller, and is mapped there as Normal memory, cached or not.
             Some(first) => unsafe { mem::clear_pages(first, bytes / PAGE_SIZE) },
-            // SAFETY: as above.
+            // SAFETY: memory that was just taken for the caller, and is mapped there as Normal memory, cached or not.
             None => unsafe { at.as_ptr::<u8>().write_bytes(0, to_usize(bytes)) },
         }
     }
 
     fn fill(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) {
-        // SAFETY: as above.
+        // SAFETY: bytes that are the caller's alone, mapped as Normal memory, cached or not.
         unsafe { at.as_ptr::<u8>().write_bytes(byte, to_usize(bytes)) };
     }
 
     fn find_other(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) -> Option<(u64, u8)> {
-        // SAFETY: as above; a device may write to it all the same, so each byte is read by itself.
+        // SAFETY: bytes that are the caller's alone; a device may write to them all the same, so each is read by itself.
         let read = |offset| unsafe { at.as_ptr::<u8>().wrapping_add(to_usize(offset)).read_volatile() };
         (0..bytes).map(|offset| (offset, read(offset))).find(|(_, found)| *found != byte)
     }
@@ -301,7 +302,7 @@ pub fn dma_alloc_noncoherent(device: &Device, size: u64, gfp: Gfp) -> Result<Coh
     DMA.alloc_noncoherent(device, size, gfp)
 }
 
-/// Whatever went wrong is the driver's mistake, and logged.
+/// Logs an error of a raw call: it is the driver's mistake.
 #[cold]
 fn complain(call: &'static str, device: &Device, error: impl fmt::Display) {
     log::error!("{call}({}): {error}", device.name());

@@ -19,7 +19,7 @@ use crate::mm::user::SpaceFault;
 use crate::mm::user::access::UserAccessError;
 use crate::mm::user::asid::AsidError;
 use crate::mm::user::pages::{FaultError, PagesError};
-use crate::mm::vmalloc::{AreaError, MapError, SetMemoryError};
+use crate::mm::vmalloc::{AreaError, SetMemoryError, VmallocError};
 use crate::mm::zone::{self, ContigError, FreeError, RegistryError, SleepsInAtomic};
 use crate::sync::SwitchError;
 use core::fmt;
@@ -73,7 +73,7 @@ families! {
     /// Error of freeing pages.
     Free(FreeError),
     /// Error of allocating an object.
-    Object(slab::AllocError),
+    Object(slab::SlabAllocError),
     /// Error of freeing an object.
     Misuse(Misuse),
     /// Error of making a cache.
@@ -87,7 +87,7 @@ families! {
     /// Error of `kvfree`.
     EitherFree(KvFreeError),
     /// Error of mapping or unmapping.
-    Map(MapError),
+    Map(VmallocError),
     /// Error of allocating addresses.
     Area(AreaError),
     /// Error of changing permissions.

@@ -12,7 +12,7 @@ use crate::hal::io::IoBus;
 use crate::hal::prot::{MemoryType, Prot};
 use crate::mm::io::resource::ResourceError;
 use crate::mm::io::{AccessError, Claim, IoError, IoHal, IoSpace, Mmio, ReservedMap};
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::ops::Deref;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -58,49 +58,94 @@ pub(crate) fn io_init(physical_bits: u8, early: VirtRange, reserved: ReservedMap
     IO.adopt(early)
 }
 
-/// Defines a function for each memory type.
-macro_rules! remap {
-    ($(#[$doc:meta])* $name:ident, $memory:ident) => {
-        $(#[$doc])*
-        ///
-        /// See [`IoSpace::ioremap`]. Any context.
-        ///
-        /// As a value: [`IoMem`].
-        ///
-        /// # Errors
-        ///
-        /// [`IoError`].
-        #[track_caller]
-        #[inline]
-        pub fn $name(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
-            IO.ioremap(phys, size, MemoryType::$memory)
-        }
-    };
+/// Maps device registers: Device-nGnRE, a write may be acknowledged before it arrives.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGnRE)
 }
 
-remap! {
-    /// Maps device registers: Device-nGnRE, a write may be acknowledged before it arrives.
-    ioremap, DeviceNGnRE
+/// Maps configuration space: Device-nGnRnE, a write is acknowledged by the device itself.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_np(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGnRnE)
 }
-remap! {
-    /// Maps configuration space: Device-nGnRnE, a write is acknowledged by the device itself.
-    ioremap_np, DeviceNGnRnE
+
+/// Maps a device whose registers may be accessed out of order: Device-nGRE.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_ngre(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceNGRE)
 }
-remap! {
-    /// Maps a device whose registers may be accessed out of order: Device-nGRE.
-    ioremap_ngre, DeviceNGRE
+
+/// Maps a device whose accesses may be gathered and reordered: Device-GRE.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_gre(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::DeviceGRE)
 }
-remap! {
-    /// Maps a device whose accesses may be gathered and reordered: Device-GRE.
-    ioremap_gre, DeviceGRE
+
+/// Maps a frame buffer: Normal non-cacheable, writes are combined.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_wc(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::NonCacheable)
 }
-remap! {
-    /// Maps a frame buffer: Normal non-cacheable, writes are combined.
-    ioremap_wc, NonCacheable
-}
-remap! {
-    /// Maps device memory that is read often: Normal, written through.
-    ioremap_wt, WriteThrough
+
+/// Maps device memory that is read often: Normal, written through.
+///
+/// See [`IoSpace::ioremap`]. Any context.
+///
+/// As a value: [`IoMem`].
+///
+/// # Errors
+///
+/// [`IoError`].
+#[track_caller]
+#[inline]
+pub fn ioremap_wt(phys: PhysAddr, size: u64) -> Result<VirtAddr, IoError> {
+    IO.ioremap(phys, size, MemoryType::WriteThrough)
 }
 
 /// Maps device memory with any type and protection; see [`IoSpace::ioremap_prot`]. Any context.
@@ -217,7 +262,7 @@ pub enum IoMemError {
     /// It has fewer bytes than requested, or its start is not a multiple of 8.
     Size(AccessError),
     /// There is no memory to record that a device has it.
-    Memory(AllocError),
+    Memory(SlabAllocError),
 }
 
 impl core::fmt::Display for IoMemError {
@@ -247,7 +292,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     #[track_caller]
     pub unsafe fn new(phys: PhysAddr, size: u64, memory: MemoryType) -> Result<Self, IoMemError> {
         let start = IO.ioremap(phys, size, memory).map_err(IoMemError::Map)?;
-        // SAFETY: mapped by the line above, and the caller's promise.
+        // SAFETY: mapped by the line above; `# Safety` of `new`: the registers' effect is the owner's responsibility.
         unsafe { Self::of_mapping(start, size) }
     }
 
@@ -259,10 +304,10 @@ impl<const SIZE: u64> IoMem<SIZE> {
     /// [`IoMem::new`].
     unsafe fn of_mapping(start: VirtAddr, size: u64) -> Result<Self, IoMemError> {
         let range = VirtRange::from_size(start, size).unwrap_or_default();
-        // SAFETY: MMIO-1: mapped, and unmapped by `drop` alone, by the caller's promise.
+        // SAFETY: MMIO-1: by this function's `# Safety` the bytes are mapped until `drop` unmaps them, which nobody else does.
         let registers = unsafe { Mmio::new(Bus, range) };
         let registers = registers.sized::<SIZE>().map_err(|error| {
-            // SAFETY: the caller's contract: it is this function's to unmap, and nobody has it yet.
+            // SAFETY: by this function's `# Safety`, the mapping is nobody else's to unmap; nobody has it yet.
             unsafe { memunmap(start) };
             IoMemError::Size(error)
         })?;
@@ -287,7 +332,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
         name: &'static str,
     ) -> Result<Self, IoMemError> {
         let region = MemRegion::request(phys, size, name).map_err(IoMemError::Region)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's `# Safety` is that of `new`.
         let mapped = unsafe { Self::new(phys, size, memory) }?;
         Ok(mapped.with_region(region))
     }
@@ -311,7 +356,7 @@ impl<const SIZE: u64> IoMem<SIZE> {
     ) -> Result<Self, IoMemError> {
         let addresses = region.request(name).map_err(IoMemError::Region)?;
         let start = region.map(memory).map_err(IoMemError::Map)?;
-        // SAFETY: mapped by the line above, and the caller's promise.
+        // SAFETY: mapped by the line above; `# Safety` of `new`: the registers' effect is the owner's responsibility.
         let mapped = unsafe { Self::of_mapping(start, region.range().size()) }?;
         Ok(mapped.with_region(addresses))
     }
@@ -355,7 +400,7 @@ macro_rules! accesses {
         #[must_use]
         #[inline]
         pub unsafe fn $read(at: VirtAddr) -> $word {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and reading it does no harm.
             let value = unsafe { $read_relaxed(at) };
             Bus.order_after_load(value);
             value
@@ -369,7 +414,7 @@ macro_rules! accesses {
         #[must_use]
         #[inline]
         pub unsafe fn $read_relaxed(at: VirtAddr) -> $word {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and reading it does no harm.
             unsafe { Bus.load(at) }
         }
 
@@ -381,7 +426,7 @@ macro_rules! accesses {
         #[inline]
         pub unsafe fn $write(value: $word, at: VirtAddr) {
             Bus.order_before_store();
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and writing it does no harm.
             unsafe { $write_relaxed(value, at) };
         }
 
@@ -392,7 +437,7 @@ macro_rules! accesses {
         /// As for the ordered one.
         #[inline]
         pub unsafe fn $write_relaxed(value: $word, at: VirtAddr) {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: by this function's `# Safety`, `at` is a mapped, aligned register, and writing it does no harm.
             unsafe { Bus.store(at, value) };
         }
     };

@@ -6,8 +6,8 @@ use super::vmalloc::{is_vmalloc_addr, try_vfree, vmalloc_gfp, vrealloc};
 use crate::addr::{PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::size_mul;
-use crate::mm::slab::{AllocError, Misuse};
-use crate::mm::vmalloc::MapError;
+use crate::mm::slab::{Misuse, SlabAllocError};
+use crate::mm::vmalloc::VmallocError;
 use core::fmt;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -20,9 +20,9 @@ const LARGEST: usize = i32::MAX as usize;
 #[non_exhaustive]
 pub enum KvError {
     /// The slab allocator refused, for a reason that vmalloc cannot help.
-    Slab(AllocError),
+    Slab(SlabAllocError),
     /// Both refused; this is vmalloc's error.
-    Vmalloc(MapError),
+    Vmalloc(VmallocError),
 }
 
 impl fmt::Display for KvError {
@@ -43,7 +43,7 @@ pub enum KvFreeError {
     /// The slab allocator did not allocate it.
     Slab(Misuse),
     /// vmalloc did not allocate it.
-    Vmalloc(MapError),
+    Vmalloc(VmallocError),
 }
 
 impl fmt::Display for KvFreeError {
@@ -79,13 +79,13 @@ pub fn kvmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
 #[track_caller]
 fn kvmalloc_large(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvError> {
     if size > LARGEST {
-        return Err(KvError::Slab(AllocError::TooLarge));
+        return Err(KvError::Slab(SlabAllocError::TooLarge));
     }
     // vmalloc is tried too, unless the caller asks for the effort.
     let effort = if gfp.contains(Gfp::RETRY_MAYFAIL) { Gfp::empty() } else { Gfp::NORETRY };
     match kmalloc(size, (gfp - Gfp::NOFAIL) | Gfp::NOWARN | effort) {
         Ok(memory) => Ok(memory),
-        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_))) => Err(KvError::Slab(error)),
+        Err(error @ (SlabAllocError::Flags(_) | SlabAllocError::Zone(_))) => Err(KvError::Slab(error)),
         Err(_) => vmalloc_gfp(size, gfp).map_err(KvError::Vmalloc),
     }
 }
@@ -137,17 +137,17 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
     }
     if is_vmalloc_addr(old) {
         if size == 0 {
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, the memory came from vmalloc; nobody uses it after a success.
             unsafe { try_vfree(old) }.map_err(KvError::Vmalloc)?;
             return kvmalloc(0, gfp);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the memory came from vmalloc; nobody uses it after a success.
         return unsafe { vrealloc(old, size, gfp) }.map_err(KvError::Vmalloc);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, the memory came from `kmalloc`; nobody uses it after a success.
     match unsafe { slab::krealloc(old, size, gfp | Gfp::NOWARN) } {
         Ok(memory) => Ok(memory),
-        Err(error @ (AllocError::Flags(_) | AllocError::Zone(_) | AllocError::NotAllocated(_))) => {
+        Err(error @ (SlabAllocError::Flags(_) | SlabAllocError::Zone(_) | SlabAllocError::NotAllocated(_))) => {
             Err(KvError::Slab(error))
         }
         Err(error) => {
@@ -155,7 +155,7 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
             let new = kvmalloc(size, gfp)?;
             // SAFETY: both have that many bytes, and the new memory has no other owner.
             unsafe { new.as_ptr().copy_from_nonoverlapping(old.as_ptr(), had.min(size)) };
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, nobody uses the old pointer after a success, and this is one.
             unsafe { kfree(old) };
             Ok(new)
         }
@@ -175,10 +175,10 @@ pub unsafe fn kvrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonN
 pub unsafe fn kvfree(memory: impl Pointer) {
     let at = memory.at();
     if !is_vmalloc_addr(at) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         return unsafe { kfree(at) };
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
     let freed = unsafe { try_vfree(at) };
     if let Err(error) = freed {
         refused("kvfree", at, &error, Location::caller());
@@ -197,10 +197,10 @@ pub unsafe fn kvfree(memory: impl Pointer) {
 pub unsafe fn try_kvfree(memory: impl Pointer) -> Result<(), KvFreeError> {
     let at = memory.at();
     if is_vmalloc_addr(at) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         unsafe { try_vfree(at) }.map_err(KvFreeError::Vmalloc)
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, nobody uses the memory afterwards.
         unsafe { try_kfree(at) }.map_err(KvFreeError::Slab)
     }
 }

@@ -13,7 +13,7 @@ use crate::mm::mempool::{
     self, Backing, CacheBacking, Functions, KmallocBacking, NotElement, NotFreed, PageBacking, PoolCreateError,
     PoolDestroyError, PoolEmpty, PoolResizeError, PoolSpec, RawMempool,
 };
-use crate::mm::slab::{CacheSpec, CreateError, KmallocRow, SlabFlags, SlabHal, Slot};
+use crate::mm::slab::{ArrayOffset, CacheSpec, CreateError, KmallocCacheType, SlabFlags, SlabHal};
 use core::ptr::NonNull;
 
 /// A pool of pointers on this machine (Linux: `mempool_t`).
@@ -45,8 +45,8 @@ fn address(element: NonNull<u8>) -> VirtAddr {
 #[derive(Debug)]
 pub struct KmallocElements {
     size: usize,
-    /// Slot of their cache in each CPU's data; `None` for blocks that are larger than the largest cache's.
-    slot: Option<Slot>,
+    /// Offset of their cache's array in each CPU's data; `None` for blocks that are larger than the largest cache's.
+    array: Option<ArrayOffset>,
 }
 
 impl KmallocElements {
@@ -57,8 +57,8 @@ impl KmallocElements {
     /// [`PoolCreateError::Size`].
     pub fn new(size: usize) -> Result<Self, PoolCreateError> {
         let size = KmallocBacking::new(slab_allocator(), size)?.size();
-        let cache = slab_allocator().kmalloc_cache(KmallocRow::Normal, size);
-        Ok(Self { size, slot: cache.map(|cache| cache.slot()) })
+        let cache = slab_allocator().kmalloc_cache(KmallocCacheType::Normal, size);
+        Ok(Self { size, array: cache.map(|cache| cache.array()) })
     }
 }
 
@@ -74,15 +74,15 @@ unsafe impl Backing for KmallocElements {
 
     #[inline(always)]
     fn alloc_at_hand(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        let slot = self.slot.filter(|_| plain(gfp))?;
+        let array = self.array.filter(|_| plain(gfp))?;
         // The mark of a block is its first word.
-        let block = PAGES.hal().take_free(Internal::CALL, slot, 0, gfp.may_wait())?;
+        let block = PAGES.hal().take_free(Internal::CALL, array, 0, gfp.may_wait())?;
         NonNull::new(block.as_ptr())
     }
 
     #[inline(always)]
     unsafe fn free(&self, element: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Backing::free`: the element came from here, and nobody uses it afterwards.
         unsafe { super::slab::kfree(element.as_ptr()) };
     }
 
@@ -113,7 +113,7 @@ unsafe impl Backing for KmemCache {
 
     #[inline(always)]
     unsafe fn free(&self, element: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Backing::free`: the element came from here, and nobody uses it afterwards.
         unsafe { self.free(element) };
     }
 
@@ -150,7 +150,7 @@ pub unsafe fn mempool_create<D>(
     pool_data: D,
 ) -> Result<FunctionPool<D>, PoolCreateError> {
     super::might_sleep("mempool_create").map_err(PoolCreateError::Atomic)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `Functions::new`.
     create(name, min_nr, unsafe { Functions::new(alloc_fn, free_fn, pool_data) })
 }
 
@@ -216,7 +216,7 @@ pub fn mempool_alloc_preallocated<B: Backing>(pool: &MempoolOf<B>) -> Option<Non
 /// As for [`RawMempool::free`].
 #[inline(always)]
 pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `RawMempool::free`.
     if let Err(wrong) = unsafe { pool.free(element.at().as_ptr()) } {
         pool.report_free(&wrong);
     }
@@ -232,7 +232,7 @@ pub unsafe fn mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B
 ///
 /// As for [`RawMempool::free`].
 pub unsafe fn try_mempool_free<B: Backing>(element: impl Pointer, pool: &MempoolOf<B>) -> Result<(), NotFreed> {
-    // SAFETY: the caller's promise.
+    // SAFETY: this function's `# Safety` is that of `RawMempool::free`.
     unsafe { pool.free(element.at().as_ptr()) }
 }
 

@@ -13,7 +13,7 @@ mod dma_barrier;
 mod drain;
 mod error;
 mod exceptions;
-mod faults;
+mod fault_injection;
 mod io;
 mod kvmalloc;
 mod linear;
@@ -31,6 +31,7 @@ mod resource;
 mod set_memory;
 mod slab;
 mod slab_fast;
+mod spaces;
 mod stack;
 mod static_percpu;
 mod switch_mm;
@@ -38,6 +39,7 @@ mod tags;
 mod threads;
 mod uaccess;
 mod user;
+mod user_map;
 mod user_pages;
 mod valloc;
 mod vmalloc;
@@ -79,7 +81,7 @@ pub use dma_barrier::{dma_mb, dma_rmb, dma_wmb};
 pub use drain::{answer_request, answer_requests, drain_offline_cpu};
 pub use error::Error;
 pub use exceptions::{repair, resume_at};
-pub use faults::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
+pub use fault_injection::{KernelCounts, ThisKernel, configure_faults, fault_injector, refuse_allocations};
 #[cfg(feature = "boot")]
 pub(crate) use io::io_init;
 pub use io::{
@@ -131,6 +133,10 @@ pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     slab_allocator, try_kfree, try_kfree_sensitive,
 };
+pub use spaces::{
+    KILL_LARGEST, KillLargest, Spaces, Victim, each_space, kill_largest_space, largest_space, register_spaces,
+    unregister_spaces,
+};
 pub use stack::{KernelStack, StackAllocError, alloc_stack, drain_kernel_stacks, stack_count};
 pub use static_percpu::{
     CPU_NUMBER, CpuVar, PerCpuWord, PinnedCpu, STATIC_PER_CPU_ALIGN, StaticPerCpu, finds_its_own_copy, get_cpu,
@@ -148,6 +154,7 @@ pub use uaccess::{
     strncpy_from_user, user_reader, user_writer, write_user,
 };
 pub use user::{AddressSpace, UserError, activate, new_address_space, resolve_user_fault, user_init, user_layout};
+pub use user_map::{remap_vmalloc_range, vm_iomap_memory};
 pub use user_pages::{UserSpacePages, new_user_space};
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;

@@ -5,7 +5,7 @@
 
 use super::cpu::{CpuLocal, KernelPages};
 use super::linear::{linear, linear_to_phys, phys_range_to_virt, pointer};
-use super::{faults, kernel_tables, movers, tags};
+use super::{fault_injection, kernel_tables, movers, tags};
 use crate::addr::{Address, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, Relax};
 use crate::arch::aarch64::irq::IrqFlags;
@@ -180,24 +180,23 @@ impl BuddyFrames {
 // SAFETY: the page allocator gives whole pages of RAM that nothing else uses, which the linear map reaches.
 unsafe impl FrameSource for BuddyFrames {
     fn alloc_table(&self) -> Result<PhysAddr, NoFrame> {
-        if faults::should_fail(FaultSite::PageTable, self.0, 1) {
+        if fault_injection::should_fail(FaultSite::PageTable, self.0, 1) {
             return Err(NoFrame);
         }
         // The caller gets the error, and reports it or uses a fallback. Tables are reclaimable, and lie close together until
         // then.
         let page = alloc_page(self.0 | Gfp::NOWARN | Gfp::RECLAIMABLE).map_err(|_| NoFrame)?;
-        // A fresh page is unclaimed.
-        let _ = PAGES.do_claim(page, Kind::PageTable, 0);
+        PAGES.claim_fresh(page, Kind::PageTable);
         Ok(page_to_phys(page))
     }
 
     unsafe fn free_table(&self, table: PhysAddr) {
         let Some(page) = pfn_to_page(Pfn::containing(table)) else { return };
         // A table from before the hand-over is reserved memory, which becomes the allocator's here.
-        let freed = match PAGES.do_disown(page, Kind::PageTable) {
-            Ok(()) => PAGES.do_free_pages(page, Order::ZERO),
+        let freed = match PAGES.free_claimed(page, Kind::PageTable) {
             // SAFETY: the caller says that this is a table to which nothing points any more.
             Err(_) => unsafe { PAGES.free_reserved(page, 1) }.map(|_| ()),
+            freed => freed,
         };
         if let Err(error) = freed {
             log::error!("page table at {table} is lost: {error}");

@@ -136,7 +136,7 @@ macro_rules! accesses {
         /// Reading this port does no harm.
         pub unsafe fn $in(port: u64) -> Result<$word, PortError> {
             let at = port_at(port, size_of::<$word>() as u64)?;
-            // SAFETY: a port inside the window, which is mapped for good; and the caller's promise.
+            // SAFETY: a port inside the window, which is mapped for good; by `# Safety`, reading it does no harm.
             Ok(unsafe { $read(at) })
         }
 

@@ -2,7 +2,7 @@
 
 use super::cpu::{KernelPages, rouse};
 use super::drain::answer_requests;
-use super::faults;
+use super::fault_injection;
 use super::machine::machine;
 use super::pages::PAGES;
 use crate::addr::Order;
@@ -153,7 +153,7 @@ impl Pressure for KernelPages {
     }
 
     fn should_fail(&self, gfp: Gfp, order: Order) -> bool {
-        faults::should_fail(FaultSite::PageAlloc, gfp, order.pages())
+        fault_injection::should_fail(FaultSite::PageAlloc, gfp, order.pages())
     }
 
     fn scoped(&self, gfp: Gfp) -> Gfp {
@@ -166,7 +166,7 @@ impl Pressure for KernelPages {
 
     fn failed(&self, shortage: &Shortage) {
         // A report about memory reads the zones, which may stay locked when the kernel ends.
-        if !faults::fault_injector().is_closed() {
+        if !fault_injection::fault_injector().is_closed() {
             machine().allocation_failed(shortage);
         }
     }

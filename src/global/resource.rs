@@ -5,7 +5,9 @@ use super::{KBox, KVec, KernelPages};
 use crate::addr::PhysAddr;
 use crate::arch::aarch64::cpu::Relax;
 use crate::gfp::Gfp;
-use crate::mm::io::resource::{Request, ResourceError, ResourceFlags, ResourceHal, ResourceId, Resources, Slot, Span};
+use crate::mm::io::resource::{
+    Request, ResourceError, ResourceFlags, ResourceHal, ResourceId, ResourceRecord, Resources, Span,
+};
 use core::fmt;
 
 /// The whole address space (Linux: `iomem_resource`).
@@ -15,9 +17,9 @@ static IOMEM: Resources<'static, KernelPages> =
 impl ResourceHal<'static> for KernelPages {
     type Relax = Relax;
 
-    fn row(&self, count: usize) -> Option<&'static mut [Slot<'static>]> {
+    fn row(&self, count: usize) -> Option<&'static mut [ResourceRecord<'static>]> {
         let gfp = Gfp::ATOMIC | Gfp::NOWARN;
-        let row = KVec::from_elem(Slot::FREE, count, gfp).ok()?;
+        let row = KVec::from_elem(ResourceRecord::FREE, count, gfp).ok()?;
         Some(KBox::leak(row.into_boxed_slice(gfp).ok()?))
     }
 }

@@ -8,7 +8,7 @@ use super::linear::pointer;
 use super::machine::machine;
 use super::pages::PAGES;
 use super::reclaim::{context, reclaim};
-use super::{faults, slab_fast};
+use super::{fault_injection, slab_fast};
 use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, to_usize};
 use crate::arch::aarch64::counter;
 use crate::arch::aarch64::cpu;
@@ -17,8 +17,8 @@ use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::fault_inject::FaultSite;
 use crate::mm::slab::{
-    AllocError, ArrayHeader, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, DestroyError,
-    Findings, KMALLOC_SIZES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot,
+    ArrayHeader, ArrayOffset, Cache, CacheHandle, CacheObjects, CacheSpec, CpuSlabs, CreateError, DestroyError,
+    Findings, KMALLOC_SIZES, Misuse, SlabAllocError, SlabAllocator, SlabHal, SlabOptions,
 };
 use crate::mm::zone::{Scanned, Shrinker};
 use core::fmt;
@@ -48,20 +48,20 @@ unsafe impl SlabHal for KernelPages {
     const FIRST_ARRAYS: u32 = FIRST;
 
     #[inline(always)]
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         let distance = match number.checked_sub(KMALLOC_SIZES) {
             None => FIRST + u32::from(number) * HEADER,
             Some(other) => OTHERS + u32::from(other) * HEADER,
         };
-        // SAFETY: SLOT-1: the arrays of `CpuLocal` have a header for each number below MAX_CACHES.
-        unsafe { Slot::at(distance) }
+        // SAFETY: ARR-3: the arrays of `CpuLocal` have a header for each number below MAX_CACHES.
+        unsafe { ArrayOffset::at(distance) }
     }
 
     #[inline(always)]
-    fn header(local: &CpuLocal, slot: Slot) -> &ArrayHeader {
+    fn header(local: &CpuLocal, offset: ArrayOffset) -> &ArrayHeader {
         let header =
-            VirtAddr::new(VirtAddr::of(local).get().wrapping_add(slot.distance().into())).as_ptr::<ArrayHeader>();
-        // SAFETY: a slot that `slot` has made points to a header in the CPU's data, which are never freed (LOCAL-1).
+            VirtAddr::new(VirtAddr::of(local).get().wrapping_add(offset.distance().into())).as_ptr::<ArrayHeader>();
+        // SAFETY: an offset that `array_offset` has made points to a header in the CPU's data, which are never freed (LOCAL-1).
         unsafe { &*header }
     }
 
@@ -71,8 +71,8 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn take_free(&self, _: Internal, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        let object = if wait { slab_fast::take_or_wait(slot) } else { slab_fast::take(slot) }?;
+    fn take_free(&self, _: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+        let object = if wait { slab_fast::take_or_wait(offset) } else { slab_fast::take(offset) }?;
         let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
@@ -97,7 +97,7 @@ unsafe impl SlabHal for KernelPages {
     }
 
     fn should_fail_slab(&self, _: &'static str, gfp: Gfp) -> bool {
-        faults::should_fail(FaultSite::Slab, gfp, 1)
+        fault_injection::should_fail(FaultSite::Slab, gfp, 1)
     }
 
     fn entropy(&self) -> u64 {
@@ -114,10 +114,10 @@ unsafe impl SlabHal for KernelPages {
             unsafe { mem::clear_pages(first, bytes as u64 / PAGE_SIZE) };
         } else if bytes.is_multiple_of(8) {
             // In words, so that a constant number of them needs no call.
-            // SAFETY: as above; objects are aligned to words.
+            // SAFETY: `bytes` of an object that is the allocator's or its caller's alone; objects are aligned to words.
             unsafe { object.as_ptr::<u64>().write_bytes(0, bytes / 8) };
         } else {
-            // SAFETY: as above.
+            // SAFETY: `bytes` of an object that is the allocator's or its caller's alone.
             unsafe { object.as_ptr::<u8>().write_bytes(0, bytes) };
         }
     }
@@ -184,9 +184,9 @@ pub(crate) fn start_slabs(options: SlabOptions) -> Result<(), CreateError> {
 ///
 /// # Errors
 ///
-/// [`AllocError`].
+/// [`SlabAllocError`].
 #[inline(always)]
-pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     SLABS.kmalloc(size, gfp).map(pointer)
 }
 
@@ -196,9 +196,9 @@ pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 ///
 /// # Errors
 ///
-/// [`AllocError`].
+/// [`SlabAllocError`].
 #[inline(always)]
-pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     kmalloc(size, gfp | Gfp::ZERO)
 }
 
@@ -208,9 +208,9 @@ pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 ///
 /// # Errors
 ///
-/// [`AllocError`]; [`AllocError::Overflow`] if the product does not fit.
+/// [`SlabAllocError`]; [`SlabAllocError::Overflow`] if the product does not fit.
 #[inline(always)]
-pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     SLABS.kmalloc_array(count, size, gfp).map(pointer)
 }
 
@@ -222,7 +222,7 @@ pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>,
 ///
 /// As for [`kmalloc_array`].
 #[inline(always)]
-pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     kmalloc_array(count, size, gfp | Gfp::ZERO)
 }
 
@@ -232,12 +232,12 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
 ///
 /// # Errors
 ///
-/// [`AllocError`]; the old allocation is untouched then.
+/// [`SlabAllocError`]; the old allocation is untouched then.
 ///
 /// # Safety
 ///
 /// Nobody uses the old allocation afterwards, if this succeeds.
-pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
     SLABS.do_krealloc(object.at(), size, gfp).map(pointer)
 }
 
@@ -290,8 +290,8 @@ fn kfree_other(object: VirtAddr) {
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are not misuse.
-    if !SLABS.hal().give_free_to(Internal::CALL, object, cache.slot())
-        && !SLABS.give_swapped(object, |slot| slot == cache.slot())
+    if !SLABS.hal().give_free_to(Internal::CALL, object, cache.array())
+        && !SLABS.give_swapped(object, |array| array == cache.array())
         && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
     {
         SLABS.report_from(&misuse, caller);
@@ -355,8 +355,8 @@ pub fn ksize(object: impl Address) -> Result<usize, Misuse> {
 #[derive(Debug)]
 pub struct KmemCache {
     handle: CacheHandle<KernelPages>,
-    // Slot of the cache, for the fast paths.
-    slot: Slot,
+    // Where its arrays are in each CPU's data, for the fast paths.
+    array: ArrayOffset,
     mark: u32,
     word: u64,
     secret: u64,
@@ -374,9 +374,9 @@ impl KmemCache {
 
     const fn of(handle: CacheHandle<KernelPages>) -> Self {
         let cache = handle.cache();
-        let (slot, mark, word) = (cache.slot(), cache.mark(), cache.first_word().raw());
+        let (array, mark, word) = (cache.array(), cache.mark(), cache.first_word().raw());
         let secret = cache.mark_secret();
-        Self { handle, slot, mark, word, secret }
+        Self { handle, array, mark, word, secret }
     }
 
     /// The cache's data for reports.
@@ -389,25 +389,25 @@ impl KmemCache {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline(always)]
-    pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        SLABS.alloc_in(self.slot, self.mark, gfp, || self.cache()).map(pointer)
+    pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        SLABS.alloc_in(self.array, self.mark, gfp, || self.cache()).map(pointer)
     }
 
     /// Takes an object from this CPU's array; `None` also if waiting, which the flags allow, is not legal.
     #[inline(always)]
     pub(super) fn take(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        SLABS.hal().take_free(Internal::CALL, self.slot, self.mark, gfp.may_wait()).map(pointer)
+        SLABS.hal().take_free(Internal::CALL, self.array, self.mark, gfp.may_wait()).map(pointer)
     }
 
     /// Allocates a zeroed object.
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline(always)]
-    pub fn zalloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    pub fn zalloc(&self, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         self.alloc(gfp | Gfp::ZERO)
     }
 
@@ -441,9 +441,9 @@ impl KmemCache {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline]
-    pub fn alloc_bulk(&self, gfp: Gfp, objects: &mut [NonNull<u8>]) -> Result<(), AllocError> {
+    pub fn alloc_bulk(&self, gfp: Gfp, objects: &mut [NonNull<u8>]) -> Result<(), SlabAllocError> {
         // SAFETY: a pointer and an address are alike in memory, and no object is at zero.
         let objects = unsafe { &mut *(ptr::from_mut(objects) as *mut [VirtAddr]) };
         SLABS.alloc_bulk(self.handle.cache(), gfp, objects)

@@ -12,7 +12,7 @@ use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::hal::cpu::PerCpu;
 use crate::mm::layout::{self, PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
 use crate::mm::page::{PageDescriptor, PageMap};
-use crate::mm::slab::{ArrayHeader, CacheObjects, CpuSlabs, Slot};
+use crate::mm::slab::{ArrayHeader, ArrayOffset, CacheObjects, CpuSlabs};
 use crate::mm::zone::PageHal;
 use core::arch::asm;
 use core::mem::offset_of;
@@ -58,14 +58,14 @@ macro_rules! take_tables {
 
 /// Takes the object on top of this CPU's array; `None` if there is none.
 #[inline(always)]
-pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
+pub(super) fn take(offset: ArrayOffset) -> Option<VirtAddr> {
     let object: u64;
-    // SAFETY: SLOT-1, ARR-2: the header is there, and the word below its top. An exception in between starts it again, and
+    // SAFETY: ARR-3, ARR-2: the header is there, and the word below its top. An exception in between starts it again, and
     // until the last store it has written `served` alone, which is a statistic.
     unsafe {
         asm!(
             "2: mrs {local}, tpidr_el1",
-            "add {local}, {local}, {slot}",
+            "add {local}, {local}, {offset}",
             "ldp {served}, {top}, [{local}]",
             "3: ldr {object}, [{top}, #-8]!",
             "cbz {object}, 8f",
@@ -78,7 +78,7 @@ pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
             served = out(reg) _,
             top = out(reg) _,
             object = out(reg) object,
-            slot = in(reg) u64::from(slot.distance()),
+            offset = in(reg) u64::from(offset.distance()),
             options(nostack),
         );
     }
@@ -87,7 +87,7 @@ pub(super) fn take(slot: Slot) -> Option<VirtAddr> {
 
 /// The same for a caller that may want to wait: `None` also if waiting is not legal in its context.
 #[inline(always)]
-pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
+pub(super) fn take_or_wait(offset: ArrayOffset) -> Option<VirtAddr> {
     let object: u64;
     // SAFETY: as in `take`; reading the interrupt mask has no effect.
     unsafe {
@@ -97,7 +97,7 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
             "ldr {top}, [{local}, #{no_wait}]",
             "tst {served}, {top}",
             "b.ne 7f",
-            "add {local}, {local}, {slot}",
+            "add {local}, {local}, {offset}",
             "ldp {served}, {top}, [{local}]",
             "3: ldr {object}, [{top}, #-8]!",
             "cbz {object}, 8f",
@@ -110,7 +110,7 @@ pub(super) fn take_or_wait(slot: Slot) -> Option<VirtAddr> {
             served = out(reg) _,
             top = out(reg) _,
             object = out(reg) object,
-            slot = in(reg) u64::from(slot.distance()),
+            offset = in(reg) u64::from(offset.distance()),
             no_wait = const NO_WAIT,
             options(nostack),
         );
@@ -310,7 +310,7 @@ pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr
             from = inout(reg) objects.as_ptr() => _,
             to = inout(reg) room.as_ptr() => end,
             descriptors = in(reg) local.slab.descriptors.load(Ordering::Relaxed),
-            tag = in(reg) of.slot.tag(),
+            tag = in(reg) of.array.tag(),
             factor = in(reg) of.size.factor,
             page_factor = in(reg) of.size.factor << PAGE_SHIFT,
             excess = in(reg) of.size.excess,

@@ -41,11 +41,11 @@ struct Chunk {
     base: AtomicU64,
     /// A bit for each slot that has a stack, and [`GUARD`]. All are set while the tables of an empty array are freed.
     used: AtomicU64,
-    slots: [Slot; SLOTS],
+    slots: [StackRecord; SLOTS],
 }
 
 /// Contents of a slot. All-zero is an empty one.
-struct Slot {
+struct StackRecord {
     /// Bytes of the stack, or zero.
     size: AtomicU64,
     /// A [`ThreadName`]. A reader that races with a change sees parts of both names.
@@ -70,7 +70,7 @@ pub enum StackAllocError {
     /// No pages.
     Pages(AllocError),
     /// No memory for the record of more stacks.
-    Row(slab::AllocError),
+    Row(slab::SlabAllocError),
     /// No addresses.
     Area(AreaError),
     /// The pages could not be mapped.
@@ -144,7 +144,7 @@ impl Chunk {
     }
 }
 
-impl Slot {
+impl StackRecord {
     fn set_name(&self, name: &str) {
         for (place, word) in self.name.iter().zip(ThreadName::new(name).words()) {
             place.store(word, Ordering::Relaxed);

@@ -72,7 +72,7 @@ fn start_behind(used: u64) -> u64 {
 pub(super) unsafe fn copy_template(cpu: CpuId, place: VirtAddr, used: u64) -> u64 {
     let (from, size) = (template().start(), template().size());
     let to = VirtAddr::new(place.get().wrapping_add(start_behind(used)));
-    // SAFETY: the caller's promise; the template is there for good, and nobody has a reference to a variable in it.
+    // SAFETY: by `# Safety`, `place` has room behind it; the template is there for good, and nobody writes to a variable in it.
     unsafe { to.as_ptr::<u8>().copy_from_nonoverlapping(from.as_ptr(), crate::addr::to_usize(size)) };
     let distance = to.get().wrapping_sub(from.get());
     let number = VirtAddr::new(CPU_NUMBER.addr().get().wrapping_add(distance)).as_ptr::<AtomicU32>();

@@ -84,7 +84,7 @@ pub fn asids() -> Result<&'static AsidAllocator<KernelAsids>, AsidError> {
 /// changed to others, or to none. `slot` belongs to these tables alone.
 #[inline]
 pub unsafe fn switch_mm(root: PhysAddr, slot: &AsidSlot) -> Result<(), AsidError> {
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: this function's `# Safety` is that of `switch_mm_noting`: `root` outlives its users, `slot` is its own.
     unsafe { switch_mm_noting(root, slot, &mut |_| {}) }
 }
 
@@ -106,7 +106,7 @@ pub unsafe fn switch_mm_noting(root: PhysAddr, slot: &AsidSlot, note: &mut dyn F
         None => activate_first(slot, note),
     };
     if let Ok(asid) = asid {
-        // SAFETY: the caller vouches for the tables; the number is theirs, and interrupts are masked.
+        // SAFETY: by `# Safety` of `switch_mm` the tables outlive their use; the number is theirs, and interrupts are masked.
         unsafe { ttbr0::set(root, asid) };
     }
     irq::local_irq_restore_flags(saved);

@@ -14,7 +14,7 @@ use crate::arch::aarch64::mte;
 use crate::hal::tags::{TagEvent, TagMemory};
 use crate::mm::page::Page;
 use crate::mm::tags::{Evidence, Owner, OwnerRing, RingEntry, Verdict, for_block, whole_granules};
-use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use crate::mm::vmalloc::{VmFlags, VmallocError, VmallocRequest};
 use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ impl TagMemory for LinearTags {
     }
 
     fn get(&self, at: PhysAddr) -> Tag {
-        // SAFETY: as above.
+        // SAFETY: RAM of the page allocator, which the linear map maps as tagged, and whose caller has it (TAGS-1).
         unsafe { mte::get(linear(at)) }
     }
 
@@ -119,7 +119,7 @@ pub unsafe fn enable_tags(seed: u64, scratch: VirtAddr) -> Result<(), TagError> 
     }
     SEED.store(seed, Ordering::Relaxed);
     mte::init_cpu(seed);
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `scratch` is mapped and the caller's.
     if !unsafe { keeps_tags(scratch) } {
         return Err(TagError::NotKept);
     }
@@ -152,9 +152,9 @@ pub fn start_tags_on_cpu() -> bool {
 pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
     let at = at.untagged();
     let kept = [Tag::from_bits(5), Tag::from_bits(10), Tag::FREE].map(|tag| {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `at` is mapped, page aligned and the caller's.
         unsafe { mte::set(at, TAG_GRANULE, tag) };
-        // SAFETY: as above.
+        // SAFETY: by this function's `# Safety`, `at` is mapped, page aligned and the caller's.
         unsafe { mte::get(at) == tag }
     });
     kept == [true; 3]
@@ -164,8 +164,8 @@ pub unsafe fn keeps_tags(at: VirtAddr) -> bool {
 ///
 /// # Errors
 ///
-/// [`AllocError`](crate::mm::slab::AllocError).
-pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::AllocError> {
+/// [`AllocError`](crate::mm::slab::SlabAllocError).
+pub fn remember_owners(places: usize) -> Result<(), crate::mm::slab::SlabAllocError> {
     let bytes = places.saturating_mul(size_of::<RingEntry>());
     let memory = super::kzalloc(bytes, crate::gfp::Gfp::KERNEL)?.cast::<RingEntry>();
     // SAFETY: that many bytes, aligned to words, zero, which is a valid entry, and never owned by others.
@@ -184,7 +184,7 @@ pub(super) fn tagged_page(page: Page) -> VirtAddr {
 /// Tags memory of vmalloc: a tag of its own for the requested bytes, the tag of free memory behind them.
 #[cold]
 #[inline(never)]
-pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+pub(super) fn tagged_vmalloc(request: &VmallocRequest) -> Result<VirtAddr, VmallocError> {
     let start = vmap_space().vmalloc(&VmallocRequest { flags: request.flags | VmFlags::KASAN, ..*request })?;
     // Areas have no neighbours: there is a guard page between any two.
     let tag = mte::random(for_block([None; 2]));

@@ -2,7 +2,7 @@
 
 use super::cpu::KernelPages;
 use crate::arch::aarch64::cpu;
-use crate::arch::aarch64::held::held_locks;
+use crate::arch::aarch64::held_locks::held_locks;
 use crate::arch::aarch64::irq;
 use crate::hal::cpu::PerCpu;
 use crate::sync::{self, SwitchError, ThisCpu, ThreadContext};

@@ -46,10 +46,20 @@ impl core::error::Error for UserError {}
 struct Shared {
     /// Records of areas.
     areas: KmemCache,
-    objects: &'static (dyn Objects + Sync),
 }
 
 static SHARED: Once<Result<Shared, UserError>, Relax> = Once::new();
+
+/// Files and devices.
+static OBJECTS: Once<&'static (dyn Objects + Sync), Relax> = Once::new();
+
+#[inline]
+fn objects() -> &'static dyn Objects {
+    match OBJECTS.get() {
+        Some(objects) => *objects,
+        None => &NoObjects,
+    }
+}
 
 /// A kernel without files: nothing can be mapped but anonymous memory.
 struct NoObjects;
@@ -65,7 +75,7 @@ impl Objects for NoObjects {
     fn put(&self, _: ObjectId) {}
 }
 
-fn set_up(objects: &'static (dyn Objects + Sync)) -> Result<Shared, UserError> {
+fn set_up() -> Result<Shared, UserError> {
     asids().map_err(UserError::Asids)?;
     #[expect(clippy::cast_possible_truncation, reason = "two cache lines")]
     let spec = CacheSpec {
@@ -77,21 +87,22 @@ fn set_up(objects: &'static (dyn Objects + Sync)) -> Result<Shared, UserError> {
     };
     let areas = KmemCache::create(&spec).map_err(|_| UserError::NoMemory)?;
     user_pages::prepare(Gfp::KERNEL).map_err(|_| UserError::NoMemory)?;
-    Ok(Shared { areas, objects })
+    Ok(Shared { areas })
 }
 
 fn shared() -> &'static Result<Shared, UserError> {
-    SHARED.call_once(|| set_up(&NoObjects))
+    SHARED.call_once(set_up)
 }
 
-/// Names the files and devices that processes can map. May sleep. The first call counts, or the first space: after one that came
-/// before there are none.
+/// Names the files and devices that processes can map. May sleep. The first call counts; before it there are none, and it comes
+/// before anything is shared by name.
 ///
 /// # Errors
 ///
 /// [`UserError`]: this machine has no user address spaces.
 pub fn user_init(objects: &'static (dyn Objects + Sync)) -> Result<(), UserError> {
-    SHARED.call_once(|| set_up(objects)).as_ref().map(|_| ()).map_err(|error| *error)
+    OBJECTS.call_once(|| objects);
+    shared().as_ref().map(|_| ()).map_err(|error| *error)
 }
 
 /// A new, empty address space with these limits. May sleep: the first time, and if `gfp` says so.
@@ -134,39 +145,31 @@ impl VmaSource<'static> for KernelPages {
 
 impl Objects for KernelPages {
     fn mmap(&self, object: ObjectId, area: &mut NewArea) -> Result<(), MapError> {
-        common().map_or(Err(MapError::NoMemory), |shared| shared.objects.mmap(object, area))
+        objects().mmap(object, area)
     }
 
     fn get(&self, object: ObjectId) {
-        if let Some(shared) = common() {
-            shared.objects.get(object);
-        }
+        objects().get(object);
     }
 
     fn put(&self, object: ObjectId) {
-        if let Some(shared) = common() {
-            shared.objects.put(object);
-        }
+        objects().put(object);
     }
 
     fn opened(&self, object: ObjectId, range: UserRange) {
-        if let Some(shared) = common() {
-            shared.objects.opened(object, range);
-        }
+        objects().opened(object, range);
     }
 
     fn closed(&self, object: ObjectId, range: UserRange) {
-        if let Some(shared) = common() {
-            shared.objects.closed(object, range);
-        }
+        objects().closed(object, range);
     }
 
     fn identity(&self, object: ObjectId) -> (u32, u32, u64) {
-        common().map_or((0, 0, 0), |shared| shared.objects.identity(object))
+        objects().identity(object)
     }
 
     fn name(&self, object: ObjectId, to: &mut dyn fmt::Write) -> fmt::Result {
-        common().map_or(Ok(()), |shared| shared.objects.name(object, to))
+        objects().name(object, to)
     }
 }
 
@@ -180,7 +183,7 @@ impl Objects for KernelPages {
 ///
 /// The space is dropped only when every CPU that sees it has changed to another one, or to none ([`leave_mm`](super::leave_mm)).
 pub unsafe fn activate(space: &AddressSpace) -> Result<(), AsidError> {
-    // SAFETY: the caller vouches for the space; its number is its own, and told to its pages before any CPU uses it.
+    // SAFETY: by `# Safety` the space outlives its use; its number is its own, and told to its pages before any CPU uses it.
     unsafe { switch_mm_noting(space.root(), space.asid(), &mut |asid| space.note_asid(asid)) }
 }
 

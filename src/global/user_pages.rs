@@ -11,9 +11,18 @@ use crate::hal::mmu::Asid;
 use crate::mm::user::pages::{PagesError, UserHal, UserPages};
 use crate::mm::zone::PageAllocator;
 use crate::sync::Once;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The page that reads of memory find that was never written. Allocated with the first space, for good.
 static ZERO_PAGE: Once<Pfn, Relax> = Once::new();
+
+/// User address spaces that exist.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// User address spaces that exist, registered or not.
+pub(super) fn live_spaces() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
 
 /// The tables and pages of one user address space, with all of the kernel's machinery behind it.
 pub type UserSpacePages = UserPages<KernelPages>;
@@ -54,6 +63,14 @@ unsafe impl UserHal for KernelPages {
         // SAFETY: both are pages of RAM, by the contract of the method; nobody else has `to`, and nobody writes `from`, or the
         // bytes that a device writes there meanwhile come as they come.
         unsafe { mem::copy_page(to.cast(), from.cast()) }
+    }
+
+    fn count_space(&self, begins: bool) {
+        if begins {
+            LIVE.fetch_add(1, Ordering::Relaxed);
+        } else {
+            LIVE.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn sync_instructions(&self, start: PhysAddr, pages: u64) {

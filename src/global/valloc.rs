@@ -9,8 +9,8 @@ use crate::gfp::Gfp;
 use crate::hal::prot::Prot;
 use crate::mm::alloc::{self, Allocator, Stateless};
 use crate::mm::page::Page;
-use crate::mm::slab::AllocError;
-use crate::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use crate::mm::slab::SlabAllocError;
+use crate::mm::vmalloc::{VmFlags, VmallocError, VmallocRequest};
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -35,10 +35,10 @@ pub type VBox<T> = alloc::KBox<T, Vmalloc>;
 pub type VVec<T> = alloc::KVec<T, Vmalloc>;
 
 /// Error for a caller that does not know areas.
-pub(super) const fn refused(error: &MapError) -> AllocError {
+pub(super) const fn refused(error: &VmallocError) -> SlabAllocError {
     match error {
-        MapError::TooLarge(_) => AllocError::TooLarge,
-        _ => AllocError::OutOfMemory,
+        VmallocError::TooLarge(_) => SlabAllocError::TooLarge,
+        _ => SlabAllocError::OutOfMemory,
     }
 }
 
@@ -49,24 +49,30 @@ impl Stateless for Vmalloc {
 // SAFETY: an area is mapped read-write over its whole length, is nobody else's, and stays where it is until it is freed.
 unsafe impl Allocator for Vmalloc {
     #[track_caller]
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         let align = (layout.align() as u64).max(PAGE_SIZE);
         let request = VmallocRequest { align, ..VmallocRequest::new(layout.size() as u64, gfp) };
         vmalloc::allocate(&request).map(pointer).map_err(|error| refused(&error))
     }
 
     #[track_caller]
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let moved = if new.align() as u64 > PAGE_SIZE {
             // A block that is moved may use any page.
             let moved = self.allocate(new, gfp)?;
             // SAFETY: both have that many bytes, and the new block has no other owner.
             unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block has the layout `old`, and nobody uses it after a success, which this is.
             unsafe { self.free(block, old) };
             moved
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
             unsafe { vrealloc(block, new.size(), gfp) }.map_err(|error| refused(&error))?
         };
         if gfp.contains(Gfp::ZERO)
@@ -74,14 +80,14 @@ unsafe impl Allocator for Vmalloc {
         {
             // SAFETY: behind the old contents, inside the block.
             let tail = unsafe { moved.add(old.size()) };
-            // SAFETY: as above; not all calls before asked for zeroes.
+            // SAFETY: the `more` bytes behind the old contents, inside the block; not all calls before asked for zeroes.
             unsafe { tail.write_bytes(0, more) };
         }
         Ok(moved)
     }
 
     unsafe fn free(&self, block: NonNull<u8>, _: Layout) {
-        // SAFETY: the trait's contract: the block came from here, and nobody uses it afterwards. `vfree` reports a bad block.
+        // SAFETY: `Allocator::free`: the block came from here, and nobody uses it afterwards. `vfree` reports a bad block.
         unsafe { vfree(block) };
     }
 }
@@ -93,9 +99,9 @@ unsafe impl Allocator for Vmalloc {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
-pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+pub fn vmalloc_huge(size: usize, gfp: Gfp) -> Result<NonNull<u8>, VmallocError> {
     let request = VmallocRequest::new(size as u64, gfp);
     if request.size < PMD_SIZE {
         return vmalloc_gfp(size, gfp);
@@ -124,16 +130,17 @@ impl Vmap {
     ///
     /// # Errors
     ///
-    /// [`MapError`]; the blocks have been freed then.
+    /// [`VmallocError`]; the blocks have been freed then.
     #[track_caller]
-    pub fn new(pages: KVec<Pages>) -> Result<Self, MapError> {
+    pub fn new(pages: KVec<Pages>) -> Result<Self, VmallocError> {
         let mut list = KVec::new();
         for block in pages.as_slice() {
             let first = super::page_to_pfn(block.page());
             for index in 0..block.order().pages() {
                 let page: Option<Page> = super::pfn_to_page(crate::addr::Pfn::new(first.get() + index));
-                let page = page.ok_or(MapError::Empty)?;
-                list.push(page, Gfp::KERNEL).map_err(|_| MapError::Pages(crate::mm::zone::AllocError::OutOfMemory))?;
+                let page = page.ok_or(VmallocError::Empty)?;
+                list.push(page, Gfp::KERNEL)
+                    .map_err(|_| VmallocError::Pages(crate::mm::zone::AllocError::OutOfMemory))?;
             }
         }
         let start = vmap(list.as_slice(), VmFlags::empty(), Prot::KERNEL_RW)?;

@@ -8,6 +8,7 @@ use super::tags::{self, untag};
 use super::{BuddyFrames, Deferred, KernelMmu, KernelPages, context, defer_to, kernel_tables, page_allocator, reclaim};
 use crate::addr::{Address, PAGE_SIZE, Pointer, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::Relax;
+use crate::ds::Broken;
 use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::hal::prot::Prot;
@@ -17,7 +18,7 @@ use crate::mm::page::Page;
 use crate::mm::pgtable::PageTable;
 use crate::mm::slab::{CacheSpec, SlabFlags};
 use crate::mm::vmalloc::{
-    Area, Broken, MapError, RamBlocks, Resized, SetupError, Tuning, VmFlags, VmallocHal, VmallocRequest, VmapSpace,
+    Area, RamBlocks, Resized, Tuning, VmFlags, VmallocError, VmallocHal, VmallocRequest, VmapSetupError, VmapSpace,
 };
 use crate::mm::zone::{PageAllocator, Purge};
 use crate::sync::Once;
@@ -118,8 +119,8 @@ pub fn check_vmalloc() -> Result<(), Broken> {
 ///
 /// # Errors
 ///
-/// [`SetupError`].
-pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> {
+/// [`VmapSetupError`].
+pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, VmapSetupError> {
     #[expect(clippy::cast_possible_truncation, reason = "two cache lines")]
     let spec = CacheSpec {
         name: "vmap_area",
@@ -129,7 +130,7 @@ pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> 
         flags: SlabFlags::NO_MERGE.union(SlabFlags::RECLAIM_ACCOUNT),
         constructor: None,
     };
-    let cache = KmemCache::create(&spec).map_err(|_| SetupError::NoDescriptor)?;
+    let cache = KmemCache::create(&spec).map_err(|_| VmapSetupError::NoDescriptor)?;
     DESCRIPTORS.call_once(|| cache);
     let start = VirtAddr::new(VMALLOC_START);
     let whole = VMALLOC_END - VMALLOC_START;
@@ -142,7 +143,7 @@ pub(crate) fn vmalloc_init(limit: Option<u64>) -> Result<VirtRange, SetupError> 
     set_brief_mappings(|first, pages| RAM_BLOCKS.maps(first, pages));
     let registered = reclaim().purges().register(context(), &Lazy).and(defer_to(&Lazy));
     // Registered for good.
-    let _ = registered.map_err(|_| SetupError::Unregistered)?;
+    let _ = registered.map_err(|_| VmapSetupError::Unregistered)?;
     Ok(region)
 }
 
@@ -165,16 +166,16 @@ pub fn execmem_space() -> &'static VmapSpace<'static, KernelPages> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
-pub fn vmalloc_exec(size: usize) -> Result<NonNull<u8>, MapError> {
+pub fn vmalloc_exec(size: usize) -> Result<NonNull<u8>, VmallocError> {
     let request = VmallocRequest::new(size as u64, Gfp::KERNEL);
     EXECMEM.vmalloc(&VmallocRequest { flags: VmFlags::NO_HUGE_VMAP, ..request }).map(pointer)
 }
 
 /// Memory in the vmalloc region, with a tag where memory is tagged.
 #[inline]
-pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
+pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, VmallocError> {
     if tags::tags_are_on() { tags::tagged_vmalloc(request) } else { VMALLOC.vmalloc(request) }
 }
 
@@ -184,10 +185,10 @@ pub(super) fn allocate(request: &VmallocRequest) -> Result<VirtAddr, MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+pub fn vmalloc(size: usize) -> Result<NonNull<u8>, VmallocError> {
     vmalloc_gfp(size, Gfp::KERNEL)
 }
 
@@ -197,10 +198,10 @@ pub fn vmalloc(size: usize) -> Result<NonNull<u8>, MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
+pub fn vzalloc(size: usize) -> Result<NonNull<u8>, VmallocError> {
     vmalloc_gfp(size, Gfp::KERNEL | Gfp::ZERO)
 }
 
@@ -210,10 +211,10 @@ pub fn vzalloc(size: usize) -> Result<NonNull<u8>, MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
+pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, VmallocError> {
     let flags = VmFlags::USERMAP | VmFlags::NO_HUGE_VMAP;
     let request = VmallocRequest::new(size as u64, Gfp::KERNEL | Gfp::ZERO);
     VMALLOC.vmalloc(&VmallocRequest { flags, ..request }).map(pointer)
@@ -226,10 +227,10 @@ pub fn vmalloc_user(size: usize) -> Result<NonNull<u8>, MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+pub fn vmalloc_gfp(size: usize, gfp: Gfp) -> Result<NonNull<u8>, VmallocError> {
     allocate(&VmallocRequest::new(size as u64, gfp)).map(pointer)
 }
 
@@ -254,13 +255,13 @@ pub unsafe fn vfree(addr: impl Pointer) {
 ///
 /// # Errors
 ///
-/// [`MapError::Area`]; nothing has changed then.
+/// [`VmallocError::Area`]; nothing has changed then.
 ///
 /// # Safety
 ///
 /// As for [`vfree`].
 #[inline(always)]
-pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), MapError> {
+pub unsafe fn try_vfree(addr: impl Pointer) -> Result<(), VmallocError> {
     space_of(untag(addr.at())).do_vfree(untag(addr.at()))
 }
 
@@ -285,13 +286,13 @@ pub unsafe fn vfree_atomic(addr: impl Pointer) {
 ///
 /// # Errors
 ///
-/// [`MapError::Area`]; nothing has changed then.
+/// [`VmallocError::Area`]; nothing has changed then.
 ///
 /// # Safety
 ///
 /// As for [`vfree_atomic`].
 #[inline(always)]
-pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
+pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), VmallocError> {
     space_of(untag(addr.at())).do_vfree_atomic(untag(addr.at()))
 }
 
@@ -303,17 +304,17 @@ pub unsafe fn try_vfree_atomic(addr: impl Pointer) -> Result<(), MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`], [`MapError::Empty`] among them for a size of 0 (Linux frees); the memory is unchanged then.
+/// [`VmallocError`], [`VmallocError::Empty`] among them for a size of 0 (Linux frees); the memory is unchanged then.
 ///
 /// # Safety
 ///
 /// Nobody uses the memory meanwhile, nor the freed part afterwards: all of it, if the address changes.
 #[track_caller]
-pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, MapError> {
+pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNull<u8>, VmallocError> {
     if old.at() == VirtAddr::ZERO {
         return vmalloc_gfp(size, gfp);
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: this function's `# Safety` is that of `resize`: nobody uses the memory meanwhile, nor the freed part afterwards.
     unsafe { resize(old.at(), size as u64, gfp) }.map(pointer)
 }
 
@@ -323,9 +324,9 @@ pub unsafe fn vrealloc(old: impl Pointer, size: usize, gfp: Gfp) -> Result<NonNu
 ///
 /// As for [`vrealloc`].
 #[track_caller]
-unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
+unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
     if size == 0 {
-        return Err(MapError::Empty);
+        return Err(VmallocError::Empty);
     }
     let addr = untag(tagged);
     let space = space_of(addr);
@@ -333,7 +334,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
         Resized::InPlace(bytes) => {
             if gfp.contains(Gfp::ZERO) && bytes > size {
                 let tail = VirtAddr::new(addr.get() + size).as_ptr::<u8>();
-                // SAFETY: mapped, as the area has that many bytes, and used by nobody, as the caller promises.
+                // SAFETY: mapped, as the area has that many bytes; `# Safety` of `vrealloc`: nobody uses the memory meanwhile.
                 unsafe { tail.write_bytes(0, to_usize(bytes - size)) };
             }
             tags::retag_vmalloc(tagged, size, bytes);
@@ -348,7 +349,7 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
     let new = if core::ptr::eq(space, &EXECMEM) { EXECMEM.vmalloc(&request)? } else { allocate(&request)? };
     // SAFETY: both areas are mapped for that many bytes: it moves because it is too short. The new one has no other owner.
     unsafe { untag(new).as_ptr::<u8>().copy_from_nonoverlapping(addr.as_ptr::<u8>(), to_usize(old)) };
-    // SAFETY: the caller's contract: nobody uses the old memory afterwards.
+    // SAFETY: `# Safety` of `vrealloc`: the address changes, so nobody uses the old memory afterwards.
     unsafe { try_vfree(addr) }?;
     Ok(new)
 }
@@ -359,10 +360,10 @@ unsafe fn resize(tagged: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapE
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, MapError> {
+pub fn vmap(pages: &[Page], flags: VmFlags, prot: Prot) -> Result<NonNull<u8>, VmallocError> {
     VMALLOC.vmap(pages, flags, prot).map(pointer)
 }
 
@@ -387,13 +388,13 @@ pub unsafe fn vunmap(addr: impl Pointer) {
 ///
 /// # Errors
 ///
-/// [`MapError::Area`]; nothing has changed then.
+/// [`VmallocError::Area`]; nothing has changed then.
 ///
 /// # Safety
 ///
 /// As for [`vunmap`].
 #[inline(always)]
-pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
+pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), VmallocError> {
     VMALLOC.do_vunmap(untag(addr.at()))
 }
 
@@ -403,10 +404,10 @@ pub unsafe fn try_vunmap(addr: impl Pointer) -> Result<(), MapError> {
 ///
 /// # Errors
 ///
-/// [`MapError`].
+/// [`VmallocError`].
 #[track_caller]
 #[inline]
-pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, MapError> {
+pub fn vm_map_ram(pages: &[Page], prot: Prot) -> Result<NonNull<u8>, VmallocError> {
     RAM_BLOCKS.vm_map_ram(pages, prot).map(pointer)
 }
 
@@ -431,13 +432,13 @@ pub unsafe fn vm_unmap_ram(addr: impl Pointer, pages: usize) {
 ///
 /// # Errors
 ///
-/// [`MapError`]; nothing has changed then.
+/// [`VmallocError`]; nothing has changed then.
 ///
 /// # Safety
 ///
 /// As for [`vm_unmap_ram`].
 #[inline(always)]
-pub unsafe fn try_vm_unmap_ram(addr: impl Pointer, pages: usize) -> Result<(), MapError> {
+pub unsafe fn try_vm_unmap_ram(addr: impl Pointer, pages: usize) -> Result<(), VmallocError> {
     RAM_BLOCKS.do_vm_unmap_ram(addr.at(), pages)
 }
 

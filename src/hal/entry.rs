@@ -61,6 +61,8 @@ pub enum Entry {
     Absent,
     /// No translation, and none to be made: an access is an error ([`EntryFormat::GUARD`]).
     Guard,
+    /// No translation, and memory that stays behind it until there is one again ([`EntryFormat::park`]).
+    Parked(Leaf),
     /// The next level's table lies at this address.
     Table(PhysAddr),
     /// Memory is mapped.
@@ -154,6 +156,13 @@ pub trait EntryFormat {
 
     /// The entry that [`EntryFormat::invalidate`] was given.
     fn revalidate(entry: RawEntry) -> RawEntry;
+
+    /// The leaf made invalid for as long as nobody may access its memory, which stays (Linux: an entry with `PROT_NONE`).
+    /// It belongs to no contiguous group. Unlike what [`EntryFormat::invalidate`] gives, it decodes, as [`Entry::Parked`].
+    fn park(leaf: RawEntry) -> RawEntry;
+
+    /// Whether the entry is one that [`EntryFormat::park`] gave.
+    fn is_parked(entry: RawEntry) -> bool;
 
     /// The memory that a leaf of the last level maps, or would map if it were valid.
     fn frame_of(entry: RawEntry) -> Pfn;

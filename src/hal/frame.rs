@@ -47,7 +47,7 @@ unsafe impl<F: FrameSource> FrameSource for &F {
     }
 
     unsafe fn free_table(&self, table: PhysAddr) {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: `FrameSource::free_table`: the frame came from this source, and no CPU walks through it.
         unsafe { (**self).free_table(table) }
     }
 }

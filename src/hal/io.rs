@@ -108,12 +108,12 @@ pub unsafe trait IoBus {
 // SAFETY: the promises are those of the bus behind the reference.
 unsafe impl<B: IoBus> IoBus for &B {
     unsafe fn load<W: IoWord>(&self, at: VirtAddr) -> W {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: `IoBus::load`: `at` is mapped, a multiple of the width, and reading it does no harm.
         unsafe { (**self).load(at) }
     }
 
     unsafe fn store<W: IoWord>(&self, at: VirtAddr, value: W) {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: `IoBus::store`: `at` is mapped, a multiple of the width, and writing it does no harm.
         unsafe { (**self).store(at, value) };
     }
 

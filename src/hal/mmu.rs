@@ -146,7 +146,7 @@ pub unsafe trait Mmu {
     unsafe fn any(&self, table: PhysAddr, run: Run) -> RawEntry {
         let mut any = 0;
         for slot in run.slots() {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` is that of `read`, for each slot of the run.
             any |= unsafe { self.read(table, slot) }.get();
         }
         RawEntry::new(any)
@@ -160,7 +160,7 @@ pub unsafe trait Mmu {
     unsafe fn fill(&self, table: PhysAddr, run: Run, first: RawEntry, step: u64) {
         let mut entry = first.get();
         for slot in run.slots() {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` is that of `write`, for each slot of the run.
             unsafe { self.write(table, slot, RawEntry::new(entry)) };
             entry = entry.wrapping_add(step);
         }
@@ -181,7 +181,7 @@ pub unsafe trait Mmu {
     ) -> bool {
         for (slot, item) in run.slots().zip(list) {
             let Some(entry) = entry(*item) else { return false };
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` is that of `write`, for each slot of the run.
             unsafe { self.write(table, slot, entry) };
         }
         true
@@ -194,7 +194,7 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::read`].
     unsafe fn read_each(&self, table: PhysAddr, run: Run, mut each: impl FnMut(RawEntry)) {
         for slot in run.slots() {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` is that of `read`, for each slot of the run.
             each(unsafe { self.read(table, slot) });
         }
     }
@@ -207,9 +207,9 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::write`].
     unsafe fn keep(&self, table: PhysAddr, run: Run, mask: RawEntry) {
         for slot in run.slots() {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` is that of `write`, which covers `read`.
             let entry = unsafe { self.read(table, slot) };
-            // SAFETY: as above.
+            // SAFETY: this function's `# Safety` is that of `write`, for each slot of the run.
             unsafe { self.write(table, slot, RawEntry::new(entry.get() & mask.get())) };
         }
     }
@@ -220,7 +220,7 @@ pub unsafe trait Mmu {
     ///
     /// As for [`Mmu::write`].
     unsafe fn clear(&self, table: PhysAddr, run: Run) {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: this function's `# Safety` is that of `write`, which `fill` asks for.
         unsafe { self.fill(table, run, RawEntry::ABSENT, 0) };
     }
 
@@ -243,18 +243,18 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::write`]; no other CPU runs, or none uses what the entries map, and this one is not interrupted.
     unsafe fn rebuild(&self, table: PhysAddr, run: Run, keep: RawEntry, set: RawEntry, what: Invalidation) {
         for slot in run.slots() {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: this function's `# Safety` covers that of `write`, and so that of `read`.
             let entry = unsafe { self.read(table, slot) };
-            // SAFETY: as above.
+            // SAFETY: this function's `# Safety`: nobody uses what the entries map while they are invalid.
             unsafe { self.write(table, slot, Self::Format::invalidate(entry)) };
         }
         self.order_before_invalidate();
         self.invalidate(what);
         self.complete();
         for slot in run.slots() {
-            // SAFETY: as above.
+            // SAFETY: this function's `# Safety` covers that of `write`, and so that of `read`.
             let entry = unsafe { self.read(table, slot) };
-            // SAFETY: as above.
+            // SAFETY: this function's `# Safety` covers that of `write`; every old translation is gone by the flush above.
             unsafe { self.write(table, slot, RawEntry::new(entry.get() & keep.get() | set.get())) };
         }
         self.publish();

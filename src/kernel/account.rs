@@ -2,7 +2,7 @@
 //! every byte is accounted for).
 #![forbid(unsafe_code)]
 
-use super::memmap::{MapError, MemoryMap, Owner};
+use super::owner_map::{Owner, OwnerMap, OwnerMapError};
 use crate::addr::PAGE_SIZE;
 use crate::mm::page::Kind;
 use crate::mm::zone::{Census, Miscount, ZoneCensus};
@@ -12,13 +12,13 @@ use core::fmt;
 ///
 /// # Invariants
 ///
-/// Those of [`MemoryMap`], those of the counters that [`Census::check`] compares, and
+/// Those of [`OwnerMap`], those of the counters that [`Census::check`] compares, and
 ///
 /// - `ACCT-5`: the map's memory of the page allocator is the allocator's own count, to the byte.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Owner of each byte.
-    pub map: MemoryMap,
+    pub map: OwnerMap,
     /// Uses of the page allocator's pages.
     pub census: Census,
 }
@@ -28,7 +28,7 @@ pub struct Account {
 #[non_exhaustive]
 pub enum AccountError {
     /// The map is wrong, or missing.
-    Map(MapError),
+    Map(OwnerMapError),
     /// The page allocator's pages do not add up.
     Pages(Miscount),
     /// `ACCT-5` does not hold.
@@ -54,8 +54,8 @@ impl fmt::Display for AccountError {
 
 impl core::error::Error for AccountError {}
 
-impl From<MapError> for AccountError {
-    fn from(error: MapError) -> Self {
+impl From<OwnerMapError> for AccountError {
+    fn from(error: OwnerMapError) -> Self {
         Self::Map(error)
     }
 }

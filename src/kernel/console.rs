@@ -20,12 +20,13 @@ const EARLY_BYTES: usize = 4096;
 /// Bytes of a line that are printed without interruption.
 const LINE_BYTES: usize = 256;
 
-static PORTS: [Slot; MAX_PORTS] = [const { Slot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
+static PORTS: [PortSlot; MAX_PORTS] =
+    [const { PortSlot { port: Once::new(), stuck: AtomicBool::new(false) } }; MAX_PORTS];
 static OWNER: AtomicU32 = AtomicU32::new(FREE);
 static EARLY: EarlyText = EarlyText { bytes: [const { AtomicU8::new(0) }; EARLY_BYTES], written: AtomicUsize::new(0) };
 
 /// A port, if there is one.
-struct Slot {
+struct PortSlot {
     port: Once<Uart, cpu::Relax>,
     /// Set when the last byte found no room in time. Until a byte does, nobody waits for the port: a dead port costs one pause.
     stuck: AtomicBool,
@@ -188,7 +189,7 @@ impl Write for Writer {
     }
 }
 
-impl Slot {
+impl PortSlot {
     /// Sends `text` with the carriage returns that terminals want.
     fn send(&self, text: &[u8]) {
         let Some(port) = self.port.get() else { return };
@@ -224,7 +225,7 @@ impl EarlyText {
         }
     }
 
-    fn replay(&self, slot: &Slot) {
+    fn replay(&self, slot: &PortSlot) {
         let used = self.written.load(Ordering::Relaxed);
         for byte in self.bytes.iter().take(used) {
             slot.send(&[byte.load(Ordering::Relaxed)]);
@@ -236,7 +237,7 @@ impl EarlyText {
 }
 
 /// One port as a writer, for text that the other ports do not get.
-struct Direct<'a>(&'a Slot);
+struct Direct<'a>(&'a PortSlot);
 
 impl Write for Direct<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

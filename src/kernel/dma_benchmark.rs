@@ -134,7 +134,7 @@ impl Run<'_> {
                 unsafe { at.as_ptr::<u8>().write_bytes(0x66, crate::addr::to_usize(self.bytes)) };
             }
             let begun = counter::ticks();
-            // SAFETY: as above, and no device is there.
+            // SAFETY: the buffer is this CPU's, and no device is there.
             let bus = unsafe { global::dma_map_single::<D>(self.device, at, self.bytes) }?;
             let mapped = counter::ticks();
             self.map.add(mapped - begun);
@@ -166,7 +166,7 @@ impl DmaBenchmark {
     /// The largest buffer, in pages: 4 MiB.
     pub const MAX_GRANULE: u32 = 1024;
 
-    /// Maps and unmaps on the first CPUs for as long as is asked. Only where sleeping is allowed: it waits for other CPUs.
+    /// Runs the benchmark on the first CPUs for the requested time. Only where sleeping is allowed: it waits for other CPUs.
     ///
     /// # Errors
     ///

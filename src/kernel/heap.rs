@@ -16,7 +16,7 @@ static HEAP: GlobalHeap<Kmalloc> = GlobalHeap::new(Kmalloc);
 ///
 /// `range` is mapped read-write for good and nobody else uses it. Called once.
 pub unsafe fn init(range: VirtRange) {
-    // SAFETY: the caller's promise; the boot CPU, interrupts masked.
+    // SAFETY: by this function's `# Safety`, the range is mapped for good and nobody else's; one CPU, interrupts masked.
     unsafe { HEAP.grant(range) };
 }
 

@@ -1,32 +1,31 @@
 //! The order of boot: vectors, device tree, console, memblock, final tables, early heap; each step logs its figures.
 
 use super::bootargs::BootArgs;
-use super::memmap::MapError;
-use super::memory_map::BootMemory;
+use super::machine::{self, BootMemory};
+pub use super::machine::{Machine, machine};
+use super::owner_map::OwnerMapError;
 use super::{
-    console, cpus, dma, faults, heap, input, interrupts, io, iomem, ktest, log, memory_map, pages, panic, ports, power,
-    pressure, prompt, report, serial, slabs, tags, vmalloc, whereabouts,
+    console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
+    machine_account, pages, ports, power, pressure, prompt, report, resume, serial, slabs, tags, vmalloc, whereabouts,
+    wx_check,
 };
-use crate::addr::{Bytes, PAGE_SIZE, PhysRange};
+use crate::addr::{Bytes, CpuId, PAGE_SIZE};
 use crate::arch::aarch64::boot::{self, BootInfo};
-use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::trap::{self, Handlers, Outcome};
-use crate::arch::aarch64::{irq, pmu, psci};
+use crate::arch::aarch64::trap;
+use crate::arch::aarch64::{irq, pmu};
 use crate::board::Board;
 use crate::boot::early_map::EarlyMap;
 use crate::boot::switch::switch_to_final_tables;
 use crate::boot::{BootError, device_tree, discovery, prepare_boot_cpu};
+use crate::driver::timer;
 use crate::fdt::Tree;
 use crate::global;
-use crate::hal::wait::Scope;
 use crate::kprintln;
 use crate::mm::layout;
-use crate::mm::memblock::{Discovery, MemblockError, Window};
-use crate::mm::pgtable::wx::{self, WxReport, WxViolation};
-use crate::mm::pgtable::{MapFlags, PageTable, Space};
+use crate::mm::memblock::{MemblockError, Window};
+use crate::mm::pgtable::MapFlags;
+use crate::mm::pgtable::wx::WxViolation;
 use crate::mm::zone::Scrub;
-use crate::sync;
-use crate::sync::Once;
 use ::log::{error, info, warn};
 use core::fmt;
 
@@ -35,7 +34,7 @@ use core::fmt;
 pub(super) enum StartError {
     Boot(BootError),
     Wx(WxViolation),
-    Map(MapError),
+    Map(OwnerMapError),
     MemEquals(&'static str),
 }
 
@@ -56,56 +55,12 @@ impl<E: Into<BootError>> From<E> for StartError {
     }
 }
 
-/// Facts found during boot, for the prompt and the tests.
-#[derive(Debug)]
-pub struct Machine {
-    /// Values handed over by the boot stub.
-    pub boot: BootInfo,
-    /// The ID registers of the boot CPU.
-    pub cpu: IdRegisters,
-    /// The board.
-    pub board: Board,
-    /// The boot arguments.
-    pub args: BootArgs<'static>,
-    /// The device tree.
-    pub tree: Tree<'static>,
-    /// Where the device tree lies.
-    pub tree_range: PhysRange,
-    /// Facts about memory in the device tree, beside those that memblock keeps.
-    pub found: Discovery,
-    /// Instructions retired from the first one at EL1 to the last step of booting; 0 where there is no such counter.
-    pub boot_cost: u64,
-    /// Result of the W^X check.
-    pub wx: WxReport,
-    /// RAM that booting used, by name.
-    pub(super) boot_memory: BootMemory,
-}
-
-static MACHINE: Once<Machine, crate::arch::aarch64::cpu::Relax> = Once::new();
-static HANDLERS: Handlers = Handlers { sync: on_sync, irq: on_irq, fatal: panic::fatal };
-
-/// Facts found during boot; `None` while boot is in progress.
-#[must_use]
-pub fn machine() -> Option<&'static Machine> {
-    MACHINE.get()
-}
-
-fn on_sync(frame: &mut trap::TrapFrame) -> Outcome {
-    let repaired = global::repair(&mut frame.exception()) || psci::answer_undefined(frame);
-    if repaired { Outcome::Resume } else { Outcome::Unhandled }
-}
-
-fn on_irq(_: &mut trap::TrapFrame) {
-    let _scope = sync::enter(global::context(), Scope::Interrupt);
-    interrupts::handle();
-}
-
 /// The first Rust code: called by the boot stub on the boot stack, exceptions masked, on the early tables.
 #[unsafe(no_mangle)]
 extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: u64) -> ! {
     let boot = BootInfo::new(device_tree, image, level, count);
     log::init();
-    trap::set_handlers(&HANDLERS);
+    trap::set_handlers(&exceptions::HANDLERS);
     report::add_describer(whereabouts::describe);
     report::add_describer(tags::describe);
     let stacks = trap::init_boot_cpu();
@@ -115,7 +70,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
 
     let result = start(&boot, &early);
     let machine = match result {
-        Ok(machine) => MACHINE.call_once(|| machine),
+        Ok(machine) => machine::booted(machine),
         Err(error) => {
             // Without a tree the image's place says which board it is; a device that the tree does not name does not exist.
             let unknown = matches!(error, StartError::Boot(BootError::NoTree(_) | BootError::Damaged(..)));
@@ -135,7 +90,7 @@ extern "C" fn quarry_boot_main(device_tree: u64, image: u64, level: u64, count: 
 /// Prints the machine's memory, then runs tests, the prompt, or nothing, as the boot arguments say.
 fn go(machine: &Machine) -> ! {
     let args = machine.args;
-    match memory_map::account(machine) {
+    match machine_account::account(machine) {
         Ok(account) => kprintln!("memory map:\n{account}"),
         Err(error) => error!("memory does not add up: {error}"),
     }
@@ -143,8 +98,12 @@ fn go(machine: &Machine) -> ! {
     // Booting is over: from here on this CPU takes interrupts, and waits only where that is legal.
     global::forbid_waiting_in_atomic(true);
     irq::local_irq_enable();
+    errata::settle(&machine.boot);
     if global::tags_are_on() {
         tags::self_test();
+    }
+    if args.flag("ktest.resume") {
+        resume::run(machine, args.value("ktest").unwrap_or_default(), args.value("ktest.smp").unwrap_or_default());
     }
     if let Some(list) = args.value("ktest") {
         ktest::run_list(list);
@@ -162,20 +121,35 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     let (tree_range, blob) = device_tree::find(boot, &early.fixmap, cpu.physical_bits()).map_err(BootError::NoTree)?;
     let tree = Tree::new_or_located(blob).map_err(|error| BootError::Damaged(tree_range.start(), error))?;
     let board = Board::from_compatible(tree.root().compatible());
-    let args = BootArgs::new(tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default());
+    let given = || tree.chosen().and_then(|chosen| chosen.bootargs()).unwrap_or_default();
+    let args = BootArgs::new(boot::built_in_arguments().unwrap_or_else(given));
     power::init(
         args.flag("semihosting"),
         tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
     );
+    let lacks_frequency = timer::lacks_frequency();
+    if let Some(frequency) = tree.timer_frequency().filter(|_| lacks_frequency) {
+        timer::set_frequency(frequency.into());
+    }
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(board, early);
+    }
+    if let Some(watchdog) = serial::watchdog(&tree, early) {
+        resume::set_watchdog(watchdog);
     }
     log::apply(args);
     info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));
     info!("entered at EL{}, image at {}, device tree at {tree_range}", boot.entry_level, boot.image_range());
     info!("CPU: {cpu}");
+    errata::report(CpuId::BOOT, cpu.errata());
     if !args.is_empty() {
         info!("boot arguments: {args}");
+    }
+    if lacks_frequency {
+        match tree.timer_frequency() {
+            Some(frequency) => warn!("timer: CNTFRQ_EL0 is 0; {frequency} Hz by the device tree's clock-frequency"),
+            None => warn!("timer: CNTFRQ_EL0 is 0, and the device tree has no clock-frequency: times are wrong"),
+        }
     }
     for complaint in args.complaints() {
         warn!("{complaint}");
@@ -194,7 +168,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     pages::init(&tree, args)?;
     heap::hand_over();
     info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
-    faults::init(args);
+    fault_injection::init(args);
     pressure::init();
     vmalloc::init(args)?;
     tags::remember_owners(args);
@@ -211,7 +185,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     for leak in early.leaks() {
         warn!("early mapping not undone: {leak}");
     }
-    let wx = check_wx(boot)?;
+    let wx = wx_check::check_tables(boot).map_err(StartError::Wx)?;
     info!("W^X: ok, {} entries walked, {} executable", wx.entries, Bytes(wx.executable));
     let boot_cost = pmu::instructions_retired(&cpu);
     if boot_cost != 0 {
@@ -237,16 +211,6 @@ fn linear_flags(args: BootArgs<'_>) -> MapFlags {
         true => MapFlags::NO_HUGE | MapFlags::NO_CONT,
         false => MapFlags::empty(),
     }
-}
-
-/// Walks the kernel's tables and the identity map: nothing is writable and executable, neither by an entry nor by an
-/// alias.
-pub(super) fn check_wx(boot: &BootInfo) -> Result<WxReport, StartError> {
-    let Some(table) = global::kernel_tables() else { return Ok(WxReport::default()) };
-    let idmap = boot.image_phys(boot::idmap_tables());
-    // SAFETY: the boot stub's identity map keeps to the format; nobody edits it.
-    let idmap = unsafe { PageTable::adopt(*table.mmu(), idmap, Space::Identity) };
-    wx::check(&[table, &idmap]).map_err(StartError::Wx)
 }
 
 /// Gives the early heap its memory.

@@ -111,21 +111,35 @@ macro_rules! ktest {
 /// [`power::SUCCESS`] if each returned. To be called once, on the boot CPU, when everything that the tests use is up. Each test
 /// starts with interrupts unmasked.
 pub(crate) fn run_list(list: &str) -> ! {
-    panic::set_expected(on_fault);
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-            fail(format_args!("cannot read the list of tests at {range:?}"))
-        };
-        for number in first..=last {
-            run(number);
-        }
-    }
+    expect_faults();
+    numbers(list).for_each(run);
     console::print(format_args!("ktest: end\n"));
     power::leave(power::SUCCESS)
 }
 
-fn run(number: usize) {
+/// The numbers that a list such as `0-3,7` names. A piece that is none ends the machine.
+pub(super) fn numbers(list: &str) -> impl Iterator<Item = usize> {
+    list.split(',').filter(|range| !range.is_empty()).flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+            fail(format_args!("cannot read the list of tests at {range:?}"))
+        };
+        first..=last
+    })
+}
+
+/// The name of a test.
+pub(super) fn name(number: usize) -> Option<&'static str> {
+    registry().get(number).map(Ktest::name)
+}
+
+/// From now on a fault that a test has announced is what it waits for.
+pub(super) fn expect_faults() {
+    panic::set_expected(on_fault);
+}
+
+/// Runs a test. It returns if the test has passed; otherwise the machine is left.
+pub(super) fn run(number: usize) {
     let Some((test, body)) = registry().get(number).and_then(|test| Some((test, test.run?))) else {
         fail(format_args!("there is no test number {number} to run"))
     };

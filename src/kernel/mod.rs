@@ -6,7 +6,7 @@ pub mod bootargs;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
-pub mod memmap;
+pub mod owner_map;
 pub mod process;
 pub mod ring;
 
@@ -19,7 +19,11 @@ mod dma;
 #[cfg(target_os = "none")]
 pub mod dma_benchmark;
 #[cfg(target_os = "none")]
-mod faults;
+mod errata;
+#[cfg(target_os = "none")]
+mod exceptions;
+#[cfg(target_os = "none")]
+mod fault_injection;
 #[cfg(target_os = "none")]
 pub mod heap;
 #[cfg(target_os = "none")]
@@ -37,9 +41,9 @@ pub mod ktest;
 #[cfg(target_os = "none")]
 pub mod log;
 #[cfg(target_os = "none")]
-mod machine;
+pub mod machine;
 #[cfg(target_os = "none")]
-pub mod memory_map;
+pub mod machine_account;
 #[cfg(target_os = "none")]
 mod pages;
 #[cfg(target_os = "none")]
@@ -53,9 +57,13 @@ mod pressure;
 #[cfg(target_os = "none")]
 pub mod prompt;
 #[cfg(target_os = "none")]
+mod reference;
+#[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]
 mod reserved;
+#[cfg(target_os = "none")]
+mod resume;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
@@ -72,3 +80,5 @@ pub mod tick;
 mod vmalloc;
 #[cfg(target_os = "none")]
 pub mod whereabouts;
+#[cfg(target_os = "none")]
+mod wx_check;

@@ -11,7 +11,7 @@ use super::{interrupts, power, report};
 use crate::addr::{CpuId, VirtAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::esr::Esr;
-use crate::arch::aarch64::held;
+use crate::arch::aarch64::held_locks;
 use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
 use crate::driver::timer;
@@ -121,7 +121,7 @@ fn enter() -> Depth {
     match depth {
         0 => {
             // From here on the lock order is not enforced: a report may break it.
-            held::enforce_lock_order(false);
+            held_locks::enforce_lock_order(false);
             Depth::First
         }
         1 => Depth::Second,

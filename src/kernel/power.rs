@@ -3,6 +3,7 @@
 use crate::arch::aarch64::{cpu, psci};
 use crate::fdt::Conduit;
 use crate::kernel::console;
+use crate::sync::Once;
 use core::sync::atomic::{AtomicBool, Ordering};
 use qemu_exit::QEMUExit;
 
@@ -12,6 +13,14 @@ pub const SUCCESS: u32 = 0;
 pub const FAILURE: u32 = 1;
 
 static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
+
+/// Called with the status before the machine is left.
+static LAST_WORDS: Once<fn(u32), cpu::Relax> = Once::new();
+
+/// From now on `last_words` is called with the status whenever the kernel ends. The first call counts.
+pub(super) fn set_last_words(last_words: fn(u32)) {
+    LAST_WORDS.call_once(|| last_words);
+}
 
 /// Records the ways to leave this machine. `semihosting` only if the boot arguments say that a host listens: elsewhere the
 /// instruction is undefined. `conduit` is that of the device tree's PSCI node, if that has the standard function numbers.
@@ -24,6 +33,11 @@ pub fn init(semihosting: bool, conduit: Option<Conduit>) {
 /// context. All printed text has left the console first.
 pub fn leave(status: u32) -> ! {
     console::flush();
+    if let Some(last_words) = LAST_WORDS.get() {
+        last_words(status);
+        // A restart takes a moment.
+        cpu::park();
+    }
     if SEMIHOSTING.load(Ordering::Relaxed) {
         qemu_exit::AArch64::new().exit(status);
     }

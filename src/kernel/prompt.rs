@@ -1,10 +1,10 @@
 //! The prompt: a person at the serial line explores the memory of the machine.
 
 use super::bootargs::parse_number;
-use super::init::{self, Machine};
 use super::line::{LineReader, Refusal, Step};
+use super::machine::Machine;
 use super::whereabouts::Whereabouts;
-use super::{dma, faults, input, io, memory_map, power, process, reserved};
+use super::{dma, errata, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 30] = [
+const COMMANDS: [Command; 31] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -81,6 +81,12 @@ const COMMANDS: [Command; 30] = [
     },
     Command { name: "cpu", argument: "", help: "what this CPU can do", run: |machine, _| kprintln!("{}", machine.cpu) },
     Command {
+        name: "errata",
+        argument: "",
+        help: "what the CPUs cannot do, and what is done",
+        run: |_, _| errata::list(),
+    },
+    Command {
         name: "memblock",
         argument: "",
         help: "the boot allocator's lists",
@@ -132,7 +138,7 @@ const COMMANDS: [Command; 30] = [
         name: "faults",
         argument: "...",
         help: "which allocations are made to fail; SITE and settings change it",
-        run: |_, rest| faults::command(rest),
+        run: |_, rest| fault_injection::command(rest),
     },
     Command {
         name: "exec",
@@ -207,7 +213,7 @@ fn help() {
 }
 
 fn memmap(machine: &Machine) {
-    match memory_map::account(machine) {
+    match machine_account::account(machine) {
         Ok(account) => kprintln!("{account}"),
         Err(error) => kprintln!("memory does not add up: {error}"),
     }
@@ -220,9 +226,9 @@ fn check(machine: &Machine) {
         Err(error) => kprintln!("{part}: {error}"),
     };
     global::check_all(&mut tell);
-    global::check_part("W^X", init::check_wx(&machine.boot).map(drop), &mut tell);
+    global::check_part("W^X", wx_check::check_tables(&machine.boot).map(drop), &mut tell);
     global::check_part("processes", process::check(), &mut tell);
-    global::check_part("sum of all RAM", memory_map::account(machine).map(drop), &mut tell);
+    global::check_part("sum of all RAM", machine_account::account(machine).map(drop), &mut tell);
 }
 
 /// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
@@ -260,7 +266,7 @@ fn page(machine: &Machine, text: &str) {
         }
         Err(error) => kprintln!("{pfn:?}: {error}"),
     }
-    match memory_map::account(machine) {
+    match machine_account::account(machine) {
         Ok(account) => {
             let row = account.map.rows().iter().find(|row| row.range.contains(pfn.start()));
             row.map_or_else(|| kprintln!("  no RAM"), |row| kprintln!("{row}"));

@@ -1,7 +1,7 @@
 //! The memory that the device tree reserves, with its owners: for reports and at the prompt.
 
-use super::init::{self, Machine};
 use super::io;
+use super::machine::{self, Machine};
 use crate::fdt::ReservedMemory;
 use crate::global;
 use crate::kprintln;
@@ -13,7 +13,7 @@ pub(super) struct Owners(pub(super) ReservedRange);
 
 impl fmt::Display for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = init::machine().and_then(|machine| machine.tree.node_at(self.0.node));
+        let node = machine::machine().and_then(|machine| machine.tree.node_at(self.0.node));
         let mut owners = node.and_then(ReservedMemory::from_node).into_iter().flat_map(ReservedMemory::owners);
         match owners.next() {
             None => f.write_str("no device's memory-region names it"),

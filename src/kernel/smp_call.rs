@@ -199,7 +199,7 @@ fn take(cpu: CpuId) -> impl Iterator<Item = &'static Call> {
         at = next;
     }
     core::iter::from_fn(move || {
-        // SAFETY: as above, or null.
+        // SAFETY: CALL-1: null, or on the list that was just taken, so it is there until it is finished.
         let call = unsafe { reversed.as_ref() }?;
         // Read before it is finished: afterwards it may be freed.
         reversed = call.next.load(Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //! It is off until it is started: this kernel has nothing to schedule, and an idle CPU should sleep.
 
 use super::interrupts::{self, InterruptError};
-use super::{init, smp_call};
+use super::{machine, smp_call};
 use crate::addr::{CpuId, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
@@ -32,7 +32,7 @@ static COUNTS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 /// The virtual timer's interrupt, from the device tree.
 #[must_use]
 pub fn line() -> Option<(IntId, Trigger)> {
-    let tree = &init::machine()?.tree;
+    let tree = &machine::machine()?.tree;
     let line = tree.timer_interrupts().nth(VIRTUAL)?.ok()?;
     let intid = line.gic_intid().and_then(IntId::new)?;
     Some((intid, Trigger::from_flags(line.gic_flags().unwrap_or(4))))

@@ -7,17 +7,17 @@
 pub enum Interrupts {
     /// Always masked: interrupt handlers take such locks too. Nobody waits for another CPU while one is held.
     Masked,
-    /// Never masked once booting is over, and never in a handler: whoever waits for such a lock answers other CPUs, for
+    /// Never masked once booting is over, and never in a handler: a CPU that waits for such a lock answers other CPUs, for
     /// which its holder may be waiting.
     Unmasked,
     /// As it comes, but never in a handler.
     Either,
 }
 
-/// What all locks of one kind have in common.
+/// Properties that all locks of one kind share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LockClass {
-    /// What reports call it.
+    /// Name in reports.
     pub name: &'static str,
     /// Its place in the order: while a lock is held only locks of higher levels are taken.
     pub level: u8,
@@ -53,7 +53,7 @@ macro_rules! lock_classes {
 }
 
 lock_classes! {
-    /// What an embedding kernel makes with [`Lock`](super::Lock): outside of all locks below it.
+    /// Locks that an embedding kernel makes with [`Lock`](super::Lock): outside of all locks below it.
     Embedder = "embedding kernel", Either;
     /// CPUs come, go or are held one at a time.
     Hotplug = "cpu hotplug", Unmasked;
@@ -93,7 +93,7 @@ lock_classes! {
     BusyAreas = "busy areas", Masked;
     /// The gaps of a region of addresses.
     FreeAreas = "free areas", Masked;
-    /// Who has registered to free memory, one lock for each place.
+    /// Reclaimers that have registered, one lock for each place.
     Tenant = "registered reclaimer", Masked;
     /// Whether a CPU is there.
     ComingAndGoing = "cpu coming and going", Masked;
@@ -103,7 +103,7 @@ lock_classes! {
     SlabNode = "slab node", Masked;
     /// The heap of booting.
     EarlyHeap = "early heap", Masked;
-    /// What the watermarks are computed from.
+    /// Input of the watermarks' computation.
     WatermarkTuning = "watermark tuning", Masked;
     /// The free lists of a zone.
     Zone = "zone", Masked;
@@ -115,14 +115,14 @@ lock_classes! {
     AsidNumbers = "address space numbers", Masked;
     /// The interrupt controller's registers that have no enable bit of their own.
     InterruptController = "interrupt controller", Masked;
-    /// Who is told of each instruction.
+    /// Visitor that is told of each instruction.
     StepVisitor = "step visitor", Masked;
     /// Lines on the console. Its owner may take it again: an exception in the middle of a line is reported.
     Console = "console", Masked;
 }
 
 // A lock that handlers take is never held while one is taken that they must not take: handlers would wait for it all the
-// same, through whoever holds the first.
+// same, through the holder of the first.
 const _: () = {
     let (mut rest, mut masked) = (LOCK_CLASSES, false);
     while let [class, after @ ..] = rest {

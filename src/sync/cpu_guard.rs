@@ -1,7 +1,7 @@
 //! Staying on a CPU.
 #![forbid(unsafe_code)]
 
-use super::held::CHECKED;
+use super::held_locks::CHECKED;
 use super::{ScopeGuard, enter};
 use crate::addr::CpuId;
 use crate::hal::cpu::PerCpu;

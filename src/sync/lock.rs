@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::class::Embedder;
-use super::held::LockHal;
+use super::held_locks::LockHal;
 use super::ordered::{OrderedGuard, OrderedLock};
 use super::{ScopeGuard, enter};
 use crate::hal::wait::{Context, Scope};

@@ -9,7 +9,7 @@
 
 pub mod class;
 mod cpu_guard;
-mod held;
+mod held_locks;
 mod lock;
 mod ordered;
 mod scopes;
@@ -18,7 +18,7 @@ mod thread;
 mod waiting;
 
 pub use cpu_guard::{CpuGuard, pin_cpu};
-pub use held::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
+pub use held_locks::{CHECKED, Held, HeldLocks, LockContext, LockHal, Violation, Watched};
 pub use lock::{Lock, LockGuard};
 pub use ordered::{OrderedGuard, OrderedLock};
 pub use scopes::{ScopeGuard, Scopes, enter};

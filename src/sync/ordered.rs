@@ -3,7 +3,7 @@
 
 use super::Waiting;
 use super::class::Class;
-use super::held::{self, Attempt, CHECKED, LockHal};
+use super::held_locks::{self, Attempt, CHECKED, LockHal};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -33,7 +33,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     pub fn lock(&self) -> OrderedGuard<'_, T, C, R> {
         if CHECKED {
             // Before it waits: a CPU that waits for itself would never report it.
-            held::taking::<R>(C::CLASS, self.address(), Attempt::Wait);
+            held_locks::taking::<R>(C::CLASS, self.address(), Attempt::Wait);
         }
         OrderedGuard { data: self.data.lock(), class: PhantomData, this_cpu: PhantomData }
     }
@@ -73,7 +73,7 @@ impl<T, C: Class, R: LockHal> OrderedLock<T, C, R> {
     pub fn try_lock(&self) -> Option<OrderedGuard<'_, T, C, R>> {
         let data = self.data.try_lock()?;
         if CHECKED {
-            held::taking::<R>(C::CLASS, self.address(), Attempt::Taken);
+            held_locks::taking::<R>(C::CLASS, self.address(), Attempt::Taken);
         }
         Some(OrderedGuard { data, class: PhantomData, this_cpu: PhantomData })
     }
@@ -103,7 +103,7 @@ impl<T, C: Class, R: LockHal> Drop for OrderedGuard<'_, T, C, R> {
     #[inline(always)]
     fn drop(&mut self) {
         if CHECKED {
-            held::giving::<R>(C::CLASS, (&raw const *self.data).addr());
+            held_locks::giving::<R>(C::CLASS, (&raw const *self.data).addr());
         }
     }
 }

@@ -14,8 +14,8 @@ const FORBIDDING: [(Scope, Atomic); 5] = [
 ];
 
 /// Scopes of one CPU, with the answer to "may it wait?" ready in one word, [`Scopes::no_wait`]: the bits of a saved interrupt
-/// mask that forbid it. `MASKED` is the bit that says that interrupts are masked, and `ALWAYS` one that is set in every mask.
-/// So one AND with the mask that has just been saved answers everything.
+/// mask that forbid it. `MASKED` is the bit that is set while interrupts are masked, `ALWAYS` a bit that is set in every mask.
+/// One AND with the mask that has just been saved answers the question.
 ///
 /// All-zero is a valid value: the machine boots, nothing runs beside it, and waiting with interrupts masked is allowed.
 ///

@@ -3,7 +3,7 @@
 //! moves it out, and that of the next thread in.
 #![forbid(unsafe_code)]
 
-use super::held::HeldLocks;
+use super::held_locks::HeldLocks;
 use super::scopes::{Depths, Scopes};
 use crate::addr::CpuId;
 use crate::hal::wait::Scope;

@@ -1,6 +1,6 @@
 //! ID registers of real CPUs, decoded.
 
-use quarry::arch::aarch64::features::IdRegisters;
+use quarry::arch::aarch64::features::{IdRegisters, is_icache_pipt};
 
 #[test]
 fn cortex_a72_has_what_the_manual_says() {
@@ -30,4 +30,11 @@ fn a_source_of_random_numbers_is_the_highest_field_of_its_register() {
 fn a_pmu_of_another_kind_is_none() {
     assert!(!IdRegisters { dfr0: 0xf00, ..IdRegisters::default() }.has_pmu());
     assert!(!IdRegisters::default().has_pmu());
+}
+
+#[test]
+fn an_instruction_cache_by_virtual_address_is_told_from_one_by_physical() {
+    assert!(is_icache_pipt(0x8444_c004), "Cortex-A72");
+    assert!(!is_icache_pipt(0x8444_8004), "Cortex-A53: VIPT");
+    assert!(!is_icache_pipt(0) && !is_icache_pipt(1 << 14), "kinds that are reserved are treated as the worse one");
 }

@@ -17,18 +17,24 @@ mod alloc;
 mod assembly;
 mod behaviours;
 mod bootargs;
+mod circles;
 // Reads the sources.
 #[cfg(test)]
 mod dma;
 #[cfg(all(test, not(miri)))]
 mod embedding;
+mod errata;
 mod fault_inject;
 mod fdt;
 mod features;
+// Reads the pages and the sources.
+#[cfg(all(test, not(miri)))]
+mod guide;
 #[cfg(test)]
 mod io;
 mod kernel;
 mod layering;
+mod litmus;
 mod locks;
 // Starts programs, which Miri cannot.
 #[cfg(not(miri))]
@@ -38,14 +44,17 @@ mod machine_setup;
 mod may_sleep;
 #[cfg(test)]
 mod memblock;
-mod memory_map;
 #[cfg(test)]
 mod mempool;
 mod misuse;
+mod owner_map;
 #[cfg(test)]
 mod pages;
 mod percpu;
 mod pgtable;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod pictures;
 #[cfg(test)]
 mod promises;
 mod random;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const WORDS: &str = "where sleeping is allowed";
 
 /// File and name of every function outside the slab layer, and the test that calls it in atomic context.
-const SHOWN: [(&str, &str); 37] = [
+const SHOWN: [(&str, &str); 39] = [
     ("mm/zone/reclaim/registry.rs unregister", "whoever_may_not_wait_unregisters_nobody"),
     ("mm/zone/reclaim/background.rs balance", "the_background_reclaimer_works_only_where_sleeping_is_allowed"),
     ("global/reclaim.rs defer_no_more", "whoever_may_not_wait_makes_no_waiting_call"),
@@ -39,6 +39,8 @@ const SHOWN: [(&str, &str); 37] = [
     ("mm/user/space.rs mremap", "areas_do_not_change_in_atomic_context"),
     ("mm/user/space.rs brk", "areas_do_not_change_in_atomic_context"),
     ("mm/user/space.rs madvise", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs populate", "areas_do_not_change_in_atomic_context"),
+    ("mm/user/space.rs insert_page", "areas_do_not_change_in_atomic_context"),
     ("mm/user/space.rs with_map", "areas_do_not_change_in_atomic_context"),
     ("mm/user/space.rs with_map_mut", "areas_do_not_change_in_atomic_context"),
     ("mm/user/space.rs fork", "areas_do_not_change_in_atomic_context"),

@@ -119,7 +119,7 @@ fn collections_live_on_it() {
             // SAFETY: allocated above.
             let block = unsafe { heap.realloc(block, layout, 2 * size) };
             assert!(!block.is_null() && block.addr().is_multiple_of(align));
-            // SAFETY: as above.
+            // SAFETY: allocated above with the first layout and resized, so it has this one.
             unsafe { heap.dealloc(block, Layout::from_size_align(2 * size, align).unwrap()) };
         }
     }
@@ -137,13 +137,13 @@ fn a_block_may_be_larger_than_the_largest_of_kmalloc() {
     unsafe { block.write_bytes(3, 20 << 20) };
     // SAFETY: allocated above.
     let block = unsafe { heap.realloc(block, layout, 25 << 20) };
-    // SAFETY: as above.
+    // SAFETY: resized above, and as many bytes.
     assert!(unsafe { std::slice::from_raw_parts(block, 20 << 20) }.iter().all(|byte| *byte == 3));
     let large = Layout::from_size_align(25 << 20, 8).unwrap();
-    // SAFETY: as above.
+    // SAFETY: resized above to `large`, and not used elsewhere.
     let block = unsafe { heap.realloc(block, large, 100) };
     assert!(at_rest(heap) + 8 > before, "the large one has gone back");
-    // SAFETY: as above.
+    // SAFETY: resized above to this layout, and not used afterwards.
     unsafe { heap.dealloc(block, Layout::from_size_align(100, 8).unwrap()) };
     // SAFETY: the layout is not empty.
     assert!(unsafe { heap.alloc(Layout::from_size_align(100 << 20, 8).unwrap()) }.is_null());
@@ -160,7 +160,7 @@ fn a_heap_lies_in_its_own_memory_if_nobody_has_a_static_for_it() {
     assert!((at as u64..at as u64 + size as u64).contains(&object.get()));
     raw!(heap.slabs().kfree(object)).unwrap();
     assert_eq!(at_rest(heap), before);
-    // SAFETY: as above.
+    // SAFETY: leaked memory, and this thread alone.
     assert!(unsafe { Heap::place(memory(64 << 10, 0).0, 64 << 10, 0) }.is_err());
 }
 

@@ -5,8 +5,8 @@ use quarry::addr::{Order, PAGE_SIZE, VirtAddr};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::global;
 use quarry::kernel::init::{self, Machine};
-use quarry::kernel::memmap::Owner;
-use quarry::kernel::memory_map::account;
+use quarry::kernel::machine_account::account;
+use quarry::kernel::owner_map::Owner;
 use quarry::kernel::prompt;
 use quarry::ktest;
 use quarry::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
@@ -99,7 +99,7 @@ impl Damage {
         let word = VirtAddr::new(VMEMMAP_START + frame * PAGE_DESCRIPTOR_SIZE).as_ptr::<u64>();
         // SAFETY: descriptors of RAM are mapped for good; nobody else runs.
         let before = unsafe { word.read_volatile() };
-        // SAFETY: as above; the test undoes it before anybody allocates.
+        // SAFETY: the descriptor's word, mapped for good; the test undoes it before anybody allocates.
         unsafe { word.write_volatile(change(before)) };
         Self { word, before }
     }

@@ -46,6 +46,9 @@ core::arch::global_asm!(
     "subs x1, x1, #1",
     "b.ne quarry_space_descend",
     "svc #1",
+    // Reads the word at x0 into x3.
+    "quarry_space_peek: ldr w3, [x0]",
+    "svc #1",
     "quarry_space_end:",
     ".previous",
 );
@@ -54,11 +57,12 @@ unsafe extern "C" {
     static quarry_space_touch: u8;
     static quarry_space_sum: u8;
     static quarry_space_descend: u8;
+    static quarry_space_peek: u8;
     static quarry_space_end: u8;
 }
 
 /// Where the programs are.
-const CODE: UserAddr = UserAddr::new(0x40_0000);
+pub(crate) const CODE: UserAddr = UserAddr::new(0x40_0000);
 
 /// A process: a space, and the programs in it.
 pub(crate) struct Process {
@@ -69,10 +73,11 @@ pub(crate) enum Program {
     Touch,
     Sum,
     Descend,
+    Peek,
 }
 
 impl Process {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::limited(Limits::DEFAULT).expect("memory")
     }
 
@@ -105,6 +110,7 @@ impl Process {
             Program::Touch => (&raw const quarry_space_touch).addr(),
             Program::Sum => (&raw const quarry_space_sum).addr(),
             Program::Descend => (&raw const quarry_space_descend).addr(),
+            Program::Peek => (&raw const quarry_space_peek).addr(),
         };
         let pc = UserAddr::new(CODE.get() + (start - first) as u64);
         let mut frame = UserFrame::new(pc, UserAddr::new(STACK));
@@ -127,15 +133,15 @@ impl Process {
         result
     }
 
-    fn mmap(&self, pages: u64, access: VmFlags) -> UserAddr {
+    pub(crate) fn mmap(&self, pages: u64, access: VmFlags) -> UserAddr {
         self.space.mmap(&MmapRequest::anonymous(pages * PAGE_SIZE, access)).expect("room")
     }
 
-    fn touch(&self, at: UserAddr, pages: u64, value: u64) -> u64 {
+    pub(crate) fn touch(&self, at: UserAddr, pages: u64, value: u64) -> u64 {
         self.run(Program::Touch, [at.get(), pages, value]).expect("memory")
     }
 
-    fn sum(&self, at: UserAddr, pages: u64) -> u64 {
+    pub(crate) fn sum(&self, at: UserAddr, pages: u64) -> u64 {
         self.run(Program::Sum, [at.get(), pages, 0]).expect("memory")
     }
 
@@ -178,7 +184,7 @@ fn set_up() {
 }
 
 /// Free pages, with all that is kept for later given back.
-fn free_pages() -> u64 {
+pub(crate) fn free_pages() -> u64 {
     global::slab_allocator().shrink_all();
     global::drain_all_pages();
     global::nr_free_pages()
@@ -240,9 +246,19 @@ fn a_change_of_access_counts_at_once() {
     assert_eq!(process.sum(at, 16), 5 * 16);
     assert_eq!(process.run(Program::Touch, [at.get(), 16, 6]), Err(SpaceFault::Denied(at)));
     process.space.check().expect("sound");
-    // Not supported yet: it is refused, and nothing changes.
-    let nothing = process.space.mprotect(at, 8 * PAGE_SIZE, VmFlags::empty());
-    assert!(matches!(nothing, Err(MapError::HasPages(_))), "{nothing:?}");
+    // No access at all: what is there stays, also through a fork.
+    process.space.mprotect(at, 8 * PAGE_SIZE, VmFlags::empty()).expect("mapped");
+    assert_eq!(process.run(Program::Sum, [at.get(), 16, 0]), Err(SpaceFault::Denied(at)));
+    process.enter();
+    assert!(global::get_user(UserPtr::<u64>::new(at)).is_err(), "nor do the kernel's copies reach it");
+    global::leave_mm();
+    process.space.check().expect("sound");
+    let child = process.fork().expect("memory");
+    assert_eq!(child.run(Program::Sum, [at.get(), 16, 0]), Err(SpaceFault::Denied(at)));
+    child.space.check().expect("sound");
+    child.space.mprotect(at, 16 * PAGE_SIZE, WRITE).expect("mapped");
+    assert_eq!(child.touch(at, 16, 9), 5 * 16);
+    drop(child);
     process.space.mprotect(at, 8 * PAGE_SIZE, WRITE).expect("mapped");
     assert_eq!(process.touch(at, 16, 6), 5 * 16, "what was there is there");
     let bare = process.mmap(4, VmFlags::empty());
@@ -272,7 +288,7 @@ fn a_stack_grows_to_its_limit_and_no_further() {
     assert_eq!(process.run(Program::Descend, [0, 40, 0]), Err(SpaceFault::NotMapped(end)));
 }
 
-// Behaviours 425 and 428 by several CPUs, 432
+// Behaviours 425 and 432, by several CPUs
 ktest!(threads_of_one_process_fault_unmap_and_fork_at_once, machine = "smp=4", timeout = 120);
 fn threads_of_one_process_fault_unmap_and_fork_at_once() {
     drop(Process::new());
@@ -346,6 +362,7 @@ fn areas_do_not_change_in_atomic_context() {
     let at = process.mmap(1, WRITE);
     process.touch(at, 1, 1);
     let space = &process.space;
+    let spare = global::alloc_page(Gfp::KERNEL).expect("memory");
     {
         let _masked = irq::local_irq_save();
         assert_eq!(space.mmap(&MmapRequest::anonymous(PAGE_SIZE, WRITE)), Err(MapError::Atomic));
@@ -357,8 +374,13 @@ fn areas_do_not_change_in_atomic_context() {
         assert_eq!(space.mremap(&grown), Err(MapError::Atomic));
         assert_eq!(space.fork().map(|_| ()), Err(MapError::Atomic));
         assert!(space.with_map(|_| ()).is_err());
+        assert_eq!(space.populate(at, PAGE_SIZE), Err(SpaceFault::Busy));
+        // SAFETY: it is refused.
+        assert_eq!(unsafe { space.insert_page(at, spare) }, Err(MapError::Atomic));
         // A fault that does not wait is another thing.
         assert!(space.fault(at, FaultAccess::Read, Gfp::NOWAIT).is_ok());
     }
+    // SAFETY: allocated above, and used by nobody.
+    unsafe { global::free_pages(spare, quarry::addr::Order::ZERO) };
     assert_eq!(process.sum(at, 1), 1);
 }

@@ -28,7 +28,7 @@ fn set_bits(page: VirtAddr, offset: u64, bits: u32) {
     let register = page.checked_add(offset).expect("in the page").as_ptr::<u32>();
     // SAFETY: a register of the interrupt controller, by its manual; the machine ends with this test.
     let before = unsafe { register.read_volatile() };
-    // SAFETY: as above.
+    // SAFETY: a register of the interrupt controller, by its manual; the machine ends with this test.
     unsafe { register.write_volatile(before | bits) };
 }
 
@@ -37,7 +37,7 @@ fn clear_bits(page: VirtAddr, offset: u64, bits: u32) {
     let register = page.checked_add(offset).expect("in the page").as_ptr::<u32>();
     // SAFETY: as for `set_bits`.
     let before = unsafe { register.read_volatile() };
-    // SAFETY: as above.
+    // SAFETY: a register of the interrupt controller, by its manual; the machine ends with this test.
     unsafe { register.write_volatile(before & !bits) };
 }
 

@@ -4,7 +4,7 @@ use core::arch::asm;
 use quarry::addr::{CpuId, Order};
 use quarry::arch::aarch64::cpu::{self, Relax};
 use quarry::arch::aarch64::features::IdRegisters;
-use quarry::arch::aarch64::held::held_locks;
+use quarry::arch::aarch64::held_locks::held_locks;
 use quarry::arch::aarch64::mair::mair_el1;
 use quarry::arch::aarch64::{irq, mem};
 use quarry::gfp::Gfp;

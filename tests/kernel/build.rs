@@ -10,7 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let Ok(script) = env::var("DEP_QUARRY_LINKER_SCRIPT") else { return };
     for kind in ["bins", "tests"] {
-        for flag in [&format!("-T{script}"), "--no-dynamic-linker", "-znorelro"] {
+        for flag in [&format!("-T{script}"), "--no-dynamic-linker", "-znorelro", "--fix-cortex-a53-843419"] {
             println!("cargo::rustc-link-arg-{kind}={flag}");
         }
     }

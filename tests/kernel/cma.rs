@@ -5,8 +5,8 @@ use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::global::{self, KVec, KernelCmaArea};
 use quarry::kernel::init;
-use quarry::kernel::memmap::Owner;
-use quarry::kernel::memory_map::account;
+use quarry::kernel::machine_account::account;
+use quarry::kernel::owner_map::Owner;
 use quarry::ktest;
 use quarry::mm::io::RegionError;
 use quarry::mm::page::Page;
@@ -257,7 +257,7 @@ fn what_borrows_is_moved_by_its_owner_and_keeps_what_it_holds() {
     assert!(CACHE.moved.load(Ordering::Relaxed) > 500);
     for (place, number) in CACHE.places.iter().zip(0_u64..) {
         let pfn = place.load(Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: a page of the cache's.
         assert_eq!(unsafe { word(pfn).read() }, number);
         raw!(global::try_free_page(global::pfn_to_page(Pfn::new(pfn)).expect("a page"))).expect("the cache's");
         place.store(0, Ordering::Relaxed);

@@ -1,15 +1,15 @@
 //! Memory that the device tree sets aside for devices to allocate from, on the machine of tests/data/dts/virt-pools.dts.
 
-use quarry::addr::{PhysAddr, PhysRange, VirtAddr};
+use quarry::addr::{Order, PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::aarch64::at;
 use quarry::fdt::Node;
 use quarry::gfp::Gfp;
 use quarry::global::{self, DeviceMemoryError};
 use quarry::hal::prot::MemoryType;
 use quarry::kernel::init;
-use quarry::kernel::memory_map::account;
+use quarry::kernel::machine_account::account;
 use quarry::ktest;
-use quarry::mm::dma::{CoherentBlock, Device, DeviceSpec, DmaError};
+use quarry::mm::dma::{Bidirectional, CoherentBlock, Device, DeviceSpec, DmaError};
 use quarry::mm::io::RegionError;
 use quarry::mm::pgtable::wx;
 
@@ -48,7 +48,7 @@ fn alloc(device: &Device, size: u64) -> CoherentBlock {
         let place = at.wrapping_add(word);
         // SAFETY: allocated by the line above.
         assert_eq!(unsafe { place.read_volatile() }, 0);
-        // SAFETY: as above.
+        // SAFETY: a word of the memory that the line above has allocated.
         unsafe { place.write_volatile(0x5555_5555_0000_0000 + word as u64) };
     }
     block
@@ -198,6 +198,46 @@ fn the_default_pool_serves_devices_without_one() {
 }
 
 ktest!(
+    all_that_a_restricted_device_maps_is_in_its_pool,
+    machine one_cpu = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-pools.dtb",
+    machine max = "cpu=max loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-pools.dtb"
+);
+fn all_that_a_restricted_device_maps_is_in_its_pool() {
+    let pool = range(0x4f00_0000, MIB);
+    let (mut wifi, second) = (device("quarry,wifi"), device("quarry,wifi"));
+    assert_eq!(wifi.restricted_pool(), second.restricted_pool(), "one pool for both");
+    let restricted = wifi.restricted_pool().expect("a pool");
+    assert_eq!(global::dma().restricted_stats(restricted).slots, MIB / 2 / 2048);
+    // Coherent memory is uncached and nowhere else; the slots are ordinary memory.
+    let block = alloc(&wifi, 8192);
+    assert!(pool.contains(place(block)));
+    assert_eq!((memory_type(block.addr), alias(place(block))), (MemoryType::NonCacheable, None));
+    free(&wifi, 8192, block);
+    let page = global::Pages::new(Gfp::KERNEL, Order::ZERO).expect("memory");
+    let at = page.address();
+    // SAFETY: the page is the test's.
+    unsafe { at.as_ptr::<u8>().write_bytes(0x61, 4096) };
+    // SAFETY: the page is the test's until it is unmapped.
+    let bus = unsafe { global::dma_map_single::<Bidirectional>(&wifi, at, 4096) }.expect("slots");
+    let slot = PhysAddr::new(bus.get());
+    assert!(pool.contains(slot) && alias(slot) == Some(MemoryType::WriteBack));
+    assert_eq!(global::dma().restricted_stats(restricted).used, 2);
+    let copy = quarry::mm::layout::phys_to_virt(slot).expect("in reach").as_ptr::<u8>();
+    // SAFETY: the test is the device, whose the slot is.
+    assert_eq!(unsafe { copy.read_volatile() }, 0x61, "the device reads a copy");
+    // SAFETY: the slot is the device's, which the test is.
+    unsafe { copy.write_volatile(0x62) };
+    // SAFETY: mapped above.
+    unsafe { global::dma_unmap_single::<Bidirectional>(&wifi, bus, 4096) }.expect("unmapped");
+    // SAFETY: the page is the test's again.
+    assert_eq!(unsafe { at.as_ptr::<u8>().read_volatile() }, 0x62, "what it wrote came back");
+    assert_eq!(global::dma().restricted_stats(restricted).used, 0);
+    global::of_reserved_mem_device_release(&mut wifi);
+    assert_eq!((wifi.pool(), wifi.restricted_pool()), (None, None));
+    sound();
+}
+
+ktest!(
     what_is_no_memory_of_a_device_is_refused,
     machine = "loader=raw fdt_at=0x44000000 dtb=tests/data/dts/virt-pools.dtb"
 );
@@ -209,7 +249,7 @@ fn what_is_no_memory_of_a_device_is_refused() {
     let none = RegionError::NoIndex { device: "pl011@9000000", index: 0 };
     assert_eq!(init("arm,pl011", 0), Err(DeviceMemoryError::Region(none)));
     assert_eq!(init("quarry,dsp", 0), Err(DeviceMemoryError::NotAPool("firmware@4d800000")));
-    assert_eq!(init("quarry,wifi", 0), Err(DeviceMemoryError::Restricted("wifi-ram@4f000000")));
+    assert_eq!(init("quarry,radio", 0), Err(DeviceMemoryError::RestrictedNoMap("radio-ram@4f200000")));
     let named = global::of_reserved_mem_device_init_by_name(&mut device, node("quarry,dsp"), "rom");
     assert_eq!(named, Err(DeviceMemoryError::NoName("rom")));
     assert_eq!((device.pool(), device.area()), (None, None));

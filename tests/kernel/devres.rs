@@ -70,7 +70,7 @@ fn a_failed_probe_undoes_in_reverse_what_it_did() {
     // SAFETY: the machine's clock, whose identification alone is read.
     let clock = unsafe { global::devm_ioremap_resource(&device, RTC, RTC_SIZE, "clock") }.expect("free again");
     assert_eq!(clock.readl(PRIME_CELL).expect("inside") & 0xff, 0x0d);
-    // SAFETY: as above; it is refused.
+    // SAFETY: refused, as the clock is taken; its identification alone would be read.
     let busy = unsafe { global::devm_ioremap_resource(&device, RTC, RTC_SIZE, "other") };
     assert!(matches!(busy, Err(IoMemError::Region(ResourceError::Busy { .. }))), "{:?}", busy.err());
     let other_type = global::devm_ioremap_wc(&device, RTC, RTC_SIZE);

@@ -62,7 +62,7 @@ fn uncached_memory_has_one_mapping_until_it_goes_back() {
     sound();
     // SAFETY: allocated above, and not used again.
     unsafe { global::dma_free_coherent(&device, 4096, first) }.expect("freed");
-    // SAFETY: as above.
+    // SAFETY: allocated above, and not used again.
     unsafe { global::dma_free_coherent(&device, 3 * 4096, second) }.expect("freed");
     // SAFETY: what is named is free, and refused.
     let twice = unsafe { global::dma_free_coherent(&device, 4096, first) };

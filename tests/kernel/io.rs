@@ -115,12 +115,12 @@ fn every_width_reaches_the_same_register() {
     let at = flash.start().checked_add(0x100).expect("no wrap");
     // SAFETY: mapped, and reading flash harms nothing.
     let low = unsafe { global::readl(at) };
-    // SAFETY: as above.
+    // SAFETY: mapped, and reading flash harms nothing.
     let high = unsafe { global::readl_relaxed(VirtAddr::new(at.get() + 4)) };
     assert_eq!(whole, u64::from(high) << 32 | u64::from(low));
-    // SAFETY: as above.
+    // SAFETY: mapped, and reading flash harms nothing.
     assert_eq!(unsafe { global::readw(at) }, u16::from_le_bytes([bytes[0], bytes[1]]));
-    // SAFETY: as above.
+    // SAFETY: mapped, and reading flash harms nothing.
     assert_eq!((unsafe { global::readq(at) }, unsafe { global::readb(at) }), (whole, bytes[0]));
     assert!(matches!(flash.readl(0x102), Err(AccessError::Unaligned(..))));
     assert!(matches!(flash.readb(bank.size()), Err(AccessError::Outside { .. })));
@@ -151,7 +151,7 @@ fn what_is_dropped_is_unmapped() {
     // SAFETY: nothing is mapped: the sizes do not fit.
     let small = unsafe { IoMem::<0x2000>::new(device("arm,pl031", 0).start(), 0x1000, MemoryType::DeviceNGnRE) };
     assert!(small.is_err());
-    // SAFETY: as above, for the address.
+    // SAFETY: nothing is mapped: the address does not fit.
     let odd =
         unsafe { IoMem::<8>::new(PhysAddr::new(device("arm,pl031", 0).start().get() + 4), 8, MemoryType::DeviceNGnRE) };
     assert!(odd.is_err());

@@ -15,7 +15,7 @@ use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::io::IoError;
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+use quarry::mm::vmalloc::{AreaError, VmFlags, VmallocError};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -206,14 +206,14 @@ fn only_what_ioremap_returned_is_unmapped() {
     let before = live();
     let window = pci_windows()[0];
     let addr = global::ioremap(PhysAddr::new(window.start().get() + 0x10), 3 * PAGE_SIZE).expect("device memory");
-    assert!(matches!(raw!(global::try_vfree(addr)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+    assert!(matches!(raw!(global::try_vfree(addr)), Err(VmallocError::Area(AreaError::NotTheStart(..)))));
     assert!(matches!(
         raw!(global::try_vfree(addr.align_down(PAGE_SIZE))),
-        Err(MapError::Area(AreaError::WrongKind(_)))
+        Err(VmallocError::Area(AreaError::WrongKind(_)))
     ));
     assert!(matches!(
         raw!(global::try_vunmap(addr.align_down(PAGE_SIZE))),
-        Err(MapError::Area(AreaError::WrongKind(_)))
+        Err(VmallocError::Area(AreaError::WrongKind(_)))
     ));
     for wrong in [addr.get() - 0x10, addr.get() + 1, addr.get() + PAGE_SIZE, addr.get() + 4 * PAGE_SIZE - 0x10] {
         assert!(
@@ -241,7 +241,7 @@ fn an_unmapped_register_faults() {
     assert_ne!(unsafe { global::readl(clock) }, 0);
     raw!(global::try_iounmap(clock)).expect("what was returned");
     expect_fault(FaultKind::Translation(quarry::arch::aarch64::esr::Access::Read), clock);
-    // SAFETY: as above.
+    // SAFETY: the clock's data register.
     let _ = unsafe { global::readl(clock) };
 }
 

@@ -14,7 +14,7 @@ use quarry::kernel::heap;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::alloc::{Constructed, array_size, struct_size};
-use quarry::mm::slab::{AllocError, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, Misuse, SlabFlags};
+use quarry::mm::slab::{KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, Misuse, SlabAllocError, SlabFlags};
 
 const KERNEL: Gfp = Gfp::KERNEL;
 
@@ -57,9 +57,9 @@ fn sizes_at_the_edges_are_the_same_known_and_unknown() {
     );
     let too_large = [KMALLOC_MAX_SIZE + 1, black_box(KMALLOC_MAX_SIZE + 1), usize::MAX, isize::MAX as usize];
     for size in too_large {
-        assert_eq!(global::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(global::kmalloc(size, KERNEL), Err(SlabAllocError::TooLarge));
     }
-    assert_eq!(global::kmalloc(const { KMALLOC_MAX_SIZE + 1 }, KERNEL), Err(AllocError::TooLarge));
+    assert_eq!(global::kmalloc(const { KMALLOC_MAX_SIZE + 1 }, KERNEL), Err(SlabAllocError::TooLarge));
     check();
 }
 
@@ -95,7 +95,7 @@ fn no_bytes_are_a_pointer_that_can_be_freed() {
     }
     // SAFETY: each is the allocation that the call before returned.
     let grown = unsafe { global::krealloc(none.as_ptr(), 100, KERNEL) }.expect("memory");
-    // SAFETY: as above.
+    // SAFETY: each is the allocation that the call before returned.
     assert_eq!(unsafe { global::krealloc(grown.as_ptr(), 0, KERNEL) }, Ok(none));
 }
 
@@ -112,11 +112,11 @@ fn no_bytes_cannot_be_written() {
 ktest!(sizes_that_overflow_are_refused);
 fn sizes_that_overflow_are_refused() {
     for (count, size) in [(usize::MAX, 2), (1 << 33, 1 << 33), (black_box(3), usize::MAX / 2)] {
-        assert_eq!(global::kmalloc_array(count, size, KERNEL), Err(AllocError::Overflow));
-        assert_eq!(global::kcalloc(count, size, KERNEL), Err(AllocError::Overflow));
+        assert_eq!(global::kmalloc_array(count, size, KERNEL), Err(SlabAllocError::Overflow));
+        assert_eq!(global::kcalloc(count, size, KERNEL), Err(SlabAllocError::Overflow));
     }
     for size in [array_size::<u64>(usize::MAX / 4), struct_size::<u64, u64>(usize::MAX / 8)] {
-        assert_eq!(global::kmalloc(size, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(global::kmalloc(size, KERNEL), Err(SlabAllocError::TooLarge));
     }
 }
 
@@ -194,7 +194,7 @@ fn boxes_rows_and_caches_live_in_kmalloc() {
     assert!(row.iter().copied().eq(0..100_000));
     let atomic = row.extend_from_slice(&[1, 2, 3], Gfp::ATOMIC);
     assert_eq!((atomic, row.len()), (Ok(()), 100_003));
-    assert_eq!(KVec::<u8>::with_capacity(KMALLOC_MAX_SIZE + 1, KERNEL).err(), Some(AllocError::TooLarge));
+    assert_eq!(KVec::<u8>::with_capacity(KMALLOC_MAX_SIZE + 1, KERNEL).err(), Some(SlabAllocError::TooLarge));
     let slice = row.into_boxed_slice(KERNEL).expect("it only shrinks");
     assert_eq!(slice.len(), 100_003);
 

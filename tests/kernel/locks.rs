@@ -7,7 +7,7 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, Ordering};
 use quarry::addr::{CpuId, Order};
 use quarry::arch::aarch64::cpu::{self, Relax};
-use quarry::arch::aarch64::held::held_locks;
+use quarry::arch::aarch64::held_locks::held_locks;
 use quarry::arch::aarch64::irq;
 use quarry::arch::aarch64::step::{Step, Then, step_through};
 use quarry::driver::gic::IntId;

@@ -99,7 +99,7 @@ fn elements_of_every_kind_are_whole_and_come_back() {
             unsafe { element.write_bytes(byte, size) };
         }
         for (element, byte) in elements.into_iter().zip(1_u8..) {
-            // SAFETY: as above.
+            // SAFETY: the element's bytes.
             let bytes = unsafe { core::slice::from_raw_parts(element.as_ptr(), size) };
             assert!(bytes.iter().all(|found| *found == byte), "shared with another");
             free(element, &pool);
@@ -227,7 +227,7 @@ fn whoever_may_not_sleep_makes_no_pool() {
     assert!(refused(global::mempool_create_kmalloc_pool("pool", 1, 64).err()));
     assert!(refused(global::mempool_create_page_pool("pool", 1, Order::ZERO).err()));
     assert!(refused(global::mempool_create_slab_pool("pool", 1, &cache).err()));
-    // SAFETY: as above; it is refused.
+    // SAFETY: refused, since waiting is not legal here; the functions fit each other.
     assert!(refused(unsafe { global::mempool_create("pool", 1, take_place, give_place, PLACES.as_slice()) }.err()));
     assert!(refused(Mempool::<u64>::create(&PoolSpec::new("more", 1)).err()));
     assert!(matches!(global::mempool_resize(&pool, 2), Err(PoolResizeError::Atomic(_))));

@@ -120,6 +120,7 @@ fn each() {
     }
 }
 
+// Behaviour 345: in handlers.
 ktest!(
     cpus_and_handlers_allocate_and_free,
     machine one = "icount",

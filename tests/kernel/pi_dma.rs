@@ -59,7 +59,7 @@ impl Controller {
             // SAFETY: registers of a channel that is ours, and a control block that is complete and stays until the end.
             unsafe { global::writel(value, self.register(offset)) };
         }
-        // SAFETY: as above.
+        // SAFETY: registers of a channel that is ours, and a control block that is complete and stays until the end.
         let done = (0..1_000_000).any(|_| unsafe { global::readl(self.register(channel + CS)) } & END != 0);
         assert!(done, "the controller does not answer");
     }

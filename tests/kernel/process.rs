@@ -5,7 +5,7 @@ use quarry::addr::{PAGE_SIZE, Pfn};
 use quarry::gfp::Gfp;
 use quarry::global::{self, ThisKernel};
 use quarry::kernel::process::{self, Ended, MAX_PROCESSES, Pid, Signal, StartError};
-use quarry::kernel::{init, memory_map};
+use quarry::kernel::{init, machine_account};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
 use quarry::mm::page::Kind;
@@ -18,7 +18,7 @@ fn check() {
         result.unwrap_or_else(|error| panic!("{part}: {error}"));
     });
     let machine = init::machine().expect("booted");
-    memory_map::account(machine).unwrap_or_else(|error| panic!("{error}"));
+    machine_account::account(machine).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Everything in use that processes take: objects, blocks, their pages, and page tables.
@@ -118,7 +118,7 @@ fn a_heap_takes_small_blocks_from_brk_and_large_ones_from_mmap() {
     assert_eq!(run("heap", &[]), Ended::Exited(0));
 }
 
-// Behaviours 425 and 428: from EL0.
+// Behaviour 425: from EL0.
 ktest!(
     threads_that_map_fault_unmap_and_fork_at_once_keep_every_byte,
     machine one = "",

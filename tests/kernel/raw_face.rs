@@ -9,7 +9,7 @@ use quarry::mm::io::IoError;
 use quarry::mm::io::resource::ResourceError;
 use quarry::mm::percpu::PerCpuError;
 use quarry::mm::slab::{CacheSpec, CreateError, SlabFlags};
-use quarry::mm::vmalloc::{MapError, SetMemoryError, VmFlags};
+use quarry::mm::vmalloc::{SetMemoryError, VmFlags, VmallocError};
 use quarry::mm::zone::{AllocError, ContigError};
 
 ktest!(
@@ -151,7 +151,7 @@ fn no_bytes_are_a_marker_or_are_refused_alike() {
         global::vmap(&[], VmFlags::empty(), Prot::KERNEL_RW),
         global::vm_map_ram(&[], Prot::KERNEL_RW),
     ];
-    assert!(areas.iter().all(|refused| *refused == Err(MapError::Empty)), "{areas:?}");
+    assert!(areas.iter().all(|refused| *refused == Err(VmallocError::Empty)), "{areas:?}");
     assert_eq!(raw!(global::set_memory_ro(area, 0)), Err(SetMemoryError::Empty));
     raw!(global::vfree(area));
     assert_eq!(global::alloc_pages_exact(gfp, 0), Err(AllocError::Empty));

@@ -67,14 +67,14 @@ fn only_its_owner_maps_a_no_map_region() {
     assert_eq!((par.phys, par.attribute), (FIRMWARE, 0x44));
     // SAFETY: mapped above, and nobody else has this memory.
     unsafe { global::writeq(0x1122_3344_5566_7788, addr) };
-    // SAFETY: as above.
+    // SAFETY: mapped above, and nobody else has this memory.
     assert_eq!(unsafe { global::readq(addr) }, 0x1122_3344_5566_7788);
     assert!(at::translate(layout::phys_to_virt(FIRMWARE).expect("in reach")).is_none());
     // The other owner sees the same, with the same type and no other.
     let shared = region("quarry,modem", 0);
     assert!(matches!(shared.map(MemoryType::WriteBack), Err(IoError::Conflict(..))));
     let again = shared.map(MemoryType::NonCacheable).expect("shared");
-    // SAFETY: as above.
+    // SAFETY: mapped above, and nobody else has this memory.
     assert_eq!(unsafe { global::readq(again) }, 0x1122_3344_5566_7788);
     raw!(global::try_iounmap(addr)).expect("what was returned");
     raw!(global::try_iounmap(again)).expect("what was returned");
@@ -111,7 +111,7 @@ fn every_kind_of_region_is_its_owners() {
         let addr = region.map(MemoryType::WriteBack).expect("its own");
         // SAFETY: mapped above, and nobody else has this memory.
         unsafe { global::writel(word, addr) };
-        // SAFETY: as above.
+        // SAFETY: mapped above, and nobody else has this memory.
         assert_eq!(unsafe { global::readl(addr) }, word);
         assert_eq!(at::translate(addr).expect("mapped").phys, region.range().start());
         raw!(global::try_memunmap(addr)).expect("what was returned");
@@ -152,7 +152,7 @@ fn a_driver_has_its_region_to_itself() {
     // Then the other has it. Memory that is mapped anyway is requested in the same way.
     drop(shared.request("modem").expect("free now"));
     let log = region("quarry,dsp", 3);
-    // SAFETY: as above; nobody reads the log.
+    // SAFETY: nobody reads the log.
     let words = unsafe { IoMem::<0x1_0000>::of_region(&log, MemoryType::WriteBack, "dsp-log") }.expect("its own");
     assert_eq!(Some(words.start()), layout::phys_to_virt(LOG));
     drop(words);

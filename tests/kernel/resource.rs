@@ -73,7 +73,7 @@ fn a_device_has_one_driver() {
     let rtc = unsafe { IoMem::<0x1000>::request(RTC, RTC_SIZE, MemoryType::DeviceNGnRE, "rtc") }.expect("a clock");
     assert_eq!(rtc.read::<u32, 0xff0>() & 0xff, 0x0d, "the identification of a PrimeCell");
     assert_eq!(at(RTC).name, "rtc");
-    // SAFETY: as above, and refused.
+    // SAFETY: refused, as the range is taken.
     let second = unsafe { IoMem::<0>::request(RTC, 4, MemoryType::DeviceNGnRE, "second") };
     assert!(matches!(second, Err(IoMemError::Region(ResourceError::Busy(info))) if info.name == "rtc"), "{second:?}");
     let across = MemRegion::request(PhysAddr::new(RTC.get() - 4), 8, "across");
@@ -113,7 +113,7 @@ fn a_driver_gives_back_in_reverse() {
     let before = at(RTC);
     let device = Devres::new();
     device.keep(Turn(2), Gfp::KERNEL).expect("memory");
-    // SAFETY: as above.
+    // SAFETY: reading the clock's registers harms nobody.
     let rtc = unsafe { IoMem::<0x1000>::request(RTC, RTC_SIZE, MemoryType::DeviceNGnRE, "rtc") }.expect("a clock");
     let rtc: &IoMem<0x1000> = device.keep(rtc, Gfp::KERNEL).expect("memory");
     let buffer: &Turn = device.keep(Turn(1), Gfp::KERNEL).expect("memory");

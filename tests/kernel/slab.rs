@@ -17,7 +17,7 @@ fn fill(object: NonNull<u8>, byte: u8, size: usize) {
 }
 
 fn holds(object: NonNull<u8>, byte: u8, size: usize) -> bool {
-    // SAFETY: as above.
+    // SAFETY: the object is the test's own, and as large.
     unsafe { core::slice::from_raw_parts(object.as_ptr(), size) }.iter().all(|found| *found == byte)
 }
 

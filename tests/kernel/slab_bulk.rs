@@ -65,7 +65,7 @@ fn what_is_wrong_among_many_is_left_out() {
             for wrong in wrong {
                 let objects = allocate(&cache);
                 let again = objects.contains(&wrong);
-                // SAFETY: as above.
+                // SAFETY: none but the kept ones is an object that may be freed, and these are, once.
                 let left_out = unsafe { cache.free_bulk(&with(&objects, wrong, place)) };
                 assert_eq!(left_out, 1, "{wrong:?} in place {place}, size {size}, twice: {again}");
             }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use quarry::gfp::Gfp;
 use quarry::global::{self, KmemCache};
 use quarry::ktest;
-use quarry::mm::slab::{CacheSpec, KmallocRow, SlabFlags};
+use quarry::mm::slab::{CacheSpec, KmallocCacheType, SlabFlags};
 
 fn cache(name: &'static str, size: u32, flags: SlabFlags) -> KmemCache {
     let spec = CacheSpec { name, size, align: 0, flags: flags | SlabFlags::NO_MERGE, constructor: None };
@@ -85,7 +85,7 @@ fn the_boot_argument_debugs_one_cache() {
     // SAFETY: the test's own.
     unsafe { global::kfree(object.as_ptr()) };
     let slabs = global::slab_allocator();
-    let flags = |size| slabs.kmalloc_cache(KmallocRow::Normal, size).expect("a cache").flags() & SlabFlags::DEBUG;
+    let flags = |size| slabs.kmalloc_cache(KmallocCacheType::Normal, size).expect("a cache").flags() & SlabFlags::DEBUG;
     assert_eq!(flags(32), SlabFlags::RED_ZONE | SlabFlags::STORE_USER);
     assert_eq!(flags(64), SlabFlags::empty());
     slabs.check().expect("the invariants hold");

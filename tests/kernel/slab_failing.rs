@@ -59,9 +59,9 @@ fn no_failed_bulk_loses_anything() {
     let filled = || {
         let object = cache.alloc(KERNEL)?;
         cache.shrink();
-        Ok::<_, quarry::mm::slab::AllocError>(object)
+        Ok::<_, quarry::mm::slab::SlabAllocError>(object)
     };
-    // SAFETY: as above.
+    // SAFETY: the test's own, not used afterwards.
     assert!(every(filled, |object| unsafe { cache.free(object) }).points >= 1);
     cache.destroy().map_err(|(_, left)| left).expect("nothing is in use");
 }

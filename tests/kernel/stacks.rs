@@ -125,7 +125,7 @@ fn bytes_used(name: &str, deed: fn()) -> u64 {
     // SAFETY: the stack is mapped, and nobody runs on it.
     unsafe { bytes.write_bytes(0x5a, size) };
     stack.run(deed);
-    // SAFETY: as above, and each byte has been written.
+    // SAFETY: the stack is mapped, nobody runs on it, and each byte has been written.
     let bytes = unsafe { core::slice::from_raw_parts(bytes, size) };
     bytes.iter().skip_while(|byte| **byte == 0x5a).count() as u64
 }

@@ -416,7 +416,7 @@ fn free_to_cache(object: u64) {
 }
 
 fn kfree(object: u64) {
-    // SAFETY: as above.
+    // SAFETY: the test's own, not used afterwards.
     unsafe { global::kfree(pointer(object).as_ptr()) };
 }
 

@@ -121,7 +121,7 @@ fn neighbours_are_never_alike_and_tags_change_with_the_owner() {
                 assert!(!is_readable(old) && is_readable(new));
                 old = new;
             }
-            // SAFETY: as above.
+            // SAFETY: an object of the cache; what is used of it afterwards is what the test is about.
             unsafe { cache.free(old) };
         }
         cache.destroy().expect("nothing is in use");
@@ -172,7 +172,7 @@ fn only_equal_tags_agree() {
         assert!(is_readable(pointer.untagged()), "memory {tag}");
         assert_eq!(is_readable(pointer), tag == own, "memory {tag}, pointer {own}");
     }
-    // SAFETY: as above.
+    // SAFETY: the test's own object, whose tag is put back below.
     unsafe { mte::set(pointer.untagged(), 64, own) };
     kfree(pointer);
     check();
@@ -219,7 +219,7 @@ fn an_old_pointer_is_found_out_after_two_owners() {
             assert!(changes > 1 || !is_readable(at(old)));
         }
         found += u32::from(!is_readable(at(old)));
-        // SAFETY: as above.
+        // SAFETY: the test's own.
         unsafe { cache.free(owner) };
     }
     assert!(found >= 16, "{found} of 32");
@@ -283,13 +283,13 @@ fn memory_that_keeps_no_tags_is_noticed() {
     assert!(unsafe { global::keeps_tags(linear) });
     let plain = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(plain), MemoryType::WriteBack);
-    // SAFETY: as above.
+    // SAFETY: the test's own page, in each mapping.
     assert!(!unsafe { global::keeps_tags(plain) });
     assert!(is_readable(plain.with_tag(Tag::from_bits(3))), "nothing is checked there");
     raw!(global::try_vunmap(plain)).expect("mapped above");
     let tagged = global::vmap(&[page], VmFlags::KASAN, Prot::KERNEL_RW).expect("addresses").at();
     assert_eq!(memory(tagged), MemoryType::WriteBackTagged);
-    // SAFETY: as above.
+    // SAFETY: the test's own page, in each mapping.
     assert!(unsafe { global::keeps_tags(tagged) });
     raw!(global::try_vunmap(tagged)).expect("mapped above");
     raw!(global::try_free_page(page)).expect("allocated above");
@@ -318,7 +318,7 @@ fn a_stale_pointer_frees_nothing() {
     assert_eq!(raw!(global::try_free_page(old)), Err(FreeError::Stale { at: old, memory: Tag::FREE }));
     let large = at(global::kmalloc(20_000, Gfp::KERNEL).expect("memory"));
     let wrong = large.with_tag(Tag::from_bits(u64::from(large.tag().get()) ^ 1));
-    // SAFETY: as above.
+    // SAFETY: a stale pointer, which has to be refused.
     assert!(matches!(unsafe { global::try_kfree(wrong) }, Err(Misuse::Stale { .. })));
     kfree(large);
     check();
@@ -334,22 +334,22 @@ fn resizing_takes_the_tag_along() {
     let longer = at(unsafe { global::krealloc(object, 64, Gfp::KERNEL | Gfp::ZERO) }.expect("room"));
     assert_eq!(longer, object);
     assert_eq!(probe::load_u64(behind(object, 56)), Some(0));
-    // SAFETY: as above.
+    // SAFETY: the test's own, and the old pointer is not used afterwards.
     let shorter = at(unsafe { global::krealloc(object, 16, Gfp::KERNEL) }.expect("room"));
     assert!(shorter == object && is_readable(object) && !is_readable(behind(object, 16)));
-    // SAFETY: as above.
+    // SAFETY: the test's own, and the old pointer is not used afterwards.
     let moved = at(unsafe { global::krealloc(object, 20_000, Gfp::KERNEL) }.expect("room"));
     assert!(!is_readable(object) && is_readable(behind(moved, 19_999)) && !is_readable(behind(moved, 20_016)));
     assert_eq!(global::ksize(moved), Ok(20_000));
     kfree(moved);
     let area = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
-    // SAFETY: as above.
+    // SAFETY: the test's own, and the old pointer is not used afterwards.
     let shorter = unsafe { global::vrealloc(area, 100, Gfp::KERNEL) }.expect("room").at();
     assert!(shorter == area && is_readable(behind(area, 104)) && !is_readable(behind(area, 112)));
-    // SAFETY: as above.
+    // SAFETY: the test's own, and the old pointer is not used afterwards.
     let longer = unsafe { global::vrealloc(area, 2 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longer, 2 * PAGE_SIZE - 1)));
-    // SAFETY: as above.
+    // SAFETY: the test's own, and the old pointer is not used afterwards.
     let longest = unsafe { global::vrealloc(longer, 40 * PAGE_BYTES, Gfp::KERNEL) }.expect("room").at();
     assert!(is_readable(behind(longest, 40 * PAGE_SIZE - 1)));
     raw!(global::try_vfree(longest)).expect("allocated above");

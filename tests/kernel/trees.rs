@@ -8,8 +8,8 @@ use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::kernel::cpus::{self, CpuError, CpuState, ReleaseError};
 use quarry::kernel::init::{self, Machine};
-use quarry::kernel::memmap::{Owner, Row};
-use quarry::kernel::memory_map::account;
+use quarry::kernel::machine_account::account;
+use quarry::kernel::owner_map::{Owner, Row};
 use quarry::ktest;
 use quarry::mm::layout;
 

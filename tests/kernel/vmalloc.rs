@@ -10,7 +10,7 @@ use quarry::hal::prot::Prot;
 use quarry::kernel::ktest::{FaultKind, expect_fault};
 use quarry::ktest;
 use quarry::mm::page::Page;
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+use quarry::mm::vmalloc::{AreaError, VmFlags, VmallocError};
 use quarry::mm::zone::FreeError;
 
 const MIB: u64 = 1 << 20;
@@ -107,25 +107,25 @@ fn large_areas_are_blocks_and_groups() {
 ktest!(what_cannot_be_is_refused);
 fn what_cannot_be_is_refused() {
     let before = balance();
-    assert_eq!(global::vmalloc(0), Err(MapError::Empty));
+    assert_eq!(global::vmalloc(0), Err(VmallocError::Empty));
     for size in [u64::MAX, 1 << 46, 1 << 40] {
-        assert_eq!(global::vmalloc(to_usize(size)), Err(MapError::TooLarge(size)));
+        assert_eq!(global::vmalloc(to_usize(size)), Err(VmallocError::TooLarge(size)));
     }
     assert_eq!(raw!(global::try_vfree(VirtAddr::ZERO)), Ok(()));
     let addr = global::vmalloc(3 * PAGE_BYTES).expect("memory").at();
     for wrong in [at(addr, 8), at(addr, PAGE_SIZE)] {
-        assert!(matches!(raw!(global::try_vfree(wrong)), Err(MapError::Area(AreaError::NotTheStart(..)))));
+        assert!(matches!(raw!(global::try_vfree(wrong)), Err(VmallocError::Area(AreaError::NotTheStart(..)))));
     }
     let page = global::alloc_page(Gfp::KERNEL).expect("memory");
     let linear = global::page_address(page);
-    assert!(matches!(raw!(global::try_vfree(linear)), Err(MapError::Area(AreaError::NoArea(_)))));
+    assert!(matches!(raw!(global::try_vfree(linear)), Err(VmallocError::Area(AreaError::NoArea(_)))));
     let mapping = global::vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW).expect("addresses").at();
-    assert!(matches!(raw!(global::try_vfree(mapping)), Err(MapError::Area(AreaError::WrongKind(_)))));
-    assert!(matches!(raw!(global::try_vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vfree(mapping)), Err(VmallocError::Area(AreaError::WrongKind(_)))));
+    assert!(matches!(raw!(global::try_vunmap(addr)), Err(VmallocError::Area(AreaError::WrongKind(_)))));
     let inside = global::vmalloc_to_page(addr).expect("mapped");
     assert!(raw!(global::try_free_page(inside)).is_err(), "a page of an area");
     raw!(global::try_vfree(addr)).expect("an area");
-    assert!(matches!(raw!(global::try_vfree(addr)), Err(MapError::Area(AreaError::NoArea(_)))), "twice");
+    assert!(matches!(raw!(global::try_vfree(addr)), Err(VmallocError::Area(AreaError::NoArea(_)))), "twice");
     raw!(global::try_vunmap(mapping)).expect("a mapping");
     raw!(global::try_free_page(page)).expect("ours");
     assert_eq!(balance().1, before.1);
@@ -247,9 +247,9 @@ fn what_is_not_the_callers_is_not_mapped() {
         let page = page.expect("RAM");
         for list in [&[page][..], &[mine, page, mine]] {
             let refused = global::vmap(list, VmFlags::empty(), Prot::KERNEL_RW);
-            assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
+            assert!(matches!(refused, Err(VmallocError::BadPage(_))), "{page:?}: {refused:?}");
             let refused = global::vm_map_ram(list, Prot::KERNEL_RO);
-            assert!(matches!(refused, Err(MapError::BadPage(_))), "{page:?}: {refused:?}");
+            assert!(matches!(refused, Err(VmallocError::BadPage(_))), "{page:?}: {refused:?}");
         }
     }
     // A mapped page stays, in spite of any free.

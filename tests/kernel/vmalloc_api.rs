@@ -11,11 +11,11 @@ use quarry::kernel::{init, prompt};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
 use quarry::mm::layout::{MODULES_END, MODULES_VADDR, VMALLOC_END, VMALLOC_START};
-use quarry::mm::vmalloc::{MapError, SetMemoryError};
+use quarry::mm::vmalloc::{SetMemoryError, VmallocError};
 
 const MIB: u64 = 1 << 20;
 
-fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, MapError> {
+fn vrealloc(addr: VirtAddr, size: u64, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
     // SAFETY: the tests are the only users of what they allocate, and forget the old address.
     unsafe { global::vrealloc(addr, to_usize(size), gfp) }.map(Address::at)
 }
@@ -43,7 +43,7 @@ fn memory_keeps_what_it_holds_when_its_length_changes() {
             assert!(kept(addr, size));
             assert!((8192 + 8..size).step_by(512).all(|offset| read(at(addr, offset)) == 0), "{size:#x}");
         }
-        assert_eq!(vrealloc(addr, 0, gfp), Err(MapError::Empty), "refused");
+        assert_eq!(vrealloc(addr, 0, gfp), Err(VmallocError::Empty), "refused");
         assert!(kept(addr, 3 * PAGE_SIZE), "and as it was");
         raw!(global::vfree(addr));
     });
@@ -168,7 +168,7 @@ fn code_moves_within_its_region_and_read_only_code_does_not() {
         raw!(global::set_memory_ro(moved, 1)).expect("an area");
         for size in [8, MIB, 2 * MIB] {
             let refused = vrealloc(moved, size, Gfp::KERNEL | Gfp::ZERO);
-            assert!(matches!(refused, Err(MapError::NotWritable(_))), "{refused:?}");
+            assert!(matches!(refused, Err(VmallocError::NotWritable(_))), "{refused:?}");
         }
         assert_eq!(read(moved), 42);
         raw!(global::try_vfree(moved)).expect("an area");

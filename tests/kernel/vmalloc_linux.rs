@@ -7,7 +7,7 @@ use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::prot::Prot;
 use quarry::ktest;
-use quarry::mm::vmalloc::{AreaError, AreaRequest, MapError, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, AreaRequest, VmFlags, VmallocError, VmallocRequest};
 
 /// xorshift64.
 struct Random(u64);
@@ -33,7 +33,7 @@ fn vfree(addr: VirtAddr) {
 }
 
 /// Aligned to `align`.
-fn aligned(pages: u64, align: u64) -> Result<VirtAddr, MapError> {
+fn aligned(pages: u64, align: u64) -> Result<VirtAddr, VmallocError> {
     let request = VmallocRequest { align, ..VmallocRequest::new(pages * PAGE_SIZE, Gfp::KERNEL) };
     let addr = global::vmap_space().vmalloc(&request)?;
     write(addr, addr.get());
@@ -139,7 +139,7 @@ fn align_shift() {
                     vfree(addr);
                 }
                 Err(error) => {
-                    assert!(matches!(error, MapError::Area(AreaError::Exhausted)), "{error}");
+                    assert!(matches!(error, VmallocError::Area(AreaError::Exhausted)), "{error}");
                     failed = true;
                 }
             }
@@ -173,7 +173,7 @@ fn pcpu() {
     for (ptr, size) in live {
         for cpu in global::possible_cpus() {
             let at = global::per_cpu_ptr(ptr, cpu);
-            // SAFETY: as above, and not freed yet.
+            // SAFETY: allocated above, so many bytes, and not freed yet.
             let copy = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), usize::try_from(size).expect("small")) };
             let byte = at.get().to_le_bytes()[1] ^ u8::try_from(cpu.get()).expect("few");
             assert!(copy.iter().all(|found| *found == byte), "nobody else has written there");

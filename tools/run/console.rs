@@ -1,5 +1,6 @@
 //! A running machine: its console as it comes, its end, and its life cut short.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -54,6 +55,8 @@ pub(crate) struct Running {
     pub(crate) remarks: String,
     /// The command line, for reports.
     pub(crate) command: String,
+    /// CPU time of the host that the process had when it was last looked at: nothing says so once it is gone.
+    used: Cell<Duration>,
     _machine: Machine,
 }
 
@@ -79,7 +82,8 @@ impl Running {
         }
         let stdin = child.stdin.take();
         let (unfinished, text, remarks) = (Vec::new(), String::new(), String::new());
-        Ok(Self { child, stdin, output, typing, unfinished, text, remarks, command, _machine: machine })
+        let used = Cell::default();
+        Ok(Self { child, stdin, output, typing, unfinished, text, remarks, command, used, _machine: machine })
     }
 
     /// The deadline of what begins now.
@@ -87,11 +91,18 @@ impl Running {
         Deadline { begun: Instant::now(), used: cpu_time(self.child.id()).unwrap_or_default(), limit }
     }
 
+    /// CPU time of the host that the machine has had since `deadline` was made, as far as it was last seen running.
+    pub(crate) fn used_since(&self, deadline: &Deadline) -> Duration {
+        let used = cpu_time(self.child.id()).unwrap_or_default().max(self.used.get());
+        self.used.set(used);
+        used.saturating_sub(deadline.used)
+    }
+
     /// How long to wait at least before it is clear that the machine has hung.
     fn left(&self, deadline: &Deadline) -> Duration {
         let passed = deadline.begun.elapsed();
         // A process that is gone uses nothing more, and its pipes are closed.
-        let used = cpu_time(self.child.id()).map_or(deadline.limit, |used| used.saturating_sub(deadline.used));
+        let used = cpu_time(self.child.id()).map_or(deadline.limit, |_| self.used_since(deadline));
         wait_for(deadline.limit, passed, used)
     }
 

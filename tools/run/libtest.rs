@@ -1,7 +1,7 @@
 //! The command line and the output of Rust's own test harness, so that `cargo test` and `cargo nextest` feel at home.
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::registry::Test;
 use crate::session::Outcome;
@@ -89,6 +89,9 @@ fn counted(tests: usize) -> String {
     format!("{tests} test{}", if tests == 1 { "" } else { "s" })
 }
 
+/// Tests whose time is shown at the end.
+const SLOWEST: usize = 15;
+
 /// The report, printed as it grows.
 pub(crate) struct Report {
     terse: bool,
@@ -97,13 +100,22 @@ pub(crate) struct Report {
     ignored: usize,
     filtered_out: usize,
     failures: Vec<(String, String)>,
+    took: Vec<(Duration, String)>,
 }
 
 impl Report {
     pub(crate) fn begin(options: &Options, selected: usize, filtered_out: usize) -> Self {
         println!("\nrunning {}", counted(selected));
         let terse = options.terse;
-        Self { terse, started: Instant::now(), passed: 0, ignored: 0, filtered_out, failures: Vec::new() }
+        Self {
+            terse,
+            started: Instant::now(),
+            passed: 0,
+            ignored: 0,
+            filtered_out,
+            failures: Vec::new(),
+            took: Vec::new(),
+        }
     }
 
     pub(crate) fn ignore(&mut self, test: &Test) {
@@ -114,6 +126,7 @@ impl Report {
 
     pub(crate) fn add(&mut self, outcome: &Outcome<'_>) {
         let name = &outcome.test.name;
+        self.took.push((outcome.took, name.clone()));
         match &outcome.verdict {
             Ok(()) => {
                 self.passed += 1;
@@ -136,8 +149,21 @@ impl Report {
         }
     }
 
+    /// Prints the tests that took longest, as the host's CPUs saw it.
+    fn slowest(&mut self) {
+        if self.terse || self.took.len() <= SLOWEST {
+            return;
+        }
+        self.took.sort_by(|one, other| other.cmp(one));
+        let all: Duration = self.took.iter().map(|(took, _)| *took).sum();
+        println!("\nslowest of {:.0} s of the host's CPUs:", all.as_secs_f64());
+        for (took, name) in self.took.iter().take(SLOWEST) {
+            println!("{:8.1} s  {name}", took.as_secs_f64());
+        }
+    }
+
     /// Prints the failures and the result; whether all is well.
-    pub(crate) fn end(&self) -> bool {
+    pub(crate) fn end(&mut self) -> bool {
         if self.terse {
             println!();
         }
@@ -151,6 +177,7 @@ impl Report {
                 println!("    {name}");
             }
         }
+        self.slowest();
         let ok = self.failures.is_empty();
         println!(
             "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",

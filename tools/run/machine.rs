@@ -45,6 +45,8 @@ pub(crate) struct Spec {
     pub(crate) highmem: bool,
     /// One virtual nanosecond for each instruction: counts are exact and one thread runs all CPUs.
     pub(crate) icount: bool,
+    /// The host's own CPU executes the kernel, by KVM.
+    pub(crate) kvm: bool,
     pub(crate) loader: Loader,
     /// Where `raw` and `uboot` put the Image.
     pub(crate) addr: Option<u64>,
@@ -58,6 +60,8 @@ pub(crate) struct Spec {
     pub(crate) dirty: bool,
     /// Whether the CPU has the 4 KiB granule; without it `raw` enters at EL1 under an EL2 that says so.
     pub(crate) granule: bool,
+    /// `CNTFRQ_EL0` is zero when `raw` enters, and the device tree states this frequency instead.
+    pub(crate) clock: Option<u32>,
     pub(crate) dtb: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
@@ -88,6 +92,7 @@ impl Default for Spec {
             mte: false,
             highmem: true,
             icount: false,
+            kvm: false,
             loader: Loader::Image,
             addr: None,
             x0: None,
@@ -95,6 +100,7 @@ impl Default for Spec {
             fdt_cut: None,
             dirty: false,
             granule: true,
+            clock: None,
             dtb: None,
             initrd: None,
             append: String::new(),
@@ -156,12 +162,20 @@ impl Spec {
             "mte" => self.mte = on(key)?,
             "highmem" => self.highmem = on(key)?,
             "icount" => self.icount = on(key)?,
+            "accel" => {
+                self.kvm = match value {
+                    "kvm" => true,
+                    "tcg" => false,
+                    _ => return Err(format!("no accelerator {value:?}; there are kvm and tcg")),
+                }
+            }
             "addr" => self.addr = Some(number(value)?),
             "x0" => self.x0 = Some(number(value)?),
             "fdt_at" => self.fdt_at = Some(number(value)?),
             "fdt_cut" => self.fdt_cut = Some(number(value)?),
             "dirty" => self.dirty = on(key)?,
             "granule" => self.granule = on(key)?,
+            "clock" => self.clock = Some(value.parse().map_err(|_| format!("clock={value} is not a number"))?),
             "dtb" => self.dtb = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => value.clone_into(&mut self.append),
@@ -184,6 +198,9 @@ impl Spec {
         if !(self.granule || raw && self.virtualization) {
             return Err("granule=off needs loader=raw and virtualization".to_owned());
         }
+        if self.clock.is_some() && !(self.virtualization && self.fdt_at.is_some()) {
+            return Err("clock needs virtualization and fdt_at".to_owned());
+        }
         if self.fdt_cut.is_some() && self.fdt_at.is_none() {
             return Err("fdt_cut needs fdt_at".to_owned());
         }
@@ -198,6 +215,15 @@ impl Spec {
         }
         if self.loader == Loader::Uboot && !self.typed.is_empty() {
             return Err("type is for machines that nothing else is typed to".to_owned());
+        }
+        if self.kvm {
+            if self.board != Board::Virt || self.icount || self.secure || self.virtualization || self.mte {
+                return Err("accel=kvm is the host's own CPU at EL1, on the board virt".to_owned());
+            }
+            // The host's CPU, its interrupt controller, and nobody who listens to semihosting.
+            self.cpu = "host".to_owned();
+            self.gic = Some("host".to_owned());
+            self.semihosting = false;
         }
         if self.board == Board::Raspi4b {
             // QEMU models one such board: 2 GiB, four cores.
@@ -270,6 +296,15 @@ impl fmt::Display for Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn under_kvm_the_cpu_is_the_hosts_and_nobody_listens_to_semihosting() {
+        let spec = Spec::parse("mem=1G smp=4 accel=kvm").unwrap();
+        assert_eq!((spec.cpu.as_str(), spec.gic.as_deref(), spec.semihosting), ("host", Some("host"), false));
+        for wrong in ["accel=hvf", "accel=kvm icount", "accel=kvm secure", "accel=kvm board=raspi4b dtb=x"] {
+            assert!(Spec::parse(wrong).is_err(), "{wrong} was taken");
+        }
+    }
 
     #[test]
     fn words_set_the_machine() {

@@ -3,15 +3,23 @@
 //! - `quarry-run boot [MACHINE…] ELF`: boot a kernel, with a prompt if there is a person;
 //! - `quarry-run image ELF OUT`: write the flat Image;
 //! - `quarry-run size ELF`: say what the image is made of;
+//! - `quarry-run rpi4-image ELF OUT [NAME…]`: write the Image that runs the tests on a Raspberry Pi 4 (docs/rpi4.md);
+//! - `quarry-run rpi4-bench-image ELF OUT [NAME]`: write the Image that measures cycles and nanoseconds there;
+//! - `quarry-run rpi4-test ELF [NAME…]`: run that Image in QEMU, by its serial port alone;
+//! - `quarry-run rpi4-log LOG`: read what it says from a serial device, or from a file;
+//! - `quarry-run a53 ELF`: say which sequences of instructions that Cortex-A53 gets wrong were in it;
 //! - `quarry-run watch SECONDS COMMAND…`: run a command, and end it if it prints nothing for so long;
+//! - `quarry-run cache-model PLUGIN ELF`: boot under the model of the caches, and with maintenance left out;
 //! - `quarry-run planted ELF`: see the tests that fail on purpose fail for their stated reasons;
 //! - `quarry-run public-names [--write] DOCS LIST`: hold the documentation's names against a list;
-//! - `quarry-run bench-readme TABLE FILE`: put the table of the last benchmarks into a Markdown file;
+//! - `quarry-run bench-readme TABLE SHORT WHOLE`: put the table of the last benchmarks into two Markdown files;
 //! - `quarry-run ELF […]`: what cargo does: a kernel with tests in it answers to libtest's command line, one without is
 //!   booted; with `--bench` the image's benchmarks are run.
 
+mod a53;
 mod bench;
 mod boot;
+mod cache_model;
 mod console;
 mod cpu_time;
 mod elf;
@@ -22,6 +30,7 @@ mod names;
 mod progress;
 mod qemu;
 mod registry;
+mod rpi4;
 mod runner;
 mod scratch;
 mod session;
@@ -49,7 +58,17 @@ fn main() -> ExitCode {
         ["boot", machine @ .., elf] => boot_on(machine, elf),
         ["image", elf, out] => image(elf, out),
         ["size", elf] => size(elf),
+        ["a53", elf] => {
+            Kernel::read(Path::new(elf)).and_then(|kernel| kernel.a53()).map(|line| println!("{line}"))
+                .map(|()| ExitCode::SUCCESS)
+        }
+        ["rpi4-image", elf, out, names @ ..] => rpi4::image(elf, out, names).map(|()| ExitCode::SUCCESS),
+        ["rpi4-bench-image", elf, out] => rpi4::bench_image(elf, out, "").map(|()| ExitCode::SUCCESS),
+        ["rpi4-bench-image", elf, out, name] => rpi4::bench_image(elf, out, name).map(|()| ExitCode::SUCCESS),
+        ["rpi4-test", elf, names @ ..] => rpi4::in_qemu(elf, names).map(status),
+        ["rpi4-log", log] => rpi4::read_log(log).map(status),
         ["planted", elf] => planted(elf),
+        ["cache-model", plugin, elf] => cache_model::check(plugin, Path::new(elf)).map(status),
         ["watch", seconds, command @ ..] if let Ok(seconds) = seconds.parse() => {
             watch::run(Duration::from_secs(seconds), command).map(ExitCode::from)
         }
@@ -57,10 +76,11 @@ fn main() -> ExitCode {
         ["public-names", "--write", docs, list] => {
             names::run(Path::new(docs), Path::new(list), true).map(|()| ExitCode::SUCCESS)
         }
-        ["bench-readme", table, document] => bench::refresh(table, document).map(|()| ExitCode::SUCCESS),
+        ["bench-readme", table, short, whole] => bench::refresh(table, short, whole).map(|()| ExitCode::SUCCESS),
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
-            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | planted ELF | bench-readme TABLE FILE \
+            "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | a53 ELF | rpi4-image ELF OUT [NAME…] | rpi4-test ELF [NAME…] | \
+             rpi4-log LOG | planted ELF | cache-model PLUGIN ELF | bench-readme TABLE SHORT WHOLE \
              | public-names [--write] DOCS LIST | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),

@@ -40,6 +40,9 @@ pub(crate) struct Program<'a> {
 
 /// Prepares `spec` to boot `program` with `words` among its bootargs.
 pub(crate) fn machine(spec: &Spec, program: &Program<'_>, words: &str, console: Console) -> Result<Machine, String> {
+    if spec.kvm && !(cfg!(target_arch = "aarch64") && Path::new("/dev/kvm").exists()) {
+        return Err("accel=kvm needs a host of 64-bit Arm with /dev/kvm (docs/testing.md)".to_owned());
+    }
     let scratch = Scratch::new()?;
     let bootargs = bootargs(spec, words);
     let mut command = hardware(spec, console);
@@ -81,7 +84,7 @@ fn raw(
     scratch: &Scratch,
 ) -> Result<(), String> {
     let addr = spec.addr.unwrap_or(if spec.board == Board::Virt { RAW_ADDR } else { PI_ADDR });
-    let code = trampoline::code(addr, spec.x0.or(spec.fdt_at), spec.dirty, spec.granule);
+    let code = trampoline::code(addr, spec);
     let code = scratch.write("trampoline", &code)?;
     command.arg("-kernel").arg(&code);
     if let Some(fdt_at) = spec.fdt_at {
@@ -95,6 +98,9 @@ fn raw(
         };
         if !bootargs.is_empty() {
             tree = tree::with_bootargs(&tree, bootargs, scratch)?;
+        }
+        if let Some(clock) = spec.clock {
+            tree = tree::with_clock(&tree, clock, scratch)?;
         }
         if let Some(bytes) = spec.fdt_cut {
             tree = tree::cut(&tree, bytes, scratch)?;
@@ -133,6 +139,9 @@ fn hardware(spec: &Spec, console: Console) -> Command {
         command.args(["-object", &format!("memory-backend-ram,id=node{node},size={}M", size >> 20)]);
         command.args(["-numa", &format!("node,nodeid={node},memdev=node{node}")]);
     }
+    if spec.kvm {
+        command.args(["-accel", "kvm"]);
+    }
     if spec.icount {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
@@ -149,6 +158,12 @@ fn hardware(spec: &Spec, console: Console) -> Command {
         Console::Script => command.args(["-serial", "stdio", "-monitor", "none"]),
     };
     command
+}
+
+/// Lets the machine restart when it wants to, instead of ending.
+pub(crate) fn allow_restart(command: &mut Command) {
+    // The last one wins.
+    command.args(["-action", "reboot=reset"]);
 }
 
 fn machine_option(spec: &Spec) -> String {

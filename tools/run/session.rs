@@ -22,6 +22,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) log: String,
     /// The machine's command line.
     pub(crate) command: String,
+    /// CPU time of the host that it took, with the boot if it had one for itself.
+    pub(crate) took: Duration,
 }
 
 /// Runs tests that share a machine's specification, in as few boots as their failures allow. `done` hears of each as
@@ -38,7 +40,7 @@ pub(crate) fn run<'a>(tests: &[&'a Test], program: &Program<'_>, done: &mut dyn 
             Err(why) => {
                 for test in left.drain(..) {
                     let (log, command) = (String::new(), String::new());
-                    done(Outcome { test, verdict: Err(why.clone()), log, command });
+                    done(Outcome { test, verdict: Err(why.clone()), log, command, took: Duration::ZERO });
                 }
             }
         }
@@ -80,7 +82,8 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
             }
         }
     };
-    done(Outcome { test, verdict, log: machine.text.clone() + &machine.remarks, command: machine.command.clone() });
+    let (log, command) = (machine.text.clone() + &machine.remarks, machine.command.clone());
+    done(Outcome { test, verdict, log, command, took: machine.used_since(&deadline) });
     Ok(vec![test.number])
 }
 
@@ -132,7 +135,7 @@ fn shared<'a>(
                     match step {
                         Step::Begun(test) => deadline = machine.deadline(test.timeout),
                         Step::Passed => {
-                            logs.push(machine.text[since..read].to_owned());
+                            logs.push((machine.text[since..read].to_owned(), machine.used_since(&deadline)));
                             since = read;
                             deadline = machine.deadline(LEAVE);
                         }
@@ -150,12 +153,12 @@ fn shared<'a>(
     let mut logs = logs.into_iter();
     for (test, verdict) in progress.judge(&end) {
         judged.push(test.number);
-        let mut log = logs.next().unwrap_or_default();
+        let (mut log, took) = logs.next().unwrap_or_else(|| (String::new(), machine.used_since(&deadline)));
         if verdict.is_err() {
             log.push_str(&machine.text[since..]);
             log.push_str(&machine.remarks);
         }
-        done(Outcome { test, verdict, log, command: machine.command.clone() });
+        done(Outcome { test, verdict, log, command: machine.command.clone(), took });
     }
     Ok(judged)
 }

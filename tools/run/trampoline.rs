@@ -1,6 +1,10 @@
 //! The few instructions that `loader=raw` starts at: they set registers and jump to the Image. QEMU takes them for a
 //! flat kernel without a header, so it makes the device tree and enters them as it would enter a kernel.
 
+use crate::machine::Spec;
+
+/// `msr cntfrq_el0, xzr`
+const NO_FREQUENCY: u32 = 0xd51b_e01f;
 /// `br x16`
 const BR_X16: u32 = 0xd61f_0200;
 /// `mov sp, x17`
@@ -34,25 +38,28 @@ const ANSWER_NO_GRANULE: [u32; 7] =
 /// Value that a careless loader leaves in a register: not aligned, not canonical.
 const GARBAGE: u64 = 0xdead_beef_0bad_f00d;
 
-/// Code that enters `entry` with `x0`, or with x0 untouched; `dirty` and `granule` as in the machine's specification.
-pub(crate) fn code(entry: u64, x0: Option<u64>, dirty: bool, granule: bool) -> Vec<u8> {
+/// Code that enters `entry` as the machine's specification says.
+pub(crate) fn code(entry: u64, spec: &Spec) -> Vec<u8> {
     let mut code = Vec::new();
-    if !granule {
+    if !spec.granule {
         code.extend(TRAP_ID_REGISTERS);
     }
-    if dirty {
+    if spec.clock.is_some() {
+        code.push(NO_FREQUENCY);
+    }
+    if spec.dirty {
         for register in 1..=30 {
             set(&mut code, register, GARBAGE);
         }
         code.push(MOV_SP_X17);
         code.push(UNMASK_SERROR);
     }
-    if let Some(x0) = x0 {
+    if let Some(x0) = spec.x0.or(spec.fdt_at) {
         set(&mut code, 0, x0);
     }
     set(&mut code, 16, entry);
     code.push(BR_X16);
-    if !granule {
+    if !spec.granule {
         code.resize(TRAPPED / 4, 0);
         code.extend(ANSWER_NO_GRANULE);
     }
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn registers_are_set_in_quarters() {
-        let code = code(0x4020_0000, Some(0x1_0002_0003), false, true);
+        let code = code(0x4020_0000, &Spec { x0: Some(0x1_0002_0003), ..Spec::default() });
         let words: Vec<u32> = code.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect();
         // movz x0, #3; movk x0, #2, lsl 16; movk x0, #1, lsl 32; movk x0, #0, lsl 48; movz x16, #0; movk x16, #0x4020 …
         assert_eq!(words[..6], [0xd280_0060, 0xf2a0_0040, 0xf2c0_0020, 0xf2e0_0000, 0xd280_0010, 0xf2a8_0410]);
@@ -84,6 +91,6 @@ mod tests {
 
     #[test]
     fn x0_stays_as_the_loader_set_it() {
-        assert_eq!(code(0, None, false, true).len(), 5 * 4);
+        assert_eq!(code(0, &Spec::default()).len(), 5 * 4);
     }
 }

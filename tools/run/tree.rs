@@ -47,6 +47,15 @@ pub(crate) fn with_bootargs(tree: &Path, bootargs: &str, scratch: &Scratch) -> R
     Ok(out)
 }
 
+/// A copy of `tree` whose timer states its frequency.
+pub(crate) fn with_clock(tree: &Path, frequency: u32, scratch: &Scratch) -> Result<PathBuf, String> {
+    let out = scratch.path("clock.dtb");
+    fs::copy(tree, &out).map_err(|e| format!("{}: {e}", tree.display()))?;
+    let frequency = frequency.to_string();
+    run(Command::new("fdtput").args(["-t", "u"]).arg(&out).args(["/timer", "clock-frequency", &frequency]))?;
+    Ok(out)
+}
+
 /// The first `bytes` of `tree`.
 pub(crate) fn cut(tree: &Path, bytes: u64, scratch: &Scratch) -> Result<PathBuf, String> {
     let out = scratch.path("cut.dtb");

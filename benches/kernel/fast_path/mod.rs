@@ -23,7 +23,7 @@ use quarry::arch::aarch64::features::IdRegisters;
 use quarry::gfp::Gfp;
 use quarry::global;
 use quarry::hal::Internal;
-use quarry::mm::slab::{KmallocRow, Slot, masked};
+use quarry::mm::slab::{ArrayOffset, KmallocCacheType, masked};
 use short::{CompareAndSwapPair, CompareExchange, Exclusives};
 use slub::Slub;
 
@@ -84,12 +84,12 @@ impl Candidate for Kmalloc {
 }
 
 /// The same array with interrupts masked: the functions that a machine without such sequences runs.
-struct Masked(Slot);
+struct Masked(ArrayOffset);
 
 impl Candidate for Masked {
     fn new(_: bool) -> Result<Self, Unable> {
-        let cache = global::slab_allocator().kmalloc_cache(KmallocRow::Normal, SIZE).ok_or(FAILED)?;
-        Ok(Self(cache.slot()))
+        let cache = global::slab_allocator().kmalloc_cache(KmallocCacheType::Normal, SIZE).ok_or(FAILED)?;
+        Ok(Self(cache.array()))
     }
 
     #[inline(always)]

@@ -175,7 +175,7 @@ macro_rules! short_ways {
             #[inline(always)]
             unsafe fn replace(place: *const Pair, from: Pair, to: Pair) -> bool {
                 let done: u64;
-                // SAFETY: the caller's promise.
+                // SAFETY: by `# Safety`, two words of memory at a multiple of 16.
                 unsafe {
                     asm!(
                         $($extension,)?

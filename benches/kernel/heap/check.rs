@@ -27,14 +27,14 @@ impl Marked {
     fn write(&self) {
         // SAFETY: the block is allocated.
         unsafe { self.block.write(self.mark) };
-        // SAFETY: as above.
+        // SAFETY: the block is allocated, and has a last byte.
         unsafe { self.last().write(self.mark) };
     }
 
     fn is_intact(&self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: the block is allocated.
         let first = unsafe { self.block.read() };
-        // SAFETY: as above.
+        // SAFETY: the block is allocated, and has a last byte.
         first == self.mark && unsafe { self.last().read() } == self.mark
     }
 }

@@ -6,12 +6,12 @@ use core::ptr::NonNull;
 
 /// Where a block is kept.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Slot {
+pub(crate) struct ChurnSlot {
     block: Option<NonNull<u8>>,
     size: u32,
 }
 
-impl Slot {
+impl ChurnSlot {
     /// Fills the empty slot with a new block; whether there was one.
     #[inline(always)]
     pub(crate) fn fill<H: Heap>(&mut self, heap: &mut H, size: u32) -> bool {
@@ -51,7 +51,7 @@ impl Step {
 
     /// The slot of the step.
     #[inline(always)]
-    pub(crate) fn slot(self, slots: &mut [Slot]) -> Option<&mut Slot> {
+    pub(crate) fn slot(self, slots: &mut [ChurnSlot]) -> Option<&mut ChurnSlot> {
         slots.get_mut(usize::from(self.slot))
     }
 
@@ -63,14 +63,14 @@ impl Step {
 
     /// Frees the slot's block and fills it again; whether all went well.
     #[inline(always)]
-    pub(crate) fn replace<H: Heap>(self, slots: &mut [Slot], heap: &mut H) -> bool {
+    pub(crate) fn replace<H: Heap>(self, slots: &mut [ChurnSlot], heap: &mut H) -> bool {
         let Some(slot) = self.slot(slots) else { return false };
         slot.free(heap) & slot.fill(heap, self.size())
     }
 }
 
 /// Fills every slot with a block of random size.
-pub(crate) fn fill<H: Heap>(heap: &mut H, slots: &mut [Slot], random: &mut Random) -> Result<(), Unable> {
+pub(crate) fn fill<H: Heap>(heap: &mut H, slots: &mut [ChurnSlot], random: &mut Random) -> Result<(), Unable> {
     let size = |random: &mut Random| u32::try_from(random.layout().size()).unwrap_or(8);
     let complete = slots.iter_mut().fold(true, |complete, slot| complete & slot.fill(heap, size(random)));
     if complete { Ok(()) } else { Err(FAILED) }

@@ -121,7 +121,7 @@ pub(crate) trait Heap: Sized {
     #[inline(always)]
     unsafe fn free_bulk(&mut self, layout: Layout, blocks: &mut [Option<NonNull<u8>>; BULK]) {
         for block in blocks.iter_mut().filter_map(Option::take) {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` is that of `dealloc`, for each block.
             unsafe { self.dealloc(block, layout) };
         }
     }

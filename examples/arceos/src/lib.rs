@@ -111,7 +111,7 @@ impl ByteAllocator for QuarryAllocator {
 
     fn dealloc(&mut self, pos: NonNull<u8>, layout: Layout) {
         if let Some(range) = self.range_of(pos.addr().get()) {
-            // SAFETY: the trait's contract: it came from `alloc` with this layout, and from the heap that lies there.
+            // SAFETY: `dealloc` of the trait: it came from `alloc` with this layout, and from the heap that lies there.
             unsafe { range.heap.dealloc(pos.as_ptr(), layout) };
             self.bytes = self.bytes.saturating_sub(layout.size());
         }
@@ -173,7 +173,7 @@ impl PageAllocator for QuarryAllocator {
     fn dealloc_pages(&mut self, pos: usize, num_pages: usize) {
         let (Some(Range { heap, .. }), Ok(wanted)) = (self.range_of(pos), count(num_pages)) else { return };
         let Ok(first) = heap.page_at(VirtAddr::new(pos as u64)) else { return };
-        // SAFETY: the trait's contract: the pages are the caller's, who does not use them any more.
+        // SAFETY: `dealloc_pages` of the trait: the pages are the caller's, who does not use them any more.
         if unsafe { heap.slabs().pages().free_contig_range(first, wanted) }.is_ok() {
             self.pages = self.pages.saturating_sub(num_pages);
         }

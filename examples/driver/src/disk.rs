@@ -32,7 +32,7 @@ struct Quarry;
 /// Maps memory by the crate's name of the direction.
 unsafe fn map(at: NonNull<u8>, size: u64, direction: BufferDirection) -> Result<DmaAddr, DmaError> {
     let device = device();
-    // SAFETY: the caller's promise, as for every arm.
+    // SAFETY: `Hal::share`, for every arm: the buffer is there until it is unshared.
     match direction {
         BufferDirection::DriverToDevice => unsafe { dma_map_single::<ToDevice>(device, at, size) },
         BufferDirection::DeviceToDriver => unsafe { dma_map_single::<FromDevice>(device, at, size) },
@@ -42,7 +42,7 @@ unsafe fn map(at: NonNull<u8>, size: u64, direction: BufferDirection) -> Result<
 
 unsafe fn unmap(bus: DmaAddr, size: u64, direction: BufferDirection) -> Result<(), DmaError> {
     let device = device();
-    // SAFETY: the caller's promise, as for every arm.
+    // SAFETY: `Hal::unshare`, for every arm: the buffer was shared with this size and direction.
     match direction {
         BufferDirection::DriverToDevice => unsafe { dma_unmap_single::<ToDevice>(device, bus, size) },
         BufferDirection::DeviceToDriver => unsafe { dma_unmap_single::<FromDevice>(device, bus, size) },

@@ -76,7 +76,7 @@ fn power_off() -> ! {
 /// Memory is reached at its physical address: the MMU is off, and later maps it there.
 struct Identity;
 
-// SAFETY: as above; frames of RAM are not at address zero on this machine.
+// SAFETY: memory is reached at its physical address; frames of RAM are not at address zero on this machine.
 unsafe impl TableWindow for Identity {
     unsafe fn window(&self, table: PhysAddr) -> NonNull<u64> {
         // SAFETY: RAM starts at 1 GiB.
@@ -97,7 +97,7 @@ impl BootMemory<'static> for Identity {
             // SAFETY: memblock asks for free memory only, page aligned.
             unsafe { start.add(index).write(fill) };
         }
-        // SAFETY: as above, and all written.
+        // SAFETY: free memory that memblock gave, page aligned, of which each element has been written.
         Ok(unsafe { core::slice::from_raw_parts_mut(start, count) })
     }
 }
@@ -206,7 +206,7 @@ fn live() {
 /// Switches MMU and caches on, with tables in TTBR0 for a 48-bit lower half.
 unsafe fn mmu_on(root: PhysAddr) {
     let tcr: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32;
-    // SAFETY: the caller vouches for the tables.
+    // SAFETY: `root` maps the running code, its stack and its devices where they are: the caller has just filled it.
     unsafe {
         asm!(
             "msr mair_el1, {mair}", "msr tcr_el1, {tcr}", "msr ttbr0_el1, {root}", "isb",

@@ -27,6 +27,6 @@ pub fn start(cpus: u32) -> Up {
 
 /// On each other CPU.
 pub fn join(cpu: u32) {
-    // SAFETY: as above, and each has a number of its own.
+    // SAFETY: boot.S has set this CPU's registers and masked interrupts; each CPU has a number of its own.
     unsafe { quarry::join_cpu(CpuId::new(cpu)) }.unwrap_or_else(|error| panic!("{error}"));
 }

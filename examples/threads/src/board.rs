@@ -25,7 +25,7 @@ fn write(register: usize, value: u32) {
 }
 
 fn read(register: usize) -> u32 {
-    // SAFETY: as above.
+    // SAFETY: a register of the machine's devices, mapped where it is; nobody else uses them.
     unsafe { (register as *const u32).read_volatile() }
 }
 

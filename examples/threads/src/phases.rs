@@ -101,7 +101,7 @@ fn give_all_back(mut last: VirtAddr) {
     while last != VirtAddr::ZERO {
         // SAFETY: a page of `take_all`.
         let next = unsafe { last.as_ptr::<VirtAddr>().read() };
-        // SAFETY: as above; it is not used any more.
+        // SAFETY: a page of `take_all` that is not used any more.
         unsafe { try_free_page(last) }.unwrap_or_else(|error| panic!("{error}"));
         last = next;
     }

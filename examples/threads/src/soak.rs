@@ -78,7 +78,7 @@ impl Piece {
 
     /// Whether nobody else has written there.
     fn is_intact(&self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: the first and the last word of memory that is the piece's own.
         self.ends().all(|at| unsafe { at.as_ptr::<u64>().read_unaligned() } == self.word)
     }
 }
@@ -89,11 +89,11 @@ impl Drop for Piece {
         match self.memory {
             // SAFETY: the piece's own, and not used any more.
             Memory::Object(at, _) => unsafe { try_kfree(at) }.unwrap_or_else(|error| panic!("{error}")),
-            // SAFETY: as above.
+            // SAFETY: the piece's own, and not used any more.
             Memory::Pages(page, order) => {
                 unsafe { try_free_pages(page, order) }.unwrap_or_else(|error| panic!("{error}"))
             }
-            // SAFETY: as above.
+            // SAFETY: the piece's own, and not used any more.
             Memory::Area(at, _) => unsafe { try_vfree(at) }.unwrap_or_else(|error| panic!("{error}")),
         }
     }

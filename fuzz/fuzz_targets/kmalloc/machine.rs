@@ -4,7 +4,7 @@ use quarry::hal::Internal;
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
-use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, Slot};
+use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, ArrayOffset};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::LazyLock;
@@ -177,24 +177,24 @@ unsafe impl PageHal for Machine {
 
     fn find_other(&self, _: Internal, start: PhysAddr, pages: u64, byte: u8) -> Option<(PhysAddr, u8)> {
         let at = self.to_virt(start).as_ptr::<u8>();
-        // SAFETY: as above.
+        // SAFETY: pages that the allocator has taken for its caller.
         let bytes = unsafe { std::slice::from_raw_parts(at, (pages * PAGE_SIZE) as usize) };
         let (at, found) = bytes.iter().enumerate().find(|(_, found)| **found != byte)?;
         Some((PhysAddr::new(start.get() + at as u64), *found))
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Machine {
     const FIRST_ARRAYS: u32 = 0;
 
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         // SAFETY: the data of each CPU begin with the headers of all numbers.
-        unsafe { Slot::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
+        unsafe { ArrayOffset::at(u32::from(number) * size_of::<ArrayHeader>() as u32) }
     }
 
-    fn header(local: &Local, slot: Slot) -> &ArrayHeader {
-        &local.arrays[slot.distance() as usize / size_of::<ArrayHeader>()]
+    fn header(local: &Local, offset: ArrayOffset) -> &ArrayHeader {
+        &local.arrays[offset.distance() as usize / size_of::<ArrayHeader>()]
     }
 
     fn slabs(local: &Local) -> &CpuSlabs {

@@ -27,9 +27,10 @@ pub fn translate(addr: VirtAddr) -> Option<Par> {
 pub fn walk(addr: VirtAddr) -> Result<Par, FaultStatus> {
     let saved = super::irq::local_irq_save_flags();
     let par: u64;
+    // The barriers are for Cortex-A77 up to r1p0 (erratum 1508412), and no fast path comes here.
     // SAFETY: the instruction writes PAR_EL1, which nobody else relies on, and interrupts are masked until it is read.
     unsafe {
-        asm!("at s1e1r, {addr}", "isb", "mrs {par}, par_el1", addr = in(reg) addr.get(), par = out(reg) par,
+        asm!("at s1e1r, {addr}", "isb", "dmb sy", "mrs {par}, par_el1", "dmb sy", addr = in(reg) addr.get(), par = out(reg) par,
             options(nostack, preserves_flags));
     }
     super::irq::local_irq_restore_flags(saved);

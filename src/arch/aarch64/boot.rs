@@ -45,6 +45,12 @@ linker_symbols! {
     kallsyms_start = __kallsyms_start;
     /// One past the room for the symbol table.
     kallsyms_end = __kallsyms_end;
+    /// First byte of the room for boot arguments, in read-only data.
+    bootargs_start = __bootargs_start;
+    /// One past the room for boot arguments.
+    bootargs_end = __bootargs_end;
+    /// First byte of a page of the image that nobody clears.
+    not_cleared = __not_cleared;
     /// First byte of writable data.
     data_start = _sdata;
     /// One past the initialised data: the end of the flat Image.
@@ -135,6 +141,18 @@ impl BootInfo {
     }
 }
 
+/// The boot arguments that a tool has put into the image (`quarry-run image --append=`), instead of those of the loader; `None` if
+/// it has put none there.
+#[must_use]
+pub fn built_in_arguments() -> Option<&'static [u8]> {
+    let (start, end) = (bootargs_start(), bootargs_end());
+    let size = crate::addr::to_usize(end.get().saturating_sub(start.get()));
+    // SAFETY: the linker script puts both symbols around bytes of read-only data. They are found by the symbols, not by their
+    // name: the compiler would take the zeros for granted.
+    let room = unsafe { core::slice::from_raw_parts(start.as_ptr::<u8>(), size) };
+    room.first().is_some_and(|first| *first != 0).then_some(room)
+}
+
 /// The kernel's translation tables are replaced by those at `tables`.
 ///
 /// # Safety
@@ -142,7 +160,7 @@ impl BootInfo {
 /// `tables` maps everything that the running code uses (text, stack, data, devices) where it is mapped now; exceptions
 /// are masked; no other CPU runs on the old tables.
 pub unsafe fn switch_tables(boot: &BootInfo, tables: PhysAddr) {
-    // SAFETY: the caller vouches for `tables`; the other three are the image's own, from the linker script.
+    // SAFETY: by `# Safety` `tables` maps all that runs; the other three are the image's own, from the linker script.
     unsafe {
         replace_ttbr1(
             tables,

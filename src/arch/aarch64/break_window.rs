@@ -2,6 +2,7 @@
 //! CPU's data. While the entries are invalid, the CPU executes the loop below out of registers, and reaches the entries
 //! through a page of the fixmap.
 
+use super::alternative::complete_invalidation;
 use super::fixmap::FixmapSlots;
 use crate::addr::VirtAddr;
 use crate::hal::entry::RawEntry;
@@ -30,7 +31,7 @@ pub unsafe fn set(entry: NonNull<AtomicU64>, page: VirtAddr) {
 /// # Safety
 ///
 /// Nobody else has it open.
-pub(super) unsafe fn open() -> Option<FixmapSlots<1>> {
+pub(crate) unsafe fn open() -> Option<FixmapSlots<1>> {
     let entry = NonNull::new(ENTRY.load(Ordering::Acquire))?;
     // SAFETY: the promises that `set` was given; the caller's that nobody else uses the slot meanwhile.
     Some(unsafe { FixmapSlots::new(entry.cast(), VirtAddr::new(PAGE.load(Ordering::Relaxed))) })
@@ -46,7 +47,7 @@ pub(super) unsafe fn open() -> Option<FixmapSlots<1>> {
 /// is not empty, and `set` makes its entries valid.
 pub(super) unsafe fn rebuild(table: NonNull<u64>, run: Run, keep: RawEntry, set: RawEntry) {
     let first = run.first().get();
-    // SAFETY: the caller answers for the entries; every exception is masked before the first changes and unmasked again
+    // SAFETY: by `# Safety` the entries are the caller's; every exception is masked before the first changes and unmasked again
     // after the last; operands are in registers.
     unsafe {
         asm!(
@@ -61,8 +62,7 @@ pub(super) unsafe fn rebuild(table: NonNull<u64>, run: Run, keep: RawEntry, set:
             "b.lo 2b",
             "dsb ishst",
             "tlbi vmalle1is",
-            "dsb ish",
-            "isb",
+            complete_invalidation!(),
             "mov {index}, {first}",
             "3: ldr {entry}, [{table}, {index}, lsl #3]",
             "and {entry}, {entry}, {keep}",

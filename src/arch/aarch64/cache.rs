@@ -12,14 +12,15 @@ fn line() -> u64 {
     4 << (ctr >> 16 & 0xf)
 }
 
-/// Writes the cached lines of `range` to memory, where a CPU with its MMU off sees it. It has got there when this returns. Any
-/// context. `range` must be mapped, or the instruction faults. One instruction a line.
-pub(crate) fn clean_to_poc(range: VirtRange) {
+/// Writes the cached lines of `range` to memory, where a CPU with its MMU off sees it, and drops them, so that what such a CPU
+/// writes is not hidden either. It has got there when this returns. Any context. `range` must be mapped, or the instruction
+/// faults. One instruction a line. (Cleaning alone is broken on some cores: [`super::errata`].)
+pub(crate) fn clean_and_invalidate_to_poc(range: VirtRange) {
     let line = line();
     let mut at = range.start().align_down(line).get();
     while at < range.end().get() {
-        // SAFETY: cleaning changes no memory that Rust knows of: it makes the contents visible to others.
-        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        // SAFETY: this changes no memory that Rust knows of: it makes the contents visible to others.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
         at += line;
     }
     // SAFETY: a barrier.

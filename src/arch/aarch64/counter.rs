@@ -3,6 +3,7 @@
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0};
+use core::sync::atomic::{AtomicU64, Ordering};
 use tock_registers::interfaces::Readable;
 
 /// The virtual counter: ticks since an unspecified moment before boot. Not reordered with earlier accesses.
@@ -12,10 +13,27 @@ pub fn ticks() -> u64 {
     CNTVCT_EL0.get()
 }
 
-/// Ticks per second as the firmware states it; 1 if it states none, so that it can be divided by.
+/// Ticks per second where `CNTFRQ_EL0` is zero: 1, so that it can be divided by, until [`set_frequency`].
+static FREQUENCY: AtomicU64 = AtomicU64::new(1);
+
+/// Ticks per second as the firmware states it in `CNTFRQ_EL0`; where it states none, as [`set_frequency`] was told, or 1.
 #[must_use]
 pub fn frequency() -> u64 {
-    CNTFRQ_EL0.get().max(1)
+    match CNTFRQ_EL0.get() {
+        0 => FREQUENCY.load(Ordering::Relaxed),
+        stated => stated,
+    }
+}
+
+/// Whether the firmware has left `CNTFRQ_EL0` zero, which only the highest exception level can mend.
+#[must_use]
+pub fn lacks_frequency() -> bool {
+    CNTFRQ_EL0.get() == 0
+}
+
+/// Ticks per second by another source than the firmware: the device tree. Zero is ignored.
+pub fn set_frequency(frequency: u64) {
+    FREQUENCY.store(frequency.max(1), Ordering::Relaxed);
 }
 
 /// Microseconds on the virtual counter.

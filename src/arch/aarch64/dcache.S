@@ -4,12 +4,20 @@
 //   in:  x9 = first line, x10 = bytes of a line, x11 = one past the last byte, above x9
 //   out: nothing   clobbers x9, x11 to x13, flags kept
 //   state: MMU on, the lines mapped; interrupts as they are
-.macro maintain_lines name:req, op:req
+//   safe: the routine that does this one's work on a core on which its instruction is broken (alternative.rs)
+.macro maintain_lines name:req, op:req, safe
     .section .text.\name, "ax", %progbits
     .global \name
     .type   \name, %function
 \name:
+    .ifnb \safe
+771: b      \safe
+    .pushsection quarry_alternatives, "aR"
+    .quad   771b, 0x2dac0014c       // rbit x12, x10
+    .popsection
+    .else
     rbit    x12, x10
+    .endif
     clz     x12, x12                // log2 of a line
     sub     x11, x11, x9
     add     x11, x11, x10
@@ -31,6 +39,6 @@
     .previous
 .endm
 
-    maintain_lines dc_lines_cvac, cvac
+    maintain_lines dc_lines_cvac, cvac, dc_lines_civac
     maintain_lines dc_lines_ivac, ivac
     maintain_lines dc_lines_civac, civac

@@ -40,19 +40,23 @@ pub fn init_cpu(first: bool) {
         LINE.fetch_min(line, Ordering::Relaxed);
         GRANULE.fetch_max(granule, Ordering::Relaxed);
     }
+    super::icache::init_cpu(ctr, first);
 }
 
 /// One instruction for each line of a range that is not empty. The first line is done in place, since small buffers have no
 /// more; for the others a jump into a run of 64 leaves two instructions a line.
 macro_rules! each_line {
-    ($range:expr, $op:literal) => {{
+    ($range:expr, $op:literal) => {
+        each_line!($range, $op, concat!("dc ", $op, ", x9"))
+    };
+    ($range:expr, $op:literal, $first:expr) => {{
         let (range, line): (VirtRange, u64) = ($range, LINE.load(Ordering::Relaxed));
         let start = range.start().get() & line.wrapping_neg();
-        // SAFETY: the caller owns the range, which is mapped, and answers for its lines; HAL-12 says what becomes of them.
+        // SAFETY: the caller owns the range, which is mapped; HAL-12 says what becomes of its lines.
         // Nothing else is changed, and the routine's clobbers are declared.
         unsafe {
             asm!(
-                concat!("dc ", $op, ", x9"),
+                $first,
                 "add x9, x9, x10",
                 "cmp x9, x11",
                 "b.hs 2f",
@@ -80,7 +84,15 @@ unsafe impl DataCache for Caches {
 
     #[inline(always)]
     fn clean(&self, _: Internal, range: VirtRange) {
-        each_line!(range, "cvac");
+        // `dc cvac, x9` takes the first one's place where it works; `dcache.S` has the same for the others.
+        each_line!(
+            range,
+            "cvac",
+            "771: dc civac, x9
+            .pushsection quarry_alternatives, \"aR\"
+            .quad 771b, 0x2d50b7a29
+            .popsection"
+        );
     }
 
     #[inline(always)]

@@ -49,6 +49,8 @@ pub const SOFT_DIRTY: u64 = 1 << 55;
 
 /// Bit 58, for software, alone in an invalid entry: a page not to be used.
 const GUARD: u64 = 1 << 58;
+/// Bit 57, for software, in an invalid entry that has all else of a leaf: memory that nobody may access for now.
+const PARKED: u64 = 1 << 57;
 
 /// Bits that a leaf may have besides its output address.
 const LEAF_BITS: u64 = VALID
@@ -154,7 +156,10 @@ impl EntryFormat for Stage1 {
             return Entry::Guard;
         }
         if !has(raw, VALID) {
-            return Entry::Malformed(Defect::Leftover);
+            return match Self::decode(level, RawEntry::new(raw & !PARKED | VALID)) {
+                Entry::Leaf(leaf) if has(raw, PARKED) && !leaf.contiguous => Entry::Parked(leaf),
+                _ => Entry::Malformed(Defect::Leftover),
+            };
         }
         let phys = PhysAddr::new(raw & ADDRESS);
         let leaf = match (level.leaf(), has(raw, TABLE_OR_PAGE)) {
@@ -196,6 +201,16 @@ impl EntryFormat for Stage1 {
     #[inline]
     fn revalidate(entry: RawEntry) -> RawEntry {
         RawEntry::new(entry.get() | VALID)
+    }
+
+    #[inline]
+    fn park(leaf: RawEntry) -> RawEntry {
+        RawEntry::new(leaf.get() & !(VALID | CONTIGUOUS) | PARKED)
+    }
+
+    #[inline]
+    fn is_parked(entry: RawEntry) -> bool {
+        entry.get() & (VALID | PARKED) == PARKED
     }
 
     #[inline(always)]

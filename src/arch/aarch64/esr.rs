@@ -1,4 +1,4 @@
-//! What `ESR_EL1` says, in words (Arm ARM D24.2.40). Arithmetic on a number, so that it runs on every machine.
+//! The syndrome in `ESR_EL1`, in words (Arm ARM D24.2.40). Arithmetic on a number, so that it runs on every machine.
 
 use core::fmt;
 
@@ -32,7 +32,7 @@ impl Esr {
         (self.0 & 0x1ff_ffff) as u32
     }
 
-    /// What an instruction or data abort says about itself; `None` for every other class.
+    /// The details of an instruction or data abort; `None` for every other class.
     #[must_use]
     pub const fn abort(self) -> Option<Abort> {
         let access = match self.class() {
@@ -230,7 +230,7 @@ impl fmt::Display for ExceptionClass {
     }
 }
 
-/// What the access that aborted wanted to do.
+/// Kind of an access that aborted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Load.
@@ -257,7 +257,7 @@ impl fmt::Display for Access {
 /// An instruction or data abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Abort {
-    /// What was tried.
+    /// Kind of the access.
     pub access: Access,
     /// Why it failed.
     pub status: FaultStatus,

@@ -1,5 +1,7 @@
 //! Features of this CPU, read once from the ID registers (Arm ARM D24.2). Decoding is pure and builds everywhere.
 
+use super::cores::{Core, Revision};
+use super::errata::Rows;
 use core::fmt;
 
 /// The ID registers that memory management cares about.
@@ -7,6 +9,8 @@ use core::fmt;
 pub struct IdRegisters {
     /// `MIDR_EL1`.
     pub midr: u64,
+    /// `REVIDR_EL1`.
+    pub revidr: u64,
     /// `ID_AA64PFR0_EL1`.
     pub pfr0: u64,
     /// `ID_AA64PFR1_EL1`.
@@ -31,6 +35,13 @@ const fn field(register: u64, lsb: u32) -> u8 {
     ((register >> lsb) & 0xf) as u8
 }
 
+/// Whether an instruction cache finds a line by its physical address alone (PIPT), so that maintenance by one mapping reaches all:
+/// `CTR_EL0.L1Ip`, bits 15:14. Otherwise it is a VIPT one.
+#[must_use]
+pub const fn is_icache_pipt(ctr: u64) -> bool {
+    ctr >> 14 & 3 == 0b11
+}
+
 impl IdRegisters {
     /// Reads the registers of the CPU this runs on. EL1 or above, any context.
     #[cfg(target_arch = "aarch64")]
@@ -40,13 +51,16 @@ impl IdRegisters {
             ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
             ID_AA64PFR1_EL1, MIDR_EL1, Readable,
         };
-        let (isar2, ctr): (u64, u64);
+        let (revidr, isar2, ctr): (u64, u64, u64);
+        // SAFETY: reading an ID register has no effect.
+        unsafe { core::arch::asm!("mrs {}, revidr_el1", out(reg) revidr, options(nomem, nostack, preserves_flags)) };
         // SAFETY: reading an ID register has no effect; ID_AA64ISAR2_EL1 reads as zero where it is not defined.
         unsafe { core::arch::asm!("mrs {}, S3_0_C0_C6_2", out(reg) isar2, options(nomem, nostack, preserves_flags)) };
-        // SAFETY: as above.
+        // SAFETY: reading CTR_EL0 has no effect, and EL1 may read it.
         unsafe { core::arch::asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
         Self {
             midr: MIDR_EL1.get(),
+            revidr,
             pfr0: ID_AA64PFR0_EL1.get(),
             pfr1: ID_AA64PFR1_EL1.get(),
             dfr0: ID_AA64DFR0_EL1.get(),
@@ -162,22 +176,14 @@ impl IdRegisters {
 
     /// The core's name, if its part number is known.
     #[must_use]
-    pub const fn core_name(&self) -> &'static str {
-        let implementer = (self.midr >> 24) & 0xff;
-        let part = (self.midr >> 4) & 0xfff;
-        match (implementer, part) {
-            (0x41, 0xd03) => "Cortex-A53",
-            (0x41, 0xd04) => "Cortex-A35",
-            (0x41, 0xd05) => "Cortex-A55",
-            (0x41, 0xd07) => "Cortex-A57",
-            (0x41, 0xd08) => "Cortex-A72",
-            (0x41, 0xd0b) => "Cortex-A76",
-            (0x41, 0xd0c) => "Neoverse-N1",
-            (0x41, 0xd40) => "Neoverse-V1",
-            (0x41, 0xd49) => "Neoverse-N2",
-            (0x00, 0x051) => "QEMU max",
-            _ => "unknown core",
-        }
+    pub fn core_name(&self) -> &'static str {
+        Core::of(self.midr).name().unwrap_or("unknown core")
+    }
+
+    /// The errata that this core has, of those that the kernel knows.
+    #[must_use]
+    pub fn errata(&self) -> Rows {
+        Rows::of(self.midr, self.revidr)
     }
 }
 
@@ -185,8 +191,9 @@ impl fmt::Display for IdRegisters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (MIDR {:#010x}), {}-bit physical addresses, {}-bit ASIDs, BBM level {}, {}-byte cache lines",
+            "{} {} (MIDR {:#010x}), {}-bit physical addresses, {}-bit ASIDs, BBM level {}, {}-byte cache lines",
             self.core_name(),
+            Revision::of(self.midr),
             self.midr,
             self.physical_bits(),
             self.asid_bits(),

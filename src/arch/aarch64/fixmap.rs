@@ -2,8 +2,8 @@
 //! map it temporarily.
 
 use super::desc::Stage1;
-use super::mmu::TableWindow;
 use super::tlb;
+use super::window::TableWindow;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::LeafLevel;

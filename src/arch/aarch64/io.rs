@@ -17,19 +17,19 @@ unsafe impl IoBus for Mmio {
         let at = at.get();
         let bits: u64;
         match W::WIDTH {
-            // SAFETY: the caller answers for the register.
+            // SAFETY: `IoBus::load`: `at` is mapped, a multiple of the width, and reading it does no harm.
             Width::Byte => unsafe {
                 asm!("ldrb {bits:w}, [{at}]", at = in(reg) at, bits = out(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::load`, on `at` and this width.
             Width::Half => unsafe {
                 asm!("ldrh {bits:w}, [{at}]", at = in(reg) at, bits = out(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::load`, on `at` and this width.
             Width::Word => unsafe {
                 asm!("ldr {bits:w}, [{at}]", at = in(reg) at, bits = out(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::load`, on `at` and this width.
             Width::Double => unsafe {
                 asm!("ldr {bits}, [{at}]", at = in(reg) at, bits = out(reg) bits, options(nostack, preserves_flags));
             },
@@ -41,19 +41,19 @@ unsafe impl IoBus for Mmio {
     unsafe fn store<W: IoWord>(&self, at: VirtAddr, value: W) {
         let (at, bits) = (at.get(), value.to_bits());
         match W::WIDTH {
-            // SAFETY: the caller answers for the register.
+            // SAFETY: `IoBus::store`: `at` is mapped, a multiple of the width, and writing it does no harm.
             Width::Byte => unsafe {
                 asm!("strb {bits:w}, [{at}]", at = in(reg) at, bits = in(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::store`, on `at` and this width.
             Width::Half => unsafe {
                 asm!("strh {bits:w}, [{at}]", at = in(reg) at, bits = in(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::store`, on `at` and this width.
             Width::Word => unsafe {
                 asm!("str {bits:w}, [{at}]", at = in(reg) at, bits = in(reg) bits, options(nostack, preserves_flags));
             },
-            // SAFETY: as above.
+            // SAFETY: `IoBus::store`, on `at` and this width.
             Width::Double => unsafe {
                 asm!("str {bits}, [{at}]", at = in(reg) at, bits = in(reg) bits, options(nostack, preserves_flags));
             },

@@ -48,10 +48,10 @@ impl BootMemory<'static> for LinearMemory {
         for index in 0..count {
             // SAFETY: as in `zero`; `index` stays inside the range.
             let slot = unsafe { start.add(index) };
-            // SAFETY: as above, and aligned for `T`.
+            // SAFETY: in the range that was reached above, since `index` stays inside it, and aligned for `T`.
             unsafe { slot.write(fill) };
         }
-        // SAFETY: as above, and every element has just been written.
+        // SAFETY: the range that was reached above, of which every element has just been written.
         Ok(unsafe { core::slice::from_raw_parts_mut(start, count) })
     }
 }

@@ -44,7 +44,7 @@ pub type Page = [u8; to_usize(PAGE_SIZE)];
 ///
 /// `page` is page aligned, mapped as Normal memory, writable, and nobody else accesses it meanwhile.
 pub unsafe fn clear_page(page: NonNull<Page>) {
-    // SAFETY: the caller vouches for the page.
+    // SAFETY: by this function's `# Safety`, a writable page of Normal memory that nobody else accesses.
     unsafe { clear_page_asm(page.as_ptr().cast()) }
 }
 
@@ -55,7 +55,7 @@ pub unsafe fn clear_page(page: NonNull<Page>) {
 /// As for [`clear_page`], for each of them.
 pub unsafe fn clear_pages(first: NonNull<Page>, pages: u64) {
     debug_assert!(pages != 0, "the loop runs at least once");
-    // SAFETY: the caller vouches for the pages.
+    // SAFETY: by this function's `# Safety`, writable pages of Normal memory that nobody else accesses.
     unsafe { clear_pages_asm(first.as_ptr().cast(), pages) }
 }
 
@@ -65,6 +65,6 @@ pub unsafe fn clear_pages(first: NonNull<Page>, pages: u64) {
 ///
 /// Both pages are page aligned, distinct and mapped as Normal memory; nobody writes `from` or accesses `to` meanwhile.
 pub unsafe fn copy_page(to: NonNull<Page>, from: NonNull<Page>) {
-    // SAFETY: the caller vouches for both pages.
+    // SAFETY: by this function's `# Safety`, two pages of Normal memory; nobody writes `from` or accesses `to`.
     unsafe { copy_page_asm(to.as_ptr().cast(), from.as_ptr().cast_const().cast()) }
 }

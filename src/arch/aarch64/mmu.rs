@@ -4,8 +4,9 @@
 //! slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
-use super::{break_window, entries, irq, tlb};
-use crate::addr::{PAGE_SIZE, PhysAddr, to_usize};
+pub use super::window::TableWindow;
+use super::{break_window, entries, irq, mem, tlb};
+use crate::addr::{PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
 use crate::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
@@ -14,21 +15,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A table as the CPU sees it.
 type Entries = [AtomicU64; ENTRIES];
-
-/// A way to reach table frames.
-///
-/// # Safety
-///
-/// [`TableWindow::window`] returns a pointer to the frame's 4 KiB, mapped readable and writable as write-back memory,
-/// aligned to 4 KiB, and valid until the next call on the same value.
-pub unsafe trait TableWindow {
-    /// Address at which the frame `table` can be accessed.
-    ///
-    /// # Safety
-    ///
-    /// `table` is a frame of RAM that this window can reach.
-    unsafe fn window(&self, table: PhysAddr) -> NonNull<u64>;
-}
 
 /// Frames through the linear map: the frame at physical address `p` is mapped at `p + OFFSET`, wrapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,8 +39,6 @@ pub struct El1Mmu<W> {
 
 /// Tables through the linear map.
 pub type LinearMmu<const OFFSET: u64> = El1Mmu<Linear<OFFSET>>;
-/// Tables through fixmap slots.
-pub type FixmapMmu<const SLOTS: usize> = El1Mmu<super::fixmap::FixmapSlots<SLOTS>>;
 
 impl<const OFFSET: u64> LinearMmu<OFFSET> {
     /// Tables through the linear map.
@@ -83,7 +67,7 @@ impl<W: TableWindow> El1Mmu<W> {
     /// `table` is a table frame that is not freed during the borrow, and the window is not moved meanwhile.
     #[inline]
     unsafe fn entries(&self, table: PhysAddr) -> &Entries {
-        // SAFETY: the caller vouches for the frame.
+        // SAFETY: by this function's `# Safety`, `table` is not freed and the window not moved during the borrow.
         let window = unsafe { self.window.window(table) };
         // SAFETY: `TableWindow` gives 4 KiB, aligned; all access to tables is atomic, so sharing is sound.
         unsafe { window.cast::<Entries>().as_ref() }
@@ -96,7 +80,7 @@ impl<W: TableWindow> El1Mmu<W> {
     /// As for [`El1Mmu::entries`].
     #[inline]
     unsafe fn entry(&self, table: PhysAddr, slot: Slot) -> &AtomicU64 {
-        // SAFETY: the caller vouches for the frame.
+        // SAFETY: this function's `# Safety` is that of `entries`.
         let entries = unsafe { self.entries(table) };
         // SAFETY: SLOT-1.
         unsafe { entries.get_unchecked(slot.get()) }
@@ -109,7 +93,7 @@ impl<W: TableWindow> El1Mmu<W> {
     /// As for [`El1Mmu::entries`].
     #[inline]
     unsafe fn run(&self, table: PhysAddr, run: Run) -> &[AtomicU64] {
-        // SAFETY: the caller vouches for the frame.
+        // SAFETY: this function's `# Safety` is that of `entries`.
         let entries = unsafe { self.entries(table) };
         let first = run.first().get();
         // SAFETY: RUN-1.
@@ -124,13 +108,13 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
 
     #[inline]
     unsafe fn read(&self, table: PhysAddr, slot: Slot) -> RawEntry {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::read`: `table` is a reachable table frame that is not freed during the call.
         RawEntry::new(unsafe { self.entry(table, slot) }.load(Ordering::Relaxed))
     }
 
     #[inline]
     unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::write`: `table` is a reachable table frame, and the caller may change the translation.
         unsafe { self.entry(table, slot) }.store(entry.get(), Ordering::Relaxed);
     }
 
@@ -141,7 +125,7 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         current: RawEntry,
         new: RawEntry,
     ) -> Result<(), RawEntry> {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::compare_exchange`, which asks for as much as `Mmu::write`.
         let entry = unsafe { self.entry(table, slot) };
         // Acquire on failure: another CPU linked a table, and published its contents before.
         match entry.compare_exchange(current.get(), new.get(), Ordering::AcqRel, Ordering::Acquire) {
@@ -152,13 +136,13 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
 
     #[inline]
     unsafe fn any(&self, table: PhysAddr, run: Run) -> RawEntry {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::any`: `table` is a reachable table frame that is not freed during the call.
         RawEntry::new(entries::any(unsafe { self.run(table, run) }))
     }
 
     #[inline]
     unsafe fn fill(&self, table: PhysAddr, run: Run, first: RawEntry, step: u64) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::fill`: `table` is a reachable table frame, and the caller may change the run.
         entries::fill(unsafe { self.run(table, run) }, first.get(), step);
     }
 
@@ -170,51 +154,51 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         list: &[T],
         entry: impl FnMut(T) -> Option<RawEntry>,
     ) -> bool {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::write_each`: `table` is a reachable table frame, and the caller may change the run.
         entries::write_each(unsafe { self.run(table, run) }, list, entry)
     }
 
     #[inline(always)]
     unsafe fn read_each(&self, table: PhysAddr, run: Run, each: impl FnMut(RawEntry)) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::read_each`: `table` is a reachable table frame that is not freed during the call.
         entries::read_each(unsafe { self.run(table, run) }, each);
     }
 
     #[inline]
     unsafe fn keep(&self, table: PhysAddr, run: Run, mask: RawEntry) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::keep`: `table` is a reachable table frame, and the caller may change the run.
         entries::keep(unsafe { self.run(table, run) }, mask.get());
     }
 
     #[inline]
     unsafe fn clear(&self, table: PhysAddr, run: Run) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Mmu::clear`: `table` is a reachable table frame, and the caller may change the run.
         entries::clear(unsafe { self.run(table, run) });
     }
 
     unsafe fn rebuild(&self, table: PhysAddr, run: Run, keep: RawEntry, set: RawEntry, _: Invalidation) {
-        // SAFETY: the caller answers for the table, and that nobody else is here.
+        // SAFETY: `Mmu::rebuild`: no other CPU runs, or none uses what the entries map, and this one is not interrupted.
         match unsafe { break_window::open() } {
             Some(slots) => {
-                // SAFETY: the caller vouches for the frame.
+                // SAFETY: `Mmu::rebuild`: `table` is a table frame that is not freed during the call.
                 let entries = unsafe { slots.window(table) };
                 // SAFETY: the window shows the frame, from outside the linear map, until `slots` is dropped.
                 unsafe { break_window::rebuild(entries, run, keep, set) };
             }
             None => {
-                // SAFETY: the caller vouches for the frame.
+                // SAFETY: `Mmu::rebuild`: `table` is a table frame that is not freed during the call.
                 let entries = unsafe { self.window.window(table) };
-                // SAFETY: as above; before there is a window, no part of the linear map is split.
+                // SAFETY: `Mmu::rebuild`: nobody else uses the entries; without a window the linear map has no split block.
                 unsafe { break_window::rebuild(entries, run, keep, set) };
             }
         }
     }
 
     unsafe fn zero_table(&self, table: PhysAddr) {
-        // SAFETY: the caller vouches for the frame.
+        // SAFETY: `Mmu::zero_table`: the frame is the caller's own and reachable.
         let window = unsafe { self.window.window(table) };
-        // SAFETY: 4 KiB by `TableWindow`; the frame is the caller's own, so plain stores race with nothing.
-        unsafe { window.cast::<u8>().write_bytes(0, to_usize(PAGE_SIZE)) };
+        // SAFETY: 4 KiB by `TableWindow`, write-back and aligned; the frame is the caller's own, so that this races with nothing.
+        unsafe { mem::clear_page(window.cast()) };
     }
 
     #[inline]

@@ -2,7 +2,9 @@
 //! machine and is tested on the host; code that needs the instructions builds for the target alone.
 
 pub mod backtrace;
+pub mod cores;
 pub mod desc;
+pub mod errata;
 pub mod esr;
 pub mod exception;
 pub mod exclusive;
@@ -12,6 +14,8 @@ pub mod tlbi;
 pub mod translation;
 pub mod user_exit;
 
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod alternative;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod at;
 #[cfg(all(feature = "boot", target_arch = "aarch64"))]
@@ -32,10 +36,10 @@ pub mod early_fixmap;
 mod entries;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod fixmap;
+#[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
+mod frame;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
-pub mod held;
-#[cfg(all(target_arch = "aarch64", target_os = "none"))]
-pub mod hold;
+pub mod held_locks;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod icache;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
@@ -73,6 +77,8 @@ pub mod stack;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod step;
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
+pub mod stop_machine;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod tlb;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod trap;
@@ -82,3 +88,5 @@ pub mod ttbr0;
 pub mod uaccess;
 #[cfg(all(feature = "boot", target_arch = "aarch64", target_os = "none"))]
 pub mod user;
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+mod window;

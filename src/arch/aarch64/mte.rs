@@ -109,7 +109,7 @@ pub fn random(choices: TagSet) -> Tag {
 #[must_use]
 pub unsafe fn get(at: VirtAddr) -> Tag {
     let mut pointer = at.get();
-    // SAFETY: the caller's promise; a load.
+    // SAFETY: by this function's `# Safety`, `at` is mapped and the CPU has tags; a load changes nothing.
     unsafe {
         asm!(
             ".arch_extension memtag",
@@ -142,12 +142,12 @@ pub unsafe fn set(at: VirtAddr, bytes: u64, tag: Tag) {
     while left != 0 {
         let step = if block != 0 && left >= block && at.is_multiple_of(block) { block } else { TAG_GRANULE };
         if step == TAG_GRANULE {
-            // SAFETY: the caller's promise; the granule lies in the range. Content is not changed.
+            // SAFETY: by this function's `# Safety`, the range is writable and its tags nobody else's; the granule lies in it.
             unsafe {
                 asm!(".arch_extension memtag", "stg {at}, [{at}]", at = in(reg) at, options(nostack, preserves_flags));
             }
         } else {
-            // SAFETY: as above, for a whole block.
+            // SAFETY: by this function's `# Safety`, the range is writable and its tags nobody else's; the block lies in it.
             unsafe {
                 asm!(".arch_extension memtag", "dc gva, {at}", at = in(reg) at, options(nostack, preserves_flags));
             }

@@ -1,8 +1,8 @@
 //! The firmware that starts and stops CPUs and the machine (Arm DEN 0022), by whichever instruction reaches it.
 
 use super::esr::ExceptionClass;
+use super::frame::TrapFrame;
 use super::probe;
-use super::trap::TrapFrame;
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::fdt::Conduit;
 use core::sync::atomic::{AtomicU8, Ordering};

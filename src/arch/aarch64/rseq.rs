@@ -99,7 +99,7 @@ fn sequences() -> &'static [Stretch] {
 }
 
 fn loads() -> &'static [Stretch] {
-    // SAFETY: as above.
+    // SAFETY: the linker puts both symbols around the section, which consists of whole entries, read-only and there for good.
     unsafe { table(&raw const __start_quarry_extable, &raw const __stop_quarry_extable) }
 }
 
@@ -110,7 +110,7 @@ fn loads() -> &'static [Stretch] {
 /// There are whole entries between them, for good.
 unsafe fn table(start: *const Stretch, end: *const Stretch) -> &'static [Stretch] {
     let count = (end.addr() - start.addr()) / size_of::<Stretch>();
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, there are whole entries from `start` to `end`, for good.
     unsafe { core::slice::from_raw_parts(start, count) }
 }
 

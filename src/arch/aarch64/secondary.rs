@@ -1,6 +1,5 @@
 //! Data for a CPU that the kernel starts: a table that `boot/secondary.S` reads with the MMU off, by affinity.
 
-use super::boot;
 use super::cache;
 use super::cpu::MAX_CPUS;
 use crate::addr::{CpuId, PhysAddr, VirtAddr, VirtRange, to_usize};
@@ -36,12 +35,6 @@ pub(super) static SECONDARIES: Secondaries = Secondaries {
     entries: [const { Secondary { affinity: AtomicU64::new(0), stack: AtomicU64::new(0) } }; MAX_CPUS],
 };
 
-/// Entry point of a secondary CPU with its MMU off: an address of the image, to be passed as a physical one.
-#[must_use]
-pub fn entry() -> VirtAddr {
-    boot::secondary_entry_point()
-}
-
 /// Writes the start values for the CPU with `affinity`: its number, the kernel's tables and a stack that ends at `stack_end`. A
 /// CPU keeps its number and affinity; the values have reached memory when this returns. By one CPU at a time.
 pub fn prepare(cpu: CpuId, affinity: u64, tables: PhysAddr, stack_end: VirtAddr) {
@@ -53,6 +46,6 @@ pub fn prepare(cpu: CpuId, affinity: u64, tables: PhysAddr, stack_end: VirtAddr)
     SECONDARIES.count.fetch_max(u64::from(cpu.get()) + 1, Ordering::Relaxed);
     let table = VirtAddr::of(&raw const SECONDARIES);
     if let Some(table) = VirtRange::from_size(table, size_of::<Secondaries>() as u64) {
-        cache::clean_to_poc(table);
+        cache::clean_and_invalidate_to_poc(table);
     }
 }

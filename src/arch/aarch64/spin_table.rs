@@ -12,10 +12,10 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 /// `release` is a multiple of 8, mapped writable and cacheable, and a word of the spin table. The memory that the waiting
 /// CPU executes from stays unchanged until it has left.
 pub unsafe fn release(release: VirtAddr, entry: PhysAddr) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `release` is an aligned, writable word of the spin table.
     unsafe { release.as_ptr::<u64>().write_volatile(entry.get().to_le()) };
     if let Some(word) = VirtRange::from_size(release, 8) {
-        cache::clean_to_poc(word);
+        cache::clean_and_invalidate_to_poc(word);
     }
     cpu::send_event();
 }

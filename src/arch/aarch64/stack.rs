@@ -265,6 +265,6 @@ unsafe extern "C" {
 /// `end` is the end of a stack, a multiple of 16, that nobody else runs on until this returns; `argument` is what
 /// `function` wants.
 pub unsafe fn call(end: VirtAddr, function: extern "C" fn(*mut ()), argument: *mut ()) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, nobody else runs on the stack that ends there, and `argument` suits `function`.
     unsafe { run_on_stack(end, function, argument) };
 }

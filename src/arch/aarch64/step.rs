@@ -5,8 +5,8 @@
 //! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step.
 
 use super::exclusive::{self, EXITS};
+use super::frame::TrapFrame;
 use super::irq;
-use super::trap::TrapFrame;
 use super::{cpu, rseq};
 use crate::addr::{CpuId, VirtAddr};
 use crate::sync::{OrderedLock, class};

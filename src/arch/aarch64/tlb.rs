@@ -3,6 +3,8 @@
 //! The sequence for a live change is store, [`order_before_invalidate`], TLBI…, [`complete`] (Arm ARM D8.16). Operands
 //! come from [`super::tlbi`], masked for either half of the address space.
 
+use super::alternative::complete_invalidation;
+use super::errata::has_no_conflict_abort;
 use super::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
 use crate::addr::VirtAddr;
 use crate::hal::level::LeafLevel;
@@ -21,19 +23,6 @@ const BBM2: u8 = 1 << 2;
 
 /// Features that every started CPU has.
 static FEATURES: AtomicU8 = AtomicU8::new(0);
-
-/// Cores whose level 2 of FEAT_BBM never raises a TLB conflict abort, by implementer and part number of `MIDR_EL1`, and
-/// the first revision (variant and revision) that holds for. The architecture permits the abort (Arm ARM D8.17.1), and
-/// a handler that must not touch the mapping that it repairs is no place to find out. The list is Linux's (`bbml2_noabort`,
-/// arch/arm64/kernel/cpufeature.c), and QEMU's `max`, which has no such abort.
-const NO_CONFLICT_ABORT: [(u64, u64, u64); 6] = [
-    (0x00, 0x051, 0x00), // QEMU max
-    (0x41, 0xd82, 0x03), // Cortex-X4 r0p3
-    (0x41, 0xd83, 0x02), // Neoverse V3AE r0p2
-    (0x41, 0xd84, 0x02), // Neoverse V3 r0p2
-    (0xc0, 0xac3, 0x00), // AmpereOne
-    (0xc0, 0xac4, 0x00), // AmpereOne A
-];
 
 /// Reads what this CPU can do. The boot CPU's answer counts at once; each other CPU may only take away from it.
 ///
@@ -58,11 +47,7 @@ fn detect() -> u8 {
     if mmfr2 >> 48 & 0xf >= 1 {
         features |= TTL;
     }
-    let midr = MIDR_EL1.get();
-    let (implementer, part) = (midr >> 24 & 0xff, midr >> 4 & 0xfff);
-    let revision = (midr >> 20 & 0xf) << 4 | midr & 0xf;
-    let known = NO_CONFLICT_ABORT.iter().any(|core| (core.0, core.1) == (implementer, part) && core.2 <= revision);
-    if mmfr2 >> 52 & 0xf >= 2 && known {
+    if mmfr2 >> 52 & 0xf >= 2 && has_no_conflict_abort(MIDR_EL1.get()) {
         features |= BBM2;
     }
     features
@@ -91,15 +76,16 @@ pub fn order_before_invalidate() {
 /// DSB ISHST; ISB: new entries can be used by every walker, and by the next instruction here.
 #[inline]
 pub fn publish() {
-    // SAFETY: as above.
+    // SAFETY: a barrier has no effect that Rust can see; no `nomem`, so that stores stay before it.
     unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) };
 }
 
-/// DSB ISH; ISB: every invalidation issued here is complete on every CPU.
+/// DSB ISH; ISB: every invalidation issued here is complete on every CPU. On cores with an erratum there is more between the two
+/// (`alternative.rs`).
 #[inline]
 pub fn complete() {
-    // SAFETY: as above.
-    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+    // SAFETY: barriers, and dropping a translation, which is walked anew.
+    unsafe { asm!(complete_invalidation!(), options(nostack, preserves_flags)) };
 }
 
 /// The whole sequence for one kernel page whose entry has just been made absent.
@@ -125,7 +111,7 @@ pub fn invalidate_all() {
 /// Drops every translation that belongs to `asid`.
 #[inline]
 pub fn invalidate_asid(asid: Asid) {
-    // SAFETY: as above.
+    // SAFETY: dropping translations is always allowed; they are walked anew.
     unsafe { asm!("tlbi aside1is, {}", in(reg) asid_operand(asid), options(nostack, preserves_flags)) };
 }
 

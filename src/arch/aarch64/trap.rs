@@ -5,8 +5,8 @@
 
 use super::backtrace::{Backtrace, StackMemory};
 use super::boot;
-use super::esr::{Esr, ExceptionClass};
-use super::exception::Exception;
+use super::esr::ExceptionClass;
+pub use super::frame::TrapFrame;
 use super::stack::{
     self, INTERRUPT_STACK_SIZE, INTERRUPT_STACK_TOPS, OVERFLOW_STACK_SIZE, OVERFLOW_STACK_TOPS, STACK_SHIFT,
     StackError, StackUse,
@@ -20,58 +20,8 @@ use core::fmt;
 use core::mem::{offset_of, size_of};
 use tock_registers::interfaces::{Readable, Writeable};
 
-/// The state of the interrupted code, as the vectors store it.
-///
-/// A handler may change the integer registers, `elr` and `spsr`; the vectors load them on return. `sp` is not loaded: the
-/// frame lies on the stack that it describes.
-#[repr(C, align(16))]
-#[derive(Clone, Debug)]
-pub struct TrapFrame {
-    /// x0 to x30.
-    pub x: [u64; 31],
-    /// The stack pointer.
-    pub sp: VirtAddr,
-    /// The instruction that faulted or that was to be executed next.
-    pub elr: VirtAddr,
-    /// The processor state.
-    pub spsr: u64,
-    /// The syndrome; of no meaning for an interrupt.
-    pub esr: Esr,
-    /// The fault address, where `esr` says that there is one.
-    pub far: VirtAddr,
-    /// The frame record {x29, elr} that lets a backtrace walk through.
-    record: [u64; 2],
-}
-
-const _: () = assert!(offset_of!(TrapFrame, sp) == offset_of!(TrapFrame, x) + 31 * 8, "stored as a pair with x30");
-const _: () = assert!(offset_of!(TrapFrame, spsr) == offset_of!(TrapFrame, elr) + 8, "stored as a pair");
-const _: () = assert!(offset_of!(TrapFrame, far) == offset_of!(TrapFrame, esr) + 8, "stored as a pair");
-const _: () = assert!(offset_of!(TrapFrame, record) + 16 == size_of::<TrapFrame>(), "the record ends the frame");
-const _: () = assert!(size_of::<TrapFrame>() < 504, "every offset fits a load or store of a pair");
 const _: () = assert!(OVERFLOW_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
 const _: () = assert!(INTERRUPT_STACK_SIZE.is_power_of_two(), "the vectors test it with a mask");
-
-impl TrapFrame {
-    /// The registers that the repair of a fault reads and changes.
-    #[must_use]
-    pub const fn exception(&mut self) -> Exception<'_> {
-        Exception { x: &mut self.x, elr: &mut self.elr, spsr: self.spsr, esr: self.esr, far: self.far }
-    }
-
-    /// The address of the frame record, where a backtrace of the interrupted code starts after `elr`.
-    #[must_use]
-    pub const fn frame_pointer(&self) -> VirtAddr {
-        let [.., fp, _lr] = self.x;
-        VirtAddr::new(fp)
-    }
-
-    /// The link register.
-    #[must_use]
-    pub const fn link(&self) -> VirtAddr {
-        let [.., lr] = self.x;
-        VirtAddr::new(lr)
-    }
-}
 
 core::arch::global_asm!(
     include_str!("../../../boot/vectors.S"),
@@ -136,7 +86,7 @@ pub enum Fatal {
     BadStack(Vector),
 }
 
-/// What a handler of synchronous exceptions made of one.
+/// Result of a handler of synchronous exceptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Outcome {
@@ -146,7 +96,7 @@ pub enum Outcome {
     Unhandled,
 }
 
-/// What the kernel does with exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
+/// The kernel's handlers of exceptions. Each runs with everything masked, must neither sleep nor unmask, and may find any
 /// lock taken: `sync` and `fatal` on the stack of the interrupted code, `irq` on the CPU's interrupt stack if it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Handlers {
@@ -230,7 +180,7 @@ impl StackMemory for LiveStacks {
     }
 
     fn load(&self, addr: VirtAddr) -> u64 {
-        // SAFETY: the trait's contract: aligned, and inside a registered stack, which `stack::register` says is mapped.
+        // SAFETY: `StackMemory::load`: aligned, and inside a registered stack, which `stack::register` says is mapped.
         // The word may be changed by its owner meanwhile, hence the volatile read.
         unsafe { addr.as_ptr::<u64>().read_volatile() }
     }

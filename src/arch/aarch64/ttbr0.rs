@@ -88,7 +88,7 @@ fn find_empty() -> PhysAddr {
 #[inline(always)]
 pub unsafe fn set(root: PhysAddr, asid: Asid) {
     let value = u64::from(asid.get()) << 48 | root.get();
-    // SAFETY: the caller vouches for the tables; the kernel's own accesses to the lower half expect to fault.
+    // SAFETY: by `# Safety` the tables outlive their use here; the kernel's own accesses to the lower half expect to fault.
     unsafe { asm!("msr ttbr0_el1, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
 }
 

@@ -82,19 +82,19 @@ pub struct CpuUser;
 unsafe impl UserAccess for CpuUser {
     #[inline(always)]
     unsafe fn copy_in(&self, to: &mut [u8], from: UserAddr) -> usize {
-        // SAFETY: `to` is the caller's to write, and the caller vouches for `from`.
+        // SAFETY: `to` is a slice; `UserAccess::copy_in`: as many bytes at `from` lie below `USER_END`.
         unsafe { quarry_copy_from_user(to.as_mut_ptr(), from.get(), to.len()) }
     }
 
     #[inline(always)]
     unsafe fn copy_out(&self, to: UserAddr, from: &[u8]) -> usize {
-        // SAFETY: `from` is the caller's to read, and the caller vouches for `to`.
+        // SAFETY: `from` is a slice; `UserAccess::copy_out`: as many bytes at `to` lie below `USER_END`.
         unsafe { quarry_copy_to_user(to.get(), from.as_ptr(), from.len()) }
     }
 
     #[inline(always)]
     unsafe fn clear(&self, to: UserAddr, bytes: usize) -> usize {
-        // SAFETY: the caller vouches for the range.
+        // SAFETY: `UserAccess::clear`: the bytes lie below `USER_END`.
         unsafe { quarry_clear_user(to.get(), bytes) }
     }
 
@@ -119,7 +119,7 @@ unsafe impl UserAccess for CpuUser {
             8 => quarry_load_user_u64,
             _ => return None,
         };
-        // SAFETY: the caller vouches for the address.
+        // SAFETY: `UserAccess::load`: the bytes lie below `USER_END`.
         let loaded = unsafe { load(from.get()) };
         (loaded.status == 0).then_some(loaded.value)
     }
@@ -133,19 +133,19 @@ unsafe impl UserAccess for CpuUser {
             8 => quarry_store_user_u64,
             _ => return false,
         };
-        // SAFETY: the caller vouches for the address.
+        // SAFETY: `UserAccess::store`: the bytes lie below `USER_END`.
         unsafe { store(to.get(), value) }.status == 0
     }
 
     unsafe fn compare_exchange_u32(&self, at: UserAddr, expected: u32, new: u32) -> Exchange<u32> {
-        // SAFETY: the caller vouches for the address.
+        // SAFETY: `UserAccess::compare_exchange_u32`: an aligned word below `USER_END`.
         let found = unsafe { quarry_cmpxchg_user_u32(at.get(), expected.into(), new.into()) };
         #[expect(clippy::cast_possible_truncation, reason = "the routine loads 32 bits")]
         exchange(found.status, found.value as u32)
     }
 
     unsafe fn compare_exchange_u64(&self, at: UserAddr, expected: u64, new: u64) -> Exchange<u64> {
-        // SAFETY: the caller vouches for the address.
+        // SAFETY: `UserAccess::compare_exchange_u64`: an aligned word below `USER_END`.
         let found = unsafe { quarry_cmpxchg_user_u64(at.get(), expected, new) };
         exchange(found.status, found.value)
     }

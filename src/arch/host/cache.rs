@@ -119,7 +119,7 @@ pub struct CachedRam {
 
 // SAFETY: the model accesses the copies under the lock; the pointers that are given out are the test's own affair.
 unsafe impl Send for CachedRam {}
-// SAFETY: as above.
+// SAFETY: the model accesses the copies under the lock.
 unsafe impl Sync for CachedRam {}
 
 impl State {

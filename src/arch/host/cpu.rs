@@ -4,7 +4,7 @@
 use super::machine::{Machine, State};
 use super::memory::{FrameUse, word_of};
 use super::op::TlbOp;
-use crate::addr::{CpuId, PAGE_SIZE, PhysAddr};
+use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, to_usize};
 use crate::arch::aarch64::desc::Stage1;
 use crate::arch::aarch64::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
 use crate::hal::entry::RawEntry;
@@ -213,5 +213,19 @@ unsafe impl FrameSource for SimFrames {
         state.judge_freed_table(table);
         state.memory.reuse(table, FrameUse::FreedTable);
         state.frames.free.push(table);
+    }
+}
+
+impl Machine {
+    /// The machine as `cpu` drives it.
+    #[must_use]
+    pub fn cpu(&self, cpu: CpuId) -> SimCpu {
+        SimCpu::new(self.clone(), to_usize(u64::from(cpu.get())))
+    }
+
+    /// The source of table frames.
+    #[must_use]
+    pub fn frames(&self) -> SimFrames {
+        SimFrames::new(self.clone())
     }
 }

@@ -7,11 +7,10 @@
 //! make fails here at once, and not once in a million boots.
 #![forbid(unsafe_code)]
 
-use super::cpu::{SimCpu, SimFrames};
 use super::memory::{Memory, table_of};
 use super::op::TlbOp;
+use super::root::Root;
 use super::tlb::Tlb;
-use super::walker::Root;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::hal::mmu::{Asid, BbmLevel};
 use std::collections::HashSet;
@@ -252,18 +251,6 @@ impl Machine {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The machine as `cpu` drives it.
-    #[must_use]
-    pub fn cpu(&self, cpu: CpuId) -> SimCpu {
-        SimCpu::new(self.clone(), to_usize(u64::from(cpu.get())))
-    }
-
-    /// The source of table frames.
-    #[must_use]
-    pub fn frames(&self) -> SimFrames {
-        SimFrames::new(self.clone())
     }
 
     /// Puts `root` into TTBR1 of every CPU.

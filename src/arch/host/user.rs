@@ -141,13 +141,13 @@ unsafe impl UserAccess for SimUser {
 
     unsafe fn load(&self, from: UserAddr, size: usize) -> Option<u64> {
         let mut bytes = [0; 8];
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: `UserAccess::load`: the bytes lie below `USER_END`, which `copy_in` asks for.
         let left = unsafe { self.copy_in(bytes.get_mut(..size)?, from) };
         (left == 0).then(|| u64::from_le_bytes(bytes))
     }
 
     unsafe fn store(&self, to: UserAddr, size: usize, value: u64) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `UserAccess::store`: the bytes lie below `USER_END`, which `copy_out` asks for.
         value.to_le_bytes().get(..size).is_some_and(|bytes| unsafe { self.copy_out(to, bytes) } == 0)
     }
 

@@ -3,21 +3,14 @@
 
 use super::machine::State;
 use super::memory::{FrameUse, GARBAGE, table_of, word_of};
+use super::root::Root;
 use super::tlb::{Cached, CachedTable, Key, Loc, TableKey};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::aarch64::desc::Stage1;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{CONTIGUOUS_ENTRIES, Level, Run, Slot};
-use crate::hal::mmu::{Asid, BbmLevel};
+use crate::hal::mmu::BbmLevel;
 use crate::hal::prot::Prot;
-
-/// A root that a TTBR holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Root {
-    pub(super) table: PhysAddr,
-    /// Tag of entries that are not global; `None` for TTBR1, whose entries all are.
-    pub(super) asid: Option<Asid>,
-}
 
 /// Result of a walk.
 #[derive(Clone, Debug)]

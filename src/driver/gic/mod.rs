@@ -4,127 +4,21 @@
 //! priority: none interrupts the handler of another. A CPU can be sent an interrupt once it has called
 //! [`Gic::init_cpu`], which is when the controller's name for it becomes known.
 
+mod interrupt;
 mod v2;
 mod v3;
 
 use crate::addr::{CpuId, VirtAddr, VirtRange, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
 use crate::arch::aarch64::irq;
-use crate::driver::waker::Unresponsive;
 use crate::sync::{OrderedLock, class};
-use arm_gic::IntId as ArmIntId;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use interrupt::INTIDS;
+pub use interrupt::{Acknowledged, GicError, IntId, REGIONS, Trigger};
 use v2::V2;
 use v3::V3;
-
-/// The INTIDs that can carry an interrupt are below this: GICv2, and GICv3 without extended ranges and LPIs.
-pub(crate) const INTIDS: u32 = 1020;
-/// Regions that the redistributors of a GICv3 may lie in; boards have one, QEMU with more than 123 CPUs two.
-pub const REGIONS: usize = 4;
-/// The lowest INTID of a shared interrupt.
-const FIRST_SHARED: u32 = 32;
-/// The lowest INTID that is not one of the interrupts between CPUs.
-const FIRST_PRIVATE_DEVICE: u32 = 16;
-
-/// The number of an interrupt: 0 to 15 between CPUs, 16 to 31 private to a CPU, from 32 shared.
-///
-/// # Invariants
-///
-/// - `INTID-1`: below `INTIDS`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct IntId(u32);
-
-impl IntId {
-    /// The interrupt `raw`, or `None` at or above `INTIDS`.
-    #[must_use]
-    pub const fn new(raw: u32) -> Option<Self> {
-        // INVARIANT: INTID-1 by the comparison.
-        if raw < INTIDS { Some(Self(raw)) } else { None }
-    }
-
-    /// The number itself.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// Whether any CPU can take it, and not only one.
-    #[must_use]
-    pub const fn is_shared(self) -> bool {
-        self.0 >= FIRST_SHARED
-    }
-
-    /// Whether another CPU makes it pending, and not a line.
-    #[must_use]
-    pub const fn is_between_cpus(self) -> bool {
-        self.0 < FIRST_PRIVATE_DEVICE
-    }
-
-    /// Whether a line makes it pending, and not another CPU.
-    const fn has_trigger(self) -> bool {
-        !self.is_between_cpus()
-    }
-
-    fn to_arm(self) -> Result<ArmIntId, GicError> {
-        ArmIntId::try_from(self.0).map_err(|_| GicError::Refused(self))
-    }
-}
-
-/// Condition that makes an interrupt pending.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trigger {
-    /// A change of the line.
-    Edge,
-    /// The line's level, until the device lets it go.
-    Level,
-}
-
-impl Trigger {
-    /// The trigger that a device tree's flags ask for: 1 and 2 are edges, 4 and 8 levels.
-    #[must_use]
-    pub const fn from_flags(flags: u32) -> Self {
-        if flags & 3 == 0 { Self::Level } else { Self::Edge }
-    }
-
-    const fn to_arm(self) -> arm_gic::Trigger {
-        match self {
-            Self::Edge => arm_gic::Trigger::Edge,
-            Self::Level => arm_gic::Trigger::Level,
-        }
-    }
-}
-
-/// Reason why the controller refused a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum GicError {
-    /// No redistributor in the mapped range belongs to this CPU.
-    NoRedistributor,
-    /// The controller does not have this interrupt, or does not let it be enabled.
-    Refused(IntId),
-    /// The CPU takes no interrupts: it has not called [`Gic::init_cpu`].
-    UnknownCpu(CpuId),
-    /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
-    Unreachable(u64),
-    /// The redistributor of this CPU did not complete its request in time.
-    Unresponsive(Unresponsive),
-}
-
-impl fmt::Display for GicError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRedistributor => f.write_str("no redistributor belongs to this CPU"),
-            Self::Refused(intid) => write!(f, "the interrupt controller refuses interrupt {}", intid.0),
-            Self::Unreachable(affinity) => write!(f, "affinity {affinity:#x} is out of reach of other CPUs"),
-            Self::Unresponsive(error) => error.fmt(f),
-            Self::UnknownCpu(cpu) => write!(f, "{cpu:?} takes no interrupts"),
-        }
-    }
-}
-
-impl core::error::Error for GicError {}
 
 /// A kind of controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,22 +50,6 @@ impl fmt::Display for GicVersion {
     }
 }
 
-/// An interrupt that a CPU has taken and not ended yet. The number that ends it also names the CPU that asked for it.
-#[derive(Debug)]
-#[must_use = "an interrupt that is not ended never comes again"]
-pub struct Acknowledged {
-    word: ArmIntId,
-    intid: IntId,
-}
-
-impl Acknowledged {
-    /// Which interrupt it is.
-    #[must_use]
-    pub const fn intid(&self) -> IntId {
-        self.intid
-    }
-}
-
 /// An interrupt controller.
 #[derive(Debug)]
 pub struct Gic {
@@ -200,9 +78,9 @@ impl Gic {
     pub const unsafe fn new(version: GicVersion, distributor: VirtAddr, others: [VirtRange; REGIONS]) -> Self {
         let [first, ..] = others;
         let backend = match version {
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, the registers of both parts are mapped for good and no other driver's.
             GicVersion::V2 => Backend::V2(unsafe { V2::new(distributor, first.start()) }),
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, the registers of all parts are mapped for good and no other driver's.
             GicVersion::V3 => Backend::V3(unsafe { V3::new(distributor, others) }),
         };
         Self { backend, configuration: OrderedLock::new(()), names: [const { AtomicU64::new(0) }; MAX_CPUS] }

@@ -3,7 +3,7 @@
 //! The kernel runs in the non-secure state. There a GIC with security extensions shows group 1 in the places where one
 //! without them has its group 0, which arrives as IRQ as well: the registers of group 0 serve both.
 
-use super::{Acknowledged, GicError, IntId, Trigger};
+use super::interrupt::{Acknowledged, GicError, IntId, Trigger};
 use crate::addr::VirtAddr;
 use aarch64_cpu::asm::barrier;
 use arm_gic::gicv2::{GicV2, SgiTarget, SgiTargetListFilter};

@@ -1,7 +1,7 @@
 //! GICv3 (Arm IHI 0069H), with affinity routing: every interrupt is in group 1 of the non-secure state, and the CPU
 //! interface is system registers.
 
-use super::{Acknowledged, GicError, IntId, REGIONS, Trigger};
+use super::interrupt::{Acknowledged, GicError, IntId, REGIONS, Trigger};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu;
 use crate::driver::timer;
@@ -92,7 +92,7 @@ impl V3 {
         let refused = |_| GicError::Refused(intid);
         if intid.is_shared() {
             let mut distributor = self.distributor();
-            if intid.get() >= distributor.typer().num_spis() + super::FIRST_SHARED {
+            if intid.get() >= distributor.typer().num_spis() + super::interrupt::FIRST_SHARED {
                 return Err(GicError::Refused(intid));
             }
             distributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;

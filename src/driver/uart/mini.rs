@@ -1,6 +1,6 @@
 //! The mini-UART of the BCM2835 family (BCM2711 ARM Peripherals, §2.2), as the firmware has set it up.
 
-use super::Received;
+use super::line::Received;
 use crate::addr::VirtAddr;
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};

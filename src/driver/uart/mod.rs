@@ -3,6 +3,7 @@
 //! A port is a handle to registers and holds no state in memory, so that a report can use it while a log line on another
 //! CPU is half out: the worst outcome is mixed text.
 
+mod line;
 mod mini;
 mod pl011;
 
@@ -11,6 +12,7 @@ use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu;
 use core::fmt;
 
+pub use line::{Line, Received};
 use mini::MiniUart;
 use pl011::Pl011;
 
@@ -47,35 +49,6 @@ impl fmt::Display for UartKind {
     }
 }
 
-/// Settings for a port that the loader left switched off. A running port is left unchanged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Line {
-    /// Bits per second; 8 data bits, no parity, 1 stop bit.
-    pub baud: u32,
-    /// The clock that feeds the port, in Hz.
-    pub clock: u32,
-}
-
-impl Default for Line {
-    /// 115,200 baud from the 24 MHz of Arm's reference boards and QEMU virt.
-    fn default() -> Self {
-        Self { baud: 115_200, clock: 24_000_000 }
-    }
-}
-
-/// Result of receiving from a port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Received {
-    /// Nothing more.
-    Nothing,
-    /// A byte.
-    Byte(u8),
-    /// A byte with a line error, or a break.
-    Damaged,
-    /// Bytes were lost since the last one, as nobody took them in time. The byte behind them, where the port still has it.
-    Overrun(Option<u8>),
-}
-
 /// An open serial port.
 #[derive(Clone, Copy, Debug)]
 pub struct Uart(Port);
@@ -97,9 +70,9 @@ impl Uart {
     #[must_use]
     pub unsafe fn open(kind: UartKind, base: VirtAddr, line: Line) -> Self {
         Self(match kind {
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, a PL011's registers are mapped at `base` for good and no other driver's.
             UartKind::Pl011 => Port::Pl011(unsafe { Pl011::open(base, line) }),
-            // SAFETY: the caller's contract.
+            // SAFETY: by this function's `# Safety`, a mini-UART's registers are mapped at `base` for good and no other driver's.
             UartKind::Mini => Port::Mini(unsafe { MiniUart::open(base) }),
         })
     }

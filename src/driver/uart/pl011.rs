@@ -1,7 +1,7 @@
 //! The Arm PL011 (Arm DDI 0183), through crate `arm-pl011-uart`, whose register block is made anew for each access so
 //! that the handle can be copied.
 
-use super::{Line, Received};
+use super::line::{Line, Received};
 use crate::addr::VirtAddr;
 use arm_pl011_uart::{
     DataBits, Error, FifoLevel, Interrupts, LineConfig, PL011Registers, Parity, StopBits, Uart, UniqueMmioPointer,

@@ -3,24 +3,7 @@
 
 use super::node::{Color, Link, Links};
 use super::{Augment, Node, Payload, RbTree};
-use core::fmt;
-
-/// An invariant that does not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
-    /// Its tag.
-    pub tag: &'static str,
-    /// The rule that is broken.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.tag, self.what)
-    }
-}
-
-impl core::error::Error for Broken {}
+use crate::ds::Broken;
 
 const fn broken<T>(tag: &'static str, what: &'static str) -> Result<T, Broken> {
     Err(Broken { tag, what })

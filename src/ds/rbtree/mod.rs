@@ -25,52 +25,19 @@ mod erase;
 pub mod fit;
 mod insert;
 mod node;
+mod payload;
 mod search;
 
+pub use super::broken::Broken;
 pub use chain::Chain;
-pub use check::Broken;
 pub use insert::{Entry, Vacant};
 pub use node::{Node, Owned};
+pub use payload::{Augment, Payload, Plain};
 pub use search::{Cursor, Iter};
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 use node::{Link, Side};
-
-/// Data that a node of a tree carries besides its links.
-pub trait Payload: Sync {
-    /// Sort key of the tree.
-    type Key: Copy + Ord;
-    /// Data that a node keeps about the subtree below it; `()` for nothing.
-    type Summary: Copy + PartialEq + Send;
-    /// The summary of a node that is in no tree.
-    const NO_SUMMARY: Self::Summary;
-
-    /// The key. It may change while the node is in a tree as long as the order does not.
-    fn key(&self) -> Self::Key;
-}
-
-/// Rule for computing a summary.
-pub trait Augment<P: Payload> {
-    /// Whether the payload has a summary at all.
-    const KEPT: bool;
-
-    /// The summary of a subtree from its top node and the summaries of the subtrees below, `None` for an empty subtree. It may
-    /// depend on nothing else.
-    fn summarize(top: &P, left: Option<P::Summary>, right: Option<P::Summary>) -> P::Summary;
-}
-
-/// No summary.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
-
-impl<P: Payload> Augment<P> for Plain {
-    const KEPT: bool = false;
-
-    fn summarize(_: &P, _: Option<P::Summary>, _: Option<P::Summary>) -> P::Summary {
-        P::NO_SUMMARY
-    }
-}
 
 /// A red-black tree of nodes that live for `'a`.
 ///

@@ -1,6 +1,6 @@
 //! A node: its payload, its links, and the rule for access to the links.
 
-use super::Payload;
+use super::payload::Payload;
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Deref;

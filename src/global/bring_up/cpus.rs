@@ -3,7 +3,7 @@
 use super::tables;
 use crate::addr::CpuId;
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{cpu, dcache, mem, tlb, uaccess};
+use crate::arch::aarch64::{alternative, cpu, dcache, errata, mem, tlb, uaccess};
 use crate::global::{answer_requests, bring_cpu_online, is_online, possible_cpus, start_tags_on_cpu};
 use aarch64_cpu::registers::TTBR1_EL1;
 use core::fmt;
@@ -18,6 +18,8 @@ pub enum CpuRefused {
     Taken(CpuId),
     /// It lacks a feature of the boot CPU that is in use: memory tags, or instructions.
     Lacks(CpuId),
+    /// It has an erratum whose workaround the kernel has taken out, as no CPU before it needed it.
+    Erratum(CpuId),
     /// Its registers do not have the values that [`bring_up`](super::bring_up()) needs.
     Registers(super::BringUpError),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for CpuRefused {
             Self::Number(cpu) => write!(f, "{cpu:?} has no data: its number is too large"),
             Self::Taken(cpu) => write!(f, "{cpu:?} takes part already: the number is another CPU's"),
             Self::Lacks(cpu) => write!(f, "{cpu:?} lacks what the CPU that booted has"),
+            Self::Erratum(cpu) => write!(f, "{cpu:?} has an erratum whose workaround has been taken out"),
             Self::Registers(error) => error.fmt(f),
         }
     }
@@ -59,13 +62,17 @@ pub unsafe fn join_cpu(number: CpuId) -> Result<(), CpuRefused> {
         return Err(CpuRefused::Taken(number));
     }
     cpu::set_current(number);
+    let here = IdRegisters::read();
+    errata::note(here.errata());
+    if !alternative::suits(here.errata()) {
+        return Err(CpuRefused::Erratum(number));
+    }
     tlb::init_cpu(false);
     dcache::init_cpu(false);
-    let here = IdRegisters::read();
     if !start_tags_on_cpu() || !mem::can_run_on(&here) || !uaccess::can_run_on(&here) {
         return Err(CpuRefused::Lacks(number));
     }
-    // SAFETY: the caller's promise: it has just come, masked.
+    // SAFETY: by this function's `# Safety`, the CPU has just come, with interrupts masked, and its registers are this crate's.
     if !unsafe { bring_cpu_online() } {
         return Err(CpuRefused::Number(number));
     }

@@ -35,7 +35,7 @@ pub enum BringUpError {
     /// Error of the slab allocator.
     Slabs(CreateError),
     /// Error of the vmalloc region.
-    Vmalloc(vmalloc::SetupError),
+    Vmalloc(vmalloc::VmapSetupError),
     /// No free place for a shrinker.
     Registry(RegistryError),
     /// Error of device memory.
@@ -84,7 +84,7 @@ from! {
     PgtableError => Tables,
     zone::SetupError => Pages,
     CreateError => Slabs,
-    vmalloc::SetupError => Vmalloc,
+    vmalloc::VmapSetupError => Vmalloc,
     RegistryError => Registry,
     IoError => Io,
 }

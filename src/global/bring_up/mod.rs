@@ -18,7 +18,7 @@ use super::{cma_areas_of, dma_init, io, percpu_init, set_memory_init, vmalloc_in
 use crate::addr::{PhysAddr, PhysRange, VirtRange};
 use crate::arch::aarch64::cpu::random;
 use crate::arch::aarch64::features::IdRegisters;
-use crate::arch::aarch64::{dcache, mem, rseq, tlb, uaccess};
+use crate::arch::aarch64::{dcache, errata, mem, rseq, tlb, uaccess};
 use crate::fdt::Tree;
 use crate::mm::io::ReservedMap;
 use crate::mm::memblock::ContiguousRequest;
@@ -148,12 +148,13 @@ pub unsafe fn bring_up(setup: &Setup<'_>) -> Result<Up, BringUpError> {
     tables::check_registers()?;
     mem::use_features(&cpu);
     uaccess::use_features(&cpu);
+    errata::note(cpu.errata());
     tlb::init_cpu(true);
     dcache::init_cpu(true);
-    // SAFETY: the caller's promise: this CPU is alone, and has called nothing of this crate.
+    // SAFETY: third bullet of `# Safety`: this CPU is alone and its registers are this crate's; nothing was called before.
     unsafe { super::start_boot_cpu() };
     memory::fill(&setup.memory, cpu.physical_bits(), setup.options.cma)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: second and fourth bullet of `# Safety`: memblock knows all memory in use, and the tables are as described.
     unsafe { tables::take_over(setup.tables) }?;
     super::add_entropy(setup.seed);
     super::add_entropy(random(&cpu).unwrap_or_default());

@@ -85,11 +85,11 @@ fn place_sections(place: PhysRange) -> Result<(&'static [Section], Pfn), BringUp
         // SAFETY: memory of memblock's that is ours, in the linear map, with room for `count` of them, aligned
         // for them.
         let slot = unsafe { first.add(written) };
-        // SAFETY: as above.
+        // SAFETY: one of the `count` places in that memory, aligned.
         unsafe { slot.write(section) };
         written += 1;
     }
-    // SAFETY: as above, all written, and nobody changes them any more.
+    // SAFETY: the first `written` places in that memory, all written, and nobody changes them any more.
     Ok((unsafe { core::slice::from_raw_parts(first, written) }, origin))
 }
 

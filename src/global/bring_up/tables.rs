@@ -27,7 +27,7 @@ pub(super) fn check_registers() -> Result<(), BringUpError> {
 ///
 /// As for [`bring_up`](super::bring_up()); memblock knows of all memory.
 pub(super) unsafe fn take_over(tables: Tables) -> Result<(), BringUpError> {
-    // SAFETY: MACH-1 is the caller's promise; this is the one memblock, which knows of all that is in use.
+    // SAFETY: MACH-1, by the first bullet of `bring_up`; this is the one memblock, which knows of all that is in use.
     memblock().set_backing(Some(unsafe { LinearMemory::new(linear_offset()) }));
     memblock().allow_resize();
     // SAFETY: MACH-1, and `bring_up` has called `tlb::init_cpu`.
@@ -35,7 +35,7 @@ pub(super) unsafe fn take_over(tables: Tables) -> Result<(), BringUpError> {
     let table = match tables {
         Tables::Adopt => {
             let root = PhysAddr::new(TTBR1_EL1.get_baddr());
-            // SAFETY: the caller's promise: the live tables of the upper half, whose regions are this crate's.
+            // SAFETY: fourth bullet of `bring_up`: the live tables of the upper half, whose regions are this crate's.
             unsafe { PageTable::adopt(mmu, root, Space::Kernel) }
         }
         Tables::New => {

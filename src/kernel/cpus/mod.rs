@@ -9,14 +9,14 @@
 //!                               └────▶ Late ◀┘
 //! ```
 
-mod hold;
 mod idle;
 mod start;
+mod stop_machine;
 mod work;
 
-pub(super) use hold::hold_others;
 pub(super) use start::remember_places;
 pub use start::{cpu_down, cpu_up};
+pub(super) use stop_machine::hold_others;
 pub use work::run_everywhere;
 
 use super::interrupts;

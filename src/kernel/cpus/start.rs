@@ -2,13 +2,16 @@
 
 use super::{CpuError, CpuState, HOTPLUG, Record, ReleaseError, idle, patience, work};
 use crate::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, to_usize};
-use crate::arch::aarch64::boot::BootInfo;
+use crate::arch::aarch64::boot::{self, BootInfo};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::stack::{self, StackUse};
-use crate::arch::aarch64::{cpu, dcache, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess};
+use crate::arch::aarch64::{
+    alternative, cpu, dcache, errata, irq, mem, protect, psci, secondary, spin_table, tlb, trap, uaccess,
+};
 use crate::driver::timer;
 use crate::global;
 use crate::hal::wait::Context;
+use crate::kernel::errata::report;
 use crate::kernel::{interrupts, smp_call, tick};
 use crate::mm::io::resource::{ResourceInfo, Span};
 use crate::mm::layout;
@@ -22,7 +25,7 @@ static KEPT: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 
 
 /// Records the places of the image and the device tree. Boot CPU, before the first CPU is started.
 pub(in crate::kernel) fn remember_places(boot: &BootInfo, tree: PhysRange) {
-    ENTRY.store(boot.image_phys(secondary::entry()).get(), Ordering::Relaxed);
+    ENTRY.store(boot.image_phys(boot::secondary_entry_point()).get(), Ordering::Relaxed);
     for ([start, end], range) in KEPT.iter().zip([boot.image_range(), tree]) {
         start.store(range.start().get(), Ordering::Relaxed);
         end.store(range.end().get(), Ordering::Relaxed);
@@ -150,14 +153,19 @@ extern "C" fn quarry_secondary_main(cpu: u32) -> ! {
         let _refused = psci::cpu_off();
         cpu::park();
     }
+    let features = IdRegisters::read();
+    let met = errata::note(features.errata());
+    if !alternative::suits(features.errata()) {
+        give_up(cpu, record, format_args!("it has an erratum whose workaround has been taken out"));
+    }
     tlb::init_cpu(false);
     dcache::init_cpu(false);
-    let features = IdRegisters::read();
     protect::init_cpu(&features);
     if !global::start_tags_on_cpu() || !mem::can_run_on(&features) || !uaccess::can_run_on(&features) {
         give_up(cpu, record, format_args!("it lacks what the boot CPU has"));
     }
     come_online(cpu, record);
+    report(cpu, met);
     idle::run(cpu, record)
 }
 

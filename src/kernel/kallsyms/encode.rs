@@ -1,6 +1,6 @@
 //! Making the table, on the host.
 
-use super::{HEADER_WORDS, MAGIC, STRIDE};
+use super::format::{HEADER_WORDS, MAGIC, STRIDE};
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -19,18 +19,15 @@
 
 #[cfg(feature = "host")]
 mod encode;
+mod format;
 
 #[cfg(feature = "host")]
 pub use encode::{EncodeError, encode};
 
-use core::fmt;
+pub(crate) use format::MAGIC;
 
-/// The first word of a table.
-pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"QSY1");
-/// Words in the header.
-const HEADER_WORDS: usize = 7;
-/// Entries of a pool between two words of its index.
-const STRIDE: usize = 16;
+use core::fmt;
+use format::{HEADER_WORDS, STRIDE};
 
 /// A table of symbols in a byte slice.
 #[derive(Clone, Copy, Debug)]

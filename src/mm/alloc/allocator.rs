@@ -1,7 +1,7 @@
 //! Interface of a source of memory for Rust types, and the error that returns a value for which there was no room.
 
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
@@ -20,20 +20,26 @@ pub unsafe trait Allocator {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; nothing has changed then.
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    /// [`SlabAllocError`]; nothing has changed then.
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Gives a block another layout, in place or by moving it. The contents up to the smaller size are kept; with [`Gfp::ZERO`]
     /// new bytes are zero.
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the block is then unchanged.
+    /// [`SlabAllocError`]; the block is then unchanged.
     ///
     /// # Safety
     ///
     /// This allocator allocated `block` with the layout `old`. If this succeeds, nobody uses it afterwards.
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Frees a block.
     ///
@@ -52,7 +58,7 @@ pub trait Stateless: Allocator + Sized {
 
 /// A value that did not find room, and the error.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Refused<T, E = AllocError> {
+pub struct Refused<T, E = SlabAllocError> {
     /// The value, unchanged.
     pub value: T,
     /// The error.
@@ -73,7 +79,7 @@ impl<T, E: fmt::Display> fmt::Display for Refused<T, E> {
 
 impl<T, E: fmt::Debug + fmt::Display> core::error::Error for Refused<T, E> {}
 
-impl<T> From<Refused<T>> for AllocError {
+impl<T> From<Refused<T>> for SlabAllocError {
     fn from(refused: Refused<T>) -> Self {
         refused.error
     }

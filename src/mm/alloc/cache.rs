@@ -4,7 +4,7 @@ use super::allocator::Stateless;
 use super::kbox::KBox;
 use super::kmem::Kmem;
 use crate::gfp::Gfp;
-use crate::mm::slab::{AllocError, CacheSpec, CreateError, DestroyError, SlabFlags};
+use crate::mm::slab::{CacheSpec, CreateError, DestroyError, SlabAllocError, SlabFlags};
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::needs_drop;
@@ -61,9 +61,9 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the value is dropped then.
+    /// [`SlabAllocError`]; the value is dropped then.
     #[inline]
-    pub fn alloc(&self, value: T, gfp: Gfp) -> Result<CacheBox<T, K>, AllocError> {
+    pub fn alloc(&self, value: T, gfp: Gfp) -> Result<CacheBox<T, K>, SlabAllocError> {
         let object = self.object(gfp)?;
         // SAFETY: TYPE-1: room for a `T`, without another owner.
         unsafe { object.write(value) };
@@ -72,7 +72,7 @@ impl<T, K: Kmem + Copy> Cache<T, K> {
     }
 
     #[inline]
-    fn object(&self, gfp: Gfp) -> Result<NonNull<T>, AllocError> {
+    fn object(&self, gfp: Gfp) -> Result<NonNull<T>, SlabAllocError> {
         self.kmem.alloc_object(&self.cache, gfp).map(NonNull::cast)
     }
 
@@ -175,8 +175,8 @@ impl<T: Constructed, K: Kmem + Copy> ConstructedCache<T, K> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; [`AllocError::ZeroConstructed`] for [`Gfp::ZERO`].
-    pub fn alloc(&self, gfp: Gfp) -> Result<CacheBox<T, K>, AllocError> {
+    /// [`SlabAllocError`]; [`SlabAllocError::ZeroConstructed`] for [`Gfp::ZERO`].
+    pub fn alloc(&self, gfp: Gfp) -> Result<CacheBox<T, K>, SlabAllocError> {
         let object = self.0.object(gfp)?;
         // SAFETY: the constructor has put a value there, which nobody has dropped since: there is nothing to drop.
         Ok(unsafe { self.0.own(object) })

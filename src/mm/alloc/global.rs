@@ -4,7 +4,7 @@ use super::allocator::Allocator;
 use super::kmem::Kmem;
 use crate::addr::{PAGE_SIZE, VirtAddr, VirtRange, to_usize};
 use crate::gfp::Gfp;
-use crate::mm::slab::{AllocError, KMALLOC_MAX_SIZE};
+use crate::mm::slab::{KMALLOC_MAX_SIZE, SlabAllocError};
 use crate::sync::{OrderedLock, class};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -54,7 +54,7 @@ impl<K: Kmem> GlobalHeap<K> {
     /// handler uses the heap.
     pub unsafe fn grant(&self, range: VirtRange) {
         self.kmem.masked(|| {
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, the range is mapped for good and nobody else's, and this is the only call.
             unsafe { self.early.lock().init(range.start().as_ptr(), to_usize(range.size())) };
         });
         // INVARIANT: HEAP-1.
@@ -107,10 +107,12 @@ impl<K: Kmem> GlobalHeap<K> {
 
     /// Runs an attempt on the CPU's caches, and if that fails, once more with everything that the context permits.
     #[inline]
-    fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, AllocError>) -> Option<NonNull<u8>> {
+    fn insist(&self, attempt: impl Fn(Gfp) -> Result<NonNull<u8>, SlabAllocError>) -> Option<NonNull<u8>> {
         match attempt(Gfp::NOWAIT) {
             Ok(block) => Some(block),
-            Err(AllocError::OutOfMemory) => attempt(if self.kmem.may_wait() { Gfp::KERNEL } else { Gfp::ATOMIC }).ok(),
+            Err(SlabAllocError::OutOfMemory) => {
+                attempt(if self.kmem.may_wait() { Gfp::KERNEL } else { Gfp::ATOMIC }).ok()
+            }
             Err(_) => None,
         }
     }
@@ -134,10 +136,10 @@ impl<K: Kmem> GlobalHeap<K> {
             // SAFETY: HEAP-1: it came from there.
             self.kmem.masked(|| unsafe { self.early.lock().deallocate(block, layout) });
         } else if is_large(layout) {
-            // SAFETY: the caller's promise; a block of this layout came from there.
+            // SAFETY: by this function's `# Safety`, this heap allocated the block; one of this layout came from there.
             unsafe { self.kmem.vfree(block) };
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: by this function's `# Safety`, the block has this layout and is not used afterwards.
             unsafe { self.kmem.free(block, layout) };
         }
     }
@@ -147,13 +149,13 @@ impl<K: Kmem> GlobalHeap<K> {
     /// As for [`GlobalAlloc::realloc`].
     unsafe fn change(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         if !self.is_early(block) && !is_large(old) && !is_large(new) {
-            // SAFETY: the caller's promise; a block of `kmem` is untouched if an attempt fails.
+            // SAFETY: `GlobalAlloc::realloc`: the block has the layout `old`; a block of `kmem` is untouched if an attempt fails.
             return self.insist(|context| unsafe { self.kmem.resize(block, old, new, context) });
         }
         let moved = self.get(new, Gfp::empty())?;
         // SAFETY: both have that many bytes, and are distinct.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: the caller's promise.
+        // SAFETY: `GlobalAlloc::realloc`: the block has the layout `old`, and is not used after the move.
         unsafe { self.give(block, old) };
         Some(moved)
     }
@@ -182,7 +184,7 @@ unsafe impl<K: Kmem> GlobalAlloc for GlobalHeap<K> {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
-            // SAFETY: the caller's promise.
+            // SAFETY: `GlobalAlloc::dealloc`: this heap allocated the block with this layout, and it is not used afterwards.
             unsafe { self.give(block, layout) };
         }
     }
@@ -191,7 +193,7 @@ unsafe impl<K: Kmem> GlobalAlloc for GlobalHeap<K> {
         let (Some(block), Ok(new)) = (NonNull::new(block), Layout::from_size_align(size, old.align())) else {
             return ptr::null_mut();
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: `GlobalAlloc::realloc` asks for what `change` asks for.
         or_null(unsafe { self.change(block, old, new) })
     }
 }

@@ -36,7 +36,7 @@ impl<T, A: Allocator> IntoIter<T, A> {
     unsafe fn value_at(&self, index: usize) -> T {
         // SAFETY: inside the buffer.
         let place = unsafe { self.buf.at().add(index) };
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, there is a value at `index`, and it is taken once.
         unsafe { place.read() }
     }
 

@@ -2,7 +2,7 @@
 
 use super::allocator::{Allocator, Stateless};
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
@@ -37,7 +37,7 @@ pub struct KBox<T: ?Sized, A: Allocator> {
 
 // SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Send + ?Sized, A: Allocator + Send> Send for KBox<T, A> {}
-// SAFETY: as above.
+// SAFETY: BOX-1: the value belongs to this box alone, and is reached only through it.
 unsafe impl<T: Sync + ?Sized, A: Allocator + Sync> Sync for KBox<T, A> {}
 
 // The value stays where it is when its box moves.
@@ -48,9 +48,9 @@ impl<T, A: Allocator + Stateless> KBox<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the value is dropped then. [`KBox::uninit`] and [`KBox::write`] keep it.
+    /// [`SlabAllocError`]; the value is dropped then. [`KBox::uninit`] and [`KBox::write`] keep it.
     #[inline]
-    pub fn new(value: T, gfp: Gfp) -> Result<Self, AllocError> {
+    pub fn new(value: T, gfp: Gfp) -> Result<Self, SlabAllocError> {
         Self::new_in(value, gfp, A::THE)
     }
 
@@ -58,9 +58,9 @@ impl<T, A: Allocator + Stateless> KBox<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline]
-    pub fn uninit(gfp: Gfp) -> Result<KBox<MaybeUninit<T>, A>, AllocError> {
+    pub fn uninit(gfp: Gfp) -> Result<KBox<MaybeUninit<T>, A>, SlabAllocError> {
         Self::uninit_in(gfp, A::THE)
     }
 
@@ -68,9 +68,9 @@ impl<T, A: Allocator + Stateless> KBox<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline]
-    pub fn zeroed(gfp: Gfp) -> Result<KBox<MaybeUninit<T>, A>, AllocError> {
+    pub fn zeroed(gfp: Gfp) -> Result<KBox<MaybeUninit<T>, A>, SlabAllocError> {
         Self::uninit(gfp | Gfp::ZERO)
     }
 
@@ -80,7 +80,7 @@ impl<T, A: Allocator + Stateless> KBox<T, A> {
     ///
     /// As for [`KBox::new`].
     #[inline]
-    pub fn pin(value: T, gfp: Gfp) -> Result<Pin<Self>, AllocError>
+    pub fn pin(value: T, gfp: Gfp) -> Result<Pin<Self>, SlabAllocError>
     where
         A: 'static,
     {
@@ -95,7 +95,7 @@ impl<T, A: Allocator> KBox<T, A> {
     ///
     /// As for [`KBox::new`].
     #[inline]
-    pub fn new_in(value: T, gfp: Gfp, allocator: A) -> Result<Self, AllocError> {
+    pub fn new_in(value: T, gfp: Gfp, allocator: A) -> Result<Self, SlabAllocError> {
         Self::uninit_in(gfp, allocator).map(|room| room.write(value))
     }
 
@@ -103,9 +103,9 @@ impl<T, A: Allocator> KBox<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline]
-    pub fn uninit_in(gfp: Gfp, allocator: A) -> Result<KBox<MaybeUninit<T>, A>, AllocError> {
+    pub fn uninit_in(gfp: Gfp, allocator: A) -> Result<KBox<MaybeUninit<T>, A>, SlabAllocError> {
         let layout = Layout::new::<T>();
         let at = if layout.size() == 0 { NonNull::dangling() } else { allocator.allocate(layout, gfp)?.cast() };
         // INVARIANT: BOX-1: room with any content is a value of `MaybeUninit`.
@@ -146,7 +146,7 @@ impl<T, A: Allocator> KBox<MaybeUninit<T>, A> {
     #[must_use]
     pub unsafe fn assume_init(self) -> KBox<T, A> {
         let (at, allocator) = Self::into_raw_with_allocator(self);
-        // SAFETY: BOX-1 with the caller's promise.
+        // SAFETY: BOX-1: by this function's `# Safety`, the place holds a value.
         unsafe { KBox::from_raw_in(at.cast(), allocator) }
     }
 }
@@ -165,7 +165,7 @@ impl<T: ?Sized, A: Allocator + Stateless> KBox<T, A> {
     /// `raw` came from there, of a box with the same allocator, once; it may have been unsized since.
     #[must_use]
     pub const unsafe fn from_raw(raw: *mut T) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `raw` came from such a box, once; `A::THE` is its allocator.
         unsafe { Self::from_raw_in(raw, A::THE) }
     }
 }
@@ -228,7 +228,7 @@ struct Block<'a, A: Allocator> {
 impl<A: Allocator> Drop for Block<'_, A> {
     fn drop(&mut self) {
         if self.layout.size() != 0 {
-            // SAFETY: BOX-1 of the box that this block is of, which is being dropped.
+            // SAFETY: BOX-1: the block belongs to the box that is being dropped.
             unsafe { self.allocator.free(self.at, self.layout) };
         }
     }

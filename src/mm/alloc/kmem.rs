@@ -4,7 +4,7 @@ use super::allocator::Allocator;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::gfp::Gfp;
 use crate::mm::slab::{
-    AllocError, CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocator,
+    CacheHandle, CacheSpec, CreateError, DestroyError, KMALLOC_MAX_CACHE_SIZE, Misuse, SlabAllocError, SlabAllocator,
     SlabHal,
 };
 use crate::sync::{CHECKED, LockHal};
@@ -30,19 +30,19 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    /// [`SlabAllocError`].
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Resizes an allocation to `size` bytes, not zero; see [`SlabAllocator::krealloc`].
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the allocation is untouched then.
+    /// [`SlabAllocError`]; the allocation is untouched then.
     ///
     /// # Safety
     ///
     /// `object` came from here. If this succeeds, nobody uses it afterwards.
-    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Frees an allocation of `kmalloc` or `alloc_object`. Misuse is reported.
     ///
@@ -66,9 +66,9 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError::OutOfMemory`], [`AllocError::TooLarge`].
-    fn vmalloc(&self, _size: usize, _gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        Err(AllocError::TooLarge)
+    /// [`SlabAllocError::OutOfMemory`], [`SlabAllocError::TooLarge`].
+    fn vmalloc(&self, _size: usize, _gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        Err(SlabAllocError::TooLarge)
     }
 
     /// Frees an area of `vmalloc`.
@@ -89,8 +89,8 @@ pub unsafe trait Kmem {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, AllocError>;
+    /// [`SlabAllocError`].
+    fn alloc_object(&self, cache: &Self::Cache, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError>;
 
     /// Destroys a cache; see [`SlabAllocator::destroy`]. Where sleeping is allowed.
     ///
@@ -106,8 +106,8 @@ pub unsafe trait Kmem {
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R;
 }
 
-fn pointer(object: VirtAddr) -> Result<NonNull<u8>, AllocError> {
-    NonNull::new(object.as_ptr()).ok_or(AllocError::OutOfMemory)
+fn pointer(object: VirtAddr) -> Result<NonNull<u8>, SlabAllocError> {
+    NonNull::new(object.as_ptr()).ok_or(SlabAllocError::OutOfMemory)
 }
 
 fn address(object: NonNull<u8>) -> VirtAddr {
@@ -121,11 +121,11 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     type Relax = H::Relax;
 
     #[inline]
-    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::kmalloc(self, size, gfp).and_then(pointer)
     }
 
-    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn krealloc(&self, object: NonNull<u8>, size: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::do_krealloc(self, address(object), size, gfp).and_then(pointer)
     }
 
@@ -145,7 +145,7 @@ unsafe impl<H: SlabHal> Kmem for &SlabAllocator<'_, H> {
     }
 
     #[inline]
-    fn alloc_object(&self, cache: &CacheHandle<H>, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn alloc_object(&self, cache: &CacheHandle<H>, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         SlabAllocator::alloc_object(self, cache.cache(), gfp).and_then(pointer)
     }
 
@@ -197,7 +197,7 @@ fn note_small<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) {
     if CHECKED && let Some(usable) = wasted(kmem, block, size) {
         // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
-        // SAFETY: as above, and its user wants less than half of them.
+        // SAFETY: the last bytes of the block, whose user wants less than half of it.
         unsafe { last.write_unaligned(small_note(block, size)) };
     }
 }
@@ -210,7 +210,7 @@ fn has_size<K: Kmem>(kmem: &K, block: NonNull<u8>, size: usize) -> bool {
     let right = if is_wasteful(usable, size) {
         // SAFETY: the block has that many bytes.
         let last = unsafe { block.add(usable - 8) }.cast::<u64>();
-        // SAFETY: as above; nobody uses it any more.
+        // SAFETY: the last bytes of the block, which nobody uses any more.
         unsafe { last.read_unaligned() == small_note(block, size) }
     } else {
         size <= usable
@@ -232,11 +232,11 @@ unsafe fn move_block<K: Kmem>(
     old: Layout,
     new: Layout,
     gfp: Gfp,
-) -> Result<NonNull<u8>, AllocError> {
+) -> Result<NonNull<u8>, SlabAllocError> {
     let moved = kmem.kmalloc(request(new), gfp)?;
     // SAFETY: both blocks have that many bytes, and are distinct.
     unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-    // SAFETY: the caller's promise.
+    // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after the move.
     unsafe { kmem.kfree(block) };
     Ok(moved)
 }
@@ -244,38 +244,44 @@ unsafe fn move_block<K: Kmem>(
 // SAFETY: `Kmem` promises exclusive memory of the requested size; `request` asks for a size whose class has the alignment.
 unsafe impl<K: Kmem> Allocator for K {
     #[inline(always)]
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         self.kmalloc(request(layout), gfp)
     }
 
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let size = request(new);
         let plain = gfp - Gfp::ZERO;
         let shrinks = new.size() < old.size();
         let resized = if !block.addr().get().is_multiple_of(new.align()) {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` is that of `move_block`.
             unsafe { move_block(self, block, old, new, plain) }?
         } else if shrinks && self.ksize(block).is_ok_and(|usable| is_wasteful(usable, size)) {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` is that of `move_block`.
             let moved = unsafe { move_block(self, block, old, new, plain | Gfp::NOWARN) };
             match moved {
                 Ok(moved) => moved,
                 // It fits in place.
                 Err(_) => {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
                     let stays = unsafe { self.krealloc(block, size, plain) }?;
                     note_small(self, stays, size);
                     stays
                 }
             }
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: `Allocator::resize`: the block came from here, and nobody uses it after a success.
             unsafe { self.krealloc(block, size, plain) }?
         };
         if gfp.contains(Gfp::ZERO) && !shrinks {
             // SAFETY: the block has `new.size()` bytes.
             let tail = unsafe { resized.add(old.size()) };
-            // SAFETY: as above.
+            // SAFETY: bytes `old.size()` to `new.size()` of the block, which has as many.
             unsafe { tail.write_bytes(0, new.size() - old.size()) };
         }
         Ok(resized)
@@ -286,7 +292,7 @@ unsafe impl<K: Kmem> Allocator for K {
         if CHECKED && !has_size(self, block, request(layout)) {
             return;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::free`: the block came from here, and nobody uses it afterwards.
         unsafe { self.kfree(block) };
     }
 }

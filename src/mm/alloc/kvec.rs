@@ -8,7 +8,7 @@ use super::into_iter::IntoIter;
 use super::kbox::KBox;
 use super::raw::RawBuf;
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::{self, NonNull};
@@ -30,7 +30,7 @@ pub enum InsertError {
     /// The index is out of bounds: the array is shorter.
     OutOfBounds,
     /// There was no memory to grow.
-    Memory(AllocError),
+    Memory(SlabAllocError),
 }
 
 impl fmt::Display for InsertError {
@@ -55,8 +55,8 @@ impl<T, A: Allocator + Stateless> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    pub fn with_capacity(capacity: usize, gfp: Gfp) -> Result<Self, AllocError> {
+    /// [`SlabAllocError`].
+    pub fn with_capacity(capacity: usize, gfp: Gfp) -> Result<Self, SlabAllocError> {
         Self::with_capacity_in(capacity, gfp, A::THE)
     }
 
@@ -64,8 +64,8 @@ impl<T, A: Allocator + Stateless> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    pub fn from_elem(value: T, count: usize, gfp: Gfp) -> Result<Self, AllocError>
+    /// [`SlabAllocError`].
+    pub fn from_elem(value: T, count: usize, gfp: Gfp) -> Result<Self, SlabAllocError>
     where
         T: Clone,
     {
@@ -100,8 +100,8 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    pub fn with_capacity_in(capacity: usize, gfp: Gfp, allocator: A) -> Result<Self, AllocError> {
+    /// [`SlabAllocError`].
+    pub fn with_capacity_in(capacity: usize, gfp: Gfp, allocator: A) -> Result<Self, SlabAllocError> {
         let mut row = Self::new_in(allocator);
         row.reserve_exact(capacity, gfp)?;
         Ok(row)
@@ -132,9 +132,9 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the array is unchanged then.
+    /// [`SlabAllocError`]; the array is unchanged then.
     #[inline]
-    pub fn reserve(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
+    pub fn reserve(&mut self, additional: usize, gfp: Gfp) -> Result<(), SlabAllocError> {
         // VEC-1: there are no more values than there is room for.
         if additional <= self.capacity() - self.len { Ok(()) } else { self.grow(additional, gfp) }
     }
@@ -144,14 +144,14 @@ impl<T, A: Allocator> KVec<T, A> {
     /// # Errors
     ///
     /// As for [`KVec::reserve`].
-    pub fn reserve_exact(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
-        let needed = self.len.checked_add(additional).ok_or(AllocError::Overflow)?;
+    pub fn reserve_exact(&mut self, additional: usize, gfp: Gfp) -> Result<(), SlabAllocError> {
+        let needed = self.len.checked_add(additional).ok_or(SlabAllocError::Overflow)?;
         if needed <= self.capacity() { Ok(()) } else { self.buf.resize(needed, gfp) }
     }
 
     #[cold]
-    fn grow(&mut self, additional: usize, gfp: Gfp) -> Result<(), AllocError> {
-        let needed = self.len.checked_add(additional).ok_or(AllocError::Overflow)?;
+    fn grow(&mut self, additional: usize, gfp: Gfp) -> Result<(), SlabAllocError> {
+        let needed = self.len.checked_add(additional).ok_or(SlabAllocError::Overflow)?;
         let wanted = self.capacity().saturating_mul(2).max(needed).max(Self::FIRST);
         // The rest of the doubled room is optional: no wait for it, no warning without it.
         let modest = (gfp - Gfp::DIRECT_RECLAIM - Gfp::RETRY_MAYFAIL - Gfp::NOFAIL) | Gfp::NOWARN;
@@ -165,8 +165,8 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`] of allocators that cannot shrink a block without another; the array is unchanged then.
-    pub fn shrink_to_fit(&mut self, gfp: Gfp) -> Result<(), AllocError> {
+    /// [`SlabAllocError`] of allocators that cannot shrink a block without another; the array is unchanged then.
+    pub fn shrink_to_fit(&mut self, gfp: Gfp) -> Result<(), SlabAllocError> {
         if self.len < self.capacity() { self.buf.resize(self.len, gfp) } else { Ok(()) }
     }
 
@@ -174,7 +174,7 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`], with the value.
+    /// [`SlabAllocError`], with the value.
     #[inline]
     pub fn push(&mut self, value: T, gfp: Gfp) -> Result<(), Refused<T>> {
         if let Err(error) = self.reserve(1, gfp) {
@@ -204,7 +204,7 @@ impl<T, A: Allocator> KVec<T, A> {
         debug_assert!(self.len < self.capacity(), "there is room");
         // SAFETY: BUF-1: there is room behind the values.
         let place = unsafe { self.buf.at().add(self.len) };
-        // SAFETY: as above; nothing there is dropped (VEC-1).
+        // SAFETY: BUF-1: there is room behind the values; nothing there is dropped (VEC-1).
         unsafe { place.write(value) };
         // INVARIANT: VEC-1.
         self.len += 1;
@@ -287,7 +287,7 @@ impl<T, A: Allocator> KVec<T, A> {
     pub const unsafe fn from_raw_parts_in(at: *mut T, len: usize, capacity: usize, allocator: A) -> Self {
         // SAFETY: an array's pointer is not null.
         let at = unsafe { NonNull::new_unchecked(at) };
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the parts came from a vector with this allocator, once.
         let buf = unsafe { RawBuf::from_parts(at, capacity, allocator) };
         // INVARIANT: VEC-1 is the caller's promise.
         Self { buf, len }

@@ -4,7 +4,7 @@
 use super::allocator::{Allocator, Refused};
 use super::kvec::{InsertError, KVec};
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
@@ -58,8 +58,8 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the array is unchanged then.
-    pub fn extend_from_slice(&mut self, values: &[T], gfp: Gfp) -> Result<(), AllocError>
+    /// [`SlabAllocError`]; the array is unchanged then.
+    pub fn extend_from_slice(&mut self, values: &[T], gfp: Gfp) -> Result<(), SlabAllocError>
     where
         T: Clone,
     {
@@ -77,7 +77,7 @@ impl<T, A: Allocator> KVec<T, A> {
     /// # Errors
     ///
     /// As for [`KVec::extend_from_slice`].
-    pub fn extend_with(&mut self, count: usize, value: T, gfp: Gfp) -> Result<(), AllocError>
+    pub fn extend_with(&mut self, count: usize, value: T, gfp: Gfp) -> Result<(), SlabAllocError>
     where
         T: Clone,
     {
@@ -98,7 +98,7 @@ impl<T, A: Allocator> KVec<T, A> {
     /// # Errors
     ///
     /// As for [`KVec::extend_from_slice`].
-    pub fn resize(&mut self, len: usize, value: T, gfp: Gfp) -> Result<(), AllocError>
+    pub fn resize(&mut self, len: usize, value: T, gfp: Gfp) -> Result<(), SlabAllocError>
     where
         T: Clone,
     {
@@ -115,7 +115,7 @@ impl<T, A: Allocator> KVec<T, A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`], with the value for which there was no room; those before it are in the array.
+    /// [`SlabAllocError`], with the value for which there was no room; those before it are in the array.
     pub fn extend(&mut self, values: impl IntoIterator<Item = T>, gfp: Gfp) -> Result<(), Refused<T>> {
         let values = values.into_iter();
         // `size_hint` is only a hint; failing to reserve for it is not an error.

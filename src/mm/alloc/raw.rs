@@ -2,7 +2,7 @@
 
 use super::allocator::Allocator;
 use crate::gfp::Gfp;
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -24,7 +24,7 @@ pub(super) struct RawBuf<T, A: Allocator> {
 
 // SAFETY: BUF-1: the room belongs to this buffer alone, as if it held the values itself.
 unsafe impl<T: Send, A: Allocator + Send> Send for RawBuf<T, A> {}
-// SAFETY: as above.
+// SAFETY: BUF-1: the room belongs to this buffer alone, as if it held the values itself.
 unsafe impl<T: Sync, A: Allocator + Sync> Sync for RawBuf<T, A> {}
 
 impl<T, A: Allocator> RawBuf<T, A> {
@@ -62,15 +62,15 @@ impl<T, A: Allocator> RawBuf<T, A> {
         if size_of::<T>() == 0 { usize::MAX } else { self.room }
     }
 
-    fn layout(room: usize) -> Result<Layout, AllocError> {
-        Layout::array::<T>(room).map_err(|_| AllocError::Overflow)
+    fn layout(room: usize) -> Result<Layout, SlabAllocError> {
+        Layout::array::<T>(room).map_err(|_| SlabAllocError::Overflow)
     }
 
     /// Makes room for exactly this number of values. The existing ones are kept, as far as they fit. With [`Gfp::ZERO`] new
     /// bytes are zero.
     ///
     /// Less room is refused only for lack of memory to move to.
-    pub(super) fn resize(&mut self, room: usize, gfp: Gfp) -> Result<(), AllocError> {
+    pub(super) fn resize(&mut self, room: usize, gfp: Gfp) -> Result<(), SlabAllocError> {
         if size_of::<T>() == 0 || room == self.room {
             return Ok(());
         }

@@ -60,11 +60,11 @@ impl<A: Allocator, const GFP: u32> WithGfp<A, GFP> {
             return self.get(new, gfp);
         }
         if new.size() == 0 {
-            // SAFETY: the caller's promise.
+            // SAFETY: `# Safety` of `shrink`: the block has the layout `old`, and nobody uses it after a success.
             unsafe { self.0.free(at, old) };
             return nothing(new);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `# Safety` of `grow` and `shrink`: the block has the layout `old`, and nobody uses it after a success.
         unsafe { self.0.resize(at, old, new, gfp) }.map(|at| block(at, new)).map_err(|_| api::AllocError)
     }
 }
@@ -81,23 +81,23 @@ unsafe impl<A: Allocator, const GFP: u32> api::Allocator for WithGfp<A, GFP> {
 
     unsafe fn deallocate(&self, at: NonNull<u8>, layout: Layout) {
         if layout.size() != 0 {
-            // SAFETY: the caller's promise.
+            // SAFETY: `api::Allocator::deallocate`: the block came from here with this layout, and nobody uses it afterwards.
             unsafe { self.0.free(at, layout) };
         }
     }
 
     unsafe fn grow(&self, at: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, api::AllocError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's `# Safety` is that of `change`.
         unsafe { self.change(at, old, new, Self::GFP) }
     }
 
     unsafe fn grow_zeroed(&self, at: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, api::AllocError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's `# Safety` is that of `change`.
         unsafe { self.change(at, old, new, Self::GFP | Gfp::ZERO) }
     }
 
     unsafe fn shrink(&self, at: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, api::AllocError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: this function's `# Safety` is that of `change`.
         unsafe { self.change(at, old, new, Self::GFP) }
     }
 }

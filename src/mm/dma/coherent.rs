@@ -8,8 +8,9 @@
 
 use super::contiguous::LARGE;
 use super::reserve::{Origin, Reserve, Reserves};
-use super::{Bidirectional, Broken, Device, Dma, DmaError, DmaHal, MappingKind};
+use super::{Bidirectional, Device, Dma, DmaError, DmaHal, MappingKind};
 use crate::addr::{DmaAddr, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
@@ -26,7 +27,7 @@ pub struct CoherentBlock {
     pub bus: DmaAddr,
 }
 
-/// What the owner's word of a block of the page allocator says: whole blocks that are cached, or reserves.
+/// Owner's word of a block of the page allocator: a whole block that is cached, or a reserve.
 const CACHED: u64 = 1;
 const RESERVE: u64 = 2;
 /// The order of an ordinary reserve, 2 MiB.
@@ -85,9 +86,12 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::alloc_coherent`].
+    /// Those of [`Self::alloc_coherent`]; [`DmaError::Restricted`] of a device with a restricted pool, whose memory is uncached.
     #[track_caller]
     pub fn alloc_noncoherent(&self, device: &Device, size: u64, gfp: Gfp) -> Result<CoherentBlock, DmaError> {
+        if device.is_restricted() {
+            return Err(DmaError::Restricted);
+        }
         let block = self.alloc_cached(device, size, gfp)?;
         if !device.is_coherent() {
             let range = VirtRange::from_size(block.addr, size).unwrap_or_default();
@@ -315,7 +319,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         self.with_reserves(|reserves| reserves.pages())
     }
 
-    /// [`Self::free_coherent`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_coherent`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     #[track_caller]
     pub(crate) fn do_free_coherent(&self, device: &Device, size: u64, block: CoherentBlock) -> Result<(), DmaError> {

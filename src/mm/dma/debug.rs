@@ -4,6 +4,7 @@
 
 use super::{Device, Direction, Dma, DmaDirection, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::ds::Broken;
 use crate::hal::cache::DataCache as _;
 use crate::mm::page::{Kind, PageMap as _};
 use crate::mm::zone::PageHal as _;
@@ -11,7 +12,7 @@ use core::fmt;
 use core::panic::Location;
 use core::sync::atomic::Ordering;
 
-/// What a mapping was made by.
+/// Call that made a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MappingKind {
     /// `map_single`, `map_page`.
@@ -61,11 +62,11 @@ impl Entry {
     }
 }
 
-/// What is wrong.
+/// A misuse of DMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// What is unmapped or freed is not mapped.
+    /// An unmap or free of memory that is not mapped.
     NotMapped,
     /// It is mapped, but for another device.
     OtherDevice,
@@ -77,9 +78,9 @@ pub enum Misuse {
     OtherDirection(DmaDirection),
     /// Its list had another number of entries.
     OtherCount(u32),
-    /// What is synced is in no mapping of the device.
+    /// A sync of memory in no mapping of the device.
     SyncNotMapped,
-    /// What is synced goes on beyond the mapping.
+    /// A sync that reaches beyond the mapping.
     SyncOutside(u64),
     /// It is synced in a direction that it does not have.
     SyncDirection(DmaDirection),
@@ -144,7 +145,7 @@ impl fmt::Display for Misuse {
 /// A misuse with its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'d> {
-    /// What is wrong.
+    /// The misuse.
     pub misuse: Misuse,
     /// The device.
     pub device: &'d Device,
@@ -152,7 +153,7 @@ pub struct Report<'d> {
     pub bus: DmaAddr,
     /// Bytes.
     pub size: u64,
-    /// Who calls.
+    /// The caller.
     pub caller: &'static Location<'static>,
 }
 
@@ -194,7 +195,7 @@ impl Notes<'_> {
         true
     }
 
-    /// Takes out the note of a mapping that is called right, or says what is wrong.
+    /// Takes out the note of a mapping if the call fits it, or returns the misuse.
     fn remove(&mut self, wanted: &Entry) -> Result<(), Misuse> {
         let here = |entry: &Entry| entry.is_used() && entry.bus == wanted.bus && entry.device == wanted.device;
         let exact = |entry: &Entry| here(entry) && Self::differs(entry, wanted).is_none();
@@ -229,8 +230,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         result
     }
 
-    /// Checks every call from now on, with room for the notes of `mappings` (Linux: `dma_debug_entries=`). What is mapped
-    /// already is not known. May wait; once.
+    /// Checks every call from now on, with room for the notes of `mappings` (Linux: `dma_debug_entries=`). Mappings
+    /// made before are not known. May wait; once.
     ///
     /// # Errors
     ///
@@ -320,13 +321,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             self.tell(Misuse::SharedLine(other), device, (bus, size), caller);
         }
         if !noted {
-            // What is not noted would be called wrong later.
+            // A mapping without a note would be reported later.
             self.watching.store(false, Ordering::Release);
             self.tell(Misuse::Overflow, device, (bus, size), caller);
         }
     }
 
-    /// What a page is used for, if nobody may give it to a device.
+    /// Use of a page, if that forbids giving it to a device.
     fn wrong_owner(&self, phys: PhysAddr) -> Option<Kind> {
         let pages = self.hal.pages();
         let page = pages.hal().map().find(crate::addr::Pfn::containing(phys));
@@ -418,13 +419,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         left
     }
 
-    pub(super) fn check_notes(&self) -> Result<(), super::Broken> {
+    pub(super) fn check_notes(&self) -> Result<(), Broken> {
         self.with_notes(|notes| {
             let used = notes.entries.iter().filter(|entry| entry.is_used()).count();
             if used == notes.used && used == notes.live().count() {
                 return Ok(());
             }
-            Err(super::Broken { tag: "DDBG-1", what: "notes of mappings are miscounted" })
+            Err(Broken { tag: "DDBG-1", what: "notes of mappings are miscounted" })
         })
     }
 }

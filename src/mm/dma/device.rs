@@ -1,8 +1,9 @@
-//! What is known of a device that accesses memory by itself: where it finds memory, how far its addresses reach, whether its
+//! Description of a device that accesses memory by itself: where it finds memory, how far its addresses reach, whether its
 //! accesses are coherent.
 #![forbid(unsafe_code)]
 
-use super::{DmaError, PoolId};
+use super::DmaError;
+use super::pool_id::{PoolId, RestrictedPool};
 use crate::addr::{DmaAddr, PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use crate::fdt::{FdtError, Node};
 use crate::mm::zone::CmaArea;
@@ -29,17 +30,17 @@ impl DmaWindow {
         self.bus.get().wrapping_sub(self.cpu.start().get())
     }
 
-    /// What of the window a device with this mask reaches, as the CPU finds it.
+    /// The part of the window, in CPU addresses, that a device with this mask reaches.
     fn within(self, mask: u64) -> Option<PhysRange> {
         let bytes = self.cpu.size().min(mask.checked_sub(self.bus.get())?.saturating_add(1));
         PhysRange::from_size(self.cpu.start(), bytes)
     }
 }
 
-/// What a device is made from, before it is one.
+/// Description from which a device is made.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSpec<'n> {
-    /// What reports call it.
+    /// Name in reports.
     pub name: &'n str,
     /// Whether its accesses are coherent with the data caches (`dma-coherent`).
     pub coherent: bool,
@@ -133,11 +134,12 @@ impl fmt::Display for SpecError {
 
 impl core::error::Error for SpecError {}
 
-/// A device that accesses memory by itself. What mapping a buffer needs of it is in its first cache line.
+/// A device that accesses memory by itself. The fields that mapping a buffer reads are in its first cache line.
 ///
 /// # Invariants
 ///
-/// - `DEV-1`: `start`, `size` and `offset` are those of the largest part of a window below the streaming mask.
+/// - `DEV-1`: `start`, `size` and `offset` are those of the largest part of a window below the streaming mask; of a device with a
+///   restricted pool `size` is 0, so that every mapping takes the slow path and is bounced.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Device {
@@ -160,9 +162,10 @@ pub struct Device {
     length: usize,
     pool: Option<PoolId>,
     area: Option<CmaArea>,
+    restricted: Option<RestrictedPool>,
 }
 
-/// What 32-bit devices reach: the mask that a device begins with (Linux: `DMA_BIT_MASK(32)`).
+/// The addresses of 32-bit devices: the mask that a device begins with (Linux: `DMA_BIT_MASK(32)`).
 const FIRST_MASK: u64 = u32::MAX as u64;
 /// Bytes of a segment at most, unless the driver says otherwise (Linux: 64 KiB).
 const FIRST_SEGMENT: u32 = 64 << 10;
@@ -201,6 +204,7 @@ impl Device {
             length,
             pool: None,
             area: None,
+            restricted: None,
         };
         device.look_again();
         device
@@ -211,7 +215,8 @@ impl Device {
         let reached = self.windows().filter_map(|window| Some((window.within(self.mask)?, window.offset())));
         let (range, offset) = reached.max_by_key(|(range, _)| range.size()).unwrap_or_default();
         // INVARIANT: DEV-1.
-        (self.start, self.size, self.offset) = (range.start().get(), range.size(), offset);
+        let size = if self.is_restricted() { 0 } else { range.size() };
+        (self.start, self.size, self.offset) = (range.start().get(), size, offset);
     }
 
     fn windows(&self) -> impl Iterator<Item = DmaWindow> {
@@ -224,7 +229,7 @@ impl Device {
         Self { bounced: AtomicBool::new(false), ..*self }
     }
 
-    /// What reports call it.
+    /// Name in reports.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.get(..self.length).and_then(|name| str::from_utf8(name).ok()).unwrap_or_default()
@@ -244,9 +249,31 @@ impl Device {
         self.pool
     }
 
-    /// Gives the device a pool of its machine, or takes it away. The caller frees its allocations from the old pool first.
-    pub const fn set_pool(&mut self, pool: Option<PoolId>) {
-        self.pool = pool;
+    /// Gives the device a pool of its machine, or takes it away; a restricted pool is taken away with it. The caller frees its
+    /// allocations from the old pool first, and ends mappings that a restricted pool bounced.
+    pub fn set_pool(&mut self, pool: Option<PoolId>) {
+        (self.pool, self.restricted) = (pool, None);
+        self.look_again();
+    }
+
+    /// The restricted pool of its machine that it has, if it has one (Linux: `restricted-dma-pool`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn restricted_pool(&self) -> Option<RestrictedPool> {
+        self.restricted
+    }
+
+    /// Whether it has a restricted pool.
+    #[inline(always)]
+    pub(super) const fn is_restricted(&self) -> bool {
+        self.restricted.is_some()
+    }
+
+    /// Restricts the device to a pool of its machine: all that it maps is copied there, its coherent memory is from there, and no
+    /// other memory is told to it. [`Device::set_pool`] takes the restriction away. The caller ends the device's mappings first.
+    pub fn set_restricted_pool(&mut self, pool: RestrictedPool) {
+        (self.pool, self.restricted) = (Some(pool.coherent()), Some(pool));
+        self.look_again();
     }
 
     /// Its own contiguous area, if it has one (Linux: `dev->cma_area`).

@@ -6,18 +6,13 @@
 #![forbid(unsafe_code)]
 
 use super::page_bits::{BITS, PageBits};
-use super::{Broken, CoherentBlock, Device, Dma, DmaError, DmaHal};
+use super::pool_id::{MAX_DEVICE_POOLS, PoolId};
+use super::{CoherentBlock, Device, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
 use core::sync::atomic::Ordering;
-
-/// Pools that there can be.
-pub const MAX_DEVICE_POOLS: usize = 16;
-
-/// Names a pool of the machine's, for [`Device::set_pool`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PoolId(u8);
 
 /// A pool.
 ///

@@ -53,15 +53,18 @@ pub enum DmaError {
     PoolFull(u64),
     /// A pool that is not whole pages.
     BadPool(PhysRange),
-    /// As many pools as there can be, [`MAX_DEVICE_POOLS`](super::MAX_DEVICE_POOLS).
+    /// As many pools as there can be: [`MAX_DEVICE_POOLS`](super::MAX_DEVICE_POOLS), or
+    /// [`MAX_RESTRICTED_POOLS`](super::MAX_RESTRICTED_POOLS).
     TooManyPools,
+    /// The device has a restricted pool, and no cached memory but its bounce slots.
+    Restricted,
     /// As many reserves of uncached memory as there can be are full.
     NoReserve,
     /// No memory to note what is there.
     NoRecords,
     /// It is set up already.
     AlreadySetUp,
-    /// What is freed was not allocated, not as a whole, not in this size or not for this bus address.
+    /// A free of memory that was not allocated, or not as a whole, in this size or for this bus address.
     NotAllocated(VirtAddr, DmaAddr, u64),
     /// The checks have found something wrong, and reported it.
     Misused(Misuse),
@@ -114,6 +117,7 @@ impl fmt::Display for DmaError {
             Self::PoolFull(size) => write!(f, "the device's pool has not {size:#x} bytes in one piece"),
             Self::BadPool(range) => write!(f, "a pool at {range} is not whole pages"),
             Self::TooManyPools => f.write_str("there are as many pools as there can be"),
+            Self::Restricted => f.write_str("the device is restricted to its pool"),
             Self::NoReserve => f.write_str("all reserves of uncached memory are full"),
             Self::NoRecords => f.write_str("no memory to note it"),
             Self::AlreadySetUp => f.write_str("it is set up already"),
@@ -126,20 +130,3 @@ impl fmt::Display for DmaError {
 }
 
 impl core::error::Error for DmaError {}
-
-/// A rule that does not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
-    /// Its tag.
-    pub tag: &'static str,
-    /// What is wrong.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.tag, self.what)
-    }
-}
-
-impl core::error::Error for Broken {}

@@ -1,7 +1,7 @@
 //! The machine trait of DMA.
 
 use super::debug::{Entry, Report};
-use super::swiotlb::Slot;
+use super::swiotlb::BounceSlot;
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::hal::Internal;
 use crate::hal::cache::DataCache;
@@ -10,12 +10,12 @@ use crate::mm::vmalloc::{SetMemoryError, Uncached};
 use crate::mm::zone::{CmaArea, PageAllocator, PageHal};
 use crate::sync::LockHal;
 
-/// What DMA asks of a machine.
+/// Interface of a machine for DMA.
 ///
 /// # Safety
 ///
 /// - `HAL-13`: [`DmaHal::to_virt`] and [`DmaHal::to_phys`] undo each other, and where RAM is, the memory can be accessed there
-///   but while it is uncached. When [`DmaHal::uncache`] has succeeded, no cacheable mapping leads to the block, so that no
+///   but while it is uncached. When [`DmaHal::uncache`] has succeeded, no cacheable mapping maps the block, so that no
 ///   cache fetches anything of it, and the address that it answers with reads and writes memory itself, until
 ///   [`DmaHal::recache`]. [`DmaHal::slots`], [`DmaHal::entries`] and [`DmaHal::words`] answer with memory that nobody else has.
 pub unsafe trait DmaHal<'a>: Interrupts {
@@ -39,7 +39,7 @@ pub unsafe trait DmaHal<'a>: Interrupts {
     fn to_phys(&self, virt: VirtAddr) -> Option<PhysAddr>;
 
     /// Memory for the records of bounce slots, or `None`. May wait.
-    fn slots(&self, count: usize) -> Option<&'a mut [Slot]>;
+    fn slots(&self, count: usize) -> Option<&'a mut [BounceSlot]>;
 
     /// Memory for the records of the checks, or `None`. May wait.
     fn entries(&self, count: usize) -> Option<&'a mut [Entry]>;
@@ -64,13 +64,13 @@ pub unsafe trait DmaHal<'a>: Interrupts {
     /// The first of some bytes that is not `byte`: its distance from `at`, and what it is.
     fn find_other(&self, _: Internal, at: VirtAddr, bytes: u64, byte: u8) -> Option<(u64, u8)>;
 
-    /// Says what is wrong with how DMA is used.
+    /// Reports a misuse of DMA.
     fn report(&self, report: &Report<'_>) {
         log::error!("DMA-API: {report}");
     }
 
-    /// Takes a block of 2 MiB or more, which is the caller's, out of the linear map and maps it uncached. What the caches
-    /// still hold of it is the caller's affair. Not from an interrupt handler.
+    /// Takes a block of 2 MiB or more, which is the caller's, out of the linear map and maps it uncached. The caller
+    /// handles the lines that caches still hold of it. Not from an interrupt handler.
     ///
     /// # Errors
     ///

@@ -21,8 +21,10 @@ mod hal;
 mod owned;
 mod page_bits;
 mod pool;
+mod pool_id;
 mod raw_calls;
 mod reserve;
+mod restricted;
 mod sg;
 mod stream;
 mod swiotlb;
@@ -30,14 +32,14 @@ mod swiotlb;
 pub use coherent::CoherentBlock;
 pub use debug::{Entry, MappingKind, Misuse, Report};
 pub use device::{Device, DeviceSpec, DmaWindow, MAX_WINDOWS, SpecError};
-pub use device_pool::{MAX_DEVICE_POOLS, PoolId};
 pub use direction::{Bidirectional, CpuReads, CpuWrites, Direction, DmaDirection, FromDevice, ToDevice};
-pub use error::{Broken, DmaError};
+pub use error::DmaError;
 pub use hal::DmaHal;
 pub use owned::{AnyBits, CoherentBox, CoherentVec, DmaMapping};
 pub use pool::{DmaPool, POISON_FREED, PoolError, PoolShape};
+pub use pool_id::{MAX_DEVICE_POOLS, MAX_RESTRICTED_POOLS, PoolId, RestrictedPool};
 pub use sg::SgEntry;
-pub use swiotlb::{BounceStats, MAX_BOUNCE, SLOT_SIZE, Slot};
+pub use swiotlb::{BounceSlot, BounceStats, MAX_BOUNCE, SLOT_SIZE};
 
 use crate::addr::{PAGE_SIZE, PhysRange};
 use crate::mm::page::PageMap as _;
@@ -47,7 +49,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use debug::Notes;
 use device_pool::DevicePools;
 use reserve::Reserves;
-use swiotlb::{BounceRange, Slots};
+use swiotlb::Bounce;
 
 /// A machine's DMA: bounce slots, reserves of uncached memory, pools of devices, checks.
 ///
@@ -59,10 +61,10 @@ use swiotlb::{BounceRange, Slots};
 /// [`Kind::Dma`]: crate::mm::page::Kind::Dma
 pub struct Dma<'a, H: DmaHal<'a>> {
     hal: H,
-    bounce: BounceRange,
     watching: AtomicBool,
     devices: AtomicU32,
-    slots: OrderedLock<Slots<'a>, class::BounceSlots, H::Relax>,
+    /// The bounce slots for everybody, then those of each restricted pool.
+    bounce: [Bounce<'a, H>; 1 + MAX_RESTRICTED_POOLS],
     reserves: OrderedLock<Reserves, class::DmaReserves, H::Relax>,
     notes: OrderedLock<Notes<'a>, class::DmaMappings, H::Relax>,
     pools: OrderedLock<DevicePools<'a>, class::DmaDevicePools, H::Relax>,
@@ -75,10 +77,9 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     pub const fn new(hal: H) -> Self {
         Self {
             hal,
-            bounce: BounceRange::new(),
             watching: AtomicBool::new(false),
             devices: AtomicU32::new(0),
-            slots: OrderedLock::new(Slots::new()),
+            bounce: [const { Bounce::new() }; 1 + MAX_RESTRICTED_POOLS],
             reserves: OrderedLock::new(Reserves::new()),
             notes: OrderedLock::new(Notes::new()),
             pools: OrderedLock::new(DevicePools::new()),
@@ -151,7 +152,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// # Errors
     ///
     /// The first that does not hold.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), crate::ds::Broken> {
         self.check_bounce()?;
         self.check_reserves()?;
         self.check_pools()?;

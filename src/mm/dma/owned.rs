@@ -180,7 +180,7 @@ impl<'a, T: AnyBits, H: DmaHal<'a>> fmt::Debug for CoherentBox<'_, 'a, T, H> {
 /// ```
 ///
 /// The CPU has it for the time of [`DmaMapping::sync_for_cpu`], to read what the device wrote, or of [`DmaMapping::fill`], to
-/// write what it reads. What goes to the device alone is not read back:
+/// write what it reads. A buffer that goes to the device alone is not read back:
 ///
 /// ```compile_fail,E0277
 /// # use quarry::mm::dma::{DmaHal, DmaMapping, ToDevice};
@@ -223,7 +223,7 @@ impl<'b, 'd, 'a, D: Direction, H: DmaHal<'a>> DmaMapping<'b, 'd, 'a, D, H> {
         Ok(Self { dma, device, buffer, bus, direction: PhantomData })
     }
 
-    /// Maps a buffer while `f` runs. What `f` starts the device on must be over when `f` returns. Any context.
+    /// Maps a buffer while `f` runs. Transfers that `f` starts must be over when `f` returns. Any context.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ impl<'b, 'd, 'a, D: Direction, H: DmaHal<'a>> DmaMapping<'b, 'd, 'a, D, H> {
         self.buffer.is_empty()
     }
 
-    /// What the device wrote so far, for as long as `f` runs; the device leaves the buffer alone meanwhile.
+    /// Lends `f` the data that the device wrote so far; the device leaves the buffer alone meanwhile.
     ///
     /// # Errors
     ///

@@ -4,15 +4,16 @@
 //! block that is freed twice, or is none, is refused in O(log n), and nothing of the pool's own lies where the device writes.
 #![forbid(unsafe_code)]
 
-use super::{Broken, CoherentBlock, Device, Dma, DmaError, DmaHal};
+use super::{CoherentBlock, Device, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::mm::alloc::{KVec, Stateless};
 use crate::sync::{OrderedLock, class};
 use core::fmt;
 
-/// What a free block is filled with, where that is asked for (Linux: `POOL_POISON_FREED`).
+/// Byte that free blocks are filled with, where that is asked for (Linux: `POOL_POISON_FREED`).
 pub const POISON_FREED: u8 = 0xa7;
 
 /// Why a pool was not made, a block not allocated or not freed.
@@ -51,14 +52,14 @@ impl fmt::Display for PoolError {
 
 impl core::error::Error for PoolError {}
 
-/// What blocks a pool has.
+/// Size and placement of a pool's blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolShape {
     /// Bytes of a block.
     pub size: u64,
-    /// What the address of a block is a multiple of: a power of two.
+    /// Alignment of the blocks' addresses: a power of two.
     pub align: u64,
-    /// What no block crosses a multiple of: a power of two; zero for no such boundary.
+    /// No block crosses a multiple of this power of two; zero for no such boundary.
     pub boundary: u64,
     /// Whether free blocks are filled, and looked at when they are allocated.
     pub poison: bool,
@@ -253,11 +254,11 @@ impl<'d, 'a, H: DmaHal<'a>, A: Stateless> DmaPool<'d, 'a, H, A> {
         }
     }
 
-    /// [`Self::free`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_free(&self, block: CoherentBlock) -> Result<(), PoolError> {
         if self.shape.poison {
-            // Before anybody else may have it. Who names a wrong block has nothing filled.
+            // Before anybody else may have it. For a wrong block nothing is filled.
             self.with_state(|state| state.find(self.stride, block).map(|_| ()))?;
             self.dma.hal().fill(Internal::CALL, block.addr, self.shape.size, POISON_FREED);
         }

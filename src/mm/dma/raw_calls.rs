@@ -2,7 +2,9 @@
 //!
 //! Each is declared `unsafe` here for everybody else, and is a `do_…` function inside this crate. Nothing here does anything.
 
-use super::{CoherentBlock, Device, Direction, Dma, DmaError, DmaHal, DmaPool, PoolError, PoolId, SgEntry};
+use super::{
+    CoherentBlock, Device, Direction, Dma, DmaError, DmaHal, DmaPool, PoolError, PoolId, RestrictedPool, SgEntry,
+};
 use crate::addr::{DmaAddr, PhysRange, VirtAddr};
 use crate::mm::alloc::Stateless;
 use crate::mm::page::Page;
@@ -31,8 +33,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     ///
     /// # Safety
     ///
-    /// The bytes are RAM that the caller owns, and nobody accesses them as long as they are mapped, but for what is synced
-    /// for the CPU. The mapping is ended before the memory goes.
+    /// The bytes are RAM that the caller owns. While they are mapped nobody accesses them, except the part that is synced for
+    /// the CPU. The mapping is ended before the memory is freed.
     #[inline(always)]
     #[track_caller]
     pub unsafe fn map_single<D: Direction>(
@@ -78,6 +80,21 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     /// The memory is the caller's, mapped uncached at `at` for good, and nowhere cached.
     pub unsafe fn add_pool(&self, range: PhysRange, at: VirtAddr, is_default: bool) -> Result<PoolId, DmaError> {
         self.do_add_pool(range, at, is_default)
+    }
+
+    /// Makes bounce slots of `slots`, whole pages, for the devices that are restricted to them and to `pool`
+    /// ([`Device::set_restricted_pool`]), and for no other. For good. May wait.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::BadPool`], [`DmaError::NoRecords`], [`DmaError::TooManyPools`]; [`DmaError::AlreadySetUp`] if a restricted pool has
+    /// some of it already.
+    ///
+    /// # Safety
+    ///
+    /// The memory is the caller's for good, and in the linear map.
+    pub unsafe fn add_restricted_pool(&self, slots: PhysRange, pool: PoolId) -> Result<RestrictedPool, DmaError> {
+        self.do_add_restricted_pool(slots, pool)
     }
 
     /// Ends a mapping: the bytes are the CPU's again, which reads what the device wrote (Linux: `dma_unmap_single`,

@@ -1,9 +1,10 @@
 //! Reserves of uncached memory: which of their pages are in use.
 #![forbid(unsafe_code)]
 
+use super::Device;
 use super::page_bits::{BITS, PageBits};
-use super::{Broken, Device};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
+use crate::ds::Broken;
 use crate::mm::vmalloc::Uncached;
 use crate::mm::zone::CmaArea;
 

@@ -31,7 +31,7 @@ impl SgEntry {
 }
 
 impl<'a, H: DmaHal<'a>> Dma<'a, H> {
-    /// [`Self::map_sg`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_sg`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     pub(crate) fn do_map_sg<D: Direction>(&self, device: &Device, list: &mut [SgEntry]) -> Result<(), DmaError> {
         if list.is_empty() {
@@ -78,7 +78,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         self.map_any::<D>(device, phys, u64::from(entry.length))
     }
 
-    /// [`Self::unmap_sg`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap_sg`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     #[inline]
     pub(crate) fn do_unmap_sg<D: Direction>(&self, device: &Device, list: &[SgEntry]) -> Result<(), DmaError> {
@@ -117,7 +117,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             };
             result = result.and(ended);
         }
-        // What was bounced is complete.
+        // Bounced entries are complete.
         if begun {
             self.hal.cache().complete();
         }
@@ -128,14 +128,14 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         crate::addr::VirtRange::from_size(entry.addr, u64::from(entry.length)).unwrap_or_default()
     }
 
-    /// [`Self::sync_sg_for_cpu`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::sync_sg_for_cpu`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     pub(crate) fn do_sync_sg_for_cpu<D: Direction>(&self, device: &Device, list: &[SgEntry]) -> Result<(), DmaError> {
         self.watch_sync_list::<D>(device, list)?;
         self.give_back::<D>(device, list, |slot, bus, size| self.bounce_for_cpu::<D>(device, slot, (bus, size)))
     }
 
-    /// [`Self::sync_sg_for_device`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::sync_sg_for_device`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     pub(crate) fn do_sync_sg_for_device<D: Direction>(
         &self,

@@ -12,7 +12,7 @@ use crate::mm::page::{Page, PageMap as _};
 use crate::mm::zone::PageHal as _;
 
 impl<'a, H: DmaHal<'a>> Dma<'a, H> {
-    /// [`Self::map_single`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_single`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     #[track_caller]
     pub(crate) fn do_map_single<D: Direction>(
@@ -25,7 +25,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         self.map_memory::<D>(device, phys, at, size)
     }
 
-    /// [`Self::map_page`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_page`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     #[track_caller]
     pub(crate) fn do_map_page<D: Direction>(
@@ -74,7 +74,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         let bus = device.reach(phys, size)?;
         if !device.is_coherent() {
             let cache = self.hal.cache();
-            // What shares a cache line with others would lose what they write, or they what the device wrote.
+            // A buffer that shares a cache line with others would lose their writes, or they the device's.
             if D::FROM_DEVICE && (phys.get() | size) & (cache.granule().wrapping_sub(1)) != 0 {
                 return None;
             }
@@ -115,7 +115,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             && D::FROM_DEVICE
             && (phys.get() | size) & (self.hal.cache().granule().wrapping_sub(1)) != 0;
         match device.translate(range, device.mask()) {
-            Some(bus) if !shares => {
+            Some(bus) if !shares && !device.is_restricted() => {
                 if !device.is_coherent() {
                     self.hal.cache().clean(Internal::CALL, self.bytes(phys, size));
                 }
@@ -142,7 +142,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Err(DmaError::NotLinear(at))
     }
 
-    /// [`Self::unmap_single`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap_single`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     #[track_caller]
     pub(crate) fn do_unmap_single<D: Direction>(
@@ -194,7 +194,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if !device.has_bounced() {
             return None;
         }
-        device.phys(bus, size).filter(|phys| self.bounce.contains(*phys))
+        device.phys(bus, size).filter(|phys| self.bounce_of(device).contains(*phys))
     }
 
     #[cold]
@@ -206,7 +206,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         }
     }
 
-    /// [`Self::sync_for_cpu`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::sync_for_cpu`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     #[track_caller]
     pub(crate) fn do_sync_for_cpu<D: Direction>(
@@ -231,7 +231,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         }
     }
 
-    /// [`Self::sync_for_device`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::sync_for_device`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     #[track_caller]
     pub(crate) fn do_sync_for_device<D: Direction>(
@@ -275,7 +275,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Ok(())
     }
 
-    /// [`Self::map_resource`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_resource`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     pub(crate) fn do_map_resource<D: Direction>(&self, device: &Device, range: PhysRange) -> Result<DmaAddr, DmaError> {
         if range.is_empty() {
@@ -289,7 +289,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Ok(bus)
     }
 
-    /// [`Self::unmap_resource`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap_resource`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[track_caller]
     pub(crate) fn do_unmap_resource<D: Direction>(
         &self,

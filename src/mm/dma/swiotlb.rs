@@ -1,16 +1,18 @@
 //! Bounce buffers: memory that every device reaches, whose cache lines nobody else has (Linux: `kernel/dma/swiotlb.c`).
 //!
-//! One piece of memory in slots of 2 KiB. A buffer gets as many slots in a row as it needs, its bytes are copied by the
-//! direction of the mapping, and the device is told of the slots.
+//! One piece of memory in slots of 2 KiB, and one more for each restricted pool. A buffer gets as many slots in a row as it
+//! needs, its bytes are copied by the direction of the mapping, and the device is told of the slots.
 #![forbid(unsafe_code)]
 
-use super::{Broken, Device, Direction, Dma, DmaError, DmaHal};
+use super::{Device, Direction, Dma, DmaError, DmaHal};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtRange, to_usize};
+use crate::ds::Broken;
 use crate::gfp::Gfp;
 use crate::hal::Internal;
 use crate::hal::cache::DataCache as _;
 use crate::mm::page::{Kind, PageMap as _};
 use crate::mm::zone::PageHal as _;
+use crate::sync::{OrderedLock, class};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a slot (Linux: `IO_TLB_SIZE`). No cache line is longer (`CTR_EL0` states 2048 at most), so no two slots share one.
@@ -20,11 +22,11 @@ pub const MAX_BOUNCE: u64 = 128 * SLOT_SIZE;
 
 /// The record of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot {
+pub struct BounceSlot {
     /// Of a slot in use: where the bytes of its mapping belong, and how many they are.
     original: PhysAddr,
     size: u32,
-    /// The first slot of its mapping, or [`Slot::FREE`]'s.
+    /// The first slot of its mapping, or [`BounceSlot::FREE`]'s.
     first: u32,
     /// How far into the first slot the bytes begin.
     lead: u32,
@@ -33,7 +35,7 @@ pub struct Slot {
 
 const NONE: u32 = u32::MAX;
 
-impl Slot {
+impl BounceSlot {
     /// A slot that nobody uses.
     pub const FREE: Self = Self { original: PhysAddr::ZERO, size: 0, first: NONE, lead: 0, device: 0 };
 }
@@ -59,7 +61,7 @@ struct Bounced {
 /// - `BNC-2`: `used` slots are in use.
 pub(super) struct Slots<'a> {
     memory: PhysRange,
-    records: &'a mut [Slot],
+    records: &'a mut [BounceSlot],
     used: usize,
     /// Where the next search begins.
     next: usize,
@@ -78,8 +80,12 @@ pub struct BounceStats {
 }
 
 impl<'a> Slots<'a> {
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self { memory: PhysRange::EMPTY, records: &mut [], used: 0, next: 0, most: 0 }
+    }
+
+    const fn stats(&self) -> BounceStats {
+        BounceStats { slots: self.records.len() as u64, used: self.used as u64, most: self.most as u64 }
     }
 
     fn place(&self, slot: usize) -> PhysAddr {
@@ -111,7 +117,7 @@ impl<'a> Slots<'a> {
             let begin = self.place(first).get() + lead;
             let crosses = (begin ^ (begin + size - 1)) & !device.boundary() != 0;
             let run = self.records.get(first..first + count)?;
-            // What is in the way ends the search here, and the next one begins behind it.
+            // A slot in use ends the search here, and the next one begins behind it.
             match run.iter().rposition(|slot| slot.first != NONE) {
                 None if !crosses => return self.occupy(device, original, size, (first, count, lead)),
                 None => at = first + 1,
@@ -133,7 +139,7 @@ impl<'a> Slots<'a> {
         let number = u32::try_from(first).ok()?;
         let (bytes, lead) = (u32::try_from(size).ok()?, u32::try_from(lead).ok()?);
         // INVARIANT: BNC-1.
-        self.records.get_mut(first..first + count)?.fill(Slot {
+        self.records.get_mut(first..first + count)?.fill(BounceSlot {
             original,
             size: bytes,
             first: number,
@@ -168,7 +174,7 @@ impl<'a> Slots<'a> {
 
     fn free(&mut self, bounced: Bounced) {
         if let Some(run) = self.records.get_mut(bounced.first..bounced.first + bounced.count) {
-            run.fill(Slot::FREE);
+            run.fill(BounceSlot::FREE);
             // INVARIANT: BNC-2.
             self.used -= bounced.count;
             // The cache has them.
@@ -213,12 +219,63 @@ impl BounceRange {
     }
 }
 
-impl<'a, H: DmaHal<'a>> Dma<'a, H> {
-    fn with_slots<R>(&self, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
-        let saved = self.hal.save();
+/// Bounce slots, and where they are.
+pub(super) struct Bounce<'a, H: DmaHal<'a>> {
+    range: BounceRange,
+    slots: OrderedLock<Slots<'a>, class::BounceSlots, H::Relax>,
+}
+
+impl<'a, H: DmaHal<'a>> Bounce<'a, H> {
+    pub(super) const fn new() -> Self {
+        Self { range: BounceRange::new(), slots: OrderedLock::new(Slots::new()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn contains(&self, phys: PhysAddr) -> bool {
+        self.range.contains(phys)
+    }
+
+    fn with<R>(&self, hal: &H, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
+        let saved = hal.save();
         let result = f(&mut self.slots.lock());
-        self.hal.restore(saved);
+        hal.restore(saved);
         result
+    }
+
+    /// Makes slots of memory that every caller may use from then on; whether there were none.
+    pub(super) fn install(&self, hal: &H, memory: PhysRange, records: &'a mut [BounceSlot]) -> bool {
+        records.fill(BounceSlot::FREE);
+        self.with(hal, |slots| {
+            let won = slots.records.is_empty();
+            if won {
+                *slots = Slots { memory, records, used: 0, next: 0, most: 0 };
+                self.range.start.store(memory.start().get(), Ordering::Relaxed);
+                self.range.size.store(memory.size(), Ordering::Release);
+            }
+            won
+        })
+    }
+
+    /// Where the slots are: no bytes without any.
+    pub(super) fn memory(&self, hal: &H) -> PhysRange {
+        self.with(hal, |slots| slots.memory)
+    }
+
+    pub(super) fn stats(&self, hal: &H) -> BounceStats {
+        self.with(hal, |slots| slots.stats())
+    }
+}
+
+impl<'a, H: DmaHal<'a>> Dma<'a, H> {
+    /// The bounce slots of a device: those of its restricted pool, or those for everybody.
+    #[inline(always)]
+    pub(super) fn bounce_of(&self, device: &Device) -> &Bounce<'a, H> {
+        let [common, restricted @ ..] = &self.bounce;
+        device.restricted_pool().and_then(|pool| restricted.get(pool.index())).unwrap_or(common)
+    }
+
+    fn with_slots<R>(&self, device: &Device, f: impl FnOnce(&mut Slots<'a>) -> R) -> R {
+        self.bounce_of(device).with(&self.hal, f)
     }
 
     /// Makes `slots` bounce slots, rounded up to whole pages, of memory that every device reaches (Linux: `swiotlb=`). May
@@ -255,17 +312,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             // Fresh, so that it is unclaimed.
             let _ = allocator.do_claim(first.offset(index), Kind::Dma, 0);
         }
-        records.fill(Slot::FREE);
-        let won = self.with_slots(|slots| {
-            if slots.records.is_empty() {
-                *slots = Slots { memory, records, used: 0, next: 0, most: 0 };
-                self.bounce.start.store(memory.start().get(), Ordering::Relaxed);
-                self.bounce.size.store(memory.size(), Ordering::Release);
-                return true;
-            }
-            false
-        });
-        if !won {
+        let [common, ..] = &self.bounce;
+        if !common.install(&self.hal, memory, records) {
             for index in 0..pages {
                 let _ = allocator.do_disown(first.offset(index), Kind::Dma);
             }
@@ -275,14 +323,11 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         Ok(())
     }
 
-    /// How the bounce slots are used. Any context.
+    /// How the bounce slots for everybody are used. Any context.
     #[must_use]
     pub fn bounce_stats(&self) -> BounceStats {
-        self.with_slots(|slots| BounceStats {
-            slots: slots.records.len() as u64,
-            used: slots.used as u64,
-            most: slots.most as u64,
-        })
+        let [common, ..] = &self.bounce;
+        common.stats(&self.hal)
     }
 
     /// The linear map's addresses of bytes.
@@ -300,14 +345,14 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if size > MAX_BOUNCE || size > device.boundary().saturating_add(1) {
             return Err(DmaError::BounceTooLarge(size));
         }
-        let (memory, taken) = self.with_slots(|slots| (slots.memory, slots.take(device, phys, size)));
+        let (memory, taken) = self.with_slots(device, |slots| (slots.memory, slots.take(device, phys, size)));
         if memory.is_empty() {
             return Err(DmaError::NoBounceSlots);
         }
         let slot = taken.ok_or(DmaError::BounceFull(size))?;
         let reached = PhysRange::from_size(slot, size).and_then(|range| device.translate(range, device.mask()));
         let Some(bus) = reached else {
-            self.with_slots(|slots| slots.find(slot, size).into_iter().for_each(|bounced| slots.free(bounced)));
+            self.with_slots(device, |slots| slots.find(slot, size).into_iter().for_each(|bounced| slots.free(bounced)));
             return Err(DmaError::BounceUnreachable(memory));
         };
         let to = self.bytes(slot, size);
@@ -333,13 +378,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         slot: PhysAddr,
         (bus, size): (DmaAddr, u64),
     ) -> Result<(), DmaError> {
-        let found = self.with_slots(|slots| slots.find(slot, size));
+        let found = self.with_slots(device, |slots| slots.find(slot, size));
         let exact = |bounced: &Bounced| bounced.start == slot && bounced.size == size && bounced.device == device.id;
         let bounced = found.filter(exact).ok_or(DmaError::NotBounced(bus, size))?;
         if D::FROM_DEVICE {
             self.copy_out(device, bounced.original, slot, size);
         }
-        self.with_slots(|slots| slots.free(bounced));
+        self.with_slots(device, |slots| slots.free(bounced));
         Ok(())
     }
 
@@ -359,7 +404,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         slot: PhysAddr,
         (bus, size): (DmaAddr, u64),
     ) -> Result<PhysAddr, DmaError> {
-        let found = self.with_slots(|slots| slots.find(slot, size)).filter(|bounced| bounced.device == device.id);
+        let found =
+            self.with_slots(device, |slots| slots.find(slot, size)).filter(|bounced| bounced.device == device.id);
         let bounced = found.ok_or(DmaError::NotBounced(bus, size))?;
         let offset = slot.get() - bounced.start.get();
         Ok(PhysAddr::new(bounced.original.get() + offset))
@@ -403,6 +449,6 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
 
     /// Tests `BNC-1` and `BNC-2`.
     pub(super) fn check_bounce(&self) -> Result<(), Broken> {
-        self.with_slots(|slots| slots.check())
+        self.bounce.iter().try_for_each(|bounce| bounce.with(&self.hal, |slots| slots.check()))
     }
 }

@@ -21,11 +21,14 @@ mod context;
 mod every;
 mod injector;
 mod nth;
+mod nth_slot;
 mod point;
+mod site;
 
 pub use attr::{FaultArgError, FaultAttr, Probability, Verbosity};
 pub use context::FaultContext;
 pub use every::{FaultFinding, FaultTarget, MayRecover, Rounds, fail_every};
-pub use injector::{FaultInjector, FaultReport, FaultSite};
+pub use injector::{FaultInjector, FaultReport};
 pub use nth::{FailNth, NoSlot};
 pub use point::{FaultRequest, FaultStatistics};
+pub use site::FaultSite;

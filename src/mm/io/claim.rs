@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
-use crate::ds::rbtree::{Augment, Broken, Chain, Node, Owned, Payload, RbTree};
+use crate::ds::Broken;
+use crate::ds::rbtree::{Augment, Chain, Node, Owned, Payload, RbTree};
 use crate::hal::prot::MemoryType;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 use crate::mm::alloc::{Allocator, KBox, Refused, Stateless};
-use crate::mm::slab::AllocError;
+use crate::mm::slab::SlabAllocError;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
@@ -70,11 +70,11 @@ pub struct Devres<A: Allocator + Stateless> {
 // SAFETY: DEV-2: the entries belong to this value alone, and every value in them is `Send`.
 unsafe impl<A: Allocator + Stateless + Send> Send for Devres<A> {}
 
-/// The resources kept up to some moment (Linux: a group that is open).
+/// The start of an open group: resources that are added from here on belong to it (Linux: an open `devres_group`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark(u64);
 
-/// The resources kept between two moments (Linux: a group that is closed).
+/// A closed group: the resources that were added between two moments (Linux: a closed `devres_group`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
     from: Mark,
@@ -133,14 +133,14 @@ impl<A: Allocator + Stateless> Default for Devres<A> {
 ///
 /// `node` is the first field of an `Entry<T>` that was a box of `A`, and nobody uses it afterwards.
 unsafe fn release_value<T, A: Allocator + Stateless>(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `node` starts an entry that was a box of `A`, and nobody uses it afterwards.
     drop(unsafe { KBox::<Entry<T>, A>::from_raw(node.cast().as_ptr()) });
 }
 
 /// The layout of a node and of memory behind it.
-fn layout_behind(bytes: usize) -> Result<Layout, AllocError> {
-    let size = bytes.checked_add(HEADER).ok_or(AllocError::Overflow)?;
-    Layout::from_size_align(size, align_of::<Node>()).map_err(|_| AllocError::Overflow)
+fn layout_behind(bytes: usize) -> Result<Layout, SlabAllocError> {
+    let size = bytes.checked_add(HEADER).ok_or(SlabAllocError::Overflow)?;
+    Layout::from_size_align(size, align_of::<Node>()).map_err(|_| SlabAllocError::Overflow)
 }
 
 /// Frees an entry that is memory.
@@ -149,10 +149,10 @@ fn layout_behind(bytes: usize) -> Result<Layout, AllocError> {
 ///
 /// `node` starts a block of `A` with [`layout_behind`] its bytes, and nobody uses it afterwards.
 unsafe fn release_memory<A: Allocator + Stateless>(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, `node` starts a block that nobody has freed yet.
     let bytes = unsafe { node.as_ref() }.bytes();
     if let Ok(layout) = layout_behind(bytes) {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, the block is of `A`, has this layout, and nobody uses it afterwards.
         unsafe { A::THE.free(node.cast(), layout) };
     }
 }
@@ -190,8 +190,8 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the value has been dropped then.
-    pub fn keep<T: Send + 'static>(&self, value: T, gfp: Gfp) -> Result<&T, AllocError> {
+    /// [`SlabAllocError`]; the value has been dropped then.
+    pub fn keep<T: Send + 'static>(&self, value: T, gfp: Gfp) -> Result<&T, SlabAllocError> {
         self.push(value, ptr::null_mut(), gfp).map_err(|refused| refused.error)
     }
 
@@ -201,10 +201,10 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
-    pub fn memory(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    /// [`SlabAllocError`].
+    pub fn memory(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         if bytes > BEHIND_MAX {
-            let layout = Layout::from_size_align(bytes, 8).map_err(|_| AllocError::Overflow)?;
+            let layout = Layout::from_size_align(bytes, 8).map_err(|_| SlabAllocError::Overflow)?;
             let at = A::THE.allocate(layout, gfp)?;
             let block = Block::<A> { at, layout, allocator: PhantomData };
             return self.push(block, at.as_ptr(), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
@@ -224,8 +224,8 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]; the action has run then.
-    pub fn action(&self, action: impl FnOnce() + Send + 'static, gfp: Gfp) -> Result<(), AllocError> {
+    /// [`SlabAllocError`]; the action has run then.
+    pub fn action(&self, action: impl FnOnce() + Send + 'static, gfp: Gfp) -> Result<(), SlabAllocError> {
         self.keep(Action(Some(action)), gfp).map(drop)
     }
 
@@ -233,7 +233,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// # Errors
     ///
-    /// The action, and [`AllocError`].
+    /// The action, and [`SlabAllocError`].
     pub fn try_action<F: FnOnce() + Send + 'static>(&self, action: F, gfp: Gfp) -> Result<(), Refused<Option<F>>> {
         self.push(Action(Some(action)), ptr::null_mut(), gfp)
             .map(drop)
@@ -343,7 +343,7 @@ impl<A: Allocator + Stateless> Devres<A> {
 ///
 /// It is one, and nothing points to it any more.
 unsafe fn release(node: NonNull<Node>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: by this function's `# Safety`, it is a node, and nothing points to it any more.
     let give_back = unsafe { node.as_ref() }.release;
     // SAFETY: DEV-2: it is the entry's own.
     unsafe { give_back(node) };

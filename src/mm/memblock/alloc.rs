@@ -1,57 +1,11 @@
 //! Allocation: finding a free range from the top or from the bottom, and reserving it.
 #![forbid(unsafe_code)]
 
-use super::region::span;
+use super::region::{PHYS_END, span};
 use super::repaint::Paint;
-use super::{Memblock, MemblockError, PHYS_END, PhysAddr, PhysRange, RegionFlags, RegionOwner, Which};
+use super::window::{Direction, Window};
+use super::{Memblock, MemblockError, PhysAddr, PhysRange, RegionFlags, RegionOwner, Which};
 use crate::hal::BootMemory;
-
-/// From which end of memory allocations are served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Direction {
-    /// The highest free range that fits, which keeps low memory for devices.
-    #[default]
-    TopDown,
-    /// The lowest one.
-    BottomUp,
-}
-
-/// Range for an allocation. The upper limit always applies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Window {
-    min: PhysAddr,
-    max: PhysAddr,
-    min_binds: bool,
-}
-
-impl Window {
-    /// Anywhere in memory.
-    pub const ANYWHERE: Self = Self::between(PhysAddr::ZERO, PHYS_END);
-
-    /// At or above `min`, or below it if there is no room above.
-    #[must_use]
-    pub const fn at_least(min: PhysAddr) -> Self {
-        Self::between(min, PHYS_END)
-    }
-
-    /// Below `max`.
-    #[must_use]
-    pub const fn below(max: PhysAddr) -> Self {
-        Self::between(PhysAddr::ZERO, max)
-    }
-
-    /// Below `max`, and at or above `min` if there is room.
-    #[must_use]
-    pub const fn between(min: PhysAddr, max: PhysAddr) -> Self {
-        Self { min, max, min_binds: false }
-    }
-
-    /// Inside `range` and nowhere else.
-    #[must_use]
-    pub const fn exactly(range: PhysRange) -> Self {
-        Self { min: range.start(), max: range.end(), min_binds: true }
-    }
-}
 
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// From which end allocations are served.

@@ -8,10 +8,6 @@ use crate::hal::BootMemory;
 /// Bytes of the cache line that small allocations are aligned to (Linux: `SMP_CACHE_BYTES`).
 pub const SMP_CACHE_BYTES: u64 = 64;
 
-/// One past the highest "low" address until [`Memblock::set_low_limit`] says otherwise: the limit of a device with 32 address
-/// bits reaches.
-pub(super) const LOW_LIMIT: PhysAddr = PhysAddr::new(1 << 32);
-
 impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// One past the highest address that counts as low.
     #[must_use]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::storage::array_size;
-use super::{Broken, Memblock, PHYS_END, Region, RegionList};
+use super::{Memblock, MemblockBroken, PHYS_END, Region, RegionList};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::hal::BootMemory;
 
@@ -22,8 +22,8 @@ pub struct ListView<'a> {
 }
 
 impl ListView<'_> {
-    fn broken(&self, tag: &'static str, index: usize) -> Broken {
-        Broken { tag, list: self.name, index }
+    fn broken(&self, tag: &'static str, index: usize) -> MemblockBroken {
+        MemblockBroken { tag, list: self.name, index }
     }
 
     fn find(&self, addr: PhysAddr) -> Option<&Region> {
@@ -35,7 +35,7 @@ impl ListView<'_> {
     /// # Errors
     ///
     /// The first invariant that does not hold, and where.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), MemblockBroken> {
         let Some((regions, vacant)) = self.slots.split_at_checked(self.count) else {
             return Err(self.broken("MEMB-5", self.count));
         };
@@ -73,7 +73,7 @@ impl ListView<'_> {
 /// # Errors
 ///
 /// The first invariant that does not hold, and where.
-pub fn check_lists(memory: ListView<'_>, reserved: ListView<'_>) -> Result<(), Broken> {
+pub fn check_lists(memory: ListView<'_>, reserved: ListView<'_>) -> Result<(), MemblockBroken> {
     memory.check()?;
     reserved.check()?;
     if let Some(index) = reserved.slots.iter().position(|region| !region.flags.is_empty()) {
@@ -117,7 +117,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
     /// # Errors
     ///
     /// The first invariant that does not hold, and where.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), MemblockBroken> {
         check_lists(self.memory.view(), self.reserved.view())
     }
 }

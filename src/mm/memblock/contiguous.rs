@@ -2,8 +2,8 @@
 //! `rmem_cma_setup`).
 #![forbid(unsafe_code)]
 
-use super::alloc::Window;
 use super::repaint::Paint;
+use super::window::Window;
 use super::{Memblock, MemblockError, RegionOwner, Which};
 use crate::addr::{PHYS_SIZE_MAX, PMD_SIZE, PhysAddr, PhysRange};
 use crate::fdt::ReservedMemory;

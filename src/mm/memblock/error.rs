@@ -88,7 +88,7 @@ impl core::error::Error for MemblockError {}
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
+pub struct MemblockBroken {
     /// Which one, by its tag.
     pub tag: &'static str,
     /// `memory` or `reserved`.
@@ -97,10 +97,10 @@ pub struct Broken {
     pub index: usize,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for MemblockBroken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} broken at {}[{:#x}]", self.tag, self.list, self.index)
     }
 }
 
-impl core::error::Error for Broken {}
+impl core::error::Error for MemblockBroken {}

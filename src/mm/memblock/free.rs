@@ -1,8 +1,8 @@
 //! Iteration over the free ranges: mapped memory minus reservations, from both ends.
 #![forbid(unsafe_code)]
 
-use super::region::{Region, span};
-use super::{PHYS_END, PhysAddr, PhysRange};
+use super::region::{PHYS_END, Region, span};
+use crate::addr::{PhysAddr, PhysRange};
 use core::iter::FusedIterator;
 
 /// The free ranges of a memblock by ascending address; from the back, by descending address. Each is as large as it

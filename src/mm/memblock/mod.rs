@@ -36,28 +36,27 @@ mod region;
 mod repaint;
 mod storage;
 mod trim;
+mod window;
 
-pub use alloc::{Direction, Window};
 pub use bootmem::SMP_CACHE_BYTES;
 pub use check::{ListView, check_lists};
 pub use contiguous::{CONTIGUOUS_ALIGN, ContiguousRequest};
 pub use discover::{Cut, DiscoverError, Discovery, InitrdError, Surroundings};
-pub use error::{Broken, MemblockError};
+pub use error::{MemblockBroken, MemblockError};
 pub use free::FreeRanges;
 pub use handover::HandOver;
 pub use list::{LentSlots, RegionList};
 pub use region::{BOOT_ONLY, Region, RegionFlags, RegionOwner};
+pub use window::{Direction, Window};
 
-use crate::addr::{PAGE_SIZE, PHYS_SIZE_MAX, PhysAddr, PhysRange};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::hal::BootMemory;
 use core::panic::Location;
+use region::PHYS_END;
 use repaint::Paint;
 
 /// Regions that each list holds before it grows (Linux: `INIT_MEMBLOCK_REGIONS`).
 pub const INIT_REGIONS: usize = 128;
-
-/// One past the highest address that memory can have.
-const PHYS_END: PhysAddr = PhysAddr::new(PHYS_SIZE_MAX);
 
 /// The boot-time memory manager.
 ///
@@ -102,7 +101,7 @@ impl<'m, M: BootMemory<'m>, const INIT: usize> Memblock<'m, M, INIT> {
             backing,
             direction: Direction::TopDown,
             limit: PHYS_END,
-            low_limit: bootmem::LOW_LIMIT,
+            low_limit: window::LOW_LIMIT,
             may_resize: false,
             retired: false,
         }

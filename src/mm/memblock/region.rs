@@ -1,7 +1,7 @@
 //! A region: a range of physical addresses and its properties.
 #![forbid(unsafe_code)]
 
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{PHYS_SIZE_MAX, PhysAddr, PhysRange};
 use bitflags::bitflags;
 use core::num::NonZeroU32;
 
@@ -62,6 +62,9 @@ impl Region {
         !self.flags.contains(RegionFlags::NOMAP)
     }
 }
+
+/// One past the highest address that memory can have.
+pub(super) const PHYS_END: PhysAddr = PhysAddr::new(PHYS_SIZE_MAX);
 
 /// The range `start..end`, or `None` if it would hold no byte.
 pub(super) fn span(start: PhysAddr, end: PhysAddr) -> Option<PhysRange> {

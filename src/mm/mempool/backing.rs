@@ -71,7 +71,7 @@ unsafe impl<B: Backing> Backing for &B {
 
     #[inline(always)]
     unsafe fn free(&self, element: NonNull<u8>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Backing::free`: the element came from here, and nobody uses it afterwards.
         unsafe { B::free(self, element) };
     }
 

@@ -3,7 +3,7 @@
 
 use crate::addr::{Order, VirtAddr};
 use crate::gfp::GfpError;
-use crate::mm::slab::{AllocError, CreateError, Misuse};
+use crate::mm::slab::{CreateError, Misuse, SlabAllocError};
 use crate::mm::zone::{FreeError, SleepsInAtomic};
 use core::fmt;
 
@@ -66,8 +66,8 @@ impl fmt::Display for PoolCreateError {
 
 impl core::error::Error for PoolCreateError {}
 
-impl From<AllocError> for PoolCreateError {
-    fn from(_: AllocError) -> Self {
+impl From<SlabAllocError> for PoolCreateError {
+    fn from(_: SlabAllocError) -> Self {
         Self::OutOfMemory
     }
 }

@@ -107,7 +107,7 @@ impl Element {
         let damaged = |offset: usize, expected: u8| {
             // SAFETY: POOL-4, and the callers stay inside.
             let byte = unsafe { self.at.add(offset) };
-            // SAFETY: as above. Volatile, as its previous owner may still be writing to it.
+            // SAFETY: POOL-4, and the callers stay inside. Volatile, as its previous owner may still be writing to it.
             let found = unsafe { byte.read_volatile() };
             (found != expected).then_some(Damage { offset, found, expected })
         };
@@ -132,7 +132,7 @@ impl Element {
     fn write_byte(self, offset: usize, byte: u8) {
         // SAFETY: POOL-4, and the callers stay inside.
         let at = unsafe { self.at.add(offset) };
-        // SAFETY: as above.
+        // SAFETY: POOL-4, and the callers stay inside.
         unsafe { at.write(byte) };
     }
 

@@ -93,7 +93,7 @@ pub struct MempoolBox<'p, 's, T, H: PoolHal, B: Backing> {
 
 // SAFETY: PBOX-1: the value is this box's alone; elements are freed on any CPU.
 unsafe impl<T: Send, H: PoolHal + Sync, B: Backing + Sync> Send for MempoolBox<'_, '_, T, H, B> {}
-// SAFETY: as above.
+// SAFETY: PBOX-1: the value is this box's alone; elements are freed on any CPU.
 unsafe impl<T: Sync, H: PoolHal + Sync, B: Backing + Sync> Sync for MempoolBox<'_, '_, T, H, B> {}
 
 impl<T, H: PoolHal, B: Backing> Drop for MempoolBox<'_, '_, T, H, B> {

@@ -145,7 +145,7 @@ pub struct Vmemmap {
 
 // SAFETY: the value is two addresses of atomics that are there for good (VMM-1, VMM-2).
 unsafe impl Send for Vmemmap {}
-// SAFETY: as above.
+// SAFETY: the value is two addresses of atomics that are there for good (VMM-1, VMM-2).
 unsafe impl Sync for Vmemmap {}
 
 impl Vmemmap {

@@ -15,13 +15,15 @@
 
 mod flags;
 mod frame;
+mod head;
 mod map;
 mod meta;
 
 pub use flags::{Kind, MigrateType, PageState, ZoneId};
 pub use frame::Page;
+pub use head::find_head;
 pub use map::{Bank, BankMap, MAX_SPAN, PageMap, SECTION_PAGES, Section, Vmemmap, sections_of};
-pub use meta::{PageDescriptor, find_head};
+pub use meta::PageDescriptor;
 
 use crate::addr::MAX_ORDER;
 

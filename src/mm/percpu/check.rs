@@ -5,7 +5,7 @@ use super::UNIT_SIZE;
 use super::map::PAGES;
 use super::{PerCpuAllocator, PerCpuHal};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::mm::vmalloc::Broken;
+use crate::ds::Broken;
 
 impl<'a, H: PerCpuHal<'a>> PerCpuAllocator<'_, 'a, H> {
     /// Tests `PCM-1` to `PCM-3` and `PCU-1` to `PCU-4`. Nothing may be allocated or freed meanwhile, on any CPU.

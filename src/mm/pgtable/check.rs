@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
-use super::walk::Place;
-use super::walkers::Cursor;
+use super::cursor::Cursor;
+use super::place::Place;
 use crate::addr::VirtAddr;
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf};
 use crate::hal::level::{CONTIGUOUS_ENTRIES, LeafLevel, Run};
@@ -11,9 +11,9 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 use core::fmt;
 
-/// What [`PageTable::check`] counted.
+/// Counts of [`PageTable::check`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Census {
+pub struct TableCensus {
     /// Tables, the root included.
     pub tables: u64,
     /// 1 GiB blocks.
@@ -60,8 +60,8 @@ impl<M: Mmu> PageTable<M> {
     /// # Errors
     ///
     /// The first [`CheckError`] in address order; the count of tables last.
-    pub fn check(&self) -> Result<Census, CheckError> {
-        let mut census = Census { tables: 1, ..Census::default() };
+    pub fn check(&self) -> Result<TableCensus, CheckError> {
+        let mut census = TableCensus { tables: 1, ..TableCensus::default() };
         let mut cursor = Cursor::new(self.space.start(), self.space.last());
         while let Some(checked) = self.next_place(&mut cursor, |place| (self.check_place(&place, &mut census), 1)) {
             checked?;
@@ -72,9 +72,12 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn check_place(&self, place: &Place, census: &mut Census) -> Result<(), CheckError> {
+    fn check_place(&self, place: &Place, census: &mut TableCensus) -> Result<(), CheckError> {
         match M::Format::decode(place.table.level(), place.raw) {
             Entry::Absent | Entry::Guard => Ok(()),
+            // Only memory of a process is parked.
+            Entry::Parked(leaf) if !self.space.admits(leaf.prot) => Err(CheckError::WrongPrivilege(place.start)),
+            Entry::Parked(_) => Ok(()),
             Entry::Table(_) => {
                 census.tables += 1;
                 Ok(())
@@ -85,7 +88,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut Census) -> Result<(), CheckError> {
+    fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut TableCensus) -> Result<(), CheckError> {
         match leaf.level {
             LeafLevel::Pud => census.pud_blocks += 1,
             LeafLevel::Pmd => census.pmd_blocks += 1,

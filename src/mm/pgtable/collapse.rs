@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::gather::Pending;
+use super::place::Place;
 use super::rewrite::LivePolicy;
 use super::table::Table;
-use super::walk::Place;
 use super::{MapFlags, PageTable, PgtableError};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
@@ -13,7 +13,7 @@ use crate::hal::level::{LeafLevel, Run};
 use crate::hal::mmu::{Mmu, WalkDepth};
 use core::ops::ControlFlow;
 
-/// What [`PageTable::collapse`] made.
+/// Leaves made by [`PageTable::collapse`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Collapsed {
     /// Tables that became blocks.
@@ -23,7 +23,7 @@ pub struct Collapsed {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::collapse`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::collapse`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_collapse<F: FrameSource>(
         &self,
         frames: &F,

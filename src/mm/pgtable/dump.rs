@@ -16,11 +16,11 @@ use core::ops::ControlFlow;
 pub struct Marker<'a> {
     /// The region's first address.
     pub start: VirtAddr,
-    /// What the dump prints there.
+    /// Text that the dump prints there.
     pub name: &'a str,
 }
 
-/// What entries must share to stand in one line.
+/// Properties that the entries of one line share.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Leaf { level: LeafLevel, contiguous: bool, prot: Prot },
@@ -36,7 +36,7 @@ impl Kind {
                 Some(Self::Leaf { level: leaf.level, contiguous: leaf.contiguous, prot })
             }
             Entry::Malformed(defect) => Some(Self::Malformed { level: visit.level, defect }),
-            Entry::Absent | Entry::Guard | Entry::Table(_) => None,
+            Entry::Absent | Entry::Guard | Entry::Parked(_) | Entry::Table(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::hal::frame::NoFrame;
 use crate::hal::prot::ProtError;
 use core::fmt;
 
-/// Why a page-table call was refused. Whatever the reason, the mappings are as before the call.
+/// Why a page-table call was refused. The mappings are as before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PgtableError {

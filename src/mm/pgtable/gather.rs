@@ -1,4 +1,4 @@
-//! What a change leaves to be done: translations that TLBs may still hold, and tables that walkers may still be in.
+//! Work that a change leaves for later: translations that TLBs may still hold, and tables that walkers may still be in.
 #![forbid(unsafe_code)]
 
 use super::PageTable;
@@ -136,7 +136,7 @@ impl<M: Mmu> PageTable<M> {
     }
 
     /// Invalidates one leaf and waits.
-    #[inline]
+    #[inline(always)]
     pub(in crate::mm) fn flush_leaf(&self, start: VirtAddr, stride: LeafLevel) {
         self.mmu.order_before_invalidate();
         let scope = self.scope();
@@ -162,7 +162,7 @@ impl<M: Mmu> PageTable<M> {
         self.mmu.complete();
     }
 
-    /// By itself, with arguments in registers: whoever needs no range needs no stack then.
+    /// A function of its own, with arguments in registers, so that callers without a range need no stack.
     #[inline(never)]
     fn invalidate_range(&self, start: VirtAddr, count: u64, stride: LeafLevel, depth: WalkDepth) {
         self.mmu.invalidate_range(Invalidation { start, count, stride, depth, scope: self.scope() });

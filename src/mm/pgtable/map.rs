@@ -11,15 +11,15 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 
 bitflags::bitflags! {
-    /// What [`PageTable::map`] must not use.
+    /// Restrictions on [`PageTable::map`].
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct MapFlags: u32 {
         /// No 2 MiB and 1 GiB blocks: the mapping will be changed page by page.
         const NO_HUGE = 1 << 0;
         /// No contiguous groups.
         const NO_CONT = 1 << 1;
-        /// Tables that earlier, smaller mappings left inside the range, empty, give way to the blocks that fit there. What
-        /// they map goes with them: the caller knows that nothing in the range is mapped.
+        /// Tables that earlier, smaller mappings left inside the range, empty, give way to the blocks that fit there. Their
+        /// entries go with them: the caller knows that nothing in the range is mapped.
         const REPLACE_TABLES = 1 << 2;
     }
 }
@@ -77,7 +77,7 @@ impl Cursor {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::map`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_map<F: FrameSource>(
         &self,

@@ -22,7 +22,7 @@
 //!
 //! # Invariants
 //!
-//! What [`PageTable::check`] tests:
+//! [`PageTable::check`] tests:
 //!
 //! - `PT-1`: no malformed entry: nothing writable and executable, no hierarchical permissions, no reserved bits.
 //! - `PT-2`: a contiguous group has all its 16 entries, of one protection, over memory aligned and in order.
@@ -32,6 +32,7 @@
 
 mod check;
 mod collapse;
+mod cursor;
 mod dump;
 mod entries;
 mod error;
@@ -39,6 +40,7 @@ mod gather;
 mod listed;
 mod map;
 mod pinned;
+mod place;
 mod protect;
 mod raw_calls;
 mod rewrite;
@@ -51,7 +53,7 @@ mod walk;
 mod walkers;
 pub mod wx;
 
-pub use check::{Census, CheckError};
+pub use check::{CheckError, TableCensus};
 pub use collapse::Collapsed;
 pub use dump::Marker;
 pub use error::PgtableError;
@@ -60,7 +62,7 @@ pub use map::MapFlags;
 pub use pinned::PinnedTable;
 pub use protect::Change;
 pub use rewrite::LivePolicy;
-pub(in crate::mm) use table::Table;
+pub(in crate::mm) use table::{Last, Table};
 pub use unmap::UnmapFlags;
 pub use walk::{Translation, Visit};
 
@@ -79,7 +81,7 @@ const KERNEL_START: u64 = 0xffff_0000_0000_0000;
 /// One past the last address of the lower half, which TTBR0 translates.
 const USER_END: u64 = 0x0001_0000_0000_0000;
 
-/// What a root translates.
+/// Addresses that a root translates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Space {
     /// The upper half: global, for EL1 alone.
@@ -168,7 +170,7 @@ impl<M: Mmu> PageTable<M> {
     /// As for [`PageTable::new`]; and `root` is a root table made by this code for the same format, which no other
     /// value edits any more. Every table below it lies in a frame that the sources of later calls will take back.
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: by this function's `# Safety`, `root` is a root table that no other value edits any more.
         let root = unsafe { Root::new(root) };
         let table = Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() };
         let mut found = 1;

@@ -1,4 +1,4 @@
-//! A last table that is found once: for whoever has 2 MiB of addresses for good and changes what is mapped there often.
+//! A last-level table that is looked up once, for owners of 2 MiB of addresses who often change the mappings there.
 #![forbid(unsafe_code)]
 
 use super::table::Table;
@@ -16,7 +16,7 @@ pub(super) const FRAMES: u64 = 1 << (PHYS_SHIFT_MAX - PAGE_SHIFT);
 /// The table of the 512 last entries for 2 MiB of addresses.
 ///
 /// It is good as long as nobody unmaps all of these addresses without
-/// [`UnmapFlags::KEEP_TABLES`](super::UnmapFlags::KEEP_TABLES): whoever has it has them, which is the contract of the
+/// [`UnmapFlags::KEEP_TABLES`](super::UnmapFlags::KEEP_TABLES): its owner owns them, which is the contract of the
 /// page table's maker.
 #[derive(Clone, Copy, Debug)]
 pub struct PinnedTable {
@@ -49,7 +49,7 @@ impl<M: Mmu> PageTable<M> {
         Ok(PinnedTable { table, start, space: self.space })
     }
 
-    /// [`Self::map_pinned`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_pinned`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_map_pinned<T: Copy>(
         &self,
@@ -94,7 +94,7 @@ impl<M: Mmu> PageTable<M> {
         M::Format::is_valid(entry).then(|| M::Format::frame_of(entry))
     }
 
-    /// [`Self::unmap_pinned`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap_pinned`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_unmap_pinned(&self, pinned: &PinnedTable, first: Slot, count: u64) {
         let run = Run::from_slot(first, count);

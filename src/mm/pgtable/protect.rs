@@ -10,10 +10,10 @@ use crate::hal::mmu::{Mmu, WalkDepth};
 use crate::hal::prot::{Access, MemoryType, Prot, ProtError};
 use core::ops::ControlFlow;
 
-/// What [`PageTable::protect`] changes; what is `None` stays.
+/// Changes made by [`PageTable::protect`]; a field that is `None` keeps its value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Change {
-    /// What an access may do.
+    /// Permitted kinds of access.
     pub access: Option<Access>,
     /// The memory type.
     pub memory: Option<MemoryType>,
@@ -36,7 +36,7 @@ impl Change {
         Self { access: None, memory: Some(memory), accessed: None, dirty: None }
     }
 
-    /// What becomes of a protection. The memory type goes first where it may be what makes the access possible.
+    /// Applies the change to a protection. The memory type goes first where it may be what makes the access possible.
     fn apply(self, prot: Prot) -> Result<Prot, ProtError> {
         let access = self.access.unwrap_or(prot.access());
         let memory = self.memory.unwrap_or(prot.memory());
@@ -47,7 +47,7 @@ impl Change {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::protect`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::protect`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_protect(&self, range: VirtRange, change: Change, policy: LivePolicy) -> Result<(), PgtableError> {
         self.admit(range)?;
         self.admit_policy(policy)?;
@@ -108,7 +108,7 @@ impl<M: Mmu> PageTable<M> {
             let refused = match visit.entry {
                 Entry::Table(_) | Entry::Absent => return ControlFlow::Continue(()),
                 Entry::Malformed(_) => PgtableError::Malformed(visit.start),
-                Entry::Guard => PgtableError::NotMapped(visit.start),
+                Entry::Guard | Entry::Parked(_) => PgtableError::NotMapped(visit.start),
                 Entry::Leaf(_) if visit.start != next => PgtableError::NotMapped(next),
                 Entry::Leaf(leaf) => match change.apply(leaf.prot) {
                     Err(error) => error.into(),

@@ -24,7 +24,7 @@ impl<M: Mmu> PageTable<M> {
     /// [`PgtableError::Unaligned`], [`Empty`](PgtableError::Empty), [`OutsideSpace`](PgtableError::OutsideSpace),
     /// [`PhysOutOfRange`](PgtableError::PhysOutOfRange) or [`WrongPrivilege`](PgtableError::WrongPrivilege) for
     /// arguments that no mapping can have; [`Overlap`](PgtableError::Overlap) if anything is mapped in `range`, which
-    /// stays as it is; [`NoFrame`](PgtableError::NoFrame). What was mapped until then is unmapped again and flushed.
+    /// stays as it is; [`NoFrame`](PgtableError::NoFrame). Pages mapped until then are unmapped again and flushed.
     /// Empty tables that reach beyond `range` stay, to be used by the next mapping there.
     ///
     /// # Safety
@@ -69,7 +69,7 @@ impl<M: Mmu> PageTable<M> {
         self.do_map_frames(source, start, frames, prot)
     }
 
-    /// Unmaps whatever `range` maps; holes are no error. What was there stays reachable until `gather` is flushed.
+    /// Unmaps everything in `range`; holes are no error. The memory stays reachable until `gather` is flushed.
     ///
     /// A table goes if everything that it translates lies in `range`; one that reaches further may be in use by
     /// somebody else. Contiguous groups and blocks go whole. Any context. Cost: one descent for each table touched, and
@@ -162,8 +162,8 @@ impl<M: Mmu> PageTable<M> {
         self.do_collapse(frames, range, flags, policy)
     }
 
-    /// Splits whatever lies across the two edges of `range`, so that [`PageTable::unmap`] and [`PageTable::protect`]
-    /// can take it. What is mapped, and how, stays the same; done when it returns. What is split becomes plain entries
+    /// Splits the leaves that lie across the two edges of `range`, so that [`PageTable::unmap`] and [`PageTable::protect`]
+    /// can take it. Every translation stays the same; done when it returns. A split leaf becomes plain entries
     /// of the next size, which can be changed one by one; [`PageTable::collapse`] is the way back.
     ///
     /// Touches all of a block or group that an edge cuts (see the module). Cost: a table and 512 stores a block.

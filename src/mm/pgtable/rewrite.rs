@@ -8,7 +8,7 @@ use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::{LeafLevel, Run};
 use crate::hal::mmu::{BbmLevel, Mmu};
 
-/// What may happen to a mapping while its size, memory type or contiguous bit changes.
+/// Treatment of a mapping while its size, memory type or contiguous bit changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LivePolicy {
     /// It may be in use throughout. Only sizes and permissions can change, and only where the CPUs have FEAT_BBM level 2.

@@ -10,7 +10,7 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::map_frames`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::map_frames`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_map_frames<F: FrameSource>(
         &self,

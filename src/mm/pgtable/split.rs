@@ -2,9 +2,9 @@
 //! leaves.
 #![forbid(unsafe_code)]
 
+use super::place::Place;
 use super::rewrite::LivePolicy;
 use super::table::FreshTable;
-use super::walk::Place;
 use super::{PageTable, PgtableError, Space};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
@@ -13,7 +13,7 @@ use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::carve`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::carve`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_carve<F: FrameSource>(
         &self,
         frames: &F,
@@ -32,6 +32,7 @@ impl<M: Mmu> PageTable<M> {
             match M::Format::decode(place.table.level(), place.raw) {
                 Entry::Leaf(leaf) if leaf.contiguous => self.unfold(&place, &leaf, policy),
                 Entry::Leaf(leaf) => self.split_block(frames, &place, &leaf, policy)?,
+                Entry::Parked(leaf) => self.split_parked(frames, &place, &leaf)?,
                 _ => return Err(PgtableError::Malformed(at)),
             }
         }
@@ -74,7 +75,7 @@ impl<M: Mmu> PageTable<M> {
         match self.link_split(place, fresh, current, leaf.level, below) {
             Ok(()) => self.count_taken(1),
             Err(fresh) => {
-                // The block is no more what it was: somebody broke the contract. What they made stays.
+                // The entry has changed: a caller broke the contract. The new entry stays.
                 fresh.discard(&self.mmu, frames);
                 return Err(PgtableError::Malformed(place.start));
             }
@@ -86,7 +87,26 @@ impl<M: Mmu> PageTable<M> {
         Ok(())
     }
 
-    /// What an invalidation of `count` leaves from `start` on is.
+    /// Puts a table of 512 parked entries in the place of a parked block. No CPU has the block, so nothing is invalidated.
+    fn split_parked<F: FrameSource>(&self, frames: &F, place: &Place, leaf: &Leaf) -> Result<(), PgtableError> {
+        let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
+        let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        let first = M::Format::park(M::Format::leaf(below, leaf.phys, leaf.prot, false));
+        fresh.table().fill(&self.mmu, Run::TABLE, first, below.size());
+        match place.table.link(&self.mmu, place.slot, place.raw, fresh) {
+            Ok(_) => {
+                self.count_taken(1);
+                self.mmu.publish();
+                Ok(())
+            }
+            Err((fresh, _)) => {
+                fresh.discard(&self.mmu, frames);
+                Err(PgtableError::Malformed(place.start))
+            }
+        }
+    }
+
+    /// The invalidation of `count` leaves from `start` on.
     fn leaves(&self, start: VirtAddr, count: u64, stride: LeafLevel) -> Invalidation {
         Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope: self.scope() }
     }

@@ -5,7 +5,7 @@
 use crate::addr::PhysAddr;
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::{FrameSource, NoFrame};
-use crate::hal::level::{Level, Run, Slot};
+use crate::hal::level::{ENTRIES, Level, Run, Slot};
 use crate::hal::mmu::{Invalidation, Mmu};
 
 /// Bit 1 of a link between removed tables. Bit 0 stays clear, so that a walker that still has the table cached finds
@@ -15,7 +15,7 @@ const LINK: u64 = 1 << 1;
 /// All that a link has beside the address of the next table, a frame's.
 const LINK_BITS: u64 = !0x0000_ffff_ffff_f000;
 
-/// What a freed table is filled with in checking builds: an invalid entry that is easy to recognise.
+/// Word that freed tables are filled with in checking builds: an invalid entry that is easy to recognise.
 const POISON: u64 = 0xdead_7ab1_e000_0000;
 
 /// A table of a known level, linked or about to be.
@@ -53,11 +53,39 @@ impl Root {
         Table { phys: self.0, level: Level::Pgd }
     }
 
-    /// Gives it back, with what is linked below it. `flushed` was waited for after the last use. The value is not used again.
-    pub(super) fn free<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, flushed: Flushed) -> u64 {
-        UnlinkedTable(self.table()).free(mmu, frames, flushed)
+    /// Gives back a root below which nothing is linked, nor was since the last flush. The value is not used again.
+    pub(super) fn free<F: FrameSource>(self, frames: &F) {
+        // SAFETY: TAB-1: the frame came from a source; no TTBR has it, and nothing cached leads through it.
+        unsafe { frames.free_table(self.0) };
+    }
+
+    /// Gives back every table below the root, which is empty then, after it has shown `each` the tables of last entries and
+    /// the blocks. Returns how many tables that were. Nobody uses the tables any more: no TTBR has the root, nobody looks, and
+    /// `_flushed` was waited for since. Cost: some two instructions an entry where there is nothing.
+    pub(super) fn raze<M: Mmu, F: FrameSource>(
+        self,
+        mmu: &M,
+        frames: &F,
+        _flushed: &Flushed,
+        each: &mut impl FnMut(Last),
+    ) -> u64 {
+        let freed = self.table().raze_below(mmu, frames, each);
+        self.table().clear(mmu, Run::TABLE);
+        freed
     }
 }
+
+/// Contents that the tables of a space have in the end.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::mm) enum Last {
+    /// A table of last entries.
+    Entries(Table),
+    /// A leaf of a higher level.
+    Block(Level, RawEntry),
+}
+
+/// Entries that are looked at together, to be passed over if nothing is in them.
+const LOOK: u64 = 32;
 
 impl Table {
     /// Whether the entry is a link between removed tables. No leaf that is broken for a moment is one: it keeps its
@@ -166,7 +194,7 @@ impl Table {
     #[inline(always)]
     pub(in crate::mm) fn invalidate_each<M: Mmu>(self, mmu: &M, run: Run) {
         debug_assert!(self.level == Level::Pte, "last entries lead to no table");
-        // SAFETY: as for `write`. INVARIANT: TAB-2: leaves that are invalid lead to no table.
+        // SAFETY: as for `write`. INVARIANT: TAB-2: invalid leaves point to no table.
         unsafe { mmu.keep(self.phys, run, M::Format::invalidate(RawEntry::new(u64::MAX))) };
     }
 
@@ -185,7 +213,7 @@ impl Table {
     }
 
     /// Points the entry at `slot` to `child` if it still is `current`; else `child` comes back with the entry found.
-    /// What `child` holds is published first.
+    /// The entries of `child` are published first.
     pub(super) fn link<M: Mmu>(
         self,
         mmu: &M,
@@ -203,8 +231,8 @@ impl Table {
         }
     }
 
-    /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. What `child` holds
-    /// is published first. `what` is what the block translated.
+    /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. The entries
+    /// of `child` are published first. `what` is what the block translated.
     pub(super) fn link_broken<M: Mmu>(self, mmu: &M, slot: Slot, child: FreshTable, what: Invalidation) {
         let table = child.0;
         debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
@@ -237,6 +265,42 @@ impl Table {
         let child = self.descend(mmu, slot).ok()?;
         self.write(mmu, slot, entry);
         Some(UnlinkedTable(child))
+    }
+
+    /// Frees the tables below this one, of which only the caller knows. The entries stay as they are.
+    fn raze_below<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, each: &mut impl FnMut(Last)) -> u64 {
+        let mut freed = 0;
+        for first in (0..ENTRIES as u64).step_by(crate::addr::to_usize(LOOK)) {
+            let run = Run::from_slot(Slot::wrapping(first), LOOK);
+            if self.is_empty(mmu, run) {
+                continue;
+            }
+            for slot in run.slots() {
+                match self.descend(mmu, slot) {
+                    Ok(child) => {
+                        match child.level {
+                            Level::Pte => each(Last::Entries(child)),
+                            _ => freed += child.raze_below(mmu, frames, each),
+                        }
+                        if cfg!(debug_assertions) {
+                            child.poison(mmu);
+                        }
+                        // SAFETY: as `raze` says nobody reaches the table; the frame came from a source by TAB-1.
+                        unsafe { frames.free_table(child.phys) };
+                        freed += 1;
+                    }
+                    Err(raw) if raw.is_absent() => {}
+                    Err(raw) => each(Last::Block(self.level, raw)),
+                }
+            }
+        }
+        freed
+    }
+
+    /// Fills a table that nobody reaches any more with entries that are easy to recognise.
+    fn poison<M: Mmu>(self, mmu: &M) {
+        // SAFETY: TAB-1; the caller alone has the table.
+        unsafe { mmu.fill(self.phys, Run::TABLE, RawEntry::new(POISON), 0) };
     }
 
     fn is_no_link<M: Mmu>(self, entry: RawEntry) -> bool {
@@ -369,7 +433,7 @@ impl RemovedTables {
                 // SAFETY: by REM-1 and the flush nobody else reaches the table.
                 unsafe { mmu.fill(table, Run::TABLE, RawEntry::new(POISON), 0) };
             }
-            // SAFETY: as above; the frame came from a source by TAB-1.
+            // SAFETY: by REM-1 and the flush nobody else reaches the table; the frame came from a source by TAB-1.
             unsafe { frames.free_table(table) };
             count += 1;
         }

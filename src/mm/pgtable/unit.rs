@@ -1,5 +1,5 @@
 //! Ranges that are one page, one contiguous group of pages, or one 2 MiB block, as a device's mostly are: mapped and
-//! unmapped straight through. Whatever is not as it usually is, is left to the general way, untouched.
+//! unmapped straight through. Anything unusual falls back to the general path, with nothing changed.
 #![forbid(unsafe_code)]
 
 use super::{MapFlags, PageTable};
@@ -11,7 +11,7 @@ use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 /// Bytes of a contiguous group of pages.
 const GROUP_SIZE: u64 = LeafLevel::Pte.contiguous_size();
 
-/// What a whole range may be.
+/// Kinds of whole ranges.
 #[derive(Clone, Copy)]
 enum Unit {
     Page,
@@ -20,7 +20,7 @@ enum Unit {
 }
 
 impl Unit {
-    /// What `size` bytes are, if they begin where the bits of `place` are those of an address.
+    /// The kind of `size` bytes whose start has the low bits of `place`.
     #[inline(always)]
     const fn of(size: u64, place: u64) -> Option<Self> {
         match size {

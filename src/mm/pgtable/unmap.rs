@@ -1,7 +1,7 @@
 //! Unmapping: entries cleared, tables that fall empty taken out, invalidations gathered.
 #![forbid(unsafe_code)]
 
-use super::walk::Place;
+use super::place::Place;
 use super::{Gather, PageTable, PgtableError, entry_end};
 use crate::addr::{PAGE_SHIFT, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
@@ -19,7 +19,7 @@ bitflags::bitflags! {
 }
 
 impl<M: Mmu> PageTable<M> {
-    /// [`Self::unmap`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_unmap<F: FrameSource>(
         &self,
         range: VirtRange,
@@ -38,7 +38,7 @@ impl<M: Mmu> PageTable<M> {
         self.unmap_runs(range, flags, gather)
     }
 
-    /// [`Self::unmap_and_flush`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::unmap_and_flush`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_unmap_and_flush<F: FrameSource>(
         &self,
         frames: &F,

@@ -2,15 +2,16 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
+use super::cursor::Cursor;
+use super::place::Place;
 use super::table::Table;
-use super::walkers::Cursor;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::Mmu;
 use core::ops::ControlFlow;
 
-/// What an address is translated to.
+/// Translation of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
     /// The byte that the address reaches.
@@ -26,7 +27,7 @@ pub struct Visit {
     pub start: VirtAddr,
     /// The level of the table that holds the entry.
     pub level: Level,
-    /// What the entry means.
+    /// Decoded entry.
     pub entry: Entry,
 }
 
@@ -43,7 +44,7 @@ impl Visit {
         matches!(self.entry, Entry::Table(_))
     }
 
-    /// What is wrong with the entry, if anything is.
+    /// Defect of the entry, if it has one.
     #[must_use]
     pub const fn defect(&self) -> Option<Defect> {
         match self.entry {
@@ -70,17 +71,8 @@ impl Stretch {
     }
 }
 
-/// Where an entry stands, for the code that changes it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) start: VirtAddr,
-    pub(super) table: Table,
-    pub(super) slot: Slot,
-    pub(super) raw: RawEntry,
-}
-
 impl<M: Mmu> PageTable<M> {
-    /// What `addr` is translated to by the tables, TLBs aside; `None` if it is not mapped. Others may change the tables
+    /// Translation of `addr` by the tables, TLBs aside; `None` if it is not mapped. Others may change the tables
     /// meanwhile, and free some of them. Any context. Cost: one read a level, and three atomic operations.
     pub fn translate(&self, addr: VirtAddr) -> Option<Translation> {
         self.look(|| self.do_translate(addr))
@@ -101,7 +93,7 @@ impl<M: Mmu> PageTable<M> {
         }
     }
 
-    /// The table of last-level entries for `addr`, if there is one: the short way to a page.
+    /// The table of last-level entries for `addr`, if there is one: the shortest walk to a page.
     #[inline(always)]
     pub(in crate::mm) fn last_level(&self, addr: VirtAddr) -> Option<Table> {
         self.block_level(addr)?.descend(&self.mmu, Level::Pmd.slot(addr)).ok()

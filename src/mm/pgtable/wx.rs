@@ -13,7 +13,7 @@ use core::ops::ControlFlow;
 /// Executable ranges that are held at a time. A kernel has a handful; if there are more, the walks are repeated.
 const BATCH: usize = 32;
 
-/// What the checker walked when it found nothing wrong.
+/// Counts of a walk that found no violation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WxReport {
     /// Entries walked, tables among them, absent ones not.
@@ -22,7 +22,7 @@ pub struct WxReport {
     pub executable: u64,
 }
 
-/// What is wrong.
+/// Rules of W^X that an entry can break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WxProblem {
@@ -42,7 +42,7 @@ pub struct WxViolation {
     pub start: VirtAddr,
     /// Last address of the mapping.
     pub last: VirtAddr,
-    /// What is wrong with it.
+    /// The rule that it breaks.
     pub problem: WxProblem,
 }
 
@@ -92,9 +92,9 @@ impl Batch {
         true
     }
 
-    /// The first of these leaves that is wrong, given these ranges, and what is wrong with it.
+    /// The first of these leaves that conflicts with these ranges, and the rule that it breaks.
     fn conflict(&self, leaves: &Stretch, leaf: &Leaf) -> Option<(u64, WxProblem)> {
-        // What only some may do is no conflict for the others: most mappings can neither be written nor executed.
+        // Only a writable or executable mapping can conflict: most mappings can neither be written nor executed.
         let (writable, executable) = (leaf.prot.is_writable(), kernel_executable(leaf));
         if !writable && !executable {
             return None;

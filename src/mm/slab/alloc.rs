@@ -1,9 +1,10 @@
 //! Allocation: the hot path over this CPU's array, and the slow path through depot, slabs and pages.
 #![forbid(unsafe_code)]
 
+use super::array::ArrayOffset;
 use super::cache::Cache;
-use super::cpu::{Array, Slot};
-use super::error::AllocError;
+use super::cpu::Array;
+use super::error::SlabAllocError;
 use super::node::Node;
 use super::object::Object;
 use super::random::below;
@@ -23,13 +24,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::OutOfMemory`], [`AllocError::Flags`], [`AllocError::Zone`], [`AllocError::ZeroConstructed`].
+    /// [`SlabAllocError::OutOfMemory`], [`SlabAllocError::Flags`], [`SlabAllocError::Zone`], [`SlabAllocError::ZeroConstructed`].
     #[inline(always)]
-    pub fn alloc_object(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        self.alloc_in(cache.slot, cache.shape.mark, gfp, || cache)
+    pub fn alloc_object(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
+        self.alloc_in(cache.array, cache.shape.mark, gfp, || cache)
     }
 
-    /// The same, if the caller has the slot for the fast path.
+    /// The same, if the caller has the offset of its array for the fast path.
     ///
     /// # Errors
     ///
@@ -37,17 +38,17 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(always)]
     pub fn alloc_in<'c>(
         &self,
-        slot: Slot,
+        offset: ArrayOffset,
         mark: u32,
         gfp: Gfp,
         cache: impl FnOnce() -> &'c Cache<H>,
-    ) -> Result<VirtAddr, AllocError>
+    ) -> Result<VirtAddr, SlabAllocError>
     where
         H: 'c,
     {
         if plain(gfp)
             && !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.hal().take_free(Internal::CALL, slot, mark, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(Internal::CALL, offset, mark, gfp.may_wait())
         {
             return Ok(object);
         }
@@ -64,7 +65,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let local = self.hal().local();
         let mut taken = None;
         if !gfp.may_wait() || self.hal().may_wait(local, saved) {
-            let array = Array::new::<H>(local, cache.slot);
+            let array = Array::new::<H>(local, cache.array);
             if array.capacity() != 0 && array.count() == 0 && self.exchange_empty(cache, &array) {
                 array.count_slow_alloc();
                 taken = array.pop();
@@ -80,7 +81,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Slow path.
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
         self.alloc_for(cache, gfp, cache.shape.object_size, self.hal().return_address())
     }
 
@@ -91,7 +92,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         gfp: Gfp,
         asked: u32,
         caller: VirtAddr,
-    ) -> Result<VirtAddr, AllocError> {
+    ) -> Result<VirtAddr, SlabAllocError> {
         let gfp = self.check_flags(cache, gfp)?;
         let mut slot = self.slot_of_free(cache, gfp)?;
         while cache.is_debugged() && !self.allocated_debugged(cache, slot, caller) {
@@ -111,13 +112,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Refuses flags that are not valid for an object. Returns the rest, without the right to wait where waiting is not legal.
-    fn check_flags(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Gfp, AllocError> {
-        gfp.check().map_err(AllocError::Flags)?;
+    fn check_flags(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Gfp, SlabAllocError> {
+        gfp.check().map_err(SlabAllocError::Flags)?;
         if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
-            return Err(AllocError::Zone(flag));
+            return Err(SlabAllocError::Zone(flag));
         }
         if gfp.contains(Gfp::ZERO) && cache.shape.constructed {
-            return Err(AllocError::ZeroConstructed);
+            return Err(SlabAllocError::ZeroConstructed);
         }
         Ok(self.without_illegal_wait(gfp))
     }
@@ -143,22 +144,22 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Takes a free object from the first source that has one.
-    fn slot_of_free(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Object, AllocError> {
+    fn slot_of_free(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Object, SlabAllocError> {
         if self.is_careful() && self.hal().should_fail_slab(cache.name, gfp) {
-            return Err(AllocError::OutOfMemory);
+            return Err(SlabAllocError::OutOfMemory);
         }
         if let Some(object) = self.refill(cache, None) {
             return Ok(object);
         }
         let slab = self.new_slab(cache, gfp)?;
-        self.refill(cache, Some(slab)).ok_or(AllocError::OutOfMemory)
+        self.refill(cache, Some(slab)).ok_or(SlabAllocError::OutOfMemory)
     }
 
     /// Refills this CPU's array, after adding a new slab to the node, and takes one object.
     fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
         let map = self.hal().map();
         let saved = self.hal().save();
-        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.array);
         let on = self.wants_arrays(cache) && array.capacity() != 0;
         if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
             array.count_slow_alloc();

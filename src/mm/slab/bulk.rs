@@ -5,7 +5,7 @@
 use super::alloc::plain;
 use super::cache::Cache;
 use super::cpu::Array;
-use super::error::AllocError;
+use super::error::SlabAllocError;
 use super::node::Chain;
 use super::object::{Object, load_words};
 use super::{SlabAllocator, SlabHal};
@@ -27,7 +27,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// Those of [`SlabAllocator::alloc_object`].
     #[inline]
-    pub fn alloc_bulk(&self, cache: &Cache<H>, gfp: Gfp, objects: &mut [VirtAddr]) -> Result<(), AllocError> {
+    pub fn alloc_bulk(&self, cache: &Cache<H>, gfp: Gfp, objects: &mut [VirtAddr]) -> Result<(), SlabAllocError> {
         let done = self.take_many(cache, gfp, objects);
         if done == objects.len() { Ok(()) } else { self.alloc_rest(cache, gfp, objects, done) }
     }
@@ -40,7 +40,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         gfp: Gfp,
         objects: &mut [VirtAddr],
         mut done: usize,
-    ) -> Result<(), AllocError> {
+    ) -> Result<(), SlabAllocError> {
         while let Some(left @ [_, ..]) = objects.get_mut(done..) {
             self.fill_used_up(cache);
             let taken = self.take_many(cache, gfp, left);
@@ -61,7 +61,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Refills this CPU's array if it is empty and that needs no new slab.
     fn fill_used_up(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
-        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.array);
         if self.wants_arrays(cache) && array.capacity() != 0 && array.is_empty() {
             self.fill_empty(cache, &array);
         }
@@ -79,7 +79,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut taken = 0;
         if !gfp.may_wait() || self.hal().may_wait(local, saved) {
             // An array that is off is empty.
-            let array = Array::new::<H>(local, cache.slot);
+            let array = Array::new::<H>(local, cache.array);
             let hot = array.hot(places.len().min(BURST));
             taken = hot.len();
             take_all(places.get_mut(..taken).unwrap_or_default(), hot, cache.shape.mark);
@@ -121,7 +121,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Makes room in this CPU's array if it is full.
     fn make_room(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
-        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.array);
         let freed = if array.is_full() { self.exchange_full(cache, &array) } else { Chain::NONE };
         self.hal().restore(saved);
         self.free_slabs(freed);
@@ -133,7 +133,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn give_many(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let saved = self.hal().save();
         let local = self.hal().local();
-        let array = Array::new::<H>(local, cache.slot);
+        let array = Array::new::<H>(local, cache.array);
         let burst = objects.get(..BURST).unwrap_or(objects);
         let given = self.hal().give_many(Internal::CALL, local, &cache.objects(), burst, array.room());
         // INVARIANT: ARR-1, ARR-2: marked, and no more than there was room for.

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::cpu::Slot;
+use super::array::ArrayOffset;
 use super::flags::SlabFlags;
+use super::id::CacheId;
 use super::member::{CacheObjects, Divisor};
 use super::node::Node;
-use super::number::CacheId;
 use super::shape::Shape;
 use super::word::SlabWord;
 use crate::sync::{OrderedLock, class};
@@ -26,8 +26,8 @@ pub struct Cache<H: SlabHal> {
     pub(super) id: CacheId,
     pub(super) shape: Shape,
     pub(super) constructor: Option<Constructor>,
-    /// Slot of its array in each CPU's data.
-    pub(super) slot: Slot,
+    /// Offset of its array in each CPU's data.
+    pub(super) array: ArrayOffset,
     /// Objects that an array holds; 0 if the cache has no arrays.
     pub(super) capacity: u32,
     /// Empty slabs are kept as long as the list of slabs with free objects is not longer than this.
@@ -50,8 +50,8 @@ impl<H: SlabHal> fmt::Debug for Cache<H> {
 }
 
 impl<H: SlabHal> Cache<H> {
-    /// Distance of [`Cache::slot`] from the start of the record, for code that does not know the type.
-    pub const SLOT: usize = offset_of!(Self, slot);
+    /// Distance of [`Cache::array`] from the start of the record, for code that does not know the type.
+    pub const ARRAY: usize = offset_of!(Self, array);
 
     /// The name.
     #[must_use]
@@ -84,22 +84,22 @@ impl<H: SlabHal> Cache<H> {
         self.shape.link - self.shape.object
     }
 
-    /// Slot of its array in each CPU's data.
+    /// Offset of its array in each CPU's data.
     #[must_use]
     #[inline(always)]
-    pub const fn slot(&self) -> Slot {
-        self.slot
+    pub const fn array(&self) -> ArrayOffset {
+        self.array
     }
 
     /// Word of page number `page` of each of its slabs.
     pub(super) const fn word(&self, page: u32) -> SlabWord {
-        SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.slot)
+        SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.array)
     }
 
     /// Constants by which a fast path recognises its objects.
     #[inline(always)]
     pub(super) const fn objects(&self) -> CacheObjects {
-        CacheObjects { slot: self.slot, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
+        CacheObjects { array: self.array, size: self.divisor, mark: self.shape.mark, secret: self.mark_secret }
     }
 
     /// Number of objects that move between an array and slabs at once.

@@ -3,7 +3,7 @@
 
 use super::cache::Cache;
 use super::cpu::Array;
-use super::error::Broken;
+use super::error::SlabBroken;
 use super::node::Node;
 use super::object::Object;
 use super::word::{Book, NIL, SlabWord};
@@ -22,7 +22,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// The first invariant that does not hold; `CONTEXT` where sleeping is not allowed, and nothing has been tested.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), SlabBroken> {
         let mut result = Ok(());
         let each = |cache: &Cache<H>| {
             if result.is_ok() {
@@ -30,7 +30,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
         };
         let what = "the check may sleep, and was called in atomic context";
-        self.for_each(each).map_err(|_| Broken { tag: "CONTEXT", cache: "all caches", at: None, what })?;
+        self.for_each(each).map_err(|_| SlabBroken { tag: "CONTEXT", cache: "all caches", at: None, what })?;
         result
     }
 
@@ -39,7 +39,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// # Errors
     ///
     /// The first invariant that does not hold.
-    pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), Broken> {
+    pub fn check_cache(&self, cache: &Cache<H>) -> Result<(), SlabBroken> {
         // Cached free objects bear another mark meanwhile, so that a second place that holds one is noticed.
         let mut held = 0;
         let noted = self.for_each_held(cache, |at, tag| {
@@ -59,7 +59,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Tests the slabs of a cache, `held` of whose objects are cached on CPUs and in the depot.
-    fn check_slabs(&self, cache: &Cache<H>, held: u64) -> Result<(), Broken> {
+    fn check_slabs(&self, cache: &Cache<H>, held: u64) -> Result<(), SlabBroken> {
         let (counted, first) = self.with_node(cache, |node| ((node.slabs, node.objects, node.pages), node.front()));
         self.check_list(cache, first)?;
         let map = self.hal().map();
@@ -84,11 +84,11 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn for_each_held(
         &self,
         cache: &Cache<H>,
-        mut f: impl FnMut(VirtAddr, &'static str) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        mut f: impl FnMut(VirtAddr, &'static str) -> Result<(), SlabBroken>,
+    ) -> Result<(), SlabBroken> {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            let array = Array::new::<H>(local, cache.slot);
+            let array = Array::new::<H>(local, cache.array);
             if array.count() > array.capacity() || array.capacity() > cache.capacity {
                 return Err(broken("ARR-2", cache, None, "an array with more than it holds"));
             }
@@ -104,7 +104,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Checks an object in an array or in the depot: it must be one of the cache's, and marked. It is noted.
-    fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), Broken> {
+    fn check_held(&self, cache: &Cache<H>, at: VirtAddr, tag: &'static str) -> Result<(), SlabBroken> {
         let place = self.place(at).filter(|place| place.cache.id == cache.id && place.offset == 0);
         match place {
             Some(place) if cache.is_marked(place.object) => {
@@ -119,7 +119,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    fn check_list(&self, cache: &Cache<H>, first: Option<Page>) -> Result<(), Broken> {
+    fn check_list(&self, cache: &Cache<H>, first: Option<Page>) -> Result<(), SlabBroken> {
         let map = self.hal().map();
         let mut length = 0;
         let mut before = Page::NIL;
@@ -148,7 +148,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         Ok(())
     }
 
-    fn check_slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Result<(), Broken> {
+    fn check_slab(&self, cache: &Cache<H>, head: Page, book: Book) -> Result<(), SlabBroken> {
         let map = self.hal().map();
         let order = map.get(head).state().order();
         if u32::from(book.objects) != cache.shape.objects(order) || book.in_use + book.fresh > book.objects {
@@ -193,8 +193,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn for_each_slab(
         &self,
         cache: &Cache<H>,
-        mut f: impl FnMut(Page, Book) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        mut f: impl FnMut(Page, Book) -> Result<(), SlabBroken>,
+    ) -> Result<(), SlabBroken> {
         let map = self.hal().map();
         for section in map.sections() {
             for page in (section.first..section.end).map(Page::new) {
@@ -228,7 +228,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         found.map(|slot| VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into())))
     }
 
-    fn broken_at(&self, tag: &'static str, cache: &Cache<H>, page: Page, what: &'static str) -> Broken {
+    fn broken_at(&self, tag: &'static str, cache: &Cache<H>, page: Page, what: &'static str) -> SlabBroken {
         broken(tag, cache, Some(self.hal().to_virt(self.hal().map().phys(page))), what)
     }
 }
@@ -238,6 +238,6 @@ fn is_noted<H: SlabHal>(cache: &Cache<H>, slot: Object) -> bool {
     slot.load(cache.shape.mark) == cache.mark_of(slot) ^ NOTED
 }
 
-fn broken<H: SlabHal>(tag: &'static str, cache: &Cache<H>, at: Option<VirtAddr>, what: &'static str) -> Broken {
-    Broken { tag, cache: cache.name, at, what }
+fn broken<H: SlabHal>(tag: &'static str, cache: &Cache<H>, at: Option<VirtAddr>, what: &'static str) -> SlabBroken {
+    SlabBroken { tag, cache: cache.name, at, what }
 }

@@ -8,11 +8,12 @@
 //! code that empties an array masks interrupts before it finds the array.
 #![forbid(unsafe_code)]
 
+use super::array::Magazine;
 use super::cache::Cache;
-use super::cpu::{Array, Magazine};
-use super::global::Registry;
+use super::cpu::Array;
+use super::id::{CacheId, CacheSet};
 use super::node::Chain;
-use super::number::{CacheId, CacheSet};
+use super::table::Registry;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::CpuId;
 
@@ -75,7 +76,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         for (cpu, local) in self.all_cpus() {
             let mut wanted = CacheSet::NONE;
             self.for_each_in(registry, |cache| {
-                let array = Array::new::<H>(local, cache.slot);
+                let array = Array::new::<H>(local, cache.array);
                 if array.held() != 0 || array.spare().is_some() {
                     wanted.add(cache.id);
                 }
@@ -159,7 +160,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Empties the array of a cache on a CPU, and switches it on or off as the cache requires. Returns whether there was
     /// anything to do. Caller must be that CPU, or act for an offline one; interrupts masked.
     fn settle_array(&self, cache: &Cache<H>, local: &H::Local) -> bool {
-        let array = Array::new::<H>(local, cache.slot);
+        let array = Array::new::<H>(local, cache.array);
         let mut worked = array.count() != 0 || array.spare().is_some();
         // This comes first, as the array's memory may be an object of this very cache.
         self.give_spare_up(cache, &array);

@@ -10,7 +10,7 @@ use core::fmt;
 /// Reason why memory could not be allocated. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum AllocError {
+pub enum SlabAllocError {
     /// No memory that the flags admit is left.
     OutOfMemory,
     /// The flags contradict each other.
@@ -29,7 +29,7 @@ pub enum AllocError {
     NotReady,
 }
 
-impl fmt::Display for AllocError {
+impl fmt::Display for SlabAllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfMemory => f.write_str("out of memory"),
@@ -44,9 +44,9 @@ impl fmt::Display for AllocError {
     }
 }
 
-impl core::error::Error for AllocError {}
+impl core::error::Error for SlabAllocError {}
 
-impl From<zone::AllocError> for AllocError {
+impl From<zone::AllocError> for SlabAllocError {
     fn from(error: zone::AllocError) -> Self {
         match error {
             zone::AllocError::Flags(error) => Self::Flags(error),
@@ -345,7 +345,7 @@ impl core::error::Error for InUse {}
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
+pub struct SlabBroken {
     /// Its tag.
     pub tag: &'static str,
     /// The cache.
@@ -356,7 +356,7 @@ pub struct Broken {
     pub what: &'static str,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for SlabBroken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} in {}", self.tag, self.what, self.cache)?;
         match self.at {
@@ -366,4 +366,4 @@ impl fmt::Display for Broken {
     }
 }
 
-impl core::error::Error for Broken {}
+impl core::error::Error for SlabBroken {}

@@ -2,11 +2,11 @@
 //! the depot, filled from slabs, or emptied into them.
 #![forbid(unsafe_code)]
 
+use super::array::{ArrayOffset, Magazine};
 use super::cache::Cache;
-use super::cpu::{Array, Magazine, Slot};
-use super::mark::low;
+use super::cpu::Array;
 use super::node::{Chain, Node};
-use super::object::Object;
+use super::object::{Object, low};
 use super::word::{Book, SlabWord};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{PAGE_SIZE, VirtAddr};
@@ -19,12 +19,12 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Takes an object off this CPU's spare, which becomes the magazine in use, if the array is empty and no more is needed;
     /// see [`SlabHal::take_free`].
     #[inline]
-    pub(super) fn take_swapped(&self, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+    pub(super) fn take_swapped(&self, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
         let saved = self.hal().save();
         let local = self.hal().local();
         let mut taken = None;
         if !wait || self.hal().may_wait(local, saved) {
-            let array = Array::new::<H>(local, slot);
+            let array = Array::new::<H>(local, offset);
             if array.is_empty() && array.spare_count() != 0 {
                 array.swap();
                 array.count_slow_alloc();
@@ -41,14 +41,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Frees an object onto this CPU's spare, which becomes the magazine in use, if `is_right` accepts the array, the array is
     /// full, and no more is needed. Returns whether it was freed. See [`SlabHal::give_free`].
     #[inline]
-    pub fn give_swapped(&self, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+    pub fn give_swapped(&self, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
         let Some(page) = self.hal().page_number(at.align_down(PAGE_SIZE)).map(Page::new) else { return false };
         let saved = self.hal().save();
         let local = self.hal().local();
         let word = SlabWord::from_raw(H::local_map(local).get(page).aux().load(Ordering::Relaxed));
         let mut given = false;
-        if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
-            let (array, object) = (Array::new::<H>(local, word.slot()), Object::of_array(at));
+        if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.array()) {
+            let (array, object) = (Array::new::<H>(local, word.array()), Object::of_array(at));
             let mark = array.mark_of(at);
             if array.has_empty_spare() && array.is_full() && low(object.load(0)) != low(mark) {
                 array.swap();
@@ -157,7 +157,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let head = Page::new(page.index().wrapping_sub(word.page()));
         let Some(cache) = self.cache(Book::from_raw(map.get(head).owner()).cache) else { return false };
         let saved = self.hal().save();
-        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.array);
         let object = Object::of_array(at);
         let (mut freed, mut given) = (Chain::NONE, false);
         // With interrupts masked: a handler may free it as well.

@@ -25,7 +25,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`Self::free_object`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_object(&self, cache: &Cache<H>, at: VirtAddr) -> Result<(), Misuse> {
-        if self.hal().give_free_to(Internal::CALL, at, cache.slot) { Ok(()) } else { self.free_slow(at, Some(cache)) }
+        if self.hal().give_free_to(Internal::CALL, at, cache.array) { Ok(()) } else { self.free_slow(at, Some(cache)) }
     }
 
     /// Slow path: this CPU's magazines cannot serve the free.
@@ -113,7 +113,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn put_back(&self, place: &Place<'_, H>) {
         let cache = place.cache;
         let saved = self.hal().save();
-        let array = Array::new::<H>(self.hal().local(), cache.slot);
+        let array = Array::new::<H>(self.hal().local(), cache.array);
         array.count_slow_free();
         let mut freed = Chain::NONE;
         let on = self.wants_arrays(cache) && array.capacity() != 0;

@@ -1,6 +1,6 @@
 //! The machine trait of the slab allocator.
 
-use super::{ArrayHeader, CacheObjects, CpuSlabs, Misuse, Slot, masked};
+use super::{ArrayHeader, ArrayOffset, CacheObjects, CpuSlabs, Misuse, masked};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
@@ -18,18 +18,18 @@ use core::sync::atomic::AtomicU64;
 ///
 /// Beside the requirements of [`PageHal`]:
 ///
-/// - `HAL-6`: [`SlabHal::slot`] returns a different slot for each number, and [`SlabHal::header`] the header there, in the data
+/// - `HAL-6`: [`SlabHal::array_offset`] returns a different offset for each number, and [`SlabHal::header`] the header there, in the data
 ///   of the CPU that it is given, and nothing else uses it.
 /// - `HAL-7`: the methods of the hot path do what their bodies here do.
 pub unsafe trait SlabHal: PageHal + Sized {
-    /// Slot of cache number 0. Those of the first [`KMALLOC_SIZES`](super::KMALLOC_SIZES) numbers follow it.
+    /// Array of cache number 0. Those of the first [`KMALLOC_SIZES`](super::KMALLOC_SIZES) numbers follow it.
     const FIRST_ARRAYS: u32;
 
-    /// Slot of cache number `number`, less than [`MAX_CACHES`](super::MAX_CACHES).
-    fn slot(number: u16) -> Slot;
+    /// Array of cache number `number`, less than [`MAX_CACHES`](super::MAX_CACHES).
+    fn array_offset(number: u16) -> ArrayOffset;
 
     /// The header of an array.
-    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader;
+    fn header(local: &Self::Local, offset: ArrayOffset) -> &ArrayHeader;
 
     /// The slab allocator's data of each CPU.
     fn slabs(local: &Self::Local) -> &CpuSlabs;
@@ -84,8 +84,8 @@ pub unsafe trait SlabHal: PageHal + Sized {
     /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if the array is empty, or
     /// if the caller wants to wait where it may not.
     #[inline(always)]
-    fn take_free(&self, internal: Internal, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
-        masked::take(internal, self, slot, mark, wait)
+    fn take_free(&self, internal: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+        masked::take(internal, self, offset, mark, wait)
     }
 
     /// Marks the object at `at` as free and puts it on this CPU's array. Returns whether it did: the address is the start of an
@@ -97,8 +97,8 @@ pub unsafe trait SlabHal: PageHal + Sized {
 
     /// The same, but only if the object's cache has this array.
     #[inline(always)]
-    fn give_free_to(&self, internal: Internal, at: VirtAddr, slot: Slot) -> bool {
-        masked::give(internal, self, at, |own| own == slot)
+    fn give_free_to(&self, internal: Internal, at: VirtAddr, offset: ArrayOffset) -> bool {
+        masked::give(internal, self, at, |own| own == offset)
     }
 
     /// Frees objects of one cache, from the first on, as long as they are valid and there is room: writes their marks, and
@@ -116,16 +116,16 @@ pub unsafe trait SlabHal: PageHal + Sized {
     }
 }
 
-impl Slot {
-    /// The slot at this distance from the start of each CPU's data.
+impl ArrayOffset {
+    /// The array at this distance from the start of each CPU's data.
     ///
     /// # Safety
     ///
-    /// `SLOT-1`.
+    /// `ARR-3`.
     #[must_use]
     #[inline(always)]
     pub const unsafe fn at(distance: u32) -> Self {
-        // INVARIANT: SLOT-1 is the caller's promise.
+        // INVARIANT: ARR-3 is the caller's promise.
         Self::from_distance(distance)
     }
 }

@@ -1,11 +1,11 @@
 //! `kmalloc`: memory by size. Caches of 8 to 8,192 bytes for three types of memory, blocks of pages above.
 #![forbid(unsafe_code)]
 
+use super::array::{ArrayHeader, ArrayOffset};
 use super::cache::Cache;
-use super::cpu::{ArrayHeader, Slot};
-use super::error::{AllocError, CreateError};
+use super::error::{CreateError, SlabAllocError};
 use super::flags::SlabFlags;
-use super::number::CacheId;
+use super::id::CacheId;
 use super::shape::Shape;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr, to_usize};
@@ -26,10 +26,10 @@ const SIZES: usize = KMALLOC_SIZES as usize;
 /// Sizes by their numbers: 0 is none, 1 is 96 bytes, 2 is 192, n is 2^n.
 pub const KMALLOC_SIZES: u16 = 14;
 /// Types of memory that have caches.
-const ROWS: usize = 3;
+const TYPES: usize = 3;
 /// Numbers of caches that belong to `kmalloc`, the one of the cache of records included.
 #[expect(clippy::cast_possible_truncation, reason = "three")]
-pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * ROWS as u16;
+pub(super) const KMALLOC_CACHES: u16 = KMALLOC_SIZES * TYPES as u16;
 
 /// Bytes of the header of an array.
 #[expect(clippy::cast_possible_truncation, reason = "a few words")]
@@ -38,7 +38,7 @@ const HEADER: u32 = size_of::<ArrayHeader>() as u32;
 /// Type of memory for an allocation by size (Linux: `kmalloc_cache_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum KmallocRow {
+pub enum KmallocCacheType {
     /// Any memory.
     Normal = 0,
     /// Memory that a shrinker frees: [`Gfp::RECLAIMABLE`].
@@ -47,9 +47,9 @@ pub enum KmallocRow {
     Dma = 2,
 }
 
-impl KmallocRow {
+impl KmallocCacheType {
     /// All types, by number.
-    pub const ALL: [Self; ROWS] = [Self::Normal, Self::Reclaimable, Self::Dma];
+    pub const ALL: [Self; TYPES] = [Self::Normal, Self::Reclaimable, Self::Dma];
 
     /// The type for these flags.
     #[must_use]
@@ -98,8 +98,8 @@ pub const fn kmalloc_size(index: u8) -> usize {
 #[must_use]
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
-pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
-    let least = row.min_size();
+pub const fn kmalloc_index(kind: KmallocCacheType, size: usize) -> u8 {
+    let least = kind.min_size();
     let size = if size < least { least * (size != 0) as usize } else { size };
     match size {
         0 => 0,
@@ -114,18 +114,18 @@ pub const fn kmalloc_index(row: KmallocRow, size: usize) -> u8 {
 
 /// Numbers by size up to 256 in steps of eight, for sizes that are not constant (Linux: `size_index`).
 #[expect(clippy::indexing_slicing, reason = "the loops stay inside")]
-const SIZE_INDEX: [[u8; STEPS]; ROWS] = {
-    let mut rows = [[0; STEPS]; ROWS];
-    let mut row = 0;
-    while row < ROWS {
+const SIZE_INDEX: [[u8; STEPS]; TYPES] = {
+    let mut table = [[0; STEPS]; TYPES];
+    let mut kind = 0;
+    while kind < TYPES {
         let mut step = 0;
         while step < STEPS {
-            rows[row][step] = kmalloc_index(KmallocRow::ALL[row], 8 * (step + 1));
+            table[kind][step] = kmalloc_index(KmallocCacheType::ALL[kind], 8 * (step + 1));
             step += 1;
         }
-        row += 1;
+        kind += 1;
     }
-    rows
+    table
 };
 /// Steps of the table: a power of two.
 const STEPS: usize = 32;
@@ -133,10 +133,10 @@ const STEPS: usize = 32;
 /// The same as [`kmalloc_index`] for a size that is not constant; `None` for a size that no cache serves.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "masked to the size of the table")]
-fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
+fn runtime_index(kind: KmallocCacheType, size: usize) -> Option<usize> {
     let last = size.wrapping_sub(1);
     if last < 8 * STEPS {
-        return Some(SIZE_INDEX[row as usize][(last / 8) & (STEPS - 1)].into());
+        return Some(SIZE_INDEX[kind as usize][(last / 8) & (STEPS - 1)].into());
     }
     let zeros = last.leading_zeros() as usize;
     (zeros >= LEAST_ZEROS).then(|| (usize::BITS as usize).wrapping_sub(zeros))
@@ -146,31 +146,33 @@ fn runtime_index(row: KmallocRow, size: usize) -> Option<usize> {
 const LEAST_ZEROS: usize = (KMALLOC_MAX_CACHE_SIZE - 1).leading_zeros() as usize;
 
 /// Whether a type has a cache with this index.
-const fn has(row: KmallocRow, index: u8) -> bool {
+const fn has(kind: KmallocCacheType, index: u8) -> bool {
     let size = kmalloc_size(index);
-    size != 0 && kmalloc_index(row, size) == index
+    size != 0 && kmalloc_index(kind, size) == index
 }
 
 /// ID of cache `index` of this kmalloc type. ID 0 has no size class; it is the cache of cache descriptors.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 42")]
-const fn id(row: KmallocRow, index: usize) -> CacheId {
-    CacheId::new((row as usize * SIZES + index) as u16)
+const fn id(kind: KmallocCacheType, index: usize) -> CacheId {
+    CacheId::new((kind as usize * SIZES + index) as u16)
 }
 
 /// The array of a cache. Those of the normal type lie in order.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
-fn slot<H: SlabHal>(row: KmallocRow, index: usize) -> Slot {
-    match row {
-        // INVARIANT: SLOT-1: the headers of the first numbers follow each other (HAL-6).
-        KmallocRow::Normal => Slot::from_distance(H::FIRST_ARRAYS.wrapping_add((index as u32).wrapping_mul(HEADER))),
-        _ => H::slot(id(row, index).get()),
+fn array_of<H: SlabHal>(kind: KmallocCacheType, index: usize) -> ArrayOffset {
+    match kind {
+        // INVARIANT: ARR-3: the headers of the first numbers follow each other (HAL-6).
+        KmallocCacheType::Normal => {
+            ArrayOffset::from_distance(H::FIRST_ARRAYS.wrapping_add((index as u32).wrapping_mul(HEADER)))
+        }
+        _ => H::array_offset(id(kind, index).get()),
     }
 }
 
 /// Their names, by type and index.
-const NAMES: [[&str; SIZES]; ROWS] = [
+const NAMES: [[&str; SIZES]; TYPES] = [
     [
         "",
         "kmalloc-96",
@@ -225,15 +227,15 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Makes the caches of all types.
     pub(super) fn make_kmalloc_caches(&self) -> Result<(), CreateError> {
         let mut registry = self.registry.lock();
-        for row in KmallocRow::ALL {
-            for (index, name) in NAMES.get(row as usize).into_iter().flatten().enumerate() {
+        for kind in KmallocCacheType::ALL {
+            for (index, name) in NAMES.get(kind as usize).into_iter().flatten().enumerate() {
                 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
                 let size = kmalloc_size(index as u8);
                 #[expect(clippy::cast_possible_truncation, reason = "less than 14")]
-                if !has(row, index as u8) {
+                if !has(kind, index as u8) {
                     continue;
                 }
-                let shape = self.shape_for(name, row.flags() | self.tag_flag(), |flags| {
+                let shape = self.shape_for(name, kind.flags() | self.tag_flag(), |flags| {
                     // Objects are aligned to the largest power of two that divides their size, by lying side by side from the
                     // start of a block, unless there are bytes between them.
                     let apart = flags.intersects(SlabFlags::DEBUG);
@@ -242,7 +244,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                     Shape::new(size as u32, align as u32, flags, false, self.hal().cpus())
                 })?;
                 let memory = self.record_memory()?;
-                self.add(&mut registry, id(row, index), (name, shape, None), memory)?;
+                self.add(&mut registry, id(kind, index), (name, shape, None), memory)?;
             }
         }
         // When all caches exist: their arrays are objects of theirs.
@@ -259,20 +261,20 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError`].
+    /// [`SlabAllocError`].
     #[inline(always)]
-    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        match runtime_index(KmallocRow::of(gfp), size) {
+    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
+        match runtime_index(KmallocCacheType::of(gfp), size) {
             Some(index) => self.kmalloc_in(size, gfp, index),
             None => self.kmalloc_other(size, gfp),
         }
     }
 
     #[inline(always)]
-    fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, AllocError> {
-        let row = KmallocRow::of(gfp);
+    fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, SlabAllocError> {
+        let kind = KmallocCacheType::of(gfp);
         if super::alloc::plain(gfp)
-            && let Some(object) = self.hal().take_free(Internal::CALL, slot::<H>(row, index), 0, gfp.may_wait())
+            && let Some(object) = self.hal().take_free(Internal::CALL, array_of::<H>(kind, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
                 // All of it: `krealloc` may give out the rest without clearing it.
@@ -281,31 +283,37 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             }
             return Ok(object);
         }
-        self.kmalloc_slow(row, index, size, gfp)
+        self.kmalloc_slow(kind, index, size, gfp)
     }
 
     /// Sizes that are too small or too large for a cache.
     #[inline(always)]
-    fn kmalloc_other(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    fn kmalloc_other(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
         if size == 0 { Ok(Self::ZERO_SIZE) } else { self.alloc_large(size, gfp) }
     }
 
     #[cold]
     #[inline(never)]
-    fn kmalloc_slow(&self, row: KmallocRow, index: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    fn kmalloc_slow(
+        &self,
+        kind: KmallocCacheType,
+        index: usize,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<VirtAddr, SlabAllocError> {
         if !gfp.contains(Gfp::ZERO)
             && super::alloc::plain(gfp)
-            && let Some(object) = self.take_swapped(slot::<H>(row, index), 0, gfp.may_wait())
+            && let Some(object) = self.take_swapped(array_of::<H>(kind, index), 0, gfp.may_wait())
         {
             return Ok(object);
         }
-        self.kmalloc_long(id(row, index), size, gfp, self.hal().return_address())
+        self.kmalloc_long(id(kind, index), size, gfp, self.hal().return_address())
     }
 
     /// Slow path, on behalf of the caller at `caller`.
     #[inline(never)]
-    fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, AllocError> {
-        let cache = self.cache(id).ok_or(AllocError::NotReady)?;
+    fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, SlabAllocError> {
+        let cache = self.cache(id).ok_or(SlabAllocError::NotReady)?;
         if let Some(object) = self.take_exchanged(cache, gfp) {
             return Ok(object);
         }
@@ -323,10 +331,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// The cache that serves a size.
     #[must_use]
-    pub fn kmalloc_cache(&self, row: KmallocRow, size: usize) -> Option<&Cache<H>> {
-        match kmalloc_index(row, size) {
+    pub fn kmalloc_cache(&self, kind: KmallocCacheType, size: usize) -> Option<&Cache<H>> {
+        match kmalloc_index(kind, size) {
             0 => None,
-            index => self.cache(id(row, index.into())),
+            index => self.cache(id(kind, index.into())),
         }
     }
 
@@ -370,5 +378,5 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
 const _: () = {
     assert!(KMALLOC_MAX_CACHE_SIZE == kmalloc_size(13));
-    assert!(kmalloc_index(KmallocRow::Normal, 193) == 8 && kmalloc_index(KmallocRow::Normal, 8193) == 0);
+    assert!(kmalloc_index(KmallocCacheType::Normal, 193) == 8 && kmalloc_index(KmallocCacheType::Normal, 8193) == 0);
 };

@@ -1,7 +1,7 @@
 //! Blocks of `kmalloc` that are too large for a cache: whole pages, marked as such.
 #![forbid(unsafe_code)]
 
-use super::error::{AllocError, Misuse};
+use super::error::{Misuse, SlabAllocError};
 use super::kmalloc::KMALLOC_MAX_SIZE;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, PAGE_SIZE, VirtAddr};
@@ -15,13 +15,13 @@ const LARGE: &str = "large kmalloc";
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Allocates the smallest block that holds `size` bytes, not zero.
     #[inline(always)]
-    pub(super) fn alloc_large(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    pub(super) fn alloc_large(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
         if size > KMALLOC_MAX_SIZE {
-            return Err(AllocError::TooLarge);
+            return Err(SlabAllocError::TooLarge);
         }
-        let Some(order) = Order::for_bytes(size as u64) else { return Err(AllocError::TooLarge) };
+        let Some(order) = Order::for_bytes(size as u64) else { return Err(SlabAllocError::TooLarge) };
         if let Some(flag) = [Gfp::HIGHMEM, Gfp::DMA32].into_iter().find(|flag| gfp.contains(*flag)) {
-            return Err(AllocError::Zone(flag));
+            return Err(SlabAllocError::Zone(flag));
         }
         let plain = |page| self.claim_large(page);
         Ok(self.pages.alloc_pages_as(gfp, order, plain, |page| self.alloc_tagged(page, order, size))?)

@@ -17,7 +17,7 @@
 
 use super::SlabHal;
 use super::cache::Cache;
-use super::object::Object;
+use super::object::{Object, low};
 use super::order::MAX_SLAB_BYTES;
 use crate::addr::VirtAddr;
 
@@ -27,13 +27,6 @@ const NEXT: u32 = 1;
 const LAST: u32 = 3;
 /// The bits that are zero in every address of an object.
 const FLAGS: u32 = 7;
-
-/// The low half.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-pub(super) const fn low(word: u64) -> u32 {
-    word as u32
-}
 
 const fn high(word: u64) -> u32 {
     low(word >> 32)

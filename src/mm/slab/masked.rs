@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::SlabHal;
-use super::cpu::{Array, Slot};
-use super::mark::low;
+use super::array::ArrayOffset;
+use super::cpu::Array;
 use super::member::{CacheObjects, Members};
-use super::object::Object;
+use super::object::{Object, low};
 use super::word::{Book, SlabWord};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::Internal;
@@ -14,12 +14,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes an object off this CPU's array and clears its mark; see [`SlabHal::take_free`].
 #[inline(always)]
-pub fn take<H: SlabHal>(_: Internal, hal: &H, slot: Slot, mark: u32, wait: bool) -> Option<VirtAddr> {
+pub fn take<H: SlabHal>(_: Internal, hal: &H, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
     let saved = hal.save();
     let local = hal.local();
     let mut taken = None;
     if !wait || hal.may_wait(local, saved) {
-        taken = Array::new::<H>(local, slot).pop();
+        taken = Array::new::<H>(local, offset).pop();
     }
     hal.restore(saved);
     if let Some(object) = taken {
@@ -30,7 +30,7 @@ pub fn take<H: SlabHal>(_: Internal, hal: &H, slot: Slot, mark: u32, wait: bool)
 
 /// Marks an object as free and puts it on this CPU's array, if `is_right` accepts that array; see [`SlabHal::give_free`].
 #[inline(always)]
-pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(Slot) -> bool) -> bool {
+pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
     let Some(phys) = hal.to_phys(at) else { return false };
     let saved = hal.save();
     let local = hal.local();
@@ -38,8 +38,8 @@ pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnc
     let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
     let word = SlabWord::from_raw(word.unwrap_or(0));
     let mut given = false;
-    if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.slot()) {
-        let (array, object) = (Array::new::<H>(local, word.slot()), Object::of_array(at));
+    if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.array()) {
+        let (array, object) = (Array::new::<H>(local, word.array()), Object::of_array(at));
         let mark = array.mark_of(at);
         if low(object.load(0)) != low(mark) {
             given = array.push(at);
@@ -83,7 +83,7 @@ fn members<H: SlabHal>(hal: &H, local: &H::Local, of: &CacheObjects, at: VirtAdd
     let map = H::local_map(local);
     let page = map.find(Pfn::containing(hal.to_phys(at)?))?;
     let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
-    if !word.is_of(of.slot) {
+    if !word.is_of(of.array) {
         return None;
     }
     let number = word.page();

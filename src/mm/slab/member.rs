@@ -1,7 +1,7 @@
 //! Test whether addresses are objects of a slab, without a division: one multiplication and one comparison each.
 #![forbid(unsafe_code)]
 
-use super::cpu::Slot;
+use super::array::ArrayOffset;
 use crate::addr::VirtAddr;
 
 /// Division by the size of a cache's objects, at most 32 KiB, of distances between addresses.
@@ -32,8 +32,8 @@ impl Divisor {
 /// Constants of a bulk free's objects, which are of one cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheObjects {
-    /// Slot of the cache's array.
-    pub slot: Slot,
+    /// Offset of the cache's array.
+    pub array: ArrayOffset,
     /// Their size.
     pub size: Divisor,
     /// Bytes from the start of an object to its mark.

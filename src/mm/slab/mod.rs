@@ -29,10 +29,12 @@
 //! everywhere: in interrupt handlers, with locks held, on any CPU.
 
 mod alloc;
+mod array;
 mod bulk;
 mod cache;
 mod check;
 mod cpu;
+mod cpu_slabs;
 mod debug;
 mod drain;
 mod error;
@@ -40,41 +42,44 @@ mod exchange;
 mod flags;
 mod free;
 mod freelist;
-mod global;
 mod hal;
+mod id;
 mod kmalloc;
 mod large;
 mod mark;
 pub mod masked;
 mod member;
 mod node;
-mod number;
 mod object;
 mod order;
 mod random;
 mod raw_calls;
+mod registry;
 mod resize;
 mod shape;
 mod shrink;
 #[expect(clippy::module_inception, reason = "the slab itself, in the folder of all that slabs need")]
 mod slab;
 mod slabinfo;
+mod table;
 mod tags;
 mod word;
 
+pub use array::{ArrayHeader, ArrayOffset};
 pub use cache::{Cache, Constructor};
-pub use cpu::{ArrayHeader, CpuSlabs, Slot};
+pub use cpu_slabs::CpuSlabs;
 pub use debug::Findings;
-pub use error::{AllocError, Broken, CreateError, DestroyError, InUse, Misuse};
+pub use error::{CreateError, DestroyError, InUse, Misuse, SlabAllocError, SlabBroken};
 pub use flags::SlabFlags;
-pub use global::{CacheHandle, CacheSpec};
 pub use hal::SlabHal;
+pub use id::MAX_CACHES;
 pub use kmalloc::{
-    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocRow, kmalloc_index, kmalloc_size,
+    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocCacheType, kmalloc_index,
+    kmalloc_size,
 };
 pub use member::CacheObjects;
 pub use node::NodeEvents;
-pub use number::MAX_CACHES;
+pub use registry::{CacheHandle, CacheSpec};
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;
 
@@ -84,9 +89,9 @@ use crate::sync::{OrderedLock, class};
 use cache::Cache as CacheRecord;
 use core::sync::atomic::{AtomicBool, Ordering};
 use debug::DebugChoice;
-use global::{Registry, Table};
 use node::Node;
 use random::Random;
+use table::{Registry, Table};
 
 /// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,7 +5,7 @@
 //! there are few slabs on it, otherwise its pages are freed.
 #![forbid(unsafe_code)]
 
-use super::cpu::Magazine;
+use super::array::Magazine;
 use super::word::Book;
 use crate::mm::page::{Page, PageMap};
 

@@ -135,3 +135,10 @@ pub(super) const fn load_words<const N: usize>(from: &[AtomicU64; N]) -> [u64; N
     // SAFETY: atomics have the size and alignment of their values, and their CPU alone writes to the entries of an array.
     unsafe { core::ptr::from_ref(from).cast::<[u64; N]>().read() }
 }
+
+/// The low half.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+pub(super) const fn low(word: u64) -> u32 {
+    word as u32
+}

@@ -2,7 +2,7 @@
 //!
 //! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
-use super::{AllocError, Cache, Misuse, SlabAllocator, SlabHal};
+use super::{Cache, Misuse, SlabAllocError, SlabAllocator, SlabHal};
 use crate::addr::VirtAddr;
 use crate::gfp::Gfp;
 
@@ -30,14 +30,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`], whether it moves or not.
+    /// [`SlabAllocError::NotAllocated`], after a report, and those of [`SlabAllocator::kmalloc`], whether it moves or not.
     ///
     /// # Safety
     ///
     /// As for [`kfree`](Self::kfree); where the object moves, or shrinks, nobody uses the old one, or the bytes beyond, any
     /// more.
     #[inline(never)]
-    pub unsafe fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    pub unsafe fn krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
         self.do_krealloc(at, size, gfp)
     }
 

@@ -1,7 +1,7 @@
 //! Sizes of allocations, and changing them: `ksize`, `krealloc`, `kfree_sensitive`, arrays.
 #![forbid(unsafe_code)]
 
-use super::error::{AllocError, Misuse};
+use super::error::{Misuse, SlabAllocError};
 use super::object::Object;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{VirtAddr, to_usize};
@@ -64,18 +64,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::Overflow`] if the product does not fit, and those of [`SlabAllocator::kmalloc`].
+    /// [`SlabAllocError::Overflow`] if the product does not fit, and those of [`SlabAllocator::kmalloc`].
     #[inline]
-    pub fn kmalloc_array(&self, count: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
-        let bytes = count.checked_mul(size).ok_or(AllocError::Overflow)?;
+    pub fn kmalloc_array(&self, count: usize, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
+        let bytes = count.checked_mul(size).ok_or(SlabAllocError::Overflow)?;
         self.kmalloc(bytes, gfp)
     }
 
     /// [`Self::krealloc`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(never)]
-    pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    pub(crate) fn do_krealloc(&self, at: VirtAddr, size: usize, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
         let caller = self.hal().return_address();
-        gfp.check().map_err(AllocError::Flags)?;
+        gfp.check().map_err(SlabAllocError::Flags)?;
         // Checked even if the object stays in place, so that a caller that may not wait does not depend on sizes.
         let gfp = self.without_illegal_wait(gfp);
         if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
@@ -83,7 +83,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
         let extent = self.extent(at).map_err(|misuse| {
             self.report_from(&misuse, caller);
-            AllocError::NotAllocated(at)
+            SlabAllocError::NotAllocated(at)
         })?;
         if size == 0 {
             self.free_reported(at);

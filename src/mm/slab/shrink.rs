@@ -4,9 +4,9 @@
 use super::cache::Cache;
 use super::cpu::Array;
 use super::error::InUse;
-use super::global::Registry;
+use super::id::CacheSet;
 use super::node::{Chain, Node};
-use super::number::CacheSet;
+use super::table::Registry;
 use super::word::Book;
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{CpuId, PAGE_SIZE};
@@ -176,7 +176,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
             if let Some(magazine) = self.new_magazine(cache) {
-                let array = Array::new::<H>(local, cache.slot);
+                let array = Array::new::<H>(local, cache.array);
                 array.load(magazine, 0, if careful { 0 } else { cache.capacity });
             }
         }
@@ -192,7 +192,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     pub(super) fn free_arrays(&self, cache: &Cache<H>) {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            Array::new::<H>(local, cache.slot).take_memory().into_iter().for_each(|each| self.free_magazine(each));
+            Array::new::<H>(local, cache.array).take_memory().into_iter().for_each(|each| self.free_magazine(each));
         }
     }
 
@@ -222,7 +222,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn held_objects(&self, cache: &Cache<H>) -> u64 {
         (0..self.hal().cpus())
             .filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)))
-            .map(|local| u64::from(Array::new::<H>(local, cache.slot).held()))
+            .map(|local| u64::from(Array::new::<H>(local, cache.array).held()))
             .sum()
     }
 

@@ -40,7 +40,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[must_use]
     pub fn info(&self, cache: &Cache<H>) -> CacheInfo {
         let locals = || (0..self.hal().cpus()).filter_map(|cpu| self.hal().local_of(CpuId::new(cpu)));
-        let arrays = || locals().map(|local| Array::new::<H>(local, cache.slot));
+        let arrays = || locals().map(|local| Array::new::<H>(local, cache.array));
         let held: u64 = arrays().map(|array| u64::from(array.held())).sum();
         let (mut served, mut slow_allocs, mut slow_frees) = (0, 0, 0);
         for (fast, allocs, frees) in arrays().map(|array| array.events()) {
@@ -71,8 +71,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         }
     }
 
-    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of fast and slow paths. Printed where
-    /// sleeping is allowed; elsewhere that is reported, and takes the place of the caches.
+    /// All caches as `/proc/slabinfo` prints them, version 2.1, with the counters of fast and slow paths. Print it where
+    /// sleeping is allowed; elsewhere an error is printed instead of the caches.
     pub const fn slabinfo(&self) -> SlabInfo<'_, H> {
         SlabInfo(self)
     }

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
-use super::error::{Broken, Misuse};
+use super::error::{Misuse, SlabBroken};
 use super::flags::SlabFlags;
 use super::freelist::{decode, split_past, with_past};
 use super::object::Object;
@@ -160,7 +160,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// `TAG-1`: an object has one tag, of its turn, from its first byte on and none behind, or it is free and has that
     /// of free memory.
-    pub(super) fn check_tags(&self, cache: &Cache<H>, index: u32, slot: Object) -> Result<(), Broken> {
+    pub(super) fn check_tags(&self, cache: &Cache<H>, index: u32, slot: Object) -> Result<(), SlabBroken> {
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let Some((memory, phys)) = self.tags_at(object).filter(|_| cache.is_tagged()) else { return Ok(()) };
         let granules = (0..cache.shape.usable().into())
@@ -170,7 +170,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let first = tags.next().unwrap_or(Tag::FREE);
         let is_free = cache.is_marked(slot);
         let turn = if is_free { first == Tag::FREE } else { tags::for_object(index, [None; 2], None).contains(first) };
-        let broken = |what| Err(Broken { tag: "TAG-1", cache: cache.name, at: Some(object), what });
+        let broken = |what| Err(SlabBroken { tag: "TAG-1", cache: cache.name, at: Some(object), what });
         if !turn {
             return broken("a tag that it may not have");
         }

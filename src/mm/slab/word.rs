@@ -4,7 +4,7 @@
 //! ```text
 //!  descriptor.aux of every page of a slab: SlabWord
 //!   63          40 39   38  36 35  32 31                 0
-//!  | array's slot | 1 |   0   | page | 2^32 / object size |
+//!  | array offset | 1 |   0   | page | 2^32 / object size |
 //!
 //!  descriptor.owner of the first page: Book
 //!   63    52 51    39 38    26 25    13 12     0
@@ -12,8 +12,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::cpu::Slot;
-use super::number::CacheId;
+use super::array::ArrayOffset;
+use super::id::CacheId;
 
 /// Word that every page of a slab has in the low half of its descriptor's `aux`, which only slabs set. It answers with one
 /// multiplication whether an address is the start of one of the slab's objects, and with one addition where the CPU keeps free
@@ -27,15 +27,18 @@ pub struct SlabWord(u64);
 
 impl SlabWord {
     const PAGE_SHIFT: u32 = 32;
-    const SLOT_SHIFT: u32 = 40;
+    const ARRAY_SHIFT: u32 = 40;
 
     /// The word of page number `page` of a slab with objects of `size` bytes, at least 8. `checked` caches have a size that the
     /// fast path of freeing cannot test: they always take the slow path.
     #[must_use]
-    pub(super) const fn new(size: u32, checked: bool, page: u32, slot: Slot) -> Self {
+    pub(super) const fn new(size: u32, checked: bool, page: u32, offset: ArrayOffset) -> Self {
         let reciprocal = if checked { 0 } else { Self::reciprocal(size) };
         Self(
-            reciprocal as u64 | (page as u64) << Self::PAGE_SHIFT | (slot.distance() as u64) << Self::SLOT_SHIFT | SLAB,
+            reciprocal as u64
+                | (page as u64) << Self::PAGE_SHIFT
+                | (offset.distance() as u64) << Self::ARRAY_SHIFT
+                | SLAB,
         )
     }
 
@@ -62,11 +65,11 @@ impl SlabWord {
         self.0 & SLAB != 0
     }
 
-    /// Whether the page belongs to a slab of the cache with this slot.
+    /// Whether the page belongs to a slab of the cache whose arrays are there.
     #[must_use]
     #[inline(always)]
-    pub(super) const fn is_of(self, slot: Slot) -> bool {
-        self.0 >> (Self::SLOT_SHIFT - 1) == slot.tag()
+    pub(super) const fn is_of(self, offset: ArrayOffset) -> bool {
+        self.0 >> (Self::ARRAY_SHIFT - 1) == offset.tag()
     }
 
     /// The number of the page in its slab.
@@ -87,11 +90,11 @@ impl SlabWord {
         within.wrapping_mul(reciprocal) < reciprocal
     }
 
-    /// Slot of the cache's array.
+    /// Offset of the cache's array.
     #[must_use]
     #[inline(always)]
-    pub(super) const fn slot(self) -> Slot {
-        Slot::from_distance((self.0 >> Self::SLOT_SHIFT) as u32)
+    pub(super) const fn array(self) -> ArrayOffset {
+        ArrayOffset::from_distance((self.0 >> Self::ARRAY_SHIFT) as u32)
     }
 }
 
@@ -146,9 +149,9 @@ impl Book {
 
 // Machines take these words apart in the assembly of their fast paths: the fields of both words must stay in place.
 const _: () = {
-    let slot = Slot::from_distance(0x12_3450);
-    let word = SlabWord::new(256, false, 5, slot);
-    assert!(word.is_of(slot) && word.0 >> 39 == slot.tag() && word.0 >> 40 == 0x12_3450);
+    let offset = ArrayOffset::from_distance(0x12_3450);
+    let word = SlabWord::new(256, false, 5, offset);
+    assert!(word.is_of(offset) && word.0 >> 39 == offset.tag() && word.0 >> 40 == 0x12_3450);
     assert!(word.0 >> 32 & 0xf == 5 && word.0 >> 20 & 0xf000 == 5 << 12);
     let book = Book { cache: CacheId::new(3), fresh: 1, in_use: 2, first: NIL, objects: 16 };
     assert!(book.raw() & 0x1fff == 16);

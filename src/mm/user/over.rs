@@ -1,18 +1,21 @@
 //! Translations follow changes of areas: the map's calls over the pages of a space.
 #![forbid(unsafe_code)]
 
+use super::map::fill::Frames;
 use super::map::{
     Discard, Fill, MapError, NewArea, NoMemory, ObjectId, Objects, Translations, VmFlags, Vma, VmaSource,
 };
-use super::pages::{UserHal, UserPages};
-use super::terms::{access, share, virt, virt_range};
-use crate::addr::{UserAddr, UserRange, VirtRange};
+use super::pages::{Inserted, UserHal, UserPages};
+use super::terms::{EINVAL, access, share, virt, virt_range};
+use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, Pfn, UserAddr, UserRange, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
-use crate::hal::entry::Entry;
-use crate::mm::pgtable::Visit;
+use crate::mm::page::PageMap;
+use crate::mm::zone::PageHal;
 use core::fmt;
-use core::ops::ControlFlow;
+
+/// One past the last frame number.
+const PFN_END: u64 = 1 << (PHYS_SHIFT_MAX - PAGE_SHIFT);
 
 /// The pages of a space, as its map of areas sees them.
 #[derive(Debug)]
@@ -23,15 +26,6 @@ pub struct Over<'s, H: UserHal> {
 impl<'s, H: UserHal> Over<'s, H> {
     pub(super) const fn new(pages: &'s UserPages<H>) -> Self {
         Self { pages }
-    }
-
-    /// Whether anything is mapped in a range.
-    pub(super) fn has_pages(&self, range: UserRange) -> bool {
-        let is_leaf = |visit: Visit| match visit.entry {
-            Entry::Leaf(_) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        };
-        self.pages.tables().walk(virt_range(range), is_leaf).is_break()
     }
 
     /// Logs what cannot be: the map has made all edges before.
@@ -94,20 +88,17 @@ impl<H: UserHal> Translations for Over<'_, H> {
 
     fn protect(&self, range: UserRange, flags: VmFlags) {
         let all = virt_range(range);
-        // Without access there are no pages: the space has seen to that.
-        if let Some(access) = access(flags) {
-            Self::done("protect", range, self.pages.protect(all, access, share(flags), Gfp::ATOMIC));
-        }
+        let protected = match access(flags) {
+            Some(access) => self.pages.protect(all, access, share(flags), Gfp::ATOMIC),
+            None => self.pages.park(all, Gfp::ATOMIC),
+        };
+        Self::done("protect", range, protected);
     }
 
     fn relocate(&self, from: UserRange, to: UserAddr) -> Result<(), NoMemory> {
-        let (from, target) = (virt_range(from), UserRange::from_size(to, from.size()).ok_or(NoMemory)?);
-        let target = virt_range(target);
-        // Tables for the edges first. The target is already unmapped if there is no memory for other tables afterwards: the
-        // one failure that changes something, which `mremap` to a fixed place that is in use can meet.
-        self.pages.carve(target, Gfp::USER)?;
-        self.pages.unmap(target, target, Gfp::ATOMIC)?;
-        Ok(self.pages.relocate(from, target.start(), Gfp::USER)?)
+        let from = virt_range(from);
+        // Tables come first: what fails leaves both as they were.
+        Ok(self.pages.relocate_over(from, virt(to), Gfp::USER)?)
     }
 
     fn discard(&self, range: UserRange, _: Discard) {
@@ -119,8 +110,20 @@ impl<H: UserHal> Translations for Over<'_, H> {
     }
 
     fn fill(&self, range: UserRange, fill: &Fill, flags: VmFlags) -> Result<(), MapError> {
-        // Frames of drivers: not done yet. ENODEV.
-        let _ = (range, fill, flags);
-        Err(MapError::File(19))
+        let (range, access) = (virt_range(range), access(flags));
+        match fill.frames() {
+            Frames::Run { first, device } => {
+                let last = (range.size() - 1) >> PAGE_SHIFT;
+                first.checked_add(last).filter(|last| last.get() < PFN_END).ok_or(MapError::File(EINVAL))?;
+                let frame_of = |index| Some(Pfn::new(first.get() + index));
+                self.pages.fill(range, &Inserted { device, frame_of }, fill.memory(), access, Gfp::USER)?;
+            }
+            Frames::Pages { page_of, of, first } => {
+                let map = self.pages.hal().pages().hal().map();
+                let frame_of = |index| page_of(of, first + index).map(|page| map.pfn(page));
+                self.pages.fill(range, &Inserted { device: false, frame_of }, fill.memory(), access, Gfp::USER)?;
+            }
+        }
+        Ok(())
     }
 }

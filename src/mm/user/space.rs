@@ -6,17 +6,19 @@ use super::map::{
 };
 use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
-use super::pages::{Backing, FaultAccess, FaultError, Handled, Usage, UserHal, UserPages};
+use super::pages::{Backing, FaultAccess, FaultError, Handled, PagesError, Usage, UserHal, UserPages};
 use super::terms::{access, share, virt, virt_range};
-use crate::addr::{Order, PhysAddr, UserAddr, UserRange};
+use crate::addr::{Order, PAGE_SIZE, PhysAddr, UserAddr, UserRange, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::Entry;
 use crate::hal::mmu::Asid;
 use crate::hal::prot::Access;
+use crate::hal::user::USER_END;
 use crate::hal::wait::{Context, Wait};
+use crate::mm::page::Page;
 use core::fmt;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The machine interface of an address space: tables and pages, records of areas, files, and how a caller sleeps.
 pub trait SpaceHal<'a>: UserHal + VmaSource<'a> + Objects + Wait + Context {}
@@ -181,19 +183,13 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 
     /// Changes what a range permits; see [`AddressMap::mprotect`]. Only where sleeping is allowed.
     ///
-    /// Entries that keep a page and permit nothing do not exist yet: a range that has pages is not made inaccessible.
+    /// Memory of a range to which no access is permitted stays, for when some is again.
     ///
     /// # Errors
     ///
-    /// Those of [`AddressMap::mprotect`]; [`MapError::HasPages`] for no access to a range that has pages.
+    /// Those of [`AddressMap::mprotect`].
     pub fn mprotect(&self, addr: UserAddr, size: u64, access: VmFlags) -> Result<(), MapError> {
-        self.change("mprotect", |map, over| {
-            let range = UserRange::from_size(addr, size).unwrap_or_default();
-            if access.is_empty() && over.has_pages(range) {
-                return Err(MapError::HasPages(range));
-            }
-            map.mprotect(over, addr, size, access)
-        })
+        self.change("mprotect", |map, over| map.mprotect(over, addr, size, access))
     }
 
     /// Moves or resizes; see [`AddressMap::mremap`]. Only where sleeping is allowed.
@@ -235,6 +231,35 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         self.change("with_map_mut", f)
     }
 
+    /// Maps a page of the kernel at `at`, where nothing is, in a shared area of a file that has marked it
+    /// [`MIXEDMAP`](VmFlags::MIXEDMAP), with the access of the area (Linux: `vm_insert_page`). The mapping holds the page. Only
+    /// where sleeping is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`], [`MapError::WrongKind`], [`MapError::Access`]: the area; [`MapError::Unaligned`],
+    /// [`MapError::Exists`]: the address; [`MapError::File`] with `EINVAL` for a page that is not a driver's;
+    /// [`MapError::NoMemory`], [`MapError::Atomic`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the page, and user space may read what it holds, and write it if the area may be written to, for as long
+    /// as it is mapped.
+    pub unsafe fn insert_page(&self, at: UserAddr, page: Page) -> Result<(), MapError> {
+        self.hal().pages().might_sleep("insert_page").map_err(|_| MapError::Atomic)?;
+        if !at.is_aligned(PAGE_SIZE) {
+            return Err(MapError::Unaligned(at.get()));
+        }
+        let map = self.map.read(self.hal()).map_err(|Busy| MapError::NoMemory)?;
+        let area = map.area_at(at).ok_or(MapError::NotMapped(at))?;
+        let flags = area.flags();
+        if !flags.contains(VmFlags::MIXEDMAP | VmFlags::SHARED) {
+            return Err(MapError::WrongKind(area.range()));
+        }
+        let access = access(flags).ok_or(MapError::Access(flags))?;
+        Ok(self.pages.do_insert_page(virt(at), page, access, GFP)?)
+    }
+
     /// Resolves a fault: when it returns `Ok` the access may be tried again (Linux: `do_page_fault`). May sleep
     /// if `gfp` says so; with [`Gfp::NOWAIT`] wherever locks may be taken. Faults in one space run side by side.
     ///
@@ -252,10 +277,46 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         }
     }
 
-    #[inline]
+    /// Brings in the anonymous pages of a range that are not there, to be written where the area permits it (Linux:
+    /// `MAP_POPULATE`, `mm_populate`). Only where sleeping is allowed. Other areas have what they have.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceFault::NotMapped`], [`SpaceFault::Denied`], [`SpaceFault::Guard`] at the first address that cannot have a page;
+    /// [`SpaceFault::OutOfMemory`], [`SpaceFault::Busy`], [`SpaceFault::Killed`]. Pages that were brought in until then stay.
+    pub fn populate(&self, addr: UserAddr, size: u64) -> Result<(), SpaceFault> {
+        self.hal().pages().might_sleep("populate").map_err(|_| SpaceFault::Busy)?;
+        let map = self.map.read(self.hal()).map_err(|Busy| SpaceFault::Busy)?;
+        // INVARIANT: SPC-2, as for a fault.
+        if self.killed.load(Ordering::Acquire) {
+            return Err(SpaceFault::Killed);
+        }
+        let addr = addr.align_down(PAGE_SIZE);
+        let end = addr.get().checked_add(size).ok_or(SpaceFault::NotMapped(addr))?;
+        let end = UserAddr::new(end.checked_next_multiple_of(PAGE_SIZE).ok_or(SpaceFault::NotMapped(addr))?);
+        let mut at = addr;
+        for area in map.areas_from(addr) {
+            if at >= end || area.start() > at {
+                break;
+            }
+            let stop = area.end().min(end);
+            if area.is_anonymous() {
+                let backing = backing(area, self.largest).ok_or(SpaceFault::Denied(at))?;
+                let part = UserRange::new(at, stop).unwrap_or_default();
+                self.pages.populate(virt_range(part), &backing, GFP).map_err(|error| match error {
+                    PagesError::Fault(FaultError::Guard(at)) => SpaceFault::Guard(UserAddr::new(at.get())),
+                    PagesError::Fault(_) => SpaceFault::Denied(at),
+                    _ => SpaceFault::OutOfMemory,
+                })?;
+            }
+            at = stop;
+        }
+        if at < end { Err(SpaceFault::NotMapped(at)) } else { Ok(()) }
+    }
+
+    #[inline(always)]
     fn fault_in(&self, area: &Vma, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
-        // INVARIANT: SPC-2: `kill` sets this before it unmaps, with the map held for reading; the pages of a fault that
-        // came before are unmapped with the others, as it holds the map too.
+        // INVARIANT: SPC-2: `kill` sets this before it unmaps.
         if self.killed.load(Ordering::Acquire) {
             return Err(SpaceFault::Killed);
         }
@@ -272,12 +333,29 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         if flags.contains(VmFlags::FILE) && self.pages.tables().translate(virt(addr)).is_none() {
             return Err(SpaceFault::NothingThere(addr));
         }
-        self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
+        let handled = self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
             FaultError::Guard(_) => SpaceFault::Guard(addr),
             FaultError::OutOfMemory => SpaceFault::OutOfMemory,
             FaultError::Outside(_) => SpaceFault::NotMapped(addr),
             _ => SpaceFault::Denied(addr),
-        })
+        })?;
+        // INVARIANT: SPC-2: `kill` has set this since, and may have passed the page before it was there. If it is not seen
+        // here, `kill` finds the page: the fault ended in a DSB, so that this load comes after the entry was written.
+        if self.killed.load(Ordering::Acquire) {
+            self.unmap_all();
+            return Err(SpaceFault::Killed);
+        }
+        Ok(handled)
+    }
+
+    /// Unmaps everything, for a space that is being killed.
+    #[cold]
+    fn unmap_all(&self) {
+        let all = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END.get())).unwrap_or_default();
+        // No leaf crosses the edges, so that nothing is split.
+        if let Err(error) = self.pages.unmap(all, all, Gfp::ATOMIC) {
+            log::error!("a killed address space keeps its memory: {error}");
+        }
     }
 
     /// An access below a stack: the stack grows, if it may.
@@ -319,18 +397,25 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         Ok(child)
     }
 
-    /// Takes all anonymous memory from a space whose process is to die, even while CPUs run it: for an OOM hook (Linux:
-    /// `oom_reap_task_mm`). Its next access faults with [`SpaceFault::Killed`]. Whether it was done: not while somebody
-    /// changes its areas. May be called inside a reclaimer; takes no memory.
+    /// Takes all memory from a space whose process is to die, tables and what drivers have mapped included, even while CPUs run
+    /// it: for an OOM hook (Linux: `oom_reap_task_mm`). Each access after that faults with [`SpaceFault::Killed`], and a copy by
+    /// the kernel ends there. Whether its memory is back: not while somebody changes its areas, who finds it killed at the next
+    /// call. May be called inside a reclaimer; takes no memory.
     pub fn kill(&self) -> bool {
-        self.killed.store(true, Ordering::Release);
-        let Ok(map) = self.map.try_read(self.hal()) else { return false };
-        for area in map.areas().filter(|area| area.is_anonymous()) {
-            let range = virt_range(area.range());
-            // A whole area has its edges at edges of blocks.
-            let _ = self.pages.discard(range, Gfp::ATOMIC);
-        }
+        self.killed.store(true, Ordering::SeqCst);
+        // INVARIANT: SPC-2: a fault that does not see it has written its entry before what follows looks.
+        fence(Ordering::SeqCst);
+        let Ok(_map) = self.map.try_read(self.hal()) else { return false };
+        self.unmap_all();
         true
+    }
+
+    /// Whether the area at `at` is shared, if somebody changes the areas: as if it was.
+    #[cfg(all(feature = "global", target_os = "none"))]
+    pub(crate) fn is_shared_at(&self, at: VirtAddr) -> bool {
+        self.map.try_read(self.hal()).is_ok_and(|map| {
+            map.area_at(UserAddr::new(at.get())).is_none_or(|area| area.flags().contains(VmFlags::SHARED))
+        })
     }
 
     /// Whether [`AddressSpace::kill`] was called.
@@ -349,16 +434,18 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         let map = self.map.read(self.hal()).map_err(|Busy| outside)?;
         map.check()?;
         let walked = self.pages.tables().walk_all(|visit| {
-            let Entry::Leaf(leaf) = visit.entry else { return ControlFlow::Continue(()) };
             let start = UserAddr::new(visit.start.get());
-            let wanted = match leaf.prot.access() {
-                Access::ReadOnly => VmFlags::READ,
-                Access::ReadWrite => VmFlags::READ | VmFlags::WRITE,
-                Access::Execute => VmFlags::EXEC,
+            let (wanted, parked) = match visit.entry {
+                Entry::Leaf(leaf) => (wanted_by(leaf.prot.access()), false),
+                Entry::Parked(_) => (VmFlags::empty(), true),
+                _ => return ControlFlow::Continue(()),
             };
-            let permits = |area: &Vma| area.flags().contains(wanted) && visit.last().get() < area.end().get();
+            let permits = |area: &Vma| {
+                let flags = area.flags();
+                flags.contains(wanted) && parked != flags.intersects(VmFlags::ACCESS)
+            };
             match map.area_at(start) {
-                Some(area) if permits(area) => ControlFlow::Continue(()),
+                Some(area) if permits(area) && visit.last().get() < area.end().get() => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });
@@ -369,13 +456,24 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
 impl<'a, H: SpaceHal<'a>> Drop for AddressSpace<'a, H> {
     fn drop(&mut self) {
         let Self { map, pages, .. } = self;
-        map.get_mut().clear(&Over::new(pages));
+        // Translations first: what a file or a device gives up with its area, no CPU reaches any more.
+        pages.raze();
+        map.get_mut().release_areas(&Over::new(pages));
     }
 }
 
 impl<'a, H: SpaceHal<'a>> fmt::Debug for AddressSpace<'a, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddressSpace").field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// The permissions that an area of a leaf with this access has.
+const fn wanted_by(access: Access) -> VmFlags {
+    match access {
+        Access::ReadOnly => VmFlags::empty(),
+        Access::ReadWrite => VmFlags::WRITE,
+        Access::Execute => VmFlags::EXEC,
     }
 }
 

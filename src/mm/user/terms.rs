@@ -3,7 +3,7 @@
 
 use super::map::{MapError, NoMemory, VmFlags};
 use super::pages::{PagesError, Sharing};
-use crate::addr::{UserAddr, UserRange, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, UserAddr, UserRange, VirtAddr, VirtRange};
 use crate::hal::prot::Access;
 
 /// A user address as the tables have it.
@@ -32,10 +32,22 @@ pub(super) const fn share(flags: VmFlags) -> Sharing {
     if flags.contains(VmFlags::SHARED) { Sharing::Shared } else { Sharing::Private }
 }
 
+/// Linux's error number for a frame that is not a file's to map.
+pub(super) const EINVAL: i32 = 22;
+
 impl From<PagesError> for MapError {
-    fn from(_: PagesError) -> Self {
-        // Areas and pages agree in all else.
-        Self::NoMemory
+    fn from(error: PagesError) -> Self {
+        match error {
+            // Areas and pages agree in all else: only frames of a file can be wrong.
+            PagesError::BadPage(_)
+            | PagesError::MemoryType(..)
+            | PagesError::SharedExecutable
+            | PagesError::Range(_) => Self::File(EINVAL),
+            PagesError::Occupied(at) => {
+                Self::Exists(UserRange::from_size(UserAddr::new(at.get()), PAGE_SIZE).unwrap_or_default())
+            }
+            _ => Self::NoMemory,
+        }
     }
 }
 

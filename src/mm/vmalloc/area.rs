@@ -287,3 +287,11 @@ impl fmt::Debug for Removed<'_> {
         self.info().fmt(f)
     }
 }
+
+impl AreaInfo {
+    /// Caller must be in a position to keep the area unchanged: its tree or its owner.
+    pub(super) fn of(area: &Area) -> Self {
+        let (flags, phys, pages, caller) = (area.flags(), area.phys(), area.page_count(), area.caller());
+        Self { range: area.range(), flags, phys, pages, caller }
+    }
+}

@@ -7,9 +7,11 @@
 //! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
-use super::map::{TABLE_GFP, check_prot};
-use super::{AreaError, AreaRequest, MapError, VmFlags, VmallocHal, VmapSpace};
+use super::hal::TABLE_GFP;
+use super::vmalloc::check_prot;
+use super::{AreaError, AreaRequest, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{CpuId, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr, to_usize};
+use crate::ds::Broken;
 use crate::hal::level::Slot;
 use crate::hal::prot::Prot;
 use crate::mm::page::{Page, PageMap};
@@ -240,7 +242,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     }
 
     /// Takes pages from the first block with room that is this CPU's, or can become so.
-    fn take_elsewhere(&self, count: u32) -> Result<Option<Run<'_>>, MapError> {
+    fn take_elsewhere(&self, count: u32) -> Result<Option<Run<'_>>, VmallocError> {
         let cpu = self.space.hal().cpu();
         let home = home(cpu);
         let base = match self.base() {
@@ -263,11 +265,16 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     }
 
     /// The table of a block.
-    fn pin<'b>(&self, block: &'b Block<H::Relax>, base: VirtAddr, index: usize) -> Result<&'b PinnedTable, MapError> {
+    fn pin<'b>(
+        &self,
+        block: &'b Block<H::Relax>,
+        base: VirtAddr,
+        index: usize,
+    ) -> Result<&'b PinnedTable, VmallocError> {
         let hal = self.space.hal();
         let start = VirtAddr::new(base.get() + ((index as u64) << PMD_SHIFT));
         // A second caller finds the same table.
-        let table = hal.tables().pin(&hal.frames(TABLE_GFP), start).map_err(MapError::Tables)?;
+        let table = hal.tables().pin(&hal.frames(TABLE_GFP), start).map_err(VmallocError::Tables)?;
         Ok(block.table.call_once(|| table))
     }
 
@@ -279,13 +286,13 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Protection`]; [`MapError::BadPage`] for a page that the caller
-    /// may not map; [`MapError::Area`], [`MapError::Tables`]. Nothing has changed then.
+    /// [`VmallocError::Empty`], [`VmallocError::TooLarge`], [`VmallocError::Protection`]; [`VmallocError::BadPage`] for a page that the caller
+    /// may not map; [`VmallocError::Area`], [`VmallocError::Tables`]. Nothing has changed then.
     #[track_caller]
     #[inline]
-    pub fn vm_map_ram(&self, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
+    pub fn vm_map_ram(&self, list: &[Page], prot: Prot) -> Result<VirtAddr, VmallocError> {
         if list.is_empty() {
-            return Err(MapError::Empty);
+            return Err(VmallocError::Empty);
         }
         let prot = check_prot(prot)?;
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
@@ -304,7 +311,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         list: &[Page],
         prot: Prot,
         caller: &'static Location<'static>,
-    ) -> Result<VirtAddr, MapError> {
+    ) -> Result<VirtAddr, VmallocError> {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         let taken = if list.len() <= MAX_PAGES { self.take_elsewhere(list.len() as u32 + 1)? } else { None };
         match taken {
@@ -315,7 +322,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 
     /// Maps pages at addresses that were taken for them.
     #[inline(always)]
-    fn map_run(&self, run: Run<'_>, list: &[Page], prot: Prot) -> Result<VirtAddr, MapError> {
+    fn map_run(&self, run: Run<'_>, list: &[Page], prot: Prot) -> Result<VirtAddr, VmallocError> {
         let hal = self.space.hal();
         let map = hal.pages().hal().map();
         let first = Slot::wrapping(u64::from(run.page));
@@ -335,10 +342,10 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         list: &[Page],
         prot: Prot,
         mapped: Result<bool, PgtableError>,
-    ) -> Result<VirtAddr, MapError> {
+    ) -> Result<VirtAddr, VmallocError> {
         let (hal, first) = (self.space.hal(), Slot::wrapping(u64::from(run.page)));
         let rest = || {
-            mapped.map_err(MapError::Tables)?;
+            mapped.map_err(VmallocError::Tables)?;
             let origin = hal.pages().hal().map().origin();
             let places = (u64::from(run.page)..).map(Slot::wrapping).zip(list);
             let done = places.take_while(|(slot, _)| hal.tables().frame_pinned(run.table, *slot).is_some()).count();
@@ -346,7 +353,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
                 (Slot::wrapping(u64::from(run.page) + done as u64), list.get(done..).unwrap_or_default());
             self.mark(list)?;
             let page_of = |page: Page| Some(page.index());
-            hal.tables().do_map_pinned(run.table, from, list, origin, page_of, prot).map_err(MapError::Tables)
+            hal.tables().do_map_pinned(run.table, from, list, origin, page_of, prot).map_err(VmallocError::Tables)
         };
         rest().map(|_| run.table.address(first)).inspect_err(|_| {
             hal.tables().do_unmap_pinned(run.table, first, list.len() as u64);
@@ -359,9 +366,9 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 
     /// Marks the blocks that pages belong to, so that a free searches the mappings. If one must not be mapped, those before
     /// stay marked, which costs their free a search of the blocks.
-    fn mark(&self, list: &[Page]) -> Result<(), MapError> {
+    fn mark(&self, list: &[Page]) -> Result<(), VmallocError> {
         let pages = self.space.hal().pages();
-        list.iter().try_for_each(|page| pages.note_brief(*page)).map_err(MapError::BadPage)
+        list.iter().try_for_each(|page| pages.note_brief(*page)).map_err(VmallocError::BadPage)
     }
 
     /// Whether one of `pages` frames from `first` on is mapped here now. Any context. Cost: O(blocks in use), and an
@@ -381,14 +388,14 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 
     /// [`Self::vm_unmap_ram`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
-    pub(crate) fn do_vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    pub(crate) fn do_vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), VmallocError> {
         // Without a base nothing was ever mapped in a block.
         let Some(base) = self.base.get() else { return self.unmap_area(addr, pages) };
         let offset = addr.get().wrapping_sub(base.get());
         let Some(block) = self.blocks.get(to_usize(offset >> PMD_SHIFT)) else {
             return self.unmap_area(addr, pages);
         };
-        let not_mapped = MapError::NotMapped(addr, pages);
+        let not_mapped = VmallocError::NotMapped(addr, pages);
         if !(1..=MAX_PAGES).contains(&pages) || !addr.is_aligned(PAGE_SIZE) {
             return Err(not_mapped);
         }
@@ -408,10 +415,10 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
 
     /// Unmaps a mapping that has an area of its own.
     #[cold]
-    fn unmap_area(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    fn unmap_area(&self, addr: VirtAddr, pages: usize) -> Result<(), VmallocError> {
         match self.space.find(addr) {
             Some(area) if area.range.start() == addr && area.size() >> PAGE_SHIFT != pages as u64 => {
-                Err(MapError::NotMapped(addr, pages))
+                Err(VmallocError::NotMapped(addr, pages))
             }
             _ => self.space.unmap_area(addr, VmFlags::MAP_RAM),
         }
@@ -422,9 +429,9 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// # Errors
     ///
     /// The first invariant that does not hold.
-    pub fn check(&self) -> Result<(), super::Broken> {
+    pub fn check(&self) -> Result<(), Broken> {
         let sound = self.blocks.iter().flat_map(|block| &block.groups).all(Group::check);
-        let broken = super::Broken { tag: "BLK-1", what: "a block whose bitmaps do not agree" };
+        let broken = Broken { tag: "BLK-1", what: "a block whose bitmaps do not agree" };
         if sound { Ok(()) } else { Err(broken) }
     }
 

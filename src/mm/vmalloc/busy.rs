@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Area, AreaRef};
-use crate::ds::rbtree::{self, Owned, Payload, RbTree};
+use crate::ds::Broken;
+use crate::ds::rbtree::{Owned, Payload, RbTree};
 
 /// Number of slots: few enough that a scan costs less than inserting an area into a tree.
 const RECENT: usize = 4;
@@ -138,9 +139,9 @@ impl<'a> Busy<'a> {
     }
 
     /// Tests the tree, `BUSY-1` and `BUSY-2`.
-    pub(super) fn check(&self) -> Result<(), rbtree::Broken> {
-        const PLACES: rbtree::Broken = rbtree::Broken { tag: "BUSY-1", what: "a place with another area, or none" };
-        const TWICE: rbtree::Broken = rbtree::Broken { tag: "BUSY-2", what: "two areas with one start" };
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        const PLACES: Broken = Broken { tag: "BUSY-1", what: "a place with another area, or none" };
+        const TWICE: Broken = Broken { tag: "BUSY-2", what: "two areas with one start" };
         self.tree.check()?;
         for (index, (start, recent)) in self.starts.iter().zip(&self.recent).enumerate() {
             if *start != recent.as_ref().map_or(NONE, |area| area.key()) {

@@ -1,36 +1,13 @@
 //! The invariants of an address space as code, by their tags.
 #![forbid(unsafe_code)]
 
+use super::layout::Layout;
 use super::node::VmapNode;
-use super::space::Layout;
 use super::{Area, AreaHal, VmapSpace};
 use crate::addr::PAGE_SIZE;
+use crate::ds::Broken;
+use crate::ds::rbtree::Payload;
 use crate::ds::rbtree::fit::Gap;
-use crate::ds::rbtree::{self, Payload};
-use core::fmt;
-
-/// An invariant that does not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
-    /// Its tag.
-    pub tag: &'static str,
-    /// The rule that is broken.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.tag, self.what)
-    }
-}
-
-impl core::error::Error for Broken {}
-
-impl From<rbtree::Broken> for Broken {
-    fn from(broken: rbtree::Broken) -> Self {
-        Self { tag: broken.tag, what: broken.what }
-    }
-}
 
 const fn ensure(holds: bool, tag: &'static str, what: &'static str) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(Broken { tag, what }) }

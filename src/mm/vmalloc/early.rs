@@ -2,37 +2,14 @@
 //! `vm_area_register_early`, `vmalloc_init`).
 #![forbid(unsafe_code)]
 
-use super::space::{DESCRIPTOR_GFP, Layout};
-use super::{Area, AreaError, AreaHal, SetupError, VmFlags, VmapSpace};
+use super::early_areas::EarlyArea;
+use super::layout::Layout;
+use super::space::DESCRIPTOR_GFP;
+use super::{Area, AreaError, AreaHal, VmFlags, VmapSetupError, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::ds::rbtree::fit::Request;
 use core::panic::Location;
-
-/// Maximum number of early areas.
-const EARLY_MAX: usize = 16;
-
-/// An area without a descriptor.
-#[derive(Clone, Copy, Debug)]
-struct EarlyArea {
-    range: VirtRange,
-    flags: VmFlags,
-    phys: Option<PhysAddr>,
-    caller: &'static Location<'static>,
-}
-
-/// The areas that were placed early.
-#[derive(Debug)]
-pub(super) struct EarlyAreas {
-    areas: [Option<EarlyArea>; EARLY_MAX],
-    taken_over: bool,
-}
-
-impl EarlyAreas {
-    pub(super) const fn new() -> Self {
-        Self { areas: [None; EARLY_MAX], taken_over: false }
-    }
-}
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Places an area at `range`, which includes its guard page, before the space is set up (Linux:
@@ -67,7 +44,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Makes all of the region free except the early areas, and the space ready.
-    pub(super) fn take_over(&self, layout: Layout) -> Result<(), SetupError> {
+    pub(super) fn take_over(&self, layout: Layout) -> Result<(), VmapSetupError> {
         let region = layout.region;
         let saved = self.hal.save();
         let mut early = self.early.lock();
@@ -76,7 +53,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         drop(early);
         self.hal.restore(saved);
         if let Some(outside) = areas.iter().flatten().find(|area| !region.contains_range(area.range)) {
-            return Err(SetupError::EarlyOutside(outside.range));
+            return Err(VmapSetupError::EarlyOutside(outside.range));
         }
         let whole = self.descriptor(region)?;
         // Into an empty tree: it fits.
@@ -90,15 +67,15 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 min: range.start().get(),
                 max: range.end().get(),
             };
-            for _ in 0..super::alloc::RESERVE {
-                let spare = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(SetupError::NoDescriptor)?;
+            for _ in 0..super::free_tree::RESERVE {
+                let spare = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(VmapSetupError::NoDescriptor)?;
                 self.with_free(|free| free.add_spare(spare));
             }
             // Early areas do not overlap, so each still lies in a gap.
-            let taken = self.with_free(|free| free.take(&request)).map_err(|_| SetupError::NoDescriptor)?;
-            let taken = taken.ok_or(SetupError::EarlyOutside(range))?;
+            let taken = self.with_free(|free| free.take(&request)).map_err(|_| VmapSetupError::NoDescriptor)?;
+            let taken = taken.ok_or(VmapSetupError::EarlyOutside(range))?;
             taken.begin(flags, Some(caller));
-            let entered = self.publish(&layout, taken).map_err(|_| SetupError::EarlyOutside(range))?;
+            let entered = self.publish(&layout, taken).map_err(|_| VmapSetupError::EarlyOutside(range))?;
             if let Some(phys) = phys {
                 entered.set_phys(phys);
             }
@@ -108,8 +85,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     }
 
     /// A descriptor of `range`.
-    fn descriptor(&self, range: VirtRange) -> Result<Owned<'a, Area>, SetupError> {
-        let descriptor = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(SetupError::NoDescriptor)?;
+    fn descriptor(&self, range: VirtRange) -> Result<Owned<'a, Area>, VmapSetupError> {
+        let descriptor = self.hal.descriptor(DESCRIPTOR_GFP).ok_or(VmapSetupError::NoDescriptor)?;
         descriptor.set_start(range.start().get());
         descriptor.set_end(range.end().get());
         Ok(descriptor)

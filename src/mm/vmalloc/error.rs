@@ -68,7 +68,7 @@ impl core::error::Error for AreaError {}
 /// Reason why a space could not be set up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum SetupError {
+pub enum VmapSetupError {
     /// It was set up before.
     Twice,
     /// The region is empty or not whole pages.
@@ -81,7 +81,7 @@ pub enum SetupError {
     Unregistered,
 }
 
-impl fmt::Display for SetupError {
+impl fmt::Display for VmapSetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Twice => f.write_str("the address space was set up before"),
@@ -93,12 +93,12 @@ impl fmt::Display for SetupError {
     }
 }
 
-impl core::error::Error for SetupError {}
+impl core::error::Error for VmapSetupError {}
 
 /// Reason why nothing was mapped or unmapped. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum MapError {
+pub enum VmallocError {
     /// The size, or the number of pages, is 0.
     Empty,
     /// More bytes than there is RAM.
@@ -121,13 +121,13 @@ pub enum MapError {
     NotMapped(VirtAddr, usize),
 }
 
-impl From<AreaError> for MapError {
+impl From<AreaError> for VmallocError {
     fn from(error: AreaError) -> Self {
         Self::Area(error)
     }
 }
 
-impl fmt::Display for MapError {
+impl fmt::Display for VmallocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a mapping of nothing"),
@@ -144,4 +144,4 @@ impl fmt::Display for MapError {
     }
 }
 
-impl core::error::Error for MapError {}
+impl core::error::Error for VmallocError {}

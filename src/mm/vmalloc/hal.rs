@@ -1,6 +1,5 @@
 //! The machine traits of areas and of their mappings.
 
-use super::map::TABLE_GFP;
 use super::pages::Blocks;
 use super::{Area, Pages, SetMemoryError};
 use crate::addr::VirtRange;
@@ -13,6 +12,9 @@ use crate::hal::mmu::Mmu;
 use crate::mm::pgtable::{LivePolicy, PageTable, UnmapFlags};
 use crate::mm::zone::{PageAllocator, PageHal};
 use crate::sync::LockHal;
+
+/// The flags of page tables for callers that pass none: such calls are legal in any context.
+pub(in crate::mm) const TABLE_GFP: Gfp = Gfp::ATOMIC;
 
 /// An address space's interface to a machine.
 ///

@@ -1,8 +1,8 @@
 //! Freeing areas: at once, or in a purge that unmaps and invalidates many together.
 #![forbid(unsafe_code)]
 
+use super::layout::Layout;
 use super::node::VmapNode;
-use super::space::Layout;
 use super::{Area, AreaHal, Removed, VmapSpace};
 use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};

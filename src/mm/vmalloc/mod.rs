@@ -28,42 +28,47 @@
 //! invariants, during which nothing else happens); none is held while a method of [`AreaHal`] runs. All functions may be called
 //! in any context, but see [`VmapSpace::retire`].
 
-mod alloc;
 mod area;
+mod area_info;
 mod block;
 mod busy;
 mod caller;
 mod check;
 mod early;
+mod early_areas;
 mod error;
 mod flags;
+mod free_tree;
 mod hal;
-mod hold;
 mod info;
+mod layout;
 mod lazy;
-mod map;
 mod node;
 mod pages;
+mod permission;
 mod raw_calls;
 mod resize;
 mod set_memory;
 mod space;
 mod trim;
 mod uncached;
+#[expect(clippy::module_inception, reason = "the call itself, in the folder of all that areas need")]
+mod vmalloc;
+mod vmap_pages;
 
 pub use area::{Area, AreaRef, Pages, Removed};
+pub use area_info::AreaInfo;
 pub use block::{BLOCKS, MAX_PAGES, RamBlocks};
-pub use check::Broken;
-pub use error::{AreaError, MapError, SetupError};
+pub use error::{AreaError, VmallocError, VmapSetupError};
 pub use flags::VmFlags;
+pub(in crate::mm) use hal::TABLE_GFP;
 pub use hal::{AreaHal, SetMemoryHal, VmallocHal};
-pub use info::{AreaInfo, VmallocInfo};
-pub(in crate::mm) use map::TABLE_GFP;
-pub use map::VmallocRequest;
+pub use info::VmallocInfo;
+pub use permission::{Permission, SetMemoryError};
 pub use resize::Resized;
-pub use set_memory::{Permission, SetMemoryError};
 pub use space::{AreaRequest, Tuning, VmapSpace};
 pub use uncached::Uncached;
+pub use vmalloc::VmallocRequest;
 
 #[cfg(doc)]
 use crate::ds::rbtree::fit::MaxSize;

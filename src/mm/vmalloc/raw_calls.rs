@@ -3,8 +3,8 @@
 //! Each is declared `unsafe` here for outside callers, and calls a `do_…` function of this crate, which does the work.
 
 use super::{
-    AreaError, AreaHal, AreaRef, MapError, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal,
-    Uncached, VmFlags, VmallocHal, VmapSpace,
+    AreaError, AreaHal, AreaRef, Pages, Permission, RamBlocks, Removed, SetMemoryError, SetMemoryHal, Uncached,
+    VmFlags, VmallocError, VmallocHal, VmapSpace,
 };
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 
@@ -15,7 +15,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with the error in the address; nothing has changed then.
+    /// [`VmallocError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -23,7 +23,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
     /// (no area, not its start, another kind) is found and refused.
     #[inline]
-    pub unsafe fn vfree(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub unsafe fn vfree(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         self.do_vfree(addr)
     }
 
@@ -40,7 +40,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
     /// (no area, not its start, another kind) is found and refused.
     #[inline]
-    pub unsafe fn vfree_atomic(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub unsafe fn vfree_atomic(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         self.do_vfree_atomic(addr)
     }
 
@@ -49,7 +49,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Area`] with the error in the address; nothing has changed then.
+    /// [`VmallocError::Area`] with the error in the address; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -57,7 +57,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
     /// (no area, not its start, another kind) is found and refused.
     #[inline]
-    pub unsafe fn vunmap(&self, addr: VirtAddr) -> Result<(), MapError> {
+    pub unsafe fn vunmap(&self, addr: VirtAddr) -> Result<(), VmallocError> {
         self.do_vunmap(addr)
     }
 }
@@ -68,7 +68,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::NotMapped`] if no mapping of `pages` pages starts at `addr`; [`MapError::Area`]. Nothing has changed
+    /// [`VmallocError::NotMapped`] if no mapping of `pages` pages starts at `addr`; [`VmallocError::Area`]. Nothing has changed
     /// then.
     ///
     /// # Safety
@@ -77,7 +77,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
     /// call nobody uses its addresses, or the memory of its pages if they are its own. A name that is wrong in itself
     /// (no area, not its start, another kind) is found and refused.
     #[inline]
-    pub unsafe fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), MapError> {
+    pub unsafe fn vm_unmap_ram(&self, addr: VirtAddr, pages: usize) -> Result<(), VmallocError> {
         self.do_vm_unmap_ram(addr, pages)
     }
 }

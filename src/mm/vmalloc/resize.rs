@@ -1,9 +1,9 @@
 //! Resizing an area in place: the part of `vrealloc` that needs no copy.
 #![forbid(unsafe_code)]
 
-use super::map::TABLE_GFP;
+use super::hal::TABLE_GFP;
 use super::pages::Blocks;
-use super::{AreaRef, MapError, VmFlags, VmallocHal, VmapSpace};
+use super::{AreaRef, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::mm::pgtable::{PgtableError, UnmapFlags};
@@ -25,15 +25,15 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Empty`], [`MapError::TooLarge`], [`MapError::Area`]; [`MapError::NotWritable`] if the area is read-only or
-    /// its permissions have been changed; [`MapError::Pages`], [`MapError::Tables`]. The area is unchanged then.
-    pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, MapError> {
+    /// [`VmallocError::Empty`], [`VmallocError::TooLarge`], [`VmallocError::Area`]; [`VmallocError::NotWritable`] if the area is read-only or
+    /// its permissions have been changed; [`VmallocError::Pages`], [`VmallocError::Tables`]. The area is unchanged then.
+    pub fn resize(&self, addr: VirtAddr, size: u64, gfp: Gfp) -> Result<Resized, VmallocError> {
         let wanted = size.div_ceil(PAGE_SIZE);
         if wanted == 0 {
-            return Err(MapError::Empty);
+            return Err(VmallocError::Empty);
         }
         if wanted > self.ram_pages() {
-            return Err(MapError::TooLarge(size));
+            return Err(VmallocError::TooLarge(size));
         }
         let area = self.claim(addr, VmFlags::ALLOC)?;
         // New pages would need the permissions of the old ones, and old ones their linear map back; and a caller that may not
@@ -41,7 +41,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let writable = self.hal().tables().do_translate(addr).is_some_and(|at| at.leaf.prot.is_writable());
         if !writable || area.info().flags.contains(VmFlags::FLUSH_RESET_PERMS) {
             area.do_complete();
-            return Err(MapError::NotWritable(area.info()));
+            return Err(VmallocError::NotWritable(area.info()));
         }
         let have = u64::from(area.info().pages);
         let resized = if wanted > have {
@@ -54,19 +54,21 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     }
 
     /// Adds pages behind those of an area, if its address range has room.
-    fn grow(&self, area: AreaRef<'a>, wanted: u64, have: u64, gfp: Gfp) -> Result<Resized, MapError> {
+    fn grow(&self, area: AreaRef<'a>, wanted: u64, have: u64, gfp: Gfp) -> Result<Resized, VmallocError> {
         let (hal, start) = (self.hal(), area.start());
-        let more = u32::try_from(wanted - have).map_err(|_| MapError::TooLarge(wanted << PAGE_SHIFT))?;
+        let more = u32::try_from(wanted - have).map_err(|_| VmallocError::TooLarge(wanted << PAGE_SHIFT))?;
         let (end, first) = (start.checked_add(have << PAGE_SHIFT), hal.tables().do_translate(start));
-        let (Some(end), Some(first)) = (end, first) else { return Err(MapError::Tables(PgtableError::OutsideSpace)) };
+        let (Some(end), Some(first)) = (end, first) else {
+            return Err(VmallocError::Tables(PgtableError::OutsideSpace));
+        };
         if wanted > area.area().mapped_pages() {
             return Ok(Resized::MustMove(have << PAGE_SHIFT));
         }
-        let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(MapError::Pages)?;
+        let blocks = Blocks::alloc(hal.pages(), more, gfp, start.get()).map_err(VmallocError::Pages)?;
         // With the mapping of the existing pages.
         if let Err(error) = self.map_blocks(end, blocks, first.leaf.prot, area.info().flags, gfp) {
             blocks.free(hal.pages());
-            return Err(MapError::Tables(error));
+            return Err(VmallocError::Tables(error));
         }
         let joined = Blocks::from_pages(&area.area().take_pages()).followed_by(hal.pages(), blocks);
         let given = area.do_give_pages(joined.into_pages());

@@ -6,10 +6,11 @@
 //! area is freed, the linear map is writable again before the pages go.
 #![forbid(unsafe_code)]
 
-use super::map::TABLE_GFP;
+use super::hal::TABLE_GFP;
 use super::node::VmapNode;
 use super::pages::Blocks;
-use super::{AreaError, AreaInfo, Removed, SetMemoryHal, VmFlags, VmallocHal, VmapSpace};
+use super::permission::{Permission, SetMemoryError};
+use super::{AreaError, Removed, SetMemoryHal, VmFlags, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr, VirtRange};
 use crate::hal::Internal;
 use crate::hal::entry::Entry;
@@ -17,94 +18,7 @@ use crate::hal::mmu::{BbmLevel, Mmu};
 use crate::hal::prot::Access;
 use crate::mm::pgtable::{Change, LivePolicy, PgtableError, Visit};
 use crate::mm::zone::PageHal as _;
-use core::fmt;
 use core::ops::ControlFlow;
-
-/// Requested change of permissions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Permission {
-    /// Not writable; executable pages stay executable.
-    ReadOnly,
-    /// Writable.
-    ReadWrite,
-    /// Executable.
-    Execute,
-    /// Not executable; writable pages stay writable.
-    NoExecute,
-}
-
-/// Reason why permissions were not changed. They are unchanged then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SetMemoryError {
-    /// The number of pages is 0.
-    Empty,
-    /// The address is not a multiple of the page size.
-    Unaligned(VirtAddr),
-    /// No area is there, or one without pages of its own.
-    Area(AreaError),
-    /// The pages extend beyond the area.
-    Outside(AreaInfo),
-    /// Writable memory is to become executable, or executable memory writable: the old permission must be removed first.
-    WritableExecutable(VirtAddr),
-    /// An interrupt handler may not split blocks.
-    InInterrupt,
-    /// A block may have to be split, this CPU cannot do that while others use it, and the other CPUs cannot be held, for
-    /// example because waiting is not legal here.
-    OtherCpus,
-    /// Error of the tables.
-    Tables(PgtableError),
-}
-
-impl From<AreaError> for SetMemoryError {
-    fn from(error: AreaError) -> Self {
-        Self::Area(error)
-    }
-}
-
-impl From<PgtableError> for SetMemoryError {
-    fn from(error: PgtableError) -> Self {
-        Self::Tables(error)
-    }
-}
-
-impl fmt::Display for SetMemoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("the permissions of no pages"),
-            Self::Unaligned(addr) => write!(f, "{addr} is no multiple of the page size"),
-            Self::Area(error) => error.fmt(f),
-            Self::Outside(area) => write!(f, "pages beyond the area {area}"),
-            Self::WritableExecutable(addr) => write!(f, "{addr} would be writable and executable"),
-            Self::InInterrupt => f.write_str("permissions are not changed in an interrupt handler"),
-            Self::OtherCpus => f.write_str("no block can be split while other CPUs run, and they cannot be held"),
-            Self::Tables(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for SetMemoryError {}
-
-impl Permission {
-    /// The changed `access`; `None` if it would be writable and executable.
-    const fn apply(self, access: Access) -> Option<Access> {
-        match (self, access) {
-            (Self::ReadOnly, Access::ReadWrite) | (Self::NoExecute, Access::Execute) => Some(Access::ReadOnly),
-            (Self::ReadWrite, Access::ReadOnly) => Some(Access::ReadWrite),
-            (Self::Execute, Access::ReadOnly) => Some(Access::Execute),
-            (Self::ReadWrite, Access::Execute) | (Self::Execute, Access::ReadWrite) => None,
-            (_, same) => Some(same),
-        }
-    }
-}
-
-/// The part of a leaf that lies in `range`: its addresses, the frames behind, and the access permitted there.
-fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Access)> {
-    let Entry::Leaf(leaf) = visit.entry else { return None };
-    let part = VirtRange::from_size(visit.start, visit.level.size())?.intersection(range)?;
-    let first = leaf.phys.checked_add(part.start().offset_from(visit.start)?)?;
-    Some((part, PhysRange::from_size(first, part.size())?, leaf.prot.access()))
-}
 
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Calls `f` for every leaf of `range` in order, as long as it returns `Ok`.
@@ -288,4 +202,12 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
             }
         });
     }
+}
+
+/// The part of a leaf that lies in `range`: its addresses, the frames behind, and the access permitted there.
+fn part_of(visit: Visit, range: VirtRange) -> Option<(VirtRange, PhysRange, Access)> {
+    let Entry::Leaf(leaf) = visit.entry else { return None };
+    let part = VirtRange::from_size(visit.start, visit.level.size())?.intersection(range)?;
+    let first = leaf.phys.checked_add(part.start().offset_from(visit.start)?)?;
+    Some((part, PhysRange::from_size(first, part.size())?, leaf.prot.access()))
 }

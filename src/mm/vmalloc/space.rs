@@ -1,10 +1,11 @@
 //! An address space: allocating, finding and freeing areas.
 #![forbid(unsafe_code)]
 
-use super::alloc::FreeSpace;
-use super::early::EarlyAreas;
+use super::early_areas::EarlyAreas;
+use super::free_tree::FreeSpace;
+use super::layout::Layout;
 use super::node::VmapNode;
-use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, SetupError, VmFlags, VmallocInfo};
+use super::{Area, AreaError, AreaHal, AreaInfo, AreaRef, NODES, Removed, VmFlags, VmapSetupError};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::{Gap, Request};
 use crate::ds::rbtree::{Owned, Payload};
@@ -55,18 +56,6 @@ pub(super) const DESCRIPTOR_GFP: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
 /// Upper limit of the pages that wait in a node, also where the other bounds are higher: from this number on, one invalidation
 /// of everything is the cheapest, and waiting longer only makes more memory unusable.
 const LAZY_ENOUGH: u64 = 512;
-
-/// State of a space after its setup: it never changes, so it is read without a lock.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) region: VirtRange,
-    /// Nodes in use: a power of two, at most [`NODES`].
-    pub(super) nodes: usize,
-    /// Pages that may wait for a purge in one node.
-    pub(super) lazy_share: u64,
-    /// Pages of RAM.
-    pub(super) ram_pages: u64,
-}
 
 /// A region of kernel addresses, and its areas.
 ///
@@ -125,14 +114,14 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]; the space is not ready then.
-    pub fn set_up(&self, tuning: &Tuning) -> Result<(), SetupError> {
+    /// [`VmapSetupError`]; the space is not ready then.
+    pub fn set_up(&self, tuning: &Tuning) -> Result<(), VmapSetupError> {
         let Tuning { region, ram_pages } = *tuning;
         if self.layout.get().is_some() {
-            return Err(SetupError::Twice);
+            return Err(VmapSetupError::Twice);
         }
         if region.is_empty() || !region.start().is_aligned(PAGE_SIZE) || !region.end().is_aligned(PAGE_SIZE) {
-            return Err(SetupError::BadRegion(region));
+            return Err(VmapSetupError::BadRegion(region));
         }
         let cpus = self.hal.cpus().max(1);
         let nodes = usize::try_from(cpus).unwrap_or(NODES).next_power_of_two().min(NODES);
@@ -435,11 +424,6 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let layout = self.layout.get()?;
         let of_node = |index| self.with_node(index, |node| node.busy.first_at_or_above(addr.get()).map(AreaInfo::of));
         (0..layout.nodes).filter_map(of_node).min_by_key(|area| area.range.start())
-    }
-
-    /// The areas in use, as a list to print.
-    pub const fn info(&self) -> VmallocInfo<'_, 'a, H> {
-        VmallocInfo(self)
     }
 
     /// The areas in use, by address.

@@ -1,8 +1,8 @@
 //! Freeing tables that nothing needs: those left by areas that shared their range of addresses with others.
 #![forbid(unsafe_code)]
 
-use super::alloc::Unit;
-use super::space::Layout;
+use super::free_tree::Unit;
+use super::layout::Layout;
 use super::{Area, AreaHal, VmapSpace};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::ds::rbtree::fit::Gap;

@@ -4,7 +4,7 @@
 //! of it any more, is it mapped anew, and the caller writes back and drops the lines that the caches still hold of it.
 #![forbid(unsafe_code)]
 
-use super::map::TABLE_GFP;
+use super::hal::TABLE_GFP;
 use super::{AreaRequest, SetMemoryError, SetMemoryHal, VmFlags, VmapSpace};
 use crate::addr::{PhysRange, VirtAddr, VirtRange};
 use crate::hal::prot::{Access, MemoryType, Prot};

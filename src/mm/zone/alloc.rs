@@ -1,4 +1,4 @@
-//! Allocation: the hot path over the per-CPU lists, and the long way through the zonelist.
+//! Allocation: the hot path over the per-CPU lists, and the slow path through the zonelist.
 #![forbid(unsafe_code)]
 
 use super::error::AllocError;
@@ -17,7 +17,7 @@ use core::sync::atomic::Ordering;
 /// Flags that want something done to a block after it has been found.
 const AFTERWARDS: Gfp = Gfp::ZERO.union(Gfp::COMP).union(Gfp::ACCOUNT);
 
-/// What one allocation asks of the zones.
+/// Arguments of one allocation.
 #[derive(Clone, Copy)]
 struct Request {
     gfp: Gfp,
@@ -111,8 +111,7 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
-    /// The long way: from the zones in order, with less and less left to them, then with the help of whoever frees
-    /// memory.
+    /// Slow path: from the zones in order, reaching deeper into each, then with the help of reclaim.
     #[inline(never)]
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
         let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
@@ -161,7 +160,7 @@ impl<H: PageHal> PageAllocator<H> {
             if let Some(page) = first() {
                 return Ok(page);
             }
-            // What this CPU keeps for itself comes before anybody is asked to give something up.
+            // The reserves of this CPU come before anybody else is asked to give something up.
             if self.drain_local_reserves()
                 && let Some(page) = first()
             {
@@ -377,10 +376,10 @@ impl Zone {
 /// Says that a list of free pages was damaged and given up. Its pages are lost; everything else goes on.
 #[cold]
 pub(super) fn report(tag: &str, corrupt: Corrupt) {
-    log::error!("{tag} broken: a list leads to {:?}, which does not belong there; the list is given up", corrupt.0);
+    log::error!("{tag} broken: a list points to {:?}, which does not belong there; the list is given up", corrupt.0);
 }
 
-/// Makes every page of a block but the first lead to the first.
+/// Makes every page of a block but the first point to the first.
 fn make_compound<M: PageMap>(map: M, head: Page, order: Order) {
     // INVARIANT: PAGE-4.
     for index in 1..1_u32 << order.get() {

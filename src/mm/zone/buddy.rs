@@ -42,7 +42,7 @@ impl Zone {
             self.count_special(kind, 1 << order);
         }
         let (mut page, mut order) = (page, order);
-        // INVARIANT: PAGE-1: whoever is not the lowest head in the end is a head no more, and the lowest gets its state
+        // INVARIANT: PAGE-1: a head that is not the lowest one in the end is a head no more, and the lowest gets its state
         // when it is put on its list.
         map.get(page).set_state(PageState::INSIDE);
         while order < PAGEBLOCK_ORDER {

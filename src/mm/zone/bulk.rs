@@ -40,8 +40,8 @@ impl<const N: usize> PageBatch<N> {
     pub fn push(&mut self, page: Page) -> bool {
         let Some(place) = self.pages.get_mut(self.len) else { return false };
         *place = page;
-        // INVARIANT: BATCH-1.
-        self.len += 1;
+        // INVARIANT: BATCH-1: there was a place, so that it stays below `N`, and cannot overflow.
+        self.len = self.len.wrapping_add(1);
         true
     }
 }
@@ -107,7 +107,7 @@ impl<H: PageHal> PageAllocator<H> {
         taken
     }
 
-    /// [`Self::free_pages_bulk`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages_bulk`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_pages_bulk<const N: usize>(&self, batch: &mut PageBatch<N>) -> Result<(), FreeError> {
         let given = self.give_listed(batch.pages());

@@ -1,15 +1,15 @@
-//! What every page is used for: one walk over the descriptors, from block to block, while others go on allocating.
+//! The use of every page: one walk over the descriptors, from block to block, while others go on allocating.
 #![forbid(unsafe_code)]
 
-use super::error::Broken;
+use super::error::ZoneBroken;
 use super::{PageAllocator, PageHal, ZoneSnapshot};
 use crate::addr::{CpuId, MAX_ORDER, PAGE_SIZE, PhysRange};
 use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, Page, PageMap, PageState, SECTION_PAGES, ZoneId};
 use core::fmt;
 
-/// Walks after which a difference is believed that is larger than what other CPUs may be in the middle of: whoever was
-/// during one has mostly finished by the next.
+/// Walks after which a difference is believed that is larger than what other CPUs may be in the middle of: an operation
+/// under way during one walk has mostly finished by the next.
 const WALKS: u32 = 4;
 /// Pages that one CPU can be moving at a moment, out of one count and not yet in the other: a batch, or a block.
 const IN_FLIGHT: u64 = 1 << MAX_ORDER;
@@ -53,7 +53,7 @@ const fn is_managed(kind: Kind) -> bool {
     kind.is_allocated() || matches!(kind, Kind::Free | Kind::Pcp)
 }
 
-/// What a run of pages is, in the large.
+/// Coarse use of a run of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stock {
     /// The allocator's: free or allocated.
@@ -64,12 +64,12 @@ pub enum Stock {
     Hole,
 }
 
-/// What the pages of one zone are used for.
+/// Use of the pages of one zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ZoneCensus {
     /// The zone with its counters, as they were when the walk had passed it.
     pub zone: ZoneSnapshot,
-    /// What the descriptors say.
+    /// Use by descriptor.
     pub usage: Usage,
     /// Pages that the per-CPU lists have.
     pub listed: u64,
@@ -98,7 +98,7 @@ impl ZoneCensus {
     }
 }
 
-/// What every page of RAM is used for.
+/// Use of every page of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Census {
     /// By zone, the lowest first; `None` for zones without memory.
@@ -144,7 +144,7 @@ impl Census {
 #[non_exhaustive]
 pub enum Miscount {
     /// A descriptor makes no sense.
-    Descriptor(Broken),
+    Descriptor(ZoneBroken),
     /// The descriptors of a zone and its counters differ.
     Zone {
         /// Which zone.
@@ -160,8 +160,8 @@ pub enum Miscount {
     },
 }
 
-impl From<Broken> for Miscount {
-    fn from(broken: Broken) -> Self {
+impl From<ZoneBroken> for Miscount {
+    fn from(broken: ZoneBroken) -> Self {
         Self::Descriptor(broken)
     }
 }
@@ -225,8 +225,8 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// [`Broken`]: a descriptor makes no sense.
-    pub fn for_each_run(&self, mut f: impl FnMut(PhysRange, Stock)) -> Result<(), Broken> {
+    /// [`ZoneBroken`]: a descriptor makes no sense.
+    pub fn for_each_run(&self, mut f: impl FnMut(PhysRange, Stock)) -> Result<(), ZoneBroken> {
         let map = self.hal().map();
         let mut run: Option<(PhysRange, Stock)> = None;
         self.walk_blocks(&mut |page, state| {
@@ -257,7 +257,7 @@ impl<H: PageHal> PageAllocator<H> {
         cpus.filter(|cpu| *cpu != here && self.hal().is_online(*cpu)).count() as u64
     }
 
-    fn count_once(&self) -> Result<Census, Broken> {
+    fn count_once(&self) -> Result<Census, ZoneBroken> {
         let before = self.each_zone(|id| self.moves(id));
         let mut usage = [Usage::default(); ZoneType::COUNT];
         self.walk_blocks(&mut |_, state| {
@@ -302,7 +302,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Shows `visit` every block by ascending address, a zone locked for a section at a time.
-    fn walk_blocks(&self, visit: &mut impl FnMut(Page, PageState)) -> Result<(), Broken> {
+    fn walk_blocks(&self, visit: &mut impl FnMut(Page, PageState)) -> Result<(), ZoneBroken> {
         // A zone's span is for good.
         let spans = self.each_zone(|id| {
             let ends = self.with_zone(id, |zone, _| (zone.start, zone.end)).unwrap_or_default();
@@ -337,18 +337,18 @@ fn walk_stretch<H: PageHal>(
     at: u32,
     end: u32,
     visit: &mut impl FnMut(Page, PageState),
-) -> Result<u32, Broken> {
+) -> Result<u32, ZoneBroken> {
     let mut at = at;
     while at < end {
         let page = Page::new(at);
         let state = settled::<H>(map, page);
         let order = state.raw_order();
         if !state.kind().is_head() {
-            return Err(Broken { tag: "PAGE-1", page: Some(page), what: "a page of no block" });
+            return Err(ZoneBroken { tag: "PAGE-1", page: Some(page), what: "a page of no block" });
         }
         if order > MAX_ORDER || !page.is_aligned(order) {
             let what = "a block that is not aligned to its size";
-            return Err(Broken { tag: "PAGE-2", page: Some(page), what });
+            return Err(ZoneBroken { tag: "PAGE-2", page: Some(page), what });
         }
         visit(page, state);
         at += 1 << order;

@@ -4,7 +4,7 @@
 use super::buddy::block_type;
 use super::cma::contiguous_run;
 use super::contig::is_cma;
-use super::error::Broken;
+use super::error::ZoneBroken;
 use super::pcp::CpuPages;
 use super::zone::Zone;
 use super::{PageAllocator, PageHal};
@@ -14,7 +14,7 @@ use crate::mm::page::{
     Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, PageState, SECTION_PAGES, ZoneId,
 };
 
-/// What the descriptors of one zone add up to.
+/// Sums over the descriptors of one zone.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     /// Free blocks by type and order.
@@ -34,12 +34,12 @@ struct Tally {
     high_atomic: u64,
 }
 
-const fn broken(tag: &'static str, page: Page, what: &'static str) -> Broken {
-    Broken { tag, page: Some(page), what }
+const fn broken(tag: &'static str, page: Page, what: &'static str) -> ZoneBroken {
+    ZoneBroken { tag, page: Some(page), what }
 }
 
-const fn unequal(tag: &'static str, what: &'static str) -> Broken {
-    Broken { tag, page: None, what }
+const fn unequal(tag: &'static str, what: &'static str) -> ZoneBroken {
+    ZoneBroken { tag, page: None, what }
 }
 
 impl<H: PageHal> PageAllocator<H> {
@@ -50,7 +50,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// # Errors
     ///
     /// The first invariant that does not hold, and where.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), ZoneBroken> {
         check_map(self.hal.map())?;
         let tallies = self.check_descriptors()?;
         if tallies.iter().map(|tally| tally.accounted).sum::<u64>() != self.accounted_pages() {
@@ -72,7 +72,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Walks the descriptors block by block: `PAGE-1` to `PAGE-4`, `ZONE-4`, and what `PAGE-5` and `ZONE-2` add up.
-    fn check_descriptors(&self) -> Result<[Tally; ZoneType::COUNT], Broken> {
+    fn check_descriptors(&self) -> Result<[Tally; ZoneType::COUNT], ZoneBroken> {
         let map = self.hal.map();
         let mut tallies = [Tally::default(); ZoneType::COUNT];
         let mut described = 0;
@@ -120,7 +120,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Tests one block, and answers how many pages it has.
-    fn check_block(&self, map: H::Map, page: Page, state: PageState) -> Result<u32, Broken> {
+    fn check_block(&self, map: H::Map, page: Page, state: PageState) -> Result<u32, ZoneBroken> {
         if !state.kind().is_head() {
             return Err(broken("PAGE-1", page, "a page of no block"));
         }
@@ -166,7 +166,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Tests the lists and reserves of one CPU: `PCP-1`, `PCP-2`, `PCP-3`; counts their blocks by zone.
-    fn check_cpu(&self, pages: &CpuPages, listed: &mut [u64; ZoneType::COUNT]) -> Result<(), Broken> {
+    fn check_cpu(&self, pages: &CpuPages, listed: &mut [u64; ZoneType::COUNT]) -> Result<(), ZoneBroken> {
         let map = self.hal.map();
         for order in (0..=MAX_ORDER).filter_map(Order::new) {
             let Some(lists) = pages.lists(order) else { continue };
@@ -190,7 +190,7 @@ impl<H: PageHal> PageAllocator<H> {
                         return Err(broken("PCP-1", page, "a block on a per-CPU list that says something else"));
                     }
                 }
-                if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
+                if let Some(sum) = listed.get_mut(super::traffic::zone_of(list).index()) {
                     *sum += count as u64;
                 }
             }
@@ -206,7 +206,7 @@ impl<H: PageHal> PageAllocator<H> {
                     return Err(broken("PCP-3", at, "a page in a reserve that says something else"));
                 }
             }
-            if let Some(sum) = listed.get_mut(super::free::zone_of(list).index()) {
+            if let Some(sum) = listed.get_mut(super::traffic::zone_of(list).index()) {
                 *sum += u64::from(reserve.count());
             }
         }
@@ -215,7 +215,7 @@ impl<H: PageHal> PageAllocator<H> {
 }
 
 /// Tests `CMA-1` and `CMA-2` of a block.
-fn check_cma<M: PageMap>(map: M, page: Page, state: PageState) -> Result<(), Broken> {
+fn check_cma<M: PageMap>(map: M, page: Page, state: PageState) -> Result<(), ZoneBroken> {
     let in_use = state.kind().is_allocated() || state.kind() == Kind::Pcp;
     let stays = in_use && state.mobility() != Some(Mobility::Movable);
     if is_cma(map, page) && (stays || state.kind() == Kind::Reserved) {
@@ -228,7 +228,7 @@ fn check_cma<M: PageMap>(map: M, page: Page, state: PageState) -> Result<(), Bro
 }
 
 /// Tests `MAP-1` and `MAP-2`: what the allocator takes for granted about which pages have descriptors.
-fn check_map<M: PageMap>(map: M) -> Result<(), Broken> {
+fn check_map<M: PageMap>(map: M) -> Result<(), ZoneBroken> {
     let whole = |index: u32| index.is_multiple_of(SECTION_PAGES);
     if !map.origin().get().is_multiple_of(u64::from(SECTION_PAGES)) {
         return Err(unequal("MAP-2", "page 0 is no multiple of a section"));
@@ -279,7 +279,7 @@ impl Tally {
 
 impl Zone {
     /// Tests `BUD-1` to `BUD-4` and `ZONE-1` to `ZONE-3` against what the descriptors say.
-    fn check<M: PageMap>(&self, map: M, tally: &Tally) -> Result<(), Broken> {
+    fn check<M: PageMap>(&self, map: M, tally: &Tally) -> Result<(), ZoneBroken> {
         for kind in MigrateType::ALL {
             for order in 0..=MAX_ORDER {
                 self.check_list(map, order, kind, tally.blocks(kind, order))?;
@@ -313,7 +313,7 @@ impl Zone {
         }
     }
 
-    fn check_list<M: PageMap>(&self, map: M, order: u8, kind: MigrateType, blocks: u32) -> Result<(), Broken> {
+    fn check_list<M: PageMap>(&self, map: M, order: u8, kind: MigrateType, blocks: u32) -> Result<(), ZoneBroken> {
         let expected = PageState::free(self.id, order, kind);
         let (mut at, mut before, mut length) = (self.lists.first(order, kind), Page::NIL, 0_u32);
         while let Some(page) = at {
@@ -338,7 +338,7 @@ impl Zone {
     }
 
     /// Tests that a free block could not have merged, and that it lies in a page block of its list's type.
-    fn check_merged<M: PageMap>(&self, map: M, page: Page, order: u8, kind: MigrateType) -> Result<(), Broken> {
+    fn check_merged<M: PageMap>(&self, map: M, page: Page, order: u8, kind: MigrateType) -> Result<(), ZoneBroken> {
         let other = page.buddy(order);
         let own = block_type(map, page);
         if order < MAX_ORDER && map.get(other).state().is_free_buddy(self.id, order) {

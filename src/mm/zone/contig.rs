@@ -118,7 +118,7 @@ impl<H: PageHal> PageAllocator<H> {
         Err(ContigError::NoRange)
     }
 
-    /// [`Self::free_contig_range`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_contig_range`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_contig_range(&self, first: Page, pages: u32) -> Result<(), FreeError> {
         let map = self.hal.map();
         (0..pages).try_for_each(|index| {
@@ -246,7 +246,7 @@ impl Zone {
             self.lists.remove(map, head, order, state.list());
             self.count_taken(state.list(), 1 << order);
             let after = head.offset(1 << order);
-            // What of the first and the last block lies outside goes back, page by page: it merges by itself.
+            // The parts of the first and the last block outside the range go back, page by page: they merge by themselves.
             map.get(head).set_state(PageState::INSIDE);
             for index in head.index()..after.index() {
                 let page = Page::new(index);

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::alloc::report;
-use super::free::zone_of;
 use super::pcp::CpuPages;
+use super::traffic::zone_of;
 use super::zone::Zone;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
@@ -12,7 +12,7 @@ use crate::mm::page::{PageMap, PageState, ZoneId};
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
-    /// Moves `batches` batches from the cold end of a list to its zone. By whoever may change the lists, interrupts
+    /// Moves `batches` batches from the cold end of a list to its zone. The caller may change the lists; interrupts
     /// masked.
     pub(super) fn drain_list(&self, pages: &CpuPages, list: usize, order: Order, batches: usize) {
         let id = zone_of(list);
@@ -33,7 +33,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Moves what is in the reserves of one CPU to its zones, a batch at a time, and closes them; whether there was
-    /// anything. By whoever may change the lists, interrupts masked.
+    /// anything. The caller may change the lists; interrupts masked.
     fn drain_reserves(&self, pages: &CpuPages) -> bool {
         let mut any = false;
         for list in 0..PageState::LISTS {
@@ -71,7 +71,7 @@ impl<H: PageHal> PageAllocator<H> {
         pages.answer_drain(request);
     }
 
-    /// Sets how long the lists of one CPU may grow: not at all while allocations are to go the long way.
+    /// Sets how long the lists of one CPU may grow: not at all while allocations are to take the slow path.
     pub(super) fn apply_limits(&self, pages: &CpuPages) {
         let Some(layout) = self.layout() else { return };
         for (class, first) in layout.first.iter().enumerate() {
@@ -174,21 +174,21 @@ impl<H: PageHal> PageAllocator<H> {
         drained
     }
 
-    /// Makes every allocation and every free go the long way from now on, past the per-CPU lists, or take the short way
-    /// again. The short way asks nothing; what must see every call lives on the long one.
+    /// Makes every allocation and every free take the slow path from now on, past the per-CPU lists, or the fast path
+    /// again. The fast path asks nothing; checks that must see every call live on the slow path.
     pub fn set_careful(&self, careful: bool) {
         self.careful.store(careful || !self.scrub().is_empty(), Ordering::Relaxed);
         self.drain_all();
     }
 
-    /// Makes every allocation that goes the long way ask [`Pressure::should_fail`](super::Pressure::should_fail), and
+    /// Makes every allocation on the slow path ask [`Pressure::should_fail`](super::Pressure::should_fail), and
     /// leaves all else as it is. Takes no lock. Any context.
     pub fn ask_always(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }
 
     /// The caller is about to wait for pages: from when this returns until [`PageAllocator::stop_awaiting`], every free
-    /// goes the long way and calls [`Pressure::freed`](super::Pressure::freed). So frees that nobody waits for pay nothing.
+    /// takes the slow path and calls [`Pressure::freed`](super::Pressure::freed). So frees that nobody waits for pay nothing.
     /// For an allocation that waits.
     pub(super) fn await_frees(&self) {
         self.awaited.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Says that pages have come back, if somebody waits for some. The waiter counted itself before it looked at the zones
-    /// under their locks; so whoever comes after it with a page, under the same lock, finds it counted here.
+    /// under their locks; so a free that comes after it, under the same lock, finds it counted here.
     pub(super) fn announce(&self) {
         if self.is_awaited() {
             self.hal.freed();

@@ -84,28 +84,28 @@ pub enum FreeError {
         page: Pfn,
         /// The block's order.
         allocated: Order,
-        /// What the caller said.
+        /// Order in the call.
         freed: Order,
     },
     /// No block of this order starts at such a page.
     Misaligned {
         /// The page.
         page: Pfn,
-        /// What the caller said.
+        /// Order in the call.
         order: Order,
     },
     /// The block belongs to somebody, who has not let go of it.
     Claimed {
         /// The page.
         page: Pfn,
-        /// What it is used for.
+        /// Its use.
         kind: Kind,
     },
     /// Areas still map pages of the block: `vunmap` or `vm_unmap_ram` comes first.
     Mapped(Pfn),
     /// Areas map pages of the block more often than can be counted ([`PageState::MAX_MAPPINGS`]).
     MappedTooOften(Pfn),
-    /// The block is not mapped write-back; whoever changed that has to change it back first.
+    /// The block is not mapped write-back; the code that changed that has to change it back first.
     MemoryType {
         /// The page.
         page: Pfn,
@@ -223,20 +223,20 @@ impl core::error::Error for SetupError {}
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
+pub struct ZoneBroken {
     /// Which one, by its tag.
     pub tag: &'static str,
     /// The page at which it was seen, if there is one.
     pub page: Option<Page>,
-    /// What was found.
+    /// The finding, in words.
     pub what: &'static str,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ZoneBroken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} broken: {}", self.tag, self.what)?;
         self.page.map_or(Ok(()), |page| write!(f, " at {page:?}"))
     }
 }
 
-impl core::error::Error for Broken {}
+impl core::error::Error for ZoneBroken {}

@@ -104,7 +104,7 @@ impl Zone {
             let census = self.census(map, block);
             let alike = match (wanted, block_type(map, block)) {
                 (MigrateType::Movable, _) => census.movable,
-                // What is neither free nor movable is as immovable as the newcomer.
+                // A page that is neither free nor movable is as immovable as the newcomer.
                 (_, MigrateType::Movable) => census.other,
                 _ => 0,
             };

@@ -1,7 +1,8 @@
-//! Freeing: the hot path onto the per-CPU lists, and the long way with its questions.
+//! Freeing: the hot path onto the per-CPU lists, and the slow path with its checks.
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
+use super::traffic::zone_of;
 use super::{PCP_BATCH_MAX, PageAllocator, PageHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr};
 use crate::hal::prot::MemoryType;
@@ -9,7 +10,7 @@ use crate::mm::page::{Kind, Page, PageDescriptor, PageMap, PageState, ZoneId, fi
 use core::sync::atomic::Ordering;
 
 impl<H: PageHal> PageAllocator<H> {
-    /// [`Self::free_pages`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_pages(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
@@ -24,11 +25,11 @@ impl<H: PageHal> PageAllocator<H> {
     /// Gives a block back that was claimed as `kind` with an owner's word of zero: [`PageAllocator::disown`] and
     /// [`PageAllocator::free_pages`] in one. `page` has a descriptor. Any context.
     #[inline(always)]
-    pub(in crate::mm) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
+    pub(crate) fn free_claimed(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         if self.free_claimed_fast(page, kind) { Ok(()) } else { self.free_claimed_slow(page, kind) }
     }
 
-    /// The long way. By itself, so that the short way needs no registers beyond its own.
+    /// Slow path. A function of its own, so that the fast path saves no registers for it.
     #[inline(never)]
     fn free_claimed_slow(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         let order = self.hal.map().get(page).state().order();
@@ -60,7 +61,7 @@ impl<H: PageHal> PageAllocator<H> {
         freed
     }
 
-    /// [`Self::free_pages_cold`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages_cold`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_pages_cold(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let saved = self.hal.save();
         let local = self.hal.local();
@@ -189,7 +190,7 @@ impl<H: PageHal> PageAllocator<H> {
         if state.references() == 1 { self.check_unmapped(page, state) } else { Ok(()) }
     }
 
-    /// Whether a page lies in the zone that its descriptor names. The short way does not ask: a block whose descriptor
+    /// Whether a page lies in the zone that its descriptor names. The fast path does not ask: a block whose descriptor
     /// was damaged to name another zone waits on a list of that zone's, where the check finds it.
     fn in_zone(&self, map: H::Map, page: Page, zone: ZoneId) -> Result<(), FreeError> {
         match self.layout() {
@@ -212,7 +213,7 @@ fn take<H: PageHal>(descriptor: &PageDescriptor, order: Order) -> usize {
     taken.unwrap_or(PageState::LISTS)
 }
 
-/// What a page is that starts no block.
+/// The error for a page that starts no block.
 fn inside<M: PageMap>(map: M, page: Page) -> FreeError {
     let pfn = map.pfn(page);
     match find_head(&map, page) {
@@ -221,14 +222,5 @@ fn inside<M: PageMap>(map: M, page: Page) -> FreeError {
         Some((_, state)) if state.kind() == Kind::Hole => FreeError::Hole(pfn),
         Some((head, _)) => FreeError::InsideBlock { page: pfn, head: map.pfn(head) },
         None => FreeError::Corrupt(pfn),
-    }
-}
-
-/// The zone of a per-CPU list.
-pub(super) const fn zone_of(list: usize) -> ZoneId {
-    #[expect(clippy::cast_possible_truncation, reason = "lists are few")]
-    match ZoneId::new((list >> 2) as u8) {
-        Some(zone) => zone,
-        None => ZoneId::PREFERRED,
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct FreeLists {
     filled: [u16; ROWS],
 }
 
-/// A free list leads to a page that is no free block of its kind: somebody wrote to a descriptor.
+/// A free list points to a page that is no free block of its kind: somebody wrote to a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Corrupt(pub(super) Page);
 
@@ -105,7 +105,7 @@ impl FreeLists {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if the list leads to something else; the list is given up then, as nothing on it can be trusted.
+    /// [`Corrupt`] if the list points to something else; the list is given up then, as nothing on it can be trusted.
     #[inline(always)]
     pub(super) fn pop<M: PageMap>(
         &mut self,
@@ -131,7 +131,7 @@ impl FreeLists {
 }
 
 impl FreeLists {
-    /// Empties a list that leads to what is not on it: nothing on it can be trusted.
+    /// Empties a list that points to a page that is not on it: nothing on it can be trusted.
     #[cold]
     fn give_up(&mut self, page: Page, order: u8, kind: MigrateType) {
         log::error!("BUD-2 broken: a link of the free block at page {} leads off its list", page.index());

@@ -9,7 +9,7 @@ use crate::mm::page::{Page, PageMap};
 use crate::sync::LockHal;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// What the page allocator asks of a machine.
+/// Interface of a machine for the page allocator.
 ///
 /// # Safety
 ///
@@ -32,7 +32,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     /// The page descriptors.
     fn map(&self) -> Self::Map;
 
-    /// The same, from what each CPU keeps at hand.
+    /// The same, from the CPU's own data.
     fn local_map(local: &Self::Local) -> Self::Map;
 
     /// The page lists of a CPU.
@@ -111,7 +111,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
         Self::Relax::relax();
     }
 
-    /// What `word` holds, for [`PageHal::store_exclusive`], which comes next on this CPU if it comes, and without another
+    /// Loads `word` for [`PageHal::store_exclusive`], which comes next on this CPU if it comes, and without another
     /// access to memory in between: a load-exclusive where the machine has one.
     #[inline(always)]
     fn load_exclusive(word: &AtomicU64) -> u64 {

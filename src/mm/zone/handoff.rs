@@ -10,7 +10,7 @@ use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_PAGES, Page, PageMap, PageState, Section, ZoneId};
 use core::sync::atomic::Ordering;
 
-/// What was handed over.
+/// Pages handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Handed {
     /// Zones that have memory.
@@ -129,7 +129,7 @@ impl<H: PageHal> PageAllocator<H> {
         (count, order)
     }
 
-    /// Marks pages that stay with whoever has them.
+    /// Marks pages that stay with their owners.
     fn reserve_run(&self, map: H::Map, position: Option<usize>, run: Option<Run>) {
         #[expect(clippy::cast_possible_truncation, reason = "at most three")]
         let zone = position.and_then(|position| ZoneId::new(position as u8)).unwrap_or(ZoneId::PREFERRED);
@@ -192,7 +192,7 @@ impl<H: PageHal> PageAllocator<H> {
         *current = tuning;
         let total = self.zones.iter().map(|zone| zone.lock_inside(&current).managed).sum();
         let min_pages = tuning.min_pages(total);
-        // From the highest zone down: what lies above is kept from whoever could have had it.
+        // From the highest zone down: a zone keeps a share of the pages above it from requests that could use those.
         let mut above = [0_u64; ZoneType::COUNT];
         for zone in &self.zones {
             let mut zone = zone.lock_inside(&current);
@@ -212,11 +212,11 @@ impl<H: PageHal> PageAllocator<H> {
         }
         drop(current);
         self.hal.restore(saved);
-        // Who waits may be content with less now.
+        // A waiter may be content with less now.
         self.announce();
     }
 
-    /// What the watermarks were computed from.
+    /// The settings from which the watermarks were computed.
     #[must_use]
     pub fn tuning(&self) -> WatermarkTuning {
         let saved = self.hal.save();

@@ -6,7 +6,7 @@ use crate::gfp::ZoneType;
 
 /// The DMA zone where the device tree states no limit: the first GiB of RAM.
 const DMA_SIZE: u64 = 1 << 30;
-/// What 32 address bits reach.
+/// Bytes that 32 address bits reach.
 const DMA32_SIZE: u64 = 1 << 32;
 
 /// Where zones end. Each starts where the one below it ends; any of them may be empty.

@@ -8,7 +8,7 @@ use core::fmt;
 /// handler, with a lock held, inside a reclaimer. It has been reported, and nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SleepsInAtomic {
-    /// What was called.
+    /// The call.
     pub call: &'static str,
 }
 

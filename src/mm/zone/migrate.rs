@@ -2,7 +2,7 @@
 //! part of it is the owners' here).
 #![forbid(unsafe_code)]
 
-use super::free::zone_of;
+use super::traffic::zone_of;
 use super::{PageAllocator, PageHal};
 use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::Mobility;

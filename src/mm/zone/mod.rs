@@ -11,7 +11,7 @@
 //!   free_pages  ── list of this CPU ── zone of the page
 //! ```
 //!
-//! What a block is used for stands in the descriptor of its first page ([`crate::mm::page`]); there is no other record,
+//! The use of a block stands in the descriptor of its first page ([`crate::mm::page`]); there is no other record,
 //! and no allocation behind an allocation.
 //!
 //! # Locks and contexts
@@ -32,6 +32,7 @@ mod error;
 mod fallback;
 mod free;
 mod free_area;
+mod free_reserved;
 mod hal;
 mod handoff;
 mod limits;
@@ -41,15 +42,16 @@ mod owner;
 mod pageblock;
 mod pcp;
 mod pcp_lists;
+mod pcp_reserve;
 mod pressure;
 mod raw_calls;
 mod reclaim;
 mod report;
-mod reserve;
-mod reserved;
 mod scrub;
+mod scrubbing;
 mod sizes;
 mod tags;
+mod traffic;
 mod watermark;
 #[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
 mod zone;
@@ -57,7 +59,7 @@ mod zone;
 pub use bulk::PageBatch;
 pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use cma::{CmaArea, CmaUsage};
-pub use error::{AllocError, Broken, ContigError, FreeError, SetupError};
+pub use error::{AllocError, ContigError, FreeError, SetupError, ZoneBroken};
 pub use hal::PageHal;
 pub use handoff::Handed;
 pub use limits::ZoneLimits;
@@ -69,8 +71,9 @@ pub use reclaim::{
     Balanced, MemReport, Notes, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal,
     Registration, Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
 };
-pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, Traffic, ZoneInfo, ZoneSnapshot};
+pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, ZoneInfo, ZoneSnapshot};
 pub use scrub::{PAGE_POISON, Scrub};
+pub use traffic::Traffic;
 pub use watermark::{Mark, WatermarkTuning, Watermarks};
 pub use zone::ZoneEvents;
 
@@ -85,7 +88,7 @@ use zone::Zone;
 /// Blocks that move between a list and its zone at once, at most.
 const PCP_BATCH_MAX: u32 = 64;
 
-/// What the zones are, once they are there: never changes, so it is read without a lock.
+/// Description of the zones, once they are there: it never changes, so it is read without a lock.
 #[derive(Debug)]
 struct ZoneLayout {
     /// Zones that have memory.
@@ -103,11 +106,11 @@ struct ZoneLayout {
 /// How large the per-CPU lists of a zone are, in pages.
 #[derive(Clone, Copy, Debug, Default)]
 struct ListSizes {
-    /// What moves between a list and its zone at once: a power of two.
+    /// Pages that move between a list and its zone at once: a power of two.
     batch: u32,
-    /// What a list of single pages holds; one of blocks, four times as much.
+    /// Limit of a list of single pages; a list of blocks holds four times as much.
     high: u32,
-    /// What a list may hold if its blocks are larger than that, or together with its reserve.
+    /// Limit of a list whose blocks are larger than that, or of a list with its reserve.
     share: u32,
 }
 
@@ -178,7 +181,7 @@ pub struct PageAllocator<H: PageHal> {
     careful: AtomicBool,
     /// A [`Scrub`], which is empty unless `careful`.
     scrub: AtomicU8,
-    /// Contexts that wait for pages: while there are any, everything goes the long way.
+    /// Contexts that wait for pages: while there are any, every call takes the slow path.
     awaited: AtomicU32,
     reclaimer_woken: AtomicBool,
     /// Zones that had too little for a request, until a list is filled from them again: no CPU keeps more pages of

@@ -1,4 +1,4 @@
-//! What the holder of a block may do with its descriptor: references, claims, memory type.
+//! Calls of a block's owner on its descriptor: references, claims, memory type.
 #![forbid(unsafe_code)]
 
 use super::error::FreeError;
@@ -64,6 +64,14 @@ impl<H: PageHal> PageAllocator<H> {
         }
     }
 
+    /// Claims a block that the caller has just allocated, and nobody else has a reference to: [`PageAllocator::free_claimed`]
+    /// gives it back. The owner's word stays zero. Any context.
+    #[cfg(all(feature = "global", target_os = "none"))]
+    #[inline]
+    pub(crate) fn claim_fresh(&self, page: Page, kind: Kind) {
+        self.hal.map().get(page).claim_fresh(kind);
+    }
+
     /// Takes another reference to the allocated block that holds `page`: it stays until each has been dropped (Linux:
     /// `get_page`). By somebody who has one. Any context.
     ///
@@ -77,7 +85,7 @@ impl<H: PageHal> PageAllocator<H> {
         if map.get(head).get() { Ok(()) } else { Err(FreeError::Corrupt(map.pfn(head))) }
     }
 
-    /// [`Self::put_page`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::put_page`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_put_page(&self, page: Page) -> Result<(), FreeError> {
         let (head, state) = self.allocated_head(page)?;
         self.do_free_pages(head, state.order())
@@ -161,12 +169,12 @@ impl<H: PageHal> PageAllocator<H> {
         if state.mappings() != 0 || briefly() { Err(FreeError::Mapped(page)) } else { Ok(()) }
     }
 
-    /// [`Self::claim`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::claim`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_claim(&self, page: Page, kind: Kind, owner: u64) -> Result<(), FreeError> {
         self.change_kind(page, kind, owner)
     }
 
-    /// [`Self::disown`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::disown`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_disown(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         let (_, state) = self.allocated_head(page)?;
         if state.kind() != kind {
@@ -183,7 +191,7 @@ impl<H: PageHal> PageAllocator<H> {
         map.get(head).become_kind(kind, owner).map_err(claimed)
     }
 
-    /// [`Self::set_memory_type`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::set_memory_type`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_set_memory_type(&self, page: Page, memory: MemoryType) -> Result<(), FreeError> {
         let (head, state) = self.allocated_head(page)?;
         if memory != state.memory_type() {

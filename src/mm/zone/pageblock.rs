@@ -7,9 +7,9 @@ use crate::addr::MAX_ORDER;
 use crate::gfp::Mobility;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap};
 
-/// Who has the pages of a page block.
+/// Owners of the pages of a page block.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Census {
+pub(super) struct BlockUse {
     /// On free lists of the zone.
     pub(super) free: u32,
     /// Allocated as movable, or on a per-CPU list for movable pages.
@@ -28,8 +28,8 @@ impl Zone {
 
     /// Counts the pages of a page block. CPUs go on taking pages from their lists and giving them back meanwhile, so only
     /// the free ones are exact. Cost: O(blocks in it), at most 512.
-    pub(super) fn census<M: PageMap>(&self, map: M, first: Page) -> Census {
-        let mut census = Census::default();
+    pub(super) fn census<M: PageMap>(&self, map: M, first: Page) -> BlockUse {
+        let mut census = BlockUse::default();
         let mut at = 0;
         while at < PAGEBLOCK_PAGES {
             let state = map.get(first.offset(at)).state();

@@ -6,15 +6,15 @@
 //! block's descriptor, whatever the order.
 //!
 //! A CPU's lists are its own: it alone changes them, with interrupts masked. Everything is an atomic that is loaded and
-//! stored relaxed, so that other CPUs may look (for statistics) without a lock, but whoever else changes something loses
+//! stored relaxed, so that other CPUs may look (for statistics) without a lock, but a change by another CPU loses
 //! updates. A CPU that wants another's pages back asks for them: [`CpuPages::request_drain`].
 #![forbid(unsafe_code)]
 
-use super::free::zone_of;
 use super::free_area::Corrupt;
 use super::pcp_lists::{Lists, PcpLists};
-use super::report::Traffic;
-use super::reserve::Reserve;
+use super::pcp_reserve::Reserve;
+use super::traffic::Traffic;
+use super::traffic::zone_of;
 use crate::addr::{MAX_ORDER, Order};
 use crate::mm::page::{Page, PageMap, PageState, ZoneId};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -42,7 +42,7 @@ pub struct CpuPages {
     small: [Lists<SMALL_SLOTS>; SMALL_ORDERS],
     middle: [Lists<MIDDLE_SLOTS>; MIDDLE_ORDERS - SMALL_ORDERS],
     large: [Lists<LARGE_SLOTS>; LARGE_ORDERS],
-    /// What waits behind the lists of single pages.
+    /// Pages that wait behind the lists of single pages.
     reserves: [Reserve; PageState::LISTS],
     /// The position in the zonelist at which each zone modifier starts, by `ZoneType`.
     first_zone: [AtomicU8; 3],
@@ -106,7 +106,7 @@ impl CpuPages {
     }
 
     /// Takes up to `pages` pages off the cold end of a list of single pages and shows them to `give`, the coldest first:
-    /// how many. By whoever may change the lists, interrupts masked.
+    /// how many. The caller may change the lists; interrupts masked.
     #[inline(always)]
     pub(super) fn drain_pages(&self, list: usize, pages: usize, give: impl FnMut(Page)) -> usize {
         self.pages.drain(list, pages, give)
@@ -162,8 +162,8 @@ impl CpuPages {
         corrupt.map_or(Ok(moved != 0), Err)
     }
 
-    /// Takes up to `pages` pages out of a reserve for the zone and shows them to `give`: how many. By whoever may change
-    /// the lists, interrupts masked.
+    /// Takes up to `pages` pages out of a reserve for the zone and shows them to `give`: how many. The caller may change
+    /// the lists; interrupts masked.
     ///
     /// # Errors
     ///
@@ -252,8 +252,8 @@ impl CpuPages {
         self.drains_requested.fetch_add(1, Ordering::Release).wrapping_add(1)
     }
 
-    /// The number of the last request. Whoever answers reads it first: a request that comes while it works may want what
-    /// it has not seen, and is not answered by it.
+    /// The number of the last request. The CPU reads it before it drains: a request that comes meanwhile may want pages
+    /// that it has passed already, and is not answered by this drain.
     pub(super) fn drains_requested(&self) -> u32 {
         self.drains_requested.load(Ordering::Acquire)
     }

@@ -1,7 +1,7 @@
 //! The lists of one order: stacks of free blocks in arrays, with their control words.
 #![forbid(unsafe_code)]
 
-use super::report::Traffic;
+use super::traffic::Traffic;
 use crate::mm::page::{Page, PageState};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -328,7 +328,7 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
     fn flow(&self, list: usize, behind: u64) -> Traffic {
         let read = |words: &[AtomicU64]| words.get(list).map_or(0, |word| word.load(Ordering::Relaxed));
         let control = self.control(list);
-        // What came and is not there any more went somewhere: frees need no counter of their own.
+        // Pages that came and are not there any more were freed: frees need no counter of their own.
         let came = control.count() as u64 + behind + control.allocations() + read(&self.drained);
         // Another CPU may be filling the list between the two reads.
         Traffic { allocated: control.allocations(), freed: came.saturating_sub(read(&self.filled)) }

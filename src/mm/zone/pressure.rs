@@ -1,4 +1,4 @@
-//! What happens when memory is short: the seam between the page allocator and whoever frees memory for it.
+//! Shortage of memory: the interface between the page allocator and the code that frees memory for it.
 #![forbid(unsafe_code)]
 
 use super::watermark::Reach;
@@ -8,9 +8,9 @@ use crate::gfp::{Gfp, ZoneType};
 /// An allocation that found no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shortage {
-    /// What the caller permits.
+    /// Permissions of the caller.
     pub gfp: Gfp,
-    /// What it wants.
+    /// Order of the request.
     pub order: Order,
     /// The highest zone that it may come from.
     pub zone: ZoneType,
@@ -21,8 +21,8 @@ pub struct Shortage {
 }
 
 impl Shortage {
-    /// How deep into the reserves it may reach. Who must not fail, and has tried once, may go below `min` (Linux: the end
-    /// of `__alloc_pages_slowpath`).
+    /// How deep into the reserves it may reach. A request that must not fail, and has tried once, may go below `min` (Linux:
+    /// the end of `__alloc_pages_slowpath`).
     pub(super) fn reach(&self) -> Reach {
         let reach = Reach::of(self.gfp, self.order.get());
         let desperate = self.gfp.contains(Gfp::NOFAIL) && self.attempt > 0;
@@ -30,7 +30,7 @@ impl Shortage {
     }
 }
 
-/// What [`Pressure::relieve`] did.
+/// Result of [`Pressure::relieve`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Relief {
@@ -42,7 +42,7 @@ pub enum Relief {
     GiveUp,
 }
 
-/// Who frees memory when the page allocator runs short.
+/// Frees memory when the page allocator runs short.
 ///
 /// All methods are called from the slow path, with no lock held and interrupts as the caller of the allocator has them.
 /// The defaults do nothing: an allocator without a reclaimer fails when its memory is used up.
@@ -56,7 +56,7 @@ pub trait Pressure {
         Relief::GiveUp
     }
 
-    /// The flags of an allocation as the running context allows them (Linux: `current_gfp_context`): on the long way only,
+    /// The flags of an allocation as the running context allows them (Linux: `current_gfp_context`): on the slow path only,
     /// since a list of this CPU asks nothing of memory. [`scoped_gfp`](super::scoped_gfp) is the usual body.
     fn scoped(&self, gfp: Gfp) -> Gfp {
         gfp
@@ -65,7 +65,7 @@ pub trait Pressure {
     /// Pages have come back to a zone while an allocation waits for some. Any context.
     fn freed(&self) {}
 
-    /// A test wants this allocation to fail. Asked only while the allocator is told to go the long way
+    /// A test wants this allocation to fail. Asked only while the allocator is told to take the slow path
     /// ([`PageAllocator::set_careful`](super::PageAllocator::set_careful)).
     fn should_fail(&self, _gfp: Gfp, _order: Order) -> bool {
         false

@@ -36,7 +36,7 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// # Errors
     ///
-    /// A variant of [`FreeError`] that names what is wrong; nothing has changed then.
+    /// A variant of [`FreeError`] that names the error; nothing has changed then.
     ///
     /// # Safety
     ///
@@ -105,7 +105,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// # Errors
     ///
     /// A variant of [`FreeError`] if this is no block of `order` that could be freed; [`FreeError::Claimed`] as well if
-    /// it is compound, since its pages lead to their head. Nothing has changed then.
+    /// it is compound, since its pages point to their head. Nothing has changed then.
     ///
     /// # Safety
     ///

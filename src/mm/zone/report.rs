@@ -1,6 +1,7 @@
-//! What a person can read: buddyinfo, zoneinfo, meminfo, pagetypeinfo, in Linux's format.
+//! Reports for people: buddyinfo, zoneinfo, meminfo, pagetypeinfo, in Linux's format.
 #![forbid(unsafe_code)]
 
+use super::traffic::Traffic;
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
 use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT};
 use crate::gfp::ZoneType;
@@ -9,7 +10,7 @@ use core::fmt;
 
 const ORDERS: usize = MAX_ORDER as usize + 1;
 
-/// What a zone was at one moment.
+/// State of a zone at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ZoneSnapshot {
     /// Which.
@@ -36,11 +37,11 @@ pub struct ZoneSnapshot {
     pub high_atomic: u64,
     /// The watermarks, without the boost.
     pub marks: Watermarks,
-    /// What the watermarks are raised by.
+    /// Pages by which the watermarks are raised.
     pub boost: u64,
-    /// What is kept from requests for higher zones, by [`ZoneType`].
+    /// Pages kept from requests for higher zones, by [`ZoneType`].
     pub lowmem_reserve: [u64; ZoneType::COUNT],
-    /// What has happened in it.
+    /// Events in it.
     pub events: ZoneEvents,
 }
 
@@ -96,17 +97,8 @@ impl FreeBlocks {
     }
 }
 
-/// Pages that went out and came back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Traffic {
-    /// Pages allocated.
-    pub allocated: u64,
-    /// Pages freed.
-    pub freed: u64,
-}
-
 impl<H: PageHal> PageAllocator<H> {
-    /// What a zone is now, or `None` for a zone without memory. Any context.
+    /// State of a zone now, or `None` for a zone without memory. Any context.
     #[must_use]
     pub fn zone(&self, kind: ZoneType) -> Option<ZoneSnapshot> {
         self.zone_ids().map(|id| self.snapshot(id)).find_map(|found| found.filter(|found| found.kind == kind))
@@ -300,7 +292,7 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
         let listed: u64 = (0..pages.hal().cpus()).map(|cpu| pages.pages_on_lists(CpuId::new(cpu))).sum();
         let total = sum(|zone| zone.managed);
         let free = sum(|zone| zone.free);
-        // What can be had without reclaim: free memory above what is kept back.
+        // Available without reclaim: free memory above the reserves.
         let kept = sum(|zone| zone.marks.high);
         // Damaged descriptors are for `check` to report; here they count as nothing.
         let census = pages.census().unwrap_or_default();
@@ -316,7 +308,7 @@ impl<H: PageHal> fmt::Display for MemInfo<'_, H> {
             ("Percpu:", census.of(Kind::PerCpu)),
             ("CmaTotal:", sum(|zone| zone.cma)),
             ("CmaFree:", sum(|zone| zone.free_cma)),
-            // What Linux has no line for.
+            // Kinds for which Linux has no line.
             ("LargeKmalloc:", census.of(Kind::LargeKmalloc)),
             ("Dma:", census.of(Kind::Dma)),
             ("Unclaimed:", census.of(Kind::Block)),

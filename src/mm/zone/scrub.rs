@@ -1,29 +1,24 @@
-//! What memory holds when it changes hands: zeroes on allocation or on free, or a pattern that tells who wrote to memory
+//! Contents of memory that changes hands: zeroes on allocation or on free, or a pattern that shows writes to memory
 //! that was free, or no mapping at all (Linux: `init_on_alloc=`, `init_on_free=`, `page_poison=`, `debug_pagealloc=`).
 //!
-//! All of it lives on the long way, where every call goes while any of it is on, so that it costs nothing where it is off.
+//! All of it lives on the slow path, which every call takes while any of it is on, so that it costs nothing where it is off.
 #![forbid(unsafe_code)]
 
-use super::{PageAllocator, PageHal};
-use crate::addr::{MAX_ORDER, PhysAddr, VirtAddr};
-use crate::gfp::Gfp;
-use crate::hal::Internal;
-use crate::mm::page::{MigrateType, Page, PageMap};
+use crate::addr::PhysAddr;
 use bitflags::bitflags;
-use core::sync::atomic::Ordering;
 
-/// What every byte of a free page is while pages are poisoned (Linux: `PAGE_POISON`).
+/// Value of every byte of a free page while pages are poisoned (Linux: `PAGE_POISON`).
 pub const PAGE_POISON: u8 = 0xaa;
 
 bitflags! {
-    /// What is done to pages that change hands.
+    /// Treatment of pages that change hands.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct Scrub: u8 {
         /// Pages are zeroed when they are allocated, whatever the flags.
         const ZERO_ON_ALLOC = 1 << 0;
         /// Pages are zeroed when they are freed. [`Scrub::POISON`] takes precedence.
         const ZERO_ON_FREE = 1 << 1;
-        /// Free pages hold [`PAGE_POISON`], and whoever wrote to one is reported when it is allocated.
+        /// Free pages hold [`PAGE_POISON`], and a write to one is reported when it is allocated.
         const POISON = 1 << 2;
         /// Pages carry memory tags, on a machine that has them.
         const TAG = 1 << 3;
@@ -34,93 +29,14 @@ bitflags! {
 }
 
 impl Scrub {
-    /// What every byte of a free page is.
-    const fn of_free(self) -> Option<u8> {
+    /// Value of every byte of a free page.
+    pub(super) const fn of_free(self) -> Option<u8> {
         if self.contains(Self::POISON) {
             Some(PAGE_POISON)
         } else if self.contains(Self::ZERO_ON_FREE) {
             Some(0)
         } else {
             None
-        }
-    }
-}
-
-impl<H: PageHal> PageAllocator<H> {
-    /// Sets what is done to pages that change hands, and makes all memory that is free now as free memory is to be.
-    ///
-    /// Nobody else allocates or frees meanwhile: for booting, and for tests. While it is not empty every call goes the long
-    /// way, whatever [`PageAllocator::set_careful`] says. Cost: O(free memory).
-    pub fn set_scrub(&self, scrub: Scrub) {
-        self.scrub.store(Scrub::empty().bits(), Ordering::Relaxed);
-        self.set_careful(!scrub.is_empty());
-        if scrub.of_free().is_some() || scrub.intersects(Scrub::TAG.union(Scrub::UNMAP)) {
-            for id in self.zone_ids() {
-                let _ = self.with_zone(id, |zone, map| {
-                    for (kind, order) in MigrateType::ALL.iter().flat_map(|kind| (0..=MAX_ORDER).map(|o| (*kind, o))) {
-                        let mut at = zone.lists.first(order, kind);
-                        while let Some(page) = at {
-                            if let Some(byte) = scrub.of_free() {
-                                self.hal.fill(Internal::CALL, map.phys(page), 1 << order, byte);
-                            }
-                            if scrub.contains(Scrub::TAG) {
-                                self.tag_freed(page, 1 << order, VirtAddr::ZERO);
-                            }
-                            if scrub.contains(Scrub::UNMAP) {
-                                self.hal.set_present(Internal::CALL, map.phys(page), 1 << order, false);
-                            }
-                            let next = map.get(page).next();
-                            at = (next != Page::NIL).then_some(Page::new(next));
-                        }
-                    }
-                });
-            }
-        }
-        self.scrub.store(scrub.bits(), Ordering::Relaxed);
-    }
-
-    /// What is done to pages that change hands.
-    #[must_use]
-    pub fn scrub(&self) -> Scrub {
-        Scrub::from_bits_truncate(self.scrub.load(Ordering::Relaxed))
-    }
-
-    /// `pages` pages from `page` on become free, given back by `caller`: they are still nobody else's.
-    #[inline]
-    pub(super) fn scrub_freed(&self, page: Page, pages: u64, caller: impl FnOnce() -> VirtAddr) {
-        let scrub = self.scrub();
-        if let Some(byte) = scrub.of_free() {
-            self.hal.fill(Internal::CALL, self.hal.map().phys(page), pages, byte);
-        }
-        if scrub.contains(Scrub::TAG) {
-            self.tag_freed(page, pages, caller());
-        }
-        if scrub.contains(Scrub::UNMAP) {
-            self.hal.set_present(Internal::CALL, self.hal.map().phys(page), pages, false);
-        }
-    }
-
-    /// `pages` pages from `page` on were free and are `caller`'s now.
-    #[inline]
-    pub(super) fn scrub_taken(&self, page: Page, pages: u64, gfp: Gfp, caller: impl FnOnce() -> VirtAddr) {
-        let scrub = self.scrub();
-        if scrub.is_empty() {
-            return;
-        }
-        let start = self.hal.map().phys(page);
-        if scrub.contains(Scrub::UNMAP) {
-            self.hal.set_present(Internal::CALL, start, pages, true);
-        }
-        if scrub.contains(Scrub::POISON)
-            && let Some((at, found)) = self.hal.find_other(Internal::CALL, start, pages, PAGE_POISON)
-        {
-            self.hal.overwritten(at, found);
-        }
-        if scrub.contains(Scrub::ZERO_ON_ALLOC) && !gfp.contains(Gfp::ZERO) {
-            self.hal.zero(Internal::CALL, start, pages);
-        }
-        if scrub.contains(Scrub::TAG) {
-            self.tag_taken(page, pages, caller());
         }
     }
 }

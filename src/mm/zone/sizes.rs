@@ -8,7 +8,7 @@ use crate::gfp::Gfp;
 use crate::mm::page::{Kind, Page, PageMap, PageState};
 
 impl<H: PageHal> PageAllocator<H> {
-    /// [`Self::split_page`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::split_page`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_split_page(&self, page: Page, order: Order) -> Result<(), FreeError> {
         let map = self.hal.map();
         let descriptor = map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
@@ -53,7 +53,7 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(page)
     }
 
-    /// [`Self::free_pages_exact`], on what this crate knows to be its own, or passes on for who said so.
+    /// [`Self::free_pages_exact`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_pages_exact(&self, page: Page, bytes: u64) -> Result<(), FreeError> {
         (0..pages_for(bytes)).try_for_each(|index| {
             let page = page.offset(index);

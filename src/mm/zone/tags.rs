@@ -1,5 +1,5 @@
 //! Memory tags of pages: a block has one tag while it is somebody's, its neighbours others, and free pages have that of free
-//! memory ([`crate::mm::tags`]). Done where pages change hands, on the long way that every call goes then
+//! memory ([`crate::mm::tags`]). Done where pages change hands, on the slow path that every call takes then
 //! ([`Scrub::TAG`](super::Scrub::TAG)).
 #![forbid(unsafe_code)]
 

@@ -79,7 +79,7 @@ impl Reach {
     }
 }
 
-/// What of a zone the check looks at.
+/// The part of a zone that the check looks at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level<'a> {
     /// Free pages, those of isolated page blocks not counted.
@@ -132,7 +132,7 @@ impl Level<'_> {
     }
 }
 
-/// What the marks of all zones are computed from.
+/// Settings from which the marks of all zones are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatermarkTuning {
     /// KiB that all zones together keep free (`min_free_kbytes=`); `None` is computed from the size of memory.
@@ -141,7 +141,7 @@ pub struct WatermarkTuning {
     pub scale_factor: u64,
     /// How far `high` may be boosted when page blocks change hands, in 1/10,000 of it (`watermark_boost_factor=`).
     pub boost_factor: u64,
-    /// What each zone keeps from requests that could have been served higher up: one page in this many of the higher
+    /// Share that each zone keeps from requests that could have been served higher up: one page in this many of the higher
     /// zones' pages, by [`ZoneType`]; zero keeps nothing (`lowmem_reserve_ratio=`).
     pub lowmem_reserve_ratio: [u64; ZoneType::COUNT],
 }

@@ -53,11 +53,11 @@ pub(super) struct Zone {
     /// Pages in page blocks kept for atomic high orders.
     pub(super) high_atomic: u64,
     pub(super) marks: Watermarks,
-    /// What `high`, `low` and `min` are raised by for now.
+    /// Pages by which `high`, `low` and `min` are raised for now.
     pub(super) boost: u64,
     /// How far the boost may go, in 1/10,000 of `high`.
     pub(super) boost_factor: u64,
-    /// What is kept from requests whose highest zone is the one with this number.
+    /// Pages kept from requests whose highest zone is the one with this number.
     pub(super) reserve: [u64; ZoneType::COUNT],
     pub(super) events: ZoneEvents,
 }
@@ -136,7 +136,7 @@ impl Zone {
         }
     }
 
-    /// What the watermark check looks at.
+    /// The part of the zone that the watermark check looks at.
     #[inline]
     pub(super) fn level(&self) -> Level<'_> {
         Level { free: self.free, free_cma: self.free_cma, free_high_atomic: self.free_high_atomic, lists: &self.lists }

@@ -57,10 +57,10 @@ fn without_memory_the_value_is_dropped_or_kept_as_one_likes() {
     Ledger::run(|ledger| {
         ledger.fail_after(0);
         let refused = KBox::new_in(Dropped::new(&count), KERNEL, Audited(ledger));
-        assert_eq!((refused.err(), count.get()), (Some(AllocError::OutOfMemory), 1));
+        assert_eq!((refused.err(), count.get()), (Some(SlabAllocError::OutOfMemory), 1));
         let value = Dropped::new(&count);
         let room = KBox::<Dropped<'_>, _>::uninit_in(KERNEL, Audited(ledger));
-        assert_eq!((room.err(), count.get()), (Some(AllocError::OutOfMemory), 1));
+        assert_eq!((room.err(), count.get()), (Some(SlabAllocError::OutOfMemory), 1));
         ledger.never_fail();
         let room = KBox::uninit_in(KERNEL, Audited(ledger)).unwrap();
         drop(room.write(value));
@@ -118,12 +118,12 @@ fn a_box_of_a_sized_value_becomes_one_of_a_trait_or_a_slice() {
         drop(object);
         assert_eq!((ledger.live(), count.get()), (0, 1));
         let (raw, allocator) = KBox::into_raw_with_allocator(boxed(ledger, [1_u16, 2, 3]));
-        // SAFETY: as above.
+        // SAFETY: `into_raw` gave it up, with this allocator.
         let slice: KBox<[u16], _> = unsafe { KBox::from_raw_in(raw, allocator) };
         assert_eq!(*slice, [1, 2, 3]);
     });
     let raw: *mut u32 = SystemBox::into_raw(SystemBox::new(5_u32, KERNEL).unwrap());
-    // SAFETY: as above.
+    // SAFETY: `into_raw` gave it up; it has been unsized since.
     let shown: SystemBox<dyn Display> = unsafe { SystemBox::from_raw(raw) };
     assert_eq!(shown.to_string(), "5");
 }

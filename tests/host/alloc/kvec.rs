@@ -24,11 +24,14 @@ fn values_without_bytes_are_only_counted() {
         ledger.fail_after(0);
         let mut row = row(ledger, [(), (), ()]);
         assert_eq!((row.len(), row.capacity()), (3, usize::MAX));
-        assert_eq!(row.reserve(usize::MAX, KERNEL), Err(AllocError::Overflow));
+        assert_eq!(row.reserve(usize::MAX, KERNEL), Err(SlabAllocError::Overflow));
         assert_eq!(row.reserve(usize::MAX - 3, KERNEL), Ok(()));
         // SAFETY: units are there wherever one looks.
         unsafe { row.set_len(usize::MAX) };
-        assert_eq!(row.push((), KERNEL), Err(quarry::mm::alloc::Refused { value: (), error: AllocError::Overflow }));
+        assert_eq!(
+            row.push((), KERNEL),
+            Err(quarry::mm::alloc::Refused { value: (), error: SlabAllocError::Overflow })
+        );
         row.truncate(2);
         assert_eq!(row.into_iter().rev().count(), 2);
         let mut row = super::row(ledger, [Nothing, Nothing]);
@@ -44,9 +47,9 @@ fn a_capacity_that_overflows_is_refused() {
     Ledger::run(|ledger| {
         for capacity in [usize::MAX, usize::MAX / 8 + 1, isize::MAX as usize / 8 + 1] {
             let refused = KVec::<u64, _>::with_capacity_in(capacity, KERNEL, Audited(ledger));
-            assert_eq!(refused.err(), Some(AllocError::Overflow));
+            assert_eq!(refused.err(), Some(SlabAllocError::Overflow));
             let mut row = row(ledger, [1_u64]);
-            assert_eq!(row.reserve(capacity, KERNEL), Err(AllocError::Overflow));
+            assert_eq!(row.reserve(capacity, KERNEL), Err(SlabAllocError::Overflow));
             assert_eq!(row, [1]);
         }
     });
@@ -58,13 +61,13 @@ fn without_memory_the_value_comes_back_and_the_row_is_unchanged() {
         let mut row = row(ledger, [1, 2, 3, 4].map(|number: u32| number.to_string()));
         ledger.fail_after(0);
         let refused = row.push("five".to_string(), KERNEL).unwrap_err();
-        assert_eq!((refused.value.as_str(), refused.error), ("five", AllocError::OutOfMemory));
-        assert_eq!(AllocError::from(refused), AllocError::OutOfMemory);
+        assert_eq!((refused.value.as_str(), refused.error), ("five", SlabAllocError::OutOfMemory));
+        assert_eq!(SlabAllocError::from(refused), SlabAllocError::OutOfMemory);
         let refused = row.insert(1, "five".to_string(), KERNEL).unwrap_err();
         assert_eq!(refused.value, "five");
         assert_eq!(row.push_within_capacity("five".to_string()), Err("five".to_string()));
-        assert_eq!(row.extend_from_slice(&["x".to_string()], KERNEL), Err(AllocError::OutOfMemory));
-        assert_eq!(row.resize(9, String::new(), KERNEL), Err(AllocError::OutOfMemory));
+        assert_eq!(row.extend_from_slice(&["x".to_string()], KERNEL), Err(SlabAllocError::OutOfMemory));
+        assert_eq!(row.resize(9, String::new(), KERNEL), Err(SlabAllocError::OutOfMemory));
         let refused = row.extend(["a".to_string(), "b".to_string()], KERNEL).unwrap_err();
         assert_eq!(refused.value, "a");
         assert_eq!(row.as_slice(), ["1", "2", "3", "4"]);
@@ -85,7 +88,7 @@ fn growth_doubles_and_is_content_with_less() {
         row.push(7, KERNEL).unwrap();
         assert_eq!(row.capacity(), capacity + 1);
         row.reserve(24, KERNEL).unwrap();
-        assert_eq!(row.reserve(25, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(row.reserve(25, KERNEL), Err(SlabAllocError::TooLarge));
         row.truncate(3);
         row.shrink_to_fit(KERNEL).unwrap();
         assert_eq!((ledger.bytes(), row.as_slice()), (12, &[0, 1, 2][..]));

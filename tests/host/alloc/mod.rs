@@ -9,7 +9,7 @@ mod size;
 
 use quarry::gfp::Gfp;
 use quarry::mm::alloc::{Allocator, KBox, KVec, Stateless};
-use quarry::mm::slab::AllocError;
+use quarry::mm::slab::SlabAllocError;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -62,31 +62,37 @@ struct Audited<'l>(&'l Ledger);
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for Audited<'_> {
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         assert_ne!(layout.size(), 0, "nothing was asked for");
         self.0.waited.set(self.0.waited.get() + usize::from(gfp.contains(Gfp::DIRECT_RECLAIM)));
         match self.0.left.get() {
-            Some(0) => return Err(AllocError::OutOfMemory),
+            Some(0) => return Err(SlabAllocError::OutOfMemory),
             left => self.0.left.set(left.map(|left| left - 1)),
         }
         if self.0.limit.get().is_some_and(|limit| layout.size() > limit) {
-            return Err(AllocError::TooLarge);
+            return Err(SlabAllocError::TooLarge);
         }
         let get = if gfp.contains(Gfp::ZERO) { alloc_zeroed } else { alloc };
         // SAFETY: not empty.
         let block = unsafe { get(layout) };
-        let block = NonNull::new(block).ok_or(AllocError::OutOfMemory)?;
+        let block = NonNull::new(block).ok_or(SlabAllocError::OutOfMemory)?;
         self.0.made.set(self.0.made.get() + 1);
         assert_eq!(self.0.live.borrow_mut().insert(block.addr().get(), layout), None);
         Ok(block)
     }
 
     // Always elsewhere, so that nobody relies on the old place.
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let moved = self.allocate(new, gfp)?;
         // SAFETY: both are as large.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
         unsafe { self.free(block, old) };
         Ok(moved)
     }
@@ -108,15 +114,21 @@ impl Stateless for TheSystem {
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for TheSystem {
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         Audited(&Ledger::default()).allocate(layout, gfp)
     }
 
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let moved = self.allocate(new, gfp)?;
         // SAFETY: both are as large.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
         unsafe { self.free(block, old) };
         Ok(moved)
     }

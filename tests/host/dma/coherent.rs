@@ -8,7 +8,7 @@ use quarry::gfp::Gfp;
 use quarry::hal::prot::{MemoryType, Prot};
 use quarry::mm::dma::{CoherentBlock, DmaError, DmaHal};
 use quarry::mm::page::{Kind, PageMap};
-use quarry::mm::vmalloc::{MapError, VmFlags};
+use quarry::mm::vmalloc::{VmFlags, VmallocError};
 use quarry::mm::zone::{FreeError, PageHal};
 use std::sync::atomic::Ordering;
 
@@ -71,7 +71,10 @@ fn a_frame_that_is_uncached_says_so_and_nobody_else_maps_or_frees_it() {
         for block in [uncached, cached] {
             let (page, _) = state(block);
             let mapped = dma.hal().space.vmap(&[page], VmFlags::empty(), Prot::KERNEL_RW);
-            assert!(matches!(mapped, Err(MapError::BadPage(FreeError::Claimed { kind: Kind::Dma, .. }))), "{mapped:?}");
+            assert!(
+                matches!(mapped, Err(VmallocError::BadPage(FreeError::Claimed { kind: Kind::Dma, .. }))),
+                "{mapped:?}"
+            );
             let freed = raw!(dma.hal().pages().free_pages(page, quarry::addr::Order::ZERO));
             assert!(freed.is_err(), "{freed:?}");
         }

@@ -6,9 +6,9 @@ use quarry::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::MemoryType;
 use quarry::mm::alloc::{Allocator, Stateless};
-use quarry::mm::dma::{CoherentBlock, DmaHal, DmaPool, Entry, FromDevice, PoolShape, Slot, ToDevice};
+use quarry::mm::dma::{BounceSlot, CoherentBlock, DmaHal, DmaPool, Entry, FromDevice, PoolShape, ToDevice};
 use quarry::mm::page::PageMap;
-use quarry::mm::slab::AllocError;
+use quarry::mm::slab::SlabAllocError;
 use quarry::mm::zone::PageHal;
 use std::alloc::Layout;
 use std::cell::RefCell;
@@ -56,14 +56,14 @@ fn record_as<T: Copy>(dma: &Machine<'_, '_>, place: *mut T, record: T) -> Option
 fn a_bounce_slot_that_is_lost_is_found() {
     on_a_machine(64, 1, |dma| {
         dma.set_up_bounce(64).unwrap();
-        let slots = records::<Slot>(dma);
+        let slots = records::<BounceSlot>(dma);
         let device = device(dma, false);
         for (size, expected) in [(100, "BNC-2"), (6000, "BNC-1")] {
             with_buffer(dma, (8, size), |_, buffer| {
                 let bus = raw!(dma.map_single::<FromDevice>(&device, buffer.addr(dma), size)).unwrap();
-                let used = || slots.iter().filter(|slot| raw!(slot.read()) != Slot::FREE);
+                let used = || slots.iter().filter(|slot| raw!(slot.read()) != BounceSlot::FREE);
                 assert_eq!(used().count() as u64, (size + 8).div_ceil(2048).max(1));
-                assert_eq!(record_as(dma, *used().next_back().unwrap(), Slot::FREE), Some(expected));
+                assert_eq!(record_as(dma, *used().next_back().unwrap(), BounceSlot::FREE), Some(expected));
                 // A slot that is nobody's.
                 let copy = raw!(used().next().unwrap().read());
                 assert_eq!(record_as(dma, slots[40], copy), Some("BNC-1"));
@@ -160,18 +160,24 @@ impl Stateless for Noted {
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for Noted {
-    fn allocate(&self, layout: Layout, _: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn allocate(&self, layout: Layout, _: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         // SAFETY: rows are not empty.
         let block = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).unwrap();
         BLOCKS.with_borrow_mut(|blocks| blocks.push((block, layout)));
         Ok(block)
     }
 
-    unsafe fn resize(&self, block: NonNull<u8>, old: Layout, new: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    unsafe fn resize(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, SlabAllocError> {
         let moved = self.allocate(new, gfp)?;
         // SAFETY: both are as large.
         unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
         unsafe { self.free(block, old) };
         Ok(moved)
     }

@@ -7,7 +7,7 @@ use quarry::hal::Internal;
 use quarry::hal::cache::DataCache;
 use quarry::hal::cpu::Interrupts;
 use quarry::hal::prot::Prot;
-use quarry::mm::dma::{Device, DeviceSpec, Dma, DmaHal, DmaWindow, Entry, Misuse, Report, Slot};
+use quarry::mm::dma::{BounceSlot, Device, DeviceSpec, Dma, DmaHal, DmaWindow, Entry, Misuse, Report};
 use quarry::mm::vmalloc::{SetMemoryError, Uncached};
 use quarry::mm::zone::{CmaArea, PageAllocator};
 use std::cell::Cell;
@@ -128,8 +128,8 @@ unsafe impl<'a, 'm> DmaHal<'a> for Rig<'_, 'm> {
         self.caches.ram.phys(virt)
     }
 
-    fn slots(&self, count: usize) -> Option<&'a mut [Slot]> {
-        (!self.no_records.load(Ordering::Relaxed)).then(|| self.give(Slot::FREE, count))
+    fn slots(&self, count: usize) -> Option<&'a mut [BounceSlot]> {
+        (!self.no_records.load(Ordering::Relaxed)).then(|| self.give(BounceSlot::FREE, count))
     }
 
     fn words(&self, count: usize) -> Option<&'a mut [u64]> {

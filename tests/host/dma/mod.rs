@@ -14,4 +14,5 @@ mod maintenance;
 mod owned;
 mod pool;
 mod random;
+mod restricted;
 mod stream;

@@ -5,7 +5,7 @@ use quarry::addr::VirtAddr;
 use quarry::gfp::Gfp;
 use quarry::mm::alloc::{Allocator, Stateless};
 use quarry::mm::io::{Devres, NotKept};
-use quarry::mm::slab::AllocError;
+use quarry::mm::slab::SlabAllocError;
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ impl Stateless for Counted {
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for Counted {
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let left = LEFT.get().checked_sub(1).ok_or(AllocError::OutOfMemory)?;
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        let left = LEFT.get().checked_sub(1).ok_or(SlabAllocError::OutOfMemory)?;
         LEFT.set(if left == u32::MAX - 1 { u32::MAX } else { left });
         let block = TheSystem.allocate(layout, gfp)?;
         if !gfp.contains(Gfp::ZERO) {
@@ -40,14 +40,14 @@ unsafe impl Allocator for Counted {
         Ok(block)
     }
 
-    unsafe fn resize(&self, _: NonNull<u8>, _: Layout, _: Layout, _: Gfp) -> Result<NonNull<u8>, AllocError> {
-        Err(AllocError::OutOfMemory)
+    unsafe fn resize(&self, _: NonNull<u8>, _: Layout, _: Layout, _: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        Err(SlabAllocError::OutOfMemory)
     }
 
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         let known = LIVE.with_borrow_mut(|live| live.remove(&block.addr().get()));
         assert_eq!(known, Some(layout), "not what was given out");
-        // SAFETY: the caller's promise.
+        // SAFETY: `Allocator::free`: the block came from here with this layout, and nobody uses it afterwards.
         unsafe { TheSystem.free(block, layout) };
     }
 }
@@ -138,12 +138,12 @@ fn memory_is_aligned_zeroed_if_wanted_and_found_again() {
             let content = unsafe { std::slice::from_raw_parts(memory.as_ptr(), bytes) };
             let wanted = if gfp.contains(Gfp::ZERO) { 0 } else { 0xee };
             assert!(content.iter().all(|byte| *byte == wanted), "{bytes}");
-            // SAFETY: as above.
+            // SAFETY: as many bytes, which the allocator of this test has filled.
             unsafe { memory.write_bytes(0x55, bytes) };
             all.push(memory.as_ptr());
         }
     }
-    assert_eq!(device.memory(usize::MAX, Gfp::KERNEL), Err(AllocError::Overflow));
+    assert_eq!(device.memory(usize::MAX, Gfp::KERNEL), Err(SlabAllocError::Overflow));
     assert_eq!(device.count(), all.len());
     // In any order.
     for index in [3, 0, 15, 7, 19] {
@@ -171,7 +171,7 @@ fn an_action_runs_in_its_turn_or_at_once() {
     device.try_action(note(3), Gfp::KERNEL).unwrap();
     assert!(seen(&log).is_empty());
     LEFT.set(0);
-    assert_eq!(device.action(note(4), Gfp::KERNEL), Err(AllocError::OutOfMemory));
+    assert_eq!(device.action(note(4), Gfp::KERNEL), Err(SlabAllocError::OutOfMemory));
     assert_eq!(seen(&log), [4], "or reset");
     let refused = device.try_action(note(5), Gfp::KERNEL).unwrap_err();
     assert!(seen(&log).is_empty(), "it comes back");

@@ -165,7 +165,7 @@ unsafe impl RegisterBlock for Three {}
 #[repr(C)]
 struct One(std::cell::Cell<u32>);
 
-// SAFETY: as above.
+// SAFETY: cells of numbers.
 unsafe impl RegisterBlock for One {}
 
 #[test]

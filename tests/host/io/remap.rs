@@ -14,7 +14,7 @@ use quarry::mm::io::{Claim, IoError, IoHal, IoSpace, ReservedMap};
 use quarry::mm::layout;
 use quarry::mm::page::PageMap;
 use quarry::mm::pgtable::MapFlags;
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, VmFlags, VmallocError, VmallocRequest};
 use quarry::mm::zone::PageHal;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -220,7 +220,7 @@ fn only_what_was_returned_is_unmapped() {
                     "{wrong:#x}"
                 );
             }
-            let kind = |error| matches!(error, Err(MapError::Area(AreaError::WrongKind(_))));
+            let kind = |error| matches!(error, Err(VmallocError::Area(AreaError::WrongKind(_))));
             assert!(kind(raw!(space.vfree(area.start()))) && kind(raw!(space.vunmap(area.start()))));
             assert!(space.hal().table.translate(addr).is_some());
             raw!(io.iounmap(addr)).unwrap();

@@ -2,7 +2,9 @@
 
 use crate::random::Random;
 use quarry::addr::{PhysAddr, to_usize};
-use quarry::mm::io::resource::{Iomem, Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
+use quarry::mm::io::resource::{
+    Iomem, Request, ResourceError, ResourceFlags, ResourceId, ResourceRecord, ResourceTree, Span,
+};
 
 const MEM: ResourceFlags = ResourceFlags::MEM;
 const BUSY: ResourceFlags = ResourceFlags::MEM.union(ResourceFlags::BUSY);
@@ -22,8 +24,8 @@ fn tree() -> ResourceTree<'static> {
     tree
 }
 
-fn row(records: usize) -> &'static mut [Slot<'static>] {
-    Box::leak(vec![Slot::FREE; records].into_boxed_slice())
+fn row(records: usize) -> &'static mut [ResourceRecord<'static>] {
+    Box::leak(vec![ResourceRecord::FREE; records].into_boxed_slice())
 }
 
 /// Name, first, last address and depth of everything.

@@ -9,7 +9,7 @@ use quarry::hal::mmu::{BbmLevel, Mmu};
 use quarry::hal::prot::{Access, Prot};
 use quarry::mm::layout;
 use quarry::mm::pgtable::{LivePolicy, MapFlags, UnmapFlags, wx};
-use quarry::mm::vmalloc::{AreaError, MapError, Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, Permission, SetMemoryError, SetMemoryHal, VmFlags, VmallocError, VmallocRequest};
 use quarry::mm::zone::FreeError;
 use std::sync::atomic::Ordering;
 
@@ -162,7 +162,7 @@ fn memory_that_becomes_executable_has_no_other_mapping() {
             for list in [&code[..], &code[1..2]] {
                 for flags in [VmFlags::empty(), VmFlags::MAP_PUT_PAGES] {
                     let refused = space.vmap(list, flags, Prot::KERNEL_RW);
-                    assert!(matches!(refused, Err(MapError::BadPage(FreeError::Claimed { .. }))), "{refused:?}");
+                    assert!(matches!(refused, Err(VmallocError::BadPage(FreeError::Claimed { .. }))), "{refused:?}");
                 }
             }
         };
@@ -176,7 +176,7 @@ fn memory_that_becomes_executable_has_no_other_mapping() {
         // Nor does memory that is mapped become an area's, or an area of others' pages executable.
         let other = pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         let mapping = space.vmap(&[other], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
-        assert!(matches!(space.vmap(&[other], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RO), Err(MapError::BadPage(_))));
+        assert!(matches!(space.vmap(&[other], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RO), Err(VmallocError::BadPage(_))));
         let refused = |at| raw!(space.set_memory(at, 1, Permission::Execute));
         assert!(matches!(refused(mapping), Err(SetMemoryError::Area(AreaError::WrongKind(_)))));
         raw!(space.vunmap(mapping)).unwrap();

@@ -4,7 +4,9 @@ use super::arena::{Access, Arena};
 use super::{MIB, at, range, with_memory};
 use quarry::addr::PhysRange;
 use quarry::hal::{BootMemory, Unreachable};
-use quarry::mm::memblock::{Broken, ListView, Memblock, MemblockError, Region, RegionFlags, RegionOwner, check_lists};
+use quarry::mm::memblock::{
+    ListView, Memblock, MemblockBroken, MemblockError, Region, RegionFlags, RegionOwner, check_lists,
+};
 
 /// Lists of a memblock, open to change.
 struct Lists {
@@ -41,7 +43,7 @@ impl Lists {
         ListView { name: "reserved", slots: &self.reserved, count, total: self.reserved_bytes, storage: None }
     }
 
-    fn check(&self) -> Result<(), Broken> {
+    fn check(&self) -> Result<(), MemblockBroken> {
         check_lists(self.memory(), self.reserved())
     }
 }

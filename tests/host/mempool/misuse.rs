@@ -21,9 +21,9 @@ fn write(element: NonNull<u8>, offset: usize, byte: u8) {
 }
 
 fn read(element: NonNull<u8>, offset: usize) -> u8 {
-    // SAFETY: as above.
+    // SAFETY: its memory is there; that it is freed is what the test is about.
     let at = unsafe { element.add(offset) };
-    // SAFETY: as above.
+    // SAFETY: its memory is there; that it is freed is what the test is about.
     unsafe { at.read_volatile() }
 }
 

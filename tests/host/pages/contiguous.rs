@@ -7,7 +7,7 @@ use quarry::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange, to_usize};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::mm::fault_inject::{FaultContext, FaultInjector, FaultTarget, MayRecover, Rounds, fail_every};
 use quarry::mm::page::{Kind, Page, PageMap};
-use quarry::mm::zone::{Broken, CmaArea, CmaUsage, ContigError, FreeError, Mover, PageHal};
+use quarry::mm::zone::{CmaArea, CmaUsage, ContigError, FreeError, Mover, PageHal, ZoneBroken};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -304,7 +304,7 @@ struct UnderTest<'p, 'm>(&'p Pages<'m>);
 
 impl FaultTarget for UnderTest<'_, '_> {
     type Counts = (Vec<u64>, u64);
-    type Broken = Broken;
+    type Broken = ZoneBroken;
 
     fn injector(&self) -> &FaultInjector {
         &self.0.hal().watcher.faults
@@ -322,7 +322,7 @@ impl FaultTarget for UnderTest<'_, '_> {
         (blocks(self.0), self.0.zone(ZoneType::Dma).unwrap().free_cma)
     }
 
-    fn check(&self) -> Result<(), Broken> {
+    fn check(&self) -> Result<(), ZoneBroken> {
         self.0.check()
     }
 }

@@ -6,7 +6,7 @@ use quarry::addr::{Order, Pfn};
 use quarry::gfp::{Gfp, ZoneType};
 use quarry::hal::cpu::PerCpu;
 use quarry::mm::page::{MigrateType, Page, PageMap, Section};
-use quarry::mm::zone::{Broken, ContigError, PageHal};
+use quarry::mm::zone::{ContigError, PageHal, ZoneBroken};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -77,7 +77,7 @@ fn no_flipped_bit_of_a_descriptor_goes_unnoticed() {
     });
 }
 
-fn tag(found: Result<(), Broken>) -> &'static str {
+fn tag(found: Result<(), ZoneBroken>) -> &'static str {
     found.err().map_or("nothing", |broken| broken.tag)
 }
 

@@ -8,14 +8,14 @@ use quarry::mm::fault_inject::{
     FaultAttr, FaultContext, FaultInjector, FaultSite, FaultTarget, MayRecover, Rounds, fail_every,
 };
 use quarry::mm::page::{Page, PageMap};
-use quarry::mm::zone::{AllocError, Broken, ContigError, PageBatch, PageHal};
+use quarry::mm::zone::{AllocError, ContigError, PageBatch, PageHal, ZoneBroken};
 
 /// The machine of a test, as the driver sees it.
 struct UnderTest<'p, 'm>(&'p Pages<'m>);
 
 impl FaultTarget for UnderTest<'_, '_> {
     type Counts = (Vec<u64>, u64);
-    type Broken = Broken;
+    type Broken = ZoneBroken;
 
     fn injector(&self) -> &FaultInjector {
         &self.0.hal().watcher.faults
@@ -33,7 +33,7 @@ impl FaultTarget for UnderTest<'_, '_> {
         (blocks(self.0), self.0.accounted_pages())
     }
 
-    fn check(&self) -> Result<(), Broken> {
+    fn check(&self) -> Result<(), ZoneBroken> {
         self.0.check()
     }
 }

@@ -67,7 +67,7 @@ fn free_reserved(pages: &Pages<'_>, first: Page, count: u32) -> Result<u32, Free
 
 /// The same for memory that contiguous allocations have first.
 fn add_cma(pages: &Pages<'_>, first: Page, count: u32) -> Result<(), ContigError> {
-    // SAFETY: as above.
+    // SAFETY: memory that is no memory, only descriptors.
     unsafe { pages.add_cma(first, count) }.map(drop)
 }
 

@@ -58,6 +58,7 @@ fn step(percpu: &PerCpu<'_, '_>, live: &mut Vec<(PerCpuPtr, u64)>, model: &Mutex
     }
 }
 
+// Behaviours 341 and 347.
 #[test]
 fn random_histories_agree_with_a_map_of_every_byte() {
     let steps = if cfg!(miri) { 100 } else { 20_000 };

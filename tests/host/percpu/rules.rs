@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 const GFP: Gfp = Gfp::KERNEL.union(Gfp::NOWARN);
 
+// Behaviour 341: zeroed on every CPU.
 #[test]
 fn every_cpu_has_a_zeroed_copy_at_one_distance() {
     with_allocator(|space, percpu| {
@@ -33,6 +34,7 @@ fn every_cpu_has_a_zeroed_copy_at_one_distance() {
     });
 }
 
+// Behaviour 342.
 #[test]
 fn what_cannot_be_is_refused() {
     with_allocator(|_, percpu| {
@@ -80,6 +82,7 @@ fn the_next_allocation_of_a_size_gets_the_last_that_was_freed() {
     });
 }
 
+// Behaviour 344: interior addresses among others.
 #[test]
 fn what_is_not_allocated_is_not_freed() {
     with_allocator(|space, percpu| {
@@ -108,6 +111,7 @@ fn what_is_not_allocated_is_not_freed() {
     });
 }
 
+// Behaviour 346.
 #[test]
 fn a_gap_is_used_again_and_the_lowest_that_fits_is_taken() {
     with_allocator(|_, percpu| {
@@ -127,6 +131,7 @@ fn a_gap_is_used_again_and_the_lowest_that_fits_is_taken() {
     });
 }
 
+// Behaviour 346: across pages.
 #[test]
 fn a_gap_across_pages_is_found() {
     with_allocator(|_, percpu| {

@@ -77,6 +77,13 @@ proptest! {
         match Stage1::decode(level, RawEntry::new(bits)) {
             Entry::Absent => prop_assert_eq!(bits, 0),
             Entry::Guard => prop_assert_eq!((level, bits), (Level::Pte, Stage1::GUARD.get())),
+            Entry::Parked(leaf) => {
+                let again = Stage1::park(Stage1::leaf(leaf.level, leaf.phys, leaf.prot, false)).get();
+                let ignored = desc::DBM | desc::SOFT_DIRTY;
+                prop_assert_eq!(again & !ignored, bits & !ignored);
+                prop_assert!(bits & desc::VALID == 0 && Stage1::is_parked(RawEntry::new(bits)));
+                prop_assert_eq!(leaf.level.level(), level);
+            }
             Entry::Table(table) => prop_assert_eq!(Stage1::table(table).get(), bits),
             Entry::Leaf(leaf) => {
                 let again = Stage1::leaf(leaf.level, leaf.phys, leaf.prot, leaf.contiguous).get();

@@ -11,7 +11,7 @@ use quarry::hal::prot::{Access, Prot};
 use quarry::mm::fault_inject::{
     FaultAttr, FaultContext, FaultInjector, FaultRequest, FaultSite, FaultTarget, MayRecover, fail_every,
 };
-use quarry::mm::pgtable::{Census, Change, LivePolicy, MapFlags, PgtableError, UnmapFlags};
+use quarry::mm::pgtable::{Change, LivePolicy, MapFlags, PgtableError, TableCensus, UnmapFlags};
 
 const ALL: MapFlags = MapFlags::empty();
 const PAGES: MapFlags = MapFlags::NO_HUGE.union(MapFlags::NO_CONT);
@@ -36,7 +36,7 @@ unsafe impl FrameSource for Asking<'_> {
     }
 
     unsafe fn free_table(&self, table: PhysAddr) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `FrameSource::free_table`: the frame came from the source behind this one, and no CPU walks through it.
         unsafe { self.frames.free_table(table) }
     }
 }
@@ -50,7 +50,7 @@ struct Tables<'r> {
 }
 
 impl FaultTarget for Tables<'_> {
-    type Counts = Census;
+    type Counts = TableCensus;
     type Broken = PgtableError;
 
     fn injector(&self) -> &FaultInjector {
@@ -65,7 +65,7 @@ impl FaultTarget for Tables<'_> {
     fn set_careful(&self, _: bool) {}
 
     /// With all empty tables given back. The rig's own check sees that the tables are the frames that are out.
-    fn counts(&self) -> Census {
+    fn counts(&self) -> TableCensus {
         if let Some(spare) = self.spare {
             let mut gather = self.rig.table.gather(self.asking);
             raw!(self.rig.table.unmap(spare, UnmapFlags::empty(), &mut gather)).expect("nothing in the way");

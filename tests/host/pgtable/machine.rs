@@ -50,7 +50,7 @@ fn by_hand(config: Config) -> (Machine, quarry::addr::PhysAddr) {
     }
     cpu.publish_table();
     for (pair, level) in tables.windows(2).zip([Level::Pgd, Level::Pud, Level::Pmd]) {
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         unsafe { cpu.write(pair[0], level.slot(va(BASE)), Stage1::table(pair[1])) };
     }
     cpu.publish();

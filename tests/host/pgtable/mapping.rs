@@ -4,7 +4,7 @@ use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, pa, phys, range, va};
 use quarry::arch::host::{Config, Who};
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::{Access, MemoryType, Prot};
-use quarry::mm::io::resource::{Request, ResourceFlags, ResourceTree, Slot, Span};
+use quarry::mm::io::resource::{Request, ResourceFlags, ResourceRecord, ResourceTree, Span};
 use quarry::mm::pgtable::{MapFlags, PgtableError, UnmapFlags};
 
 const NO_FLAGS: MapFlags = MapFlags::empty();
@@ -340,7 +340,7 @@ fn tables_can_be_built_by_one_machine_value_and_taken_over_by_another() {
 #[test]
 fn registers_stay_mapped_in_a_space_when_their_handle_is_gone() {
     let mut resources = ResourceTree::new(Span::ALL, "memory", ResourceFlags::MEM);
-    assert!(resources.add_row(Box::leak(vec![Slot::FREE; 4].into_boxed_slice())));
+    assert!(resources.add_row(Box::leak(vec![ResourceRecord::FREE; 4].into_boxed_slice())));
     let device = Span::of(phys(0x0a00_0000, 16 * PAGE)).unwrap();
     let request = Request { span: device, name: "device", flags: ResourceFlags::MEM };
     let handle = resources.request_region(resources.root(), &request).unwrap();

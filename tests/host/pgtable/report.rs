@@ -29,7 +29,7 @@ fn plant(rig: &Rig, addr: u64, level: Level, entry: u64) {
             table = Stage1::next_table(next).expect("a table on the way");
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the machine is a model.
     unsafe { rig.table.mmu().write(table, level.slot(va(addr)), RawEntry::new(entry)) };
     rig.table.mmu().publish();
 }

@@ -4,7 +4,7 @@ use quarry::addr::{CpuId, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use quarry::arch::host::{Config, Machine, SimCpu, SimFrames};
 use quarry::hal::mmu::{Asid, Mmu};
 use quarry::hal::prot::Prot;
-use quarry::mm::pgtable::{Census, MapFlags, PageTable, PgtableError, Space, UnmapFlags};
+use quarry::mm::pgtable::{MapFlags, PageTable, PgtableError, Space, TableCensus, UnmapFlags};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -95,7 +95,7 @@ impl<M: Mmu> Rig<M> {
     }
 
     /// Everything that can be checked at rest: the tables' invariants, the frames, and the machine's oracle.
-    pub(super) fn check(&self) -> Census {
+    pub(super) fn check(&self) -> TableCensus {
         let census = self.table.check().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(census.tables, self.machine.frames_out() as u64, "frames taken and not given back");
         if let Err(violations) = self.machine.check() {

@@ -5,7 +5,7 @@ use super::*;
 use machine::MIB;
 use proptest::prelude::*;
 use quarry::mm::alloc::{Allocator, KBox, KVec, WithGfp};
-use quarry::mm::slab::{AllocError, KMALLOC_MAX_SIZE, Misuse, SlabOptions};
+use quarry::mm::slab::{KMALLOC_MAX_SIZE, Misuse, SlabAllocError, SlabOptions};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
@@ -40,10 +40,10 @@ fn every_alignment_is_kept_by_allocation_and_by_resizing() {
                     assert!(is_aligned(grown) && holds(at(grown), 0xab, size), "{size}, {align}");
                     fill(at(grown), 0xab, size * 3);
                     let small = layout(size.div_ceil(4), align);
-                    // SAFETY: as above.
+                    // SAFETY: given out with the layout that is named, not used elsewhere.
                     let shrunk = unsafe { slabs.resize(grown, new, small, KERNEL) }.unwrap();
                     assert!(is_aligned(shrunk) && holds(at(shrunk), 0xab, small.size()), "{size}, {align}");
-                    // SAFETY: as above.
+                    // SAFETY: given out with the layout that is named, not used elsewhere.
                     unsafe { slabs.free(shrunk, small) };
                 }
             }
@@ -62,7 +62,7 @@ fn resizing_to_a_larger_alignment_moves_the_block() {
             // SAFETY: given out with this layout.
             let moved = unsafe { slabs.resize(block, old, new, KERNEL) }.unwrap();
             assert!(moved.addr().get().is_multiple_of(4096) && holds(at(moved), 7, 64));
-            // SAFETY: as above.
+            // SAFETY: given out with this layout.
             unsafe { slabs.free(moved, new) };
         }
     });
@@ -91,7 +91,7 @@ fn a_block_that_shrinks_gives_memory_back_if_there_is_much() {
         let block = slabs.allocate(large, KERNEL).unwrap();
         let same = with_pages(slabs, 0, || resize(block, large, layout(20_000, 8)));
         assert_eq!(same, block);
-        // SAFETY: as above.
+        // SAFETY: the last layout.
         unsafe { slabs.free(same, layout(20_000, 8)) };
     });
 }
@@ -104,9 +104,9 @@ fn a_block_that_cannot_grow_stays_what_it_was() {
         fill(object, 0x5a, 200);
         for size in [20_000, 100_000, KMALLOC_MAX_SIZE] {
             let refused = with_pages(slabs, 0, || raw!(slabs.krealloc(object, size, KERNEL)));
-            assert_eq!(refused, Err(AllocError::OutOfMemory), "{size}");
+            assert_eq!(refused, Err(SlabAllocError::OutOfMemory), "{size}");
         }
-        assert_eq!(raw!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL)), Err(AllocError::TooLarge));
+        assert_eq!(raw!(slabs.krealloc(object, KMALLOC_MAX_SIZE + 1, KERNEL)), Err(SlabAllocError::TooLarge));
         assert!(holds(object, 0x5a, 200));
         assert_eq!(slabs.ksize(object), Ok(256));
         raw!(slabs.kfree(object)).unwrap();
@@ -165,7 +165,7 @@ fn rows_and_boxes_grow_over_pages_and_come_back() {
         assert!(row.iter().copied().eq(0..values));
         let boxed = KBox::new_in([7_u64; 100], KERNEL, slabs).unwrap();
         let refused = row.reserve(1 << 20, KERNEL);
-        assert_eq!(refused, Err(AllocError::TooLarge));
+        assert_eq!(refused, Err(SlabAllocError::TooLarge));
         row.truncate(10);
         row.shrink_to_fit(KERNEL).unwrap();
         assert_eq!(slabs.ksize(VirtAddr::new(row.as_ptr().addr() as u64)), Ok(64));
@@ -237,7 +237,7 @@ proptest! {
                         let index = index % live.len();
                         let (block, was) = live[index];
                         let new = layout(usize::from(size).max(1), was.align());
-                        // SAFETY: as above.
+                        // SAFETY: the model's, with its layout.
                         let block = unsafe { slabs.resize(block, was, new, KERNEL) }.unwrap();
                         assert!(block.addr().get().is_multiple_of(new.align()));
                         assert!(holds(at(block), 0xab, was.size().min(new.size())));
@@ -249,7 +249,7 @@ proptest! {
             }
             for (block, was) in live {
                 assert!(holds(at(block), 0xab, was.size()));
-                // SAFETY: as above.
+                // SAFETY: the model's, with its layout.
                 unsafe { slabs.free(block, was) };
             }
         });

@@ -2,7 +2,7 @@
 
 use super::*;
 use quarry::addr::PAGE_SIZE;
-use quarry::mm::slab::{AllocError, CacheSpec, CreateError, Misuse, SlabFlags};
+use quarry::mm::slab::{CacheSpec, CreateError, Misuse, SlabAllocError, SlabFlags};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,7 +125,7 @@ fn a_constructor_runs_once_an_object_and_its_work_stays() {
         }
         let info = slabs.info(cache.cache());
         assert_eq!(CALLS.load(Ordering::Relaxed), info.objects);
-        assert_eq!(slabs.alloc_object(cache.cache(), KERNEL | Gfp::ZERO), Err(AllocError::ZeroConstructed));
+        assert_eq!(slabs.alloc_object(cache.cache(), KERNEL | Gfp::ZERO), Err(SlabAllocError::ZeroConstructed));
         slabs.destroy(cache).unwrap();
     });
 }
@@ -245,7 +245,7 @@ fn many_at_once_are_all_or_none() {
         assert_eq!(raw!(slabs.free_bulk(cache.cache(), &objects)), 0);
         let mut many = vec![VirtAddr::ZERO; 20_000];
         let all = slabs.alloc_bulk(cache.cache(), KERNEL | Gfp::NOWARN, &mut many);
-        assert_eq!(all, Err(AllocError::OutOfMemory));
+        assert_eq!(all, Err(SlabAllocError::OutOfMemory));
         assert_eq!(slabs.info(cache.cache()).active_objects, 0);
         slabs.alloc_bulk(cache.cache(), KERNEL, &mut objects[..10]).unwrap();
         objects[9] = objects[0];

@@ -114,7 +114,7 @@ fn with_array(count: usize, f: impl FnOnce(&Slabs<'_, '_>, &quarry::mm::slab::Ar
         let at_hand = take(slabs, cache.cache(), count);
         slabs.shrink(cache.cache());
         give(slabs, cache.cache(), at_hand);
-        let header = Sim::header(slabs.hal().local(), cache.cache().slot());
+        let header = Sim::header(slabs.hal().local(), cache.cache().array());
         let base = header.words()[0].load(Ordering::Relaxed);
         let entries: &[AtomicU64] = {
             // SAFETY: ARR-2: so many entries start there.

@@ -146,7 +146,7 @@ fn an_object_that_was_written_to_while_free_is_not_given_out_again() {
 fn the_red_zone_starts_where_the_request_ends() {
     with_options("ZU,kmalloc-32").run(|slabs| {
         let object = slabs.kmalloc(18, KERNEL).unwrap();
-        let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocRow::Normal, 18).unwrap();
+        let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocCacheType::Normal, 18).unwrap();
         assert_eq!(slabs.ksize(object), Ok(18));
         assert_eq!(slabs.validate(cache), NONE);
         fill(offset(object, 18), 0xab, 2);
@@ -201,7 +201,7 @@ fn resizing_keeps_the_red_zone_exact_and_new_bytes_zero() {
         assert_eq!(raw!(slabs.krealloc(object, 56, zero)), Ok(object));
         assert!(holds(object, 0xff, 40) && holds(offset(object, 40), 0, 16));
         assert!(holds(offset(object, 56), RED_USED, 8));
-        let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocRow::Normal, 64).unwrap();
+        let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocCacheType::Normal, 64).unwrap();
         assert_eq!(slabs.validate(cache), NONE);
         fill(object, 0xff, 56);
         let moved = raw!(slabs.krealloc(object, 112, zero)).unwrap();

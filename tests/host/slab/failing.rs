@@ -2,7 +2,7 @@
 
 use super::*;
 use machine::{in_interrupt, run_on};
-use quarry::mm::slab::{AllocError, CacheSpec, CreateError, SlabFlags};
+use quarry::mm::slab::{CacheSpec, CreateError, SlabAllocError, SlabFlags};
 use std::sync::atomic::Ordering;
 
 /// Runs `f` with the k-th allocation of pages failing, for every k, until it passes.
@@ -35,9 +35,9 @@ fn a_failure_changes_nothing() {
             Ok(cache) => {
                 let objects: Vec<_> = (0..100).map(|_| slabs.alloc_object(cache.cache(), KERNEL)).collect();
                 let all = objects.iter().all(Result::is_ok);
-                let some = objects
-                    .into_iter()
-                    .filter_map(|object| object.inspect_err(|error| assert_eq!(*error, AllocError::OutOfMemory)).ok());
+                let some = objects.into_iter().filter_map(|object| {
+                    object.inspect_err(|error| assert_eq!(*error, SlabAllocError::OutOfMemory)).ok()
+                });
                 give(slabs, cache.cache(), some);
                 slabs.destroy(cache).unwrap();
                 all
@@ -54,7 +54,7 @@ fn a_block_that_cannot_grow_stays() {
         fill(object, 0x77, 64);
         slabs.pages().set_careful(true);
         slabs.hal().pages_left.store(0, Ordering::Relaxed);
-        assert_eq!(raw!(slabs.krealloc(object, 100_000, KERNEL)), Err(AllocError::OutOfMemory));
+        assert_eq!(raw!(slabs.krealloc(object, 100_000, KERNEL)), Err(SlabAllocError::OutOfMemory));
         slabs.hal().pages_left.store(u64::MAX, Ordering::Relaxed);
         slabs.pages().set_careful(false);
         assert!(holds(object, 0x77, 64));
@@ -68,7 +68,7 @@ fn a_failure_on_request_comes_where_the_long_way_is() {
         slabs.set_careful(true);
         slabs.hal().slabs_left.store(1, Ordering::Relaxed);
         let object = slabs.kmalloc(64, KERNEL).unwrap();
-        assert_eq!(slabs.kmalloc(64, KERNEL), Err(AllocError::OutOfMemory));
+        assert_eq!(slabs.kmalloc(64, KERNEL), Err(SlabAllocError::OutOfMemory));
         slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
         slabs.set_careful(false);
         raw!(slabs.kfree(object)).unwrap();
@@ -91,13 +91,13 @@ fn every_allocation_is_asked_about_while_failures_are_wanted() {
             run_on(cpu);
             let of_cache = || slabs.alloc_object(cache.cache(), KERNEL);
             let by_size = || slabs.kmalloc(64, KERNEL);
-            let ways: [&dyn Fn() -> Result<VirtAddr, AllocError>; 2] = [&of_cache, &by_size];
+            let ways: [&dyn Fn() -> Result<VirtAddr, SlabAllocError>; 2] = [&of_cache, &by_size];
             for (round, way) in ways.into_iter().cycle().take(8).enumerate() {
                 slabs.hal().slabs_left.store(1, Ordering::Relaxed);
                 let object = way().unwrap();
-                assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}");
+                assert_eq!(way(), Err(SlabAllocError::OutOfMemory), "round {round}");
                 raw!(slabs.kfree(object)).unwrap();
-                assert_eq!(way(), Err(AllocError::OutOfMemory), "round {round}: the object that was freed last");
+                assert_eq!(way(), Err(SlabAllocError::OutOfMemory), "round {round}: the object that was freed last");
             }
             slabs.hal().slabs_left.store(u64::MAX, Ordering::Relaxed);
         }
@@ -145,7 +145,7 @@ fn only_the_smallest_slab_is_waited_for() {
                 let wanted = gfp | always;
                 slabs.hal().asked.lock().unwrap().clear();
                 let refused = with_pages(slabs, 0, || slabs.alloc_object(cache.cache(), gfp | Gfp::NOWARN));
-                assert_eq!(refused, Err(AllocError::OutOfMemory));
+                assert_eq!(refused, Err(SlabAllocError::OutOfMemory));
                 let asked = std::mem::take(&mut *slabs.hal().asked.lock().unwrap());
                 let [(first, large), (second, small)] = asked[..] else { panic!("{asked:?}") };
                 assert!(large > small, "{asked:?}");
@@ -156,7 +156,7 @@ fn only_the_smallest_slab_is_waited_for() {
                     slabs.hal().asked.lock().unwrap().clear();
                     in_interrupt(|| slabs.alloc_object(cache.cache(), gfp | Gfp::NOWARN))
                 });
-                assert_eq!(refused, Err(AllocError::OutOfMemory));
+                assert_eq!(refused, Err(SlabAllocError::OutOfMemory));
                 let asked = std::mem::take(&mut *slabs.hal().asked.lock().unwrap());
                 assert!(!asked.is_empty());
                 let never = Gfp::DIRECT_RECLAIM | Gfp::NOFAIL;

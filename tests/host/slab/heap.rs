@@ -77,7 +77,7 @@ fn blocks_of_the_early_heap_go_back_to_it_after_the_hand_over() {
 fn no_memory_is_a_null_and_the_old_block_stays() {
     with_heap(|slabs, heap| {
         heap.hand_over();
-        // SAFETY: as above.
+        // SAFETY: each block is used with its layout until it is freed, once.
         unsafe {
             let block = heap.alloc(layout(100));
             slice(block, 100).fill(9);
@@ -103,7 +103,7 @@ fn nobody_is_made_to_wait_where_that_is_not_legal() {
     with_heap(|slabs, heap| {
         heap.hand_over();
         in_interrupt(|| {
-            // SAFETY: as above.
+            // SAFETY: each block is used with its layout until it is freed, once.
             unsafe {
                 let block = heap.alloc(layout(300));
                 slice(block, 300).fill(1);
@@ -149,7 +149,7 @@ fn a_block_is_not_freed_as_more_or_much_less_than_it_is() {
 fn a_block_that_could_not_be_moved_is_freed_as_what_it_was_asked_to_be() {
     with_heap(|slabs, heap| {
         heap.hand_over();
-        // SAFETY: as above.
+        // SAFETY: each block is freed once.
         unsafe {
             let block = heap.alloc(layout(8000));
             let shrunk = with_pages(slabs, 0, || heap.realloc(block, layout(8000), 3000));
@@ -163,7 +163,7 @@ fn a_block_that_could_not_be_moved_is_freed_as_what_it_was_asked_to_be() {
 #[test]
 fn an_early_block_that_shrinks_takes_no_more_along_than_fits() {
     with_heap(|slabs, heap| {
-        // SAFETY: as above.
+        // SAFETY: each block is freed once.
         unsafe {
             let early = heap.alloc(layout(1000));
             slice(early, 1000).fill(5);

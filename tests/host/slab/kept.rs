@@ -115,7 +115,7 @@ fn spares_without_objects_go_back_when_memory_is_short() {
     Spec::of_size(32 << 20).exchanging().run(|slabs| {
         let cache = slabs.create(&spec("kept", 64)).unwrap();
         let magazines = || {
-            let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocRow::Normal, 1024).unwrap();
+            let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocCacheType::Normal, 1024).unwrap();
             slabs.info(cache).active_objects
         };
         let shrink = || while in_interrupt(|| slabs.try_shrink_all(u64::MAX)) != Some(0) {};

@@ -2,7 +2,8 @@
 
 use super::*;
 use quarry::mm::slab::{
-    AllocError, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KmallocRow, kmalloc_index, kmalloc_size,
+    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KmallocCacheType, SlabAllocError, kmalloc_index,
+    kmalloc_size,
 };
 
 // Behaviour 189, and every edge.
@@ -23,12 +24,12 @@ fn every_size_goes_to_the_smallest_cache_that_holds_it() {
             assert_eq!(usable, expected.unwrap_or(size.next_power_of_two().max(4096)), "{size}");
             raw!(slabs.kfree(object)).unwrap();
         }
-        for row in KmallocRow::ALL {
+        for kind in KmallocCacheType::ALL {
             for size in all.iter().copied().filter(|size| *size <= KMALLOC_MAX_CACHE_SIZE) {
-                let index = kmalloc_index(row, size);
+                let index = kmalloc_index(kind, size);
                 let class = kmalloc_size(index);
-                assert!(class >= size && slabs.kmalloc_cache(row, size).unwrap().object_size() as usize == class);
-                assert!(row != KmallocRow::Dma || class.is_multiple_of(128));
+                assert!(class >= size && slabs.kmalloc_cache(kind, size).unwrap().object_size() as usize == class);
+                assert!(kind != KmallocCacheType::Dma || class.is_multiple_of(128));
             }
         }
     });
@@ -41,19 +42,19 @@ fn fits(class: usize) -> bool {
 
 #[test]
 fn sizes_are_numbered_as_in_linux() {
-    let row = KmallocRow::Normal;
+    let kind = KmallocCacheType::Normal;
     if KMALLOC_MIN_SIZE == 8 {
         for (size, index) in
             [(8, 3), (9, 4), (64, 6), (65, 1), (96, 1), (97, 7), (128, 7), (129, 2), (192, 2), (193, 8)]
         {
-            assert_eq!(kmalloc_index(row, size), index, "{size}");
+            assert_eq!(kmalloc_index(kind, size), index, "{size}");
         }
         for (size, index) in [(8, 7), (65, 7), (128, 7), (129, 8), (192, 8), (193, 8), (256, 8)] {
-            assert_eq!(kmalloc_index(KmallocRow::Dma, size), index, "{size}");
+            assert_eq!(kmalloc_index(KmallocCacheType::Dma, size), index, "{size}");
         }
     }
     for (size, index) in [(4096, 12), (4097, 13), (8192, 13), (8193, 0), (0, 0)] {
-        assert_eq!(kmalloc_index(row, size), index, "{size}");
+        assert_eq!(kmalloc_index(kind, size), index, "{size}");
     }
     assert_eq!([1, 2, 3, 13].map(kmalloc_size), [96, 192, 8, 8192]);
 }
@@ -65,8 +66,8 @@ fn powers_of_two_are_aligned_to_themselves_up_to_4_mib() {
         // Three of the largest are more than Miri's machine has.
         for shift in 3..=if cfg!(miri) { 18 } else { 22 } {
             let size = 1_usize << shift;
-            for row in [Gfp::empty(), Gfp::RECLAIMABLE, Gfp::DMA] {
-                let objects = [(); 3].map(|()| slabs.kmalloc(size, KERNEL | row).unwrap());
+            for kind in [Gfp::empty(), Gfp::RECLAIMABLE, Gfp::DMA] {
+                let objects = [(); 3].map(|()| slabs.kmalloc(size, KERNEL | kind).unwrap());
                 for object in objects {
                     assert!(object.get().is_multiple_of(size as u64), "{size} {object}");
                     fill(object, 0xcd, size);
@@ -77,8 +78,8 @@ fn powers_of_two_are_aligned_to_themselves_up_to_4_mib() {
                 }
             }
         }
-        assert_eq!(slabs.kmalloc(KMALLOC_MAX_SIZE + 1, KERNEL), Err(AllocError::TooLarge));
-        assert_eq!(slabs.kmalloc(usize::MAX, KERNEL), Err(AllocError::TooLarge));
+        assert_eq!(slabs.kmalloc(KMALLOC_MAX_SIZE + 1, KERNEL), Err(SlabAllocError::TooLarge));
+        assert_eq!(slabs.kmalloc(usize::MAX, KERNEL), Err(SlabAllocError::TooLarge));
     });
 }
 
@@ -103,7 +104,7 @@ fn no_bytes_are_an_address_that_can_be_freed() {
 fn an_array_that_overflows_is_refused() {
     Spec::of_size(16 << 20).run(|slabs| {
         for (count, size) in [(usize::MAX, 2), (1 << 33, 1 << 33), (3, usize::MAX / 2)] {
-            assert_eq!(slabs.kmalloc_array(count, size, KERNEL), Err(AllocError::Overflow));
+            assert_eq!(slabs.kmalloc_array(count, size, KERNEL), Err(SlabAllocError::Overflow));
         }
         let object = slabs.kmalloc_array(10, 20, KERNEL | Gfp::ZERO).unwrap();
         assert!(holds(object, 0, 200));
@@ -127,7 +128,7 @@ fn resizing_keeps_what_fits() {
         }
         assert_eq!(raw!(slabs.krealloc(object, 0, KERNEL)), Ok(Slabs::ZERO_SIZE));
         let wild = raw!(slabs.krealloc(slabs.hal().outside(), 8, KERNEL));
-        assert_eq!(wild, Err(AllocError::NotAllocated(slabs.hal().outside())));
+        assert_eq!(wild, Err(SlabAllocError::NotAllocated(slabs.hal().outside())));
         assert_eq!(slabs.hal().reports().len(), 1);
     });
 }
@@ -222,10 +223,10 @@ fn flags_that_make_no_sense_are_refused() {
     Spec::of_size(16 << 20).run(|slabs| {
         for size in [64, 100_000] {
             for flag in [Gfp::HIGHMEM, Gfp::DMA32] {
-                assert_eq!(slabs.kmalloc(size, KERNEL | flag), Err(AllocError::Zone(flag)), "{size}");
+                assert_eq!(slabs.kmalloc(size, KERNEL | flag), Err(SlabAllocError::Zone(flag)), "{size}");
             }
             let both = slabs.kmalloc(size, KERNEL | Gfp::NOFAIL | Gfp::NORETRY);
-            assert!(matches!(both, Err(AllocError::Flags(_))), "{size}");
+            assert!(matches!(both, Err(SlabAllocError::Flags(_))), "{size}");
         }
         let sleeps = || slabs.hal().atomic_sleeps.load(std::sync::atomic::Ordering::Relaxed);
         let object = machine::in_interrupt(|| slabs.kmalloc(64, KERNEL)).unwrap();
@@ -248,7 +249,7 @@ fn resizing_in_place_refuses_what_resizing_elsewhere_refuses() {
         for size in [64, 100_000] {
             let object = slabs.kmalloc(size, KERNEL).unwrap();
             let both = raw!(slabs.krealloc(object, size - 1, KERNEL | Gfp::NOFAIL | Gfp::NORETRY));
-            assert!(matches!(both, Err(AllocError::Flags(_))), "{size}");
+            assert!(matches!(both, Err(SlabAllocError::Flags(_))), "{size}");
             let before = sleeps();
             assert_eq!(machine::in_interrupt(|| raw!(slabs.krealloc(object, size - 1, KERNEL))), Ok(object));
             assert_eq!(sleeps(), before + 1, "{size}");

@@ -11,8 +11,8 @@ use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::hal::tags::{TagEvent, TagMemory};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
 use quarry::mm::slab::{
-    ArrayHeader, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags, SlabHal, SlabOptions,
-    Slot,
+    ArrayHeader, ArrayOffset, CacheHandle, CacheSpec, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabFlags, SlabHal,
+    SlabOptions,
 };
 use quarry::mm::zone::{
     CpuPages, PageAllocator, PageHal, Pressure, Relief, Scrub, Shortage, WatermarkTuning, ZoneLimits,
@@ -256,18 +256,18 @@ impl Sim<'_> {
     }
 }
 
-// SAFETY: as above; each number has a header of its own in the data of each CPU.
+// SAFETY: a thread plays one CPU at a time; each number has a header of its own in the data of each CPU.
 unsafe impl SlabHal for Sim<'_> {
     const FIRST_ARRAYS: u32 = 0;
 
-    fn slot(number: u16) -> Slot {
+    fn array_offset(number: u16) -> ArrayOffset {
         // SAFETY: the data of each CPU begin with the headers of all numbers.
-        unsafe { Slot::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap()) }
+        unsafe { ArrayOffset::at(u32::from(number) * u32::try_from(size_of::<ArrayHeader>()).unwrap()) }
     }
 
-    fn header(local: &Self::Local, slot: Slot) -> &ArrayHeader {
+    fn header(local: &Self::Local, offset: ArrayOffset) -> &ArrayHeader {
         thread::note_array(local.number);
-        &local.first[slot.distance() as usize / size_of::<ArrayHeader>()]
+        &local.first[offset.distance() as usize / size_of::<ArrayHeader>()]
     }
 
     fn slabs(local: &Self::Local) -> &CpuSlabs {
@@ -355,7 +355,7 @@ pub(crate) fn fill(object: VirtAddr, byte: u8, size: usize) {
 
 /// The bytes of an object.
 pub(crate) fn bytes(object: VirtAddr, size: usize) -> Vec<u8> {
-    // SAFETY: as above.
+    // SAFETY: the tests pass objects that they have, and their sizes.
     unsafe { std::slice::from_raw_parts(object.as_ptr::<u8>(), size) }.to_vec()
 }
 

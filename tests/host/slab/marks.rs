@@ -188,7 +188,7 @@ fn a_link_of_one_word_that_was_overwritten_cuts_its_list_off() {
             assert!(!more.contains(first) && !more.contains(&used[0]));
             assert_eq!(more.iter().collect::<BTreeSet<_>>().len(), more.len());
             give(slabs, cache.cache(), more.into_iter().chain([used[0]]));
-            // SAFETY: as above.
+            // SAFETY: free memory of the arena.
             unsafe { first.as_ptr::<u64>().write(cache.cache().mark_secret() ^ first.get()) };
             slabs.destroy(cache).unwrap();
         }

@@ -119,14 +119,14 @@ impl Machine {
         self.wait();
         let (on, count) = (self.array.on.load(Ordering::Relaxed), self.array.count.load(Ordering::Relaxed));
         assert!(!on && count == 0, "an array of {count} objects, in use: {on}");
-        // SAFETY: as above.
+        // SAFETY: loom reports an access that is not ordered with this one.
         self.array.memory.with_mut(|memory| unsafe { *memory = 1 });
         self.listed.store(false, Ordering::Release);
         if self.planted != Planted::NoGrace {
             self.request();
             self.wait();
         }
-        // SAFETY: as above.
+        // SAFETY: loom reports an access that is not ordered with this one.
         self.record.with_mut(|record| unsafe { *record = 2 });
         self.destroyed.store(true, Ordering::Release);
     }

@@ -93,7 +93,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
         let destroy = DestroyError::Atomic(refusal("SlabAllocator::destroy"));
         // The phrase of a call that only forwards is that of its target.
         let calls: [(&[&str], &dyn Fn()); 10] = [
-            (&["mm/slab/global.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
+            (&["mm/slab/registry.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
                 assert_eq!(slabs.create(&spec("none", 64)).map(|_| ()).unwrap_err(), create);
             }),
             (&["mm/alloc/cache.rs create", "mm/alloc/cache.rs create_in"], &|| {
@@ -104,7 +104,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 let none = ConstructedCache::<Value, _>::create_in("none", SlabFlags::empty(), slabs);
                 assert_eq!(none.map(|_| ()).unwrap_err(), create);
             }),
-            (&["mm/slab/global.rs destroy", "mm/alloc/kmem.rs destroy", "global/slab.rs destroy"], &|| {
+            (&["mm/slab/registry.rs destroy", "mm/alloc/kmem.rs destroy", "global/slab.rs destroy"], &|| {
                 let (back, why) = slabs.destroy(cache.take().unwrap()).unwrap_err();
                 assert_eq!(why, destroy);
                 cache.replace(Some(back));
@@ -121,7 +121,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 assert!(!slabs.shrink(cache.borrow().as_ref().unwrap().cache()));
             }),
             (&["mm/slab/shrink.rs shrink_all"], &|| assert!(!slabs.shrink_all())),
-            (&["mm/slab/global.rs for_each"], &|| {
+            (&["mm/slab/registry.rs for_each"], &|| {
                 let refused = slabs.for_each(|cache| panic!("{}", cache.name()));
                 assert_eq!(refused, Err(refusal("SlabAllocator::for_each")));
             }),

@@ -27,7 +27,7 @@ fn neighbours_differ_and_each_owner_has_another_tag() {
         for size in [8, 16, 24, 64, 96, 192, 256, 1024, 4096, 8192] {
             let mut objects: Vec<_> = (0..100).map(|_| slabs.kmalloc(size, KERNEL).unwrap()).collect();
             objects.sort_unstable_by_key(|object| object.untagged());
-            let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocRow::Normal, size).unwrap();
+            let cache = slabs.kmalloc_cache(quarry::mm::slab::KmallocCacheType::Normal, size).unwrap();
             assert!(cache.size() >= 16 && cache.size().is_multiple_of(16) && cache.flags().contains(SlabFlags::KASAN));
             for pair in objects.windows(2) {
                 if pair[1].distance_from(pair[0]) == Some(cache.size().into()) {

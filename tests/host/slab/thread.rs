@@ -91,7 +91,7 @@ pub(crate) fn at_open_points<R>(hook: &dyn Fn(), f: impl FnOnce() -> R) -> R {
 
 /// Runs `f`, and `hook` for each CPU that it interrupts.
 pub(crate) fn at_kicks<R>(hook: &dyn Fn(u32), f: impl FnOnce() -> R) -> R {
-    // SAFETY: as above.
+    // SAFETY: the reference is dropped before this returns.
     KICK.set(Some(unsafe { std::mem::transmute::<&dyn Fn(u32), &'static dyn Fn(u32)>(hook) }));
     let _unhook = Unhook;
     f()

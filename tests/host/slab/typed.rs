@@ -2,7 +2,7 @@
 
 use super::*;
 use quarry::mm::alloc::{Cache, Constructed, ConstructedCache};
-use quarry::mm::slab::{AllocError, CreateError, SlabFlags, SlabOptions};
+use quarry::mm::slab::{CreateError, SlabAllocError, SlabFlags, SlabOptions};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,7 +84,7 @@ fn without_memory_there_is_no_box_and_nothing_is_lost() {
         let dropped = Cell::new(0);
         let cache = Cache::create_in("noted", FLAGS, slabs).unwrap();
         let refused = with_pages(slabs, 0, || cache.alloc(Noted { number: 1, dropped: &dropped }, KERNEL));
-        assert_eq!((refused.err(), dropped.get()), (Some(AllocError::OutOfMemory), 1));
+        assert_eq!((refused.err(), dropped.get()), (Some(SlabAllocError::OutOfMemory), 1));
         cache.destroy().unwrap();
     });
 }
@@ -118,7 +118,7 @@ fn a_constructed_value_is_made_once_and_stays_made() {
         assert!(most > 1, "no object was used twice");
         assert!(MADE.load(Ordering::Relaxed) < 200, "made again at each allocation");
         let zeroed = cache.alloc(KERNEL | Gfp::ZERO);
-        assert_eq!(zeroed.err(), Some(AllocError::ZeroConstructed));
+        assert_eq!(zeroed.err(), Some(SlabAllocError::ZeroConstructed));
         cache.destroy().map_err(|(_, left)| left).unwrap();
     });
 }

@@ -140,6 +140,17 @@ fn a_device_is_mapped_with_its_frames_or_not_at_all() {
     // A file that is not to be written to.
     world.below.file_takes.set(VmFlags::MAYWRITE);
     assert_eq!(world.mmap(&request).map_err(MapError::errno), Err(13));
+    // Device memory is not executable; a private mapping cannot be written to; both whatever the file says.
+    world.below.file_takes.set(VmFlags::empty());
+    let exec = MmapRequest { flags: RX, place: Place::Anywhere, ..request };
+    assert_eq!(world.mmap(&exec).map_err(MapError::errno), Err(13));
+    let private = MmapRequest { flags: RW, place: Place::Anywhere, ..request };
+    assert_eq!(world.mmap(&private).map_err(MapError::errno), Err(13));
+    let low = world.mmap(&MmapRequest { flags: R, ..private }).unwrap();
+    assert_eq!(world.mprotect(low, low + PAGE, RW).map_err(MapError::errno), Err(13));
+    world.munmap(low, low + PAGE).unwrap();
+    world.below.file_takes.set(VmFlags::MAYWRITE);
+    world.below.file_fills.set(None);
     world.below.file_adds.set(VmFlags::WRITE | VmFlags::SEALED | VmFlags::LOCKED);
     let low = world.mmap(&MmapRequest { flags: R, place: Place::Anywhere, ..request }).unwrap();
     let flags = world.map.area_at(addr(low)).unwrap().flags();

@@ -1,6 +1,6 @@
 //! A process without a machine: a map of areas; translations, records and files that can be made to fail.
 
-use quarry::addr::{PhysAddr, UserAddr, UserRange};
+use quarry::addr::{Pfn, PhysAddr, UserAddr, UserRange};
 use quarry::ds::rbtree::{Chain, Node, Owned};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::MemoryType;
@@ -39,7 +39,7 @@ pub(super) struct Below {
     /// Flags that a file adds to an area and takes from it, and frames that it maps.
     pub(super) file_adds: Cell<VmFlags>,
     pub(super) file_takes: Cell<VmFlags>,
-    pub(super) file_fills: Cell<Option<Fill>>,
+    pub(super) file_fills: Cell<Option<(PhysAddr, MemoryType)>>,
     /// Whether something new may be mapped where an area is closed.
     pub(super) replaces: Cell<bool>,
     /// Where areas were at the last check; `None` where no test looks at their edges.
@@ -164,7 +164,7 @@ impl Translations for Below {
     fn fill(&self, range: UserRange, fill: &Fill, flags: VmFlags) -> Result<(), MapError> {
         self.may_fail()?;
         self.take_entries(range);
-        let (first, phys) = (range.start().get() >> 12, fill.phys.get() >> 12);
+        let (first, phys) = (range.start().get() >> 12, fill.first().unwrap().get());
         let entry = |page| (page, Entry::Page(phys + page - first, flags & VmFlags::ACCESS));
         self.entries.borrow_mut().extend(Self::pages(range).map(entry));
         Ok(())
@@ -177,7 +177,9 @@ impl Objects for Below {
             return Err(MapError::File(19));
         }
         area.flags = (area.flags - self.file_takes.get()) | self.file_adds.get();
-        area.fill = self.file_fills.get();
+        if let Some((phys, memory)) = self.file_fills.get() {
+            raw!(area.io_remap_pfn_range(Pfn::containing(phys), memory));
+        }
         Ok(())
     }
 
@@ -399,4 +401,4 @@ impl Drop for World {
 }
 
 /// The registers of a device.
-pub(super) const REGISTERS: Fill = Fill { phys: PhysAddr::new(0x901_0000), memory: MemoryType::DeviceNGnRE };
+pub(super) const REGISTERS: (PhysAddr, MemoryType) = (PhysAddr::new(0x901_0000), MemoryType::DeviceNGnRE);

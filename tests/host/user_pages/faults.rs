@@ -276,3 +276,28 @@ fn tables_come_and_go_around_the_faults_of_other_cpus() {
 fn a_space_is_small() {
     assert!(size_of::<super::machine::Space>() <= 512, "{}", size_of::<super::machine::Space>());
 }
+
+#[test]
+fn a_page_that_was_got_to_be_copied_to_is_not_mapped_as_a_zeroed_one() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(64));
+        let word = |n: u64| va(page(n).get() + 8);
+        // Free pages with something in them.
+        for n in 0..16 {
+            kernel.store(&space, word(n), &area, 7).unwrap();
+        }
+        space.discard(pages(0, 16), Gfp::KERNEL).unwrap();
+        for n in 32..40 {
+            kernel.store(&space, page(n), &area, n).unwrap();
+        }
+        let mut child = kernel.space(2);
+        space.fork(&mut child, [(area.range, Sharing::Private)], Gfp::KERNEL).unwrap();
+        for n in 32..36 {
+            assert_eq!(kernel.store(&space, page(n), &area, 1).unwrap(), [Handled::Copied]);
+            assert_eq!(kernel.store(&space, page(n - 32), &area, 1).unwrap(), [Handled::Zeroed(Order::ZERO)]);
+            assert_eq!(kernel.load(&space, word(n - 32), &area).unwrap().0, 0, "page {}", n - 32);
+        }
+        kernel.check(&[&space, &child]);
+        kernel.end([space, child]);
+    });
+}

@@ -306,3 +306,65 @@ fn a_pinned_page_survives_a_change_of_permission() {
         kernel.end([space, child]);
     });
 }
+
+#[test]
+fn many_pages_are_pinned_at_once_up_to_the_first_that_cannot_be() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), Backing::private(pages(508, 8), Access::ReadWrite));
+        // Some are there, some are the child's too, some are not there; and they lie in two tables.
+        for n in [508, 509, 512, 513] {
+            kernel.store(&space, page(n), &area, n).unwrap();
+        }
+        let mut child = kernel.space(2);
+        space.fork(&mut child, [(pages(508, 2), Sharing::Private)], Gfp::KERNEL).unwrap();
+        let mut pinned = [const { None }; 8];
+        space.pin_pages(page(508), true, &area, Gfp::KERNEL, &mut pinned).unwrap();
+        for (n, one) in (508..).zip(&pinned) {
+            let phys = one.as_ref().unwrap().phys();
+            assert_eq!(Some(phys), space.tables().translate(page(n)).map(|found| found.phys), "page {n}");
+            let value = if [508, 509, 512, 513].contains(&n) { n } else { 0 };
+            assert_eq!(kernel.sim.peek(phys), value, "page {n}");
+        }
+        kernel.check(&[&space, &child]);
+        let guarded = pages(510, 1);
+        pinned.iter_mut().for_each(|one| *one = None);
+        kernel.check(&[&space, &child]);
+        space.guard(guarded, true, Gfp::KERNEL).unwrap();
+        let result = space.pin_pages(page(508), true, &area, Gfp::KERNEL, &mut pinned);
+        assert_eq!(result, Err(FaultError::Guard(page(510))));
+        assert!(pinned[..2].iter().all(Option::is_some) && pinned[2..].iter().all(Option::is_none));
+        assert_eq!(
+            space.pin_pages(page(515), false, &area, Gfp::KERNEL, &mut pinned[2..4]),
+            Err(FaultError::Outside(page(516)))
+        );
+        kernel.check(&[&space, &child]);
+        drop(pinned);
+        kernel.end([space, child]);
+    });
+}
+
+#[test]
+fn the_end_of_a_space_leaves_nothing_of_it_in_any_tlb() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(600));
+        for cpu in 0..CPUS {
+            run_on(cpu);
+            for n in [0, 7, 599] {
+                kernel.store(&space, page(n), &area, n).unwrap();
+            }
+        }
+        run_on(0);
+        let (asid, idle) = (space.asid(), kernel.space(0));
+        kernel.run_everywhere(&idle);
+        space.destroy();
+        // The number may be another space's from now on.
+        for cpu in (0..CPUS).map(CpuId::new) {
+            kernel.sim.set_ttbr0(cpu, idle.root(), asid);
+            for n in [0, 7, 599] {
+                assert!(kernel.sim.cpu(cpu).load(page(n), Who::User).is_err(), "page {n} on {cpu:?}");
+            }
+        }
+        kernel.check_quiet();
+        kernel.end([idle]);
+    });
+}

@@ -7,8 +7,8 @@ use quarry::arch::host::{Config, Machine as Sim, SimFrames, Spin, Who};
 use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
-use quarry::hal::entry::RawEntry;
-use quarry::hal::level::Slot;
+use quarry::hal::entry::{Entry, EntryFormat, RawEntry};
+use quarry::hal::level::{Level, Slot};
 use quarry::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
 use quarry::hal::prot::Access;
 use quarry::mm::page::{Bank, BankMap, PageDescriptor, PageMap, Section};
@@ -147,6 +147,7 @@ unsafe impl PageHal for PagesOf {
 pub(super) struct AnyCpu {
     sim: Sim,
     forget: &'static AtomicBool,
+    keep_writable: &'static AtomicBool,
 }
 
 impl AnyCpu {
@@ -165,6 +166,11 @@ unsafe impl Mmu for AnyCpu {
     }
 
     unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
+        // SAFETY: passed on.
+        let old = || unsafe { self.cpu().read(table, slot) };
+        if self.keep_writable.load(Ordering::Relaxed) && loses_write(old(), entry) {
+            return;
+        }
         // SAFETY: passed on.
         unsafe { self.cpu().write(table, slot, entry) }
     }
@@ -229,6 +235,16 @@ unsafe impl Mmu for AnyCpu {
     }
 }
 
+/// Whether a page that could be written is only to be read from now on.
+fn loses_write(old: RawEntry, new: RawEntry) -> bool {
+    match (Stage1::decode(Level::Pte, old), Stage1::decode(Level::Pte, new)) {
+        (Entry::Leaf(old), Entry::Leaf(new)) => {
+            old.phys == new.phys && old.prot.is_writable() && new.prot.access() == Access::ReadOnly
+        }
+        _ => false,
+    }
+}
+
 /// All of it.
 pub(super) struct Kernel {
     pub(super) sim: Sim,
@@ -236,6 +252,8 @@ pub(super) struct Kernel {
     pub(super) pages: PageAllocator<PagesOf>,
     zero_page: Pfn,
     pub(super) forget: AtomicBool,
+    /// Pages stay writable that are to be read-only.
+    pub(super) keep_writable: AtomicBool,
     /// TTBR0 of each CPU.
     running: Mutex<HashMap<u32, (PhysAddr, Asid)>>,
     /// Pages made executable.
@@ -256,7 +274,7 @@ unsafe impl UserHal for Handle {
     type Relax = Spin;
 
     fn mmu(&self) -> AnyCpu {
-        AnyCpu { sim: self.0.sim.clone(), forget: &self.0.forget }
+        AnyCpu { sim: self.0.sim.clone(), forget: &self.0.forget, keep_writable: &self.0.keep_writable }
     }
 
     fn frames(&self, _: Gfp) -> SimFrames {
@@ -282,14 +300,14 @@ unsafe impl UserHal for Handle {
 }
 
 /// A value that is there until the end of the test, so that handles to it are as simple as a kernel's.
-struct Kept<T>(*mut T);
+pub(super) struct Kept<T>(*mut T);
 
 impl<T> Kept<T> {
-    fn new(value: T) -> Self {
+    pub(super) fn new(value: T) -> Self {
         Self(Box::into_raw(Box::new(value)))
     }
 
-    fn get(&self) -> &'static T {
+    pub(super) fn get(&self) -> &'static T {
         // SAFETY: made in `new`; what is handed out ends with the test's function, before this is dropped.
         unsafe { &*self.0 }
     }
@@ -333,6 +351,7 @@ pub(super) fn with_ram(config: Config, size: u64, f: impl FnOnce(&'static Kernel
         zero_page: Pfn::containing(map.phys(zero)),
         pages,
         forget: AtomicBool::new(false),
+        keep_writable: AtomicBool::new(false),
         running: Mutex::default(),
         synced: AtomicU64::new(0),
     });

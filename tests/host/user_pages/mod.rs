@@ -1,7 +1,12 @@
 //! The pages of user spaces, on a machine whose TLBs keep what they have.
+mod evacuate;
 mod faults;
 mod fork;
+mod given;
 mod machine;
 mod model;
 mod moves;
+mod parked;
 mod ranges;
+mod whole;
+mod whole_history;

@@ -10,7 +10,7 @@ use quarry::gfp::Gfp;
 use quarry::hal::prot::MemoryType;
 use quarry::hal::prot::Prot;
 use quarry::mm::page::{Kind, Page, PageMap};
-use quarry::mm::vmalloc::{AreaError, BLOCKS, MAX_PAGES, MapError, RamBlocks, VmFlags};
+use quarry::mm::vmalloc::{AreaError, BLOCKS, MAX_PAGES, RamBlocks, VmFlags, VmallocError};
 use quarry::mm::zone::{FreeError, PageHal};
 
 type Blocks<'s, 'm> = RamBlocks<'s, 'm, super::kernel::Kernel<'m>>;
@@ -52,7 +52,7 @@ fn pages_are_mapped_in_order_with_a_guard_page_behind() {
             raw!(blocks.vm_unmap_ram(addr, count)).unwrap();
             assert!(space.hal().machine.cpu(CpuId::new(1)).load(addr, Who::Kernel).is_err(), "gone on every CPU");
         }
-        assert_eq!(blocks.vm_map_ram(&[], Prot::KERNEL_RW), Err(MapError::Empty));
+        assert_eq!(blocks.vm_map_ram(&[], Prot::KERNEL_RW), Err(VmallocError::Empty));
     });
 }
 
@@ -74,10 +74,10 @@ fn another_count_or_address_than_was_mapped_is_refused() {
             (at(first, 4 * PAGE_SIZE), 1),
             (at(second, PMD_SIZE), 4),
         ] {
-            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(MapError::NotMapped(addr, count)));
+            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(VmallocError::NotMapped(addr, count)));
         }
         raw!(blocks.vm_unmap_ram(first, 4)).unwrap();
-        assert_eq!(raw!(blocks.vm_unmap_ram(first, 4)), Err(MapError::NotMapped(first, 4)), "twice");
+        assert_eq!(raw!(blocks.vm_unmap_ram(first, 4)), Err(VmallocError::NotMapped(first, 4)), "twice");
         raw!(blocks.vm_unmap_ram(second, 4)).unwrap();
     });
 }
@@ -88,7 +88,7 @@ fn large_mappings_have_areas_of_their_own() {
         let addr = map(blocks, &pages[..64]);
         assert_eq!(space.find(addr).unwrap().flags, VmFlags::MAP_RAM);
         assert_eq!(blocks.pages_in_use(), 0);
-        assert_eq!(raw!(blocks.vm_unmap_ram(addr, 63)), Err(MapError::NotMapped(addr, 63)));
+        assert_eq!(raw!(blocks.vm_unmap_ram(addr, 63)), Err(VmallocError::NotMapped(addr, 63)));
         raw!(blocks.vm_unmap_ram(addr, 64)).unwrap();
         assert_eq!(space.find(addr), None);
     });
@@ -115,7 +115,7 @@ fn unmapping_an_area_takes_no_addresses_for_blocks() {
     with_blocks(|space, blocks, pages| {
         let addr = map(blocks, &pages[..64]);
         for count in [0, 1, 63, usize::MAX >> 12, usize::MAX] {
-            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(MapError::NotMapped(addr, count)));
+            assert_eq!(raw!(blocks.vm_unmap_ram(addr, count)), Err(VmallocError::NotMapped(addr, count)));
         }
         let areas = space.iter().count();
         raw!(blocks.vm_unmap_ram(addr, 64)).unwrap();
@@ -175,7 +175,7 @@ fn an_area_of_vmap_and_one_of_vm_map_ram_are_told_apart() {
     with_blocks(|space, blocks, pages| {
         let long: Vec<Page> = pages.iter().chain(pages).copied().collect();
         let (ram, area) = (map(blocks, &long), space.vmap(&long, VmFlags::empty(), Prot::KERNEL_RW).unwrap());
-        let wrong = |refused| matches!(refused, Err(MapError::Area(AreaError::WrongKind(_))));
+        let wrong = |refused| matches!(refused, Err(VmallocError::Area(AreaError::WrongKind(_))));
         assert!(wrong(raw!(blocks.vm_unmap_ram(area, long.len()))));
         assert!(wrong(raw!(space.vunmap(ram))));
         assert!(wrong(raw!(space.vfree(ram))));
@@ -193,7 +193,7 @@ fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped_for_a_short_wh
         not_mine(space, |page, wrong| {
             for list in [vec![page], vec![pages[0], page, pages[1]]] {
                 let refused = blocks.vm_map_ram(&list, Prot::KERNEL_RW);
-                assert!(matches!(refused, Err(MapError::BadPage(error)) if wrong(error)), "{refused:?}");
+                assert!(matches!(refused, Err(VmallocError::BadPage(error)) if wrong(error)), "{refused:?}");
                 assert_eq!(blocks.pages_in_use(), 0);
             }
             // Addresses that were refused serve the next caller, and map nothing meanwhile.
@@ -230,7 +230,7 @@ fn a_page_that_is_mapped_for_a_short_while_is_not_freed_meanwhile() {
         raw!(allocator.free_pages(block, Order::new(2).unwrap())).unwrap();
         // The next owner of the same page is asked nothing about what was.
         raw!(allocator.claim(pages[0], Kind::Dma, 1)).unwrap();
-        assert!(matches!(blocks.vm_map_ram(&pages[..1], Prot::KERNEL_RW), Err(MapError::BadPage(_))));
+        assert!(matches!(blocks.vm_map_ram(&pages[..1], Prot::KERNEL_RW), Err(VmallocError::BadPage(_))));
         raw!(allocator.disown(pages[0], Kind::Dma)).unwrap();
     });
 }

@@ -5,7 +5,7 @@ use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
 use quarry::arch::host::{Config, FaultKind, Who};
 use quarry::gfp::Gfp;
 use quarry::hal::prot::{MemoryType, Prot};
-use quarry::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{VmFlags, VmallocError, VmallocRequest};
 use std::sync::atomic::Ordering;
 
 fn vmalloc(space: &Vmalloc<'_>, pages: u64) -> VirtAddr {
@@ -99,7 +99,7 @@ fn pages_that_carry_tags_are_mapped_so() {
         assert_eq!(space.hal().table.translate(addr).unwrap().leaf.prot.memory(), MemoryType::WriteBackTagged);
         raw!(space.vfree(addr)).unwrap();
         let device = Prot::KERNEL_RW.with_memory(MemoryType::NonCacheable).unwrap();
-        assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(MapError::Protection(device)));
+        assert_eq!(space.vmalloc(&VmallocRequest { prot: device, ..request }), Err(VmallocError::Protection(device)));
     });
 }
 

@@ -3,7 +3,7 @@
 use super::machine::{Machine, memory};
 use super::{GIB, START, Space, all_free, alloc, free, of_pages, pages_at};
 use quarry::addr::{PAGE_SIZE, PhysAddr};
-use quarry::mm::vmalloc::{AreaError, SetupError, Tuning, VmFlags};
+use quarry::mm::vmalloc::{AreaError, Tuning, VmFlags, VmapSetupError};
 
 #[test]
 fn early_areas_are_taken_over() {
@@ -40,7 +40,7 @@ fn an_early_area_outside_the_region_is_refused() {
     let space = Space::new(Machine::new(1, &mut nodes));
     space.add_early(pages_at(10, 2), VmFlags::MAP, None).unwrap();
     let small = Tuning { region: pages_at(0, 11), ram_pages: 1024 };
-    assert_eq!(space.set_up(&small), Err(SetupError::EarlyOutside(pages_at(10, 2))));
+    assert_eq!(space.set_up(&small), Err(VmapSetupError::EarlyOutside(pages_at(10, 2))));
     assert!(matches!(space.alloc(&of_pages(1)), Err(AreaError::NotReady)));
     space.set_up(&Tuning { region: pages_at(0, 12), ..small }).unwrap();
     space.check().unwrap();

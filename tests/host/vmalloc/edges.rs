@@ -11,7 +11,9 @@ use quarry::hal::entry::Entry;
 use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::Prot;
 use quarry::mm::page::{Page, PageMap};
-use quarry::mm::vmalloc::{AreaError, AreaRequest, MAX_PAGES, MapError, RamBlocks, Resized, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{
+    AreaError, AreaRequest, MAX_PAGES, RamBlocks, Resized, VmFlags, VmallocError, VmallocRequest,
+};
 use quarry::mm::zone::{FreeError, PageHal};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -20,18 +22,18 @@ const A72: Config = Config::CORTEX_A72;
 /// All of RAM, in bytes.
 const RAM: u64 = if cfg!(miri) { 8 * MIB } else { 64 * MIB };
 
-fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, MapError> {
+fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, VmallocError> {
     space.vmalloc(&VmallocRequest::new(bytes, Gfp::KERNEL | Gfp::NOWARN))
 }
 
 #[test]
 fn as_much_as_there_is_is_not_too_much() {
     on_a_machine(A72, |space| {
-        assert!(matches!(vmalloc(space, RAM), Err(MapError::Pages(_))));
-        assert_eq!(vmalloc(space, RAM + 1), Err(MapError::TooLarge(RAM + 1)));
+        assert!(matches!(vmalloc(space, RAM), Err(VmallocError::Pages(_))));
+        assert_eq!(vmalloc(space, RAM + 1), Err(VmallocError::TooLarge(RAM + 1)));
         let addr = vmalloc(space, PAGE_SIZE).unwrap();
         assert_eq!(space.resize(addr, RAM, Gfp::KERNEL), Ok(Resized::MustMove(PAGE_SIZE)));
-        assert_eq!(space.resize(addr, RAM + 1, Gfp::KERNEL), Err(MapError::TooLarge(RAM + 1)));
+        assert_eq!(space.resize(addr, RAM + 1, Gfp::KERNEL), Err(VmallocError::TooLarge(RAM + 1)));
         raw!(space.vfree(addr)).unwrap();
         let pages = &space.hal().pages;
         let block = pages.alloc_pages(Gfp::KERNEL, Order::MAX).unwrap();
@@ -40,7 +42,7 @@ fn as_much_as_there_is_is_not_too_much() {
         raw!(space.vunmap(mapping)).unwrap();
         list.push(block);
         let more = space.vmap(&list, VmFlags::empty(), Prot::KERNEL_RW);
-        assert_eq!(more, Err(MapError::TooLarge(RAM + PAGE_SIZE)));
+        assert_eq!(more, Err(VmallocError::TooLarge(RAM + PAGE_SIZE)));
         raw!(pages.free_pages(block, Order::MAX)).unwrap();
     });
 }
@@ -149,7 +151,7 @@ fn an_area_is_the_next_one_at_its_first_address_and_not_behind_it() {
 #[test]
 fn an_area_that_somebody_else_changes_is_left_alone() {
     on_a_machine(A72, |space| {
-        let busy = |answer| matches!(answer, Err(MapError::Area(AreaError::Uninitialized(_))));
+        let busy = |answer| matches!(answer, Err(VmallocError::Area(AreaError::Uninitialized(_))));
         // It is not there yet.
         let area = space.alloc(&AreaRequest::new(3 * PAGE_SIZE, VmFlags::ALLOC | VmFlags::UNINITIALIZED)).unwrap();
         for _ in 0..2 {
@@ -276,7 +278,7 @@ fn an_area_whose_last_table_cannot_be_had_maps_nothing() {
                     raw!(space.vfree(addr)).unwrap();
                     break;
                 }
-                Err(error) => assert!(matches!(error, MapError::Tables(_)), "{error}"),
+                Err(error) => assert!(matches!(error, VmallocError::Tables(_)), "{error}"),
             }
             failures += 1;
             assert_eq!((leaves(), space.iter().count(), free_pages(space)), (0, 0, free));

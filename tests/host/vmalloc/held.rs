@@ -7,10 +7,10 @@ use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
 use quarry::hal::prot::{MemoryType, Prot};
 use quarry::mm::page::{Kind, Page, PageMap, PageState};
-use quarry::mm::vmalloc::{MapError, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{VmFlags, VmallocError, VmallocRequest};
 use quarry::mm::zone::{FreeError, PageHal};
 
-fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, MapError> {
+fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, VmallocError> {
     space.vmalloc(&VmallocRequest::new(bytes, Gfp::KERNEL | Gfp::NOWARN))
 }
 
@@ -44,7 +44,7 @@ fn only_pages_that_somebody_has_and_nobody_has_claimed_are_mapped() {
             let areas = space.iter().count();
             for flags in [VmFlags::empty(), VmFlags::MAP_PUT_PAGES] {
                 let refused = space.vmap(list, flags, Prot::KERNEL_RW);
-                assert!(matches!(refused, Err(MapError::BadPage(error)) if wrong(error)), "{refused:?}");
+                assert!(matches!(refused, Err(VmallocError::BadPage(error)) if wrong(error)), "{refused:?}");
                 assert_eq!(space.iter().count(), areas);
                 assert_eq!(state(space, mine).kind(), Kind::Block);
             }
@@ -84,7 +84,7 @@ fn a_page_that_is_mapped_is_not_freed_before_the_last_mapping_goes() {
         assert_eq!(raw!(pages.claim(block, Kind::Slab, 1)), mapped(block));
         assert_eq!(raw!(pages.set_memory_type(block, MemoryType::NonCacheable)), mapped(block));
         let put = space.vmap(&[page], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW);
-        assert_eq!(put, Err(MapError::BadPage(mapped(page).unwrap_err())));
+        assert_eq!(put, Err(VmallocError::BadPage(mapped(page).unwrap_err())));
         pages.check().unwrap();
         // Another holder lets go of what is his.
         pages.get_page(page).unwrap();
@@ -107,13 +107,13 @@ fn mappings_that_cannot_be_counted_are_refused() {
         let addr = space.vmap(&long, VmFlags::empty(), Prot::KERNEL_RW).unwrap();
         for list in [&[page][..], &long] {
             let refused = space.vmap(list, VmFlags::empty(), Prot::KERNEL_RW);
-            assert!(matches!(refused, Err(MapError::BadPage(FreeError::MappedTooOften(_)))), "{refused:?}");
+            assert!(matches!(refused, Err(VmallocError::BadPage(FreeError::MappedTooOften(_)))), "{refused:?}");
         }
         assert_eq!(state(space, page).mappings(), PageState::MAX_MAPPINGS);
         touch(space, addr, 8);
         raw!(space.vunmap(addr)).unwrap();
         let refused = space.vmap(&vec![page; most + 1], VmFlags::empty(), Prot::KERNEL_RW);
-        assert!(matches!(refused, Err(MapError::BadPage(FreeError::MappedTooOften(_)))), "{refused:?}");
+        assert!(matches!(refused, Err(VmallocError::BadPage(FreeError::MappedTooOften(_)))), "{refused:?}");
         assert_eq!(state(space, page).mappings(), 0);
         raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
@@ -129,7 +129,7 @@ fn pages_of_a_mapping_that_failed_are_free_to_go() {
                 hal.machine.fail_allocation_after(Some(k));
                 let mapped = space.vmap(&list, flags, Prot::KERNEL_RW);
                 hal.machine.fail_allocation_after(None);
-                assert!(matches!(mapped, Err(MapError::Tables(_))), "no table yet, and {k} of three: {mapped:?}");
+                assert!(matches!(mapped, Err(VmallocError::Tables(_))), "no table yet, and {k} of three: {mapped:?}");
                 assert_eq!(space.iter().count(), 0);
                 space.check().unwrap();
             }
@@ -138,7 +138,7 @@ fn pages_of_a_mapping_that_failed_are_free_to_go() {
             touch(space, addr, 2);
             raw!(space.vunmap(addr)).unwrap();
             let refused = space.vmap(&[list[0], list[0]], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW);
-            assert!(matches!(refused, Err(MapError::BadPage(_))));
+            assert!(matches!(refused, Err(VmallocError::BadPage(_))));
             assert!(space.hal().table.translate(addr).is_none());
             let again = space.vmap(&list[1..], VmFlags::empty(), Prot::KERNEL_RW).unwrap();
             assert_eq!(again, addr);

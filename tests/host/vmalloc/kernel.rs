@@ -55,7 +55,7 @@ pub(crate) fn acknowledging_late<'a, R>(look: &'a Look<'a>, f: impl FnOnce() -> 
 
 /// Runs `f`, and `look` once: when somebody is about to map something, as another CPU that comes in between.
 pub(crate) fn before_mapping<'a, R>(look: &'a Look<'a>, f: impl FnOnce() -> R) -> R {
-    // SAFETY: as above.
+    // SAFETY: only the lifetime changes, and the pointer is gone when this returns.
     let look = unsafe { std::mem::transmute::<&'a Look<'a>, &'static Look<'static>>(look) };
     ASKED.set(Some(std::ptr::from_ref(look)));
     let result = f();

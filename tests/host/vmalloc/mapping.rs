@@ -11,10 +11,10 @@ use quarry::hal::level::LeafLevel;
 use quarry::hal::prot::Prot;
 use quarry::mm::page::Page;
 use quarry::mm::pgtable::{MapFlags, UnmapFlags};
-use quarry::mm::vmalloc::{AreaError, MapError, Resized, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, Resized, VmFlags, VmallocError, VmallocRequest};
 use std::sync::atomic::Ordering;
 
-fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, MapError> {
+fn vmalloc(space: &Vmalloc<'_>, bytes: u64) -> Result<VirtAddr, VmallocError> {
     space.vmalloc(&VmallocRequest::new(bytes, Gfp::KERNEL | Gfp::NOWARN))
 }
 
@@ -80,7 +80,7 @@ fn an_alignment_that_is_no_power_of_two_is_refused_however_small() {
     on_a_machine(Config::CORTEX_A72, |space| {
         for align in [0, 3, PAGE_SIZE - 1, PAGE_SIZE + 1, u64::MAX] {
             let request = VmallocRequest { align, ..VmallocRequest::new(MIB, Gfp::KERNEL) };
-            assert_eq!(space.vmalloc(&request), Err(MapError::Area(AreaError::BadAlignment(align))));
+            assert_eq!(space.vmalloc(&request), Err(VmallocError::Area(AreaError::BadAlignment(align))));
         }
         assert_eq!(space.iter().count(), 0);
         for align in [1, 8, 1 << 20] {
@@ -95,15 +95,15 @@ fn an_alignment_that_is_no_power_of_two_is_refused_however_small() {
 #[test]
 fn nothing_and_more_than_ram_are_refused_at_once() {
     on_a_machine(Config::CORTEX_A72, |space| {
-        assert_eq!(vmalloc(space, 0), Err(MapError::Empty));
+        assert_eq!(vmalloc(space, 0), Err(VmallocError::Empty));
         for size in [u64::MAX, 1 << 40, 65 * MIB] {
-            assert_eq!(vmalloc(space, size), Err(MapError::TooLarge(size)));
+            assert_eq!(vmalloc(space, size), Err(VmallocError::TooLarge(size)));
         }
         assert_eq!(space.iter().count(), 0);
         // Less than there is RAM, but more than is free: all of it comes back.
         let half = if cfg!(miri) { 5 * MIB } else { 40 * MIB };
         let first = vmalloc(space, half).unwrap();
-        assert!(matches!(vmalloc(space, half), Err(MapError::Pages(_))));
+        assert!(matches!(vmalloc(space, half), Err(VmallocError::Pages(_))));
         raw!(space.vfree(first)).unwrap();
     });
 }
@@ -117,7 +117,7 @@ fn what_vmalloc_did_not_give_is_not_freed() {
         let other = space.vmap(&pages, VmFlags::empty(), Prot::KERNEL_RW).unwrap();
         assert_eq!(raw!(space.vfree(VirtAddr::ZERO)), Ok(()));
         let refused = |addr| match raw!(space.vfree(addr)) {
-            Err(MapError::Area(error)) => error,
+            Err(VmallocError::Area(error)) => error,
             answer => panic!("{answer:?}"),
         };
         for offset in [8, PAGE_SIZE] {
@@ -125,7 +125,7 @@ fn what_vmalloc_did_not_give_is_not_freed() {
         }
         assert!(matches!(refused(other), AreaError::WrongKind(_)));
         assert!(matches!(refused(VirtAddr::new(0xffff_0000_4000_0000)), AreaError::NoArea(_)));
-        assert!(matches!(raw!(space.vunmap(addr)), Err(MapError::Area(AreaError::WrongKind(_)))));
+        assert!(matches!(raw!(space.vunmap(addr)), Err(VmallocError::Area(AreaError::WrongKind(_)))));
         space.check().unwrap();
         raw!(space.vfree(addr)).unwrap();
         assert!(matches!(refused(addr), AreaError::NoArea(_)), "twice");
@@ -154,7 +154,7 @@ fn a_failure_half_way_gives_everything_back() {
                     raw!(space.vfree(addr)).unwrap();
                     failures += 1;
                 }
-                Err(MapError::Pages(_)) => failures += 1,
+                Err(VmallocError::Pages(_)) => failures += 1,
                 Err(error) => panic!("{error}"),
             }
             space.purge_all();
@@ -173,7 +173,7 @@ fn a_failure_half_way_gives_everything_back() {
             hal.machine.fail_allocation_after(None);
             match result {
                 Ok(addr) => raw!(space.vfree(addr)).unwrap(),
-                Err(error) => assert!(matches!(error, MapError::Tables(_)), "{error}"),
+                Err(error) => assert!(matches!(error, VmallocError::Tables(_)), "{error}"),
             }
             space.check().unwrap();
             assert!(hal.machine.check().is_ok());
@@ -235,10 +235,10 @@ fn pages_are_mapped_in_the_order_of_the_list() {
 #[test]
 fn nothing_cannot_be_mapped() {
     on_a_machine(Config::CORTEX_A72, |space| {
-        assert_eq!(space.vmap(&[], VmFlags::empty(), Prot::KERNEL_RW), Err(MapError::Empty));
+        assert_eq!(space.vmap(&[], VmFlags::empty(), Prot::KERNEL_RW), Err(VmallocError::Empty));
         let page = take_page(space).unwrap();
         let many = vec![page; usize::try_from(space.hal().pages.total_pages()).unwrap() + 1];
-        assert!(matches!(space.vmap(&many, VmFlags::empty(), Prot::KERNEL_RW), Err(MapError::TooLarge(_))));
+        assert!(matches!(space.vmap(&many, VmFlags::empty(), Prot::KERNEL_RW), Err(VmallocError::TooLarge(_))));
         assert_eq!(space.iter().count(), 0);
         raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
@@ -254,7 +254,7 @@ fn pages_that_were_put_go_with_the_area() {
         // A page twice cannot be given away twice.
         let page = take_page(space).unwrap();
         let twice = space.vmap(&[page, page], VmFlags::MAP_PUT_PAGES, Prot::KERNEL_RW);
-        assert!(matches!(twice, Err(MapError::BadPage(_))));
+        assert!(matches!(twice, Err(VmallocError::BadPage(_))));
         raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });
 }
@@ -416,7 +416,7 @@ fn ram_is_mapped_for_the_kernel_write_back_and_without_execution() {
         let executable = [Prot::KERNEL_RX, Prot::user(Access::Execute)];
         let user = [Access::ReadOnly, Access::ReadWrite].map(Prot::user);
         for prot in other.into_iter().chain(executable).chain(user) {
-            let refused = MapError::Protection(prot);
+            let refused = VmallocError::Protection(prot);
             assert_eq!(space.vmap(&[page], VmFlags::empty(), prot), Err(refused));
             assert_eq!(blocks.vm_map_ram(&[page], prot), Err(refused));
             assert_eq!(blocks.vm_map_ram(&[page; 100], prot), Err(refused));
@@ -440,9 +440,9 @@ fn no_caller_says_by_which_call_an_area_was_made() {
             VmFlags::NO_GUARD,
         ];
         for flags in refused {
-            assert_eq!(space.vmap(&[page], flags, Prot::KERNEL_RW), Err(MapError::Flags(flags)));
+            assert_eq!(space.vmap(&[page], flags, Prot::KERNEL_RW), Err(VmallocError::Flags(flags)));
             let among = flags | VmFlags::USERMAP;
-            assert_eq!(space.vmap(&[page], among, Prot::KERNEL_RW), Err(MapError::Flags(flags)));
+            assert_eq!(space.vmap(&[page], among, Prot::KERNEL_RW), Err(VmallocError::Flags(flags)));
         }
         raw!(space.hal().pages.free_pages(page, Order::ZERO)).unwrap();
     });

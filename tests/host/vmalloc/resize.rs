@@ -6,7 +6,7 @@ use crate::random::Random;
 use quarry::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
 use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
-use quarry::mm::vmalloc::{AreaError, MapError, Resized, VmFlags, VmallocRequest};
+use quarry::mm::vmalloc::{AreaError, Resized, VmFlags, VmallocError, VmallocRequest};
 use std::sync::atomic::Ordering;
 
 /// In single pages, so that every edge is one between leaves.
@@ -16,13 +16,13 @@ fn vmalloc(space: &Vmalloc<'_>, pages: u64) -> VirtAddr {
     space.vmalloc(&request).unwrap()
 }
 
-fn resize(space: &Vmalloc<'_>, addr: VirtAddr, pages: u64) -> Result<Resized, MapError> {
+fn resize(space: &Vmalloc<'_>, addr: VirtAddr, pages: u64) -> Result<Resized, VmallocError> {
     let resized = space.resize(addr, pages * PAGE_SIZE, Gfp::KERNEL | Gfp::NOWARN);
     space.check().unwrap();
     resized
 }
 
-fn in_place(pages: u64) -> Result<Resized, MapError> {
+fn in_place(pages: u64) -> Result<Resized, VmallocError> {
     Ok(Resized::InPlace(pages * PAGE_SIZE))
 }
 
@@ -78,9 +78,9 @@ fn what_cannot_be_resized_is_refused() {
         let addr = vmalloc(space, 3);
         let page = take_page(space).unwrap();
         let mapping = space.vmap(&[page], VmFlags::empty(), quarry::hal::prot::Prot::KERNEL_RW).unwrap();
-        assert_eq!(resize(space, addr, 0), Err(MapError::Empty));
-        assert!(matches!(resize(space, addr, 1 << 40), Err(MapError::TooLarge(_))));
-        let of_area = |result| if let Err(MapError::Area(error)) = result { Some(error) } else { None };
+        assert_eq!(resize(space, addr, 0), Err(VmallocError::Empty));
+        assert!(matches!(resize(space, addr, 1 << 40), Err(VmallocError::TooLarge(_))));
+        let of_area = |result| if let Err(VmallocError::Area(error)) = result { Some(error) } else { None };
         assert!(matches!(of_area(resize(space, mapping, 2)), Some(AreaError::WrongKind(_))));
         let inside = VirtAddr::new(addr.get() + PAGE_SIZE);
         assert!(matches!(of_area(resize(space, inside, 2)), Some(AreaError::NotTheStart(..))));
@@ -107,7 +107,7 @@ fn growth_that_fails_leaves_the_area_as_it_was() {
             match result {
                 Ok(_) => assert_eq!(resize(space, addr, 8), in_place(8)),
                 Err(error) => {
-                    assert!(matches!(error, MapError::Pages(_)), "{error}");
+                    assert!(matches!(error, VmallocError::Pages(_)), "{error}");
                     failures += 1;
                 }
             }
@@ -157,7 +157,10 @@ fn an_area_that_is_not_writable_keeps_its_size() {
         let addr = space.vmalloc(&request).unwrap();
         for pages in [1, 4, 5, 100] {
             let refused = resize(space, addr, pages);
-            assert!(matches!(refused, Err(MapError::NotWritable(area)) if area.range.start() == addr), "{refused:?}");
+            assert!(
+                matches!(refused, Err(VmallocError::NotWritable(area)) if area.range.start() == addr),
+                "{refused:?}"
+            );
         }
         assert_eq!(space.find(addr).unwrap().pages, 4);
         raw!(space.vfree(addr)).unwrap();

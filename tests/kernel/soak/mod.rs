@@ -20,7 +20,7 @@ use quarry::driver::timer;
 use quarry::gfp::Gfp;
 use quarry::global::{self, configure_faults, fault_injector};
 use quarry::kernel::bootargs::parse_number;
-use quarry::kernel::{cpus, init, memory_map, tick};
+use quarry::kernel::{cpus, init, machine_account, tick};
 use quarry::ktest;
 use quarry::mm::fault_inject::{FaultAttr, FaultSite, Verbosity};
 use spin::mutex::SpinMutex;
@@ -149,7 +149,7 @@ fn check() {
         result.unwrap_or_else(|error| panic!("{part}: {error}"));
     });
     let machine = init::machine().expect("booted");
-    memory_map::account(machine).unwrap_or_else(|error| panic!("{error}"));
+    machine_account::account(machine).unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn run(plan: Plan) {

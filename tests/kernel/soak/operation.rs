@@ -13,7 +13,7 @@ use quarry::mm::io::IoError;
 use quarry::mm::page::Page;
 use quarry::mm::percpu::{PerCpuError, UNIT_SIZE};
 use quarry::mm::slab::{CacheSpec, SlabFlags};
-use quarry::mm::vmalloc::{AreaError, MapError, VmFlags};
+use quarry::mm::vmalloc::{AreaError, VmFlags, VmallocError};
 use spin::once::Once;
 
 /// Kinds of blocks.
@@ -128,10 +128,10 @@ fn free_row(mut row: Row) {
 }
 
 /// Only lack of memory is a reason.
-fn or_short<T>(result: Result<T, MapError>) -> Option<T> {
+fn or_short<T>(result: Result<T, VmallocError>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
-        Err(MapError::Pages(_) | MapError::Tables(_) | MapError::Area(AreaError::NoDescriptor)) => None,
+        Err(VmallocError::Pages(_) | VmallocError::Tables(_) | VmallocError::Area(AreaError::NoDescriptor)) => None,
         Err(error) => panic!("{error}"),
     }
 }
@@ -290,9 +290,9 @@ fn resize(block: Block, random: &mut Random, gfp: Gfp) -> Block {
     let new = match block.how {
         // SAFETY: this block's memory, which nobody uses meanwhile.
         How::Kmalloc => unsafe { global::krealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
-        // SAFETY: as above.
+        // SAFETY: this block's memory, which nobody uses meanwhile.
         How::Vmalloc => unsafe { global::vrealloc(block.at, to_usize(bytes), gfp) }.ok().map(addr),
-        // SAFETY: as above.
+        // SAFETY: this block's memory, which nobody uses meanwhile.
         _ => unsafe { global::kvrealloc(old, to_usize(bytes), gfp) }.ok().map(addr),
     };
     let Some(at) = new else {
@@ -338,7 +338,7 @@ pub(super) fn free(block: Block, random: &mut Random) {
         How::Kmalloc => unsafe { global::kfree(memory) },
         How::Cache(number) => {
             let object = NonNull::new(memory).expect("an object");
-            // SAFETY: as above.
+            // SAFETY: this block's memory, which nobody uses any more.
             unsafe { cache(number).free(object) };
         }
         How::Vmalloc if random.below(8) == 0 => raw!(global::try_vfree_atomic(block.at)).expect("allocated"),
@@ -353,9 +353,9 @@ pub(super) fn free(block: Block, random: &mut Random) {
         }
         How::Ioremap(_) => raw!(global::try_iounmap(block.at)).expect("mapped"),
         How::PerCpu(ptr) => raw!(global::try_free_percpu(ptr)).expect("allocated"),
-        // SAFETY: as above.
+        // SAFETY: this block's memory, which nobody uses any more.
         How::Mempool => unsafe { global::mempool_free(memory, pool()) },
-        // SAFETY: as above.
+        // SAFETY: this block's memory, which nobody uses any more.
         How::Kvmalloc => unsafe { global::kvfree(memory) },
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn aligned_buddy(memory: Memory, align: usize) -> Result<BuddyAllocat
         let mut region = NonNull::slice_from_raw_parts(start, memory.size() - skip);
         // SAFETY: the memory is nobody else's, and any byte is a legal one.
         let region = unsafe { region.as_mut() };
-        // SAFETY: as above.
+        // SAFETY: the memory is nobody else's, and `region` is the only reference to it.
         unsafe { buddy.init(region) }.map_err(|_| "it refuses the memory")?;
         let first = buddy.section(0).ok_or("it refuses the memory")?.start;
         skip += first.next_multiple_of(align) - first;

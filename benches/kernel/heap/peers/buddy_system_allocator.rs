@@ -23,7 +23,7 @@ impl Heap for Buddy {
 
     #[inline]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { self.0.dealloc(block, layout) }
     }
 }

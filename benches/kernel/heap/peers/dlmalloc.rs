@@ -61,7 +61,7 @@ impl Heap for Dlmalloc {
 
     #[inline]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { self.0.free(block.as_ptr(), layout.size(), layout.align()) }
     }
 

@@ -21,7 +21,7 @@ impl Heap for List {
 
     #[inline]
     unsafe fn dealloc(&mut self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `Heap::dealloc`: the block came from `alloc`, and nobody uses it afterwards.
         unsafe { self.0.deallocate(block, layout) }
     }
 }

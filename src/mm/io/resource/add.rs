@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::slots::Link;
-use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Slot, Span};
+use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceRecord, ResourceTree, Span};
 
 /// Place for a span among the children of a range.
 enum Place {
@@ -47,7 +47,8 @@ impl<'a> ResourceTree<'a> {
             Some(before) => self.slots.get(before).map_or(Link::NONE, |slot| slot.sibling),
             None => self.slots.get(parent).map_or(Link::NONE, |slot| slot.child),
         };
-        let slot = Slot { parent, sibling, ..Slot::used(request.span, request.name, request.flags) };
+        let slot =
+            ResourceRecord { parent, sibling, ..ResourceRecord::used(request.span, request.name, request.flags) };
         let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2 by the caller's search, RES-3 by this.
         self.set_next(parent, before, link);
@@ -145,7 +146,12 @@ impl<'a> ResourceTree<'a> {
         }
         let last = inside.by_ref().last().unwrap_or(first);
         let behind = self.slots.get(last).map_or(Link::NONE, |slot| slot.sibling);
-        let slot = Slot { parent, sibling: behind, child: first, ..Slot::used(span, request.name, request.flags) };
+        let slot = ResourceRecord {
+            parent,
+            sibling: behind,
+            child: first,
+            ..ResourceRecord::used(span, request.name, request.flags)
+        };
         let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2: all that it overlaps lies in it. RES-3 by the rest of this.
         self.set_next(parent, before, link);

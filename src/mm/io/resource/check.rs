@@ -3,7 +3,7 @@
 
 use super::ResourceTree;
 use super::slots::Link;
-use crate::ds::rbtree::Broken;
+use crate::ds::Broken;
 
 impl ResourceTree<'_> {
     /// Tests `RES-1` to `RES-4`. O(records × log n), and O(children²).

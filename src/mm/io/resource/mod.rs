@@ -10,7 +10,7 @@
 //!
 //! # Memory
 //!
-//! Records ([`Slot`]) come in arrays that the tree is given and keeps; a released record goes onto a list for the next request.
+//! Records ([`ResourceRecord`]) come in arrays that the tree is given and keeps; a released record goes onto a list for the next request.
 //! So a release needs no memory, and the memory is bounded by the most ranges there ever were.
 //!
 //! # Locks and contexts
@@ -24,6 +24,7 @@ mod check;
 mod error;
 mod flags;
 mod index;
+mod info;
 mod iomem;
 mod registry;
 mod release;
@@ -33,8 +34,9 @@ mod tree;
 
 pub use error::ResourceError;
 pub use flags::ResourceFlags;
+pub use info::{ResourceId, ResourceInfo};
 pub use iomem::{Iomem, SharedIomem};
 pub use registry::{ResourceHal, Resources};
-pub use slots::Slot;
+pub use slots::ResourceRecord;
 pub use span::Span;
-pub use tree::{Request, ResourceId, ResourceInfo, ResourceTree};
+pub use tree::{Request, ResourceTree};

@@ -1,9 +1,9 @@
 //! A tree that all CPUs share.
 #![forbid(unsafe_code)]
 
-use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceInfo, ResourceTree, Slot, Span};
+use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceInfo, ResourceRecord, ResourceTree, Span};
 use crate::addr::PhysAddr;
-use crate::ds::rbtree::Broken;
+use crate::ds::Broken;
 use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
@@ -17,7 +17,7 @@ pub trait ResourceHal<'a>: Interrupts {
     type Relax: LockHal;
 
     /// Memory for `count` records, never freed, or `None`.
-    fn row(&self, count: usize) -> Option<&'a mut [Slot<'a>]>;
+    fn row(&self, count: usize) -> Option<&'a mut [ResourceRecord<'a>]>;
 }
 
 /// A [`ResourceTree`] under a lock, which allocates its memory itself. Any context.

@@ -29,7 +29,7 @@ impl Link {
 
 /// A record: a range of the tree, or an unused one.
 #[derive(Clone, Copy, Debug)]
-pub struct Slot<'a> {
+pub struct ResourceRecord<'a> {
     pub(super) span: Span,
     pub(super) name: &'a str,
     pub(super) flags: ResourceFlags,
@@ -48,7 +48,7 @@ pub struct Slot<'a> {
     pub(super) used: bool,
 }
 
-impl<'a> Slot<'a> {
+impl<'a> ResourceRecord<'a> {
     /// A record that is not in use.
     pub const FREE: Self = Self {
         span: Span::ALL,
@@ -73,24 +73,24 @@ impl<'a> Slot<'a> {
 /// All records of a tree.
 #[derive(Debug)]
 pub(super) struct Slots<'a> {
-    root: Slot<'a>,
-    rows: Rows<'a, Slot<'a>>,
+    root: ResourceRecord<'a>,
+    rows: Rows<'a, ResourceRecord<'a>>,
     free: Link,
     /// Records in use, without the root's.
     used: usize,
 }
 
 impl<'a> Slots<'a> {
-    pub(super) const fn new(root: Slot<'a>) -> Self {
+    pub(super) const fn new(root: ResourceRecord<'a>) -> Self {
         Self { root, rows: Rows::new(), free: Link::NONE, used: 0 }
     }
 
     /// Takes an array for good, as far as a link can name its records. Returns whether there was room for it.
-    pub(super) fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
+    pub(super) fn add_row(&mut self, row: &'a mut [ResourceRecord<'a>]) -> bool {
         let Some(numbers) = self.rows.add(row) else { return false };
         for number in numbers.rev() {
             if let Some(slot) = self.rows.get_mut(number) {
-                *slot = Slot { sibling: self.free, ..Slot::FREE };
+                *slot = ResourceRecord { sibling: self.free, ..ResourceRecord::FREE };
                 self.free = Link(number);
             }
         }
@@ -108,7 +108,7 @@ impl<'a> Slots<'a> {
     }
 
     /// All records, without the root's.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &ResourceRecord<'a>> {
         self.rows.iter().map(|(_, slot)| slot)
     }
 
@@ -119,7 +119,7 @@ impl<'a> Slots<'a> {
 
     /// A record of the tree, or `None` for no link.
     #[inline]
-    pub(super) fn get(&self, link: Link) -> Option<&Slot<'a>> {
+    pub(super) fn get(&self, link: Link) -> Option<&ResourceRecord<'a>> {
         if link == Link::ROOT {
             return Some(&self.root);
         }
@@ -128,7 +128,7 @@ impl<'a> Slots<'a> {
 
     /// The same to change it.
     #[inline]
-    pub(super) fn get_mut(&mut self, link: Link) -> Option<&mut Slot<'a>> {
+    pub(super) fn get_mut(&mut self, link: Link) -> Option<&mut ResourceRecord<'a>> {
         if link == Link::ROOT {
             return Some(&mut self.root);
         }
@@ -136,11 +136,11 @@ impl<'a> Slots<'a> {
     }
 
     /// Takes a free record for a range that is linked to nothing yet.
-    pub(super) fn take(&mut self, slot: Slot<'a>) -> Option<Link> {
+    pub(super) fn take(&mut self, slot: ResourceRecord<'a>) -> Option<Link> {
         let link = self.free.some()?;
         let place = self.get_mut(link)?;
         let (next, generation) = (place.sibling, place.generation);
-        *place = Slot { generation, ..slot };
+        *place = ResourceRecord { generation, ..slot };
         self.free = next;
         self.used += 1;
         Some(link)
@@ -150,7 +150,8 @@ impl<'a> Slots<'a> {
     pub(super) fn give_back(&mut self, link: Link) {
         let free = self.free;
         if let Some(slot) = self.get_mut(link) {
-            *slot = Slot { generation: slot.generation.wrapping_add(1), sibling: free, ..Slot::FREE };
+            *slot =
+                ResourceRecord { generation: slot.generation.wrapping_add(1), sibling: free, ..ResourceRecord::FREE };
             self.free = link;
             self.used -= 1;
         }

@@ -1,17 +1,10 @@
 //! The tree, and how to walk it.
 #![forbid(unsafe_code)]
 
+use super::info::{ResourceId, ResourceInfo};
 use super::slots::{Link, Slots};
-use super::{ResourceError, ResourceFlags, Slot, Span};
+use super::{ResourceError, ResourceFlags, ResourceRecord, Span};
 use crate::addr::PhysAddr;
-use core::fmt;
-
-/// A range of a tree, by name. It is refused once the range has been released.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ResourceId {
-    pub(super) link: Link,
-    pub(super) generation: u32,
-}
 
 /// Arguments of a request for a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,27 +15,6 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Flags of the range.
     pub flags: ResourceFlags,
-}
-
-/// Description of a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ResourceInfo<'a> {
-    /// Its name in the tree.
-    pub id: ResourceId,
-    /// The addresses.
-    pub span: Span,
-    /// Name of the owner, or of the device.
-    pub name: &'a str,
-    /// Flags of the range.
-    pub flags: ResourceFlags,
-    /// Ranges that it lies in: 0 for the tree's own.
-    pub depth: usize,
-}
-
-impl fmt::Display for ResourceInfo<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.span, self.name)
-    }
 }
 
 /// Named ranges in named ranges.
@@ -62,11 +34,11 @@ impl<'a> ResourceTree<'a> {
     /// An empty tree of `span`, without memory for records.
     #[must_use]
     pub const fn new(span: Span, name: &'a str, flags: ResourceFlags) -> Self {
-        Self { slots: Slots::new(Slot::used(span, name, flags)) }
+        Self { slots: Slots::new(ResourceRecord::used(span, name, flags)) }
     }
 
     /// Gives the tree an array of records, for good. Returns whether it had room: it can have [`ROWS`](crate::ds::rows::ROWS).
-    pub fn add_row(&mut self, row: &'a mut [Slot<'a>]) -> bool {
+    pub fn add_row(&mut self, row: &'a mut [ResourceRecord<'a>]) -> bool {
         self.slots.add_row(row)
     }
 
@@ -116,7 +88,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// The range that is visited after this one, with its depth.
-    fn after(&self, mut link: Link, slot: &Slot<'a>, mut depth: usize) -> Option<(Link, usize)> {
+    fn after(&self, mut link: Link, slot: &ResourceRecord<'a>, mut depth: usize) -> Option<(Link, usize)> {
         if let Some(child) = slot.child.some() {
             return Some((child, depth + 1));
         }
@@ -154,7 +126,7 @@ impl<'a> ResourceTree<'a> {
         ResourceId { link, generation: self.slots.get(link).map_or(0, |slot| slot.generation) }
     }
 
-    fn describe(link: Link, slot: &Slot<'a>, depth: usize) -> ResourceInfo<'a> {
+    fn describe(link: Link, slot: &ResourceRecord<'a>, depth: usize) -> ResourceInfo<'a> {
         let id = ResourceId { link, generation: slot.generation };
         ResourceInfo { id, span: slot.span, name: slot.name, flags: slot.flags, depth }
     }

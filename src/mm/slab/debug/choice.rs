@@ -1,10 +1,7 @@
 //! Which caches are debugged, and how: the boot argument `slub_debug=FLAGS,NAME,NAME*;FLAGS,NAME;FLAGS`.
 #![forbid(unsafe_code)]
 
-use super::super::error::CreateError;
 use super::super::flags::SlabFlags;
-use super::super::shape::Shape;
-use super::super::{SlabAllocator, SlabHal};
 
 /// Text of the boot argument. It is parsed again for every cache that is made, which is seldom.
 #[derive(Clone, Copy, Debug)]
@@ -12,10 +9,10 @@ pub(in crate::mm::slab) struct DebugChoice(Option<&'static str>);
 
 /// Settings for one cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Wanted {
-    flags: SlabFlags,
+pub(super) struct Wanted {
+    pub(super) flags: SlabFlags,
     /// `O`: no debugging if the cache's smallest slabs would become larger.
-    keeps_order: bool,
+    pub(super) keeps_order: bool,
 }
 
 impl Wanted {
@@ -57,7 +54,7 @@ impl DebugChoice {
     }
 
     /// The first block that names the cache decides, else the last one without names.
-    fn wanted(self, name: &str) -> Wanted {
+    pub(super) fn wanted(self, name: &str) -> Wanted {
         let mut general = Wanted::default();
         for block in self.0.into_iter().flat_map(|value| value.split(';')) {
             let (letters, names) = block.split_once(',').unwrap_or((block, ""));
@@ -68,34 +65,5 @@ impl DebugChoice {
             }
         }
         general
-    }
-}
-
-impl<H: SlabHal> SlabAllocator<'_, H> {
-    /// The shape of the cache `name`, made by `make` from `flags` and the flags of the boot argument. If these make its objects
-    /// larger than the largest slab, or with `O` its slabs larger, the boot argument's flags are left out.
-    ///
-    /// # Errors
-    ///
-    /// Those of `make` with `flags` alone.
-    pub(in crate::mm::slab) fn shape_for(
-        &self,
-        name: &str,
-        flags: SlabFlags,
-        make: impl Fn(SlabFlags) -> Result<Shape, CreateError>,
-    ) -> Result<Shape, CreateError> {
-        let plain = make(flags)?;
-        let wanted = self.debug.get().map_or_else(Wanted::default, |choice| choice.wanted(name));
-        if (wanted.flags - flags).is_empty() {
-            return Ok(plain);
-        }
-        match make(flags | wanted.flags) {
-            Ok(shape) if !wanted.keeps_order || shape.min_order <= plain.min_order => Ok(shape),
-            Err(_) if !wanted.keeps_order => {
-                log::warn!("slab: objects of {name} are too large to be debugged");
-                Ok(plain)
-            }
-            _ => make(flags | wanted.flags.intersection(SlabFlags::CONSISTENCY_CHECKS)).or(Ok(plain)),
-        }
     }
 }

@@ -7,14 +7,16 @@
 
 mod choice;
 mod dump;
+mod findings;
 mod isolate;
 mod pattern;
 mod report;
+mod shape_for;
 mod track;
 mod validate;
 
 pub(super) use choice::DebugChoice;
-pub use validate::Findings;
+pub use findings::Findings;
 
 use super::cache::Cache;
 use super::flags::SlabFlags;

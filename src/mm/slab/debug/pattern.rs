@@ -7,7 +7,7 @@ use super::super::flags::SlabFlags;
 use super::super::object::Object;
 use super::super::shape::{Shape, WORD};
 use super::super::{SlabAllocator, SlabHal};
-use super::Findings;
+use super::findings::Findings;
 use crate::addr::VirtAddr;
 
 /// Byte pattern of a free object (Linux: `POISON_FREE`).

@@ -11,35 +11,11 @@ use super::super::shape::WORD;
 use super::super::slab::Slab;
 use super::super::word::{Book, NIL, SlabWord};
 use super::super::{SlabAllocator, SlabHal};
+use super::findings::Findings;
 use super::pattern::{State, byte_at, tail_stretch};
 use crate::addr::VirtAddr;
 use crate::mm::page::{Kind, Page, PageMap};
-use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
-
-/// Number of errors and repairs. Linux counts both as errors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Findings {
-    /// Reports.
-    pub bugs: u32,
-    /// Repairs.
-    pub fixes: u32,
-}
-
-impl Findings {
-    /// Both together: what Linux's `slub_kunit` counts.
-    #[must_use]
-    pub const fn errors(self) -> u32 {
-        self.bugs + self.fixes
-    }
-}
-
-impl AddAssign for Findings {
-    fn add_assign(&mut self, other: Self) {
-        self.bugs += other.bugs;
-        self.fixes += other.fixes;
-    }
-}
 
 /// Objects of a slab by number.
 struct Marked([u64; 64]);

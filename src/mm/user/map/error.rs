@@ -57,8 +57,6 @@ pub enum MapError {
     LockedLimit(u64),
     /// An offset that does not fit beside the size.
     OffsetTooLarge(u64),
-    /// The range has pages, and would become inaccessible: not supported.
-    HasPages(UserRange),
     /// The call sleeps, and its caller may not, which has been reported.
     Atomic,
     /// No memory for an area's record, or for page tables.
@@ -83,7 +81,6 @@ impl MapError {
             | Self::DataLimit(_)
             | Self::StackLimit(_)
             | Self::GuardGap(_)
-            | Self::HasPages(_)
             | Self::NoMemory => 12, // ENOMEM
             Self::WriteExec | Self::Access(_) => 13,      // EACCES
             Self::NotOneArea(_) | Self::NotExpandable(_) => 14, // EFAULT
@@ -126,7 +123,6 @@ impl fmt::Display for MapError {
             Self::DataLimit(limit) => write!(f, "more than {limit} pages of data"),
             Self::StackLimit(limit) => write!(f, "a stack of more than {limit} pages"),
             Self::Atomic => f.write_str("the call sleeps, and sleeping is not allowed here"),
-            Self::HasPages(range) => write!(f, "the range {range} has pages, which cannot be made inaccessible"),
             Self::GuardGap(below) => write!(f, "a stack too close to the area {below}"),
             Self::LockedLimit(limit) => write!(f, "more than {limit} locked pages"),
             Self::OffsetTooLarge(offset) => write!(f, "an offset of {offset:#x} bytes does not fit"),

@@ -78,8 +78,8 @@ impl<'a> VmaTree<'a> {
         if let Some(start) = request.place_in(last.map_or(0, |last| last.high()), u64::MAX, placement) {
             return Some((start, last.map(Cursor::node)));
         }
-        // The usual limit and alignment: the summaries have what lies below that limit. Only a gap all of which lies above
-        // would mislead.
+        // Fast path for the common limit and alignment: the summaries count only addresses below that limit, so the search
+        // follows them. A gap that lies above it as a whole is the one exception.
         if request.high == self.clip() && sure == least && sure != MANY {
             let area = highest_under(self.root().filter(|root| root.summary() >= sure)?, sure)?;
             let prev = area.prev();

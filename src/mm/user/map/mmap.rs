@@ -1,13 +1,14 @@
 //! Mapping (Linux: `do_mmap`, `mmap_region`).
 #![forbid(unsafe_code)]
 
+use super::fill::Fill;
 use super::gap::{Found, Request};
 use super::limits::{MapLayout, Placement};
 use super::merge::{Join, Proposal};
 use super::munmap::Removal;
 use super::records::Records;
 use super::summary::start_with_guard;
-use super::translations::{Fill, MapHal, NewArea};
+use super::translations::{MapHal, NewArea};
 use super::vma::{ObjectId, Record, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
@@ -195,6 +196,13 @@ impl<'a> AddressMap<'a> {
         with.mmap(file, &mut area)?;
         let refused = VmFlags::MAYACCESS - area.flags;
         let mut flags = (asked - refused) | (area.flags & MAY_ADD);
+        if let Some(fill) = &area.fill {
+            flags = (flags | fill.flags()) - VmFlags::MAYEXEC;
+            // A write goes to the device and not to a copy, which only a shared mapping may mean.
+            if !flags.contains(VmFlags::SHARED) {
+                flags -= VmFlags::MAYWRITE;
+            }
+        }
         // Memory that can be written to through one mapping is not executed through another.
         if flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             flags -= VmFlags::MAYEXEC;

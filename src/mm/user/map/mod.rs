@@ -11,7 +11,6 @@
 //! A map has no lock: a space holds one around it, for reading to look and for writing to change. Calls that change it take
 //! records with [`Gfp::KERNEL_ACCOUNT`](crate::gfp::Gfp::KERNEL_ACCOUNT), so they are for threads; what only looks is for any
 //! context.
-#![forbid(unsafe_code)]
 
 mod accounting;
 mod address_map;
@@ -19,6 +18,7 @@ mod brk;
 mod change;
 mod check;
 mod error;
+pub(in crate::mm::user) mod fill;
 mod flags;
 mod fork;
 mod gap;
@@ -39,6 +39,7 @@ mod vma;
 
 pub use address_map::AddressMap;
 pub use error::MapError;
+pub use fill::{Fill, PageOf};
 pub use flags::VmFlags;
 pub use limits::{Limits, MapLayout, Placement, Usage};
 pub use madvise::Advice;
@@ -46,5 +47,5 @@ pub use maps_text::MapsLine;
 pub use mmap::{Backing, MmapRequest, Place};
 pub use mremap::MremapRequest;
 pub use summary::{MaxGap, STACK_GUARD_GAP};
-pub use translations::{Discard, Fill, MapHal, NewArea, NoMemory, Objects, Translations, VmaSource};
+pub use translations::{Discard, MapHal, NewArea, NoMemory, Objects, Translations, VmaSource};
 pub use vma::{ObjectId, Record, Vma};

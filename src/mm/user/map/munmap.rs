@@ -269,7 +269,7 @@ impl<'a> AddressMap<'a> {
     }
 
     /// Gives all areas up, of which nothing is translated.
-    pub(super) fn release_areas<H: VmaSource<'a> + Objects>(&mut self, with: &H) {
+    pub(in crate::mm::user) fn release_areas<H: VmaSource<'a> + Objects>(&mut self, with: &H) {
         while let Some(first) = self.tree.first() {
             let area = first.node();
             let_go(with, area);

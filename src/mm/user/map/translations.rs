@@ -2,11 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::vma::{ObjectId, Vma};
-use super::{MapError, VmFlags};
-use crate::addr::{PhysAddr, UserAddr, UserRange};
+use super::{Fill, MapError, VmFlags};
+use crate::addr::{UserAddr, UserRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
-use crate::hal::prot::MemoryType;
 use core::fmt;
 
 /// Where records of areas come from and go to.
@@ -38,15 +37,6 @@ pub enum Discard {
     Now,
     /// When memory is short, unless it is written to before (`MADV_FREE`).
     Lazily,
-}
-
-/// Frames that a file puts behind the area that is made, all at once (Linux: `remap_pfn_range` in the `mmap` operation).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fill {
-    /// The first, a multiple of the page size; the others follow.
-    pub phys: PhysAddr,
-    /// How they are mapped.
-    pub memory: MemoryType,
 }
 
 /// Changes of translations, over the page tables of one space. The space's map of areas is held for writing during
@@ -111,7 +101,7 @@ pub struct NewArea {
     /// The requested flags. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
     /// [`VmFlags::DONTCOPY`], [`VmFlags::HOOKS`]; no other change counts.
     pub flags: VmFlags,
-    /// Frames to map at once; `None` for a file whose pages come by faults.
+    /// Frames to map at once ([`NewArea::remap_pfn_range`] and its kin); `None` for a file that maps none.
     pub fill: Option<Fill>,
 }
 

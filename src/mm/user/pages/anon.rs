@@ -1,6 +1,7 @@
 //! Anonymous memory that was not there: the zero page, a zeroed page, a contiguous run, a block; and whole ranges at once.
 #![forbid(unsafe_code)]
 
+use super::evacuate::mobility;
 use super::fault::{At, Need};
 use super::frame::{BATCH, Dropped, Frames};
 use super::space_pages::{Format, UserPages};
@@ -35,7 +36,7 @@ impl<H: UserHal> UserPages<H> {
         }
         let page = spare.take(Order::ZERO, true).ok_or(Need::Zeroed)?;
         let frames = Frames::new(self.hal());
-        frames.claim(page);
+        frames.claim(page, at.addr);
         let entry = self.own_leaf(at.area.prot(), page, &frames);
         let mmu = self.tables().mmu();
         mmu.publish_table();
@@ -57,7 +58,7 @@ impl<H: UserHal> UserPages<H> {
     fn install_run(&self, at: &At<'_>, unit: VirtRange, first: Page) {
         let frames = Frames::new(self.hal());
         let run = Run::group(at.slot);
-        frames.claim_pages(first, 1 << Backing::RUN.get());
+        frames.claim_pages(first, 1 << Backing::RUN.get(), unit.start());
         let prot = at.area.prot();
         if prot.is_executable() {
             self.hal().sync_instructions(frames.phys(first), unit.size() / PAGE_SIZE);
@@ -82,7 +83,7 @@ impl<H: UserHal> UserPages<H> {
         let frames = Frames::new(self.hal());
         let pages = Backing::BLOCK.pages();
         let grown = self.grow(at, LeafLevel::Pmd, spare);
-        frames.claim(page);
+        frames.claim(page, at);
         let prot = area.prot();
         if prot.is_executable() {
             self.hal().sync_instructions(frames.phys(page), pages);
@@ -139,7 +140,8 @@ impl<H: UserHal> UserPages<H> {
             let end = part_end(at, range.end());
             result = self.grow(at, LeafLevel::Pte, &spare);
             if result.is_ok() {
-                result = self.fetch(&mut batch, (end.get() - at.get()) >> PAGE_SHIFT, gfp);
+                result =
+                    self.fetch(&mut batch, (end.get() - at.get()) >> PAGE_SHIFT, gfp | mobility(Order::ZERO, area));
             }
             if result.is_ok() {
                 (at, result) = self.place(at, end, area.prot(), &mut batch);
@@ -177,7 +179,7 @@ impl<H: UserHal> UserPages<H> {
     fn prepare(&self, page: Option<&Page>, frames: &Frames<'_, H>) {
         if let Some(page) = page {
             frames.pages().hal().zero(Internal::CALL, frames.phys(*page), 1);
-            frames.claim(*page);
+            frames.claim(*page, VirtAddr::ZERO);
         }
     }
 
@@ -204,6 +206,7 @@ impl<H: UserHal> UserPages<H> {
             let raw = table.read(mmu, slot);
             if raw.is_absent() {
                 let Some(page) = batch.pop() else { break };
+                frames.note_place(page, reached);
                 let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, frames.phys(page), false);
                 table.write(mmu, slot, leaf);
                 placed += 1;

@@ -47,7 +47,7 @@ impl<H: UserHal> UserPages<H> {
         }
         if is_zero {
             let page = spare.take(Order::ZERO, true).ok_or(Need::Zeroed)?;
-            frames.claim(page);
+            frames.claim(page, at.addr);
             self.replace_leaf(at, self.own_leaf(at.area.prot(), page, &frames));
             self.count_anon(1);
             return Ok(Handled::Zeroed(Order::ZERO));
@@ -55,7 +55,7 @@ impl<H: UserHal> UserPages<H> {
         let page = spare.take(Order::ZERO, false).ok_or(Need::Page)?;
         // Nobody writes the old page meanwhile: each leaf that maps it is read-only.
         frames.copy(leaf.phys, frames.phys(page), 1);
-        frames.claim(page);
+        frames.claim(page, at.addr);
         self.replace_leaf(at, self.own_leaf(at.area.prot(), page, &frames));
         // Not before the flush: the last other owner may free it at once.
         let mut dropped = Dropped::default();
@@ -137,19 +137,19 @@ impl<H: UserHal> UserPages<H> {
         }
         if let Some((head, _)) = block.filter(|_| sole) {
             // INVARIANT: USR-2: one leaf and one reference for each page.
-            frames.claim_pages(head, more + 1);
+            frames.claim_pages(head, more + 1, start);
         }
         Ok(())
     }
 
-    /// The block of 2 MiB that maps `addr`. Under its lock.
+    /// The block of 2 MiB that maps `addr`, or would if it were not parked. Under its lock.
     pub(super) fn block_at(&self, addr: VirtAddr) -> Option<Leaf> {
         let (table, raw) = self.tables().lowest(addr);
         if table.level() != Level::Pmd || raw == RawEntry::ABSENT {
             return None;
         }
         match Format::<H>::decode(Level::Pmd, raw) {
-            Entry::Leaf(leaf) => Some(leaf),
+            Entry::Leaf(leaf) | Entry::Parked(leaf) => Some(leaf),
             _ => None,
         }
     }

@@ -84,7 +84,7 @@ impl<H: UserHal> UserPages<H> {
         own: bool,
         gfp: Gfp,
     ) -> Result<Handled, FaultError> {
-        let mut spare = Spare::new(self.hal(), gfp, area.largest);
+        let mut spare = Spare::new(self.hal(), gfp, area.largest).movable(super::evacuate::mobility(Order::ZERO, area));
         loop {
             let need = match self.attempt(at, access, area, own, &mut spare) {
                 Ok(handled) => return Ok(handled),
@@ -131,6 +131,7 @@ impl<H: UserHal> UserPages<H> {
             },
             level => match Format::<H>::decode(level, raw) {
                 Entry::Leaf(leaf) => self.fault_present(&at, &leaf, spare),
+                Entry::Parked(_) => Err(Need::Never(FaultError::Denied(addr))),
                 // An upper table that has just been unlinked: the next look does not find it.
                 _ => Err(Need::Again),
             },

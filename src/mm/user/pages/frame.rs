@@ -7,13 +7,22 @@
 #![forbid(unsafe_code)]
 
 use super::UserHal;
-use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr};
+use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::gfp::Mobility;
 use crate::hal::Internal;
 use crate::mm::page::{Kind, Page, PageMap, PageState, find_head};
 use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
+use core::sync::atomic::Ordering;
 
 /// Pages that are dropped together.
 pub(super) const BATCH: usize = 64;
+
+/// The low bits of the number of the page at an address.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+const fn place_of(at: VirtAddr) -> u32 {
+    (at.get() >> PAGE_SHIFT) as u32
+}
 
 /// The counter that a leaf's frame belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +69,12 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.hal.pages().hal().map()
     }
 
+    /// The descriptors, for a loop over many frames.
+    #[inline(always)]
+    pub(super) fn kept(&self) -> Kept<H> {
+        Kept(self.map())
+    }
+
     #[inline]
     pub(super) fn pages(&self) -> &'h PageAllocator<H::Pages> {
         self.hal.pages()
@@ -98,13 +113,24 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.map().get(head).add_prev(count);
     }
 
-    /// Leaves of a user block, as [`check`](super::check::check) has counted them in the link that is nobody's.
+    /// Leaves of a user block, as [`check`](super::check::check) has counted them in the word that is nobody's.
     pub(super) fn leaves(&self, head: Page) -> u32 {
-        self.map().get(head).next()
+        u32::try_from(self.map().get(head).aux().load(Ordering::Relaxed) >> u32::BITS).unwrap_or(u32::MAX)
     }
 
     pub(super) fn set_leaves(&self, head: Page, leaves: u32) {
-        self.map().get(head).set_next(leaves);
+        self.map().get(head).aux().store(u64::from(leaves) << u32::BITS, Ordering::Relaxed);
+    }
+
+    /// The low bits of the number of the page for whose address a page came: where it probably is.
+    pub(super) fn place(&self, page: Page) -> u32 {
+        self.map().get(page).next()
+    }
+
+    /// Notes the address at which a page will be mapped.
+    #[inline]
+    pub(super) fn note_place(&self, page: Page, at: VirtAddr) {
+        self.map().get(page).set_next(place_of(at));
     }
 
     /// Whether a block of user memory is mapped by one leaf and nobody else uses it.
@@ -132,23 +158,24 @@ impl<'h, H: UserHal> Frames<'h, H> {
         matches!(kind, Kind::Free | Kind::Pcp)
     }
 
-    /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come.
+    /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come, at `at`.
     #[inline]
-    pub(super) fn claim(&self, page: Page) {
+    pub(super) fn claim(&self, page: Page, at: VirtAddr) {
         let map = self.map();
         let descriptor = map.get(page);
+        descriptor.set_next(place_of(at));
         // INVARIANT: USR-2.
         descriptor.set_prev(0);
         descriptor.claim_fresh(Kind::User);
     }
 
     /// The same as `count` pages, each a block of its own. The block is the caller's alone.
-    pub(super) fn claim_pages(&self, first: Page, count: u32) {
+    pub(super) fn claim_pages(&self, first: Page, count: u32, start: VirtAddr) {
         let map = self.map();
         let state = map.get(first).state().with_order(Order::ZERO);
         for index in 0..count {
             map.get(first.offset(index)).set_state(state);
-            self.claim(first.offset(index));
+            self.claim(first.offset(index), VirtAddr::new(start.get() + u64::from(index) * PAGE_SIZE));
         }
     }
 
@@ -174,6 +201,23 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
+    /// Takes a reference to a single page of user memory that may be moved; whether it is one. Of no other: the owner of a block
+    /// that is not claimed yet changes its state without an atomic operation.
+    pub(super) fn hold_movable(&self, page: Page) -> bool {
+        let map = self.map();
+        let descriptor = map.get(page);
+        let mut state = descriptor.state();
+        loop {
+            let single = state.kind() == Kind::User && state.order() == Order::ZERO && state.references() != 0;
+            let movable = single && state.mobility() == Some(Mobility::Movable);
+            let Some(more) = state.with_more(1).filter(|_| movable) else { return false };
+            match descriptor.exchange(state, more) {
+                Ok(()) => return true,
+                Err(found) => state = found,
+            }
+        }
+    }
+
     /// Takes back references that [`Frames::hold`] took, of those that there are.
     pub(super) fn unhold(&self, head: Page, count: u32) {
         let map = self.map();
@@ -184,22 +228,6 @@ impl<'h, H: UserHal> Frames<'h, H> {
                 state = found;
             }
         }
-    }
-
-    /// Takes a reference to a user block of any order whose first page this is, if nobody has pinned it: the fast path of
-    /// fork. Returns whether it did.
-    #[inline(always)]
-    pub(super) fn share(&self, page: Page) -> bool {
-        let map = self.map();
-        let descriptor = map.get(page);
-        if descriptor.prev() != 0 {
-            return false;
-        }
-        let one_more = |state: PageState| {
-            let user = state.kind() == Kind::User;
-            state.with_more(1).filter(|_| user).map(|more| (more, ()))
-        };
-        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
     }
 
     /// Drops the reference of a leaf that no CPU holds any more; the last one frees the block.
@@ -225,6 +253,27 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
+    /// Drops a reference to the block whose first page this frame is; whether it was the last, and the block is free.
+    pub(super) fn put_last(&self, pfn: Pfn) -> bool {
+        while let Some(page) = self.find(pfn) {
+            let state = self.state(page);
+            if state.references() == 1 {
+                self.put(pfn);
+                return true;
+            }
+            if self.map().get(page).exchange(state, state.with_one_less()).is_ok() {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Makes a page that has just been allocated one of user memory, in the place of `other`.
+    pub(super) fn claim_like(&self, page: Page, other: Page) {
+        self.claim(page, VirtAddr::ZERO);
+        self.map().get(page).set_next(self.place(other));
+    }
+
     /// [`Frames::put`] of many.
     #[inline(never)]
     pub(super) fn put_all(&self, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
@@ -237,25 +286,130 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
-    /// Adds the frame of a leaf to a batch, and drops all of it when it is full.
-    #[inline(always)]
-    pub(super) fn put_later(&self, pfn: Pfn, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
-        let Some(page) = self.find(pfn) else {
-            dropped.mapped += 1;
-            return;
-        };
-        if !batch.push(page) {
-            self.put_all(batch, dropped);
-            let pushed = batch.push(page);
-            debug_assert!(pushed, "the batch is empty");
-        }
-    }
-
     /// Copies `pages` whole pages.
     pub(super) fn copy(&self, from: PhysAddr, to: PhysAddr, pages: u64) {
         for page in 0..pages {
             let [from, to] = [from, to].map(|at| PhysAddr::new(at.get() + page * PAGE_SIZE));
             self.hal.copy_page(Internal::CALL, from, to);
         }
+    }
+}
+
+/// The descriptors of a machine, for the loops of fork and unmap: found once, not for each frame.
+pub(super) struct Kept<H: UserHal>(<H::Pages as PageHal>::Map);
+
+impl<H: UserHal> Kept<H> {
+    /// Takes a reference to the user block of any order whose first page this frame is, if nobody has pinned it: the fast path
+    /// of fork. Returns whether it did.
+    #[inline(always)]
+    pub(super) fn share(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.0.find(pfn) else { return false };
+        let descriptor = self.0.get(page);
+        if descriptor.prev() != 0 {
+            return false;
+        }
+        let one_more = |state: PageState| {
+            let user = state.kind() == Kind::User;
+            state.with_more(1).filter(|_| user).map(|more| (more, ()))
+        };
+        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
+    }
+
+    /// Pins the page of this frame, if it is one of user memory that one leaf maps, and nobody but pins uses: the page. Under the
+    /// lock of that leaf.
+    #[inline(always)]
+    pub(super) fn pin(&self, pfn: Pfn) -> Option<Page> {
+        let page = self.0.find(pfn)?;
+        let descriptor = self.0.get(page);
+        let pins = descriptor.prev();
+        let state = descriptor.state();
+        let own = state.kind() == Kind::User
+            && state.order() == Order::ZERO
+            && state.references().wrapping_sub(pins) == 1
+            // Half of what can be counted is enough for pins.
+            && pins <= u32::MAX / 2;
+        let more = state.with_more(1).filter(|_| own)?;
+        if descriptor.exchange(state, more).is_err() {
+            return None;
+        }
+        // INVARIANT: USR-2, USR-4.
+        descriptor.add_prev(1);
+        Some(page)
+    }
+
+    /// Drops the reference of a pin, if it is not the last one to the block: whether it did.
+    #[inline(always)]
+    pub(super) fn unpin(&self, head: Page) -> bool {
+        let descriptor = self.0.get(head);
+        let state = descriptor.state();
+        state.references() > 1 && descriptor.exchange(state, state.with_one_less()).is_ok()
+    }
+
+    /// Drops a reference to such a block, if it is not the last: whether it did. No CPU reaches the frame through the leaf any
+    /// more, so the flush has ordered what was done there before the free by the last owner.
+    #[inline(always)]
+    pub(super) fn unshare(&self, pfn: Pfn) -> bool {
+        self.0.find(pfn).is_some_and(|page| self.unshare_page(page))
+    }
+
+    #[inline(always)]
+    fn unshare_page(&self, page: Page) -> bool {
+        let one_less = |state: PageState| {
+            let shared = state.kind() == Kind::User && state.references() > 1;
+            shared.then(|| (state.with_one_less(), ()))
+        };
+        self.0.get(page).try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_less).is_some()
+    }
+}
+
+/// Frames that leave tables together, when no CPU holds them any more. Those that nobody else has are free in the end.
+pub(super) struct Leaving<'h, H: UserHal> {
+    frames: Frames<'h, H>,
+    map: Kept<H>,
+    batch: PageBatch<BATCH>,
+    dropped: Dropped,
+}
+
+impl<'h, H: UserHal> Leaving<'h, H> {
+    #[inline]
+    pub(super) fn new(hal: &'h H) -> Self {
+        let frames = Frames::new(hal);
+        Self { map: frames.kept(), frames, batch: PageBatch::new(), dropped: Dropped::default() }
+    }
+
+    /// Drops the reference of a leaf of the last level.
+    #[inline(always)]
+    pub(super) fn add(&mut self, pfn: Pfn) {
+        let Some(page) = self.map.0.find(pfn) else {
+            self.dropped.mapped += 1;
+            return;
+        };
+        if self.map.unshare_page(page) {
+            // Fewer than there are entries.
+            self.dropped.anon = self.dropped.anon.wrapping_add(1);
+        } else if !self.batch.push(page) {
+            self.free();
+            let pushed = self.batch.push(page);
+            debug_assert!(pushed, "the batch is empty");
+        }
+    }
+
+    /// Drops the reference of a leaf that maps so many pages at once.
+    pub(super) fn add_block(&mut self, pfn: Pfn, pages: u64) {
+        let mut one = Dropped::default();
+        one.add(self.frames.put(pfn));
+        self.dropped.anon += one.anon * pages;
+        self.dropped.mapped += one.mapped * pages;
+    }
+
+    #[inline(never)]
+    fn free(&mut self) {
+        self.frames.put_all(&mut self.batch, &mut self.dropped);
+    }
+
+    /// Frees what is left; what all of it counted as.
+    pub(super) fn finish(mut self) -> Dropped {
+        self.free();
+        self.dropped
     }
 }

@@ -47,4 +47,9 @@ pub unsafe trait UserHal: Clone {
     /// Makes instruction fetches coherent with writes: every CPU executes the bytes that were written to these `pages` whole
     /// pages of RAM. Called before user space may execute them.
     fn sync_instructions(&self, start: PhysAddr, pages: u64);
+
+    /// A space begins to exist, or ends: for a machine that counts them.
+    fn count_space(&self, begins: bool) {
+        let _ = begins;
+    }
 }

@@ -33,6 +33,7 @@ mod backing;
 mod check;
 mod cow;
 mod error;
+mod evacuate;
 mod fault;
 mod fork;
 mod frame;
@@ -48,10 +49,14 @@ mod usual;
 mod zap;
 
 pub use backing::{Backing, FaultAccess, Handled, Sharing};
-pub use check::{Broken, check};
+#[cfg(all(feature = "global", target_os = "none"))]
+pub(crate) use check::check_each;
+pub use check::{UserBroken, check};
 pub use error::{FaultError, PagesError};
+pub use evacuate::{EverySpace, evacuate};
 pub use hal::UserHal;
 pub use pin::Pinned;
+pub(in crate::mm::user) use remap::Inserted;
 pub use space_pages::{Usage, UserPages};
 
 use crate::sync::class;

@@ -1,33 +1,29 @@
-//! Changing what a range permits.
+//! Changing what a range permits. Where it is to permit nothing, its pages stay behind parked entries, which are invalid.
 #![forbid(unsafe_code)]
 
 use super::frame::Frames;
 use super::space_pages::{Format, UserPages};
-use super::usual::{Notes, ordinary, without_address};
+use super::usual::{ordinary, without_address};
 use super::zap::run_of;
 use super::{Backing, PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::level::{LeafLevel, Level, Run, Slot};
+use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
 use crate::mm::page::Kind;
-use crate::mm::pgtable::Gather;
+use crate::mm::pgtable::{Gather, Table};
 
-/// Entries that are ordinary, the address taken out.
-struct Known([RawEntry; 3]);
-
-impl Known {
-    #[inline]
-    fn new<F: EntryFormat>() -> Self {
-        Self([Access::ReadOnly, Access::ReadWrite, Access::Execute].map(ordinary::<F>))
-    }
-
-    #[inline]
-    fn has(&self, plain: RawEntry) -> bool {
-        self.0.contains(&plain)
-    }
+/// The effect of a change on an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Same,
+    /// A CPU may have the old one.
+    Changed,
+    /// It was parked: no CPU has anything for the address.
+    Restored,
 }
 
 impl<H: UserHal> UserPages<H> {
@@ -53,59 +49,151 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    fn protect_part<F: FrameSource>(&self, part: VirtRange, area: &Backing, gather: &mut Gather<'_, H::Mmu, F>) {
-        let frames = Frames::new(self.hal());
+    /// Keeps everything that `range` maps from every access, and keeps the pages (Linux: `PROT_NONE`): their entries are
+    /// parked until [`UserPages::protect`] gives them a permission again. They are shared, moved and freed as others are; a
+    /// fault in one is [`FaultError::Denied`](super::FaultError::Denied). When it returns, no CPU reaches them. May sleep if
+    /// `gfp` says so. Cost: one flush.
+    ///
+    /// # Errors
+    ///
+    /// [`PagesError::Range`]; [`PagesError::OutOfMemory`] as for [`UserPages::unmap`]. Nothing has changed then.
+    pub fn park(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
+        self.admit(range)?;
+        self.carve(range, gfp)?;
+        let frames = self.hal().frames(Gfp::ATOMIC);
+        let mut gather = self.tables().gather(&frames);
+        self.each_part(range, |part| self.park_part(part, &mut gather));
+        gather.flush();
+        Ok(())
+    }
+
+    fn park_part<F: FrameSource>(&self, part: VirtRange, gather: &mut Gather<'_, H::Mmu, F>) {
         let mmu = self.tables().mmu();
         let _entries = self.lock_entries(part.start());
         let (table, raw) = self.tables().lowest(part.start());
         if table.level() != Level::Pte {
             if let Entry::Leaf(leaf) = Format::<H>::decode(table.level(), raw)
                 && part.size() == leaf.level.size()
-                && let Some(prot) = self.protection(&frames, area, &leaf)
             {
-                let entry = Format::<H>::leaf(leaf.level, leaf.phys, prot, leaf.contiguous);
-                table.write(mmu, table.level().slot(part.start()), entry);
+                table.write(mmu, table.level().slot(part.start()), Format::<H>::park(raw));
                 gather.note(part.start(), 1, leaf.level);
             }
             return;
         }
         self.cut_groups(table, part);
-        let (known, mut notes) = (Known::new::<Format<H>>(), Notes::new());
-        let wanted = ordinary::<Format<H>>(area.access);
-        let mut at = part.start();
+        let (mut first, mut here) = (part.start(), part.start());
         for slot in run_of(part).slots() {
-            let here = at;
-            at = VirtAddr::new(at.get() + PAGE_SIZE);
-            let raw = table.read(mmu, slot);
-            if raw.is_absent() {
-                continue;
+            let (raw, next) = (table.read(mmu, slot), VirtAddr::new(here.get() + PAGE_SIZE));
+            if Format::<H>::is_valid(raw) {
+                table.write(mmu, slot, Format::<H>::park(raw));
+            } else {
+                note(gather, first, here);
+                first = next;
             }
+            here = next;
+        }
+        note(gather, first, here);
+    }
+
+    fn protect_part<F: FrameSource>(&self, part: VirtRange, area: &Backing, gather: &mut Gather<'_, H::Mmu, F>) {
+        let frames = Frames::new(self.hal());
+        let mmu = self.tables().mmu();
+        let _entries = self.lock_entries(part.start());
+        let (table, raw) = self.tables().lowest(part.start());
+        if table.level() != Level::Pte {
+            self.protect_block((table, raw), part, area, gather);
+            return;
+        }
+        self.cut_groups(table, part);
+        let wanted = ordinary::<Format<H>>(area.access);
+        // The usual case is a page with one of the other two permissions, all of which leave it readable. It needs no look at
+        // who else has the page, or one at a single descriptor.
+        let [one, other] = match area.access {
+            Access::ReadOnly => [Access::ReadWrite, Access::Execute],
+            Access::ReadWrite | Access::Execute => [Access::ReadOnly, Access::Execute],
+        };
+        let (one, other) = (ordinary::<Format<H>>(one), ordinary::<Format<H>>(other));
+        // Pages from `first` to `here` have changed.
+        let (mut first, mut here, mut restored) = (part.start(), part.start(), false);
+        for slot in run_of(part).slots() {
+            let (raw, next) = (table.read(mmu, slot), VirtAddr::new(here.get() + PAGE_SIZE));
             let plain = without_address::<Format<H>>(raw);
-            if plain == wanted {
-                continue;
-            }
-            // The usual case: it needs no look at who else has the page, or one at a single descriptor.
-            let pfn = Format::<H>::frame_of(raw);
-            let usual = known.has(plain)
+            let usual = (plain == one || plain == other)
                 && match area.access {
                     Access::ReadOnly => true,
-                    Access::ReadWrite => frames.find(pfn).is_some_and(|page| frames.is_sole_page(page)),
+                    Access::ReadWrite => {
+                        frames.find(Format::<H>::frame_of(raw)).is_some_and(|page| frames.is_sole_page(page))
+                    }
                     Access::Execute => false,
                 };
-            if usual {
-                table.write(mmu, slot, RawEntry::new(wanted.get() | pfn.start().get()));
-                notes.add(here, gather);
-                continue;
+            let outcome = if usual {
+                table.write(mmu, slot, RawEntry::new(raw.get() ^ plain.get() ^ wanted.get()));
+                Outcome::Changed
+            } else if plain == wanted || raw.is_absent() {
+                Outcome::Same
+            } else {
+                self.protect_unusual(table, (slot, here), raw, area)
+            };
+            restored |= outcome == Outcome::Restored;
+            if outcome != Outcome::Changed {
+                note(gather, first, here);
+                first = next;
             }
-            let Entry::Leaf(leaf) = Format::<H>::decode(Level::Pte, raw) else { continue };
-            let Some(prot) = self.protection(&frames, area, &leaf) else { continue };
-            if leaf.contiguous {
-                self.unfold(table, slot, here);
-            }
-            table.write(mmu, slot, Format::<H>::leaf(LeafLevel::Pte, leaf.phys, prot, false));
-            notes.add(here, gather);
+            here = next;
         }
-        notes.hand_on(gather);
+        note(gather, first, here);
+        if restored {
+            mmu.publish();
+        }
+    }
+
+    /// Gives an entry of the last level its new permission.
+    #[cold]
+    fn protect_unusual(&self, table: Table, (slot, here): (Slot, VirtAddr), raw: RawEntry, area: &Backing) -> Outcome {
+        let (mmu, frames) = (self.tables().mmu(), Frames::new(self.hal()));
+        match Format::<H>::decode(Level::Pte, raw) {
+            Entry::Leaf(leaf) => {
+                let prot = self.protection(&frames, area, &leaf);
+                let Some(prot) = prot.filter(|prot| *prot != leaf.prot) else { return Outcome::Same };
+                if leaf.contiguous {
+                    self.unfold(table, slot, here);
+                }
+                table.write(mmu, slot, Format::<H>::leaf(LeafLevel::Pte, leaf.phys, prot, false));
+                Outcome::Changed
+            }
+            Entry::Parked(leaf) => {
+                let Some(prot) = self.protection(&frames, area, &leaf) else { return Outcome::Same };
+                table.write(mmu, slot, Format::<H>::leaf(LeafLevel::Pte, leaf.phys, prot, false));
+                Outcome::Restored
+            }
+            _ => Outcome::Same,
+        }
+    }
+
+    /// [`Self::protect_part`] for a block. Under its lock.
+    fn protect_block<F: FrameSource>(
+        &self,
+        (table, raw): (Table, RawEntry),
+        part: VirtRange,
+        area: &Backing,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) {
+        let (leaf, parked) = match Format::<H>::decode(table.level(), raw) {
+            Entry::Leaf(leaf) => (leaf, false),
+            Entry::Parked(leaf) => (leaf, true),
+            _ => return,
+        };
+        let Some(prot) = self.protection(&Frames::new(self.hal()), area, &leaf) else { return };
+        if part.size() != leaf.level.size() || (prot == leaf.prot && !parked) {
+            return;
+        }
+        let entry = Format::<H>::leaf(leaf.level, leaf.phys, prot, leaf.contiguous);
+        table.write(self.tables().mmu(), table.level().slot(part.start()), entry);
+        if parked {
+            self.tables().mmu().publish();
+        } else {
+            gather.note(part.start(), 1, leaf.level);
+        }
     }
 
     /// Clears the accessed flags of everything that `range` maps, and tells how many pages had it: were used since the last
@@ -143,7 +231,7 @@ impl<H: UserHal> UserPages<H> {
         Ok(young)
     }
 
-    /// A leaf's new protection, if it differs from the current one.
+    /// The protection that a leaf has in `area`; `None` if its memory cannot have one.
     fn protection(&self, frames: &Frames<'_, H>, area: &Backing, leaf: &Leaf) -> Option<Prot> {
         let pfn = Pfn::containing(leaf.phys);
         let own = match frames.block(pfn) {
@@ -163,6 +251,14 @@ impl<H: UserHal> UserPages<H> {
         if prot.is_executable() && !leaf.prot.is_executable() && frames.find(pfn).is_some() {
             self.hal().sync_instructions(leaf.phys, leaf.level.size() / PAGE_SIZE);
         }
-        (prot != leaf.prot).then_some(prot)
+        Some(prot)
+    }
+}
+
+/// Notes that the pages from `start` to `end` have changed, if there are any.
+#[inline(always)]
+fn note<M: Mmu, F: FrameSource>(gather: &mut Gather<'_, M, F>, start: VirtAddr, end: VirtAddr) {
+    if start != end {
+        gather.note(start, (end.get() - start.get()) / PAGE_SIZE, LeafLevel::Pte);
     }
 }

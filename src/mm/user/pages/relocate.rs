@@ -26,22 +26,52 @@ impl<H: UserHal> UserPages<H> {
     /// [`PagesError::Overlap`], [`PagesError::Occupied`], [`PagesError::Range`], [`PagesError::OutOfMemory`]. Everything is
     /// where it was then.
     pub fn relocate(&self, from: VirtRange, to: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        let target = self.admit_move(from, to)?;
+        self.check_vacant(target)?;
+        self.carve(from, gfp)?;
+        self.prepare_target(from, target, gfp)?;
+        self.move_all(from, target)
+    }
+
+    /// As [`UserPages::relocate`], in place of what the target maps, which is unmapped as [`UserPages::unmap`] does. All
+    /// tables come first: where one cannot be had, both ranges are as they were.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UserPages::relocate`] but [`PagesError::Occupied`].
+    pub fn relocate_over(&self, from: VirtRange, to: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        let target = self.admit_move(from, to)?;
+        self.carve(from, gfp)?;
+        self.carve(target, gfp)?;
+        self.prepare_target(from, target, gfp)?;
+        self.zap_all(target);
+        self.move_all(from, target)?;
+        // Tables of what was there, where nothing came.
+        self.reap(target);
+        Ok(())
+    }
+
+    /// The target of a move.
+    fn admit_move(&self, from: VirtRange, to: VirtAddr) -> Result<VirtRange, PagesError> {
         self.admit(from)?;
         let outside = PagesError::Range(PgtableError::OutsideSpace);
         let target = VirtRange::from_size(to, from.size()).ok_or(outside)?;
         self.admit(target)?;
-        if target.overlaps(from) {
-            return Err(PagesError::Overlap);
-        }
-        self.check_vacant(target)?;
-        self.carve(from, gfp)?;
-        self.prepare_target(from, target, gfp)?;
+        if target.overlaps(from) { Err(PagesError::Overlap) } else { Ok(target) }
+    }
+
+    /// Moves to a target where nothing is and all tables are.
+    fn move_all(&self, from: VirtRange, target: VirtRange) -> Result<(), PagesError> {
         let mut at = from.start();
         while let Some(part) = self.tables().next_part(at, from.end()) {
             at = part.end();
-            let there = counterpart(from, to, part.start());
-            if is_whole(part, there) && self.move_whole(part, there) {
-                continue;
+            let there = counterpart(from, target.start(), part.start());
+            if is_whole(part, there) {
+                // An empty table that stands in the place.
+                self.reap(VirtRange::from_size(there, part.size()).unwrap_or_default());
+                if self.move_whole(part, there) {
+                    continue;
+                }
             }
             self.move_entries(part, there)?;
         }
@@ -67,7 +97,7 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    /// Makes all tables that the move needs.
+    /// Makes all tables that the move needs. Mappings of the target stay, but that blocks there may be split.
     fn prepare_target(&self, from: VirtRange, target: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         let spare = Spare::new(self.hal(), gfp, Order::ZERO);
         let mut at = from.start();
@@ -76,15 +106,13 @@ impl<H: UserHal> UserPages<H> {
             let there = counterpart(from, target.start(), part.start());
             let moved = VirtRange::from_size(there, part.size()).unwrap_or_default();
             if is_whole(part, there) {
-                // An empty table that stands in the place.
-                self.reap(moved);
                 self.grow(there, LeafLevel::Pmd, &spare)?;
                 continue;
             }
             self.table_at(part.start(), gfp)?;
             let mut place = moved.start();
             while place < moved.end() {
-                self.grow(place, LeafLevel::Pte, &spare)?;
+                self.table_at(place, gfp)?;
                 place = part_end(place, moved.end());
             }
         }
@@ -120,8 +148,8 @@ impl<H: UserHal> UserPages<H> {
         let block = {
             let _entries = self.lock_entries(part.start());
             let raw = source.read(mmu, slot);
+            source.write(mmu, slot, RawEntry::ABSENT);
             if Format::<H>::is_valid(raw) {
-                source.write(mmu, slot, RawEntry::ABSENT);
                 tables.flush_leaf(part.start(), LeafLevel::Pmd);
             }
             raw
@@ -175,8 +203,8 @@ impl<H: UserHal> UserPages<H> {
         let mut places = taken.iter_mut();
         table.read_each(mmu, run, |raw| {
             if let Some(place) = places.next() {
-                let guard = raw.is_absent() || raw == Format::<H>::GUARD;
-                *place = if guard { raw } else { Format::<H>::revalidate(raw) };
+                let stays = raw.is_absent() || raw == Format::<H>::GUARD || Format::<H>::is_parked(raw);
+                *place = if stays { raw } else { Format::<H>::revalidate(raw) };
             }
         });
         table.clear(mmu, run);

@@ -9,12 +9,20 @@ use super::zap::run_of;
 use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PHYS_SHIFT_MAX, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
-use crate::hal::entry::EntryFormat;
+use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, MemoryType, Prot};
 use crate::mm::page::{Kind, Page};
 use crate::mm::pgtable::PgtableError;
+
+/// Frames to be mapped, by their number: the same for the same number.
+pub(in crate::mm::user) struct Inserted<F: Fn(u64) -> Option<Pfn>> {
+    /// None of them has a descriptor.
+    pub(in crate::mm::user) device: bool,
+    /// Finds them.
+    pub(in crate::mm::user) frame_of: F,
+}
 
 impl<H: UserHal> UserPages<H> {
     /// [`Self::insert_page`], for a page that this crate knows to be its own, or that its caller promises to be.
@@ -37,44 +45,88 @@ impl<H: UserHal> UserPages<H> {
         access: Access,
         gfp: Gfp,
     ) -> Result<(), PagesError> {
-        self.admit(range)?;
-        if access == Access::Execute {
-            return Err(PagesError::SharedExecutable);
-        }
         let pages = range.size() >> PAGE_SHIFT;
         let end = pfn.checked_add(pages).filter(|end| end.get() <= 1 << (PHYS_SHIFT_MAX - PAGE_SHIFT));
         end.ok_or(PagesError::Range(PgtableError::PhysOutOfRange))?;
-        let prot = Prot::user(access).with_dirty(access == Access::ReadWrite);
-        let prot = prot.with_memory(memory).map_err(|error| PagesError::Range(error.into()))?;
-        let spare = Spare::new(self.hal(), gfp, Order::ZERO);
-        let (mut at, mut first, mut result) = (range.start(), pfn, Ok(()));
-        while at < range.end() && result.is_ok() {
-            let part = VirtRange::new(at, part_end(at, range.end())).unwrap_or_default();
-            let count = part.size() >> PAGE_SHIFT;
-            result = self.grow(at, LeafLevel::Pte, &spare).map_err(PagesError::from);
-            if result.is_ok() {
-                result = self.hold_frames(first, count, memory);
-            }
-            if result.is_ok() {
-                result = self.insert_part(part, first, prot);
-                if result.is_err() {
-                    self.unhold_frames(first, count);
-                }
-            }
-            if result.is_ok() {
-                (at, first) = (part.end(), Pfn::new(first.get() + count));
-            }
-        }
-        if result.is_err()
-            && let Some(done) = VirtRange::new(range.start(), at).filter(|done| !done.is_empty())
-        {
-            self.zap_all(done);
-        }
-        result
+        let frames = Inserted { device: false, frame_of: |index| Some(Pfn::new(pfn.get() + index)) };
+        self.insert(range, &frames, memory, (Some(access), gfp), false)
     }
 
-    /// Maps the entries of a part, all of them absent.
-    fn insert_part(&self, part: VirtRange, first: Pfn, prot: Prot) -> Result<(), PagesError> {
+    /// Maps `range` to frames that this crate knows to be its caller's, or that its caller promises to be, in place of what is
+    /// there, which is unmapped as [`UserPages::unmap`] does. Without access the entries are parked. All or nothing. May sleep
+    /// if `gfp` says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UserPages::insert_page`] but [`PagesError::Occupied`].
+    pub(in crate::mm::user) fn fill(
+        &self,
+        range: VirtRange,
+        frames: &Inserted<impl Fn(u64) -> Option<Pfn>>,
+        memory: MemoryType,
+        access: Option<Access>,
+        gfp: Gfp,
+    ) -> Result<(), PagesError> {
+        self.insert(range, frames, memory, (access, gfp), true)
+    }
+
+    fn insert(
+        &self,
+        range: VirtRange,
+        frames: &Inserted<impl Fn(u64) -> Option<Pfn>>,
+        memory: MemoryType,
+        (access, gfp): (Option<Access>, Gfp),
+        over: bool,
+    ) -> Result<(), PagesError> {
+        self.admit(range)?;
+        let user = access.unwrap_or(Access::ReadOnly);
+        if user == Access::Execute {
+            return Err(PagesError::SharedExecutable);
+        }
+        let prot = Prot::user(user).with_dirty(user == Access::ReadWrite);
+        let prot = prot.with_memory(memory).map_err(|error| PagesError::Range(error.into()))?;
+        // All that can fail comes first: tables, and references to frames.
+        if over {
+            self.carve(range, gfp)?;
+        }
+        let (spare, pages) = (Spare::new(self.hal(), gfp, Order::ZERO), range.size() >> PAGE_SHIFT);
+        let mut at = range.start();
+        while at < range.end() {
+            if over {
+                self.table_at(at, gfp)?;
+            } else {
+                self.grow(at, LeafLevel::Pte, &spare)?;
+            }
+            at = part_end(at, range.end());
+        }
+        self.hold_frames(frames, pages, memory)?;
+        if over {
+            self.zap_all(range);
+        }
+        let (mut at, mut index, attributes) = (range.start(), 0, Format::<H>::attributes(prot));
+        while at < range.end() {
+            let part = VirtRange::new(at, part_end(at, range.end())).unwrap_or_default();
+            if let Err(error) = self.insert_part(part, index, frames, attributes, access.is_none()) {
+                self.unhold_frames(frames, index, pages);
+                if let Some(done) = VirtRange::new(range.start(), at).filter(|done| !done.is_empty()) {
+                    self.zap_all(done);
+                }
+                return Err(error);
+            }
+            (at, index) = (part.end(), index + (part.size() >> PAGE_SHIFT));
+        }
+        Ok(())
+    }
+
+    /// Maps the entries of a part, all of them absent, from the frame with this number on.
+    fn insert_part(
+        &self,
+        part: VirtRange,
+        first: u64,
+        frames: &Inserted<impl Fn(u64) -> Option<Pfn>>,
+        attributes: RawEntry,
+        parked: bool,
+    ) -> Result<(), PagesError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
         let (table, _) = tables.lowest(part.start());
@@ -82,20 +134,35 @@ impl<H: UserHal> UserPages<H> {
         if table.level() != Level::Pte || !table.is_empty(mmu, run) {
             return Err(PagesError::Occupied(part.start()));
         }
-        table.fill(mmu, run, Format::<H>::leaf(LeafLevel::Pte, first.start(), prot, false), PAGE_SIZE);
+        for (slot, index) in run.slots().zip(first..) {
+            // Found before, when it was held.
+            let Some(pfn) = (frames.frame_of)(index) else { continue };
+            let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, pfn.start(), false);
+            table.write(mmu, slot, if parked { Format::<H>::park(leaf) } else { leaf });
+        }
         mmu.publish();
         self.count_mapped(run.count() as u64);
         Ok(())
     }
 
     /// Holds the blocks of frames that are allocated, a reference for each frame. All or none.
-    fn hold_frames(&self, first: Pfn, count: u64, memory: MemoryType) -> Result<(), PagesError> {
+    fn hold_frames(
+        &self,
+        inserted: &Inserted<impl Fn(u64) -> Option<Pfn>>,
+        count: u64,
+        memory: MemoryType,
+    ) -> Result<(), PagesError> {
         let frames = Frames::new(self.hal());
         for index in 0..count {
-            let pfn = Pfn::new(first.get() + index);
-            let Err(error) = Self::hold_frame(&frames, pfn, memory) else { continue };
-            self.unhold_frames(first, index);
-            return Err(error);
+            let held = match (inserted.frame_of)(index) {
+                Some(pfn) if inserted.device && frames.find(pfn).is_some() => Err(PagesError::BadPage(pfn)),
+                Some(pfn) => Self::hold_frame(&frames, pfn, memory),
+                None => Err(PagesError::Range(PgtableError::PhysOutOfRange)),
+            };
+            if held.is_err() {
+                self.unhold_frames(inserted, 0, index);
+                return held;
+            }
         }
         Ok(())
     }
@@ -118,10 +185,10 @@ impl<H: UserHal> UserPages<H> {
         if frames.hold(head, 1) { Ok(()) } else { Err(PagesError::BadPage(pfn)) }
     }
 
-    fn unhold_frames(&self, first: Pfn, count: u64) {
+    fn unhold_frames(&self, inserted: &Inserted<impl Fn(u64) -> Option<Pfn>>, from: u64, to: u64) {
         let frames = Frames::new(self.hal());
-        for index in 0..count {
-            frames.put(Pfn::new(first.get() + index));
+        for pfn in (from..to).filter_map(&inserted.frame_of) {
+            frames.put(pfn);
         }
     }
 }

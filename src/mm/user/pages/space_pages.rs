@@ -1,20 +1,24 @@
 //! [`UserPages`]: one space's tables, its locks and its counters.
 #![forbid(unsafe_code)]
 
-use super::frame::Dropped;
+use super::frame::{Dropped, Leaving};
 use super::spare::Spare;
 use super::{FaultError, PagesError, UserHal, class};
-use crate::addr::{PAGE_SIZE, PMD_SHIFT, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::entry::{Entry, EntryFormat};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::hal::mmu::{Asid, Mmu};
-use crate::mm::pgtable::{PageTable, PgtableError, Space};
+use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Tables that are unlinked with one flush, before others may link some.
 const REAPED: usize = 64;
+
+/// Entries that are looked at together, to be passed over if nothing is in them.
+const LOOK: usize = 16;
 
 /// Locks for entries.
 const STRIPES: usize = 32;
@@ -28,7 +32,7 @@ pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;
 /// The lock of the entries for some addresses, held.
 pub(super) type Entries<'s, H> = OrderedGuard<'s, (), class::UserEntries, <H as UserHal>::Relax>;
 
-/// Memory of a space, in bytes (Linux: `VmRSS`, `VmPTE`).
+/// Memory of a space, in bytes (Linux: `RssAnon`, `VmRSS`, `VmPTE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Anonymous memory mapped.
@@ -45,6 +49,12 @@ impl Usage {
     pub const fn total(&self) -> u64 {
         self.anon.saturating_add(self.tables)
     }
+
+    /// Memory that the space maps (Linux: `VmRSS`).
+    #[must_use]
+    pub const fn resident(&self) -> u64 {
+        self.anon.saturating_add(self.mapped)
+    }
 }
 
 /// The page tables of one address space and the frames behind them. See the module for who may call what.
@@ -57,6 +67,8 @@ pub struct UserPages<H: UserHal> {
     entries: [OrderedLock<(), class::UserEntries, H::Relax>; STRIPES],
     anon: AtomicU64,
     mapped: AtomicU64,
+    /// A guess at what the next write fault needs: what the last one needed.
+    pub(super) expected: AtomicU8,
 }
 
 impl<H: UserHal> UserPages<H> {
@@ -67,6 +79,7 @@ impl<H: UserHal> UserPages<H> {
     /// [`PagesError::OutOfMemory`].
     pub fn new(hal: H, asid: Asid, gfp: Gfp) -> Result<Self, PagesError> {
         let tables = PageTable::new_user(hal.mmu(), &hal.frames(gfp), asid)?;
+        hal.count_space(true);
         Ok(Self {
             hal,
             tables,
@@ -74,6 +87,7 @@ impl<H: UserHal> UserPages<H> {
             entries: [const { OrderedLock::new(()) }; STRIPES],
             anon: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
+            expected: AtomicU8::new(0),
         })
     }
 
@@ -157,6 +171,12 @@ impl<H: UserHal> UserPages<H> {
     /// Links the tables that are missing on the way to the entry of `level` for `at`, from the spare ones; gets more
     /// of those until it can. A leaf that is in the way stays.
     pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
+        let found = self.tables.look(|| self.tables.lowest(at)).0.level();
+        let missing = (level.level() as usize).saturating_sub(found as usize);
+        if missing == 0 {
+            return Ok(());
+        }
+        spare.get_tables(missing)?;
         loop {
             let grown = {
                 let _structure = self.lock_structure();
@@ -213,8 +233,13 @@ impl<H: UserHal> UserPages<H> {
                 for _ in 0..REAPED {
                     let Some(next) = at.checked_add(level.size()).filter(|next| *next <= end) else { break };
                     let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
-                    upper |= self.tables.unlink_empty(at, level, &mut gather) && level != Level::Pmd;
+                    let unlinked = self.tables.unlink_empty(at, level, &mut gather);
+                    upper |= unlinked && level != Level::Pmd;
                     at = next;
+                    // The search passes what is absent, or in use, faster than one look at each.
+                    if !unlinked {
+                        break;
+                    }
                 }
                 // Before another table can be linked in the same place: a CPU may have this one cached.
                 gather.complete();
@@ -230,12 +255,42 @@ impl<H: UserHal> UserPages<H> {
     }
 }
 
+impl<H: UserHal> UserPages<H> {
+    /// Frees everything but the root, for the end of a space: no CPU has it in a TTBR any more (`HAL-14`), nor ever will. One
+    /// flush, whatever there is; no entry is changed, and no lock taken.
+    pub(in crate::mm::user) fn raze(&mut self) {
+        let Self { hal, tables, .. } = self;
+        let source = hal.frames(Gfp::ATOMIC);
+        let mut leaving = Leaving::new(&*hal);
+        let mmu = hal.mmu();
+        tables.raze(&source, |last| match last {
+            Last::Entries(table) => {
+                for first in (0..ENTRIES as u64).step_by(LOOK) {
+                    let run = Run::from_slot(Slot::wrapping(first), LOOK as u64);
+                    if !table.is_empty(&mmu, run) {
+                        table.read_each(&mmu, run, |raw| {
+                            if Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
+                                leaving.add(Format::<H>::frame_of(raw));
+                            }
+                        });
+                    }
+                }
+            }
+            Last::Block(level, raw) => {
+                if let Entry::Leaf(leaf) | Entry::Parked(leaf) = Format::<H>::decode(level, raw) {
+                    leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() / PAGE_SIZE);
+                }
+            }
+        });
+        let dropped = leaving.finish();
+        self.count_dropped(dropped);
+    }
+}
+
 impl<H: UserHal> Drop for UserPages<H> {
     fn drop(&mut self) {
-        if let Some(all) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END)) {
-            self.zap_all(all);
-            self.reap(all);
-        }
+        self.raze();
+        self.hal.count_space(false);
         self.tables.free_root(&self.hal.frames(Gfp::ATOMIC));
     }
 }

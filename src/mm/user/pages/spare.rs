@@ -1,6 +1,6 @@
 //! Resources that a fault may need, allocated before a lock is taken: a page, and frames for tables.
 
-use super::{FaultError, UserHal};
+use super::{Backing, FaultError, UserHal};
 use crate::addr::{Order, PhysAddr};
 use crate::gfp::Gfp;
 use crate::hal::frame::{FrameSource, NoFrame};
@@ -31,6 +31,13 @@ impl<'h, H: UserHal> Spare<'h, H> {
         Self { hal, gfp, page: None, zeroed: false, tables, largest }
     }
 
+    /// Pages and runs are such that can be moved, unlike tables and blocks.
+    #[inline]
+    pub(super) fn movable(mut self, movable: Gfp) -> Self {
+        self.gfp |= movable;
+        self
+    }
+
     /// Gets a page of its own, zeroed or not.
     #[inline]
     pub(super) fn get_page(&mut self, zeroed: bool) -> Result<(), FaultError> {
@@ -44,11 +51,20 @@ impl<'h, H: UserHal> Spare<'h, H> {
     /// Gets a zeroed block, if one is free without reclaim; if not, this fault tries only smaller ones from then on.
     pub(super) fn get_block(&mut self, order: Order) {
         self.give_back();
-        let lightly = self.gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::RETRY_MAYFAIL | Gfp::NOFAIL);
+        let still = if order > Backing::RUN { Gfp::MOVABLE } else { Gfp::empty() };
+        let lightly = self.gfp.difference(still | Gfp::DIRECT_RECLAIM | Gfp::RETRY_MAYFAIL | Gfp::NOFAIL);
         match self.hal.pages().alloc_pages(lightly | Gfp::NORETRY | Gfp::NOWARN | Gfp::ZERO, order) {
             Ok(page) => (self.page, self.zeroed) = (Some((page, order)), true),
             Err(_) => self.largest = Order::new(order.get().saturating_sub(1)).unwrap_or(Order::ZERO),
         }
+    }
+
+    /// Gets frames for so many tables that are missing at once.
+    pub(super) fn get_tables(&self, wanted: usize) -> Result<(), FaultError> {
+        for _ in self.tables.count()..wanted {
+            self.get_table()?;
+        }
+        Ok(())
     }
 
     /// Gets one more frame for a table.
@@ -90,6 +106,15 @@ pub(super) struct Stash<F: FrameSource> {
 impl<F: FrameSource> Stash<F> {
     fn take(&self) -> Result<PhysAddr, NoFrame> {
         self.frames.iter().find_map(Cell::take).ok_or(NoFrame)
+    }
+
+    fn count(&self) -> usize {
+        let has = |place: &&Cell<Option<PhysAddr>>| {
+            let frame = place.take();
+            place.set(frame);
+            frame.is_some()
+        };
+        self.frames.iter().filter(has).count()
     }
 
     /// Keeps a frame for the next call, if there is room.

@@ -12,8 +12,9 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
-use crate::mm::page::Kind;
+use crate::mm::page::{Kind, Page};
 use crate::mm::pgtable::Gather;
+use core::sync::atomic::Ordering;
 
 /// The page that a write needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,18 @@ enum Plan {
     Copy,
     /// Nothing: this space is the last owner.
     Reuse,
+}
+
+/// Looks of the fast path at one entry, before the slow path takes over: others change it all the time.
+const LOOKS: usize = 3;
+
+/// The outcome of a look.
+enum Carried {
+    Out(Handled),
+    /// This, and the page that was there does not serve.
+    Needs(Plan),
+    /// It is no usual case.
+    Unusual,
 }
 
 /// An ordinary leaf of the last level with the address taken out.
@@ -96,43 +109,97 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// A write to a page of a writable area that comes page by page. `None` if it is no usual case.
+    ///
+    /// The next such fault of the space probably needs what the last one needed: so its page is there before the lock is
+    /// taken, and the usual case looks once. A wrong guess costs a second look, and the page that nobody needs.
     #[inline]
     pub(super) fn fault_write(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
-        let (tables, mmu) = (self.tables(), self.tables().mmu());
         let frames = Frames::new(self.hal());
-        let (table, raw) = {
-            let _entries = self.lock_entries(at);
-            tables.lowest(at)
-        };
-        if table.level() != Level::Pte {
-            return Ok(None);
-        }
-        let Some(plan) = self.plan(raw, area, &frames) else { return Ok(None) };
         let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO);
-        let page = match plan {
-            Plan::Fill | Plan::Replace => Some(frames.pages().alloc_pages(gfp | Gfp::ZERO, Order::ZERO)?),
-            Plan::Copy => Some(frames.pages().alloc_pages(gfp, Order::ZERO)?),
-            Plan::Reuse => None,
+        let gfp = if area.sharing == Sharing::Private { gfp | Gfp::MOVABLE } else { gfp };
+        let guess = self.guess();
+        // Nobody is to give anything up for a guess, nor be asked twice who has nothing to give up.
+        let lightly = match gfp.may_wait() {
+            true => gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::NOWARN,
+            false => gfp,
         };
-        let entries = self.lock_entries(at);
-        let (table, found) = tables.lowest(at);
-        if table.level() != Level::Pte || found != raw || self.plan(found, area, &frames) != Some(plan) {
-            drop(entries);
-            // Another CPU was quicker.
-            if let Some(page) = page {
+        let mut page = match guess {
+            Plan::Fill => frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true)),
+            Plan::Copy => frames.pages().alloc_pages(lightly, Order::ZERO).ok().map(|page| (page, false)),
+            Plan::Replace | Plan::Reuse => None,
+        };
+        let refused = guess != Plan::Reuse && page.is_none() && !gfp.may_wait();
+        for _ in 0..LOOKS {
+            let plan = match self.carry_out(at, area, page, &frames) {
+                Carried::Out(handled) => return Ok(Some(handled)),
+                Carried::Needs(plan) => Some(plan),
+                Carried::Unusual => None,
+            };
+            if let Some((page, _)) = page.take() {
                 frames.discard(page);
             }
-            return Ok(None);
+            page = match plan {
+                None => return Ok(None),
+                Some(Plan::Copy | Plan::Fill | Plan::Replace) if refused => return Err(FaultError::OutOfMemory),
+                Some(Plan::Copy) => Some((frames.pages().alloc_pages(gfp, Order::ZERO)?, false)),
+                Some(Plan::Fill | Plan::Replace) => {
+                    Some((frames.pages().alloc_pages(gfp | Gfp::ZERO, Order::ZERO)?, true))
+                }
+                Some(Plan::Reuse) => None,
+            };
         }
+        if let Some((page, _)) = page {
+            frames.discard(page);
+        }
+        Ok(None)
+    }
+
+    /// The probable need of a write fault: that of the last one.
+    #[inline(always)]
+    fn guess(&self) -> Plan {
+        match self.expected.load(Ordering::Relaxed) {
+            0 => Plan::Fill,
+            1 => Plan::Copy,
+            _ => Plan::Reuse,
+        }
+    }
+
+    #[cold]
+    fn expect(&self, plan: Plan) {
+        let number = match plan {
+            Plan::Fill | Plan::Replace => 0,
+            Plan::Copy => 1,
+            Plan::Reuse => 2,
+        };
+        self.expected.store(number, Ordering::Relaxed);
+    }
+
+    /// One look at an entry to be written to, and what it needs done, if `page`, zeroed or not, serves for that.
+    #[inline(always)]
+    fn carry_out(&self, at: VirtAddr, area: &Backing, page: Option<(Page, bool)>, frames: &Frames<'_, H>) -> Carried {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let _entries = self.lock_entries(at);
+        let (table, raw) = tables.lowest(at);
+        if table.level() != Level::Pte {
+            return Carried::Unusual;
+        }
+        let Some(plan) = self.plan(raw, area, frames) else { return Carried::Unusual };
         let (slot, old) = (Level::Pte.slot(at), Format::<H>::frame_of(raw));
         let leaf = |pfn: Pfn| RawEntry::new(ordinary::<Format<H>>(Access::ReadWrite).get() | pfn.start().get());
-        let Some(page) = page else {
-            table.write(mmu, slot, leaf(old));
-            tables.flush_leaf(at, LeafLevel::Pte);
-            return Ok(Some(Handled::Reused));
+        let page = match page {
+            None if plan == Plan::Reuse => {
+                table.write(mmu, slot, leaf(old));
+                tables.flush_leaf(at, LeafLevel::Pte);
+                return Carried::Out(Handled::Reused);
+            }
+            Some((page, zeroed)) if plan == Plan::Copy || (plan != Plan::Reuse && zeroed) => page,
+            _ => {
+                self.expect(plan);
+                return Carried::Needs(plan);
+            }
         };
         let new = frames.pfn(page);
-        frames.claim(page);
+        frames.claim(page, at);
         if plan == Plan::Copy {
             // Nobody writes the old page meanwhile: each leaf that maps it is read-only.
             frames.copy(old.start(), new.start(), 1);
@@ -147,15 +214,23 @@ impl<H: UserHal> UserPages<H> {
         table.write(mmu, slot, leaf(new));
         mmu.publish();
         if plan == Plan::Copy {
-            // Not before the flush: the last other owner may free it at once.
-            let mut dropped = Dropped::default();
-            dropped.add(frames.put(old));
-            self.count_anon(1);
-            self.count_dropped(dropped);
-            return Ok(Some(Handled::Copied));
+            // Not before the flush: the last other owner may free it at once. One page of this space's for another.
+            if !frames.kept().unshare(old) {
+                self.let_go(old, frames);
+            }
+            return Carried::Out(Handled::Copied);
         }
         self.count_anon(1);
-        Ok(Some(Handled::Zeroed(Order::ZERO)))
+        Carried::Out(Handled::Zeroed(Order::ZERO))
+    }
+
+    /// Drops what a leaf mapped that has been replaced by a page of the space's own, when nobody else has it any more.
+    #[cold]
+    fn let_go(&self, old: Pfn, frames: &Frames<'_, H>) {
+        let mut dropped = Dropped::default();
+        dropped.add(frames.put(old));
+        self.count_anon(1);
+        self.count_dropped(dropped);
     }
 
     /// A read of a page of a private area where nothing is, whose table is there. `None` if it is no usual case.

@@ -3,16 +3,15 @@
 
 use super::anon::part_end;
 use super::fault::Need;
-use super::frame::{BATCH, Dropped, Frames};
+use super::frame::Leaving;
 use super::space_pages::{Format, UserPages};
 use super::spare::Spare;
 use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
-use crate::hal::level::{LeafLevel, Level, Run, Slot};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::mm::pgtable::Table;
-use crate::mm::zone::PageBatch;
 
 impl<H: UserHal> UserPages<H> {
     /// Unmaps `range`: when it returns, no CPU reaches what was there, the frames that nobody else has are free, and so are
@@ -26,10 +25,26 @@ impl<H: UserHal> UserPages<H> {
     /// table that it is split into. Nothing has changed then.
     pub fn unmap(&self, range: VirtRange, hole: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         self.admit(range)?;
+        if self.is_bare(range, hole) {
+            return Ok(());
+        }
         self.carve(range, gfp)?;
         self.zap(range, false);
         self.reap_around(range, if hole.contains_range(range) { hole } else { range });
         Ok(())
+    }
+
+    /// Whether nothing is mapped in `range`, and no table can lie in `hole` as a whole that translates some of it: one descent.
+    fn is_bare(&self, range: VirtRange, hole: VirtRange) -> bool {
+        match self.tables().absent_around(range) {
+            // The root stays.
+            Some(Level::Pgd) => true,
+            Some(level) => {
+                let (start, size) = (range.start(), level.size() * ENTRIES as u64);
+                VirtRange::from_size(start.align_down(size), size).is_some_and(|table| !hole.contains_range(table))
+            }
+            None => false,
+        }
     }
 
     /// Frees what `range` maps and keeps the range: the next read finds zeroes (Linux: `MADV_DONTNEED`, and `MADV_FREE`, whose
@@ -120,25 +135,33 @@ impl<H: UserHal> UserPages<H> {
     /// Makes the edges of `range` edges of leaves.
     pub(in crate::mm::user) fn carve(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         for edge in [range.start(), range.end()] {
-            let inside = !edge.is_aligned(PMD_SIZE);
-            if inside && self.tables().next_part(edge, VirtAddr::new(edge.get() + 1)).is_some() {
+            if edge.is_aligned(PMD_SIZE) {
+                continue;
+            }
+            // A block, or nothing: what else there is has edges everywhere, or is unfolded where it is changed.
+            let (table, raw) = self.tables().look(|| self.tables().lowest(edge));
+            if table.level() != Level::Pte && !raw.is_absent() {
                 self.split_at(edge, &Spare::new(self.hal(), gfp, Order::ZERO))?;
             }
         }
         Ok(())
     }
 
-    /// Runs `f` for each part of `range` that one entry of 2 MiB translates, where there is something.
+    /// Runs `f` for each part of `range` that one entry of 2 MiB translates, where there may be something.
     #[inline]
     pub(super) fn each_part(&self, range: VirtRange, mut f: impl FnMut(VirtRange)) {
         let mut at = range.start();
-        while let Some(part) = self.tables().next_part(at, range.end()) {
+        // A range under one entry is looked at by `f` itself.
+        let is_one = at.align_down(PMD_SIZE) == VirtAddr::new(range.end().get().wrapping_sub(1)).align_down(PMD_SIZE);
+        let mut next = if is_one { Some(range) } else { self.tables().next_part(at, range.end()) };
+        while let Some(part) = next {
             f(part);
             at = part.end();
+            next = if at < range.end() { self.tables().next_part(at, range.end()) } else { None };
         }
     }
 
-    /// Everything in `range`, for the end of the space.
+    /// Everything in `range`, whose edges are edges of leaves.
     pub(super) fn zap_all(&self, range: VirtRange) {
         self.zap(range, false);
     }
@@ -153,7 +176,9 @@ impl<H: UserHal> UserPages<H> {
         match Format::<H>::decode(table.level(), raw) {
             _ if table.level() == Level::Pte => self.zap_entries(table, part, keep_guards),
             // One that reaches beyond the part was mapped after the edges were made edges: it stays.
-            Entry::Leaf(leaf) if part.size() == leaf.level.size() => self.zap_block(table, part.start(), &leaf),
+            Entry::Leaf(leaf) | Entry::Parked(leaf) if part.size() == leaf.level.size() => {
+                self.zap_block(table, part.start(), &leaf);
+            }
             _ => {}
         }
     }
@@ -161,10 +186,9 @@ impl<H: UserHal> UserPages<H> {
     fn zap_block(&self, table: Table, start: VirtAddr, leaf: &Leaf) {
         table.write(self.tables().mmu(), table.level().slot(start), RawEntry::ABSENT);
         self.tables().flush_leaf(start, leaf.level);
-        let pages = leaf.level.size() >> PAGE_SHIFT;
-        let mut dropped = Dropped::default();
-        dropped.add(Frames::new(self.hal()).put(Pfn::containing(leaf.phys)));
-        self.count_dropped(Dropped { anon: dropped.anon * pages, mapped: dropped.mapped * pages });
+        let mut leaving = Leaving::new(self.hal());
+        leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() >> PAGE_SHIFT);
+        self.count_dropped(leaving.finish());
     }
 
     /// Frees what the entries of `part` map. Under their lock.
@@ -178,16 +202,14 @@ impl<H: UserHal> UserPages<H> {
         table.invalidate_each(mmu, run);
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
-        let frames = Frames::new(self.hal());
-        let (mut batch, mut dropped, mut guards) = (PageBatch::<BATCH>::new(), Dropped::default(), false);
+        let (mut leaving, mut guards) = (Leaving::new(self.hal()), false);
         table.read_each(mmu, run, |raw| {
             if raw == Format::<H>::GUARD {
                 guards = true;
             } else if !raw.is_absent() {
-                frames.put_later(Format::<H>::frame_of(raw), &mut batch, &mut dropped);
+                leaving.add(Format::<H>::frame_of(raw));
             }
         });
-        frames.put_all(&mut batch, &mut dropped);
         if guards && keep_guards {
             for slot in run.slots() {
                 if table.read(mmu, slot) != Format::<H>::GUARD {
@@ -198,7 +220,7 @@ impl<H: UserHal> UserPages<H> {
             // No barrier: walkers do not tell invalid entries apart.
             table.clear(mmu, run);
         }
-        self.count_dropped(dropped);
+        self.count_dropped(leaving.finish());
     }
 
     /// Unfolds the groups that an edge of `part` cuts. Under their lock.

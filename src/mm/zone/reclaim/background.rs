@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// Rounds of one time awake: others may use up what is freed as fast as it comes.
 const ROUNDS_MAX: u32 = 1 << 10;
 
-/// What the background reclaimer found when it went back to rest.
+/// State in which the background reclaimer went back to rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Balanced {
@@ -27,7 +27,7 @@ pub enum Balanced {
     No,
 }
 
-/// What the background reclaimer is to do.
+/// Work requested of the background reclaimer.
 pub(super) struct Background {
     /// Zero, or one more than the order wanted, in bits 3:0, and the highest zone in bits 7:4.
     ///
@@ -70,7 +70,7 @@ impl<R: LockHal> Reclaim<R> {
         self.background.wanted.load(Ordering::Relaxed) != 0
     }
 
-    /// What the background reclaimer's own thread does for ever: waits until it is woken, then [`Reclaim::balance`].
+    /// Body of the background reclaimer's own thread, for ever: waits until it is woken, then [`Reclaim::balance`].
     pub fn serve<H: ReclaimHal<Relax = R>>(&self, pages: &PageAllocator<H>) -> Balanced {
         match pages.hal().wait(&self.background.queue, &mut || self.is_background_wanted()) {
             Waited::Woken => self.balance(pages),

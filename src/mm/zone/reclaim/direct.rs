@@ -21,7 +21,7 @@ pub(super) const ATTEMPTS_MAX: u32 = 1 << 10;
 /// Pages that one attempt is to free at least (Linux: `SWAP_CLUSTER_MAX`).
 const CLUSTER: u64 = 32;
 
-/// What one attempt brought.
+/// Result of one attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Harvest {
     /// Pages were freed.
@@ -105,8 +105,8 @@ impl<R: LockHal> Reclaim<R> {
         }
     }
 
-    /// Waits until what is short would be served, with frees going the long way meanwhile, on which they wake who waits.
-    /// The next attempt reaches into the reserves if this one did not, so nobody waits who is served from there.
+    /// Waits until the request could be served. Meanwhile frees take the slow path, where they wake waiters.
+    /// The next attempt reaches into the reserves if this one did not, so a request that they can serve does not wait.
     fn wait_for_pages<H: ReclaimHal<Relax = R>>(&self, pages: &PageAllocator<H>, shortage: &Shortage) -> Relief {
         count(&self.counters.waits, 1);
         pages.await_frees();

@@ -33,7 +33,7 @@ use background::Background;
 use core::sync::atomic::{AtomicU64, Ordering};
 use shrinker::Round;
 
-/// What reclaim asks of a machine.
+/// Interface of a machine for reclaim.
 pub trait ReclaimHal: PageHal + Wait + Context {}
 
 impl<H: PageHal + Wait + Context> ReclaimHal for H {}
@@ -51,7 +51,7 @@ pub trait Purge: Sync {
     fn purge(&self, gfp: Gfp);
 }
 
-/// What has been done so far. Each number only grows.
+/// Counts of the work done so far. Each only grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReclaimEvents {
     /// Times that an allocation reclaimed for itself (Linux: `allocstall`).
@@ -79,7 +79,7 @@ fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// Who frees memory for a [`PageAllocator`], and the state of their work.
+/// Sources of memory for a [`PageAllocator`] that runs short, and the state of their work.
 ///
 /// # Invariants
 ///
@@ -91,9 +91,9 @@ pub struct Reclaim<R> {
     purges: Registry<dyn Purge, R>,
     hooks: Registry<dyn OomHook, R>,
     background: Background,
-    /// Who waits for pages.
+    /// Waiters for pages.
     freed: WaitQueue,
-    /// Who waits for an OOM hook to return that runs for somebody else.
+    /// Waiters for an OOM hook that runs for somebody else.
     hook: oom::Turn,
     counters: Counters,
 }
@@ -123,17 +123,17 @@ impl<R: LockHal> Reclaim<R> {
         &self.shrinkers
     }
 
-    /// Who holds pages lazily.
+    /// Holders of lazily freed pages.
     pub const fn purges(&self) -> &Registry<dyn Purge, R> {
         &self.purges
     }
 
-    /// Who is asked last, in the order of registration.
+    /// Hooks that are asked last, in the order of registration.
     pub const fn oom_hooks(&self) -> &Registry<dyn OomHook, R> {
         &self.hooks
     }
 
-    /// What has been done so far.
+    /// Counts of the work done so far.
     #[must_use]
     pub fn events(&self) -> ReclaimEvents {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl<R: LockHal> Reclaim<R> {
         }
     }
 
-    /// Pages have come back while somebody waits for some: what [`Pressure::freed`](super::Pressure::freed) is to call. Any
+    /// Wakes the waiters for pages, since some have been freed: the body of [`Pressure::freed`](super::Pressure::freed). Any
     /// context.
     pub fn pages_freed<H: Wait>(&self, hal: &H) {
         hal.wake(&self.freed);

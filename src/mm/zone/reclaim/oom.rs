@@ -14,7 +14,7 @@ use crate::sync::LockHal;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// What a kernel does when nothing can be reclaimed.
+/// A kernel's last resort, when nothing can be reclaimed.
 ///
 /// Called with no lock held and interrupts as the allocation found them, unmasked; on one CPU at a time. It may allocate:
 /// that uses the reserve, and neither reclaims nor waits.
@@ -24,11 +24,11 @@ pub trait OomHook: Sync {
     fn out_of_memory(&self, report: &OomReport<'_>) -> Relief;
 }
 
-/// What an [`OomHook`] learns. Printing it gives what was asked for, then all of [`MemReport`], then who holds what could
-/// not be had.
+/// Report for an [`OomHook`]. Printed, it is the request, then all of [`MemReport`], then the holders of memory that could
+/// not be reclaimed.
 #[non_exhaustive]
 pub struct OomReport<'a> {
-    /// What was asked for.
+    /// The request.
     pub shortage: Shortage,
     /// Nobody is left who could free anything: the allocation is one that would wait, and would do so for ever.
     pub stuck: bool,
@@ -121,7 +121,7 @@ impl<R: LockHal> Reclaim<R> {
         freed.map_or(Relief::GiveUp, |()| Relief::Fruitless)
     }
 
-    /// What a report of a shortage says about memory (Linux: `show_mem`).
+    /// State of memory for the report of a shortage (Linux: `show_mem`).
     pub const fn report<'a, H: ReclaimHal<Relax = R>>(&'a self, pages: &'a PageAllocator<H>) -> MemReport<'a, H, R> {
         MemReport { reclaim: self, pages }
     }

@@ -28,7 +28,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Pages freed since `before`: straight to the zones, and to the lists of this CPU if the thread is still, or again,
-    /// on the one that it was on. What others free to their lists is no progress of the caller's.
+    /// on the one that it was on. Pages that others free to their lists are no progress of the caller's.
     pub(super) fn freed_since(&self, before: &Freed) -> u64 {
         let now = self.freed_so_far();
         let listed = if now.cpu == before.cpu { now.listed - before.listed } else { 0 };
@@ -48,7 +48,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     fn any_zone_allows(&self, class: ZoneType, order: Order, mark: Mark, reach: Reach) -> bool {
         let Some(layout) = self.layout() else { return false };
-        // Who may use all of the reserve gets what is kept for atomic high orders, too.
+        // A request that may use all of the reserve gets the blocks kept for atomic high orders, too.
         let all = reach.contains(Reach::NO_WATERMARKS);
         let lists = if all { reach | Reach::HIGH_ATOMIC } else { reach };
         layout.zonelist(class).any(|id| {

@@ -1,5 +1,5 @@
-//! Who can free memory: a fixed number of places, so that registering allocates nothing, each of which can be left while
-//! its tenant is at work.
+//! Registered sources of memory: a fixed number of places, so that registering allocates nothing, each of which can be left
+//! while its tenant is at work.
 #![forbid(unsafe_code)]
 
 use crate::hal::cpu::Interrupts;
@@ -55,7 +55,7 @@ struct Tenant<T: ?Sized + 'static> {
     users: u32,
 }
 
-/// What reclaim notes about a tenant, zero at first.
+/// Reclaim's notes about a tenant, zero at first.
 #[derive(Debug)]
 pub struct Notes {
     /// Work that was put off.
@@ -74,7 +74,7 @@ impl Notes {
         self.held.store(held.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// What the tenant said last that it holds; `None` if it has not been asked.
+    /// The amount that the tenant reported last; `None` if it has not been asked.
     #[must_use]
     pub fn held(&self) -> Option<u64> {
         self.held.load(Ordering::Relaxed).checked_sub(1)
@@ -209,7 +209,7 @@ impl<T: ?Sized, R: LockHal> Registry<T, R> {
         None
     }
 
-    /// With interrupts masked: whoever holds the lock gets on, and a handler that visits does not meet it held.
+    /// With interrupts masked: the holder of the lock makes progress, and a handler that visits does not meet it held.
     fn with_tenant<H: Interrupts, A>(hal: &H, place: &Place<T, R>, f: impl FnOnce(&mut Tenant<T>) -> A) -> A {
         let saved = hal.save();
         let answer = f(&mut place.tenant.lock());

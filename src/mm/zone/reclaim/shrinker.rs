@@ -10,7 +10,7 @@ pub(super) const DEF_PRIORITY: u32 = 12;
 /// Calls of one shrinker in a round, whatever it says that it holds.
 const MAX_BATCHES: u64 = 1 << 10;
 
-/// What a shrinker made of a call.
+/// Result of a call of a shrinker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scanned {
     /// So many objects were freed.
@@ -37,7 +37,7 @@ pub trait Shrinker: Sync {
     /// Looks at `count` objects and frees those that nobody needs.
     fn scan_objects(&self, gfp: Gfp, count: u64) -> Scanned;
 
-    /// What an object costs to make again, as the number of disk seeks that it is worth: an object of few is freed sooner.
+    /// Cost of making an object again, as a number of disk seeks: an object of few is freed sooner.
     /// Zero for one that costs nothing (Linux: `seeks`, `DEFAULT_SEEKS`).
     fn seeks(&self) -> u32 {
         2
@@ -49,7 +49,7 @@ pub trait Shrinker: Sync {
     }
 }
 
-/// What a round over the shrinkers brought.
+/// Result of a round over the shrinkers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Round {
     /// Objects that there were before.

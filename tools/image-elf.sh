@@ -1,0 +1,11 @@
+#!/bin/sh
+# usage: image-elf.sh tests|benches
+# The image of the kernel's tests, or of its benchmarks, which is built if it is not: prints its path.
+set -eu
+cd "$(dirname "$0")/.."
+case $1 in
+tests) set -- test --test kernel ;;
+benches) set -- bench --profile release -p quarry-benches --bench kernel ;;
+esac
+cargo "$@" --quiet --no-run --message-format json |
+    sed -n 's/.*"kind":\["\(test\|bench\)"\].*"executable":"\([^"]*\)".*/\2/p'

@@ -1,0 +1,291 @@
+//! The kernel's tests on a Raspberry Pi 4: the Image that runs them without a host, and the reader of what it says on its serial
+//! port, be that a device, a log, or QEMU's (`src/kernel/resume.rs` has the other side).
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::elf::Kernel;
+use crate::machine::{Board, Loader, Spec};
+use crate::qemu::{self, Console, Program};
+use crate::registry::Test;
+use crate::scratch;
+use crate::session::ranges;
+
+/// RAM that the tests are written for at most; all boards have more.
+const MEMORY: u64 = 512 << 20;
+/// The device tree of the board, for QEMU.
+const TREE: &str = "tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz";
+/// How long a board may say nothing: a restart through its firmware takes some ten seconds.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Tests that take longer than this are no tests for a board that the watchdog looks after.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Tests that need QEMU, or its `virt`, though their machine has the parts of a Pi: the start of the name, and why.
+const NEED_QEMU: &[(&str, &str)] = &[];
+
+/// Whether a test can run on a board: it passes by returning, or by a fault that it announces, and its machine has nothing that a
+/// Pi 4 lacks, nor anything that only a loader can bring about.
+fn fits(test: &Test) -> bool {
+    let plain = Spec::default();
+    let wanted = &test.machine;
+    let board = Spec {
+        board: plain.board,
+        smp: plain.smp,
+        mem: plain.mem,
+        dtb: None,
+        serial: plain.serial,
+        semihosting: plain.semihosting,
+        alone: plain.alone,
+        ..wanted.clone()
+    };
+    let is_pi = wanted.board == Board::Raspi4b && wanted.loader == Loader::Image;
+    test.has_body
+        && !test.is_watched()
+        && test.ignored.is_none()
+        && test.timeout <= LONGEST
+        && board == plain
+        && (is_pi || wanted.dtb.is_none() && wanted.smp <= 4 && wanted.mem <= MEMORY)
+        && !NEED_QEMU.iter().any(|(name, _)| test.name.starts_with(name))
+}
+
+/// The boot arguments of an image for these tests: those that want one CPU first.
+fn arguments(tests: &[Test], names: &[&str]) -> Result<String, String> {
+    if let Some((stale, _)) = NEED_QEMU.iter().find(|(name, _)| !tests.iter().any(|test| test.name.starts_with(name))) {
+        return Err(format!("there is no test {stale} any more that could need QEMU"));
+    }
+    let named = |test: &&Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
+    let mut chosen: Vec<&Test> = tests.iter().filter(named).filter(|test| fits(test)).collect();
+    if chosen.is_empty() {
+        return Err("no test of these names runs on a board".to_owned());
+    }
+    chosen.sort_by_key(|test| test.number);
+    let list = |smp: bool| ranges(chosen.iter().filter(|test| (test.machine.smp > 1) == smp).map(|test| test.number));
+    Ok(format!("ktest.resume maxcpus=1 mem={}M ktest={} ktest.smp={}", MEMORY >> 20, list(false), list(true)))
+}
+
+fn with_tests(elf: &str, names: &[&str]) -> Result<Kernel, String> {
+    let mut kernel = Kernel::read(Path::new(elf))?;
+    let tests = kernel.tests()?.ok_or("the image has no tests")?;
+    kernel.set_arguments(&arguments(&tests, names)?)?;
+    kernel.set_act_led()?;
+    Ok(kernel)
+}
+
+/// Writes the Image.
+pub(crate) fn image(elf: &str, out: &str, names: &[&str]) -> Result<(), String> {
+    scratch::write(Path::new(out), &with_tests(elf, names)?.image()?.bytes)?;
+    Ok(())
+}
+
+/// Writes the Image of the benchmarks: rows whose names contain `name`, in cycles and nanoseconds.
+pub(crate) fn bench_image(elf: &str, out: &str, name: &str) -> Result<(), String> {
+    let mut kernel = Kernel::read(Path::new(elf))?;
+    let entry = kernel.tests()?.into_iter().flatten().find(|test| test.name == "benchmarks");
+    let entry = entry.ok_or("the image has no benchmarks")?.number;
+    let filter = if name.is_empty() { String::new() } else { format!(" bench.filter={name}") };
+    kernel.set_arguments(&format!("nosmp bench=clock{filter} ktest={entry}"))?;
+    kernel.set_act_led()?;
+    scratch::write(Path::new(out), &kernel.image()?.bytes)?;
+    Ok(())
+}
+
+/// Runs the Image in QEMU's Pi 4, without semihosting and boot arguments, and reads its serial port; whether all passed.
+pub(crate) fn in_qemu(elf: &str, names: &[&str]) -> Result<bool, String> {
+    let kernel = with_tests(elf, names)?;
+    let spec = Spec::parse(&format!("board=raspi4b serial=1 dtb={TREE} bootargs=off semihosting=off"))?;
+    let mut machine = qemu::machine(&spec, &Program { kernel: &kernel }, "", Console::Script)?;
+    qemu::allow_restart(&mut machine.command);
+    let child = machine.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut child = Killed(child.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?);
+    let port = child.0.stdout.take().ok_or("the emulator has no output")?;
+    read(port, false)
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail only if the process is already gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads a log, or a serial device, which is set to the board's speed first; whether all passed.
+pub(crate) fn read_log(path: &str) -> Result<bool, String> {
+    let kind = std::fs::metadata(path).map_err(|e| format!("{path}: {e}"))?.file_type();
+    if kind.is_char_device() {
+        let set = Command::new("stty").args(["-F", path, "115200", "raw", "-echo", "-crtscts"]).status();
+        if !set.is_ok_and(|status| status.success()) {
+            return Err(format!("stty cannot set {path} to 115200 baud"));
+        }
+        eprintln!("quarry-run: waiting for the board on {path}");
+    }
+    let port = File::open(path).map_err(|e| format!("{path}: {e}"))?;
+    read(port, !kind.is_char_device())
+}
+
+/// Passes on what comes from `port` until the image has said how many tests passed. In a log that ends before that (`whole`), or
+/// when nothing comes for too long, the test that was running is named.
+fn read(mut port: impl Read + Send + 'static, whole: bool) -> Result<bool, String> {
+    let (sender, bytes) = channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = port.read(&mut buffer) {
+            if sender.send(buffer.iter().take(read).copied().collect::<Vec<u8>>()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut log = Log::default();
+    loop {
+        match bytes.recv_timeout(PATIENCE) {
+            Ok(bytes) => {
+                // A reader that has gone is no reason to stop.
+                let _ = std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush());
+                if let Some(ended) = log.take(&bytes)? {
+                    return Ok(ended);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => return Err(log.stuck(&format!("nothing for {} s", PATIENCE.as_secs()))),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(log.stuck(if whole { "the log ends" } else { "the port is gone" }));
+            }
+        }
+    }
+}
+
+/// Lines of the image, as they come.
+#[derive(Default)]
+struct Log {
+    line: Vec<u8>,
+    begun: bool,
+    running: String,
+    passed: usize,
+    failed: usize,
+}
+
+impl Log {
+    /// Reads further bytes. Once the last line has come: whether all passed.
+    ///
+    /// # Errors
+    ///
+    /// The run has begun a second time, or its own count is not that of its lines.
+    fn take(&mut self, bytes: &[u8]) -> Result<Option<bool>, String> {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                    if let Some(ended) = self.read_line(line.trim_end_matches('\r'))? {
+                        return Ok(Some(ended));
+                    }
+                }
+                other => self.line.push(*other),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_line(&mut self, line: &str) -> Result<Option<bool>, String> {
+        if line == "bench: end" {
+            return Ok(Some(true));
+        }
+        if line.starts_with("running ") && line.ends_with(" tests") {
+            if std::mem::replace(&mut self.begun, true) {
+                return Err(
+                    "the run has begun again: memory does not survive the board's restart, or it lost power".to_owned()
+                );
+            }
+        } else if let Some(name) = line.split_once("ktest: begin ").and_then(|(_, rest)| rest.split_once(' ')) {
+            name.1.clone_into(&mut self.running);
+        } else if let Some((_, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            self.running.clear();
+            match result == "ok" {
+                true => self.passed += 1,
+                false => self.failed += 1,
+            }
+        } else if let Some((passed, failed)) =
+            line.strip_suffix(" failed").and_then(|rest| rest.split_once(" passed, "))
+        {
+            let (Ok(passed), Ok(failed)) = (passed.parse::<usize>(), failed.parse::<usize>()) else { return Ok(None) };
+            if (passed, failed) != (self.passed, self.failed) {
+                return Err(format!("the image counts {line:?}, but {} and {} lines came", self.passed, self.failed));
+            }
+            return Ok(Some(failed == 0));
+        }
+        Ok(None)
+    }
+
+    fn stuck(&self, why: &str) -> String {
+        match self.running.is_empty() {
+            true => format!("{why}; {} passed, {} failed, and no test was running", self.passed, self.failed),
+            false => format!("{why}; {} passed, {} failed, running: {}", self.passed, self.failed, self.running),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test(number: usize, text: &str) -> Test {
+        Test::parse(number, text, true).unwrap()
+    }
+
+    #[test]
+    fn what_a_pi_has_is_run_and_nothing_else() {
+        for (text, expected) in [
+            ("k::a", true),
+            ("k::a\tmachine=smp=4", true),
+            ("k::a\tmachine=mem=512M", true),
+            ("k::a\tmachine=board=raspi4b serial=1 dtb=x.dtb", true),
+            ("k::a\tmachine=alone", true),
+            ("k::a\tmachine=smp=8", false),
+            ("k::a\tmachine=mem=1G", false),
+            ("k::a\tmachine=cpu=max", false),
+            ("k::a\tmachine=gic=3", false),
+            ("k::a\tmachine=icount", false),
+            ("k::a\tmachine=loader=elf", false),
+            ("k::a\tmachine=append='mem=64M'", false),
+            ("k::a\tmachine=type='x'", false),
+            ("k::a\treport=x", false),
+            ("k::a\texit=1", false),
+            ("k::a\tignored=slow", false),
+            ("k::a\ttimeout=600", false),
+        ] {
+            assert_eq!(fits(&test(0, text)), expected, "{text}");
+        }
+        assert!(!fits(&Test::parse(0, "k::a\texit=0", false).unwrap()), "a boot alone");
+    }
+
+    #[test]
+    fn tests_for_one_cpu_come_first() {
+        let tests = [test(0, "k::a"), test(1, "k::b\tmachine=smp=4"), test(2, "k::c"), test(3, "k::d\tmachine=gic=3")];
+        assert_eq!(arguments(&tests, &[]).unwrap(), "ktest.resume maxcpus=1 mem=512M ktest=0,2 ktest.smp=1");
+        assert_eq!(arguments(&tests, &["b"]).unwrap(), "ktest.resume maxcpus=1 mem=512M ktest= ktest.smp=1");
+        assert!(arguments(&tests, &["d"]).is_err(), "nothing is left");
+    }
+
+    fn read_all(text: &str) -> Result<Option<bool>, String> {
+        Log::default().take(text.as_bytes())
+    }
+
+    #[test]
+    fn the_log_of_a_board_is_read_to_its_last_line() {
+        let log = "U-Boot\r\n\r\nrunning 2 tests\r\nktest: begin 0 a\r\ntest a ... ok\r\nktest: begin 1 b\r\n";
+        assert_eq!(read_all(log), Ok(None));
+        assert_eq!(read_all(&format!("{log}test b ... ok\r\n2 passed, 0 failed\r\n")), Ok(Some(true)));
+        assert_eq!(read_all(&format!("{log}test b ... FAILED (why)\n1 passed, 1 failed\n")), Ok(Some(false)));
+        assert!(read_all(&format!("{log}2 passed, 0 failed\n")).is_err(), "a line is missing");
+        assert!(read_all(&format!("{log}running 2 tests\n")).is_err(), "it has begun again");
+        let mut log_of_b = Log::default();
+        log_of_b.take(log.as_bytes()).unwrap();
+        assert_eq!(log_of_b.stuck("the log ends"), "the log ends; 1 passed, 0 failed, running: b");
+    }
+}
