@@ -112,6 +112,13 @@ cache_model() { watch tools/cache-model/run.sh "$(kernel_elf)"; }
 
 planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
+# The programs that the images bring along: their build script compiles them, and nothing else looks at them.
+user_programs() {
+    built=$target/user
+    case $built in /*) ;; *) built=$PWD/$built ;; esac
+    (cd user && cargo fmt --check && CARGO_TARGET_DIR=$built cargo clippy --quiet -- -D warnings)
+}
+
 # Sequences that Cortex-A53 gets wrong: reading an image fails where one is left. Both images have such places as they are
 # linked, so that a scan that finds nothing is a broken scan.
 a53() {
@@ -198,6 +205,18 @@ threads_example() {
     [ "$(lines examples/threads/src/memory.rs)" -le 70 ]
 }
 
+# Someone else's kernel with threads and processes on the boot stub. It asserts the counts that it prints, and says the last line
+# only if all of them were right.
+processes_example() {
+    not_asked_for=quarry_ktest boots processes || return 1
+    case $said in
+    *"hello from EL0"*"a process that reads 0xffff800080000000 ends, and the kernel goes on"*"memory mapped 8 times while"*"the largest process was killed when memory was used up; every page is back, all invariants hold"*) ;;
+    *) return 1 ;;
+    esac
+    echo "lines that it takes: $(lines examples/processes/src/memory.rs)"
+    [ "$(lines examples/processes/src/memory.rs)" -le 120 ]
+}
+
 # Someone else's `main` on this crate's boot stub: manifest, build script and source together.
 # It stands on the packaged library, as a registry hands it out.
 own_main() {
@@ -256,11 +275,13 @@ release_steps() {
     step "example embed" embed
     step "example own-boot" own_boot
     step "example threads" threads_example
+    step "example processes" processes_example
     step "example own-main" own_main
     step "example firmware" firmware
     step "example driver" driver
     step "example arceos" arceos
     step "example families" families
+    step "programs for EL0, format and lints" user_programs
     step "library for other machines" other_machines
 }
 

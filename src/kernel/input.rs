@@ -9,15 +9,15 @@ use crate::fdt::Node;
 use crate::global;
 use crate::sync::Once;
 use ::log::warn;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Bytes that may wait for the reader: several pasted lines.
 const WAITING: usize = 1024;
 
 /// Ctrl-C.
 const CANCEL: u8 = 3;
-/// Whether it was typed since somebody asked.
-static CANCELLED: AtomicBool = AtomicBool::new(false);
+/// How many of the bytes that wait to be read are Ctrl-C.
+static CANCELS: AtomicU32 = AtomicU32::new(0);
 
 static RING: Ring<WAITING> = Ring::new();
 /// The interrupt of each port of the console, in the order of the ports.
@@ -75,7 +75,7 @@ fn drain(port: Uart) {
             Received::Nothing => break,
             Received::Byte(byte) => {
                 if byte == CANCEL {
-                    CANCELLED.store(true, Ordering::Relaxed);
+                    CANCELS.fetch_add(1, Ordering::Relaxed);
                 }
                 RING.push(byte);
             }
@@ -101,6 +101,12 @@ pub(super) fn read() -> u8 {
             collect();
         }
         if let Some(byte) = RING.pop() {
+            if byte == CANCEL {
+                let _masked = irq::local_irq_save();
+                // None is left in an empty ring, even if one was lost on its way there.
+                let left = if RING.is_empty() { 0 } else { CANCELS.load(Ordering::Relaxed).saturating_sub(1) };
+                CANCELS.store(left, Ordering::Relaxed);
+            }
             return byte;
         }
         if global::idle() || process::run_here() {
@@ -119,13 +125,13 @@ pub(super) fn read() -> u8 {
     }
 }
 
-/// Whether Ctrl-C was typed since the last call. Boot CPU. The byte stays among those to be read.
-pub(super) fn take_cancelled() -> bool {
+/// Whether Ctrl-C is among the bytes that wait to be read. Boot CPU.
+pub(super) fn is_cancelled() -> bool {
     if POLLED.load(Ordering::Relaxed) {
         let _masked = irq::local_irq_save();
         collect();
     }
-    CANCELLED.swap(false, Ordering::Relaxed)
+    CANCELS.load(Ordering::Relaxed) != 0
 }
 
 /// Number of typed characters lost since the last call.

@@ -33,6 +33,16 @@ fn the_lines_about_threads_are_the_examples() {
 }
 
 #[test]
+fn the_lines_about_processes_are_the_examples() {
+    let page = read("docs/embedding.md");
+    let section = page.split("\n### Processes\n").nth(1).and_then(|rest| rest.split("\n##").next()).unwrap();
+    let block = section.split("```rust,ignore\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(code(block).len() >= 12, "{block}");
+    let sources = ["sched.rs", "memory.rs"].map(|name| read(&format!("examples/processes/src/{name}")));
+    assert_eq!(invented(block, &sources), [] as [&str; 0]);
+}
+
+#[test]
 fn the_lines_about_drivers_are_the_examples() {
     let page = read("docs/drivers.md");
     let sources = ["rng.rs", "virtio.rs"].map(|name| read(&format!("examples/driver/src/{name}")));

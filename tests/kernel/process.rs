@@ -1,11 +1,14 @@
 //! Programs at EL0: each runs as a process of the reference kernel, and when the last one has ended nothing is left of any.
 
+use crate::storm::{Balance, balance, note_frames};
+use quarry::addr::{PAGE_SIZE, Pfn};
 use quarry::gfp::Gfp;
 use quarry::global::{self, ThisKernel};
 use quarry::kernel::process::{self, Ended, MAX_PROCESSES, Pid, Signal, StartError};
 use quarry::kernel::{init, machine_account};
 use quarry::ktest;
 use quarry::mm::fault_inject::{MayRecover, fail_every};
+use quarry::mm::page::Kind;
 use quarry::mm::user::map::Limits;
 
 /// Tests every invariant there is, those of processes among them, and that all RAM adds up.
@@ -18,20 +21,25 @@ fn check() {
     machine_account::account(machine).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Free pages, with all that is kept for later given back.
-fn free_pages() -> u64 {
-    global::slab_allocator().shrink_all();
-    global::drain_all_pages();
-    global::nr_free_pages()
+/// Everything in use that processes take: objects, blocks, their pages, and page tables.
+fn in_use() -> (Balance, u64) {
+    let frames = note_frames();
+    let balance = balance();
+    let pages = global::page_allocator();
+    let first =
+        global::memblock().memory().regions().first().map_or(0, |region| region.range.start().get() / PAGE_SIZE);
+    let is_table = |page| pages.head(page).is_ok_and(|(_, state)| state.kind() == Kind::PageTable);
+    let all = (first..first + frames).filter_map(|pfn| global::pfn_to_page(Pfn::new(pfn)));
+    (balance, all.filter(|page| is_table(*page)).count() as u64)
 }
 
 /// Runs a program to its end, and finds all its memory again.
 fn run(name: &str, arguments: &[&str]) -> Ended {
     // What the first process makes for all.
     process::execute("hello", &[], process::default_limits()).expect("it starts");
-    let before = free_pages();
+    let before = in_use();
     let ended = process::execute(name, arguments, process::default_limits()).expect("it starts");
-    assert_eq!(free_pages(), before, "every page is back");
+    assert_eq!(in_use(), before, "what is in use");
     check();
     ended
 }
@@ -165,7 +173,7 @@ ktest!(
 );
 fn memory_used_up_ends_the_largest_process_and_no_other() {
     process::execute("hello", &[], process::default_limits()).expect("it starts");
-    let before = free_pages();
+    let before = in_use();
     let start = |name| process::start(name, &[], Pid::KERNEL, Limits::DEFAULT).expect("it starts");
     let (small, leak) = (start("spin"), start("leak"));
     let end = spin::Once::new();
@@ -175,7 +183,7 @@ fn memory_used_up_ends_the_largest_process_and_no_other() {
     assert!(process::kill(small));
     process::run(&|| false);
     assert_eq!(process::reap(small), Some(Ended::Killed(Signal::Kill)));
-    assert_eq!(free_pages(), before, "every page is back");
+    assert_eq!(in_use(), before, "what is in use");
     check();
     quarry::kprintln!("the others live");
 }

@@ -138,6 +138,8 @@ pub(crate) struct Balance {
     blocks: u64,
     /// Pages on lists of CPUs.
     listed: u64,
+    /// Pages of processes.
+    user: u64,
 }
 
 /// Afterwards there are as many of each as counted. After [`note_frames`].
@@ -167,6 +169,7 @@ pub(crate) fn balance() -> Balance {
             Kind::Vmalloc if pages.hal().map().get(head).owner() != 0 => balance.area_pages += count,
             Kind::Block | Kind::LargeKmalloc => balance.blocks += count,
             Kind::Pcp => balance.listed += count,
+            Kind::User => balance.user += count,
             _ => {}
         }
     }

@@ -39,10 +39,9 @@ pub(crate) fn exec(text: &str) {
 
 /// Runs all processes until this one has ended. Ctrl-C kills it.
 fn wait_for(pid: Pid) -> Ended {
-    input::take_cancelled();
     let end: Once<Ended, Relax> = Once::new();
     schedule::run(&|| {
-        if cpu::current() == CpuId::BOOT && input::take_cancelled() {
+        if cpu::current() == CpuId::BOOT && input::is_cancelled() {
             kill(pid);
         }
         // One CPU takes its end, and tells the others.

@@ -24,8 +24,16 @@ pub fn run(enough: &(impl Fn() -> bool + Sync)) {
     }
     // Somebody else's tick takes the CPU from a thread as well; without a timer threads keep it until they call.
     let ticks = start_tick().is_ok();
+    // Said to one CPU, it counts for all.
+    let over = AtomicBool::new(false);
+    let enough = || {
+        if !over.load(Ordering::Relaxed) && enough() {
+            over.store(true, Ordering::Relaxed);
+        }
+        over.load(Ordering::Relaxed)
+    };
     cpus::run_everywhere(&|cpu: CpuId| {
-        while run_one(cpu, enough) {}
+        while run_one(cpu, &enough) {}
         // The others look whether it is enough for them too.
         wake_all();
     });
