@@ -29,6 +29,7 @@ mod features;
 mod io;
 mod kernel;
 mod layering;
+#[cfg(test)]
 mod litmus;
 mod locks;
 // Starts programs, which Miri cannot.

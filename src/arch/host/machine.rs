@@ -10,6 +10,7 @@
 use super::cpu::{SimCpu, SimFrames};
 use super::memory::{Memory, table_of};
 use super::op::TlbOp;
+use super::promise::{Missed, Promised};
 use super::tlb::Tlb;
 use super::walker::Root;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
@@ -47,6 +48,9 @@ pub struct Config {
     pub hardware_dirty: bool,
     /// Every CPU fetches every translation as soon as it exists. Without it, only accesses fill TLBs.
     pub eager: bool,
+    /// A CPU takes one translation fault for what has become mapped since it last synchronised, as one may that had walked for the
+    /// access before.
+    pub stale_faults: bool,
     /// When walkers see a store.
     pub visibility: Visibility,
 }
@@ -61,6 +65,7 @@ impl Config {
         hardware_access_flag: false,
         hardware_dirty: false,
         eager: true,
+        stale_faults: false,
         visibility: Visibility::Late,
     };
 
@@ -86,6 +91,8 @@ pub(super) struct Cpu {
     pub(super) condemned: Tlb,
     /// Issued here and not waited for.
     pub(super) outstanding: Vec<TlbOp>,
+    /// The entries that became valid since it synchronised.
+    pub(super) missed: Missed,
 }
 
 impl Cpu {
@@ -104,6 +111,8 @@ pub(super) struct State {
     pub(super) frames: FrameStock,
     pub(super) counts: Counts,
     pub(super) violations: Vec<String>,
+    /// The pages that every CPU may be using.
+    pub(super) promised: Vec<Promised>,
     coin: u64,
 }
 
@@ -157,19 +166,22 @@ impl State {
         let (table, slot) = table_of(word);
         self.judge_store(table, slot, value);
         let early = matches!(self.config.visibility, Visibility::Mixed(_)) && self.toss();
+        let was_valid = self.memory.visible(word) & 1 == 1;
         if !early {
             self.memory.store(cpu, word, value);
         } else if self.memory.show(word, value) {
-            self.speculate_word(word);
+            self.has_become_visible(word, !was_valid && value & 1 == 1);
+            self.judge_promises();
         }
     }
 
     /// A DSB that waits for stores.
     pub(super) fn barrier(&mut self, cpu: usize) {
         self.counts.barriers += 1;
-        for word in self.memory.drain(cpu) {
-            self.speculate_word(word);
+        for (word, made_valid) in self.memory.drain(cpu) {
+            self.has_become_visible(word, made_valid);
         }
+        self.judge_promises();
     }
 
     /// `TLBI VMALLE1; DSB NSH`: one CPU drops everything, and may fetch anew at once.
@@ -182,9 +194,11 @@ impl State {
                 self.speculate(cpu, addr);
             }
         }
+        self.synchronise(cpu);
+        self.judge_promises();
     }
 
-    /// DSB ISH: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
+    /// DSB ISH; ISB: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
     /// the stores that no earlier barrier ordered.
     pub(super) fn complete(&mut self, cpu: usize) {
         let ops = self.cpus.get_mut(cpu).map(|cpu| std::mem::take(&mut cpu.outstanding)).unwrap_or_default();
@@ -200,6 +214,8 @@ impl State {
             }
         }
         self.barrier(cpu);
+        self.synchronise(cpu);
+        self.judge_promises();
     }
 }
 
@@ -245,6 +261,7 @@ impl Machine {
             },
             counts: Counts::default(),
             violations: Vec::new(),
+            promised: Vec::new(),
             coin,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -286,6 +303,7 @@ impl Machine {
         }
         state.judge_asid(cpu, asid);
         state.speculate_all(cpu);
+        state.synchronise(cpu);
     }
 
     /// Leaves nothing in TTBR0 of one CPU (`TCR_EL1.EPD0`): no user address is translated any more. Its TLB keeps its entries.

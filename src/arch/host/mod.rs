@@ -11,6 +11,7 @@ mod machine;
 mod memory;
 mod op;
 mod oracle;
+mod promise;
 mod tlb;
 mod user;
 mod walker;
