@@ -34,6 +34,7 @@ mod guide;
 mod io;
 mod kernel;
 mod layering;
+#[cfg(test)]
 mod litmus;
 mod locks;
 // Starts programs, which Miri cannot.

@@ -144,7 +144,14 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
     for (index, &(offset, what)) in list.iter().enumerate() {
         let part = named.iter().find(|(_, start)| (*start..start + NEAR).contains(&offset));
         let near = |&&(before, _): &&(u64, &str)| offset.saturating_sub(before) < NEAR;
-        let last = list[..index].iter().rev().filter(near).map(|&(_, what)| what).find(|what| *what != "isb");
+        let last = list
+            .get(..index)
+            .unwrap_or_default()
+            .iter()
+            .rev()
+            .filter(near)
+            .map(|&(_, what)| what)
+            .find(|what| *what != "isb");
         // A barrier belongs to what it completes, or orders.
         let is_meant = match what {
             "isb" | "dc zva" => false,

@@ -113,7 +113,9 @@ unsafe impl Mmu for SimCpu {
     }
 
     fn publish(&self) {
-        self.lock().barrier(self.index);
+        let mut state = self.lock();
+        state.barrier(self.index);
+        state.synchronise(self.index);
     }
 
     fn order_before_invalidate(&self) {

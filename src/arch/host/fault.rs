@@ -72,6 +72,9 @@ impl State {
                 (leaf, PhysAddr::new(leaf.phys.get() + offset), walk.path)
             }
         };
+        if let Some(level) = self.stale_fault(cpu, &path) {
+            return Err(FaultKind::Translation(level));
+        }
         if !leaf.prot.is_accessed() {
             if !self.config.hardware_access_flag {
                 return Err(FaultKind::AccessFlag);

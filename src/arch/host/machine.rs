@@ -9,6 +9,7 @@
 
 use super::memory::{Memory, table_of};
 use super::op::TlbOp;
+use super::promise::{Missed, Promised};
 use super::root::Root;
 use super::tlb::Tlb;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
@@ -46,6 +47,9 @@ pub struct Config {
     pub hardware_dirty: bool,
     /// Every CPU fetches every translation as soon as it exists. Without it, only accesses fill TLBs.
     pub eager: bool,
+    /// A CPU takes one translation fault for what has become mapped since it last synchronised, as one may that had walked for the
+    /// access before.
+    pub stale_faults: bool,
     /// When walkers see a store.
     pub visibility: Visibility,
 }
@@ -60,6 +64,7 @@ impl Config {
         hardware_access_flag: false,
         hardware_dirty: false,
         eager: true,
+        stale_faults: false,
         visibility: Visibility::Late,
     };
 
@@ -85,6 +90,8 @@ pub(super) struct Cpu {
     pub(super) condemned: Tlb,
     /// Issued here and not waited for.
     pub(super) outstanding: Vec<TlbOp>,
+    /// The entries that became valid since it synchronised.
+    pub(super) missed: Missed,
 }
 
 impl Cpu {
@@ -103,6 +110,8 @@ pub(super) struct State {
     pub(super) frames: FrameStock,
     pub(super) counts: Counts,
     pub(super) violations: Vec<String>,
+    /// The pages that every CPU may be using.
+    pub(super) promised: Vec<Promised>,
     coin: u64,
 }
 
@@ -156,19 +165,22 @@ impl State {
         let (table, slot) = table_of(word);
         self.judge_store(table, slot, value);
         let early = matches!(self.config.visibility, Visibility::Mixed(_)) && self.toss();
+        let was_valid = self.memory.visible(word) & 1 == 1;
         if !early {
             self.memory.store(cpu, word, value);
         } else if self.memory.show(word, value) {
-            self.speculate_word(word);
+            self.has_become_visible(word, !was_valid && value & 1 == 1);
+            self.judge_promises();
         }
     }
 
     /// A DSB that waits for stores.
     pub(super) fn barrier(&mut self, cpu: usize) {
         self.counts.barriers += 1;
-        for word in self.memory.drain(cpu) {
-            self.speculate_word(word);
+        for (word, made_valid) in self.memory.drain(cpu) {
+            self.has_become_visible(word, made_valid);
         }
+        self.judge_promises();
     }
 
     /// `TLBI VMALLE1; DSB NSH`: one CPU drops everything, and may fetch anew at once.
@@ -181,9 +193,11 @@ impl State {
                 self.speculate(cpu, addr);
             }
         }
+        self.synchronise(cpu);
+        self.judge_promises();
     }
 
-    /// DSB ISH: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
+    /// DSB ISH; ISB: invalidations first, on every CPU; each CPU may fetch anew from what is visible by then; and only then
     /// the stores that no earlier barrier ordered.
     pub(super) fn complete(&mut self, cpu: usize) {
         let ops = self.cpus.get_mut(cpu).map(|cpu| std::mem::take(&mut cpu.outstanding)).unwrap_or_default();
@@ -199,6 +213,8 @@ impl State {
             }
         }
         self.barrier(cpu);
+        self.synchronise(cpu);
+        self.judge_promises();
     }
 }
 
@@ -244,6 +260,7 @@ impl Machine {
             },
             counts: Counts::default(),
             violations: Vec::new(),
+            promised: Vec::new(),
             coin,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -273,6 +290,7 @@ impl Machine {
         }
         state.judge_asid(cpu, asid);
         state.speculate_all(cpu);
+        state.synchronise(cpu);
     }
 
     /// Leaves nothing in TTBR0 of one CPU (`TCR_EL1.EPD0`): no user address is translated any more. Its TLB keeps its entries.

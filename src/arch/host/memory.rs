@@ -87,11 +87,16 @@ impl Memory {
         self.frame(to).words = words;
     }
 
-    /// The DSB of a CPU: all its stores become visible. Returns the words that changed.
-    pub(super) fn drain(&mut self, cpu: usize) -> Vec<Word> {
+    /// The DSB of a CPU: all its stores become visible. Returns the words that changed, and whether an invalid entry became a
+    /// valid one.
+    pub(super) fn drain(&mut self, cpu: usize) -> Vec<(Word, bool)> {
         let mine: Vec<(Word, u64)> =
             self.pending.iter().filter(|(_, store)| store.0 == cpu).map(|(&word, &(_, value))| (word, value)).collect();
-        mine.into_iter().filter(|&(word, value)| self.show(word, value)).map(|(word, _)| word).collect()
+        let show = |(word, value)| {
+            let made_valid = self.visible(word) & 1 == 0 && value & 1 == 1;
+            self.show(word, value).then_some((word, made_valid))
+        };
+        mine.into_iter().filter_map(show).collect()
     }
 
     /// Whether stores to the frame at `table` wait for a DSB.

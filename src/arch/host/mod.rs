@@ -11,6 +11,7 @@ mod machine;
 mod memory;
 mod op;
 mod oracle;
+mod promise;
 mod root;
 mod tlb;
 mod user;

@@ -36,6 +36,7 @@ impl State {
             return;
         }
         let loc = Loc { table, slot };
+        self.judge_unlinked(table);
         for cpu in 0..self.cpus.len() {
             if let Some(text) = self.contradiction(cpu, loc, new) {
                 self.complain(format!(

@@ -19,4 +19,5 @@ mod report;
 mod rig;
 mod split;
 mod unit;
+mod unkind;
 mod walkers;

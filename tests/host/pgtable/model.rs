@@ -90,6 +90,20 @@ impl Run {
         (start..start + count).find(|page| !self.model.contains_key(page))
     }
 
+    /// Promises CPUs that some pages stay as they are while an operation changes `count` from `start` on: those next to them,
+    /// and at the edges of their blocks. Where a block has to be broken to be split, nobody is promised a page of it.
+    fn promise_the_rest(&self, start: u64, count: u64) {
+        let (first, end) = match self.live {
+            LivePolicy::BbmLevel2 => (start, start + count),
+            _ => (start & !511, (start + count).next_multiple_of(512)),
+        };
+        let around = [start & !511, (start + count).next_multiple_of(512)];
+        let near = [first, end].into_iter().chain(around).flat_map(|page| [page.wrapping_sub(1), page]);
+        for page in near.chain([0, WINDOW - 1]).filter(|page| *page < first || (end..WINDOW).contains(page)) {
+            self.rig.machine.promise(range(BASE + page * PAGE, PAGE));
+        }
+    }
+
     fn step(&mut self, op: Op, start: u64, count: u64) {
         let Rig { table, frames, .. } = &self.rig;
         let span = range(BASE + start * PAGE, count * PAGE);
@@ -195,7 +209,9 @@ proptest! {
     ) {
         let mut run = Run::new(config);
         for (op, (start, count)) in steps {
+            run.promise_the_rest(start, count);
             run.step(op, start, count);
+            run.rig.machine.withdraw_promises();
             run.verify();
         }
         run.step(Op::Unmap { flags: UnmapFlags::empty() }, 0, WINDOW);
