@@ -37,7 +37,13 @@ const MEMORY: &[&str] = &[
 const ADDRESSES: &[(&str, &str)] = &[
     ("devm_ioremap", "registers"),
     ("devm_ioremap_wc", "registers"),
+    ("ioremap", "registers"),
+    ("ioremap_gre", "registers"),
+    ("ioremap_ngre", "registers"),
+    ("ioremap_np", "registers"),
     ("ioremap_prot", "registers"),
+    ("ioremap_wc", "registers"),
+    ("ioremap_wt", "registers"),
     ("page_address", "computes"),
     ("per_cpu_ptr", "computes"),
     ("phys_to_virt", "computes"),
@@ -64,7 +70,13 @@ const PHYSICAL: &[(&str, &str)] = &[
     ("dma_unmap_page", "what a device transfers"),
     ("dma_unmap_resource", "what a device transfers"),
     ("dma_unmap_single", "what a device transfers"),
+    ("ioremap", "on the bus"),
+    ("ioremap_gre", "on the bus"),
+    ("ioremap_ngre", "on the bus"),
+    ("ioremap_np", "on the bus"),
     ("ioremap_prot", "on the bus"),
+    ("ioremap_wc", "on the bus"),
+    ("ioremap_wt", "on the bus"),
     ("memremap", "on the bus"),
     ("release_mem_region", "on the bus"),
     ("request_mem_region", "on the bus"),
@@ -85,7 +97,11 @@ const OWNERS: &[(&str, &str, &str)] = &[
     ("VBox", "valloc.rs", "vmalloc vzalloc vmalloc_gfp vmalloc_huge vmalloc_user vfree vfree_atomic"),
     ("VVec", "valloc.rs", "vrealloc kvmalloc"),
     ("Vmap", "valloc.rs", "vmap vunmap vm_map_ram vm_unmap_ram"),
-    ("IoMem", "io.rs", "ioremap_prot iounmap memremap memunmap"),
+    (
+        "IoMem",
+        "io.rs",
+        "ioremap ioremap_gre ioremap_ngre ioremap_np ioremap_prot ioremap_wc ioremap_wt iounmap memremap memunmap",
+    ),
     ("ReservedRegion", "reserved.rs", "memremap memunmap"),
     ("MemRegion", "resource.rs", "request_mem_region release_mem_region"),
     ("PerCpu", "percpu.rs", "alloc_percpu alloc_percpu_gfp free_percpu"),
@@ -323,7 +339,7 @@ fn exhaustive(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("\npub enum ") {
         let name: String = text[at + 10..].chars().take_while(|c| c.is_alphanumeric()).collect();
-        let is_error = name.ends_with("Error") || text.contains(&format!("core::error::Error for {name}"));
+        let is_error = name.ends_with("Error") || text.contains(&format!("core::error::Error for {name} "));
         if is_error && !docs_before(text, at + 1).contains("#[non_exhaustive]") {
             found.push(name);
         }
